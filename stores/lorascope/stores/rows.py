@@ -1,0 +1,101 @@
+"""Reading an array that is written row by row: committed rows only, and nothing in place of a lost chunk."""
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+
+from .errors import StoreError
+from .layout import ROW_TOKENS
+from .widen import widen_block
+
+__all__ = ["RowArray"]
+
+
+class RowArray:
+    """A (token, ...) array of a run that reads like a NumPy array, in float32, a row at a time.
+
+    Tokens of rows that aren't committed read as NaN, whatever lies on the disk. It can be pickled, so that a Dask task
+    anywhere can read its own rows.
+    """
+
+    def __init__(self, array: zarr.Array[Any], *, root: Path, committed: np.ndarray, columns: slice) -> None:
+        self._array = array
+        self._root = root
+        self._committed = committed
+        self._columns = columns
+        self._dtype_logical = str(array.attrs.get("dtype_logical", array.dtype.name))
+        self.shape: tuple[int, ...] = (array.shape[0], *_cut(array.shape[1:], columns))
+        self.dtype = np.dtype(np.float32)
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """A NumPy array for a slice of tokens, or a tuple that begins with one."""
+        tokens, *rest = key if isinstance(key, tuple) else (key,)
+        start, stop, step = tokens.indices(self.shape[0])
+        parts = [self.read_row(row, start, stop) for row in range(start // ROW_TOKENS, -(-stop // ROW_TOKENS))]
+        whole = np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+        return whole[(slice(None, None, step), *rest)]
+
+    def read_row(self, row: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Tokens start to stop of one row (all of it by default), float32.
+
+        Raises
+        ------
+        StoreError
+            If a chunk of a committed row is missing, empty or broken.
+        """
+        offset = row * ROW_TOKENS
+        n_tokens = min(ROW_TOKENS, self.shape[0] - offset)
+        wanted = slice(max(start - offset, 0), n_tokens if stop is None else min(stop - offset, n_tokens))
+        if not self._committed[row]:
+            return np.full((wanted.stop - wanted.start, *self.shape[1:]), np.nan, self.dtype)
+        key = f"{self._array.path}/c." + ".".join([str(row)] + ["0"] * (self._array.ndim - 1))
+        _require_chunk(self._root / key, key)
+        try:
+            block = self._read_chunks(slice(offset, offset + n_tokens))
+        except (ValueError, RuntimeError) as error:
+            raise StoreError(f"chunk {key!r} is broken ({_first_line(error)}); run `lorascope verify`") from error
+        return widen_block(block[wanted], self._dtype_logical)
+
+    def _read_chunks(self, tokens: slice) -> np.ndarray:
+        """Whole chunks only: zarrs decodes a part of one without looking at its checksum."""
+        if self._array.ndim == 1:
+            return np.asarray(self._array[tokens])
+        width, chunk = self._array.shape[1], self._array.chunks[1]
+        first, last, _ = self._columns.indices(width)
+        left, right = first // chunk * chunk, min(-(-last // chunk) * chunk, width)
+        return np.asarray(self._array[tokens, left:right])[:, first - left : last - left]
+
+    def to_dask(self) -> da.Array:
+        """The same as a Dask array, one block a row."""
+        blocks: da.Array = da.from_array(
+            self,
+            chunks=(ROW_TOKENS, *self.shape[1:]),
+            name=False,
+            lock=False,
+            asarray=False,
+            inline_array=True,
+            meta=np.empty((0,) * self.ndim, self.dtype),
+        )
+        return blocks
+
+
+def _cut(shape: tuple[int, ...], columns: slice) -> tuple[int, ...]:
+    return tuple(len(range(*columns.indices(n))) for n in shape)
+
+
+def _require_chunk(file: Path, key: str) -> None:
+    """Zarr before 3.4 reads a missing chunk, and an empty shard, as fill values."""
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError:
+        raise StoreError(f"chunk {key!r} of a committed row is missing; run `lorascope verify`") from None
+    if size == 0:
+        raise StoreError(f"chunk {key!r} of a committed row is empty; run `lorascope verify`")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,114 @@
+"""The columns of a run's tables: samples, choices, tokens and components."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["ROLES", "TABLES", "TOKEN_TEXT", "Column"]
+
+ROLES = ("prompt", "choice", "answer", "generated", "text")
+"""What a token is there for; its number in `tokens/role` is its place here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column of a table: a one-dimensional array of the store."""
+
+    name: str
+    dtype: str
+    fill: int | float | str
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    by_row: bool = False
+    """Measured by the forward pass and so written row by row; else known before it."""
+
+
+def _text(name: str, meaning: str) -> Column:
+    return Column(name=name, dtype="string", fill="", attributes={"long_name": meaning})
+
+
+def _count(name: str, meaning: str, dtype: str = "int32") -> Column:
+    return Column(name=name, dtype=dtype, fill=-1, attributes={"long_name": meaning})
+
+
+def _real(name: str, meaning: str, units: str) -> Column:
+    return Column(name=name, dtype="float64", fill=np.nan, attributes={"long_name": meaning, "units": units})
+
+
+def _scores(prefix: str, which: str) -> tuple[Column, ...]:
+    return (
+        _count(f"{prefix}prediction", f"choice with the highest log-likelihood {which}; -1 for text", "int16"),
+        _count(
+            f"{prefix}prediction_per_token",
+            f"choice with the highest log-likelihood per token {which}; -1 for text",
+            "int16",
+        ),
+        _count(f"{prefix}correct", "1 where prediction is the answer, 0 where not, -1 for text", "int8"),
+        _count(f"{prefix}correct_per_token", "the same for prediction_per_token", "int8"),
+        _real(f"{prefix}ce", f"mean negative log-likelihood of the answer's tokens {which}", "nat/token"),
+    )
+
+
+TOKEN_TEXT = _text("text", "the token's own text, as the tokenizer decodes it alone")
+
+TABLES: Mapping[str, tuple[Column, ...]] = {
+    "samples": (
+        _text("id", "name of the sample in its data set"),
+        _text("dataset", "data set"),
+        _text("split", "split of the data set"),
+        _text("prompt", "name of the prompt, or `text`"),
+        _count("length", "tokens of the whole sequence that the model read"),
+        _count("answer", "index of the right choice; -1 for text", "int16"),
+        *_scores("", "with the adapter"),
+        *_scores("base_", "without the adapter"),
+        _count("token_start", "first of the sample's captured tokens on the token axis", "int64"),
+        _count("token_stop", "one past the last of them", "int64"),
+    ),
+    "choices": (
+        _count("sample", "index of the sample", "int64"),
+        _text("text", "the choice"),
+        _count("n_tokens", "tokens of the choice"),
+        _real("loglik", "log-likelihood with the adapter, summed over the choice's tokens", "nat"),
+        _real("loglik_per_token", "loglik / n_tokens", "nat/token"),
+        _real("base_loglik", "log-likelihood without the adapter", "nat"),
+        _real("base_loglik_per_token", "base_loglik / n_tokens", "nat/token"),
+    ),
+    "tokens": (
+        _count("sample", "index of the sample", "int64"),
+        _count("position", "place in the sample's sequence, from 0"),
+        _count("token_id", "id in the tokenizer's vocabulary"),
+        Column(
+            name="role",
+            dtype="int8",
+            fill=-1,
+            attributes={
+                "long_name": "what the token is there for",
+                "flag_values": list(range(len(ROLES))),
+                "flag_meanings": " ".join(ROLES),
+            },
+        ),
+        TOKEN_TEXT,
+        Column(
+            name="nll",
+            dtype="float32",
+            fill=np.nan,
+            attributes={
+                "long_name": "negative log-likelihood of the token given those before it, in the stream's own pass; "
+                "NaN for the first of a sequence",
+                "units": "nat",
+            },
+            by_row=True,
+        ),
+    ),
+    "components": (
+        _text("path", "module path in the plain model"),
+        _text("kind", "last name of the path"),
+        _count("layer", "index of the decoder layer; -1 outside of one"),
+        _count("d_in", "features that come in"),
+        _count("d_out", "features that go out"),
+        _text("dtype", "type in which the layer put its output out"),
+        _text("stored_dtype", "type in which base is stored"),
+        _text("fused", "row ranges of a fused projection as JSON, [[name, start, stop], ...]"),
+    ),
+}
+"""Table -> its columns, in the order of the specification."""

@@ -1,0 +1,134 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.stores import StoreError, verify
+
+F32 = "model.layers.0.mlp.up_proj"
+BASE = f"states/{F32}/base"
+
+
+def damage(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "missing":
+        file.unlink()
+        return
+    content = {"truncated": content[:-9], "empty": bytearray()}.get(how, content)
+    if how == "flip":
+        content[len(content) // 2] ^= 4
+    file.write_bytes(bytes(content))
+
+
+def test_sound_run_has_no_problem(make_run: Any) -> None:
+    calls: list[tuple[int, int]] = []
+    verdict = verify(make_run().path, progress=lambda done, total: calls.append((done, total)))
+    assert verdict.ok
+    assert (verdict.level, verdict.n_rows, verdict.n_committed) == ("statistics", 3, 3)
+    assert verdict.n_chunks > 3 * 6
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("level", ["digests", "decode", "statistics"])
+@pytest.mark.parametrize("how", ["missing", "empty", "truncated", "flip"])
+@pytest.mark.parametrize("path", [BASE, "adapters/default/factor", "tokens/nll"])
+def test_every_level_names_a_damaged_chunk(make_run: Any, level: Any, how: str, path: str) -> None:
+    run = make_run()
+    key = f"{path}/c.1.0" if path != "tokens/nll" else f"{path}/c.1"
+    damage(run.path / key, how)
+    problems = verify(run.path, level=level).problems
+    kinds = {p.kind for p in problems if p.place == key}
+    assert kinds == {{"missing": "missing", "empty": "empty"}.get(how, "decode")}
+    assert not [p for p in problems if p.place.startswith("row ") and p.place != "row 1"]
+
+
+def test_swapped_chunks_fail_the_digest_alone(make_run: Any) -> None:
+    """Both chunks decode and look sound; only the digest knows that they stand under the wrong rows."""
+    run = make_run()
+    first, second = run.path / f"{BASE}/c.0.0", run.path / f"{BASE}/c.1.0"
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(content)
+    assert [(p.place, p.kind) for p in verify(run.path, level="decode").problems] == [
+        ("row 0", "digest"),
+        ("row 1", "digest"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["samples/ce", f"adapters/default/lora_B/{F32}"])
+@pytest.mark.parametrize("how", ["missing", "flip"])
+def test_damaged_table_or_weight_is_found(make_run: Any, path: str, how: str) -> None:
+    run = make_run()
+    damage(next((run.path / path).glob("c.*")), how)
+    assert {p.kind for p in verify(run.path, level="digests").problems} >= {"digest"}
+
+
+def test_run_without_a_committed_row_never_passes(make_run: Any) -> None:
+    verdict = verify(make_run(rows=()).path)
+    assert [(p.kind, p.message) for p in verdict.problems] == [
+        ("nothing", "none of 3 rows is committed; there is nothing to check")
+    ]
+
+
+def rewrite(run: Any, row: int, path: str, block: np.ndarray) -> None:
+    """Commit a row again with another block, as a capture with a defect would have written it."""
+    (run.path / f"rows/digest/c.{row}.0").unlink()
+    run.writer._committed.discard(row)
+    run.writer.write_row(row, {**run.blocks[row], path: block})
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "words"),
+    [
+        ("nan", BASE, np.nan, "token 7 of the row has a NaN, and 1 more"),
+        ("inf", BASE, np.inf, "token 7 of the row has an Inf, and 1 more"),
+        ("zero", BASE, 0.0, "token 7 of the row is all zero, and 1 more"),
+        ("constant", BASE, 3.0, "token 7 of the row has one value in all features, and 1 more"),
+        ("nan", "adapters/default/factor", np.nan, "has a NaN"),
+        ("nan", "tokens/nll", np.nan, "is NaN though a token stands before it"),
+        ("range", "adapters/default/js", 0.8, r"has a js outside of \[0, ln 2\]"),
+    ],
+)
+def test_statistics_find(make_run: Any, kind: str, path: str, value: float, words: str) -> None:
+    run = make_run()
+    block = run.blocks[0][path].copy()
+    block[[7, 9]] = value
+    rewrite(run, 0, path, block)
+    assert verify(run.path, level="decode").ok
+    found = [p for p in verify(run.path).problems if p.kind == kind]
+    assert len(found) == 1
+    assert words.replace("\\", "") in found[0].message
+
+
+def test_unwritten_js_and_first_tokens_are_no_problem(make_run: Any) -> None:
+    run = make_run()
+    js = run.blocks[0]["adapters/default/js"].copy()
+    js[::2] = np.nan
+    rewrite(run, 0, "adapters/default/js", js)
+    nll = run.blocks[1]["tokens/nll"].copy()
+    nll[50] = np.nan  # position 0 of the second sample
+    rewrite(run, 1, "tokens/nll", nll)
+    assert verify(run.path).ok
+
+
+def test_stale_vector_under_another_token_is_found(make_run: Any) -> None:
+    run = make_run()
+    block = run.blocks[0][BASE].copy()
+    block[11] = block[10]
+    rewrite(run, 0, BASE, block)
+    assert [p.kind for p in verify(run.path).problems] == ["repeated"]
+
+
+def test_row_that_repeats_another_is_found(make_run: Any) -> None:
+    run = make_run()
+    rewrite(run, 1, BASE, run.blocks[0][BASE])
+    problems = [p for p in verify(run.path).problems if p.place == "row 1"]
+    assert [(p.kind, p.message) for p in problems] == [("repeated", f"row 1 of {BASE!r} equals row 0 byte for byte")]
+
+
+def test_unknown_level_and_no_run(make_run: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`level` is 'all'; allowed are"):
+        verify(make_run().path, level="all")  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match="doesn't exist"):
+        verify(tmp_path / "nothing")
