@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from lorascope.stores import StoreError, open_run
-from lorascope.stores.read import delta_block
+from lorascope.stores.rows import delta_block
 
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
 

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
@@ -15,7 +14,7 @@ import zarr.errors
 
 from .errors import StoreError
 from .layout import FORMAT, FORMAT_VERSION, ROW_TOKENS
-from .rows import RowArray
+from .rows import DeltaSource, RowArray
 from .tables import TABLES
 
 __all__ = ["Run", "open_run"]
@@ -30,6 +29,7 @@ class Run:
     def __init__(self, root: Path, group: zarr.Group) -> None:
         self.path = root
         self._group = group
+        self._adapter_tables: dict[str, xr.Dataset] = {}
         self.attributes: dict[str, Any] = dict(group.attrs)
         self.stream: str = self.attributes["stream"]
         self.adapters: tuple[str, ...] = tuple(self.attributes["adapters"])
@@ -91,9 +91,11 @@ class Run:
 
     def adapter(self, name: str | None = None) -> xr.Dataset:
         """Rank, scaling and factor_start of an adapter by component; `name` may be left out where there is one."""
-        folder = f"adapters/{self._adapter_name(name)}"
-        columns = {key: self._column(f"{folder}/{key}") for key in ("rank", "scaling", "factor_start")}
-        return xr.Dataset(columns)
+        name = self._adapter_name(name)
+        if name not in self._adapter_tables:
+            columns = {key: self._column(f"adapters/{name}/{key}") for key in ("rank", "scaling", "factor_start")}
+            self._adapter_tables[name] = xr.Dataset(columns)
+        return self._adapter_tables[name]
 
     def base(self, component: str) -> xr.DataArray:
         """h_LLM of a component, float32 (token, feature), lazy, one Dask block a row."""
@@ -128,7 +130,7 @@ class Run:
 
     def delta(self, component: str, adapter: str | None = None) -> xr.DataArray:
         """What the adapter adds, scaling * B A x (+ its bias), float32 (token, feature), lazy."""
-        array = self.delta_rows(component, adapter)
+        array = self.delta_source(component, adapter).to_dask()
         return xr.DataArray(array, dims=("token", "feature"), name="delta", attrs={"component": component})
 
     def lora(self, component: str, adapter: str | None = None) -> xr.DataArray:
@@ -146,38 +148,37 @@ class Run:
         array = xr.DataArray(rows.to_dask(), dims=("token", "component"), name="js", attrs=attrs)
         return array.assign_coords(component=list(self.component_paths))
 
-    def delta_rows(self, component: str, adapter: str | None = None) -> da.Array:
-        """`delta` as a bare Dask array, one block a row."""
+    def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
+        """What `delta` is made from, to be read a row at a time in any thread or process."""
         name = self._adapter_name(adapter)
-        width = int(self.components["d_out"].values[self._component_index(component)])
         factor = self._factor_rows(component, name)
         if factor is None:
-            return self._rows(f"adapters/{name}/delta/{component}").to_dask()
-        scaling = self.adapter(name)["scaling"].values[self._component_index(component)]
+            return DeltaSource(self._rows(f"adapters/{name}/delta/{component}"))
         bias = f"adapters/{name}/lora_bias/{component}"
-        blocks: da.Array = da.map_blocks(
-            delta_block,
-            rows := factor.to_dask(),
+        return DeltaSource(
+            factor,
             lora_B=self.lora_B(component, name).values,
-            scaling=np.float32(scaling),
+            scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
             bias=np.asarray(self._array(bias)[...]) if bias in self._group else None,
-            dtype=np.float32,
-            chunks=(rows.chunks[0], (width,)),
         )
-        return blocks
 
-    def _state(self, component: str, name: str) -> xr.DataArray:
+    def base_rows(self, component: str) -> RowArray:
+        """`base`, to be read a row at a time in any thread or process."""
+        return self._state_rows(component, "base")
+
+    def _state_rows(self, component: str, name: str) -> RowArray:
         self._component_index(component)
         if not self.has_states:
             raise StoreError(
                 f"{str(self.path)!r} was captured with states 'none'; it holds no {name}, only js by token"
             )
-        path = f"states/{component}/{name}"
-        attrs = {
-            "component": component,
-            **{k: str(v) for k, v in self._array(path).attrs.items() if k != "written"},
-        }
-        return xr.DataArray(self._rows(path).to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
+        return self._rows(f"states/{component}/{name}")
+
+    def _state(self, component: str, name: str) -> xr.DataArray:
+        rows = self._state_rows(component, name)
+        stored = self._array(f"states/{component}/{name}").attrs
+        attrs = {"component": component, **{key: str(value) for key, value in stored.items() if key != "written"}}
+        return xr.DataArray(rows.to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
 
     def _factor_rows(self, component: str, adapter: str) -> RowArray | None:
         if not self.has_states:
@@ -262,15 +263,6 @@ def open_run(path: str | Path) -> Run:
             f"`{root}` was interrupted while it was being set up and holds no row; delete it and capture again"
         )
     return Run(root, group)
-
-
-def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:
-    """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
-    product: np.ndarray = factor @ lora_B.T
-    if bias is not None:
-        product += bias
-    product *= scaling
-    return product
 
 
 def _fastest_reader() -> AbstractContextManager[Any]:

@@ -1,7 +1,7 @@
 """Reading an array that is written row by row: committed rows only, and nothing in place of a lost chunk."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -11,7 +11,7 @@ from .errors import StoreError
 from .layout import ROW_TOKENS
 from .widen import widen_block
 
-__all__ = ["RowArray"]
+__all__ = ["DeltaSource", "RowArray", "delta_block"]
 
 
 class RowArray:
@@ -81,6 +81,48 @@ class RowArray:
             meta=np.empty((0,) * self.ndim, self.dtype),
         )
         return blocks
+
+
+class DeltaSource(NamedTuple):
+    """What delta of a component is made from: its factor and weights, or delta itself."""
+
+    rows: RowArray
+    lora_B: np.ndarray | None = None  # noqa: N815 (PEFT's name)
+    """Float32 (feature, rank); None where `rows` is delta."""
+    scaling: float = 1.0
+    bias: np.ndarray | None = None
+
+    def read_row(self, row: int) -> np.ndarray:
+        """Delta of one row, float32 (token, feature)."""
+        block = self.rows.read_row(row)
+        if self.lora_B is None:
+            return block
+        return delta_block(block, lora_B=self.lora_B, scaling=np.float32(self.scaling), bias=self.bias)
+
+    def to_dask(self) -> da.Array:
+        """The same as a Dask array, one block a row."""
+        rows = self.rows.to_dask()
+        if self.lora_B is None:
+            return rows
+        blocks: da.Array = da.map_blocks(
+            delta_block,
+            rows,
+            lora_B=self.lora_B,
+            scaling=np.float32(self.scaling),
+            bias=self.bias,
+            dtype=np.float32,
+            chunks=(rows.chunks[0], (len(self.lora_B),)),
+        )
+        return blocks
+
+
+def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:
+    """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
+    product: np.ndarray = factor @ lora_B.T
+    if bias is not None:
+        product += bias
+    product *= scaling
+    return product
 
 
 def _cut(shape: tuple[int, ...], columns: slice) -> tuple[int, ...]:
