@@ -1,0 +1,180 @@
+"""Data items: multiple-choice questions and plain texts, and their files."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["ChoiceItem", "Item", "TextItem", "read_items"]
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceItem:
+    """A question with its possible answers, one of which is right."""
+
+    id: str
+    """Name of the item, unique within its data set."""
+    dataset: str
+    """Name of the data set."""
+    split: str
+    """Name of the split, "" if there is none."""
+    question: str
+    """The question without its choices."""
+    choices: tuple[str, ...]
+    """The answers' texts (choice,), 2 to 26 of them."""
+    answer: int
+    """Index of the right choice."""
+
+    def __post_init__(self) -> None:
+        _require_text("id", self.id)
+        _require_text("question", self.question)
+        if not 2 <= len(self.choices) <= len(LETTERS):
+            raise ValueError(f"`choices` has {len(self.choices)} texts: {self.choices!r}; give 2 to {len(LETTERS)}")
+        for index, choice in enumerate(self.choices):
+            _require_text(f"choices[{index}]", choice)
+        if not 0 <= self.answer < len(self.choices):
+            raise ValueError(
+                f"`answer` is {self.answer!r}; with {len(self.choices)} choices give 0 to {len(self.choices) - 1}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextItem:
+    """A plain text for language modelling."""
+
+    id: str
+    """Name of the text, unique within its data set."""
+    dataset: str
+    """Name of the data set."""
+    split: str
+    """Name of the split, "" if there is none."""
+    text: str
+    """The text as it stands in the file."""
+
+    def __post_init__(self) -> None:
+        _require_text("id", self.id)
+        _require_text("text", self.text)
+
+
+Item = ChoiceItem | TextItem
+
+
+def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
+    """Items of a data file, in the order of the file.
+
+    Parameters
+    ----------
+    path
+        `<dataset>[.<split>].jsonl`: one JSON object a line with `id`, `question`, `choices` (list of 2 to 26 texts)
+        and `answer` (index into `choices`, from 0); other fields and blank lines are passed over.
+        `<dataset>[.<split>].txt`: one plain text. Both in UTF-8.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the name ends otherwise, the file holds no items, or a line isn't as described; names file, line and field.
+
+    Notes
+    -----
+    Data set and split are the first and second part of the file's name: `arc_easy.test.jsonl` is split `test` of
+    `arc_easy`. Choices get letters by position, whatever labels the file gives.
+    """
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        return _read_choice_items(path)
+    if path.suffix == ".txt":
+        return _read_text_items(path)
+    raise ValueError(f"data file is {str(path)!r}; its name must end in .jsonl (multiple choice) or .txt (plain text)")
+
+
+def _read_text_items(path: Path) -> list[TextItem]:
+    text = _decode(path)
+    if not text.strip():
+        raise ValueError(f"{path}: the file holds no text; give a data file that isn't empty")
+    dataset, split = _dataset_and_split(path)
+    return [TextItem(id=path.stem, dataset=dataset, split=split, text=text)]
+
+
+def _read_choice_items(path: Path) -> list[ChoiceItem]:
+    dataset, split = _dataset_and_split(path)
+    items: list[ChoiceItem] = []
+    lines_by_id: dict[str, int] = {}
+    for number, line in _numbered_lines(_decode(path)):
+        try:
+            item = ChoiceItem(dataset=dataset, split=split, **_fields(line))
+            if item.id in lines_by_id:
+                raise ValueError(
+                    f"`id` is {item.id!r}, as in line {lines_by_id[item.id]}; ids must be unique within a file"
+                )
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        lines_by_id[item.id] = number
+        items.append(item)
+    if not items:
+        raise ValueError(f"{path}: the file holds no items; give a data file that isn't empty")
+    return items
+
+
+def _decode(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
+
+
+def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def _dataset_and_split(path: Path) -> tuple[str, str]:
+    dataset, *others = path.stem.split(".")
+    return dataset, others[0] if others else ""
+
+
+class _Field(NamedTuple):
+    """What a field of a JSON line must be."""
+
+    accepts: Callable[[Any], bool]
+    description: str
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+_FIELDS = {
+    "id": _Field(lambda value: isinstance(value, str), "a string"),
+    "question": _Field(lambda value: isinstance(value, str), "a string"),
+    "choices": _Field(_is_texts, "a list of strings"),
+    # bool is an int to Python, but no index to whoever wrote the file.
+    "answer": _Field(lambda value: type(value) is int, "a whole number, counted from 0"),
+}
+
+
+def _fields(line: str) -> dict[str, Any]:
+    """Fields of one JSON line, their types checked."""
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error}); give one object a line") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"the line holds {record!r}; give an object with the fields {', '.join(_FIELDS)}")
+    for name, field in _FIELDS.items():
+        if name not in record:
+            raise ValueError(f"`{name}` is missing; give {field.description}")
+        if not field.accepts(record[name]):
+            raise ValueError(f"`{name}` is {record[name]!r}; give {field.description}")
+    return {name: record[name] for name in _FIELDS} | {"choices": tuple(record["choices"])}
+
+
+def _require_text(name: str, text: str) -> None:
+    if not text.strip():
+        raise ValueError(f"`{name}` is {text!r}; give a text that isn't empty")

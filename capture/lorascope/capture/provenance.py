@@ -1,0 +1,151 @@
+"""What shaped a run's numbers: library versions, the device, and fingerprints of data and settings."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .encode import EncodedSample
+
+__all__ = ["data_fingerprint", "device_description", "fingerprint", "hash_tensors", "library_versions"]
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+    "numpy",
+    "zarr",
+    "numcodecs",
+    "lorascope",
+)
+
+
+def library_versions() -> dict[str, str]:
+    """Version of Python and of each library that shapes captured numbers; `absent` for one that isn't installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+
+
+def device_description(device: str | torch.device) -> dict[str, Any]:
+    """What kind of device it is, its name, and the torch settings that decide its rounding.
+
+    Raises
+    ------
+    ValueError
+        If `device` is neither a CPU nor a CUDA device.
+    """
+    device = torch.device(device)
+    backends: Any = torch.backends
+    settings = {
+        "type": device.type,
+        "torch": torch.__version__,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+    if device.type == "cpu":
+        return {
+            **settings,
+            "name": _cpu_name(),
+            "threads": torch.get_num_threads(),
+            "instructions": backends.cpu.get_cpu_capability(),
+            "mkldnn": backends.mkldnn.is_available(),
+        }
+    if device.type == "cuda":
+        return {
+            **settings,
+            "name": torch.cuda.get_device_name(device),
+            "capability": ".".join(map(str, torch.cuda.get_device_capability(device))),
+            "cuda": torch.version.cuda,
+            "cudnn": backends.cudnn.version(),
+            "tf32": backends.cuda.matmul.allow_tf32,
+        }
+    raise ValueError(f"`device` is {str(device)!r}; allowed are 'cpu', 'cuda' and 'cuda:0' ...")
+
+
+def data_fingerprint(samples: Sequence[EncodedSample]) -> str:
+    """SHA-256, in hexadecimal, over every sample's names, tokens, roles and choices, in order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        names = [sample.id, sample.dataset, sample.split, sample.prompt, int(sample.answer), len(sample.token_ids)]
+        choices = [[choice.text, [int(token) for token in choice.token_ids]] for choice in sample.choices]
+        # A JSON line ends itself and holds the length of what follows, so no two data sets give the same bytes.
+        digest.update(_canonical([*names, choices]) + b"\n")
+        digest.update(np.ascontiguousarray(sample.token_ids, dtype="<i8").tobytes())
+        digest.update(np.ascontiguousarray(sample.roles, dtype="u1").tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of the values as canonical JSON: keys sorted, no white space, UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If a number is NaN or infinite: JSON has no word for it.
+    TypeError
+        If a value isn't a string, number, boolean, None, list, tuple or mapping of those.
+
+    Examples
+    --------
+    >>> fingerprint({"b": 1, "a": 2}) == fingerprint({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(_canonical(values)).hexdigest()
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None = None) -> str:
+    """SHA-256, in hexadecimal, over tensors in the order of their names: name, dtype, shape and bytes of each.
+
+    Parameters
+    ----------
+    tensors
+        By name, on any device; one at a time is copied to the host.
+    dtype
+        Widen to this type first, so that the same numbers kept in different types give one hash.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is on the meta device and has no bytes.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        if tensor.is_meta:
+            raise ValueError(f"tensor {name!r} is on the meta device (offloaded?), so its bytes can't be hashed")
+        tensor = tensor.to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+        digest.update(_canonical([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]) + b"\n")
+        octets: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(octets)
+    return digest.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model name of the CPU; Linux alone says it in a file."""
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name":
+                return name.strip()
+    return platform.processor() or platform.machine()

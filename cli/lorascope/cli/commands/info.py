@@ -1,0 +1,55 @@
+"""`lorascope info`."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lorascope.analyze.summary import scores_table, sizes
+from lorascope.stores import Run, open_run
+
+from ..screen import console, format_bytes, print_table
+
+__all__ = ["info"]
+
+
+def info(run: Path, /) -> None:
+    """What is in a run, how large it is, and how far it got.
+
+    Parameters
+    ----------
+    run
+        Folder of the run.
+    """
+    opened = open_run(run)
+    provenance = opened.attributes.get("provenance", {})
+    console.print(f"[bold]{opened.path}[/bold]  {_state(opened)}")
+    settings = provenance.get("settings", {})
+    facts = [
+        ("model", str(settings.get("model", ""))),
+        ("adapter", f"{settings.get('adapter', '')} as {', '.join(opened.adapters)}"),
+        ("stream", opened.stream),
+        ("states", str(opened.attributes["states"])),
+        ("tokens", f"{opened.n_tokens} ({settings.get('tokens', '')}) in {opened.n_rows} rows"),
+        ("samples", str(opened.samples.sizes["sample"])),
+        ("components", _kinds(opened)),
+        ("fingerprint", str(opened.attributes.get("fingerprint", ""))[:16]),
+    ]
+    print_table("Run", ["what", "value"], facts)
+    print_table(
+        "Size",
+        ["part", "in memory", "on disk"],
+        [(k, format_bytes(raw), format_bytes(stored)) for k, raw, stored in sizes(opened)],
+    )
+    columns, rows = scores_table(opened)
+    print_table("Scores", columns, rows)
+
+
+def _state(run: Run) -> str:
+    if run.finished:
+        return "finished"
+    return f"[yellow]unfinished[/yellow]: {int(run.committed_rows.sum())} of {run.n_rows} rows are whole"
+
+
+def _kinds(run: Run) -> str:
+    kinds, counts = np.unique(run.components["kind"].values.astype(str), return_counts=True)
+    return ", ".join(f"{count} {kind}" for kind, count in zip(kinds, counts, strict=True))

@@ -1,0 +1,69 @@
+"""The command `lorascope`: parses, calls one function, reports; a mistake by the user is one line and exit code 2."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import UnknownCommandError
+
+__all__ = ["app", "main"]
+
+COMMANDS = {
+    "demo": "See it work: fine-tune, capture, analyse and report on a small real model, on this machine.",
+    "finetune": "Train a LoRA adapter on every linear layer of attention and FFN.",
+    "capture": "Run a model with its adapter over data and store base and delta of every LoRA layer.",
+    "info": "What is in a run, how large it is, and how far it got.",
+    "verify": "Check a run: digests, decoding, and what its numbers look like.",
+    "miub": "The softmax Jensen-Shannon measure of arXiv 2501.03152, by component and in total.",
+    "report": "One self-contained HTML page about a run.",
+}
+TORCH_STAGE = {"torch", "transformers", "peft", "accelerate", "safetensors", "gguf"}
+
+app = App(
+    name="lorascope",
+    help="See what a LoRA adapter does inside a language model.\n\n"
+    "Capture once, on the machine with the model; analyse again and again, without it.",
+    help_epilogue="Add --traceback to any command to see where an error came from.",
+    version=version("lorascope"),
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+)
+for _name, _help in COMMANDS.items():
+    # A command's module is imported when it is called: `lorascope miub` never waits for torch.
+    app.command(f"lorascope.cli.commands.{_name}:{_name}", name=_name, help=_help)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 problems found, 2 a mistake by the user."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    traceback = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    try:
+        return int(app(words, exit_on_error=False, print_error=False) or 0)
+    except UnknownCommandError as error:
+        # Its own text would import every command to list them, torch's too.
+        return _fail(f"no command {str(error.unused_tokens[0])!r}; there are {', '.join(COMMANDS)}")
+    except ImportError as error:
+        missing = _missing_module(error)
+        if traceback or missing not in TORCH_STAGE:
+            raise
+        return _fail(f"this needs {missing}, which isn't installed; `pip install 'lorascope[capture]'` brings it")
+    except (CycloptsError, ValueError, OSError, RuntimeError) as error:
+        if traceback:
+            raise
+        return _fail(" ".join(str(error).split()) or type(error).__name__)
+    except KeyboardInterrupt:
+        return _fail("interrupted; rows committed until now are whole and can be read", code=130)
+
+
+def _missing_module(error: BaseException | None) -> str:
+    """Top-level name of the module whose absence began it; Cyclopts wraps the import of a command's module."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    return (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"lorascope: error: {message}", file=sys.stderr)  # noqa: T201
+    return code

@@ -1,0 +1,55 @@
+"""The terminal: tables, sizes and progress bars."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["console", "format_bytes", "print_table", "progress_bar"]
+
+console = Console()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on the terminal; numbers, that is columns whose first cell begins with a digit or sign, to the right."""
+    cells = [list(map(str, row)) for row in rows]
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(cells) and cells[0][index][:1] in set("0123456789-+.n")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    console.print(table)
+
+
+def format_bytes(n: float) -> str:
+    """A size in decimal units, three digits: 1.23 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n) < 1000:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """A bar fed by `update(done, total, note="", title=None)`; a new title begins a new bar."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, int] = {}
+
+        def update(done: int, total: int, note: str = "", title: str = title) -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=total, note=note)
+            bars.update(tasks[title], completed=done, total=total, note=note)  # type: ignore[arg-type]
+
+        yield update

@@ -1,0 +1,102 @@
+"""Tiny models, tokenizers, items and adapters, made on the spot."""
+
+import string
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Capture needs torch; where it is missing, its tests are passed over.
+collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
+
+SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
+MERGED = ("Ġthe", "An", "swer", "ing", "Ġ4", "question", "Ġfour", "the")
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of about 280 tokens that puts <s> before a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {token: index for index, token in enumerate(alphabet)}
+    merges = []
+    for word in MERGED:
+        for stop in range(2, len(word) + 1):
+            merges.append((word[: stop - 1], word[stop - 1]))
+            vocabulary.setdefault(word[:stop], len(vocabulary))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+@pytest.fixture
+def tiny_model(tiny_tokenizer: Any) -> Any:
+    """A Llama of 2 layers, hidden 32, 4 heads on 2 key-value heads, context 256; float32, seeded, in eval mode."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+        # Wider than usual, so that a model without training still prefers some tokens to others.
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def tiny_items() -> Any:
+    """Six questions with 2 to 4 choices of one or more tokens each."""
+    from lorascope.capture.items import ChoiceItem
+
+    rows = [
+        ("2 + 2?", ("4", "3"), 0),
+        ("Name the answer.", ("the", "the fourth", "no"), 1),
+        ("Which of the four is a metal?", ("iron", "wood", "air", "ice"), 0),
+        ("Où est-ce?", ("à côté", "là"), 1),
+        ("1 + 3?", ("5", "6", "4", "7"), 2),
+        ("Asking?", ("yes", "not at all"), 0),
+    ]
+    return [
+        ChoiceItem(id=letter, dataset="tiny", split="train", question=question, choices=choices, answer=answer)
+        for letter, (question, choices, answer) in zip(string.ascii_lowercase, rows, strict=False)
+    ]
+
+
+@pytest.fixture
+def tiny_adapter(tiny_model: Any, tmp_path: Path) -> Path:
+    """Folder of a LoRA adapter for a tiny_model: r = 4, alpha 8, every linear layer, no B zero."""
+    import copy
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from lorascope.capture.finetune import lora_targets
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = LoraConfig(
+            task_type="CAUSAL_LM", r=4, lora_alpha=8, lora_dropout=0.0, target_modules=lora_targets(tiny_model)
+        )
+        model = get_peft_model(copy.deepcopy(tiny_model), config)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter.data, std=0.1)
+        folder = tmp_path / "tiny_adapter"
+        model.save_pretrained(folder, save_embedding_layers=False)
+    return folder

@@ -1,0 +1,420 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lorascope.capture import AdapterError, CaptureConfig, CaptureError, Progress, attach_adapter, capture
+from lorascope.capture.batches import pad, plan_batches
+from lorascope.capture.encode import encode_items
+from lorascope.capture.preflight import lora_layers
+from lorascope.stores import Run, StoreError, open_run, verify
+
+
+@pytest.fixture
+def data(tiny_items: Any, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.train.jsonl"
+    rows = [{"id": i.id, "question": i.question, "choices": list(i.choices), "answer": i.answer} for i in tiny_items]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def make(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, tmp_path: Path) -> Callable[..., Run]:
+    """Capture the tiny model; `model` replaces the adapted one, all else goes into the configuration."""
+
+    def run(
+        out: str = "run.zarr", *, model: Any = None, progress: Any = None, dtype: Any = None, **settings: Any
+    ) -> Run:
+        base = copy.deepcopy(tiny_model) if dtype is None else copy.deepcopy(tiny_model).to(dtype)
+        options = {"js_share": 1.0, "data": (str(data),), **settings}
+        config = CaptureConfig(model="tiny", adapter=str(tiny_adapter), out=str(tmp_path / out), **options)
+        adapted = model if model is not None else attach_adapter(base, tiny_adapter)
+        return capture(config, model=adapted, tokenizer=tiny_tokenizer, progress=progress)
+
+    return run
+
+
+@pytest.fixture
+def adapted(tiny_model: Any, tiny_adapter: Path) -> Any:
+    return attach_adapter(copy.deepcopy(tiny_model), tiny_adapter)
+
+
+@contextmanager
+def outputs_of(model: Any) -> Iterator[dict[str, torch.Tensor]]:
+    """What each LoRA layer, and each frozen layer in it, puts out: hooks of the test's own."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda module, args, output: seen.__setitem__(name, output.clone())
+
+    handles = [
+        handle
+        for path, layer in lora_layers(model).items()
+        for handle in (
+            layer.register_forward_hook(keep(path)),
+            layer.base_layer.register_forward_hook(keep(f"{path}/base")),
+        )
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def forward_again(
+    model: Any, run: Run, tokenizer: Any, items: Any
+) -> Iterator[tuple[slice, torch.Tensor, dict[str, torch.Tensor], Any]]:
+    """Each batch of the run once more: its place on the token axis, its mask, all outputs, and logits."""
+    samples = encode_items(items, tokenizer, max_length=256, window_tokens=64)
+    batch_tokens = run.attributes["provenance"]["settings"]["batch_tokens"]
+    starts = np.concatenate([[0], run.samples["token_stop"].values])
+    for batch in plan_batches([len(s.token_ids) for s in samples], batch_tokens=batch_tokens):
+        input_ids, mask = pad(samples[batch])
+        with outputs_of(model) as seen, torch.inference_mode():
+            logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
+        yield slice(int(starts[batch.start]), int(starts[batch.stop])), mask.bool(), seen, (logits, input_ids)
+
+
+def test_float32_base_plus_delta_is_the_layers_output_bit_for_bit(
+    make: Any, adapted: Any, tiny_tokenizer: Any, tiny_items: Any
+) -> None:
+    run = make(batch_tokens=300)
+    layers = lora_layers(adapted)
+    n_batches = 0
+    for tokens, mask, seen, _ in forward_again(adapted, run, tiny_tokenizer, tiny_items):
+        n_batches += 1
+        for path, layer in layers.items():
+            base = torch.from_numpy(run.base(path)[tokens].values)
+            assert torch.equal(base, seen[f"{path}/base"][mask])
+            # Rebuilt in the captured batch shape, padding included: a matrix product's bits depend on its shape.
+            factor = torch.zeros(*mask.shape, 4)
+            factor[mask] = torch.from_numpy(run.factor(path)[tokens].values)
+            weight = torch.from_numpy(run.lora_B(path).values)
+            delta = torch.nn.functional.linear(factor, weight) * layer.scaling["default"]
+            assert torch.equal(base + delta[mask], seen[path][mask])
+            # In NumPy, whatever its BLAS: 1e-6 of the larger part.
+            stored = run.lora(path)[tokens].values
+            scale = np.maximum(np.abs(base.numpy()), np.abs(delta[mask].numpy()))
+            assert (np.abs(stored - seen[path][mask].numpy()) <= 1e-6 * scale + 1e-9).all()
+    assert n_batches > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_base_is_bit_identical(
+    make: Any, tiny_model: Any, tiny_adapter: Path, tiny_tokenizer: Any, tiny_items: Any, dtype: torch.dtype
+) -> None:
+    run = make(dtype=dtype)
+    model = attach_adapter(copy.deepcopy(tiny_model).to(dtype), tiny_adapter)
+    for tokens, mask, seen, _ in forward_again(model, run, tiny_tokenizer, tiny_items):
+        for path in run.component_paths:
+            expected = seen[f"{path}/base"][mask]
+            assert expected.dtype == dtype
+            assert torch.equal(torch.from_numpy(run.base(path)[tokens].values), expected.float())
+            # base + delta, rounded as the layer rounds, is the layer's output; a sum on a tie may fall either way.
+            rounded = torch.from_numpy(run.lora(path)[tokens].values).to(dtype)
+            assert (rounded != seen[path][mask]).float().mean() < 1e-3
+    assert set(run.components["dtype"].values) == {str(dtype).removeprefix("torch.")}
+    swallowed = run.attributes["measured"]["swallowed_share"]
+    assert all(0 <= share < 1 for share in swallowed.values())
+
+
+def test_store_bf16_narrows_by_choice_and_says_so(make: Any) -> None:
+    exact, narrow = make("a"), make("b", store="bf16")
+    path = exact.component_paths[3]
+    expected = torch.from_numpy(exact.base(path).values).bfloat16().float()
+    assert torch.equal(torch.from_numpy(narrow.base(path).values), expected)
+    assert narrow.base(path).attrs["source_dtype"] == "float32"
+    assert narrow.base(path).attrs["dtype_logical"] == "bfloat16"
+    assert np.array_equal(narrow.delta(path).values, exact.delta(path).values)
+
+
+def test_nll_and_token_table_follow_the_models_logits(
+    make: Any, adapted: Any, tiny_tokenizer: Any, tiny_items: Any
+) -> None:
+    run = make(batch_tokens=200)
+    for tokens, mask, _, (logits, input_ids) in forward_again(adapted, run, tiny_tokenizer, tiny_items):
+        expected = -torch.log_softmax(logits.double()[:, :-1], -1).gather(-1, input_ids[:, 1:, None])[..., 0]
+        whole = torch.full(mask.shape, torch.nan, dtype=torch.float64)
+        whole[:, 1:] = expected
+        np.testing.assert_allclose(run.tokens["nll"].values[tokens], whole[mask].numpy(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(run.tokens["token_id"].values[tokens], input_ids[mask].numpy())
+    assert run.tokens["text"].values[0] == "<s>"
+    answers = run.tokens["nll"][run.tokens["role"].values == 2]
+    owners = run.tokens["sample"].values[run.tokens["role"].values == 2]
+    means = [answers.values[owners == sample].mean() for sample in range(run.samples.sizes["sample"])]
+    np.testing.assert_allclose(means, run.samples["ce"].values, rtol=1e-5)
+
+
+def test_scores_with_and_without_the_adapter(make: Any, tiny_model: Any) -> None:
+    run = make()
+    assert not np.allclose(run.samples["ce"], run.samples["base_ce"])
+    loglik = run.choices["loglik"].values
+    gold = [
+        int(np.flatnonzero(run.choices["sample"].values == s)[a]) for s, a in enumerate(run.samples["answer"].values)
+    ]
+    np.testing.assert_allclose(-loglik[gold] / run.choices["n_tokens"].values[gold], run.samples["ce"].values)
+    unscored = make("b", score=False)
+    assert np.isnan(unscored.samples["ce"].values).all()
+    assert (unscored.samples["prediction"].values == -1).all()
+    assert np.isnan(unscored.choices["loglik"].values).all()
+
+
+def test_selection_keeps_the_same_states(make: Any) -> None:
+    whole, answer = make("a"), make("b", tokens="answer")
+    path = whole.component_paths[0]
+    kept = whole.tokens["role"].values == 2
+    assert answer.n_tokens == kept.sum()
+    np.testing.assert_array_equal(answer.base(path).values, whole.base(path).values[kept])
+    np.testing.assert_array_equal(answer.js().values, whole.js().values[kept])
+    assert verify(answer.path).ok
+
+
+def test_batches_change_float32_only_by_rounding(make: Any) -> None:
+    one, many = make("a", batch_tokens=1), make("b", batch_tokens=5000)
+    for path in one.component_paths:
+        np.testing.assert_allclose(one.base(path).values, many.base(path).values, rtol=1e-4, atol=2e-5)
+
+
+def test_captures_of_the_same_are_equal_byte_for_byte(make: Any) -> None:
+    first, second = make("a"), make("b")
+    files = sorted(f.relative_to(first.path) for f in first.path.rglob("c.*"))
+    assert files
+    assert all((first.path / f).read_bytes() == (second.path / f).read_bytes() for f in files)
+    assert first.attributes["fingerprint"] == second.attributes["fingerprint"]
+    assert make("c", seed=1, js_share=0.5).attributes["fingerprint"] != first.attributes["fingerprint"]
+
+
+def test_several_rows_and_a_share_of_js(make: Any, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the question is the answer 4 four times; " * 120)
+    run = make(data=(str(text),), window_tokens=200, js_share=0.1, batch_tokens=900)
+    assert run.n_rows > 2
+    assert verify(run.path).ok
+    js = run.js().values
+    measured = np.isfinite(js).all(axis=1)
+    assert measured.sum() == int(np.ceil(0.1 * run.n_tokens))
+    assert not np.isfinite(js[~measured]).any()
+    assert (run.samples["answer"].values == -1).all()
+    assert set(run.tokens["role"].values) == {0, 4}  # <s>, then text
+    assert run.choices.sizes["choice"] == 0
+    assert (run.samples["prompt"].values == "text").all()
+
+
+def test_model_is_left_as_it_was(make: Any, adapted: Any) -> None:
+    adapted.train()
+    adapted.base_model.model.model.layers[0].eval()
+    modes = [module.training for module in adapted.modules()]
+    gradients = [p.requires_grad for p in adapted.parameters()]
+    make(model=adapted)
+    assert [module.training for module in adapted.modules()] == modes
+    assert [p.requires_grad for p in adapted.parameters()] == gradients
+    assert not any(module._forward_hooks for module in adapted.modules())
+    assert adapted.active_adapters == ["default"]
+
+
+def test_progress_tells_every_stage(make: Any) -> None:
+    calls: list[Progress] = []
+    make(progress=calls.append, batch_tokens=200)
+    assert list(dict.fromkeys(p.stage for p in calls)) == ["score", "score base", "capture"]
+    last = {p.stage: p for p in calls}
+    assert all(p.done == p.total for p in last.values())
+    assert {p.waits_for for p in calls} <= {"forward", "disk"}
+
+
+def test_limit_is_recorded_as_an_omission(make: Any, data: Path) -> None:
+    run = make(limit=2)
+    assert run.samples["id"].values.tolist() == ["a", "b"]
+    assert run.attributes["provenance"]["omitted_items"] == {str(data): 4}
+
+
+def test_measurements_are_kept(make: Any) -> None:
+    measured = make().attributes["measured"]
+    assert measured["raw_bytes"] > measured["stored_bytes"] > 0
+    assert measured["seconds"] > 0
+    assert measured["seconds_last_batch_bare"] > 0
+    assert measured["worst_excess"] <= 1
+
+
+# What is refused, and that nothing is written then.
+
+
+def refuse(make: Any, tmp_path: Path, error: type[Exception], words: str, **options: Any) -> None:
+    with pytest.raises(error, match=words):
+        make("refused", **options)
+    assert not (tmp_path / "refused").exists()
+
+
+def test_used_folder_is_refused_first(make: Any, tmp_path: Path) -> None:
+    make()
+    with pytest.raises(StoreError, match="holds another run"):
+        make()
+    assert verify(tmp_path / "run.zarr").ok
+
+
+def test_zero_adapter_is_refused_unless_asked_for(make: Any, adapted: Any, tmp_path: Path) -> None:
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.zero_()
+    refuse(make, tmp_path, AdapterError, "zero", model=adapted)
+    run = make(model=adapted, allow_zero=True)
+    assert (run.js().values == 0).all()
+
+
+def test_merged_and_disabled_adapters_are_refused(make: Any, adapted: Any, tmp_path: Path) -> None:
+    adapted.base_model.disable_adapter_layers()
+    refuse(make, tmp_path, AdapterError, "disabled", model=adapted)
+    adapted.base_model.enable_adapter_layers()
+    adapted.merge_adapter()
+    refuse(make, tmp_path, AdapterError, "merged", model=adapted)
+
+
+def test_model_without_adapter_is_refused(make: Any, tiny_model: Any, tmp_path: Path) -> None:
+    refuse(make, tmp_path, AdapterError, "without an adapter", model=tiny_model)
+
+
+def test_sample_longer_than_the_context_is_refused(make: Any, tmp_path: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"id": "x", "question": "4 " * 300, "choices": ["a", "b"], "answer": 0}))
+    refuse(make, tmp_path, ValueError, "256", data=(str(long),))
+
+
+def test_text_has_no_answer_to_select(make: Any, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the answer " * 20)
+    refuse(make, tmp_path, ValueError, "takes nothing of sample", data=(str(text),), tokens="answer", window_tokens=100)
+
+
+def test_empty_data_is_refused(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    refuse(make, tmp_path, ValueError, "empty", data=(str(tmp_path / "empty.jsonl"),))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x"])
+def test_unknown_device_is_refused(make: Any, tmp_path: Path, device: str) -> None:
+    refuse(make, tmp_path, ValueError, f"`device` is {device!r}; allowed are", device=device)
+
+
+def bypass(layer: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    original = layer.forward
+    layer.forward = lambda x, *args, **kwargs: change(original(x, *args, **kwargs))
+
+
+def test_layer_that_adds_something_else_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
+    layers = lora_layers(adapted)
+    bypass(layers["model.layers.1.mlp.up_proj"], lambda out: out * (1 + 1e-5))
+    with pytest.raises(CaptureError, match="output of 'model.layers.1.mlp.up_proj' isn't its base plus delta: off by"):
+        make(model=adapted)
+    assert not open_run(tmp_path / "run.zarr").committed_rows.any()
+    assert not any(module._forward_hooks for module in adapted.modules())
+
+
+def test_layer_that_goes_past_its_modules_is_caught_by_the_probe(make: Any, adapted: Any, tmp_path: Path) -> None:
+    layer: Any = lora_layers(adapted)["model.layers.0.mlp.up_proj"]
+    layer.forward = lambda x: torch.nn.functional.linear(x, layer.base_layer.weight)
+    refuse(
+        make, tmp_path, CaptureError, "hook on the base of 'model.layers.0.mlp.up_proj' fired 0 times", model=adapted
+    )
+
+
+def test_layer_that_runs_twice_is_caught_by_the_probe(make: Any, adapted: Any, tmp_path: Path) -> None:
+    layer: Any = lora_layers(adapted)["model.layers.0.mlp.up_proj"]
+    original = layer.forward
+
+    def twice(x: torch.Tensor) -> torch.Tensor:
+        original(x)
+        return original(x)
+
+    layer.forward = twice
+    refuse(make, tmp_path, CaptureError, "fired 2 times in one pass, not once", model=adapted)
+
+
+def test_module_that_stays_in_training_mode_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
+    stubborn = adapted.base_model.model.model.layers[0].mlp
+    stubborn.train()
+    stubborn.eval = lambda: stubborn
+    type(stubborn).train = lambda self, mode=True: self
+    try:
+        refuse(make, tmp_path, CaptureError, "stays in training mode after `eval\\(\\)`", model=adapted)
+    finally:
+        del type(stubborn).train
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"data": ()}, "`data` is empty; name at least one file"),
+        ({"tokens": "first"}, "`tokens` is 'first'; allowed are"),
+        ({"dtype": "float8"}, "`dtype` is 'float8'; allowed are auto, float32"),
+        ({"store": "fp16"}, "`store` is 'fp16'; allowed are exact, bf16"),
+        ({"limit": 0}, "`limit` is 0"),
+        ({"batch_tokens": 0}, "`batch_tokens` is 0"),
+        ({"window_tokens": 1}, "`window_tokens` is 1"),
+        ({"js_share": 0.0}, "`js_share` is 0.0; it must be above 0 and at most 1"),
+        ({"js_share": 1.5}, "`js_share` is 1.5"),
+    ],
+)
+def test_impossible_settings_are_named(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        CaptureConfig(**{"model": "m", "adapter": "a", "data": ("d",), "out": "o", **settings})
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys, copy
+    from lorascope.capture import CaptureConfig, capture, load_model, attach_adapter
+    from lorascope.capture import rows
+    original = rows.RowQueue.put
+    def put(self):
+        original(self)
+        if self._taken > 2500:
+            self.drain()
+            os.kill(os.getpid(), signal.SIGKILL)
+    rows.RowQueue.put = put
+    folder, adapter, data, out = sys.argv[1:]
+    capture(CaptureConfig(model=folder, adapter=adapter, data=(data,), out=out, window_tokens=200, batch_tokens=400))
+    """
+)
+
+
+def test_killed_capture_leaves_whole_rows(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("the question is the answer 4 four times; " * 150)
+    arguments = [tmp_path / "model", tiny_adapter, tmp_path / "text.txt", tmp_path / "run.zarr"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+    run = open_run(tmp_path / "run.zarr")
+    assert not run.finished
+    assert run.committed_rows.tolist()[:3] == [True, True, False]
+    verdict = verify(run.path)
+    assert (verdict.ok, verdict.n_committed) == (True, 2)
+    # What is there is what an undisturbed run has there.
+    config = CaptureConfig(
+        model=str(tmp_path / "model"),
+        adapter=str(tiny_adapter),
+        data=(str(tmp_path / "text.txt"),),
+        out=str(tmp_path / "whole.zarr"),
+        window_tokens=200,
+        batch_tokens=400,
+    )
+    whole = capture(config)
+    for row in (0, 1):
+        assert bytes(run.digest(row)) == bytes(whole.digest(row))

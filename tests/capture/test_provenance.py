@@ -1,0 +1,162 @@
+"""Versions, devices and fingerprints."""
+
+import dataclasses
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lorascope.capture import provenance
+from lorascope.capture.encode import EncodedChoice, EncodedSample
+from lorascope.capture.provenance import (
+    data_fingerprint,
+    device_description,
+    fingerprint,
+    hash_tensors,
+    library_versions,
+)
+
+
+def sample() -> EncodedSample:
+    return EncodedSample(
+        id="a",
+        dataset="tiny",
+        split="test",
+        prompt="main",
+        token_ids=np.array([5, 6, 7]),
+        roles=np.array([0, 0, 2], dtype=np.uint8),
+        choices=(
+            EncodedChoice(text="x", token_ids=np.array([7])),
+            EncodedChoice(text="y", token_ids=np.array([8, 9])),
+        ),
+        answer=0,
+    )
+
+
+def test_versions_are_those_installed() -> None:
+    versions = library_versions()
+    assert versions["torch"] == torch.__version__
+    assert versions["numpy"] == np.__version__
+    assert {"python", "transformers", "peft", "tokenizers", "safetensors", "zarr", "lorascope"} <= versions.keys()
+
+
+def test_version_of_a_library_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(provenance, "version", version)
+    assert library_versions()["gguf"] == "absent"
+
+
+def test_cpu_is_described() -> None:
+    described = device_description("cpu")
+    assert described["type"] == "cpu"
+    assert described["threads"] == torch.get_num_threads()
+    assert described["name"]
+    json.dumps(described, allow_nan=False)
+
+
+def test_cpu_name_is_read_where_linux_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Some CPU: fast\n")
+    assert provenance._cpu_name(cpuinfo) == "Some CPU: fast"
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    assert provenance._cpu_name(tmp_path / "none") == "arm"
+    cpuinfo.write_text("processor\t: 0\n")
+    assert provenance._cpu_name(cpuinfo) == "arm"
+
+
+def test_cuda_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card of {device}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    described = device_description("cuda:1")
+    assert described["name"] == "card of cuda:1"
+    assert described["capability"] == "9.0"
+
+
+def test_other_devices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`device` is 'meta'; allowed are 'cpu', 'cuda'"):
+        device_description("meta")
+
+
+def test_data_fingerprint_is_stable() -> None:
+    """Written out by hand from the definition."""
+    line = b'["a","tiny","test","main",0,3,[["x",[7]],["y",[8,9]]]]\n'
+    body = np.array([5, 6, 7], dtype="<i8").tobytes() + bytes([0, 0, 2])
+    assert data_fingerprint([sample()]) == hashlib.sha256(line + body).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "b"},
+        {"dataset": "other"},
+        {"split": ""},
+        {"prompt": "text"},
+        {"token_ids": np.array([5, 6, 8])},
+        {"roles": np.array([0, 1, 2], dtype=np.uint8)},
+        {"choices": ()},
+        {"answer": 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_data_fingerprint_moves_with_every_field(change: dict[str, object]) -> None:
+    changed = dataclasses.replace(sample(), **change)
+    assert data_fingerprint([changed]) != data_fingerprint([sample()])
+
+
+def test_data_fingerprint_depends_on_order_and_number() -> None:
+    first, second = sample(), dataclasses.replace(sample(), id="b")
+    assert len({data_fingerprint(s) for s in ([], [first], [first, second], [second, first])}) == 4
+
+
+def test_fingerprint_is_of_canonical_json() -> None:
+    values = {"b": [1, 2.5, None], "a": {"y": "é", "x": True}}
+    text = '{"a":{"x":true,"y":"é"},"b":[1,2.5,null]}'
+    assert fingerprint(values) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_fingerprint_refuses_what_json_cannot_hold(value: float) -> None:
+    with pytest.raises(ValueError, match="Out of range float values"):
+        fingerprint({"a": value})
+
+
+def test_fingerprint_refuses_other_types() -> None:
+    with pytest.raises(TypeError, match="set is not JSON serializable"):
+        fingerprint({"a": {1, 2}})
+
+
+def test_tensor_hash_is_by_name_not_by_order() -> None:
+    a, b = torch.arange(6.0).reshape(2, 3), torch.ones(2)
+    assert hash_tensors({"a": a, "b": b}) == hash_tensors({"b": b, "a": a})
+    assert hash_tensors({"a": a, "b": b}) != hash_tensors({"a": b, "b": a})
+
+
+def test_tensor_hash_sees_shape_dtype_and_every_bit() -> None:
+    tensor = torch.arange(6.0)
+    variants = [tensor, tensor.reshape(2, 3), tensor.double(), tensor.bfloat16(), -tensor * 0 + tensor, tensor + 1e-6]
+    hashes = [hash_tensors({"a": variant}) for variant in variants]
+    assert hashes[4] == hashes[0]
+    assert len(set(hashes)) == 5
+
+
+def test_tensor_hash_can_widen_first() -> None:
+    tensor = torch.tensor([0.5, 1 / 3]).bfloat16()
+    assert hash_tensors({"a": tensor}, dtype=torch.float32) == hash_tensors({"a": tensor.float()})
+
+
+def test_tensor_hash_takes_scalars_views_and_gradients() -> None:
+    tensor = torch.arange(6.0).reshape(2, 3)
+    assert hash_tensors({"a": tensor.T}) == hash_tensors({"a": tensor.T.contiguous()})
+    assert hash_tensors({"a": torch.tensor(1.0, requires_grad=True)}) == hash_tensors({"a": torch.tensor(1.0)})
+    assert hash_tensors({"a": torch.empty(0)}) != hash_tensors({})
+
+
+def test_tensor_without_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tensor 'a' is on the meta device \(offloaded\?\)"):
+        hash_tensors({"a": torch.empty(2, device="meta")})
