@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from lorascope.capture import AdapterError, CaptureConfig, CaptureError, Progress, attach_adapter, capture
 from lorascope.capture.batches import pad, plan_batches
 from lorascope.capture.encode import encode_items

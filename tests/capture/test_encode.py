@@ -146,7 +146,9 @@ def test_refuses_a_sample_longer_than_the_context(tiny_tokenizer: Any) -> None:
 def test_refuses_a_choice_without_tokens(tiny_tokenizer: Any) -> None:
     deaf = without_start(tiny_tokenizer)
     deaf.backend_tokenizer.normalizer = normalizers.Replace(" mute", "")
-    with pytest.raises(ValueError, match=r"sample 'q': `choices\[1\]` is 'mute', of which the tokenizer makes no tokens"):
+    with pytest.raises(
+        ValueError, match=r"sample 'q': `choices\[1\]` is 'mute', of which the tokenizer makes no tokens"
+    ):
         encode_items([an_item(("iron", "mute"))], deaf, **SETTINGS)
 
 

@@ -126,9 +126,7 @@ def test_gguf_trains_casts_and_saves(gguf_file: Path, tmp_path: Path) -> None:
     torch.random.set_rng_state(state)
 
 
-@pytest.mark.parametrize(
-    "source", ["/no/such/folder", "./nothing", "no/such/folder", "~/nothing/here", "none.gguf", ""]
-)
+@pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "no/such/folder", "~/nothing/here", "none.gguf"])
 def test_missing_path(source: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"`model` is '.*', which doesn't exist; allowed are a hub id"):
         load_model(source)
@@ -140,7 +138,10 @@ def test_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("We couldn't connect.\nCheck your internet connection.")
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    with pytest.raises(ValueError, match=r"^model 'owner/name' can't be loaded: We couldn't connect\. \(allowed .*\)$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^model 'owner/name' \(nothing on this disk, .* hub id\) can't be loaded: We couldn't connect\.$",
+    ):
         load_model("owner/name")
 
 
@@ -149,7 +150,7 @@ def test_error_without_words(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
-    with pytest.raises(ValueError, match=r"can't be loaded: OSError \("):
+    with pytest.raises(ValueError, match=r"can't be loaded: OSError$"):
         load_model("owner/name")
 
 

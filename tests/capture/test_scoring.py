@@ -106,9 +106,7 @@ def test_texts_and_choice_samples_score_together_as_apart(
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 700, 100_000])
-def test_batches_change_nothing_but_rounding(
-    tiny_model: Any, samples: list[EncodedSample], batch_tokens: int
-) -> None:
+def test_batches_change_nothing_but_rounding(tiny_model: Any, samples: list[EncodedSample], batch_tokens: int) -> None:
     scores = score(tiny_model, samples, batch_tokens=batch_tokens)
     np.testing.assert_allclose(scores.loglik, expected_logliks(tiny_model, samples), rtol=2e-6)
 
@@ -184,7 +182,12 @@ class _Older(_Bare):
     """A model that puts all logits out and calls its cache `past_key_values`, as before transformers 5.24."""
 
     def forward(
-        self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None, past_key_values: Any = None, **_: Any
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Any = None,
+        **_: Any,
     ) -> Any:
         outputs = self.model(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, cache=past_key_values
@@ -225,9 +228,7 @@ def test_log_softmax_is_float32_whatever_the_model(
     assert len(np.unique(narrow.loglik % 2**-12)) > 1
 
 
-def test_an_adapter_counts_when_it_is_active(
-    tiny_model: Any, tiny_adapter: Any, samples: list[EncodedSample]
-) -> None:
+def test_an_adapter_counts_when_it_is_active(tiny_model: Any, tiny_adapter: Any, samples: list[EncodedSample]) -> None:
     bare = score(tiny_model, samples, batch_tokens=1000)
     model = PeftModel.from_pretrained(tiny_model, tiny_adapter).eval()
     adapted = score(model, samples, batch_tokens=1000)

@@ -2,7 +2,7 @@
 
 PEFT loads an adapter with `strict=False`: keys that fit nowhere at most warn, and the output stays the base's own. So
 PEFT first adapts a twin of the model on the meta device, which has every name and shape and no numbers, and the
-file is held against that; a refused adapter leaves the real model as it was.
+file is held against that; an adapter refused by then leaves the real model as it was.
 """
 
 import copy
@@ -48,7 +48,7 @@ __all__ = [
 RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 UNREPEATED = ("pissa_niter", "lora_ga")
-"""Those whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and leaves LoRA-GA out, without a word."""
+"""Those whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, without a word."""
 
 
 def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default", allow_zero: bool = False) -> PeftModel:
@@ -86,7 +86,8 @@ def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default",
         raise AdapterError(f"the model already has an adapter; attach {str(path)!r} to a freshly loaded model")
     require(_fit_problems(model, config, tensors, name) + weight_problems(tensors, allow_zero=allow_zero), str(path))
     try:
-        with warnings.catch_warnings():
+        # PEFT draws an init before it loads over it; that is no reason for the global random state to move.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             # PEFT 0.21 asks transformers 5.24 for a property under its old name: nothing that a user could change.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
             adapted = PeftModel.from_pretrained(
@@ -195,8 +196,8 @@ def _fit_problems(
             Problem(
                 "init_lora_weights",
                 "init",
-                f"{config.init_lora_weights!r} changed the base weights in a way that loading doesn't repeat; save it with "
-                "PEFT's `path_initial_model_for_weight_conversion`",
+                f"{config.init_lora_weights!r} changed the base weights in a way that loading doesn't repeat; save it "
+                "with PEFT's `path_initial_model_for_weight_conversion`",
             )
         ]
     try:

@@ -76,11 +76,15 @@ def capture(
         model, tokenizer = load_model(
             config.model, dtype=config.dtype, device=str(device), trust_remote_code=config.trust_remote_code
         )
+        # Before the adapter: PiSSA and its like change the base weights while they are attached.
+        identity = model_identity(model, config.model)
         model = attach_adapter(model, config.adapter, allow_zero=config.allow_zero)
+    else:
+        identity = model_identity(model, config.model)
     name = require_adapter(model, allow_zero=config.allow_zero)
     require_supported(model, name)
     with evaluating(model):
-        return _capture(config, _Loaded(model, tokenizer, name, device), items, omitted, progress)
+        return _capture(config, _Loaded(model, tokenizer, name, device, identity), items, omitted, progress)
 
 
 class _Loaded(NamedTuple):
@@ -88,6 +92,8 @@ class _Loaded(NamedTuple):
     tokenizer: Any
     adapter: str
     device: torch.device
+    identity: dict[str, Any]
+    """Of the base model."""
 
 
 def _capture(
@@ -97,7 +103,7 @@ def _capture(
     omitted: dict[str, int],
     progress: ProgressCallback | None,
 ) -> Run:
-    model, tokenizer, adapter, device = loaded
+    model, tokenizer, adapter, device, _ = loaded
     samples = encode_items(
         items, tokenizer, max_length=model.config.max_position_embeddings, window_tokens=config.window_tokens
     )
@@ -229,7 +235,7 @@ def _provenance(
 ) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     identity = {
-        "model": model_identity(loaded.model, config.model),
+        "model": loaded.identity,
         "adapter": adapter_identity(loaded.model, loaded.adapter),
         "data": data_fingerprint(samples),
         "settings": {key: value for key, value in settings.items() if key not in {"out", "model", "adapter", "data"}},

@@ -154,11 +154,6 @@ def _multi_query(config: Any) -> dict[str, int]:
     return {"q": config.hidden_size, "k": head, "v": head} if config.multi_query else {}
 
 
-def _dbrx(config: Any) -> dict[str, int]:
-    shared = config.attn_config.kv_n_heads * (config.d_model // config.n_heads)
-    return {"q": config.d_model, "k": shared, "v": shared}
-
-
 def _gated(config: Any) -> dict[str, int]:
     return dict.fromkeys(("gate", "up"), int(config.intermediate_size))
 
@@ -171,7 +166,6 @@ FUSED: dict[tuple[str, str], Callable[[Any], dict[str, int]]] = {
     ("gpt2", "c_attn"): _thirds,
     ("gpt_bigcode", "c_attn"): _multi_query,
     ("mpt", "Wqkv"): _thirds,
-    ("dbrx", "Wqkv"): _dbrx,
 }
 """(model type, kind) -> size of each part in the order of the rows, read from the forward pass of each model in
 transformers 5. A name alone doesn't tell: CodeGen's `qkv_proj` is interleaved."""

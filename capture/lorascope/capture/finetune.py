@@ -271,7 +271,9 @@ def _train(
         if "loss" in entry
     )
     names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
-    return steps, {name: str(value) if isinstance(value := getattr(arguments, name), str) else value for name in names}
+    # to_dict turns the enumerations among them into plain texts.
+    settings = arguments.to_dict()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    return steps, {name: settings[name] for name in names}
 
 
 def _arguments(folder: Path, config: FinetuneConfig, device: torch.device) -> TrainingArguments:

@@ -74,8 +74,9 @@ def load_model(
         raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
     place = _device(device)
     where, options = _locate(source)
+    origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
-    with _one_line(f"model {source!r}"):
+    with _one_line(f"model {source!r}{origin}"):
         quantization: dict[str, Any] = (
             {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in options else {}
         )
@@ -173,7 +174,7 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{what} can't be loaded: {lines[0].strip()} (allowed are {ALLOWED})") from error
+        raise ValueError(f"{what} can't be loaded: {lines[0].strip()}") from error
 
 
 def _base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

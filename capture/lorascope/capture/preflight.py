@@ -104,6 +104,11 @@ def plain_path(path: str) -> str:
     return path.removeprefix(PREFIX)
 
 
+def peft_type(config: Any) -> str:
+    """The method's name in an adapter's configuration, e.g. `LORA`."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
 def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
     """The adapter's own weights by the names that its folder gives them, less PEFT's prefix."""
     state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
@@ -150,12 +155,8 @@ def _active_name(model: nn.Module) -> str:
     if not isinstance(model, PeftModel):
         return "default"
     active = [adapter for layer in lora_layers(model).values() for adapter in layer.active_adapters]
-    return next(iter([*active, *model.peft_config]))
-
-
-def peft_type(config: Any) -> str:
-    """The method's name in an adapter's configuration, e.g. `LORA`."""
-    return str(getattr(config.peft_type, "value", config.peft_type))
+    names: list[str] = [*active, *model.peft_config, "default"]
+    return names[0]
 
 
 def _places(places: list[str], what: str) -> str:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.analyze.report import write_report
-from lorascope.capture import CaptureConfig, FinetuneConfig, Progress, attach_adapter, capture, finetune, load_model, read_items
+from lorascope.capture import (
+    CaptureConfig,
+    FinetuneConfig,
+    Progress,
+    attach_adapter,
+    capture,
+    finetune,
+    load_model,
+    read_items,
+)
 from lorascope.stores import Run, StoreError, open_run
 
 from .facts import facts_path

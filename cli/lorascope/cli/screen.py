@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["console", "format_bytes", "print_table", "progress_bar"]
+__all__ = ["console", "print_table", "progress_bar"]
 
 console = Console()
 
@@ -22,15 +22,6 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in cells:
         table.add_row(*row)
     console.print(table)
-
-
-def format_bytes(n: float) -> str:
-    """A size in decimal units, three digits: 1.23 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(n) < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} TB"
 
 
 @contextmanager

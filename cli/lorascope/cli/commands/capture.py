@@ -6,12 +6,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from lorascope.analyze.format import format_bytes
 from lorascope.capture import CaptureConfig, Progress
 from lorascope.capture import capture as capture_run
 
-from ..screen import console, format_bytes, progress_bar
+from ..screen import console, progress_bar
 
-__all__ = ["capture", "capture_with_bar"]
+__all__ = ["capture"]
 
 
 def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
@@ -20,18 +21,13 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
     Before anything is written the adapter is checked and every choice is scored. Killed at any point, the run opens and
     holds whole rows only.
     """
-    run = capture_with_bar(config)
+    with progress_bar("capture") as update:
+        run = capture_run(config, progress=_Meter(update))
     measured = run.attributes["measured"]
     console.print(
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components "
         f"in {measured['seconds']:.1f} s: {format_bytes(measured['stored_bytes'])} in [bold]{run.path}[/bold]"
     )
-
-
-def capture_with_bar(config: CaptureConfig, **loaded: object):  # type: ignore[no-untyped-def]
-    """`capture` under a progress bar."""
-    with progress_bar("capture") as update:
-        return capture_run(config, progress=_Meter(update), **loaded)
 
 
 class _Meter:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lorascope.analyze.summary import scores_table, sizes
+from lorascope.analyze.format import format_bytes
+from lorascope.analyze.scores import scores_table
+from lorascope.analyze.summary import sizes
 from lorascope.stores import Run, open_run
 
-from ..screen import console, format_bytes, print_table
+from ..screen import console, print_table
 
 __all__ = ["info"]
 

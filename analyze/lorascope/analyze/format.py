@@ -1,0 +1,67 @@
+"""Numbers as a reader wants them: three digits, an error beside its value, bytes in decimal units."""
+
+import math
+
+__all__ = ["format_bytes", "format_error", "format_number", "format_percent"]
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def format_number(value: float, *, digits: int = 3) -> str:
+    """A number with so many significant digits; a power of ten below 0.001 and from a million on, `n/a` for NaN.
+
+    Examples
+    --------
+    >>> format_number(0.012345), format_number(0.00000123), format_number(1234.5), format_number(0)
+    ('0.0123', '1.23·10⁻⁶', '1230', '0')
+    """
+    if math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+    exponent = int(power)
+    if -3 <= exponent < 6:
+        decimals = max(digits - 1 - exponent, 0)
+        return f"{round(value, digits - 1 - exponent):.{decimals}f}"
+    return f"{mantissa}·10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def format_error(value: float, error: float) -> str:
+    """A value and its standard error, rounded to the error's second digit.
+
+    Examples
+    --------
+    >>> format_error(1.23456, 0.0123), format_error(1.23456, float("nan")), format_error(12345.6, 120.0)
+    ('1.235 ± 0.012', '1.23', '12350 ± 120')
+    """
+    if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
+        return format_number(value)
+    exponent = math.floor(math.log10(error))
+    if exponent < -4:
+        return f"{format_number(value, digits=4)} ± {format_number(error, digits=2)}"
+    places = 1 - exponent
+    decimals = max(places, 0)
+    return f"{round(value, places):.{decimals}f} ± {round(error, places):.{decimals}f}"
+
+
+def format_percent(share: float, *, digits: int = 1) -> str:
+    """A share of one as a percentage; `n/a` for NaN."""
+    return "n/a" if math.isnan(share) else f"{100 * share:.{digits}f} %"
+
+
+def format_bytes(n_bytes: float) -> str:
+    """A size in decimal units, three digits.
+
+    Examples
+    --------
+    >>> format_bytes(999), format_bytes(1234567)
+    ('999 B', '1.23 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 999.5:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} TB"

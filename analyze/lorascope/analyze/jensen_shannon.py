@@ -1,0 +1,79 @@
+"""The softmax Jensen-Shannon divergence between a base hidden state and the state that LoRA makes of it."""
+
+import numpy as np
+from jaxtyping import Float
+
+from .kernel import jensen_shannon_rows, jensen_shannon_rows_float64
+
+_ALLOWED = (np.float16, np.float32, np.float64)
+
+
+def jensen_shannon(
+    base: Float[np.ndarray, "*batch feature"], delta: Float[np.ndarray, "*batch feature"]
+) -> Float[np.ndarray, "*batch"]:
+    """Return JS(softmax(base), softmax(base + delta)) over the last axis, in nats.
+
+    Parameters
+    ----------
+    base, delta
+        What the frozen layer puts out, and what the adapter adds to it; float16, float32 or float64. The sum
+        is never rounded to their dtype.
+
+    Returns
+    -------
+    numpy.ndarray
+        One value from 0 to ln 2 for each place of `batch`: float64 if either argument is, else float32. It is
+        NaN exactly where a row of `base` or `delta` holds NaN or infinity, so that
+        `numpy.argwhere(numpy.isnan(result))` names those rows.
+
+    Raises
+    ------
+    TypeError
+        If an argument isn't a NumPy array of an allowed dtype.
+    ValueError
+        If the shapes differ, or there is no feature.
+
+    Notes
+    -----
+    With p = softmax(base), q = softmax(base + delta), m = (p + q)/2 and d = log q - log p, it is the sum over
+    features of m g(d), where g(d) = (d/2) tanh(d/2) - log cosh(d/2). No term is negative, so none cancel. The
+    relative error is below 1e-6 for float32, down to a divergence of 1e-16. Equal rows, and rows that differ
+    by a constant delta, give exactly 0.
+
+    References
+    ----------
+    arXiv 2501.03152, equation 9: MIUB is a mean and sum of this over tokens and components.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> base = np.zeros((2, 2), np.float32)
+    >>> jensen_shannon(base, np.array([[0, 0], [0, 1000]], np.float32)).round(6)
+    array([0.      , 0.215762], dtype=float32)
+    """
+    _check(base, delta)
+    dtype = np.float64 if np.float64 in (base.dtype, delta.dtype) else np.float32
+    rows = np.ascontiguousarray(base, dtype).reshape(-1, base.shape[-1])
+    delta_rows = np.ascontiguousarray(delta, dtype).reshape(rows.shape)
+    out = np.empty(len(rows), dtype)
+    kernel = jensen_shannon_rows_float64 if dtype is np.float64 else jensen_shannon_rows
+    kernel(rows, delta_rows, out)
+    return out.reshape(base.shape[:-1])
+
+
+def _check(base: np.ndarray, delta: np.ndarray) -> None:
+    for name, array in (("base", base), ("delta", delta)):
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"`{name}` is a {type(array).__name__}; pass a numpy.ndarray")
+        if array.dtype.type not in _ALLOWED:
+            raise TypeError(
+                f"`{name}` has dtype {array.dtype.name!r}; allowed are float16, float32 and float64: "
+                "widen it to float32 first"
+            )
+    if base.shape != delta.shape:
+        raise ValueError(
+            f"`base` and `delta` have shapes {base.shape} and {delta.shape}; they must be equal: "
+            "broadcast or select before the call"
+        )
+    if base.ndim == 0 or base.shape[-1] == 0:
+        raise ValueError(f"`base` has shape {base.shape}; its last axis must hold at least one feature")

@@ -1,0 +1,405 @@
+"""Compiled row kernels: softmax Jensen-Shannon divergence, effective width, norm ratio.
+
+Each public kernel takes rows and fills one number a row. It starts no threads and holds no interpreter
+lock, so a Dask task may call it. Arrays are C-contiguous, of the dtype in the annotation and of agreeing
+shapes; nothing checks that here. `docs/js-kernel.md` derives the formulas and their accuracy.
+"""
+
+import math
+from collections.abc import Callable, Set
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from jaxtyping import Float32, Float64
+from numba.extending import intrinsic
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# No `reassoc`: TwoSum and the rounding by a magic number are sums whose order is the point. No `ninf`: a
+# difference of two finite values may overflow, and is clamped afterwards.
+_EXACT = {"contract", "nnan", "nsz"}
+_SCAN = _EXACT | {"reassoc"}  # maxima, whose order doesn't matter
+_SUM = {"contract", "reassoc"}  # keeps NaN and infinity
+
+
+def _compiled(fastmath: Set[str] = frozenset(), *, inline: bool = False) -> Callable[[_Function], _Function]:
+    def compile_lazily(function: _Function) -> _Function:
+        compiled = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
+        # Safe to keep on disk: numba checks this file's time and size and the processor's name and features,
+        # and every compiled function and constant stands in this one file, so it sees all that goes in.
+        with suppress(RuntimeError):  # numba finds no folder to write to: compile in each process, then
+            compiled.enable_caching()
+        return cast(_Function, compiled)
+
+    return compile_lazily
+
+
+def _intrinsic(function: Callable[..., Any]) -> Any:  # keeps the strict checker's view of a decorated function
+    return intrinsic(function)
+
+
+@_intrinsic
+def _larger(typing_context: Any, a: Any, b: Any) -> Any:
+    # numba's own `max` carries no fast-math flags, without which LLVM doesn't vectorise the reduction.
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = arguments
+        is_larger = builder.fcmp_ordered(">", a, b, flags=("nnan", "nsz"))
+        return builder.select(is_larger, a, b, flags=("nnan", "nsz"))
+
+    return numba.float32(numba.float32, numba.float32), generate
+
+
+@_intrinsic
+def _prefer_512_bits(typing_context: Any) -> Any:
+    # LLVM keeps to 256 bits on many processors with AVX-512; 512 make these loops a quarter faster. Other
+    # processors ignore the attribute. `set.add`, since llvmlite's own takes no attribute with a value.
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return numba.void(), generate
+
+
+_F = np.float32
+_I = np.int32
+_LARGEST = _F(np.finfo(np.float32).max)
+
+# exp(a) = 2^k (1 + r + r^2 P(r)), |r| <= ln(2)/2; P: minimax of the relative error of expm1, 1.3e-8.
+_LOG2_E = _F(math.log2(math.e))
+_LN2_HIGH = _F(0.693359375)  # ten bits: k * _LN2_HIGH is exact for |k| < 2^14
+_LN2_LOW = _F(math.log(2) - 0.693359375)
+_MAGIC = _F(1.5 * 2**23)  # adding it leaves round(a) in the low bits
+_P0, _P1, _P2, _P3, _P4 = map(
+    _F, (0.49999998143840, 0.16666543174734, 0.04166720186295, 0.00836658065141, 0.00138825043919)
+)
+_ONE = _F(1)
+_SCALE_BITS = 50  # weights are kept as 2^50 exp(base - top): the smallest stay normal numbers
+_FLUSH = _F(-104)  # and below exp(-104) they become zero
+_NEGLIGIBLE = _F(-64)  # the logarithm of a weight that can be left out of the second softmax
+_SPAN_LIMIT = 1e30  # a difference of deltas doesn't overflow below this
+_RATIO_LOW, _RATIO_HIGH = _F(-60), _F(40)  # exp(delta - shift) is clamped to these
+
+# g(d)/d^2 as a polynomial in v = d^2/8 - 1 for |d| <= 4: minimax of the relative error, 6e-9. All coefficients
+# but the last few alternate, so that nothing cancels near v = -1, where small divergences lie.
+_CORE_END = _F(4)
+_G0, _G1, _G2, _G3, _G4, _G5, _G6, _G7, _G8, _G9, _G10, _G11, _G12, _G13 = map(
+    _F,
+    (
+        *(0.059734451750030185, -0.03338806430707268, 0.016837666441451574, -0.00807370490026975),
+        *(3.7735256431321927e-3, -1.7387729527361066e-3, 7.91428802447412e-4, -3.602716369054702e-4),
+        *(1.7261495318233357e-4, -7.733998231035136e-5, 2.113649119196515e-5, -1.0076214407673747e-5),
+        *(1.4563347764504718e-5, -6.381853938642967e-6),
+    ),
+)
+# Beyond, with t = exp(-|d|): log(1 + t)/t and 1/(1 + t) as polynomials in t, of absolute error 5e-8 and 2e-7,
+# which the factors t and |d| t make 1e-9 and 2e-8.
+_L0, _L1, _L2 = map(_F, (0.9999999533726281, -0.49995395436232226, 0.32658447681952835))
+_R0, _R1, _R2 = map(_F, (0.9999998148378499, -0.9998169255784795, 0.9731221387864543))
+_NARROW_SPAN = 4.0  # where the deltas of a row span no more, |d| <= 4 throughout
+_LN2 = _F(math.log(2))
+_TAIL_END = _F(-80)  # exp(-80) is nothing beside ln(2)
+
+
+@_compiled(_EXACT, inline=True)
+def _smaller(a: Any, b: Any) -> Any:
+    return -_larger(-a, -b)
+
+
+@_compiled(_EXACT, inline=True)
+def _expm1_parts(a: Any, low: Any, scale_bits: Any) -> Any:
+    # 2^scale_bits exp(a + low) = scale (1 + part)
+    magic = a * _LOG2_E + _MAGIC
+    k = magic - _MAGIC
+    r = ((a - k * _LN2_HIGH) - k * _LN2_LOW) + low
+    part = (r * r) * ((((_P4 * r + _P3) * r + _P2) * r + _P1) * r + _P0) + r
+    exponent = _I(_F(magic).view(np.int32) + _I(127 + scale_bits))
+    return part, _I(exponent << _I(23)).view(np.float32)
+
+
+@_compiled(_EXACT, inline=True)
+def _difference(a: Any, b: Any) -> Any:
+    # a - b and what rounding takes from it (TwoSum), since exp would magnify that
+    high = a - b
+    back = high + b
+    return high, (a - back) - (b - (back - high))
+
+
+@_compiled(_EXACT, inline=True)
+def _weight(x: Any, top: Any) -> Any:
+    # 2^50 exp(x - top)
+    b, low = _difference(x, top)
+    part, scale = _expm1_parts(_larger(b, _FLUSH), low, _SCALE_BITS)
+    return part * scale + scale if b > _FLUSH else _F(0)
+
+
+@_compiled(_EXACT, inline=True)
+def _not_finite(x: Any) -> Any:
+    # Negative for NaN and infinity only; on the bits, since `nnan` lets the compiler drop a test on the number.
+    return _I((_F(x).view(np.int32) & _I(0x7FFFFFFF)) + _I(0x00800000))
+
+
+@_compiled(_EXACT, inline=True)
+def _log_ratio(delta: Any, high: Any, low: Any) -> Any:
+    # high + low is log(Zq/Zp) to float64: where delta is close to it the first difference is exact (Sterbenz)
+    return (delta - high) - low
+
+
+@_compiled(_EXACT, inline=True)
+def _core_g(d: Any) -> Any:
+    u = d * d
+    v = u * _F(0.125) - _ONE
+    p = (((((_G13 * v + _G12) * v + _G11) * v + _G10) * v + _G9) * v + _G8) * v + _G7
+    return u * (((((((p * v + _G6) * v + _G5) * v + _G4) * v + _G3) * v + _G2) * v + _G1) * v + _G0)
+
+
+@_compiled(_EXACT, inline=True)
+def _g(d: Any) -> Any:
+    negative = _larger(-abs(d), _TAIL_END)
+    part, scale = _expm1_parts(negative, _F(0), 0)
+    t = part * scale + scale
+    log_part = (_L2 * t + _L1) * t + _L0
+    ratio_part = (_R2 * t + _R1) * t + _R0
+    tail = _LN2 - t * (log_part - negative * ratio_part)
+    return _core_g(_larger(negative, -_CORE_END)) if negative > -_CORE_END else tail
+
+
+@_compiled(_SCAN)
+def _scan_base(x: Any) -> Any:
+    _prefer_512_bits()
+    top = -_LARGEST
+    bad = _I(0)
+    for i in range(x.size):
+        top = _larger(x[i], top)
+        bad = _I(bad | _not_finite(x[i]))
+    return top, bad < 0
+
+
+@_compiled(_SCAN)
+def _scan_delta(x: Any, delta: Any, top: Any) -> Any:
+    _prefer_512_bits()
+    shift = negative_low = high = -_LARGEST
+    bad = _I(0)
+    for i in range(x.size):
+        v = delta[i]
+        shift = _larger(v if x[i] == top else -_LARGEST, shift)
+        negative_low = _larger(-v, negative_low)
+        high = _larger(v, high)
+        bad = _I(bad | _not_finite(v))
+    return shift, -negative_low, high, bad < 0
+
+
+@_compiled(_SUM)
+def _sum(x: Any) -> float:
+    _prefer_512_bits()
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i])
+    return total
+
+
+@_compiled(_EXACT)
+def _narrow_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> None:
+    _prefer_512_bits()
+    for i in range(x.size):
+        e = _weight(x[i], top)
+        weight[i] = e
+        part, scale = _expm1_parts(delta[i] - shift, _F(0), 0)
+        change[i] = e * (part * scale + (scale - _ONE))
+
+
+@_compiled(_EXACT)
+def _narrow_terms(delta: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any) -> None:
+    _prefer_512_bits()
+    for i in range(delta.size):
+        mixed = (_ONE + factor) * weight[i] + factor * change[i]
+        weight[i] = mixed * _core_g(_log_ratio(delta[i], high, low))
+
+
+@_compiled(_EXACT)
+def _weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, other: Any, change: Any) -> None:
+    _prefer_512_bits()
+    for i in range(x.size):
+        e = _weight(x[i], top)
+        a, low = _difference(delta[i], shift)
+        part, scale = _expm1_parts(_larger(_smaller(a, _RATIO_HIGH), _RATIO_LOW), low, 0)
+        weight[i] = e
+        other[i] = e * (part * scale + scale)
+        change[i] = e * (part * scale + (scale - _ONE))
+
+
+@_compiled(_EXACT)
+def _terms(delta: Any, high: Any, low: Any, factor: Any, weight: Any, other: Any) -> None:
+    _prefer_512_bits()
+    for i in range(delta.size):
+        weight[i] = (weight[i] + factor * other[i]) * _g(_log_ratio(delta[i], high, low))
+
+
+@_compiled(_SCAN)
+def _reach(x: Any, delta: Any, top: Any, shift: Any) -> Any:
+    # the largest log weight of the second softmax, beside 0 at the top, that the clamped ratio would get wrong
+    _prefer_512_bits()
+    largest = -_LARGEST
+    for i in range(x.size):
+        a = delta[i] - shift
+        largest = _larger((x[i] - top) + a if a > _RATIO_HIGH else -_LARGEST, largest)
+    return largest
+
+
+@_compiled()
+def _split(value: float) -> Any:
+    high = _F(value)
+    return high, _F(value - high)
+
+
+@_compiled()
+def _narrow_row(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> float:
+    _narrow_weights(x, delta, top, shift, weight, change)
+    sum_weight = _sum(weight)
+    log_ratio = math.log1p(_sum(change) / sum_weight)
+    high, low = _split(shift + log_ratio)
+    _narrow_terms(delta, high, low, _F(math.exp(-log_ratio)), weight, change)
+    return 0.5 * _sum(weight) / sum_weight
+
+
+@_compiled()
+def _wide_row(x: Any, delta: Any, top: Any, shift: Any, weight: Any, other: Any, change: Any) -> float:
+    _weights(x, delta, top, shift, weight, other, change)
+    sum_weight = _sum(weight)
+    ratio, difference = _sum(other) / sum_weight, _sum(change) / sum_weight
+    high, low = _split(shift + (math.log1p(difference) if abs(difference) < 0.5 else math.log(ratio)))
+    _terms(delta, high, low, _F(1 / ratio), weight, other)
+    return 0.5 * _sum(weight) / sum_weight
+
+
+@_compiled()
+def _careful_g(d: float) -> float:
+    a = abs(d)
+    if a < 2.0:
+        h = math.tanh(0.5 * a)
+        return 0.5 * a * h + 0.5 * math.log1p(-h * h)
+    t = math.exp(-a)
+    return math.log(2.0) - math.log1p(t) - a * t / (1.0 + t)
+
+
+@_compiled()
+def _careful_row(x: Any, delta: Any) -> float:
+    # Any finite row, in float64: for float64 input, and where the clamped ratio isn't enough.
+    top, shift = -np.inf, 0.0
+    for i in range(x.size):
+        if not (math.isfinite(x[i]) and math.isfinite(delta[i])):
+            return np.nan
+        if x[i] > top:
+            top, shift = np.float64(x[i]), np.float64(delta[i])
+    reach = 0.0
+    for i in range(x.size):
+        reach = max(reach, (x[i] - top) + (delta[i] - shift))
+    sum_p = sum_q = change = 0.0
+    for i in range(x.size):
+        b, a = x[i] - top, delta[i] - shift
+        sum_p += math.exp(b)
+        sum_q += math.exp(b + a - reach)
+        change += math.exp(b) * math.expm1(a) if a < 1.0 else math.exp(b + a) - math.exp(b)
+    if abs(change) < 0.5 * sum_p:
+        log_ratio, reach_d = math.log1p(change / sum_p), 0.0
+    else:  # `reach` is subtracted apart, for it may be so large as to swallow the logarithm
+        log_ratio, reach_d = math.log(sum_q / sum_p), reach
+    total = 0.0
+    for i in range(x.size):
+        b, a = x[i] - top, delta[i] - shift
+        total += (math.exp(b) / sum_p + math.exp(b + a - reach) / sum_q) * _careful_g(a - reach_d - log_ratio)
+    return 0.5 * total
+
+
+@_compiled()
+def jensen_shannon_rows(
+    base: Float32[np.ndarray, "row feature"],
+    delta: Float32[np.ndarray, "row feature"],
+    out: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats.
+
+    A row that holds NaN or infinity gets NaN, and no other row does.
+    """
+    weight = np.empty(base.shape[1], np.float32)
+    other = np.empty(base.shape[1], np.float32)
+    change = np.empty(base.shape[1], np.float32)
+    for row in range(base.shape[0]):
+        x, d = base[row], delta[row]
+        top, bad_base = _scan_base(x)
+        shift, low, high, bad_delta = _scan_delta(x, d, top)
+        span = np.float64(high) - np.float64(low)
+        if bad_base or bad_delta:
+            out[row] = np.nan
+        elif span <= _NARROW_SPAN:
+            out[row] = _narrow_row(x, d, top, shift, weight, change)
+        elif span <= _RATIO_HIGH or (span < _SPAN_LIMIT and _reach(x, d, top, shift) < _NEGLIGIBLE):
+            out[row] = _wide_row(x, d, top, shift, weight, other, change)
+        else:
+            out[row] = _careful_row(x, d)
+
+
+@_compiled()
+def jensen_shannon_rows_float64(
+    base: Float64[np.ndarray, "row feature"],
+    delta: Float64[np.ndarray, "row feature"],
+    out: Float64[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats, computed in float64.
+
+    A row that holds NaN or infinity gets NaN. It is about twenty times slower than `jensen_shannon_rows`.
+    """
+    for row in range(base.shape[0]):
+        out[row] = _careful_row(base[row], delta[row])
+
+
+@_compiled(_EXACT)
+def _entropy_terms(x: Any, top: Any, weight: Any, term: Any) -> None:
+    _prefer_512_bits()
+    for i in range(x.size):
+        e = _weight(x[i], top)
+        weight[i] = e
+        term[i] = e * _smaller(top - x[i], -_FLUSH)
+
+
+@_compiled()
+def effective_width_rows(base: Float32[np.ndarray, "row feature"], out: Float32[np.ndarray, " row"]) -> None:
+    """Fill `out` with exp(H(softmax(base))) of each row: how many features share its mass, from 1 to all.
+
+    A row that holds NaN or infinity gets NaN.
+    """
+    weight = np.empty(base.shape[1], np.float32)
+    term = np.empty(base.shape[1], np.float32)
+    for row in range(base.shape[0]):
+        top, bad = _scan_base(base[row])
+        _entropy_terms(base[row], top, weight, term)
+        sum_weight = _sum(weight)
+        # both parts of H = log Z + (sum of e^b (-b))/Z are positive
+        width = sum_weight / 2.0**_SCALE_BITS * math.exp(_sum(term) / sum_weight)
+        out[row] = np.nan if bad else width
+
+
+@_compiled(_SUM)
+def _sum_squares(x: Any) -> float:
+    _prefer_512_bits()
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+
+
+@_compiled()
+def norm_ratio_rows(
+    base: Float32[np.ndarray, "row feature"],
+    delta: Float32[np.ndarray, "row feature"],
+    out: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with the Euclidean norm of delta over that of base, of each row.
+
+    It is infinite where only base is zero, and NaN where both are zero or the row holds NaN or infinity.
+    """
+    for row in range(base.shape[0]):
+        squares, delta_squares = _sum_squares(base[row]), _sum_squares(delta[row])
+        is_finite = math.isfinite(squares) and math.isfinite(delta_squares)
+        out[row] = math.sqrt(delta_squares / squares) if is_finite else np.nan

@@ -1,0 +1,64 @@
+"""Pieces of HTML. Whatever comes from a store passes `escape` here or before: a store is data, never code."""
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["as_json", "escape", "figure", "notice", "section", "table", "tile"]
+
+
+def escape(value: object) -> str:
+    """A value as text that no browser takes for markup, in content and in quoted attributes."""
+    return html.escape(str(value), quote=True)
+
+
+def as_json(json_text: str) -> str:
+    """JSON that stays inside of its script element whatever its strings say."""
+    return json_text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def figure(name: str, plot: Any, caption: str) -> str:
+    """A plotly figure that the page's own script draws from the JSON beside it, and its caption (HTML)."""
+    data = as_json(json.dumps(json.loads(plot.to_json()), separators=(",", ":")))
+    return (
+        f'<figure><div class="plot" id="{escape(name)}" style="height:{int(plot.layout.height)}px"></div>'
+        f'<script type="application/json" id="{escape(name)}-data">{data}</script>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: int = 1, caption: str = "") -> str:
+    """A table of escaped cells; all but the first `n_names` columns are numbers. The caption is HTML."""
+    kinds = ["name" if place < n_names else "number" for place in range(len(columns))]
+    head = "".join(f'<th class="{kind}">{escape(column)}</th>' for kind, column in zip(kinds, columns, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{k}">{_cell(k, cell)}</td>' for k, cell in zip(kinds, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    below = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f'<figure><div class="scroll">{whole}</div>{below}</figure>'
+
+
+def tile(label: str, value: str, note: str) -> str:
+    """A headline number, what it is, and what it rests on."""
+    return (
+        f'<div class="tile"><div class="label">{escape(label)}</div><div class="value">{escape(value)}</div>'
+        f'<div class="note">{escape(note)}</div></div>'
+    )
+
+
+def notice(text: str) -> str:
+    """Something that the reader must know before the numbers; HTML."""
+    return f'<p class="notice">{text}</p>'
+
+
+def section(name: str, title: str, *parts: str) -> str:
+    """A titled section; parts are HTML."""
+    return f'<section id="{escape(name)}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
+
+
+def _cell(kind: str, value: object) -> str:
+    """Escaped; module paths may break after a dot."""
+    return escape(value).replace(".", ".<wbr>") if kind == "name" else escape(value)

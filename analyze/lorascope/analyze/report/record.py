@@ -1,0 +1,160 @@
+"""The sections of the page about the record itself: what must be known first, size, fidelity, provenance."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lorascope.analyze.format import format_bytes, format_number, format_percent
+from lorascope.analyze.summary import Size, factor_saving, swallowed
+from lorascope.stores import Run
+
+from .markup import escape, notice, section, table
+
+__all__ = ["fidelity", "notices", "provenance", "store", "subtitle"]
+
+
+def subtitle(run: Run, qualified: xr.Dataset) -> str:
+    """Model, adapter and data in one line."""
+    settings = run.attributes.get("provenance", {}).get("settings", {})
+    datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
+    parts = [
+        f"model {settings['model']}" if settings.get("model") else "",
+        f"adapter {settings.get('adapter') or qualified.attrs['adapter']}",
+        f"data {datasets}",
+        f"tokens {settings['tokens']}" if settings.get("tokens") else "",
+        f"stream {run.stream}",
+    ]
+    return f'<p class="subtitle">{" · ".join(escape(part) for part in parts if part)}</p>'
+
+
+def notices(run: Run, qualified: xr.Dataset) -> str:
+    """What must be known before any number."""
+    return "".join(notice(text) for text in _notices(run, qualified))
+
+
+def _notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
+    attrs = qualified.attrs
+    if not run.finished:
+        rows, left_out = int(run.committed_rows.sum()), attrs["n_samples_incomplete"]
+        yield (
+            f"<b>This run is unfinished:</b> {rows} of {run.n_rows} rows are committed. {left_out} samples that "
+            "aren't wholly captured are left out."
+        )
+    if attrs["n_not_finite"]:
+        values = qualified["js_component"]
+        bad = [str(path) for path in values["component"].values[np.isnan(values.values)]]
+        more = f" and {len(bad) - 1} more components" if len(bad) > 1 else ""
+        where = f"In {escape(bad[0])}{more}" if bad else "In samples that aren't wholly captured"
+        yield (
+            f"<b>{attrs['n_not_finite']} values aren't finite.</b> {where} base or delta holds NaN or infinity. "
+            "Nothing is averaged over them: whatever they enter, MIUB included, is shown as n/a."
+        )
+    if float(qualified["miub"]) == 0:
+        yield "<b>MIUB is 0:</b> the adapter changes nothing (its B is zero), so there are no shares to show."
+    if not run.has_states:
+        yield (
+            f"<b>This run keeps no states.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
+            f"{run.n_tokens} tokens; what else would qualify it is missing."
+        )
+    if len(run.adapters) > 1:
+        yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
+
+
+def store(run: Run, parts: Sequence[Size]) -> str:
+    """What the run takes on disk, and what keeping factors saved."""
+    rows = [(size.part, format_bytes(size.raw_bytes), format_bytes(size.stored_bytes)) for size in parts]
+    caption = (
+        "In memory: values of committed tokens before compression. On disk: files with their metadata. factor is z "
+        "= A x, from which delta = scaling * B z follows exactly."
+    )
+    return section(
+        "store",
+        "The store",
+        _saving_text(run, parts[-1].stored_bytes),
+        table(("part", "in memory", "on disk"), rows, caption=caption),
+    )
+
+
+def _saving_text(run: Run, stored_bytes: int) -> str:
+    saving = factor_saving(run)
+    if not saving.n_factored or not saving.factor_bytes:
+        return "<p>No component of this run is kept in factor form.</p>"
+    rest = (
+        f" {saving.n_whole} more are kept as delta, where a factor would have been no smaller."
+        if saving.n_whole
+        else ""
+    )
+    kept, plain, exact = saving.factor_bytes, saving.delta_bytes, saving.delta_float32_bytes
+    return (
+        f"<p>{saving.n_factored} components are kept as base and factor.{rest} The factors and their B take "
+        f"{format_bytes(kept)}, where the deltas would take {format_bytes(plain)} at the base's own item size and "
+        f"{format_bytes(exact)} in float32: {format_number(plain / kept)} and {format_number(exact / kept)} times "
+        f"as much. The whole run on disk is {format_percent(stored_bytes / saving.plain_bytes, digits=0)} of base "
+        "and delta as plain arrays at the base's item size.</p>"
+    )
+
+
+def fidelity(run: Run, qualified: xr.Dataset) -> str:
+    """How far the record can be trusted: js at capture against js from the store, and what rounding swallowed."""
+    return section("fidelity", "Fidelity", f"<p>{_fidelity_text(run, qualified)}</p>", f"<p>{_swallowed_text(run)}</p>")
+
+
+def _fidelity_text(run: Run, qualified: xr.Dataset) -> str:
+    attrs = qualified.attrs
+    if not run.has_states:
+        return "There are no states from which JS could be computed again and compared."
+    if not attrs["fidelity_n"]:
+        return "No token's JS was measured during capture, so there is nothing to compare with."
+    return (
+        "JS computed from the store differs from JS measured in memory during capture by "
+        f"{format_number(attrs['fidelity_median'])} (median) and {format_number(attrs['fidelity_max'])} (largest), "
+        f"relative, over {attrs['fidelity_n']} values."
+    )
+
+
+def _swallowed_text(run: Run) -> str:
+    found = swallowed(run)
+    if found is None:
+        return "This run doesn't know which share of features the layers' own rounding swallowed."
+    dtypes = ", ".join(dict.fromkeys(run.components["dtype"].values.tolist()))
+    return (
+        f"The layers put their output out in {escape(dtypes)}. In that type, base + delta rounds back to base in "
+        f"{format_percent(found.mean)} of features (mean over {found.n_components} components; at most "
+        f"{format_percent(found.largest)}, in {escape(found.component)}): there the model itself doesn't feel the "
+        "adapter. JS here is that of base + delta before this rounding."
+    )
+
+
+def provenance(run: Run) -> str:
+    """Everything that the run says about itself, folded away."""
+    attributes = {key: value for key, value in run.attributes.items() if key != "measured"}
+    measured = {key: value for key, value in run.attributes.get("measured", {}).items() if key != "swallowed_share"}
+    rows = [("path", run.path), *_flat({**attributes, "measured": measured})]
+    speed = f" {_speed(run, measured)}" if measured.get("seconds") else ""
+    return section(
+        "provenance",
+        "Provenance",
+        f"<p>Model, adapter, data, settings and libraries, as the run records them.{speed}</p>",
+        f"<details><summary>{len(rows)} entries</summary>{table(('what', 'value'), rows, n_names=2)}</details>",
+    )
+
+
+def _speed(run: Run, measured: Mapping[str, Any]) -> str:
+    seconds = float(measured["seconds"])
+    waited = float(measured.get("seconds_waiting_for_disk", 0.0))
+    return (
+        f"Capturing took {format_number(seconds)} s ({format_number(run.n_tokens / seconds)} tokens/s), of which "
+        f"{format_number(waited)} s were spent waiting for the disk."
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

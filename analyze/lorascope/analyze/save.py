@@ -1,0 +1,36 @@
+"""Results on disk: Zarr or NetCDF, whichever the name asks for."""
+
+import shutil
+from pathlib import Path
+
+import xarray as xr
+
+__all__ = ["save"]
+
+
+def save(result: xr.Dataset, path: str | Path) -> Path:
+    """Write a result as Zarr (`.zarr`) or NetCDF (`.nc`), with its attributes; returns the path.
+
+    It appears under its name only when it is whole.
+
+    Raises
+    ------
+    ValueError
+        If the name ends otherwise.
+    FileExistsError
+        If something of that name is there.
+    """
+    target = Path(path)
+    if target.suffix not in {".zarr", ".nc"}:
+        raise ValueError(f"`out` is {str(path)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
+    if target.exists():
+        raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    if target.suffix == ".zarr":
+        result.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+    else:
+        result.to_netcdf(partial, engine="netcdf4")
+    return partial.rename(target)

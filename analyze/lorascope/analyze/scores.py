@@ -1,0 +1,139 @@
+"""How well the data of a run is answered, with and without the adapter."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from lorascope.stores import Run
+
+from .format import format_error
+
+__all__ = ["Estimate", "Score", "scores", "scores_table"]
+
+
+class Estimate(NamedTuple):
+    """A number and its standard error; the error is NaN where there is none."""
+
+    value: float
+    error: float
+
+
+class Score(NamedTuple):
+    """How well one data set is answered, without and with the adapter."""
+
+    dataset: str
+    """Data set, and its split after a slash where it has one."""
+    measure: str
+    """`ACC`, `ACC per token`, `CE` or `PPL`."""
+    unit: str
+    """`%`, `nat/token`, or empty for PPL."""
+    n: int
+    """Samples: items, or windows of text."""
+    base: Estimate
+    """Without the adapter."""
+    adapted: Estimate
+    """With it."""
+    change: Estimate
+    """Adapted less base, with the error of paired differences over samples."""
+
+
+def scores(run: Run) -> list[Score]:
+    """Accuracy and cross-entropy of each data set of a run; perplexity for text.
+
+    Accuracies are in percent, with binomial standard errors; CE is in nats a token, its errors over samples. Empty
+    where nothing was scored.
+
+    Notes
+    -----
+    CE of items is the mean over samples of the answer's mean negative log-likelihood; of text, the mean over tokens,
+    and PPL = exp(CE) (arXiv 2501.03152, eq. 10 and 11).
+    """
+    return [score for name, table in _datasets(run.samples) for score in _dataset_scores(name, table)]
+
+
+def scores_table(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Column names and cells of `scores`, as text with errors and units."""
+    columns = ("data set", "measure", "n", "without adapter", "with adapter", "change")
+    rows = []
+    for score in scores(run):
+        unit = f" ({score.unit})" if score.unit else ""
+        cells = [format_error(*score.base), format_error(*score.adapted), _signed(score.change)]
+        rows.append((score.dataset, score.measure + unit, str(score.n), *cells))
+    return columns, rows
+
+
+def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
+    datasets, splits = samples["dataset"].values, samples["split"].values
+    names = np.array(
+        [f"{dataset}/{split}" if split else dataset for dataset, split in zip(datasets, splits, strict=True)]
+    )
+    for name in dict.fromkeys(names.tolist()):
+        yield name, samples.isel(sample=np.flatnonzero(names == name))
+
+
+def _dataset_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
+    for column, measure in (("correct", "ACC"), ("correct_per_token", "ACC per token")):
+        adapted, base = _scored(table, column)
+        if len(adapted):
+            change = _mean(100 * (adapted - base))
+            yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
+    is_text = table["answer"].values < 0
+    yield from _items_ce(name, table.isel(sample=~is_text))
+    yield from _text_scores(name, table.isel(sample=is_text))
+
+
+def _items_ce(name: str, table: xr.Dataset) -> Iterator[Score]:
+    adapted, base = _scored(table, "ce")
+    if len(adapted):
+        yield Score(name, "CE", "nat/token", len(adapted), _mean(base), _mean(adapted), _mean(adapted - base))
+
+
+def _text_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
+    adapted, base = _scored(table, "ce")
+    if not len(adapted):
+        return
+    weights = table["length"].values[_is_scored(table["ce"].values)] - 1.0
+    ce = [_weighted(values, weights) for values in (base, adapted, adapted - base)]
+    yield Score(name, "CE", "nat/token", len(adapted), ce[0], ce[1], ce[2])
+    base_ppl, ppl = (Estimate(float(np.exp(e.value)), float(np.exp(e.value) * e.error)) for e in ce[:2])
+    yield Score(name, "PPL", "", len(adapted), base_ppl, ppl, Estimate(ppl.value - base_ppl.value, np.nan))
+
+
+def _is_scored(values: np.ndarray) -> Any:
+    return np.isfinite(values) if values.dtype.kind == "f" else values >= 0
+
+
+def _scored(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """(with, without) the adapter, float64 (sample,), of the samples that were scored; NaN where one wasn't."""
+    adapted = table[column].values
+    base = table[f"base_{column}"].values if f"base_{column}" in table else np.full(len(adapted), np.nan)
+    kept = _is_scored(adapted)
+    return adapted[kept].astype(np.float64), np.where(_is_scored(base), base, np.nan)[kept].astype(np.float64)
+
+
+def _mean(values: np.ndarray) -> Estimate:
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return Estimate(float(values.mean()), float(error))
+
+
+def _proportion(values: np.ndarray) -> Estimate:
+    """In percent, with its binomial standard error."""
+    share = values.mean()
+    return Estimate(float(100 * share), float(100 * np.sqrt(share * (1 - share) / len(values))))
+
+
+def _weighted(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Mean over tokens of windows' means, and its standard error over windows, as of a ratio."""
+    n, total = len(values), weights.sum()
+    mean = float((weights * values).sum() / total)
+    if n < 2:
+        return Estimate(mean, np.nan)
+    error = np.sqrt((weights**2 * (values - mean) ** 2).sum() * n / (n - 1)) / total
+    return Estimate(mean, float(error))
+
+
+def _signed(change: Estimate) -> str:
+    text = format_error(*change)
+    return f"+{text}" if change.value > 0 else text

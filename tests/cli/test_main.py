@@ -1,0 +1,168 @@
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from lorascope.cli.main import COMMANDS, main
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, " ".join(out.split()), err
+
+
+@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "report", "demo"])
+def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
+    if command == "demo" and not HAS_TORCH:
+        pytest.skip("the demo's help needs torch")
+    words = [command, "--help"] if command else ["--help"]
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "Usage: lorascope" in out
+    for name, text in COMMANDS.items():
+        if command in (None, name):
+            assert text[:30] in out
+
+
+def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
+    return {
+        "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, capture"),
+        "no such option": (["verify", "--deep", "x"], "--deep"),
+        "no run named": (["miub"], "requires an argument"),
+        "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name the folder of a run"),
+        "not a level": (["verify", "x", "--level", "all"], 'Invalid value "all" for --level'),
+        "not a reduction": (["miub", "x", "--reduction", "median"], 'Invalid value "median" for --reduction'),
+        "not a number": (["miub", "x", "--workers", "two"], 'unable to convert "two" into int'),
+        "no store": (["info", Path(__file__)], "holds no Zarr store"),
+    }
+
+
+@pytest.mark.parametrize("name", list(mistakes(Path())))
+def test_mistake_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    words, message = mistakes(tmp_path)[name]
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert err.startswith("lorascope: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_traceback_on_request(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="doesn't exist"):
+        main(["miub", str(tmp_path / "nothing"), "--traceback"])
+
+
+def test_verify_says_sound_or_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path
+) -> None:
+    code, out, _ = run(capsys, "verify", many_rows)
+    assert code == 0
+    assert "sound at level statistics; 3 of 3 rows committed" in out
+    broken = shutil.copytree(many_rows, tmp_path / "broken")
+    (broken / "states/model.layers.0.mlp.up_proj/base/c.1.0").unlink()
+    code, out, _ = run(capsys, "verify", broken, "--level", "digests")
+    assert code == 1
+    assert "missing" in out
+    assert "problems at level digests" in out
+
+
+def test_miub_prints_and_saves(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "miub", many_rows, "--out", tmp_path / "m.nc", "--top", 2, "--workers", 1)
+    assert code == 0
+    with xr.open_dataset(tmp_path / "m.nc") as saved:
+        assert f"MIUB {float(saved['miub']):.6g} ±" in out
+        assert saved.sizes == {"token": 2500, "component": 4, "sample": 5}
+    assert "the 2 largest of 4" in out
+    assert "fidelity" in out
+    assert "5 samples, 2500 tokens, 4 components" in out
+
+
+def test_miub_of_an_unfinished_run_says_so(capsys: pytest.CaptureFixture[str], unfinished: Path) -> None:
+    code, out, _ = run(capsys, "miub", unfinished)
+    assert code == 0
+    assert "samples aren't wholly captured yet and are left out" in out
+
+
+def test_info_tells_how_far_it_got(capsys: pytest.CaptureFixture[str], many_rows: Path, unfinished: Path) -> None:
+    code, out, _ = run(capsys, "info", many_rows)
+    assert code == 0
+    assert "finished" in out
+    assert "2 down_proj, 2 up_proj" in out
+    code, out, _ = run(capsys, "info", unfinished)
+    assert code == 0
+    assert "unfinished: 2 of 3 rows are whole" in out
+
+
+def test_report_is_written_beside_the_run(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(many_rows, tmp_path / "run.zarr")
+    code, out, _ = run(capsys, "report", copy)
+    assert code == 0
+    assert "run.html" in out
+    assert (tmp_path / "run.html").read_text().startswith("<!DOCTYPE html>")
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "transformers", "peft"):
+    sys.modules[name] = None
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "peft", "accelerate"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+for name in ("torch", "transformers", "peft"):
+    del sys.modules[name]
+sys.meta_path.insert(0, Block())
+from lorascope.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [["capture", "--help"], ["finetune"], ["demo"]])
+def test_without_torch_the_extra_is_named(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "isn't installed; `pip install 'lorascope[capture]'` brings it" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_torch_analysis_works(many_rows: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "miub", str(many_rows)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MIUB" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "entry", [["-m", "lorascope"], ["-c", "import sys; from lorascope.cli.main import main; sys.exit(main())"]]
+)
+def test_every_way_in(entry: list[str]) -> None:
+    done = subprocess.run([sys.executable, *entry, "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.strip() == "0.1.0"
+
+
+def test_users_own_analyze_module_shadows_nothing(tmp_path: Path) -> None:
+    (tmp_path / "analyze.py").write_text("raise SystemExit('shadowed')")
+    (tmp_path / "stores.py").write_text("raise SystemExit('shadowed')")
+    code = "import lorascope.analyze, lorascope.stores; print('ours')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.strip() == "ours"
+
+
+def test_public_objects_are_those_we_promise() -> None:
+    import lorascope.analyze
+    import lorascope.stores
+
+    assert lorascope.analyze.__all__ == ["jensen_shannon", "miub"]
+    assert lorascope.stores.__all__ == [
+        "Adapter", "Component", "Problem", "Run", "RunSpec", "RunWriter", "StoreError", "Verdict",
+        "create_run", "open_run", "verify", "widen",
+    ]  # fmt: skip

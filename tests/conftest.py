@@ -1,0 +1,104 @@
+"""Runs of random states with several rows, whole and unfinished, for the tests of analysis."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lorascope.stores import Adapter, Component, RunSpec, create_run
+
+WIDTHS = (40, 24, 64, 32)
+STOPS = (700, 1100, 2000, 2060, 2500)
+
+
+def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2)) -> Path:
+    """Four components, one of them with its delta stored; five samples on 2500 tokens, some across rows."""
+    rng = np.random.default_rng(7)
+    components = tuple(
+        Component(
+            path=f"model.layers.{i // 2}.mlp.{kind}",
+            kind=kind,
+            layer=i // 2,
+            d_in=16,
+            d_out=width,
+            dtype="float32",
+            stored_dtype="float32",
+        )
+        for i, (width, kind) in enumerate(zip(WIDTHS, ("up_proj", "down_proj") * 2, strict=True))
+    )
+    adapter = Adapter(
+        name="default", rank=(4, 2, 3, 4), scaling=(2.0, 1.0, 0.5, 2.0), factored=(True, True, False, True)
+    )
+    n = len(STOPS)
+    spec = RunSpec(
+        stream="adapted",
+        components=components,
+        adapters=(adapter,),
+        n_tokens=STOPS[-1],
+        n_samples=n,
+        n_choices=0,
+        attributes={"fingerprint": "f" * 64, "provenance": {}},
+    )
+    starts = (0, *STOPS[:-1])
+    lengths = np.subtract(STOPS, starts)
+    tables = {
+        "samples": {
+            "id": [f"s{i}" for i in range(n)],
+            "dataset": ["d"] * n,
+            "split": ["test"] * n,
+            "prompt": ["text"] * n,
+            "length": lengths,
+            "answer": [-1] * n,
+            "prediction": [-1] * n,
+            "prediction_per_token": [-1] * n,
+            "correct": [-1] * n,
+            "correct_per_token": [-1] * n,
+            "ce": rng.uniform(1, 3, n),
+            "token_start": starts,
+            "token_stop": STOPS,
+        },
+        "choices": {name: [] for name in ("sample", "text", "n_tokens", "loglik", "loglik_per_token")},
+        "tokens": {
+            "sample": np.repeat(np.arange(n), lengths),
+            "position": np.concatenate([np.arange(k) for k in lengths]),
+            "token_id": np.arange(STOPS[-1]),
+            "role": np.full(STOPS[-1], 4),
+            "text": ["x"] * STOPS[-1],
+        },
+    }
+    weights = {
+        f"adapters/default/lora_B/{c.path}": rng.normal(size=(c.d_out, rank), scale=0.3).astype(np.float32)
+        for c, rank, kept in zip(components, adapter.rank, adapter.factored, strict=True)
+        if kept
+    }
+    with create_run(path, spec, tables=tables, weights=weights) as writer:
+        for row in range(spec.n_rows):
+            tokens = writer.row_tokens(row)
+            blocks = {
+                key: rng.normal(size=(tokens.stop - tokens.start, *shape[1:]), scale=1.5).astype(np.float32)
+                for key, (shape, _) in writer.row_arrays.items()
+            }
+            blocks["adapters/default/js"][:] = np.nan
+            if row in rows:
+                writer.write_row(row, blocks)
+        if len(rows) == spec.n_rows:
+            writer.finish({})
+    return path
+
+
+@pytest.fixture(scope="session")
+def many_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three rows."""
+    return write_run(tmp_path_factory.mktemp("many") / "run.zarr")
+
+
+@pytest.fixture(scope="session")
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its middle row missing."""
+    return write_run(tmp_path_factory.mktemp("unfinished") / "run.zarr", rows=(0, 2))
+
+
+@pytest.fixture(scope="session")
+def nothing_committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without any row."""
+    return write_run(tmp_path_factory.mktemp("nothing") / "run.zarr", rows=())
