@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from lorascope.capture.rows import RowQueue
 from lorascope.stores.layout import ROW_TOKENS
 from lorascope.stores.write import RowWritten
@@ -94,14 +95,10 @@ def test_what_a_pass_does_not_fill_is_nan_not_an_older_row() -> None:
 def test_error_of_the_writer_reaches_the_pass(when: str) -> None:
     writer = FakeWriter(9 * ROW_TOKENS, error=OSError(28, "No space left on device"))
     writer.go.set()
-    with (
-        pytest.raises(OSError, match="No space left"),
-        RowQueue(writer, n_buffers=1, n_tokens=9 * ROW_TOKENS) as rows,  # type: ignore[arg-type]
-    ):
+    with RowQueue(writer, n_buffers=1, n_tokens=9 * ROW_TOKENS) as rows:  # type: ignore[arg-type]
         fill(rows, 0, ROW_TOKENS)
-        if when == "take":
-            fill(rows, ROW_TOKENS, ROW_TOKENS)
-        rows.drain()
+        with pytest.raises(OSError, match="No space left"):
+            rows.take(ROW_TOKENS) if when == "take" else rows.drain()
     assert writer.rows == {}
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from lorascope.capture.encode import EncodedSample
 from lorascope.capture.selection import check_selection, plan_tokens, select_tokens
 
@@ -8,7 +9,14 @@ ROLES = np.array([0, 0, 1, 1, 0, 2, 2], dtype=np.uint8)
 
 def sample(roles: np.ndarray) -> EncodedSample:
     return EncodedSample(
-        id="x", dataset="d", split="", prompt="main", token_ids=np.arange(len(roles)), roles=roles, choices=(), answer=-1
+        id="x",
+        dataset="d",
+        split="",
+        prompt="main",
+        token_ids=np.arange(len(roles)),
+        roles=roles,
+        choices=(),
+        answer=-1,
     )
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+
 from lorascope.analyze import miub
-from lorascope.capture import CaptureConfig, attach_adapter, capture, load_model
+from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.finetune import lora_targets
 from lorascope.capture.preflight import lora_layers
 from lorascope.stores import verify
-from peft import LoraConfig, get_peft_model
 
 pytestmark = [
     pytest.mark.torch,

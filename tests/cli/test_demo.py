@@ -26,7 +26,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(str(error))
     monkeypatch.setattr(demo, "N_ITEMS", 6)
     monkeypatch.setattr(demo, "FINETUNE", dataclasses.replace(demo.FINETUNE, max_steps=4, batch_size=4))
-    monkeypatch.setitem(demo.CAPTURE, "limit", 6)
 
 
 class Addresses(HTMLParser):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+
 from lorascope.stores import open_run, verify
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -132,3 +132,10 @@ def test_unknown_level_and_no_run(make_run: Any, tmp_path: Path) -> None:
         verify(make_run().path, level="all")  # type: ignore[arg-type]
     with pytest.raises(StoreError, match="doesn't exist"):
         verify(tmp_path / "nothing")
+
+
+def test_rows_without_a_measured_js_are_not_called_repeated(make_run: Any) -> None:
+    run = make_run()
+    for row in (0, 1):
+        rewrite(run, row, "adapters/default/js", np.full_like(run.blocks[row]["adapters/default/js"], np.nan))
+    assert verify(run.path).ok

@@ -26,30 +26,38 @@ def format_number(value: float, *, digits: int = 3) -> str:
     if -3 <= exponent < 6:
         decimals = max(digits - 1 - exponent, 0)
         return f"{round(value, digits - 1 - exponent):.{decimals}f}"
-    return f"{mantissa}·10{str(exponent).translate(_SUPERSCRIPT)}"
+    return mantissa + _power(exponent)
 
 
 def format_error(value: float, error: float) -> str:
-    """A value and its standard error, rounded to the error's second digit.
+    """A value and its standard error, rounded to the error's second digit; the value alone where there is no error.
 
     Examples
     --------
     >>> format_error(1.23456, 0.0123), format_error(1.23456, float("nan")), format_error(12345.6, 120.0)
     ('1.235 ± 0.012', '1.23', '12350 ± 120')
+    >>> format_error(0.000283712, 0.0000026)
+    '(2.837 ± 0.026)·10⁻⁴'
     """
     if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
         return format_number(value)
-    exponent = math.floor(math.log10(error))
-    if exponent < -4:
-        return f"{format_number(value, digits=4)} ± {format_number(error, digits=2)}"
-    places = 1 - exponent
-    decimals = max(places, 0)
-    return f"{round(value, places):.{decimals}f} ± {round(error, places):.{decimals}f}"
+    exponent = math.floor(math.log10(max(abs(value), error)))
+    if math.log10(error) < -4 or exponent >= 6:
+        return f"({_fixed(value / 10.0**exponent, error / 10.0**exponent)}){_power(exponent)}"
+    return _fixed(value, error)
 
 
-def format_percent(share: float, *, digits: int = 1) -> str:
-    """A share of one as a percentage; `n/a` for NaN."""
-    return "n/a" if math.isnan(share) else f"{100 * share:.{digits}f} %"
+def format_percent(share: float) -> str:
+    """A share of one as a percentage, to a tenth or to two digits below that; `n/a` for NaN.
+
+    Examples
+    --------
+    >>> format_percent(0.2061), format_percent(0.0000411), format_percent(1.0)
+    ('20.6 %', '0.0041 %', '100.0 %')
+    """
+    if math.isnan(share):
+        return "n/a"
+    return f"{format_number(100 * share, digits=2)} %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
 
 
 def format_bytes(n_bytes: float) -> str:
@@ -65,3 +73,13 @@ def format_bytes(n_bytes: float) -> str:
             return f"{n_bytes:.3g} {unit}"
         n_bytes /= 1000
     return f"{n_bytes:.3g} TB"
+
+
+def _power(exponent: int) -> str:
+    return f"·10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def _fixed(value: float, error: float) -> str:
+    places = 1 - math.floor(math.log10(error))
+    decimals = max(places, 0)
+    return f"{round(value, places):.{decimals}f} ± {round(error, places):.{decimals}f}"

@@ -52,7 +52,7 @@ def jensen_shannon(
     array([0.      , 0.215762], dtype=float32)
     """
     _check(base, delta)
-    dtype = np.float64 if np.float64 in (base.dtype, delta.dtype) else np.float32
+    dtype = np.float64 if np.float64 in (base.dtype.type, delta.dtype.type) else np.float32
     rows = np.ascontiguousarray(base, dtype).reshape(-1, base.shape[-1])
     delta_rows = np.ascontiguousarray(delta, dtype).reshape(rows.shape)
     out = np.empty(len(rows), dtype)

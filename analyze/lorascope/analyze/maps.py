@@ -36,7 +36,9 @@ def null_map(qualified: xr.Dataset) -> go.Figure:
     js, permuted = qualified["js_component"].values, qualified["js_permuted"].values
     ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
     values = qualified["js_component"].copy(data=ratio)
-    reach = float(np.max(np.abs(np.log10(ratio[ratio > 0])), initial=math.log10(2)))
+    # A few components whose softmax is all but one-hot would stretch the scale over many decades.
+    distances = np.abs(np.log10(ratio[ratio > 0]))
+    reach = max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2))
     return component_map(
         values,
         label="JS / JS of permuted delta",
@@ -67,7 +69,8 @@ def component_map(
     colors
         Colours from the least value to the largest.
     limits
-        Values at the ends of the scale; by default the least and the largest one.
+        Values at the ends of the scale, and what lies beyond is drawn like them; by default the 2 % quantile and the
+        largest value, at most six decades apart.
     """
     kinds, layers, cells = _cells(values)
     grid = np.full((len(kinds), len(layers)), np.nan)
@@ -75,9 +78,9 @@ def component_map(
     for (row, column), members in cells.items():
         grid[row, column] = values.values[members].mean()
         texts[row, column] = _hover(values, members, notes, label, float(grid[row, column]))
-    is_log = bool((grid > 0).any())
+    is_log = bool((np.isfinite(grid) & (grid > 0)).any())
     with np.errstate(divide="ignore", invalid="ignore"):
-        shown = np.where(grid > 0, np.log10(grid), np.nan) if is_log else grid
+        shown = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
     low, high = _ends(shown, limits, is_log)
     heat = go.Heatmap(
         z=shown,
@@ -143,7 +146,8 @@ def _ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -
     if limits is not None and is_log:
         return math.log10(limits[0]), math.log10(limits[1])
     known = shown[np.isfinite(shown)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    low, high = (float(np.quantile(known, 0.02)), float(known.max())) if len(known) else (0.0, 1.0)
+    low = max(low, high - 6) if is_log else low
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
@@ -158,7 +162,8 @@ def _colorbar(low: float, high: float, is_log: bool) -> dict[str, object]:
     }
     if is_log:
         ticks = _log_ticks(low, high)
-        bar |= {"tickvals": [math.log10(t) for t in ticks], "ticktext": [format_number(t, digits=1) for t in ticks]}
+        bar["tickvals"] = [math.log10(tick) for tick in ticks]
+        bar["ticktext"] = [format_number(tick, digits=1).removeprefix("1·") for tick in ticks]
     return bar
 
 

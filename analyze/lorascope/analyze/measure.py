@@ -111,11 +111,11 @@ def compute(
         return np.asarray(array.compute())
 
 
-class _Tasks(Callback):  # type: ignore[misc]  # dask is untyped
+class _Tasks(Callback):
     """Tell how many of the measuring tasks are done."""
 
     def __init__(self, progress: Callable[[int, int], None] | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # dask is untyped
         self._progress = progress
         self._total = self._done = 0
 

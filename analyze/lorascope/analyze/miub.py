@@ -151,8 +151,8 @@ def _reduce_tokens(js: np.ndarray, run: Run, reduction: Reduction) -> np.ndarray
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     if reduction == "last":
         return js[stops - 1].astype(np.float64)
-    sums = np.add.reduceat(js.astype(np.float64), starts, axis=0)
-    return sums if reduction == "sum" else sums / (stops - starts)[:, None]
+    sums: np.ndarray = np.add.reduceat(js.astype(np.float64), starts, axis=0)
+    return sums if reduction == "sum" else np.asarray(sums / (stops - starts)[:, None])
 
 
 def _complete_samples(run: Run) -> np.ndarray:

@@ -7,8 +7,7 @@ import numpy as np
 
 from lorascope.stores import Run
 from lorascope.stores.layout import ROW_TOKENS
-from lorascope.stores.read import DeltaSource
-from lorascope.stores.rows import RowArray
+from lorascope.stores.rows import DeltaSource, RowArray
 
 __all__ = ["Source", "group_sources", "sources_of"]
 

@@ -104,9 +104,7 @@ def _capture(
     progress: ProgressCallback | None,
 ) -> Run:
     model, tokenizer, adapter, device, _ = loaded
-    samples = encode_items(
-        items, tokenizer, max_length=model.config.max_position_embeddings, window_tokens=config.window_tokens
-    )
+    samples = encode_items(items, tokenizer, max_length=_context(model, tokenizer), window_tokens=config.window_tokens)
     share = config.js_share if config.js_share is not None else 1.0 if device.type == "cuda" else CPU_SHARE
     plan = plan_tokens(samples, config.tokens, js_share=share, seed=config.seed)
     batches = plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=config.batch_tokens)
@@ -144,6 +142,11 @@ def _read(config: CaptureConfig) -> tuple[list[Any], dict[str, int]]:
     return items, omitted
 
 
+def _context(model: Any, tokenizer: Any) -> int:
+    """Most tokens that the model takes."""
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", tokenizer.model_max_length))
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -154,7 +157,7 @@ def _device(name: str) -> torch.device:
 
 
 def _wrap(model: Any, adapter: str) -> list[Wrapped]:
-    modules = lora_modules(model)
+    modules: dict[str, Any] = dict(lora_modules(model))
     return [
         Wrapped(
             path=component.path,

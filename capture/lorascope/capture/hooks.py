@@ -29,7 +29,7 @@ class Wrapped(NamedTuple):
     path: str
     module: torch.nn.Module
     """PEFT's LoRA layer."""
-    lora_B: torch.Tensor
+    lora_B: torch.Tensor  # noqa: N815 (PEFT's name)
     """Float32 (feature, rank)."""
     scaling: float
     factor_start: int
@@ -160,8 +160,8 @@ class Recorder:
         record.n_swallowed += int(((out == base) & (delta != 0)).sum())
         if not excess <= 1:
             raise CaptureError(
-                f"output of {component.path!r} isn't its base plus delta: off by {excess:.3g} times what rounding allows; "
-                "something else changes this layer (another adapter, a patched forward), and its store would be wrong"
+                f"output of {component.path!r} isn't its base plus delta: off by {excess:.3g} times what rounding "
+                "allows; something else changes this layer (another adapter, a patched forward), and its store would be wrong"
             )
 
     def _check_fired(self) -> None:

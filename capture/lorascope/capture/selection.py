@@ -1,4 +1,4 @@
-"""The token plan: which tokens of which sample are captured, where on the token axis, and which of them are measured."""
+"""The token plan: which tokens of which sample are captured, where they go, and which of them are measured."""
 
 import re
 from collections.abc import Sequence

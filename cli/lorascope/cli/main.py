@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(app(words, exit_on_error=False, print_error=False) or 0)
     except UnknownCommandError as error:
         # Its own text would import every command to list them, torch's too.
-        return _fail(f"no command {str(error.unused_tokens[0])!r}; there are {', '.join(COMMANDS)}")
+        return _fail(f"no command {(error.unused_tokens or ['?'])[0]!r}; there are {', '.join(COMMANDS)}")
     except ImportError as error:
         missing = _missing_module(error)
         if traceback or missing not in TORCH_STAGE:

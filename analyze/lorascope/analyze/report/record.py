@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,18 @@ def subtitle(run: Run, qualified: xr.Dataset) -> str:
     settings = run.attributes.get("provenance", {}).get("settings", {})
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
     parts = [
-        f"model {settings['model']}" if settings.get("model") else "",
-        f"adapter {settings.get('adapter') or qualified.attrs['adapter']}",
+        f"model {_name(settings['model'])}" if settings.get("model") else "",
+        f"adapter {_name(settings.get('adapter') or qualified.attrs['adapter'])}",
         f"data {datasets}",
-        f"tokens {settings['tokens']}" if settings.get("tokens") else "",
         f"stream {run.stream}",
     ]
     return f'<p class="subtitle">{" · ".join(escape(part) for part in parts if part)}</p>'
+
+
+def _name(source: str) -> str:
+    """A hub id or relative path whole, of an absolute path the end; all of it stands in the provenance."""
+    path = PurePath(source)
+    return "/".join(path.parts[1:][-2:]) if path.is_absolute() else source
 
 
 def notices(run: Run, qualified: xr.Dataset) -> str:
@@ -87,14 +93,18 @@ def _saving_text(run: Run, stored_bytes: int) -> str:
         if saving.n_whole
         else ""
     )
-    kept, plain, exact = saving.factor_bytes, saving.delta_bytes, saving.delta_float32_bytes
     return (
         f"<p>{saving.n_factored} components are kept as base and factor.{rest} The factors and their B take "
-        f"{format_bytes(kept)}, where the deltas would take {format_bytes(plain)} at the base's own item size and "
-        f"{format_bytes(exact)} in float32: {format_number(plain / kept)} and {format_number(exact / kept)} times "
-        f"as much. The whole run on disk is {format_percent(stored_bytes / saving.plain_bytes, digits=0)} of base "
-        "and delta as plain arrays at the base's item size.</p>"
+        f"{format_bytes(saving.factor_bytes)}; the deltas themselves would take "
+        f"{_multiple(saving.delta_bytes, saving.factor_bytes)} at the base's own item size and "
+        f"{_multiple(saving.delta_float32_bytes, saving.factor_bytes)} in float32. The whole run on disk is "
+        f"{format_percent(stored_bytes / saving.plain_bytes)} of base and delta as plain arrays at the base's item "
+        "size.</p>"
     )
+
+
+def _multiple(n_bytes: int, of_bytes: int) -> str:
+    return f"{format_bytes(n_bytes)} ({format_number(n_bytes / of_bytes)} times as much)"
 
 
 def fidelity(run: Run, qualified: xr.Dataset) -> str:

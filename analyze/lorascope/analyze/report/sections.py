@@ -13,7 +13,7 @@ from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.summary import role_means, top_components, top_share
 from lorascope.stores import Run
 
-from .markup import figure, section, table, tile
+from .markup import escape, figure, section, table, tile
 from .samples import chosen_samples, sample_block, scale_legend, scale_top
 
 __all__ = ["across_samples", "across_tokens", "components", "headline", "qualifiers", "task_scores", "token_texts"]
@@ -46,8 +46,18 @@ def headline(run: Run, qualified: xr.Dataset, stored_bytes: int) -> str:
         "over components and averaged over samples. It is 0 where the adapter does nothing and at most ln 2 = "
         f"0.693 nats a component{share}.</p><p><b>What it isn't.</b> The paper that introduced it (arXiv "
         "2501.03152, eq. 9) calls it an upper bound of a mutual information. That theorem doesn't hold, so don't "
-        "read it as one.</p>"
+        f"read it as one.</p><p><b>What was captured.</b> {_captured(run)}</p>"
     )
+
+
+def _captured(run: Run) -> str:
+    provenance = run.attributes.get("provenance", {})
+    selection = provenance.get("settings", {}).get("tokens")
+    named = f" (token selection {escape(selection)})" if selection else ""
+    n_omitted = sum(provenance.get("omitted_items", {}).values())
+    omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
+    read = int(run.samples["length"].sum())
+    return f"{run.n_tokens} of the {read} tokens of {run.samples.sizes['sample']} samples{named}.{omitted}"
 
 
 def _score_tiles(run: Run) -> Iterator[str]:
@@ -72,8 +82,8 @@ def components(qualified: xr.Dataset) -> str:
     )
     caption = (
         f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; the cells add up to MIUB. "
-        f"The colour scale is logarithmic.{spans} Grey: exactly 0, not finite, or no such component. Hover over a "
-        "cell for its name, standard error and what qualifies it."
+        f"The colour scale is logarithmic.{spans} The palest stands for everything below its end. Grey: exactly 0, "
+        "not finite, or no such component. Hover over a cell for its name, standard error and what qualifies it."
     )
     return section(
         "components", "Where the adapter acts", figure("js-map", js_map(qualified), caption), _top_table(qualified)

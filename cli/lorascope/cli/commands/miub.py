@@ -74,7 +74,8 @@ def _print(result: xr.Dataset, top: int) -> None:
     attrs = result.attrs
     console.print(
         f"[bold]MIUB {total:.6g} ± {float(result['miub_se']):.2g} nat[/bold] "
-        f"({attrs['reduction']}; {attrs['n_samples']} samples, {attrs['n_tokens']} tokens, {attrs['n_components']} components)"
+        f"({attrs['reduction']}; {attrs['n_samples']} samples, {attrs['n_tokens']} tokens, "
+        f"{attrs['n_components']} components)"
     )
     if attrs["n_samples_incomplete"]:
         console.print(f"{attrs['n_samples_incomplete']} samples aren't wholly captured yet and are left out")

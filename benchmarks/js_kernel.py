@@ -1,0 +1,156 @@
+"""Speed and accuracy of the Jensen-Shannon kernel: `python benchmarks/js_kernel.py` prints two Markdown tables.
+
+Speed, on one core, beside PyTorch (eager and compiled) and SciPy on the same 1024 tokens; accuracy against
+mpmath. Takes about two minutes, half of it for torch.compile, which needs a C++ compiler.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # before NumPy and torch load
+
+import math
+import platform
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import mpmath
+import numba
+import numpy as np
+import scipy
+import torch
+from scipy.spatial.distance import jensenshannon
+from scipy.special import softmax
+from torch.nn.functional import kl_div, log_softmax
+
+from lorascope.analyze import jensen_shannon
+
+N_TOKENS = 1024
+N_ROUNDS = 7
+WIDTHS = (576, 1536, 4096, 14336)
+DELTA_SPREADS = (0.1, 1.0)  # rows whose deltas span less than 4, and more: two paths of the kernel
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def torch_js(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    log_p, log_q = log_softmax(base, -1), log_softmax(base + delta, -1)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    parts = [kl_div(log_m, log_x, reduction="none", log_target=True).sum(-1) for log_x in (log_p, log_q)]
+    return (parts[0] + parts[1]) / 2
+
+
+def on_arrays(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Measure:
+    def measure(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return function(torch.from_numpy(base), torch.from_numpy(delta)).numpy()
+
+    return measure
+
+
+def scipy_js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    return jensenshannon(softmax(base, axis=-1), softmax(base + delta, axis=-1), axis=-1) ** 2
+
+
+def times(measures: dict[str, Measure], base: np.ndarray, delta: np.ndarray) -> dict[str, float]:
+    """Return the median seconds of each, over rounds in which each runs once."""
+    expected = jensen_shannon(base, delta)
+    for name, measure in measures.items():  # also compiles
+        np.testing.assert_allclose(measure(base, delta), expected, rtol=0.01, err_msg=name)
+    seconds = defaultdict(list)
+    for _ in range(N_ROUNDS):
+        for name, measure in measures.items():
+            start = perf_counter()
+            measure(base, delta)
+            seconds[name].append(perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def print_speed() -> None:
+    compiled = torch.compile(torch_js, dynamic=False)
+    measures = {
+        "lorascope": jensen_shannon,
+        "torch eager": on_arrays(torch_js),
+        "torch.compile": on_arrays(compiled),
+        "scipy": scipy_js,
+    }
+    ours, *others = measures
+    print(f"\nG elements/s on one core, {N_TOKENS} tokens, base N(0, 4), medians of {N_ROUNDS} interleaved rounds\n")
+    print("| width | delta |", " | ".join(measures), "|", " | ".join(f"x {name}" for name in others), "|")
+    print("|--:" * (2 + len(measures) + len(others)) + "|")
+    rng = np.random.default_rng(0)
+    for width in WIDTHS:
+        base = 2 * rng.standard_normal((N_TOKENS, width), np.float32)
+        noise = rng.standard_normal((N_TOKENS, width), np.float32)
+        for spread in DELTA_SPREADS:
+            seconds = times(measures, base, np.float32(spread) * noise)
+            rates = [f"{base.size / seconds[name] / 1e9:.3f}" for name in measures]
+            ratios = [f"{seconds[name] / seconds[ours]:.1f}" for name in others]
+            print(f"| {width} | {spread} |", " | ".join(rates + ratios), "|", flush=True)
+
+
+def exact_js(base: np.ndarray, delta: np.ndarray) -> float:
+    """JS in 50 digits: with r = q/p, the sum of p ((1 + r) log(2/(1 + r)) + r log r)/2."""
+    with mpmath.workdps(50):
+        deltas = [mpmath.mpf(float(x)) for x in delta]
+        top = float(base.max())
+        p = [mpmath.exp(mpmath.mpf(float(x)) - top) for x in base]
+        ratios = [mpmath.exp(x) for x in deltas]
+        z = mpmath.fsum(p)
+        factor = z / mpmath.fsum(x * r for x, r in zip(p, ratios, strict=True))
+        log_factor = mpmath.log(factor)
+        terms = []
+        for x, r, d in zip(p, ratios, deltas, strict=True):
+            r *= factor
+            terms.append(x * (r * (d + log_factor) - (1 + r) * mpmath.log((1 + r) / 2)))
+        return float(mpmath.fsum(terms) / (2 * z))
+
+
+def accuracy_rows(width: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows of three kinds: normal; near 1e5, where float32 is coarse; one feature far above all others."""
+    rng = np.random.default_rng(width)
+    rows = []
+    for exponent in range(-16, 3, 2):
+        delta = 3 * 10 ** (exponent / 2) * rng.standard_normal(width)
+        base = 2 * rng.standard_normal(width)
+        dominated = base.copy()
+        dominated[width // 3] = 20
+        rows += [(base, delta), (1e5 + base, delta), (dominated, delta)]
+    return [(np.float32(base), np.float32(delta)) for base, delta in rows]
+
+
+def print_accuracy() -> None:
+    widths = (64, *WIDTHS[::3], WIDTHS[2])
+    errors: dict[int, dict[int, float]] = defaultdict(dict)
+    for width in widths:
+        for base, delta in accuracy_rows(width):
+            exact = exact_js(base, delta)
+            error = abs(float(jensen_shannon(base, delta)) / exact - 1)
+            decade = math.floor(math.log10(exact) / 4) * 4
+            errors[decade][width] = max(error, errors[decade].get(width, 0.0))
+    print("\nLargest relative error against mpmath (50 digits), float32\n")
+    print("| JS, nats |", " | ".join(f"width {width}" for width in sorted(widths)), "|")
+    print("|--:" * (1 + len(widths)) + "|")
+    for decade in sorted(errors, reverse=True):
+        cells = [f"{errors[decade][width]:.1e}" if width in errors[decade] else "" for width in sorted(widths)]
+        print(f"| 1e{decade} to {'ln 2' if decade == -4 else f'1e{decade + 4}'} |", " | ".join(cells), "|")
+
+
+def processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    versions = {"numba": numba, "NumPy": np, "PyTorch": torch, "SciPy": scipy}
+    print(f"{processor()}; Python {platform.python_version()},", end=" ")
+    print(", ".join(f"{name} {module.__version__}" for name, module in versions.items()))
+    print_speed()
+    print_accuracy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+import doctest
+
+import numpy as np
+import pytest
+
+from lorascope.analyze import format as format_module
+from lorascope.analyze.format import format_bytes, format_error, format_number, format_percent
+
+
+def test_examples_run() -> None:
+    assert doctest.testmod(format_module).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (np.nan, "n/a"),
+        (np.inf, "∞"),
+        (-np.inf, "-∞"),
+        (-1.5, "-1.50"),
+        (999.6, "1000"),
+        (0.0009999, "0.00100"),
+        (1e6, "1.00·10⁶"),
+        (0.001, "0.00100"),
+    ],
+)
+def test_format_number(value: float, text: str) -> None:
+    assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(5.0, 0.0, "5.00"), (np.nan, 1.0, "n/a"), (0.0, 0.01, "0.000 ± 0.010"), (2e7, 3e5, "(2.000 ± 0.030)·10⁷")],
+)
+def test_format_error(value: float, error: float, text: str) -> None:
+    assert format_error(value, error) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(np.nan, "n/a"), (0.0, "0.0 %"), (0.0006, "0.1 %"), (0.0003, "0.030 %")])
+def test_format_percent(share: float, text: str) -> None:
+    assert format_percent(share) == text
+
+
+@pytest.mark.parametrize(("n_bytes", "text"), [(0, "0 B"), (999_900, "1 MB"), (2.5e9, "2.5 GB"), (7e12, "7 TB")])
+def test_format_bytes(n_bytes: float, text: str) -> None:
+    assert format_bytes(n_bytes) == text
