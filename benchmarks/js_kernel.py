@@ -1,7 +1,8 @@
 """Speed and accuracy of the Jensen-Shannon kernel: `python benchmarks/js_kernel.py` prints two Markdown tables.
 
-Speed, on one core, beside PyTorch (eager and compiled) and SciPy on the same 1024 tokens; accuracy against
-mpmath. Takes about two minutes, half of it for torch.compile, which needs a C++ compiler.
+Speed, on one core, beside PyTorch (eager and compiled) and SciPy on the same 1024 tokens, in processor time so
+that other work on the machine counts less; accuracy against mpmath. Takes one to two minutes; torch.compile
+needs a C++ compiler.
 """
 
 import os
@@ -14,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 import mpmath
 import numba
@@ -30,7 +31,7 @@ from lorascope.analyze import jensen_shannon
 N_TOKENS = 1024
 N_ROUNDS = 7
 WIDTHS = (576, 1536, 4096, 14336)
-DELTA_SPREADS = (0.1, 1.0)  # rows whose deltas span less than 4, and more: two paths of the kernel
+DELTA_SPREADS = (0.1, 1.0)  # deltas that span less than 4, and more: the kernel does more work on the latter
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -54,16 +55,16 @@ def scipy_js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def times(measures: dict[str, Measure], base: np.ndarray, delta: np.ndarray) -> dict[str, float]:
-    """Return the median seconds of each, over rounds in which each runs once."""
+    """Return the median processor seconds of each, over rounds in which each runs once."""
     expected = jensen_shannon(base, delta)
     for name, measure in measures.items():  # also compiles
         np.testing.assert_allclose(measure(base, delta), expected, rtol=0.01, err_msg=name)
     seconds = defaultdict(list)
     for _ in range(N_ROUNDS):
         for name, measure in measures.items():
-            start = perf_counter()
+            start = process_time()
             measure(base, delta)
-            seconds[name].append(perf_counter() - start)
+            seconds[name].append(process_time() - start)
     return {name: median(values) for name, values in seconds.items()}
 
 
@@ -76,7 +77,9 @@ def print_speed() -> None:
         "scipy": scipy_js,
     }
     ours, *others = measures
-    print(f"\nG elements/s on one core, {N_TOKENS} tokens, base N(0, 4), medians of {N_ROUNDS} interleaved rounds\n")
+    print(
+        f"\nG elements/s on one core, {N_TOKENS} tokens, base N(0, 4), delta N(0, delta^2), medians of {N_ROUNDS} interleaved rounds\n"
+    )
     print("| width | delta |", " | ".join(measures), "|", " | ".join(f"x {name}" for name in others), "|")
     print("|--:" * (2 + len(measures) + len(others)) + "|")
     rng = np.random.default_rng(0)

@@ -50,7 +50,17 @@ def divergence(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="session")
 def make_small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Small]:
     """A finished run of 2 layers x 3 kinds and 12 samples, multiple-choice unless asked for text."""
-    return lambda **options: write_small(tmp_path_factory.mktemp("small") / "run.zarr", **options)
+    known: dict[str, Small] = {}
+
+    def make(**options: Any) -> Small:
+        key = repr(sorted(options.items()))
+        if key not in known:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
+                known[key] = write_small(tmp_path_factory.mktemp("small") / "run.zarr", **options)
+        return known[key]
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,11 @@ def two_levels(low: float, delta: float, *, width: int = 577, shift: float = 0.0
     return base, np.where(np.arange(width) < 10, shift, shift + delta)
 
 
+def sinking(fall: float, *, width: int = 577) -> tuple[np.ndarray, np.ndarray]:
+    """All deltas alike but the top's, which is higher: next to the top, all other ratios are small."""
+    return np.where(np.arange(width) == 3, 0.001, 0), np.where(np.arange(width) == 3, 0.25, 0.25 - fall)
+
+
 def one_hot(top: float, delta: float, *, place: int = 5) -> tuple[np.ndarray, np.ndarray]:
     base, change = np.zeros(101), np.zeros(101)
     base[5], change[place] = top, delta
@@ -77,6 +82,9 @@ CASES = {
     "two levels, shifted delta": two_levels(0.1234567, 0.001953125, shift=1000.0),
     **{f"one hot, {t} above, {d}": one_hot(t, d) for t in (1, 10, 30) for d in (-3.5, -1, 1e-3, 20)},
     **{f"another hot, {t} below, {d}": one_hot(t, d, place=9) for t in (1, 10, 28) for d in (-2.5, 1, 35, 60)},
+    **{f"all but the top sink by {fall}": sinking(fall) for fall in (0.6, 0.8, 3.9, 7.9, 39, 60)},
+    "all but the top of 14336 sink": sinking(7.7, width=14336),
+    "values near 1e7": (normal(577, 0.3)[0] * 20 + 1e7, normal(577, 0.3)[1]),
     "largest floats": (np.array([3e38, 3e38, 3e38, -3e38]), np.array([-3e38, 3e38, 0, 0])),
     "base overflows": (np.array([3e38, 2.9e38, -3e38, -3e38]), np.array([0.0, 0.5, 1, 2])),
 }
@@ -176,18 +184,20 @@ def test_results_depend_on_neither_the_split_of_rows_nor_their_alignment(width):
 
 
 def test_effective_width_of_rows_whose_width_is_known():
-    base = np.full((4, 1000), -12.25, np.float32)
+    base = np.full((5, 1000), -12.25, np.float32)
     base[1:, 3] = 24410
     base[2, 7] = 24410
     base[3, :] = -np.arange(1000) * np.log(2)  # a geometric distribution of ratio 1/2: entropy 2 ln 2
-    out = np.empty(4, np.float32)
+    base[4, :5] = 3e38
+    out = np.empty(5, np.float32)
     effective_width_rows(base, out)
-    np.testing.assert_allclose(out, [1000, 1, 2, 4], rtol=1e-6)
+    np.testing.assert_allclose(out, [1000, 1, 2, 4, 5], rtol=1e-6)
 
 
-@pytest.mark.parametrize("spread", [1e-3, 1.0, 10.0, 1e5])
-def test_effective_width_against_float64(spread):
-    base = (spread * np.random.default_rng(2).standard_normal((6, 1537))).astype(np.float32)
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 10.0, 1e4])
+@pytest.mark.parametrize("shift", [0, -7.5, 1e5, -1e5, 1e6])
+def test_effective_width_against_float64(spread, shift):
+    base = (shift + spread * np.random.default_rng(2).standard_normal((6, 1537))).astype(np.float32)
     out = np.empty(6, np.float32)
     effective_width_rows(base, out)
     b = np.float64(base) - base.max(-1, keepdims=True)

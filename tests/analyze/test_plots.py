@@ -94,7 +94,7 @@ def test_a_few_outliers_dont_stretch_the_scale() -> None:
 @pytest.mark.parametrize(
     ("high", "ticks"),
     [
-        (1.02, ["1.00", "1.02"]),
+        (1.2, ["1.00", "1.20"]),
         (9, ["1", "2", "5"]),
         (99, ["1", "3", "10", "30"]),
         (2e4, ["1", "10", "100", "1000", "10000"]),
@@ -102,11 +102,8 @@ def test_a_few_outliers_dont_stretch_the_scale() -> None:
 )
 def test_ticks_are_round(high: float, ticks: list[str]) -> None:
     heat = component_map(values_of([1, high], layers=[0, 1], kinds=["fc"] * 2), label="x", limits=(1, high)).data[0]
-    if high > 2:
-        assert list(heat.colorbar.ticktext) == ticks
-    np.testing.assert_array_less(
-        np.abs(np.asarray(heat.colorbar.tickvals) - heat.zmin - 1e-9), heat.zmax - heat.zmin + 1e-6
-    )
+    assert (heat.zmin, heat.zmax) == pytest.approx((0, np.log10(high)))
+    assert list(heat.colorbar.ticktext) == ticks
 
 
 def test_sample_spread_has_every_sample(small: Small, qualified: xr.Dataset) -> None:

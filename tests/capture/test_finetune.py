@@ -304,7 +304,9 @@ def test_a_killed_finetuning_leaves_no_finished_folder(
     monkeypatch.setattr(shutil, "rmtree", lambda _: None)
     with pytest.raises(KeyboardInterrupt):
         finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
-    assert os.listdir(tmp_path) == [f".out.{os.getpid()}.partial"]
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".out.")
+    assert left.endswith(".partial")
 
 
 def test_refuses_a_loss_that_is_not_finite(

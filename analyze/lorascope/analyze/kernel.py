@@ -40,15 +40,20 @@ def _intrinsic(function: Callable[..., Any]) -> Any:  # keeps the strict checker
     return intrinsic(function)
 
 
-@_intrinsic
-def _larger(typing_context: Any, a: Any, b: Any) -> Any:
+def _select_where(comparison: str) -> Any:
     # numba's own `max` carries no fast-math flags, without which LLVM doesn't vectorise the reduction.
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        a, b = arguments
-        is_larger = builder.fcmp_ordered(">", a, b, flags=("nnan", "nsz"))
-        return builder.select(is_larger, a, b, flags=("nnan", "nsz"))
+    @_intrinsic
+    def select(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            chosen = builder.fcmp_ordered(comparison, *arguments, flags=("nnan", "nsz"))
+            return builder.select(chosen, *arguments, flags=("nnan", "nsz"))
 
-    return numba.float32(numba.float32, numba.float32), generate
+        return numba.float32(numba.float32, numba.float32), generate
+
+    return select
+
+
+_larger, _smaller = _select_where(">"), _select_where("<")
 
 
 @_intrinsic
@@ -64,22 +69,29 @@ def _prefer_512_bits(typing_context: Any) -> Any:
 
 _F = np.float32
 _I = np.int32
+_INFINITE = 0x7F800000  # the bits of infinity
 _LARGEST = _F(np.finfo(np.float32).max)
 
 # exp(a) = 2^k (1 + r + r^2 P(r)), |r| <= ln(2)/2; P: minimax of the relative error of expm1, 1.3e-8.
 _LOG2_E = _F(math.log2(math.e))
-_LN2_HIGH = _F(0.693359375)  # ten bits: k * _LN2_HIGH is exact for |k| < 2^14
-_LN2_LOW = _F(math.log(2) - 0.693359375)
+# ln(2) in three parts; the first two have five bits at most, so that k times them is exact for |k| < 2^18
+_LN2_HIGH, _LN2_MIDDLE = _F(11 / 2**4), _F(23 / 2**12)
+_LN2_LOW = _F(math.log(2) - 11 / 2**4 - 23 / 2**12)
+_TOP_LIMIT = 2.0**17  # a larger top is left to the careful path
 _MAGIC = _F(1.5 * 2**23)  # adding it leaves round(a) in the low bits
 _P0, _P1, _P2, _P3, _P4 = map(
     _F, (0.49999998143840, 0.16666543174734, 0.04166720186295, 0.00836658065141, 0.00138825043919)
 )
 _ONE = _F(1)
-_SCALE_BITS = 50  # weights are kept as 2^50 exp(base - top): the smallest stay normal numbers
-_FLUSH = _F(-104)  # and below exp(-104) they become zero
+
+_SCALE_BITS = 36  # the top weight is about 2^36, so that the smallest stay normal numbers
+_FLUSH = _F(-104)  # a base this far below the top gets weight zero
+_REACH = _F(40)  # a delta this far above the shift is left to the careful path, if it has weight
 _NEGLIGIBLE = _F(-64)  # the logarithm of a weight that can be left out of the second softmax
-_SPAN_LIMIT = 1e30  # a difference of deltas doesn't overflow below this
-_RATIO_LOW, _RATIO_HIGH = _F(-60), _F(40)  # exp(delta - shift) is clamped to these
+_RATIO_LOW, _RATIO_HIGH = _F(-60), _F(60)  # clamps of delta - shift: _REACH and the log of any width fit
+_SHIFT_AGAIN = -0.7
+_NARROW_SPAN = 8.0  # where deltas span no more, rounding delta - shift costs 2.4e-7 at most
+_SPAN_LIMIT = 1e30  # where they span less, no difference overflows
 
 # g(d)/d^2 as a polynomial in v = d^2/8 - 1 for |d| <= 4: minimax of the relative error, 6e-9. All coefficients
 # but the last few alternate, so that nothing cancels near v = -1, where small divergences lie.
@@ -97,25 +109,45 @@ _G0, _G1, _G2, _G3, _G4, _G5, _G6, _G7, _G8, _G9, _G10, _G11, _G12, _G13 = map(
 # which the factors t and |d| t make 1e-9 and 2e-8.
 _L0, _L1, _L2 = map(_F, (0.9999999533726281, -0.49995395436232226, 0.32658447681952835))
 _R0, _R1, _R2 = map(_F, (0.9999998148378499, -0.9998169255784795, 0.9731221387864543))
-_NARROW_SPAN = 4.0  # where the deltas of a row span no more, |d| <= 4 throughout
 _LN2 = _F(math.log(2))
 _TAIL_END = _F(-80)  # exp(-80) is nothing beside ln(2)
 
 
 @_compiled(_EXACT, inline=True)
-def _smaller(a: Any, b: Any) -> Any:
-    return -_larger(-a, -b)
+def _expm1_reduced(r: Any) -> Any:
+    return (r * r) * ((((_P4 * r + _P3) * r + _P2) * r + _P1) * r + _P0) + r
 
 
 @_compiled(_EXACT, inline=True)
-def _expm1_parts(a: Any, low: Any, scale_bits: Any) -> Any:
-    # 2^scale_bits exp(a + low) = scale (1 + part)
+def _exponent(a: Any) -> Any:
+    # round(a / log(2))
+    return _I(_F(a * _LOG2_E + _MAGIC).view(np.int32) - _F(_MAGIC).view(np.int32))
+
+
+@_compiled(_EXACT, inline=True)
+def _weight_range(top: Any) -> Any:
+    # the value up to which a weight is zero, and what _weight adds to get the exponent bits of its result
+    return top + _FLUSH, _I((127 + _SCALE_BITS - _exponent(top)) << 23)
+
+
+@_compiled(_EXACT, inline=True)
+def _expm1_parts(a: Any, low: Any) -> Any:
+    # exp(a + low) = scale (1 + part)
     magic = a * _LOG2_E + _MAGIC
     k = magic - _MAGIC
-    r = ((a - k * _LN2_HIGH) - k * _LN2_LOW) + low
-    part = (r * r) * ((((_P4 * r + _P3) * r + _P2) * r + _P1) * r + _P0) + r
-    exponent = _I(_F(magic).view(np.int32) + _I(127 + scale_bits))
-    return part, _I(exponent << _I(23)).view(np.float32)
+    part = _expm1_reduced(((a - k * (_LN2_HIGH + _LN2_MIDDLE)) - k * _LN2_LOW) + low)
+    return part, _I(_I(_F(magic).view(np.int32) + _I(127)) << _I(23)).view(np.float32)
+
+
+@_compiled(_EXACT, inline=True)
+def _weight(x: Any, floor: Any, offset: Any) -> Any:
+    # 2^36 exp(x) over the power of 2 nearest to exp(top), or zero up to the floor. Not exp(x - top), whose
+    # argument would be rounded: the first two of these differences are exact.
+    magic = x * _LOG2_E + _MAGIC
+    k = magic - _MAGIC
+    part = _expm1_reduced(((x - k * _LN2_HIGH) - k * _LN2_MIDDLE) - k * _LN2_LOW)
+    scale = _I(_I(_F(magic).view(np.int32) << _I(23)) + offset).view(np.float32)
+    return part * scale + scale if x > floor else _F(0)
 
 
 @_compiled(_EXACT, inline=True)
@@ -127,17 +159,9 @@ def _difference(a: Any, b: Any) -> Any:
 
 
 @_compiled(_EXACT, inline=True)
-def _weight(x: Any, top: Any) -> Any:
-    # 2^50 exp(x - top)
-    b, low = _difference(x, top)
-    part, scale = _expm1_parts(_larger(b, _FLUSH), low, _SCALE_BITS)
-    return part * scale + scale if b > _FLUSH else _F(0)
-
-
-@_compiled(_EXACT, inline=True)
-def _not_finite(x: Any) -> Any:
-    # Negative for NaN and infinity only; on the bits, since `nnan` lets the compiler drop a test on the number.
-    return _I((_F(x).view(np.int32) & _I(0x7FFFFFFF)) + _I(0x00800000))
+def _magnitude(x: Any) -> Any:
+    # the bits without the sign: as integers they are in the order of |x|, then infinity, then NaN
+    return _I(_F(x).view(np.int32) & _I(0x7FFFFFFF))
 
 
 @_compiled(_EXACT, inline=True)
@@ -157,7 +181,7 @@ def _core_g(d: Any) -> Any:
 @_compiled(_EXACT, inline=True)
 def _g(d: Any) -> Any:
     negative = _larger(-abs(d), _TAIL_END)
-    part, scale = _expm1_parts(negative, _F(0), 0)
+    part, scale = _expm1_parts(negative, _F(0))
     t = part * scale + scale
     log_part = (_L2 * t + _L1) * t + _L0
     ratio_part = (_R2 * t + _R1) * t + _R0
@@ -169,48 +193,69 @@ def _g(d: Any) -> Any:
 def _scan_base(x: Any) -> Any:
     _prefer_512_bits()
     top = -_LARGEST
-    bad = _I(0)
+    magnitude = _I(0)
     for i in range(x.size):
         top = _larger(x[i], top)
-        bad = _I(bad | _not_finite(x[i]))
-    return top, bad < 0
+        magnitude = _I(max(magnitude, _magnitude(x[i])))
+    return top, magnitude >= _INFINITE
 
 
 @_compiled(_SCAN)
 def _scan_delta(x: Any, delta: Any, top: Any) -> Any:
     _prefer_512_bits()
-    shift = negative_low = high = -_LARGEST
-    bad = _I(0)
+    shift = high = -_LARGEST
+    low = _LARGEST
+    magnitude = _I(0)
     for i in range(x.size):
         v = delta[i]
         shift = _larger(v if x[i] == top else -_LARGEST, shift)
-        negative_low = _larger(-v, negative_low)
+        low = _smaller(v, low)
         high = _larger(v, high)
-        bad = _I(bad | _not_finite(v))
-    return shift, -negative_low, high, bad < 0
+        magnitude = _I(max(magnitude, _magnitude(v)))
+    return shift, low, high, magnitude >= _INFINITE
 
 
 @_compiled(_SUM)
 def _sum(x: Any) -> float:
+    # Eight at a time in float32, which costs three roundings at most, and those sums in float64.
     _prefer_512_bits()
+    n = x.size // 8
+    a, b, c, d = x[:n], x[n : 2 * n], x[2 * n : 3 * n], x[3 * n : 4 * n]
+    e, f, g, h = x[4 * n : 5 * n], x[5 * n : 6 * n], x[6 * n : 7 * n], x[7 * n : 8 * n]
     total = 0.0
-    for i in range(x.size):
-        total += np.float64(x[i])
+    for i in range(n):
+        total += np.float64(((a[i] + b[i]) + (c[i] + d[i])) + ((e[i] + f[i]) + (g[i] + h[i])))
+    rest = x[8 * n :]
+    for i in range(rest.size):
+        total += np.float64(rest[i])
     return total
 
 
 @_compiled(_EXACT)
 def _narrow_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> None:
     _prefer_512_bits()
+    floor, offset = _weight_range(top)
     for i in range(x.size):
-        e = _weight(x[i], top)
+        e = _weight(x[i], floor, offset)
+        part, scale = _expm1_parts(delta[i] - shift, _F(0))
         weight[i] = e
-        part, scale = _expm1_parts(delta[i] - shift, _F(0), 0)
         change[i] = e * (part * scale + (scale - _ONE))
 
 
 @_compiled(_EXACT)
-def _narrow_terms(delta: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any) -> None:
+def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> None:
+    _prefer_512_bits()
+    floor, offset = _weight_range(top)
+    for i in range(x.size):
+        e = _weight(x[i], floor, offset)
+        a, low = _difference(delta[i], shift)
+        part, scale = _expm1_parts(_larger(_smaller(a, _RATIO_HIGH), _RATIO_LOW), low)
+        weight[i] = e
+        change[i] = e * (part * scale + (scale - _ONE))
+
+
+@_compiled(_EXACT)
+def _core_terms(delta: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any) -> None:
     _prefer_512_bits()
     for i in range(delta.size):
         mixed = (_ONE + factor) * weight[i] + factor * change[i]
@@ -218,22 +263,11 @@ def _narrow_terms(delta: Any, high: Any, low: Any, factor: Any, weight: Any, cha
 
 
 @_compiled(_EXACT)
-def _weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, other: Any, change: Any) -> None:
-    _prefer_512_bits()
-    for i in range(x.size):
-        e = _weight(x[i], top)
-        a, low = _difference(delta[i], shift)
-        part, scale = _expm1_parts(_larger(_smaller(a, _RATIO_HIGH), _RATIO_LOW), low, 0)
-        weight[i] = e
-        other[i] = e * (part * scale + scale)
-        change[i] = e * (part * scale + (scale - _ONE))
-
-
-@_compiled(_EXACT)
-def _terms(delta: Any, high: Any, low: Any, factor: Any, weight: Any, other: Any) -> None:
+def _terms(delta: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any) -> None:
     _prefer_512_bits()
     for i in range(delta.size):
-        weight[i] = (weight[i] + factor * other[i]) * _g(_log_ratio(delta[i], high, low))
+        mixed = (_ONE + factor) * weight[i] + factor * change[i]
+        weight[i] = mixed * _g(_log_ratio(delta[i], high, low))
 
 
 @_compiled(_SCAN)
@@ -243,33 +277,33 @@ def _reach(x: Any, delta: Any, top: Any, shift: Any) -> Any:
     largest = -_LARGEST
     for i in range(x.size):
         a = delta[i] - shift
-        largest = _larger((x[i] - top) + a if a > _RATIO_HIGH else -_LARGEST, largest)
+        largest = _larger((x[i] - top) + a if a > _REACH else -_LARGEST, largest)
     return largest
 
 
 @_compiled()
-def _split(value: float) -> Any:
-    high = _F(value)
-    return high, _F(value - high)
+def _fill(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> tuple[float, float]:
+    if span <= _NARROW_SPAN:
+        _narrow_weights(x, delta, top, shift, weight, change)
+    else:
+        _wide_weights(x, delta, top, shift, weight, change)
+    sum_weight = _sum(weight)
+    return sum_weight, math.log1p(_sum(change) / sum_weight)
 
 
 @_compiled()
-def _narrow_row(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> float:
-    _narrow_weights(x, delta, top, shift, weight, change)
-    sum_weight = _sum(weight)
-    log_ratio = math.log1p(_sum(change) / sum_weight)
-    high, low = _split(shift + log_ratio)
-    _narrow_terms(delta, high, low, _F(math.exp(-log_ratio)), weight, change)
-    return 0.5 * _sum(weight) / sum_weight
-
-
-@_compiled()
-def _wide_row(x: Any, delta: Any, top: Any, shift: Any, weight: Any, other: Any, change: Any) -> float:
-    _weights(x, delta, top, shift, weight, other, change)
-    sum_weight = _sum(weight)
-    ratio, difference = _sum(other) / sum_weight, _sum(change) / sum_weight
-    high, low = _split(shift + (math.log1p(difference) if abs(difference) < 0.5 else math.log(ratio)))
-    _terms(delta, high, low, _F(1 / ratio), weight, other)
+def _fast_row(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> float:
+    sum_weight, log_ratio = _fill(x, delta, top, shift, span, weight, change)
+    if log_ratio < _SHIFT_AGAIN:  # else 1 + change/weight would cancel where deltas are far below the shift
+        shift = _F(shift + log_ratio)
+        sum_weight, log_ratio = _fill(x, delta, top, shift, span, weight, change)
+    high = _F(shift + log_ratio)
+    low = _F(shift + log_ratio - high)
+    factor = _F(math.exp(-log_ratio))
+    if span <= _CORE_END:
+        _core_terms(delta, high, low, factor, weight, change)
+    else:
+        _terms(delta, high, low, factor, weight, change)
     return 0.5 * _sum(weight) / sum_weight
 
 
@@ -323,7 +357,6 @@ def jensen_shannon_rows(
     A row that holds NaN or infinity gets NaN, and no other row does.
     """
     weight = np.empty(base.shape[1], np.float32)
-    other = np.empty(base.shape[1], np.float32)
     change = np.empty(base.shape[1], np.float32)
     for row in range(base.shape[0]):
         x, d = base[row], delta[row]
@@ -332,10 +365,10 @@ def jensen_shannon_rows(
         span = np.float64(high) - np.float64(low)
         if bad_base or bad_delta:
             out[row] = np.nan
-        elif span <= _NARROW_SPAN:
-            out[row] = _narrow_row(x, d, top, shift, weight, change)
-        elif span <= _RATIO_HIGH or (span < _SPAN_LIMIT and _reach(x, d, top, shift) < _NEGLIGIBLE):
-            out[row] = _wide_row(x, d, top, shift, weight, other, change)
+        elif abs(top) <= _TOP_LIMIT and (
+            span <= _REACH or (span < _SPAN_LIMIT and _reach(x, d, top, shift) < _NEGLIGIBLE)
+        ):
+            out[row] = _fast_row(x, d, top, shift, span, weight, change)
         else:
             out[row] = _careful_row(x, d)
 
@@ -357,10 +390,29 @@ def jensen_shannon_rows_float64(
 @_compiled(_EXACT)
 def _entropy_terms(x: Any, top: Any, weight: Any, term: Any) -> None:
     _prefer_512_bits()
+    floor, offset = _weight_range(top)
     for i in range(x.size):
-        e = _weight(x[i], top)
+        e = _weight(x[i], floor, offset)
         weight[i] = e
         term[i] = e * _smaller(top - x[i], -_FLUSH)
+
+
+@_compiled()
+def _fast_width(x: Any, top: Any, weight: Any, term: Any) -> float:
+    _entropy_terms(x, top, weight, term)
+    sum_weight = _sum(weight)
+    log_unit = _exponent(top) * math.log(2.0) - top - _SCALE_BITS * math.log(2.0)
+    return sum_weight * math.exp(log_unit + _sum(term) / sum_weight)
+
+
+@_compiled()
+def _careful_width(x: Any, top: Any) -> float:
+    sum_weight = sum_term = 0.0
+    for i in range(x.size):
+        b = np.float64(x[i]) - top
+        sum_weight += math.exp(b)
+        sum_term -= math.exp(b) * b
+    return sum_weight * math.exp(sum_term / sum_weight)
 
 
 @_compiled()
@@ -373,11 +425,12 @@ def effective_width_rows(base: Float32[np.ndarray, "row feature"], out: Float32[
     term = np.empty(base.shape[1], np.float32)
     for row in range(base.shape[0]):
         top, bad = _scan_base(base[row])
-        _entropy_terms(base[row], top, weight, term)
-        sum_weight = _sum(weight)
-        # both parts of H = log Z + (sum of e^b (-b))/Z are positive
-        width = sum_weight / 2.0**_SCALE_BITS * math.exp(_sum(term) / sum_weight)
-        out[row] = np.nan if bad else width
+        if bad:
+            out[row] = np.nan
+        elif abs(top) <= _TOP_LIMIT:
+            out[row] = _fast_width(base[row], top, weight, term)
+        else:
+            out[row] = _careful_width(base[row], np.float64(top))
 
 
 @_compiled(_SUM)

@@ -162,8 +162,9 @@ def _colorbar(low: float, high: float, is_log: bool) -> dict[str, object]:
     }
     if is_log:
         ticks = _log_ticks(low, high)
+        digits = 1 if len(ticks) > 2 else 3
         bar["tickvals"] = [math.log10(tick) for tick in ticks]
-        bar["ticktext"] = [format_number(tick, digits=1).removeprefix("1·") for tick in ticks]
+        bar["ticktext"] = [format_number(tick, digits=digits).removeprefix("1·") for tick in ticks]
     return bar
 
 

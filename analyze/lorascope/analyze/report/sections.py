@@ -66,8 +66,9 @@ def _score_tiles(run: Run) -> Iterator[str]:
         for score in [score for score in found if score.measure == measure][:1]:
             unit = " %" if score.unit == "%" else ""
             base, adapted = (format_number(e.value) for e in (score.base, score.adapted))
-            value = f"{adapted}{unit}" if math.isnan(score.base.value) else f"{base} → {adapted}{unit}"
-            note = f"without → with adapter, {score.dataset}, n = {score.n}"
+            has_base = not math.isnan(score.base.value)
+            value = f"{base} → {adapted}{unit}" if has_base else f"{adapted}{unit}"
+            note = f"{'without → ' if has_base else ''}with adapter, {score.dataset}, n = {score.n}"
             yield tile(label + (" (nat/token)" if measure == "CE" else ""), value, note)
 
 

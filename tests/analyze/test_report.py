@@ -1,0 +1,306 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.qualify import qualify
+from lorascope.analyze.report import write_report
+from lorascope.analyze.report.markup import as_json
+from lorascope.analyze.report.samples import MOST_TOKENS, chosen_samples, scale_top, token_color
+from lorascope.stores import Run, StoreError, open_run
+
+from .conftest import Small
+
+SECTIONS = ["components", "qualifiers", "samples", "tokens", "texts", "scores", "store", "fidelity", "provenance"]
+FIGURES = {"js-map", "width-map", "ratio-map", "null-map", "share-curve", "sample-spread", "positions"}
+FETCHING = {"src", "href", "action", "data", "poster", "srcset", "formaction", "background", "cite", "xlink:href"}
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
+
+
+class Page(HTMLParser):
+    """What a browser would find: addresses, styles, scripts, figures, text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.data: dict[str, Any] = {}
+        self.styles: list[str] = []
+        self.text = ""
+        self._open: list[tuple[str, dict[str, str | None]]] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "wbr", "br", "img"}:
+            self._open.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop()[0] == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        tag, attrs = self._open[-1] if self._open else ("", {})
+        if tag == "script" and attrs.get("type") == "application/json":
+            self.data[str(attrs["id"]).removesuffix("-data")] = json.loads(data)
+        elif tag == "script":
+            self.scripts.append(data)
+        elif tag == "style":
+            self.styles.append(data)
+        else:
+            self.text += data
+
+    def with_class(self, name: str) -> list[dict[str, str | None]]:
+        return [attrs for _, attrs in self.tags if name in str(attrs.get("class", "")).split()]
+
+
+def page_of(run: Run, folder: Path, **options: Any) -> Page:
+    return Page(write_report(run, folder / "report.html", **options))
+
+
+def section(page: Page, name: str) -> str:
+    return re.split(r"<section id=\"", page.source.split(f'<section id="{name}">')[1])[0]
+
+
+@pytest.fixture(scope="module")
+def page(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(small.run, tmp_path_factory.mktemp("report"))
+
+
+def test_nothing_is_fetched_from_elsewhere(page: Page) -> None:
+    addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in FETCHING]
+    assert addresses == []
+    styles = "".join(page.styles) + "".join(str(attrs.get("style", "")) for _, attrs in page.tags)
+    assert not re.search(r"url\(|@import", styles)
+    policy = next(attrs["content"] for tag, attrs in page.tags if tag == "meta" and "http-equiv" in attrs)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "http" not in policy
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object", "embed", "base", "img"}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_page_is_whole_and_not_too_large(page: Page) -> None:
+    assert page._open == []
+    assert len(page.source.encode()) < 6e6
+    assert len(page.scripts) == 2
+    assert "displaylogo: false" in page.scripts[1]
+    assert page.source.count("* plotly.js v") == 1
+
+
+def test_sections_and_figures_are_there_in_order(page: Page) -> None:
+    assert [str(attrs["id"]) for tag, attrs in page.tags if tag == "section"] == SECTIONS
+    assert set(page.data) == {*FIGURES, "answer-positions"}
+    assert [attrs["id"] for attrs in page.with_class("plot")] == list(page.data)
+    assert all({"data", "layout"} <= set(figure) for figure in page.data.values())
+
+
+def test_headline_is_the_definitions_number(small: Small, page: Page) -> None:
+    by_sample = small.by_sample(small.js()).sum(axis=1)
+    error = by_sample.std(ddof=1) / np.sqrt(len(by_sample))
+    assert format_error(by_sample.mean(), error) in page.text
+    assert f"12 samples{small.run.n_tokens} tokens x 6 components" in page.text
+    assert "at most ln 2 = 0.693 nats a component" in page.text
+    assert "That theorem doesn't hold" in page.text
+
+
+def test_figures_hold_the_definitions_numbers(small: Small, page: Page) -> None:
+    texts = page.data["js-map"]["data"][0]["text"]
+    means = small.by_sample(small.js()).mean(axis=0)
+    for index, path in enumerate(small.run.component_paths):
+        shown = texts[index % 3][index // 3]
+        assert shown.startswith(f"<b>{path}</b><br>mean JS (nat): {format_number(means[index])}<br>")
+    accuracy = small.run.samples["correct"].values.mean()
+    assert format_error(100 * accuracy, 100 * np.sqrt(accuracy * (1 - accuracy) / 12)) in section(page, "scores")
+
+
+def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
+    total = small.js().sum(axis=1)
+    top = np.quantile(total, 0.98)
+    tokens = page.with_class("t")
+    answers = page.with_class("answer")
+    chosen = chosen_samples(qualify(small.run))
+    spans = [slice(int(small.run.samples["token_start"][i]), int(small.run.samples["token_stop"][i])) for i in chosen]
+    expected = np.concatenate([total[span] for span in spans])
+    assert len(tokens) == len(expected)
+    assert len(answers) == 2 * len(chosen)
+    for attrs, value in zip(tokens, expected, strict=True):
+        assert f"JS {format_number(value)} nat" in str(attrs["title"])
+        assert attrs["style"] == f"background:{token_color(value, top)}"
+    assert str(tokens[0]["title"]).startswith("position 2, prompt")
+    assert len([attrs for attrs in page.with_class("gap") if attrs.get("title") == "2 tokens weren't captured"]) == 5
+    assert "picked with the adapter" in page.text
+
+
+def test_store_fidelity_and_provenance_are_told(small: Small, page: Page) -> None:
+    assert "6 components are kept as base and factor" in page.text
+    assert f"over {int(np.isfinite(small.run.js().values).sum())} values" in section(page, "fidelity")
+    assert "12.5 %, in model.layers.1.down_proj" in section(page, "fidelity")
+    assert "Capturing took 2.00 s" in page.text
+    assert "static_digest" in section(page, "provenance").replace("<wbr>", "")
+    assert "swallowed_share" not in page.source
+    assert not page.with_class("notice")
+
+
+def test_provenance_names_model_adapter_selection_and_omissions(
+    make_small: Callable[..., Small], tmp_path: Path
+) -> None:
+    settings = {"model": "org/name", "adapter": "/long/way/to/adapter", "tokens": "last:6", "data": ["facts.jsonl"]}
+    attributes = {"provenance": {"settings": settings, "omitted_items": {"facts.jsonl": 7}}}
+    page = page_of(make_small(attributes=attributes).run, tmp_path)
+    assert "model org/name · adapter to/adapter · data facts · stream adapted" in page.text
+    assert "(token selection last:6). 7 items beyond the limit weren't read." in page.text
+    assert "/long/way/to/adapter" in section(page, "provenance")
+    assert "[&quot;facts.<wbr>jsonl&quot;]" in section(page, "provenance")
+
+
+def test_what_a_store_says_is_never_code(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    attributes = {"provenance": {"settings": {"model": EVIL, "tokens": EVIL}, "device": EVIL}}
+    run = make_small(word=EVIL, sample_id=EVIL, dataset=EVIL, attributes=attributes).run
+    page = page_of(run, tmp_path)
+    assert len(page.scripts) == 2
+    assert page._open == []
+    assert not {tag for tag, _ in page.tags} & {"img"}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert EVIL in page.text
+    assert page.data["sample-spread"]["data"][0]["text"][0].startswith("&lt;/script&gt;")
+
+
+def test_json_in_a_script_element_cant_end_it() -> None:
+    text = json.dumps({"a": "</script><!-- & -->"})
+    assert not set("<>&") & set(as_json(text))
+    assert json.loads(as_json(text)) == json.loads(text)
+
+
+def test_control_characters_become_visible(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    assert ">␀\t␉␡↵\n<".replace("\t", "") in page_of(make_small(word="\x00\t\x7f\n").run, tmp_path).source
+
+
+def test_token_ids_stand_in_for_missing_text(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    assert re.search(r">\[1\d\d\]<", page_of(make_small(token_text=False).run, tmp_path).source)
+
+
+def test_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(states="none").run
+    page = page_of(run, tmp_path)
+    assert set(page.data) == {"js-map", "share-curve", "sample-spread", "positions", "answer-positions"}
+    measured = int(np.isfinite(run.js().values[:, 0]).sum())
+    assert f"JS is the one measured during capture, on {measured} of {run.n_tokens} tokens" in page.text
+    assert "No component of this run is kept in factor form" in page.text
+    assert "There are no states from which JS could be computed again" in page.text
+
+
+def test_run_of_text(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    page = page_of(make_small(is_text=True).run, tmp_path)
+    assert set(page.data) == FIGURES
+    assert "perplexity" in page.text
+    assert "PPL" in section(page, "scores")
+    assert not page.with_class("picked")
+
+
+def test_unscored_run(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    page = page_of(make_small(is_scored=False).run, tmp_path)
+    assert "This run wasn't scored." in page.text
+    assert "accuracy" not in page.text
+    assert "picked" not in page.text
+
+
+def test_component_outside_of_layers(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    assert page_of(make_small(outside=True).run, tmp_path).data["js-map"]["data"][0]["x"] == ["0", "1", "outside"]
+
+
+def test_several_adapters(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(adapters=("one", "two")).run
+    assert "This run holds 2 adapters; the page is about two." in page_of(run, tmp_path, adapter="two").text
+    with pytest.raises(StoreError, match="`adapter` is None"):
+        write_report(run, tmp_path / "report.html")
+
+
+def test_samples_of_one_token_and_a_single_sample(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    assert "12 samples" in page_of(make_small(n_tokens=1).run, tmp_path).text
+    page = page_of(make_small(n_tokens=1, n_samples=1).run, tmp_path)
+    assert "1 samples1 tokens x 6 components" in page.text
+    assert len(page.with_class("t")) == 1
+
+
+def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
+    page = page_of(open_run(unfinished), tmp_path)
+    assert "This run is unfinished: 2 of 3 rows are committed. 3 samples that aren't wholly captured" in page.text
+    assert "This run doesn't know which share of features" in page.text
+    assert "No token's JS was measured during capture" in page.text
+    assert "without → with" not in page.text
+    assert f"[{700 - MOST_TOKENS} more captured tokens aren't shown]" in page.text
+    assert "1 more are kept as delta" in page.text
+
+
+def test_nothing_committed_leaves_no_page(nothing_committed: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="wholly committed"):
+        write_report(open_run(nothing_committed), tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adapter_that_does_nothing(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    page = page_of(make_small(zero=True).run, tmp_path)
+    assert "MIUB is 0: the adapter changes nothing" in page.text
+    assert {str(attrs["style"]) for attrs in page.with_class("t")} == {"background:#ffffff"}
+
+
+def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    page = page_of(make_small(not_finite=True).run, tmp_path)
+    assert "1 values aren't finite. In model.layers.0.q_proj base or delta holds NaN or infinity." in page.text
+    assert "MIUB (nats)n/a" in page.text
+    assert "model.layers.1.up_proj" in page.data["js-map"]["data"][0]["text"][1][1]
+
+
+def test_values_that_arent_finite_in_several_components() -> None:
+    from lorascope.analyze.report.record import notices
+
+    run: Any = type("R", (), {"finished": True, "has_states": True, "adapters": ("a",)})()
+    qualified = xr.Dataset(
+        {"js_component": ("component", [np.nan, np.nan, 1.0]), "miub": ((), np.nan)},
+        coords={"component": ["x", "y", "z"]},
+        attrs={"n_not_finite": 4},
+    )
+    assert "In x and 1 more components base or delta" in notices(run, qualified)
+    qualified["js_component"][:] = 1.0
+    assert "In samples that aren't wholly captured base or delta" in notices(run, qualified)
+
+
+def test_page_is_replaced_and_its_folder_made(small: Small, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.html"
+    seen: list[tuple[int, int]] = []
+    assert write_report(small.run, str(path), progress=lambda *step: seen.append(step)) == path
+    assert seen[-1][0] == seen[-1][1] > 0
+    path.write_text("old")
+    assert write_report(small.run, path, n_workers=1) == path
+    assert path.read_text().startswith("<!DOCTYPE html>")
+    assert [f.name for f in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_folder_is_no_page(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="a folder; name a file, e.g. "):
+        write_report(small.run, tmp_path)
+
+
+def test_chosen_samples_go_from_most_to_least_moved(small: Small) -> None:
+    qualified = qualify(small.run)
+    chosen = chosen_samples(qualified)
+    values = qualified["miub_sample"].values[chosen]
+    assert len(set(chosen)) == 5
+    assert (values[0], values[-1]) == (qualified["miub_sample"].max(), qualified["miub_sample"].min())
+    assert (np.diff(values) < 0).all()
+
+
+def test_scale_of_nothing_is_white() -> None:
+    assert scale_top(xr.Dataset({"js_token": ("token", [np.nan])})) == 0
+    assert token_color(1.0, 0.0) == token_color(np.nan, 1.0) == token_color(0.0, 1.0) == "#ffffff"
+    assert token_color(5.0, 1.0) == token_color(1.0, 1.0) == "#f16913"
+    assert token_color(1 / 3, 1.0) == "#fdd0a2"
