@@ -85,6 +85,10 @@ CASES = {
     **{f"all but the top sink by {fall}": sinking(fall) for fall in (0.6, 0.8, 3.9, 7.9, 39, 60)},
     "all but the top of 14336 sink": sinking(7.7, width=14336),
     "values near 1e7": (normal(577, 0.3)[0] * 20 + 1e7, normal(577, 0.3)[1]),
+    # a float32 difference of these two deltas is off by 1.8e-6, and only this feature matters
+    "a feature far below rises": (np.array([45.0, 0, 0]), np.array([-6.66, 28.9, 0])),
+    "delta near its rounding": (normal(577, 1)[0], 1000 + normal(577, 2e-4)[1]),
+    "delta overflows": (np.array([0.0, 0, 0, -1]), np.array([-3e38, 3e38, 0, 0])),
     "largest floats": (np.array([3e38, 3e38, 3e38, -3e38]), np.array([-3e38, 3e38, 0, 0])),
     "base overflows": (np.array([3e38, 2.9e38, -3e38, -3e38]), np.array([0.0, 0.5, 1, 2])),
 }

@@ -14,6 +14,14 @@ SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 MERGED = ("Ġthe", "An", "swer", "ing", "Ġ4", "question", "Ġfour", "the")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads, which cost a lot where tests run side by side."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     """A byte-level BPE tokenizer of about 280 tokens that puts <s> before a text."""

@@ -23,7 +23,7 @@ from transformers import (
 
 from lorascope.capture.adapter import attach_adapter
 from lorascope.capture.components import (
-    Component,
+    LoraComponent,
     find_components,
     lora_b,
     lora_modules,
@@ -81,7 +81,7 @@ def test_components_of_a_llama(tiny_model: Any, tiny_adapter: Path) -> None:
     components = find_components(attach_adapter(tiny_model, tiny_adapter), "default")
     kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert [(c.layer, c.kind) for c in components] == [(layer, kind) for layer in (0, 1) for kind in kinds]
-    assert components[8] == Component(
+    assert components[8] == LoraComponent(
         path="model.layers.1.self_attn.k_proj",
         layer=1,
         kind="k_proj",

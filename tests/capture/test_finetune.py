@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, Trainer
 
 from lorascope.capture.batches import pad
 from lorascope.capture.config import FinetuneConfig
@@ -100,6 +100,14 @@ def test_leaves_the_model_and_the_random_state_as_they_were(
     assert not hasattr(tiny_model, "peft_config")
 
 
+def test_leaves_no_setting_behind_that_the_model_had_not(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    del tiny_model.config.use_cache
+    finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+    assert "use_cache" not in vars(tiny_model.config)
+
+
 def test_the_seed_decides_the_weights(
     tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
 ) -> None:
@@ -155,7 +163,7 @@ def test_labels_stand_on_the_answer_or_on_a_text_after_its_first_token(
 def test_epochs_count_where_no_steps_are_given(
     tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
 ) -> None:
-    config = FinetuneConfig(rank=2, batch_size=4, epochs=2)
+    config = FinetuneConfig(rank=2, batch_size=4, epochs=2.0)
     result = finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", config)
     assert len(result.steps) == 4
     assert result.before is result.after is None
@@ -268,6 +276,15 @@ def test_refuses_samples_beyond_max_length(
         finetune(tiny_model, tiny_tokenizer, [long], tmp_path / "out", SMALL)
 
 
+def test_a_model_without_a_stated_context_needs_max_length(
+    tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
+) -> None:
+    with torch.random.fork_rng():
+        model = MambaForCausalLM(MambaConfig(vocab_size=len(tiny_tokenizer), hidden_size=32, num_hidden_layers=1))
+    with pytest.raises(ValueError, match="the model is a MambaForCausalLM, which states no context; give `max_length`"):
+        finetune(model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
+
+
 def test_refuses_a_model_without_linear_layers_in_blocks() -> None:
     model = torch.nn.Sequential()
     model.add_module("head", torch.nn.Linear(2, 2))
@@ -350,7 +367,7 @@ def test_refuses_weights_that_are_not_finite(
         ({"batch_size": 0}, "`batch_size` is 0; give at least 1"),
         ({"micro_batch_size": 0}, "`micro_batch_size` is 0; give at least 1"),
         ({"micro_batch_size": 5}, "`micro_batch_size` is 5, which doesn't divide `batch_size` 32; give a divisor"),
-        ({"epochs": 0}, "`epochs` is 0; give a finite number above 0"),
+        ({"epochs": 0.0}, "`epochs` is 0.0; give a finite number above 0"),
         ({"max_steps": 0}, "`max_steps` is 0; give at least 1"),
         ({"seed": -1}, "`seed` is -1; give at least 0"),
         ({"max_length": 1}, "`max_length` is 1; give at least 2"),

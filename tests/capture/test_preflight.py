@@ -8,7 +8,8 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 
 from lorascope.capture.adapter import attach_adapter
-from lorascope.capture.preflight import AdapterError, Problem, inspect_adapter, lora_layers, require, require_adapter
+from lorascope.capture.preflight import AdapterError, inspect_adapter, lora_layers, require, require_adapter
+from lorascope.stores import Problem
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from lorascope.stores import Problem
+
 from .preflight import (
     AdapterError,
-    Problem,
     adapter_tensors,
-    inspect_adapter,
     peft_type,
     plain_path,
     require,
@@ -34,15 +34,7 @@ from .preflight import (
 )
 from .provenance import hash_tensors
 
-__all__ = [
-    "AdapterError",
-    "Problem",
-    "adapter_identity",
-    "attach_adapter",
-    "inspect_adapter",
-    "label_init",
-    "require_adapter",
-]
+__all__ = ["adapter_identity", "attach_adapter", "label_init"]
 
 
 RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")

@@ -11,15 +11,17 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
 
-from .preflight import Problem, lora_layers, plain_path, require
+from lorascope.stores import Problem
 
-__all__ = ["Component", "find_components", "lora_b", "lora_modules", "require_supported", "unsupported"]
+from .preflight import lora_layers, plain_path, require
+
+__all__ = ["LoraComponent", "find_components", "lora_b", "lora_modules", "require_supported", "unsupported"]
 
 RowRanges = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
+class LoraComponent:
     """One linear layer that an adapter changes."""
 
     path: str
@@ -38,7 +40,7 @@ class Component:
     are interleaved head by head (GPT-NeoX, Bloom, Falcon, CodeGen), and for a kind of model that isn't known."""
 
 
-def find_components(model: PeftModel, adapter: str) -> list[Component]:
+def find_components(model: PeftModel, adapter: str) -> list[LoraComponent]:
     """Every layer that the adapter changes, in module order.
 
     Raises
@@ -114,9 +116,9 @@ def _module_problems(path: str, module: Any, adapter: str) -> Iterator[Problem]:
         yield Problem(path, "lora_bias", "lora_B has a bias (`lora_bias`); only plain LoRA is supported")
 
 
-def _describe(path: str, module: Any, adapter: str, config: Any) -> Component:
+def _describe(path: str, module: Any, adapter: str, config: Any) -> LoraComponent:
     names = path.split(".")
-    return Component(
+    return LoraComponent(
         path=path,
         layer=next((int(name) for name in names if name.isdecimal()), -1),
         kind=names[-1],

@@ -109,7 +109,8 @@ def finetune(
     FileExistsError
         If `out` exists and isn't an empty folder.
     ValueError
-        If the model has an adapter already or no linear layers, or items can't be encoded (see `encode_items`).
+        If the model has an adapter already, no linear layers, or no stated context where `max_length` isn't given; or
+        if items can't be encoded (see `encode_items`).
     FloatingPointError
         If the loss or a trained weight isn't finite.
 
@@ -127,7 +128,7 @@ def finetune(
     _refuse_used(out)
     if hasattr(model, "peft_config"):
         raise ValueError("the model has an adapter already; give the base model, loaded without it")
-    max_length = config.max_length or model.config.max_position_embeddings
+    max_length = config.max_length or _context(model)
 
     def encode(items: Sequence[Item]) -> list[EncodedSample]:
         return encode_items(items, tokenizer, max_length=max_length, window_tokens=config.window_tokens)
@@ -179,6 +180,14 @@ def _refuse_used(out: Path) -> None:
         raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
 
 
+def _context(model: Any) -> int:
+    """Most tokens that the model was made for."""
+    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if length is None:
+        raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
+    return length
+
+
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its name when all went well and is removed if not."""
@@ -195,10 +204,10 @@ def _new_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _restoring(model: Any) -> Iterator[None]:
-    """Puts training modes, requires_grad flags and the cache setting back."""
+    """Puts training modes, requires_grad flags and the model's settings back."""
     training = [(module, module.training) for module in model.modules()]
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    use_cache = model.config.use_cache
+    settings = dict(vars(model.config))
     try:
         yield
     finally:
@@ -206,7 +215,9 @@ def _restoring(model: Any) -> Iterator[None]:
             module.training = mode
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
-        model.config.use_cache = use_cache
+        # Trainer sets use_cache, also where a model has no such setting.
+        vars(model.config).clear()
+        vars(model.config).update(settings)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Whether an adapter that sits in a model can be measured there: what is wrong, and a thin step that raises."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +8,10 @@ from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from lorascope.stores import Problem
+
 __all__ = [
     "AdapterError",
-    "Problem",
     "adapter_tensors",
     "inspect_adapter",
     "lora_layers",
@@ -30,18 +30,6 @@ SHOWN = 2
 
 class AdapterError(ValueError):
     """The adapter can't be measured on this model; the message names every reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One reason against capturing an adapter."""
-
-    place: str
-    """Where: a module's path in the plain model, a key of the adapter's file, or the adapter itself."""
-    kind: str
-    """What, in one word: missing, unexpected, shape, merged, disabled, active, zero, nan, ..."""
-    message: str
-    """The same as a sentence, equal for all places with the same problem."""
 
 
 def inspect_adapter(model: nn.Module, name: str, *, allow_zero: bool = False) -> list[Problem]:

@@ -84,7 +84,6 @@ def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
         read_items(facts_path("train")),
         folder,
         FINETUNE,
-        items_eval=read_items(facts_path("test"))[:N_ITEMS],
         progress=lambda done, total: report("finetune", done, total, "steps"),
     )
     return folder

@@ -1,10 +1,10 @@
 """Runs on disk: the store that capture writes and analysis reads (format version 1, `docs/store-format.md`)."""
 
 from .create import create_run
-from .errors import StoreError
+from .errors import Problem, StoreError
 from .layout import Adapter, Component, RunSpec
 from .read import Run, open_run
-from .verify import Problem, Verdict, verify
+from .verify import Verdict, verify
 from .widen import widen
 from .write import RunWriter
 

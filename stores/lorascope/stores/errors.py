@@ -1,7 +1,21 @@
-"""The error that every reader and writer of a run raises."""
+"""The error that every reader and writer of a run raises, and the finding that every check returns."""
 
-__all__ = ["StoreError"]
+from dataclasses import dataclass
+
+__all__ = ["Problem", "StoreError"]
 
 
 class StoreError(ValueError):
     """A store isn't what it should be, or an operation would make it so; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that a check found; checks return them all, and raising is a step of its own."""
+
+    place: str
+    """Where: a chunk's key, a row or an array; a module's path, a key of an adapter's file, or the adapter itself."""
+    kind: str
+    """What, in one word: missing, empty, digest, decode, nan, zero, repeated; merged, disabled, shape ..."""
+    message: str
+    """The same as a sentence."""

@@ -24,6 +24,7 @@ __all__ = [
     "Component",
     "RunSpec",
     "array_specs",
+    "chunk_key",
     "worth_factoring",
 ]
 
@@ -171,6 +172,11 @@ class ArraySpec:
 def worth_factoring(*, rank: int, d_out: int, itemsize: int) -> bool:
     """Whether the float32 factor is smaller than delta kept at the base's item size."""
     return 4 * rank < itemsize * d_out
+
+
+def chunk_key(path: str, row: int, ndim: int) -> str:
+    """Key of the chunk that holds a row of an array: its file, relative to the run."""
+    return f"{path}/c." + ".".join([str(row)] + ["0"] * (ndim - 1))
 
 
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:

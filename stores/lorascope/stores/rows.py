@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 
 from .errors import StoreError
-from .layout import ROW_TOKENS
+from .layout import ROW_TOKENS, chunk_key
 from .widen import widen_block
 
 __all__ = ["DeltaSource", "RowArray", "delta_block"]
@@ -52,7 +52,7 @@ class RowArray:
         wanted = slice(max(start - offset, 0), n_tokens if stop is None else min(stop - offset, n_tokens))
         if not self._committed[row]:
             return np.full((wanted.stop - wanted.start, *self.shape[1:]), np.nan, self.dtype)
-        key = f"{self._array.path}/c." + ".".join([str(row)] + ["0"] * (self._array.ndim - 1))
+        key = chunk_key(self._array.path, row, self._array.ndim)
         _require_chunk(self._root / key, key)
         try:
             block = self._read_chunks(slice(offset, offset + n_tokens))

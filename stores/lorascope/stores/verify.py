@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,26 +9,15 @@ import numpy as np
 import zarr
 
 from .digest import combine, hash_file
-from .layout import ROW_TOKENS
+from .errors import Problem
+from .layout import ROW_TOKENS, chunk_key
 from .read import Run, open_run
 from .widen import widen_block
 
-__all__ = ["LEVELS", "Problem", "Verdict", "verify"]
+__all__ = ["LEVELS", "Verdict", "verify"]
 
 Level = Literal["digests", "decode", "statistics"]
 LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with a store."""
-
-    place: str
-    """Where: a chunk's key, a row, or an array."""
-    kind: str
-    """What, in one word: missing, empty, digest, decode, nan, inf, zero, constant, repeated, nothing."""
-    message: str
-    """The same as a sentence."""
 
 
 class Verdict(NamedTuple):
@@ -148,11 +136,6 @@ def _check_row(
             yield from _look(known, path, keys[path], widen_block(block, _logical(array)), tokens)
             if not path.endswith("/js"):  # all NaN in every row without a measured token
                 yield from _repeats(path, row, hashes.get(keys[path]), seen)
-
-
-def chunk_key(path: str, row: int, ndim: int) -> str:
-    """Key of the chunk that holds a row of an array."""
-    return f"{path}/c." + ".".join([str(row)] + ["0"] * (ndim - 1))
 
 
 def _missing(root: Path, key: str) -> Iterator[Problem]:

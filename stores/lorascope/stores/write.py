@@ -12,7 +12,7 @@ import zarr
 
 from .digest import combine, flush_directory, hash_file
 from .errors import StoreError
-from .layout import ROW_TOKENS
+from .layout import ROW_TOKENS, chunk_key
 
 __all__ = ["RowWritten", "RunWriter"]
 
@@ -81,7 +81,7 @@ class RunWriter:
         written = list(self._threads.map(lambda path: self._write_chunk(path, row, blocks[path]), self._arrays))
         digest = combine((key, part) for key, part, _ in written)
         self._digests[row] = np.frombuffer(digest, dtype=np.uint8)
-        file = self.path / "rows" / "digest" / f"c.{row}.0"
+        file = self.path / chunk_key("rows/digest", row, 2)
         hash_file(file, flush=True)
         flush_directory(file.parent)
         self._committed.add(row)
@@ -123,7 +123,7 @@ class RunWriter:
     def _write_chunk(self, path: str, row: int, block: np.ndarray) -> tuple[str, bytes, int]:
         array = self._arrays[path]
         array[self.row_tokens(row)] = block
-        key = f"{path}/c." + ".".join([str(row)] + ["0"] * (array.ndim - 1))
+        key = chunk_key(path, row, array.ndim)
         file = self.path / key
         part = hash_file(file, flush=True)
         flush_directory(file.parent)

@@ -1,0 +1,61 @@
+"""What a user gets from PyPI."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel and an sdist of the checkout."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None:
+    names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
+    folders = {name.split("/")[1] for name in names if name.startswith("lorascope/")}
+    assert folders == {"stores", "capture", "analyze", "cli", "__main__.py"}
+    assert {name.split("/")[0].rpartition("-")[0] for name in names if not name.startswith("lorascope/")} == {
+        "lorascope"
+    }
+    assert "lorascope/__init__.py" not in names
+    for wanted in (
+        "lorascope/stores/py.typed",
+        "lorascope/analyze/report/style.css",
+        "lorascope/cli/facts/data/facts.train.jsonl",
+        "lorascope/cli/facts/data/LICENSE",
+    ):
+        assert wanted in names
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".nbi", ".nbc"))]
+
+
+def test_sdist_holds_what_the_tests_need(built: Path) -> None:
+    names = tarfile.open(next(built.glob("*.tar.gz"))).getnames()
+    tops = {name.split("/")[1] for name in names if "/" in name}
+    assert tops >= {"stores", "capture", "analyze", "cli", "tests", "docs", "pyproject.toml", "README.md", "LICENSE"}
+    assert not tops & {"runs", ".venv", ".ci", "dist"}
+
+
+def test_wheel_works_outside_of_the_checkout(built: Path, many_rows: Path, tmp_path: Path) -> None:
+    """Unpacked elsewhere and put first on the path: what an installed wheel is."""
+    zipfile.ZipFile(next(built.glob("*.whl"))).extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.path[:] = [p for p in sys.path if p not in sys.argv[1:5]]\n"
+        "del sys.argv[1:5]\n"
+        "import lorascope.stores, lorascope.cli.main as m; assert 'site' in m.__file__, m.__file__; sys.exit(m.main())"
+    )
+    roots = [str(ROOT / name) for name in ("stores", "capture", "analyze", "cli")]
+    command = [sys.executable, "-c", code, str(tmp_path / "site"), *roots, "miub", str(many_rows)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "MIUB" in done.stdout
