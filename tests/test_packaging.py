@@ -25,9 +25,8 @@ def test_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None:
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     folders = {name.split("/")[1] for name in names if name.startswith("lorascope/")}
     assert folders == {"stores", "capture", "analyze", "cli", "__main__.py"}
-    assert {name.split("/")[0].rpartition("-")[0] for name in names if not name.startswith("lorascope/")} == {
-        "lorascope"
-    }
+    others = {name.split("/")[0] for name in names} - {"lorascope"}
+    assert others == {"lorascope-0.1.0.dist-info"}
     assert "lorascope/__init__.py" not in names
     for wanted in (
         "lorascope/stores/py.typed",
@@ -40,7 +39,8 @@ def test_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None:
 
 
 def test_sdist_holds_what_the_tests_need(built: Path) -> None:
-    names = tarfile.open(next(built.glob("*.tar.gz"))).getnames()
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = archive.getnames()
     tops = {name.split("/")[1] for name in names if "/" in name}
     assert tops >= {"stores", "capture", "analyze", "cli", "tests", "docs", "pyproject.toml", "README.md", "LICENSE"}
     assert not tops & {"runs", ".venv", ".ci", "dist"}
@@ -50,9 +50,9 @@ def test_wheel_works_outside_of_the_checkout(built: Path, many_rows: Path, tmp_p
     """Unpacked elsewhere and put first on the path: what an installed wheel is."""
     zipfile.ZipFile(next(built.glob("*.whl"))).extractall(tmp_path / "site")
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); sys.path[:] = [p for p in sys.path if p not in sys.argv[1:5]]\n"
-        "del sys.argv[1:5]\n"
-        "import lorascope.stores, lorascope.cli.main as m; assert 'site' in m.__file__, m.__file__; sys.exit(m.main())"
+        "import sys; site, *roots = sys.argv[1:6]; del sys.argv[1:6]\n"
+        "sys.path[:] = [site] + [p for p in sys.path if p not in roots]\n"
+        "import lorascope.cli.main as m; assert m.__file__.startswith(site), m.__file__; sys.exit(m.main())"
     )
     roots = [str(ROOT / name) for name in ("stores", "capture", "analyze", "cli")]
     command = [sys.executable, "-c", code, str(tmp_path / "site"), *roots, "miub", str(many_rows)]

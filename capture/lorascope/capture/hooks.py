@@ -161,7 +161,7 @@ class Recorder:
         if not excess <= 1:
             raise CaptureError(
                 f"output of {component.path!r} isn't its base plus delta: off by {excess:.3g} times what rounding "
-                "allows; something else changes this layer (another adapter, a patched forward): its store would be wrong"
+                "allows; something else changes it (another adapter, a patched forward), and the store would be wrong"
             )
 
     def _check_fired(self) -> None:
