@@ -419,3 +419,21 @@ def test_killed_capture_leaves_whole_rows(
     whole = capture(config)
     for row in (0, 1):
         assert bytes(run.digest(row)) == bytes(whole.digest(row))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_full_disk_stops_the_capture_and_keeps_its_rows(make: Any, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the question is the answer 4 four times; " * 200)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        with pytest.raises(OSError, match="No space left on device"):
+            make("disk/run.zarr", data=(str(text),), window_tokens=200, batch_tokens=400)
+        run = open_run(disk / "run.zarr")
+        assert 0 < run.committed_rows.sum() < run.n_rows
+        assert verify(run.path).ok
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

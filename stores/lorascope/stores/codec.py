@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import numpy as np
-from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 __all__ = ["compressors"]
 
@@ -19,6 +19,6 @@ def compressors(dtype: str, codec: Literal["zstd", "raw"] = "zstd") -> tuple[Any
     if codec == "raw":
         return (Crc32cCodec(),)
     itemsize = 1 if dtype == "string" else np.dtype(dtype).itemsize
-    shuffle = BloscShuffle.shuffle if itemsize > 1 else BloscShuffle.noshuffle
+    shuffle: Literal["shuffle", "noshuffle"] = "shuffle" if itemsize > 1 else "noshuffle"
     blosc = BloscCodec(cname="zstd", clevel=1, shuffle=shuffle, typesize=itemsize, blocksize=BLOCK_BYTES)
     return (blosc, Crc32cCodec())
