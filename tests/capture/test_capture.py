@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorascope.analyze import miub
 from lorascope.capture import AdapterError, CaptureConfig, CaptureError, Progress, attach_adapter, capture
 from lorascope.capture.batches import pad, plan_batches
 from lorascope.capture.encode import encode_items
@@ -205,6 +206,10 @@ def test_several_rows_and_a_share_of_js(make: Any, tmp_path: Path) -> None:
     js = run.js().values
     measured = np.isfinite(js).all(axis=1)
     assert measured.sum() == int(np.ceil(0.1 * run.n_tokens))
+    # Each under its own token, also where a batch crosses a row.
+    fidelity = miub(run).attrs
+    assert fidelity["fidelity_n"] == measured.sum() * len(run.component_paths)
+    assert fidelity["fidelity_max"] < 1e-5
     assert not np.isfinite(js[~measured]).any()
     assert (run.samples["answer"].values == -1).all()
     assert set(run.tokens["role"].values) == {0, 4}  # <s>, then text
@@ -320,6 +325,62 @@ def test_layer_that_adds_something_else_is_caught(make: Any, adapted: Any, tmp_p
     assert not any(module._forward_hooks for module in adapted.modules())
 
 
+def test_output_that_is_not_a_number_is_caught(make: Any, adapted: Any) -> None:
+    layers = lora_layers(adapted)
+    bypass(layers["model.layers.1.mlp.down_proj"], lambda out: out * torch.nan)
+    with pytest.raises(CaptureError, match="output of 'model.layers.1.mlp.down_proj' isn't its base plus delta"):
+        make(model=adapted, score=False)
+
+
+def test_change_at_one_token_of_any_batch_is_caught_where_it_is_checked(make: Any, adapted: Any) -> None:
+    """By default few tokens are checked, but some in every batch."""
+    layers = lora_layers(adapted)
+    bypass(layers["model.layers.0.self_attn.q_proj"], lambda out: out + 5.0)
+    with pytest.raises(CaptureError, match="isn't its base plus delta"):
+        make(model=adapted, js_share=1e-6, batch_tokens=100)
+
+
+def test_overflow_of_a_sum_is_kept_as_it_is(make: Any, tiny_model: Any, tiny_adapter: Path) -> None:
+    """A float16 layer whose base is finite and whose sum isn't: the layer's own doing, not a wrong store."""
+    model = attach_adapter(copy.deepcopy(tiny_model).to(torch.float16), tiny_adapter)
+    layer: Any = lora_layers(model)["model.layers.1.mlp.down_proj"]
+    layer.scaling["default"] = 1e6
+    run = make(model=model, score=False)
+    base, lora = run.base("model.layers.1.mlp.down_proj").values, run.lora("model.layers.1.mlp.down_proj").values
+    assert np.isfinite(base).all()
+    assert (np.abs(lora) > 65504).any()
+
+
+def test_layer_that_sees_tokens_in_another_order_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
+    """Time before batch, as some models have it: every number is right, and would stand under the wrong token."""
+    mlp = adapted.base_model.model.model.layers[0].mlp
+    original = mlp.forward
+    mlp.forward = lambda x: original(x.transpose(0, 1)).transpose(0, 1)
+    refuse(make, tmp_path, CaptureError, "only layers that keep .sequence, position. in this order", model=adapted)
+
+
+def test_the_same_item_twice_is_refused(make: Any, data: Path, tmp_path: Path) -> None:
+    refuse(make, tmp_path, ValueError, "`data` names a file twice", data=(str(data), str(data)))
+    (tmp_path / "other").mkdir()
+    copied = tmp_path / "other" / data.name
+    copied.write_text(data.read_text())
+    refuse(make, tmp_path, ValueError, "item 'a' of 'tiny' stands in both", data=(str(data), str(copied)))
+
+
+def test_limit_counts_windows_of_text(make: Any, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the question is the answer 4 four times; " * 20)
+    run = make(data=(str(text),), window_tokens=50, limit=2)
+    assert run.samples.sizes["sample"] == 2
+    assert run.attributes["provenance"]["omitted_items"][str(text)] > 1
+
+
+def test_place_that_can_not_be_written_is_refused_first(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="`out` is .*, but `.*file` is a file; name another place"):
+        make("file/run.zarr")
+
+
 def test_layer_that_goes_past_its_modules_is_caught_by_the_probe(make: Any, adapted: Any, tmp_path: Path) -> None:
     layer: Any = lora_layers(adapted)["model.layers.0.mlp.up_proj"]
     layer.forward = lambda x: torch.nn.functional.linear(x, layer.base_layer.weight)
@@ -359,6 +420,7 @@ def test_module_that_stays_in_training_mode_is_caught(make: Any, adapted: Any, t
         ({"dtype": "float8"}, "`dtype` is 'float8'; allowed are auto, float32"),
         ({"store": "fp16"}, "`store` is 'fp16'; allowed are exact, bf16"),
         ({"limit": 0}, "`limit` is 0"),
+        ({"seed": -1}, "`seed` is -1"),
         ({"batch_tokens": 0}, "`batch_tokens` is 0"),
         ({"window_tokens": 1}, "`window_tokens` is 1"),
         ({"js_share": 0.0}, "`js_share` is 0.0; it must be above 0 and at most 1"),

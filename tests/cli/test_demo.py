@@ -65,13 +65,31 @@ def test_demo_from_nothing_to_a_report_and_again(tmp_path: Path, capsys: pytest.
     assert main(["demo", "--out", str(out), "--traceback"]) == 0
     assert {f: f.stat().st_mtime_ns for f in before} == before
 
-    # A run that was killed half-way is made anew; the adapter stays.
+    # A run that was killed half-way is made anew, and so is one of another adapter; the adapter stays.
     (out / "run.zarr/zarr.json").write_text(
         (out / "run.zarr/zarr.json").read_text().replace('"finished": true', '"finished": false')
     )
     assert main(["demo", "--out", str(out), "--traceback"]) == 0
     assert open_run(out / "run.zarr").finished
     assert (out / "adapter/finetune.json").stat().st_mtime_ns == before[out / "adapter/finetune.json"]
+
+
+def test_a_folder_of_the_users_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine/adapter").mkdir(parents=True)
+    (tmp_path / "mine/adapter/adapter_model.safetensors").write_text("weeks of work")
+    assert main(["demo", "--out", str(tmp_path / "mine")]) == 2
+    assert "isn't the demo's; name a new folder with --out" in capsys.readouterr().err
+    assert (tmp_path / "mine/adapter/adapter_model.safetensors").read_text() == "weeks of work"
+
+
+def test_another_recipe_makes_everything_anew(tmp_path: Path) -> None:
+    demo._claim(tmp_path / "demo", {"recipe": 1})
+    for name in ("adapter", "run.zarr"):
+        (tmp_path / "demo" / name).mkdir()
+    demo._claim(tmp_path / "demo", {"recipe": 1})
+    assert (tmp_path / "demo/adapter").exists()
+    demo._claim(tmp_path / "demo", {"recipe": 2})
+    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == ["demo.json"]
 
 
 def test_missing_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "not a level": (["verify", "x", "--level", "all"], 'Invalid value "all" for --level'),
         "not a reduction": (["miub", "x", "--reduction", "median"], 'Invalid value "median" for --reduction'),
         "not a number": (["miub", "x", "--workers", "two"], 'unable to convert "two" into int'),
+        "nothing to list": (["miub", "x", "--top", "0"], "`top` is 0; give at least 1"),
+        "no worker": (["miub", "x", "--workers", "-1"], "`workers` is -1; give at least 1"),
+        "wrong suffix": (["miub", "x", "--out", "x.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
         "no store": (["info", Path(__file__)], "holds no Zarr store"),
     }
 
@@ -106,6 +109,11 @@ def test_report_is_written_beside_the_run(capsys: pytest.CaptureFixture[str], ma
     assert code == 0
     assert "run.html" in out
     assert (tmp_path / "run.html").read_text().startswith("<!DOCTYPE html>")
+    dotted = shutil.copytree(many_rows, tmp_path / "llama-3.1[b]")
+    code, out, _ = run(capsys, "report", dotted)
+    assert code == 0
+    assert str(tmp_path / "llama-3.1[b].html") in out
+    assert (tmp_path / "llama-3.1[b].html").is_file()
 
 
 WITHOUT_TORCH = """

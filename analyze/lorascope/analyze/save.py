@@ -5,7 +5,7 @@ from pathlib import Path
 
 import xarray as xr
 
-__all__ = ["save"]
+__all__ = ["refuse_target", "save"]
 
 
 def save(result: xr.Dataset, path: str | Path) -> Path:
@@ -21,10 +21,7 @@ def save(result: xr.Dataset, path: str | Path) -> Path:
         If something of that name is there.
     """
     target = Path(path)
-    if target.suffix not in {".zarr", ".nc"}:
-        raise ValueError(f"`out` is {str(path)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
-    if target.exists():
-        raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
+    refuse_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     if partial.is_dir():
@@ -34,3 +31,11 @@ def save(result: xr.Dataset, path: str | Path) -> Path:
     else:
         result.to_netcdf(partial, engine="netcdf4")
     return partial.rename(target)
+
+
+def refuse_target(target: Path) -> None:
+    """Raise unless a result may be saved under this name; see `save`."""
+    if target.suffix not in {".zarr", ".nc"}:
+        raise ValueError(f"`out` is {str(target)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
+    if target.exists():
+        raise FileExistsError(f"`{target}` is there already; name another, or delete it first")

@@ -34,7 +34,7 @@ from .preflight import (
 )
 from .provenance import hash_tensors
 
-__all__ = ["adapter_identity", "attach_adapter", "label_init"]
+__all__ = ["adapter_identity", "attach_adapter", "label_init", "require_folder"]
 
 
 RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -145,6 +145,12 @@ def label_init(config: LoraConfig) -> Literal["frozen base", "residual base"]:
     """
     init = config.init_lora_weights
     return "residual base" if isinstance(init, str) and init.lower().startswith(RESIDUAL) else "frozen base"
+
+
+def require_folder(path: str | Path) -> None:
+    """Raise an `AdapterError` unless this folder holds a LoRA adapter that can be read."""
+    _read_config(Path(path))
+    _read_tensors(Path(path))
 
 
 def _read_config(folder: Path) -> LoraConfig:

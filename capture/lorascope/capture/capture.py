@@ -1,8 +1,10 @@
 """Capture: one model, one adapter, its data, into one run."""
 
 import dataclasses
+import os
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +15,16 @@ from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_
 from lorascope.stores.create import refuse_used
 from lorascope.stores.layout import DTYPES, ROW_TOKENS, worth_factoring
 
-from .adapter import adapter_identity, attach_adapter
+from .adapter import adapter_identity, attach_adapter, require_folder
 from .batches import plan_batches
 from .components import find_components, lora_b, lora_modules, require_supported
 from .config import CaptureConfig
 from .encode import EncodedSample, encode_items
 from .hooks import Recorder, Wrapped
-from .items import read_items
-from .model import load_model, model_identity
+from .items import Item, read_items
+from .model import context_length, load_model, model_identity, tokenizer_identity
 from .preflight import require_adapter
+from .prompt import CUE, INSTRUCTION
 from .provenance import data_fingerprint, device_description, fingerprint, library_versions
 from .rows import RowQueue
 from .scoring import Scores, score
@@ -70,9 +73,11 @@ def capture(
     Nothing is written before all checks have passed and every choice is scored.
     """
     refuse_used(Path(config.out))
-    items, omitted = _read(config)
+    _require_writable(Path(config.out))
+    files = _read(config)
     device = _device(config.device)
     if model is None:
+        require_folder(config.adapter)  # before minutes of loading
         model, tokenizer = load_model(
             config.model, dtype=config.dtype, device=str(device), trust_remote_code=config.trust_remote_code
         )
@@ -80,11 +85,12 @@ def capture(
         identity = model_identity(model, config.model)
         model = attach_adapter(model, config.adapter, allow_zero=config.allow_zero)
     else:
+        device = _where(model)  # a model that is loaded stays where it is
         identity = model_identity(model, config.model)
     name = require_adapter(model, allow_zero=config.allow_zero)
     require_supported(model, name)
     with evaluating(model):
-        return _capture(config, _Loaded(model, tokenizer, name, device, identity), items, omitted, progress)
+        return _capture(config, _Loaded(model, tokenizer, name, device, identity), files, progress)
 
 
 class _Loaded(NamedTuple):
@@ -97,17 +103,13 @@ class _Loaded(NamedTuple):
 
 
 def _capture(
-    config: CaptureConfig,
-    loaded: _Loaded,
-    items: Sequence[Any],
-    omitted: dict[str, int],
-    progress: ProgressCallback | None,
+    config: CaptureConfig, loaded: _Loaded, files: Mapping[str, Sequence[Item]], progress: ProgressCallback | None
 ) -> Run:
     model, tokenizer, adapter, device, _ = loaded
-    samples = encode_items(items, tokenizer, max_length=_context(model, tokenizer), window_tokens=config.window_tokens)
+    samples, omitted = _encode(config, loaded, files)
     share = config.js_share if config.js_share is not None else 1.0 if device.type == "cuda" else CPU_SHARE
-    plan = plan_tokens(samples, config.tokens, js_share=share, seed=config.seed)
     batches = plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=config.batch_tokens)
+    plan = plan_tokens(samples, batches, config.tokens, js_share=share, seed=config.seed)
     wrapped = _wrap(model, adapter)
     dtypes = probe(model, Recorder(wrapped, adapter), samples[0], device)
     spec = _specify(config, loaded, samples, plan, dtypes)
@@ -131,20 +133,41 @@ def _capture(
     return open_run(config.out)
 
 
-def _read(config: CaptureConfig) -> tuple[list[Any], dict[str, int]]:
-    items: list[Any] = []
+def _read(config: CaptureConfig) -> dict[str, list[Item]]:
+    """Items by file."""
+    files: dict[str, list[Item]] = {path: [*read_items(path)] for path in config.data}
+    if len(files) < len(config.data):
+        raise ValueError(f"`data` names a file twice: {list(config.data)}")
+    owners: dict[tuple[str, str, str], str] = {}
+    for path, items in files.items():
+        for item in items:
+            first = owners.setdefault((item.dataset, item.split, item.id), path)
+            if first != path:
+                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
+    return files
+
+
+def _encode(
+    config: CaptureConfig, loaded: _Loaded, files: Mapping[str, Sequence[Item]]
+) -> tuple[list[EncodedSample], dict[str, int]]:
+    """Samples of all files, and by file how many items (windows, for text) the limit left out."""
+    length = context_length(loaded.model) or sys.maxsize
+    samples: list[EncodedSample] = []
     omitted: dict[str, int] = {}
-    for path in config.data:
-        found = read_items(path)
-        items += found[: config.limit]
+    for path, items in files.items():
+        found = encode_items(items, loaded.tokenizer, max_length=length, window_tokens=config.window_tokens)
+        samples += found[: config.limit]
         if len(found) > len(found[: config.limit]):
-            omitted[str(path)] = len(found) - len(found[: config.limit])
-    return items, omitted
+            omitted[path] = len(found) - len(found[: config.limit])
+    return samples, omitted
 
 
-def _context(model: Any, tokenizer: Any) -> int:
-    """Most tokens that the model takes."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", tokenizer.model_max_length))
+def _require_writable(out: Path) -> None:
+    """Raise before any work if the run's folder couldn't be made."""
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        what = "can't be written to" if parent.is_dir() else "is a file"
+        raise ValueError(f"`out` is {str(out)!r}, but `{parent}` {what}; name another place")
 
 
 def _device(name: str) -> torch.device:
@@ -249,7 +272,8 @@ def _provenance(
         "provenance": {
             **identity,
             "settings": settings,
-            "tokenizer": type(loaded.tokenizer).__name__,
+            "tokenizer": tokenizer_identity(loaded.tokenizer),
+            "prompt": {"name": "main", "instruction": INSTRUCTION, "cue": CUE},
             "libraries": library_versions(),
             "device": device_description(loaded.device),
             "omitted_items": omitted,

@@ -72,7 +72,7 @@ class CaptureConfig:
     tokens: str = "all"
     """Which tokens of a sample to keep: `all`, `answer`, or `last:N`."""
     limit: int | None = None
-    """Capture only the first so many items of each file."""
+    """Capture only the first so many items, or windows of text, of each file."""
     dtype: str = "auto"
     """Type the model runs in: `auto` (the checkpoint's own), `float32`, `float16` or `bfloat16`."""
     store: str = "exact"
@@ -84,7 +84,7 @@ class CaptureConfig:
     window_tokens: int = 512
     """Tokens in each window that plain text is cut into."""
     js_share: float | None = None
-    """Share of tokens whose js is measured during capture; by default all on a GPU and 1 in 64 on a CPU."""
+    """Share of tokens whose js is measured and whose sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
     seed: int = 0
     """Chooses those tokens."""
     score: bool = True
@@ -103,6 +103,7 @@ class CaptureConfig:
         _at_least("limit", self.limit, 1)
         _at_least("batch_tokens", self.batch_tokens, 1)
         _at_least("window_tokens", self.window_tokens, 2)
+        _at_least("seed", self.seed, 0)
         if self.js_share is not None and not 0 < self.js_share <= 1:
             raise ValueError(f"`js_share` is {self.js_share!r}; it must be above 0 and at most 1")
 

@@ -24,6 +24,7 @@ from .batches import pad
 from .config import FinetuneConfig
 from .encode import EncodedSample, encode_items
 from .items import Item
+from .model import context_length
 from .scoring import score
 
 __all__ = ["Evaluation", "FinetuneResult", "TrainingStep", "finetune", "lora_targets"]
@@ -125,10 +126,12 @@ def finetune(
     settings, library versions, losses, scores. It appears under its name only when complete.
     """
     out = Path(out)
-    _refuse_used(out)
+    refuse_used(out)
     if hasattr(model, "peft_config"):
         raise ValueError("the model has an adapter already; give the base model, loaded without it")
-    max_length = config.max_length or _context(model)
+    max_length = config.max_length or context_length(model)
+    if max_length is None:
+        raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
 
     def encode(items: Sequence[Item]) -> list[EncodedSample]:
         return encode_items(items, tokenizer, max_length=max_length, window_tokens=config.window_tokens)
@@ -175,17 +178,10 @@ def lora_targets(model: torch.nn.Module) -> list[str]:
     return targets
 
 
-def _refuse_used(out: Path) -> None:
+def refuse_used(out: Path) -> None:
+    """Raise a `FileExistsError` unless an adapter may be written here."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
-
-
-def _context(model: Any) -> int:
-    """Most tokens that the model was made for."""
-    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if length is None:
-        raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
-    return length
 
 
 @contextmanager

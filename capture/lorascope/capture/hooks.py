@@ -44,6 +44,8 @@ class BatchTarget(NamedTuple):
     segments: Sequence[Segment]
     measured: torch.Tensor
     """Bool (token,): those whose js is measured and whose sum is checked."""
+    shape: tuple[int, int]
+    """(sequences, positions) of the padded batch."""
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ class Recorder:
             if self._fired[component.path, what] == 1:
                 if not isinstance(output, torch.Tensor):
                     raise CaptureError(f"{what} of {component.path!r} is a {type(output).__name__}, not a tensor")
+                _check_layout(component, self._target.shape, output)
                 take(component, index, self._target, output.detach().flatten(0, -2))
 
         return hook
@@ -150,10 +153,11 @@ class Recorder:
     ) -> None:
         """The layer's own output must be base + delta, to within what its rounding allows."""
         base, out = seen["base"].double(), output.double()
-        allowed = _rounding(seen, output, component, delta)
-        off = (out - (base + delta.double())).abs() / allowed
-        # A state that overflowed stays in the store as it is; there is nothing to compare.
-        excess = float(off.where(torch.isfinite(out) | torch.isfinite(base), torch.zeros_like(off)).max())
+        total = base + delta.double()
+        off = (out - total).abs() / _rounding(seen, output, component, delta)
+        # Where base itself, or the sum in the layer's own type, overflowed there is nothing to compare.
+        overflowed = ~torch.isfinite(base) | ~torch.isfinite(total.to(output.dtype)) & ~torch.isfinite(out)
+        excess = float(off.where(~overflowed, torch.zeros_like(off)).max())
         record = self.measured.setdefault(component.path, Measured())
         record.worst_excess = max(record.worst_excess, excess)
         record.n_features += delta.numel()
@@ -171,8 +175,19 @@ class Recorder:
                 if n != 1:
                     raise CaptureError(
                         f"the hook on the {what} of {component.path!r} fired {n} times in one pass, not once; "
-                        "a compiled model, a fused kernel or gradient checkpointing does that: capture without it"
+                        "a compiled model, a fused kernel, gradient checkpointing or a layer used twice does so: "
+                        "capture without it"
                     )
+
+
+def _check_layout(component: Wrapped, shape: tuple[int, int], output: torch.Tensor) -> None:
+    """Tokens are found by their place: a layer that sees them in another order would put them into wrong rows."""
+    found = tuple(output.shape[:-1])
+    if found not in {shape, (shape[0] * shape[1],)}:
+        raise CaptureError(
+            f"{component.path!r} puts out {found} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
+            "only layers that keep (sequence, position) in this order can be captured"
+        )
 
 
 def delta_of(factor: torch.Tensor, component: Wrapped) -> torch.Tensor:

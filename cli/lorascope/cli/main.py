@@ -49,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if traceback or missing not in TORCH_STAGE:
             raise
         return _fail(f"this needs {missing}, which isn't installed; `pip install 'lorascope[capture]'` brings it")
-    except (CycloptsError, ValueError, OSError, RuntimeError) as error:
+    except (CycloptsError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         if traceback:
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)
     except KeyboardInterrupt:
-        return _fail("interrupted; rows committed until now are whole and can be read", code=130)
+        return _fail("interrupted; what was finished until then is whole", code=130)
 
 
 def _missing_module(error: BaseException | None) -> str:

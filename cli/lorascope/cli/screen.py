@@ -6,21 +6,27 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["console", "print_table", "progress_bar"]
+__all__ = ["console", "print_table", "progress_bar", "say"]
 
 console = Console()
+
+
+def say(text: str) -> None:
+    """A line on the terminal, as it is: paths and names from a store are no markup, and long ones aren't broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on the terminal; numbers, that is columns whose first cell begins with a digit or sign, to the right."""
     cells = [list(map(str, row)) for row in rows]
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=Text(title), title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(cells) and cells[0][index][:1] in set("0123456789-+.n")
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
@@ -29,10 +35,10 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     """A bar fed by `update(done, total, note="", title=None)`; a new title begins a new bar."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console) as bars:

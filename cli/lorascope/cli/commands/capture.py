@@ -10,7 +10,8 @@ from lorascope.analyze.format import format_bytes
 from lorascope.capture import CaptureConfig, Progress
 from lorascope.capture import capture as capture_run
 
-from ..screen import console, progress_bar
+from ..quiet import quiet_libraries
+from ..screen import progress_bar, say
 
 __all__ = ["capture"]
 
@@ -21,12 +22,13 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
     Before anything is written the adapter is checked and every choice is scored. Killed at any point, the run opens and
     holds whole rows only.
     """
+    quiet_libraries()
     with progress_bar("capture") as update:
         run = capture_run(config, progress=_Meter(update))
     measured = run.attributes["measured"]
-    console.print(
+    say(
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components "
-        f"in {measured['seconds']:.1f} s: {format_bytes(measured['stored_bytes'])} in [bold]{run.path}[/bold]"
+        f"in {measured['seconds']:.1f} s: {format_bytes(measured['stored_bytes'])} in {run.path}"
     )
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..demo import run_demo
-from ..screen import console, progress_bar
+from ..quiet import quiet_libraries
+from ..screen import progress_bar, say
 
 __all__ = ["demo"]
 
@@ -21,11 +22,12 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
     out
         Folder for the adapter, the run and the report.
     """
+    quiet_libraries()
     began = time.perf_counter()
     with progress_bar("demo") as update:
         page = run_demo(out, _rates(update))
-    console.print(f"done in {time.perf_counter() - began:.0f} s")
-    console.print(f"report: [bold]{page.resolve()}[/bold]")
+    say(f"done in {time.perf_counter() - began:.0f} s")
+    say(f"report: {page.resolve()}")
 
 
 def _rates(update: Callable[..., None]) -> Callable[[str, int, int, str], None]:

@@ -7,8 +7,10 @@ from cyclopts import Parameter
 
 from lorascope.capture import FinetuneConfig, load_model, read_items
 from lorascope.capture import finetune as finetune_model
+from lorascope.capture.finetune import refuse_used
 
-from ..screen import console, progress_bar
+from ..quiet import quiet_libraries
+from ..screen import progress_bar, say
 
 __all__ = ["finetune"]
 
@@ -42,6 +44,8 @@ def finetune(
     dtype
         Type of the frozen base: auto (the checkpoint's own), float32, float16 or bfloat16.
     """
+    quiet_libraries()
+    refuse_used(out)  # before minutes of loading
     train = [item for path in data for item in read_items(path)]
     evaluate = [item for path in held_out for item in read_items(path)]
     loaded, tokenizer = load_model(model, dtype=dtype, device=device)
@@ -50,5 +54,5 @@ def finetune(
     for name, scores in (("before", result.before), ("after", result.after)):
         if scores is not None:
             accuracy = "" if scores.accuracy is None else f", accuracy {scores.accuracy:.3f}"
-            console.print(f"{name}: CE {scores.ce:.4f} nat/token{accuracy} on {scores.n_samples} held-out samples")
-    console.print(f"adapter: [bold]{result.path}[/bold] after {result.train_seconds:.0f} s of training")
+            say(f"{name}: CE {scores.ce:.4f} nat/token{accuracy} on {scores.n_samples} held-out samples")
+    say(f"adapter: {result.path} after {result.train_seconds:.0f} s of training")

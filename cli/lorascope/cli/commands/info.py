@@ -9,7 +9,7 @@ from lorascope.analyze.scores import scores_table
 from lorascope.analyze.summary import sizes
 from lorascope.stores import Run, open_run
 
-from ..screen import console, print_table
+from ..screen import print_table, say
 
 __all__ = ["info"]
 
@@ -23,9 +23,8 @@ def info(run: Path, /) -> None:
         Folder of the run.
     """
     opened = open_run(run)
-    provenance = opened.attributes.get("provenance", {})
-    console.print(f"[bold]{opened.path}[/bold]  {_state(opened)}")
-    settings = provenance.get("settings", {})
+    say(f"{opened.path}  {_state(opened)}")
+    settings = _settings(opened)
     facts = [
         ("model", str(settings.get("model", ""))),
         ("adapter", f"{settings.get('adapter', '')} as {', '.join(opened.adapters)}"),
@@ -43,13 +42,22 @@ def info(run: Path, /) -> None:
         [(k, format_bytes(raw), format_bytes(stored)) for k, raw, stored in sizes(opened)],
     )
     columns, rows = scores_table(opened)
-    print_table("Scores", columns, rows)
+    if rows:
+        print_table("Scores", columns, rows)
+
+
+def _settings(run: Run) -> dict[str, object]:
+    """What the capture was asked for; empty for a run that something else wrote."""
+    provenance = run.attributes.get("provenance")
+    settings = provenance.get("settings") if isinstance(provenance, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def _state(run: Run) -> str:
-    if run.finished:
-        return "finished"
-    return f"[yellow]unfinished[/yellow]: {int(run.committed_rows.sum())} of {run.n_rows} rows are whole"
+    whole = f"{int(run.committed_rows.sum())} of {run.n_rows} rows are whole"
+    if not run.finished:
+        return f"unfinished: {whole}"
+    return "finished" if run.committed_rows.all() else f"finished, but damaged since: {whole}; run `lorascope verify`"
 
 
 def _kinds(run: Run) -> str:

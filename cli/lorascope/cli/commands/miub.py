@@ -8,10 +8,10 @@ import xarray as xr
 
 from lorascope.analyze import miub as miub_of
 from lorascope.analyze.miub import not_finite
-from lorascope.analyze.save import save
+from lorascope.analyze.save import refuse_target, save
 from lorascope.stores import Run, open_run
 
-from ..screen import console, print_table, progress_bar
+from ..screen import print_table, progress_bar, say
 
 __all__ = ["miub"]
 
@@ -45,13 +45,18 @@ def miub(
     out
         Save token-level js and its reductions here: a folder ending in .zarr, or a NetCDF file ending in .nc.
     """
+    for name, value in (("top", top), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` is {value}; give at least 1")
+    if out is not None:
+        refuse_target(out)  # before the work, not after it
     opened = open_run(run)
     with progress_bar("miub") as update:
         result = miub_of(opened, adapter=adapter, reduction=reduction, n_workers=workers, progress=update)
     _print(result, top)
     if out is not None:
         save(result, out)
-        console.print(f"saved to [bold]{out}[/bold]")
+        say(f"saved to {out}")
     return _report_not_finite(result, opened)
 
 
@@ -72,14 +77,14 @@ def _print(result: xr.Dataset, top: int) -> None:
         ],
     )
     attrs = result.attrs
-    console.print(
-        f"[bold]MIUB {total:.6g} ± {float(result['miub_se']):.2g} nat[/bold] "
+    say(
+        f"MIUB {total:.6g} ± {float(result['miub_se']):.2g} nat "
         f"({attrs['reduction']}; {attrs['n_samples']} samples, {attrs['n_tokens']} tokens, "
         f"{attrs['n_components']} components)"
     )
     if attrs["n_samples_incomplete"]:
-        console.print(f"{attrs['n_samples_incomplete']} samples aren't wholly captured yet and are left out")
-    console.print(
+        say(f"{attrs['n_samples_incomplete']} samples aren't wholly captured yet and are left out")
+    say(
         f"fidelity: js from the store against js during capture differs by {attrs['fidelity_median']:.2g} (median) and "
         f"{attrs['fidelity_max']:.2g} (largest), relative, over {attrs['fidelity_n']} values"
     )
@@ -91,8 +96,8 @@ def _report_not_finite(result: xr.Dataset, run: Run) -> int:
         return 0
     token, component = bad[0]
     sample = str(run.samples["id"].values[run.tokens["sample"].values[token]])
-    console.print(
-        f"[red]{len(bad)} values aren't finite[/red], the first at token {token} (sample {sample!r}, position "
+    say(
+        f"{len(bad)} values aren't finite, the first at token {token} (sample {sample!r}, position "
         f"{int(run.tokens['position'].values[token])}) of {component}; what they enter is NaN"
     )
     return 1

@@ -5,7 +5,7 @@ from pathlib import Path
 from lorascope.analyze.report import write_report
 from lorascope.stores import open_run
 
-from ..screen import console, progress_bar
+from ..screen import progress_bar, say
 
 __all__ = ["report"]
 
@@ -18,14 +18,15 @@ def report(run: Path, /, *, out: Path | None = None, adapter: str | None = None,
     run
         Folder of the run.
     out
-        File of the page; by default `<run>.html` beside the run.
+        File of the page; by default beside the run, under its name with .html instead of .zarr.
     adapter
         Name of the adapter, where the run holds several.
     workers
         Threads; by default one a processor.
     """
     opened = open_run(run)
-    page = out if out is not None else run.with_suffix(".html")
+    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
+    page = out if out is not None else run.with_name(run.name.removesuffix(".zarr") + ".html")
     with progress_bar("report") as update:
         write_report(opened, page, adapter=adapter, n_workers=workers, progress=update)
-    console.print(f"report: [bold]{page}[/bold]")
+    say(f"report: {page}")

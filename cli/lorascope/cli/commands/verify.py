@@ -5,7 +5,7 @@ from typing import Literal
 
 from lorascope.stores import verify as verify_run
 
-from ..screen import console, print_table, progress_bar
+from ..screen import print_table, progress_bar, say
 
 __all__ = ["verify"]
 
@@ -26,7 +26,7 @@ def verify(run: Path, /, *, level: Literal["digests", "decode", "statistics"] = 
     if verdict.problems:
         print_table("Problems", ["kind", "what"], [(p.kind, p.message) for p in verdict.problems])
     state = "sound" if verdict.ok else f"{len(verdict.problems)} problems"
-    console.print(
+    say(
         f"{run}: {state} at level {verdict.level}; {verdict.n_committed} of {verdict.n_rows} rows committed, "
         f"{verdict.n_chunks} chunks checked"
     )

@@ -1,0 +1,16 @@
+"""Other libraries' words on the terminal, kept down to what concerns the user."""
+
+import warnings
+
+from transformers.utils import logging
+
+__all__ = ["quiet_libraries"]
+
+
+def quiet_libraries() -> None:
+    """No loading bars beside ours, and none of the warnings that one library gives another."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # PEFT 0.21 asks transformers 5.24 for an attribute under its old name.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # PEFT looks for a config file beside a .gguf, to see whether the vocabulary grew; lorascope never adds to it.
+    warnings.filterwarnings("ignore", message="Could not find a config file in", category=UserWarning)
