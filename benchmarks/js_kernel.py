@@ -90,8 +90,8 @@ def print_speed(*, warm: bool) -> None:
     }
     ours, *others = measures
     print(
-        f"\nG elements/s on one core, {'warm' if warm else 'cold'}: {N_TOKENS} tokens, base of deviation 2, delta of the "
-        f"deviation stated; medians of {N_ROUNDS} interleaved rounds\n"
+        f"\nG elements/s on one core, {'warm' if warm else 'cold'}: {N_TOKENS} tokens, base of deviation 2, "
+        f"delta of the deviation stated; medians of {N_ROUNDS} interleaved rounds\n"
     )
     print("| width | delta |", " | ".join(measures), "|", " | ".join(f"x {name}" for name in others), "|")
     print("|--:" * (2 + len(measures) + len(others)) + "|")
