@@ -4,8 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from lorascope.stores import Adapter, Component, RunSpec, create_run
+
+# No test is timed: a slow machine is no failure.
+settings.register_profile("lorascope", deadline=None)
+settings.load_profile("lorascope")
 
 WIDTHS = (40, 24, 64, 32)
 STOPS = (700, 1100, 2000, 2060, 2500)
