@@ -107,6 +107,8 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         states: Any = "all",
         dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16"),
         rows: tuple[int, ...] | None = None,
+        base_ce: list[float] | None = None,
+        token_ids: list[int] | None = None,
         **spec_options: Any,
     ) -> SmallRun:
         rng = np.random.default_rng(0)
@@ -133,6 +135,11 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         for path in [path for path, has in zip(list(weights), biased, strict=False) if has]:
             weights[path.replace("lora_B", "lora_bias")] = rng.normal(size=weights[path].shape[0]).astype(np.float32)
         tables = make_tables(n_tokens)
+        if base_ce is not None:
+            tables["samples"]["base_ce"] = base_ce
+        if token_ids is not None:
+            tables["tokens"]["token_id"] = token_ids
+            tables["tokens"]["position"] = [i % ROW_TOKENS for i in range(n_tokens)]
         blocks = {}
         writer = open_writers.enter_context(create_run(tmp_path / name, spec, tables=tables, weights=weights))
         for row in range(spec.n_rows):

@@ -104,3 +104,12 @@ def test_names_can_not_leave_the_store(name: str) -> None:
 def test_unknown_dtype_is_named() -> None:
     with pytest.raises(ValueError, match="is 'float8'; allowed are"):
         dataclasses.replace(COMPONENT, dtype="float8")
+
+
+def test_weights_and_component_axes_explain_themselves() -> None:
+    adapter = dataclasses.replace(ADAPTER, biased=(True,))
+    attributes = {e.path: e.attributes for e in array_specs(dataclasses.replace(SPEC, adapters=(adapter,)))}
+    for name in ("rank", "scaling", "factor_start", "js"):
+        assert attributes[f"adapters/default/{name}"]["component_axis"] == "in the order of components/path"
+    for name in ("lora_B", "lora_bias"):
+        assert "lora_B" in str(attributes[f"adapters/default/{name}/{COMPONENT.path}"]["long_name"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.stores import StoreError, open_run
+from lorascope.stores import StoreError, open_run, widen
 from lorascope.stores.rows import delta_block
 
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
@@ -97,7 +97,7 @@ def test_tables_come_back_as_given(make_run: Any) -> None:
     assert opened.tokens["role"].attrs["flag_meanings"] == "prompt choice answer generated text"
     assert json.loads(opened.components["fused"].values[2]) == [["gate", 0, 3], ["up", 3, 6]]
     np.testing.assert_array_equal(opened.tokens["nll"].values, run.whole("tokens/nll"))
-    assert np.isnan(opened.samples["base_ce"].values).all()
+    assert "base_ce" not in opened.samples
 
 
 def test_captured_js_names_its_components(make_run: Any) -> None:
@@ -203,7 +203,7 @@ def edit(root: Path, **attributes: Any) -> None:
         ({"format_version": 2}, "has format version 2; this lorascope reads version 1: upgrade it"),
         ({"format": "other"}, "is a Zarr group but no lorascope run: `format` is 'other'"),
         ({"format": None}, "`format` is None"),
-        ({"static_digest": None}, "was interrupted while it was being set up and holds no row"),
+        ({"static_digest": None}, "is still being set up, or was interrupted then: it holds no row yet; wait"),
     ],
 )
 def test_what_is_no_run_of_this_version_is_refused(make_run: Any, change: dict[str, Any], words: str) -> None:
@@ -225,3 +225,111 @@ def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
     words = {"nothing": "doesn't exist", "torn": "isn't a readable Zarr group"}.get(kind, "holds no Zarr store")
     with pytest.raises(StoreError, match=words):
         open_run(path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        5,
+        -1,
+        np.int64(1030),
+        [1, 2],
+        [2000, 3, 3, -1],
+        np.array([1024, 1023]),
+        slice(None, None, -1),
+        slice(2000, 5, -333),
+        [],
+        ...,
+        (5, 3),
+        (5, slice(2, 4)),
+        ([1, 1500], slice(None, None, -1)),
+        (slice(1000, 1050), [1, 3]),
+        (slice(None, None, -7), -1),
+        np.arange(2148) % 700 == 3,
+        np.zeros(2148, bool),
+    ],
+)
+def test_rows_take_every_key_that_numpy_takes(make_run: Any, key: Any) -> None:
+    rows = open_run(make_run().path)._rows(f"states/{BF16}/base")
+    np.testing.assert_array_equal(rows[key], rows[:][key])
+    with pytest.raises(IndexError, match="out of bounds"):
+        rows[2148]
+
+
+def test_lazy_arrays_take_the_keys_of_xarray(make_run: Any) -> None:
+    opened = open_run(make_run().path)
+    for lazy in (opened.base(BF16), opened.delta(F32), opened.factor(F32), opened.js()):
+        whole = lazy.values
+        np.testing.assert_array_equal(lazy[5].values, whole[5])
+        np.testing.assert_array_equal(lazy.isel(token=1500).compute(), whole[1500])
+        np.testing.assert_array_equal(lazy[[1, 2]].values, whole[[1, 2]])
+        np.testing.assert_array_equal(lazy[[2100, 2, 1024]].values, whole[[2100, 2, 1024]])
+        np.testing.assert_array_equal(lazy[::-3].values, whole[::-3])
+        np.testing.assert_array_equal(lazy[5, 1].values, whole[5, 1])
+        np.testing.assert_array_equal(lazy[:, [1, 0]].values, whole[:, [1, 0]])
+        np.testing.assert_array_equal(lazy[::-1, 1].values, whole[::-1, 1])
+        mask = np.arange(len(whole)) % 500 == 1
+        np.testing.assert_array_equal(lazy[mask].values, whole[mask])
+        np.testing.assert_array_equal(next(iter(lazy)).values, whole[0])
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "bit flip"])
+@pytest.mark.parametrize(
+    ("key", "read"),
+    [
+        ("samples/ce/c.0", lambda run: run.samples),
+        ("tokens/text/c.0", lambda run: run.tokens),
+        (f"adapters/default/lora_B/{F32}/c.0.0", lambda run: run.lora_B(F32)),
+        (f"adapters/default/lora_bias/{F32}/c.0", lambda run: run.delta(F32)),
+        ("adapters/default/scaling/c.0", lambda run: run.adapter()),
+    ],
+)
+def test_damaged_table_or_weight_is_an_error(make_run: Any, how: str, key: str, read: Any) -> None:
+    run = make_run(biased=(True, False, False))
+    opened = open_run(run.path)
+    hurt(run.path / key, how)
+    words = {"bit flip": "is broken"}.get(how, f"is {how}")
+    with pytest.raises(StoreError, match=f"chunk '{key}' {words}.*lorascope verify"):
+        read(opened)
+
+
+def test_scores_without_the_adapter_may_be_there(make_run: Any) -> None:
+    run = make_run(base_ce=[1.5, np.nan])
+    opened = open_run(run.path)
+    np.testing.assert_array_equal(opened.samples["base_ce"].values, [1.5, np.nan])
+    assert "base_correct" not in opened.samples
+    assert "base_loglik" not in opened.choices
+
+
+def test_early_scores_without_a_chunk_read_as_fill(make_run: Any) -> None:
+    run = make_run(base_ce=[1.5, 2.5])
+    (run.path / "samples/base_ce/c.0").unlink()
+    assert np.isnan(open_run(run.path).samples["base_ce"].values).all()
+
+
+def test_finished_run_that_lost_a_digest_says_so(make_run: Any) -> None:
+    run = make_run()
+    assert open_run(run.path).lost_rows.tolist() == []
+    (run.path / "rows/digest/c.1.0").unlink()
+    opened = open_run(run.path)
+    assert opened.lost_rows.tolist() == [1]
+    assert repr(opened).endswith("2 of 3 rows, 1 lost since it was finished>")
+    assert open_run(make_run("part.zarr", rows=(0,)).path).lost_rows.tolist() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage that is no chunk"])
+def test_broken_digest_is_named(make_run: Any, content: bytes) -> None:
+    run = make_run()
+    (run.path / "rows/digest/c.1.0").write_bytes(content)
+    with pytest.raises(StoreError, match=r"digest 'rows/digest/c.1.0' is broken .*; restore this file, or delete it"):
+        open_run(run.path).committed_rows
+
+
+def test_bits_of_bfloat16_say_so_to_a_stranger(make_run: Any) -> None:
+    run = make_run()
+    plain = xr.open_datatree(run.path, engine="zarr", chunks={})
+    name = plain[f"states/{BF16}/base"].attrs["long_name"]
+    assert name == "output of the frozen layer, W x (+ bias); bits of bfloat16 in uint16; widen before use"
+    assert "bits" not in plain[f"states/{F32}/base"].attrs["long_name"]
+    for wide in (open_run(run.path).base(BF16), widen(plain)[f"states/{BF16}/base"]):
+        assert wide.attrs["long_name"] == "output of the frozen layer, W x (+ bias)"

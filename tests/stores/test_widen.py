@@ -29,6 +29,10 @@ def test_float16_and_float32_keep_their_values() -> None:
 def test_wrong_storage_type_is_refused() -> None:
     with pytest.raises(ValueError, match="bfloat16 is stored as uint16, not float32"):
         widen_block(np.zeros(2, np.float32), "bfloat16")
+    with pytest.raises(ValueError, match="float32 is stored as float32, not uint16"):
+        widen_block(np.zeros(2, np.uint16), "float32")
+    with pytest.raises(ValueError, match="`dtype_logical` is 'uint16'; allowed are"):
+        widen_block(np.zeros(2, np.uint16), "uint16")
 
 
 @pytest.mark.parametrize("chunks", [{}, None])

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -8,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from lorascope.stores import StoreError, create_run, open_run, verify
+from lorascope.stores.digest import replace_file
 
 
 def test_rows_come_in_any_order(make_run: Any) -> None:
@@ -186,7 +189,7 @@ def test_full_disk_is_an_oserror_and_keeps_committed_rows(make_run: Any, tmp_pat
     source = make_run(rows=())
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(disk)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(disk)], check=False)
     if mounted.returncode:
         pytest.skip("this machine lets nobody mount a tmpfs")
     try:
@@ -199,3 +202,52 @@ def test_full_disk_is_an_oserror_and_keeps_committed_rows(make_run: Any, tmp_pat
         assert verify(run.path).ok
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_interrupted_finish_leaves_the_unfinished_root(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    run = make_run(rows=())
+    for row in range(3):
+        run.writer.write_row(row, run.blocks[row])
+    before = (run.path / "zarr.json").read_bytes()
+
+    def cut(*_: Any) -> None:
+        raise OSError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync", cut) if step == "fsync" else (Path, "replace", cut)))
+        with pytest.raises(OSError, match="cut"):
+            run.writer.finish({})
+    assert (run.path / ".zarr.json.partial").exists()
+    assert (run.path / "zarr.json").read_bytes() == before
+    assert not open_run(run.path).finished
+    run.writer.finish({})
+    assert open_run(run.path).finished
+
+
+def test_root_is_flushed_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    flush, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("flush"), flush(fd))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1])
+    replace_file(tmp_path / "x", b"new")
+    assert calls == ["flush", "rename", "flush"]
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"new"
+
+
+def test_consolidated_metadata_are_those_of_every_node(make_run: Any) -> None:
+    run = make_run()
+    found = zarr.open_group(run.path, mode="r").members(max_depth=None)
+    own = zarr.open_group(run.path, mode="r", use_consolidated=False).members(max_depth=None)
+    assert {k: dict(v.attrs) for k, v in found} == {k: dict(v.attrs) for k, v in own}
+
+
+def test_columns_left_out_are_not_made_and_others_always_have_a_chunk(make_run: Any) -> None:
+    run = make_run()
+    assert not list(run.path.glob("*/base_*"))
+    for file in run.path.rglob("zarr.json"):
+        if json.loads(file.read_text())["node_type"] == "array":
+            assert list(file.parent.glob("c.*")), file.parent

@@ -71,6 +71,8 @@ def _gather(columns: Sequence[np.ndarray], plan: TokenPlan) -> np.ndarray:
 
 
 def _scores(scores: Scores | None, prefix: str, names: Sequence[str], n: int) -> Mapping[str, Any]:
+    if scores is None and prefix:
+        return {}  # the format leaves out what wasn't asked for
     if scores is None:
         return {prefix + name: np.full(n, np.nan if name.startswith(("ce", "loglik")) else -1) for name in names}
     return {prefix + name: getattr(scores, name) for name in names}

@@ -100,9 +100,10 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f"`{out}` is there already and isn't the demo's; name a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
-    elif json.loads(marker.read_text()) != recipe:
-        for made in (out / "adapter", out / "run.zarr"):
-            shutil.rmtree(made, ignore_errors=True)
+    elif json.loads(marker.read_text()) == recipe:
+        return
+    for made in (out / "adapter", out / "run.zarr"):
+        shutil.rmtree(made, ignore_errors=True)
     marker.write_text(json.dumps(recipe, indent=1))
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from .check import may_be_absent
 from .codec import compressors
-from .digest import combine, flush_directory, hash_file
+from .digest import combine, flush_directory, hash_file, replace_file
 from .errors import StoreError
 from .layout import FORMAT, FORMAT_VERSION, ArraySpec, RunSpec, array_specs
 from .tables import TABLES
@@ -44,8 +45,9 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     """
     root = Path(path)
     refuse_used(root)
-    specs = list(array_specs(spec))
     values = {**_table_values(spec, tables), **_adapter_values(spec), **weights}
+    # A column that was left out isn't made, so that one whose chunk is gone was lost.
+    specs = [entry for entry in array_specs(spec) if entry.path in values or not may_be_absent(entry.path)]
     _check_values(specs, values)
     root.mkdir(parents=True, exist_ok=True)
     group = zarr.create_group(root, attributes=_attributes(spec))
@@ -55,9 +57,9 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
             arrays[entry.path][...] = np.asarray(values[entry.path], dtype=_numpy_dtype(entry))
     _flush_tree(root)
     # Written last: a run without it was interrupted while it was being set up.
-    group.attrs["static_digest"] = static_digest(root, specs).hex()
-    hash_file(root / "zarr.json", flush=True)
-    flush_directory(root)
+    content = json.loads((root / "zarr.json").read_bytes())
+    content["attributes"]["static_digest"] = static_digest(root, specs).hex()
+    replace_file(root / "zarr.json", json.dumps(content, indent=2).encode())
     return RunWriter(root, arrays={e.path: arrays[e.path] for e in specs if e.by_row}, digests=arrays["rows/digest"])
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["combine", "flush_directory", "hash_file"]
+__all__ = ["combine", "flush_directory", "hash_file", "replace_file"]
 
 
 def hash_file(path: Path, *, flush: bool = False) -> bytes:
@@ -34,3 +34,15 @@ def flush_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put new content in a file's place; whatever interrupts it, the file holds the old or the new, whole."""
+    # Zarr renames too, but doesn't flush before: a power loss could leave the new name on an empty file.
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    flush_directory(path.parent)

@@ -13,6 +13,7 @@ import numpy as np
 from .tables import TABLES, TOKEN_TEXT
 
 __all__ = [
+    "BITS_NOTE",
     "DTYPES",
     "FACTOR_CHUNK",
     "FORMAT",
@@ -35,6 +36,7 @@ ROW_TOKENS = 1024
 FACTOR_CHUNK = 64
 """Columns of the packed factor in one inner chunk: 256 KiB of float32 a row, below which Blosc loses ratio."""
 TABLE_CHUNK = 65_536
+COMPONENT_AXIS = "in the order of components/path"
 
 Stream = Literal["adapted", "base", "pair"]
 States = Literal["all", "none"]
@@ -49,6 +51,9 @@ DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
     ),  # Zarr has no bfloat16: its bits as uint16, NaN as the fill value
 }
 """Name of a floating-point type that a layer puts out -> what the array holds, and its NaN."""
+
+BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
+"""Ends the long name of an array of such bits, for whoever opens it with xarray alone."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
@@ -235,7 +240,7 @@ def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
             fill=fill,
             dims=("token", "feature"),
             attributes={
-                "long_name": meaning,
+                "long_name": meaning + BITS_NOTE * (component.stored_dtype == "bfloat16"),
                 "dtype_logical": component.stored_dtype,
                 "source_dtype": component.dtype,
             },
@@ -263,7 +268,7 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
             dtype=dtype,
             fill=fill,
             dims=("component",),
-            attributes={"long_name": meaning},
+            attributes={"long_name": meaning, "component_axis": COMPONENT_AXIS},
         )
     yield ArraySpec(
         path=f"{root}/js",
@@ -276,6 +281,7 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
             "long_name": "Jensen-Shannon divergence of softmax(base) and softmax(lora), from the states in memory "
             "during capture; NaN for tokens left out of the seeded share",
             "units": "nat",
+            "component_axis": COMPONENT_AXIS,
         },
         by_row=True,
     )
@@ -308,9 +314,15 @@ def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArrayS
                 f"{root}/lora_B/{component.path}",
                 (component.d_out, rank),
                 (feature, f"rank_{component.path}"),
+                "the adapter's B; delta = scaling * (z @ lora_B.T + lora_bias)",
             )
             if has_bias:
-                yield _weight(f"{root}/lora_bias/{component.path}", (component.d_out,), (feature,))
+                yield _weight(
+                    f"{root}/lora_bias/{component.path}",
+                    (component.d_out,),
+                    (feature,),
+                    "bias of lora_B, added to z @ lora_B.T before scaling",
+                )
         elif rank > 0:
             yield ArraySpec(
                 path=f"{root}/delta/{component.path}",
@@ -319,13 +331,21 @@ def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArrayS
                 dtype="float32",
                 fill=np.nan,
                 dims=("token", feature),
-                attributes={"long_name": "what the adapter adds to the layer's output"},
+                attributes={"long_name": "what the adapter adds to the layer's output; scaling is in it"},
                 by_row=True,
             )
 
 
-def _weight(path: str, shape: tuple[int, ...], dims: tuple[str, ...]) -> ArraySpec:
-    return ArraySpec(path=path, shape=shape, chunks=shape, dtype="float32", fill=np.nan, dims=dims)
+def _weight(path: str, shape: tuple[int, ...], dims: tuple[str, ...], meaning: str) -> ArraySpec:
+    return ArraySpec(
+        path=path,
+        shape=shape,
+        chunks=shape,
+        dtype="float32",
+        fill=np.nan,
+        dims=dims,
+        attributes={"long_name": meaning},
+    )
 
 
 def _check_name(what: str, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 import xarray as xr
 import zarr
 import zarr.errors
+from zarr.core.metadata import ArrayV3Metadata
 
-from .errors import StoreError
-from .layout import FORMAT, FORMAT_VERSION, ROW_TOKENS
-from .rows import DeltaSource, RowArray
+from .check import Found, is_base_score, layout_problems, may_be_absent
+from .errors import Problem, StoreError
+from .layout import BITS_NOTE, FORMAT, FORMAT_VERSION, ROW_TOKENS
+from .rows import DeltaSource, RowArray, read_digests, read_once
 from .tables import TABLES
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "find_layout_problems", "list_nodes", "open_group", "open_run"]
 
 
 class Run:
@@ -39,19 +42,31 @@ class Run:
 
     def __repr__(self) -> str:
         rows = f"{int(self.committed_rows.sum())} of {self.n_rows} rows"
+        state = "" if self.finished else ", unfinished"
+        if len(self.lost_rows):
+            state = f", {len(self.lost_rows)} lost since it was finished"
         return (
             f"<Run {str(self.path)!r}: stream {self.stream}, {len(self.component_paths)} components, "
-            f"adapters {list(self.adapters)}, {self.n_tokens} tokens, {rows}{'' if self.finished else ', unfinished'}>"
+            f"adapters {list(self.adapters)}, {self.n_tokens} tokens, {rows}{state}>"
         )
 
     @cached_property
     def committed_rows(self) -> np.ndarray:
         """Bool (row,): which rows are whole, as of when this was first asked."""
-        return np.asarray(np.asarray(self._array("rows/digest")[...]).any(axis=1))
+        return np.asarray(self._digests.any(axis=1))
+
+    @property
+    def lost_rows(self) -> np.ndarray:
+        """Int (row,): rows of a finished run whose digest is gone, which it can't be read without; else empty."""
+        return np.flatnonzero(~self.committed_rows) if self.finished else np.empty(0, np.intp)
 
     def digest(self, row: int) -> np.ndarray:
         """SHA-256 with which a row was committed, uint8 (32,); all zero where it wasn't."""
-        return np.asarray(self._array("rows/digest")[row])
+        return np.asarray(self._digests[row])
+
+    @cached_property
+    def _digests(self) -> np.ndarray:
+        return read_digests(self._array("rows/digest"))
 
     @cached_property
     def committed(self) -> xr.DataArray:
@@ -125,7 +140,7 @@ class Run:
         """The adapter's B, float32 (feature, rank)."""
         name = self._adapter_name(adapter)
         self._component_index(component)
-        values = np.asarray(self._array(f"adapters/{name}/lora_B/{component}")[...])
+        values = self._once(f"adapters/{name}/lora_B/{component}")
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
     def delta(self, component: str, adapter: str | None = None) -> xr.DataArray:
@@ -143,7 +158,7 @@ class Run:
         rows = self._rows(f"adapters/{self._adapter_name(adapter)}/js")
         attrs = {
             "units": "nat",
-            "long_name": str(self._array(f"adapters/{self._adapter_name(adapter)}/js").attrs["long_name"]),
+            "long_name": str(self._array(f"adapters/{self._adapter_name(adapter)}/js").attrs.get("long_name", "js")),
         }
         array = xr.DataArray(rows.to_dask(), dims=("token", "component"), name="js", attrs=attrs)
         return array.assign_coords(component=list(self.component_paths))
@@ -159,7 +174,7 @@ class Run:
             factor,
             lora_B=self.lora_B(component, name).values,
             scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
-            bias=np.asarray(self._array(bias)[...]) if bias in self._group else None,
+            bias=self._once(bias) if bias in self._group else None,
         )
 
     def base_rows(self, component: str) -> RowArray:
@@ -178,6 +193,7 @@ class Run:
         rows = self._state_rows(component, name)
         stored = self._array(f"states/{component}/{name}").attrs
         attrs = {"component": component, **{key: str(value) for key, value in stored.items() if key != "written"}}
+        attrs["long_name"] = attrs.get("long_name", name).removesuffix(BITS_NOTE)
         return xr.DataArray(rows.to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
 
     def _factor_rows(self, component: str, adapter: str) -> RowArray | None:
@@ -197,23 +213,33 @@ class Run:
 
     def _array(self, path: str) -> zarr.Array[Any]:
         with _fastest_reader():
-            node = self._group[path]
-        assert isinstance(node, zarr.Array)
+            node = self._node(path)
+        if not isinstance(node, zarr.Array):
+            raise StoreError(f"{path!r} of `{self.path}` is a group and should be an array; run `lorascope verify`")
         return node
+
+    def _node(self, path: str) -> Any:
+        try:
+            return self._group[path]
+        except KeyError:
+            raise StoreError(f"{path!r} is missing from `{self.path}`; run `lorascope verify`") from None
+
+    def _once(self, path: str) -> np.ndarray:
+        return read_once(self._array(path), self.path, may_be_absent=is_base_score(path))
 
     def _column(self, path: str) -> xr.Variable:
         array = self._array(path)
-        values = self._rows(path)[:] if array.attrs["written"] == "by row" else np.asarray(array[...])
+        values = self._rows(path)[:] if array.attrs.get("written") == "by row" else self._once(path)
         if values.dtype.kind == "T":  # xarray and pandas know text as object
             values = values.astype(object)
         attributes = {key: value for key, value in array.attrs.items() if key != "written"}
         return xr.Variable(cast(Any, array.metadata).dimension_names, values, attributes)
 
     def _table(self, table: str) -> xr.Dataset:
-        group = self._group[table]
-        assert isinstance(group, zarr.Group)
-        present = set(group.array_keys())
-        return xr.Dataset({c.name: self._column(f"{table}/{c.name}") for c in TABLES[table] if c.name in present})
+        paths = {column.name: f"{table}/{column.name}" for column in TABLES[table]}
+        return xr.Dataset(
+            {name: self._column(path) for name, path in paths.items() if not may_be_absent(path) or path in self._group}
+        )
 
     def _adapter_name(self, name: str | None) -> str:
         if name is None and len(self.adapters) == 1:
@@ -237,16 +263,28 @@ def open_run(path: str | Path) -> Run:
     Raises
     ------
     StoreError
-        If there is no run at `path`, it was interrupted while it was being set up, or its format is newer than this
-        version of lorascope reads.
+        If there is no run at `path`, it is still being set up, its format is newer than this version of lorascope
+        reads, or it isn't laid out as the format says.
     """
+    root, group = open_group(path)
+    problems = find_layout_problems(root, group)
+    if problems:
+        more = f" (and {len(problems) - 1} more such)" if len(problems) > 1 else ""
+        raise StoreError(
+            f"`{root}` isn't laid out as a run: {problems[0].message}{more}; `lorascope verify` lists what is wrong"
+        )
+    return Run(root, group)
+
+
+def open_group(path: str | Path) -> tuple[Path, zarr.Group]:
+    """Folder and root group of the run at `path`, of a version that we read and set up to the end; raises if not."""
     root = Path(path)
     if not (root / "zarr.json").is_file():
         found = "holds no Zarr store" if root.exists() else "doesn't exist"
         raise StoreError(f"`{root}` {found}; name the folder of a run that `lorascope capture` wrote")
     try:
         group = zarr.open_group(root, mode="r")
-    except (ValueError, KeyError, zarr.errors.BaseZarrError) as error:
+    except (ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
         raise StoreError(f"`{root}` isn't a readable Zarr group ({type(error).__name__}: {error})") from error
     attributes = dict(group.attrs)
     if attributes.get("format") != FORMAT:
@@ -254,15 +292,43 @@ def open_run(path: str | Path) -> Run:
             f"`{root}` is a Zarr group but no lorascope run: `format` is {attributes.get('format')!r}, not {FORMAT!r}"
         )
     version = attributes.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise StoreError(
             f"`{root}` has format version {version!r}; this lorascope reads version {FORMAT_VERSION}: upgrade it"
         )
     if "static_digest" not in attributes:
         raise StoreError(
-            f"`{root}` was interrupted while it was being set up and holds no row; delete it and capture again"
+            f"`{root}` is still being set up, or was interrupted then: it holds no row yet; wait for its capture, or "
+            "delete it and capture again"
         )
-    return Run(root, group)
+    return root, group
+
+
+def find_layout_problems(root: Path, group: zarr.Group) -> list[Problem]:
+    """Every way in which this run isn't laid out as the format says; reads metadata and the smallest tables only."""
+    try:
+        metadata = _array_metadata(group)
+    except (ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
+        message = f"metadata of `{root}` can't be read ({type(error).__name__}: {error})"
+        return [Problem("metadata", "unreadable", message)]
+    arrays = {path: Found.of(found) for path, found in metadata.items()}
+    return layout_problems(dict(group.attrs), arrays, lambda path: read_once(cast(Any, group[path]), root))
+
+
+def _array_metadata(group: zarr.Group) -> dict[str, ArrayV3Metadata]:
+    consolidated = group.metadata.consolidated_metadata
+    if consolidated is not None:  # already parsed; making an array of each would take ten times as long
+        nodes = consolidated.flattened_metadata
+    else:
+        nodes = {path: node.metadata for path, node in list_nodes(group)}
+    return {path: node for path, node in nodes.items() if isinstance(node, ArrayV3Metadata)}
+
+
+def list_nodes(group: zarr.Group) -> list[tuple[str, zarr.Array[Any] | zarr.Group]]:
+    """Every group and array below; a file that isn't one, such as an interrupted write leaves, is passed over."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=UserWarning)
+        return list(group.members(max_depth=None))
 
 
 def _fastest_reader() -> AbstractContextManager[Any]:

@@ -9,9 +9,9 @@ import zarr
 
 from .errors import StoreError
 from .layout import ROW_TOKENS, chunk_key
-from .widen import widen_block
+from .widen import check_storage, widen_block
 
-__all__ = ["DeltaSource", "RowArray", "delta_block"]
+__all__ = ["DeltaSource", "RowArray", "delta_block", "read_digests", "read_once"]
 
 
 class RowArray:
@@ -27,17 +27,30 @@ class RowArray:
         self._committed = committed
         self._columns = columns
         self._dtype_logical = str(array.attrs.get("dtype_logical", array.dtype.name))
+        try:
+            check_storage(array.dtype, self._dtype_logical)
+        except ValueError as error:
+            raise StoreError(f"{array.path!r} can't be read as numbers: {error}") from error
         self.shape: tuple[int, ...] = (array.shape[0], *_cut(array.shape[1:], columns))
         self.dtype = np.dtype(np.float32)
         self.ndim = len(self.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """A NumPy array for a slice of tokens, or a tuple that begins with one."""
+        """A NumPy array for any key that NumPy takes, tokens first; whole rows are read for it."""
         tokens, *rest = key if isinstance(key, tuple) else (key,)
+        if not isinstance(tokens, slice) or (tokens.step or 1) < 0:
+            places = np.asarray(np.arange(self.shape[0])[tokens])
+            rows = np.unique(places // ROW_TOKENS)
+            whole = self._concatenate([self.read_row(int(row)) for row in rows])
+            # Each row before the last one read is full, so that a token's place follows from its row's.
+            places = np.searchsorted(rows, places // ROW_TOKENS) * ROW_TOKENS + places % ROW_TOKENS
+            return np.asarray(whole[(places, *rest)])
         start, stop, step = tokens.indices(self.shape[0])
         parts = [self.read_row(row, start, stop) for row in range(start // ROW_TOKENS, -(-stop // ROW_TOKENS))]
-        whole = np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
-        return whole[(slice(None, None, step), *rest)]
+        return np.asarray(self._concatenate(parts)[(slice(None, None, step), *rest)])
+
+    def _concatenate(self, parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
 
     def read_row(self, row: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Tokens start to stop of one row (all of it by default), float32.
@@ -53,7 +66,7 @@ class RowArray:
         if not self._committed[row]:
             return np.full((wanted.stop - wanted.start, *self.shape[1:]), np.nan, self.dtype)
         key = chunk_key(self._array.path, row, self._array.ndim)
-        _require_chunk(self._root / key, key)
+        _require_chunk(self._root / key, f"chunk {key!r} of a committed row")
         try:
             block = self._read_chunks(slice(offset, offset + n_tokens))
         except (ValueError, RuntimeError) as error:
@@ -129,14 +142,66 @@ def _cut(shape: tuple[int, ...], columns: slice) -> tuple[int, ...]:
     return tuple(len(range(*columns.indices(n))) for n in shape)
 
 
-def _require_chunk(file: Path, key: str) -> None:
+def read_once(array: zarr.Array[Any], root: Path, *, may_be_absent: bool = False) -> np.ndarray:
+    """Values of an array that is written when the run is set up.
+
+    With `may_be_absent` a chunk that isn't there reads as the fill value: early writers made such columns without one.
+
+    Raises
+    ------
+    StoreError
+        If a chunk is missing, empty or broken.
+    """
+    size = array.chunks[0]
+    parts = []
+    for chunk in range(-(-array.shape[0] // size)):
+        key = chunk_key(array.path, chunk, array.ndim)
+        if not may_be_absent or (root / key).exists():
+            _require_chunk(root / key, f"chunk {key!r}")
+        parts.append(_read(array, slice(chunk * size, (chunk + 1) * size), key))
+    return np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
+
+
+def read_digests(array: zarr.Array[Any]) -> np.ndarray:
+    """Digests of all rows, uint8 (row, byte); all zero where a row isn't committed.
+
+    Raises
+    ------
+    StoreError
+        If the file of one is broken.
+    """
+    try:
+        return np.asarray(array[...])
+    except (ValueError, RuntimeError):
+        # One by one only to find out which it is: opening a file for each row is slow.
+        return np.concatenate([_read_digest(array, row) for row in range(array.shape[0])])
+
+
+def _read_digest(array: zarr.Array[Any], row: int) -> np.ndarray:
+    try:
+        return np.asarray(array[row : row + 1])
+    except (ValueError, RuntimeError) as error:
+        key = chunk_key(array.path, row, 2)
+        raise StoreError(
+            f"digest {key!r} is broken ({_first_line(error)}); restore this file, or delete it to give row {row} up"
+        ) from error
+
+
+def _read(array: zarr.Array[Any], entries: slice, key: str) -> np.ndarray:
+    try:
+        return np.asarray(array[entries])
+    except (ValueError, RuntimeError) as error:
+        raise StoreError(f"chunk {key!r} is broken ({_first_line(error)}); run `lorascope verify`") from error
+
+
+def _require_chunk(file: Path, what: str) -> None:
     """Zarr before 3.4 reads a missing chunk, and an empty shard, as fill values."""
     try:
         size = file.stat().st_size
     except FileNotFoundError:
-        raise StoreError(f"chunk {key!r} of a committed row is missing; run `lorascope verify`") from None
+        raise StoreError(f"{what} is missing; run `lorascope verify`") from None
     if size == 0:
-        raise StoreError(f"chunk {key!r} of a committed row is empty; run `lorascope verify`")
+        raise StoreError(f"{what} is empty; run `lorascope verify`")
 
 
 def _first_line(error: BaseException) -> str:

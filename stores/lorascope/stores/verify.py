@@ -1,17 +1,19 @@
 """Checking a run against itself: digests, then decoding, then what the numbers look like."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import zarr
 
+from .check import is_base_score
 from .digest import combine, hash_file
-from .errors import Problem
+from .errors import Problem, StoreError
 from .layout import ROW_TOKENS, chunk_key
-from .read import Run, open_run
+from .read import Run, find_layout_problems, list_nodes, open_group
 from .widen import widen_block
 
 __all__ = ["LEVELS", "Verdict", "verify"]
@@ -61,15 +63,28 @@ def verify(
     Raises
     ------
     StoreError
-        If there is no run at `path`.
+        If there is no run at `path`, or one of a format version that we don't know, or one that is still being set up.
     ValueError
         If `level` isn't one of the three.
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
-    run = open_run(path)
+    root, group = open_group(path)
+    broken = find_layout_problems(root, group)
+    if broken:  # where the parts lie isn't known, so nothing else can be checked
+        n_rows = group.attrs.get("n_rows")
+        return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, tuple(broken))
+    run = Run(root, group)
+    try:
+        rows = np.flatnonzero(run.committed_rows)
+    except StoreError as error:
+        return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)),))
+    return _check_parts(run, rows, level, progress)
+
+
+def _check_parts(run: Run, rows: np.ndarray, level: Level, progress: Callable[[int, int], None] | None) -> Verdict:
     arrays = _arrays(run.path)
-    by_row = {key: array for key, array in arrays.items() if array.attrs["written"] == "by row"}
+    by_row = {key: array for key, array in arrays.items() if array.attrs.get("written") == "by row"}
     once = {key: array for key, array in arrays.items() if key not in by_row and key != "rows/digest"}
     problems = list(_check_static(run, once, level))
     n_chunks = sum(len(list((run.path / key).glob("c.*"))) for key in once)
@@ -77,7 +92,7 @@ def verify(
         position=_decode("tokens/position", arrays["tokens/position"], slice(None))[0],
         token_id=_decode("tokens/token_id", arrays["tokens/token_id"], slice(None))[0],
     )
-    rows = np.flatnonzero(run.committed_rows)
+    problems += [_lost(int(row)) for row in run.lost_rows]
     if not len(rows):
         problems.append(
             Problem("rows", "nothing", f"none of {run.n_rows} rows is committed; there is nothing to check")
@@ -91,8 +106,14 @@ def verify(
     return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems))
 
 
+def _lost(row: int) -> Problem:
+    key = chunk_key("rows/digest", row, 2)
+    message = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
+    return Problem(f"row {row}", "missing", message)
+
+
 def _arrays(root: Path) -> dict[str, zarr.Array[Any]]:
-    members = zarr.open_group(root, mode="r").members(max_depth=None)
+    members = list_nodes(zarr.open_group(root, mode="r"))
     return {key: node for key, node in members if isinstance(node, zarr.Array)}
 
 
@@ -101,8 +122,11 @@ def _check_static(run: Run, once: dict[str, zarr.Array[Any]], level: Level) -> I
     found = combine((key, hash_file(run.path / key)) for key in keys)
     if found.hex() == run.attributes["static_digest"] and level == "digests":
         return
-    broken = [p for key, array in once.items() for p in _decode(key, array, slice(None))[1]]
-    yield from broken
+    for key, array in once.items():
+        if not is_base_score(key):  # early writers made these without a chunk where they weren't asked for
+            for chunk in range(-(-array.shape[0] // array.chunks[0])):
+                yield from _missing(run.path, chunk_key(key, chunk, array.ndim))
+        yield from _decode(key, array, slice(None))[1]
     if found.hex() != run.attributes["static_digest"]:
         yield Problem("tables", "digest", "tables or weights aren't what was written: their digest differs")
 
@@ -127,23 +151,32 @@ def _check_row(
     tokens = slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, run.n_tokens))
     gone = {problem.place for problem in absent}
     hashes = dict(parts)
+    labels: dict[str, np.ndarray] = {}
     for path, array in by_row.items():
         if keys[path] in gone:
             continue
         block, undecodable = _decode(keys[path], array, tokens)
         yield from undecodable
         if level == "statistics" and block is not None:
-            yield from _look(known, path, keys[path], widen_block(block, _logical(array)), tokens)
+            wide = widen_block(block, _logical(array))
+            yield from _look(known, path, keys[path], wide, tokens)
+            if path.startswith("states/"):
+                labels[path] = _vector_labels(wide)
             if not path.endswith("/js"):  # all NaN in every row without a measured token
-                yield from _repeats(path, row, hashes.get(keys[path]), seen)
+                yield from _repeats(path, row, hashes.get(keys[path]), seen, known)
+    if known.token_id is not None:
+        for name in ("base", "adapted"):
+            in_order = [f"states/{component}/{name}" for component in run.component_paths]
+            found = {keys[path]: labels[path] for path in in_order if path in labels}
+            yield from _same_vectors(found, known.token_id[tokens])
 
 
 def _missing(root: Path, key: str) -> Iterator[Problem]:
     file = root / key
     if not file.is_file():
-        yield Problem(key, "missing", f"chunk {key!r} of a committed row is missing")
+        yield Problem(key, "missing", f"chunk {key!r} is missing")
     elif file.stat().st_size == 0:
-        yield Problem(key, "empty", f"chunk {key!r} of a committed row is an empty file")
+        yield Problem(key, "empty", f"chunk {key!r} is an empty file")
 
 
 def _decode(key: str, array: zarr.Array[Any], tokens: slice) -> tuple[np.ndarray | None, list[Problem]]:
@@ -175,8 +208,6 @@ def _look(known: _Known, path: str, key: str, block: np.ndarray, tokens: slice) 
             yield from _count(
                 key, "constant", (block == block[:, :1]).all(axis=1) & ~zero, "has one value in all features"
             )
-        if known.token_id is not None:
-            yield from _same_vector(key, block, known.token_id[tokens], zero)
 
 
 def _count(key: str, kind: str, bad: Any, what: str) -> Iterator[Problem]:
@@ -186,20 +217,52 @@ def _count(key: str, kind: str, bad: Any, what: str) -> Iterator[Problem]:
         yield Problem(key, kind, f"{key!r}: token {places[0]} of the row {what}{more}")
 
 
-def _same_vector(key: str, block: np.ndarray, ids: np.ndarray, zero: Any) -> Iterator[Problem]:
-    """Equal vectors under one token id are legitimate (equal prefixes, first layers), under two they are not."""
-    owners: dict[bytes, set[int]] = defaultdict(set)
-    for vector, token_id, blank in zip(block, ids, zero, strict=True):
-        if not blank:
-            owners[vector.tobytes()].add(int(token_id))
-    shared = sum(len(found) > 1 for found in owners.values())
-    if shared:
-        yield Problem(key, "repeated", f"{key!r}: {shared} vectors stand under more than one token id")
+def _vector_labels(block: np.ndarray) -> np.ndarray:
+    """Int (token,): equal where two tokens' vectors are; -1 where one is all zero, which is found elsewhere."""
+    order: dict[bytes, int] = {}
+    labels = np.array([order.setdefault(vector.tobytes(), len(order)) for vector in block])
+    return np.where(block.any(axis=1), labels, -1)
 
 
-def _repeats(path: str, row: int, part: bytes | None, seen: dict[tuple[str, bytes], int]) -> Iterator[Problem]:
-    if part is None:
+def _same_vectors(labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
+    """Vectors equal under two token ids though another component tells these tokens apart; components in order.
+
+    Ids with one and the same embedding are legitimate (unused rows of a vocabulary): their tokens stay equal from the
+    first component on, until an attention layer mixes in what stands before them. So in later components equality
+    counts against a run only if an earlier one tells the tokens apart, and in the first only if the second does.
+    """
+    if len(labels) < 2:
+        return
+    apart = list(labels.values())[1]
+    for index, (key, label) in enumerate(labels.items()):
+        shared = _n_shared(label, ids, apart)
+        if shared:
+            yield Problem(key, "repeated", f"{key!r}: {shared} vectors stand under more than one token id")
+        # Joint label: two tokens share it where they were equal in every component so far.
+        so_far = label if index == 0 else np.stack([apart, label])
+        apart = np.unique(so_far, axis=-1, return_inverse=True)[1].reshape(-1)
+
+
+def _n_shared(label: np.ndarray, ids: np.ndarray, apart: np.ndarray) -> int:
+    """Vectors that two tokens share which differ both in id and in the other label."""
+    groups: dict[int, set[tuple[int, int]]] = defaultdict(set)
+    for vector, token_id, other in zip(label.tolist(), ids.tolist(), apart.tolist(), strict=True):
+        if vector >= 0:
+            groups[vector].add((token_id, other))
+    return sum(any(a[0] != b[0] and a[1] != b[1] for a, b in combinations(group, 2)) for group in groups.values())
+
+
+def _repeats(
+    path: str, row: int, part: bytes | None, seen: dict[tuple[str, bytes], int], known: _Known
+) -> Iterator[Problem]:
+    """A row equal to an earlier one byte for byte, though other tokens stand in it."""
+    if part is None or known.token_id is None or known.position is None:
         return
     first = seen.setdefault((path, part), row)
-    if first != row:
+    if not all(_same_row(column, first, row) for column in (known.token_id, known.position)):
         yield Problem(f"row {row}", "repeated", f"row {row} of {path!r} equals row {first} byte for byte")
+
+
+def _same_row(column: np.ndarray, first: int, second: int) -> bool:
+    one, other = (column[row * ROW_TOKENS : (row + 1) * ROW_TOKENS] for row in (first, second))
+    return np.array_equal(one, other)

@@ -5,19 +5,28 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["widen", "widen_block"]
+from .layout import BITS_NOTE, DTYPES
+
+__all__ = ["check_storage", "widen", "widen_block"]
 
 
 def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
     """The block in float32, whatever it was stored as; exact for every type of the format."""
+    check_storage(block.dtype, dtype_logical)
     if dtype_logical != "bfloat16":
         return block.astype(np.float32, copy=False)
-    if block.dtype != np.uint16:
-        raise ValueError(f"bfloat16 is stored as uint16, not {block.dtype}")
     # A bfloat16 is the upper half of a float32. The strided copy is 3 times as fast as a shift of widened integers.
     bits = np.zeros(block.shape, dtype="<u4")
     bits.view("<u2").reshape(*block.shape, 2)[..., 1] = block
     return bits.view("<f4").astype(np.float32, copy=False)
+
+
+def check_storage(dtype: np.dtype[Any], dtype_logical: str) -> None:
+    """Raise unless this is a type of the format, stored as it must be: bits never read as numbers."""
+    if dtype_logical not in DTYPES:
+        raise ValueError(f"`dtype_logical` is {dtype_logical!r}; allowed are {sorted(DTYPES)}")
+    if dtype != DTYPES[dtype_logical][0]:
+        raise ValueError(f"{dtype_logical} is stored as {DTYPES[dtype_logical][0]}, not {dtype}")
 
 
 def widen(tree: xr.DataTree) -> xr.DataTree:
@@ -28,7 +37,7 @@ def widen(tree: xr.DataTree) -> xr.DataTree:
     Raises
     ------
     ValueError
-        If an array calls itself bfloat16 and isn't uint16.
+        If an array isn't stored as the type that it calls itself asks for.
     """
     return tree.map_over_datasets(_widen_dataset)
 
@@ -44,4 +53,7 @@ def _widen_array(array: xr.DataArray) -> xr.DataArray:
     wide: xr.DataArray = xr.apply_ufunc(
         widen_block, array, kwargs=kwargs, dask="parallelized", output_dtypes=[np.float32], keep_attrs=True
     )
-    return wide.assign_attrs(dtype_logical="float32", stored_as=dtype_logical)
+    wide = wide.assign_attrs(dtype_logical="float32", stored_as=dtype_logical)
+    if "long_name" in wide.attrs:
+        wide.attrs["long_name"] = str(wide.attrs["long_name"]).removesuffix(BITS_NOTE)
+    return wide

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import zarr
+from zarr.abc.buffer import Buffer as AnyBuffer
+from zarr.buffer.cpu import Buffer
+from zarr.storage import MemoryStore
 
-from .digest import combine, flush_directory, hash_file
+from .digest import combine, flush_directory, hash_file, replace_file
 from .errors import StoreError
 from .layout import ROW_TOKENS, chunk_key
 
@@ -90,6 +93,8 @@ class RunWriter:
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Mark the run finished, add attributes to its root, and consolidate its metadata.
 
+        All of it comes to the disk in one step: whatever interrupts it, the run is unfinished as before, or finished.
+
         Raises
         ------
         StoreError
@@ -98,11 +103,7 @@ class RunWriter:
         missing = -(-self._n_tokens // ROW_TOKENS) - len(self._committed)
         if missing:
             raise StoreError(f"{missing} rows of `{self.path}` aren't committed; write them before finishing")
-        group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
-        group.attrs.update({**attributes, "finished": True})
-        consolidate(self.path)
-        hash_file(self.path / "zarr.json", flush=True)
-        flush_directory(self.path)
+        replace_file(self.path / "zarr.json", consolidated_root(self.path, {**attributes, "finished": True}))
 
     def _check_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
         tokens = self.row_tokens(row)
@@ -130,9 +131,18 @@ class RunWriter:
         return key, part, file.stat().st_size
 
 
-def consolidate(path: Path) -> None:
-    """Write consolidated metadata, so that a finished run opens with one read."""
+def consolidated_root(path: Path, attributes: Mapping[str, Any]) -> bytes:
+    """Content of the root's zarr.json with further attributes and the metadata of every node.
+
+    So a finished run opens with one read. Zarr makes it in memory, of a copy of the run's metadata; nothing is written.
+    """
+    copies: dict[str, AnyBuffer] = {
+        file.relative_to(path).as_posix(): Buffer.from_bytes(file.read_bytes()) for file in path.rglob("zarr.json")
+    }
+    memory = MemoryStore(copies)
+    zarr.open_group(memory, mode="r+", use_consolidated=False).attrs.update(dict(attributes))
     with warnings.catch_warnings():
         # Every reader of ours takes it; that the Zarr v3 specification doesn't know it yet is in docs/store-format.md.
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
-        zarr.consolidate_metadata(path)
+        zarr.consolidate_metadata(memory)
+    return copies["zarr.json"].to_bytes()

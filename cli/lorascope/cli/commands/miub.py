@@ -54,6 +54,8 @@ def miub(
     with progress_bar("miub") as update:
         result = miub_of(opened, adapter=adapter, reduction=reduction, n_workers=workers, progress=update)
     _print(result, top)
+    if len(opened.lost_rows):
+        say(f"{len(opened.lost_rows)} rows were lost since the run was finished; run `lorascope verify`")
     if out is not None:
         save(result, out)
         say(f"saved to {out}")

@@ -1,0 +1,220 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zarr
+
+from lorascope.stores import StoreError, open_run, verify
+
+F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
+
+
+def edit_root(root: Path, **attributes: Any) -> None:
+    """Change attributes of the root; None deletes one. Consolidated metadata go, so that each node's own count."""
+    file = root / "zarr.json"
+    content = json.loads(file.read_text())
+    content.pop("consolidated_metadata", None)
+    merged = {**content["attributes"], **attributes}
+    content["attributes"] = {name: value for name, value in merged.items() if value is not None}
+    file.write_text(json.dumps(content))
+
+
+def edit_array(root: Path, path: str, **fields: Any) -> None:
+    edit_root(root)
+    file = root / path / "zarr.json"
+    content = json.loads(file.read_text())
+    content["attributes"].update(fields.pop("attributes", {}))
+    file.write_text(json.dumps({**content, **fields}))
+
+
+def refused(root: Path, words: str) -> None:
+    """Opening refuses the run in these words, and verifying reports them instead of failing."""
+    with pytest.raises(StoreError, match=f"isn't laid out as a run: .*{words}.*`lorascope verify` lists what is wrong"):
+        open_run(root)
+    verdict = verify(root)
+    assert not verdict.ok
+    assert verdict.n_committed == 0
+    assert words.replace("\\", "") in verdict.problems[0].message
+
+
+@pytest.mark.parametrize("stream", ["adapted", "base", "pair"])
+@pytest.mark.parametrize("states", ["all", "none"])
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_every_kind_of_run_is_as_it_should_be(make_run: Any, stream: str, states: str, consolidated: bool) -> None:
+    run = make_run(stream=stream, states=states, biased=(True, False, False) if states == "all" else ())
+    if not consolidated:
+        edit_root(run.path)
+    assert open_run(run.path).n_rows == 3
+    assert verify(run.path).ok
+
+
+def test_run_without_text_of_its_tokens_is_fine(make_run: Any) -> None:
+    run = make_run()
+    shutil.rmtree(run.path / "tokens/text")
+    edit_root(run.path)
+    assert "text" not in open_run(run.path).tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("stream", "both", "attribute `stream` is 'both'; it must be one of"),
+        ("states", 3, "attribute `states` is 3; it must be 'all' or 'none'"),
+        ("n_tokens", "2148", "attribute `n_tokens` is '2148'; it must be a whole number above 0"),
+        ("n_tokens", 0, "attribute `n_tokens` is 0; it must be"),
+        ("n_tokens", True, "attribute `n_tokens` is True; it must be"),
+        ("n_rows", 4, "attribute `n_rows` is 4; it must be 3"),
+        ("adapters", "default", "attribute `adapters` is 'default'; it must be a list of names"),
+        ("adapters", ["../x"], "adapter name '../x' can't be kept in a store"),
+        ("adapters", ["default", "default"], "adapter names must differ"),
+        ("finished", "yes", "attribute `finished` is 'yes'; it must be true or false"),
+        ("static_digest", 3, "attribute `static_digest` is 3; it must be a digest in hexadecimal"),
+        ("stream", None, "attribute `stream` is missing; it must be one of"),
+        ("n_tokens", None, "attribute `n_tokens` is missing"),
+        ("finished", None, "attribute `finished` is missing"),
+    ],
+)
+def test_wrong_attribute_is_named(make_run: Any, name: str, value: Any, words: str) -> None:
+    run = make_run()
+    edit_root(run.path, **{name: value})
+    refused(run.path, words)
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1"])
+def test_version_is_a_whole_number(make_run: Any, version: Any) -> None:
+    run = make_run()
+    edit_root(run.path, format_version=version)
+    with pytest.raises(StoreError, match=f"has format version {version!r}"):
+        open_run(run.path)
+    with pytest.raises(StoreError, match="has format version"):
+        verify(run.path)
+
+
+def test_absurd_length_is_found_without_being_allocated(make_run: Any) -> None:
+    run = make_run()
+    edit_root(run.path, n_tokens=10**15, n_rows=-(-(10**15) // 1024))
+    refused(run.path, r"`shape` of 'rows/digest' is \(3, 32\)")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "rows/digest",
+        "samples/ce",
+        "tokens/nll",
+        "components/path",
+        "components",
+        f"states/{BF16}/base",
+        "states",
+        "adapters/default/rank",
+        "adapters/default/js",
+        "adapters/default/factor",
+        f"adapters/default/lora_B/{F32}",
+        f"adapters/default/delta/{F16}",
+        "adapters",
+    ],
+)
+def test_missing_array_or_group_is_named(make_run: Any, path: str) -> None:
+    run = make_run()
+    edit_root(run.path)
+    shutil.rmtree(run.path / path)
+    with pytest.raises(StoreError, match=f"array '{path}.*is missing"):
+        open_run(run.path)
+    assert verify(run.path).problems[0].kind == "missing"
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "words"),
+    [
+        (f"states/{F32}/base", {"shape": [2148, 13]}, r"`shape` of 'states/.*' is \(2148, 13\); it must be \(2148, 12"),
+        ("tokens/role", {"data_type": "int16"}, "`dtype` of 'tokens/role' is 'int16'; it must be 'int8'"),
+        ("tokens/role", {"dimension_names": ["x"]}, r"`dims` of 'tokens/role' is \('x',\)"),
+        ("tokens/role", {"fill_value": 0}, r"fill value of 'tokens/role' is np.int8\(0\); it must be -1"),
+        ("tokens/nll", {"attributes": {"written": "once"}}, "`written` of 'tokens/nll' is 'once'; it must be 'by row'"),
+        (f"states/{BF16}/base", {"attributes": {"dtype_logical": "x"}}, "is 'x'; it must be 'bfloat16'"),
+        (
+            "tokens/nll",
+            {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [512]}}},
+            r"chunks of 'tokens/nll' are \(512,\); only the first axis may be cut, rows by 1024",
+        ),
+        (
+            f"states/{F32}/base",
+            {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1024, 6]}}},
+            r"chunks of 'states/.*' are \(1024, 6\)",
+        ),
+        (
+            "tokens/nll",
+            {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}}},
+            "`separator` of 'tokens/nll' is '/'",
+        ),
+    ],
+)
+def test_array_that_differs_is_named(make_run: Any, path: str, change: dict[str, Any], words: str) -> None:
+    run = make_run()
+    edit_array(run.path, path, **change)
+    with pytest.raises(StoreError, match=words):
+        open_run(run.path)
+    assert {p.place for p in verify(run.path).problems} == {path}
+
+
+def test_every_difference_is_listed_and_the_count_said(make_run: Any) -> None:
+    run = make_run()
+    for path in ("tokens/role", "tokens/nll"):
+        edit_array(run.path, path, dimension_names=["x"])
+    assert [p.place for p in verify(run.path).problems] == ["tokens/role", "tokens/nll"]
+    with pytest.raises(StoreError, match=r"\(and 1 more such\)"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("key", ["factor_start", "rank"])
+def test_columns_of_the_factor_must_follow_each_other(make_run: Any, key: str) -> None:
+    run = make_run()
+    array = zarr.open_array(run.path / f"adapters/default/{key}", mode="r+")
+    array[1] = -1 if key == "rank" else 1
+    refused(run.path, "`rank` and `factor_start` of adapter 'default' don't fit each other")
+
+
+def test_metadata_that_can_not_be_read(make_run: Any) -> None:
+    run = make_run()
+    edit_root(run.path)
+    (run.path / "tokens/role/zarr.json").write_text('{"zarr_format": 3, "node')
+    with pytest.raises(StoreError, match="can't be read"):
+        open_run(run.path)
+    assert [p.kind for p in verify(run.path).problems] == ["unreadable"]
+
+
+def test_lost_components_are_a_problem_of_the_layout(make_run: Any) -> None:
+    run = make_run()
+    (run.path / "components/path/c.0").unlink()
+    refused(run.path, "chunk 'components/path/c.0' is missing")
+
+
+def test_node_lost_while_open_is_named(make_run: Any) -> None:
+    run = make_run()
+    edit_root(run.path)
+    opened = open_run(run.path)
+    for path in (f"states/{F32}/base", "samples/ce"):
+        shutil.rmtree(run.path / path)
+    with pytest.raises(StoreError, match=f"'states/{F32}/base' is missing from .*run `lorascope verify`"):
+        opened.base(F32)
+    with pytest.raises(StoreError, match="'samples/ce' is missing from"):
+        opened.samples
+    with pytest.raises(StoreError, match="'samples' of .* is a group and should be an array"):
+        opened._array("samples")
+
+
+def test_plain_uint16_is_never_read_as_numbers(make_run: Any) -> None:
+    run = make_run()
+    opened = open_run(run.path)
+    file = run.path / f"states/{BF16}/base/zarr.json"
+    content = json.loads(file.read_text())
+    del content["attributes"]["dtype_logical"]
+    file.write_text(json.dumps(content))
+    edit_root(run.path)
+    opened._group = zarr.open_group(run.path, mode="r")
+    with pytest.raises(StoreError, match="can't be read as numbers: `dtype_logical` is 'uint16'; allowed are"):
+        opened.base(BF16)
+    with pytest.raises(StoreError, match="`dtype_logical` of .* is None; it must be 'bfloat16'"):
+        open_run(run.path)
