@@ -129,7 +129,7 @@ def test_missing_array_or_group_is_named(make_run: Any, path: str) -> None:
     ("path", "change", "words"),
     [
         (f"states/{F32}/base", {"shape": [2148, 13]}, r"`shape` of 'states/.*' is \(2148, 13\); it must be \(2148, 12"),
-        ("tokens/role", {"data_type": "int16"}, "`dtype` of 'tokens/role' is 'int16'; it must be 'int8'"),
+        ("tokens/position", {"data_type": "int64"}, "`dtype` of 'tokens/position' is 'int64'; it must be 'int32'"),
         ("tokens/role", {"dimension_names": ["x"]}, r"`dims` of 'tokens/role' is \('x',\)"),
         ("tokens/role", {"fill_value": 0}, r"fill value of 'tokens/role' is np.int8\(0\); it must be -1"),
         ("tokens/nll", {"attributes": {"written": "once"}}, "`written` of 'tokens/nll' is 'once'; it must be 'by row'"),
