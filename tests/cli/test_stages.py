@@ -1,0 +1,86 @@
+"""Every stage through the command line, on a model made on the spot."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.torch
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("needs lorascope[capture]", allow_module_level=True)
+
+MAKE_MODEL = """
+import sys, torch
+from tokenizers import Tokenizer, models, pre_tokenizers, decoders
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(alphabet)}, merges=[]))
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+tokenizer.decoder = decoders.ByteLevel()
+PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(sys.argv[1])
+torch.manual_seed(0)
+LlamaForCausalLM(LlamaConfig(vocab_size=len(alphabet), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256)).save_pretrained(sys.argv[1])
+"""
+
+
+def lorascope(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "lorascope", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stages")
+    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(path / "model")], check=True, capture_output=True)
+    items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(12)]
+    (path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def test_from_a_model_to_a_report(folder: Path) -> None:
+    data = ["--data", "sums.train.jsonl"]
+    model = ["--model", "model", *data]
+    fine = ["--rank", "2", "--max-steps", "3", "--batch-size", "4", "--learning-rate", "0.01"]
+    steps = [
+        (["finetune", *model, "--out", "adapter", "--held-out", "sums.train.jsonl", *fine], "after: CE"),
+        (["capture", *model, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"], "at 14 components"),
+        (["info", "run.zarr"], "sums/train"),
+        (["verify", "run.zarr"], "sound at level statistics"),
+        (["miub", "run.zarr", "--out", "result.zarr"], "fidelity"),
+        (["report", "run.zarr"], "run.html"),
+    ]
+    for words, expected in steps:
+        done = lorascope(folder, *words)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout, words
+        assert "Traceback" not in done.stderr
+    assert (folder / "result.zarr/zarr.json").is_file()
+    assert (folder / "run.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--adapter", "nowhere"], "'nowhere' is no adapter folder"),
+        (["--adapter", "model"], "is no adapter folder"),
+        (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'answer', or 'last:N'"),
+        (["--device", "tpu9"], "`device` is 'tpu9'; allowed are"),
+        (["--out", "sums.train.jsonl"], "is a file; name a folder that is new or empty"),
+    ],
+)
+def test_a_mistake_is_one_line(folder: Path, words: list[str], message: str) -> None:
+    right = {"--model": "model", "--adapter": "model", "--data": "sums.train.jsonl", "--out": "new.zarr"}
+    right |= dict(zip(words[::2], words[1::2], strict=True))
+    done = lorascope(folder, "capture", *[word for pair in right.items() for word in pair])
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("lorascope: error: ")
+    assert message in done.stderr
+    assert not (folder / "new.zarr").exists()
