@@ -26,11 +26,10 @@ from lorascope.capture.components import (
     LoraComponent,
     find_components,
     lora_b,
-    lora_modules,
     require_supported,
     unsupported,
 )
-from lorascope.capture.preflight import AdapterError
+from lorascope.capture.preflight import AdapterError, lora_layers
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -107,7 +106,7 @@ def test_layer_outside_the_decoder(tiny_model: Any) -> None:
 def test_scaling_is_read_not_recomputed(tiny_model: Any) -> None:
     model = adapt(tiny_model, r=4, lora_alpha=8, use_rslora=True, rank_pattern={"layers.1.self_attn.q_proj": 16})
     assert [(c.rank, c.scaling) for c in find_components(model, "default")] == [(4, 4.0), (16, 2.0)]
-    lora_modules(model)["model.layers.0.self_attn.q_proj"].set_scale("default", 3.0)
+    lora_layers(model)["model.layers.0.self_attn.q_proj"].set_scale("default", 3.0)
     assert find_components(model, "default")[0].scaling == 12.0
 
 
@@ -121,7 +120,7 @@ def test_each_adapter_has_its_own_components(tiny_model: Any) -> None:
 def test_delta_is_made_of_what_is_read(tiny_model: Any, tiny_adapter: Path) -> None:
     """scaling * B A x against PEFT's own layer, every component."""
     model = attach_adapter(tiny_model, tiny_adapter)
-    modules: Any = lora_modules(model)
+    modules: Any = lora_layers(model)
     for component in find_components(model, "default"):
         module = modules[component.path]
         b = lora_b(module, "default")
@@ -135,7 +134,7 @@ def test_delta_is_made_of_what_is_read(tiny_model: Any, tiny_adapter: Path) -> N
 
 def test_lora_b_is_a_copy_in_float32(tiny_model: Any) -> None:
     model = adapt(tiny_model.bfloat16())
-    module: Any = lora_modules(model)["model.layers.0.self_attn.q_proj"].to(torch.bfloat16)
+    module: Any = lora_layers(model)["model.layers.0.self_attn.q_proj"].to(torch.bfloat16)
     b = lora_b(module, "default")
     before = b.copy()
     torch.nn.init.zeros_(module.lora_B["default"].weight)
@@ -200,7 +199,7 @@ def test_conv1d_is_a_linear_layer() -> None:
     model = adapt(build(GPT2Config(**GPT)), target_modules=["c_attn"], fan_in_fan_out=True)
     (component,) = find_components(model, "default")
     assert (component.d_in, component.d_out, component.layer) == (32, 96, 0)
-    assert lora_b(lora_modules(model)[component.path], "default").shape == (96, 2)
+    assert lora_b(lora_layers(model)[component.path], "default").shape == (96, 2)
 
 
 def test_plain_lora_is_supported(tiny_model: Any, tiny_adapter: Path) -> None:
@@ -247,7 +246,7 @@ def test_what_is_not_supported(tiny_model: Any, options: dict[str, Any], kind: s
 
 def test_nested_adapters(tiny_model: Any) -> None:
     model = adapt(tiny_model, target_modules=["q_proj", "up_proj"])
-    modules: Any = lora_modules(model)
+    modules: Any = lora_layers(model)
     modules["model.layers.0.mlp.up_proj"].base_layer = modules["model.layers.1.self_attn.q_proj"]
     assert {problem.kind for problem in unsupported(model, "default")} == {"nested"}
     with pytest.raises(AdapterError, match=r"two adapters are wrapped around each other; .* \(model\.layers\.0\.mlp"):

@@ -17,13 +17,13 @@ from lorascope.stores.layout import DTYPES, ROW_TOKENS, worth_factoring
 
 from .adapter import adapter_identity, attach_adapter, require_folder
 from .batches import plan_batches
-from .components import find_components, lora_b, lora_modules, require_supported
+from .components import find_components, lora_b, require_supported
 from .config import CaptureConfig
 from .encode import EncodedSample, encode_items
 from .hooks import Recorder, Wrapped
 from .items import Item, read_items
 from .model import context_length, load_model, model_identity, tokenizer_identity
-from .preflight import require_adapter
+from .preflight import lora_layers, require_adapter
 from .prompt import CUE, INSTRUCTION
 from .provenance import data_fingerprint, device_description, fingerprint, library_versions
 from .rows import RowQueue
@@ -180,7 +180,7 @@ def _device(name: str) -> torch.device:
 
 
 def _wrap(model: Any, adapter: str) -> list[Wrapped]:
-    modules: dict[str, Any] = dict(lora_modules(model))
+    modules: dict[str, Any] = dict(lora_layers(model))
     return [
         Wrapped(
             path=component.path,

@@ -9,13 +9,12 @@ from peft import PeftModel
 from peft.tuners.lora import Linear, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
-from torch import nn
 
 from lorascope.stores import Problem
 
 from .preflight import lora_layers, plain_path, require
 
-__all__ = ["LoraComponent", "find_components", "lora_b", "lora_modules", "require_supported", "unsupported"]
+__all__ = ["LoraComponent", "find_components", "lora_b", "require_supported", "unsupported"]
 
 RowRanges = tuple[tuple[str, int, int], ...]
 
@@ -81,11 +80,6 @@ def require_supported(model: PeftModel, adapter: str) -> None:
         If `unsupported` finds anything.
     """
     require(unsupported(model, adapter), adapter)
-
-
-def lora_modules(model: nn.Module) -> dict[str, LoraLayer]:
-    """PEFT's LoRA layer by component path, in module order."""
-    return lora_layers(model)
 
 
 def lora_b(module: Any, adapter: str) -> np.ndarray:
