@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 
 from .js import jensen_shannon
-from .rows import Segment
+from .target import BatchTarget
 
-__all__ = ["BatchTarget", "CaptureError", "Measured", "Recorder", "Wrapped"]
+__all__ = ["CaptureError", "Measured", "Recorder", "Wrapped"]
 
 
 class CaptureError(RuntimeError):
@@ -34,18 +34,6 @@ class Wrapped(NamedTuple):
     scaling: float
     factor_start: int
     """First column in the packed factor; -1 where delta itself is stored."""
-
-
-class BatchTarget(NamedTuple):
-    """Where a batch's captured tokens come from and go to."""
-
-    flat: torch.Tensor
-    """Index (token,) of each captured token in the flattened (sequence, position) axis of the padded batch."""
-    segments: Sequence[Segment]
-    measured: torch.Tensor
-    """Bool (token,): those whose js is measured and whose sum is checked."""
-    shape: tuple[int, int]
-    """(sequences, positions) of the padded batch."""
 
 
 @dataclass(slots=True)
@@ -118,35 +106,24 @@ class Recorder:
 
     def _take_base(self, component: Wrapped, index: int, target: BatchTarget, output: torch.Tensor) -> None:
         self.dtypes[component.path] = output.dtype
-        copy_rows(target, f"states/{component.path}/base", output)
-        self._seen[component.path] = {"base": output[target.flat[target.measured]]}
+        target.put(f"states/{component.path}/base", output)
+        self._seen[component.path] = {"base": target.take_measured(output)}
 
     def _take_factor(self, component: Wrapped, index: int, target: BatchTarget, output: torch.Tensor) -> None:
         if component.factor_start >= 0:
             columns = slice(component.factor_start, component.factor_start + output.shape[-1])
-            copy_rows(target, f"adapters/{self.adapter}/factor", output, columns)
+            target.put(f"adapters/{self.adapter}/factor", output, columns)
         else:
-            delta = delta_of(output[target.flat], component)
-            copy_rows(
-                target._replace(flat=torch.arange(len(delta), device=delta.device)),
-                f"adapters/{self.adapter}/delta/{component.path}",
-                delta,
-            )
-        self._seen.setdefault(component.path, {})["factor"] = output[target.flat[target.measured]]
+            target.put(f"adapters/{self.adapter}/delta/{component.path}", delta_of(output, component))
+        self._seen.setdefault(component.path, {})["factor"] = target.take_measured(output)
 
     def _take_output(self, component: Wrapped, index: int, target: BatchTarget, output: torch.Tensor) -> None:
         seen = self._seen.pop(component.path, {})
         if seen.keys() != {"base", "factor"} or not len(seen["base"]):
             return  # a hook that didn't fire is found when the pass is over
         delta = delta_of(seen["factor"], component)
-        self._check_sum(component, seen, delta, output[target.flat[target.measured]])
-        js = jensen_shannon(seen["base"], delta).float().cpu()
-        measured = target.measured.cpu()
-        for segment in target.segments:
-            chosen = measured[segment.source]
-            rows = torch.arange(segment.target.start, segment.target.stop)[chosen]
-            first = int(measured[: segment.source.start].sum())
-            segment.buffer.tensors[f"adapters/{self.adapter}/js"][rows, index] = js[first : first + len(rows)]
+        self._check_sum(component, seen, delta, target.take_measured(output))
+        target.put_measured(f"adapters/{self.adapter}/js", index, jensen_shannon(seen["base"], delta))
 
     def _check_sum(
         self, component: Wrapped, seen: Mapping[str, torch.Tensor], delta: torch.Tensor, output: torch.Tensor
@@ -193,13 +170,6 @@ def _check_layout(component: Wrapped, shape: tuple[int, int], output: torch.Tens
 def delta_of(factor: torch.Tensor, component: Wrapped) -> torch.Tensor:
     """scaling * z B^T, float32 (token, feature): PEFT's own order of operations."""
     return torch.nn.functional.linear(factor.float(), component.lora_B) * component.scaling
-
-
-def copy_rows(target: BatchTarget, path: str, output: torch.Tensor, columns: slice = slice(None)) -> None:
-    """Copy a batch's captured tokens into their rows; the cast, if the store narrows, rounds to nearest even."""
-    for segment in target.segments:
-        place = segment.buffer.tensors[path][segment.target, columns]
-        place.copy_(output.index_select(0, target.flat[segment.source]))
 
 
 def _rounding(

@@ -10,9 +10,10 @@ import torch
 
 from .batches import pad
 from .encode import EncodedSample
-from .hooks import BatchTarget, CaptureError, Recorder
+from .hooks import CaptureError, Recorder
 from .rows import RowQueue, Segment
 from .selection import TokenPlan
+from .target import BatchTarget, nowhere
 
 __all__ = ["Progress", "evaluating", "forward_seconds", "probe", "stream_states"]
 
@@ -55,9 +56,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 def probe(model: Any, recorder: Recorder, sample: EncodedSample, device: torch.device) -> dict[str, torch.dtype]:
     """Type of every component's output, from one pass in which each hook must fire exactly once."""
-    nothing = torch.empty(0, dtype=torch.long, device=device)
-    target = BatchTarget(nothing, [], nothing.bool(), (1, len(sample.token_ids)))
-    with recorder.attached(), recorder.recording(target):
+    with recorder.attached(), recorder.recording(nowhere((1, len(sample.token_ids)))):
         _forward(model, [sample], device)
     return dict(recorder.dtypes)
 
@@ -123,15 +122,12 @@ def _capture_batch(
     positions = plan.positions[batch]
     flat = np.concatenate([index * width + chosen for index, chosen in enumerate(positions)])
     measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
-    target = BatchTarget(
-        torch.from_numpy(flat).to(device), segments, torch.from_numpy(measured).to(device), (len(samples), width)
-    )
+    target = BatchTarget((len(samples), width), flat, measured, segments)
     with recorder.recording(target):
         logits = _forward(model, samples, device)
     ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
-    nll = _nll(
-        logits, target.flat, torch.from_numpy(ids).to(device), torch.from_numpy(np.concatenate(positions)).to(device)
-    )
+    places = torch.from_numpy(flat).to(device)
+    nll = _nll(logits, places, torch.from_numpy(ids).to(device), torch.from_numpy(np.concatenate(positions)).to(device))
     for segment in segments:
         segment.buffer.tensors["tokens/nll"][segment.target] = nll[segment.source]
 
