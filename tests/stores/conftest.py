@@ -1,15 +1,18 @@
 """A run of a few kB, made from random numbers: every stream, several adapters, with and without states."""
 
+import importlib.util
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lorascope.stores import Adapter, Component, RunSpec, RunWriter, create_run
+from lorascope.stores import Adapter, Component, RunSpec, RunWriter, create_run, remote
 from lorascope.stores.layout import ROW_TOKENS
 
 WIDTHS = (12, 20, 6)
@@ -84,10 +87,13 @@ def make_tables(n_tokens: int) -> dict[str, dict[str, Any]]:
 def make_blocks(writer: RunWriter, row: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     tokens = writer.row_tokens(row)
     blocks = {}
-    for path, ((_, *rest), dtype) in writer.row_arrays.items():
+    for path, ((_, *rest), dtype) in writer.row_arrays(row).items():
         values = rng.normal(size=(tokens.stop - tokens.start, *rest)).astype(np.float32)
-        if path.endswith("/js"):
+        name = path.rpartition("/")[2]
+        if name in ("js", "swallowed"):
             values = np.abs(values) % np.float32(0.69)
+        if name in ("nll", "kl", "base_norm", "delta_norm", "effective_width"):
+            values = 1 + np.abs(values)
         blocks[path] = (values.view(np.uint32) >> 16).astype(np.uint16) if dtype == np.uint16 else values.astype(dtype)
     return blocks
 
@@ -109,6 +115,8 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         rows: tuple[int, ...] | None = None,
         base_ce: list[float] | None = None,
         token_ids: list[int] | None = None,
+        weight: list[float] | None = None,
+        delta_source: tuple[str, ...] = (),
         **spec_options: Any,
     ) -> SmallRun:
         rng = np.random.default_rng(0)
@@ -117,7 +125,14 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
             stream=stream,
             components=components,
             adapters=tuple(
-                Adapter(name=a, rank=(2, 3, 4), scaling=(0.5, 2.0, 1.0), factored=factored, biased=biased)
+                Adapter(
+                    name=a,
+                    rank=(2, 3, 4),
+                    scaling=(0.5, 2.0, 1.0),
+                    factored=factored,
+                    biased=biased,
+                    delta_source=delta_source,
+                )
                 for a in adapters
             ),
             n_tokens=n_tokens,
@@ -130,11 +145,13 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
             f"adapters/{adapter.name}/lora_B/{c.path}": rng.normal(size=(c.d_out, rank)).astype(np.float32)
             for adapter in spec.adapters
             for c, rank, kept in zip(components, adapter.rank, adapter.factored, strict=True)
-            if kept and states == "all"
+            if kept and states != "none"
         }
         for path in [path for path, has in zip(list(weights), biased, strict=False) if has]:
             weights[path.replace("lora_B", "lora_bias")] = rng.normal(size=weights[path].shape[0]).astype(np.float32)
         tables = make_tables(n_tokens)
+        if weight is not None:
+            tables["tokens"]["weight"] = weight
         if base_ce is not None:
             tables["samples"]["base_ce"] = base_ce
         if token_ids is not None:
@@ -152,3 +169,35 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
 
     with ExitStack() as open_writers:
         yield make
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Any]:
+    """A real S3 server behind a proxy that can fail: see faulty.py."""
+    found = importlib.util.spec_from_file_location("faulty", Path(__file__).with_name("faulty.py"))
+    assert found is not None
+    assert found.loader is not None
+    faulty = importlib.util.module_from_spec(found)
+    found.loader.exec_module(faulty)
+    with faulty.serve() as serving:
+        urllib.request.urlopen(urllib.request.Request(f"{serving.url}/bucket", method="PUT")).close()
+        yield serving
+
+
+@pytest.fixture
+def s3(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The server, faultless, with the environment that leads to it; `prefix` is this test's own."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "an-id",
+        "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    quick = {"init_backoff": timedelta(milliseconds=2), "max_backoff": timedelta(milliseconds=20), "base": 2}
+    monkeypatch.setitem(remote.RETRY, "backoff", quick)
+    monkeypatch.setitem(remote.RETRY, "max_retries", 4)
+    server.counted_from_now(lambda index, method: None)
+    server.prefix = f"s3://bucket/{tmp_path.parent.name}/{tmp_path.name}"
+    return server

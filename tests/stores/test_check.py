@@ -50,6 +50,38 @@ def test_every_kind_of_run_is_as_it_should_be(make_run: Any, stream: str, states
     assert verify(run.path).ok
 
 
+def test_run_with_states_of_some_rows_is_as_it_should_be(make_run: Any) -> None:
+    run = make_run(states="sample", state_rows=(True, False, True), kl=True, weight=[2.0] * 2148)
+    assert verify(run.path).ok
+    edit_root(run.path)
+    assert open_run(run.path).n_rows == 3
+
+
+OPTIONAL = (
+    "tokens/weight",
+    "adapters/default/delta_source",
+    "adapters/default/swallowed",
+    "adapters/default/delta_norm",
+    "adapters/default/kl",
+    "reductions",
+)
+
+
+@pytest.mark.parametrize("path", OPTIONAL)
+def test_what_early_writers_did_not_know_may_be_absent(make_run: Any, path: str) -> None:
+    run = make_run(states="none", kl=True, weight=[2.0] * 2148)
+    edit_root(run.path)
+    shutil.rmtree(run.path / path)
+    assert open_run(run.path).n_rows == 3
+
+
+def test_wrong_source_of_delta_is_named(make_run: Any) -> None:
+    run = make_run()
+    array = zarr.open_array(run.path / "adapters/default/delta_source", mode="r+")
+    array[0] = "guess"
+    refused(run.path, "`delta_source` of adapter 'default' must give one of")
+
+
 def test_run_without_text_of_its_tokens_is_fine(make_run: Any) -> None:
     run = make_run()
     shutil.rmtree(run.path / "tokens/text")
@@ -61,7 +93,7 @@ def test_run_without_text_of_its_tokens_is_fine(make_run: Any) -> None:
     ("name", "value", "words"),
     [
         ("stream", "both", "attribute `stream` is 'both'; it must be one of"),
-        ("states", 3, "attribute `states` is 3; it must be 'all' or 'none'"),
+        ("states", 3, "attribute `states` is 3; it must be one of"),
         ("n_tokens", "2148", "attribute `n_tokens` is '2148'; it must be a whole number above 0"),
         ("n_tokens", 0, "attribute `n_tokens` is 0; it must be"),
         ("n_tokens", True, "attribute `n_tokens` is True; it must be"),

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from lorascope.stores import Adapter, Component, RunSpec
-from lorascope.stores.layout import array_specs, worth_factoring
+from lorascope.stores.layout import array_specs, goes_with_states, worth_factoring
 
 COMPONENT = Component(
     path="model.layers.0.q_proj", kind="q_proj", layer=0, d_in=8, d_out=16, dtype="float32", stored_dtype="float32"
@@ -27,7 +27,9 @@ def test_factor_form_keeps_factor_and_weight_and_no_delta() -> None:
         "adapters/default/rank",
         "adapters/default/scaling",
         "adapters/default/factor_start",
+        "adapters/default/delta_source",
         "adapters/default/js",
+        "adapters/default/swallowed",
         "adapters/default/factor",
         "adapters/default/lora_B/model.layers.0.q_proj",
     }
@@ -41,7 +43,7 @@ def test_delta_form_keeps_delta_alone() -> None:
 
 def test_component_that_an_adapter_leaves_alone_has_neither() -> None:
     spec = dataclasses.replace(SPEC, adapters=(dataclasses.replace(ADAPTER, rank=(0,)),))
-    assert not any(p.startswith(("adapters/default/lora_B", "adapters/default/delta")) for p in paths(spec))
+    assert not any(p.startswith(("adapters/default/lora_B", "adapters/default/delta/")) for p in paths(spec))
 
 
 def test_pair_keeps_the_adapted_run_beside_base() -> None:
@@ -52,6 +54,41 @@ def test_without_states_only_reductions_stay() -> None:
     found = paths(dataclasses.replace(SPEC, states="none"))
     assert not any(p.startswith("states") or "lora_B" in p for p in found)
     assert {"adapters/default/js", "tokens/nll"} <= found
+
+
+@pytest.mark.parametrize("states", ["sample", "none"])
+def test_less_than_all_states_come_with_reductions(states: str) -> None:
+    found = paths(dataclasses.replace(SPEC, states=states, kl=True))  # type: ignore[arg-type]
+    assert {"reductions/base_norm", "reductions/effective_width", "adapters/default/delta_norm"} <= found
+    assert "adapters/default/kl" in found
+    assert ("rows/states" in found) == (f"states/{COMPONENT.path}/base" in found) == (states == "sample")
+    assert not any(path.startswith("reductions") or path.endswith(("_norm", "/kl")) for path in paths(SPEC))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("states/x/base", True),
+        ("adapters/factor/factor", True),
+        ("adapters/a/delta/x", True),
+        ("adapters/delta/js", False),
+        ("adapters/a/delta_norm", False),
+        ("reductions/base_norm", False),
+        ("tokens/nll", False),
+    ],
+)
+def test_what_goes_with_states(path: str, expected: bool) -> None:
+    assert goes_with_states(path) is expected
+
+
+@pytest.mark.parametrize("sources", [("factor", "branch", "", "x"), ("factor", "branch", ""), ("branch",) * 4])
+def test_source_of_delta_must_fit_the_factors(sources: tuple[str, ...]) -> None:
+    adapter = Adapter(name="a", rank=(4, 2, 0, 1), scaling=(1.0,) * 4, factored=(True, False, True, False))
+    assert adapter.sources == ("factor", "branch", "", "branch")
+    given = dataclasses.replace(adapter, delta_source=("factor", "difference", "", "branch"))
+    assert given.sources == ("factor", "difference", "", "branch")
+    with pytest.raises(ValueError, match="`delta_source` of adapter 'a' must give one of"):
+        dataclasses.replace(adapter, delta_source=sources)
 
 
 def test_arrays_of_one_folder_never_give_one_dimension_two_lengths() -> None:
@@ -88,6 +125,8 @@ def test_factor_is_kept_only_where_smaller(rank: int, d_out: int, itemsize: int,
         ({"components": (COMPONENT, COMPONENT)}, "component names must differ"),
         ({"adapters": (ADAPTER, ADAPTER)}, "adapter names must differ; \\['default'\\] stand twice"),
         ({"adapters": (dataclasses.replace(ADAPTER, rank=(1, 2)),)}, "must give rank, scaling and factored"),
+        ({"states": "some"}, "`states` is 'some'; allowed are"),
+        ({"state_rows": (True, False)}, "`state_rows` goes with states 'sample' alone, not 'all'"),
     ],
 )
 def test_impossible_runs_are_refused(change: dict[str, object], words: str) -> None:

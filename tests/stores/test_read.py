@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,15 @@ def test_delta_block_keeps_float32() -> None:
 
 def test_pair_and_several_adapters(make_run: Any) -> None:
     run = make_run(stream="pair")
-    np.testing.assert_array_equal(open_run(run.path).adapted(F32).values, run.whole(f"states/{F32}/adapted"))
+    pair = open_run(run.path)
+    np.testing.assert_array_equal(pair.adapted(F32).values, run.whole(f"states/{F32}/adapted"))
+    np.testing.assert_array_equal(pair.lora(F32).values, run.whole(f"states/{F32}/adapted"))
+    assert pair.lora(F32).name == "lora"
+    difference = as_float(run.whole(f"states/{BF16}/adapted")) - as_float(run.whole(f"states/{BF16}/base"))
+    np.testing.assert_array_equal(pair.delta(BF16).values, difference)
+    source = pickle.loads(pickle.dumps(pair.delta_source(BF16)))
+    np.testing.assert_array_equal(source.read_row(1), difference[1024:2048])
+    np.testing.assert_array_equal(pair.factor(BF16).values, run.whole("adapters/default/factor")[:, 2:5])
     two = open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path)
     assert two.adapters == ("a", "b")
     assert not np.array_equal(two.delta(F32, "a").values, two.delta(F32, "b").values)
@@ -333,3 +342,96 @@ def test_bits_of_bfloat16_say_so_to_a_stranger(make_run: Any) -> None:
     assert "bits" not in plain[f"states/{F32}/base"].attrs["long_name"]
     for wide in (open_run(run.path).base(BF16), widen(plain)[f"states/{BF16}/base"]):
         assert wide.attrs["long_name"] == "output of the frozen layer, W x (+ bias)"
+
+
+def test_weight_of_tokens(make_run: Any) -> None:
+    weight = np.linspace(1, 4, 2148, dtype=np.float32)
+    tokens = open_run(make_run(weight=weight.tolist()).path).tokens
+    np.testing.assert_array_equal(tokens["weight"].values, weight)
+    assert "unbiased" in tokens["weight"].attrs["long_name"]
+    early = open_run(make_run("early.zarr").path).tokens["weight"]
+    assert (early.dtype, early.dims, set(early.values.tolist())) == (np.float32, ("token",), {1.0})
+    assert early.attrs == tokens["weight"].attrs
+
+
+def test_where_delta_comes_from(make_run: Any) -> None:
+    run = make_run(delta_source=("factor", "factor", "difference"))
+    assert open_run(run.path).adapter()["delta_source"].values.tolist() == ["factor", "factor", "difference"]
+    derived = open_run(make_run("derived.zarr").path).adapter()["delta_source"].values.tolist()
+    assert derived == ["factor", "factor", "branch"]
+
+
+def test_early_run_derives_where_delta_comes_from(make_run: Any) -> None:
+    run = make_run(delta_source=("factor", "factor", "difference"))
+    edit_out(run.path, "adapters/default/delta_source")
+    opened = open_run(run.path)
+    assert opened.adapter()["delta_source"].values.tolist() == ["factor", "factor", "branch"]
+    assert opened.adapter()["delta_source"].dims == ("component",)
+
+
+def edit_out(root: Path, path: str) -> None:
+    """An array that early writers didn't know."""
+    content = json.loads((root / "zarr.json").read_text())
+    del content["consolidated_metadata"]["metadata"][path]
+    (root / "zarr.json").write_text(json.dumps(content))
+    shutil.rmtree(root / path)
+
+
+def test_reductions_are_read_back(make_run: Any) -> None:
+    run = make_run(states="none", kl=True)
+    opened = open_run(run.path)
+    for name, path in (
+        ("base_norm", "reductions/base_norm"),
+        ("effective_width", "reductions/effective_width"),
+        ("delta_norm", "adapters/default/delta_norm"),
+        ("swallowed", "adapters/default/swallowed"),
+        ("js", "adapters/default/js"),
+    ):
+        found = opened.reduction(name)
+        assert (found.dims, found.dtype, found.name) == (("token", "component"), np.float32, name)
+        assert found["component"].values.tolist() == [F32, BF16, F16]
+        np.testing.assert_array_equal(found.values, run.whole(path))
+    assert opened.swallowed().identical(opened.reduction("swallowed"))
+    kl = opened.reduction("kl")
+    assert (kl.dims, kl.attrs["units"]) == (("token",), "nat")
+    np.testing.assert_array_equal(kl.values, run.whole("adapters/default/kl"))
+    with pytest.raises(ValueError, match="`name` is 'norm'; allowed are"):
+        opened.reduction("norm")
+
+
+def test_reduction_that_was_not_measured(make_run: Any) -> None:
+    opened = open_run(make_run().path)
+    for name in ("base_norm", "delta_norm", "kl"):
+        with pytest.raises(StoreError, match=rf"\(states 'all'\) holds no '{name}'; it wasn't measured"):
+            opened.reduction(name)
+    run = make_run("early.zarr")
+    edit_out(run.path, "adapters/default/swallowed")
+    with pytest.raises(StoreError, match="holds no 'swallowed'"):
+        open_run(run.path).swallowed()
+
+
+def test_only_some_rows_keep_states(make_run: Any) -> None:
+    run = make_run(states="sample", state_rows=(False, True, False))
+    opened = open_run(run.path)
+    assert (opened.states, opened.has_states) == ("sample", True)
+    assert opened.state_rows.tolist() == [False, True, False]
+    assert opened.with_states.values.tolist() == [False] * 1024 + [True] * 1024 + [False] * 100
+    for lazy, path in (
+        (opened.base(F32), f"states/{F32}/base"),
+        (opened.factor(F32), "adapters/default/factor"),
+        (opened.delta(F16), f"adapters/default/delta/{F16}"),
+    ):
+        assert np.isnan(lazy[:1024].values).all()
+        assert np.isnan(lazy[2048:].values).all()
+        assert not np.isnan(lazy[1024:2048].values).any()
+        assert not (run.path / path / "c.0.0").exists()
+    for path in ("adapters/default/js", "reductions/base_norm", "adapters/default/delta_norm"):
+        assert path in run.blocks[0]
+    np.testing.assert_array_equal(opened.js().values, run.whole("adapters/default/js"))
+
+
+@pytest.mark.parametrize(("states", "expected"), [("all", True), ("none", False)])
+def test_other_runs_keep_states_of_all_tokens_or_none(make_run: Any, states: str, expected: bool) -> None:
+    opened = open_run(make_run(states=states).path)
+    assert opened.has_states is expected
+    assert set(opened.state_rows.tolist()) == set(opened.with_states.values.tolist()) == {expected}

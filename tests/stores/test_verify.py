@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.stores import StoreError, verify
+from lorascope.stores import StoreError, open_place, verify
 
 F32 = "model.layers.0.mlp.up_proj"
 BASE = f"states/{F32}/base"
@@ -88,6 +88,9 @@ def rewrite(run: Any, row: int, path: str, block: np.ndarray) -> None:
         ("nan", "adapters/default/factor", np.nan, "has a NaN"),
         ("nan", "tokens/nll", np.nan, "is NaN though a token stands before it"),
         ("range", "adapters/default/js", 0.8, r"has a js outside of \[0, ln 2\]"),
+        ("range", "adapters/default/js", np.inf, r"has a js outside of \[0, ln 2\]"),
+        ("range", "adapters/default/swallowed", 1.5, r"has a share of swallowed features outside of \[0, 1\]"),
+        ("range", "tokens/nll", -0.5, r"has a nll outside of \[0, inf)"),
     ],
 )
 def test_statistics_find(make_run: Any, kind: str, path: str, value: float, words: str) -> None:
@@ -207,3 +210,77 @@ def test_equal_vectors_are_stale_only_where_others_tell_the_tokens_apart(
 
 def test_equal_vectors_under_one_id_are_legitimate(make_run: Any) -> None:
     assert equal_tokens(make_run(token_ids=[7] * 2148), (1,)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "kind", "words"),
+    [
+        ("reductions/base_norm", np.nan, "nan", "has a NaN, and 1 more"),
+        ("reductions/base_norm", -1.0, "range", "has a negative norm"),
+        ("reductions/base_norm", np.inf, "range", "has a negative norm"),
+        ("reductions/effective_width", 0.5, "range", "has a effective width below 1"),
+        ("adapters/default/delta_norm", np.nan, "nan", "has a NaN"),
+        ("adapters/default/kl", -0.5, "range", "has a negative kl"),
+    ],
+)
+def test_statistics_find_in_a_run_of_reductions(make_run: Any, path: str, value: float, kind: str, words: str) -> None:
+    run = make_run(states="none", kl=True)
+    assert verify(run.path).ok
+    block = run.blocks[0][path].copy()
+    block[[7, 9]] = value
+    rewrite(run, 0, path, block)
+    (problem,) = verify(run.path).problems
+    assert (problem.place.startswith(path), problem.kind) == (True, kind)
+    assert words in problem.message
+
+
+def test_what_was_not_measured_may_be_nan(make_run: Any) -> None:
+    run = make_run(states="none", kl=True)
+    for name in ("kl", "js", "swallowed"):
+        rewrite(run, 0, f"adapters/default/{name}", np.full_like(run.blocks[0][f"adapters/default/{name}"], np.nan))
+    assert verify(run.path).ok
+
+
+def test_codec_with_other_settings_is_found_at_every_level(make_run: Any) -> None:
+    run = make_run()
+    for file in (run.path / "zarr.json", run.path / BASE / "zarr.json"):
+        file.write_text(file.read_text().replace('"clevel": 1', '"clevel": 9'))
+    problems = verify(run.path, level="digests").problems
+    assert ("codec", BASE) in [(p.kind, p.place) for p in problems]
+    assert "has the settings" in problems[0].message
+    assert verify(make_run("raw.zarr", codec="raw").path).ok
+
+
+def test_chunk_that_announces_another_size_is_not_decoded(make_run: Any) -> None:
+    """A Blosc header that says 2 GiB: nothing is allocated for it."""
+    run = make_run()
+    file = run.path / f"{BASE}/c.1.0"
+    content = bytearray(file.read_bytes())
+    content[4:8] = (2**31 - 1).to_bytes(4, "little")
+    file.write_bytes(bytes(content))
+    problems = [p for p in verify(run.path, level="decode").problems if p.kind == "decode"]
+    assert [p.message for p in problems] == [
+        f"'{BASE}/c.1.0' can't be decoded: ValueError: it isn't {1024 * 12 * 4} bytes compressed by Blosc"
+    ]
+
+
+def test_broken_token_table_is_named_and_nothing_is_compared(make_run: Any) -> None:
+    run = make_run()
+    damage(run.path / "tokens/token_id/c.0", "flip")
+    rewrite(run, 1, BASE, run.blocks[0][BASE])
+    assert [(p.place, p.kind) for p in verify(run.path).problems] == [
+        ("tokens/token_id/c.0", "decode"),
+        ("tables", "digest"),
+    ]
+
+
+def test_run_in_an_object_store(make_run: Any, s3: Any) -> None:
+    """The same findings, where a chunk is an object."""
+    run, remote = make_run(n_tokens=1100), f"{s3.prefix}/run.zarr"
+    place = open_place(remote)
+    for file in sorted(run.path.rglob("*")):
+        if file.is_file():
+            place.write(file.relative_to(run.path).as_posix(), file.read_bytes())
+    assert verify(remote).ok
+    place.delete([f"{BASE}/c.1.0"])
+    assert [(p.place, p.kind) for p in verify(remote).problems] == [(f"{BASE}/c.1.0", "missing")]

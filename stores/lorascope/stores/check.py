@@ -1,17 +1,24 @@
 """Whether a run is laid out as the format says: every difference as a `Problem`, without touching a disk."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
+from .codec import codec_problem
 from .errors import Problem
-from .layout import ROW_TOKENS, STREAMS, Adapter, ArraySpec, Component, RunSpec, array_specs
-from .tables import TABLES, TOKEN_TEXT
+from .layout import ROW_TOKENS, STATES, STREAMS, TABLE_CHUNK, Adapter, ArraySpec, Component, RunSpec, array_specs
+from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
 __all__ = ["Found", "is_base_score", "layout_problems", "may_be_absent"]
+
+
+OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
+MAX_CHUNK_BYTES = 2**31 - 1
+"""What Blosc can hold in one buffer; a chunk that announces more is refused before any of it is read."""
 
 
 class Found(NamedTuple):
@@ -20,6 +27,10 @@ class Found(NamedTuple):
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     """Of the stored objects: a shard where there are shards."""
+    chunk_bytes: int
+    """Of a chunk in memory; of a shard's inner chunk where there are shards."""
+    codec_problem: str | None
+    """What its codecs have that the format doesn't know."""
     dtype: str
     dims: tuple[str | None, ...] | None
     fill: Any
@@ -31,10 +42,15 @@ class Found(NamedTuple):
     def of(cls, metadata: ArrayV3Metadata) -> "Found":
         """What the metadata of an array say."""
         grid: Any = metadata.chunk_grid
+        chunks = tuple(getattr(grid, "chunk_shape", ()))
+        dtype = str(metadata.data_type.to_json(zarr_format=3))
+        inner = getattr(metadata.codecs[0], "chunk_shape", chunks)
         return cls(
             shape=metadata.shape,
-            chunks=tuple(getattr(grid, "chunk_shape", ())),
-            dtype=str(metadata.data_type.to_json(zarr_format=3)),
+            chunks=chunks,
+            chunk_bytes=math.prod(inner) * (getattr(metadata.data_type, "item_size", None) or 1),
+            codec_problem=codec_problem(metadata.codecs, dtype),
+            dtype=dtype,
             dims=metadata.dimension_names,
             fill=metadata.fill_value,
             written=metadata.attributes.get("written"),
@@ -44,7 +60,10 @@ class Found(NamedTuple):
 
 
 def layout_problems(
-    attributes: Mapping[str, Any], arrays: Mapping[str, Found], read: Callable[[str], np.ndarray]
+    attributes: Mapping[str, Any],
+    arrays: Mapping[str, Found],
+    read: Callable[[str], np.ndarray],
+    n_objects: Callable[[str], int],
 ) -> list[Problem]:
     """Every way in which root attributes and arrays differ from the format; empty for a sound layout.
 
@@ -55,17 +74,21 @@ def layout_problems(
     arrays
         Array path -> what its metadata say, of every array in the run.
     read
-        Values of a whole array along the component axis; called only once these arrays are as they should be.
+        Values of a whole array that is written once; called only once these arrays are as they should be.
+    n_objects
+        Array path -> how many chunks of it there are.
 
     Notes
     -----
-    Each step rests on the one before, so the first that finds something is the last: attributes, then the arrays
-    along the component axis, then the arrays that follow from their values.
+    Each step rests on the one before, so the first that finds something is the last: attributes, then the few arrays
+    whose values decide which others there are, then these others, then whether tables are as long as they say. Nothing
+    is read whose size hasn't been looked at.
     """
     problems = list(_attribute_problems(attributes))
     try:
-        problems = problems or list(_array_problems(_component_specs(attributes, arrays), arrays))
-        return problems or list(_array_problems(array_specs(_spec_of(attributes, arrays, read)), arrays))
+        problems = problems or list(_array_problems(_deciding_specs(attributes, arrays), arrays))
+        problems = problems or list(_array_problems(array_specs(_spec_of(attributes, arrays, read)), arrays))
+        return problems or list(_length_problems(arrays, n_objects))
     except ValueError as error:  # a specification or a table that can't be is the finding
         return [Problem("layout", "impossible", str(error))]
 
@@ -78,7 +101,7 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
     names = isinstance(adapters, list) and all(isinstance(name, str) for name in adapters)
     for name, good, allowed in (
         ("stream", attributes.get("stream") in STREAMS, f"one of {STREAMS}"),
-        ("states", attributes.get("states") in ("all", "none"), "'all' or 'none'"),
+        ("states", attributes.get("states") in STATES, f"one of {STATES}"),
         ("n_tokens", counts, "a whole number above 0"),
         ("n_rows", type(attributes.get("n_rows")) is int and attributes["n_rows"] == n_rows, str(n_rows)),
         ("adapters", names, "a list of names"),
@@ -91,12 +114,15 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(name, "attribute", f"attribute `{name}` is {attributes[name]!r}; it must be {allowed}")
 
 
-def _component_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Found]) -> list[ArraySpec]:
-    """The arrays along the component axis, whose values decide which others there are."""
-    bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
+def _deciding_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Found]) -> list[ArraySpec]:
+    """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
     n_components = _length(arrays, "components")
-    along = [entry for entry in array_specs(bare) if entry.dims == ("component",)]
-    return [dataclasses.replace(entry, shape=(n_components,)) for entry in along]
+    bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
+    return [
+        dataclasses.replace(entry, shape=(n_components,)) if entry.dims == ("component",) else entry
+        for entry in array_specs(bare)
+        if entry.dims == ("component",) or entry.path == "rows/states"
+    ]
 
 
 def _spec_of(attributes: Mapping[str, Any], arrays: Mapping[str, Found], read: Callable[[str], np.ndarray]) -> RunSpec:
@@ -108,12 +134,14 @@ def _spec_of(attributes: Mapping[str, Any], arrays: Mapping[str, Found], read: C
     )
     adapters = []
     for name in attributes["adapters"]:
-        rank, scaling, start = (read(f"adapters/{name}/{key}").tolist() for key in ("rank", "scaling", "factor_start"))
+        root = f"adapters/{name}"
+        rank, scaling, start = (read(f"{root}/{key}").tolist() for key in ("rank", "scaling", "factor_start"))
         adapter = _adapter(name, rank, scaling, start)
-        biased = tuple(f"adapters/{name}/lora_bias/{component.path}" in arrays for component in components)
+        biased = tuple(f"{root}/lora_bias/{component.path}" in arrays for component in components)
         if min(rank, default=0) < 0 or list(adapter.factor_start) != start:
             raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
-        adapters.append(dataclasses.replace(adapter, biased=biased))
+        sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
+        adapters.append(dataclasses.replace(adapter, biased=biased, delta_source=sources))
     return _run_spec(attributes, arrays, components, tuple(adapters))
 
 
@@ -130,6 +158,7 @@ def _run_spec(
     return RunSpec(
         stream=attributes["stream"],
         states=attributes["states"],
+        kl=True,  # whether it is there is seen from the arrays
         n_tokens=attributes["n_tokens"],
         n_samples=_length(arrays, "samples"),
         n_choices=_length(arrays, "choices"),
@@ -152,9 +181,23 @@ def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Mappin
             yield Problem(entry.path, "missing", f"array {entry.path!r} is missing")
 
 
+def _length_problems(arrays: Mapping[str, Found], n_objects: Callable[[str], int]) -> Iterator[Problem]:
+    """Tables whose chunks aren't all there: without them an announced length is only a number."""
+    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states"):
+        if path in arrays:
+            needed = -(-arrays[path].shape[0] // arrays[path].chunks[0])
+            found = n_objects(path)
+            if found < needed:
+                message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {found} of {needed} chunks"
+                yield Problem(path, "missing", message)
+
+
 def may_be_absent(path: str) -> bool:
-    """Whether a run may do without this column."""
-    return is_base_score(path) or path == f"tokens/{TOKEN_TEXT.name}"
+    """Whether a run may do without this array: it wasn't asked for, or older writers didn't know it."""
+    folder, _, name = path.rpartition("/")
+    if folder.startswith("adapters/"):
+        return folder.count("/") == 1 and name in OPTIONAL
+    return folder == "reductions" or is_base_score(path) or (folder == "tokens" and name in OPTIONAL)
 
 
 def is_base_score(path: str) -> bool:
@@ -176,17 +219,24 @@ def _differences(entry: ArraySpec, found: Found) -> Iterator[Problem]:
     if found.fill != entry.fill and not (_is_nan(found.fill) and _is_nan(entry.fill)):
         message = f"fill value of {entry.path!r} is {found.fill!r}; it must be {entry.fill!r}"
         yield Problem(entry.path, "fill", message)
+    if found.codec_problem is not None:
+        message = f"{entry.path!r} can't be decoded: {found.codec_problem}, which this format doesn't have"
+        yield Problem(entry.path, "codecs", message)
     if not _chunks_fit(entry, found):
-        message = f"chunks of {entry.path!r} are {found.chunks}; only the first axis may be cut, rows by {ROW_TOKENS}"
+        message = (
+            f"chunks of {entry.path!r} are {found.chunks}; only the first axis may be cut, rows by {ROW_TOKENS}, "
+            f"tables by {TABLE_CHUNK} at most, and none may hold 2 GiB"
+        )
         yield Problem(entry.path, "chunks", message)
 
 
 def _chunks_fit(entry: ArraySpec, found: Found) -> bool:
     """One stored object a row, so that a row's digest knows the keys, and whole entries in every other array."""
-    if len(found.chunks) != len(found.shape):
+    if len(found.chunks) != len(found.shape) or found.chunk_bytes > MAX_CHUNK_BYTES:
         return False
     first = ROW_TOKENS if entry.by_row else 1 if entry.path == "rows/digest" else found.chunks[0]
-    return found.chunks[0] == first and all(c >= n for c, n in zip(found.chunks[1:], found.shape[1:], strict=True))
+    whole = all(c >= n for c, n in zip(found.chunks[1:], found.shape[1:], strict=True))
+    return whole and found.chunks[0] == first and found.chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
 
 
 def _is_nan(value: Any) -> bool:

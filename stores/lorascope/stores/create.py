@@ -1,23 +1,34 @@
 """Setting a run up: every group, array and table, before the first row."""
 
+import hashlib
 import json
-import os
+import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.buffer import cpu
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import MemoryStore
 
 from .check import may_be_absent
-from .codec import compressors
-from .digest import combine, flush_directory, hash_file, replace_file
+from .codec import ChunkEncoder, compressors
+from .digest import combine
 from .errors import StoreError
-from .layout import FORMAT, FORMAT_VERSION, ArraySpec, RunSpec, array_specs
-from .tables import TABLES
-from .write import RunWriter
+from .layout import FORMAT, FORMAT_VERSION, ArraySpec, RunSpec, array_specs, chunk_key
+from .place import Place, open_place
+from .read import array_metadata, open_checked, open_group
+from .state import run_state
+from .tables import TABLES, TOKEN_TEXT
+from .write import DIGESTS, RunWriter, collect, write_document
 
-__all__ = ["create_run"]
+__all__ = ["create_run", "resume_run"]
+
+N_THREADS = 16
 
 Tables = Mapping[str, Mapping[str, Any]]
 
@@ -43,41 +54,101 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     StoreError
         If the folder isn't empty, or a table or weight doesn't fit the specification.
     """
-    root = Path(path)
-    refuse_used(root)
-    values = {**_table_values(spec, tables), **_adapter_values(spec), **weights}
+    _refuse_used(path)
+    place = open_place(path)
+    values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
     # A column that was left out isn't made, so that one whose chunk is gone was lost.
-    specs = [entry for entry in array_specs(spec) if entry.path in values or not may_be_absent(entry.path)]
+    specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not may_be_absent(e.path)]
     _check_values(specs, values)
-    root.mkdir(parents=True, exist_ok=True)
-    group = zarr.create_group(root, attributes=_attributes(spec))
-    arrays = {entry.path: _create_array(group, entry, spec) for entry in specs}
+    place.delete(list(place.litter()))
+    documents = _documents(spec, specs)
+    # First: what lies here from now on is a run that is being set up, should this end.
+    root = documents.pop("zarr.json")
+    place.write("zarr.json", root)
+    place.flush("")
+    arrays = {
+        entry.path: ArrayV3Metadata.from_dict(json.loads(documents[f"{entry.path}/zarr.json"])) for entry in specs
+    }
+    once = [entry for entry in specs if not entry.by_row and entry.path in values]
+    encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once})
+    with ThreadPoolExecutor(N_THREADS) as threads:  # each mostly waits for the disk or the network
+        collect([threads.submit(place.write, key, content) for key, content in documents.items()])
+        written = collect([threads.submit(_write_once, place, encoder, e, values[e.path]) for e in once])
+        collect([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
+    # Last: a run without its digest was interrupted while it was being set up.
+    static_digest = combine(part for parts in written for part in parts)
+    write_document(place, _complete_root({"zarr.json": root, **documents}, static_digest))
+    by_row = {entry.path: arrays[entry.path] for entry in specs if entry.by_row or entry.path == DIGESTS}
+    rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
+    return RunWriter(place, metadata=by_row, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
+
+
+def _refuse_used(path: str | Path) -> None:
+    """Raise StoreError unless a run may be set up here."""
+    if run_state(path) != "absent":
+        raise StoreError(f"`{path}` holds another run; name a new folder, or delete this one first")
+
+
+def resume_run(path: str | Path) -> RunWriter:
+    """The writer of an unfinished run's missing rows.
+
+    Raises
+    ------
+    StoreError
+        If there is no run at `path`, it is finished, was interrupted while it was set up, or isn't laid out as the
+        format says.
+    """
+    place, group = open_group(path)
+    run = open_checked(place, group)
+    if run.finished:
+        raise StoreError(f"`{place.name}` is finished; there is no row to write")
+    metadata = array_metadata(group)
+    by_row = {path: one for path, one in metadata.items() if one.attributes.get("written") == "by row"}
+    return RunWriter(
+        place,
+        metadata={**by_row, DIGESTS: metadata[DIGESTS]},
+        state_rows=run.state_rows,
+        committed=run.committed_rows,
+    )
+
+
+def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
+    """Key and SHA-256 of each chunk of an array, which lasts when this returns."""
+    block = np.asarray(values, dtype=_numpy_dtype(entry))
+    parts = []
+    for index in range(-(-len(block) // entry.chunks[0])):
+        key = chunk_key(entry.path, index, block.ndim)
+        content = encoder.encode(entry.path, index, block[index * entry.chunks[0] :][: entry.chunks[0]])
+        place.write(key, content)
+        parts.append((key, hashlib.sha256(content).digest()))
+    place.flush(entry.path)
+    return parts
+
+
+def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
+    """Key -> content of the metadata of every node, as Zarr writes them."""
+    memory: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(memory), attributes=_attributes(spec))
     for entry in specs:
-        if not entry.by_row and entry.path in values:
-            arrays[entry.path][...] = np.asarray(values[entry.path], dtype=_numpy_dtype(entry))
-    _flush_tree(root)
-    # Written last: a run without it was interrupted while it was being set up.
-    content = json.loads((root / "zarr.json").read_bytes())
-    content["attributes"]["static_digest"] = static_digest(root, specs).hex()
-    replace_file(root / "zarr.json", json.dumps(content, indent=2).encode())
-    return RunWriter(root, arrays={e.path: arrays[e.path] for e in specs if e.by_row}, digests=arrays["rows/digest"])
+        _create_array(group, entry, spec)
+    return {key: content.to_bytes() for key, content in memory.items()}
 
 
-def refuse_used(root: Path) -> None:
-    """Raise unless a run may be set up here."""
-    if root.is_file():
-        raise StoreError(f"`{root}` is a file; name a folder that is new or empty")
-    if not root.is_dir() or not any(root.iterdir()):
-        return
-    what = "holds another run" if (root / "zarr.json").is_file() else "isn't empty"
-    raise StoreError(f"`{root}` {what}; name a new folder, or delete this one first")
+def _complete_root(documents: Mapping[str, bytes], static_digest: bytes) -> dict[str, Any]:
+    """The root's metadata with the digest of all that is written once, and the metadata of every node.
 
-
-def static_digest(root: Path, specs: list[ArraySpec]) -> bytes:
-    """Digest of everything that is written once: tables and weights."""
-    folders = [entry.path for entry in specs if not entry.by_row and entry.path != "rows/digest"]
-    keys = [f"{folder}/{file.name}" for folder in folders for file in sorted((root / folder).glob("c.*"))]
-    return combine((key, hash_file(root / key)) for key in keys)
+    So a run opens with one read from its first moment on. Every node keeps its own: that Zarr v3 doesn't specify
+    consolidated metadata yet is in docs/store-format.md.
+    """
+    memory: dict[str, Buffer] = {key: cpu.Buffer.from_bytes(content) for key, content in documents.items()}
+    zarr.open_group(MemoryStore(memory), mode="r+").attrs["static_digest"] = static_digest.hex()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
+        zarr.consolidate_metadata(MemoryStore(memory))
+    document: dict[str, Any] = json.loads(memory["zarr.json"].to_bytes())
+    nodes = document["consolidated_metadata"]["metadata"]
+    document["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in sorted(nodes)}
+    return document
 
 
 def _attributes(spec: RunSpec) -> dict[str, Any]:
@@ -136,9 +207,7 @@ def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:
         for column in columns:
             if column.name in given:
                 values[f"{table}/{column.name}"] = given[column.name]
-            elif (
-                not column.by_row and not column.name.startswith("base_") and (column.name != "text" or spec.token_text)
-            ):
+            elif not column.by_row and not _may_be_left_out(f"{table}/{column.name}", spec):
                 raise StoreError(f"table `{table}` lacks the column {column.name!r}")
         extra = sorted(set(given) - {column.name for column in columns})
         if extra:
@@ -146,16 +215,21 @@ def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:
     return values
 
 
-def _adapter_values(spec: RunSpec) -> dict[str, Any]:
-    return {
-        f"adapters/{adapter.name}/{name}": values
-        for adapter in spec.adapters
-        for name, values in (
-            ("rank", adapter.rank),
-            ("scaling", adapter.scaling),
-            ("factor_start", adapter.factor_start),
-        )
-    }
+def _may_be_left_out(path: str, spec: RunSpec) -> bool:
+    return may_be_absent(path) and not (path == f"tokens/{TOKEN_TEXT.name}" and spec.token_text)
+
+
+def _spec_values(spec: RunSpec) -> dict[str, Any]:
+    values: dict[str, Any] = {"rows/states": np.array(spec.state_rows, np.uint8)} if spec.states == "sample" else {}
+    for adapter in spec.adapters:
+        columns = {
+            "rank": adapter.rank,
+            "scaling": adapter.scaling,
+            "factor_start": adapter.factor_start,
+            "delta_source": adapter.sources,
+        }
+        values |= {f"adapters/{adapter.name}/{name}": column for name, column in columns.items()}
+    return values
 
 
 def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
@@ -174,10 +248,3 @@ def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
 
 def _numpy_dtype(entry: ArraySpec) -> Any:
     return np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype)
-
-
-def _flush_tree(root: Path) -> None:
-    for folder, _, files in os.walk(root):
-        for file in files:
-            hash_file(Path(folder) / file, flush=True)
-        flush_directory(Path(folder))

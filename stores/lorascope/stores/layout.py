@@ -3,159 +3,53 @@
 `docs/store-format.md` is the specification; this module is its only copy in code. Nothing here touches a disk.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
+from .spec import (
+    DELTA_SOURCES,
+    DTYPES,
+    FORMAT,
+    FORMAT_VERSION,
+    ROW_TOKENS,
+    STATES,
+    STREAMS,
+    Adapter,
+    Component,
+    RunSpec,
+)
 from .tables import TABLES, TOKEN_TEXT
 
 __all__ = [
     "BITS_NOTE",
+    "DELTA_SOURCES",
     "DTYPES",
     "FACTOR_CHUNK",
     "FORMAT",
     "FORMAT_VERSION",
     "ROW_TOKENS",
+    "STATES",
     "STREAMS",
+    "TABLE_CHUNK",
     "Adapter",
     "ArraySpec",
     "Component",
     "RunSpec",
     "array_specs",
     "chunk_key",
+    "goes_with_states",
     "worth_factoring",
 ]
 
-FORMAT = "lorascope.run"
-FORMAT_VERSION = 1
-ROW_TOKENS = 1024
-"""Tokens in a row: the unit in which a run is written, committed and read."""
 FACTOR_CHUNK = 64
 """Columns of the packed factor in one inner chunk: 256 KiB of float32 a row, below which Blosc loses ratio."""
 TABLE_CHUNK = 65_536
+"""Entries of a table in one chunk, at most."""
 COMPONENT_AXIS = "in the order of components/path"
-
-Stream = Literal["adapted", "base", "pair"]
-States = Literal["all", "none"]
-STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
-
-DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
-    "float32": (np.dtype("float32"), np.nan),
-    "float16": (np.dtype("float16"), np.nan),
-    "bfloat16": (
-        np.dtype("uint16"),
-        0x7FC0,
-    ),  # Zarr has no bfloat16: its bits as uint16, NaN as the fill value
-}
-"""Name of a floating-point type that a layer puts out -> what the array holds, and its NaN."""
-
 BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
 """Ends the long name of an array of such bits, for whoever opens it with xarray alone."""
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
-    """One LoRA-wrapped linear layer of the model, the paper's m."""
-
-    path: str
-    """Module path in the plain model, e.g. `model.layers.3.self_attn.q_proj`."""
-    kind: str
-    """Last name of the path, e.g. `q_proj`."""
-    layer: int
-    """Index of the decoder layer, -1 outside of one."""
-    d_in: int
-    """Features that come in."""
-    d_out: int
-    """Features that go out: the length of `base`'s second axis."""
-    dtype: str
-    """Type in which the layer put its output out: a key of `DTYPES`."""
-    stored_dtype: str
-    """Type in which `base` is stored; another than `dtype` only where the user chose to narrow it."""
-    fused: tuple[tuple[str, int, int], ...] = ()
-    """(name, start, stop) of the row ranges of a fused projection."""
-
-    def __post_init__(self) -> None:
-        _check_name("component", self.path)
-        for name in (self.dtype, self.stored_dtype):
-            if name not in DTYPES:
-                raise ValueError(f"`dtype` of component {self.path!r} is {name!r}; allowed are {sorted(DTYPES)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
-    """One LoRA adapter over a run's components, in their order."""
-
-    name: str
-    """The adapter's name in PEFT."""
-    rank: tuple[int, ...]
-    """Rank by component; 0 where this adapter leaves the component alone."""
-    scaling: tuple[float, ...]
-    """What B A x is multiplied by, by component, as the module held it."""
-    factored: tuple[bool, ...]
-    """Whether a component's delta is kept as its factor z = A x, by component; else as delta itself."""
-    biased: tuple[bool, ...] = ()
-    """Whether lora_B has a bias, by component; empty where none has."""
-
-    def __post_init__(self) -> None:
-        _check_name("adapter", self.name)
-
-    @property
-    def factor_start(self) -> tuple[int, ...]:
-        """First column of each component's z in the packed factor; -1 where delta is stored instead."""
-        starts, column = [], 0
-        for rank, factored in zip(self.rank, self.factored, strict=True):
-            kept = factored and rank > 0
-            starts.append(column if kept else -1)
-            column += rank * kept
-        return tuple(starts)
-
-    @property
-    def n_factors(self) -> int:
-        """Columns of the packed factor: the ranks of all factored components added up."""
-        return sum(rank * kept for rank, kept in zip(self.rank, self.factored, strict=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSpec:
-    """Everything that decides which arrays a run has and how large they are."""
-
-    stream: Stream
-    components: tuple[Component, ...]
-    adapters: tuple[Adapter, ...]
-    n_tokens: int
-    """Captured tokens: the length of the flat token axis."""
-    n_samples: int
-    n_choices: int
-    states: States = "all"
-    """`all` keeps base and delta; `none` keeps only reductions by token (js)."""
-    codec: Literal["zstd", "raw"] = "zstd"
-    token_text: bool = True
-    """Whether each token's own text is kept, so that a report needs no tokenizer."""
-    attributes: Mapping[str, object] = field(default_factory=dict)
-    """Further attributes of the root group: fingerprint, provenance, selection."""
-
-    def __post_init__(self) -> None:
-        if self.stream not in STREAMS:
-            raise ValueError(f"`stream` is {self.stream!r}; allowed are {STREAMS}")
-        if self.stream == "pair" and len(self.adapters) != 1:
-            raise ValueError(f"stream 'pair' takes one adapter, not {len(self.adapters)}")
-        if self.n_tokens < 1:
-            raise ValueError(f"`n_tokens` is {self.n_tokens}; a run holds at least one token")
-        _check_unique("component", [c.path for c in self.components])
-        _check_unique("adapter", [a.name for a in self.adapters])
-        for adapter in self.adapters:
-            if not len(self.components) == len(adapter.rank) == len(adapter.scaling) == len(adapter.factored):
-                raise ValueError(f"adapter {adapter.name!r} must give rank, scaling and factored for each component")
-
-    @property
-    def n_rows(self) -> int:
-        """Rows that the token axis is cut into; the last may be short."""
-        return -(-self.n_tokens // ROW_TOKENS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +78,12 @@ def chunk_key(path: str, row: int, ndim: int) -> str:
     return f"{path}/c." + ".".join([str(row)] + ["0"] * (ndim - 1))
 
 
+def goes_with_states(path: str) -> bool:
+    """Whether rows without states do without this array: states themselves, factor and delta."""
+    parts = path.split("/")
+    return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
+
+
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
     """Every array of a run with this specification, tables first."""
     yield ArraySpec(
@@ -196,7 +96,26 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         attributes={"long_name": "SHA-256 over the row's chunks; a row counts once this isn't all zero"},
     )
     yield from _table_arrays(spec)
-    for component in spec.components if spec.states == "all" else ():
+    if spec.states == "sample":
+        yield ArraySpec(
+            path="rows/states",
+            shape=(spec.n_rows,),
+            chunks=(min(spec.n_rows, TABLE_CHUNK),),
+            dtype="uint8",
+            fill=0,
+            dims=("row",),
+            attributes={
+                "long_name": "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"
+            },
+        )
+    if spec.states != "all":
+        yield _by_token(spec, "reductions/base_norm", "Euclidean norm of base")
+        yield _by_token(
+            spec,
+            "reductions/effective_width",
+            "exp of the entropy, in nats, of softmax(base): how many features share its mass",
+        )
+    for component in spec.components if spec.states != "none" else ():
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
         yield from _adapter_arrays(spec, adapter)
@@ -260,33 +179,75 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
             -1,
             "first column of this component's z in `factor`; -1 where delta is stored",
         ),
+        (
+            "delta_source",
+            "string",
+            "",
+            "where delta comes from: factor, the adapter's own branch, or the difference of output and base",
+        ),
     ):
         yield ArraySpec(
             path=f"{root}/{name}",
             shape=(n_components,),
-            chunks=(max(n_components, 1),),
+            chunks=(min(max(n_components, 1), TABLE_CHUNK),),
             dtype=dtype,
             fill=fill,
             dims=("component",),
             attributes={"long_name": meaning, "component_axis": COMPONENT_AXIS},
         )
-    yield ArraySpec(
-        path=f"{root}/js",
+    for name, units, meaning in (
+        (
+            "js",
+            "nat",
+            "Jensen-Shannon divergence of softmax(base) and softmax(lora), from the states in memory during capture; "
+            "NaN for tokens left out of the seeded share",
+        ),
+        (
+            "swallowed",
+            "1",
+            "share of features whose sum, in the layer's own type, equals base though delta isn't 0; NaN where it "
+            "wasn't measured",
+        ),
+    ):
+        yield _by_token(spec, f"{root}/{name}", meaning, units)
+    if spec.states != "all":
+        yield _by_token(spec, f"{root}/delta_norm", "Euclidean norm of delta")
+    if spec.kl:
+        yield ArraySpec(
+            path=f"{root}/kl",
+            shape=(spec.n_tokens,),
+            chunks=(ROW_TOKENS,),
+            dtype="float32",
+            fill=np.nan,
+            dims=("token",),
+            attributes={
+                "long_name": "Kullback-Leibler divergence of the next-token distribution with the adapter from the one "
+                "without, KL(base || adapted); NaN where it wasn't measured",
+                "units": "nat",
+            },
+            by_row=True,
+        )
+    if spec.states != "none":
+        yield from _delta_arrays(spec, adapter, root)
+
+
+def _by_token(spec: RunSpec, path: str, meaning: str, units: str | None = None) -> ArraySpec:
+    """One number a token and component."""
+    n_components = len(spec.components)
+    return ArraySpec(
+        path=path,
         shape=(spec.n_tokens, n_components),
         chunks=(ROW_TOKENS, n_components),
         dtype="float32",
         fill=np.nan,
         dims=("token", "component"),
         attributes={
-            "long_name": "Jensen-Shannon divergence of softmax(base) and softmax(lora), from the states in memory "
-            "during capture; NaN for tokens left out of the seeded share",
-            "units": "nat",
+            "long_name": meaning,
+            **({"units": units} if units else {}),
             "component_axis": COMPONENT_AXIS,
         },
         by_row=True,
     )
-    if spec.states == "all":
-        yield from _delta_arrays(spec, adapter, root)
 
 
 def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArraySpec]:
@@ -346,17 +307,3 @@ def _weight(path: str, shape: tuple[int, ...], dims: tuple[str, ...], meaning: s
         dims=dims,
         attributes={"long_name": meaning},
     )
-
-
-def _check_name(what: str, name: str) -> None:
-    """Names become folders of the store, so they may not leave it."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise ValueError(
-            f"{what} name {name!r} can't be kept in a store; use letters, digits, `_`, `-` and single dots"
-        )
-
-
-def _check_unique(what: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{what} names must differ; {twice} stand twice")

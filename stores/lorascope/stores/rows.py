@@ -1,6 +1,5 @@
 """Reading an array that is written row by row: committed rows only, and nothing in place of a lost chunk."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -8,10 +7,16 @@ import numpy as np
 import zarr
 
 from .errors import StoreError
+from .guard import require_chunk, require_text_chunk
 from .layout import ROW_TOKENS, chunk_key
+from .place import Place
 from .widen import check_storage, widen_block
 
 __all__ = ["DeltaSource", "RowArray", "delta_block", "read_digests", "read_once"]
+
+
+MAX_DIGEST_BYTES = 4096
+"""Of a digest's chunk, whose own content is 32 bytes."""
 
 
 class RowArray:
@@ -21,9 +26,9 @@ class RowArray:
     anywhere can read its own rows.
     """
 
-    def __init__(self, array: zarr.Array[Any], *, root: Path, committed: np.ndarray, columns: slice) -> None:
+    def __init__(self, array: zarr.Array[Any], *, place: Place, committed: np.ndarray, columns: slice) -> None:
         self._array = array
-        self._root = root
+        self._place = place
         self._committed = committed
         self._columns = columns
         self._dtype_logical = str(array.attrs.get("dtype_logical", array.dtype.name))
@@ -66,7 +71,7 @@ class RowArray:
         if not self._committed[row]:
             return np.full((wanted.stop - wanted.start, *self.shape[1:]), np.nan, self.dtype)
         key = chunk_key(self._array.path, row, self._array.ndim)
-        _require_chunk(self._root / key, f"chunk {key!r} of a committed row")
+        require_chunk(self._place, key, self._array, f"chunk {key!r} of a committed row", self._columns)
         try:
             block = self._read_chunks(slice(offset, offset + n_tokens))
         except (ValueError, RuntimeError) as error:
@@ -97,17 +102,22 @@ class RowArray:
 
 
 class DeltaSource(NamedTuple):
-    """What delta of a component is made from: its factor and weights, or delta itself."""
+    """What delta of a component is made from: its factor and weights, delta itself, or two runs' outputs."""
 
     rows: RowArray
     lora_B: np.ndarray | None = None  # noqa: N815 (PEFT's name)
-    """Float32 (feature, rank); None where `rows` is delta."""
+    """Float32 (feature, rank); None where `rows` is delta or adapted."""
     scaling: float = 1.0
     bias: np.ndarray | None = None
+    base: RowArray | None = None
+    """What is taken from `rows` in stream `pair`, where they are adapted."""
 
-    def read_row(self, row: int) -> np.ndarray:
-        """Delta of one row, float32 (token, feature)."""
+    def read_row(self, row: int, base: np.ndarray | None = None) -> np.ndarray:
+        """Delta of one row, float32 (token, feature); a base that was read already isn't read again for `pair`."""
         block = self.rows.read_row(row)
+        if self.base is not None:
+            block -= self.base.read_row(row) if base is None else base
+            return block
         if self.lora_B is None:
             return block
         return delta_block(block, lora_B=self.lora_B, scaling=np.float32(self.scaling), bias=self.bias)
@@ -115,6 +125,9 @@ class DeltaSource(NamedTuple):
     def to_dask(self) -> da.Array:
         """The same as a Dask array, one block a row."""
         rows = self.rows.to_dask()
+        if self.base is not None:
+            difference: da.Array = rows - self.base.to_dask()
+            return difference
         if self.lora_B is None:
             return rows
         blocks: da.Array = da.map_blocks(
@@ -142,7 +155,7 @@ def _cut(shape: tuple[int, ...], columns: slice) -> tuple[int, ...]:
     return tuple(len(range(*columns.indices(n))) for n in shape)
 
 
-def read_once(array: zarr.Array[Any], root: Path, *, may_be_absent: bool = False) -> np.ndarray:
+def read_once(array: zarr.Array[Any], place: Place, *, may_be_absent: bool = False) -> np.ndarray:
     """Values of an array that is written when the run is set up.
 
     With `may_be_absent` a chunk that isn't there reads as the fill value: early writers made such columns without one.
@@ -153,16 +166,17 @@ def read_once(array: zarr.Array[Any], root: Path, *, may_be_absent: bool = False
         If a chunk is missing, empty or broken.
     """
     size = array.chunks[0]
+    require = require_text_chunk if array.dtype.kind == "T" else require_chunk
     parts = []
     for chunk in range(-(-array.shape[0] // size)):
         key = chunk_key(array.path, chunk, array.ndim)
-        if not may_be_absent or (root / key).exists():
-            _require_chunk(root / key, f"chunk {key!r}")
+        if not may_be_absent or place.size(key) is not None:
+            require(place, key, array, f"chunk {key!r}")
         parts.append(_read(array, slice(chunk * size, (chunk + 1) * size), key))
     return np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
 
 
-def read_digests(array: zarr.Array[Any]) -> np.ndarray:
+def read_digests(array: zarr.Array[Any], place: Place) -> np.ndarray:
     """Digests of all rows, uint8 (row, byte); all zero where a row isn't committed.
 
     Raises
@@ -170,11 +184,27 @@ def read_digests(array: zarr.Array[Any]) -> np.ndarray:
     StoreError
         If the file of one is broken.
     """
+    digests = np.zeros(array.shape, np.uint8)
+    rows = [row for key, size in place.sizes(array.path) if (row := _digest_row(key, size)) is not None]
+    stop = min(max(rows, default=-1) + 1, len(digests))  # beyond it nothing is there to ask a remote for
     try:
-        return np.asarray(array[...])
+        digests[:stop] = array[:stop]
     except (ValueError, RuntimeError):
         # One by one only to find out which it is: opening a file for each row is slow.
-        return np.concatenate([_read_digest(array, row) for row in range(array.shape[0])])
+        digests[:stop] = np.concatenate([_read_digest(array, row) for row in range(stop)])
+    return digests
+
+
+def _digest_row(key: str, size: int) -> int | None:
+    """Row of a digest's key; None for another file's."""
+    name = key.rpartition("/")[2].split(".")
+    if len(name) != 3 or not name[1].isdecimal():
+        return None
+    if size > MAX_DIGEST_BYTES:
+        raise StoreError(
+            f"digest {key!r} is broken (it has {size} bytes); restore this file, or delete it to give row {name[1]} up"
+        )
+    return int(name[1])
 
 
 def _read_digest(array: zarr.Array[Any], row: int) -> np.ndarray:
@@ -192,16 +222,6 @@ def _read(array: zarr.Array[Any], entries: slice, key: str) -> np.ndarray:
         return np.asarray(array[entries])
     except (ValueError, RuntimeError) as error:
         raise StoreError(f"chunk {key!r} is broken ({_first_line(error)}); run `lorascope verify`") from error
-
-
-def _require_chunk(file: Path, what: str) -> None:
-    """Zarr before 3.4 reads a missing chunk, and an empty shard, as fill values."""
-    try:
-        size = file.stat().st_size
-    except FileNotFoundError:
-        raise StoreError(f"{what} is missing; run `lorascope verify`") from None
-    if size == 0:
-        raise StoreError(f"{what} is empty; run `lorascope verify`")
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["ROLES", "TABLES", "TOKEN_TEXT", "Column"]
+__all__ = ["ROLES", "TABLES", "TOKEN_TEXT", "TOKEN_WEIGHT", "Column"]
 
 ROLES = ("prompt", "choice", "answer", "generated", "text")
 """What a token is there for; its number in `tokens/role` is its place here."""
@@ -50,6 +50,16 @@ def _scores(prefix: str, which: str) -> tuple[Column, ...]:
 
 
 TOKEN_TEXT = _text("text", "the token's own text, as the tokenizer decodes it alone")
+TOKEN_WEIGHT = Column(
+    name="weight",
+    dtype="float32",
+    fill=np.nan,
+    attributes={
+        "long_name": "inverse of the probability that the token was taken into the run: means and sums over tokens "
+        "that are weighted by it are unbiased",
+        "units": "1",
+    },
+)
 
 TABLES: Mapping[str, tuple[Column, ...]] = {
     "samples": (
@@ -88,6 +98,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
             },
         ),
         TOKEN_TEXT,
+        TOKEN_WEIGHT,
         Column(
             name="nll",
             dtype="float32",

@@ -1,23 +1,30 @@
-"""Writing rows: every chunk, then the row's digest, each flushed to the disk before the next."""
+"""Writing rows: every chunk, then the row's digest, each lasting before the next."""
 
-import warnings
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import zarr
-from zarr.abc.buffer import Buffer as AnyBuffer
-from zarr.buffer.cpu import Buffer
-from zarr.storage import MemoryStore
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import StorePath
 
-from .digest import combine, flush_directory, hash_file, replace_file
+from .codec import ChunkEncoder
+from .digest import combine
 from .errors import StoreError
-from .layout import ROW_TOKENS, chunk_key
+from .layout import ROW_TOKENS, chunk_key, goes_with_states
+from .place import Place
+from .rows import read_digests
 
-__all__ = ["RowWritten", "RunWriter"]
+__all__ = ["DIGESTS", "RowWritten", "RunWriter", "collect", "write_document"]
+
+DIGESTS = "rows/digest"
+
+Result = TypeVar("Result")
+RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class RowWritten(NamedTuple):
@@ -28,43 +35,86 @@ class RowWritten(NamedTuple):
     """Bytes of the row's arrays in memory."""
     stored_bytes: int
     """Bytes of its chunks on disk."""
+    seconds_encode: float
+    """Seconds of compressing and hashing, summed over the chunks, many of which are under way at a time."""
+    seconds_write: float
+    """Seconds of writing and flushing, summed likewise."""
+
+
+class _Chunk(NamedTuple):
+    key: str
+    part: bytes
+    """SHA-256 of the chunk's bytes."""
+    n_bytes: int
+    seconds_encode: float
+    seconds_write: float
 
 
 class RunWriter:
-    """The owner of a run's rows; made by `create_run`.
+    """The writer of a run's rows; made by `create_run` and `resume_run`.
 
-    A row is written whole and once. It counts only when its digest is on the disk, and the digest is written only
-    when all of the row's chunks are: whatever interrupts the writer, no reader sees half a row. Rows may come in any
-    order and from several threads, one row from one of them.
+    A row is written whole and once. It counts only when its digest lasts, which is written only when all of
+    the row's chunks do: whatever interrupts the writer, no reader sees half a row. Rows may come in any order, from
+    several threads and processes, one row from one of them.
+
+    Parameters
+    ----------
+    place
+        Where the run lies.
+    metadata
+        Of every array that is written by row, and of the digests.
+    state_rows
+        Bool (row,): which rows keep states.
+    committed
+        Bool (row,): which rows are there already.
     """
 
-    def __init__(self, root: Path, *, arrays: Mapping[str, zarr.Array[Any]], digests: zarr.Array[Any]) -> None:
-        self.path = root
-        self._arrays = arrays
-        self._digests = digests
-        self._n_tokens = next(iter(arrays.values())).shape[0]
-        self._committed: set[int] = set()
+    def __init__(
+        self, place: Place, *, metadata: Mapping[str, ArrayV3Metadata], state_rows: np.ndarray, committed: np.ndarray
+    ) -> None:
+        self.place = place
+        self.path = place.path
+        self._encoder = ChunkEncoder(metadata)
+        self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
+        self._state_rows = state_rows
+        self._committed = {int(row) for row in np.flatnonzero(committed)}
+        self.n_tokens: int = self._arrays["tokens/nll"].shape[0]
+        self.n_rows: int = self._encoder.arrays[DIGESTS].shape[0]
         self._threads = ThreadPoolExecutor(thread_name_prefix="lorascope-chunk")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._threads.shutdown()
 
     @property
-    def row_arrays(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Array path -> (shape of a full row's block, dtype) of everything that a row must bring."""
-        return {path: ((ROW_TOKENS, *array.shape[1:]), np.dtype(array.dtype)) for path, array in self._arrays.items()}
+    def committed_rows(self) -> np.ndarray:
+        """Bool (row,): which rows are committed now, whoever wrote them."""
+        digests = zarr.AsyncArray(
+            self._encoder.arrays[DIGESTS].async_array.metadata,
+            StorePath(self.place.zarr_store(read_only=True), DIGESTS),
+        )
+        return np.asarray(read_digests(zarr.Array(digests), self.place).any(axis=1))
+
+    def row_arrays(self, row: int) -> RowArrays:
+        """Array path -> (shape of a full row's block, dtype) of everything that this row must bring."""
+        return {
+            path: ((ROW_TOKENS, *array.shape[1:]), np.dtype(array.dtype))
+            for path, array in self._arrays.items()
+            if self._state_rows[row] or not goes_with_states(path)
+        }
 
     def row_tokens(self, row: int) -> slice:
         """The row's place on the token axis; the last row may be short."""
-        return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self._n_tokens))
+        return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self.n_tokens))
+
+    def sweep(self) -> None:
+        """Delete the unfinished files of interrupted writers; only ever while nobody writes."""
+        self.place.delete(list(self.place.litter()))
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        """Write and commit one row; returns its size in memory and on disk.
+        """Write and commit one row; returns its size in memory and on disk, and where the time went.
 
         Parameters
         ----------
@@ -78,71 +128,78 @@ class RunWriter:
         StoreError
             If the row doesn't exist or is committed already, or the blocks aren't what `row_arrays` asks for.
         OSError
-            If the disk is full or fails; the row stays uncommitted.
+            If the disk is full or fails, or a remote is lost; the row stays uncommitted.
         """
         self._check_row(row, blocks)
-        written = list(self._threads.map(lambda path: self._write_chunk(path, row, blocks[path]), self._arrays))
-        digest = combine((key, part) for key, part, _ in written)
-        self._digests[row] = np.frombuffer(digest, dtype=np.uint8)
-        file = self.path / chunk_key("rows/digest", row, 2)
-        hash_file(file, flush=True)
-        flush_directory(file.parent)
+        chunks = collect([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
+        digest = combine((chunk.key, chunk.part) for chunk in chunks)
+        self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
         self._committed.add(row)
-        return RowWritten(row, sum(block.nbytes for block in blocks.values()), sum(size for _, _, size in written))
+        return RowWritten(
+            row,
+            raw_bytes=sum(block.nbytes for block in blocks.values()),
+            stored_bytes=sum(chunk.n_bytes for chunk in chunks),
+            seconds_encode=sum(chunk.seconds_encode for chunk in chunks),
+            seconds_write=sum(chunk.seconds_write for chunk in chunks),
+        )
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
-        """Mark the run finished, add attributes to its root, and consolidate its metadata.
+        """Mark the run finished and add attributes to its root; may be repeated.
 
-        All of it comes to the disk in one step: whatever interrupts it, the run is unfinished as before, or finished.
+        All of it comes in one step: whatever interrupts it, the run is unfinished as before, or finished.
 
         Raises
         ------
         StoreError
-            If a row is still missing.
+            If a row is still missing, whoever should have written it.
         """
-        missing = -(-self._n_tokens // ROW_TOKENS) - len(self._committed)
+        missing = int((~self.committed_rows).sum())
         if missing:
-            raise StoreError(f"{missing} rows of `{self.path}` aren't committed; write them before finishing")
-        replace_file(self.path / "zarr.json", consolidated_root(self.path, {**attributes, "finished": True}))
+            raise StoreError(f"{missing} rows of `{self.place.name}` aren't committed; write them before finishing")
+        document = json.loads(self.place.read("zarr.json"))
+        document["attributes"] |= {**attributes, "finished": True}
+        write_document(self.place, document)
 
     def _check_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
-        tokens = self.row_tokens(row)
-        if row < 0 or tokens.start >= self._n_tokens:
-            raise StoreError(f"row {row} doesn't exist; the run has {-(-self._n_tokens // ROW_TOKENS)} rows")
+        if not 0 <= row < self.n_rows:
+            raise StoreError(f"row {row} doesn't exist; the run has {self.n_rows} rows")
         if row in self._committed:
             raise StoreError(f"row {row} is committed already; a row is written once")
-        if blocks.keys() != self._arrays.keys():
-            wrong = sorted(blocks.keys() ^ self._arrays.keys())
-            raise StoreError(f"row {row} must bring every array of the run and no other; {wrong[0]!r} differs")
-        n_tokens = tokens.stop - tokens.start
-        for path, array in self._arrays.items():
-            wanted = (n_tokens, *array.shape[1:])
-            if blocks[path].shape != wanted or blocks[path].dtype != array.dtype:
+        wanted = self.row_arrays(row)
+        if blocks.keys() != wanted.keys():
+            wrong = sorted(blocks.keys() ^ wanted.keys())
+            raise StoreError(f"row {row} must bring every array of its own and no other; {wrong[0]!r} differs")
+        tokens = self.row_tokens(row)
+        for path, ((_, *rest), dtype) in wanted.items():
+            shape = (tokens.stop - tokens.start, *rest)
+            if blocks[path].shape != shape or blocks[path].dtype != dtype:
                 found = f"{blocks[path].dtype} {blocks[path].shape}"
-                raise StoreError(f"{path!r} of row {row} is {found}; it must be {array.dtype} {wanted}")
+                raise StoreError(f"{path!r} of row {row} is {found}; it must be {dtype} {shape}")
 
-    def _write_chunk(self, path: str, row: int, block: np.ndarray) -> tuple[str, bytes, int]:
-        array = self._arrays[path]
-        array[self.row_tokens(row)] = block
-        key = chunk_key(path, row, array.ndim)
-        file = self.path / key
-        part = hash_file(file, flush=True)
-        flush_directory(file.parent)
-        return key, part, file.stat().st_size
+    def _write_chunk(self, path: str, row: int, block: np.ndarray) -> _Chunk:
+        key = chunk_key(path, row, block.ndim)
+        start = time.perf_counter()
+        content = self._encoder.encode(path, row, block)
+        part = hashlib.sha256(content).digest()
+        encoded = time.perf_counter()
+        self.place.write(key, content)
+        self.place.flush(path)
+        return _Chunk(key, part, content.nbytes, encoded - start, time.perf_counter() - encoded)
 
 
-def consolidated_root(path: Path, attributes: Mapping[str, Any]) -> bytes:
-    """Content of the root's zarr.json with further attributes and the metadata of every node.
+def collect(tasks: Sequence[Future[Result]]) -> list[Result]:
+    """Results of tasks in their order; if one fails, none is under way any more when this raises."""
+    try:
+        return [task.result() for task in tasks]
+    except BaseException:
+        # The blocks are the caller's again, and a chunk that came late could undo a second attempt.
+        for task in tasks:
+            task.cancel()
+        wait(tasks)
+        raise
 
-    So a finished run opens with one read. Zarr makes it in memory, of a copy of the run's metadata; nothing is written.
-    """
-    copies: dict[str, AnyBuffer] = {
-        file.relative_to(path).as_posix(): Buffer.from_bytes(file.read_bytes()) for file in path.rglob("zarr.json")
-    }
-    memory = MemoryStore(copies)
-    zarr.open_group(memory, mode="r+", use_consolidated=False).attrs.update(dict(attributes))
-    with warnings.catch_warnings():
-        # Every reader of ours takes it; that the Zarr v3 specification doesn't know it yet is in docs/store-format.md.
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
-        zarr.consolidate_metadata(memory)
-    return copies["zarr.json"].to_bytes()
+
+def write_document(place: Place, document: Mapping[str, Any]) -> None:
+    """Put the root's metadata in the place of the old; in Zarr's own format."""
+    place.write("zarr.json", json.dumps(document, indent=2).encode())
+    place.flush("")

@@ -44,7 +44,7 @@ def main(path: Path) -> None:
     weights = {"adapters/default/lora_B/layers.0.fc": rng.normal(size=(3, 1)).astype(np.float32)}
     with create_run(path, spec, tables=tables, weights=weights) as writer:
         blocks = {
-            key: rng.normal(size=(4, *shape[1:])).astype(np.float32) for key, (shape, _) in writer.row_arrays.items()
+            key: rng.normal(size=(4, *shape[1:])).astype(np.float32) for key, (shape, _) in writer.row_arrays(0).items()
         }
         blocks["adapters/default/js"] = np.array([[0.125, np.nan], [np.nan, 0.5], [0, 0.25], [0.0625, 0.5]], np.float32)
         blocks["states/layers.1.fc/base"] = (blocks["states/layers.1.fc/base"].view(np.uint32) >> 16).astype(np.uint16)

@@ -1,0 +1,175 @@
+"""A run in an object store: each object put by one request, and every failure in one line."""
+
+import os
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, Self
+
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import Store
+from zarr.storage import ObjectStore
+
+__all__ = ["PREFIXES", "ObjectPlace"]
+
+CLIENT = {"connect_timeout": "10s", "timeout": "180s"}
+"""A row's largest chunk must go up within one request; whoever has a slower line sets `AWS_TIMEOUT`."""
+RETRY: Any = {
+    "max_retries": 12,
+    "backoff": {"init_backoff": timedelta(seconds=0.25), "max_backoff": timedelta(seconds=15), "base": 2},
+    "retry_timeout": timedelta(minutes=4),
+}
+"""A minute or so of an unreachable remote passes before it counts as lost."""
+CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout")
+PREFIXES = {"s3": "AWS_", "s3a": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "abfs": "AZURE_", "abfss": "AZURE_"}
+"""Scheme of a url -> what the names of its store's environment variables begin with."""
+
+
+@dataclass(frozen=True)
+class ObjectPlace:
+    """A prefix in an object store; each object is put whole by one request.
+
+    Pickled by its url: the process that unpickles it takes credentials from its own environment.
+    """
+
+    path: str
+
+    def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str]]:
+        return ObjectPlace, (self.path,)
+
+    @cached_property
+    def _store(self) -> Any:
+        from obstore.store import from_url
+
+        with _named(self.path):
+            return from_url(self.path, client_options=_client_options(self.path), retry_config=RETRY)
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    @property
+    def remote(self) -> bool:
+        return True
+
+    def zarr_store(self, *, read_only: bool) -> Store:
+        return NamedStore(self, read_only=read_only)
+
+    def read(self, key: str) -> bytes:
+        with _named(self.path):
+            return bytes(self._store.get(key).bytes())
+
+    def read_part(self, key: str, start: int, stop: int) -> bytes:
+        try:
+            with _named(self.path):
+                return bytes(self._store.get_range(key, start=start, end=stop))
+        except FileNotFoundError:
+            raise
+        except OSError:
+            size = self.size(key)
+            if size is not None and start >= size:  # to a server a range outside of the object is an error
+                return b""
+            raise
+
+    def size(self, key: str) -> int | None:
+        try:
+            with _named(self.path):
+                return int(self._store.head(key)["size"])
+        except FileNotFoundError:
+            return None
+
+    def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        with _named(self.path):
+            for batch in self._store.list(prefix=folder or None):
+                yield from ((item["path"], item["size"]) for item in batch)
+
+    def keys(self, folder: str = "") -> Iterator[str]:
+        return (key for key, _ in self.sizes(folder))
+
+    def litter(self) -> Iterator[str]:
+        return iter(())  # an interrupted request leaves nothing
+
+    def write(self, key: str, content: bytes | memoryview) -> None:
+        try:
+            with _named(self.path):
+                self._store.put(key, content, use_multipart=False)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"`{self.path}` can't be written to: there is no such bucket; make it first"
+            ) from None
+
+    def flush(self, folder: str) -> None:
+        pass  # an object that was put lasts
+
+    def delete(self, keys: Iterable[str]) -> None:
+        with _named(self.path):
+            self._store.delete(list(keys))
+
+    def free_bytes(self) -> int | None:
+        return None
+
+
+class NamedStore(ObjectStore[Any]):
+    """Zarr's own view of an object store, failing as the place does, and pickled by its url."""
+
+    def __init__(self, place: ObjectPlace, *, read_only: bool) -> None:
+        super().__init__(place._store, read_only=read_only)
+        self._place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _named_store, (self._place, self.read_only)
+
+    def with_read_only(self, read_only: bool = False) -> Self:
+        return type(self)(self._place, read_only=read_only)
+
+    async def get(self, *args: Any, **options: Any) -> Buffer | None:
+        with _named(self._place.path):
+            return await super().get(*args, **options)
+
+    async def exists(self, key: str) -> bool:
+        with _named(self._place.path):
+            return await super().exists(key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        with _named(self._place.path):
+            await super().set(key, value)
+
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        with _named(self._place.path):
+            async for name in super().list_dir(prefix):
+                yield name
+
+
+def _named_store(place: ObjectPlace, read_only: bool) -> NamedStore:
+    return NamedStore(place, read_only=read_only)
+
+
+def _client_options(url: str) -> Any:
+    """Ours, and those of the environment: obstore looks at the environment only where it is given none."""
+    prefix = PREFIXES[url.partition("://")[0]]
+    names = {option: (prefix + option).upper() for option in CLIENT_OPTIONS}
+    return {**CLIENT, **{option: os.environ[name] for option, name in names.items() if name in os.environ}}
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Whatever an object store fails with, as an OSError of one line that names the place and what to do."""
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"`{place}`: {_first_line(error)}") from None
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        message = f"`{place}` refuses access ({_first_line(error)}); check the credentials in the environment"
+        raise PermissionError(message) from None
+    except BaseError as error:
+        message = f"`{place}` failed ({_first_line(error)}); once it answers again, the same command goes on from here"
+        raise OSError(message) from None
+
+
+def _first_line(error: BaseException) -> str:
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.partition(": <?xml")[0][:300]

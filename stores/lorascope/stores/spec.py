@@ -1,0 +1,194 @@
+"""What a run holds, as whoever captures it says: its components, adapters and sizes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+__all__ = [
+    "DELTA_SOURCES",
+    "DTYPES",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "ROW_TOKENS",
+    "STATES",
+    "STREAMS",
+    "Adapter",
+    "Component",
+    "RunSpec",
+]
+
+FORMAT = "lorascope.run"
+FORMAT_VERSION = 1
+ROW_TOKENS = 1024
+"""Tokens in a row: the unit in which a run is written, committed and read."""
+
+Stream = Literal["adapted", "base", "pair"]
+States = Literal["all", "sample", "none"]
+STATES: tuple[States, ...] = ("all", "sample", "none")
+DELTA_SOURCES = ("factor", "branch", "difference", "")
+"""Where a component's delta comes from: its factor; the adapter's own branch; output less base; nowhere, left alone."""
+STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
+
+DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
+    "float32": (np.dtype("float32"), np.nan),
+    "float16": (np.dtype("float16"), np.nan),
+    "bfloat16": (
+        np.dtype("uint16"),
+        0x7FC0,
+    ),  # Zarr has no bfloat16: its bits as uint16, NaN as the fill value
+}
+"""Name of a floating-point type that a layer puts out -> what the array holds, and its NaN."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One LoRA-wrapped linear layer of the model, the paper's m."""
+
+    path: str
+    """Module path in the plain model, e.g. `model.layers.3.self_attn.q_proj`."""
+    kind: str
+    """Last name of the path, e.g. `q_proj`."""
+    layer: int
+    """Index of the decoder layer, -1 outside of one."""
+    d_in: int
+    """Features that come in."""
+    d_out: int
+    """Features that go out: the length of `base`'s second axis."""
+    dtype: str
+    """Type in which the layer put its output out: a key of `DTYPES`."""
+    stored_dtype: str
+    """Type in which `base` is stored; another than `dtype` only where the user chose to narrow it."""
+    fused: tuple[tuple[str, int, int], ...] = ()
+    """(name, start, stop) of the row ranges of a fused projection."""
+
+    def __post_init__(self) -> None:
+        _check_name("component", self.path)
+        for name in (self.dtype, self.stored_dtype):
+            if name not in DTYPES:
+                raise ValueError(f"`dtype` of component {self.path!r} is {name!r}; allowed are {sorted(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One LoRA adapter over a run's components, in their order."""
+
+    name: str
+    """The adapter's name in PEFT."""
+    rank: tuple[int, ...]
+    """Rank by component; 0 where this adapter leaves the component alone."""
+    scaling: tuple[float, ...]
+    """What B A x is multiplied by, by component, as the module held it."""
+    factored: tuple[bool, ...]
+    """Whether a component's delta is kept as its factor z = A x, by component; else as delta itself."""
+    biased: tuple[bool, ...] = ()
+    """Whether lora_B has a bias, by component; empty where none has."""
+    delta_source: tuple[str, ...] = ()
+    """One of `DELTA_SOURCES` by component; empty: `factor` or `branch`, as `factored` says."""
+
+    def __post_init__(self) -> None:
+        _check_name("adapter", self.name)
+        if self.delta_source and not self._sources_fit():
+            raise ValueError(
+                f"`delta_source` of adapter {self.name!r} must give one of {DELTA_SOURCES} for each component: "
+                "'factor' where `factored`, '' where `rank` is 0"
+            )
+
+    def _sources_fit(self) -> bool:
+        derived = self._derived_sources
+        return len(self.delta_source) == len(derived) and all(
+            given == known or (given, known) == ("difference", "branch")
+            for given, known in zip(self.delta_source, derived, strict=True)
+        )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where each component's delta comes from: one of `DELTA_SOURCES`."""
+        return self.delta_source or self._derived_sources
+
+    @property
+    def _derived_sources(self) -> tuple[str, ...]:
+        return tuple(
+            "" if rank == 0 else "factor" if factored else "branch"
+            for rank, factored in zip(self.rank, self.factored, strict=True)
+        )
+
+    @property
+    def factor_start(self) -> tuple[int, ...]:
+        """First column of each component's z in the packed factor; -1 where delta is stored instead."""
+        starts, column = [], 0
+        for rank, factored in zip(self.rank, self.factored, strict=True):
+            kept = factored and rank > 0
+            starts.append(column if kept else -1)
+            column += rank * kept
+        return tuple(starts)
+
+    @property
+    def n_factors(self) -> int:
+        """Columns of the packed factor: the ranks of all factored components added up."""
+        return sum(rank * kept for rank, kept in zip(self.rank, self.factored, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """Everything that decides which arrays a run has and how large they are."""
+
+    stream: Stream
+    components: tuple[Component, ...]
+    adapters: tuple[Adapter, ...]
+    n_tokens: int
+    """Captured tokens: the length of the flat token axis."""
+    n_samples: int
+    n_choices: int
+    states: States = "all"
+    """`all` keeps base and delta of every row, `sample` of `state_rows`; the others keep reductions by token alone."""
+    state_rows: tuple[bool, ...] = ()
+    """Which rows keep states, one entry a row; given for `sample` alone."""
+    kl: bool = False
+    """Whether the divergence of the next-token distributions is kept."""
+    codec: Literal["zstd", "raw"] = "zstd"
+    token_text: bool = True
+    """Whether each token's own text is kept, so that a report needs no tokenizer."""
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    """Further attributes of the root group: fingerprint, provenance, selection."""
+
+    def __post_init__(self) -> None:
+        if self.stream not in STREAMS:
+            raise ValueError(f"`stream` is {self.stream!r}; allowed are {STREAMS}")
+        if self.stream == "pair" and len(self.adapters) != 1:
+            raise ValueError(f"stream 'pair' takes one adapter, not {len(self.adapters)}")
+        if self.n_tokens < 1:
+            raise ValueError(f"`n_tokens` is {self.n_tokens}; a run holds at least one token")
+        if self.states not in STATES:
+            raise ValueError(f"`states` is {self.states!r}; allowed are {STATES}")
+        if self.state_rows and self.states != "sample":
+            raise ValueError(f"`state_rows` goes with states 'sample' alone, not {self.states!r}")
+        _check_unique("component", [c.path for c in self.components])
+        _check_unique("adapter", [a.name for a in self.adapters])
+        for adapter in self.adapters:
+            if not len(self.components) == len(adapter.rank) == len(adapter.scaling) == len(adapter.factored):
+                raise ValueError(f"adapter {adapter.name!r} must give rank, scaling and factored for each component")
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that the token axis is cut into; the last may be short."""
+        return -(-self.n_tokens // ROW_TOKENS)
+
+
+def _check_name(what: str, name: str) -> None:
+    """Names become folders of the store, so they may not leave it."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise ValueError(
+            f"{what} name {name!r} can't be kept in a store; use letters, digits, `_`, `-` and single dots"
+        )
+
+
+def _check_unique(what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what} names must differ; {twice} stand twice")
