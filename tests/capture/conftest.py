@@ -1,6 +1,9 @@
 """Tiny models, tokenizers, items and adapters, made on the spot."""
 
+import copy
+import json
 import string
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -108,3 +111,61 @@ def tiny_adapter(tiny_model: Any, tmp_path: Path) -> Path:
         folder = tmp_path / "tiny_adapter"
         model.save_pretrained(folder, save_embedding_layers=False)
     return folder
+
+
+@pytest.fixture
+def data(tiny_items: Any, tmp_path: Path) -> Path:
+    """The six questions as a file."""
+    path = tmp_path / "tiny.train.jsonl"
+    rows = [{"id": i.id, "question": i.question, "choices": list(i.choices), "answer": i.answer} for i in tiny_items]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """Text of about 3700 tokens: four rows."""
+    path = tmp_path / "text.txt"
+    path.write_text(" ".join(f"the question {i} is the answer {i * i % 97} times;" for i in range(170)))
+    return path
+
+
+@pytest.fixture
+def adapted(tiny_model: Any, tiny_adapter: Path) -> Any:
+    """The tiny model with its adapter."""
+    from lorascope.capture import attach_adapter
+
+    return attach_adapter(copy.deepcopy(tiny_model), tiny_adapter)
+
+
+@pytest.fixture
+def make(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Capture the tiny model; `model` replaces the adapted one, all else goes into the configuration."""
+    from lorascope.capture import CaptureConfig, attach_adapter, capture
+
+    def run(
+        out: str = "run.zarr", *, model: Any = None, progress: Any = None, dtype: Any = None, **settings: Any
+    ) -> Any:
+        base = copy.deepcopy(tiny_model) if dtype is None else copy.deepcopy(tiny_model).to(dtype)
+        options = {"js_share": 1.0, "data": (str(data),), **settings}
+        config = CaptureConfig(model="tiny", adapter=(str(tiny_adapter),), out=str(tmp_path / out), **options)
+        taken = model if model is not None else attach_adapter(base, tiny_adapter)
+        return capture(config, model=taken, tokenizer=tiny_tokenizer, progress=progress)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def content() -> Callable[[Path], dict[str, bytes]]:
+    """Every file of a run by its name; of the root's metadata all but times and what was measured of them."""
+
+    def read(run: Path) -> dict[str, bytes]:
+        files = {str(file.relative_to(run)): file.read_bytes() for file in sorted(run.rglob("*")) if file.is_file()}
+        root = json.loads(files["zarr.json"])
+        del root["attributes"]["measured"]
+        for name in ("started", "settings"):  # `settings` holds the folder's own name
+            root["attributes"]["provenance"].pop(name)
+        files["zarr.json"] = json.dumps(root, sort_keys=True).encode()
+        return files
+
+    return read

@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import KasaConfig
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from lorascope.capture.adapter import AdapterError, adapter_identity, attach_adapter, label_init
+from lorascope.capture.adapter import (
+    AdapterError,
+    adapter_identity,
+    attach_adapter,
+    attach_adapters,
+    fit_problems,
+    label_init,
+    read_adapter,
+)
+
+from .recorded import adapt
 
 TOKENS = torch.arange(8)[None]
 WEIGHTS = "adapter_model.safetensors"
@@ -312,3 +323,89 @@ def test_identity_of_what_is_no_adapter(tiny_model: Any, tiny_adapter: Path) -> 
     adapted = attach_adapter(tiny_model, tiny_adapter)
     with pytest.raises(AdapterError, match=r"the model, a PeftModelForCausalLM, has no adapter 'other'"):
         adapter_identity(adapted, "other")
+
+
+def save_trained(model: Any, folder: Path, **options: Any) -> Any:
+    """An adapter none of whose parts is zero, in a folder; returns the model with it."""
+    adapted = adapt(model, **options)
+    adapted.save_pretrained(folder)
+    return adapted
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "DoRA": {"use_dora": True},
+    "bias": {"lora_bias": True},
+    "embeddings": {"target_modules": ["embed_tokens", "lm_head"]},
+    "saved modules": {"modules_to_save": ["lm_head", "norm"]},
+    "trained tokens": {"trainable_token_indices": [3, 5]},
+    "rank-stabilised": {"use_rslora": True},
+    "KaSA": {"kasa_config": KasaConfig()},
+}
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed", "ignore:Adapter 'default'. . LoRA tensor")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_attached(tiny_model: Any, tmp_path: Path, name: str) -> None:
+    """The embeddings that PEFT saves beside an adapter on them are known for the base's own."""
+    trained = save_trained(tiny_model, tmp_path, **VARIANTS[name])
+    attached = attach_adapter(copy.deepcopy(tiny_model), tmp_path)
+    torch.testing.assert_close(attached(TOKENS).logits, trained(TOKENS).logits)
+    assert adapter_identity(attached) == adapter_identity(tmp_path)
+    assert adapter_identity(attached)["base"] == ("residual base" if name == "KaSA" else "frozen base")
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+@pytest.mark.parametrize("change", [0.01, None], ids=["trained", "resized"])
+def test_embeddings_of_another_model(tiny_model: Any, tmp_path: Path, change: float | None) -> None:
+    """PEFT would load them over the base's own."""
+    save_trained(tiny_model, tmp_path, target_modules=["embed_tokens"])
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        key = next(key for key in tensors if "base_layer" in key)
+        tensors[key] = tensors[key] + change if change else tensors[key][:-2].clone()
+        return tensors
+
+    rewrite(tmp_path, spoil)
+    with pytest.raises(AdapterError, match=r"it brings base weights that aren't this model's \(resized or trained\)"):
+        attach_adapter(tiny_model, tmp_path)
+    assert is_plain(tiny_model)
+
+
+def test_several_adapters(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    """Each acts as it does alone, and the first is active."""
+    save_trained(tiny_model, tmp_path / "other", r=2, use_dora=True)
+    folders = {"first": tiny_adapter, "second": tmp_path / "other"}
+    alone = {name: attach_adapter(copy.deepcopy(tiny_model), folder)(TOKENS).logits for name, folder in folders.items()}
+    state = torch.random.get_rng_state()
+    model = attach_adapters(tiny_model, folders)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.active_adapters == ["first"]
+    assert not any(module.training for module in model.modules())
+    for name, logits in alone.items():
+        model.set_adapter(name)
+        torch.testing.assert_close(model(TOKENS).logits, logits, rtol=0, atol=0)
+        assert adapter_identity(model, name)["sha256"] == adapter_identity(folders[name])["sha256"]
+
+
+def test_one_of_several_does_not_fit(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    save_trained(llama(tiny_model, hidden_size=48), tmp_path / "other")
+    with pytest.raises(AdapterError, match=r"other' can't be captured: .*its weights have other shapes"):
+        attach_adapters(tiny_model, {"first": tiny_adapter, "second": tmp_path / "other"})
+    assert is_plain(tiny_model)
+
+
+def test_one_of_several_would_change_the_base(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    save_untrained(tiny_model, tmp_path / "other", init_lora_weights="olora")
+    with pytest.raises(
+        AdapterError, match=r"its init changes the base weights, under every other adapter too; .* alone"
+    ):
+        attach_adapters(tiny_model, {"first": tiny_adapter, "second": tmp_path / "other"})
+
+
+def test_adapter_is_read_and_held_against_a_model(tiny_model: Any, tiny_adapter: Path) -> None:
+    config, tensors = read_adapter(tiny_adapter)
+    assert config.r == 4
+    assert fit_problems(tiny_model.to("meta"), config, tensors, "default") == []
+    tensors.popitem()
+    assert [problem.kind for problem in fit_problems(tiny_model, config, tensors, "default")] == ["missing"]

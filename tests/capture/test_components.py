@@ -24,12 +24,16 @@ from transformers import (
 from lorascope.capture.adapter import attach_adapter
 from lorascope.capture.components import (
     LoraComponent,
+    adapted_modules,
+    factor_weights,
     find_components,
+    in_module_order,
+    left_out,
     lora_b,
     require_supported,
     unsupported,
 )
-from lorascope.capture.preflight import AdapterError, lora_layers
+from lorascope.capture.refusal import AdapterError, lora_layers
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -82,14 +86,18 @@ def test_components_of_a_llama(tiny_model: Any, tiny_adapter: Path) -> None:
     assert [(c.layer, c.kind) for c in components] == [(layer, kind) for layer in (0, 1) for kind in kinds]
     assert components[8] == LoraComponent(
         path="model.layers.1.self_attn.k_proj",
+        order=components[8].order,
         layer=1,
         kind="k_proj",
         d_in=32,
         d_out=16,
         rank=4,
         scaling=2.0,
+        delta_source="factor",
+        biased=False,
         fused=(),
     )
+    assert [c.order for c in components] == sorted({c.order for c in components})
 
 
 def test_paths_are_those_of_the_plain_model(tiny_model: Any, tiny_adapter: Path) -> None:
@@ -211,37 +219,128 @@ def test_plain_lora_is_supported(tiny_model: Any, tiny_adapter: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        (
-            {"use_dora": True},
-            "variant",
-            r"is a variant of LoRA, DoraLinear; only plain LoRA is supported \(model\.layers",
-        ),
-        ({"init_lora_weights": "mica"}, "variant", r"is a variant of LoRA, MiCALinear"),
-        ({"alora_invocation_tokens": [3], "task_type": "CAUSAL_LM"}, "variant", r"is a variant of LoRA, ALoraLinear"),
-        ({"lora_bias": True}, "lora_bias", r"lora_B has a bias \(`lora_bias`\)"),
         ({"bias": "lora_only"}, "bias", r"`bias` is 'lora_only', so the adapter trains the base's own biases"),
         ({"layer_replication": [(0, 2), (1, 2)]}, "replication", r"`layer_replication` makes another base"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save", r"`modules_to_save` replaces .* \(lm_head\)"),
-        (
-            {"trainable_token_indices": [1, 2]},
-            "trainable_token_indices",
-            r"`trainable_token_indices` replaces weights of the base, .* \(model\.embed_tokens\)",
-        ),
-        ({"target_modules": ["embed_tokens"]}, "layer", r"LoRA on Embedding \(PEFT's Embedding\) isn't supported"),
-        (
-            {"target_modules": [], "target_parameters": ["mlp.up_proj.weight"]},
-            "layer",
-            r"LoRA on Linear \(PEFT's ParamWrapper\) isn't supported, only on Linear and Conv1D",
-        ),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
-@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed", "ignore:Adapter 'default'. 2 LoRA tensor")
 def test_what_is_not_supported(tiny_model: Any, options: dict[str, Any], kind: str, words: str) -> None:
     model = adapt(tiny_model, **options)
     assert {problem.kind for problem in unsupported(model, "default")} == {kind}
     with pytest.raises(AdapterError, match=rf"^adapter 'default' can't be captured: .*{words}"):
         find_components(model, "default")
+
+
+def test_what_cannot_be_computed_beside_the_base(tiny_model: Any) -> None:
+    model = adapt(tiny_model, alora_invocation_tokens=[3], task_type="CAUSAL_LM")
+    assert [c.delta_source for c in find_components(model, "default")] == ["difference"] * 2
+    with pytest.raises(AdapterError, match=r"the delta of ALoraLinear can't be computed beside the base; .*'pair'"):
+        find_components(model, "default", stream="base")
+
+
+@pytest.mark.parametrize(
+    ("options", "source", "rank", "scaling"),
+    [
+        ({"use_dora": True}, "branch", 2, 4.0),
+        ({"lora_bias": True}, "factor", 2, 4.0),
+        ({"target_modules": ["embed_tokens"]}, "factor", 2, 4.0),
+        ({"target_modules": ["embed_tokens"], "use_dora": True}, "branch", 2, 4.0),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
+)
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
+def test_form_of_delta(tiny_model: Any, options: dict[str, Any], source: str, rank: int, scaling: float) -> None:
+    component = find_components(adapt(tiny_model, **options), "default")[0]
+    assert (component.delta_source, component.rank, component.scaling) == (source, rank, scaling)
+    assert component.biased == ("lora_bias" in options)
+
+
+@pytest.mark.parametrize("option", ["modules_to_save", "trainable_token_indices"])
+def test_trained_weights_are_a_difference(tiny_model: Any, option: str) -> None:
+    options = {"modules_to_save": ["lm_head", "embed_tokens"], "trainable_token_indices": [1, 2]}
+    found = {c.kind: c for c in find_components(adapt(tiny_model, **{option: options[option]}), "default")}
+    n_tokens = tiny_model.config.vocab_size
+    assert found["embed_tokens"].delta_source == "difference"
+    assert (found["embed_tokens"].d_in, found["embed_tokens"].d_out) == (n_tokens, 32)
+    assert (found["embed_tokens"].rank, found["embed_tokens"].scaling) == (32, 1.0)
+    if option == "modules_to_save":
+        assert (found["lm_head"].d_in, found["lm_head"].d_out) == (32, n_tokens)
+
+
+def test_trained_transposed_layer() -> None:
+    model = adapt(build(GPT2Config(**GPT)), target_modules=["c_attn"], fan_in_fan_out=True, modules_to_save=["c_fc"])
+    found = {c.kind: c for c in find_components(model, "default")}
+    assert (found["c_fc"].d_in, found["c_fc"].d_out) == (32, 128)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"modules_to_save": ["norm"]},
+            r"`modules_to_save` replaces a LlamaRMSNorm; only linear layers and embeddings",
+        ),
+        ({"target_parameters": ["mlp.up_proj.weight"]}, r"`target_parameters` are put into the weight"),
+    ],
+    ids=["norm", "parameters"],
+)
+def test_what_is_left_out(tiny_model: Any, options: dict[str, Any], words: str) -> None:
+    model = adapt(tiny_model, **options)
+    modules = adapted_modules(model, "default")
+    reasons = [reason for path, (_, module) in modules.items() if (reason := left_out(path, module))]
+    assert reasons
+    for reason in reasons:
+        assert words.replace("\\", "").split(";")[0] in reason
+    assert [c.kind for c in find_components(model, "default")] == ["q_proj", "q_proj"]
+
+
+def test_layers_of_other_shapes_are_left_out() -> None:
+    model = nn.Module()
+    model.config = AutoConfig.for_model("llama")
+    model.conv, model.attention = nn.Conv1d(4, 4, 1), nn.MultiheadAttention(4, 1)
+    model.holder = nn.ModuleDict({"experts": nn.ModuleList([nn.ModuleDict({"up": nn.Linear(4, 4)})])})
+    adapted = adapt(model, target_modules=["conv", "attention", "up"], bias="none")
+    reasons = {path: left_out(path, module) for path, (_, module) in adapted_modules(adapted, "default").items()}
+    assert reasons == {
+        "conv": "a convolution has no (token, feature) output",
+        "attention": "PEFT merges LoRA into nn.MultiheadAttention for the pass, so no output without it exists",
+        "attention.base_layer.out_proj": reasons["attention"],
+        "holder.experts.0.up": "an expert sees only the tokens that are routed to it",
+    }
+    assert find_components(adapted, "default") == []
+
+
+def test_paths_to_skip(tiny_model: Any) -> None:
+    (component,) = find_components(adapt(tiny_model), "default", skip=["model.layers.0.self_attn.q_proj"])
+    assert component.layer == 1
+
+
+def test_axis_of_several_adapters(tiny_model: Any) -> None:
+    model = adapt(tiny_model, target_modules=["q_proj", "down_proj"])
+    with torch.random.fork_rng():
+        model.add_adapter("other", LoraConfig(r=3, target_modules=["embed_tokens", "q_proj"]))
+    both = {name: find_components(model, name) for name in ("default", "other")}
+    assert [(c.layer, c.kind) for c in in_module_order(both)] == [
+        (-1, "embed_tokens"),
+        (0, "q_proj"),
+        (0, "down_proj"),
+        (1, "q_proj"),
+        (1, "down_proj"),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
+def test_weights_of_a_factor(tiny_model: Any) -> None:
+    model = adapt(tiny_model, lora_bias=True)
+    component = find_components(model, "default")[0]
+    weight, bias = factor_weights(model, component, "default")
+    layer: Any = lora_layers(model)[component.path]
+    assert (weight.shape, weight.dtype, bias.dtype) == ((32, 2), np.float32, np.float32)
+    np.testing.assert_array_equal(bias, layer.lora_B["default"].bias.detach().numpy())
+    embedding = adapt(build(GPT2Config(**GPT)), target_modules=["wte"])
+    (component,) = find_components(embedding, "default")
+    weight, bias = factor_weights(embedding, component, "default")
+    assert (weight.shape, bias) == ((32, 2), None)
 
 
 def test_nested_adapters(tiny_model: Any) -> None:
@@ -255,9 +354,11 @@ def test_nested_adapters(tiny_model: Any) -> None:
 
 def test_another_adapter_may_be_unsupported(tiny_model: Any) -> None:
     model = adapt(tiny_model)
-    model.add_adapter("other", LoraConfig(r=3, target_modules=["q_proj"], use_dora=True, modules_to_save=["lm_head"]))
-    assert unsupported(model, "default") == []
-    assert {problem.kind for problem in unsupported(model, "other")} == {"variant", "modules_to_save"}
+    model.add_adapter(
+        "other", LoraConfig(r=3, target_modules=["q_proj"], alora_invocation_tokens=[1], task_type="CAUSAL_LM")
+    )
+    assert unsupported(model, "default", stream="base") == []
+    assert {problem.kind for problem in unsupported(model, "other", stream="base")} == {"variant"}
 
 
 def test_model_without_a_known_config(tiny_model: Any) -> None:

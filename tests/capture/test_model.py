@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, ByT5Tokenizer, T5Config
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    ByT5Tokenizer,
+    T5Config,
+)
 
 from lorascope.capture.adapter import attach_adapter
 from lorascope.capture.components import find_components
-from lorascope.capture.model import load_model, model_identity
+from lorascope.capture.model import load_model, model_class, model_identity
 
 WIDTH, HEADS, SHARED_HEADS = 32, 4, 2
 
@@ -134,10 +143,10 @@ def test_missing_path(source: str) -> None:
 
 def test_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_pretrained(where: str, **options: Any) -> Any:
-        assert (where, options["use_safetensors"], options["trust_remote_code"]) == ("owner/name", True, False)
+        assert (where, options["trust_remote_code"]) == ("owner/name", False)
         raise OSError("We couldn't connect.\nCheck your internet connection.")
 
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     with pytest.raises(
         ValueError,
         match=r"^model 'owner/name' \(nothing on this disk, .* hub id\) can't be loaded: We couldn't connect\.$",
@@ -149,7 +158,7 @@ def test_error_without_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def from_pretrained(where: str, **options: Any) -> Any:
         raise OSError
 
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     with pytest.raises(ValueError, match=r"can't be loaded: OSError$"):
         load_model("owner/name")
 
@@ -229,9 +238,10 @@ def test_weights_of_another_shape(model_folder: Path) -> None:
         load_model(str(model_folder))
 
 
-def test_model_that_is_not_causal(model_folder: Path) -> None:
-    T5Config().save_pretrained(model_folder)
-    with pytest.raises(ValueError, match=r"can't be loaded: Unrecognized configuration class"):
+def test_model_with_a_decoder_beside_an_encoder(model_folder: Path) -> None:
+    T5Config(architectures=["T5ForConditionalGeneration"]).save_pretrained(model_folder)
+    words = r"its architecture is 'T5ForConditionalGeneration'; allowed are those that end"
+    with pytest.raises(ValueError, match=words):
         load_model(str(model_folder))
 
 
@@ -316,3 +326,23 @@ def test_smollm2_has_210_components() -> None:
     components = find_components(adapted, "default")
     assert len(components) == 210
     assert {component.layer for component in components} == set(range(30))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification, BertModel],
+    ids=lambda k: k.__name__,
+)
+def test_models_that_are_not_causal(kind: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    config = BertConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, pad_token_id=0
+    )
+    kind(config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    model, _ = load_model(str(tmp_path))
+    assert type(model) is kind
+    assert not model.training
+
+
+def test_configuration_that_names_no_architecture() -> None:
+    assert model_class(T5Config(is_encoder_decoder=False)).__name__ == "AutoModelForCausalLM"

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
@@ -236,6 +237,13 @@ def test_an_adapter_counts_when_it_is_active(tiny_model: Any, tiny_adapter: Any,
     assert (np.abs(adapted.loglik - bare.loglik) > 1e-3).any()
     with model.disable_adapter():
         np.testing.assert_allclose(score(model, samples, batch_tokens=1000).loglik, bare.loglik, rtol=2e-6)
+
+
+def test_weights_may_lie_elsewhere(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    expected = score(tiny_model, samples, batch_tokens=1000)
+    cpu_offload(tiny_model, execution_device=torch.device("cpu"))
+    assert next(tiny_model.parameters()).is_meta
+    np.testing.assert_array_equal(score(tiny_model, samples, batch_tokens=1000).loglik, expected.loglik)
 
 
 def test_equal_choices_go_to_the_first(tiny_model: Any, tiny_tokenizer: Any) -> None:

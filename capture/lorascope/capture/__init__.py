@@ -3,11 +3,13 @@
 from .adapter import attach_adapter
 from .capture import capture
 from .config import CaptureConfig, FinetuneConfig
+from .errors import CaptureError
 from .finetune import finetune
-from .hooks import CaptureError
+from .interrupt import Interrupted
 from .items import read_items
 from .js import jensen_shannon
 from .model import load_model
+from .plan import Plan, plan
 from .preflight import AdapterError
 from .stream import Progress
 
@@ -16,11 +18,14 @@ __all__ = [
     "CaptureConfig",
     "CaptureError",
     "FinetuneConfig",
+    "Interrupted",
+    "Plan",
     "Progress",
     "attach_adapter",
     "capture",
     "finetune",
     "jensen_shannon",
     "load_model",
+    "plan",
     "read_items",
 ]

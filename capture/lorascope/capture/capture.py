@@ -1,310 +1,251 @@
-"""Capture: one model, one adapter, its data, into one run."""
+"""Capture: one model, its adapters, its data, into one run; killed anywhere, the same call goes on."""
 
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 
-from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
-from lorascope.stores.create import refuse_used
-from lorascope.stores.layout import DTYPES, ROW_TOKENS, worth_factoring
+from lorascope.stores import Run, RunWriter, clear_torn, create_run, open_place, open_run, resume_run, run_state
 
-from .adapter import adapter_identity, attach_adapter, require_folder
-from .batches import plan_batches
-from .components import find_components, lora_b, require_supported
 from .config import CaptureConfig
-from .encode import EncodedSample, encode_items
-from .hooks import Recorder, Wrapped
-from .items import Item, read_items
-from .model import context_length, load_model, model_identity, tokenizer_identity
-from .preflight import lora_layers, require_adapter
-from .prompt import CUE, INSTRUCTION
-from .provenance import data_fingerprint, device_description, fingerprint, library_versions
-from .rows import RowQueue
-from .scoring import Scores, score
-from .selection import TokenPlan, plan_tokens
-from .stream import Progress, evaluating, forward_seconds, probe, stream_states
+from .encode import EncodedSample
+from .estimate import estimate, require_space
+from .hooks import Recorder
+from .interrupt import Interrupted, listening
+from .load import Loaded, choose_device, load
+from .prepare import Prepared, prepare, read_files
+from .provenance import fingerprint
+from .ranks import Ranks, joined
+from .reduce import Reducer
+from .resume import identity, require_same
+from .rows import RowQueue, row_spans
+from .scoring import Scores, join_scores, score, score_batches
+from .size import parse_size
+from .stream import Progress, Streamed, evaluating, stream_states
 from .tables import make_tables
 
 __all__ = ["capture"]
 
 ProgressCallback = Callable[[Progress], None]
 
-CPU_SHARE = 1 / 64
-"""Share of tokens whose js is measured on a CPU: about 2 % of the forward pass's time."""
-
 
 def capture(
     config: CaptureConfig, *, model: Any = None, tokenizer: Any = None, progress: ProgressCallback | None = None
 ) -> Run:
-    """Capture base states and deltas of every LoRA-wrapped layer into a new run, and open it.
+    """Capture base states and deltas of every LoRA-wrapped layer into a run, and open it.
+
+    A run that was interrupted goes on after its committed rows; one that is finished is opened as it is. Under torchrun
+    the processes share the rows of one run.
 
     Parameters
     ----------
     config
         What to capture, from where and to where.
     model, tokenizer
-        A `PeftModel` and its tokenizer, already loaded, instead of those that `config` names. The model's training
-        mode and requires_grad flags are afterwards as they were.
+        A `PeftModel` and its tokenizer, already loaded, instead of those that `config` names: its active adapter is
+        captured, in stream `base` all of its adapters. The model's training mode, its active adapter and its
+        requires_grad flags are afterwards as they were.
     progress
         Called with a `Progress` after every batch.
 
     Raises
     ------
     StoreError
-        If `config.out` isn't new or empty.
+        If `config.out` holds something else, or an interrupted run of another capture: then the differences are named;
+        or if the run is expected not to fit the free space.
     AdapterError
-        If the adapter doesn't fit the model, is untrained, merged or disabled, or isn't of a supported kind.
+        If an adapter doesn't fit the model, is untrained, merged or disabled, or isn't of a supported kind.
     ValueError, FileNotFoundError
         If the model or a data file can't be read, or a sample can't be captured as it is.
     CaptureError
         If a hook doesn't fire exactly once a pass, or a layer's output isn't its base plus delta.
     OSError
-        If the disk is full or fails; rows committed until then stay readable.
+        If the disk is full or the remote is lost; committed rows stay, and the same call goes on later.
+    Interrupted
+        After the first SIGINT or SIGTERM, once the rows that were begun are committed; a KeyboardInterrupt.
 
     Notes
     -----
     Nothing is written before all checks have passed and every choice is scored.
     """
-    refuse_used(Path(config.out))
-    _require_writable(Path(config.out))
-    files = _read(config)
-    device = _device(config.device)
-    if model is None:
-        require_folder(config.adapter)  # before minutes of loading
-        model, tokenizer = load_model(
-            config.model, dtype=config.dtype, device=str(device), trust_remote_code=config.trust_remote_code
-        )
-        # Before the adapter: PiSSA and its like change the base weights while they are attached.
-        identity = model_identity(model, config.model)
-        model = attach_adapter(model, config.adapter, allow_zero=config.allow_zero)
-    else:
-        device = _where(model)  # a model that is loaded stays where it is
-        identity = model_identity(model, config.model)
-    name = require_adapter(model, allow_zero=config.allow_zero)
-    require_supported(model, name)
-    with evaluating(model):
-        return _capture(config, _Loaded(model, tokenizer, name, device, identity), files, progress)
-
-
-class _Loaded(NamedTuple):
-    model: Any
-    tokenizer: Any
-    adapter: str
-    device: torch.device
-    identity: dict[str, Any]
-    """Of the base model."""
-
-
-def _capture(
-    config: CaptureConfig, loaded: _Loaded, files: Mapping[str, Sequence[Item]], progress: ProgressCallback | None
-) -> Run:
-    model, tokenizer, adapter, device, _ = loaded
-    samples, omitted = _encode(config, loaded, files)
-    share = config.js_share if config.js_share is not None else 1.0 if device.type == "cuda" else CPU_SHARE
-    batches = plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=config.batch_tokens)
-    plan = plan_tokens(samples, batches, config.tokens, js_share=share, seed=config.seed)
-    wrapped = _wrap(model, adapter)
-    dtypes = probe(model, Recorder(wrapped, adapter), samples[0], device)
-    spec = _specify(config, loaded, samples, plan, dtypes)
-    wrapped = [w._replace(factor_start=start) for w, start in zip(wrapped, spec.adapters[0].factor_start, strict=True)]
-    scores = _score(config, model, samples, progress)
-    spec = dataclasses.replace(spec, attributes=_provenance(config, loaded, samples, share, omitted))
-    texts = tokenizer.batch_decode(
-        [[int(t)] for s, p in zip(samples, plan.positions, strict=True) for t in s.token_ids[p]]
-    )
-    weights = {f"adapters/{adapter}/lora_B/{w.path}": w.lora_B.cpu().numpy() for w in wrapped if w.factor_start >= 0}
-    recorder = Recorder(wrapped, adapter)
-    with create_run(config.out, spec, tables=make_tables(samples, plan, texts, *scores), weights=weights) as writer:
-        n_buffers = min(_rows_spanned(plan, batches) + 1, spec.n_rows)
-        with RowQueue(writer, n_buffers=n_buffers, n_tokens=plan.n_tokens, pinned=device.type == "cuda") as rows:
-            start = time.perf_counter()
-            seconds = stream_states(model, recorder, samples, plan, batches, rows, device=device, progress=progress)
-            total = time.perf_counter() - start
-        writer.finish(
-            _measurements(recorder, rows, seconds, total, forward_seconds(model, samples[batches[-1]], device))
-        )
+    with joined(config.device) as ranks:
+        _require_writable(config.out)
+        choose_device(config.device, ranks)
+        state = ranks.of_leader(run_state(config.out))
+        files = read_files(config)
+        loaded = load(config, model, tokenizer, ranks)
+        with evaluating(loaded.model):
+            prepared = prepare(config, loaded, files, ranks)
+            if state in {"unfinished", "finished"}:
+                stored = open_run(config.out).attributes.get("provenance", {})
+                require_same(identity(stored), identity(prepared.provenance), config.out)
+            if state != "finished":
+                writer = _open_writer(prepared, loaded, state, ranks, progress)
+                with writer:
+                    _fill(prepared, loaded, writer, ranks, progress)
     return open_run(config.out)
 
 
-def _read(config: CaptureConfig) -> dict[str, list[Item]]:
-    """Items by file."""
-    files: dict[str, list[Item]] = {path: [*read_items(path)] for path in config.data}
-    if len(files) < len(config.data):
-        raise ValueError(f"`data` names a file twice: {list(config.data)}")
-    owners: dict[tuple[str, str, str], str] = {}
-    for path, items in files.items():
-        for item in items:
-            first = owners.setdefault((item.dataset, item.split, item.id), path)
-            if first != path:
-                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
-    return files
-
-
-def _encode(
-    config: CaptureConfig, loaded: _Loaded, files: Mapping[str, Sequence[Item]]
-) -> tuple[list[EncodedSample], dict[str, int]]:
-    """Samples of all files, and by file how many items (windows, for text) the limit left out."""
-    length = context_length(loaded.model) or sys.maxsize
-    samples: list[EncodedSample] = []
-    omitted: dict[str, int] = {}
-    for path, items in files.items():
-        found = encode_items(items, loaded.tokenizer, max_length=length, window_tokens=config.window_tokens)
-        samples += found[: config.limit]
-        if len(found) > len(found[: config.limit]):
-            omitted[path] = len(found) - len(found[: config.limit])
-    return samples, omitted
-
-
-def _require_writable(out: Path) -> None:
+def _require_writable(out: str) -> None:
     """Raise before any work if the run's folder couldn't be made."""
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if open_place(out).remote:
+        return
+    place = Path(out).absolute()
+    parent = next(folder for folder in (place, *place.parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         what = "can't be written to" if parent.is_dir() else "is a file"
-        raise ValueError(f"`out` is {str(out)!r}, but `{parent}` {what}; name another place")
+        raise ValueError(f"`out` is {out!r}, but `{parent}` {what}; name another place")
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"`device` is {name!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:0' ...") from error
-
-
-def _wrap(model: Any, adapter: str) -> list[Wrapped]:
-    modules: dict[str, Any] = dict(lora_layers(model))
-    return [
-        Wrapped(
-            path=component.path,
-            module=modules[component.path],
-            lora_B=torch.from_numpy(lora_b(modules[component.path], adapter)).to(_where(modules[component.path])),
-            scaling=component.scaling,
-            factor_start=0,
-        )
-        for component in find_components(model, adapter)
-    ]
-
-
-def _where(module: torch.nn.Module) -> torch.device:
-    return next(module.parameters()).device
-
-
-def _specify(
-    config: CaptureConfig,
-    loaded: _Loaded,
-    samples: Sequence[EncodedSample],
-    plan: TokenPlan,
-    dtypes: dict[str, torch.dtype],
-) -> RunSpec:
-    found = find_components(loaded.model, loaded.adapter)
-    narrow = "bfloat16" if config.store == "bf16" else None
-    components = tuple(
-        Component(
-            path=c.path,
-            kind=c.kind,
-            layer=c.layer,
-            d_in=c.d_in,
-            d_out=c.d_out,
-            dtype=str(dtypes[c.path]).removeprefix("torch."),
-            stored_dtype=narrow or str(dtypes[c.path]).removeprefix("torch."),
-            fused=c.fused,
-        )
-        for c in found
+def _open_writer(
+    prepared: Prepared, loaded: Loaded, state: str, ranks: Ranks, progress: ProgressCallback | None
+) -> RunWriter:
+    """The run's writer on every rank; the leader sets it up, or sweeps what an interruption left."""
+    out = prepared.config.out
+    written = _bytes_there(out) if state == "unfinished" else 0
+    require_space(
+        estimate(prepared.spec, base_scores=prepared.config.score),
+        out,
+        open_place(out).free_bytes(),
+        written_bytes=written,
+        overfill=prepared.config.overfill,
     )
-    itemsizes = [DTYPES[c.stored_dtype][0].itemsize for c in components]
-    adapter = Adapter(
-        name=loaded.adapter,
-        rank=tuple(c.rank for c in found),
-        scaling=tuple(c.scaling for c in found),
-        factored=tuple(
-            worth_factoring(rank=c.rank, d_out=c.d_out, itemsize=size) for c, size in zip(found, itemsizes, strict=True)
-        ),
+    if state == "unfinished":
+        writer = resume_run(out)
+        if ranks.leads:
+            writer.sweep()
+        ranks.wait()
+        return writer
+    scores = _score(prepared, loaded, ranks, progress)
+    if not ranks.leads:
+        ranks.wait()
+        return resume_run(out)
+    if state == "torn":
+        clear_torn(out)
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    attributes = {
+        "fingerprint": fingerprint(identity(prepared.provenance)),
+        "provenance": {**prepared.provenance, "started": started},
+    }
+    spec = dataclasses.replace(prepared.spec, attributes=attributes)
+    texts = loaded.tokenizer.batch_decode(
+        [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
     )
-    return RunSpec(
-        stream="adapted",
-        components=components,
-        adapters=(adapter,),
-        n_tokens=plan.n_tokens,
-        n_samples=len(samples),
-        n_choices=sum(len(sample.choices) for sample in samples),
-    )
+    tables = make_tables(prepared.samples, prepared.plan, texts, *scores)
+    writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model))
+    ranks.wait()
+    return writer
+
+
+def _bytes_there(out: str) -> int:
+    return sum(size for _, size in open_place(out).sizes())
 
 
 def _score(
-    config: CaptureConfig, model: Any, samples: Sequence[EncodedSample], progress: ProgressCallback | None
+    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: ProgressCallback | None
 ) -> tuple[Scores | None, Scores | None]:
-    """Scores with and without the adapter, before any hook is on."""
+    """Scores with and without the adapter, before any hook is on; each rank scores its part of the batches."""
+    config, model = prepared.config, loaded.model
     if not config.score:
         return None, None
 
-    def report(stage: str) -> Callable[[int, int], None] | None:
-        if progress is None:
-            return None
-        return lambda done, total: progress(Progress(stage, done, total, "choice"))
+    batches = score_batches(prepared.scored, batch_tokens=config.batch_tokens)
 
-    adapted = score(model, samples, batch_tokens=config.batch_tokens, progress=report("score"))
+    def score_all(stage: str) -> Scores:
+        def report(done: int, total: int) -> None:
+            if progress is not None:
+                progress(Progress(stage, done, total, "choice"))
+
+        def work(part: Sequence[EncodedSample]) -> Scores:
+            return score(model, part, batch_tokens=config.batch_tokens, progress=report)
+
+        return join_scores(ranks.shared(prepared.scored, batches, work))
+
+    adapted = score_all("score")
     with model.disable_adapter():
-        base = score(model, samples, batch_tokens=config.batch_tokens, progress=report("score base"))
-    return adapted, base
+        return adapted, score_all("score base")
 
 
-def _provenance(
-    config: CaptureConfig, loaded: _Loaded, samples: Sequence[EncodedSample], share: float, omitted: dict[str, int]
+def _fill(
+    prepared: Prepared, loaded: Loaded, writer: RunWriter, ranks: Ranks, progress: ProgressCallback | None
+) -> None:
+    """Write this rank's part of the missing rows, and finish the run once every rank has."""
+    missing = np.flatnonzero(~ranks.of_leader(writer.committed_rows))
+    wanted = np.zeros(writer.n_rows, dtype=bool)
+    wanted[missing[ranks.share(len(missing))]] = True
+    measured = _stream(prepared, loaded, writer, wanted, progress) if wanted.any() else None
+    ranks.wait()
+    parts = [part for part in ranks.gather(measured) if part is not None]
+    if ranks.leads:
+        writer.finish({"measured": _add_up(parts)} if parts else {})
+    ranks.wait()
+
+
+def _stream(
+    prepared: Prepared,
+    loaded: Loaded,
+    writer: RunWriter,
+    wanted: np.ndarray,
+    progress: ProgressCallback | None,
 ) -> dict[str, Any]:
-    settings = dataclasses.asdict(config)
-    identity = {
-        "model": loaded.identity,
-        "adapter": adapter_identity(loaded.model, loaded.adapter),
-        "data": data_fingerprint(samples),
-        "settings": {key: value for key, value in settings.items() if key not in {"out", "model", "adapter", "data"}},
-        "js_share": share,
-    }
+    """Write the wanted rows; returns what was measured on the way."""
+    config, plan = prepared.config, prepared.plan
+    reducer = Reducer() if config.states != "all" else None
+    recorder = prepared.recorder(loaded.model, keep_states=config.states != "none", reducer=reducer)
+    queue = RowQueue(
+        writer,
+        n_tokens=plan.n_tokens,
+        spans=row_spans(plan.starts, prepared.batches),
+        queue_bytes=None if config.queue is None else parse_size(config.queue),
+        wanted=wanted,
+        pinned=loaded.device.type == "cuda",
+    )
+    with listening() as stop, queue as rows:
+        streamed = stream_states(
+            loaded.model,
+            recorder,
+            prepared.samples,
+            plan,
+            prepared.batches,
+            rows,
+            device=loaded.device,
+            reducer=reducer,
+            kl_batches=plan.kl_batches if prepared.spec.kl else None,
+            stop=stop,
+            progress=progress,
+        )
+    if streamed.stopped and stop.signal is not None:
+        n_done = int(resume_run(config.out).committed_rows.sum())
+        raise Interrupted(
+            stop.signal, f"stopped after {n_done} of {writer.n_rows} rows of `{config.out}`; the same command goes on"
+        )
+    return _measurements(streamed, rows, recorder)
+
+
+def _measurements(streamed: Streamed, rows: RowQueue, recorder: Recorder) -> dict[str, Any]:
+    """What only the finished pass knows: time and size."""
     return {
-        "fingerprint": fingerprint(identity),
-        "provenance": {
-            **identity,
-            "settings": settings,
-            "tokenizer": tokenizer_identity(loaded.tokenizer),
-            "prompt": {"name": "main", "instruction": INSTRUCTION, "cue": CUE},
-            "libraries": library_versions(),
-            "device": device_description(loaded.device),
-            "omitted_items": omitted,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
+        "seconds": streamed.seconds,
+        "stages": dict(streamed.stages),
+        "seconds_waiting_for_disk": rows.seconds_waited,
+        "bare_seconds": streamed.bare_seconds,
+        "bare_tokens": streamed.bare_tokens,
+        "overhead": streamed.overhead,
+        "rows": len(rows.written_rows),
+        "raw_bytes": rows.raw_bytes,
+        "stored_bytes": rows.stored_bytes,
+        "buffer_bytes": rows.n_bytes,
+        "worst_excess": recorder.worst_excess,
     }
 
 
-def _rows_spanned(plan: TokenPlan, batches: Sequence[slice]) -> int:
-    """Most rows that one batch reaches into."""
-    first = plan.starts[[batch.start for batch in batches]] // ROW_TOKENS
-    last = (plan.starts[[batch.stop for batch in batches]] - 1) // ROW_TOKENS
-    return int(np.max(last - first)) + 1
-
-
-def _measurements(
-    recorder: Recorder, rows: RowQueue, seconds: Sequence[float], total: float, bare: float
-) -> dict[str, Any]:
-    """What only the finished pass knows: time, size, and what rounding did."""
-    return {
-        "measured": {
-            "seconds": total,
-            "seconds_waiting_for_disk": rows.seconds_waited,
-            "seconds_last_batch": seconds[-1],
-            "seconds_last_batch_bare": bare,
-            "raw_bytes": rows.raw_bytes,
-            "stored_bytes": rows.stored_bytes,
-            "buffer_bytes": rows.n_bytes,
-            "swallowed_share": {
-                path: record.n_swallowed / record.n_features for path, record in recorder.measured.items()
-            },
-            "worst_excess": max(record.worst_excess for record in recorder.measured.values()),
-        }
-    }
+def _add_up(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What every rank measured, as one: the times of the slowest, and bytes added up."""
+    longest = max(parts, key=lambda part: float(part["seconds"]))
+    summed = {name: sum(part[name] for part in parts) for name in ("rows", "raw_bytes", "stored_bytes", "buffer_bytes")}
+    worst = max(part["worst_excess"] for part in parts)
+    return {**longest, **summed, "worst_excess": worst, "ranks": len(parts)}

@@ -1,63 +1,135 @@
 """Which layers an adapter changes, and what each of them is: the components of a run."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, LoraLayer, MultiheadAttention, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores import Problem
 
-from .preflight import lora_layers, plain_path, require
+from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
+from .offload import is_offloaded
+from .refusal import require
+from .weights import plain_path
 
-__all__ = ["LoraComponent", "find_components", "lora_b", "require_supported", "unsupported"]
+__all__ = [
+    "LoraComponent",
+    "adapted_modules",
+    "factor_weights",
+    "find_components",
+    "in_module_order",
+    "left_out",
+    "lora_b",
+    "require_supported",
+    "unsupported",
+]
 
 RowRanges = tuple[tuple[str, int, int], ...]
+
+EXPERT = re.compile(r"\.experts\.\d+(\.|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraComponent:
-    """One linear layer that an adapter changes."""
+    """One layer that an adapter changes: linear, an embedding, or trained weights in the place of one."""
 
     path: str
     """Module path in the plain model, e.g. `model.layers.3.self_attn.q_proj`."""
+    order: int
+    """Place among the model's modules."""
     layer: int
     """Index of the decoder layer, -1 outside of one."""
     kind: str
     """Last name of the path, e.g. `q_proj`."""
     d_in: int
+    """Features that come in; of an embedding, the tokens it knows."""
     d_out: int
     rank: int
+    """Of the change of weight: min(d_in, d_out) where the adapter keeps trained weights (`modules_to_save`)."""
     scaling: float
-    """What B A x is multiplied by, as the module holds it: rsLoRA, alpha patterns and later rescaling included."""
+    """What B A x is multiplied by, as the module holds it: rsLoRA, alpha patterns, later rescaling and the scale of a
+    scaled embedding included."""
+    delta_source: DeltaSource
+    """In which form delta can be had: `factor`, whole from the adapter's `branch`, or as a `difference` of outputs."""
+    biased: bool
+    """Whether lora_B has a bias."""
     fused: RowRanges
     """(name, start, stop) of the output rows of a fused projection; empty where the layer isn't fused, where its parts
     are interleaved head by head (GPT-NeoX, Bloom, Falcon, CodeGen), and for a kind of model that isn't known."""
 
 
-def find_components(model: PeftModel, adapter: str) -> list[LoraComponent]:
-    """Every layer that the adapter changes, in module order.
+def find_components(
+    model: PeftModel, adapter: str, *, stream: str = "adapted", skip: Collection[str] = ()
+) -> list[LoraComponent]:
+    """Every layer that the adapter changes and that can be captured, in module order; `left_out` says which can't.
+
+    Parameters
+    ----------
+    model, adapter
+        A model and the name of one of its adapters.
+    stream
+        What is to be captured: in `base`, deltas must be computable beside the base.
+    skip
+        Paths to leave out, e.g. those that a probe found to have no token axis.
 
     Raises
     ------
     AdapterError
-        If one of them can't be captured, so that none is left out unseen.
+        If something about the adapter would make what is stored wrong.
     """
-    require_supported(model, adapter)
+    require_supported(model, adapter, stream=stream)
     base: Any = model.get_base_model()
     return [
-        _describe(path, layer, adapter, base.config)
-        for path, layer in lora_layers(model).items()
-        if adapter in layer._get_available_adapters()
+        _describe(path, order, module, adapter, base.config)
+        for path, (order, module) in adapted_modules(model, adapter).items()
+        if path not in skip and left_out(path, module) is None
     ]
 
 
-def unsupported(model: PeftModel, adapter: str) -> list[Problem]:
-    """Everything about the adapter that isn't plain LoRA on a linear layer; empty where nothing is."""
+def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]]:
+    """Path -> place and PEFT's module, of all that the adapter changes, in module order."""
+    return {
+        plain_path(path): (order, module)
+        for order, (path, module) in enumerate(model.named_modules())
+        if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper) and adapter in module._get_available_adapters()
+    }
+
+
+def in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
+    """Every component that any adapter changes, once: a run's component axis."""
+    union = {component.path: component for found in components.values() for component in found}
+    return sorted(union.values(), key=lambda component: component.order)
+
+
+def left_out(path: str, module: Any) -> str | None:
+    """Why a layer can't be captured although the others can; None where it can.
+
+    What is stored of the other layers stays true: they are seen in the very pass that runs this one too.
+    """
+    if EXPERT.search(path):
+        return "an expert sees only the tokens that are routed to it"
+    if isinstance(module, ParamWrapper):
+        return "`target_parameters` are put into the weight (experts, mostly), so no output without them exists"
+    if isinstance(module, MultiheadAttention) or ".base_layer." in path:
+        return "PEFT merges LoRA into nn.MultiheadAttention for the pass, so no output without it exists"
+    if isinstance(module, Conv1d | Conv2d | Conv3d):
+        return "a convolution has no (token, feature) output"
+    if isinstance(module, AuxiliaryTrainingWrapper) and _sizes(module) is None:
+        kind = type(module.original_module).__name__
+        return f"`modules_to_save` replaces a {kind}; only linear layers and embeddings are captured"
+    return None
+
+
+def unsupported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> list[Problem]:
+    """Everything about the adapter that would make what is stored wrong; empty where nothing does."""
     config: Any = model.peft_config[adapter]
     problems = []
     if config.bias != "none":
@@ -66,62 +138,73 @@ def unsupported(model: PeftModel, adapter: str) -> list[Problem]:
     if getattr(config, "layer_replication", None):
         message = "`layer_replication` makes another base of the model; it can't be captured"
         problems.append(Problem(adapter, "replication", message))
-    for path, module in model.named_modules():
-        problems += _module_problems(plain_path(path), module, adapter)
+    for path, (_, module) in adapted_modules(model, adapter).items():
+        if left_out(path, module) is None and isinstance(module, LoraLayer):
+            problems += _layer_problems(path, module, adapter, stream)
     return problems
 
 
-def require_supported(model: PeftModel, adapter: str) -> None:
-    """Raise one readable `AdapterError` for all that isn't plain LoRA on a linear layer.
+def require_supported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> None:
+    """Raise one readable `AdapterError` for everything that would make what is stored wrong.
 
     Raises
     ------
     AdapterError
         If `unsupported` finds anything.
     """
-    require(unsupported(model, adapter), adapter)
+    require(unsupported(model, adapter, stream=stream), adapter)
 
 
-def lora_b(module: Any, adapter: str) -> np.ndarray:
-    """The adapter's B of one layer, float32 (feature, rank), a copy."""
-    return np.array(module.lora_B[adapter].weight.detach().float().cpu().numpy())
+def factor_weights(model: PeftModel, component: LoraComponent, adapter: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """B (feature, rank) and, where it has one, its bias (feature,), float32: what makes delta of a factor."""
+    module = adapted_modules(model, adapter)[component.path][1]
+    return lora_b(module, adapter), lora_bias(module, adapter)
 
 
-def _module_problems(path: str, module: Any, adapter: str) -> Iterator[Problem]:
-    if isinstance(module, AuxiliaryTrainingWrapper) and adapter in module._get_available_adapters():
-        option = "modules_to_save" if isinstance(module, ModulesToSaveWrapper) else "trainable_token_indices"
-        yield Problem(path, option, f"`{option}` replaces weights of the base, which no LoRA branch shows")
-    if not isinstance(module, LoraLayer) or adapter not in module._get_available_adapters():
-        return
+def _layer_problems(path: str, module: Any, adapter: str, stream: str) -> Iterator[Problem]:
     if isinstance(module.base_layer, BaseTunerLayer):
         yield Problem(path, "nested", "two adapters are wrapped around each other; only one LoRA layer can be captured")
-    elif type(module) is not Linear:
-        inner = type(module.get_base_layer()).__name__
+    if delta_source(module, adapter) == "branch" and is_offloaded(module.base_layer):
+        message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
+        yield Problem(path, "offloaded", message)
+    if stream == "base" and delta_source(module, adapter) == "difference":
+        variant = type(module.lora_variant[adapter]).__name__.removesuffix("Variant")
         yield Problem(
             path,
-            "layer",
-            f"LoRA on {inner} (PEFT's {type(module).__name__}) isn't supported, only on Linear and Conv1D",
+            "variant",
+            f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'",
         )
-    variant = module.lora_variant.get(adapter)
-    if variant is not None:
-        name = type(variant).__name__.removesuffix("Variant")
-        yield Problem(path, "variant", f"the adapter is a variant of LoRA, {name}; only plain LoRA is supported")
-    if module.lora_bias.get(adapter):
-        yield Problem(path, "lora_bias", "lora_B has a bias (`lora_bias`); only plain LoRA is supported")
 
 
-def _describe(path: str, module: Any, adapter: str, config: Any) -> LoraComponent:
+def _describe(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:
     names = path.split(".")
+    is_lora = isinstance(module, LoraLayer)
+    d_in, d_out = (module.in_features, module.out_features) if is_lora else _sizes(module)  # type: ignore[misc]
     return LoraComponent(
         path=path,
+        order=order,
         layer=next((int(name) for name in names if name.isdecimal()), -1),
         kind=names[-1],
-        d_in=int(module.in_features),
-        d_out=int(module.out_features),
-        rank=int(module.r[adapter]),
-        scaling=float(module.scaling[adapter]),
-        fused=_row_ranges(config, names[-1], int(module.out_features)),
+        d_in=int(d_in),
+        d_out=int(d_out),
+        rank=int(module.r[adapter]) if is_lora else min(d_in, d_out),
+        scaling=effective_scaling(module, adapter),
+        delta_source=delta_source(module, adapter),
+        biased=is_lora and bool(module.lora_bias.get(adapter)),
+        fused=_row_ranges(config, names[-1], int(d_out)),
     )
+
+
+def _sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
+    """Features in and out of what a wrapper replaces; None where it's neither linear nor an embedding."""
+    inner: Any = wrapper.original_module
+    if isinstance(inner, nn.Linear):
+        return inner.in_features, inner.out_features
+    if isinstance(inner, nn.Embedding):
+        return inner.num_embeddings, inner.embedding_dim
+    if isinstance(inner, Conv1D):
+        return inner.nx, inner.nf
+    return None
 
 
 def _row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:

@@ -1,8 +1,11 @@
 """Settings of the stages: one frozen dataclass each."""
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 from .selection import check_selection
+from .size import parse_size
 
 __all__ = ["CaptureConfig", "FinetuneConfig"]
 
@@ -63,30 +66,50 @@ class CaptureConfig:
 
     model: str
     """The frozen base model: a hub id, a local folder, or a .gguf file."""
-    adapter: str
-    """Folder of the PEFT LoRA adapter."""
+    adapter: tuple[str, ...]
+    """Folder of the PEFT LoRA adapter, or `name=folder`; several for the stream `base`."""
     data: tuple[str, ...]
     """Files of samples: JSON Lines of multiple-choice items, or plain text."""
     out: str
-    """Folder of the run; new or empty."""
+    """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which goes on."""
+    stream: Literal["adapted", "base", "pair"] = "adapted"
+    """What x feeds the layers: `adapted` (adapter on), `base` (off, any adapters' deltas beside it), `pair` (both)."""
+    states: Literal["all", "sample", "none"] = "all"
+    """`all` keeps base and delta; `none` only js, norms, effective width and KL by token; `sample` all in some rows."""
+    states_share: float = 0.05
+    """Share of the rows of 1024 tokens that keep base and delta where `states` is `sample`."""
+    codec: Literal["zstd", "raw"] = "zstd"
+    """`raw` doesn't compress: faster where disk is plenty; `lorascope compact` compresses later."""
     tokens: str = "all"
-    """Which tokens of a sample to keep: `all`, `answer`, or `last:N`."""
+    """Which tokens to keep: `all`, `prompt`, `choice`, `answer`, `generated`, `last:N`, `every:K` or `share:P`."""
+    budget: str | None = None
+    """Bytes that the run may take, such as `50GB`: chooses the share of tokens that fits, so `tokens` must be `all`."""
+    generate: int = 0
+    """Tokens to generate greedily after each prompt, in place of the answer; 0 for none."""
     limit: int | None = None
     """Capture only the first so many items, or windows of text, of each file."""
     dtype: str = "auto"
     """Type the model runs in: `auto` (the checkpoint's own), `float32`, `float16` or `bfloat16`."""
-    store: str = "exact"
+    store: Literal["exact", "bf16"] = "exact"
     """`exact` keeps base in the type the layer put out, bit for bit; `bf16` narrows it to bfloat16."""
     device: str = "auto"
-    """Where the model runs: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    """Where the model runs: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ...; under torchrun one a rank."""
+    device_map: str | None = None
+    """Spreads a model that is too big for one device: a strategy of accelerate, such as `auto` or `balanced`."""
     batch_tokens: int = 1024
     """Most tokens in a batch, padding included; a longer sample stands alone. Part of what the results depend on."""
     window_tokens: int = 512
     """Tokens in each window that plain text is cut into."""
     js_share: float | None = None
     """Share of tokens whose js is measured and whose sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
+    kl_share: float = 1 / 64
+    """Share of the batches whose KL between base and adapted logits is measured, unless all states are kept."""
     seed: int = 0
-    """Chooses those tokens."""
+    """Chooses those tokens and batches, and the tokens of a share."""
+    queue: str | None = None
+    """Most host memory for rows that wait to be written, such as `8 GiB`; by default 4 GiB, or what a batch needs."""
+    overfill: bool = False
+    """Whether to start a capture that is expected not to fit the free space."""
     score: bool = True
     """Whether to score every choice, with and without the adapter, before states are captured."""
     allow_zero: bool = False
@@ -95,17 +118,50 @@ class CaptureConfig:
     """Whether code that comes with the model may run."""
 
     def __post_init__(self) -> None:
-        check_selection(self.tokens)
+        for name in ("adapter", "data"):
+            if isinstance(getattr(self, name), str):  # one is as good as a tuple of one
+                object.__setattr__(self, name, (getattr(self, name),))
+        self._check_names()
+        self._check_choices()
+        for name in ("limit", "batch_tokens"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("budget", "queue"):
+            if getattr(self, name) is not None:
+                parse_size(getattr(self, name))
+        _at_least("window_tokens", self.window_tokens, 2)
+        for name in ("seed", "generate"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("js_share", "kl_share", "states_share"):
+            _share(name, getattr(self, name))
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """Name -> folder of every adapter; one without a name is `default`."""
+        return {name or "default": folder for name, folder in map(_split_name, self.adapter)}
+
+    def _check_names(self) -> None:
         if not self.data:
             raise ValueError("`data` is empty; name at least one file of samples")
+        if not self.adapter:
+            raise ValueError("`adapter` is empty; name the folder of a LoRA adapter")
+        if len(self.adapters) < len(self.adapter):
+            raise ValueError(f"`adapter` is {self.adapter!r}; give each of several a name of its own: `name=folder`")
+        if self.stream != "base" and len(self.adapter) > 1:
+            raise ValueError(
+                f"`adapter` names {len(self.adapter)} adapters; stream {self.stream!r} takes one, 'base' takes several"
+            )
+
+    def _check_choices(self) -> None:
+        check_selection(self.tokens)
         _one_of("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
         _one_of("store", self.store, ("exact", "bf16"))
-        _at_least("limit", self.limit, 1)
-        _at_least("batch_tokens", self.batch_tokens, 1)
-        _at_least("window_tokens", self.window_tokens, 2)
-        _at_least("seed", self.seed, 0)
-        if self.js_share is not None and not 0 < self.js_share <= 1:
-            raise ValueError(f"`js_share` is {self.js_share!r}; it must be above 0 and at most 1")
+        _one_of("stream", self.stream, ("adapted", "base", "pair"))
+        _one_of("states", self.states, ("all", "sample", "none"))
+        _one_of("codec", self.codec, ("zstd", "raw"))
+        if self.budget is not None and self.tokens != "all":
+            raise ValueError(f"`budget` chooses the tokens, but `tokens` is {self.tokens!r}; give one of them")
+        if self.tokens == "generated" and not self.generate:
+            raise ValueError("`tokens` is 'generated', but `generate` is 0; give the number of tokens to generate")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -121,3 +177,14 @@ def _at_least(name: str, value: int | None, least: int) -> None:
 def _positive(name: str, value: float) -> None:
     if not 0 < value < float("inf"):
         raise ValueError(f"`{name}` is {value!r}; give a finite number above 0")
+
+
+def _share(name: str, value: float | None) -> None:
+    if value is not None and not 0 < value <= 1:
+        raise ValueError(f"`{name}` is {value!r}; it must be above 0 and at most 1")
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    """Name and folder of `name=folder`; a folder alone has no name, and a path may hold a `=`."""
+    named = re.fullmatch(r"([A-Za-z_]\w*)=(.+)", text)
+    return (named[1], named[2]) if named else ("", text)

@@ -14,7 +14,9 @@ from .prompt import CUE, continuation, render_main
 
 __all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
 
-PROMPT, CHOICE, ANSWER, TEXT = (ROLES.index(role) for role in ("prompt", "choice", "answer", "text"))
+PROMPT, CHOICE, ANSWER, GENERATED, TEXT = (
+    ROLES.index(role) for role in ("prompt", "choice", "answer", "generated", "text")
+)
 
 TokenIds = Int64[np.ndarray, " position"]
 
@@ -31,7 +33,10 @@ class EncodedChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedSample:
-    """One sequence for the model: a prompt with its right answer, or a window of plain text."""
+    """One sequence for the model: a prompt with its right answer, or a window of plain text.
+
+    `generate` makes sequences of a prompt, or a window, and what the model wrote after it; scores are of those before.
+    """
 
     id: str
     """Name of the item; a window of text adds ":" and its number."""
@@ -42,7 +47,7 @@ class EncodedSample:
     prompt: str
     """Name of the prompt: `main`, or `text` for plain text."""
     token_ids: TokenIds
-    """The prompt's tokens, then the right answer's."""
+    """The prompt's tokens, then the right answer's or the model's own."""
     roles: UInt8[np.ndarray, " position"]
     """What each token is to the sample: its index in `ROLES`."""
     choices: tuple[EncodedChoice, ...]

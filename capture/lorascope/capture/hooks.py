@@ -1,191 +1,214 @@
-"""The hooks of one forward pass: what each component's frozen layer puts out, and its factor.
+"""The hooks of a forward pass: what each component's frozen layer puts out, and what adapters add to it.
 
-For every LoRA layer PEFT computes `base_layer(x) + lora_B(lora_A(x)) * scaling`. A hook on `base_layer` takes the base,
-one on `lora_A[adapter]` the factor, and one on the layer itself sees the sum, which proves that nothing else was added.
-All three only read; they copy at once, since later code may change a tensor in place.
+For every LoRA layer PEFT computes `base_layer(x) + lora_B(lora_A(x)) * scaling`. A hook on `base_layer` takes the
+base, one on `lora_A[adapter]` the factor (on DoRA's magnitude module, the whole delta), and one on the layer itself
+sees the sum, which proves that nothing else was added. With adapters off, the hook on `base_layer` computes each
+adapter's branch from the layer's own input. Hooks only read; what is stored they copy at once, since later code may
+change a tensor in place. They never read frozen weights, which may be offloaded, and never wait for the device.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from .js import jensen_shannon
+from .components import LoraComponent
+from .errors import CaptureError
+from .passes import Pass, passes_of
+from .sink import ReduceStates, Sink
+from .sites import Site, make_sites
+from .takers import AdaptedTaker, BaseTaker, Call
 from .target import BatchTarget
 
-__all__ = ["CaptureError", "Measured", "Recorder", "Wrapped"]
+__all__ = ["CaptureError", "Pass", "Recorder"]
 
 
-class CaptureError(RuntimeError):
-    """The model did something under capture that would have put wrong data into the store."""
-
-
-class Wrapped(NamedTuple):
-    """One component's module, and what turns its factor into delta."""
-
-    path: str
-    module: torch.nn.Module
-    """PEFT's LoRA layer."""
-    lora_B: torch.Tensor  # noqa: N815 (PEFT's name)
-    """Float32 (feature, rank)."""
-    scaling: float
-    factor_start: int
-    """First column in the packed factor; -1 where delta itself is stored."""
-
-
-@dataclass(slots=True)
-class Measured:
-    """What was seen of one component's real output over the measured tokens."""
-
-    n_features: int = 0
-    n_swallowed: int = 0
-    """Features whose rounded sum equals the base although delta isn't zero."""
-    worst_excess: float = 0.0
-    """Largest |output - (base + delta)| over what rounding allows; above 1 the pass is refused."""
-
-
-@dataclass(slots=True)
 class Recorder:
-    """Takes base and factor of every component into the rows of a batch while the model runs."""
+    """Takes base and delta of every component into the rows of a batch while the model runs.
 
-    components: Sequence[Wrapped]
-    adapter: str
-    measured: dict[str, Measured] = field(default_factory=dict)
-    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
-    """Type of each component's output, as last seen."""
-    _target: BatchTarget | None = None
-    _fired: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _seen: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    Parameters
+    ----------
+    model
+        A `PeftModel`.
+    components
+        Adapter -> the components that it changes (`find_components`); one adapter, except in stream `base`.
+    stream
+        `adapted`: one pass, the adapter on. `base`: one pass, adapters off, every adapter's delta beside the base.
+        `pair`: a base pass, then an adapted one over the same batch.
+    factor_start
+        Adapter -> first column of each component's z in its packed factor, as `stores.Adapter` has it; None for a
+        probe, of which nothing is stored.
+    keep_states
+        Whether base, factor and delta are stored; may be set between batches.
+    reducer
+        Called once a batch for every component and adapter, with tensors on the device that are valid during the call
+        and not to be changed: base of the captured tokens in the layer's own type, and delta in float32. In `pair` they
+        are the base pass's output and what the adapted pass's differs from it. With a reducer no js is measured here.
+
+    Raises
+    ------
+    ValueError
+        If the stream isn't known or takes another number of adapters.
+
+    Notes
+    -----
+    A `pair` holds the base pass's outputs on their devices until the adapted pass has gone by: of the measured tokens,
+    or with a reducer of all captured tokens, which is the batch's whole states (`held_bytes`).
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        components: Mapping[str, Sequence[LoraComponent]],
+        *,
+        stream: str = "adapted",
+        factor_start: Mapping[str, Sequence[int]] | None = None,
+        keep_states: bool = True,
+        reducer: ReduceStates | None = None,
+    ) -> None:
+        self.passes: tuple[Pass, ...] = passes_of(stream, list(components))
+        self.keep_states = keep_states
+        self.dtypes: dict[str, torch.dtype] = {}
+        """Type of each component's output, as last seen."""
+        self.worst_excess = 0.0
+        """Largest |output - (base + delta)| so far, over what rounding allows."""
+        self.held_bytes = 0
+        """Most bytes so far that waited on the device for the adapted pass of a pair."""
+        self._model = model
+        self._components = components
+        self._stream = stream
+        self._sites = make_sites(model, components, factor_start)
+        self._reducer = reducer
+        self._held: dict[int, torch.Tensor] = {}
+        self._pass = self.passes[0]
+        self._taker: BaseTaker | AdaptedTaker | None = None
+        self._fired: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def proofs(self) -> tuple["Recorder", ...]:
+        """Recorders to run over a probe: each proves the branch of one adapter, which stream `base` computes itself."""
+        found = self._components.items() if self._stream == "base" else ()
+        return tuple(Recorder(self._model, {adapter: components}) for adapter, components in found)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks on every component, gone afterwards whatever happens."""
         handles = []
         try:
-            for index, component in enumerate(self.components):
-                module: Any = component.module
-                handles += [
-                    module.base_layer.register_forward_hook(self._hook("base", component, index)),
-                    module.lora_A[self.adapter].register_forward_hook(self._hook("factor", component, index)),
-                    module.register_forward_hook(self._hook("output", component, index)),
-                ]
+            for site in self._sites:
+                for what, module in _hooked(site, self._stream).items():
+                    handles.append(module.register_forward_hook(self._hook(what, site), with_kwargs=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
     @contextmanager
-    def recording(self, target: BatchTarget) -> Iterator[None]:
-        """One forward pass into `target`; raises `CaptureError` unless every hook fired exactly once."""
-        self._target = target
+    def recording(self, target: BatchTarget, pass_: Pass) -> Iterator[None]:
+        """One forward pass into `target`; raises `CaptureError` unless all is as planned."""
+        sink = Sink(target=target, is_pair=self._stream == "pair", keep_states=self.keep_states, reducer=self._reducer)
+        self._pass = pass_
+        self._taker = (BaseTaker if pass_.name == "base" else AdaptedTaker)(sink, self._held)
         self._fired.clear()
         try:
             yield
             self._check_fired()
+            self._check_sums(sink)
+            self.held_bytes = max(self.held_bytes, sum(tensor.nbytes for tensor in self._held.values()))
+        except BaseException:
+            self._held.clear()
+            raise
         finally:
-            self._target = None
-            self._seen.clear()
+            self._taker = None
 
-    def _hook(self, what: str, component: Wrapped, index: int) -> Any:
-        take = {"base": self._take_base, "factor": self._take_factor, "output": self._take_output}[what]
-
-        def hook(module: torch.nn.Module, args: Any, output: Any) -> None:
-            if self._target is None:
+    def _hook(self, what: str, site: Site) -> Any:
+        def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            taker = self._taker
+            if taker is None or what not in _planned(site, self._pass):
                 return
-            self._fired[component.path, what] += 1
-            if self._fired[component.path, what] == 1:
-                if not isinstance(output, torch.Tensor):
-                    raise CaptureError(f"{what} of {component.path!r} is a {type(output).__name__}, not a tensor")
-                _check_layout(component, self._target.shape, output)
-                take(component, index, self._target, output.detach().flatten(0, -2))
+            self._fired[site.path, what] += 1
+            if self._fired[site.path, what] > 1:
+                return
+            _check_layout(site, what, taker.sink.target.shape, output)
+            if what in {"base", "replaced"}:
+                self.dtypes[site.path] = output.dtype
+            self._taker = None  # what the hook itself runs isn't part of the pass
+            getattr(taker, f"take_{what}")(site, Call(args, kwargs, output))
+            self._taker = taker
 
         return hook
 
-    def _take_base(self, component: Wrapped, index: int, target: BatchTarget, output: torch.Tensor) -> None:
-        self.dtypes[component.path] = output.dtype
-        target.put(f"states/{component.path}/base", output)
-        self._seen[component.path] = {"base": target.take_measured(output)}
-
-    def _take_factor(self, component: Wrapped, index: int, target: BatchTarget, output: torch.Tensor) -> None:
-        if component.factor_start >= 0:
-            columns = slice(component.factor_start, component.factor_start + output.shape[-1])
-            target.put(f"adapters/{self.adapter}/factor", output, columns)
-        else:
-            target.put(f"adapters/{self.adapter}/delta/{component.path}", delta_of(output, component))
-        self._seen.setdefault(component.path, {})["factor"] = target.take_measured(output)
-
-    def _take_output(self, component: Wrapped, index: int, target: BatchTarget, output: torch.Tensor) -> None:
-        seen = self._seen.pop(component.path, {})
-        if seen.keys() != {"base", "factor"} or not len(seen["base"]):
-            return  # a hook that didn't fire is found when the pass is over
-        delta = delta_of(seen["factor"], component)
-        self._check_sum(component, seen, delta, target.take_measured(output))
-        target.put_measured(f"adapters/{self.adapter}/js", index, jensen_shannon(seen["base"], delta))
-
-    def _check_sum(
-        self, component: Wrapped, seen: Mapping[str, torch.Tensor], delta: torch.Tensor, output: torch.Tensor
-    ) -> None:
-        """The layer's own output must be base + delta, to within what its rounding allows."""
-        base, out = seen["base"].double(), output.double()
-        total = base + delta.double()
-        off = (out - total).abs() / _rounding(seen, output, component, delta)
-        # Where base itself, or the sum in the layer's own type, overflowed there is nothing to compare.
-        overflowed = ~torch.isfinite(base) | ~torch.isfinite(total.to(output.dtype)) & ~torch.isfinite(out)
-        excess = float(off.where(~overflowed, torch.zeros_like(off)).max())
-        record = self.measured.setdefault(component.path, Measured())
-        record.worst_excess = max(record.worst_excess, excess)
-        record.n_features += delta.numel()
-        record.n_swallowed += int(((out == base) & (delta != 0)).sum())
-        if not excess <= 1:
-            raise CaptureError(
-                f"output of {component.path!r} isn't its base plus delta: off by {excess:.3g} times what rounding "
-                "allows; something else changes it (another adapter, a patched forward), and the store would be wrong"
-            )
+    def _check_sums(self, sink: Sink) -> None:
+        """Read how far every sum was off: the one point where the device is waited for."""
+        for path, value in zip(sink.excess, _to_host(sink.excess.values()), strict=True):
+            self.worst_excess = max(self.worst_excess, value)
+            if not value <= 1:
+                raise CaptureError(
+                    f"output of {path!r} isn't its base plus delta: off by {value:.3g} times what rounding allows; "
+                    "something else changes it (another adapter, a patched forward), and the store would be wrong"
+                )
 
     def _check_fired(self) -> None:
-        for component in self.components:
-            for what in ("base", "factor", "output"):
-                n = self._fired[component.path, what]
+        for site in self._sites:
+            for what in _planned(site, self._pass):
+                n = self._fired[site.path, what]
                 if n != 1:
                     raise CaptureError(
-                        f"the hook on the {what} of {component.path!r} fired {n} times in one pass, not once; "
+                        f"the hook on the {what} of {site.path!r} fired {n} times in one pass, not once; "
                         "a compiled model, a fused kernel, gradient checkpointing or a layer used twice does so: "
                         "capture without it"
                     )
 
 
-def _check_layout(component: Wrapped, shape: tuple[int, int], output: torch.Tensor) -> None:
+def _hooked(site: Site, stream: str) -> dict[str, torch.nn.Module]:
+    """Module by what its hook takes."""
+    if site.is_wrapper:
+        return {"replaced": site.module}
+    modules = {"base": site.module.base_layer, "output": site.module}
+    if stream != "base":
+        adapter = site.additions[0].adapter
+        inner = {"factor": site.module.lora_A, "branch": site.module.lora_magnitude_vector}
+        modules |= {what: inner[what][adapter] for what in _inner(site)}
+    return modules
+
+
+def _planned(site: Site, pass_: Pass) -> tuple[str, ...]:
+    """The hooks that must fire, each exactly once. DoRA calls lora_A and lora_B twice, so nothing hangs on those."""
+    if site.is_wrapper:
+        return ("replaced",)
+    return ("base", "output") if pass_.name == "base" else ("base", *_inner(site), "output")
+
+
+def _inner(site: Site) -> tuple[str, ...]:
+    """Hooks within the adapter; an embedding's A and B are bare parameters, so its factor is computed beside it."""
+    source = site.additions[0].component.delta_source
+    if source == "branch":
+        return ("branch",)
+    return ("factor",) if source == "factor" and not site.is_embedding else ()
+
+
+def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) -> None:
     """Tokens are found by their place: a layer that sees them in another order would put them into wrong rows."""
+    if what == "branch":
+        return  # of the same shape as the output, which is checked; an embedding's is a pair of tensors
+    if not isinstance(output, torch.Tensor):
+        raise CaptureError(f"{what} of {site.path!r} is a {type(output).__name__}, not a tensor")
     found = tuple(output.shape[:-1])
     if found not in {shape, (shape[0] * shape[1],)}:
         raise CaptureError(
-            f"{component.path!r} puts out {found} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
+            f"{site.path!r} puts out {found} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
             "only layers that keep (sequence, position) in this order can be captured"
         )
 
 
-def delta_of(factor: torch.Tensor, component: Wrapped) -> torch.Tensor:
-    """scaling * z B^T, float32 (token, feature): PEFT's own order of operations."""
-    return torch.nn.functional.linear(factor.float(), component.lora_B) * component.scaling
-
-
-def _rounding(
-    seen: Mapping[str, torch.Tensor], output: torch.Tensor, component: Wrapped, delta: torch.Tensor
-) -> torch.Tensor:
-    """Bound on |output - (base + delta)| by feature, float64 (token, feature).
-
-    The layer rounds its sum to the output's type (half a unit, doubled for a sum that falls on the other side), and
-    the product z B^T may add its r terms in another order and, for an adapter kept in less than float32, in that type:
-    (r + 3) * eps * |scaling| * |z| |B|^T.
-    """
-    factor = seen["factor"]
-    product = factor.double().abs() @ component.lora_B.double().abs().T * abs(component.scaling)
-    eps_output = torch.finfo(output.dtype).eps
-    eps_factor = torch.finfo(factor.dtype).eps
-    n_terms = factor.shape[-1] + 3
-    total = seen["base"].double().abs() + delta.double().abs()
-    tiny = torch.finfo(output.dtype).smallest_normal * eps_output
-    return eps_output * total + n_terms * eps_factor * product + tiny
+def _to_host(values: Any) -> list[float]:
+    """Scalars from any devices, with one copy a device."""
+    scalars = list(values)
+    found: dict[int, float] = {}
+    for device in {scalar.device for scalar in scalars}:
+        places = [place for place, scalar in enumerate(scalars) if scalar.device == device]
+        together = torch.stack([scalars[place].double() for place in places]).tolist()
+        found |= dict(zip(places, together, strict=True))
+    return [found[place] for place in range(len(scalars))]

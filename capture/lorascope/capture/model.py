@@ -1,24 +1,41 @@
-"""Load a causal language model and its tokenizer, and say which model it is."""
+"""Load a language model and its tokenizer, and say which model it is."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    GgufConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from .preflight import plain_path
+from .offload import execution_device
 from .provenance import fingerprint, hash_tensors
+from .weights import base_tensors, readable
 
-__all__ = ["context_length", "load_model", "model_identity", "tokenizer_identity"]
+__all__ = [
+    "context_length",
+    "input_device",
+    "is_causal",
+    "load_model",
+    "model_class",
+    "model_identity",
+    "tokenizer_identity",
+]
 
 DTYPES: dict[str, Any] = {
     "auto": "auto",
@@ -27,6 +44,16 @@ DTYPES: dict[str, Any] = {
     "bfloat16": torch.bfloat16,
 }
 """Allowed `dtype` -> what transformers is asked for; `auto` is the type the checkpoint was saved in."""
+CLASSES: dict[str, Any] = {
+    "ForCausalLM": AutoModelForCausalLM,
+    "LMHeadModel": AutoModelForCausalLM,
+    "ForMaskedLM": AutoModelForMaskedLM,
+    "ForSequenceClassification": AutoModelForSequenceClassification,
+    "ForTokenClassification": AutoModelForTokenClassification,
+    "Model": AutoModel,
+}
+"""End of an architecture's name -> what loads it, the first that fits. Models of a decoder beside an encoder have two
+token axes, and aren't among them."""
 ALLOWED = "a hub id ('owner/name'), a local folder with 'config.json' and safetensors, or a '.gguf' file"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
@@ -35,9 +62,14 @@ _VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 
 
 def load_model(
-    source: str, *, dtype: str = "auto", device: str = "cpu", trust_remote_code: bool = False
+    source: str,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    device_map: str | Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
-    """Load a causal language model in eval mode, and its fast tokenizer.
+    """Load a language model in eval mode, and its fast tokenizer.
 
     Parameters
     ----------
@@ -46,7 +78,9 @@ def load_model(
     dtype
         Type of the weights: `auto`, `float32`, `float16` or `bfloat16`.
     device
-        Where the model goes, e.g. `cpu` or `cuda:0`.
+        Where the model goes, e.g. `cpu` or `cuda:0`; not looked at where `device_map` is given.
+    device_map
+        How accelerate spreads the model: `auto`, or module name -> device, `cpu` or `disk`.
     trust_remote_code
         Whether Python code that the model brings may run.
 
@@ -60,8 +94,8 @@ def load_model(
     FileNotFoundError
         If `source` is neither on this disk nor could be a hub id.
     ValueError
-        If `source` holds no causal language model that can be read whole, its tokenizer isn't a fast one, or `dtype`
-        or `device` isn't allowed.
+        If `source` holds no language model that can be read whole, its tokenizer isn't a fast one, or `dtype` or
+        `device` isn't allowed.
 
     Notes
     -----
@@ -69,33 +103,88 @@ def load_model(
     without one it unpacks them and still labels the model quantized (`hf_quantizer`, `is_quantized`,
     `quantization_method`, `config.quantization_config`), so that `float()`, `save_pretrained` and `Trainer` refuse it.
     `GgufConfig(dequantize=True)` unpacks in any case and leaves no label.
+
+    Which kind of model it is follows from the architecture that its configuration names: causal, masked, a classifier
+    of sequences or tokens, or a bare encoder.
     """
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
-    place = _device(device)
-    where, options = _locate(source)
+    place = _device(device) if device_map is None else None
+    where, options = locate(source)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
-    with _one_line(f"model {source!r}{origin}"):
+    with one_line(f"model {source!r}{origin}"):
         quantization: dict[str, Any] = (
             {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in options else {}
         )
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            where, **options, **quantization, dtype=DTYPES[dtype], use_safetensors=True, output_loading_info=True
+        auto_class = AutoModelForCausalLM if quantization else model_class(AutoConfig.from_pretrained(where, **options))
+        loaded: Any = auto_class.from_pretrained(
+            where,
+            **options,
+            **quantization,
+            **_spread(device_map),
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            output_loading_info=True,
         )
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ValueError(
             f"model {source!r} lacks {len(missing)} of its weights, first {missing[0]!r}; they would be random"
         )
-    with _one_line(f"tokenizer of {source!r}"):
+    with one_line(f"tokenizer of {source!r}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
     if not tokenizer.is_fast:
         raise ValueError(
             f"tokenizer of {source!r} is {type(tokenizer).__name__}, which can't say where in the text its tokens are; "
             "a fast one (with 'tokenizer.json') is needed"
         )
-    return model.to(place).eval(), tokenizer
+    return (model if place is None else model.to(place)).eval(), tokenizer
+
+
+def model_class(config: Any) -> Any:
+    """The transformers class that loads a model of this configuration.
+
+    Raises
+    ------
+    ValueError
+        If its architecture is of a kind that can't be captured.
+    """
+    name = next(iter(config.architectures or ("ForCausalLM",)))
+    for ending, found in CLASSES.items():
+        if name.endswith(ending) and not getattr(config, "is_encoder_decoder", False):
+            return found
+    raise ValueError(
+        f"its architecture is {name!r}; allowed are those that end in {list(CLASSES)}, without a decoder beside it"
+    )
+
+
+def is_causal(model: Any) -> bool:
+    """Whether each position of the model's logits is its forecast of the next token.
+
+    That is so for what is called a causal model, but not for one that transformers also knows as an encoder (BERT and
+    its kin), unless its configuration makes it a decoder.
+    """
+    plain: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not type(plain).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+        return False
+    is_decoder = bool(getattr(plain.config, "is_decoder", False))
+    return is_decoder or plain.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids have to be for a forward pass.
+
+    Raises
+    ------
+    ValueError
+        If the model has no weights.
+    """
+    embeddings = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
+    for module in (embeddings, model):
+        if module is not None and (device := execution_device(module)) is not None:
+            return device
+    raise ValueError(f"the model, a {type(model).__name__}, has no weights")
 
 
 def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
@@ -113,9 +202,9 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If a weight is offloaded to the meta device.
+        If a weight is on the meta device, and not because accelerate offloaded it.
     """
-    tensors = _base_tensors(model)
+    tensors = base_tensors(model)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
     return {
@@ -124,7 +213,7 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
         "dtype": "+".join(sorted(dtypes)),
         "n_parameters": sum({id(t): t.numel() for t in tensors.values() if isinstance(t, nn.Parameter)}.values()),
         "attention": getattr(base.config, "_attn_implementation", None),
-        "sha256": hash_tensors(tensors),
+        "sha256": hash_tensors(readable(model, tensors)),
         "config_sha256": _hash_config(base.config),
     }
 
@@ -145,7 +234,7 @@ def context_length(model: Any) -> int | None:
     return None
 
 
-def _locate(source: str) -> tuple[str, dict[str, Any]]:
+def locate(source: str) -> tuple[str, dict[str, Any]]:
     """What transformers is given for a source, once the source is known to be readable."""
     path = Path(source).expanduser()
     if path.is_dir():
@@ -184,7 +273,7 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _one_line(what: str) -> Iterator[None]:
+def one_line(what: str) -> Iterator[None]:
     """Turn what transformers raises over a source, often a page long, into one line."""
     try:
         yield
@@ -193,23 +282,10 @@ def _one_line(what: str) -> Iterator[None]:
         raise ValueError(f"{what} can't be loaded: {lines[0].strip()}") from error
 
 
-def _base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights and saved buffers of the model before PEFT wrapped it, by the plain model's names."""
-    added = tuple(
-        f"{path}.{name}."
-        for path, module in model.named_modules()
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
-        for name in module.adapter_layer_names
-    )
-    return {
-        _plain_key(key): tensor
-        for key, tensor in model.state_dict(keep_vars=True).items()
-        if not f"{key}.".startswith(added)
-    }
-
-
-def _plain_key(key: str) -> str:
-    return ".".join(name for name in plain_path(key).split(".") if name not in {"base_layer", "original_module"})
+def _spread(device_map: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    if device_map is None:
+        return {}
+    return {"device_map": device_map if isinstance(device_map, str) else dict(device_map)}
 
 
 def _hash_config(config: Any) -> str:

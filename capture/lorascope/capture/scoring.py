@@ -13,8 +13,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .batches import pad_tokens, plan_batches
 from .encode import EncodedSample
+from .model import input_device
 
-__all__ = ["Scores", "score"]
+__all__ = ["Scores", "join_scores", "score", "score_batches"]
 
 
 class Scores(NamedTuple):
@@ -81,11 +82,26 @@ def score(
     forward = _Forward(model)
     counts = [max(len(sample.choices), 1) for sample in samples]
     logliks: list[float] = []
-    for batch in plan_batches([_footprint(sample) for sample in samples], batch_tokens=batch_tokens):
+    for batch in score_batches(samples, batch_tokens=batch_tokens):
         logliks += _score_batch(forward, samples[batch])
         if progress is not None:
             progress(len(logliks), sum(counts))
     return _collect(samples, np.split(np.array(logliks), np.cumsum(counts)[:-1]))
+
+
+def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
+    """Which samples `score` passes together: a sequence cut between two of these comes to the same batches."""
+    return plan_batches([_footprint(sample) for sample in samples], batch_tokens=batch_tokens)
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """Scores of consecutive parts of the samples as one."""
+    offsets = np.cumsum([0, *(len(part.ce) for part in parts)])
+    shifted = [
+        part._replace(sample=(part.sample + offset).astype(np.int32))
+        for part, offset in zip(parts, offsets[:-1], strict=True)
+    ]
+    return Scores(*(np.concatenate(columns) for columns in zip(*shifted, strict=True)))
 
 
 def _footprint(sample: EncodedSample) -> int:
@@ -100,7 +116,7 @@ class _Forward:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._device = next(model.parameters()).device
+        self._device = input_device(model)
         bare = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._accepts = set(inspect.signature(bare.forward).parameters)
         # transformers renamed it in 5.24, both as an input and as an output.

@@ -27,7 +27,7 @@ def make_tables(
     Parameters
     ----------
     samples
-        In the order of the run.
+        In the order of the run, as they are captured.
     plan
         Their token plan.
     texts
@@ -62,6 +62,7 @@ def make_tables(
             "token_id": _gather([sample.token_ids for sample in samples], plan),
             "role": _gather([sample.roles for sample in samples], plan),
             "text": list(texts),
+            "weight": plan.weights,
         },
     }
 

@@ -1,0 +1,148 @@
+"""What an adapter adds to one layer, computed the way PEFT does it but without the frozen layer's output.
+
+Which form it takes depends on the layer and on the variant of LoRA:
+
+- `factor`: scaling * (B z + bias), z = A x. Plain LoRA, and the variants that only change how A or B are kept.
+- `branch`: DoRA, whose magnitude module puts out the whole delta.
+- `difference`: all that is known is the layer's output with and without the adapter.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate.utils import align_module_device  # type: ignore[import-untyped]  # it has no stubs
+from peft.tuners.lora import Embedding, LoraLayer
+
+from .passes import Pass
+
+__all__ = [
+    "DeltaSource",
+    "delta_source",
+    "dora_delta",
+    "dora_dtype",
+    "dora_output",
+    "effective_scaling",
+    "factor_beside",
+    "lora_b",
+    "lora_bias",
+    "replaced_output",
+]
+
+DeltaSource = Literal["factor", "branch", "difference"]
+
+IN_FACTOR_FORM = frozenset(
+    {"MiCALinearVariant", "MiCAEmbeddingVariant", "VeloraLinearVariant", "BdLoraLinearVariant", "KasaLinearVariant"}
+)
+"""Variants that call lora_A as a module and are linear in what it puts out (PEFT's `lora/variants.py`)."""
+THROUGH_MAGNITUDE = frozenset({"DoraLinearVariant", "DoraEmbeddingVariant"})
+
+
+def delta_source(module: Any, adapter: str) -> DeltaSource:
+    """In which form this layer's delta can be had."""
+    if not isinstance(module, LoraLayer):
+        return "difference"
+    name = type(module.lora_variant.get(adapter)).__name__
+    if name in THROUGH_MAGNITUDE:
+        return "branch"
+    return "factor" if name == "NoneType" or name in IN_FACTOR_FORM else "difference"
+
+
+def effective_scaling(module: Any, adapter: str) -> float:
+    """What B A x is multiplied by: the module's own scaling, times what a scaled embedding puts on all it adds."""
+    if not isinstance(module, LoraLayer):
+        return 1.0
+    scaling = float(module.scaling[adapter])
+    scale = embed_scale(module)
+    if scale is None or scale.is_meta:
+        return scaling
+    # PEFT casts the scale to the adapter's type.
+    return scaling * float(scale.to(module.lora_embedding_B[adapter].dtype))
+
+
+def embed_scale(module: Any) -> torch.Tensor | None:
+    """What an embedding multiplies all its rows by (Gemma 3 does), the adapter's included; None where nothing."""
+    if not isinstance(module, Embedding):
+        return None
+    scale: torch.Tensor | None = module._get_embed_scale()  # type: ignore[no-untyped-call]
+    return scale
+
+
+def lora_b(module: Any, adapter: str) -> np.ndarray:
+    """The adapter's B of one layer in factor form, float32 (feature, rank), a copy; KaSA's diagonal is in it."""
+    if isinstance(module, Embedding):
+        with align_module_device(module):
+            return _copy(module.lora_embedding_B[adapter])
+    layer = module.lora_B[adapter]
+    with align_module_device(layer), align_module_device(module):
+        blocks = getattr(layer, "weight_as_blockdiagonal_matrix", None)
+        weight = blocks() if blocks is not None else layer.weight
+        diagonal = getattr(module, "lora_diag", {})
+        return _copy(weight * diagonal[adapter] if adapter in diagonal else weight)
+
+
+def lora_bias(module: Any, adapter: str) -> np.ndarray | None:
+    """The bias of the adapter's B, float32 (feature,), a copy; None where it has none."""
+    if isinstance(module, Embedding) or not module.lora_bias.get(adapter):
+        return None
+    with align_module_device(module.lora_B[adapter]):
+        return _copy(module.lora_B[adapter].bias)
+
+
+def factor_beside(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
+    """z = A x (..., rank) from the layer's own input, which for an embedding is token ids."""
+    if isinstance(module, Embedding):
+        ends = {"input_fn": module.input_fns.get(adapter), "output_fn": module.output_fns.get(adapter)}
+        rows: torch.Tensor = module._embed(x, module.lora_embedding_A[adapter].T, **ends)
+        return rows
+    lora_A = module.lora_A[adapter]
+    factor: torch.Tensor = lora_A(module.lora_dropout[adapter](module._cast_input_dtype(x, lora_A.weight.dtype)))
+    return factor
+
+
+def dora_output(module: Any, adapter: str, x: torch.Tensor, base: torch.Tensor) -> Any:
+    """What DoRA's magnitude module puts out for this input and this output of the frozen layer."""
+    magnitude = module.lora_magnitude_vector[adapter]
+    shared = {
+        "scaling": module.scaling[adapter],
+        "base_layer": module.get_base_layer(),
+        "adapter_name": adapter,
+    }
+    if isinstance(module, Embedding):
+        down, up = module.lora_embedding_A[adapter].T, module.lora_embedding_B[adapter].T
+        return magnitude(x, lora_A=down, lora_B=up, embed_fn=module._embed, **shared)
+    lora_A, lora_B = module.lora_A[adapter], module.lora_B[adapter]
+    x = module._cast_input_dtype(x, lora_A.weight.dtype)
+    return magnitude(x, lora_A=lora_A, lora_B=lora_B, base_result=base, **shared)
+
+
+def dora_delta(module: Any, output: Any, base: torch.Tensor) -> torch.Tensor:
+    """DoRA's delta, float32 (token, feature), from what its magnitude module puts out and the frozen layer's output.
+
+    Linear layers add that output as it is; embeddings put out (scale, rest) of scale * base + rest.
+    """
+    if not isinstance(module, Embedding):
+        delta: torch.Tensor = output.detach().flatten(0, -2).float()
+        return delta
+    scale, rest = output
+    stretch = embed_scale(module)
+    rest = (rest if stretch is None else rest * stretch.to(rest.dtype)).flatten(0, -2)
+    whole: torch.Tensor = (scale.double() - 1) * base.double() + rest.double()
+    return whole.float()
+
+
+def dora_dtype(output: Any) -> torch.dtype:
+    """Type in which DoRA's magnitude module computes."""
+    tensors = (output,) if isinstance(output, torch.Tensor) else output
+    return min((tensor.dtype for tensor in tensors), key=lambda dtype: -torch.finfo(dtype).eps)
+
+
+def replaced_output(module: Any, adapter: str, args: Any, kwargs: Any) -> torch.Tensor:
+    """What a wrapper of trained weights puts out with this adapter's copy of them."""
+    with Pass("adapted", adapter).enabled(module):
+        output: torch.Tensor = module(*args, **kwargs)
+    return output
+
+
+def _copy(tensor: torch.Tensor) -> np.ndarray:
+    return np.array(tensor.detach().float().cpu().numpy())

@@ -1,0 +1,73 @@
+"""The model of a capture, with its adapters attached, on its device."""
+
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+
+from .adapter import attach_adapters, require_folder
+from .config import CaptureConfig
+from .model import input_device, load_model, model_identity
+from .preflight import require_adapter
+from .ranks import Ranks
+
+__all__ = ["Loaded", "choose_device", "load"]
+
+
+class Loaded(NamedTuple):
+    """A model ready to be measured."""
+
+    model: Any
+    """A `PeftModel` in whatever mode it came."""
+    tokenizer: Any
+    adapters: tuple[str, ...]
+    """Names of the adapters that are captured."""
+    device: torch.device
+    """Where token ids go in."""
+    identity: dict[str, Any]
+    """Of the base model."""
+
+
+def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loaded:
+    """The model that `config` names with its adapters, or the one given, which stays where it is.
+
+    Raises
+    ------
+    AdapterError
+        If an adapter doesn't fit the model, or is untrained, merged or disabled.
+    ValueError, FileNotFoundError
+        If the model can't be read.
+    """
+    if model is not None:
+        identity = model_identity(model, config.model)
+        return Loaded(model, tokenizer, _carried(model, config), input_device(model), identity)
+    for folder in config.adapters.values():
+        require_folder(folder)  # before minutes of loading
+    model, tokenizer = load_model(
+        config.model,
+        dtype=config.dtype,
+        device=str(choose_device(config.device, ranks)),
+        device_map=config.device_map,
+        trust_remote_code=config.trust_remote_code,
+    )
+    # Before the adapters: PiSSA and its like change the base weights while they are attached.
+    identity = model_identity(model, config.model)
+    model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
+    return Loaded(model, tokenizer, tuple(config.adapters), input_device(model), identity)
+
+
+def _carried(model: Any, config: CaptureConfig) -> tuple[str, ...]:
+    """Adapters of a model that was given: all of them in stream base, else the active one."""
+    if config.stream == "base" and isinstance(model, PeftModel):
+        return tuple(model.peft_config)
+    return (require_adapter(model, allow_zero=config.allow_zero),)
+
+
+def choose_device(name: str, ranks: Ranks) -> torch.device:
+    """The device of this name; `auto` is the rank's own GPU if there is one, else the CPU."""
+    if name == "auto":
+        name = f"cuda:{ranks.local_rank}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"`device` is {name!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:0' ...") from error

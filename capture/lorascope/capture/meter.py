@@ -1,0 +1,44 @@
+"""Where the time of a capture goes."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+__all__ = ["STAGES", "Meter"]
+
+STAGES = ("forward", "copy", "reduce", "logits", "wait", "encode", "write")
+"""The pass itself; what hooks add: copies of states and their reductions; nll and KL; waiting for a free row; and, in
+threads beside the pass and added up over them, encoding and writing."""
+_WAITS_ABOVE = 0.05
+"""Share of the pass's time from which on waiting for rows is more than jitter."""
+
+
+class Meter:
+    """Seconds by stage; kept by the thread of the forward pass alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage, less what stages within it take."""
+        start, inner = time.perf_counter(), self._passed()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start - (self._passed() - inner)
+
+    def shares(self) -> Mapping[str, float]:
+        """Time of each stage over that of the pass and all that it waits for; encoding and writing run beside it."""
+        passed = self._passed()
+        return {stage: seconds / passed if passed > 0 else 0.0 for stage, seconds in self.seconds.items()}
+
+    def bottleneck(self) -> str:
+        """What a faster one of would help most: `forward`, `copy` (reductions included), `encode` or `disk`."""
+        seconds = self.seconds
+        if seconds["wait"] > _WAITS_ABOVE * self._passed():
+            return "encode" if seconds["encode"] > seconds["write"] else "disk"
+        return "copy" if seconds["copy"] + seconds["reduce"] > seconds["forward"] else "forward"
+
+    def _passed(self) -> float:
+        return sum(seconds for stage, seconds in self.seconds.items() if stage not in {"encode", "write"})

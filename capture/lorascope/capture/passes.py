@@ -1,0 +1,58 @@
+"""The forward passes of a stream, and the state of the adapters that each of them needs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+
+__all__ = ["Pass", "passes_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass over a batch."""
+
+    name: Literal["adapted", "base"]
+    adapter: str | None
+    """The adapter that is active; None in a base pass."""
+
+    @contextmanager
+    def enabled(self, model: torch.nn.Module) -> Iterator[None]:
+        """Exactly this adapter (or none) acts on the model, for a while; afterwards all is as it was.
+
+        PEFT's own switches would change `requires_grad` and turn on what was off, so its flags are set themselves.
+        """
+        layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+        before = [(layer, layer._disable_adapters, layer._active_adapter) for layer in layers]
+        try:
+            for layer in layers:
+                layer._disable_adapters = self.adapter is None
+                if self.adapter is not None:
+                    layer._active_adapter = [self.adapter] if self.adapter in layer._get_available_adapters() else []
+            yield
+        finally:
+            for layer, disabled, active in before:
+                layer._disable_adapters, layer._active_adapter = disabled, active
+
+
+def passes_of(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
+    """The passes of a stream, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the stream isn't known, or has another number of adapters than it takes.
+    """
+    if stream not in {"adapted", "base", "pair"}:
+        raise ValueError(f"`stream` is {stream!r}; allowed are 'adapted', 'base' and 'pair'")
+    if stream == "base" and adapters:
+        return (Pass("base", None),)
+    if len(adapters) != 1:
+        allowed = "at least one adapter" if stream == "base" else "exactly one adapter ('base' takes any number)"
+        raise ValueError(f"stream {stream!r} has adapters {list(adapters)}; it takes {allowed}")
+    adapted = Pass("adapted", adapters[0])
+    return (adapted,) if stream == "adapted" else (Pass("base", None), adapted)

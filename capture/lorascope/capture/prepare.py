@@ -1,0 +1,205 @@
+"""Everything about a capture that is settled before its first row: samples, tokens, components, specification."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from lorascope.stores import RunSpec
+
+from .adapter import adapter_identity
+from .batches import pad, plan_batches
+from .components import LoraComponent, factor_weights, find_components
+from .config import CaptureConfig
+from .encode import EncodedSample, encode_items
+from .estimate import choose_share
+from .generate import generate, generation_batches
+from .hooks import Recorder
+from .items import Item, read_items
+from .load import Loaded
+from .model import context_length, is_causal, tokenizer_identity
+from .preflight import Preflight, inspect, require
+from .prompt import CUE, INSTRUCTION
+from .provenance import data_fingerprint, device_description, library_versions
+from .ranks import Ranks
+from .selection import TokenPlan, plan_tokens, population
+from .size import parse_size
+from .specify import specify
+from .stream import probe
+
+__all__ = ["Prepared", "encode_files", "js_share", "measures_kl", "prepare", "read_files"]
+
+CPU_SHARE = 1 / 64
+"""Share of tokens whose js is measured on a CPU: about 2 % of the forward pass's time."""
+
+
+class Prepared(NamedTuple):
+    """A capture before its first row; every process of it, and every later attempt at it, comes to the same."""
+
+    config: CaptureConfig
+    """With the tokens that a budget chose."""
+    samples: Sequence[EncodedSample]
+    """What passes the model."""
+    scored: Sequence[EncodedSample]
+    """What is scored: the same, or the samples that generated tokens were put in place of the answers of."""
+    batches: Sequence[slice]
+    plan: TokenPlan
+    components: Mapping[str, Sequence[LoraComponent]]
+    """Adapter -> the components that it changes."""
+    spec: RunSpec
+    provenance: dict[str, Any]
+    """What shaped the numbers, and what else the run remembers, as JSON values."""
+
+    def weights(self, model: Any) -> dict[str, Any]:
+        """lora_B, and lora_bias where there is one, of every factored component, by their paths in the run."""
+        weights: dict[str, Any] = {}
+        for adapter in self.spec.adapters if self.spec.states != "none" else ():
+            starts = dict(zip((c.path for c in self.spec.components), adapter.factor_start, strict=True))
+            for component in self.components[adapter.name]:
+                if starts[component.path] < 0:
+                    continue
+                lora_b, bias = factor_weights(model, component, adapter.name)
+                weights[f"adapters/{adapter.name}/lora_B/{component.path}"] = lora_b
+                if bias is not None:
+                    weights[f"adapters/{adapter.name}/lora_bias/{component.path}"] = bias
+        return weights
+
+    def recorder(self, model: Any, **options: Any) -> Recorder:
+        """The hooks that fill this run's rows."""
+        starts = {adapter.name: adapter.factor_start for adapter in self.spec.adapters}
+        return Recorder(model, self.components, stream=self.spec.stream, factor_start=starts, **options)
+
+
+def prepare(config: CaptureConfig, loaded: Loaded, files: Mapping[str, Sequence[Item]], ranks: Ranks) -> Prepared:
+    """Check everything, and settle what will be stored; nothing is written.
+
+    Raises
+    ------
+    AdapterError
+        If an adapter can't be measured on this model.
+    CaptureError
+        If a hook doesn't fire exactly once in a probe pass, or a layer's output isn't its base plus delta.
+    ValueError
+        If a sample can't be captured as it is, or the budget doesn't suffice for a token of each sample.
+    """
+    scored, omitted = encode_files(config, loaded.model, loaded.tokenizer, files)
+    samples = scored
+    preflight = _inspect(config, loaded, scored[0])
+    require(preflight.problems, ", ".join(loaded.adapters))
+    if config.generate:
+        samples = _generate(config, loaded, scored, ranks)
+    components = {
+        name: find_components(loaded.model, name, stream=config.stream, skip=preflight.skipped)
+        for name in loaded.adapters
+    }
+    dtypes = probe(loaded.model, Recorder(loaded.model, components, stream=config.stream), samples[0], loaded.device)
+    n_choices = sum(len(sample.choices) for sample in samples)
+    lengths = [len(sample.token_ids) for sample in samples]
+    batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
+    if config.budget is not None:
+        every = specify(config, components, dtypes, n_tokens=sum(lengths), n_samples=len(lengths), n_choices=n_choices)
+        tokens = choose_share(every, lengths, parse_size(config.budget))
+        config = dataclasses.replace(config, tokens=tokens, budget=None)
+    share = js_share(config, loaded.device)
+    kl_share = config.kl_share if measures_kl(config, loaded.model) else 0.0
+    plan = plan_tokens(samples, batches, config.tokens, js_share=share, kl_share=kl_share, seed=config.seed)
+    spec = specify(
+        config,
+        components,
+        dtypes,
+        n_tokens=plan.n_tokens,
+        n_samples=len(samples),
+        n_choices=n_choices,
+        kl=measures_kl(config, loaded.model),
+    )
+    provenance = _provenance(config, loaded, samples, share=share, omitted=omitted, preflight=preflight)
+    return Prepared(config, samples, scored, batches, plan, components, spec, provenance)
+
+
+def read_files(config: CaptureConfig) -> dict[str, list[Item]]:
+    """Items by file.
+
+    Raises
+    ------
+    ValueError
+        If a file stands twice in `data`, or an item in two files.
+    """
+    files: dict[str, list[Item]] = {path: [*read_items(path)] for path in config.data}
+    if len(files) < len(config.data):
+        raise ValueError(f"`data` names a file twice: {list(config.data)}")
+    owners: dict[tuple[str, str, str], str] = {}
+    for path, items in files.items():
+        for item in items:
+            first = owners.setdefault((item.dataset, item.split, item.id), path)
+            if first != path:
+                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
+    return files
+
+
+def encode_files(
+    config: CaptureConfig, model: Any, tokenizer: Any, files: Mapping[str, Sequence[Item]]
+) -> tuple[list[EncodedSample], dict[str, int]]:
+    """Samples of all files, and by file how many items (windows, for text) the limit left out."""
+    length = context_length(model) or sys.maxsize
+    samples: list[EncodedSample] = []
+    omitted: dict[str, int] = {}
+    for path, items in files.items():
+        found = encode_items(items, tokenizer, max_length=length, window_tokens=config.window_tokens)
+        samples += found[: config.limit]
+        if len(found) > len(found[: config.limit]):
+            omitted[path] = len(found) - len(found[: config.limit])
+    return samples, omitted
+
+
+def js_share(config: CaptureConfig, device: torch.device) -> float:
+    """Share of the captured tokens whose js is measured and whose sums are checked."""
+    if config.js_share is not None:
+        return config.js_share
+    return 1.0 if device.type == "cuda" else CPU_SHARE
+
+
+def _generate(
+    config: CaptureConfig, loaded: Loaded, samples: Sequence[EncodedSample], ranks: Ranks
+) -> list[EncodedSample]:
+    n, batch_tokens = config.generate, config.batch_tokens
+    batches = generation_batches(samples, n=n, batch_tokens=batch_tokens)
+    parts = ranks.shared(samples, batches, lambda part: generate(loaded.model, part, n=n, batch_tokens=batch_tokens))
+    return [sample for part in parts for sample in part]
+
+
+def _inspect(config: CaptureConfig, loaded: Loaded, sample: EncodedSample) -> Preflight:
+    input_ids, attention_mask = pad([sample])
+    inputs = {"input_ids": input_ids.to(loaded.device), "attention_mask": attention_mask.to(loaded.device)}
+    return inspect(loaded.model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
+
+
+def measures_kl(config: CaptureConfig, model: Any) -> bool:
+    """Whether next-token distributions are compared: where states aren't all kept, and both models give them."""
+    return config.states != "all" and config.stream != "base" and is_causal(model)
+
+
+def _provenance(
+    config: CaptureConfig,
+    loaded: Loaded,
+    samples: Sequence[EncodedSample],
+    *,
+    share: float,
+    omitted: dict[str, int],
+    preflight: Preflight,
+) -> dict[str, Any]:
+    return {
+        "model": loaded.identity,
+        "adapters": {name: adapter_identity(loaded.model, name) for name in loaded.adapters},
+        "tokenizer": tokenizer_identity(loaded.tokenizer),
+        "data": data_fingerprint(samples),
+        "prompt": {"name": "main", "instruction": INSTRUCTION, "cue": CUE},
+        "settings": dataclasses.asdict(config),
+        "population": population(config.tokens),
+        "js_share": share,
+        "libraries": library_versions(),
+        "device": device_description(loaded.device),
+        "preflight": [note.as_dict() for note in preflight.notes],
+        "omitted_items": omitted,
+    }

@@ -1,0 +1,64 @@
+"""The proof that a layer's output is its base plus what was taken as delta, to within what rounding allows."""
+
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["PROVED_TOKENS", "Sum", "excess", "factor_size", "proved", "swallowed_share"]
+
+PROVED_TOKENS = 256
+"""Most tokens of a pass that are proved, evenly spaced among the measured: whatever else changes a layer's output
+changes it for most tokens, and the float64 terms of a wide layer stay below 32 MB each."""
+
+
+class Sum(NamedTuple):
+    """A base and what is added to it, for some tokens."""
+
+    base: torch.Tensor
+    """(token, feature), in the layer's own type."""
+    delta: torch.Tensor
+    """Float32, same shape."""
+    size: torch.Tensor
+    """Float64, same shape: magnitudes of the terms of delta, added up."""
+    n_roundings: int
+    """How often a partial sum of delta may have been rounded otherwise than the layer did."""
+    dtype: torch.dtype
+    """Type in which the layer computes delta."""
+
+
+def proved(n_measured: int) -> slice:
+    """Which of the measured tokens are proved."""
+    return slice(None, None, max(1, -(-n_measured // PROVED_TOKENS)))
+
+
+def excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
+    """Largest |output - (base + delta)| over what rounding allows, a scalar on the device; NaN if either side is.
+
+    Notes
+    -----
+    The layer rounds its sum to the output's type (half a unit; some round delta first, which is another half), and
+    delta may have its terms added in another order and, for an adapter kept in less than float32, in that type:
+    eps_output * (|base| + |delta|) + n_roundings * eps_delta * size. Where the base itself, or the sum in the layer's
+    own type, overflowed there is nothing to compare.
+    """
+    base, out, delta = total.base.double(), output.double(), total.delta.double()
+    both = base + delta
+    eps = torch.finfo(output.dtype).eps
+    smallest = torch.finfo(output.dtype).smallest_normal * eps
+    allowed = (
+        eps * (base.abs() + delta.abs()) + total.n_roundings * torch.finfo(total.dtype).eps * total.size + smallest
+    )
+    overflowed = ~torch.isfinite(base) | ~torch.isfinite(both.to(output.dtype)) & ~torch.isfinite(out)
+    off = ((out - both).abs() / allowed).masked_fill(overflowed, 0)
+    return off.max() if off.numel() else off.new_zeros(())
+
+
+def factor_size(factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scaling: float) -> torch.Tensor:
+    """|scaling| * (|z| |B|^T + |bias|): magnitudes of the terms of delta, float64 (token, feature)."""
+    offset = None if bias is None else bias.double().abs()
+    return torch.nn.functional.linear(factor.double().abs(), weight.double().abs(), offset) * abs(scaling)
+
+
+def swallowed_share(base: torch.Tensor, delta: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """Share of features whose output is the base although delta isn't zero, float32 (token,)."""
+    return ((output == base) & (delta != 0)).float().mean(-1)

@@ -1,0 +1,94 @@
+"""The processes that share one capture: torchrun's ranks, or this one alone."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["ALONE", "Ranks", "joined", "split_evenly"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Ranks(NamedTuple):
+    """One process among those that share a capture."""
+
+    rank: int
+    size: int
+    local_rank: int
+    """Rank on this machine: the number of its GPU."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one process that sets up and finishes the run."""
+        return self.rank == 0
+
+    def share(self, n: int) -> slice:
+        """The rank's part of n things in a row."""
+        return split_evenly(n, self.size)[self.rank]
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def of_leader(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        return self.gather(value)[0]
+
+    def shared(self, items: Sequence[S], batches: Sequence[slice], work: Callable[[Sequence[S]], T]) -> list[T]:
+        """What `work` makes of each rank's part of the items, in order, on every rank; parts end where batches do."""
+        mine = batches[self.share(len(batches))]
+        part = work(items[mine[0].start : mine[-1].stop]) if mine else None
+        return [found for found in self.gather(part) if found is not None]
+
+    def wait(self) -> None:
+        """Return once every rank is here."""
+        self.gather(None)
+
+
+ALONE = Ranks(0, 1, 0)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The ranks of torchrun's environment, joined for as long as this lasts; `ALONE` outside of torchrun.
+
+    Only small Python objects go between ranks: the states of each go from its memory to the store.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
+        yield Ranks(dist.get_rank(), dist.get_world_size(), _local_rank()) if dist.is_initialized() else ALONE
+        return
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        torch.cuda.set_device(_local_rank())
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), size, _local_rank())
+    finally:
+        dist.destroy_process_group()
+
+
+def split_evenly(n: int, parts: int) -> list[slice]:
+    """Consecutive slices that cover range(n), their lengths at most one apart.
+
+    Examples
+    --------
+    >>> split_evenly(5, 2)
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    bounds = [-(-n * part // parts) for part in range(parts + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))

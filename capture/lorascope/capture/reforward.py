@@ -1,0 +1,224 @@
+"""The last level of checking a run: its model computes some of its rows again, and they are compared."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
+from lorascope.stores.layout import ROW_TOKENS, goes_with_states
+from lorascope.stores.read import array_metadata, open_group
+from lorascope.stores.source_rows import SourceRows
+from lorascope.stores.widen import widen_block
+
+from .config import CaptureConfig
+from .load import load
+from .prepare import prepare, read_files
+from .ranks import ALONE
+from .reduce import Reducer
+from .resume import identity, require_same
+from .rows import RowQueue, row_spans
+from .stream import Progress, evaluating, stream_states
+
+__all__ = ["TOLERANCE", "Reforwarded", "reforward"]
+
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+"""Largest ||again - stored|| / ||stored|| of a token's vector, by the type that the layers put out: what another device
+type, another number of threads or another library's order of summation may do over all layers of a deep model. A vector
+of another token or another adapter differs by about 1."""
+MEASURES = {"js", "swallowed", "kl", "nll", "base_norm", "delta_norm", "effective_width"}
+"""Arrays that follow from others."""
+
+
+class Reforwarded(NamedTuple):
+    """What was computed again, and how far it was from what is stored."""
+
+    samples: tuple[str, ...]
+    """Ids of the samples that were chosen; all tokens of the rows that they lie in were compared."""
+    n_tokens: int
+    n_vectors: int
+    """Vectors that were compared: one a token and array."""
+    n_equal: int
+    """Vectors equal bit for bit."""
+    worst: float
+    """Largest ||again - stored|| / ||stored|| of a vector."""
+    problems: tuple[Problem, ...]
+
+
+def reforward(
+    path: str,
+    k: int,
+    *,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    model: Any = None,
+    tokenizer: Any = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Reforwarded:
+    """Load the model of a run again, and compare what it computes for k random samples with what is stored.
+
+    Parameters
+    ----------
+    path
+        The run, finished or not; only its committed rows are looked at.
+    k
+        How many samples to choose; the whole rows that they lie in are computed again.
+    seed
+        Chooses them.
+    overrides
+        Settings of the capture that may be others here: `model`, `adapter`, `data` (they are held against the run's
+        hashes), `device`, `device_map`, `trust_remote_code`.
+    model, tokenizer
+        Already loaded, as for `capture`.
+    progress
+        Called with a `Progress` after every batch.
+
+    Raises
+    ------
+    StoreError
+        If the run wasn't written by `capture` or was pulled from another, has no committed sample, or model, adapter or
+        data are others.
+    ValueError
+        If k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"`k` is {k!r}; choose at least 1 sample")
+    run = open_run(path)
+    config = _config_of(run, overrides or {})
+    chosen = _choose(run, k, seed)
+    loaded = load(config, model, tokenizer, ALONE)
+    with evaluating(loaded.model):
+        prepared = prepare(config, loaded, read_files(config), ALONE)
+        stored = identity(run.attributes["provenance"])
+        require_same({**stored, "libraries": {}}, {**identity(prepared.provenance), "libraries": {}}, path)
+        comparer = _Comparer(run)
+        reducer = Reducer() if run.states != "all" else None
+        queue = RowQueue(
+            comparer,
+            n_tokens=run.n_tokens,
+            spans=row_spans(prepared.plan.starts, prepared.batches),
+            queue_bytes=None,
+            wanted=_rows_of(run, chosen),
+            pinned=loaded.device.type == "cuda",
+        )
+        with queue as rows:
+            stream_states(
+                loaded.model,
+                prepared.recorder(loaded.model, keep_states=run.has_states, reducer=reducer),
+                prepared.samples,
+                prepared.plan,
+                prepared.batches,
+                rows,
+                device=loaded.device,
+                reducer=reducer,
+                kl_batches=prepared.plan.kl_batches if prepared.spec.kl else None,
+                progress=progress,
+            )
+    return Reforwarded(
+        samples=tuple(str(run.samples["id"].values[index]) for index in chosen),
+        n_tokens=comparer.n_compared,
+        n_vectors=comparer.n_vectors,
+        n_equal=comparer.n_equal,
+        worst=comparer.worst,
+        problems=tuple(comparer.problems),
+    )
+
+
+def _config_of(run: Run, overrides: Mapping[str, Any]) -> CaptureConfig:
+    """The settings that the run was captured with."""
+    provenance = dict(run.attributes.get("provenance") or {})
+    settings = provenance.get("settings")
+    if not isinstance(settings, dict):
+        raise StoreError(f"`{run.path}` doesn't say how it was captured, so that nothing can be computed again")
+    if any(step.get("how") == "pull" for step in provenance.get("copied", [])):
+        raise StoreError(f"`{run.path}` was pulled from another run, of which it is a part; compute that one again")
+    known = {field.name for field in dataclasses.fields(CaptureConfig)}
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    unknown = sorted(kept.keys() - known)
+    if unknown:
+        raise StoreError(f"`{run.path}` was captured with settings that this lorascope doesn't know: {unknown}")
+    return CaptureConfig(**{**kept, **overrides})
+
+
+def _choose(run: Run, k: int, seed: int) -> np.ndarray:
+    """Indices of k samples all of whose tokens are committed, or of all such if there are fewer."""
+    committed = np.concatenate([[0], np.cumsum(run.committed.values)])
+    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+    whole = np.flatnonzero(committed[stops] - committed[starts] == stops - starts)
+    if not len(whole):
+        raise StoreError(f"no sample of `{run.path}` is wholly committed, so that there is nothing to compare")
+    return np.asarray(np.sort(np.random.default_rng(seed).permutation(whole)[:k]))
+
+
+def _rows_of(run: Run, samples: np.ndarray) -> np.ndarray:
+    """Bool (row,): committed rows with tokens of these samples."""
+    wanted = np.zeros(run.n_rows, dtype=bool)
+    for start, stop in zip(
+        run.samples["token_start"].values[samples], run.samples["token_stop"].values[samples], strict=True
+    ):
+        wanted[start // ROW_TOKENS : -(-stop // ROW_TOKENS)] = True
+    return np.asarray(wanted & run.committed_rows)
+
+
+class _Comparer:
+    """Stands where a run's writer does, and compares rows with what is stored instead of writing them."""
+
+    def __init__(self, run: Run) -> None:
+        arrays = array_metadata(open_group(run.place.path)[1])
+        self._run = run
+        self._arrays = {path: one for path, one in arrays.items() if one.attributes.get("written") == "by row"}
+        self._stored = SourceRows(run, arrays, self._arrays)
+        self._pool = ThreadPoolExecutor()
+        self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
+        self.n_tokens = run.n_tokens
+        self.n_rows = run.n_rows
+        self.n_compared = 0
+        self.n_vectors = 0
+        self.n_equal = 0
+        self.worst = 0.0
+        self.problems: list[Problem] = []
+
+    def row_tokens(self, row: int) -> slice:
+        return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self.n_tokens))
+
+    def row_arrays(self, row: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        return {
+            path: ((ROW_TOKENS, *one.shape[1:]), one.data_type.to_native_dtype())
+            for path, one in self._arrays.items()
+            if self._run.state_rows[row] or not goes_with_states(path)
+        }
+
+    def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
+        stored = self._stored.read(row, self._pool)
+        for path, block in blocks.items():
+            logical = str(self._arrays[path].attributes.get("dtype_logical", block.dtype.name))
+            again, kept = (widen_block(one, logical).reshape(len(one), -1) for one in (block, stored[path]))
+            self._compare(path, row, again, kept)
+        self.n_compared += len(next(iter(blocks.values())))
+        return RowWritten(row, sum(block.nbytes for block in blocks.values()), 0, 0.0, 0.0)
+
+    def _compare(self, path: str, row: int, again: np.ndarray, stored: np.ndarray) -> None:
+        """Vectors (token, feature) of one array, both float32."""
+        same = (stored == again) | (np.isnan(stored) & np.isnan(again))
+        differing = np.flatnonzero(~same.all(axis=1))
+        self.n_vectors += len(same)
+        self.n_equal += len(same) - len(differing)
+        # Measures follow from states; where they are tiny, their own relative difference says nothing.
+        if not len(differing) or path.rpartition("/")[2] in MEASURES:
+            return
+        off = np.linalg.norm(again[differing].astype(np.float64) - stored[differing], axis=1)
+        size = np.linalg.norm(stored[differing].astype(np.float64), axis=1)
+        relative = np.divide(off, size, out=np.full_like(off, np.inf), where=size > 0)
+        relative[~np.isfinite(relative)] = np.inf
+        self.worst = max(self.worst, float(relative.max()))
+        bad = np.flatnonzero(relative > self._tolerance)
+        if len(bad):
+            token = row * ROW_TOKENS + int(differing[bad[0]])
+            more = f", and {len(bad) - 1} more of row {row}" if len(bad) > 1 else ""
+            message = (
+                f"{path!r}: token {token} is off by {relative[bad[0]]:.3g} of its size when it is computed "
+                f"again{more}; rounding explains {self._tolerance:g}"
+            )
+            self.problems.append(Problem(path, "reforward", message))

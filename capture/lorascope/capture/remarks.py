@@ -1,0 +1,120 @@
+"""What a reader of a run should know about its adapters and its base: nothing that keeps them from being captured."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.lora import Embedding, LoraLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from .components import LoraComponent, adapted_modules, find_components, left_out
+from .refusal import adapter_tensors, idle_layers
+
+__all__ = ["Note", "is_residual", "remarks"]
+
+RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
+
+
+class Note(NamedTuple):
+    """Something worth knowing."""
+
+    kind: str
+    """One of `zero`, `residual`, `quantised`, `fused`, `variant`, `difference`, `skipped`, `several`."""
+    message: str
+    places: tuple[str, ...]
+    """Layers or weights that it is true of."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return {"kind": self.kind, "message": self.message, "places": list(self.places)}
+
+
+def is_residual(config: LoraConfig) -> bool:
+    """Whether the adapter's init left another base than the checkpoint's.
+
+    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
+    """
+    init = config.init_lora_weights
+    if getattr(config, "kasa_config", None):
+        return True
+    return isinstance(init, str) and init.lower().startswith(RESIDUAL)
+
+
+def remarks(model: PeftModel, adapters: Sequence[str], *, stream: str, skipped: Sequence[str]) -> Iterator[Note]:
+    """Notes on adapters that can be captured; `skipped` are paths that were found to have no token axis."""
+    for name in adapters:
+        config: Any = model.peft_config[name]
+        components = find_components(model, name, stream=stream, skip=skipped)
+        yield from _weights(model, name, config)
+        yield from _forms(name, components)
+        yield from _left_out(model, name, skipped)
+    yield from _base(model, adapters)
+
+
+def _weights(model: PeftModel, name: str, config: Any) -> Iterator[Note]:
+    idle = idle_layers(adapter_tensors(model, name))
+    zero = tuple(path for path, is_idle in idle.items() if is_idle)
+    if zero:
+        message = f"{len(zero)} of {len(idle)} lora_B of {name!r} are zero, so it leaves those layers alone"
+        yield Note("zero", message, zero)
+    if is_residual(config):
+        made = "kasa" if getattr(config, "kasa_config", None) else config.init_lora_weights
+        yield Note("residual", f"residual base: the init {made!r} of {name!r} changed the base weights", (name,))
+
+
+def _forms(name: str, components: Sequence[LoraComponent]) -> Iterator[Note]:
+    whole = tuple(c.path for c in components if c.delta_source == "branch")
+    if whole:
+        yield Note("variant", f"{name!r} is DoRA here: delta is stored whole, from the adapter's own branch", whole)
+    apart = tuple(c.path for c in components if c.delta_source == "difference")
+    if apart:
+        message = f"{name!r} has no branch here: delta is the output less the base, in the layer's own rounding"
+        yield Note("difference", message, apart)
+    fused: dict[Any, list[str]] = {}
+    for component in components:
+        if component.fused:
+            fused.setdefault(component.fused, []).append(component.path)
+    for ranges, places in fused.items():
+        rows = ", ".join(f"{part} {start}:{stop}" for part, start, stop in ranges)
+        yield Note("fused", f"a fused projection of rows {rows}", tuple(places))
+
+
+def _left_out(model: PeftModel, name: str, skipped: Sequence[str]) -> Iterator[Note]:
+    """Layers that the adapter changes and that aren't captured, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for path, (_, module) in adapted_modules(model, name).items():
+        pooled = "it puts out something else than one vector a token" if path in skipped else None
+        if reason := left_out(path, module) or pooled:
+            reasons.setdefault(reason, []).append(path)
+    for reason, places in reasons.items():
+        message = f"{name!r} changes this too, which isn't captured: {reason}; the other layers' states are unaffected"
+        yield Note("skipped", message, tuple(places))
+
+
+def _base(model: PeftModel, adapters: Sequence[str]) -> Iterator[Note]:
+    quantised: dict[str, list[str]] = {}
+    modules = {path: m for name in adapters for path, (_, m) in adapted_modules(model, name).items()}
+    for path, module in modules.items():
+        if isinstance(module, LoraLayer) and left_out(path, module) is None and (kind := _quantised(module)):
+            quantised.setdefault(kind, []).append(path)
+    for kind, places in quantised.items():
+        message = f"quantised base ({kind}): its outputs are those of the quantised layer"
+        if kind == "Linear8bitLt":
+            message += ", which depend on what else is in the batch"
+        yield Note("quantised", message, tuple(places))
+
+
+def _quantised(module: Any) -> str | None:
+    """What keeps the frozen weights in fewer bits; None where they are plain floating-point numbers."""
+    inner: Any = module.get_base_layer()
+    weight = getattr(inner, "weight", None)
+    if not isinstance(inner, nn.Linear | nn.Embedding | Conv1D) and not isinstance(module, Embedding):
+        return type(inner).__name__
+    if type(inner).__module__.startswith("bitsandbytes"):
+        return type(inner).__name__
+    if isinstance(weight, torch.Tensor) and type(weight) not in {torch.Tensor, nn.Parameter}:
+        return type(weight).__name__
+    return None if isinstance(weight, torch.Tensor) and weight.is_floating_point() else type(inner).__name__

@@ -1,0 +1,109 @@
+"""What a capture will store: a `RunSpec` from components, their output types and the token plan."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from lorascope.stores import Adapter, Component, RunSpec
+from lorascope.stores.layout import DTYPES, ROW_TOKENS, worth_factoring
+
+from .components import LoraComponent
+from .config import CaptureConfig
+
+__all__ = ["choose_state_rows", "specify"]
+
+
+def specify(
+    config: CaptureConfig,
+    components: Mapping[str, Sequence[LoraComponent]],
+    dtypes: Mapping[str, torch.dtype],
+    *,
+    n_tokens: int,
+    n_samples: int,
+    n_choices: int,
+    kl: bool = False,
+) -> RunSpec:
+    """The specification of a run; a pure function, so that a plan and every process of a capture agree on it.
+
+    Parameters
+    ----------
+    config
+        Settings: stream, states, codec, narrowing, seed.
+    components
+        Adapter -> the components that it changes, in module order.
+    dtypes
+        Component path -> type of its frozen layer's output.
+    n_tokens, n_samples, n_choices
+        Lengths of the tables.
+    kl
+        Whether next-token distributions are compared.
+    """
+    union = _in_module_order(components)
+    stored = tuple(_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union)
+    n_rows = -(-n_tokens // ROW_TOKENS)
+    return RunSpec(
+        stream=config.stream,
+        components=stored,
+        adapters=tuple(_adapter(name, found, stored) for name, found in components.items()),
+        n_tokens=n_tokens,
+        n_samples=n_samples,
+        n_choices=n_choices,
+        states=config.states,
+        state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
+        codec=config.codec,
+        kl=kl,
+    )
+
+
+def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:
+    """Which rows keep their states: a seeded share of them, at least one, drawn without replacement."""
+    n_kept = max(1, round(share * n_rows))
+    kept = np.zeros(n_rows, dtype=bool)
+    kept[np.random.default_rng(seed).permutation(n_rows)[:n_kept]] = True
+    return tuple(kept.tolist())
+
+
+def _in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
+    """Every component that any adapter changes, once; `order` is its place among the model's modules."""
+    union = {component.path: component for found in components.values() for component in found}
+    return sorted(union.values(), key=lambda component: component.order)
+
+
+def _component(component: LoraComponent, dtype: torch.dtype, *, narrow: bool) -> Component:
+    name = str(dtype).removeprefix("torch.")
+    return Component(
+        path=component.path,
+        kind=component.kind,
+        layer=component.layer,
+        d_in=component.d_in,
+        d_out=component.d_out,
+        dtype=name,
+        stored_dtype="bfloat16" if narrow else name,
+        fused=component.fused,
+    )
+
+
+def _adapter(name: str, found: Sequence[LoraComponent], stored: Sequence[Component]) -> Adapter:
+    by_path = {component.path: component for component in found}
+    kept = [by_path.get(component.path) for component in stored]
+    factored = tuple(
+        c is not None
+        and c.delta_source == "factor"
+        and worth_factoring(rank=c.rank, d_out=c.d_out, itemsize=DTYPES[s.stored_dtype][0].itemsize)
+        for c, s in zip(kept, stored, strict=True)
+    )
+    return Adapter(
+        name=name,
+        rank=tuple(c.rank if c else 0 for c in kept),
+        scaling=tuple(c.scaling if c else 0.0 for c in kept),
+        factored=factored,
+        biased=tuple(c is not None and c.biased and is_kept for c, is_kept in zip(kept, factored, strict=True)),
+        delta_source=tuple(_source(c, is_kept) for c, is_kept in zip(kept, factored, strict=True)),
+    )
+
+
+def _source(component: LoraComponent | None, factored: bool) -> str:
+    if component is None:
+        return ""
+    return "branch" if component.delta_source == "factor" and not factored else component.delta_source

@@ -1,0 +1,91 @@
+"""A model's weights as they are: whole, by the plain model's names, and wherever they are kept."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+from .offload import real_tensor
+
+__all__ = ["base_tensors", "held_tensors", "plain_path", "readable"]
+
+PREFIX = "base_model.model."
+"""What PEFT puts before the plain model's own names."""
+
+
+def plain_path(path: str) -> str:
+    """A module's path in the model before PEFT wrapped it."""
+    return path.removeprefix(PREFIX)
+
+
+def held_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and saved buffers by the names that `state_dict` gives them, without calling it.
+
+    bitsandbytes (0.50, on a CPU) turns 4-bit weights back from the order of its kernel where a state is asked for, and
+    they are wrong ever after.
+    """
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for path, module in model.named_modules(remove_duplicate=False)
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is not None and name not in module._non_persistent_buffers_set
+    }
+
+
+def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights and saved buffers of the model before PEFT wrapped it, by the plain model's names."""
+    added = tuple(
+        f"{path}.{name}."
+        for path, module in model.named_modules()
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        for name in module.adapter_layer_names
+    )
+    return {_plain_key(key): tensor for key, tensor in held_tensors(model).items() if not f"{key}.".startswith(added)}
+
+
+def readable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The same weights in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
+    return _Readable(model, dict(part for pair in tensors.items() for part in _parts(*pair)))
+
+
+class _Readable(Mapping[str, torch.Tensor]):
+    """Weights that are read one at a time, from the host or the disk where they are offloaded."""
+
+    def __init__(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+        self._places = {
+            id(tensor): (module, name)
+            for module in model.modules()
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        }
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        tensor = self._tensors[key]
+        module, name = self._places.get(id(tensor), (None, ""))
+        return tensor if module is None else real_tensor(module, name, tensor)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _plain_key(key: str) -> str:
+    return ".".join(name for name in plain_path(key).split(".") if name not in {"base_layer", "original_module"})
+
+
+def _parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """The plain tensors that a quantised one consists of, or the tensor itself."""
+    if type(tensor) in {torch.Tensor, nn.Parameter}:
+        return [(key, tensor)]
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:  # torchao
+        names: list[str] = flatten()[0]
+        return [part for name in names for part in _parts(f"{key}.{name}", getattr(tensor, name))]
+    state, scales = getattr(tensor, "quant_state", None), getattr(tensor, "SCB", None)  # bitsandbytes, 4 and 8 bits
+    beside = {} if state is None else state.as_dict(packed=True)
+    beside |= {} if scales is None else {"SCB": scales}
+    return [(key, tensor), *((f"{key}.{name}", part) for name, part in beside.items())]

@@ -1,0 +1,141 @@
+"""What a `Recorder` takes of one batch, kept in memory, and the same computed without it."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from lorascope.capture.components import LoraComponent, find_components
+from lorascope.capture.hooks import Recorder
+from lorascope.capture.weights import plain_path
+
+
+class Kept:
+    """A target that keeps every token of what it is given."""
+
+    def __init__(self, shape: tuple[int, int], every: int = 1) -> None:
+        self.shape = shape
+        self.flat = np.arange(shape[0] * shape[1])
+        self.measured_tokens = torch.arange(0, shape[0] * shape[1], every)
+        self.arrays: dict[str, torch.Tensor] = {}
+        self.factors: dict[tuple[str, int], torch.Tensor] = {}
+        self.measured: dict[tuple[str, int], torch.Tensor] = {}
+
+    def take(self, output: torch.Tensor) -> torch.Tensor:
+        return output
+
+    def take_measured(self, output: torch.Tensor) -> torch.Tensor:
+        return output.index_select(0, self.measured_tokens)
+
+    def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
+        if columns is None:
+            assert path not in self.arrays, f"{path} is put twice"
+            self.arrays[path] = output.clone()
+        else:
+            self.factors[path, columns.start] = output.clone()
+
+    def put_measured(self, path: str, column: int, values: torch.Tensor) -> None:
+        assert values.shape == self.measured_tokens.shape
+        self.measured[path, column] = values.clone()
+
+
+class Recorded(NamedTuple):
+    """One batch, and how it was recorded."""
+
+    kept: Kept
+    recorder: Recorder
+    components: Mapping[str, Sequence[LoraComponent]]
+
+    def delta(self, model: Any, adapter: str, path: str) -> torch.Tensor:
+        """An adapter's delta, from its factor where that is what is kept."""
+        whole = self.kept.arrays.get(f"adapters/{adapter}/delta/{path}")
+        if whole is not None:
+            return whole
+        component = next(c for c in self.components[adapter] if c.path == path)
+        start = starts(self.components)[adapter][axis(self.components).index(path)]
+        factor = self.kept.factors[f"adapters/{adapter}/factor", start].float()
+        weight, bias = weights_of(model, component, adapter)
+        return nn.functional.linear(factor, weight, bias) * component.scaling
+
+
+def weights_of(model: Any, component: LoraComponent, adapter: str) -> Any:
+    from lorascope.capture.components import factor_weights
+
+    weight, bias = factor_weights(model, component, adapter)
+    return torch.from_numpy(weight), None if bias is None else torch.from_numpy(bias)
+
+
+def axis(components: Mapping[str, Sequence[LoraComponent]]) -> list[str]:
+    union = {c.path: c.order for found in components.values() for c in found}
+    return sorted(union, key=lambda path: union[path])
+
+
+def starts(components: Mapping[str, Sequence[LoraComponent]]) -> dict[str, list[int]]:
+    """First columns of the packed factor, if every factor is kept."""
+    found = {}
+    for adapter, own in components.items():
+        ranks = {c.path: c.rank for c in own if c.delta_source == "factor"}
+        column, places = 0, []
+        for path in axis(components):
+            places.append(column if path in ranks else -1)
+            column += ranks.get(path, 0)
+        found[adapter] = places
+    return found
+
+
+def record(
+    model: Any, inputs: Mapping[str, torch.Tensor], *, adapters: Sequence[str] = ("default",), **options: Any
+) -> Recorded:
+    """All passes of a recorder over one batch."""
+    stream = options.get("stream", "adapted")
+    skip, every = options.pop("skip", ()), options.pop("every", 1)
+    components = {name: find_components(model, name, stream=stream, skip=skip) for name in adapters}
+    recorder = Recorder(model, components, factor_start=options.pop("factor_start", starts(components)), **options)
+    kept = Kept(tuple(inputs["input_ids"].shape), every)
+    with recorder.attached():
+        for pass_ in recorder.passes:
+            with pass_.enabled(model), recorder.recording(kept, pass_), torch.inference_mode():  # type: ignore[arg-type]
+                model(**inputs)
+    return Recorded(kept, recorder, components)
+
+
+def outputs_of(model: Any, inputs: Mapping[str, torch.Tensor], paths: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Outputs of these modules in one bare pass, (flat token, feature), by the plain model's paths."""
+    seen: dict[str, torch.Tensor] = {}
+    modules = {plain_path(name): module for name, module in model.named_modules()}
+    handles = [
+        modules[path].register_forward_hook(
+            lambda m, a, output, path=path: seen.__setitem__(path, output.clone().flatten(0, -2))
+        )
+        for path in paths
+    ]
+    with torch.inference_mode():
+        model(**inputs)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def adapt(model: Any, **options: Any) -> PeftModel:
+    """A copy of the model with a trained-looking adapter on it, in eval mode."""
+    lora = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"], **options})
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        adapted = get_peft_model(copy.deepcopy(model), lora)
+        stir(adapted)
+    return adapted.eval()
+
+
+def stir(model: Any) -> None:
+    """Give every weight of every adapter some value."""
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "lora_embedding" in name or "trainable_tokens_delta" in name:
+            nn.init.normal_(parameter.data, std=0.1)
+        elif "lora_magnitude" in name:
+            parameter.data.mul_(torch.empty_like(parameter).uniform_(0.8, 1.2))
+        elif "modules_to_save" in name:
+            parameter.data.add_(0.02 * torch.randn_like(parameter))

@@ -1,0 +1,76 @@
+"""Copies from a GPU beside the pass; what they share with a CPU is proved in `test_target.py`, which always runs."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lorascope.capture import attach_adapter
+from lorascope.capture.copies import Chosen, StreamCopier, copier_for
+from lorascope.capture.reduce import reduce_tokens
+from lorascope.stores import verify
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize("limit", [0, 2**30], ids=["one at a time", "all in flight"])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
+def test_copies_hold_what_was_put_out_though_the_pass_goes_on(limit: int, stored: torch.dtype) -> None:
+    copier = StreamCopier(in_flight_bytes=limit)
+    flat = np.concatenate([np.arange(0, 900), np.arange(1000, 1900)])
+    places, expected = [], []
+    for index in range(40):
+        output = torch.randn(2000, 512, device=CUDA)
+        expected.append(output[torch.from_numpy(flat).to(CUDA)].to(stored).cpu())
+        places.append(torch.empty(len(flat), 512, dtype=stored, pin_memory=True))
+        torch.cuda._sleep(2_000_000)  # the copy is asked for long before the device gets there
+        copier.copy(output, Chosen(flat), places[-1])
+        output.fill_(index)  # what comes after may use the output's memory
+        del output
+    copier.mark().wait()
+    assert all(torch.equal(place, values) for place, values in zip(places, expected, strict=True))
+
+
+def test_fetched_values_come_with_the_mark() -> None:
+    copier = copier_for(CUDA)
+    values = torch.randn(1000, 7, device=CUDA)
+    kept = values.cpu()
+    host = copier.fetch(values)
+    copier.mark().wait()
+    assert host.is_pinned()
+    assert torch.equal(host, kept)
+
+
+def test_layers_on_the_host_are_copied_at_once() -> None:
+    copier = StreamCopier()
+    output, place = torch.randn(10, 3), torch.empty(4, 3)
+    copier.copy(output, Chosen(np.array([1, 2, 3, 8])), place)
+    assert torch.equal(place, output[[1, 2, 3, 8]])
+    assert copier.fetch(output) is output
+
+
+def test_device_reduces_to_the_same_as_the_host() -> None:
+    base, delta = torch.randn(300, 576) * 5, torch.randn(300, 576) * 0.1
+    for here, there in zip(reduce_tokens(base, delta), reduce_tokens(base.to(CUDA), delta.to(CUDA)), strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=2e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("states", ["all", "sample", "none"])
+def test_capture_on_a_gpu_is_that_on_a_cpu(
+    make: Any, tiny_model: Any, tiny_adapter: Path, text: Path, states: str
+) -> None:
+    options = {"data": (str(text),), "states": states, "window_tokens": 200, "batch_tokens": 900}
+    here = make("cpu", **options)
+    model = attach_adapter(copy.deepcopy(tiny_model).to(CUDA), tiny_adapter)
+    there = make("cuda", model=model, **options)
+    assert verify(there.path).ok
+    np.testing.assert_allclose(there.tokens["nll"], here.tokens["nll"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(there.js(), here.js(), rtol=1e-2, atol=1e-7)
+    if states == "all":
+        for path in here.component_paths:
+            np.testing.assert_allclose(there.base(path), here.base(path), rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(there.delta(path), here.delta(path), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,233 @@
+"""A capture that was interrupted, and goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lorascope.capture import Progress
+from lorascope.capture.interrupt import Interrupted
+from lorascope.stores import Run, RunWriter, StoreError, open_run, run_state, verify
+
+SETTINGS = {"window_tokens": 200, "batch_tokens": 400, "js_share": 0.1}
+
+
+@pytest.fixture
+def go(make: Any, text: Path) -> Callable[..., Run]:
+    """Capture four rows of text."""
+
+    def run(out: str, **settings: Any) -> Run:
+        return make(out, **{"data": (str(text),), **SETTINGS, **settings})
+
+    return run
+
+
+def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if progress.stage == "capture" and progress.done >= n_tokens:
+            what()
+
+    return tell
+
+
+def test_error_in_the_middle_then_the_same_again(content: Any, go: Any, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        go("run.zarr", progress=interrupt_after(2300, fail))
+    begun = open_run(tmp_path / "run.zarr")
+    assert not begun.finished
+    assert 0 < begun.committed_rows.sum() < begun.n_rows
+    before = {row: begun.digest(row).tobytes() for row in np.flatnonzero(begun.committed_rows)}
+    written = {row: (tmp_path / f"run.zarr/rows/digest/c.{row}.0").stat().st_mtime_ns for row in before}
+    run = go("run.zarr")
+    assert run.finished
+    assert all(run.digest(row).tobytes() == digest for row, digest in before.items())
+    # Committed rows aren't written again.
+    assert written == {row: (tmp_path / f"run.zarr/rows/digest/c.{row}.0").stat().st_mtime_ns for row in before}
+    go("whole.zarr")
+    assert content(tmp_path / "run.zarr") == content(tmp_path / "whole.zarr")
+    assert verify(run.path).ok
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_finishes_the_row_and_the_same_command_goes_on(
+    content: Any, go: Any, tmp_path: Path, number: signal.Signals
+) -> None:
+    sent = []
+
+    def send() -> None:
+        if not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(
+        Interrupted, match=r"stopped after 2 of 4 rows of .*run.zarr.; the same command goes on"
+    ) as caught:
+        go("run.zarr", progress=interrupt_after(1300, send))
+    assert caught.value.exit_code == 128 + number
+    # 1300 tokens in: row 1 had been begun and is whole, row 2 isn't begun.
+    assert open_run(tmp_path / "run.zarr").committed_rows.tolist() == [True, True, False, False]
+    go("run.zarr")
+    go("whole.zarr")
+    assert content(tmp_path / "run.zarr") == content(tmp_path / "whole.zarr")
+
+
+def test_rows_missing_anywhere_are_filled(content: Any, go: Any, tmp_path: Path) -> None:
+    """As several processes leave them: rows commit independently."""
+    go("whole.zarr")
+    shutil.copytree(tmp_path / "whole.zarr", tmp_path / "run.zarr")
+    unfinish(tmp_path / "run.zarr")
+    for row in (0, 2):
+        (tmp_path / f"run.zarr/rows/digest/c.{row}.0").unlink()
+    (tmp_path / "run.zarr/tokens/nll/c.2").write_bytes(b"torn")
+    (tmp_path / "run.zarr/tokens/nll/c.0").unlink()
+    run = go("run.zarr")
+    assert run.finished
+    assert content(tmp_path / "run.zarr") == content(tmp_path / "whole.zarr")
+
+
+def test_all_rows_there_but_not_finished(go: Any, tmp_path: Path) -> None:
+    go("whole.zarr")
+    shutil.copytree(tmp_path / "whole.zarr", tmp_path / "run.zarr")
+    unfinish(tmp_path / "run.zarr")
+    assert not open_run(tmp_path / "run.zarr").finished
+    assert go("run.zarr").finished
+
+
+def test_a_finished_run_is_opened_as_it_is(go: Any, tmp_path: Path) -> None:
+    go("run.zarr")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "run.zarr").rglob("*")}
+    assert go("run.zarr").finished
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "run.zarr").rglob("*")}
+
+
+def test_interrupted_while_being_set_up(content: Any, go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lorascope.stores import create
+
+    def fail(*arguments: Any, **options: Any) -> bytes:
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(create, "combine", fail)
+        with pytest.raises(OSError, match="power cut"):
+            go("run.zarr")
+    assert run_state(tmp_path / "run.zarr") == "torn"
+    go("run.zarr")
+    go("whole.zarr")
+    assert content(tmp_path / "run.zarr") == content(tmp_path / "whole.zarr")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tokens": "last:5"}, r"settings.tokens: 'all' -> 'last:5'"),
+        ({"batch_tokens": 300}, r"settings.batch_tokens: 400 -> 300"),
+        ({"stream": "base"}, r"settings.stream: 'adapted' -> 'base'"),
+        ({"states": "none"}, r"settings.states: 'all' -> 'none'"),
+        ({"store": "bf16", "seed": 3}, r"settings.seed: 0 -> 3; settings.store: 'exact' -> 'bf16'"),
+        ({"dtype": torch.bfloat16}, r"model.dtype: 'float32' -> 'bfloat16'"),
+    ],
+)
+def test_another_capture_is_refused_with_what_differs(
+    go: Any, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RuntimeError, match="enough"):
+        go("run.zarr", progress=interrupt_after(1100, raise_enough))
+    with pytest.raises(StoreError, match=f"holds another capture.*{words}.*repeat the command"):
+        go("run.zarr", **settings)
+    assert not open_run(tmp_path / "run.zarr").finished
+
+
+def test_other_data_and_another_adapter_are_refused(go: Any, adapted: Any, text: Path) -> None:
+    with pytest.raises(RuntimeError, match="enough"):
+        go("run.zarr", progress=interrupt_after(1100, raise_enough))
+    with torch.no_grad():
+        adapted.base_model.model.model.layers[0].mlp.up_proj.lora_B["default"].weight[0, 0] += 1
+    with pytest.raises(StoreError, match=r"adapters.default.sha256: '.*' -> '"):
+        go("run.zarr", model=adapted)
+    text.write_text(text.read_text().replace("question 5 ", "question 6 "))
+    with pytest.raises(StoreError, match=r"data: '.*' -> '"):
+        go("run.zarr")
+
+
+def test_settings_that_shape_no_number_may_change(go: Any, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="enough"):
+        go("run.zarr", progress=interrupt_after(1100, raise_enough))
+    assert go("run.zarr", queue="1 GiB", device="cpu", overfill=True).finished
+
+
+def test_litter_of_the_interrupted_writer_is_swept(go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="enough"):
+        go("run.zarr", progress=interrupt_after(1100, raise_enough))
+    swept: list[bool] = []
+    original = RunWriter.sweep
+    monkeypatch.setattr(RunWriter, "sweep", lambda self: (swept.append(True), original(self))[1])
+    go("run.zarr")
+    assert swept == [True]
+
+
+RANKS = """
+import sys
+from lorascope.cli.main import main
+import torch
+torch.set_num_threads(1)
+raise SystemExit(main(["capture", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path, data: Path, tmp_path: Path) -> Any:
+    """Run `lorascope capture` in so many processes."""
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "ranks.py").write_text(RANKS)
+
+    def run(out: str, n_ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
+        launch = (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks)] if n_ranks > 1 else []
+        )
+        options = ["--model", "model", "--adapter", str(tiny_adapter), "--data", str(text), "--data", str(data)]
+        options += ["--out", out, "--window-tokens", "200", "--batch-tokens", "400", *words]
+        return subprocess.run(
+            [sys.executable, *launch, "ranks.py", *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        )
+
+    return run
+
+
+def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_path: Path) -> None:
+    for out, n_ranks in (("alone.zarr", 1), ("three.zarr", 3)):
+        done = command(out, n_ranks)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert content(tmp_path / "alone.zarr") == content(tmp_path / "three.zarr")
+    measured = json.loads((tmp_path / "three.zarr/zarr.json").read_text())["attributes"]["measured"]
+    assert (measured["ranks"], measured["rows"]) == (3, open_run(tmp_path / "three.zarr").n_rows)
+
+
+def raise_enough() -> None:
+    raise RuntimeError("enough")
+
+
+def unfinish(run: Path) -> None:
+    """As it was before its last step."""
+    root = json.loads((run / "zarr.json").read_text())
+    root["attributes"]["finished"] = False
+    del root["attributes"]["measured"]
+    (run / "zarr.json").write_text(json.dumps(root))

@@ -1,0 +1,112 @@
+"""LoRA over quantised layers, where a library for them is installed: the base is what the quantised layer puts out."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+from lorascope.capture.adapter import adapter_identity, attach_adapter
+from lorascope.capture.model import model_identity
+from lorascope.capture.preflight import inspect
+
+from .recorded import Kept, axis, outputs_of, record, stir
+
+INPUTS = {"input_ids": torch.arange(3, 17).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
+TYPES = [torch.float32, torch.bfloat16]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:TorchaoLoraLinear was instantiated without"),
+    pytest.mark.filterwarnings("ignore:MatMul8bitLt"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao isn't installed")
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes isn't installed")
+
+
+def wide_model(dtype: torch.dtype) -> Any:
+    """A Llama whose widths fill bitsandbytes' blocks of 64."""
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).eval().to(dtype)
+
+
+def adapt_quantised(model: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+        stir(adapted)
+    return adapted.eval()
+
+
+def check(model: Any, kind: str, *, exact: bool) -> None:
+    for stream in ("adapted", "base", "pair"):
+        verdict = inspect(model, ["default"], stream=stream, probe=INPUTS)
+        assert verdict.problems == ()
+        (note,) = verdict.notes
+        assert (note.kind, kind in note.message, len(note.places)) == ("quantised", True, 4)
+    found = record(model, INPUTS)
+    for path, output in outputs_of(model, INPUTS, axis(found.components)).items():
+        total = (found.kept.arrays[f"states/{path}/base"].float() + found.delta(model, "default", path)).to(
+            output.dtype
+        )
+        # bitsandbytes rounds delta to the output's type before it adds.
+        slack = 0 if exact else 2 * torch.finfo(output.dtype).eps
+        torch.testing.assert_close(total, output, rtol=slack, atol=slack)
+    assert 0 < found.recorder.worst_excess <= 1
+    beside = record(model, INPUTS, stream="base")
+    with model.disable_adapter():
+        for path, output in outputs_of(model, INPUTS, axis(beside.components)).items():
+            assert torch.equal(beside.kept.arrays[f"states/{path}/base"], output)
+    (proof,) = beside.recorder.proofs
+    target: Any = Kept((2, 7))
+    pass_ = proof.passes[0]
+    with proof.attached(), pass_.enabled(model), proof.recording(target, pass_), torch.inference_mode():
+        model(**INPUTS)
+
+
+@needs_torchao
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_torchao(dtype: torch.dtype) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_  # type: ignore[import-not-found]
+
+    model = wide_model(dtype)
+    plain = model_identity(model, "x")
+    quantize_(model.model.layers, Int8WeightOnlyConfig())
+    identity = model_identity(model, "x")
+    assert identity["sha256"] != plain["sha256"]
+    assert identity["n_parameters"] == plain["n_parameters"]
+    check(adapt_quantised(model), "Int8Tensor", exact=True)
+    assert model_identity(model, "x")["sha256"] == identity["sha256"]
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bitsandbytes(bits: int, dtype: torch.dtype, tmp_path: Path) -> None:
+    wide_model(dtype).save_pretrained(tmp_path / "model")
+    options = {
+        "quantization_config": BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8),
+        "dtype": dtype,
+    }
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", device_map="cpu", **options)
+    adapted = adapt_quantised(model)
+    adapted.save_pretrained(tmp_path / "adapter")
+    check(adapted, f"Linear{bits}bit", exact=dtype == torch.float32)
+    with torch.inference_mode():
+        before = adapted(**INPUTS).logits
+        identities = [(model_identity(adapted, "x"), adapter_identity(adapted)) for _ in range(2)]
+        # On a CPU, asking a 4-bit layer for its state after a pass would spoil its weights.
+        assert torch.equal(adapted(**INPUTS).logits, before)
+    assert identities[0] == identities[1]
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "model", device_map="cpu", **options)
+    attached = attach_adapter(again, tmp_path / "adapter")
+    with torch.inference_mode():
+        torch.testing.assert_close(attached(**INPUTS).logits, adapted(**INPUTS).logits)

@@ -1,0 +1,236 @@
+"""Streams, how much is kept, and generated tokens, through `capture` and against models run on their own."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+
+from lorascope.analyze import miub
+from lorascope.capture import jensen_shannon
+from lorascope.capture.batches import pad, plan_batches
+from lorascope.capture.encode import encode_items
+from lorascope.capture.preflight import lora_layers
+from lorascope.stores import Run, StoreError, verify
+
+BATCH_TOKENS = 300
+
+
+def outputs(model: Any, modules: dict[str, Any], items: Any, tokenizer: Any) -> tuple[dict[str, Any], torch.Tensor]:
+    """Output of every module by real token, and the logits; hooks of the test's own."""
+    samples = encode_items(items, tokenizer, max_length=256, window_tokens=64)
+    seen: dict[str, list[torch.Tensor]] = {name: [] for name in modules}
+    logits = []
+    for batch in plan_batches([len(s.token_ids) for s in samples], batch_tokens=BATCH_TOKENS):
+        input_ids, mask = pad(samples[batch])
+        handles = [
+            module.register_forward_hook(lambda m, a, out, name=name, mask=mask: seen[name].append(out[mask.bool()]))
+            for name, module in modules.items()
+        ]
+        with torch.inference_mode():
+            out = model(input_ids=input_ids, attention_mask=mask, use_cache=False)
+        for handle in handles:
+            handle.remove()
+        logits.append(out.logits[mask.bool()])
+    return {name: torch.cat(parts) for name, parts in seen.items()}, torch.cat(logits)
+
+
+@pytest.fixture
+def base_outputs(tiny_model: Any, tiny_items: Any, tiny_tokenizer: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    linear = {n: m for n, m in tiny_model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"}
+    return outputs(tiny_model, linear, tiny_items, tiny_tokenizer)
+
+
+@pytest.fixture
+def adapted_outputs(adapted: Any, tiny_items: Any, tiny_tokenizer: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    return outputs(adapted, dict(lora_layers(adapted)), tiny_items, tiny_tokenizer)
+
+
+def test_pair_holds_the_true_base_and_the_true_adapted_run(make: Any, base_outputs: Any, adapted_outputs: Any) -> None:
+    run: Run = make(stream="pair", batch_tokens=BATCH_TOKENS)
+    for path in run.component_paths:
+        base, adapted = base_outputs[0][path], adapted_outputs[0][path]
+        assert torch.equal(torch.from_numpy(run.base(path).values), base)
+        assert torch.equal(torch.from_numpy(run.adapted(path).values), adapted)
+        assert torch.equal(torch.from_numpy(run.lora(path).values), adapted)
+        index = run.component_paths.index(path)
+        expected = jensen_shannon(base, adapted - base).numpy()
+        np.testing.assert_allclose(run.js().values[:, index], expected, rtol=1e-6)
+    result = miub(run)
+    np.testing.assert_allclose(result["js"].values, run.js().values, rtol=2e-6)
+    assert result.attrs["fidelity_max"] < 2e-6
+    assert verify(run.path).ok
+
+
+def test_only_the_first_layers_base_is_the_same_in_both_streams(make: Any) -> None:
+    adapted, pair = make("a", batch_tokens=BATCH_TOKENS), make("p", stream="pair", batch_tokens=BATCH_TOKENS)
+    first, last = adapted.component_paths[0], adapted.component_paths[-1]
+    assert np.array_equal(adapted.base(first).values, pair.base(first).values)
+    assert not np.allclose(adapted.base(last).values, pair.base(last).values, rtol=1e-2)
+
+
+def test_base_stream_takes_the_delta_of_every_adapter_beside_the_base(
+    make: Any, adapted: Any, base_outputs: Any, tiny_model: Any
+) -> None:
+    other = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        adapted.add_adapter("other", other)
+    run: Run = make(model=adapted, stream="base", batch_tokens=BATCH_TOKENS)
+    assert run.adapters == ("default", "other")
+    layers = lora_layers(adapted)
+    inputs = layer_inputs(tiny_model, run)
+    for path in run.component_paths:
+        assert torch.equal(torch.from_numpy(run.base(path).values), base_outputs[0][path])
+        for name in run.adapters:
+            if name not in layers[path].lora_A:
+                assert run.adapter(name)["rank"].values[run.component_paths.index(path)] == 0
+                with pytest.raises(StoreError, match="leaves component .* alone"):
+                    run.delta(path, name)
+                continue
+            layer = layers[path]
+            x = inputs[path]
+            expected = layer.lora_B[name](layer.lora_A[name](x)) * layer.scaling[name]
+            np.testing.assert_allclose(run.delta(path, name).values, expected.detach().numpy(), rtol=1e-4, atol=1e-6)
+    touched = miub(run, adapter="other")["component"].values.tolist()
+    assert touched == [p for p in run.component_paths if p.endswith(("q_proj", "down_proj"))]
+    assert float(miub(run, adapter="default")["miub"]) != float(miub(run, adapter="other")["miub"])
+    assert verify(run.path).ok
+
+
+def layer_inputs(model: Any, run: Run) -> dict[str, torch.Tensor]:
+    """What goes into each layer of the plain model, by captured token; samples one by one."""
+    seen: dict[str, list[torch.Tensor]] = {path: [] for path in run.component_paths}
+    modules = dict(model.named_modules())
+    handles = [
+        modules[path].register_forward_pre_hook(lambda m, a, path=path: seen[path].append(a[0][0].clone()))
+        for path in run.component_paths
+    ]
+    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+    with torch.inference_mode():
+        for start, stop in zip(starts, stops, strict=True):
+            model(input_ids=torch.from_numpy(run.tokens["token_id"].values[start:stop].astype(np.int64))[None])
+    for handle in handles:
+        handle.remove()
+    return {path: torch.cat(parts) for path, parts in seen.items()}
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_without_states_the_measures_are_those_of_the_states(make: Any, stream: str) -> None:
+    whole: Run = make("whole", stream=stream, batch_tokens=BATCH_TOKENS)
+    bare: Run = make("bare", stream=stream, states="none", batch_tokens=BATCH_TOKENS, kl_share=1.0)
+    assert not bare.has_states
+    with pytest.raises(StoreError, match="states 'none'"):
+        bare.base(bare.component_paths[0])
+    np.testing.assert_allclose(bare.js().values, miub(whole)["js"].values, rtol=3e-6)
+    assert float(miub(bare)["miub"]) == pytest.approx(float(miub(whole)["miub"]), rel=1e-6)
+    for index, path in enumerate(whole.component_paths):
+        base, lora = whole.base(path).values, whole.lora(path).values
+        norms = bare.reduction("base_norm").values[:, index]
+        np.testing.assert_allclose(norms, np.linalg.norm(base, axis=1), rtol=1e-5)
+        np.testing.assert_allclose(
+            bare.reduction("delta_norm").values[:, index], np.linalg.norm(lora - base, axis=1), rtol=1e-3
+        )
+    size = sum(f.stat().st_size for f in Path(bare.path).rglob("c.*"))
+    assert size < sum(f.stat().st_size for f in Path(whole.path).rglob("c.*"))
+    assert verify(bare.path).ok
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_kl_is_that_of_the_two_models_logits(make: Any, base_outputs: Any, adapted_outputs: Any, stream: str) -> None:
+    run: Run = make(stream=stream, states="none", batch_tokens=BATCH_TOKENS, kl_share=1.0)
+    base, adapted = (found[1].double().log_softmax(-1) for found in (base_outputs, adapted_outputs))
+    expected = (base.exp() * (base - adapted)).sum(-1).numpy()
+    found = run.reduction("kl").values
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_sample_of_rows_keeps_its_states(make: Any, text: Path) -> None:
+    settings = {"data": (str(text),), "window_tokens": 200, "batch_tokens": 400}
+    whole: Run = make("whole", **settings)
+    some: Run = make("some", states="sample", states_share=0.5, **settings)
+    kept = np.flatnonzero(some.state_rows)
+    assert 0 < len(kept) < some.n_rows
+    mask = some.with_states.values
+    for path in some.component_paths:
+        base = some.base(path).values
+        assert np.array_equal(base[mask], whole.base(path).values[mask])
+        assert np.isnan(base[~mask]).all()
+    np.testing.assert_allclose(some.js().values, miub(whole)["js"].values, rtol=3e-6)
+    assert float(miub(some)["miub"]) == pytest.approx(float(miub(whole)["miub"]), rel=1e-6)
+    assert verify(some.path).ok
+
+
+def test_generated_tokens_are_captured_after_the_prompt(make: Any, adapted: Any, tiny_tokenizer: Any) -> None:
+    run: Run = make(generate=5, batch_tokens=BATCH_TOKENS)
+    roles = run.tokens["role"].values
+    assert 4 not in roles
+    assert 2 not in roles  # the answer made room
+    for index in range(run.samples.sizes["sample"]):
+        tokens = slice(int(run.samples["token_start"][index]), int(run.samples["token_stop"][index]))
+        ids, role = run.tokens["token_id"].values[tokens], roles[tokens]
+        prompt = ids[role != 3]
+        assert 1 <= (role == 3).sum() <= 5
+        written = adapted.generate(
+            input_ids=torch.from_numpy(prompt.astype(np.int64))[None], max_new_tokens=5, do_sample=False
+        )[0, len(prompt) :]
+        assert ids[role == 3].tolist() == written.tolist()[: (role == 3).sum()]
+    assert np.isfinite(run.samples["ce"].values).all()  # scores are of the real answers
+    assert verify(run.path).ok
+
+
+def test_selection_of_generated_tokens(make: Any) -> None:
+    run: Run = make(generate=4, tokens="generated")
+    assert set(run.tokens["role"].values) == {3}
+
+
+def test_weights_of_a_share_of_tokens(make: Any) -> None:
+    run: Run = make(tokens="share:0.25")
+    lengths = run.samples["length"].values
+    counts = (run.samples["token_stop"] - run.samples["token_start"]).values
+    weights = run.tokens["weight"].values
+    for index, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        chosen = weights[run.tokens["sample"].values == index]
+        np.testing.assert_allclose(chosen, length / count, rtol=1e-6)
+    assert "share:0.25" in str(run.attributes["provenance"]["settings"]["tokens"])
+
+
+def test_budget_chooses_a_share(make: Any, text: Path) -> None:
+    whole: Run = make("whole", data=(str(text),), window_tokens=200)
+    size = sum(f.stat().st_size for f in Path(whole.path).rglob("*") if f.is_file())
+    half: Run = make("half", data=(str(text),), window_tokens=200, budget=f"{int(size * 0.7)} B")
+    assert sum(f.stat().st_size for f in Path(half.path).rglob("*") if f.is_file()) <= 0.7 * size
+    assert 0 < half.n_tokens < whole.n_tokens
+    assert str(half.attributes["provenance"]["settings"]["tokens"]).startswith("share:0.")
+
+
+def test_codec_raw_holds_the_same(make: Any) -> None:
+    packed, raw = make("packed"), make("raw", codec="raw")
+    for path in packed.component_paths:
+        assert np.array_equal(packed.base(path).values, raw.base(path).values)
+        assert np.array_equal(packed.delta(path).values, raw.delta(path).values)
+
+
+def test_what_can_not_fit_is_refused_before_anything_is_written(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorascope.stores.place import FolderPlace
+
+    monkeypatch.setattr(FolderPlace, "free_bytes", lambda self: 1000)
+    with pytest.raises(StoreError, match=r"would take about .* where 1 kB are free.*--overfill"):
+        make()
+    assert not (tmp_path / "run.zarr").exists()
+    assert make(overfill=True).finished
+
+
+def test_the_model_is_left_with_its_adapter_on(make: Any, adapted: Any) -> None:
+    before = copy.deepcopy({n: p.detach().clone() for n, p in adapted.named_parameters()})
+    for stream in ("base", "pair"):
+        make(stream, model=adapted, stream=stream, states="none")
+        assert adapted.active_adapters == ["default"]
+        assert not any(layer.disable_adapters for layer in lora_layers(adapted).values())
+    assert all(torch.equal(before[n], p) for n, p in adapted.named_parameters())
