@@ -1,5 +1,8 @@
 """A small run of random states, with what went into it kept in float64 for references."""
 
+import dataclasses
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,20 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
+from lorascope.stores.layout import array_specs
 
+NEWER = ("/weight", "/delta_source", "/swallowed", "/delta_norm", "/kl")
 KINDS = {"q_proj": 24, "up_proj": 40, "down_proj": 16}
 SWALLOWED = 0.125
 
 
 @dataclass
 class Small:
-    """A run and the float64 arrays that it was made from."""
+    """A run and the float64 arrays that it was made from; delta is the first adapter's, in a pair the difference."""
 
     run: Run
     base: dict[str, np.ndarray] = field(default_factory=dict)
     delta: dict[str, np.ndarray] = field(default_factory=dict)
+    weight: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def starts(self) -> np.ndarray:
@@ -31,9 +38,11 @@ class Small:
         return np.stack([divergence(self.base[path], self.delta[path]) for path in self.run.component_paths], axis=1)
 
     def by_sample(self, values: np.ndarray) -> np.ndarray:
-        """Means over each sample's tokens, (sample, component)."""
+        """Weighted means over each sample's tokens, (sample, component)."""
         stops = self.run.samples["token_stop"].values
-        return np.stack([values[a:b].mean(axis=0) for a, b in zip(self.starts, stops, strict=True)])
+        return np.stack(
+            [np.average(values[a:b], axis=0, weights=self.weight[a:b]) for a, b in zip(self.starts, stops, strict=True)]
+        )
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -73,13 +82,18 @@ def write_small(
     *,
     is_text: bool = False,
     is_scored: bool = True,
+    stream: Any = None,
     states: Any = "all",
+    state_rows: tuple[bool, ...] = (),
     adapters: tuple[str, ...] = ("default",),
     outside: bool = False,
     zero: bool = False,
     n_samples: int = 12,
     n_tokens: int | None = None,
     js_share: float = 0.5,
+    kl_share: float | None = None,
+    is_weighted: bool = False,
+    generated: bool = False,
     not_finite: bool = False,
     word: str = " word",
     sample_id: str = "item",
@@ -88,41 +102,41 @@ def write_small(
     attributes: dict[str, Any] | None = None,
     dtype: str = "float32",
     factored: bool = True,
+    delta_source: str = "branch",
 ) -> Small:
     rng = np.random.default_rng(5)
-    components = [
-        Component(
-            path=f"model.layers.{layer}.{kind}",
-            kind=kind,
-            layer=layer,
-            d_in=8,
-            d_out=width,
-            dtype=dtype,
-            stored_dtype=dtype,
-        )
-        for layer in (0, 1)
-        for kind, width in KINDS.items()
-    ]
-    if outside:
-        components.append(
-            Component(path="lm_head", kind="lm_head", layer=-1, d_in=8, d_out=30, dtype=dtype, stored_dtype=dtype)
-        )
+    components = make_components(dtype, outside=outside)
     lengths = np.full(n_samples, n_tokens) if n_tokens else rng.integers(4, 9, n_samples)
     tables = make_tables(rng, lengths, is_text=is_text, is_scored=is_scored, word=word, sample_id=sample_id)
     tables["samples"]["dataset"] = [dataset] * n_samples
     if not token_text:
         del tables["tokens"]["text"]
+    if generated:
+        tables["tokens"]["role"] = np.where(tables["tokens"]["role"] == 2, 3, tables["tokens"]["role"])
+    # Tokens of a sample weigh alike, as capture has it, and a few other ones don't, as the format allows.
+    weight = np.repeat(rng.integers(1, 6, n_samples), lengths) + (rng.random(int(lengths.sum())) < 0.1)
+    if is_weighted:
+        tables["tokens"]["weight"] = weight
     n = len(components)
     spec = RunSpec(
-        stream="base" if len(adapters) > 1 else "adapted",
-        components=tuple(components),
+        stream=stream or ("base" if len(adapters) > 1 else "adapted"),
+        components=components,
         adapters=tuple(
-            Adapter(name=name, rank=(2,) * n, scaling=(0.5,) * n, factored=(factored,) * n) for name in adapters
+            Adapter(
+                name=name,
+                rank=(2,) * n,
+                scaling=(0.5,) * n,
+                factored=(factored,) * n,
+                delta_source=() if factored else (delta_source,) * n,
+            )
+            for name in adapters
         ),
         n_tokens=int(lengths.sum()),
         n_samples=n_samples,
         n_choices=len(tables["choices"]["sample"]),
         states=states,
+        state_rows=state_rows,
+        kl=kl_share is not None,
         token_text=token_text,
         attributes=attributes or {},
     )
@@ -130,37 +144,119 @@ def write_small(
         f"adapters/{name}/lora_B/{c.path}": rng.normal(size=(c.d_out, 2)).astype(np.float32) * (not zero)
         for name in adapters
         for c in components
-        if states == "all" and factored
+        if states != "none" and factored
     }
-    small = Small(run=None)  # type: ignore[arg-type]  # set below
-    with create_run(path, spec, tables=tables, weights=weights) as writer:
-        blocks = {
-            key: rng.normal(size=(spec.n_tokens, *shape[1:]), scale=1.5).astype(np.float32)
-            for key, (shape, _) in writer.row_arrays.items()
+    small = Small(run=None, weight=weight if is_weighted else np.ones(spec.n_tokens))  # type: ignore[arg-type]
+    arrays = {
+        entry.path: rng.normal(size=entry.shape, scale=1.5).astype(np.float32)
+        for entry in array_specs(dataclasses.replace(spec, states="sample", state_rows=(True,) * spec.n_rows))
+        if entry.by_row
+    }
+    fill_states(small, spec, arrays, weights)
+    for adapter in spec.adapters:
+        fill_measured(small, spec, adapter.name, arrays, rng, js_share=js_share, kl_share=kl_share)
+    arrays["tokens/nll"] = np.abs(arrays["tokens/nll"])
+    if not_finite:
+        arrays[f"states/{components[0].path}/base"][3, 1] = np.inf
+        arrays[f"adapters/{adapters[0]}/js"][3, 0] = np.nan if states != "all" else 0.1
+    if dtype == "bfloat16":
+        arrays |= {
+            key: (block.view(np.uint32) >> 16).astype(np.uint16)
+            for key, block in arrays.items()
+            if key.startswith("states/")
         }
-        for index, c in enumerate(components if states == "all" else ()):
-            base = blocks[f"states/{c.path}/base"]
-            if factored:
-                z = blocks[f"adapters/{adapters[0]}/factor"][:, 2 * index : 2 * index + 2].astype(np.float64)
-                small.delta[c.path] = 0.5 * z @ weights[f"adapters/{adapters[0]}/lora_B/{c.path}"].T.astype(np.float64)
-            small.base[c.path] = base.astype(np.float64)
-            if dtype == "bfloat16":
-                blocks[f"states/{c.path}/base"] = (base.view(np.uint32) >> 16).astype(np.uint16)
-        measured = rng.random(spec.n_tokens) < js_share
-        for name in adapters:
-            js = blocks[f"adapters/{name}/js"]
-            js[:] = np.abs(js) / 10
-            if states == "all" and factored and dtype == "float32" and name == adapters[0]:
-                js[:] = np.stack([divergence(small.base[c.path], small.delta[c.path]) for c in components], axis=1)
-            js[~measured] = np.nan
-        blocks["tokens/nll"] = np.abs(blocks["tokens/nll"])
-        if not_finite:
-            blocks[f"states/{components[0].path}/base"][3, 1] = np.inf
-        writer.write_row(0, blocks)
-        shares = {c.path: SWALLOWED * (i + 1) / n for i, c in enumerate(components)}
-        writer.finish({"measured": {"seconds": 2.0, "seconds_waiting_for_disk": 0.5, "swallowed_share": shares}})
+    with create_run(path, spec, tables=tables, weights=weights) as writer:
+        for row in range(spec.n_rows):
+            writer.write_row(row, {key: arrays[key][writer.row_tokens(row)] for key in writer.row_arrays(row)})
+        writer.finish({"measured": {"seconds": 2.0, "seconds_waiting_for_disk": 0.5}})
     small.run = open_run(path)
     return small
+
+
+def make_components(dtype: str, *, outside: bool) -> tuple[Component, ...]:
+    names = [(f"model.layers.{layer}.{kind}", kind, layer, width) for layer in (0, 1) for kind, width in KINDS.items()]
+    if outside:
+        names.append(("lm_head", "lm_head", -1, 30))
+    return tuple(
+        Component(path=path, kind=kind, layer=layer, d_in=8, d_out=width, dtype=dtype, stored_dtype=dtype)
+        for path, kind, layer, width in names
+    )
+
+
+def fill_states(small: Small, spec: RunSpec, arrays: dict[str, np.ndarray], weights: dict[str, np.ndarray]) -> None:
+    """Remember base and delta, of the rows that keep states, in float64."""
+    first = spec.adapters[0].name
+    for index, c in enumerate(spec.components):
+        base = arrays[f"states/{c.path}/base"].astype(np.float64)
+        if spec.stream == "pair":
+            delta = arrays[f"states/{c.path}/adapted"].astype(np.float64) - base
+        elif f"adapters/{first}/factor" in arrays:
+            z = arrays[f"adapters/{first}/factor"][:, 2 * index : 2 * index + 2].astype(np.float64)
+            lora_b = weights.get(
+                f"adapters/{first}/lora_B/{c.path}", np.random.default_rng(index).normal(size=(c.d_out, 2))
+            )
+            delta = 0.5 * z @ lora_b.T.astype(np.float64)
+        else:
+            delta = arrays[f"adapters/{first}/delta/{c.path}"].astype(np.float64)
+        small.base[c.path], small.delta[c.path] = base, delta
+
+
+def fill_measured(
+    small: Small,
+    spec: RunSpec,
+    adapter: str,
+    arrays: dict[str, np.ndarray],
+    rng: np.random.Generator,
+    *,
+    js_share: float,
+    kl_share: float | None,
+) -> None:
+    """What capture measures: of the first adapter by the definitions, of others random numbers."""
+    measured = rng.random(spec.n_tokens) < js_share
+    js, root = arrays[f"adapters/{adapter}/js"], f"adapters/{adapter}"
+    js[:] = np.abs(js) / 10
+    if adapter == spec.adapters[0].name:
+        pairs = [(small.base[c.path], small.delta[c.path]) for c in spec.components]
+        js[:] = np.stack([divergence(base, delta) for base, delta in pairs], axis=1)
+        arrays["reductions/base_norm"][:] = np.stack([np.linalg.norm(base, axis=1) for base, _ in pairs], axis=1)
+        arrays["reductions/effective_width"][:] = np.stack([width(base) for base, _ in pairs], axis=1)
+        arrays[f"{root}/delta_norm"][:] = np.stack([np.linalg.norm(delta, axis=1) for _, delta in pairs], axis=1)
+    if spec.states == "all":
+        js[~measured] = np.nan
+    n = len(spec.components)
+    arrays[f"{root}/swallowed"][:] = SWALLOWED * np.arange(1, n + 1) / n + 0.01 * rng.uniform(size=(spec.n_tokens, 1))
+    arrays[f"{root}/swallowed"][~measured] = np.nan
+    if kl_share is not None:
+        arrays[f"{root}/kl"][:] = np.abs(arrays[f"{root}/kl"])
+        arrays[f"{root}/kl"][rng.random(spec.n_tokens) >= kl_share] = np.nan
+
+
+def width(base: np.ndarray) -> np.ndarray:
+    p = softmax(base)
+    return np.asarray(np.exp(-(p * np.log(p)).sum(axis=1)))
+
+
+def as_of_old(run: Run, root: Path, *, js_share: float) -> Run:
+    """A copy as written before there were norms, weights, sources and a share by token of what was swallowed.
+
+    Js without states was measured on a share of the tokens only.
+    """
+    rng = np.random.default_rng(6)
+    shutil.copytree(run.path, root)
+    content = json.loads((root / "zarr.json").read_text())
+    nodes = content["consolidated_metadata"]["metadata"]
+    for path in [p for p in nodes if p.startswith("reductions") or p.endswith(NEWER)]:
+        del nodes[path]
+        shutil.rmtree(root / path, ignore_errors=True)
+    content["attributes"]["measured"]["swallowed_share"] = dict.fromkeys(run.component_paths, SWALLOWED)
+    (root / "zarr.json").write_text(json.dumps(content))
+    for name in run.adapters:
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            js = zarr.open_array(root / "adapters" / name / "js", mode="r+")
+        values = np.asarray(js[:])
+        values[rng.random(len(values)) >= js_share] = np.nan
+        js[:] = values
+    return open_run(root)
 
 
 def make_tables(

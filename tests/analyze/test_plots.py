@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from lorascope.analyze.maps import component_map, js_map, null_map
 from lorascope.analyze.plots import position_figure, sample_spread, share_curve
 from lorascope.analyze.qualify import qualify
 
-from .conftest import Small
+from .conftest import Small, as_of_old
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,22 @@ def test_js_map_shows_each_component_on_a_log_scale(small: Small, qualified: xr.
 def test_js_map_of_a_run_without_states(make_small: Callable[..., Small]) -> None:
     text = js_map(qualify(make_small(states="none").run)).data[0].text[0][0]
     assert "share of MIUB" in text
-    assert "effective width" not in text
+    assert "effective width" in text
+    assert "permuted" not in text
+
+
+def test_js_map_of_an_early_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.5)
+    assert "effective width" not in js_map(qualify(run)).data[0].text[0][0]
+
+
+def test_js_map_says_which_deltas_are_differences(make_small: Callable[..., Small]) -> None:
+    texts = {
+        source: js_map(qualify(make_small(factored=False, delta_source=source).run)).data[0].text[0][0]
+        for source in ("branch", "difference")
+    }
+    assert "delta is a difference of outputs" in texts["difference"]
+    assert "difference" not in texts["branch"]
 
 
 def test_null_map_is_centred_on_one(qualified: xr.Dataset) -> None:
@@ -136,7 +152,8 @@ def test_share_curve_of_a_zero_adapter_is_flat(make_small: Callable[..., Small])
 
 def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.Dataset) -> None:
     position = qualified["position"].values
-    traces = position_figure(qualified["js_token"], position, label="position").data
+    weights = qualified["weight"].values
+    traces = position_figure(qualified["js_token"], position, weights=weights, label="position").data
     median = next(trace for trace in traces if trace.name == "median")
     counts = traces[-1]
     total = small.js().sum(axis=1)

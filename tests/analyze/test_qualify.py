@@ -7,10 +7,13 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub
+from lorascope.analyze.captured import _ratio
+from lorascope.analyze.miub import measure_run, not_finite
 from lorascope.analyze.qualify import QUALIFIERS, position_profile, qualify
+from lorascope.analyze.weights import weighted_quantiles, weighted_sums
 from lorascope.stores import StoreError, open_run
 
-from .conftest import Small, divergence, softmax
+from .conftest import Small, as_of_old, divergence, width
 
 
 def test_miub_and_components_follow_from_the_definition(small: Small) -> None:
@@ -31,42 +34,184 @@ def test_qualifiers_follow_from_their_definitions(small: Small) -> None:
     result = qualify(small.run)
     for index, path in enumerate(small.run.component_paths):
         base, delta = small.base[path], small.delta[path]
-        p = softmax(base)
-        width = np.exp(-(p * np.log(p)).sum(axis=1))
         ratio = np.linalg.norm(delta, axis=1) / np.linalg.norm(base, axis=1)
         order = np.random.default_rng(delta.shape[1]).permutation(delta.shape[1])
         permuted = small.by_sample(divergence(base, delta[:, order]))
-        assert float(result["effective_width"][index]) == pytest.approx(np.median(width), rel=1e-5)
+        assert float(result["effective_width"][index]) == pytest.approx(np.median(width(base)), rel=1e-5)
         assert float(result["delta_ratio"][index]) == pytest.approx(np.median(ratio), rel=1e-5)
         assert float(result["js_permuted"][index]) == pytest.approx(permuted.mean(), rel=1e-5)
     assert result["d_out"].values.tolist() == [24, 40, 16] * 2
 
 
-def test_a_run_without_states_is_reduced_over_measured_tokens(make_small: Callable[..., Small]) -> None:
-    run = make_small(states="none", js_share=0.4).run
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_a_run_without_states_has_what_capture_measured(make_small: Callable[..., Small], is_weighted: bool) -> None:
+    whole = make_small(is_weighted=is_weighted, js_share=1.0)
+    small = make_small(states="none", is_weighted=is_weighted)
+    result = qualify(small.run)
+    check_captured(result, small)
+    assert result.attrs["js_source"] == "capture"
+    assert qualify(whole.run).attrs["js_source"] == "states"
+
+
+def check_captured(result: xr.Dataset, small: Small) -> None:
+    js, weights = small.js(), np.repeat(small.weight[:, None], 6, axis=1)
+    by_sample = small.by_sample(js)
+    np.testing.assert_allclose(result["js_sample"], by_sample, rtol=1e-5)
+    np.testing.assert_allclose(result["js_component"], by_sample.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(result["js_token"], js.sum(axis=1), rtol=1e-5)
+    for index, path in enumerate(small.run.component_paths):
+        base, delta = small.base[path], small.delta[path]
+        ratio = np.linalg.norm(delta, axis=1) / np.linalg.norm(base, axis=1)
+        for name, values in (("effective_width", width(base)), ("delta_ratio", ratio)):
+            expected = weighted_quantiles(values, weights[:, index], [0.5])[0]
+            assert float(result[name][index]) == pytest.approx(expected, rel=1e-5)
+    assert "js_permuted" not in result
+    assert result["used"].all()
+    assert (result.attrs["n_tokens"], result.attrs["n_not_finite"]) == (small.run.n_tokens, 0)
+    assert result.attrs["fidelity_n"] == 0
+
+
+def test_a_run_with_some_states_has_js_of_all_tokens(make_small: Callable[..., Small]) -> None:
+    small = make_small(states="sample", state_rows=(False, True), n_tokens=120, is_weighted=True)
+    assert small.run.n_rows == 2
+    assert np.isnan(small.run.base(small.run.component_paths[0]).values[:1024]).all()
+    check_captured(qualify(small.run), small)
+    result = miub(small.run)
+    assert float(result["miub"]) == pytest.approx(small.by_sample(small.js()).sum(axis=1).mean(), rel=1e-5)
+    assert not_finite(result, small.run) == []
+
+
+def test_values_that_arent_finite_are_told_without_states(make_small: Callable[..., Small]) -> None:
+    run = make_small(states="none", not_finite=True).run
+    result = qualify(run)
+    assert result.attrs["n_not_finite"] == 1
+    assert not_finite(miub(run), run) == [(3, run.component_paths[0])]
+    assert np.isnan(result["js_component"]).values.tolist() == [True] + [False] * 5
+    assert np.isnan(float(result["miub"]))
+
+
+@pytest.mark.parametrize("share", [0.9, 0.15])
+def test_an_early_run_without_states_is_reduced_over_measured_tokens(
+    make_small: Callable[..., Small], tmp_path: Path, share: float
+) -> None:
+    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=share)
     result = qualify(run)
     js = run.js().values
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-    measured = [np.isfinite(js[a:b, 0]).any() for a, b in zip(starts, stops, strict=True)]
-    expected = [np.nanmean(js[a:b].astype(float), axis=0).sum() for a, b in zip(starts, stops, strict=True) if b > a]
+    measured = [bool(np.isfinite(js[a:b, 0]).any()) for a, b in zip(starts, stops, strict=True)]
+    means = [
+        np.mean(js[a:b][np.isfinite(js[a:b, 0])].astype(float), axis=0).sum() if known else np.nan
+        for a, b, known in zip(starts, stops, measured, strict=True)
+    ]
     assert result["used"].values.tolist() == measured
-    np.testing.assert_allclose(result["miub_sample"], expected, rtol=1e-6)
-    assert float(result["miub"]) == pytest.approx(np.mean(expected))
+    assert all(measured) is (share == 0.9)
+    np.testing.assert_allclose(result["miub_sample"], means, rtol=1e-6)
+    assert float(result["miub"]) == pytest.approx(np.nanmean(means))
     assert result.attrs["n_tokens"] == int(np.isfinite(js[:, 0]).sum())
+    assert result.attrs["n_samples"] == sum(measured)
     assert not set(QUALIFIERS) & set(result.data_vars)
+    # A sum over all of a sample's tokens is estimated from those that were measured; a last one is there or not.
+    sums = miub(run, reduction="sum")["miub_sample"]
+    np.testing.assert_allclose(sums, np.array(means) * (stops - starts), rtol=1e-6)
+    last = miub(run, reduction="last")
+    assert last["used"].values.tolist() == np.isfinite(js[stops - 1, 0]).tolist()
+    np.testing.assert_allclose(last["miub_sample"], js[stops - 1].astype(float).sum(axis=1), rtol=1e-6)
 
 
-def test_samples_of_which_nothing_was_measured_are_left_out(make_small: Callable[..., Small]) -> None:
-    run = make_small(states="none", js_share=0.15).run
-    result = qualify(run)
-    assert 0 < int(result["used"].sum()) < run.samples.sizes["sample"]
-    assert result.attrs["n_samples"] == int(result["used"].sum())
-    assert np.isfinite(float(result["miub"]))
-
-
-def test_a_run_with_neither_states_nor_js_is_refused(make_small: Callable[..., Small]) -> None:
+def test_a_run_with_neither_states_nor_js_is_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.0)
     with pytest.raises(StoreError, match="holds no states, and js of no token"):
-        qualify(make_small(states="none", js_share=0.0).run)
+        qualify(run)
+
+
+def test_a_measure_that_capture_didnt_take_is_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(states="none").run
+    with pytest.raises(StoreError, match=r"\(states 'none'\) holds no 'js_permuted'; that takes all states"):
+        measure_run(run, ("js", "js_permuted"))
+    with pytest.raises(StoreError, match="holds no 'effective_width'"):
+        measure_run(as_of_old(run, tmp_path / "old.zarr", js_share=1.0), ("js", "effective_width"))
+
+
+def test_norms_that_are_zero_or_not_finite_are_as_the_kernels() -> None:
+    base = np.float32([0, 0, 2, np.inf, np.nan, 1])
+    delta = np.float32([0, 1, 1, 1, 1, np.inf])
+    np.testing.assert_array_equal(_ratio(delta, base), np.float32([np.nan, np.inf, 0.5, np.nan, np.nan, np.nan]))
+
+
+def test_tokens_weigh_what_they_stand_for(make_small: Callable[..., Small]) -> None:
+    small = make_small(is_weighted=True)
+    assert len(set(small.weight)) > 3
+    result, js = qualify(small.run), small.js()
+    by_sample = small.by_sample(js)
+    np.testing.assert_allclose(result["js_component"], by_sample.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(result["weight"], small.weight)
+    for index, path in enumerate(small.run.component_paths):
+        base, delta = small.base[path], small.delta[path]
+        order = np.random.default_rng(delta.shape[1]).permutation(delta.shape[1])
+        permuted = small.by_sample(divergence(base, delta[:, order]))
+        assert float(result["js_permuted"][index]) == pytest.approx(permuted.mean(), rel=1e-5)
+        median = weighted_quantiles(width(base), small.weight, [0.5])[0]
+        assert float(result["effective_width"][index]) == pytest.approx(median, rel=1e-5)
+    assert result.attrs["reduction"] == "tokens: weighted mean; components: sum; samples: mean"
+    sums = miub(small.run, reduction="sum")
+    expected = np.add.reduceat(small.weight[:, None] * js, small.starts, axis=0)
+    np.testing.assert_allclose(sums["js_sample"], expected, rtol=1e-5)
+    last = miub(small.run, reduction="last")
+    np.testing.assert_allclose(last["js_sample"], js[np.append(small.starts[1:], len(js)) - 1], rtol=1e-5)
+    assert last.attrs["reduction"] == "tokens: last; components: sum; samples: mean"
+
+
+def test_a_drawn_run_estimates_the_whole_one(make_small: Callable[..., Small]) -> None:
+    # Means over many draws of half of the tokens, weighed as capture has it, against the mean over all of them.
+    small = make_small(js_share=1.0)
+    js, starts = small.js().sum(axis=1), small.starts
+    lengths = np.diff(np.append(starts, len(js)))
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(400):
+        weights = np.zeros(len(js))
+        for start, n in zip(starts, lengths, strict=True):
+            m = max(round(0.5 * n), 1)
+            weights[start + rng.choice(n, m, replace=False)] = n / m
+        means.append((weighted_sums(js[:, None], weights, starts)[:, 0] / lengths).mean())
+    assert np.mean(means) == pytest.approx(small.by_sample(js[:, None]).mean(), abs=4 * np.std(means) / 20)
+
+
+@pytest.mark.parametrize("states", ["all", "none"])
+def test_a_pairs_delta_is_the_difference_of_its_runs(make_small: Callable[..., Small], states: str) -> None:
+    small = make_small(stream="pair", states=states, js_share=1.0)
+    result = qualify(small.run)
+    by_sample = small.by_sample(small.js())
+    np.testing.assert_allclose(result["js_component"], by_sample.mean(axis=0), rtol=1e-5)
+    path = small.run.component_paths[0]
+    ratio = np.linalg.norm(small.delta[path], axis=1) / np.linalg.norm(small.base[path], axis=1)
+    assert float(result["delta_ratio"][0]) == pytest.approx(np.median(ratio), rel=1e-5)
+    assert "delta_source" not in result.coords
+    if states == "all":
+        assert result.attrs["fidelity_max"] < 1e-4
+        adapted = small.run.adapted(path).values
+        np.testing.assert_allclose(adapted - small.run.base(path).values, small.delta[path], atol=1e-6)
+
+
+def test_sources_of_delta_are_told(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(factored=False, delta_source="difference").run
+    assert qualify(run)["delta_source"].values.tolist() == ["difference"] * 6
+    assert qualify(make_small().run)["delta_source"].values.tolist() == ["factor"] * 6
+    old = as_of_old(make_small().run, tmp_path / "old.zarr", js_share=1.0)
+    assert qualify(old)["delta_source"].values.tolist() == ["factor"] * 6
+
+
+@pytest.mark.parametrize("states", ["all", "none"])
+def test_adapters_beside_each_other_are_told_apart(make_small: Callable[..., Small], states: str) -> None:
+    small = make_small(adapters=("a", "b"), states=states)
+    found = {name: qualify(small.run, adapter=name) for name in small.run.adapters}
+    np.testing.assert_allclose(found["a"]["js_sample"], small.by_sample(small.js()), rtol=1e-5)
+    assert float(found["a"]["miub"]) != float(found["b"]["miub"])
+    assert [found[name].attrs["adapter"] for name in ("a", "b")] == ["a", "b"]
+    with pytest.raises(StoreError, match=r"`adapter` is None; this run holds \['a', 'b'\]"):
+        qualify(small.run)
+    with pytest.raises(StoreError, match="`adapter` is 'c'"):
+        qualify(small.run, adapter="c")
 
 
 def test_incomplete_samples_are_left_out(unfinished: Path) -> None:
@@ -94,16 +239,9 @@ def test_one_sample_has_no_error(make_small: Callable[..., Small]) -> None:
     assert np.isnan(result["js_component_se"]).all()
 
 
-def test_several_adapters_need_a_name(make_small: Callable[..., Small]) -> None:
-    run = make_small(adapters=("a", "b")).run
-    with pytest.raises(StoreError, match=r"`adapter` is None; this run holds \['a', 'b'\]"):
-        qualify(run)
-    assert float(qualify(run, adapter="a")["miub"]) != float(qualify(run, adapter="b")["miub"])
-
-
 def test_position_profile_is_numpys_quantiles() -> None:
     values = xr.DataArray([1.0, 2.0, np.nan, 4.0, 10.0], dims="token", attrs={"units": "nat"})
-    found = position_profile(values, np.array([5, 3, 3, 5, 5]))
+    found = position_profile(values, np.array([5, 3, 3, 5, 5]), weights=np.full(5, 2.0))
     assert found["position"].values.tolist() == [3, 5]
     assert found["n"].values.tolist() == [1, 3]
     assert found.attrs == {"units": "nat"}
@@ -111,6 +249,15 @@ def test_position_profile_is_numpys_quantiles() -> None:
     np.testing.assert_allclose(found["quantiles"].sel(position=3), 2)
 
 
+def test_position_profile_weighs_tokens() -> None:
+    values, weights = xr.DataArray([1.0, 2.0, 3.0, 9.0], dims="token"), np.array([1.0, 1.0, 8.0, 5.0])
+    found = position_profile(values, np.array([4, 4, 4, 0]), weights=weights)
+    np.testing.assert_allclose(
+        found["quantiles"].sel(position=4), weighted_quantiles(values.values[:3], weights[:3], found["quantile"].values)
+    )
+    assert found["n"].values.tolist() == [1, 3]
+
+
 def test_position_profile_of_nothing_is_empty() -> None:
-    found: Any = position_profile(xr.DataArray([np.nan], dims="token"), np.array([0]))
+    found: Any = position_profile(xr.DataArray([np.nan], dims="token"), np.array([0]), weights=np.ones(1))
     assert found["quantiles"].shape == (5, 0)

@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -9,14 +10,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
 from lorascope.analyze.report.markup import as_json
 from lorascope.analyze.report.samples import MOST_TOKENS, chosen_samples, scale_top, token_color
 from lorascope.stores import Run, StoreError, open_run
 
-from .conftest import Small
+from .conftest import Small, as_of_old, width
 
 SECTIONS = ["components", "qualifiers", "samples", "tokens", "texts", "scores", "store", "fidelity", "provenance"]
 FIGURES = {"js-map", "width-map", "ratio-map", "null-map", "share-curve", "sample-spread", "positions"}
@@ -143,7 +144,8 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
 def test_store_fidelity_and_provenance_are_told(small: Small, page: Page) -> None:
     assert "6 components are kept as base and factor" in page.text
     assert f"over {int(np.isfinite(small.run.js().values).sum())} values" in section(page, "fidelity")
-    assert "12.5 %, in model.layers.1.down_proj" in section(page, "fidelity")
+    largest = np.nanmean(small.run.swallowed().values[:, -1].astype(float))
+    assert f"at most {format_percent(largest)}, in model.layers.1.down_proj" in section(page, "fidelity")
     assert "Capturing took 2.00 s" in page.text
     assert "static_digest" in section(page, "provenance").replace("<wbr>", "")
     assert "swallowed_share" not in page.source
@@ -154,16 +156,20 @@ def test_provenance_names_model_adapter_selection_and_omissions(
     make_small: Callable[..., Small], tmp_path: Path
 ) -> None:
     settings = {"model": "org/name", "adapter": "/long/way/to/adapter", "tokens": "last:6", "data": ["facts.jsonl"]}
-    attributes = {"provenance": {"settings": settings, "omitted_items": {"facts.jsonl": 7}}}
+    population = "the last 6 tokens of each sequence"
+    attributes = {"provenance": {"settings": settings, "omitted_items": {"facts.jsonl": 7}, "population": population}}
     page = page_of(make_small(attributes=attributes).run, tmp_path)
     assert "model org/name · adapter to/adapter · data facts · stream adapted" in page.text
-    assert "(token selection last:6). 7 items beyond the limit weren't read." in page.text
+    assert (
+        "(token selection last:6). All numbers are about the last 6 tokens of each sequence, not about the samples' "
+        "other ones. 7 items beyond the limit weren't read." in page.text
+    )
     assert "/long/way/to/adapter" in section(page, "provenance")
     assert "[&quot;facts.<wbr>jsonl&quot;]" in section(page, "provenance")
 
 
 def test_what_a_store_says_is_never_code(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    attributes = {"provenance": {"settings": {"model": EVIL, "tokens": EVIL}, "device": EVIL}}
+    attributes = {"provenance": {"settings": {"model": EVIL, "tokens": EVIL}, "device": EVIL, "population": EVIL}}
     run = make_small(word=EVIL, sample_id=EVIL, dataset=EVIL, attributes=attributes).run
     page = page_of(run, tmp_path)
     assert len(page.scripts) == 2
@@ -188,14 +194,115 @@ def test_token_ids_stand_in_for_missing_text(make_small: Callable[..., Small], t
     assert re.search(r">\[1\d\d\]<", page_of(make_small(token_text=False).run, tmp_path).source)
 
 
+WITHOUT_STATES = {"js-map", "share-curve", "sample-spread", "positions", "answer-positions"}
+
+
 def test_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    run = make_small(states="none").run
+    small = make_small(states="none")
+    page = page_of(small.run, tmp_path)
+    assert set(page.data) == WITHOUT_STATES | {"width-map", "ratio-map"}
+    n = small.run.n_tokens
+    assert f"This run keeps no states. JS is the one measured during capture, on {n} of {n} tokens;" in page.text
+    assert "No component of this run is kept in factor form." in page.text
+    assert "it isn't computed again from states and compared" in section(page, "fidelity")
+    assert "The null of a delta with permuted features is missing" in section(page, "qualifiers")
+    assert "permuted (nat)" not in page.text
+    first = small.run.component_paths[0]
+    assert page.data["width-map"]["data"][0]["text"][0][0].startswith(f"<b>{first}</b>")
+    assert format_number(np.median(width(small.base[first]))) in page.data["width-map"]["data"][0]["text"][0][0]
+
+
+def test_run_with_some_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(states="sample", state_rows=(True, False), n_tokens=120).run
     page = page_of(run, tmp_path)
-    assert set(page.data) == {"js-map", "share-curve", "sample-spread", "positions", "answer-positions"}
+    assert (
+        "This run keeps the states of 1024 tokens. JS is the one measured during capture, on 1440 of 1440" in page.text
+    )
+    assert "6 components are kept as base and factor" in section(page, "store")
+    assert "aren't finite" not in page.text
+
+
+def test_early_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.5)
+    page = page_of(run, tmp_path)
+    assert set(page.data) == WITHOUT_STATES
     measured = int(np.isfinite(run.js().values[:, 0]).sum())
     assert f"JS is the one measured during capture, on {measured} of {run.n_tokens} tokens" in page.text
-    assert "No component of this run is kept in factor form" in page.text
-    assert "There are no states from which JS could be computed again" in page.text
+    assert "effective width, |delta| / |base| and the permuted-feature null, which need them, can't be" in page.text
+    assert "12.5 %, in model.layers.0.q_proj" in section(page, "fidelity")
+
+
+def test_pair(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    small = make_small(stream="pair")
+    page = page_of(small.run, tmp_path)
+    assert "(stream pair), base is a layer's output in a run without the adapter" in page.text
+    assert set(page.data) == {*FIGURES, "answer-positions"}
+    assert format_number(small.by_sample(small.js()).sum(axis=1).mean(), digits=2) in page.text
+    assert "of base, adapted and delta as plain arrays" in section(page, "store")
+    assert "delta from" not in page.text
+
+
+def test_deltas_that_are_differences_are_named(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    page = page_of(make_small(factored=False, delta_source="difference").run, tmp_path)
+    assert "6 components have no additive branch. Their delta is the layer's output less its base" in page.text
+    assert "delta from" in section(page, "components")
+    assert section(page, "components").count("difference</td>") == 6
+    page = page_of(make_small(factored=False).run, tmp_path)
+    assert "delta from" not in page.text
+    assert "no additive branch" not in page.text
+
+
+def test_divergence_of_the_next_token(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = make_small(kl_share=0.6).run
+    values = run.reduction("kl").values
+    n = int(np.isfinite(values).sum())
+    page = page_of(run, tmp_path)
+    mean = format_number(np.nanmean(values.astype(float)))
+    assert f"next token (nats){mean}KL(base || adapted), mean over {n} tokens" in page.text
+    assert "next token (nats)" not in page_of(make_small().run, tmp_path).text
+
+
+def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    small = make_small(is_weighted=True)
+    by_sample = small.by_sample(small.js()).sum(axis=1)
+    page = page_of(small.run, tmp_path)
+    assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
+    assert "They were drawn; means, sums and quantiles over tokens weigh each by the inverse of its chance" in page.text
+
+
+@pytest.mark.parametrize(("tokens", "is_known"), [("all", True), ("generated", True), ("last:3", False)])
+def test_generated_tokens(make_small: Callable[..., Small], tmp_path: Path, tokens: str, is_known: bool) -> None:
+    settings = {"provenance": {"settings": {"generate": 2, "tokens": tokens}}}
+    page = page_of(make_small(generated=True, attributes=settings).run, tmp_path)
+    assert ("answer-positions" in page.data) is is_known
+    if is_known:  # every sample's last two tokens are generated
+        x = page.data["answer-positions"]["data"][-1]["x"]
+        assert (max(_numbers(x)), min(_numbers(x))) == (1, -6)
+        assert "counted from the first generated token" in page.text
+    assert "generated" in section(page, "tokens")
+    assert len(page.with_class("answer")) == 10
+
+
+def _numbers(values: Any) -> list[int]:
+    """A plotly array, which is plain or binary."""
+    if isinstance(values, dict):
+        return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
+    return list(values)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        ("/long/way/to/one", "adapter to/one"),
+        (["/long/way/to/one"], "adapter to/one"),
+        (["default=/way/to/one", "b=/way/to/two"], "adapter to/one"),
+        (["/way/to/one", "b=/way/to/two"], "adapter default"),
+        (None, "adapter default"),
+    ],
+)
+def test_the_pages_adapter_is_named(make_small: Callable[..., Small], tmp_path: Path, adapter: Any, words: str) -> None:
+    run = make_small(attributes={"provenance": {"settings": {"adapter": adapter}}}).run
+    assert f"{words} · data facts" in page_of(run, tmp_path).text
 
 
 def test_run_of_text(make_small: Callable[..., Small], tmp_path: Path) -> None:
@@ -263,11 +370,11 @@ def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Pa
 def test_values_that_arent_finite_in_several_components() -> None:
     from lorascope.analyze.report.record import notices
 
-    run: Any = type("R", (), {"finished": True, "has_states": True, "adapters": ("a",)})()
+    run: Any = type("R", (), {"finished": True, "adapters": ("a",)})()
     qualified = xr.Dataset(
         {"js_component": ("component", [np.nan, np.nan, 1.0]), "miub": ((), np.nan)},
         coords={"component": ["x", "y", "z"]},
-        attrs={"n_not_finite": 4},
+        attrs={"n_not_finite": 4, "js_source": "states"},
     )
     assert "In x and 1 more components base or delta" in notices(run, qualified)
     qualified["js_component"][:] = 1.0

@@ -10,6 +10,7 @@ from lorascope.analyze.qualify import qualify
 from lorascope.analyze.scores import Estimate
 from lorascope.analyze.summary import (
     factor_saving,
+    kl,
     role_means,
     scores,
     scores_table,
@@ -18,9 +19,9 @@ from lorascope.analyze.summary import (
     top_components,
     top_share,
 )
-from lorascope.stores import open_run
+from lorascope.stores import StoreError, open_run
 
-from .conftest import SWALLOWED, Small
+from .conftest import SWALLOWED, Small, as_of_old
 
 
 def test_scores_of_choices(small: Small) -> None:
@@ -89,7 +90,7 @@ def test_sizes_are_those_of_the_files(small: Small) -> None:
     assert found["base"].raw_bytes == n * 2 * (24 + 40 + 16) * 4
     assert found["factor"].raw_bytes == n * 12 * 4
     assert found["lora_B"].raw_bytes == 2 * (24 + 40 + 16) * 2 * 4
-    assert found["js"].raw_bytes == n * 6 * 4
+    assert found["js"].raw_bytes == found["reductions"].raw_bytes == n * 6 * 4  # js, and the share that was swallowed
     assert found["whole run"].stored_bytes == sum(f.stat().st_size for f in files)
     assert found["base"].stored_bytes == sum(
         f.stat().st_size for f in files if "states" in f.parts and "base" in f.parts
@@ -103,6 +104,22 @@ def test_sizes_count_committed_rows(unfinished: Path, many_rows: Path) -> None:
     part, whole = ({s.part: s.raw_bytes for s in sizes(open_run(path))} for path in (unfinished, many_rows))
     assert part["base"] == pytest.approx(whole["base"] * (2500 - 1024) / 2500)
     assert whole["delta"] == 2500 * 64 * 4
+
+
+def test_sizes_count_states_where_they_are(make_small: Callable[..., Small]) -> None:
+    widths = 2 * (24 + 40 + 16)
+    some = make_small(states="sample", state_rows=(False, True), n_tokens=120, kl_share=0.5).run
+    found = {size.part: size.raw_bytes for size in sizes(some)}
+    assert found["base"] == (1440 - 1024) * widths * 4
+    assert found["factor"] == (1440 - 1024) * 12 * 4
+    assert found["reductions"] == 1440 * (4 * 6 + 1) * 4
+    assert factor_saving(some).plain_bytes == 2 * (1440 - 1024) * widths * 4
+    none = {size.part: size.raw_bytes for size in sizes(make_small(states="none").run)}
+    assert not {"base", "factor", "lora_B", "delta"} & set(none)
+    pair = make_small(stream="pair").run
+    found = {size.part: size.raw_bytes for size in sizes(pair)}
+    assert found["adapted"] == found["base"] == pair.n_tokens * widths * 4
+    assert factor_saving(pair).plain_bytes == 3 * pair.n_tokens * widths * 4
 
 
 def test_factor_saving(small: Small, make_small: Callable[..., Small], many_rows: Path) -> None:
@@ -147,18 +164,55 @@ def test_top_components_put_what_isnt_finite_last() -> None:
     assert [c.component for c in top_components(qualified)] == ["c", "b", "a"]
 
 
-def test_role_means(small: Small) -> None:
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_role_means(make_small: Callable[..., Small], is_weighted: bool) -> None:
+    small = make_small(is_weighted=is_weighted)
     total, roles = small.js().sum(axis=1), small.run.tokens["role"].values
     found = role_means(qualify(small.run))
     assert [(role.role, role.n_tokens) for role in found] == [("prompt", (roles == 0).sum()), ("answer", 24)]
-    assert found[1].mean == pytest.approx(total[roles == 2].mean(), rel=1e-5)
+    expected = np.average(total[roles == 2], weights=small.weight[roles == 2])
+    assert found[1].mean == pytest.approx(expected, rel=1e-5)
 
 
-def test_swallowed(small: Small, many_rows: Path) -> None:
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_swallowed(make_small: Callable[..., Small], is_weighted: bool) -> None:
+    small = make_small(is_weighted=is_weighted)
     found: Any = swallowed(small.run)
-    assert (found.largest, found.component, found.n_components) == (SWALLOWED, "model.layers.1.down_proj", 6)
-    assert found.mean == pytest.approx(SWALLOWED * 3.5 / 6)
-    assert swallowed(open_run(many_rows)) is None
+    measured = small.run.swallowed().values
+    known = np.isfinite(measured[:, 0])
+    assert 0 < known.sum() < small.run.n_tokens
+    shares = np.average(measured[known], axis=0, weights=small.weight[known])
+    assert (found.component, found.n_components) == ("model.layers.1.down_proj", 6)
+    assert found.largest == pytest.approx(shares.max(), rel=1e-6)
+    assert found.mean == pytest.approx(shares.mean(), rel=1e-6)
+
+
+def test_swallowed_of_early_runs_and_of_what_wasnt_measured(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    old: Any = swallowed(as_of_old(make_small().run, tmp_path / "old.zarr", js_share=1.0))
+    assert (old.mean, old.largest, old.n_components) == (SWALLOWED, SWALLOWED, 6)
+    assert swallowed(make_small(js_share=0.0).run) is None
+
+
+def test_swallowed_is_an_adapters_own(make_small: Callable[..., Small]) -> None:
+    run = make_small(adapters=("a", "b")).run
+    assert swallowed(run, "a") != swallowed(run, "b")
+    with pytest.raises(StoreError, match="`adapter` is None"):
+        swallowed(run)
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_kl_is_a_weighted_mean_over_measured_tokens(make_small: Callable[..., Small], is_weighted: bool) -> None:
+    small = make_small(kl_share=0.6, is_weighted=is_weighted)
+    values = small.run.reduction("kl").values
+    known = np.isfinite(values)
+    found: Any = kl(small.run)
+    assert found.n_tokens == known.sum() < small.run.n_tokens
+    assert found.mean == pytest.approx(np.average(values[known], weights=small.weight[known]), rel=1e-6)
+
+
+def test_kl_is_none_where_it_wasnt_measured(make_small: Callable[..., Small]) -> None:
+    assert kl(make_small().run) is None
+    assert kl(make_small(kl_share=0.0).run) is None
 
 
 def test_an_estimate_is_a_pair() -> None:

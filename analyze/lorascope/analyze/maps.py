@@ -133,11 +133,14 @@ def _notes(qualified: xr.Dataset) -> list[str]:
             f"share of MIUB {format_percent(float(one['share']))}",
         ]
         if "js_permuted" in one:
+            parts.append(f"JS of permuted delta {format_number(float(one['js_permuted']))} nat")
+        if "effective_width" in one:
             parts += [
-                f"JS of permuted delta {format_number(float(one['js_permuted']))} nat",
                 f"effective width {format_number(float(one['effective_width']))} of {int(one['d_out'])}",
                 f"|delta| / |base| {format_number(float(one['delta_ratio']))}",
             ]
+        if "delta_source" in one.coords and one["delta_source"].item() == "difference":
+            parts.append("delta is a difference of outputs")
         lines.append("<br>".join(parts))
     return lines
 

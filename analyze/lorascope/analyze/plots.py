@@ -97,7 +97,7 @@ def share_curve(qualified: xr.Dataset) -> go.Figure:
     return figure
 
 
-def position_figure(values: xr.DataArray, position: np.ndarray, *, label: str) -> go.Figure:
+def position_figure(values: xr.DataArray, position: np.ndarray, *, weights: np.ndarray, label: str) -> go.Figure:
     """Median and bands of a token-level quantity, nats, over positions, and below it how many tokens each rests on.
 
     Parameters
@@ -106,10 +106,12 @@ def position_figure(values: xr.DataArray, position: np.ndarray, *, label: str) -
         (token,); NaN is left out.
     position
         (token,), whole numbers, in the sequence or from any other origin.
+    weights
+        (token,), how many tokens each stands for.
     label
         What `position` counts.
     """
-    profile = position_profile(values, position)
+    profile = position_profile(values, position, weights=weights)
     x = profile["position"].values
     low, first, median, third, high = profile["quantiles"].values
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.05)

@@ -24,7 +24,8 @@ class Source(NamedTuple):
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """(base, delta) of one row, float32 (token, feature) each."""
-        return self.base.read_row(row), self.delta.read_row(row)
+        base = self.base.read_row(row)
+        return base, self.delta.read_row(row, base)
 
 
 def sources_of(run: Run, adapter: str | None = None) -> list[Source]:

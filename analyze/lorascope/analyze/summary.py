@@ -1,8 +1,6 @@
 """Plain numbers about a run: scores, sizes, its largest components, what rounding swallowed."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -10,18 +8,22 @@ import xarray as xr
 import zarr
 
 from lorascope.stores import Run
-from lorascope.stores.layout import DTYPES
+from lorascope.stores.layout import DTYPES, goes_with_states
 from lorascope.stores.tables import ROLES
 
+from .captured import reduction
 from .scores import Estimate, scores, scores_table
+from .weights import token_weights, weighted_mean
 
 __all__ = [
+    "Divergence",
     "RoleMean",
     "Saving",
     "Size",
     "Swallowed",
     "TopComponent",
     "factor_saving",
+    "kl",
     "role_means",
     "scores",
     "scores_table",
@@ -56,7 +58,7 @@ class Saving(NamedTuple):
     delta_float32_bytes: int
     """The same deltas at the factor's own accuracy."""
     plain_bytes: int
-    """Every base and every delta at the item size of its base."""
+    """Every base, every delta, and in a `pair` the adapted run's outputs, at the item size of the base."""
 
 
 class TopComponent(NamedTuple):
@@ -82,6 +84,15 @@ class Swallowed(NamedTuple):
     n_components: int
 
 
+class Divergence(NamedTuple):
+    """How far the adapter moves what the model says next."""
+
+    mean: float
+    """KL(base || adapted) of the next-token distributions, nats, mean over tokens."""
+    n_tokens: int
+    """Tokens that it was measured at."""
+
+
 class RoleMean(NamedTuple):
     """How far tokens of one role were moved."""
 
@@ -94,22 +105,27 @@ class RoleMean(NamedTuple):
 def sizes(run: Run) -> list[Size]:
     """Bytes of a run's parts in memory and on disk, and of the whole at the end."""
     raw: dict[str, int] = {}
-    committed = int(run.committed.values.sum())
-    for path, node in zarr.open_group(run.path, mode="r").members(max_depth=None):
+    for path, node in zarr.open_group(run.place.zarr_store(read_only=True), mode="r").members(max_depth=None):
         if isinstance(node, zarr.Array):
-            by_row = node.attrs.get("written") == "by row"
-            share = committed / run.n_tokens if by_row else 1
+            share = _tokens_kept(run, path) / run.n_tokens if node.attrs.get("written") == "by row" else 1
             raw[_part(path)] = raw.get(_part(path), 0) + round(node.nbytes * share)
     stored: dict[str, int] = {}
-    for path, n_bytes in _files(run.path):
+    for path, n_bytes in run.place.sizes():
         stored[_part(path)] = stored.get(_part(path), 0) + n_bytes
     parts = [Size(part, raw[part], stored[part]) for part in PARTS if raw.get(part)]
     return [*parts, Size("whole run", sum(p.raw_bytes for p in parts), sum(stored.values()))]
 
 
+def _tokens_kept(run: Run, path: str) -> int:
+    """Tokens of which an array that is written row by row holds values."""
+    committed = run.committed.values
+    return int((committed & run.with_states.values if goes_with_states(path) else committed).sum())
+
+
 def factor_saving(run: Run) -> Saving:
     """What the factor form saves in a run, in bytes; all adapters together."""
-    n_tokens = int(run.committed.values.sum()) if run.has_states else 0
+    n_tokens = int((run.committed & run.with_states).sum())
+    n_outputs = 2 if run.stream == "pair" else 1
     widths = run.components["d_out"].values.astype(np.int64)
     itemsizes = np.array([DTYPES[name][0].itemsize for name in run.components["stored_dtype"].values])
     kept, touched, factors = np.zeros_like(widths), np.zeros_like(widths), 0
@@ -123,10 +139,10 @@ def factor_saving(run: Run) -> Saving:
     return Saving(
         n_factored=int(kept.sum()),
         n_whole=int((touched - kept).sum()),
-        factor_bytes=factors if run.has_states else 0,
+        factor_bytes=factors if n_tokens else 0,
         delta_bytes=int((kept * values * itemsizes).sum()),
         delta_float32_bytes=int((kept * values * 4).sum()),
-        plain_bytes=int(((1 + touched) * values * itemsizes).sum()),
+        plain_bytes=int(((n_outputs + touched) * values * itemsizes).sum()),
     )
 
 
@@ -152,34 +168,61 @@ def top_share(qualified: xr.Dataset, n: int = 5) -> float:
 
 
 def role_means(qualified: xr.Dataset) -> list[RoleMean]:
-    """Mean js_token of each role that occurs, in nats, over tokens where it is finite."""
-    values, roles = qualified["js_token"].values, qualified["role"].values
-    found = [(name, values[(roles == number) & np.isfinite(values)]) for number, name in enumerate(ROLES)]
-    return [RoleMean(name, len(kept), float(kept.mean())) for name, kept in found if len(kept)]
+    """Weighted mean js_token of each role that occurs, in nats, over tokens where it is finite."""
+    values, roles, weights = (qualified[name].values for name in ("js_token", "role", "weight"))
+    found = [(name, (roles == number) & np.isfinite(values)) for number, name in enumerate(ROLES)]
+    return [
+        RoleMean(name, int(kept.sum()), weighted_mean(values[kept], weights[kept]))
+        for name, kept in found
+        if kept.any()
+    ]
 
 
-def swallowed(run: Run) -> Swallowed | None:
+def swallowed(run: Run, adapter: str | None = None) -> Swallowed | None:
     """Share of features that the layers' rounding swallowed, by component; None where a run doesn't know."""
-    shares: dict[str, float] = run.attributes.get("measured", {}).get("swallowed_share", {})
+    shares = _swallowed_shares(run, adapter)
     if not shares:
         return None
     component = max(shares, key=lambda path: shares[path])
     return Swallowed(float(np.mean(list(shares.values()))), shares[component], component, len(shares))
 
 
-PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "tables")
+def _swallowed_shares(run: Run, adapter: str | None) -> dict[str, float]:
+    """Weighted mean over the measured tokens of each component that has any."""
+    measured = reduction(run, "swallowed", adapter)
+    if measured is None:  # early runs hold one number a component
+        return dict(run.attributes.get("measured", {}).get("swallowed_share", {}))
+    values, weights = measured.values, token_weights(run)
+    known = np.isfinite(values)
+    return {
+        path: weighted_mean(values[known[:, index], index], weights[known[:, index]])
+        for index, path in enumerate(run.component_paths)
+        if known[:, index].any()
+    }
+
+
+def kl(run: Run, adapter: str | None = None) -> Divergence | None:
+    """Weighted mean KL(base || adapted) of the next-token distributions; None where none was measured."""
+    measured = reduction(run, "kl", adapter)
+    if measured is None:
+        return None
+    known = np.isfinite(measured.values)
+    if not known.any():
+        return None
+    return Divergence(weighted_mean(measured.values[known], token_weights(run)[known]), int(known.sum()))
+
+
+PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
+REDUCTIONS = ("delta_norm", "swallowed", "kl")
 
 
 def _part(path: str) -> str:
     """Part of the store that a path inside it belongs to."""
     names = PurePosixPath(path).parts
-    if names[0] in {"states", "adapters"} and len(names) > 2 and names[2] in PARTS:
-        return names[2]
-    return "lora_B" if names[0] == "adapters" and len(names) > 2 and names[2] == "lora_bias" else "tables"
-
-
-def _files(root: Path) -> Iterator[tuple[str, int]]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            file = Path(folder) / name
-            yield file.relative_to(root).as_posix(), file.stat().st_size
+    if names[0] == "reductions":
+        return "reductions"
+    if names[0] not in {"states", "adapters"} or len(names) < 3:
+        return "tables"
+    if names[2] in REDUCTIONS:
+        return "reductions"
+    return {"lora_bias": "lora_B"}.get(names[2], names[2] if names[2] in PARTS else "tables")

@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotl
 from lorascope.analyze.summary import sizes
 from lorascope.stores import Run
 
-from . import record, sections
+from . import record, sections, tokens
 from .markup import escape
 
 __all__ = ["render_page"]
@@ -40,9 +40,9 @@ def render_page(run: Run, qualified: xr.Dataset) -> str:
             sections.headline(run, qualified, parts[-1].stored_bytes),
             sections.components(qualified),
             sections.qualifiers(qualified),
-            sections.across_samples(qualified),
-            sections.across_tokens(run, qualified),
-            sections.token_texts(run, qualified),
+            tokens.across_samples(qualified),
+            tokens.across_tokens(run, qualified),
+            tokens.token_texts(run, qualified),
             sections.task_scores(run),
             record.store(run, parts),
             record.fidelity(run, qualified),

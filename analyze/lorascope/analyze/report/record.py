@@ -23,11 +23,18 @@ def subtitle(run: Run, qualified: xr.Dataset) -> str:
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
     parts = [
         f"model {_name(settings['model'])}" if settings.get("model") else "",
-        f"adapter {_name(settings.get('adapter') or qualified.attrs['adapter'])}",
+        f"adapter {_adapter(settings.get('adapter'), qualified.attrs['adapter'])}",
         f"data {datasets}",
         f"stream {run.stream}",
     ]
     return f'<p class="subtitle">{" · ".join(escape(part) for part in parts if part)}</p>'
+
+
+def _adapter(sources: str | Sequence[str] | None, name: str) -> str:
+    """Where the page's adapter came from, of what the settings name; its own name where they don't tell."""
+    named = [sources] if isinstance(sources, str) else list(sources or ())
+    own = [source.removeprefix(f"{name}=") for source in named if len(named) == 1 or source.startswith(f"{name}=")]
+    return _name(own[0]) if own else name
 
 
 def _name(source: str) -> str:
@@ -60,13 +67,26 @@ def _notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
         )
     if float(qualified["miub"]) == 0:
         yield "<b>MIUB is 0:</b> the adapter changes nothing (its B is zero), so there are no shares to show."
-    if not run.has_states:
+    if attrs["js_source"] == "capture":
+        n_kept = int((run.committed & run.with_states).sum())
+        kept = f"the states of {n_kept} tokens" if n_kept else "no states"
         yield (
-            f"<b>This run keeps no states.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
-            f"{run.n_tokens} tokens; what else would qualify it is missing."
+            f"<b>This run keeps {kept}.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
+            f"{run.n_tokens} tokens; what needs states is left out."
+        )
+    if n_differences := _n_differences(qualified):
+        yield (
+            f"<b>{n_differences} components have no additive branch.</b> Their delta is the layer's output less its "
+            "base, in the layer's own rounding: small deltas are coarse there. The table calls it <i>difference</i>."
         )
     if len(run.adapters) > 1:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
+
+
+def _n_differences(qualified: xr.Dataset) -> int:
+    if "delta_source" not in qualified.coords:
+        return 0
+    return int((qualified["delta_source"].values == "difference").sum())
 
 
 def store(run: Run, parts: Sequence[Size]) -> str:
@@ -79,7 +99,7 @@ def store(run: Run, parts: Sequence[Size]) -> str:
     return section(
         "store",
         "The store",
-        _saving_text(run, parts[-1].stored_bytes),
+        f"<p>{_saving_text(run, parts[-1].stored_bytes)}</p>",
         table(("part", "in memory", "on disk"), rows, caption=caption),
     )
 
@@ -87,19 +107,19 @@ def store(run: Run, parts: Sequence[Size]) -> str:
 def _saving_text(run: Run, stored_bytes: int) -> str:
     saving = factor_saving(run)
     if not saving.n_factored or not saving.factor_bytes:
-        return "<p>No component of this run is kept in factor form.</p>"
+        return "No component of this run is kept in factor form."
     rest = (
-        f" {saving.n_whole} more are kept as delta, where a factor would have been no smaller."
+        f" {saving.n_whole} more are kept as delta, where there is no factor or it would have been no smaller."
         if saving.n_whole
         else ""
     )
+    what = "base, adapted and delta" if run.stream == "pair" else "base and delta"
     return (
-        f"<p>{saving.n_factored} components are kept as base and factor.{rest} The factors and their B take "
+        f"{saving.n_factored} components are kept as base and factor.{rest} The factors and their B take "
         f"{format_bytes(saving.factor_bytes)}; the deltas themselves would take "
         f"{_multiple(saving.delta_bytes, saving.factor_bytes)} at the base's own item size and "
         f"{_multiple(saving.delta_float32_bytes, saving.factor_bytes)} in float32. The whole run on disk is "
-        f"{format_percent(stored_bytes / saving.plain_bytes)} of base and delta as plain arrays at the base's item "
-        "size.</p>"
+        f"{format_percent(stored_bytes / saving.plain_bytes)} of {what} as plain arrays at the base's item size."
     )
 
 
@@ -109,13 +129,18 @@ def _multiple(n_bytes: int, of_bytes: int) -> str:
 
 def fidelity(run: Run, qualified: xr.Dataset) -> str:
     """How far the record can be trusted: js at capture against js from the store, and what rounding swallowed."""
-    return section("fidelity", "Fidelity", f"<p>{_fidelity_text(run, qualified)}</p>", f"<p>{_swallowed_text(run)}</p>")
+    return section(
+        "fidelity",
+        "Fidelity",
+        f"<p>{_fidelity_text(qualified)}</p>",
+        f"<p>{_swallowed_text(run, qualified.attrs['adapter'])}</p>",
+    )
 
 
-def _fidelity_text(run: Run, qualified: xr.Dataset) -> str:
+def _fidelity_text(qualified: xr.Dataset) -> str:
     attrs = qualified.attrs
-    if not run.has_states:
-        return "There are no states from which JS could be computed again and compared."
+    if attrs["js_source"] == "capture":
+        return "JS is the one measured during capture; it isn't computed again from states and compared."
     if not attrs["fidelity_n"]:
         return "No token's JS was measured during capture, so there is nothing to compare with."
     return (
@@ -125,8 +150,8 @@ def _fidelity_text(run: Run, qualified: xr.Dataset) -> str:
     )
 
 
-def _swallowed_text(run: Run) -> str:
-    found = swallowed(run)
+def _swallowed_text(run: Run, adapter: str) -> str:
+    found = swallowed(run, adapter)
     if found is None:
         return "This run doesn't know which share of features the layers' own rounding swallowed."
     dtypes = ", ".join(dict.fromkeys(run.components["dtype"].values.tolist()))

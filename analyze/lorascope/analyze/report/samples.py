@@ -90,7 +90,7 @@ def _token(run: Run, qualified: xr.Dataset, token: int, top: float) -> str:
     name = ROLES[role] if 0 <= role < len(ROLES) else "no role"
     nll, position = float(run.tokens["nll"].values[token]), int(run.tokens["position"].values[token])
     title = f"position {position}, {name}: JS {format_number(value)} nat, nll {format_number(nll)} nat"
-    kind = "t answer" if name == "answer" else "t"
+    kind = "t answer" if name in {"answer", "generated"} else "t"
     style = f"background:{token_color(value, top)}"
     return f'<span class="{kind}" style="{style}" title="{escape(title)}">{escape(_text(run, token))}</span>'
 

@@ -1,0 +1,72 @@
+"""What capture measured itself, for runs that keep no states, or not all: js and what qualifies it, by token."""
+
+import numpy as np
+import xarray as xr
+
+from lorascope.stores import Run, StoreError
+
+__all__ = ["available", "captured_measures", "counted_tokens", "keeps_all_states", "reduction"]
+
+
+def keeps_all_states(run: Run) -> bool:
+    """Whether measures can be computed from the states of every token; else they are those of capture."""
+    return run.states == "all"
+
+
+def reduction(run: Run, name: str, adapter: str | None = None) -> xr.DataArray | None:
+    """What capture measured under this name, lazy, by token (and component); None where the run doesn't hold it."""
+    run.adapter(adapter)  # an adapter that isn't there is a mistake, not a missing measure
+    try:
+        return run.reduction(name, adapter)
+    except StoreError:
+        return None
+
+
+def available(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the measures that this run can give: all from states, but a permuted delta needs states."""
+    if keeps_all_states(run):
+        return names
+    known = {"js", "effective_width", "delta_ratio"} if _has_norms(run) else {"js"}
+    return tuple(name for name in names if name in known)
+
+
+def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> list[np.ndarray]:
+    """Measures as capture took them, float32 (token, component that the adapter touches) each; NaN where it didn't.
+
+    Raises
+    ------
+    StoreError
+        If capture took no such measure.
+    """
+    missing = [name for name in names if name not in available(run, names)]
+    if missing:
+        raise StoreError(f"{run.place.name!r} (states {run.states!r}) holds no {missing[0]!r}; that takes all states")
+    touched = run.adapter(adapter)["rank"].values > 0
+    take = {
+        "js": lambda: run.js(adapter).values,
+        "effective_width": lambda: run.reduction("effective_width", adapter).values,
+        "delta_ratio": lambda: _ratio(run.reduction("delta_norm", adapter).values, run.reduction("base_norm").values),
+    }
+    return [take[name]()[:, touched] for name in names]
+
+
+def counted_tokens(run: Run, js: np.ndarray) -> np.ndarray:
+    """Bool (token,): tokens whose js (token, component) is known: all that are committed.
+
+    Early runs without states measured a share of their tokens only; there it is those that have any.
+    """
+    if keeps_all_states(run) or _has_norms(run):
+        return np.asarray(run.committed.values)
+    return np.asarray(np.isfinite(js).any(axis=1))
+
+
+def _has_norms(run: Run) -> bool:
+    """Whether the run was written by a version that measures every token where states aren't kept."""
+    return reduction(run, "base_norm", run.adapters[0]) is not None
+
+
+def _ratio(delta: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """|delta| / |base| as the kernel has it: infinite where only base is 0, NaN where both are or one isn't finite."""
+    is_finite = np.isfinite(delta) & np.isfinite(base)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(is_finite, delta / base, np.nan), np.float32)

@@ -1,0 +1,83 @@
+"""Reductions over tokens in which each token weighs what its selection asks for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from lorascope.stores import Run
+
+__all__ = ["is_weighted", "token_weights", "weighted_mean", "weighted_medians", "weighted_quantiles", "weighted_sums"]
+
+BLOCK = 16
+"""Components whose values are widened to float64 at once, so that no copy of the whole is made."""
+
+
+def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
+    """Inverse of the chance with which each token was taken of its sample."""
+    return run.tokens["weight"].values.astype(np.float64)
+
+
+def is_weighted(run: Run) -> bool:
+    """Whether any token stands for more than itself."""
+    return bool((token_weights(run) != 1).any())
+
+
+def weighted_sums(
+    values: np.ndarray, weights: Float64[np.ndarray, " token"], starts: np.ndarray
+) -> Float64[np.ndarray, "sample component"]:
+    """Sums of weight times value over each sample's tokens.
+
+    Parameters
+    ----------
+    values
+        (token, component). A value whose weight is 0 doesn't count, whatever it is; NaN that counts makes NaN.
+    weights
+        By token.
+    starts
+        First token of each sample, ascending.
+    """
+    out = np.empty((len(starts), values.shape[1]))
+    counted = bool((weights != 0).all())
+    for first in range(0, values.shape[1], BLOCK):
+        columns = slice(first, first + BLOCK)
+        block = values[:, columns] if counted else np.where(weights[:, None] != 0, values[:, columns], 0)
+        out[:, columns] = np.add.reduceat(np.multiply(block, weights[:, None], dtype=np.float64), starts, axis=0)
+    return out
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Mean of values (token,), NaN for none."""
+    return float(np.average(values, weights=weights)) if len(values) else float("nan")
+
+
+def weighted_quantiles(
+    values: np.ndarray, weights: np.ndarray, levels: Sequence[float]
+) -> Float64[np.ndarray, " quantile"]:
+    """Quantiles of finite values (token,), at least one, between whose places one goes straight.
+
+    Notes
+    -----
+    In ascending order, value k has its place at (W_k - w_k/2 - w_1/2) / (W_n - w_1/2 - w_n/2) with W_k = w_1 + ... +
+    w_k. For equal weights that is (k - 1) / (n - 1), NumPy's own default, the median of Hyndman and Fan's type 7.
+    """
+    if (weights == weights[0]).all():
+        return np.asarray(np.quantile(values, levels), np.float64)
+    order = np.argsort(values, kind="stable")
+    w = weights[order]
+    places = np.cumsum(w) - w / 2 - w[0] / 2
+    return np.asarray(np.interp(np.asarray(levels) * places[-1], places, values[order]), np.float64)
+
+
+def weighted_medians(
+    values: np.ndarray, weights: np.ndarray, counted: Bool[np.ndarray, " token"]
+) -> Float64[np.ndarray, " component"]:
+    """Median of each column of values (token, component) over the counted tokens; NaN where one of them is NaN."""
+    kept, w = values[counted], weights[counted]
+    if not len(w):
+        return np.full(values.shape[1], np.nan)
+    if (w == w[0]).all():
+        return np.asarray(np.median(kept, axis=0), np.float64)
+    return np.array(
+        [np.nan if np.isnan(column).any() else weighted_quantiles(column, w, [0.5])[0] for column in kept.T]
+    )
