@@ -81,9 +81,11 @@ def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2)) -> Path:
             tokens = writer.row_tokens(row)
             blocks = {
                 key: rng.normal(size=(tokens.stop - tokens.start, *shape[1:]), scale=1.5).astype(np.float32)
-                for key, (shape, _) in writer.row_arrays.items()
+                for key, (shape, _) in writer.row_arrays(row).items()
             }
-            blocks["adapters/default/js"][:] = np.nan
+            blocks["tokens/nll"] = np.abs(blocks["tokens/nll"])
+            for name in ("js", "swallowed"):
+                blocks[f"adapters/default/{name}"][:] = np.nan
             if row in rows:
                 writer.write_row(row, blocks)
         if len(rows) == spec.n_rows:

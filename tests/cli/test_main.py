@@ -33,10 +33,10 @@ def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) 
 
 def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     return {
-        "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, capture"),
+        "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, plan, capture"),
         "no such option": (["verify", "--deep", "x"], "--deep"),
         "no run named": (["miub"], "requires an argument"),
-        "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name the folder of a run"),
+        "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name a run that"),
         "not a level": (["verify", "x", "--level", "all"], 'Invalid value "all" for --level'),
         "not a reduction": (["miub", "x", "--reduction", "median"], 'Invalid value "median" for --reduction'),
         "not a number": (["miub", "x", "--workers", "two"], 'unable to convert "two" into int'),
@@ -73,7 +73,7 @@ def test_verify_says_sound_or_what_is_wrong(
     code, out, _ = run(capsys, "verify", broken, "--level", "digests")
     assert code == 1
     assert "missing" in out
-    assert "problems at level digests" in out
+    assert "1 problem at level digests" in out
 
 
 def test_miub_prints_and_saves(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
@@ -171,6 +171,7 @@ def test_public_objects_are_those_we_promise() -> None:
 
     assert lorascope.analyze.__all__ == ["jensen_shannon", "miub"]
     assert lorascope.stores.__all__ == [
-        "Adapter", "Component", "Problem", "Run", "RunSpec", "RunWriter", "StoreError", "Verdict",
-        "create_run", "open_run", "verify", "widen",
+        "Adapter", "Component", "Place", "Problem", "RowWritten", "Run", "RunSpec", "RunWriter", "StoreError",
+        "Verdict", "clear_torn", "compact", "create_run", "open_place", "open_run", "pull", "resume_run", "run_state",
+        "verify", "widen",
     ]  # fmt: skip

@@ -51,7 +51,11 @@ def test_from_a_model_to_a_report(folder: Path) -> None:
         (["finetune", *model, "--out", "adapter", "--held-out", "sums.train.jsonl", *fine], "after: CE"),
         (["capture", *model, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"], "at 14 components"),
         (["info", "run.zarr"], "sums/train"),
+        (["capture", *model, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"], "at 14 components"),  # done
         (["verify", "run.zarr"], "sound at level statistics"),
+        (["verify", "run.zarr", "--reforward", "2"], "2 samples computed again"),
+        (["pull", "run.zarr", "small.zarr", "--component", "model.layers.0.*", "--samples", "3"], "small.zarr"),
+        (["info", "small.zarr"], "pull"),
         (["miub", "run.zarr", "--out", "result.zarr"], "fidelity"),
         (["report", "run.zarr"], "run.html"),
     ]
@@ -70,9 +74,9 @@ def test_from_a_model_to_a_report(folder: Path) -> None:
         (["--adapter", "nowhere"], "'nowhere' is no adapter folder"),
         (["--adapter", "model"], "is no adapter folder"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'answer', or 'last:N'"),
+        (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'prompt'"),
         (["--device", "tpu9"], "`device` is 'tpu9'; allowed are"),
-        (["--out", "sums.train.jsonl"], "is a file; name a folder that is new or empty"),
+        (["--out", "sums.train.jsonl"], "is a file"),
     ],
 )
 def test_a_mistake_is_one_line(folder: Path, words: list[str], message: str) -> None:

@@ -125,14 +125,14 @@ def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
 
 def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: Report) -> Run:
     found = _finished(folder)
-    if found is not None and found.attributes["provenance"]["adapter"] == adapter_identity(adapter):
+    if found is not None and found.attributes["provenance"]["adapters"]["default"] == adapter_identity(adapter):
         report("capture", found.n_tokens, found.n_tokens, "reused")
         return found
-    if folder.exists():
+    if found is not None:
         shutil.rmtree(folder)
     config = CaptureConfig(
         model=str(model_file),
-        adapter=str(adapter),
+        adapter=(str(adapter),),
         data=(str(facts_path("test")),),
         out=str(folder),
         tokens=TOKENS,

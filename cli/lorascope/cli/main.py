@@ -12,9 +12,12 @@ __all__ = ["app", "main"]
 COMMANDS = {
     "demo": "See it work: fine-tune, capture, analyse and report on a small real model, on this machine.",
     "finetune": "Train a LoRA adapter on every linear layer of attention and FFN.",
+    "plan": "What a capture would store, need and take, and whether it fits, before it begins.",
     "capture": "Run a model with its adapter over data and store base and delta of every LoRA layer.",
     "info": "What is in a run, how large it is, and how far it got.",
     "verify": "Check a run: digests, decoding, and what its numbers look like.",
+    "pull": "Copy a slice of a local or remote run into a small one: components, samples, a share of the tokens.",
+    "compact": "Write a run that was captured with raw codec again, compressed.",
     "miub": "The softmax Jensen-Shannon measure of arXiv 2501.03152, by component and in total.",
     "report": "One self-contained HTML page about a run.",
 }
@@ -53,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if traceback:
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was finished until then is whole", code=130)
+    except KeyboardInterrupt as error:
+        message = str(error) or "interrupted; what was finished until then is whole"
+        return _fail(message, code=getattr(error, "exit_code", 130))
 
 
 def _missing_module(error: BaseException | None) -> str:

@@ -1,5 +1,6 @@
 """`lorascope capture`."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -15,34 +16,57 @@ from ..screen import progress_bar, say
 
 __all__ = ["capture"]
 
+SHOWN = ("forward", "copy", "reduce", "wait", "encode", "write")
+"""Stages of which the bar shows a share."""
+
 
 def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
     """Run a model with its adapter over data and store base and delta of every LoRA layer.
 
-    Before anything is written the adapter is checked and every choice is scored. Killed at any point, the run opens and
-    holds whole rows only.
+    Before anything is written the adapter is checked and every choice is scored. Interrupted at any point, the run
+    opens and holds whole rows only; the same command goes on after them. Under torchrun the processes share the rows.
     """
     quiet_libraries()
+    if os.environ.get("RANK", "0") != "0":  # of several processes one talks
+        capture_run(config)
+        return
     with progress_bar("capture") as update:
         run = capture_run(config, progress=_Meter(update))
-    measured = run.attributes["measured"]
+    for note in run.attributes["provenance"]["preflight"]:
+        say(f"note: {note['message']}{_places(note['places'])}")
     say(
-        f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components "
-        f"in {measured['seconds']:.1f} s: {format_bytes(measured['stored_bytes'])} in {run.path}"
+        f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components: "
+        f"{run.path}"
     )
+    measured = run.attributes.get("measured")
+    if measured:
+        say(
+            f"{format_bytes(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
+            f"{measured['overhead']:.2f} times a bare forward pass"
+        )
+
+
+def _places(places: list[str]) -> str:
+    """The first of them in brackets, and how many more there are."""
+    if not places:
+        return ""
+    more = f" and {len(places) - 2} more" if len(places) > 2 else ""
+    return f" ({', '.join(places[:2])}{more})"
 
 
 class _Meter:
-    """Turns progress into a bar's numbers: tokens/s, MB/s, and what the run waits for."""
+    """Turns progress into a bar's numbers: tokens/s, MB/s, where the time goes, and what the run waits for."""
 
     def __init__(self, update: Callable[..., None]) -> None:
         self._update = update
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}
 
     def __call__(self, progress: Progress) -> None:
-        began = self._began.setdefault(progress.stage, time.perf_counter())
+        # A run that goes on begins with what is done already.
+        began, before = self._began.setdefault(progress.stage, (time.perf_counter(), progress.done))
         seconds = max(time.perf_counter() - began, 1e-9)
-        note = f"{progress.done / seconds:.0f} {progress.unit}/s"
+        note = f"{(progress.done - before) / seconds:.0f} {progress.unit}/s"
         if progress.stage == "capture":
-            note += f", {progress.stored_bytes / 1e6 / seconds:.0f} MB/s to disk, waits for {progress.waits_for}"
+            shares = ", ".join(f"{name} {progress.shares[name]:.0%}" for name in SHOWN if progress.shares.get(name))
+            note += f", {progress.stored_bytes / 1e6 / seconds:.0f} MB/s; {shares}; bound by {progress.waits_for}"
         self._update(progress.done, progress.total, note, progress.stage)

@@ -1,65 +1,205 @@
 """`lorascope info`."""
 
-from pathlib import Path
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Annotated, Any
 
 import numpy as np
+from cyclopts import Parameter
 
 from lorascope.analyze.format import format_bytes
-from lorascope.analyze.scores import scores_table
+from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.summary import sizes
-from lorascope.stores import Run, open_run
+from lorascope.stores import Run, StoreError, open_run, run_state
 
 from ..screen import print_table, say
 
 __all__ = ["info"]
 
 
-def info(run: Path, /) -> None:
-    """What is in a run, how large it is, and how far it got.
+def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+    """What is in a run, how large it is, and how far it got; also while it is being written.
+
+    With --json, one object on stdout and nothing else. Its keys: `run`, `state` ("torn", "unfinished" or "finished"; a
+    torn run has these two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`,
+    `lost`, `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
+    `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `sizes` (list of `part`,
+    `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and `base`,
+    `adapted`, `change`, each [value, standard error], null for what there isn't), `provenance` and `measured` (as
+    stored; {} where there is none).
 
     Parameters
     ----------
     run
-        Folder of the run.
+        Folder or url of the run.
+    as_json
+        Print everything as JSON.
     """
-    opened = open_run(run)
-    say(f"{opened.path}  {_state(opened)}")
-    settings = _settings(opened)
-    facts = [
-        ("model", str(settings.get("model", ""))),
-        ("adapter", f"{settings.get('adapter', '')} as {', '.join(opened.adapters)}"),
-        ("stream", opened.stream),
-        ("states", str(opened.attributes["states"])),
-        ("tokens", f"{opened.n_tokens} ({settings.get('tokens', '')}) in {opened.n_rows} rows"),
-        ("samples", str(opened.samples.sizes["sample"])),
-        ("components", _kinds(opened)),
-        ("fingerprint", str(opened.attributes.get("fingerprint", ""))[:16]),
-    ]
-    print_table("Run", ["what", "value"], facts)
-    print_table(
-        "Size",
-        ["part", "in memory", "on disk"],
-        [(k, format_bytes(raw), format_bytes(stored)) for k, raw, stored in sizes(opened)],
-    )
-    columns, rows = scores_table(opened)
+    opened = _open(run)
+    facts = {"run": run, "state": "torn"} if opened is None else _facts(opened)
+    if as_json:
+        # Not through the terminal: it would wrap and colour.
+        print(json.dumps(facts, indent=2, allow_nan=False))  # noqa: T201
+    elif opened is None:
+        say(f"{run}  torn: still being set up, or interrupted then; it holds no row, and its capture can begin again")
+    else:
+        _print(opened, facts)
+
+
+def _open(run: str) -> Run | None:
+    """The run; None where it is still being set up."""
+    try:
+        return open_run(run)
+    except StoreError:
+        with suppress(StoreError):  # the first one says more
+            if run_state(run) == "torn":
+                return None
+        raise
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    committed, table = run.committed.values, run.components
+    return {
+        "run": run.place.name,
+        "state": "finished" if run.finished else "unfinished",
+        "format_version": run.attributes["format_version"],
+        "stream": run.stream,
+        "states": run.states,
+        "fingerprint": str(run.attributes.get("fingerprint", "")),
+        "rows": {
+            "n": run.n_rows,
+            "committed": int(run.committed_rows.sum()),
+            "lost": len(run.lost_rows),
+            "with_states": int((run.committed_rows & run.state_rows).sum()),
+        },
+        "tokens": {
+            "n": run.n_tokens,
+            "committed": int(committed.sum()),
+            "weighted": bool((run.tokens["weight"] != 1).any()),
+        },
+        "samples": run.samples.sizes["sample"],
+        "choices": run.choices.sizes["choice"],
+        "components": {
+            "n": len(run.component_paths),
+            "kinds": _counts(table["kind"].values),
+            "dtypes": _counts(table["stored_dtype"].values),
+        },
+        "adapters": {name: _adapter(run, name) for name in run.adapters},
+        "sizes": [size._asdict() for size in sizes(run)],
+        "scores": [
+            {**score._asdict(), **{which: _pair(getattr(score, which)) for which in ("base", "adapted", "change")}}
+            for score in scores(run)
+        ],
+        "provenance": _plain(run.attributes.get("provenance") or {}),
+        "measured": _plain(run.attributes.get("measured") or {}),
+    }
+
+
+def _counts(values: np.ndarray) -> dict[str, int]:
+    names, counts = np.unique(values.astype(str), return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def _adapter(run: Run, name: str) -> dict[str, Any]:
+    table = run.adapter(name)
+    ranks = table["rank"].values
+    touched = ranks[ranks > 0]
+    return {
+        "rank": [int(touched.min()), int(touched.max())] if len(touched) else [0, 0],
+        "n_touched": len(touched),
+        "n_factored": int((table["factor_start"].values >= 0).sum()),
+    }
+
+
+def _pair(estimate: tuple[float, float]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in estimate]
+
+
+def _plain(value: Any) -> Any:
+    """The same with null for numbers that JSON doesn't have."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _print(run: Run, facts: Mapping[str, Any]) -> None:
+    say(f"{run.place.name}  {_state(facts)}")
+    print_table("Run", ["what", "value"], _rows(facts))
+    parts = [(s["part"], format_bytes(s["raw_bytes"]), format_bytes(s["stored_bytes"])) for s in facts["sizes"]]
+    print_table("Size", ["part", "in memory", "on disk"], parts)
+    columns, rows = scores_table(run)
     if rows:
         print_table("Scores", columns, rows)
+    provenance = facts["provenance"]
+    origin = list(_origin(provenance))
+    if origin:
+        print_table("Provenance", ["what", "value"], origin)
+    notes = provenance.get("preflight") or []
+    if notes:
+        print_table("Notes of the preflight", ["kind", "what", "where"], [_note(note) for note in notes])
 
 
-def _settings(run: Run) -> dict[str, object]:
-    """What the capture was asked for; empty for a run that something else wrote."""
-    provenance = run.attributes.get("provenance")
-    settings = provenance.get("settings") if isinstance(provenance, dict) else None
-    return settings if isinstance(settings, dict) else {}
-
-
-def _state(run: Run) -> str:
-    whole = f"{int(run.committed_rows.sum())} of {run.n_rows} rows are whole"
-    if not run.finished:
+def _state(facts: Mapping[str, Any]) -> str:
+    whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
+    if facts["state"] != "finished":
         return f"unfinished: {whole}"
-    return "finished" if run.committed_rows.all() else f"finished, but damaged since: {whole}; run `lorascope verify`"
+    return f"finished, but damaged since: {whole}; run `lorascope verify`" if facts["rows"]["lost"] else "finished"
 
 
-def _kinds(run: Run) -> str:
-    kinds, counts = np.unique(run.components["kind"].values.astype(str), return_counts=True)
-    return ", ".join(f"{count} {kind}" for kind, count in zip(kinds, counts, strict=True))
+def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    settings = facts["provenance"].get("settings") or {}
+    components = facts["components"]
+    yield "stream", facts["stream"]
+    states = facts["states"]
+    yield (
+        "states",
+        f"sample, in {facts['rows']['with_states']} of {facts['rows']['committed']} rows"
+        if states == "sample"
+        else states,
+    )
+    selected = f" ({settings['tokens']})" if settings.get("tokens") else ""
+    weighted = ", weighted" if facts["tokens"]["weighted"] else ""
+    rows = "1 row" if facts["rows"]["n"] == 1 else f"{facts['rows']['n']} rows"
+    yield "tokens", f"{facts['tokens']['n']}{selected}{weighted} in {rows}"
+    yield "samples", str(facts["samples"])
+    yield "components", ", ".join(f"{count} {kind}" for kind, count in components["kinds"].items())
+    yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
+    for name, adapter in facts["adapters"].items():
+        least, most = adapter["rank"]
+        rank = f"rank {least}" if least == most else f"ranks {least} to {most}"
+        kept = f"{adapter['n_factored']} as factors" if facts["states"] != "none" else "no factors kept"
+        yield f"adapter {name}", f"{rank} at {adapter['n_touched']} components, {kept}"
+    yield "fingerprint", facts["fingerprint"][:16]
+
+
+def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    settings = provenance.get("settings") or {}
+    for name in ("model", "adapter"):
+        found = provenance.get(name)
+        if settings.get(name) or found:
+            value = settings.get(name) or ""
+            words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            digest = f" (sha256 {found['sha256'][:16]})" if isinstance(found, dict) and "sha256" in found else ""
+            yield name, words + digest
+    if settings.get("data"):
+        yield "data", ", ".join(map(str, settings["data"]))
+    device = provenance.get("device") or {}
+    if device:
+        yield "device", ", ".join(str(device[name]) for name in ("type", "name") if device.get(name))
+    libraries = provenance.get("libraries") or {}
+    if libraries:
+        named = ("lorascope", "torch", "transformers", "peft", "zarr")
+        yield "libraries", ", ".join(f"{name} {libraries[name]}" for name in named if name in libraries)
+    if provenance.get("started"):
+        yield "started", str(provenance["started"])
+    for step in provenance.get("copied") or []:
+        yield step["how"], f"from {step['source']} at {step['time']}"
+
+
+def _note(note: Mapping[str, Any]) -> tuple[str, str, str]:
+    places = [str(place) for place in note.get("places") or []]
+    where = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+    return str(note.get("kind", "")), str(note.get("message", "")), where

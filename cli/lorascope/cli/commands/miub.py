@@ -17,7 +17,7 @@ __all__ = ["miub"]
 
 
 def miub(
-    run: Path,
+    run: str,
     /,
     *,
     adapter: str | None = None,
@@ -33,7 +33,7 @@ def miub(
     Parameters
     ----------
     run
-        Folder of the run.
+        Folder or url of the run.
     adapter
         Name of the adapter, where the run holds several.
     reduction
@@ -86,6 +86,9 @@ def _print(result: xr.Dataset, top: int) -> None:
     )
     if attrs["n_samples_incomplete"]:
         say(f"{attrs['n_samples_incomplete']} samples aren't wholly captured yet and are left out")
+    if attrs["js_source"] == "capture":
+        say("js is that of the capture itself: the run keeps no states to compute it from again")
+        return
     say(
         f"fidelity: js from the store against js during capture differs by {attrs['fidelity_median']:.2g} (median) and "
         f"{attrs['fidelity_max']:.2g} (largest), relative, over {attrs['fidelity_n']} values"

@@ -3,30 +3,36 @@
 from pathlib import Path
 
 from lorascope.analyze.report import write_report
-from lorascope.stores import open_run
+from lorascope.stores import Run, open_run
 
 from ..screen import progress_bar, say
 
 __all__ = ["report"]
 
 
-def report(run: Path, /, *, out: Path | None = None, adapter: str | None = None, workers: int | None = None) -> None:
+def report(run: str, /, *, out: Path | None = None, adapter: str | None = None, workers: int | None = None) -> None:
     """One self-contained HTML page about a run.
 
     Parameters
     ----------
     run
-        Folder of the run.
+        Folder or url of the run.
     out
-        File of the page; by default beside the run, under its name with .html instead of .zarr.
+        File of the page; by default beside the run (or here, for a remote one), .html instead of .zarr.
     adapter
         Name of the adapter, where the run holds several.
     workers
         Threads; by default one a processor.
     """
     opened = open_run(run)
-    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
-    page = out if out is not None else run.with_name(run.name.removesuffix(".zarr") + ".html")
+    page = out if out is not None else _page(opened)
     with progress_bar("report") as update:
         write_report(opened, page, adapter=adapter, n_workers=workers, progress=update)
     say(f"report: {page}")
+
+
+def _page(run: Run) -> Path:
+    """Beside the run, or here for a remote one."""
+    place = Path(run.path) if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
+    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
+    return place.with_name(place.name.removesuffix(".zarr") + ".html")

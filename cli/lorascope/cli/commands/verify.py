@@ -1,8 +1,9 @@
 """`lorascope verify`."""
 
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
+from lorascope.stores import Problem, Verdict
 from lorascope.stores import verify as verify_run
 
 from ..screen import print_table, progress_bar, say
@@ -10,24 +11,94 @@ from ..screen import print_table, progress_bar, say
 __all__ = ["verify"]
 
 
-def verify(run: Path, /, *, level: Literal["digests", "decode", "statistics"] = "statistics") -> int:
-    """Check a run against itself; exit code 1 if anything is wrong.
+def verify(
+    run: str,
+    /,
+    *,
+    level: Literal["digests", "decode", "statistics"] = "statistics",
+    reforward: int = 0,
+    model: str | None = None,
+    adapter: tuple[str, ...] = (),
+    data: tuple[str, ...] = (),
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> int:
+    """Check a run against itself, and with --reforward against its model; exit code 1 if anything is wrong.
 
     Parameters
     ----------
     run
-        Folder of the run.
+        Folder or url of the run.
     level
         How deep to look, each level with those before it: `digests` reads every chunk, `decode` decompresses it,
-        `statistics` looks for NaN, Inf, zero, constant and repeated vectors.
+        `statistics` looks for NaN, Inf, zero, constant, blank, repeated and shifted vectors and rows.
+    reforward
+        Also load the model and compute so many random samples again (needs torch).
+    model
+        With --reforward: the model, where it isn't where it was. It must be the same one; so must the next two.
+    adapter
+        With --reforward: the adapters, likewise.
+    data
+        With --reforward: the files of data, likewise.
+    device
+        With --reforward: where to compute, where not as in the capture.
+    trust_remote_code
+        With --reforward: run code that comes with the model.
+    seed
+        With --reforward: chooses the samples.
     """
     with progress_bar("verify") as update:
         verdict = verify_run(run, level=level, progress=update)
-    if verdict.problems:
-        print_table("Problems", ["kind", "what"], [(p.kind, p.message) for p in verdict.problems])
-    state = "sound" if verdict.ok else f"{len(verdict.problems)} problems"
-    say(
+    problems = list(verdict.problems)
+    lines = [_summary(run, verdict)]
+    if reforward and verdict.ok:
+        given = {"model": model, "adapter": adapter, "data": data, "device": device}
+        overrides: dict[str, Any] = {name: value for name, value in given.items() if value}
+        if trust_remote_code:
+            overrides["trust_remote_code"] = True
+        found, line = _reforward(run, reforward, seed, overrides)
+        problems += found
+        lines.append(line)
+    if problems:
+        print_table("Problems", ["kind", "what"], [(problem.kind, problem.message) for problem in problems])
+    for line in lines:
+        say(line)
+    if reforward and not verdict.ok:
+        say("nothing was computed again: what is stored is broken already")
+    return 1 if problems else 0
+
+
+def _summary(run: str, verdict: Verdict) -> str:
+    n_problems = len(verdict.problems)
+    state = "sound" if verdict.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''}"
+    line = (
         f"{run}: {state} at level {verdict.level}; {verdict.n_committed} of {verdict.n_rows} rows committed, "
         f"{verdict.n_chunks} chunks checked"
     )
-    return 0 if verdict.ok else 1
+    if verdict.level != "statistics" or not verdict.n_chunks:
+        return line
+    if not verdict.n_pairs:
+        return f"{line}; no two tokens follow the same sequence, so a shift shows in the first layer at most"
+    return f"{line}; {verdict.n_pairs} pairs of tokens that follow the same sequence compared"
+
+
+def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> tuple[list[Problem], str]:
+    """(problems, what was compared); only here is torch needed."""
+    from lorascope.capture.reforward import reforward
+
+    from ..quiet import quiet_libraries
+
+    quiet_libraries()
+    with progress_bar("reforward") as update:
+        again = reforward(run, k, seed=seed, overrides=overrides, progress=_stages(update))
+    others = "" if again.n_equal == again.n_vectors else f", the others within {again.worst:.2g} of their size"
+    line = (
+        f"{len(again.samples)} samples computed again: {again.n_equal} of {again.n_vectors} vectors of "
+        f"{again.n_tokens} tokens equal bit for bit{others}"
+    )
+    return list(again.problems), line
+
+
+def _stages(update: Callable[..., None]) -> Callable[[Any], None]:
+    return lambda progress: update(progress.done, progress.total, "", progress.stage)

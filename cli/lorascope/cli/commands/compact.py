@@ -1,0 +1,29 @@
+"""`lorascope compact`."""
+
+from lorascope.analyze.format import format_bytes, format_percent
+from lorascope.stores import open_place
+from lorascope.stores.compact import compact as compact_run
+
+from ..screen import progress_bar, say
+
+__all__ = ["compact"]
+
+
+def compact(source: str, out: str, /) -> None:
+    """Write a run that was captured with --codec raw again, compressed; the source stays as it is.
+
+    Every chunk is read back and compared before its row counts. Interrupted, the same command goes on where it was.
+
+    Parameters
+    ----------
+    source
+        Folder or url of the finished run.
+    out
+        Folder or url of the compressed run, new or empty.
+    """
+    with progress_bar("compact") as update:
+        run = compact_run(source, out, progress=update)
+    before, after = (sum(n_bytes for _, n_bytes in open_place(path).sizes()) for path in (source, out))
+    share = format_percent(after / before)
+    say(f"{format_bytes(before)} became {format_bytes(after)}, {share} of it, in {run.place.name}")
+    say(f"each of its {run.n_rows} rows was read back and compared; {source} can be deleted")

@@ -1,0 +1,64 @@
+"""`lorascope pull`."""
+
+from lorascope.analyze.format import format_bytes
+from lorascope.stores import open_place
+from lorascope.stores.pull import pull as pull_slice
+
+from ..screen import progress_bar, say
+
+__all__ = ["pull"]
+
+
+def pull(
+    source: str,
+    out: str,
+    /,
+    *,
+    component: tuple[str, ...] = (),
+    samples: tuple[str, ...] = (),
+    token_share: float | None = None,
+    seed: int = 0,
+    adapter: tuple[str, ...] = (),
+) -> None:
+    """Copy a slice of a local or remote run into a small one; only whole samples, and what is copied keeps its bits.
+
+    Interrupted, the same command goes on where it was.
+
+    Parameters
+    ----------
+    source
+        Folder or url of the run, finished or not.
+    out
+        Folder or url of the slice, new or empty.
+    component
+        A component's name or a pattern, e.g. 'model.layers.3.*'; may be given several times; by default all.
+    samples
+        A number, for the first so many; or an id, 'data set/id' or pattern of these, several times; by default all.
+    token_share
+        Share of each sample's tokens to draw; their weights grow, so that weighted means stay unbiased.
+    seed
+        Of the draw.
+    adapter
+        An adapter's name or a pattern; by default all.
+    """
+    first = int(samples[0]) if len(samples) == 1 and samples[0].isdecimal() else None
+    with progress_bar("pull") as update:
+        run = pull_slice(
+            source,
+            out,
+            components=component or None,
+            samples=first if first is not None else samples or None,
+            token_share=token_share,
+            seed=seed,
+            adapters=adapter or None,
+            progress=update,
+        )
+    step = run.attributes["provenance"]["copied"][-1]
+    kept = ", ".join(f"{step[what][0]} of {step[what][1]} {what}" for what in ("components", "samples", "tokens"))
+    size = sum(n_bytes for _, n_bytes in open_place(out).sizes())
+    say(f"{kept}: {format_bytes(size)} in {run.place.name}; checked by the {step['checked']}")
+    if step["samples_incomplete"]:
+        say(f"{step['samples_incomplete']} samples aren't wholly captured yet and were left out")
+    n_lost = int((run.states == "sample") * (~run.state_rows).sum())
+    if n_lost:
+        say(f"{n_lost} of {run.n_rows} rows hold reductions alone: not all of their tokens had states in the source")

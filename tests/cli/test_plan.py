@@ -1,0 +1,151 @@
+"""`lorascope plan` on a model made on the spot: what it prints, at two widths, and what it returns."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lorascope.cli import screen
+from lorascope.cli.main import main
+from lorascope.stores import open_place
+
+pytestmark = pytest.mark.torch
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("needs lorascope[capture]", allow_module_level=True)
+
+MAKE = """
+import sys, torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, models, pre_tokenizers, decoders
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+folder = sys.argv[1]
+alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(alphabet)}, merges=[]))
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+tokenizer.decoder = decoders.ByteLevel()
+fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+fast.save_pretrained(folder + "/model")
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=len(alphabet), hidden_size=32, intermediate_size=64,
+    num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256))
+model.save_pretrained(folder + "/model")
+adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+adapted.save_pretrained(folder + "/adapter")
+untrained = get_peft_model(adapted.unload(), LoraConfig(r=2, target_modules=["q_proj"]))
+untrained.save_pretrained(folder + "/untrained")
+saved = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False)
+get_peft_model(untrained.unload(), saved).save_pretrained(folder + "/saved")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan")
+    subprocess.run([sys.executable, "-c", MAKE, str(path)], check=True, capture_output=True)
+    items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(6)]
+    (path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    return path
+
+
+def words(folder: Path, *more: str, adapter: str = "adapter", device: str = "cpu") -> list[str]:
+    named = {"model": "model", "adapter": adapter, "data": "sums.train.jsonl", "out": "run.zarr"}
+    return ["plan", *(w for k, v in named.items() for w in (f"--{k}", str(folder / v))), "--device", device, *more]
+
+
+def run(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> tuple[int, str, str]:
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_verdict_comes_first_and_tables_fit_the_width(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(screen, "console", Console(width=width))
+    code, out, _ = run(capsys, words(folder))
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "It fits."
+    assert re.match(r"  ok  place: about [\d.]+ MB needed, .* free$", lines[1])
+    assert any(line.startswith("  ok  adapter 'default'") for line in lines)
+    assert any(re.match(r"About [\d.]+ (s|min|h); the slowest is: ", line) for line in lines)
+    titles = [next(i for i, line in enumerate(lines) if line.startswith(title)) for title in TITLES]
+    assert titles == sorted(titles)
+    assert all(len(line) <= width for line in lines[: titles[-1]] if line.startswith("│"))
+    for row in ("base", "factor", "in all", "row buffers", "score", "write"):
+        assert re.search(rf"│ +{row} ", out), row
+    assert "time rests on a trial just now" in out
+    assert not (folder / "run.zarr").exists()
+
+
+TITLES = ("What would be stored", "Memory", "Time", "Notes")
+
+
+def test_without_a_probe_no_weights_are_read(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, words(folder, "--no-probe"))
+    assert code == 0
+    assert "nothing was measured, so no time is known" in out
+    assert "Time" not in out.splitlines()
+    assert "About" not in out
+
+
+def test_json_is_one_object(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, words(folder, "--no-probe", "--json", "--budget", "1.2MB"))
+    assert code == 0
+    values = json.loads(out)
+    assert values["ok"] is True
+    assert values["tokens"].startswith("share:")
+    assert values["needed_bytes"] <= 1_200_000
+
+
+def test_an_adapter_that_cant_be_captured_is_exit_code_1(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, words(folder, adapter="untrained"))
+    assert code == 1
+    assert out.startswith("It fits.\n")
+    assert "  NO  adapter 'default': all lora_B are zero" in out
+    assert "(lora_B)" in out
+
+
+def test_what_doesnt_fit_is_exit_code_1(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = type(open_place(folder))
+    monkeypatch.setattr(local, "free_bytes", lambda place: 600_000)
+    code, out, _ = run(capsys, words(folder, "--no-probe"))
+    assert code == 1
+    assert out.startswith("It doesn't fit.\n  NO  place: about ")
+    assert "      - `--states none` makes it" in out
+    monkeypatch.setattr(local, "free_bytes", lambda place: None)
+    code, out, _ = run(capsys, words(folder, "--no-probe"))
+    assert code == 0
+    assert "nobody knows how much is free" in out
+
+
+def test_notes_name_places(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    code, out, _ = run(capsys, words(folder, "--no-probe", adapter="saved"))
+    assert code == 0
+    assert re.search(r"  - .*\(lm_head\)", out)
+
+
+@pytest.mark.parametrize(
+    ("more", "device", "message"),
+    [
+        (["--budget", "12 apples"], "cpu", "is no size; give a number and a unit"),
+        (["--budget", "1kB"], "cpu", "but one token of each of 6 samples takes"),
+        (["--tokens", "first"], "cpu", "`tokens` is 'first'"),
+        ([], "tpu9", "`device` is 'tpu9'"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], folder: Path, more: list[str], device: str, message: str
+) -> None:
+    code, _, err = run(capsys, words(folder, "--no-probe", *more, device=device))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert message in err
