@@ -25,8 +25,16 @@ lint: .venv/lint
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-bench: .venv/installed
+bench: .venv/installed .venv-peers/installed
 	$(BIN)/python benchmarks/js_kernel.py
+	$(BIN)/python benchmarks/capture.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/wide.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --start command --trials 10
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --signals 20
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --ranks 3 --trials 20
 
 look: .venv/installed
 	$(BIN)/python benchmarks/look.py runs/demo/report.html
@@ -50,6 +58,13 @@ docs: .venv/docs
 	$(BIN)/pip install --quiet --group lint
 	touch $@
 
+# nnsight, which the capture is compared with, beside the same torch and transformers.
+.venv-peers/installed: .venv/installed
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --upgrade pip
+	.venv-peers/bin/pip install --quiet nnsight==0.8.1 $$($(BIN)/pip freeze | grep -E '^(torch|transformers|peft|zarr|numpy)==')
+	touch $@
+
 .venv-newest/installed: pyproject.toml
 	@if [ -n "$(NEWEST)" ]; then \
 		$(NEWEST) -m venv .venv-newest && \
@@ -61,4 +76,4 @@ docs: .venv/docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest runs dist
+	rm -rf .venv .venv-newest .venv-peers runs dist

@@ -1,0 +1,109 @@
+"""Whether two finished stores are the same, byte for byte; what only the clock knows is left out."""
+
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+CLOCK = (("measured",), ("provenance", "started"))
+"""Attributes of a run that say when it was made and how long it took."""
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """A line for each file that only one store has, or whose content differs."""
+    names = [
+        {file.relative_to(store).as_posix() for file in store.rglob("*") if file.is_file()} for store in (first, second)
+    ]
+    lines = [
+        f"only in {store.name}: {name}"
+        for store, own, other in ((first, *names), (second, *names[::-1]))
+        for name in sorted(own - other)
+    ]
+    for name in sorted(names[0] & names[1]):
+        one, other = content(first, name), content(second, name)
+        if one != other:
+            where = [" > ".join(path) for path in unequal(one, other)] if isinstance(one, dict) else []
+            lines.append(f"differs: {name} {', '.join(where[:3])}".strip())
+    return lines
+
+
+def unequal(one: Any, other: Any) -> Iterator[tuple[str, ...]]:
+    """Keys down to each value that differs in two JSON objects."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        yield ()
+        return
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key) != other.get(key):
+            yield from ((key, *path) for path in unequal(one.get(key), other.get(key)))
+
+
+def content(store: Path, name: str) -> Any:
+    """A file's bytes; of the root's metadata everything but the clock's part."""
+    octets = (store / name).read_bytes()
+    if name != "zarr.json":
+        return octets
+    try:
+        root = json.loads(octets)
+        for *above, last in CLOCK:
+            place = root["attributes"]
+            for key in above:
+                place = place[key]
+            place.pop(last, None)
+        return root
+    except (ValueError, KeyError):
+        return octets
+
+
+def check_comparison(store: Path) -> tuple[int, int]:
+    """(found, planted): how many of some planted changes, each in a copy of its own, `differences` finds."""
+    found = 0
+    plants = list(planted(store))
+    for plant in plants:
+        with tempfile.TemporaryDirectory(dir=store.parent) as folder:
+            copy = Path(folder) / "copy"
+            shutil.copytree(store, copy, copy_function=os.link)
+            plant(copy)
+            found += len(differences(store, copy)) == 1
+    with tempfile.TemporaryDirectory(dir=store.parent) as folder:
+        shutil.copytree(store, Path(folder) / "copy", copy_function=os.link)
+        if differences(store, Path(folder) / "copy"):
+            raise RuntimeError("a copy of the store counts as different")
+    return found, len(plants)
+
+
+def planted(store: Path) -> Iterator[Callable[[Path], None]]:
+    """One byte changed in a file of every kind, one file short by a byte, one gone, one more, one attribute changed."""
+    chance = random.Random(0)
+    kinds: dict[str, list[str]] = {}
+    for file in sorted(store.rglob("*")):
+        if file.is_file():
+            name = file.relative_to(store).as_posix()
+            kinds.setdefault(f"{name.split('/')[0]} {file.name == 'zarr.json'}", []).append(name)
+    for names in kinds.values():
+        name = chance.choice(names)
+        if name != "zarr.json":
+            yield lambda copy, name=name: rewrite(copy / name, change_byte(chance))
+    chunk = chance.choice(kinds["states False"])
+    yield lambda copy: rewrite(copy / chunk, lambda octets: octets[:-1])
+    yield lambda copy: (copy / chunk).unlink()
+    yield lambda copy: (copy / "rows" / ".litter.partial").write_bytes(b"")
+    yield lambda copy: rewrite(copy / "zarr.json", lambda octets: octets.replace(b'"stream": "', b'"stream": "x', 1))
+
+
+def change_byte(chance: random.Random) -> Callable[[bytes], bytes]:
+    def change(octets: bytes) -> bytes:
+        place = chance.randrange(len(octets))
+        return octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :]
+
+    return change
+
+
+def rewrite(file: Path, change: Callable[[bytes], bytes]) -> None:
+    """Put changed content in a file's place; the old file, which other folders may share, stays as it is."""
+    octets = change(file.read_bytes())
+    file.unlink()
+    file.write_bytes(octets)

@@ -1,0 +1,197 @@
+"""One trial: a capture that is killed or asked to stop, started again until it is finished, and compared."""
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import phases
+import processes
+from processes import Running
+from same_store import differences
+
+TARGETS = ("scoring", "set-up", "forward", "chunk write", "digest write", "finish")
+AGAIN = 0.35
+"""Probability that a process which resumes is killed as well."""
+GRACE = 10.0
+"""Seconds that a killed process may take to go."""
+PATIENCE = 180.0
+"""Seconds after which a process that should have ended hangs."""
+
+
+class Killed(NamedTuple):
+    """One kill."""
+
+    phase: str
+    resumed: bool
+    n_rows: int
+    """Rows committed until then."""
+
+
+class Trial(NamedTuple):
+    """One store, killed until it was finished."""
+
+    kills: list[Killed]
+    differences: list[str]
+    n_starts: int
+
+
+class Stopped(NamedTuple):
+    """One capture that a signal stopped."""
+
+    signal: str
+    phase: str
+    code: int
+    seconds: float
+    """From the signal to the end of the process."""
+    n_further: int
+    """Rows committed after the signal."""
+    n_litter: int
+    """Files left unfinished."""
+    same: bool
+    """Whether the store equals the undisturbed one after a second start."""
+    words: str
+    """The last line it printed."""
+
+
+class Bench(NamedTuple):
+    """What all trials share."""
+
+    folder: Path
+    words: list[str]
+    out: Path
+    reference: Path
+    how: str
+    n_ranks: int
+    seconds: float
+    """Of an undisturbed capture."""
+    chance: random.Random
+
+    @property
+    def notes(self) -> Path:
+        """Where each process notes what its threads do."""
+        return self.folder / "notes"
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the finished run."""
+        return phases.committed(self.reference)
+
+    def start(self, n_ranks: int) -> Running:
+        """The capture, as one process or as many."""
+        for file in self.notes.iterdir():
+            file.unlink()
+        if n_ranks == 1 and self.how == "fork":
+            return processes.fork(self.words, self.notes, self.folder / "log")
+        return processes.command(self.words, self.notes, self.folder / "log", n_ranks)
+
+    def stacks(self, running: Running) -> str:
+        """What its threads do, or did last."""
+        return "\n".join(phases.noted(self.notes, pid) for pid in running.ranks() or [running.pid])
+
+
+def undisturbed(bench: Bench, n_ranks: int) -> None:
+    """A capture to its end; SystemExit with its last words if it fails."""
+    running = bench.start(n_ranks)
+    if code := running.wait(PATIENCE):
+        raise SystemExit(f"an undisturbed capture ended with {code}:\n{running.last_words()}")
+
+
+def run_trial(bench: Bench) -> Trial:
+    """Start, kill, start again until the run is finished; then compare. A kill that came too late begins it anew."""
+    while True:
+        shutil.rmtree(bench.out, ignore_errors=True)
+        kills: list[Killed] = []
+        n_starts = 1
+        running = bench.start(bench.n_ranks)
+        while killed := kill_at_random(bench, running, resumed=n_starts > 1):
+            kills.append(killed)
+            running = bench.start(bench.n_ranks if bench.n_ranks == 1 else bench.chance.randint(1, bench.n_ranks + 1))
+            n_starts += 1
+            if bench.chance.random() > AGAIN:
+                break
+        if code := running.wait(PATIENCE):
+            raise SystemExit(f"a capture killed in {kills} ended at last with {code}:\n{running.last_words()}")
+        if kills:
+            return Trial(kills, differences(bench.reference, bench.out), n_starts)
+
+
+def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed | None:
+    """Kill it at some moment; None if it ended before."""
+    wait_for_moment(bench, running)
+    ranks = running.ranks()
+    if running.poll() is not None or not ranks:
+        return None
+    stacks, who = bench.stacks(running), ""
+    if running.n_ranks == 1:
+        running.send(signal.SIGKILL)
+    elif bench.chance.random() < 0.5:
+        running.kill_all()
+        who = ", all ranks"
+    else:
+        running.send(signal.SIGKILL, bench.chance.choice(ranks))
+        who = ", one rank"
+    code = running.wait(PATIENCE)
+    if left := processes.outlive(ranks, GRACE):
+        raise SystemExit(f"{len(left)} ranks still ran {GRACE:.0f} s after the others had ended{who}")
+    at = phases.phase(bench.out, stacks, resumed=resumed)
+    if code == 0 or at == phases.ENDED:
+        return None
+    return Killed(at + who, resumed, phases.committed(bench.out))
+
+
+def wait_for_moment(bench: Bench, running: Running) -> None:
+    """Until a random time, or a little after a phase has begun that is waited for; or until the process ends."""
+    began, chance = time.monotonic(), bench.chance
+    target = chance.choice(TARGETS) if chance.random() < 0.5 else ""
+    # Most writes are over within a few milliseconds.
+    delay = chance.choice((0.0, chance.uniform(0, 0.02))) if target else chance.uniform(0, bench.seconds)
+    n_rows = chance.randrange(bench.n_rows)
+    while running.poll() is None and time.monotonic() - began < PATIENCE:
+        if running.ranks() and (not target or reached(bench, running, target, n_rows)):
+            break
+        time.sleep(0.0002)
+    # A launcher and its imports don't count as the run.
+    stop = (time.monotonic() if target or bench.n_ranks > 1 else began) + delay
+    while running.poll() is None and time.monotonic() < stop:
+        time.sleep(0.0005)
+
+
+def reached(bench: Bench, running: Running, target: str, n_rows: int) -> bool:
+    """Whether that phase has begun; writes and digests count once so many rows are committed."""
+    if target == "scoring":
+        return "scoring." in bench.stacks(running)
+    if target == "set-up":
+        return bool(phases.names_in(bench.out)) and "static_digest" not in phases.attributes(bench.out)
+    n_committed = phases.committed(bench.out)
+    if target == "finish":
+        return n_committed == bench.n_rows
+    if n_committed < n_rows:
+        return False
+    if target == "digest write":
+        names = phases.names_in(bench.out / "rows" / "digest")
+        return n_committed > n_rows or any(name.endswith(".partial") for name in names)
+    return target == "forward" or bool(phases.litter(bench.out))
+
+
+def run_stop(bench: Bench, index: int) -> Stopped:
+    """SIGTERM or SIGINT, in turns, at a random moment of a capture; then a second start."""
+    number = (signal.SIGTERM, signal.SIGINT)[index % 2]
+    while True:
+        shutil.rmtree(bench.out, ignore_errors=True)
+        running = bench.start(bench.n_ranks)
+        time.sleep(bench.chance.uniform(0.1, bench.seconds))
+        n_before, stacks, began = phases.committed(bench.out), bench.stacks(running), time.monotonic()
+        running.send(number)
+        code = running.wait(PATIENCE)
+        if code == 0:  # it came after the end
+            continue
+        seconds = time.monotonic() - began
+        at = phases.phase(bench.out, stacks, resumed=False)
+        n_further, n_litter = phases.committed(bench.out) - n_before, len(phases.litter(bench.out))
+        words = (running.last_words().splitlines() or [""])[-1]
+        undisturbed(bench, 1)
+        same = not differences(bench.reference, bench.out)
+        return Stopped(number.name, at, code, seconds, n_further, n_litter, same, words)
