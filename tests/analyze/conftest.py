@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
-from lorascope.stores.layout import array_specs
+from lorascope.stores.format.layout import array_specs
 
 NEWER = ("/weight", "/delta_source", "/swallowed", "/delta_norm", "/kl")
 KINDS = {"q_proj": 24, "up_proj": 40, "down_proj": 16}

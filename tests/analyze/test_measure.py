@@ -76,7 +76,7 @@ def test_building_the_graph_reads_no_state(run: Run, monkeypatch: pytest.MonkeyP
     def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("read while the graph was built")
 
-    monkeypatch.setattr("lorascope.stores.rows.RowArray.read_row", fail)
+    monkeypatch.setattr("lorascope.stores.reading.rows.RowArray.read_row", fail)
     lazy = measure(run)
     with pytest.raises(AssertionError, match="read while"):
         compute(lazy)

@@ -95,7 +95,7 @@ def test_run_with_nothing_whole_is_refused(nothing_committed: Path) -> None:
 def test_what_is_not_finite_is_named_and_never_averaged_away(
     run: Run, monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
-    from lorascope.stores.rows import RowArray
+    from lorascope.stores.reading.rows import RowArray
 
     path = run.component_paths[2]
     original = RowArray.read_row

@@ -73,7 +73,7 @@ def tiny_model(tiny_tokenizer: Any) -> Any:
 @pytest.fixture
 def tiny_items() -> Any:
     """Six questions with 2 to 4 choices of one or more tokens each."""
-    from lorascope.capture.items import ChoiceItem
+    from lorascope.capture.samples.items import ChoiceItem
 
     rows = [
         ("2 + 2?", ("4", "3"), 0),

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lorascope.capture import attach_adapter
-from lorascope.capture.copies import Chosen, StreamCopier, copier_for
-from lorascope.capture.reduce import reduce_tokens
+from lorascope.capture.buffers.copies import Chosen, StreamCopier, copier_for
+from lorascope.capture.recording.reduce import reduce_tokens
 from lorascope.stores import verify
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -15,12 +15,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, Trainer
 
-from lorascope.capture.batches import pad
 from lorascope.capture.config import FinetuneConfig
-from lorascope.capture.encode import encode_items
 from lorascope.capture.finetune import _collate, finetune, lora_targets
-from lorascope.capture.items import ChoiceItem, TextItem
-from lorascope.capture.scoring import score
+from lorascope.capture.samples.batches import pad
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.scoring import score
 
 SMALL = FinetuneConfig(rank=4, learning_rate=1e-2, batch_size=3, max_steps=4, seed=1, score_batch_tokens=1000)
 

@@ -113,7 +113,7 @@ def test_a_finished_run_is_opened_as_it_is(go: Any, tmp_path: Path) -> None:
 
 
 def test_interrupted_while_being_set_up(content: Any, go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorascope.stores import create
+    from lorascope.stores.writing import create
 
     def fail(*arguments: Any, **options: Any) -> bytes:
         raise OSError("power cut")

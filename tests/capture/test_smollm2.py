@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from lorascope.analyze import miub
 from lorascope.capture import CaptureConfig, capture, load_model
+from lorascope.capture.adapters.preflight import lora_layers
 from lorascope.capture.finetune import lora_targets
-from lorascope.capture.preflight import lora_layers
 from lorascope.stores import verify
 
 pytestmark = [

@@ -11,9 +11,9 @@ from peft import LoraConfig
 
 from lorascope.analyze import miub
 from lorascope.capture import jensen_shannon
-from lorascope.capture.batches import pad, plan_batches
-from lorascope.capture.encode import encode_items
-from lorascope.capture.preflight import lora_layers
+from lorascope.capture.adapters.preflight import lora_layers
+from lorascope.capture.samples.batches import pad, plan_batches
+from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, StoreError, verify
 
 BATCH_TOKENS = 300
@@ -218,7 +218,7 @@ def test_codec_raw_holds_the_same(make: Any) -> None:
 def test_what_can_not_fit_is_refused_before_anything_is_written(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lorascope.stores.place import FolderPlace
+    from lorascope.stores.places.place import FolderPlace
 
     monkeypatch.setattr(FolderPlace, "free_bytes", lambda self: 1000)
     with pytest.raises(StoreError, match=r"would take about .* where 1 kB are free.*--overfill"):

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.config import ArrowConfig, BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
 from torch import nn
 
-from lorascope.capture.branches import effective_scaling, embed_scale
-from lorascope.capture.refusal import lora_layers
+from lorascope.capture.adapters.branches import effective_scaling, embed_scale
+from lorascope.capture.adapters.refusal import lora_layers
 
 from .recorded import Kept, Recorded, adapt, axis, outputs_of, record
 

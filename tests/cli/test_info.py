@@ -8,8 +8,8 @@ import pytest
 
 from lorascope.cli.main import main
 from lorascope.stores import RunSpec, create_run, open_run
-from lorascope.stores.read import array_metadata, open_group
-from lorascope.stores.respec import spec_of, tables_of, weights_of
+from lorascope.stores.copying.respec import spec_of, tables_of, weights_of
+from lorascope.stores.reading.read import array_metadata, open_group
 
 KEYS = [
     "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "tokens", "samples", "choices",

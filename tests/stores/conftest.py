@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.stores import Adapter, Component, RunSpec, RunWriter, create_run, remote
-from lorascope.stores.layout import ROW_TOKENS
+from lorascope.stores import Adapter, Component, RunSpec, RunWriter, create_run
+from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.places import remote
 
 WIDTHS = (12, 20, 6)
 

@@ -11,7 +11,7 @@ import numpy as np
 from dask.callbacks import Callback
 
 from lorascope.stores import Run
-from lorascope.stores.layout import ROW_TOKENS
+from lorascope.stores.format.layout import ROW_TOKENS
 
 from .kernel import effective_width_rows, jensen_shannon_rows, norm_ratio_rows
 from .sources import Source, group_sources, sources_of

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lorascope.stores import Run
-from lorascope.stores.layout import ROW_TOKENS
-from lorascope.stores.rows import DeltaSource, RowArray
+from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.reading.rows import DeltaSource, RowArray
 
 __all__ = ["Source", "group_sources", "sources_of"]
 

@@ -8,8 +8,8 @@ import xarray as xr
 import zarr
 
 from lorascope.stores import Run
-from lorascope.stores.layout import DTYPES, goes_with_states
-from lorascope.stores.tables import ROLES
+from lorascope.stores.format.layout import DTYPES, goes_with_states
+from lorascope.stores.format.tables import ROLES
 
 from .captured import reduction
 from .scores import Estimate, scores, scores_table

@@ -1,17 +1,17 @@
 """Capture: a model with its adapter, run over data, into a store. Needs `lorascope[capture]`."""
 
-from .adapter import attach_adapter
+from .adapters.adapter import attach_adapter
+from .adapters.preflight import AdapterError
 from .capture import capture
 from .config import CaptureConfig, FinetuneConfig
 from .errors import CaptureError
 from .finetune import finetune
 from .interrupt import Interrupted
-from .items import read_items
-from .js import jensen_shannon
-from .model import load_model
-from .plan import Plan, plan
-from .preflight import AdapterError
-from .stream import Progress
+from .models.model import load_model
+from .planning.plan import Plan, plan
+from .recording.js import jensen_shannon
+from .recording.stream import Progress
+from .samples.items import read_items
 
 __all__ = [
     "AdapterError",

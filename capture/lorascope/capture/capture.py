@@ -11,22 +11,22 @@ import numpy as np
 
 from lorascope.stores import Run, RunWriter, clear_torn, create_run, open_place, open_run, resume_run, run_state
 
+from .buffers.rows import RowQueue, row_spans
 from .config import CaptureConfig
-from .encode import EncodedSample
-from .estimate import estimate, require_space
-from .hooks import Recorder
+from .hashes import fingerprint
 from .interrupt import Interrupted, listening
 from .load import Loaded, choose_device, load
+from .planning.estimate import estimate, require_space
 from .prepare import Prepared, prepare, read_files
-from .provenance import fingerprint
 from .ranks import Ranks, joined
-from .reduce import Reducer
+from .recording.hooks import Recorder
+from .recording.reduce import Reducer
+from .recording.stream import Progress, Streamed, evaluating, stream_states
 from .resume import identity, require_same
-from .rows import RowQueue, row_spans
-from .scoring import Scores, join_scores, score, score_batches
+from .samples.encode import EncodedSample
+from .samples.scoring import Scores, join_scores, score, score_batches
+from .samples.tables import make_tables
 from .size import parse_size
-from .stream import Progress, Streamed, evaluating, stream_states
-from .tables import make_tables
 
 __all__ = ["capture"]
 

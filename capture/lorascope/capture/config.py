@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from .selection import check_selection
+from .samples.selection import check_selection
 from .size import parse_size
 
 __all__ = ["CaptureConfig", "FinetuneConfig"]

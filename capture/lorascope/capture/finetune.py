@@ -20,12 +20,12 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
-from .batches import pad
 from .config import FinetuneConfig
-from .encode import EncodedSample, encode_items
-from .items import Item
-from .model import context_length
-from .scoring import score
+from .models.model import context_length
+from .samples.batches import pad
+from .samples.encode import EncodedSample, encode_items
+from .samples.items import Item
+from .samples.scoring import score
 
 __all__ = ["Evaluation", "FinetuneResult", "TrainingStep", "finetune", "lora_targets"]
 

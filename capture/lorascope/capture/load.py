@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 
-from .adapter import attach_adapters, require_folder
+from .adapters.adapter import attach_adapters, require_folder
+from .adapters.preflight import require_adapter
 from .config import CaptureConfig
-from .model import input_device, load_model, model_identity
-from .preflight import require_adapter
+from .models.model import input_device, load_model, model_identity
 from .ranks import Ranks
 
 __all__ = ["Loaded", "choose_device", "load"]

@@ -9,25 +9,25 @@ import torch
 
 from lorascope.stores import RunSpec
 
-from .adapter import adapter_identity
-from .batches import pad, plan_batches
-from .components import LoraComponent, factor_weights, find_components
+from .adapters.adapter import adapter_identity
+from .adapters.components import LoraComponent, factor_weights, find_components
+from .adapters.preflight import Preflight, inspect, require
 from .config import CaptureConfig
-from .encode import EncodedSample, encode_items
-from .estimate import choose_share
-from .generate import generate, generation_batches
-from .hooks import Recorder
-from .items import Item, read_items
 from .load import Loaded
-from .model import context_length, is_causal, tokenizer_identity
-from .preflight import Preflight, inspect, require
-from .prompt import CUE, INSTRUCTION
+from .models.model import context_length, is_causal, tokenizer_identity
+from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
 from .ranks import Ranks
-from .selection import TokenPlan, plan_tokens, population
+from .recording.hooks import Recorder
+from .recording.stream import probe
+from .samples.batches import pad, plan_batches
+from .samples.encode import EncodedSample, encode_items
+from .samples.generate import generate, generation_batches
+from .samples.items import Item, read_items
+from .samples.prompt import CUE, INSTRUCTION
+from .samples.selection import TokenPlan, plan_tokens, population
 from .size import parse_size
 from .specify import specify
-from .stream import probe
 
 __all__ = ["Prepared", "encode_files", "js_share", "measures_kl", "prepare", "read_files"]
 

@@ -1,9 +1,8 @@
 """What shaped a run's numbers: library versions, the device, and fingerprints of data and settings."""
 
 import hashlib
-import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .encode import EncodedSample
+from .hashes import canonical
+from .samples.encode import EncodedSample
 
-__all__ = ["data_fingerprint", "device_description", "fingerprint", "hash_tensors", "library_versions"]
+__all__ = ["data_fingerprint", "device_description", "library_versions"]
 
 LIBRARIES = (
     "torch",
@@ -78,60 +78,10 @@ def data_fingerprint(samples: Sequence[EncodedSample]) -> str:
         names = [sample.id, sample.dataset, sample.split, sample.prompt, int(sample.answer), len(sample.token_ids)]
         choices = [[choice.text, [int(token) for token in choice.token_ids]] for choice in sample.choices]
         # A JSON line ends itself and holds the length of what follows, so no two data sets give the same bytes.
-        digest.update(_canonical([*names, choices]) + b"\n")
+        digest.update(canonical([*names, choices]) + b"\n")
         digest.update(np.ascontiguousarray(sample.token_ids, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(sample.roles, dtype="u1").tobytes())
     return digest.hexdigest()
-
-
-def fingerprint(values: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of the values as canonical JSON: keys sorted, no white space, UTF-8.
-
-    Raises
-    ------
-    ValueError
-        If a number is NaN or infinite: JSON has no word for it.
-    TypeError
-        If a value isn't a string, number, boolean, None, list, tuple or mapping of those.
-
-    Examples
-    --------
-    >>> fingerprint({"b": 1, "a": 2}) == fingerprint({"a": 2, "b": 1})
-    True
-    """
-    return hashlib.sha256(_canonical(values)).hexdigest()
-
-
-def hash_tensors(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None = None) -> str:
-    """SHA-256, in hexadecimal, over tensors in the order of their names: name, dtype, shape and bytes of each.
-
-    Parameters
-    ----------
-    tensors
-        By name, on any device; one at a time is copied to the host.
-    dtype
-        Widen to this type first, so that the same numbers kept in different types give one hash.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is on the meta device and has no bytes.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach()
-        if tensor.is_meta:
-            raise ValueError(f"tensor {name!r} is on the meta device (offloaded?), so its bytes can't be hashed")
-        tensor = tensor.to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
-        digest.update(_canonical([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]) + b"\n")
-        octets: Any = tensor.reshape(-1).view(torch.uint8).numpy()
-        digest.update(octets)
-    return digest.hexdigest()
-
-
-def _canonical(value: Any) -> bytes:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
 
 
 def _version(name: str) -> str:

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
-from lorascope.stores.layout import ROW_TOKENS, goes_with_states
-from lorascope.stores.read import array_metadata, open_group
-from lorascope.stores.source_rows import SourceRows
-from lorascope.stores.widen import widen_block
+from lorascope.stores.copying.source_rows import SourceRows
+from lorascope.stores.format.layout import ROW_TOKENS, goes_with_states
+from lorascope.stores.format.widen import widen_block
+from lorascope.stores.reading.read import array_metadata, open_group
 
+from .buffers.rows import RowQueue, row_spans
 from .config import CaptureConfig
 from .load import load
 from .prepare import prepare, read_files
 from .ranks import ALONE
-from .reduce import Reducer
+from .recording.reduce import Reducer
+from .recording.stream import Progress, evaluating, stream_states
 from .resume import identity, require_same
-from .rows import RowQueue, row_spans
-from .stream import Progress, evaluating, stream_states
 
 __all__ = ["TOLERANCE", "Reforwarded", "reforward"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from lorascope.stores import Adapter, Component, RunSpec
-from lorascope.stores.layout import DTYPES, ROW_TOKENS, worth_factoring
+from lorascope.stores.format.layout import DTYPES, ROW_TOKENS, worth_factoring
 
-from .components import LoraComponent
+from .adapters.components import LoraComponent
 from .config import CaptureConfig
 
 __all__ = ["choose_state_rows", "specify"]

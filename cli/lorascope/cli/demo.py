@@ -22,7 +22,7 @@ from lorascope.capture import (
     load_model,
     read_items,
 )
-from lorascope.capture.adapter import adapter_identity
+from lorascope.capture.adapters.adapter import adapter_identity
 from lorascope.stores import Run, StoreError, open_run
 
 from .facts import facts_path

@@ -1,16 +1,16 @@
 """Runs on disk: the store that capture writes and analysis reads (format version 1, `docs/store-format.md`)."""
 
-from .compact import compact
-from .create import create_run, resume_run
+from .checking.verify import Verdict, verify
+from .copying.compact import compact
+from .copying.pull import pull
 from .errors import Problem, StoreError
-from .layout import Adapter, Component, RunSpec
-from .place import Place, open_place
-from .pull import pull
-from .read import Run, open_run
-from .state import clear_torn, run_state
-from .verify import Verdict, verify
-from .widen import widen
-from .write import RowWritten, RunWriter
+from .format.layout import Adapter, Component, RunSpec
+from .format.widen import widen
+from .places.place import Place, open_place
+from .reading.read import Run, open_run
+from .reading.state import clear_torn, run_state
+from .writing.create import create_run, resume_run
+from .writing.write import RowWritten, RunWriter
 
 __all__ = [
     "Adapter",

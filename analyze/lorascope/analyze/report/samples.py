@@ -8,7 +8,7 @@ import xarray as xr
 from lorascope.analyze.format import format_number
 from lorascope.analyze.theme import COLORS
 from lorascope.stores import Run
-from lorascope.stores.tables import ROLES
+from lorascope.stores.format.tables import ROLES
 
 from .markup import escape
 

@@ -7,7 +7,7 @@ from lorascope.analyze.format import format_number
 from lorascope.analyze.plots import position_figure, sample_spread
 from lorascope.analyze.summary import role_means
 from lorascope.stores import Run
-from lorascope.stores.tables import ROLES
+from lorascope.stores.format.tables import ROLES
 
 from .markup import figure, section, table
 from .samples import chosen_samples, sample_block, scale_legend, scale_top

@@ -2,7 +2,7 @@
 
 from lorascope.analyze.format import format_bytes, format_percent
 from lorascope.stores import open_place
-from lorascope.stores.compact import compact as compact_run
+from lorascope.stores.copying.compact import compact as compact_run
 
 from ..screen import progress_bar, say
 

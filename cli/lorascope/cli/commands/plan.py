@@ -8,8 +8,8 @@ from cyclopts import Parameter
 
 from lorascope.analyze.format import format_bytes, format_number, format_percent
 from lorascope.capture import CaptureConfig
-from lorascope.capture.plan import Plan
-from lorascope.capture.plan import plan as plan_capture
+from lorascope.capture.planning.plan import Plan
+from lorascope.capture.planning.plan import plan as plan_capture
 
 from ..quiet import quiet_libraries
 from ..screen import print_table, say

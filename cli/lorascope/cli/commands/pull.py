@@ -2,7 +2,7 @@
 
 from lorascope.analyze.format import format_bytes
 from lorascope.stores import open_place
-from lorascope.stores.pull import pull as pull_slice
+from lorascope.stores.copying.pull import pull as pull_slice
 
 from ..screen import progress_bar, say
 

@@ -1,0 +1,1 @@
+"""The adapter: attached, refused where it can't be measured, its components and their branches found."""

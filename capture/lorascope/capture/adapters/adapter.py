@@ -1,0 +1,229 @@
+"""Attach a LoRA adapter to a model, and refuse one that isn't what will be measured.
+
+Every adapter is held against the model first (`fit`); one that is refused by then leaves the model as it was.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ..hashes import hash_tensors
+from ..models.offload import fill_adapter, hidden_device_map, is_offloaded
+from ..models.weights import plain_path
+from .fit import first_line, fit_problems, init_problems
+from .preflight import inspect_adapter
+from .refusal import AdapterError, adapter_tensors, peft_type, require, weight_problems
+from .remarks import is_residual
+
+__all__ = [
+    "adapter_identity",
+    "attach_adapter",
+    "attach_adapters",
+    "fit_problems",
+    "label_init",
+    "read_adapter",
+    "require_folder",
+]
+
+
+def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default", allow_zero: bool = False) -> PeftModel:
+    """Attach the LoRA adapter in a folder to a plain model, active and in eval mode; as `attach_adapters` with one."""
+    return attach_adapters(model, {name: path}, allow_zero=allow_zero)
+
+
+def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allow_zero: bool = False) -> PeftModel:
+    """Attach LoRA adapters in folders to a plain model in eval mode; the first of them is active.
+
+    The model itself is wrapped, not copied. Adapter weights kept in half precision become float32, PEFT's default. All
+    adapters are held against the model before any of them is attached.
+
+    Parameters
+    ----------
+    model
+        A model without any adapter; offloaded layers stay so.
+    folders
+        What each adapter is called in the model -> folder with `adapter_config.json` and `adapter_model.safetensors`; a
+        pickled `adapter_model.bin` isn't read.
+    allow_zero
+        Whether an adapter that changes nothing (all lora_B zero) is taken.
+
+    Raises
+    ------
+    AdapterError
+        If a folder holds no LoRA adapter, an adapter was made for another model, or it can't be measured.
+
+    Notes
+    -----
+    An adapter begun by PiSSA or OLoRA changes the base weights again while it is attached (`label_init`), so take
+    `model_identity` before if the checkpoint's own hash is wanted; no other adapter can stand beside it.
+    """
+    contents = {name: read_adapter(folder) for name, folder in _named(folders).items()}
+    if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        where = str(next(iter(folders.values())))
+        raise AdapterError(f"the model already has an adapter; attach {where!r} to a freshly loaded model")
+    for name, (config, tensors) in contents.items():
+        problems = init_problems(model, config, len(contents)) or fit_problems(model, config, tensors, name)
+        require(problems + weight_problems(tensors, allow_zero=allow_zero), str(folders[name]))
+    adapted: Any = model
+    for name, (config, _) in contents.items():
+        adapted = _attach(adapted, folders[name], config, name)
+    adapted.eval()
+    for place, name in enumerate(contents):
+        stream = "adapted" if place == 0 else "base"
+        require(inspect_adapter(adapted, name, stream=stream, allow_zero=allow_zero), name)
+    attached: PeftModel = adapted
+    return attached
+
+
+def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> dict[str, Any]:
+    """What an adapter is: its configuration, and SHA-256 over its weights as float32.
+
+    The same from a folder and from a model that the folder was attached to, whatever it is called there.
+
+    Parameters
+    ----------
+    source
+        A `PeftModel`, or an adapter's folder.
+    name
+        The adapter's name in the model; a folder has none.
+
+    Raises
+    ------
+    AdapterError
+        If the folder holds no LoRA adapter, or the model none of this name.
+    """
+    if isinstance(source, nn.Module):
+        if not isinstance(source, PeftModel) or name not in source.peft_config:
+            raise AdapterError(f"the model, a {type(source).__name__}, has no adapter {name!r}")
+        config: Any = source.peft_config[name]
+        tensors = adapter_tensors(source, name)
+    else:
+        config = _read_config(Path(source))
+        trained = tuple(config.modules_to_save or ())
+        tensors = {
+            plain_path(key): tensor
+            for key, tensor in _read_tensors(Path(source)).items()
+            if _is_adapters_own(key, trained)
+        }
+    targets = config.target_modules
+    return {
+        "peft_type": peft_type(config),
+        "rank": config.r,
+        "alpha": config.lora_alpha,
+        "rank_pattern": dict(config.rank_pattern or {}),
+        "alpha_pattern": dict(config.alpha_pattern or {}),
+        "scaling": "alpha / sqrt(rank)" if config.use_rslora else "alpha / rank",
+        "target_modules": targets if isinstance(targets, str) else sorted(targets or ()),
+        "init_lora_weights": config.init_lora_weights,
+        "base": label_init(config),
+        "use_rslora": bool(config.use_rslora),
+        "use_dora": bool(config.use_dora),
+        "bias": config.bias,
+        "base_model": config.base_model_name_or_path,
+        "peft_version": config.peft_version,
+        "n_parameters": sum(tensor.numel() for tensor in tensors.values()),
+        "sha256": hash_tensors(tensors, dtype=torch.float32),
+    }
+
+
+def label_init(config: LoraConfig) -> Literal["frozen base", "residual base"]:
+    """Whether base states are those of the checkpoint, or of what the adapter's init left of it.
+
+    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
+    """
+    return "residual base" if is_residual(config) else "frozen base"
+
+
+def require_folder(path: str | Path) -> None:
+    """Raise an `AdapterError` unless this folder holds a LoRA adapter that can be read."""
+    read_adapter(path)
+
+
+def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """Configuration of the adapter in a folder, and its weights by the keys of its file.
+
+    Raises
+    ------
+    AdapterError
+        If the folder holds no LoRA adapter that can be read.
+    """
+    return _read_config(Path(path)), _read_tensors(Path(path))
+
+
+def _named(folders: Mapping[str, str | Path]) -> Mapping[str, str | Path]:
+    """The same, once every name can be a module's."""
+    for name in folders:
+        if not name.isidentifier():
+            raise AdapterError(f"`name` is {name!r}; allowed are letters, digits and `_`, not beginning with a digit")
+    return folders
+
+
+def _attach(model: Any, folder: str | Path, config: LoraConfig, name: str) -> PeftModel:
+    """PEFT's own loading, for a model that stays where it is."""
+    offloaded = is_offloaded(model)
+    # With offloaded layers PEFT must not draw an init, which would land on the meta device and stay there.
+    options: dict[str, Any] = {"adapter_name": name, "torch_device": "cpu", "low_cpu_mem_usage": offloaded}
+    try:
+        # PEFT draws an init before it loads over it; that is no reason for the global random state to move.
+        with hidden_device_map(model), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            # PEFT 0.21 asks transformers 5.24 for a property under its old name: nothing that a user could change.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(folder), **options)
+                adapted = model
+            else:
+                adapted = PeftModel.from_pretrained(model, str(folder), config=config, **options)
+    except (ValueError, ImportError) as error:
+        raise AdapterError(f"PEFT can't attach adapter {str(folder)!r}: {first_line(error)}") from error
+    if offloaded:
+        fill_adapter(adapted, _read_tensors(Path(folder)), name)
+    return adapted
+
+
+def _read_config(folder: Path) -> LoraConfig:
+    """The LoRA configuration in an adapter's folder."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise AdapterError(
+            f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it; "
+            "give a local folder that PEFT's `save_pretrained` wrote"
+        )
+    try:
+        kind = json.loads(path.read_bytes())["peft_type"]
+        config: LoraConfig | None = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise AdapterError(f"{str(path)!r} is no PEFT configuration: {first_line(error)}") from error
+    if config is None:
+        raise AdapterError(f"`peft_type` of adapter {str(folder)!r} is {kind!r}; only 'LORA' can be captured")
+    return config
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """An adapter's weights by the keys of its file, never unpickled."""
+    path = folder / SAFETENSORS_WEIGHTS_NAME
+    if not path.is_file():
+        pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
+        raise AdapterError(
+            f"adapter {str(folder)!r} has no {SAFETENSORS_WEIGHTS_NAME!r}{pickled}; save it again with PEFT"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise AdapterError(f"{str(path)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
+
+
+def _is_adapters_own(key: str, trained: tuple[str, ...]) -> bool:
+    """Whether a weight of an adapter's file is the adapter's, and not a copy of the base's embeddings."""
+    names = key.split(".")
+    is_trained = any(name.startswith("lora_") or name == "token_adapter" or name.endswith(trained) for name in names)
+    return is_trained and "base_layer" not in names

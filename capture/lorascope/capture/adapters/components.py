@@ -1,0 +1,250 @@
+"""Which layers an adapter changes, and what each of them is: the components of a run."""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, LoraLayer, MultiheadAttention, ParamWrapper
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lorascope.stores import Problem
+
+from ..models.offload import is_offloaded
+from ..models.weights import plain_path
+from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
+from .refusal import require
+
+__all__ = [
+    "LoraComponent",
+    "adapted_modules",
+    "factor_weights",
+    "find_components",
+    "in_module_order",
+    "left_out",
+    "lora_b",
+    "require_supported",
+    "unsupported",
+]
+
+RowRanges = tuple[tuple[str, int, int], ...]
+
+EXPERT = re.compile(r"\.experts\.\d+(\.|$)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraComponent:
+    """One layer that an adapter changes: linear, an embedding, or trained weights in the place of one."""
+
+    path: str
+    """Module path in the plain model, e.g. `model.layers.3.self_attn.q_proj`."""
+    order: int
+    """Place among the model's modules."""
+    layer: int
+    """Index of the decoder layer, -1 outside of one."""
+    kind: str
+    """Last name of the path, e.g. `q_proj`."""
+    d_in: int
+    """Features that come in; of an embedding, the tokens it knows."""
+    d_out: int
+    rank: int
+    """Of the change of weight: min(d_in, d_out) where the adapter keeps trained weights (`modules_to_save`)."""
+    scaling: float
+    """What B A x is multiplied by, as the module holds it: rsLoRA, alpha patterns, later rescaling and the scale of a
+    scaled embedding included."""
+    delta_source: DeltaSource
+    """In which form delta can be had: `factor`, whole from the adapter's `branch`, or as a `difference` of outputs."""
+    biased: bool
+    """Whether lora_B has a bias."""
+    fused: RowRanges
+    """(name, start, stop) of the output rows of a fused projection; empty where the layer isn't fused, where its parts
+    are interleaved head by head (GPT-NeoX, Bloom, Falcon, CodeGen), and for a kind of model that isn't known."""
+
+
+def find_components(
+    model: PeftModel, adapter: str, *, stream: str = "adapted", skip: Collection[str] = ()
+) -> list[LoraComponent]:
+    """Every layer that the adapter changes and that can be captured, in module order; `left_out` says which can't.
+
+    Parameters
+    ----------
+    model, adapter
+        A model and the name of one of its adapters.
+    stream
+        What is to be captured: in `base`, deltas must be computable beside the base.
+    skip
+        Paths to leave out, e.g. those that a probe found to have no token axis.
+
+    Raises
+    ------
+    AdapterError
+        If something about the adapter would make what is stored wrong.
+    """
+    require_supported(model, adapter, stream=stream)
+    base: Any = model.get_base_model()
+    return [
+        _describe(path, order, module, adapter, base.config)
+        for path, (order, module) in adapted_modules(model, adapter).items()
+        if path not in skip and left_out(path, module) is None
+    ]
+
+
+def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]]:
+    """Path -> place and PEFT's module, of all that the adapter changes, in module order."""
+    return {
+        plain_path(path): (order, module)
+        for order, (path, module) in enumerate(model.named_modules())
+        if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper) and adapter in module._get_available_adapters()
+    }
+
+
+def in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
+    """Every component that any adapter changes, once: a run's component axis."""
+    union = {component.path: component for found in components.values() for component in found}
+    return sorted(union.values(), key=lambda component: component.order)
+
+
+def left_out(path: str, module: Any) -> str | None:
+    """Why a layer can't be captured although the others can; None where it can.
+
+    What is stored of the other layers stays true: they are seen in the very pass that runs this one too.
+    """
+    if EXPERT.search(path):
+        return "an expert sees only the tokens that are routed to it"
+    if isinstance(module, ParamWrapper):
+        return "`target_parameters` are put into the weight (experts, mostly), so no output without them exists"
+    if isinstance(module, MultiheadAttention) or ".base_layer." in path:
+        return "PEFT merges LoRA into nn.MultiheadAttention for the pass, so no output without it exists"
+    if isinstance(module, Conv1d | Conv2d | Conv3d):
+        return "a convolution has no (token, feature) output"
+    if isinstance(module, AuxiliaryTrainingWrapper) and _sizes(module) is None:
+        kind = type(module.original_module).__name__
+        return f"`modules_to_save` replaces a {kind}; only linear layers and embeddings are captured"
+    return None
+
+
+def unsupported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> list[Problem]:
+    """Everything about the adapter that would make what is stored wrong; empty where nothing does."""
+    config: Any = model.peft_config[adapter]
+    problems = []
+    if config.bias != "none":
+        message = f"`bias` is {config.bias!r}, so the adapter trains the base's own biases; only 'none' can be captured"
+        problems.append(Problem(adapter, "bias", message))
+    if getattr(config, "layer_replication", None):
+        message = "`layer_replication` makes another base of the model; it can't be captured"
+        problems.append(Problem(adapter, "replication", message))
+    for path, (_, module) in adapted_modules(model, adapter).items():
+        if left_out(path, module) is None and isinstance(module, LoraLayer):
+            problems += _layer_problems(path, module, adapter, stream)
+    return problems
+
+
+def require_supported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> None:
+    """Raise one readable `AdapterError` for everything that would make what is stored wrong.
+
+    Raises
+    ------
+    AdapterError
+        If `unsupported` finds anything.
+    """
+    require(unsupported(model, adapter, stream=stream), adapter)
+
+
+def factor_weights(model: PeftModel, component: LoraComponent, adapter: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """B (feature, rank) and, where it has one, its bias (feature,), float32: what makes delta of a factor."""
+    module = adapted_modules(model, adapter)[component.path][1]
+    return lora_b(module, adapter), lora_bias(module, adapter)
+
+
+def _layer_problems(path: str, module: Any, adapter: str, stream: str) -> Iterator[Problem]:
+    if isinstance(module.base_layer, BaseTunerLayer):
+        yield Problem(path, "nested", "two adapters are wrapped around each other; only one LoRA layer can be captured")
+    if delta_source(module, adapter) == "branch" and is_offloaded(module.base_layer):
+        message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
+        yield Problem(path, "offloaded", message)
+    if stream == "base" and delta_source(module, adapter) == "difference":
+        variant = type(module.lora_variant[adapter]).__name__.removesuffix("Variant")
+        yield Problem(
+            path,
+            "variant",
+            f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'",
+        )
+
+
+def _describe(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:
+    names = path.split(".")
+    is_lora = isinstance(module, LoraLayer)
+    d_in, d_out = (module.in_features, module.out_features) if is_lora else _sizes(module)  # type: ignore[misc]
+    return LoraComponent(
+        path=path,
+        order=order,
+        layer=next((int(name) for name in names if name.isdecimal()), -1),
+        kind=names[-1],
+        d_in=int(d_in),
+        d_out=int(d_out),
+        rank=int(module.r[adapter]) if is_lora else min(d_in, d_out),
+        scaling=effective_scaling(module, adapter),
+        delta_source=delta_source(module, adapter),
+        biased=is_lora and bool(module.lora_bias.get(adapter)),
+        fused=_row_ranges(config, names[-1], int(d_out)),
+    )
+
+
+def _sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
+    """Features in and out of what a wrapper replaces; None where it's neither linear nor an embedding."""
+    inner: Any = wrapper.original_module
+    if isinstance(inner, nn.Linear):
+        return inner.in_features, inner.out_features
+    if isinstance(inner, nn.Embedding):
+        return inner.num_embeddings, inner.embedding_dim
+    if isinstance(inner, Conv1D):
+        return inner.nx, inner.nf
+    return None
+
+
+def _row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:
+    """Row ranges of a fused projection whose layout is known; empty where the sizes don't add up to it."""
+    layout = FUSED.get((getattr(config, "model_type", ""), kind))
+    sizes = layout(config) if layout is not None else {}
+    if sum(sizes.values()) != d_out:
+        return ()
+    stops = np.cumsum(list(sizes.values()))
+    return tuple((name, int(stop) - size, int(stop)) for (name, size), stop in zip(sizes.items(), stops, strict=True))
+
+
+def _grouped(config: Any) -> dict[str, int]:
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shared = config.num_key_value_heads * head
+    return {"q": config.num_attention_heads * head, "k": shared, "v": shared}
+
+
+def _thirds(config: Any) -> dict[str, int]:
+    return dict.fromkeys("qkv", int(config.hidden_size))
+
+
+def _multi_query(config: Any) -> dict[str, int]:
+    """GPTBigCode: one key and value head for all; its multi-head form is interleaved."""
+    head = config.hidden_size // config.num_attention_heads
+    return {"q": config.hidden_size, "k": head, "v": head} if config.multi_query else {}
+
+
+def _gated(config: Any) -> dict[str, int]:
+    return dict.fromkeys(("gate", "up"), int(config.intermediate_size))
+
+
+FUSED: dict[tuple[str, str], Callable[[Any], dict[str, int]]] = {
+    ("phi3", "qkv_proj"): _grouped,
+    ("phi3", "gate_up_proj"): _gated,
+    ("glm", "gate_up_proj"): _gated,
+    ("glm4", "gate_up_proj"): _gated,
+    ("gpt2", "c_attn"): _thirds,
+    ("gpt_bigcode", "c_attn"): _multi_query,
+    ("mpt", "Wqkv"): _thirds,
+}
+"""(model type, kind) -> size of each part in the order of the rows, read from the forward pass of each model in
+transformers 5. A name alone doesn't tell: CodeGen's `qkv_proj` is interleaved."""

@@ -1,0 +1,124 @@
+"""Whether an adapter was made for a model: its weights against those that PEFT makes for it.
+
+PEFT loads an adapter with `strict=False`: keys that fit nowhere at most warn, and the output stays the base's own. So
+PEFT first adapts a twin of the model on the meta device, which has every name and shape and no numbers.
+"""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from textwrap import shorten
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from torch import nn
+
+from lorascope.stores import Problem
+
+from ..models.offload import is_offloaded, without_hooks
+from ..models.weights import held_tensors, plain_path
+from .remarks import is_residual
+
+__all__ = ["first_line", "fit_problems", "init_problems"]
+
+UNREPEATED = ("pissa_niter", "lora_ga")
+"""Inits whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, without a word."""
+
+
+def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list[Problem]:
+    """Inits that change the base weights where they can't be changed as they were in training."""
+    what = "init_lora_weights"
+    if str(config.init_lora_weights).startswith(UNREPEATED):
+        message = (
+            f"{config.init_lora_weights!r} changed the base weights in a way that loading doesn't repeat; save it "
+            "with PEFT's `path_initial_model_for_weight_conversion`"
+        )
+        return [Problem(what, "init", message)]
+    if is_residual(config) and n_adapters > 1:
+        message = "its init changes the base weights, under every other adapter too; capture it alone"
+        return [Problem(what, "init", message)]
+    if is_residual(config) and is_offloaded(model):
+        message = "its init changes the base weights, some of which are offloaded; load the model without `device_map`"
+        return [Problem(what, "init", message)]
+    return []
+
+
+def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:
+    """Where an adapter's keys and shapes differ from those that PEFT makes for this plain model."""
+    try:
+        wanted = _wanted_shapes(model, config, name)
+    except ValueError as error:
+        message = f"it fits no layer of this model: {shorten(first_line(error), 160)}"
+        return [Problem("target_modules", "no-layers", message)]
+    own = held_tensors(model)
+    copies = {key: own[plain] for key in tensors.keys() - wanted.keys() if (plain := _plain_key(key)) in own}
+    rest = {key: tensor for key, tensor in tensors.items() if key not in copies}
+    return _copy_problems(copies, tensors) + _key_problems(wanted, rest)
+
+
+def _copy_problems(copies: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> list[Problem]:
+    """PEFT saves the base's embeddings along with an adapter on them, and would load them over the base's own."""
+    message = "it brings base weights that aren't this model's (resized or trained), so it was made for another one"
+    return [Problem(key, "base", message) for key in sorted(copies) if not _equal(copies[key], tensors[key])]
+
+
+def _equal(own: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether two weights agree, as far as can be seen: an offloaded one has a shape alone."""
+    return own.shape == tensor.shape and (own.is_meta or torch.equal(own.cpu(), tensor.to(own.dtype)))
+
+
+def _plain_key(key: str) -> str:
+    return plain_path(key).replace(".base_layer.", ".")
+
+
+def _key_problems(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, torch.Tensor]) -> list[Problem]:
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    return [
+        *(
+            Problem(key, "missing", "it lacks weights that this model needs, so it was made for another one")
+            for key in sorted(wanted.keys() - found.keys())
+        ),
+        *(
+            Problem(
+                key, "unexpected", "it holds weights that this model has no place for, so it was made for another one"
+            )
+            for key in sorted(found.keys() - wanted.keys())
+        ),
+        *(
+            Problem(
+                f"{key}: {found[key]}, not {shape}", "shape", "its weights have other shapes than this model's layers"
+            )
+            for key, shape in wanted.items()
+            if key in found and found[key] != shape
+        ),
+    ]
+
+
+def _wanted_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str, tuple[int, ...]]:
+    """Shape by key of the file that fits, found by adapting a twin without numbers."""
+    memo: dict[int, Any] = {id(tensor): _numberless(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    # Quantised layers take the place of linear ones, under whose names and shapes PEFT keeps its own parts.
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.is_floating_point():
+            memo[id(module)] = nn.Linear(module.in_features, module.out_features, device="meta")
+    # Inits only decide numbers, and some of them need data or libraries that a twin doesn't.
+    plain = copy.copy(config)
+    plain.init_lora_weights = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same come again when the model itself is adapted
+        twin = PeftModel(without_hooks(model, memo), plain, adapter_name=name, low_cpu_mem_usage=True)
+        state = get_peft_model_state_dict(twin, adapter_name=name, save_embedding_layers=False)
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def _numberless(tensor: torch.Tensor) -> torch.Tensor:
+    """One of the same shape and type on the meta device."""
+    twin = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or else its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

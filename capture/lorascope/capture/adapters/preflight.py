@@ -1,0 +1,194 @@
+"""One readable verdict on adapters that sit in a model, before anything is written: what is wrong, and what to know."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from lorascope.stores import Problem
+
+from ..models.weights import plain_path
+from .calls import call_problems, count_calls
+from .components import adapted_modules, find_components, left_out, unsupported
+from .refusal import (
+    AdapterError,
+    adapter_tensors,
+    lora_layers,
+    peft_type,
+    require,
+    weight_problems,
+)
+from .remarks import Note, remarks
+
+__all__ = [
+    "AdapterError",
+    "Note",
+    "Preflight",
+    "inspect",
+    "inspect_adapter",
+    "lora_layers",
+    "require",
+    "require_adapter",
+]
+
+
+class Preflight(NamedTuple):
+    """The verdict on a model and its adapters."""
+
+    problems: tuple[Problem, ...]
+    """What keeps them from being captured; `require` raises one error of all."""
+    notes: tuple[Note, ...]
+    """What a reader of the run should know."""
+    skipped: tuple[str, ...]
+    """Paths that a probe found to be without a token axis: to be left out of the components."""
+
+
+def inspect(
+    model: nn.Module,
+    adapters: Sequence[str],
+    *,
+    stream: str = "adapted",
+    allow_zero: bool = False,
+    probe: Mapping[str, Any] | None = None,
+) -> Preflight:
+    """The verdict on these adapters of this model; the model is left as it was.
+
+    Parameters
+    ----------
+    model
+        With the adapters in it.
+    adapters
+        Names of those to be captured.
+    stream
+        `adapted`, `base` or `pair`.
+    allow_zero
+        Whether an adapter that changes nothing (all lora_B zero) is taken.
+    probe
+        Arguments of a forward pass over two tokens or more (`input_ids` of shape (sequence, position) among them). One
+        pass without capture then shows which layers have no token axis or don't run once.
+    """
+    problems = [*_model_problems(model)]
+    for name in adapters:
+        found = inspect_adapter(model, name, stream=stream, allow_zero=allow_zero)
+        problems += found
+        if not any(problem.kind in {"plain", "unknown", "method", "no-layers"} for problem in found):
+            problems += unsupported(model, name, stream=stream)  # type: ignore[arg-type]  # "plain" is among the kinds
+    if problems or not isinstance(model, PeftModel):
+        return Preflight(tuple(problems), (), ())
+    calls = {} if probe is None else count_calls(model, _paths(model, adapters), probe, adapters, stream)
+    problems += call_problems(calls)
+    skipped = tuple(path for path, call in calls.items() if call.is_pooled)
+    for name in adapters:
+        if not problems and not find_components(model, name, stream=stream, skip=skipped):
+            problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
+    notes = () if problems else tuple(remarks(model, adapters, stream=stream, skipped=skipped))
+    return Preflight(tuple(problems), notes, skipped)
+
+
+def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", allow_zero: bool = False) -> list[Problem]:
+    """Everything that keeps this adapter of this model from being measured; empty where nothing does.
+
+    Training mode is no problem: capture sets eval mode itself. In stream `base` no adapter need be active.
+    """
+    if not isinstance(model, PeftModel):
+        kind = type(model).__name__
+        return [
+            Problem(
+                name,
+                "plain",
+                f"the model is a plain {kind} without an adapter; give a `PeftModel`, not merged or unloaded",
+            )
+        ]
+    if name not in model.peft_config:
+        return [Problem(name, "unknown", f"the model has no such adapter; it has {sorted(model.peft_config)}")]
+    kind = peft_type(model.peft_config[name])
+    if kind != "LORA":
+        return [Problem(name, "method", f"`peft_type` is {kind!r}; only 'LORA' can be captured")]
+    layers = lora_layers(model)
+    if not any(name in layer._get_available_adapters() for layer in layers.values()):
+        return [Problem(name, "no-layers", "no layer of the model carries this adapter; look at its `target_modules`")]
+    problems = [problem for path, layer in layers.items() for problem in _layer_problems(path, layer, name, stream)]
+    return problems + weight_problems(adapter_tensors(model, name), allow_zero=allow_zero)
+
+
+def require_adapter(model: nn.Module, *, name: str | None = None, allow_zero: bool = False) -> str:
+    """Name of the model's adapter, which can be measured as it is: `name`, or else the active one.
+
+    Raises
+    ------
+    AdapterError
+        If there is any problem: all of them in one line.
+    """
+    if name is None:
+        name = _active_name(model)
+    require(inspect_adapter(model, name, allow_zero=allow_zero), name)
+    return name
+
+
+def _model_problems(model: nn.Module) -> Iterator[Problem]:
+    """What is wrong with the model, whatever its adapters are."""
+    for path, module in model.named_modules():
+        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+            message = "the model is compiled, and compiled code passes hooks by; capture it as it was before"
+            yield Problem(plain_path(path) or type(module).__name__, "compiled", message)
+            break
+    for path in _stubborn(model):
+        message = "a module stays in training mode after `eval()`; dropout would add noise to every delta"
+        yield Problem(plain_path(path), "training", message)
+    seen: dict[int, str] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, LoraLayer):
+            first = seen.setdefault(id(module.base_layer), plain_path(path))
+            if first != plain_path(path):
+                message = f"it shares its frozen layer with {first!r}, whose hook can't tell them apart"
+                yield Problem(plain_path(path), "shared", message)
+
+
+def _stubborn(model: nn.Module) -> list[str]:
+    """Modules that `eval()` doesn't bring out of training mode; all modes are afterwards as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        return [path for path, module in model.named_modules() if module.training]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _paths(model: nn.Module, adapters: Sequence[str]) -> dict[str, Any]:
+    """Path -> module of all that could be captured."""
+    return {
+        path: module
+        for name in adapters
+        for path, (_, module) in adapted_modules(model, name).items()
+        if left_out(path, module) is None
+    }
+
+
+def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:
+    """What is wrong with the state of one LoRA layer."""
+    carried = layer._get_available_adapters()
+    active = [adapter for adapter in layer.active_adapters if adapter in carried]
+    if layer.merged_adapters:
+        yield Problem(
+            path, "merged", f"{layer.merged_adapters} is merged into the base weights; load the base model again"
+        )
+    if layer.disable_adapters:
+        yield Problem(path, "disabled", "adapters are disabled; call `enable_adapter_layers()`")
+    if stream == "base":
+        return
+    if name in carried and name not in active:
+        yield Problem(path, "active", f"the active adapter is {active}; call `set_adapter({name!r})`")
+    elif set(active) - {name}:
+        yield Problem(path, "several", f"{active} are active at once; call `set_adapter({name!r})`")
+
+
+def _active_name(model: nn.Module) -> str:
+    """The active adapter, or else the first there is; `inspect_adapter` says what is wrong with it."""
+    if not isinstance(model, PeftModel):
+        return "default"
+    active = [adapter for layer in lora_layers(model).values() for adapter in layer.active_adapters]
+    names: list[str] = [*active, *model.peft_config, "default"]
+    return names[0]

@@ -1,0 +1,257 @@
+"""The way from the forward pass to the disk: rows are filled, handed to the writer when full, and used again."""
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.writing.write import RowWritten
+
+from .row_buffer import RowArrays, RowBuffer, Segment
+
+__all__ = ["QUEUE_BYTES", "RowQueue", "RowWriter", "queue_bytes_needed", "row_spans"]
+
+QUEUE_BYTES = 4 * 2**30
+"""Host memory for rows where nothing else is asked for."""
+_ROWS_AHEAD = 2
+"""Rows held beyond those that one batch fills: one that is written, one that waits for it. More only take memory."""
+
+
+class RowWriter(Protocol):
+    """Where rows go: a `RunWriter`, or whatever else takes them whole, from several threads."""
+
+    def row_arrays(self, row: int) -> RowArrays:
+        """What this row brings."""
+        ...
+
+    def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
+        """Take a row; its blocks are the caller's again when this returns."""
+        ...
+
+
+class RowQueue:
+    """The bounded way from the forward pass to the disk: row buffers going round within a number of bytes.
+
+    Tokens come in order. `take` hands out the places of the next tokens and waits while every buffer is full or being
+    written: the forward pass waits, and nothing is dropped. `put` tells that they are filled, or will be at their mark.
+
+    Parameters
+    ----------
+    writer
+        Where rows go.
+    n_tokens
+        Length of the token axis.
+    spans
+        Rows that each batch reaches into (`row_spans`).
+    queue_bytes
+        Most bytes of row buffers; None for 4 GiB, or what one batch needs if that is more.
+    wanted
+        Bool (row,): rows to write; None for all. Tokens of others get no place.
+    pinned
+        Whether buffers are page-locked, for copies from a GPU beside its work.
+
+    Raises
+    ------
+    ValueError
+        If `queue_bytes` is less than the rows of one batch need.
+    """
+
+    def __init__(
+        self,
+        writer: RowWriter,
+        *,
+        n_tokens: int,
+        spans: Sequence[range],
+        queue_bytes: int | None = None,
+        wanted: np.ndarray | None = None,
+        pinned: bool = False,
+    ) -> None:
+        self._writer = writer
+        self._n_tokens = n_tokens
+        self._pinned = pinned
+        n_rows = -(-n_tokens // ROW_TOKENS)
+        self._wanted = np.ones(n_rows, np.bool_) if wanted is None else wanted.copy()
+        sizes = [_n_bytes(writer.row_arrays(row)) if self._wanted[row] else 0 for row in range(n_rows)]
+        self.n_bytes = queue_bytes_needed(sizes, spans, queue_bytes)
+        """Most bytes that the buffers hold together."""
+        self._held_bytes = 0
+        self._free: list[RowBuffer] = []
+        self._open: dict[int, RowBuffer] = {}
+        self._taken = 0
+        self._writing: list[Future[RowWritten | None]] = []
+        self._changed = threading.Condition()
+        self._failed = False
+        self._threads = ThreadPoolExecutor(_ROWS_AHEAD, "lorascope-row", _give_way)
+        self.written_rows: list[int] = []
+        """Rows committed so far, as they came."""
+        self.seconds_waited = self.seconds_encode = self.seconds_write = 0.0
+        self.stored_bytes = self.raw_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # On an error the rows being written are finished and no other begun: what is committed stays whole.
+        self._threads.shutdown(cancel_futures=error is not None)
+
+    def wants(self, start: int, n_tokens: int) -> bool:
+        """Whether any of these tokens lies in a row that is to be written."""
+        return bool(self._wanted[start // ROW_TOKENS : -(-(start + n_tokens) // ROW_TOKENS)].any())
+
+    def begin_no_more(self) -> None:
+        """From now on, want only those rows of which some tokens are here already."""
+        begun = [row for row in self._open if self._wanted[row]]
+        self._wanted[:] = False
+        self._wanted[begun] = True
+
+    def take(self, start: int, n_tokens: int) -> list[Segment]:
+        """Places for tokens of the run's axis from `start` on, by wanted row; never before those taken earlier."""
+        assert start >= self._taken
+        self._taken = start + n_tokens
+        segments = []
+        for row in range(start // ROW_TOKENS, -(-self._taken // ROW_TOKENS)):
+            if self._wanted[row]:
+                first, last = max(start, row * ROW_TOKENS), min(self._taken, (row + 1) * ROW_TOKENS)
+                if row not in self._open:
+                    self._open[row] = self._wait_for_buffer(row)
+                place = slice(first - row * ROW_TOKENS, last - row * ROW_TOKENS)
+                segments.append(Segment(self._open[row], slice(first - start, last - start), place))
+        return segments
+
+    def put(self) -> None:
+        """Hand every row that is now full to the writer, which waits for the row's mark.
+
+        Raises
+        ------
+        CaptureError
+            If an array of such a row wasn't filled once for every token.
+        """
+        for row in [row for row in self._open if self._taken >= self._row_tokens(row).stop]:
+            tokens = self._row_tokens(row)
+            self._open[row].check(row, tokens.stop - tokens.start)
+            self._writing.append(self._threads.submit(self._write, row, self._open.pop(row)))
+        self._collect(self._writing)
+
+    def drain(self) -> None:
+        """Wait until every row handed over is on the disk; raises what a writer raised."""
+        start = time.perf_counter()
+        while self._writing:
+            self._collect(self._writing[:1], wait=True)
+        self.seconds_waited += time.perf_counter() - start
+
+    def _row_tokens(self, row: int) -> slice:
+        return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self._n_tokens))
+
+    def _wait_for_buffer(self, row: int) -> RowBuffer:
+        arrays = self._writer.row_arrays(row)
+        start = time.perf_counter()
+        with self._changed:
+            while (buffer := self._find(arrays)) is None:
+                self._collect(self._writing)
+                self._changed.wait()
+        self._collect(self._writing)
+        self.seconds_waited += time.perf_counter() - start
+        buffer.begin()
+        return buffer
+
+    def _find(self, arrays: RowArrays) -> RowBuffer | None:
+        """A free buffer for these arrays, or a new one within the budget, for which free ones of other rows may go."""
+        for buffer in reversed(self._free):  # the last one back: its memory is the likeliest to be in a cache
+            if buffer.tensors.keys() == arrays.keys():
+                self._free.remove(buffer)
+                return buffer
+        size = _n_bytes(arrays)
+        while self._free and self._held_bytes + size > self.n_bytes:
+            self._held_bytes -= self._free.pop(0).n_bytes
+        if self._held_bytes + size > self.n_bytes:
+            return None
+        self._held_bytes += size
+        return RowBuffer(arrays, pinned=self._pinned)
+
+    def _collect(self, futures: Iterable[Future[RowWritten | None]], *, wait: bool = False) -> None:
+        for future in [future for future in futures if wait or future.done()]:
+            self._writing.remove(future)
+            if (written := future.result()) is not None:
+                self.written_rows.append(written.row)
+                self.stored_bytes += written.stored_bytes
+                self.raw_bytes += written.raw_bytes
+                self.seconds_encode += written.seconds_encode
+                self.seconds_write += written.seconds_write
+
+    def _write(self, row: int, buffer: RowBuffer) -> RowWritten | None:
+        """In a thread: one row; None if another one failed before."""
+        if self._failed:
+            return None
+        tokens = self._row_tokens(row)
+        try:
+            buffer.complete()
+            written = self._writer.write_row(row, buffer.blocks(tokens.stop - tokens.start))
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            with self._changed:
+                if not self._failed:
+                    self._free.append(buffer)
+                self._changed.notify_all()
+        return written
+
+
+def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:
+    """Rows that each batch reaches into.
+
+    Parameters
+    ----------
+    starts
+        First captured token of each sample, and their number at the end (sample + 1,).
+    batches
+        Samples of each batch.
+    """
+    return [
+        range(int(starts[batch.start]) // ROW_TOKENS, -(-int(starts[batch.stop]) // ROW_TOKENS)) for batch in batches
+    ]
+
+
+def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes: int | None) -> int:
+    """Bytes that a `RowQueue` holds at most: what a batch fills, and some rows ahead as far as they are allowed.
+
+    Parameters
+    ----------
+    sizes
+        Bytes of each row's arrays in memory, 0 for those that aren't wanted.
+    spans
+        Rows that each batch reaches into (`row_spans`).
+    queue_bytes
+        What is allowed; None for 4 GiB, or what one batch fills if that is more.
+
+    Raises
+    ------
+    ValueError
+        If a batch fills more than is allowed.
+    """
+    filled, most = max(((sum(sizes[row] for row in span), len(span)) for span in spans), default=(0, 0))
+    allowed = max(QUEUE_BYTES, filled) if queue_bytes is None else queue_bytes
+    if filled > allowed:
+        raise ValueError(
+            f"`queue` is {allowed} bytes, but a batch fills {most} rows at once, which take {filled} bytes; give at "
+            "least that many"
+        )
+    return min(allowed, filled + _ROWS_AHEAD * max(sizes, default=0), sum(sizes))
+
+
+def _n_bytes(arrays: RowArrays) -> int:
+    return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in arrays.values())
+
+
+def _give_way() -> None:
+    """Let the forward pass go first where both want the same cores: its parallel loops wait for their slowest part."""
+    if hasattr(os, "setpriority"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -1,0 +1,61 @@
+"""What identifies values, tensors and settings: SHA-256 over bytes that mean one thing only."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+__all__ = ["canonical", "fingerprint", "hash_tensors"]
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of the values as canonical JSON: keys sorted, no white space, UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If a number is NaN or infinite: JSON has no word for it.
+    TypeError
+        If a value isn't a string, number, boolean, None, list, tuple or mapping of those.
+
+    Examples
+    --------
+    >>> fingerprint({"b": 1, "a": 2}) == fingerprint({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(canonical(values)).hexdigest()
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None = None) -> str:
+    """SHA-256, in hexadecimal, over tensors in the order of their names: name, dtype, shape and bytes of each.
+
+    Parameters
+    ----------
+    tensors
+        By name, on any device; one at a time is copied to the host.
+    dtype
+        Widen to this type first, so that the same numbers kept in different types give one hash.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is on the meta device and has no bytes.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        if tensor.is_meta:
+            raise ValueError(f"tensor {name!r} is on the meta device (offloaded?), so its bytes can't be hashed")
+        tensor = tensor.to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+        digest.update(canonical([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]) + b"\n")
+        octets: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(octets)
+    return digest.hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: keys sorted, no white space, UTF-8; NaN is refused with a ValueError."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()

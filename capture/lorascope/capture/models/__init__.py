@@ -1,0 +1,1 @@
+"""The model: loaded, identified, its weights whole wherever they lie."""

@@ -1,0 +1,293 @@
+"""Load a language model and its tokenizer, and say which model it is."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    GgufConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from ..hashes import fingerprint, hash_tensors
+from .offload import execution_device
+from .weights import base_tensors, readable
+
+__all__ = [
+    "context_length",
+    "input_device",
+    "is_causal",
+    "load_model",
+    "model_class",
+    "model_identity",
+    "tokenizer_identity",
+]
+
+DTYPES: dict[str, Any] = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+"""Allowed `dtype` -> what transformers is asked for; `auto` is the type the checkpoint was saved in."""
+CLASSES: dict[str, Any] = {
+    "ForCausalLM": AutoModelForCausalLM,
+    "LMHeadModel": AutoModelForCausalLM,
+    "ForMaskedLM": AutoModelForMaskedLM,
+    "ForSequenceClassification": AutoModelForSequenceClassification,
+    "ForTokenClassification": AutoModelForTokenClassification,
+    "Model": AutoModel,
+}
+"""End of an architecture's name -> what loads it, the first that fits. Models of a decoder beside an encoder have two
+token axes, and aren't among them."""
+ALLOWED = "a hub id ('owner/name'), a local folder with 'config.json' and safetensors, or a '.gguf' file"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
+_VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+"""Entries of a model's config that say where it came from or how it was loaded, not what it is."""
+
+
+def load_model(
+    source: str,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    device_map: str | Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """Load a language model in eval mode, and its fast tokenizer.
+
+    Parameters
+    ----------
+    source
+        Hub id, local folder, or path of a `.gguf` file. Only safetensors and GGUF weights are read, never a pickle.
+    dtype
+        Type of the weights: `auto`, `float32`, `float16` or `bfloat16`.
+    device
+        Where the model goes, e.g. `cpu` or `cuda:0`; not looked at where `device_map` is given.
+    device_map
+        How accelerate spreads the model: `auto`, or module name -> device, `cpu` or `disk`.
+    trust_remote_code
+        Whether Python code that the model brings may run.
+
+    Returns
+    -------
+    model, tokenizer
+        A transformers `PreTrainedModel` and `PreTrainedTokenizerBase`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `source` is neither on this disk nor could be a hub id.
+    ValueError
+        If `source` holds no language model that can be read whole, its tokenizer isn't a fast one, or `dtype` or
+        `device` isn't allowed.
+
+    Notes
+    -----
+    GGUF weights are unpacked to `dtype`. Left alone, transformers may keep them packed where a kernel is installed, and
+    without one it unpacks them and still labels the model quantized (`hf_quantizer`, `is_quantized`,
+    `quantization_method`, `config.quantization_config`), so that `float()`, `save_pretrained` and `Trainer` refuse it.
+    `GgufConfig(dequantize=True)` unpacks in any case and leaves no label.
+
+    Which kind of model it is follows from the architecture that its configuration names: causal, masked, a classifier
+    of sequences or tokens, or a bare encoder.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
+    place = _device(device) if device_map is None else None
+    where, options = locate(source)
+    origin = "" if options else " (nothing on this disk, so taken as a hub id)"
+    options["trust_remote_code"] = trust_remote_code
+    with one_line(f"model {source!r}{origin}"):
+        quantization: dict[str, Any] = (
+            {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in options else {}
+        )
+        auto_class = AutoModelForCausalLM if quantization else model_class(AutoConfig.from_pretrained(where, **options))
+        loaded: Any = auto_class.from_pretrained(
+            where,
+            **options,
+            **quantization,
+            **_spread(device_map),
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"model {source!r} lacks {len(missing)} of its weights, first {missing[0]!r}; they would be random"
+        )
+    with one_line(f"tokenizer of {source!r}"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"tokenizer of {source!r} is {type(tokenizer).__name__}, which can't say where in the text its tokens are; "
+            "a fast one (with 'tokenizer.json') is needed"
+        )
+    return (model if place is None else model.to(place)).eval(), tokenizer
+
+
+def model_class(config: Any) -> Any:
+    """The transformers class that loads a model of this configuration.
+
+    Raises
+    ------
+    ValueError
+        If its architecture is of a kind that can't be captured.
+    """
+    name = next(iter(config.architectures or ("ForCausalLM",)))
+    for ending, found in CLASSES.items():
+        if name.endswith(ending) and not getattr(config, "is_encoder_decoder", False):
+            return found
+    raise ValueError(
+        f"its architecture is {name!r}; allowed are those that end in {list(CLASSES)}, without a decoder beside it"
+    )
+
+
+def is_causal(model: Any) -> bool:
+    """Whether each position of the model's logits is its forecast of the next token.
+
+    That is so for what is called a causal model, but not for one that transformers also knows as an encoder (BERT and
+    its kin), unless its configuration makes it a decoder.
+    """
+    plain: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not type(plain).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+        return False
+    is_decoder = bool(getattr(plain.config, "is_decoder", False))
+    return is_decoder or plain.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Where token ids have to be for a forward pass.
+
+    Raises
+    ------
+    ValueError
+        If the model has no weights.
+    """
+    embeddings = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
+    for module in (embeddings, model):
+        if module is not None and (device := execution_device(module)) is not None:
+            return device
+    raise ValueError(f"the model, a {type(model).__name__}, has no weights")
+
+
+def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
+    """Which base model it is: names, type, size, and SHA-256 over its weights and its configuration.
+
+    The same with and without an adapter, unless the adapter's init changed the base (`label_init`).
+
+    Parameters
+    ----------
+    model
+        A plain model or a `PeftModel`.
+    source
+        Where it was loaded from.
+
+    Raises
+    ------
+    ValueError
+        If a weight is on the meta device, and not because accelerate offloaded it.
+    """
+    tensors = base_tensors(model)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+    return {
+        "name": source,
+        "class": type(base).__name__,
+        "dtype": "+".join(sorted(dtypes)),
+        "n_parameters": sum({id(t): t.numel() for t in tensors.values() if isinstance(t, nn.Parameter)}.values()),
+        "attention": getattr(base.config, "_attn_implementation", None),
+        "sha256": hash_tensors(readable(model, tensors)),
+        "config_sha256": _hash_config(base.config),
+    }
+
+
+def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
+    """Which tokenizer it is: class, and SHA-256 of all that it does to a text."""
+    content = tokenizer.backend_tokenizer.to_str()
+    return {"class": type(tokenizer).__name__, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+
+
+def context_length(model: Any) -> int | None:
+    """Most tokens that the model was made for; None where its configuration states no limit."""
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
+        length = getattr(config, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
+def locate(source: str) -> tuple[str, dict[str, Any]]:
+    """What transformers is given for a source, once the source is known to be readable."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        _check_folder(path)
+        return str(path), {"local_files_only": True}
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ValueError(f"`model` is {source!r}, a file that isn't '.gguf'; allowed are {ALLOWED}")
+        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
+    if not _HUB_ID.fullmatch(source) or path.suffix == ".gguf":
+        raise FileNotFoundError(f"`model` is {source!r}, which doesn't exist; allowed are {ALLOWED}")
+    return source, {}
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds no readable model, in our words rather than after a failed load."""
+    what = f"`model` is {str(folder)!r}, a folder"
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise ValueError(f"{what} with an adapter; give the model it was made for, and this folder as `adapter`")
+        raise ValueError(f"{what} without 'config.json'; allowed are {ALLOWED}")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{what} without safetensors weights (pickled '.bin' files aren't read); allowed are {ALLOWED}"
+        )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"`device` is {name!r}; allowed are 'cpu', 'cuda', 'cuda:0' ...") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"`device` is {name!r}, but torch finds no CUDA device here; use 'cpu'")
+    return device
+
+
+@contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Turn what transformers raises over a source, often a page long, into one line."""
+    try:
+        yield
+    except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{what} can't be loaded: {lines[0].strip()}") from error
+
+
+def _spread(device_map: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    if device_map is None:
+        return {}
+    return {"device_map": device_map if isinstance(device_map, str) else dict(device_map)}
+
+
+def _hash_config(config: Any) -> str:
+    entries = json.loads(config.to_json_string(use_diff=False))
+    return fingerprint({key: value for key, value in entries.items() if key not in _VOLATILE})

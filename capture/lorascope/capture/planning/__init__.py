@@ -1,0 +1,1 @@
+"""What a capture would write, need and take, before it starts."""

@@ -1,0 +1,214 @@
+"""The hooks of a forward pass: what each component's frozen layer puts out, and what adapters add to it.
+
+For every LoRA layer PEFT computes `base_layer(x) + lora_B(lora_A(x)) * scaling`. A hook on `base_layer` takes the
+base, one on `lora_A[adapter]` the factor (on DoRA's magnitude module, the whole delta), and one on the layer itself
+sees the sum, which proves that nothing else was added. With adapters off, the hook on `base_layer` computes each
+adapter's branch from the layer's own input. Hooks only read; what is stored they copy at once, since later code may
+change a tensor in place. They never read frozen weights, which may be offloaded, and never wait for the device.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..adapters.components import LoraComponent
+from ..adapters.passes import Pass, passes_of
+from ..buffers.target import BatchTarget
+from ..errors import CaptureError
+from .sink import ReduceStates, Sink
+from .sites import Site, make_sites
+from .takers import AdaptedTaker, BaseTaker, Call
+
+__all__ = ["CaptureError", "Pass", "Recorder"]
+
+
+class Recorder:
+    """Takes base and delta of every component into the rows of a batch while the model runs.
+
+    Parameters
+    ----------
+    model
+        A `PeftModel`.
+    components
+        Adapter -> the components that it changes (`find_components`); one adapter, except in stream `base`.
+    stream
+        `adapted`: one pass, the adapter on. `base`: one pass, adapters off, every adapter's delta beside the base.
+        `pair`: a base pass, then an adapted one over the same batch.
+    factor_start
+        Adapter -> first column of each component's z in its packed factor, as `stores.Adapter` has it; None for a
+        probe, of which nothing is stored.
+    keep_states
+        Whether base, factor and delta are stored; may be set between batches.
+    reducer
+        Called once a batch for every component and adapter, with tensors on the device that are valid during the call
+        and not to be changed: base of the captured tokens in the layer's own type, and delta in float32. In `pair` they
+        are the base pass's output and what the adapted pass's differs from it. With a reducer no js is measured here.
+
+    Raises
+    ------
+    ValueError
+        If the stream isn't known or takes another number of adapters.
+
+    Notes
+    -----
+    A `pair` holds the base pass's outputs on their devices until the adapted pass has gone by: of the measured tokens,
+    or with a reducer of all captured tokens, which is the batch's whole states (`held_bytes`).
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        components: Mapping[str, Sequence[LoraComponent]],
+        *,
+        stream: str = "adapted",
+        factor_start: Mapping[str, Sequence[int]] | None = None,
+        keep_states: bool = True,
+        reducer: ReduceStates | None = None,
+    ) -> None:
+        self.passes: tuple[Pass, ...] = passes_of(stream, list(components))
+        self.keep_states = keep_states
+        self.dtypes: dict[str, torch.dtype] = {}
+        """Type of each component's output, as last seen."""
+        self.worst_excess = 0.0
+        """Largest |output - (base + delta)| so far, over what rounding allows."""
+        self.held_bytes = 0
+        """Most bytes so far that waited on the device for the adapted pass of a pair."""
+        self._model = model
+        self._components = components
+        self._stream = stream
+        self._sites = make_sites(model, components, factor_start)
+        self._reducer = reducer
+        self._held: dict[int, torch.Tensor] = {}
+        self._pass = self.passes[0]
+        self._taker: BaseTaker | AdaptedTaker | None = None
+        self._fired: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def proofs(self) -> tuple["Recorder", ...]:
+        """Recorders to run over a probe: each proves the branch of one adapter, which stream `base` computes itself."""
+        found = self._components.items() if self._stream == "base" else ()
+        return tuple(Recorder(self._model, {adapter: components}) for adapter, components in found)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks on every component, gone afterwards whatever happens."""
+        handles = []
+        try:
+            for site in self._sites:
+                for what, module in _hooked(site, self._stream).items():
+                    handles.append(module.register_forward_hook(self._hook(what, site), with_kwargs=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def recording(self, target: BatchTarget, pass_: Pass) -> Iterator[None]:
+        """One forward pass into `target`; raises `CaptureError` unless all is as planned."""
+        sink = Sink(target=target, is_pair=self._stream == "pair", keep_states=self.keep_states, reducer=self._reducer)
+        self._pass = pass_
+        self._taker = (BaseTaker if pass_.name == "base" else AdaptedTaker)(sink, self._held)
+        self._fired.clear()
+        try:
+            yield
+            self._check_fired()
+            self._check_sums(sink)
+            self.held_bytes = max(self.held_bytes, sum(tensor.nbytes for tensor in self._held.values()))
+        except BaseException:
+            self._held.clear()
+            raise
+        finally:
+            self._taker = None
+
+    def _hook(self, what: str, site: Site) -> Any:
+        def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            taker = self._taker
+            if taker is None or what not in _planned(site, self._pass):
+                return
+            self._fired[site.path, what] += 1
+            if self._fired[site.path, what] > 1:
+                return
+            _check_layout(site, what, taker.sink.target.shape, output)
+            if what in {"base", "replaced"}:
+                self.dtypes[site.path] = output.dtype
+            self._taker = None  # what the hook itself runs isn't part of the pass
+            getattr(taker, f"take_{what}")(site, Call(args, kwargs, output))
+            self._taker = taker
+
+        return hook
+
+    def _check_sums(self, sink: Sink) -> None:
+        """Read how far every sum was off: the one point where the device is waited for."""
+        for path, value in zip(sink.excess, _to_host(sink.excess.values()), strict=True):
+            self.worst_excess = max(self.worst_excess, value)
+            if not value <= 1:
+                raise CaptureError(
+                    f"output of {path!r} isn't its base plus delta: off by {value:.3g} times what rounding allows; "
+                    "something else changes it (another adapter, a patched forward), and the store would be wrong"
+                )
+
+    def _check_fired(self) -> None:
+        for site in self._sites:
+            for what in _planned(site, self._pass):
+                n = self._fired[site.path, what]
+                if n != 1:
+                    raise CaptureError(
+                        f"the hook on the {what} of {site.path!r} fired {n} times in one pass, not once; "
+                        "a compiled model, a fused kernel, gradient checkpointing or a layer used twice does so: "
+                        "capture without it"
+                    )
+
+
+def _hooked(site: Site, stream: str) -> dict[str, torch.nn.Module]:
+    """Module by what its hook takes."""
+    if site.is_wrapper:
+        return {"replaced": site.module}
+    modules = {"base": site.module.base_layer, "output": site.module}
+    if stream != "base":
+        adapter = site.additions[0].adapter
+        inner = {"factor": site.module.lora_A, "branch": site.module.lora_magnitude_vector}
+        modules |= {what: inner[what][adapter] for what in _inner(site)}
+    return modules
+
+
+def _planned(site: Site, pass_: Pass) -> tuple[str, ...]:
+    """The hooks that must fire, each exactly once. DoRA calls lora_A and lora_B twice, so nothing hangs on those."""
+    if site.is_wrapper:
+        return ("replaced",)
+    return ("base", "output") if pass_.name == "base" else ("base", *_inner(site), "output")
+
+
+def _inner(site: Site) -> tuple[str, ...]:
+    """Hooks within the adapter; an embedding's A and B are bare parameters, so its factor is computed beside it."""
+    source = site.additions[0].component.delta_source
+    if source == "branch":
+        return ("branch",)
+    return ("factor",) if source == "factor" and not site.is_embedding else ()
+
+
+def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) -> None:
+    """Tokens are found by their place: a layer that sees them in another order would put them into wrong rows."""
+    if what == "branch":
+        return  # of the same shape as the output, which is checked; an embedding's is a pair of tensors
+    if not isinstance(output, torch.Tensor):
+        raise CaptureError(f"{what} of {site.path!r} is a {type(output).__name__}, not a tensor")
+    found = tuple(output.shape[:-1])
+    if found not in {shape, (shape[0] * shape[1],)}:
+        raise CaptureError(
+            f"{site.path!r} puts out {found} tokens for a batch of {shape[0]} sequences and {shape[1]} positions; "
+            "only layers that keep (sequence, position) in this order can be captured"
+        )
+
+
+def _to_host(values: Any) -> list[float]:
+    """Scalars from any devices, with one copy a device."""
+    scalars = list(values)
+    found: dict[int, float] = {}
+    for device in {scalar.device for scalar in scalars}:
+        places = [place for place, scalar in enumerate(scalars) if scalar.device == device]
+        together = torch.stack([scalars[place].double() for place in places]).tolist()
+        found |= dict(zip(places, together, strict=True))
+    return [found[place] for place in range(len(scalars))]

@@ -1,0 +1,285 @@
+"""The pass that captures states: batch after batch, hooks on, every row handed to the writer when it is full."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..adapters.passes import Pass
+from ..buffers.copies import Copier, copier_for
+from ..buffers.meter import Meter
+from ..buffers.row_buffer import Segment
+from ..buffers.rows import RowQueue
+from ..buffers.target import BatchTarget
+from ..samples.encode import EncodedSample
+from ..samples.selection import TokenPlan
+from .forward import evaluating, forward, forward_seconds, probe
+from .hooks import Recorder
+from .logits import kl_divergence, negative_log_likelihood
+from .reduce import Reducer
+
+__all__ = ["Progress", "Streamed", "evaluating", "forward_seconds", "probe", "stream_states"]
+
+_BATCHES_A_BARE_PASS = 64
+"""One batch in so many is passed again without hooks: little time, and the overhead is measured where it occurs."""
+_MOST_BARE_PASSES = 3
+
+
+class Progress(NamedTuple):
+    """How far a capture is."""
+
+    stage: str
+    """`score`, `score base` or `capture`."""
+    done: int
+    total: int
+    unit: str
+    """`choice` for scores, `token` for states."""
+    stored_bytes: int = 0
+    """Bytes on disk so far."""
+    waits_for: str = "forward"
+    """What a faster one of would help most: the `forward` pass, `copy`, `encode` or the `disk`."""
+    shares: Mapping[str, float] = {}
+    """Time of each of `meter.STAGES` over that of the pass and its waits; `encode` and `write` run beside it."""
+
+
+class Streamed(NamedTuple):
+    """What a stream of batches took, and whether it went to its end."""
+
+    seconds: float
+    """From the first batch to the last row on the disk, without the bare passes."""
+    stages: Mapping[str, float]
+    """Seconds by stage (`meter.STAGES`)."""
+    n_batches: int
+    """Batches that passed; those without a token of a wanted row don't."""
+    tokens: int
+    """Tokens of those batches, padding included."""
+    bare_seconds: float
+    """Of a few of the same batches without hooks or writers beside them, taken in between."""
+    bare_tokens: int
+    """Tokens of those, padding included."""
+    stopped: bool
+    """Whether it was stopped: rows that had been begun are written, others aren't."""
+
+    @property
+    def overhead(self) -> float:
+        """Time of capture over that of the bare passes, token by token; NaN where there were none."""
+        if not self.bare_tokens:
+            return math.nan
+        return (self.seconds / self.tokens) / (self.bare_seconds / self.bare_tokens)
+
+
+def stream_states(
+    model: Any,
+    recorder: Recorder,
+    samples: Sequence[EncodedSample],
+    plan: TokenPlan,
+    batches: Sequence[slice],
+    rows: RowQueue,
+    *,
+    device: torch.device,
+    reducer: Reducer | None = None,
+    kl_batches: np.ndarray | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Streamed:
+    """Run every batch that has tokens of wanted rows through the model, and its states into `rows`.
+
+    Parameters
+    ----------
+    reducer
+        The recorder's own, where measures of every token are kept.
+    kl_batches
+        Bool (batch,): those whose KL of base and adapted logits is measured, at the cost of a pass without the adapter
+        unless the recorder makes one anyway.
+    stop
+        Asked before each batch. Once it says so, rows that aren't begun are no longer wanted: the batches with the
+        missing tokens of those that are still pass, and then it returns.
+    progress
+        Called after every batch.
+
+    Raises
+    ------
+    CaptureError
+        If a hook doesn't fire as planned, a layer's output isn't its base plus delta, or an array of a row isn't
+        filled once for every token.
+    OSError
+        If the disk is full or fails.
+    """
+    copier = copier_for(device)
+    stream = _Stream(model, recorder, samples, plan, rows, device, reducer, copier)
+    todo = [index for index, batch in enumerate(batches) if rows.wants(*_tokens(plan, batch))]
+    stopped = False
+    start = time.perf_counter()
+    for part in _cut(todo):
+        with recorder.attached(), stream.standing():
+            for index in part:
+                if not stopped and stop():
+                    stopped = True
+                    rows.begin_no_more()
+                if rows.wants(*_tokens(plan, batches[index])):
+                    stream.capture(batches[index], kl=kl_batches is not None and bool(kl_batches[index]))
+                    if progress is not None:
+                        progress(stream.progress(batches[index]))
+        if not stopped:
+            stream.pass_bare(batches[part[len(part) // 2]])
+    stream.drain()
+    return stream.result(time.perf_counter() - start, stopped=stopped)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream of batches under way."""
+
+    model: Any
+    recorder: Recorder
+    samples: Sequence[EncodedSample]
+    plan: TokenPlan
+    rows: RowQueue
+    device: torch.device
+    reducer: Reducer | None
+    copier: Copier
+    meter: Meter = field(default_factory=Meter)
+    n_batches: int = 0
+    n_padded: int = 0
+    seconds_apart: float = 0.0
+    """Spent on bare passes."""
+    bare_seconds: float = 0.0
+    bare_padded: int = 0
+
+    def capture(self, batch: slice, *, kl: bool) -> None:
+        """One batch: all of its passes into the rows of its tokens."""
+        with self.meter.timed("wait"):
+            segments = self.rows.take(*_tokens(self.plan, batch))
+        samples, positions = self.samples[batch], self.plan.positions[batch]
+        target = _target(samples, positions, self.plan, batch, segments, self.copier, self.meter)
+        logits = self._run_passes(samples, target)
+        with self.meter.timed("logits"):
+            self._put_logits(logits, samples, positions, target, kl=kl)
+        target.flush()
+        self.rows.put()
+        self.n_batches += 1
+        self.n_padded += math.prod(target.shape)
+        self._take_times()
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """The adapters as the one pass of a stream needs them; where there are several, each pass switches them."""
+        passes = self.recorder.passes
+        with passes[0].enabled(self.model) if len(passes) == 1 else nullcontext():
+            yield
+
+    def pass_bare(self, batch: slice) -> None:
+        """The same batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
+        self.drain()
+        start = time.perf_counter()
+        samples = self.samples[batch]
+        for pass_ in self.recorder.passes:
+            with pass_.enabled(self.model):
+                self.bare_seconds += forward_seconds(self.model, samples, self.device)
+        self.bare_padded += _width(samples) * len(samples)
+        self.seconds_apart += time.perf_counter() - start
+
+    def drain(self) -> None:
+        """Wait until every full row is on the disk."""
+        with self.meter.timed("wait"):
+            self.rows.drain()
+        self._take_times()
+
+    def progress(self, batch: slice) -> Progress:
+        """How far it is after this batch."""
+        meter, plan = self.meter, self.plan
+        done = int(plan.starts[batch.stop])
+        return Progress(
+            "capture", done, plan.n_tokens, "token", self.rows.stored_bytes, meter.bottleneck(), meter.shares()
+        )
+
+    def result(self, seconds: float, *, stopped: bool) -> Streamed:
+        """What it all took."""
+        return Streamed(
+            seconds=seconds - self.seconds_apart,
+            stages=dict(self.meter.seconds),
+            n_batches=self.n_batches,
+            tokens=self.n_padded,
+            bare_seconds=self.bare_seconds,
+            bare_tokens=self.bare_padded,
+            stopped=stopped,
+        )
+
+    def _run_passes(self, samples: Sequence[EncodedSample], target: BatchTarget) -> dict[str, torch.Tensor | None]:
+        logits: dict[str, torch.Tensor | None] = {}
+        with nullcontext() if self.reducer is None else self.reducer.into(target):
+            for pass_ in self.recorder.passes:
+                # Walking over all modules to switch them takes as long as a small batch on a fast device.
+                switched = pass_.enabled(self.model) if len(self.recorder.passes) > 1 else nullcontext()
+                with switched, self.meter.timed("forward"), self.recorder.recording(target, pass_):
+                    logits[pass_.name] = forward(self.model, samples, self.device)
+        return logits
+
+    def _put_logits(
+        self,
+        logits: dict[str, torch.Tensor | None],
+        samples: Sequence[EncodedSample],
+        positions: Sequence[np.ndarray],
+        target: BatchTarget,
+        *,
+        kl: bool,
+    ) -> None:
+        """The nll of every captured token, NaN where the model has no logits; and KL, where it is asked for."""
+        last = self.recorder.passes[-1]
+        found = logits[last.name]
+        if found is None:
+            target.put_values("tokens/nll", torch.full((len(target.flat),), torch.nan))
+            return
+        flat = torch.from_numpy(target.flat).to(found.device)
+        ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
+        places = (torch.from_numpy(values).to(found.device) for values in (ids, np.concatenate(positions)))
+        target.put_values("tokens/nll", negative_log_likelihood(found, flat, *places))
+        if kl and last.name == "adapted":
+            base = logits["base"] if "base" in logits else self._base_logits(samples)
+            assert base is not None
+            target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, found, flat))
+
+    def _base_logits(self, samples: Sequence[EncodedSample]) -> torch.Tensor | None:
+        with Pass("base", None).enabled(self.model), self.meter.timed("forward"):
+            return forward(self.model, samples, self.device)
+
+    def _take_times(self) -> None:
+        self.meter.seconds["encode"] = self.rows.seconds_encode
+        self.meter.seconds["write"] = self.rows.seconds_write
+
+
+def _target(
+    samples: Sequence[EncodedSample],
+    positions: Sequence[np.ndarray],
+    plan: TokenPlan,
+    batch: slice,
+    segments: Sequence[Segment],
+    copier: Copier,
+    meter: Meter,
+) -> BatchTarget:
+    width = _width(samples)
+    flat = np.concatenate([index * width + chosen for index, chosen in enumerate(positions)])
+    measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
+    return BatchTarget((len(samples), width), flat, measured, segments, copier, meter)
+
+
+def _tokens(plan: TokenPlan, batch: slice) -> tuple[int, int]:
+    """First captured token of a batch, and how many it has."""
+    return int(plan.starts[batch.start]), int(plan.starts[batch.stop] - plan.starts[batch.start])
+
+
+def _width(samples: Sequence[EncodedSample]) -> int:
+    return max(len(sample.token_ids) for sample in samples)
+
+
+def _cut(todo: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Batches in parts of about equal length; after each a bare pass is measured."""
+    n_parts = min(_MOST_BARE_PASSES, -(-len(todo) // _BATCHES_A_BARE_PASS))
+    bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
+    return (todo[start:stop] for start, stop in pairwise(bounds))

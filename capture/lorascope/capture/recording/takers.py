@@ -1,0 +1,189 @@
+"""What is taken at each hook of a pass: one class for a pass with the adapter on, one for a pass with adapters off."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..adapters.branches import dora_delta, dora_dtype, dora_output, factor_beside, replaced_output
+from .proof import Sum, factor_size, proved
+from .sink import Sink
+from .sites import Addition, Site
+
+__all__ = ["AdaptedTaker", "BaseTaker", "Call"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a hooked module."""
+
+    args: Any
+    kwargs: Any
+    output: Any
+
+    @property
+    def flat(self) -> torch.Tensor:
+        """Its output as (sequence * position, feature)."""
+        flat: torch.Tensor = self.output.detach().flatten(0, -2)
+        return flat
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was seen of a component so far."""
+
+    base: torch.Tensor
+    """Of every token, the layer's own memory."""
+    measured: torch.Tensor
+    """Base of the measured tokens, a copy."""
+    delta: torch.Tensor | None = None
+    """Of the measured tokens."""
+    total: Sum | None = None
+    """What is to be proved, of some of them."""
+
+
+@dataclass(slots=True)
+class BaseTaker:
+    """A pass with adapters off: the true base, and beside it every adapter's delta, or what a pair needs of it."""
+
+    sink: Sink
+    held: dict[int, torch.Tensor]
+    """In a pair: component -> its base, until the adapted pass."""
+    seen: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Component -> base of its measured tokens."""
+
+    def take_base(self, site: Site, call: Call) -> None:
+        """The frozen layer's output."""
+        base = call.flat
+        measured = self._take(site, base)
+        self.seen[site.index] = measured
+        if not self.sink.is_pair:
+            for addition in site.additions:
+                delta = self._add(site, addition, call)
+                self.sink.measure_swallowed(site, addition, measured, delta, (measured + delta).to(measured.dtype))
+                self.sink.measure(site, addition, measured, delta)
+
+    def take_output(self, site: Site, call: Call) -> None:
+        """The wrapped layer's output, which must be the frozen layer's."""
+        if site.index in self.seen:  # else a hook didn't fire, which is found when the pass is over
+            self.sink.prove_equal(site, self.seen.pop(site.index), self.sink.take_measured(call.flat))
+
+    def take_replaced(self, site: Site, call: Call) -> None:
+        """The output of a wrapper of trained weights, here the base's own."""
+        base = call.flat
+        measured = self._take(site, base)
+        if not self.sink.is_pair:
+            for addition in site.additions:
+                trained = replaced_output(site.module, addition.adapter, call.args, call.kwargs).flatten(0, -2)
+                delta = trained.float() - base.float()
+                self.sink.put_delta(addition, delta)
+                self.sink.reduce_delta(site, addition, base, delta)
+                self.sink.measure(site, addition, measured, self.sink.take_measured(delta))
+
+    def _take(self, site: Site, base: torch.Tensor) -> torch.Tensor:
+        self.sink.put_state(site, "base", base)
+        if self.sink.is_pair:
+            self.held[site.index] = self.sink.hold(base)
+        return self.sink.take_measured(base)
+
+    def _add(self, site: Site, addition: Addition, call: Call) -> torch.Tensor:
+        """One adapter's branch, from the frozen layer's own input: delta of the measured tokens."""
+        base = call.flat
+        if addition.component.delta_source == "factor":
+            factor = factor_beside(site.module, addition.adapter, call.args[0]).flatten(0, -2)
+            self.sink.put_factor(addition, factor)
+            self.sink.reduce_factor(site, addition, base, factor)
+            return addition.delta(self.sink.take_measured(factor))
+        output = dora_output(site.module, addition.adapter, call.args[0], call.output)
+        delta = dora_delta(site.module, output, base)
+        self.sink.put_delta(addition, delta)
+        self.sink.reduce_delta(site, addition, base, delta)
+        return self.sink.take_measured(delta)
+
+
+@dataclass(slots=True)
+class AdaptedTaker:
+    """A pass with one adapter on; in a pair, the second one."""
+
+    sink: Sink
+    held: dict[int, torch.Tensor]
+    """In a pair: component -> its base in the base pass."""
+    seen: dict[int, _Seen] = field(default_factory=dict)
+
+    def take_base(self, site: Site, call: Call) -> None:
+        """The frozen layer's output, of which PEFT hasn't changed anything yet."""
+        (addition,) = site.additions
+        base = call.flat
+        if not self.sink.is_pair:
+            self.sink.put_state(site, "base", base)
+        if addition.component.delta_source == "difference":
+            base = base.clone()  # aLoRA adds to it in place
+        self.seen[site.index] = _Seen(base, self.sink.take_measured(base))
+        if site.is_embedding and addition.component.delta_source == "factor":
+            factor = factor_beside(site.module, addition.adapter, call.args[0])
+            self.take_factor(site, Call((), {}, factor))
+
+    def take_factor(self, site: Site, call: Call) -> None:
+        """z = A x."""
+        (addition,) = site.additions
+        if site.index not in self.seen:
+            return
+        seen, factor = self.seen[site.index], call.flat
+        self.sink.put_factor(addition, factor)
+        self.sink.reduce_factor(site, addition, seen.base, factor)
+        z = self.sink.take_measured(factor)
+        seen.delta = addition.delta(z)
+        some = proved(len(z))
+        size = factor_size(z[some], *addition.on(z.device), addition.component.scaling)
+        seen.total = Sum(seen.measured[some], seen.delta[some], size, z.shape[-1] + 4, z.dtype)
+
+    def take_branch(self, site: Site, call: Call) -> None:
+        """What DoRA's magnitude module puts out."""
+        (addition,) = site.additions
+        if site.index not in self.seen:
+            return
+        seen = self.seen[site.index]
+        delta = dora_delta(site.module, call.output, seen.base)
+        self.sink.put_delta(addition, delta)
+        self.sink.reduce_delta(site, addition, seen.base, delta)
+        seen.delta = self.sink.take_measured(delta)
+        some = proved(len(seen.delta))
+        base, added = seen.measured[some], seen.delta[some]
+        size = base.double().abs() + 2 * added.double().abs()
+        seen.total = Sum(base, added, size, 4, dora_dtype(call.output))
+
+    def take_output(self, site: Site, call: Call) -> None:
+        """The wrapped layer's output: the sum."""
+        (addition,) = site.additions
+        seen = self.seen.pop(site.index, None)
+        if seen is None:
+            return  # a hook didn't fire, which is found when the pass is over
+        if addition.component.delta_source == "difference":
+            self._take_difference(site, addition, seen.base, seen.measured, call.flat)
+        elif seen.delta is not None and seen.total is not None:
+            measured = self.sink.take_measured(call.flat)
+            self.sink.prove(site, seen.total, measured[proved(len(measured))])
+            self.sink.measure_swallowed(site, addition, seen.measured, seen.delta, measured)
+            self.sink.measure(site, addition, seen.measured, seen.delta)
+        self._finish(site, addition, call.flat)
+
+    def take_replaced(self, site: Site, call: Call) -> None:
+        """The output of a wrapper of trained weights; the base's own weights are run beside it."""
+        (addition,) = site.additions
+        base = site.module.original_module(*call.args, **call.kwargs).flatten(0, -2)
+        if not self.sink.is_pair:
+            self.sink.put_state(site, "base", base)
+        self._take_difference(site, addition, base, self.sink.take_measured(base), call.flat)
+        self._finish(site, addition, call.flat)
+
+    def _take_difference(
+        self, site: Site, addition: Addition, base: torch.Tensor, measured: torch.Tensor, output: torch.Tensor
+    ) -> None:
+        delta = output.float() - base.float()
+        self.sink.put_delta(addition, delta)
+        self.sink.reduce_delta(site, addition, base, delta)
+        self.sink.measure(site, addition, measured, self.sink.take_measured(delta))
+
+    def _finish(self, site: Site, addition: Addition, output: torch.Tensor) -> None:
+        if self.sink.is_pair:
+            self.sink.finish_pair(site, addition, self.held.pop(site.index), output)

@@ -1,0 +1,239 @@
+"""Encoded samples: token ids and their roles, ready for the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from lorascope.stores.format.tables import ROLES
+
+from .items import ChoiceItem, Item, TextItem
+from .prompt import CUE, continuation, render_main
+
+__all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
+
+PROMPT, CHOICE, ANSWER, GENERATED, TEXT = (
+    ROLES.index(role) for role in ("prompt", "choice", "answer", "generated", "text")
+)
+
+TokenIds = Int64[np.ndarray, " position"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedChoice:
+    """One possible answer, as it would follow the prompt."""
+
+    text: str
+    """The choice's text."""
+    token_ids: TokenIds
+    """Its tokens (position,), the space before it included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedSample:
+    """One sequence for the model: a prompt with its right answer, or a window of plain text.
+
+    `generate` makes sequences of a prompt, or a window, and what the model wrote after it; scores are of those before.
+    """
+
+    id: str
+    """Name of the item; a window of text adds ":" and its number."""
+    dataset: str
+    """Name of the data set."""
+    split: str
+    """Name of the split, "" if there is none."""
+    prompt: str
+    """Name of the prompt: `main`, or `text` for plain text."""
+    token_ids: TokenIds
+    """The prompt's tokens, then the right answer's or the model's own."""
+    roles: UInt8[np.ndarray, " position"]
+    """What each token is to the sample: its index in `ROLES`."""
+    choices: tuple[EncodedChoice, ...]
+    """The possible answers (choice,); none for text."""
+    answer: int
+    """Index of the right choice; -1 for text."""
+
+    @property
+    def is_target(self) -> Bool[np.ndarray, " position"]:
+        """Whether each token is one the model must predict: the right answer's, or a text's but for the first."""
+        targets: np.ndarray = (self.roles == ANSWER) | (self.roles == TEXT)
+        targets[0] = False
+        return targets
+
+    @property
+    def n_context(self) -> int:
+        """Number of tokens before the first that the model must predict."""
+        return int(np.argmax(self.is_target))
+
+
+def encode_items(items: Sequence[Item], tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
+    """Samples in the order of their items, each at most `max_length` tokens long.
+
+    Parameters
+    ----------
+    items
+        Multiple-choice items give one sample each; a text gives one for each of its windows.
+    tokenizer
+        A fast tokenizer of transformers.
+    max_length
+        The model's context in tokens; the prompt with any of its choices must fit.
+    window_tokens
+        Tokens of a window of text, the tokenizer's start tokens included.
+
+    Raises
+    ------
+    ValueError
+        If there are no items, a sample is longer than the context, a choice or text has no tokens, a window leaves no
+        token to predict or is longer than the context, or the tokenizer isn't a fast one.
+
+    Notes
+    -----
+    The special tokens that the tokenizer puts before a text stand before every prompt and every window; those it puts
+    after a text are left out. Answers are tokenized apart from their prompt, as they would follow its last words
+    ("Answer:"): a tokenizer that marks the start of a text with a space of its own doesn't add it there. A window at
+    the end of a text that would hold no token to predict is left out. A token is a choice's if it covers any of its
+    characters.
+    """
+    if not items:
+        raise ValueError("`items` is empty; give at least one")
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer is a {type(tokenizer).__name__}, which can't tell where in a text a token stands; "
+            "give a fast tokenizer (one with a tokenizer.json)"
+        )
+    choice_samples = iter(_encode_choice_items([i for i in items if isinstance(i, ChoiceItem)], tokenizer, max_length))
+    samples: list[EncodedSample] = []
+    for item in items:
+        if isinstance(item, ChoiceItem):
+            samples.append(next(choice_samples))
+        else:
+            samples += _encode_text(item, tokenizer, max_length=max_length, window_tokens=window_tokens)
+    return samples
+
+
+class _Tokens(NamedTuple):
+    """A tokenized text, without special tokens after it."""
+
+    ids: TokenIds
+    offsets: Int64[np.ndarray, "position side"]
+    """Start and stop of each token in the text, in characters; 0, 0 for special tokens."""
+    n_start: int
+    """Number of special tokens before the text."""
+
+
+def _tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = True) -> list[_Tokens]:
+    encoding = tokenizer(
+        list(texts),
+        add_special_tokens=special_tokens,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,  # texts are cut into windows afterwards, so that their length is nothing to warn of
+    )
+    columns = (encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"])
+    return [_without_end(*row) for row in zip(*columns, strict=True)]
+
+
+def _without_end(ids: list[int], offsets: list[tuple[int, int]], special: list[int]) -> _Tokens:
+    n_start = special.index(0) if 0 in special else len(special)
+    stop = len(special) - special[::-1].index(0) if 0 in special else len(special)
+    return _Tokens(
+        np.array(ids[:stop], dtype=np.int64), np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2), n_start
+    )
+
+
+def _encode_choice_items(items: Sequence[ChoiceItem], tokenizer: Any, max_length: int) -> list[EncodedSample]:
+    if not items:
+        return []
+    rendered = [render_main(item) for item in items]
+    prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
+    answers = iter(_tokenize_answers(tokenizer, [choice for item in items for choice in item.choices]))
+    samples = []
+    for item, text, prompt in zip(items, rendered, prompts, strict=True):
+        choices = tuple(EncodedChoice(text=choice, token_ids=next(answers)) for choice in item.choices)
+        _check_choices(item, choices, len(prompt.ids), max_length)
+        roles = np.full(len(prompt.ids), PROMPT, dtype=np.uint8)
+        roles[_covered(prompt, text.choice_spans)] = CHOICE
+        gold = choices[item.answer].token_ids
+        samples.append(
+            EncodedSample(
+                id=item.id,
+                dataset=item.dataset,
+                split=item.split,
+                prompt="main",
+                token_ids=np.concatenate([prompt.ids, gold]),
+                roles=np.concatenate([roles, np.full(len(gold), ANSWER, dtype=np.uint8)]),
+                choices=choices,
+                answer=item.answer,
+            )
+        )
+    return samples
+
+
+def _tokenize_answers(tokenizer: Any, answers: Sequence[str]) -> list[TokenIds]:
+    """Tokens of each answer as it follows the prompt's last words."""
+    cue = CUE.strip()
+    anchor = _tokenize(tokenizer, [cue], special_tokens=False)[0].ids
+    texts = [continuation(answer) for answer in answers]
+    anchored = [tokens.ids for tokens in _tokenize(tokenizer, [cue + text for text in texts], special_tokens=False)]
+    # Where a tokenizer joins characters across the seam, the answer can only be read by itself.
+    return [
+        ids[len(anchor) :]
+        if np.array_equal(ids[: len(anchor)], anchor)
+        else _tokenize(tokenizer, [text], special_tokens=False)[0].ids
+        for ids, text in zip(anchored, texts, strict=True)
+    ]
+
+
+def _check_choices(item: ChoiceItem, choices: Sequence[EncodedChoice], n_prompt: int, max_length: int) -> None:
+    for index, choice in enumerate(choices):
+        if not len(choice.token_ids):
+            raise ValueError(
+                f"sample {item.id!r}: `choices[{index}]` is {choice.text!r}, of which the tokenizer makes no tokens; "
+                "leave the item out or give another tokenizer"
+            )
+    longest = n_prompt + max(len(choice.token_ids) for choice in choices)
+    if longest > max_length:
+        raise ValueError(
+            f"sample {item.id!r} has {longest} tokens with its longest choice; the context has {max_length}; "
+            "leave the item out"
+        )
+
+
+def _covered(tokens: _Tokens, spans: Sequence[tuple[int, int]]) -> Bool[np.ndarray, " position"]:
+    """Whether each token covers a character of any span."""
+    start, stop = tokens.offsets[:, 0], tokens.offsets[:, 1]
+    covered = np.zeros(len(tokens.ids), dtype=np.bool_)
+    for first, last in spans:
+        covered |= (start < last) & (stop > first)
+    return covered
+
+
+def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
+    if window_tokens > max_length:
+        raise ValueError(
+            f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, so give at most that"
+        )
+    tokens = _tokenize(tokenizer, [item.text])[0]
+    start, body = tokens.ids[: tokens.n_start], tokens.ids[tokens.n_start :]
+    # Of a window without start tokens, the first token has nothing to be predicted from.
+    n_unpredicted = 0 if len(start) else 1
+    step = window_tokens - len(start)
+    if step <= n_unpredicted:
+        raise ValueError(f"`window_tokens` is {window_tokens}; give at least {len(start) + n_unpredicted + 1}")
+    if len(body) <= n_unpredicted:
+        raise ValueError(f"text {item.id!r} has {len(body)} tokens, which leaves none to predict; give a longer text")
+    return [
+        EncodedSample(
+            id=f"{item.id}:{number}",
+            dataset=item.dataset,
+            split=item.split,
+            prompt="text",
+            token_ids=np.concatenate([start, body[first : first + step]]),
+            roles=np.repeat(np.array([PROMPT, TEXT], dtype=np.uint8), [len(start), len(body[first : first + step])]),
+            choices=(),
+            answer=-1,
+        )
+        for number, first in enumerate(range(0, len(body) - n_unpredicted, step))
+    ]

@@ -1,0 +1,267 @@
+"""Scores: how likely a model finds each answer, without hooks."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int8, Int16, Int32, Int64, Shaped
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from ..models.model import input_device
+from .batches import pad_tokens, plan_batches
+from .encode import EncodedSample
+
+__all__ = ["Scores", "join_scores", "score", "score_batches"]
+
+
+class Scores(NamedTuple):
+    """What a model says to each sample, and to each choice of all samples, one sample's after the other's."""
+
+    prediction: Int16[np.ndarray, " sample"]
+    """Index of the choice with the highest log-likelihood, the first of equals; -1 for text."""
+    prediction_per_token: Int16[np.ndarray, " sample"]
+    """Index of the choice with the highest log-likelihood per token; -1 for text."""
+    correct: Int8[np.ndarray, " sample"]
+    """1 if `prediction` is the right choice, 0 if not; -1 for text."""
+    correct_per_token: Int8[np.ndarray, " sample"]
+    """1 if `prediction_per_token` is the right choice, 0 if not; -1 for text."""
+    ce: Float64[np.ndarray, " sample"]
+    """Mean negative log-likelihood of the right choice's tokens, or of a text's but for the first; nats per token."""
+    sample: Int32[np.ndarray, " choice"]
+    """Index of the sample that a choice belongs to."""
+    text: Shaped[np.ndarray, " choice"]
+    """The choice's text."""
+    n_tokens: Int32[np.ndarray, " choice"]
+    """Number of the choice's tokens."""
+    loglik: Float64[np.ndarray, " choice"]
+    """Log-likelihood of the choice's tokens after the prompt, in nats."""
+    loglik_per_token: Float64[np.ndarray, " choice"]
+    """The same divided by the number of tokens, in nats per token."""
+
+
+def score(
+    model: Any,
+    samples: Sequence[EncodedSample],
+    *,
+    batch_tokens: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Log-likelihoods of every choice in nats, and the predictions, hits and cross-entropies that follow.
+
+    Parameters
+    ----------
+    model
+        A causal language model of transformers, with or without adapters, in evaluation mode.
+    samples
+        What to score.
+    batch_tokens
+        Most tokens of a batch, counted as if each choice came with a prompt of its own.
+    progress
+        Called after each batch with the number of choices (or texts) done and of all.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples, the model is in training mode, or a log-likelihood isn't finite.
+
+    Notes
+    -----
+    The prompt passes the model once and its choices go on from its key-value cache, if the model keeps a plain one
+    for attention; otherwise each choice passes with its prompt. Both give the same number but for rounding (about
+    1e-6 relative in float32). log softmax is taken in float32 whatever the model's dtype; sums are float64. ce of a
+    choice item is eq. 10 of arXiv 2501.03152 with a one-hot p, divided by the number of tokens; exp(ce) is eq. 11.
+    """
+    if not samples:
+        raise ValueError("`samples` is empty; give at least one")
+    if model.training:
+        raise ValueError("the model is in training mode, where dropout changes the scores; call `model.eval()` first")
+    forward = _Forward(model)
+    counts = [max(len(sample.choices), 1) for sample in samples]
+    logliks: list[float] = []
+    for batch in score_batches(samples, batch_tokens=batch_tokens):
+        logliks += _score_batch(forward, samples[batch])
+        if progress is not None:
+            progress(len(logliks), sum(counts))
+    return _collect(samples, np.split(np.array(logliks), np.cumsum(counts)[:-1]))
+
+
+def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
+    """Which samples `score` passes together: a sequence cut between two of these comes to the same batches."""
+    return plan_batches([_footprint(sample) for sample in samples], batch_tokens=batch_tokens)
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """Scores of consecutive parts of the samples as one."""
+    offsets = np.cumsum([0, *(len(part.ce) for part in parts)])
+    shifted = [
+        part._replace(sample=(part.sample + offset).astype(np.int32))
+        for part, offset in zip(parts, offsets[:-1], strict=True)
+    ]
+    return Scores(*(np.concatenate(columns) for columns in zip(*shifted, strict=True)))
+
+
+def _footprint(sample: EncodedSample) -> int:
+    """Tokens of a sample when each choice comes with a prompt of its own, padded."""
+    if not sample.choices:
+        return len(sample.token_ids)
+    return len(sample.choices) * (sample.n_context + max(len(choice.token_ids) for choice in sample.choices))
+
+
+class _Forward:
+    """A model's forward pass, and what it can do."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._device = input_device(model)
+        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._accepts = set(inspect.signature(bare.forward).parameters)
+        # transformers renamed it in 5.24, both as an input and as an output.
+        self.cache_name = "cache" if "cache" in self._accepts else "past_key_values"
+        self.shares_prompts = self._shares_prompts()
+
+    def __call__(self, *, keep: Tensor | int, **inputs: Any) -> Any:
+        """Outputs, with the logits (sequence, position, vocabulary) of the positions `keep`, or of the last `keep`."""
+        inputs = {
+            name: value.to(self._device) if isinstance(value, Tensor) else value for name, value in inputs.items()
+        }
+        if "logits_to_keep" in self._accepts:
+            keep = keep.to(self._device) if isinstance(keep, Tensor) else keep
+            return self._model(**inputs, logits_to_keep=keep)
+        outputs = self._model(**inputs)
+        outputs.logits = outputs.logits[:, keep if isinstance(keep, Tensor) else slice(-keep, None)]
+        return outputs
+
+    def _shares_prompts(self) -> bool:
+        """Whether the cache is a plain one of keys and values, which several continuations can start from."""
+        if "position_ids" not in self._accepts:
+            return False
+        with torch.inference_mode():
+            outputs = self(input_ids=torch.zeros((1, 1), dtype=torch.int64), use_cache=True, keep=1)
+        cache = getattr(outputs, self.cache_name, None)
+        plain = (DynamicLayer, DynamicSlidingWindowLayer)
+        return type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
+
+
+class _Sequence(NamedTuple):
+    """Tokens of which those from `n_context` on are scored."""
+
+    token_ids: Int64[np.ndarray, " position"]
+    n_context: int
+
+
+@torch.inference_mode()
+def _score_batch(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
+    """Log-likelihoods of the choices (or texts) of samples, in nats, in order."""
+    if forward.shares_prompts and all(sample.choices for sample in samples):
+        return _score_shared(forward, samples)
+    return _score_whole(forward, [sequence for sample in samples for sequence in _sequences(sample)])
+
+
+def _sequences(sample: EncodedSample) -> Iterator[_Sequence]:
+    if not sample.choices:
+        yield _Sequence(sample.token_ids, sample.n_context)
+    for choice in sample.choices:
+        prompt = sample.token_ids[: sample.n_context]
+        yield _Sequence(np.concatenate([prompt, choice.token_ids]), len(prompt))
+
+
+def _score_whole(forward: _Forward, sequences: Sequence[_Sequence]) -> list[float]:
+    """Log-likelihoods by one pass over whole sequences."""
+    input_ids, attention_mask = pad_tokens([sequence.token_ids for sequence in sequences])
+    first = min(sequence.n_context for sequence in sequences) - 1
+    keep = torch.arange(first, input_ids.shape[1] - 1)
+    outputs = forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, keep=keep)
+    return [
+        _loglik(logits[n_context - 1 - first : len(token_ids) - 1 - first], token_ids[n_context:])
+        for logits, (token_ids, n_context) in zip(outputs.logits, sequences, strict=True)
+    ]
+
+
+def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
+    """Log-likelihoods by one pass over the prompts and one over all choices, which start from copies of its cache."""
+    choices = [choice.token_ids for sample in samples for choice in sample.choices]
+    owner = torch.tensor([row for row, sample in enumerate(samples) for _ in sample.choices])
+    input_ids, attention_mask = pad_tokens([sample.token_ids[: sample.n_context] for sample in samples], left=True)
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    prompt = forward(input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=True, keep=1)
+    after_prompt = prompt.logits[owner]
+    # The last token of a choice predicts nothing, so that choices of one token need no second pass.
+    if max(len(choice) for choice in choices) == 1:
+        return [_loglik(logits, choice) for logits, choice in zip(after_prompt, choices, strict=True)]
+    cache = getattr(prompt, forward.cache_name)
+    cache.batch_select_indices(owner.to(after_prompt.device))
+    choice_ids, choice_mask = pad_tokens([choice[:-1] for choice in choices])
+    outputs = forward(
+        input_ids=choice_ids,
+        attention_mask=torch.cat([attention_mask[owner], choice_mask], dim=1),
+        position_ids=positions[owner, -1:] + 1 + torch.arange(choice_ids.shape[1]),
+        use_cache=True,
+        keep=choice_ids.shape[1],
+        **{forward.cache_name: cache},
+    )
+    return [
+        _loglik(torch.cat([first, others[: len(choice) - 1]]), choice)
+        for first, others, choice in zip(after_prompt, outputs.logits, choices, strict=True)
+    ]
+
+
+def _loglik(logits: Tensor, token_ids: Int64[np.ndarray, " position"]) -> float:
+    """Sum of the tokens' log-likelihoods in nats, by logits (position, vocabulary) of float32 or narrower."""
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    chosen = logprobs.gather(-1, torch.as_tensor(token_ids, device=logits.device)[:, None])
+    return float(chosen.double().sum())
+
+
+def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndarray, " _"]]) -> Scores:
+    for sample, values in zip(samples, logliks, strict=True):
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"sample {sample.id!r}: the log-likelihoods are {values.tolist()!r}, not all finite; "
+                "the model overflows, so load it in bfloat16 or float32"
+            )
+    n_tokens = [_n_targets(sample) for sample in samples]
+    owner = np.array([row for row, sample in enumerate(samples) for _ in sample.choices], dtype=np.int32)
+    per_token = [values / n for values, n in zip(logliks, n_tokens, strict=True)]
+    prediction = _predict(samples, logliks)
+    prediction_per_token = _predict(samples, per_token)
+    return Scores(
+        prediction=prediction,
+        prediction_per_token=prediction_per_token,
+        correct=_correct(samples, prediction),
+        correct_per_token=_correct(samples, prediction_per_token),
+        ce=np.array([-values[sample.answer] for sample, values in zip(samples, per_token, strict=True)]),
+        sample=owner,
+        text=np.array([choice.text for sample in samples for choice in sample.choices], dtype=np.str_),
+        n_tokens=_of_choices(samples, n_tokens, np.int32),
+        loglik=_of_choices(samples, logliks, np.float64),
+        loglik_per_token=_of_choices(samples, per_token, np.float64),
+    )
+
+
+def _n_targets(sample: EncodedSample) -> Int64[np.ndarray, " _"]:
+    """Number of scored tokens of each choice, or of a text."""
+    if not sample.choices:
+        return np.array([len(sample.token_ids) - sample.n_context])
+    return np.array([len(choice.token_ids) for choice in sample.choices])
+
+
+def _predict(samples: Sequence[EncodedSample], values: Sequence[np.ndarray]) -> Int16[np.ndarray, " sample"]:
+    best = [int(np.argmax(v)) if sample.choices else -1 for sample, v in zip(samples, values, strict=True)]
+    return np.array(best, dtype=np.int16)
+
+
+def _correct(samples: Sequence[EncodedSample], prediction: np.ndarray) -> Int8[np.ndarray, " sample"]:
+    hits = [
+        chosen == sample.answer if sample.choices else -1 for sample, chosen in zip(samples, prediction, strict=True)
+    ]
+    return np.array(hits, dtype=np.int8)
+
+
+def _of_choices(samples: Sequence[EncodedSample], values: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
+    """Values (choice,) of the samples that have choices."""
+    kept = [v for sample, v in zip(samples, values, strict=True) if sample.choices]
+    return np.concatenate([*kept, np.empty(0)]).astype(dtype)

@@ -1,0 +1,221 @@
+"""The token plan: which tokens of which sample are captured, where they go, and which of them are measured."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from lorascope.stores.format.tables import ROLES
+
+from .encode import EncodedSample
+
+__all__ = ["Selected", "TokenPlan", "check_selection", "plan_tokens", "population", "select_tokens"]
+
+ROLE_SELECTIONS = {
+    "prompt": ("prompt", "choice"),
+    "choice": ("choice",),
+    "answer": ("answer",),
+    "generated": ("generated",),
+}
+"""Selection -> the roles that it takes. `prompt` is all that stands before an answer, the choices in it included."""
+POPULATIONS = {
+    "prompt": "the tokens of the prompt, its choices included",
+    "choice": "the tokens of the choices in the prompt",
+    "answer": "the tokens of the answer",
+    "generated": "the generated tokens",
+}
+ALLOWED = (
+    "'all', 'prompt', 'choice', 'answer', 'generated', 'last:N' and 'every:K' with whole numbers from 1, or 'share:P' "
+    "with P above 0 and at most 1"
+)
+_COUNTED = re.compile(r"(last|every):([1-9][0-9]*)")
+
+
+class Selected(NamedTuple):
+    """What a selection takes of one sequence."""
+
+    positions: Int64[np.ndarray, " token"]
+    """Ascending places in the sequence."""
+    weights: Float32[np.ndarray, " token"]
+    """Inverse of the chance with which each token was taken, among the tokens that the selection is about."""
+
+
+class TokenPlan(NamedTuple):
+    """The flat token axis of a run, before the run; a pure function of data and configuration."""
+
+    positions: tuple[np.ndarray, ...]
+    """Sample -> captured positions in its sequence, int64 (token,)."""
+    starts: np.ndarray
+    """First captured token of each sample on the token axis, and their number at the end, int64 (sample + 1,)."""
+    measured: np.ndarray
+    """Bool (token,): tokens whose js is measured during capture."""
+    weights: np.ndarray
+    """Float32 (token,): inverse of the chance with which a token was taken of its sample; see `select_tokens`."""
+    kl_batches: np.ndarray
+    """Bool (batch,): batches whose next-token distributions are compared with the base model's."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Length of the token axis."""
+        return int(self.starts[-1])
+
+
+def plan_tokens(
+    samples: Sequence[EncodedSample],
+    batches: Sequence[slice],
+    selection: str,
+    *,
+    js_share: float,
+    seed: int,
+    kl_share: float = 0.0,
+) -> TokenPlan:
+    """The token plan of these samples.
+
+    Parameters
+    ----------
+    samples, batches
+        What passes the model, and which of it together.
+    selection
+        See `select_tokens`.
+    js_share
+        Share of the captured tokens to measure; at least one of every batch is.
+    seed
+        Draws tokens and batches. A sample's tokens depend on nothing else but the sample: neither on its place among
+        the samples nor on how many there are.
+    kl_share
+        Share of the batches in `kl_batches`: at least one, or none where it is 0.
+
+    Raises
+    ------
+    ValueError
+        If the selection takes nothing of a sample.
+    """
+    selected = [select_tokens(sample.roles, selection, _generator(sample, seed)) for sample in samples]
+    for sample, (positions, _) in zip(samples, selected, strict=True):
+        if not len(positions):
+            roles = ", ".join(ROLES[role] for role in np.unique(sample.roles))
+            raise ValueError(
+                f"`tokens` = {selection!r} takes nothing of sample {sample.id!r} of {sample.dataset!r}, whose tokens "
+                f"have other roles ({roles}); choose 'all', 'last:N', 'every:K' or 'share:P'"
+            )
+    starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
+    measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))
+    for batch in batches:  # so that no pass goes by without its sums being checked
+        first, last = starts[batch.start], starts[batch.stop]
+        measured[first] |= not measured[first:last].any()
+    return TokenPlan(
+        positions=tuple(positions for positions, _ in selected),
+        starts=starts,
+        measured=measured,
+        weights=np.concatenate([weights for _, weights in selected]),
+        kl_batches=_seeded_share(len(batches), kl_share, np.random.default_rng([seed, 1])),
+    )
+
+
+def check_selection(selection: str) -> None:
+    """Raise a `ValueError` unless `selection` is one that `select_tokens` knows."""
+    if selection == "all" or selection in ROLE_SELECTIONS or _COUNTED.fullmatch(selection):
+        return
+    if not (selection.startswith("share:") and 0 < _number(selection.removeprefix("share:")) <= 1):
+        raise ValueError(f"`tokens` is {selection!r}; allowed are {ALLOWED}")
+
+
+def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generator: np.random.Generator) -> Selected:
+    """Positions that `selection` takes of a sequence with these roles, and their weights.
+
+    Parameters
+    ----------
+    roles
+        What each token is to its sample: its index in `ROLES`.
+    selection
+        `all`; `prompt` (the whole prompt, its choices included), `choice`, `answer` or `generated`, by role;
+        `last:N`, the last N; `every:K`, every K-th from a drawn start; `share:P`, so large a share, drawn.
+    generator
+        Draws the start of `every:K` and the tokens of `share:P`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such selection.
+
+    Notes
+    -----
+    `share:P` draws m = round(P n) of n tokens (half to even), at least one, without replacement: a token is taken with
+    the chance m / n. `every:K` draws one of the n tokens and takes it with all tokens at whole multiples of K from it:
+    a start is drawn in proportion to the m tokens that follow from it, and a token taken with the chance m / n again.
+    So a sample's weights are all n / m, they add up to n, and its weighted mean and weighted sum are both unbiased for
+    the mean and the sum over all n tokens, whether or not K divides n. (Starts of equal chance, each token weighing K,
+    would bias the mean where K doesn't.)
+
+    The others take whole groups of tokens. Their weights are 1, and what is computed from them is about these groups
+    and not about the sequence: see `population`.
+    """
+    check_selection(selection)
+    n = len(roles)
+    if selection in ROLE_SELECTIONS:
+        kept = [ROLES.index(role) for role in ROLE_SELECTIONS[selection]]
+        return _whole(np.flatnonzero(np.isin(roles, kept)))
+    if selection.startswith("share:"):
+        m = max(round(_number(selection.removeprefix("share:")) * n), 1)
+        return _sampled(np.sort(generator.choice(n, m, replace=False)), n)
+    if counted := _COUNTED.fullmatch(selection):
+        count = int(counted[2])
+        if counted[1] == "every":
+            return _sampled(np.arange(generator.integers(n) % count, n, count), n)
+        return _whole(np.arange(max(n - count, 0), n))
+    return _whole(np.arange(n))
+
+
+def population(selection: str) -> str:
+    """The tokens that a selection's means are about, in words, for the run to state.
+
+    Raises
+    ------
+    ValueError
+        If there is no such selection.
+
+    Examples
+    --------
+    >>> population("share:0.1"), population("answer")
+    ('all tokens', 'the tokens of the answer')
+    """
+    check_selection(selection)
+    if selection in ROLE_SELECTIONS:
+        return POPULATIONS[selection]
+    if selection.startswith("last:"):
+        return f"the last {selection.removeprefix('last:')} tokens of each sequence"
+    return "all tokens"
+
+
+def _whole(positions: np.ndarray) -> Selected:
+    return Selected(positions, np.ones(len(positions), np.float32))
+
+
+def _sampled(positions: np.ndarray, n: int) -> Selected:
+    return Selected(positions, np.full(len(positions), n / len(positions), np.float32))
+
+
+def _generator(sample: EncodedSample, seed: int) -> np.random.Generator:
+    """Random numbers of a sample's own, whichever process asks for them and in whichever order."""
+    name = "\0".join((sample.dataset, sample.split, sample.prompt, sample.id))
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, "<u4").tolist()])
+
+
+def _seeded_share(n: int, share: float, generator: np.random.Generator) -> np.ndarray:
+    """A mask over exactly ceil(share * n) of n, drawn without replacement."""
+    chosen = generator.permutation(n)[: int(np.ceil(share * n))]
+    mask = np.zeros(n, dtype=bool)
+    mask[chosen] = True
+    return mask
+
+
+def _number(text: str) -> float:
+    """The number that a text spells, NaN if it spells none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

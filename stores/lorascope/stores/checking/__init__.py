@@ -1,0 +1,1 @@
+"""`verify`: digests, decoding, statistics, rows that repeat or slipped."""

@@ -1,0 +1,130 @@
+"""What the numbers of a run's rows look like, each by itself and beside each other."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from zarr.core.metadata import ArrayV3Metadata
+
+from ..errors import Problem
+from ..format.widen import widen_block
+from ..reading.read import Run
+from .align import PrefixCheck, Sketch, shift_problems, sketch
+from .look import RANGES, look
+from .same import RepeatedRows, VectorWindow, vector_labels
+from .token_rows import TokenRows
+
+__all__ = ["Looked", "RowStatistics"]
+
+REDUCTION_TOLERANCE = 0.5
+"""Share of their size by which numbers such as js may differ with the batch: they are squares of small differences."""
+STATE_TOLERANCE = 0.05
+"""The same for the vectors themselves."""
+
+
+class Looked(NamedTuple):
+    """What one chunk of a row told, small whatever its size."""
+
+    key: str
+    problems: list[Problem]
+    labels: np.ndarray | None
+    """`vector_labels`, of states."""
+    sketch: Sketch | None
+    """Of arrays whose values follow from the tokens up to each one."""
+
+
+class RowStatistics:
+    """Looks at rows in ascending order; between them it holds marks and sketches only.
+
+    Every chunk of a row goes through `look`, in any thread, then all together through `compare`; `finish` has what only
+    all rows tell.
+    """
+
+    def __init__(self, run: Run, arrays: Mapping[str, ArrayV3Metadata]) -> None:
+        self._components = run.component_paths
+        self._logical = {path: str(one.attributes.get("dtype_logical", "float32")) for path, one in arrays.items()}
+        self._tokens = TokenRows(run.place, arrays)
+        by_row = [path for path, one in arrays.items() if one.attributes.get("written") == "by row"]
+        self._repeated = RepeatedRows(by_row, run.n_rows, self._tokens.ids_and_positions)
+        self._windows = {name: VectorWindow() for name in ("base", "adapted")}
+        self._prefixes = PrefixCheck(_model_class(run))
+        layers = zip(self._components, run.components["layer"].values.tolist(), strict=True)
+        self._first_layer = {component for component, layer in layers if layer <= 0}
+        self._untouched = {name: run.adapter(name)["rank"].values == 0 for name in run.adapters}
+        self._first_factors = {name: list(self._factors(run, name)) for name in run.adapters}
+        self._rounded = {f"adapters/{name}/delta/{path}" for name in run.adapters for path in _differences(run, name)}
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of tokens whose vectors had to agree."""
+        return self._prefixes.n_pairs
+
+    def look(self, path: str, key: str, row: int, block: np.ndarray) -> Looked:
+        """What one chunk of a row tells, its block as stored."""
+        tokens = self._tokens.read(row)
+        wide = widen_block(block, self._logical[path])
+        names = path.split("/")
+        untouched = self._untouched[names[1]] if names[0] == "adapters" else None
+        problems = list(look(key, wide, row=row, position=tokens.position, untouched=untouched))
+        problems += self._repeated.check(path, row, block)
+        problems += self._shifts(path, row, wide, tokens.token_id)
+        tolerance = REDUCTION_TOLERANCE if names[-1] in RANGES and names[0] != "states" else STATE_TOLERANCE
+        if any(problem.kind == "blank" for problem in problems):  # told once; it is like nothing else
+            return Looked(key, problems, None, None)
+        labels = vector_labels(block) if names[0] == "states" else None
+        # What is left of a difference of two rounded numbers follows from their last bits.
+        rounded = path in self._rounded
+        return Looked(key, problems, labels, None if rounded else sketch(wide.reshape(len(wide), -1), tolerance))
+
+    def _shifts(self, path: str, row: int, wide: np.ndarray, token_id: np.ndarray) -> Iterator[Problem]:
+        """Shifts of what follows from the token alone: the first layer's vectors, and its factors."""
+        names = path.split("/")
+        if names[0] == "states" and names[1] in self._first_layer:
+            yield from shift_problems(path, row, sketch(wide, STATE_TOLERANCE), token_id)
+        elif names[-1] == "factor":
+            for component, start, stop in self._first_factors[names[1]]:
+                found = sketch(np.ascontiguousarray(wide[:, start:stop]), STATE_TOLERANCE)
+                yield from shift_problems(f"{path} of {component}", row, found, token_id)
+
+    def _factors(self, run: Run, adapter: str) -> Iterator[tuple[str, int, int]]:
+        """(component, first column, one past the last) of the first layer's factors."""
+        table = run.adapter(adapter)
+        columns = zip(
+            self._components, table["factor_start"].values.tolist(), table["rank"].values.tolist(), strict=True
+        )
+        for component, start, rank in columns:
+            if component in self._first_layer and start >= 0:
+                yield component, start, start + rank
+
+    def compare(self, row: int, looked: Mapping[str, Looked]) -> Iterator[Problem]:
+        """Problems of a row, from what `look` made of its arrays."""
+        for one in looked.values():
+            yield from one.problems
+        tokens = self._tokens.read(row)
+        for name, window in self._windows.items():
+            paths = [path for component in self._components if (path := f"states/{component}/{name}") in looked]
+            labels = {looked[path].key: labels for path in paths if (labels := looked[path].labels) is not None}
+            if labels:
+                yield from window.check(labels, tokens.token_id)
+        sketches = {path: one.sketch for path, one in looked.items() if one.sketch is not None}
+        self._prefixes.add(row, sketches, *self._tokens.prefixes(row))
+
+    def finish(self) -> Iterator[Problem]:
+        """What only all rows together tell."""
+        return self._prefixes.problems()
+
+
+def _model_class(run: Run) -> str:
+    """Class of the model that made the run; empty where nobody says."""
+    provenance = run.attributes.get("provenance")
+    model = provenance.get("model") if isinstance(provenance, dict) else None
+    return str(model.get("class", "")) if isinstance(model, dict) else ""
+
+
+def _differences(run: Run, adapter: str) -> list[str]:
+    """Components whose delta is output less base."""
+    table = run.adapter(adapter)
+    if "delta_source" not in table:
+        return []
+    sources = zip(run.component_paths, table["delta_source"].values.tolist(), strict=True)
+    return [component for component, source in sources if source == "difference"]

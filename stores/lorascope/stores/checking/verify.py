@@ -1,0 +1,157 @@
+"""Checking a run against itself: digests, then decoding, then what the numbers look like."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from zarr.core.metadata import ArrayV3Metadata
+
+from ..errors import Problem, StoreError
+from ..format.check import is_base_score
+from ..format.digest import combine
+from ..format.layout import chunk_key
+from ..format.pipelines import settings_problems
+from ..reading.chunks import ChunkDecoder, read_chunk
+from ..reading.read import Run, array_metadata, find_layout_problems, open_group
+from .row_check import RowChecker
+from .row_statistics import RowStatistics
+
+__all__ = ["LEVELS", "Verdict", "verify"]
+
+Level = Literal["digests", "decode", "statistics"]
+NEEDED = ("tokens/sample/", "tokens/position/", "tokens/token_id/", "components/", "adapters/")
+"""Beginnings of the keys of what statistics rest on."""
+LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
+
+
+class Verdict(NamedTuple):
+    """What `verify` looked at and what it found."""
+
+    level: Level
+    n_rows: int
+    n_committed: int
+    n_chunks: int
+    """Chunks that were checked."""
+    problems: tuple[Problem, ...]
+    n_pairs: int = 0
+    """Pairs of tokens after the same sequence, whose vectors must agree: at level `statistics`, what a shift is told
+    by. Few samples, or a run that holds only their ends, may have none."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+def verify(
+    path: str | Path, *, level: Level = "statistics", progress: Callable[[int, int], None] | None = None
+) -> Verdict:
+    """Every problem of the run at `path` up to a level; each level includes those before it.
+
+    Parameters
+    ----------
+    path
+        Folder or url of the run.
+    level
+        `digests` reads every chunk's bytes; `decode` decompresses them; `statistics` looks for NaN, Inf, tokens whose
+        vector is zero or constant and rows that are blank; one vector under different tokens, and rows that repeat
+        another one; and, where tokens occur more than once, vectors that stand beside other tokens than their own.
+    progress
+        Called with (rows done, rows in all).
+
+    Raises
+    ------
+    StoreError
+        If there is no run at `path`, or one of a format version that we don't know, or one that is still being set up.
+    ValueError
+        If `level` isn't one of the three.
+
+    Notes
+    -----
+    Memory doesn't grow with the run, but for 8 bytes a chunk. What a run alone can't tell: whether another model or
+    other weights made its numbers. For that, samples are computed again.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
+    place, group = open_group(path)
+    n_rows = group.attrs.get("n_rows")
+    broken = find_layout_problems(place, group)
+    if broken:  # where the parts lie isn't known, or how they are encoded, so nothing else can be checked
+        return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, tuple(broken))
+    run = Run(place, group)
+    try:
+        rows = np.flatnonzero(run.committed_rows)
+    except StoreError as error:
+        return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)),))
+    return _check_parts(run, array_metadata(group), rows, level, progress)
+
+
+def _check_parts(
+    run: Run,
+    arrays: dict[str, ArrayV3Metadata],
+    rows: np.ndarray,
+    level: Level,
+    progress: Callable[[int, int], None] | None,
+) -> Verdict:
+    by_row = {path: found for path, found in arrays.items() if found.attributes.get("written") == "by row"}
+    once = {path: found for path, found in arrays.items() if path not in by_row and path != "rows/digest"}
+    problems = [problem for path, one in arrays.items() for problem in settings_problems(path, one)]
+    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="lorascope-verify") as pool:
+        n_chunks, found = _check_static(run, once, level, pool)
+        problems += found + [_lost(int(row)) for row in run.lost_rows]
+        if not len(rows):
+            message = f"none of {run.n_rows} rows is committed; there is nothing to check"
+            problems.append(Problem("rows", "nothing", message))
+        # With a table that can't be read, which tokens may be equal isn't known.
+        sound = not any(problem.place.startswith(NEEDED) for problem in found)
+        statistics = RowStatistics(run, arrays) if level == "statistics" and sound else None
+        checker = RowChecker(run, by_row, statistics=statistics, pool=pool)
+        for done, row in enumerate(rows.tolist(), 1):
+            n_checked, found = checker.check(row, decode=level != "digests")
+            n_chunks += n_checked
+            problems += found
+            if progress is not None:
+                progress(done, len(rows))
+    if statistics is not None:
+        problems += statistics.finish()
+    n_pairs = 0 if statistics is None else statistics.n_pairs
+    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), n_pairs)
+
+
+def _lost(row: int) -> Problem:
+    key = chunk_key("rows/digest", row, 2)
+    message = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
+    return Problem(f"row {row}", "missing", message)
+
+
+def _check_static(
+    run: Run, once: dict[str, ArrayV3Metadata], level: Level, pool: Executor
+) -> tuple[int, list[Problem]]:
+    """(chunks that were read, problems) of everything that is written once."""
+    # A decoder a chunk: each serves one thread.
+    tasks = [
+        (ChunkDecoder(path, metadata), index)
+        for path, metadata in once.items()
+        for index in range(-(-metadata.shape[0] // ChunkDecoder(path, metadata).first_axis_chunk))
+    ]
+
+    def read(task: tuple[ChunkDecoder, int], decode: bool) -> tuple[str, bytes | None, Problem | None]:
+        chunk = read_chunk(run.place, *task, decode=decode)
+        return chunk.key, chunk.part, chunk.problem
+
+    found = list(pool.map(lambda task: read(task, level != "digests"), tasks))
+    parts = [(key, part) for key, part, _ in found if part is not None]
+    differs = combine(parts).hex() != run.attributes["static_digest"]
+    if differs and level == "digests":  # to say where
+        found = list(pool.map(lambda task: read(task, True), tasks))
+    # Early writers made base scores without a chunk where they weren't asked for.
+    problems = [
+        problem
+        for _, _, problem in found
+        if problem is not None and not (problem.kind == "missing" and is_base_score(problem.place))
+    ]
+    if differs:
+        problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
+    return len(parts), problems

@@ -1,0 +1,1 @@
+"""A run into another: `pull` a part of it, `compact` it."""

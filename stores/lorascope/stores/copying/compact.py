@@ -1,0 +1,108 @@
+"""Writing a run that was captured with raw codec again, compressed, row by row."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from zarr.core.metadata import ArrayV3Metadata
+
+from ..errors import StoreError
+from ..format.pipelines import is_raw
+from ..places.place import Place
+from ..reading.chunks import ChunkDecoder
+from ..reading.read import Run, array_metadata, open_checked, open_group, open_run
+from .copy_rows import copy_rows
+from .copy_target import add_step, copy_target
+from .respec import spec_of, tables_of, weights_of
+from .selection import Slice
+
+__all__ = ["compact"]
+
+
+def compact(source: str | Path, out: str | Path, *, progress: Callable[[int, int], None] | None = None) -> Run:
+    """The same run with the format's own compression, finished; the source stays as it is.
+
+    Each row is checked against its digest when it is read, and each chunk is read back and compared, bytes and values,
+    before its row is committed. Interrupted, the same call goes on where it was. The result is, root attributes aside,
+    the store that a capture without `raw` would have written, byte for byte.
+
+    Parameters
+    ----------
+    source
+        Folder or url of a finished run.
+    out
+        Folder or url of the compressed run, new or empty.
+    progress
+        Called with (rows done, rows in all).
+
+    Raises
+    ------
+    StoreError
+        If the source isn't finished or is compressed already, a row of it is broken, something else is at `out`, or
+        what was written isn't what is read back.
+
+    Notes
+    -----
+    Memory holds one row, and a chunk a thread.
+    """
+    place, group = open_group(source)
+    run, arrays = open_checked(place, group), array_metadata(group)
+    if not run.finished or len(run.lost_rows):
+        raise StoreError(f"`{place.name}` isn't finished; let its capture come to an end first")
+    if not any(is_raw(metadata) for metadata in arrays.values()):
+        raise StoreError(f"`{place.name}` is compressed already; there is nothing to gain")
+    spec = replace(spec_of(run, arrays), codec="zstd", attributes=add_step(run, "compact", range(run.n_rows)))
+    target = copy_target(out, spec, tables=tables_of(run, arrays), weights=weights_of(run, arrays))
+    if isinstance(target, Run):
+        return target
+    whole = Slice(
+        components=np.arange(len(run.component_paths)),
+        adapters=run.adapters,
+        samples=np.arange(spec.n_samples),
+        n_samples_incomplete=0,
+        tokens=np.arange(run.n_tokens),
+        n_tokens=(run.samples["token_stop"] - run.samples["token_start"]).values,
+        weight=np.ones(run.n_tokens),
+    )
+    with target as writer:
+        checked = _ReadBack(writer.place, array_metadata(open_group(out)[1]))
+        writer.place = checked
+
+        def commit(row: int, blocks: Mapping[str, np.ndarray]) -> None:
+            checked.blocks = blocks
+            writer.write_row(row, blocks)
+
+        copy_rows(run, arrays, whole, writer, commit, progress)
+        writer.finish({})
+    return open_run(out)
+
+
+class _ReadBack:
+    """A place that reads what it wrote, and compares its bytes and its values, before a write counts as done."""
+
+    def __init__(self, place: Place, arrays: Mapping[str, ArrayV3Metadata]) -> None:
+        self._place = place
+        self._decoders = {path: ChunkDecoder(path, metadata) for path, metadata in arrays.items()}
+        self.blocks: Mapping[str, np.ndarray] = {}
+        """Array path -> what the chunk of it that is written next must hold."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._place, name)
+
+    def write(self, key: str, content: bytes | memoryview) -> None:
+        """Write, read, compare."""
+        self._place.write(key, content)
+        path, _, name = key.rpartition("/")
+        if path not in self.blocks:
+            return
+        found = self._place.read(key)
+        if found != content or not _same_bits(
+            self._decoders[path].decode(int(name.split(".")[1]), found), self.blocks[path]
+        ):
+            raise StoreError(f"chunk {key!r} of `{self._place.name}` isn't what was written; its row wasn't committed")
+
+
+def _same_bits(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and one.tobytes() == other.tobytes()

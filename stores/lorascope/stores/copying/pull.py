@@ -1,0 +1,167 @@
+"""Copying a slice of a run: some components, some samples, some of their tokens, into a small run for the laptop."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from zarr.core.metadata import ArrayV3Metadata
+
+from ..format.layout import ROW_TOKENS, Adapter, RunSpec
+from ..reading.read import Run, array_metadata, open_checked, open_group, open_run
+from .copy_rows import copy_rows
+from .copy_target import add_step, copy_target, last_step
+from .respec import spec_of, tables_of, weights_of
+from .selection import Slice, select
+
+__all__ = ["pull"]
+
+
+def pull(
+    source: str | Path,
+    out: str | Path,
+    *,
+    components: Sequence[str] | None = None,
+    samples: Sequence[str] | int | None = None,
+    token_share: float | None = None,
+    seed: int = 0,
+    adapters: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Run:
+    """A finished run that holds a slice of another one, finished or not.
+
+    Only samples that are wholly committed are taken. What is copied keeps its bits: js, states and factors of a run of
+    fewer components are the source's. Interrupted, the same call goes on where it was.
+
+    Parameters
+    ----------
+    source
+        Folder or url of the run.
+    out
+        Folder or url of the slice, new or empty.
+    components
+        Names, or patterns such as `model.layers.3.*`, of the components to take; by default all.
+    samples
+        Ids, patterns of ids, either of them after `data set/`, or a number: the first so many; by default all.
+    token_share
+        Share of each sample's tokens to draw, without replacement, at least one of each; `tokens/weight` grows so that
+        weighted means and sums over tokens stay unbiased.
+    seed
+        Of the draw; a sample's tokens don't depend on what else is taken.
+    adapters
+        Names or patterns; by default all.
+    progress
+        Called with (rows of the source done, rows in all).
+
+    Raises
+    ------
+    StoreError
+        If a name fits nothing, no sample is whole, a chunk of the source is broken, or something else is at `out`.
+    ValueError
+        If `token_share` isn't in (0, 1], or a number of samples is below 1.
+
+    Notes
+    -----
+    Each chunk that is read is checked by its own checksum; a row of which every chunk is read, by its digest too. With
+    fewer components most chunks stay where they are, and their row's digest can't be compared: `checked` in the
+    provenance says which it was. Memory holds two rows of the slice at most, and a chunk a thread. A row of a run of
+    states 'sample' keeps its states if all of its tokens had them.
+    """
+    place, group = open_group(source)
+    run, arrays = open_checked(place, group), array_metadata(group)
+    part = select(run, components=components, samples=samples, token_share=token_share, seed=seed, adapters=adapters)
+    asked = {
+        "components": None if components is None else list(components),
+        "samples": samples if samples is None or isinstance(samples, int) else list(samples),
+        "token_share": token_share,
+        "seed": seed if token_share is not None else None,
+        "adapters": None if adapters is None else list(adapters),
+    }
+    spec = _spec(run, arrays, part)
+    spec = replace(spec, attributes=_attributes(run, part, asked))
+    target = copy_target(out, spec, tables=_tables(run, arrays, part), weights=_weights(run, arrays, spec))
+    if isinstance(target, Run):
+        return target
+    with target as writer:
+        copy_rows(run, arrays, part, writer, writer.write_row, progress)
+        writer.finish({})
+    return open_run(out)
+
+
+def _spec(run: Run, arrays: Mapping[str, ArrayV3Metadata], part: Slice) -> RunSpec:
+    whole = spec_of(run, arrays)
+    n_rows = -(-len(part.tokens) // ROW_TOKENS)
+    with_states = run.with_states.values[part.tokens]
+    state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
+    return replace(
+        whole,
+        codec="zstd",
+        components=tuple(whole.components[index] for index in part.components),
+        adapters=tuple(_adapter(one, part) for one in whole.adapters if one.name in part.adapters),
+        n_tokens=len(part.tokens),
+        n_samples=len(part.samples),
+        n_choices=int(np.isin(run.choices["sample"].values, part.samples).sum()),
+        state_rows=state_rows if whole.states == "sample" else (),
+    )
+
+
+def _adapter(adapter: Adapter, part: Slice) -> Adapter:
+    def kept(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(values[index] for index in part.components) if values else ()
+
+    biased = kept(adapter.biased)
+    return replace(
+        adapter,
+        rank=kept(adapter.rank),
+        scaling=kept(adapter.scaling),
+        factored=kept(adapter.factored),
+        biased=biased if any(biased) else (),
+        delta_source=kept(adapter.delta_source),
+    )
+
+
+def _tables(run: Run, arrays: Mapping[str, ArrayV3Metadata], part: Slice) -> dict[str, dict[str, np.ndarray]]:
+    tables = tables_of(run, arrays)
+    samples = {name: values[part.samples] for name, values in tables["samples"].items()}
+    stops = np.cumsum(part.n_tokens)
+    samples |= {"token_start": stops - part.n_tokens, "token_stop": stops}
+    kept = np.isin(tables["choices"]["sample"], part.samples)
+    choices = {name: values[kept] for name, values in tables["choices"].items()}
+    tokens = {name: values[part.tokens] for name, values in tables["tokens"].items()}
+    for table in (choices, tokens):
+        table["sample"] = np.searchsorted(part.samples, table["sample"])
+    # Runs of older writers, whose tokens were all taken or stand for themselves, have no weights.
+    tokens["weight"] = (tokens.get("weight", np.float32(1)) * part.weight).astype(np.float32)
+    return {"samples": samples, "choices": choices, "tokens": tokens}
+
+
+def _weights(run: Run, arrays: Mapping[str, ArrayV3Metadata], spec: RunSpec) -> dict[str, np.ndarray]:
+    names = {
+        f"adapters/{adapter.name}/{kind}/{component.path}"
+        for adapter in spec.adapters
+        for component in spec.components
+        for kind in ("lora_B", "lora_bias")
+    }
+    return weights_of(run, [path for path in arrays if path in names])
+
+
+def _attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:
+    all_read = len(part.components) == len(run.component_paths) and part.adapters == run.adapters
+    attributes = add_step(
+        run,
+        "pull",
+        np.unique(part.tokens // ROW_TOKENS).tolist(),
+        finished=run.finished,
+        checked="digest of every row" if all_read else "checksum of every chunk",
+        selection=dict(asked),
+        components=[len(part.components), len(run.component_paths)],
+        samples=[len(part.samples), run.samples.sizes["sample"]],
+        samples_incomplete=part.n_samples_incomplete,
+        tokens=[len(part.tokens), run.n_tokens],
+    )
+    step = json.dumps(last_step(attributes), sort_keys=True)
+    attributes.pop("measured", None)  # what the capture took, not this
+    return {**attributes, "fingerprint": hashlib.sha256(step.encode()).hexdigest()}

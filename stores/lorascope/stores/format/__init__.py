@@ -1,0 +1,1 @@
+"""The format: arrays, tables, codecs, digests; plain functions that open nothing."""

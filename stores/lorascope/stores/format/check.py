@@ -1,0 +1,243 @@
+"""Whether a run is laid out as the format says: every difference as a `Problem`, without touching a disk."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from zarr.core.metadata import ArrayV3Metadata
+
+from ..errors import Problem
+from .codec import codec_problem
+from .layout import ROW_TOKENS, STATES, STREAMS, TABLE_CHUNK, Adapter, ArraySpec, Component, RunSpec, array_specs
+from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
+
+__all__ = ["Found", "is_base_score", "layout_problems", "may_be_absent"]
+
+
+OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
+MAX_CHUNK_BYTES = 2**31 - 1
+"""What Blosc can hold in one buffer; a chunk that announces more is refused before any of it is read."""
+
+
+class Found(NamedTuple):
+    """One array as its metadata describe it; comparable with an `ArraySpec`."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    """Of the stored objects: a shard where there are shards."""
+    chunk_bytes: int
+    """Of a chunk in memory; of a shard's inner chunk where there are shards."""
+    codec_problem: str | None
+    """What its codecs have that the format doesn't know."""
+    dtype: str
+    dims: tuple[str | None, ...] | None
+    fill: Any
+    written: Any
+    dtype_logical: Any
+    separator: Any
+
+    @classmethod
+    def of(cls, metadata: ArrayV3Metadata) -> "Found":
+        """What the metadata of an array say."""
+        grid: Any = metadata.chunk_grid
+        chunks = tuple(getattr(grid, "chunk_shape", ()))
+        dtype = str(metadata.data_type.to_json(zarr_format=3))
+        inner = getattr(metadata.codecs[0], "chunk_shape", chunks)
+        return cls(
+            shape=metadata.shape,
+            chunks=chunks,
+            chunk_bytes=math.prod(inner) * (getattr(metadata.data_type, "item_size", None) or 1),
+            codec_problem=codec_problem(metadata.codecs, dtype),
+            dtype=dtype,
+            dims=metadata.dimension_names,
+            fill=metadata.fill_value,
+            written=metadata.attributes.get("written"),
+            dtype_logical=metadata.attributes.get("dtype_logical"),
+            separator=getattr(metadata.chunk_key_encoding, "separator", None),
+        )
+
+
+def layout_problems(
+    attributes: Mapping[str, Any],
+    arrays: Mapping[str, Found],
+    read: Callable[[str], np.ndarray],
+    n_objects: Callable[[str], int],
+) -> list[Problem]:
+    """Every way in which root attributes and arrays differ from the format; empty for a sound layout.
+
+    Parameters
+    ----------
+    attributes
+        Of the root group.
+    arrays
+        Array path -> what its metadata say, of every array in the run.
+    read
+        Values of a whole array that is written once; called only once these arrays are as they should be.
+    n_objects
+        Array path -> how many chunks of it there are.
+
+    Notes
+    -----
+    Each step rests on the one before, so the first that finds something is the last: attributes, then the few arrays
+    whose values decide which others there are, then these others, then whether tables are as long as they say. Nothing
+    is read whose size hasn't been looked at.
+    """
+    problems = list(_attribute_problems(attributes))
+    try:
+        problems = problems or list(_array_problems(_deciding_specs(attributes, arrays), arrays))
+        problems = problems or list(_array_problems(array_specs(_spec_of(attributes, arrays, read)), arrays))
+        return problems or list(_length_problems(arrays, n_objects))
+    except ValueError as error:  # a specification or a table that can't be is the finding
+        return [Problem("layout", "impossible", str(error))]
+
+
+def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+    n_tokens = attributes.get("n_tokens")
+    counts = type(n_tokens) is int and n_tokens > 0
+    n_rows = -(-n_tokens // ROW_TOKENS) if type(n_tokens) is int and counts else "ceil(n_tokens / 1024)"
+    adapters = attributes.get("adapters")
+    names = isinstance(adapters, list) and all(isinstance(name, str) for name in adapters)
+    for name, good, allowed in (
+        ("stream", attributes.get("stream") in STREAMS, f"one of {STREAMS}"),
+        ("states", attributes.get("states") in STATES, f"one of {STATES}"),
+        ("n_tokens", counts, "a whole number above 0"),
+        ("n_rows", type(attributes.get("n_rows")) is int and attributes["n_rows"] == n_rows, str(n_rows)),
+        ("adapters", names, "a list of names"),
+        ("finished", type(attributes.get("finished")) is bool, "true or false"),
+        ("static_digest", isinstance(attributes.get("static_digest"), str), "a digest in hexadecimal"),
+    ):
+        if name not in attributes:
+            yield Problem(name, "missing", f"attribute `{name}` is missing; it must be {allowed}")
+        elif not good:
+            yield Problem(name, "attribute", f"attribute `{name}` is {attributes[name]!r}; it must be {allowed}")
+
+
+def _deciding_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Found]) -> list[ArraySpec]:
+    """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
+    n_components = _length(arrays, "components")
+    bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
+    return [
+        dataclasses.replace(entry, shape=(n_components,)) if entry.dims == ("component",) else entry
+        for entry in array_specs(bare)
+        if entry.dims == ("component",) or entry.path == "rows/states"
+    ]
+
+
+def _spec_of(attributes: Mapping[str, Any], arrays: Mapping[str, Found], read: Callable[[str], np.ndarray]) -> RunSpec:
+    """The specification that this run's own tables give it."""
+    names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
+    columns = {name: read(f"components/{name}").tolist() for name in names}
+    components = tuple(
+        Component(**dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)
+    )
+    adapters = []
+    for name in attributes["adapters"]:
+        root = f"adapters/{name}"
+        rank, scaling, start = (read(f"{root}/{key}").tolist() for key in ("rank", "scaling", "factor_start"))
+        adapter = _adapter(name, rank, scaling, start)
+        biased = tuple(f"{root}/lora_bias/{component.path}" in arrays for component in components)
+        if min(rank, default=0) < 0 or list(adapter.factor_start) != start:
+            raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
+        sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
+        adapters.append(dataclasses.replace(adapter, biased=biased, delta_source=sources))
+    return _run_spec(attributes, arrays, components, tuple(adapters))
+
+
+def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int]) -> Adapter:
+    return Adapter(name=name, rank=tuple(rank), scaling=tuple(scaling), factored=tuple(s >= 0 for s in start))
+
+
+def _run_spec(
+    attributes: Mapping[str, Any],
+    arrays: Mapping[str, Found],
+    components: tuple[Component, ...],
+    adapters: tuple[Adapter, ...],
+) -> RunSpec:
+    return RunSpec(
+        stream=attributes["stream"],
+        states=attributes["states"],
+        kl=True,  # whether it is there is seen from the arrays
+        n_tokens=attributes["n_tokens"],
+        n_samples=_length(arrays, "samples"),
+        n_choices=_length(arrays, "choices"),
+        components=components,
+        adapters=adapters,
+    )
+
+
+def _length(arrays: Mapping[str, Found], table: str) -> int:
+    """Entries of a table, by the first of its columns that is there."""
+    shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
+    return next((shape[0] for shape in shapes if shape), 0)
+
+
+def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Mapping[str, Found]) -> Iterator[Problem]:
+    for entry in specs:
+        if entry.path in arrays:
+            yield from _differences(entry, arrays[entry.path])
+        elif not may_be_absent(entry.path):
+            yield Problem(entry.path, "missing", f"array {entry.path!r} is missing")
+
+
+def _length_problems(arrays: Mapping[str, Found], n_objects: Callable[[str], int]) -> Iterator[Problem]:
+    """Tables whose chunks aren't all there: without them an announced length is only a number."""
+    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states"):
+        if path in arrays:
+            needed = -(-arrays[path].shape[0] // arrays[path].chunks[0])
+            found = n_objects(path)
+            if found < needed:
+                message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {found} of {needed} chunks"
+                yield Problem(path, "missing", message)
+
+
+def may_be_absent(path: str) -> bool:
+    """Whether a run may do without this array: it wasn't asked for, or older writers didn't know it."""
+    folder, _, name = path.rpartition("/")
+    if folder.startswith("adapters/"):
+        return folder.count("/") == 1 and name in OPTIONAL
+    return folder == "reductions" or is_base_score(path) or (folder == "tokens" and name in OPTIONAL)
+
+
+def is_base_score(path: str) -> bool:
+    """Whether this is a column of scores without the adapter."""
+    return path.startswith(("samples/base_", "choices/base_"))
+
+
+def _differences(entry: ArraySpec, found: Found) -> Iterator[Problem]:
+    for what, value, wanted in (
+        ("shape", found.shape, entry.shape),
+        ("dtype", found.dtype, entry.dtype),
+        ("dtype_logical", found.dtype_logical, entry.attributes.get("dtype_logical")),
+        ("dims", found.dims, entry.dims),
+        ("written", found.written, "by row" if entry.by_row else "once"),
+        ("separator", found.separator, "."),
+    ):
+        if value != wanted:
+            yield Problem(entry.path, what, f"`{what}` of {entry.path!r} is {value!r}; it must be {wanted!r}")
+    if found.fill != entry.fill and not (_is_nan(found.fill) and _is_nan(entry.fill)):
+        message = f"fill value of {entry.path!r} is {found.fill!r}; it must be {entry.fill!r}"
+        yield Problem(entry.path, "fill", message)
+    if found.codec_problem is not None:
+        message = f"{entry.path!r} can't be decoded: {found.codec_problem}, which this format doesn't have"
+        yield Problem(entry.path, "codecs", message)
+    if not _chunks_fit(entry, found):
+        message = (
+            f"chunks of {entry.path!r} are {found.chunks}; only the first axis may be cut, rows by {ROW_TOKENS}, "
+            f"tables by {TABLE_CHUNK} at most, and none may hold 2 GiB"
+        )
+        yield Problem(entry.path, "chunks", message)
+
+
+def _chunks_fit(entry: ArraySpec, found: Found) -> bool:
+    """One stored object a row, so that a row's digest knows the keys, and whole entries in every other array."""
+    if len(found.chunks) != len(found.shape) or found.chunk_bytes > MAX_CHUNK_BYTES:
+        return False
+    first = ROW_TOKENS if entry.by_row else 1 if entry.path == "rows/digest" else found.chunks[0]
+    whole = all(c >= n for c, n in zip(found.chunks[1:], found.shape[1:], strict=True))
+    return whole and found.chunks[0] == first and found.chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
+
+
+def _is_nan(value: Any) -> bool:
+    return bool(value != value)

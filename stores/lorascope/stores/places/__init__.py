@@ -1,0 +1,1 @@
+"""Where a run lies: a folder, or an object store."""

@@ -1,0 +1,88 @@
+"""Where a run lies: a folder on this machine, or a prefix in an object store. Nothing is ever written by halves."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from zarr.abc.store import Store
+
+from ..errors import StoreError
+from .folder import FolderPlace
+from .remote import PREFIXES, ObjectPlace
+
+__all__ = ["FolderPlace", "Place", "open_place"]
+
+
+class Place(Protocol):
+    """Named bytes of one run; keys are relative to it, with `/`."""
+
+    @property
+    def path(self) -> Path | str:
+        """The folder, or the url."""
+
+    @property
+    def name(self) -> str:
+        """The same as text, for people."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether each request goes over a network."""
+
+    def zarr_store(self, *, read_only: bool) -> Store:
+        """The place as Zarr sees it."""
+
+    def read(self, key: str) -> bytes:
+        """All bytes of a key; raises FileNotFoundError where there is none."""
+
+    def read_part(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes start to stop of a key, fewer where it ends before; raises FileNotFoundError where there is none."""
+
+    def size(self, key: str) -> int | None:
+        """Bytes of a key; None where there is none."""
+
+    def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Every key at and below a folder with its bytes; the litter of interrupted writers is passed over."""
+
+    def litter(self) -> Iterator[str]:
+        """Keys that interrupted writers left."""
+
+    def write(self, key: str, content: bytes | memoryview) -> None:
+        """Put content there, whole or not at all; it lasts once its folder is flushed too."""
+
+    def flush(self, folder: str) -> None:
+        """Make the names in a folder last."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Take these keys away, in any order, and folders that are empty then; one that isn't there is passed over."""
+
+    def keys(self, folder: str = "") -> Iterator[str]:
+        """Every key at and below a folder, as `sizes`."""
+
+    def free_bytes(self) -> int | None:
+        """Bytes that may still be written; None where nobody knows."""
+
+
+def open_place(path: str | Path) -> Place:
+    """The place that a path or a url names; nothing is read yet.
+
+    Parameters
+    ----------
+    path
+        A folder, or a url such as `s3://bucket/run.zarr`. Credentials and options of an object store come from the
+        usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, ...) alone.
+
+    Raises
+    ------
+    StoreError
+        If the url is of no known kind, or carries credentials.
+    """
+    if isinstance(path, Path) or "://" not in path:
+        return FolderPlace(Path(path))
+    scheme, _, rest = path.partition("://")
+    if scheme == "file":
+        return FolderPlace(Path(rest))
+    if "@" in rest.partition("/")[0] or "?" in rest:
+        raise StoreError(f"a url of kind {scheme!r} with credentials or options in it isn't taken; set the environment")
+    if scheme not in PREFIXES:
+        raise StoreError(f"`path` is {path!r}; name a folder, or an object store such as 's3://bucket/run.zarr'")
+    return ObjectPlace(path.rstrip("/"))

@@ -1,0 +1,99 @@
+"""Opening a run: only what is laid out as the format says, and nothing read before its size is known to be sound."""
+
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import zarr
+import zarr.errors
+from zarr.core.metadata import ArrayV3Metadata
+
+from ..errors import Problem, StoreError
+from ..format.check import Found, layout_problems
+from ..places.place import Place, open_place
+from .rows import read_once
+from .run import Run
+from .state import refuse_unknown
+
+__all__ = ["Run", "array_metadata", "find_layout_problems", "list_nodes", "open_checked", "open_group", "open_run"]
+
+UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, zarr.errors.BaseZarrError)
+"""What Zarr raises for metadata that it can't make sense of."""
+
+
+def open_run(path: str | Path) -> Run:
+    """The run stored at `path`, finished or not.
+
+    Raises
+    ------
+    StoreError
+        If there is no run at `path`, it is still being set up, its format is newer than this version of lorascope
+        reads, or it isn't laid out as the format says.
+    """
+    return open_checked(*open_group(path))
+
+
+def open_checked(place: Place, group: zarr.Group) -> Run:
+    """The run that this group holds; raises StoreError unless it is laid out as the format says."""
+    problems = find_layout_problems(place, group)
+    if problems:
+        more = f" (and {len(problems) - 1} more such)" if len(problems) > 1 else ""
+        raise StoreError(
+            f"`{place.name}` isn't laid out as a run: {problems[0].message}{more}; `lorascope verify` lists what is "
+            "wrong"
+        )
+    return Run(place, group)
+
+
+def open_group(path: str | Path) -> tuple[Place, zarr.Group]:
+    """Place and root group of the run at `path`, of a version that we read and set up to the end; raises if not."""
+    place = open_place(path)
+    if place.size("zarr.json") is None:
+        nowhere = isinstance(place.path, Path) and not place.path.exists()
+        found = "doesn't exist" if nowhere else "holds no Zarr store"
+        raise StoreError(f"`{place.name}` {found}; name a run that `lorascope capture` wrote")
+    try:
+        group = zarr.open_group(place.zarr_store(read_only=True), mode="r", zarr_format=3)
+    except UNREADABLE as error:
+        raise StoreError(f"`{place.name}` isn't a readable Zarr group ({type(error).__name__}: {error})") from error
+    attributes = dict(group.attrs)
+    refuse_unknown(place, attributes)
+    if "static_digest" not in attributes:
+        raise StoreError(
+            f"`{place.name}` is still being set up, or was interrupted then: it holds no row yet; wait for its "
+            "capture, or run its command again"
+        )
+    return place, group
+
+
+def find_layout_problems(place: Place, group: zarr.Group) -> list[Problem]:
+    """Every way in which this run isn't laid out as the format says; reads metadata and the smallest tables only."""
+    try:
+        metadata = array_metadata(group)
+    except UNREADABLE as error:
+        message = f"metadata of `{place.name}` can't be read ({type(error).__name__}: {error})"
+        return [Problem("metadata", "unreadable", message)]
+    arrays = {path: Found.of(found) for path, found in metadata.items()}
+    return layout_problems(
+        dict(group.attrs),
+        arrays,
+        read=lambda path: read_once(cast(Any, group[path]), place),
+        n_objects=lambda path: sum(key.startswith(f"{path}/c.") for key in place.keys(path)),
+    )
+
+
+def array_metadata(group: zarr.Group) -> dict[str, ArrayV3Metadata]:
+    """Path -> metadata of every array below."""
+    consolidated = group.metadata.consolidated_metadata
+    if consolidated is not None:  # already parsed; making an array of each would take ten times as long
+        nodes = consolidated.flattened_metadata
+    else:
+        nodes = {path: node.metadata for path, node in list_nodes(group)}
+    return {path: node for path, node in nodes.items() if isinstance(node, ArrayV3Metadata)}
+
+
+def list_nodes(group: zarr.Group) -> list[tuple[str, zarr.Array[Any] | zarr.Group]]:
+    """Every group and array below; a file that isn't one, such as an interrupted write leaves, is passed over."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=UserWarning)
+        return list(group.members(max_depth=None))

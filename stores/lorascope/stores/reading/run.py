@@ -1,0 +1,353 @@
+"""A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
+
+import difflib
+import importlib.util
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import xarray as xr
+import zarr
+import zarr.errors
+
+from ..errors import StoreError
+from ..format.check import is_base_score, may_be_absent
+from ..format.codec import pipeline
+from ..format.layout import BITS_NOTE, ROW_TOKENS, goes_with_states
+from ..format.tables import TABLES, TOKEN_WEIGHT
+from ..places.place import Place
+from .rows import DeltaSource, RowArray, read_digests, read_once
+
+__all__ = ["Run"]
+
+ZARRS = "zarrs.ZarrsCodecPipeline"
+REDUCTIONS = {
+    "js": False,
+    "swallowed": False,
+    "delta_norm": False,
+    "kl": False,
+    "base_norm": True,
+    "effective_width": True,
+}
+"""Name of a reduction by token -> whether it is of base alone, whatever the adapter."""
+
+
+class Run:
+    """One run, open for reading; made by `open_run`.
+
+    Only committed rows are read: tokens of the others are NaN in every state, and `committed` tells which they are.
+    """
+
+    def __init__(self, place: Place, group: zarr.Group) -> None:
+        self.place = place
+        self.path = place.path
+        self._group = group
+        self._adapter_tables: dict[str, xr.Dataset] = {}
+        self.attributes: dict[str, Any] = dict(group.attrs)
+        self.stream: str = self.attributes["stream"]
+        self.adapters: tuple[str, ...] = tuple(self.attributes["adapters"])
+        self.finished: bool = self.attributes["finished"]
+        self.n_tokens: int = self.attributes["n_tokens"]
+        self.n_rows: int = self.attributes["n_rows"]
+
+    def __repr__(self) -> str:
+        rows = f"{int(self.committed_rows.sum())} of {self.n_rows} rows"
+        state = "" if self.finished else ", unfinished"
+        if len(self.lost_rows):
+            state = f", {len(self.lost_rows)} lost since it was finished"
+        return (
+            f"<Run {self.place.name!r}: stream {self.stream}, {len(self.component_paths)} components, "
+            f"adapters {list(self.adapters)}, {self.n_tokens} tokens, {rows}{state}>"
+        )
+
+    @cached_property
+    def committed_rows(self) -> np.ndarray:
+        """Bool (row,): which rows are whole, as of when this was first asked."""
+        return np.asarray(self._digests.any(axis=1))
+
+    @property
+    def lost_rows(self) -> np.ndarray:
+        """Int (row,): rows of a finished run whose digest is gone, which it can't be read without; else empty."""
+        return np.flatnonzero(~self.committed_rows) if self.finished else np.empty(0, np.intp)
+
+    def digest(self, row: int) -> np.ndarray:
+        """SHA-256 with which a row was committed, uint8 (32,); all zero where it wasn't."""
+        return np.asarray(self._digests[row])
+
+    @cached_property
+    def _digests(self) -> np.ndarray:
+        return read_digests(self._array("rows/digest"), self.place)
+
+    @property
+    def states(self) -> str:
+        """`all`, `sample` or `none`: which rows keep base and delta."""
+        return str(self.attributes["states"])
+
+    @cached_property
+    def state_rows(self) -> np.ndarray:
+        """Bool (row,): which rows keep base and delta once they are committed."""
+        if self.states == "sample":
+            return self.read_once("rows/states").astype(bool)
+        return np.full(self.n_rows, self.states == "all")
+
+    @cached_property
+    def committed(self) -> xr.DataArray:
+        """Bool (token,): which tokens lie in a committed row."""
+        return self._by_token(self.committed_rows, "committed")
+
+    @cached_property
+    def with_states(self) -> xr.DataArray:
+        """Bool (token,): which tokens have base and delta, now or once their row is committed."""
+        return self._by_token(self.state_rows, "with_states")
+
+    def _by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
+        return xr.DataArray(np.repeat(rows, ROW_TOKENS)[: self.n_tokens], dims="token", name=name)
+
+    @cached_property
+    def samples(self) -> xr.Dataset:
+        """One entry a sample: id, dataset, scores, and the range of its captured tokens."""
+        return self._table("samples")
+
+    @cached_property
+    def choices(self) -> xr.Dataset:
+        """One entry a choice: its sample, text and log-likelihood."""
+        return self._table("choices")
+
+    @cached_property
+    def tokens(self) -> xr.Dataset:
+        """One entry a captured token: its sample, position, id, role, weight in unbiased means, and nll in nats."""
+        tokens = self._table("tokens")
+        if TOKEN_WEIGHT.name in tokens:
+            return tokens
+        ones = xr.Variable("token", np.ones(self.n_tokens, np.float32), dict(TOKEN_WEIGHT.attributes))
+        return tokens.assign({TOKEN_WEIGHT.name: ones})
+
+    @cached_property
+    def components(self) -> xr.Dataset:
+        """One entry a component: path, kind, layer, widths, dtype."""
+        return self._table("components")
+
+    @cached_property
+    def component_paths(self) -> tuple[str, ...]:
+        """Paths of the components, in the order of every `component` axis."""
+        return tuple(self.components["path"].values.tolist())
+
+    @property
+    def has_states(self) -> bool:
+        """Whether base and delta were kept, of some rows at least."""
+        return self.states != "none"
+
+    def adapter(self, name: str | None = None) -> xr.Dataset:
+        """Rank, scaling, factor_start and delta_source of an adapter by component.
+
+        `name` may be left out where there is one. `delta_source` is `factor`, `branch` (taken from the adapter's own
+        branch), `difference` (output less base, in the layer's own rounding), or empty where a component is left alone.
+        """
+        name = self._adapter_name(name)
+        if name not in self._adapter_tables:
+            columns = {key: self._column(f"adapters/{name}/{key}") for key in ("rank", "scaling", "factor_start")}
+            path = f"adapters/{name}/delta_source"
+            if path in self._group:
+                columns["delta_source"] = self._column(path)
+            else:  # an early writer's, which knew no difference
+                stored = np.where(columns["factor_start"].values >= 0, "factor", "branch")
+                sources = np.where(columns["rank"].values == 0, "", stored).astype(object)
+                columns["delta_source"] = xr.Variable("component", sources)
+            self._adapter_tables[name] = xr.Dataset(columns)
+        return self._adapter_tables[name]
+
+    def base(self, component: str) -> xr.DataArray:
+        """h_LLM of a component, float32 (token, feature), lazy, one Dask block a row."""
+        return self._state(component, "base")
+
+    def adapted(self, component: str) -> xr.DataArray:
+        """The component's output in the adapted run of a `pair` stream, float32 (token, feature), lazy."""
+        if self.stream != "pair":
+            raise StoreError(f"only a run of stream 'pair' holds `adapted`; {self.place.name!r} is {self.stream!r}")
+        return self._state(component, "adapted")
+
+    def factor(self, component: str, adapter: str | None = None) -> xr.DataArray:
+        """z = A x of a component, float32 (token, rank), lazy.
+
+        Raises
+        ------
+        StoreError
+            If the run holds this component's delta itself.
+        """
+        name = self._adapter_name(adapter)
+        rows = self._factor_rows(component, name)
+        if rows is None:
+            raise StoreError(f"component {component!r} of adapter {name!r} is stored as delta; there is no factor")
+        return xr.DataArray(rows.to_dask(), dims=("token", "rank"), name="factor", attrs={"component": component})
+
+    def lora_B(self, component: str, adapter: str | None = None) -> xr.DataArray:  # noqa: N802 (PEFT's name)
+        """The adapter's B, float32 (feature, rank)."""
+        name = self._adapter_name(adapter)
+        self._component_index(component)
+        values = self.read_once(f"adapters/{name}/lora_B/{component}")
+        return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
+
+    def delta(self, component: str, adapter: str | None = None) -> xr.DataArray:
+        """What the adapter adds, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_source`."""
+        array = self.delta_source(component, adapter).to_dask()
+        return xr.DataArray(array, dims=("token", "feature"), name="delta", attrs={"component": component})
+
+    def lora(self, component: str, adapter: str | None = None) -> xr.DataArray:
+        """h_LoRA = base + delta before the layer rounds, float32 (token, feature), lazy; `adapted` in a `pair` run."""
+        if self.stream == "pair":
+            return self.adapted(component).rename("lora")
+        lora = self.base(component) + self.delta(component, adapter)
+        return lora.rename("lora").assign_attrs(component=component)
+
+    def js(self, adapter: str | None = None) -> xr.DataArray:
+        """JS measured during capture, nats (token, component); NaN outside the share of tokens it was measured on."""
+        return self._reduction("js", f"adapters/{self._adapter_name(adapter)}/js")
+
+    def swallowed(self, adapter: str | None = None) -> xr.DataArray:
+        """Share of features that the layers' rounding left equal to base, (token, component); lazy."""
+        return self.reduction("swallowed", adapter)
+
+    def reduction(self, name: str, adapter: str | None = None) -> xr.DataArray:
+        """A number by token that capture measured: float32 (token, component), `kl` (token,); lazy.
+
+        Parameters
+        ----------
+        name
+            `base_norm` and `delta_norm`, Euclidean; `effective_width`, exp of the entropy of softmax(base); `kl`, nats,
+            KL(base || adapted) of the next-token distributions; `js` and `swallowed`, which have their own methods.
+        adapter
+            Whose; may be left out where there is one.
+
+        Raises
+        ------
+        ValueError
+            If there is no reduction of this name.
+        StoreError
+            If this run doesn't hold it.
+        """
+        if name not in REDUCTIONS:
+            raise ValueError(f"`name` is {name!r}; allowed are {tuple(REDUCTIONS)}")
+        folder = "reductions" if REDUCTIONS[name] else f"adapters/{self._adapter_name(adapter)}"
+        path = f"{folder}/{name}"
+        if path not in self._group:
+            raise StoreError(f"{self.place.name!r} (states {self.states!r}) holds no {name!r}; it wasn't measured")
+        return self._reduction(name, path)
+
+    def _reduction(self, name: str, path: str) -> xr.DataArray:
+        attrs = {
+            key: str(self._array(path).attrs[key]) for key in ("units", "long_name") if key in self._array(path).attrs
+        }
+        rows = self._rows(path).to_dask()
+        array = xr.DataArray(rows, dims=("token", "component")[: rows.ndim], name=name, attrs=attrs)
+        return array.assign_coords(component=list(self.component_paths)) if rows.ndim == 2 else array
+
+    def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
+        """What `delta` is made from, to be read a row at a time in any thread or process.
+
+        In a `pair` run it is adapted - base, in float32: all that the adapter changed, not only what it added here.
+        """
+        name = self._adapter_name(adapter)
+        if self.stream == "pair":
+            return DeltaSource(self._state_rows(component, "adapted"), base=self._state_rows(component, "base"))
+        factor = self._factor_rows(component, name)
+        if factor is None:
+            return DeltaSource(self._rows(f"adapters/{name}/delta/{component}"))
+        bias = f"adapters/{name}/lora_bias/{component}"
+        return DeltaSource(
+            factor,
+            lora_B=self.lora_B(component, name).values,
+            scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
+            bias=self.read_once(bias) if bias in self._group else None,
+        )
+
+    def base_rows(self, component: str) -> RowArray:
+        """`base`, to be read a row at a time in any thread or process."""
+        return self._state_rows(component, "base")
+
+    def _state_rows(self, component: str, name: str) -> RowArray:
+        self._component_index(component)
+        if not self.has_states:
+            raise StoreError(
+                f"{self.place.name!r} was captured with states 'none'; it holds no {name}, only js by token"
+            )
+        return self._rows(f"states/{component}/{name}")
+
+    def _state(self, component: str, name: str) -> xr.DataArray:
+        rows = self._state_rows(component, name)
+        stored = self._array(f"states/{component}/{name}").attrs
+        attrs = {"component": component, **{key: str(value) for key, value in stored.items() if key != "written"}}
+        attrs["long_name"] = attrs.get("long_name", name).removesuffix(BITS_NOTE)
+        return xr.DataArray(rows.to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
+
+    def _factor_rows(self, component: str, adapter: str) -> RowArray | None:
+        if not self.has_states:
+            raise StoreError(
+                f"{self.place.name!r} was captured with states 'none'; it holds no factor, only js by token"
+            )
+        index = self._component_index(component)
+        table = self.adapter(adapter)
+        start, rank = int(table["factor_start"].values[index]), int(table["rank"].values[index])
+        if rank == 0:
+            raise StoreError(f"adapter {adapter!r} leaves component {component!r} alone")
+        return None if start < 0 else self._rows(f"adapters/{adapter}/factor", slice(start, start + rank))
+
+    def _rows(self, path: str, columns: slice = slice(None)) -> RowArray:
+        there = self.committed_rows & self.state_rows if goes_with_states(path) else self.committed_rows
+        return RowArray(self._array(path), place=self.place, committed=there, columns=columns)
+
+    def _array(self, path: str) -> zarr.Array[Any]:
+        with _fastest_reader(self.place):
+            node = self._node(path)
+        if not isinstance(node, zarr.Array):
+            raise StoreError(
+                f"{path!r} of `{self.place.name}` is a group and should be an array; run `lorascope verify`"
+            )
+        return node
+
+    def _node(self, path: str) -> Any:
+        try:
+            return self._group[path]
+        except KeyError:
+            raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`") from None
+
+    def read_once(self, path: str) -> np.ndarray:
+        """Values of an array that is written when the run is set up, by its path in the store."""
+        return read_once(self._array(path), self.place, may_be_absent=is_base_score(path))
+
+    def _column(self, path: str) -> xr.Variable:
+        array = self._array(path)
+        values = self._rows(path)[:] if array.attrs.get("written") == "by row" else self.read_once(path)
+        if values.dtype.kind == "T":  # xarray and pandas know text as object
+            values = values.astype(object)
+        attributes = {key: value for key, value in array.attrs.items() if key != "written"}
+        return xr.Variable(cast(Any, array.metadata).dimension_names, values, attributes)
+
+    def _table(self, table: str) -> xr.Dataset:
+        paths = {column.name: f"{table}/{column.name}" for column in TABLES[table]}
+        return xr.Dataset(
+            {name: self._column(path) for name, path in paths.items() if not may_be_absent(path) or path in self._group}
+        )
+
+    def _adapter_name(self, name: str | None) -> str:
+        if name is None and len(self.adapters) == 1:
+            return self.adapters[0]
+        if name not in self.adapters:
+            raise StoreError(f"`adapter` is {name!r}; this run holds {list(self.adapters)}")
+        return name
+
+    def _component_index(self, path: str) -> int:
+        try:
+            return self.component_paths.index(path)
+        except ValueError:
+            close = difflib.get_close_matches(path, self.component_paths, n=3)
+            hint = f"; close to it are {close}" if close else f"; the first is {self.component_paths[0]!r}"
+            raise StoreError(f"no component {path!r} among the {len(self.component_paths)} of this run{hint}") from None
+
+
+def _fastest_reader(place: Place) -> AbstractContextManager[Any]:
+    """Zarr settles an array's pipeline when it opens it; zarrs is the fastest, and is never used to write."""
+    # It would open a remote by itself, without our time limits and without our words for what fails.
+    if place.remote or importlib.util.find_spec("zarrs") is None:
+        return nullcontext()
+    return pipeline(ZARRS)

@@ -1,0 +1,101 @@
+"""How far a run has come, from its root alone, and taking away one that was never set up to its end."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import StoreError
+from ..format.layout import FORMAT, FORMAT_VERSION
+from ..places.place import Place, open_place
+
+__all__ = ["RunState", "clear_torn", "refuse_unknown", "run_state"]
+
+RunState = Literal["absent", "torn", "unfinished", "finished"]
+
+_OURS = re.compile(
+    r"((rows|samples|choices|tokens|components|states|reductions|adapters)(/[A-Za-z0-9_.\-]+)*/)?(zarr\.json|c(\.\d+)+)"
+)
+"""Keys that setting a run up writes; a chunk of the root itself isn't one, but no such file is anybody's."""
+
+
+def run_state(path: str | Path) -> RunState:
+    """How far the run at `path` has come.
+
+    Returns
+    -------
+    str
+        `absent`: nothing, an empty folder, or nothing but unfinished files of an interrupted writer; `torn`: a run that
+        was interrupted while it was being set up, or still is; `unfinished`: rows may be missing; `finished`.
+
+    Raises
+    ------
+    StoreError
+        If something else lies there, or a run of a version that we don't know.
+    """
+    place = open_place(path)
+    attributes = _root_attributes(place)
+    if attributes is None:
+        return "absent"
+    refuse_unknown(place, attributes)
+    if "static_digest" not in attributes:
+        return "torn"
+    return "finished" if attributes.get("finished") is True else "unfinished"
+
+
+def clear_torn(path: str | Path) -> None:
+    """Delete a run that was interrupted while it was being set up; may itself be interrupted and repeated.
+
+    Raises
+    ------
+    StoreError
+        If it isn't such a run, or anything that setting a run up doesn't write lies in its folder: then nothing is
+        deleted.
+    """
+    state = run_state(path)
+    if state != "torn":
+        raise StoreError(f"`{path}` was not interrupted while it was set up but is {state}; nothing was deleted")
+    place = open_place(path)
+    keys = list(place.keys())
+    foreign = [key for key in keys if not _OURS.fullmatch(key) or key.startswith("rows/digest/c.")]
+    if foreign:
+        raise StoreError(
+            f"`{place.name}` holds {foreign[0]!r}, which isn't part of a run being set up; nothing was "
+            "deleted: look at it"
+        )
+    place.delete([*place.litter(), *(key for key in keys if key != "zarr.json")])
+    place.flush("")
+    place.delete(["zarr.json"])  # last: until then it is known what lies here
+
+
+def refuse_unknown(place: Place, attributes: Mapping[str, Any]) -> None:
+    """Raise StoreError unless these are the root attributes of a run of a version that we read."""
+    if attributes.get("format") != FORMAT:
+        raise StoreError(
+            f"`{place.name}` is a Zarr group but no lorascope run: `format` is {attributes.get('format')!r}, not "
+            f"{FORMAT!r}"
+        )
+    version = attributes.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise StoreError(
+            f"`{place.name}` has format version {version!r}; this lorascope reads version {FORMAT_VERSION}: upgrade it"
+        )
+
+
+def _root_attributes(place: Place) -> Mapping[str, Any] | None:
+    """Attributes of the root; None where nothing lies at all."""
+    if isinstance(place.path, Path) and place.path.is_file():
+        raise StoreError(f"`{place.name}` is a file; name a folder that is new or empty")
+    try:
+        document = json.loads(place.read("zarr.json"))
+    except FileNotFoundError:
+        if next(place.keys(), None) is not None:
+            raise StoreError(
+                f"`{place.name}` isn't empty and holds no run; name a new folder, or empty this one first"
+            ) from None
+        return None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"`{place.name}` isn't a readable Zarr group ({error})") from error
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    return attributes if isinstance(attributes, dict) else {}

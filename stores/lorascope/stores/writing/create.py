@@ -1,0 +1,250 @@
+"""Setting a run up: every group, array and table, before the first row."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.buffer import Buffer
+from zarr.buffer import cpu
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import MemoryStore
+
+from ..errors import StoreError
+from ..format.check import may_be_absent
+from ..format.codec import ChunkEncoder, compressors
+from ..format.digest import combine
+from ..format.layout import FORMAT, FORMAT_VERSION, ArraySpec, RunSpec, array_specs, chunk_key
+from ..format.tables import TABLES, TOKEN_TEXT
+from ..places.place import Place, open_place
+from ..reading.read import array_metadata, open_checked, open_group
+from ..reading.state import run_state
+from .write import DIGESTS, RunWriter, collect, write_document
+
+__all__ = ["create_run", "resume_run"]
+
+N_THREADS = 16
+
+Tables = Mapping[str, Mapping[str, Any]]
+
+
+def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapping[str, np.ndarray]) -> RunWriter:
+    """Set up an empty run on disk and return the writer of its rows.
+
+    Parameters
+    ----------
+    path
+        Folder of the run; it may exist if it is empty.
+    spec
+        What the run holds.
+    tables
+        `samples`, `choices` and `tokens`, each as column name -> one value an entry. Columns of scores without the
+        adapter (`base_...`) may be left out; every other one is needed.
+    weights
+        `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) where
+        there is one, under `adapters/<name>/`.
+
+    Raises
+    ------
+    StoreError
+        If the folder isn't empty, or a table or weight doesn't fit the specification.
+    """
+    _refuse_used(path)
+    place = open_place(path)
+    values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
+    # A column that was left out isn't made, so that one whose chunk is gone was lost.
+    specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not may_be_absent(e.path)]
+    _check_values(specs, values)
+    place.delete(list(place.litter()))
+    documents = _documents(spec, specs)
+    # First: what lies here from now on is a run that is being set up, should this end.
+    root = documents.pop("zarr.json")
+    place.write("zarr.json", root)
+    place.flush("")
+    arrays = {
+        entry.path: ArrayV3Metadata.from_dict(json.loads(documents[f"{entry.path}/zarr.json"])) for entry in specs
+    }
+    once = [entry for entry in specs if not entry.by_row and entry.path in values]
+    encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once})
+    with ThreadPoolExecutor(N_THREADS) as threads:  # each mostly waits for the disk or the network
+        collect([threads.submit(place.write, key, content) for key, content in documents.items()])
+        written = collect([threads.submit(_write_once, place, encoder, e, values[e.path]) for e in once])
+        collect([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
+    # Last: a run without its digest was interrupted while it was being set up.
+    static_digest = combine(part for parts in written for part in parts)
+    write_document(place, _complete_root({"zarr.json": root, **documents}, static_digest))
+    by_row = {entry.path: arrays[entry.path] for entry in specs if entry.by_row or entry.path == DIGESTS}
+    rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
+    return RunWriter(place, metadata=by_row, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
+
+
+def _refuse_used(path: str | Path) -> None:
+    """Raise StoreError unless a run may be set up here."""
+    if run_state(path) != "absent":
+        raise StoreError(f"`{path}` holds another run; name a new folder, or delete this one first")
+
+
+def resume_run(path: str | Path) -> RunWriter:
+    """The writer of an unfinished run's missing rows.
+
+    Raises
+    ------
+    StoreError
+        If there is no run at `path`, it is finished, was interrupted while it was set up, or isn't laid out as the
+        format says.
+    """
+    place, group = open_group(path)
+    run = open_checked(place, group)
+    if run.finished:
+        raise StoreError(f"`{place.name}` is finished; there is no row to write")
+    metadata = array_metadata(group)
+    by_row = {path: one for path, one in metadata.items() if one.attributes.get("written") == "by row"}
+    return RunWriter(
+        place,
+        metadata={**by_row, DIGESTS: metadata[DIGESTS]},
+        state_rows=run.state_rows,
+        committed=run.committed_rows,
+    )
+
+
+def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
+    """Key and SHA-256 of each chunk of an array, which lasts when this returns."""
+    block = np.asarray(values, dtype=_numpy_dtype(entry))
+    parts = []
+    for index in range(-(-len(block) // entry.chunks[0])):
+        key = chunk_key(entry.path, index, block.ndim)
+        content = encoder.encode(entry.path, index, block[index * entry.chunks[0] :][: entry.chunks[0]])
+        place.write(key, content)
+        parts.append((key, hashlib.sha256(content).digest()))
+    place.flush(entry.path)
+    return parts
+
+
+def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
+    """Key -> content of the metadata of every node, as Zarr writes them."""
+    memory: dict[str, Buffer] = {}
+    group = zarr.create_group(MemoryStore(memory), attributes=_attributes(spec))
+    for entry in specs:
+        _create_array(group, entry, spec)
+    return {key: content.to_bytes() for key, content in memory.items()}
+
+
+def _complete_root(documents: Mapping[str, bytes], static_digest: bytes) -> dict[str, Any]:
+    """The root's metadata with the digest of all that is written once, and the metadata of every node.
+
+    So a run opens with one read from its first moment on. Every node keeps its own: that Zarr v3 doesn't specify
+    consolidated metadata yet is in docs/store-format.md.
+    """
+    memory: dict[str, Buffer] = {key: cpu.Buffer.from_bytes(content) for key, content in documents.items()}
+    zarr.open_group(MemoryStore(memory), mode="r+").attrs["static_digest"] = static_digest.hex()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
+        zarr.consolidate_metadata(MemoryStore(memory))
+    document: dict[str, Any] = json.loads(memory["zarr.json"].to_bytes())
+    nodes = document["consolidated_metadata"]["metadata"]
+    document["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in sorted(nodes)}
+    return document
+
+
+def _attributes(spec: RunSpec) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "stream": spec.stream,
+        "states": spec.states,
+        "n_tokens": spec.n_tokens,
+        "n_rows": spec.n_rows,
+        "adapters": [adapter.name for adapter in spec.adapters],
+        "finished": False,
+        **spec.attributes,
+    }
+
+
+def _create_array(group: zarr.Group, entry: ArraySpec, spec: RunSpec) -> zarr.Array[Any]:
+    return group.create_array(
+        entry.path,
+        shape=entry.shape,
+        chunks=entry.chunks,
+        shards=entry.shards,
+        dtype=entry.dtype,
+        fill_value=entry.fill,
+        dimension_names=entry.dims,
+        compressors=compressors(entry.dtype, spec.codec),
+        # One file a chunk beside its metadata: half the folders, and half of what has to be flushed.
+        chunk_key_encoding={"name": "default", "separator": "."},
+        attributes=dict(entry.attributes, written="by row" if entry.by_row else "once"),  # type: ignore[arg-type]  # JSON
+        # Without it an all-NaN chunk leaves no file, and couldn't be told from a lost one.
+        config={"write_empty_chunks": True},
+    )
+
+
+def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    components = [
+        {
+            "path": c.path,
+            "kind": c.kind,
+            "layer": c.layer,
+            "d_in": c.d_in,
+            "d_out": c.d_out,
+            "dtype": c.dtype,
+            "stored_dtype": c.stored_dtype,
+            "fused": json.dumps(c.fused) if c.fused else "",
+        }
+        for c in spec.components
+    ]
+    known = {
+        **tables,
+        "components": {column.name: [row[column.name] for row in components] for column in TABLES["components"]},
+    }
+    for table, columns in TABLES.items():
+        given = known.get(table, {})
+        for column in columns:
+            if column.name in given:
+                values[f"{table}/{column.name}"] = given[column.name]
+            elif not column.by_row and not _may_be_left_out(f"{table}/{column.name}", spec):
+                raise StoreError(f"table `{table}` lacks the column {column.name!r}")
+        extra = sorted(set(given) - {column.name for column in columns})
+        if extra:
+            raise StoreError(f"table `{table}` has columns that the format doesn't know: {extra}")
+    return values
+
+
+def _may_be_left_out(path: str, spec: RunSpec) -> bool:
+    return may_be_absent(path) and not (path == f"tokens/{TOKEN_TEXT.name}" and spec.token_text)
+
+
+def _spec_values(spec: RunSpec) -> dict[str, Any]:
+    values: dict[str, Any] = {"rows/states": np.array(spec.state_rows, np.uint8)} if spec.states == "sample" else {}
+    for adapter in spec.adapters:
+        columns = {
+            "rank": adapter.rank,
+            "scaling": adapter.scaling,
+            "factor_start": adapter.factor_start,
+            "delta_source": adapter.sources,
+        }
+        values |= {f"adapters/{adapter.name}/{name}": column for name, column in columns.items()}
+    return values
+
+
+def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
+    once = {entry.path: entry for entry in specs if not entry.by_row}
+    unknown = sorted(set(values) - set(once))
+    if unknown:
+        raise StoreError(
+            f"no place in this run for {unknown[0]!r} ({len(unknown)} such); check components and adapters"
+        )
+    for path, entry in once.items():
+        if "/lora_" in path and path not in values:
+            raise StoreError(f"weight {path!r} is missing; a factor is of no use without it")
+        if path in values and np.shape(values[path]) != entry.shape:
+            raise StoreError(f"{path!r} has shape {np.shape(values[path])}; the run needs {entry.shape}")
+
+
+def _numpy_dtype(entry: ArraySpec) -> Any:
+    return np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype)

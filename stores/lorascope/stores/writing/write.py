@@ -1,0 +1,205 @@
+"""Writing rows: every chunk, then the row's digest, each lasting before the next."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, NamedTuple, Self, TypeVar
+
+import numpy as np
+import zarr
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import StorePath
+
+from ..errors import StoreError
+from ..format.codec import ChunkEncoder
+from ..format.digest import combine
+from ..format.layout import ROW_TOKENS, chunk_key, goes_with_states
+from ..places.place import Place
+from ..reading.rows import read_digests
+
+__all__ = ["DIGESTS", "RowWritten", "RunWriter", "collect", "write_document"]
+
+DIGESTS = "rows/digest"
+
+Result = TypeVar("Result")
+RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+
+class RowWritten(NamedTuple):
+    """What committing one row took."""
+
+    row: int
+    raw_bytes: int
+    """Bytes of the row's arrays in memory."""
+    stored_bytes: int
+    """Bytes of its chunks on disk."""
+    seconds_encode: float
+    """Seconds of compressing and hashing, summed over the chunks, many of which are under way at a time."""
+    seconds_write: float
+    """Seconds of writing and flushing, summed likewise."""
+
+
+class _Chunk(NamedTuple):
+    key: str
+    part: bytes
+    """SHA-256 of the chunk's bytes."""
+    n_bytes: int
+    seconds_encode: float
+    seconds_write: float
+
+
+class RunWriter:
+    """The writer of a run's rows; made by `create_run` and `resume_run`.
+
+    A row is written whole and once. It counts only when its digest lasts, which is written only when all of
+    the row's chunks do: whatever interrupts the writer, no reader sees half a row. Rows may come in any order, from
+    several threads and processes, one row from one of them.
+
+    Parameters
+    ----------
+    place
+        Where the run lies.
+    metadata
+        Of every array that is written by row, and of the digests.
+    state_rows
+        Bool (row,): which rows keep states.
+    committed
+        Bool (row,): which rows are there already.
+    """
+
+    def __init__(
+        self, place: Place, *, metadata: Mapping[str, ArrayV3Metadata], state_rows: np.ndarray, committed: np.ndarray
+    ) -> None:
+        self.place = place
+        self.path = place.path
+        self._encoder = ChunkEncoder(metadata)
+        self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
+        self._state_rows = state_rows
+        self._committed = {int(row) for row in np.flatnonzero(committed)}
+        self.n_tokens: int = self._arrays["tokens/nll"].shape[0]
+        self.n_rows: int = self._encoder.arrays[DIGESTS].shape[0]
+        self._threads = ThreadPoolExecutor(thread_name_prefix="lorascope-chunk")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+
+    @property
+    def committed_rows(self) -> np.ndarray:
+        """Bool (row,): which rows are committed now, whoever wrote them."""
+        digests = zarr.AsyncArray(
+            self._encoder.arrays[DIGESTS].async_array.metadata,
+            StorePath(self.place.zarr_store(read_only=True), DIGESTS),
+        )
+        return np.asarray(read_digests(zarr.Array(digests), self.place).any(axis=1))
+
+    def row_arrays(self, row: int) -> RowArrays:
+        """Array path -> (shape of a full row's block, dtype) of everything that this row must bring."""
+        return {
+            path: ((ROW_TOKENS, *array.shape[1:]), np.dtype(array.dtype))
+            for path, array in self._arrays.items()
+            if self._state_rows[row] or not goes_with_states(path)
+        }
+
+    def row_tokens(self, row: int) -> slice:
+        """The row's place on the token axis; the last row may be short."""
+        return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self.n_tokens))
+
+    def sweep(self) -> None:
+        """Delete the unfinished files of interrupted writers; only ever while nobody writes."""
+        self.place.delete(list(self.place.litter()))
+
+    def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
+        """Write and commit one row; returns its size in memory and on disk, and where the time went.
+
+        Parameters
+        ----------
+        row
+            Index of the row.
+        blocks
+            Array path -> (token, ...) block for each of `row_arrays`, exactly the row's tokens long.
+
+        Raises
+        ------
+        StoreError
+            If the row doesn't exist or is committed already, or the blocks aren't what `row_arrays` asks for.
+        OSError
+            If the disk is full or fails, or a remote is lost; the row stays uncommitted.
+        """
+        self._check_row(row, blocks)
+        chunks = collect([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
+        digest = combine((chunk.key, chunk.part) for chunk in chunks)
+        self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
+        self._committed.add(row)
+        return RowWritten(
+            row,
+            raw_bytes=sum(block.nbytes for block in blocks.values()),
+            stored_bytes=sum(chunk.n_bytes for chunk in chunks),
+            seconds_encode=sum(chunk.seconds_encode for chunk in chunks),
+            seconds_write=sum(chunk.seconds_write for chunk in chunks),
+        )
+
+    def finish(self, attributes: Mapping[str, Any]) -> None:
+        """Mark the run finished and add attributes to its root; may be repeated.
+
+        All of it comes in one step: whatever interrupts it, the run is unfinished as before, or finished.
+
+        Raises
+        ------
+        StoreError
+            If a row is still missing, whoever should have written it.
+        """
+        missing = int((~self.committed_rows).sum())
+        if missing:
+            raise StoreError(f"{missing} rows of `{self.place.name}` aren't committed; write them before finishing")
+        document = json.loads(self.place.read("zarr.json"))
+        document["attributes"] |= {**attributes, "finished": True}
+        write_document(self.place, document)
+
+    def _check_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
+        if not 0 <= row < self.n_rows:
+            raise StoreError(f"row {row} doesn't exist; the run has {self.n_rows} rows")
+        if row in self._committed:
+            raise StoreError(f"row {row} is committed already; a row is written once")
+        wanted = self.row_arrays(row)
+        if blocks.keys() != wanted.keys():
+            wrong = sorted(blocks.keys() ^ wanted.keys())
+            raise StoreError(f"row {row} must bring every array of its own and no other; {wrong[0]!r} differs")
+        tokens = self.row_tokens(row)
+        for path, ((_, *rest), dtype) in wanted.items():
+            shape = (tokens.stop - tokens.start, *rest)
+            if blocks[path].shape != shape or blocks[path].dtype != dtype:
+                found = f"{blocks[path].dtype} {blocks[path].shape}"
+                raise StoreError(f"{path!r} of row {row} is {found}; it must be {dtype} {shape}")
+
+    def _write_chunk(self, path: str, row: int, block: np.ndarray) -> _Chunk:
+        key = chunk_key(path, row, block.ndim)
+        start = time.perf_counter()
+        content = self._encoder.encode(path, row, block)
+        part = hashlib.sha256(content).digest()
+        encoded = time.perf_counter()
+        self.place.write(key, content)
+        self.place.flush(path)
+        return _Chunk(key, part, content.nbytes, encoded - start, time.perf_counter() - encoded)
+
+
+def collect(tasks: Sequence[Future[Result]]) -> list[Result]:
+    """Results of tasks in their order; if one fails, none is under way any more when this raises."""
+    try:
+        return [task.result() for task in tasks]
+    except BaseException:
+        # The blocks are the caller's again, and a chunk that came late could undo a second attempt.
+        for task in tasks:
+            task.cancel()
+        wait(tasks)
+        raise
+
+
+def write_document(place: Place, document: Mapping[str, Any]) -> None:
+    """Put the root's metadata in the place of the old; in Zarr's own format."""
+    place.write("zarr.json", json.dumps(document, indent=2).encode())
+    place.flush("")

@@ -1,0 +1,411 @@
+"""Attaching adapters: what fits, what is refused, and what an adapter is."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.config import KasaConfig
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from lorascope.capture.adapters.adapter import (
+    AdapterError,
+    adapter_identity,
+    attach_adapter,
+    attach_adapters,
+    fit_problems,
+    label_init,
+    read_adapter,
+)
+
+from ..recorded import adapt
+
+TOKENS = torch.arange(8)[None]
+WEIGHTS = "adapter_model.safetensors"
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS)
+
+
+def reconfigure(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def llama(like: Any, **changes: Any) -> Any:
+    config = LlamaConfig.from_dict({**like.config.to_dict(), **changes})
+    with torch.random.fork_rng():
+        return LlamaForCausalLM(config).eval()
+
+
+def save_untrained(model: Any, folder: Path, **options: Any) -> Any:
+    with torch.random.fork_rng():
+        adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, target_modules=["q_proj", "up_proj"], **options))
+    adapted.save_pretrained(folder, save_embedding_layers=False)
+    return adapted.eval()
+
+
+def is_plain(model: Any) -> bool:
+    return not any("lora" in name for name, _ in model.named_modules())
+
+
+def test_attached_adapter_acts(tiny_model: Any, tiny_adapter: Path) -> None:
+    """Against PEFT's own loading."""
+    before = tiny_model(TOKENS).logits
+    expected = PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(tiny_adapter)).eval()(TOKENS).logits
+    adapted = attach_adapter(tiny_model.train(), tiny_adapter)
+    assert not any(module.training for module in adapted.modules())
+    assert adapted.active_adapters == ["default"]
+    assert not any(parameter.requires_grad for name, parameter in adapted.named_parameters() if "lora" in name)
+    torch.testing.assert_close(adapted(TOKENS).logits, expected, rtol=0, atol=0)
+    assert (expected - before).abs().max() > 1e-3
+
+
+def test_attaching_leaves_the_random_state(tiny_model: Any, tiny_adapter: Path) -> None:
+    state = torch.random.get_rng_state()
+    attach_adapter(tiny_model, tiny_adapter)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adapter_of_a_half_precision_model_is_float32(tiny_model: Any, tiny_adapter: Path, dtype: torch.dtype) -> None:
+    adapted = attach_adapter(tiny_model.to(dtype), tiny_adapter)
+    dtypes = {("lora" in name, parameter.dtype) for name, parameter in adapted.named_parameters()}
+    assert dtypes == {(True, torch.float32), (False, dtype)}
+
+
+def test_adapter_takes_its_name(tiny_model: Any, tiny_adapter: Path) -> None:
+    assert attach_adapter(tiny_model, tiny_adapter, name="lora").active_adapters == ["lora"]
+
+
+@pytest.mark.parametrize("name", ["", "v2.1", "a b", "1st"])
+def test_names_that_cannot_be_module_names(tiny_model: Any, tiny_adapter: Path, name: str) -> None:
+    with pytest.raises(AdapterError, match=r"`name` is '.*'; allowed are letters, digits and `_`"):
+        attach_adapter(tiny_model, tiny_adapter, name=name)
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty"])
+def test_folder_that_holds_no_adapter(tiny_model: Any, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AdapterError, match=r"is no adapter folder: there is no 'adapter_config\.json' in it"):
+        attach_adapter(tiny_model, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{not json", "Expecting property name"),
+        ("[]", "list indices"),
+        ("{}", "'peft_type'"),
+        ('{"peft_type": "LORA", "use_dora": true, "megatron_config": {"a": 1}, "loftq_config": 3}', ""),
+    ],
+    ids=["json", "list", "no-type", "values"],
+)
+def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, text: str, words: str) -> None:
+    (tiny_adapter / "adapter_config.json").write_text(text)
+    with pytest.raises(AdapterError, match=rf"adapter_config\.json' is no PEFT configuration: {words}"):
+        attach_adapter(tiny_model, tiny_adapter)
+
+
+def test_adapter_of_another_method(tiny_model: Any, tiny_adapter: Path) -> None:
+    reconfigure(tiny_adapter, peft_type="IA3")
+    with pytest.raises(AdapterError, match=r"`peft_type` of adapter '.*' is 'IA3'; only 'LORA' can be captured"):
+        attach_adapter(tiny_model, tiny_adapter)
+
+
+def test_pickled_weights_are_not_read(tiny_model: Any, tiny_adapter: Path) -> None:
+    (tiny_adapter / WEIGHTS).unlink()
+    with pytest.raises(AdapterError, match=r"has no 'adapter_model\.safetensors'; save it again"):
+        attach_adapter(tiny_model, tiny_adapter)
+    torch.save({}, tiny_adapter / "adapter_model.bin")
+    with pytest.raises(AdapterError, match=r"safetensors'; 'adapter_model\.bin' is a pickle and isn't read; save it"):
+        attach_adapter(tiny_model, tiny_adapter)
+
+
+def test_damaged_weights(tiny_model: Any, tiny_adapter: Path) -> None:
+    with (tiny_adapter / WEIGHTS).open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(AdapterError, match=r"safetensors' is damaged: .*; copy or save the adapter again"):
+        attach_adapter(tiny_model, tiny_adapter)
+
+
+def test_model_that_has_an_adapter(tiny_model: Any, tiny_adapter: Path) -> None:
+    adapted = attach_adapter(tiny_model, tiny_adapter)
+    for model in (adapted, adapted.get_base_model()):
+        with pytest.raises(
+            AdapterError, match=r"the model already has an adapter; attach '.*' to a freshly loaded model"
+        ):
+            attach_adapter(model, tiny_adapter)
+
+
+def test_adapter_of_another_width(tiny_model: Any, tiny_adapter: Path) -> None:
+    model = llama(tiny_model, hidden_size=64)
+    with pytest.raises(
+        AdapterError,
+        match=r"other shapes than this model's layers \(.*lora_A.weight: \(4, 32\), not \(4, 64\), .* more\)$",
+    ):
+        attach_adapter(model, tiny_adapter)
+    assert is_plain(model)
+
+
+def test_adapter_of_a_deeper_model(tiny_model: Any, tiny_adapter: Path) -> None:
+    model = llama(tiny_model, num_hidden_layers=1)
+    with pytest.raises(AdapterError, match=r"weights that this model has no place for, .*layers\.1\..* and 12 more\)"):
+        attach_adapter(model, tiny_adapter)
+    assert is_plain(model)
+
+
+def test_adapter_of_a_shallower_model(tiny_model: Any, tiny_adapter: Path) -> None:
+    """Module names without a path, as most adapters have them, reach into every layer."""
+    reconfigure(tiny_adapter, target_modules=["q_proj"], exclude_modules=None)
+    rewrite(tiny_adapter, lambda tensors: {key: value for key, value in tensors.items() if "q_proj" in key})
+    model = llama(tiny_model, num_hidden_layers=3)
+    with pytest.raises(AdapterError, match=r"it lacks weights that this model needs, .*layers\.2\.self_attn\.q_proj"):
+        attach_adapter(model, tiny_adapter)
+    assert is_plain(model)
+
+
+def test_adapter_of_another_architecture(tiny_adapter: Path) -> None:
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=4, vocab_size=64, bos_token_id=0, eos_token_id=1)
+    with torch.random.fork_rng():
+        model = GPT2LMHeadModel(config)
+    with pytest.raises(
+        AdapterError, match=r"it fits no layer of this model: Target modules .* \(target_modules\)$"
+    ) as error:
+        attach_adapter(model, tiny_adapter)
+    assert len(str(error.value)) < 500
+    assert is_plain(model)
+
+
+@pytest.mark.parametrize("rename", [("self_attn", "attn"), ("base_model.model.", "")], ids=["module", "prefix"])
+def test_misnamed_keys(tiny_model: Any, tiny_adapter: Path, rename: tuple[str, str]) -> None:
+    """PEFT loads both, at most with a warning, and the first gives attention the base's own outputs."""
+    rewrite(tiny_adapter, lambda tensors: {key.replace(*rename): value for key, value in tensors.items()})
+    with pytest.raises(AdapterError, match=r"^adapter .*: it lacks weights .* more\); it holds weights .* more\)$"):
+        attach_adapter(tiny_model, tiny_adapter)
+    assert is_plain(tiny_model)
+
+
+def test_untrained_adapter(tiny_model: Any, tmp_path: Path) -> None:
+    save_untrained(tiny_model, tmp_path / "zero")
+    with pytest.raises(AdapterError, match=r"all lora_B are zero, so the adapter changes nothing; .*`allow_zero`"):
+        attach_adapter(copy.deepcopy(tiny_model), tmp_path / "zero")
+    assert isinstance(attach_adapter(tiny_model, tmp_path / "zero", allow_zero=True), PeftModel)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers(tiny_model: Any, tiny_adapter: Path, value: float) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        next(iter(tensors.values()))[0, 0] = value
+        return tensors
+
+    rewrite(tiny_adapter, spoil)
+    with pytest.raises(AdapterError, match=r"the adapter holds NaN or infinite weights \(base_model.*lora_A\.weight\)"):
+        attach_adapter(tiny_model, tiny_adapter)
+    assert is_plain(tiny_model)
+
+
+def test_init_that_peft_cannot_repeat(tiny_model: Any, tiny_adapter: Path) -> None:
+    """CorDA and LoftQ need data or a library that a load doesn't have; PEFT says so itself."""
+    reconfigure(tiny_adapter, init_lora_weights="corda", corda_config={})
+    with pytest.raises(AdapterError, match=r"PEFT can't attach adapter '.*': `eigens` attribute not found"):
+        attach_adapter(tiny_model, tiny_adapter)
+
+
+@pytest.mark.parametrize("init", ["pissa_niter_4", "lora_ga"])
+def test_init_that_peft_repeats_wrongly(tiny_model: Any, tmp_path: Path, init: str) -> None:
+    save_untrained(tiny_model, tmp_path / init, init_lora_weights="pissa")
+    reconfigure(tmp_path / init, init_lora_weights=init, lora_ga_config={} if init == "lora_ga" else None)
+    with pytest.raises(AdapterError, match=rf"'{init}' changed the base weights in a way that loading doesn't repeat"):
+        attach_adapter(tiny_model, tmp_path / init)
+
+
+def test_why_fast_pissa_is_refused(tiny_model: Any, tmp_path: Path) -> None:
+    """The day PEFT repeats its random numbers, this fails and the refusal can go."""
+    trained = save_untrained(tiny_model, tmp_path / "fast", init_lora_weights="pissa_niter_1")
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        loaded = PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(tmp_path / "fast")).eval()
+    assert (loaded(TOKENS).logits - trained(TOKENS).logits).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_init_that_changes_the_base_is_repeated(tiny_model: Any, tmp_path: Path, init: str) -> None:
+    trained = save_untrained(tiny_model, tmp_path / init, init_lora_weights=init)
+    loaded = attach_adapter(copy.deepcopy(tiny_model), tmp_path / init)
+    torch.testing.assert_close(loaded(TOKENS).logits, trained(TOKENS).logits)
+    weight = loaded.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
+    assert (weight - tiny_model.model.layers[0].self_attn.q_proj.weight).abs().max() > 1e-3
+    assert adapter_identity(loaded)["base"] == "residual base"
+
+
+@pytest.mark.parametrize(
+    ("init", "label"),
+    [
+        (True, "frozen base"),
+        (False, "frozen base"),
+        ("gaussian", "frozen base"),
+        ("eva", "frozen base"),
+        ("orthogonal", "frozen base"),
+        ("mica", "frozen base"),
+        ("pissa", "residual base"),
+        ("pissa_niter_16", "residual base"),
+        ("OLoRA", "residual base"),
+        ("corda", "residual base"),
+        ("loftq", "residual base"),
+        ("lora_ga", "residual base"),
+    ],
+)
+def test_label_of_an_init(init: bool | str, label: str) -> None:
+    config = LoraConfig()
+    config.init_lora_weights = init
+    assert label_init(config) == label
+
+
+@pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "mica", "pissa", "olora"])
+def test_label_agrees_with_what_peft_does(tiny_model: Any, init: bool | str) -> None:
+    """The list of inits is held against PEFT itself."""
+    before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=init)
+    with torch.random.fork_rng():
+        adapted = get_peft_model(tiny_model, config)
+    base = adapted.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
+    changed = not torch.equal(base, before["model.layers.0.self_attn.q_proj.weight"])
+    assert changed == (label_init(config) == "residual base")
+
+
+def test_identity_is_the_same_from_folder_and_model(tiny_model: Any, tiny_adapter: Path) -> None:
+    from_folder = adapter_identity(tiny_adapter)
+    adapted = attach_adapter(tiny_model.bfloat16(), tiny_adapter, name="other")
+    assert adapter_identity(adapted, "other") == from_folder
+    json.dumps(from_folder, allow_nan=False)
+
+
+def test_identity_of_half_precision_weights_is_that_of_their_numbers(tiny_model: Any, tiny_adapter: Path) -> None:
+    rewrite(tiny_adapter, lambda tensors: {key: value.bfloat16() for key, value in tensors.items()})
+    adapted = attach_adapter(tiny_model, tiny_adapter)
+    assert adapter_identity(adapted)["sha256"] == adapter_identity(tiny_adapter)["sha256"]
+
+
+def test_identity_says_what_the_adapter_is(tiny_adapter: Path) -> None:
+    identity = adapter_identity(tiny_adapter)
+    assert (identity["rank"], identity["alpha"], identity["scaling"]) == (4, 8, "alpha / rank")
+    assert (identity["use_dora"], identity["use_rslora"], identity["bias"]) == (False, False, "none")
+    assert (identity["init_lora_weights"], identity["base"]) == (True, "frozen base")
+    assert identity["target_modules"] == sorted(identity["target_modules"])
+    assert identity["n_parameters"] == sum(value.numel() for value in load_file(tiny_adapter / WEIGHTS).values())
+    assert identity["peft_version"]
+    reconfigure(tiny_adapter, use_rslora=True, target_modules=".*q_proj")
+    assert adapter_identity(tiny_adapter)["scaling"] == "alpha / sqrt(rank)"
+    assert adapter_identity(tiny_adapter)["target_modules"] == ".*q_proj"
+
+
+def test_identity_sees_one_changed_weight(tiny_adapter: Path, tmp_path: Path) -> None:
+    def nudge(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        next(iter(tensors.values()))[0, 0] += 1e-6
+        return tensors
+
+    shutil.copytree(tiny_adapter, tmp_path / "changed")
+    rewrite(tmp_path / "changed", nudge)
+    assert adapter_identity(tmp_path / "changed")["sha256"] != adapter_identity(tiny_adapter)["sha256"]
+
+
+def test_identity_of_what_is_no_adapter(tiny_model: Any, tiny_adapter: Path) -> None:
+    with pytest.raises(AdapterError, match=r"the model, a LlamaForCausalLM, has no adapter 'default'"):
+        adapter_identity(tiny_model)
+    adapted = attach_adapter(tiny_model, tiny_adapter)
+    with pytest.raises(AdapterError, match=r"the model, a PeftModelForCausalLM, has no adapter 'other'"):
+        adapter_identity(adapted, "other")
+
+
+def save_trained(model: Any, folder: Path, **options: Any) -> Any:
+    """An adapter none of whose parts is zero, in a folder; returns the model with it."""
+    adapted = adapt(model, **options)
+    adapted.save_pretrained(folder)
+    return adapted
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "DoRA": {"use_dora": True},
+    "bias": {"lora_bias": True},
+    "embeddings": {"target_modules": ["embed_tokens", "lm_head"]},
+    "saved modules": {"modules_to_save": ["lm_head", "norm"]},
+    "trained tokens": {"trainable_token_indices": [3, 5]},
+    "rank-stabilised": {"use_rslora": True},
+    "KaSA": {"kasa_config": KasaConfig()},
+}
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed", "ignore:Adapter 'default'. . LoRA tensor")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_attached(tiny_model: Any, tmp_path: Path, name: str) -> None:
+    """The embeddings that PEFT saves beside an adapter on them are known for the base's own."""
+    trained = save_trained(tiny_model, tmp_path, **VARIANTS[name])
+    attached = attach_adapter(copy.deepcopy(tiny_model), tmp_path)
+    torch.testing.assert_close(attached(TOKENS).logits, trained(TOKENS).logits)
+    assert adapter_identity(attached) == adapter_identity(tmp_path)
+    assert adapter_identity(attached)["base"] == ("residual base" if name == "KaSA" else "frozen base")
+
+
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
+@pytest.mark.parametrize("change", [0.01, None], ids=["trained", "resized"])
+def test_embeddings_of_another_model(tiny_model: Any, tmp_path: Path, change: float | None) -> None:
+    """PEFT would load them over the base's own."""
+    save_trained(tiny_model, tmp_path, target_modules=["embed_tokens"])
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        key = next(key for key in tensors if "base_layer" in key)
+        tensors[key] = tensors[key] + change if change else tensors[key][:-2].clone()
+        return tensors
+
+    rewrite(tmp_path, spoil)
+    with pytest.raises(AdapterError, match=r"it brings base weights that aren't this model's \(resized or trained\)"):
+        attach_adapter(tiny_model, tmp_path)
+    assert is_plain(tiny_model)
+
+
+def test_several_adapters(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    """Each acts as it does alone, and the first is active."""
+    save_trained(tiny_model, tmp_path / "other", r=2, use_dora=True)
+    folders = {"first": tiny_adapter, "second": tmp_path / "other"}
+    alone = {name: attach_adapter(copy.deepcopy(tiny_model), folder)(TOKENS).logits for name, folder in folders.items()}
+    state = torch.random.get_rng_state()
+    model = attach_adapters(tiny_model, folders)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.active_adapters == ["first"]
+    assert not any(module.training for module in model.modules())
+    for name, logits in alone.items():
+        model.set_adapter(name)
+        torch.testing.assert_close(model(TOKENS).logits, logits, rtol=0, atol=0)
+        assert adapter_identity(model, name)["sha256"] == adapter_identity(folders[name])["sha256"]
+
+
+def test_one_of_several_does_not_fit(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    save_trained(llama(tiny_model, hidden_size=48), tmp_path / "other")
+    with pytest.raises(AdapterError, match=r"other' can't be captured: .*its weights have other shapes"):
+        attach_adapters(tiny_model, {"first": tiny_adapter, "second": tmp_path / "other"})
+    assert is_plain(tiny_model)
+
+
+def test_one_of_several_would_change_the_base(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    save_untrained(tiny_model, tmp_path / "other", init_lora_weights="olora")
+    with pytest.raises(
+        AdapterError, match=r"its init changes the base weights, under every other adapter too; .* alone"
+    ):
+        attach_adapters(tiny_model, {"first": tiny_adapter, "second": tmp_path / "other"})
+
+
+def test_adapter_is_read_and_held_against_a_model(tiny_model: Any, tiny_adapter: Path) -> None:
+    config, tensors = read_adapter(tiny_adapter)
+    assert config.r == 4
+    assert fit_problems(tiny_model.to("meta"), config, tensors, "default") == []
+    tensors.popitem()
+    assert [problem.kind for problem in fit_problems(tiny_model, config, tensors, "default")] == ["missing"]

@@ -1,0 +1,431 @@
+"""Adapters that sit in a model: what is wrong with them, and how it is said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import IA3Config, LoraConfig, get_peft_model
+from peft.tuners.lora.config import KasaConfig
+
+from lorascope.capture.adapters.adapter import attach_adapter
+from lorascope.capture.adapters.calls import call_problems, count_calls
+from lorascope.capture.adapters.preflight import (
+    AdapterError,
+    Note,
+    Preflight,
+    inspect,
+    inspect_adapter,
+    lora_layers,
+    require,
+    require_adapter,
+)
+from lorascope.stores import Problem
+
+PROBE = {"input_ids": torch.arange(3, 9)[None], "attention_mask": torch.ones(1, 6, dtype=torch.long)}
+
+
+@pytest.fixture
+def adapted(tiny_model: Any, tiny_adapter: Path) -> Any:
+    return attach_adapter(tiny_model, tiny_adapter)
+
+
+def kinds(model: Any, name: str = "default") -> set[str]:
+    return {problem.kind for problem in inspect_adapter(model, name)}
+
+
+def add_trained(model: Any, name: str, targets: list[str]) -> None:
+    with torch.random.fork_rng():
+        model.add_adapter(name, LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+
+
+def test_good_adapter_has_no_problem(adapted: Any) -> None:
+    assert inspect_adapter(adapted, "default") == []
+    assert require_adapter(adapted) == "default"
+    assert require_adapter(adapted, name="default") == "default"
+
+
+def test_training_mode_is_no_problem(adapted: Any) -> None:
+    assert inspect_adapter(adapted.train(), "default") == []
+
+
+def test_problem_is_found_in_every_layer(adapted: Any) -> None:
+    adapted.disable_adapter_layers()
+    problems = inspect_adapter(adapted, "default")
+    assert [problem.place for problem in problems] == list(lora_layers(adapted))
+    assert {(problem.kind, problem.message) for problem in problems} == {
+        ("disabled", "adapters are disabled; call `enable_adapter_layers()`")
+    }
+
+
+def test_disabled(adapted: Any) -> None:
+    adapted.disable_adapter_layers()
+    with pytest.raises(
+        AdapterError, match=r"^adapter 'default' can't be captured: adapters are disabled; .* 12 more\)$"
+    ):
+        require_adapter(adapted)
+    adapted.enable_adapter_layers()
+    assert require_adapter(adapted) == "default"
+
+
+def test_disabled_for_a_while(adapted: Any) -> None:
+    with adapted.disable_adapter():
+        assert kinds(adapted) == {"disabled"}
+    assert kinds(adapted) == set()
+
+
+def test_merged(adapted: Any) -> None:
+    adapted.merge_adapter()
+    with pytest.raises(AdapterError, match=r"\['default'\] is merged into the base weights; load the base model again"):
+        require_adapter(adapted)
+
+
+def test_unloaded_model_is_plain(adapted: Any) -> None:
+    plain = adapted.merge_and_unload()
+    with pytest.raises(
+        AdapterError, match=r"the model is a plain LlamaForCausalLM without an adapter; give a `PeftModel`"
+    ):
+        require_adapter(plain)
+
+
+def test_unknown_name(adapted: Any) -> None:
+    with pytest.raises(
+        AdapterError, match=r"adapter 'other' can't be captured: the model has no such .* \['default'\]$"
+    ):
+        require_adapter(adapted, name="other")
+
+
+def test_other_method(tiny_model: Any) -> None:
+    model = get_peft_model(tiny_model, IA3Config(target_modules=["q_proj"], feedforward_modules=[]))
+    with pytest.raises(AdapterError, match=r"`peft_type` is 'IA3'; only 'LORA' can be captured"):
+        require_adapter(model, name="default")
+    assert kinds(model) == {"method"}
+
+
+def test_no_layer_carries_it(adapted: Any) -> None:
+    for layer in lora_layers(adapted).values():
+        layer.delete_adapter("default")
+    with pytest.raises(AdapterError, match=r"no layer of the model carries this adapter; look at its `target_modules`"):
+        require_adapter(adapted)
+
+
+def test_last_adapter_is_deleted(adapted: Any) -> None:
+    adapted.delete_adapter("default")
+    with pytest.raises(
+        AdapterError, match=r"adapter 'default' can't be captured: the model has no such adapter; it has"
+    ):
+        require_adapter(adapted)
+
+
+def test_another_adapter_is_active(adapted: Any) -> None:
+    add_trained(adapted, "other", ["q_proj"])
+    assert inspect_adapter(adapted, "default") == []
+    adapted.set_adapter("other")
+    assert require_adapter(adapted) == "other"
+    with pytest.raises(AdapterError, match=r"the active adapter is \['other'\]; call `set_adapter\('default'\)`"):
+        require_adapter(adapted, name="default")
+    adapted.set_adapter("default")
+    assert require_adapter(adapted) == "default"
+
+
+def test_several_are_active(adapted: Any) -> None:
+    add_trained(adapted, "other", ["q_proj", "lm_head"])
+    adapted.base_model.set_adapter(["default", "other"])
+    with pytest.raises(
+        AdapterError, match=r"\['default', 'other'\] are active at once; call `set_adapter\('default'\)`"
+    ):
+        require_adapter(adapted)
+    assert kinds(adapted) == {"several"}
+    assert {p.place for p in inspect_adapter(adapted, "default")} == {
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.1.self_attn.q_proj",
+        "lm_head",
+    }
+
+
+def test_other_adapter_is_merged_where_this_one_is_not(adapted: Any) -> None:
+    add_trained(adapted, "other", ["lm_head"])
+    adapted.get_base_model().lm_head.merge(adapter_names=["other"])
+    assert [(p.place, p.kind) for p in inspect_adapter(adapted, "default")] == [("lm_head", "merged")]
+
+
+def test_all_b_zero(tiny_model: Any) -> None:
+    model = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(AdapterError, match=r"all lora_B are zero, so the adapter changes nothing; train it first"):
+        require_adapter(model)
+    assert require_adapter(model, allow_zero=True) == "default"
+
+
+def test_one_b_that_is_not_zero_is_enough(adapted: Any) -> None:
+    first, *others = lora_layers(adapted).values()
+    for layer in others:
+        torch.nn.init.zeros_(layer.lora_B["default"].weight)
+    assert inspect_adapter(adapted, "default") == []
+    torch.nn.init.zeros_(first.lora_B["default"].weight)
+    assert kinds(adapted) == {"zero"}
+
+
+def test_weights_that_are_no_numbers(adapted: Any) -> None:
+    layer = lora_layers(adapted)["model.layers.1.mlp.up_proj"]
+    with torch.no_grad():
+        layer.lora_A["default"].weight[0, 0] = float("inf")
+    (problem,) = inspect_adapter(adapted, "default")
+    assert (problem.place, problem.kind) == ("model.layers.1.mlp.up_proj.lora_A.weight", "nan")
+
+
+def test_every_problem_is_named_at_once(adapted: Any) -> None:
+    adapted.merge_adapter()
+    adapted.disable_adapter_layers()
+    with torch.no_grad():
+        lora_layers(adapted)["model.layers.1.mlp.up_proj"].lora_A["default"].weight[0, 0] = float("nan")
+    with pytest.raises(
+        AdapterError, match=r"merged into .*; adapters are disabled; .*; the adapter holds NaN"
+    ) as error:
+        require_adapter(adapted)
+    assert "\n" not in str(error.value)
+
+
+def test_requiring_nothing() -> None:
+    require([], "default")
+
+
+@pytest.mark.parametrize(
+    ("places", "ending"),
+    [
+        (["a"], "bad"),
+        (["b"], r"bad \(b\)"),
+        (["b", "c"], r"bad \(b, c\)"),
+        (["b", "c", "d", "e"], r"bad \(b, c and 2 more\)"),
+    ],
+    ids=["itself", "one", "two", "many"],
+)
+def test_places_in_a_message(places: list[str], ending: str) -> None:
+    with pytest.raises(AdapterError, match=rf"^adapter 'a' can't be captured: {ending}$"):
+        require([Problem(place, "kind", "bad") for place in places], "a")
+
+
+def test_error_is_a_value_error() -> None:
+    assert issubclass(AdapterError, ValueError)
+
+
+def verdict(model: Any, adapters: tuple[str, ...] = ("default",), **options: Any) -> Preflight:
+    return inspect(model, adapters, **{"probe": PROBE, **options})
+
+
+def notes(model: Any, adapters: tuple[str, ...] = ("default",), **options: Any) -> dict[str, Note]:
+    found = verdict(model, adapters, **options)
+    assert found.problems == ()
+    return {note.kind: note for note in found.notes}
+
+
+@pytest.mark.parametrize("stream", ["adapted", "base", "pair"])
+def test_good_model_has_nothing_to_say(adapted: Any, stream: str) -> None:
+    assert verdict(adapted, stream=stream) == ((), (), ())
+    assert inspect(adapted, ["default"], stream=stream) == ((), (), ())
+
+
+def test_verdict_leaves_the_model_as_it_was(adapted: Any) -> None:
+    adapted.train()
+    hooks = [len(module._forward_hooks) for module in adapted.modules()]
+    flags = [parameter.requires_grad for parameter in adapted.parameters()]
+    verdict(adapted)
+    assert all(module.training for module in adapted.modules())
+    assert [len(module._forward_hooks) for module in adapted.modules()] == hooks
+    assert [parameter.requires_grad for parameter in adapted.parameters()] == flags
+
+
+def test_verdict_on_what_carries_no_adapter(adapted: Any) -> None:
+    assert [p.kind for p in verdict(adapted.get_base_model()).problems] == ["plain"]
+    assert [p.kind for p in verdict(adapted, ("default", "other")).problems] == ["unknown"]
+
+
+def test_every_kind_of_problem_at_once(adapted: Any) -> None:
+    adapted.disable_adapter_layers()
+    adapted.peft_config["default"].bias = "all"
+    assert {problem.kind for problem in verdict(adapted).problems} == {"disabled", "bias"}
+
+
+def test_inactive_adapter_is_fine_beside_the_base(adapted: Any) -> None:
+    add_trained(adapted, "other", ["q_proj"])
+    assert verdict(adapted, ("default", "other"), stream="base").problems == ()
+    assert "active" in {problem.kind for problem in verdict(adapted, ("other",)).problems}
+    adapted.base_model.set_adapter(["default", "other"])
+    assert {problem.kind for problem in verdict(adapted).problems} == {"several"}
+
+
+@pytest.mark.parametrize("when", ["before", "after", "in place", "a part"])
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_compiled_models(tiny_model: Any, when: str) -> None:
+    """Nothing is compiled before it runs, so this is quick."""
+    lora = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    with torch.random.fork_rng():
+        model: Any = get_peft_model(torch.compile(tiny_model) if when == "before" else tiny_model, lora)
+    if when == "in place":
+        model.compile()
+    elif when == "a part":
+        model.get_base_model().model.layers[1].compile()
+    elif when == "after":
+        model = torch.compile(model)
+    found = inspect(model, ["default"]).problems
+    assert any(problem.kind == "compiled" for problem in found)
+    with pytest.raises(
+        AdapterError, match=r"the model is compiled, and compiled code passes hooks by; capture it as it"
+    ):
+        require(found, "default")
+
+
+def test_module_that_stays_in_training_mode(adapted: Any) -> None:
+    layer = adapted.get_base_model().model.layers[0].mlp
+    layer.train()
+    layer.train = lambda mode=True: layer
+    (problem, *_) = verdict(adapted).problems
+    assert (problem.kind, problem.place) == ("training", "model.layers.0.mlp")
+    assert "stays in training mode after `eval()`; dropout would add noise" in problem.message
+
+
+def test_frozen_layer_that_two_adapters_share(adapted: Any) -> None:
+    layers = lora_layers(adapted)
+    first, second = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"
+    layers[second].base_layer = layers[first].base_layer
+    (problem,) = verdict(adapted).problems
+    assert (problem.kind, problem.place) == ("shared", second)
+    assert f"shares its frozen layer with {first!r}" in problem.message
+
+
+def test_layer_that_stands_at_two_places(adapted: Any) -> None:
+    layers = adapted.get_base_model().model.layers
+    layers[1] = layers[0]
+    found = verdict(adapted).problems
+    assert {problem.kind for problem in found} == {"shared"}
+    assert len(found) == 7
+
+
+@pytest.mark.parametrize(("times", "kind"), [(0, "calls"), (2, "calls")])
+def test_layer_that_does_not_run_once(adapted: Any, times: int, kind: str) -> None:
+    """A kernel that computes with the weights themselves, and a layer whose parameters are shared."""
+    layer = lora_layers(adapted)["model.layers.0.self_attn.q_proj"]
+    attention = adapted.get_base_model().model.layers[0].self_attn
+    attention.q_proj = Caller(layer, times)
+    modules = {"q_proj": layer}
+    (problem,) = call_problems(count_calls(adapted, modules, PROBE, ["default"], "adapted"))
+    assert (problem.place, problem.kind) == ("q_proj", kind)
+    assert f"it ran {times} times in one pass, not once" in problem.message
+
+
+class Caller(torch.nn.Module):
+    def __init__(self, layer: Any, times: int) -> None:
+        super().__init__()
+        self.layer, self.times = layer, times
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.times):
+            self.layer(x)
+        return x @ self.layer.base_layer.weight.T
+
+
+def test_layer_that_puts_out_no_tensor(adapted: Any) -> None:
+    layer: Any = lora_layers(adapted)["model.layers.0.self_attn.q_proj"]
+    plain = layer.forward
+    layer.forward = lambda x: Pair(plain(x))
+    (problem,) = call_problems(count_calls(adapted, {"q": layer}, PROBE, ["default"], "base"))
+    assert (problem.kind, problem.message) == ("output", "it puts out a Pair, not a tensor")
+
+
+class Pair(tuple[Any, ...]):
+    """A tuple in name, and in the pass the tensor it holds."""
+
+    def __new__(cls, output: torch.Tensor) -> "Pair":
+        return super().__new__(cls, (output,))
+
+    def view(self, *shape: int) -> torch.Tensor:
+        return self[0].view(*shape)
+
+
+def test_adapter_of_which_nothing_can_be_captured(tiny_model: Any) -> None:
+    lora = LoraConfig(r=2, target_modules=[], target_parameters=["mlp.up_proj.weight"], init_lora_weights=False)
+    with torch.random.fork_rng():
+        model = get_peft_model(tiny_model, lora)
+    (problem,) = verdict(model).problems
+    assert (problem.kind, problem.message) == ("nothing", "none of the layers that it changes can be captured")
+
+
+def test_single_zero_b_are_listed(adapted: Any) -> None:
+    layers = lora_layers(adapted)
+    path = "model.layers.1.mlp.up_proj"
+    torch.nn.init.zeros_(layers[path].lora_B["default"].weight)
+    note = notes(adapted)["zero"]
+    assert note.places == (path,)
+    assert note.message == "1 of 14 lora_B of 'default' are zero, so it leaves those layers alone"
+    assert note.as_dict() == {"kind": "zero", "message": note.message, "places": [path]}
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
+def test_a_bias_is_no_zero_b(tiny_model: Any) -> None:
+    model = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True))
+    assert kinds(model) == {"zero"}
+    for layer in lora_layers(model).values():
+        torch.nn.init.ones_(layer.lora_B["default"].bias)
+    assert kinds(model) == set()
+
+
+def test_untrained_adapter_of_an_embedding(tiny_model: Any) -> None:
+    """There it's A that begins as zero."""
+    model = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["embed_tokens"]))
+    assert kinds(model) == {"zero"}
+    torch.nn.init.ones_(lora_layers(model)["model.embed_tokens"].lora_embedding_A["default"])
+    assert kinds(model) == set()
+
+
+def test_weights_without_numbers_are_passed_over(tiny_model: Any) -> None:
+    with torch.device("meta"):
+        model = get_peft_model(type(tiny_model)(tiny_model.config), LoraConfig(r=2, target_modules=["q_proj"]))
+    assert inspect(model, ["default"]) == ((), (), ())
+
+
+def test_residual_base_is_told(tiny_model: Any) -> None:
+    model = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="olora"))
+    assert notes(model)["residual"].message.startswith("residual base: the init 'olora' of 'default' changed the base")
+
+
+def test_residual_base_of_kasa_is_told(tiny_model: Any) -> None:
+    lora = LoraConfig(r=2, target_modules=["q_proj"], kasa_config=KasaConfig())
+    assert "the init 'kasa'" in notes(get_peft_model(tiny_model, lora), allow_zero=True)["residual"].message
+
+
+def test_dora_is_told(tiny_model: Any) -> None:
+    with torch.random.fork_rng():
+        lora = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True, init_lora_weights=False)
+        note = notes(get_peft_model(tiny_model, lora))["variant"]
+    assert note.message == "'default' is DoRA here: delta is stored whole, from the adapter's own branch"
+    assert len(note.places) == 2
+
+
+def test_what_is_skipped_is_told(tiny_model: Any) -> None:
+    with torch.random.fork_rng():
+        lora = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["norm"], init_lora_weights=False)
+        found = notes(get_peft_model(tiny_model, lora))
+    assert "model.norm" in found["skipped"].places
+    assert found["skipped"].message.startswith(
+        "'default' changes this too, which isn't captured: `modules_to_save` replaces"
+    )
+
+
+class Eighths(torch.nn.Linear):
+    """Stands for a quantised layer: its weights are kept in another form, and it isn't torch's own."""
+
+    def __init__(self) -> None:
+        super().__init__(32, 32, bias=False)
+        self.weight = torch.nn.Parameter(torch.ones(32, 32, dtype=torch.int8), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.weight.to(x.dtype) / 8)
+
+
+def test_quantised_base_is_told(adapted: Any) -> None:
+    path = "model.layers.0.self_attn.q_proj"
+    lora_layers(adapted)[path].base_layer = Eighths()
+    note = notes(adapted)["quantised"]
+    assert (note.message, note.places) == (
+        "quantised base (Eighths): its outputs are those of the quantised layer",
+        (path,),
+    )

@@ -1,0 +1,188 @@
+"""Outputs of a batch into rows, also where copies come late, as they do from a GPU."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lorascope.capture.buffers.copies import Chosen, Copier, DirectCopier
+from lorascope.capture.buffers.rows import RowQueue
+from lorascope.capture.buffers.target import BatchTarget, nowhere
+from lorascope.capture.errors import CaptureError
+from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.writing.write import RowWritten
+
+BASE, FACTOR, JS = "states/a/base", "adapters/x/factor", "adapters/x/js"
+ARRAYS: dict[str, Any] = {
+    BASE: ((ROW_TOKENS, 3), np.dtype("float32")),
+    FACTOR: ((ROW_TOKENS, 5), np.dtype("float32")),
+    JS: ((ROW_TOKENS, 4), np.dtype("float32")),
+    "tokens/nll": ((ROW_TOKENS,), np.dtype("float32")),
+}
+
+
+class LateCopier:
+    """Copies as a device's side stream does: not before it is let, in order, in a thread that nobody waits for.
+
+    What was chosen is gathered when it is asked for, and nothing is in host memory until then.
+    """
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.n_copied = 0
+        self._steps: list[tuple[torch.Tensor, torch.Tensor, threading.Event]] = []
+
+    def copy(self, output: torch.Tensor, chosen: Chosen, place: torch.Tensor) -> None:
+        self._send(chosen.copy(output).to(place.dtype), place)
+
+    def fetch(self, values: torch.Tensor) -> torch.Tensor:
+        return self._send(values, torch.full_like(values, torch.nan))
+
+    def _send(self, source: torch.Tensor, host: torch.Tensor) -> torch.Tensor:
+        before = self._steps[-1][2] if self._steps else self.go
+        self._steps.append((source, host, threading.Event()))
+
+        def later(done: threading.Event = self._steps[-1][2]) -> None:
+            before.wait()
+            host.copy_(source)
+            self.n_copied += 1
+            done.set()
+
+        threading.Thread(target=later).start()
+        return host
+
+    def mark(self) -> Any:
+        return self._steps[-1][2]
+
+
+class Writer:
+    def __init__(self, n_tokens: int) -> None:
+        self.n_tokens = n_tokens
+        self.rows: dict[int, dict[str, np.ndarray]] = {}
+
+    def row_arrays(self, row: int) -> Any:
+        return ARRAYS
+
+    def write_row(self, row: int, blocks: Any) -> RowWritten:
+        self.rows[row] = {path: block.copy() for path, block in blocks.items()}
+        return RowWritten(row, 1, 1, 0.0, 0.0)
+
+
+def queue(writer: Writer, n_rows: int = 2, **options: Any) -> RowQueue:
+    return RowQueue(writer, n_tokens=writer.n_tokens, spans=[range(n_rows)], **options)
+
+
+def run_batch(rows: RowQueue, first: int, output: torch.Tensor, flat: np.ndarray, copier: Copier) -> None:
+    """One batch of two components of 2 and 3 factor columns, which fire in the wrong order."""
+    measured = np.arange(len(flat)) % 3 == 0
+    target = BatchTarget((2, len(output) // 2), flat, measured, rows.take(first, len(flat)), copier)
+    target.put(BASE, output)
+    target.put(FACTOR, output[:, :3] * 10, slice(2, 5))
+    target.put(FACTOR, output[:, :2] * 20, slice(0, 2))
+    target.put_measured(JS, 3, target.take_measured(output)[:, 0].double())
+    target.put_measured(JS, 1, target.take_measured(output)[:, 1].double())
+    target.put_values("tokens/nll", target.take(output)[:, 2].clone())
+    output.fill_(-1)  # the model goes on, and may use its memory again
+    target.flush()
+    rows.put()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["direct", "late"])
+@pytest.mark.parametrize("batch", [700, 1024, 3000])
+@pytest.mark.parametrize("selection", ["all", "padded", "strided"])
+def test_every_number_lands_under_its_token(late: bool, batch: int, selection: str) -> None:
+    n_tokens = 2 * ROW_TOKENS + 40
+    states = torch.randn(n_tokens, 3, generator=torch.Generator().manual_seed(0))
+    writer, copier = Writer(n_tokens), LateCopier() if late else DirectCopier()
+    if late:
+        threading.Timer(0.1, copier.go.set).start()  # type: ignore[union-attr]
+    with queue(writer, 3) as rows:
+        for first in range(0, n_tokens, batch):
+            part = states[first : first + batch]
+            n = len(part)
+            places = {"all": np.arange(n), "padded": np.arange(n) + 9 * (np.arange(n) >= n // 2)}
+            flat = places.get(selection, np.arange(n) * 2)
+            output = torch.full((int(flat[-1]) + 2, 3), torch.nan)
+            output[torch.from_numpy(flat)] = part
+            run_batch(rows, first, output, flat, copier)
+        rows.drain()
+    whole = {path: np.concatenate([writer.rows[row][path] for row in range(3)]) for path in ARRAYS}
+    expected = states.numpy()
+    np.testing.assert_array_equal(whole[BASE], expected)
+    np.testing.assert_array_equal(whole[FACTOR], np.concatenate([expected[:, :2] * 20, expected * 10], axis=1))
+    np.testing.assert_array_equal(whole["tokens/nll"], expected[:, 2])
+    measured = np.concatenate([np.arange(min(batch, n_tokens - f)) % 3 == 0 for f in range(0, n_tokens, batch)])
+    for column, feature in ((3, 0), (1, 1)):
+        np.testing.assert_array_equal(whole[JS][:, column], np.where(measured, expected[:, feature], np.nan))
+    assert np.isnan(whole[JS][:, [0, 2]]).all()
+
+
+def test_row_is_not_written_before_its_last_copy_is_done() -> None:
+    writer, copier = Writer(ROW_TOKENS), LateCopier()
+    with queue(writer, 1) as rows:
+        run_batch(rows, 0, torch.randn(ROW_TOKENS, 3), np.arange(ROW_TOKENS), copier)
+        threading.Event().wait(0.2)
+        assert (writer.rows, copier.n_copied) == ({}, 0)  # the pass has gone on, and nothing is on its way to the disk
+        copier.go.set()
+        rows.drain()
+    assert copier.n_copied == 4  # base, and factor, js and nll each together
+    assert sorted(writer.rows) == [0]
+
+
+def test_buffer_is_not_used_again_before_its_row_is_written() -> None:
+    writer, copier = Writer(3 * ROW_TOKENS), LateCopier()
+    states = torch.randn(3 * ROW_TOKENS, 3)
+    row_bytes = ROW_TOKENS * 4 * (3 + 5 + 4 + 1)
+    with queue(writer, 1, queue_bytes=row_bytes) as rows:  # a single buffer
+        threading.Timer(0.2, copier.go.set).start()
+        for row in range(3):
+            output = states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].clone()
+            run_batch(rows, row * ROW_TOKENS, output, np.arange(ROW_TOKENS), copier)
+        rows.drain()
+    for row in range(3):
+        np.testing.assert_array_equal(writer.rows[row][BASE], states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS])
+
+
+def test_store_that_narrows_rounds_to_nearest_even() -> None:
+    writer = Writer(4)
+    writer.row_arrays = lambda row: {BASE: ((ROW_TOKENS, 1), np.dtype("uint16"))}  # type: ignore[method-assign]
+    values = torch.tensor([1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, -torch.pi])
+    with queue(writer, 1) as rows:
+        target = BatchTarget((1, 4), np.arange(4), np.zeros(4, np.bool_), rows.take(0, 4))
+        target.put(BASE, values[:, None])
+        target.flush()
+        rows.put()
+        rows.drain()
+    stored = torch.from_numpy((writer.rows[0][BASE].astype(np.uint32) << 16).view(np.float32))[:, 0]
+    assert torch.equal(stored, values.bfloat16().float())
+
+
+def test_arrays_that_a_row_does_not_hold_are_passed_over() -> None:
+    writer = Writer(8)
+    writer.row_arrays = lambda row: {"tokens/nll": ARRAYS["tokens/nll"]}  # type: ignore[method-assign]
+    with queue(writer, 1) as rows:
+        run_batch(rows, 0, torch.randn(8, 3), np.arange(8), DirectCopier())
+        rows.drain()
+    assert writer.rows[0].keys() == {"tokens/nll"}
+
+
+def test_state_that_is_put_twice_is_caught_at_once() -> None:
+    with queue(Writer(8), 1) as rows:
+        target = BatchTarget((1, 8), np.arange(8), np.zeros(8, np.bool_), rows.take(0, 8))
+        target.put(BASE, torch.zeros(8, 3))
+        with pytest.raises(CaptureError, match="'states/a/base' comes for tokens 0 to 8"):
+            target.put(BASE, torch.zeros(8, 3))
+
+
+def test_nothing_is_kept_of_a_pass_to_nowhere() -> None:
+    target = nowhere((2, 5))
+    output = torch.randn(10, 3)
+    target.put(BASE, output)
+    target.put(FACTOR, output, slice(0, 3))
+    target.put_values("tokens/nll", torch.empty(10))
+    target.put_measured(JS, 0, target.take_measured(output)[:, 0])
+    target.flush()
+    assert torch.equal(target.take(output), output)
+    assert torch.equal(target.take_measured(output), output)

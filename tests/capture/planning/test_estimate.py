@@ -1,0 +1,226 @@
+"""Against runs that are really written: arrays, files and raw bytes as they are, stored bytes within a margin."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from lorascope.capture.planning.estimate import SHARE_STEPS, choose_share, estimate, require_space, ways_to_fit
+from lorascope.stores import Adapter, Component, RunSpec, StoreError, create_run
+from lorascope.stores.format.layout import ROW_TOKENS, array_specs
+
+WIDTHS = (96, 40, 160)
+
+
+def make_spec(**options: Any) -> RunSpec:
+    """Three components of three types; by default two are factored and of the third delta itself is kept."""
+    dtypes = options.pop("dtypes", ("float32", "bfloat16", "float16"))
+    stream = options.get("stream", "adapted")
+    names = options.pop("adapters", ("default", "other") if stream == "base" else ("default",))
+    components = tuple(
+        Component(
+            path=f"model.layers.{i}.mlp.up_proj",
+            kind="up_proj",
+            layer=i,
+            d_in=8,
+            d_out=width,
+            dtype=dtype,
+            stored_dtype=dtype,
+        )
+        for i, (width, dtype) in enumerate(zip(WIDTHS, dtypes, strict=True))
+    )
+    adapters = tuple(
+        Adapter(
+            name=name,
+            rank=(2, 70, 4),
+            scaling=(1.0,) * 3,
+            factored=options.get("factored", (True, True, False)),
+            biased=(True, False, False),
+        )
+        for name in names
+    )
+    options.pop("factored", None)
+    return RunSpec(
+        **{
+            "stream": stream,
+            "components": components,
+            "adapters": adapters,
+            "n_tokens": 2 * ROW_TOKENS + 100,
+            "n_samples": 5,
+            "n_choices": 7,
+            **options,
+        }
+    )
+
+
+def write(spec: RunSpec, path: Path, *, base_scores: bool) -> int:
+    """A run with this specification, of random numbers; returns the bytes of its rows in memory."""
+    rng = np.random.default_rng(0)
+    lengths = {"samples": spec.n_samples, "choices": spec.n_choices, "tokens": spec.n_tokens}
+    tables: dict[str, dict[str, Any]] = {name: {} for name in lengths}
+    weights = {}
+    for entry in array_specs(spec):
+        table, _, column = entry.path.partition("/")
+        if "/lora_" in entry.path:
+            weights[entry.path] = rng.normal(size=entry.shape).astype(np.float32)
+        elif table in tables and not entry.by_row and (base_scores or not column.startswith("base_")):
+            n = lengths[table]
+            tables[table][column] = [f"word {i}" for i in range(n)] if entry.dtype == "string" else np.arange(n) % 100
+    n_bytes = 0
+    with create_run(path, spec, tables=tables, weights=weights) as writer:
+        for row in range(spec.n_rows):
+            tokens = writer.row_tokens(row)
+            blocks = {
+                key: rng.normal(size=(tokens.stop - tokens.start, *shape)).astype(dtype)
+                for key, ((_, *shape), dtype) in writer.row_arrays(row).items()
+            }
+            n_bytes += writer.write_row(row, blocks).raw_bytes
+        writer.finish({})
+    return n_bytes
+
+
+SPECS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "raw": {"codec": "raw"},
+    "one short row": {"n_tokens": 5},
+    "whole rows": {"n_tokens": 2 * ROW_TOKENS},
+    "no choices": {"n_choices": 0},
+    "several adapters": {"stream": "base"},
+    "pair": {"stream": "pair"},
+    "states none": {"states": "none", "kl": True, "factored": (False,) * 3},
+    "some rows": {"states": "sample", "state_rows": (False, True, False), "kl": True},
+    "the last row": {"states": "sample", "state_rows": (False, False, True)},
+}
+
+
+@pytest.mark.parametrize("base_scores", [True, False], ids=["scored", "unscored"])
+@pytest.mark.parametrize("name", list(SPECS))
+def test_arrays_files_and_raw_bytes_are_those_of_the_run(tmp_path: Path, name: str, base_scores: bool) -> None:
+    spec = make_spec(**SPECS[name])
+    row_bytes = write(spec, tmp_path / "run.zarr", base_scores=base_scores)
+    estimated = estimate(spec, base_scores=base_scores)
+    group = zarr.open_group(tmp_path / "run.zarr", mode="r")
+    arrays = [node for _, node in group.members(max_depth=None) if isinstance(node, zarr.Array)]
+    files = [file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()]
+    assert estimated.n_arrays == len(arrays)
+    assert estimated.n_files == len(files)
+    by_row = sum(a.nbytes for a in arrays if a.attrs["written"] == "by row")
+    parts = {part.name: part for part in estimated.parts}
+    n_nll = 4 * spec.n_tokens  # the one column of a table that is written by row
+    rows = sum(parts[p].raw_bytes for p in ("base", "adapted", "factor", "delta", "reductions") if p in parts)
+    assert rows + n_nll == row_bytes
+    if spec.states != "sample":
+        assert row_bytes == by_row
+    if "weights" in parts:
+        assert parts["weights"].raw_bytes == sum(a.nbytes for a in arrays if "/lora_" in a.path)
+    if spec.codec == "raw":
+        assert estimated.stored_bytes == pytest.approx(sum(file.stat().st_size for file in files), rel=0.02)
+    assert sum(file.stat().st_blocks for file in files) * 512 < 1.3 * estimated.needed_bytes
+
+
+def test_a_row_in_memory() -> None:
+    spec = make_spec(stream="pair")
+    estimated = estimate(spec)
+    states = 2 * (96 * 4 + 40 * 2 + 160 * 2)
+    reductions = 2 * 3 * 4
+    assert estimated.row_bytes == ROW_TOKENS * (states + 72 * 4 + 160 * 4 + reductions + 4)
+    assert estimated.largest_chunk_bytes == ROW_TOKENS * 160 * 4
+
+
+def test_states_in_half_the_rows_take_about_half() -> None:
+    kept = tuple(row % 2 == 0 for row in range(10))
+    spec = make_spec(n_tokens=10 * ROW_TOKENS)
+    every = {part.name: part for part in estimate(spec).parts}
+    half = {part.name: part for part in estimate(dataclasses.replace(spec, states="sample", state_rows=kept)).parts}
+    for name in ("base", "factor", "delta"):
+        assert 2 * half[name].raw_bytes == every[name].raw_bytes
+        assert 2 * half[name].stored_bytes == pytest.approx(every[name].stored_bytes, abs=4)
+    assert half["reductions"].raw_bytes > every["reductions"].raw_bytes
+
+
+def test_enough_space_is_no_error() -> None:
+    estimated = estimate(make_spec())
+    require_space(estimated, "runs/a", estimated.needed_bytes)
+    require_space(estimated, "s3://b/a", None)
+    require_space(estimated, "runs/a", 0, overfill=True)
+    require_space(estimated, "runs/a", 10, written_bytes=estimated.needed_bytes - 10)
+
+
+def test_too_little_space_names_what_would_fit() -> None:
+    spec = make_spec(n_tokens=1000 * ROW_TOKENS)
+    estimated = estimate(spec)
+    with pytest.raises(StoreError, match="the run would take about .* at `runs/a`, where .* are free; ") as caught:
+        require_space(estimated, "runs/a", estimated.needed_bytes // 2)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "% of these tokens would fit (`--tokens share:P`, or `--limit`)" in message
+    assert "`--store bf16` makes it" in message
+    assert "`--states none` makes it" in message
+    assert message.endswith("or make room, or pass `--overfill`")
+    share = float(message.split(" % of these")[0].rpartition(" ")[2]) / 100
+    assert 0.45 < share <= 0.5
+    with pytest.raises(StoreError, match="would take about 10 B more at `runs/a`, where 9 B are free"):
+        require_space(estimated, "runs/a", 9, written_bytes=estimated.needed_bytes - 10)
+
+
+def test_ways_that_change_nothing_arent_named() -> None:
+    ways = ways_to_fit(make_spec(states="none", factored=(False,) * 3), 10)
+    assert ways == ["an adapter on fewer layers has fewer components"]
+    ways = ways_to_fit(make_spec(dtypes=("bfloat16",) * 3), 10**5)
+    assert not any("bf16" in way for way in ways)
+    sampled = make_spec(states="sample", state_rows=(True, True, False))
+    assert any("--states none" in way for way in ways_to_fit(sampled, 10**5))
+
+
+def test_narrowing_drops_a_factor_that_is_larger_than_delta() -> None:
+    spec = make_spec(n_tokens=50 * ROW_TOKENS, dtypes=("float32",) * 3)
+    spec = dataclasses.replace(
+        spec, adapters=(dataclasses.replace(spec.adapters[0], rank=(90, 30, 4), factored=(True, True, False)),)
+    )
+    said = next(way for way in ways_to_fit(spec, 10**6) if "bf16" in way)
+    narrow = dataclasses.replace(
+        spec,
+        components=tuple(dataclasses.replace(c, stored_dtype="bfloat16") for c in spec.components),
+        adapters=(dataclasses.replace(spec.adapters[0], factored=(False, False, False)),),
+    )
+    from lorascope.capture.size import format_size
+
+    assert said == f"`--store bf16` makes it {format_size(estimate(narrow).needed_bytes)}"
+
+
+def test_a_budget_chooses_the_largest_share_that_fits() -> None:
+    lengths = [700, 1, 333, 2500] * 20
+    spec = make_spec(n_tokens=sum(lengths))
+
+    def needed(share: float) -> int:
+        n_tokens = sum(max(round(share * n), 1) for n in lengths)
+        return estimate(dataclasses.replace(spec, n_tokens=n_tokens)).needed_bytes
+
+    whole = needed(1.0)
+    assert choose_share(spec, lengths, whole) == "all"
+    for part in (0.9, 0.5, 0.05):
+        budget = int(part * whole)
+        kind, _, share = choose_share(spec, lengths, budget).partition(":")
+        assert kind == "share"
+        assert needed(float(share)) <= budget < needed(float(share) + 1 / SHARE_STEPS)
+
+
+def test_a_budget_for_one_token_a_sample_is_the_least() -> None:
+    lengths = [40] * 50
+    spec = make_spec(n_tokens=2000)
+    least = estimate(dataclasses.replace(spec, n_tokens=50)).needed_bytes
+    share = float(choose_share(spec, lengths, least).removeprefix("share:"))
+    assert [max(round(share * n), 1) for n in lengths] == [1] * 50
+    with pytest.raises(StoreError, match="`budget` is .*, but one token of each of 50 samples takes .*; give more"):
+        choose_share(spec, lengths, least - 1)
+
+
+def test_a_budget_keeps_the_share_of_rows_with_states() -> None:
+    lengths = [1024] * 40
+    spec = make_spec(n_tokens=40 * ROW_TOKENS, states="sample", state_rows=(True, False) * 20)
+    budget = estimate(spec).needed_bytes // 2
+    share = float(choose_share(spec, lengths, budget).removeprefix("share:"))
+    assert 0.3 < share < 0.7

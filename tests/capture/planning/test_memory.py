@@ -1,0 +1,139 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lorascope.capture.buffers.copies import IN_FLIGHT_BYTES
+from lorascope.capture.planning.estimate import estimate
+from lorascope.capture.planning.memory import (
+    device_needs,
+    free_device_bytes,
+    free_host_bytes,
+    host_needs,
+    job_groups,
+    tensor_bytes,
+)
+from lorascope.stores import Adapter, Component, RunSpec
+from lorascope.stores.format.layout import ROW_TOKENS
+
+
+def make_spec(
+    stream: str = "adapted", *, kl: bool = False, n_tokens: int = 10 * ROW_TOKENS, width: int = 100
+) -> RunSpec:
+    components = tuple(
+        Component(
+            path=f"model.layers.{i // 2}.{kind}",
+            kind=kind,
+            layer=i // 2,
+            d_in=8,
+            d_out=width * (1 + i % 2),
+            dtype="bfloat16",
+            stored_dtype="bfloat16",
+        )
+        for i, kind in enumerate(("q", "k") * 3)
+    )
+    adapter = Adapter(name="default", rank=(4,) * 6, scaling=(1.0,) * 6, factored=(True,) * 6)
+    return RunSpec(
+        stream=stream,  # type: ignore[arg-type]
+        components=components,
+        adapters=(adapter,),
+        n_tokens=n_tokens,
+        n_samples=1,
+        n_choices=0,
+        states="none" if kl else "all",
+        kl=kl,
+    )
+
+
+def sizes(needs: list) -> dict[str, int]:
+    return {need.what: need.n_bytes for need in needs}
+
+
+def test_bytes_of_tensors_by_type_count_shared_ones_once() -> None:
+    layer = nn.Linear(8, 4, bias=False)
+    model = nn.Sequential(layer, layer, nn.Linear(2, 3).half())
+    model.register_buffer("steps", torch.zeros(5, dtype=torch.int64))
+    assert tensor_bytes(model) == {"float32": 8 * 4 * 4, "float16": (2 * 3 + 3) * 2, "int64": 40}
+    assert tensor_bytes(model.to("meta")) == tensor_bytes(model)
+
+
+def test_what_the_device_holds() -> None:
+    weights = {"bfloat16": 1000, "float32": 10}
+    needs = device_needs(weights, make_spec(), batch_tokens=7, vocabulary=11)
+    assert {need.where for need in needs} == {"device"}
+    assert sizes(needs) == {
+        "weights in bfloat16": 1000,
+        "weights in float32": 10,
+        "activations": 7 * 2 * 300,
+        "logits": 7 * 11 * 10,
+        "measuring js": 7 * 200 * 10,
+        "copies under way": 7 * 900 * 2,
+    }
+    bare = sizes(device_needs(weights, make_spec(kl=True), batch_tokens=7, vocabulary=11))
+    assert bare["logits"] == 2 * 7 * 11 * 10
+    assert "copies under way" not in bare
+    pair = sizes(device_needs(weights, make_spec("pair"), batch_tokens=7, vocabulary=11))
+    assert pair["logits"] == 2 * 7 * 11 * 10
+    assert pair["base of a pair"] == 7 * 900 * 2
+    wide = sizes(device_needs(weights, make_spec(width=10**6), batch_tokens=100, vocabulary=11))
+    assert wide["copies under way"] == IN_FLIGHT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("queue_rows", "n_rows", "held"),
+    [(None, 10, 4), (100, 10, 4), (3, 10, 3), (2, 10, 2), (100, 1, 1), (100, 3, 3)],
+    ids=["by itself", "rows ahead", "the limit", "a batch's", "one row in all", "fewer rows than wanted"],
+)
+def test_what_the_host_holds(queue_rows: int | None, n_rows: int, held: int) -> None:
+    estimated = estimate(make_spec(n_tokens=n_rows * ROW_TOKENS))
+    row = estimated.row_bytes
+    spans = [range(min(2, n_rows)), range(n_rows - 1, n_rows)]
+    needs = host_needs(estimated, spans, queue_bytes=queue_rows and queue_rows * row, n_threads=6)
+    assert sizes(needs) == {"row buffers": held * row, "encoding": 6 * 2 * ROW_TOKENS * 200 * 2}
+
+
+def test_a_queue_too_small_for_a_batch_is_refused_as_by_the_capture() -> None:
+    estimated = estimate(make_spec())
+    with pytest.raises(ValueError, match="a batch fills 2 rows at once"):
+        host_needs(estimated, [range(2)], queue_bytes=estimated.row_bytes, n_threads=6)
+
+
+def test_rows_without_states_take_less() -> None:
+    spec = dataclasses.replace(make_spec(), states="sample", state_rows=(True,) + (False,) * 9)
+    estimated = estimate(spec)
+    needs = host_needs(estimated, [range(1)], queue_bytes=None, n_threads=1)
+    assert sizes(needs)["row buffers"] < 3 * estimated.row_bytes
+    assert estimated.row_sizes == [estimated.row_bytes] + [estimated.bare_row_bytes] * 9
+    assert estimated.bare_row_bytes < estimated.row_bytes
+
+
+def test_free_memory_is_the_least_of_what_machine_and_groups_allow(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       100 kB\nMemAvailable:    60 kB\nHugePages_Total:   0\n")
+    free, tight, lifted = (tmp_path / name for name in ("free", "tight", "lifted"))
+    for group, limit, used in ((free, "max", 5), (tight, str(50 * 1024), 20 * 1024), (lifted, "10", 20)):
+        group.mkdir()
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text(f"{used}\n")
+    assert free_host_bytes(meminfo, [free]) == 60 * 1024
+    assert free_host_bytes(meminfo, [free, tight, tmp_path / "none"]) == 30 * 1024
+    assert free_host_bytes(meminfo, [lifted]) == 0
+    assert free_host_bytes(tmp_path / "absent", []) is None
+    assert free_host_bytes(tmp_path / "absent", [tight]) == 30 * 1024
+
+
+def test_groups_of_a_process_and_those_above(tmp_path: Path) -> None:
+    listing = tmp_path / "cgroup"
+    listing.write_text("3:cpu:/old\n0::/job/step\n")
+    assert job_groups(listing, tmp_path) == (tmp_path / "job/step", tmp_path / "job", tmp_path)
+    assert job_groups(tmp_path / "absent", tmp_path) == (tmp_path,)
+
+
+def test_free_memory_of_this_machine() -> None:
+    here = free_device_bytes(torch.device("cpu"))
+    assert here is None or here > 0
+    assert free_device_bytes(torch.device("meta")) is None
+    if torch.cuda.is_available():
+        assert free_device_bytes(torch.device("cuda:0"))

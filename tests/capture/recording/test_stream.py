@@ -1,0 +1,324 @@
+"""Batches through a tiny model into rows that stay in memory."""
+
+import copy
+import gc
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from lorascope.capture import CaptureError, Progress, attach_adapter
+from lorascope.capture.adapters.components import find_components
+from lorascope.capture.buffers.rows import RowQueue, row_spans
+from lorascope.capture.recording.hooks import Recorder
+from lorascope.capture.recording.reduce import Reducer
+from lorascope.capture.recording.stream import Streamed, forward_seconds, probe, stream_states
+from lorascope.capture.samples.batches import plan_batches
+from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.items import TextItem
+from lorascope.capture.samples.selection import TokenPlan, plan_tokens
+from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.writing.write import RowWritten
+
+CPU = torch.device("cpu")
+BATCH = 400
+NAME = "default"
+
+
+class Job(NamedTuple):
+    model: Any
+    samples: Sequence[EncodedSample]
+    batches: Sequence[slice]
+    plan: TokenPlan
+
+    def recorder(self, stream: str = "adapted", **options: Any) -> Recorder:
+        components = find_components(self.model, NAME)
+        starts = np.concatenate([[0], np.cumsum([component.rank for component in components])])[:-1]
+        return Recorder(
+            self.model, {NAME: components}, stream=stream, factor_start={NAME: [int(s) for s in starts]}, **options
+        )
+
+
+class MemoryWriter:
+    """Keeps rows by their numbers; each takes a while to write, if so wished."""
+
+    def __init__(self, arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], seconds: float = 0.0) -> None:
+        self.arrays = arrays
+        self.seconds = seconds
+        self.rows: dict[int, dict[str, np.ndarray]] = {}
+
+    def row_arrays(self, row: int) -> Any:
+        return self.arrays
+
+    def write_row(self, row: int, blocks: Any) -> RowWritten:
+        time.sleep(self.seconds)
+        self.rows[row] = {path: block.copy() for path, block in blocks.items()}
+        return RowWritten(row, 100, 50, 0.25, 0.5)
+
+
+@pytest.fixture
+def job(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path) -> Job:
+    """Five rows of text in windows of 90 tokens, of which the last is short."""
+    text = " ".join(f"the question {i} is the answer {i * i % 97} times;" for i in range(190))
+    item = TextItem(id="t", dataset="tiny", split="", text=text)
+    samples = encode_items([item], tiny_tokenizer, max_length=256, window_tokens=90)
+    batches = plan_batches([len(s.token_ids) for s in samples], batch_tokens=BATCH)
+    plan = plan_tokens(samples, batches, "all", js_share=0.1, seed=0)
+    return Job(attach_adapter(copy.deepcopy(tiny_model), tiny_adapter), samples, batches, plan)
+
+
+def arrays_of(job: Job, states: str = "all", stream: str = "adapted") -> dict[str, Any]:
+    components = find_components(job.model, NAME)
+    f4, n = np.dtype("float32"), len(components)
+    names = ["base", "adapted"] if stream == "pair" else ["base"]
+    wide = {f"states/{c.path}/{name}": ((ROW_TOKENS, c.d_out), f4) for c in components for name in names}
+    wide[f"adapters/{NAME}/factor"] = ((ROW_TOKENS, sum(c.rank for c in components)), f4)
+    narrow = ["js", "swallowed"] if states == "all" else ["js", "swallowed", "delta_norm"]
+    by_component = [f"adapters/{NAME}/{name}" for name in narrow]
+    if states != "all":
+        by_component += ["reductions/base_norm", "reductions/effective_width"]
+    found = wide if states == "all" else {}
+    return {
+        **found,
+        **dict.fromkeys(by_component, ((ROW_TOKENS, n), f4)),
+        "tokens/nll": ((ROW_TOKENS,), f4),
+        f"adapters/{NAME}/kl": ((ROW_TOKENS,), f4),
+    }
+
+
+def run(
+    job: Job,
+    *,
+    states: str = "all",
+    stream: str = "adapted",
+    seconds: float = 0.0,
+    queue: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Streamed, dict[int, dict[str, np.ndarray]]]:
+    writer = MemoryWriter(arrays_of(job, states, stream), seconds)
+    reducer = Reducer() if states == "none" else None
+    recorder = job.recorder(stream, keep_states=states == "all", reducer=reducer)
+    spans = row_spans(job.plan.starts, job.batches)
+    with RowQueue(writer, n_tokens=job.plan.n_tokens, spans=spans, **queue or {}) as rows:
+        streamed = stream_states(
+            job.model, recorder, job.samples, job.plan, job.batches, rows, device=CPU, reducer=reducer, **options
+        )
+    assert not any(module._forward_hooks for module in job.model.modules())
+    return streamed, writer.rows
+
+
+def same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(one[path].tobytes() == other[path].tobytes() for path in one)
+
+
+def test_rows_that_are_wanted_come_out_as_in_a_whole_run(job: Job) -> None:
+    """The batches are the same, so that a row doesn't change with where a run goes on, nor with who shares it."""
+    whole, rows = run(job)
+    assert sorted(rows) == [0, 1, 2, 3, 4]
+    assert len(rows[4]["tokens/nll"]) == job.plan.n_tokens - 4 * ROW_TOKENS
+    assert (whole.n_batches, whole.tokens >= job.plan.n_tokens, whole.stopped) == (len(job.batches), True, False)
+    for chosen in ([1], [0, 3], [2, 4]):
+        wanted = np.isin(np.arange(5), chosen)
+        streamed, found = run(job, queue={"wanted": wanted})
+        assert sorted(found) == chosen
+        assert all(same(found[row], rows[row]) for row in chosen)
+        touched = [bool(wanted[span.start : span.stop].any()) for span in row_spans(job.plan.starts, job.batches)]
+        assert streamed.n_batches == sum(touched) < len(job.batches)
+
+
+def test_nothing_wanted_is_nothing_done(job: Job) -> None:
+    streamed, rows = run(job, queue={"wanted": np.zeros(5, np.bool_)})
+    assert (streamed.n_batches, streamed.bare_tokens, rows) == (0, 0, {})
+    assert math.isnan(streamed.overhead)
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 100])
+def test_stop_finishes_the_rows_that_are_begun_and_no_others(job: Job, after: int) -> None:
+    _, whole = run(job)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > after
+
+    streamed, rows = run(job, stop=stop)
+    n_tokens = int(job.plan.starts[job.batches[min(after, len(job.batches)) - 1].stop]) if after else 0
+    expected = -(-n_tokens // ROW_TOKENS)
+    assert sorted(rows) == list(range(expected))
+    assert all(same(rows[row], whole[row]) for row in rows)
+    assert streamed.stopped == (after < len(job.batches))
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_kl_of_the_chosen_batches(job: Job, stream: str) -> None:
+    chosen = np.arange(len(job.batches)) % 3 == 1
+    _, rows = run(job, stream=stream, kl_batches=chosen)
+    kl = np.concatenate([rows[row][f"adapters/{NAME}/kl"] for row in range(5)])
+    for index, batch in enumerate(job.batches):
+        tokens = slice(int(job.plan.starts[batch.start]), int(job.plan.starts[batch.stop]))
+        if not chosen[index]:
+            assert np.isnan(kl[tokens]).all()
+            continue
+        sample = job.samples[batch][0]
+        ids = torch.from_numpy(sample.token_ids)[None]
+        with torch.inference_mode():
+            q = job.model(input_ids=ids).logits[0].double().log_softmax(-1)
+            with job.model.disable_adapter():
+                p = job.model(input_ids=ids).logits[0].double().log_softmax(-1)
+        expected = (p.exp() * (p - q)).sum(-1).numpy()
+        np.testing.assert_allclose(kl[tokens][: len(expected)], expected, rtol=1e-3, atol=1e-6)
+        assert expected.min() > 0
+
+
+def test_base_stream_has_no_kl_and_the_base_models_nll(job: Job) -> None:
+    chosen = np.ones(len(job.batches), np.bool_)
+    _, base = run(job, stream="base", kl_batches=chosen)
+    _, pair = run(job, stream="pair", kl_batches=chosen)
+    _, adapted = run(job)
+    assert np.isnan(base[0][f"adapters/{NAME}/kl"]).all()
+    assert same({"nll": pair[0]["tokens/nll"]}, {"nll": adapted[0]["tokens/nll"]})
+    assert not np.allclose(base[0]["tokens/nll"][1:50], adapted[0]["tokens/nll"][1:50])
+    assert not np.isnan(pair[0][f"adapters/{NAME}/kl"]).any()
+
+
+def test_reductions_of_every_token_without_states(job: Job) -> None:
+    _, states = run(job)
+    streamed, rows = run(job, states="none")
+    assert streamed.stages["reduce"] > 0
+    for row in range(5):
+        finite = {path.rpartition("/")[2] for path, values in rows[row].items() if np.isfinite(values).all()}
+        assert finite == {"js", "delta_norm", "base_norm", "effective_width"}
+        measured = np.isfinite(states[row][f"adapters/{NAME}/js"])
+        js = rows[row][f"adapters/{NAME}/js"]
+        np.testing.assert_allclose(js[measured], states[row][f"adapters/{NAME}/js"][measured], rtol=1e-5, atol=1e-10)
+        for index, component in enumerate(find_components(job.model, NAME)):
+            norms = np.linalg.norm(states[row][f"states/{component.path}/base"], axis=1)
+            np.testing.assert_allclose(rows[row]["reductions/base_norm"][:, index], norms, rtol=1e-5)
+
+
+def test_model_without_logits_has_no_nll(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = job.model.get_base_model()
+    monkeypatch.setattr(inner, "forward", lambda **arguments: inner.model(**arguments))
+    _, rows = run(job, kl_batches=np.ones(len(job.batches), np.bool_))
+    assert all(np.isnan(rows[row]["tokens/nll"]).all() for row in range(5))
+    assert np.isnan(rows[0][f"adapters/{NAME}/kl"]).all()
+
+
+def test_forward_without_a_cache_is_not_asked_for_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = job.model.get_base_model()
+    original = inner.forward
+    asked: list[bool] = []
+
+    def forward(
+        input_ids: Any,
+        attention_mask: Any,
+        inputs_embeds: Any,
+        labels: Any,
+        output_attentions: Any,
+        output_hidden_states: Any,
+        return_dict: Any,
+    ) -> Any:
+        asked.append(True)
+        return original(input_ids=input_ids, attention_mask=attention_mask)
+
+    monkeypatch.setattr(inner, "forward", forward)
+    assert forward_seconds(job.model, job.samples[:1], CPU) > 0
+    assert asked
+
+
+def test_bare_passes_run_without_hooks_and_are_not_counted(job: Job) -> None:
+    hooked: list[int] = []
+    inner: Any = job.model.get_base_model()
+    inner.model.register_forward_pre_hook(
+        lambda *_: hooked.append(sum(bool(m._forward_hooks) for m in inner.modules()))
+    )
+    streamed, _ = run(job)
+    assert hooked.count(0) == 1
+    assert hooked[-1] == 0
+    assert streamed.bare_tokens == 360  # one batch of four windows
+    assert streamed.bare_seconds > 0
+    assert streamed.overhead == pytest.approx(
+        streamed.seconds / streamed.tokens * streamed.bare_tokens / streamed.bare_seconds
+    )
+
+
+def test_a_pair_is_measured_against_both_of_its_passes(job: Job) -> None:
+    calls: list[bool] = []
+    inner: Any = job.model.get_base_model()
+    inner.model.register_forward_pre_hook(lambda *_: calls.append(any(m._forward_hooks for m in inner.modules())))
+    run(job, stream="pair")
+    assert calls.count(False) == 2
+
+
+def test_times_and_progress_name_every_stage(job: Job) -> None:
+    calls: list[Progress] = []
+    streamed, _ = run(job, progress=calls.append)
+    assert [call.done for call in calls] == [int(job.plan.starts[batch.stop]) for batch in job.batches]
+    assert {(call.stage, call.unit, call.total) for call in calls} == {("capture", "token", job.plan.n_tokens)}
+    assert streamed.stages["encode"] == 5 * 0.25
+    assert streamed.stages["write"] == 5 * 0.5
+    assert all(streamed.stages[stage] > 0 for stage in ("forward", "copy", "logits"))
+    inner = sum(streamed.stages[stage] for stage in ("forward", "copy", "reduce", "logits", "wait"))
+    assert 0 < inner <= streamed.seconds
+    assert sum(share for stage, share in calls[-1].shares.items() if stage not in {"encode", "write"}) == pytest.approx(
+        1
+    )
+
+
+def test_slow_disk_is_named_as_what_is_waited_for(job: Job) -> None:
+    calls: list[Progress] = []
+    row_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in arrays_of(job).values())
+    streamed, rows = run(job, seconds=0.3, queue={"queue_bytes": 2 * row_bytes}, progress=calls.append)
+    assert sorted(rows) == [0, 1, 2, 3, 4]
+    assert streamed.stages["wait"] > 0.3
+    assert calls[-1].waits_for == "disk"
+
+
+def test_module_that_fails_leaves_no_hooks_and_no_torn_rows(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer: Any = job.model.get_base_model().model.layers[1].mlp.up_proj
+    original, calls = layer.forward, []
+
+    def fail(x: torch.Tensor) -> Any:
+        calls.append(1)
+        return original(x) if len(calls) < 5 else original(x) + 1
+
+    monkeypatch.setattr(layer, "forward", fail)
+    with pytest.raises(CaptureError, match="isn't its base plus delta"):
+        run(job)
+    assert not any(module._forward_hooks for module in job.model.modules())
+
+
+def test_probe_tells_types_and_keeps_nothing(job: Job) -> None:
+    dtypes = probe(job.model, job.recorder(), job.samples[0], CPU)
+    assert set(dtypes) == {component.path for component in find_components(job.model, NAME)}
+    assert set(dtypes.values()) == {torch.float32}
+
+
+def test_memory_stays_flat_however_slow_the_writer_is() -> None:
+    """40 rows of 8 MB, each written in longer than it takes to fill it: what is held never grows."""
+    width = 2048
+    writer = MemoryWriter({"states/a/base": ((ROW_TOKENS, width), np.dtype("float32"))}, seconds=0.02)
+    row_bytes = ROW_TOKENS * width * 4
+    output = torch.ones(ROW_TOKENS, width)
+    gc.collect()
+    process, peak = psutil.Process(), 0
+    spans = [range(row, row + 1) for row in range(40)]
+    before = process.memory_info().rss
+    with RowQueue(writer, n_tokens=40 * ROW_TOKENS, spans=spans) as rows:
+        assert rows.n_bytes == 3 * row_bytes
+        for row in range(40):
+            segment = rows.take(row * ROW_TOKENS, ROW_TOKENS)[0]
+            place = segment.claim("states/a/base", slice(0, width))
+            assert place is not None
+            place.copy_(output)
+            rows.put()
+            writer.rows.pop(row - 4, None)  # those that the writer itself keeps
+            peak = max(peak, process.memory_info().rss - before)
+        rows.drain()
+    assert peak < rows.n_bytes + 6 * row_bytes + 2**24

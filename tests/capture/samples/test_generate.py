@@ -1,0 +1,212 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload
+from peft import PeftModel
+from transformers import BertConfig, BertModel, GenerationConfig, GPT2Config, GPT2LMHeadModel
+
+from lorascope.capture.samples.encode import CHOICE, GENERATED, PROMPT, EncodedSample, encode_items
+from lorascope.capture.samples.generate import generate
+from lorascope.capture.samples.items import ChoiceItem, TextItem
+
+N = 12
+
+
+@pytest.fixture
+def samples(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> list[EncodedSample]:
+    return encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=32)
+
+
+@pytest.fixture
+def text_samples(tiny_tokenizer: Any) -> list[EncodedSample]:
+    text = TextItem(id="t", dataset="d", split="", text="Where the four questions are, the answer is near.")
+    return encode_items([text], tiny_tokenizer, max_length=256, window_tokens=16)
+
+
+def gpt2(vocab_size: int) -> Any:
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=256,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(config).eval()
+
+
+def prompts_of(samples: list[EncodedSample]) -> list[np.ndarray]:
+    return [sample.token_ids[: sample.n_context] if sample.choices else sample.token_ids for sample in samples]
+
+
+def by_transformers(model: Any, prompts: list[np.ndarray]) -> list[list[int]]:
+    """New tokens by the library's own call, one prompt at a time, without padding."""
+    return [
+        model.generate(
+            input_ids=torch.from_numpy(prompt)[None],
+            attention_mask=torch.ones((1, len(prompt)), dtype=torch.int64),
+            do_sample=False,
+            max_new_tokens=N,
+            pad_token_id=2,
+        )[0, len(prompt) :].tolist()
+        for prompt in prompts
+    ]
+
+
+def by_hand(model: Any, prompt: np.ndarray) -> list[int]:
+    """New tokens from the definition: whole sequences, the largest logit, until a text ends."""
+    ids = prompt.tolist()
+    with torch.inference_mode():
+        for _ in range(N):
+            ids.append(int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+            if ids[-1] == 1:
+                break
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 250, 100_000])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_tokens_are_those_of_transformers_and_of_the_definition(
+    architecture: str,
+    batch_tokens: int,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    samples: list[EncodedSample],
+    text_samples: list[EncodedSample],
+) -> None:
+    model = tiny_model if architecture == "llama" else gpt2(len(tiny_tokenizer))
+    mixed = [*samples[:3], *text_samples, *samples[3:]]
+    prompts = prompts_of(mixed)
+    assert len({len(prompt) for prompt in prompts}) > 3  # so that batches are padded
+    found = generate(model, mixed, n=N, batch_tokens=batch_tokens)
+    written = [one.token_ids[len(prompt) :].tolist() for one, prompt in zip(found, prompts, strict=True)]
+    assert written == by_transformers(model, prompts) == [by_hand(model, prompt) for prompt in prompts]
+    assert len({tuple(tokens) for tokens in written}) > 1
+
+
+def test_prompts_stay_and_new_tokens_have_their_role(
+    tiny_model: Any, samples: list[EncodedSample], text_samples: list[EncodedSample]
+) -> None:
+    mixed = [*samples, *text_samples]
+    for prompt, before, after in zip(
+        prompts_of(mixed), mixed, generate(tiny_model, mixed, n=3, batch_tokens=400), strict=True
+    ):
+        n = len(prompt)
+        np.testing.assert_array_equal(after.token_ids[:n], prompt)
+        np.testing.assert_array_equal(after.roles[:n], before.roles[:n])
+        assert 1 <= len(after.token_ids) - n <= 3
+        assert set(after.roles[n:]) == {GENERATED}
+        assert (after.token_ids.dtype, after.roles.dtype) == (np.int64, np.uint8)
+        assert (after.id, after.choices, after.answer, after.prompt) == (
+            before.id,
+            before.choices,
+            before.answer,
+            before.prompt,
+        )
+        if before.choices:
+            assert set(after.roles) == {PROMPT, CHOICE, GENERATED}
+
+
+def test_a_text_that_ends_keeps_its_end_as_last_token(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    free = generate(tiny_model, samples, n=N, batch_tokens=10_000)
+    prompts = prompts_of(samples)
+    written = [one.token_ids[len(prompt) :].tolist() for one, prompt in zip(free, prompts, strict=True)]
+    # What one sample writes third ends texts from now on, beside a token that nothing writes.
+    end, unused = written[0][2], next(i for i in range(250) if not any(i in tokens for tokens in written))
+    tiny_model.generation_config.eos_token_id = [unused, end]
+    ended = generate(tiny_model, samples, n=N, batch_tokens=10_000)
+    cut = [tokens[: tokens.index(end) + 1] if end in tokens else tokens for tokens in written]
+    assert [one.token_ids[len(prompt) :].tolist() for one, prompt in zip(ended, prompts, strict=True)] == cut
+    assert len(cut[0]) < N
+    assert {len(tokens) for tokens in cut} != {len(cut[0])}
+
+
+def test_the_configurations_end_counts_where_no_other_is_given(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    first = generate(tiny_model, samples[:1], n=1, batch_tokens=1000)[0].token_ids[-1]
+    tiny_model.generation_config = GenerationConfig()
+    tiny_model.config.eos_token_id = int(first)
+    prompt = prompts_of(samples)[0]
+    assert len(generate(tiny_model, samples[:1], n=N, batch_tokens=1000)[0].token_ids) == len(prompt) + 1
+    tiny_model.config.eos_token_id = None
+    assert len(generate(tiny_model, samples[:1], n=N, batch_tokens=1000)[0].token_ids) == len(prompt) + N
+
+
+def test_settings_of_a_checkpoint_are_left_out_and_left_as_they_were(
+    tiny_model: Any, samples: list[EncodedSample]
+) -> None:
+    expected = generate(tiny_model, samples, n=N, batch_tokens=500)
+    own = GenerationConfig(
+        do_sample=True, temperature=0.7, repetition_penalty=5.0, num_beams=3, max_length=9, eos_token_id=1
+    )
+    tiny_model.generation_config = own
+    state = torch.random.get_rng_state()
+    for one, other in zip(generate(tiny_model, samples, n=N, batch_tokens=500), expected, strict=True):
+        np.testing.assert_array_equal(one.token_ids, other.token_ids)
+    assert tiny_model.generation_config is own
+    assert torch.equal(torch.random.get_rng_state(), state)
+    tiny_model.model.layers[0].mlp.forward = None  # whatever goes wrong inside
+    with pytest.raises(TypeError):
+        generate(tiny_model, samples, n=N, batch_tokens=500)
+    assert tiny_model.generation_config is own
+
+
+def test_an_adapter_counts_where_it_is_active(tiny_model: Any, tiny_adapter: Any, samples: list[EncodedSample]) -> None:
+    bare = [one.token_ids.tolist() for one in generate(tiny_model, samples, n=N, batch_tokens=500)]
+    model = PeftModel.from_pretrained(tiny_model, tiny_adapter).eval()
+    adapted = [one.token_ids.tolist() for one in generate(model, samples, n=N, batch_tokens=500)]
+    prompts = prompts_of(samples)
+    assert adapted == [p.tolist() + w for p, w in zip(prompts, by_transformers(model, prompts), strict=True)]
+    assert adapted != bare
+    with model.disable_adapter():
+        assert [one.token_ids.tolist() for one in generate(model, samples, n=N, batch_tokens=500)] == bare
+
+
+def test_weights_may_lie_elsewhere(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    expected = generate(tiny_model, samples, n=N, batch_tokens=500)
+    cpu_offload(tiny_model, execution_device=torch.device("cpu"))
+    assert next(tiny_model.parameters()).is_meta
+    for one, other in zip(generate(tiny_model, samples, n=N, batch_tokens=500), expected, strict=True):
+        np.testing.assert_array_equal(one.token_ids, other.token_ids)
+
+
+def test_progress_counts_samples(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    calls: list[tuple[int, int]] = []
+    generate(tiny_model, samples, n=1, batch_tokens=1, progress=lambda *call: calls.append(call))
+    assert calls == [(i + 1, 6) for i in range(6)]
+
+
+def test_the_context_is_respected(
+    tiny_model: Any, samples: list[EncodedSample], text_samples: list[EncodedSample]
+) -> None:
+    longest = max(len(prompt) for prompt in prompts_of(samples))
+    tiny_model.config.max_position_embeddings = longest + 2
+    assert generate(tiny_model, samples, n=2, batch_tokens=1000)
+    with pytest.raises(
+        ValueError,
+        match=f"its prompt of {longest} tokens and 3 new ones don't fit the context of {longest + 2}; generate fewer, "
+        "or give shorter prompts",
+    ):
+        generate(tiny_model, samples, n=3, batch_tokens=1000)
+    tiny_model.config.max_position_embeddings = 16
+    with pytest.raises(ValueError, match="sample 't:0': its window of 16 tokens and 1 new ones .* shorter windows"):
+        generate(tiny_model, text_samples, n=1, batch_tokens=1000)
+    tiny_model.config.max_position_embeddings = 0  # a model that states no limit
+    assert generate(tiny_model, text_samples, n=1, batch_tokens=1000)
+
+
+def test_refuses_what_makes_no_sense(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    with pytest.raises(ValueError, match="`samples` is empty; give at least one"):
+        generate(tiny_model, [], n=1, batch_tokens=1000)
+    with pytest.raises(ValueError, match="`n` is 0; give at least 1 new token"):
+        generate(tiny_model, samples, n=0, batch_tokens=1000)
+    encoder = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
+    with pytest.raises(ValueError, match="a BertModel can't generate text; capture without `generate`"):
+        generate(encoder.eval(), samples, n=1, batch_tokens=1000)
+    with pytest.raises(ValueError, match=r"in training mode.* call `model.eval\(\)` first"):
+        generate(tiny_model.train(), samples, n=1, batch_tokens=1000)

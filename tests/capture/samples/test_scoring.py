@@ -1,0 +1,285 @@
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload
+from peft import PeftModel
+from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
+
+from lorascope.capture.samples import scoring
+from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.scoring import Scores, score
+
+
+@pytest.fixture
+def samples(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> list[EncodedSample]:
+    return encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=32)
+
+
+@pytest.fixture
+def text_samples(tiny_tokenizer: Any) -> list[EncodedSample]:
+    text = TextItem(id="t", dataset="d", split="", text="Where the four questions are, the answer is near.")
+    return encode_items([text], tiny_tokenizer, max_length=256, window_tokens=16)
+
+
+def seeded(cls: Any, config: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return cls(config).eval()
+
+
+def loglik_by_loss(model: Any, prompt: np.ndarray, answer: np.ndarray) -> float:
+    """Log-likelihood by transformers' own loss, one sequence at a time."""
+    input_ids = torch.from_numpy(np.concatenate([prompt, answer]))[None]
+    labels = input_ids.clone()
+    labels[0, : len(prompt)] = -100
+    with torch.inference_mode():
+        return -float(model(input_ids=input_ids, labels=labels).loss) * len(answer)
+
+
+def expected_logliks(model: Any, samples: list[EncodedSample]) -> np.ndarray:
+    return np.array(
+        [
+            loglik_by_loss(model, sample.token_ids[: sample.n_context], choice.token_ids)
+            for sample in samples
+            for choice in sample.choices
+        ]
+    )
+
+
+def test_logliks_equal_those_of_the_models_own_loss(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    scores = score(tiny_model, samples, batch_tokens=1000)
+    np.testing.assert_allclose(scores.loglik, expected_logliks(tiny_model, samples), rtol=2e-6)
+    assert scores.loglik.dtype == scores.loglik_per_token.dtype == scores.ce.dtype == np.float64
+
+
+def check_tables(scores: Scores, samples: list[EncodedSample]) -> None:
+    """Every column by its definition, from logliks alone."""
+    choices = [(index, choice) for index, sample in enumerate(samples) for choice in sample.choices]
+    assert scores.sample.tolist() == [index for index, _ in choices]
+    assert scores.text.tolist() == [choice.text for _, choice in choices]
+    assert scores.n_tokens.tolist() == [len(choice.token_ids) for _, choice in choices]
+    np.testing.assert_array_equal(scores.loglik_per_token, scores.loglik / scores.n_tokens)
+    for index, sample in enumerate(samples):
+        mine = scores.sample == index
+        best, best_per_token = scores.loglik[mine].argmax(), scores.loglik_per_token[mine].argmax()
+        assert (scores.prediction[index], scores.prediction_per_token[index]) == (best, best_per_token)
+        assert scores.correct[index] == (best == sample.answer)
+        assert scores.correct_per_token[index] == (best_per_token == sample.answer)
+        assert scores.ce[index] == -scores.loglik_per_token[mine][sample.answer]
+    dtypes = [scores.prediction.dtype, scores.correct.dtype, scores.sample.dtype, scores.n_tokens.dtype]
+    assert dtypes == [np.int16, np.int8, np.int32, np.int32]
+
+
+def test_tables_follow_from_the_logliks(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    scores = score(tiny_model, samples, batch_tokens=1000)
+    check_tables(scores, samples)
+    # Otherwise the two ways of predicting, and hits and misses, would not be told apart above.
+    assert (scores.prediction != scores.prediction_per_token).any()
+    assert set(scores.correct.tolist()) == {0, 1}
+
+
+def test_text_is_scored_on_all_but_the_first_token(tiny_model: Any, text_samples: list[EncodedSample]) -> None:
+    scores = score(tiny_model, text_samples, batch_tokens=1000)
+    expected = [
+        -loglik_by_loss(tiny_model, sample.token_ids[:1], sample.token_ids[1:]) / (len(sample.token_ids) - 1)
+        for sample in text_samples
+    ]
+    np.testing.assert_allclose(scores.ce, expected, rtol=2e-6)
+    for column in (scores.prediction, scores.prediction_per_token, scores.correct, scores.correct_per_token):
+        assert column.tolist() == [-1] * len(text_samples)
+    assert [len(column) for column in scores[5:]] == [0] * 5
+
+
+def test_texts_and_choice_samples_score_together_as_apart(
+    tiny_model: Any, samples: list[EncodedSample], text_samples: list[EncodedSample]
+) -> None:
+    mixed = score(tiny_model, [*samples[:3], *text_samples, *samples[3:]], batch_tokens=100_000)
+    n = len(text_samples)
+    texts, choices = (score(tiny_model, s, batch_tokens=100_000) for s in (text_samples, samples))
+    np.testing.assert_allclose(mixed.ce, np.concatenate([choices.ce[:3], texts.ce, choices.ce[3:]]), rtol=2e-6)
+    np.testing.assert_allclose(mixed.loglik, choices.loglik, rtol=2e-6)
+    np.testing.assert_array_equal(mixed.sample, np.where(choices.sample < 3, choices.sample, choices.sample + n))
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 700, 100_000])
+def test_batches_change_nothing_but_rounding(tiny_model: Any, samples: list[EncodedSample], batch_tokens: int) -> None:
+    scores = score(tiny_model, samples, batch_tokens=batch_tokens)
+    np.testing.assert_allclose(scores.loglik, expected_logliks(tiny_model, samples), rtol=2e-6)
+
+
+def test_the_same_call_gives_the_same_bits(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    first, second = (score(tiny_model, samples, batch_tokens=700) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def gpt2(vocab_size: int) -> Any:
+    config = GPT2Config(vocab_size=vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=256, initializer_range=0.2)
+    return seeded(GPT2LMHeadModel, config)
+
+
+def mistral(vocab_size: int) -> Any:
+    config = MistralConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=16,
+        initializer_range=0.2,
+    )
+    return seeded(MistralForCausalLM, config)
+
+
+def mamba(vocab_size: int) -> Any:
+    return seeded(MambaForCausalLM, MambaConfig(vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2))
+
+
+@pytest.mark.parametrize(("make", "shares"), [(gpt2, True), (mistral, True), (mamba, False)])
+def test_other_models_score_alike(
+    make: Any, shares: bool, tiny_tokenizer: Any, samples: list[EncodedSample], text_samples: list[EncodedSample]
+) -> None:
+    model = make(len(tiny_tokenizer))
+    assert scoring._Forward(model).shares_prompts is shares
+    np.testing.assert_allclose(
+        score(model, samples, batch_tokens=1000).loglik, expected_logliks(model, samples), rtol=1e-5
+    )
+    assert np.isfinite(score(model, text_samples, batch_tokens=1000).ce).all()
+
+
+class _Bare(torch.nn.Module):
+    """A model that can neither leave logits out nor be told positions."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Any, attention_mask: Any, use_cache: bool) -> Any:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+
+def test_a_plainer_model_gets_whole_sequences(
+    tiny_model: Any, samples: list[EncodedSample], text_samples: list[EncodedSample]
+) -> None:
+    bare = _Bare(tiny_model).eval()
+    assert "logits_to_keep" in inspect.signature(tiny_model.forward).parameters
+    mixed = [*samples, *text_samples]
+    for got, expected in zip(
+        score(bare, mixed, batch_tokens=1000), score(tiny_model, mixed, batch_tokens=1000), strict=True
+    ):
+        if got.dtype == np.float64:
+            np.testing.assert_allclose(got, expected, rtol=2e-6)
+        else:
+            np.testing.assert_array_equal(got, expected)
+
+
+class _Older(_Bare):
+    """A model that puts all logits out and calls its cache `past_key_values`, as before transformers 5.24."""
+
+    def forward(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Any = None,
+        **_: Any,
+    ) -> Any:
+        outputs = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, cache=past_key_values
+        )
+        return SimpleNamespace(logits=outputs.logits, past_key_values=outputs.cache)
+
+
+def test_an_older_model_scores_alike(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    model = _Older(tiny_model).eval()
+    assert scoring._Forward(model).shares_prompts
+    expected = score(tiny_model, samples, batch_tokens=1000)
+    np.testing.assert_allclose(score(model, samples, batch_tokens=1000).loglik, expected.loglik, rtol=2e-6)
+
+
+def test_choices_of_one_token_need_one_pass(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    items = [
+        ChoiceItem(id=question, dataset="d", split="", question=question, choices=("the", "four"), answer=0)
+        for question in ("One?", "Which of them?")
+    ]
+    samples = encode_items(items, tiny_tokenizer, max_length=256, window_tokens=8)
+    assert {len(choice.token_ids) for sample in samples for choice in sample.choices} == {1}
+    calls = []
+    handle = tiny_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    scores = score(tiny_model, samples, batch_tokens=1000)
+    handle.remove()
+    assert len(calls) == 2  # the probe of the cache and the prompts
+    np.testing.assert_allclose(scores.loglik, expected_logliks(tiny_model, samples), rtol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_log_softmax_is_float32_whatever_the_model(
+    tiny_model: Any, samples: list[EncodedSample], dtype: torch.dtype
+) -> None:
+    expected = score(tiny_model, samples, batch_tokens=1000)
+    narrow = score(tiny_model.to(dtype), samples, batch_tokens=1000)
+    np.testing.assert_allclose(narrow.loglik, expected.loglik, rtol=0.05)
+    # Ten significant bits would show as many equal last digits.
+    assert len(np.unique(narrow.loglik % 2**-12)) > 1
+
+
+def test_an_adapter_counts_when_it_is_active(tiny_model: Any, tiny_adapter: Any, samples: list[EncodedSample]) -> None:
+    bare = score(tiny_model, samples, batch_tokens=1000)
+    model = PeftModel.from_pretrained(tiny_model, tiny_adapter).eval()
+    adapted = score(model, samples, batch_tokens=1000)
+    np.testing.assert_allclose(adapted.loglik, expected_logliks(model, samples), rtol=2e-6)
+    assert (np.abs(adapted.loglik - bare.loglik) > 1e-3).any()
+    with model.disable_adapter():
+        np.testing.assert_allclose(score(model, samples, batch_tokens=1000).loglik, bare.loglik, rtol=2e-6)
+
+
+def test_weights_may_lie_elsewhere(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    expected = score(tiny_model, samples, batch_tokens=1000)
+    cpu_offload(tiny_model, execution_device=torch.device("cpu"))
+    assert next(tiny_model.parameters()).is_meta
+    np.testing.assert_array_equal(score(tiny_model, samples, batch_tokens=1000).loglik, expected.loglik)
+
+
+def test_equal_choices_go_to_the_first(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    item = ChoiceItem(id="q", dataset="d", split="", question="?", choices=("same", "same"), answer=1)
+    samples = encode_items([item], tiny_tokenizer, max_length=256, window_tokens=8)
+    scores = score(tiny_model, samples, batch_tokens=1000)
+    assert scores.loglik[0] == scores.loglik[1]
+    assert (scores.prediction[0], scores.correct[0]) == (0, 0)
+
+
+def test_progress_counts_choices(
+    tiny_model: Any, samples: list[EncodedSample], text_samples: list[EncodedSample]
+) -> None:
+    calls: list[tuple[int, int]] = []
+    score(tiny_model, [*samples, *text_samples], batch_tokens=1, progress=lambda *call: calls.append(call))
+    counts = [len(sample.choices) for sample in samples] + [1] * len(text_samples)
+    assert calls == [(int(done), sum(counts)) for done in np.cumsum(counts)]
+
+
+def test_leaves_the_model_as_it_was(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    config = tiny_model.config.to_dict()
+    state = torch.random.get_rng_state()
+    score(tiny_model, samples, batch_tokens=1000)
+    assert tiny_model.config.to_dict() == config
+    assert not tiny_model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_refuses_no_samples_and_training_mode(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    with pytest.raises(ValueError, match="`samples` is empty; give at least one"):
+        score(tiny_model, [], batch_tokens=1000)
+    with pytest.raises(ValueError, match=r"in training mode.* call `model.eval\(\)` first"):
+        score(tiny_model.train(), samples, batch_tokens=1000)
+
+
+def test_refuses_logliks_that_are_not_finite(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    tiny_model.lm_head.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"sample 'a': the log-likelihoods are \[nan, nan\], not all finite"):
+        score(tiny_model, samples, batch_tokens=1000)

@@ -1,0 +1,228 @@
+import doctest
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.capture import selection
+from lorascope.capture.samples.encode import EncodedSample
+from lorascope.capture.samples.selection import TokenPlan, check_selection, plan_tokens, population, select_tokens
+
+ROLES = np.array([0, 0, 1, 1, 0, 2, 2], dtype=np.uint8)
+GENERATED = np.array([0, 1, 0, 3, 3, 3], dtype=np.uint8)
+
+
+def sample(roles: np.ndarray, **names: str) -> EncodedSample:
+    return EncodedSample(
+        **{"id": "x", "dataset": "d", "split": "", "prompt": "main", **names},
+        token_ids=np.arange(len(roles)),
+        roles=roles,
+        choices=(),
+        answer=-1,
+    )
+
+
+def samples_of(roles: np.ndarray, n: int) -> list[EncodedSample]:
+    return [sample(roles, id=str(index)) for index in range(n)]
+
+
+def plan_of(samples: list[EncodedSample], selection: str, **options: Any) -> TokenPlan:
+    return plan_tokens(samples, [slice(0, len(samples))], selection, **{"js_share": 1.0, "seed": 0, **options})
+
+
+@pytest.mark.parametrize(
+    ("selection", "positions"),
+    [
+        ("all", [0, 1, 2, 3, 4, 5, 6]),
+        ("prompt", [0, 1, 2, 3, 4]),
+        ("choice", [2, 3]),
+        ("answer", [5, 6]),
+        ("generated", []),
+        ("last:3", [4, 5, 6]),
+        ("last:99", [0, 1, 2, 3, 4, 5, 6]),
+        ("every:1", [0, 1, 2, 3, 4, 5, 6]),
+        ("share:1", [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_selections_that_draw_nothing_weigh_one(selection: str, positions: list[int]) -> None:
+    found = select_tokens(ROLES, selection, np.random.default_rng(0))
+    assert found.positions.tolist() == positions
+    assert found.weights.tolist() == [1.0] * len(positions)
+    assert found.weights.dtype == np.float32
+
+
+def test_generated_tokens_are_a_role() -> None:
+    found = [select_tokens(GENERATED, name, np.random.default_rng(0)).positions for name in ("generated", "prompt")]
+    assert [positions.tolist() for positions in found] == [[3, 4, 5], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        *("some", "text", "", "all ", "last", "last:0", "last:-1", "last:x", "every", "every:0", "every:1.5"),
+        *("share", "share:", "share:0", "share:1.1", "share:-0.1", "share:nan", "share:inf", "share:x", "share0.5"),
+    ],
+)
+def test_unknown_selection_is_refused(selection: str) -> None:
+    for check in (check_selection, lambda name: select_tokens(ROLES, name, np.random.default_rng(0))):
+        with pytest.raises(
+            ValueError, match=f"`tokens` is {selection!r}; allowed are 'all', 'prompt', .*'share:P' with"
+        ):
+            check(selection)
+
+
+@pytest.mark.parametrize(
+    ("selection", "n", "counts"), [("every:4", 14, {3, 4}), ("every:4", 3, {1}), ("every:4", 8, {2})]
+)
+def test_every_takes_a_stride_from_a_drawn_start(selection: str, n: int, counts: set[int]) -> None:
+    roles = np.zeros(n, np.uint8)
+    starts = set()
+    for seed in range(200):
+        positions, weights = select_tokens(roles, selection, np.random.default_rng(seed))
+        assert set(np.diff(positions)) <= {4}
+        assert positions[0] < 4
+        assert positions[-1] >= n - 4
+        assert weights.tolist() == [np.float32(n / len(positions))] * len(positions)
+        assert len(positions) in counts
+        starts.add(int(positions[0]))
+    assert starts == set(range(min(n, 4)))
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "m"),
+    [("0.1", 44, 4), ("0.1", 46, 5), ("0.5", 5, 2), ("0.01", 7, 1), ("0.999", 7, 7), ("1e-1", 10, 1)],
+)
+def test_share_is_exact_and_has_at_least_one(share: str, n: int, m: int) -> None:
+    positions, weights = select_tokens(np.zeros(n, np.uint8), f"share:{share}", np.random.default_rng(3))
+    assert len(set(positions.tolist())) == len(positions) == m
+    assert (np.diff(positions) > 0).all()
+    assert weights.tolist() == [np.float32(n / m)] * m
+
+
+@pytest.mark.parametrize("selection", ["every:4", "every:5", "every:40", "share:0.3", "share:0.01"])
+@pytest.mark.parametrize("n", [3, 14, 30])
+def test_weighted_sums_and_means_are_unbiased(selection: str, n: int) -> None:
+    # A trend and a period of 5, which equal chances of the starts or weights of K would get wrong.
+    values = np.arange(n) ** 2.0 + 10 * (np.arange(n) % 5)
+    n_seeds = 4000
+    sums, means, taken = np.empty(n_seeds), np.empty(n_seeds), np.zeros(n)
+    generator = np.random.default_rng(11)
+    for draw in range(n_seeds):
+        positions, weights = select_tokens(np.zeros(n, np.uint8), selection, generator)
+        sums[draw] = (weights * values[positions]).sum()
+        means[draw] = sums[draw] / weights.sum()
+        taken[positions] += weights
+    for estimates, truth in ((sums, values.sum()), (means, values.mean())):
+        error = estimates.std() / np.sqrt(n_seeds)
+        assert abs(estimates.mean() - truth) < 4 * error + 1e-6 * truth
+    # The weights are the inverse of each single token's own chance.
+    np.testing.assert_allclose(taken / n_seeds, 1, atol=5 * np.sqrt(max(n, 4) / n_seeds))
+
+
+def test_strides_have_the_exact_expectation() -> None:
+    # Every start with its chance m / n, instead of many seeds: K doesn't divide n.
+    values = np.random.default_rng(0).normal(size=14)
+    expected = 0.0
+    for anchor in range(14):
+        generator = type("G", (), {"integers": lambda self, n, anchor=anchor: anchor})()
+        positions, weights = select_tokens(np.zeros(14, np.uint8), "every:4", generator)  # type: ignore[arg-type]
+        expected += float((weights * values[positions]).sum() / weights.sum()) / 14
+    assert expected == pytest.approx(values.mean(), rel=1e-6)
+
+
+def test_plan_is_a_flat_axis() -> None:
+    plan = plan_of([sample(ROLES), sample(ROLES[3:])], "last:5")
+    assert plan.starts.tolist() == [0, 5, 9]
+    assert plan.n_tokens == 9
+    assert [p.tolist() for p in plan.positions] == [[2, 3, 4, 5, 6], [0, 1, 2, 3]]
+    assert plan.measured.all()
+    assert plan.weights.tolist() == [1.0] * 9
+    assert plan.kl_batches.tolist() == [False]
+
+
+@pytest.mark.parametrize("selection", ["every:3", "share:0.4"])
+def test_a_samples_tokens_depend_on_the_sample_and_the_seed_alone(selection: str) -> None:
+    many = samples_of(np.zeros(20, np.uint8), 40)
+    whole, part = plan_of(many, selection), plan_of(many[::-1][:7], selection)
+    assert [p.tolist() for p in part.positions] == [p.tolist() for p in whole.positions[::-1][:7]]
+    assert len({tuple(p) for p in whole.positions}) > 2
+    other = plan_of(many, selection, seed=1)
+    assert [p.tolist() for p in other.positions] != [p.tolist() for p in whole.positions]
+    assert plan_of(many, selection, js_share=0.5).weights.tolist() == whole.weights.tolist()
+    renamed = {
+        tuple(plan_of([sample(np.zeros(50, np.uint8), **names)], selection).positions[0])
+        for names in ({}, {"id": "y"}, {"dataset": "e"}, {"split": "test"}, {"prompt": "other"})
+    }
+    assert len(renamed) > 1
+
+
+def test_weights_follow_the_flat_axis() -> None:
+    plan = plan_of([sample(np.zeros(n, np.uint8), id=str(n)) for n in (1, 7, 30)], "share:0.2")
+    assert plan.starts.tolist() == [0, 1, 2, 8]
+    np.testing.assert_array_equal(plan.weights, np.float32([1, 7, *[5] * 6]))
+
+
+def test_share_is_exact_and_depends_on_the_seed_alone() -> None:
+    many = [sample(ROLES)] * 100
+    first, again, other = (plan_of(many, "all", js_share=0.1, seed=seed).measured for seed in (1, 1, 2))
+    assert first.sum() == 70
+    assert (first == again).all()
+    assert not (first == other).all()
+
+
+def test_share_never_measures_nothing() -> None:
+    assert plan_of([sample(ROLES)], "answer", js_share=1e-9).measured.sum() == 1
+
+
+def test_sample_without_such_a_role_is_named() -> None:
+    text = sample(np.full(4, 4, dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"`tokens` = 'answer' takes nothing of sample 'x' of 'd', .* roles \(text\)"):
+        plan_of([sample(ROLES), text], "answer")
+    with pytest.raises(
+        ValueError, match=r"other roles \(prompt, choice, generated\); choose 'all', 'last:N', 'every:K'"
+    ):
+        plan_of([sample(GENERATED)], "answer")
+
+
+def test_every_batch_has_a_measured_token() -> None:
+    many = [sample(ROLES)] * 50
+    batches = [slice(i, i + 5) for i in range(0, 50, 5)]
+    plan = plan_tokens(many, batches, "all", js_share=1e-9, seed=0)
+    assert all(plan.measured[plan.starts[b.start] : plan.starts[b.stop]].any() for b in batches)
+    assert plan.measured.sum() in {10, 11}
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.0, 0), (1e-9, 1), (0.1, 2), (0.25, 5), (1.0, 20)])
+def test_batches_for_kl_are_a_seeded_share(share: float, n: int) -> None:
+    many, batches = samples_of(ROLES, 20), [slice(i, i + 1) for i in range(20)]
+    plans = [plan_tokens(many, batches, "all", js_share=0.5, seed=seed, kl_share=share) for seed in (0, 0, 1)]
+    masks = [plan.kl_batches.tolist() for plan in plans]
+    assert sum(masks[0]) == n
+    assert masks[0] == masks[1]
+    assert (masks[0] == masks[2]) is (n in {0, 20})
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        ("all", "all tokens"),
+        ("every:3", "all tokens"),
+        ("share:0.1", "all tokens"),
+        ("prompt", "the tokens of the prompt, its choices included"),
+        ("choice", "the tokens of the choices in the prompt"),
+        ("answer", "the tokens of the answer"),
+        ("generated", "the generated tokens"),
+        ("last:5", "the last 5 tokens of each sequence"),
+    ],
+)
+def test_selections_state_what_they_are_about(selection: str, words: str) -> None:
+    assert population(selection) == words
+
+
+def test_no_selection_is_about_nothing() -> None:
+    with pytest.raises(ValueError, match="`tokens` is 'some'; allowed are"):
+        population("some")
+
+
+def test_examples_run() -> None:
+    assert doctest.testmod(selection).failed == 0

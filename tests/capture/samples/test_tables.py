@@ -1,0 +1,99 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.capture.samples.batches import plan_batches
+from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.generate import generate
+from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.scoring import score
+from lorascope.capture.samples.selection import TokenPlan, plan_tokens
+from lorascope.capture.samples.tables import make_tables
+from lorascope.stores import Component, RunSpec, create_run, open_run
+from lorascope.stores.format.tables import ROLES
+
+
+@pytest.fixture
+def samples(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> list[EncodedSample]:
+    text = TextItem(id="t", dataset="d", split="", text="The four questions.")
+    return encode_items([*tiny_items, text], tiny_tokenizer, max_length=256, window_tokens=16)
+
+
+def plan_of(samples: list[EncodedSample], selection: str) -> TokenPlan:
+    batches = plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=300)
+    return plan_tokens(samples, batches, selection, js_share=1.0, seed=0)
+
+
+def texts_of(samples: list[EncodedSample], plan: TokenPlan, tokenizer: Any) -> list[str]:
+    ids = [sample.token_ids[chosen] for sample, chosen in zip(samples, plan.positions, strict=True)]
+    return list(tokenizer.batch_decode([[int(token)] for one in ids for token in one]))
+
+
+@pytest.mark.parametrize("selection", ["all", "every:5", "share:0.2", "last:2"])
+def test_tokens_are_the_plans(samples: list[EncodedSample], tiny_tokenizer: Any, selection: str) -> None:
+    plan = plan_of(samples, selection)
+    texts = texts_of(samples, plan, tiny_tokenizer)
+    tokens = make_tables(samples, plan, texts, None, None)["tokens"]
+    for index, sample in enumerate(samples):
+        mine = tokens["sample"] == index
+        np.testing.assert_array_equal(tokens["position"][mine], plan.positions[index])
+        np.testing.assert_array_equal(tokens["token_id"][mine], sample.token_ids[plan.positions[index]])
+        np.testing.assert_array_equal(tokens["role"][mine], sample.roles[plan.positions[index]])
+        if selection.startswith(("every", "share")):
+            assert tokens["weight"][mine].sum() == pytest.approx(len(sample.token_ids), rel=1e-6)
+    assert tokens["text"] == texts
+    assert tokens["weight"] is plan.weights
+
+
+def test_a_run_takes_every_column(
+    samples: list[EncodedSample], tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    # Scores are of the samples with their answers; captured is what the model wrote instead.
+    scores = score(tiny_model, samples, batch_tokens=1000)
+    written = generate(tiny_model, samples, n=4, batch_tokens=1000)
+    plan = plan_of(written, "share:0.5")
+    texts = texts_of(written, plan, tiny_tokenizer)
+    n_choices = sum(len(sample.choices) for sample in samples)
+    component = Component(path="a", kind="a", layer=0, d_in=1, d_out=1, dtype="float32", stored_dtype="float32")
+    spec = RunSpec(
+        stream="adapted",
+        components=(component,),
+        adapters=(),
+        n_tokens=plan.n_tokens,
+        n_samples=len(samples),
+        n_choices=n_choices,
+    )
+    with create_run(
+        tmp_path / "run.zarr", spec, tables=make_tables(written, plan, texts, scores, scores), weights={}
+    ) as writer:
+        for row in range(spec.n_rows):
+            tokens = writer.row_tokens(row)
+            blocks = {
+                path: np.zeros((tokens.stop - tokens.start, *shape[1:]), dtype)
+                for path, (shape, dtype) in writer.row_arrays(row).items()
+            }
+            writer.write_row(row, blocks)
+        writer.finish({})
+    run = open_run(tmp_path / "run.zarr")
+    np.testing.assert_array_equal(run.tokens["weight"].values, plan.weights)
+    assert run.tokens["text"].values.tolist() == texts
+    assert run.samples["length"].values.tolist() == [len(sample.token_ids) for sample in written]
+    assert run.samples["answer"].values.tolist() == [sample.answer for sample in samples]
+    np.testing.assert_array_equal(run.samples["ce"].values, scores.ce)
+    np.testing.assert_array_equal(run.samples["base_correct"].values, scores.correct)
+    np.testing.assert_array_equal(run.choices["loglik"].values, scores.loglik)
+    assert run.choices["text"].values.tolist() == [choice.text for sample in samples for choice in sample.choices]
+    found = {ROLES[role] for role in run.tokens["role"].values}
+    assert {"prompt", "choice", "generated"} <= found
+    assert "answer" not in found
+
+
+def test_scores_that_werent_asked_for_are_told_from_scores(samples: list[EncodedSample]) -> None:
+    plan = plan_of(samples, "all")
+    tables = make_tables(samples, plan, [""] * plan.n_tokens, None, None)
+    assert set(tables["samples"]["correct"].tolist()) == {-1}
+    assert np.isnan(tables["samples"]["ce"]).all()
+    assert np.isnan(tables["choices"]["loglik_per_token"]).all()
+    assert not [name for table in tables.values() for name in table if name.startswith("base_")]

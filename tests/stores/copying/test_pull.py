@@ -1,0 +1,357 @@
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from lorascope.analyze import miub
+from lorascope.stores import Run, StoreError, create_run, open_run, verify
+from lorascope.stores.copying.pull import pull
+
+COMPONENTS = ("model.layers.0.mlp.down_proj", "model.layers.1.mlp.up_proj", "model.layers.1.mlp.down_proj")
+
+
+def raw(root: Path, path: str) -> np.ndarray:
+    return np.asarray(zarr.open_array(root / path, mode="r")[...])
+
+
+def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def sound(root: Path) -> Run:
+    """Open what was pulled; its bytes and layout are as a capture's."""
+    assert [p.message for p in verify(root, level="decode").problems] == []
+    run = open_run(root)
+    assert run.finished
+    return run
+
+
+def test_everything_is_equal_bit_for_bit(many_rows: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    pulled = pull(many_rows, tmp_path / "all.zarr", progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    source = open_run(many_rows)
+    for row in range(3):
+        assert bytes(pulled.digest(row)) == bytes(source.digest(row))
+    (step,) = sound(tmp_path / "all.zarr").attributes["provenance"]["copied"]
+    assert step["checked"] == "digest of every row"
+
+
+def test_fewer_components_keep_their_bits_and_their_miub(many_rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "part.zarr"
+    pulled = pull(many_rows, out, components=["*.layers.1.*", COMPONENTS[0]])
+    source = open_run(many_rows)
+    assert sound(out).component_paths == COMPONENTS
+    kept = [source.component_paths.index(path) for path in COMPONENTS]
+    for path in COMPONENTS:
+        assert same_bits(raw(out, f"states/{path}/base"), raw(many_rows, f"states/{path}/base"))
+        np.testing.assert_array_equal(pulled.delta(path).values, source.delta(path).values)
+    for name in ("js", "swallowed"):
+        path = f"adapters/default/{name}"
+        assert same_bits(raw(out, path), np.ascontiguousarray(raw(many_rows, path)[:, kept]))
+    assert raw(out, "adapters/default/factor_start").tolist() == [0, -1, 2]
+    for table in ("samples", "choices", "tokens"):
+        for column, values in getattr(source, table).items():
+            np.testing.assert_array_equal(getattr(pulled, table)[column].values, values.values)
+    ours, theirs = (miub(run)["js_sample"].sel(component=list(COMPONENTS)).values for run in (pulled, source))
+    np.testing.assert_array_equal(ours, theirs)
+    assert pulled.attributes["provenance"]["copied"][-1]["checked"] == "checksum of every chunk"
+
+
+@pytest.mark.parametrize(
+    ("samples", "ids"),
+    [
+        (2, ["s0", "s1"]),
+        (99, ["s0", "s1", "s2", "s3", "s4"]),
+        (["s3", "s1"], ["s1", "s3"]),
+        (["d/s[24]"], ["s2", "s4"]),
+        (["*"], ["s0", "s1", "s2", "s3", "s4"]),
+    ],
+)
+def test_samples_move_together_with_their_tokens(many_rows: Path, tmp_path: Path, samples: Any, ids: list[str]) -> None:
+    out = tmp_path / "part.zarr"
+    pulled, source = pull(many_rows, out, samples=samples), open_run(many_rows)
+    assert sound(out).samples["id"].values.tolist() == ids
+    component = source.component_paths[1]
+    for index, name in enumerate(ids):
+        old = source.samples["id"].values.tolist().index(name)
+        ours, theirs = (
+            slice(*(int(run.samples[column].values[at]) for column in ("token_start", "token_stop")))
+            for run, at in ((pulled, index), (source, old))
+        )
+        for of in (
+            lambda run: run.base(component),
+            lambda run: run.delta(component),
+            lambda run: run.tokens["token_id"],
+        ):
+            np.testing.assert_array_equal(of(pulled)[ours].values, of(source)[theirs].values)
+        assert set(pulled.tokens["sample"].values[ours].tolist()) == {index}
+
+
+def test_share_of_tokens_is_seeded_by_sample_and_weighted(many_rows: Path, tmp_path: Path) -> None:
+    source = open_run(many_rows)
+    pulled = pull(many_rows, tmp_path / "a.zarr", token_share=0.05, seed=1)
+    alone = pull(many_rows, tmp_path / "b.zarr", token_share=0.05, seed=1, samples=["s2"])
+    other = pull(many_rows, tmp_path / "c.zarr", token_share=0.05, seed=2)
+    sound(tmp_path / "a.zarr")
+    lengths = (source.samples["token_stop"] - source.samples["token_start"]).values
+    kept = (pulled.samples["token_stop"] - pulled.samples["token_start"]).values
+    assert kept.tolist() == np.ceil(lengths * 0.05).tolist()
+    weight = pulled.tokens["weight"].values
+    np.testing.assert_allclose(np.bincount(pulled.tokens["sample"].values, weight), lengths, rtol=1e-6)
+    mine = pulled.tokens["token_id"].values[pulled.tokens["sample"].values == 2]
+    assert mine.tolist() == alone.tokens["token_id"].values.tolist()
+    assert (np.diff(mine) > 0).all()
+    assert mine.tolist() != other.tokens["token_id"].values[other.tokens["sample"].values == 2].tolist()
+    # Token ids of this run are places on its token axis.
+    places = pulled.tokens["token_id"].values
+    component = source.component_paths[0]
+    np.testing.assert_array_equal(pulled.base(component).values, source.base(component).values[places])
+
+
+def test_weights_multiply_down_a_chain_whose_steps_are_kept(many_rows: Path, tmp_path: Path) -> None:
+    pull(many_rows, tmp_path / "a.zarr", token_share=0.5)
+    twice = pull(tmp_path / "a.zarr", tmp_path / "b.zarr", token_share=0.1, samples=2)
+    sums = np.bincount(twice.tokens["sample"].values, twice.tokens["weight"].values)
+    np.testing.assert_allclose(sums, [700, 400], rtol=1e-6)
+    first, second = twice.attributes["provenance"]["copied"]
+    source = open_run(many_rows)
+    assert first["fingerprint"] == source.attributes["fingerprint"]
+    assert first["static_digest"] == source.attributes["static_digest"]
+    assert (first["source"], first["tokens"]) == (str(many_rows), [1250, 2500])
+    assert second["fingerprint"] == open_run(tmp_path / "a.zarr").attributes["fingerprint"]
+    assert second["selection"] == {
+        "components": None, "samples": 2, "token_share": 0.1, "seed": 0, "adapters": None,
+    }  # fmt: skip
+    assert len({run.attributes["fingerprint"] for run in (source, open_run(tmp_path / "a.zarr"), twice)}) == 3
+
+
+def test_unfinished_run_gives_its_whole_samples(unfinished: Path, tmp_path: Path) -> None:
+    """Rows 0 and 2 are there: sample 0 lies in row 0, 3 spans 1 and 2, and 4 begins in row 2."""
+    pulled = pull(unfinished, tmp_path / "part.zarr")
+    assert sound(tmp_path / "part.zarr").samples["id"].values.tolist() == ["s0", "s4"]
+    (step,) = pulled.attributes["provenance"]["copied"]
+    assert (step["finished"], step["samples_incomplete"]) == (False, 3)
+    assert pull(unfinished, tmp_path / "two.zarr", samples=2).samples["id"].values.tolist() == ["s0", "s4"]
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16", "float16")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stream": "base", "adapters": ("one", "two")},
+        {"stream": "pair"},
+        {"biased": (True, False, False)},
+        {"states": "none", "kl": True},
+    ],
+    ids=["base", "pair", "biased", "none"],
+)
+def test_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path, options: dict[str, Any], dtypes: Any) -> None:
+    made = make_run(dtypes=dtypes, **options)
+    pulled = pull(made.path, tmp_path / "all.zarr")
+    assert sound(pulled.path).attributes["static_digest"] == _digest_of(made.path, pulled)
+    for row in range(3):
+        for path, block in made.blocks[row].items():
+            assert same_bits(raw(pulled.path, path)[row * 1024 : row * 1024 + len(block)], block)
+    part = pull(
+        made.path,
+        tmp_path / "part.zarr",
+        components=["*.1.*", "*.2.*"],
+        samples=["ü"],
+        adapters=made.spec.adapters[-1].name.split(),
+    )
+    assert sound(part.path).adapters == (made.spec.adapters[-1].name,)
+    assert part.states == made.spec.states
+    js = f"adapters/{part.adapters[0]}/js"
+    np.testing.assert_array_equal(raw(part.path, js), made.whole(js)[1074:, 1:])
+
+
+def _digest_of(source: Path, pulled: Run) -> str:
+    """The source's own, but for the weights that it lacked."""
+    digest = hashlib.sha256()
+    by_key = {}
+    for file in sorted(pulled.path.rglob("c.*")):  # type: ignore[union-attr]
+        if json.loads((file.parent / "zarr.json").read_text())["attributes"]["written"] == "once":
+            key = file.relative_to(pulled.path).as_posix()
+            if not key.startswith(("rows/digest", "tokens/weight")):
+                assert (source / key).read_bytes() == file.read_bytes()
+            if not key.startswith("rows/digest"):
+                by_key[key] = hashlib.sha256(file.read_bytes()).digest()
+    for key in sorted(by_key):
+        digest.update(key.encode() + b"\n" + by_key[key] + b"\n")
+    return digest.hexdigest()
+
+
+def sample_run(make_run: Any, path: Path, state_rows: tuple[bool, ...]) -> Any:
+    """A run of states `sample`, of the states of one that has them all."""
+    made = make_run("states.zarr")
+    spec = replace(made.spec, states="sample", state_rows=state_rows)
+    rng = np.random.default_rng(1)
+    with create_run(path, spec, tables=made.tables, weights=made.weights) as writer:
+        for row in range(3):
+            for name, (shape, dtype) in writer.row_arrays(row).items():
+                if name not in made.blocks[row]:
+                    size = (len(made.blocks[row]["tokens/nll"]), *shape[1:])
+                    made.blocks[row][name] = (1 + rng.random(size)).astype(dtype)
+            writer.write_row(row, {name: made.blocks[row][name] for name in writer.row_arrays(row)})
+        writer.finish({})
+    return made
+
+
+def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_path: Path) -> None:
+    source = tmp_path / "sample.zarr"
+    made = sample_run(make_run, source, (False, True, True))
+    assert verify(source).ok
+    whole = pull(source, tmp_path / "whole.zarr", components=["*.0.*"])
+    assert sound(tmp_path / "whole.zarr").state_rows.tolist() == [False, True, True]
+    norms = "reductions/base_norm"
+    np.testing.assert_array_equal(raw(tmp_path / "whole.zarr", norms), made.whole(norms)[:, :1])
+    pulled = pull(source, tmp_path / "part.zarr", samples=["ü"])  # its first 974 tokens lie in row 1
+    assert pulled.state_rows.tolist() == [True, True]
+    base = f"states/{pulled.component_paths[0]}/base"
+    np.testing.assert_array_equal(
+        raw(tmp_path / "part.zarr", base), np.concatenate([made.blocks[1][base][50:], made.blocks[2][base]])
+    )
+    mixed = pull(source, tmp_path / "mixed.zarr", token_share=0.5)
+    assert sound(tmp_path / "mixed.zarr").state_rows.tolist() == [False, True]
+    assert np.isfinite(mixed.reduction("delta_norm").values).all()
+    assert whole.states == mixed.states == "sample"
+
+
+def test_older_run_without_the_newest_arrays(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden/v1.zarr"
+    pulled = pull(golden, tmp_path / "part.zarr", components=["layers.1.fc"])
+    assert pulled.tokens["weight"].values.tolist() == [1, 1, 1, 1]
+    np.testing.assert_array_equal(pulled.js().values, open_run(golden).js().values[:, 1:])
+    assert np.isnan(raw(tmp_path / "part.zarr", "adapters/default/swallowed")).all()
+    sound(tmp_path / "part.zarr")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"components": ["q_prj"]}, StoreError, "no component of the run fits 'q_prj'; there are 4, such as"),
+        ({"components": []}, StoreError, "`components` names nothing; leave it out for all 4"),
+        ({"components": "*"}, StoreError, "`components` is the text '\\*'; give a list of names or patterns"),
+        ({"samples": ["x"]}, StoreError, "no sample of the run fits 'x'"),
+        ({"samples": ["s1", "s2"]}, StoreError, "none of the 2 samples asked for is wholly committed"),
+        ({"samples": 0}, ValueError, "`samples` is 0; give at least 1, or names"),
+        (
+            {"adapters": ["other"]},
+            StoreError,
+            "no adapter of the run fits 'other'; there are 1, such as \\['default'\\]",
+        ),
+        ({"token_share": 0.0}, ValueError, "`token_share` is 0.0; give a share above 0 and at most 1"),
+        ({"token_share": 1.5}, ValueError, "`token_share` is 1.5"),
+    ],
+)
+def test_what_cannot_be_pulled(
+    unfinished: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        pull(unfinished, tmp_path / "out.zarr", **options)
+    assert not (tmp_path / "out.zarr").exists()
+
+
+def break_chunk(root: Path, key: str, how: str) -> None:
+    file = root / key
+    content = file.read_bytes()
+    if how == "missing":
+        file.unlink()
+    elif how == "flip":
+        file.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+    else:
+        other = root / key.replace("c.1", "c.0")
+        file.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("missing", "row 1 of `.*` can't be copied: chunk '.*' is missing; run `lorascope verify`"),
+        ("flip", "row 1 of `.*` can't be copied: '.*c.1.0' can't be decoded"),
+        ("swap", "row 1 of `.*` can't be copied: its digest differs from what was committed"),
+    ],
+)
+def test_broken_source_is_refused_and_the_rest_is_taken_up(
+    many_rows: Path, tmp_path: Path, how: str, words: str
+) -> None:
+    source = shutil.copytree(many_rows, tmp_path / "source.zarr")
+    key = f"states/{COMPONENTS[0]}/base/c.1.0"
+    break_chunk(source, key, how)
+    out = tmp_path / "out.zarr"
+    with pytest.raises(StoreError, match=words):
+        pull(source, out)
+    assert open_run(out).committed_rows.tolist() == [True, False, False]
+    with pytest.raises(StoreError, match="holds another run; name a new folder, or delete this one first"):
+        pull(source, out, samples=3)
+    shutil.copy(many_rows / key, source / key)
+    first = (out / f"{key.replace('c.1', 'c.0')}").stat().st_mtime_ns
+    pulled = pull(source, out)
+    assert sound(out).committed_rows.all()
+    assert (out / f"{key.replace('c.1', 'c.0')}").stat().st_mtime_ns == first
+    assert pull(source, out).attributes == pulled.attributes
+
+
+def test_only_what_is_needed_is_read(many_rows: Path, tmp_path: Path) -> None:
+    """Without the chunks of all other components a slice of one can be pulled."""
+    source = shutil.copytree(many_rows, tmp_path / "source.zarr")
+    for path in ("model.layers.0.mlp.up_proj", *COMPONENTS[:2]):
+        for file in (source / f"states/{path}/base").glob("c.*"):
+            file.unlink()
+    assert pull(source, tmp_path / "out.zarr", components=[COMPONENTS[2]]).finished
+
+
+def test_pull_that_was_torn_begins_again(many_rows: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    pull(many_rows, out, samples=1)
+    root = json.loads((out / "zarr.json").read_text())
+    del root["attributes"]["static_digest"]
+    (out / "zarr.json").write_text(json.dumps(root))
+    shutil.rmtree(out / "rows/digest")
+    shutil.rmtree(out / "states")
+    assert pull(many_rows, out, samples=2).samples.sizes["sample"] == 2
+    sound(out)
+
+
+def test_from_and_to_an_object_store(many_rows: Path, s3: Any, tmp_path: Path) -> None:
+    remote, back = f"{s3.prefix}/run.zarr", tmp_path / "back.zarr"
+    there = pull(many_rows, remote, samples=["s1", "s2"])
+    assert there.attributes["provenance"]["copied"][-1]["source"] == str(many_rows)
+    assert verify(remote, level="decode").ok
+    pull(remote, back, components=[COMPONENTS[1]])
+    direct = pull(many_rows, tmp_path / "direct.zarr", samples=["s1", "s2"], components=[COMPONENTS[1]])
+    for row in range(2):
+        assert bytes(sound(back).digest(row)) == bytes(direct.digest(row))
+    root = json.loads((back / "zarr.json").read_text())
+    assert root["attributes"]["provenance"]["copied"][-1]["source"] == remote
+    assert "secret" not in json.dumps(root)
+
+
+def test_memory_holds_two_rows_at_most(many_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a row's first token and its commit no third row is begun."""
+    from lorascope.stores.copying import copy_rows
+
+    begun: list[int] = []
+    empty: Callable[..., Any] = copy_rows._empty
+    monkeypatch.setattr(
+        copy_rows, "_empty", lambda writer, row, arrays: begun.append(row) or empty(writer, row, arrays)
+    )
+    commits: list[tuple[int, int]] = []
+    write = copy_rows.RunWriter.write_row
+
+    def write_row(self: Any, row: int, blocks: Any) -> Any:
+        commits.append((row, max(begun)))
+        return write(self, row, blocks)
+
+    monkeypatch.setattr(copy_rows.RunWriter, "write_row", write_row)
+    pull(many_rows, tmp_path / "out.zarr", samples=["s1", "s2", "s3", "s4"])
+    assert [row for row, _ in commits] == [0, 1]
+    assert all(latest <= row + 1 for row, latest in commits)

@@ -1,0 +1,154 @@
+import dataclasses
+
+import pytest
+
+from lorascope.stores import Adapter, Component, RunSpec
+from lorascope.stores.format.layout import array_specs, goes_with_states, worth_factoring
+
+COMPONENT = Component(
+    path="model.layers.0.q_proj", kind="q_proj", layer=0, d_in=8, d_out=16, dtype="float32", stored_dtype="float32"
+)
+ADAPTER = Adapter(name="default", rank=(4,), scaling=(2.0,), factored=(True,))
+SPEC = RunSpec(stream="adapted", components=(COMPONENT,), adapters=(ADAPTER,), n_tokens=1025, n_samples=3, n_choices=0)
+
+
+def paths(spec: RunSpec) -> set[str]:
+    return {entry.path for entry in array_specs(spec)}
+
+
+def test_last_row_may_be_short() -> None:
+    assert SPEC.n_rows == 2
+
+
+def test_factor_form_keeps_factor_and_weight_and_no_delta() -> None:
+    found = {p for p in paths(SPEC) if p.startswith(("adapters", "states"))}
+    assert found == {
+        "states/model.layers.0.q_proj/base",
+        "adapters/default/rank",
+        "adapters/default/scaling",
+        "adapters/default/factor_start",
+        "adapters/default/delta_source",
+        "adapters/default/js",
+        "adapters/default/swallowed",
+        "adapters/default/factor",
+        "adapters/default/lora_B/model.layers.0.q_proj",
+    }
+
+
+def test_delta_form_keeps_delta_alone() -> None:
+    spec = dataclasses.replace(SPEC, adapters=(dataclasses.replace(ADAPTER, factored=(False,)),))
+    assert "adapters/default/delta/model.layers.0.q_proj" in paths(spec)
+    assert not any(("factor" in p and "factor_start" not in p) or "lora_B" in p for p in paths(spec))
+
+
+def test_component_that_an_adapter_leaves_alone_has_neither() -> None:
+    spec = dataclasses.replace(SPEC, adapters=(dataclasses.replace(ADAPTER, rank=(0,)),))
+    assert not any(p.startswith(("adapters/default/lora_B", "adapters/default/delta/")) for p in paths(spec))
+
+
+def test_pair_keeps_the_adapted_run_beside_base() -> None:
+    assert "states/model.layers.0.q_proj/adapted" in paths(dataclasses.replace(SPEC, stream="pair"))
+
+
+def test_without_states_only_reductions_stay() -> None:
+    found = paths(dataclasses.replace(SPEC, states="none"))
+    assert not any(p.startswith("states") or "lora_B" in p for p in found)
+    assert {"adapters/default/js", "tokens/nll"} <= found
+
+
+@pytest.mark.parametrize("states", ["sample", "none"])
+def test_less_than_all_states_come_with_reductions(states: str) -> None:
+    found = paths(dataclasses.replace(SPEC, states=states, kl=True))  # type: ignore[arg-type]
+    assert {"reductions/base_norm", "reductions/effective_width", "adapters/default/delta_norm"} <= found
+    assert "adapters/default/kl" in found
+    assert ("rows/states" in found) == (f"states/{COMPONENT.path}/base" in found) == (states == "sample")
+    assert not any(path.startswith("reductions") or path.endswith(("_norm", "/kl")) for path in paths(SPEC))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("states/x/base", True),
+        ("adapters/factor/factor", True),
+        ("adapters/a/delta/x", True),
+        ("adapters/delta/js", False),
+        ("adapters/a/delta_norm", False),
+        ("reductions/base_norm", False),
+        ("tokens/nll", False),
+    ],
+)
+def test_what_goes_with_states(path: str, expected: bool) -> None:
+    assert goes_with_states(path) is expected
+
+
+@pytest.mark.parametrize("sources", [("factor", "branch", "", "x"), ("factor", "branch", ""), ("branch",) * 4])
+def test_source_of_delta_must_fit_the_factors(sources: tuple[str, ...]) -> None:
+    adapter = Adapter(name="a", rank=(4, 2, 0, 1), scaling=(1.0,) * 4, factored=(True, False, True, False))
+    assert adapter.sources == ("factor", "branch", "", "branch")
+    given = dataclasses.replace(adapter, delta_source=("factor", "difference", "", "branch"))
+    assert given.sources == ("factor", "difference", "", "branch")
+    with pytest.raises(ValueError, match="`delta_source` of adapter 'a' must give one of"):
+        dataclasses.replace(adapter, delta_source=sources)
+
+
+def test_arrays_of_one_folder_never_give_one_dimension_two_lengths() -> None:
+    wide = dataclasses.replace(COMPONENT, path="model.layers.1.q_proj", d_out=32)
+    adapter = Adapter(name="default", rank=(4, 2), scaling=(2.0, 1.0), factored=(True, True))
+    spec = dataclasses.replace(SPEC, components=(COMPONENT, wide), adapters=(adapter,))
+    lengths: dict[tuple[str, str], int] = {}
+    for entry in array_specs(spec):
+        folder = entry.path.rpartition("/")[0]
+        for dim, length in zip(entry.dims, entry.shape, strict=True):
+            assert lengths.setdefault((folder, dim), length) == length
+
+
+def test_factor_columns_follow_each_other() -> None:
+    adapter = Adapter(name="a", rank=(4, 0, 3, 2), scaling=(1.0,) * 4, factored=(True, True, False, True))
+    assert adapter.factor_start == (0, -1, -1, 4)
+    assert adapter.n_factors == 6
+
+
+@pytest.mark.parametrize(
+    ("rank", "d_out", "itemsize", "worth"),
+    [(8, 576, 4, True), (144, 576, 2, True), (288, 576, 2, False), (576, 576, 4, False)],
+)
+def test_factor_is_kept_only_where_smaller(rank: int, d_out: int, itemsize: int, worth: bool) -> None:
+    assert worth_factoring(rank=rank, d_out=d_out, itemsize=itemsize) is worth
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stream": "both"}, "`stream` is 'both'; allowed are"),
+        ({"stream": "pair", "adapters": (ADAPTER, dataclasses.replace(ADAPTER, name="b"))}, "takes one adapter, not 2"),
+        ({"n_tokens": 0}, "`n_tokens` is 0; a run holds at least one token"),
+        ({"components": (COMPONENT, COMPONENT)}, "component names must differ"),
+        ({"adapters": (ADAPTER, ADAPTER)}, "adapter names must differ; \\['default'\\] stand twice"),
+        ({"adapters": (dataclasses.replace(ADAPTER, rank=(1, 2)),)}, "must give rank, scaling and factored"),
+        ({"states": "some"}, "`states` is 'some'; allowed are"),
+        ({"state_rows": (True, False)}, "`state_rows` goes with states 'sample' alone, not 'all'"),
+    ],
+)
+def test_impossible_runs_are_refused(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(SPEC, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "a..b", ".hidden", "a b"])
+def test_names_can_not_leave_the_store(name: str) -> None:
+    with pytest.raises(ValueError, match="can't be kept in a store"):
+        dataclasses.replace(COMPONENT, path=name)
+
+
+def test_unknown_dtype_is_named() -> None:
+    with pytest.raises(ValueError, match="is 'float8'; allowed are"):
+        dataclasses.replace(COMPONENT, dtype="float8")
+
+
+def test_weights_and_component_axes_explain_themselves() -> None:
+    adapter = dataclasses.replace(ADAPTER, biased=(True,))
+    attributes = {e.path: e.attributes for e in array_specs(dataclasses.replace(SPEC, adapters=(adapter,)))}
+    for name in ("rank", "scaling", "factor_start", "js"):
+        assert attributes[f"adapters/default/{name}"]["component_axis"] == "in the order of components/path"
+    for name in ("lora_B", "lora_bias"):
+        assert "lora_B" in str(attributes[f"adapters/default/{name}/{COMPONENT.path}"]["long_name"])

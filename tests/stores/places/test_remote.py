@@ -1,0 +1,178 @@
+"""A run in an object store behind a real HTTP server that fails as servers do."""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.stores import clear_torn, create_run, open_place, open_run, resume_run, run_state, verify
+from lorascope.stores.places import remote
+
+F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
+ATTRIBUTES = {"provenance": {"note": "small"}}
+
+
+SMALL: dict[str, Any] = {"n_tokens": 1100, "states": "none"}
+
+
+def stored(path: Any) -> dict[str, bytes]:
+    place = open_place(path)
+    return {key: place.read(key) for key in sorted(place.keys())}
+
+
+def write(url: str, run: Any, *, rows: tuple[int, ...] = (0, 1, 2)) -> None:
+    with create_run(url, run.spec, tables=run.tables, weights=run.weights) as writer:
+        for row in rows:
+            writer.write_row(row, run.blocks[row])
+
+
+def go_on(url: str, run: Any) -> None:
+    """What the same command does when it is given again."""
+    if run_state(url) == "torn":
+        clear_torn(url)
+    if run_state(url) == "absent":
+        write(url, run, rows=())
+    if run_state(url) == "unfinished":
+        with resume_run(url) as writer:
+            writer.sweep()
+            for row in np.flatnonzero(~writer.committed_rows).tolist():
+                writer.write_row(row, run.blocks[row])
+            writer.finish(ATTRIBUTES)
+
+
+def test_it_holds_what_a_folder_would(make_run: Any, s3: Any) -> None:
+    run = make_run()
+    go_on(s3.prefix, run)
+    assert stored(s3.prefix) == stored(run.path)
+    assert verify(s3.prefix).ok
+    remote_run, local = open_run(s3.prefix), open_run(run.path)
+    assert repr(remote_run).startswith(f"<Run '{s3.prefix}': stream adapted, 3 components")
+    for component in (F32, BF16, F16):
+        np.testing.assert_array_equal(remote_run.lora(component).values, local.lora(component).values)
+    for table in ("samples", "choices", "tokens", "components"):
+        assert getattr(remote_run, table).identical(getattr(local, table))
+    np.testing.assert_array_equal(remote_run.js().values, local.js().values)
+
+
+def test_row_is_committed_by_its_last_request(make_run: Any, s3: Any) -> None:
+    run = make_run(rows=())
+    with create_run(s3.prefix, run.spec, tables=run.tables, weights=run.weights) as writer:
+        s3.counted_from_now(lambda index, method: None)
+        written = writer.write_row(1, run.blocks[1])
+        assert {request.split()[0] for request in s3.requests} == {"PUT"}
+        assert len(s3.requests) == len(run.blocks[1]) + 1
+        assert s3.requests[-1].endswith("/rows/digest/c.1.0")
+        assert writer.committed_rows.tolist() == [False, True, False]
+    assert written.seconds_encode > 0
+    assert written.seconds_write > 0
+
+
+def test_opening_takes_few_requests(make_run: Any, s3: Any) -> None:
+    run = make_run()
+    write(s3.prefix, run, rows=(0,))
+    s3.counted_from_now(lambda index, method: None)
+    open_run(s3.prefix)
+    assert not [request for request in s3.requests if request.endswith("zarr.json") and "bucket/zarr" in request]
+    assert len(s3.requests) < 40
+
+
+FAULTS = {
+    "server errors": lambda index, method: "500" if index % 4 == 1 else None,
+    "resets": lambda index, method: "reset" if index % 5 == 1 else None,
+    "slow answers": lambda index, method: "slow" if index % 40 == 1 else None,
+    "all of them": lambda index, method: (None, "500", None, None, "reset", None, None, "slow")[index % 8],
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS, ids=str)
+def test_passing_faults_change_nothing(make_run: Any, s3: Any, faults: str) -> None:
+    run = make_run(**SMALL)
+    s3.counted_from_now(FAULTS[faults])
+    go_on(s3.prefix, run)
+    np.testing.assert_array_equal(open_run(s3.prefix).js().values, open_run(run.path).js().values)
+    s3.counted_from_now(lambda index, method: None)
+    assert stored(s3.prefix) == stored(run.path)
+
+
+def test_lost_remote_is_one_line_and_the_same_command_goes_on(make_run: Any, s3: Any) -> None:
+    """Lost at one request after the other: while it is set up, in a row's chunks, at its digest, and at the end."""
+    run = make_run(**SMALL)
+    s3.counted_from_now(lambda index, method: None)
+    write(f"{s3.prefix}/first", run, rows=())
+    set_up = len(s3.requests)
+    s3.counted_from_now(lambda index, method: None)
+    go_on(f"{s3.prefix}/second", run)
+    total = len(s3.requests)
+    expected = stored(run.path)
+    seen = set()
+    for n_requests in (0, 2, set_up // 2, set_up - 1, total - 12, total - 8, total - 1):
+        url = f"{s3.prefix}/{n_requests}"
+        s3.counted_from_now(lambda index, method, n=n_requests: "reset" if index >= n else None)
+        with pytest.raises(OSError, match="once it answers again, the same command goes on from here") as lost:
+            go_on(url, run)
+        message = str(lost.value)
+        assert message.startswith(f"`{url}` failed (")
+        assert "\n" not in message
+        s3.counted_from_now(lambda index, method: None)
+        seen.add(run_state(url))
+        go_on(url, run)
+        assert run_state(url) == "finished"
+        assert stored(url) == expected
+    assert seen == {"absent", "torn", "unfinished"}
+
+
+def test_lost_while_reading(make_run: Any, s3: Any) -> None:
+    run = make_run(n_tokens=1100)
+    write(s3.prefix, run, rows=(0,))
+    opened = open_run(s3.prefix)
+    s3.counted_from_now(lambda index, method: "reset")
+    for read in (lambda: opened.samples, lambda: opened.base(F32).values, lambda: open_run(s3.prefix)):
+        with pytest.raises(OSError, match="failed .* once it answers again"):
+            read()
+
+
+def test_refused_access_says_so(make_run: Any, s3: Any) -> None:
+    run = make_run()
+    s3.counted_from_now(lambda index, method: "403")
+    with pytest.raises(PermissionError, match="refuses access .*; check the credentials in the environment"):
+        write(s3.prefix, run)
+
+
+def test_missing_bucket_says_so(make_run: Any, s3: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="can't be written to: there is no such bucket; make it first"):
+        open_place("s3://nowhere/run").write("zarr.json", b"x")
+
+
+def test_credentials_stay_in_the_environment(make_run: Any, s3: Any) -> None:
+    run = make_run()
+    go_on(s3.prefix, run)
+    opened = open_run(s3.prefix)
+    said = [repr(opened), opened.place.name, str(opened.place.zarr_store(read_only=True)), repr(opened.place)]
+    lazy = pickle.dumps(
+        [opened.place, opened.delta(F32), opened.delta_source(F32), opened.place.zarr_store(read_only=True)]
+    )
+    for secret in ("an-id", "a-secret"):
+        assert not [text for text in said if secret in text]
+        assert secret.encode() not in lazy
+        assert not [key for key, content in stored(s3.prefix).items() if secret.encode() in content]
+    np.testing.assert_array_equal(pickle.loads(lazy)[1].values, open_run(run.path).delta(F32).values)
+
+
+def test_damage_is_found_there_too(make_run: Any, s3: Any) -> None:
+    run = make_run()
+    go_on(s3.prefix, run)
+    place = open_place(s3.prefix)
+    place.delete([f"states/{F32}/base/c.0.0"])
+    place.write(f"states/{BF16}/base/c.0.0", b"")
+    place.write(f"states/{F16}/base/c.0.0", place.read(f"states/{F16}/base/c.0.0")[:-9])
+    opened = open_run(s3.prefix)
+    for component, words in ((F32, "is missing"), (BF16, "is empty"), (F16, "is broken")):
+        with pytest.raises(ValueError, match=words):
+            opened.base(component).values
+
+
+def test_attempts_end() -> None:
+    """Nobody waits for ever: attempts, each attempt, and all of them together are bounded."""
+    assert set(remote.RETRY) == {"max_retries", "backoff", "retry_timeout"}
+    assert {"connect_timeout", "timeout"} <= set(remote.CLIENT)

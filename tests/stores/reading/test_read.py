@@ -1,0 +1,437 @@
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.stores import StoreError, open_run, widen
+from lorascope.stores.reading.rows import delta_block
+
+F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
+
+
+def as_float(block: np.ndarray) -> np.ndarray:
+    if block.dtype == np.uint16:
+        return (block.astype(np.uint32) << 16).view(np.float32)
+    return block.astype(np.float32)
+
+
+@pytest.mark.parametrize("component", [F32, BF16, F16])
+def test_base_is_what_was_written_widened_to_float32(make_run: Any, component: str) -> None:
+    run = make_run()
+    base = open_run(run.path).base(component)
+    assert (base.dims, base.dtype, base.name) == (("token", "feature"), np.float32, "base")
+    assert base.data.numblocks == (3, 1)
+    np.testing.assert_array_equal(base.values, as_float(run.whole(f"states/{component}/base")))
+
+
+def test_delta_of_a_factor_and_lora(make_run: Any) -> None:
+    run = make_run()
+    opened = open_run(run.path)
+    z = run.whole("adapters/default/factor")[:, 2:5]
+    weight = run.weights[f"adapters/default/lora_B/{BF16}"]
+    np.testing.assert_array_equal(opened.factor(BF16).values, z)
+    np.testing.assert_array_equal(opened.lora_B(BF16).values, weight)
+    expected = 2.0 * (z.astype(np.float64) @ weight.T.astype(np.float64))
+    np.testing.assert_allclose(opened.delta(BF16).values, expected, rtol=0, atol=1e-5)
+    lora = opened.lora(BF16)
+    assert lora.name == "lora"
+    np.testing.assert_array_equal(lora.values, opened.base(BF16).values + opened.delta(BF16).values)
+
+
+def test_delta_that_is_stored_itself(make_run: Any) -> None:
+    run = make_run()
+    opened = open_run(run.path)
+    np.testing.assert_array_equal(opened.delta(F16).values, run.whole(f"adapters/default/delta/{F16}"))
+    with pytest.raises(StoreError, match="is stored as delta; there is no factor"):
+        opened.factor(F16)
+
+
+def test_bias_of_lora_b_is_added_before_scaling(make_run: Any) -> None:
+    run = make_run(biased=(True, False, False))
+    bias = run.weights[f"adapters/default/lora_bias/{F32}"]
+    z = run.whole("adapters/default/factor")[:, :2]
+    expected = 0.5 * (z @ run.weights[f"adapters/default/lora_B/{F32}"].T + bias)
+    np.testing.assert_allclose(open_run(run.path).delta(F32).values, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_delta_block_keeps_float32() -> None:
+    one = np.ones((1, 1), np.float32)
+    assert delta_block(one, lora_B=one, scaling=np.float32(2), bias=None).dtype == np.float32
+
+
+def test_pair_and_several_adapters(make_run: Any) -> None:
+    run = make_run(stream="pair")
+    pair = open_run(run.path)
+    np.testing.assert_array_equal(pair.adapted(F32).values, run.whole(f"states/{F32}/adapted"))
+    np.testing.assert_array_equal(pair.lora(F32).values, run.whole(f"states/{F32}/adapted"))
+    assert pair.lora(F32).name == "lora"
+    difference = as_float(run.whole(f"states/{BF16}/adapted")) - as_float(run.whole(f"states/{BF16}/base"))
+    np.testing.assert_array_equal(pair.delta(BF16).values, difference)
+    source = pickle.loads(pickle.dumps(pair.delta_source(BF16)))
+    np.testing.assert_array_equal(source.read_row(1), difference[1024:2048])
+    np.testing.assert_array_equal(pair.factor(BF16).values, run.whole("adapters/default/factor")[:, 2:5])
+    two = open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path)
+    assert two.adapters == ("a", "b")
+    assert not np.array_equal(two.delta(F32, "a").values, two.delta(F32, "b").values)
+    with pytest.raises(StoreError, match=r"`adapter` is None; this run holds \['a', 'b'\]"):
+        two.delta(F32)
+    with pytest.raises(StoreError, match="only a run of stream 'pair' holds `adapted`"):
+        two.adapted(F32)
+
+
+def test_run_without_states_still_has_js(make_run: Any) -> None:
+    run = make_run(states="none")
+    opened = open_run(run.path)
+    assert not opened.has_states
+    np.testing.assert_array_equal(opened.js().values, run.whole("adapters/default/js"))
+    for read in (opened.base, opened.delta, opened.factor):
+        with pytest.raises(StoreError, match="captured with states 'none'"):
+            read(F32)
+
+
+def test_tables_come_back_as_given(make_run: Any) -> None:
+    run = make_run()
+    opened = open_run(run.path)
+    for table in ("samples", "choices", "tokens"):
+        dataset = getattr(opened, table)
+        assert isinstance(dataset, xr.Dataset)
+        for column, values in run.tables[table].items():
+            assert dataset[column].values.tolist() == values, column
+    assert opened.samples["ce"].attrs["units"] == "nat/token"
+    assert opened.tokens["role"].attrs["flag_meanings"] == "prompt choice answer generated text"
+    assert json.loads(opened.components["fused"].values[2]) == [["gate", 0, 3], ["up", 3, 6]]
+    np.testing.assert_array_equal(opened.tokens["nll"].values, run.whole("tokens/nll"))
+    assert "base_ce" not in opened.samples
+
+
+def test_captured_js_names_its_components(make_run: Any) -> None:
+    js = open_run(make_run().path).js()
+    assert js.attrs["units"] == "nat"
+    assert js["component"].values.tolist() == [F32, BF16, F16]
+
+
+def test_uncommitted_rows_read_as_nan_whatever_lies_there(make_run: Any) -> None:
+    run = make_run(rows=(0, 2))
+    # A chunk of a row that was never committed: its writer was killed before the digest.
+    stale = run.path / f"states/{F32}/base/c.1.0"
+    stale.write_bytes((run.path / f"states/{F32}/base/c.0.0").read_bytes())
+    opened = open_run(run.path)
+    assert opened.committed_rows.tolist() == [True, False, True]
+    assert not opened.finished
+    assert "2 of 3 rows, unfinished" in repr(opened)
+    base = opened.base(F32)
+    assert np.isnan(base[1024:2048].values).all()
+    np.testing.assert_array_equal(base[:1024].values, run.blocks[0][f"states/{F32}/base"])
+    assert np.isnan(opened.tokens["nll"].values[1024:2048]).all()
+    assert opened.committed.values.tolist() == [True] * 1024 + [False] * 1024 + [True] * 100
+    assert np.isnan(opened.delta(F32)[1024:2048].values).all()
+
+
+def test_any_slice_equals_the_whole(make_run: Any) -> None:
+    opened = open_run(make_run().path)
+    rows = opened._rows(f"states/{BF16}/base")
+    whole = rows[:]
+    for key in (slice(0, 5), slice(1000, 1050), slice(2100, None), slice(10, 2000, 7), slice(5, 5), slice(-3, None)):
+        np.testing.assert_array_equal(rows[key], whole[key])
+    np.testing.assert_array_equal(rows[1000:1050, 3:5], whole[1000:1050, 3:5])
+
+
+def test_lazy_arrays_can_be_pickled(make_run: Any) -> None:
+    delta = open_run(make_run().path).delta(F32)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(delta)).values, delta.values)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "bit flip"])
+@pytest.mark.parametrize("path", [f"states/{F32}/base", "adapters/default/factor"])
+def test_damaged_chunk_is_an_error_and_nan_to_a_stranger(make_run: Any, damage: str, path: str) -> None:
+    run = make_run()
+    hurt(run.path / path / "c.1.0", damage)
+    opened = open_run(run.path)
+    words = {"missing": "is missing", "empty": "is empty"}.get(damage, "is broken")
+    with pytest.raises(StoreError, match=rf"chunk '{path}/c\.1\.0'.* {words}.*lorascope verify"):
+        (opened.base(F32) if path.startswith("states") else opened.factor(F32)).values
+    if damage == "missing":
+        plain = xr.open_datatree(run.path, engine="zarr", chunks={})[path]
+        assert np.isnan(plain[1024:2048].values).all()
+        assert not np.isnan(plain[:1024].values).any()
+
+
+def hurt(file: Path, damage: str) -> None:
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+        return
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    if damage == "bit flip":
+        content[len(content) // 2] ^= 1
+    file.write_bytes(b"" if damage == "empty" else bytes(content))
+
+
+def test_missing_bfloat16_chunk_reads_as_nan_bits(make_run: Any) -> None:
+    run = make_run()
+    (run.path / f"states/{BF16}/base/c.0.0").unlink()
+    plain = xr.open_datatree(run.path, engine="zarr", chunks={})[f"states/{BF16}/base"]
+    assert set(np.unique(plain[:1024].values)) == {0x7FC0}
+
+
+def test_unknown_component_comes_with_a_hint(make_run: Any) -> None:
+    opened = open_run(make_run().path)
+    with pytest.raises(StoreError, match="no component 'model.layers.0.mlp.up' among the 3 of this run; close to it"):
+        opened.base("model.layers.0.mlp.up")
+    with pytest.raises(StoreError, match="the first is 'model.layers.0.mlp.up_proj'"):
+        opened.base("xyz")
+
+
+def test_adapter_that_leaves_a_component_alone(make_run: Any) -> None:
+    run = make_run()
+    table = open_run(run.path)
+    table.adapter = lambda name=None: xr.Dataset(  # type: ignore[method-assign]
+        {"rank": ("component", [0, 3, 4]), "factor_start": ("component", [-1, 0, -1])}
+    )
+    with pytest.raises(StoreError, match="adapter 'default' leaves component 'model.layers.0.mlp.up_proj' alone"):
+        table.delta(F32)
+
+
+def edit(root: Path, **attributes: Any) -> None:
+    file = root / "zarr.json"
+    content = json.loads(file.read_text())
+    content["attributes"].update(attributes)
+    content["attributes"] = {k: v for k, v in content["attributes"].items() if v is not None}
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format_version": 2}, "has format version 2; this lorascope reads version 1: upgrade it"),
+        ({"format": "other"}, "is a Zarr group but no lorascope run: `format` is 'other'"),
+        ({"format": None}, "`format` is None"),
+        ({"static_digest": None}, "is still being set up, or was interrupted then: it holds no row yet; wait"),
+    ],
+)
+def test_what_is_no_run_of_this_version_is_refused(make_run: Any, change: dict[str, Any], words: str) -> None:
+    run = make_run()
+    edit(run.path, **change)
+    with pytest.raises(StoreError, match=words):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "file", "folder", "torn"])
+def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x"
+    if kind == "file":
+        path.write_text("x")
+    if kind in {"folder", "torn"}:
+        path.mkdir()
+    if kind == "torn":
+        (path / "zarr.json").write_text('{"zarr_format": 3, "node_')
+    words = {"nothing": "doesn't exist", "torn": "isn't a readable Zarr group"}.get(kind, "holds no Zarr store")
+    with pytest.raises(StoreError, match=words):
+        open_run(path)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        5,
+        -1,
+        np.int64(1030),
+        [1, 2],
+        [2000, 3, 3, -1],
+        np.array([1024, 1023]),
+        slice(None, None, -1),
+        slice(2000, 5, -333),
+        [],
+        ...,
+        (5, 3),
+        (5, slice(2, 4)),
+        ([1, 1500], slice(None, None, -1)),
+        (slice(1000, 1050), [1, 3]),
+        (slice(None, None, -7), -1),
+        np.arange(2148) % 700 == 3,
+        np.zeros(2148, bool),
+    ],
+)
+def test_rows_take_every_key_that_numpy_takes(make_run: Any, key: Any) -> None:
+    rows = open_run(make_run().path)._rows(f"states/{BF16}/base")
+    np.testing.assert_array_equal(rows[key], rows[:][key])
+    with pytest.raises(IndexError, match="out of bounds"):
+        rows[2148]
+
+
+def test_lazy_arrays_take_the_keys_of_xarray(make_run: Any) -> None:
+    opened = open_run(make_run().path)
+    for lazy in (opened.base(BF16), opened.delta(F32), opened.factor(F32), opened.js()):
+        whole = lazy.values
+        np.testing.assert_array_equal(lazy[5].values, whole[5])
+        np.testing.assert_array_equal(lazy.isel(token=1500).compute(), whole[1500])
+        np.testing.assert_array_equal(lazy[[1, 2]].values, whole[[1, 2]])
+        np.testing.assert_array_equal(lazy[[2100, 2, 1024]].values, whole[[2100, 2, 1024]])
+        np.testing.assert_array_equal(lazy[::-3].values, whole[::-3])
+        np.testing.assert_array_equal(lazy[5, 1].values, whole[5, 1])
+        np.testing.assert_array_equal(lazy[:, [1, 0]].values, whole[:, [1, 0]])
+        np.testing.assert_array_equal(lazy[::-1, 1].values, whole[::-1, 1])
+        mask = np.arange(len(whole)) % 500 == 1
+        np.testing.assert_array_equal(lazy[mask].values, whole[mask])
+        np.testing.assert_array_equal(next(iter(lazy)).values, whole[0])
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "bit flip"])
+@pytest.mark.parametrize(
+    ("key", "read"),
+    [
+        ("samples/ce/c.0", lambda run: run.samples),
+        ("tokens/text/c.0", lambda run: run.tokens),
+        (f"adapters/default/lora_B/{F32}/c.0.0", lambda run: run.lora_B(F32)),
+        (f"adapters/default/lora_bias/{F32}/c.0", lambda run: run.delta(F32)),
+        ("adapters/default/scaling/c.0", lambda run: run.adapter()),
+    ],
+)
+def test_damaged_table_or_weight_is_an_error(make_run: Any, how: str, key: str, read: Any) -> None:
+    run = make_run(biased=(True, False, False))
+    opened = open_run(run.path)
+    hurt(run.path / key, how)
+    words = {"bit flip": "is broken"}.get(how, f"is {how}")
+    with pytest.raises(StoreError, match=f"chunk '{key}' {words}.*lorascope verify"):
+        read(opened)
+
+
+def test_scores_without_the_adapter_may_be_there(make_run: Any) -> None:
+    run = make_run(base_ce=[1.5, np.nan])
+    opened = open_run(run.path)
+    np.testing.assert_array_equal(opened.samples["base_ce"].values, [1.5, np.nan])
+    assert "base_correct" not in opened.samples
+    assert "base_loglik" not in opened.choices
+
+
+def test_early_scores_without_a_chunk_read_as_fill(make_run: Any) -> None:
+    run = make_run(base_ce=[1.5, 2.5])
+    (run.path / "samples/base_ce/c.0").unlink()
+    assert np.isnan(open_run(run.path).samples["base_ce"].values).all()
+
+
+def test_finished_run_that_lost_a_digest_says_so(make_run: Any) -> None:
+    run = make_run()
+    assert open_run(run.path).lost_rows.tolist() == []
+    (run.path / "rows/digest/c.1.0").unlink()
+    opened = open_run(run.path)
+    assert opened.lost_rows.tolist() == [1]
+    assert repr(opened).endswith("2 of 3 rows, 1 lost since it was finished>")
+    assert open_run(make_run("part.zarr", rows=(0,)).path).lost_rows.tolist() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage that is no chunk"])
+def test_broken_digest_is_named(make_run: Any, content: bytes) -> None:
+    run = make_run()
+    (run.path / "rows/digest/c.1.0").write_bytes(content)
+    with pytest.raises(StoreError, match=r"digest 'rows/digest/c.1.0' is broken .*; restore this file, or delete it"):
+        open_run(run.path).committed_rows
+
+
+def test_bits_of_bfloat16_say_so_to_a_stranger(make_run: Any) -> None:
+    run = make_run()
+    plain = xr.open_datatree(run.path, engine="zarr", chunks={})
+    name = plain[f"states/{BF16}/base"].attrs["long_name"]
+    assert name == "output of the frozen layer, W x (+ bias); bits of bfloat16 in uint16; widen before use"
+    assert "bits" not in plain[f"states/{F32}/base"].attrs["long_name"]
+    for wide in (open_run(run.path).base(BF16), widen(plain)[f"states/{BF16}/base"]):
+        assert wide.attrs["long_name"] == "output of the frozen layer, W x (+ bias)"
+
+
+def test_weight_of_tokens(make_run: Any) -> None:
+    weight = np.linspace(1, 4, 2148, dtype=np.float32)
+    tokens = open_run(make_run(weight=weight.tolist()).path).tokens
+    np.testing.assert_array_equal(tokens["weight"].values, weight)
+    assert "unbiased" in tokens["weight"].attrs["long_name"]
+    early = open_run(make_run("early.zarr").path).tokens["weight"]
+    assert (early.dtype, early.dims, set(early.values.tolist())) == (np.float32, ("token",), {1.0})
+    assert early.attrs == tokens["weight"].attrs
+
+
+def test_where_delta_comes_from(make_run: Any) -> None:
+    run = make_run(delta_source=("factor", "factor", "difference"))
+    assert open_run(run.path).adapter()["delta_source"].values.tolist() == ["factor", "factor", "difference"]
+    derived = open_run(make_run("derived.zarr").path).adapter()["delta_source"].values.tolist()
+    assert derived == ["factor", "factor", "branch"]
+
+
+def test_early_run_derives_where_delta_comes_from(make_run: Any) -> None:
+    run = make_run(delta_source=("factor", "factor", "difference"))
+    edit_out(run.path, "adapters/default/delta_source")
+    opened = open_run(run.path)
+    assert opened.adapter()["delta_source"].values.tolist() == ["factor", "factor", "branch"]
+    assert opened.adapter()["delta_source"].dims == ("component",)
+
+
+def edit_out(root: Path, path: str) -> None:
+    """An array that early writers didn't know."""
+    content = json.loads((root / "zarr.json").read_text())
+    del content["consolidated_metadata"]["metadata"][path]
+    (root / "zarr.json").write_text(json.dumps(content))
+    shutil.rmtree(root / path)
+
+
+def test_reductions_are_read_back(make_run: Any) -> None:
+    run = make_run(states="none", kl=True)
+    opened = open_run(run.path)
+    for name, path in (
+        ("base_norm", "reductions/base_norm"),
+        ("effective_width", "reductions/effective_width"),
+        ("delta_norm", "adapters/default/delta_norm"),
+        ("swallowed", "adapters/default/swallowed"),
+        ("js", "adapters/default/js"),
+    ):
+        found = opened.reduction(name)
+        assert (found.dims, found.dtype, found.name) == (("token", "component"), np.float32, name)
+        assert found["component"].values.tolist() == [F32, BF16, F16]
+        np.testing.assert_array_equal(found.values, run.whole(path))
+    assert opened.swallowed().identical(opened.reduction("swallowed"))
+    kl = opened.reduction("kl")
+    assert (kl.dims, kl.attrs["units"]) == (("token",), "nat")
+    np.testing.assert_array_equal(kl.values, run.whole("adapters/default/kl"))
+    with pytest.raises(ValueError, match="`name` is 'norm'; allowed are"):
+        opened.reduction("norm")
+
+
+def test_reduction_that_was_not_measured(make_run: Any) -> None:
+    opened = open_run(make_run().path)
+    for name in ("base_norm", "delta_norm", "kl"):
+        with pytest.raises(StoreError, match=rf"\(states 'all'\) holds no '{name}'; it wasn't measured"):
+            opened.reduction(name)
+    run = make_run("early.zarr")
+    edit_out(run.path, "adapters/default/swallowed")
+    with pytest.raises(StoreError, match="holds no 'swallowed'"):
+        open_run(run.path).swallowed()
+
+
+def test_only_some_rows_keep_states(make_run: Any) -> None:
+    run = make_run(states="sample", state_rows=(False, True, False))
+    opened = open_run(run.path)
+    assert (opened.states, opened.has_states) == ("sample", True)
+    assert opened.state_rows.tolist() == [False, True, False]
+    assert opened.with_states.values.tolist() == [False] * 1024 + [True] * 1024 + [False] * 100
+    for lazy, path in (
+        (opened.base(F32), f"states/{F32}/base"),
+        (opened.factor(F32), "adapters/default/factor"),
+        (opened.delta(F16), f"adapters/default/delta/{F16}"),
+    ):
+        assert np.isnan(lazy[:1024].values).all()
+        assert np.isnan(lazy[2048:].values).all()
+        assert not np.isnan(lazy[1024:2048].values).any()
+        assert not (run.path / path / "c.0.0").exists()
+    for path in ("adapters/default/js", "reductions/base_norm", "adapters/default/delta_norm"):
+        assert path in run.blocks[0]
+    np.testing.assert_array_equal(opened.js().values, run.whole("adapters/default/js"))
+
+
+@pytest.mark.parametrize(("states", "expected"), [("all", True), ("none", False)])
+def test_other_runs_keep_states_of_all_tokens_or_none(make_run: Any, states: str, expected: bool) -> None:
+    opened = open_run(make_run(states=states).path)
+    assert opened.has_states is expected
+    assert set(opened.state_rows.tolist()) == set(opened.with_states.values.tolist()) == {expected}

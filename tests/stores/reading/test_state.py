@@ -1,0 +1,212 @@
+"""Killed anywhere, a run is absent, torn, unfinished or finished; and the same command gives the same bytes."""
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.stores import StoreError, clear_torn, create_run, open_place, open_run, resume_run, run_state
+from lorascope.stores.places.folder import FolderPlace
+
+ATTRIBUTES = {"provenance": {"note": "small"}}
+
+
+def go_on(path: Path, run: Any) -> None:
+    """What the same command does when it is given again."""
+    if run_state(path) == "torn":
+        clear_torn(path)
+    if run_state(path) == "absent":
+        with create_run(path, run.spec, tables=run.tables, weights=run.weights):
+            pass
+    if run_state(path) == "unfinished":
+        with resume_run(path) as writer:
+            writer.sweep()
+            for row in np.flatnonzero(~writer.committed_rows).tolist():
+                writer.write_row(row, run.blocks[row])
+            writer.finish(ATTRIBUTES)
+
+
+def stored(path: Path) -> dict[str, bytes]:
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+class Death(BaseException):
+    pass
+
+
+class Dying:
+    """Dies at the n-th of what it is asked for, leaving half a file, and does nothing more afterwards."""
+
+    def __init__(self, n_calls: int, patch: pytest.MonkeyPatch, method: str) -> None:
+        self.count = itertools.count()
+        self.n_calls = n_calls
+        self.original = getattr(FolderPlace, method)
+        patch.setattr(FolderPlace, method, lambda place, *given: self.call(place, *given))
+
+    def call(self, place: FolderPlace, key: Any, *rest: Any) -> None:
+        index = next(self.count)
+        if index < self.n_calls:
+            self.original(place, key, *rest)
+            return
+        if index == self.n_calls and rest:
+            file = place.path / key
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.with_name(f".{file.name}.0123.partial").write_bytes(bytes(rest[0])[: len(rest[0]) // 2])
+        if index == self.n_calls and not rest and not isinstance(key, str):
+            (place.path / next(iter(key))).unlink()
+        raise Death
+
+
+def test_death_at_any_write_and_in_any_clearing(make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(n_tokens=1100)
+    expected = stored(run.path)
+    with monkeypatch.context() as patch:
+        counting = Dying(10**9, patch, "write")
+        go_on(tmp_path / "counted", run)
+        n_writes = next(counting.count)
+    assert n_writes > 110
+    seen = set()
+    for n_calls in [0, 1, 2, *range(10, n_writes - 25, 15), *range(n_writes - 22, n_writes, 3)]:  # the last is the end
+        path = tmp_path / f"run-{n_calls}"
+        with monkeypatch.context() as patch:
+            Dying(n_calls, patch, "write")
+            with pytest.raises(Death):
+                go_on(path, run)
+        seen.add(state := run_state(path))
+        if state == "torn":
+            with pytest.raises(StoreError, match="is still being set up, or was interrupted then"):
+                open_run(path)
+            with monkeypatch.context() as patch:
+                Dying(n_calls % 2, patch, "delete")
+                with pytest.raises(Death):
+                    clear_torn(path)
+            assert run_state(path) == ("absent" if n_calls % 2 else "torn")
+        go_on(path, run)
+        assert run_state(path) == "finished"
+        assert stored(path) == expected
+        assert not list(open_place(path).litter())
+    assert seen == {"absent", "torn", "unfinished"}
+
+
+KILLED = """
+import itertools, os, pathlib, signal, sys
+sys.path.insert(0, sys.argv[1])
+import conftest
+from lorascope.stores.places.folder import FolderPlace
+make = next(conftest.make_run._get_wrapped_function()(pathlib.Path(sys.argv[2])))
+calls = itertools.count()
+def dying(name):
+    original = getattr(FolderPlace, name)
+    def call(*given):
+        original(*given)
+        if next(calls) == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    setattr(FolderPlace, name, call)
+dying("write")
+dying("flush")
+make(n_tokens=1100)
+"""
+
+
+@pytest.mark.parametrize("n_calls", [1, 120, 215])
+def test_sigkill_changes_nothing(make_run: Any, tmp_path: Path, n_calls: int) -> None:
+    expected = make_run("expected.zarr", n_tokens=1100)
+    arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parents[1]), str(tmp_path), str(n_calls)]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    go_on(tmp_path / "run.zarr", expected)
+    assert stored(tmp_path / "run.zarr") == stored(expected.path)
+
+
+def test_states_of_a_run(make_run: Any, tmp_path: Path) -> None:
+    assert run_state(tmp_path / "nothing") == "absent"
+    (tmp_path / "empty/a/b").mkdir(parents=True)
+    assert run_state(tmp_path / "empty") == "absent"
+    (tmp_path / "empty/.zarr.json.0123.partial").write_bytes(b"{")
+    assert run_state(tmp_path / "empty") == "absent"
+    assert run_state(make_run("part.zarr", rows=(0,)).path) == "unfinished"
+    assert run_state(make_run().path) == "finished"
+
+
+def test_litter_of_an_interrupted_start_is_swept(make_run: Any, tmp_path: Path) -> None:
+    run = make_run()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/.zarr.json.0123.partial").write_bytes(b"{")
+    go_on(tmp_path / "new", run)
+    assert stored(tmp_path / "new") == stored(run.path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is a file; name a folder that is new or empty"),
+        ({"notes.txt": "x"}, "isn't empty and holds no run; name a new folder, or empty this one first"),
+        ({"zarr.json": "{"}, "isn't a readable Zarr group"),
+        ({"zarr.json": "[]"}, "is a Zarr group but no lorascope run: `format` is None"),
+        ({"zarr.json": '{"attributes": []}'}, "is a Zarr group but no lorascope run"),
+        ({"zarr.json": '{"attributes": {"format": "lorascope.run", "format_version": 2}}'}, "has format version 2"),
+    ],
+)
+def test_what_is_no_run_is_refused_and_kept(tmp_path: Path, content: dict[str, str] | None, words: str) -> None:
+    path = tmp_path / "x"
+    if content is None:
+        path.write_text("x")
+    else:
+        path.mkdir()
+        for name, text in content.items():
+            (path / name).write_text(text)
+    for ask in (run_state, clear_torn):
+        with pytest.raises(StoreError, match=words):
+            ask(path)
+    assert path.is_file() if content is None else {file.name: file.read_text() for file in path.iterdir()} == content
+
+
+@pytest.mark.parametrize("rows", [None, (0,), ()])
+def test_only_a_torn_run_is_cleared(make_run: Any, rows: Any) -> None:
+    run = make_run(rows=rows)
+    before = stored(run.path)
+    state = "finished" if rows is None else "unfinished"
+    with pytest.raises(
+        StoreError, match=f"was not interrupted while it was set up but is {state}; nothing was deleted"
+    ):
+        clear_torn(run.path)
+    assert stored(run.path) == before
+
+
+@pytest.mark.parametrize(
+    "key", ["notes.txt", "states/thesis.tex", "rows/digest/c.0.0", "other/c.0", "..c.0", "states/x/base/c.0.0.bak"]
+)
+def test_torn_run_with_anything_else_in_it_is_kept(make_run: Any, key: str) -> None:
+    run = make_run(rows=())
+    document = json.loads((run.path / "zarr.json").read_text())
+    del document["attributes"]["static_digest"]
+    (run.path / "zarr.json").write_text(json.dumps(document))
+    file = run.path / key
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("x")
+    before = stored(run.path)
+    with pytest.raises(StoreError, match=f"holds {key!r}, which isn't part of a run being set up; nothing was deleted"):
+        clear_torn(run.path)
+    assert stored(run.path) == before
+    file.unlink()
+    clear_torn(run.path)
+    assert run_state(run.path) == "absent"
+    assert stored(run.path) == {}
+
+
+def test_clearing_does_not_follow_links(make_run: Any, tmp_path: Path) -> None:
+    run = make_run(rows=())
+    document = json.loads((run.path / "zarr.json").read_text())
+    del document["attributes"]["static_digest"]
+    (run.path / "zarr.json").write_text(json.dumps(document))
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/c.0").write_text("x")
+    (run.path / "states/link").symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match="holds 'states/link', which isn't part of a run"):
+        clear_torn(run.path)
+    assert (tmp_path / "outside/c.0").exists()

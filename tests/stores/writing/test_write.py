@@ -1,0 +1,388 @@
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from lorascope.stores import StoreError, create_run, open_run, resume_run, verify
+from lorascope.stores.format.codec import BATCHED
+from lorascope.stores.places.place import FolderPlace
+
+F32 = "model.layers.0.mlp.up_proj"
+
+
+def test_rows_come_in_any_order(make_run: Any) -> None:
+    run = make_run(rows=())
+    for row in (2, 0, 1):
+        written = run.writer.write_row(row, run.blocks[row])
+        assert written.row == row
+        assert written.raw_bytes == sum(block.nbytes for block in run.blocks[row].values())
+        assert written.stored_bytes > 0
+    assert open_run(run.path).committed_rows.tolist() == [True, True, True]
+
+
+def test_stored_bytes_are_those_on_disk(make_run: Any) -> None:
+    run = make_run(rows=())
+    before = sum(f.stat().st_size for f in run.path.rglob("c.*"))
+    stored = run.writer.write_row(1, run.blocks[1]).stored_bytes
+    digest = (run.path / "rows/digest/c.1.0").stat().st_size
+    assert sum(f.stat().st_size for f in run.path.rglob("c.*")) - before - digest == stored
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+def test_codecs_keep_every_bit(make_run: Any, codec: str) -> None:
+    run = make_run(codec=codec)
+    assert verify(run.path).ok
+    read = open_run(run.path).base("model.layers.0.mlp.up_proj").values
+    assert read.tobytes() == run.whole("states/model.layers.0.mlp.up_proj/base").tobytes()
+
+
+def test_row_is_written_once(make_run: Any) -> None:
+    run = make_run(rows=(0,))
+    with pytest.raises(StoreError, match="row 0 is committed already"):
+        run.writer.write_row(0, run.blocks[0])
+
+
+@pytest.mark.parametrize("row", [-1, 3])
+def test_row_outside_is_refused(make_run: Any, row: int) -> None:
+    run = make_run(rows=())
+    with pytest.raises(StoreError, match=f"row {row} doesn't exist; the run has 3 rows"):
+        run.writer.write_row(row, run.blocks[0])
+
+
+def test_row_must_bring_every_array(make_run: Any) -> None:
+    run = make_run(rows=())
+    blocks = {k: v for k, v in run.blocks[0].items() if k != "tokens/nll"}
+    with pytest.raises(StoreError, match="must bring every array of its own and no other; 'tokens/nll' differs"):
+        run.writer.write_row(0, blocks)
+    assert not open_run(run.path).committed_rows.any()
+
+
+@pytest.mark.parametrize("change", ["short", "dtype"])
+def test_wrong_blocks_are_refused(make_run: Any, change: str) -> None:
+    run = make_run(rows=())
+    blocks = dict(run.blocks[0])
+    nll = blocks["tokens/nll"]
+    blocks["tokens/nll"] = nll[:-1] if change == "short" else nll.astype(np.float64)
+    with pytest.raises(StoreError, match=r"'tokens/nll' of row 0 is float.* it must be float32 \(1024,\)"):
+        run.writer.write_row(0, blocks)
+
+
+def test_unfinished_run_can_not_be_finished(make_run: Any) -> None:
+    run = make_run(rows=(0,))
+    with pytest.raises(StoreError, match="2 rows of .* aren't committed"):
+        run.writer.finish({})
+
+
+def test_finish_consolidates_and_adds_attributes(make_run: Any) -> None:
+    run = make_run()
+    attributes = open_run(run.path).attributes
+    assert attributes["finished"] is True
+    assert attributes["provenance"] == {"note": "small"}
+    assert b"consolidated_metadata" in (run.path / "zarr.json").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["run", "file", "folder"])
+def test_used_folder_is_refused(make_run: Any, tmp_path: Path, kind: str) -> None:
+    run = make_run()
+    path = run.path
+    if kind == "file":
+        path = tmp_path / "file"
+        path.write_text("x")
+    if kind == "folder":
+        path = tmp_path / "folder"
+        path.mkdir()
+        (path / "notes.txt").write_text("x")
+    words = {"run": "holds another run", "file": "is a file", "folder": "isn't empty"}[kind]
+    with pytest.raises(StoreError, match=words):
+        create_run(path, run.spec, tables=run.tables, weights=run.weights)
+    assert verify(run.path).ok
+
+
+def test_empty_folder_is_taken(make_run: Any, tmp_path: Path) -> None:
+    run = make_run()
+    (tmp_path / "empty").mkdir()
+    with create_run(tmp_path / "empty", run.spec, tables=run.tables, weights=run.weights):
+        pass
+    assert open_run(tmp_path / "empty").n_rows == 3
+
+
+def test_missing_column_is_named(make_run: Any, tmp_path: Path) -> None:
+    run = make_run()
+    tables = {**run.tables, "samples": {k: v for k, v in run.tables["samples"].items() if k != "ce"}}
+    with pytest.raises(StoreError, match="table `samples` lacks the column 'ce'"):
+        create_run(tmp_path / "new", run.spec, tables=tables, weights=run.weights)
+
+
+def test_unknown_column_is_named(make_run: Any, tmp_path: Path) -> None:
+    run = make_run()
+    tables = {**run.tables, "samples": {**run.tables["samples"], "colour": ["a", "b"]}}
+    with pytest.raises(StoreError, match=r"table `samples` has columns that the format doesn't know: \['colour'\]"):
+        create_run(tmp_path / "new", run.spec, tables=tables, weights=run.weights)
+
+
+def test_wrong_table_length_is_named(make_run: Any, tmp_path: Path) -> None:
+    run = make_run()
+    tables = {**run.tables, "samples": {**run.tables["samples"], "ce": [0.5]}}
+    with pytest.raises(StoreError, match=r"'samples/ce' has shape \(1,\); the run needs \(2,\)"):
+        create_run(tmp_path / "new", run.spec, tables=tables, weights=run.weights)
+
+
+def test_state_rows_must_be_as_many_as_rows(make_run: Any) -> None:
+    with pytest.raises(StoreError, match=r"'rows/states' has shape \(2,\); the run needs \(3,\)"):
+        make_run(states="sample", state_rows=(True, False))
+
+
+def test_row_without_states_brings_fewer_arrays(make_run: Any) -> None:
+    run = make_run(states="sample", state_rows=(False, True, True), rows=())
+    with_states = run.blocks[1].keys() - run.blocks[0].keys()
+    assert with_states == {
+        *(f"states/{c.path}/base" for c in run.spec.components),
+        "adapters/default/factor",
+        "adapters/default/delta/model.layers.2.mlp.up_proj",
+    }
+    with pytest.raises(StoreError, match="row 0 must bring every array of its own and no other"):
+        run.writer.write_row(0, run.blocks[1])
+    with resume_run(run.path) as writer:
+        for row in range(3):
+            assert writer.row_arrays(row) == run.writer.row_arrays(row)
+            writer.write_row(row, run.blocks[row])
+        writer.finish({})
+    assert verify(run.path).ok
+
+
+def test_missing_and_unknown_weights_are_named(make_run: Any, tmp_path: Path) -> None:
+    run = make_run()
+    with pytest.raises(StoreError, match="weight 'adapters/default/lora_B/model.layers.0.mlp.up_proj' is missing"):
+        create_run(tmp_path / "new", run.spec, tables=run.tables, weights={})
+    with pytest.raises(StoreError, match="no place in this run for 'adapters/other/lora_B/x'"):
+        create_run(
+            tmp_path / "new",
+            run.spec,
+            tables=run.tables,
+            weights={**run.weights, "adapters/other/lora_B/x": np.zeros(2)},
+        )
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_full_disk_is_an_oserror_and_the_run_goes_on_once_there_is_room(make_run: Any, tmp_path: Path) -> None:
+    source = make_run()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        with create_run(disk / "run", source.spec, tables=source.tables, weights=source.weights) as writer:
+            writer.write_row(0, source.blocks[0])
+            (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
+            with pytest.raises(OSError, match="No space left on device"):
+                writer.write_row(1, source.blocks[1])
+        run = open_run(disk / "run")
+        assert run.committed_rows.tolist() == [True, False, False]
+        assert verify(run.path).ok
+        (disk / "other").unlink()
+        complete(disk / "run", source)
+        assert stored(disk / "run") == stored(source.path)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def stored(path: Path) -> dict[str, bytes]:
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def complete(path: Path, run: Any) -> None:
+    with resume_run(path) as writer:
+        for row in np.flatnonzero(~writer.committed_rows).tolist():
+            writer.write_row(row, run.blocks[row])
+        writer.finish({"provenance": {"note": "small"}})
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_interrupted_finish_leaves_the_unfinished_root(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    run = make_run(rows=())
+    for row in range(3):
+        run.writer.write_row(row, run.blocks[row])
+    before = (run.path / "zarr.json").read_bytes()
+
+    def cut(*_: Any) -> None:
+        raise OSError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync", cut) if step == "fsync" else (Path, "replace", cut)))
+        with pytest.raises(OSError, match="cut"):
+            run.writer.finish({})
+    assert (run.path / "zarr.json").read_bytes() == before
+    assert not open_run(run.path).finished
+    run.writer.finish({})
+    assert open_run(run.path).finished
+    once = stored(run.path)
+    run.writer.finish({})
+    assert stored(run.path) == once
+
+
+def test_everything_lasts_before_the_digest_is_begun(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(rows=())
+    calls: list[tuple[str, str]] = []
+    for name in ("write", "flush"):
+        original = getattr(FolderPlace, name)
+
+        def noted(place: FolderPlace, key: str, *rest: Any, name: str = name, original: Any = original) -> None:
+            original(place, key, *rest)
+            calls.append((name, key))
+
+        monkeypatch.setattr(FolderPlace, name, noted)
+    run.writer.write_row(0, run.blocks[0])
+    assert calls[-2:] == [("write", "rows/digest/c.0.0"), ("flush", "rows/digest")]
+    chunks = calls[:-2]
+    assert {key for name, key in chunks if name == "flush"} == set(run.blocks[0])
+    for path in run.blocks[0]:
+        key = next(key for name, key in chunks if name == "write" and key.startswith(f"{path}/c."))
+        assert chunks.index(("write", key)) < chunks.index(("flush", path))
+
+
+def test_file_is_flushed_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    flush, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("flush"), flush(fd))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1])
+    for content in (b"new", bytes(100_000)):
+        calls.clear()
+        place = FolderPlace(tmp_path / "run")
+        place.write("x", content)
+        place.flush("")
+        assert calls == ["flush", "rename", "flush", "flush"]  # the file; the name in its folder; the folder's own
+        assert (tmp_path / "run/x").read_bytes() == content
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+def test_chunks_are_what_zarr_itself_would_write(make_run: Any, tmp_path: Path, codec: str) -> None:
+    run = make_run(codec=codec, biased=(True, False, False))
+    shutil.copytree(run.path, tmp_path / "copy")
+    for chunk in (tmp_path / "copy").rglob("c.*"):
+        chunk.unlink()
+    settings = {"codec_pipeline.path": BATCHED, "array.write_empty_chunks": True}
+    with zarr.config.set(settings):
+        for path, array in zarr.open_group(tmp_path / "copy", mode="r+").members(max_depth=None):
+            if isinstance(array, zarr.Array):
+                array[...] = zarr.open_array(run.path / path, mode="r")[...]
+    assert stored(tmp_path / "copy") == stored(run.path)
+
+
+def test_failing_chunk_leaves_nothing_under_way(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(rows=())
+    original, under_way, begun = FolderPlace.write, set(), threading.Event()
+
+    def failing(place: FolderPlace, key: str, content: Any) -> None:
+        if key.endswith("nll/c.0"):
+            assert begun.wait(10)
+            raise OSError("lost")
+        under_way.add(key)
+        begun.set()
+        time.sleep(0.05)
+        original(place, key, content)
+        under_way.remove(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderPlace, "write", failing)
+        with pytest.raises(OSError, match="lost"):
+            run.writer.write_row(0, run.blocks[0])
+        assert not under_way
+    assert not run.writer.committed_rows.any()
+    run.writer.write_row(0, run.blocks[0])
+    assert run.writer.committed_rows.tolist() == [True, False, False]
+
+
+def test_interrupted_run_is_resumed_from_its_missing_rows(make_run: Any) -> None:
+    whole = make_run()
+    part = make_run("part.zarr", rows=(1,))
+    stale = part.path / f"states/{F32}/base/c.0.0"
+    stale.write_bytes(b"half a chun")
+    litter = part.path / f"states/{F32}/base/.c.2.0.0123.partial"
+    litter.write_bytes(b"half")
+    with resume_run(part.path) as writer:
+        assert (writer.n_tokens, writer.n_rows) == (2148, 3)
+        assert writer.row_arrays(0) == part.writer.row_arrays(0)
+        writer.sweep()
+        assert not litter.exists()
+        assert writer.committed_rows.tolist() == [False, True, False]
+        with pytest.raises(StoreError, match="row 1 is committed already"):
+            writer.write_row(1, part.blocks[1])
+    complete(part.path, part)
+    assert stored(part.path) == stored(whole.path)
+
+
+def test_finished_run_has_no_row_to_write(make_run: Any) -> None:
+    with pytest.raises(StoreError, match="is finished; there is no row to write"):
+        resume_run(make_run().path)
+
+
+def test_resuming_looks_at_the_layout(make_run: Any) -> None:
+    run = make_run(rows=(0,))
+    document = json.loads((run.path / "zarr.json").read_text())
+    document["attributes"]["n_tokens"] = 5
+    document["attributes"]["n_rows"] = 1
+    (run.path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="isn't laid out as a run"):
+        resume_run(run.path)
+
+
+def test_rows_of_other_writers_count(make_run: Any) -> None:
+    run = make_run(rows=(0,))
+    with resume_run(run.path) as one, resume_run(run.path) as other:
+        one.write_row(1, run.blocks[1])
+        with pytest.raises(StoreError, match="1 rows of .* aren't committed"):
+            one.finish({})
+        other.write_row(2, run.blocks[2])
+        assert run.writer.committed_rows.all()
+        one.finish({"provenance": {"note": "small"}})
+    assert stored(run.path) == stored(make_run("whole.zarr").path)
+
+
+PROCESS = """
+import pickle, sys
+from lorascope.stores import resume_run
+path, row, blocks = pickle.load(sys.stdin.buffer)
+with resume_run(path) as writer:
+    writer.write_row(row, blocks)
+"""
+
+
+def test_processes_write_rows_of_one_run_at_once(make_run: Any) -> None:
+    run = make_run(rows=())
+    processes = [subprocess.Popen([sys.executable, "-c", PROCESS], stdin=subprocess.PIPE) for _ in range(3)]
+    for row, process in enumerate(processes):
+        assert process.stdin is not None
+        process.stdin.write(pickle.dumps((run.path, row, run.blocks[row])))
+        process.stdin.close()
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    complete(run.path, run)
+    assert stored(run.path) == stored(make_run("whole.zarr").path)
+
+
+def test_consolidated_metadata_are_those_of_every_node(make_run: Any) -> None:
+    run = make_run()
+    found = zarr.open_group(run.path, mode="r").members(max_depth=None)
+    own = zarr.open_group(run.path, mode="r", use_consolidated=False).members(max_depth=None)
+    assert {k: dict(v.attrs) for k, v in found} == {k: dict(v.attrs) for k, v in own}
+
+
+def test_columns_left_out_are_not_made_and_others_always_have_a_chunk(make_run: Any) -> None:
+    run = make_run()
+    assert not list(run.path.glob("*/base_*"))
+    for file in run.path.rglob("zarr.json"):
+        if json.loads(file.read_text())["node_type"] == "array":
+            assert list(file.parent.glob("c.*")), file.parent
