@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture import logits as module
+from lorascope.capture.recording import logits as module
 from lorascope.capture.recording.logits import kl_divergence, negative_log_likelihood
 
 FLAT = torch.tensor([0, 1, 2, 5, 6, 9])

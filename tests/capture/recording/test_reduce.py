@@ -9,8 +9,8 @@ import torch
 
 from lorascope.analyze.measure import MEASURES
 from lorascope.analyze.qualify import qualify
-from lorascope.capture import reduce as module
 from lorascope.capture.buffers.target import nowhere
+from lorascope.capture.recording import reduce as module
 from lorascope.capture.recording.reduce import Reducer, _reduce_in_torch, _reduce_tiles, reduce_tokens
 
 

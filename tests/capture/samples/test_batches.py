@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.capture import batches
+from lorascope.capture.samples import batches
 from lorascope.capture.samples.batches import pad, pad_tokens, plan_batches
 from lorascope.capture.samples.encode import encode_items
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.capture import prompt
+from lorascope.capture.samples import prompt
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import continuation, render_main
 

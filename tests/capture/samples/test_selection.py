@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.capture import selection
+from lorascope.capture.samples import selection
 from lorascope.capture.samples.encode import EncodedSample
 from lorascope.capture.samples.selection import TokenPlan, check_selection, plan_tokens, population, select_tokens
 
