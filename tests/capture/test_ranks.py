@@ -8,7 +8,7 @@ import pytest
 
 from lorascope.capture.ranks import ALONE, joined, split_evenly
 
-THREE = """
+THREE = r"""
 import os, sys
 from lorascope.capture.ranks import joined
 with joined("cpu") as ranks:
