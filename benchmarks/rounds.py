@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ def take_turns(jobs: Mapping[str, Callable[[], T]], n_rounds: int) -> dict[str, 
     names = list(jobs)
     for index in range(n_rounds):
         for name in names[index % len(names) :] + names[: index % len(names)]:
+            print(f"round {index + 1} of {n_rounds}: {name}", file=sys.stderr, flush=True)
             results[name].append(jobs[name]())
             os.sync()  # what one leaves for the disk is not the next one's to pay
     return results

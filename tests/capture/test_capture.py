@@ -17,9 +17,12 @@ import torch
 from lorascope.analyze import miub
 from lorascope.capture import AdapterError, CaptureConfig, CaptureError, Progress, attach_adapter, capture
 from lorascope.capture.adapters.preflight import lora_layers
+from lorascope.capture.models.model import model_identity
 from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items
 from lorascope.stores import Run, StoreError, open_run, verify
+
+from .recorded import adapt
 
 
 @contextmanager
@@ -257,6 +260,53 @@ def test_merged_and_disabled_adapters_are_refused(make: Any, adapted: Any, tmp_p
     adapted.base_model.enable_adapter_layers()
     adapted.merge_adapter()
     refuse(make, tmp_path, AdapterError, "merged", model=adapted)
+
+
+@pytest.mark.parametrize("stream", ["adapted", "base", "pair"])
+def test_merged_model_is_left_untouched(make: Any, adapted: Any, tmp_path: Path, stream: str) -> None:
+    """PEFT would unmerge it on the way, with rounding."""
+    adapted.merge_adapter()
+    before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
+    refuse(make, tmp_path, AdapterError, "merged", model=adapted, stream=stream)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in adapted.named_parameters())
+    assert all(layer.merged for layer in lora_layers(adapted).values())
+
+
+def test_gradient_checkpointing_runs_no_layer_twice(make: Any, adapted: Any) -> None:
+    plain = make("plain")
+    adapted.train()
+    adapted.gradient_checkpointing_enable()
+    run = make("checkpointed", model=adapted)
+    for path in plain.component_paths:
+        np.testing.assert_array_equal(run.base(path).values, plain.base(path).values)
+        np.testing.assert_array_equal(run.delta(path).values, plain.delta(path).values)
+
+
+def test_residual_base_is_told_in_the_run(tiny_model: Any, tiny_tokenizer: Any, data: Path, tmp_path: Path) -> None:
+    tiny_model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    adapt(tiny_model, init_lora_weights="pissa", target_modules=["q_proj"]).save_pretrained(tmp_path / "pissa")
+    config = CaptureConfig(
+        model=str(tmp_path / "model"),
+        adapter=(str(tmp_path / "pissa"),),
+        data=(str(data),),
+        out=str(tmp_path / "run.zarr"),
+    )
+    provenance = capture(config).attributes["provenance"]
+    assert provenance["model"]["sha256"] == model_identity(tiny_model, "x")["sha256"]
+    assert provenance["adapters"]["default"]["base"] == "residual base"
+    assert [note["kind"] for note in provenance["preflight"]] == ["residual"]
+
+
+def test_dora_of_a_zero_row(make: Any, tiny_model: Any, tmp_path: Path) -> None:
+    """Its norm is zero, so PEFT divides by it: neither stored unseen nor blamed on half precision."""
+    tiny_model.model.layers[0].self_attn.q_proj.weight.data[0] = 0
+    model = adapt(tiny_model, use_dora=True, target_modules=["q_proj"])
+    layer: Any = lora_layers(model)["model.layers.0.self_attn.q_proj"]
+    layer.lora_B["default"].weight.data[0] = 0
+    refuse(make, tmp_path, ValueError, "not all finite", model=model)
+    run = make(model=model, score=False)
+    assert "nan" in {problem.kind for problem in verify(run.path).problems}
 
 
 def test_model_without_adapter_is_refused(make: Any, tiny_model: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture import attach_adapter
+from lorascope.capture import attach_adapter, load_model
 from lorascope.capture.buffers.copies import Chosen, StreamCopier, copier_for
 from lorascope.capture.recording.reduce import reduce_tokens
 from lorascope.stores import verify
@@ -74,3 +74,19 @@ def test_capture_on_a_gpu_is_that_on_a_cpu(
         for path in here.component_paths:
             np.testing.assert_allclose(there.base(path), here.base(path), rtol=1e-3, atol=1e-3)
             np.testing.assert_allclose(there.delta(path), here.delta(path), rtol=1e-3, atol=1e-3)
+
+
+def test_a_given_model_is_never_moved(make: Any, adapted: Any) -> None:
+    run = make(model=adapted, device="cuda")
+    assert {parameter.device.type for parameter in adapted.parameters()} == {"cpu"}
+    assert run.attributes["provenance"]["device"]["type"] == "cpu"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_model_spread_over_gpus(make: Any, tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    tiny_model.save_pretrained(tmp_path / "model")
+    spread, _ = load_model(str(tmp_path / "model"), device_map="balanced")
+    here, there = make("cpu"), make("gpus", model=attach_adapter(spread, tiny_adapter))
+    assert verify(there.path).ok
+    for path in here.component_paths:
+        np.testing.assert_allclose(there.base(path).values, here.base(path).values, rtol=1e-4, atol=1e-5)

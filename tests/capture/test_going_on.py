@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lorascope.capture import Progress
+from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.interrupt import Interrupted
 from lorascope.stores import Run, RunWriter, StoreError, open_run, run_state, verify
 
@@ -159,6 +160,19 @@ def test_other_data_and_another_adapter_are_refused(go: Any, adapted: Any, text:
     text.write_text(text.read_text().replace("question 5 ", "question 6 "))
     with pytest.raises(StoreError, match=r"data: '.*' -> '"):
         go("run.zarr")
+
+
+def test_another_scale_is_refused(go: Any, adapted: Any) -> None:
+    with pytest.raises(RuntimeError, match="enough"):
+        go("run.zarr", progress=interrupt_after(1100, raise_enough))
+    layers = list(lora_layers(adapted).values())
+    layers[-1].set_scale("default", 1.5)
+    with pytest.raises(StoreError, match=r"adapters.default.module_scaling: 2.0 -> \{"):
+        go("run.zarr", model=adapted)
+    for layer in layers[:-1]:
+        layer.set_scale("default", 1.5)
+    with pytest.raises(StoreError, match=r"adapters.default.module_scaling: 2.0 -> 3.0"):
+        go("run.zarr", model=adapted)
 
 
 def test_settings_that_shape_no_number_may_change(go: Any, tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def test_a_sound_run_is_equal_bit_for_bit(make: Any, again: Any, text: Path, set
     assert 200 <= found.n_tokens <= run.n_tokens
 
 
+def test_run_without_a_whole_sample_is_refused(make: Any, again: Any) -> None:
+    run = make()
+    for file in Path(run.path).glob("rows/digest/c.*"):
+        file.unlink()
+    with pytest.raises(StoreError, match="no sample of .* is wholly committed"):
+        again(run)
+
+
 def test_generated_tokens_come_again(make: Any, again: Any) -> None:
     found = again(make(generate=4))
     assert found.n_equal == found.n_vectors > 0

@@ -107,7 +107,8 @@ class CaptureConfig:
     seed: int = 0
     """Chooses those tokens and batches, and the tokens of a share."""
     queue: str | None = None
-    """Most host memory for rows that wait to be written, such as `8 GiB`; by default 4 GiB, or what a batch needs."""
+    """Most host memory for rows that wait to be written, such as `8 GiB`; by default 4 GiB, or what a batch fills and a
+    row ahead of it if that is more."""
     overfill: bool = False
     """Whether to start a capture that is expected not to fit the free space."""
     score: bool = True

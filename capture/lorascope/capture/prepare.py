@@ -9,7 +9,7 @@ import torch
 
 from lorascope.stores import RunSpec
 
-from .adapters.adapter import adapter_identity
+from .adapters.adapter import adapter_identity, scaling_identity
 from .adapters.components import LoraComponent, factor_weights, find_components
 from .adapters.preflight import Preflight, inspect, require
 from .config import CaptureConfig
@@ -191,7 +191,10 @@ def _provenance(
 ) -> dict[str, Any]:
     return {
         "model": loaded.identity,
-        "adapters": {name: adapter_identity(loaded.model, name) for name in loaded.adapters},
+        "adapters": {
+            name: {**adapter_identity(loaded.model, name), "module_scaling": scaling_identity(loaded.model, name)}
+            for name in loaded.adapters
+        },
         "tokenizer": tokenizer_identity(loaded.tokenizer),
         "data": data_fingerprint(samples),
         "prompt": {"name": "main", "instruction": INSTRUCTION, "cue": CUE},

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lorascope.stores import Adapter, Component, RunSpec
-from lorascope.stores.format.layout import DTYPES, ROW_TOKENS, worth_factoring
+from lorascope.stores.format.layout import DTYPES, ROW_TOKENS, require_chunks, worth_factoring
 
 from .adapters.components import LoraComponent
 from .config import CaptureConfig
@@ -38,11 +38,16 @@ def specify(
         Lengths of the tables.
     kl
         Whether next-token distributions are compared.
+
+    Raises
+    ------
+    ValueError
+        If a component is too wide for a chunk to hold a row of it.
     """
     union = _in_module_order(components)
     stored = tuple(_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union)
     n_rows = -(-n_tokens // ROW_TOKENS)
-    return RunSpec(
+    spec = RunSpec(
         stream=config.stream,
         components=stored,
         adapters=tuple(_adapter(name, found, stored) for name, found in components.items()),
@@ -54,6 +59,8 @@ def specify(
         codec=config.codec,
         kl=kl,
     )
+    require_chunks(spec)
+    return spec
 
 
 def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:

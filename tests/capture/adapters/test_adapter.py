@@ -12,7 +12,16 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import KasaConfig
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+)
 
 from lorascope.capture.adapters.adapter import (
     AdapterError,
@@ -409,3 +418,39 @@ def test_adapter_is_read_and_held_against_a_model(tiny_model: Any, tiny_adapter:
     assert fit_problems(tiny_model.to("meta"), config, tensors, "default") == []
     tensors.popitem()
     assert [problem.kind for problem in fit_problems(tiny_model, config, tensors, "default")] == ["missing"]
+
+
+def test_adapter_on_experts_from_a_file(tmp_path: Path) -> None:
+    """Experts' weights are packed into one tensor, whose names changed from version to version."""
+    config = MixtralConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=64,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MixtralForCausalLM(config).eval()
+    trained = adapt(
+        model,
+        target_modules=["q_proj"],
+        target_parameters=["experts.gate_up_proj", "experts.down_proj"],
+        lora_dropout=0.0,
+    )
+    folder = tmp_path / "experts"
+    trained.save_pretrained(folder, save_embedding_layers=False)
+    attached = attach_adapter(copy.deepcopy(model), folder)
+    torch.testing.assert_close(attached(TOKENS).logits, trained(TOKENS).logits)
+    rewrite(folder, lambda tensors: {key.replace("layers.1.mlp", "layers.1.moe"): v for key, v in tensors.items()})
+    with pytest.raises(AdapterError, match="experts"):
+        attach_adapter(model, folder)
+    assert is_plain(model)
+
+
+def test_adapter_of_split_projections_on_a_fused_model(tiny_model: Any, tmp_path: Path) -> None:
+    adapt(tiny_model, target_modules=["q_proj", "o_proj"]).save_pretrained(tmp_path / "split")
+    shape = {key: getattr(tiny_model.config, key) for key in ("hidden_size", "intermediate_size", "vocab_size")}
+    config = Phi3Config(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, pad_token_id=2, **shape)
+    with torch.random.fork_rng():
+        fused = Phi3ForCausalLM(config).eval()
+    with pytest.raises(AdapterError, match="has no place for"):
+        attach_adapter(fused, tmp_path / "split")
+    assert is_plain(fused)

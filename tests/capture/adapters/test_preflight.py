@@ -421,6 +421,15 @@ class Eighths(torch.nn.Linear):
         return x @ (self.weight.to(x.dtype) / 8)
 
 
+class Linear8bitLt(Eighths):
+    """Named as bitsandbytes names its own."""
+
+
+def test_eight_bit_layers_depend_on_the_batch(adapted: Any) -> None:
+    lora_layers(adapted)["model.layers.0.self_attn.q_proj"].base_layer = Linear8bitLt()
+    assert "depend on what else is in the batch" in notes(adapted)["quantised"].message
+
+
 def test_quantised_base_is_told(adapted: Any) -> None:
     path = "model.layers.0.self_attn.q_proj"
     lora_layers(adapted)[path].base_layer = Eighths()

@@ -264,7 +264,7 @@ def test_rows_without_states_take_less_memory_and_free_buffers_make_room() -> No
         ([10] * 3, [range(1)], None, 30),  # never more than there are
         ([10] * 9, [range(1)], 17, 17),
         ([0, 10, 0, 3], [range(2), range(2, 4)], None, 13),
-        ([QUEUE_BYTES] * 9, [range(3)], None, 3 * QUEUE_BYTES),  # a batch must pass, so that the default gives way
+        ([QUEUE_BYTES] * 9, [range(3)], None, 4 * QUEUE_BYTES),  # the default gives way: a batch, and one being written
         ([], [], None, 0),
     ],
 )

@@ -15,7 +15,7 @@ from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.js import jensen_shannon
 from lorascope.capture.recording.proof import PROVED_TOKENS, Sum, excess, proved
 
-from ..recorded import Kept, adapt, axis, outputs_of, record, stir
+from ..recorded import Kept, adapt, axis, outputs_of, record, starts, stir
 
 INPUTS = {"input_ids": torch.arange(3, 17).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
 QUERY = "model.layers.0.self_attn.q_proj"
@@ -157,6 +157,20 @@ def test_bytes_held_by_a_pair(tiny_model: Any) -> None:
     assert record(model, INPUTS, stream="pair", every=7).recorder.held_bytes == 2 * values
     reduced = record(model, INPUTS, stream="pair", every=7, reducer=lambda *_: None)
     assert reduced.recorder.held_bytes == 14 * values
+
+
+@pytest.mark.parametrize("reducer", [None, lambda *_: None])
+def test_a_pair_holds_no_more_memory_than_its_values(tiny_model: Any, reducer: Any) -> None:
+    """A slice of an output would keep all of it."""
+    components = {"default": find_components(adapt(tiny_model, target_modules=["q_proj"]), "default", stream="pair")}
+    model = adapt(tiny_model, target_modules=["q_proj"])
+    recorder = Recorder(model, components, stream="pair", factor_start=starts(components), reducer=reducer)
+    first = recorder.passes[0]
+    kept: Any = Kept(tuple(INPUTS["input_ids"].shape), every=7)
+    with recorder.attached(), first.enabled(model), recorder.recording(kept, first), torch.inference_mode():
+        model(**INPUTS)
+    assert len(recorder._held) == 2
+    assert all(held.untyped_storage().nbytes() == held.nbytes for held in recorder._held.values())
 
 
 def test_types_of_outputs(tiny_model: Any) -> None:

@@ -82,11 +82,17 @@ def without_start(tokenizer: Any) -> Any:
 def test_without_start_tokens_a_window_keeps_its_first_token_unpredicted(tiny_tokenizer: Any) -> None:
     plain = without_start(tiny_tokenizer)
     samples = windows("x" * 17, plain, 8)
-    # A last window of one token would have nothing to predict.
-    assert [len(sample.token_ids) for sample in samples] == [8, 8]
-    assert all(sample.roles.tolist() == [TEXT] * 8 for sample in samples)
+    # A last window of one token would have nothing to predict, so it gets one of the window before.
+    assert [len(sample.token_ids) for sample in samples] == [8, 7, 2]
+    assert all(set(sample.roles.tolist()) == {TEXT} for sample in samples)
     assert samples[0].is_target.tolist() == [False] + [True] * 7
-    assert len(windows("x" * 18, plain, 8)) == 3
+    assert [len(sample.token_ids) for sample in windows("x" * 18, plain, 8)] == [8, 8, 2]
+    assert [len(sample.token_ids) for sample in windows("x" * 16, plain, 8)] == [8, 8]
+    text = "".join(map(chr, range(97, 97 + 25)))
+    assert np.array_equal(
+        np.concatenate([sample.token_ids for sample in windows(text, plain, 8)]),
+        np.concatenate([sample.token_ids for sample in windows(text, plain, 25)]),
+    )
 
 
 def test_texts_and_choice_items_keep_their_order(tiny_tokenizer: Any) -> None:
@@ -160,7 +166,7 @@ def test_refuses_windows_that_cannot_be(tiny_tokenizer: Any, n: int, words: str)
 
 def test_windows_of_two_tokens_are_the_shortest(tiny_tokenizer: Any) -> None:
     assert len(windows("xyz", tiny_tokenizer, 2)) == 3
-    with pytest.raises(ValueError, match="`window_tokens` is 1; give at least 2"):
+    with pytest.raises(ValueError, match="`window_tokens` is 1; give at least 3"):
         windows("xyz", without_start(tiny_tokenizer), 1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lorascope.stores import StoreError, create_run, open_run, resume_run, verify
+from lorascope.stores import Component, RunSpec, StoreError, create_run, open_run, resume_run, verify
 from lorascope.stores.format.codec import BATCHED
 from lorascope.stores.places.place import FolderPlace
 
@@ -44,6 +44,21 @@ def test_codecs_keep_every_bit(make_run: Any, codec: str) -> None:
     assert verify(run.path).ok
     read = open_run(run.path).base("model.layers.0.mlp.up_proj").values
     assert read.tobytes() == run.whole("states/model.layers.0.mlp.up_proj/base").tobytes()
+
+
+def test_row_that_no_chunk_can_hold_is_refused(tmp_path: Path) -> None:
+    types = {"dtype": "float32", "stored_dtype": "float32"}
+    wide = Component(path="lm_head", kind="Linear", layer=-1, d_in=8, d_out=2**19, **types)
+    spec = RunSpec(stream="adapted", components=(wide,), adapters=(), n_tokens=5, n_samples=1, n_choices=0)
+    with pytest.raises(ValueError, match="a row of 'states/lm_head/base', .* takes 2147483648 bytes; a chunk"):
+        create_run(tmp_path / "run.zarr", spec, tables={}, weights={})
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def test_more_rows_than_one_digit_counts_keep_their_order(make_run: Any) -> None:
+    run = make_run(n_tokens=12 * 1024)
+    assert verify(run.path).ok
+    np.testing.assert_array_equal(open_run(run.path).base(F32).values, run.whole(f"states/{F32}/base"))
 
 
 def test_row_is_written_once(make_run: Any) -> None:

@@ -22,7 +22,7 @@ from ..models.offload import fill_adapter, hidden_device_map, is_offloaded
 from ..models.weights import plain_path
 from .fit import first_line, fit_problems, init_problems
 from .preflight import inspect_adapter
-from .refusal import AdapterError, adapter_tensors, peft_type, require, weight_problems
+from .refusal import AdapterError, adapter_tensors, lora_layers, peft_type, require, weight_problems
 from .remarks import is_residual
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "label_init",
     "read_adapter",
     "require_folder",
+    "scaling_identity",
 ]
 
 
@@ -83,6 +84,13 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
         require(inspect_adapter(adapted, name, stream=stream, allow_zero=allow_zero), name)
     attached: PeftModel = adapted
     return attached
+
+
+def scaling_identity(model: nn.Module, name: str) -> float | dict[str, float]:
+    """What each of an adapter's modules multiplies its branch by, now: one number if they agree, else by module."""
+    held = {path: float(layer.scaling[name]) for path, layer in lora_layers(model).items() if name in layer.scaling}
+    values = set(held.values())
+    return values.pop() if len(values) == 1 else held
 
 
 def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> dict[str, Any]:

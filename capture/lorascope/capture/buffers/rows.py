@@ -50,7 +50,7 @@ class RowQueue:
     spans
         Rows that each batch reaches into (`row_spans`).
     queue_bytes
-        Most bytes of row buffers; None for 4 GiB, or what one batch needs if that is more.
+        Most bytes of row buffers; None for 4 GiB, or what one batch fills and a row ahead of it if that is more.
     wanted
         Bool (row,): rows to write; None for all. Tokens of others get no place.
     pinned
@@ -230,7 +230,7 @@ def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes
     spans
         Rows that each batch reaches into (`row_spans`).
     queue_bytes
-        What is allowed; None for 4 GiB, or what one batch fills if that is more.
+        What is allowed; None for 4 GiB, or what one batch fills and a row ahead of it if that is more.
 
     Raises
     ------
@@ -238,7 +238,7 @@ def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes
         If a batch fills more than is allowed.
     """
     filled, most = max(((sum(sizes[row] for row in span), len(span)) for span in spans), default=(0, 0))
-    allowed = max(QUEUE_BYTES, filled) if queue_bytes is None else queue_bytes
+    allowed = max(QUEUE_BYTES, filled + max(sizes, default=0)) if queue_bytes is None else queue_bytes
     if filled > allowed:
         raise ValueError(
             f"`queue` is {allowed} bytes, but a batch fills {most} rows at once, which take {filled} bytes; give at "

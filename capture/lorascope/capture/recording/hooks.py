@@ -4,7 +4,8 @@ For every LoRA layer PEFT computes `base_layer(x) + lora_B(lora_A(x)) * scaling`
 base, one on `lora_A[adapter]` the factor (on DoRA's magnitude module, the whole delta), and one on the layer itself
 sees the sum, which proves that nothing else was added. With adapters off, the hook on `base_layer` computes each
 adapter's branch from the layer's own input. Hooks only read; what is stored they copy at once, since later code may
-change a tensor in place. They never read frozen weights, which may be offloaded, and never wait for the device.
+change a tensor in place. They don't read frozen weights, which may be
+offloaded (but for DoRA's in stream `base`, which is refused there), and never wait for the device.
 """
 
 from collections import Counter

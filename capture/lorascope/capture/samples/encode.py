@@ -1,5 +1,6 @@
 """Encoded samples: token ids and their roles, ready for the model."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -220,20 +221,23 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
     # Of a window without start tokens, the first token has nothing to be predicted from.
     n_unpredicted = 0 if len(start) else 1
     step = window_tokens - len(start)
-    if step <= n_unpredicted:
-        raise ValueError(f"`window_tokens` is {window_tokens}; give at least {len(start) + n_unpredicted + 1}")
+    if step <= 2 * n_unpredicted:
+        raise ValueError(f"`window_tokens` is {window_tokens}; give at least {len(start) + 2 * n_unpredicted + 1}")
     if len(body) <= n_unpredicted:
         raise ValueError(f"text {item.id!r} has {len(body)} tokens, which leaves none to predict; give a longer text")
+    cuts = [*range(0, len(body), step), len(body)]
+    if len(cuts) > 2 and cuts[-1] - cuts[-2] <= n_unpredicted:
+        cuts[-2] -= 1  # a last window of one token gets a second one, from which it is predicted
     return [
         EncodedSample(
             id=f"{item.id}:{number}",
             dataset=item.dataset,
             split=item.split,
             prompt="text",
-            token_ids=np.concatenate([start, body[first : first + step]]),
-            roles=np.repeat(np.array([PROMPT, TEXT], dtype=np.uint8), [len(start), len(body[first : first + step])]),
+            token_ids=np.concatenate([start, body[first:last]]),
+            roles=np.repeat(np.array([PROMPT, TEXT], dtype=np.uint8), [len(start), last - first]),
             choices=(),
             answer=-1,
         )
-        for number, first in enumerate(range(0, len(body) - n_unpredicted, step))
+        for number, (first, last) in enumerate(itertools.pairwise(cuts))
     ]

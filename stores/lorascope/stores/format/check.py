@@ -10,15 +10,24 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem
 from .codec import codec_problem
-from .layout import ROW_TOKENS, STATES, STREAMS, TABLE_CHUNK, Adapter, ArraySpec, Component, RunSpec, array_specs
+from .layout import (
+    MAX_CHUNK_BYTES,
+    ROW_TOKENS,
+    STATES,
+    STREAMS,
+    TABLE_CHUNK,
+    Adapter,
+    ArraySpec,
+    Component,
+    RunSpec,
+    array_specs,
+)
 from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
 __all__ = ["Found", "is_base_score", "layout_problems", "may_be_absent"]
 
 
 OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
-MAX_CHUNK_BYTES = 2**31 - 1
-"""What Blosc can hold in one buffer; a chunk that announces more is refused before any of it is read."""
 
 
 class Found(NamedTuple):

@@ -3,6 +3,7 @@
 `docs/store-format.md` is the specification; this module is its only copy in code. Nothing here touches a disk.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ __all__ = [
     "FACTOR_CHUNK",
     "FORMAT",
     "FORMAT_VERSION",
+    "MAX_CHUNK_BYTES",
     "ROW_TOKENS",
     "STATES",
     "STREAMS",
@@ -40,8 +42,12 @@ __all__ = [
     "array_specs",
     "chunk_key",
     "goes_with_states",
+    "require_chunks",
     "worth_factoring",
 ]
+
+MAX_CHUNK_BYTES = 2**31 - 1
+"""What Blosc can hold in one buffer: no larger chunk is written, and none that announces more is read."""
 
 FACTOR_CHUNK = 64
 """Columns of the packed factor in one inner chunk: 256 KiB of float32 a row, below which Blosc loses ratio."""
@@ -76,6 +82,18 @@ def worth_factoring(*, rank: int, d_out: int, itemsize: int) -> bool:
 def chunk_key(path: str, row: int, ndim: int) -> str:
     """Key of the chunk that holds a row of an array: its file, relative to the run."""
     return f"{path}/c." + ".".join([str(row)] + ["0"] * (ndim - 1))
+
+
+def require_chunks(spec: RunSpec) -> None:
+    """Raise ValueError where a row of an array is more than one chunk can hold, which takes half a million features."""
+    for entry in array_specs(spec):
+        if entry.dtype != "string":
+            n_bytes = math.prod(entry.shards or entry.chunks) * np.dtype(entry.dtype).itemsize
+            if n_bytes > MAX_CHUNK_BYTES:
+                raise ValueError(
+                    f"a row of {entry.path!r}, {entry.chunks} of {entry.dtype}, takes {n_bytes} bytes; a chunk holds "
+                    f"{MAX_CHUNK_BYTES} at most, so leave this component out"
+                )
 
 
 def goes_with_states(path: str) -> bool:

@@ -19,7 +19,7 @@ from ..errors import StoreError
 from ..format.check import may_be_absent
 from ..format.codec import ChunkEncoder, compressors
 from ..format.digest import combine
-from ..format.layout import FORMAT, FORMAT_VERSION, ArraySpec, RunSpec, array_specs, chunk_key
+from ..format.layout import FORMAT, FORMAT_VERSION, ArraySpec, RunSpec, array_specs, chunk_key, require_chunks
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..places.place import Place, open_place
 from ..reading.read import array_metadata, open_checked, open_group
@@ -53,8 +53,11 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     ------
     StoreError
         If the folder isn't empty, or a table or weight doesn't fit the specification.
+    ValueError
+        If a component is too wide for a chunk to hold a row of it.
     """
     _refuse_used(path)
+    require_chunks(spec)
     place = open_place(path)
     values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
     # A column that was left out isn't made, so that one whose chunk is gone was lost.
