@@ -125,7 +125,7 @@ def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
 
 def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: Report) -> Run:
     found = _finished(folder)
-    if found is not None and found.attributes["provenance"]["adapters"]["default"] == adapter_identity(adapter):
+    if found is not None and adapter_identity(adapter).items() <= _captured_adapter(found).items():
         report("capture", found.n_tokens, found.n_tokens, "reused")
         return found
     if found is not None:
@@ -145,6 +145,12 @@ def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: 
         report(progress.stage, progress.done, progress.total, progress.unit)
 
     return capture(config, model=attach_adapter(model, adapter), tokenizer=tokenizer, progress=tell)
+
+
+def _captured_adapter(run: Run) -> dict[str, Any]:
+    """What the run says of its adapter: its identity, and what attaching it made of it."""
+    captured: dict[str, Any] = run.attributes["provenance"]["adapters"]["default"]
+    return captured
 
 
 def _finished(folder: Path) -> Run | None:

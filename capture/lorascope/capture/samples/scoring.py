@@ -221,8 +221,8 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
         if not np.isfinite(values).all():
             raise ValueError(
                 f"sample {sample.id!r}: the log-likelihoods are {values.tolist()!r}, not all finite; "
-                "in float16 models overflow, so load it in bfloat16 or float32; in these its weights are broken, or DoRA "
-                "divides by the norm of a zero row"
+                "in float16 models overflow, so load it in bfloat16 or float32; in these its weights are broken, or "
+                "DoRA divides by the norm of a zero row"
             )
     n_tokens = [_n_targets(sample) for sample in samples]
     owner = np.array([row for row, sample in enumerate(samples) for _ in sample.choices], dtype=np.int32)
