@@ -116,6 +116,7 @@ class Recorder:
         try:
             yield
             self._check_fired()
+            sink.finish()
             self._check_sums(sink)
             self.held_bytes = max(self.held_bytes, sum(tensor.nbytes for tensor in self._held.values()))
         except BaseException:

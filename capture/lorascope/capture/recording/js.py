@@ -4,10 +4,12 @@ import math
 
 import torch
 
-__all__ = ["jensen_shannon"]
+__all__ = ["jensen_shannon", "part_values"]
 
-_PART_VALUES = 2**22
-"""Values worked on at a time: 32 MB for each of a dozen float64 temporaries, whatever the batch."""
+_PART_VALUES = {"cpu": 2**17}
+"""Values worked on at a time: on a CPU a dozen float64 temporaries of 1 MB, which its cache holds."""
+_PART_VALUES_ELSEWHERE = 2**22
+"""32 MB for each temporary, whatever the batch."""
 _SERIES_BELOW = 0.1
 """|d| under which g is its even series: there the closed form loses digits to cancellation."""
 
@@ -35,11 +37,17 @@ def jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     ----------
     Zhang et al., arXiv 2501.03152, eqs. 3 and 9.
     """
-    n_tokens = max(1, _PART_VALUES // max(1, base.shape[-1]))
-    if base.ndim == 2 and len(base) > n_tokens:
-        parts = zip(torch.split(base, n_tokens), torch.split(delta, n_tokens), strict=True)
-        return torch.cat([_jensen_shannon(*part) for part in parts])
-    return _jensen_shannon(base, delta)
+    n_features = max(1, base.shape[-1])
+    n_tokens = max(1, part_values(base.device) // n_features)
+    if base.numel() <= n_tokens * n_features:
+        return _jensen_shannon(base, delta)
+    parts = zip(*(torch.split(values.flatten(0, -2), n_tokens) for values in (base, delta)), strict=True)
+    return torch.cat([_jensen_shannon(*part) for part in parts]).reshape(base.shape[:-1])
+
+
+def part_values(device: torch.device) -> int:
+    """Values that are best worked on at a time on a device, where each takes a dozen float64 temporaries."""
+    return _PART_VALUES.get(device.type, _PART_VALUES_ELSEWHERE)
 
 
 def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ class Sum(NamedTuple):
     delta: torch.Tensor
     """Float32, same shape."""
     size: torch.Tensor
-    """Float64, same shape: magnitudes of the terms of delta, added up."""
+    """Same shape: magnitudes of the terms of delta, added up."""
     n_roundings: int
     """How often a partial sum of delta may have been rounded otherwise than the layer did."""
     dtype: torch.dtype
@@ -32,7 +32,9 @@ def proved(n_measured: int) -> slice:
 
 
 def excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
-    """Largest |output - (base + delta)| over what rounding allows, a scalar on the device; NaN if either side is.
+    """Largest |output - (base + delta)| over what rounding allows, on the device; NaN if either side is.
+
+    A scalar for tensors of (token, feature); of each first index for those with further axes before these two.
 
     Notes
     -----
@@ -50,13 +52,13 @@ def excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
     )
     overflowed = ~torch.isfinite(base) | ~torch.isfinite(both.to(output.dtype)) & ~torch.isfinite(out)
     off = ((out - both).abs() / allowed).masked_fill(overflowed, 0)
-    return off.max() if off.numel() else off.new_zeros(())
+    return off.amax((-2, -1)) if off.numel() else off.new_zeros(off.shape[:-2])
 
 
 def factor_size(factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scaling: float) -> torch.Tensor:
-    """|scaling| * (|z| |B|^T + |bias|): magnitudes of the terms of delta, float64 (token, feature)."""
-    offset = None if bias is None else bias.double().abs()
-    return torch.nn.functional.linear(factor.double().abs(), weight.double().abs(), offset) * abs(scaling)
+    """|scaling| * (|z| |B|^T + |bias|): magnitudes of the terms of delta, float32 (token, feature)."""
+    offset = None if bias is None else bias.abs()
+    return torch.nn.functional.linear(factor.float().abs(), weight.abs(), offset) * abs(scaling)
 
 
 def swallowed_share(base: torch.Tensor, delta: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

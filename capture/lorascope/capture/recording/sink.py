@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 
 from ..buffers.target import BatchTarget
+from .gather import Gathered, Work
 from .js import jensen_shannon
 from .proof import Sum, excess, swallowed_share
 from .sites import Addition, Site
@@ -27,6 +30,11 @@ class Sink:
     reducer: ReduceStates | None
     excess: dict[str, torch.Tensor] = field(default_factory=dict)
     """Component path -> how far its output was from base + delta, over what is allowed; on its device."""
+    _gathered: Gathered = field(default_factory=Gathered)
+
+    def finish(self) -> None:
+        """The pass is over: measure and prove what still waits."""
+        self._gathered.finish()
 
     def take_measured(self, output: torch.Tensor) -> torch.Tensor:
         """The measured tokens of an output, a copy."""
@@ -64,13 +72,13 @@ class Sink:
     def measure(self, site: Site, addition: Addition, base: torch.Tensor, delta: torch.Tensor) -> None:
         """Store js of the measured tokens; with a reducer it is the reducer's to do, over all captured tokens."""
         if self.reducer is None and not self.is_pair:
-            self.put_measured("js", site, addition, jensen_shannon(base, delta))
+            self._measure(jensen_shannon, "js", site, addition, base, delta)
 
     def measure_swallowed(
         self, site: Site, addition: Addition, base: torch.Tensor, delta: torch.Tensor, output: torch.Tensor
     ) -> None:
         """Store the share of features in which rounding leaves nothing of delta, of the measured tokens."""
-        self.put_measured("swallowed", site, addition, swallowed_share(base, delta, output))
+        self._measure(swallowed_share, "swallowed", site, addition, base, delta, output)
 
     def hold(self, base: torch.Tensor) -> torch.Tensor:
         """What the adapted pass of a pair needs of the base pass: a copy, since the model may go on to change it."""
@@ -83,21 +91,30 @@ class Sink:
             self.reducer(site.index, addition.adapter, held, self.take(output).float() - held.float())
         else:
             delta = self.take_measured(output).float() - held.float()
-            self.put_measured("js", site, addition, jensen_shannon(held, delta))
+            self._measure(jensen_shannon, "js", site, addition, held, delta)
 
     def prove(self, site: Site, total: Sum, output: torch.Tensor) -> None:
         """Compare tokens of a layer's output with their sum; nothing waits for the result here."""
-        self.excess[site.path] = excess(total, output)
+        done = partial(self.excess.__setitem__, site.path)
+        tensors, settings = total[:3], {"n_roundings": total.n_roundings, "dtype": total.dtype}
+        self._gathered.add(_excess, done, *tensors, output, **settings)
 
     def prove_equal(self, site: Site, base: torch.Tensor, output: torch.Tensor) -> None:
         """Adapters that are off leave nothing: the output is the base, bit for bit."""
         differ = (output != base) & ~(torch.isnan(output) & torch.isnan(base))
         self.excess[site.path] = torch.where(differ.any(), torch.inf, 0.0)
 
-    def put_measured(self, name: str, site: Site, addition: Addition, values: torch.Tensor) -> None:
+    def _measure(self, work: Work, name: str, site: Site, addition: Addition, *tensors: torch.Tensor) -> None:
         """Store one value a measured token, of one component and adapter."""
-        self.target.put_measured(f"adapters/{addition.adapter}/{name}", site.index, values)
+        done = partial(self.target.put_measured, f"adapters/{addition.adapter}/{name}", site.index)
+        self._gathered.add(work, done, *tensors)
 
     def take(self, output: torch.Tensor) -> torch.Tensor:
         """The captured tokens of an output; maybe the output's own memory."""
         return self.target.take(output)
+
+
+def _excess(
+    base: torch.Tensor, delta: torch.Tensor, size: torch.Tensor, output: torch.Tensor, **settings: Any
+) -> torch.Tensor:
+    return excess(Sum(base, delta, size, **settings), output)

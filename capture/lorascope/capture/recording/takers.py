@@ -149,7 +149,7 @@ class AdaptedTaker:
         seen.delta = self.sink.take_measured(delta)
         some = proved(len(seen.delta))
         base, added = seen.measured[some], seen.delta[some]
-        size = base.double().abs() + 2 * added.double().abs()
+        size = base.float().abs() + 2 * added.abs()
         seen.total = Sum(base, added, size, 4, dora_dtype(call.output))
 
     def take_output(self, site: Site, call: Call) -> None:
