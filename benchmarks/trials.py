@@ -107,7 +107,8 @@ def run_trial(bench: Bench) -> Trial:
         n_starts = 1
         running = bench.start(bench.n_ranks)
         while killed := kill_at_random(bench, running, resumed=n_starts > 1):
-            kills.append(killed)
+            if not killed.phase.startswith(phases.ENDED):
+                kills.append(killed)
             running = bench.start(bench.n_ranks if bench.n_ranks == 1 else bench.chance.randint(1, bench.n_ranks + 1))
             n_starts += 1
             if bench.chance.random() > AGAIN:
@@ -119,7 +120,7 @@ def run_trial(bench: Bench) -> Trial:
 
 
 def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed | None:
-    """Kill it at some moment; None if it ended before."""
+    """Kill it at some moment, which may lie between the run's end and the process's; None if it ended before."""
     wait_for_moment(bench, running)
     ranks = running.ranks()
     if running.poll() is not None or not ranks:
@@ -137,7 +138,7 @@ def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed |
     if left := processes.outlive(ranks, GRACE):
         raise SystemExit(f"{len(left)} ranks still ran {GRACE:.0f} s after the others had ended{who}")
     at = phases.phase(bench.out, stacks, resumed=resumed)
-    if code == 0 or at == phases.ENDED:
+    if code == 0:
         return None
     return Killed(at + who, resumed, phases.committed(bench.out))
 

@@ -1,12 +1,18 @@
 """Runs of random states with several rows, whole and unfinished, for the tests of analysis."""
 
+import importlib.util
+import urllib.request
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from lorascope.stores import Adapter, Component, RunSpec, create_run
+from lorascope.stores.places import remote
 
 # No test is timed: a slow machine is no failure.
 settings.register_profile("lorascope", deadline=None)
@@ -109,3 +115,35 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def nothing_committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same without any row."""
     return write_run(tmp_path_factory.mktemp("nothing") / "run.zarr", rows=())
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Any]:
+    """A real S3 server behind a proxy that can fail: see faulty.py."""
+    found = importlib.util.spec_from_file_location("faulty", Path(__file__).with_name("faulty.py"))
+    assert found is not None
+    assert found.loader is not None
+    faulty = importlib.util.module_from_spec(found)
+    found.loader.exec_module(faulty)
+    with faulty.serve() as serving:
+        urllib.request.urlopen(urllib.request.Request(f"{serving.url}/bucket", method="PUT")).close()
+        yield serving
+
+
+@pytest.fixture
+def s3(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The server, faultless, with the environment that leads to it; `prefix` is this test's own."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "an-id",
+        "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    quick = {"init_backoff": timedelta(milliseconds=2), "max_backoff": timedelta(milliseconds=20), "base": 2}
+    monkeypatch.setitem(remote.RETRY, "backoff", quick)
+    monkeypatch.setitem(remote.RETRY, "max_retries", 4)
+    server.counted_from_now(lambda index, method: None)
+    server.prefix = f"s3://bucket/{tmp_path.parent.name}/{tmp_path.name}"
+    return server

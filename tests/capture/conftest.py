@@ -148,7 +148,9 @@ def make(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, t
     ) -> Any:
         base = copy.deepcopy(tiny_model) if dtype is None else copy.deepcopy(tiny_model).to(dtype)
         options = {"js_share": 1.0, "data": (str(data),), **settings}
-        config = CaptureConfig(model="tiny", adapter=(str(tiny_adapter),), out=str(tmp_path / out), **options)
+        config = CaptureConfig(
+            model="tiny", adapter=(str(tiny_adapter),), out=out if "://" in out else str(tmp_path / out), **options
+        )
         taken = model if model is not None else attach_adapter(base, tiny_adapter)
         return capture(config, model=taken, tokenizer=tiny_tokenizer, progress=progress)
 

@@ -1,11 +1,8 @@
 """A run of a few kB, made from random numbers: every stream, several adapters, with and without states."""
 
-import importlib.util
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ import pytest
 
 from lorascope.stores import Adapter, Component, RunSpec, RunWriter, create_run
 from lorascope.stores.format.layout import ROW_TOKENS
-from lorascope.stores.places import remote
 
 WIDTHS = (12, 20, 6)
 
@@ -170,35 +166,3 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
 
     with ExitStack() as open_writers:
         yield make
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Any]:
-    """A real S3 server behind a proxy that can fail: see faulty.py."""
-    found = importlib.util.spec_from_file_location("faulty", Path(__file__).with_name("faulty.py"))
-    assert found is not None
-    assert found.loader is not None
-    faulty = importlib.util.module_from_spec(found)
-    found.loader.exec_module(faulty)
-    with faulty.serve() as serving:
-        urllib.request.urlopen(urllib.request.Request(f"{serving.url}/bucket", method="PUT")).close()
-        yield serving
-
-
-@pytest.fixture
-def s3(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """The server, faultless, with the environment that leads to it; `prefix` is this test's own."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "an-id",
-        "AWS_SECRET_ACCESS_KEY": "a-secret",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    quick = {"init_backoff": timedelta(milliseconds=2), "max_backoff": timedelta(milliseconds=20), "base": 2}
-    monkeypatch.setitem(remote.RETRY, "backoff", quick)
-    monkeypatch.setitem(remote.RETRY, "max_retries", 4)
-    server.counted_from_now(lambda index, method: None)
-    server.prefix = f"s3://bucket/{tmp_path.parent.name}/{tmp_path.name}"
-    return server

@@ -35,7 +35,7 @@ class Addition:
 
     def delta(self, factor: torch.Tensor) -> torch.Tensor:
         """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
-        return torch.nn.functional.linear(factor.float(), *self.on(factor.device)) * self.component.scaling
+        return torch.nn.functional.linear(factor.float(), *self.on(factor.device)).mul_(self.component.scaling)
 
 
 @dataclass(slots=True)
