@@ -1,7 +1,10 @@
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,3 +178,39 @@ def test_public_objects_are_those_we_promise() -> None:
         "Verdict", "clear_torn", "compact", "create_run", "open_place", "open_run", "pull", "resume_run", "run_state",
         "verify", "widen",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_command_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    cleaned = []
+
+    def state_of(path: str) -> str:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            cleaned.append(path)
+        return "absent"
+
+    monkeypatch.setattr("lorascope.cli.commands.info.run_state", state_of)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(capsys, "info", "there.zarr") == (
+        code,
+        "",
+        "lorascope: error: interrupted; what was finished until then is whole\n",
+    )
+    assert cleaned == ["there.zarr"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_stopped_capture_has_the_last_word(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(KeyboardInterrupt):
+        exit_code = 143
+
+    def state_of(path: str) -> str:
+        raise Stopped("stopped after 2 of 4 rows")
+
+    monkeypatch.setattr("lorascope.cli.commands.info.run_state", state_of)
+    assert run(capsys, "info", "there.zarr") == (143, "", "lorascope: error: stopped after 2 of 4 rows\n")

@@ -11,6 +11,7 @@ import numpy as np
 
 from lorascope.stores import Run, RunWriter, clear_torn, create_run, open_place, open_run, resume_run, run_state
 
+from .buffers.allocator import freed_memory_kept
 from .buffers.rows import RowQueue, row_spans
 from .config import CaptureConfig
 from .hashes import fingerprint
@@ -72,7 +73,7 @@ def capture(
     -----
     Nothing is written before all checks have passed and every choice is scored.
     """
-    with joined(config.device) as ranks:
+    with joined(config.device) as ranks, freed_memory_kept():
         _require_writable(config.out)
         choose_device(config.device, ranks)
         state = ranks.of_leader(run_state(config.out))

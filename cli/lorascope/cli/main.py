@@ -1,8 +1,11 @@
 """The command `lorascope`: parses, calls one function, reports; a mistake by the user is one line and exit code 2."""
 
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError
@@ -31,6 +34,7 @@ app = App(
     version=version("lorascope"),
     default_parameter=Parameter(negative=()),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # a capture that was stopped has something to say
 )
 for _name, _help in COMMANDS.items():
     # A command's module is imported when it is called: `lorascope miub` never waits for torch.
@@ -43,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
-        return int(app(words, exit_on_error=False, print_error=False) or 0)
+        with _terminated_in_order():
+            return int(app(words, exit_on_error=False, print_error=False) or 0)
     except UnknownCommandError as error:
         # Its own text would import every command to list them, torch's too.
         return _fail(f"no command {(error.unused_tokens or ['?'])[0]!r}; there are {', '.join(COMMANDS)}")
@@ -59,6 +64,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         message = str(error) or "interrupted; what was finished until then is whole"
         return _fail(message, code=getattr(error, "exit_code", 130))
+
+
+class _Terminated(KeyboardInterrupt):
+    exit_code = 128 + signal.SIGTERM
+    """What a shell expects of a process that this signal ended."""
+
+
+@contextmanager
+def _terminated_in_order() -> Iterator[None]:
+    """SIGTERM ends a command as SIGINT does: half-written files are removed on the way out."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # "signal only works in main thread"
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _missing_module(error: BaseException | None) -> str:
