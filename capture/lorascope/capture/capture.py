@@ -178,7 +178,7 @@ def _fill(
     missing = np.flatnonzero(~ranks.of_leader(writer.committed_rows))
     wanted = np.zeros(writer.n_rows, dtype=bool)
     wanted[missing[ranks.share(len(missing))]] = True
-    measured = _stream(prepared, loaded, writer, wanted, progress) if wanted.any() else None
+    measured = _stream(prepared, loaded, writer, wanted, ranks, progress) if wanted.any() else None
     ranks.wait()
     parts = [part for part in ranks.gather(measured) if part is not None]
     if ranks.leads:
@@ -191,6 +191,7 @@ def _stream(
     loaded: Loaded,
     writer: RunWriter,
     wanted: np.ndarray,
+    ranks: Ranks,
     progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     """Write the wanted rows; returns what was measured on the way."""
@@ -219,7 +220,8 @@ def _stream(
             stop=stop,
             progress=progress,
         )
-    if streamed.stopped and stop.signal is not None:
+    # Where others share the capture, a signal that came after this rank's last batch has stopped them.
+    if stop.signal is not None and (streamed.stopped or ranks.size > 1):
         n_done = int(resume_run(config.out).committed_rows.sum())
         raise Interrupted(
             stop.signal, f"stopped after {n_done} of {writer.n_rows} rows of `{config.out}`; the same command goes on"

@@ -2,14 +2,19 @@
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
 
 __all__ = ["ALONE", "Ranks", "joined", "split_evenly"]
+
+_PATIENCE = timedelta(days=30)
+"""How long a rank that is done waits for the others; one that died is noticed at once."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -37,7 +42,8 @@ class Ranks(NamedTuple):
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
-        dist.all_gather_object(values, value)
+        with _ended_by_sigterm():
+            dist.all_gather_object(values, value)
         return values
 
     def of_leader(self, value: T) -> T:
@@ -71,7 +77,7 @@ def joined(device: str) -> Iterator[Ranks]:
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu:
         torch.cuda.set_device(_local_rank())
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size, _local_rank())
     finally:
@@ -92,3 +98,17 @@ def split_evenly(n: int, parts: int) -> list[slice]:
 
 def _local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """While a rank waits for others, where no handler of Python's would be called, SIGTERM ends it at once."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    except ValueError:  # "signal only works in main thread"
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -50,3 +50,27 @@ def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator, "_glibc", lambda: None)
     with freed_memory_kept():
         pass
+
+
+@pytest.mark.parametrize(("most", "thresholds"), [(2**30, [2**30]), (2**25, [2**30, 2**25]), (0, [2**30, 2**25])])
+def test_older_versions_refuse_much(monkeypatch: pytest.MonkeyPatch, most: int, thresholds: list[int]) -> None:
+    """Without the threshold for mapped memory, setting the other one would switch off what glibc does by itself."""
+
+    class Older:
+        def __init__(self) -> None:
+            self.asked: list[tuple[int, int]] = []
+
+        def mallopt(self, name: int, value: int) -> int:
+            self.asked.append((name, value))
+            return int(name == allocator._TRIM_THRESHOLD or value <= most)
+
+        def malloc_trim(self, _: int) -> int:
+            return 1
+
+    older = Older()
+    monkeypatch.setattr(allocator, "_glibc", lambda: older)
+    with freed_memory_kept():
+        assert [value for name, value in older.asked if name == allocator._MMAP_THRESHOLD] == thresholds
+        assert ((allocator._TRIM_THRESHOLD, 2**30) in older.asked) == (most > 0)
+    if not most:
+        assert all(name == allocator._MMAP_THRESHOLD for name, _ in older.asked)

@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,34 @@ def test_error_of_the_writer_reaches_the_pass_and_no_other_row_is_begun(when: st
         write()
     assert writer.rows == {}
     assert sorted(writer.begun) == [0, 1]
+
+
+def test_pass_that_waits_for_a_buffer_hears_of_an_error_that_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A future knows its error a moment after its work has ended, and nothing else would wake the pass again."""
+    writer = FakeWriter(9 * ROW_TOKENS, error=OSError(28, "No space left on device"))
+    caught: list[Exception] = []
+
+    def linger(self: RowQueue, row: int, buffer: RowBuffer) -> RowWritten | None:
+        try:
+            return write(self, row, buffer)
+        finally:
+            time.sleep(0.2)
+
+    def run() -> None:
+        try:
+            with make(writer, queue_bytes=3 * ROW_BYTES) as rows:
+                for row in range(4):
+                    fill(rows, row * ROW_TOKENS, ROW_TOKENS)
+        except OSError as error:
+            caught.append(error)
+
+    write = RowQueue._write
+    monkeypatch.setattr(RowQueue, "_write", linger)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    threading.Timer(0.2, writer.go.set).start()
+    thread.join(30)
+    assert [str(error) for error in caught] == ["[Errno 28] No space left on device"]
 
 
 def test_error_of_the_pass_leaves_rows_that_wait_unwritten() -> None:

@@ -69,6 +69,8 @@ def test_what_the_device_holds() -> None:
         "activations": 7 * 2 * 300,
         "logits": 7 * 11 * 10,
         "measuring js": 7 * 200 * 10,
+        "waiting to be measured": 7 * 900 * (6 * 2 + 16),
+        "factors": 7 * 6 * 4 * 3 * 4,
         "copies under way": 7 * 900 * 2,
     }
     bare = sizes(device_needs(weights, make_spec(kl=True), batch_tokens=7, vocabulary=11))

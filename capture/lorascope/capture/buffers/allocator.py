@@ -24,7 +24,10 @@ def freed_memory_kept() -> Iterator[None]:
     if library is None:
         yield
         return
-    library.mallopt(_MMAP_THRESHOLD, _MOST)
+    # Older versions refuse more than the usual; without that threshold the other one would only do harm.
+    if not (library.mallopt(_MMAP_THRESHOLD, _MOST) or library.mallopt(_MMAP_THRESHOLD, _USUAL)):
+        yield
+        return
     library.mallopt(_TRIM_THRESHOLD, _MOST)
     try:
         yield

@@ -137,7 +137,9 @@ class RowQueue:
         for row in [row for row in self._open if self._taken >= self._row_tokens(row).stop]:
             tokens = self._row_tokens(row)
             self._open[row].check(row, tokens.stop - tokens.start)
-            self._writing.append(self._threads.submit(self._write, row, self._open.pop(row)))
+            written = self._threads.submit(self._write, row, self._open.pop(row))
+            written.add_done_callback(self._tell)  # a failure is seen only once the future itself knows it
+            self._writing.append(written)
         self._collect(self._writing)
 
     def drain(self) -> None:
@@ -201,8 +203,11 @@ class RowQueue:
             with self._changed:
                 if not self._failed:
                     self._free.append(buffer)
-                self._changed.notify_all()
         return written
+
+    def _tell(self, _: Future[RowWritten | None]) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:

@@ -13,6 +13,7 @@ from lorascope.stores.format.layout import DTYPES, ROW_TOKENS
 
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..buffers.rows import queue_bytes_needed
+from ..recording.js import part_values
 from ..size import format_size
 from .estimate import Estimate
 
@@ -64,14 +65,24 @@ def device_needs(weights: Mapping[str, int], spec: RunSpec, *, batch_tokens: int
     for component in spec.components:
         by_layer[component.layer] += component.d_out
     widest = max(component.d_out for component in spec.components)
+    n_widths = len({(component.d_out, component.dtype) for component in spec.components})
+    # js takes base and delta, the swallowed share output too, and the proof the sizes of delta's terms besides.
+    n_values = min(
+        n_widths * part_values(torch.device("cuda")),
+        batch_tokens * sum(component.d_out for component in spec.components),
+    )
+    waiting = n_values * (6 * itemsize + 16)
     n_logits = batch_tokens * vocabulary * (2 if spec.stream == "pair" or spec.kl else 1)
     needs = [Need("device", f"weights in {dtype}", size, "exact") for dtype, size in sorted(weights.items())]
     needs += [
         Need("device", "activations", batch_tokens * itemsize * max(by_layer.values()), "all outputs of one layer"),
         Need("device", "logits", n_logits * (itemsize + 8), "also as float32, and their log softmax"),
         Need("device", "measuring js", batch_tokens * widest * (itemsize + 8), "base and delta of the widest layer"),
+        Need("device", "waiting to be measured", waiting, f"outputs of {n_widths} widths, a part of each"),
     ]
     if spec.states != "none":
+        ranks = sum(rank for a in spec.adapters for rank, has in zip(a.rank, a.factored, strict=True) if has)
+        needs.append(Need("device", "factors", batch_tokens * ranks * 3 * 4, "of all layers, and copies on their way"))
         in_flight = min(states, IN_FLIGHT_BYTES)
         needs.append(Need("device", "copies under way", in_flight, "states of a batch, within the limit"))
     if spec.stream == "pair":

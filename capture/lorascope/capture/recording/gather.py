@@ -39,6 +39,7 @@ class Gathered:
     def _run(self, key: tuple[Any, ...]) -> None:
         work, _, settings = key
         calls = self._waiting.pop(key)
-        stacked = [torch.stack(tensors) for tensors in zip(*(tensors for _, tensors in calls), strict=True)]
+        kinds = zip(*(tensors for _, tensors in calls), strict=True)
+        stacked = [torch.stack(tensors) if len(tensors) > 1 else tensors[0][None] for tensors in kinds]
         for (done, _), result in zip(calls, work(*stacked, **dict(settings)), strict=True):
             done(result)

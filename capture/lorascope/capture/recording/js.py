@@ -8,8 +8,8 @@ __all__ = ["jensen_shannon", "part_values"]
 
 _PART_VALUES = {"cpu": 2**17}
 """Values worked on at a time: on a CPU a dozen float64 temporaries of 1 MB, which its cache holds."""
-_PART_VALUES_ELSEWHERE = 2**22
-"""32 MB for each temporary, whatever the batch."""
+_PART_VALUES_ELSEWHERE = 2**21
+"""16 MB for each temporary, whatever the batch."""
 _SERIES_BELOW = 0.1
 """|d| under which g is its even series: there the closed form loses digits to cancellation."""
 

@@ -4,11 +4,13 @@ from typing import NamedTuple
 
 import torch
 
+from .js import part_values
+
 __all__ = ["PROVED_TOKENS", "Sum", "excess", "factor_size", "proved", "swallowed_share"]
 
 PROVED_TOKENS = 256
 """Most tokens of a pass that are proved, evenly spaced among the measured: whatever else changes a layer's output
-changes it for most tokens, and the float64 terms of a wide layer stay below 32 MB each."""
+changes it for most tokens."""
 
 
 class Sum(NamedTuple):
@@ -26,9 +28,9 @@ class Sum(NamedTuple):
     """Type in which the layer computes delta."""
 
 
-def proved(n_measured: int) -> slice:
-    """Which of the measured tokens are proved."""
-    return slice(None, None, max(1, -(-n_measured // PROVED_TOKENS)))
+def proved(measured: torch.Tensor) -> torch.Tensor:
+    """Those of the measured tokens (token, feature) that are proved; a copy, unless they are all of them."""
+    return measured[:: max(1, -(-len(measured) // PROVED_TOKENS))].contiguous()
 
 
 def excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
@@ -43,6 +45,17 @@ def excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
     eps_output * (|base| + |delta|) + n_roundings * eps_delta * size. Where the base itself, or the sum in the layer's
     own type, overflowed there is nothing to compare.
     """
+    tensors = (*total[:3], output)
+    step = max(1, part_values(output.device) * output.shape[-2] // max(1, output.numel()))
+    if output.shape[-2] <= step:
+        return _excess(total, output)
+    parts = zip(*(torch.split(tensor, step, dim=-2) for tensor in tensors), strict=True)
+    return torch.stack(
+        [_excess(total._replace(base=base, delta=delta, size=size), out) for base, delta, size, out in parts]
+    ).amax(0)
+
+
+def _excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
     base, out, delta = total.base.double(), output.double(), total.delta.double()
     both = base + delta
     eps = torch.finfo(output.dtype).eps
@@ -63,4 +76,5 @@ def factor_size(factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
 
 def swallowed_share(base: torch.Tensor, delta: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """Share of features whose output is the base although delta isn't zero, float32 (token,)."""
-    return ((output == base) & (delta != 0)).float().mean(-1)
+    swallowed = (output == base).logical_and_(delta != 0)
+    return (torch.count_nonzero(swallowed, dim=-1) / base.shape[-1]).float()

@@ -133,9 +133,8 @@ class AdaptedTaker:
         self.sink.reduce_factor(site, addition, seen.base, factor)
         z = self.sink.take_measured(factor)
         seen.delta = addition.delta(z)
-        some = proved(len(z))
-        size = factor_size(z[some], *addition.on(z.device), addition.component.scaling)
-        seen.total = Sum(seen.measured[some], seen.delta[some], size, z.shape[-1] + 4, z.dtype)
+        size = factor_size(proved(z), *addition.on(z.device), addition.component.scaling)
+        seen.total = Sum(proved(seen.measured), proved(seen.delta), size, z.shape[-1] + 4, z.dtype)
 
     def take_branch(self, site: Site, call: Call) -> None:
         """What DoRA's magnitude module puts out."""
@@ -147,8 +146,7 @@ class AdaptedTaker:
         self.sink.put_delta(addition, delta)
         self.sink.reduce_delta(site, addition, seen.base, delta)
         seen.delta = self.sink.take_measured(delta)
-        some = proved(len(seen.delta))
-        base, added = seen.measured[some], seen.delta[some]
+        base, added = proved(seen.measured), proved(seen.delta)
         size = base.float().abs() + 2 * added.abs()
         seen.total = Sum(base, added, size, 4, dora_dtype(call.output))
 
@@ -162,7 +160,7 @@ class AdaptedTaker:
             self._take_difference(site, addition, seen.base, seen.measured, call.flat)
         elif seen.delta is not None and seen.total is not None:
             measured = self.sink.take_measured(call.flat)
-            self.sink.prove(site, seen.total, measured[proved(len(measured))])
+            self.sink.prove(site, seen.total, proved(measured))
             self.sink.measure_swallowed(site, addition, seen.measured, seen.delta, measured)
             self.sink.measure(site, addition, seen.measured, seen.delta)
         self._finish(site, addition, call.flat)
