@@ -27,7 +27,7 @@ class RowArray:
     """
 
     def __init__(self, array: zarr.Array[Any], *, place: Place, committed: np.ndarray, columns: slice) -> None:
-        self._array = array
+        self._array = _to_last_chunk(array)
         self._place = place
         self._committed = committed
         self._columns = columns
@@ -36,6 +36,7 @@ class RowArray:
             check_storage(array.dtype, self._dtype_logical)
         except ValueError as error:
             raise StoreError(f"{array.path!r} can't be read as numbers: {error}") from error
+        self._width = array.shape[1] if array.ndim > 1 else 1
         self.shape: tuple[int, ...] = (array.shape[0], *_cut(array.shape[1:], columns))
         self.dtype = np.dtype(np.float32)
         self.ndim = len(self.shape)
@@ -73,7 +74,7 @@ class RowArray:
         key = chunk_key(self._array.path, row, self._array.ndim)
         require_chunk(self._place, key, self._array, f"chunk {key!r} of a committed row", self._columns)
         try:
-            block = self._read_chunks(slice(offset, offset + n_tokens))
+            block = self._read_chunks(slice(offset, offset + ROW_TOKENS))[:n_tokens]
         except (ValueError, RuntimeError) as error:
             raise StoreError(f"chunk {key!r} is broken ({_first_line(error)}); run `lorascope verify`") from error
         return widen_block(block[wanted], self._dtype_logical)
@@ -82,9 +83,9 @@ class RowArray:
         """Whole chunks only: zarrs decodes a part of one without looking at its checksum."""
         if self._array.ndim == 1:
             return np.asarray(self._array[tokens])
-        width, chunk = self._array.shape[1], self._array.chunks[1]
+        width, chunk = self._width, self._array.chunks[1]
         first, last, _ = self._columns.indices(width)
-        left, right = first // chunk * chunk, min(-(-last // chunk) * chunk, width)
+        left, right = first // chunk * chunk, -(-last // chunk) * chunk
         return np.asarray(self._array[tokens, left:right])[:, first - left : last - left]
 
     def to_dask(self) -> da.Array:
@@ -151,6 +152,18 @@ def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, 
     return product
 
 
+def _to_last_chunk(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The same array as if it went to the end of its last chunks: a chunk that is cut would be read unchecked too."""
+    shape = tuple(-(-n // size) * size for n, size in zip(array.shape, array.chunks, strict=True))
+    if shape == array.shape:
+        return array
+    opened = array.async_array
+    longer = zarr.AsyncArray(opened.metadata.update_shape(shape), opened.store_path)
+    # A pipeline is settled when an array is opened, by a setting that may be another one now.
+    object.__setattr__(longer, "codec_pipeline", opened.codec_pipeline)
+    return zarr.Array(longer)
+
+
 def _cut(shape: tuple[int, ...], columns: slice) -> tuple[int, ...]:
     return tuple(len(range(*columns.indices(n))) for n in shape)
 
@@ -166,14 +179,16 @@ def read_once(array: zarr.Array[Any], place: Place, *, may_be_absent: bool = Fal
         If a chunk is missing, empty or broken.
     """
     size = array.chunks[0]
+    whole = _to_last_chunk(array)
     require = require_text_chunk if array.dtype.kind == "T" else require_chunk
     parts = []
     for chunk in range(-(-array.shape[0] // size)):
         key = chunk_key(array.path, chunk, array.ndim)
         if not may_be_absent or place.size(key) is not None:
             require(place, key, array, f"chunk {key!r}")
-        parts.append(_read(array, slice(chunk * size, (chunk + 1) * size), key))
-    return np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
+        parts.append(_read(whole, slice(chunk * size, (chunk + 1) * size), key))
+    values = np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
+    return values[tuple(slice(n) for n in array.shape)]
 
 
 def read_digests(array: zarr.Array[Any], place: Place) -> np.ndarray:
