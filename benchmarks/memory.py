@@ -129,11 +129,12 @@ def capture_as_child(folder: Path, writer: str, n_tokens: int, queue_bytes: int,
     print(json.dumps({"began": time.time()}), flush=True)
     run = capture(
         CaptureConfig(
+            score=False,
             model="random",
             adapter=(str(folder / "adapter"),),
             data=(str(folder / "facts.txt"),),
             out=str(folder / "run.zarr"),
-            **({"queue_bytes": queue_bytes} if queue_bytes else {}),
+            **({"queue": str(queue_bytes)} if queue_bytes else {}),
         ),
         model=model,
         tokenizer=tokenizer,
@@ -234,6 +235,7 @@ def draw(courses: dict[str, Course], n_tokens: int, arguments: argparse.Namespac
     top = 1.15 * max(max(course.resident) for course in courses.values()) / 1e9
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(range=[0, top], row=1)
+    figure.update_yaxes(range=[0, 1.05 * n_tokens * FEATURES * 4 / 1e9], row=2)
     figure.update_yaxes(title_text="resident memory, GB", row=1, col=1)
     figure.update_yaxes(title_text="captured, GB of base", row=2, col=1)
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)

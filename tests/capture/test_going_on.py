@@ -245,3 +245,12 @@ def unfinish(run: Path) -> None:
     root["attributes"]["finished"] = False
     del root["attributes"]["measured"]
     (run / "zarr.json").write_text(json.dumps(root))
+
+
+def test_finished_run_that_lost_a_chunk_is_no_success(go: Any, tmp_path: Path) -> None:
+    run = go("run.zarr")
+    assert go("run.zarr").finished
+    chunk = f"states/{run.component_paths[0]}/base/c.1.0"
+    (tmp_path / "run.zarr" / chunk).unlink()
+    with pytest.raises(StoreError, match=rf"is finished, but 1 of its chunks have gone since, '{chunk}' first"):
+        go("run.zarr")

@@ -25,8 +25,10 @@ def test_each_difference_is_named() -> None:
 
 
 def test_a_changed_capture_is_refused() -> None:
-    with pytest.raises(StoreError, match=r"`run` holds another capture.*model.sha256: 'cd' -> 'ab'; repeat the comm"):
-        require_same({**IDENTITY, "model": {"sha256": "cd"}}, IDENTITY, "run")
+    with pytest.raises(StoreError, match=r"^`run` is another: model.sha256: 'cd' -> 'ab'; repeat the comm"):
+        require_same({**IDENTITY, "model": {"sha256": "cd"}}, IDENTITY, "`run` is another")
+    with pytest.raises(StoreError, match="; give the same$"):
+        require_same({**IDENTITY, "model": {"sha256": "cd"}}, IDENTITY, "`run` is another", "give the same")
 
 
 def test_many_differences_are_counted_and_long_values_cut() -> None:

@@ -196,7 +196,12 @@ def test_signal_ends_a_command_in_one_line(
 
     monkeypatch.setattr("lorascope.cli.commands.info.run_state", state_of)
     before = signal.getsignal(signal.SIGTERM)
-    assert run(capsys, "info", "there.zarr") == (
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        told = run(capsys, "info", "there.zarr")
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    assert told == (
         code,
         "",
         "lorascope: error: interrupted; what was finished until then is whole\n",
@@ -214,3 +219,20 @@ def test_stopped_capture_has_the_last_word(capsys: pytest.CaptureFixture[str], m
 
     monkeypatch.setattr("lorascope.cli.commands.info.run_state", state_of)
     assert run(capsys, "info", "there.zarr") == (143, "", "lorascope: error: stopped after 2 of 4 rows\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "x"], "`--model` says how to compute samples again; say how many, as in `--reforward 4`"),
+        (["--trust-remote-code"], "`--trust-remote-code` says how to compute samples again"),
+        (["--reforward", "-1"], "`--reforward` is -1; give 0 or more"),
+        (["--reforward", "1", "--seed", "-1"], "`--seed` is -1; give 0 or more"),
+    ],
+)
+def test_options_of_reforward_alone(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, options: list[str], words: str
+) -> None:
+    code, _, err = run(capsys, "verify", many_rows, *options)
+    assert code == 2
+    assert words in err

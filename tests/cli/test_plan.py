@@ -137,7 +137,7 @@ def test_notes_name_places(capsys: pytest.CaptureFixture[str], folder: Path) -> 
     ("more", "device", "message"),
     [
         (["--budget", "12 apples"], "cpu", "is no size; give a number and a unit"),
-        (["--budget", "1kB"], "cpu", "but one token of each of 6 samples takes"),
+        (["--budget", "1kB"], "cpu", "but a run of one token of each of 6 samples needs"),
         (["--tokens", "first"], "cpu", "`tokens` is 'first'"),
         ([], "tpu9", "`device` is 'tpu9'"),
     ],
@@ -149,3 +149,24 @@ def test_a_mistake_is_one_line(
     assert code == 2
     assert err.count("\n") == 1
     assert message in err
+
+
+def test_a_place_that_cannot_be_is_refused_as_by_capture(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("mine")
+    arguments = [str(taken) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]
+    code, out, err = run(capsys, arguments)
+    assert (code, out) == (2, "")
+    assert f"`{taken}` is a file; name another place" in err
+
+
+def test_a_run_that_is_there_is_told(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / "run.zarr"
+    arguments = [str(there) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]
+    assert "already" not in run(capsys, arguments)[1]
+    assert main(["capture", *(word for word in arguments[1:] if word != "--no-probe")]) == 0
+    capsys.readouterr()
+    out = " ".join(run(capsys, arguments)[1].split())
+    assert re.search(r"run\.zarr` holds [\d.]+ .B already: capture goes on with it if it is the same capture", out)

@@ -1,15 +1,24 @@
 """Capture: one model, its adapters, its data, into one run; killed anywhere, the same call goes on."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lorascope.stores import Run, RunWriter, clear_torn, create_run, open_place, open_run, resume_run, run_state
+from lorascope.stores import (
+    Run,
+    RunWriter,
+    StoreError,
+    clear_torn,
+    create_run,
+    open_place,
+    open_run,
+    resume_run,
+    run_state,
+)
+from lorascope.stores.reading.missing import missing_chunks
 
 from .buffers.allocator import freed_memory_kept
 from .buffers.rows import RowQueue, row_spans
@@ -17,7 +26,7 @@ from .config import CaptureConfig
 from .hashes import fingerprint
 from .interrupt import Interrupted, listening
 from .load import Loaded, choose_device, load
-from .planning.estimate import estimate, require_space
+from .planning.estimate import estimate, require_space, require_writable
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
 from .recording.hooks import Recorder
@@ -74,7 +83,7 @@ def capture(
     Nothing is written before all checks have passed and every choice is scored.
     """
     with joined(config.device) as ranks, freed_memory_kept():
-        _require_writable(config.out)
+        require_writable(config.out)
         choose_device(config.device, ranks)
         state = ranks.of_leader(run_state(config.out))
         files = read_files(config)
@@ -83,23 +92,27 @@ def capture(
             prepared = prepare(config, loaded, files, ranks)
             if state in {"unfinished", "finished"}:
                 stored = open_run(config.out).attributes.get("provenance", {})
-                require_same(identity(stored), identity(prepared.provenance), config.out)
-            if state != "finished":
+                require_same(
+                    identity(stored),
+                    identity(prepared.provenance),
+                    f"`{config.out}` holds another capture, which this one can't go on with",
+                )
+            if state == "finished":
+                _require_whole(config.out)
+            else:
                 writer = _open_writer(prepared, loaded, state, ranks, progress)
                 with writer:
                     _fill(prepared, loaded, writer, ranks, progress)
     return open_run(config.out)
 
 
-def _require_writable(out: str) -> None:
-    """Raise before any work if the run's folder couldn't be made."""
-    if open_place(out).remote:
-        return
-    place = Path(out).absolute()
-    parent = next(folder for folder in (place, *place.parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        what = "can't be written to" if parent.is_dir() else "is a file"
-        raise ValueError(f"`out` is {out!r}, but `{parent}` {what}; name another place")
+def _require_whole(out: str) -> None:
+    """Raise if a chunk of a finished run has gone since."""
+    if gone := missing_chunks(out):
+        raise StoreError(
+            f"`{out}` is finished, but {len(gone)} of its chunks have gone since, {gone[0]!r} first; put them back, or "
+            "capture into a new folder"
+        )
 
 
 def _open_writer(

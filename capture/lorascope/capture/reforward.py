@@ -92,7 +92,12 @@ def reforward(
     with evaluating(loaded.model):
         prepared = prepare(config, loaded, read_files(config), ALONE)
         stored = identity(run.attributes["provenance"])
-        require_same({**stored, "libraries": {}}, {**identity(prepared.provenance), "libraries": {}}, path)
+        require_same(
+            {**stored, "libraries": {}},
+            {**identity(prepared.provenance), "libraries": {}},
+            f"`{path}` was captured from something else",
+            "give the model, adapter and data that it was captured from",
+        )
         comparer = _Comparer(run)
         reducer = Reducer() if run.states != "all" else None
         queue = RowQueue(

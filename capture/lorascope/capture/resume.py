@@ -38,7 +38,12 @@ def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def require_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], out: str) -> None:
+def require_same(
+    stored: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    what: str,
+    advice: str = "repeat the command that began it, or name a new folder",
+) -> None:
     """Raise unless two identities agree; see `identity`.
 
     Raises
@@ -49,10 +54,7 @@ def require_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], out: str)
     found = list(differences(stored, wanted))
     if found:
         more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise StoreError(
-            f"`{out}` holds another capture, which this one can't go on with: {'; '.join(found[:SHOWN])}{more}; "
-            "repeat the command that began it, or name a new folder"
-        )
+        raise StoreError(f"{what}: {'; '.join(found[:SHOWN])}{more}; {advice}")
 
 
 def differences(stored: Any, wanted: Any, where: str = "") -> Iterator[str]:

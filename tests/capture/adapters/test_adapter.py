@@ -123,6 +123,19 @@ def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, 
         attach_adapter(tiny_model, tiny_adapter)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"r": "four"}, r"`r` of adapter .* is 'four'"),
+        ({"lora_alpha": "much"}, r"`lora_alpha` of adapter .* is 'much'"),
+    ],
+)
+def test_configuration_with_a_wrong_value(tiny_model: Any, tiny_adapter: Path, change: Any, words: str) -> None:
+    reconfigure(tiny_adapter, **change)
+    with pytest.raises(AdapterError, match=words):
+        attach_adapter(tiny_model, tiny_adapter)
+
+
 def test_adapter_of_another_method(tiny_model: Any, tiny_adapter: Path) -> None:
     reconfigure(tiny_adapter, peft_type="IA3")
     with pytest.raises(AdapterError, match=r"`peft_type` of adapter '.*' is 'IA3'; only 'LORA' can be captured"):

@@ -214,7 +214,9 @@ def test_a_budget_for_one_token_a_sample_is_the_least() -> None:
     least = estimate(dataclasses.replace(spec, n_tokens=50)).needed_bytes
     share = float(choose_share(spec, lengths, least).removeprefix("share:"))
     assert [max(round(share * n), 1) for n in lengths] == [1] * 50
-    with pytest.raises(StoreError, match="`budget` is .*, but one token of each of 50 samples takes .*; give more"):
+    with pytest.raises(
+        StoreError, match="`budget` is .*, but a run of one token of each of 50 samples needs .*; give more"
+    ):
         choose_share(spec, lengths, least - 1)
 
 

@@ -251,7 +251,7 @@ def test_new_tokens_are_counted_as_many_as_there_may_be(config: Callable[..., Ca
 
 
 def test_a_budget_below_one_token_a_sample_is_an_error(config: Callable[..., CaptureConfig]) -> None:
-    with pytest.raises(StoreError, match="`budget` is 10 kB, but one token of each of 6 samples takes"):
+    with pytest.raises(StoreError, match="`budget` is 10 kB, but a run of one token of each of 6 samples needs"):
         plan(config(budget="10kB"), probe=False)
 
 

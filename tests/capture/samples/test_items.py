@@ -23,6 +23,13 @@ def test_reads_choice_items_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_reads_past_the_mark_that_some_editors_begin_a_file_with(tmp_path: Path) -> None:
+    plain = write_lines(tmp_path / "sums.test.jsonl", GOOD)
+    expected = read_items(plain)
+    plain.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    assert read_items(plain) == expected
+
+
 def test_reads_a_text_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "wiki.test.txt"
     path.write_text(" = Title = \n\nText.\n", encoding="utf-8")

@@ -179,7 +179,7 @@ def test_sample_without_such_a_role_is_named() -> None:
     with pytest.raises(ValueError, match=r"`tokens` = 'answer' takes nothing of sample 'x' of 'd', .* roles \(text\)"):
         plan_of([sample(ROLES), text], "answer")
     with pytest.raises(
-        ValueError, match=r"other roles \(prompt, choice, generated\); choose 'all', 'last:N', 'every:K'"
+        ValueError, match=r"other roles \(prompt, choice, generated\); choose one of these, 'all', 'last:N', 'every:K'"
     ):
         plan_of([sample(GENERATED)], "answer")
 

@@ -355,3 +355,10 @@ def test_memory_holds_two_rows_at_most(many_rows: Path, tmp_path: Path, monkeypa
     pull(many_rows, tmp_path / "out.zarr", samples=["s1", "s2", "s3", "s4"])
     assert [row for row, _ in commits] == [0, 1]
     assert all(latest <= row + 1 for row, latest in commits)
+
+
+def test_no_run_takes_its_own_slice_in(many_rows: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in many_rows.rglob("*")}
+    with pytest.raises(StoreError, match="lies within the run"):
+        pull(many_rows, many_rows / "sub")
+    assert {file: file.stat().st_mtime_ns for file in many_rows.rglob("*")} == before

@@ -178,6 +178,7 @@ def test_one_key_from_many_threads_is_one_of_theirs(tmp_path: Path) -> None:
     [
         ("s3://key:secret@bucket/x", "a url of kind 's3' with credentials or options in it isn't taken"),
         ("s3://bucket/x?secret=1", "with credentials or options in it"),
+        ("s3://", "`path` is 's3://', without a bucket; name one"),
         ("ftp://host/x", "`path` is 'ftp://host/x'; name a folder, or an object store"),
         ("memory://x", "name a folder, or an object store"),
     ],

@@ -211,6 +211,10 @@ def _read_config(folder: Path) -> LoraConfig:
         config: LoraConfig | None = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
     except (ValueError, TypeError, KeyError) as error:
         raise AdapterError(f"{str(path)!r} is no PEFT configuration: {first_line(error)}") from error
+    if config is not None and not isinstance(config.r, int):
+        raise AdapterError(f"`r` of adapter {str(folder)!r} is {config.r!r}; its rank is a whole number of 1 or more")
+    if config is not None and not isinstance(config.lora_alpha, int | float):
+        raise AdapterError(f"`lora_alpha` of adapter {str(folder)!r} is {config.lora_alpha!r}; it must be a number")
     if config is None:
         raise AdapterError(f"`peft_type` of adapter {str(folder)!r} is {kind!r}; only 'LORA' can be captured")
     return config

@@ -1,20 +1,22 @@
 """What a run will take on disk and in memory, from its specification alone: no model, no device, no disk."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lorascope.stores import RunSpec, StoreError
+from lorascope.stores import RunSpec, StoreError, open_place
 from lorascope.stores.format.check import is_base_score
 from lorascope.stores.format.layout import ROW_TOKENS, ArraySpec, array_specs, goes_with_states, worth_factoring
 
 from ..size import format_size
 
-__all__ = ["Estimate", "Part", "choose_share", "estimate", "require_space"]
+__all__ = ["Estimate", "Part", "choose_share", "estimate", "require_space", "require_writable"]
 
 PARTS = ("base", "adapted", "factor", "delta", "reductions", "weights", "tables")
 
@@ -139,6 +141,17 @@ def estimate(spec: RunSpec, *, base_scores: bool = True) -> Estimate:
     )
 
 
+def require_writable(out: str) -> None:
+    """Raise ValueError before any work if the run's folder couldn't be made."""
+    if open_place(out).remote:
+        return
+    place = Path(out).absolute()
+    parent = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        what = "can't be written to" if parent.is_dir() else "is a file"
+        raise ValueError(f"`out` is {out!r}, but `{parent}` {what}; name another place")
+
+
 def require_space(
     estimated: Estimate, where: str, free_bytes: int | None, *, written_bytes: int = 0, overfill: bool = False
 ) -> None:
@@ -214,8 +227,8 @@ def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> st
     if not fits(0):
         least = estimate(_with_tokens(spec, len(tokens)))
         raise StoreError(
-            f"`budget` is {format_size(budget_bytes)}, but one token of each of {len(tokens)} samples takes "
-            f"{format_size(least.needed_bytes)}; give more, fewer samples (`--limit`), or `--states none`"
+            f"`budget` is {format_size(budget_bytes)}, but a run of one token of each of {len(tokens)} samples "
+            f"needs {format_size(least.needed_bytes)} with its margin; give more, fewer samples (`--limit`), or `--states none`"
         )
     low, high = 0, SHARE_STEPS
     while high - low > 1:

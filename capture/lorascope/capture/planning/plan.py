@@ -19,7 +19,7 @@ from ..prepare import encode_files, read_files
 from ..ranks import ALONE
 from ..recording.stream import evaluating
 from ..size import format_size, parse_size
-from .estimate import Estimate, estimate, ways_to_fit
+from .estimate import Estimate, estimate, require_writable, ways_to_fit
 from .memory import Need, device_needs, free_device_bytes, free_host_bytes, host_needs, tensor_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta
 from .outline import Outline, draw_outline
@@ -144,6 +144,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     ValueError, FileNotFoundError
         If the model or a data file can't be read, or a sample can't be captured as it is.
     """
+    require_writable(config.out)
     device = choose_device(config.device, ALONE)
     files = read_files(config)
     loaded = load_on_meta(config.model, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
@@ -222,6 +223,11 @@ def _times(outline: Outline, rates: Rates, estimated: Estimate, device: torch.de
 def _remarks(outline: Outline, loaded: MetaModel, device: torch.device) -> Iterator[str]:
     """What stored bytes and memory rest on, and what only a capture can check."""
     config = outline.config
+    if there := sum(size for _, size in open_place(config.out).sizes()):
+        yield (
+            f"`{config.out}` holds {format_size(there)} already: capture goes on with it if it is the same capture, "
+            "and refuses any other when it begins"
+        )
     yield f"the type of the weights is that of {loaded.dtype_basis}"
     if not outline.runs_on_meta:
         yield "the model doesn't run on the meta device, so each layer is taken to put out the type of its weights"

@@ -59,14 +59,16 @@ class _Meter:
 
     def __init__(self, update: Callable[..., None]) -> None:
         self._update = update
-        self._began: dict[str, tuple[float, int]] = {}
+        self._began: dict[str, tuple[float, int, int]] = {}
 
     def __call__(self, progress: Progress) -> None:
-        # A run that goes on begins with what is done already.
-        began, before = self._began.setdefault(progress.stage, (time.perf_counter(), progress.done))
-        seconds = max(time.perf_counter() - began, 1e-9)
-        note = f"{(progress.done - before) / seconds:.0f} {progress.unit}/s"
+        # A run that goes on begins with what is done already; nobody knows how long the first report has taken.
+        now = (time.perf_counter(), progress.done, progress.stored_bytes)
+        began, done, stored = self._began.setdefault(progress.stage, now)
+        seconds = now[0] - began
+        note = f"{(progress.done - done) / seconds:.0f} {progress.unit}/s" if progress.done > done else ""
         if progress.stage == "capture":
             shares = ", ".join(f"{name} {progress.shares[name]:.0%}" for name in SHOWN if progress.shares.get(name))
-            note += f", {progress.stored_bytes / 1e6 / seconds:.0f} MB/s; {shares}; bound by {progress.waits_for}"
+            rates = [note, f"{(progress.stored_bytes - stored) / 1e6 / seconds:.0f} MB/s"] if note else []
+            note = "; ".join([*([", ".join(rates)] if rates else []), shares, f"bound by {progress.waits_for}"])
         self._update(progress.done, progress.total, note, progress.stage)

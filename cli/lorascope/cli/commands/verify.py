@@ -48,15 +48,19 @@ def verify(
     seed
         With --reforward: chooses the samples.
     """
+    given = {"model": model, "adapter": adapter, "data": data, "device": device, "trust_remote_code": trust_remote_code}
+    overrides: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if reforward < 0 or seed < 0:
+        name, value = ("reforward", reforward) if reforward < 0 else ("seed", seed)
+        raise ValueError(f"`--{name}` is {value}; give 0 or more")
+    if overrides and not reforward:
+        name = next(iter(overrides)).replace("_", "-")
+        raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
     with progress_bar("verify") as update:
         verdict = verify_run(run, level=level, progress=update)
     problems = list(verdict.problems)
     lines = [_summary(run, verdict)]
     if reforward and verdict.ok:
-        given = {"model": model, "adapter": adapter, "data": data, "device": device}
-        overrides: dict[str, Any] = {name: value for name, value in given.items() if value}
-        if trust_remote_code:
-            overrides["trust_remote_code"] = True
         found, line = _reforward(run, reforward, seed, overrides)
         problems += found
         lines.append(line)

@@ -54,7 +54,7 @@ def compact(source: str | Path, out: str | Path, *, progress: Callable[[int, int
     if not any(is_raw(metadata) for metadata in arrays.values()):
         raise StoreError(f"`{place.name}` is compressed already; there is nothing to gain")
     spec = replace(spec_of(run, arrays), codec="zstd", attributes=add_step(run, "compact", range(run.n_rows)))
-    target = copy_target(out, spec, tables=tables_of(run, arrays), weights=weights_of(run, arrays))
+    target = copy_target(source, out, spec, tables=tables_of(run, arrays), weights=weights_of(run, arrays))
     if isinstance(target, Run):
         return target
     whole = Slice(

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import StoreError
 from ..format.digest import combine
 from ..format.layout import RunSpec
+from ..places.place import open_place
 from ..reading.read import Run, open_run
 from ..reading.state import clear_torn, run_state
 from ..writing.create import create_run, resume_run
@@ -24,6 +25,7 @@ ELSEWHERE = frozenset({"source", "lorascope", "time"})
 
 
 def copy_target(
+    source: str | Path,
     out: str | Path,
     spec: RunSpec,
     *,
@@ -37,8 +39,11 @@ def copy_target(
     Raises
     ------
     StoreError
-        If something else is there.
+        If something else is there, or it lies within the source.
     """
+    ours, theirs = (open_place(path).path for path in (source, out))
+    if isinstance(ours, Path) and isinstance(theirs, Path) and theirs.absolute().is_relative_to(ours.absolute()):
+        raise StoreError(f"`{theirs}` lies within the run `{ours}` itself; name a folder outside of it")
     state = run_state(out)
     if state == "torn":
         clear_torn(out)

@@ -82,7 +82,7 @@ def pull(
     }
     spec = _spec(run, arrays, part)
     spec = replace(spec, attributes=_attributes(run, part, asked))
-    target = copy_target(out, spec, tables=_tables(run, arrays, part), weights=_weights(run, arrays, spec))
+    target = copy_target(source, out, spec, tables=_tables(run, arrays, part), weights=_weights(run, arrays, spec))
     if isinstance(target, Run):
         return target
     with target as writer:

@@ -83,6 +83,8 @@ def open_place(path: str | Path) -> Place:
         return FolderPlace(Path(rest))
     if "@" in rest.partition("/")[0] or "?" in rest:
         raise StoreError(f"a url of kind {scheme!r} with credentials or options in it isn't taken; set the environment")
+    if not rest.strip("/"):
+        raise StoreError(f"`path` is {path!r}, without a bucket; name one, as in 's3://bucket/run.zarr'")
     if scheme not in PREFIXES:
         raise StoreError(f"`path` is {path!r}; name a folder, or an object store such as 's3://bucket/run.zarr'")
     return ObjectPlace(path.rstrip("/"))
