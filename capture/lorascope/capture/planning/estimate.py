@@ -227,8 +227,9 @@ def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> st
     if not fits(0):
         least = estimate(_with_tokens(spec, len(tokens)))
         raise StoreError(
-            f"`budget` is {format_size(budget_bytes)}, but a run of one token of each of {len(tokens)} samples "
-            f"needs {format_size(least.needed_bytes)} with its margin; give more, fewer samples (`--limit`), or `--states none`"
+            f"`budget` is {format_size(budget_bytes)}, but a run of one token of each of {len(tokens)} samples needs "
+            f"{format_size(least.needed_bytes)} with its margin; give more, fewer samples (`--limit`), or "
+            "`--states none`"
         )
     low, high = 0, SHARE_STEPS
     while high - low > 1:
