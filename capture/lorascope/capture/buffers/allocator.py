@@ -18,7 +18,7 @@ def freed_memory_kept() -> Iterator[None]:
     """While it lasts, freed memory stays with the process; afterwards what is free goes back to the system.
 
     A page that the system hands out anew is cleared and mapped at its first use, which for the 6 MB outputs of a small
-    model's layers takes as long as a third of its forward pass. Elsewhere than under glibc nothing happens.
+    model's layers takes more than a quarter of its forward pass. Elsewhere than under glibc nothing happens.
     """
     library = _glibc()
     if library is None:
