@@ -15,6 +15,7 @@ from lorascope.capture.planning.memory import (
     job_groups,
     tensor_bytes,
 )
+from lorascope.capture.samples.likelihood import part_logits
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import ROW_TOKENS
 
@@ -67,20 +68,24 @@ def test_what_the_device_holds() -> None:
         "weights in bfloat16": 1000,
         "weights in float32": 10,
         "activations": 7 * 2 * 300,
-        "logits": 7 * 11 * 10,
+        "logits": 7 * 11 * 2,
+        "softmax of logits": 7 * 11 * 8,
         "measuring js": 7 * 200 * 10,
         "waiting to be measured": 7 * 900 * (6 * 2 + 16),
         "factors": 7 * 6 * 4 * 3 * 4,
         "copies under way": 7 * 900 * 2,
     }
     bare = sizes(device_needs(weights, make_spec(kl=True), batch_tokens=7, vocabulary=11))
-    assert bare["logits"] == 2 * 7 * 11 * 10
+    assert bare["logits"] == 2 * 7 * 11 * 2
+    assert bare["softmax of logits"] == 7 * 11 * 40
     assert "copies under way" not in bare
     pair = sizes(device_needs(weights, make_spec("pair"), batch_tokens=7, vocabulary=11))
-    assert pair["logits"] == 2 * 7 * 11 * 10
+    assert pair["logits"] == 2 * 7 * 11 * 2
     assert pair["base of a pair"] == 7 * 900 * 2
     wide = sizes(device_needs(weights, make_spec(width=10**6), batch_tokens=100, vocabulary=11))
     assert wide["copies under way"] == IN_FLIGHT_BYTES
+    many = sizes(device_needs(weights, make_spec(), batch_tokens=2**14, vocabulary=2**17))
+    assert many["softmax of logits"] == part_logits(torch.device("cuda")) * 8
 
 
 @pytest.mark.parametrize(

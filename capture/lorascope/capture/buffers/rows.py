@@ -1,6 +1,5 @@
 """The way from the forward pass to the disk: rows are filled, handed to the writer when full, and used again."""
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -87,7 +86,7 @@ class RowQueue:
         self._writing: list[Future[RowWritten | None]] = []
         self._changed = threading.Condition()
         self._failed = False
-        self._threads = ThreadPoolExecutor(_ROWS_AHEAD, "lorascope-row", _give_way)
+        self._threads = ThreadPoolExecutor(_ROWS_AHEAD, "lorascope-row")
         self.written_rows: list[int] = []
         """Rows committed so far, as they came."""
         self.seconds_waited = self.seconds_encode = self.seconds_write = 0.0
@@ -254,9 +253,3 @@ def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes
 
 def _n_bytes(arrays: RowArrays) -> int:
     return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in arrays.values())
-
-
-def _give_way() -> None:
-    """Let the forward pass go first where both want the same cores: its parallel loops wait for their slowest part."""
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

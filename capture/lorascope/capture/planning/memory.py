@@ -14,6 +14,7 @@ from lorascope.stores.format.layout import DTYPES, ROW_TOKENS
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..buffers.rows import queue_bytes_needed
 from ..recording.js import part_values
+from ..samples.likelihood import part_logits
 from ..size import format_size
 from .estimate import Estimate
 
@@ -73,10 +74,13 @@ def device_needs(weights: Mapping[str, int], spec: RunSpec, *, batch_tokens: int
     )
     waiting = n_values * (6 * itemsize + 16)
     n_logits = batch_tokens * vocabulary * (2 if spec.stream == "pair" or spec.kl else 1)
+    # nll takes float32 and the log softmax; KL float64, with the log softmax, of both sides, and a product.
+    softmax = min(batch_tokens * vocabulary, part_logits(torch.device("cuda"))) * (40 if spec.kl else 8)
     needs = [Need("device", f"weights in {dtype}", size, "exact") for dtype, size in sorted(weights.items())]
     needs += [
         Need("device", "activations", batch_tokens * itemsize * max(by_layer.values()), "all outputs of one layer"),
-        Need("device", "logits", n_logits * (itemsize + 8), "also as float32, and their log softmax"),
+        Need("device", "logits", n_logits * itemsize, "of every token of a batch"),
+        Need("device", "softmax of logits", softmax, "a part of them at a time"),
         Need("device", "measuring js", batch_tokens * widest * (itemsize + 8), "base and delta of the widest layer"),
         Need("device", "waiting to be measured", waiting, f"outputs of {n_widths} widths, a part of each"),
     ]

@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from ..models.model import input_device
 from .batches import pad_tokens, plan_batches
 from .encode import EncodedSample
+from .likelihood import token_nll
 
 __all__ = ["Scores", "join_scores", "score", "score_batches"]
 
@@ -211,9 +212,8 @@ def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[f
 
 def _loglik(logits: Tensor, token_ids: Int64[np.ndarray, " position"]) -> float:
     """Sum of the tokens' log-likelihoods in nats, by logits (position, vocabulary) of float32 or narrower."""
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    chosen = logprobs.gather(-1, torch.as_tensor(token_ids, device=logits.device)[:, None])
-    return float(chosen.double().sum())
+    rows = torch.arange(len(token_ids), device=logits.device)
+    return -float(token_nll(logits, rows, torch.as_tensor(token_ids, device=logits.device)).double().sum())
 
 
 def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndarray, " _"]]) -> Scores:
