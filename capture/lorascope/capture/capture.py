@@ -25,7 +25,8 @@ from .buffers.rows import RowQueue, row_spans
 from .config import CaptureConfig
 from .hashes import fingerprint
 from .interrupt import Interrupted, listening
-from .load import Loaded, choose_device, load
+from .load import Loaded, load
+from .models.device import named_device, require_device
 from .planning.estimate import estimate, require_space, require_writable
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
@@ -84,7 +85,7 @@ def capture(
     """
     with joined(config.device) as ranks, freed_memory_kept():
         require_writable(config.out)
-        choose_device(config.device, ranks)
+        require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
         files = read_files(config)
         loaded = load(config, model, tokenizer, ranks)

@@ -8,10 +8,11 @@ from peft import PeftModel
 from .adapters.adapter import attach_adapters, require_folder
 from .adapters.preflight import require_adapter
 from .config import CaptureConfig
-from .models.model import input_device, load_model, model_identity
+from .models.device import input_device, named_device
+from .models.model import load_model, model_identity
 from .ranks import Ranks
 
-__all__ = ["Loaded", "choose_device", "load"]
+__all__ = ["Loaded", "load"]
 
 
 class Loaded(NamedTuple):
@@ -46,7 +47,7 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
     model, tokenizer = load_model(
         config.model,
         dtype=config.dtype,
-        device=str(choose_device(config.device, ranks)),
+        device=str(named_device(config.device, local_rank=ranks.local_rank)),
         device_map=config.device_map,
         trust_remote_code=config.trust_remote_code,
     )
@@ -61,13 +62,3 @@ def _carried(model: Any, config: CaptureConfig) -> tuple[str, ...]:
     if config.stream == "base" and isinstance(model, PeftModel):
         return tuple(model.peft_config)
     return (require_adapter(model, allow_zero=config.allow_zero),)
-
-
-def choose_device(name: str, ranks: Ranks) -> torch.device:
-    """The device of this name; `auto` is the rank's own GPU if there is one, else the CPU."""
-    if name == "auto":
-        name = f"cuda:{ranks.local_rank}" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"`device` is {name!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:0' ...") from error

@@ -111,8 +111,8 @@ def test_folder_that_holds_no_adapter(tiny_model: Any, tmp_path: Path, name: str
     ("text", "words"),
     [
         ("{not json", "Expecting property name"),
-        ("[]", "list indices"),
-        ("{}", "'peft_type'"),
+        ("[]", "it holds no object with `peft_type`"),
+        ("{}", "it holds no object with `peft_type`"),
         ('{"peft_type": "LORA", "use_dora": true, "megatron_config": {"a": 1}, "loftq_config": 3}', ""),
     ],
     ids=["json", "list", "no-type", "values"],

@@ -149,7 +149,7 @@ def test_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
     with pytest.raises(
         ValueError,
-        match=r"^model 'owner/name' \(nothing on this disk, .* hub id\) can't be loaded: We couldn't connect\.$",
+        match=r"^model 'owner/name' \(nothing on this disk.*\) can't be loaded: We couldn't connect\. .OSError.$",
     ):
         load_model("owner/name")
 
@@ -159,7 +159,7 @@ def test_error_without_words(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
-    with pytest.raises(ValueError, match=r"can't be loaded: OSError$"):
+    with pytest.raises(ValueError, match=r"can't be loaded: nothing more is said \(OSError\)$"):
         load_model("owner/name")
 
 
@@ -171,14 +171,8 @@ def test_bad_dtype() -> None:
 
 
 def test_bad_device() -> None:
-    with pytest.raises(ValueError, match=r"`device` is 'gpu'; allowed are 'cpu', 'cuda'"):
+    with pytest.raises(ValueError, match=r"`device` is 'gpu'; allowed are 'auto', 'cpu', 'cuda'"):
         load_model("any", device="gpu")
-
-
-def test_device_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"`device` is 'cuda:0', but torch finds no CUDA device"):
-        load_model("any", device="cuda:0")
 
 
 def test_file_of_another_kind(tmp_path: Path) -> None:
@@ -256,8 +250,9 @@ def test_code_of_the_model_does_not_run_unasked(model_folder: Path) -> None:
 
 def test_folder_without_a_tokenizer(tiny_model: Any, tmp_path: Path) -> None:
     tiny_model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"^tokenizer of '.*' can't be loaded: "):
+    with pytest.raises(ValueError, match=r"^tokenizer of '.*' can't be loaded: .*tokenizer.*: .*tokenizer") as caught:
         load_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_slow_tokenizer(tiny_model: Any, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from torch import nn
 from lorascope.capture.adapters.adapter import AdapterError, adapter_identity, attach_adapter
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.preflight import inspect
-from lorascope.capture.models.model import input_device, load_model, model_identity
+from lorascope.capture.models.device import input_device
+from lorascope.capture.models.model import load_model, model_identity
 from lorascope.capture.models.offload import execution_device, is_offloaded, real_tensor, saved_key
 
 from ..recorded import adapt, axis, outputs_of, record

@@ -144,10 +144,11 @@ def test_litter_of_an_interrupted_start_is_swept(make_run: Any, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "is a file; name a folder that is new or empty"),
+        (None, "is a file; name a run's folder, or for a new run one that is new or empty"),
         ({"notes.txt": "x"}, "isn't empty and holds no run; name a new folder, or empty this one first"),
         ({"zarr.json": "{"}, "isn't a readable Zarr group"),
-        ({"zarr.json": "[]"}, "is a Zarr group but no lorascope run: `format` is None"),
+        ({"zarr.json": "[1]"}, r"isn't a readable Zarr group \(its 'zarr.json' is \[1\]\)"),
+        ({"zarr.json": "{}"}, "is a Zarr group but no lorascope run: `format` is None"),
         ({"zarr.json": '{"attributes": []}'}, "is a Zarr group but no lorascope run"),
         ({"zarr.json": '{"attributes": {"format": "lorascope.run", "format_version": 2}}'}, "has format version 2"),
     ],
@@ -164,6 +165,14 @@ def test_what_is_no_run_is_refused_and_kept(tmp_path: Path, content: dict[str, s
         with pytest.raises(StoreError, match=words):
             ask(path)
     assert path.is_file() if content is None else {file.name: file.read_text() for file in path.iterdir()} == content
+
+
+def test_what_lies_below_a_file_is_no_run_and_can_not_become_one(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("x")
+    with pytest.raises(StoreError, match=r"`.*x/a/b` lies below `.*/x`, a file; name a run's folder"):
+        run_state(tmp_path / "x/a/b")
+    with pytest.raises(StoreError, match="`/dev/null` is a file"):
+        run_state("/dev/null")
 
 
 @pytest.mark.parametrize("rows", [None, (0,), ()])

@@ -207,9 +207,12 @@ def _read_config(folder: Path) -> LoraConfig:
             "give a local folder that PEFT's `save_pretrained` wrote"
         )
     try:
-        kind = json.loads(path.read_bytes())["peft_type"]
+        document = json.loads(path.read_bytes())
+        if not isinstance(document, dict) or "peft_type" not in document:
+            raise ValueError("it holds no object with `peft_type`")
+        kind = document["peft_type"]
         config: LoraConfig | None = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError) as error:
         raise AdapterError(f"{str(path)!r} is no PEFT configuration: {first_line(error)}") from error
     if config is not None and not isinstance(config.r, int):
         raise AdapterError(f"`r` of adapter {str(folder)!r} is {config.r!r}; its rank is a whole number of 1 or more")

@@ -24,12 +24,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from ..hashes import fingerprint, hash_tensors
-from .offload import execution_device
+from .device import named_device, require_device
 from .weights import base_tensors, readable
 
 __all__ = [
     "context_length",
-    "input_device",
     "is_causal",
     "load_model",
     "model_class",
@@ -78,7 +77,7 @@ def load_model(
     dtype
         Type of the weights: `auto`, `float32`, `float16` or `bfloat16`.
     device
-        Where the model goes, e.g. `cpu` or `cuda:0`; not looked at where `device_map` is given.
+        Where the model goes: `auto`, `cpu`, `cuda`, `cuda:0` ...; not looked at where `device_map` is given.
     device_map
         How accelerate spreads the model: `auto`, or module name -> device, `cpu` or `disk`.
     trust_remote_code
@@ -109,7 +108,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
-    place = _device(device) if device_map is None else None
+    place = require_device(named_device(device)) if device_map is None else None
     where, options = locate(source)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
@@ -170,21 +169,6 @@ def is_causal(model: Any) -> bool:
         return False
     is_decoder = bool(getattr(plain.config, "is_decoder", False))
     return is_decoder or plain.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-
-def input_device(model: nn.Module) -> torch.device:
-    """Where token ids have to be for a forward pass.
-
-    Raises
-    ------
-    ValueError
-        If the model has no weights.
-    """
-    embeddings = next((module for module in model.modules() if isinstance(module, nn.Embedding)), None)
-    for module in (embeddings, model):
-        if module is not None and (device := execution_device(module)) is not None:
-            return device
-    raise ValueError(f"the model, a {type(model).__name__}, has no weights")
 
 
 def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
@@ -262,24 +246,17 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"`device` is {name!r}; allowed are 'cpu', 'cuda', 'cuda:0' ...") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"`device` is {name!r}, but torch finds no CUDA device here; use 'cpu'")
-    return device
-
-
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
     """Turn what transformers raises over a source, often a page long, into one line."""
     try:
         yield
     except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{what} can't be loaded: {lines[0].strip()}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = next(iter(lines), "nothing more is said")
+        if said.endswith(":"):  # what follows is the reason
+            said = " ".join(lines)
+        raise ValueError(f"{what} can't be loaded: {said} ({type(error).__name__})") from error
 
 
 def _spread(device_map: str | Mapping[str, Any] | None) -> dict[str, Any]:

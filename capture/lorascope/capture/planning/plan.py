@@ -13,10 +13,9 @@ from lorascope.stores import Problem, RunSpec, open_place
 from ..adapters.adapter import attach_adapters
 from ..adapters.preflight import Note
 from ..config import CaptureConfig
-from ..load import choose_device
+from ..models.device import named_device
 from ..models.model import is_causal, load_model
 from ..prepare import encode_files, read_files
-from ..ranks import ALONE
 from ..recording.stream import evaluating
 from ..size import format_size, parse_size
 from .estimate import Estimate, estimate, require_writable, ways_to_fit
@@ -145,7 +144,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         If the model or a data file can't be read, or a sample can't be captured as it is.
     """
     require_writable(config.out)
-    device = choose_device(config.device, ALONE)
+    device = named_device(config.device)
     files = read_files(config)
     loaded = load_on_meta(config.model, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
     samples, _ = encode_files(config, loaded.model, loaded.tokenizer, files)

@@ -24,7 +24,7 @@ from lorascope.stores.format.layout import chunk_key
 from lorascope.stores.places.place import Place
 
 from ..adapters.components import adapted_modules
-from ..models.model import input_device
+from ..models.device import input_device
 from ..recording.stream import forward_seconds
 from ..samples.encode import EncodedSample
 from .estimate import Estimate

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Int64
 from transformers import GenerationConfig
 
-from ..models.model import context_length, input_device
+from ..models.device import input_device
+from ..models.model import context_length
 from .batches import PADDING_ID, pad_tokens, plan_batches
 from .encode import GENERATED, EncodedSample
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from ..models.model import input_device
+from ..models.device import input_device
 from .batches import pad_tokens, plan_batches
 from .encode import EncodedSample
 from .likelihood import token_nll

@@ -85,8 +85,11 @@ def refuse_unknown(place: Place, attributes: Mapping[str, Any]) -> None:
 
 def _root_attributes(place: Place) -> Mapping[str, Any] | None:
     """Attributes of the root; None where nothing lies at all."""
-    if isinstance(place.path, Path) and place.path.is_file():
-        raise StoreError(f"`{place.name}` is a file; name a folder that is new or empty")
+    if isinstance(place.path, Path):
+        there = next(path for path in (place.path.absolute(), *place.path.absolute().parents) if path.exists())
+        if not there.is_dir():
+            below = "is a file" if there == place.path.absolute() else f"lies below `{there}`, a file"
+            raise StoreError(f"`{place.name}` {below}; name a run's folder, or for a new run one that is new or empty")
     try:
         document = json.loads(place.read("zarr.json"))
     except FileNotFoundError:
@@ -97,5 +100,7 @@ def _root_attributes(place: Place) -> Mapping[str, Any] | None:
         return None
     except (ValueError, RecursionError) as error:
         raise StoreError(f"`{place.name}` isn't a readable Zarr group ({error})") from error
-    attributes = document.get("attributes") if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        raise StoreError(f"`{place.name}` isn't a readable Zarr group (its 'zarr.json' is {document!r:.40})")
+    attributes = document.get("attributes")
     return attributes if isinstance(attributes, dict) else {}
