@@ -105,13 +105,28 @@ def print_kills(trials: Sequence[Trial], how: str) -> None:
         n_rows = [kill.n_rows for kill, _ in group]
         n_equal = sum(not trial.differences for _, trial in group)
         rows.append(
-            [phase, len(group), sum(kill.resumed for kill, _ in group), f"{min(n_rows)} to {max(n_rows)}", n_equal]
+            [
+                phase,
+                len(group),
+                sum(kill.passing for kill, _ in group),
+                sum(kill.resumed for kill, _ in group),
+                f"{min(n_rows)} to {max(n_rows)}",
+                n_equal,
+            ]
         )
     n_equal = sum(not trial.differences for trial in trials)
-    rows.append(["all", len(kills), sum(kill.resumed for kill, _ in kills), "", ""])
+    passing, resumed = (sum(getattr(kill, what) for kill, _ in kills) for what in ("passing", "resumed"))
+    rows.append(["all", len(kills), passing, resumed, "", ""])
     print_table(
         f"{len(trials)} stores, {len(kills)} SIGKILLs ({how}): {n_equal} equal the undisturbed one",
-        ("killed during", "kills", "in a resumed process", "rows there", "finished store equal"),
+        (
+            "killed during",
+            "kills",
+            "beside a forward pass",
+            "in a resumed process",
+            "rows there",
+            "finished store equal",
+        ),
         rows,
     )
 

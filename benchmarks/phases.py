@@ -88,6 +88,11 @@ def attributes(out: Path) -> dict[str, object]:
         return {}
 
 
+def passing(stacks: str) -> bool:
+    """Whether one of the threads was in a forward pass that captures."""
+    return "forward.forward < stream." in stacks
+
+
 def phase(out: Path, stacks: str, *, resumed: bool) -> str:
     """In which phase the process was, from what it left and what its threads were doing."""
     about = attributes(out)

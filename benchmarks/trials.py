@@ -26,6 +26,8 @@ class Killed(NamedTuple):
 
     phase: str
     resumed: bool
+    passing: bool
+    """Whether a forward pass that captures was under way, in whatever phase the writers were."""
     n_rows: int
     """Rows committed until then."""
 
@@ -128,7 +130,7 @@ def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed |
     stacks, who = bench.stacks(running), ""
     if running.n_ranks == 1:
         running.send(signal.SIGKILL)
-    elif bench.chance.random() < 0.5:
+    elif bench.chance.random() < 1 / 3:
         running.kill_all()
         who = ", all ranks"
     else:
@@ -140,7 +142,7 @@ def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed |
     at = phases.phase(bench.out, stacks, resumed=resumed)
     if code == 0:
         return None
-    return Killed(at + who, resumed, phases.committed(bench.out))
+    return Killed(at + who, resumed, phases.passing(stacks), phases.committed(bench.out))
 
 
 def wait_for_moment(bench: Bench, running: Running) -> None:
