@@ -157,6 +157,18 @@ def make(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, t
     return run
 
 
+@pytest.fixture
+def go(make: Callable[..., Any], text: Path) -> Callable[..., Any]:
+    """Capture four rows of text."""
+
+    def run(out: str = "run.zarr", **settings: Any) -> Any:
+        return make(
+            out, **{"data": (str(text),), "window_tokens": 200, "batch_tokens": 400, "js_share": 0.1, **settings}
+        )
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def content() -> Callable[[Path], dict[str, bytes]]:
     """Every file of a run by its name; of the root's metadata all but times and what was measured of them."""

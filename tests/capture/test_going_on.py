@@ -17,19 +17,7 @@ import torch
 from lorascope.capture import Progress
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.interrupt import Interrupted
-from lorascope.stores import Run, RunWriter, StoreError, open_run, run_state, verify
-
-SETTINGS = {"window_tokens": 200, "batch_tokens": 400, "js_share": 0.1}
-
-
-@pytest.fixture
-def go(make: Any, text: Path) -> Callable[..., Run]:
-    """Capture four rows of text."""
-
-    def run(out: str, **settings: Any) -> Run:
-        return make(out, **{"data": (str(text),), **SETTINGS, **settings})
-
-    return run
+from lorascope.stores import RunWriter, StoreError, open_run, run_state, verify
 
 
 def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[Progress], None]:

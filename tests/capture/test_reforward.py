@@ -11,8 +11,6 @@ import zarr
 from lorascope.capture.reforward import reforward
 from lorascope.stores import StoreError, open_run, pull
 
-SETTINGS = {"window_tokens": 200, "batch_tokens": 400, "js_share": 0.1}
-
 
 @pytest.fixture
 def again(adapted: Any, tiny_tokenizer: Any) -> Any:
@@ -26,8 +24,8 @@ def again(adapted: Any, tiny_tokenizer: Any) -> Any:
     "settings",
     [{}, {"stream": "pair"}, {"states": "none"}, {"states": "sample"}, {"tokens": "share:0.3"}, {"store": "bf16"}],
 )
-def test_a_sound_run_is_equal_bit_for_bit(make: Any, again: Any, text: Path, settings: dict[str, Any]) -> None:
-    run = make(data=(str(text),), **SETTINGS, **settings)
+def test_a_sound_run_is_equal_bit_for_bit(go: Any, again: Any, settings: dict[str, Any]) -> None:
+    run = go(**settings)
     found = again(run, 3, seed=1)
     assert found.n_vectors > 0
     assert found.n_equal == found.n_vectors

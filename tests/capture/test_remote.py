@@ -1,6 +1,5 @@
 """A capture into an object store behind a real HTTP server, and back out of it."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +7,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze import miub
-from lorascope.stores import Run, open_place, open_run, pull, run_state, verify
-
-SETTINGS = {"window_tokens": 200, "batch_tokens": 400, "js_share": 0.1}
-
-
-@pytest.fixture
-def go(make: Any, text: Path) -> Callable[..., Run]:
-    """Capture four rows of text."""
-
-    def run(out: str, **settings: Any) -> Run:
-        return make(out, **{"data": (str(text),), **SETTINGS, **settings})
-
-    return run
+from lorascope.stores import open_place, open_run, pull, run_state, verify
 
 
 def rows_of(path: Any) -> dict[str, bytes]:
