@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub
-from lorascope.analyze.miub import fidelity, not_finite
+from lorascope.analyze.miub import fidelity, misfit, not_finite
 from lorascope.analyze.save import save
 from lorascope.stores import Run, StoreError, open_run
 
@@ -69,6 +69,18 @@ def test_fidelity_compares_with_js_at_capture(run: Run) -> None:
     captured[:] = np.nan
     assert np.isnan(fidelity(result, run_like)["fidelity_max"])  # type: ignore[arg-type]
     assert fidelity(result, run_like)["fidelity_n"] == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("off", "store", "said"), [(0.02, "exact", True), (0.005, "exact", False), (0.1, "bf16", False)]
+)
+def test_states_that_are_not_those_of_the_capture_are_told(off: float, store: str, said: bool) -> None:
+    result = xr.Dataset(attrs={"fidelity_max": off})
+    run_like = type("R", (), {"attributes": {"provenance": {"settings": {"store": store}}}})()
+    text = misfit(result, run_like)
+    assert (text is not None) == said
+    assert text is None or f"is off by {off:.2g} of what was measured during capture" in text
+    assert misfit(xr.Dataset(attrs={"fidelity_max": np.nan}), run_like) is None
 
 
 def test_incomplete_samples_are_left_out(unfinished: Path) -> None:

@@ -327,7 +327,7 @@ def test_component_outside_of_layers(make_small: Callable[..., Small], tmp_path:
 def test_several_adapters(make_small: Callable[..., Small], tmp_path: Path) -> None:
     run = make_small(adapters=("one", "two")).run
     assert "This run holds 2 adapters; the page is about two." in page_of(run, tmp_path, adapter="two").text
-    with pytest.raises(StoreError, match="`adapter` is None"):
+    with pytest.raises(StoreError, match="`adapter` isn't given"):
         write_report(run, tmp_path / "report.html")
 
 
@@ -370,11 +370,11 @@ def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Pa
 def test_values_that_arent_finite_in_several_components() -> None:
     from lorascope.analyze.report.record import notices
 
-    run: Any = type("R", (), {"finished": True, "adapters": ("a",)})()
+    run: Any = type("R", (), {"finished": True, "lost_rows": (), "attributes": {}, "adapters": ("a",)})()
     qualified = xr.Dataset(
         {"js_component": ("component", [np.nan, np.nan, 1.0]), "miub": ((), np.nan)},
         coords={"component": ["x", "y", "z"]},
-        attrs={"n_not_finite": 4, "js_source": "states"},
+        attrs={"n_not_finite": 4, "js_source": "states", "fidelity_max": np.nan},
     )
     assert "In x and 1 more components base or delta" in notices(run, qualified)
     qualified["js_component"][:] = 1.0

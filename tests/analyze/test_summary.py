@@ -196,7 +196,7 @@ def test_swallowed_of_early_runs_and_of_what_wasnt_measured(make_small: Callable
 def test_swallowed_is_an_adapters_own(make_small: Callable[..., Small]) -> None:
     run = make_small(adapters=("a", "b")).run
     assert swallowed(run, "a") != swallowed(run, "b")
-    with pytest.raises(StoreError, match="`adapter` is None"):
+    with pytest.raises(StoreError, match="`adapter` isn't given"):
         swallowed(run)
 
 

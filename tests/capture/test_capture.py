@@ -300,14 +300,13 @@ def test_residual_base_is_told_in_the_run(tiny_model: Any, tiny_tokenizer: Any, 
 
 
 def test_dora_of_a_zero_row(make: Any, tiny_model: Any, tmp_path: Path) -> None:
-    """Its norm is zero, so PEFT divides by it: neither stored unseen nor blamed on half precision."""
+    """Its norm is zero, so PEFT divides by it: not stored, nor blamed on half precision."""
     tiny_model.model.layers[0].self_attn.q_proj.weight.data[0] = 0
     model = adapt(tiny_model, use_dora=True, target_modules=["q_proj"])
     layer: Any = lora_layers(model)["model.layers.0.self_attn.q_proj"]
     layer.lora_B["default"].weight.data[0] = 0
-    refuse(make, tmp_path, ValueError, "not all finite", model=model)
-    run = make(model=model, score=False)
-    assert "nan" in {problem.kind for problem in verify(run.path).problems}
+    for score in (True, False):
+        refuse(make, tmp_path, CaptureError, "DoRA divides by the norm of a zero row", model=model, score=score)
 
 
 def test_model_without_adapter_is_refused(make: Any, tiny_model: Any, tmp_path: Path) -> None:
@@ -329,6 +328,18 @@ def test_text_has_no_answer_to_select(make: Any, tmp_path: Path) -> None:
 def test_empty_data_is_refused(make: Any, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     refuse(make, tmp_path, ValueError, "empty", data=(str(tmp_path / "empty.jsonl"),))
+
+
+def test_name_of_an_adapter_that_can_not_be_one(make: Any, tiny_adapter: Path) -> None:
+    with pytest.raises(ValueError, match=r"`adapter` is 'a/b=.*'; a name has letters, digits and `_`"):
+        CaptureConfig(model="tiny", adapter=(f"a/b={tiny_adapter}",), data=("x.jsonl",), out="x")
+
+
+def test_queue_too_small_is_refused_before_anything_is_scored(make: Any, tmp_path: Path) -> None:
+    def told(progress: Any) -> None:
+        pytest.fail(f"{progress.stage} had begun")
+
+    refuse(make, tmp_path, ValueError, "`queue` is 1000 bytes, but a batch fills", queue="1kB", progress=told)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x"])

@@ -240,5 +240,29 @@ def test_finished_run_that_lost_a_chunk_is_no_success(go: Any, tmp_path: Path) -
     assert go("run.zarr").finished
     chunk = f"states/{run.component_paths[0]}/base/c.1.0"
     (tmp_path / "run.zarr" / chunk).unlink()
-    with pytest.raises(StoreError, match=rf"is finished, but 1 of its chunks have gone since, '{chunk}' first"):
+    with pytest.raises(StoreError, match=rf"1 chunks that were written into .* have gone since, '{chunk}' first"):
         go("run.zarr")
+
+
+@pytest.mark.parametrize("pattern", ["adapters/default/lora_B/*/c.0.0", "tokens/token_id/c.0", "components/path/c.0"])
+def test_finished_run_that_lost_what_is_written_once(go: Any, tmp_path: Path, pattern: str) -> None:
+    go("run.zarr")
+    chunk = sorted((tmp_path / "run.zarr").glob(pattern))[0]
+    chunk.unlink()
+    with pytest.raises(StoreError, match=f"'{chunk.relative_to(tmp_path / 'run.zarr')}'"):
+        go("run.zarr")
+
+
+def test_run_that_lost_a_committed_chunk_is_not_gone_on_with(go: Any, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        go("run.zarr", progress=interrupt_after(2300, fail))
+    run = open_run(tmp_path / "run.zarr")
+    row = int(np.flatnonzero(run.committed_rows)[0])
+    chunk = f"states/{run.component_paths[0]}/base/c.{row}.0"
+    (tmp_path / "run.zarr" / chunk).unlink()
+    with pytest.raises(StoreError, match=rf"1 chunks .* have gone since, '{chunk}' first"):
+        go("run.zarr")
+    assert not open_run(tmp_path / "run.zarr").finished

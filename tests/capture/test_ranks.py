@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lorascope.capture.ranks import ALONE, joined, split_evenly
 
@@ -37,6 +38,17 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ranks.of_leader("x") == "x"
         assert ranks.share(4) == slice(0, 4)
         ranks.wait()
+
+
+@pytest.mark.parametrize(
+    ("device", "words"), [("cudax", "allowed are 'auto', 'cpu', 'cuda'"), ("cuda", "torch finds 2 of that kind here")]
+)
+def test_device_that_a_rank_can_not_have(monkeypatch: pytest.MonkeyPatch, device: str, words: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=words), joined(device):
+        pass
 
 
 def test_three_processes(tmp_path: Path) -> None:

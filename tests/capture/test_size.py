@@ -32,6 +32,11 @@ def test_less_than_a_byte_is_refused(size: str | int) -> None:
         parse_size(size)
 
 
+def test_more_than_any_machine_has_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"is more than any machine has"):
+        parse_size("9" * 400 + "GB")
+
+
 def test_every_decimal_unit_comes_back() -> None:
     for unit in ("B", "kB", "MB", "GB", "TB"):
         assert format_size(parse_size(f"2{unit}")) == f"2 {unit}"

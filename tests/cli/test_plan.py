@@ -162,6 +162,16 @@ def test_a_place_that_cannot_be_is_refused_as_by_capture(
     assert f"`{taken}` is a file; name another place" in err
 
 
+def test_a_folder_with_something_else_is_refused_as_by_capture(
+    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    arguments = [str(tmp_path) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]
+    code, _, err = run(capsys, arguments)
+    assert code == 2
+    assert "isn't empty and holds no run" in err
+
+
 def test_a_run_that_is_there_is_told(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
     there = tmp_path / "run.zarr"
     arguments = [str(there) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]

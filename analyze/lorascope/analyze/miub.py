@@ -13,9 +13,11 @@ from .captured import captured_measures, counted_tokens, keeps_all_states
 from .measure import MEASURES, compute, measure
 from .weights import is_weighted, token_weights, weighted_sums
 
-__all__ = ["fidelity", "measure_run", "miub", "not_finite", "reduce_js", "reduce_tokens"]
+__all__ = ["fidelity", "measure_run", "misfit", "miub", "not_finite", "reduce_js", "reduce_tokens"]
 
 Reduction = Literal["mean", "sum", "last"]
+MISFIT = 1e-2
+"""Relative difference of js from which on stored states aren't those of the capture; rounding comes to 1e-6."""
 NO_FIDELITY: dict[str, float | int] = {"fidelity_max": np.nan, "fidelity_median": np.nan, "fidelity_n": 0}
 
 
@@ -147,6 +149,20 @@ def not_finite(measured: xr.Dataset, run: Run) -> list[tuple[int, str]]:
     """(token, component) of every js that is NaN though the token was measured: there base or delta isn't finite."""
     bad = np.isnan(measured["js"].values) & measured["counted"].values[:, None]
     return [(int(token), str(measured["component"].values[index])) for token, index in np.argwhere(bad)]
+
+
+def misfit(result: xr.Dataset, run: Run) -> str | None:
+    """What to say where stored states give another js than was measured when they were captured; None where they fit.
+
+    States that were narrowed (`--store bf16`) may differ by as much; of others only rounding is expected.
+    """
+    narrowed = run.attributes.get("provenance", {}).get("settings", {}).get("store") == "bf16"
+    if narrowed or not result.attrs["fidelity_max"] > MISFIT:
+        return None
+    return (
+        f"js from the store is off by {result.attrs['fidelity_max']:.2g} of what was measured during capture, far "
+        "above rounding: these may not be the states that were captured; run `lorascope verify`"
+    )
 
 
 def fidelity(measured: xr.Dataset, run: Run, *, adapter: str | None = None) -> dict[str, float | int]:

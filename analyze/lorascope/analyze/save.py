@@ -1,11 +1,12 @@
 """Results on disk: Zarr or NetCDF, whichever the name asks for."""
 
+import os
 import shutil
 from pathlib import Path
 
 import xarray as xr
 
-__all__ = ["refuse_target", "save"]
+__all__ = ["refuse_target", "require_writable", "save"]
 
 
 def save(result: xr.Dataset, path: str | Path) -> Path:
@@ -39,3 +40,12 @@ def refuse_target(target: Path) -> None:
         raise ValueError(f"`out` is {str(target)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
     if target.exists():
         raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
+    require_writable(target)
+
+
+def require_writable(target: Path) -> None:
+    """Raise PermissionError before any work if a file of this name couldn't be made."""
+    parent = next(folder for folder in target.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        what = "can't be written to" if parent.is_dir() else "is a file"
+        raise PermissionError(f"`{target}` can't be made: `{parent}` {what}; name another place")

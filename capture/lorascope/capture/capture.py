@@ -21,7 +21,7 @@ from lorascope.stores import (
 from lorascope.stores.reading.missing import missing_chunks
 
 from .buffers.allocator import freed_memory_kept
-from .buffers.rows import RowQueue, row_spans
+from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .hashes import fingerprint
 from .interrupt import Interrupted, listening
@@ -98,22 +98,32 @@ def capture(
                     identity(prepared.provenance),
                     f"`{config.out}` holds another capture, which this one can't go on with",
                 )
-            if state == "finished":
-                _require_whole(config.out)
-            else:
+                _require_whole(config.out, ranks)
+            if state != "finished":
+                _require_queue(prepared, loaded)
                 writer = _open_writer(prepared, loaded, state, ranks, progress)
                 with writer:
                     _fill(prepared, loaded, writer, ranks, progress)
     return open_run(config.out)
 
 
-def _require_whole(out: str) -> None:
-    """Raise if a chunk of a finished run has gone since."""
-    if gone := missing_chunks(out):
+def _require_whole(out: str, ranks: Ranks) -> None:
+    """Raise if a chunk that the run had is gone: no row is written twice, so that capture can't bring it back."""
+    if gone := ranks.of_leader(missing_chunks(out) if ranks.leads else []):
         raise StoreError(
-            f"`{out}` is finished, but {len(gone)} of its chunks have gone since, {gone[0]!r} first; put them back, or "
+            f"{len(gone)} chunks that were written into `{out}` have gone since, {gone[0]!r} first; put them back, or "
             "capture into a new folder"
         )
+
+
+def _require_queue(prepared: Prepared, loaded: Loaded) -> None:
+    """Raise ValueError before anything is scored or written if the queue is too small for a batch."""
+    sizes = estimate(prepared.spec).row_sizes(pinned=loaded.device.type == "cuda")
+    queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), _queue_bytes(prepared.config))
+
+
+def _queue_bytes(config: CaptureConfig) -> int | None:
+    return None if config.queue is None else parse_size(config.queue)
 
 
 def _open_writer(
@@ -216,7 +226,7 @@ def _stream(
         writer,
         n_tokens=plan.n_tokens,
         spans=row_spans(plan.starts, prepared.batches),
-        queue_bytes=None if config.queue is None else parse_size(config.queue),
+        queue_bytes=_queue_bytes(config),
         wanted=wanted,
         pinned=loaded.device.type == "cuda",
     )

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from .samples.selection import check_selection
@@ -147,6 +148,12 @@ class CaptureConfig:
             raise ValueError("`adapter` is empty; name the folder of a LoRA adapter")
         if len(self.adapters) < len(self.adapter):
             raise ValueError(f"`adapter` is {self.adapter!r}; give each of several a name of its own: `name=folder`")
+        for text in self.adapter:
+            name, sign, folder = text.partition("=")
+            if sign and not Path(text).exists() and Path(folder).exists() and not name.isidentifier():
+                raise ValueError(
+                    f"`adapter` is {text!r}; a name has letters, digits and `_`, and doesn't begin with a digit"
+                )
         if self.stream != "base" and len(self.adapter) > 1:
             raise ValueError(
                 f"`adapter` names {len(self.adapter)} adapters; stream {self.stream!r} takes one, 'base' takes several"

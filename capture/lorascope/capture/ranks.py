@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 
+from .models.device import named_device, require_device
+
 __all__ = ["ALONE", "Ranks", "joined", "split_evenly"]
 
 _PATIENCE = timedelta(days=30)
@@ -69,14 +71,19 @@ def joined(device: str) -> Iterator[Ranks]:
     """The ranks of torchrun's environment, joined for as long as this lasts; `ALONE` outside of torchrun.
 
     Only small Python objects go between ranks: the states of each go from its memory to the store.
+
+    Raises
+    ------
+    ValueError
+        If `device` is none, or a rank has no GPU of its own.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
         yield Ranks(dist.get_rank(), dist.get_world_size(), _local_rank()) if dist.is_initialized() else ALONE
         return
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    on_gpu = named_device(device).type == "cuda"
     if on_gpu:
-        torch.cuda.set_device(_local_rank())
+        torch.cuda.set_device(require_device(torch.device("cuda", _local_rank())))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size, _local_rank())

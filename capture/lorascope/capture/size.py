@@ -1,6 +1,8 @@
 """Sizes in bytes, as people write them and as they read them."""
 
+import math
 import re
+from textwrap import shorten
 
 __all__ = ["format_size", "parse_size"]
 
@@ -26,7 +28,10 @@ def parse_size(size: str | int) -> int:
     found = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
     if isinstance(size, str) and (found is None or found[2] not in UNITS):
         raise ValueError(f"{size!r} is no size; give a number and a unit, one of {', '.join(UNITS)}, such as '50GB'")
-    n_bytes = int(float(found[1]) * UNITS[found[2]]) if found else int(size)
+    value = float(found[1]) * UNITS[found[2]] if found else size
+    if value == math.inf:
+        raise ValueError(f"{shorten(str(size), 40)!r} is more than any machine has; give a size below it")
+    n_bytes = int(value)
     if n_bytes < 1:
         raise ValueError(f"{size!r} is less than 1 byte; give a size above 0")
     return n_bytes

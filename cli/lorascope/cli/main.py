@@ -32,7 +32,7 @@ app = App(
     "Capture once, on the machine with the model; analyse again and again, without it.",
     help_epilogue="Add --traceback to any command to see where an error came from.",
     version=version("lorascope"),
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(negative_iterable=(), negative_none=()),
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # a capture that was stopped has something to say
 )

@@ -8,7 +8,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["console", "print_table", "progress_bar", "say"]
+from lorascope.stores import Run
+
+__all__ = ["console", "left_out", "print_table", "progress_bar", "say"]
 
 console = Console()
 
@@ -16,6 +18,16 @@ console = Console()
 def say(text: str) -> None:
     """A line on the terminal, as it is: paths and names from a store are no markup, and long ones aren't broken."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def left_out(n_samples: int, run: Run) -> str:
+    """Why so many samples of a run aren't whole."""
+    if len(run.lost_rows):
+        return (
+            f"{n_samples} samples have lost tokens ({len(run.lost_rows)} rows of the finished run `{run.place.name}` "
+            "are gone; `lorascope verify` says which)"
+        )
+    return f"{n_samples} samples aren't wholly captured yet"
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

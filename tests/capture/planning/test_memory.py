@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lorascope.capture.buffers.copies import IN_FLIGHT_BYTES
+from lorascope.capture.buffers.row_buffer import buffer_bytes
 from lorascope.capture.planning.estimate import estimate
 from lorascope.capture.planning.memory import (
     device_needs,
@@ -70,7 +71,7 @@ def test_what_the_device_holds() -> None:
         "activations": 7 * 2 * 300,
         "logits": 7 * 11 * 2,
         "softmax of logits": 7 * 11 * 8,
-        "measuring js": 7 * 200 * 10,
+        "measuring js": 7 * 200 * (10 + 12 * 8),
         "waiting to be measured": 7 * 900 * (6 * 2 + 16),
         "factors": 7 * 6 * 4 * 3 * 4,
         "copies under way": 7 * 900 * 2,
@@ -112,8 +113,17 @@ def test_rows_without_states_take_less() -> None:
     estimated = estimate(spec)
     needs = host_needs(estimated, [range(1)], queue_bytes=None, n_threads=1)
     assert sizes(needs)["row buffers"] < 3 * estimated.row_bytes
-    assert estimated.row_sizes == [estimated.row_bytes] + [estimated.bare_row_bytes] * 9
-    assert estimated.bare_row_bytes < estimated.row_bytes
+    assert estimated.row_sizes() == [estimated.row_bytes] + [sum(estimated.bare_row_arrays)] * 9
+    assert sum(estimated.bare_row_arrays) < estimated.row_bytes
+
+
+def test_page_locked_rows_are_counted_as_torch_takes_them() -> None:
+    """It makes each page-locked array a power of two (torch's `CachingHostAllocator`)."""
+    assert buffer_bytes([0, 1, 3, 4, 1000], pinned=True) == 0 + 1 + 4 + 4 + 1024
+    estimated = estimate(make_spec())
+    assert estimated.row_sizes(pinned=True)[0] == buffer_bytes(estimated.row_arrays, pinned=True) > estimated.row_bytes
+    pinned = sizes(host_needs(estimated, [range(1)], queue_bytes=None, n_threads=1, pinned=True))
+    assert pinned["row buffers"] == 3 * estimated.row_sizes(pinned=True)[0]
 
 
 def test_free_memory_is_the_least_of_what_machine_and_groups_allow(tmp_path: Path) -> None:

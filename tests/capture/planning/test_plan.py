@@ -158,7 +158,7 @@ def test_a_model_of_8_billion_weights_is_planned_without_them(tmp_path: Path, ti
     assert made.rates is None
     assert "the model's weights aren't there, so neither whether they are whole nor any time is known" in made.remarks
     if not torch.cuda.is_available():
-        assert "there is no cuda device on this machine, so what is free there isn't known" in made.remarks
+        assert "there is no device 'cuda' on this machine, so what is free there isn't known" in made.remarks
         assert next(one for one in made.fit if one.what == "device").free_bytes is None
 
 

@@ -376,6 +376,13 @@ def test_sum_that_overflows_its_type() -> None:
     assert float(excess(total, (one * float("inf")).half())) == 0
 
 
+def test_branch_that_is_not_finite_is_no_overflow_of_the_model() -> None:
+    one = torch.ones(1, 2)
+    for delta in (torch.inf, torch.nan):
+        total = Sum(one, one * delta, one.double(), 1, torch.float32)
+        assert not float(excess(total, one * delta)) <= 1
+
+
 def test_few_tokens_are_proved() -> None:
     assert (
         float(excess(Sum(*[torch.empty(0, 3)] * 2, torch.empty(0, 3).double(), 1, torch.float32), torch.empty(0, 3)))

@@ -85,7 +85,14 @@ def test_names_a_missing_field(tmp_path: Path) -> None:
         read_items(path)
 
 
-@pytest.mark.parametrize(("line", "words"), [("{", "not JSON"), ("[1]", r"the line holds \[1\]; give an object")])
+def test_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"data file '.*none\.jsonl' doesn't exist; name one"):
+        read_items(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"), [("{", "not JSON"), ("[1]", r"the line holds \[1\]; give an object"), ("[" * 100_000, "")]
+)
 def test_names_a_line_that_is_no_object(tmp_path: Path, line: str, words: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text("\n" + line + "\n", encoding="utf-8")

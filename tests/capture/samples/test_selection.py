@@ -41,6 +41,7 @@ def plan_of(samples: list[EncodedSample], selection: str, **options: Any) -> Tok
         ("last:3", [4, 5, 6]),
         ("last:99", [0, 1, 2, 3, 4, 5, 6]),
         ("every:1", [0, 1, 2, 3, 4, 5, 6]),
+        ("last:99999999999999999999", [0, 1, 2, 3, 4, 5, 6]),
         ("share:1", [0, 1, 2, 3, 4, 5, 6]),
     ],
 )
@@ -99,7 +100,9 @@ def test_share_is_exact_and_has_at_least_one(share: str, n: int, m: int) -> None
     assert weights.tolist() == [np.float32(n / m)] * m
 
 
-@pytest.mark.parametrize("selection", ["every:4", "every:5", "every:40", "share:0.3", "share:0.01"])
+@pytest.mark.parametrize(
+    "selection", ["every:4", "every:5", "every:40", "every:99999999999999999999", "share:0.3", "share:0.01"]
+)
 @pytest.mark.parametrize("n", [3, 14, 30])
 def test_weighted_sums_and_means_are_unbiased(selection: str, n: int) -> None:
     # A trend and a period of 5, which equal chances of the starts or weights of K would get wrong.

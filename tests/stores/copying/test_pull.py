@@ -359,6 +359,8 @@ def test_memory_holds_two_rows_at_most(many_rows: Path, tmp_path: Path, monkeypa
 
 def test_no_run_takes_its_own_slice_in(many_rows: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in many_rows.rglob("*")}
-    with pytest.raises(StoreError, match="lies within the run"):
-        pull(many_rows, many_rows / "sub")
+    (many_rows.parent / "link").symlink_to(many_rows)
+    for out in (many_rows / "sub", many_rows.parent / "x/.." / many_rows.name / "sub", many_rows.parent / "link/sub"):
+        with pytest.raises(StoreError, match="lies within the run"):
+            pull(many_rows, out)
     assert {file: file.stat().st_mtime_ns for file in many_rows.rglob("*")} == before

@@ -78,7 +78,7 @@ def test_pair_and_several_adapters(make_run: Any) -> None:
     two = open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path)
     assert two.adapters == ("a", "b")
     assert not np.array_equal(two.delta(F32, "a").values, two.delta(F32, "b").values)
-    with pytest.raises(StoreError, match=r"`adapter` is None; this run holds \['a', 'b'\]"):
+    with pytest.raises(StoreError, match=r"`adapter` isn't given, .* name one of \['a', 'b'\]"):
         two.delta(F32)
     with pytest.raises(StoreError, match="only a run of stream 'pair' holds `adapted`"):
         two.adapted(F32)
@@ -247,6 +247,8 @@ def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
         np.array([1024, 1023]),
         slice(None, None, -1),
         slice(2000, 5, -333),
+        slice(20, 10),
+        slice(2000, 1100),
         [],
         ...,
         (5, 3),

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.format import format_bytes, format_number, format_percent
+from lorascope.analyze.miub import misfit
 from lorascope.analyze.summary import Size, factor_saving, swallowed
 from lorascope.stores import Run
 
@@ -50,6 +51,13 @@ def notices(run: Run, qualified: xr.Dataset) -> str:
 
 def _notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
     attrs = qualified.attrs
+    if len(run.lost_rows):
+        yield (
+            f"<b>{len(run.lost_rows)} rows of this run were lost since it was finished.</b> Samples with tokens in "
+            f"them ({attrs['n_samples_incomplete']}) are left out; `lorascope verify` says what is wrong."
+        )
+    if text := misfit(qualified, run):
+        yield f"<b>The store isn't what was captured:</b> {escape(text)}."
     if not run.finished:
         rows, left_out = int(run.committed_rows.sum()), attrs["n_samples_incomplete"]
         yield (

@@ -191,7 +191,7 @@ def _attach(model: Any, folder: str | Path, config: LoraConfig, name: str) -> Pe
                 adapted = model
             else:
                 adapted = PeftModel.from_pretrained(model, str(folder), config=config, **options)
-    except (ValueError, ImportError) as error:
+    except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"PEFT can't attach adapter {str(folder)!r}: {first_line(error)}") from error
     if offloaded:
         fill_adapter(adapted, _read_tensors(Path(folder)), name)
@@ -214,13 +214,24 @@ def _read_config(folder: Path) -> LoraConfig:
         config: LoraConfig | None = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
     except (ValueError, TypeError) as error:
         raise AdapterError(f"{str(path)!r} is no PEFT configuration: {first_line(error)}") from error
-    if config is not None and not isinstance(config.r, int):
-        raise AdapterError(f"`r` of adapter {str(folder)!r} is {config.r!r}; its rank is a whole number of 1 or more")
-    if config is not None and not isinstance(config.lora_alpha, int | float):
-        raise AdapterError(f"`lora_alpha` of adapter {str(folder)!r} is {config.lora_alpha!r}; it must be a number")
     if config is None:
         raise AdapterError(f"`peft_type` of adapter {str(folder)!r} is {kind!r}; only 'LORA' can be captured")
+    _check_numbers(config, str(folder))
     return config
+
+
+def _check_numbers(config: LoraConfig, folder: str) -> None:
+    """Ranks and alphas that PEFT takes as they come, and fails with much later, or not at all."""
+    patterns = {"rank_pattern": config.rank_pattern or {}, "alpha_pattern": config.alpha_pattern or {}}
+    for name, pattern in patterns.items():
+        if not isinstance(pattern, dict):
+            raise AdapterError(f"`{name}` of adapter {folder!r} is {pattern!r}; it maps layers to numbers")
+    for rank in (config.r, *patterns["rank_pattern"].values()):
+        if type(rank) is not int or rank < 1:
+            raise AdapterError(f"`r` of adapter {folder!r} is {rank!r}; a rank is a whole number of 1 or more")
+    for alpha in (config.lora_alpha, *patterns["alpha_pattern"].values()):
+        if type(alpha) not in (int, float) or not abs(alpha) <= torch.finfo(torch.float32).max:
+            raise AdapterError(f"`lora_alpha` of adapter {folder!r} is {alpha!r}; it must be a number within float32")
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft.utils import CONFIG_NAME
 from torch import nn
 
 from lorascope.stores import Problem
@@ -51,6 +52,9 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
     except ValueError as error:
         message = f"it fits no layer of this model: {shorten(first_line(error), 160)}"
         return [Problem("target_modules", "no-layers", message)]
+    except Exception as error:  # a malformed configuration makes PEFT raise anything
+        message = f"PEFT can't apply it: {shorten(first_line(error), 160)} ({type(error).__name__})"
+        return [Problem(CONFIG_NAME, "config", message)]
     own = held_tensors(model)
     copies = {key: own[plain] for key in tensors.keys() - wanted.keys() if (plain := _plain_key(key)) in own}
     rest = {key: tensor for key, tensor in tensors.items() if key not in copies}

@@ -110,6 +110,10 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     if not any(name in layer._get_available_adapters() for layer in layers.values()):
         return [Problem(name, "no-layers", "no layer of the model carries this adapter; look at its `target_modules`")]
     problems = [problem for path, layer in layers.items() for problem in _layer_problems(path, layer, name, stream)]
+    scalings = [layer.scaling[name] for layer in layers.values() if name in layer.scaling]
+    if scalings and not any(scalings) and not allow_zero:
+        message = "it is 0 on every layer, so the adapter changes nothing; look at its file, or pass `allow_zero`"
+        problems.append(Problem("lora_alpha", "zero", message))
     return problems + weight_problems(adapter_tensors(model, name), allow_zero=allow_zero)
 
 

@@ -1,6 +1,7 @@
 """One row in memory, and the account of what has been filled of it."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +10,21 @@ import torch
 from ..errors import CaptureError
 from .copies import Mark
 
-__all__ = ["RowArrays", "RowBuffer", "Segment"]
+__all__ = ["RowArrays", "RowBuffer", "Segment", "array_bytes", "buffer_bytes"]
 
 RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Path -> (shape of a full row, dtype)."""
+
+
+def buffer_bytes(sizes: Iterable[int], *, pinned: bool) -> int:
+    """Memory that arrays of these bytes take: torch makes every page-locked one a power of two."""
+    return sum(1 << (size - 1).bit_length() if pinned and size else size for size in sizes)
+
+
+def array_bytes(array: tuple[tuple[int, ...], np.dtype[Any]]) -> int:
+    """Bytes of one of a row's arrays."""
+    shape, dtype = array
+    return math.prod(shape) * dtype.itemsize
 
 
 class RowBuffer:
@@ -22,6 +34,8 @@ class RowBuffer:
     """
 
     def __init__(self, arrays: RowArrays, *, pinned: bool) -> None:
+        self.n_bytes = buffer_bytes(map(array_bytes, arrays.values()), pinned=pinned)
+        """Bytes of memory that the buffer holds."""
         self.tensors: dict[str, torch.Tensor] = {}
         self._arrays: dict[str, np.ndarray] = {}
         for path, (shape, dtype) in arrays.items():
@@ -36,11 +50,6 @@ class RowBuffer:
         self._later: list[Callable[[], None]] = []
         self.mark: Mark | None = None
         """The point at which all copies into this row are done."""
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of memory that the buffer holds."""
-        return sum(array.nbytes for array in self._arrays.values())
 
     def begin(self) -> None:
         """Forget the row before. What is measured of some tokens only becomes NaN; all else must be filled."""

@@ -12,7 +12,7 @@ import numpy as np
 from lorascope.stores.format.layout import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
-from .row_buffer import RowArrays, RowBuffer, Segment
+from .row_buffer import RowArrays, RowBuffer, Segment, array_bytes, buffer_bytes
 
 __all__ = ["QUEUE_BYTES", "RowQueue", "RowWriter", "queue_bytes_needed", "row_spans"]
 
@@ -76,7 +76,7 @@ class RowQueue:
         self._pinned = pinned
         n_rows = -(-n_tokens // ROW_TOKENS)
         self._wanted = np.ones(n_rows, np.bool_) if wanted is None else wanted.copy()
-        sizes = [_n_bytes(writer.row_arrays(row)) if self._wanted[row] else 0 for row in range(n_rows)]
+        sizes = [self._bytes(writer.row_arrays(row)) if self._wanted[row] else 0 for row in range(n_rows)]
         self.n_bytes = queue_bytes_needed(sizes, spans, queue_bytes)
         """Most bytes that the buffers hold together."""
         self._held_bytes = 0
@@ -169,13 +169,16 @@ class RowQueue:
             if buffer.tensors.keys() == arrays.keys():
                 self._free.remove(buffer)
                 return buffer
-        size = _n_bytes(arrays)
+        size = self._bytes(arrays)
         while self._free and self._held_bytes + size > self.n_bytes:
             self._held_bytes -= self._free.pop(0).n_bytes
         if self._held_bytes + size > self.n_bytes:
             return None
         self._held_bytes += size
         return RowBuffer(arrays, pinned=self._pinned)
+
+    def _bytes(self, arrays: RowArrays) -> int:
+        return buffer_bytes(map(array_bytes, arrays.values()), pinned=self._pinned)
 
     def _collect(self, futures: Iterable[Future[RowWritten | None]], *, wait: bool = False) -> None:
         for future in [future for future in futures if wait or future.done()]:
@@ -249,7 +252,3 @@ def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes
             "least that many"
         )
     return min(allowed, filled + _ROWS_AHEAD * max(sizes, default=0), sum(sizes))
-
-
-def _n_bytes(arrays: RowArrays) -> int:
-    return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in arrays.values())

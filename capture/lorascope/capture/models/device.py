@@ -5,7 +5,7 @@ from torch import nn
 
 from .offload import execution_device
 
-__all__ = ["input_device", "named_device", "require_device"]
+__all__ = ["input_device", "is_here", "named_device", "require_device"]
 
 ALLOWED = "'auto', 'cpu', 'cuda', 'cuda:0' ..."
 
@@ -29,14 +29,22 @@ def named_device(name: str, *, local_rank: int = 0) -> torch.device:
     return device
 
 
+def is_here(device: torch.device) -> bool:
+    """Whether torch finds this device on this machine."""
+    return (device.index or 0) < _count(device)
+
+
 def require_device(device: torch.device) -> torch.device:
     """The same device; raises ValueError unless torch finds it here."""
-    n_devices = torch.cuda.device_count() if device.type == "cuda" else 1
-    if not n_devices:
+    if not _count(device):
         raise ValueError(f"`device` is '{device}', but torch finds no CUDA device here; use 'cpu'")
-    if device.index is not None and device.index >= n_devices:
-        raise ValueError(f"`device` is '{device}', but torch finds {n_devices} of that kind here, counted from 0")
+    if not is_here(device):
+        raise ValueError(f"`device` is '{device}', but torch finds {_count(device)} of that kind here, counted from 0")
     return device
+
+
+def _count(device: torch.device) -> int:
+    return torch.cuda.device_count() if device.type == "cuda" else 1
 
 
 def input_device(model: nn.Module) -> torch.device:

@@ -14,6 +14,7 @@ from lorascope.stores import RunSpec, StoreError, open_place
 from lorascope.stores.format.check import is_base_score
 from lorascope.stores.format.layout import ROW_TOKENS, ArraySpec, array_specs, goes_with_states, worth_factoring
 
+from ..buffers.row_buffer import buffer_bytes
 from ..size import format_size
 
 __all__ = ["Estimate", "Part", "choose_share", "estimate", "require_space", "require_writable"]
@@ -76,9 +77,9 @@ class Estimate:
     parts: tuple[Part, ...]
     """Those that the run has, in the order of `PARTS`."""
     n_groups: int
-    row_bytes: int
-    """Memory of one row of every array: what a row buffer holds."""
-    bare_row_bytes: int
+    row_arrays: tuple[int, ...]
+    """Bytes of one row of each array: what a row buffer holds."""
+    bare_row_arrays: tuple[int, ...]
     """The same of a row without states."""
     largest_chunk_bytes: int
     """Memory of the largest chunk of a row."""
@@ -94,10 +95,15 @@ class Estimate:
         return sum(part.n_chunks for part in self.parts) + self.n_arrays + self.n_groups
 
     @property
-    def row_sizes(self) -> list[int]:
-        """Memory of each row."""
+    def row_bytes(self) -> int:
+        """Bytes of one row of all arrays."""
+        return sum(self.row_arrays)
+
+    def row_sizes(self, *, pinned: bool = False) -> list[int]:
+        """Memory that a buffer of each row takes."""
+        whole, bare = (buffer_bytes(sizes, pinned=pinned) for sizes in (self.row_arrays, self.bare_row_arrays))
         kept = self.spec.state_rows or (True,) * self.spec.n_rows
-        return [self.row_bytes if has_states else self.bare_row_bytes for has_states in kept]
+        return [whole if has_states else bare for has_states in kept]
 
     @property
     def raw_bytes(self) -> int:
@@ -135,8 +141,8 @@ def estimate(spec: RunSpec, *, base_scores: bool = True) -> Estimate:
         spec=spec,
         parts=tuple(_part(spec, name, found) for name, found in by_part.items() if found),
         n_groups=len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))}),
-        row_bytes=sum(_row_bytes(entry) for entry in rows),
-        bare_row_bytes=sum(_row_bytes(entry) for entry in rows if not goes_with_states(entry.path)),
+        row_arrays=tuple(_row_bytes(entry) for entry in rows),
+        bare_row_arrays=tuple(_row_bytes(entry) for entry in rows if not goes_with_states(entry.path)),
         largest_chunk_bytes=max(_row_bytes(entry) for entry in rows),
     )
 

@@ -13,6 +13,7 @@ from lorascope.stores.format.layout import DTYPES, ROW_TOKENS
 
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..buffers.rows import queue_bytes_needed
+from ..models.device import is_here
 from ..recording.js import part_values
 from ..samples.likelihood import part_logits
 from ..size import format_size
@@ -74,6 +75,9 @@ def device_needs(weights: Mapping[str, int], spec: RunSpec, *, batch_tokens: int
     )
     waiting = n_values * (6 * itemsize + 16)
     n_logits = batch_tokens * vocabulary * (2 if spec.stream == "pair" or spec.kl else 1)
+    n_widest = batch_tokens * widest
+    # A dozen float64 temporaries of a part (`recording.js`).
+    measuring = n_widest * (itemsize + 8) + min(n_widest, part_values(torch.device("cuda"))) * 12 * 8
     # nll takes float32 and the log softmax; KL float64, with the log softmax, of both sides, and a product.
     softmax = min(batch_tokens * vocabulary, part_logits(torch.device("cuda"))) * (40 if spec.kl else 8)
     needs = [Need("device", f"weights in {dtype}", size, "exact") for dtype, size in sorted(weights.items())]
@@ -81,7 +85,7 @@ def device_needs(weights: Mapping[str, int], spec: RunSpec, *, batch_tokens: int
         Need("device", "activations", batch_tokens * itemsize * max(by_layer.values()), "all outputs of one layer"),
         Need("device", "logits", n_logits * itemsize, "of every token of a batch"),
         Need("device", "softmax of logits", softmax, "a part of them at a time"),
-        Need("device", "measuring js", batch_tokens * widest * (itemsize + 8), "base and delta of the widest layer"),
+        Need("device", "measuring js", measuring, "base and delta of the widest layer, a part of it in float64"),
         Need("device", "waiting to be measured", waiting, f"outputs of {n_widths} widths, a part of each"),
     ]
     if spec.states != "none":
@@ -94,7 +98,9 @@ def device_needs(weights: Mapping[str, int], spec: RunSpec, *, batch_tokens: int
     return needs
 
 
-def host_needs(estimated: Estimate, spans: Sequence[range], *, queue_bytes: int | None, n_threads: int) -> list[Need]:
+def host_needs(
+    estimated: Estimate, spans: Sequence[range], *, queue_bytes: int | None, n_threads: int, pinned: bool = False
+) -> list[Need]:
     """What the host holds beside a model: rows on their way to the store, and what encodes them.
 
     Parameters
@@ -107,13 +113,15 @@ def host_needs(estimated: Estimate, spans: Sequence[range], *, queue_bytes: int 
         Most bytes of rows that are held; None for what suits.
     n_threads
         Threads that encode chunks.
+    pinned
+        Whether rows are page-locked, as they are for a GPU.
 
     Raises
     ------
     ValueError
         If `queue_bytes` is less than one batch needs.
     """
-    held = queue_bytes_needed(estimated.row_sizes, spans, queue_bytes)
+    held = queue_bytes_needed(estimated.row_sizes(pinned=pinned), spans, queue_bytes)
     chunk = estimated.largest_chunk_bytes
     return [
         Need("host", "row buffers", held, f"rows of {ROW_TOKENS} tokens, {format_size(estimated.row_bytes)} each"),
@@ -125,7 +133,7 @@ def free_device_bytes(device: torch.device) -> int | None:
     """Free memory of a GPU, of the host for a CPU; None where nobody says, as on a machine without this GPU."""
     if device.type == "cpu":
         return free_host_bytes()
-    if device.type == "cuda" and torch.cuda.is_available():
+    if device.type == "cuda" and is_here(device):
         return int(torch.cuda.mem_get_info(device)[0])
     return None
 

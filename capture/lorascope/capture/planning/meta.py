@@ -89,7 +89,7 @@ def attach_on_meta(
     for name, folder in folders.items():
         configs[name], tensors = read_adapter(folder)
         found = fit_problems(model, configs[name], tensors, name)
-        require([problem for problem in found if problem.kind == "no-layers"], folder)
+        require([problem for problem in found if problem.kind in {"no-layers", "config"}], folder)
         # An empty module, since this model, unlike the one to come, looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
         problems += found + weight_problems(tensors, allow_zero=allow_zero)

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lorascope.stores import Problem, RunSpec, open_place
+from lorascope.stores import Problem, RunSpec, open_place, run_state
 
 from ..adapters.adapter import attach_adapters
 from ..adapters.preflight import Note
 from ..config import CaptureConfig
-from ..models.device import named_device
+from ..models.device import is_here, named_device
 from ..models.model import is_causal, load_model
 from ..prepare import encode_files, read_files
 from ..recording.stream import evaluating
@@ -144,6 +144,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         If the model or a data file can't be read, or a sample can't be captured as it is.
     """
     require_writable(config.out)
+    run_state(config.out)  # refuses what is neither empty nor a run
     device = named_device(config.device)
     files = read_files(config)
     loaded = load_on_meta(config.model, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
@@ -182,7 +183,9 @@ def _needs(outline: Outline, model: Any, estimated: Estimate, device: torch.devi
         on_device = [need._replace(where="host") for need in on_device if need.what != "copies under way"]
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     queue_bytes = None if outline.config.queue is None else parse_size(outline.config.queue)
-    return (*on_device, *host_needs(estimated, outline.spans, queue_bytes=queue_bytes, n_threads=n_threads))
+    pinned = device.type == "cuda"
+    on_host = host_needs(estimated, outline.spans, queue_bytes=queue_bytes, n_threads=n_threads, pinned=pinned)
+    return (*on_device, *on_host)
 
 
 def _fit(config: CaptureConfig, estimated: Estimate, needs: Sequence[Need], device: torch.device) -> tuple[Fit, ...]:
@@ -239,8 +242,8 @@ def _remarks(outline: Outline, loaded: MetaModel, device: torch.device) -> Itera
         yield "the weights are quantised, but counted as if they weren't: they take less memory than is said here"
     if config.device_map:
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
-    elif device.type != "cpu" and not torch.cuda.is_available():
-        yield f"there is no {device.type} device on this machine, so what is free there isn't known"
+    elif not is_here(device):
+        yield f"there is no device '{device}' on this machine, so what is free there isn't known"
     if config.generate:
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
     yield "that each hook fires once a pass, and each layer's output is base plus delta, shows when a capture begins"

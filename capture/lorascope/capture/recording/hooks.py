@@ -8,6 +8,7 @@ change a tensor in place. They don't read frozen weights, which may be
 offloaded (but for DoRA's in stream `base`, which is refused there), and never wait for the device.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -146,7 +147,13 @@ class Recorder:
         """Read how far every sum was off: the one point where the device is waited for."""
         for path, value in zip(sink.excess, _to_host(sink.excess.values()), strict=True):
             self.worst_excess = max(self.worst_excess, value)
-            if not value <= 1:
+            if math.isnan(value):
+                raise CaptureError(
+                    f"output of {path!r} isn't its base plus delta: delta or output isn't finite although the base "
+                    "is; the adapter overflows (look at its weights and its `lora_alpha`), DoRA divides by the norm of "
+                    "a zero row, or something else changes the output"
+                )
+            if value > 1:
                 raise CaptureError(
                     f"output of {path!r} isn't its base plus delta: off by {value:.3g} times what rounding allows; "
                     "something else changes it (another adapter, a patched forward), and the store would be wrong"

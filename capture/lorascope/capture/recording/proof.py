@@ -63,7 +63,9 @@ def _excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
     allowed = (
         eps * (base.abs() + delta.abs()) + total.n_roundings * torch.finfo(total.dtype).eps * total.size + smallest
     )
-    overflowed = ~torch.isfinite(base) | ~torch.isfinite(both.to(output.dtype)) & ~torch.isfinite(out)
+    # An adapter whose own branch isn't finite is no overflow of the model: there `off` is NaN.
+    sum_overflows = ~torch.isfinite(both.to(output.dtype)) & ~torch.isfinite(out) & torch.isfinite(delta)
+    overflowed = ~torch.isfinite(base) | sum_overflows
     off = ((out - both).abs() / allowed).masked_fill(overflowed, 0)
     return off.amax((-2, -1)) if off.numel() else off.new_zeros(off.shape[:-2])
 

@@ -111,7 +111,7 @@ def _read_choice_items(path: Path) -> list[ChoiceItem]:
                 raise ValueError(
                     f"`id` is {item.id!r}, as in line {lines_by_id[item.id]}; ids must be unique within a file"
                 )
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         lines_by_id[item.id] = number
         items.append(item)
@@ -123,6 +123,8 @@ def _read_choice_items(path: Path) -> list[ChoiceItem]:
 def _decode(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"data file {str(path)!r} doesn't exist; name one in .jsonl or .txt") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
 

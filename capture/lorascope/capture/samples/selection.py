@@ -162,7 +162,7 @@ def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generat
         m = max(round(_number(selection.removeprefix("share:")) * n), 1)
         return _sampled(np.sort(generator.choice(n, m, replace=False)), n)
     if counted := _COUNTED.fullmatch(selection):
-        count = int(counted[2])
+        count = min(int(counted[2]), n)  # all that is more picks the same
         if counted[1] == "every":
             return _sampled(np.arange(generator.integers(n) % count, n, count), n)
         return _whole(np.arange(max(n - count, 0), n))

@@ -7,11 +7,11 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze import miub as miub_of
-from lorascope.analyze.miub import not_finite
+from lorascope.analyze.miub import misfit, not_finite
 from lorascope.analyze.save import refuse_target, save
 from lorascope.stores import Run, open_run
 
-from ..screen import print_table, progress_bar, say
+from ..screen import left_out, print_table, progress_bar, say
 
 __all__ = ["miub"]
 
@@ -53,16 +53,16 @@ def miub(
     opened = open_run(run)
     with progress_bar("miub") as update:
         result = miub_of(opened, adapter=adapter, reduction=reduction, n_workers=workers, progress=update)
-    _print(result, top)
-    if len(opened.lost_rows):
-        say(f"{len(opened.lost_rows)} rows were lost since the run was finished; run `lorascope verify`")
+    _print(result, opened, top)
+    if text := misfit(result, opened):
+        say(text)
     if out is not None:
         save(result, out)
         say(f"saved to {out}")
     return _report_not_finite(result, opened)
 
 
-def _print(result: xr.Dataset, top: int) -> None:
+def _print(result: xr.Dataset, run: Run, top: int) -> None:
     means = result["js_sample"].mean("sample")
     order = np.argsort(-means.values)[:top]
     total = float(result["miub"])
@@ -85,9 +85,13 @@ def _print(result: xr.Dataset, top: int) -> None:
         f"{attrs['n_components']} components)"
     )
     if attrs["n_samples_incomplete"]:
-        say(f"{attrs['n_samples_incomplete']} samples aren't wholly captured yet and are left out")
+        say(f"{left_out(attrs['n_samples_incomplete'], run)} and are left out")
     if attrs["js_source"] == "capture":
-        say("js is that of the capture itself: the run keeps no states to compute it from again")
+        kept = "no states" if run.states == "none" else "states of some rows only"
+        say(f"js is that of the capture itself: the run keeps {kept}, from which it could be computed again")
+        return
+    if not attrs["fidelity_n"]:
+        say("no token's js was measured during capture, so there is nothing to compare with")
         return
     say(
         f"fidelity: js from the store against js during capture differs by {attrs['fidelity_median']:.2g} (median) and "

@@ -22,20 +22,21 @@ _PLACES = {"disk": "place", "device": "device memory", "host": "host memory"}
 def plan(
     config: Annotated[CaptureConfig, Parameter(name="*")],
     *,
-    no_probe: bool = False,
+    probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """What a capture would store, hold in memory and take in time, and whether it fits; nothing is kept.
 
     Parameters
     ----------
-    no_probe
-        Don't load the model to measure how fast it, the copies and the disk are; its weights needn't be there then.
+    probe
+        Whether to load the model and measure how fast it, the copies and the disk are; without, its weights needn't be
+        there.
     as_json
         Print the plan as one JSON object.
     """
     quiet_libraries()
-    made = plan_capture(config, probe=not no_probe)
+    made = plan_capture(config, probe=probe)
     if as_json:
         say(json.dumps(made.as_dict(), indent=2))
     else:

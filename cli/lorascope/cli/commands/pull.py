@@ -1,10 +1,10 @@
 """`lorascope pull`."""
 
 from lorascope.analyze.format import format_bytes
-from lorascope.stores import open_place
+from lorascope.stores import open_place, open_run
 from lorascope.stores.copying.pull import pull as pull_slice
 
-from ..screen import progress_bar, say
+from ..screen import left_out, progress_bar, say
 
 __all__ = ["pull"]
 
@@ -58,7 +58,7 @@ def pull(
     size = sum(n_bytes for _, n_bytes in open_place(out).sizes())
     say(f"{kept}: {format_bytes(size)} in {run.place.name}; checked by the {step['checked']}")
     if step["samples_incomplete"]:
-        say(f"{step['samples_incomplete']} samples aren't wholly captured yet and were left out")
+        say(f"{left_out(step['samples_incomplete'], open_run(source))} and were left out")
     n_lost = int((run.states == "sample") * (~run.state_rows).sum())
     if n_lost:
         say(f"{n_lost} of {run.n_rows} rows hold reductions alone: not all of their tokens had states in the source")

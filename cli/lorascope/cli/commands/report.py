@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lorascope.analyze.report import write_report
+from lorascope.analyze.save import require_writable
 from lorascope.stores import Run, open_run
 
 from ..screen import progress_bar, say
@@ -26,6 +27,7 @@ def report(run: str, /, *, out: Path | None = None, adapter: str | None = None, 
     """
     opened = open_run(run)
     page = out if out is not None else _page(opened)
+    require_writable(page)  # before the work, not after it
     with progress_bar("report") as update:
         write_report(opened, page, adapter=adapter, n_workers=workers, progress=update)
     say(f"report: {page}")

@@ -80,7 +80,7 @@ def _summary(run: str, verdict: Verdict) -> str:
         f"{run}: {state} at level {verdict.level}; {verdict.n_committed} of {verdict.n_rows} rows committed, "
         f"{verdict.n_chunks} chunks checked"
     )
-    if verdict.level != "statistics" or not verdict.n_chunks:
+    if verdict.level != "statistics" or not verdict.n_chunks or not verdict.ok:
         return line
     if not verdict.n_pairs:
         return f"{line}; no two tokens follow the same sequence, so a shift shows in the first layer at most"

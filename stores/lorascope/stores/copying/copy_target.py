@@ -42,7 +42,7 @@ def copy_target(
         If something else is there, or it lies within the source.
     """
     ours, theirs = (open_place(path).path for path in (source, out))
-    if isinstance(ours, Path) and isinstance(theirs, Path) and theirs.absolute().is_relative_to(ours.absolute()):
+    if isinstance(ours, Path) and isinstance(theirs, Path) and theirs.resolve().is_relative_to(ours.resolve()):
         raise StoreError(f"`{theirs}` lies within the run `{ours}` itself; name a folder outside of it")
     state = run_state(out)
     if state == "torn":

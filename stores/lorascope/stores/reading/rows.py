@@ -52,6 +52,7 @@ class RowArray:
             places = np.searchsorted(rows, places // ROW_TOKENS) * ROW_TOKENS + places % ROW_TOKENS
             return np.asarray(whole[(places, *rest)])
         start, stop, step = tokens.indices(self.shape[0])
+        stop = max(start, stop)
         parts = [self.read_row(row, start, stop) for row in range(start // ROW_TOKENS, -(-stop // ROW_TOKENS))]
         return np.asarray(self._concatenate(parts)[(slice(None, None, step), *rest)])
 

@@ -332,6 +332,8 @@ class Run:
     def _adapter_name(self, name: str | None) -> str:
         if name is None and len(self.adapters) == 1:
             return self.adapters[0]
+        if name is None:
+            raise StoreError(f"`adapter` isn't given, and this run holds several; name one of {list(self.adapters)}")
         if name not in self.adapters:
             raise StoreError(f"`adapter` is {name!r}; this run holds {list(self.adapters)}")
         return name

@@ -1,0 +1,44 @@
+"""What the commands say of a run that isn't whole any more."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lorascope.cli.main import main
+
+
+@pytest.fixture
+def damaged(many_rows: Path, tmp_path: Path) -> Path:
+    """A finished run whose middle row has lost its digest."""
+    run = shutil.copytree(many_rows, tmp_path / "run.zarr")
+    (run / "rows/digest/c.1.0").unlink()
+    return run
+
+
+def test_lost_rows_are_not_called_uncaptured(capsys: pytest.CaptureFixture[str], damaged: Path, tmp_path: Path) -> None:
+    words = (
+        f"3 samples have lost tokens (1 rows of the finished run `{damaged}` are gone; `lorascope verify` says which)"
+    )
+    assert main(["miub", str(damaged)]) == 0
+    assert f"{words} and are left out" in capsys.readouterr().out
+    assert main(["pull", str(damaged), str(tmp_path / "part.zarr")]) == 0
+    assert f"{words} and were left out" in capsys.readouterr().out
+    assert main(["report", str(damaged)]) == 0
+    assert "1 rows of this run were lost since it was finished." in (tmp_path / "run.html").read_text()
+
+
+@pytest.mark.parametrize("words", [["miub", "--out", "file/x.zarr"], ["report", "--out", "file/x.html"]])
+def test_a_result_that_could_not_be_saved_is_refused_before_the_work(
+    capsys: pytest.CaptureFixture[str],
+    many_rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert main([words[0], str(many_rows), *words[1:]]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"`{words[2]}` can't be made: `{tmp_path / 'file'}` is a file; name another place" in err
