@@ -115,8 +115,12 @@ def run_trial(bench: Bench) -> Trial:
             n_starts += 1
             if bench.chance.random() > AGAIN:
                 break
-        if code := running.wait(PATIENCE):
-            raise SystemExit(f"a capture killed in {kills} ended at last with {code}:\n{running.last_words()}")
+        while code := running.wait(PATIENCE):
+            if not phases.died_of_watching(running.log.read_text(errors="replace")):
+                raise SystemExit(f"a capture killed in {kills} ended at last with {code}:\n{running.last_words()}")
+            print("a process died of being watched and was started again", flush=True)
+            running = bench.start(bench.n_ranks)
+            n_starts += 1
         if kills:
             return Trial(kills, differences(bench.reference, bench.out), n_starts)
 
