@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def measure_afterwards(work: Path, arguments: argparse.Namespace) -> dict[str, A
         peer = start(kind, work, arguments)
         peer.run(1)
         noticed = flips_noticed(peer, arguments.flips)
-        whole = peer.run(arguments.rows)["wall"]
+        whole = peer.run(arguments.rows)
         content[kind] = {"flips noticed": noticed, **killed(peer, work, arguments, whole)}
         shutil.rmtree(peer.out, ignore_errors=True)
     for kind, found in exactness(work, arguments).items():
@@ -215,10 +216,12 @@ def flip(file: Path, place: int) -> None:
         handle.write(bytes([byte ^ 0x10]))
 
 
-def killed(peer: Peer, work: Path, arguments: argparse.Namespace, whole: float) -> dict[str, str]:
-    """SIGKILL half way: what its own reader says of what lies there, and the cost of a second start."""
+def killed(peer: Peer, work: Path, arguments: argparse.Namespace, whole: dict[str, Any]) -> dict[str, str]:
+    """SIGKILL when half of its bytes lie there: what its own reader says of them, and the cost of a second start."""
     peer.ask(arguments.rows)
-    time.sleep(whole / 2)
+    began = time.monotonic()
+    while time.monotonic() - began < whole["wall"] and bytes_now(peer.out) < whole["stored_bytes"] / 2:
+        time.sleep(0.02)
     peer.kill()
     reader = "lorascope" if peer.kind.startswith("lorascope") else peer.kind
     command = [sys.executable, str(HERE / "peer_read.py"), reader, str(peer.out)]
@@ -233,13 +236,22 @@ def killed(peer: Peer, work: Path, arguments: argparse.Namespace, whole: float) 
         if peer.kind in {"hooks", "nnsight"}:
             shutil.rmtree(peer.out)  # neither goes on with what is there: it starts over
         second.resume(arguments.rows)
-        share = f"{second.answer()['wall'] / whole:.2f}"
+        share = f"{second.answer()['wall'] / whole['wall']:.2f}"
     except RuntimeError as error:
         share = str(error)[:100]
     finally:
         second.close()
         shutil.rmtree(work / "half", ignore_errors=True)
     return {"killed half way, reads as": torn, "second start, of a whole run": share}
+
+
+def bytes_now(folder: Path) -> int:
+    """Bytes in a folder in which files come and go."""
+    sizes = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            sizes += file.stat().st_size if file.is_file() else 0
+    return sizes
 
 
 def exactness(work: Path, arguments: argparse.Namespace) -> dict[str, dict[str, str]]:

@@ -91,7 +91,7 @@ def _print(result: xr.Dataset, run: Run, top: int) -> None:
         say(f"js is that of the capture itself: the run keeps {kept}, from which it could be computed again")
         return
     if not attrs["fidelity_n"]:
-        say("no token's js was measured during capture, so there is nothing to compare with")
+        say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
         return
     say(
         f"fidelity: js from the store against js during capture differs by {attrs['fidelity_median']:.2g} (median) and "
