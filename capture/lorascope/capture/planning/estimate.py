@@ -149,9 +149,10 @@ def estimate(spec: RunSpec, *, base_scores: bool = True) -> Estimate:
 
 def require_writable(out: str) -> None:
     """Raise ValueError before any work if the run's folder couldn't be made."""
-    if open_place(out).remote:
+    found = open_place(out)
+    if found.remote:
         return
-    place = Path(out).absolute()
+    place = Path(found.path).absolute()
     parent = next(folder for folder in (place, *place.parents) if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         what = "can't be written to" if parent.is_dir() else "is a file"
