@@ -18,9 +18,9 @@ from lorascope.stores import (
     resume_run,
     run_state,
 )
+from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.reading.missing import missing_chunks
 
-from .buffers.allocator import freed_memory_kept
 from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .hashes import fingerprint

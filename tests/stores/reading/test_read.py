@@ -146,6 +146,16 @@ def test_lazy_arrays_can_be_pickled(make_run: Any) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(delta)).values, delta.values)
 
 
+def test_pickled_rows_are_small_and_know_which_are_there(make_run: Any) -> None:
+    rows = open_run(make_run(rows=(0, 2)).path).base_rows(F32)
+    again = pickle.loads(pickle.dumps(rows))
+    assert [again.is_committed(row) for row in range(3)] == [True, False, True]
+    np.testing.assert_array_equal(again[:], rows[:])
+    assert len(pickle.dumps(rows)) < 2500
+    rows._committed = np.ones(80_000, np.bool_)  # of 80 million tokens
+    assert len(pickle.dumps(rows)) < 12_500
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "bit flip"])
 @pytest.mark.parametrize("path", [f"states/{F32}/base", "adapters/default/factor"])
 def test_damaged_chunk_is_an_error_and_nan_to_a_stranger(make_run: Any, damage: str, path: str) -> None:

@@ -12,7 +12,7 @@ from zarr.abc.buffer import Buffer
 from zarr.abc.store import Store
 from zarr.storage import ObjectStore
 
-__all__ = ["PREFIXES", "ObjectPlace"]
+__all__ = ["PREFIXES", "NamedStore", "ObjectPlace"]
 
 CLIENT = {"connect_timeout": "10s", "timeout": "180s"}
 """A row's largest chunk must go up within one request; whoever has a slower line sets `AWS_TIMEOUT`."""
@@ -60,6 +60,12 @@ class ObjectPlace:
     def read(self, key: str) -> bytes:
         with _named(self.path):
             return bytes(self._store.get(key).bytes())
+
+    def read_at_most(self, key: str, n_bytes: int) -> bytes | None:
+        """All bytes of a key by one request; None, and nothing but its size read, where it has more."""
+        with _named(self.path):
+            found = self._store.get(key)
+            return bytes(found.bytes()) if found.meta["size"] <= n_bytes else None
 
     def read_part(self, key: str, start: int, stop: int) -> bytes:
         try:

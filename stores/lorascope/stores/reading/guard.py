@@ -1,43 +1,22 @@
 """Looking at a chunk before it is decoded: whether it is there, and whether it announces what its array says."""
 
-import math
+from collections.abc import Iterable
 from typing import Any
 
 import numcodecs.blosc  # type: ignore[import-untyped]
-import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, ShardingCodec
+from zarr.codecs import BloscCodec
 
 from ..errors import StoreError
-from ..format.codec import BLOSC_HEADER, blosc_bytes
+from ..format.blocks import CHECKSUM, unsealed
+from ..format.codec import blosc_bytes
 from ..places.place import Place
 
-__all__ = ["require_chunk", "require_text_chunk"]
+__all__ = ["read_chunk_bytes", "read_shard_parts", "require_text_chunk"]
 
 MAX_TEXT_BYTES = 256 * 2**20
 """Of a chunk of text, decoded: 4 KiB for each of 65,536 entries."""
-CHECKSUM_BYTES = 4
 ABSENT = 2**64 - 1
-
-
-def require_chunk(place: Place, key: str, array: zarr.Array[Any], what: str, columns: slice = slice(None)) -> None:
-    """Raise unless this chunk of numbers is there and decodes to as many bytes as a chunk of its array has.
-
-    A few bytes are read. Without it Zarr before 3.4 would read a missing chunk, and an empty shard, as fill values; and
-    Blosc would take whatever memory the chunk's own header asks for.
-
-    Raises
-    ------
-    StoreError
-        If it is missing or empty, or announces another size.
-    """
-    first = array.metadata.codecs[0]  # type: ignore[union-attr]  # version 3 alone is opened
-    if isinstance(first, ShardingCodec):
-        _require_shard(place, key, array, what, columns)
-        return
-    header = _part(place, key, 0, BLOSC_HEADER, what)
-    if _is_blosc(array.metadata.codecs):  # type: ignore[union-attr]
-        _compare(blosc_bytes(header), math.prod(array.chunks) * array.dtype.itemsize, what)
 
 
 def require_text_chunk(place: Place, key: str, array: zarr.Array[Any], what: str) -> None:
@@ -45,7 +24,7 @@ def require_text_chunk(place: Place, key: str, array: zarr.Array[Any], what: str
 
     Its first four bytes say how many texts follow, and are believed by whoever decodes them.
     """
-    content = _part(place, key, 0, MAX_TEXT_BYTES, what)[:-CHECKSUM_BYTES]
+    content = _part(place, key, 0, MAX_TEXT_BYTES, what)[: -CHECKSUM.size]
     if _is_blosc(array.metadata.codecs):  # type: ignore[union-attr]
         n_bytes = blosc_bytes(content)
         if not 0 <= n_bytes <= MAX_TEXT_BYTES:
@@ -57,26 +36,52 @@ def require_text_chunk(place: Place, key: str, array: zarr.Array[Any], what: str
     _compare(int.from_bytes(content[:4], "little"), array.chunks[0], what, "texts")
 
 
-def _require_shard(place: Place, key: str, array: zarr.Array[Any], what: str, columns: slice) -> None:
-    """Inner chunks of a shard lie side by side along the columns; its index closes it."""
+def read_chunk_bytes(place: Place, key: str, what: str) -> bytes:
+    """All of a chunk; raises StoreError if it is missing or empty."""
+    try:
+        content = place.read(key)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"{what} is missing; run `lorascope verify`") from None
+    if not content:
+        raise StoreError(f"{what} is empty; run `lorascope verify`")
+    return content
+
+
+def read_shard_parts(
+    place: Place, key: str, array: zarr.Array[Any], parts: Iterable[int], what: str
+) -> list[bytes | None]:
+    """Inner chunks of a shard by their numbers, as they are stored; None where there is none of it.
+
+    Raises
+    ------
+    StoreError
+        If the shard is missing or empty, its index is broken, or a part lies beyond its end.
+    """
+    found = _shard_ranges(place, key, array, parts, what)
+    return [None if one is None else _part(place, key, *one, what) for one in found]
+
+
+def _shard_ranges(
+    place: Place, key: str, array: zarr.Array[Any], parts: Iterable[int], what: str
+) -> list[tuple[int, int] | None]:
+    """(first byte, byte after the last) of inner chunks, which lie side by side along the columns.
+
+    The shard's index closes it.
+    """
     assert array.shards is not None
-    width, n_chunks = array.chunks[1], array.shards[1] // array.chunks[1]
-    start, stop, _ = columns.indices(array.shape[1])
-    size = place.size(key)
-    index_bytes = 16 * n_chunks + CHECKSUM_BYTES
-    index = _part(place, key, max((size or 0) - index_bytes, 0), size or 0, what)
+    size = place.size(key) or 0
+    index_bytes = 16 * (array.shards[1] // array.chunks[1]) + CHECKSUM.size
+    index = _part(place, key, max(size - index_bytes, 0), size, what)
     if len(index) < index_bytes:
         raise StoreError(f"{what} is broken (it ends before its index); run `lorascope verify`")
-    ranges = np.frombuffer(index[:-CHECKSUM_BYTES], dtype="<u8").reshape(n_chunks, 2).tolist()
-    blosc = _is_blosc(array.metadata.codecs[0].codecs)  # type: ignore[union-attr]
-    for offset, length in ranges[start // width : -(-stop // width)]:
-        if (offset, length) == (ABSENT, ABSENT):
-            continue
-        if offset + length > (size or 0):
-            raise StoreError(f"{what} is broken (a part of it lies beyond its end); run `lorascope verify`")
-        if blosc:
-            header = place.read_part(key, offset, offset + BLOSC_HEADER)
-            _compare(blosc_bytes(header), math.prod(array.chunks) * array.dtype.itemsize, what)
+    try:
+        ranges = unsealed(index).view("<u8").reshape(-1, 2).tolist()
+    except ValueError as error:
+        raise StoreError(f"{what} is broken (of its index, {error}); run `lorascope verify`") from error
+    found = [None if ranges[part] == [ABSENT, ABSENT] else (ranges[part][0], sum(ranges[part])) for part in parts]
+    if any(stop > size for _, stop in filter(None, found)):
+        raise StoreError(f"{what} is broken (a part of it lies beyond its end); run `lorascope verify`")
+    return found
 
 
 def _part(place: Place, key: str, start: int, stop: int, what: str) -> bytes:

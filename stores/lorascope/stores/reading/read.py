@@ -10,6 +10,7 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem, StoreError
 from ..format.check import Found, layout_problems
+from ..places.cached import cached
 from ..places.place import Place, open_place
 from .rows import read_once
 from .run import Run
@@ -24,13 +25,16 @@ UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, zarr.errors.BaseZ
 def open_run(path: str | Path) -> Run:
     """The run stored at `path`, finished or not.
 
+    Chunks read from an object store are kept in memory, the latest 256 MiB of them a process, so that one which
+    several components share is asked for once.
+
     Raises
     ------
     StoreError
         If there is no run at `path`, it is still being set up, its format is newer than this version of lorascope
         reads, or it isn't laid out as the format says.
     """
-    return open_checked(*open_group(path))
+    return open_checked(*_open(cached(open_place(path))))
 
 
 def open_checked(place: Place, group: zarr.Group) -> Run:
@@ -47,7 +51,10 @@ def open_checked(place: Place, group: zarr.Group) -> Run:
 
 def open_group(path: str | Path) -> tuple[Place, zarr.Group]:
     """Place and root group of the run at `path`, of a version that we read and set up to the end; raises if not."""
-    place = open_place(path)
+    return _open(open_place(path))
+
+
+def _open(place: Place) -> tuple[Place, zarr.Group]:
     if place.size("zarr.json") is None:
         nowhere = isinstance(place.path, Path) and not place.path.exists()
         found = "doesn't exist" if nowhere else "holds no Zarr store"

@@ -1,5 +1,6 @@
 """Reading an array that is written row by row: committed rows only, and nothing in place of a lost chunk."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -10,9 +11,10 @@ from ..errors import StoreError
 from ..format.layout import ROW_TOKENS, chunk_key
 from ..format.widen import check_storage, widen_block
 from ..places.place import Place
-from .guard import require_chunk, require_text_chunk
+from .chosen import read_chosen
+from .guard import require_text_chunk
 
-__all__ = ["DeltaSource", "RowArray", "delta_block", "read_digests", "read_once"]
+__all__ = ["DeltaSource", "RowArray", "Written", "delta_block", "read_digests", "read_once"]
 
 
 MAX_DIGEST_BYTES = 4096
@@ -27,19 +29,28 @@ class RowArray:
     """
 
     def __init__(self, array: zarr.Array[Any], *, place: Place, committed: np.ndarray, columns: slice) -> None:
-        self._array = _to_last_chunk(array)
+        self._array = array
         self._place = place
         self._committed = committed
         self._columns = columns
-        self._dtype_logical = str(array.attrs.get("dtype_logical", array.dtype.name))
+        self.dtype_logical = str(array.attrs.get("dtype_logical", array.dtype.name))
         try:
-            check_storage(array.dtype, self._dtype_logical)
+            check_storage(array.dtype, self.dtype_logical)
         except ValueError as error:
             raise StoreError(f"{array.path!r} can't be read as numbers: {error}") from error
         self._width = array.shape[1] if array.ndim > 1 else 1
         self.shape: tuple[int, ...] = (array.shape[0], *_cut(array.shape[1:], columns))
         self.dtype = np.dtype(np.float32)
         self.ndim = len(self.shape)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Few bytes: it is sent to Dask's workers by the thousand, and a long run has as many rows."""
+        return {**self.__dict__, "_committed": (len(self._committed), np.packbits(self._committed).tobytes())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        n_rows, packed = state["_committed"]
+        committed = np.unpackbits(np.frombuffer(packed, np.uint8), count=n_rows).astype(np.bool_)
+        self.__dict__.update(state, _committed=committed)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """A NumPy array for any key that NumPy takes, tokens first; whole rows are read for it."""
@@ -68,26 +79,55 @@ class RowArray:
             If a chunk of a committed row is missing, empty or broken.
         """
         offset = row * ROW_TOKENS
-        n_tokens = min(ROW_TOKENS, self.shape[0] - offset)
+        n_tokens = self.n_tokens(row)
         wanted = slice(max(start - offset, 0), n_tokens if stop is None else min(stop - offset, n_tokens))
         if not self._committed[row]:
             return np.full((wanted.stop - wanted.start, *self.shape[1:]), np.nan, self.dtype)
-        key = chunk_key(self._array.path, row, self._array.ndim)
-        require_chunk(self._place, key, self._array, f"chunk {key!r} of a committed row", self._columns)
-        try:
-            block = self._read_chunks(slice(offset, offset + ROW_TOKENS))[:n_tokens]
-        except (ValueError, RuntimeError) as error:
-            raise StoreError(f"chunk {key!r} is broken ({_first_line(error)}); run `lorascope verify`") from error
-        return widen_block(block[wanted], self._dtype_logical)
+        return widen_block(self.read_stored(row)[wanted], self.dtype_logical)
 
-    def _read_chunks(self, tokens: slice) -> np.ndarray:
-        """Whole chunks only: zarrs decodes a part of one without looking at its checksum."""
-        if self._array.ndim == 1:
-            return np.asarray(self._array[tokens])
-        width, chunk = self._width, self._array.chunks[1]
-        first, last, _ = self._columns.indices(width)
-        left, right = first // chunk * chunk, -(-last // chunk) * chunk
-        return np.asarray(self._array[tokens, left:right])[:, first - left : last - left]
+    def read_stored(self, row: int) -> np.ndarray:
+        """A committed row as it is stored, of type `dtype_logical`: bfloat16 as uint16; see `read_row`."""
+        return self.read_columns(row, [self._columns])[0]
+
+    def read_columns(self, row: int, columns: Sequence[slice]) -> list[np.ndarray]:
+        """A committed row as it is stored, for each of these columns of the array: what lies together is read once."""
+        return [block[: self.n_tokens(row)] for block in read_chosen(self._place, self._array, row, None, columns)]
+
+    @property
+    def path(self) -> str:
+        """Of the array in the run."""
+        return str(self._array.path)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows, committed or not."""
+        return len(self._committed)
+
+    def is_committed(self, row: int) -> bool:
+        """Whether a row is there to be read."""
+        return bool(self._committed[row])
+
+    def n_tokens(self, row: int) -> int:
+        """Tokens of a row: all but the last have as many as a row can."""
+        return min(ROW_TOKENS, self.shape[0] - row * ROW_TOKENS)
+
+    @property
+    def columns(self) -> slice:
+        """Of the array in the run: several may share one."""
+        return slice(*self._columns.indices(self._width))
+
+    def read_chosen(self, row: int, offsets: np.ndarray, columns: Sequence[slice]) -> list[np.ndarray]:
+        """Tokens of one row by their places in it, float32 (token, column), for each of these columns of the array.
+
+        Raises
+        ------
+        StoreError
+            If a chunk of a committed row is missing, empty or broken, wherever in it.
+        """
+        if not self.is_committed(row):
+            return [np.full((len(offsets), one.stop - one.start), np.nan, self.dtype) for one in columns]
+        blocks = read_chosen(self._place, self._array, row, offsets, columns)
+        return [widen_block(block, self.dtype_logical) for block in blocks]
 
     def to_dask(self) -> da.Array:
         """The same as a Dask array, one block a row."""
@@ -103,14 +143,25 @@ class RowArray:
         return blocks
 
 
+class Written(NamedTuple):
+    """An array that is written when the run is set up, not read yet: small to pickle."""
+
+    array: zarr.Array[Any]
+    place: Place
+
+    def read(self) -> np.ndarray:
+        """Its values; see `read_once`."""
+        return read_once(self.array, self.place)
+
+
 class DeltaSource(NamedTuple):
     """What delta of a component is made from: its factor and weights, delta itself, or two runs' outputs."""
 
     rows: RowArray
-    lora_B: np.ndarray | None = None  # noqa: N815 (PEFT's name)
+    lora_B: Written | None = None  # noqa: N815 (PEFT's name)
     """Float32 (feature, rank); None where `rows` is delta or adapted."""
     scaling: float = 1.0
-    bias: np.ndarray | None = None
+    bias: Written | None = None
     base: RowArray | None = None
     """What is taken from `rows` in stream `pair`, where they are adapted."""
 
@@ -120,9 +171,7 @@ class DeltaSource(NamedTuple):
         if self.base is not None:
             block -= self.base.read_row(row) if base is None else base
             return block
-        if self.lora_B is None:
-            return block
-        return delta_block(block, lora_B=self.lora_B, scaling=np.float32(self.scaling), bias=self.bias)
+        return block if self.lora_B is None else delta_block(block, **self._weights(self.lora_B))
 
     def to_dask(self) -> da.Array:
         """The same as a Dask array, one block a row."""
@@ -132,16 +181,14 @@ class DeltaSource(NamedTuple):
             return difference
         if self.lora_B is None:
             return rows
-        blocks: da.Array = da.map_blocks(
-            delta_block,
-            rows,
-            lora_B=self.lora_B,
-            scaling=np.float32(self.scaling),
-            bias=self.bias,
-            dtype=np.float32,
-            chunks=(rows.chunks[0], (len(self.lora_B),)),
-        )
+        weights = self._weights(self.lora_B)
+        chunks = (rows.chunks[0], (len(weights["lora_B"]),))
+        blocks: da.Array = da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
         return blocks
+
+    def _weights(self, lora_b: Written) -> dict[str, Any]:
+        bias = None if self.bias is None else self.bias.read()
+        return {"lora_B": lora_b.read(), "scaling": np.float32(self.scaling), "bias": bias}
 
 
 def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:
@@ -151,18 +198,6 @@ def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, 
         product += bias
     product *= scaling
     return product
-
-
-def _to_last_chunk(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array as if it went to the end of its last chunks: a chunk that is cut would be read unchecked too."""
-    shape = tuple(-(-n // size) * size for n, size in zip(array.shape, array.chunks, strict=True))
-    if shape == array.shape:
-        return array
-    opened = array.async_array
-    longer = zarr.AsyncArray(opened.metadata.update_shape(shape), opened.store_path)
-    # A pipeline is settled when an array is opened, by a setting that may be another one now.
-    object.__setattr__(longer, "codec_pipeline", opened.codec_pipeline)
-    return zarr.Array(longer)
 
 
 def _cut(shape: tuple[int, ...], columns: slice) -> tuple[int, ...]:
@@ -179,17 +214,22 @@ def read_once(array: zarr.Array[Any], place: Place, *, may_be_absent: bool = Fal
     StoreError
         If a chunk is missing, empty or broken.
     """
-    size = array.chunks[0]
-    whole = _to_last_chunk(array)
-    require = require_text_chunk if array.dtype.kind == "T" else require_chunk
+    size, is_text = array.chunks[0], array.dtype.kind == "T"
     parts = []
     for chunk in range(-(-array.shape[0] // size)):
         key = chunk_key(array.path, chunk, array.ndim)
-        if not may_be_absent or place.size(key) is not None:
-            require(place, key, array, f"chunk {key!r}")
-        parts.append(_read(whole, slice(chunk * size, (chunk + 1) * size), key))
+        if may_be_absent and place.size(key) is None:
+            parts.append(np.full((size, *array.shape[1:]), array.fill_value, array.dtype))
+        else:
+            parts.append(_read_text(array, place, chunk, key) if is_text else read_chosen(place, array, chunk)[0])
     values = np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
     return values[tuple(slice(n) for n in array.shape)]
+
+
+def _read_text(array: zarr.Array[Any], place: Place, chunk: int, key: str) -> np.ndarray:
+    size = array.chunks[0]
+    require_text_chunk(place, key, array, f"chunk {key!r}")
+    return _read(array, slice(chunk * size, (chunk + 1) * size), key)
 
 
 def read_digests(array: zarr.Array[Any], place: Place) -> np.ndarray:

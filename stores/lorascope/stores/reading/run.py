@@ -1,8 +1,7 @@
 """A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
 
 import difflib
-import importlib.util
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -13,15 +12,15 @@ import zarr.errors
 
 from ..errors import StoreError
 from ..format.check import is_base_score, may_be_absent
-from ..format.codec import pipeline
+from ..format.codec import BATCHED, pipeline
 from ..format.layout import BITS_NOTE, ROW_TOKENS, goes_with_states
 from ..format.tables import TABLES, TOKEN_WEIGHT
 from ..places.place import Place
-from .rows import DeltaSource, RowArray, read_digests, read_once
+from .rows import DeltaSource, RowArray, Written, read_digests, read_once
+from .take import N_THREADS, TokenSource, take_tokens
 
 __all__ = ["Run"]
 
-ZARRS = "zarrs.ZarrsCodecPipeline"
 REDUCTIONS = {
     "js": False,
     "swallowed": False,
@@ -44,6 +43,7 @@ class Run:
         self.path = place.path
         self._group = group
         self._adapter_tables: dict[str, xr.Dataset] = {}
+        self._arrays: dict[str, zarr.Array[Any]] = {}
         self.attributes: dict[str, Any] = dict(group.attrs)
         self.stream: str = self.attributes["stream"]
         self.adapters: tuple[str, ...] = tuple(self.attributes["adapters"])
@@ -200,6 +200,61 @@ class Run:
         lora = self.base(component) + self.delta(component, adapter)
         return lora.rename("lora").assign_attrs(component=component)
 
+    def take(
+        self,
+        tokens: Any,
+        *,
+        components: Sequence[str] | None = None,
+        adapter: str | None = None,
+        n_threads: int = N_THREADS,
+    ) -> xr.DataTree:
+        """Base and delta of a few tokens at many components, float32, read at once and past Dask.
+
+        Parameters
+        ----------
+        tokens
+            A sequence of integers, as many and as often as wanted. They are places on the token axis: negative ones
+            are refused.
+        components
+            Their paths; by default all.
+        adapter
+            Whose delta; may be left out where there is one.
+        n_threads
+            Chunks that are read side by side.
+
+        Returns
+        -------
+        xarray.DataTree
+            A node for each component, `tree[component]`, with `base` and `delta` (token, feature), since widths differ;
+            all share the coordinate `token`, in the order that was asked for. A component that the adapter leaves alone
+            has no `delta`. Tokens whose row isn't committed, or keeps no states, are NaN.
+
+        Raises
+        ------
+        StoreError
+            If a chunk of a committed row is missing, empty or broken in any of its bytes, a name is unknown, or the run
+            holds no states.
+        ValueError
+            If `tokens` isn't a sequence of integers, or `n_threads` is below 1.
+        IndexError
+            If the run has no such token.
+
+        Notes
+        -----
+        A chunk is read once, whole, and its checksum checked; only the blocks of it that hold the tokens are decoded.
+        `base` is `Run.base` bit for bit; where delta is made from a factor, the last bits may differ from those of
+        `Run.delta`, whose product has other shapes.
+        """
+        ranks = self.adapter(adapter)["rank"].values
+        sources = {
+            path: TokenSource(
+                self.base_rows(path),
+                self.delta_source(path, adapter) if ranks[self._component_index(path)] > 0 else None,
+            )
+            for path in (self.component_paths if components is None else components)
+        }
+        return take_tokens(sources, tokens, n_tokens=self.n_tokens, n_threads=n_threads)
+
     def js(self, adapter: str | None = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN outside the share of tokens it was measured on."""
         return self._reduction("js", f"adapters/{self._adapter_name(adapter)}/js")
@@ -256,9 +311,9 @@ class Run:
         bias = f"adapters/{name}/lora_bias/{component}"
         return DeltaSource(
             factor,
-            lora_B=self.lora_B(component, name).values,
+            lora_B=Written(self._array(f"adapters/{name}/lora_B/{component}"), self.place),
             scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
-            bias=self.read_once(bias) if bias in self._group else None,
+            bias=Written(self._array(bias), self.place) if bias in self._group else None,
         )
 
     def base_rows(self, component: str) -> RowArray:
@@ -297,13 +352,15 @@ class Run:
         return RowArray(self._array(path), place=self.place, committed=there, columns=columns)
 
     def _array(self, path: str) -> zarr.Array[Any]:
-        with _fastest_reader(self.place):
-            node = self._node(path)
-        if not isinstance(node, zarr.Array):
-            raise StoreError(
-                f"{path!r} of `{self.place.name}` is a group and should be an array; run `lorascope verify`"
-            )
-        return node
+        if path not in self._arrays:
+            with pipeline(BATCHED):  # whatever else the process is set to use
+                node = self._node(path)
+            if not isinstance(node, zarr.Array):
+                raise StoreError(
+                    f"{path!r} of `{self.place.name}` is a group and should be an array; run `lorascope verify`"
+                )
+            self._arrays[path] = node
+        return self._arrays[path]
 
     def _node(self, path: str) -> Any:
         try:
@@ -345,11 +402,3 @@ class Run:
             close = difflib.get_close_matches(path, self.component_paths, n=3)
             hint = f"; close to it are {close}" if close else f"; the first is {self.component_paths[0]!r}"
             raise StoreError(f"no component {path!r} among the {len(self.component_paths)} of this run{hint}") from None
-
-
-def _fastest_reader(place: Place) -> AbstractContextManager[Any]:
-    """Zarr settles an array's pipeline when it opens it; zarrs is the fastest, and is never used to write."""
-    # It would open a remote by itself, without our time limits and without our words for what fails.
-    if place.remote or importlib.util.find_spec("zarrs") is None:
-        return nullcontext()
-    return pipeline(ZARRS)

@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["freed_memory_kept"]
+__all__ = ["freed_memory_kept", "keep_freed_memory", "usual_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of two of glibc's settings, from its `malloc.h`."""
@@ -17,21 +17,31 @@ _MOST = 2**30
 def freed_memory_kept() -> Iterator[None]:
     """While it lasts, freed memory stays with the process; afterwards what is free goes back to the system.
 
-    A page that the system hands out anew is cleared and mapped at its first use, which for the 6 MB outputs of a small
-    model's layers takes more than a quarter of its forward pass. Elsewhere than under glibc nothing happens.
+    A page that the system hands out anew is cleared and mapped at its first use, which for blocks of several megabytes
+    takes a good part of the time in which they are filled. Elsewhere than under glibc nothing happens.
     """
-    library = _glibc()
-    if library is None:
-        yield
-        return
-    # Older versions refuse more than the usual; without that threshold the other one would only do harm.
-    if not (library.mallopt(_MMAP_THRESHOLD, _MOST) or library.mallopt(_MMAP_THRESHOLD, _USUAL)):
-        yield
-        return
-    library.mallopt(_TRIM_THRESHOLD, _MOST)
+    kept = keep_freed_memory()
     try:
         yield
     finally:
+        if kept:
+            usual_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Keep freed memory from now on; whether that could be had."""
+    library = _glibc()
+    # Older versions refuse more than the usual; without that threshold the other one would only do harm.
+    if library is None or not (library.mallopt(_MMAP_THRESHOLD, _MOST) or library.mallopt(_MMAP_THRESHOLD, _USUAL)):
+        return False
+    library.mallopt(_TRIM_THRESHOLD, _MOST)
+    return True
+
+
+def usual_memory() -> None:
+    """Back to what glibc does by itself, and what is free back to the system."""
+    library = _glibc()
+    if library is not None:
         library.mallopt(_MMAP_THRESHOLD, _USUAL)
         library.mallopt(_TRIM_THRESHOLD, 2 * _USUAL)
         library.malloc_trim(0)

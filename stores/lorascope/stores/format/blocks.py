@@ -1,0 +1,96 @@
+"""Rows out of a stored chunk: its checksum over every byte, but only those of its blocks decoded that are wanted.
+
+A Blosc chunk is a header, the places of its blocks, and the blocks, each compressed by itself; here a wanted block gets
+a header of its own, so that Blosc takes it for a chunk of one block (c-blosc 1.21, `README_CHUNK_FORMAT.rst`).
+"""
+
+import struct
+from typing import NamedTuple, Self
+
+import google_crc32c
+import numcodecs.blosc  # type: ignore[import-untyped]
+import numpy as np
+
+__all__ = ["CHECKSUM", "decode_rows", "unsealed"]
+
+CHECKSUM = struct.Struct("<I")
+HEADER = struct.Struct("<BBBBIII")
+START = struct.Struct("<I")
+STORED = 0x02
+"""Flag of a chunk that didn't get smaller: its bytes follow the header as they are."""
+ONE_STREAM = 0x10
+"""Flag of blocks that are one stream each, as zstd's are; others are one a byte of their type."""
+
+
+def unsealed(content: bytes) -> np.ndarray:
+    """What precedes the checksum that ends a chunk, uint8; raises ValueError unless it is that of these bytes."""
+    body = np.frombuffer(content, np.uint8)[: -CHECKSUM.size]
+    if CHECKSUM.pack(google_crc32c.value(body)) != content[-CHECKSUM.size :]:
+        raise ValueError("its checksum differs")
+    return body
+
+
+def decode_rows(
+    body: np.ndarray, rows: np.ndarray | None, *, n_rows: int, row_bytes: int, compressed: bool
+) -> np.ndarray:
+    """Rows, or all of them, of a chunk of `n_rows`, uint8 (row, byte), out of its bytes without their checksum.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If these aren't the bytes of such a chunk.
+    """
+    n_bytes = n_rows * row_bytes
+    if compressed:
+        body = _decompressed(body, n_bytes, None if rows is None else rows * row_bytes, row_bytes)
+    if len(body) != n_bytes:
+        raise ValueError(f"it has {len(body)} bytes, not {n_bytes}")
+    whole = body.reshape(n_rows, row_bytes)
+    return whole if rows is None else np.asarray(whole[rows])
+
+
+class _Header(NamedTuple):
+    version: int
+    compressor_version: int
+    flags: int
+    typesize: int
+    n_bytes: int
+    block_bytes: int
+    compressed_bytes: int
+
+    @classmethod
+    def of(cls, body: np.ndarray, n_bytes: int) -> Self:
+        """Header of a chunk that decompresses to so many bytes; raises ValueError if it isn't."""
+        found = cls(*HEADER.unpack(body[: HEADER.size].tobytes())) if len(body) >= HEADER.size else None
+        if found is None or (found.n_bytes, found.compressed_bytes) != (n_bytes, len(body)) or not found.block_bytes:
+            raise ValueError(f"it isn't {n_bytes} bytes compressed by Blosc")
+        return found
+
+
+def _decompressed(body: np.ndarray, n_bytes: int, starts: np.ndarray | None, length: int) -> np.ndarray:
+    """All bytes of a chunk; where `starts` are given, only those in ranges of this length from there need be right."""
+    header = _Header.of(body, n_bytes)
+    if header.flags & STORED:
+        return body[HEADER.size :]
+    size, n_blocks = header.block_bytes, -(-n_bytes // header.block_bytes)
+    starts = np.empty(0, np.intp) if starts is None else starts
+    wanted = {block for start in starts.tolist() for block in range(start // size, -(-(start + length) // size))}
+    if len(wanted) in (0, n_blocks) or not header.flags & ONE_STREAM:
+        return np.frombuffer(numcodecs.blosc.decompress(body), np.uint8)
+    places = np.frombuffer(body, "<u4", n_blocks, HEADER.size)
+    whole = np.empty(n_bytes, np.uint8)  # pages that nothing is written to take no memory
+    for block in wanted:
+        _decode_block(body, header, int(places[block]), whole[block * size : (block + 1) * size])
+    return whole
+
+
+def _decode_block(body: np.ndarray, header: _Header, place: int, out: np.ndarray) -> None:
+    """Fill `out` with the block that lies there: 4 bytes that say how many follow, and these."""
+    length = int.from_bytes(body[place : place + START.size].tobytes(), "little")
+    stream = body[place : place + START.size + length]
+    if len(stream) != START.size + length or not length:
+        raise ValueError("a block of it ends too early")
+    alone = header._replace(
+        n_bytes=len(out), block_bytes=len(out), compressed_bytes=HEADER.size + START.size + len(stream)
+    )
+    numcodecs.blosc.decompress(HEADER.pack(*alone) + START.pack(HEADER.size + START.size) + stream.tobytes(), out)

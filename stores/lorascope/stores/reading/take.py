@@ -1,0 +1,149 @@
+"""A few tokens at many components, past Dask: each chunk read once, and only the blocks decoded that hold them."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ..format.layout import ROW_TOKENS
+from .chosen import read_chosen
+from .rows import DeltaSource, RowArray, Written, delta_block
+
+__all__ = ["N_THREADS", "TokenSource", "take_tokens"]
+
+N_THREADS = 8
+"""Of which each mostly waits: for the disk, or for an object store."""
+
+
+class TokenSource(NamedTuple):
+    """One component of a run, ready to be read."""
+
+    base: RowArray
+    delta: DeltaSource | None
+    """None where the adapter leaves the component alone."""
+
+
+def take_tokens(
+    sources: Mapping[str, TokenSource], tokens: Any, *, n_tokens: int, n_threads: int = N_THREADS
+) -> xr.DataTree:
+    """Base and delta of these tokens, read now: one node a component, as `Run.take` says.
+
+    Parameters
+    ----------
+    sources
+        By component.
+    tokens
+        Integers in [0, n_tokens).
+    n_tokens
+        Length of the run's token axis.
+    n_threads
+        Chunks that are read side by side.
+
+    Raises
+    ------
+    StoreError
+        If a chunk of a committed row is missing, empty or broken.
+    ValueError
+        If `tokens` isn't a sequence of integers, or `n_threads` is below 1.
+    IndexError
+        If a token isn't in [0, n_tokens).
+    """
+    if n_threads < 1:
+        raise ValueError(f"`n_threads` is {n_threads}; it must be at least 1")
+    tokens = _checked(tokens, n_tokens)
+    deltas = {path: one.delta for path, one in sources.items() if one.delta is not None}
+    base = {path: _unread(tokens, one.base) for path, one in sources.items()}
+    stored = {path: _unread(tokens, one.rows) for path, one in deltas.items()}
+    wanted = [(one.base, base[path]) for path, one in sources.items()]
+    reads = _by_array(wanted + [(one.rows, stored[path]) for path, one in deltas.items()])
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="lorascope-take") as pool:
+        jobs = [pool.submit(_read, read, *part) for part in _by_row(tokens) for read in reads]
+        weights = {path: pool.submit(_weights, one) for path, one in deltas.items()}
+        try:
+            for job in jobs:
+                job.result()
+            delta = {
+                path: _delta(one, stored[path], base[path], weights[path].result()) for path, one in deltas.items()
+            }
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return _tree(tokens, base, delta)
+
+
+def _checked(tokens: Any, n_tokens: int) -> np.ndarray:
+    found = np.asarray(tokens)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise ValueError(
+            f"`tokens` is {found.dtype} of shape {found.shape}; it must be a sequence of integers (of a mask, take "
+            "`numpy.flatnonzero`)"
+        )
+    outside = found[(found < 0) | (found >= n_tokens)]
+    if len(outside):
+        raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {n_tokens - 1}")
+    return found.astype(np.intp)
+
+
+def _unread(tokens: np.ndarray, rows: RowArray) -> np.ndarray:
+    return np.full((len(tokens), rows.shape[1]), np.nan, np.float32)
+
+
+class _Read(NamedTuple):
+    """One array, and what is wanted of it: several components' columns of a packed factor."""
+
+    rows: RowArray
+    columns: list[slice]
+    outs: list[np.ndarray]
+
+
+def _by_array(wanted: list[tuple[RowArray, np.ndarray]]) -> list[_Read]:
+    reads: dict[str, _Read] = {}
+    for rows, out in wanted:
+        read = reads.setdefault(rows.path, _Read(rows, [], []))
+        read.columns.append(rows.columns)
+        read.outs.append(out)
+    return list(reads.values())
+
+
+def _by_row(tokens: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(row, where its tokens stand among those asked for, their places in the row)."""
+    rows = tokens // ROW_TOKENS
+    for row in np.unique(rows).tolist():
+        asked = np.flatnonzero(rows == row)
+        yield row, asked, tokens[asked] % ROW_TOKENS
+
+
+def _read(read: _Read, row: int, asked: np.ndarray, offsets: np.ndarray) -> None:
+    for out, block in zip(read.outs, read.rows.read_chosen(row, offsets, read.columns), strict=True):
+        out[asked] = block
+
+
+def _weights(source: DeltaSource) -> dict[str, Any]:
+    """Arguments of `delta_block`; none where delta isn't made from a factor."""
+    if source.lora_B is None:
+        return {}
+    bias = None if source.bias is None else _whole(source.bias)
+    return {"lora_B": _whole(source.lora_B), "scaling": np.float32(source.scaling), "bias": bias}
+
+
+def _whole(weight: Written) -> np.ndarray:
+    """A weight, all of which is one chunk."""
+    return read_chosen(weight.place, weight.array, 0, np.arange(weight.array.shape[0]))[0]
+
+
+def _delta(source: DeltaSource, stored: np.ndarray, base: np.ndarray, weights: dict[str, Any]) -> np.ndarray:
+    """Out of what is stored of it, (token, rank) or (token, feature)."""
+    if source.base is not None:
+        return np.asarray(stored - base)
+    return delta_block(stored, **weights) if weights else stored
+
+
+def _tree(tokens: np.ndarray, base: dict[str, np.ndarray], delta: dict[str, np.ndarray]) -> xr.DataTree:
+    def node(path: str) -> xr.Dataset:
+        found = {"base": base[path]} | ({"delta": delta[path]} if path in delta else {})
+        return xr.Dataset({name: (("token", "feature"), block) for name, block in found.items()})
+
+    root = xr.Dataset(coords={"token": tokens})
+    return xr.DataTree.from_dict({"/": root} | {path: node(path) for path in base})

@@ -1,0 +1,122 @@
+"""Rows out of a stored chunk equal those of the whole chunk, and nothing broken is read over."""
+
+import struct
+
+import google_crc32c
+import numcodecs.blosc
+import numpy as np
+import pytest
+
+from lorascope.stores.format.blocks import decode_rows, unsealed
+
+N_ROWS, ROW_BYTES = 1024, 1100  # 1.07 MiB: two blocks of 512 KiB and a short one
+BLOCK = 512 * 1024
+
+
+def make_rows(seed: int = 0) -> np.ndarray:
+    """Numbers that compress, so that blocks differ in length."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(N_ROWS, ROW_BYTES // 2), scale=20)).astype(np.int16).view(np.uint8)
+
+
+def compress(rows: np.ndarray, cname: bytes = b"zstd", *, block: int = BLOCK, typesize: int = 2) -> np.ndarray:
+    content = numcodecs.blosc.compress(rows.tobytes(), cname, 1, 1, block, typesize=typesize)
+    return np.frombuffer(content, np.uint8)
+
+
+def decode(body: np.ndarray, rows: list[int] | np.ndarray) -> np.ndarray:
+    return decode_rows(body, np.asarray(rows, np.intp), n_rows=N_ROWS, row_bytes=ROW_BYTES, compressed=True)
+
+
+@pytest.mark.parametrize("rows", [[0], [1023], [476, 477], [5, 3, 5], [953, 0, 1023], [], range(N_ROWS)], ids=str)
+@pytest.mark.parametrize(
+    ("cname", "block"), [(b"zstd", BLOCK), (b"zstd", 64 * 1024), (b"zstd", 2**21), (b"lz4", 64 * 1024)], ids=str
+)
+def test_rows_are_those_of_the_whole_chunk(cname: bytes, block: int, rows: list[int]) -> None:
+    plain = make_rows()
+    np.testing.assert_array_equal(decode(compress(plain, cname, block=block), rows), plain[list(rows)])
+
+
+def test_chunk_that_did_not_get_smaller() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (N_ROWS, ROW_BYTES), np.uint8)
+    body = compress(noise)
+    assert len(body) == noise.size + 16
+    np.testing.assert_array_equal(decode(body, [1000, 2]), noise[[1000, 2]])
+
+
+def test_block_that_did_not_get_smaller() -> None:
+    plain = make_rows()
+    plain[:476] = np.random.default_rng(0).integers(0, 256, (476, ROW_BYTES), np.uint8)
+    np.testing.assert_array_equal(decode(compress(plain), [2, 500, 1023]), plain[[2, 500, 1023]])
+
+
+def test_only_wanted_blocks_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    whole = numcodecs.blosc.decompress
+
+    def counted(content: bytes, out: np.ndarray | None = None) -> bytes:
+        sizes.append(struct.unpack_from("<I", content, 4)[0])
+        found: bytes = whole(content, out)
+        return found
+
+    body = compress(make_rows())
+    monkeypatch.setattr(numcodecs.blosc, "decompress", counted)
+    decode(body, [3, 4])
+    assert sizes == [BLOCK]
+    decode(body, [476])  # lies in two
+    assert sizes[1:] == [BLOCK, BLOCK]
+    decode(body, [0, 1023, 500])
+    assert sizes[3:] == [N_ROWS * ROW_BYTES]
+
+
+def test_uncompressed_chunk() -> None:
+    plain = make_rows()
+    found = decode_rows(plain.reshape(-1), np.array([7, 1]), n_rows=N_ROWS, row_bytes=ROW_BYTES, compressed=False)
+    np.testing.assert_array_equal(found, plain[[7, 1]])
+    with pytest.raises(ValueError, match="it has 1126390 bytes, not 1126400"):
+        decode_rows(plain.reshape(-1)[10:], np.array([7]), n_rows=N_ROWS, row_bytes=ROW_BYTES, compressed=False)
+
+
+def test_checksum_covers_every_byte() -> None:
+    body = make_rows()[0].tobytes()
+    content = body + struct.pack("<I", google_crc32c.value(body))
+    assert unsealed(content).tobytes() == body
+    for place in range(len(content)):
+        broken = bytearray(content)
+        broken[place] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="its checksum differs"):
+            unsealed(bytes(broken))
+    for short in (b"", b"abc", content[:-1]):
+        with pytest.raises(ValueError, match="its checksum differs"):
+            unsealed(short)
+
+
+def forged(body: np.ndarray, form: str, place: int, *values: int) -> np.ndarray:
+    content = bytearray(body.tobytes())
+    struct.pack_into(form, content, place, *values)
+    return np.frombuffer(bytes(content), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("form", "place", "value", "words"),
+    [
+        ("<I", 4, 2**31, "it isn't 1126400 bytes compressed by Blosc"),
+        ("<I", 8, 0, "it isn't 1126400 bytes compressed by Blosc"),
+        ("<I", 12, 20, "it isn't 1126400 bytes compressed by Blosc"),
+        ("<I", 8, 1, "buffer is smaller than requested size"),
+        ("<I", 16, 2**32 - 1, "a block of it ends too early"),
+        ("<I", 16, 10**6, "a block of it ends too early|error during blosc decompression"),
+        ("<I", 28, 2**31 - 1, "a block of it ends too early"),
+        ("<I", 28, 0, "a block of it ends too early"),
+        ("<I", 28, 99, "error during blosc decompression"),
+    ],
+)
+def test_forged_header_or_block_is_an_error(form: str, place: int, value: int, words: str) -> None:
+    """Whoever knows how to make a checksum may still not make anything be read beyond its end."""
+    with pytest.raises((ValueError, RuntimeError), match=words):
+        decode(forged(compress(make_rows()), form, place, value), [3])
+
+
+def test_body_too_short_for_a_header() -> None:
+    with pytest.raises(ValueError, match="it isn't 1126400 bytes compressed by Blosc"):
+        decode(np.zeros(15, np.uint8), [3])

@@ -1,0 +1,74 @@
+"""Some rows of a chunk equal what Zarr reads, of arrays with and without shards."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from lorascope.stores import StoreError, open_place
+from lorascope.stores.format.codec import compressors
+from lorascope.stores.reading.chosen import read_chosen
+
+SHAPE = (2048, 200)
+
+
+def make_array(path: Path, *, codec: Any = "zstd", shards: bool = False, dtype: str = "float32") -> zarr.Array[Any]:
+    rng = np.random.default_rng(0)
+    group = zarr.create_group(path)
+    array = group.create_array(
+        "x",
+        shape=SHAPE,
+        dtype=dtype,
+        chunks=(1024, 64 if shards else 200),
+        shards=(1024, 256) if shards else None,
+        compressors=compressors(dtype, codec),
+        chunk_key_encoding={"name": "default", "separator": "."},
+        fill_value=7,
+        config={"write_empty_chunks": False},
+    )
+    array[...] = rng.integers(0, 1000, SHAPE).astype(dtype)
+    return array
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16", "float16"])
+@pytest.mark.parametrize("shards", [True, False])
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+def test_they_equal_what_zarr_reads(tmp_path: Path, codec: str, shards: bool, dtype: str) -> None:
+    array = make_array(tmp_path, codec=codec, shards=shards, dtype=dtype)
+    columns = [slice(0, 8), slice(60, 70), slice(63, 129), slice(128, 192), slice(199, 200), slice(0, 200), slice(None)]
+    offsets = np.array([1023, 0, 5, 5])
+    found = read_chosen(open_place(tmp_path), array, 1, offsets, columns)
+    for one, block in zip(columns, found, strict=True):
+        np.testing.assert_array_equal(block, array[1024:][offsets][:, one])
+        assert block.dtype == array.dtype
+
+
+def test_part_of_a_shard_that_was_never_written_reads_as_fill(tmp_path: Path) -> None:
+    array = make_array(tmp_path, shards=True)
+    array[:1024, 64:128] = 7
+    found = read_chosen(open_place(tmp_path), array, 0, np.array([4]), [slice(60, 130)])
+    np.testing.assert_array_equal(found[0], array[4:5, 60:130])
+    assert found[0][0, 4:68].tolist() == [7] * 64
+
+
+def test_only_wanted_parts_of_a_shard_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = make_array(tmp_path, shards=True)
+    place = open_place(tmp_path)
+    asked = []
+    read_part = type(place).read_part
+    monkeypatch.setattr(type(place), "read_part", lambda *args: asked.append(args[1:]) or read_part(*args))
+    read_chosen(place, array, 0, np.array([0]), [slice(0, 8), slice(8, 16), slice(130, 140)])
+    assert len(asked) == 3  # the index and two inner chunks
+
+
+def test_what_is_broken_is_named(tmp_path: Path) -> None:
+    array = make_array(tmp_path)
+    file = tmp_path / "x/c.0.0"
+    flipped = bytearray(file.read_bytes())
+    flipped[100] ^= 1
+    for content, words in ((bytes(flipped), "broken .its checksum differs"), (b"", "empty"), (None, "missing")):
+        file.unlink() if content is None else file.write_bytes(content)
+        with pytest.raises(StoreError, match=rf"chunk 'x/c.0.0' is {words}.*lorascope verify"):
+            read_chosen(open_place(tmp_path), array, 0, np.array([0]))

@@ -1,0 +1,169 @@
+"""A few tokens at many components: the same numbers as the lazy arrays', each chunk read once."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.stores import StoreError, open_run
+from lorascope.stores.places.folder import FolderPlace
+
+F32, BF16, F16 = COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
+TOKENS = [2100, 3, 1024, 3, 1023, 0, 2147]
+
+
+def assert_is(tree: xr.DataTree, run: Any, tokens: Any, adapter: str | None = None) -> None:
+    """Base bit for bit; delta but for its last bits, since its product has other shapes."""
+    for component, node in tree.children.items():
+        np.testing.assert_array_equal(node["base"].values, run.base(component)[tokens].values)
+        expected = run.delta(component, adapter)[tokens].values
+        np.testing.assert_allclose(node["delta"].values, expected, rtol=1e-5, atol=1e-6)
+        assert {array.dtype for array in node.data_vars.values()} == {np.dtype(np.float32)}
+        assert {array.dims for array in node.data_vars.values()} == {("token", "feature")}
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("biased", [(), (True, False, False)])
+def test_they_are_those_of_the_lazy_arrays(make_run: Any, codec: str, biased: tuple[bool, ...]) -> None:
+    run = open_run(make_run(codec=codec, biased=biased).path)
+    tree = run.take(TOKENS)
+    assert tuple(tree.children) == COMPONENTS
+    assert tree["token"].values.tolist() == TOKENS
+    assert tree[F32]["base"]["token"].values.tolist() == TOKENS
+    assert_is(tree, run, TOKENS)
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, tuple(TOKENS), np.array(TOKENS, np.uint16), xr.DataArray(TOKENS), range(5)])
+def test_any_sequence_of_integers_is_taken(make_run: Any, tokens: Any) -> None:
+    run = open_run(make_run().path)
+    assert_is(run.take(tokens, components=[BF16], n_threads=1), run, list(np.asarray(tokens)))
+
+
+def test_no_tokens_and_no_components(make_run: Any) -> None:
+    run = open_run(make_run().path)
+    tree = run.take([])
+    assert tree[BF16]["base"].shape == tree[BF16]["delta"].shape == (0, 20)
+    assert dict(run.take([1], components=[]).children) == {}
+
+
+def test_some_components_in_their_order(make_run: Any) -> None:
+    tree = open_run(make_run().path).take([5], components=[F16, F32])
+    assert tuple(tree.children) == (F16, F32)
+
+
+def test_pair_and_several_adapters(make_run: Any) -> None:
+    pair = open_run(make_run(stream="pair").path)
+    tree = pair.take(TOKENS)
+    assert_is(tree, pair, TOKENS)
+    np.testing.assert_array_equal(tree[BF16]["delta"].values, pair.delta(BF16)[TOKENS].values)
+    two = open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path)
+    for adapter in "ab":
+        assert_is(two.take(TOKENS, adapter=adapter), two, TOKENS, adapter)
+    with pytest.raises(StoreError, match="`adapter` isn't given"):
+        two.take([1])
+
+
+def test_component_that_the_adapter_leaves_alone_has_no_delta(make_run: Any) -> None:
+    run = open_run(make_run().path)
+    ranks = xr.Dataset(
+        {
+            "rank": ("component", [2, 0, 4]),
+            "factor_start": ("component", [0, -1, -1]),
+            "scaling": ("component", [1.0] * 3),
+        }
+    )
+    run.adapter = lambda name=None: ranks  # type: ignore[method-assign]
+    tree = run.take([1])
+    assert [tuple(node.data_vars) for node in tree.children.values()] == [
+        ("base", "delta"),
+        ("base",),
+        ("base", "delta"),
+    ]
+
+
+def test_tokens_that_are_not_there_are_nan(make_run: Any) -> None:
+    run = make_run(rows=(0, 2))
+    (run.path / f"states/{F32}/base/c.1.0").write_bytes(b"never committed")
+    opened = open_run(run.path)
+    tree = opened.take(TOKENS)
+    assert_is(tree, opened, TOKENS)
+    for component in COMPONENTS:
+        for name in ("base", "delta"):
+            assert np.isnan(tree[component][name].values).all(axis=1).tolist() == [t == 1024 for t in TOKENS]
+    part = open_run(make_run("part.zarr", states="sample", state_rows=(False, True, False)).path)
+    assert np.isnan(part.take(TOKENS)[F16]["delta"].values).any(axis=1).tolist() == [t != 1024 for t in TOKENS]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kind", "words"),
+    [
+        ([-1], IndexError, "`tokens` holds -1; this run's tokens are 0 to 2147"),
+        ([0, 2148], IndexError, "`tokens` holds 2148; this run's tokens are 0 to 2147"),
+        (5, ValueError, r"`tokens` is int64 of shape \(\); it must be a sequence of integers"),
+        ([[1]], ValueError, r"of shape \(1, 1\)"),
+        ([1.0], ValueError, "`tokens` is float64"),
+        (np.ones(2148, bool), ValueError, r"`tokens` is bool of shape .* \(of a mask, take `numpy.flatnonzero`"),
+    ],
+)
+def test_what_is_no_token_is_refused(make_run: Any, tokens: Any, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        open_run(make_run().path).take(tokens)
+
+
+def test_other_mistakes_are_refused(make_run: Any) -> None:
+    run = open_run(make_run().path)
+    with pytest.raises(ValueError, match="`n_threads` is 0; it must be at least 1"):
+        run.take([1], n_threads=0)
+    with pytest.raises(StoreError, match="no component 'x' among the 3"):
+        run.take([1], components=["x"])
+    with pytest.raises(StoreError, match="captured with states 'none'"):
+        open_run(make_run("none.zarr", states="none").path).take([1])
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("path", [f"states/{BF16}/base", "adapters/default/factor", f"adapters/default/lora_B/{F32}"])
+def test_a_bit_anywhere_in_a_chunk_is_never_read_over(make_run: Any, codec: str, path: str) -> None:
+    """Also far from the tokens that are taken."""
+    run = make_run(codec=codec)
+    file = run.path / path / "c.0.0"
+    content = file.read_bytes()
+    opened = open_run(run.path)
+    for place in (*range(40), *range(40, len(content) - 40, 997), *range(max(len(content) - 40, 0), len(content))):
+        if place < len(content):
+            broken = bytearray(content)
+            broken[place] ^= 1 << place % 8
+            file.write_bytes(broken)
+            with pytest.raises(StoreError, match=f"chunk '{path}/c.0.0' is broken"):
+                opened.take([7])
+    file.write_bytes(b"")
+    with pytest.raises(StoreError, match=f"chunk '{path}/c.0.0' is empty"):
+        opened.take([7])
+    file.unlink()
+    with pytest.raises(StoreError, match=f"chunk '{path}/c.0.0' is missing"):
+        opened.take([7])
+
+
+def test_each_chunk_is_read_once(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(make_run(factored=(True, True, True)).path)
+    run.take([0])  # tables are read once and kept
+    asked: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        plain = getattr(FolderPlace, name)
+
+        def counted(self: FolderPlace, key: str, *rest: int) -> bytes:
+            asked[key] += 1
+            content: bytes = plain(self, key, *rest)
+            return content
+
+        monkeypatch.setattr(FolderPlace, name, counted)
+
+    count("read")
+    count("read_part")
+    run.take([5, 2, 1030, 1040])
+    bases = {f"states/{component}/base/c.{row}.0": 1 for component in COMPONENTS for row in (0, 1)}
+    weights = {f"adapters/default/lora_B/{component}/c.0.0": 1 for component in COMPONENTS}
+    factors = {f"adapters/default/factor/c.{row}.0": 2 for row in (0, 1)}  # its index, and all of its columns
+    assert asked == {**bases, **weights, **factors}
