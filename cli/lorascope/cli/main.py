@@ -22,9 +22,14 @@ COMMANDS = {
     "pull": "Copy a slice of a local or remote run into a small one: components, samples, a share of the tokens.",
     "compact": "Write a run that was captured with raw codec again, compressed.",
     "miub": "The softmax Jensen-Shannon measure of arXiv 2501.03152, by component and in total.",
+    "adapter": "Size and rank of what LoRA adapters change, from their folders alone.",
     "report": "One self-contained HTML page about a run.",
 }
-TORCH_STAGE = {"torch", "transformers", "peft", "accelerate", "safetensors", "gguf"}
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "gguf"), "capture"),
+    "distributed": "cluster",
+}
+"""Module -> the extra of lorascope that brings it."""
 
 app = App(
     name="lorascope",
@@ -54,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"no command {(error.unused_tokens or ['?'])[0]!r}; there are {', '.join(COMMANDS)}")
     except ImportError as error:
         missing = _missing_module(error)
-        if traceback or missing not in TORCH_STAGE:
+        if traceback or missing not in EXTRAS:
             raise
-        return _fail(f"this needs {missing}, which isn't installed; `pip install 'lorascope[capture]'` brings it")
+        extra = f"lorascope[{EXTRAS[missing]}]"
+        return _fail(f"this needs {missing}, which isn't installed; `pip install '{extra}'` brings it")
     except (CycloptsError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         if traceback:
             raise

@@ -1,0 +1,223 @@
+"""What a LoRA adapter's weights say by themselves: no data, no model, no torch."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lorascope.stores import Problem
+
+from .settings import LoraSettings, is_residual, rank_at, read_settings, scaling_at
+from .spectrum import Spectrum, product_singular_values, summarise
+from .weights import (
+    DTYPES,
+    WEIGHTS,
+    Branch,
+    StoredTensor,
+    branch_problems,
+    read_factor,
+    read_keys,
+    require,
+    sort_keys,
+)
+
+__all__ = ["adapter_report"]
+
+VARIABLES = {
+    "rank": ("rank r of A and B", "1"),
+    "scaling": ("what B A is multiplied by, s", "1"),
+    "d_in": ("columns of A: features in, tokens of an embedding, channels times kernel of a convolution", "1"),
+    "d_out": ("rows of B: features out", "1"),
+    "dtype": ("stored type of A, and of B where it is another", ""),
+    "frobenius_norm": ("Frobenius norm of s B A", "1"),
+    "spectral_norm": ("largest singular value of s B A", "1"),
+    "effective_rank": ("effective rank of B A, from singular values that add up to one; NaN where B A is zero", "1"),
+    "stable_rank": ("squared Frobenius norm by squared spectral norm; NaN where B A is zero", "1"),
+    "share": ("share of the sum of squared Frobenius norms; NaN where all are zero", "1"),
+}
+"""Variable -> long_name and units."""
+
+
+def adapter_report(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> xr.Dataset:
+    """Size and rank of s B A, the change that a LoRA adapter makes to the weight of each layer, from its folder alone.
+
+    Parameters
+    ----------
+    path
+        Folder with `adapter_config.json` and `adapter_model.safetensors`, as PEFT's `save_pretrained` writes it; keys
+        may hold the adapter's name. Weights in bfloat16, float16, float32 or float64; a pickle is never read.
+    progress
+        Called with how many components are measured, and of how many.
+
+    Returns
+    -------
+    xr.Dataset
+        Over `component`, layers in ascending order, with coordinates `component` (module path in the plain model, as in
+        runs), `kind` (its last name) and `layer` (-1 outside of one). Variables (component,): `rank`, `scaling` (as the
+        configuration gives it), `d_in`, `d_out`, `dtype`, `frobenius_norm`, `spectral_norm`, `effective_rank`,
+        `stable_rank`, `share`; and `total_norm` (), the root of the sum of all squared Frobenius norms. Norms are in
+        the unit of the weights. Attributes hold the adapter's settings, the SHA-256 of its weights file, `n_parameters`
+        (of A, B, their bias and magnitudes), `not_measured` (JSON list of other weights in the file) and `remarks`
+        (JSON list of sentences that a reader of the numbers should know).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or no configuration or no safetensors in it.
+    ValueError
+        If the configuration isn't LoRA's, or a variant whose change isn't one product s B A a layer; the weights file
+        is damaged; factors are missing, don't fit each other or the configuration, or hold NaN or infinite values; or
+        s B A is beyond float64. The message names all reasons and layers.
+
+    Notes
+    -----
+    All is float64 and of the order of (d_in + d_out) r^2: thin QR of B and of A^T, then the SVD of the r x r core. Only
+    one layer's factors are in memory at a time. The effective rank is that of Roy and Vetterli, exp(-sum p_k ln p_k)
+    with p_k = sigma_k / sum_l sigma_l; the stable rank is sum sigma_k^2 / sigma_1^2. `fan_in_fan_out` transposes s B A,
+    which changes none of these. DoRA's magnitudes, the bias of a lora_B, and the scale that some models put on an
+    embedding's output aren't in the norms. A convolution's A is taken as a matrix (rank, channels x kernel).
+
+    References
+    ----------
+    Hu et al., arXiv 2106.09685 (LoRA). Kalajdzievski, arXiv 2312.03732 (rsLoRA's scaling). Roy & Vetterli (2007), "The
+    effective rank", EUSIPCO, eqs. 2 to 4.
+    """
+    folder = Path(path)
+    settings = read_settings(folder)
+    keys = read_keys(folder)
+    branches, others, problems = sort_keys(keys)
+    problems += [problem for branch in branches for problem in branch_problems(branch, settings)]
+    if not branches and not problems:
+        message = f"there are no LoRA weights among the {len(keys)} tensors of {WEIGHTS!r}; save it again with PEFT"
+        problems.append(Problem("", "empty", message))
+    require(problems, folder)
+    result = _dataset(branches, _measure(folder, branches, settings, progress), settings)
+    return result.assign_attrs(
+        _attributes(folder, settings, keys, others),
+        remarks=json.dumps(list(_remarks(result, branches, others, settings)), ensure_ascii=False),
+    )
+
+
+def _measure(
+    folder: Path, branches: Sequence[Branch], settings: LoraSettings, progress: Callable[[int, int], None] | None
+) -> list[Spectrum]:
+    """The spectrum of s B A of each branch."""
+    spectra, problems = [], []
+    with (folder / WEIGHTS).open("rb") as file:
+        for done, branch in enumerate(branches, start=1):
+            A, B = read_factor(file, branch.down), read_factor(file, branch.up)
+            if not (np.isfinite(A).all() and np.isfinite(B).all()):
+                message = "the weights hold NaN or infinite values; take an earlier checkpoint"
+                problems.append(Problem(branch.path, "nan", message))
+                continue
+            try:
+                spectra.append(summarise(product_singular_values(B, A, scaling=scaling_at(settings, branch.path))))
+            except OverflowError as error:
+                problems.append(Problem(branch.path, "overflow", f"{error}; take an earlier checkpoint"))
+            if progress is not None:
+                progress(done, len(branches))
+    require(problems, folder)
+    return spectra
+
+
+def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: LoraSettings) -> xr.Dataset:
+    names = [branch.path.split(".") for branch in branches]
+    paths = [branch.path for branch in branches]
+    values: dict[str, Any] = {
+        "rank": [rank_at(settings, path) for path in paths],
+        "scaling": [scaling_at(settings, path) for path in paths],
+        "d_in": [int(np.prod(branch.down.shape[1:])) for branch in branches],
+        "d_out": [branch.up.shape[0] for branch in branches],
+        "dtype": np.array([_dtype(branch) for branch in branches], object),
+        **{name: np.array([getattr(one, name) for one in spectra]) for name in Spectrum._fields},
+    }
+    largest = values["frobenius_norm"].max() or 1.0  # so that squares don't overflow
+    squares = np.square(values["frobenius_norm"] / largest)
+    values["share"] = squares / squares.sum() if squares.any() else np.full(len(squares), np.nan)
+    total = {"long_name": "root of the sum of all squared Frobenius norms of s B A", "units": "1"}
+    return xr.Dataset(
+        {name: ("component", values[name], _described(name)) for name in VARIABLES}
+        | {"total_norm": ((), largest * np.sqrt(squares.sum()), total)},
+        coords={
+            "component": np.array(paths, object),
+            "kind": ("component", np.array([name[-1] for name in names], object)),
+            "layer": ("component", [next((int(n) for n in name if n.isdecimal()), -1) for name in names]),
+        },
+    )
+
+
+def _described(name: str) -> dict[str, str]:
+    long_name, units = VARIABLES[name]
+    return {"long_name": long_name} | ({"units": units} if units else {})
+
+
+def _dtype(branch: Branch) -> str:
+    kinds = dict.fromkeys(DTYPES[tensor.dtype][0] for tensor in (branch.down, branch.up))
+    return ", ".join(kinds)
+
+
+def _attributes(
+    folder: Path, settings: LoraSettings, keys: dict[str, StoredTensor], others: Sequence[str]
+) -> dict[str, Any]:
+    document = settings.document
+    own = [tensor for key, tensor in keys.items() if ".lora_" in key]
+    with (folder / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "measure": "norms and ranks of s B A, from an adapter's weights alone",
+        "adapter": str(folder),
+        "file_sha256": digest,
+        "n_parameters": sum(int(np.prod(tensor.shape)) for tensor in own),
+        "peft_type": "LORA",
+        "rank": settings.rank,
+        "alpha": settings.alpha,
+        "rank_pattern": json.dumps(settings.rank_pattern),
+        "alpha_pattern": json.dumps(settings.alpha_pattern),
+        "scaling": "alpha / sqrt(rank)" if settings.use_rslora else "alpha / rank",
+        "target_modules": _text(document.get("target_modules")),
+        "init_lora_weights": _text(document.get("init_lora_weights", True)),
+        "base": "residual base" if is_residual(settings) else "frozen base",
+        "use_dora": _text(bool(document.get("use_dora"))),
+        "bias": _text(document.get("bias", "none")),
+        "base_model": _text(document.get("base_model_name_or_path")),
+        "peft_version": _text(document.get("peft_version")),
+        "not_measured": json.dumps(others),
+        "lorascope": version("lorascope"),
+    }
+
+
+def _text(value: Any) -> str:
+    """As it stands, or as JSON: NetCDF has no attribute for true, null or a list of words."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _remarks(
+    result: xr.Dataset, branches: Sequence[Branch], others: Sequence[str], settings: LoraSettings
+) -> Iterator[str]:
+    """What a reader of these numbers should know."""
+    n, n_zero = len(branches), int((result["frobenius_norm"].values == 0).sum())
+    if n_zero == n:
+        yield "untrained: s B A is zero in every component, as before the first step"
+    elif n_zero:
+        yield f"s B A is zero in {n_zero} of {n} components, which stay as they were"
+    if is_residual(settings):
+        init = settings.document["init_lora_weights"]
+        yield f"the init {init!r} changed the base weights: s B A is the change from that base, not from the checkpoint"
+    if any(branch.magnitude for branch in branches):
+        yield "DoRA: norms are those of s B A, before the magnitude vector rescales the sum of base and change"
+    if n_biased := sum(branch.biased for branch in branches):
+        yield f"lora_B has a bias in {n_biased} of {n} components, which isn't in the norms"
+    if any(branch.embedding for branch in branches):
+        yield "norms of an embedding are without the scale that some models put on its output"
+    if n_conv := sum(len(branch.down.shape) > 2 for branch in branches):
+        yield f"convolutions, {n_conv} of {n} components, are measured as matrices (d_out, channels x kernel)"
+    if settings.document.get("alora_invocation_tokens"):
+        yield "aLoRA: the change acts only on tokens from the invocation on"
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        yield f"also in the file and not measured: {', '.join(others[:3])}{more}"

@@ -1,0 +1,141 @@
+"""How an adapter was set up: PEFT's `adapter_config.json`, read without PEFT."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["LoraSettings", "is_residual", "rank_at", "read_settings", "scaling_at"]
+
+T = TypeVar("T", int, float)
+
+CONFIG = "adapter_config.json"
+RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
+NOT_BA = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
+"""Settings with which the change of a layer's weight is another product than s B A, or several in one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """What of a LoRA configuration enters s B A."""
+
+    rank: int
+    """Where no pattern says otherwise."""
+    alpha: float
+    """Where no pattern says otherwise."""
+    rank_pattern: Mapping[str, int]
+    """Regular expression for the end of a module's path -> rank."""
+    alpha_pattern: Mapping[str, float]
+    use_rslora: bool
+    """Whether alpha is divided by the root of the rank."""
+    document: Mapping[str, Any]
+    """The whole file."""
+
+
+def read_settings(folder: Path) -> LoraSettings:
+    """The LoRA configuration in an adapter's folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or no configuration in it.
+    ValueError
+        If the file is no LoRA configuration, or one whose change of weight isn't s B A.
+    """
+    document = _read_document(folder)
+    if document["peft_type"] != "LORA":
+        raise ValueError(
+            f"`peft_type` of adapter {str(folder)!r} is {document['peft_type']!r}; only 'LORA' can be measured"
+        )
+    if "r" not in document or "lora_alpha" not in document:
+        raise ValueError(f"{str(folder / CONFIG)!r} lacks `r` or `lora_alpha`; save the adapter again with PEFT")
+    for name in NOT_BA:
+        if document.get(name):
+            raise ValueError(
+                f"`{name}` of adapter {str(folder)!r} is {document[name]!r}: what it adds isn't one product s B A a "
+                "layer, which is all that is measured here; capture a run with it instead"
+            )
+    settings = LoraSettings(
+        rank=document["r"],
+        alpha=document["lora_alpha"],
+        rank_pattern=document.get("rank_pattern") or {},
+        alpha_pattern=document.get("alpha_pattern") or {},
+        use_rslora=bool(document.get("use_rslora")),
+        document=document,
+    )
+    _check_patterns(settings, str(folder))
+    _check_numbers(settings, str(folder))
+    return settings
+
+
+def rank_at(settings: LoraSettings, path: str) -> int:
+    """Rank that a module of this path was given."""
+    return _matched(settings.rank_pattern, path, settings.rank)
+
+
+def scaling_at(settings: LoraSettings, path: str) -> float:
+    """What B A is multiplied by at a module of this path: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
+    rank, alpha = rank_at(settings, path), _matched(settings.alpha_pattern, path, settings.alpha)
+    return alpha / math.sqrt(rank) if settings.use_rslora else alpha / rank
+
+
+def is_residual(settings: LoraSettings) -> bool:
+    """Whether the adapter's init left another base than the checkpoint's."""
+    init = settings.document.get("init_lora_weights")
+    return isinstance(init, str) and init.lower().startswith(RESIDUAL)
+
+
+def _matched(pattern: Mapping[str, T], path: str, default: T) -> T:
+    """The value of the first expression that fits the end of a path (PEFT 0.21, `get_pattern_key`)."""
+    return next((value for key, value in pattern.items() if re.match(_expression(key), path)), default)
+
+
+def _expression(key: str) -> str:
+    """Whole names at the end of a path."""
+    return rf"(.*\.)?({key})$"
+
+
+def _read_document(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "not there"
+        raise FileNotFoundError(f"adapter {str(folder)!r} is {what}; give a local folder that PEFT saved")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is no adapter folder: there is no {CONFIG!r} in it; "
+            "give a local folder that PEFT's `save_pretrained` wrote"
+        )
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:  # also bytes that aren't text
+        raise ValueError(f"{str(path)!r} isn't JSON: {error}; copy or save the adapter again") from error
+    if not isinstance(document, dict) or "peft_type" not in document:
+        raise ValueError(f"{str(path)!r} is no PEFT configuration: it holds no object with `peft_type`")
+    return document
+
+
+def _check_patterns(settings: LoraSettings, folder: str) -> None:
+    for name in ("rank_pattern", "alpha_pattern"):
+        pattern = getattr(settings, name)
+        if not isinstance(pattern, dict):
+            raise ValueError(f"`{name}` of adapter {folder!r} is {pattern!r}; it maps layers to numbers")
+        for key in pattern:
+            try:
+                re.compile(_expression(key))
+            except re.error as error:
+                raise ValueError(
+                    f"`{name}` of adapter {folder!r} has the key {key!r}, no regular expression ({error}); correct it"
+                ) from error
+
+
+def _check_numbers(settings: LoraSettings, folder: str) -> None:
+    for rank in (settings.rank, *settings.rank_pattern.values()):
+        if type(rank) is not int or rank < 1:
+            raise ValueError(f"`r` of adapter {folder!r} is {rank!r}; a rank is a whole number of 1 or more")
+    for alpha in (settings.alpha, *settings.alpha_pattern.values()):
+        if type(alpha) not in (int, float) or not math.isfinite(alpha):
+            raise ValueError(f"`lora_alpha` of adapter {folder!r} is {alpha!r}; it must be a finite number")

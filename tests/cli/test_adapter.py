@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from safetensors.numpy import save_file
+
+from lorascope.cli import screen
+from lorascope.cli.main import main
+
+KINDS = {"q_proj": 12, "up_proj": 20}
+
+
+@pytest.fixture(autouse=True, params=[80, 140])
+def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.console, "width", request.param)
+
+
+def write(folder: Path, *, scale: float = 1.0, n_layers: int = 6, kinds: tuple[str, ...] = tuple(KINDS)) -> Path:
+    """An adapter of equal singular values: the norm of layer i is scale * (i + 1) * 2 * sqrt(2), its ranks are 2."""
+    rng = np.random.default_rng(0)
+    tensors: dict[str, Any] = {}
+    for layer in range(n_layers):
+        for kind in kinds:
+            A, B = (np.linalg.qr(rng.normal(size=(n, 2)))[0] for n in (8, KINDS[kind]))
+            path = f"base_model.model.model.layers.{layer}.{kind}"
+            tensors[f"{path}.lora_A.weight"] = np.ascontiguousarray(A.T)
+            tensors[f"{path}.lora_B.weight"] = np.ascontiguousarray(B * scale * (layer + 1))
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
+    return folder
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    assert main(["adapter", *map(str, words)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def cells(out: str, first: str) -> list[list[str]]:
+    """The cells of each table row that begins so."""
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
+    return [row for row in rows if row[0].startswith(first)]
+
+
+def test_one_adapter(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = told(capsys, write(tmp_path / "lora"), "--top", "3")
+    total = 2 * np.sqrt(2 * 2 * sum((i + 1) ** 2 for i in range(6)))
+    assert (
+        f"lora: 12 components, rank 2, scaling 2 (alpha / rank), 576 parameters in float64, total norm {total:.2f}"
+        in out
+    )
+    assert cells(out, "q_proj") == [["q_proj", "6", "9.90", "2.83 to 17.0", "2.00 of 2", "2.00", "50.0 %"]]
+    assert "the 3 largest of 12" in out
+    assert cells(out, "model.")[0] == ["model.layers.5.q_proj", "17.0", "2.00 of 2", "2.00", "19.8 %"]
+    assert len(cells(out, "model.")) == 3
+    assert "untrained" not in out
+
+
+def test_all_are_listed_in_the_models_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = told(capsys, write(tmp_path / "lora"), "--all")
+    expected = [f"model.layers.{i}.{kind}" for i in range(6) for kind in KINDS]
+    assert [row[0] for row in cells(out, "model.")] == expected
+    assert "By component, all 12" in out
+
+
+def test_untrained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = told(capsys, write(tmp_path / "lora", scale=0))
+    assert "untrained: s B A is zero in every component" in out
+    assert cells(out, "q_proj") == [["q_proj", "6", "0", "0 to 0", "n/a of 2", "n/a", "n/a"]]
+
+
+def test_several_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    one, two = write(tmp_path / "one"), write(tmp_path / "two", scale=2, kinds=("q_proj",))
+    out = told(capsys, one, two)
+    assert out.count("total norm") == 2
+    assert cells(out, "q_proj") == [["q_proj", "9.90", "19.8"], ["q_proj", "2.00", "2.00"]]
+    assert cells(out, "up_proj") == [["up_proj", "9.90", "-"], ["up_proj", "2.00", "-"]]
+    assert cells(out, "model.") == []
+    assert ["model.layers.0.q_proj", "2.83", "5.66"] in cells(told(capsys, one, two, "--all"), "model.")
+
+
+def test_folders_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folders = [write(tmp_path / name / "end", kinds=("q_proj",)) for name in "ab"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        out = told(capsys, *(folder.relative_to(tmp_path) for folder in folders))
+    assert [line for line in out.splitlines() if "a/end" in line and "b/end" in line]
+
+
+@pytest.mark.parametrize("name", ["norms.nc", "norms.zarr"])
+def test_saved(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    out = told(capsys, write(tmp_path / "lora"), "--out", tmp_path / name)
+    assert f"saved to {tmp_path / name}" in out
+    options = {"engine": "zarr", "consolidated": False} if name.endswith("zarr") else {}
+    with xr.open_dataset(tmp_path / name, **options) as read:
+        np.testing.assert_allclose(read["effective_rank"], 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "`paths` is empty; give one adapter folder or several"),
+        (["{lora}", "--top", "0"], "`top` is 0; give at least 1"),
+        (["{lora}", "{lora}", "--out", "x.nc"], "`out` takes one adapter, and there are 2; call it once for each"),
+        (["{lora}", "--out", "x.csv"], "`out` is 'x.csv'; its name must end in .zarr (Zarr) or .nc (NetCDF)"),
+        (["nowhere"], "adapter 'nowhere' is not there; give a local folder that PEFT saved"),
+    ],
+)
+def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], message: str) -> None:
+    lora = write(tmp_path / "lora")
+    assert main(["adapter", *(word.format(lora=lora) for word in words)]) == 2
+    err = capsys.readouterr().err
+    assert err == f"lorascope: error: {message}\n"
