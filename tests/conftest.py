@@ -22,7 +22,7 @@ WIDTHS = (40, 24, 64, 32)
 STOPS = (700, 1100, 2000, 2060, 2500)
 
 
-def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2)) -> Path:
+def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2), adapters: tuple[str, ...] = ("default",)) -> Path:
     """Four components, one of them with its delta stored; five samples on 2500 tokens, some across rows."""
     rng = np.random.default_rng(7)
     components = tuple(
@@ -37,14 +37,15 @@ def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2)) -> Path:
         )
         for i, (width, kind) in enumerate(zip(WIDTHS, ("up_proj", "down_proj") * 2, strict=True))
     )
-    adapter = Adapter(
-        name="default", rank=(4, 2, 3, 4), scaling=(2.0, 1.0, 0.5, 2.0), factored=(True, True, False, True)
+    kept = (True, True, False, True)
+    named = tuple(
+        Adapter(name=name, rank=(4, 2, 3, 4), scaling=(2.0, 1.0, 0.5, 2.0), factored=kept) for name in adapters
     )
     n = len(STOPS)
     spec = RunSpec(
-        stream="adapted",
+        stream="adapted" if len(adapters) == 1 else "base",
         components=components,
-        adapters=(adapter,),
+        adapters=named,
         n_tokens=STOPS[-1],
         n_samples=n,
         n_choices=0,
@@ -78,7 +79,8 @@ def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2)) -> Path:
         },
     }
     weights = {
-        f"adapters/default/lora_B/{c.path}": rng.normal(size=(c.d_out, rank), scale=0.3).astype(np.float32)
+        f"adapters/{adapter.name}/lora_B/{c.path}": rng.normal(size=(c.d_out, rank), scale=0.3).astype(np.float32)
+        for adapter in named
         for c, rank, kept in zip(components, adapter.rank, adapter.factored, strict=True)
         if kept
     }
@@ -90,8 +92,8 @@ def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2)) -> Path:
                 for key, (shape, _) in writer.row_arrays(row).items()
             }
             blocks["tokens/nll"] = np.abs(blocks["tokens/nll"])
-            for name in ("js", "swallowed"):
-                blocks[f"adapters/default/{name}"][:] = np.nan
+            for key in (f"adapters/{adapter}/{name}" for adapter in adapters for name in ("js", "swallowed")):
+                blocks[key][:] = np.nan
             if row in rows:
                 writer.write_row(row, blocks)
         if len(rows) == spec.n_rows:
@@ -103,6 +105,12 @@ def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2)) -> Path:
 def many_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three rows."""
     return write_run(tmp_path_factory.mktemp("many") / "run.zarr")
+
+
+@pytest.fixture(scope="session")
+def two_adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with two adapters, `a` and `b`."""
+    return write_run(tmp_path_factory.mktemp("two") / "run.zarr", adapters=("a", "b"))
 
 
 @pytest.fixture(scope="session")

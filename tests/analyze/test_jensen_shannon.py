@@ -1,13 +1,16 @@
 import doctest
 import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lorascope.analyze import jensen_shannon
+from lorascope.stores import open_run
 
 LN2 = np.log(2)
 
@@ -160,7 +163,7 @@ def test_a_tiny_delta_isnt_lost_in_float16():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([1.0, 2.0], "is a list; pass a numpy.ndarray"),
+        ([1.0, 2.0], "is a list; pass two numpy arrays"),
         (np.array([1, 2]), "has dtype 'int64'; allowed are float16, float32 and float64: widen it to float32 first"),
         (np.array([1, 2], np.uint16), "has dtype 'uint16'; allowed are"),
         (np.array([1j, 2]), "has dtype 'complex128'; allowed are"),
@@ -190,3 +193,26 @@ def test_examples_run():
     # the package's attribute of that name is the function
     module = importlib.import_module("lorascope.analyze.jensen_shannon")
     assert doctest.testmod(module) == (0, 3)
+
+
+def test_labelled_arrays_come_back_labelled_and_lazy(many_rows: Path) -> None:
+    run = open_run(many_rows)
+    path = run.component_paths[0]
+    base, delta = run.base(path), run.delta(path)
+    found = jensen_shannon(base, delta)
+    assert found.dims == ("token",)
+    assert found.chunks is not None
+    assert found.attrs["units"] == "nat"
+    np.testing.assert_array_equal(found.values, jensen_shannon(base.values, delta.values))
+    assert jensen_shannon(base.astype(np.float64), delta).dtype == np.float64
+    sample = xr.DataArray(np.arange(run.n_tokens), dims="token", coords={"token": np.arange(run.n_tokens)})
+    labelled = jensen_shannon(base.assign_coords(token=sample.token), delta.assign_coords(token=sample.token))
+    assert labelled["token"].values[-1] == run.n_tokens - 1
+
+
+def test_labelled_arrays_must_fit() -> None:
+    one = xr.DataArray(np.zeros((2, 3), np.float32), dims=("token", "feature"))
+    with pytest.raises(ValueError, match="the last dimensions of `base` and `delta` are"):
+        jensen_shannon(one, one.rename(feature="unit"))
+    with pytest.raises(TypeError, match="pass two numpy arrays, or two xarray.DataArrays"):
+        jensen_shannon(one, one.values)

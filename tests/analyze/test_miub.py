@@ -60,7 +60,12 @@ def test_fidelity_compares_with_js_at_capture(run: Run) -> None:
     captured[0, 0] *= 1.5
     captured[1:, 1] = np.nan
     run_like = type(
-        "R", (), {"js": lambda self, adapter: xr.DataArray(captured), "component_paths": run.component_paths}
+        "R",
+        (),
+        {
+            "js": lambda self, adapter: xr.DataArray(captured, dims=("token", "component")),
+            "component_paths": run.component_paths,
+        },
     )()
     found = fidelity(result, run_like)  # type: ignore[arg-type]
     assert found["fidelity_max"] == pytest.approx(1 / 3)
@@ -110,16 +115,16 @@ def test_what_is_not_finite_is_named_and_never_averaged_away(
     from lorascope.stores.reading.rows import RowArray
 
     path = run.component_paths[2]
-    original = RowArray.read_row
+    original = RowArray.read_stored
 
-    def poisoned(self: RowArray, row: int, *args: Any) -> np.ndarray:
-        block = original(self, row, *args)
+    def poisoned(self: RowArray, row: int) -> np.ndarray:
+        block = original(self, row)
         if row == 1 and self._array.path == f"states/{path}/base":
             block = block.copy()
             block[5, 3] = bad
         return block
 
-    monkeypatch.setattr(RowArray, "read_row", poisoned)
+    monkeypatch.setattr(RowArray, "read_stored", poisoned)
     result = miub(run)
     assert not_finite(result, run) == [(1024 + 5, path)]
     assert result.attrs["n_not_finite"] == 1

@@ -7,10 +7,12 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub
-from lorascope.analyze.captured import _ratio
-from lorascope.analyze.miub import measure_run, not_finite
+from lorascope.analyze.measuring.captured import _ratio
+from lorascope.analyze.measuring.measured import measure_run
+from lorascope.analyze.miub import not_finite
 from lorascope.analyze.qualify import QUALIFIERS, position_profile, qualify
-from lorascope.analyze.weights import weighted_quantiles, weighted_sums
+from lorascope.analyze.reduce import weighted_sums
+from lorascope.analyze.weights import weighted_quantiles
 from lorascope.stores import StoreError, open_run
 
 from .conftest import Small, as_of_old, divergence, width

@@ -14,7 +14,6 @@ from lorascope.analyze.weights import (
     weighted_mean,
     weighted_medians,
     weighted_quantiles,
-    weighted_sums,
 )
 
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
@@ -28,27 +27,6 @@ def test_weights_are_the_runs_own() -> None:
     assert token_weights(run_like([1, 2, 2.5])).tolist() == [1.0, 2.0, 2.5]
     assert token_weights(run_like([1, 2, 2.5])).dtype == np.float64
     assert [is_weighted(run_like(weights)) for weights in ([1, 1, 1], [1, 1, 2])] == [False, True]
-
-
-@pytest.mark.parametrize("n_components", [1, 16, 37])
-def test_sums_are_by_sample_whatever_the_blocks(n_components: int) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(20, n_components)).astype(np.float32)
-    weights = rng.uniform(1, 5, 20)
-    starts = np.array([0, 3, 4, 11])
-    expected = [
-        (weights[part, None] * values[part].astype(np.float64)).sum(axis=0)
-        for part in (slice(0, 3), slice(3, 4), slice(4, 11), slice(11, 20))
-    ]
-    found = weighted_sums(values, weights, starts)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-def test_values_without_weight_dont_count_and_nan_is_never_dropped() -> None:
-    values = np.float32([[1, 2], [np.nan, np.inf], [3, np.nan]])
-    found = weighted_sums(values, np.array([2.0, 0.0, 1.0]), np.array([0]))
-    np.testing.assert_array_equal(found, [[5, np.nan]])
 
 
 def test_mean_is_weighted() -> None:

@@ -1,6 +1,30 @@
-"""Analysis of a run without its model: MIUB and what qualifies it."""
+"""Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
 
+from .adapters.adapter import adapter_report
+from .groups import group_by, to_dataframe
 from .jensen_shannon import jensen_shannon
+from .measuring.cka import cka
+from .measuring.measured import measure_run
+from .measuring.measures import token_measure
 from .miub import miub
+from .paper import paper_cells
+from .qualify import qualify
+from .runs import paired, side_by_side
+from .save import open_result, save
 
-__all__ = ["jensen_shannon", "miub"]
+__all__ = [
+    "adapter_report",
+    "cka",
+    "group_by",
+    "jensen_shannon",
+    "measure_run",
+    "miub",
+    "open_result",
+    "paired",
+    "paper_cells",
+    "qualify",
+    "save",
+    "side_by_side",
+    "to_dataframe",
+    "token_measure",
+]

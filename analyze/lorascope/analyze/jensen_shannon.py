@@ -1,37 +1,48 @@
 """The softmax Jensen-Shannon divergence between a base hidden state and the state that LoRA makes of it."""
 
+from typing import Any, overload
+
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 
-from .kernel import jensen_shannon_rows, jensen_shannon_rows_float64
+from .kernels.softmax import jensen_shannon_rows, jensen_shannon_rows_float64
 
 _ALLOWED = (np.float16, np.float32, np.float64)
 
 
+@overload
 def jensen_shannon(
     base: Float[np.ndarray, "*batch feature"], delta: Float[np.ndarray, "*batch feature"]
-) -> Float[np.ndarray, "*batch"]:
+) -> Float[np.ndarray, "*batch"]: ...
+@overload
+def jensen_shannon(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray: ...
+
+
+def jensen_shannon(base: Any, delta: Any) -> Any:
     """Return JS(softmax(base), softmax(base + delta)) over the last axis, in nats.
 
     Parameters
     ----------
     base, delta
-        What the frozen layer puts out, and what the adapter adds to it; float16, float32 or float64. The sum
-        is never rounded to their dtype.
+        What the frozen layer puts out, and what the adapter adds to it: two NumPy arrays (..., feature), or two
+        xarray.DataArrays with the same last dimension, such as `run.base(component)` and `run.delta(component)`;
+        float16, float32 or float64. The sum is never rounded to their dtype.
 
     Returns
     -------
-    numpy.ndarray
-        One value from 0 to ln 2 for each place of `batch`: float64 if either argument is, else float32. It is
+    numpy.ndarray or xarray.DataArray
+        One value from 0 to ln 2 for each place of `batch`: float64 if either argument is, else float32. A DataArray is
+        lazy where its arguments are, and its features must lie in one Dask chunk. It is
         NaN exactly where a row of `base` or `delta` holds NaN or infinity, so that
         `numpy.argwhere(numpy.isnan(result))` names those rows.
 
     Raises
     ------
     TypeError
-        If an argument isn't a NumPy array of an allowed dtype.
+        If arguments aren't two NumPy arrays, or two DataArrays, of an allowed dtype.
     ValueError
-        If the shapes differ, or there is no feature.
+        If the shapes or last dimensions differ, or there is no feature.
 
     Notes
     -----
@@ -51,6 +62,8 @@ def jensen_shannon(
     >>> jensen_shannon(base, np.array([[0, 0], [0, 1000]], np.float32)).round(6)
     array([0.      , 0.215762], dtype=float32)
     """
+    if isinstance(base, xr.DataArray) and isinstance(delta, xr.DataArray):
+        return _labelled(base, delta)
     _check(base, delta)
     dtype = np.float64 if np.float64 in (base.dtype.type, delta.dtype.type) else np.float32
     rows = np.ascontiguousarray(base, dtype).reshape(-1, base.shape[-1])
@@ -61,10 +74,29 @@ def jensen_shannon(
     return out.reshape(base.shape[:-1])
 
 
+def _labelled(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray:
+    if not base.ndim or base.dims[-1:] != delta.dims[-1:]:
+        raise ValueError(
+            f"the last dimensions of `base` and `delta` are {base.dims} and {delta.dims}; they must be alike"
+        )
+    feature = base.dims[-1]
+    dtype = np.float64 if np.float64 in (base.dtype.type, delta.dtype.type) else np.float32
+    found: xr.DataArray = xr.apply_ufunc(
+        jensen_shannon,
+        base,
+        delta,
+        input_core_dims=[[feature], [feature]],
+        dask="parallelized",
+        output_dtypes=[dtype],
+        join="exact",
+    )
+    return found.rename("js").assign_attrs(long_name="Jensen-Shannon divergence of two softmaxes", units="nat")
+
+
 def _check(base: np.ndarray, delta: np.ndarray) -> None:
     for name, array in (("base", base), ("delta", delta)):
         if not isinstance(array, np.ndarray):
-            raise TypeError(f"`{name}` is a {type(array).__name__}; pass a numpy.ndarray")
+            raise TypeError(f"`{name}` is a {type(array).__name__}; pass two numpy arrays, or two xarray.DataArrays")
         if array.dtype.type not in _ALLOWED:
             raise TypeError(
                 f"`{name}` has dtype {array.dtype.name!r}; allowed are float16, float32 and float64: "

@@ -1,23 +1,28 @@
 """MIUB, the paper's eq. 9, over a run: JS by token and component, and what becomes of it."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run, StoreError
 
-from .captured import captured_measures, counted_tokens, keeps_all_states
-from .measure import MEASURES, compute, measure
-from .weights import is_weighted, token_weights, weighted_sums
+from .measuring.captured import keeps_all_states
+from .measuring.compute import Progress
+from .measuring.measured import measure_run
+from .reduce import UNITS, Reduction, Unit, reduce_tokens, refuse_unknown, token_blocks, usable_samples
+from .save import finish, refuse_target
+from .weights import is_weighted
 
-__all__ = ["fidelity", "measure_run", "misfit", "miub", "not_finite", "reduce_js", "reduce_tokens"]
+__all__ = ["fidelity", "misfit", "miub", "miub_attributes", "not_finite", "reduce_js", "require_samples"]
 
-Reduction = Literal["mean", "sum", "last"]
 MISFIT = 1e-2
 """Relative difference of js from which on stored states aren't those of the capture; rounding comes to 1e-6."""
+LEAST_JS = 1e-24
+"""Nats. Differences of a smaller js are taken relative to this: the kernel keeps its digits down to here."""
 NO_FIDELITY: dict[str, float | int] = {"fidelity_max": np.nan, "fidelity_median": np.nan, "fidelity_n": 0}
 
 
@@ -26,8 +31,11 @@ def miub(
     *,
     adapter: str | None = None,
     reduction: Reduction = "mean",
+    unit: Unit = "nat",
+    scheduler: Any = None,
     n_workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    out: str | Path | None = None,
 ) -> xr.Dataset:
     """MIUB of a run in nats, with the JS of every token and component that it is made of.
 
@@ -39,20 +47,26 @@ def miub(
     adapter
         Name of the adapter; may be left out where there is one.
     reduction
-        What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, or the `last` one. Mean
-        and sum weigh tokens that were drawn by the inverse of their chance.
-    n_workers
-        Threads; by default one a processor.
+        What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
+        mean of those that are the `answer`. Mean and sum weigh tokens that were drawn by the inverse of their chance.
+    unit
+        `nat`, `bit`, or `sqrt`: the root of each token's JS in nats. `js` itself always is in nats.
+    scheduler, n_workers
+        Where tasks run: an address of a running `dask.distributed` scheduler, a client of one, or the name of one of
+        Dask's own; by default the active client, else as many threads as there are processors. No number depends on it.
     progress
         Called with (tasks done, tasks in all).
+    out
+        Save the result here, a folder ending in .zarr or a NetCDF file ending in .nc. `js` then goes there component by
+        component and never lies in memory whole, and a call that was stopped goes on after what it had done.
 
     Returns
     -------
     xr.Dataset
         `js` (token, component), nats, float32; `js_sample` (sample, component): the tokens reduced; `miub_sample`
         (sample,): its sum over components; `miub` (): the mean of that over samples, and `miub_se`: its standard
-        error, NaN for one sample. A token whose base or delta isn't finite makes all of them NaN; `not_finite` names
-        it.
+        error, which takes samples for independent and nothing else, NaN for one sample. A token whose base or delta
+        isn't finite makes all of them NaN; `not_finite` names it.
         Attributes hold reduction, counts, provenance, whether js comes from `states` or from `capture`, and how far the
         one written at capture lies from the one computed from states.
 
@@ -61,7 +75,9 @@ def miub(
     StoreError
         If the run holds neither states nor js, no sample is wholly committed, or a chunk is broken.
     ValueError
-        If `reduction` isn't one of the three.
+        If `reduction` or `unit` isn't one of those, or the name `out` has another ending.
+    FileExistsError
+        If something of the name `out` is there.
 
     Notes
     -----
@@ -73,82 +89,45 @@ def miub(
     ----------
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
-    measured = measure_run(run, ("js",), adapter=adapter, n_workers=n_workers, progress=progress)
-    return reduce_js(measured, run, adapter=adapter, reduction=reduction)
-
-
-def measure_run(
-    run: Run,
-    names: tuple[str, ...],
-    *,
-    adapter: str | None = None,
-    n_workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> xr.Dataset:
-    """Measures (token, component) of a run as a dataset, one variable each; see `MEASURES`.
-
-    They are computed from states where those of all tokens were kept, and are else those that capture took. The
-    coordinate `counted` tells which tokens have been measured.
-    """
-    if keeps_all_states(run):
-        values = list(compute(measure(run, names, adapter=adapter), n_workers=n_workers, progress=progress))
-    else:
-        values = captured_measures(run, names, adapter)
-    table = run.components.assign(run.adapter(adapter))
-    table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
-    # In a pair, what is measured as delta is a difference whatever the adapter's own branch is kept as.
-    labels = ("kind", "layer") if run.stream == "pair" else ("kind", "layer", "delta_source")
-    return xr.Dataset(
-        {
-            name: (("token", "component"), block, dict(MEASURES[name][1]))
-            for name, block in zip(names, values, strict=True)
-        },
-        coords={
-            "component": table["path"].values.astype(object),
-            **{name: ("component", table[name].values) for name in labels},
-            "sample_of_token": ("token", run.tokens["sample"].values),
-            "position": ("token", run.tokens["position"].values),
-            "weight": ("token", token_weights(run)),
-            "counted": ("token", counted_tokens(run, values[names.index("js")])),
-        },
+    refuse_unknown(reduction, unit)
+    target = None if out is None else refuse_target(Path(out))
+    measured = measure_run(
+        run, ("js",), adapter=adapter, scheduler=scheduler, n_workers=n_workers, progress=progress, out=target
     )
+    result = reduce_js(measured, run, adapter=adapter, reduction=reduction, unit=unit)
+    return result if target is None else finish(result, target)
 
 
-def reduce_js(measured: xr.Dataset, run: Run, *, adapter: str | None, reduction: Reduction) -> xr.Dataset:
+def reduce_js(
+    measured: xr.Dataset, run: Run, *, adapter: str | None = None, reduction: Reduction = "mean", unit: Unit = "nat"
+) -> xr.Dataset:
     """`miub`'s dataset from one that holds `js` (token, component); adds which samples were `used`."""
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"`reduction` is {reduction!r}; allowed are {get_args(Reduction)}")
-    used = _usable_samples(measured, run, reduction)
-    by_sample = reduce_tokens(measured, "js", run, reduction)
+    used = require_samples(measured, run, reduction)
+    by_sample = reduce_tokens(measured, "js", run, reduction, unit=unit)
     by_sample[~used] = np.nan
     totals = by_sample.sum(axis=1)
-    whole = totals[used]
+    whole, units = totals[used], UNITS[unit][1]
     result = measured[["js"]].assign(
-        js_sample=(("sample", "component"), by_sample, {"long_name": f"{reduction} of js over tokens", "units": "nat"}),
-        miub_sample=("sample", totals, {"long_name": "js_sample, summed over components", "units": "nat"}),
-        miub=((), whole.mean(), {"long_name": "MIUB: miub_sample, mean over samples", "units": "nat"}),
-        miub_se=((), _standard_error(whole), {"long_name": "standard error of miub over samples", "units": "nat"}),
+        js_sample=(("sample", "component"), by_sample, {"long_name": f"{reduction} of js over tokens", "units": units}),
+        miub_sample=("sample", totals, {"long_name": "js_sample, summed over components", "units": units}),
+        miub=((), whole.mean(), {"long_name": "MIUB: miub_sample, mean over samples", "units": units}),
+        miub_se=((), _standard_error(whole), {"long_name": "standard error of miub over samples", "units": units}),
     )
-    result = result.assign_coords(sample=run.samples["id"].values, used=("sample", used))
-    return result.assign_attrs(_attributes(run, adapter, reduction, used, measured))
-
-
-def reduce_tokens(measured: xr.Dataset, name: str, run: Run, reduction: Reduction) -> np.ndarray:
-    """A measure by sample, float64 (sample, component), over the counted tokens; NaN where a sample has none."""
-    values, counted, weights = (measured[key].values for key in (name, "counted", "weight"))
-    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-    if reduction == "last":
-        return np.asarray(values[stops - 1], np.float64)
-    sums = weighted_sums(values, np.where(counted, weights, 0.0), starts)
-    counted_weights = weighted_sums(counted[:, None], weights, starts)
-    means = np.divide(sums, counted_weights, out=np.full_like(sums, np.nan), where=counted_weights > 0)
-    return np.asarray(means if reduction == "mean" else means * np.add.reduceat(weights, starts)[:, None])
+    labels: dict[str, Any] = {
+        name: ("sample", run.samples[name].values) for name in ("dataset", "split", "prompt", "length")
+    }
+    result = result.assign_coords(sample=run.samples["id"].values, used=("sample", used), **labels)
+    return result.assign_attrs(_attributes(run, adapter, reduction, unit, used, measured))
 
 
 def not_finite(measured: xr.Dataset, run: Run) -> list[tuple[int, str]]:
     """(token, component) of every js that is NaN though the token was measured: there base or delta isn't finite."""
-    bad = np.isnan(measured["js"].values) & measured["counted"].values[:, None]
-    return [(int(token), str(measured["component"].values[index])) for token, index in np.argwhere(bad)]
+    names, counted = measured["component"].values, measured["counted"].values[:, None]
+    return [
+        (tokens.start + int(token), str(names[index]))
+        for tokens, block in token_blocks(measured["js"].variable)
+        for token, index in np.argwhere(np.isnan(block) & counted[tokens])
+    ]
 
 
 def misfit(result: xr.Dataset, run: Run) -> str | None:
@@ -170,35 +149,39 @@ def fidelity(measured: xr.Dataset, run: Run, *, adapter: str | None = None) -> d
 
     Keys: `fidelity_max`, `fidelity_median` (relative differences; NaN if nothing is shared) and `fidelity_n`.
     """
-    captured = run.js(adapter).values
     kept = [run.component_paths.index(path) for path in measured["component"].values]
-    reference = captured[:, kept].astype(np.float64)
-    shared = np.isfinite(reference) & np.isfinite(measured["js"].values)
-    if not shared.any():
+    parts = list(_differences(measured["js"].variable, run.js(adapter)[:, kept]))
+    relative = np.concatenate(parts) if parts else np.empty(0)
+    if not len(relative):
         return dict(NO_FIDELITY)
-    difference = np.abs(measured["js"].values[shared] - reference[shared])
-    with np.errstate(divide="ignore"):  # a js of 0 in memory that isn't 0 from the store differs without bound
-        relative = np.divide(difference, reference[shared], out=np.zeros_like(difference), where=difference > 0)
     return {
         "fidelity_max": float(relative.max()),
         "fidelity_median": float(np.median(relative)),
-        "fidelity_n": int(shared.sum()),
+        "fidelity_n": len(relative),
     }
 
 
-def _usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
-    """Bool (sample,): all of the sample's tokens lie in committed rows, and what is reduced was measured."""
-    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-    whole = np.logical_and.reduceat(run.committed.values, starts)
-    if not whole.any():
+def _differences(js: xr.Variable, captured: xr.DataArray) -> Iterator[np.ndarray]:
+    """Relative differences, float32, of the values that are in both, a range of tokens at a time."""
+    for tokens, block in token_blocks(js):
+        reference = captured[tokens].values.astype(np.float64)
+        shared = np.isfinite(reference) & np.isfinite(block)
+        difference = np.abs(block[shared] - reference[shared])
+        yield (difference / np.maximum(reference[shared], LEAST_JS)).astype(np.float32)
+
+
+def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
+    """Bool (sample,): those that can be reduced; at least one."""
+    used = usable_samples(measured, run, reduction)
+    if used.any():
+        return used
+    if not usable_samples(measured.assign_coords(counted=run.committed.variable), run, "mean").any():
         raise StoreError(f"no sample of {run.place.name!r} is wholly committed yet; capture more of it")
-    counted = measured["counted"].values
-    used = whole & (counted[stops - 1] if reduction == "last" else np.logical_or.reduceat(counted, starts))
-    if not used.any():
-        raise StoreError(
-            f"{run.place.name!r} holds no states, and js of no token of a whole sample; capture it with states"
-        )
-    return np.asarray(used)
+    if reduction == "answer" and usable_samples(measured, run, "mean").any():
+        raise StoreError(f"no whole sample of {run.place.name!r} has tokens of an answer; take another reduction")
+    raise StoreError(
+        f"{run.place.name!r} holds no states, and js of no token of a whole sample; capture it with states"
+    )
 
 
 def _standard_error(values: np.ndarray) -> float:
@@ -206,23 +189,30 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def _attributes(
-    run: Run, adapter: str | None, reduction: str, used: np.ndarray, measured: xr.Dataset
+    run: Run, adapter: str | None, reduction: str, unit: str, used: np.ndarray, measured: xr.Dataset
 ) -> dict[str, Any]:
-    from_states = keeps_all_states(run)
     weighted = "weighted " if is_weighted(run) and reduction != "last" else ""
     return {
-        "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
-        "units": "nat",
+        **miub_attributes(run, adapter, measured),
+        "units": UNITS[unit][1],
         "reduction": f"tokens: {weighted}{reduction}; components: sum; samples: mean",
         "n_samples": int(used.sum()),
         "n_samples_incomplete": int((~used).sum()),
+        "n_not_finite": len(not_finite(measured, run)),
+        **(fidelity(measured, run, adapter=adapter) if keeps_all_states(run) else NO_FIDELITY),
+    }
+
+
+def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:
+    """Where js comes from, and how much of it there is."""
+    return {
+        "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
         "n_tokens": int(measured["counted"].sum()),
         "n_components": measured.sizes["component"],
-        "n_not_finite": len(not_finite(measured, run)),
-        "js_source": "states" if from_states else "capture",
-        **(fidelity(measured, run, adapter=adapter) if from_states else NO_FIDELITY),
+        "js_source": "states" if keeps_all_states(run) else "capture",
         "stream": run.stream,
         "adapter": adapter or run.adapters[0],
+        "model": str(run.attributes.get("provenance", {}).get("settings", {}).get("model", "")),
         "run": run.place.name,
         "run_fingerprint": str(run.attributes.get("fingerprint", "")),
         "lorascope": version("lorascope"),

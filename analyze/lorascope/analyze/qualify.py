@@ -1,6 +1,5 @@
 """MIUB of a run together with what qualifies it, from one trip over the store."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,9 +7,12 @@ import xarray as xr
 
 from lorascope.stores import Run
 
-from .captured import available
-from .measure import MEASURES
-from .miub import measure_run, reduce_js, reduce_tokens
+from .measuring.captured import available
+from .measuring.compute import Progress
+from .measuring.measured import measure_run
+from .measuring.measures import MEASURES
+from .miub import reduce_js
+from .reduce import reduce_tokens
 from .weights import weighted_medians, weighted_quantiles
 
 __all__ = ["QUALIFIERS", "position_profile", "qualify"]
@@ -25,7 +27,7 @@ def qualify(
     *,
     adapter: str | None = None,
     n_workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """MIUB of a run in nats, by sample, component and token, and what qualifies it by component.
 
@@ -119,7 +121,7 @@ def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, x
 
 
 def _named(values: np.ndarray, name: str, reduction: str) -> xr.DataArray:
-    attributes = MEASURES[name][1]
+    attributes = MEASURES[name].outputs[name]
     return xr.DataArray(
         values.astype(np.float64),
         dims="component",

@@ -3,10 +3,13 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
-__all__ = ["refuse_target", "require_writable", "save"]
+from .measuring.partial import CHUNK_TOKENS, forget_progress, partial_path
+
+__all__ = ["finish", "open_result", "refuse_target", "require_writable", "save"]
 
 
 def save(result: xr.Dataset, path: str | Path) -> Path:
@@ -34,13 +37,39 @@ def save(result: xr.Dataset, path: str | Path) -> Path:
     return partial.rename(target)
 
 
-def refuse_target(target: Path) -> None:
-    """Raise unless a result may be saved under this name; see `save`."""
+def finish(result: xr.Dataset, target: Path) -> xr.Dataset:
+    """Make the part that was written beside `target` the result itself; returns it as it is on disk.
+
+    Raises what `save` raises.
+    """
+    partial = partial_path(target)
+    large = [name for name, values in result.data_vars.items() if values.dims == ("token", "component")]
+    if target.suffix == ".zarr":
+        result.drop_vars(large).to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
+        forget_progress(partial)
+        partial.rename(target)
+    else:
+        save(result.assign({name: result[name].chunk({"token": CHUNK_TOKENS}) for name in large}), target)
+        shutil.rmtree(partial)
+    return open_result(target)
+
+
+def open_result(path: Path) -> xr.Dataset:
+    """A saved result; what is large stays on the disk until it is looked at."""
+    options: dict[str, Any] = (
+        {"engine": "netcdf4"} if path.suffix == ".nc" else {"engine": "zarr", "consolidated": False}
+    )
+    return xr.open_dataset(path, cache=False, **options)
+
+
+def refuse_target(target: Path) -> Path:
+    """The same name; raises unless a result may be saved under it, see `save`."""
     if target.suffix not in {".zarr", ".nc"}:
         raise ValueError(f"`out` is {str(target)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
     if target.exists():
         raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
     require_writable(target)
+    return target
 
 
 def require_writable(target: Path) -> None:

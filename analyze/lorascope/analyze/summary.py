@@ -11,7 +11,7 @@ from lorascope.stores import Run
 from lorascope.stores.format.layout import DTYPES, goes_with_states
 from lorascope.stores.format.tables import ROLES
 
-from .captured import reduction
+from .measuring.captured import reduction
 from .scores import Estimate, scores, scores_table
 from .weights import token_weights, weighted_mean
 

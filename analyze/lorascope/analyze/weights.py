@@ -7,10 +7,7 @@ from jaxtyping import Bool, Float64
 
 from lorascope.stores import Run
 
-__all__ = ["is_weighted", "token_weights", "weighted_mean", "weighted_medians", "weighted_quantiles", "weighted_sums"]
-
-BLOCK = 16
-"""Components whose values are widened to float64 at once, so that no copy of the whole is made."""
+__all__ = ["is_weighted", "token_weights", "weighted_mean", "weighted_medians", "weighted_quantiles"]
 
 
 def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
@@ -21,29 +18,6 @@ def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
 def is_weighted(run: Run) -> bool:
     """Whether any token stands for more than itself."""
     return bool((token_weights(run) != 1).any())
-
-
-def weighted_sums(
-    values: np.ndarray, weights: Float64[np.ndarray, " token"], starts: np.ndarray
-) -> Float64[np.ndarray, "sample component"]:
-    """Sums of weight times value over each sample's tokens.
-
-    Parameters
-    ----------
-    values
-        (token, component). A value whose weight is 0 doesn't count, whatever it is; NaN that counts makes NaN.
-    weights
-        By token.
-    starts
-        First token of each sample, ascending.
-    """
-    out = np.empty((len(starts), values.shape[1]))
-    counted = bool((weights != 0).all())
-    for first in range(0, values.shape[1], BLOCK):
-        columns = slice(first, first + BLOCK)
-        block = values[:, columns] if counted else np.where(weights[:, None] != 0, values[:, columns], 0)
-        out[:, columns] = np.add.reduceat(np.multiply(block, weights[:, None], dtype=np.float64), starts, axis=0)
-    return out
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:

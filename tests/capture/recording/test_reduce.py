@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.analyze.measure import MEASURES
+from lorascope.analyze.measuring.measures import MEASURES
 from lorascope.analyze.qualify import qualify
 from lorascope.capture.buffers.target import nowhere
 from lorascope.capture.recording import reduce as module
@@ -84,9 +84,8 @@ def test_same_numbers_as_analysis_computes_from_stored_states(make: Any) -> None
     measured = {"js": reduced.js(), **{name: reduced.reduction(name) for name in names}}
     for index, path in enumerate(stored.component_paths):
         base, delta = (np.ascontiguousarray(x.values) for x in (stored.base(path), stored.delta(path)))
-        out = np.empty(len(base), np.float32)
         for name in ("js", "effective_width"):
-            MEASURES[name][0](base, delta, out)
+            out = MEASURES[name].function(base, delta)
             np.testing.assert_allclose(measured[name].values[:, index], out, rtol=2e-5, atol=1e-12, err_msg=name)
         for name, states in (("base_norm", base), ("delta_norm", delta)):
             expected = np.linalg.norm(states.astype(np.float64), axis=1)

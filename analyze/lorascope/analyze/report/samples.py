@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.figures.theme import COLORS
 from lorascope.analyze.format import format_number
-from lorascope.analyze.theme import COLORS
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 

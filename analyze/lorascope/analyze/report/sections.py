@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import xarray as xr
 
+from lorascope.analyze.figures.maps import component_map, js_map, null_map
+from lorascope.analyze.figures.plots import share_curve
 from lorascope.analyze.format import format_bytes, format_error, format_number, format_percent
-from lorascope.analyze.maps import component_map, js_map, null_map
-from lorascope.analyze.plots import share_curve
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.summary import kl, top_components, top_share
 from lorascope.analyze.weights import is_weighted

@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.figures.plots import position_figure, sample_spread
 from lorascope.analyze.format import format_number
-from lorascope.analyze.plots import position_figure, sample_spread
 from lorascope.analyze.summary import role_means
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES

@@ -114,7 +114,8 @@ def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles:
 @cache
 def _kernels() -> tuple[Callable[..., Any], ...]:
     """Imported where they are used, so that capture with states never waits for numba."""
-    from lorascope.analyze.kernel import effective_width_rows, jensen_shannon_rows, norm_ratio_rows
+    from lorascope.analyze.kernels.linear import norm_ratio_rows
+    from lorascope.analyze.kernels.softmax import effective_width_rows, jensen_shannon_rows
 
     return jensen_shannon_rows, norm_ratio_rows, effective_width_rows
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
-from lorascope.analyze.kernel import (
+from lorascope.analyze.kernels.linear import argmax_agreement_rows, norm_ratio_rows, norm_rows
+from lorascope.analyze.kernels.softmax import (
+    divergence_rows,
     effective_width_rows,
     jensen_shannon_rows,
     jensen_shannon_rows_float64,
-    norm_ratio_rows,
 )
 
 LN2 = np.log(2)
@@ -32,6 +34,23 @@ def exact_jensen_shannon(base: np.ndarray, delta: np.ndarray) -> float:
             r *= factor
             terms.append(x * (r * (d + log_factor) - (1 + r) * mpmath.log((1 + r) / 2)))
         return float(mpmath.fsum(terms) / (2 * z))
+
+
+def exact_divergences(base: np.ndarray, delta: np.ndarray) -> tuple[float, float, float, float]:
+    """KL(p||q), KL(q||p), H(p) and H(q) in 60 digits, from their definitions."""
+    with mpmath.workdps(60):
+        base, delta = [mpmath.mpf(float(x)) for x in base], [mpmath.mpf(float(x)) for x in delta]
+        log_p, log_q = exact_log_softmax(base), exact_log_softmax([x + y for x, y in zip(base, delta, strict=True)])
+        p, q = [mpmath.exp(x) for x in log_p], [mpmath.exp(x) for x in log_q]
+        log_ratio = [y - x for x, y in zip(log_p, log_q, strict=True)]
+        sums = mpmath.fdot(p, log_ratio), mpmath.fdot(q, log_ratio), mpmath.fdot(p, log_p), mpmath.fdot(q, log_q)
+        return float(-sums[0]), float(sums[1]), float(-sums[2]), float(-sums[3])
+
+
+def exact_log_softmax(x: list[mpmath.mpf]) -> list[mpmath.mpf]:
+    top = max(x)
+    log_sum = top + mpmath.log(mpmath.fsum(mpmath.exp(value - top) for value in x))
+    return [value - log_sum for value in x]
 
 
 def normal(width: int, spread: float, *, seed: int = 0, base_spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +106,7 @@ CASES = {
     "values near 1e7": (normal(577, 0.3)[0] * 20 + 1e7, normal(577, 0.3)[1]),
     # a float32 difference of these two deltas is off by 1.8e-6, and only this feature matters
     "a feature far below rises": (np.array([45.0, 0, 0]), np.array([-6.66, 28.9, 0])),
+    "half of all falls by 10": (np.array([4999.9946, 5000.0093]), np.array([-16.996975, -6.9953613])),
     "delta near its rounding": (normal(577, 1)[0], 1000 + normal(577, 2e-4)[1]),
     "delta overflows": (np.array([0.0, 0, 0, -1]), np.array([-3e38, 3e38, 0, 0])),
     "largest floats": (np.array([3e38, 3e38, 3e38, -3e38]), np.array([-3e38, 3e38, 0, 0])),
@@ -98,6 +118,17 @@ ROWS = {name: (np.float32(base), np.float32(delta)) for name, (base, delta) in C
 @pytest.fixture(scope="module")
 def exact() -> dict[str, float]:
     return {name: exact_jensen_shannon(*row) for name, row in ROWS.items()}
+
+
+@pytest.fixture(scope="module")
+def exact_kl() -> dict[str, tuple[float, float, float, float]]:
+    return {name: exact_divergences(*row) for name, row in ROWS.items()}
+
+
+def divergences(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    out = np.empty((4, len(base)), np.float32)
+    divergence_rows(np.float32(base), np.float32(delta), *out)
+    return out
 
 
 def one_row(kernel, *rows: np.ndarray, dtype=np.float32) -> float:
@@ -121,6 +152,30 @@ def test_the_cases_reach_from_1e_16_to_ln_2(exact):
     values = sorted(exact.values())
     assert sum(1e-17 < x < 1e-15 for x in values) >= 2
     assert values[-1] == pytest.approx(LN2, rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("width", [2, 3, 64, 577])
+def test_float32_and_float64_agree_on_odd_rows(width, seed):
+    rng = np.random.default_rng([seed, width])
+    base = 10 ** rng.uniform(-2, 1, (50, 1)) * rng.standard_normal((50, width)) + rng.choice([0, 100, -900, 9e4])
+    base[:25, rng.integers(width)] += rng.uniform(0, 60, 25)
+    delta = 10 ** rng.uniform(-7, 1.2, (50, 1)) * rng.standard_normal((50, width)) + rng.choice([0, 1, -30, 1000])
+    delta[10:40, rng.integers(width)] += rng.uniform(-40, 40, 30)
+    base, delta = np.float32(base), np.float32(delta)
+    out, out64 = np.empty(50, np.float32), np.empty(50)
+    jensen_shannon_rows(base, delta, out)
+    jensen_shannon_rows_float64(np.float64(base), np.float64(delta), out64)
+    np.testing.assert_allclose(out, out64, rtol=6e-7, atol=1e-22)
+    np.testing.assert_allclose(divergences(base, delta), plain_divergences(base, delta), rtol=1e-6, atol=1e-6)
+
+
+def plain_divergences(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """As `divergences`, in float64 by the textbook: good to 1e-14 or so of absolute error."""
+    base, delta = np.float64(base), np.float64(delta)
+    log_p, log_q = base - logsumexp(base, -1, keepdims=True), base + delta - logsumexp(base + delta, -1, keepdims=True)
+    p, q, log_ratio = np.exp(log_p), np.exp(log_q), log_q - log_p
+    return np.stack([-p * log_ratio, q * log_ratio, -p * log_p, -q * log_q]).sum(-1)
 
 
 def test_closed_form_of_two_features():
@@ -164,8 +219,14 @@ def test_a_row_with_a_value_that_is_not_finite_gives_nan_and_no_other_row(value,
             spoilt64 = spoilt.astype(np.float64)
         jensen_shannon_rows_float64(*spoilt64, out64)
         np.testing.assert_array_equal(np.isnan(out64), [False, True, False])
-        norm_ratio_rows(*spoilt, out)
-        np.testing.assert_array_equal(np.isnan(out), [False, True, False])
+        np.testing.assert_array_equal(np.isnan(divergences(*spoilt)), 4 * [[False, True, False]])
+        for kernel in (norm_ratio_rows, argmax_agreement_rows):
+            kernel(*spoilt, out)
+            np.testing.assert_array_equal(np.isnan(out), [False, True, False])
+        norms = np.empty((3, 3), np.float32)
+        norm_rows(*spoilt, *norms)
+        np.testing.assert_array_equal(np.isnan(norms[:, 1]), [argument == 0, argument == 1, True])
+        assert np.isfinite(norms[:, [0, 2]]).all()
         effective_width_rows(spoilt[argument], out)
         np.testing.assert_array_equal(np.isnan(out), [False, True, False])
 
@@ -185,6 +246,76 @@ def test_results_depend_on_neither_the_split_of_rows_nor_their_alignment(width):
         shifted[...] = base[start:stop]
         jensen_shannon_rows(shifted, delta[start:stop], part)
         np.testing.assert_array_equal(part, whole[start:stop])
+        np.testing.assert_array_equal(divergences(shifted, delta[start:stop]), divergences(base, delta)[:, start:stop])
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_divergence_rows_against_mpmath(name, exact_kl):
+    base, delta = ROWS[name]
+    forth, back, entropy, entropy_lora = exact_kl[name]
+    result = divergences(base[None], delta[None])[:, 0]
+    assert result[:2] == pytest.approx([forth, back], rel=5e-7, abs=1e-36)
+    assert result[2] == pytest.approx(entropy, rel=1e-6, abs=1e-6)
+    assert result[3] == pytest.approx(entropy_lora, rel=1e-6, abs=1e-6)
+
+
+def test_the_divergences_of_the_cases_reach_from_1e_16_to_many_nats(exact_kl):
+    for values in list(zip(*exact_kl.values(), strict=True))[:2]:
+        assert sum(1e-16 < x < 1e-14 for x in values) >= 2
+        assert max(x for x in values) > 10
+
+
+def test_divergences_of_two_features_in_closed_form():
+    # p = (1/2, 1/2) against q = (1/4, 3/4)
+    forth, back = np.log(4 / 3) / 2, np.log(27 / 16) / 4
+    entropy_lora = np.log(4) - 0.75 * np.log(3)
+    result = divergences(np.zeros((1, 2)), np.array([[0, np.log(3)]]))[:, 0]
+    np.testing.assert_allclose(result, [forth, back, LN2, entropy_lora], rtol=4e-7)
+
+
+@pytest.mark.parametrize("shift", [0.0, -0.0, 1e-30, 1.0, -1000.0, 1e5, 3e38])
+def test_a_constant_delta_has_divergences_of_exactly_zero_and_one_entropy(shift):
+    base, _ = normal(577, 1.0)
+    forth, back, entropy, entropy_lora = divergences(base[None], np.full((1, 577), shift))
+    assert forth == back == 0
+    assert entropy == entropy_lora
+
+
+@pytest.mark.parametrize("spread", [1e-3, 0.1, 1, 10, 100])
+def test_exchanging_the_softmaxes_exchanges_their_divergences(spread):
+    rng = np.random.default_rng(4)  # multiples of 1/4096, so that base + delta is exact
+    base = np.round(4096 * 2 * rng.standard_normal((5, 577))) / 4096
+    delta = np.round(4096 * spread * rng.standard_normal((5, 577))) / 4096
+    forth, back, entropy, entropy_lora = divergences(base, delta)
+    exchanged = divergences(base + delta, -delta)
+    np.testing.assert_allclose(exchanged, [back, forth, entropy_lora, entropy], rtol=1e-6, atol=1e-6 * np.log(577))
+    np.testing.assert_allclose(exchanged[:2], [back, forth], rtol=1e-6)
+
+
+@pytest.mark.parametrize("spread", [1e-6, 1e-3, 0.1, 1, 10, 1000])
+def test_a_quarter_of_both_divergences_bounds_jensen_shannon(spread):
+    # Lin 1991; and to leading order it is a quarter of one of them: d^2/8 against d^2/2
+    base, delta = np.float32(np.random.default_rng(5).standard_normal((2, 6, 577)) * [[[2]], [[spread]]])
+    js = np.empty(6, np.float32)
+    jensen_shannon_rows(base, delta, js)
+    quarter = divergences(base, delta)[:2].sum(0) / 4
+    assert (js <= quarter * (1 + 1e-6)).all()
+    if spread <= 1e-3:
+        np.testing.assert_allclose(js, quarter / 2, rtol=2e-6)
+
+
+def test_a_divergence_beyond_the_largest_float32_is_infinite():
+    forth, back, *entropies = divergences(np.zeros((1, 2)), np.array([[-3e38, 3e38]]))
+    assert forth == 3e38 or np.isinf(forth)
+    assert back == pytest.approx(LN2)
+    np.testing.assert_allclose(np.ravel(entropies), [LN2, 0], atol=1e-6)
+
+
+def test_entropy_is_the_logarithm_of_the_effective_width():
+    base = (np.array([[0.01], [1], [5], [1e4]]) * np.random.default_rng(6).standard_normal((4, 577))).astype(np.float32)
+    width = np.empty(4, np.float32)
+    effective_width_rows(base, width)
+    np.testing.assert_allclose(divergences(base, np.zeros_like(base))[2], np.log(width), rtol=1e-6, atol=1e-6)
 
 
 def test_effective_width_of_rows_whose_width_is_known():
@@ -210,48 +341,35 @@ def test_effective_width_against_float64(spread, shift):
     np.testing.assert_allclose(out, np.exp(entropy), rtol=1e-6)
 
 
-def test_norm_ratio_against_float64():
-    base, delta = np.random.default_rng(3).standard_normal((2, 6, 1537)).astype(np.float32)
-    base[0] *= np.float32(1e30)
-    delta[1] *= np.float32(1e-30)
-    out = np.empty(6, np.float32)
-    norm_ratio_rows(base, delta, out)
-    expected = np.linalg.norm(np.float64(delta), axis=-1) / np.linalg.norm(np.float64(base), axis=-1)
-    np.testing.assert_allclose(out, expected, rtol=1e-7)
-
-
-def test_norm_ratio_at_zero():
-    base = np.array([[0, 0], [0, 0], [3, 4]], np.float32)
-    delta = np.array([[0, 0], [0, 1], [0, 0]], np.float32)
-    out = np.empty(3, np.float32)
-    norm_ratio_rows(base, delta, out)
-    np.testing.assert_array_equal(out, [np.nan, np.inf, 0])
-
-
 def run_python(script: str, **environment: str) -> None:
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, **environment}, timeout=300)
 
 
-def test_accuracy_on_a_processor_without_fma_and_avx(tmp_path: Path, exact):
+def test_accuracy_on_a_processor_without_fma_and_avx(tmp_path: Path, exact, exact_kl):
     # numba's "generic" processor has 128-bit vectors at most and no fused multiply-add
     names = [name for name in ROWS if len(ROWS[name][0]) < 4096]
-    width = 577
-    base, delta = np.full((2, len(names), width), -3.4e38, np.float32)  # padding that has no weight
-    for i, name in enumerate(names):
-        base[i, : len(ROWS[name][0])], delta[i] = ROWS[name][0], ROWS[name][1][0]
-        delta[i, : len(ROWS[name][1])] = ROWS[name][1]
-    np.savez(tmp_path / "rows.npz", base=base, delta=delta)
+    np.savez(tmp_path / "rows.npz", **{f"{i}": ROWS[name] for i, name in enumerate(names)})
     script = f"""
 import numpy as np
-from lorascope.analyze.kernel import jensen_shannon_rows
+from lorascope.analyze.kernels.softmax import divergence_rows, jensen_shannon_rows, jensen_shannon_rows_float64
 rows = np.load({str(tmp_path / "rows.npz")!r})
-out = np.empty(len(rows["base"]), np.float32)
-jensen_shannon_rows(rows["base"], rows["delta"], out)
-np.save({str(tmp_path / "out.npy")!r}, out)
+out = np.empty((5, len(rows)), np.float32)
+out64 = np.empty(len(rows))
+for i in range(len(rows)):
+    base, delta = rows[str(i)][:, None]
+    jensen_shannon_rows(base, delta, out[0, i : i + 1])
+    divergence_rows(base, delta, *out[1:, i : i + 1])
+    jensen_shannon_rows_float64(np.float64(base), np.float64(delta), out64[i : i + 1])
+np.savez({str(tmp_path / "out.npz")!r}, out=out, out64=out64)
 """
     run_python(script, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
-    expected = [exact[name] for name in names]
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=4e-7, atol=1e-36)
+    out, out64 = np.load(tmp_path / "out.npz").values()
+    expected = np.array([exact[name] for name in names])
+    np.testing.assert_allclose(out[0], expected, rtol=4e-7, atol=1e-36)
+    np.testing.assert_allclose(out64, expected, rtol=1e-12, atol=1e-300)
+    expected_kl = np.transpose([exact_kl[name] for name in names])
+    np.testing.assert_allclose(out[1:3], expected_kl[:2], rtol=5e-7, atol=1e-36)
+    np.testing.assert_allclose(out[3:], expected_kl[2:], rtol=1e-6, atol=1e-6)
 
 
 def test_import_works_where_numba_finds_no_folder_for_its_cache():
@@ -259,7 +377,7 @@ def test_import_works_where_numba_finds_no_folder_for_its_cache():
 import numba.core.caching
 numba.core.caching.CacheImpl._locator_classes = []
 import numpy as np
-from lorascope.analyze.kernel import norm_ratio_rows
+from lorascope.analyze.kernels.linear import norm_ratio_rows
 out = np.empty(1, np.float32)
 norm_ratio_rows(np.ones((1, 2), np.float32), np.ones((1, 2), np.float32), out)
 assert out == 1

@@ -8,8 +8,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from .format import format_number, format_percent
-from .qualify import position_profile
+from ..format import format_number, format_percent
+from ..qualify import position_profile
 from .theme import COLORS, INK, dress
 
 __all__ = ["position_figure", "sample_spread", "share_curve"]
@@ -20,6 +20,7 @@ def sample_spread(qualified: xr.Dataset) -> go.Figure:
     used = qualified["used"].values & np.isfinite(qualified["miub_sample"].values)
     values = qualified["miub_sample"].values[used]
     names = [html.escape(str(name)) for name in qualified["sample"].values[used]]
+    units = html.escape(qualified["miub_sample"].attrs.get("units", "nat"))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.03)
     points = go.Box(
         x=values,
@@ -30,14 +31,14 @@ def sample_spread(qualified: xr.Dataset) -> go.Figure:
         marker={"color": INK, "size": 4, "opacity": 0.55},
         line={"color": "#777", "width": 1},
         fillcolor="rgba(0,0,0,0)",
-        hovertemplate="%{text}: %{x:.4g} nat<extra></extra>",
+        hovertemplate=f"%{{text}}: %{{x:.4g}} {units}<extra></extra>",
         name="",
     )
     bars = go.Histogram(
         x=values,
         nbinsx=max(10, min(40, 2 * round(math.sqrt(len(values))))),
         marker={"color": COLORS[2], "line": {"color": "white", "width": 1}},
-        hovertemplate="%{x} nat: %{y} samples<extra></extra>",
+        hovertemplate=f"%{{x}} {units}: %{{y}} samples<extra></extra>",
     )
     figure.add_trace(points, row=1, col=1)
     figure.add_trace(bars, row=2, col=1)
@@ -56,7 +57,7 @@ def sample_spread(qualified: xr.Dataset) -> go.Figure:
             row=2,
             col=1,
         )
-    figure.update_xaxes(title_text="MIUB of a sample (nat)", row=2, col=1)
+    figure.update_xaxes(title_text=f"MIUB of a sample ({units})", row=2, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(title_text="samples", row=2, col=1)
     return figure

@@ -8,27 +8,54 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
-from .format import format_error, format_number, format_percent
-from .theme import COLORS, dress
+from ..format import format_error, format_number, format_percent
+from ..groups import group_by
+from .captions import headline, range_of, run_name, shortened, tokens_reduced
+from .scales import colorbar, ends
+from .theme import COLORS, DIVERGING, dress
 
 __all__ = ["component_map", "js_map", "null_map"]
 
 _BLUES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
-_DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
 _OUTSIDE = "outside"
+N_LETTERS = 24
+"""Longer kinds are cut, or they would leave no room for the map on a phone."""
 
 
-def js_map(qualified: xr.Dataset) -> go.Figure:
-    """Mean js of each component, nats, by layer and module kind, on a logarithmic scale.
+def js_map(result: xr.Dataset) -> go.Figure:
+    """Mean js of each component, in the result's unit, by layer and module kind, on a logarithmic scale.
 
     Hovering names the component, its js and share of MIUB, and what qualifies them.
 
     Parameters
     ----------
-    qualified
-        What `qualify` returns.
+    result
+        What `miub` or `qualify` returns, or what `group_by` returns over `layer` and `kind`. All but that of `qualify`
+        get a note on the number of samples; the report says it in the caption.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
     """
-    return component_map(qualified["js_component"], label="mean JS (nat)", colors=COLORS, notes=_notes(qualified))
+    if "js_component" in result:
+        return component_map(result["js_component"], label="mean JS (nat)", colors=COLORS, notes=_notes(result))
+    found = _by_component(result) if "js_sample" in result else _by_cell(result)
+    units = result.attrs["units"]
+    note = (
+        f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{range_of(found['n_samples'], 'sample')}. "
+        f"{tokens_reduced(result.attrs)} {_grey(found['js_component'].values)}"
+    )
+    is_moved = bool((found["js_component"].values > 0).any())
+    return component_map(
+        found["js_component"],
+        label=f"mean JS ({units})",
+        colors=COLORS,
+        notes=_notes(found, units),
+        limits=None if is_moved else (0.0, 1.0),  # zeros in the colour of not moved
+        log=is_moved,
+        note=note,
+    )
 
 
 def null_map(qualified: xr.Dataset) -> go.Figure:
@@ -42,7 +69,7 @@ def null_map(qualified: xr.Dataset) -> go.Figure:
     return component_map(
         values,
         label="JS / JS of permuted delta",
-        colors=_DIVERGING,
+        colors=DIVERGING,
         limits=(10**-reach, 10**reach),
         notes=_notes(qualified),
     )
@@ -55,6 +82,9 @@ def component_map(
     notes: Sequence[str] = (),
     colors: Sequence[str] = _BLUES,
     limits: tuple[float, float] | None = None,
+    log: bool = True,
+    marked: np.ndarray | None = None,
+    note: str = "",
 ) -> go.Figure:
     """Heat map of a quantity by layer and module kind, on a logarithmic colour scale where values allow one.
 
@@ -71,6 +101,12 @@ def component_map(
     limits
         Values at the ends of the scale, and what lies beyond is drawn like them; by default the 2 % quantile and the
         largest value, at most six decades apart.
+    log
+        Whether to use a logarithmic scale where any value is positive.
+    marked
+        Bool (component,): those whose cells get a dot.
+    note
+        Sentences below the title: what the values rest on. The report says it in its captions instead.
     """
     kinds, layers, cells = _cells(values)
     grid = np.full((len(kinds), len(layers)), np.nan)
@@ -78,10 +114,10 @@ def component_map(
     for (row, column), members in cells.items():
         grid[row, column] = values.values[members].mean()
         texts[row, column] = _hover(values, members, notes, label, float(grid[row, column]))
-    is_log = bool((np.isfinite(grid) & (grid > 0)).any())
+    is_log = log and bool((np.isfinite(grid) & (grid > 0)).any())
     with np.errstate(divide="ignore", invalid="ignore"):
         shown = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
-    low, high = _ends(shown, limits, is_log)
+    low, high = limits if limits is not None and not log else ends(shown, limits, is_log)
     heat = go.Heatmap(
         z=shown,
         x=[_OUTSIDE if layer < 0 else str(layer) for layer in layers],
@@ -94,15 +130,64 @@ def component_map(
         xgap=1,
         ygap=1,
         hoverongaps=False,
-        colorbar=_colorbar(low, high, is_log),
+        colorbar=colorbar(low, high, is_log),
     )
     figure = go.Figure(heat)
+    if marked is not None:
+        chosen = [place for place, members in cells.items() if marked[members].any()]
+        dots = {"size": 3, "color": "#222"}
+        where = {"x": [heat.x[column] for _, column in chosen], "y": [heat.y[row] for row, _ in chosen]}
+        figure.add_trace(go.Scatter(**where, mode="markers", marker=dots, hoverinfo="skip"))
     dress(figure, height=134 + 24 * len(kinds))
     figure.update_xaxes(title_text="layer", type="category", showgrid=False, nticks=16, tickangle=0)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticklabelstandoff=4)
     title = {"text": label, "font": {"size": 13}, "x": 0, "xref": "paper", "y": 1, "yref": "container", "pad": {"t": 8}}
     figure.update_layout(plot_bgcolor="#e4e4e4", margin_b=100, title=title)
+    if note:
+        headline(figure, label, note)
+        _pin_labels(figure, kinds)
+    if not log:
+        figure.update_traces(
+            colorbar={"exponentformat": "power", "nticks": 4, "tickangle": 0}, selector={"type": "heatmap"}
+        )
     return figure
+
+
+def _pin_labels(figure: go.Figure, kinds: Sequence[str]) -> None:
+    """Keep labels where no cell has a value, cut long ones, and leave no room for dots about the map."""
+    heat = figure.data[0]
+    columns, rows = (list(heat[axis]) for axis in ("x", "y"))
+    figure.update_xaxes(categoryorder="array", categoryarray=columns, range=[-0.5, len(columns) - 0.5], nticks=10)
+    figure.update_yaxes(categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5], autorange=False)
+    figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds])
+
+
+def _by_component(result: xr.Dataset) -> xr.Dataset:
+    """`js_component` and what `_notes` shows of it, from what `miub` returns."""
+    grouped = group_by(result, ["component"])
+    labels = {key: result[key] for key in ("kind", "layer", "delta_source") if key in result.coords}
+    return _with_shares(grouped).assign_coords(labels)
+
+
+def _by_cell(grouped: xr.Dataset) -> xr.Dataset:
+    """The same, from what `group_by` returns over layer and kind; cells without a component are gone."""
+    if "miub" not in grouped or set(grouped["miub"].dims) != {"layer", "kind"}:
+        dims = [str(dim) for dim in grouped["miub"].dims] if "miub" in grouped else []
+        raise ValueError(
+            f"`result` goes by {dims}; give what `miub` or `qualify` returns, or `group_by` over ['layer', 'kind']"
+        )
+    cells = grouped.stack(component=("kind", "layer"), create_index=False)
+    cells = cells.isel(component=np.flatnonzero(cells["n_components"].values > 0))
+    places = zip(cells["kind"].values, cells["layer"].values, strict=True)
+    names = [f"{kind}, {_OUTSIDE if layer < 0 else f'layer {layer}'}" for kind, layer in places]
+    return _with_shares(cells).assign_coords(component=names)
+
+
+def _with_shares(grouped: xr.Dataset) -> xr.Dataset:
+    js = grouped["miub"]
+    total = float(js.sum(skipna=False))
+    share = js / total if total > 0 else js * np.nan
+    return grouped.assign(js_component=js, js_component_se=grouped["miub_se"], share=share)
 
 
 def _cells(values: xr.DataArray) -> tuple[list[str], list[int], dict[tuple[int, int], list[int]]]:
@@ -123,13 +208,21 @@ def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label
     return f"<b>{names[0]}</b><br>{label}: {format_number(mean)}{note}"
 
 
-def _notes(qualified: xr.Dataset) -> list[str]:
+def _grey(js: np.ndarray) -> str:
+    """How many components have no colour, as a sentence; empty where all have one."""
+    n_bad = int((~np.isfinite(js)).sum())
+    n_zero = int((js == 0).sum()) if (js > 0).any() else 0
+    counts = [f"{n}\u00a0{what}" for n, what in ((n_bad, "not finite"), (n_zero, "exactly 0")) if n]
+    return f"Grey components: {' and '.join(counts)}." if counts else ""
+
+
+def _notes(qualified: xr.Dataset, units: str = "nat") -> list[str]:
     """What is shown beside each component's js."""
     lines = []
     for index in range(qualified.sizes["component"]):
         one = qualified.isel(component=index)
         parts = [
-            f"JS {format_error(float(one['js_component']), float(one['js_component_se']))} nat",
+            f"JS {format_error(float(one['js_component']), float(one['js_component_se']))} {units}",
             f"share of MIUB {format_percent(float(one['share']))}",
         ]
         if "js_permuted" in one:
@@ -143,38 +236,3 @@ def _notes(qualified: xr.Dataset) -> list[str]:
             parts.append("delta is a difference of outputs")
         lines.append("<br>".join(parts))
     return lines
-
-
-def _ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
-    if limits is not None and is_log:
-        return math.log10(limits[0]), math.log10(limits[1])
-    known = shown[np.isfinite(shown)]
-    low, high = (float(np.quantile(known, 0.02)), float(known.max())) if len(known) else (0.0, 1.0)
-    low = max(low, high - 6) if is_log else low
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
-
-
-def _colorbar(low: float, high: float, is_log: bool) -> dict[str, object]:
-    bar: dict[str, object] = {
-        "orientation": "h",
-        "thickness": 10,
-        "y": 0,
-        "yref": "container",
-        "yanchor": "bottom",
-        "outlinewidth": 0,
-    }
-    if is_log:
-        ticks = _log_ticks(low, high)
-        digits = 1 if len(ticks) > 2 else 3
-        bar["tickvals"] = [math.log10(tick) for tick in ticks]
-        bar["ticktext"] = [format_number(tick, digits=digits).removeprefix("1·") for tick in ticks]
-    return bar
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two powers of ten: whole powers if there are enough of them, else 1, 2, 5."""
-    steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [step * 10.0**power for power in powers for step in steps]
-    inside = [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
-    return inside if len(inside) > 1 else [10**low, 10**high]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.maps import component_map, js_map, null_map
-from lorascope.analyze.plots import position_figure, sample_spread, share_curve
+from lorascope.analyze.figures.maps import component_map, js_map, null_map
+from lorascope.analyze.figures.plots import position_figure, sample_spread, share_curve
 from lorascope.analyze.qualify import qualify
 
-from .conftest import Small, as_of_old
+from ..conftest import Small, as_of_old
 
 
 @pytest.fixture(scope="module")

@@ -23,10 +23,10 @@ def reduction(run: Run, name: str, adapter: str | None = None) -> xr.DataArray |
 
 
 def available(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the measures that this run can give: all from states, but a permuted delta needs states."""
+    """Those of the measures that this run can give: all from states, else those that capture took."""
     if keeps_all_states(run):
         return names
-    known = {"js", "effective_width", "delta_ratio"} if _has_norms(run) else {"js"}
+    known = {"js", "effective_width", "base_norm", "delta_norm", "delta_ratio"} if _has_norms(run) else {"js"}
     return tuple(name for name in names if name in known)
 
 
@@ -45,6 +45,8 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
     take = {
         "js": lambda: run.js(adapter).values,
         "effective_width": lambda: run.reduction("effective_width", adapter).values,
+        "base_norm": lambda: run.reduction("base_norm").values,
+        "delta_norm": lambda: run.reduction("delta_norm", adapter).values,
         "delta_ratio": lambda: _ratio(run.reduction("delta_norm", adapter).values, run.reduction("base_norm").values),
     }
     return [take[name]()[:, touched] for name in names]

@@ -1,0 +1,1 @@
+"""Plots as functions: xarray in, plotly figure out."""

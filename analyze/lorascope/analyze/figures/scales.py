@@ -1,0 +1,54 @@
+"""Ends and ticks of colour scales and axes."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..format import format_number
+
+__all__ = ["colorbar", "ends", "log_ticks", "whole_ticks"]
+
+
+def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
+    """Values, or their powers of ten, at the ends of a colour scale; see `component_map`."""
+    if limits is not None and is_log:
+        return math.log10(limits[0]), math.log10(limits[1])
+    known = shown[np.isfinite(shown)]
+    low, high = (float(np.quantile(known, 0.02)), float(known.max())) if len(known) else (0.0, 1.0)
+    low = max(low, high - 6) if is_log else low
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def colorbar(low: float, high: float, is_log: bool) -> dict[str, object]:
+    """A colour bar below a map, with round values where its scale is logarithmic."""
+    bar: dict[str, object] = {
+        "orientation": "h",
+        "thickness": 10,
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "outlinewidth": 0,
+    }
+    if is_log:
+        ticks = log_ticks(low, high)
+        digits = 1 if len(ticks) > 2 else 3
+        bar["tickvals"] = [math.log10(tick) for tick in ticks]
+        bar["ticktext"] = [format_number(tick, digits=digits).removeprefix("1·") for tick in ticks]
+    return bar
+
+
+def whole_ticks(low: int, high: int) -> dict[str, Any]:
+    """What makes an axis show at most a dozen whole numbers, or eight of three digits, as fit a phone's width."""
+    most = 11 if high < 100 else 7
+    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if (high - low) / step <= most)}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values between two powers of ten: whole powers if there are enough of them, else 1, 2, 5."""
+    steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    inside = [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
+    return inside if len(inside) > 1 else [10**low, 10**high]

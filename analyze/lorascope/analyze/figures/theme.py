@@ -1,0 +1,71 @@
+"""What all figures share: colours, type and margins."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
+from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
+
+__all__ = ["COLORS", "DIVERGING", "INK", "LINES", "ORDERED", "dress", "legend_below", "line_styles"]
+
+COLORS = ("#fff5eb", "#fdd0a2", "#fd8d3c", "#d94801", "#7f2704")
+"""From not moved to moved furthest."""
+DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
+"""From less to more, with a middle."""
+INK = "#b8460a"
+"""Lines and points in the same hue, dark enough on white."""
+LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#17859b", "#555555")
+"""Lines beside each other that have no order."""
+ORDERED = ("rank", "length", "layer", "position")
+"""Keys of `group_by` and `side_by_side` whose values have one."""
+
+
+def dress(figure: go.Figure, *, height: int) -> None:
+    """Give a figure the common look and a height in pixels; its width follows the page."""
+    figure.update_layout(
+        template=go.layout.Template(),  # an empty one: plotly's own are 7 kB a figure
+        plot_bgcolor="white",
+        height=height,
+        autosize=True,
+        showlegend=False,
+        margin={"l": 10, "r": 10, "t": 30, "b": 10},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": "#222"},
+        hoverlabel={"align": "left", "bgcolor": "white", "font": {"color": "#222"}},
+        paper_bgcolor="white",
+    )
+    axis = {"showgrid": False, "zeroline": False, "showline": True, "linecolor": "#555", "ticks": "outside"}
+    figure.update_xaxes(automargin=True, **axis)
+    figure.update_yaxes(automargin=True, **axis)
+
+
+def legend_below(figure: go.Figure, *, title: str, names: Sequence[str]) -> None:
+    """Show a legend below the plot, with room for it on a narrow screen; of a single name there is none."""
+    if len(names) < 2:
+        return
+    n_rows = sum(_row_pixels(name) for name in (title, *names)) // 340 + 1
+    room = 24 + 19 * n_rows
+    place = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
+    figure.update_layout(
+        showlegend=True,
+        legend={
+            **place,
+            "title": {"text": f"{title}  ", "font": {"size": 12}},
+            "itemwidth": 30,
+        },
+        margin_b=figure.layout.margin.b + room,
+        height=figure.layout.height + room,
+    )
+
+
+def line_styles(n: int, key: str | None) -> list[dict[str, Any]]:
+    """Colour and dash of a line for each of a key's n values: pale to dark where they have an order; else hues."""
+    if key in ORDERED:
+        places = [0.35 + 0.65 * place / max(n - 1, 1) for place in range(n)] if n > 1 else [0.75]
+        return [{"color": color, "dash": "solid"} for color in sample_colorscale(list(COLORS), places)]
+    dashes = ("solid", "dash", "dot", "dashdot")
+    return [{"color": LINES[k % len(LINES)], "dash": dashes[k // len(LINES) % len(dashes)]} for k in range(n)]
+
+
+def _row_pixels(name: str) -> int:
+    """About how wide a legend draws a name."""
+    return 50 + 7 * len(name)

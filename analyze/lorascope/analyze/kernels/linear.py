@@ -1,0 +1,269 @@
+"""Norms, angles and largest features, a row at a time; what is stored as float32, and delta from its factor.
+
+Arrays are C-contiguous, of the dtype in the annotation and of agreeing shapes; nothing checks that here.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt16
+
+from .compiled import EXACT, INFINITE, SCAN, SUM, bits_of_size, compiled, larger, prefer_512_bits
+
+_F = np.float32
+_I = np.int32
+
+
+@compiled(SUM)
+def _sum_squares(x: Any) -> float:
+    prefer_512_bits()
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+
+
+@compiled()
+def norm_ratio_rows(
+    base: Float32[np.ndarray, "row feature"],
+    delta: Float32[np.ndarray, "row feature"],
+    out: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with the Euclidean norm of delta over that of base, of each row.
+
+    It is infinite where only base is zero, and NaN where both are zero or the row holds NaN or infinity.
+    """
+    for row in range(base.shape[0]):
+        squares, delta_squares = _sum_squares(base[row]), _sum_squares(delta[row])
+        is_finite = math.isfinite(squares) and math.isfinite(delta_squares)
+        out[row] = math.sqrt(delta_squares / squares) if is_finite else np.nan
+
+
+@compiled(SUM)
+def _products(x: Any, y: Any) -> tuple[float, float, float]:
+    prefer_512_bits()
+    squares = squares_y = dot = 0.0
+    for i in range(x.size):
+        a, b = np.float64(x[i]), np.float64(y[i])
+        squares += a * a
+        squares_y += b * b
+        dot += a * b
+    return squares, squares_y, dot
+
+
+@compiled()
+def norm_rows(
+    base: Float32[np.ndarray, "row feature"],
+    delta: Float32[np.ndarray, "row feature"],
+    base_norm: Float32[np.ndarray, " row"],
+    delta_norm: Float32[np.ndarray, " row"],
+    dot: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill in the Euclidean norms of base and delta and their dot product, of each row.
+
+    Each is NaN where what it depends on holds NaN or infinity, and infinite beyond the largest float32.
+    """
+    for row in range(base.shape[0]):
+        squares, delta_squares, product = _products(base[row], delta[row])
+        base_norm[row] = math.sqrt(squares) if math.isfinite(squares) else np.nan
+        delta_norm[row] = math.sqrt(delta_squares) if math.isfinite(delta_squares) else np.nan
+        dot[row] = product if math.isfinite(squares) and math.isfinite(delta_squares) else np.nan
+
+
+@compiled(EXACT, inline=True)
+def _plus(a: Any, b: Any) -> Any:
+    return a + b
+
+
+@compiled(SCAN)
+def _two_tops(x: Any, delta: Any) -> Any:
+    prefer_512_bits()
+    top = top_q = -_F(np.inf)
+    magnitude = _I(0)
+    for i in range(x.size):
+        top = larger(x[i], top)
+        top_q = larger(_plus(x[i], delta[i]), top_q)
+        magnitude = _I(max(magnitude, _I(max(bits_of_size(x[i]), bits_of_size(delta[i])))))
+    return top, top_q, magnitude >= INFINITE
+
+
+@compiled(SCAN)
+def _first_places(x: Any, delta: Any, top: Any, top_q: Any) -> Any:
+    prefer_512_bits()
+    first = first_q = _I(x.size)
+    for i in range(x.size):
+        first = _I(min(first, _I(i) if x[i] == top else _I(x.size)))
+        first_q = _I(min(first_q, _I(i) if _plus(x[i], delta[i]) == top_q else _I(x.size)))
+    return first, first_q
+
+
+@compiled()
+def argmax_agreement_rows(
+    base: Float32[np.ndarray, "row feature"],
+    delta: Float32[np.ndarray, "row feature"],
+    out: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with 1 where base and base + delta, in float32, have the same argmax, the first of equal ones, else 0.
+
+    A row that holds NaN or infinity gets NaN.
+    """
+    for row in range(base.shape[0]):
+        top, top_q, bad = _two_tops(base[row], delta[row])
+        if bad:
+            out[row] = np.nan
+        else:
+            first, first_q = _first_places(base[row], delta[row], top, top_q)
+            out[row] = 1.0 if first == first_q else 0.0
+
+
+@compiled()
+def _widen(bits: Any, out: Any) -> None:
+    prefer_512_bits()
+    for i in range(bits.size):
+        out[i] = np.uint32(np.uint32(bits[i]) << np.uint32(16))
+
+
+@compiled()
+def widen_bfloat16_rows(
+    bits: UInt16[np.ndarray, "row feature"],
+    out: Float32[np.ndarray, "row feature"],
+) -> None:
+    """Fill `out` with the values of bfloat16 numbers, given by their bits, which float32 holds exactly."""
+    _widen(bits.reshape(-1), out.reshape(-1).view(np.uint32))
+
+
+_TILE = 1024  # columns: eight rows of lora_B_T, this wide, take 32 KiB and stay in the first-level cache
+
+
+@compiled(inline=True)
+def _rows_of_tile(B: Any, k: Any, j: Any, start: Any, width: Any) -> Any:
+    # Past the last row of B the last again, which the weights there, zero, take out. One contiguous row each: of a
+    # two-dimensional slice LLVM wouldn't know that.
+    return B[min(k + j, B.shape[0] - 1)][start : start + width]
+
+
+@compiled(EXACT, inline=True)
+def _plus_four(total: Any, z: Any, b: Any) -> Any:
+    # in this order, whichever kernel it is inlined in: so that rows don't depend on how they are grouped
+    return total + z[0] * b[0] + z[1] * b[1] + z[2] * b[2] + z[3] * b[3]
+
+
+@compiled(inline=True)
+def _four_weights(z: Any, k: Any) -> Any:
+    return z[k], z[k + 1], z[k + 2], z[k + 3]
+
+
+@compiled(inline=True)
+def _four_tiles(B: Any, k: Any, start: Any, width: Any) -> Any:
+    return (
+        _rows_of_tile(B, k, 0, start, width),
+        _rows_of_tile(B, k, 1, start, width),
+        _rows_of_tile(B, k, 2, start, width),
+        _rows_of_tile(B, k, 3, start, width),
+    )
+
+
+@compiled(EXACT)
+def _add_four(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
+    # four rows at once share what they read of B; they start from `begin`, or go on where it is None
+    prefer_512_bits()
+    z0, z1, z2, z3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
+    B0, B1, B2, B3 = _four_tiles(B, k, start, out0.size)
+    for i in range(out0.size):
+        b = B0[i], B1[i], B2[i], B3[i]
+        out0[i] = _plus_four(out0[i] if begin is None else begin[i], z0, b)
+        out1[i] = _plus_four(out1[i] if begin is None else begin[i], z1, b)
+        out2[i] = _plus_four(out2[i] if begin is None else begin[i], z2, b)
+        out3[i] = _plus_four(out3[i] if begin is None else begin[i], z3, b)
+
+
+@compiled(EXACT)
+def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
+    prefer_512_bits()
+    z0, z1, z2, z3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
+    k += 4
+    y0, y1, y2, y3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
+    B0, B1, B2, B3 = _four_tiles(B, k - 4, start, out0.size)
+    B4, B5, B6, B7 = _four_tiles(B, k, start, out0.size)
+    for i in range(out0.size):
+        b, c = (B0[i], B1[i], B2[i], B3[i]), (B4[i], B5[i], B6[i], B7[i])
+        out0[i] = _plus_four(_plus_four(out0[i] if begin is None else begin[i], z0, b), y0, c)
+        out1[i] = _plus_four(_plus_four(out1[i] if begin is None else begin[i], z1, b), y1, c)
+        out2[i] = _plus_four(_plus_four(out2[i] if begin is None else begin[i], z2, b), y2, c)
+        out3[i] = _plus_four(_plus_four(out3[i] if begin is None else begin[i], z3, b), y3, c)
+
+
+@compiled()
+def _four_rows(z: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
+    n_ranks = B.shape[0]
+    k = 0
+    if n_ranks > 4:
+        _add_eight(z, k, B, start, begin, out0, out1, out2, out3)
+        k = 8
+    else:
+        _add_four(z, k, B, start, begin, out0, out1, out2, out3)
+        k = 4
+    while n_ranks - k > 4:
+        _add_eight(z, k, B, start, None, out0, out1, out2, out3)
+        k += 8
+    if k < n_ranks:
+        _add_four(z, k, B, start, None, out0, out1, out2, out3)
+
+
+@compiled()
+def delta_rows(
+    factor: Float32[np.ndarray, "row rank"],
+    lora_B_T: Float32[np.ndarray, "rank feature"],
+    scaling: Any,
+    bias: Float32[np.ndarray, " feature"],
+    out: Float32[np.ndarray, "row feature"],
+) -> None:
+    """Fill `out` with scaling (factor lora_B_T + bias), for small ranks; an empty bias is none.
+
+    A row's result depends on that row alone, to the last bit. `scaling` is a float32, and a rank is at least 1.
+    """
+    n_rows, width = out.shape
+    z = np.zeros((4, factor.shape[1] + 7), np.float32)
+    begin = np.zeros(_TILE, np.float32)
+    spare = np.empty((4, _TILE), np.float32)  # where rows go of which there are less than four
+    for start in range(0, width, _TILE):
+        stop = min(start + _TILE, width)
+        n = stop - start
+        if bias.size:
+            for i in range(n):
+                begin[i] = scaling * bias[start + i]
+        for row in range(0, n_rows, 4):
+            for r in range(4):
+                for k in range(factor.shape[1]):
+                    z[r, k] = scaling * factor[min(row + r, n_rows - 1), k]
+            out1 = out[row + 1, start:stop] if row + 1 < n_rows else spare[1, :n]
+            out2 = out[row + 2, start:stop] if row + 2 < n_rows else spare[2, :n]
+            out3 = out[row + 3, start:stop] if row + 3 < n_rows else spare[3, :n]
+            _four_rows(z, lora_B_T, start, begin[:n], out[row, start:stop], out1, out2, out3)
+
+
+@compiled(SUM)
+def _dot(x: Any, y: Any) -> float:
+    total = 0.0
+    for i in range(x.size):
+        total += np.float64(x[i]) * y[i]
+    return total
+
+
+@compiled()
+def gram_norm_rows(
+    factor: Float32[np.ndarray, "row rank"],
+    gram: Float64[np.ndarray, "rank rank"],
+    out: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with sqrt(z G z) of each row z of `factor`: with G = scaling^2 B^T B, the norm of its delta.
+
+    A row that holds NaN or infinity gets NaN.
+    """
+    for row in range(factor.shape[0]):
+        square = 0.0
+        for i in range(factor.shape[1]):
+            square += np.float64(factor[row, i]) * _dot(factor[row], gram[i])
+        # where B all but cancels z, rounding may leave a square below zero
+        out[row] = math.sqrt(max(square, 0.0)) if math.isfinite(square) else np.nan

@@ -1,0 +1,808 @@
+"""Divergences, entropies and effective widths of two softmaxes, a row at a time.
+
+Each public kernel takes rows and fills one number a row. It starts no threads and holds no interpreter lock, so a Dask
+task may call it. Arrays are C-contiguous, of the dtype in the annotation and of agreeing shapes; nothing checks that
+here. `docs/js-kernel.md` derives the formulas and their accuracy.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from .compiled import EXACT, INFINITE, SCAN, SUM, bits_of_size, compiled, larger, prefer_512_bits, quotient, smaller
+
+_F = np.float32
+_I = np.int32
+_LARGEST = _F(np.finfo(np.float32).max)
+
+# exp(a) = 2^k (1 + r + r^2 P(r)), |r| <= ln(2)/2; P: minimax of the relative error of expm1, 1.3e-8.
+_LOG2_E = _F(math.log2(math.e))
+# ln(2) in three parts; the first two have five bits at most, so that k times them is exact for |k| < 2^18
+_LN2_HIGH, _LN2_MIDDLE = _F(11 / 2**4), _F(23 / 2**12)
+_LN2_LOW = _F(math.log(2) - 11 / 2**4 - 23 / 2**12)
+_PLAIN_TOP = 2.0**10  # and what is less than 104 below it is reduced exactly
+_TOP_LIMIT = 2.0**17  # a larger top is left to the careful path
+_MAGIC = _F(1.5 * 2**23)  # adding it leaves round(a) in the low bits
+_P0, _P1, _P2, _P3, _P4 = map(
+    _F, (0.49999998143840, 0.16666543174734, 0.04166720186295, 0.00836658065141, 0.00138825043919)
+)
+# exp(r) alone: minimax of the relative error, 8e-8
+_Q0, _Q1, _Q2, _Q3, _Q4, _Q5 = map(
+    _F, (1.00000007208, 0.999999690184, 0.499988904559, 0.166675781977, 0.0419158775226, 0.00829759471204)
+)
+_ONE = _F(1)
+# expm1(a) = a (1 + a T(a)) for |a| <= 3/4: minimax of the relative error of T; that of expm1 is 1.2e-7.
+_TINY_RATIO = 0.75
+_T0, _T1, _T2, _T3, _T4, _T5 = map(
+    _F,
+    (
+        *(0.50000013549297, 0.16666652873718, 0.041662266177128),
+        *(0.0083339379410367, 0.0014098673181793, 0.00019918297473699),
+    ),
+)
+_LN2_COARSE, _LN2_REST = _F(355 / 2**9), _F(math.log(2) - 355 / 2**9)  # k times the first is exact for k < 2^15
+
+_SCALE_BITS = 36  # the top weight is about 2^36, so that the smallest stay normal numbers
+_FLUSH = _F(-104)  # a base this far below the top gets weight zero
+_REACH = _F(40)  # a delta this far above the shift is left to the careful path, if it has weight
+_NEGLIGIBLE = _F(-64)  # the logarithm of a weight that can be left out of the second softmax
+_RATIO_LOW, _RATIO_HIGH = _F(-60), _F(60)  # clamps of delta - shift: _REACH and the log of any width fit
+_SHIFT_AGAIN = -0.5  # where the second normaliser is less than this much below the first: 1 + ratio cancels
+_OFF_CENTRE = 2.0**20  # where log(Zq/Zp) less the shift is more than 1000 times the deltas' deviation, rounding shows
+_NARROW_SPAN = 8.0  # where deltas span no more, rounding delta - shift costs 2.4e-7 at most
+_SPAN_LIMIT = 1e30  # where they span less, no difference overflows
+
+# g(d)/d^2 as a polynomial in u = d^2 for |d| <= 1: minimax of the relative error, 3e-8 ...
+_TINY_END = 1.0
+_H0, _H1, _H2, _H3, _H4 = map(
+    _F,
+    (
+        *(0.12499999694273563, -0.015624847422540203, 0.0017348804933492968),
+        *(-0.00018093983584957843, 1.4984207514031818e-05),
+    ),
+)
+# ... and as A(u)/B(u) for |d| <= 8, also 3e-8. All coefficients that matter are positive: nothing cancels.
+_RATIONAL_END = _F(8)
+_A0, _A1, _A2, _A3, _A4 = map(
+    _F, (0.1250000034923854, 0.00978927944108635, 0.000226716442445125, 2.1216993234057776e-06, -1.0473193582304973e-10)
+)
+_B1, _B2, _B3, _B4 = map(_F, (0.20331444295606, 0.013338896995917553, 0.00033634249320420144, 3.004555172233222e-06))
+# cosh(d) - 1 = u C(u) and sinh(d) - d = d u S(u), u = d^2, for |d| <= 1: minimax of the relative error, 4e-9 and 1e-9
+_SERIES_END = _F(1)
+_EXP_END = _F(4)
+_C0, _C1, _C2, _C3 = map(_F, (0.49999999789511679, 0.041666735124420649, 0.0013885436331653682, 2.5355876298351787e-05))
+_S0, _S1, _S2, _S3 = map(
+    _F, (0.16666666647271275, 0.0083333395983673708, 0.00019838122712079239, 2.8061417147971808e-6)
+)
+_DIVERGENCE_SPAN = 2.0**10  # beyond it a weight that can be left out might matter, times so large a d
+_LN2 = _F(math.log(2))
+_TAIL_END = _F(-80)  # exp(-80) is nothing beside ln(2)
+
+# The same in float64. exp as above, with ln(2) in two parts of which k times the first is exact for |k| < 2^20,
+# g(d)/d^2 for |d| <= 1, and log(1 + t) = 2 atanh(v), v = t/(2 + t), for t < 1/e: all minimax, 2e-16 at most.
+_LN2_HIGH64, _LN2_LOW64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_MAGIC64 = 1.5 * 2.0**52
+_WIDE_SPAN64, _DEEP64 = 40.0, 600.0  # a row whose deltas span more, or whose base does, is left to plain loops
+_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9 = (
+    *(0.5000000000000001, 0.16666666666666644, 0.041666666666624004, 0.008333333333356358),
+    *(0.0013888888917289468, 0.00019841269784377368, 2.4801521161058226e-05, 2.7557355623416234e-06),
+    *(2.762015875405103e-07, 2.506820171362857e-08),
+)
+_K0, _K1, _K2, _K3, _K4, _K5, _K6, _K7, _K8, _K9 = (
+    *(0.12499999999999997, -0.0156249999999948, 0.0017361111109393309, -0.0001844618033492647),
+    *(1.9221215724498738e-05, -1.983498410891892e-06, 2.0345978868285297e-07, -2.0643949816273604e-08),
+    *(1.963570597465596e-09, -1.3259098081199957e-10),
+)
+_L0, _L1, _L2, _L3, _L4, _L5, _L6 = (
+    *(1.0, 0.3333333333331604, 0.20000000011412483, 0.1428571146370427),
+    *(0.11111442905736159, 0.09070944192996101, 0.08283490868652046),
+)
+
+
+@compiled(EXACT, inline=True)
+def _expm1_reduced(r: Any) -> Any:
+    return (r * r) * ((((_P4 * r + _P3) * r + _P2) * r + _P1) * r + _P0) + r
+
+
+@compiled(EXACT, inline=True)
+def _exponent(a: Any) -> Any:
+    # round(a / log(2))
+    return _I(_F(a * _LOG2_E + _MAGIC).view(np.int32) - _F(_MAGIC).view(np.int32))
+
+
+@compiled(EXACT, inline=True)
+def _weight_range(top: Any) -> Any:
+    # the value up to which a weight is zero, and what _weight adds to get the exponent bits of its result
+    return top + _FLUSH, _I((127 + _SCALE_BITS - _exponent(top)) << 23)
+
+
+@compiled(EXACT, inline=True)
+def _expm1_parts(a: Any, low: Any) -> Any:
+    # exp(a + low) = scale (1 + part)
+    magic = a * _LOG2_E + _MAGIC
+    k = magic - _MAGIC
+    part = _expm1_reduced(((a - k * (_LN2_HIGH + _LN2_MIDDLE)) - k * _LN2_LOW) + low)
+    return part, _I(_I(_F(magic).view(np.int32) + _I(127)) << _I(23)).view(np.float32)
+
+
+@compiled(EXACT, inline=True)
+def _weight(x: Any, floor: Any, offset: Any) -> Any:
+    # 2^36 exp(x) over the power of 2 nearest to exp(top), or zero up to the floor. Not exp(x - top), whose
+    # argument would be rounded: the first two of these differences are exact.
+    magic = x * _LOG2_E + _MAGIC
+    k = magic - _MAGIC
+    part = _expm1_reduced(((x - k * _LN2_HIGH) - k * _LN2_MIDDLE) - k * _LN2_LOW)
+    scale = _I(_I(_F(magic).view(np.int32) << _I(23)) + offset).view(np.float32)
+    return part * scale + scale if x > floor else _F(0)
+
+
+@compiled(EXACT, inline=True)
+def _difference(a: Any, b: Any) -> Any:
+    # a - b and what rounding takes from it (TwoSum), since exp would magnify that
+    high = a - b
+    back = high + b
+    return high, (a - back) - (b - (back - high))
+
+
+@compiled(EXACT, inline=True)
+def _log_ratio(delta: Any, high: Any, low: Any) -> Any:
+    # high + low is log(Zq/Zp) to float64: where delta is close to it the first difference is exact (Sterbenz)
+    return (delta - high) - low
+
+
+@compiled(EXACT, inline=True)
+def _plain_weight(x: Any, magic: Any) -> Any:
+    # _weight where no x lies below the floor and |x| < 2^13; `magic` holds the offset of the exponent as well
+    high = x * _LOG2_E + magic
+    k = high - magic
+    r = (x - k * _LN2_COARSE) - k * _LN2_REST
+    scale = _I(_F(high).view(np.int32) << _I(23)).view(np.float32)
+    return (((((_Q5 * r + _Q4) * r + _Q3) * r + _Q2) * r + _Q1) * r + _Q0) * scale
+
+
+@compiled(EXACT, inline=True)
+def _narrow_parts(a: Any) -> Any:
+    # exp(a) = scale (1 + part) for |a| <= 8
+    magic = a * _LOG2_E + (_MAGIC + _F(127))
+    part = _expm1_reduced(a - (magic - (_MAGIC + _F(127))) * _LN2)  # eight times the error of _LN2 is 2e-8
+    return part, _I(_F(magic).view(np.int32) << _I(23)).view(np.float32)
+
+
+@compiled(EXACT, inline=True)
+def _narrow_expm1(a: Any) -> Any:
+    part, scale = _narrow_parts(a)
+    return part * scale + (scale - _ONE)
+
+
+@compiled(EXACT, inline=True)
+def _tiny_expm1(a: Any) -> Any:
+    # |a| <= 3/4
+    return ((((((_T5 * a + _T4) * a + _T3) * a + _T2) * a + _T1) * a + _T0) * a + _ONE) * a
+
+
+@compiled(EXACT, inline=True)
+def _tiny_g(d: Any) -> Any:
+    u = d * d
+    return u * ((((_H4 * u + _H3) * u + _H2) * u + _H1) * u + _H0)
+
+
+@compiled(EXACT, inline=True)
+def _rational_g(d: Any) -> Any:
+    u = d * d
+    above = (((_A4 * u + _A3) * u + _A2) * u + _A1) * u + _A0
+    below = (((_B4 * u + _B3) * u + _B2) * u + _B1) * u + _ONE
+    return u * quotient(above, below)
+
+
+@compiled(EXACT, inline=True)
+def _g(d: Any) -> Any:
+    negative = larger(-abs(d), _TAIL_END)
+    part, scale = _expm1_parts(negative, _F(0))
+    t = part * scale + scale
+    tail = _LN2 - t * ((_ONE - negative) - t * (_F(0.5) - negative))  # the next term is 3e-10
+    return _rational_g(larger(negative, -_RATIONAL_END)) if negative > -_RATIONAL_END else tail
+
+
+@compiled(SCAN)
+def _scan_one(x: Any) -> Any:
+    prefer_512_bits()
+    top = -_LARGEST
+    magnitude = _I(0)
+    for i in range(x.size):
+        top = larger(x[i], top)
+        magnitude = _I(max(magnitude, bits_of_size(x[i])))
+    return top, magnitude >= INFINITE
+
+
+@compiled(SCAN)
+def _scan_both(x: Any, delta: Any) -> Any:
+    prefer_512_bits()
+    top = high = -_LARGEST
+    bottom = low = _LARGEST
+    for i in range(x.size):
+        top = larger(x[i], top)
+        bottom = smaller(x[i], bottom)
+        low = smaller(delta[i], low)
+        high = larger(delta[i], high)
+    return top, bottom, low, high
+
+
+@compiled(SCAN)
+def _delta_at(x: Any, delta: Any, top: Any) -> Any:
+    prefer_512_bits()
+    shift = -_LARGEST
+    for i in range(x.size):
+        shift = larger(delta[i] if x[i] == top else -_LARGEST, shift)
+    return shift
+
+
+@compiled(SUM)
+def _sum(x: Any) -> float:
+    # Eight at a time in float32, which costs three roundings at most, and those sums in float64. The rest, less
+    # than 128, in float64; whole vectors of 16 leave none of the first loop over.
+    prefer_512_bits()
+    n = x.size // 128 * 16
+    a, b, c, d = x[:n], x[n : 2 * n], x[2 * n : 3 * n], x[3 * n : 4 * n]
+    e, f, g, h = x[4 * n : 5 * n], x[5 * n : 6 * n], x[6 * n : 7 * n], x[7 * n : 8 * n]
+    total = 0.0
+    for i in range(n):
+        total += np.float64(((a[i] + b[i]) + (c[i] + d[i])) + ((e[i] + f[i]) + (g[i] + h[i])))
+    rest = x[8 * n :]
+    for i in range(rest.size):
+        total += np.float64(rest[i])
+    return total
+
+
+@compiled(EXACT)
+def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
+    prefer_512_bits()
+    for i in range(x.size):
+        e = _plain_weight(x[i], magic)
+        weight[i] = e
+        change[i] = e * _tiny_expm1(delta[i] - shift)
+
+
+@compiled(EXACT)
+def _narrow_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
+    prefer_512_bits()
+    for i in range(x.size):
+        e = _plain_weight(x[i], magic)
+        weight[i] = e
+        change[i] = e * _narrow_expm1(delta[i] - shift)
+
+
+@compiled(EXACT)
+def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> None:
+    prefer_512_bits()
+    floor, offset = _weight_range(top)
+    for i in range(x.size):
+        e = _weight(x[i], floor, offset)
+        a, low = _difference(delta[i], shift)
+        part, scale = _expm1_parts(larger(smaller(a, _RATIO_HIGH), _RATIO_LOW), low)
+        weight[i] = e
+        change[i] = e * (part * scale + (scale - _ONE))
+
+
+@compiled(EXACT)
+def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+    prefer_512_bits()
+    for i in range(delta.size):
+        weight[i] = (weight[i] * both + change[i]) * _tiny_g(_log_ratio(delta[i], high, low))
+
+
+@compiled(EXACT)
+def _rational_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+    prefer_512_bits()
+    for i in range(delta.size):
+        weight[i] = (weight[i] * both + change[i]) * _rational_g(_log_ratio(delta[i], high, low))
+
+
+@compiled(EXACT)
+def _terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+    prefer_512_bits()
+    for i in range(delta.size):
+        weight[i] = (weight[i] * both + change[i]) * _g(_log_ratio(delta[i], high, low))
+
+
+@compiled(EXACT, inline=True)
+def _tiny_excesses(d: Any) -> Any:
+    # exp(d) - 1 - d and exp(-d) - 1 + d
+    u = d * d
+    even = ((_C3 * u + _C2) * u + _C1) * u + _C0
+    odd = d * (((_S3 * u + _S2) * u + _S1) * u + _S0)
+    return u * (even + odd), u * (even - odd)
+
+
+@compiled(EXACT, inline=True)
+def _second_weight(d: Any, factor: Any, weight: Any, change: Any) -> Any:
+    # not weight + change where these may cancel, and not exp(d) where rounding a large d shows
+    part, scale = _narrow_parts(larger(d, _RATIO_LOW))
+    return weight * (part * scale + scale) if d <= _EXP_END else factor * (weight + change)
+
+
+@compiled(EXACT, inline=True)
+def _excesses(d: Any, p: Any, q: Any) -> Any:
+    # p (exp(d) - 1 - d) and q (exp(-d) - 1 + d), where q = p exp(d): beyond |d| = 1 little cancels
+    forth, back = _tiny_excesses(d)
+    is_small = abs(d) <= _SERIES_END
+    return p * forth if is_small else (q - p) - p * d, q * back if is_small else (p - q) + q * d
+
+
+@compiled(EXACT)
+def _tiny_divergences(
+    x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
+) -> None:
+    prefer_512_bits()
+    for i in range(x.size):
+        p, q = weight[i], factor * (weight[i] + change[i])
+        d = _log_ratio(delta[i], high, low)
+        forth, back = _tiny_excesses(d)
+        weight[i], change[i] = p * forth, q * back
+        depth[i], depth_q[i] = p * (top - x[i]), q * ((top - x[i]) - d)
+
+
+@compiled(EXACT)
+def _narrow_divergences(
+    x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
+) -> None:
+    prefer_512_bits()
+    for i in range(x.size):
+        d = _log_ratio(delta[i], high, low)
+        p, q = weight[i], _second_weight(d, factor, weight[i], change[i])
+        weight[i], change[i] = _excesses(d, p, q)
+        depth[i], depth_q[i] = p * (top - x[i]), q * ((top - x[i]) - d)
+
+
+@compiled(EXACT)
+def _wide_divergences(
+    x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
+) -> None:
+    prefer_512_bits()
+    for i in range(x.size):
+        d = _log_ratio(delta[i], high, low)
+        p, q = weight[i], _second_weight(d, factor, weight[i], change[i])
+        weight[i], change[i] = _excesses(d, p, q)
+        depth[i] = p * smaller(top - x[i], -_FLUSH)
+        # in float64, since two large depths cancel where delta lifts a feature from far below
+        ratio = (np.float64(delta[i]) - np.float64(high)) - np.float64(low)
+        depth_q[i] = q * _F((np.float64(top) - np.float64(x[i])) - ratio)
+
+
+@compiled(SCAN)
+def _reach(x: Any, delta: Any, top: Any, shift: Any) -> Any:
+    # the largest log weight of the second softmax, beside 0 at the top, that the clamped ratio would get wrong
+    prefer_512_bits()
+    largest = -_LARGEST
+    for i in range(x.size):
+        a = delta[i] - shift
+        largest = larger((x[i] - top) + a if a > _REACH else -_LARGEST, largest)
+    return largest
+
+
+@compiled(inline=True)
+def _distance(low: Any, high: Any, centre: Any) -> Any:
+    return max(np.float64(high) - centre, centre - np.float64(low))
+
+
+# Inlined, as are the functions below: a call with so many arrays costs 10 ns a row.
+@compiled(inline=True)
+def _fill(
+    x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
+) -> tuple[float, float]:
+    magic = _F(_MAGIC + _F(127 + _SCALE_BITS - _exponent(top)))
+    if not plain:
+        _wide_weights(x, delta, top, shift, weight, change)
+    elif _distance(low, high, np.float64(shift)) <= _TINY_RATIO:
+        _tiny_weights(x, delta, magic, shift, weight, change)
+    else:
+        _narrow_weights(x, delta, magic, shift, weight, change)
+    sum_weight, sum_change = _sum(weight), _sum(change)
+    return sum_weight, sum_change / sum_weight
+
+
+@compiled(inline=True)
+def _fill_centred(
+    x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
+) -> tuple[float, float, float]:
+    # the sum of the weights, Zq/(Zp exp(s)) and log(Zq/Zp), with s what the changes are relative to
+    sum_weight, ratio = _fill(x, delta, low, high, top, shift, plain, weight, change)
+    if ratio < _SHIFT_AGAIN:  # deltas are far below the shift
+        shift = _F(shift + math.log1p(ratio))
+        sum_weight, ratio = _fill(x, delta, low, high, top, shift, plain, weight, change)
+    return sum_weight, 1.0 + ratio, np.float64(shift) + math.log1p(ratio)
+
+
+@compiled(inline=True)
+def _fast_row(
+    x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, weight: Any, change: Any
+) -> tuple[float, float]:
+    sum_weight, ratio, centre = _fill_centred(x, delta, low, high, top, shift, plain, weight, change)
+    centre_high = _F(centre)
+    centre_low = _F(centre - centre_high)
+    both = _F(1.0 + ratio)  # p + q is (weight (1 + ratio) + change) / (ratio sum_weight)
+    distance = _distance(low, high, centre)
+    if distance <= _TINY_END:
+        _tiny_terms(delta, centre_high, centre_low, both, weight, change)
+    elif distance <= _RATIONAL_END:
+        _rational_terms(delta, centre_high, centre_low, both, weight, change)
+    else:
+        _terms(delta, centre_high, centre_low, both, weight, change)
+    return 0.5 * _sum(weight) / (ratio * sum_weight), centre
+
+
+@compiled()
+def _careful_g(d: float) -> float:
+    a = abs(d)
+    if a < 2.0:
+        h = math.tanh(0.5 * a)
+        return 0.5 * a * h + 0.5 * math.log1p(-h * h)
+    t = math.exp(-a)
+    return math.log(2.0) - math.log1p(t) - a * t / (1.0 + t)
+
+
+@compiled()
+def _careful_normalisers(x: Any, delta: Any) -> tuple[float, float, float, float, float, float, float]:
+    # log q - log p = ((delta - shift) - reach_d) - log_ratio; the weights are exp(x - top) / sum_p and
+    # exp((x - top) + (delta - shift) - reach) / sum_q. A row that isn't finite has NaN for its top.
+    top, shift = -np.inf, 0.0
+    for i in range(x.size):
+        if not (math.isfinite(x[i]) and math.isfinite(delta[i])):
+            return np.nan, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        if x[i] > top:
+            top, shift = np.float64(x[i]), np.float64(delta[i])
+    reach = 0.0
+    for i in range(x.size):
+        reach = max(reach, (x[i] - top) + (delta[i] - shift))
+    sum_p = sum_q = change = 0.0
+    for i in range(x.size):
+        b, a = x[i] - top, delta[i] - shift
+        sum_p += math.exp(b)
+        sum_q += math.exp(b + a - reach)
+        change += math.exp(b) * math.expm1(a) if a < 1.0 else math.exp(b + a) - math.exp(b)
+    if abs(change) < 0.5 * sum_p:
+        log_ratio, reach_d = math.log1p(change / sum_p), 0.0
+    else:  # `reach` is subtracted apart, for it may be so large as to swallow the logarithm
+        log_ratio, reach_d = math.log(sum_q / sum_p), reach
+    return top, shift, reach, reach_d, log_ratio, sum_p, sum_q
+
+
+@compiled()
+def _careful_row(x: Any, delta: Any) -> float:
+    # Any row, in float64: for float64 input, and where the clamped ratio isn't enough.
+    top, shift, reach, reach_d, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
+    if math.isnan(top):
+        return np.nan
+    total = 0.0
+    for i in range(x.size):
+        b, a = x[i] - top, delta[i] - shift
+        total += (math.exp(b) / sum_p + math.exp(b + a - reach) / sum_q) * _careful_g(a - reach_d - log_ratio)
+    return 0.5 * total
+
+
+@compiled(inline=True)
+def _is_plain(top: Any, bottom: Any, low: Any, high: Any) -> bool:
+    # A plain row holds no infinity, which would show in these bounds. NaN may not, but makes its sums NaN.
+    span = np.float64(high) - np.float64(low)
+    return bool(abs(top) <= _PLAIN_TOP and top - bottom <= -_FLUSH and span <= _NARROW_SPAN)
+
+
+@compiled(inline=True)
+def _middle(low: Any, high: Any) -> Any:
+    return _F(low + (high - low) * _F(0.5))
+
+
+@compiled(inline=True)
+def _is_representable(x: Any, delta: Any, low: Any, high: Any, top: Any, span_limit: Any, negligible: Any) -> bool:
+    span = np.float64(high) - np.float64(low)
+    return bool(span <= _REACH or (span < span_limit and _reach(x, delta, top, _delta_at(x, delta, top)) < negligible))
+
+
+@compiled()
+def jensen_shannon_rows(
+    base: Float32[np.ndarray, "row feature"],
+    delta: Float32[np.ndarray, "row feature"],
+    out: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats.
+
+    A row that holds NaN or infinity gets NaN, and no other row does.
+    """
+    weight = np.empty(base.shape[1], np.float32)
+    change = np.empty(base.shape[1], np.float32)
+    for row in range(base.shape[0]):
+        x, d = base[row], delta[row]
+        top, bottom, low, high = _scan_both(x, d)
+        if _is_plain(top, bottom, low, high):
+            middle = _middle(low, high)
+            result, centre = _fast_row(x, d, low, high, top, middle, True, weight, change)
+            if (centre - middle) ** 2 > _OFF_CENTRE * result:
+                result, centre = _fast_row(x, d, low, high, top, _F(centre), True, weight, change)
+        elif _scan_one(x)[1] or _scan_one(d)[1]:
+            result = np.nan
+        elif abs(top) <= _TOP_LIMIT and _is_representable(x, d, low, high, top, _SPAN_LIMIT, _NEGLIGIBLE):
+            shift = _delta_at(x, d, top)
+            result, centre = _fast_row(x, d, low, high, top, shift, False, weight, change)
+        else:
+            result = _careful_row(x, d)
+        out[row] = result
+
+
+@compiled(EXACT, inline=True)
+def _expm1_parts64(a: Any) -> Any:
+    # exp(a) = scale (1 + part), |a| < 700
+    magic = a * math.log2(math.e) + _MAGIC64
+    k = magic - _MAGIC64
+    r = (a - k * _LN2_HIGH64) - k * _LN2_LOW64
+    low = (((_E4 * r + _E3) * r + _E2) * r + _E1) * r + _E0
+    high = (((_E9 * r + _E8) * r + _E7) * r + _E6) * r + _E5
+    square = r * r
+    part = (high * (square * square * r) + low) * square + r
+    scale = np.int64((np.float64(magic).view(np.int64) + np.int64(1023)) << np.int64(52)).view(np.float64)
+    return part, scale
+
+
+@compiled(EXACT, inline=True)
+def _tiny_g64(d: Any) -> Any:
+    u = d * d
+    low = (((_K4 * u + _K3) * u + _K2) * u + _K1) * u + _K0
+    high = (((_K9 * u + _K8) * u + _K7) * u + _K6) * u + _K5
+    return u * (high * (u * u * u * u * u) + low)
+
+
+@compiled(EXACT, inline=True)
+def _tail_g64(d: Any) -> Any:
+    # for |d| >= 1
+    part, scale = _expm1_parts64(-abs(d))
+    t = part * scale + scale
+    v = t / (2.0 + t)
+    w = v * v
+    log_sum = ((((((_L6 * w + _L5) * w + _L4) * w + _L3) * w + _L2) * w + _L1) * w + _L0) * v * 2.0
+    return (math.log(2.0) - log_sum) - abs(d) * t / (1.0 + t)
+
+
+@compiled(SCAN)
+def _scan_both64(x: Any, delta: Any) -> Any:
+    prefer_512_bits()
+    top = high = -np.inf
+    bottom = low = np.inf
+    for i in range(x.size):
+        top = larger(x[i], top)
+        bottom = smaller(x[i], bottom)
+        low = smaller(delta[i], low)
+        high = larger(delta[i], high)
+    return top, bottom, low, high
+
+
+@compiled(SCAN)
+def _delta_at64(x: Any, delta: Any, top: Any) -> Any:
+    prefer_512_bits()
+    shift = -np.inf
+    for i in range(x.size):
+        shift = larger(delta[i] if x[i] == top else -np.inf, shift)
+    return shift
+
+
+# a difference apart, which keeps it from being reordered within a sum
+@compiled(EXACT, inline=True)
+def _minus(a: Any, b: Any) -> Any:
+    return a - b
+
+
+@compiled(EXACT, inline=True)
+def _mixed(weight: Any, change: Any, factor: Any) -> Any:
+    return (1.0 + factor) * weight + factor * change
+
+
+@compiled(EXACT, inline=True)
+def _weight_and_change64(b: Any, a: Any) -> Any:
+    part, scale = _expm1_parts64(b)
+    weight = part * scale + scale
+    part, scale = _expm1_parts64(a)
+    return weight, weight * (part * scale + (scale - 1.0))
+
+
+@compiled(SUM)
+def _weights64(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> tuple[float, float]:
+    prefer_512_bits()
+    sum_weight = sum_change = 0.0
+    for i in range(x.size):
+        weight[i], change[i] = _weight_and_change64(_minus(x[i], top), _minus(delta[i], shift))
+        sum_weight += weight[i]
+        sum_change += change[i]
+    return sum_weight, sum_change
+
+
+@compiled(SUM)
+def _sum_tiny_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
+    prefer_512_bits()
+    total = 0.0
+    for i in range(delta.size):
+        d = _minus(_minus(delta[i], shift), log_ratio)
+        total += _mixed(weight[i], change[i], factor) * _tiny_g64(d)
+    return total
+
+
+@compiled(SUM)
+def _sum_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
+    prefer_512_bits()
+    total = 0.0
+    for i in range(delta.size):
+        d = _minus(_minus(delta[i], shift), log_ratio)
+        g = _tiny_g64(d) if abs(d) < 1.0 else _tail_g64(d)
+        total += _mixed(weight[i], change[i], factor) * g
+    return total
+
+
+@compiled()
+def _fast_row64(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> float:
+    sum_weight, sum_change = _weights64(x, delta, top, shift, weight, change)
+    if sum_change < _SHIFT_AGAIN * sum_weight:
+        shift += math.log1p(sum_change / sum_weight)
+        sum_weight, sum_change = _weights64(x, delta, top, shift, weight, change)
+    log_ratio = math.log1p(sum_change / sum_weight)
+    factor = sum_weight / (sum_weight + sum_change)
+    if span <= _TINY_END:
+        total = _sum_tiny_terms64(delta, shift, log_ratio, factor, weight, change)
+    else:
+        total = _sum_terms64(delta, shift, log_ratio, factor, weight, change)
+    return 0.5 * total / sum_weight
+
+
+@compiled()
+def jensen_shannon_rows_float64(
+    base: Float64[np.ndarray, "row feature"],
+    delta: Float64[np.ndarray, "row feature"],
+    out: Float64[np.ndarray, " row"],
+) -> None:
+    """Fill `out` with JS(softmax(base), softmax(base + delta)) of each row, in nats, computed in float64.
+
+    A row that holds NaN or infinity gets NaN, and no other row does.
+    """
+    weight = np.empty(base.shape[1], np.float64)
+    change = np.empty(base.shape[1], np.float64)
+    for row in range(base.shape[0]):
+        x, d = base[row], delta[row]
+        top, bottom, low, high = _scan_both64(x, d)
+        # as in jensen_shannon_rows: here no row holds infinity, and NaN makes the sums NaN
+        if top - bottom <= _DEEP64 and high - low <= _WIDE_SPAN64:
+            out[row] = _fast_row64(x, d, top, _delta_at64(x, d, top), high - low, weight, change)
+        else:
+            out[row] = _careful_row(x, d)
+
+
+@compiled()
+def _careful_excess(d: float) -> float:
+    # exp(d) - 1 - d for |d| <= 1: the Taylor series
+    total = 0.0
+    for k in range(18, 1, -1):
+        total = (total * d + 1.0) / k
+    return total * d * d
+
+
+@compiled()
+def _careful_divergences(x: Any, delta: Any) -> tuple[float, float, float, float]:
+    top, shift, reach, reach_d, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
+    if math.isnan(top):
+        return np.nan, np.nan, np.nan, np.nan
+    log_sum_p, log_sum_q = math.log(sum_p), math.log(sum_q)
+    forth = back = entropy_p = entropy_q = 0.0
+    for i in range(x.size):
+        b, a = x[i] - top, delta[i] - shift
+        p, q = math.exp(b) / sum_p, math.exp(b + a - reach) / sum_q
+        d = (a - reach_d) - log_ratio
+        forth += p * _careful_excess(d) if abs(d) <= 1.0 else (q - p) - p * d
+        back += q * _careful_excess(-d) if abs(d) <= 1.0 else (p - q) + q * d
+        entropy_p -= p * (b - log_sum_p)
+        entropy_q -= q * ((b + a - reach) - log_sum_q)
+    return forth, back, entropy_p, entropy_q
+
+
+@compiled(inline=True)
+def _fast_divergences(
+    x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, parts: Any
+) -> tuple[float, float, float, float, float]:
+    weight, change, depth, depth_q = parts[0], parts[1], parts[2], parts[3]
+    sum_weight, ratio, centre = _fill_centred(x, delta, low, high, top, shift, plain, weight, change)
+    centre_high = _F(centre)
+    centre_low = _F(centre - centre_high)
+    factor = _F(1.0 / ratio)
+    if not plain:
+        _wide_divergences(x, delta, top, centre_high, centre_low, factor, weight, change, depth, depth_q)
+    elif _distance(low, high, centre) <= _TINY_END:
+        _tiny_divergences(x, delta, top, centre_high, centre_low, factor, weight, change, depth, depth_q)
+    else:
+        _narrow_divergences(x, delta, top, centre_high, centre_low, factor, weight, change, depth, depth_q)
+    log_sum = math.log(sum_weight) + _log_unit(top)
+    entropy_p, entropy_q = log_sum + _sum(depth) / sum_weight, log_sum + _sum(depth_q) / sum_weight
+    if math.isnan(entropy_q):  # from delta alone
+        entropy_p = np.nan
+    return _sum(weight) / sum_weight, _sum(change) / sum_weight, entropy_p, entropy_q, centre
+
+
+@compiled()
+def divergence_rows(
+    base: Float32[np.ndarray, "row feature"],
+    delta: Float32[np.ndarray, "row feature"],
+    kl_base_lora: Float32[np.ndarray, " row"],
+    kl_lora_base: Float32[np.ndarray, " row"],
+    entropy_base: Float32[np.ndarray, " row"],
+    entropy_lora: Float32[np.ndarray, " row"],
+) -> None:
+    """Fill KL(p||q), KL(q||p), H(p) and H(q), p = softmax(base) and q = softmax(base + delta), in nats.
+
+    A row that holds NaN or infinity gets NaN, and no other row does. A divergence beyond the largest float32 is
+    infinite.
+    """
+    parts = np.empty((4, base.shape[1]), np.float32)
+    for row in range(base.shape[0]):
+        x, d = base[row], delta[row]
+        top, bottom, low, high = _scan_both(x, d)
+        if _is_plain(top, bottom, low, high):
+            middle = _middle(low, high)
+            forth, back, entropy_p, entropy_q, centre = _fast_divergences(x, d, low, high, top, middle, True, parts)
+            if (centre - middle) ** 2 > 0.25 * _OFF_CENTRE * min(forth, back):
+                forth, back, entropy_p, entropy_q, centre = _fast_divergences(
+                    x, d, low, high, top, _F(centre), True, parts
+                )
+        elif _scan_one(x)[1] or _scan_one(d)[1]:
+            forth = back = entropy_p = entropy_q = np.nan
+        elif abs(top) <= _TOP_LIMIT and _is_representable(x, d, low, high, top, _DIVERGENCE_SPAN, 2 * _NEGLIGIBLE):
+            shift = _delta_at(x, d, top)
+            forth, back, entropy_p, entropy_q, centre = _fast_divergences(x, d, low, high, top, shift, False, parts)
+        else:
+            forth, back, entropy_p, entropy_q = _careful_divergences(x, d)
+        kl_base_lora[row], kl_lora_base[row] = forth, back
+        entropy_base[row], entropy_lora[row] = entropy_p, entropy_q
+
+
+@compiled(EXACT)
+def _entropy_terms(x: Any, top: Any, weight: Any, term: Any) -> None:
+    prefer_512_bits()
+    floor, offset = _weight_range(top)
+    for i in range(x.size):
+        e = _weight(x[i], floor, offset)
+        weight[i] = e
+        term[i] = e * smaller(top - x[i], -_FLUSH)
+
+
+@compiled()
+def _log_unit(top: Any) -> Any:
+    # what the logarithm of a sum of weights lacks to be that of a sum of exp(x - top)
+    return _exponent(top) * math.log(2.0) - top - _SCALE_BITS * math.log(2.0)
+
+
+@compiled()
+def _fast_width(x: Any, top: Any, weight: Any, term: Any) -> float:
+    _entropy_terms(x, top, weight, term)
+    sum_weight = _sum(weight)
+    return sum_weight * math.exp(_log_unit(top) + _sum(term) / sum_weight)
+
+
+@compiled()
+def _careful_width(x: Any, top: Any) -> float:
+    sum_weight = sum_term = 0.0
+    for i in range(x.size):
+        b = np.float64(x[i]) - top
+        sum_weight += math.exp(b)
+        sum_term -= math.exp(b) * b
+    return sum_weight * math.exp(sum_term / sum_weight)
+
+
+@compiled()
+def effective_width_rows(base: Float32[np.ndarray, "row feature"], out: Float32[np.ndarray, " row"]) -> None:
+    """Fill `out` with exp(H(softmax(base))) of each row: how many features share its mass, from 1 to all.
+
+    A row that holds NaN or infinity gets NaN.
+    """
+    weight = np.empty(base.shape[1], np.float32)
+    term = np.empty(base.shape[1], np.float32)
+    for row in range(base.shape[0]):
+        top, bad = _scan_one(base[row])
+        if bad:
+            out[row] = np.nan
+        elif abs(top) <= _TOP_LIMIT:
+            out[row] = _fast_width(base[row], top, weight, term)
+        else:
+            out[row] = _careful_width(base[row], np.float64(top))

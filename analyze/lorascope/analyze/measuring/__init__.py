@@ -1,0 +1,1 @@
+"""From a run to measures by token and component: sources, tiles, tasks, schedulers."""

@@ -1,0 +1,113 @@
+"""Where tasks run: threads of this machine, any scheduler of Dask, or a cluster."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask.array as da
+import dask.base
+import dask.config
+import dask.system
+import numpy as np
+from dask.callbacks import Callback
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from lorascope.stores.allocator import freed_memory_kept
+
+__all__ = ["Compute", "Progress", "assemble", "workers"]
+
+Progress = Callable[[int, int], None]
+"""Called with (tasks done, tasks in all)."""
+Compute = Callable[[da.Array, Callable[[], None]], np.ndarray]
+"""(array, what to call when a task is done) -> the array's values."""
+
+
+@contextmanager
+def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[tuple[Compute, int]]:
+    """What computes an array, and how many tasks it does at a time.
+
+    Parameters
+    ----------
+    scheduler
+        Address of a running scheduler of `dask.distributed` (`tcp://...`), a client of one, or the name of a scheduler
+        of Dask: `threads`, `processes` or `synchronous`. By default the client that is active in this process, else
+        what Dask is configured to use, else threads.
+    n_workers
+        Threads or processes of this machine; by default one a processor.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If an address is given and `distributed` isn't installed.
+    OSError
+        If nobody answers at the address.
+    ValueError
+        If `scheduler` is none of these, or `n_workers` is given for a cluster.
+    """
+    address = isinstance(scheduler, str) and "://" in scheduler
+    client = scheduler if address or hasattr(scheduler, "persist") else _active_client() if scheduler is None else None
+    if client is not None:
+        from .cluster import cluster_compute
+
+        if n_workers is not None:
+            raise ValueError(
+                f"`n_workers` is {n_workers}; a cluster has the workers that it was started with: leave it out"
+            )
+        with cluster_compute(client) as (compute, n_threads):
+            yield compute, n_threads
+        return
+    name = scheduler or dask.config.get("scheduler", None) or "threads"
+    if name not in LOCAL:
+        raise ValueError(f"`scheduler` is {scheduler!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
+    # One thread for each task: results of a matrix product may depend on how many it takes, and these compete.
+    with threadpool_limits(1, user_api="blas"), freed_memory_kept():
+        yield _local(name, n_workers), n_workers or dask.system.CPU_COUNT
+
+
+LOCAL = ("threads", "processes", "synchronous")
+
+
+def _local(name: str, n_workers: int | None) -> Compute:
+    options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
+
+    def compute(array: da.Array, done: Callable[[], None]) -> np.ndarray:
+        blocks = array.to_delayed().ravel()  # of a whole array Dask would rename the task that makes its only block
+        with dask.config.set(options), _Tasks(array.name, done):
+            values = dask.base.compute(*blocks)
+        return assemble(array, zip((block.key for block in blocks), values, strict=True))
+
+    return compute
+
+
+def assemble(array: da.Array, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
+    """The array out of its blocks, each with its key: the array's name and its place along each dimension."""
+    out = np.empty(array.shape, array.dtype)
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in array.chunks]
+    for (_, *places), block in blocks:
+        out[tuple(slice(*edge[[i, i + 1]]) for edge, i in zip(edges, places, strict=True))] = block
+    return out
+
+
+def _active_client() -> Any:
+    """The client of `dask.distributed` that is active in this process, if there is one."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
+
+
+class _Tasks(Callback):
+    """Tell of each task that makes a block of one array."""
+
+    def __init__(self, name: str, done: Callable[[], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # dask is untyped
+        self._name = name
+        self._done = done
+
+    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
+        if key[0] == self._name:
+            self._done()

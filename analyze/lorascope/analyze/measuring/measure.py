@@ -1,0 +1,110 @@
+"""Measures over a whole run as one lazy array: a Dask task a row of a few components."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from lorascope.stores import Run
+
+from .measures import Measure, resolve
+from .sources import Source, group_sizes, read_factors, sources_of, weights_of
+from .tiles import row_tiles
+
+__all__ = ["measure", "measure_sources"]
+
+
+def measure(run: Run, names: Sequence[str | Measure] = ("js",), *, adapter: str | None = None) -> da.Array:
+    """Lazy float32 (measure, token, component) of a run's states; NaN in rows that aren't committed.
+
+    Components that the adapter leaves alone are left out: the last axis follows `sources_of`.
+
+    Parameters
+    ----------
+    run
+        An open run that keeps states.
+    names
+        Of `MEASURES`, or measures of your own, made by `token_measure`.
+    adapter
+        Name of the adapter; may be left out where there is one.
+
+    Raises
+    ------
+    ValueError
+        If a name isn't in `MEASURES`.
+    StoreError
+        If the run holds no states.
+    """
+    return measure_sources(sources_of(run, adapter), names)
+
+
+def measure_sources(sources: Sequence[Source], names: Sequence[str | Measure]) -> da.Array:
+    """`measure` of some components, which are of one run."""
+    measures, outputs = resolve(names)
+    components = np.empty(len(sources), object)
+    components[:] = list(sources)
+    sizes = tuple(group_sizes(sources))
+    rows = sources[0].base
+    lengths = tuple(rows.n_tokens(row) for row in range(rows.n_rows))
+    token = uuid.uuid4().hex
+    blocks: da.Array = da.blockwise(
+        measure_block,
+        "mtc",
+        da.from_array(components, chunks=(sizes,), name=f"sources-{token}"),
+        "c",
+        da.from_array(np.arange(len(lengths)), chunks=1, name=f"rows-{token}"),
+        "t",
+        new_axes={"m": len(outputs)},
+        adjust_chunks={"t": lengths},
+        name=f"measure-{token}",
+        dtype=np.float32,
+        meta=np.empty((0, 0, 0), np.float32),
+        measures=measures,
+        outputs=tuple(outputs),
+    )
+    return blocks
+
+
+def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outputs: Sequence[str]) -> np.ndarray:
+    """All measures of one row of some components, float32 (measure, token, component)."""
+    row, length = int(rows[0]), sources[0].base.n_tokens(int(rows[0]))
+    if not sources[0].base.is_committed(row):
+        return np.full((len(outputs), length, len(sources)), np.nan, np.float32)
+    factors = read_factors(sources, row)
+    columns = [
+        _measure_row(source, row, factor, measures, outputs) for source, factor in zip(sources, factors, strict=True)
+    ]
+    return np.stack(columns, axis=2)
+
+
+def _measure_row(
+    source: Source, row: int, factor: np.ndarray | None, measures: Sequence[Measure], outputs: Sequence[str]
+) -> np.ndarray:
+    """Float32 (measure, token) of one component."""
+    out = np.empty((len(outputs), source.base.n_tokens(row)), np.float32)
+    if factor is not None and all(measure.from_factor for measure in measures):
+        _measure_factor(source, factor, measures, out)
+        return out
+    whole = any(measure.whole_rows for measure in measures)
+    for tile in row_tiles(source, row, factor, whole=whole):
+        found = _values(measures, tile.base, tile.delta)
+        for place, name in enumerate(outputs):
+            out[place, tile.tokens] = found[name]
+    return out
+
+
+def _values(measures: Sequence[Measure], base: np.ndarray, delta: np.ndarray) -> Mapping[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for measure in measures:
+        values = measure.function(base, delta)
+        found |= zip(measure.outputs, values if isinstance(values, tuple) else (values,), strict=True)
+    return found
+
+
+def _measure_factor(source: Source, factor: np.ndarray, measures: Sequence[Measure], out: np.ndarray) -> None:
+    factor = np.column_stack([factor, np.ones(len(factor), np.float32)])  # the bias is one more column of B
+    for place, measure in enumerate(measures):
+        assert measure.from_factor is not None
+        out[place] = measure.from_factor(factor, weights_of(source).gram)

@@ -1,0 +1,115 @@
+"""Measures of a run on disk while they are being computed: what is done is kept, whenever it stops."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "Partial", "forget_progress", "open_partial", "partial_path"]
+
+CHUNK_TOKENS = 65_536
+CHUNK_COMPONENTS = 16
+"""4 MB of float32: read whole columns or whole ranges of tokens, no chunk is read for much more than is wanted."""
+IDENTITY = "identity"
+
+
+class Partial:
+    """Arrays float32 (token, component), one a measure, and which components are done; made by `open_partial`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
+
+    @property
+    def done(self) -> np.ndarray:
+        """Bool (component,)."""
+        return np.asarray(self._array("done")[:])
+
+    def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
+        """Put the values (token, component) of some components there; they count once all of them are."""
+        for name, block in blocks.items():
+            self._array(name)[:, components] = block
+        done = self.done
+        done[components] = True
+        self._array("done")[:] = done
+
+    def open(self) -> xr.Dataset:
+        """The measures, read from the disk where they are looked at."""
+        return xr.open_dataset(self.path, engine="zarr", consolidated=False, cache=False, drop_variables=["done"])
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+
+def partial_path(target: Path) -> Path:
+    """Where a result lies until it is whole."""
+    return target.with_name(f".{target.name}.unfinished")
+
+
+def open_partial(
+    target: Path,
+    *,
+    identity: Mapping[str, Any],
+    attributes: Mapping[str, Mapping[str, str]],
+    shape: tuple[int, int],
+) -> Partial:
+    """What was computed already for the result `target`, or a new one where nothing was or it was something else.
+
+    Parameters
+    ----------
+    target
+        Name of the result when it is whole.
+    identity
+        Everything that decides its numbers, as JSON; a part whose own differs is thrown away.
+    attributes
+        Name of each measure -> its attributes.
+    shape
+        (token, component).
+    """
+    path = partial_path(target)
+    if _identity(path) != json.loads(json.dumps(identity)):
+        if path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _create(path, identity, attributes, shape)
+    return Partial(path)
+
+
+def forget_progress(path: Path) -> None:
+    """Take away what only a result that isn't whole needs."""
+    shutil.rmtree(path / "done")
+
+
+def _identity(path: Path) -> Any:
+    """Of the part that lies there; None where there is none."""
+    try:
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        return group.attrs[IDENTITY] if "done" in group else None
+    except (OSError, KeyError, ValueError):  # nothing, or not set up to its end
+        return None
+
+
+def _create(
+    path: Path, identity: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]], shape: tuple[int, int]
+) -> None:
+    group = zarr.create_group(path, zarr_format=3)
+    n_tokens, n_components = shape
+    chunks = (min(CHUNK_TOKENS, max(n_tokens, 1)), min(CHUNK_COMPONENTS, max(n_components, 1)))
+    for name, attrs in attributes.items():
+        group.create_array(
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype="float32",
+            fill_value=np.nan,
+            dimension_names=("token", "component"),
+            attributes=dict(attrs),
+        )
+    group.create_array("done", shape=(n_components,), dtype="bool", dimension_names=("component",))
+    group.attrs[IDENTITY] = dict(identity)  # last: a part without it was never set up

@@ -1,0 +1,104 @@
+"""What a task reads: one component of a run, a row at a time, and the weights that make its delta."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from lorascope.stores import Run
+from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.reading.rows import DeltaSource, RowArray
+
+__all__ = ["Source", "Weights", "group_sizes", "read_factors", "sources_of", "weights_of"]
+
+GROUP_BYTES = 8 * 2**20
+"""Least bytes of float32 base in one task: below that Dask's own time shows."""
+
+
+class Source(NamedTuple):
+    """One component of a run, ready to be read in any thread, process or machine; a few kB to send there."""
+
+    component: str
+    base: RowArray
+    delta: DeltaSource
+    identity: str
+    """Of everything that was written when the run was set up, weights too."""
+
+    def __hash__(self) -> int:
+        return hash((self.identity, self.delta.rows.path, self.component))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self._key() == other._key()
+
+    def _key(self) -> tuple[str, str, str]:
+        return self.identity, self.delta.rows.path, self.component
+
+
+class Weights(NamedTuple):
+    """What turns a component's factor into its delta."""
+
+    lora_B_T: np.ndarray  # noqa: N815 (PEFT's name)
+    """Float32 (rank, feature), contiguous."""
+    bias: np.ndarray
+    """Float32 (feature,), or empty."""
+    scaling: np.float32
+    gram: np.ndarray
+    """Float64 (rank + 1, rank + 1): of scaling times B's columns and the bias."""
+
+
+def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
+    """Every component that the adapter touches, in the run's order.
+
+    Raises
+    ------
+    StoreError
+        If the run holds no states.
+    """
+    ranks = run.adapter(adapter)["rank"].values
+    identity = str(run.attributes["static_digest"])
+    return [
+        Source(path, run.base_rows(path), run.delta_source(path, adapter), identity)
+        for path, rank in zip(run.component_paths, ranks, strict=True)
+        if rank > 0
+    ]
+
+
+def group_sizes(sources: Sequence[Source], *, group_bytes: int | None = None) -> list[int]:
+    """How many neighbours are put together each time, until a row of their bases reaches `group_bytes`."""
+    least = GROUP_BYTES if group_bytes is None else group_bytes
+    sizes, size = [0], 0
+    for source in sources:
+        sizes[-1] += 1
+        size += 4 * ROW_TOKENS * source.base.shape[1]
+        if size >= least:
+            sizes.append(0)
+            size = 0
+    return [n for n in sizes if n]
+
+
+def read_factors(sources: Sequence[Source], row: int) -> list[np.ndarray | None]:
+    """Factors of a committed row, float32 (token, rank), contiguous; None for a component that has none.
+
+    Those of components side by side lie in one piece of the store, which is read once.
+    """
+    kept = [index for index, source in enumerate(sources) if source.delta.lora_B is not None]
+    factors: list[np.ndarray | None] = [None] * len(sources)
+    if kept:
+        first = sources[kept[0]].delta.rows
+        blocks = first.read_columns(row, [sources[index].delta.rows.columns for index in kept])
+        for index, block in zip(kept, blocks, strict=True):
+            factors[index] = np.ascontiguousarray(block)
+    return factors
+
+
+@lru_cache(maxsize=16)  # a batch of components, of which only wide ones with many ranks take much
+def weights_of(source: Source) -> Weights:
+    """Weights of a component with a factor, read once for the rows that a worker goes through."""
+    delta = source.delta
+    assert delta.lora_B is not None
+    lora_b = delta.lora_B.read()
+    bias = np.empty(0, np.float32) if delta.bias is None else delta.bias.read()
+    columns = np.column_stack([lora_b, bias if bias.size else np.zeros(len(lora_b))]).astype(np.float64)
+    gram = float(delta.scaling) ** 2 * (columns.T @ columns)
+    return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling), gram)

@@ -1,0 +1,86 @@
+"""One row of a component, a tile of tokens at a time: widened and made into delta where it stays in a core's cache."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lorascope.stores.format.widen import widen_block
+from lorascope.stores.reading.rows import RowArray
+
+from ..kernels.linear import delta_rows, widen_bfloat16_rows
+from .sources import Source, weights_of
+
+__all__ = ["Tile", "row_tiles"]
+
+TILE_VALUES = 2**16
+"""Values of a tile: 256 KiB each of base and delta, which the second-level cache of one core holds."""
+
+_Fill = Callable[[slice, np.ndarray], np.ndarray]
+"""(tokens of the row, base of these tokens) -> delta of these tokens, float32 (token, feature)."""
+
+
+class Tile(NamedTuple):
+    """Some tokens of one row of a component; its arrays are overwritten by the next tile."""
+
+    tokens: slice
+    base: np.ndarray
+    """Float32 (token, feature), contiguous."""
+    delta: np.ndarray
+    """The same of delta."""
+
+
+def row_tiles(source: Source, row: int, factor: np.ndarray | None, *, whole: bool = False) -> Iterator[Tile]:
+    """Base and delta of a committed row in tiles, or as one; no number depends on where they are cut.
+
+    `factor` is the row's (token, rank), None where the component is stored otherwise.
+
+    Raises
+    ------
+    StoreError
+        If a chunk is missing, empty or broken.
+    """
+    n_tokens, width = source.base.n_tokens(row), source.base.shape[1]
+    step = n_tokens if whole else min(max(1, TILE_VALUES // width), n_tokens)
+    base, delta = _widened(source.base, row, step), _deltas(source, row, factor, step)
+    for start in range(0, n_tokens, step):
+        tokens = slice(start, min(start + step, n_tokens))
+        block = base(tokens)
+        yield Tile(tokens, block, delta(tokens, block))
+
+
+def _widened(rows: RowArray, row: int, step: int) -> Callable[[slice], np.ndarray]:
+    stored = rows.read_stored(row)
+    if rows.dtype_logical != "bfloat16":
+        return lambda tokens: np.ascontiguousarray(widen_block(stored[tokens], rows.dtype_logical))
+    scratch = np.empty((step, rows.shape[1]), np.float32)
+
+    def widen(tokens: slice) -> np.ndarray:
+        out = scratch[: tokens.stop - tokens.start]
+        widen_bfloat16_rows(stored[tokens], out)
+        return out
+
+    return widen
+
+
+def _deltas(source: Source, row: int, factor: np.ndarray | None, step: int) -> _Fill:
+    delta = source.delta
+    if factor is not None:
+        return _products(source, factor, step)
+    if delta.base is not None:
+        adapted = _widened(delta.rows, row, step)
+        return lambda tokens, base: adapted(tokens) - base
+    stored = _widened(delta.rows, row, step)
+    return lambda tokens, base: stored(tokens)
+
+
+def _products(source: Source, factor: np.ndarray, step: int) -> _Fill:
+    weights = weights_of(source)
+    scratch = np.empty((step, weights.lora_B_T.shape[1]), np.float32)
+
+    def multiply(tokens: slice, base: np.ndarray) -> np.ndarray:
+        out = scratch[: tokens.stop - tokens.start]
+        delta_rows(factor[tokens], weights.lora_B_T, weights.scaling, weights.bias, out)
+        return out
+
+    return multiply

@@ -1,0 +1,93 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.analyze import reduce as module
+from lorascope.analyze.measuring.measured import measure_run
+from lorascope.analyze.miub import miub, reduce_js
+from lorascope.analyze.reduce import reduce_tokens, refuse_unknown, usable_samples, weighted_sums
+from lorascope.stores import StoreError
+
+LN2 = np.log(2)
+
+
+@pytest.mark.parametrize("n_components", [1, 16, 37])
+def test_sums_are_by_sample_whatever_the_blocks(n_components: int) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20, n_components)).astype(np.float32)
+    weights = rng.uniform(1, 5, 20)
+    starts = np.array([0, 3, 4, 11])
+    expected = [
+        (weights[part, None] * values[part].astype(np.float64)).sum(axis=0)
+        for part in (slice(0, 3), slice(3, 4), slice(4, 11), slice(11, 20))
+    ]
+    found = weighted_sums(values, weights, starts)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_values_without_weight_dont_count_and_nan_is_never_dropped() -> None:
+    values = np.float32([[1, 2], [np.nan, np.inf], [3, np.nan]])
+    found = weighted_sums(values, np.array([2.0, 0.0, 1.0]), np.array([0]))
+    np.testing.assert_array_equal(found, [[5, np.nan]])
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 11, 19, 20])
+def test_sums_dont_depend_on_how_tokens_are_read(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    values = np.arange(40, dtype=np.float32).reshape(20, 2)
+    weights, starts = np.ones(20), np.array([0, 3, 4, 11])
+    expected = weighted_sums(values, weights, starts)
+    monkeypatch.setattr(module, "CHUNK_TOKENS", block)
+    np.testing.assert_array_equal(weighted_sums(values, weights, starts), expected)
+
+
+@pytest.mark.parametrize("unit", ["nat", "bit", "sqrt"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "last", "answer"])
+def test_each_cell_is_its_definition(make_small: Any, reduction: Any, unit: Any) -> None:
+    small = make_small(is_weighted=True)
+    js = small.js()
+    js = {"nat": js, "bit": js / LN2, "sqrt": np.sqrt(js)}[unit]
+    expected = []
+    for start, stop in zip(small.starts, small.run.samples["token_stop"].values, strict=True):
+        w, part = small.weight[start:stop, None], js[start:stop]
+        answer = slice(stop - start - 2, None)  # the last two tokens of every sample
+        expected.append(
+            {
+                "mean": (w * part).sum(0) / w.sum(),
+                "sum": (w * part).sum(0),
+                "last": part[-1],
+                "answer": (w * part)[answer].sum(0) / w[answer].sum(),
+            }[reduction]
+        )
+    result = miub(small.run, reduction=reduction, unit=unit)
+    np.testing.assert_allclose(result["js_sample"].values, expected, rtol=2e-6)
+    assert result["miub"].attrs["units"] == {"nat": "nat", "bit": "bit", "sqrt": "nat^0.5"}[unit]
+    assert result["js"].attrs["units"] == "nat"
+
+
+def test_samples_without_an_answer_are_left_out(make_small: Any) -> None:
+    text = make_small(is_text=True)
+    with pytest.raises(StoreError, match="no whole sample of .* has tokens of an answer; take another reduction"):
+        miub(text.run, reduction="answer")
+
+
+def test_a_sample_half_of_which_is_missing_isnt_usable(unfinished: Path) -> None:
+    from lorascope.stores import open_run
+
+    run = open_run(unfinished)
+    measured = measure_run(run, ("js",))
+    used = usable_samples(measured, run, "mean")
+    assert used.tolist() == [True, False, False, False, False] or (used.any() and not used.all())
+    values = reduce_tokens(measured, "js", run)
+    assert np.isfinite(values[used]).all()
+    assert np.isnan(reduce_js(measured, run)["js_sample"].values[~used]).all()
+
+
+@pytest.mark.parametrize(
+    ("reduction", "unit", "words"), [("median", "nat", "`reduction` is 'median'"), ("mean", "dit", "`unit` is 'dit'")]
+)
+def test_unknown_names_are_refused(reduction: str, unit: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        refuse_unknown(reduction, unit)
