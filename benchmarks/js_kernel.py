@@ -29,7 +29,7 @@ from torch.nn.functional import kl_div, log_softmax
 from lorascope.analyze import jensen_shannon
 
 N_ROUNDS = 7
-SHAPES = ((1024, 576), (8192, 576), (1024, 1536), (1024, 4096), (1024, 14336))
+SHAPES = ((8192, 64), (1024, 576), (8192, 576), (1024, 1536), (1024, 4096), (1024, 14336))
 """(tokens, width). A row has 1024 tokens; at width 576 the intermediate results of one stay in cache."""
 DELTA_SPREADS = (0.1, 1.0)  # deltas that span less than 4, and more: the kernel does more work on the latter
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -133,24 +133,44 @@ def accuracy_rows(width: int) -> list[tuple[np.ndarray, np.ndarray]]:
         dominated = base.copy()
         dominated[width // 3] = 20
         rows += [(base, delta), (1e5 + base, delta), (dominated, delta)]
-    return [(np.float32(base), np.float32(delta)) for base, delta in rows]
+    return rows
+
+
+def bfloat16(x: np.ndarray) -> np.ndarray:
+    """Rounded towards zero to what a bfloat16 holds, as float32."""
+    return (np.float32(x).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+DTYPES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
+    "float32": (np.float32, np.float32),
+    "bfloat16 base, float32 delta": (bfloat16, np.float32),
+    "float16": (np.float16, np.float16),
+    "float64": (np.float64, np.float64),
+}
+"""Name -> what becomes of base and of delta, both before the exact value is computed."""
 
 
 def print_accuracy() -> None:
     widths = (64, 576, 4096, 14336)
-    errors: dict[int, dict[int, float]] = defaultdict(dict)
+    errors: dict[tuple[str, int], dict[int, float]] = defaultdict(dict)
     for width in widths:
-        for base, delta in accuracy_rows(width):
-            exact = exact_js(base, delta)
-            error = abs(float(jensen_shannon(base, delta)) / exact - 1)
-            decade = math.floor(math.log10(exact) / 4) * 4
-            errors[decade][width] = max(error, errors[decade].get(width, 0.0))
-    print("\nLargest relative error against mpmath (50 digits), float32\n")
-    print("| JS, nats |", " | ".join(f"width {width}" for width in sorted(widths)), "|")
-    print("|--:" * (1 + len(widths)) + "|")
-    for decade in sorted(errors, reverse=True):
-        cells = [f"{errors[decade][width]:.1e}" if width in errors[decade] else "" for width in sorted(widths)]
-        print(f"| 1e{decade} to {'ln 2' if decade == -4 else f'1e{decade + 4}'} |", " | ".join(cells), "|")
+        for row in accuracy_rows(width):
+            for name, casts in DTYPES.items():
+                with np.errstate(over="ignore"):
+                    base, delta = (cast(values) for cast, values in zip(casts, row, strict=True))
+                if np.isfinite(base).all() and np.ptp(delta):  # 1e5 is infinite in float16, and small deltas are 0
+                    exact = exact_js(base, delta)
+                    error = abs(float(jensen_shannon(base, delta)) / exact - 1)
+                    decade = math.floor(math.log10(exact) / 4) * 4
+                    errors[name, decade][width] = max(error, errors[name, decade].get(width, 0.0))
+    print("\nLargest relative error against mpmath (50 digits)\n")
+    print("| dtype | JS, nats |", " | ".join(f"width {width}" for width in widths), "|")
+    print("|---|--:" + "|--:" * len(widths) + "|")
+    for name in DTYPES:
+        for decade in sorted((d for n, d in errors if n == name), reverse=True):
+            found = errors[name, decade]
+            cells = [f"{found[width]:.1e}" if width in found else "" for width in widths]
+            print(f"| {name} | 1e{decade} to {'ln 2' if decade == -4 else f'1e{decade + 4}'} |", " | ".join(cells), "|")
 
 
 def processor() -> str:

@@ -219,7 +219,7 @@ def draw(courses: dict[str, Course], n_tokens: int, arguments: argparse.Namespac
     from look import render
     from plotly.subplots import make_subplots
 
-    from lorascope.analyze.theme import INK, dress
+    from lorascope.analyze.figures.theme import INK, dress
 
     titles = [WRITERS[writer].format(**vars(arguments)) for writer in courses]
     figure = make_subplots(2, len(courses), shared_xaxes=True, shared_yaxes=True, column_titles=titles)

@@ -38,7 +38,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     return {
         "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, plan, capture"),
         "no such option": (["verify", "--deep", "x"], "--deep"),
-        "no run named": (["miub"], "requires an argument"),
+        "no run named": (["miub"], "`runs` is empty; name one run or several"),
         "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name a run that"),
         "not a level": (["verify", "x", "--level", "all"], 'Invalid value "all" for --level'),
         "not a reduction": (["miub", "x", "--reduction", "median"], 'Invalid value "median" for --reduction'),
@@ -143,6 +143,15 @@ def test_without_torch_the_extra_is_named(words: list[str]) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_without_distributed_the_extra_is_named(many_rows: Path) -> None:
+    block = "import sys; sys.modules['distributed'] = None"
+    code = f"{block}; from lorascope.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ["miub", str(many_rows), "--scheduler", "tcp://127.0.0.1:1"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "this needs distributed, which isn't installed; `pip install 'lorascope[cluster]'` brings it" in done.stderr
+
+
 def test_without_torch_analysis_works(many_rows: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, "miub", str(many_rows)], capture_output=True, text=True, check=False
@@ -172,7 +181,22 @@ def test_public_objects_are_those_we_promise() -> None:
     import lorascope.analyze
     import lorascope.stores
 
-    assert lorascope.analyze.__all__ == ["jensen_shannon", "miub"]
+    assert lorascope.analyze.__all__ == [
+        "adapter_report",
+        "cka",
+        "group_by",
+        "jensen_shannon",
+        "measure_run",
+        "miub",
+        "open_result",
+        "paired",
+        "paper_cells",
+        "qualify",
+        "save",
+        "side_by_side",
+        "to_dataframe",
+        "token_measure",
+    ]
     assert lorascope.stores.__all__ == [
         "Adapter", "Component", "Place", "Problem", "RowWritten", "Run", "RunSpec", "RunWriter", "StoreError",
         "Verdict", "clear_torn", "compact", "create_run", "open_place", "open_run", "pull", "resume_run", "run_state",

@@ -1,0 +1,100 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import miub as miub_of
+from lorascope.cli.main import main
+from lorascope.stores import open_run
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(["miub", *(str(word) for word in words)])
+    out, err = capsys.readouterr()
+    return code, " ".join(out.split()), err
+
+
+def test_groups_are_listed(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    code, out, _ = run(capsys, many_rows, "--group-by", "kind, layer")
+    assert code == 0
+    assert "MIUB by kind, layer" in out
+    assert out.count("down_proj") >= 2
+
+
+def test_units_and_reductions(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    code, out, _ = run(capsys, many_rows, "--unit", "bit", "--reduction", "last")
+    assert code == 0
+    expected = miub_of(open_run(many_rows), unit="bit", reduction="last")
+    assert f"MIUB {float(expected['miub']):.6g} ± {float(expected['miub_se']):.2g} bit (tokens: last;" in out
+
+
+def test_every_reading_of_the_paper(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    code, out, _ = run(capsys, many_rows, "--paper")
+    assert code == 0
+    assert out.count("delta alone") == 6
+    assert "size alone can't tell which of these the paper used" in out
+    assert "11.8 to 17.1 per component" in out
+
+
+def test_several_runs_are_compared(capsys: pytest.CaptureFixture[str], many_rows: Path, unfinished: Path) -> None:
+    code, out, _ = run(capsys, many_rows, unfinished, "--group-by", "run")
+    assert code == 0
+    assert "paired by sample" in out
+    assert "MIUB by run" in out
+    assert "0 n/a n/a" in out.replace("│ ", "")  # the same numbers in the samples that both hold
+
+
+def test_several_adapters_of_one_run(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:
+    code, out, _ = run(capsys, two_adapters, "--adapter", "a", "--adapter", "b")
+    assert code == 0
+    assert "MIUB by run, adapter, rank" in out
+    assert "(b)" in out
+
+
+def test_processes_give_the_same_screen(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    code, out, _ = run(capsys, many_rows, "--scheduler", "synchronous")
+    again = run(capsys, many_rows, "--workers", 2)
+    assert (code, out) == again[:2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "`runs` is empty; name one run or several"),
+        (["x", "y", "--out", "z.nc"], "`out` takes one run and one adapter, and there are 2; call it once for each"),
+        (
+            ["x", "--adapter", "a", "--adapter", "b", "--paper"],
+            "`paper` takes one run and one adapter, and there are 2",
+        ),
+        (["x", "--group-by", "colour"], "`group_by` names 'colour'; allowed are dataset,"),
+        (["x", "--group-by", "run"], "`group_by` names 'run'; allowed are dataset,"),
+        (["x", "--unit", "dit"], 'Invalid value "dit" for --unit'),
+    ],
+)
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_no_scheduler_there(capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lorascope.analyze.measuring.cluster.TIMEOUT_SECONDS", 1)
+    code, _, err = run(capsys, many_rows, "--scheduler", "tcp://127.0.0.1:1")
+    assert code == 2
+    assert "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in err
+    code, _, err = run(capsys, many_rows, "--scheduler", "slurm")
+    assert "`scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
+
+
+def test_what_is_saved_is_what_is_computed(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
+    code, out, _ = run(capsys, many_rows, "--out", tmp_path / "m.zarr")
+    assert code == 0
+    assert "saved to" in out
+    with xr.open_zarr(tmp_path / "m.zarr", consolidated=False) as saved:
+        np.testing.assert_array_equal(saved["js"], miub_of(open_run(many_rows))["js"])
+    code, _, err = run(capsys, many_rows, "--out", tmp_path / "m.zarr")
+    assert code == 2
+    assert "is there already" in err
