@@ -23,9 +23,10 @@ from rounds import Took, print_table, ratios, spread, stored_bytes, take_turns, 
 from synthetic import write_run
 
 from lorascope.analyze.measuring.measured import measure_run
-from lorascope.analyze.measuring.sources import Source, sources_of
+from lorascope.analyze.measuring.sources import group_sizes, read_factors, sources_of
 from lorascope.analyze.miub import miub
 from lorascope.stores import Run, open_run
+from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.format.layout import ROW_TOKENS
 
 SHAPES = {576: 112, 4096: 28}
@@ -60,14 +61,7 @@ def ratio(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     rows, content = [], {}
     for width, n_components in SHAPES.items():
         run = open_run(store(folder, width, n_components, arguments.rows))
-        jobs: dict[str, Callable[[], Took]] = {
-            "read and decode": lambda run=run: timed(lambda: read_all(run, arguments.threads))[1],
-            "lorascope": lambda run=run: timed(lambda: measure_run(run, ("js",), n_workers=arguments.threads))[1],
-            "lorascope, 13 measures": lambda run=run: timed(
-                lambda: measure_run(run, MANY, n_workers=arguments.threads)
-            )[1],
-            "zarr and torch": lambda run=run: timed(lambda: torch_script(Path(run.path), arguments.threads))[1],
-        }
+        jobs = ratio_jobs(run, arguments.threads)
         require_equal(run, arguments.threads)
         for job in jobs.values():  # compiled, and in the page cache
             job()
@@ -75,7 +69,7 @@ def ratio(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         content[width] = found
         n_values = width * run.n_tokens * n_components
         base = [took.wall for took in found["read and decode"]]
-        script = [took.wall for took in found["zarr and torch"]]
+        scripts = [[took.wall for took in found[name]] for name in SCRIPTS]
         for name, takes in found.items():
             wall = [took.wall for took in takes]
             rows.append(
@@ -83,13 +77,44 @@ def ratio(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                     f"{name}, width {width}",
                     spread(wall),
                     spread(ratios(wall, base)),
-                    spread(ratios(script, wall), 1),
+                    *(spread(ratios(script, wall), 1) for script in scripts),
                     spread([1e9 * took.processor / n_values for took in takes]),
                 )
             )
     title = f"{arguments.threads} threads, {arguments.rows} rows; {arguments.rounds} rounds"
-    print_table(title, ("", "s", "/ read and decode", "script / this", "processor ns a value"), rows)
+    print_table(
+        title, ("", "s", "/ read and decode", "script at once / this", "in rows / this", "processor ns a value"), rows
+    )
     return content
+
+
+SCRIPTS = ("zarr and torch, a component at once", "zarr and torch, in rows")
+
+
+def ratio_jobs(run: Run, n_threads: int) -> dict[str, Callable[[], Took]]:
+    """Whatever takes turns over one store."""
+    path = Path(run.path)
+    return {
+        "read and decode": lambda: timed(lambda: read_all(run, n_threads))[1],
+        "read and decode with zarrs": lambda: timed(lambda: read_with_zarrs(path, n_threads))[1],
+        "lorascope": lambda: timed(lambda: measure_run(run, ("js",), n_workers=n_threads))[1],
+        "lorascope, 13 measures": lambda: timed(lambda: measure_run(run, MANY, n_workers=n_threads))[1],
+        SCRIPTS[0]: lambda: timed(lambda: torch_script(path, n_threads))[1],
+        SCRIPTS[1]: lambda: timed(lambda: torch_script(path, n_threads, n_tokens=ROW_TOKENS))[1],
+    }
+
+
+def read_with_zarrs(path: Path, n_threads: int) -> None:
+    """The same arrays through zarr-python with the zarrs pipeline, whole chunks, the factor once a row."""
+    import zarr
+
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        group = zarr.open_group(path, mode="r")
+        arrays = [group[f"states/{name}/base"] for name in group["components/path"][:]]
+        factor = group["adapters/default/factor"]
+    rows = [slice(start, start + ROW_TOKENS) for start in range(0, factor.shape[0], ROW_TOKENS)]
+    with ThreadPoolExecutor(n_threads) as threads:
+        list(threads.map(lambda job: job[0][job[1]], [(array, row) for row in rows for array in (factor, *arrays)]))
 
 
 MANY = (
@@ -99,20 +124,23 @@ MANY = (
 
 
 def read_all(run: Run, n_threads: int) -> None:
-    """Decode every chunk of base and factor with the reader that `miub` has, and do nothing with it."""
+    """Decode every chunk of base and factor as `miub` does, and do nothing with it."""
     sources = sources_of(run)
 
-    def read(job: tuple[Source, int]) -> None:
-        source, row = job
-        source.base.read_stored(row)
-        source.delta.rows.read_stored(row)
+    def read(job: tuple[int, int]) -> None:
+        first, row = job
+        group = sources[first : first + group_sizes(sources)[0]]
+        read_factors(group, row)
+        for source in group:
+            source.base.read_stored(row)
 
-    with ThreadPoolExecutor(n_threads) as threads:
-        list(threads.map(read, [(source, row) for source in sources for row in range(run.n_rows)]))
+    jobs = [(first, row) for row in range(run.n_rows) for first in range(0, len(sources), group_sizes(sources)[0])]
+    with freed_memory_kept(), ThreadPoolExecutor(n_threads) as threads:
+        list(threads.map(read, jobs))
 
 
-def torch_script(path: Path, n_threads: int) -> np.ndarray:
-    """What a user of zarr and torch would write: rows in a loop, torch's own softmax and kl_div on all threads."""
+def torch_script(path: Path, n_threads: int, *, n_tokens: int | None = None) -> np.ndarray:
+    """What a user of zarr and torch would write, a component at once or in steps of tokens: softmax and kl_div."""
     import torch
     import zarr
 
@@ -125,13 +153,14 @@ def torch_script(path: Path, n_threads: int) -> np.ndarray:
         for index, name in enumerate(group["components/path"][:]):
             base, lora_b = group[f"states/{name}/base"], torch.from_numpy(adapter[f"lora_B/{name}"][:])
             columns = slice(int(starts[index]), int(starts[index] + ranks[index]))
-            rows = []
-            for start in range(0, base.shape[0], ROW_TOKENS):
-                tokens = slice(start, start + ROW_TOKENS)
+            step = n_tokens or base.shape[0]
+            parts = []
+            for start in range(0, base.shape[0], step):
+                tokens = slice(start, start + step)
                 states = torch.from_numpy(base[tokens].view(np.int16)).view(torch.bfloat16).float()
                 delta = float(scalings[index]) * torch.from_numpy(adapter["factor"][tokens, columns]) @ lora_b.T
-                rows.append(torch_js(states, delta))
-            out.append(torch.cat(rows).numpy())
+                parts.append(torch_js(states, delta))
+            out.append(torch.cat(parts).numpy())
     return np.stack(out, axis=1)
 
 

@@ -12,7 +12,7 @@ from lorascope.stores.reading.rows import DeltaSource, RowArray
 
 __all__ = ["Source", "Weights", "group_sizes", "read_factors", "sources_of", "weights_of"]
 
-GROUP_BYTES = 8 * 2**20
+GROUP_BYTES = 16 * 2**20
 """Least bytes of float32 base in one task: below that Dask's own time shows."""
 
 
