@@ -23,7 +23,7 @@ from rounds import Took, print_table, ratios, spread, stored_bytes, take_turns, 
 from synthetic import write_run
 
 from lorascope.analyze.measuring.measured import measure_run
-from lorascope.analyze.measuring.sources import group_sizes, read_factors, sources_of
+from lorascope.analyze.measuring.sources import GROUP_BYTES, group_sizes, read_factors, sources_of
 from lorascope.analyze.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.allocator import freed_memory_kept
@@ -126,15 +126,16 @@ MANY = (
 def read_all(run: Run, n_threads: int) -> None:
     """Decode every chunk of base and factor as `miub` does, and do nothing with it."""
     sources = sources_of(run)
+    size = group_sizes(sources, GROUP_BYTES)[0]
 
     def read(job: tuple[int, int]) -> None:
         first, row = job
-        group = sources[first : first + group_sizes(sources)[0]]
+        group = sources[first : first + size]
         read_factors(group, row)
         for source in group:
             source.base.read_stored(row)
 
-    jobs = [(first, row) for row in range(run.n_rows) for first in range(0, len(sources), group_sizes(sources)[0])]
+    jobs = [(first, row) for row in range(run.n_rows) for first in range(0, len(sources), size)]
     with freed_memory_kept(), ThreadPoolExecutor(n_threads) as threads:
         list(threads.map(read, jobs))
 

@@ -13,7 +13,7 @@ import distributed
 import numpy as np
 import pytest
 
-from lorascope.analyze.measuring import cluster, sources
+from lorascope.analyze.measuring import cluster, measured, sources
 from lorascope.analyze.measuring.compute import workers
 from lorascope.analyze.measuring.measured import measure_run
 from lorascope.analyze.measuring.measures import token_measure
@@ -106,7 +106,7 @@ def test_errors_come_back_in_their_own_words(tmp_path: Path, make_small: Any, tw
 
 def test_a_worker_that_is_killed_changes_nothing(run: Run, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """With SIGKILL, in the middle of its tasks; the nanny starts another one, as a cluster would."""
-    monkeypatch.setattr(sources, "GROUP_BYTES", 1)
+    monkeypatch.setattr(measured, "GROUP_BYTES", 1)
 
     @token_measure(long_name="js, slowly", units="nat")
     def slow(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -164,6 +164,6 @@ def test_a_cluster_has_the_workers_it_has(two_workers: Any) -> None:
 
 def test_a_cluster_without_workers_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as local:
-        with workers(local.scheduler_address) as (_, n_threads):
-            assert n_threads == 1
+        with workers(local.scheduler_address) as found:
+            assert found.n_threads == 1
         assert "has no workers yet" in caplog.text

@@ -1,3 +1,4 @@
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -8,9 +9,9 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from lorascope.analyze.measuring import sources, tiles
+from lorascope.analyze.measuring import tiles
 from lorascope.analyze.measuring.compute import workers
-from lorascope.analyze.measuring.measure import measure
+from lorascope.analyze.measuring.measure import measure, measure_sources
 from lorascope.analyze.measuring.measured import measure_run
 from lorascope.analyze.measuring.measures import MEASURES, token_measure
 from lorascope.analyze.measuring.sources import group_sizes, sources_of
@@ -40,8 +41,8 @@ def entropy_width(base: np.ndarray) -> np.ndarray:
 
 
 def compute(array: da.Array, *, scheduler: Any = None, n_workers: int | None = None) -> np.ndarray:
-    with workers(scheduler, n_workers) as (run_tasks, _):
-        return run_tasks(array, lambda: None)
+    with workers(scheduler, n_workers) as found:
+        return found.compute(array, lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +122,9 @@ def test_groups_tiles_and_threads_change_no_bit(
 ) -> None:
     names = ("js", "kl_base_lora", "base_norm", "argmax_agreement")
     expected = compute(measure(run, names), n_workers=2)
-    monkeypatch.setattr(sources, "GROUP_BYTES", group_bytes)
     monkeypatch.setattr(tiles, "TILE_VALUES", tile_values)
-    assert compute(measure(run, names), n_workers=n_workers).tobytes() == expected.tobytes()
+    array = measure_sources(sources_of(run), names, group_bytes=group_bytes)
+    assert compute(array, n_workers=n_workers).tobytes() == expected.tobytes()
 
 
 def test_processes_give_the_same(run: Run) -> None:
@@ -146,7 +147,7 @@ def test_groups_are_neighbours_of_enough_bytes(run: Run) -> None:
     assert sum(sizes) == len(found)
     assert len(sizes) > 1
     assert group_sizes(found, group_bytes=1) == [1] * len(found)
-    assert group_sizes([]) == []
+    assert group_sizes([], 1) == []
 
 
 def test_building_the_graph_reads_no_state(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,3 +207,14 @@ def test_weights_of_another_run_at_the_same_place_are_not_taken(tmp_path: Path, 
         shutil.copytree(other.run.path, place)
         values = compute(measure(open_run(place)))[0]
         np.testing.assert_allclose(values, other.js(), rtol=1e-4)
+
+
+def test_many_rows_and_components_are_no_matter_for_a_warning(run: Run) -> None:
+    """Warnings are errors here; Dask has one for blocks that grow a hundredfold in number."""
+    one = sources_of(run)[0]
+    long = one._replace(base=copy.copy(one.base))
+    long.base._committed = np.zeros(500, bool)
+    long.base.shape = (500 * 1024, *one.base.shape[1:])
+    found = measure_sources([long] * 500, ("js",), group_bytes=1)
+    assert found.numblocks == (1, 500, 500)
+    assert found.shape == (1, 500 * 1024, 500)

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze.measuring import measured as module
+from lorascope.analyze.measuring.compute import Workers
 from lorascope.analyze.measuring.measured import measure_run
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.partial import Partial, partial_path
@@ -140,3 +141,10 @@ def test_names_that_are_taken_are_refused_before_the_work(run: Run, tmp_path: Pa
     with pytest.raises(ValueError, match="must end in .zarr"):
         miub(run, out=tmp_path / "x.csv", progress=lambda done, total: calls.append(done))
     assert not calls
+
+
+@pytest.mark.parametrize(("n_threads", "most", "expected"), [(1, 1, 1), (1, 8, 8), (4, 8, 2), (100, 8, 1)])
+def test_tasks_grow_on_a_cluster_while_every_worker_has_a_queue(n_threads: int, most: int, expected: int) -> None:
+    rows = type("Rows", (), {"n_rows": 32, "shape": (32 * 1024, 4096)})()
+    components = [type("S", (), {"base": rows})() for _ in range(8)]
+    assert module._together(components, Workers(lambda array, done: array, n_threads, most)) == expected  # type: ignore

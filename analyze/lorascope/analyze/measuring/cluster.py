@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -12,11 +13,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lorascope.stores.allocator import keep_freed_memory, usual_memory
 
-from .compute import Compute, assemble
+from .compute import Workers, assemble
 
-__all__ = ["cluster_compute"]
+__all__ = ["cluster_workers"]
 
 TIMEOUT_SECONDS = 10
+MOST_TOGETHER = 8
+"""A task takes the scheduler about a millisecond, whatever is in it."""
 _log = logging.getLogger(__name__)
 
 
@@ -41,8 +44,8 @@ class OneThreadEach(distributed.WorkerPlugin):
 
 
 @contextmanager
-def cluster_compute(scheduler: Any) -> Iterator[tuple[Compute, int]]:
-    """What computes an array on the workers of a scheduler, given by address or by client; see `compute.workers`."""
+def cluster_workers(scheduler: Any) -> Iterator[Workers]:
+    """The workers of a scheduler, given by address or by client; see `compute.workers`."""
     client = _connect(scheduler) if isinstance(scheduler, str) else scheduler
     try:
         client.register_plugin(OneThreadEach())
@@ -50,7 +53,7 @@ def cluster_compute(scheduler: Any) -> Iterator[tuple[Compute, int]]:
         if not n_threads:  # an adaptive cluster starts them when there are tasks
             _log.warning("the Dask scheduler has no workers yet; tasks wait until one joins")
         with client.as_current():
-            yield (lambda array, done: _compute(client, array, done)), max(1, n_threads)
+            yield Workers(partial(_compute, client), max(1, n_threads), MOST_TOGETHER)
     finally:
         client.unregister_worker_plugin(OneThreadEach.name)
         if isinstance(scheduler, str):

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import dask.base
@@ -15,17 +15,26 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lorascope.stores.allocator import freed_memory_kept
 
-__all__ = ["Compute", "Progress", "assemble", "workers"]
+__all__ = ["Progress", "Workers", "assemble", "workers"]
 
 Progress = Callable[[int, int], None]
 """Called with (tasks done, tasks in all)."""
-Compute = Callable[[da.Array, Callable[[], None]], np.ndarray]
-"""(array, what to call when a task is done) -> the array's values."""
+
+
+class Workers(NamedTuple):
+    """What computes an array."""
+
+    compute: Callable[[da.Array, Callable[[], None]], np.ndarray]
+    """(array, what to call when a task is done) -> the array's values."""
+    n_threads: int
+    """Tasks that it does at a time."""
+    most_together: int = 1
+    """How many times as large as on this machine's threads tasks may be: each costs a scheduler of its own time."""
 
 
 @contextmanager
-def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[tuple[Compute, int]]:
-    """What computes an array, and how many tasks it does at a time.
+def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Workers]:
+    """Who computes arrays, while this lasts.
 
     Parameters
     ----------
@@ -48,27 +57,27 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[tup
     address = isinstance(scheduler, str) and "://" in scheduler
     client = scheduler if address or hasattr(scheduler, "persist") else _active_client() if scheduler is None else None
     if client is not None:
-        from .cluster import cluster_compute
+        from .cluster import cluster_workers
 
         if n_workers is not None:
             raise ValueError(
                 f"`n_workers` is {n_workers}; a cluster has the workers that it was started with: leave it out"
             )
-        with cluster_compute(client) as (compute, n_threads):
-            yield compute, n_threads
+        with cluster_workers(client) as found:
+            yield found
         return
     name = scheduler or dask.config.get("scheduler", None) or "threads"
-    if name not in LOCAL:
-        raise ValueError(f"`scheduler` is {scheduler!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
+    if name not in dask.base.named_schedulers:
+        raise ValueError(f"`scheduler` is {name!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
     # One thread for each task: results of a matrix product may depend on how many it takes, and these compete.
     with threadpool_limits(1, user_api="blas"), freed_memory_kept():
-        yield _local(name, n_workers), n_workers or dask.system.CPU_COUNT
+        yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
 
 
 LOCAL = ("threads", "processes", "synchronous")
 
 
-def _local(name: str, n_workers: int | None) -> Compute:
+def _local(name: str, n_workers: int | None) -> Callable[[da.Array, Callable[[], None]], np.ndarray]:
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
     def compute(array: da.Array, done: Callable[[], None]) -> np.ndarray:

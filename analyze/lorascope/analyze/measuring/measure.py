@@ -10,7 +10,7 @@ import numpy as np
 from lorascope.stores import Run
 
 from .measures import Measure, resolve
-from .sources import Source, group_sizes, read_factors, sources_of, weights_of
+from .sources import GROUP_BYTES, Source, group_sizes, read_factors, sources_of, weights_of
 from .tiles import row_tiles
 
 __all__ = ["measure", "measure_sources"]
@@ -40,12 +40,14 @@ def measure(run: Run, names: Sequence[str | Measure] = ("js",), *, adapter: str 
     return measure_sources(sources_of(run, adapter), names)
 
 
-def measure_sources(sources: Sequence[Source], names: Sequence[str | Measure]) -> da.Array:
-    """`measure` of some components, which are of one run."""
+def measure_sources(
+    sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES
+) -> da.Array:
+    """`measure` of some components of one run, of which a task takes so many bytes of float32 base at least."""
     measures, outputs = resolve(names)
     components = np.empty(len(sources), object)
     components[:] = list(sources)
-    sizes = tuple(group_sizes(sources))
+    sizes = tuple(group_sizes(sources, group_bytes))
     rows = sources[0].base
     lengths = tuple(rows.n_tokens(row) for row in range(rows.n_rows))
     token = uuid.uuid4().hex
@@ -58,6 +60,7 @@ def measure_sources(sources: Sequence[Source], names: Sequence[str | Measure]) -
         "t",
         new_axes={"m": len(outputs)},
         adjust_chunks={"t": lengths},
+        align_arrays=False,  # else Dask warns of what is meant: a block for each pair of a row and a group
         name=f"measure-{token}",
         dtype=np.float32,
         meta=np.empty((0, 0, 0), np.float32),

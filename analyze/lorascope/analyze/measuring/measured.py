@@ -14,11 +14,11 @@ from lorascope.stores import Run
 
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
-from .compute import Progress, workers
+from .compute import Progress, Workers, workers
 from .measure import measure_sources
 from .measures import MEASURES, Measure, resolve
 from .partial import CHUNK_COMPONENTS, Partial, open_partial
-from .sources import Source, group_sizes, sources_of
+from .sources import GROUP_BYTES, Source, group_sizes, sources_of
 
 __all__ = ["measure_run"]
 
@@ -110,14 +110,21 @@ def _fill(
     """Compute the components that aren't done, a batch at a time."""
     outputs = resolve(names)[1]
     done = target.done
-    with workers(scheduler, n_workers) as (compute, n_threads):
-        batches = [
-            batch for batch in _batches(sources, n_threads=n_threads, n_outputs=len(outputs)) if not done[batch].all()
-        ]
-        tasks = _Count(sum(len(group_sizes(sources[batch])) for batch in batches) * sources[0].base.n_rows, progress)
+    with workers(scheduler, n_workers) as found:
+        group_bytes = GROUP_BYTES * _together(sources, found)
+        cut = _batches(sources, group_bytes=group_bytes, n_threads=found.n_threads, n_outputs=len(outputs))
+        batches = [batch for batch in cut if not done[batch].all()]
+        n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
+        tasks = _Count(n_groups * sources[0].base.n_rows, progress)
         for batch in batches:
-            values = compute(measure_sources(sources[batch], names), tasks.one_more)
-            target.write(batch, dict(zip(outputs, values, strict=True)))
+            array = measure_sources(sources[batch], names, group_bytes=group_bytes)
+            target.write(batch, dict(zip(outputs, found.compute(array, tasks.one_more), strict=True)))
+
+
+def _together(sources: Sequence[Source], found: Workers) -> int:
+    """How many times `GROUP_BYTES` a task is to have: as much as is allowed, as long as every worker has a queue."""
+    n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
+    return max(1, min(found.most_together, n_tasks // (BATCH_TASKS * found.n_threads)))
 
 
 class _Count:
@@ -132,10 +139,10 @@ class _Count:
             self._progress(self._done, self._total)
 
 
-def _batches(sources: Sequence[Source], *, n_threads: int, n_outputs: int) -> list[slice]:
+def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
     """Neighbours that are computed together: whole chunks of the result where that is no more than `BATCH_BYTES`."""
     rows = sources[0].base
-    group = max(group_sizes(sources))
+    group = max(group_sizes(sources, group_bytes))
     wanted = -(-BATCH_TASKS * n_threads * group // rows.n_rows)
     most = max(1, BATCH_BYTES // (4 * n_outputs * rows.shape[0]))
     size = min(-(-wanted // CHUNK_COMPONENTS) * CHUNK_COMPONENTS, most)

@@ -10,7 +10,7 @@ from lorascope.stores import Run
 from lorascope.stores.format.layout import ROW_TOKENS
 from lorascope.stores.reading.rows import DeltaSource, RowArray
 
-__all__ = ["Source", "Weights", "group_sizes", "read_factors", "sources_of", "weights_of"]
+__all__ = ["GROUP_BYTES", "Source", "Weights", "group_sizes", "read_factors", "sources_of", "weights_of"]
 
 GROUP_BYTES = 16 * 2**20
 """Least bytes of float32 base in one task: below that Dask's own time shows."""
@@ -64,14 +64,13 @@ def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
     ]
 
 
-def group_sizes(sources: Sequence[Source], *, group_bytes: int | None = None) -> list[int]:
+def group_sizes(sources: Sequence[Source], group_bytes: int) -> list[int]:
     """How many neighbours are put together each time, until a row of their bases reaches `group_bytes`."""
-    least = GROUP_BYTES if group_bytes is None else group_bytes
     sizes, size = [0], 0
     for source in sources:
         sizes[-1] += 1
         size += 4 * ROW_TOKENS * source.base.shape[1]
-        if size >= least:
+        if size >= group_bytes:
             sizes.append(0)
             size = 0
     return [n for n in sizes if n]
