@@ -22,7 +22,9 @@ WIDTHS = (40, 24, 64, 32)
 STOPS = (700, 1100, 2000, 2060, 2500)
 
 
-def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2), adapters: tuple[str, ...] = ("default",)) -> Path:
+def write_run(
+    path: Path, *, rows: tuple[int, ...] = (0, 1, 2), adapters: tuple[str, ...] = ("default",), sample: str = "s"
+) -> Path:
     """Four components, one of them with its delta stored; five samples on 2500 tokens, some across rows."""
     rng = np.random.default_rng(7)
     components = tuple(
@@ -55,7 +57,7 @@ def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2), adapters: tuple[
     lengths = np.subtract(STOPS, starts)
     tables = {
         "samples": {
-            "id": [f"s{i}" for i in range(n)],
+            "id": [f"{sample}{i}" for i in range(n)],
             "dataset": ["d"] * n,
             "split": ["test"] * n,
             "prompt": ["text"] * n,
@@ -105,6 +107,12 @@ def write_run(path: Path, *, rows: tuple[int, ...] = (0, 1, 2), adapters: tuple[
 def many_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three rows."""
     return write_run(tmp_path_factory.mktemp("many") / "run.zarr")
+
+
+@pytest.fixture(scope="session")
+def other_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with other samples."""
+    return write_run(tmp_path_factory.mktemp("other") / "run.zarr", sample="other")
 
 
 @pytest.fixture(scope="session")

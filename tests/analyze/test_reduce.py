@@ -1,8 +1,10 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from lorascope.analyze import reduce as module
 from lorascope.analyze.measuring.measured import measure_run
@@ -91,3 +93,26 @@ def test_a_sample_half_of_which_is_missing_isnt_usable(unfinished: Path) -> None
 def test_unknown_names_are_refused(reduction: str, unit: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         refuse_unknown(reduction, unit)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "last"])
+@pytest.mark.parametrize("empty", [0, 1, 3])
+def test_a_sample_of_which_no_token_was_captured_has_no_value(reduction: Any, empty: int) -> None:
+    lengths = [2, 1, 3]
+    lengths.insert(empty, 0)
+    stops = np.cumsum(lengths)
+    table = xr.Dataset({"token_start": ("sample", stops - lengths), "token_stop": ("sample", stops)})
+    run: Any = SimpleNamespace(samples=table, committed=xr.DataArray(np.ones(6, bool), dims="token"))
+    js = np.arange(6, dtype=np.float32)[:, None]
+    coords = {"weight": ("token", np.ones(6)), "counted": ("token", np.ones(6, bool)), "role": ("token", np.zeros(6))}
+    measured = xr.Dataset({"js": (("token", "component"), js)}, coords=coords)
+    found = reduce_tokens(measured, "js", run, reduction)[:, 0]
+    whole = {"mean": [0.5, 2, 4], "sum": [1, 2, 12], "last": [1, 2, 5]}[reduction]
+    assert np.isnan(found[empty])
+    np.testing.assert_allclose(np.delete(found, empty), whole)
+    assert np.flatnonzero(~usable_samples(measured, run, reduction)).tolist() == [empty]
+
+
+def test_the_root_of_what_rounding_made_negative_is_zero() -> None:
+    convert = module.UNITS["sqrt"][0]
+    np.testing.assert_array_equal(convert(np.array([-1e-12, 0, 4, np.nan])), [0, 0, 2, np.nan])

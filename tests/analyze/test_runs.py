@@ -42,8 +42,9 @@ def test_runs_side_by_side(base: xr.Dataset) -> None:
     assert ranks["n_runs"].values.tolist() == [2, 1]
     np.testing.assert_allclose(ranks["miub"], [np.mean(pair), float(results[1]["miub"])])
     np.testing.assert_allclose(ranks["miub_sd"], [np.std(pair, ddof=1), np.nan])
-    errors = [float(r["miub_se"]) for r in results]
-    np.testing.assert_allclose(ranks["miub_se"], [np.hypot(errors[0], errors[2]) / 2, errors[1]])
+    spread = np.std(pair, ddof=1)
+    np.testing.assert_allclose(ranks["miub_se"], [spread / np.sqrt(2), float(results[1]["miub_se"])])
+    assert ranks["n_samples"].values.tolist() == [24, 12]
 
 
 def test_runs_by_rank_and_kind(base: xr.Dataset) -> None:
@@ -51,6 +52,45 @@ def test_runs_by_rank_and_kind(base: xr.Dataset) -> None:
     table = side_by_side(results, ["kind", "rank"])
     assert table["miub"].dims == ("kind", "rank")
     np.testing.assert_allclose(table["miub"].sum("kind"), [float(r["miub"]) for r in results])
+
+
+def test_what_isnt_finite_is_never_averaged_away(base: xr.Dataset) -> None:
+    bad = like(base, run="bad", rank=8, seed=1)
+    bad["js_sample"].values[0] = np.nan
+    bad = bad.assign(miub=bad["miub"] * np.nan)
+    good = like(base, run="good", rank=8, seed=2)
+    assert np.isnan(side_by_side([bad, good], ["rank"])["miub"].values).all()
+    assert np.isnan(side_by_side([bad, good], ["rank", "kind"])["miub"].values).all()
+    table = side_by_side([bad, good])
+    assert np.isnan(table["miub"].values).tolist() == [True, False]
+    assert table["n_runs"].values.tolist() == [1, 1]
+
+
+def test_groups_that_one_run_lacks(base: xr.Dataset) -> None:
+    one = like(base, run="one", rank=8, seed=1).assign_coords(length=("sample", [50] * 6 + [1050] * 6))
+    two = like(base, run="two", rank=8, seed=2).assign_coords(length=("sample", [50] * 6 + [150] * 6))
+    table = side_by_side([one, two], ["length"])
+    assert table["length"].values.tolist() == ["1-100", "101-200", "1001-1100"]
+    assert table["n_runs"].values.tolist() == [2, 1, 1]
+    assert np.isfinite(table["miub_se"].values).all()
+
+
+def test_nothing_and_the_same_twice_are_refused(base: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match="`results` is empty"):
+        side_by_side([])
+    with pytest.raises(ValueError, match="is given twice; give each run and adapter once"):
+        side_by_side([base, base])
+
+
+def test_pairs_by_keys_whose_combinations_only_one_result_has(base: xr.Dataset) -> None:
+    """A combination that only one of them holds counts as 0 in the other; one that neither holds is NaN."""
+    first = base.isel(component=[0, 1]).assign_coords(kind=("component", ["q", "k"]), layer=("component", [0, 0]))
+    second = base.isel(component=[0, 2]).assign_coords(kind=("component", ["q", "k"]), layer=("component", [0, 1]))
+    found = paired(first, second, ["layer", "kind"])["difference"]
+    js = base["js_sample"].values.mean(axis=0)
+    expected = {(0, "q"): 0.0, (0, "k"): -js[1], (1, "k"): js[2], (1, "q"): np.nan}
+    for (layer, kind), value in expected.items():
+        np.testing.assert_allclose(found.sel(layer=layer, kind=kind), value, atol=1e-15)
 
 
 def test_mixed_ranks_are_named(base: xr.Dataset) -> None:
@@ -108,6 +148,8 @@ def test_what_cant_be_compared_is_refused(base: xr.Dataset, make_small: Any) -> 
         paired(base, base.isel(sample=[0]))
     with pytest.raises(ValueError, match="paired differences go by"):
         paired(base, base, ["dataset"])
+    with pytest.raises(ValueError, match="paired differences go by"):
+        paired(base, base, ["rank"])
     twice = base.assign_coords(sample=["x"] * base.sizes["sample"])
     with pytest.raises(ValueError, match="several samples of .* share a name"):
         paired(twice, base)

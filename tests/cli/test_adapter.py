@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from lorascope.cli import screen
 from lorascope.cli.main import main
@@ -116,3 +116,42 @@ def test_mistakes(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: lis
     assert main(["adapter", *(word.format(lora=lora) for word in words)]) == 2
     err = capsys.readouterr().err
     assert err == f"lorascope: error: {message}\n"
+
+
+def test_names_that_would_command_the_terminal_are_spelt_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "\x1b[2J"
+    monkeypatch.setitem(KINDS, hostile, 4)
+    folder = write(tmp_path / "lora", n_layers=1, kinds=(hostile,))
+    content = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**content, "init_lora_weights": f"pissa{hostile}"}))
+    extra = np.ones(2, np.float32)
+    tensors = load_file(folder / "adapter_model.safetensors") | {f"x{hostile}": extra}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    out = told(capsys, folder, "--all")
+    assert r"layers.0.\x1b[2J" in out
+    assert r"not measured: x\x1b[2J" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"base_model_name_or_path": "\ud800x"}, "`base_model_name_or_path` of adapter "),
+        ({"lora_alpha": 10**400}, "`lora_alpha` of adapter "),
+        ({"alpha_pattern": {"(.*)*(.*)*(.*)*X": 1}}, "`alpha_pattern` of adapter "),
+    ],
+)
+def test_configurations_that_are_refused_are_one_short_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    lora = write(tmp_path / "lora")
+    content = json.loads((lora / "adapter_config.json").read_text())
+    (lora / "adapter_config.json").write_text(json.dumps({**content, **config}))
+    assert main(["adapter", str(lora), "--out", str(tmp_path / "x.nc")]) == 2
+    _, err = capsys.readouterr()
+    assert err.startswith(f"lorascope: error: {message}")
+    assert err.count("\n") == 1
+    assert len(err) < 600
+    assert not (tmp_path / "x.nc").exists()

@@ -49,8 +49,18 @@ def test_several_runs_are_compared(capsys: pytest.CaptureFixture[str], many_rows
 def test_several_adapters_of_one_run(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:
     code, out, _ = run(capsys, two_adapters, "--adapter", "a", "--adapter", "b")
     assert code == 0
-    assert "MIUB by run, adapter, rank" in out
+    assert "MIUB by run, adapter" in out
     assert "(b)" in out
+
+
+def test_runs_of_other_data_are_shown_unpaired(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, other_samples: Path
+) -> None:
+    code, out, _ = run(capsys, many_rows, other_samples)
+    assert code == 0
+    assert "MIUB by run" in out
+    assert "not paired:" in out
+    assert "share 0 whole samples" in out
 
 
 def test_processes_give_the_same_screen(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
@@ -69,6 +79,9 @@ def test_processes_give_the_same_screen(capsys: pytest.CaptureFixture[str], many
             "`paper` takes one run and one adapter, and there are 2",
         ),
         (["x", "--group-by", "colour"], "`group_by` names 'colour'; allowed are dataset,"),
+        (["x", "--group-by", "layer,layer"], "`group_by` is 'layer,layer'; name each key once"),
+        (["x", "--paper", "--unit", "bit"], "`paper` goes without `unit`: it shows every reduction and unit"),
+        (["x", "--paper", "--out", "y.zarr"], "`paper` goes without `out`"),
         (["x", "--group-by", "run"], "`group_by` names 'run'; allowed are dataset,"),
         (["x", "--unit", "dit"], 'Invalid value "dit" for --unit'),
     ],

@@ -9,6 +9,7 @@ import xarray as xr
 from lorascope.stores.format.tables import ROLES
 
 from .reduce import UNITS, token_blocks
+from .weights import standard_error
 
 __all__ = ["COMPONENT_KEYS", "KEYS", "SAMPLE_KEYS", "TOKEN_KEYS", "group_by", "to_dataframe"]
 
@@ -55,7 +56,7 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, components: str = "sum") 
     used = np.flatnonzero(result["used"].values)
     samples = _codes({key: _sample_labels(result, key)[used] for key in by if key in SAMPLE_KEYS}, len(used))
     parts = _codes({k: result[k].values for k in by if k in COMPONENT_KEYS}, result.sizes["component"])
-    tokens = _codes({k: _token_labels(result, k) for k in by if k in TOKEN_KEYS}, result.sizes["token"])
+    tokens = _codes({k: result[k].values for k in by if k in TOKEN_KEYS}, result.sizes["token"])
     if tokens.labels:
         sums = _by_position if "position" in by else _by_role
         count, mean, spread = sums(result, used, samples, parts, tokens, components)
@@ -86,7 +87,7 @@ def to_dataframe(result: xr.Dataset, per: str = "component") -> Any:
     ValueError
         If nothing in the result has these dimensions.
     """
-    if per == "group":
+    if per == "group" and "n_samples" in result:
         frame = result.to_dataframe().reset_index()
         return frame[frame["n_samples"] > 0].reset_index(drop=True)
     if per == "component" and "js_sample" in result:
@@ -111,6 +112,8 @@ class _Codes(NamedTuple):
 
 
 def _check(result: xr.Dataset, by: Sequence[str], components: str) -> None:
+    if isinstance(by, str):
+        raise ValueError(f"`by` is {by!r}; give a sequence of keys, such as [{by!r}]")
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
         raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once")
@@ -121,15 +124,13 @@ def _check(result: xr.Dataset, by: Sequence[str], components: str) -> None:
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
             f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
         )
+    if set(by) & set(TOKEN_KEYS) and result["sample_of_token"].max() >= result.sizes["sample"]:
+        raise ValueError("tokens can't be grouped where samples were taken out of the result; group the whole result")
 
 
 def _sample_labels(result: xr.Dataset, key: str) -> np.ndarray:
     values = result[key].values
-    return values if key != "length" else np.asarray((values - 1) // LENGTH_TOKENS)
-
-
-def _token_labels(result: xr.Dataset, key: str) -> np.ndarray:
-    return np.asarray(result[key].values)
+    return values if key != "length" else np.asarray(np.maximum(values - 1, 0) // LENGTH_TOKENS)
 
 
 def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
@@ -160,7 +161,7 @@ _Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _moments(values: np.ndarray, samples: _Codes) -> _Moments:
-    """Of values (sample, token group, component group), samples that lack a group of tokens (NaN everywhere) apart."""
+    """Of values (sample, token group, component group), by group of samples."""
     shape = (samples.n, *values.shape[1:])
     count, mean, spread = np.zeros(shape), np.full(shape, np.nan), np.full(shape, np.nan)
     for code in range(samples.n):
@@ -243,7 +244,6 @@ def _dataset(
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.where(count > 1, np.sqrt(spread / (count - 1) / count), np.nan)
     members = np.broadcast_to(np.bincount(parts.codes, minlength=parts.n), count.shape)
-    count, mean = np.where(members > 0, count, 0), np.where(members > 0, mean, np.nan)
     units, about = result.attrs["units"], result.attrs["reduction"].replace("components: sum", f"components: {how}")
     dims = tuple(labels)
     grouped = xr.Dataset(
@@ -268,10 +268,8 @@ def _named(key: str, values: list[Any]) -> list[Any]:
 
 def _component_means(result: xr.Dataset) -> dict[str, Any]:
     values = result["js_sample"].values[result["used"].values]
-    n = len(values)
-    error = values.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.full(values.shape[1], np.nan)
     units = result["js_sample"].attrs["units"]
     return {
         "js": ("component", values.mean(axis=0), {"units": units}),
-        "js_se": ("component", error, {"units": units}),
+        "js_se": ("component", standard_error(values), {"units": units}),
     }

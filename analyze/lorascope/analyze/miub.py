@@ -12,10 +12,11 @@ from lorascope.stores import Run, StoreError
 
 from .measuring.captured import keeps_all_states
 from .measuring.compute import Progress
-from .measuring.measured import measure_run
+from .measuring.measured import measure_unsaved
+from .measuring.partial import alone
 from .reduce import UNITS, Reduction, Unit, reduce_tokens, refuse_unknown, token_blocks, usable_samples
 from .save import finish, refuse_target
-from .weights import is_weighted
+from .weights import is_weighted, standard_error
 
 __all__ = ["fidelity", "misfit", "miub", "miub_attributes", "not_finite", "reduce_js", "require_samples"]
 
@@ -23,6 +24,8 @@ MISFIT = 1e-2
 """Relative difference of js from which on stored states aren't those of the capture; rounding comes to 1e-6."""
 LEAST_JS = 1e-24
 """Nats. Differences of a smaller js are taken relative to this: the kernel keeps its digits down to here."""
+MEDIAN_VALUES = 2**20
+"""Of differences that a median is taken of, every so many of them; the largest is that of all."""
 NO_FIDELITY: dict[str, float | int] = {"fidelity_max": np.nan, "fidelity_median": np.nan, "fidelity_n": 0}
 
 
@@ -90,16 +93,24 @@ def miub(
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
     refuse_unknown(reduction, unit)
-    target = None if out is None else refuse_target(Path(out))
-    measured = measure_run(
-        run, ("js",), adapter=adapter, scheduler=scheduler, n_workers=n_workers, progress=progress, out=target
-    )
-    result = reduce_js(measured, run, adapter=adapter, reduction=reduction, unit=unit)
-    return result if target is None else finish(result, target)
+    if keeps_all_states(run):
+        require_samples(_unmeasured(run), run, reduction)  # before the work, not after it
+    options = {"adapter": adapter, "scheduler": scheduler, "n_workers": n_workers, "progress": progress}
+    if out is None:
+        return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
+    target = refuse_target(Path(out))
+    with alone(target):
+        measured = measure_unsaved(run, ("js",), target, **options)
+        return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
+
+
+def _unmeasured(run: Run) -> xr.Dataset:
+    """What `require_samples` looks at, known before anything is measured."""
+    return xr.Dataset(coords={"counted": run.committed.variable, "role": ("token", run.tokens["role"].values)})
 
 
 def reduce_js(
-    measured: xr.Dataset, run: Run, *, adapter: str | None = None, reduction: Reduction = "mean", unit: Unit = "nat"
+    measured: xr.Dataset, run: Run, adapter: str | None = None, *, reduction: Reduction = "mean", unit: Unit = "nat"
 ) -> xr.Dataset:
     """`miub`'s dataset from one that holds `js` (token, component); adds which samples were `used`."""
     used = require_samples(measured, run, reduction)
@@ -111,7 +122,7 @@ def reduce_js(
         js_sample=(("sample", "component"), by_sample, {"long_name": f"{reduction} of js over tokens", "units": units}),
         miub_sample=("sample", totals, {"long_name": "js_sample, summed over components", "units": units}),
         miub=((), whole.mean(), {"long_name": "MIUB: miub_sample, mean over samples", "units": units}),
-        miub_se=((), _standard_error(whole), {"long_name": "standard error of miub over samples", "units": units}),
+        miub_se=((), standard_error(whole), {"long_name": "standard error of miub over samples", "units": units}),
     )
     labels: dict[str, Any] = {
         name: ("sample", run.samples[name].values) for name in ("dataset", "split", "prompt", "length")
@@ -128,6 +139,11 @@ def not_finite(measured: xr.Dataset, run: Run) -> list[tuple[int, str]]:
         for tokens, block in token_blocks(measured["js"].variable)
         for token, index in np.argwhere(np.isnan(block) & counted[tokens])
     ]
+
+
+def _n_not_finite(measured: xr.Dataset) -> int:
+    counted = measured["counted"].values[:, None]
+    return sum(int((np.isnan(block) & counted[at]).sum()) for at, block in token_blocks(measured["js"].variable))
 
 
 def misfit(result: xr.Dataset, run: Run) -> str | None:
@@ -150,15 +166,16 @@ def fidelity(measured: xr.Dataset, run: Run, *, adapter: str | None = None) -> d
     Keys: `fidelity_max`, `fidelity_median` (relative differences; NaN if nothing is shared) and `fidelity_n`.
     """
     kept = [run.component_paths.index(path) for path in measured["component"].values]
-    parts = list(_differences(measured["js"].variable, run.js(adapter)[:, kept]))
-    relative = np.concatenate(parts) if parts else np.empty(0)
-    if not len(relative):
+    js = measured["js"].variable
+    step = -(-js.size // MEDIAN_VALUES)
+    n, largest, some = 0, 0.0, [np.empty(0, np.float32)]
+    for relative in _differences(js, run.js(adapter)[:, kept]):
+        n += len(relative)
+        largest = max(largest, float(relative.max(initial=0.0)))
+        some.append(relative[::step])
+    if not n:
         return dict(NO_FIDELITY)
-    return {
-        "fidelity_max": float(relative.max()),
-        "fidelity_median": float(np.median(relative)),
-        "fidelity_n": len(relative),
-    }
+    return {"fidelity_max": largest, "fidelity_median": float(np.median(np.concatenate(some))), "fidelity_n": n}
 
 
 def _differences(js: xr.Variable, captured: xr.DataArray) -> Iterator[np.ndarray]:
@@ -184,10 +201,6 @@ def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
     )
 
 
-def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-
-
 def _attributes(
     run: Run, adapter: str | None, reduction: str, unit: str, used: np.ndarray, measured: xr.Dataset
 ) -> dict[str, Any]:
@@ -198,7 +211,7 @@ def _attributes(
         "reduction": f"tokens: {weighted}{reduction}; components: sum; samples: mean",
         "n_samples": int(used.sum()),
         "n_samples_incomplete": int((~used).sum()),
-        "n_not_finite": len(not_finite(measured, run)),
+        "n_not_finite": _n_not_finite(measured),
         **(fidelity(measured, run, adapter=adapter) if keeps_all_states(run) else NO_FIDELITY),
     }
 

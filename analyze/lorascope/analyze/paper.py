@@ -13,6 +13,7 @@ from .measuring.compute import Progress
 from .measuring.measured import measure_run
 from .miub import miub_attributes, require_samples
 from .reduce import UNITS, Reduction, reduce_tokens
+from .weights import standard_error
 
 __all__ = ["PRINTED", "paper_cells"]
 
@@ -87,5 +88,4 @@ def paper_cells(
 def _cell(measured: xr.Dataset, run: Run, name: str, tokens: Reduction, unit: str) -> tuple[float, float]:
     used = require_samples(measured, run, tokens)
     values = reduce_tokens(measured, name, run, tokens, unit=unit)[used].sum(axis=1)
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return float(values.mean()), float(error)
+    return float(values.mean()), float(standard_error(values))

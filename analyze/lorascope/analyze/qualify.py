@@ -13,7 +13,7 @@ from .measuring.measured import measure_run
 from .measuring.measures import MEASURES
 from .miub import reduce_js
 from .reduce import reduce_tokens
-from .weights import weighted_medians, weighted_quantiles
+from .weights import standard_error, weighted_medians, weighted_quantiles
 
 __all__ = ["QUALIFIERS", "position_profile", "qualify"]
 
@@ -65,7 +65,7 @@ def qualify(
     """
     names = available(run, ("js", *QUALIFIERS))
     measured = measure_run(run, names, adapter=adapter, n_workers=n_workers, progress=progress)
-    result = reduce_js(measured, run, adapter=adapter, reduction="mean")
+    result = reduce_js(measured, run, adapter)
     result = result.assign(_qualifiers(measured, run, result["used"].values))
     total = result["js"].astype(np.float64).sum("component", skipna=False)
     result["js_token"] = total.assign_attrs(long_name="js summed over components", units="nat")
@@ -134,16 +134,9 @@ def _components(result: xr.Dataset) -> dict[str, Any]:
     means = samples.mean(axis=0)
     total = means.sum()
     share = means / total if total > 0 else np.full_like(means, np.nan)
-    errors = _standard_errors(samples)
+    errors = standard_error(samples)
     return {
         "js_component": ("component", means, {"long_name": "js_sample, mean over samples", "units": "nat"}),
         "js_component_se": ("component", errors, {"long_name": "standard error of js_component", "units": "nat"}),
         "share": ("component", share, {"long_name": "js_component / miub", "units": "1"}),
     }
-
-
-def _standard_errors(samples: np.ndarray) -> np.ndarray:
-    """Of the mean over the first axis, NaN for one sample."""
-    if len(samples) < 2:
-        return np.full(samples.shape[1:], np.nan)
-    return np.asarray(samples.std(axis=0, ddof=1) / np.sqrt(len(samples)))

@@ -31,7 +31,7 @@ Unit = Literal["nat", "bit", "sqrt"]
 UNITS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "nat": (lambda values: values, "nat"),
     "bit": (lambda values: values / math.log(2), "bit"),
-    "sqrt": (lambda values: np.sqrt(values), "nat^0.5"),
+    "sqrt": (lambda values: np.sqrt(np.maximum(values, 0)), "nat^0.5"),  # js of capture may round to -1e-12
 }
 """Unit -> (what becomes of a divergence in nats, its name); the root of each token's JS is a metric, the
 Jensen-Shannon distance (Endres and Schindelin 2003, IEEE Trans. Inf. Theory 49(7))."""
@@ -68,22 +68,32 @@ def reduce_tokens(
     """
     values, convert = measured[name].variable, UNITS[unit][0]
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+    whole = np.full((len(starts), values.shape[1]), np.nan)
+    some = np.flatnonzero(stops > starts)  # a sample of which no token was captured has no value
+    starts, stops = starts[some], stops[some]
     if reduction == "last":
-        return convert(np.asarray(values[stops - 1], np.float64))
+        whole[some] = convert(np.asarray(values[stops - 1], np.float64))
+        return whole
     weights = measured["weight"].values
     counted = np.where(_wanted(measured, reduction), weights, 0.0)
     sums = weighted_sums(values, counted, starts, convert)
     totals = np.add.reduceat(counted, starts)[:, None]
-    means: np.ndarray = np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0)
-    return np.asarray(means * np.add.reduceat(weights, starts)[:, None]) if reduction == "sum" else means
+    whole[some] = np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0)
+    if reduction == "sum":
+        whole[some] *= np.add.reduceat(weights, starts)[:, None]
+    return whole
 
 
 def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (sample,): all of the sample's tokens lie in committed rows, and what is reduced was measured."""
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     wanted = _wanted(measured, reduction)
+    usable = np.zeros(len(starts), bool)
+    some = np.flatnonzero(stops > starts)
+    starts, stops = starts[some], stops[some]
     there = wanted[stops - 1] if reduction == "last" else np.logical_or.reduceat(wanted, starts)
-    return np.asarray(np.logical_and.reduceat(run.committed.values, starts) & there)
+    usable[some] = np.logical_and.reduceat(run.committed.values, starts) & there
+    return usable
 
 
 def weighted_sums(
@@ -102,7 +112,7 @@ def weighted_sums(
     weights
         By token.
     starts
-        First token of each sample, ascending.
+        First token of each sample, ascending; each has at least one.
     convert
         What becomes of values before they are summed.
     """

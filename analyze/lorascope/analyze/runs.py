@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .groups import COMPONENT_KEYS, SAMPLE_KEYS, group_by
+from .groups import SAMPLE_KEYS, group_by, to_dataframe
+from .weights import standard_error
 
 __all__ = ["RUN_KEYS", "matched", "paired", "side_by_side"]
 
+PAIR_KEYS = ("component", "layer", "kind")
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
 
 
@@ -28,27 +30,64 @@ def side_by_side(results: Sequence[xr.Dataset], by: Sequence[str] = ("run",)) ->
     -------
     xr.Dataset
         `miub` over a dimension for each key: where several runs share a group, the mean of theirs. `n_runs` says how
-        many and `n_samples` how many samples they have together, `miub_sd` is their standard deviation (NaN for one),
-        `miub_se` the standard error of the mean within runs, over samples.
+        many, `n_samples` how many samples they have together. `miub_sd` is their standard deviation (NaN for one);
+        `miub_se` is the standard error over samples of a single run, and over runs (miub_sd / sqrt(n_runs)) of several,
+        which may well share their samples. A group of which one run's value isn't finite is NaN; one that doesn't
+        occur has 0 runs.
 
     Raises
     ------
     ValueError
-        If units or reductions differ, or a key isn't known.
+        If there is no result, one is given twice, units or reductions differ, or a key isn't known.
     """
     _check_alike(results)
-    run_keys = [key for key in by if key in RUN_KEYS]
+    names = [_name(result) for result in results]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice; give each run and adapter once")
+    import pandas as pd  # type: ignore[import-untyped]
+
+    table = pd.concat([_rows(result, by) for result in results], ignore_index=True)
+    for key in by:
+        if table[key].map(type).nunique() > 1:  # ranks, some of which are mixed
+            table[key] = table[key].astype(str)
+    rows = [dict(zip(by, group, strict=True)) | _summary(part) for group, part in table.groupby(list(by), sort=False)]
+    whole: xr.Dataset = pd.DataFrame(rows).set_index(list(by)).to_xarray()
+    counts = {name: whole[name].fillna(0).astype(np.int64) for name in ("n_runs", "n_samples")}
+    whole = whole.assign(counts).sel({key: _in_order(table[key].tolist(), key) for key in by}).transpose(*by)
+    for name in ("miub", "miub_se", "miub_sd"):
+        whole[name].attrs["units"] = results[0].attrs["units"]
+    return whole.assign_attrs(_shared(results))
+
+
+def _rows(result: xr.Dataset, by: Sequence[str]) -> Any:
+    """One row for each of the result's groups, with a column for each key."""
+    import pandas as pd
+
     inner = [key for key in by if key not in RUN_KEYS]
-    labels = [tuple(_label(result, key) for key in run_keys) for result in results]
-    frames = [group_by(one, inner) if inner else _whole(one) for one in results]
-    groups = dict.fromkeys(labels)
-    merged = [_mean([f for f, label in zip(frames, labels, strict=True) if label == group]) for group in groups]
-    whole = xr.concat(merged, dim="group", join="outer", combine_attrs="override")
-    if not run_keys:
-        return whole.isel(group=0, drop=True).assign_attrs(_shared(results))
-    index = xr.Coordinates.from_pandas_multiindex(_multiindex(run_keys, list(groups)), "group")
-    table = whole.assign_coords(index).unstack("group").transpose(*by).assign_attrs(_shared(results))
-    return table.sel({key: list(dict.fromkeys(column)) for key, column in _names(run_keys, list(groups)).items()})
+    if inner:
+        rows = to_dataframe(group_by(result, inner), "group")
+    else:
+        whole = {"miub": float(result["miub"]), "miub_se": float(result["miub_se"])}
+        rows = pd.DataFrame([whole | {"n_samples": result.attrs["n_samples"]}])
+    return rows.assign(**{key: _label(result, key) for key in by if key in RUN_KEYS})
+
+
+def _summary(runs: Any) -> dict[str, float]:
+    """Of the rows of one group, one a run."""
+    values = runs["miub"].to_numpy()
+    n = len(values)
+    spread = float(values.std(ddof=1)) if n > 1 else float("nan")
+    error = spread / np.sqrt(n) if n > 1 else float(runs["miub_se"].iloc[0])
+    counts = {"n_runs": n, "n_samples": int(runs["n_samples"].sum())}
+    return {"miub": float(values.mean()), "miub_se": float(error), "miub_sd": spread, **counts}
+
+
+def _in_order(labels: list[Any], key: str) -> list[Any]:
+    """Each once: numbers and buckets of lengths ascending, names as they come."""
+    found = list(dict.fromkeys(labels))
+    if key == "length":
+        return sorted(found, key=lambda label: int(label.partition("-")[0]))
+    return sorted(found) if all(isinstance(label, int | float) for label in found) else found
 
 
 def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.Dataset:
@@ -80,18 +119,21 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     counts as 0 in the other.
     """
     _check_alike((first, second))
-    if set(by) - set(COMPONENT_KEYS):
-        raise ValueError(f"`by` is {list(by)}; paired differences go by {list(COMPONENT_KEYS)}")
+    if isinstance(by, str) or set(by) - set(PAIR_KEYS):
+        raise ValueError(f"`by` is {by!r}; paired differences go by a sequence of {list(PAIR_KEYS)}")
     ones, others = matched(first, second)
     if len(ones) < 2:
         raise ValueError(
             f"{_name(first)!r} and {_name(second)!r} share {len(ones)} whole samples; at least 2 must be in both: "
             "the same data, prompt and ids"
         )
-    tables = [_by_components(first, by, ones), _by_components(second, by, others)]
-    whole = xr.align(*tables, join="outer", fill_value=0.0)
-    return _tests(whole[1] - whole[0], len(ones), bool(by)).assign_attrs(
-        **_shared((first, second)), first=_name(first), second=_name(second)
+    groups = dict.fromkeys(label for result in (first, second) for label in _group_labels(result, by))
+    tables = [_group_sums(one, by, places, list(groups)) for one, places in ((first, ones), (second, others))]
+    found = _tests(tables[1] - tables[0], adjust=bool(by))
+    return (
+        _grid(found, by, list(groups))
+        .assign(n_samples=len(ones))
+        .assign_attrs(**_shared((first, second)), first=_name(first), second=_name(second))
     )
 
 
@@ -103,6 +145,8 @@ def matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]
 
 
 def _check_alike(results: Sequence[xr.Dataset]) -> None:
+    if not results:
+        raise ValueError("`results` is empty; give what `miub` returned for each run")
     for key in ("units", "reduction"):
         found = {result.attrs[key].replace("weighted ", "") for result in results}
         if len(found) > 1:
@@ -116,41 +160,6 @@ def _label(result: xr.Dataset, key: str) -> Any:
     if key == "datasets":
         return ", ".join(dict.fromkeys(result["dataset"].values.tolist()))
     return result.attrs[key]
-
-
-def _mean(frames: Sequence[xr.Dataset]) -> xr.Dataset:
-    stacked = xr.concat(frames, dim="run_of_group", join="outer", combine_attrs="override")
-    n = stacked["miub"].notnull().sum("run_of_group")
-    return xr.Dataset(
-        {
-            "miub": stacked["miub"].mean("run_of_group", keep_attrs=True),
-            "miub_se": (stacked["miub_se"] ** 2).sum("run_of_group", skipna=False) ** 0.5 / n,
-            "miub_sd": stacked["miub"].std("run_of_group", ddof=1) if len(frames) > 1 else stacked["miub"][0] * np.nan,
-            "n_runs": n,
-            "n_samples": stacked["n_samples"].fillna(0).sum("run_of_group").astype(np.int64),
-        }
-    )
-
-
-def _whole(result: xr.Dataset) -> xr.Dataset:
-    return result[["miub", "miub_se"]].reset_coords(drop=True).assign(n_samples=result.attrs["n_samples"])
-
-
-def _names(keys: Sequence[str], groups: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    """Key -> its value in each group, of one type: numbers in ascending order, names in the order of the results."""
-    columns = {key: [group[place] for group in groups] for place, key in enumerate(keys)}
-    for key, column in columns.items():
-        if len({type(value) for value in column}) > 1:
-            columns[key] = [str(value) for value in column]
-    return {key: sorted(column) if isinstance(column[0], int) else column for key, column in columns.items()}
-
-
-def _multiindex(keys: Sequence[str], groups: Sequence[tuple[Any, ...]]) -> Any:
-    import pandas as pd  # type: ignore[import-untyped]
-
-    texts = [len({type(group[place]) for group in groups}) > 1 for place in range(len(keys))]
-    rows = [tuple(str(v) if text else v for v, text in zip(group, texts, strict=True)) for group in groups]
-    return pd.MultiIndex.from_tuples(rows, names=list(keys))
 
 
 def _shared(results: Sequence[xr.Dataset]) -> Mapping[str, Any]:
@@ -171,36 +180,49 @@ def _sample_names(result: xr.Dataset) -> dict[tuple[str, ...], int]:
     return names
 
 
-def _by_components(result: xr.Dataset, by: Sequence[str], places: Sequence[int]) -> xr.DataArray:
-    """(pair, and a dimension for each key): js summed over the components of each group."""
-    values = result["js_sample"].isel(sample=list(places)).rename(sample="pair").reset_coords(drop=False)["js_sample"]
-    values = xr.DataArray(values.values, dims=("pair", "component"), coords={"component": result["component"].values})
+def _group_labels(result: xr.Dataset, by: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Group of each component; an empty one for all where there are no keys."""
+    return list(zip(*(result[key].values.tolist() for key in by), strict=True)) if by else [()]
+
+
+def _group_sums(result: xr.Dataset, by: Sequence[str], places: Sequence[int], groups: Sequence[Any]) -> np.ndarray:
+    """Float64 (pair, group): js summed over the components of each group, 0 where it has none here."""
+    values = result["js_sample"].values[list(places)]
     if not by:
-        return values.sum("component", skipna=False)
-    if tuple(by) == ("component",):
-        return values
-    keys = values.assign_coords({key: ("component", result[key].values) for key in by if key != "component"})
-    grouped = keys.groupby({key: xr.groupers.UniqueGrouper() for key in by} if len(by) > 1 else by[0])
-    return grouped.sum("component", skipna=False) if len(by) == 1 else grouped.sum(skipna=False)
+        return np.asarray(values.sum(axis=1, keepdims=True))
+    labels = _group_labels(result, by)
+    members = [[index for index, label in enumerate(labels) if label == group] for group in groups]
+    return np.stack([values[:, some].sum(axis=1) for some in members], axis=1)
 
 
-def _tests(differences: xr.DataArray, n: int, adjust: bool) -> xr.Dataset:
+def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
+    """Of differences (pair, group)."""
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second, for which nothing else should wait
 
-    values = differences.transpose("pair", ...).values
-    dims = tuple(d for d in differences.transpose("pair", ...).dims if d != "pair")
-    mean, error = values.mean(axis=0), values.std(axis=0, ddof=1) / np.sqrt(n)
+    mean, error = differences.mean(axis=0), standard_error(differences)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / error
-    p = 2 * stats.t.sf(np.abs(t), n - 1)
-    rank = np.apply_along_axis(lambda column: _wilcoxon(column, stats.wilcoxon), 0, values)
-    found = {"difference": mean, "difference_se": error, "t": t, "p_t": p, "p_wilcoxon": rank}
+    p = 2 * stats.t.sf(np.abs(t), len(differences) - 1)
+    ranks = np.array([_wilcoxon(column, stats.wilcoxon) for column in differences.T])
+    found = {"difference": mean, "difference_se": error, "t": t, "p_t": p, "p_wilcoxon": ranks}
     if adjust:
-        adjusted, known = np.full(np.shape(p), np.nan), np.isfinite(p)
-        adjusted[known] = stats.false_discovery_control(np.asarray(p)[known])
+        adjusted, known = np.full(p.shape, np.nan), np.isfinite(p)
+        adjusted[known] = stats.false_discovery_control(p[known]) if known.any() else []
         found["p_adjusted"] = adjusted
-    coords = {key: differences[key].values for key in dims}
-    return xr.Dataset({k: (dims, v) for k, v in found.items()} | {"n_samples": n}, coords=coords)
+    return found
+
+
+def _grid(found: Mapping[str, np.ndarray], by: Sequence[str], groups: Sequence[tuple[Any, ...]]) -> xr.Dataset:
+    """Groups laid out over a dimension for each key; NaN where a combination doesn't occur."""
+    labels = {key: _in_order([group[place] for group in groups], key) for place, key in enumerate(by)}
+    shape = [len(values) for values in labels.values()]
+    cells = tuple(np.array([labels[key].index(group[i]) for group in groups], int) for i, key in enumerate(by))
+    variables = {}
+    for name, values in found.items():
+        grid = np.full(shape, np.nan)
+        grid[cells] = values if by else values[0]
+        variables[name] = (tuple(by), grid)
+    return xr.Dataset(variables, coords=labels)
 
 
 def _wilcoxon(differences: np.ndarray, test: Callable[[np.ndarray], Any]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from .measuring.partial import CHUNK_TOKENS, forget_progress, partial_path
+from .measuring.partial import CHUNK_TOKENS, DONE, partial_path
 
 __all__ = ["finish", "open_result", "refuse_target", "require_writable", "save"]
 
@@ -28,13 +28,22 @@ def save(result: xr.Dataset, path: str | Path) -> Path:
     refuse_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    if partial.is_dir():
-        shutil.rmtree(partial)
-    if target.suffix == ".zarr":
-        result.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+    try:
+        _remove(partial)
+        if target.suffix == ".zarr":
+            result.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
+        else:
+            result.to_netcdf(partial, engine="netcdf4")
+        return partial.rename(target)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        result.to_netcdf(partial, engine="netcdf4")
-    return partial.rename(target)
+        path.unlink(missing_ok=True)
 
 
 def finish(result: xr.Dataset, target: Path) -> xr.Dataset:
@@ -46,8 +55,8 @@ def finish(result: xr.Dataset, target: Path) -> xr.Dataset:
     large = [name for name, values in result.data_vars.items() if values.dims == ("token", "component")]
     if target.suffix == ".zarr":
         result.drop_vars(large).to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
-        forget_progress(partial)
         partial.rename(target)
+        shutil.rmtree(target / DONE)  # afterwards: without it what was computed would be taken for nothing
     else:
         save(result.assign({name: result[name].chunk({"token": CHUNK_TOKENS}) for name in large}), target)
         shutil.rmtree(partial)
@@ -59,15 +68,20 @@ def open_result(path: Path) -> xr.Dataset:
     options: dict[str, Any] = (
         {"engine": "netcdf4"} if path.suffix == ".nc" else {"engine": "zarr", "consolidated": False}
     )
-    return xr.open_dataset(path, cache=False, **options)
+    return xr.open_dataset(path, cache=False, drop_variables=[DONE], **options)
 
 
 def refuse_target(target: Path) -> Path:
     """The same name; raises unless a result may be saved under it, see `save`."""
+    if "://" in str(target) or ":/" in target.as_posix()[1:]:
+        raise ValueError(f"`out` is {str(target)!r}; a result goes to a folder of this machine")
     if target.suffix not in {".zarr", ".nc"}:
         raise ValueError(f"`out` is {str(target)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
     if target.exists():
         raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
+    inside = next((folder for folder in target.absolute().parents if (folder / "zarr.json").exists()), None)
+    if inside is not None:
+        raise ValueError(f"`out` is {str(target)!r}, inside the store `{inside}`; name a place outside of it")
     require_writable(target)
     return target
 

@@ -1,13 +1,14 @@
 """Reductions over tokens in which each token weighs what its selection asks for."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from lorascope.stores import Run
 
-__all__ = ["is_weighted", "token_weights", "weighted_mean", "weighted_medians", "weighted_quantiles"]
+__all__ = ["is_weighted", "standard_error", "token_weights", "weighted_mean", "weighted_medians", "weighted_quantiles"]
 
 
 def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
@@ -18,6 +19,13 @@ def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
 def is_weighted(run: Run) -> bool:
     """Whether any token stands for more than itself."""
     return bool((token_weights(run) != 1).any())
+
+
+def standard_error(values: np.ndarray) -> Any:
+    """Of the mean over the first axis, NaN for one value."""
+    if len(values) < 2:
+        return np.full(values.shape[1:], np.nan)[()]
+    return values.std(axis=0, ddof=1) / np.sqrt(len(values))
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:

@@ -10,6 +10,8 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError
 
+from .screen import visible
+
 __all__ = ["app", "main"]
 
 COMMANDS = {
@@ -103,5 +105,5 @@ def _missing_module(error: BaseException | None) -> str:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    print(f"lorascope: error: {message}", file=sys.stderr)  # noqa: T201
+    print(f"lorascope: error: {visible(message)}", file=sys.stderr)  # noqa: T201
     return code

@@ -1,5 +1,6 @@
 """The terminal: tables, sizes and progress bars."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,14 +11,28 @@ from rich.text import Text
 
 from lorascope.stores import Run
 
-__all__ = ["console", "left_out", "print_table", "progress_bar", "say"]
+__all__ = ["console", "left_out", "print_table", "progress_bar", "say", "visible"]
 
 console = Console()
 
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, but for newlines and tabs; and halves of characters, never shown."""
+
+
+def visible(text: str) -> str:
+    r"""The same text, but what a terminal would obey is spelt out: names in a store may hold anything.
+
+    Examples
+    --------
+    >>> print(visible("\x1b[2Jgone\r"))
+    \x1b[2Jgone\r
+    """
+    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 def say(text: str) -> None:
-    """A line on the terminal, as it is: paths and names from a store are no markup, and long ones aren't broken."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """A line on the terminal: paths and names from a store are no markup or commands, and long ones aren't broken."""
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def left_out(n_samples: int, run: Run) -> str:
@@ -32,11 +47,11 @@ def left_out(n_samples: int, run: Run) -> str:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on the terminal; numbers, that is columns whose first cell begins with a digit or sign, to the right."""
-    cells = [list(map(str, row)) for row in rows]
-    table = Table(title=Text(title), title_justify="left", header_style="bold")
+    cells = [[visible(str(cell)) for cell in row] for row in rows]
+    table = Table(title=Text(visible(title)), title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(cells) and cells[0][index][:1] in set("0123456789-+.n")
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(visible(column)), justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))
     console.print(table)
@@ -58,7 +73,7 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
 
         def update(done: int, total: int, note: str = "", title: str = title) -> None:
             if title not in tasks:
-                tasks[title] = bars.add_task(title, total=total, note=note)
-            bars.update(tasks[title], completed=done, total=total, note=note)  # type: ignore[arg-type]
+                tasks[title] = bars.add_task(visible(title), total=total, note=visible(note))
+            bars.update(tasks[title], completed=done, total=total, note=visible(note))  # type: ignore[arg-type]
 
         yield update

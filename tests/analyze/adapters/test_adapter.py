@@ -208,6 +208,21 @@ def test_the_inner_layer_of_an_attention_is_called_as_in_the_model(tmp_path: Pat
     assert list(report["component"].values) == ["attn", "attn.out_proj"]
 
 
+def test_only_whole_names_are_dropped(tmp_path: Path) -> None:
+    names = ["a.base_layers.q", "base_layer.q", "b.base_layer", "c.base_layer.base_layer.q", "d.my_base_layer_2.q"]
+    tensors: dict[str, np.ndarray] = {}
+    for name in names:
+        tensors |= factors(name)
+    report = adapter_report(write(tmp_path / "lora", tensors))
+    assert sorted(report["component"].values) == ["a.base_layers.q", "b", "base_layer.q", "c.q", "d.my_base_layer_2.q"]
+
+
+def test_numbers_of_layers_are_an_int64(tmp_path: Path) -> None:
+    report = adapter_report(write(tmp_path / "lora", factors(f"layers.{'9' * 18}.q")))
+    assert report["layer"].values.tolist() == [10**18 - 1]
+    assert report["layer"].dtype == np.int64
+
+
 @pytest.mark.parametrize(
     ("config", "scaling"),
     [
@@ -319,6 +334,65 @@ def test_configurations_that_are_refused(tmp_path: Path, config: dict[str, Any],
         adapter_report(folder)
 
 
+@pytest.mark.parametrize("name", ["lora_alpha", "alpha_pattern", "r", "rank_pattern"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_beyond_all_bounds(tmp_path: Path, name: str, sign: int) -> None:
+    number = sign * 10**400
+    folder = write(tmp_path / "lora", factors(Q), **{name: {"q_proj": number} if "pattern" in name else number})
+    shown = (
+        r"`(r|lora_alpha)` of adapter '.*lora' is -?10*\.\.\.0*; (a rank is a whole number of 1|it must be a finite)"
+    )
+    with pytest.raises(ValueError, match=shown) as error:
+        adapter_report(folder)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("depth", [33, 900, 200_000])
+def test_configurations_nested_without_end(tmp_path: Path, depth: int) -> None:
+    folder = write(tmp_path / "lora", factors(Q))
+    config = folder / "adapter_config.json"
+    deep = b"[" * depth + b"]" * depth
+    for content in (deep, config.read_bytes()[:-1] + b', "x": ' + deep + b"}"):
+        config.write_bytes(content)
+        with pytest.raises(ValueError, match=r"adapter_config.json' is nested more than 32 levels deep, which no PEFT"):
+            adapter_report(folder)
+    config.write_bytes(b"[" * depth)
+    with pytest.raises(ValueError, match=r"is nested more than 32 levels|isn't JSON"):
+        adapter_report(folder)
+
+
+@pytest.mark.parametrize("value", ["\ud800x", ["\udfff"], {"\udc00": 1}], ids=ascii)
+def test_half_characters_are_refused_before_the_work(tmp_path: Path, value: Any) -> None:
+    folder = write(tmp_path / "lora", factors(Q), base_model_name_or_path=value)
+    message = r"`base_model_name_or_path` of adapter '.*' is .*\\ud.*, which holds half a character .*; it must be text"
+    with pytest.raises(ValueError, match=message):
+        adapter_report(folder)
+    folder = write(tmp_path / "lora", factors(Q), **{"\ud800": 1})
+    with pytest.raises(ValueError, match=r"`\\ud800` of adapter '.*' is 1, which holds half"):
+        adapter_report(folder)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["(.*)*(.*)*(.*)*X", "(a|aa)+X", "(x+){9}X", ".*.*.*.*X", "a?" * 9 + "X", "(a|a)" * 9, "[*].*.+.{2,}.*X"],
+)
+@pytest.mark.parametrize("name", ["rank_pattern", "alpha_pattern"])
+def test_patterns_that_may_take_for_ever(tmp_path: Path, name: str, key: str) -> None:
+    folder = write(tmp_path / "lora", factors("a" * 200), **{name: {key: 4}})
+    message = (
+        rf"`{name}` of adapter '.*' has the key '.*', which may take for ever to match; allowed are 3 of `\*`, `\+`"
+    )
+    with pytest.raises(ValueError, match=message):
+        adapter_report(folder)
+
+
+@pytest.mark.parametrize(
+    "key", [r"[*+{(?]\*\+\?\(\{\)\.layers", r".*\.layers\.\d+\.(?:self_attn|mlp)\.[^.]+", "[]*+{]*q"]
+)
+def test_usual_patterns_are_taken(tmp_path: Path, key: str) -> None:
+    assert adapter_report(write(tmp_path / "lora", factors(Q), alpha_pattern={key: 4})).sizes == {"component": 1}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -389,6 +463,18 @@ def wrong(change: dict[str, Any], drop: str = "") -> dict[str, np.ndarray]:
         ),
         (wrong({f"{Q}.lora_A.weight": np.ones(0)}), r"lora_A has shape \(0,\) .*; a factor has two axes, none empty"),
         (wrong({f"{Q}.lora_A.weight": np.ones((4, 0))}), r"none empty: gather the shards before saving"),
+        (
+            wrong({f"{Q}.base_layer.lora_A.weight": np.ones((4, 12))}),
+            rf"two tensors for lora_A; save .* \(of {Q}: '.*{Q}.base_layer.lora_A.w.*' and '.*{Q}.lora_A.weight'\)",
+        ),
+        (
+            factors(Q) | {f"{Q}.lora_B.weight": np.ones((20, 4))},
+            rf"two tensors for lora_B; .* \(of {Q}: '{Q}.lora_B.weight' and '{PREFIX}{Q}.lora_B.weight'\)",
+        ),
+        (wrong({f"{Q}.lora_embedding_A": np.ones((4, 12))}), rf"two tensors for lora_A; .*\(of {Q}: '.*' and '.*'\)"),
+        (factors(f"layers.{'9' * 30}.q"), r"a layer's path has at most 255 .* than 18 digits; .* \(layers.9{30}.q\)"),
+        (factors(f"layers.{'9' * 5000}.q"), r"no number of more than 18 digits; .* \(layers.9{192}…9{198}.q\)$"),
+        (factors("q" * 256), r"a layer's path has at most 255 characters, .* \(q{256}\)"),
         (factors(Q, rank=3), rf"lora_A has 3 rows, but `r` and `rank_pattern` .* give rank 4; use the .* \({Q}\)"),
         (wrong({f"{Q}.lora_A.weight": np.ones((4, 12), np.int8)}), r"lora_A is of type 'I8'; allowed are bfloat16, fl"),
         (wrong({f"{Q}.lora_diag": np.ones(4)}), rf"a part of a LoRA variant that can't be .* \({Q}.lora_diag\)"),

@@ -91,3 +91,51 @@ def test_map_on_a_linear_scale_with_marks_and_a_note() -> None:
     assert figure.layout.title.text.startswith("x &lt; y<br>")
     assert "n &lt; 3" in figure.layout.title.text
     assert figure.layout.height > component_map(values, label="x").layout.height
+
+
+EXTREMES = {
+    "smallest": [5e-324],
+    "smallest two": [5e-324, 1e-323],
+    "largest": [1e308],
+    "largest of all": [1.7976931348623157e308],
+    "both": [5e-324, 1e308],
+    "both ways": [-1e308, 1e308],
+    "mean beyond float64": [1e308, 1.7e308],
+    "infinite": [np.inf, 1.0],
+    "opposite": [np.inf, -np.inf],
+    "zeros": [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("one_cell", [True, False])
+@pytest.mark.parametrize("log", [True, False])
+def test_maps_of_extreme_values_are_drawn(name: str, one_cell: bool, log: bool) -> None:
+    values = EXTREMES[name]
+    layers = [0] * len(values) if one_cell else list(range(len(values)))
+    figure = component_map(values_of(values, layers=layers, kinds=["o"] * len(values)), label="x", log=log)
+    heat = figure.data[0]
+    assert heat.zmin < heat.zmax
+    assert all(np.isfinite(heat.colorbar.tickvals or ()))
+    figure.to_json()
+
+
+@pytest.mark.parametrize("limits", [(0, 0), (0, 1), (-1, 1), (2, 1), (1, 1), (1, np.inf), (np.nan, 1)])
+def test_limits_that_no_logarithmic_scale_has(limits: tuple[float, float]) -> None:
+    values = values_of([1, 2], layers=[0, 1], kinds=["o", "o"])
+    words = r"`limits` are \(.*\); on a logarithmic scale the first must be above 0 and below the second: give others"
+    with pytest.raises(ValueError, match=words):
+        component_map(values, label="x", limits=limits)
+
+
+def test_labels_and_units_are_plain_text(result: xr.Dataset) -> None:
+    two = values_of([1, 2, 3], layers=[0, 0, 1], kinds=["o", "o", "o"])
+    figure = component_map(two, label="<b>x</b>")
+    assert figure.layout.title.text == "&lt;b&gt;x&lt;/b&gt;"
+    assert [text.split("<br>")[1].split(":")[0] for text in figure.data[0].text[0]] == [
+        "&lt;b&gt;x&lt;/b&gt;, their mean",
+        "&lt;b&gt;x&lt;/b&gt;",
+    ]
+    figure = js_map(result.assign_attrs(units="<i>nat"))
+    assert all("<i>" not in text and text.count("&lt;i&gt;nat") == 2 for text in figure.data[0].text[0])
+    assert "<i>" not in figure.layout.title.text

@@ -66,6 +66,18 @@ def test_null_map_is_centred_on_one(qualified: xr.Dataset) -> None:
     assert heat.zmax >= np.log10(2)
 
 
+def test_null_map_leaves_out_what_is_not_finite(qualified: xr.Dataset) -> None:
+    js = np.array([np.inf, np.nan, 1.0, 1e308, 5e-324, 2.0])
+    permuted = np.array([np.inf, 1.0, np.inf, 5e-324, 1.0, 1.0])
+    found = qualified.assign(js_component=("component", js), js_permuted=("component", permuted)).assign_coords(
+        kind=qualified["kind"], layer=qualified["layer"]
+    )
+    heat = null_map(found).data[0]
+    shown = np.asarray(heat.z).T.ravel()
+    np.testing.assert_allclose(shown, [np.nan, np.nan, np.nan, np.nan, np.log10(5e-324), np.log10(2)])
+    assert -heat.zmin == heat.zmax == 300
+
+
 def test_null_map_of_a_zero_adapter_is_empty(make_small: Callable[..., Small]) -> None:
     heat = null_map(qualify(make_small(zero=True).run)).data[0]
     assert np.isnan(np.asarray(heat.z)).all()
@@ -148,6 +160,12 @@ def test_share_curve_ends_at_one(qualified: xr.Dataset) -> None:
 
 def test_share_curve_of_a_zero_adapter_is_flat(make_small: Callable[..., Small]) -> None:
     assert not np.any(share_curve(qualify(make_small(zero=True).run)).data[1].y)
+
+
+def test_label_of_positions_is_plain_text(small: Small, qualified: xr.Dataset) -> None:
+    n = qualified.sizes["token"]
+    figure = position_figure(qualified["js_token"], np.zeros(n, int), weights=np.ones(n), label="<b>place")
+    assert figure.layout.xaxis2.title.text == "&lt;b&gt;place"
 
 
 def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.Dataset) -> None:

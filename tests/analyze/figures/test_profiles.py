@@ -169,3 +169,19 @@ def test_other_results_are_refused(small: Small, result: xr.Dataset, make_small:
     outside = miub(make_small(outside=True).run).isel(component=[-1])
     with pytest.raises(ValueError, match="none of the result's components lies in a layer"):
         depth_figure(outside)
+
+
+def test_units_are_plain_text(result: xr.Dataset) -> None:
+    layers, positions = (group_by(result, [key]).assign_attrs(units="<b>nat") for key in ("layer", "position"))
+    for figure in (depth_figure(layers), sequence_figure(positions)):
+        assert figure.layout.yaxis.title.text == "JS (&lt;b&gt;nat)"
+        assert "<b>" not in "".join(lines_of(figure)[0].text)
+
+
+def test_infinite_means_leave_a_logarithmic_axis_as_it_is(result: xr.Dataset) -> None:
+    js = result["js_sample"].values.copy()
+    expected = depth_figure(result.isel(component=[0, 1, 2]), log=True).layout.yaxis.range
+    js[:, 3:] = np.inf
+    with np.errstate(invalid="ignore"):
+        axis = depth_figure(result.assign(js_sample=(result["js_sample"].dims, js)), log=True).layout.yaxis
+    np.testing.assert_allclose(axis.range, expected)

@@ -42,6 +42,7 @@ def test_ranks_go_across_in_order(results: list[xr.Dataset]) -> None:
 def test_ranks_that_are_words_are_in_order(results: list[xr.Dataset]) -> None:
     mixed = results[0].copy(deep=True)
     mixed["rank"].values[0] = 4
+    mixed.attrs["run"] = "mixed"
     figure = runs_figure(side_by_side([mixed, *results], ["rank"]))
     assert list(figure.layout.xaxis.ticktext) == ["8", "16", "128", "mixed"]
 

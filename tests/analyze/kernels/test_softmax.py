@@ -110,6 +110,15 @@ CASES = {
     "delta near its rounding": (normal(577, 1)[0], 1000 + normal(577, 2e-4)[1]),
     "delta overflows": (np.array([0.0, 0, 0, -1]), np.array([-3e38, 3e38, 0, 0])),
     "largest floats": (np.array([3e38, 3e38, 3e38, -3e38]), np.array([-3e38, 3e38, 0, 0])),
+    # what rounding takes from a difference of these deltas is larger than the others
+    "all but the top sink, one without end": (np.array([-1e5, -99999.98, -99999.99]), np.array([-1.1e16, 519515.5, 0])),
+    "one of a few sinks without end": (np.array([0, 0.1, 0.05]), np.array([-3e9, 100, 0])),
+    "the top sinks without end": (np.array([50.0, 0, 0, 0.5]), np.array([-1e17, 0, 0, 0])),
+    "the top sinks further": (np.array([50.0, 0, 0, 0.5]), np.array([-1e20, 0, 0, 0])),
+    "the top of many sinks": (np.arange(600.0), np.where(np.arange(600) > 590, -1e25, 0)),
+    "the last of three sinks": (np.array([0.0, 1, 2]), np.array([0, 0, -1e30])),
+    "delta takes a huge base back": (np.array([3e38, 1]), np.array([-3e38, 0.5])),
+    "delta takes a huge base back, and more": (np.array([1e20, 0]), np.array([-1e20, -1])),
     "base overflows": (np.array([3e38, 2.9e38, -3e38, -3e38]), np.array([0.0, 0.5, 1, 2])),
 }
 ROWS = {name: (np.float32(base), np.float32(delta)) for name, (base, delta) in CASES.items()}
@@ -186,6 +195,24 @@ def test_closed_form_of_two_features():
     base, delta = np.zeros(2), np.array([0, np.log(3)])
     assert one_row(jensen_shannon_rows, base, delta) == pytest.approx(expected, rel=4e-7)
     assert one_row(jensen_shannon_rows_float64, base, delta, dtype=np.float64) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("delta", [300.0, 658306.0135, 1e12, 1e300])
+def test_one_large_delta_in_float64(delta):
+    base, change = np.array([0.0148536, -0.0038587]), np.array([0, delta])
+    # q is all on the second feature, to the last bit
+    p = 1 / (1 + np.exp(base[1] - base[0]))
+    expected = (p * np.log(2) + (1 - p) * np.log(2 * (1 - p) / (2 - p)) + np.log(2 / (2 - p))) / 2
+    assert one_row(jensen_shannon_rows_float64, base, change, dtype=np.float64) == pytest.approx(expected, rel=1e-14)
+
+
+def test_differences_beyond_float64():
+    row = np.array([-1.7e308, 1.7e308])
+    half = one_row(jensen_shannon_rows_float64, np.zeros(2), row, dtype=np.float64)
+    assert half == one_row(jensen_shannon_rows_float64, np.zeros(2), row / 1e3, dtype=np.float64)
+    assert one_row(jensen_shannon_rows_float64, row, np.zeros(2), dtype=np.float64) == 0
+    assert one_row(jensen_shannon_rows_float64, row, -row, dtype=np.float64) == pytest.approx(half, rel=1e-15)
+    assert one_row(jensen_shannon_rows_float64, np.zeros(2), np.full(2, 1.7e308), dtype=np.float64) == 0
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.0, 1e-30, 1.0, -1000.0, 1e5, 3e38])

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,11 @@ def test_a_worker_that_is_killed_changes_nothing(run: Run, expected: bytes, monk
     assert np.isfinite(found["slow"].values).all()
 
 
-def test_memory_and_threads_of_a_worker_are_set_and_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_worker_is_kept_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(cluster, "keep_freed_memory", lambda: calls.append("kept") or True)
     monkeypatch.setattr(cluster, "usual_memory", lambda: calls.append("usual"))
-    plugin = cluster.OneThreadEach()
+    plugin = cluster.MemoryKept()
     plugin.setup(None)
     plugin.teardown(None)
     assert calls == ["kept", "usual"]
@@ -145,6 +146,7 @@ def test_memory_and_threads_of_a_worker_are_set_and_set_back(monkeypatch: pytest
     ("options", "error", "words"),
     [
         ({"scheduler": "tcp://127.0.0.1:1"}, OSError, "no Dask scheduler answers at 'tcp://127.0.0.1:1'"),
+        ({"scheduler": "http://127.0.0.1:1"}, ValueError, "its address begins with one of"),
         ({"scheduler": "slurm"}, ValueError, "`scheduler` is 'slurm'; give an address"),
     ],
 )
@@ -167,3 +169,19 @@ def test_a_cluster_without_workers_is_told(caplog: pytest.LogCaptureFixture) -> 
         with workers(local.scheduler_address) as found:
             assert found.n_threads == 1
         assert "has no workers yet" in caplog.text
+
+
+def test_several_analyses_by_one_client(run: Run, expected: bytes, two_workers: Any) -> None:
+    with distributed.Client(two_workers, set_as_default=False) as client, ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: js(run, scheduler=client), range(3)))
+    assert found == [expected] * 3
+
+
+def test_a_cluster_in_this_process(run: Run, expected: bytes) -> None:
+    with distributed.LocalCluster(n_workers=2, processes=False, dashboard_address=":0", silence_logs=50) as local:
+        assert js(run, scheduler=distributed.Client(local, set_as_default=False)) == expected
+
+
+def test_a_setting_of_dask_that_isnt_taken_is_named_as_such(run: Run) -> None:
+    with dask.config.set(scheduler=dask.get), pytest.raises(ValueError, match="Dask's own setting `scheduler` is"):
+        miub(run)

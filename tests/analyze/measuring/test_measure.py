@@ -13,7 +13,7 @@ from lorascope.analyze.measuring import tiles
 from lorascope.analyze.measuring.compute import workers
 from lorascope.analyze.measuring.measure import measure, measure_sources
 from lorascope.analyze.measuring.measured import measure_run
-from lorascope.analyze.measuring.measures import MEASURES, token_measure
+from lorascope.analyze.measuring.measures import MEASURES, Measure, resolve, token_measure
 from lorascope.analyze.measuring.sources import group_sizes, sources_of
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.rows import RowArray
@@ -218,3 +218,61 @@ def test_many_rows_and_components_are_no_matter_for_a_warning(run: Run) -> None:
     found = measure_sources([long] * 500, ("js",), group_bytes=1)
     assert found.numblocks == (1, 500, 500)
     assert found.shape == (1, 500 * 1024, 500)
+
+
+@pytest.mark.parametrize(
+    ("returned", "found"),
+    [
+        (1.0, "1.0"),
+        (None, "None"),
+        ([0.0] * 2500, r"\[0.0"),
+        (np.zeros(1), r"float64 of shape \(1,\)"),
+        (np.zeros((1024, 1)), r"float64 of shape \(1024, 1\)"),
+        (np.zeros(1024, complex), "complex128 of shape"),
+        (np.array(["1"] * 1024), "<U1 of shape"),
+    ],
+)
+def test_what_a_measure_must_return(run: Run, returned: Any, found: str) -> None:
+    def mine(base: np.ndarray, delta: np.ndarray) -> Any:
+        return returned
+
+    with pytest.raises(ValueError, match=f"the measure 'mine' returned {found}.*it must return an array of real"):
+        compute(measure(run, (token_measure(long_name="", units="1")(mine),)))
+
+
+def test_an_own_measure_writes_into_nothing(make_small: Any) -> None:
+    @token_measure(long_name="", units="1")
+    def mine(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        base *= 2
+        return base[:, 0]
+
+    run = make_small(dtype="bfloat16").run
+    with pytest.raises(ValueError, match="read-only") as failed:
+        compute(measure(run, (mine, "js")), scheduler="synchronous")
+    assert "in the measure 'mine', at component" in failed.value.__notes__[0]
+
+
+@pytest.mark.parametrize("name", ["js", "base_norm", "position", "done"])
+def test_names_that_are_taken(name: str) -> None:
+    def mine(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        return base[:, 0]
+
+    mine.__name__ = name
+    with pytest.raises(ValueError, match=f"a measure can't be called '{name}'"):
+        token_measure(long_name="", units="1")(mine)
+    with pytest.raises(ValueError, match=f"a measure can't be called '{name}'"):
+        resolve([Measure(function=mine, outputs={name: {}})])
+
+
+@pytest.mark.parametrize("names", ["js", (), []])
+def test_a_sequence_of_names_is_wanted(run: Run, names: Any) -> None:
+    with pytest.raises(ValueError, match="give a sequence of at least one name"):
+        measure(run, names)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_linear_alignment_is_the_same_wherever_it_is_computed(run: Run, scheduler: str) -> None:
+    names = ("hsic_base", "hsic_base_lora", "hsic_lora")
+    expected = compute(measure(run, names), scheduler="synchronous")
+    with dask.config.set({"multiprocessing.context": "spawn"}):
+        assert compute(measure(run, names), scheduler=scheduler, n_workers=2).tobytes() == expected.tobytes()

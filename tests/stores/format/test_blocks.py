@@ -1,6 +1,8 @@
 """Rows out of a stored chunk equal those of the whole chunk, and nothing broken is read over."""
 
 import struct
+import tracemalloc
+from typing import Any
 
 import google_crc32c
 import numcodecs.blosc
@@ -103,7 +105,7 @@ def forged(body: np.ndarray, form: str, place: int, *values: int) -> np.ndarray:
         ("<I", 4, 2**31, "it isn't 1126400 bytes compressed by Blosc"),
         ("<I", 8, 0, "it isn't 1126400 bytes compressed by Blosc"),
         ("<I", 12, 20, "it isn't 1126400 bytes compressed by Blosc"),
-        ("<I", 8, 1, "buffer is smaller than requested size"),
+        ("<I", 8, 1, "it has no room for its 1126400 blocks"),
         ("<I", 16, 2**32 - 1, "a block of it ends too early"),
         ("<I", 16, 10**6, "a block of it ends too early|error during blosc decompression"),
         ("<I", 28, 2**31 - 1, "a block of it ends too early"),
@@ -115,6 +117,37 @@ def test_forged_header_or_block_is_an_error(form: str, place: int, value: int, w
     """Whoever knows how to make a checksum may still not make anything be read beyond its end."""
     with pytest.raises((ValueError, RuntimeError), match=words):
         decode(forged(compress(make_rows()), form, place, value), [3])
+
+
+@pytest.mark.parametrize("rows", [None, range(N_ROWS)])
+def test_tiny_blocks_are_refused_before_any_is_counted(rows: Any) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="it has no room for its 1126400 blocks"):
+            decode_rows(
+                forged(compress(make_rows()), "<I", 8, 1),
+                None if rows is None else np.asarray(rows),
+                n_rows=N_ROWS,
+                row_bytes=ROW_BYTES,
+                compressed=True,
+            )
+        assert tracemalloc.get_traced_memory()[1] < 8 * N_ROWS * ROW_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [None, [3, 5], range(N_ROWS)], ids=str)
+@pytest.mark.parametrize("form", ["zstd", "as it is", "raw"])
+def test_what_comes_back_is_the_callers_own(form: str, rows: Any) -> None:
+    plain = make_rows()
+    if form == "as it is":
+        plain = np.random.default_rng(0).integers(0, 256, plain.shape, np.uint8)
+    body = plain.reshape(-1) if form == "raw" else compress(plain)
+    body = np.frombuffer(body.tobytes(), np.uint8)
+    chosen = None if rows is None else np.asarray(rows)
+    found = decode_rows(body, chosen, n_rows=N_ROWS, row_bytes=ROW_BYTES, compressed=form != "raw")
+    found += 1
+    np.testing.assert_array_equal(found, (plain if rows is None else plain[chosen]) + np.uint8(1))
 
 
 def test_body_too_short_for_a_header() -> None:

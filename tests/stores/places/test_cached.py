@@ -1,6 +1,8 @@
 """Chunks of an object store kept by their reader: how many requests that takes, and that nobody is misled by it."""
 
+import os
 import pickle
+import signal
 import threading
 import time
 from collections import Counter
@@ -250,6 +252,54 @@ def test_failure_is_everybodys_and_is_not_kept() -> None:
             with pytest.raises(OSError, match="lost"):
                 one.result()
     assert cache.get("key", lambda: b"there") == b"there"
+
+
+def test_an_interrupt_is_its_own_threads_alone() -> None:
+    cache = ByteCache(2**20)
+    begun, interrupted = threading.Event(), threading.Event()
+
+    def stop() -> bytes:
+        begun.set()
+        assert interrupted.wait(10)
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(cache.get, "key", stop)
+        assert begun.wait(10)
+        others = [pool.submit(cache.get, "key", lambda: b"there") for _ in range(3)]
+        time.sleep(0.05)
+        interrupted.set()
+        with pytest.raises(KeyboardInterrupt):
+            first.result(10)
+        assert [one.result(10) for one in others] == [b"there"] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_waits_for_nobody(cache: ByteCache) -> None:
+    """Neither for a fetch that was under way in the old process, nor for its lock."""
+    begun, answered = threading.Event(), threading.Event()
+    old = cached_module._cache
+
+    def fetch() -> bytes:
+        begun.set()
+        assert answered.wait(20)
+        return b"x"
+
+    thread = threading.Thread(target=old.get, args=("key", fetch))
+    thread.start()
+    assert begun.wait(10)
+    with old._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)  # ends it where it waits
+            new = cached_module._cache
+            os._exit(0 if new.max_bytes == old.max_bytes and new.get("key", lambda: b"y") == b"y" else 1)
+    _, status = os.waitpid(child, 0)
+    answered.set()
+    thread.join(10)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert cached_module._cache is old
 
 
 def test_what_is_discarded_while_it_is_fetched_is_not_kept() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lorascope.stores import StoreError, open_run
+from lorascope.stores import StoreError, open_run, verify
 from lorascope.stores.format.codec import BATCHED, blosc_bytes
 from lorascope.stores.reading.guard import MAX_TEXT_BYTES
 
@@ -86,6 +86,7 @@ INNER = {"chunk_shape": [1024, 12], "codecs": [LITTLE, CRC], "index_codecs": [LI
         [{"name": "vlen-bytes"}, CRC],
         [{"name": "sharding_indexed", "configuration": {**INNER, "codecs": [LITTLE, GZIP, CRC]}}],
         [{"name": "sharding_indexed", "configuration": {**INNER, "index_codecs": [LITTLE]}}],
+        [{"name": "sharding_indexed", "configuration": {**INNER, "index_location": "start"}}],
         [{"name": "sharding_indexed", "configuration": INNER}, CRC],
     ],
 )
@@ -96,6 +97,30 @@ def test_codecs_of_another_kind_are_refused(make_run: Any, codecs: Any) -> None:
     run = make_run()
     set_fields(run.path, BASE, codecs=codecs)
     with pytest.raises(StoreError, match=f"'{BASE}' can't be decoded: its|metadata of .* can't be read"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("path", [BASE, "adapters/default/factor", "samples/id"])
+def test_storage_transformers_are_refused(make_run: Any, path: str) -> None:
+    run = make_run()
+    set_fields(run.path, path, storage_transformers=[{"name": "indirection"}])
+    words = (
+        rf"'{path}' can't be decoded: it has the storage transformers \[{{'name': 'indirection'}}\], which this format"
+    )
+    with pytest.raises(StoreError, match=words):
+        open_run(run.path)
+
+
+def test_shard_whose_index_comes_first_is_refused(make_run: Any) -> None:
+    run = make_run()
+    path = "adapters/default/factor"
+
+    def change(at: str, document: dict[str, Any]) -> None:
+        if at == path:
+            document["codecs"][0]["configuration"]["index_location"] = "start"
+
+    edit(run.path, change)
+    with pytest.raises(StoreError, match=rf"'{path}' can't be decoded: its shard index lies at the start, which this"):
         open_run(run.path)
 
 
@@ -206,7 +231,14 @@ def test_part_of_a_shard_that_announces_another_size_is_refused(make_run: Any) -
     with pytest.raises(StoreError, match="it ends before its index"):
         opened.factor(F32)[:10].values
     file.write_bytes(content[:-20] + with_checksum(struct.pack("<QQ", 2**64 - 1, 2**64 - 1)))
-    assert np.isnan(opened.factor(F32)[:10].values).all()  # a part that isn't there is fill, as Zarr says
+    with pytest.raises(
+        StoreError, match=r"factor/c.0.0' is broken \(part 0 of it is missing\); run `lorascope verify`"
+    ):
+        opened.factor(F32)[:10].values
+    with pytest.raises(StoreError, match="part 0 of it is missing"):
+        opened.take([3], components=[F32])
+    problems = verify(run.path, level="decode").problems
+    assert "a part of it is missing" in {p.place: p.message for p in problems}["adapters/default/factor/c.0.0"]
 
 
 @pytest.mark.parametrize("path", ["samples/ce", f"adapters/default/lora_B/{F32}", "components/d_out"])

@@ -9,6 +9,7 @@ import xarray as xr
 
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.places.folder import FolderPlace
+from lorascope.stores.reading.take import TokenSource, take_tokens
 
 F32, BF16, F16 = COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
 TOKENS = [2100, 3, 1024, 3, 1023, 0, 2147]
@@ -30,7 +31,6 @@ def test_they_are_those_of_the_lazy_arrays(make_run: Any, codec: str, biased: tu
     run = open_run(make_run(codec=codec, biased=biased).path)
     tree = run.take(TOKENS)
     assert tuple(tree.children) == COMPONENTS
-    assert tree["token"].values.tolist() == TOKENS
     assert tree[F32]["base"]["token"].values.tolist() == TOKENS
     assert_is(tree, run, TOKENS)
 
@@ -51,6 +51,16 @@ def test_no_tokens_and_no_components(make_run: Any) -> None:
 def test_some_components_in_their_order(make_run: Any) -> None:
     tree = open_run(make_run().path).take([5], components=[F16, F32])
     assert tuple(tree.children) == (F16, F32)
+
+
+@pytest.mark.parametrize("name", ["token", "feature", "base", "delta"])
+def test_components_may_have_any_name(make_run: Any, name: str) -> None:
+    run = open_run(make_run().path)
+    sources = {name: TokenSource(run.base_rows(F32), run.delta_source(F32)), F16: TokenSource(run.base_rows(F16), None)}
+    tree = take_tokens(sources, TOKENS, n_tokens=run.n_tokens)
+    assert tuple(tree.children) == (name, F16)
+    np.testing.assert_array_equal(tree[name]["base"].values, run.base(F32)[TOKENS].values)
+    assert tree[name].dataset["token"].values.tolist() == tree[F16].dataset["token"].values.tolist() == TOKENS
 
 
 def test_pair_and_several_adapters(make_run: Any) -> None:
@@ -116,6 +126,8 @@ def test_other_mistakes_are_refused(make_run: Any) -> None:
     run = open_run(make_run().path)
     with pytest.raises(ValueError, match="`n_threads` is 0; it must be at least 1"):
         run.take([1], n_threads=0)
+    with pytest.raises(ValueError, match=r"`components` is 'x'; it must be a sequence of paths: \['x'\]"):
+        run.take([1], components="x")
     with pytest.raises(StoreError, match="no component 'x' among the 3"):
         run.take([1], components=["x"])
     with pytest.raises(StoreError, match="captured with states 'none'"):

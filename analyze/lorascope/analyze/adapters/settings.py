@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import reprlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,11 @@ RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 NOT_BA = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
 """Settings with which the change of a layer's weight is another product than s B A, or several in one."""
+MAX_DEPTH = 32
+"""Levels of a configuration; PEFT's have three or four."""
+MAX_RANK = 2**31 - 1
+MAX_REPEATS, MAX_CHOICES = 3, 8
+"""Of a layer pattern: `*`, `+` and `{`; these and `?` and `(`. With more, matching a path may take for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +56,16 @@ def read_settings(folder: Path) -> LoraSettings:
     document = _read_document(folder)
     if document["peft_type"] != "LORA":
         raise ValueError(
-            f"`peft_type` of adapter {str(folder)!r} is {document['peft_type']!r}; only 'LORA' can be measured"
+            f"`peft_type` of adapter {str(folder)!r} is {reprlib.repr(document['peft_type'])}; only 'LORA' can be "
+            "measured"
         )
     if "r" not in document or "lora_alpha" not in document:
         raise ValueError(f"{str(folder / CONFIG)!r} lacks `r` or `lora_alpha`; save the adapter again with PEFT")
     for name in NOT_BA:
         if document.get(name):
             raise ValueError(
-                f"`{name}` of adapter {str(folder)!r} is {document[name]!r}: what it adds isn't one product s B A a "
-                "layer, which is all that is measured here; capture a run with it instead"
+                f"`{name}` of adapter {str(folder)!r} is {reprlib.repr(document[name])}: what it adds isn't one "
+                "product s B A a layer, which is all that is measured here; capture a run with it instead"
             )
     settings = LoraSettings(
         rank=document["r"],
@@ -113,29 +121,81 @@ def _read_document(folder: Path) -> dict[str, Any]:
         document = json.loads(path.read_bytes())
     except ValueError as error:  # also bytes that aren't text
         raise ValueError(f"{str(path)!r} isn't JSON: {error}; copy or save the adapter again") from error
+    except RecursionError:
+        document = None
+    if document is None or _is_deep(document):
+        raise ValueError(
+            f"{str(path)!r} is nested more than {MAX_DEPTH} levels deep, which no PEFT configuration is; copy or save "
+            "the adapter again"
+        )
     if not isinstance(document, dict) or "peft_type" not in document:
         raise ValueError(f"{str(path)!r} is no PEFT configuration: it holds no object with `peft_type`")
+    for name, value in document.items():
+        _check_text(name, value, str(folder))
     return document
+
+
+def _is_deep(document: Any) -> bool:
+    """Whether an object from JSON has more than `MAX_DEPTH` levels."""
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
+
+
+def _check_text(name: str, value: Any, folder: str) -> None:
+    """Raise for what JSON can write but no file can hold: one half of a pair of UTF-16."""
+    try:
+        json.dumps({name: value}, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"`{reprlib.repr(name)[1:-1]}` of adapter {folder!r} is {reprlib.repr(value)}, which holds half a "
+            "character (a lone surrogate); it must be text that UTF-8 can write: correct it"
+        ) from error
 
 
 def _check_patterns(settings: LoraSettings, folder: str) -> None:
     for name in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(settings, name)
         if not isinstance(pattern, dict):
-            raise ValueError(f"`{name}` of adapter {folder!r} is {pattern!r}; it maps layers to numbers")
+            raise ValueError(f"`{name}` of adapter {folder!r} is {reprlib.repr(pattern)}; it maps layers to numbers")
         for key in pattern:
+            if not _is_bounded(key):
+                raise ValueError(
+                    f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}, which may take for ever to "
+                    f"match; allowed are {MAX_REPEATS} of `*`, `+` and `{{`, none of them after a bracket, and "
+                    f"{MAX_CHOICES} of these, `?` and `(` together: name the layers more simply"
+                )
             try:
                 re.compile(_expression(key))
             except re.error as error:
                 raise ValueError(
-                    f"`{name}` of adapter {folder!r} has the key {key!r}, no regular expression ({error}); correct it"
+                    f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}, no regular expression ({error}); "
+                    "correct it"
                 ) from error
+
+
+def _is_bounded(key: str) -> bool:
+    """Whether a pattern repeats and branches little enough to be matched soon, whatever the path."""
+    plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", key, flags=re.DOTALL)  # without what is escaped, or one of a set
+    repeats, choices = re.findall(r"[*+{]", plain), re.findall(r"[*+{?(]", plain)
+    return len(repeats) <= MAX_REPEATS and len(choices) <= MAX_CHOICES and not re.search(r"\)[*+{]", plain)
 
 
 def _check_numbers(settings: LoraSettings, folder: str) -> None:
     for rank in (settings.rank, *settings.rank_pattern.values()):
-        if type(rank) is not int or rank < 1:
-            raise ValueError(f"`r` of adapter {folder!r} is {rank!r}; a rank is a whole number of 1 or more")
+        if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+            raise ValueError(
+                f"`r` of adapter {folder!r} is {reprlib.repr(rank)}; a rank is a whole number of 1 or more, below 2^31"
+            )
     for alpha in (settings.alpha, *settings.alpha_pattern.values()):
-        if type(alpha) not in (int, float) or not math.isfinite(alpha):
-            raise ValueError(f"`lora_alpha` of adapter {folder!r} is {alpha!r}; it must be a finite number")
+        if type(alpha) not in (int, float) or not abs(alpha) <= sys.float_info.max:
+            raise ValueError(
+                f"`lora_alpha` of adapter {folder!r} is {reprlib.repr(alpha)}; it must be a finite number, within "
+                "float64's range"
+            )

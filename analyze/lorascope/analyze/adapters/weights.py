@@ -34,8 +34,12 @@ KEY = re.compile(
     r"(?:\.(?!(?:weight|bias)$)(?P<adapter>[^.]+))?(?:\.(?P<leaf>weight|bias))?"
 )
 """A key of PEFT's, with the adapter's name in it or, as `save_pretrained` has it, without."""
+INNER = re.compile(r"\.base_layer(?=\.|$)")
+"""PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
 SHOWN = 2
 """Places named in an error before the rest is only counted."""
+MAX_PATH, MAX_DIGITS = 255, 18
+"""Characters of a layer's path, which a store must be able to name, and digits of a number in it, an int64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +119,20 @@ def sort_keys(
 ) -> tuple[list[Branch], list[str], list[Problem]]:
     """Branches, layers in the order of their numbers; keys that are no LoRA weights; what is wrong with the rest."""
     found: dict[str, dict[str, StoredTensor]] = {}
+    named: dict[tuple[str, str], str] = {}
     others, problems, adapters = [], [], set()
     for key, tensor in keys.items():
         plain = key.removeprefix(PREFIX)
         match = KEY.fullmatch(plain)
         if match is not None:
             part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
-            # PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't.
-            parts = found.setdefault(match["path"].replace(".base_layer", ""), {})
+            path = INNER.sub("", match["path"])
+            first = named.setdefault((path, part), key)
+            if first != key:
+                message = f"there are two tensors for lora_{part}; save the adapter again with PEFT"
+                problems.append(Problem(f"of {path}: {_shown(first)} and {_shown(key)}", "twice", message))
+                continue
+            parts = found.setdefault(path, {})
             parts[part] = tensor
             if match["part"].startswith("embedding_"):
                 parts["embedding"] = tensor
@@ -136,8 +146,13 @@ def sort_keys(
         problems.append(
             Problem("", "several", f"the keys name several adapters ({names}); save each in its own folder")
         )
+    message = (
+        f"a layer's path has at most {MAX_PATH} characters, and no number of more than {MAX_DIGITS} digits; give the "
+        "layer another name"
+    )
+    problems += [Problem(path, "path", message) for path in found if not _is_nameable(path)]
     problems += [problem for path, parts in found.items() for problem in _missing(path, parts)]
-    whole = {path: parts for path, parts in found.items() if {"A", "B"} <= parts.keys()}
+    whole = {path: parts for path, parts in found.items() if {"A", "B"} <= parts.keys() and _is_nameable(path)}
     return [_branch(path, whole[path]) for path in sorted(whole, key=_by_number)], sorted(others), problems
 
 
@@ -195,15 +210,28 @@ def _branch(path: str, parts: Mapping[str, StoredTensor]) -> Branch:
     )
 
 
+def _is_nameable(path: str) -> bool:
+    return len(path) <= MAX_PATH and all(len(name) <= MAX_DIGITS for name in path.split(".") if name.isdecimal())
+
+
 def _by_number(path: str) -> list[tuple[int, str]]:
     """Sorts layer 2 before layer 10; safetensors sorts keys as words."""
     return [(int(name), "") if name.isdecimal() else (-1, name) for name in path.split(".")]
 
 
 def _places(places: list[str]) -> str:
-    """The first places of a problem in brackets, and how many more there are."""
-    named = [place for place in places if place]
+    """The first places of a problem in brackets, long ones cut, and how many more there are."""
+    named = [_cut(place) for place in places if place]
     if not named:
         return ""
     more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
     return f" ({', '.join(named[:SHOWN])}{more})"
+
+
+def _shown(key: str) -> str:
+    return repr(_cut(key))
+
+
+def _cut(text: str, n: int = 400) -> str:
+    """Without the middle of what is too long to be read."""
+    return text if len(text) <= n else f"{text[: n // 2 - 1]}…{text[-n // 2 :]}"

@@ -18,6 +18,8 @@ __all__ = ["component_map", "js_map", "null_map"]
 
 _BLUES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
 _OUTSIDE = "outside"
+MAX_POWER = 300.0
+"""Powers of ten that a scale about 1 reaches to either side."""
 N_LETTERS = 24
 """Longer kinds are cut, or they would leave no room for the map on a phone."""
 
@@ -61,11 +63,12 @@ def js_map(result: xr.Dataset) -> go.Figure:
 def null_map(qualified: xr.Dataset) -> go.Figure:
     """Js of each component over that of its delta with permuted features, by layer and kind; 1 is where both agree."""
     js, permuted = qualified["js_component"].values, qualified["js_permuted"].values
-    ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # what isn't finite is drawn as a gap
+        ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
     values = qualified["js_component"].copy(data=ratio)
     # A few components whose softmax is all but one-hot would stretch the scale over many decades.
-    distances = np.abs(np.log10(ratio[ratio > 0]))
-    reach = max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2))
+    distances = np.abs(np.log10(ratio[np.isfinite(ratio) & (ratio > 0)]))
+    reach = min(max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2)), MAX_POWER)
     return component_map(
         values,
         label="JS / JS of permuted delta",
@@ -93,26 +96,31 @@ def component_map(
     values
         (component,) with the coordinates `kind` and `layer`. Components that share both are averaged.
     label
-        What it is, with its unit.
+        What it is, with its unit; plain text.
     notes
         A line of HTML for each component, shown when hovering over it.
     colors
         Colours from the least value to the largest.
     limits
-        Values at the ends of the scale, and what lies beyond is drawn like them; by default the 2 % quantile and the
-        largest value, at most six decades apart.
+        Values at the ends of the scale, the lower one first and both above 0 where it is logarithmic, and what lies
+        beyond is drawn like them; by default the 2 % quantile and the largest value, at most six decades apart.
     log
         Whether to use a logarithmic scale where any value is positive.
     marked
         Bool (component,): those whose cells get a dot.
     note
         Sentences below the title: what the values rest on. The report says it in its captions instead.
+
+    Raises
+    ------
+    ValueError
+        If `limits` can't be the ends of such a scale.
     """
     kinds, layers, cells = _cells(values)
     grid = np.full((len(kinds), len(layers)), np.nan)
     texts = np.full(grid.shape, "", dtype=object)
     for (row, column), members in cells.items():
-        grid[row, column] = values.values[members].mean()
+        grid[row, column] = _mean(values.values[members])
         texts[row, column] = _hover(values, members, notes, label, float(grid[row, column]))
     is_log = log and bool((np.isfinite(grid) & (grid > 0)).any())
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -141,7 +149,15 @@ def component_map(
     dress(figure, height=134 + 24 * len(kinds))
     figure.update_xaxes(title_text="layer", type="category", showgrid=False, nticks=16, tickangle=0)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticklabelstandoff=4)
-    title = {"text": label, "font": {"size": 13}, "x": 0, "xref": "paper", "y": 1, "yref": "container", "pad": {"t": 8}}
+    title = {
+        "text": html.escape(label),
+        "font": {"size": 13},
+        "x": 0,
+        "xref": "paper",
+        "y": 1,
+        "yref": "container",
+        "pad": {"t": 8},
+    }
     figure.update_layout(plot_bgcolor="#e4e4e4", margin_b=100, title=title)
     if note:
         headline(figure, label, note)
@@ -200,7 +216,14 @@ def _cells(values: xr.DataArray) -> tuple[list[str], list[int], dict[tuple[int, 
     return kinds, layers, cells
 
 
+def _mean(values: np.ndarray) -> float:
+    """Mean; NaN where there is none that float64 holds."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(values.mean())
+
+
 def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:
+    label = html.escape(label)
     names = [html.escape(str(values["component"].values[member])) for member in members]
     if len(members) > 1:
         return f"<b>{names[0]}</b> and {len(members) - 1} more<br>{label}, their mean: {format_number(mean)}"
@@ -218,7 +241,7 @@ def _grey(js: np.ndarray) -> str:
 
 def _notes(qualified: xr.Dataset, units: str = "nat") -> list[str]:
     """What is shown beside each component's js."""
-    lines = []
+    lines, units = [], html.escape(units)
     for index in range(qualified.sizes["component"]):
         one = qualified.isel(component=index)
         parts = [

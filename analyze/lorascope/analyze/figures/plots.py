@@ -110,7 +110,7 @@ def position_figure(values: xr.DataArray, position: np.ndarray, *, weights: np.n
     weights
         (token,), how many tokens each stands for.
     label
-        What `position` counts.
+        What `position` counts; plain text.
     """
     profile = position_profile(values, position, weights=weights)
     x = profile["position"].values
@@ -148,7 +148,7 @@ def position_figure(values: xr.DataArray, position: np.ndarray, *, weights: np.n
     figure.update_layout(
         showlegend=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, bargap=0.1
     )
-    figure.update_xaxes(title_text=label, row=2, col=1)
+    figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
     figure.update_yaxes(title_text="JS (nat)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
     return figure

@@ -52,7 +52,9 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None, log: bool = False
     dress(figure, height=320)
     low, high = int(layers[layers >= 0].min()), int(layers.max())
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
-    figure.update_yaxes(title_text=f"JS ({grouped.attrs['units']})", rangemode="tozero", exponentformat="power")
+    figure.update_yaxes(
+        title_text=f"JS ({html.escape(grouped.attrs['units'])})", rangemode="tozero", exponentformat="power"
+    )
     if low == high:
         figure.update_layout(scattermode="group")
     if log:
@@ -103,7 +105,11 @@ def sequence_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     figure.update_xaxes(range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
     figure.update_xaxes(title_text="position in the sequence", row=2, col=1)
     figure.update_yaxes(
-        title_text=f"JS ({grouped.attrs['units']})", rangemode="tozero", exponentformat="power", row=1, col=1
+        title_text=f"JS ({html.escape(grouped.attrs['units'])})",
+        rangemode="tozero",
+        exponentformat="power",
+        row=1,
+        col=1,
     )
     figure.update_yaxes(title_text="samples", nticks=3, rangemode="tozero", row=2, col=1)
     _finish(figure, grouped, lines, by, f"JS by position{f' and {by}' if by else ''}", "")
@@ -215,7 +221,7 @@ def _finish(figure: go.Figure, grouped: xr.Dataset, lines: list[_Line], by: str 
 
 def _set_log(figure: go.Figure, lines: list[_Line]) -> None:
     values = np.concatenate([line.mean for line in lines])
-    values = values[values > 0]
+    values = values[(values > 0) & np.isfinite(values)]
     if len(values):
         low, high = np.log10(values.min()) - 0.1, np.log10(values.max()) + 0.1
         ticks = log_ticks(low, high)

@@ -138,8 +138,9 @@ _TILE = 1024  # columns: eight rows of lora_B_T, this wide, take 32 KiB and stay
 
 @compiled(inline=True)
 def _rows_of_tile(B: Any, k: Any, j: Any, start: Any, width: Any) -> Any:
-    # Past the last row of B the last again, which the weights there, zero, take out. One contiguous row each: of a
-    # two-dimensional slice LLVM wouldn't know that.
+    # Past the last row of B the last again, which the weights there, zero, take out where it is finite; infinity or NaN
+    # in it makes NaN of its column, which isn't finite without this either, but for a factor of zero there. One
+    # contiguous row each: of a two-dimensional slice LLVM wouldn't know that.
     return B[min(k + j, B.shape[0] - 1)][start : start + width]
 
 

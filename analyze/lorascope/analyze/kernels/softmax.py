@@ -52,7 +52,9 @@ _RATIO_LOW, _RATIO_HIGH = _F(-60), _F(60)  # clamps of delta - shift: _REACH and
 _SHIFT_AGAIN = -0.5  # where the second normaliser is less than this much below the first: 1 + ratio cancels
 _OFF_CENTRE = 2.0**20  # where log(Zq/Zp) less the shift is more than 1000 times the deltas' deviation, rounding shows
 _NARROW_SPAN = 8.0  # where deltas span no more, rounding delta - shift costs 2.4e-7 at most
-_SPAN_LIMIT = 1e30  # where they span less, no difference overflows
+_SPAN_LIMIT = (
+    2.0**22
+)  # where they span less, rounding takes less than a quarter from delta - shift before it is clamped
 
 # g(d)/d^2 as a polynomial in u = d^2 for |d| <= 1: minimax of the relative error, 3e-8 ...
 _TINY_END = 1.0
@@ -438,46 +440,71 @@ def _careful_g(d: float) -> float:
     if a < 2.0:
         h = math.tanh(0.5 * a)
         return 0.5 * a * h + 0.5 * math.log1p(-h * h)
+    if a > 800.0:  # also where a difference overflowed
+        return math.log(2.0)
     t = math.exp(-a)
     return math.log(2.0) - math.log1p(t) - a * t / (1.0 + t)
 
 
+@compiled(inline=True)
+def _half_sum(x: Any, delta: Any) -> Any:
+    # (x + delta)/2 exactly, in two parts; the half doesn't overflow
+    return _difference(0.5 * np.float64(x), -0.5 * np.float64(delta))
+
+
+@compiled(inline=True)
+def _above(high: float, low: float, top: tuple[float, float]) -> float:
+    # how far a sum, given by the parts of its half, lies above another one
+    return 2.0 * ((high - top[0]) + (low - top[1]))
+
+
 @compiled()
-def _careful_normalisers(x: Any, delta: Any) -> tuple[float, float, float, float, float, float, float]:
-    # log q - log p = ((delta - shift) - reach_d) - log_ratio; the weights are exp(x - top) / sum_p and
-    # exp((x - top) + (delta - shift) - reach) / sum_q. A row that isn't finite has NaN for its top.
-    top, shift = -np.inf, 0.0
+def _careful_normalisers(x: Any, delta: Any) -> tuple[float, float, tuple[float, float], bool, float, float, float]:
+    # The weights are exp(x - top) / sum_p and exp((x + delta) - top_q) / sum_q; see _careful_log_ratio for the rest.
+    # The two tops may lie as far apart as the deltas do, so that neither softmax can be taken relative to the other's.
+    # A row that isn't finite has NaN for its top.
+    top, shift, first, top_q = -np.inf, 0.0, (0.0, 0.0), (-np.inf, 0.0)
     for i in range(x.size):
         if not (math.isfinite(x[i]) and math.isfinite(delta[i])):
-            return np.nan, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            return np.nan, 0.0, (0.0, 0.0), False, 0.0, 0.0, 0.0
+        high, low = _half_sum(x[i], delta[i])
         if x[i] > top:
-            top, shift = np.float64(x[i]), np.float64(delta[i])
-    reach = 0.0
-    for i in range(x.size):
-        reach = max(reach, (x[i] - top) + (delta[i] - shift))
+            top, shift, first = np.float64(x[i]), np.float64(delta[i]), (high, low)
+        if high > top_q[0] or (high == top_q[0] and low > top_q[1]):
+            top_q = high, low
     sum_p = sum_q = change = 0.0
     for i in range(x.size):
         b, a = x[i] - top, delta[i] - shift
+        high, low = _half_sum(x[i], delta[i])
         sum_p += math.exp(b)
-        sum_q += math.exp(b + a - reach)
-        change += math.exp(b) * math.expm1(a) if a < 1.0 else math.exp(b + a) - math.exp(b)
-    if abs(change) < 0.5 * sum_p:
-        log_ratio, reach_d = math.log1p(change / sum_p), 0.0
-    else:  # `reach` is subtracted apart, for it may be so large as to swallow the logarithm
-        log_ratio, reach_d = math.log(sum_q / sum_p), reach
-    return top, shift, reach, reach_d, log_ratio, sum_p, sum_q
+        sum_q += math.exp(_above(high, low, top_q))
+        change += math.exp(b) * math.expm1(a) if a < 1.0 else math.exp(_above(high, low, first)) - math.exp(b)
+    is_near = abs(change) < 0.5 * sum_p
+    log_ratio = math.log1p(change / sum_p) if is_near else math.log(sum_q / sum_p)
+    return top, shift, top_q, is_near, log_ratio, sum_p, sum_q
+
+
+@compiled(inline=True)
+def _careful_log_ratio(b: float, a: float, c: float, is_near: bool, log_ratio: float) -> float:
+    # log q - log p, where b, a and c are how far base, delta and their sum lie above the first top, its delta and the
+    # second top. From a alone where Zq/Zp is near exp(shift), and else from what the two weights are made of: where one
+    # of these matters, b or c is small.
+    return (a if is_near else c - b) - log_ratio
 
 
 @compiled()
 def _careful_row(x: Any, delta: Any) -> float:
     # Any row, in float64: for float64 input, and where the clamped ratio isn't enough.
-    top, shift, reach, reach_d, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
+    top, shift, top_q, is_near, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
     if math.isnan(top):
         return np.nan
     total = 0.0
     for i in range(x.size):
-        b, a = x[i] - top, delta[i] - shift
-        total += (math.exp(b) / sum_p + math.exp(b + a - reach) / sum_q) * _careful_g(a - reach_d - log_ratio)
+        high, low = _half_sum(x[i], delta[i])
+        b, a, c = x[i] - top, delta[i] - shift, _above(high, low, top_q)
+        weight = math.exp(b) / sum_p + math.exp(c) / sum_q
+        if weight > 0.0:  # else b and c may both be infinite, and their difference none
+            total += weight * _careful_g(_careful_log_ratio(b, a, c, is_near, log_ratio))
     return 0.5 * total
 
 
@@ -683,19 +710,20 @@ def _careful_excess(d: float) -> float:
 
 @compiled()
 def _careful_divergences(x: Any, delta: Any) -> tuple[float, float, float, float]:
-    top, shift, reach, reach_d, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
+    top, shift, top_q, is_near, log_ratio, sum_p, sum_q = _careful_normalisers(x, delta)
     if math.isnan(top):
         return np.nan, np.nan, np.nan, np.nan
     log_sum_p, log_sum_q = math.log(sum_p), math.log(sum_q)
     forth = back = entropy_p = entropy_q = 0.0
     for i in range(x.size):
-        b, a = x[i] - top, delta[i] - shift
-        p, q = math.exp(b) / sum_p, math.exp(b + a - reach) / sum_q
-        d = (a - reach_d) - log_ratio
+        high, low = _half_sum(x[i], delta[i])
+        b, a, c = x[i] - top, delta[i] - shift, _above(high, low, top_q)
+        p, q = math.exp(b) / sum_p, math.exp(c) / sum_q
+        d = _careful_log_ratio(b, a, c, is_near, log_ratio)
         forth += p * _careful_excess(d) if abs(d) <= 1.0 else (q - p) - p * d
         back += q * _careful_excess(-d) if abs(d) <= 1.0 else (p - q) + q * d
         entropy_p -= p * (b - log_sum_p)
-        entropy_q -= q * ((b + a - reach) - log_sum_q)
+        entropy_q -= q * (c - log_sum_q)
     return forth, back, entropy_p, entropy_q
 
 

@@ -1,15 +1,16 @@
 """The same tasks on a cluster of `dask.distributed`; imported only where one is used."""
 
 import logging
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import dask.array as da
 import distributed
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lorascope.stores.allocator import keep_freed_memory, usual_memory
 
@@ -18,28 +19,27 @@ from .compute import Workers, assemble
 __all__ = ["cluster_workers"]
 
 TIMEOUT_SECONDS = 10
+PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss", "inproc")
 MOST_TOGETHER = 8
 """A task takes the scheduler about a millisecond, whatever is in it."""
 _log = logging.getLogger(__name__)
 
 
-class OneThreadEach(distributed.WorkerPlugin):
-    """While it is registered, a task's matrix products take one thread, and a worker keeps the memory it has freed.
+class MemoryKept(distributed.WorkerPlugin):
+    """While it is registered, a worker keeps the memory it has freed.
 
     Workers started by a nanny give every freed block back to the system, which makes reading twice as slow.
     """
 
-    name = "lorascope"
-    idempotent = True
+    def __init__(self) -> None:
+        self.name = f"lorascope-{uuid.uuid4().hex}"  # others may compute by the same client
 
     def setup(self, worker: Any) -> None:
         """Called on each worker, also on one that joins later."""
-        self._limits = threadpool_limits(1, user_api="blas")
         keep_freed_memory()
 
     def teardown(self, worker: Any) -> None:
         """Called when the plugin is taken away."""
-        self._limits.restore_original_limits()
         usual_memory()
 
 
@@ -47,20 +47,23 @@ class OneThreadEach(distributed.WorkerPlugin):
 def cluster_workers(scheduler: Any) -> Iterator[Workers]:
     """The workers of a scheduler, given by address or by client; see `compute.workers`."""
     client = _connect(scheduler) if isinstance(scheduler, str) else scheduler
+    plugin = MemoryKept()
     try:
-        client.register_plugin(OneThreadEach())
+        client.register_plugin(plugin)
         n_threads = sum(client.nthreads().values())
         if not n_threads:  # an adaptive cluster starts them when there are tasks
             _log.warning("the Dask scheduler has no workers yet; tasks wait until one joins")
-        with client.as_current():
-            yield Workers(partial(_compute, client), max(1, n_threads), MOST_TOGETHER)
+        yield Workers(partial(_compute, client), max(1, n_threads), MOST_TOGETHER)
     finally:
-        client.unregister_worker_plugin(OneThreadEach.name)
+        with suppress(Exception):  # where the scheduler is gone there is nothing to set back, and another error to tell
+            client.unregister_worker_plugin(plugin.name)
         if isinstance(scheduler, str):
             client.close()
 
 
 def _connect(address: str) -> Any:
+    if address.partition("://")[0] not in PROTOCOLS:
+        raise ValueError(f"`scheduler` is {address!r}; its address begins with one of {PROTOCOLS}")
     try:
         return distributed.Client(address, timeout=TIMEOUT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -70,11 +73,19 @@ def _connect(address: str) -> Any:
 
 def _compute(client: Any, array: da.Array, done: Callable[[], None]) -> np.ndarray:
     """Blocks come back one by one, as they are done; those of a worker that is lost are computed again elsewhere."""
-    futures = distributed.futures_of(client.persist(array))
+    # Never by making the client current: that is a setting of the whole process, which other threads may be changing.
+    futures = distributed.futures_of(client.persist(array), client=client)
 
     def blocks() -> Iterator[tuple[tuple[Any, ...], np.ndarray]]:
-        for future, block in distributed.as_completed(futures, with_results=True):
+        for future, block in distributed.as_completed(futures, loop=client.loop, with_results=True):
             yield future.key, block
             done()
 
-    return assemble(array, blocks())
+    try:
+        return assemble(array, blocks())
+    except distributed.KilledWorker as error:
+        raise RuntimeError(
+            f"workers died again and again at one task ({error}); look at their logs and memory"
+        ) from error
+    except (CancelledError, distributed.client.FuturesCancelledError) as error:
+        raise RuntimeError("the Dask scheduler is gone; start it again, and the same command") from error

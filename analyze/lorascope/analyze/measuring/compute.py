@@ -11,7 +11,6 @@ import dask.config
 import dask.system
 import numpy as np
 from dask.callbacks import Callback
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lorascope.stores.allocator import freed_memory_kept
 
@@ -52,8 +51,10 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
     OSError
         If nobody answers at the address.
     ValueError
-        If `scheduler` is none of these, or `n_workers` is given for a cluster.
+        If `scheduler` is none of these, `n_workers` isn't a whole number of at least 1, or is given for a cluster.
     """
+    if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
+        raise ValueError(f"`n_workers` is {n_workers!r}; it must be a whole number of at least 1")
     address = isinstance(scheduler, str) and "://" in scheduler
     client = scheduler if address or hasattr(scheduler, "persist") else _active_client() if scheduler is None else None
     if client is not None:
@@ -67,10 +68,10 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
             yield found
         return
     name = scheduler or dask.config.get("scheduler", None) or "threads"
-    if name not in dask.base.named_schedulers:
-        raise ValueError(f"`scheduler` is {name!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
-    # One thread for each task: results of a matrix product may depend on how many it takes, and these compete.
-    with threadpool_limits(1, user_api="blas"), freed_memory_kept():
+    if not isinstance(name, str) or name not in dask.base.named_schedulers:
+        whose = "`scheduler`" if scheduler else "Dask's own setting `scheduler`"
+        raise ValueError(f"{whose} is {name!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
+    with freed_memory_kept():
         yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
 
 

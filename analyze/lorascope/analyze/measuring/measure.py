@@ -9,7 +9,7 @@ import numpy as np
 
 from lorascope.stores import Run
 
-from .measures import Measure, resolve
+from .measures import MEASURES, Measure, resolve
 from .sources import GROUP_BYTES, Source, group_sizes, read_factors, sources_of, weights_of
 from .tiles import row_tiles
 
@@ -92,18 +92,44 @@ def _measure_row(
         return out
     whole = any(measure.whole_rows for measure in measures)
     for tile in row_tiles(source, row, factor, whole=whole):
-        found = _values(measures, tile.base, tile.delta)
+        found = _values(measures, tile.base, tile.delta, source.component)
         for place, name in enumerate(outputs):
             out[place, tile.tokens] = found[name]
     return out
 
 
-def _values(measures: Sequence[Measure], base: np.ndarray, delta: np.ndarray) -> Mapping[str, np.ndarray]:
+def _values(
+    measures: Sequence[Measure], base: np.ndarray, delta: np.ndarray, component: str
+) -> Mapping[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for measure in measures:
-        values = measure.function(base, delta)
+        ours = MEASURES.keys() >= measure.outputs.keys()
+        values = measure.function(base, delta) if ours else _own_values(measure, base, delta, component)
         found |= zip(measure.outputs, values if isinstance(values, tuple) else (values,), strict=True)
     return found
+
+
+def _own_values(measure: Measure, base: np.ndarray, delta: np.ndarray, component: str) -> tuple[np.ndarray, ...]:
+    """Of a user's function, which can't write into what others read, and whose results are what they must be."""
+    names = ", ".join(measure.outputs)
+    base, delta = base.view(), delta.view()
+    base.flags.writeable = delta.flags.writeable = False
+    try:
+        values = measure.function(base, delta)
+    except Exception as error:
+        error.add_note(f"in the measure {names!r}, at component {component!r}")
+        raise
+    parts = values if isinstance(values, tuple) else (values,)
+    for part in parts:
+        if not (isinstance(part, np.ndarray) and part.dtype.kind in "fiub" and part.shape == base.shape[:1]):
+            what = f"{part.dtype} of shape {part.shape}" if isinstance(part, np.ndarray) else repr(part)[:80]
+            raise ValueError(
+                f"the measure {names!r} returned {what} at component {component!r}; it must return an array of real "
+                f"numbers of shape {base.shape[:1]}, one for each token"
+            )
+    if len(parts) != len(measure.outputs):
+        raise ValueError(f"the measure {names!r} returned {len(parts)} arrays; it must return {len(measure.outputs)}")
+    return parts
 
 
 def _measure_factor(source: Source, factor: np.ndarray, measures: Sequence[Measure], out: np.ndarray) -> None:

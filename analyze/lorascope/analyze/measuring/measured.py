@@ -12,15 +12,16 @@ import xarray as xr
 
 from lorascope.stores import Run
 
+from ..save import finish, refuse_target
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
 from .compute import Progress, Workers, workers
 from .measure import measure_sources
-from .measures import MEASURES, Measure, resolve
-from .partial import CHUNK_COMPONENTS, Partial, open_partial
+from .measures import Measure, resolve
+from .partial import CHUNK_COMPONENTS, Partial, alone, open_partial
 from .sources import GROUP_BYTES, Source, group_sizes, sources_of
 
-__all__ = ["measure_run"]
+__all__ = ["measure_run", "measure_unsaved"]
 
 BATCH_TASKS = 32
 """Least tasks for each worker in a batch: at its end a worker waits for at most one."""
@@ -36,7 +37,7 @@ def measure_run(
     scheduler: Any = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
 ) -> xr.Dataset:
     """Measures (token, component) of a run as a dataset, one float32 variable each; see `MEASURES`.
 
@@ -55,8 +56,9 @@ def measure_run(
     progress
         Called with (tasks done, tasks in all).
     out
-        Name of the result that this becomes a part of. Values then go to the disk beside it, component by component,
-        and the dataset reads them from there; what a call that was stopped had done already isn't computed again.
+        Save the result here, a folder ending in .zarr or a NetCDF file ending in .nc. Values then go to the disk by
+        batches of components, the dataset reads them from there, and a call that was stopped goes on after what it had
+        done.
 
     Returns
     -------
@@ -67,22 +69,48 @@ def measure_run(
     Raises
     ------
     ValueError
-        If a name isn't in `MEASURES`.
+        If a name isn't in `MEASURES`, a measure of yours returns something else than it should, or `out` has another
+        ending.
     StoreError
-        If a chunk is broken, or capture didn't measure what is asked for and states aren't there.
+        If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
+        no component.
+    FileExistsError
+        If something of the name `out` is there, or another process is computing it.
     """
-    measures = resolve(names)[1]
-    if not keeps_all_states(run):
-        blocks = captured_measures(run, tuple(measures), adapter)
-        return _dataset(run, adapter, dict(zip(measures, blocks, strict=True)), measures)
-    sources = sources_of(run, adapter)
-    shape = (run.n_tokens, len(sources))
+    options = {"adapter": adapter, "scheduler": scheduler, "n_workers": n_workers, "progress": progress}
     if out is None:
-        arrays = {name: np.empty(shape, np.float32) for name in measures}
-        _fill(_Held(arrays), sources, names, scheduler, n_workers, progress)
-        return _dataset(run, adapter, arrays, measures)
-    partial = open_partial(out, identity=_identity(run, adapter, measures), attributes=measures, shape=shape)
-    _fill(partial, sources, names, scheduler, n_workers, progress)
+        return measure_unsaved(run, names, None, **options)
+    target = refuse_target(Path(out))
+    with alone(target):
+        return finish(measure_unsaved(run, names, target, **options), target)
+
+
+def measure_unsaved(
+    run: Run,
+    names: Sequence[str | Measure],
+    target: Path | None,
+    *,
+    adapter: str | None,
+    scheduler: Any,
+    n_workers: int | None,
+    progress: Progress | None,
+) -> xr.Dataset:
+    """`measure_run`, whose values, with a target, lie beside it until `finish` makes a result of them."""
+    measures = resolve(names)[1]
+    captured = None if keeps_all_states(run) else captured_measures(run, tuple(measures), adapter)
+    if captured is not None and target is None:
+        return _dataset(run, adapter, dict(zip(measures, captured, strict=True)), measures)
+    sources = sources_of(run, adapter) if captured is None else []
+    shape = (run.n_tokens, len(sources) if captured is None else captured[0].shape[1])
+    if target is None:
+        held = _Held({name: np.full(shape, np.nan, np.float32) for name in measures})
+        _fill(held, sources, names, scheduler, n_workers, progress)
+        return _dataset(run, adapter, held.arrays, measures)
+    partial = open_partial(target, identity=_identity(run, adapter, names), attributes=measures, shape=shape)
+    if captured is None:
+        _fill(partial, sources, names, scheduler, n_workers, progress)
+    else:
+        partial.write(slice(None), dict(zip(measures, captured, strict=True)))
     stored = partial.open()
     return _dataset(run, adapter, {name: stored[name].variable for name in measures}, measures)
 
@@ -91,12 +119,13 @@ class _Held:
     """What `Partial` is on disk, in memory."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._arrays = arrays
+        self.arrays = arrays
         self.done = np.zeros(next(iter(arrays.values())).shape[1], bool)
 
     def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
         for name, block in blocks.items():
-            self._arrays[name][:, components] = block
+            self.arrays[name][:, components] = block
+        self.done[components] = True
 
 
 def _fill(
@@ -119,6 +148,7 @@ def _fill(
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
             target.write(batch, dict(zip(outputs, found.compute(array, tasks.one_more), strict=True)))
+    assert target.done.all()
 
 
 def _together(sources: Sequence[Source], found: Workers) -> int:
@@ -151,13 +181,13 @@ def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_o
     return [slice(start, min(start + size, len(sources))) for start in range(0, len(sources), size)]
 
 
-def _identity(run: Run, adapter: str | None, measures: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> dict[str, Any]:
     """Everything that decides the numbers of a result."""
     return {
         "static_digest": run.attributes["static_digest"],
         "rows": sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest(),
         "adapter": adapter or run.adapters[0],
-        "measures": [name if name in MEASURES else f"{name} {uuid.uuid4()}" for name in measures],  # yours may change
+        "measures": [name if isinstance(name, str) else str(uuid.uuid4()) for name in names],  # yours may change
         "lorascope": version("lorascope"),
     }
 

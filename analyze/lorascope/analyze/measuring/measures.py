@@ -14,6 +14,14 @@ __all__ = ["MEASURES", "Measure", "resolve", "token_measure"]
 
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
+TAKEN = {"done", "token", "component", "kind", "layer", "d_out", "rank", "delta_source"} | {
+    "sample_of_token",
+    "position",
+    "role",
+    "weight",
+    "counted",
+}
+"""Names of what stands beside measures in a result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +48,11 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
     **attributes
         Others that the result is to carry, such as `references`.
 
+    Raises
+    ------
+    ValueError
+        If the function has the name of a measure of ours, or of a coordinate.
+
     Returns
     -------
     Callable
@@ -59,6 +72,10 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
 
     def make(function: Callable[..., Values]) -> Measure:
         name = function.__name__
+        if name in MEASURES or name in TAKEN:
+            raise ValueError(
+                f"a measure can't be called {name!r}, as something else is; give the function another name"
+            )
         return Measure(function=function, outputs={name: {"long_name": long_name, "units": units, **attributes}})
 
     return make
@@ -229,8 +246,10 @@ def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[s
     Raises
     ------
     ValueError
-        If a name isn't in `MEASURES`, or is asked for twice.
+        If a name isn't in `MEASURES`, is asked for twice, or there is none.
     """
+    if isinstance(names, str | Measure) or not names:
+        raise ValueError(f"`names` is {names!r}; give a sequence of at least one name, such as ('js',)")
     wanted: dict[str, tuple[Measure, Attributes]] = {}
     for name in names:
         found = {name: MEASURES[name]} if isinstance(name, str) and name in MEASURES else _outputs(name)
@@ -247,4 +266,7 @@ def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[s
 def _outputs(measure: str | Measure) -> dict[str, Measure]:
     if isinstance(measure, str):
         raise ValueError(f"no measure {measure!r}; there are {sorted(MEASURES)}")
+    for name in measure.outputs:
+        if MEASURES.get(name, measure) is not measure or name in TAKEN:
+            raise ValueError(f"a measure can't be called {name!r}, as something else is; give it another name")
     return dict.fromkeys(measure.outputs, measure)

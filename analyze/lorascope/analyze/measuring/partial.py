@@ -1,21 +1,24 @@
 """Measures of a run on disk while they are being computed: what is done is kept, whenever it stops."""
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
-__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "Partial", "forget_progress", "open_partial", "partial_path"]
+__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "DONE", "Partial", "alone", "open_partial", "partial_path"]
 
 CHUNK_TOKENS = 16_384
 CHUNK_COMPONENTS = 16
 """1 MB of float32: whoever reads columns or ranges of tokens reads little more than is wanted."""
-IDENTITY = "identity"
+DONE, IDENTITY = "done", "identity"
+"""An array that only a result which isn't whole needs, and its attribute: xarray writes those of the root anew."""
 
 
 class Partial:
@@ -28,7 +31,7 @@ class Partial:
     @property
     def done(self) -> np.ndarray:
         """Bool (component,)."""
-        return np.asarray(self._array("done")[:])
+        return np.asarray(self._array(DONE)[:])
 
     def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
         """Put the values (token, component) of some components there; they count once all of them are."""
@@ -36,11 +39,11 @@ class Partial:
             self._array(name)[:, components] = block
         done = self.done
         done[components] = True
-        self._array("done")[:] = done
+        self._array(DONE)[:] = done
 
     def open(self) -> xr.Dataset:
         """The measures, read from the disk where they are looked at."""
-        return xr.open_dataset(self.path, engine="zarr", consolidated=False, cache=False, drop_variables=["done"])
+        return xr.open_dataset(self.path, engine="zarr", consolidated=False, cache=False, drop_variables=[DONE])
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group[name]
@@ -81,16 +84,55 @@ def open_partial(
     return Partial(path)
 
 
-def forget_progress(path: Path) -> None:
-    """Take away what only a result that isn't whole needs."""
-    shutil.rmtree(path / "done")
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """No other process of this machine, or of one that shares the file's locks, computes this result meanwhile.
+
+    Raises
+    ------
+    FileExistsError
+        If another one does.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a", encoding="ascii")  # noqa: SIM115 (closed below)
+        _lock(file, target)
+        if _is_still(file, path):
+            break
+        file.close()  # the one that held it has just taken it away
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _lock(file: IO[str], target: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: whoever deletes or renames what another one has open fails there
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise FileExistsError(
+            f"`{target}` is being computed by another process; wait for it, or name another place"
+        ) from None
+
+
+def _is_still(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _identity(path: Path) -> Any:
     """Of the part that lies there; None where there is none."""
     try:
-        group = zarr.open_group(path, mode="r", use_consolidated=False)
-        return group.attrs[IDENTITY] if "done" in group else None
+        return zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
     except (OSError, KeyError, ValueError):  # nothing, or not set up to its end
         return None
 
@@ -111,5 +153,10 @@ def _create(
             dimension_names=("token", "component"),
             attributes=dict(attrs),
         )
-    group.create_array("done", shape=(n_components,), dtype="bool", dimension_names=("component",))
-    group.attrs[IDENTITY] = dict(identity)  # last: a part without it was never set up
+    group.create_array(  # last: a part without it was never set up
+        DONE,
+        shape=(n_components,),
+        dtype="bool",
+        dimension_names=("component",),
+        attributes={IDENTITY: dict(identity)},
+    )

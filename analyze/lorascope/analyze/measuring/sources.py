@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lorascope.stores import Run
+from lorascope.stores import Run, StoreError
 from lorascope.stores.format.layout import ROW_TOKENS
 from lorascope.stores.reading.rows import DeltaSource, RowArray
 
@@ -53,9 +53,11 @@ def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
     Raises
     ------
     StoreError
-        If the run holds no states.
+        If the run holds no states, or the adapter touches no component.
     """
     ranks = run.adapter(adapter)["rank"].values
+    if not (ranks > 0).any():
+        raise StoreError(f"adapter {adapter or run.adapters[0]!r} of {run.place.name!r} touches no component")
     identity = str(run.attributes["static_digest"])
     return [
         Source(path, run.base_rows(path), run.delta_source(path, adapter), identity)

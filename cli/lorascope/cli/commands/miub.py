@@ -1,6 +1,6 @@
 """`lorascope miub`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +70,15 @@ def miub(
         Save token-level js and its reductions here: a folder ending in .zarr, or a NetCDF file ending in .nc. A call
         that was stopped goes on after what it had done.
     """
-    keys = _checked(runs, adapter, group_by, paper=paper, top=top, workers=workers, out=out)
+    given = {"out": out is not None, "paper": paper}
+    others = {
+        "out": out is not None,
+        "group_by": bool(group_by),
+        "reduction": reduction != "mean",
+        "unit": unit != "nat",
+        "components": components != "sum",
+    }
+    keys = _checked(runs, adapter, group_by, given=given, beside_paper=others, top=top, workers=workers)
     target = None if out is None else refuse_target(out)  # before the work, not after it
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": workers}
     opened = [open_run(run) for run in runs]
@@ -100,7 +108,7 @@ def miub(
     if len(results) == 1 and keys:
         _print_groups(grouped(results[0], keys, components=components), keys)
     if len(results) > 1:
-        _print_groups(side_by_side(results, keys or ("run", "adapter", "rank")), keys or ("run", "adapter", "rank"))
+        _print_groups(side_by_side(results, keys), keys)
         _print_pairs(results)
     if out is not None:
         say(f"saved to {out}")
@@ -112,10 +120,10 @@ def _checked(
     adapters: Sequence[str],
     group_by: str,
     *,
-    paper: bool,
+    given: Mapping[str, bool],
+    beside_paper: Mapping[str, bool],
     top: int,
     workers: int | None,
-    out: Path | None,
 ) -> tuple[str, ...]:
     """Keys of `group_by`; raises where options don't go together."""
     if not runs:
@@ -124,14 +132,21 @@ def _checked(
         if value is not None and value < 1:
             raise ValueError(f"`{name}` is {value}; give at least 1")
     n = len(runs) * max(1, len(adapters))
-    for name, given in (("out", out is not None), ("paper", paper)):
-        if given and n > 1:
+    for name, is_given in given.items():
+        if is_given and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
     keys = tuple(key.strip() for key in group_by.split(",") if key.strip())
     allowed = KEYS if n == 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
     for key in keys:
         if key not in allowed:
             raise ValueError(f"`group_by` names {key!r}; allowed are {', '.join(allowed)}, with commas between")
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"`group_by` is {group_by!r}; name each key once")
+    if given["paper"] and any(beside_paper.values()):
+        name = next(name for name, is_given in beside_paper.items() if is_given)
+        raise ValueError(f"`paper` goes without `{name}`: it shows every reduction and unit, and saves nothing")
+    if n > 1 and not set(keys) & set(RUN_KEYS):
+        return ("run", *(("adapter",) if len(adapters) > 1 else ()), *keys)
     return keys
 
 
@@ -208,7 +223,11 @@ def _print_groups(table: xr.Dataset, keys: Sequence[str]) -> None:
 
 
 def _print_pairs(results: Sequence[xr.Dataset]) -> None:
-    tests = [paired(results[0], other) for other in results[1:]]
+    try:
+        tests = [paired(results[0], other) for other in results[1:]]
+    except ValueError as error:
+        say(f"not paired: {error}")
+        return
     unit = results[0].attrs["units"]
     print_table(
         f"against {tests[0].attrs['first']}, paired by sample",

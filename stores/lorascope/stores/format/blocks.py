@@ -11,7 +11,7 @@ import google_crc32c
 import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 
-__all__ = ["CHECKSUM", "decode_rows", "unsealed"]
+__all__ = ["CHECKSUM", "decode_rows", "index_bytes", "shard_index", "unsealed"]
 
 CHECKSUM = struct.Struct("<I")
 HEADER = struct.Struct("<BBBBIII")
@@ -20,6 +20,8 @@ STORED = 0x02
 """Flag of a chunk that didn't get smaller: its bytes follow the header as they are."""
 ONE_STREAM = 0x10
 """Flag of blocks that are one stream each, as zstd's are; others are one a byte of their type."""
+ABSENT = 2**64 - 1
+"""Both numbers of an inner chunk that a shard's index says isn't there."""
 
 
 def unsealed(content: bytes) -> np.ndarray:
@@ -30,10 +32,26 @@ def unsealed(content: bytes) -> np.ndarray:
     return body
 
 
+def index_bytes(n_parts: int) -> int:
+    """Bytes of the index that closes a shard of so many inner chunks."""
+    return 16 * n_parts + CHECKSUM.size
+
+
+def shard_index(tail: bytes) -> list[tuple[int, int] | None]:
+    """(first byte, byte after the last) of each inner chunk, out of a shard's index; None for one that isn't there.
+
+    Raises ValueError unless its checksum is right.
+    """
+    found = unsealed(tail).view("<u8").reshape(-1, 2).tolist()
+    return [None if start == n_bytes == ABSENT else (start, start + n_bytes) for start, n_bytes in found]
+
+
 def decode_rows(
     body: np.ndarray, rows: np.ndarray | None, *, n_rows: int, row_bytes: int, compressed: bool
 ) -> np.ndarray:
     """Rows, or all of them, of a chunk of `n_rows`, uint8 (row, byte), out of its bytes without their checksum.
+
+    What comes back is the caller's own, to be written to; `body` is only read.
 
     Raises
     ------
@@ -46,7 +64,9 @@ def decode_rows(
     if len(body) != n_bytes:
         raise ValueError(f"it has {len(body)} bytes, not {n_bytes}")
     whole = body.reshape(n_rows, row_bytes)
-    return whole if rows is None else np.asarray(whole[rows])
+    if rows is not None:
+        return np.asarray(whole[rows])
+    return whole if whole.flags.writeable else whole.copy()
 
 
 class _Header(NamedTuple):
@@ -64,7 +84,13 @@ class _Header(NamedTuple):
         found = cls(*HEADER.unpack(body[: HEADER.size].tobytes())) if len(body) >= HEADER.size else None
         if found is None or (found.n_bytes, found.compressed_bytes) != (n_bytes, len(body)) or not found.block_bytes:
             raise ValueError(f"it isn't {n_bytes} bytes compressed by Blosc")
+        if not found.flags & STORED and HEADER.size + START.size * found.n_blocks > len(body):
+            raise ValueError(f"it has no room for its {found.n_blocks} blocks")
         return found
+
+    @property
+    def n_blocks(self) -> int:
+        return -(-self.n_bytes // self.block_bytes)
 
 
 def _decompressed(body: np.ndarray, n_bytes: int, starts: np.ndarray | None, length: int) -> np.ndarray:
@@ -72,16 +98,23 @@ def _decompressed(body: np.ndarray, n_bytes: int, starts: np.ndarray | None, len
     header = _Header.of(body, n_bytes)
     if header.flags & STORED:
         return body[HEADER.size :]
-    size, n_blocks = header.block_bytes, -(-n_bytes // header.block_bytes)
-    starts = np.empty(0, np.intp) if starts is None else starts
-    wanted = {block for start in starts.tolist() for block in range(start // size, -(-(start + length) // size))}
-    if len(wanted) in (0, n_blocks) or not header.flags & ONE_STREAM:
-        return np.frombuffer(numcodecs.blosc.decompress(body), np.uint8)
-    places = np.frombuffer(body, "<u4", n_blocks, HEADER.size)
+    size, n_blocks = header.block_bytes, header.n_blocks
+    wanted = np.empty(0, np.intp) if starts is None else _touched(starts, starts + length, size, n_blocks)
     whole = np.empty(n_bytes, np.uint8)  # pages that nothing is written to take no memory
-    for block in wanted:
+    if len(wanted) in (0, n_blocks) or not header.flags & ONE_STREAM:
+        numcodecs.blosc.decompress(body, whole)
+        return whole
+    places = np.frombuffer(body, "<u4", n_blocks, HEADER.size)
+    for block in wanted.tolist():
         _decode_block(body, header, int(places[block]), whole[block * size : (block + 1) * size])
     return whole
+
+
+def _touched(starts: np.ndarray, stops: np.ndarray, size: int, n_blocks: int) -> np.ndarray:
+    """Blocks of this size in which any of these ranges of bytes lies, ascending."""
+    begin = np.bincount(starts // size, minlength=n_blocks + 1)
+    end = np.bincount(-(-stops // size), minlength=n_blocks + 1)
+    return np.flatnonzero(np.cumsum(begin - end)[:n_blocks])
 
 
 def _decode_block(body: np.ndarray, header: _Header, place: int, out: np.ndarray) -> None:

@@ -39,7 +39,7 @@ class Found(NamedTuple):
     chunk_bytes: int
     """Of a chunk in memory; of a shard's inner chunk where there are shards."""
     codec_problem: str | None
-    """What its codecs have that the format doesn't know."""
+    """What its encoding has that the format doesn't know."""
     dtype: str
     dims: tuple[str | None, ...] | None
     fill: Any
@@ -52,14 +52,13 @@ class Found(NamedTuple):
         """What the metadata of an array say."""
         grid: Any = metadata.chunk_grid
         chunks = tuple(getattr(grid, "chunk_shape", ()))
-        dtype = str(metadata.data_type.to_json(zarr_format=3))
         inner = getattr(metadata.codecs[0], "chunk_shape", chunks)
         return cls(
             shape=metadata.shape,
             chunks=chunks,
             chunk_bytes=math.prod(inner) * (getattr(metadata.data_type, "item_size", None) or 1),
-            codec_problem=codec_problem(metadata.codecs, dtype),
-            dtype=dtype,
+            codec_problem=codec_problem(metadata),
+            dtype=str(metadata.data_type.to_json(zarr_format=3)),
             dims=metadata.dimension_names,
             fill=metadata.fill_value,
             written=metadata.attributes.get("written"),

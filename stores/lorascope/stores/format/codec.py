@@ -1,5 +1,6 @@
 """How chunks are compressed, which compression is taken from a store, and Zarr's own encoding kept in memory."""
 
+import reprlib
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,17 +38,23 @@ def compressors(dtype: str, codec: Literal["zstd", "raw"] = "zstd") -> tuple[Any
     return (blosc, Crc32cCodec())
 
 
-def codec_problem(codecs: tuple[Any, ...], dtype: str) -> str | None:
-    """What an array's codecs have that no array of the format has; None for those of the format.
+def codec_problem(metadata: ArrayV3Metadata) -> str | None:
+    """What an array's encoding has that no array of the format has; None for one of the format.
 
     Nothing else is ever decoded: a store may name any codec that is installed here, unpickling ones included.
     """
+    if metadata.storage_transformers:
+        return f"it has the storage transformers {reprlib.repr(list(metadata.storage_transformers))}"
+    codecs: tuple[Any, ...] = tuple(metadata.codecs)
     if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
         sharding = codecs[0]
         if _names(sharding.index_codecs) != ["BytesCodec", "Crc32cCodec"]:
             return f"its shard index goes through {_names(sharding.index_codecs)}"
+        if _text(sharding.index_location) != "end":
+            return f"its shard index lies at the {_text(sharding.index_location)}"
         codecs = sharding.codecs
-    first: type[Any] = VLenUTF8Codec if dtype == "string" else BytesCodec
+    is_text = metadata.data_type.to_native_dtype().kind == "T"
+    first: type[Any] = VLenUTF8Codec if is_text else BytesCodec
     if not codecs or type(codecs[0]) is not first or _text(getattr(codecs[0], "endian", None)) == "big":
         return f"its codecs are {_names(codecs)}"
     rest = [codec for codec in codecs[1:] if not _is_zstd(codec)]

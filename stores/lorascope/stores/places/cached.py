@@ -3,11 +3,12 @@
 # ruff: noqa: D102 (place.Place says it)
 
 import asyncio
+import os
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -55,22 +56,31 @@ class ByteCache:
     def get(self, key: Hashable, fetch: Callable[[], bytes | None]) -> bytes | None:
         """What `fetch` returned for this key, now or before; who asks meanwhile waits for it, or fails with it.
 
-        It returns None for an object that is too large to be kept; that too is remembered.
+        It returns None for an object that is too large to be kept; that too is remembered. If who fetches is
+        interrupted, one of those who wait fetches in its place.
         """
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-            asked = self._asked.get(key)
-            if asked is None:
-                mine = self._asked[key] = Future()
-        if asked is not None:
-            return asked.result()
+        while True:
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key]
+                asked = self._asked.get(key)
+                if asked is None:
+                    mine = self._asked[key] = Future()
+                    break
+            try:
+                return asked.result()
+            except CancelledError:
+                continue
         try:
             content = fetch()
-        except BaseException as error:
+        except Exception as error:
             self._settle(key, mine)
             mine.set_exception(error)
+            raise
+        except BaseException:  # an interrupt is of one thread, not of the object
+            self._settle(key, mine)
+            mine.cancel()
             raise
         self._settle(key, mine, content)
         mine.set_result(content)
@@ -105,6 +115,16 @@ def _entry_bytes(content: bytes | None) -> int:
 
 _cache = ByteCache(CACHE_BYTES)
 """One for the process, so that places which arrive pickled by the thousand share its bound, and what they read."""
+
+
+def _begin_anew() -> None:
+    """A cache for a process that was forked: who fetched or held the lock in the old one isn't there."""
+    global _cache
+    _cache = ByteCache(_cache.max_bytes)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ def read_chosen(
     """
     key = chunk_key(array.path, chunk, array.ndim)
     what = f"chunk {key!r}"
-    n_entries = array.chunks[0] if offsets is None else len(offsets)
     codecs = array.metadata.codecs  # type: ignore[union-attr]  # version 3 alone is opened
     if not isinstance(codecs[0], ShardingCodec):
         whole = _decode(read_chunk_bytes(place, key, what), array, codecs, offsets, what)
@@ -48,9 +47,7 @@ def read_chosen(
     wanted = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
     stored = read_shard_parts(place, key, array, wanted, what)
     parts = {
-        part: np.full((n_entries, width), array.fill_value, array.dtype)
-        if content is None
-        else _decode(content, array, codecs[0].codecs, offsets, what)
+        part: _decode(content, array, codecs[0].codecs, offsets, what)
         for part, content in zip(wanted, stored, strict=True)
     }
     return [_columns(parts, span, width) for span in spans]

@@ -12,6 +12,7 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StorePath
 
 from ..errors import Problem
+from ..format.blocks import index_bytes, shard_index
 from ..format.codec import BATCHED, blosc_bytes, pipeline
 from ..format.layout import chunk_key
 from ..format.pipelines import is_raw
@@ -63,6 +64,8 @@ class ChunkDecoder:
             store = StorePath(MemoryStore(self._memory), path)
             self._array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(metadata, store))
         whole = self._array.shards is None and dtype.kind != "T" and not is_raw(metadata)
+        shards = self._array.shards
+        self._n_parts = None if shards is None else math.prod(shards) // math.prod(self._array.chunks)
         self._blosc_bytes = math.prod(self._array.chunks) * dtype.itemsize if whole else None
 
     @property
@@ -81,6 +84,8 @@ class ChunkDecoder:
         """
         if self._blosc_bytes is not None and blosc_bytes(content[:16]) != self._blosc_bytes:
             raise ValueError(f"it isn't {self._blosc_bytes} bytes compressed by Blosc")
+        if self._n_parts is not None and None in shard_index(content[-index_bytes(self._n_parts) :]):
+            raise ValueError("a part of it is missing")  # which Zarr would read as fill
         size = self.first_axis_chunk
         self._memory[self.key(chunk)] = Buffer.from_bytes(content)
         try:

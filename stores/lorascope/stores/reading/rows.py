@@ -165,30 +165,25 @@ class DeltaSource(NamedTuple):
     base: RowArray | None = None
     """What is taken from `rows` in stream `pair`, where they are adapted."""
 
-    def read_row(self, row: int, base: np.ndarray | None = None) -> np.ndarray:
-        """Delta of one row, float32 (token, feature); a base that was read already isn't read again for `pair`."""
-        block = self.rows.read_row(row)
-        if self.base is not None:
-            block -= self.base.read_row(row) if base is None else base
-            return block
-        return block if self.lora_B is None else delta_block(block, **self._weights(self.lora_B))
-
     def to_dask(self) -> da.Array:
         """The same as a Dask array, one block a row."""
         rows = self.rows.to_dask()
         if self.base is not None:
             difference: da.Array = rows - self.base.to_dask()
             return difference
-        if self.lora_B is None:
+        weights = self.weights()
+        if not weights:
             return rows
-        weights = self._weights(self.lora_B)
         chunks = (rows.chunks[0], (len(weights["lora_B"]),))
         blocks: da.Array = da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
         return blocks
 
-    def _weights(self, lora_b: Written) -> dict[str, Any]:
+    def weights(self) -> dict[str, Any]:
+        """Arguments of `delta_block`, read now; none where delta isn't made from a factor."""
+        if self.lora_B is None:
+            return {}
         bias = None if self.bias is None else self.bias.read()
-        return {"lora_B": lora_b.read(), "scaling": np.float32(self.scaling), "bias": bias}
+        return {"lora_B": self.lora_B.read(), "scaling": np.float32(self.scaling), "bias": bias}
 
 
 def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:

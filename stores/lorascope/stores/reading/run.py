@@ -225,9 +225,10 @@ class Run:
         Returns
         -------
         xarray.DataTree
-            A node for each component, `tree[component]`, with `base` and `delta` (token, feature), since widths differ;
-            all share the coordinate `token`, in the order that was asked for. A component that the adapter leaves alone
-            has no `delta`. Tokens whose row isn't committed, or keeps no states, are NaN.
+            A node for each component, `tree[component]`, with `base` and `delta` (token, feature), since widths differ.
+            Each has the coordinate `token`, in the order that was asked for; the root has none, so that a component may
+            have any name. A component that the adapter leaves alone has no `delta`. Tokens whose row isn't committed,
+            or keeps no states, are NaN.
 
         Raises
         ------
@@ -235,7 +236,7 @@ class Run:
             If a chunk of a committed row is missing, empty or broken in any of its bytes, a name is unknown, or the run
             holds no states.
         ValueError
-            If `tokens` isn't a sequence of integers, or `n_threads` is below 1.
+            If `tokens` isn't a sequence of integers, `components` is a single name, or `n_threads` is below 1.
         IndexError
             If the run has no such token.
 
@@ -245,6 +246,8 @@ class Run:
         `base` is `Run.base` bit for bit; where delta is made from a factor, the last bits may differ from those of
         `Run.delta`, whose product has other shapes.
         """
+        if isinstance(components, str):
+            raise ValueError(f"`components` is {components!r}; it must be a sequence of paths: [{components!r}]")
         ranks = self.adapter(adapter)["rank"].values
         sources = {
             path: TokenSource(
@@ -298,7 +301,7 @@ class Run:
         return array.assign_coords(component=list(self.component_paths)) if rows.ndim == 2 else array
 
     def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
-        """What `delta` is made from, to be read a row at a time in any thread or process.
+        """What `delta` is made from: arrays to be read a row at a time, and weights, in any thread or process.
 
         In a `pair` run it is adapted - base, in float32: all that the adapter changed, not only what it added here.
         """

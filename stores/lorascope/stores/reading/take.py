@@ -8,8 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..format.layout import ROW_TOKENS
-from .chosen import read_chosen
-from .rows import DeltaSource, RowArray, Written, delta_block
+from .rows import DeltaSource, RowArray, delta_block
 
 __all__ = ["N_THREADS", "TokenSource", "take_tokens"]
 
@@ -60,7 +59,7 @@ def take_tokens(
     reads = _by_array(wanted + [(one.rows, stored[path]) for path, one in deltas.items()])
     with ThreadPoolExecutor(n_threads, thread_name_prefix="lorascope-take") as pool:
         jobs = [pool.submit(_read, read, *part) for part in _by_row(tokens) for read in reads]
-        weights = {path: pool.submit(_weights, one) for path, one in deltas.items()}
+        weights = {path: pool.submit(one.weights) for path, one in deltas.items()}
         try:
             for job in jobs:
                 job.result()
@@ -120,19 +119,6 @@ def _read(read: _Read, row: int, asked: np.ndarray, offsets: np.ndarray) -> None
         out[asked] = block
 
 
-def _weights(source: DeltaSource) -> dict[str, Any]:
-    """Arguments of `delta_block`; none where delta isn't made from a factor."""
-    if source.lora_B is None:
-        return {}
-    bias = None if source.bias is None else _whole(source.bias)
-    return {"lora_B": _whole(source.lora_B), "scaling": np.float32(source.scaling), "bias": bias}
-
-
-def _whole(weight: Written) -> np.ndarray:
-    """A weight, all of which is one chunk."""
-    return read_chosen(weight.place, weight.array, 0, np.arange(weight.array.shape[0]))[0]
-
-
 def _delta(source: DeltaSource, stored: np.ndarray, base: np.ndarray, weights: dict[str, Any]) -> np.ndarray:
     """Out of what is stored of it, (token, rank) or (token, feature)."""
     if source.base is not None:
@@ -143,7 +129,7 @@ def _delta(source: DeltaSource, stored: np.ndarray, base: np.ndarray, weights: d
 def _tree(tokens: np.ndarray, base: dict[str, np.ndarray], delta: dict[str, np.ndarray]) -> xr.DataTree:
     def node(path: str) -> xr.Dataset:
         found = {"base": base[path]} | ({"delta": delta[path]} if path in delta else {})
-        return xr.Dataset({name: (("token", "feature"), block) for name, block in found.items()})
+        arrays = {name: (("token", "feature"), block) for name, block in found.items()}
+        return xr.Dataset(arrays, coords={"token": tokens})
 
-    root = xr.Dataset(coords={"token": tokens})
-    return xr.DataTree.from_dict({"/": root} | {path: node(path) for path in base})
+    return xr.DataTree.from_dict({path: node(path) for path in base})

@@ -1,0 +1,51 @@
+import doctest
+
+import pytest
+
+from lorascope.cli import screen
+from lorascope.cli.screen import print_table, progress_bar, say, visible
+
+HOSTILE = "a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
+SHOWN = r"a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.console, "width", 200)
+
+
+def test_examples() -> None:
+    assert doctest.testmod(screen).failed == 0
+
+
+def test_every_command_is_spelt_out_and_nothing_else() -> None:
+    assert visible(HOSTILE) == SHOWN
+    plain = "Zürich 東京 🎉 [b]x[/b] 10⁻³ … a\tb\nc"
+    assert visible(plain) == plain
+    for number in (*range(0x20), *range(0x7F, 0xA0)):
+        assert visible(chr(number)).isprintable() == (chr(number) not in "\t\n")
+
+
+def test_say(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"{HOSTILE} [b]x[/b]\n\tand more")
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"{SHOWN} [b]x[/b]"
+    assert "and more" in out
+
+
+def test_print_table(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(f"1 {HOSTILE}", [f"2 {HOSTILE}", "[b]"], [(f"3 {HOSTILE}", "x\ny")])
+    out = capsys.readouterr().out
+    assert all(f"{number} {SHOWN}" in out for number in (1, 2, 3))
+    assert "[b]" in out
+    assert "\x1b" not in out
+
+
+def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("begin") as update:
+        update(1, 2, HOSTILE, HOSTILE)
+        update(2, 2, HOSTILE, HOSTILE)
+    out = capsys.readouterr().out
+    assert out.count(SHOWN) >= 2
+    assert "\x1b]0" not in out
+    assert "\x07" not in out
