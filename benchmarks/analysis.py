@@ -113,7 +113,7 @@ def read_with_zarrs(path: Path, n_threads: int) -> None:
         arrays = [group[f"states/{name}/base"] for name in group["components/path"][:]]
         factor = group["adapters/default/factor"]
     rows = [slice(start, start + ROW_TOKENS) for start in range(0, factor.shape[0], ROW_TOKENS)]
-    with ThreadPoolExecutor(n_threads) as threads:
+    with freed_memory_kept(), ThreadPoolExecutor(n_threads) as threads:
         list(threads.map(lambda job: job[0][job[1]], [(array, row) for row in rows for array in (factor, *arrays)]))
 
 
