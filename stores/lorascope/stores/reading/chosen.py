@@ -1,7 +1,7 @@
 """Entries of a chunk, read past Zarr with Zarr's own codecs: each object once, its checksums checked.
 
-Zarr's pipelines pay for asynchronous machinery: for whole chunks of a megabyte the fastest takes two thirds more
-processor time than this, and it skips the checksum of a chunk that it decodes in part.
+Zarr's pipelines pay for asynchronous machinery: for whole chunks of a megabyte the fastest takes twice the processor
+time of this, and it skips the checksum of a chunk that it decodes in part.
 """
 
 import math
