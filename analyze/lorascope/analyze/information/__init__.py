@@ -1,0 +1,1 @@
+"""Mutual information of base and lora: estimates, and what a Jensen-Shannon divergence says about it."""

@@ -1,0 +1,376 @@
+import doctest
+import math
+import re
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.special import rel_entr
+
+from lorascope.analyze import jensen_shannon
+from lorascope.analyze.information import bound
+from lorascope.analyze.information.bound import (
+    Dependence,
+    discrete_dependence,
+    gaussian_dependence,
+    js_lower_bound,
+    js_upper_bound,
+    mi_upper_bound,
+)
+
+LN2 = math.log(2)
+PAGE = (Path(__file__).parents[3] / "docs" / "mi-and-js.md").read_text()
+FLIPPED = np.array([[0.4, 0.1], [0.1, 0.4]])
+
+
+def exact_js(x: mpmath.mpf) -> mpmath.mpf:
+    """J(x) as the notes have it; its digits are those of mpmath's context less those that cancel."""
+    a = mpmath.exp(-x)
+    return mpmath.log(2) - ((1 + a) * mpmath.log(1 + a) + a * x) / 2
+
+
+def exact_xi(js: float) -> mpmath.mpf:
+    with mpmath.workdps(50 - int(math.log10(js))):
+        x = mpmath.mpf(js) * 2
+        for _ in range(100):  # Newton's method on a concave function, from below
+            x += (mpmath.mpf(js) - exact_js(x)) * 2 * mpmath.exp(x) / mpmath.log(1 + mpmath.exp(x))
+        return x
+
+
+def relative(found: float, exact: mpmath.mpf) -> float:
+    return float(abs(mpmath.mpf(found) / exact - 1))
+
+
+def by_definition(p: np.ndarray, q: np.ndarray) -> Dependence:
+    """Of pairs (..., symbol), in float64 and as the definitions have it."""
+    m = (p + q) / 2
+    js = (rel_entr(p, m) + rel_entr(q, m)).sum(-1) / 2
+    return Dependence(rel_entr(p, q).sum(-1), js, rel_entr(m, q).sum(-1))
+
+
+def product_of(joint: np.ndarray) -> np.ndarray:
+    return np.outer(joint.sum(axis=1), joint.sum(axis=0))
+
+
+@st.composite
+def joints(draw: st.DrawFn) -> np.ndarray:
+    shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    weights = draw(arrays(np.float64, shape, elements=st.one_of(st.just(0.0), st.floats(1e-9, 1.0))))
+    weights[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] += 0.1
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize(
+    ("share", "xi"),
+    [
+        (0.01, 0.0201),
+        (0.05, 0.1014),
+        (0.10, 0.2060),
+        (0.25, 0.5429),
+        (0.50, 1.2248),
+        (0.75, 2.2554),
+        (0.90, 3.4787),
+        (0.95, 4.3468),
+        (0.99, 6.2612),
+        (0.999, 8.8707),
+        (0.9999, 11.4015),
+    ],
+)
+def test_lower_bound_of_shares_of_ln_2(share: float, xi: float) -> None:
+    assert js_lower_bound(share * LN2) == pytest.approx(xi, abs=5.1e-5)
+
+
+LAST = float(np.nextafter(LN2, 0))
+
+
+@pytest.mark.parametrize(
+    "js", [1e-300, 1e-100, 1e-20, 1e-9, 1e-3, 0.1, 0.3465, 0.3466, 0.5, 0.69, 0.6931471, LN2 - 1e-12, LN2 - 1e-15, LAST]
+)
+def test_lower_bound_to_its_last_digits(js: float) -> None:
+    assert relative(js_lower_bound(js), exact_xi(js)) < 1e-15
+
+
+def test_lower_bound_is_infinite_from_ln_2_on() -> None:
+    assert js_lower_bound(LAST) < 40 < js_lower_bound(LN2) == np.inf
+
+
+def test_steps_are_enough_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    js = np.concatenate(
+        [rng.uniform(0, LN2, 5000), LN2 - 10 ** rng.uniform(-15.9, -1, 5000), 10 ** rng.uniform(-300, -1, 99)]
+    )
+    found = js_lower_bound(js)
+    monkeypatch.setattr(bound, "STEPS", 20)
+    np.testing.assert_allclose(found, js_lower_bound(js), rtol=2e-15)
+
+
+def test_both_grow() -> None:
+    js = np.linspace(0, LN2, 10001)
+    assert (np.diff(js_lower_bound(js)) > 0).all()
+    assert (np.diff(js_upper_bound(np.linspace(0, 30, 10001))) > 0).all()
+    assert (js_lower_bound(js) >= js * (2 / LN2) * (1 - 1e-15)).all()
+    assert js_upper_bound(np.linspace(0, 800, 10001)).max() == LN2
+
+
+@given(st.floats(-300, math.log10(34)))
+def test_bounds_are_inverse(log10_mi: float) -> None:
+    mi = 10**log10_mi
+    js = js_upper_bound(mi)
+    spread = 2 * np.spacing(js) * 2 * math.exp(mi) / (mi + math.exp(-mi))  # what two roundings of js become
+    assert js_lower_bound(js) == pytest.approx(mi, rel=4e-15, abs=spread)
+    assert js_upper_bound(js_lower_bound(js)) == pytest.approx(js, rel=4e-15, abs=0)
+
+
+@pytest.mark.parametrize("mi", [1e-300, 1e-50, 1e-8, 0.01, 0.7, 3.0, 20.0, 60.0])
+def test_upper_bound_of_js_to_its_last_digits(mi: float) -> None:
+    with mpmath.workdps(400):
+        assert relative(js_upper_bound(mi), exact_js(mpmath.mpf(mi))) < 1e-15
+
+
+def test_ends_and_shapes() -> None:
+    assert js_lower_bound(0.0) == js_upper_bound(0.0) == mi_upper_bound(0.0, 5.0) == 0
+    assert js_upper_bound(np.inf) == js_upper_bound(1000.0) == LN2
+    assert js_lower_bound(LN2 + 1e-13) == np.inf
+    assert js_lower_bound(-1e-13) == js_upper_bound(-1e-13) == 0
+    assert mi_upper_bound(0.1, 1 - 1e-13) == mi_upper_bound(0.1, 1.0)
+    for function in (js_lower_bound, js_upper_bound, lambda js: mi_upper_bound(js, 2.0)):
+        assert type(function(0.1)) is float
+        table = function(np.full((2, 3), 0.1, np.float32))
+        assert table.shape == (2, 3)
+        assert table.dtype == np.float64
+        assert function(np.empty(0)).shape == (0,)
+    assert mi_upper_bound(np.array([0.1, 0.2]), np.array([[1.0], [9.0]])).shape == (2, 2)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 128, 1000])
+def test_uniform_identity_is_tight(n: int) -> None:
+    found = discrete_dependence(np.eye(n) / n)
+    assert found.mutual_information == pytest.approx(math.log(n), rel=1e-13)
+    assert js_lower_bound(found.js) == pytest.approx(math.log(n), rel=1e-11)
+    assert js_upper_bound(found.mutual_information) == pytest.approx(found.js, rel=1e-13)
+
+
+@pytest.mark.parametrize("concentration", [0.02, 0.3, 1.0, 30.0])
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_no_pair_lies_below_the_lower_bound(n: int, concentration: float) -> None:
+    rng = np.random.default_rng(n)
+    p, q = rng.dirichlet(np.full(n, concentration), (2, 4000))
+    p, q = p[(q > 1e-200).all(-1)], q[(q > 1e-200).all(-1)]
+    found = by_definition(p, q)
+    least = js_lower_bound(np.minimum(found.js, LN2 - 1e-9))
+    rounding = np.maximum(1e-12, 1e-15 * np.exp(least))  # which near ln 2 grows by 2 exp(Xi)/Xi
+    assert (found.mutual_information - least >= -rounding).all()
+    assert (js_upper_bound(found.mutual_information) - found.js >= -1e-12).all()
+    assert (found.js <= found.mutual_information / 2 + 1e-15).all()
+
+
+@given(joints())
+def test_dependence_is_that_of_the_definitions(joint: np.ndarray) -> None:
+    found = discrete_dependence(joint)
+    np.testing.assert_allclose(found, by_definition(joint.ravel(), product_of(joint).ravel()), rtol=1e-12, atol=1e-14)
+    assert found.js == pytest.approx(found.mutual_information / 2 - found.kl_mixture, rel=1e-12, abs=1e-14)
+    assert min(found) >= 0
+
+
+@given(joints())
+def test_dependence_lies_between_the_bounds(joint: np.ndarray) -> None:
+    found, product = discrete_dependence(joint), product_of(joint)
+    ratio = max(1.0, (joint[product > 0] / product[product > 0]).max())
+    assert js_lower_bound(found.js) - 1e-12 <= found.mutual_information
+    assert found.mutual_information <= mi_upper_bound(found.js, ratio) * (1 + 1e-12) + 1e-15
+    if found.mutual_information > 1e-12:  # theorem 3 of the paper, refuted by every dependent pair
+        assert found.mutual_information > 2 * found.js > LN2 * found.js
+
+
+@given(joints())
+def test_dependence_has_no_sides(joint: np.ndarray) -> None:
+    padded = np.pad(joint.T, 1)  # symbols that never occur
+    np.testing.assert_allclose(discrete_dependence(padded), discrete_dependence(joint), rtol=1e-12, atol=1e-15)
+
+
+def test_a_flipped_bit() -> None:
+    np.testing.assert_allclose(discrete_dependence(FLIPPED), [0.1927, 0.0507, 0.0457], atol=5.1e-5)
+    assert js_lower_bound(discrete_dependence(FLIPPED).js) == pytest.approx(0.1494, abs=5.1e-5)
+
+
+def test_next_to_nothing_keeps_its_digits() -> None:
+    e = 2.0**-20
+    joint = np.array([[1 + e, 1 - e], [1 - e, 1 + e]]) / 4  # density ratios 1 +- e
+    with mpmath.workdps(50):
+        plus, minus = mpmath.mpf(1) + e, mpmath.mpf(1) - e
+        mi = (plus * mpmath.log(plus) + minus * mpmath.log(minus)) / 2
+        js = mi / 2 - sum((1 + t) / 2 * mpmath.log((1 + t) / 2) for t in (plus, minus)) / 2
+    found = discrete_dependence(joint)
+    assert relative(found.mutual_information, mi) < 1e-14
+    assert relative(found.js, js) < 1e-14
+
+
+def test_probabilities_may_be_tiny_or_none() -> None:
+    joint = np.array([[0.5, 0.0, 0.0], [0.0, 0.5 - 1e-140, 0.0], [0.0, 0.0, 1e-140]])
+    np.testing.assert_allclose(discrete_dependence(joint), discrete_dependence(np.eye(2) / 2), rtol=1e-15)
+    joint[2, 2] = 1e-310
+    assert discrete_dependence(joint) == discrete_dependence(np.eye(2) / 2)
+    assert discrete_dependence(np.array([[0.2, 0.8]])) == (0, 0, 0)
+
+
+def test_without_a_cap_nothing_bounds_mutual_information() -> None:
+    e = 0.05
+    found = [discrete_dependence(np.diag([1 - e, *[e / n] * n])) for n in (10, 100, 1000)]
+    entropy = -e * math.log(e) - (1 - e) * math.log(1 - e)
+    for n, one in zip((10, 100, 1000), found, strict=True):
+        assert one.mutual_information == pytest.approx(entropy + e * math.log(n), rel=1e-12)
+        assert one.mutual_information == pytest.approx(0.1985 + e * math.log(n), abs=5.1e-5)
+        assert 0.0506 < one.js < 0.0515
+
+
+@pytest.mark.parametrize(
+    ("ratio", "kappa"), [(1, 4), (2, 4.55), (10, 6.56), (100, 11.2), (1e3, 17.2), (1e4, 23.7), (128256, 31.1)]
+)
+def test_factor_of_a_capped_ratio(ratio: float, kappa: float) -> None:
+    assert mi_upper_bound(0.01, ratio) == pytest.approx(0.01 * kappa, rel=5e-3)
+
+
+@pytest.mark.parametrize("excess", [1e-15, 1e-9, 1e-3, 0.2499, 0.25, 0.4999, 0.5, 3.0, 1e6, 1e100, 1e300])
+def test_factor_to_its_last_digits(excess: float) -> None:
+    ratio = 1 + excess
+    with mpmath.workdps(360):
+        t = mpmath.mpf(ratio)
+        f = t * mpmath.log(t) - t + 1
+        g = (t * mpmath.log(2 * t / (1 + t)) + mpmath.log(2 / (1 + t))) / 2
+        assert relative(mi_upper_bound(0.25, ratio), f / g / 4) < (1e-14 if ratio < 1e9 else 1e-12)
+
+
+def test_factor_grows_and_is_the_least() -> None:
+    factors = mi_upper_bound(np.full(4001, 0.1), 1 + np.logspace(-14, 14, 4001))
+    assert (np.diff(factors) > -1e-15).all()
+    e, ratio = 1e-6, 100.0
+    joint = np.array([[ratio * e * e, e - ratio * e * e], [e - ratio * e * e, 1 - 2 * e + ratio * e * e]])
+    found = discrete_dependence(joint)
+    assert found.mutual_information == pytest.approx(mi_upper_bound(found.js, ratio), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rho", "mi", "js", "xi"),
+    [
+        (0.10, 0.0050, 0.0013, 0.0036),
+        (0.50, 0.1438, 0.0369, 0.1082),
+        (0.75, 0.4133, 0.1081, 0.3272),
+        (0.90, 0.8304, 0.2146, 0.6888),
+        (0.99, 1.9585, 0.4414, 1.7160),
+        (0.9999, 4.2586, 0.6418, 3.8588),
+    ],
+)
+def test_normal_pairs(rho: float, mi: float, js: float, xi: float) -> None:
+    found = gaussian_dependence(rho)
+    assert (found.mutual_information, found.js, js_lower_bound(found.js)) == pytest.approx((mi, js, xi), abs=5.1e-5)
+
+
+@pytest.mark.parametrize("rho", [1e-6, 0.01, 0.1, 0.499, 0.501, 0.9, 0.99, 0.9999, 1 - 1e-8, 1 - 1e-12, 1 - 2.0**-53])
+def test_normal_pairs_keep_the_identity(rho: float) -> None:
+    found = gaussian_dependence(rho)  # mutual information in closed form, the others each an integral
+    assert found.js == pytest.approx(found.mutual_information / 2 - found.kl_mixture, rel=1e-12, abs=0)
+    assert gaussian_dependence(-rho) == found
+    assert js_lower_bound(found.js) < found.mutual_information
+
+
+def trapezoids(step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for the mean under a standard normal."""
+    nodes = np.arange(-10, 10 + step, step)
+    return nodes, np.exp(-nodes * nodes / 2) * step / np.sqrt(2 * np.pi)
+
+
+@pytest.mark.parametrize("rho", [0.1, 0.5, 0.9, 0.99, 0.9999])
+def test_normal_pairs_against_sums_over_the_plane(rho: float) -> None:
+    mi = -math.log((1 - rho) * (1 + rho)) / 2
+    z, weight = trapezoids(0.05)  # (x + y)/sqrt(2) and (x - y)/sqrt(2), standardised under the joint distribution
+    log_ratio = mi + rho / 2 * (z[:, None] ** 2 - z**2)
+    of_joint = weight @ -np.logaddexp(0, -log_ratio) @ weight
+    v, fine = trapezoids(0.05 * math.sqrt(1 - rho))  # the same, standardised under the product
+    log_ratio = mi + rho / 2 * (z[:, None] ** 2 / (1 + rho) - v**2 / (1 - rho))
+    of_product = weight @ -np.logaddexp(0, log_ratio) @ fine
+    assert gaussian_dependence(rho).js == pytest.approx(LN2 + (of_joint + of_product) / 2, abs=1e-12)
+
+
+def test_no_correlation_no_dependence() -> None:
+    assert gaussian_dependence(0.0) == gaussian_dependence(1e-200) == (0, 0, 0)
+
+
+def test_eq_9_is_what_an_index_says_about_its_origin() -> None:
+    base, delta = np.random.default_rng(0).normal(size=(2, 20))
+    p, q = (np.exp(h) / np.exp(h).sum() for h in (base, base + delta))
+    found = discrete_dependence(np.stack([p, q]) / 2)  # (base or lora, index drawn)
+    assert found.mutual_information == pytest.approx(float(jensen_shannon(base, delta)), rel=1e-12)
+
+
+@pytest.mark.parametrize("js", [-1e-6, 0.6932, np.nan, np.inf])
+def test_js_out_of_range(js: float) -> None:
+    words = re.escape(f"`js` is {js!r}; allowed are 0 to ln 2 = 0.693147... nats; multiply bits by it")
+    for call in (js_lower_bound, lambda js: mi_upper_bound(js, 2.0)):
+        with pytest.raises(ValueError, match=words):
+            call(js)
+        with pytest.raises(ValueError, match=words):
+            call(np.array([[0.1, js]]))
+
+
+@pytest.mark.parametrize("mi", [-1e-6, np.nan, -np.inf])
+def test_mi_out_of_range(mi: float) -> None:
+    with pytest.raises(ValueError, match=f"`mi` is {mi!r}; allowed are 0 nats and above, infinity too"):
+        js_upper_bound(mi)
+
+
+@pytest.mark.parametrize("ratio", [0.99, np.nan, np.inf])
+def test_ratio_out_of_range(ratio: float) -> None:
+    words = f"`ratio` is {ratio!r}; allowed are finite numbers from 1 on: the mean of a density ratio is 1"
+    with pytest.raises(ValueError, match=words):
+        mi_upper_bound(0.1, ratio)
+
+
+@pytest.mark.parametrize("rho", [-1.0, 1.0, 2.0, np.nan, np.float64(1)])
+def test_rho_out_of_range(rho: float) -> None:
+    words = f"`rho` is {float(rho)!r}; allowed is what lies between -1 and 1: at these mutual information is infinite"
+    with pytest.raises(ValueError, match=words):
+        gaussian_dependence(rho)
+
+
+@pytest.mark.parametrize(
+    ("joint", "words"),
+    [
+        (np.ones(3) / 3, "`joint` has shape (3,); it must have two axes, one for each variable"),
+        ([[0.5, np.nan]], "`joint` holds nan; allowed are finite probabilities, 0 and above"),
+        ([[1.5, -0.5]], "`joint` holds -0.5; allowed are finite probabilities, 0 and above"),
+        ([[np.inf, 0.5]], "`joint` holds inf; allowed are finite probabilities, 0 and above"),
+        ([[4, 1], [1, 4]], "`joint` sums to 10.0; allowed is 1, give or take 1e-09: divide counts by their total"),
+        (np.empty((0, 2)), "`joint` sums to 0.0; allowed is 1, give or take 1e-09: divide counts by their total"),
+    ],
+)
+def test_tables_that_are_none(joint: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        discrete_dependence(joint)
+
+
+def test_a_sum_next_to_1_is_divided_out() -> None:
+    np.testing.assert_allclose(discrete_dependence(FLIPPED * (1 + 5e-10)), discrete_dependence(FLIPPED), rtol=1e-14)
+
+
+def test_examples_of_the_module_run() -> None:
+    assert doctest.testmod(bound) == (0, 5)
+
+
+def test_examples_of_the_page_run() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    examples = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "mi-and-js.md", None, 0)
+    assert len(examples.examples) > 5
+    assert doctest.DocTestRunner().run(examples).failed == 0
+
+
+def test_table_of_the_page_holds() -> None:
+    pairs = {f"normal, correlation {rho}": gaussian_dependence(rho) for rho in (0.1, 0.5, 0.75, 0.9, 0.99, 0.9999)}
+    pairs |= {f"one symbol twice, uniform among {n}": discrete_dependence(np.eye(n) / n) for n in (2, 1000)}
+    pairs["a fair bit and its copy, wrong one time in five"] = discrete_dependence(FLIPPED)
+    for name, (mi, js, _) in pairs.items():
+        numbers = " | ".join(f"{value:.4f}" for value in (mi, js, LN2 * js, js_lower_bound(js)))
+        assert f"| {name} | {numbers} |" in PAGE
