@@ -1,0 +1,209 @@
+"""Nearest neighbours of paired points, and how many points of each side lie as near: whole scans, in one pass."""
+
+import numpy as np
+
+from .compiled import SCAN, compiled, larger, smaller
+
+__all__ = ["BLOCK", "neighbour_counts"]
+
+BLOCK = 512
+"""Points that are looked at together: their distances stay in the first-level cache."""
+FEW = 32
+"""Points of a block that are looked at one by one if one of them is near enough."""
+FAR = 1e308
+"""Distance of what is no neighbour."""
+
+
+@compiled(SCAN, inline=True)
+def _one_coordinate(row, here, euclidean, is_first, out):  # type: ignore[no-untyped-def]
+    if euclidean:
+        for j in range(out.shape[0]):
+            a = row[j] - here
+            out[j] = a * a if is_first else out[j] + a * a
+    else:
+        for j in range(out.shape[0]):
+            a = abs(row[j] - here)
+            out[j] = a if is_first else larger(out[j], a)
+
+
+@compiled(SCAN, inline=True)
+def _four_coordinates(r0, r1, r2, r3, h0, h1, h2, h3, euclidean, is_first, out):  # type: ignore[no-untyped-def]
+    if euclidean:
+        for j in range(out.shape[0]):
+            a, b, c, d = r0[j] - h0, r1[j] - h1, r2[j] - h2, r3[j] - h3
+            whole = (a * a + b * b) + (c * c + d * d)
+            out[j] = whole if is_first else out[j] + whole
+    else:
+        for j in range(out.shape[0]):
+            a, b, c, d = abs(r0[j] - h0), abs(r1[j] - h1), abs(r2[j] - h2), abs(r3[j] - h3)
+            whole = larger(larger(a, b), larger(c, d))
+            out[j] = whole if is_first else larger(out[j], whole)
+
+
+@compiled(SCAN)
+def _distances(points, i, start, stop, euclidean, out):  # type: ignore[no-untyped-def]
+    """Distances of point i to points start to stop, in the maximum norm, or the squared Euclidean one."""
+    # Four coordinates at a time: what is between them stays in registers. Rows as views, whose indices can't be
+    # negative, for else the compiler looks at each.
+    d = 0
+    while d + 4 <= points.shape[0]:
+        _four_coordinates(
+            points[d, start:stop], points[d + 1, start:stop], points[d + 2, start:stop], points[d + 3, start:stop],
+            points[d, i], points[d + 1, i], points[d + 2, i], points[d + 3, i], euclidean, d == 0, out,
+        )  # fmt: skip
+        d += 4
+    while d < points.shape[0]:
+        _one_coordinate(points[d, start:stop], points[d, i], euclidean, d == 0, out)
+        d += 1
+
+
+@compiled(SCAN, inline=True)
+def _insert(distance, point, nearest, points):  # type: ignore[no-untyped-def]
+    """Put a neighbour into ascending lists, from which the last falls out."""
+    place = nearest.shape[0] - 1
+    while place > 0 and nearest[place - 1] > distance:
+        nearest[place], points[place] = nearest[place - 1], points[place - 1]
+        place -= 1
+    nearest[place], points[place] = distance, point
+
+
+@compiled(SCAN)
+def _leave_out(distances, groups_x, groups_y, group_x, group_y):  # type: ignore[no-untyped-def]
+    """Distances to the point's own groups become `FAR`."""
+    for j in range(distances.shape[0]):
+        is_other = (groups_x[j] != group_x) & (groups_y[j] != group_y)
+        distances[j] = distances[j] if is_other else FAR
+
+
+@compiled(SCAN, inline=True)
+def _leave_out_own(distances, groups_x, groups_y, i, start, is_grouped):  # type: ignore[no-untyped-def]
+    """The same for a block from `start` on; a point that is alone is looked for where it is."""
+    if is_grouped:
+        stop = start + distances.shape[0]
+        _leave_out(distances, groups_x[start:stop], groups_y[start:stop], groups_x[i], groups_y[i])
+    elif start <= i < start + distances.shape[0]:
+        distances[i - start] = FAR
+
+
+@compiled(SCAN)
+def _take_neighbours(of_x, of_y, both, first, nearest, points):  # type: ignore[no-untyped-def]
+    """Take the neighbours among some points into the lists: a few points are looked at one by one if one is near."""
+    last = nearest.shape[0] - 1
+    n = of_x.shape[0]
+    for j in range(n):
+        both[j] = larger(of_x[j], of_y[j])
+    for start in range(0, n, FEW):
+        part = both[start : min(start + FEW, n)]
+        least = FAR
+        for j in range(part.shape[0]):
+            least = smaller(least, part[j])
+        if least < nearest[last]:
+            for j in range(part.shape[0]):
+                if part[j] < nearest[last]:
+                    _insert(part[j], first + start + j, nearest, points)
+
+
+@compiled(SCAN)
+def _count(distances, radius, is_closed):  # type: ignore[no-untyped-def]
+    found = 0
+    if is_closed:
+        for j in range(distances.shape[0]):
+            found += np.int64(distances[j] <= radius)
+    else:
+        for j in range(distances.shape[0]):
+            found += np.int64(distances[j] < radius)
+    return found
+
+
+@compiled(SCAN, inline=True)
+def _is_beyond(edges, block, first, euclidean, distance):  # type: ignore[no-untyped-def]
+    """Whether no point of a block can be as near as this to a point, by their first coordinates."""
+    gap = larger(larger(edges[block, 0] - first, first - edges[block, 1]), 0.0)
+    return (gap * gap if euclidean else gap) > distance
+
+
+@compiled(SCAN)
+def _scan(x, y, edges, groups_x, groups_y, i, is_grouped, euclidean, of_x, of_y, both, nearest, points):  # type: ignore[no-untyped-def]
+    """Fill in the lists of point i, and its distances; returns the range of points whose x was looked at."""
+    n = x.shape[1]
+    last = nearest.shape[0] - 1
+    nearest[:] = FAR
+    left = right = i // BLOCK * BLOCK  # points from left to right are done
+    is_left_open, is_right_open = True, True
+    while is_left_open or is_right_open:
+        for is_right in (True, False):
+            start = right if is_right else left - BLOCK
+            stop = min(start + BLOCK, n)
+            if start < 0 or start >= n or _is_beyond(edges, start // BLOCK, x[0, i], euclidean, nearest[last]):
+                if is_right:
+                    is_right_open = False
+                else:
+                    is_left_open = False
+                continue
+            _distances(x, i, start, stop, euclidean, of_x[start:stop])
+            _distances(y, i, start, stop, euclidean, of_y[start:stop])
+            _leave_out_own(of_x[start:stop], groups_x, groups_y, i, start, is_grouped)
+            _leave_out_own(of_y[start:stop], groups_x, groups_y, i, start, is_grouped)
+            _take_neighbours(of_x[start:stop], of_y[start:stop], both, start, nearest, points)
+            if is_right:
+                right = stop
+            else:
+                left = start
+    for start in range(0, n, BLOCK):
+        if left <= start < right:
+            continue
+        stop = min(start + BLOCK, n)
+        _distances(y, i, start, stop, euclidean, of_y[start:stop])
+        _leave_out_own(of_y[start:stop], groups_x, groups_y, i, start, is_grouped)
+    return left, right
+
+
+@compiled(SCAN)
+def neighbour_counts(
+    x, y, edges, groups_x, groups_y, is_grouped, ks, is_second, euclidean, start, stop, counts_x, counts_y, nearest_k
+):  # type: ignore[no-untyped-def]
+    """Of points start to stop: how many points of other groups lie within the distance of the k-th nearest pair.
+
+    Parameters
+    ----------
+    x, y
+        Float64 (dimension, point), contiguous and finite. Blocks of `BLOCK` points ascend by the first coordinate of
+        `x`; within one the order is best random, for of neighbours that come nearer and nearer each is put down.
+    edges
+        Float64 (block, 2): least and largest first coordinate of `x` in each block.
+    groups_x, groups_y
+        Int64 (point,): points that share either with a point are no neighbours of it; it is in its own groups.
+    is_grouped
+        Whether any two points share a group: else they needn't be looked at.
+    ks
+        Int64 (k,), ascending. Every point has so many others.
+    is_second
+        False: nearer than the k-th nearest pair, whose distance is the larger of |dx| and |dy|. True: not farther than
+        the largest |dx| among the k nearest pairs, and of y than their largest |dy|.
+    euclidean
+        Whether |.| is the Euclidean norm, else the maximum norm.
+    counts_x, counts_y
+        Int64 (point, k), filled.
+    nearest_k
+        Float64 (point, k), filled: distance of the k-th nearest pair, squared in the Euclidean norm.
+    """
+    n = x.shape[1]
+    of_x, of_y, both = np.empty(n), np.empty(n), np.empty(BLOCK)
+    most = ks[ks.shape[0] - 1]
+    nearest, points = np.empty(most), np.empty(most, np.int64)
+    for i in range(start, stop):
+        left, right = _scan(
+            x, y, edges, groups_x, groups_y, i, is_grouped, euclidean, of_x, of_y, both, nearest, points
+        )
+        radius_x, radius_y, done = 0.0, 0.0, 0
+        for place in range(ks.shape[0]):
+            k = ks[place]
+            nearest_k[i, place] = nearest[k - 1]
+            if is_second:
+                for j in range(done, k):
+                    radius_x, radius_y = larger(radius_x, of_x[points[j]]), larger(radius_y, of_y[points[j]])
+                done = k
+            else:
+                radius_x = radius_y = nearest[k - 1]
+            counts_x[i, place] = _count(of_x[left:right], radius_x, is_second)
+            counts_y[i, place] = _count(of_y, radius_y, is_second)
