@@ -1,0 +1,285 @@
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorascope.analyze.information.projections import principal_axes, project
+from lorascope.analyze.information.states import choose_tokens, component_blocks, sample_labels
+from lorascope.analyze.measuring.sources import Source, sources_of
+from lorascope.stores import Run, StoreError, open_run
+from lorascope.stores.reading import rows as reading
+
+RUNS: dict[str, dict[str, Any]] = {
+    "factor": {},
+    "delta": {"factored": False},
+    "pair": {"stream": "pair"},
+    "factor in bfloat16": {"dtype": "bfloat16"},
+    "delta in bfloat16": {"dtype": "bfloat16", "factored": False},
+    "pair in bfloat16": {"dtype": "bfloat16", "stream": "pair"},
+}
+
+
+def source_of(run: Run, component: str) -> Source:
+    (found,) = (source for source in sources_of(run) if source.component == component)
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_states_are_those_of_the_run(make_small: Any, name: str) -> None:
+    run = make_small(**RUNS[name]).run
+    for source in sources_of(run):
+        blocks = list(component_blocks(source))
+        assert [block.n_dropped for block in blocks] == [0]
+        np.testing.assert_array_equal(blocks[0].tokens, np.arange(run.n_tokens))
+        np.testing.assert_array_equal(blocks[0].base, run.base(source.component).values)
+        expected = run.delta(source.component).values
+        if source.delta.lora_B is None:
+            np.testing.assert_array_equal(blocks[0].delta, expected)
+        else:  # the same product in another order
+            np.testing.assert_allclose(blocks[0].delta, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_are_rows_and_their_arrays_ones_own(many_rows: Path) -> None:
+    run = open_run(many_rows)
+    for source in sources_of(run):
+        blocks = list(component_blocks(source))
+        assert [len(block.tokens) for block in blocks] == [1024, 1024, 452]
+        np.testing.assert_array_equal(np.concatenate([block.tokens for block in blocks]), np.arange(2500))
+        np.testing.assert_array_equal(
+            np.concatenate([block.base for block in blocks]), run.base(source.component).values
+        )
+        expected = run.delta(source.component).values
+        np.testing.assert_allclose(np.concatenate([block.delta for block in blocks]), expected, rtol=1e-5, atol=1e-5)
+        for block in blocks:
+            for array in (block.base, block.delta):
+                assert array.dtype == np.float32
+                assert array.flags.c_contiguous
+                assert array.flags.writeable
+            assert not np.shares_memory(block.base, block.delta)
+
+
+def test_rows_that_arent_committed_are_left_out(unfinished: Path) -> None:
+    run = open_run(unfinished)
+    found = [block.tokens for block in component_blocks(sources_of(run)[0])]
+    np.testing.assert_array_equal(np.concatenate(found), np.flatnonzero(run.committed.values))
+
+
+def test_rows_without_states_are_left_out(make_small: Any) -> None:
+    run = make_small(states="sample", state_rows=(False, True), n_tokens=120).run
+    (block,) = component_blocks(sources_of(run)[0])
+    np.testing.assert_array_equal(block.tokens, np.arange(1024, 1440))
+    np.testing.assert_array_equal(block.base, run.base(run.component_paths[0]).values[1024:])
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What is read of the store while a test runs: (array, row)."""
+    found: list[tuple[str, int]] = []
+    original = reading.read_chosen
+
+    def counted(place: Any, array: Any, row: int, *args: Any) -> Any:
+        found.append((array.path, row))
+        return original(place, array, row, *args)
+
+    monkeypatch.setattr(reading, "read_chosen", counted)
+    return found
+
+
+@pytest.mark.parametrize("name", ["factor", "delta", "pair"])
+def test_each_chunk_is_read_once(make_small: Any, read: list[Any], name: str) -> None:
+    run = make_small(**RUNS[name], n_tokens=120).run
+    source = sources_of(run)[0]
+    read.clear()
+    list(component_blocks(source))
+    by_row = [key for key in read if "lora_B" not in key[0]]
+    assert sorted(by_row) == sorted({(path, row) for path, row in by_row})
+    assert len(by_row) == 2 * 2  # base and the other one, of two rows
+
+
+def test_rows_without_wanted_tokens_are_not_read(many_rows: Path, read: list[Any]) -> None:
+    run = open_run(many_rows)
+    source, wanted = sources_of(run)[0], np.zeros(run.n_tokens, bool)
+    read.clear()
+    assert list(component_blocks(source, tokens=wanted)) == []
+    wanted[[5, 2049, 2499]] = True
+    blocks = list(component_blocks(source, tokens=wanted))
+    assert {row for path, row in read if "lora_B" not in path} == {0, 2}
+    assert [block.tokens.tolist() for block in blocks] == [[5], [2049, 2499]]
+    np.testing.assert_array_equal(blocks[1].base, run.base(source.component).values[[2049, 2499]])
+
+
+def test_tokens_that_arent_finite_are_dropped_and_counted(make_small: Any) -> None:
+    run = make_small(not_finite=True).run
+    first, second = sources_of(run)[:2]
+    (block,) = component_blocks(first)
+    assert block.n_dropped == 1
+    assert 3 not in block.tokens
+    assert np.isfinite(block.base).all()
+    assert next(component_blocks(second)).n_dropped == 0
+    wanted = np.zeros(run.n_tokens, bool)
+    wanted[3] = True
+    (empty,) = component_blocks(first, tokens=wanted)
+    assert (empty.base.shape, empty.delta.shape, empty.n_dropped) == ((0, 24), (0, 24), 1)
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_infinity_on_both_sides_is_dropped_without_a_warning(
+    make_small: Any, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    run = make_small(stream=stream, factored=stream == "pair").run
+    original = reading.RowArray.read_stored
+
+    def broken(self: Any, row: int) -> np.ndarray:
+        block = np.array(original(self, row))
+        block[2, 0] = np.inf if self.path.endswith("base") or stream == "pair" else -np.inf
+        return block
+
+    monkeypatch.setattr(reading.RowArray, "read_stored", broken)
+    (block,) = component_blocks(sources_of(run)[0])
+    assert block.n_dropped == 1
+    assert 2 not in block.tokens
+
+
+def test_axes_of_a_component_stream_from_the_store(many_rows: Path) -> None:
+    source = sources_of(open_run(many_rows))[0]
+    axes = principal_axes(lambda: (block.base for block in component_blocks(source)), 3)
+    assert axes.n_tokens == 2500
+    scores = np.concatenate([project(block.base, axes) for block in component_blocks(source)])
+    np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-9)
+    assert (axes.variances <= scores.var(axis=0, ddof=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tokens": np.arange(3)}, "`tokens` is int64 of shape (3,); it must be a mask, bool of shape (2500,)"),
+        ({"tokens": np.ones(3, bool)}, "`tokens` is bool of shape (3,); it must be a mask"),
+    ],
+)
+def test_what_blocks_are_asked_for(many_rows: Path, options: dict[str, Any], words: str) -> None:
+    source = sources_of(open_run(many_rows))[0]
+    with pytest.raises(ValueError, match=re.escape(words)):
+        component_blocks(source, **options)  # before anything is read
+
+
+def table_run(sequences: list[list[int]], *, firsts: list[int] | None = None, there: Any = True) -> Any:
+    """What `choose_tokens` looks at of a run: token ids by sample, and at which position each sample begins."""
+    lengths = [len(ids) for ids in sequences]
+    starts = np.cumsum([0, *lengths])[:-1]
+    n_tokens = sum(lengths)
+    firsts = firsts or [0] * len(sequences)
+    positions = [np.arange(n) + first for n, first in zip(lengths, firsts, strict=True)]
+    columns = {
+        "sample": np.repeat(np.arange(len(sequences)), lengths),
+        "position": np.concatenate(positions),
+        "token_id": np.array([token for ids in sequences for token in ids]),
+    }
+    mask = xr.DataArray(np.broadcast_to(there, n_tokens), dims="token")
+    return SimpleNamespace(
+        n_tokens=n_tokens,
+        place=SimpleNamespace(name="run.zarr"),
+        committed=mask,
+        with_states=xr.ones_like(mask),
+        samples=xr.Dataset({"token_start": ("sample", starts)}),
+        tokens=xr.Dataset({name: ("token", values) for name, values in columns.items()}),
+    )
+
+
+def seen_before(run: Any) -> np.ndarray:
+    """Bool (token,): committed tokens whose whole prefix, where it is known, an earlier committed one has."""
+    before: dict[int, list[int]] = defaultdict(list)
+    seen, found = set(), np.zeros(run.n_tokens, bool)
+    for token in range(run.n_tokens):
+        sample, position, name = (int(run.tokens[key][token]) for key in ("sample", "position", "token_id"))
+        before[sample].append(name)
+        if position == len(before[sample]) - 1 and bool(run.committed[token]):
+            found[token] = tuple(before[sample]) in seen
+            seen.add(tuple(before[sample]))
+    return found
+
+
+@given(data=st.data())
+def test_repeats_are_tokens_with_the_same_prefix(data: Any) -> None:
+    sequences = data.draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=8))
+    firsts = data.draw(st.lists(st.sampled_from([0, 0, 1]), min_size=len(sequences), max_size=len(sequences)))
+    n = sum(map(len, sequences))
+    there = data.draw(st.lists(st.booleans(), min_size=n, max_size=n).filter(any))
+    run = table_run(sequences, firsts=firsts, there=np.array(there))
+    repeats = seen_before(run)
+    found = choose_tokens(run, n, seed=0)
+    assert found.n_repeats == repeats.sum()
+    np.testing.assert_array_equal(found.tokens, np.flatnonzero(~repeats & there))
+
+
+def test_a_shared_prompt_counts_once() -> None:
+    run = table_run([[5, 6, 7, 1], [5, 6, 7, 2], [5, 9, 7, 1], [5, 6, 7, 1]])
+    found = choose_tokens(run, 100, seed=0)
+    assert found.tokens.tolist() == [0, 1, 2, 3, 7, 9, 10, 11]
+    assert found.n_repeats == 8
+    moved = table_run([[5, 6, 7, 1]] * 2, firsts=[1, 1])  # what came before isn't known
+    assert choose_tokens(moved, 100, seed=0) == (pytest.approx(np.arange(8)), 0)
+
+
+def test_a_gap_hides_the_prefix_of_what_follows() -> None:
+    run = table_run([[5, 6, 7], [5, 6, 7]])
+    run.tokens["position"][:] = [0, 1, 3, 0, 1, 4]
+    assert choose_tokens(run, 9, seed=0).tokens.tolist() == [0, 1, 2, 5]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=8), n_tokens=st.integers(1, 40), seed=st.integers(0, 99)
+)
+def test_samples_give_alike(lengths: list[int], n_tokens: int, seed: int) -> None:
+    names = iter(range(1000))
+    run = table_run([[next(names) for _ in range(n)] for n in lengths])
+    tokens, n_repeats = choose_tokens(run, n_tokens, seed=seed)
+    assert n_repeats == 0
+    assert len(tokens) == min(n_tokens, sum(lengths))
+    assert (np.diff(tokens) > 0).all()
+    given_ = np.bincount(sample_labels(run, tokens), minlength=len(lengths))
+    for count, length in zip(given_, lengths, strict=True):
+        assert count == length or count >= given_.max() - 1
+    np.testing.assert_array_equal(tokens, choose_tokens(run, n_tokens, seed=seed).tokens)
+
+
+def test_the_choice_is_random_within_and_between_samples() -> None:
+    run = table_run([list(range(10 * i, 10 * i + 10)) for i in range(4)])
+    chosen = [choose_tokens(run, 10, seed=seed).tokens for seed in range(2000)]
+    share = np.bincount(np.concatenate(chosen), minlength=40) / 2000
+    np.testing.assert_allclose(share, 10 / 40, atol=5 * (0.25 * 0.75 / 2000) ** 0.5)
+
+
+def test_choice_of_a_run_reads_what_is_there(unfinished: Path) -> None:
+    run = open_run(unfinished)
+    tokens, n_repeats = choose_tokens(run, 50, seed=1)
+    assert n_repeats == 0
+    assert run.committed.values[tokens].all()
+    np.testing.assert_array_equal(sample_labels(run, tokens), run.tokens["sample"].values[tokens])
+    counts = np.bincount(sample_labels(run, tokens)).tolist()
+    assert counts[2:4] == [0, 12]  # of the third none is committed, of the fourth 12 tokens
+    assert sorted(counts[:2] + counts[4:]) == [12, 13, 13]
+    wanted = np.zeros(run.n_tokens, bool)
+    wanted[tokens] = True
+    found = [block.tokens for block in component_blocks(sources_of(run)[0], tokens=wanted)]
+    np.testing.assert_array_equal(np.concatenate(found), tokens)
+
+
+def test_choice_keeps_to_rows_with_states(make_small: Callable[..., Any]) -> None:
+    run = make_small(states="sample", state_rows=(False, True), n_tokens=120).run
+    assert choose_tokens(run, 10**6, seed=0).tokens.tolist() == list(range(1024, 1440))
+
+
+def test_choices_that_cant_be_made(make_small: Callable[..., Any], nothing_committed: Path) -> None:
+    with pytest.raises(ValueError, match="`n_tokens` is 0; it must be at least 1"):
+        choose_tokens(make_small().run, 0, seed=0)
+    for run in (make_small(states="none").run, open_run(nothing_committed)):
+        with pytest.raises(StoreError, match=r"run\.zarr' keeps states; there are no tokens to choose from"):
+            choose_tokens(run, 10, seed=0)
