@@ -1,0 +1,105 @@
+"""Arrays as a user gives them, made into pairs: every mistake in words, before any work."""
+
+from typing import Any
+
+import numpy as np
+
+from .estimators import Pairs
+from .record import LEAST_PAIRS, least_rows
+
+__all__ = ["LEAST_PAIRS", "check_pairs", "refuse_unusable"]
+
+
+def check_pairs(x: Any, y: Any, groups: Any = None, *, whole: bool = False) -> Pairs:
+    """`Pairs` of float64 (n, dimension) arrays, contiguous.
+
+    Parameters
+    ----------
+    x, y
+        Real numbers (n, dimension) or (n,).
+    groups
+        Labels (n,), such as the sample of each row; by default each row is alone.
+    whole
+        Whether all features are meant, as for argmax: there constant columns and few rows are no mistake.
+
+    Raises
+    ------
+    ValueError
+        If shapes don't fit, values aren't real and finite, a column is constant, all rows are in one group, pairs
+        repeat, or there are too few.
+    """
+    sides = [_numbers(side, name) for side, name in ((x, "x"), (y, "y"))]
+    n = len(sides[0])
+    if len(sides[1]) != n:
+        raise ValueError(f"`x` has {n} rows and `y` {len(sides[1])}; row i of one belongs to row i of the other")
+    if n < LEAST_PAIRS:
+        raise ValueError(f"there are {n} pairs; give at least {LEAST_PAIRS}")
+    labels = _labels(groups, n)
+    pairs = Pairs(sides[0], sides[1], labels, labels)
+    if not whole:
+        refuse_unusable(pairs)
+    return pairs
+
+
+def refuse_unusable(pairs: Pairs) -> None:
+    """Raise ValueError unless estimates from distances, ranks and covariances mean something; see `check_pairs`."""
+    n = len(pairs.x)
+    for side, name in ((pairs.x, "x"), (pairs.y, "y")):
+        constant = np.flatnonzero(side.min(axis=0) == side.max(axis=0))
+        if len(constant):
+            raise ValueError(
+                f"{len(constant)} columns of `{name}` are constant, the first is column {constant[0]}; leave them out"
+            )
+    if n < least_rows(pairs):
+        raise ValueError(
+            f"there are {n} rows for {pairs.x.shape[1]} + {pairs.y.shape[1]} dimensions; give at least "
+            f"{least_rows(pairs)}, or project to fewer dimensions first"
+        )
+    if n_repeats := int(repeats(pairs).sum()):
+        raise ValueError(
+            f"{n_repeats} of {n} pairs occur before: of continuous data, none would, and estimates from distances and "
+            "ranks take repeats for dependence; give each pair once"
+        )
+
+
+def repeats(pairs: Pairs) -> np.ndarray:
+    """Whether a pair equals an earlier one in all its numbers, bool (n,)."""
+    both = np.ascontiguousarray(np.concatenate([pairs.x, pairs.y], axis=1))
+    rows = both.view(np.dtype((np.void, both.dtype.itemsize * both.shape[1]))).ravel()
+    first = np.unique(rows, return_index=True)[1]
+    again = np.ones(len(rows), np.bool_)
+    again[first] = False
+    return again
+
+
+def _numbers(side: Any, name: str) -> np.ndarray:
+    values = np.asarray(side)
+    if values.dtype.kind not in "fiub":
+        raise ValueError(f"`{name}` is of type {values.dtype}; it must hold real numbers")
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim != 2 or not values.shape[1]:
+        raise ValueError(f"`{name}` has shape {np.shape(side)}; it must be (n, dimension) or (n,)")
+    values = np.ascontiguousarray(values, np.float64)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(values)} rows of `{name}` hold NaN or infinity, the first is row {bad[0]}; leave them "
+            "out, of both sides"
+        )
+    return values + 0.0  # -0.0 becomes 0.0, which is the same number
+
+
+def _labels(groups: Any, n: int) -> np.ndarray:
+    if groups is None:
+        return np.arange(n)
+    given = np.asarray(groups)
+    if given.shape != (n,):
+        raise ValueError(f"`groups` has shape {given.shape}; it must be ({n},), a label for each row")
+    found, labels = np.unique(given, return_inverse=True)
+    if len(found) < 2:
+        raise ValueError(
+            "all rows are of one group; a null and an error need at least two samples: give more, or leave `groups` "
+            "out where rows are independent of each other"
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,69 @@
+"""Records as xarray: named, with their unit, and what every column means."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from .estimators import ESTIMATORS, PANEL
+from .record import FIELDS
+from .verdicts import VERDICTS
+
+__all__ = ["UNITS", "Unit", "information_dataset", "to_unit"]
+
+Unit = Literal["nat", "bit"]
+UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
+"""How many of each a nat is."""
+
+MEANINGS = {
+    "value": "mutual information, less its bias where that is known",
+    "bias": "what was taken off as bias",
+    "se": "standard error, from the scatter of disjoint parts of the samples",
+    "low": "lower end of the 95 % interval of the noise; bias isn't in it",
+    "high": "upper end of the 95 % interval of the noise; bias isn't in it",
+    "null_mean": "mean over shuffles of samples",
+    "null_sd": "standard deviation over shuffles of samples",
+    "p": "(1 + shuffles that reach the value) / (1 + shuffles)",
+    "half": "mean over two halves of the samples",
+    "quarter": "mean over four quarters of the samples",
+    "eighth": "mean over eight eighths of the samples",
+    "ceiling": "the most that this estimator can give for so many pairs; NaN where nothing holds it down",
+    "verdict": "how far the value can be believed",
+}
+
+
+def information_dataset(
+    records: np.ndarray, names: Sequence[str], *, unit: Unit, dims: Sequence[str] = ()
+) -> xr.Dataset:
+    """A variable for each field over (*dims, estimator), of records float64 (..., estimator, field) in nats."""
+    variables: dict[str, Any] = {}
+    for place, field in enumerate(FIELDS):
+        values = records[..., place]
+        if field == "verdict":
+            words = np.array([*VERDICTS, ""], object)
+            places = np.where(np.isnan(values), len(VERDICTS), np.nan_to_num(values)).astype(int)
+            variables[field] = ((*dims, "estimator"), words[places], {"long_name": MEANINGS[field]})
+        else:
+            units, scale = ("1", 1.0) if field == "p" else (unit, UNITS[unit])
+            about = {"long_name": MEANINGS[field], "units": units}
+            variables[field] = ((*dims, "estimator"), values * scale, about)
+    says = ["estimate" if name == "panel" else ESTIMATORS[name].long_name for name in names]
+    return xr.Dataset(
+        variables,
+        coords={
+            "estimator": np.array(names, object),
+            "long_name": (
+                "estimator",
+                np.array(
+                    [f"largest of {', '.join(PANEL)}" if n == "panel" else s for n, s in zip(names, says, strict=True)],
+                    object,
+                ),
+            ),
+        },
+    )
+
+
+def to_unit(nats: Any, unit: Unit) -> Any:
+    """Nats in another unit."""
+    return nats * UNITS[unit]

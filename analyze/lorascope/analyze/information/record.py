@@ -1,0 +1,218 @@
+"""An estimate with all that says how far to believe it: null, ladder of sample sizes, interval, ceiling, verdict."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from scipy.stats import t as student  # type: ignore[import-untyped]
+
+from .estimators import ESTIMATORS, PANEL, Pairs, Settings, ceilings, evaluate
+from .verdicts import VERDICTS, panel_verdicts, verdict
+
+__all__ = ["FIELDS", "LEAST_PAIRS", "SHARES", "least_rows", "record", "shuffled"]
+
+SHARES = (2, 4, 8)
+"""The rows are cut into so many parts, and each is looked at alone."""
+FIELDS = (
+    "value",
+    "bias",
+    "se",
+    "low",
+    "high",
+    "null_mean",
+    "null_sd",
+    "p",
+    "half",
+    "quarter",
+    "eighth",
+    "ceiling",
+    "verdict",
+)
+"""Columns of a record; see `mutual_information`."""
+LEAST_PAIRS = 32
+"""Fewer pairs say nothing about nearest neighbours."""
+CONFIDENCE = 0.95
+
+
+def record(
+    pairs: Pairs,
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    n_shuffles: int,
+    n_threads: int = 1,
+    done: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Float64 (estimator, field) in nats, fields as `FIELDS`; the verdict is a place in `VERDICTS`.
+
+    Raises
+    ------
+    ValueError
+        If an estimator refuses the pairs.
+    """
+    rng = np.random.default_rng(settings.seed)
+    nulls = [partial(_paired_with, pairs, _shuffled_rows(pairs, rng)) for _ in range(n_shuffles)]
+    cuts = {n: _usable(pairs, _parts(pairs, n, rng), names, settings.k) for n in SHARES}
+    parts_of_all = [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
+    values = _evaluated([lambda: pairs, *nulls, *parts_of_all], names, settings, n_threads, done)
+    whole, null, rest = values[0], values[1 : 1 + n_shuffles], values[1 + n_shuffles :]
+    ladder, start = {}, 0
+    for n, parts in cuts.items():
+        ladder[n] = rest[start : start + len(parts)]
+        start += len(parts)
+    return _fields(pairs, names, settings, whole, null, ladder)
+
+
+def shuffled(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    """The same rows with y of other samples: whole samples change places, so that each keeps its own structure.
+
+    Samples are laid end to end in a random order and moved round by a random number of rows, since they differ in
+    length; a few rows may meet their own sample.
+    """
+    return _paired_with(pairs, _shuffled_rows(pairs, rng))
+
+
+def _paired_with(pairs: Pairs, rows: np.ndarray) -> Pairs:
+    return pairs._replace(y=pairs.y[rows], groups_y=pairs.groups_y[rows])
+
+
+def _shuffled_rows(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """Whose y each row of x gets, int64 (n,)."""
+    order = np.argsort(pairs.groups_y, kind="stable")
+    starts = np.flatnonzero(np.diff(pairs.groups_y[order], prepend=pairs.groups_y[order[0]] - 1))
+    blocks = np.split(order, starts[1:])
+    moved = np.concatenate([blocks[place] for place in rng.permutation(len(blocks))])
+    moved = np.roll(moved, rng.integers(len(moved)))
+    source = np.empty_like(order)
+    source[np.argsort(pairs.groups_x, kind="stable")] = moved
+    return source
+
+
+def least_rows(pairs: Pairs) -> int:
+    """How many rows an estimate of this many dimensions needs: directions are found on half of them."""
+    return max(LEAST_PAIRS, 2 * int(pairs.x.shape[1] + pairs.y.shape[1] + 3))
+
+
+def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Whole samples dealt out to n parts of about as many rows: places of each part's rows."""
+    labels, sizes = np.unique(pairs.groups_x, return_counts=True)
+    order = rng.permutation(len(labels))
+    before = np.cumsum(sizes[order]) - sizes[order] / 2
+    part = np.empty(len(labels), np.int64)
+    part[order] = np.minimum(before * n // len(pairs.x), n - 1)
+    rows = part[np.searchsorted(labels, pairs.groups_x)]
+    return [np.flatnonzero(rows == place) for place in range(n)]
+
+
+def _usable(pairs: Pairs, parts: list[np.ndarray], names: Sequence[str], k: int) -> list[np.ndarray]:
+    """The parts, or none where estimators would refuse one of them."""
+    is_whole = all(name in ESTIMATORS and ESTIMATORS[name].whole for name in names)
+    suffice = (len(rows) >= LEAST_PAIRS if is_whole else _suffices(pairs.take(rows), k) for rows in parts)
+    return parts if all(suffice) else []
+
+
+def _suffices(part: Pairs, k: int) -> bool:
+    """Whether there are enough rows of enough groups, and no constant column.
+
+    Halves differ by at most the largest group; even in the smaller one, its rows must find k rows of other groups.
+    """
+    n, most = len(part.x), np.bincount(part.groups_x, minlength=1).max()
+    if n < least_rows(part) or n - 3 * most < 2 * k:
+        return False
+    return all((side.min(axis=0) < side.max(axis=0)).all() for side in (part.x, part.y))
+
+
+def _evaluated(
+    jobs: Sequence[Callable[[], Pairs]],
+    names: Sequence[str],
+    settings: Settings,
+    n_threads: int,
+    done: Callable[[int, int], None] | None,
+) -> np.ndarray:
+    """Float64 (job, estimator); a job's pairs are made when its turn comes, so that few lie in memory."""
+    values = []
+    with ThreadPoolExecutor(n_threads) as pool:
+        for found in pool.map(lambda job: evaluate(job(), names, settings), jobs):
+            values.append(found)
+            if done is not None:
+                done(len(values), len(jobs))
+    return np.array(values)
+
+
+def _fields(
+    pairs: Pairs,
+    names: Sequence[str],
+    settings: Settings,
+    whole: np.ndarray,
+    null: np.ndarray,
+    ladder: dict[int, np.ndarray],
+) -> np.ndarray:
+    out = np.full((len(names), len(FIELDS)), np.nan)
+    at = {field: out[:, place] for place, field in enumerate(FIELDS)}
+    at["value"][:] = whole
+    at["bias"][:] = [_bias(name, pairs) for name in names]
+    at["ceiling"][:] = ceilings(pairs, names, settings)
+    at["se"][:], half_width = _errors(ladder, len(names))
+    if len(null):
+        at["null_mean"][:] = null.mean(axis=0)
+        at["p"][:] = (1 + (null >= whole).sum(axis=0)) / (1 + len(null))
+        _take_off_null(names, at)
+    if len(null) > 1:
+        at["null_sd"][:] = null.std(axis=0, ddof=1)
+    at["low"][:], at["high"][:] = at["value"] - half_width, at["value"] + half_width
+    for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
+        if len(ladder[n]):
+            at[field][:] = ladder[n].mean(axis=0) - _part_bias(names, at, n)
+    at["verdict"][:] = _verdicts(names, at)
+    return out
+
+
+def _take_off_null(names: Sequence[str], at: dict[str, np.ndarray]) -> None:
+    """What some estimators are after shuffles is their bias: the largest of several is above 0 where all are 0."""
+    for place, name in enumerate(names):
+        if name == "panel" or ESTIMATORS[name].null_is_bias:
+            at["bias"][place] = at["null_mean"][place]
+            at["value"][place] -= at["null_mean"][place]
+
+
+def _part_bias(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> np.ndarray:
+    """What is to be taken off the n-th parts, float64 (estimator,).
+
+    A bias from few rows falls as 1/rows; that the largest of several is above 0 is noise, which falls as its root.
+    """
+    factors = [math.sqrt(n) if name == "panel" else n * ESTIMATORS[name].null_is_bias for name in names]
+    return np.where(factors, np.nan_to_num(at["bias"]) * factors, 0.0)
+
+
+def _bias(name: str, pairs: Pairs) -> float:
+    bias = ESTIMATORS[name].bias if name in ESTIMATORS else None
+    return float("nan") if bias is None else bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
+
+
+def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors, and half widths of the intervals, float64 (estimator,): NaN where there are no parts.
+
+    An estimate's variance falls as 1/N, so that the scatter of parts of N/n rows, divided by n, is that of the whole.
+    """
+    freedom = sum(len(parts) - 1 for parts in ladder.values() if len(parts))
+    if not freedom:
+        return np.full(n_names, np.nan), np.full(n_names, np.nan)
+    with np.errstate(invalid="ignore"):  # infinite estimates have no scatter
+        squares = sum(((p - p.mean(axis=0)) ** 2).sum(axis=0) / n for n, p in ladder.items() if len(p))
+    se = np.sqrt(squares / freedom)
+    return se, student.ppf((1 + CONFIDENCE) / 2, freedom) * se
+
+
+def _verdicts(names: Sequence[str], at: dict[str, np.ndarray]) -> list[float]:
+    columns = {field: at[field].tolist() for field in ("value", "se", "half", "quarter", "eighth", "ceiling")}
+    found = {
+        name: verdict(ESTIMATORS[name].says, **{field: values[place] for field, values in columns.items()})
+        for place, name in enumerate(names)
+        if name != "panel"
+    }
+    if "panel" in names:
+        members = {name: (columns["value"][names.index(name)], columns["se"][names.index(name)]) for name in PANEL}
+        found |= panel_verdicts(members, {name: found[name] for name in PANEL})
+    return [float(VERDICTS.index(found[name])) for name in names]

@@ -1,0 +1,196 @@
+"""Mutual information: speed and accuracy of the estimators, as Markdown tables.
+
+`python benchmarks/information.py [speed] [large] [tasks] [store]`, by default all:
+
+- speed: KSG at 5000 pairs beside the brute force of benchmark-mi (`.venv-bmi`, made by `make .venv-bmi/installed`) and
+  scikit-learn, in turns, in processor time, and how far the values lie apart.
+- large: KSG of 100,000 pairs in 5 + 5 dimensions.
+- tasks: every estimator on the tasks with known values in `../shared/mi_tasks`, or another folder given by `--tasks`.
+- store: `lorascope mi` over a run of 210 components, given by `--run`, at default settings: seconds and peak memory.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # before NumPy loads
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+
+import numpy as np
+from sklearn.feature_selection import mutual_info_regression
+
+from lorascope.analyze import mutual_information
+from lorascope.analyze.information.estimators import ESTIMATORS, PANEL
+from lorascope.analyze.information.ksg import ksg
+
+ROOT = Path(__file__).parent.parent
+PEER = ROOT / ".venv-bmi" / "bin" / "python"
+N_ROUNDS = 3
+DIMENSIONS = (1, 3, 5, 25)
+FLAGS = {"ok": "", "lower bound only": "", "assumes Gaussian": "g", "saturated": "s", "undersampled": "u"}
+
+
+def gaussian_pairs(n: int, d: int, rho: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(d)
+    x = rng.normal(size=(n, d))
+    return x, rho * x + np.sqrt(1 - rho**2) * rng.normal(size=(n, d))
+
+
+def speed() -> None:
+    print("| dimensions | norm | ours, s | benchmark-mi, s | times | largest difference, nat | scikit-learn, s |")
+    print("|---|---|---|---|---|---|---|")
+    for d in DIMENSIONS:
+        for norm, metric in (("euclidean", "euclidean"), ("maximum", "chebyshev")):
+            x, y = (side.astype(np.float32).astype(np.float64) for side in gaussian_pairs(5000, d))
+            peer = _peer(x, y, metric)
+            ours, values = [], []
+            scaled = [(side - side.mean(axis=0)) / side.std(axis=0) for side in (x, y)]
+            ksg(*scaled, k=(10,), norm=norm)  # type: ignore[arg-type]  # compiles
+            for _ in range(N_ROUNDS):
+                started = process_time()
+                values.append(float(ksg(*scaled, k=(10,), norm=norm)[0]))  # type: ignore[arg-type]
+                ours.append(process_time() - started)
+            seconds, other = median(ours), median(one["processor"] for one in peer)
+            difference = max(abs(one["value"] - value) for one, value in zip(peer, values, strict=True))
+            sklearn = _sklearn_seconds(x, y) if d == 1 and norm == "maximum" else ""
+            cells = [
+                f"{d} + {d}",
+                norm,
+                f"{seconds:.3f}",
+                f"{other:.2f}",
+                f"{other / seconds:.0f}",
+                f"{difference:.1e}",
+            ]
+            print("| " + " | ".join([*cells, sklearn]) + " |", flush=True)
+
+
+def _peer(x: np.ndarray, y: np.ndarray, metric: str) -> list[dict[str, float]]:
+    if not PEER.exists():
+        raise SystemExit("benchmark-mi isn't installed; run `make .venv-bmi/installed` first")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pairs.npz"
+        np.savez(path, x=x, y=y)
+        command = [str(PEER), str(Path(__file__).parent / "peer_mi.py"), str(path), "10", metric, str(N_ROUNDS)]
+        found: list[dict[str, float]] = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        )
+    return found
+
+
+def _sklearn_seconds(x: np.ndarray, y: np.ndarray) -> str:
+    seconds = []
+    for _ in range(N_ROUNDS):
+        started = process_time()
+        value = mutual_info_regression(x, y[:, 0], n_neighbors=3)[0]
+        seconds.append(process_time() - started)
+    ours = ksg(x / x.std(axis=0), y / y.std(axis=0), k=(3,))[0]
+    return f"{median(seconds):.3f} (k = 3: differs by {abs(value - ours):.1e})"
+
+
+def large() -> None:
+    print("| pairs | dimensions | norm | threads | wall, s | value, nat | truth |")
+    print("|---|---|---|---|---|---|---|")
+    for n in (20_000, 100_000):
+        x, y = gaussian_pairs(n, 5)
+        for threads in (1, 2) if n == 20_000 else (2,):
+            started = perf_counter()
+            value = ksg(x, y, k=(3,), n_threads=threads)[0]
+            print(
+                f"| {n} | 5 + 5 | maximum | {threads} | {perf_counter() - started:.1f} | {value:.3f} | {-2.5 * np.log(1 - 0.36):.3f} |"
+            )
+
+
+def tasks(folder: Path) -> None:
+    names = [name for name in ESTIMATORS if not ESTIMATORS[name].whole and not name.startswith("noise")]
+    names.insert(names.index(PANEL[-1]) + 1, "panel")
+    print("| task | truth | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 2) + "|")
+    errors: dict[str, list[float]] = {name: [] for name in names}
+    for task, x, y, truth in _tasks(folder):
+        found = _estimates(x, y, names)
+        cells = [f"{value - truth:+.3f}{FLAGS[word]}" for value, word in found]
+        print(f"| {task} | {truth:.3f} | " + " | ".join(cells) + " |", flush=True)
+        if not task.startswith("extra"):
+            for name, (value, _) in zip(names, found, strict=True):
+                errors[name].append(value - truth)
+    summaries = {"mean absolute error": lambda e: np.abs(e).mean(), "largest excess": np.max, "worst": np.min}
+    for title, reduce in summaries.items():
+        cells = [f"{reduce(np.array(errors[name])):.3f}" for name in names]
+        print(f"| **{title}**, {len(errors['panel'])} tasks | | " + " | ".join(cells) + " |")
+    _seconds(names)
+
+
+def _estimates(x: np.ndarray, y: np.ndarray, names: list[str]) -> list[tuple[float, str]]:
+    """Value and verdict of each; the panel needs shuffles for what is taken off it."""
+    panel = mutual_information(x, y)
+    others = mutual_information(
+        x, y, estimator=[name for name in names if name not in panel["estimator"]], n_shuffles=0
+    )
+    found = {}
+    for result in (panel, others):
+        rows = zip(result["estimator"].values, result["value"].values, result["verdict"].values, strict=True)
+        found |= {str(name): (float(value), str(word)) for name, value, word in rows}
+    return [found[name] for name in names]
+
+
+def _tasks(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            yield path.name.partition("__")[0], file["x"], file["y"], float(file["mi_true"])
+
+
+def _seconds(names: list[str]) -> None:
+    """Processor seconds of one evaluation, without null, ladder and interval."""
+    from lorascope.analyze.information.arrays import check_pairs
+    from lorascope.analyze.information.estimators import Settings
+
+    print("\n| seconds for 5000 pairs | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for d in DIMENSIONS:
+        pairs, cells = check_pairs(*gaussian_pairs(5000, d)), []
+        for name in names:
+            members = PANEL if name == "panel" else (name,)
+            started = process_time()
+            for member in members:
+                ESTIMATORS[member].function(pairs, Settings())
+            cells.append(f"{process_time() - started:.2f}")
+        print(f"| {d} + {d} | " + " | ".join(cells) + " |")
+
+
+def store(run: Path) -> None:
+    command = [sys.executable, "-m", "lorascope", "mi", str(run), "--workers", "2"]
+    started = perf_counter()
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    seconds = perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(
+        f"`lorascope mi` at default settings: {seconds:.0f} s, {peak:.0f} MiB at the peak, exit code {done.returncode}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", default=["speed", "large", "tasks", "store"])
+    parser.add_argument("--tasks", type=Path, default=ROOT.parent / "shared" / "mi_tasks")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo" / "run.zarr")
+    options = parser.parse_args()
+    for part in options.parts:
+        print(f"\n## {part}\n")
+        if part == "tasks":
+            tasks(options.tasks)
+        elif part == "store":
+            store(options.run)
+        else:
+            {"speed": speed, "large": large}[part]()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from lorascope.analyze.information.dataset import MEANINGS, UNITS, information_dataset, to_unit
+from lorascope.analyze.information.record import FIELDS
+from lorascope.analyze.information.verdicts import VERDICTS
+
+NAMES = ("ksg1", "panel", "gaussian")
+
+
+def some_records(*shape: int) -> np.ndarray:
+    records = np.random.default_rng(0).normal(size=(*shape, len(NAMES), len(FIELDS)))
+    records[..., FIELDS.index("verdict")] = np.arange(len(NAMES))
+    return records
+
+
+def test_fields_are_variables_over_estimators() -> None:
+    records = some_records()
+    result = information_dataset(records, NAMES, unit="nat")
+    assert tuple(result.data_vars) == FIELDS
+    assert result.sizes == {"estimator": 3}
+    assert result["estimator"].values.tolist() == list(NAMES)
+    for place, field in enumerate(FIELDS[:-1]):
+        np.testing.assert_array_equal(result[field], records[:, place])
+    assert result["verdict"].values.tolist() == list(VERDICTS[:3])
+
+
+def test_further_dimensions_come_first() -> None:
+    result = information_dataset(some_records(2, 4), NAMES, unit="nat", dims=("component", "kind"))
+    assert result["value"].dims == result["verdict"].dims == ("component", "kind", "estimator")
+    assert result["value"].shape == (2, 4, 3)
+
+
+def test_every_number_has_its_unit_and_its_meaning() -> None:
+    for unit in UNITS:
+        result = information_dataset(some_records(), NAMES, unit=unit)
+        for field in FIELDS:
+            assert result[field].attrs["long_name"] == MEANINGS[field]
+            expected = None if field == "verdict" else "1" if field == "p" else unit
+            assert result[field].attrs.get("units") == expected
+
+
+def test_bits_are_nats_over_ln_2_but_for_probabilities() -> None:
+    in_nats, in_bits = (information_dataset(some_records(), NAMES, unit=unit) for unit in ("nat", "bit"))
+    for field in FIELDS[:-1]:
+        scale = 1.0 if field == "p" else np.log(2)
+        np.testing.assert_allclose(in_bits[field] * scale, in_nats[field], rtol=1e-15)
+    assert in_bits["verdict"].equals(in_nats["verdict"])
+    assert to_unit(np.log(8), "bit") == pytest.approx(3, rel=1e-15)
+    assert to_unit(1.5, "nat") == 1.5
+
+
+def test_where_nothing_was_estimated_there_is_no_verdict() -> None:
+    records = some_records(2)
+    records[1] = np.nan
+    result = information_dataset(records, NAMES, unit="nat", dims=("component",))
+    assert result["verdict"].values[1].tolist() == ["", "", ""]
+    assert result["value"][1].isnull().all()
+
+
+def test_estimators_say_what_they_are() -> None:
+    result = information_dataset(some_records(), NAMES, unit="nat")
+    long_names = result["long_name"].values.tolist()
+    assert long_names[0].startswith("nearest neighbours (KSG 1)")
+    assert long_names[1] == "largest of ksg_copula, gaussian_copula, cca_ksg, quadratic_cca_ksg, radial_ksg"
+    assert "Gaussian" in long_names[2]

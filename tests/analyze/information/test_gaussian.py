@@ -1,0 +1,193 @@
+import math
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import digamma, ndtri
+
+from lorascope.analyze.information.gaussian import (
+    NOISE,
+    canonical_correlations,
+    gaussian_bias,
+    gaussian_information,
+    noise_curve,
+    normal_scores,
+)
+
+
+def white(n: int, d: int, seed: int = 0) -> np.ndarray:
+    """Columns of mean 0, variance 1 and no correlation in the sample itself, float64 (n, d)."""
+    rows = np.random.default_rng([n, d, seed]).normal(size=(n, d))
+    return np.linalg.qr(rows - rows.mean(axis=0))[0] * math.sqrt(n - 1)
+
+
+def with_correlations(rhos: list[float], n: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Sides whose canonical correlations are these in the sample itself."""
+    rows, rho = white(n, 2 * len(rhos)), np.array(rhos)
+    x, other = rows[:, : len(rhos)], rows[:, len(rhos) :]
+    return x, rho * x + np.sqrt(1 - rho**2) * other
+
+
+@pytest.mark.parametrize("rhos", [[0.0], [0.5], [-0.9], [0.99999], [0.9, 0.3, 0.0]])
+def test_a_gaussian_has_half_the_log_of_each_unexplained_share(rhos: list[float]) -> None:
+    x, y = with_correlations(rhos)
+    expected = -0.5 * np.log(1 - np.square(rhos)).sum()
+    # Correlations are right to some 1e-15, and 1 - rho^2 to that over itself: 2e-5 for the last rho.
+    tolerance = 1e-14 / (1 - np.square(rhos).max())
+    assert abs(gaussian_information(x, y) - expected) < tolerance
+    np.testing.assert_allclose(
+        canonical_correlations(x, y), np.sort(np.abs(rhos))[::-1], rtol=0, atol=1e-14 * math.sqrt(60)
+    )
+
+
+def test_linear_maps_of_a_side_change_nothing() -> None:
+    rng = np.random.default_rng(1)
+    x, y = with_correlations([0.8, 0.4, 0.1])
+    turned = x @ rng.normal(size=(3, 3)) * 1e6 + 100, y @ rng.normal(size=(3, 3)) - 7
+    # Condition numbers below 100 and an offset of 1e-4 of the spread leave 12 of 16 digits.
+    assert gaussian_information(*turned) == pytest.approx(gaussian_information(x, y), abs=1e-11)
+
+
+def test_correlations_match_their_definition() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(80, 3))
+    y = x @ rng.normal(size=(3, 2)) + rng.normal(size=(80, 2))
+    joint = np.cov(x.T, y.T)
+    own_x, own_y, cross = joint[:3, :3], joint[3:, 3:], joint[:3, 3:]
+    squares = np.linalg.eigvals(np.linalg.solve(own_y, cross.T) @ np.linalg.solve(own_x, cross))
+    np.testing.assert_allclose(canonical_correlations(x, y), np.sqrt(np.sort(squares)[::-1]), rtol=1e-10)
+    by_determinants = 0.5 * (
+        np.linalg.slogdet(own_x)[1] + np.linalg.slogdet(own_y)[1] - np.linalg.slogdet(joint)[1]
+    )  # sums of a few logs below 10
+    assert gaussian_information(x, y) == pytest.approx(by_determinants, abs=1e-11)
+
+
+def test_sides_that_share_a_direction_exactly_have_infinite_information() -> None:
+    x = white(50, 4)
+    assert gaussian_information(x[:, :2], x[:, 1:]) == math.inf
+    for seed in range(20):  # rounding may lead beyond 1
+        rows = np.random.default_rng(seed).normal(size=(50, 4))
+        assert canonical_correlations(rows, rows[:, ::-1]).max() <= 1
+    assert gaussian_information(x[:, [0]], -3 * x[:, [0]]) == math.inf
+    nearly = x[:, [0]] + 1e-4 * x[:, [1]]
+    assert gaussian_information(x[:, [0]], nearly) == pytest.approx(-math.log(1e-4), abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "dx", "dy"), [(12, 2, 3), (8, 1, 1), (16, 4, 4)])
+@pytest.mark.parametrize("strength", [0.0, 1.5])
+def test_the_bias_is_exact_in_small_samples(n: int, dx: int, dy: int, strength: float) -> None:
+    rng = np.random.default_rng([n, dx, dy])
+    mixing = strength * rng.normal(size=(dx, dy))
+    truth = 0.5 * np.linalg.slogdet(np.eye(dy) + mixing.T @ mixing)[1]
+    found = np.empty(3000)
+    for place in range(len(found)):
+        x = rng.normal(size=(n, dx))
+        found[place] = gaussian_information(x, x @ mixing + rng.normal(size=(n, dy)))
+    error = found.std() / math.sqrt(len(found))
+    assert abs(found.mean() - gaussian_bias(n, dx, dy) - truth) < 4 * error
+    assert gaussian_bias(n, dx, dy) > 8 * error  # or the test would pass without it
+
+
+def test_the_bias_in_closed_form() -> None:
+    assert gaussian_bias(9, 1, 1) == pytest.approx((digamma(4) - digamma(3.5)) / 2, abs=1e-15)
+    # -psi(3.5) + psi(4) from psi(4) = 11/6 - gamma and psi(1/2) = -gamma - 2 ln 2
+    assert gaussian_bias(9, 1, 1) == pytest.approx((11 / 6 + 2 * math.log(2) - 2 - 2 / 3 - 2 / 5) / 2, abs=1e-14)
+    assert gaussian_bias(50, 3, 7) == gaussian_bias(50, 7, 3)
+    # dx dy / (2 n) with a relative error of the order of (dx + dy)/n
+    assert gaussian_bias(10**6, 4, 5) == pytest.approx(20 / 2e6, rel=1e-4)
+
+
+def test_many_dimensions_of_noise_have_no_information_once_the_bias_is_off() -> None:
+    x, y = (normal_scores(np.random.default_rng(seed).normal(size=(4096, 256))) for seed in (0, 1))
+    found = gaussian_information(x, y)
+    assert found > 8  # D^2 / 2N, and a little
+    # 2 N times it is chi squared of D^2 freedoms at first order, so its standard deviation is D/(sqrt(2) N), 0.044.
+    assert abs(found - gaussian_bias(4096, 256, 256)) < 0.3
+
+
+def test_scores_are_normal_quantiles_of_ranks() -> None:
+    found = normal_scores(np.array([[3.0, 1.0], [-7.0, 1.0], [100.0, 0.0]]))
+    np.testing.assert_allclose(found[:, 0], ndtri([2 / 4, 1 / 4, 3 / 4]), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(found[:, 1], ndtri([2.5 / 4, 2.5 / 4, 1 / 4]), rtol=0, atol=1e-15)
+
+
+integers = st.lists(st.integers(-500, 500), min_size=2, max_size=40).map(np.array)
+
+
+@given(integers)
+def test_monotone_maps_leave_scores_alone(values: np.ndarray) -> None:
+    column = values[:, None].astype(np.float64)
+    scores = normal_scores(column)
+    # All strictly monotone on these numbers in float64 as well.
+    for mapped in (column**3, np.exp(column / 100), 2 * column - 3, np.arctan(column / 100)):
+        np.testing.assert_array_equal(normal_scores(mapped), scores)
+    np.testing.assert_allclose(normal_scores(-column), -scores, rtol=0, atol=1e-14)
+
+
+@given(integers, st.randoms())
+def test_scores_move_with_their_rows(values: np.ndarray, random: Random) -> None:
+    order = list(range(len(values)))
+    random.shuffle(order)
+    column = values[:, None].astype(np.float64)
+    np.testing.assert_array_equal(normal_scores(column[order]), normal_scores(column)[order])
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_a_copy_seen_through_noise(d: int) -> None:
+    x = white(40, d)
+    noise = np.array(NOISE)
+    # Correlations are 1/(1 + s^2); 1 - rho^2 = s^2 (2 + s^2)/(1 + s^2)^2
+    expected = -d / 2 * np.log(noise**2 * (2 + noise**2) / (1 + noise**2) ** 2)
+    np.testing.assert_allclose(noise_curve(x, 5 * x + 2), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("n_shared", [0, 1, 3])
+def test_the_slope_of_the_noise_curve_counts_shared_directions(n_shared: int) -> None:
+    rng = np.random.default_rng(3)
+    shared = rng.normal(size=(400, n_shared))
+    x, y = (np.concatenate([shared, rng.normal(size=(400, 4 - n_shared))], axis=1) for _ in range(2))
+    strong, weak = noise_curve(x @ rng.normal(size=(4, 4)), y @ rng.normal(size=(4, 4)), (1e-4, 1e-5))
+    # What isn't shared changes as s^2 over its variance: 1e-8 / 1e-3.
+    assert (weak - strong) / math.log(10) == pytest.approx(n_shared, abs=1e-3)
+
+
+def test_more_noise_leaves_less() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(300, 5))
+    y = x @ rng.normal(size=(5, 3)) + rng.normal(size=(300, 3))
+    curve = noise_curve(x, y, np.geomspace(1e-6, 10, 30))
+    assert (np.diff(curve) < 0).all()
+    # At 1e-6 of the spread it doesn't show, and the plain estimate is left.
+    assert curve[0] == pytest.approx(gaussian_information(x, y), abs=1e-8)
+    for noisy in (noise_curve(x, x), noise_curve(x, y)):
+        assert np.isfinite(noisy).all()
+
+
+def test_noise_goes_with_the_side_not_with_the_column() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(200, 2))
+    np.testing.assert_allclose(noise_curve(1e9 * x, x), noise_curve(x, x), rtol=0, atol=1e-11)
+    assert noise_curve(x * [1, 1e-3], x * [1, 1e-3])[0] < noise_curve(x, x)[0] - 1
+
+
+def test_what_no_gaussian_has_is_refused_in_words() -> None:
+    x = white(20, 3)
+    with pytest.raises(
+        ValueError, match=r"there are 5 rows for 3 \+ 1 dimensions; a Gaussian estimate needs more than 5"
+    ):
+        canonical_correlations(x[:5], x[:5, :1])
+    assert np.isfinite(canonical_correlations(x[:6], x[6:12, :1])).all()
+    with pytest.raises(ValueError, match="column 1 of `y` is constant; leave it out"):
+        gaussian_information(x, x * [1, 0, 1])
+    with pytest.raises(ValueError, match="the 4 columns of `x` have rank 3; project to at most 3 dimensions"):
+        gaussian_information(np.concatenate([x, x[:, :1] + 2 * x[:, 1:2]], axis=1), x[:, :1])
+
+
+def test_noise_curves_refuse_what_they_cant_see_in_words() -> None:
+    x = white(20, 2)
+    with pytest.raises(ValueError, match="`noise` holds 0.0; standard deviations of noise must be above 0"):
+        noise_curve(x, x, (0.1, 0.0))
+    with pytest.raises(ValueError, match="`x` is constant; nothing depends on it"):
+        noise_curve(0 * x + 3, x)

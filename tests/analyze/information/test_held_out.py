@@ -1,0 +1,203 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import digamma, gammaln
+
+from lorascope.analyze.information import held_out
+from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_information, normal_scores
+from lorascope.analyze.information.held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
+from lorascope.analyze.information.ksg import ksg
+from lorascope.analyze.information.projections import CanonicalAxes, canonical_axes, halves
+
+Sides = tuple[np.ndarray, np.ndarray]
+N_SEEDS = 6
+
+
+def linear(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
+    rows = np.arange(len(x))
+    return cca_ksg(x, y, k=3, groups_x=rows, groups_y=rows, seed=seed)
+
+
+def quadratic(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
+    rows = np.arange(len(x))
+    return quadratic_cca_ksg(x, y, k=3, groups_x=rows, groups_y=rows, seed=seed)
+
+
+def radial(x: np.ndarray, y: np.ndarray) -> float:
+    rows = np.arange(len(x))
+    return radial_ksg(x, y, k=3, groups_x=rows, groups_y=rows)
+
+
+def gaussian(rng: np.random.Generator, n: int, d: int, rho: float) -> Sides:
+    x = rng.normal(size=(n, d))
+    return x, rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(n, d))
+
+
+def student(rng: np.random.Generator, n: int, dx: int, dy: int, nu: float) -> Sides:
+    """Spherical Student t."""
+    rows = rng.normal(size=(n, dx + dy)) / np.sqrt(rng.chisquare(nu, size=(n, 1)) / nu)
+    return rows[:, :dx], rows[:, dx:]
+
+
+def student_information(dx: int, dy: int, nu: float) -> float:
+    """Of a spherical Student t, nats: from the entropies of its parts, which are Student t of the same nu."""
+
+    def part(v: float) -> float:
+        return float(gammaln(v / 2) - v / 2 * digamma(v / 2))
+
+    return part(nu) + part(nu + dx + dy) - part(nu + dx) - part(nu + dy)
+
+
+def mean_and_error(estimate: Callable[[np.ndarray, np.ndarray], float], make: Callable[..., Sides]) -> Sides:
+    found = [estimate(*make(np.random.default_rng(seed))) for seed in range(N_SEEDS)]
+    return np.mean(found), np.std(found, ddof=1) / math.sqrt(N_SEEDS)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("estimate", [linear, quadratic, radial])
+@pytest.mark.parametrize("d", [1, 3])
+def test_independent_sides_have_none(d: int, estimate: Callable[..., float]) -> None:
+    mean, error = mean_and_error(estimate, lambda rng: (rng.normal(size=(1000, d)), rng.normal(size=(1000, d))))
+    # Kraskov 2004, section III: at independence KSG is free of bias as far as numbers can tell.
+    assert abs(mean) < 4 * error
+
+
+@pytest.mark.parametrize(
+    ("estimate", "d", "rho"),
+    [(linear, 1, 0.9), (linear, 2, 0.6), (linear, 4, 0.6), (quadratic, 1, 0.9), (quadratic, 2, 0.6)],
+)
+def test_near_the_truth_of_gaussians(estimate: Callable[..., float], d: int, rho: float) -> None:
+    truth = -d / 2 * math.log(1 - rho**2)
+    mean, error = mean_and_error(estimate, lambda rng: gaussian(rng, 1000, d, rho))
+    # Less what directions of 500 rows miss, and KSG in two dimensions: a tenth of it.
+    assert 0.9 * truth - 4 * error < mean < truth + 0.02 + 4 * error
+
+
+def test_pairs_beyond_the_second_add_their_gaussian_information() -> None:
+    x, y = gaussian(np.random.default_rng(0), 2000, 4, 0.6)
+    truth = -math.log(1 - 0.6**2) * 2
+    neighbours_of_all = ksg(x, y)[0]
+    assert abs(linear(x, y) - truth) < abs(neighbours_of_all - truth)
+
+
+def test_directions_that_were_picked_by_chance_say_nothing() -> None:
+    found = []
+    for seed in range(N_SEEDS):
+        rng = np.random.default_rng(seed)
+        x, y = (normal_scores(rng.normal(size=(600, 25))) for _ in range(2))
+        assert gaussian_information(x, y) > 0.5  # what the same rows say of themselves: 25^2 / 1200
+        found.append((linear(x, y), quadratic(x, y)))
+    means, errors = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / math.sqrt(N_SEEDS)
+    assert (means < 4 * errors).all()
+    # Halves of 300 rows leave KSG a standard deviation of some 0.025, and 23 pairs of chi squared/600 leave 0.01.
+    assert np.max(found) < 4 * math.hypot(0.025, 0.01)
+
+
+@pytest.mark.parametrize("d", [1, 3])
+def test_a_shared_scale_without_correlation_is_seen_by_products_and_norms(d: int) -> None:
+    rng = np.random.default_rng(1)
+    scale = np.exp(rng.normal(size=(2000, 1)))
+    x, y = (normal_scores(scale * rng.normal(size=(2000, d))) for _ in range(2))
+    for estimate in (quadratic, radial):
+        assert estimate(x, y) > 0.1
+    assert gaussian_information(x, y) - gaussian_bias(2000, d, d) < 0.02
+
+
+def test_signs_that_only_products_tell_are_seen_by_them() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(2000, 2))
+    y = np.sign(x[:, :1] * x[:, 1:]) * np.abs(rng.normal(size=(2000, 1))) + 0.1 * rng.normal(size=(2000, 1))
+    found = quadratic(normal_scores(x), normal_scores(y))
+    # Of ln 2 = 0.69 less the noise; in norms alone there is nothing.
+    assert found > 0.2
+    assert radial(normal_scores(x), normal_scores(y)) < 0.1
+
+
+@pytest.mark.parametrize(("n", "n_features"), [(540, 27), (539, 17), (340, 17), (339, 2)])
+def test_a_side_has_as_many_features_as_there_are_twenties_of_rows(
+    n: int, n_features: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 coordinates, as many times r, r and ln r: 12, with 15 products or 5 squares; or r and ln r alone."""
+    widths = []
+
+    def spied(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float) -> CanonicalAxes:
+        widths.append(x.shape[1])
+        return canonical_axes(x, y, n_axes, ridge=ridge)
+
+    monkeypatch.setattr(held_out, "canonical_axes", spied)
+    quadratic(*gaussian(np.random.default_rng(0), n, 5, 0.5))
+    assert widths == [n_features] * 2
+
+
+def test_neighbours_see_normal_scores_of_quadratic_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squares have long tails, in which neighbours are far."""
+    seen = []
+
+    def spied(u: np.ndarray, v: np.ndarray, **options: Any) -> np.ndarray:
+        seen.extend([u, v])
+        return ksg(u, v, **options)
+
+    monkeypatch.setattr(held_out, "ksg", spied)
+    quadratic(*gaussian(np.random.default_rng(0), 400, 2, 0.5))
+    assert len(seen) == 4
+    for side in seen:
+        np.testing.assert_array_equal(normal_scores(side), side)
+
+
+def test_information_of_student_t_in_closed_form() -> None:
+    assert student_information(1, 1, 1) == pytest.approx(math.log(8 * math.pi) - 3, abs=1e-14)
+    assert student_information(3, 3, 1e6) == pytest.approx(0, abs=1e-5)  # nearly a Gaussian
+
+
+def test_norms_of_one_coordinate_have_no_ties() -> None:
+    """Ranks r and n + 1 - r have the same norm; neighbours on the radius don't count, which gave 0.03 of 0 here."""
+    rng = np.random.default_rng(6)
+    found = [radial(*(normal_scores(rng.normal(size=(100, 1))) for _ in range(2))) for _ in range(150)]
+    assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(150)
+
+
+@pytest.mark.parametrize(("dx", "dy", "nu"), [(1, 1, 1), (3, 3, 2), (5, 5, 2), (4, 2, 1)])
+def test_norms_tell_all_of_a_spherical_student_and_correlations_nothing(dx: int, dy: int, nu: float) -> None:
+    truth = student_information(dx, dy, nu)
+    mean, error = mean_and_error(radial, lambda rng: student(rng, 1500, dx, dy, nu))
+    # KSG of one dimension a side, with its systematic error below 0.01 (Kraskov 2004, figure 4)
+    assert abs(mean - truth) < 0.01 + 4 * error
+    x, y = (normal_scores(side) for side in student(np.random.default_rng(0), 1500, dx, dy, nu))
+    # Correlations of 0 with tails that move together: their squares are up to a few times 1/n.
+    assert abs(gaussian_information(x, y) - gaussian_bias(1500, dx, dy)) < 0.03
+
+
+@pytest.mark.parametrize("estimate", [linear, quadratic])
+def test_the_seed_picks_the_halves(estimate: Callable[..., float]) -> None:
+    x, y = gaussian(np.random.default_rng(3), 300, 2, 0.5)
+    assert estimate(x, y, 1) == estimate(x, y, 1)
+    assert estimate(x, y, 1) != estimate(x, y, 2)
+
+
+@pytest.mark.parametrize("estimate", [cca_ksg, quadratic_cca_ksg])
+def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directions in which 40 samples differ by chance tell nothing of other samples, and much of the same ones."""
+    groups = np.repeat(np.arange(40), 15)
+
+    def mean_value() -> float:
+        found = []
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            offsets = 3 * rng.normal(size=(2, 40, 5))
+            x, y = (normal_scores(side[groups] + rng.normal(size=(600, 5))) for side in offsets)
+            found.append(estimate(x, y, k=3, groups_x=groups, groups_y=groups, seed=0))
+        return float(np.mean(found))
+
+    whole = mean_value()
+    monkeypatch.setattr(held_out, "halves", lambda groups, *, seed: halves(np.arange(len(groups)), seed=seed))
+    torn = mean_value()
+    assert whole < 0
+    assert torn > 0.02
+
+
+def test_too_few_rows_for_the_directions_are_refused_in_words() -> None:
+    x, y = gaussian(np.random.default_rng(5), 40, 10, 0.5)
+    with pytest.raises(ValueError, match="20 samples of 10 and 10 directions correlate whatever they are"):
+        linear(x, y)

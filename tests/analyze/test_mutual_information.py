@@ -1,0 +1,247 @@
+import doctest
+import importlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import mutual_information, open_result, save
+from lorascope.analyze.information.estimators import PANEL, resolve_estimators
+from lorascope.analyze.information.record import FIELDS
+from lorascope.analyze.information.verdicts import VERDICTS
+
+TASKS = Path(__file__).parents[3] / "shared" / "mi_tasks"
+
+
+def pairs(seed: int = 0, n: int = 400, d: int = 1, rho: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    return x, rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(n, d))
+
+
+def values(result: xr.Dataset, field: str = "value") -> dict[str, Any]:
+    return dict(zip(result["estimator"].values.tolist(), result[field].values.tolist(), strict=True))
+
+
+def test_the_example_runs() -> None:
+    module = importlib.import_module("lorascope.analyze.mutual_information")
+    assert doctest.testmod(module).failed == 0
+
+
+def test_an_estimate_comes_with_all_that_says_how_far_to_believe_it() -> None:
+    result = mutual_information(*pairs(d=2), n_shuffles=2, groups=np.arange(400) // 4)
+    assert tuple(result.data_vars) == FIELDS
+    assert result.sizes == {"estimator": 6}
+    assert result["estimator"].values.tolist() == [*PANEL, "panel"]
+    assert result["long_name"].dims == ("estimator",)
+    for name, variable in result.data_vars.items():
+        assert variable.dims == ("estimator",)
+        assert variable.attrs["long_name"]
+        assert ("units" in variable.attrs) == (name != "verdict")
+    assert set(result["verdict"].values.tolist()) <= set(VERDICTS)
+
+
+def test_attributes_say_how_it_was_made() -> None:
+    x, y = pairs(d=2)
+    result = mutual_information(
+        x,
+        y[:, 0],
+        estimator="ksg2",
+        groups=np.arange(400) // 4,
+        k=5,
+        norm="euclidean",
+        unit="bit",
+        n_shuffles=4,
+        seed=7,
+    )
+    expected = {
+        "units": "bit",
+        "k": 5,
+        "norm": "euclidean",
+        "seed": 7,
+        "n_shuffles": 4,
+        "p_floor": 0.2,
+        "n": 400,
+        "n_groups": 100,
+        "dimensions_x": 2,
+        "dimensions_y": 1,
+    }
+    assert result.attrs | expected == result.attrs
+    assert set(result.attrs) - set(expected) == {"null", "interval"}
+
+
+@pytest.mark.parametrize("ending", ["nc", "zarr"])
+def test_results_go_to_disk_and_come_back(tmp_path: Path, ending: str) -> None:
+    result = mutual_information(*pairs(n=100), estimator=["gaussian", "ksg1"], n_shuffles=2)
+    back = open_result(save(result, tmp_path / f"result.{ending}"))
+    xr.testing.assert_equal(back.load(), result)
+    assert dict(back.attrs) == result.attrs
+    for name in FIELDS:
+        assert back[name].attrs == result[name].attrs
+
+
+def test_bits_are_nats_over_ln_2_in_all_but_p() -> None:
+    in_nats, in_bits = (mutual_information(*pairs(), n_shuffles=3, unit=unit) for unit in ("nat", "bit"))
+    for field in FIELDS[:-1]:
+        scale = 1.0 if field == "p" else math.log(2)
+        np.testing.assert_allclose(in_bits[field] * scale, in_nats[field], rtol=1e-14)
+    np.testing.assert_array_equal(in_bits["verdict"], in_nats["verdict"])
+
+
+def test_the_same_seed_gives_the_same_numbers_on_any_threads() -> None:
+    x, y = pairs(d=2)
+    first, second, other = (
+        mutual_information(x, y, n_shuffles=3, seed=seed, n_threads=n_threads)
+        for seed, n_threads in ((1, 1), (1, 3), (2, 1))
+    )
+    xr.testing.assert_identical(first, second)
+    assert not first.equals(other)
+
+
+def test_the_panel_is_its_largest_member_less_what_shuffles_have() -> None:
+    found = mutual_information(*pairs(d=3), n_shuffles=9)
+    raw = values(found)
+    bonus = float(found["bias"].sel(estimator="panel"))
+    assert raw["panel"] == pytest.approx(max(raw[name] for name in PANEL) - bonus, abs=1e-12)
+    assert 0 < bonus < 0.1
+
+
+def test_rows_of_a_sample_arent_taken_for_independent_ones() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(100), 5)
+    x, y = (rng.normal(size=(100, 2))[groups] + 1e-3 * rng.normal(size=(500, 2)) for _ in range(2))
+    alone = mutual_information(x, y, n_shuffles=9, k=4)
+    assert values(alone)["panel"] > 1
+    assert values(alone, "p")["panel"] == 0.1
+    together = mutual_information(x, y, n_shuffles=9, k=4, groups=groups)
+    assert values(together)["panel"] < 0.2
+    assert values(together, "p")["panel"] > 0.1
+
+
+def test_progress_is_told() -> None:
+    calls: list[tuple[int, int]] = []
+    mutual_information(*pairs(n=256), estimator="gaussian", n_shuffles=2, progress=lambda *call: calls.append(call))
+    assert calls == [(done, 17) for done in range(1, 18)]  # all rows, 2 shuffles, 2 + 4 + 8 parts
+
+
+def test_any_arrays_of_numbers_will_do() -> None:
+    x, y = pairs(n=100)
+    expected = mutual_information(x, y, estimator="ksg1", n_shuffles=1)
+    labelled = xr.DataArray(x, dims=("token", "axis"))
+    xr.testing.assert_identical(
+        mutual_information(labelled, y[:, 0].tolist(), estimator="ksg1", n_shuffles=1), expected
+    )
+
+
+def test_whole_states_may_have_more_features_than_rows() -> None:
+    states = np.random.default_rng(2).normal(size=(60, 200))
+    found = mutual_information(states, states, estimator=["argmax", "soft_index"], n_shuffles=2)
+    assert values(found)["argmax"] > 1
+    with pytest.raises(ValueError, match=r"there are 60 rows for 200 \+ 200 dimensions"):
+        mutual_information(states, states, estimator=["argmax", "ksg1"])
+
+
+def test_twenty_strong_pairs_are_too_much_for_all_but_gaussians() -> None:
+    truth = -10 * math.log(1 - 0.99**2)
+    assert truth == pytest.approx(39.17, abs=0.01)
+    x, y = pairs(0, 5000, 20, 0.99)
+    names = ["ksg1", "ksg2", "gaussian", "gaussian_copula"]
+    found = mutual_information(x, y, estimator=names, n_shuffles=0, n_threads=1)
+    words, numbers = values(found, "verdict"), values(found)
+    for name in ("ksg1", "ksg2"):
+        assert words[name] == "saturated"
+    for name in ("gaussian", "gaussian_copula"):
+        assert numbers[name] == pytest.approx(truth, rel=0.01)
+    few = mutual_information(
+        x[:1000], y[:1000], estimator=["infonce", "classifier", "classifier_nwj"], n_shuffles=0, n_threads=1
+    )
+    assert values(few, "verdict") == {
+        "infonce": "saturated",
+        "classifier": "undersampled",
+        "classifier_nwj": "saturated",
+    }
+
+
+def test_one_pair_that_is_nearly_a_copy_is_within_reach() -> None:
+    truth = -0.5 * math.log(1 - 0.9999**2)
+    assert truth == pytest.approx(4.2586, abs=1e-4)
+    found = values(
+        mutual_information(*pairs(0, 5000, 1, 0.9999), estimator=["panel", "ksg1", "gaussian"], n_shuffles=2)
+    )
+    # A Gaussian estimate has a standard deviation of rho/sqrt(n) = 0.014.
+    for name in ("panel", "ksg1", "gaussian"):
+        assert found[name] == pytest.approx(truth, abs=0.05)
+
+
+def test_where_there_is_nothing_nothing_is_found() -> None:
+    x, y = np.random.default_rng(3).normal(size=(2, 2000, 5))
+    found = mutual_information(x, y, estimator=["panel", "ksg1", "ksg2", "gaussian"], n_shuffles=19, n_threads=1)
+    assert (abs(found["value"]) < 2 * found["null_sd"]).all()
+    assert (found["p"] > 0.05).all()
+
+
+@pytest.mark.slow
+def test_the_panel_comes_near_the_truth_of_tasks_and_not_above_it_unnoticed() -> None:
+    """The 24 tasks of Czyz et al. 2023 (arXiv 2306.11078), 5,000 rows each."""
+    paths = [path for path in sorted(TASKS.glob("*.npz")) if not path.name.startswith("extra")]
+    if not paths:
+        pytest.skip(f"needs the samples with known mutual information in {TASKS.parent.name}/{TASKS.name}")
+    errors, unnoticed = [], []
+    for path in paths:
+        task = np.load(path)
+        panel = mutual_information(task["x"], task["y"], n_shuffles=1, n_threads=2).sel(estimator="panel")
+        errors.append(float(panel["value"]) - float(task["mi_true"]))
+        if panel["verdict"] == "ok":
+            unnoticed.append(errors[-1])
+    assert len(errors) == 24
+    assert np.abs(errors).mean() < 0.03  # of the best estimators before it 0.053
+    assert max(unnoticed) < 0.03
+
+
+X, Y = pairs(4, 60, 2)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "words"),
+    [
+        (X, Y[:50], {}, "`x` has 60 rows and `y` 50"),
+        (X[:40].reshape(2, 40), Y[:2], {}, "there are 2 pairs; give at least 32"),
+        (np.tile(X, 20) + np.random.default_rng(0).normal(size=(60, 40)), Y, {}, r"60 rows for 40 \+ 2 dimensions"),
+        (X * [1, 0], Y, {}, "1 columns of `x` are constant, the first is column 1"),
+        (np.repeat(X, 2, axis=0), np.repeat(Y, 2, axis=0), {}, "60 of 120 pairs occur before"),
+        (np.where(X > 2, np.nan, X), Y, {}, "of 60 rows of `x` hold NaN or infinity"),
+        (X, np.where(Y > 2, np.inf, Y), {}, "of 60 rows of `y` hold NaN or infinity"),
+        (X + 0j, Y, {}, "`x` is of type complex128"),
+        (X, Y.astype(str), {}, "`y` is of type <U"),
+        (X[None], Y, {}, r"`x` has shape \(1, 60, 2\)"),
+        (X[:0], Y[:0], {}, "there are 0 pairs"),
+        (X, Y, {"groups": np.ones(60)}, "all rows are of one group"),
+        (X, Y, {"groups": np.arange(59)}, r"`groups` has shape \(59,\)"),
+        (X, Y, {"groups": np.arange(60) // 20}, "`k` is 3, and a pair has . pairs of other groups"),
+        (X, Y, {"estimator": "mine"}, "`estimator` names 'mine'; allowed are panel, noise, ksg1"),
+        (X, Y, {"estimator": ()}, "`estimator` names nothing"),
+        (X, Y, {"k": 0}, "`k` is 0; give a whole number of at least 1"),
+        (
+            X,
+            Y,
+            {"k": 60},
+            "`k` is 60, and a pair has 59 pairs of other groups; give pairs of more groups, or a smaller",
+        ),
+        (X, Y, {"unit": "hartley"}, "`unit` is 'hartley'; allowed are 'nat' and 'bit'"),
+        (X, Y, {"norm": "cosine"}, "`norm` is 'cosine'; allowed are 'maximum' and 'euclidean'"),
+        (X, Y, {"n_shuffles": -1}, "`n_shuffles` is -1; give 0 or more"),
+        (X, Y, {"n_threads": 0}, "`n_threads` is 0; give at least 1"),
+        (np.stack([X[:, 0], 2 * X[:, 0]], axis=1), Y, {}, "the 2 columns of `x` have rank 1; project to at most 1"),
+    ],
+)
+def test_mistakes_are_answered_in_words(x: Any, y: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        mutual_information(x, y, **options)
+
+
+def test_every_name_that_stands_for_several_can_be_asked_for() -> None:
+    found = mutual_information(*pairs(n=100), estimator=["noise", "panel"], n_shuffles=1)
+    assert found["estimator"].values.tolist() == list(resolve_estimators(["noise", "panel"]))
