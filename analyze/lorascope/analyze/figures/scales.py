@@ -2,16 +2,54 @@
 
 import math
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..format import format_number
 
-__all__ = ["colorbar", "ends", "log_ticks", "whole_ticks"]
+__all__ = ["ValueAxis", "colorbar", "ends", "log_ticks", "value_axis", "whole_ticks"]
 
 SMALLEST, LARGEST = -323.0, 308.0
 """Powers of ten that float64 holds."""
+LOG_FROM = 30.0
+"""Values that lie further apart than this factor go on a logarithmic axis."""
+
+
+class ValueAxis(NamedTuple):
+    """Values at both ends of an axis."""
+
+    low: float
+    high: float
+    is_log: bool
+
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """Values, those beyond an end moved to it."""
+        return np.asarray(np.clip(values, self.low, self.high))
+
+    def layout(self) -> dict[str, Any]:
+        """What plotly is told of it."""
+        if not self.is_log:
+            return {"range": [self.low, self.high], "nticks": 6}
+        low, high = math.log10(self.low), math.log10(self.high)
+        ticks = log_ticks(low, high)
+        texts = [format_number(tick, digits=1).removeprefix("1·") for tick in ticks]
+        return {"type": "log", "range": [low, high], "tickvals": ticks, "ticktext": texts}
+
+
+def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
+    """An axis from 0 or below that holds all finite values; a logarithmic one, all above 0, where that is needed."""
+    known = values[np.isfinite(values)]
+    positive = known[known > 0]
+    if is_log is None:
+        is_log = len(positive) > 0 and bool(positive.max() > LOG_FROM * positive.min())
+    if is_log:
+        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+        room = max((high / low) ** 0.05, 1.2)
+        return ValueAxis(low / room, high * room, is_log)
+    low, high = (min(0.0, float(known.min())), max(0.0, float(known.max()))) if len(known) else (0.0, 1.0)
+    room = 0.05 * (high - low) or 1.0
+    return ValueAxis(low - room / 2, high + room, is_log)
 
 
 def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:

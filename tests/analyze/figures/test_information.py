@@ -1,0 +1,222 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import measure_information
+from lorascope.analyze.figures.information import bound_figure, estimates_figure
+
+from ..conftest import Small
+
+NAMES = ["gaussian", "ksg1"]
+
+
+@pytest.fixture(scope="module")
+def result(small: Small) -> xr.Dataset:
+    """Six components, of each an estimate with an interval and one without."""
+    found = measure_information(small.run, estimator=NAMES, n_axes=2, n_shuffles=0)
+    ones = np.ones((6, 2))
+    return found.assign(
+        value=(found["value"].dims, ones * [1.0, 2.0]),
+        low=(found["value"].dims, ones * [0.5, np.nan]),
+        high=(found["value"].dims, ones * [1.75, np.nan]),
+        verdict=(found["value"].dims, np.array([["ok", "saturated"]] * 6, object)),
+        js=("component", np.arange(1, 7) / 4),
+    )
+
+
+def changed(result: xr.Dataset, name: str, component: int, value: Any) -> xr.Dataset:
+    """A copy with another value of the first estimator, or of the component."""
+    found = result.copy(deep=True)
+    found[name].values[(component, 0) if found[name].ndim == 2 else component] = value
+    return found
+
+
+def title_of(figure: Any) -> str:
+    return str(figure.layout.title.text).replace("<br>", " ").replace("\u00a0", " ")
+
+
+def points_of(figure: Any) -> list[Any]:
+    """The traces with something to hover over."""
+    return [trace for trace in figure.data if trace.hovertemplate]
+
+
+def test_bound_figure_puts_mutual_information_over_js(result: xr.Dataset) -> None:
+    figure = bound_figure(result, estimator="gaussian")
+    line, points = figure.data[0], points_of(figure)
+    assert list(line.x) == list(line.y)
+    assert [list(trace.x) for trace in points] == [[0.25, 1.0], [0.5, 1.25], [0.75, 1.5]]  # two layers of each kind
+    for trace in points:
+        np.testing.assert_array_equal(trace.y, 1)
+        np.testing.assert_array_equal(trace.error_y.array, 0.75)
+        np.testing.assert_array_equal(trace.error_y.arrayminus, 0.5)
+        assert set(trace.marker.symbol) == {"circle"}
+        assert line.x[0] < min(trace.x) <= max(trace.x) < line.x[1]
+    assert points[0].text[1] == (
+        "<b>model.layers.1.q_proj</b><br>gaussian: 1.00 nat, ok<br>95 %: 0.500 to 1.75 nat<br>JS: 1.00 nat"
+    )
+    in_legend = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert in_legend == ["q_proj", "up_proj", "down_proj"]
+    assert [trace.legendgroup for trace in points] == in_legend
+    assert len({trace.marker.color for trace in points}) == 3
+    assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == (None, None)
+    assert figure.layout.xaxis.title.text == "MIUB: JS of base and lora (nat)"
+    for words in (
+        "MIUB and mutual information of base and lora, by component",
+        "run.zarr (default). MI: gaussian; 6 components, ",
+        "MIUB is below the interval of MI in 1 of them, within it in 5, above it in 0. Shaded: MIUB above MI",
+    ):
+        assert words in title_of(figure)
+    assert "left out" not in title_of(figure)
+    assert "Hollow" not in title_of(figure)
+
+
+def test_names_are_escaped(result: xr.Dataset) -> None:
+    names = np.array(["<b>", *result["component"].values[1:]], object)
+    odd = changed(result.assign_coords(component=names), "kind", 0, "<i>")
+    figure = bound_figure(odd, estimator="gaussian")
+    (first,) = (trace for trace in points_of(figure) if len(trace.x) == 1 and trace.x[0] == 0.25)
+    assert first.text[0].startswith("<b>&lt;b&gt;</b><br>")
+    assert first.legendgroup == "&lt;i&gt;"
+    assert estimates_figure(odd).layout.yaxis.ticktext[0] == "0 &lt;i&gt;"
+
+
+def test_what_cant_be_believed_is_hollow_and_has_no_bar(result: xr.Dataset) -> None:
+    figure = bound_figure(result, estimator="ksg1")
+    for trace in points_of(figure):
+        assert set(trace.marker.symbol) == {"circle-open"}
+        assert np.isnan(trace.error_y.array).all()
+        assert "ksg1: 2.00 nat, saturated<br>95 %: not known" in trace.text[0]
+    assert "in 0 of them, within it in 0, above it in 0; 6 without one." in title_of(figure)
+    assert "Hollow: saturated or undersampled." in title_of(figure)
+
+
+def test_values_decades_apart_go_on_logarithmic_axes(result: xr.Dataset) -> None:
+    figure = bound_figure(result.assign(js=result["js"] / 1e6), estimator="gaussian")
+    assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "log")
+    assert figure.layout.yaxis.range[0] < math.log10(0.25e-6) < 0 < math.log10(1.75) < figure.layout.yaxis.range[1]
+    assert figure.layout.xaxis.range[1] < -5
+    assert figure.data[0].x[0] == pytest.approx(10 ** figure.layout.xaxis.range[0])
+    assert "in 6 of them" in title_of(figure)
+
+
+def test_what_lies_beyond_an_axis_is_a_triangle_at_its_edge(result: xr.Dataset) -> None:
+    spread = result.assign(js=result["js"] / 1e6)
+    for name, value, symbol, axis, edge in (
+        ("js", 0.0, "triangle-left", "x", 0),
+        ("value", -0.1, "triangle-down", "y", 0),
+        ("value", np.inf, "triangle-up", "y", 1),
+    ):
+        figure = bound_figure(changed(spread, name, 0, value), estimator="gaussian")
+        first = points_of(figure)[0]
+        assert list(first.marker.symbol) == [symbol, "circle"]
+        assert first[axis][0] == pytest.approx(10 ** figure.layout[f"{axis}axis"].range[edge])
+        assert "Triangles: beyond the axis." in title_of(figure)
+    assert "gaussian: ∞ nat" in first.text[0]
+
+
+def test_an_adapter_that_does_nothing_has_an_axis_all_the_same(result: xr.Dataset) -> None:
+    still = result.assign(js=result["js"] * 0)
+    assert list(points_of(bound_figure(still, estimator="gaussian"))[0].x) == [0, 0]
+    figure = bound_figure(changed(still, "value", 0, 100.0), estimator="gaussian")
+    assert figure.layout.xaxis.type == "log"
+    assert set(points_of(figure)[0].marker.symbol) == {"triangle-left"}
+
+
+@pytest.mark.parametrize(("name", "value"), [("value", np.nan), ("note", "`base` is constant")])
+def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, value: Any) -> None:
+    fewer = changed(result, name, 0, value)
+    figure = bound_figure(fewer, estimator="gaussian")
+    assert sum(len(trace.x) for trace in points_of(figure)) == 5
+    assert "1 component not known, left out." in title_of(figure)
+    both = estimates_figure(fewer)
+    assert [len(trace.x) for trace in points_of(both)] == [5, 5 if name == "note" else 6]
+    assert f"1 {'component' if name == 'note' else 'value'} not known, left out." in title_of(both)
+
+
+def test_nothing_to_draw_is_no_error(result: xr.Dataset) -> None:
+    empty = result.assign(value=result["value"] * np.nan)
+    for figure in (
+        bound_figure(empty, estimator="gaussian"),
+        estimates_figure(empty),
+        estimates_figure(empty, by="layer"),
+    ):
+        assert not any(len(trace.x) for trace in points_of(figure))
+        assert "6 components not known, left out." in title_of(figure)
+
+
+def test_delta_alone_and_bits(result: xr.Dataset) -> None:
+    other = result.assign(js_delta_alone=result["js"] * 2).assign_attrs(against="delta")
+    figure = bound_figure(other, estimator="gaussian")
+    assert list(points_of(figure)[0].x) == [0.5, 2.0]
+    assert figure.layout.xaxis.title.text == "MIUB: JS of base and delta alone (nat)"
+    assert "mutual information of base and delta" in title_of(figure)
+    bits = result.assign({key: result[key] / math.log(2) for key in ("value", "low", "high")}).assign_attrs(units="bit")
+    for draw in (lambda found: bound_figure(found, estimator="gaussian"), estimates_figure):
+        for one, same in zip(points_of(draw(bits)), points_of(draw(result)), strict=True):
+            np.testing.assert_allclose(one.x, same.x)
+            np.testing.assert_allclose(one.y, same.y)
+            assert one.text == same.text
+
+
+def test_estimates_go_down_the_page(result: xr.Dataset) -> None:
+    figure = estimates_figure(result)
+    first, second = points_of(figure)
+    for trace, value, shift in ((first, 1.0, -0.2), (second, 2.0, 0.2)):
+        np.testing.assert_array_equal(trace.x, value)
+        np.testing.assert_allclose(trace.y, np.arange(6) + shift)
+    np.testing.assert_array_equal(first.error_x.array, 0.75)
+    assert (set(first.marker.symbol), set(second.marker.symbol)) == ({"circle"}, {"square-open"})
+    assert list(figure.layout.yaxis.ticktext)[:4] == ["0 q_proj", "0 up_proj", "0 down_proj", "1 q_proj"]
+    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
+    assert [trace.name for trace in figure.data if trace.name] == NAMES
+    assert "Mutual information of base and lora, by estimator and component" in title_of(figure)
+    assert figure.layout.xaxis.range[1] > 2
+
+
+def test_estimates_go_by_layer(result: xr.Dataset) -> None:
+    values = result["value"].copy(data=np.arange(12.0).reshape(6, 2) * [[1], [1], [1], [1], [1], [9]])
+    figure = estimates_figure(result.assign(value=values), by="layer")
+    line = figure.data[1]
+    np.testing.assert_allclose(line.x, [-0.15, 0.85])
+    np.testing.assert_array_equal(line.y, [2, 8])  # medians of 0, 2, 4 and of 6, 8, 90
+    first = points_of(figure)[0]
+    np.testing.assert_allclose(first.x, [-0.15] * 3 + [0.85] * 3)
+    np.testing.assert_array_equal(first.y, [0, 2, 4, 6, 8, 90])
+    assert "Lines: medians of layers." in title_of(figure)
+    assert list(figure.layout.xaxis.range) == [-0.5, 1.5]
+    single = estimates_figure(result.isel(component=[1]), by="layer")
+    assert list(single.layout.xaxis.range) == [-0.5, 0.5]
+
+
+def test_infinite_estimates_lie_at_the_edge(result: xr.Dataset) -> None:
+    for by, axis, symbol in (("component", "x", "triangle-right"), ("layer", "y", "triangle-up")):
+        figure = estimates_figure(changed(result, "value", 0, np.inf), by=by)  # type: ignore[arg-type]
+        first = points_of(figure)[0]
+        assert first.marker.symbol[0] == symbol
+        assert first[axis][0] == figure.layout[f"{axis}axis"].range[1]
+
+
+def test_components_outside_of_layers(make_small: Callable[..., Small]) -> None:
+    found = measure_information(make_small(outside=True).run, estimator="gaussian", n_axes=2, n_shuffles=0)
+    assert list(estimates_figure(found).layout.yaxis.ticktext)[-1] == "lm_head"
+    assert "1 component outside of the layers left out." in title_of(estimates_figure(found, by="layer"))
+    with pytest.raises(ValueError, match="none of the result's components lies in a layer"):
+        estimates_figure(found.isel(component=[-1]), by="layer")
+
+
+def test_other_results_are_refused(small: Small, result: xr.Dataset) -> None:
+    blocks = measure_information(small.run, estimator="gaussian", n_axes=2, n_shuffles=0, n_blocks=2)
+    for draw in (bound_figure, estimates_figure):
+        with pytest.raises(ValueError, match=r"`result` goes by \['component', 'block', 'estimator'\]; give what"):
+            draw(blocks)
+        with pytest.raises(ValueError, match=r"`result` goes by \[\]"):
+            draw(result[["js"]])
+    assert len(points_of(estimates_figure(blocks.isel(block=0)))) == 1
+    with pytest.raises(ValueError, match=r"`estimator` is 'panel'; the result has \['gaussian', 'ksg1'\]"):
+        bound_figure(result)
+    with pytest.raises(ValueError, match=r"`by` is 'kind'; estimates go by one of \['component', 'layer'\]"):
+        estimates_figure(result, by="kind")  # type: ignore[arg-type]
