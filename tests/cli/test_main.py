@@ -21,7 +21,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, " ".join(out.split()), err
 
 
-@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "report", "demo"])
+@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "report", "demo"])
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     if command == "demo" and not HAS_TORCH:
         pytest.skip("the demo's help needs torch")
@@ -152,10 +152,11 @@ def test_without_distributed_the_extra_is_named(many_rows: Path) -> None:
     assert "this needs distributed, which isn't installed; `pip install 'lorascope[cluster]'` brings it" in done.stderr
 
 
-def test_without_torch_analysis_works(many_rows: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, "miub", str(many_rows)], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("words", [["miub"], ["mi", "--bound", "--tokens", "300", "--shuffles", "1", "--axes", "2"]])
+def test_without_torch_analysis_works(many_rows: Path, words: list[str]) -> None:
+    command, *options = words
+    line = [sys.executable, "-c", WITHOUT_TORCH, command, str(many_rows), *options]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "MIUB" in done.stdout
 
@@ -184,10 +185,16 @@ def test_public_objects_are_those_we_promise() -> None:
     assert lorascope.analyze.__all__ == [
         "adapter_report",
         "cka",
+        "export_pairs",
         "group_by",
         "jensen_shannon",
+        "js_lower_bound",
+        "js_upper_bound",
+        "measure_information",
         "measure_run",
+        "mi_upper_bound",
         "miub",
+        "mutual_information",
         "open_result",
         "paired",
         "paper_cells",

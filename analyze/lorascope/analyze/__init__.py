@@ -2,11 +2,14 @@
 
 from .adapters.adapter import adapter_report
 from .groups import group_by, to_dataframe
+from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
+from .measure_information import export_pairs, measure_information
 from .measuring.cka import cka
 from .measuring.measured import measure_run
 from .measuring.measures import token_measure
 from .miub import miub
+from .mutual_information import mutual_information
 from .paper import paper_cells
 from .qualify import qualify
 from .runs import paired, side_by_side
@@ -15,10 +18,16 @@ from .save import open_result, save
 __all__ = [
     "adapter_report",
     "cka",
+    "export_pairs",
     "group_by",
     "jensen_shannon",
+    "js_lower_bound",
+    "js_upper_bound",
+    "measure_information",
     "measure_run",
+    "mi_upper_bound",
     "miub",
+    "mutual_information",
     "open_result",
     "paired",
     "paper_cells",

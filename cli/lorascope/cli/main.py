@@ -24,6 +24,7 @@ COMMANDS = {
     "pull": "Copy a slice of a local or remote run into a small one: components, samples, a share of the tokens.",
     "compact": "Write a run that was captured with raw codec again, compressed.",
     "miub": "The softmax Jensen-Shannon measure of arXiv 2501.03152, by component and in total.",
+    "mi": "Mutual information of base and LoRA states by component: finite estimates, and what each can say.",
     "adapter": "Size and rank of what LoRA adapters change, from their folders alone.",
     "report": "One self-contained HTML page about a run.",
 }

@@ -23,4 +23,5 @@ def test_known_pairs_lie_above_the_claimed_bound_and_none_below_xi() -> None:
     assert normals.text[2] == "ρ\u00a00.99"  # noqa: RUF001
     assert max(normals.x[-1], symbols.x[-1]) < figure.layout.xaxis.range[1]
     assert max(normals.y[-1], symbols.y[-1]) < figure.layout.yaxis.range[1]
-    assert "9 of 9 pairs with known values lie above the shaded part" in figure.layout.title.text.replace("<br>", " ").replace("\u00a0", " ")
+    title = figure.layout.title.text.replace("<br>", " ").replace("\u00a0", " ")
+    assert "9 of 9 pairs with known values lie above the shaded part" in title

@@ -1,4 +1,6 @@
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -275,3 +277,11 @@ def test_options_are_refused_in_words(options: dict[str, Any], words: str) -> No
     settings = Settings(k=given.pop("k"), norm=given.pop("norm"))
     with pytest.raises(ValueError, match=words):
         check_settings(settings, **given)
+
+
+def test_the_docs_list_every_estimator_and_its_best_verdict() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "mutual-information.md").read_text()
+    table = page[page.index("| name | what it computes") : page.index("**The panel**")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:] if line.startswith("|")]
+    listed = {name: verdict for names, _, verdict, _ in rows for name in re.findall(r"`([\w.]+)`", names)}
+    assert listed == {name: estimator.says for name, estimator in ESTIMATORS.items()}

@@ -12,7 +12,7 @@ from .gaussian import NOISE, gaussian_bias, gaussian_information, noise_curve, n
 from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
 from .ksg import Norm, ksg, ksg_ceiling
 from .soft_index import soft_index_information
-from .symbols import argmax_symbols, symbol_ceiling, symbol_information
+from .symbols import Correction, argmax_symbols, symbol_ceiling, symbol_information
 
 __all__ = [
     "ESTIMATORS",
@@ -65,8 +65,8 @@ class Estimator(NamedTuple):
     function: Callable[[Pairs, Settings], float]
     long_name: str
     says: Literal["ok", "lower bound only", "assumes Gaussian"]
-    """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most the
-    truth but for noise; `assumes Gaussian`: neither, unless the data are."""
+    """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most
+    the truth but for noise; `assumes Gaussian`: neither, unless the data are."""
     ceiling: Callable[[Pairs, Settings], float] | None = None
     """The most it can give for so many pairs, nats; None where nothing holds it down."""
     bias: Callable[[int, int, int], float] | None = None
@@ -144,7 +144,7 @@ def _soft_index(pairs: Pairs, settings: Settings) -> float:
     return soft_index_information(pairs.x, pairs.y)
 
 
-def _argmax(correction: str) -> Callable[[Pairs, Settings], float]:
+def _argmax(correction: Correction) -> Callable[[Pairs, Settings], float]:
     def estimate(pairs: Pairs, settings: Settings) -> float:
         return symbol_information(argmax_symbols(pairs.x), argmax_symbols(pairs.y), correction=correction)
 

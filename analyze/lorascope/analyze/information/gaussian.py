@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import qr, solve_triangular, svd  # type: ignore[import-untyped]
 from scipy.special import digamma, ndtri  # type: ignore[import-untyped]
-from scipy.stats import rankdata  # type: ignore[import-untyped]
 
 __all__ = ["NOISE", "canonical_correlations", "gaussian_bias", "gaussian_information", "noise_curve", "normal_scores"]
 
@@ -21,6 +20,8 @@ def normal_scores(x: np.ndarray) -> np.ndarray:
     Ties share their mean rank. Mutual information doesn't change under monotone maps of single coordinates; what
     remains of a column are its ranks.
     """
+    from scipy.stats import rankdata  # type: ignore[import-untyped]  # half a second, for which nothing else waits
+
     return np.asarray(ndtri(rankdata(x, axis=0) / (len(x) + 1)))
 
 

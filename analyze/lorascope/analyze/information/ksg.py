@@ -132,18 +132,17 @@ def _counts(
     """Points of other groups within each side's radius, int64 (n, k), and the k-th distances; see the kernel."""
     n = len(x)
     order = _order(x[:, 0])
-    sides = [np.ascontiguousarray(side[order].T, np.float64) for side in (x, y)]
-    of_x, of_y = labels[0][order], labels[1][order]
+    of_x, of_y = (np.ascontiguousarray(side[order].T, np.float64) for side in (x, y))
+    groups_x, groups_y = labels[0][order], labels[1][order]
     starts = np.arange(0, n, BLOCK)
-    edges = np.stack([least.reduceat(sides[0][0], starts) for least in (np.minimum, np.maximum)], axis=1)
+    edges = np.stack([least.reduceat(of_x[0], starts) for least in (np.minimum, np.maximum)], axis=1)
     is_grouped = max(np.bincount(labels[0]).max(), np.bincount(labels[1]).max()) > 1
     n_x, n_y = np.empty((n, len(ks)), np.int64), np.empty((n, len(ks)), np.int64)
     nearest = np.empty((n, len(ks)))
 
     def scan(start: int, stop: int) -> None:
-        neighbour_counts(
-            *sides, edges, of_x, of_y, is_grouped, ks, is_second, euclidean, start, stop, n_x, n_y, nearest
-        )
+        options = groups_x, groups_y, is_grouped, ks, is_second, euclidean
+        neighbour_counts(of_x, of_y, edges, *options, start, stop, n_x, n_y, nearest)
 
     _in_threads(scan, n, n_threads)
     back = np.argsort(order)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from scipy.stats import t as student  # type: ignore[import-untyped]
+from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from .estimators import ESTIMATORS, PANEL, Pairs, Settings, ceilings, evaluate
 from .verdicts import VERDICTS, panel_verdicts, verdict
@@ -202,7 +202,7 @@ def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np
     with np.errstate(invalid="ignore"):  # infinite estimates have no scatter
         squares = sum(((p - p.mean(axis=0)) ** 2).sum(axis=0) / n for n, p in ladder.items() if len(p))
     se = np.sqrt(squares / freedom)
-    return se, student.ppf((1 + CONFIDENCE) / 2, freedom) * se
+    return se, stdtrit(freedom, (1 + CONFIDENCE) / 2) * se
 
 
 def _verdicts(names: Sequence[str], at: dict[str, np.ndarray]) -> list[float]:

@@ -1,5 +1,7 @@
 """Nearest neighbours of paired points, and how many points of each side lie as near: whole scans, in one pass."""
 
+from typing import Any
+
 import numpy as np
 
 from .compiled import SCAN, compiled, larger, smaller
@@ -15,7 +17,7 @@ FAR = 1e308
 
 
 @compiled(SCAN, inline=True)
-def _one_coordinate(row, here, euclidean, is_first, out):  # type: ignore[no-untyped-def]
+def _one_coordinate(row: Any, here: Any, euclidean: Any, is_first: Any, out: Any) -> None:
     if euclidean:
         for j in range(out.shape[0]):
             a = row[j] - here
@@ -27,7 +29,9 @@ def _one_coordinate(row, here, euclidean, is_first, out):  # type: ignore[no-unt
 
 
 @compiled(SCAN, inline=True)
-def _four_coordinates(r0, r1, r2, r3, h0, h1, h2, h3, euclidean, is_first, out):  # type: ignore[no-untyped-def]
+def _four_coordinates(
+    r0: Any, r1: Any, r2: Any, r3: Any, h0: Any, h1: Any, h2: Any, h3: Any, euclidean: Any, is_first: Any, out: Any
+) -> None:
     if euclidean:
         for j in range(out.shape[0]):
             a, b, c, d = r0[j] - h0, r1[j] - h1, r2[j] - h2, r3[j] - h3
@@ -41,7 +45,7 @@ def _four_coordinates(r0, r1, r2, r3, h0, h1, h2, h3, euclidean, is_first, out):
 
 
 @compiled(SCAN)
-def _distances(points, i, start, stop, euclidean, out):  # type: ignore[no-untyped-def]
+def _distances(points: Any, i: Any, start: Any, stop: Any, euclidean: Any, out: Any) -> None:
     """Distances of point i to points start to stop, in the maximum norm, or the squared Euclidean one."""
     # Four coordinates at a time: what is between them stays in registers. Rows as views, whose indices can't be
     # negative, for else the compiler looks at each.
@@ -58,7 +62,7 @@ def _distances(points, i, start, stop, euclidean, out):  # type: ignore[no-untyp
 
 
 @compiled(SCAN, inline=True)
-def _insert(distance, point, nearest, points):  # type: ignore[no-untyped-def]
+def _insert(distance: Any, point: Any, nearest: Any, points: Any) -> None:
     """Put a neighbour into ascending lists, from which the last falls out."""
     place = nearest.shape[0] - 1
     while place > 0 and nearest[place - 1] > distance:
@@ -68,7 +72,7 @@ def _insert(distance, point, nearest, points):  # type: ignore[no-untyped-def]
 
 
 @compiled(SCAN)
-def _leave_out(distances, groups_x, groups_y, group_x, group_y):  # type: ignore[no-untyped-def]
+def _leave_out(distances: Any, groups_x: Any, groups_y: Any, group_x: Any, group_y: Any) -> None:
     """Distances to the point's own groups become `FAR`."""
     for j in range(distances.shape[0]):
         is_other = (groups_x[j] != group_x) & (groups_y[j] != group_y)
@@ -76,7 +80,7 @@ def _leave_out(distances, groups_x, groups_y, group_x, group_y):  # type: ignore
 
 
 @compiled(SCAN, inline=True)
-def _leave_out_own(distances, groups_x, groups_y, i, start, is_grouped):  # type: ignore[no-untyped-def]
+def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: Any, is_grouped: Any) -> None:
     """The same for a block from `start` on; a point that is alone is looked for where it is."""
     if is_grouped:
         stop = start + distances.shape[0]
@@ -86,7 +90,7 @@ def _leave_out_own(distances, groups_x, groups_y, i, start, is_grouped):  # type
 
 
 @compiled(SCAN)
-def _take_neighbours(of_x, of_y, both, first, nearest, points):  # type: ignore[no-untyped-def]
+def _take_neighbours(of_x: Any, of_y: Any, both: Any, first: Any, nearest: Any, points: Any) -> None:
     """Take the neighbours among some points into the lists: a few points are looked at one by one if one is near."""
     last = nearest.shape[0] - 1
     n = of_x.shape[0]
@@ -104,8 +108,8 @@ def _take_neighbours(of_x, of_y, both, first, nearest, points):  # type: ignore[
 
 
 @compiled(SCAN)
-def _count(distances, radius, is_closed):  # type: ignore[no-untyped-def]
-    found = 0
+def _count(distances: Any, radius: Any, is_closed: Any) -> Any:
+    found = np.int64(0)
     if is_closed:
         for j in range(distances.shape[0]):
             found += np.int64(distances[j] <= radius)
@@ -116,14 +120,28 @@ def _count(distances, radius, is_closed):  # type: ignore[no-untyped-def]
 
 
 @compiled(SCAN, inline=True)
-def _is_beyond(edges, block, first, euclidean, distance):  # type: ignore[no-untyped-def]
+def _is_beyond(edges: Any, block: Any, first: Any, euclidean: Any, distance: Any) -> Any:
     """Whether no point of a block can be as near as this to a point, by their first coordinates."""
     gap = larger(larger(edges[block, 0] - first, first - edges[block, 1]), 0.0)
     return (gap * gap if euclidean else gap) > distance
 
 
 @compiled(SCAN)
-def _scan(x, y, edges, groups_x, groups_y, i, is_grouped, euclidean, of_x, of_y, both, nearest, points):  # type: ignore[no-untyped-def]
+def _scan(
+    x: Any,
+    y: Any,
+    edges: Any,
+    groups_x: Any,
+    groups_y: Any,
+    i: Any,
+    is_grouped: Any,
+    euclidean: Any,
+    of_x: Any,
+    of_y: Any,
+    both: Any,
+    nearest: Any,
+    points: Any,
+) -> tuple[int, int]:
     """Fill in the lists of point i, and its distances; returns the range of points whose x was looked at."""
     n = x.shape[1]
     last = nearest.shape[0] - 1
@@ -160,8 +178,21 @@ def _scan(x, y, edges, groups_x, groups_y, i, is_grouped, euclidean, of_x, of_y,
 
 @compiled(SCAN)
 def neighbour_counts(
-    x, y, edges, groups_x, groups_y, is_grouped, ks, is_second, euclidean, start, stop, counts_x, counts_y, nearest_k
-):  # type: ignore[no-untyped-def]
+    x: Any,
+    y: Any,
+    edges: Any,
+    groups_x: Any,
+    groups_y: Any,
+    is_grouped: Any,
+    ks: Any,
+    is_second: Any,
+    euclidean: Any,
+    start: Any,
+    stop: Any,
+    counts_x: Any,
+    counts_y: Any,
+    nearest_k: Any,
+) -> None:
     """Of points start to stop: how many points of other groups lie within the distance of the k-th nearest pair.
 
     Parameters

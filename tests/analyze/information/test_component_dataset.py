@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lorascope.analyze import js_upper_bound, measure_information
+from lorascope.analyze.information.component_dataset import is_singular
+from lorascope.stores import open_run
+
+from ...stored import store_states
+
+
+@pytest.mark.parametrize(
+    ("d_in", "d_out", "rank", "lora", "delta"),
+    [
+        (576, 576, 8, True, True),  # q_proj: base is all of x, and delta a function of it
+        (576, 192, 8, True, False),  # k_proj: 384 directions of x that base doesn't see
+        (576, 1536, 8, True, True),  # up_proj: base is more than all of x
+        (1536, 576, 8, True, False),  # down_proj
+        (200, 192, 8, True, False),  # as many directions as both sides need
+        (199, 192, 8, True, True),  # one less
+        (1536, 16, 16, False, False),  # a change of every direction
+        (1536, 16, 15, True, False),
+        (8, 4, 64, False, False),  # a rank beyond the width counts as the width
+        (7, 4, 64, True, True),
+    ],
+)
+def test_singular_counts_directions(d_in: int, d_out: int, rank: int, lora: bool, delta: bool) -> None:
+    sizes = [np.array([n]) for n in (d_in, d_out, rank)]
+    assert is_singular(*sizes, "lora").tolist() == [lora]
+    assert is_singular(*sizes, "delta").tolist() == [delta]
+    # The same from ranks of matrices, of random weights: what both sides see of x together, and each alone.
+    if d_in * d_out > 10**5:
+        return
+    rng = np.random.default_rng(0)
+    W, A, B = (rng.normal(size=shape) for shape in ((d_out, d_in), (rank, d_in), (d_out, rank)))
+    for other, expected in ((W + B @ A, lora), (B @ A, delta)):
+        together = np.linalg.matrix_rank(np.concatenate([W, other]))
+        assert (together < np.linalg.matrix_rank(W) + np.linalg.matrix_rank(other)) == expected
+
+
+def test_columns_and_their_words(many_rows: Path) -> None:
+    run = open_run(many_rows)
+    result = measure_information(run, estimator=("classifier", "gaussian"), n_tokens=200, n_shuffles=1, n_axes=2)
+    assert result.sizes == {"component": 4, "estimator": 2}
+    assert result["component"].values.tolist() == list(run.component_paths)
+    assert result["rank"].values.tolist() == [4, 2, 3, 4]
+    assert result["d_out"].values.tolist() == [40, 24, 64, 32]
+    assert result["singular"].values.tolist() == [True] * 4
+    for name in result.data_vars:
+        assert result[name].attrs.get("long_name") or name == "verdict", name
+    for name in ("js", "js_delta_alone", "js_joint"):
+        assert result[name].attrs["units"] == "nat"
+    certified = result["value"].sel(estimator="classifier").values
+    np.testing.assert_allclose(result["js_joint"].values, js_upper_bound(np.maximum(certified, 0)))
+    attrs = result.attrs
+    assert (attrs["stream"], attrs["adapter"], attrs["against"], attrs["projection"]) == (
+        "adapted",
+        "default",
+        "lora",
+        "pca",
+    )
+    assert (attrs["n_tokens_chosen"], attrs["n_samples_chosen"], attrs["n_blocks"], attrs["n_axes"]) == (200, 5, 1, 2)
+    assert attrs["run_fingerprint"] == "f" * 64
+    assert (attrs["units"], attrs["p_floor"], attrs["k"]) == ("nat", 0.5, 3)
+
+
+def test_a_component_without_values_has_no_js_joint(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    base, delta = rng.normal(size=(2, 200, 4))
+    states = {"m.a": (base, delta), "m.b": (base, np.zeros_like(delta))}
+    run = store_states(tmp_path / "run.zarr", states, lengths=[10] * 20)
+    result = measure_information(run, estimator="classifier", against="delta", n_shuffles=0)
+    assert np.isfinite(result["js_joint"].values).tolist() == [True, False]
+    assert np.isnan(result["js"].values).tolist() == [False, True]
+    assert result["verdict"].values[1].tolist() == [""]
+
+
+def test_pairs_share_nothing_by_construction(make_small: object) -> None:
+    result = measure_information(make_small(stream="pair").run, estimator="gaussian", n_shuffles=0)  # type: ignore[operator]
+    assert not result["singular"].values.any()

@@ -1,0 +1,87 @@
+"""Runs that hold states of one's own making: base and delta of each component, as they are given."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
+
+__all__ = ["store_states"]
+
+
+def store_states(
+    path: Path, states: Mapping[str, tuple[np.ndarray, np.ndarray]], *, lengths: Sequence[int], d_in: int = 8
+) -> Run:
+    """A finished run of these (base, delta), float32 (token, feature) each; samples are so many tokens long."""
+    components = tuple(
+        Component(
+            path=name,
+            kind=name.rpartition(".")[2],
+            layer=0,
+            d_in=d_in,
+            d_out=base.shape[1],
+            dtype="float32",
+            stored_dtype="float32",
+        )
+        for name, (base, _) in states.items()
+    )
+    n = len(components)
+    adapter = Adapter(name="default", rank=(2,) * n, scaling=(1.0,) * n, factored=(False,) * n)
+    spec = RunSpec(
+        stream="adapted",
+        components=components,
+        adapters=(adapter,),
+        n_tokens=sum(lengths),
+        n_samples=len(lengths),
+        n_choices=0,
+        token_text=False,
+        attributes={"fingerprint": "f" * 64, "provenance": {}},
+    )
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        create_run(path, spec, tables=_tables(lengths), weights={}) as writer,
+    ):
+        patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
+        for row in range(spec.n_rows):
+            tokens = writer.row_tokens(row)
+            blocks = {
+                key: np.full((tokens.stop - tokens.start, *shape[1:]), np.nan, dtype)
+                for key, (shape, dtype) in writer.row_arrays(row).items()
+            }
+            for name, (base, delta) in states.items():
+                blocks[f"states/{name}/base"] = base[tokens].astype(np.float32)
+                blocks[f"adapters/default/delta/{name}"] = delta[tokens].astype(np.float32)
+            writer.write_row(row, blocks)
+        writer.finish({})
+    return open_run(path)
+
+
+def _tables(lengths: Sequence[int]) -> dict[str, dict[str, object]]:
+    n, n_tokens, stops = len(lengths), sum(lengths), np.cumsum(lengths)
+    unknown = [-1] * n
+    return {
+        "samples": {
+            "id": [f"s{i}" for i in range(n)],
+            "dataset": ["made"] * n,
+            "split": ["test"] * n,
+            "prompt": ["text"] * n,
+            "length": list(lengths),
+            "answer": unknown,
+            "prediction": unknown,
+            "prediction_per_token": unknown,
+            "correct": unknown,
+            "correct_per_token": unknown,
+            "ce": [np.nan] * n,
+            "token_start": stops - lengths,
+            "token_stop": stops,
+        },
+        "choices": {name: [] for name in ("sample", "text", "n_tokens", "loglik", "loglik_per_token")},
+        "tokens": {
+            "sample": np.repeat(np.arange(n), lengths),
+            "position": np.concatenate([np.arange(length) for length in lengths]),
+            "token_id": np.arange(n_tokens),
+            "role": np.full(n_tokens, 4),
+        },
+    }
