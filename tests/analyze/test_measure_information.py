@@ -129,9 +129,10 @@ def test_exports_leave_out_what_cant_be_projected(tmp_path: Path) -> None:
         assert file["components"].tolist() == ["m.b"]
 
 
-def test_exports_come_in_batches(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_bytes", [1, 300 * (16 * 8 + 32) * 3], ids=["one by one", "by threes"])
+def test_exports_come_in_batches(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
     export_pairs(run, tmp_path / "at_once.npz", **{key: FEW[key] for key in ("n_tokens", "seed")})
-    monkeypatch.setattr(MODULE, "BATCH", 3)
+    monkeypatch.setattr(MODULE, "PAIR_BYTES", n_bytes)
     export_pairs(run, tmp_path / "in_batches.npz", **{key: FEW[key] for key in ("n_tokens", "seed")})
     with np.load(tmp_path / "at_once.npz") as whole, np.load(tmp_path / "in_batches.npz") as parts:
         assert whole.files == parts.files
@@ -237,7 +238,7 @@ def test_mistakes_come_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch
         ({"n_blocks": 5}, "`n_blocks` is 5; it must divide the 24 features"),
         ({"components": ["nope"]}, "`components` names 'nope'"),
         ({"unit": "dit"}, "`unit` is 'dit'"),
-        ({"n_tokens": 1}, "are of one sample"),
+        ({"n_tokens": 1}, "are of 1 sample;"),
         ({"n_workers": 0}, "`n_workers` is 0"),
         ({"scheduler": "slurm"}, "`scheduler` is 'slurm'"),
     ):

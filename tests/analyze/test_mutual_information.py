@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.linalg import hadamard
 
 from lorascope.analyze import mutual_information, open_result, save
 from lorascope.analyze.information.estimators import PANEL, resolve_estimators
+from lorascope.analyze.information.gaussian import gaussian_information, normal_scores
 from lorascope.analyze.information.record import FIELDS
 from lorascope.analyze.information.verdicts import VERDICTS
 
@@ -220,7 +222,17 @@ X, Y = pairs(4, 60, 2)
         (X[:0], Y[:0], {}, "there are 0 pairs"),
         (X, Y, {"groups": np.ones(60)}, "all rows are of one group"),
         (X, Y, {"groups": np.arange(59)}, r"`groups` has shape \(59,\)"),
-        (X, Y, {"groups": np.arange(60) // 20}, "`k` is 3, and a pair has . pairs of other groups"),
+        (X, Y, {"groups": np.arange(60) // 20}, "there are 3 groups; halves, shuffles and errors need at least 4"),
+        (X, Y, {"groups": [None, *range(59)]}, "`groups` holds labels that can't be compared"),
+        (X, Y, {"groups": np.where(np.arange(60) % 2, np.nan, 1.0)}, "`groups` holds NaN; every row needs a label"),
+        (X, Y, {"seed": -1}, "`seed` is -1; give a whole number of at least 0"),
+        (X, Y, {"seed": None}, "`seed` is None; give a whole number"),
+        (X, Y, {"n_shuffles": 2.5}, "`n_shuffles` is 2.5; give a whole number"),
+        (X, Y, {"k": True}, "`k` is True; give a whole number"),
+        (X, Y, {"estimator": None}, "`estimator` is None; give a name, or a list of names"),
+        (X * 1e160, Y, {}, "`x` holds values from .* squares of such can't be computed: scale it"),
+        (X * 1e-170, Y, {}, "`x` holds values from .* squares of such can't be computed: scale it"),
+        (np.ma.masked_less(X, 0), Y, {}, "`x` has masked values; leave those rows out"),
         (X, Y, {"estimator": "mine"}, "`estimator` names 'mine'; allowed are panel, noise, ksg1"),
         (X, Y, {"estimator": ()}, "`estimator` names nothing"),
         (X, Y, {"k": 0}, "`k` is 0; give a whole number of at least 1"),
@@ -232,8 +244,8 @@ X, Y = pairs(4, 60, 2)
         ),
         (X, Y, {"unit": "hartley"}, "`unit` is 'hartley'; allowed are 'nat' and 'bit'"),
         (X, Y, {"norm": "cosine"}, "`norm` is 'cosine'; allowed are 'maximum' and 'euclidean'"),
-        (X, Y, {"n_shuffles": -1}, "`n_shuffles` is -1; give 0 or more"),
-        (X, Y, {"n_threads": 0}, "`n_threads` is 0; give at least 1"),
+        (X, Y, {"n_shuffles": -1}, "`n_shuffles` is -1; give a whole number of at least 0"),
+        (X, Y, {"n_threads": 0}, "`n_threads` is 0; give a whole number of at least 1"),
         (np.stack([X[:, 0], 2 * X[:, 0]], axis=1), Y, {}, "the 2 columns of `x` have rank 1; project to at most 1"),
     ],
 )
@@ -245,3 +257,54 @@ def test_mistakes_are_answered_in_words(x: Any, y: Any, options: dict[str, Any],
 def test_every_name_that_stands_for_several_can_be_asked_for() -> None:
     found = mutual_information(*pairs(n=100), estimator=["noise", "panel"], n_shuffles=1)
     assert found["estimator"].values.tolist() == list(resolve_estimators(["noise", "panel"]))
+
+
+def clusters(n_labels: int, d: int, noise: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides are the centre of a label that they share, each with noise of its own: at most ln(labels)."""
+    rng = np.random.default_rng(1)
+    centres, labels = rng.normal(size=(n_labels, d)), rng.integers(n_labels, size=n)
+    x, y = (centres[labels] + noise * rng.normal(size=(n, d)) for _ in range(2))
+    return x, y
+
+
+def outlier_events(d: int, share: float, n: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """A share of the rows has large values on both sides, in one of 2 d patterns of signs, and else nothing in common.
+
+    Patterns are rows of a Hadamard matrix and their negatives; sizes are 1 + Exp(1) on each side alone, and other rows
+    lie within 1 in every coordinate. What is shared is the event and its pattern: H(share) + share ln(2 d).
+    """
+    rng = np.random.default_rng(2)
+    patterns = np.concatenate([hadamard(d), -hadamard(d)])
+    happens, which = rng.random(n) < share, rng.integers(2 * d, size=n)
+    x, y = (
+        np.where(happens[:, None], patterns[which] * (1 + rng.exponential(size=(n, d))), rng.uniform(-1, 1, (n, d)))
+        for _ in range(2)
+    )
+    entropy = -share * math.log(share) - (1 - share) * math.log1p(-share)
+    return x, y, entropy + share * math.log(2 * d)
+
+
+@pytest.mark.parametrize(("n_labels", "d", "noise"), [(20, 8, 0.1), (50, 8, 0.3), (300, 8, 0.3)])
+def test_clusters_dont_lead_the_panel_astray(n_labels: int, d: int, noise: float) -> None:
+    """The Gaussian of their covariance has up to three times as much."""
+    x, y = clusters(n_labels, d, noise, 2500)
+    assert gaussian_information(normal_scores(x), normal_scores(y)) > 1.2 * math.log(n_labels)
+    found = values(mutual_information(x, y, n_shuffles=3))
+    assert max(found.values()) < math.log(n_labels) + 0.03
+
+
+@pytest.mark.parametrize(("d", "share"), [(4, 0.2), (16, 0.05), (32, 0.05)])
+def test_outliers_that_come_together_dont_lead_the_panel_astray(d: int, share: float) -> None:
+    x, y, truth = outlier_events(d, share, 3000)
+    assert gaussian_information(normal_scores(x), normal_scores(y)) > truth
+    found = mutual_information(x, y, n_shuffles=3)
+    error = float(found["se"].sel(estimator="panel"))
+    assert values(found)["panel"] < truth + 2 * error
+
+
+def test_ties_that_shuffles_see_too_are_called_bias() -> None:
+    """Values on a coarse lattice, of which no pair occurs twice: neighbours find 0.2 nat where there is nothing."""
+    x, y = (np.round(np.random.default_rng(seed).normal(size=(3000, 5)) * 2) / 2 for seed in (3, 4))
+    found = mutual_information(x, y, estimator=["ksg1", "ksg_copula"], n_shuffles=4)
+    assert (found["value"] > 0.1).all()
+    assert found["verdict"].values.tolist() == ["biased", "biased"]

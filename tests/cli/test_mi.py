@@ -7,9 +7,11 @@ import xarray as xr
 
 from lorascope.analyze import measure_information, open_result
 from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.information.verdicts import VERDICTS
 from lorascope.cli import screen
 from lorascope.cli.information.bound import print_bound
 from lorascope.cli.information.rows import listed
+from lorascope.cli.information.tables import _print_counted as print_counted
 from lorascope.cli.main import main
 from lorascope.stores import Run, open_run
 
@@ -88,7 +90,8 @@ def test_units(capsys: pytest.CaptureFixture[str], some: Path, opened: Run) -> N
     )
     assert f"│ {format_error(value, se)} │" in out
     assert "MI (bit)" in out
-    assert "there are no shuffles, and so no p" in out
+    assert "no shuffles: no p, and the panel's and noise's bias isn't taken off" in out
+    assert "MI: by gaussian, ± standard error of the noise; axes of base + lora" in out
     assert "│ n/a │" in out
     assert "by estimator" not in out
     assert "gaussian, of 3 components: " in out
@@ -127,7 +130,10 @@ def test_what_base_and_lora_share_is_told(capsys: pytest.CaptureFixture[str], so
     assert code == 0
     assert words in out
     assert "--against delta asks what the adapter's own change has to do with base" in out
-    assert "of whole states mutual information is infinite in 2 of 2 components, where base and lora share" in out
+    assert (
+        "of whole states mutual information is infinite in 2 of 2 components, where the layer's input varies "
+        "continuously: base and lora share directions exactly"
+    ) in out
     code, out, _ = run(capsys, some, "--component", "*.q_proj", "--against", "delta", *QUICK)
     assert words not in out
     assert "mutual information of base and delta" in out
@@ -136,7 +142,7 @@ def test_what_base_and_lora_share_is_told(capsys: pytest.CaptureFixture[str], so
 def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], some: Path) -> None:
     code, out, _ = run(capsys, some, "--against", "delta", *QUICK)
     assert code == 1
-    assert "1 of 3 components have no values, or not all of them:" in out
+    assert "1 of 3 components has no values, or not all of them:" in out
     assert "model.layers.10.self_attn.k_proj: `delta`: the 240 tokens are all equal; they have no axes" in out
     assert "│ …10.self_attn.k_proj │ n/a │ n/a │ 0+0 │ 0 │ - │" in out
     assert "panel, of 3 components: " in out
@@ -170,14 +176,17 @@ def test_bound_compares_miub_with_mutual_information(
     assert "by estimator, over 3 components" in out
 
 
-def test_bound_against_delta_is_the_papers_other_reading(
-    capsys: pytest.CaptureFixture[str], some: Path, opened: Run
-) -> None:
+def test_bound_against_delta_is_no_miub(capsys: pytest.CaptureFixture[str], some: Path, opened: Run) -> None:
     code, out, _ = run(capsys, some, "--bound", "--against", "delta", "--component", "*.down_proj", "--shuffles", 3)
     assert code == 0
     options: dict[str, Any] = {"components": ["*.down_proj"], "against": "delta", "n_shuffles": 0}
     js = measure_information(opened, **options)["js_delta_alone"].item()
-    assert "JS(softmax(base), softmax(delta alone))" in out
+    assert "JS alone and mutual information of base and delta, in nat: 1 component" in out
+    assert "JS alone: mean over the same tokens of JS(softmax(base), softmax(delta))" in out
+    assert "JS alone ≥ MI, over 1 component: " in out
+    assert "true of every pair are JS(P,Q) ≤ MI/2 and MI ≥ Xi (docs/mi-and-js.md)" in out
+    for word in ("MIUB", "the paper's claim", "0 where it does nothing"):
+        assert word not in out
     assert f"│ {js:.3f} │" in out
 
 
@@ -224,6 +233,9 @@ def test_several_adapters_are_side_by_side(capsys: pytest.CaptureFixture[str], t
     assert out.index("adapter b") < out.index("adapter a")
     code, bound, _ = run(capsys, two_adapters, "--adapter", "b", "--adapter", "a", "--bound", *QUICK)
     assert bound.count("MIUB and mutual information of base and lora") == 2
+    words = ("--estimator", "gaussian", "--estimator", "argmax")
+    code, out, _ = run(capsys, two_adapters, "--adapter", "b", "--adapter", "a", *words, *QUICK)
+    assert out.count("by estimator, over 4 components") == out.count("│ argmax │") == 2
     code, _, err = run(capsys, two_adapters)
     assert code == 2
     assert "`adapter` isn't given, and this run holds several; name one of ['a', 'b']" in err
@@ -255,8 +267,12 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["x", "--workers", 0], "`workers` is 0; give at least 1"),
         (["x", "--bound", "--unit", "bit"], "`bound` compares nats with nats, and `unit` is 'bit'; leave it out"),
         (["x", "--bound", "--blocks", 2], "`bound` is about whole components, and `blocks` is 2; leave it out"),
-        (["x", "--export", "p.npz", "--bound"], "`export` writes pairs and estimates nothing; leave `out` and `bound`"),
-        (["x", "--export", "p.npz", "--out", "r.nc"], "`export` writes pairs and estimates nothing"),
+        (["x", "--export", "p.npz", "--bound"], "`export` writes pairs and estimates nothing; leave `bound` out"),
+        (["x", "--export", "p.npz", "--k", 5, "--top", 3], "estimates nothing; leave `k`, `top` out"),
+        (["x", "--export", "p.npz", "--estimator", "ksg1"], "estimates nothing; leave `estimator` out"),
+        (["x", "--export", "p.npz", "--norm", "euclidean"], "estimates nothing; leave `norm` out"),
+        (["x", "--export", "p.npz", "--unit", "bit", "--shuffles", 0], "leave `unit`, `shuffles` out"),
+        (["x", "--export", "p.npz", "--out", "r.nc"], "estimates nothing; leave `out` out"),
         (["x", "--export", "p.npy"], "`export` is 'p.npy'; its name must end in .npz"),
         (["x", "--out", "r.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
         (["x", "--adapter", "a", "--adapter", "a"], "`adapter` is ['a', 'a']; name each once"),
@@ -290,9 +306,11 @@ def test_mistakes_are_one_line_before_the_run_is_opened(
 def test_mistakes_about_a_run(
     capsys: pytest.CaptureFixture[str], some: Path, words: list[object], message: str
 ) -> None:
-    code, _, err = run(capsys, some, *words)
-    assert code == 2
+    code, out, err = run(capsys, some, *words)
+    assert (code, out) == (2, "")
     assert message in err
+    assert main(["mi", str(some), *map(str, words)]) == 2
+    assert capsys.readouterr().out == ""  # not even an empty line
 
 
 def test_a_run_without_states(capsys: pytest.CaptureFixture[str], nothing_committed: Path) -> None:
@@ -331,6 +349,46 @@ def test_pairs_are_exported(capsys: pytest.CaptureFixture[str], some: Path, tmp_
     code, _, err = run(capsys, some, "--export", tmp_path / "q.npz")
     assert code == 2
     assert "is there already; name another, or delete it first" in err
+    code, out, _ = run(capsys, some, "--export", tmp_path / "r.npz", "--component", "*.q_proj")
+    assert f"pairs of 1 component to {tmp_path / 'r.npz'}" in out
+    code, _, err = run(capsys, some, "--export", some / "p.npz")
+    assert code == 2
+    assert f"p.npz', inside the store `{some}`; name a place outside of it" in err
+
+
+def test_discrete_states_arent_called_infinite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Embeddings, and what reads them before any attention: functions of the token id."""
+    rng = np.random.default_rng(0)
+    base, delta = rng.normal(size=(2, 240, 4))
+    repeated = [np.concatenate([side[:230], side[:10]]) for side in (base, delta)]
+    states = {
+        "model.embed_tokens": (base, delta),
+        "m.0.q_proj": (repeated[0], repeated[1]),
+        "m.1.q_proj": (delta, base),
+    }
+    store_states(tmp_path / "run.zarr", states, lengths=[12] * 20)
+    code, out, _ = run(capsys, tmp_path / "run.zarr", "--shuffles", 1, "--axes", 2)
+    assert code == 0
+    assert "infinite in 1 of 3 components, where the layer's input varies continuously" in out
+    code, out, _ = run(capsys, tmp_path / "run.zarr", "--shuffles", 1, "--axes", 2, "--component", "m.0.*")
+    assert "infinite" not in out
+
+
+def test_medians_lie_between_two_values_unless_one_is_infinite(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*values: float) -> str:
+        print_counted("t", "estimator", [("a", np.array(values), np.array(["ok"] * len(values), object))])
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "│ a │ 0.250 │ 0.18 to 0.33 │ 4 │" in printed(0.1, 0.2, 0.3, 0.4)
+    assert "│ a │ 0.250 │ 0.18 to 0.33 │ 5 │" in printed(0.1, 0.2, 0.3, 0.4, np.nan)
+    assert "│ a │ ∞ │ 0.30 to ∞ │ 4 │" in printed(0.2, 0.3, np.inf, np.inf)
+    assert "│ a │ n/a │ n/a to n/a │ 1 │" in printed(np.nan)
+
+
+def test_verdicts_have_words_on_the_terminal_even_if_new(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in VERDICTS:
+        print_counted("t", "estimator", [("a", np.array([0.1]), np.array([word], object))])
+        assert "│ a │ 0.100 │ 0.10 to 0.10 │ 1 │" in " ".join(capsys.readouterr().out.split())
 
 
 def test_processes_give_the_same_screen(capsys: pytest.CaptureFixture[str], some: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import xarray as xr
 
 from lorascope.stores import Run
@@ -14,7 +15,7 @@ from .information.dataset import Unit
 from .information.estimators import N_SHUFFLES, Settings
 from .information.export import refuse_npz, write_pairs
 from .information.ksg import Norm
-from .information.pairs import Projected, projected
+from .information.pairs import NoPairs, Projected, projected
 from .information.plan import Against, Plan, Projection, chosen_sources, make_plan
 from .information.threads import one_blas_thread
 from .measuring.compute import Progress, Workers, workers
@@ -23,8 +24,12 @@ from .mutual_information import record_attributes
 
 __all__ = ["export_pairs", "measure_information"]
 
-BATCH = 64
-"""Components that are computed together for an export: their projected tokens lie in memory."""
+PAIR_BYTES = 2**28
+"""Of projected tokens that an export holds in memory: as many components as fit are computed together."""
+ONE_BY_ONE = {"chunksize": 1}
+"""Of Dask's processes: what is handed out together can't be called off."""
+TOKEN_BYTES = 32
+"""Of a token beside its two sides along axes: its place, its sample, that of the other side and two js."""
 
 
 def measure_information(
@@ -90,8 +95,9 @@ def measure_information(
         of the pairs, `n_repeats` and `n_not_finite` left out; `n_axes_x` and `n_axes_y` of base and of the other side,
         `share_x` and `share_y`, the variance that they keep; `note`, why values are missing, or nothing; with the
         estimator `classifier` also `js_joint`, what it says of JS(joint, product), in nats. By component: kind, layer,
-        d_in, d_out, rank, and `singular`, whether whole states share directions, so that their mutual information is
-        infinite.
+        d_in, d_out, rank, and `singular`, whether whole states are known to share directions, so that their mutual
+        information is infinite where x varies continuously. The attribute `n_prefix_repeats` counts tokens of the run
+        that couldn't be chosen, since an earlier one has the same id after the same ids.
 
     Raises
     ------
@@ -99,7 +105,7 @@ def measure_information(
         If the run keeps no states, or a chunk is broken.
     ValueError
         If an option isn't allowed, a component isn't known, `n_blocks` doesn't divide its features, or the chosen
-        tokens are of one sample.
+        tokens are of fewer than four samples.
 
     Notes
     -----
@@ -109,8 +115,11 @@ def measure_information(
     components and adapters; it is no property of the model alone.
 
     `singular` counts directions. Base and delta together see min(d_in, d_out + rank) directions of x at most; where
-    those that each side sees alone add up to more, they share some exactly. That supposes that x varies continuously,
-    and says nothing (False) of a run of stream `pair`, whose sides see different x.
+    those that each side sees alone add up to more, they share some exactly. Delta sees as many as its rank, or all of
+    base's where it comes from no factor (DoRA). That supposes that x varies continuously: where states are functions of
+    the token id, as of embeddings and of what reads them before any attention, they are discrete, and mutual
+    information is at most the logarithm of the vocabulary. False never means finite: it says that these counts don't
+    show it, as of a run of stream `pair`, whose sides see different x.
 
     References
     ----------
@@ -121,7 +130,7 @@ def measure_information(
         share=share, n_blocks=n_blocks, settings=Settings(k=k, norm=norm, seed=seed), unit=unit, n_shuffles=n_shuffles,
     )  # fmt: skip
     sources = chosen_sources(run, adapter, components, n_blocks)
-    with one_blas_thread(), workers(scheduler, n_workers) as found:
+    with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as found:
         records = found.compute(lazily(records_of, sources, plan), _Counter(len(sources), progress))
     result = component_dataset(run, adapter, sources, plan, records, unit)
     return result.assign_attrs(record_attributes(plan.settings, unit, n_shuffles))
@@ -151,9 +160,9 @@ def export_pairs(
     Raises
     ------
     ValueError
-        If the name ends otherwise, or no states can be projected.
+        If the name ends otherwise or lies inside a store, or no states can be projected.
     FileExistsError
-        If something of that name is there.
+        If something of that name is there, or appears meanwhile.
     PermissionError
         If nothing can be written there.
     """
@@ -165,18 +174,26 @@ def export_pairs(
     )  # fmt: skip
     sources = chosen_sources(run, adapter, components, n_blocks)
     about = provenance(run, adapter) | choices(plan)
-    with one_blas_thread(), workers(scheduler, n_workers) as found:
+    with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as found:
         return write_pairs(target, _projected(sources, plan, found, _Counter(len(sources), progress)), about)
 
 
 def _projected(
     sources: Sequence[Source], plan: Plan, found: Workers, done: Callable[[], None]
-) -> Iterator[tuple[str, list[Projected | str]]]:
+) -> Iterator[tuple[str, list[Projected | NoPairs]]]:
     """(component, pairs of each block of its features), some components at a time."""
-    for start in range(0, len(sources), BATCH):
-        batch = sources[start : start + BATCH]
+    n_together = _batch_size(sources, plan)
+    for start in range(0, len(sources), n_together):
+        batch = sources[start : start + n_together]
         pairs = found.compute(lazily(projected, batch, plan), done)
         yield from ((source.component, list(row)) for source, row in zip(batch, pairs, strict=True))
+
+
+def _batch_size(sources: Sequence[Source], plan: Plan) -> int:
+    """How many components' pairs `PAIR_BYTES` hold, one at least."""
+    n_axes = min(plan.n_axes, max(source.base.shape[1] for source in sources) // plan.n_blocks)
+    n_bytes = len(plan.tokens) * plan.n_blocks * (2 * 8 * n_axes + TOKEN_BYTES)
+    return max(1, PAIR_BYTES // n_bytes)
 
 
 class _Counter:

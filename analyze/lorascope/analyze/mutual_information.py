@@ -38,7 +38,7 @@ def mutual_information(
     x, y
         Real numbers (n, dimension) or (n,), row i of one belonging to row i of the other.
     estimator
-        One name or several of `ESTIMATORS`, and `panel`: five that err on the low side for different reasons, and their
+        One name or several of `ESTIMATORS`, and `panel`: five that say too little for different reasons, and their
         largest. `docs/mutual-information.md` says what each is.
     groups
         Labels (n,) of rows that aren't independent of each other, such as the tokens of a sample: they are no
@@ -61,7 +61,8 @@ def mutual_information(
     Returns
     -------
     xr.Dataset
-        Over `estimator`, in `unit`: `value`, less the `bias` that is known in closed form; `se`, `low` and `high`;
+        Over `estimator`, in `unit`: `value`, less `bias` (exact for Gaussians, the mean over shuffles for the panel and
+        noise, else not known); `se`, `low` and `high`;
         `null_mean`, `null_sd` and `p` of shuffles; `half`, `quarter` and `eighth`, the same from so much of the rows;
         `ceiling`; and `verdict`: ok, lower bound only, saturated, undersampled, or assumes Gaussian. Attributes hold
         settings, dimensions, rows and groups.

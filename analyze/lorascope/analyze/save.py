@@ -9,7 +9,7 @@ import xarray as xr
 
 from .measuring.partial import CHUNK_TOKENS, DONE, partial_path
 
-__all__ = ["finish", "open_result", "refuse_target", "require_writable", "save"]
+__all__ = ["finish", "open_result", "refuse_inside_store", "refuse_target", "require_writable", "save"]
 
 
 def save(result: xr.Dataset, path: str | Path) -> Path:
@@ -79,11 +79,16 @@ def refuse_target(target: Path) -> Path:
         raise ValueError(f"`out` is {str(target)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
     if target.exists():
         raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
-    inside = next((folder for folder in target.absolute().parents if (folder / "zarr.json").exists()), None)
-    if inside is not None:
-        raise ValueError(f"`out` is {str(target)!r}, inside the store `{inside}`; name a place outside of it")
+    refuse_inside_store(target, "out")
     require_writable(target)
     return target
+
+
+def refuse_inside_store(target: Path, option: str) -> None:
+    """Raise ValueError, which names the option, if this place lies inside a store."""
+    inside = next((folder for folder in target.absolute().parents if (folder / "zarr.json").exists()), None)
+    if inside is not None:
+        raise ValueError(f"`{option}` is {str(target)!r}, inside the store `{inside}`; name a place outside of it")
 
 
 def require_writable(target: Path) -> None:

@@ -114,7 +114,7 @@ def test_fewer_rows_than_dimensions_need_are_refused_in_words(n: int, dx: int, d
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        (np.zeros(60), "all rows are of one group; a null and an error need at least two samples"),
+        (np.zeros(60), "all rows are of one group; halves, shuffles and errors need at least 4"),
         (np.arange(59), r"`groups` has shape \(59,\); it must be \(60,\), a label for each row"),
         (np.arange(60)[:, None], r"`groups` has shape \(60, 1\)"),
     ],

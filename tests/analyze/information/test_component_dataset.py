@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,9 @@ from ...stored import store_states
 )
 def test_singular_counts_directions(d_in: int, d_out: int, rank: int, lora: bool, delta: bool) -> None:
     sizes = [np.array([n]) for n in (d_in, d_out, rank)]
-    assert is_singular(*sizes, "lora").tolist() == [lora]
-    assert is_singular(*sizes, "delta").tolist() == [delta]
+    is_factor = np.array([True])
+    assert is_singular(*sizes, "lora", is_factor=is_factor).tolist() == [lora]
+    assert is_singular(*sizes, "delta", is_factor=is_factor).tolist() == [delta]
     # The same from ranks of matrices, of random weights: what both sides see of x together, and each alone.
     if d_in * d_out > 10**5:
         return
@@ -37,6 +39,34 @@ def test_singular_counts_directions(d_in: int, d_out: int, rank: int, lora: bool
     for other, expected in ((W + B @ A, lora), (B @ A, delta)):
         together = np.linalg.matrix_rank(np.concatenate([W, other]))
         assert (together < np.linalg.matrix_rank(W) + np.linalg.matrix_rank(other)) == expected
+
+
+@pytest.mark.parametrize(
+    ("d_in", "d_out", "rank", "singular"),
+    [(576, 192, 8, True), (1536, 576, 8, True), (60, 20, 8, True), (8, 4, 4, False)],
+)
+def test_a_change_of_no_factor_has_the_rank_of_the_width(d_in: int, d_out: int, rank: int, singular: bool) -> None:
+    sizes = [np.array([n]) for n in (d_in, d_out, rank)]
+    assert is_singular(*sizes, "delta", is_factor=np.array([False])).tolist() == [singular]
+    # DoRA: each row of W + BA has a scale of its own, so that the change has W's directions beside A's.
+    rng = np.random.default_rng(0)
+    W, A, B = (rng.normal(size=shape) for shape in ((d_out, d_in), (rank, d_in), (d_out, rank)))
+    change = rng.uniform(0.5, 1, (d_out, 1)) * (W + B @ A) - W
+    together, *alone = map(np.linalg.matrix_rank, (np.concatenate([W, change]), W, change))
+    assert (together < sum(alone)) == singular
+
+
+@pytest.mark.parametrize("source", ["branch", "factor"])
+def test_where_delta_comes_from_says_its_rank(tmp_path: Path, make_small: Any, source: str) -> None:
+    """Ranks 4, 2, 3 and 4; down_proj writes into fewer directions than it reads."""
+    run = make_small(factored=source == "factor").run
+    result = measure_information(run, against="delta", estimator="gaussian", n_shuffles=0, n_axes=2)
+    table = run.adapter()
+    at = [run.component_paths.index(path) for path in result["component"].values]
+    assert set(table["delta_source"].values[at]) == {source}
+    sizes = (result[name].values for name in ("d_in", "d_out", "rank"))
+    expected = is_singular(*sizes, "delta", is_factor=np.full(len(at), source == "factor"))
+    assert result["singular"].values.tolist() == expected.tolist()
 
 
 def test_columns_and_their_words(many_rows: Path) -> None:

@@ -119,9 +119,30 @@ def test_estimators_words_name_base_and_the_other_side(tmp_path: Path) -> None:
 
 
 def test_too_few_samples_are_told(tmp_path: Path) -> None:
-    run = random_run(tmp_path / "run.zarr", lengths=[40] * 3)
-    assert "a pair has 0 pairs of other samples; give pairs of more samples" in record_of(run, estimator="panel").note
-    assert record_of(run).note == ""
+    """Of four samples one holds no number; of seven, canonical directions leave three or four."""
+    rng = np.random.default_rng(0)
+    base, delta = rng.normal(size=(2, 160, 6))
+    base[:40] = np.nan
+    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=[40] * 4)
+    words = "the 120 tokens that are left are of 3 samples; halves, shuffles and errors need at least 4"
+    found = record_of(run, estimator=("panel", "argmax"))
+    assert (found.note, found.n_samples, found.n_not_finite) == (words, 3, 40)
+    assert np.isnan(found.fields).all()
+
+
+@pytest.mark.parametrize("projection", ["pca", "random", "canonical"])
+@pytest.mark.parametrize("n_finite", [0, 15])
+def test_tokens_none_of_which_is_finite(tmp_path: Path, projection: str, n_finite: int) -> None:
+    rng = np.random.default_rng(0)
+    base, delta = rng.normal(size=(2, 300, 6))
+    base[: 300 - n_finite] = np.nan
+    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=LENGTHS)
+    plan = plan_of(run, projection=projection)
+    chosen = np.arange(0, 280, 5)
+    plan = plan._replace(tokens=chosen, samples=chosen // 15, n_blocks=2)
+    for found in records_of(sources_of(run)[0], plan):
+        assert (found.note, found.n_not_finite) == ("all 56 tokens hold NaN or infinity", 56)
+        assert np.isnan(found.fields).all()
 
 
 def test_each_component_is_a_task_and_its_blocks_a_row(many_rows: Path) -> None:

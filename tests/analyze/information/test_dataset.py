@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from lorascope.analyze.information.dataset import MEANINGS, UNITS, information_dataset, to_unit
+from lorascope.analyze.information.dataset import MEANINGS, UNITS, information_dataset
 from lorascope.analyze.information.record import FIELDS
 from lorascope.analyze.information.verdicts import VERDICTS
 
@@ -46,8 +45,6 @@ def test_bits_are_nats_over_ln_2_but_for_probabilities() -> None:
         scale = 1.0 if field == "p" else np.log(2)
         np.testing.assert_allclose(in_bits[field] * scale, in_nats[field], rtol=1e-15)
     assert in_bits["verdict"].equals(in_nats["verdict"])
-    assert to_unit(np.log(8), "bit") == pytest.approx(3, rel=1e-15)
-    assert to_unit(1.5, "nat") == 1.5
 
 
 def test_where_nothing_was_estimated_there_is_no_verdict() -> None:

@@ -268,8 +268,8 @@ def test_unknown_names_are_refused_in_words(given: Any, words: str) -> None:
         ({"k": 2.5}, "`k` is 2.5; give a whole number"),
         ({"norm": "manhattan"}, "`norm` is 'manhattan'; allowed are 'maximum' and 'euclidean'"),
         ({"unit": "dB"}, "`unit` is 'dB'; allowed are 'nat' and 'bit'"),
-        ({"n_shuffles": -1}, "`n_shuffles` is -1; give 0 or more"),
-        ({"n_threads": 0}, "`n_threads` is 0; give at least 1"),
+        ({"n_shuffles": -1}, "`n_shuffles` is -1; give a whole number of at least 0"),
+        ({"n_threads": 0}, "`n_threads` is 0; give a whole number of at least 1"),
     ],
 )
 def test_options_are_refused_in_words(options: dict[str, Any], words: str) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from lorascope.analyze.information.estimators import Pairs
 from lorascope.analyze.information.export import refuse_npz, write_pairs
-from lorascope.analyze.information.pairs import Projected
+from lorascope.analyze.information.pairs import NoPairs, Projected
+
+EQUAL = NoPairs("all equal", 0)
 
 
 def made(seed: int, *, n: int = 40, dims: tuple[int, int] = (3, 2)) -> Projected:
@@ -36,9 +38,7 @@ def test_what_is_written_reads_without_pickle(tmp_path: Path) -> None:
 
 
 def test_blocks_have_folders_and_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
-    left_out = write_pairs(
-        tmp_path / "p.npz", [("m.a", [made(0), "all equal", made(2)]), ("m.b", ["all equal"] * 3)], {}
-    )
+    left_out = write_pairs(tmp_path / "p.npz", [("m.a", [made(0), EQUAL, made(2)]), ("m.b", [EQUAL] * 3)], {})
     assert left_out == dict.fromkeys(("m.a/1", "m.b/0", "m.b/1", "m.b/2"), "all equal")
     with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
         assert file["components"].tolist() == ["m.a/0", "m.a/2"]
@@ -58,7 +58,7 @@ def test_a_slice_of_an_array_is_written_as_it_reads(tmp_path: Path) -> None:
 def test_there_is_nothing_under_the_name_until_it_is_whole(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "new" / "p.npz"
 
-    def stopped(after: int) -> Iterator[tuple[str, list[Projected | str]]]:
+    def stopped(after: int) -> Iterator[tuple[str, list[Projected | NoPairs]]]:
         for seed in range(4):
             assert not path.exists()
             if seed == after:
@@ -72,18 +72,35 @@ def test_there_is_nothing_under_the_name_until_it_is_whole(tmp_path: Path, error
     assert [file.name for file in path.parent.iterdir()] == ["p.npz"]
 
 
-def test_a_half_written_file_of_a_killed_process_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / ".p.npz.partial").write_bytes(b"half of a file" * 1000)
-    write_pairs(tmp_path / "p.npz", [("m.a", [made(0)])], {})
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_two_exports_to_one_name_the_first_that_is_whole_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refused(*paths: Path) -> None:
+        raise OSError("no links here")
+
+    if not has_links:
+        monkeypatch.setattr("os.link", refused)
+    path = tmp_path / "p.npz"
+
+    def slow() -> Iterator[tuple[str, list[Projected | NoPairs]]]:
+        yield "m.a", [made(1)]
+        write_pairs(path, [("m.a", [made(0)])], {})  # another, from first to last
+        yield "m.b", [made(2)]
+
+    words = "p.npz` appeared while pairs were written, and is left as it is; name another"
+    with pytest.raises(FileExistsError, match=words):
+        write_pairs(path, slow(), {})
     assert [file.name for file in tmp_path.iterdir()] == ["p.npz"]
-    with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
+    with np.load(path, allow_pickle=False) as file:
+        assert file["components"].tolist() == ["m.a"]
         np.testing.assert_array_equal(file["m.a/y"], made(0).pairs.y)
 
 
 def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
     words = "no states can be projected; the first are those of m.a: all equal"
     with pytest.raises(ValueError, match=re.escape(words)):
-        write_pairs(tmp_path / "p.npz", [("m.a", ["all equal"]), ("m.b", ["too few"])], {})
+        write_pairs(tmp_path / "p.npz", [("m.a", [EQUAL]), ("m.b", [NoPairs("too few", 0)])], {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -93,12 +110,15 @@ def test_nothing_to_write_is_an_error(tmp_path: Path) -> None:
         ("p.npy", ValueError, "p.npy'; its name must end in .npz"),
         ("there.npz", FileExistsError, "there.npz` is there already; name another, or delete it first"),
         ("file/p.npz", PermissionError, "p.npz` can't be made: `{tmp}/file` is a file; name another place"),
+        ("run.zarr/p.npz", ValueError, "p.npz', inside the store `{tmp}/run.zarr`; name a place outside of it"),
         ("s3://bucket/p.npz", ValueError, "p.npz'; pairs go to a folder of this machine"),
     ],
 )
 def test_names_that_are_refused(tmp_path: Path, name: str, error: Any, words: str) -> None:
     for there in ("there.npz", "file"):
         (tmp_path / there).touch()
+    (tmp_path / "run.zarr").mkdir()
+    (tmp_path / "run.zarr/zarr.json").touch()
     path = Path(name) if ":" in name else tmp_path / name
     with pytest.raises(error, match=re.escape(words.format(tmp=tmp_path))):
         refuse_npz(path)

@@ -10,6 +10,7 @@ from scipy.special import digamma, ndtri
 from lorascope.analyze.information.gaussian import (
     NOISE,
     canonical_correlations,
+    certified_information,
     gaussian_bias,
     gaussian_information,
     noise_curve,
@@ -191,3 +192,38 @@ def test_noise_curves_refuse_what_they_cant_see_in_words() -> None:
         noise_curve(x, x, (0.1, 0.0))
     with pytest.raises(ValueError, match="`x` is constant; nothing depends on it"):
         noise_curve(0 * x + 3, x)
+
+
+@pytest.mark.parametrize(("d", "rho"), [(1, 0.5), (4, 0.7), (10, 0.3), (20, 0.99)])
+def test_what_a_gaussian_says_of_gaussians_is_certified(d: int, rho: float) -> None:
+    """The check costs no more than its own noise: that of 4 million pairs, whose mean over either row alone is 1."""
+    rng = np.random.default_rng(d)
+    x = rng.normal(size=(3000, d))
+    y = rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(3000, d))
+    plain = gaussian_information(x, y) - gaussian_bias(3000, d, d)
+    rows = np.arange(3000)
+    certified = certified_information(x, y, groups_x=rows, groups_y=rows, seed=0)
+    assert plain - 0.02 < certified <= plain
+
+
+def test_what_a_gaussian_says_of_clusters_isnt() -> None:
+    """A label of 10 that both sides share: at most ln 10 nats, and covariances that would have five times as much."""
+    rng = np.random.default_rng(3)
+    centres, labels = rng.normal(size=(10, 6)), rng.integers(10, size=2000)
+    x, y = (centres[labels] + 0.05 * rng.normal(size=(2000, 6)) for _ in range(2))
+    rows = np.arange(2000)
+    assert gaussian_information(x, y) > 4 * math.log(10)
+    assert 0.5 * math.log(10) < certified_information(x, y, groups_x=rows, groups_y=rows, seed=0) < math.log(10)
+
+
+def test_rows_of_a_group_arent_put_together() -> None:
+    """Here each row has a near copy in its group: put together like strangers, they would speak against the truth."""
+    rng = np.random.default_rng(4)
+    groups = np.repeat(np.arange(1000), 2)
+    x = rng.normal(size=(1000, 2))[groups] + 1e-6 * rng.normal(size=(2000, 2))
+    y = x + 0.1 * rng.normal(size=(1000, 2))[groups] + 1e-6 * rng.normal(size=(2000, 2))
+    truth = math.log1p(100)  # twice half of it
+    found = certified_information(x, y, groups_x=groups, groups_y=groups, seed=0)
+    alone = certified_information(x, y, groups_x=np.arange(2000), groups_y=np.arange(2000), seed=0)
+    assert abs(found - truth) < 0.1
+    assert alone < found - 0.1

@@ -66,7 +66,7 @@ def test_independent_sides_have_none(d: int, estimate: Callable[..., float]) -> 
 
 @pytest.mark.parametrize(
     ("estimate", "d", "rho"),
-    [(linear, 1, 0.9), (linear, 2, 0.6), (linear, 4, 0.6), (quadratic, 1, 0.9), (quadratic, 2, 0.6)],
+    [(linear, 1, 0.9), (linear, 2, 0.6), (quadratic, 1, 0.9), (quadratic, 2, 0.6)],
 )
 def test_near_the_truth_of_gaussians(estimate: Callable[..., float], d: int, rho: float) -> None:
     truth = -d / 2 * math.log(1 - rho**2)
@@ -75,11 +75,10 @@ def test_near_the_truth_of_gaussians(estimate: Callable[..., float], d: int, rho
     assert 0.9 * truth - 4 * error < mean < truth + 0.02 + 4 * error
 
 
-def test_pairs_beyond_the_second_add_their_gaussian_information() -> None:
+def test_pairs_beyond_the_second_add_nothing() -> None:
+    """What they add is known only if they are independent of the first two."""
     x, y = gaussian(np.random.default_rng(0), 2000, 4, 0.6)
-    truth = -math.log(1 - 0.6**2) * 2
-    neighbours_of_all = ksg(x, y)[0]
-    assert abs(linear(x, y) - truth) < abs(neighbours_of_all - truth)
+    assert linear(x, y) < -math.log(1 - 0.6**2) + 0.02  # of two pairs of four
 
 
 def test_directions_that_were_picked_by_chance_say_nothing() -> None:
@@ -91,8 +90,8 @@ def test_directions_that_were_picked_by_chance_say_nothing() -> None:
         found.append((linear(x, y), quadratic(x, y)))
     means, errors = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / math.sqrt(N_SEEDS)
     assert (means < 4 * errors).all()
-    # Halves of 300 rows leave KSG a standard deviation of some 0.025, and 23 pairs of chi squared/600 leave 0.01.
-    assert np.max(found) < 4 * math.hypot(0.025, 0.01)
+    # Halves of 300 rows leave KSG a standard deviation of some 0.025.
+    assert np.max(found) < 4 * 0.025
 
 
 @pytest.mark.parametrize("d", [1, 3])
@@ -194,7 +193,7 @@ def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch
     monkeypatch.setattr(held_out, "halves", lambda groups, *, seed: halves(np.arange(len(groups)), seed=seed))
     torn = mean_value()
     assert whole < 0
-    assert torn > 0.02
+    assert torn > whole + 0.1
 
 
 def test_too_few_rows_for_the_directions_are_refused_in_words() -> None:

@@ -48,8 +48,14 @@ def test_tokens_are_those_of_the_seed(run: Run) -> None:
         ({"share": 1.1}, "`share` is 1.1; it must be above 0 and at most 1"),
         ({"settings": Settings(k=0)}, "`k` is 0; give a whole number of at least 1"),
         ({"unit": "dit"}, "`unit` is 'dit'; allowed are 'nat' and 'bit'"),
-        ({"n_shuffles": -1}, "`n_shuffles` is -1; give 0 or more"),
-        ({"n_tokens": 1}, "has are of one sample; a null and an error need at least two: capture more"),
+        ({"n_shuffles": -1}, "`n_shuffles` is -1; give "),
+        ({"n_tokens": True}, "`n_tokens` is True; give a whole number of at least 1"),
+        (
+            {"n_tokens": 3},
+            "`n_tokens` is 3, and so many tokens are of 3 samples; halves, shuffles and errors need at least 4: choose "
+            "more tokens",
+        ),
+        ({"n_tokens": 1}, "`n_tokens` is 1, and so many tokens are of 1 sample;"),
     ],
 )
 def test_mistakes(run: Run, options: dict[str, Any], words: str) -> None:
@@ -57,11 +63,28 @@ def test_mistakes(run: Run, options: dict[str, Any], words: str) -> None:
         plan_of(run, **options)
 
 
-def test_a_run_of_one_sample(tmp_path: Path) -> None:
+def test_whole_numbers_of_any_type(run: Run) -> None:
+    options = {"n_tokens": np.int64(50), "n_axes": np.int32(4), "n_blocks": np.uint8(1)}
+    plan, expected = plan_of(run, **options), plan_of(run)
+    np.testing.assert_array_equal(plan.tokens, expected.tokens)
+    assert [type(value) for value in (plan.n_axes, plan.n_blocks)] == [int, int]
+
+
+@pytest.mark.parametrize(("lengths", "words"), [([40], "1 sample"), ([20, 10, 10], "3 samples")], ids=str)
+def test_a_run_of_few_samples(tmp_path: Path, lengths: list[int], words: str) -> None:
     states = {"m.a": (np.ones((40, 3)), np.ones((40, 3)))}
-    words = r"the 40 tokens that '.*run.zarr' has are of one sample; a null and an error need at least two"
+    words = f"the 40 tokens that '.*run.zarr' has are of {words}; halves, shuffles and errors need at least 4: capture"
     with pytest.raises(ValueError, match=words):
-        plan_of(store_states(tmp_path / "run.zarr", states, lengths=[40]))
+        plan_of(store_states(tmp_path / "run.zarr", states, lengths=lengths))
+
+
+def test_four_samples_are_enough(tmp_path: Path) -> None:
+    run = store_states(tmp_path / "run.zarr", {"m.a": (np.ones((40, 3)), np.ones((40, 3)))}, lengths=[10] * 4)
+    assert plan_of(run, n_tokens=4).samples.tolist() == [0, 1, 2, 3]
+
+
+def test_repeated_prefixes_are_counted(run: Run) -> None:
+    assert plan_of(run).n_prefix_repeats == choose_tokens(run, 50, seed=3).n_repeats
 
 
 def test_runs_without_states(make_small: Any, nothing_committed: Path) -> None:

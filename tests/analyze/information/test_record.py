@@ -10,15 +10,20 @@ from lorascope.analyze.information.record import (
     FIELDS,
     LEAST_PAIRS,
     SHARES,
+    _paired_with,
     _parts,
+    _shuffled_rows,
     _usable,
     least_rows,
     record,
-    shuffled,
 )
 from lorascope.analyze.information.verdicts import VERDICTS
 
 RNG = np.random.default_rng
+
+
+def shuffled(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    return _paired_with(pairs, _shuffled_rows(pairs, rng))
 
 
 def correlated(seed: int, n: int = 400, d: int = 1, rho: float = 0.6, groups: Any = None) -> Pairs:
@@ -324,9 +329,18 @@ def test_copies_are_saturated_and_infinity_is_said() -> None:
 def test_an_estimator_that_refuses_the_pairs_is_heard() -> None:
     with pytest.raises(ValueError, match="`k` is 400, and a pair has 399 pairs of other groups"):
         fields(correlated(14), "ksg1", k=400)
-    two = correlated(14, groups=np.arange(400) // 200)
-    with pytest.raises(ValueError, match="a pair has 0 pairs of other groups; give pairs of more groups"):
-        fields(two, "cca_ksg")
+
+
+def test_what_shuffles_and_parts_alone_refuse_is_not_known() -> None:
+    """Their ties and constant columns are none of the user's: no pair of the whole occurs twice."""
+    a = RNG(1).normal(size=1000)
+    found = fields(check_pairs(np.maximum(a, 0), np.maximum(-a, 0)), "panel", n_shuffles=3)
+    assert np.isfinite(found["value"]).all()
+    rare = np.zeros(2000)
+    rare[RNG(2).permutation(2000)[:14]] = RNG(3).normal(size=14)
+    found = fields(check_pairs(RNG(4).normal(size=2000), rare), "panel", n_shuffles=3)
+    assert np.isfinite(found["value"]).all()
+    assert np.isnan(found["eighth"]).all()
 
 
 def test_the_least_rows_are_twice_what_directions_need() -> None:

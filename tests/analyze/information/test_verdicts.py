@@ -108,5 +108,5 @@ def test_a_largest_member_of_unknown_error_is_taken_at_its_word() -> None:
 
 
 def test_words_keep_their_places() -> None:
-    assert VERDICTS == ("ok", "lower bound only", "saturated", "undersampled", "assumes Gaussian")
+    assert VERDICTS == ("ok", "lower bound only", "saturated", "undersampled", "biased", "assumes Gaussian")
     assert "panel" not in PANEL

@@ -9,6 +9,11 @@ from .record import LEAST_PAIRS, least_rows
 
 __all__ = ["LEAST_PAIRS", "check_pairs", "refuse_unusable"]
 
+LEAST_GROUPS = 4
+"""Two in each half: rows of a group are no neighbours of each other."""
+SMALLEST, LARGEST = 1e-150, 1e150
+"""Sizes of values whose squares are still numbers."""
+
 
 def check_pairs(x: Any, y: Any, groups: Any = None, *, whole: bool = False) -> Pairs:
     """`Pairs` of float64 (n, dimension) arrays, contiguous.
@@ -73,6 +78,8 @@ def repeats(pairs: Pairs) -> np.ndarray:
 
 
 def _numbers(side: Any, name: str) -> np.ndarray:
+    if np.ma.is_masked(side):
+        raise ValueError(f"`{name}` has masked values; leave those rows out, of both sides")
     values = np.asarray(side)
     if values.dtype.kind not in "fiub":
         raise ValueError(f"`{name}` is of type {values.dtype}; it must hold real numbers")
@@ -87,6 +94,12 @@ def _numbers(side: Any, name: str) -> np.ndarray:
             f"{len(bad)} of {len(values)} rows of `{name}` hold NaN or infinity, the first is row {bad[0]}; leave them "
             "out, of both sides"
         )
+    sizes = np.abs(values[values != 0])
+    if len(sizes) and not (sizes.min() > SMALLEST and sizes.max() < LARGEST):
+        raise ValueError(
+            f"`{name}` holds values from {sizes.min():.3g} to {sizes.max():.3g} in size; squares of such can't be "
+            f"computed: scale it to between {SMALLEST:g} and {LARGEST:g}"
+        )
     return values + 0.0  # -0.0 becomes 0.0, which is the same number
 
 
@@ -96,10 +109,18 @@ def _labels(groups: Any, n: int) -> np.ndarray:
     given = np.asarray(groups)
     if given.shape != (n,):
         raise ValueError(f"`groups` has shape {given.shape}; it must be ({n},), a label for each row")
-    found, labels = np.unique(given, return_inverse=True)
-    if len(found) < 2:
+    if (given.dtype.kind == "f" and np.isnan(given).any()) or (given.dtype.kind == "O" and any(g != g for g in given)):
+        raise ValueError("`groups` holds NaN; every row needs a label")
+    try:
+        found, labels = np.unique(given, return_inverse=True)
+    except TypeError as error:
         raise ValueError(
-            "all rows are of one group; a null and an error need at least two samples: give more, or leave `groups` "
-            "out where rows are independent of each other"
+            f"`groups` holds labels that can't be compared with each other ({error}); give one type"
+        ) from error
+    if len(found) < LEAST_GROUPS:
+        what = "all rows are of one group" if len(found) == 1 else f"there are {len(found)} groups"
+        raise ValueError(
+            f"{what}; halves, shuffles and errors need at least {LEAST_GROUPS}: give more, or leave `groups` out where "
+            "rows are independent of each other"
         )
     return labels.astype(np.int64)

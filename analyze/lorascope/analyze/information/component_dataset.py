@@ -66,7 +66,9 @@ def _component_table(run: Run, adapter: str | None, sources: Sequence[Source], p
     table = run.components.assign(run.adapter(adapter))
     at = [run.component_paths.index(source.component) for source in sources]
     columns = {name: table[name].values[at] for name in ("kind", "layer", "d_in", "d_out", "rank")}
-    shared = is_singular(columns["d_in"], columns["d_out"], columns["rank"], plan.against) & (run.stream != "pair")
+    is_factor = table["delta_source"].values[at] == "factor"
+    sizes = columns["d_in"], columns["d_out"], columns["rank"]
+    shared = is_singular(*sizes, plan.against, is_factor=is_factor) & (run.stream != "pair")
     about = {"long_name": "whole states share directions: their mutual information is infinite"}
     return {
         "component": np.array([source.component for source in sources], object),
@@ -75,11 +77,17 @@ def _component_table(run: Run, adapter: str | None, sources: Sequence[Source], p
     }
 
 
-def is_singular(d_in: np.ndarray, d_out: np.ndarray, rank: np.ndarray, against: Against) -> np.ndarray:
-    """Bool (component,): whether both sides together see fewer directions of x than each alone, added."""
+def is_singular(
+    d_in: np.ndarray, d_out: np.ndarray, rank: np.ndarray, against: Against, *, is_factor: np.ndarray
+) -> np.ndarray:
+    """Bool (component,): whether both sides together see fewer directions of x than each alone, added.
+
+    Where delta is no factor's, as with DoRA, which scales the weight too, its rank is the width. False says that sizes
+    don't show it, and never that mutual information is finite.
+    """
     full = np.minimum(d_in, d_out)
-    change = np.minimum(rank, full)
-    together = np.minimum(d_in, d_out + change)
+    together = np.minimum(d_in, d_out + np.minimum(rank, full))
+    change = np.where(is_factor, np.minimum(rank, full), full)
     return np.asarray(together < full + (full if against == "lora" else change))
 
 
@@ -105,5 +113,6 @@ def choices(plan: Plan) -> dict[str, Any]:
         "n_blocks": plan.n_blocks,
         "n_tokens_chosen": len(plan.tokens),
         "n_samples_chosen": len(np.unique(plan.samples)),
+        "n_prefix_repeats": plan.n_prefix_repeats,
         "seed": plan.settings.seed,
     }

@@ -7,8 +7,8 @@ import dask.array as da
 import numpy as np
 
 from ..measuring.sources import Source
-from .arrays import LEAST_PAIRS, refuse_unusable
-from .pairs import Projected, is_whole, projected
+from .arrays import LEAST_GROUPS, LEAST_PAIRS, refuse_unusable
+from .pairs import NoPairs, Projected, is_whole, projected
 from .plan import Plan
 from .record import FIELDS, record
 from .threads import keep_one_blas_thread
@@ -66,29 +66,42 @@ def records_of(source: Source, plan: Plan) -> list[ComponentRecord]:
     return [_record(found, plan) for found in projected(source, plan)]
 
 
-def _record(found: Projected | str, plan: Plan) -> ComponentRecord:
+def _record(found: Projected | NoPairs, plan: Plan) -> ComponentRecord:
     fields, notes = np.full((len(plan.names), len(FIELDS)), np.nan), []
-    if isinstance(found, str):
-        return ComponentRecord(fields, found)
+    if isinstance(found, NoPairs):
+        return ComponentRecord(fields, found.why, n_not_finite=found.n_not_finite)
+    n_samples = len(np.unique(found.pairs.groups_x))
     whole = is_whole(plan.names)
     for wanted, estimate in ((~whole, _of_projected), (whole, _of_states)):
         names = [name for name, is_wanted in zip(plan.names, wanted, strict=True) if is_wanted]
+        if not names:
+            continue
         try:
-            fields[wanted] = estimate(found, names, plan) if names else np.nan
+            _refuse_few_samples(len(found.tokens), n_samples)
+            fields[wanted] = estimate(found, names, plan)
         except ValueError as error:
-            notes.append(_in_our_words(str(error), plan))
+            if (note := _in_our_words(str(error), plan)) not in notes:
+                notes.append(note)
     js = found.js.mean(axis=0, dtype=np.float64) if len(found.js) else np.full(2, np.nan)
     return ComponentRecord(
         fields,
         "; ".join(notes),
         js=(float(js[0]), float(js[1])),
         n_tokens=len(found.tokens),
-        n_samples=len(np.unique(found.pairs.groups_x)),
+        n_samples=n_samples,
         n_repeats=found.n_repeats,
         n_not_finite=found.n_not_finite,
         n_axes=(found.pairs.x.shape[1], found.pairs.y.shape[1]),
         shares=found.shares,
     )
+
+
+def _refuse_few_samples(n_tokens: int, n_samples: int) -> None:
+    if n_samples < LEAST_GROUPS:
+        raise ValueError(
+            f"the {n_tokens} tokens that are left are of {n_samples} samples; halves, shuffles and errors need at "
+            f"least {LEAST_GROUPS}"
+        )
 
 
 def _in_our_words(text: str, plan: Plan) -> str:

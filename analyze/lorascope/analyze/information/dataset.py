@@ -10,7 +10,7 @@ from .estimators import ESTIMATORS, PANEL
 from .record import FIELDS
 from .verdicts import VERDICTS
 
-__all__ = ["UNITS", "Unit", "information_dataset", "to_unit"]
+__all__ = ["UNITS", "Unit", "information_dataset"]
 
 Unit = Literal["nat", "bit"]
 UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
@@ -46,24 +46,13 @@ def information_dataset(
             variables[field] = ((*dims, "estimator"), words[places], {"long_name": MEANINGS[field]})
         else:
             units, scale = ("1", 1.0) if field == "p" else (unit, UNITS[unit])
-            about = {"long_name": MEANINGS[field], "units": units}
-            variables[field] = ((*dims, "estimator"), values * scale, about)
-    says = ["estimate" if name == "panel" else ESTIMATORS[name].long_name for name in names]
+            attributes = {"long_name": MEANINGS[field], "units": units}
+            variables[field] = ((*dims, "estimator"), values * scale, attributes)
+    about = [f"largest of {', '.join(PANEL)}" if name == "panel" else ESTIMATORS[name].long_name for name in names]
     return xr.Dataset(
         variables,
         coords={
             "estimator": np.array(names, object),
-            "long_name": (
-                "estimator",
-                np.array(
-                    [f"largest of {', '.join(PANEL)}" if n == "panel" else s for n, s in zip(names, says, strict=True)],
-                    object,
-                ),
-            ),
+            "long_name": ("estimator", np.array(about, object)),
         },
     )
-
-
-def to_unit(nats: Any, unit: Unit) -> Any:
-    """Nats in another unit."""
-    return nats * UNITS[unit]

@@ -1,5 +1,6 @@
 """The estimators by name: what each computes from pairs of rows, the most it can say, and what its number means."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Literal, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 
 from .classifier import NWJ_CLIP, classifier_certificate, classifier_nwj
 from .contrastive import HeldOutBound, infonce
-from .gaussian import NOISE, gaussian_bias, gaussian_information, noise_curve, normal_scores
+from .gaussian import NOISE, certified_information, gaussian_bias, gaussian_information, noise_curve, normal_scores
 from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
 from .ksg import Norm, ksg, ksg_ceiling
 from .soft_index import soft_index_information
@@ -82,7 +83,8 @@ def _gaussian(pairs: Pairs, settings: Settings) -> float:
 
 
 def _gaussian_copula(pairs: Pairs, settings: Settings) -> float:
-    return gaussian_information(normal_scores(pairs.x), normal_scores(pairs.y)) - _bias(pairs)
+    x, y = normal_scores(pairs.x), normal_scores(pairs.y)
+    return certified_information(x, y, groups_x=pairs.groups_x, groups_y=pairs.groups_y, seed=settings.seed)
 
 
 def _bias(pairs: Pairs) -> float:
@@ -110,7 +112,7 @@ def _unit_sd(side: np.ndarray) -> np.ndarray:
     return np.asarray(side / side.std(axis=0))
 
 
-def _on_scores(function: Callable[..., float], **fixed: str) -> Callable[[Pairs, Settings], float]:
+def _on_scores(function: Callable[..., float]) -> Callable[[Pairs, Settings], float]:
     """Of normal scores, with halves by sample."""
 
     def estimate(pairs: Pairs, settings: Settings) -> float:
@@ -181,10 +183,17 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "ksg_copula": Estimator(_ksg_copula, "nearest neighbours (KSG 1) of normal scores", "ok", _ksg_ceiling),
     "gaussian": Estimator(_gaussian, "Gaussian, exact bias taken off", "assumes Gaussian", None, gaussian_bias),
     "gaussian_copula": Estimator(
-        _gaussian_copula, "Gaussian copula, exact bias taken off", "lower bound only", None, gaussian_bias
+        _gaussian_copula,
+        "Gaussian copula, as far as a variational bound holds it",
+        "lower bound only",
+        None,
+        gaussian_bias,
     ),
     "cca_ksg": Estimator(
-        _on_scores(cca_ksg), "held-out canonical directions, the first two pairs by KSG 1", "lower bound only"
+        _on_scores(cca_ksg),
+        "held-out canonical directions, the first two pairs by KSG 1",
+        "lower bound only",
+        _held_out_ceiling,
     ),
     "quadratic_cca_ksg": Estimator(
         _on_scores(quadratic_cca_ksg),
@@ -250,6 +259,8 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
     ValueError
         If one isn't known, or there is none.
     """
+    if not isinstance(estimator, Sequence):
+        raise ValueError(f"`estimator` is {estimator!r}; give a name, or a list of names")
     given = (estimator,) if isinstance(estimator, str) else tuple(estimator)
     unknown = [name for name in given if name not in GROUPS and name not in ESTIMATORS]
     if unknown or not given:
@@ -259,14 +270,21 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarray:
+def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: bool = True) -> np.ndarray:
     """Values in nats, float64 (estimator,), of names that `resolve_estimators` gives.
 
-    The panel is its members' largest.
+    The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
-    found = {name: ESTIMATORS[name].function(pairs, settings) for name in names if name != "panel"}
+    found = {}
+    for name in names:
+        try:
+            found[name] = math.nan if name == "panel" else ESTIMATORS[name].function(pairs, settings)
+        except ValueError:
+            if strict:
+                raise
+            found[name] = math.nan
     if "panel" in names:
-        found["panel"] = max(found[name] for name in PANEL)
+        found["panel"] = float(np.max([found[name] for name in PANEL]))
     return np.array([found[name] for name in names])
 
 
@@ -280,13 +298,16 @@ def ceilings(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarr
 
 def check_settings(settings: Settings, unit: str, n_shuffles: int, n_threads: int | None) -> None:
     """Raise ValueError where an option isn't allowed."""
-    if not isinstance(settings.k, Integral) or settings.k < 1:
-        raise ValueError(f"`k` is {settings.k!r}; give a whole number of at least 1")
+    for name, value, least in (("k", settings.k, 1), ("seed", settings.seed, 0), ("n_shuffles", n_shuffles, 0)):
+        _refuse_unless_whole(name, value, least)
+    if n_threads is not None:
+        _refuse_unless_whole("n_threads", n_threads, 1)
     if settings.norm not in ("maximum", "euclidean"):
         raise ValueError(f"`norm` is {settings.norm!r}; allowed are 'maximum' and 'euclidean'")
     if unit not in ("nat", "bit"):
         raise ValueError(f"`unit` is {unit!r}; allowed are 'nat' and 'bit'")
-    if n_shuffles < 0:
-        raise ValueError(f"`n_shuffles` is {n_shuffles}; give 0 or more")
-    if n_threads is not None and n_threads < 1:
-        raise ValueError(f"`n_threads` is {n_threads}; give at least 1")
+
+
+def _refuse_unless_whole(name: str, value: object, least: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` is {value!r}; give a whole number of at least {least}")

@@ -1,6 +1,8 @@
 """Projected pairs as `.npz`, for estimators of elsewhere: the same numbers that ours get."""
 
 import json
+import os
+import secrets
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..save import require_writable
-from .pairs import Projected
+from ..save import refuse_inside_store, require_writable
+from .pairs import NoPairs, Projected
 
 __all__ = ["refuse_npz", "write_pairs"]
 
@@ -20,7 +22,7 @@ def refuse_npz(path: Path) -> None:
     Raises
     ------
     ValueError
-        If it doesn't end in .npz.
+        If it doesn't end in .npz, or lies inside a store.
     FileExistsError
         If something of that name is there.
     PermissionError
@@ -32,11 +34,12 @@ def refuse_npz(path: Path) -> None:
         raise ValueError(f"`export` is {str(path)!r}; its name must end in .npz")
     if path.exists():
         raise FileExistsError(f"`{path}` is there already; name another, or delete it first")
+    refuse_inside_store(path, "export")
     require_writable(path)
 
 
 def write_pairs(
-    path: Path, pairs: Iterable[tuple[str, list[Projected | str]]], about: dict[str, Any]
+    path: Path, pairs: Iterable[tuple[str, list[Projected | NoPairs]]], about: dict[str, Any]
 ) -> dict[str, str]:
     """Write pairs as they come, a component at a time; returns what was left out, and why.
 
@@ -50,18 +53,20 @@ def write_pairs(
     ------
     ValueError
         If no states at all can be projected.
+    FileExistsError
+        If something of that name appeared while pairs were written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # of this call alone
     names: list[str] = []
     left_out: dict[str, str] = {}
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as file:
+        with zipfile.ZipFile(partial, "x", zipfile.ZIP_STORED) as file:
             for component, blocks in pairs:
                 for place, block in enumerate(blocks):
                     name = component if len(blocks) == 1 else f"{component}/{place}"
-                    if isinstance(block, str):
-                        left_out[name] = block
+                    if isinstance(block, NoPairs):
+                        left_out[name] = block.why
                     else:
                         names.append(name)
                         _write_block(file, name, block)
@@ -70,10 +75,23 @@ def write_pairs(
                 raise ValueError(f"no states can be projected; the first are those of {first}: {why}")
             _write(file, "components", np.array(names))
             _write(file, "about", np.array(json.dumps({**about, "left_out": left_out})))
-        partial.rename(path)
+        _name(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return left_out
+
+
+def _name(partial: Path, path: Path) -> None:
+    """Give a whole file its name, unless something else has it by now: a rename would write over that."""
+    words = f"`{path}` appeared while pairs were written, and is left as it is; name another"
+    try:
+        os.link(partial, path)
+    except FileExistsError as error:
+        raise FileExistsError(words) from error
+    except OSError as error:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(words) from error
+        partial.rename(path)
 
 
 def _write_block(file: zipfile.ZipFile, name: str, block: Projected) -> None:

@@ -1,14 +1,17 @@
 """Nearest neighbours in few directions: found on one half of the samples, looked at on the other."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from .gaussian import gaussian_bias, gaussian_information, normal_scores
+from .gaussian import normal_scores
 from .ksg import ksg
 from .projections import canonical_axes, halves, project
 
 __all__ = ["cca_ksg", "quadratic_cca_ksg", "radial_ksg"]
+
+_Groups = tuple[np.ndarray, np.ndarray]
 
 N_JOINT = 2
 """Canonical pairs that go into neighbour distances together; in more dimensions these lose more than they find."""
@@ -23,7 +26,7 @@ OFF_CENTRE = 1e-9
 
 
 def cca_ksg(x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, groups_y: np.ndarray, seed: int) -> float:
-    """Mutual information in nats between canonical directions: two pairs by neighbours, the others as Gaussians.
+    """Mutual information in nats between the two first pairs of canonical directions, by neighbours.
 
     Parameters
     ----------
@@ -45,21 +48,14 @@ def cca_ksg(x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, group
     -----
     Directions are fitted on one half of the samples and the value is taken from the other, then the other way round,
     and the two averaged: what was picked because it happened to fit can't raise the value. By data processing few
-    directions know less than all, so that apart from the neighbours' own error it is a lower bound. Pairs after the
-    second add what a Gaussian of their correlation has. A sum of neighbours' estimates over all pairs would be no lower
-    bound: pairs without correlation may share a scale, which it counts once for each.
+    directions know less than all, so that apart from the neighbours' own error it is a lower bound. A sum over pairs
+    would be none: pairs without correlation may share a scale or a cluster, which it counts once for each.
 
     References
     ----------
     Hotelling 1936, Biometrika 28, 321, on canonical directions.
     """
-
-    def value(u: np.ndarray, v: np.ndarray, groups: tuple[np.ndarray, np.ndarray]) -> float:
-        first = ksg(u[:, :N_JOINT], v[:, :N_JOINT], k=(k,), groups=groups)[0]
-        rest = (_pair_information(u[:, [i]], v[:, [i]]) for i in range(N_JOINT, u.shape[1]))
-        return float(first + sum(rest))
-
-    return _cross_fitted(x, y, min(x.shape[1], y.shape[1]), 0.0, value, groups_x, groups_y, seed)
+    return _cross_fitted(x, y, 0.0, partial(_ksg_value, k=k), groups_x, groups_y, seed)
 
 
 def quadratic_cca_ksg(
@@ -76,25 +72,26 @@ def quadratic_cca_ksg(
     in place of products, or r and ln r alone, where there are fewer than 20 rows for each feature. Of what the
     directions give on the other half, normal scores are taken.
     """
-
-    def value(u: np.ndarray, v: np.ndarray, groups: tuple[np.ndarray, np.ndarray]) -> float:
-        return float(ksg(normal_scores(u), normal_scores(v), k=(k,), groups=groups)[0])
-
-    return _cross_fitted(_features(x), _features(y), N_JOINT, RIDGE, value, groups_x, groups_y, seed)
+    features = _features(x), _features(y)
+    return _cross_fitted(*features, RIDGE, partial(_ksg_of_scores, k=k), groups_x, groups_y, seed)
 
 
 def radial_ksg(x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, groups_y: np.ndarray) -> float:
     """Mutual information in nats between the norms of both sides, by neighbours: what a shared scale tells.
 
-    Of elliptical distributions without correlation, Student's for instance, it is all of it.
+    Of one coordinate's scores it is what their sizes share. Of elliptical distributions without correlation, Student's
+    for instance, the norms of the values themselves are all of it, and those of scores nearly so.
     """
     sides = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (x, y)]
     return float(ksg(*sides, k=(k,), groups=(groups_x, groups_y))[0])
 
 
-def _pair_information(u: np.ndarray, v: np.ndarray) -> float:
-    """Gaussian mutual information of a canonical pair, which may turn out below 0 where there is none."""
-    return gaussian_information(u, v) - gaussian_bias(len(u), 1, 1)
+def _ksg_value(u: np.ndarray, v: np.ndarray, groups: _Groups, *, k: int) -> float:
+    return float(ksg(u, v, k=(k,), groups=groups)[0])
+
+
+def _ksg_of_scores(u: np.ndarray, v: np.ndarray, groups: _Groups, *, k: int) -> float:
+    return _ksg_value(normal_scores(u), normal_scores(v), groups, k=k)
 
 
 def _features(x: np.ndarray) -> np.ndarray:
@@ -112,9 +109,8 @@ def _features(x: np.ndarray) -> np.ndarray:
 def _cross_fitted(
     x: np.ndarray,
     y: np.ndarray,
-    n_axes: int,
     ridge: float,
-    value: Callable[[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]], float],
+    value: Callable[[np.ndarray, np.ndarray, _Groups], float],
     groups_x: np.ndarray,
     groups_y: np.ndarray,
     seed: int,
@@ -123,7 +119,7 @@ def _cross_fitted(
     first = halves(groups_x, seed=seed)
     found = []
     for fitted in (first, ~first):
-        axes = canonical_axes(x[fitted], y[fitted], n_axes, ridge=ridge)
+        axes = canonical_axes(x[fitted], y[fitted], N_JOINT, ridge=ridge)
         u, v = project(x[~fitted], axes.x), project(y[~fitted], axes.y)
         found.append(value(u, v, (groups_x[~fitted], groups_y[~fitted])))
     return float(np.mean(found))

@@ -10,6 +10,7 @@ from lorascope.stores import StoreError
 
 from ..kernels.softmax import jensen_shannon_rows
 from ..measuring.sources import Source
+from .arrays import repeats
 from .estimators import ESTIMATORS, Pairs
 from .plan import Against, Plan
 from .projections import (
@@ -25,10 +26,12 @@ from .projections import (
 )
 from .states import component_blocks
 
-__all__ = ["Projected", "is_whole", "projected"]
+__all__ = ["NoPairs", "Projected", "is_whole", "projected"]
 
 REPEAT = 1e-5
 """Distance of two tokens' projections, in standard deviations, below which they are one state with rounding."""
+REPEAT_JS = 1e-4
+"""The same of their two JS, whose rounding is that of all features, and of small differences between them."""
 TOKENS_AN_AXIS = 20
 """Tokens for each principal axis that canonical directions are looked for in."""
 MOST_CANONICAL = 64
@@ -56,6 +59,15 @@ class Projected(NamedTuple):
     """Tokens left out for NaN or infinity."""
 
 
+class NoPairs(NamedTuple):
+    """A component, or block of its features, that can't be projected."""
+
+    why: str
+    """In words."""
+    n_not_finite: int
+    """As of `Projected`."""
+
+
 class _Chosen(NamedTuple):
     """What is kept of the chosen tokens: little, unless whole states are asked for."""
 
@@ -68,12 +80,12 @@ class _Chosen(NamedTuple):
     """For each block both sides as they are, float32 (n, feature); none where no estimator wants them."""
 
 
-def projected(source: Source, plan: Plan) -> list[Projected | str]:
-    """The pairs that estimates are made of, one for each block of features; in words, why there are none."""
+def projected(source: Source, plan: Plan) -> list[Projected | NoPairs]:
+    """The pairs that estimates are made of, one for each block of features, or why there are none."""
     return _projected_parts(source, plan, feature_blocks(source.base.shape[1], plan.n_blocks))
 
 
-def _projected_parts(source: Source, plan: Plan, parts: Sequence[slice]) -> list[Projected | str]:
+def _projected_parts(source: Source, plan: Plan, parts: Sequence[slice]) -> list[Projected | NoPairs]:
     try:
         axes, chosen = _read(source, plan, parts)
     except StoreError:  # a broken store is no property of the states
@@ -81,20 +93,31 @@ def _projected_parts(source: Source, plan: Plan, parts: Sequence[slice]) -> list
     except ValueError as error:
         if len(parts) > 1:  # one part without variance spoils the trip of all
             return [found for part in parts for found in _projected_parts(source, plan, [part])]
-        return [str(error)]
+        return [_no_pairs(source, plan, str(error))]
     return [_projected_part(chosen, axes[place], place, plan) for place in range(len(parts))]
+
+
+def _no_pairs(source: Source, plan: Plan, why: str) -> NoPairs:
+    n = len(plan.tokens)
+    n_not_finite = sum(block.n_dropped for block in component_blocks(source, tokens=_mask(source, plan)))
+    return NoPairs(f"all {n} tokens hold NaN or infinity" if n_not_finite == n else why, n_not_finite)
+
+
+def _mask(source: Source, plan: Plan) -> np.ndarray:
+    """Bool (token,): which of the run's are chosen."""
+    wanted = np.zeros(source.base.shape[0], np.bool_)
+    wanted[plan.tokens] = True
+    return wanted
 
 
 def _read(source: Source, plan: Plan, parts: Sequence[slice]) -> tuple[list[tuple[Axes, Axes]], _Chosen]:
     """Axes of each block of features, and the chosen tokens along them: three trips through the component."""
     axes = _axes(source, plan, parts)
-    wanted = np.zeros(source.base.shape[0], np.bool_)
-    wanted[plan.tokens] = True
     keeps_states = is_whole(plan.names).any()
     tokens, js = [], []
     sides: list[list[Sides]] = [[] for _ in parts]
     states: list[list[Sides]] = [[] for _ in parts]
-    for block in component_blocks(source, tokens=wanted):
+    for block in component_blocks(source, tokens=_mask(source, plan)):
         tokens.append(block.tokens)
         js.append(_js(block.base, block.delta))
         other = _other(block.base, block.delta, plan.against)
@@ -103,6 +126,8 @@ def _read(source: Source, plan: Plan, parts: Sequence[slice]) -> tuple[list[tupl
             sides[place].append((project(block.base[:, part], base_axes), project(other[:, part], other_axes)))
             if keeps_states:
                 states[place].append((block.base[:, part], other[:, part]))
+    if not any(map(len, tokens)):
+        raise ValueError("there are no tokens without NaN and infinity")
     chosen = np.concatenate(tokens), np.concatenate(js), _joined(sides), _joined(states) if keeps_states else []
     return axes, _Chosen(*chosen)
 
@@ -155,10 +180,11 @@ def _refuse_constant(sides: Callable[[], Iterable[list[np.ndarray]]], place: int
         raise ValueError(f"`{name}`: {error}") from error
 
 
-def _projected_part(chosen: _Chosen, axes: tuple[Axes, Axes], place: int, plan: Plan) -> Projected | str:
+def _projected_part(chosen: _Chosen, axes: tuple[Axes, Axes], place: int, plan: Plan) -> Projected | NoPairs:
     samples = plan.samples[np.searchsorted(plan.tokens, chosen.tokens)]
     pairs = Pairs(*chosen.sides[place], samples, samples)
-    rows = np.flatnonzero(~_repeats(pairs))
+    rows = np.flatnonzero(~(_repeats(pairs, chosen.js) | repeats(pairs)))
+    n_not_finite = len(plan.tokens) - len(chosen.tokens)
     n_repeats, shares = len(samples) - len(rows), (float("nan"), float("nan"))
     pairs = pairs.take(rows)
     try:
@@ -168,12 +194,11 @@ def _projected_part(chosen: _Chosen, axes: tuple[Axes, Axes], place: int, plan: 
             pairs, later = _along_canonical(pairs, plan)
             rows = rows[later]
     except ValueError as error:
-        return str(error)
+        return NoPairs(str(error), n_not_finite)
     states = None
     if chosen.states:
         base, other = chosen.states[place]
         states = base[rows], other[rows]
-    n_not_finite = len(plan.tokens) - len(chosen.tokens)
     return Projected(pairs, chosen.tokens[rows], chosen.js[rows], states, shares, n_repeats, n_not_finite)
 
 
@@ -192,25 +217,31 @@ def _along_canonical(pairs: Pairs, plan: Plan) -> tuple[Pairs, np.ndarray]:
     return pairs._replace(x=project(pairs.x, along.x), y=project(pairs.y, along.y)), ~first
 
 
-def _repeats(pairs: Pairs) -> np.ndarray:
-    """Whether a pair is an earlier one but for rounding, bool (n,).
+def _repeats(pairs: Pairs, js: np.ndarray) -> np.ndarray:
+    """Whether a pair is an earlier one but for rounding, with the same two js, bool (n,).
 
+    Along few axes different states may come near each other; js is of all features, and tells them apart.
     Tokens of one id have the same states wherever no attention came before, and in float32 they differ by the batch
     that they were computed in.
     """
-    both = np.concatenate([pairs.x, pairs.y], axis=1)
-    repeats = np.zeros(len(both), np.bool_)
-    if len(both) < 2:
-        return repeats
-    spread = both.std(axis=0)
-    scaled = both / np.where(spread > 0, spread, 1.0)
+    again = np.zeros(len(js), np.bool_)
+    if len(js) < 2:
+        return again
+    scaled = np.hstack(
+        [_in_sd(pairs.x), _in_sd(pairs.y), _in_sd(np.nan_to_num(js.astype(np.float64))) * (REPEAT / REPEAT_JS)]
+    )
     tree = cKDTree(scaled)
     nearest = tree.query(scaled, k=2, p=np.inf, distance_upper_bound=REPEAT)[0][:, 1]
     for place in np.flatnonzero(np.isfinite(nearest)):  # not all pairs of near ones: these may be n squared
-        if not repeats[place]:
-            repeats[tree.query_ball_point(scaled[place], REPEAT, p=np.inf)] = True
-            repeats[place] = False
-    return repeats
+        if not again[place]:
+            again[tree.query_ball_point(scaled[place], REPEAT, p=np.inf)] = True
+            again[place] = False
+    return again
+
+
+def _in_sd(values: np.ndarray) -> np.ndarray:
+    spread = values.std(axis=0)
+    return np.asarray(values / np.where(spread > 0, spread, 1.0))
 
 
 def is_whole(names: Sequence[str]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What is done with each component of a run, and with which tokens: every mistake in words, before any work."""
 
 import difflib
+import numbers
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, get_args
@@ -10,6 +11,7 @@ import numpy as np
 from lorascope.stores import Run
 
 from ..measuring.sources import Source, sources_of
+from .arrays import LEAST_GROUPS
 from .dataset import Unit
 from .estimators import Settings, check_settings, resolve_estimators
 from .projections import feature_blocks
@@ -28,6 +30,8 @@ class Plan(NamedTuple):
     """Int64 (token,), ascending: places of the chosen tokens."""
     samples: np.ndarray
     """Int64 (token,): their samples."""
+    n_prefix_repeats: int
+    """Tokens that couldn't be chosen, for an earlier one has the same id after the same ids."""
     names: tuple[str, ...]
     """Of estimators."""
     settings: Settings
@@ -53,18 +57,30 @@ def make_plan(
         if word not in get_args(allowed):
             raise ValueError(f"`{name}` is {word!r}; allowed are {', '.join(map(repr, get_args(allowed)))}")
     for name, value in (("n_axes", n_axes), ("n_blocks", n_blocks), ("n_tokens", n_tokens)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"`{name}` is {value!r}; give a whole number of at least 1")
     if not 0 < share <= 1:
         raise ValueError(f"`share` is {share!r}; it must be above 0 and at most 1")
-    tokens = choose_tokens(run, n_tokens, seed=settings.seed).tokens
+    tokens, n_prefix_repeats = choose_tokens(run, int(n_tokens), seed=settings.seed)
     samples = sample_labels(run, tokens)
-    if len(np.unique(samples)) < 2:
-        raise ValueError(
-            f"the {len(tokens)} tokens that {run.place.name!r} has are of one sample; a null and an error need at "
-            "least two: capture more"
-        )
-    return Plan(tokens, samples, names, settings, n_shuffles, against, projection, n_axes, share, n_blocks)
+    if (n_samples := len(np.unique(samples))) < LEAST_GROUPS:
+        raise ValueError(_few_samples(run, len(tokens), n_samples, int(n_tokens)))
+    return Plan(
+        tokens, samples, n_prefix_repeats, names, settings, n_shuffles, against, projection, int(n_axes), share,
+        int(n_blocks),
+    )  # fmt: skip
+
+
+def _few_samples(run: Run, n_found: int, n_samples: int, n_tokens: int) -> str:
+    """What to do about it: as many samples as there are give tokens, so that a larger choice helps tiny ones alone."""
+    need = f"halves, shuffles and errors need at least {LEAST_GROUPS}"
+    if n_tokens < LEAST_GROUPS:
+        return f"`n_tokens` is {n_tokens}, and so many tokens are of {_samples(n_samples)}; {need}: choose more tokens"
+    return f"the {n_found} tokens that {run.place.name!r} has are of {_samples(n_samples)}; {need}: capture more"
+
+
+def _samples(n: int) -> str:
+    return f"{n} sample" if n == 1 else f"{n} samples"
 
 
 def chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | None, n_blocks: int) -> list[Source]:

@@ -11,7 +11,7 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 from .estimators import ESTIMATORS, PANEL, Pairs, Settings, ceilings, evaluate
 from .verdicts import VERDICTS, panel_verdicts, verdict
 
-__all__ = ["FIELDS", "LEAST_PAIRS", "SHARES", "least_rows", "record", "shuffled"]
+__all__ = ["FIELDS", "LEAST_PAIRS", "SHARES", "least_rows", "record"]
 
 SHARES = (2, 4, 8)
 """The rows are cut into so many parts, and each is looked at alone."""
@@ -33,6 +33,7 @@ FIELDS = (
 """Columns of a record; see `mutual_information`."""
 LEAST_PAIRS = 32
 """Fewer pairs say nothing about nearest neighbours."""
+VERDICT_FIELDS = ("value", "se", "half", "quarter", "eighth", "ceiling", "null_mean", "null_sd")
 CONFIDENCE = 0.95
 
 
@@ -65,21 +66,16 @@ def record(
     return _fields(pairs, names, settings, whole, null, ladder)
 
 
-def shuffled(pairs: Pairs, rng: np.random.Generator) -> Pairs:
-    """The same rows with y of other samples: whole samples change places, so that each keeps its own structure.
-
-    Samples are laid end to end in a random order and moved round by a random number of rows, since they differ in
-    length; a few rows may meet their own sample.
-    """
-    return _paired_with(pairs, _shuffled_rows(pairs, rng))
-
-
 def _paired_with(pairs: Pairs, rows: np.ndarray) -> Pairs:
     return pairs._replace(y=pairs.y[rows], groups_y=pairs.groups_y[rows])
 
 
 def _shuffled_rows(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
-    """Whose y each row of x gets, int64 (n,)."""
+    """Whose y each row of x gets, int64 (n,): samples change places whole, so that each keeps its own structure.
+
+    They are laid end to end in a random order and moved round by a random number of rows, since they differ in length;
+    a few rows may meet their own sample.
+    """
     order = np.argsort(pairs.groups_y, kind="stable")
     starts = np.flatnonzero(np.diff(pairs.groups_y[order], prepend=pairs.groups_y[order[0]] - 1))
     blocks = np.split(order, starts[1:])
@@ -131,10 +127,16 @@ def _evaluated(
     n_threads: int,
     done: Callable[[int, int], None] | None,
 ) -> np.ndarray:
-    """Float64 (job, estimator); a job's pairs are made when its turn comes, so that few lie in memory."""
+    """Float64 (job, estimator); a job's pairs are made when its turn comes, so that few lie in memory.
+
+    The first job is the whole, and its mistakes are the user's. What an estimator refuses of a shuffle or a part, which
+    may hold ties or a constant column that the whole doesn't, is NaN.
+    """
     values = []
     with ThreadPoolExecutor(n_threads) as pool:
-        for found in pool.map(lambda job: evaluate(job(), names, settings), jobs):
+        for found in pool.map(
+            lambda place: evaluate(jobs[place](), names, settings, strict=not place), range(len(jobs))
+        ):
             values.append(found)
             if done is not None:
                 done(len(values), len(jobs))
@@ -156,11 +158,13 @@ def _fields(
     at["ceiling"][:] = ceilings(pairs, names, settings)
     at["se"][:], half_width = _errors(ladder, len(names))
     if len(null):
-        at["null_mean"][:] = null.mean(axis=0)
-        at["p"][:] = (1 + (null >= whole).sum(axis=0)) / (1 + len(null))
+        n_known = np.isfinite(null).sum(axis=0)
+        for place in np.flatnonzero(n_known):
+            known = null[np.isfinite(null[:, place]), place]
+            at["null_mean"][place] = known.mean()
+            at["null_sd"][place] = known.std(ddof=1) if len(known) > 1 else np.nan
+            at["p"][place] = (1 + (known >= whole[place]).sum()) / (1 + len(known))
         _take_off_null(names, at)
-    if len(null) > 1:
-        at["null_sd"][:] = null.std(axis=0, ddof=1)
     at["low"][:], at["high"][:] = at["value"] - half_width, at["value"] + half_width
     for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
         if len(ladder[n]):
@@ -172,9 +176,13 @@ def _fields(
 def _take_off_null(names: Sequence[str], at: dict[str, np.ndarray]) -> None:
     """What some estimators are after shuffles is their bias: the largest of several is above 0 where all are 0."""
     for place, name in enumerate(names):
-        if name == "panel" or ESTIMATORS[name].null_is_bias:
+        if _null_is_bias(name):
             at["bias"][place] = at["null_mean"][place]
-            at["value"][place] -= at["null_mean"][place]
+            at["value"][place] -= np.nan_to_num(at["null_mean"][place])
+
+
+def _null_is_bias(name: str) -> bool:
+    return name == "panel" or ESTIMATORS[name].null_is_bias
 
 
 def _part_bias(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> np.ndarray:
@@ -206,7 +214,10 @@ def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np
 
 
 def _verdicts(names: Sequence[str], at: dict[str, np.ndarray]) -> list[float]:
-    columns = {field: at[field].tolist() for field in ("value", "se", "half", "quarter", "eighth", "ceiling")}
+    columns = {field: at[field].tolist() for field in VERDICT_FIELDS}
+    for place, name in enumerate(names):
+        if _null_is_bias(name):
+            columns["null_mean"][place] = math.nan
     found = {
         name: verdict(ESTIMATORS[name].says, **{field: values[place] for field, values in columns.items()})
         for place, name in enumerate(names)

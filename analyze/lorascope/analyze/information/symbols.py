@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 from scipy.special import digamma  # type: ignore[import-untyped]
 
-__all__ = ["Correction", "argmax_symbols", "most_symbol_information", "symbol_ceiling", "symbol_information"]
+__all__ = ["Correction", "argmax_symbols", "symbol_ceiling", "symbol_information"]
 
 Correction = Literal["none", "miller-madow", "grassberger"]
 """How an entropy is estimated: from the shares as they are, or with a correction for few rows per symbol."""
@@ -73,19 +73,6 @@ def symbol_ceiling(x: Int[np.ndarray, " row"], y: Int[np.ndarray, " row"]) -> fl
         As `symbol_information`.
     """
     return min(_plug_in(_counts(codes)) for codes in _codes(x, y))
-
-
-def most_symbol_information(n_symbols: int, n_rows: int) -> float:
-    """The most that so many rows of so many possible symbols can share by plug-in, min(ln n_symbols, ln n_rows), nats.
-
-    Raises
-    ------
-    ValueError
-        If either is below 1.
-    """
-    if n_symbols < 1 or n_rows < 1:
-        raise ValueError(f"`n_symbols` is {n_symbols} and `n_rows` {n_rows}; both must be at least 1")
-    return float(np.log(min(n_symbols, n_rows)))
 
 
 def argmax_symbols(states: Float[np.ndarray, "row feature"]) -> Int64[np.ndarray, " row"]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 __all__ = ["VERDICTS", "panel_verdicts", "verdict"]
 
-VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "assumes Gaussian")
+VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "biased", "assumes Gaussian")
 """What an estimate is called; `verdict` has the rules."""
 
 NEAR_CEILING = 0.8
@@ -18,7 +18,18 @@ AGREEMENT = 0.05
 """Nats beyond the noise up to which two members of the panel say the same."""
 
 
-def verdict(says: str, *, value: float, se: float, half: float, quarter: float, eighth: float, ceiling: float) -> str:
+def verdict(
+    says: str,
+    *,
+    value: float,
+    se: float,
+    half: float,
+    quarter: float,
+    eighth: float,
+    ceiling: float,
+    null_mean: float = math.nan,
+    null_sd: float = math.nan,
+) -> str:
     """One of `VERDICTS` for an estimate.
 
     Parameters
@@ -31,21 +42,27 @@ def verdict(says: str, *, value: float, se: float, half: float, quarter: float, 
         Means over parts with so much of the rows, NaN where there were too few.
     ceiling
         The most it could be, NaN where nothing holds it down.
+    null_mean, null_sd
+        Of shuffles; NaN where there were none, or where what they give was taken off.
 
     Notes
     -----
     `saturated`: infinite, in a part too; at 0.8 of its ceiling or more; or at half of it, and grown by half of ln 4 or
     more from a quarter of the rows to all (half of ln 2 from a half, where quarters are too small). `undersampled`:
-    moved by more than 0.02 nat and twice its standard error on that way, or too few rows to know. Else what the
-    estimator says: `lower bound only` and `assumes Gaussian` stay that however many rows there are; an estimate that
+    moved by more than 0.02 nat plus twice its standard error on that way, or too few rows to know. `biased`: shuffles,
+    whose truth is 0, give more or less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat
+    plus twice its standard error; ties and samples whose rows cluster do that to neighbours. Else what the estimator
+    says: `lower bound only` and `assumes Gaussian` stay that however many rows there are; an estimate that
     stays where it is, is `ok`. That is no proof: heavy tails can hide dependence from neighbours without any drift.
     """
-    if any(map(math.isinf, (value, half, quarter, eighth))) or value >= NEAR_CEILING * ceiling:
+    if any(map(math.isinf, (value, half, quarter, eighth))) or value >= max(NEAR_CEILING * ceiling, DRIFT):
         return "saturated"
     smaller, times = (half, 2) if math.isnan(quarter) else (quarter, 4)
     drift = value - smaller
     if drift >= GROWTH * math.log(times) and value >= ceiling / 2:
         return "saturated"
+    if abs(null_mean) > DRIFT + 2 * null_sd or value < -(DRIFT + 2 * se):
+        return "biased"
     if math.isnan(drift + se) or abs(drift) > DRIFT + 2 * se:
         return "undersampled"
     return says
@@ -63,16 +80,16 @@ def panel_verdicts(members: Mapping[str, tuple[float, float]], verdicts: Mapping
 
     Notes
     -----
-    All members err on the low side. One that is below the largest by more than 0.05 nat and twice that one's standard
-    error is therefore no more than a lower bound, whatever it says of itself. The panel is as good as its largest
-    member; where that isn't undersampled or saturated, it is `ok` if another member comes as near, else `lower bound
-    only`.
+    No member can say too much but for noise, and for what `biased` finds. One that is below the largest by more than
+    0.05 nat plus twice that one's standard error is therefore no more than a lower bound, whatever it says of itself.
+    The panel is as good as its largest member; where that is none of undersampled, saturated and biased, it is `ok` if
+    another member comes as near, else `lower bound only`.
     """
     best = max(members, key=lambda name: members[name][0])
     value, error = members[best]
     near = AGREEMENT + (0.0 if math.isnan(error) else 2 * error)
     agree = [name for name in members if name != best and value - members[name][0] <= near]
     found = {name: "lower bound only" for name in members if name not in (best, *agree) and verdicts[name] == "ok"}
-    if verdicts[best] in ("saturated", "undersampled"):
+    if verdicts[best] in ("saturated", "undersampled", "biased"):
         return {**found, "panel": verdicts[best]}
     return {**found, "panel": "ok" if agree else "lower bound only"}

@@ -1,5 +1,6 @@
 """`lorascope mi`."""
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,14 +9,17 @@ from typing import Any, Literal
 import xarray as xr
 
 from lorascope.analyze.information.dataset import Unit
-from lorascope.analyze.information.estimators import N_SHUFFLES
+from lorascope.analyze.information.estimators import N_SHUFFLES, Settings
 from lorascope.analyze.information.export import refuse_npz
+from lorascope.analyze.information.ksg import Norm
+from lorascope.analyze.information.plan import chosen_sources, make_plan
 from lorascope.analyze.measure_information import export_pairs, measure_information
 from lorascope.analyze.save import refuse_target, save
 from lorascope.stores import Run, open_run
 
 from ..information.bound import print_bound
 from ..information.remarks import MOST_REASONS, print_failed, remarks
+from ..information.rows import number
 from ..information.tables import print_adapters, print_estimators, print_values
 from ..screen import progress_bar, say
 
@@ -101,6 +105,10 @@ def mi(
         Write the projected pairs here, a file ending in .npz, for estimators of elsewhere; nothing is estimated.
     """
     _check(adapter, out=out, export=export, bound=bound, unit=unit, blocks=blocks, top=top, workers=workers)
+    if export is not None:
+        _refuse_unused(
+            out=out, bound=bound, estimator=tuple(estimator), k=k, norm=norm, unit=unit, shuffles=shuffles, top=top
+        )
     opened = open_run(run)
     options: dict[str, Any] = {
         "components": component or None, "against": against, "n_tokens": tokens, "projection": projection,
@@ -110,6 +118,7 @@ def mi(
         return _export(opened, export, adapter=adapter[0] if adapter else None, **options)
     names = ("panel", *estimator, "classifier") if bound else tuple(estimator)
     options |= {"estimator": names, "k": k, "norm": norm, "unit": unit, "n_shuffles": shuffles}
+    _refuse_options(opened, adapter, **options)
     results = _results(opened, adapter, options)
     if len(results) > 1:
         print_adapters(results, top)
@@ -128,7 +137,7 @@ def _print_one(result: xr.Dataset, run: Run, top: int, *, bound: bool, alone: bo
         print_bound(result, top)
     elif alone:
         print_values(result, top)
-    if alone and result.sizes["estimator"] > 1:
+    if result.sizes["estimator"] > 1:
         print_estimators(result)
     for line in remarks(result, run):
         say(line)
@@ -153,11 +162,31 @@ def _check(
     if bound and blocks != 1:
         raise ValueError(f"`bound` is about whole components, and `blocks` is {blocks}; leave it out")
     if export is not None:
-        if out is not None or bound:
-            raise ValueError("`export` writes pairs and estimates nothing; leave `out` and `bound` out")
         refuse_npz(export)
     if out is not None:
         refuse_target(out)
+
+
+def _refuse_unused(**given: object) -> None:
+    """Raise where an export is given what only estimates look at."""
+    defaults = inspect.signature(mi).parameters
+    unused = [f"`{name}`" for name, value in given.items() if value != defaults[name].default]
+    if unused:
+        raise ValueError(f"`export` writes pairs and estimates nothing; leave {', '.join(unused)} out")
+
+
+def _refuse_options(
+    run: Run, adapters: Sequence[str], *, components: Sequence[str] | None, n_blocks: int, seed: int, k: int = 3,
+    norm: Norm = "maximum", estimator: Sequence[str] = ("panel",), unit: Unit = "nat", n_shuffles: int = 0,
+    scheduler: str | None, n_workers: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """Raise what the work would raise of its options, before a bar is drawn."""
+    settings = Settings(k=k, norm=norm, seed=seed)
+    make_plan(
+        run, estimator=estimator, n_blocks=n_blocks, settings=settings, unit=unit, n_shuffles=n_shuffles, **options
+    )
+    for name in adapters or (None,):
+        chosen_sources(run, name, components, n_blocks)
 
 
 def _results(run: Run, adapters: Sequence[str], options: dict[str, Any]) -> list[xr.Dataset]:
@@ -171,7 +200,8 @@ def _results(run: Run, adapters: Sequence[str], options: dict[str, Any]) -> list
         ]
 
 
-def _export(run: Run, path: Path, **options: Any) -> int:
+def _export(run: Run, path: Path, *, adapter: str | None, **options: Any) -> int:
+    _refuse_options(run, [adapter] if adapter else [], **options)
     done = {"components": 0}
     with progress_bar("mi --export") as update:
 
@@ -179,8 +209,11 @@ def _export(run: Run, path: Path, **options: Any) -> int:
             done["components"] = n
             update(n_done, n)
 
-        left_out = export_pairs(run, path, progress=progress, **options)
-    say(f"pairs of {done['components']} components to {path}" + (f", but for {len(left_out)}:" if left_out else ""))
+        left_out = export_pairs(run, path, adapter=adapter, progress=progress, **options)
+    say(
+        f"pairs of {number(done['components'], 'component')} to {path}"
+        + (f", but for {len(left_out)}:" if left_out else "")
+    )
     for name, why in list(left_out.items())[:MOST_REASONS]:
         say(f"{name}: {why}")
     return int(bool(left_out))

@@ -1,5 +1,6 @@
 """What values leave out, and what can't be read from them."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,23 +11,19 @@ from lorascope.analyze.information.verdicts import VERDICTS
 from lorascope.stores import Run
 
 from ..screen import say
-from .rows import chosen_estimator, columns_of, counted, is_of_states, names_of
+from .rows import chosen_estimator, columns_of, counted, is_of_states, names_of, number
 
 __all__ = ["MOST_REASONS", "print_failed", "remarks"]
 
-MEANINGS = dict(
-    zip(
-        VERDICTS,
-        (
-            "",
-            " (blind to some dependence)",
-            " (there is much, not how much)",
-            " (moves with the number of tokens, or they are too few to tell)",
-            " (no bound, unless states are)",
-        ),
-        strict=True,
-    )
-)
+MEANINGS = {
+    "lower bound only": " (blind to some dependence)",
+    "saturated": " (there is much, not how much)",
+    "undersampled": " (moves with the number of tokens, or they are too few to tell)",
+    "biased": " (shuffles, or the value itself, are off 0 on the wrong side)",
+    "assumes Gaussian": " (no bound, unless states are)",
+}
+EMBEDDING = re.compile(r"embed|^w[tp]e$")
+"""In kinds of components that look up a token's id or position."""
 MOST_REASONS = 3
 """That are listed where values are missing."""
 
@@ -36,9 +33,11 @@ def remarks(result: xr.Dataset, run: Run) -> Iterator[str]:
     chosen, attrs = chosen_estimator(result), result.attrs
     verdicts = columns_of(result, chosen)["verdict"]
     counts = [(int((verdicts == word).sum()), word) for word in VERDICTS]
-    said = ", ".join(f"{n} {word}{MEANINGS[word]}" for n, word in counts if n) or "none has a value"
+    said = ", ".join(f"{n} {word}{MEANINGS.get(word, '')}" for n, word in counts if n) or "none has a value"
     yield f"{chosen}, of {counted(result)}: {said}"
-    n_vague, n_singular = int(np.isin(verdicts, ["saturated", "undersampled"]).sum()), int(result["singular"].sum())
+    if not attrs["n_shuffles"]:
+        yield "no shuffles: no p, and the panel's and noise's bias isn't taken off"
+    n_vague, n_singular = int(np.isin(verdicts, ["saturated", "undersampled"]).sum()), _n_infinite(result)
     if attrs["against"] == "lora" and n_singular and 2 * n_vague > len(verdicts):
         yield (
             "base and lora share nearly all directions, so that most estimates say that there is much and not how "
@@ -46,12 +45,20 @@ def remarks(result: xr.Dataset, run: Run) -> Iterator[str]:
         )
     if n_singular:
         yield (
-            f"of whole states mutual information is infinite in {n_singular} of {result.sizes['component']} "
-            f"components, where base and {attrs['against']} share directions exactly; {_less(result)}"
+            f"of whole states mutual information is infinite in {n_singular} of "
+            f"{number(result.sizes['component'], 'component')}, where the layer's input varies continuously: base and "
+            f"{attrs['against']} share directions exactly; {_less(result)}"
         )
     if not is_of_states(chosen):
         yield from _kept(result)
     yield from _left_out(result, run)
+
+
+def _n_infinite(result: xr.Dataset) -> int:
+    """Components that share directions, but for those whose states are functions of the token id, and so discrete."""
+    repeats = result["n_repeats"].values.reshape(result.sizes["component"], -1).any(axis=1)
+    embeds = np.array([bool(EMBEDDING.search(str(kind))) for kind in result["kind"].values], np.bool_)
+    return int((result["singular"].values & ~repeats & ~embeds).sum())
 
 
 def _less(result: xr.Dataset) -> str:
@@ -87,6 +94,11 @@ def _left_out(result: xr.Dataset, run: Run) -> Iterator[str]:
                 f"{what} were left out in {(counts > 0).sum()} of {counted(result)}, at most {counts.max()} of "
                 f"{chosen} tokens{why}"
             )
+    if n := result.attrs["n_prefix_repeats"]:
+        yield (
+            f"{number(n, 'token')} of the run couldn't be chosen: an earlier one has the same id after the same ids, "
+            "and so the same states"
+        )
     there = int((run.committed_rows & run.state_rows).sum())
     if there < run.n_rows:
         yield f"tokens are of {there} of the run's {run.n_rows} rows; others aren't committed, or keep no states"
@@ -97,7 +109,8 @@ def print_failed(result: xr.Dataset) -> int:
     notes = zip(names_of(result), result["note"].values.ravel().tolist(), strict=True)
     found = {name: note for name, note in notes if note}
     if found:
-        say(f"{len(found)} of {counted(result)} have no values, or not all of them:")
+        have = "has" if len(found) == 1 else "have"
+        say(f"{len(found)} of {counted(result)} {have} no values, or not all of them:")
     firsts = {note: name for name, note in reversed(found.items())}  # of each reason the first
     for note, name in [*reversed(firsts.items())][:MOST_REASONS]:
         say(f"{name}: {note}")

@@ -8,7 +8,17 @@ import xarray as xr
 
 from lorascope.analyze.information.estimators import ESTIMATORS
 
-__all__ = ["Listed", "chosen_estimator", "columns_of", "counted", "is_of_states", "listed", "names_of", "sides"]
+__all__ = [
+    "Listed",
+    "chosen_estimator",
+    "columns_of",
+    "counted",
+    "is_of_states",
+    "listed",
+    "names_of",
+    "number",
+    "sides",
+]
 
 
 class Listed(NamedTuple):
@@ -61,7 +71,17 @@ def is_of_states(estimator: str) -> bool:
 
 def counted(result: xr.Dataset) -> str:
     """How many components, or blocks, there are."""
-    n, what = result["note"].size, "block" if "block" in result.dims else "component"
+    return number(result["note"].size, "block" if "block" in result.dims else "component")
+
+
+def number(n: int, what: str) -> str:
+    """So many of them.
+
+    Examples
+    --------
+    >>> number(1, "block"), number(2, "block")
+    ('1 block', '2 blocks')
+    """
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 

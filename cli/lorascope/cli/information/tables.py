@@ -1,6 +1,7 @@
 """Values by component, by estimator and by adapter."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -13,8 +14,15 @@ from .rows import chosen_estimator, columns_of, counted, is_of_states, listed, n
 
 __all__ = ["print_adapters", "print_estimators", "print_values"]
 
-SHORT = dict(zip(VERDICTS, ("ok", "lower bound", "saturated", "undersampled", "if Gaussian"), strict=True))
-HEADERS = dict(zip(VERDICTS, ("ok", "lower\nbound", "satu-\nrated", "under-\nsampled", "if\nGaussian"), strict=True))
+SHORT = {"": "-", "lower bound only": "lower bound", "assumes Gaussian": "if Gaussian"}
+"""Verdicts in few words, where there are fewer."""
+HEADERS = {
+    "lower bound only": "lower\nbound",
+    "saturated": "satu-\nrated",
+    "undersampled": "under-\nsampled",
+    "assumes Gaussian": "if\nGaussian",
+}
+"""The same, narrow."""
 
 
 def print_values(result: xr.Dataset, top: int) -> None:
@@ -28,7 +36,7 @@ def print_values(result: xr.Dataset, top: int) -> None:
     headers = [some.header, f"MI ({result.attrs['units']})", "p", "axes", "n", "verdict"]
     print_table(f"{sides(result)}: {some.title}", headers, rows)
     say(
-        f"MI: by {chosen}, ± standard error of the noise; {_tested(result, columns)}; axes of base + "
+        f"MI: by {chosen}, ± standard error of the noise; {_tested(result, columns)}axes of base + "
         f"{result.attrs['against']}; n tokens, each with states of its own"
     )
 
@@ -36,8 +44,8 @@ def print_values(result: xr.Dataset, top: int) -> None:
 def _value_cells(columns: dict[str, np.ndarray], place: int) -> tuple[str, str, str, str]:
     """MI, p, tokens and verdict."""
     value, se, p = (columns[name][place] for name in ("value", "se", "p"))
-    tested = "n/a" if np.isnan(p) else f"{p:.2g}"
-    return format_error(value, se), tested, str(columns["n_tokens"][place]), SHORT.get(columns["verdict"][place], "-")
+    tested, verdict = "n/a" if np.isnan(p) else f"{p:.2g}", str(columns["verdict"][place])
+    return format_error(value, se), tested, str(columns["n_tokens"][place]), SHORT.get(verdict, verdict)
 
 
 def _axes(result: xr.Dataset, columns: dict[str, np.ndarray], place: int) -> str:
@@ -47,15 +55,15 @@ def _axes(result: xr.Dataset, columns: dict[str, np.ndarray], place: int) -> str
 
 
 def _tested(result: xr.Dataset, columns: dict[str, np.ndarray]) -> str:
-    """What shuffles gave, and what p is."""
+    """What shuffles gave, and what p is; nothing without any."""
     if not result.attrs["n_shuffles"]:
-        return "there are no shuffles, and so no p"
+        return ""
     null = np.nan_to_num(columns["null_mean"])
     size = format_number(float(null[np.abs(null).argmax()]), digits=2)
     p = f"p: how many of {result.attrs['n_shuffles']} shuffles of samples reach it, both with one more"
     if np.array_equal(columns["bias"], columns["null_mean"], equal_nan=True):
-        return f"{p}; their mean, at most {size}, is taken off"
-    return f"{p}; their mean is at most {size}"
+        return f"{p}; their mean, at most {size}, is taken off; "
+    return f"{p}; their mean is at most {size}; "
 
 
 def print_estimators(result: xr.Dataset) -> None:
@@ -98,11 +106,12 @@ def _print_counted(title: str, what: str, rows: Sequence[tuple[str, np.ndarray, 
     cells = []
     for name, values, verdicts in rows:
         known = values[~np.isnan(values)] if not np.isnan(values).all() else np.array([np.nan])
-        # Of values that are there, since between a number and infinity there is none.
-        quartiles = np.quantile(known, [0.25, 0.5, 0.75], method="nearest")
+        # Between a number and infinity there is none.
+        method: Literal["linear", "nearest"] = "nearest" if np.isinf(known).any() else "linear"
+        quartiles = np.quantile(known, [0.25, 0.5, 0.75], method=method)
         low, middle, high = (_rounded(value, decimals) for value, decimals in zip(quartiles, (2, 3, 2), strict=True))
         cells.append((name, middle, f"{low} to {high}", *(str((verdicts == word).sum()) for word in words)))
-    print_table(title, [what, "median", "quartiles", *(HEADERS[word] for word in words)], cells)
+    print_table(title, [what, "median", "quartiles", *(HEADERS.get(word, word) for word in words)], cells)
 
 
 def _rounded(value: float, decimals: int) -> str:
