@@ -196,7 +196,7 @@ def test_noise_curves_refuse_what_they_cant_see_in_words() -> None:
 
 @pytest.mark.parametrize(("d", "rho"), [(1, 0.5), (4, 0.7), (10, 0.3), (20, 0.99)])
 def test_what_a_gaussian_says_of_gaussians_is_certified(d: int, rho: float) -> None:
-    """The check costs no more than its own noise: that of 4 million pairs, whose mean over either row alone is 1."""
+    """The check costs no more than its own noise: that of a million pairs, whose mean over either row alone is 1."""
     rng = np.random.default_rng(d)
     x = rng.normal(size=(3000, d))
     y = rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(3000, d))
@@ -219,11 +219,11 @@ def test_what_a_gaussian_says_of_clusters_isnt() -> None:
 def test_rows_of_a_group_arent_put_together() -> None:
     """Here each row has a near copy in its group: put together like strangers, they would speak against the truth."""
     rng = np.random.default_rng(4)
-    groups = np.repeat(np.arange(1000), 2)
-    x = rng.normal(size=(1000, 2))[groups] + 1e-6 * rng.normal(size=(2000, 2))
-    y = x + 0.1 * rng.normal(size=(1000, 2))[groups] + 1e-6 * rng.normal(size=(2000, 2))
+    groups = np.repeat(np.arange(500), 2)
+    x = rng.normal(size=(500, 2))[groups] + 1e-6 * rng.normal(size=(1000, 2))
+    y = x + 0.1 * rng.normal(size=(500, 2))[groups] + 1e-6 * rng.normal(size=(1000, 2))
     truth = math.log1p(100)  # twice half of it
     found = certified_information(x, y, groups_x=groups, groups_y=groups, seed=0)
-    alone = certified_information(x, y, groups_x=np.arange(2000), groups_y=np.arange(2000), seed=0)
-    assert abs(found - truth) < 0.1
+    alone = certified_information(x, y, groups_x=np.arange(1000), groups_y=np.arange(1000), seed=0)
+    assert abs(found - truth) < 0.2  # a standard deviation of 0.06, and ranks
     assert alone < found - 0.1
