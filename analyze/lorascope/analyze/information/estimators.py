@@ -9,7 +9,15 @@ import numpy as np
 
 from .classifier import NWJ_CLIP, classifier_certificate, classifier_nwj
 from .contrastive import HeldOutBound, infonce
-from .gaussian import NOISE, certified_information, gaussian_bias, gaussian_information, noise_curve, normal_scores
+from .gaussian import (
+    NOISE,
+    certified_information,
+    gaussian_bias,
+    gaussian_information,
+    most_checked,
+    noise_curve,
+    normal_scores,
+)
 from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
 from .ksg import Norm, ksg, ksg_ceiling
 from .soft_index import soft_index_information
@@ -72,6 +80,8 @@ class Estimator(NamedTuple):
     """The most it can give for so many pairs, nats; None where nothing holds it down."""
     bias: Callable[[int, int, int], float] | None = None
     """(n, dx, dy) -> the mean error that was taken off, nats; None where there is no closed form."""
+    checked_up_to: Callable[[int], float] | None = None
+    """n -> nats up to which its rows can speak against it; above, it assumes Gaussian. None where nothing is."""
     null_is_bias: bool = False
     """Whether what it gives after shuffles is taken off as its bias."""
     whole: bool = False
@@ -188,6 +198,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
         "lower bound only",
         None,
         gaussian_bias,
+        most_checked,
     ),
     "cca_ksg": Estimator(
         _on_scores(cca_ksg),

@@ -1,5 +1,6 @@
 """Mutual information of Gaussians and of Gaussian copulas, with its exact bias, and under added noise."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ __all__ = [
     "certified_information",
     "gaussian_bias",
     "gaussian_information",
+    "most_checked",
     "noise_curve",
     "normal_scores",
 ]
@@ -159,6 +161,15 @@ def certified_information(
     if excess <= NEGLIGIBLE:
         return value - max(excess, 0.0)
     return max(share * value - _log_mean_exp(ratios, share, n_pairs) for share in SHARES)
+
+
+def most_checked(n: int) -> float:
+    """Nats up to which n rows can show that a log density ratio says too much: ln of the pairs that are looked at.
+
+    What makes exp f too large on average may be rarer than one pair in all of them (McAllester and Stratos 2020, arXiv
+    1811.04251: no lower bound that holds for all distributions exceeds O(ln n)).
+    """
+    return 2 * math.log(min(n, MOST_ROWS))
 
 
 def _log_ratios(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> np.ndarray:

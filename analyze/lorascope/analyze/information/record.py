@@ -169,7 +169,7 @@ def _fields(
     for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
         if len(ladder[n]):
             at[field][:] = ladder[n].mean(axis=0) - _part_bias(names, at, n)
-    at["verdict"][:] = _verdicts(names, at)
+    at["verdict"][:] = _verdicts(names, at, len(pairs.x))
     return out
 
 
@@ -213,13 +213,21 @@ def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np
     return se, stdtrit(freedom, (1 + CONFIDENCE) / 2) * se
 
 
-def _verdicts(names: Sequence[str], at: dict[str, np.ndarray]) -> list[float]:
+def _says(name: str, value: float, n: int) -> str:
+    """What an estimator says by its nature, for this value from n rows."""
+    checked = ESTIMATORS[name].checked_up_to
+    return "assumes Gaussian" if checked is not None and value > checked(n) else ESTIMATORS[name].says
+
+
+def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[float]:
     columns = {field: at[field].tolist() for field in VERDICT_FIELDS}
     for place, name in enumerate(names):
         if _null_is_bias(name):
             columns["null_mean"][place] = math.nan
     found = {
-        name: verdict(ESTIMATORS[name].says, **{field: values[place] for field, values in columns.items()})
+        name: verdict(
+            _says(name, columns["value"][place], n), **{field: values[place] for field, values in columns.items()}
+        )
         for place, name in enumerate(names)
         if name != "panel"
     }

@@ -82,14 +82,14 @@ def panel_verdicts(members: Mapping[str, tuple[float, float]], verdicts: Mapping
     -----
     No member can say too much but for noise, and for what `biased` finds. One that is below the largest by more than
     0.05 nat plus twice that one's standard error is therefore no more than a lower bound, whatever it says of itself.
-    The panel is as good as its largest member; where that is none of undersampled, saturated and biased, it is `ok` if
-    another member comes as near, else `lower bound only`.
+    The panel is as good as its largest member: where that one's verdict is neither `ok` nor `lower bound only`, so is
+    the panel's; else the panel is `ok` if another member comes as near, or `lower bound only`.
     """
     best = max(members, key=lambda name: members[name][0])
     value, error = members[best]
     near = AGREEMENT + (0.0 if math.isnan(error) else 2 * error)
     agree = [name for name in members if name != best and value - members[name][0] <= near]
     found = {name: "lower bound only" for name in members if name not in (best, *agree) and verdicts[name] == "ok"}
-    if verdicts[best] in ("saturated", "undersampled", "biased"):
+    if verdicts[best] in ("saturated", "undersampled", "biased", "assumes Gaussian"):
         return {**found, "panel": verdicts[best]}
     return {**found, "panel": "ok" if agree else "lower bound only"}
