@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from scipy.special import logsumexp, ndtri  # type: ignore[import-untyped]
 
 from .projections import canonical_axes, project
+from .sides import check_sides
 
 __all__ = [
     "HeldOutBound",
@@ -145,19 +146,8 @@ def infonce(
 
 def check_rows(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> Int64[np.ndarray, " row"]:
     """Labels of groups numbered from 0; raises ValueError as `infonce` says."""
+    check_sides(x, y, least_rows=LEAST_ROWS)
     for side, name in ((x, "x"), (y, "y")):
-        if side.ndim != 2 or not side.shape[1]:
-            raise ValueError(f"`{name}` has shape {side.shape}; it must be (row, feature), with at least one feature")
-    if len(x) != len(y):
-        raise ValueError(f"`x` has {len(x)} rows and `y` {len(y)}; row i of one belongs to row i of the other")
-    if len(x) < LEAST_ROWS:
-        raise ValueError(f"there are {len(x)} rows; give at least {LEAST_ROWS}")
-    for side, name in ((x, "x"), (y, "y")):
-        bad = np.flatnonzero(~np.isfinite(side).all(axis=1))
-        if len(bad):
-            raise ValueError(
-                f"{len(bad)} of {len(side)} rows of `{name}` hold NaN or infinity, first row {bad[0]}; leave these out"
-            )
         if (side == side[0]).all():
             raise ValueError(f"`{name}` is the same in all {len(side)} rows; nothing depends on it")
     if groups is None:

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import kl_div, logsumexp  # type: ignore[import-untyped]
 
+from .sides import check_sides
+
 __all__ = ["soft_index_information"]
 
 LEAST_ROWS = 2
@@ -58,7 +60,9 @@ def soft_index_information(
     >>> round(soft_index_information(states, states), 4)
     0.6931
     """
-    _check(x, y, block)
+    check_sides(x, y, least_rows=LEAST_ROWS)
+    if block < 1:
+        raise ValueError(f"`block` is {block!r}; give at least 1")
     norms_x, norms_y = _norms(x), _norms(y)
     p, q = _mean_softmax(x, norms_x), _mean_softmax(y, norms_y)
     total = 0.0
@@ -94,21 +98,3 @@ def _mean_softmax(side: np.ndarray, norms: np.ndarray) -> np.ndarray:
     for rows in _pieces(len(side)):
         total += _softmax(side[rows], norms[rows]).sum(axis=0)
     return total / len(side)
-
-
-def _check(x: np.ndarray, y: np.ndarray, block: int) -> None:
-    for side, name in ((x, "x"), (y, "y")):
-        if side.ndim != 2 or not side.shape[1]:
-            raise ValueError(f"`{name}` has shape {side.shape}; it must be (row, feature), with at least one feature")
-    if len(x) != len(y):
-        raise ValueError(f"`x` has {len(x)} rows and `y` {len(y)}; row i of one belongs to row i of the other")
-    if len(x) < LEAST_ROWS:
-        raise ValueError(f"there are {len(x)} rows; give at least {LEAST_ROWS}")
-    for side, name in ((x, "x"), (y, "y")):
-        bad = np.flatnonzero(~np.isfinite(side).all(axis=1))
-        if len(bad):
-            raise ValueError(
-                f"{len(bad)} of {len(side)} rows of `{name}` hold NaN or infinity, first row {bad[0]}; leave these out"
-            )
-    if block < 1:
-        raise ValueError(f"`block` is {block!r}; give at least 1")
