@@ -1,0 +1,1 @@
+"""What a published table can be checked for without its data."""

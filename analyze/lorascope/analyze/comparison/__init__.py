@@ -1,0 +1,1 @@
+"""Metrics as predictors of accuracy: correlations within blocks, tests of their difference, decisions."""

@@ -1,0 +1,1 @@
+"""Tables of studies: what their columns are, what is said of them, and the paper's own."""

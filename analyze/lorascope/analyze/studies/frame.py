@@ -1,0 +1,123 @@
+"""A study's table, checked once, where it enters: columns that are there, numbers that are numbers, rows told apart."""
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+
+__all__ = ["Cells", "checked", "group_labels"]
+
+MOST_NAMED = 3
+"""Rows that a message names."""
+
+
+class Cells(NamedTuple):
+    """The rows of a table that can be used."""
+
+    frame: pd.DataFrame
+    """The columns asked for, numbers as float64 and labels as text, with the row labels of the table given."""
+    left_out: tuple[str, ...]
+    """A sentence on each kind of row that isn't in it."""
+
+
+def checked(
+    frame: pd.DataFrame,
+    *,
+    numbers: Sequence[str],
+    positive: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    may_lack: Sequence[str] = (),
+) -> Cells:
+    """The named columns of a table, every value of them usable.
+
+    Parameters
+    ----------
+    frame
+        One row a cell: a setting of a group.
+    numbers
+        Columns that must hold finite numbers.
+    positive
+        Those of them that must be above zero.
+    labels
+        Columns whose values only tell rows apart.
+    may_lack
+        Columns of numbers where an empty value means that this row wasn't measured: it is left out, and counted.
+
+    Raises
+    ------
+    TypeError
+        If this isn't a DataFrame.
+    ValueError
+        If a column isn't there or is there twice, a value isn't a number, isn't finite or isn't positive, a value is
+        empty that must not be, or no row is left.
+    """
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row a cell")
+    wanted = list(dict.fromkeys([*numbers, *labels]))
+    _refuse_columns(frame, wanted)
+    empty = frame[list(may_lack)].isna().any(axis=1) if may_lack else pd.Series(False, index=frame.index)
+    rows = frame.loc[~empty, wanted].copy()
+    if rows.empty:
+        raise ValueError(
+            f"no row of the table has a value in {_listed(may_lack)}" if len(frame) else "the table has no rows"
+        )
+    for name in numbers:
+        rows[name] = _numbers(rows[name], name, name in positive)
+    for name in labels:
+        if rows[name].isna().any():
+            raise ValueError(f"column {name!r} is empty in {_rows(rows.index[rows[name].isna()])}; fill it in")
+        rows[name] = rows[name].astype(str)
+    said = f"{int(empty.sum())} of {len(frame)} rows without a value in {_listed(may_lack)} are left out"
+    return Cells(rows, (said,) if empty.any() else ())
+
+
+def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """Text (row,): the values of the columns of labels joined by a slash; empty where there are no columns."""
+    if not columns:
+        return np.full(len(frame), "", dtype=object)
+    return np.array(["/".join(row) for row in frame[list(columns)].astype(str).itertuples(index=False)], dtype=object)
+
+
+def _refuse_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in frame.columns]
+    if missing:
+        there = ", ".join(repr(str(name)) for name in frame.columns) or "none"
+        raise ValueError(f"the table has no column {missing[0]!r}; it has {there}")
+    twice = [name for name in wanted if (frame.columns == name).sum() > 1]
+    if twice:
+        raise ValueError(f"the table has {int((frame.columns == twice[0]).sum())} columns {twice[0]!r}; keep one")
+
+
+def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
+    """The same values as float64."""
+    lacking = column.isna()
+    if lacking.any():
+        raise ValueError(f"column {name!r} is empty in {_rows(column.index[lacking])}; fill it in or drop the row")
+    for place, value in column.items():
+        if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+            raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")
+    values = column.astype(np.float64)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        raise ValueError(
+            f"column {name!r} is {values[bad].iloc[0]} in {_rows(column.index[bad])}; numbers must be finite"
+        )
+    if positive and (values <= 0).any():
+        low = values <= 0
+        raise ValueError(
+            f"column {name!r} is {values[low].iloc[0]:g} in {_rows(column.index[low])}; it must be above zero"
+        )
+    return values
+
+
+def _rows(labels: Any) -> str:
+    """`row 3`, or `rows 3, 4, 5 and 2 more`."""
+    named = ", ".join(str(label) for label in labels[:MOST_NAMED])
+    more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+    return f"row{'s' if len(labels) > 1 else ''} {named}{more}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,60 @@
+"""Results as JSON: full precision, and what they were made of."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+
+__all__ = ["data_hash", "plain", "provenance", "to_json"]
+
+SHAPING = ("lorascope", "numpy", "scipy", "pandas", "statsmodels")
+"""Packages whose versions may move a number."""
+
+
+def provenance(frame: pd.DataFrame, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a result was made of: versions, settings, and a hash of the rows that were used."""
+    return {
+        "data_sha256": data_hash(frame),
+        "n_rows": len(frame),
+        "settings": plain(settings),
+        "versions": {name: version(name) for name in SHAPING},
+    }
+
+
+def data_hash(frame: pd.DataFrame) -> str:
+    """SHA-256 of a table's columns and rows as CSV with shortest exact numbers; its index doesn't count."""
+    return hashlib.sha256(frame.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: NaN is null, an infinity the text `inf` or `-inf`; tables are lists of rows."""
+    if isinstance(value, pd.DataFrame):
+        return [plain(row) for row in value.to_dict(orient="records")]
+    if isinstance(value, pd.Series):
+        return {str(key): plain(one) for key, one in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: plain(one) for name, one in zip(value._fields, value, strict=True)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        return [plain(one) for one in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return None if value is pd.NA else str(value)
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON of a result, every float with the digits that give it back."""
+    return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

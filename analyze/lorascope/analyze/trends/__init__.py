@@ -1,0 +1,1 @@
+"""Tests of monotone trend over ordered settings, exact and by block."""
