@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["CellSet", "METRICS", "SOURCE", "paper_study", "paper_table"]
+__all__ = ["METRICS", "SOURCE", "CellSet", "paper_study", "paper_table"]
 
 SOURCE = (
     "Zhang, Gao, Zhang, Sun, Yang, Hou (2025), The Scaling Law for LoRA Base on Mutual Information Upper Bound, "
@@ -72,8 +72,8 @@ def paper_study(cells: CellSet = "as printed", *, once: bool = False) -> pd.Data
     -------
     DataFrame
         `dataset`, `model`, `block` (dataset/model), `setting`, `sweep` (rank or size), `share` (layers that share
-        weights), `layers` (unique ones), `N` (parameters in total), `N_non_embedding`, `R` (LoRA rank; of the size sweep
-        it isn't stated, and 32 here), `ACC`, `CE`, `MIUB`.
+        weights), `layers` (unique ones), `N` (parameters in total), `N_non_embedding`, `R` (LoRA rank; not stated of the
+        size sweep, and 32 here), `ACC`, `CE`, `MIUB`.
 
     Raises
     ------

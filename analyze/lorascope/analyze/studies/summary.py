@@ -60,9 +60,9 @@ class Summary:
         parts = [f"## {self.title}"]
         parts += ["\n".join(f"- {name}: {value}" for name, value in self.facts.items())] if self.facts else []
         for table in self.tables:
-            header, *rows = [[_markdown_cell(text) for text in row] for row in _texts(table)]
-            lines = [header, ["---"] * len(header), *rows]
-            parts += [f"### {table.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+            lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in _texts(table)]
+            lines.insert(1, "|" + " --- |" * len(table.rows.columns))
+            parts += [f"### {table.title}", "\n".join(lines)]
             parts += [table.note] if table.note else []
         if self.verdicts:
             lines = [f"- **{one.word}**: {one.claim} ({one.because})" for one in self.verdicts]
