@@ -1,0 +1,173 @@
+"""The terms of a law as columns of a linear model, once their exponents are given.
+
+A power x**e comes as (x**e - 1) / e: the constant goes to the level of its group, so that the column stays well away from
+a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Column", "Power", "Product", "Straight"]
+
+SMALL = 1e-3
+"""Below it the derivative's series to the fourth term is exact to 1e-15."""
+
+
+class Column(Protocol):
+    """One term of a law: an amplitude times a function of exponents."""
+
+    @property
+    def amplitude(self) -> str:
+        """Name of what it is multiplied with."""
+        ...
+
+    @property
+    def exponents(self) -> tuple[int, ...]:
+        """Places of the exponents that are its own."""
+        ...
+
+    def centred(self, exponents: np.ndarray) -> np.ndarray:
+        """(..., n) the term less a constant, over what `per_unit` says, of exponents (..., q)."""
+        ...
+
+    def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        """(n, q) derivative of `centred` by each exponent."""
+        ...
+
+    def per_unit(self, exponents: np.ndarray) -> float:
+        """Amplitude of the printed term where the coefficient of `centred` is 1."""
+        ...
+
+    def printed(self, exponents: np.ndarray) -> np.ndarray:
+        """(n,) the term as printed, at amplitude 1."""
+        ...
+
+    def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        """(n, q) derivative of `printed` by each exponent."""
+        ...
+
+    def constant(self, exponents: np.ndarray) -> float:
+        """What `centred` leaves out of the printed term at amplitude 1."""
+        ...
+
+    def take(self, rows: np.ndarray) -> "Column":
+        """The same of some rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Power:
+    """amplitude * x**exponents[place]."""
+
+    amplitude: str
+    log_x: np.ndarray
+    """(n,) ln x."""
+    place: int
+    """Of its exponent."""
+
+    @property
+    def exponents(self) -> tuple[int, ...]:
+        return (self.place,)
+
+    def centred(self, exponents: np.ndarray) -> np.ndarray:
+        e = exponents[..., self.place, None]
+        return np.where(e == 0, self.log_x, np.expm1(e * self.log_x) / np.where(e == 0, 1, e))
+
+    def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        u = exponents[self.place] * self.log_x
+        small = np.abs(u) < SMALL
+        safe = np.where(small, 1.0, u)
+        exact = (safe * np.exp(safe) - np.expm1(safe)) / safe**2
+        series = 0.5 + u * (1 / 3 + u * (1 / 8 + u / 30))
+        return _at(self.place, self.log_x**2 * np.where(small, series, exact), len(exponents))
+
+    def per_unit(self, exponents: np.ndarray) -> float:
+        e = float(exponents[self.place])
+        return 1 / e if e else math.inf
+
+    def printed(self, exponents: np.ndarray) -> np.ndarray:
+        return np.asarray(np.exp(exponents[..., self.place, None] * self.log_x))
+
+    def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        return _at(self.place, self.log_x * self.printed(exponents), len(exponents))
+
+    def constant(self, exponents: np.ndarray) -> float:
+        return 1.0
+
+    def take(self, rows: np.ndarray) -> "Power":
+        return Power(self.amplitude, self.log_x[rows], self.place)
+
+
+@dataclass(frozen=True)
+class Product:
+    """amplitude * prod_j x_j**exponents[places[j]]."""
+
+    amplitude: str
+    log_x: np.ndarray
+    """(n, j) ln x of each factor."""
+    exponents: tuple[int, ...]
+
+    def centred(self, exponents: np.ndarray) -> np.ndarray:
+        return np.asarray(np.expm1(self._power(exponents)))
+
+    def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        return self.printed_slopes(exponents)
+
+    def per_unit(self, exponents: np.ndarray) -> float:
+        return 1.0
+
+    def printed(self, exponents: np.ndarray) -> np.ndarray:
+        return np.asarray(np.exp(self._power(exponents)))
+
+    def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        slopes = np.zeros((len(self.log_x), len(exponents)))
+        slopes[:, list(self.exponents)] = self.log_x * self.printed(exponents)[:, None]
+        return slopes
+
+    def constant(self, exponents: np.ndarray) -> float:
+        return 1.0
+
+    def take(self, rows: np.ndarray) -> "Product":
+        return Product(self.amplitude, self.log_x[rows], self.exponents)
+
+    def _power(self, exponents: np.ndarray) -> np.ndarray:
+        return np.asarray(exponents[..., list(self.exponents)] @ self.log_x.T)
+
+
+@dataclass(frozen=True)
+class Straight:
+    """amplitude * x."""
+
+    amplitude: str
+    x: np.ndarray
+    exponents: tuple[int, ...] = ()
+
+    def centred(self, exponents: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(self.x, (*exponents.shape[:-1], len(self.x)))
+
+    def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        return np.zeros((len(self.x), len(exponents)))
+
+    def per_unit(self, exponents: np.ndarray) -> float:
+        return 1.0
+
+    def printed(self, exponents: np.ndarray) -> np.ndarray:
+        return self.x
+
+    def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        return self.centred_slopes(exponents)
+
+    def constant(self, exponents: np.ndarray) -> float:
+        return 0.0
+
+    def take(self, rows: np.ndarray) -> "Straight":
+        return Straight(self.amplitude, self.x[rows])
+
+
+def _at(place: int, values: np.ndarray, n: int) -> np.ndarray:
+    slopes: np.ndarray = np.zeros((len(values), n))
+    slopes[:, place] = values
+    return slopes

@@ -1,0 +1,322 @@
+"""A study's table as the arrays of a fit, checked against the law: what it can't tell is refused here, in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+
+from ..studies.frame import checked, group_labels
+from .columns import Column
+from .laws import AXES, BOUNDS, Axes, Law, law_named
+from .objective import Residual
+from .solve import Problem
+
+__all__ = ["Design", "determined", "make_design", "spanned"]
+
+LARGEST_POWER = 250.0
+"""Logarithm of the largest power of a size that a search may meet: exponents are held below it."""
+APART = 1e-9
+"""Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
+GENERIC = (0.31, 0.47, 0.83, 1.21)
+"""Exponents at which the rank of a design is looked at; any that don't depend on each other would do."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """A table and a law as arrays."""
+
+    frame: pd.DataFrame
+    """The rows in use, and of their columns those in use."""
+    law_name: str
+    law: Law
+    response: str
+    axes: Mapping[str, str]
+    """Axis (N, R, D) -> column, of those in the law."""
+    references: Mapping[str, float]
+    """Axis -> the size whose ratio to itself is 1."""
+    share: str | None
+    group_columns: tuple[str, ...]
+    groups: np.ndarray
+    """(n,) label of each row's group, whose level it has."""
+    settings: np.ndarray
+    """(n,) label of each row's setting: its sizes and offsets."""
+    levels: np.ndarray
+    """(n, g) 1 where a row has a level or an offset."""
+    level_names: tuple[str, ...]
+    n_offsets: int
+    """How many of the last levels are offsets."""
+    terms: Axes
+    """What the columns are made of."""
+    columns: tuple[Column, ...]
+    exponents: tuple[str, ...]
+    bounds: np.ndarray
+    """(q, 2)"""
+    residual: Residual
+    notes: tuple[str, ...]
+
+    @property
+    def y(self) -> np.ndarray:
+        """(n,) the response, or its logarithm where the law is of that."""
+        values = self.frame[self.response].to_numpy(np.float64)
+        return np.log(values) if self.law.logarithmic else values
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(n,) by which residuals are multiplied."""
+        return np.ones(len(self.frame)) if self.residual != "relative" else 1 / self.y
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all parameters: levels, amplitudes, exponents."""
+        return (*self.level_names, *(column.amplitude for column in self.columns), *self.exponents)
+
+    @property
+    def problem(self) -> Problem:
+        """Its least squares; of logarithmic residuals those of relative ones, from which the search goes on."""
+        weights = 1 / self.y if self.residual == "log" else self.weights
+        return Problem(self.y, weights, self.levels, self.columns, self.bounds)
+
+    def take(self, rows: np.ndarray) -> "Design":
+        """The same law, references and names of some rows; levels without a row keep their column."""
+        return replace(
+            self,
+            frame=self.frame.iloc[rows],
+            groups=self.groups[rows],
+            settings=self.settings[rows],
+            levels=self.levels[rows],
+            terms=self.terms.take(rows),
+            columns=tuple(column.take(rows) for column in self.columns),
+        )
+
+    def without(self, axis: str) -> "Design":
+        """The same without the terms of one axis: N, R, D, share, or D/R of the law as printed."""
+        terms = self.terms.without(axis)
+        columns, exponents = self.law.terms(terms)
+        places = [self.exponents.index(name) for name in exponents]
+        bounds = self.bounds[places].reshape(-1, 2)
+        return replace(self, terms=terms, columns=columns, exponents=exponents, bounds=bounds)
+
+
+def make_design(
+    frame: pd.DataFrame,
+    response: str,
+    N: str | None,
+    R: str | None,
+    D: str | None,
+    *,
+    groups: Sequence[str],
+    offsets: Sequence[str],
+    share: str | None,
+    repeat: str | None,
+    law: str,
+    residuals: str,
+    references: Mapping[str, float | None],
+    bounds: Mapping[str, tuple[float, float]],
+) -> Design:
+    """See `fit_scaling_law`."""
+    chosen = law_named(law)
+    _refuse_settings(residuals, groups, offsets)
+    roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
+    _refuse_roles(roles, law, share)
+    numbers = [response, *roles.values(), *([share] if law == "share" and share else [])]
+    labels = [*groups, *offsets, *([repeat] if repeat else [])]
+    _refuse_twice([*numbers, *labels])
+    needs_positive = chosen.logarithmic or residuals != "absolute"
+    positive = [*numbers[1:], *([response] if needs_positive else [])]
+    rows, left_out = checked(frame, numbers=numbers, positive=positive, labels=labels, may_lack=[response])
+    _refuse_repeated(rows.drop(columns=list(offsets)), response)
+    axes, dropped = _axes_in_use(rows, roles, law)
+    refs = _references(rows, axes, references)
+    terms = _terms_of(rows, axes, refs, share, law, roles)
+    columns, exponents = chosen.terms(terms)
+    group, levels, names, n_offsets = _levels(rows, groups, offsets)
+    kept = [*axes.values(), *([share] if law == "share" and share else []), *offsets]
+    design = Design(
+        frame=rows, law_name=law, law=chosen, response=response, axes=axes, references=refs,
+        share=share if law == "share" else None, group_columns=tuple(groups), groups=group,
+        settings=group_labels(rows.assign(**{name: rows[name].map(_short) for name in kept}), kept),
+        levels=levels, level_names=names, n_offsets=n_offsets, terms=terms, columns=columns, exponents=exponents,
+        bounds=_bounds(columns, exponents, bounds),
+        residual="absolute" if chosen.logarithmic else residuals,  # type: ignore[arg-type]  # checked above
+        notes=(*left_out, *dropped, *_holes(rows, groups, kept)),
+    )  # fmt: skip
+    _refuse_undetermined(design)
+    return design
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _refuse_settings(residuals: str, groups: Sequence[str], offsets: Sequence[str]) -> None:
+    if residuals not in get_args(Residual):
+        raise ValueError(f"`residuals` is {residuals!r}; it is one of {list(get_args(Residual))}")
+    for name, given in (("groups", groups), ("offsets", offsets)):
+        if isinstance(given, str):
+            raise ValueError(f"`{name}` is {given!r}; give a sequence of columns, such as [{given!r}]")
+
+
+def _refuse_roles(roles: Mapping[str, str], law: str, share: str | None) -> None:
+    if not roles and not (law == "share" and share):
+        raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
+    if law == "as printed" and not {"R", "D"} <= roles.keys():
+        raise ValueError("the law 'as printed' has a term of D/R, which needs `R` and `D`; or take 'additive'")
+    if law == "share" and share is None:
+        raise ValueError("the law 'share' needs `share`: the column of how many layers share their weights")
+
+
+def _refuse_twice(names: Sequence[str]) -> None:
+    twice = [name for name in names if list(names).count(name) > 1]
+    if twice:
+        raise ValueError(f"column {twice[0]!r} is given two roles; each column has one")
+
+
+def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
+    again = rows.duplicated(keep=False)
+    if not again.any():
+        return
+    first = rows[again].iloc[0]
+    same = rows.index[(rows == first).all(axis=1)]
+    raise ValueError(
+        f"rows {', '.join(str(label) for label in same)} are the same, {response!r} = {first[response]:g} included: one "
+        "run twice? drop one (`frame.drop_duplicates()`), or name the column that tells repeats apart as `repeat`"
+    )
+
+
+def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
+    """Axes of more than one level, and a sentence on each that has just one."""
+    used, said = {}, []
+    for axis, column in roles.items():
+        if axis == "N" and law == "share":
+            continue
+        if rows[column].nunique() > 1 or law == "as printed":
+            used[axis] = column
+        else:
+            amplitude, exponent, _ = AXES[axis]
+            said.append(
+                f"{column!r} is {rows[column].iloc[0]:g} in every row: {amplitude} ({axis}0/{axis})^{exponent} is part of "
+                "the level, and its term is left out"
+            )
+    if not used and law != "share":
+        sizes = ", ".join(f"{column!r} = {rows[column].iloc[0]:g}" for column in roles.values())
+        raise ValueError(f"no size varies ({sizes}); a law needs a column with at least three levels")
+    return used, said
+
+
+def _references(
+    rows: pd.DataFrame, axes: Mapping[str, str], given: Mapping[str, float | None]
+) -> dict[str, float]:
+    """Axis -> what its sizes are taken relative to: by default the largest N and D and the smallest R."""
+    found = {}
+    for axis, column in axes.items():
+        own = given.get(axis)
+        if own is not None and not (np.isfinite(own) and own > 0):
+            raise ValueError(f"`{axis}0` is {own!r}; a reference must be a finite number above zero")
+        found[axis] = float(own if own is not None else rows[column].min() if axis == "R" else rows[column].max())
+    return found
+
+
+def _terms_of(
+    rows: pd.DataFrame, axes: Mapping[str, str], references: Mapping[str, float], share: str | None, law: str,
+    roles: Mapping[str, str],
+) -> Axes:  # fmt: skip
+    logs = {axis: np.log(references[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
+    shared = rows[share].to_numpy() - 1 if law == "share" and share else None
+    ratio = np.log(rows[roles["D"]] / rows[roles["R"]]).to_numpy() if law == "as printed" else None
+    return Axes(logs, shared, ratio)
+
+
+def _levels(
+    rows: pd.DataFrame, groups: Sequence[str], offsets: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], int]:
+    """Groups (n,), levels (n, g), their names, and how many of them are offsets."""
+    label = group_labels(rows, groups)
+    kinds = list(dict.fromkeys(label))
+    columns = [label == kind for kind in kinds]
+    names = [f"E[{kind}]" if groups else "E" for kind in kinds]
+    for column in offsets:
+        others = list(dict.fromkeys(rows[column]))[1:]
+        columns += [(rows[column] == other).to_numpy() for other in others]
+        names += [f"offset[{column}={other}]" for other in others]
+    return label, np.stack(columns, axis=1).astype(np.float64), tuple(names), len(columns) - len(kinds)
+
+
+def _bounds(
+    columns: Sequence[Column], exponents: Sequence[str], given: Mapping[str, tuple[float, float]]
+) -> np.ndarray:
+    unknown = set(given) - set(BOUNDS)
+    if unknown:
+        raise ValueError(f"`bounds` names {sorted(unknown)[0]!r}; exponents are {list(BOUNDS)}")
+    ends = []
+    for place, name in enumerate(exponents):
+        low, high = given.get(name, BOUNDS[name])
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ValueError(f"`bounds` of {name!r} are {(low, high)!r}; give two finite numbers, the lower first")
+        logs = [np.abs(getattr(one, "log_x", np.zeros(1))).max() for one in columns if place in one.exponents]
+        most = LARGEST_POWER / max(*logs, 1e-9, 1e-9)
+        ends.append((max(low, -most), min(high, most)))
+    return np.array(ends).reshape(-1, 2)
+
+
+def _holes(rows: pd.DataFrame, groups: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """A sentence on groups that lack settings which others have."""
+    if not groups:
+        return []
+    counts = pd.crosstab(group_labels(rows, groups), group_labels(rows, kept))
+    lacking = (counts == 0).sum(axis=1)
+    if not lacking.any():
+        return []
+    named = ", ".join(f"{name} ({n})" for name, n in lacking[lacking > 0].items())
+    return [f"settings that other groups have are missing in {named}; cells that are there are used"]
+
+
+def determined(design: Design, *, spare: int = 1) -> bool:
+    """Whether a law's amplitudes and exponents follow from the settings, whatever the response.
+
+    Levels need only be determined as far as rows like these go; so many cells must be to spare.
+    """
+    place = np.array(GENERIC[: len(design.exponents)])
+    used = spanned(design.levels)
+    columns = [one.centred(place) for one in design.columns]
+    slopes = [sum(one.centred_slopes(place)[:, q] for one in design.columns) for q in range(len(place))]
+    whole = np.column_stack([used, *columns, *slopes])
+    if len(design.frame) < whole.shape[1] + spare:
+        return False
+    s = np.linalg.svd(whole / np.maximum(np.linalg.norm(whole, axis=0), 1e-300), compute_uv=False)
+    return bool(s[-1] > APART * s[0])
+
+
+def spanned(levels: np.ndarray) -> np.ndarray:
+    """(n, rank) an orthonormal basis of what columns span."""
+    u, s, _ = np.linalg.svd(levels, full_matrices=False)
+    return np.asarray(u[:, s > APART * s[:1].sum()])
+
+
+def _refuse_undetermined(design: Design) -> None:
+    """Raise where `determined` is False, with the reason."""
+    n, n_parameters = len(design.frame), len(design.names)
+    if n <= n_parameters:
+        raise ValueError(
+            f"{n} cells can't determine {n_parameters} parameters ({', '.join(design.names)}) and their error; "
+            "measure more cells, or take fewer groups or a law of fewer parameters"
+        )
+    if spanned(design.levels).shape[1] < design.levels.shape[1]:
+        offsets = design.level_names[len(design.level_names) - design.n_offsets :]
+        raise ValueError(f"{', '.join(offsets)} can't be told from the levels of the groups; leave `offsets` out")
+    if determined(design):
+        return
+    counts = {axis: int(design.frame[column].nunique()) for axis, column in design.axes.items()}
+    levels = ", ".join(f"{design.axes[axis]!r} has {count} levels" for axis, count in counts.items())
+    few = [axis for axis, count in counts.items() if count < 3 and design.exponents]
+    if few:
+        _, exponent, _ = AXES[few[0]]
+        raise ValueError(
+            f"{levels}: beside a level, an amplitude and {exponent} need three levels of {design.axes[few[0]]!r}; "
+            "measure another, or take the law 'log' or 'log-log'"
+        )
+    raise ValueError(
+        f"the settings don't determine {', '.join(design.names)} apart ({levels}): sizes go along with each other or "
+        "with the groups; measure settings in which one varies alone, or leave one out"
+    )

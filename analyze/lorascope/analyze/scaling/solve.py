@@ -1,0 +1,253 @@
+"""Least squares of a law by variable projection: exponents on a grid, then polished; everything linear solved exactly.
+
+Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413; Kaufman (1975), BIT 15, 49, whose gradient is the exact one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .columns import Column
+
+__all__ = ["Problem", "Solution", "exponent_grid", "least_squares"]
+
+N_GRID = {1: 241, 2: 45, 3: 19}
+"""Number of exponents -> grid points for each."""
+N_POLISHED = 4
+"""Local minima of the grid from which a search goes on."""
+SPREAD = 0.5
+"""Exponents below it are spaced evenly, those above it by their logarithm."""
+RANK = 1e-12
+"""Singular values below this share of the largest count as zero."""
+AT_BOUND = 1e-6
+"""Share of its range within which an exponent counts as being at its bound."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """min over levels, coefficients and exponents of sum (weights * (target - levels @ e - terms))**2."""
+
+    target: np.ndarray
+    """(n,)"""
+    weights: np.ndarray
+    """(n,)"""
+    levels: np.ndarray
+    """(n, g) columns of groups and offsets; the constant lies in their span unless `centred` is False."""
+    columns: tuple[Column, ...]
+    bounds: np.ndarray
+    """(q, 2) of exponents; a fixed one has two equal ends."""
+    known: tuple[tuple[Column, float], ...] = ()
+    """Printed terms of a given amplitude."""
+    centred: bool = True
+    """Whether columns come without their constants."""
+
+    @cached_property
+    def basis(self) -> np.ndarray:
+        """(n, rank) orthonormal, of the weighted levels."""
+        u, s, _ = np.linalg.svd(self.weights[:, None] * self.levels, full_matrices=False)
+        return np.asarray(u[:, s > RANK * s[:1].sum()])
+
+    @property
+    def free(self) -> np.ndarray:
+        """Places of exponents that aren't fixed."""
+        return np.flatnonzero(self.bounds[:, 0] < self.bounds[:, 1])
+
+    def fix(self, place: int, value: float) -> "Problem":
+        """The same with one exponent held."""
+        bounds = self.bounds.copy()
+        bounds[place] = value
+        return replace(self, bounds=bounds)
+
+    def terms(self, exponents: np.ndarray) -> np.ndarray:
+        """(..., n, k) columns at exponents (..., q)."""
+        if not self.columns:
+            return np.zeros((*exponents.shape[:-1], len(self.target), 0))
+        made = [one.centred(exponents) if self.centred else one.printed(exponents) for one in self.columns]
+        return np.stack(made, axis=-1)
+
+    def weighted(self, exponents: np.ndarray) -> np.ndarray:
+        """(..., n, k) columns at exponents (..., q), weighted."""
+        return np.asarray(self.terms(exponents) * self.weights[:, None])
+
+    def wanted(self, exponents: np.ndarray) -> np.ndarray:
+        """(n,) weighted target less what is known."""
+        rest = self.target
+        for column, amplitude in self.known:
+            rest = rest - amplitude * column.printed(exponents)
+        return np.asarray(self.weights * rest)
+
+    def across(self, columns: np.ndarray) -> np.ndarray:
+        """What of columns (..., n, k) the levels leave."""
+        return np.asarray(columns - self.basis @ (self.basis.T @ columns))
+
+
+class Solution(NamedTuple):
+    """Where the sum of squares is least."""
+
+    exponents: np.ndarray
+    """(q,)"""
+    coefficients: np.ndarray
+    """(k,) of the columns."""
+    levels: np.ndarray
+    """(g,) of the levels: of least norm where they overlap."""
+    residuals: np.ndarray
+    """(n,) weighted."""
+    ssr: float
+    """Their sum of squares."""
+    at_bound: np.ndarray
+    """(q,) whether a free exponent lies at an end of its range."""
+    converged: bool
+    share_at_best: float
+    """Of the searches from minima of the grid, those that ended here."""
+
+
+def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
+    """(n,) exponents from one end to the other, evenly spaced in asinh(exponent / SPREAD)."""
+    ends = np.arcsinh(np.array([low, high]) / SPREAD)
+    grid = SPREAD * np.sinh(np.linspace(*ends, n))
+    grid[0], grid[-1] = low, high
+    return np.asarray(grid)
+
+
+def grid_points(problem: Problem) -> tuple[np.ndarray, tuple[int, ...]]:
+    """(m, q) every combination of exponents, and how many there are of each."""
+    n_free = len(problem.free)
+    n = N_GRID.get(n_free, 1)
+    axes = [exponent_grid(low, high, n) if low < high else np.array([low]) for low, high in problem.bounds]
+    shape = tuple(map(len, axes))
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=-1), shape
+
+
+def grid_bases(problem: Problem, points: np.ndarray) -> np.ndarray:
+    """(m, n, k) orthonormal columns at each point, across the levels; zeros where they depend on each other."""
+    columns = problem.across(problem.weighted(points))
+    sizes = np.linalg.norm(columns, axis=1, keepdims=True)
+    u, s, _ = np.linalg.svd(columns / np.where(sizes > 0, sizes, 1), full_matrices=False)
+    return np.asarray(u * (s > RANK**0.5 * s[:, :1])[:, None, :])
+
+
+def grid_ssr(problem: Problem, points: np.ndarray, bases: np.ndarray) -> np.ndarray:
+    """(m,) least sum of squares at each point."""
+    if problem.known:
+        wanted = np.stack([problem.wanted(point) for point in points])[..., None]
+    else:
+        wanted = np.broadcast_to(problem.wanted(points[0])[:, None], (len(points), len(problem.target), 1))
+    rest = problem.across(wanted)
+    kept = np.matmul(bases.transpose(0, 2, 1), rest)
+    return np.asarray((rest**2).sum(axis=(1, 2)) - (kept**2).sum(axis=(1, 2)))
+
+
+def minima(values: np.ndarray, shape: tuple[int, ...], n: int) -> np.ndarray:
+    """Flat places of the n lowest local minima of values on a grid."""
+    grid = values.reshape(shape)
+    padded = np.pad(grid, 1, constant_values=np.inf)
+    lowest = np.ones(shape, bool)
+    for axis in range(grid.ndim):
+        for step in (0, 2):
+            window = [slice(1, -1)] * grid.ndim
+            window[axis] = slice(step, step + shape[axis])
+            lowest &= grid <= padded[tuple(window)]
+    places = np.flatnonzero(lowest)
+    return np.asarray(places[np.argsort(values[places], kind="stable")][:n])
+
+
+def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, on_grid: bool = True) -> Solution:
+    """The least sum of squares, from the lowest minima of a grid over the exponents, and from further starts.
+
+    Raises
+    ------
+    ValueError
+        If there is neither a grid nor a start.
+    """
+    if not len(problem.free):
+        return _finished(problem, problem.bounds[:, 0].copy(), True, 1.0)
+    begins = [np.clip(start, *problem.bounds.T) for start in starts]
+    if on_grid:
+        points, shape = grid_points(problem)
+        found = grid_ssr(problem, points, grid_bases(problem, points))
+        begins += list(points[minima(found, shape, N_POLISHED)])
+    if not begins:
+        raise ValueError("a search needs a grid or a start")
+    ends = [_polished(problem, begin) for begin in begins]
+    best = min(ends, key=lambda end: end[1])
+    share = float(np.mean([end[1] <= best[1] * (1 + 1e-8) for end in ends]))
+    return _finished(problem, best[0], best[2], share)
+
+
+def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, bool]:
+    """Exponents, sum of squares and whether the search ended by itself, from one start."""
+    from scipy import optimize  # type: ignore[import-untyped]
+
+    free = problem.free
+    low, high = problem.bounds[free].T
+    width = high - low
+    exponents = begin.astype(np.float64).copy()
+
+    def whole(some: np.ndarray) -> np.ndarray:
+        exponents[free] = some
+        return exponents
+
+    inside = np.clip(begin[free], low + 1e-9 * width, high - 1e-9 * width)
+    done: Any = optimize.least_squares(
+        lambda some: _projected(problem, whole(some))[0],
+        inside,
+        jac=lambda some: _projected_slopes(problem, whole(some))[:, free],
+        bounds=(low, high),
+        x_scale=np.maximum(np.abs(inside), 0.1),
+        xtol=1e-12,
+        ftol=1e-14,
+        gtol=1e-14,
+        max_nfev=200,
+    )
+    ends = [(2 * float(done.cost), done.x)]
+    for near, end in (((done.x - low) / width, low), ((high - done.x) / width, high)):
+        if ((near > 0) & (near < 1e-3)).any():  # a search inside of bounds never reaches them
+            moved = np.where(near < 1e-3, end, done.x)
+            ends.append((float((_projected(problem, whole(moved))[0] ** 2).sum()), moved))
+    ssr, at = min(ends, key=lambda one: one[0])
+    return whole(at).copy(), ssr, bool(done.status > 0)
+
+
+def _solved(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Residuals (n,), coefficients (k,) and an orthonormal basis (n, k) of the columns across the levels."""
+    wanted = problem.across(problem.wanted(exponents)[:, None])[:, 0]
+    columns = problem.across(problem.weighted(exponents))
+    sizes = np.sqrt((columns**2).sum(axis=0))
+    sizes[sizes == 0] = 1
+    u, s, vt = np.linalg.svd(columns / sizes, full_matrices=False)
+    keep = s > RANK * s[:1].sum()
+    u, s, vt = u[:, keep], s[keep], vt[keep]
+    part = u.T @ wanted
+    return wanted - u @ part, (vt.T @ (part / s)) / sizes, u
+
+
+def _projected(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    residuals, coefficients, _ = _solved(problem, exponents)
+    return residuals, coefficients
+
+
+def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
+    """(n, q) Kaufman's Jacobian of the residuals."""
+    _, coefficients, u = _solved(problem, exponents)
+    moved = np.zeros((len(problem.target), len(exponents)))
+    for column, coefficient in zip(problem.columns, coefficients, strict=True):
+        moved += coefficient * (
+            column.centred_slopes(exponents) if problem.centred else column.printed_slopes(exponents)
+        )
+    for column, amplitude in problem.known:
+        moved += amplitude * column.printed_slopes(exponents)
+    moved = problem.across(problem.weights[:, None] * moved)
+    return np.asarray(u @ (u.T @ moved) - moved)
+
+
+def _finished(problem: Problem, exponents: np.ndarray, converged: bool, share: float) -> Solution:
+    residuals, coefficients = _projected(problem, exponents)
+    rest = problem.wanted(exponents) - problem.weighted(exponents) @ coefficients
+    levels = np.linalg.lstsq(problem.weights[:, None] * problem.levels, rest, rcond=RANK)[0]
+    low, high = problem.bounds.T
+    near = AT_BOUND * np.where(high > low, high - low, 1)
+    at_bound = (high > low) & ((exponents - low <= near) | (high - exponents <= near))
+    return Solution(exponents, coefficients, levels, residuals, float((residuals**2).sum()), at_bound, converged, share)
