@@ -158,7 +158,7 @@ def _refitted(
 ) -> dict[str, float]:
     problem = design.problem if target is None else replace(design.problem, target=target)
     objective = Objective(problem, design.residual, estimate.delta, counts)
-    _, found = solved(objective, (estimate.parts[2],))
+    _, found = solved(objective, (estimate.parts[2],), grid="coarse")
     return replace(estimate, parameters=found.parameters).values
 
 

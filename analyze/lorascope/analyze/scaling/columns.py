@@ -1,7 +1,7 @@
 """The terms of a law as columns of a linear model, once their exponents are given.
 
-A power x**e comes as (x**e - 1) / e: the constant goes to the level of its group, so that the column stays well away from
-a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e.
+A power x**e comes as (x**e - 1) / e: the constant goes to the level of its group, so that the column stays well away
+from a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e.
 """
 
 import math

@@ -44,7 +44,7 @@ def held_out(estimate: Estimate, *, progress: Progress | None = None) -> pd.Data
     other groups and the level from the group's other cells.
     """
     splits = list(_splits(estimate.design))
-    rows = []
+    rows: list[dict[str, object]] = []
     for done, split in enumerate(splits, 1):
         rows += _predicted(estimate, split)
         if progress is not None:
@@ -58,8 +58,8 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `split`, `n` cells predicted, `n_undetermined` cells that weren't, `rmse`, `mae`, `bias` (mean error), `rmse_level`
-        (of predictions from the level alone, over the same cells), all in units of the fit.
+        `split`, `n` cells predicted, `n_undetermined` cells that weren't, `rmse`, `mae`, `bias` (mean error),
+        `rmse_level` (of predictions from the level alone, over the same cells), all in units of the fit.
     """
     rows = []
     for split, part in errors.groupby("split", sort=False):
@@ -107,7 +107,7 @@ def _predicted(estimate: Estimate, split: _Split) -> Iterator[dict[str, object]]
         train, test = train.without(axis), test.without(axis)
     errors = predicted = plain = np.full(len(split.test), math.nan)
     if known.any() and determined(train, spare=0):
-        fit = estimated(train, delta=estimate.delta, starts=_start(estimate, train))
+        fit = estimated(train, delta=estimate.delta, starts=_start(estimate, train), grid="coarse")
         level = estimated(_without_terms(train), delta=estimate.delta)
         predicted, plain_values = fit.predicted(test), level.predicted(_without_terms(test))
         if split.own_level:

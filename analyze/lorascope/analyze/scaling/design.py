@@ -13,7 +13,7 @@ from .laws import AXES, BOUNDS, Axes, Law, law_named
 from .objective import Residual
 from .solve import Problem
 
-__all__ = ["Design", "determined", "make_design", "spanned"]
+__all__ = ["Design", "applied", "determined", "make_design", "spanned"]
 
 LARGEST_POWER = 250.0
 """Logarithm of the largest power of a size that a search may meet: exponents are held below it."""
@@ -38,6 +38,7 @@ class Design:
     """Axis -> the size whose ratio to itself is 1."""
     share: str | None
     group_columns: tuple[str, ...]
+    offset_columns: tuple[str, ...]
     groups: np.ndarray
     """(n,) label of each row's group, whose level it has."""
     settings: np.ndarray
@@ -57,10 +58,23 @@ class Design:
     notes: tuple[str, ...]
 
     @property
+    def equation(self) -> str:
+        """The law with the terms that are in it."""
+        used = [f"{axis}0" for axis in self.terms.logs] + [
+            name for name in self.terms.names if name in ("share", "D/R")
+        ]
+        head, *terms = self.law.equation.split(" + ")
+        if self.law_name == "multiplicative":
+            amplitude, *factors = terms[0].split(" ")
+            kept = [one for one in factors if any(name in one for name in used)]
+            return f"{head} + {' '.join([amplitude, *kept])}" if kept else head
+        return " + ".join([head, *(term for term in terms if any(name in term for name in used))])
+
+    @property
     def y(self) -> np.ndarray:
         """(n,) the response, or its logarithm where the law is of that."""
         values = self.frame[self.response].to_numpy(np.float64)
-        return np.log(values) if self.law.logarithmic else values
+        return np.asarray(np.log(values) if self.law.logarithmic else values)
 
     @property
     def weights(self) -> np.ndarray:
@@ -135,8 +149,9 @@ def make_design(
     kept = [*axes.values(), *([share] if law == "share" and share else []), *offsets]
     design = Design(
         frame=rows, law_name=law, law=chosen, response=response, axes=axes, references=refs,
-        share=share if law == "share" else None, group_columns=tuple(groups), groups=group,
-        settings=group_labels(rows.assign(**{name: rows[name].map(_short) for name in kept}), kept),
+        share=share if law == "share" else None, group_columns=tuple(groups),
+        offset_columns=tuple(offsets), groups=group,
+        settings=_setting_labels(rows, kept),
         levels=levels, level_names=names, n_offsets=n_offsets, terms=terms, columns=columns, exponents=exponents,
         bounds=_bounds(columns, exponents, bounds),
         residual="absolute" if chosen.logarithmic else residuals,  # type: ignore[arg-type]  # checked above
@@ -144,6 +159,46 @@ def make_design(
     )  # fmt: skip
     _refuse_undetermined(design)
     return design
+
+
+def applied(design: Design, frame: pd.DataFrame) -> Design:
+    """The same law, references and levels of other rows, whose response isn't looked at.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `fit_scaling_law` for the columns; and if a group or an offset wasn't among the rows of the fit.
+    """
+    numbers = [*design.axes.values(), *([design.share] if design.share else [])]
+    labels = [*design.group_columns, *design.offset_columns]
+    rows, _ = checked(frame, numbers=numbers, positive=numbers, labels=labels)
+    group, names = group_labels(rows, design.group_columns), design.level_names
+    levels = np.zeros((len(rows), len(names)))
+    for name in dict.fromkeys(group):
+        levels[group == name, _known(names, f"E[{name}]" if design.group_columns else "E")] = 1
+    for column in design.offset_columns:
+        first = design.frame[column].iloc[0]
+        for value in dict.fromkeys(rows[column]):
+            if value != first:
+                levels[(rows[column] == value).to_numpy(), _known(names, f"offset[{column}={value}]")] = 1
+    terms = _terms_of(rows, design.axes, design.references, design.share, design.law_name, design.axes)
+    kept = [*numbers, *design.offset_columns]
+    return replace(
+        design, frame=rows, groups=group, settings=_setting_labels(rows, kept), levels=levels, terms=terms,
+        columns=design.law.terms(terms)[0],
+    )  # fmt: skip
+
+
+def _known(names: Sequence[str], name: str) -> int:
+    if name not in names:
+        raise ValueError(f"{name} isn't among the fit's levels: {', '.join(names)}")
+    return list(names).index(name)
+
+
+def _setting_labels(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """(n,) text of each row's setting, such as `N=3.82108e+09 R=32`."""
+    parts = [[f"{name}={_short(value)}" for value in rows[name]] for name in columns]
+    return np.array([" ".join(row) for row in zip(*parts, strict=True)], dtype=object)
 
 
 def _short(value: object) -> str:
@@ -180,8 +235,8 @@ def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
     first = rows[again].iloc[0]
     same = rows.index[(rows == first).all(axis=1)]
     raise ValueError(
-        f"rows {', '.join(str(label) for label in same)} are the same, {response!r} = {first[response]:g} included: one "
-        "run twice? drop one (`frame.drop_duplicates()`), or name the column that tells repeats apart as `repeat`"
+        f"rows {', '.join(str(label) for label in same)} are the same, {response!r} = {first[response]:g} included: "
+        "one run twice? drop one (`frame.drop_duplicates()`), or name the column that tells repeats apart as `repeat`"
     )
 
 
@@ -196,8 +251,8 @@ def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tupl
         else:
             amplitude, exponent, _ = AXES[axis]
             said.append(
-                f"{column!r} is {rows[column].iloc[0]:g} in every row: {amplitude} ({axis}0/{axis})^{exponent} is part of "
-                "the level, and its term is left out"
+                f"{column!r} is {rows[column].iloc[0]:g} in every row: {amplitude} ({axis}0/{axis})^{exponent} is part "
+                "of the level, and its term is left out"
             )
     if not used and law != "share":
         sizes = ", ".join(f"{column!r} = {rows[column].iloc[0]:g}" for column in roles.values())
@@ -205,9 +260,7 @@ def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tupl
     return used, said
 
 
-def _references(
-    rows: pd.DataFrame, axes: Mapping[str, str], given: Mapping[str, float | None]
-) -> dict[str, float]:
+def _references(rows: pd.DataFrame, axes: Mapping[str, str], given: Mapping[str, float | None]) -> dict[str, float]:
     """Axis -> what its sizes are taken relative to: by default the largest N and D and the smallest R."""
     found = {}
     for axis, column in axes.items():

@@ -98,7 +98,7 @@ def residuals_by_setting(estimate: Estimate) -> pd.DataFrame:
 
     rows = []
     for setting in dict.fromkeys(estimate.design.settings):
-        values = estimate.residuals[estimate.design.settings == setting]
+        values = estimate.residuals[np.asarray(estimate.design.settings == setting)]
         n, mean = len(values), float(values.mean())
         error = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
         t = mean / error if error and not math.isnan(error) else math.nan
@@ -115,8 +115,8 @@ def influence(estimate: Estimate, *, progress: Progress | None = None) -> pd.Dat
     DataFrame
         A row a cell, the most influential first: `row` (label in the table), `group`, `setting`, `residual`,
         `left_out_residual` (of a fit without it), and for each amplitude and exponent `d_<name>`: the estimate without
-        the cell less that with it. `pull` is the largest of their sizes over their standard errors. A cell without which
-        the law isn't determined has NaN.
+        the cell less that with it. `pull` is the largest of their sizes over their standard errors. A cell without
+        which the law isn't determined has NaN.
     """
     names = estimate.design.names[len(estimate.design.level_names) :]
     rows = []
@@ -125,10 +125,10 @@ def influence(estimate: Estimate, *, progress: Progress | None = None) -> pd.Dat
         rest = estimate.design.take(kept)
         moved, left_out = dict.fromkeys(names, math.nan), math.nan
         if determined(rest, spare=0):
-            again = estimated(rest, delta=estimate.delta, starts=(estimate.parts[2],))
+            again = estimated(rest, delta=estimate.delta, starts=(estimate.parts[2],), grid="coarse")
             moved = {name: again.values[name] - estimate.values[name] for name in names}
             one = estimate.design.take(np.array([cell]))
-            if rest.levels.any(axis=0)[estimate.design.levels[cell] > 0].all():
+            if rest.levels[:, estimate.design.levels[cell] > 0].any(axis=0).all():
                 left_out = float(residuals_of(one, again.predicted(one))[0])
         pulls = [abs(moved[name]) / max(estimate.standard_errors[name], 1e-300) for name in names]
         rows.append(

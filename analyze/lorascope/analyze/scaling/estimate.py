@@ -9,7 +9,7 @@ import numpy as np
 
 from .design import Design
 from .objective import AGREE, Minimum, Objective, descend, minimise, random_starts
-from .solve import Solution, least_squares
+from .solve import Grid, Solution, least_squares
 
 __all__ = ["Estimate", "Search", "estimated", "residuals_of", "solved"]
 
@@ -73,7 +73,7 @@ class Estimate:
 
     @cached_property
     def fitted(self) -> np.ndarray:
-        """(n,)"""
+        """(n,) what the law says of the rows of the fit."""
         return self.predicted(self.design)
 
     @cached_property
@@ -143,7 +143,7 @@ def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
 
 def estimated(
     design: Design, *, delta: float = math.inf, counts: np.ndarray | None = None, n_starts: int = 0,
-    random: np.random.Generator | None = None, starts: tuple[np.ndarray, ...] = (), on_grid: bool = True,
+    random: np.random.Generator | None = None, starts: tuple[np.ndarray, ...] = (), grid: Grid = "fine",
 ) -> Estimate:  # fmt: skip
     """The parameters with the least loss.
 
@@ -161,11 +161,11 @@ def estimated(
         Draws these.
     starts
         (q,) exponents from which to search as well.
-    on_grid
-        Whether to look at a grid of exponents.
+    grid
+        Of exponents at which to look first.
     """
     objective = Objective(design.problem, design.residual, delta, counts)
-    solution, found = solved(objective, starts, on_grid=on_grid)
+    solution, found = solved(objective, starts, grid=grid)
     at, value, converged = found.parameters, found.value, found.converged
     begins = random_starts(objective, n_starts, random or np.random.default_rng(0)) if n_starts else []
     ends = [descend(objective, begin) for begin in begins]
@@ -189,13 +189,13 @@ def estimated(
 
 
 def solved(
-    objective: Objective, starts: tuple[np.ndarray, ...] = (), *, on_grid: bool = True
+    objective: Objective, starts: tuple[np.ndarray, ...] = (), *, grid: Grid = "fine"
 ) -> tuple[Solution, Minimum]:
     """The least squares of an objective's problem, and the least loss, which is the same where the loss is square."""
     problem = objective.problem
     if objective.counts is not None:
         problem = replace(problem, weights=problem.weights * np.sqrt(objective.counts))
-    solution = least_squares(problem, starts, on_grid=on_grid)
+    solution = least_squares(problem, starts, grid=grid)
     if math.isfinite(objective.delta) or objective.residual == "log":
         return solution, minimise(objective, solution)
     at = objective.pack(solution)

@@ -1,4 +1,4 @@
-"""The loss of a law over all its parameters at once: relative, logarithmic or absolute residuals, squared or Huber's."""
+"""The loss of a law over all its parameters: relative, logarithmic or absolute residuals, squared or Huber's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 
 from .solve import Problem, Solution, exponent_grid, least_squares
 
-__all__ = ["MAD_TO_SD", "HUBER", "Minimum", "Objective", "Residual", "automatic_delta", "minimise", "random_starts"]
+__all__ = ["HUBER", "MAD_TO_SD", "Minimum", "Objective", "Residual", "automatic_delta", "minimise", "random_starts"]
 
 Residual = Literal["relative", "log", "absolute"]
 HUBER = 1.345
@@ -118,7 +118,7 @@ def automatic_delta(residuals: np.ndarray) -> float:
 
 
 def minimise(objective: Objective, begin: Solution, starts: Sequence[np.ndarray] = ()) -> Minimum:
-    """The least summed loss, from a least-squares solution, from that with weights put right, and from further starts."""
+    """The least summed loss, from a least-squares solution, the same reweighted, and further starts."""
     first = objective.pack(begin)
     begins = [first, objective.pack(_reweighted(objective, begin)), *starts]
     ends = [_descended(objective, one) for one in begins]
@@ -133,7 +133,10 @@ def random_starts(objective: Objective, n: int, random: np.random.Generator) -> 
     starts = []
     for _ in range(n):
         exponents = np.array(
-            [exponent_grid(low, high, 1001)[random.integers(1001)] if low < high else low for low, high in problem.bounds]
+            [
+                exponent_grid(low, high, 1001)[random.integers(1001)] if low < high else low
+                for low, high in problem.bounds
+            ]
         )
         solved = least_squares(replace(problem, bounds=np.stack([exponents, exponents], axis=1)))
         shaken = solved.coefficients * (1 + 0.3 * random.standard_normal(len(solved.coefficients)))
@@ -166,7 +169,7 @@ def descend(objective: Objective, begin: np.ndarray) -> tuple[np.ndarray, float,
 def _descended(objective: Objective, begin: np.ndarray) -> tuple[np.ndarray, float, bool]:
     """A search, and Newton's method after it where no exponent is at its bound."""
     at, value, success = descend(objective, begin)
-    _, n_columns, n_exponents = objective.sizes
+    n_exponents = objective.sizes[2]
     exponents, (low, high) = at[len(at) - n_exponents :], objective.problem.bounds.T
     free = np.ones(len(at), bool)
     width = np.where(high > low, high - low, 1)
@@ -213,7 +216,7 @@ def _reweighted(objective: Objective, begin: Solution) -> Solution:
         if objective.counts is not None:
             weights = weights * objective.counts
         problem = replace(objective.problem, weights=objective.problem.weights * np.sqrt(weights))
-        found = least_squares(problem, [found.exponents], on_grid=False)
+        found = least_squares(problem, [found.exponents], grid="none")
     return found
 
 

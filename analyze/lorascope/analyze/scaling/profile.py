@@ -1,7 +1,7 @@
 """Profile intervals: how far a parameter can go while all others make up for it; an end may be open.
 
 Least squares with a spread that isn't known: minus twice the log-likelihood, spread profiled out, is n ln(SSR) and a
-constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzon, Moolgavkar (1988), Appl. Stat. 37, 87.
+constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzon, Moolgavkar (1988), Appl. Stat. 37.
 """
 
 import math
@@ -11,13 +11,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .solve import N_GRID, Problem, Solution, exponent_grid, least_squares
+from .solve import Problem, Solution, exponent_grid, least_squares
 
 __all__ = ["Interval", "Profile", "Rule", "profile", "thresholds"]
 
 Rule = Literal["chi2", "F"]
 N_STEPS = 30
 """Steps outwards, each half as long again as the one before, before an end counts as open."""
+N_LOOKS = 19
+"""Values of an exponent over its whole range at which is looked for further valleys."""
 EXACT = 1e-10
 """Relative accuracy to which an end is found."""
 
@@ -49,8 +51,8 @@ class Profile(NamedTuple):
 def thresholds(ssr: float, n: int, df: int, level: float) -> dict[Rule, float]:
     """Sums of squares up to which a value of one parameter is in its interval.
 
-    chi2: n ln(SSR / least SSR) is at most the quantile of chi-square with 1 degree of freedom. F: (SSR - least SSR) is at
-    most the quantile of F with 1 and df, times the least SSR over df.
+    chi2: n ln(SSR / least SSR) is at most the quantile of chi-square with 1 degree of freedom. F: (SSR - least SSR) is
+    at most the quantile of F with 1 and df, times the least SSR over df.
     """
     from scipy import stats  # type: ignore[import-untyped]
 
@@ -83,14 +85,18 @@ def profile(
     """
     kind, which = place
     seen: dict[float, Solution] = {}
-    bounds = (float(problem.bounds[which, 0]), float(problem.bounds[which, 1])) if kind == "exponent" else (-math.inf, math.inf)
+    bounds = (
+        (float(problem.bounds[which, 0]), float(problem.bounds[which, 1]))
+        if kind == "exponent"
+        else (-math.inf, math.inf)
+    )
 
     def solved(at: float) -> Solution:
         if at not in seen:
             near = min(seen, key=lambda one: abs(one - at), default=None)
             begin = best.exponents if near is None else seen[near].exponents
             held = _held(problem, kind, which, at)
-            seen[at] = least_squares(held, [begin], on_grid=len(held.free) > 0)
+            seen[at] = least_squares(held, [begin], grid="coarse")
         return seen[at]
 
     def ssr(at: float) -> float:
@@ -121,7 +127,7 @@ def _coarse(solved: Callable[[float], Solution], problem: Problem, kind: str, wh
     if kind != "exponent":
         return []
     low, high = problem.bounds[which]
-    found = [float(at) for at in exponent_grid(low, high, N_GRID[3])]
+    found = [float(at) for at in exponent_grid(low, high, N_LOOKS)]
     for at in found:
         solved(at)
     return found
@@ -142,7 +148,7 @@ def _end(
     ssr: Callable[[float], float], begin: float, step: float, bound: float, limit: float
 ) -> tuple[float, bool, bool]:
     """Where the sum of squares crosses the limit on one side, whether it never does, and whether a gap was jumped."""
-    from scipy import optimize  # type: ignore[import-untyped]
+    from scipy import optimize
 
     inner = begin
     for k in range(N_STEPS):
@@ -150,7 +156,9 @@ def _end(
         if (outer - bound) * math.copysign(1, step) >= 0:
             outer = bound
         if ssr(outer) > limit:
-            found = optimize.brentq(lambda at: math.log(ssr(at) / limit), inner, outer, rtol=EXACT, xtol=EXACT * abs(step))
+            found = optimize.brentq(
+                lambda at: math.log(ssr(at) / limit), inner, outer, rtol=EXACT, xtol=EXACT * abs(step)
+            )
             return float(found), False, False
         if outer == bound:
             return bound, True, False

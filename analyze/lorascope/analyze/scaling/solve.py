@@ -3,20 +3,21 @@
 Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413; Kaufman (1975), BIT 15, 49, whose gradient is the exact one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .columns import Column
 
-__all__ = ["Problem", "Solution", "exponent_grid", "least_squares"]
+__all__ = ["Grid", "Problem", "Solution", "exponent_grid", "least_squares"]
 
-N_GRID = {1: 241, 2: 45, 3: 19}
-"""Number of exponents -> grid points for each."""
-N_POLISHED = 4
+Grid = Literal["fine", "coarse", "none"]
+N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
+"""Number of exponents -> grid points for each: of a first search, and of one that has a good start."""
+N_POLISHED: Mapping[Grid, int] = {"fine": 4, "coarse": 2}
 """Local minima of the grid from which a search goes on."""
 SPREAD = 0.5
 """Exponents below it are spaced evenly, those above it by their logarithm."""
@@ -107,15 +108,15 @@ class Solution(NamedTuple):
 def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
     """(n,) exponents from one end to the other, evenly spaced in asinh(exponent / SPREAD)."""
     ends = np.arcsinh(np.array([low, high]) / SPREAD)
-    grid = SPREAD * np.sinh(np.linspace(*ends, n))
+    grid = SPREAD * np.sinh(np.linspace(ends[0], ends[1], n))
     grid[0], grid[-1] = low, high
     return np.asarray(grid)
 
 
-def grid_points(problem: Problem) -> tuple[np.ndarray, tuple[int, ...]]:
+def grid_points(problem: Problem, grid: Grid = "fine") -> tuple[np.ndarray, tuple[int, ...]]:
     """(m, q) every combination of exponents, and how many there are of each."""
     n_free = len(problem.free)
-    n = N_GRID.get(n_free, 1)
+    n = N_GRID[grid].get(n_free, 1)
     axes = [exponent_grid(low, high, n) if low < high else np.array([low]) for low, high in problem.bounds]
     shape = tuple(map(len, axes))
     return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=-1), shape
@@ -154,7 +155,7 @@ def minima(values: np.ndarray, shape: tuple[int, ...], n: int) -> np.ndarray:
     return np.asarray(places[np.argsort(values[places], kind="stable")][:n])
 
 
-def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, on_grid: bool = True) -> Solution:
+def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: Grid = "fine") -> Solution:
     """The least sum of squares, from the lowest minima of a grid over the exponents, and from further starts.
 
     Raises
@@ -165,10 +166,10 @@ def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, on_gri
     if not len(problem.free):
         return _finished(problem, problem.bounds[:, 0].copy(), True, 1.0)
     begins = [np.clip(start, *problem.bounds.T) for start in starts]
-    if on_grid:
-        points, shape = grid_points(problem)
+    if grid != "none":
+        points, shape = grid_points(problem, grid)
         found = grid_ssr(problem, points, grid_bases(problem, points))
-        begins += list(points[minima(found, shape, N_POLISHED)])
+        begins += list(points[minima(found, shape, N_POLISHED[grid])])
     if not begins:
         raise ValueError("a search needs a grid or a start")
     ends = [_polished(problem, begin) for begin in begins]

@@ -1,0 +1,61 @@
+"""Intervals of a fit's parameters by profile, by linear theory, and by bootstrap."""
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd  # type: ignore[import-untyped]
+
+from .bootstrap import Bootstrap
+from .estimate import Estimate
+from .profile import Profile, Rule, profile, thresholds
+from .solve import Solution
+
+__all__ = ["bootstrap_intervals", "profile_intervals", "profiles", "wald_intervals"]
+
+
+def profiles(estimate: Estimate, level: float) -> dict[str, Profile]:
+    """Profile of each amplitude, slope and exponent of a least-squares fit."""
+    design, (levels, coefficients, exponents) = estimate.design, estimate.parts
+    best = Solution(
+        exponents, coefficients, levels, estimate.residuals, estimate.ssr, exponents != exponents, True, math.nan
+    )
+    limits = thresholds(estimate.ssr, estimate.n, estimate.df, level)
+    places = [(one.amplitude, ("amplitude", k)) for k, one in enumerate(design.columns)]
+    places += [(name, ("exponent", k)) for k, name in enumerate(design.exponents)]
+    found = {}
+    for name, place in places:
+        value = estimate.values[name]
+        if not math.isfinite(value):  # the amplitude of an exponent that is 0
+            continue
+        step = _first_step(estimate.standard_errors[name], value, place[0])
+        found[name] = profile(design.problem, best, name, place, value, step, limits)
+    return found
+
+
+def _first_step(error: float, value: float, kind: str) -> float:
+    """A step outwards: a standard error, where that is of any use."""
+    most = 2.0 if kind == "exponent" else 10 * max(abs(value), 1e-9)
+    return min(max(error, 1e-6 * max(abs(value), 1e-3)), most) if math.isfinite(error) else most / 10
+
+
+def profile_intervals(found: Mapping[str, Profile], rule: Rule) -> pd.DataFrame:
+    """A row a parameter: `low`, `high`, `low_open`, `high_open`, `in_parts`."""
+    return pd.DataFrame({name: one.intervals[rule]._asdict() for name, one in found.items()}).T
+
+
+def wald_intervals(estimate: Estimate, level: float) -> pd.DataFrame:
+    """A row a parameter: estimate plus and minus t times its standard error; `low`, `high`."""
+    from scipy import stats  # type: ignore[import-untyped]
+
+    t = float(stats.t.ppf((1 + level) / 2, estimate.df))
+    rows = {
+        name: {"low": value - t * estimate.standard_errors[name], "high": value + t * estimate.standard_errors[name]}
+        for name, value in estimate.values.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def bootstrap_intervals(found: Bootstrap, level: float) -> pd.DataFrame:
+    """A row a parameter: `low`, `high`, `low_open`, `high_open` (at a bound of an exponent)."""
+    rows = {name: found.interval(name, level) for name in found.values.columns}
+    return pd.DataFrame(rows, index=["low", "high", "low_open", "high_open"]).T
