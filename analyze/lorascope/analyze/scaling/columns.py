@@ -1,7 +1,8 @@
 """The terms of a law as columns of a linear model, once their exponents are given.
 
 A power x**e comes as (x**e - 1) / e: the constant goes to the level of its group, so that the column stays well away
-from a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e.
+from a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e, with the size
+taken relative to the reference that was asked for: `shift` is the logarithm of that over the one used within.
 """
 
 import math
@@ -67,6 +68,8 @@ class Power:
     """(n,) ln x."""
     place: int
     """Of its exponent."""
+    shift: float = 0.0
+    """Added to ln x in what is printed."""
 
     @property
     def exponents(self) -> tuple[int, ...]:
@@ -86,19 +89,19 @@ class Power:
 
     def per_unit(self, exponents: np.ndarray) -> float:
         e = float(exponents[self.place])
-        return 1 / e if e else math.inf
+        return math.exp(-e * self.shift) / e if e else math.inf
 
     def printed(self, exponents: np.ndarray) -> np.ndarray:
-        return np.asarray(np.exp(exponents[..., self.place, None] * self.log_x))
+        return np.asarray(np.exp(exponents[..., self.place, None] * (self.log_x + self.shift)))
 
     def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        return _at(self.place, self.log_x * self.printed(exponents), len(exponents))
+        return _at(self.place, (self.log_x + self.shift) * self.printed(exponents), len(exponents))
 
     def constant(self, exponents: np.ndarray) -> float:
-        return 1.0
+        return math.exp(float(exponents[self.place]) * self.shift)
 
     def take(self, rows: np.ndarray) -> "Power":
-        return Power(self.amplitude, self.log_x[rows], self.place)
+        return Power(self.amplitude, self.log_x[rows], self.place, self.shift)
 
 
 @dataclass(frozen=True)
@@ -109,32 +112,37 @@ class Product:
     log_x: np.ndarray
     """(n, j) ln x of each factor."""
     exponents: tuple[int, ...]
+    shifts: np.ndarray
+    """(j,) added to ln x in what is printed."""
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
-        return np.asarray(np.expm1(self._power(exponents)))
+        return np.asarray(np.expm1(self._power(exponents, self.log_x)))
 
     def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        return self.printed_slopes(exponents)
+        return self._slopes(exponents, self.log_x)
 
     def per_unit(self, exponents: np.ndarray) -> float:
-        return 1.0
+        return 1 / self.constant(exponents)
 
     def printed(self, exponents: np.ndarray) -> np.ndarray:
-        return np.asarray(np.exp(self._power(exponents)))
+        return np.asarray(np.exp(self._power(exponents, self.log_x + self.shifts)))
 
     def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        slopes = np.zeros((len(self.log_x), len(exponents)))
-        slopes[:, list(self.exponents)] = self.log_x * self.printed(exponents)[:, None]
-        return slopes
+        return self._slopes(exponents, self.log_x + self.shifts)
 
     def constant(self, exponents: np.ndarray) -> float:
-        return 1.0
+        return math.exp(float(exponents[list(self.exponents)] @ self.shifts))
 
     def take(self, rows: np.ndarray) -> "Product":
-        return Product(self.amplitude, self.log_x[rows], self.exponents)
+        return Product(self.amplitude, self.log_x[rows], self.exponents, self.shifts)
 
-    def _power(self, exponents: np.ndarray) -> np.ndarray:
-        return np.asarray(exponents[..., list(self.exponents)] @ self.log_x.T)
+    def _power(self, exponents: np.ndarray, logs: np.ndarray) -> np.ndarray:
+        return np.asarray(exponents[..., list(self.exponents)] @ logs.T)
+
+    def _slopes(self, exponents: np.ndarray, logs: np.ndarray) -> np.ndarray:
+        slopes = np.zeros((len(logs), len(exponents)))
+        slopes[:, list(self.exponents)] = logs * np.exp(self._power(exponents, logs))[:, None]
+        return slopes
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,8 @@ class Straight:
 
     amplitude: str
     x: np.ndarray
+    shift: float = 0.0
+    """Added to x in what is printed."""
     exponents: tuple[int, ...] = ()
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
@@ -155,16 +165,16 @@ class Straight:
         return 1.0
 
     def printed(self, exponents: np.ndarray) -> np.ndarray:
-        return self.x
+        return np.asarray(self.x + self.shift)
 
     def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
         return self.centred_slopes(exponents)
 
     def constant(self, exponents: np.ndarray) -> float:
-        return 0.0
+        return self.shift
 
     def take(self, rows: np.ndarray) -> "Straight":
-        return Straight(self.amplitude, self.x[rows])
+        return Straight(self.amplitude, self.x[rows], self.shift)
 
 
 def _at(place: int, values: np.ndarray, n: int) -> np.ndarray:

@@ -35,7 +35,9 @@ class Design:
     axes: Mapping[str, str]
     """Axis (N, R, D) -> column, of those in the law."""
     references: Mapping[str, float]
-    """Axis -> the size whose ratio to itself is 1."""
+    """Axis -> the size whose ratio to itself is 1 in what is printed."""
+    within: Mapping[str, float]
+    """Axis -> that in the columns, which lies among the sizes; of D/R as well."""
     share: str | None
     group_columns: tuple[str, ...]
     offset_columns: tuple[str, ...]
@@ -142,13 +144,15 @@ def make_design(
     rows, left_out = checked(frame, numbers=numbers, positive=positive, labels=labels, may_lack=[response])
     _refuse_repeated(rows.drop(columns=list(offsets)), response)
     axes, dropped = _axes_in_use(rows, roles, law)
-    refs = _references(rows, axes, references)
-    terms = _terms_of(rows, axes, refs, share, law, roles)
+    within = _within(rows, axes, law)
+    refs = _references(within, axes, references)
+    terms = _terms_of(rows, axes, within, refs, share, law)
     columns, exponents = chosen.terms(terms)
     group, levels, names, n_offsets = _levels(rows, groups, offsets)
     kept = [*axes.values(), *([share] if law == "share" and share else []), *offsets]
     design = Design(
         frame=rows, law_name=law, law=chosen, response=response, axes=axes, references=refs,
+        within=within,
         share=share if law == "share" else None, group_columns=tuple(groups),
         offset_columns=tuple(offsets), groups=group,
         settings=_setting_labels(rows, kept),
@@ -181,7 +185,7 @@ def applied(design: Design, frame: pd.DataFrame) -> Design:
         for value in dict.fromkeys(rows[column]):
             if value != first:
                 levels[(rows[column] == value).to_numpy(), _known(names, f"offset[{column}={value}]")] = 1
-    terms = _terms_of(rows, design.axes, design.references, design.share, design.law_name, design.axes)
+    terms = _terms_of(rows, design.axes, design.within, design.references, design.share, design.law_name)
     kept = [*numbers, *design.offset_columns]
     return replace(
         design, frame=rows, groups=group, settings=_setting_labels(rows, kept), levels=levels, terms=terms,
@@ -260,25 +264,36 @@ def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tupl
     return used, said
 
 
-def _references(rows: pd.DataFrame, axes: Mapping[str, str], given: Mapping[str, float | None]) -> dict[str, float]:
-    """Axis -> what its sizes are taken relative to: by default the largest N and D and the smallest R."""
+def _within(rows: pd.DataFrame, axes: Mapping[str, str], law: str) -> dict[str, float]:
+    """Axis -> the largest N and D, the smallest R; and the largest D/R of the law as printed."""
+    found = {axis: float(rows[column].min() if axis == "R" else rows[column].max()) for axis, column in axes.items()}
+    return found | ({"D/R": float((rows[axes["D"]] / rows[axes["R"]]).max())} if law == "as printed" else {})
+
+
+def _references(
+    within: Mapping[str, float], axes: Mapping[str, str], given: Mapping[str, float | None]
+) -> dict[str, float]:
+    """Axis -> what its sizes are taken relative to in what is printed."""
     found = {}
-    for axis, column in axes.items():
+    for axis in axes:
         own = given.get(axis)
         if own is not None and not (np.isfinite(own) and own > 0):
             raise ValueError(f"`{axis}0` is {own!r}; a reference must be a finite number above zero")
-        found[axis] = float(own if own is not None else rows[column].min() if axis == "R" else rows[column].max())
+        found[axis] = within[axis] if own is None else float(own)
     return found
 
 
 def _terms_of(
-    rows: pd.DataFrame, axes: Mapping[str, str], references: Mapping[str, float], share: str | None, law: str,
-    roles: Mapping[str, str],
+    rows: pd.DataFrame, axes: Mapping[str, str], within: Mapping[str, float], references: Mapping[str, float],
+    share: str | None, law: str,
 ) -> Axes:  # fmt: skip
-    logs = {axis: np.log(references[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
+    logs = {axis: np.log(within[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
+    shifts = {axis: float(np.log(references[axis] / within[axis])) for axis in axes}
     shared = rows[share].to_numpy() - 1 if law == "share" and share else None
-    ratio = np.log(rows[roles["D"]] / rows[roles["R"]]).to_numpy() if law == "as printed" else None
-    return Axes(logs, shared, ratio)
+    if law != "as printed":
+        return Axes(logs, shared, None, shifts)
+    ratio = np.log(rows[axes["D"]] / rows[axes["R"]] / within["D/R"]).to_numpy()
+    return Axes(logs, shared, ratio, {**shifts, "D/R": float(np.log(within["D/R"]))})
 
 
 def _levels(

@@ -1,6 +1,7 @@
 """The laws: which terms each has, of what, with which exponents."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -33,11 +34,13 @@ class Axes(NamedTuple):
     """What the terms are made of."""
 
     logs: Mapping[str, np.ndarray]
-    """Axis -> (n,) ln(reference / size), of those in use."""
+    """Axis -> (n,) ln(reference / size), of those in use; the reference lies among the sizes."""
     share: np.ndarray | None
     """(n,) layers that share weights, less 1."""
     log_data_per_rank: np.ndarray | None
-    """(n,) ln(D / R), without references."""
+    """(n,) ln(D / R), less its shift."""
+    shifts: Mapping[str, float] = MappingProxyType({})
+    """Axis -> what is added to its logarithms in what is printed: ln of the reference asked for over that of `logs`."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,6 +55,7 @@ class Axes(NamedTuple):
             {name: values[rows] for name, values in self.logs.items()},
             None if self.share is None else self.share[rows],
             None if self.log_data_per_rank is None else self.log_data_per_rank[rows],
+            self.shifts,
         )
 
     def without(self, name: str) -> "Axes":
@@ -60,6 +64,7 @@ class Axes(NamedTuple):
             {one: values for one, values in self.logs.items() if one != name},
             None if name == "share" else self.share,
             None if name == "D/R" else self.log_data_per_rank,
+            self.shifts,
         )
 
 
@@ -76,7 +81,10 @@ class Law(NamedTuple):
 
 def _powers(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
     names = list(axes.logs)
-    columns = tuple(Power(AXES[name].amplitude, axes.logs[name], place) for place, name in enumerate(names))
+    columns = tuple(
+        Power(AXES[name].amplitude, axes.logs[name], place, axes.shifts.get(name, 0.0))
+        for place, name in enumerate(names)
+    )
     return columns, tuple(AXES[name].exponent for name in names)
 
 
@@ -85,13 +93,13 @@ def _as_printed(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
     if axes.log_data_per_rank is None:
         return columns, exponents
     alpha = exponents if "alpha" in exponents else (*exponents, "alpha")
-    return (*columns, Power("C", axes.log_data_per_rank, alpha.index("alpha"))), alpha
+    return (*columns, Power("C", axes.log_data_per_rank, alpha.index("alpha"), axes.shifts.get("D/R", 0.0))), alpha
 
 
 def _straight(slope: str) -> Callable[[Axes], tuple[tuple[Column, ...], tuple[str, ...]]]:
     def terms(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
         names = {name: AXES[name].exponent if slope == "exponent" else f"slope_{name}" for name in axes.logs}
-        return tuple(Straight(names[name], axes.logs[name]) for name in axes.logs), ()
+        return tuple(Straight(names[name], axes.logs[name], axes.shifts.get(name, 0.0)) for name in axes.logs), ()
 
     return terms
 
@@ -101,7 +109,8 @@ def _multiplicative(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
         return (), ()
     logs = np.stack(list(axes.logs.values()), axis=1)
     exponents = tuple(AXES[name].exponent for name in axes.logs)
-    return (Product("A", logs, tuple(range(len(exponents)))),), exponents
+    shifts = np.array([axes.shifts.get(name, 0.0) for name in axes.logs])
+    return (Product("A", logs, tuple(range(len(exponents))), shifts),), exponents
 
 
 def _share(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:

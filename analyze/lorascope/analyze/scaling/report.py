@@ -1,7 +1,6 @@
 """Everything that can be said of a law on a table, in one go: fit, rivals, bootstraps, held-out cells, influence."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, get_args

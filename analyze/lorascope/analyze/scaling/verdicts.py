@@ -59,7 +59,7 @@ def _change(estimate: Estimate, axis: str) -> float:
     logs = {name: values[[values.argmax(), values.argmin()]] * (name == axis) for name, values in terms.logs.items()}
     share = None if terms.share is None else terms.share[:2] * 0
     ratio = None if terms.log_data_per_rank is None else _ratio_at_ends(estimate, axis)
-    columns, _ = design.law.terms(type(terms)(logs, share, ratio))
+    columns, _ = design.law.terms(type(terms)(logs, share, ratio, terms.shifts))
     at = estimate.parts[2]
     ends = sum(c * one.centred(at) for c, one in zip(estimate.parts[1], columns, strict=True))
     return float(ends[1] - ends[0])
@@ -73,7 +73,7 @@ def _ratio_at_ends(estimate: Estimate, axis: str) -> np.ndarray:
         name: np.array([values.min(), values.max()]) if name == axis else np.full(2, design.references[name])
         for name, values in sizes.items()
     }
-    return np.asarray(np.log(ends["D"] / ends["R"]))
+    return np.asarray(np.log(ends["D"] / ends["R"] / design.within["D/R"]))
 
 
 def _exponent_names(estimate: Estimate) -> list[str]:
