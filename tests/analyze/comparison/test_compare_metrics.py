@@ -112,7 +112,9 @@ def test_claims_about_noise_are_rarely_supported() -> None:
 
 def test_level_decides(make_study: Make) -> None:
     frame = make_study(2, n_blocks=8)
-    wide, narrow = (compare_metrics(frame, blocks="block", level=level).metrics for level in (0.01, 0.5))
+    wide, narrow = (
+        compare_metrics(frame, blocks="block", significance=significance).metrics for significance in (0.01, 0.5)
+    )
     assert (wide["low"] <= narrow["low"]).all()
     assert (wide["high"] >= narrow["high"]).all()
 
@@ -137,9 +139,9 @@ def test_the_table_stays_as_it_was(make_study: Make) -> None:
         ({"n_resamples": 1000.0}, "`n_resamples` is 1000.0; it is a whole number from 100 on"),
         ({"seed": -1}, "`seed` is -1; it is a whole number from 0 on"),
         ({"seed": True}, "`seed` is True; it is a whole number from 0 on"),
-        ({"level": 0}, "`level` is 0; allowed is what lies between 0 and 1, such as 0.05"),
-        ({"level": 1.0}, "`level` is 1.0; allowed is what lies between 0 and 1, such as 0.05"),
-        ({"level": float("nan")}, "`level` is nan; allowed is what lies between 0 and 1, such as 0.05"),
+        ({"significance": 0}, "`significance` is 0; allowed is what lies between 0 and 1, such as 0.05"),
+        ({"significance": 1.0}, "`significance` is 1.0; allowed is what lies between 0 and 1, such as 0.05"),
+        ({"significance": float("nan")}, "`significance` is nan; allowed is what lies between 0 and 1, such as 0.05"),
         ({"collapsed_below": 0.0}, "`collapsed_below` is 0.0; it is an accuracy above 0 and up to 1, or None"),
         ({"collapsed_below": 25}, "`collapsed_below` is 25; it is an accuracy above 0 and up to 1, or None"),
         ({"reference": "PPL"}, "`reference` names 'PPL', which isn't among the metrics ['ln MIUB', 'CE', 'ln CE']"),

@@ -114,7 +114,7 @@ def test_paper_blocks(both: tuple[pd.DataFrame, MetricComparison]) -> None:
 
 def test_intervals_are_those_of_all_resampled_tables(make_study: Callable[..., pd.DataFrame]) -> None:
     frame = make_study(n_blocks=3, n_settings=4)
-    found = compare_metrics(frame, metrics=["CE"], blocks="block", level=0.1)
+    found = compare_metrics(frame, metrics=["CE"], blocks="block", significance=0.1)
     parts = [part for _, part in frame.groupby("block")]
     r, share = [], []
     for drawn in itertools.product(parts, repeat=3):

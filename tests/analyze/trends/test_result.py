@@ -11,11 +11,11 @@ def test_summary_prints_floors_tests_blocks_steps_and_verdicts() -> None:
     text = str(trend_tests(CELLS, "loss", "R", blocks=["model"]).summary())
     for line in (
         "trend of loss along R",
-        "claim        loss falls along R, within blocks of model",
-        "data         6 cells, 2 blocks; Page: 2 blocks of 3 levels",
-        "steps        1 of 4 don't go as claimed",
-        "level        0.05, one-sided",
-        "floors of p  Page 0.0556, Mann-Kendall 0.0556, a sign a block 0.250",
+        "claim         loss falls along R, within blocks of model",
+        "data          6 cells, 2 blocks; Page: 2 blocks of 3 levels",
+        "steps         1 of 4 don't go as claimed",
+        "significance  0.05, one-sided",
+        "floors of p   Page 0.0556, Mann-Kendall 0.0556, a sign a block 0.250",
         "Page's L         27.5        24   1.871  0.05556       1.000   0.03068  0.05556           1  exact",
         "Mann-Kendall S     -5         0",
         "a          3       3  -3   -1.000   0.1667   0.1667  not identified",
@@ -52,5 +52,5 @@ def test_a_result_as_json_holds_every_field() -> None:
         ["model"],
         False,
     )
-    assert {"level", "n_steps", "notes", "provenance"} < set(record)
+    assert {"significance", "n_steps", "notes", "provenance"} < set(record)
     assert found.sign_floor == 0.25

@@ -136,7 +136,7 @@ def test_one_series_of_three_points_tells_nothing() -> None:
     words = "p can't go below 0.167: no data of this shape, ties included, could tell at 0.05"
     assert words in found.verdicts[1].because
     assert found.by_block["because"].tolist() == [words]
-    assert trend_tests(cells, "loss", "R", blocks=[], level=0.2).verdicts[1].word == "supported"
+    assert trend_tests(cells, "loss", "R", blocks=[], significance=0.2).verdicts[1].word == "supported"
 
 
 def study(values: dict[str, dict[int, list[float]]]) -> pd.DataFrame:
@@ -223,9 +223,9 @@ def test_only_the_order_within_blocks_matters(values: list[list[int]], seed: int
             "column 'x' is named twice among `response`, `along` and `blocks`; each column has one part",
         ),
         ({"blocks": ["block", "y"]}, "column 'y' is named twice among `response`, `along` and `blocks`"),
-        ({"level": 0.0}, "`level` is 0.0; allowed is what lies between 0 and 1: 0.05 is usual"),
-        ({"level": 1.0}, "`level` is 1.0; allowed is what lies between 0 and 1"),
-        ({"level": math.nan}, "`level` is nan; allowed is what lies between 0 and 1"),
+        ({"significance": 0.0}, "`significance` is 0.0; allowed is what lies between 0 and 1: 0.05 is usual"),
+        ({"significance": 1.0}, "`significance` is 1.0; allowed is what lies between 0 and 1"),
+        ({"significance": math.nan}, "`significance` is nan; allowed is what lies between 0 and 1"),
         ({"along": "rank"}, "the table has no column 'rank'; it has 'block', 'x', 'y'"),
         ({"along": "block", "blocks": []}, "column 'block' holds 'a' in row 0, where a number belongs"),
         ({"frame": study({"a": {1: [1], 2: [math.inf]}})}, "column 'y' is inf in row 1; numbers must be finite"),
@@ -258,7 +258,7 @@ def test_what_is_recorded() -> None:
         "along": "R",
         "blocks": ["dataset", "model"],
         "increasing": False,
-        "level": 0.05,
+        "significance": 0.05,
         "source": paper_study().attrs["source"],
     }
     assert record["provenance"]["n_rows"] == 30

@@ -35,7 +35,7 @@ def compare_metrics(
     n_items: Items | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.05,
+    significance: float = 0.05,
     progress: Progress | None = None,
 ) -> MetricComparison:
     """How well each metric predicts accuracy within blocks, and whether one does so better than the others.
@@ -65,7 +65,7 @@ def compare_metrics(
     n_resamples, seed
         Random draws of the bootstrap above 10 blocks, of swaps above 14 and of sign flips above 20; with fewer blocks
         nothing is left to chance.
-    level
+    significance
         p-values up to here count, and intervals leave this out.
     progress
         Called with the number of metrics and pairs of metrics done, and their total.
@@ -93,14 +93,14 @@ def compare_metrics(
     [['ln MIUB', -0.29], ['CE', -0.098], ['ln CE', -0.046]]
     """
     names, groups, higher = (_several(one) for one in (metrics, blocks, higher_is_better))
-    _refuse_options(n_resamples, seed, level, collapsed_below)
+    _refuse_options(n_resamples, seed, significance, collapsed_below)
     roles = parse_metrics(names, reference, higher, accuracy)
     cells, rows, notes = read_cells(frame, accuracy, roles, groups, setting, n_items)
     sets = [cells]
     if collapsed_below is not None:
         narrowed, said = without_collapsed(cells, accuracy, collapsed_below)
         sets, notes = [cells, narrowed], (*notes, *said)
-    options = Options(n_resamples, seed, level)
+    options = Options(n_resamples, seed, significance)
     step = _steps(len(sets) * (len(roles) + len(roles) * (len(roles) - 1) // 2), progress)
     tables = [set_tables(one, roles, options, step) for one in sets]
     for one, table in zip(sets, tables, strict=True):
@@ -117,14 +117,14 @@ def compare_metrics(
         "n_items": n_items,
         "n_resamples": n_resamples,
         "seed": seed,
-        "level": level,
+        "significance": significance,
     }
     joined = {name: [row for table in tables for row in getattr(table, name)] for name in SetTables._fields[:-1]}
     return MetricComparison(
         accuracy=accuracy,
         reference=roles[0].name,
         **{name: pd.DataFrame(some) for name, some in joined.items()},
-        verdicts=judge(roles, joined["metrics"], joined["pairs"], joined["beyond_setting"], level),
+        verdicts=judge(roles, joined["metrics"], joined["pairs"], joined["beyond_setting"], significance),
         notes=notes,
         provenance=provenance(rows, settings),
     )
@@ -135,13 +135,13 @@ def _several(names: Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _refuse_options(n_resamples: int, seed: int, level: float, collapsed_below: float | None) -> None:
+def _refuse_options(n_resamples: int, seed: int, significance: float, collapsed_below: float | None) -> None:
     if not _is_whole(n_resamples) or n_resamples < FEWEST_RESAMPLES:
         raise ValueError(f"`n_resamples` is {n_resamples!r}; it is a whole number from {FEWEST_RESAMPLES} on")
     if not _is_whole(seed) or seed < 0:
         raise ValueError(f"`seed` is {seed!r}; it is a whole number from 0 on")
-    if not 0 < level < 1:
-        raise ValueError(f"`level` is {level!r}; allowed is what lies between 0 and 1, such as 0.05")
+    if not 0 < significance < 1:
+        raise ValueError(f"`significance` is {significance!r}; allowed is what lies between 0 and 1, such as 0.05")
     if collapsed_below is not None and not 0 < collapsed_below <= 1:
         raise ValueError(f"`collapsed_below` is {collapsed_below!r}; it is an accuracy above 0 and up to 1, or None")
 

@@ -20,7 +20,7 @@ class Options(NamedTuple):
 
     n_resamples: int
     seed: int
-    level: float
+    significance: float
 
 
 class Drawn(NamedTuple):

@@ -18,7 +18,11 @@ def word_of(is_sure: bool, low: float, high: float) -> Word:
 
 
 def judge(
-    metrics: Sequence[Metric], of_metric: Sequence[Row], of_pair: Sequence[Row], beyond: Sequence[Row], level: float
+    metrics: Sequence[Metric],
+    of_metric: Sequence[Row],
+    of_pair: Sequence[Row],
+    beyond: Sequence[Row],
+    significance: float,
 ) -> tuple[Verdict, ...]:
     """Verdicts on metrics, the first of which is the reference.
 
@@ -28,38 +32,40 @@ def judge(
         As `parse_metrics` gives them.
     of_metric, of_pair, beyond
         Rows of the tables `metrics`, `pairs` and `beyond_setting`, of all sets of cells.
-    level
+    significance
         p-values up to here count.
 
     Notes
     -----
     A metric follows accuracy if its pooled correlation has the promised sign, p at the effective number of cells is
-    within the level, and the bootstrap's interval excludes 0. One follows it more closely than another if that holds of
-    the difference, with Williams' p. It adds to the setting if its partial correlation has the promised sign and both
-    the p of its t and that of sign flips are within the level. It orders settings more alike if its concordance is
-    larger and p of swaps within the level. The opposite, as sure, contradicts. A word that isn't the same in every set
-    of cells becomes `not identified`.
+    within the significance, and the bootstrap's interval excludes 0. One follows it more closely than another if that
+    holds of the difference, with Williams' p. It adds to the setting if its partial correlation has the promised sign
+    and both the p of its t and that of sign flips are within the significance. It orders settings more alike if its
+    concordance is larger and p of swaps within the significance. The opposite, as sure, contradicts. A word that isn't
+    the same in every set of cells becomes `not identified`.
     """
     reference, *others = metrics
     told = [row for row in of_pair if row["first"] == reference.name]
     found = []
     for one in metrics:
         rows = [row for row in of_metric if row["metric"] == one.name]
-        found.append(_verdict(f"{one.name} follows accuracy within blocks", rows, *_follows(one.sign, level)))
+        found.append(_verdict(f"{one.name} follows accuracy within blocks", rows, *_follows(one.sign, significance)))
     pairs = {one.name: [row for row in told if row["second"] == one.name] for one in others}
     for name, rows in pairs.items():
         claim = f"{reference.name} follows accuracy more closely than {name}"
-        found.append(_verdict(claim, rows, lambda row: _closer(row, level), _closer_because))
+        found.append(_verdict(claim, rows, lambda row: _closer(row, significance), _closer_because))
     for one in metrics:
         rows = [row for row in beyond if row["metric"] == one.name]
         found.append(
             _verdict(
-                f"{one.name} adds to knowing the setting, with the sign it promises", rows, *_adds(one.sign, level)
+                f"{one.name} adds to knowing the setting, with the sign it promises",
+                rows,
+                *_adds(one.sign, significance),
             )
         )
     for name, rows in pairs.items():
         claim = f"{reference.name} orders settings more alike from block to block than {name}"
-        found.append(_verdict(claim, rows, lambda row: _more_alike(row, level), _more_alike_because))
+        found.append(_verdict(claim, rows, lambda row: _more_alike(row, significance), _more_alike_because))
     return tuple(found)
 
 
@@ -69,10 +75,10 @@ def _verdict(claim: str, rows: Sequence[Row], word: Callable[[Row], Word], becau
     return Verdict(claim, words.pop() if len(words) == 1 else "not identified", "; ".join(reasons))
 
 
-def _follows(sign: int, level: float) -> tuple[Callable[[Row], Word], Callable[[Row], str]]:
+def _follows(sign: int, significance: float) -> tuple[Callable[[Row], Word], Callable[[Row], str]]:
     def word(row: Row) -> Word:
         low, high = sorted((sign * row["low"], sign * row["high"]))
-        return word_of(row["p_effective"] <= level, low, high)
+        return word_of(row["p_effective"] <= significance, low, high)
 
     def because(row: Row) -> str:
         return (
@@ -83,10 +89,10 @@ def _follows(sign: int, level: float) -> tuple[Callable[[Row], Word], Callable[[
     return word, because
 
 
-def _adds(sign: int, level: float) -> tuple[Callable[[Row], Word], Callable[[Row], str]]:
+def _adds(sign: int, significance: float) -> tuple[Callable[[Row], Word], Callable[[Row], str]]:
     def word(row: Row) -> Word:
         r = sign * row["partial_r"]
-        return word_of(max(row["p"], row["flip_p"]) <= level, r, r)
+        return word_of(max(row["p"], row["flip_p"]) <= significance, r, r)
 
     def because(row: Row) -> str:
         if row["why"]:
@@ -99,8 +105,8 @@ def _adds(sign: int, level: float) -> tuple[Callable[[Row], Word], Callable[[Row
     return word, because
 
 
-def _closer(row: Row, level: float) -> Word:
-    return word_of(row["williams_p_effective"] <= level, row["low"], row["high"])
+def _closer(row: Row, significance: float) -> Word:
+    return word_of(row["williams_p_effective"] <= significance, row["low"], row["high"])
 
 
 def _closer_because(row: Row) -> str:
@@ -112,8 +118,8 @@ def _closer_because(row: Row) -> str:
     )
 
 
-def _more_alike(row: Row, level: float) -> Word:
-    return word_of(row["swap_p"] <= level, row["concordance_difference"], row["concordance_difference"])
+def _more_alike(row: Row, significance: float) -> Word:
+    return word_of(row["swap_p"] <= significance, row["concordance_difference"], row["concordance_difference"])
 
 
 def _more_alike_because(row: Row) -> str:

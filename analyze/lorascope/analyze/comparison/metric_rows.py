@@ -19,7 +19,7 @@ def metric_row(made: Drawn, metric: Metric) -> Row:
     cells = made.cells
     x, y = cells.metrics[metric.name], cells.accuracy
     r = pooled_pearson(x, y, cells.block)
-    around = interval(drawn_pearson(made, x), made.draws, made.options.level)
+    around = interval(drawn_pearson(made, x), made.draws, made.options.significance)
     rho = block_pearson(ranks(x, cells.block), ranks(y, cells.block), cells.block)
     told = ~np.isnan(rho)
     flip = sign_flip(rho[told], made.options.n_resamples, made.rng()) if told.any() else None
@@ -56,7 +56,7 @@ def decision_rows(made: Drawn, metric: Metric) -> list[Row]:
     found = []
     for name, some in kinds.items():
         n = int((~np.isnan(some)).sum())
-        around = interval(drawn_share(made, some), made.draws, made.options.level) if n else None
+        around = interval(drawn_share(made, some), made.draws, made.options.significance) if n else None
         found.append(
             {
                 "cells": cells.name,

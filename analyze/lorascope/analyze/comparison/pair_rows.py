@@ -26,13 +26,13 @@ TESTS: tuple[tuple[str, Callable[[float, float, float, int], DifferenceTest]], .
 
 def pair_row(made: Drawn, first: Metric, second: Metric) -> Row:
     """Both oriented: `agreement` is the correlation of accuracy with a metric turned so that higher is better."""
-    cells, level = made.cells, made.options.level
+    cells, significance = made.cells, made.options.significance
     a, b = (one.sign * cells.metrics[one.name] for one in (first, second))
     r = [pooled_pearson(cells.accuracy, a, cells.block), pooled_pearson(cells.accuracy, b, cells.block)]
     shared = pooled_pearson(a, b, cells.block)
-    around = interval(drawn_pearson(made, a) - drawn_pearson(made, b), made.draws, level)
+    around = interval(drawn_pearson(made, a) - drawn_pearson(made, b), made.draws, significance)
     right = [right_decisions(cells.accuracy, one, made.pairs) for one in (a, b)]
-    decided = interval(drawn_share(made, right[0]) - drawn_share(made, right[1]), made.draws, level)
+    decided = interval(drawn_share(made, right[0]) - drawn_share(made, right[1]), made.draws, significance)
     return {
         "cells": cells.name,
         "first": first.name,

@@ -117,6 +117,6 @@ def _resampling(cells: StudyCells, tables: SetTables, options: Options) -> list[
     if lost:
         found.append(f"up to {format_percent(lost)} of draws have no correlation and are left out")
     floor = max((row["flip_floor"] for row in tables.metrics if row["n_blocks"]), default=0.0)
-    if floor > options.level:
+    if floor > options.significance:
         found.append(f"sign flips can't give a p below {format_number(floor)}, the floor of so few blocks")
     return found

@@ -129,8 +129,8 @@ def block_draws(n_blocks: int, n_resamples: int, rng: np.random.Generator) -> Dr
     return Draws(counts.astype(np.float64), weights / weights.sum(), True)
 
 
-def interval(values: np.ndarray, draws: Draws, level: float) -> Interval:
-    """The central 1 - level of a number over bootstrap draws.
+def interval(values: np.ndarray, draws: Draws, significance: float) -> Interval:
+    """The central 1 - significance of a number over bootstrap draws.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def interval(values: np.ndarray, draws: Draws, level: float) -> Interval:
         (draw,), NaN where the number isn't defined in a draw.
     draws
         Where they come from.
-    level
+    significance
         Share left outside, half of it on either side.
 
     Raises
@@ -159,5 +159,7 @@ def interval(values: np.ndarray, draws: Draws, level: float) -> Interval:
     if not good.any():
         raise ValueError("no bootstrap draw of blocks defines the number; give more blocks in which it varies")
     weights = draws.weights[good]
-    low, high = np.quantile(values[good], [level / 2, 1 - level / 2], weights=weights, method="inverted_cdf")
+    low, high = np.quantile(
+        values[good], [significance / 2, 1 - significance / 2], weights=weights, method="inverted_cdf"
+    )
     return Interval(float(low), float(high), float(1 - weights.sum()) if not good.all() else 0.0)

@@ -32,7 +32,7 @@ class TrendResult:
     """Columns whose values together name a block."""
     increasing: bool
     """The claim: the response rises along the levels, or else falls."""
-    level: float
+    significance: float
     """A p of at most this speaks for its direction."""
     page: PageTest
     """Of complete blocks; cells of one block and level are averaged."""
@@ -72,7 +72,7 @@ class TrendResult:
             "data": f"{kendall.n_cells} cells, {kendall.n_blocks} blocks; Page: {page.n_blocks} blocks of "
             f"{page.n_levels} levels",
             "steps": f"{len(self.violations)} of {self.n_steps} don't go as claimed",
-            "level": f"{self.level:g}, one-sided",
+            "significance": f"{self.significance:g}, one-sided",
             "floors of p": f"Page {format_number(page.p_floor)}, Mann-Kendall {format_number(kendall.p_floor)}, "
             f"a sign a block {format_number(self.sign_floor)}",
         }

@@ -34,7 +34,7 @@ def trend_tests(
     *,
     blocks: Sequence[str],
     increasing: bool = False,
-    level: float = 0.05,
+    significance: float = 0.05,
 ) -> TrendResult:
     """Tests of a response that is claimed to fall, or rise, along ordered levels within blocks.
 
@@ -51,7 +51,7 @@ def trend_tests(
         Without any, all rows are one block.
     increasing
         The claim: the response rises, or else falls.
-    level
+    significance
         A p of at most this speaks for its direction.
 
     Raises
@@ -59,8 +59,8 @@ def trend_tests(
     TypeError
         If `frame` isn't a DataFrame.
     ValueError
-        If a column isn't there, is named twice or holds what it can't, `blocks` is text, `level` isn't between 0 and 1,
-        or no block has two levels.
+        If a column isn't there, is named twice or holds what it can't, `blocks` is text, `significance` isn't between 0
+        and 1, or no block has two levels.
 
     Notes
     -----
@@ -70,9 +70,9 @@ def trend_tests(
     are a tie. It counts seeds as independent of each other, which they are only if nothing but the seed is shared.
     Responses are equal where their numbers are: rounding makes ties, and p is conditional on them.
 
-    The claim holds overall if both p are at most `level`, and is contradicted if both p of the opposite direction are.
-    If the smallest p that could be lies above `level`, nothing is claimed. A claim on every step is contradicted by a
-    single one; it takes the values as they are, without their errors.
+    The claim holds overall if both p are at most `significance`, and is contradicted if both p of the opposite
+    direction are. If the smallest p that could be lies above `significance`, nothing is claimed. A claim on every step
+    is contradicted by a single one; it takes the values as they are, without their errors.
 
     References
     ----------
@@ -92,7 +92,7 @@ def trend_tests(
     >>> [verdict.word for verdict in found.verdicts], list(found.by_block["verdict"])
     (['supported', 'supported'], ['not identified', 'not identified'])
     """
-    _refuse(response, along, blocks, level)
+    _refuse(response, along, blocks, significance)
     cells = checked(frame, numbers=[response, along], labels=blocks, may_lack=[response])
     rows = cells.frame.reset_index(drop=True)
     series, short = blocks_of(rows, response, along, blocks)
@@ -109,15 +109,15 @@ def trend_tests(
         along=along,
         blocks=tuple(blocks),
         increasing=increasing,
-        level=level,
+        significance=significance,
         page=page,
         mann_kendall=kendall,
-        by_block=_by_block(series, alone, level),
+        by_block=_by_block(series, alone, significance),
         n_steps=steps.n,
         violations=violations,
         verdicts=(
             steps_verdict(f"{claim} in every block", steps, opposite),
-            overall_verdict(f"{claim} overall", page, kendall, level),
+            overall_verdict(f"{claim} overall", page, kendall, significance),
         ),
         notes=(*cells.left_out, *_notes(series, complete, short, along, page, kendall), NULL),
         provenance=provenance(
@@ -127,14 +127,14 @@ def trend_tests(
                 "along": along,
                 "blocks": list(blocks),
                 "increasing": increasing,
-                "level": level,
+                "significance": significance,
                 "source": frame.attrs.get("source", ""),
             },
         ),
     )
 
 
-def _refuse(response: str, along: str, blocks: Sequence[str], level: float) -> None:
+def _refuse(response: str, along: str, blocks: Sequence[str], significance: float) -> None:
     if isinstance(blocks, str):
         raise ValueError(f"`blocks` is {blocks!r}; give a list of columns: [{blocks!r}]")
     names = [response, along, *blocks]
@@ -143,8 +143,8 @@ def _refuse(response: str, along: str, blocks: Sequence[str], level: float) -> N
         raise ValueError(
             f"column {twice[0]!r} is named twice among `response`, `along` and `blocks`; each column has one part"
         )
-    if not 0 < level < 1:
-        raise ValueError(f"`level` is {level!r}; allowed is what lies between 0 and 1: 0.05 is usual")
+    if not 0 < significance < 1:
+        raise ValueError(f"`significance` is {significance!r}; allowed is what lies between 0 and 1: 0.05 is usual")
 
 
 def _kendall(series: Sequence[Series], increasing: bool) -> KendallTest:
@@ -153,10 +153,10 @@ def _kendall(series: Sequence[Series], increasing: bool) -> KendallTest:
     return mann_kendall(x, y, labels, increasing=increasing)
 
 
-def _by_block(series: Sequence[Series], alone: Sequence[KendallTest], level: float) -> pd.DataFrame:
+def _by_block(series: Sequence[Series], alone: Sequence[KendallTest], significance: float) -> pd.DataFrame:
     rows = []
     for one, test in zip(series, alone, strict=True):
-        word, because = p_word(test.p_value, test.p_opposite, test.p_floor, level)
+        word, because = p_word(test.p_value, test.p_opposite, test.p_floor, significance)
         rows.append(
             {
                 "block": one.block,

@@ -24,27 +24,28 @@ class Steps(NamedTuple):
     n_blocks_against: int
 
 
-def p_word(p_value: float, p_opposite: float, p_floor: float, level: float) -> tuple[Word, str]:
+def p_word(p_value: float, p_opposite: float, p_floor: float, significance: float) -> tuple[Word, str]:
     """The word for an exact one-sided test of a claim, and the number behind it."""
-    if _within(p_opposite, level):
+    if _within(p_opposite, significance):
         return "contradicted", f"p of the opposite direction {format_number(p_opposite)}"
-    if not _within(p_floor, level):
+    if not _within(p_floor, significance):
         return (
             "not identified",
-            f"p can't go below {format_number(p_floor)}: no data of this shape, ties included, could tell at {level:g}",
+            f"p can't go below {format_number(p_floor)}: no data of this shape, ties included, could tell at "
+            f"{significance:g}",
         )
-    if _within(p_value, level):
+    if _within(p_value, significance):
         return "supported", f"p = {format_number(p_value)}"
     return "not identified", f"p = {format_number(p_value)}, of the opposite direction {format_number(p_opposite)}"
 
 
-def overall_verdict(claim: str, page: PageTest, kendall: KendallTest, level: float) -> Verdict:
+def overall_verdict(claim: str, page: PageTest, kendall: KendallTest, significance: float) -> Verdict:
     """Supported, or contradicted, where both tests say so at this level."""
     word, because = p_word(
         max(page.p_value, kendall.p_value),
         max(page.p_opposite, kendall.p_opposite),
         max(page.p_floor, kendall.p_floor),
-        level,
+        significance,
     )
     because = (
         f"larger of both tests: {because}; Page's L = {page.L:g} over {page.n_blocks} blocks of {page.n_levels} "
@@ -66,5 +67,5 @@ def steps_verdict(claim: str, steps: Steps, opposite: str) -> Verdict:
     return Verdict(claim, "supported", f"none {of} {opposite} or is between equal values")
 
 
-def _within(p: float, level: float) -> bool:
-    return p <= level * (1 + ROUNDING)
+def _within(p: float, significance: float) -> bool:
+    return p <= significance * (1 + ROUNDING)
