@@ -37,6 +37,7 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv/bench
 	$(BIN)/python benchmarks/js_kernel.py
 	$(BIN)/python benchmarks/analysis.py
 	$(BIN)/python benchmarks/information.py speed large tasks
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fits.py
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/memory.py

@@ -1,6 +1,9 @@
 """Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
 
 from .adapters.adapter import adapter_report
+from .audit.audit_table import audit_table
+from .audit.paper import audit_paper
+from .comparison.compare_metrics import compare_metrics
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
@@ -14,12 +17,25 @@ from .paper import paper_cells
 from .qualify import qualify
 from .runs import paired, side_by_side
 from .save import open_result, save
+from .scaling.fit import fit_scaling_law
+from .scaling.identify import identifiability
+from .scaling.plan_study import plan_study
+from .scaling.report import fit_report
+from .scaling.simulate import simulate_study
+from .studies.paper_tables import paper_study, paper_table
+from .trends.trend_tests import trend_tests
 
 __all__ = [
     "adapter_report",
+    "audit_paper",
+    "audit_table",
     "cka",
+    "compare_metrics",
     "export_pairs",
+    "fit_report",
+    "fit_scaling_law",
     "group_by",
+    "identifiability",
     "jensen_shannon",
     "js_lower_bound",
     "js_upper_bound",
@@ -31,9 +47,14 @@ __all__ = [
     "open_result",
     "paired",
     "paper_cells",
+    "paper_study",
+    "paper_table",
+    "plan_study",
     "qualify",
     "save",
     "side_by_side",
+    "simulate_study",
     "to_dataframe",
     "token_measure",
+    "trend_tests",
 ]

@@ -72,8 +72,8 @@ def paper_study(cells: CellSet = "as printed", *, once: bool = False) -> pd.Data
     -------
     DataFrame
         `dataset`, `model`, `block` (dataset/model), `setting`, `sweep` (rank or size), `share` (layers that share
-        weights), `layers` (unique ones), `N` (parameters in total), `N_non_embedding`, `R` (LoRA rank; not stated of the
-        size sweep, and 32 here), `ACC`, `CE`, `MIUB`.
+        weights), `layers` (unique ones), `N` (parameters in total), `N_non_embedding`, `R` (LoRA rank; not stated of
+        the size sweep, and 32 here), `ACC`, `CE`, `MIUB`.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def data_hash(frame: pd.DataFrame) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: NaN is null, an infinity the text `inf` or `-inf`; tables are lists of rows."""
+    """A value as JSON has it: NaN is null, an infinity `inf` or `-inf`; tables are lists of rows, sets are sorted."""
     if isinstance(value, pd.DataFrame):
         return [plain(row) for row in value.to_dict(orient="records")]
     if isinstance(value, pd.Series):
@@ -44,15 +44,19 @@ def plain(value: Any) -> Any:
         return {name: plain(one) for name, one in zip(value._fields, value, strict=True)}
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
-        return [plain(one) for one in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.ndarray | pd.Index):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | range):
+        return [plain(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return [plain(one) for one in sorted(value, key=repr)]
     if isinstance(value, np.generic):
-        return plain(value.item())
+        return plain(float(value) if isinstance(value, np.floating) else value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    return None if value is pd.NA else str(value)
+    return None if value is pd.NA or value is pd.NaT else str(value)
 
 
 def to_json(value: Any) -> str:

@@ -1,10 +1,11 @@
 """What a result prints: facts, tables, verdicts and remarks, as text, Markdown or HTML."""
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
@@ -29,7 +30,7 @@ class Table:
     """Significant digits that are printed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """What `summary()` of a result returns; `print` shows its text, a notebook its HTML."""
 
@@ -40,7 +41,7 @@ class Summary:
     notes: Sequence[str] = ()
     """Sentences on what was done or left out."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.as_text()
 
     def as_text(self) -> str:
@@ -85,11 +86,13 @@ class Summary:
 
 
 def cell_text(value: object, digits: int = 4) -> str:
-    """A value as tables print it; nothing for None."""
-    if value is None or value is pd.NA:
+    """A value as tables print it; nothing for what is missing, `n/a` for a number that is none."""
+    if value is None or value is pd.NA or value is pd.NaT:
         return ""
-    if isinstance(value, str | bool):
-        return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else value
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     if isinstance(value, Integral):
         return str(int(value))
     return format_number(float(value), digits=digits) if isinstance(value, Real) else str(value)
@@ -103,14 +106,33 @@ def _texts(table: Table) -> list[list[str]]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of text: columns of numbers to the right, others to the left."""
+    """Lines of text: columns of numbers to the right, others to the left; too many for a line go on below it."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     right = [all(_is_number(row[k]) for row in rows[1:]) for k in range(len(rows[0]))]
-    sides: list[Callable[[str, int], str]] = [str.rjust if one else str.ljust for one in right]
-    return [
-        "  ".join(side(text, width) for text, width, side in zip(row, widths, sides, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for n, part in enumerate(_parts(widths, right)):
+        lines += [""] if n else []
+        lines += [
+            "  ".join(row[k].rjust(widths[k]) if right[k] else row[k].ljust(widths[k]) for k in part).rstrip()
+            for row in rows
+        ]
+    return lines
+
+
+def _parts(widths: Sequence[int], right: Sequence[bool]) -> list[list[int]]:
+    """Places of columns for each stretch of a table that fits a line; each begins with those that name the rows."""
+    names = list(range(next((k for k, one in enumerate(right) if one), len(right))))
+    taken = sum(widths[k] + 2 for k in names)
+    if sum(widths) + 2 * len(widths) - 2 <= WIDTH or taken > WIDTH / 2:
+        names, taken = names[:1], sum(widths[:1]) + 2
+    parts, used = [[*names]], taken
+    for k in range(len(names), len(widths)):
+        if used + widths[k] > WIDTH and len(parts[-1]) > len(names):
+            parts.append([*names])
+            used = taken
+        parts[-1].append(k)
+        used += widths[k] + 2
+    return parts
 
 
 def _is_number(text: str) -> bool:

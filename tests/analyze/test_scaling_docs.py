@@ -1,0 +1,32 @@
+"""What `docs/scaling-laws.md` says, held against the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lorascope.analyze.scaling.laws import LAWS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "scaling-laws.md").read_text()
+
+
+def test_the_table_of_laws_is_that_of_the_code() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE)
+    said = {name: equation.strip() for name, equation, _ in rows if name in LAWS}
+    assert said == {name: law.equation for name, law in LAWS.items()}
+
+
+def test_its_python_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    assert len(blocks) == 1
+    exec(blocks[0], {})
+    assert "alpha" in capsys.readouterr().out
+
+
+def test_its_kinds_of_intervals_are_those_of_a_fit() -> None:
+    from typing import get_args
+
+    from lorascope.analyze.scaling.fit import IntervalKind
+
+    section = PAGE.partition("## Intervals")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(get_args(IntervalKind))
