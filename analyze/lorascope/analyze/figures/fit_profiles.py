@@ -1,0 +1,191 @@
+"""A figure of how far each parameter of a fit may go."""
+
+import html
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
+
+from ..format import format_number
+from ..scaling.fit import ScalingFit
+from ..scaling.profile import Interval, Profile, Rule, thresholds
+from .captions import headline, plural
+from .marks import EDGES
+from .small_multiples import small_multiples
+from .theme import INK, LINES
+
+__all__ = ["profile_figure"]
+
+RULES: dict[Rule, tuple[str, str]] = {"F": ("F", LINES[1]), "chi2": ("chi2", LINES[2])}
+"""Rule -> its name and colour."""
+FLAT = 0.05
+"""A profile that doesn't move by more than this from some value on is flat there, and drawn no further."""
+DIGITS = range(3, 7)
+"""Of the ends of intervals."""
+LONG = 1e4
+"""Numbers from here on leave room for fewer ticks."""
+ROOM = 0.3
+"""Share of an interval drawn beyond its closed ends."""
+
+
+def profile_figure(fit: ScalingFit) -> go.Figure:
+    """Profile of each amplitude, slope and exponent: how much worse the law gets as the parameter is held elsewhere.
+
+    Height is the square root of (SSR - least SSR) / (least SSR / df), all other parameters fitted: 0 at the estimate,
+    a V for a parameter of which the law is linear. Where it lies below a dotted line, values are in the interval of
+    that rule; an end that is open, as the data don't bound the parameter there, has an arrow.
+
+    Parameters
+    ----------
+    fit
+        What `fit_scaling_law` returns, of relative or absolute residuals by least squares.
+
+    Raises
+    ------
+    ValueError
+        If it has no profiles.
+    """
+    if not fit.profiles:
+        raise ValueError(
+            "this fit has no profiles: they need least squares of relative or absolute residuals that aren't all 0; "
+            "fit with huber=None and residuals='relative', or look at `conf_int('cluster')`"
+        )
+    ends = thresholds(fit.ssr, fit.nobs, fit.df_resid, fit.level)
+    limits = {rule: float(_height(np.array(end), fit)) for rule, end in ends.items()}
+    top = 1.8 * max(limits.values())
+    figure, panels = small_multiples([_title(fit, one) for one in fit.profiles.values()], height=170)
+    for profile, panel in zip(fit.profiles.values(), panels, strict=True):
+        value = float(fit.params[profile.name])
+        window = _window(profile, _height(profile.ssr, fit), value)
+        for trace in _traces(fit, profile, value, window, limits):
+            figure.add_trace(trace, **panel.place)
+        for rule, (_, color) in RULES.items():
+            figure.add_hline(y=limits[rule], line={"color": color, "dash": "dot", "width": 1}, **panel.place)
+        is_long = max(map(abs, window)) >= LONG
+        figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel.place)
+    figure.update_yaxes(range=[-0.08 * top, top])
+    figure.update_yaxes(title_text="|t| of the profile", col=1)
+    n_open = sum(any(one.intervals["F"][2:4]) for one in fit.profiles.values())
+    headline(
+        figure,
+        f"How far the parameters of {fit.design.response} may go",
+        f"Law: {fit.design.equation}; n\u00a0=\u00a0{plural(fit.nobs, 'cell')}, df\u00a0=\u00a0{fit.df_resid}.",
+        "Height, |t|: root of (SSR - least) / (least / df), all else fitted. Diamonds: estimates.",
+        f"Lines: {100 * fit.level:g}\u00a0% by F (upper, blue) and by chi-square (green); bars on them: intervals.",
+        f"Arrows: open ends, where the data don't bound the parameter; {n_open} of {len(fit.profiles)} intervals by F "
+        f"{'is' if n_open == 1 else 'are'} open."
+        if n_open
+        else "No interval by F is open.",
+    )
+    return figure
+
+
+def _held_text(name: str, at: float, ratio: float) -> str:
+    return (
+        f"{html.escape(name)} = {format_number(at, digits=4)}<br>SSR: {format_number(ratio, digits=4)} times the least"
+    )
+
+
+class _Window(NamedTuple):
+    """What of a profile is drawn."""
+
+    low: float
+    high: float
+
+
+def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
+    return np.asarray(np.sqrt(np.maximum(ssr / fit.ssr - 1, 0) * fit.df_resid))
+
+
+def _title(fit: ScalingFit, profile: Profile) -> str:
+    """The estimate and its intervals in three lines."""
+    lines = [f"<b>{html.escape(profile.name)}</b> = {format_number(fit.params[profile.name], digits=4)}"]
+    lines += [f"{name}: {_interval_text(profile.intervals[rule])}" for rule, (name, _) in RULES.items()]
+    return "<br>".join(lines)
+
+
+def _interval_text(interval: Interval) -> str:
+    """Short enough for a panel on a phone, with the digits that tell the ends apart."""
+    pairs = [(format_number(interval.low, digits=n), format_number(interval.high, digits=n)) for n in DIGITS]
+    low, high = next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
+    low, high = "(open)" if interval.low_open else low, "(open)" if interval.high_open else high
+    return f"{low} to {high}{', in parts' if interval.in_parts else ''}"
+
+
+def _traces(
+    fit: ScalingFit, profile: Profile, value: float, window: _Window, limits: dict[Rule, float]
+) -> Iterator[go.Scatter]:
+    """The profile with its estimate, intervals on their lines, and the estimate's diamond."""
+    order = np.argsort(np.append(profile.values, value), kind="stable")
+    x, height = np.append(profile.values, value)[order], np.append(_height(profile.ssr, fit), 0.0)[order]
+    inside = (x >= window.low) & (x <= window.high)
+    yield go.Scatter(
+        x=x[inside],
+        y=height[inside],
+        mode="lines+markers",
+        line={"color": INK, "width": 1.5},
+        marker={"size": 3, "color": INK},
+        text=[
+            _held_text(profile.name, at, 1 + h * h / fit.df_resid)
+            for at, h in zip(x[inside], height[inside], strict=True)
+        ],
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+    for rule, (name, color) in RULES.items():
+        yield _bar(profile.intervals[rule], window, limits[rule], name, color)
+    yield go.Scatter(
+        x=[value],
+        y=[0],
+        mode="markers",
+        marker={"symbol": "diamond", "size": 9, "color": "#222"},
+        text=[f"estimate: {format_number(value, digits=6)}"],
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def _window(profile: Profile, height: np.ndarray, value: float) -> _Window:
+    """From where the profile stops being flat at an open end, and to a little beyond the intervals' closed ends."""
+    intervals = profile.intervals.values()
+    low, high = min(one.low for one in intervals), max(one.high for one in intervals)
+    below, above = profile.values < value, profile.values > value
+    if any(one.low_open for one in intervals):
+        low = _flat_from(profile.values[below][::-1], height[below][::-1], low)
+    if any(one.high_open for one in intervals):
+        high = _flat_from(profile.values[above], height[above], high)
+    low, high = min(low, value), max(high, value)
+    room = ROOM * (high - low) or abs(value) or 1.0
+    return _Window(low - room, high + room)
+
+
+def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
+    """The first of values going outwards from which a profile is flat as far as the end of its interval."""
+    known = np.abs(x - x[:1]) <= np.abs(end - x[:1])
+    if not known.any():  # the estimate is at the end
+        return end
+    moved = np.flatnonzero(np.abs(height[known] - height[known][-1]) > FLAT)
+    return float(x[known][moved[-1] + 1 if len(moved) else 0])
+
+
+def _bar(interval: Interval, window: _Window, limit: float, name: str, color: str) -> go.Scatter:
+    """An interval on its rule's line, with an arrow at each open end, at the edge where that lies beyond it."""
+    ends, symbols = [], []
+    for end, is_open, side, edge in (
+        (interval.low, interval.low_open, "left", window.low),
+        (interval.high, interval.high_open, "right", window.high),
+    ):
+        beyond = max(end, edge) if side == "left" else min(end, edge)
+        ends.append(beyond if is_open else end)
+        symbols.append(EDGES[side] if is_open else "line-ns-open")
+    return go.Scatter(
+        x=ends,
+        y=[limit, limit],
+        mode="lines+markers",
+        line={"color": color, "width": 3},
+        marker={"symbol": symbols, "size": 11, "color": color},
+        text=[f"{name}: {_interval_text(interval)}"] * 2,
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )

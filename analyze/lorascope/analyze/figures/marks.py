@@ -1,0 +1,102 @@
+"""Marks of groups beside each other: colour, symbol and dash, their entries in a legend, and what hovering tells."""
+
+import html
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
+
+from .captions import shortened
+from .theme import LINES, legend_below, line_styles
+
+__all__ = ["EDGES", "Look", "add_legend", "hovering", "looks", "told_apart"]
+
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
+"""The next one once all colours are used; triangles are what lies beyond an axis."""
+EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
+"""Side of an axis -> symbol of what lies beyond it."""
+TITLE = 16
+"""Pixels of a legend's title."""
+LENGTHS = (24, 36, 54)
+"""Characters of a name, of which the first is taken that tells names apart."""
+
+
+class Look(NamedTuple):
+    """How one group is drawn."""
+
+    color: str
+    symbol: str
+    dash: str
+
+    def marker(self, size: float, *, hollow: bool = False) -> dict[str, Any]:
+        """What plotly is told of its points."""
+        return {"color": self.color, "symbol": f"{self.symbol}-open" if hollow else self.symbol, "size": size}
+
+
+def looks(n: int) -> list[Look]:
+    """Of n groups without an order: colours first, then other symbols and dashes."""
+    return [
+        Look(style["color"], SYMBOLS[k // len(LINES) % len(SYMBOLS)], style["dash"])
+        for k, style in enumerate(line_styles(n, None))
+    ]
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names cut and escaped, as long as it takes to tell them apart."""
+    for n in LENGTHS:
+        short = [shortened(name, n) for name in names]
+        if len(set(short)) == len(set(names)):
+            return short
+    return [html.escape(name) for name in names]
+
+
+def add_legend(
+    figure: go.Figure, title: str, names: Sequence[str], marks: Sequence[Look], *, mode: str = "markers"
+) -> None:
+    """Show a legend below, of which each entry stands for all traces of its group; of a single group there is none.
+
+    Parameters
+    ----------
+    figure
+        Dressed, with all its traces.
+    title
+        Plain text.
+    names, marks
+        Of groups, as `hovering` and `looks` take and give them.
+    mode
+        Whether entries have a line.
+    """
+    if len(names) < 2:
+        return
+    shown = told_apart(names)
+    for name, entry, look in zip(names, shown, marks, strict=True):
+        line = {"color": look.color, "dash": look.dash, "width": 1.5}
+        figure.add_trace(
+            go.Scatter(
+                x=[None],
+                y=[None],
+                mode=mode,
+                marker=look.marker(7),
+                line=line,
+                name=entry,
+                legendgroup=html.escape(name),
+            )
+        )
+    legend_below(figure, title=shortened(title), names=shown)
+    # No gap, as each entry would count as a block; a title above, as plotly wraps entries as if it took no width.
+    figure.update_layout(
+        legend_tracegroupgap=0,
+        legend_title_side="top",
+        margin_b=figure.layout.margin.b + TITLE,
+        height=figure.layout.height + TITLE,
+    )
+
+
+def hovering(group: str, texts: Sequence[str]) -> dict[str, Any]:
+    """What the points of a group have in common: escaped texts to hover over, and no entry of their own in a legend."""
+    return {
+        "text": list(texts),
+        "hovertemplate": "%{text}<extra></extra>",
+        "legendgroup": html.escape(group),
+        "showlegend": False,
+    }

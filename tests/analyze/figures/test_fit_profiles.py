@@ -1,0 +1,113 @@
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze.figures.fit_profiles import profile_figure
+from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
+
+from .conftest import ROLES, title_of
+
+
+def panel_of(figure: Any, place: int) -> list[Any]:
+    """Profile, interval by F, by chi-square, and estimate of one panel."""
+    axis = "y" if place == 0 else f"y{place + 1}"
+    return [trace for trace in figure.data if (trace.yaxis or "y") == axis]
+
+
+@pytest.fixture(scope="module")
+def figure(phi_fit: ScalingFit) -> Any:
+    return profile_figure(phi_fit)
+
+
+def test_profiles_touch_zero_at_the_estimate(phi_fit: ScalingFit, figure: Any) -> None:
+    for place, (name, profile) in enumerate(phi_fit.profiles.items()):
+        line, _, _, dot = panel_of(figure, place)
+        assert (list(dot.x), list(dot.y)) == ([phi_fit.params[name]], [0])
+        assert line.y[list(line.x).index(phi_fit.params[name])] == 0
+        assert list(line.x) == sorted(line.x)
+        known = dict(zip(profile.values, profile.ssr, strict=True))
+        for x, y in zip(line.x, line.y, strict=True):
+            if x in known and known[x] >= phi_fit.ssr:
+                assert y == pytest.approx(math.sqrt((known[x] / phi_fit.ssr - 1) * phi_fit.df_resid), abs=1e-9)
+
+
+def test_intervals_lie_on_their_lines(phi_fit: ScalingFit, figure: Any) -> None:
+    from scipy import stats
+
+    t = stats.t.ppf(0.975, phi_fit.df_resid)
+    chi2 = math.sqrt(phi_fit.df_resid * math.expm1(stats.chi2.ppf(0.95, 1) / phi_fit.nobs))
+    heights = [shape.y0 for shape in figure.layout.shapes]
+    assert heights == pytest.approx([t, chi2] * 4)
+    for place, (name, profile) in enumerate(phi_fit.profiles.items()):
+        for trace, rule, height in zip(panel_of(figure, place)[1:3], ("F", "chi2"), (t, chi2), strict=True):
+            interval = profile.intervals[rule]
+            assert trace.y == pytest.approx([height] * 2)
+            if name in ("A", "alpha"):
+                assert list(trace.x) == [interval.low, interval.high]
+                assert list(trace.marker.symbol) == ["line-ns-open"] * 2
+            else:
+                assert list(trace.marker.symbol) == ["triangle-left", "triangle-right"]
+
+
+def test_open_ends_are_said_and_drawn_where_the_profile_is_flat(figure: Any) -> None:
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles[0] == "<b>A</b> = 2.698<br>F: 0.984 to 6.34<br>chi2: 1.19 to 5.52"
+    assert titles[1] == "<b>B</b> = 16.57<br>F: (open) to (open)<br>chi2: (open) to (open)"
+    line, bar, *_ = panel_of(figure, 1)
+    assert bar.x[0] <= line.x[0] < 0 < line.x[-1] <= bar.x[1] < 1000  # looked at: 4 million to either side
+    assert abs(line.y[0] - 0.785) < 0.06
+    for words in (
+        "How far the parameters of MIUB may go",
+        "n = 35 cells, df = 25.",
+        "Lines: 95 % by F (upper, blue) and by chi-square (green)",
+        "2 of 4 intervals by F are open.",
+    ):
+        assert words in title_of(figure)
+
+
+def test_closed_intervals_have_no_arrows(many: pd.DataFrame) -> None:
+    fit = fit_scaling_law(many, "y", "n", "r", groups=["g"], law="log-log", n_starts=0)
+    figure = profile_figure(fit)
+    assert "No interval by F is open." in title_of(figure)
+    assert len(figure.layout.annotations) == 2
+    line = panel_of(figure, 0)[0]
+    curvature = np.diff(line.y[line.x < fit.params["alpha"]]) / np.diff(line.x[line.x < fit.params["alpha"]])
+    np.testing.assert_allclose(curvature, curvature[0], rtol=1e-3)  # linear in alpha: a V
+
+
+def test_an_estimate_at_its_bound(study: pd.DataFrame) -> None:
+    fit = fit_scaling_law(study, "MIUB", "N", "R", groups=["dataset", "model"], n_starts=0)
+    figure = profile_figure(fit)
+    assert "4 of 4 intervals by F are open." in title_of(figure)
+    alpha = panel_of(figure, 2)
+    assert alpha[1].marker.symbol == ("triangle-left", "line-ns-open")
+    assert alpha[1].x[0] == fit.params["alpha"] == 0.02
+    a = panel_of(figure, 0)[1]
+    assert a.marker.symbol == ("line-ns-open", "triangle-right")
+    assert a.x[1] == fit.profiles["A"].intervals["F"].high
+
+
+def test_intervals_in_parts_are_said(phi: pd.DataFrame) -> None:
+    fit = fit_scaling_law(phi, "MIUB", **ROLES, n_starts=0)
+    found = fit.profiles["alpha"]
+    parts = {rule: one._replace(in_parts=True) for rule, one in found.intervals.items()}
+    fit.profiles["alpha"] = found._replace(intervals=parts)
+    assert "F: 7.23 to 10.6, in parts" in profile_figure(fit).layout.annotations[2].text
+
+
+def test_ends_of_a_narrow_interval_are_told_apart(phi: pd.DataFrame) -> None:
+    fit = fit_scaling_law(phi, "MIUB", **ROLES, n_starts=0)
+    found = fit.profiles["alpha"]
+    narrow = {rule: one._replace(low=8.7928, high=8.7931) for rule, one in found.intervals.items()}
+    fit.profiles["alpha"] = found._replace(intervals=narrow)
+    assert "F: 8.7928 to 8.7931" in profile_figure(fit).layout.annotations[2].text
+
+
+@pytest.mark.parametrize("options", [{"huber": "auto"}, {"residuals": "log"}])
+def test_a_fit_without_profiles_is_refused(phi: pd.DataFrame, options: dict[str, str]) -> None:
+    fit = fit_scaling_law(phi, "MIUB", **ROLES, n_starts=0, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="this fit has no profiles: they need least squares of relative or absolute"):
+        profile_figure(fit)

@@ -1,0 +1,50 @@
+import plotly.graph_objects as go
+import pytest
+
+from lorascope.analyze.figures.marks import add_legend, hovering, looks, told_apart
+from lorascope.analyze.figures.theme import LINES, dress
+
+
+def test_looks_differ() -> None:
+    made = looks(3 * len(LINES))
+    assert len(set(made)) == len(made)
+    assert [made[k].color for k in (0, 8)] == [LINES[0]] * 2
+    assert [made[k].symbol for k in (0, 8, 16)] == ["circle", "square", "diamond"]
+    assert made[8].marker(5, hollow=True) == {"color": LINES[0], "symbol": "square-open", "size": 5}
+    assert looks(0) == []
+
+
+def test_names_are_as_long_as_it_takes() -> None:
+    assert told_apart(["<a>", "b"]) == ["&lt;a&gt;", "b"]
+    assert told_apart([f"{'d' * 30}{k}" for k in range(2)]) == [f"{'d' * 12}…{'d' * 10}{k}" for k in range(2)]
+    blocks = [f"{'d' * 20}{k}{'d' * 20}/{'m' * 20}" for k in range(2)]
+    assert told_apart(blocks) == [f"…{'d' * 11}{k}{'d' * 20}/{'m' * 20}" for k in range(2)]
+    alike = [f"{'x' * 90}<{k}>{'x' * 90}" for k in range(2)]
+    assert told_apart(alike) == [name.replace("<", "&lt;").replace(">", "&gt;") for name in alike]
+    assert told_apart(["same", "same"]) == ["same", "same"]
+
+
+def test_a_legend_of_several_groups() -> None:
+    figure = go.Figure()
+    dress(figure, height=300)
+    add_legend(figure, "<key>", ["<b>", "c"], looks(2))
+    assert [trace.name for trace in figure.data] == ["&lt;b&gt;", "c"]
+    assert [trace.legendgroup for trace in figure.data] == ["&lt;b&gt;", "c"]
+    assert figure.layout.legend.title.text.startswith("&lt;key&gt;")
+    assert (figure.layout.legend.tracegroupgap, figure.layout.legend.title.side) == (0, "top")
+    assert figure.layout.height - 300 == figure.layout.margin.b - 10
+    assert figure.layout.height > 300
+
+
+def test_a_single_group_has_no_legend() -> None:
+    figure = go.Figure()
+    dress(figure, height=300)
+    add_legend(figure, "key", ["one"], looks(1))
+    assert (len(figure.data), figure.layout.showlegend, figure.layout.height) == (0, False, 300)
+
+
+@pytest.mark.parametrize("group", ["", "<a>"])
+def test_what_hovering_tells_belongs_to_its_group(group: str) -> None:
+    found = hovering(group, ["text"])
+    assert found["legendgroup"] == group.replace("<", "&lt;").replace(">", "&gt;")
+    assert (found["text"], found["hovertemplate"], found["showlegend"]) == (["text"], "%{text}<extra></extra>", False)

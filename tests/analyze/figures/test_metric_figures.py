@@ -1,0 +1,80 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze.comparison.compare_metrics import compare_metrics
+from lorascope.analyze.comparison.comparison import MetricComparison
+from lorascope.analyze.figures.metric_figures import metrics_figure
+
+from .conftest import HOSTILE, legend_of, points_of, title_of
+
+
+def test_cells_less_their_blocks_mean(comparison: MetricComparison, study: pd.DataFrame) -> None:
+    figure = metrics_figure(comparison, study)
+    first = [trace for trace in points_of(figure) if trace.xaxis == "x"]
+    assert len(first) == 10
+    values = study.assign(metric=np.log(study["MIUB"]))
+    for trace in first:
+        cells = values[values["dataset"] + "/" + values["model"] == trace.legendgroup]
+        np.testing.assert_allclose(trace.x, cells["metric"] - cells["metric"].mean())
+        np.testing.assert_allclose(trace.y, cells["ACC"] - cells["ACC"].mean(), atol=1e-12)
+    x, y = (np.concatenate([trace[name] for trace in first]) for name in "xy")
+    row = comparison.metrics.iloc[0]
+    assert np.corrcoef(x, y)[0, 1] == pytest.approx(row["pearson"])
+    line = next(trace for trace in figure.data if trace.mode == "lines")
+    assert line.y[1] / line.x[1] == pytest.approx(x @ y / (x @ x))
+    assert len(legend_of(figure)) == 10
+
+
+def test_titles_have_both_correlations(comparison: MetricComparison, study: pd.DataFrame) -> None:
+    figure = metrics_figure(comparison, study)
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles[0] == ("<b>ln MIUB</b>, lower is better<br>r = -0.29 [-0.47, -0.19]<br>r = -0.19 [-0.34, -0.03]")
+    for title, (_, rows) in zip(titles, comparison.metrics.groupby("metric", sort=False), strict=True):
+        for row in rows.itertuples():
+            assert f"r = {row.pearson:.2f} [{row.low:.2f}, {row.high:.2f}]" in title
+    for words in (
+        "ACC over metrics, within blocks",
+        "65 cells in 10 blocks. r: pooled correlation, with 95 % of the bootstrap over blocks.",
+        "Second r: of the 62 cells of ACC >= 0.25. Hollow: the others.",
+        "the largest share of one is 56 %.",
+    ):
+        assert words in title_of(figure)
+
+
+def test_collapsed_cells_are_hollow(comparison: MetricComparison, study: pd.DataFrame) -> None:
+    figure = metrics_figure(comparison, study)
+    symbols = [
+        (symbol, y) for trace in points_of(figure) for symbol, y in zip(trace.marker.symbol, trace.y, strict=True)
+    ]
+    hollow = [y for symbol, y in symbols if symbol.endswith("-open")]
+    assert len(hollow) == 3 * 3
+    assert max(hollow) < -0.3
+    plain = metrics_figure(compare_metrics(study, metrics=["MIUB"]), study)
+    assert not any("-open" in symbol for trace in points_of(plain) for symbol in trace.marker.symbol)
+    assert "Hollow" not in title_of(plain)
+    assert len(plain.layout.annotations) == 1
+
+
+def test_items_of_a_column_are_read_again(study: pd.DataFrame) -> None:
+    frame = study.assign(items=1000)
+    found = compare_metrics(frame, metrics=["MIUB"], n_items="items")
+    assert len(points_of(metrics_figure(found, frame))) == 10
+
+
+def test_another_table_is_refused(comparison: MetricComparison, study: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="`frame` isn't the table of this comparison: the columns in use, of 65.rows"):
+        metrics_figure(comparison, study.assign(ACC=study["ACC"] / 2))
+    with pytest.raises(TypeError, match="give a pandas DataFrame"):
+        metrics_figure(comparison, study.to_dict())  # type: ignore[arg-type]
+
+
+def test_names_are_escaped(study: pd.DataFrame) -> None:
+    odd = study.replace({"dataset": {"PIQA": HOSTILE}, "setting": {"r32": "<i>"}}).rename(
+        columns={"MIUB": "<m>", "ACC": "<acc>"}
+    )
+    figure = metrics_figure(compare_metrics(odd, "<acc>", ["<m>"]), odd)
+    assert "&lt;b&gt;%{x}&lt;/b&gt;/Phi3" in legend_of(figure)
+    shown = [text for trace in points_of(figure) for text in trace.text]
+    shown += [figure.layout.annotations[0].text, figure.layout.xaxis.title.text, figure.layout.yaxis.title.text]
+    assert not any(bad in text for text in shown for bad in ("<m>", "<acc>", "<i>", HOSTILE))
