@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,19 @@ __all__ = ["store_states"]
 
 
 def store_states(
-    path: Path, states: Mapping[str, tuple[np.ndarray, np.ndarray]], *, lengths: Sequence[int], d_in: int = 8
+    path: Path,
+    states: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    lengths: Sequence[int],
+    d_in: int = 8,
+    rank: int = 2,
+    datasets: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
 ) -> Run:
-    """A finished run of these (base, delta), float32 (token, feature) each; samples are so many tokens long."""
+    """A finished run of these (base, delta), float32 (token, feature) each; samples are so many tokens long.
+
+    `datasets` are those of the samples.
+    """
     components = tuple(
         Component(
             path=name,
@@ -28,7 +39,7 @@ def store_states(
         for name, (base, _) in states.items()
     )
     n = len(components)
-    adapter = Adapter(name="default", rank=(2,) * n, scaling=(1.0,) * n, factored=(False,) * n)
+    adapter = Adapter(name="default", rank=(rank,) * n, scaling=(1.0,) * n, factored=(False,) * n)
     spec = RunSpec(
         stream="adapted",
         components=components,
@@ -37,11 +48,11 @@ def store_states(
         n_samples=len(lengths),
         n_choices=0,
         token_text=False,
-        attributes={"fingerprint": "f" * 64, "provenance": {}},
+        attributes={"fingerprint": "f" * 64, "provenance": dict(provenance or {})},
     )
     with (
         pytest.MonkeyPatch.context() as patch,
-        create_run(path, spec, tables=_tables(lengths), weights={}) as writer,
+        create_run(path, spec, tables=_tables(lengths, datasets or ["made"] * len(lengths)), weights={}) as writer,
     ):
         patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
         for row in range(spec.n_rows):
@@ -58,13 +69,13 @@ def store_states(
     return open_run(path)
 
 
-def _tables(lengths: Sequence[int]) -> dict[str, dict[str, object]]:
+def _tables(lengths: Sequence[int], datasets: Sequence[str]) -> dict[str, dict[str, object]]:
     n, n_tokens, stops = len(lengths), sum(lengths), np.cumsum(lengths)
     unknown = [-1] * n
     return {
         "samples": {
             "id": [f"s{i}" for i in range(n)],
-            "dataset": ["made"] * n,
+            "dataset": list(datasets),
             "split": ["test"] * n,
             "prompt": ["text"] * n,
             "length": list(lengths),

@@ -21,7 +21,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, " ".join(out.split()), err
 
 
-@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "report", "demo"])
+@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "fit", "compare", "audit", "report", "demo"])
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     if command == "demo" and not HAS_TORCH:
         pytest.skip("the demo's help needs torch")
@@ -184,9 +184,15 @@ def test_public_objects_are_those_we_promise() -> None:
 
     assert lorascope.analyze.__all__ == [
         "adapter_report",
+        "audit_paper",
+        "audit_table",
         "cka",
+        "compare_metrics",
         "export_pairs",
+        "fit_report",
+        "fit_scaling_law",
         "group_by",
+        "identifiability",
         "jensen_shannon",
         "js_lower_bound",
         "js_upper_bound",
@@ -198,11 +204,17 @@ def test_public_objects_are_those_we_promise() -> None:
         "open_result",
         "paired",
         "paper_cells",
+        "paper_study",
+        "paper_table",
+        "plan_study",
         "qualify",
+        "read_study",
         "save",
         "side_by_side",
+        "simulate_study",
         "to_dataframe",
         "token_measure",
+        "trend_tests",
     ]
     assert lorascope.stores.__all__ == [
         "Adapter", "Component", "Place", "Problem", "RowWritten", "Run", "RunSpec", "RunWriter", "StoreError",

@@ -15,6 +15,7 @@ from .miub import miub
 from .mutual_information import mutual_information
 from .paper import paper_cells
 from .qualify import qualify
+from .read_study import read_study
 from .runs import paired, side_by_side
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
@@ -51,6 +52,7 @@ __all__ = [
     "paper_table",
     "plan_study",
     "qualify",
+    "read_study",
     "save",
     "side_by_side",
     "simulate_study",

@@ -10,7 +10,7 @@ from lorascope.stores import Run
 
 from .format import format_error
 
-__all__ = ["Estimate", "Score", "scores", "scores_table"]
+__all__ = ["Estimate", "Score", "sample_scores", "scores", "scores_table"]
 
 
 class Estimate(NamedTuple):
@@ -50,7 +50,7 @@ def scores(run: Run) -> list[Score]:
     CE of items is the mean over samples of the answer's mean negative log-likelihood; of text, the mean over tokens,
     and PPL = exp(CE) (arXiv 2501.03152, eq. 10 and 11).
     """
-    return [score for name, table in _datasets(run.samples) for score in _dataset_scores(name, table)]
+    return [score for name, table in _datasets(run.samples) for score in sample_scores(name, table)]
 
 
 def scores_table(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -73,7 +73,8 @@ def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
         yield name, samples.isel(sample=np.flatnonzero(names == name))
 
 
-def _dataset_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
+def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
+    """What `scores` says of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
     for column, measure in (("correct", "ACC"), ("correct_per_token", "ACC per token")):
         adapted, base = _scored(table, column)
         if len(adapted):

@@ -11,9 +11,11 @@ from rich.text import Text
 
 from lorascope.stores import Run
 
-__all__ = ["console", "left_out", "print_table", "progress_bar", "say", "visible"]
+__all__ = ["aside", "console", "left_out", "print_table", "progress_bar", "say", "visible"]
 
 console = Console()
+aside = Console(stderr=True)
+"""For what isn't the answer, where the answer may be read by a program."""
 
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys instead of showing it, but for newlines and tabs; and halves of characters, never shown."""
@@ -30,9 +32,9 @@ def visible(text: str) -> str:
     return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def say(text: str) -> None:
+def say(text: str, *, to: Console | None = None) -> None:
     """A line on the terminal: paths and names from a store are no markup or commands, and long ones aren't broken."""
-    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+    (to or console).print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def left_out(n_samples: int, run: Run) -> str:
@@ -58,7 +60,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+def progress_bar(title: str, *, to: Console | None = None) -> Iterator[Callable[..., None]]:
     """A bar fed by `update(done, total, note="", title=None)`; a new title begins a new bar."""
     columns = (
         SpinnerColumn(),
@@ -68,12 +70,18 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, int] = {}
+    bars = Progress(*columns, console=to or console)
+    tasks: dict[str, int] = {}
 
-        def update(done: int, total: int, note: str = "", title: str = title) -> None:
-            if title not in tasks:
-                tasks[title] = bars.add_task(visible(title), total=total, note=visible(note))
-            bars.update(tasks[title], completed=done, total=total, note=visible(note))  # type: ignore[arg-type]
+    def update(done: int, total: int, note: str = "", title: str = title) -> None:
+        if not tasks:
+            bars.start()
+        if title not in tasks:
+            tasks[title] = bars.add_task(visible(title), total=total, note=visible(note))
+        bars.update(tasks[title], completed=done, total=total, note=visible(note))  # type: ignore[arg-type]
 
+    try:
         yield update
+    finally:
+        if tasks:  # else there is no bar, and stopping would leave an empty line
+            bars.stop()

@@ -59,6 +59,9 @@ def test_text() -> None:
         "cells  12",
         "seed   7",
         thin,
+        "verdicts",
+        "  supported: it falls (4 of 4)",
+        thin,
         "slopes",
         "name   value   n  ok",
         "alpha  1.235   3  yes",
@@ -70,9 +73,6 @@ def test_text() -> None:
         "  1.2",
         "  n/a",
         thin,
-        "verdicts",
-        "  supported: it falls (4 of 4)",
-        thin,
         "* one row left out",
         thick,
     ]
@@ -82,6 +82,8 @@ def test_markdown() -> None:
     assert WHOLE.as_markdown() == (
         "## A fit\n\n"
         "- cells: 12\n- seed: 7\n\n"
+        "### Verdicts\n\n"
+        "- **supported**: it falls (4 of 4)\n\n"
         "### slopes\n\n"
         "| name | value | n | ok |\n"
         "| --- | --- | --- | --- |\n"
@@ -93,8 +95,6 @@ def test_markdown() -> None:
         "| --- |\n"
         "| 1.2 |\n"
         "| n/a |\n\n"
-        "### Verdicts\n\n"
-        "- **supported**: it falls (4 of 4)\n\n"
         "### Remarks\n\n"
         "- one row left out\n"
     )
@@ -104,6 +104,8 @@ def test_html() -> None:
     assert WHOLE._repr_html_().split("\n") == [
         "<h3>A fit</h3>",
         "<ul><li>cells: 12</li><li>seed: 7</li></ul>",
+        "<h4>Verdicts</h4>",
+        "<ul><li>supported: it falls (4 of 4)</li></ul>",
         "<h4>slopes</h4>",
         "<table><thead><tr><th>name</th><th>value</th><th>n</th><th>ok</th></tr></thead><tbody>"
         "<tr><td>alpha</td><td>1.235</td><td>3</td><td>yes</td></tr>"
@@ -111,8 +113,6 @@ def test_html() -> None:
         "<p>of ln MIUB</p>",
         "<h4>digits</h4>",
         "<table><thead><tr><th>value</th></tr></thead><tbody><tr><td>1.2</td></tr><tr><td>n/a</td></tr></tbody></table>",
-        "<h4>Verdicts</h4>",
-        "<ul><li>supported: it falls (4 of 4)</li></ul>",
         "<h4>Remarks</h4>",
         "<ul><li>one row left out</li></ul>",
     ]

@@ -269,6 +269,9 @@ def test_identity_says_what_the_model_is(tiny_model: Any) -> None:
     assert identity["dtype"] == "float32"
     assert identity["attention"] == "sdpa"
     assert identity["n_parameters"] == sum(p.numel() for p in tiny_model.parameters())
+    embeddings = tiny_model.model.embed_tokens.weight, tiny_model.lm_head.weight
+    n_embedding = sum({id(weight): weight.numel() for weight in embeddings}.values())
+    assert identity["n_parameters_non_embedding"] == identity["n_parameters"] - n_embedding
     json.dumps(identity, allow_nan=False)
 
 
@@ -315,7 +318,9 @@ def test_smollm2_has_210_components() -> None:
     assert spec.origin is not None
     (path,) = Path(spec.origin).parent.rglob("*.gguf")
     model, tokenizer = load_model(str(path), dtype="bfloat16")
-    assert model_identity(model, "smollm2")["n_parameters"] == 134_515_008
+    identity = model_identity(model, "smollm2")
+    assert identity["n_parameters"] == 134_515_008
+    assert identity["n_parameters_non_embedding"] == 134_515_008 - 49_152 * 576  # embeddings in and out are one
     assert tokenizer.is_fast
     adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
     components = find_components(adapted, "default")

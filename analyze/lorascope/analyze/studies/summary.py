@@ -49,10 +49,10 @@ class Summary:
         parts = ["=" * WIDTH, self.title, "=" * WIDTH]
         width = max((len(name) for name in self.facts), default=0)
         parts += [f"{name:<{width}}  {value}" for name, value in self.facts.items()]
-        for table in self.tables:
-            parts += ["-" * WIDTH, table.title, *_aligned(_texts(table)), *([table.note] if table.note else [])]
         if self.verdicts:
             parts += ["-" * WIDTH, "verdicts", *(f"  {verdict}" for verdict in self.verdicts)]
+        for table in self.tables:
+            parts += ["-" * WIDTH, table.title, *_aligned(_texts(table)), *([table.note] if table.note else [])]
         parts += ["-" * WIDTH, *(f"* {note}" for note in self.notes)] if self.notes else []
         return "\n".join([*parts, "=" * WIDTH])
 
@@ -60,27 +60,27 @@ class Summary:
         """Tables of pipes, under headings of the third level."""
         parts = [f"## {self.title}"]
         parts += ["\n".join(f"- {name}: {value}" for name, value in self.facts.items())] if self.facts else []
+        if self.verdicts:
+            lines = [f"- **{one.word}**: {one.claim} ({one.because})" for one in self.verdicts]
+            parts += ["### Verdicts", "\n".join(lines)]
         for table in self.tables:
             lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in _texts(table)]
             lines.insert(1, "|" + " --- |" * len(table.rows.columns))
             parts += [f"### {table.title}", "\n".join(lines)]
             parts += [table.note] if table.note else []
-        if self.verdicts:
-            lines = [f"- **{one.word}**: {one.claim} ({one.because})" for one in self.verdicts]
-            parts += ["### Verdicts", "\n".join(lines)]
         parts += ["### Remarks", "\n".join(f"- {note}" for note in self.notes)] if self.notes else []
         return "\n\n".join(parts) + "\n"
 
     def _repr_html_(self) -> str:
         parts = [_tag("h3", self.title)]
         parts += [_list(f"{name}: {value}" for name, value in self.facts.items())] if self.facts else []
+        parts += [_tag("h4", "Verdicts"), _list(map(str, self.verdicts))] if self.verdicts else []
         for table in self.tables:
             header, *rows = _texts(table)
             head = "".join(_tag("th", text) for text in header)
             body = "".join(f"<tr>{''.join(_tag('td', text) for text in row)}</tr>" for row in rows)
             parts += [_tag("h4", table.title), f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"]
             parts += [_tag("p", table.note)] if table.note else []
-        parts += [_tag("h4", "Verdicts"), _list(map(str, self.verdicts))] if self.verdicts else []
         parts += [_tag("h4", "Remarks"), _list(self.notes)] if self.notes else []
         return "\n".join(parts)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,11 +195,24 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
         "name": source,
         "class": type(base).__name__,
         "dtype": "+".join(sorted(dtypes)),
-        "n_parameters": sum({id(t): t.numel() for t in tensors.values() if isinstance(t, nn.Parameter)}.values()),
+        "n_parameters": _n_parameters(tensors.values()),
+        "n_parameters_non_embedding": _n_parameters(tensors.values(), without=_embeddings(base)),
         "attention": getattr(base.config, "_attn_implementation", None),
         "sha256": hash_tensors(readable(model, tensors)),
         "config_sha256": _hash_config(base.config),
     }
+
+
+def _n_parameters(tensors: Iterable[torch.Tensor], without: Collection[int] = ()) -> int:
+    """Numbers in the parameters among some tensors, shared ones once, but for those of some ids."""
+    found = {id(tensor): tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter)}
+    return sum(n for key, n in found.items() if key not in without)
+
+
+def _embeddings(model: Any) -> set[int]:
+    """Ids of the parameters that turn tokens into states, and states into logits."""
+    modules = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {id(tensor) for module in modules if module is not None for tensor in module.parameters()}
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, str]:

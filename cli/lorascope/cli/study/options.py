@@ -1,0 +1,75 @@
+"""Options that several commands of studies share: columns, rows, numbers by name."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd  # type: ignore[import-untyped]
+
+from lorascope.analyze.read_study import read_study
+
+from ..screen import aside, progress_bar
+
+__all__ = ["GROUPS", "NONE", "assigned", "chosen_groups", "listed", "numbers_by_name", "rows_where", "study_table"]
+
+GROUPS = ("dataset", "split", "prompt", "model")
+"""Columns of which those that vary tell groups apart, where nothing else is said."""
+NONE = "none"
+"""The word for no column."""
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names with commas between; `none` for no name.
+
+    Examples
+    --------
+    >>> listed("dataset, model"), listed("none")
+    (('dataset', 'model'), ())
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    return () if names == (NONE,) else names
+
+
+def assigned(option: str, text: str) -> tuple[str, str]:
+    """The two sides of `name=value`; raises ValueError where there is no name or no value."""
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise ValueError(f"`{option}` is {text!r}; write it as name=value")
+    return name.strip(), value.strip()
+
+
+def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Column -> values of which a row must hold one, from `column=value,value`."""
+    found = dict(assigned("where", one) for one in where)
+    if len(found) < len(where):
+        raise ValueError(f"`where` is {list(where)}; name each column once, its values with commas between")
+    return {name: tuple(value.strip() for value in values.split(",")) for name, values in found.items()}
+
+
+def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> pd.DataFrame:
+    """What `read_study` returns, a bar for each run drawn beside the answer."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"`workers` is {workers}; give at least 1")
+    with progress_bar("runs", to=aside) as update:
+
+        def tell(done: int, n: int, run: str) -> None:
+            update(done, n, title=run)
+
+        return read_study(study, where=where, n_workers=workers, progress=tell)
+
+
+def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
+    """Columns that tell groups apart: those named, or by default those of `GROUPS` that vary in the table."""
+    if named is not None:
+        return listed(named)
+    return tuple(name for name in GROUPS if name in frame.columns and frame[name].nunique() > 1)
+
+
+def numbers_by_name(option: str, text: str) -> dict[str, int]:
+    """Name -> whole number, from `name=3,name=1`."""
+    found = {}
+    for one in text.split(","):
+        name, value = assigned(option, one)
+        try:
+            found[name] = int(value)
+        except ValueError:
+            raise ValueError(f"`{option}` gives {name!r} {value!r}, where a whole number belongs") from None
+    return found

@@ -1,0 +1,135 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lorascope.analyze import compare_metrics
+from lorascope.analyze.read_study import read_study
+from lorascope.analyze.studies.record import to_json
+from lorascope.cli import screen
+from lorascope.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.console, "width", 500)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(["compare", *(str(word) for word in words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def study() -> pd.DataFrame:
+    return read_study("paper")
+
+
+def test_the_papers_metrics(capsys: pytest.CaptureFixture[str], study: pd.DataFrame) -> None:
+    code, out, err = run(capsys, "paper")
+    assert code == 0
+    found = compare_metrics(study)
+    assert "65 rows\n* LLaMA3's share1 is its r32 run printed a second time: it is taken once" in out
+    assert "blocks dataset x model" in flat(out)
+    for verdict in found.verdicts:
+        assert flat(f"{verdict.word} {verdict.claim} {verdict.because}") in flat(out)
+    assert "all ln MIUB lower 65 56 -0.2903" in flat(out)
+    assert "6/6" in err
+    assert "6/6" not in out
+
+
+def test_json_is_what_the_function_returns(capsys: pytest.CaptureFixture[str], study: pd.DataFrame) -> None:
+    words = (
+        "--metric", "CE", "--metric", "ln MIUB", "--reference", "ln MIUB", "--collapsed-below", 0.25, "--n-items", 1000,
+        "--blocks", "dataset,model", "--significance", 0.1, "--n-resamples", 200, "--seed", 3, "--setting", "setting",
+    )  # fmt: skip
+    options: dict[str, Any] = {
+        "reference": "ln MIUB", "collapsed_below": 0.25, "n_items": 1000, "significance": 0.1, "n_resamples": 200,
+        "seed": 3,
+    }  # fmt: skip
+    found = compare_metrics(study, metrics=["CE", "ln MIUB"], **options)
+    code, out, _ = run(capsys, "paper", *words, "--format", "json")
+    assert code == 0
+    assert json.loads(out)["comparison"] == json.loads(to_json(found.to_dict()))
+    code, out, _ = run(capsys, "paper", *words, "--format", "markdown")
+    assert code == 0
+    assert out.startswith("# Metrics and ACC\n")
+    assert found.summary().as_markdown() in out
+
+
+def test_columns_of_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path, study: pd.DataFrame) -> None:
+    table = study.rename(columns={"ACC": "score", "MIUB": "-loss", "block": "task", "setting": "cell"})
+    table["-loss"], table["items"] = -table["-loss"], 500
+    table.drop(columns=["dataset", "model"]).to_csv(tmp_path / "s.csv", index=False)
+    words = (
+        tmp_path / "s.csv", "--accuracy", "score", "--metric=-loss", "--higher-is-better=-loss", "--blocks", "task",
+        "--setting", "cell", "--n-items", "items", "--where", "sweep=rank",
+    )  # fmt: skip
+    code, out, _ = run(capsys, *words, "--format", "json")
+    assert code == 0
+    found = json.loads(out)
+    settings = found["comparison"]["provenance"]["settings"]
+    assert settings["higher_is_better"] == ["-loss"]
+    assert settings["n_items"] == "items"
+    assert found["study"]["n_rows"] == 30
+    assert found["comparison"]["metrics"][0]["better"] == "higher"
+
+
+def test_items_by_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    items = "ARCE=2376,ARCC=1172,Hel=10042,PIQA=1838,Win=1267"
+    code, out, _ = run(capsys, "paper", "--n-items", items, "--format", "json")
+    assert code == 0
+    assert json.loads(out)["comparison"]["provenance"]["settings"]["n_items"]["ARCC"] == 1172
+
+
+def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "paper", "--out", tmp_path / "out")
+    assert code == 0
+    assert f"written to {tmp_path / 'out'}" in out
+    page = (tmp_path / "out" / "figures.html").read_text()
+    assert page.count('class="plot"') == 2
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["comparison"]["accuracy"] == "ACC"
+    assert "## How well ln MIUB follows ACC within blocks" in (tmp_path / "out" / "report.md").read_text()
+    code, _, err = run(capsys, "paper", "--out", tmp_path / "out")
+    assert code == 2
+    assert "which is there already; give a new or empty folder" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no study is named"),
+        (["{tmp}/none.csv"], "none.csv` is not there; name a table"),
+        (["paper", "--metric", "MI"], "the table has no column 'MI'; it has"),
+        (["paper", "--accuracy", "F1"], "the table has no column 'F1'"),
+        (["paper", "--accuracy", "CE", "--metric", "MIUB"], "it is a share from 0 to 1"),
+        (["paper", "--blocks", "none"], "`blocks` is empty; name the columns"),
+        (["paper", "--where", "block=ARCE/Phi3"], "`blocks` is empty"),
+        (["paper", "--where", "block=ARCE/Phi3", "--blocks", "block"], "1 block with two cells or more"),
+        (["paper", "--setting", "sweep"], "has setting 'rank' twice; average repeated runs"),
+        (["paper", "--reference", "MI"], "`reference` names 'MI', which isn't among the metrics"),
+        (["paper", "--n-items", "0"], "`n_items` gives 0; the number of test items is a whole number from 1 on"),
+        (["paper", "--n-items", "many"], "the table has no column 'many'"),
+        (["paper", "--n-items", "ARCE=x"], "`n_items` gives 'ARCE' 'x', where a whole number belongs"),
+        (["paper", "--collapsed-below", "2"], "`collapsed_below` is 2.0"),
+        (["paper", "--n-resamples", "3"], "`n_resamples` is 3; it is a whole number from 100 on"),
+        (["paper", "--workers", "-1"], "`workers` is -1; give at least 1"),
+        (["{tmp}/s.csv"], "column 'CE' holds 'low' in row 2, where a number belongs"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], message: str
+) -> None:
+    (tmp_path / "s.csv").write_text("dataset,setting,ACC,CE,MIUB\na,x,0.5,1,2\nb,x,0.6,low,2\nb,y,0.7,3,2\n")
+    code, out, err = run(capsys, *(word.format(tmp=tmp_path) for word in words))
+    assert (code, out) == (2, "")
+    assert err.startswith("lorascope: error: ")
+    assert err.count("\n") == 1
+    assert message in err

@@ -1,0 +1,279 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze import fit_report, fit_scaling_law, paper_study, trend_tests
+from lorascope.analyze.format import format_number
+from lorascope.analyze.read_study import read_study
+from lorascope.analyze.studies.record import to_json
+from lorascope.cli import screen
+from lorascope.cli.main import main
+
+from ..stored import store_states
+
+PAPER = ("paper", "--where", "model=Phi3", "--where", "dataset=ARCE,Hel", "--offsets", "sweep")
+OPTIONS: dict[str, Any] = {"N": "N", "R": "R", "groups": ["dataset"], "offsets": ["sweep"]}
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.console, "width", 500)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(["fit", *(str(word) for word in words)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def as_json(value: object) -> Any:
+    return json.loads(to_json(value))
+
+
+@pytest.fixture(scope="module")
+def two() -> pd.DataFrame:
+    return read_study("paper", where={"model": ["Phi3"], "dataset": ["ARCE", "Hel"]})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole report, written once."""
+    out = tmp_path_factory.mktemp("fit") / "out"
+    assert main(["fit", *PAPER, "--draws", "20", "--format", "json", "--out", str(out)]) == 0
+    return out
+
+
+def test_json_is_what_the_functions_return(written: Path, two: pd.DataFrame) -> None:
+    found = json.loads((written / "report.json").read_text())
+    assert found["fit"] == as_json(fit_report(two, "MIUB", n_draws=20, **OPTIONS).to_dict())
+    along = {"N": ["dataset", "sweep", "R"], "R": ["dataset", "sweep", "N"]}
+    assert found["trends"] == [
+        as_json(trend_tests(two, "MIUB", size, blocks=blocks).to_dict()) for size, blocks in along.items()
+    ]
+    assert found["study"] == {
+        "source": two.attrs["source"],
+        "where": {"model": ["Phi3"], "dataset": ["ARCE", "Hel"]},
+        "n_rows": 14,
+        "notes": [],
+    }
+    assert found["remarks"] == ["response MIUB; sizes N, R; groups dataset; offsets sweep"]
+    assert found["fit"]["provenance"]["data_sha256"]
+
+
+def test_a_folder_has_the_report_and_its_figures(written: Path, two: pd.DataFrame) -> None:
+    markdown = (written / "report.md").read_text()
+    report = fit_report(two, "MIUB", n_draws=20, **OPTIONS)
+    assert markdown.startswith(f"# Scaling law of MIUB\n\n{two.attrs['source']}: 14 rows where model=Phi3 and dataset=")
+    assert report.summary().as_markdown() in markdown
+    assert "## trend of MIUB along N" in markdown
+    page = (written / "figures.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert page.count('class="plot"') == 8
+    for name in (
+        "Along N",
+        "Profiles",
+        "Residuals by setting",
+        "Cells held out",
+        "Laws on the same cells",
+        "Trend along R",
+    ):
+        assert f"<h2>{name}</h2>" in page
+    assert "src=" not in page.split("</style>")[1].split("<script>")[0]
+
+
+def test_a_quick_fit_on_the_terminal(capsys: pytest.CaptureFixture[str], two: pd.DataFrame) -> None:
+    code, out, err = run(capsys, *PAPER, "--quick")
+    assert (code, err) == (0, "")
+    fit = fit_scaling_law(two, "MIUB", **OPTIONS)
+    assert "14 rows where model=Phi3 and dataset=ARCE,Hel" in out
+    assert "* response MIUB; sizes N, R; groups dataset; offsets sweep" in out
+    alpha = [format_number(one["alpha"], digits=4) for one in (fit.params, fit.bse)]
+    assert f"alpha {' '.join(alpha)}" in flat(out)
+    for verdict in fit.verdicts:
+        assert f"{verdict.word} {verdict.claim}" in flat(out)
+    assert "trend" not in out
+    assert "bootstrap" not in out
+
+
+def test_a_quick_fit_as_json_and_markdown(capsys: pytest.CaptureFixture[str], two: pd.DataFrame) -> None:
+    fit = fit_scaling_law(two, "MIUB", law="log-log", level=0.9, seed=1, **OPTIONS)
+    words = (*PAPER, "--quick", "--law", "log-log", "--level", 0.9, "--seed", 1)
+    code, out, err = run(capsys, *words, "--format", "json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["fit"] == as_json(fit.to_dict())
+    assert found["trends"] == []
+    code, out, _ = run(capsys, *words, "--format", "markdown")
+    assert fit.summary().as_markdown() in out
+
+
+def test_progress_goes_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *PAPER, "--draws", 1, "--format", "json", "--no-trends")
+    assert code == 0
+    assert json.loads(out)["trends"] == []
+    for part in ("held out", "laws", "cluster bootstrap", "influence"):
+        assert part in err
+
+
+def test_every_option_reaches_the_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = paper_study(once=True).rename(columns={"N_non_embedding": "params", "MIUB": "y"}).drop(columns="N")
+    table["seed"] = 3
+    table.to_csv(tmp_path / "s.csv", index=False)
+    words = (
+        "--response", "y", "--N", "params", "--R", "none", "--groups", "block", "--offsets", "sweep,R", "--huber",
+        "auto", "--residuals", "log", "--repeat", "seed", "--where", "sweep=size",
+    )  # fmt: skip
+    code, out, _ = run(capsys, tmp_path / "s.csv", *words, "--quick", "--format", "json")
+    assert code == 0
+    settings = json.loads(out)["fit"]["provenance"]["settings"]
+    expected = {
+        "response": "y", "N": "params", "R": None, "D": None, "groups": ["block"], "offsets": ["sweep", "R"],
+        "huber": "auto", "residuals": "log", "repeat": "seed", "law": "additive",
+    }  # fmt: skip
+    assert expected.items() <= settings.items()
+    code, out, _ = run(capsys, "paper", "--where", "model=Phi3", "--law", "share", "--share", "share", "--huber", 0.01,
+                       "--groups", "dataset", "--quick", "--format", "json")  # fmt: skip
+    assert code == 0
+    settings = json.loads(out)["fit"]["provenance"]["settings"]
+    assert {"law": "share", "share": "share", "huber": 0.01}.items() <= settings.items()
+
+
+def test_defaults_are_those_columns_that_vary(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "paper", "--quick", "--format", "json")
+    assert json.loads(out)["remarks"] == ["response MIUB; sizes N, R; groups dataset, model; offsets none"]
+    code, out, _ = run(capsys, "paper", "--where", "block=ARCE/Phi3", "--where", "sweep=size", "--quick")
+    assert code == 0
+    assert "* response MIUB; sizes N; groups none; offsets none" in out
+    sizes = read_study("paper", where={"model": ["Phi3"], "sweep": ["size"]})
+    sizes.assign(model=sizes["setting"]).to_csv(tmp_path / "sizes.csv", index=False)
+    code, out, _ = run(capsys, tmp_path / "sizes.csv", "--quick")
+    assert "* response MIUB; sizes N; groups dataset; offsets none" in out
+    frame = pd.DataFrame({"N": [None] * 5, "D": [1.0, 2, 4, 8, 16], "MIUB": [9.0, 6, 4, 3.1, 2.6]})
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    code, out, _ = run(capsys, tmp_path / "s.csv", "--quick")
+    assert code == 0
+    assert "* response MIUB; sizes D; groups none; offsets none" in out
+
+
+def test_trends_need_groups_and_levels(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sizes = np.array([1.0, 2, 4, 8, 16])
+    frame = pd.DataFrame({"N": sizes, "MIUB": 1 + 3 / sizes + 0.01 * np.sin(sizes)})
+    frame.to_csv(tmp_path / "one.csv", index=False)
+    code, out, _ = run(capsys, tmp_path / "one.csv")
+    assert code == 0
+    assert "* no test of trend: they compare groups, and there is one" in out
+    N, R = np.repeat([1.0, 2, 4], 2), 2.0 ** np.arange(6)
+    steps = pd.DataFrame({"N": N, "R": R, "MIUB": 9 - np.log(N) - 0.1 * np.log(R) + 0.01 * np.sin(R)})
+    both = pd.concat([steps.assign(model="a"), steps.assign(model="b", MIUB=steps["MIUB"] * 1.01)])
+    both.to_csv(tmp_path / "steps.csv", index=False)
+    code, out, _ = run(capsys, tmp_path / "steps.csv", "--law", "log", "--draws", 1)
+    assert code == 0
+    assert "* no test of trend along N: " in out
+    assert "trend of MIUB along R" in out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five ranks, and two data sets in each run."""
+    root = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    base, delta = rng.normal(size=(2, 32, 6))
+    for rank in (2, 4, 8, 16, 32):
+        states = {"m.0.q_proj": (base, (0.5 + 1 / rank) * delta + 0.01 * rng.normal(size=delta.shape))}
+        store_states(
+            root / f"r{rank}" / "run.zarr", states, lengths=[4] * 8, rank=rank, datasets=["one", "two"] * 4,
+            provenance={"model": {"n_parameters": 1000}, "settings": {"model": "tiny"}},
+        )  # fmt: skip
+    return root
+
+
+def test_a_folder_of_runs(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    code, out, err = run(capsys, runs, "--quick", "--workers", 1)
+    assert code == 0
+    assert f"5 runs: {runs}: 10 rows" in out
+    assert "* accuracy (ACC): known of no run" in out
+    assert "* response MIUB; sizes R; groups dataset; offsets none" in out
+    assert "'N' is 1000 in every row" in out
+    assert "supported MIUB falls as R grows" in flat(out)
+    assert "r16/run.zarr" in err
+    expected = fit_scaling_law(read_study(runs), "MIUB", N="N", R="R", groups=["dataset"])
+    assert f"beta {format_number(expected.params['beta'], digits=4)}" in flat(out)
+
+
+def test_runs_one_by_one(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    places = [runs / f"r{rank}" / "run.zarr" for rank in (2, 4, 8, 16)]
+    code, out, _ = run(capsys, *places, "--where", "dataset=one", "--quick", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["study"]["n_rows"] == 4
+
+
+def test_runs_of_mixed_ranks_are_refused(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    code, _, err = run(capsys, many_rows)
+    assert code == 2
+    assert "has components of ranks 2, 3, 4; a study has one rank R a run" in err
+
+
+def test_names_that_would_command_the_terminal_are_spelt_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    hostile = "a\x1b[2J\x9bm"
+    study = read_study("paper", where={"model": ["Phi3"], "sweep": ["size"]}).replace({"dataset": {"Hel": hostile}})
+    study.to_csv(tmp_path / "s.csv", index=False)
+    for form in ("table", "markdown", "json"):
+        code, out, _ = run(capsys, tmp_path / "s.csv", "--quick", "--format", form)
+        assert code == 0
+        assert "\x1b" not in out
+        assert "\x9b" not in out
+        assert ("\\u001b[2J\\u009bm" if form == "json" else r"a\x1b[2J\x9bm") in out
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "no study": ([], "no study is named; give a table, a folder of runs, runs, or the word 'paper'"),
+    "nothing there": (["{tmp}/none"], "none` is not there; name a table (.csv, .tsv, .json, .jsonl), a folder of runs"),
+    "no table": (["{tmp}/s.txt"], "s.txt` isn't a table that can be read; its name must end in .csv"),
+    "no runs": (["{tmp}/empty"], "empty` holds neither 'study.csv' nor a run; name a folder in which"),
+    "two tables": (["paper", "{tmp}/s.csv"], "'paper' is a whole table and can't be put together with others"),
+    "no column": (["paper", "--response", "loss"], "the table has no column 'loss'; it has 'dataset', 'model'"),
+    "no size": (["paper", "--N", "n"], "the table has no column 'n'; it has"),
+    "no sizes": (["paper", "--N", "none", "--R", "none"], "a law needs at least one of `N`, `R` and `D`"),
+    "no groups": (["paper", "--groups", "task"], "the table has no column 'task'"),
+    "text": (["{tmp}/s.csv"], "column 'R' holds 'r8' in row 1, where a number belongs"),
+    "law": (["paper", "--law", "cubic"], 'Invalid value "cubic" for --law. Choose from: "additive", "as printed"'),
+    "where": (["paper", "--where", "model=GPT"], "`where` asks for model=GPT, which no row has; 'model'"),
+    "where what": (["paper", "--where", "Phi3"], "`where` is 'Phi3'; write it as name=value"),
+    "level": (["paper", "--level", "95"], "`level` is 95.0; it lies between 0 and 1, such as 0.95"),
+    "draws": (["paper", "--draws", "0"], "`draws` is 0; give 1 to 2000"),
+    "workers": (["paper", "--workers", "0"], "`workers` is 0; give at least 1"),
+    "huber": (["paper", "--huber", "-1"], "`huber` is -1.0; give 'auto', or a number above zero"),
+    "format": (["paper", "--format", "xml"], 'Invalid value "xml" for --format'),
+    "out": (["paper", "--out", "{tmp}"], "which is there already; give a new or empty folder"),
+    "out url": (["paper", "--out", "s3://b/x"], "results go to a folder of this machine"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "s.txt").touch()
+    (tmp_path / "s.csv").write_text("R,MIUB\nr8,1\nr16,2\n")
+    words, message = MISTAKES[name]
+    code, out, err = run(capsys, *(word.format(tmp=tmp_path) for word in words))
+    assert (code, out) == (2, "")
+    assert err.startswith("lorascope: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for option in ("--N ", "--groups", "--huber", "--quick", "--format", "--out"):
+        assert option in out

@@ -1,0 +1,214 @@
+"""What the commands of studies share."""
+
+import doctest
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze.audit.ceilings import Ceiling
+from lorascope.analyze.format import format_number
+from lorascope.analyze.studies.summary import Summary, Table
+from lorascope.analyze.studies.verdict import Verdict
+from lorascope.cli import screen
+from lorascope.cli.study import options
+from lorascope.cli.study.claims import ceilings_of, claims_of, directions_of, orders_of
+from lorascope.cli.study.options import chosen_groups, numbers_by_name, rows_where
+from lorascope.cli.study.results import Results, deliver, refuse_out
+from lorascope.cli.study.summary import print_summary
+
+HOSTILE = "a\x1b[2Jb\u202ec\x9bd\ud800"
+SHOWN = r"a\x1b[2Jb\u202ec\x9bd\ud800"
+
+
+def results(**more: Any) -> Results:
+    study = {"source": f"s {HOSTILE}", "where": {"model": ["Phi3"]}, "n_rows": 2, "notes": [f"n {HOSTILE}"]}
+    table = Table("t", pd.DataFrame({f"c {HOSTILE}": [f"v {HOSTILE}"], "x": [0.1]}), note=f"note {HOSTILE}")
+    summary = Summary(f"title {HOSTILE}", {"fact": HOSTILE}, [table], [Verdict(HOSTILE, "supported", "x")], [HOSTILE])
+    record = {"fit": {"value": 0.1, "name": HOSTILE}}
+    return Results(title="T", study=study, summaries=[summary], record=record, remarks=[f"r {HOSTILE}"], **more)
+
+
+def test_examples() -> None:
+    assert doctest.testmod(options).failed == 0
+
+
+def test_where() -> None:
+    assert rows_where(["model=Phi3", "R=8, 32"]) == {"model": ("Phi3",), "R": ("8", "32")}
+    for wrong, message in (
+        (["model"], "`where` is 'model'; write it as name=value"),
+        (["=x"], "`where` is '=x'"),
+        (["model="], "`where` is 'model='"),
+        (["a=1", "a=2"], r"`where` is \['a=1', 'a=2'\]; name each column once, its values with commas between"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rows_where(wrong)
+
+
+def test_groups_that_vary_are_taken_unless_others_are_named() -> None:
+    frame = pd.DataFrame({"model": ["a", "b"], "prompt": ["p", "p"], "dataset": ["x", "y"], "seed": [1, 2]})
+    assert chosen_groups(frame, None) == ("dataset", "model")
+    assert chosen_groups(frame, "seed, model") == ("seed", "model")
+    assert chosen_groups(frame, "none") == ()
+
+
+def test_numbers_by_name() -> None:
+    assert numbers_by_name("decimals", "ACC=3, MIUB=1") == {"ACC": 3, "MIUB": 1}
+    with pytest.raises(ValueError, match="`decimals` gives 'ACC' '1.5', where a whole number belongs"):
+        numbers_by_name("decimals", "ACC=1.5")
+
+
+def test_claims() -> None:
+    assert orders_of(["rank=r8, r32", "size=a,b"]) == {"rank": ("r8", "r32"), "size": ("a", "b")}
+    assert directions_of(["ACC=rises"]) == {"ACC": "rises"}
+    found = ceilings_of(["CE/Phi3=10.4", "CE/LLaMA3=11.8", "ACC/item=1", "MIUB=90"], {"CE", "ACC/item", "MIUB"})
+    assert {metric: one.value for metric, one in found.items()} == {
+        "ACC/item": 1.0, "MIUB": 90.0, "CE": {"Phi3": 10.4, "LLaMA3": 11.8},
+    }  # fmt: skip
+    assert isinstance(found["CE"], Ceiling)
+    (claim,) = claims_of("decrease", ["MIUB, share1/share8, AVG, Phi3 = 0.17"], has_groups=True)
+    assert (claim.metric, claim.of, claim.over, claim.member, claim.group) == (
+        "MIUB",
+        "share1",
+        "share8",
+        "AVG",
+        "Phi3",
+    )
+    assert (claim.value, claim.kind, claim.words, claim.decimals) == (0.17, "decrease", "decrease of 0.17", 2)
+    (plain,) = claims_of("ratio", ["CE,a/b,AVG=571.0"], has_groups=False)
+    assert (plain.group, plain.decimals) == ("", 1)
+    assert claims_of("ratio", ["CE,a/b,AVG=1e3"], has_groups=False)[0].value == 1000
+
+
+def test_claims_that_arent_understood() -> None:
+    for make, message in (
+        (lambda: orders_of(["a=x", "a=y"]), r"`order` is \['a=x', 'a=y'\]; name each once"),
+        (lambda: ceilings_of(["CE=ten"], {"CE"}), "`ceiling` gives 'CE' 'ten', where a number belongs"),
+        (
+            lambda: ceilings_of(["CE=1", "CE/a=2"], {"CE"}),
+            "`ceiling` gives 'CE' one for all groups and one",
+        ),
+        (
+            lambda: claims_of("ratio", ["CE,a/b,AVG=1"], has_groups=True),
+            "`ratio` is 'CE,a/b,AVG=1'; write it as metric,setting/setting,member,group=value",
+        ),
+        (
+            lambda: claims_of("ratio", ["CE,a,AVG=1"], has_groups=False),
+            "`ratio` is 'CE,a,AVG=1'; write it as metric,setting/setting,member=value",
+        ),
+        (lambda: claims_of("ratio", ["=1"], has_groups=False), "`ratio` is '=1'; write it as name=value"),
+        (lambda: claims_of("ratio", ["CE,a/b,AVG=x"], has_groups=False), "gives 'CE,a/b,AVG' 'x', where a number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_tables_fit_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(screen.console, "width", width)
+    rows = pd.DataFrame({"group": ["one", "two"]} | {f"a_long_name_{k}": np.array([1.0, -2.0]) * k for k in range(14)})
+    rows["because"] = "words " * 30
+    print_summary(Summary("s", tables=[Table("numbers", rows)], verdicts=[Verdict("c " * 60, "supported", "b " * 99)]))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    n_parts = max(1, out.count("numbers ("))
+    assert n_parts == {60: 4, 100: 2, 160: 1}[width]
+    assert sum(line.startswith("one") for line in out.splitlines()) == n_parts
+    words = out.split()
+    for k in range(14):
+        assert format_number(-2.0 * k, digits=4) in words
+
+
+def test_a_narrow_table_is_one_piece(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.console, "width", 100)
+    rows = pd.DataFrame({"name": ["a", "b"], "some_value": [1.5, None], "is_good": [True, False]})
+    print_summary(Summary("s", {"fact": "f", "another": "g"}, [Table("t", rows, note="what it is")], notes=["said"]))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "", "s", "  fact     f", "  another  g", "", "t", "name  some_value  is_good", "─" * 25,
+        "a          1.500      yes", "b            n/a       no", "what it is", "* said",
+    ]  # fmt: skip
+
+
+def test_tables_without_rows_or_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    empty, text = pd.DataFrame({"a": [], "b": []}), pd.DataFrame({"a": ["b"]})
+    print_summary(Summary("s", tables=[Table("none", empty), Table("text", text)]))
+    assert "none" in capsys.readouterr().out
+
+
+def test_what_would_command_a_terminal_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    deliver(results(), "table", None)
+    out = capsys.readouterr().out
+    assert f"s {SHOWN}: 2 rows where model=Phi3" in out
+    for part in ("n ", "r ", "title ", "note ", "c "):
+        assert f"{part}{SHOWN}" in " ".join(out.split())
+    deliver(results(), "markdown", None)
+    text = capsys.readouterr().out
+    assert text.startswith(
+        f"# T\n\ns {SHOWN}: 2 rows where model=Phi3\n\n- n {SHOWN}\n- r {SHOWN}\n\n## title {SHOWN}\n"
+    )
+    assert not any(character in out + text for character in "\x1b\u202e\x9b\ud800")
+
+
+def test_json_says_the_same_in_its_own_spelling(capsys: pytest.CaptureFixture[str]) -> None:
+    deliver(results(), "json", None)
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {
+        "study": {"source": f"s {HOSTILE}", "where": {"model": ["Phi3"]}, "n_rows": 2, "notes": [f"n {HOSTILE}"]},
+        "fit": {"value": 0.1, "name": HOSTILE},
+        "remarks": [f"r {HOSTILE}"],
+    }
+    assert err == ""
+    assert not any(character in out for character in "\x1b\u202e\x9b\ud800")
+
+
+def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def refused() -> Any:
+        raise ValueError("there is <none>")
+
+    out = tmp_path / "new" / "out"
+    deliver(results(figures=[("first <one>", refused)]), "json", out)
+    printed, err = capsys.readouterr()
+    assert (out / "report.json").read_text() == printed
+    assert err == f"written to {out}\n"
+    assert (out / "report.md").read_text().startswith("# T\n")
+    page = (out / "figures.html").read_text()
+    assert f"s {SHOWN} where model=Phi3" in page
+    assert "<h2>first &lt;one&gt;</h2><p>there is &lt;none&gt;</p>" in page
+    assert sorted(path.name for path in out.iterdir()) == ["figures.html", "report.json", "report.md"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def broken() -> Any:
+        raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        deliver(results(figures=[("f", broken)]), "json", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_for_results(tmp_path: Path) -> None:
+    refuse_out(None)
+    refuse_out(tmp_path / "a" / "b")
+    refuse_out(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "zarr.json").touch()
+    for place, kind, message in (
+        (tmp_path, FileExistsError, "`out` is '.*', which is there already; give a new or empty folder"),
+        (tmp_path / "file", FileExistsError, "which is there already"),
+        (tmp_path / "file" / "x", PermissionError, "can't be made"),
+        (tmp_path / "inside", ValueError, "inside the store"),
+        (Path("s3://bucket/x"), ValueError, "`out` is 's3:/bucket/x'; results go to a folder of this machine"),
+    ):
+        if place != tmp_path / "inside":
+            (tmp_path / "zarr.json").unlink(missing_ok=True)
+        else:
+            (tmp_path / "zarr.json").touch()
+        with pytest.raises(kind, match=message):
+            refuse_out(place)
