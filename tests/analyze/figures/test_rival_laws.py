@@ -67,9 +67,11 @@ def test_errors_of_another_unit_arent_shown(phi_report: FitReport, phi: pd.DataF
     np.testing.assert_allclose(
         points_of(figure)[1].x, phi_report.laws.loc[phi_report.laws["law"] != "log-log", "rmse_cell"]
     )
-    log = fit_scaling_law(phi, "MIUB", **ROLES, law="log-log", n_starts=0)
+    log = fit_scaling_law(phi, "MIUB", **ROLES, law="log-log", residuals="absolute", n_starts=0)
     other = laws_figure(dataclasses.replace(phi_report, fit=log))
     assert all(len(trace.x) == 1 for trace in points_of(other)[1:])
+    relative = fit_scaling_law(phi, "MIUB", **ROLES, law="log-log", n_starts=0)
+    assert all(len(trace.x) == 5 for trace in points_of(laws_figure(dataclasses.replace(phi_report, fit=relative)))[1:])
 
 
 def test_a_single_group_has_no_errors_by_group(phi_report: FitReport) -> None:

@@ -67,7 +67,7 @@ def _comparable(report: FitReport) -> np.ndarray:
     """(law,) whether its residuals have the unit of the report's own: absolute ones aren't those of a logarithm."""
     design = report.fit.design
     is_log = np.array([law_named(name).logarithmic for name in report.laws["law"]])
-    is_absolute = design.residual == "absolute"
+    is_absolute = report.fit.provenance["settings"]["residuals"] == "absolute"
     return np.asarray((is_log == design.law.logarithmic) | (not is_absolute))
 
 

@@ -19,24 +19,25 @@ def bands(estimate: Estimate, rows: Design, level: float) -> pd.DataFrame:
 
     Notes
     -----
-    Linear theory (the delta method): J cov J' row by row, t with the fit's degrees of freedom. A further cell adds the
-    spread of the residuals. Laws and residuals of the logarithm have bands on its scale, turned back. Where a parameter
-    isn't identified, bands between the settings may still hold; beyond them they don't.
+    Linear theory (the delta method), t with the fit's degrees of freedom. A further cell adds the spread of the
+    residuals. Laws and residuals of the logarithm have bands on its scale, turned back; residuals of the logarithm none
+    (NaN) where the law isn't positive, as it may be far from the cells. Where a parameter isn't identified, bands
+    between the settings may still hold; beyond them they don't.
     """
     from scipy import stats  # type: ignore[import-untyped]
 
     predicted = estimate.predicted(rows)
-    jacobian = estimate.jacobian(rows)
-    values, vectors = np.linalg.eigh(estimate.covariance)
-    error = np.sqrt((((jacobian @ vectors) ** 2) * np.maximum(values, 0)).sum(axis=1))
+    error = estimate.prediction_errors(rows)
     t = float(stats.t.ppf((1 + level) / 2, estimate.df))
     logarithmic = rows.residual == "log"
     if logarithmic or rows.law.logarithmic:
-        middle = np.log(predicted) if logarithmic else predicted
-        relative = error / predicted if logarithmic else error
+        positive = np.where(predicted > 0, predicted, np.nan) if logarithmic else predicted
+        middle = np.log(positive) if logarithmic else predicted
+        relative = error / positive if logarithmic else error
         whole = np.hypot(relative, estimate.sigma)
         ends = [np.exp(middle + sign * t * spread) for spread in (relative, whole) for sign in (-1, 1)]
-        mean, mean_error = np.exp(middle), relative * np.exp(middle)
+        mean = predicted if logarithmic else np.exp(middle)
+        mean_error = error if logarithmic else relative * mean
     else:
         scale = predicted if rows.residual == "relative" else np.ones(len(predicted))
         whole = np.hypot(error, estimate.sigma * scale)

@@ -34,7 +34,7 @@ class Bootstrap(NamedTuple):
     exact: bool
     """Whether every possible draw is among them, with its probability as its weight."""
     values: pd.DataFrame
-    """(draw, parameter), as printed."""
+    """(draw, parameter), as printed, of those that all groups share: levels of groups aren't drawn."""
     weights: np.ndarray
     """(draw,) that sum to 1."""
     n_undetermined: int
@@ -90,10 +90,11 @@ def bootstrap(
         raise ValueError("a bootstrap over groups needs at least two groups; name the columns that tell them apart")
     member = np.array([names.index(name) for name in estimate.design.groups])
     refits, n_all, exact = (_cluster if kind == "cluster" else _wild)(estimate, len(names), member, n_draws, random)
+    shared = estimate.design.names[len(estimate.design.level_names) - estimate.design.n_offsets :]
     rows, weights = [], []
     for done, (values, weight) in enumerate(refits, 1):
         if values is not None:
-            rows.append(values)
+            rows.append({name: values[name] for name in shared})
             weights.append(weight)
         if progress is not None:
             progress(done, n_all)

@@ -14,7 +14,9 @@ import numpy as np
 __all__ = ["Column", "Power", "Product", "Straight"]
 
 SMALL = 1e-3
-"""Below it the derivative's series to the fourth term is exact to 1e-15."""
+"""Below it the derivative's series to the fifth term is exact to 1e-15."""
+LEAST = 1e-290
+"""Exponents closer to 0 count as 0: products with them lose their digits."""
 
 
 class Column(Protocol):
@@ -77,14 +79,15 @@ class Power:
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
         e = exponents[..., self.place, None]
-        return np.where(e == 0, self.log_x, np.expm1(e * self.log_x) / np.where(e == 0, 1, e))
+        none = np.abs(e) < LEAST
+        return np.where(none, self.log_x, np.expm1(e * self.log_x) / np.where(none, 1, e))
 
     def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
         u = exponents[self.place] * self.log_x
         small = np.abs(u) < SMALL
         safe = np.where(small, 1.0, u)
         exact = (safe * np.exp(safe) - np.expm1(safe)) / safe**2
-        series = 0.5 + u * (1 / 3 + u * (1 / 8 + u / 30))
+        series = 0.5 + u * (1 / 3 + u * (1 / 8 + u * (1 / 30 + u / 144)))
         return _at(self.place, self.log_x**2 * np.where(small, series, exact), len(exponents))
 
     def per_unit(self, exponents: np.ndarray) -> float:

@@ -70,7 +70,7 @@ def axis_tests(estimate: Estimate) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `axis`, `F`, `n_more`, `df`, `p`, `ssr_without` over `ssr`.
+        `axis`, `F`, `n_more`, `df`, `p`, `ssr_ratio` (sum of squares without the terms over that with them).
 
     Notes
     -----
@@ -84,7 +84,8 @@ def axis_tests(estimate: Estimate) -> pd.DataFrame:
         ssr = estimated(narrower).ssr
         n_more = len(full.parameters) - len(narrower.names)
         f, p = f_test(ssr, full.ssr, n_more, full.df)
-        rows.append({"axis": axis, "F": f, "n_more": n_more, "df": full.df, "p": p, "ssr_ratio": ssr / full.ssr})
+        ratio = ssr / full.ssr if full.ssr else math.inf
+        rows.append({"axis": axis, "F": f, "n_more": n_more, "df": full.df, "p": p, "ssr_ratio": ratio})
     return pd.DataFrame(rows)
 
 

@@ -13,6 +13,9 @@ from .solve import Grid, Solution, least_squares
 
 __all__ = ["Estimate", "Search", "estimated", "residuals_of", "solved"]
 
+ROUNDING = 1e-11
+"""Residuals below this share of the response are nothing but rounding."""
+
 
 class Search(NamedTuple):
     """How far the optimum can be trusted to be the optimum."""
@@ -101,25 +104,56 @@ class Estimate:
         """Standard deviation of the residuals, degrees of freedom taken off."""
         return math.sqrt(self.ssr / self.df)
 
-    def jacobian(self, design: Design | None = None) -> np.ndarray:
+    @property
+    def is_exact(self) -> bool:
+        """Whether the law goes through every cell but for rounding, so that nothing tells how far it may be off."""
+        unit = float((self.design.y**2).sum()) if self.design.residual == "absolute" else float(self.n)
+        return self.ssr <= ROUNDING**2 * unit
+
+    def jacobian(self) -> np.ndarray:
         """(n, p) derivatives of what the law says by its parameters as printed."""
-        rows = self.design if design is None else design
         exponents = self.parts[2]
-        columns = [one.printed(exponents) for one in rows.columns]
-        slopes = np.zeros((len(rows.frame), len(exponents)))
-        for one in rows.columns:
+        columns = [one.printed(exponents) for one in self.design.columns]
+        slopes = np.zeros((self.n, len(exponents)))
+        for one in self.design.columns:
             slopes += self.values[one.amplitude] * one.printed_slopes(exponents)
-        return np.column_stack([rows.levels, *columns, slopes])
+        return np.column_stack([self.design.levels, *columns, slopes])
 
     @cached_property
     def covariance(self) -> np.ndarray:
-        """(p, p) of the printed parameters: sigma squared times the inverse of J' J of the residuals; linear theory."""
-        jacobian = self.jacobian() * self.residual_scale(self.design, self.fitted)[:, None]
+        """(p, p) of the printed parameters: sigma squared times the inverse of J' J of the residuals; linear theory.
+
+        NaN where an exponent is 0, and its amplitude infinite.
+        """
+        if not all(map(math.isfinite, self.values.values())):
+            return np.full((len(self.parameters), len(self.parameters)), math.nan)
+        half = self._half(self.jacobian())
+        return np.asarray(self.sigma**2 * half @ half.T)
+
+    def _half(self, jacobian: np.ndarray) -> np.ndarray:
+        """(p, p) half of the inverse of J' J of the residuals, whose product with its transpose is the whole."""
+        jacobian = jacobian * self.residual_scale(self.design, self.fitted)[:, None]
         sizes = np.linalg.norm(jacobian, axis=0)
         sizes[sizes == 0] = 1
         _, s, vt = np.linalg.svd(jacobian / sizes, full_matrices=False)
-        half = (vt.T / np.maximum(s, 1e-300)) / sizes[:, None]
-        return np.asarray(self.sigma**2 * half @ half.T)
+        return np.asarray((vt.T / np.maximum(s, 1e-300)) / sizes[:, None])
+
+    def prediction_errors(self, design: Design) -> np.ndarray:
+        """(n,) standard errors of `predicted`, by linear theory.
+
+        They don't depend on how a law is written; centred columns stay apart also where an exponent is close to 0.
+        """
+        half = self._half(self._centred_jacobian(self.design))
+        return np.asarray(self.sigma * np.linalg.norm(self._centred_jacobian(design) @ half, axis=1))
+
+    def _centred_jacobian(self, design: Design) -> np.ndarray:
+        """(n, p) derivatives of what the law says by its parameters as they are searched."""
+        _, coefficients, exponents = self.parts
+        columns = [one.centred(exponents) for one in design.columns]
+        slopes = np.zeros((len(design.frame), len(exponents)))
+        for coefficient, one in zip(coefficients, design.columns, strict=True):
+            slopes += coefficient * one.centred_slopes(exponents)
+        return np.column_stack([design.levels, *columns, slopes])
 
     @cached_property
     def standard_errors(self) -> dict[str, float]:

@@ -31,6 +31,8 @@ from .verdicts import verdicts
 __all__ = ["IntervalKind", "ScalingFit", "fit_scaling_law"]
 
 IntervalKind = Literal["F", "chi2", "wald", "cluster", "wild"]
+SAME = 0.01
+"""Exponents of equally good answers may differ so much and count as one."""
 
 
 def fit_scaling_law(
@@ -128,7 +130,7 @@ def fit_scaling_law(
     >>> study = paper_study(once=True)
     >>> phi = study[study["model"] == "Phi3"]
     >>> fit = fit_scaling_law(phi, "MIUB", N="N", R="R", groups=["dataset"], offsets=["sweep"])
-    >>> round(fit.params["alpha"], 3)
+    >>> round(float(fit.params["alpha"]), 3)
     8.793
     """
     _refuse_settings(huber, level, n_starts)
@@ -145,7 +147,7 @@ def fit_scaling_law(
     found = estimated(design, delta=delta, n_starts=n_starts, random=np.random.default_rng(seed))
     settings = {
         "response": response, "N": N, "R": R, "D": D, "groups": list(groups), "offsets": list(offsets), "law": law,
-        "residuals": design.residual, "huber": huber, "huber_delta": delta, "references": design.references,
+        "residuals": residuals, "huber": huber, "huber_delta": delta, "references": design.references,
         "bounds": dict(zip(design.exponents, design.bounds.tolist(), strict=True)), "share": share, "repeat": repeat,
         "level": level, "n_starts": n_starts, "seed": seed,
     }  # fmt: skip
@@ -232,21 +234,22 @@ class ScalingFit:
         """What the settings alone determine, at the estimates; None for the law 'share'."""
         if self.design.law_name == "share":
             return None
-        names = {axis: self.design.axes.get(axis) for axis in ("N", "R", "D")}
+        axes = self.design.axes
         at = {name: value for name, value in self.params.items() if math.isfinite(value) and value != 0}
         return identifiability(
-            self.design.frame, **names, groups=self.design.group_columns, law=self.design.law_name, at=at
-        )
+            self.design.frame, N=axes.get("N"), R=axes.get("R"), D=axes.get("D"), groups=self.design.group_columns,
+            law=self.design.law_name, at=at,
+        )  # fmt: skip
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
-        """Profile of each amplitude, slope and exponent; empty with Huber's loss or residuals of the logarithm."""
+        """Profile of each amplitude, slope and exponent; empty where `has_profiles` is False."""
         return profiles(self.estimate, self.level) if self.has_profiles else {}
 
     @property
     def has_profiles(self) -> bool:
-        """Whether this fit has profile intervals: least squares of relative or absolute residuals."""
-        return self.is_least_squares and self.design.residual != "log"
+        """Whether this fit has profile intervals: least squares of relative or absolute residuals that aren't all 0."""
+        return self.is_least_squares and self.design.residual != "log" and not self.estimate.is_exact
 
     @cached_property
     def lack_of_fit(self) -> pd.DataFrame:
@@ -293,6 +296,8 @@ class ScalingFit:
         raise ValueError(f"`kind` is {kind!r}; it is one of {['F', 'chi2', 'wald', 'cluster', 'wild']}")
 
     def _refuse_without_profiles(self) -> None:
+        if self.is_least_squares and self.estimate.is_exact:
+            raise ValueError("the law goes through every cell, so that there is no error to make intervals from")
         if not self.has_profiles:
             what = "Huber's loss" if not self.is_least_squares else "a fit of residuals of the logarithm"
             raise ValueError(
@@ -329,15 +334,22 @@ class ScalingFit:
     def linear_models(self) -> LinearModels:
         """Slopes of a straight law by OLS with three kinds of errors, Huber's norm and a random intercept.
 
+        Sizes are taken relative to that of each group which is nearest to the reference: it doesn't matter to fixed
+        effects, and lets a random intercept be the level where groups are alike.
+
         Raises ValueError if the law has exponents to search for.
         """
         if self.design.exponents or not self.design.columns:
             raise ValueError(f"the law {self.design.law_name!r} isn't linear; take 'log-log' or 'log'")
-        offsets = self.design.levels[:, self.design.levels.shape[1] - self.design.n_offsets :]
-        names = [one.amplitude for one in self.design.columns]
-        x = np.column_stack([*(one.centred(np.zeros(0)) for one in self.design.columns), offsets])
-        names += list(self.design.level_names[len(self.design.level_names) - self.design.n_offsets :])
-        return linear_models(self.design.y, x, names, list(self.design.groups), level=self.level)
+        y, x, names = self.linear_arrays()
+        return linear_models(y, x, names, list(self.design.groups), level=self.level)
+
+    def linear_arrays(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Response (n,), columns (n, k) and their names, offsets last, of a straight law."""
+        first = self.design.levels.shape[1] - self.design.n_offsets
+        straight = [_from_own_reference(one.centred(np.zeros(0)), self.design.groups) for one in self.design.columns]
+        names = [one.amplitude for one in self.design.columns] + list(self.design.level_names[first:])
+        return self.design.y, np.column_stack([*straight, self.design.levels[:, first:]]), names
 
     def summary(self) -> Summary:
         """What a reader wants to see first: parameters with intervals, what each size adds, verdicts."""
@@ -358,6 +370,15 @@ class ScalingFit:
         }  # fmt: skip
         converted: dict[str, Any] = plain(found)
         return converted
+
+
+def _from_own_reference(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(n,) a column less what it is in the row of the group where it is nearest to 0."""
+    moved = x.copy()
+    for group in dict.fromkeys(groups):
+        rows = np.flatnonzero(groups == group)
+        moved[rows] -= x[rows[np.abs(x[rows]).argmin()]]
+    return moved
 
 
 def _refuse_settings(huber: object, level: float, n_starts: int) -> None:
@@ -384,7 +405,12 @@ def _search_notes(estimate: Estimate) -> list[str]:
     if search.n_starts and search.share_of_starts < 0.5:
         said.append(
             f"only {100 * search.share_of_starts:.0f} % of {search.n_starts} random starts ended at the best optimum: "
-            "the loss has several valleys"
+            "the loss has several valleys, or is hard to descend"
+        )
+    if search.spread > SAME:
+        said.append(
+            f"random starts that ended at the best optimum differ by {search.spread:.2g} in an exponent: several "
+            "answers are equally good, and the one given is one of them"
         )
     return said
 

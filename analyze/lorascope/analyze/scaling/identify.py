@@ -40,6 +40,9 @@ class Identifiability(NamedTuple):
     """Of a fit, levels included."""
     sentences: tuple[str, ...]
     """What isn't determined, in words."""
+    cramer_rao: pd.DataFrame | None
+    """`name`, `value`, `se` (the least that an unbiased estimate can have; infinite where nothing determines it) and
+    `relative_se`, of a fit's parameters; None unless the noise was given."""
 
     @property
     def determined(self) -> bool:
@@ -56,6 +59,7 @@ def identifiability(
     groups: Sequence[str] = (),
     law: str = "additive",
     at: Mapping[str, float] | None = None,
+    noise: float | None = None,
 ) -> Identifiability:
     """What a table's settings can tell of a law's parameters; the response isn't needed.
 
@@ -72,11 +76,15 @@ def identifiability(
     at
         Name -> value of amplitudes and exponents at which derivatives are taken; by default of `SUPPOSED`. The rank
         hardly depends on them.
+    noise
+        Standard deviation of a cell over its expected value. With it comes a table of the least standard errors, for
+        which `at` names every amplitude and exponent, and the level `E` of all groups.
 
     Raises
     ------
     TypeError, ValueError
-        As `fit_scaling_law` for the table; and for the law 'share'.
+        As `fit_scaling_law` for the table; for the law 'share'; and if there is noise, but a parameter is missing, or
+        the law's values aren't positive.
 
     Notes
     -----
@@ -108,7 +116,35 @@ def identifiability(
         rank=_rank(fit),
         n_parameters=fit.shape[1],
         sentences=_sentences(axes, law, fit, roles),
+        cramer_rao=None if noise is None else _least_errors(terms, law, at or {}, levels, fit, noise, label),
     )
+
+
+def _least_errors(
+    terms: Axes, law: str, at: Mapping[str, float], levels: np.ndarray, root: np.ndarray, noise: float,
+    groups: np.ndarray,
+) -> pd.DataFrame:  # fmt: skip
+    """A row a parameter of a fit: name, value, least standard error, that over the value."""
+    columns, exponents = law_named(law).terms(terms)
+    amplitudes = [one.amplitude for one in columns]
+    missing = [name for name in ("E", *amplitudes, *exponents) if name not in at]
+    if missing:
+        raise ValueError(f"`at` lacks {missing[0]!r}, which the errors of a design depend on where there is `noise`")
+    if not (math.isfinite(noise) and noise > 0):
+        raise ValueError(f"`noise` is {noise!r}; a standard deviation must be finite and above zero")
+    place = np.array([at[name] for name in exponents])
+    expected = at["E"] + np.sum([at[one.amplitude] * one.printed(place) for one in columns], axis=0)
+    if not law_named(law).logarithmic:
+        if (expected <= 0).any():
+            raise ValueError(f"the law's value is {expected.min():g} at some settings; it must be positive")
+        root = root / expected[:, None]
+    names = [f"E[{name}]" if name else "E" for name in dict.fromkeys(groups)]
+    values = np.array([*(at["E"] for _ in names), *(at[name] for name in (*amplitudes, *exponents))])
+    errors = cramer_rao(root, noise)
+    with np.errstate(divide="ignore"):
+        relative = errors / np.abs(values)
+    table = {"name": [*names, *amplitudes, *exponents], "value": values, "se": errors, "relative_se": relative}
+    return pd.DataFrame(table)
 
 
 def fisher_root(terms: Axes, law: str, values: Mapping[str, float], levels: np.ndarray) -> np.ndarray:

@@ -3,14 +3,19 @@
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from .bootstrap import Bootstrap
+from .columns import Column, Power
 from .estimate import Estimate
 from .profile import Profile, Rule, profile, thresholds
 from .solve import Solution
 
 __all__ = ["bootstrap_intervals", "profile_intervals", "profiles", "wald_intervals"]
+
+ZERO = 1e-8
+"""Exponents closer to 0 have amplitudes of which nothing can be said."""
 
 
 def profiles(estimate: Estimate, level: float) -> dict[str, Profile]:
@@ -25,11 +30,16 @@ def profiles(estimate: Estimate, level: float) -> dict[str, Profile]:
     found = {}
     for name, place in places:
         value = estimate.values[name]
-        if not math.isfinite(value):  # the amplitude of an exponent that is 0
+        if place[0] == "amplitude" and _without_end(design.columns[place[1]], exponents):
             continue
         step = _first_step(estimate.standard_errors[name], value, place[0])
         found[name] = profile(design.problem, best, name, place, value, step, limits)
     return found
+
+
+def _without_end(column: Column, exponents: np.ndarray) -> bool:
+    """Whether an exponent is 0, but for rounding, so that its amplitude is infinite."""
+    return isinstance(column, Power) and abs(float(exponents[column.place])) < ZERO
 
 
 def _first_step(error: float, value: float, kind: str) -> float:
@@ -40,7 +50,7 @@ def _first_step(error: float, value: float, kind: str) -> float:
 
 def profile_intervals(found: Mapping[str, Profile], rule: Rule) -> pd.DataFrame:
     """A row a parameter: `low`, `high`, `low_open`, `high_open`, `in_parts`."""
-    return pd.DataFrame({name: one.intervals[rule]._asdict() for name, one in found.items()}).T
+    return pd.DataFrame.from_dict({name: one.intervals[rule]._asdict() for name, one in found.items()}, orient="index")
 
 
 def wald_intervals(estimate: Estimate, level: float) -> pd.DataFrame:
@@ -52,10 +62,10 @@ def wald_intervals(estimate: Estimate, level: float) -> pd.DataFrame:
         name: {"low": value - t * estimate.standard_errors[name], "high": value + t * estimate.standard_errors[name]}
         for name, value in estimate.values.items()
     }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def bootstrap_intervals(found: Bootstrap, level: float) -> pd.DataFrame:
     """A row a parameter: `low`, `high`, `low_open`, `high_open` (at a bound of an exponent)."""
     rows = {name: found.interval(name, level) for name in found.values.columns}
-    return pd.DataFrame(rows, index=["low", "high", "low_open", "high_open"]).T
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high", "low_open", "high_open"])

@@ -64,7 +64,8 @@ class Objective:
         if self.residual == "absolute":
             return target - values, -slopes
         if self.residual == "relative":
-            return 1 - values / target, -slopes / target[:, None]
+            weights = self.problem.weights  # of the response, also where a bootstrap has put another target there
+            return (target - values) * weights, -slopes * weights[:, None]
         ratio = values / target
         low = ratio < LEAST
         logs = np.where(low, np.log(LEAST) + ratio / LEAST - 1, np.log(np.where(low, 1, ratio)))

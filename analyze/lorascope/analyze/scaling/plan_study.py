@@ -80,23 +80,22 @@ def plan_study(
     sizes = {axis: tuple(map(float, values)) for axis, values in (("N", N), ("R", R), ("D", D)) if len(values)}
     candidates = laid_out(sizes, "factorial")
     names = _checked(parameters, wanted, law, candidates, n_groups, noise, most_runs)
-    scale = 1 / math.sqrt(n_groups)
     roots = {
         "factorial": _root(candidates, candidates, parameters, law),
         "cross": _root(laid_out(sizes, "cross"), candidates, parameters, law),
     }
     aims = np.array([wanted.get(name, math.inf) for name in names])
-    plans = {name: _repeated(root, aims, noise * scale) for name, root in roots.items()}
+    plans = {name: _repeated(root, aims, noise, n_groups) for name, root in roots.items()}
     if not np.isfinite(cramer_rao(roots["factorial"], noise)).all():
         raise ValueError(
             "the sizes don't determine the law even if all of them are combined: level, amplitude and exponent need "
             "three of each axis"
         )
     least = len(names) + (n_groups == 1)  # so that runs are left to tell the error from
-    plans["chosen"] = _chosen(roots["factorial"], aims, noise * scale, least, most_runs // n_groups)
+    plans["chosen"] = _chosen(roots["factorial"], aims, noise, n_groups, least, most_runs // n_groups)
     settings = {"factorial": candidates, "cross": laid_out(sizes, "cross"), "chosen": candidates}
     errors = {
-        name: _errors(roots.get(name, roots["factorial"]), counts, noise * scale) for name, counts in plans.items()
+        name: _errors(roots.get(name, roots["factorial"]), counts, noise, n_groups) for name, counts in plans.items()
     }
     table = _table(plans, errors, names, wanted, n_groups)
     enough = [
@@ -156,8 +155,14 @@ def _root(settings: pd.DataFrame, candidates: pd.DataFrame, parameters: Mapping[
     return np.asarray(root / expected(settings, parameters, law, refs)[:, None])
 
 
-def _errors(root: np.ndarray, counts: np.ndarray, noise: float) -> np.ndarray:
-    return cramer_rao(root * np.sqrt(counts)[:, None], noise)
+def _errors(root: np.ndarray, counts: np.ndarray, noise: float, n_groups: int) -> np.ndarray:
+    """(p,) standard errors where each group has a level, the first parameter, of its own and all share the others."""
+    alone = cramer_rao(root * np.sqrt(counts)[:, None], noise)
+    errors = alone / math.sqrt(n_groups)
+    # a level has no more cells than its group; only what it owes to the other parameters gets less with more groups
+    own = noise**2 / max(float(counts @ root[:, 0] ** 2), 1e-300)
+    errors[0] = math.sqrt(errors[0] ** 2 + (1 - 1 / n_groups) * own)
+    return errors
 
 
 def _ratio(errors: np.ndarray, aims: np.ndarray) -> float:
@@ -168,14 +173,16 @@ def _ratio(errors: np.ndarray, aims: np.ndarray) -> float:
     return float((errors[asked] / aims[asked]).max()) * (1 - 1e-9)
 
 
-def _repeated(root: np.ndarray, aims: np.ndarray, noise: float) -> np.ndarray:
+def _repeated(root: np.ndarray, aims: np.ndarray, noise: float, n_groups: int) -> np.ndarray:
     """(m,) the same number of repeats of every setting, as many as it takes."""
-    once = _ratio(cramer_rao(root, noise), aims)
+    once = _ratio(_errors(root, np.ones(len(root)), noise, n_groups), aims)
     n = math.ceil(once**2 * (1 - 1e-9)) if math.isfinite(once) else MOST_RUNS
     return np.full(len(root), float(min(max(n, 1), MOST_RUNS)))
 
 
-def _chosen(root: np.ndarray, aims: np.ndarray, noise: float, least: int, most: int) -> np.ndarray:
+def _chosen(
+    root: np.ndarray, aims: np.ndarray, noise: float, n_groups: int, least: int, most: int
+) -> np.ndarray:  # fmt: skip
     """(m,) repeats of settings added one by one, then taken away where they aren't needed."""
     counts = np.zeros(len(root))
     asked = np.isfinite(aims)
@@ -185,28 +192,33 @@ def _chosen(root: np.ndarray, aims: np.ndarray, noise: float, least: int, most: 
     goals = aims[asked] * sizes[asked] / noise
     while counts.sum() < most:
         inverse = np.linalg.inv(information)
-        if counts.sum() >= least and _ratio(_errors(root, counts, noise), aims) <= 1:
+        if counts.sum() >= least and _ratio(_errors(root, counts, noise, n_groups), aims) <= 1:
             break
         moved = scaled @ inverse  # (m, p): Sherman and Morrison's update of the inverse for each setting
         leverage = (moved * scaled).sum(axis=1)
         fall = moved[:, asked] ** 2 / (1 + leverage)[:, None]
-        left = (np.diag(inverse)[asked] - fall) / goals**2
+        left = (np.diag(inverse)[asked] - fall) / n_groups
+        if asked[0]:  # see `_errors`
+            left[:, 0] += (1 - 1 / n_groups) * sizes[0] ** 2 / (counts @ root[:, 0] ** 2 + root[:, 0] ** 2)
+        left /= goals**2
         begun = int(counts.sum()) >= root.shape[1]  # until then what is new, so that every parameter is determined
         place = int(np.argmin((left**8).sum(axis=1) ** (1 / 8))) if begun else int(np.argmax(leverage))
         counts[place] += 1
         information += np.outer(scaled[place], scaled[place])
-    if _ratio(_errors(root, counts, noise), aims) > 1:
+    if _ratio(_errors(root, counts, noise, n_groups), aims) > 1:
         return counts
-    return _thinned(root, counts, aims, noise, least)
+    return _thinned(root, counts, aims, noise, n_groups, least)
 
 
-def _thinned(root: np.ndarray, counts: np.ndarray, aims: np.ndarray, noise: float, least: int) -> np.ndarray:
+def _thinned(
+    root: np.ndarray, counts: np.ndarray, aims: np.ndarray, noise: float, n_groups: int, least: int
+) -> np.ndarray:  # fmt: skip
     again = True
     while again and counts.sum() > least:
         again = False
         for place in np.flatnonzero(counts):
             counts[place] -= 1
-            if counts.sum() >= least and _ratio(_errors(root, counts, noise), aims) <= 1:
+            if counts.sum() >= least and _ratio(_errors(root, counts, noise, n_groups), aims) <= 1:
                 again = True
             else:
                 counts[place] += 1

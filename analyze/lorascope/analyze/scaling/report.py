@@ -18,6 +18,7 @@ from .fit import ScalingFit, fit_scaling_law
 from .intervals import bootstrap_intervals
 from .laws import LawName
 from .summarise import interval_text
+from .wild_cluster import wild_cluster_test
 
 __all__ = ["DELTAS", "FitReport", "fit_report"]
 
@@ -44,13 +45,17 @@ class FitReport:
     `BIC`, `lack_of_fit_p`, and root mean squared relative errors of cells held out: `rmse_cell`, `rmse_setting`,
     `rmse_group`."""
     refused: dict[str, str]
-    """Law -> why these cells can't determine it."""
+    """Law -> why these cells can't determine it, or don't tell it from another."""
     bootstraps: dict[str, Bootstrap]
     """Kind -> refits; empty for a single group."""
+    slope_tests: pd.DataFrame
+    """Of a law that is straight, a row a slope: restricted wild cluster bootstrap-t, see `wild_cluster_test`; else
+    empty."""
     held_out: pd.DataFrame
     influence: pd.DataFrame
     deltas: pd.DataFrame
-    """A row a Huber delta, of ln y - ln f: `delta`, the exponents and amplitudes, `share_of_starts`."""
+    """A row a Huber delta, of ln y - ln f: `delta`, the exponents and amplitudes, `loss`, `share_of_starts`; empty
+    where a response isn't above zero."""
     notes: tuple[str, ...]
 
     @property
@@ -64,6 +69,10 @@ class FitReport:
         tables = [
             *own.tables,
             Table("bootstrap intervals over groups", _bootstrap_rows(self), _bootstrap_note(self)),
+            Table(
+                "slopes: wild bootstrap-t by group, the slope held at 0", self.slope_tests,
+                "p can't go below p_floor, nor an interval close where that is above its level.",
+            ),
             Table("laws on the same cells", self.laws, _laws_note(self)),
             Table(
                 "cells held out", cross_validate(self.held_out),
@@ -88,7 +97,8 @@ class FitReport:
             for kind, one in self.bootstraps.items()
         }  # fmt: skip
         found = {
-            **self.fit.to_dict(), "laws": self.laws, "refused_laws": self.refused, "bootstraps": boots,
+            **self.fit.to_dict(), "slope_tests": self.slope_tests, "laws": self.laws, "refused_laws": self.refused,
+            "bootstraps": boots,
             "held_out": cross_validate(self.held_out), "held_out_cells": self.held_out, "influence": self.influence,
             "huber_deltas": self.deltas, "verdicts": self.verdicts, "notes": [*self.fit.notes, *self.notes],
         }  # fmt: skip
@@ -137,8 +147,13 @@ def fit_report(
     laws, refused = _laws(frame, response, roles, fit, held, share, options, tell)
     boots, notes = _bootstraps(fit, n_draws, seed, tell)
     pulls = fit.influence(progress=lambda done, n: tell(done, n, "influence"))
-    deltas = _delta_sweep(frame, response, roles, law, share, seed, options, tell)
-    return FitReport(fit, laws, refused, boots, held, pulls, deltas, notes)
+    deltas = pd.DataFrame()
+    if (fit.design.frame[response] > 0).all():
+        deltas = _delta_sweep(frame, response, roles, law, share, seed, options, tell)
+    else:
+        notes += (f"there is no sweep of Huber's delta, which is of ln y, as some {response!r} isn't above zero",)
+    slopes, more = _slope_tests(fit, seed)
+    return FitReport(fit, laws, refused, boots, slopes, held, pulls, deltas, (*notes, *more))
 
 
 def _silent(done: int, n: int, part: str) -> None:
@@ -150,6 +165,7 @@ def _laws(
     share: str | None, options: dict[str, Any], tell: Progress,
 ) -> tuple[pd.DataFrame, dict[str, str]]:  # fmt: skip
     rows, refused = [], {}
+    seen = {fit.design.equation: fit.design.law_name}
     names = [name for name in get_args(LawName) if name != "share" or share is not None]
     for done, name in enumerate(names, 1):
         own = {key: value for key, value in options.items() if key != "n_starts"}
@@ -159,6 +175,11 @@ def _laws(
             )  # fmt: skip
         except ValueError as error:
             refused[name] = str(error)
+            tell(done, len(names), "laws")
+            continue
+        same = seen.setdefault(one.design.equation, name)
+        if same != name:
+            refused[name] = f"with one size it is the law {same!r}"
         else:
             rows.append(_law_row(name, one, held if one is fit else one.held_out()))
         tell(done, len(names), "laws")
@@ -187,6 +208,19 @@ def _bootstraps(
         part = partial(tell, part=f"{kind} bootstrap")
         found[kind] = fit.bootstrap(kind, n_draws=n_draws, seed=seed, progress=part)
     return found, ()
+
+
+def _slope_tests(fit: ScalingFit, seed: int) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The tests, and why there are none of a straight law."""
+    if fit.design.exponents or not fit.design.columns or len(set(fit.design.groups)) < 2:
+        return pd.DataFrame(), ()
+    y, x, names = fit.linear_arrays()
+    slopes = [one.amplitude for one in fit.design.columns]
+    groups = list(fit.design.groups)
+    try:
+        return wild_cluster_test(y, x, names, groups, which=slopes, seed=seed, level=fit.level), ()
+    except ValueError as error:  # such as a slope that varies in one group only
+        return pd.DataFrame(), (f"no wild bootstrap-t of slopes: {error}",)
 
 
 def _delta_sweep(
@@ -249,7 +283,7 @@ def _paired_p(gains: np.ndarray) -> float:
     """Two-sided p of a mean that isn't 0, by Student's t; NaN of a single value."""
     from scipy import stats  # type: ignore[import-untyped]
 
-    if len(gains) < 2 or not gains.std() > 0:
+    if len(gains) < 2 or not gains.std() > 1e-12 * np.abs(gains).max():
         return math.nan
     return float(stats.ttest_1samp(gains, 0).pvalue)
 
@@ -276,5 +310,5 @@ def _bootstrap_note(report: FitReport) -> str:
 
 
 def _laws_note(report: FitReport) -> str:
-    refused = "".join(f" {name!r} isn't determined: {why}." for name, why in report.refused.items())
+    refused = "".join(f" {name!r} is left out: {why}." for name, why in report.refused.items())
     return "sigma and rmse are in units of each law's own residuals, relative or of the logarithm." + refused

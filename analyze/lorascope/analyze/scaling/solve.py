@@ -124,9 +124,9 @@ def grid_points(problem: Problem, grid: Grid = "fine") -> tuple[np.ndarray, tupl
 
 def grid_bases(problem: Problem, points: np.ndarray) -> np.ndarray:
     """(m, n, k) orthonormal columns at each point, across the levels; zeros where they depend on each other."""
-    columns = problem.across(problem.weighted(points))
-    sizes = np.linalg.norm(columns, axis=1, keepdims=True)
-    u, s, _ = np.linalg.svd(columns / np.where(sizes > 0, sizes, 1), full_matrices=False)
+    whole = problem.weighted(points)
+    columns = problem.across(whole)
+    u, s, _ = np.linalg.svd(columns / _lengths(columns, whole)[:, None, :], full_matrices=False)
     return np.asarray(u * (s > RANK**0.5 * s[:, :1])[:, None, :])
 
 
@@ -192,10 +192,11 @@ def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, b
         return exponents
 
     inside = np.clip(begin[free], low + 1e-9 * width, high - 1e-9 * width)
+    unit = float(np.linalg.norm(_projected(problem, whole(inside))[0])) or 1.0  # `gtol` is absolute
     done: Any = optimize.least_squares(
-        lambda some: _projected(problem, whole(some))[0],
+        lambda some: _projected(problem, whole(some))[0] / unit,
         inside,
-        jac=lambda some: _projected_slopes(problem, whole(some))[:, free],
+        jac=lambda some: _projected_slopes(problem, whole(some))[:, free] / unit,
         bounds=(low, high),
         x_scale=np.maximum(np.abs(inside), 0.1),
         xtol=1e-12,
@@ -203,7 +204,7 @@ def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, b
         gtol=1e-14,
         max_nfev=200,
     )
-    ends = [(2 * float(done.cost), done.x)]
+    ends = [(2 * float(done.cost) * unit**2, done.x)]
     for near, end in (((done.x - low) / width, low), ((high - done.x) / width, high)):
         if ((near > 0) & (near < 1e-3)).any():  # a search inside of bounds never reaches them
             moved = np.where(near < 1e-3, end, done.x)
@@ -215,14 +216,20 @@ def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, b
 def _solved(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Residuals (n,), coefficients (k,) and an orthonormal basis (n, k) of the columns across the levels."""
     wanted = problem.across(problem.wanted(exponents)[:, None])[:, 0]
-    columns = problem.across(problem.weighted(exponents))
-    sizes = np.sqrt((columns**2).sum(axis=0))
-    sizes[sizes == 0] = 1
+    whole = problem.weighted(exponents)
+    columns = problem.across(whole)
+    sizes = _lengths(columns, whole)
     u, s, vt = np.linalg.svd(columns / sizes, full_matrices=False)
     keep = s > RANK * s[:1].sum()
     u, s, vt = u[:, keep], s[keep], vt[keep]
     part = u.T @ wanted
     return wanted - u @ part, (vt.T @ (part / s)) / sizes, u
+
+
+def _lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """(..., k) of columns across the levels; infinite where the levels hold all but a rounding of the whole ones."""
+    left = np.linalg.norm(columns, axis=-2)
+    return np.where(left > RANK * np.linalg.norm(whole, axis=-2), left, np.inf)
 
 
 def _projected(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

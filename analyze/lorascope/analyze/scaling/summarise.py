@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["end_text", "interval_text", "parameter_rows", "summarise"]
 
-NO_PROFILES = "no profile intervals of this loss; see conf_int('cluster')."
+NO_PROFILES = "no profile intervals of this fit; see conf_int('cluster')."
+UNWEIGHTED = "of y itself, each cell alike: the fit above has other residuals."
 UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
 
 
@@ -32,9 +33,10 @@ def summarise(fit: ScalingFit) -> Summary:
         Table("what each size adds to the others", fit.axis_tests, "F against the law without it; p is a rough one."),
         Table("residuals by setting", fit.residuals_by_setting(), f"mean of {UNITS[design.residual]} over cells."),
     ]  # fmt: skip
-    if not design.exponents and design.columns:
+    if not design.exponents and design.columns and not fit.estimate.is_exact:
         models = fit.linear_models()
-        tables.insert(1, Table("slopes by model and kind of error", models.slopes))
+        note = UNWEIGHTED if design.residual != "absolute" else ""
+        tables.insert(1, Table("slopes by model and kind of error", models.slopes, note))
     return Summary(
         title=f"Scaling law of {design.response}",
         facts=_facts(fit),

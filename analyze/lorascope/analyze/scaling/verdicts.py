@@ -70,7 +70,7 @@ def _ratio_at_ends(estimate: Estimate, axis: str) -> np.ndarray:
     design = estimate.design
     sizes = {name: design.frame[design.axes[name]].to_numpy() for name in ("D", "R")}
     ends = {
-        name: np.array([values.min(), values.max()]) if name == axis else np.full(2, design.references[name])
+        name: np.array([values.min(), values.max()]) if name == axis else np.full(2, design.within[name])
         for name, values in sizes.items()
     }
     return np.asarray(np.log(ends["D"] / ends["R"] / design.within["D/R"]))
@@ -84,9 +84,7 @@ def _exponent_names(estimate: Estimate) -> list[str]:
 def _exponent(name: str, estimate: Estimate, intervals: Mapping[str, Interval], level: float) -> Verdict:
     claim, value = f"these data determine {name}", estimate.values[name]
     if name not in intervals:
-        return Verdict(
-            claim, "not identified", f"{name} = {format_number(value)}; Huber's loss has no profile interval"
-        )
+        return Verdict(claim, "not identified", f"{name} = {format_number(value)}; {_no_profile(estimate)}")
     low, high, low_open, high_open, _ = intervals[name]
     ends = (
         f"{'(open) ' if low_open else ''}{format_number(low)} to {format_number(high)}{' (open)' if high_open else ''}"
@@ -97,6 +95,15 @@ def _exponent(name: str, estimate: Estimate, intervals: Mapping[str, Interval], 
     if low <= 0 <= high:
         return Verdict(claim, "not identified", f"{because}, 0 included")
     return Verdict(claim, "supported", because)
+
+
+def _no_profile(estimate: Estimate) -> str:
+    """Why there are no profile intervals."""
+    if math.isfinite(estimate.delta):
+        return "Huber's loss has no profile interval"
+    if estimate.design.residual == "log":
+        return "residuals of the logarithm have no profile interval here; fit relative ones"
+    return "the law goes through every cell, so that there is no error to make an interval from"
 
 
 def _form(estimate: Estimate, lack_of_fit: pd.DataFrame, alpha: float) -> Verdict:

@@ -1,0 +1,131 @@
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lorascope.analyze.scaling.columns import SMALL, Column, Power, Product, Straight
+
+LOGS = np.array([-2.3, -0.4, 0.0, 1e-4, 0.7, 3.1])
+PAIR = np.stack([LOGS, LOGS[::-1]], axis=1)
+COLUMNS: dict[str, tuple[Column, np.ndarray]] = {
+    "power": (Power("A", LOGS, 0), np.array([0.4])),
+    "power, falling": (Power("A", LOGS, 0), np.array([-1.2])),
+    "power, second of two": (Power("B", LOGS, 1), np.array([0.4, 1.7])),
+    "power, other reference": (Power("A", LOGS, 0, -3.7), np.array([0.4])),
+    "product": (Product("A", np.column_stack([PAIR, LOGS**2]), (0, 1, 2), np.zeros(3)), np.array([0.4, -0.3, 0.1])),
+    "product in other places": (Product("A", PAIR, (2, 0), np.zeros(2)), np.array([0.4, 9.0, 0.1])),
+    "product, other references": (Product("A", PAIR, (1, 0), np.array([2.0, -0.5])), np.array([0.4, 0.1])),
+    "straight": (Straight("slope_N", LOGS), np.array([0.4])),
+    "straight, other reference": (Straight("slope_N", LOGS, 5.0), np.array([0.4])),
+}
+columns = pytest.mark.parametrize(("column", "at"), COLUMNS.values(), ids=COLUMNS.keys())
+
+
+def exact(log_x: float, e: float) -> tuple[float, float]:
+    """(x**e - 1) / e and its derivative by e."""
+    with mpmath.workdps(80):
+        log, power = mpmath.mpf(log_x), mpmath.mpf(e)
+        if abs(e) < 1e-30:
+            return float(log), float(log**2 / 2)
+        more = mpmath.expm1(log * power)
+        return float(more / power), float(((power * log - 1) * more + power * log) / power**2)
+
+
+def central(column: Column, at: np.ndarray, which: str) -> np.ndarray:
+    """(n, q) derivatives by differences over steps of 1e-5 and 2e-5, the error of the first order taken out."""
+    slopes = []
+    for place in range(len(at)):
+        step = np.eye(len(at))[place] * 1e-4
+        near, far = (
+            (getattr(column, which)(at + k * step) - getattr(column, which)(at - k * step)) / (2e-4 * k) for k in (1, 2)
+        )
+        slopes.append((4 * near - far) / 3)
+    return np.stack(slopes, axis=1)
+
+
+exponents = st.floats(-1.5, 25.0) | st.floats(-15, 0).flatmap(lambda power: st.sampled_from((10**power, -(10**power))))
+
+
+@given(exponents, st.floats(-9.0, 9.0).filter(lambda log_x: abs(log_x) > 1e-9))
+@example(0.0, 1.3)
+@example(1e-20, 1.3)
+@example(5e-324, 1.3)
+@example(-1e-289, 1.3)
+@example(1.0, -9.0)
+def test_power_is_box_and_coxs(e: float, log_x: float) -> None:
+    value, slope = exact(log_x, e)
+    column = Power("A", np.array([log_x]), 0)
+    assert column.centred(np.array([e]))[0] == pytest.approx(value, rel=1e-13, abs=1e-300)
+    assert column.centred_slopes(np.array([e]))[0, 0] == pytest.approx(slope, rel=2e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize("e", [0.0, 1e-16, -1e-16, 1e-9, -1e-9])
+def test_power_becomes_a_logarithm(e: float) -> None:
+    column = Power("A", LOGS, 0)
+    np.testing.assert_allclose(column.centred(np.array([e])), LOGS, rtol=1e-8)
+    np.testing.assert_allclose(column.centred_slopes(np.array([e]))[:, 0], LOGS**2 / 2, rtol=1e-8)
+
+
+@pytest.mark.parametrize("share", [0.999, 0.9999999, 1.0000001, 1.001])
+def test_both_forms_of_the_slope_meet(share: float) -> None:
+    for sign in (-1, 1):
+        u = sign * SMALL * share
+        slope = Power("A", np.array([1.0]), 0).centred_slopes(np.array([u]))[0, 0]
+        assert slope == pytest.approx(exact(1.0, u)[1], rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("u", [9.99e-4, -9.99e-4, 3e-4, 1e-7])
+def test_series_is_as_exact_as_it_says(u: float) -> None:
+    slope = Power("A", np.array([1.0]), 0).centred_slopes(np.array([u]))[0, 0]
+    assert slope == pytest.approx(exact(1.0, u)[1], rel=1e-15, abs=0)
+
+
+@columns
+def test_slopes_are_those_of_differences(column: Column, at: np.ndarray) -> None:
+    for which in ("centred", "printed"):
+        slopes = getattr(column, f"{which}_slopes")(at)
+        np.testing.assert_allclose(slopes, central(column, at, which), rtol=1e-9, atol=1e-10)
+
+
+@columns
+def test_printed_term_is_the_centred_one_and_a_constant(column: Column, at: np.ndarray) -> None:
+    centred = column.centred(at) / column.per_unit(at)
+    np.testing.assert_allclose(column.printed(at) - column.constant(at), centred, rtol=1e-13, atol=1e-15)
+
+
+@columns
+def test_many_exponents_at_once(column: Column, at: np.ndarray) -> None:
+    points = at + np.linspace(0, 1, 4)[:, None]
+    found = column.centred(points)
+    assert found.shape == (4, len(LOGS))
+    np.testing.assert_allclose(found, [column.centred(point) for point in points], rtol=1e-13)
+    assert column.centred(points.reshape(2, 2, -1)).shape == (2, 2, len(LOGS))
+
+
+@columns
+def test_some_rows(column: Column, at: np.ndarray) -> None:
+    rows = np.array([4, 1, 1])
+    some = column.take(rows)
+    assert (some.amplitude, some.exponents) == (column.amplitude, column.exponents)
+    for which in ("centred", "printed", "centred_slopes", "printed_slopes"):
+        np.testing.assert_array_equal(getattr(some, which)(at), getattr(column, which)(at)[rows])
+
+
+def test_values_by_hand() -> None:
+    x = np.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(Power("A", np.log(x), 0).printed(np.array([0.5])), [1, math.sqrt(2), 2])
+    np.testing.assert_allclose(Power("A", np.log(x), 0).centred(np.array([2.0])), [0, 1.5, 7.5])
+    both = Product("A", np.stack([np.log(x), np.log(x[::-1])], axis=1), (0, 1), np.zeros(2))
+    np.testing.assert_allclose(both.printed(np.array([1.0, 2.0])), [16, 8, 4])
+    np.testing.assert_allclose(both.centred(np.array([1.0, 2.0])), [15, 7, 3])
+    np.testing.assert_allclose(Power("A", np.log(x), 0, np.log(9.0)).printed(np.array([0.5])), [3, 3 * math.sqrt(2), 6])
+    straight = Straight("slope_N", x)
+    np.testing.assert_array_equal(straight.printed(np.zeros(0)), x)
+    assert straight.centred_slopes(np.zeros(0)).shape == (3, 0)
+
+
+def test_no_amplitude_goes_with_an_exponent_of_zero() -> None:
+    assert Power("A", LOGS, 0).per_unit(np.zeros(1)) == math.inf

@@ -1,0 +1,232 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from lorascope.analyze.scaling.cross_validation import SPLITS, cross_validate, held_out
+from lorascope.analyze.scaling.design import Design
+from lorascope.analyze.scaling.estimate import Estimate, estimated
+from lorascope.analyze.scaling.simulate import simulate_study
+
+DesignOf = Callable[..., Design]
+PaperCells = Callable[[str], pd.DataFrame]
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+REFERENCES = {"N": 1e10, "R": 4.0}
+
+
+def study(law: str = "additive", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {
+        "N": (1e8, 5e8, 2e9, 1e10),
+        "R": (4.0, 16.0, 64.0),
+        "groups": {"a": 1.5, "b": 2.5, "c": 2.0},
+    }
+    return simulate_study(TRUTH, law=law, **{**given, **options}, noise=0.02, random=np.random.default_rng(0))
+
+
+def split(errors: pd.DataFrame, kind: str) -> pd.DataFrame:
+    return (
+        errors[errors["split"] == kind].assign(row=lambda rows: rows["row"].astype(int)).set_index("row").sort_index()
+    )
+
+
+def said(found: Estimate, rows: pd.DataFrame, *, level: str | None = None) -> np.ndarray:
+    """(n,) what the printed parameters of an additive law say of rows; `level` in place of the groups'."""
+    values = found.values
+    levels = rows["group"].map(lambda group: values[level or f"E[{group}]"]).to_numpy(np.float64)
+    n, r = (1e10 / rows["N"]) ** values["alpha"], (4 / rows["R"]) ** values["beta"]
+    return np.asarray(levels + values["A"] * n + values["B"] * r)
+
+
+@pytest.mark.parametrize("law", ["log", "log-log"])
+def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str) -> None:
+    frame = study(law)
+    found = estimated(design_of(frame, law=law, residuals="absolute"))
+    cells = split(held_out(found), "cell")
+    for design, column in ((found.design, "error"), (found.design.without("N").without("R"), "error_level")):
+        x = np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
+        peer = sm.OLS(design.y, x).fit()
+        press = peer.resid / (1 - peer.get_influence().hat_matrix_diag)
+        np.testing.assert_allclose(cells[column], press, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(cells["observed"] - cells["predicted"], cells["error"], rtol=1e-12)
+    np.testing.assert_array_equal(cells["observed"], found.design.y)
+
+
+def test_weighted_single_cells(design_of: DesignOf) -> None:
+    found = estimated(design_of(study("log"), law="log"))
+    design = found.design
+    x = np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
+    peer = sm.OLS(design.y * design.weights, x * design.weights[:, None]).fit()
+    press = peer.resid / (1 - peer.get_influence().hat_matrix_diag)
+    cells = split(held_out(found), "cell")
+    np.testing.assert_allclose(cells["error"], press, rtol=1e-8)
+    np.testing.assert_allclose(1 - cells["predicted"] / cells["observed"], cells["error"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("residuals", ["relative", "log"])
+def test_settings_held_out_are_those_of_refits(design_of: DesignOf, residuals: str) -> None:
+    frame = study()
+    errors = held_out(estimated(design_of(frame, residuals=residuals)))
+    settings = split(errors, "setting")
+    assert len(settings) == 36
+    for (n, r), rows in frame.groupby(["N", "R"]):
+        again = estimated(design_of(frame.drop(index=rows.index), residuals=residuals, references=REFERENCES))
+        predicted = said(again, rows)
+        np.testing.assert_allclose(settings.loc[rows.index, "predicted"], predicted, rtol=1e-5)
+        rest = np.log(rows["y"] / predicted) if residuals == "log" else 1 - predicted / rows["y"]
+        np.testing.assert_allclose(settings.loc[rows.index, "error"], rest, rtol=1e-3, atol=1e-6)
+        assert set(settings.loc[rows.index, "held_out"]) == {f"N={n:.6g} R={r:.6g}"}
+
+
+def test_level_alone_predicts_the_weighted_mean(design_of: DesignOf) -> None:
+    frame = study()
+    settings = split(held_out(estimated(design_of(frame))), "setting")
+    for _, rows in frame.groupby(["N", "R"]):
+        rest = frame.drop(index=rows.index)
+        for label, row in rows.iterrows():
+            own = rest.loc[rest["group"] == row["group"], "y"]
+            level = np.average(own, weights=own**-2.0)
+            assert settings.loc[label, "error_level"] == pytest.approx(1 - level / row["y"], rel=1e-9)
+
+
+def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignOf) -> None:
+    frame = study()
+    groups = split(held_out(estimated(design_of(frame))), "group")
+    assert len(groups) == 36
+    for name, rows in frame.groupby("group"):
+        again = estimated(design_of(frame.drop(index=rows.index), references=REFERENCES))
+        terms = said(again, rows, level=next(iter(again.values))) - next(iter(again.values.values()))
+        for k, label in enumerate(rows.index):
+            rest, weights = (rows["y"] - terms).drop(label), (rows["y"] ** -2.0).drop(label)
+            predicted = terms[k] + np.average(rest, weights=weights)
+            assert groups.loc[label, "predicted"] == pytest.approx(predicted, rel=1e-6)
+            own, weights = rows["y"].drop(label), (rows["y"] ** -2.0).drop(label)
+            level = np.average(own, weights=weights)
+            assert groups.loc[label, "error_level"] == pytest.approx(1 - level / rows["y"][label], rel=1e-9)
+        assert set(groups.loc[rows.index, "held_out"]) == {name}
+
+
+def test_larger_sizes_are_predicted_from_smaller_ones(design_of: DesignOf) -> None:
+    frame = study(N=(1e8, 3e8, 1e9, 3e9, 1e10), R=(4.0, 16.0, 64.0))
+    errors = held_out(estimated(design_of(frame)))
+    ordered = split(errors, "ordered N")
+    assert set(ordered["held_out"]) == {"1e+09", "3e+09", "1e+10"}
+    for size in (1e9, 3e9, 1e10):
+        rows, smaller = frame[frame["N"] == size], frame[frame["N"] < size]
+        if size == 1e9:  # two sizes don't tell an exponent
+            assert ordered.loc[rows.index, ["predicted", "error", "error_level"]].isna().all(axis=None)
+            continue
+        predicted = said(estimated(design_of(smaller, references=REFERENCES)), rows)
+        np.testing.assert_allclose(ordered.loc[rows.index, "predicted"], predicted, rtol=1e-4)
+    ranks = split(errors, "ordered R")
+    assert set(ranks["held_out"]) == {"64"}
+    assert ranks["error"].isna().all()
+
+
+def test_smaller_sizes_that_do_not_vary_otherwise(design_of: DesignOf) -> None:
+    """In a cross, ranks vary at the largest N only: smaller ones tell of N alone, and predict cells of that rank."""
+    frame = study(N=(1e8, 3e8, 1e9, 3e9, 1e10), layout="cross")
+    ordered = split(held_out(estimated(design_of(frame))), "ordered N")
+    largest = frame[frame["N"] == 1e10]
+    same = largest.index[largest["R"] == 4]
+    assert ordered.loc[same, "error"].notna().all()
+    assert ordered.loc[largest.index.difference(same), "error"].isna().all()
+    smaller = frame[frame["N"] < 1e10]
+    again = estimated(design_of(smaller, R=None, references={"N": 1e10}))
+    values = again.values
+    predicted = [values[f"E[{group}]"] + values["A"] for group in frame.loc[same, "group"]]
+    np.testing.assert_allclose(ordered.loc[same, "predicted"], predicted, rtol=1e-5)
+
+
+def test_the_papers_splits(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    found = estimated(design_of(paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"]))
+    errors = held_out(found)
+    table = cross_validate(errors).set_index("split")
+    assert list(table.index) == ["cell", "setting", "group", "ordered N", "ordered R"]
+    assert table.loc["cell", ["n", "n_undetermined"]].tolist() == [35, 0]
+    assert table.loc["setting", ["n", "n_undetermined"]].tolist() == [20, 15]  # each rank is needed
+    assert table.loc["group", ["n", "n_undetermined"]].tolist() == [35, 0]
+    assert table.loc["ordered R", ["n", "n_undetermined"]].tolist() == [0, 5]
+    assert table.loc["ordered R", ["rmse", "mae", "bias", "rmse_level"]].isna().all()
+    undetermined = errors[errors["error"].isna()]
+    assert undetermined[["predicted", "error_level"]].isna().all(axis=None)
+
+
+def test_share_is_ordered_too(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    cells = paper_cells("Phi3")
+    sizes = cells[cells["sweep"] == "size"]
+    found = estimated(design_of(sizes, response="MIUB", R=None, groups=["dataset"], law="share", share="share"))
+    ordered = split(held_out(found), "ordered share")
+    assert set(ordered["held_out"]) == {"4", "8"}
+    smaller, largest = sizes[sizes["share"] < 8], sizes[sizes["share"] == 8]
+    x = np.column_stack([smaller["share"] - 1, pd.get_dummies(smaller["dataset"], dtype=float)])
+    slope, *levels = sm.WLS(smaller["MIUB"], x, weights=smaller["MIUB"] ** -2.0).fit().params
+    predicted = pd.Series(levels, sorted(smaller["dataset"].unique()))[largest["dataset"]].to_numpy() + 7 * slope
+    np.testing.assert_allclose(ordered.loc[largest.index, "predicted"], predicted, rtol=1e-9)
+
+
+def test_an_offset_seen_nowhere_else_is_not_predicted(design_of: DesignOf) -> None:
+    frame = study().assign(sweep="x")
+    frame.loc[frame["N"] == 1e10, "sweep"] = "y"
+    frame = pd.concat(
+        [frame, frame[(frame["N"] == 2e9) & (frame["R"] == 4)].assign(sweep="y", y=lambda r: r["y"] * 1.01)]
+    )
+    frame = frame.reset_index(drop=True)
+    ordered = split(held_out(estimated(design_of(frame, offsets=["sweep"]))), "ordered N")
+    largest = frame.index[frame["N"] == 1e10]
+    assert ordered.loc[largest, "error"].notna().all()  # the offset is known from 2e9
+    at_2e9 = frame.index[(frame["N"] == 2e9) & (frame["sweep"] == "y")]
+    assert ordered.loc[at_2e9, "error"].isna().all()
+
+
+def test_a_group_of_a_single_cell(design_of: DesignOf) -> None:
+    frame = study().drop(index=range(25, 36))
+    errors = held_out(estimated(design_of(frame)))
+    for kind in ("cell", "group"):
+        assert math.isnan(split(errors, kind).loc[24, "error"])
+        assert split(errors, kind).drop(index=24)["error"].notna().all()
+
+
+def test_one_group_is_not_held_out(design_of: DesignOf) -> None:
+    errors = held_out(estimated(design_of(study(groups={"a": 1.5}))))
+    assert set(errors["split"]) == {"cell", "setting", "ordered N", "ordered R"}
+
+
+def test_hubers_loss_is_kept(design_of: DesignOf) -> None:
+    frame = study(R=(), groups={"a": 1.5, "b": 2.5})
+    frame.loc[5, "y"] *= 2
+    cells = split(held_out(estimated(design_of(frame), delta=0.02)), "cell")
+    for cell in (1, 6):
+        again = estimated(design_of(frame.drop(index=cell), references=REFERENCES), delta=0.02).values
+        row = frame.loc[cell]
+        predicted = again[f"E[{row['group']}]"] + again["A"] * (1e10 / row["N"]) ** again["alpha"]
+        assert cells.loc[cell, "predicted"] == pytest.approx(predicted, rel=1e-4)
+        least = split(held_out(estimated(design_of(frame))), "cell")
+        assert abs(cells.loc[cell, "predicted"] - least.loc[cell, "predicted"]) > 1e-3
+
+
+def test_progress_is_told_to_the_end(design_of: DesignOf) -> None:
+    seen: list[tuple[int, int]] = []
+    found = estimated(design_of(study("log"), law="log"))
+    held_out(found, progress=lambda done, n: seen.append((done, n)))
+    n = 36 + 12 + 3 + 2 + 1  # cells, settings, groups, sizes from the third on
+    assert seen == [(done, n) for done in range(1, n + 1)]
+
+
+def test_summary_of_errors_by_hand() -> None:
+    errors = pd.DataFrame(
+        {
+            "split": ["setting", "setting", "setting", "cell", "cell"],
+            "error": [3.0, -4.0, math.nan, math.nan, math.nan],
+            "error_level": [1.0, 1.0, 7.0, 1.0, 1.0],
+        }
+    )
+    table = cross_validate(errors).set_index("split")
+    assert list(table.index) == ["setting", "cell"]
+    assert table.loc["setting"].tolist() == pytest.approx([2, 1, math.sqrt(12.5), 3.5, -0.5, 1.0])
+    assert table.loc["cell", ["n", "n_undetermined"]].tolist() == [0, 2]
+    assert table.loc["cell", ["rmse", "mae", "bias", "rmse_level"]].isna().all()
+    assert set(SPLITS) == {"cell", "setting", "group", "ordered"}

@@ -1,0 +1,268 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.formula.api import ols, wls
+from statsmodels.stats.anova import anova_lm
+
+from lorascope.analyze.scaling.design import Design, determined
+from lorascope.analyze.scaling.diagnostics import axis_tests, f_test, influence, lack_of_fit, residuals_by_setting
+from lorascope.analyze.scaling.estimate import estimated
+from lorascope.analyze.scaling.simulate import simulate_study
+from lorascope.analyze.scaling.solve import least_squares
+
+DesignOf = Callable[..., Design]
+PaperCells = Callable[[str], pd.DataFrame]
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+
+
+def study(law: str = "additive", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {
+        "N": (1e8, 1e9, 3e9, 1e10),
+        "R": (4.0, 16.0, 64.0),
+        "groups": {"a": 1.5, "b": 2.5, "c": 2.0},
+    }
+    return simulate_study(TRUTH, law=law, **{**given, **options}, noise=0.02, random=np.random.default_rng(0))
+
+
+def test_f_of_nested_fits() -> None:
+    f, p = f_test(3.0, 2.0, 2, 10)
+    assert f == pytest.approx(2.5)
+    assert p == pytest.approx(stats.f.sf(2.5, 2, 10))
+    assert f_test(2.0, 2.0 + 1e-12, 1, 5) == (0.0, 1.0)  # a search that stopped a hair too early
+    assert f_test(1.0, 0.0, 1, 5) == (math.inf, 0.0)
+    assert all(math.isnan(value) for value in f_test(0.0, 0.0, 1, 5))
+
+
+# Lack of fit.
+
+
+@pytest.mark.parametrize("law", ["log", "log-log"])
+def test_lack_of_fit_is_that_of_nested_regressions(design_of: DesignOf, law: str) -> None:
+    frame = study()  # curved, so that the straight law lacks
+    row = lack_of_fit(estimated(design_of(frame, law=law, residuals="absolute"))).iloc[0]
+    frame = frame.assign(
+        x=np.log(frame["N"]), z=np.log(frame["R"]), y=np.log(frame["y"]) if law == "log-log" else frame["y"]
+    )
+    straight, free = ols("y ~ C(group) + x + z", frame).fit(), ols("y ~ C(group) + C(N):C(R)", frame).fit()
+    table = anova_lm(straight, free)
+    assert row["F"] == pytest.approx(table["F"].iloc[1], rel=1e-8)
+    assert row["p"] == pytest.approx(table["Pr(>F)"].iloc[1], rel=1e-6, abs=1e-300)
+    assert (row["n_more"], row["df"]) == (table["df_diff"].iloc[1], table["df_resid"].iloc[1]) == (9, 22)
+    assert row["sigma_free"] == pytest.approx(math.sqrt(free.mse_resid), rel=1e-8)
+    assert (row["n_settings"], row["note"]) == (12, "")
+
+
+def test_weighted_lack_of_fit(design_of: DesignOf) -> None:
+    frame = study().assign(
+        weight=lambda rows: rows["y"] ** -2, x=lambda rows: np.log(rows["N"]), z=lambda rows: np.log(rows["R"])
+    )
+    row = lack_of_fit(estimated(design_of(frame, law="log"))).iloc[0]
+    straight = wls("y ~ C(group) + x + z", frame, weights=frame["weight"]).fit()
+    free = wls("y ~ C(group) + C(N):C(R)", frame, weights=frame["weight"]).fit()
+    assert row["F"] == pytest.approx(anova_lm(straight, free)["F"].iloc[1], rel=1e-8)
+
+
+def test_free_settings_stand_beside_offsets(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    cells = paper_cells("Phi3")
+    found = estimated(design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"]))
+    row = lack_of_fit(found).iloc[0]
+    cells = cells.assign(weight=cells["MIUB"] ** -2.0)
+    free = wls("MIUB ~ C(dataset) + C(setting)", cells, weights=cells["weight"]).fit()
+    assert (row["n_more"], row["df"], row["n_settings"]) == (1, 24, 7)
+    assert row["df"] == free.df_resid
+    assert row["F"] == pytest.approx((found.ssr - free.ssr) / (free.ssr / 24), rel=1e-7)
+
+
+def test_lack_of_fit_of_residuals_of_the_logarithm(design_of: DesignOf) -> None:
+    found = estimated(design_of(study(), residuals="log"))
+    row = lack_of_fit(found).iloc[0]
+    assert (row["n_more"], row["df"]) == (14 - 7, 36 - 14)
+    relative = lack_of_fit(estimated(design_of(study()))).iloc[0]
+    assert row["F"] == pytest.approx(relative["F"], rel=0.15)
+
+
+def test_lack_of_fit_of_hubers_loss_is_of_least_squares(design_of: DesignOf) -> None:
+    design = design_of(study())
+    one, other = lack_of_fit(estimated(design)), lack_of_fit(estimated(design, delta=0.01))
+    assert other["F"].iloc[0] == pytest.approx(one["F"].iloc[0], rel=1e-6)
+
+
+def test_a_law_that_is_true_does_not_lack(design_of: DesignOf) -> None:
+    """p over simulated studies is even: a third lies in each third."""
+    p = []
+    for seed in range(90):
+        frame = simulate_study(
+            TRUTH, N=(1e8, 1e9, 3e9, 1e10), R=(4.0, 16.0), law="log", groups={"a": 5.0, "b": 6.0, "c": 7.0}, noise=0.02,
+            random=np.random.default_rng(seed),
+        )  # fmt: skip
+        p.append(lack_of_fit(estimated(design_of(frame, law="log")))["p"].iloc[0])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_a_law_that_cannot_lack(design_of: DesignOf) -> None:
+    frame = study(N=(1e8, 1e9, 1e10), R=())
+    row = lack_of_fit(estimated(design_of(frame))).iloc[0]
+    assert math.isnan(row["F"])
+    assert math.isnan(row["p"])
+    assert (row["n_more"], row["note"]) == (0, "3 settings leave the law no freedom to be wrong")
+
+
+def test_nothing_that_tells_error_from_lack(design_of: DesignOf) -> None:
+    frame = study(groups={"a": 1.5})
+    row = lack_of_fit(estimated(design_of(frame))).iloc[0]
+    assert math.isnan(row["p"])
+    assert (
+        row["note"]
+        == "no setting was measured in several groups or several times, so nothing tells error from lack of fit"
+    )
+    again = pd.concat([frame, frame.iloc[:2].assign(y=lambda rows: rows["y"] * 1.01, repeat=1)])
+    repeated = lack_of_fit(estimated(design_of(again, repeat="repeat"))).iloc[0]
+    assert (repeated["df"], repeated["n_more"], repeated["note"]) == (2, 12 - 5, "")
+
+
+# What each size adds.
+
+
+@pytest.mark.parametrize("law", ["log", "log-log"])
+def test_axis_tests_are_those_of_regressions(design_of: DesignOf, law: str) -> None:
+    frame = study(law)
+    found = axis_tests(estimated(design_of(frame, law=law, residuals="absolute"))).set_index("axis")
+    y = np.log(frame["y"]) if law == "log-log" else frame["y"]
+    whole = pd.DataFrame({"N": np.log(frame["N"]), "R": np.log(frame["R"])}).join(
+        pd.get_dummies(frame["group"], dtype=float)
+    )
+    full = sm.OLS(y, whole).fit()
+    for axis in ("N", "R"):
+        f, p, n_more = full.compare_f_test(sm.OLS(y, whole.drop(columns=axis)).fit())
+        row = found.loc[axis]
+        assert (row["F"], row["n_more"], row["df"]) == pytest.approx((f, n_more, full.df_resid), rel=1e-8)
+        assert row["p"] == pytest.approx(p, rel=1e-6, abs=1e-300)
+        assert row["ssr_ratio"] == pytest.approx(1 + f * n_more / full.df_resid, rel=1e-8)
+
+
+def test_axis_tests_of_powers(design_of: DesignOf) -> None:
+    design = design_of(study())
+    found = axis_tests(estimated(design)).set_index("axis")
+    full = least_squares(design.problem).ssr
+    for axis in ("N", "R"):
+        without = least_squares(design.without(axis).problem).ssr
+        assert found.loc[axis, "n_more"] == 2
+        assert found.loc[axis, "F"] == pytest.approx((without - full) / 2 / (full / 29), rel=1e-7)
+
+
+def test_axis_tests_of_the_other_laws(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    product = axis_tests(estimated(design_of(study(), law="multiplicative")))
+    assert product[["axis", "n_more"]].to_numpy().tolist() == [["N", 1], ["R", 1]]
+    shared = axis_tests(
+        estimated(
+            design_of(
+                paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share"
+            )
+        )
+    )
+    assert shared[["axis", "n_more"]].to_numpy().tolist() == [["R", 2], ["share", 1]]
+
+
+def test_axis_tests_of_the_law_as_printed(design_of: DesignOf) -> None:
+    truth = {**TRUTH, "C": 0.4}
+    frame = simulate_study(
+        truth, N=(1e8, 1e9, 1e10), R=(4.0, 16.0, 64.0), D=(1.0, 8.0, 64.0), law="as printed", groups={"a": 1.5},
+        noise=0.01, random=np.random.default_rng(0),
+    )  # fmt: skip
+    found = axis_tests(estimated(design_of(frame, law="as printed")))
+    assert found[["axis", "n_more"]].to_numpy().tolist() == [["N", 1], ["R", 2], ["D/R", 1]]  # alpha is shared
+    assert (found["p"] < 1e-3).all()
+
+
+def test_axis_tests_of_a_law_without_error(design_of: DesignOf) -> None:
+    frame = study("log").assign(y=lambda rows: rows["expected"])
+    found = axis_tests(estimated(design_of(frame, law="log", residuals="absolute")))
+    assert (found["p"] < 1e-50).all()
+
+
+# Residuals by setting.
+
+
+def test_residuals_by_setting_are_t_tests(design_of: DesignOf) -> None:
+    found = estimated(design_of(study()))
+    table = residuals_by_setting(found)
+    assert list(table["setting"]) == list(dict.fromkeys(found.design.settings))
+    for row in table.itertuples():
+        values = found.residuals[found.design.settings == row.setting]
+        expected = stats.ttest_1samp(values, 0)
+        assert (row.n, row.mean, row.t, row.p) == pytest.approx((3, values.mean(), expected.statistic, expected.pvalue))
+        assert row.se == pytest.approx(stats.sem(values))
+
+
+def test_a_single_cell_has_no_t(design_of: DesignOf) -> None:
+    table = residuals_by_setting(estimated(design_of(study(groups={"a": 1.5}))))
+    assert (table["n"] == 1).all()
+    assert table[["se", "t", "p"]].isna().all(axis=None)
+    assert table["mean"].notna().all()
+
+
+# Influence.
+
+
+@pytest.mark.parametrize("options", [{}, {"residuals": "log"}, {"law": "multiplicative"}], ids=str)
+def test_influence_is_that_of_refits(design_of: DesignOf, options: dict[str, Any]) -> None:
+    frame = study(groups={"a": 1.5, "b": 2.5}, R=(4.0, 16.0, 64.0), N=(1e8, 1e9, 1e10))
+    found = estimated(design_of(frame, **options))
+    seen: list[tuple[int, int]] = []
+    table = influence(found, progress=lambda done, n: seen.append((done, n)))
+    assert seen == [(done, 18) for done in range(1, 19)]
+    names = [name for name in found.values if name in ("A", "B", "alpha", "beta")]
+    assert (table["pull"].diff().dropna() <= 0).all()
+    for row in table.to_dict(orient="records"):
+        cell = int(row["row"])
+        again = estimated(design_of(frame.drop(index=cell), **options, references={"N": 1e10, "R": 4.0}))
+        for name in names:
+            assert row[f"d_{name}"] == pytest.approx(again.values[name] - found.values[name], rel=1e-3, abs=1e-6)
+        law = again.values
+        x, z = 1e10 / frame["N"][cell], 4 / frame["R"][cell]
+        terms = law["A"] * x ** law["alpha"] * (z ** law["beta"] if "B" not in law else 1)
+        f = law[f"E[{frame['group'][cell]}]"] + terms + (law["B"] * z ** law["beta"] if "B" in law else 0)
+        rest = math.log(frame["y"][cell] / f) if options.get("residuals") == "log" else 1 - f / frame["y"][cell]
+        assert row["left_out_residual"] == pytest.approx(rest, rel=1e-4, abs=1e-7)
+        assert row["pull"] == pytest.approx(max(abs(row[f"d_{name}"]) / found.standard_errors[name] for name in names))
+        assert row["residual"] == pytest.approx(found.residuals[cell], rel=1e-9)
+        assert (row["group"], row["setting"]) == (frame["group"][cell], found.design.settings[cell])
+
+
+def test_influence_of_a_regression_is_cooks(design_of: DesignOf) -> None:
+    frame = study("log")
+    found = estimated(design_of(frame, law="log", residuals="absolute"))
+    table = influence(found).assign(row=lambda rows: rows["row"].astype(int)).set_index("row").sort_index()
+    columns = {one.amplitude: one.printed(np.zeros(0)) for one in found.design.columns}
+    x = np.column_stack([found.design.levels, *columns.values()])
+    peer = sm.OLS(found.design.y, x).fit().get_influence()
+    bread = np.linalg.inv(x.T @ x)
+    moved = -(bread @ x.T * (peer.resid / (1 - peer.hat_matrix_diag))).T
+    np.testing.assert_allclose(table[["d_slope_N", "d_slope_R"]], moved[:, 3:], rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(table["left_out_residual"], peer.resid / (1 - peer.hat_matrix_diag), rtol=1e-8)
+
+
+def test_a_cell_without_which_the_law_is_not_determined(design_of: DesignOf) -> None:
+    frame = study(groups={"a": 1.5}, N=(1e8, 1e9, 1e10), R=())
+    frame = pd.concat([frame, frame.iloc[:2].assign(y=lambda rows: rows["y"] * 1.01, repeat=1)], ignore_index=True)
+    found = estimated(design_of(frame, repeat="repeat"))
+    table = influence(found).set_index("row")
+    assert not determined(found.design.take(np.array([0, 1, 3, 4])), spare=0)  # the third size is gone
+    last = table.loc["2"]
+    assert last[["d_A", "d_alpha", "left_out_residual", "pull"]].isna().all()
+    assert table.index[-1] == "2"
+    assert table.drop(index="2").notna().all(axis=None)
+
+
+def test_a_cell_that_alone_has_a_level(design_of: DesignOf) -> None:
+    frame = study().drop(index=range(25, 36))  # one cell of the third group is left
+    table = influence(estimated(design_of(frame))).set_index("row")
+    assert math.isnan(table.loc["24", "left_out_residual"])
+    assert abs(table.loc["24", "d_alpha"]) < 1e-6
+    assert table.drop(index="24")["left_out_residual"].notna().all()

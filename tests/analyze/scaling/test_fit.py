@@ -1,0 +1,377 @@
+import doctest
+import json
+import math
+import re
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+
+from lorascope.analyze.scaling import fit as module
+from lorascope.analyze.scaling.fit import IntervalKind, ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.linear import linear_models
+from lorascope.analyze.scaling.objective import automatic_delta
+from lorascope.analyze.scaling.simulate import simulate_study
+from lorascope.analyze.studies.record import data_hash
+from lorascope.analyze.studies.summary import Summary
+
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+SIZES: dict[str, Any] = {"N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0)}
+
+
+def study(law: str = "additive", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {**SIZES, "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01, "random": np.random.default_rng(0)}
+    return simulate_study(TRUTH, law=law, **{**given, **options})
+
+
+def fitted(frame: pd.DataFrame, **options: Any) -> ScalingFit:
+    roles = {axis: axis for axis in ("N", "R", "D") if axis in frame}
+    return fit_scaling_law(frame, "y", **{**roles, "groups": ["group"], "n_starts": 0, **options})
+
+
+def test_example_runs() -> None:
+    found = doctest.testmod(module)
+    assert found.failed == 0
+    assert found.attempted >= 4
+
+
+def test_roles_by_place_and_by_name() -> None:
+    frame = study()
+    one = fit_scaling_law(frame, "y", "N", "R", groups=["group"], n_starts=0)
+    other = fit_scaling_law(frame, response="y", R="R", N="N", groups=["group"], n_starts=0)
+    pd.testing.assert_series_equal(one.params, other.params)
+
+
+def test_names_of_statsmodels() -> None:
+    frame = study()
+    fit = fitted(frame)
+    assert list(fit.params.index) == list(fit.bse.index) == ["E[a]", "E[b]", "A", "B", "alpha", "beta"]
+    assert (fit.nobs, fit.df_resid) == (24, 18)
+    assert fit.ssr == pytest.approx((fit.resid**2).sum())
+    assert fit.sigma == pytest.approx(math.sqrt(fit.ssr / 18))
+    np.testing.assert_allclose(fit.resid, 1 - fit.fittedvalues / frame["y"], rtol=1e-9, atol=1e-14)
+    assert list(fit.resid.index) == list(fit.fittedvalues.index) == list(frame.index)
+    for name in ("A", "B", "alpha", "beta"):
+        assert abs(fit.params[name] - TRUTH[name]) < 5 * fit.bse[name]
+    shuffled = frame.sample(frac=1, random_state=0)
+    np.testing.assert_allclose(fitted(shuffled).resid[frame.index], fit.resid, rtol=1e-5, atol=1e-9)
+
+
+def test_fitted_values_are_in_the_unit_of_the_response() -> None:
+    frame = study("log-log")
+    fit = fitted(frame, law="log-log")
+    np.testing.assert_allclose(fit.resid, np.log(frame["y"] / fit.fittedvalues), rtol=1e-9, atol=1e-13)
+    pd.testing.assert_series_equal(fit.predict()["mean"], fit.fittedvalues, check_names=False)
+
+
+# Huber's loss.
+
+
+@pytest.mark.parametrize("residuals", ["relative", "log", "absolute"])
+def test_huber_by_itself_is_1_345_standard_deviations_of_least_squares(residuals: str) -> None:
+    frame = study()
+    fit = fitted(frame, residuals=residuals, huber="auto")
+    assert fit.estimate.delta == pytest.approx(
+        automatic_delta(fitted(frame, residuals=residuals).resid.to_numpy()), rel=1e-6
+    )
+    assert not fit.is_least_squares
+    assert fit.provenance["settings"]["huber"] == "auto"
+    assert fit.provenance["settings"]["huber_delta"] == fit.estimate.delta
+    again = fitted(frame, residuals=residuals, huber=fit.estimate.delta)
+    np.testing.assert_allclose(again.params, fit.params, rtol=1e-5)
+
+
+def test_a_large_delta_is_least_squares() -> None:
+    frame = study()
+    one, other = fitted(frame), fitted(frame, huber=1e9)
+    np.testing.assert_allclose(other.params, one.params, rtol=1e-5)
+    assert other.bse.isna().all()
+    assert one.bse.notna().all()
+
+
+def test_huber_resists_an_outlier() -> None:
+    frame = study()
+    frame.loc[3, "y"] *= 2
+    robust, least = fitted(frame, huber=0.01), fitted(frame)
+    clean = fitted(frame.drop(index=3))
+    assert abs(robust.params["alpha"] - clean.params["alpha"]) < 0.2 * abs(
+        least.params["alpha"] - clean.params["alpha"]
+    )
+
+
+# Intervals.
+
+
+def test_kinds_of_intervals() -> None:
+    fit = fitted(study())
+    for kind in get_args(IntervalKind):
+        table = fit.conf_int(kind)
+        assert (table["low"] < table["high"]).all()
+        assert {"A", "B", "alpha", "beta"} <= set(table.index)
+    assert list(fit.conf_int("F").columns) == ["low", "high", "low_open", "high_open", "in_parts"]
+    pd.testing.assert_frame_equal(fit.conf_int(), fit.conf_int("F"))
+    assert list(fit.conf_int("cluster").columns) == ["low", "high", "low_open", "high_open"]
+    assert list(fit.conf_int("wald").columns) == ["low", "high"]
+    assert set(fit.conf_int("wald").index) == set(fit.params.index)
+
+
+def test_level_of_intervals() -> None:
+    frame = study(R=())
+    wide, narrow = fitted(frame), fitted(frame, level=0.5)
+    for kind in ("F", "chi2", "wald"):
+        assert (wide.conf_int(kind)["low"] < narrow.conf_int(kind)["low"]).all()
+
+
+def test_bootstraps_are_seeded() -> None:
+    groups = {f"g{k}": 1.5 + k for k in range(7)}
+    fit = fitted(study("log", groups=groups), law="log")
+    one, again, other = (fit.conf_int("cluster", n_draws=30, seed=seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, again)
+    assert not one.equals(other)
+    assert len(fit.bootstrap(n_draws=30).values) == 30
+    assert fit.bootstrap("wild").exact
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({}, "hdi", "`kind` is 'hdi'; it is one of ['F', 'chi2', 'wald', 'cluster', 'wild']"),
+        (
+            {"huber": 0.01},
+            "F",
+            "Huber's loss has no profile intervals; fit relative residuals by least squares, or take",
+        ),
+        ({"huber": 0.01}, "chi2", "Huber's loss has no profile intervals"),
+        ({"huber": 0.01}, "wald", "Huber's loss has no Wald intervals here; take kind='cluster' or 'wild'"),
+        ({"residuals": "log"}, "F", "a fit of residuals of the logarithm has no profile intervals; fit relative"),
+        ({"groups": []}, "cluster", "a bootstrap over groups needs at least two groups; name the columns that tell"),
+    ],
+)
+def test_intervals_that_are_none(options: dict[str, Any], kind: Any, words: str) -> None:
+    fit = fitted(study(), **options)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fit.conf_int(kind)
+
+
+def test_no_interval_where_there_is_no_error() -> None:
+    fit = fitted(study(noise=0))
+    for kind in ("F", "chi2"):
+        with pytest.raises(ValueError, match="the law goes through every cell, so that there is no error to make"):
+            fit.conf_int(kind)
+    assert not fit.has_profiles
+    assert fit.profiles == {}
+    for name in ("A", "B", "alpha", "beta"):
+        assert fit.params[name] == pytest.approx(TRUTH[name], rel=1e-6)
+
+
+def test_other_fits_keep_their_intervals() -> None:
+    frame = study()
+    assert len(fitted(frame, huber=0.01).conf_int("wild")) == 4
+    log = fitted(frame, residuals="log")
+    assert len(log.conf_int("wald")) == 6
+    assert len(log.conf_int("cluster")) == 4
+
+
+# Predictions.
+
+
+def test_predictions_of_new_rows() -> None:
+    fit = fitted(study())
+    rows = pd.DataFrame({"group": ["b", "a"], "N": [3e9, 1e12], "R": [8.0, 4.0], "y": ["?", "?"]}, index=[7, 5])
+    table = fit.predict(rows)
+    values = fit.params
+    by_hand = [
+        values["E[b]"] + values["A"] * (1e10 / 3e9) ** values["alpha"] + values["B"] * 0.5 ** values["beta"],
+        values["E[a]"] + values["A"] * 0.01 ** values["alpha"] + values["B"],
+    ]
+    np.testing.assert_allclose(table["mean"], by_hand, rtol=1e-9)
+    assert list(table.index) == [7, 5]
+    inside = table["low"] < table["mean_low"]
+    assert (inside & (table["mean_low"] < table["mean"]) & (table["mean_high"] < table["high"])).all()
+    pd.testing.assert_frame_equal(fit.predict(), fit.predict(study()))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"group": "c"}, "E[c] isn't among the fit's levels: E[a], E[b]"),
+        ({"N": -1.0}, "column 'N' is -1 in row 0; it must be above zero"),
+        ({"R": math.nan}, "column 'R' is empty in row 0"),
+        ({"N": "large"}, "column 'N' holds 'large' in row 0, where a number belongs"),
+    ],
+)
+def test_rows_that_are_not_predicted(row: dict[str, Any], words: str) -> None:
+    fit = fitted(study())
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fit.predict(pd.DataFrame([{"group": "a", "N": 1e9, "R": 8.0, **row}]))
+    with pytest.raises(ValueError, match="the table has no column 'R'; it has 'group', 'N'"):
+        fit.predict(pd.DataFrame([{"group": "a", "N": 1e9}]))
+
+
+# Linear models.
+
+
+def test_linear_models_of_a_power_law() -> None:
+    frame = study("log-log").assign(sweep=lambda rows: np.where(np.arange(24) % 5 < 2, "x", "y"))
+    fit = fitted(frame, law="log-log", offsets=["sweep"])
+    x = np.column_stack([np.log(1e10 / frame["N"]), np.log(4 / frame["R"]), frame["sweep"] == "y"])
+    names = ["alpha", "beta", "offset[sweep=y]"]
+    peer = linear_models(np.log(frame["y"]).to_numpy(), x, names, list(frame["group"]))
+    own = fit.linear_models()
+    for model in ("OLS", "RLM"):
+        one, other = (each.slopes[each.slopes["model"] == model] for each in (own, peer))
+        assert list(one["slope"]) == list(other["slope"])
+        np.testing.assert_allclose(one[["estimate", "se", "p"]], other[["estimate", "se", "p"]], rtol=1e-6)
+    plain = own.slopes[own.slopes["covariance"] == "plain"].set_index("slope")
+    for name in names:
+        assert plain.loc[name, "estimate"] == pytest.approx(fit.params[name], rel=1e-8)
+        assert plain.loc[name, "se"] == pytest.approx(fit.bse[name], rel=1e-8)
+
+
+def test_sizes_of_groups_far_apart_do_not_move_slopes() -> None:
+    """Two models of other sizes: levels of a random intercept are those at each group's own reference."""
+    frame = study("log-log", N=(1e8, 5e8, 2e9, 1e10), R=())
+    frame.loc[frame["group"] == "b", "N"] *= 1000
+    slopes = fitted(frame, law="log-log").linear_models().slopes
+    plain = slopes[slopes["covariance"] == "plain"].iloc[0]
+    x = np.column_stack([pd.get_dummies(frame["group"], dtype=float), -np.log(frame["N"])])
+    assert plain["estimate"] == pytest.approx(sm.OLS(np.log(frame["y"]), x).fit().params.iloc[-1], rel=1e-8)
+
+
+@pytest.mark.parametrize("law", ["additive", "multiplicative"])
+def test_a_law_that_is_not_linear(law: str) -> None:
+    with pytest.raises(ValueError, match=f"the law '{law}' isn't linear; take 'log-log' or 'log'"):
+        fitted(study(), law=law).linear_models()
+
+
+# Notes.
+
+
+def test_notes() -> None:
+    assert fitted(study()).notes == ()
+    frame = study().assign(D=5.0)
+    frame.loc[4, "y"] = math.nan
+    notes = fitted(frame, bounds={"alpha": (0.02, 0.25)}).notes
+    assert notes == (
+        "1 of 24 rows without a value in 'y' are left out",
+        "'D' is 5 in every row: C (D0/D)^gamma is part of the level, and its term is left out",
+        "settings that other groups have are missing in a (1); cells that are there are used",
+        "alpha is at an end of its range, 0.02 to 0.25: it isn't an estimate",
+    )
+    alone = fitted(study(), groups=[], repeat="group").notes
+    assert alone == ("there is one group: nothing can be said of how groups differ, and no bootstrap draws them",)
+
+
+def test_equally_good_answers_are_noted() -> None:
+    """With as many residuals above as below, all beyond delta, Huber's loss doesn't change while the law moves."""
+    fit = fitted(study(), residuals="absolute", huber=1e-3, n_starts=12)
+    assert fit.estimate.search.spread > 0.01
+    words = f"differ by {fit.estimate.search.spread:.2g} in an exponent: several answers are equally good, and the one"
+    assert any(words in note for note in fit.notes)
+
+
+def test_few_starts_that_arrive_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = fitted(study(), n_starts=5)
+    search = fit.estimate.search._replace(share_of_starts=0.2, found_better=0.031, converged=False)
+    object.__setattr__(fit.estimate, "search", search)
+    assert fit.notes == (
+        "the search ended before it converged: numbers are what it had reached",
+        "a random start found a loss lower by 3.1 %, which is the one given",
+        "only 20 % of 5 random starts ended at the best optimum: the loss has several valleys, or is hard to descend",
+    )
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"level": 95}, "`level` is 95; it lies between 0 and 1, such as 0.95"),
+        ({"level": 1.0}, "`level` is 1.0; it lies between 0 and 1, such as 0.95"),
+        ({"level": 0.0}, "`level` is 0.0; it lies between 0 and 1, such as 0.95"),
+        ({"n_starts": -1}, "`n_starts` is -1; it is a whole number, 0 or more"),
+        ({"n_starts": 2.5}, "`n_starts` is 2.5; it is a whole number, 0 or more"),
+        ({"n_starts": True}, "`n_starts` is True; it is a whole number, 0 or more"),
+        ({"huber": 0.0}, "`huber` is 0.0; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": -1e-3}, "`huber` is -0.001; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": "mad"}, "`huber` is 'mad'; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": True}, "`huber` is True; give 'auto', or a number above zero in units of the residuals"),
+        ({"huber": math.nan}, "`huber` is nan; give 'auto', or a number above zero in units of the residuals"),
+        ({"law": "cubic"}, "`law` is 'cubic'; it is one of"),
+        ({"N0": -1.0}, "`N0` is -1.0; a reference must be a finite number above zero"),
+    ],
+)
+def test_settings_that_are_not_allowed(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        fitted(study(), **options)
+
+
+def test_delta_of_residuals_that_are_zero() -> None:
+    """Half of the cells lie on the law to the last digit."""
+    frame = study("log", R=(), groups={"a": 3.0}, noise=0)
+    with pytest.raises(ValueError, match="half of the residuals are 0, so that no `huber` delta follows from them"):
+        fitted(frame.assign(y=3.0), law="log", huber="auto", residuals="absolute")
+
+
+# Records.
+
+
+def test_provenance() -> None:
+    frame = study().assign(more="?")
+    fit = fitted(frame, bounds={"alpha": (0.1, 3.0)}, R0=16.0, seed=7)
+    record = fit.provenance
+    assert record["data_sha256"] == data_hash(fit.design.frame)
+    assert record["n_rows"] == 24
+    assert {"numpy", "scipy", "pandas", "lorascope"} <= set(record["versions"])
+    settings = record["settings"]
+    assert settings["bounds"] == {"alpha": [0.1, 3.0], "beta": [-1.5, 12.0]}
+    assert settings["references"] == {"N": 1e10, "R": 16.0}
+    assert (settings["response"], settings["N"], settings["R"], settings["D"]) == ("y", "N", "R", None)
+    assert (settings["groups"], settings["offsets"], settings["law"]) == (["group"], [], "additive")
+    assert (settings["residuals"], settings["huber"], settings["level"]) == ("relative", None, 0.95)
+    assert (settings["seed"], settings["n_starts"], settings["share"], settings["repeat"]) == (7, 0, None, None)
+    assert fitted(frame.drop(columns="more")).provenance["data_sha256"] == record["data_sha256"]
+    changed = frame.assign(y=frame["y"].where(frame.index != 3, frame["y"] * (1 + 1e-15)))
+    assert (changed["y"] != frame["y"]).sum() == 1
+    assert fitted(changed).provenance["data_sha256"] != record["data_sha256"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"law": "log"}, {"law": "multiplicative"}, {"huber": 0.01}, {"residuals": "log"}, {"groups": []}],
+    ids=str,
+)
+def test_json(options: dict[str, Any]) -> None:
+    frame = study()
+    fit = fitted(frame, **options, **({"repeat": "group"} if "groups" in options else {}))
+    record = json.loads(json.dumps(fit.to_dict(), allow_nan=False))
+    assert record == fit.to_dict()
+    for name, value in fit.params.items():
+        assert record["params"][name] == value  # full precision
+    assert record["nobs"] == 24
+    assert len(record["verdicts"]) == len(fit.verdicts)
+    assert [row["axis"] for row in record["axis_tests"]] == ["N", "R"]
+    for rule in ("F", "chi2"):
+        intervals = {name: one.intervals[rule]._asdict() for name, one in fit.profiles.items()}
+        assert record["intervals"][rule] == intervals
+        assert (not intervals) == bool({"huber", "residuals"} & set(options))
+    assert record["huber_delta"] == (0.01 if "huber" in options else "inf")
+    assert record["provenance"]["data_sha256"] == fit.provenance["data_sha256"]
+
+
+def test_summary_is_one() -> None:
+    fit = fitted(study())
+    assert isinstance(fit.summary(), Summary)
+    assert "these data determine alpha" in str(fit.summary())
+
+
+def test_the_law_of_shared_layers_has_no_identifiability_of_sizes() -> None:
+    frame = study().rename(columns={"N": "share"}).assign(share=lambda rows: (1e10 / rows["share"]).round())
+    fit = fitted(frame, R="R", law="share", share="share")
+    assert fit.identifiability is None
+    assert json.dumps(fit.to_dict(), allow_nan=False)
+    assert "slope_share" in fit.params
+    assert fitted(study()).identifiability is not None

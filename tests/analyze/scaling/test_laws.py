@@ -1,0 +1,120 @@
+import re
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from lorascope.analyze.scaling.columns import Power, Product, Straight
+from lorascope.analyze.scaling.laws import AXES, BOUNDS, LAWS, Axes, LawName, law_named
+
+LOGS = {"N": np.array([0.0, 0.5, 1.0]), "R": np.array([0.0, -1.0, -2.0]), "D": np.array([0.3, 0.2, 0.0])}
+SHARE = np.array([0.0, 1.0, 3.0])
+RATIO = np.array([2.0, 2.5, 1.0])
+FULL = Axes(LOGS, None, None)
+PRINTED = Axes(LOGS, None, RATIO)
+SHARED = Axes({"R": LOGS["R"]}, SHARE, None)
+
+
+def value(law: LawName, axes: Axes, numbers: dict[str, float]) -> np.ndarray:
+    """(n,) the law's terms, of numbers by name."""
+    columns, exponents = LAWS[law].terms(axes)
+    at = np.array([numbers[name] for name in exponents])
+    return np.sum([numbers[one.amplitude] * one.printed(at) for one in columns], axis=0)
+
+
+NUMBERS = {
+    "A": 1.1, "B": 0.7, "C": -0.4, "alpha": 0.6, "beta": 0.3, "gamma": 1.4, "slope_N": 2.0, "slope_R": 3.0,
+    "slope_D": -1.0, "slope_share": 0.2,
+}  # fmt: skip
+n, r, d = LOGS.values()
+TERMS: dict[LawName, tuple[Axes, np.ndarray]] = {
+    "additive": (FULL, 1.1 * np.exp(0.6 * n) + 0.7 * np.exp(0.3 * r) - 0.4 * np.exp(1.4 * d)),
+    "as printed": (PRINTED, 1.1 * np.exp(0.6 * n) + 0.7 * np.exp(0.3 * r) - 0.4 * np.exp(0.6 * RATIO)),
+    "log": (FULL, 2.0 * n + 3.0 * r - 1.0 * d),
+    "log-log": (FULL, 0.6 * n + 0.3 * r + 1.4 * d),
+    "multiplicative": (FULL, 1.1 * np.exp(0.6 * n + 0.3 * r + 1.4 * d)),
+    "share": (SHARED, 0.2 * SHARE + 0.7 * np.exp(0.3 * r)),
+}
+
+
+@pytest.mark.parametrize("law", get_args(LawName))
+def test_terms_are_those_of_the_equation(law: LawName) -> None:
+    axes, expected = TERMS[law]
+    np.testing.assert_allclose(value(law, axes, NUMBERS), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("law", "axes", "kinds", "exponents"),
+    [
+        ("additive", FULL, [Power, Power, Power], ("alpha", "beta", "gamma")),
+        ("additive", FULL.without("N"), [Power, Power], ("beta", "gamma")),
+        ("as printed", PRINTED, [Power, Power, Power], ("alpha", "beta")),
+        ("as printed", PRINTED.without("N"), [Power, Power], ("beta", "alpha")),
+        ("as printed", PRINTED.without("D/R"), [Power, Power], ("alpha", "beta")),
+        ("log", FULL, [Straight, Straight, Straight], ()),
+        ("log-log", FULL, [Straight, Straight, Straight], ()),
+        ("multiplicative", FULL, [Product], ("alpha", "beta", "gamma")),
+        ("multiplicative", FULL.without("R"), [Product], ("alpha", "gamma")),
+        ("multiplicative", Axes({}, None, None), [], ()),
+        ("share", SHARED, [Straight, Power], ("beta",)),
+        ("share", SHARED.without("share"), [Power], ("beta",)),
+        ("share", SHARED.without("R"), [Straight], ()),
+    ],
+)
+def test_kinds_of_terms(law: LawName, axes: Axes, kinds: list[type], exponents: tuple[str, ...]) -> None:
+    columns, names = LAWS[law].terms(axes)
+    assert [type(column) for column in columns] == kinds
+    assert names == exponents
+    assert {place for column in columns for place in column.exponents} == set(range(len(names)))
+
+
+SHIFTS = {"N": 0.7, "R": -0.2, "D": 1.5, "D/R": 2.0}
+
+
+@pytest.mark.parametrize("law", get_args(LawName))
+def test_shifts_are_those_of_the_printed_terms(law: LawName) -> None:
+    axes, _ = TERMS[law]
+    moved = {name: logs + SHIFTS[name] for name, logs in axes.logs.items()}
+    ratio = None if axes.log_data_per_rank is None else axes.log_data_per_rank + SHIFTS["D/R"]
+    expected = value(law, Axes(moved, axes.share, ratio), NUMBERS)
+    np.testing.assert_allclose(value(law, axes._replace(shifts=SHIFTS), NUMBERS), expected, rtol=1e-13)
+    columns, exponents = LAWS[law].terms(axes)
+    at = np.linspace(0.3, 0.9, len(exponents))
+    for one, other in zip(columns, LAWS[law].terms(axes._replace(shifts=SHIFTS))[0], strict=True):
+        np.testing.assert_array_equal(one.centred(at), other.centred(at))  # the search doesn't see them
+
+
+def test_only_one_law_is_of_the_logarithm() -> None:
+    assert [name for name, law in LAWS.items() if law.logarithmic] == ["log-log"]
+
+
+def test_laws_have_their_names() -> None:
+    assert tuple(LAWS) == get_args(LawName)
+    for name, law in LAWS.items():
+        assert law_named(name) is law
+
+
+def test_a_law_that_is_none() -> None:
+    with pytest.raises(ValueError, match=re.escape("`law` is 'cubic'; it is one of ['additive', 'as printed', 'log',")):
+        law_named("cubic")
+
+
+def test_every_exponent_has_bounds() -> None:
+    assert set(BOUNDS) == {axis.exponent for axis in AXES.values()}
+
+
+def test_names_of_axes() -> None:
+    assert FULL.names == ("N", "R", "D")
+    assert PRINTED.names == ("N", "R", "D/R")  # D has no term of its own
+    assert SHARED.names == ("R", "share")
+    assert PRINTED.without("D/R").names == ("N", "R", "D")
+
+
+def test_some_rows_of_axes() -> None:
+    some = Axes(LOGS, SHARE, RATIO).take(np.array([2, 0]))
+    np.testing.assert_array_equal(some.logs["N"], [1.0, 0.0])
+    np.testing.assert_array_equal(some.share, [3.0, 0.0])
+    np.testing.assert_array_equal(some.log_data_per_rank, [1.0, 2.0])
+    assert Axes(LOGS, SHARE, RATIO, SHIFTS).take(np.array([2, 0])).without("N").shifts == SHIFTS
+    assert FULL.take(np.array([1])).share is None
+    assert FULL.take(np.array([1])).log_data_per_rank is None

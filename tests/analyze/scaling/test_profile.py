@@ -1,0 +1,246 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lmfit
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import optimize, stats
+
+from lorascope.analyze.scaling.design import Design
+from lorascope.analyze.scaling.estimate import Estimate, estimated
+from lorascope.analyze.scaling.profile import Profile, profile, thresholds
+from lorascope.analyze.scaling.simulate import simulate_study
+from lorascope.analyze.scaling.solve import Solution, least_squares
+
+DesignOf = Callable[..., Design]
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
+SIZES: dict[str, Any] = {"N": (1e8, 3e8, 1e9, 3e9, 1e10), "R": (4.0, 16.0, 64.0, 256.0)}
+
+
+def study(seed: int = 0, law: str = "additive", **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {**SIZES, "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01}
+    return simulate_study(TRUTH, law=law, **{**given, **options}, random=np.random.default_rng(seed))
+
+
+def best_of(found: Estimate) -> Solution:
+    levels, coefficients, exponents = found.parts
+    return Solution(exponents, coefficients, levels, found.residuals, found.ssr, exponents != exponents, True, 1.0)
+
+
+def profiled(found: Estimate, name: str, level: float = 0.95) -> Profile:
+    design = found.design
+    g, k = len(design.level_names), len(design.columns)
+    where = design.names.index(name)
+    place = (
+        ("level", where) if where < g else ("amplitude", where - g) if where < g + k else ("exponent", where - g - k)
+    )
+    limits = thresholds(found.ssr, found.n, found.df, level)
+    step = found.standard_errors[name]
+    return profile(design.problem, best_of(found), name, place, found.values[name], step, limits)
+
+
+def peer(design: Design, level: float) -> dict[str, tuple[float, float]]:
+    """Profile intervals by F that lmfit finds, over the printed parameters."""
+    n, r = (np.exp(design.terms.logs[axis]) for axis in "NR")
+    parameters = lmfit.create_params(
+        a=1.5,
+        b=2.5,
+        A=1.0,
+        B=0.8,
+        alpha={"value": 0.5, "min": 0.02, "max": 25},
+        beta={"value": 0.6, "min": -1.5, "max": 12},
+    )
+
+    def rest(p: lmfit.Parameters) -> np.ndarray:
+        f = design.levels @ [p["a"].value, p["b"].value] + p["A"] * n ** p["alpha"] + p["B"] * r ** p["beta"]
+        return design.weights * (design.y - f)
+
+    fitter = lmfit.Minimizer(rest, parameters)
+    best = fitter.minimize(xtol=1e-12, ftol=1e-12)
+    found = lmfit.conf_interval(fitter, best, sigmas=[level])
+    names = {"a": "E[a]", "b": "E[b]"}
+    return {names.get(name, name): (ends[0][1], ends[2][1]) for name, ends in found.items()}
+
+
+@pytest.mark.parametrize(("residuals", "level"), [("relative", 0.95), ("absolute", 0.8)])
+def test_closed_intervals_are_those_of_lmfit(design_of: DesignOf, residuals: str, level: float) -> None:
+    design = design_of(study(), residuals=residuals)
+    found = estimated(design)
+    for name, ends in peer(design, level).items():
+        low, high, *open_or_parts = profiled(found, name, level).intervals["F"]
+        assert (low, high) == pytest.approx(ends, rel=2e-4), name
+        assert open_or_parts == [False, False, False]
+
+
+@pytest.mark.parametrize("law", ["log", "log-log"])
+def test_interval_of_a_slope_is_students(design_of: DesignOf, law: str) -> None:
+    design = design_of(study(law=law), law=law, residuals="absolute")
+    found = estimated(design)
+    x = np.column_stack([design.levels, *(one.x for one in design.columns)])
+    exact = sm.OLS(design.y, x).fit().conf_int(0.1)
+    for k, name in enumerate(design.names):
+        low, high, *open_or_parts = profiled(found, name, 0.9).intervals["F"]
+        assert (low, high) == pytest.approx(tuple(exact[k]), rel=1e-7), name
+        assert open_or_parts == [False, False, False]
+
+
+def test_weighted_interval_of_a_slope_is_students(design_of: DesignOf) -> None:
+    design = design_of(study(law="log"), law="log")
+    x = np.column_stack([design.levels, *(one.x for one in design.columns)])
+    exact = sm.WLS(design.y, x, weights=design.weights**2).fit().conf_int()
+    low, high, *_ = profiled(estimated(design), "slope_N").intervals["F"]
+    assert (low, high) == pytest.approx(tuple(exact[2]), rel=1e-7)
+
+
+def test_thresholds_by_hand() -> None:
+    found = thresholds(2.0, 40, 34, 0.95)
+    assert found["chi2"] == pytest.approx(2 * math.exp(3.841458820694124 / 40), rel=1e-12)
+    assert found["F"] == pytest.approx(2 * (1 + stats.t.ppf(0.975, 34) ** 2 / 34), rel=1e-12)
+    assert thresholds(2.0, 40, 34, 0.5)["F"] < thresholds(2.0, 40, 34, 0.9)["F"] < found["F"]
+    many = thresholds(1.0, 10**7, 10**7, 0.95)
+    assert (many["F"] - 1) / (many["chi2"] - 1) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["A", "alpha", "E[a]"])
+@pytest.mark.parametrize("rule", ["F", "chi2"])
+def test_ends_are_where_the_rest_no_longer_makes_up_for_it(design_of: DesignOf, name: str, rule: str) -> None:
+    """One size, so that the rest is two parameters; each end by a search of our own."""
+    design = design_of(study(R=(), groups={"a": 1.5}, N=tuple(np.geomspace(1e8, 1e10, 12))))
+    x, y = np.exp(design.terms.logs["N"]), design.y
+    found = estimated(design)
+    order = ["E[a]", "A", "alpha"]
+    place = order.index(name)
+    at = np.array([found.values[one] for one in order])
+
+    def least(held: float) -> float:
+        def rest(p: np.ndarray) -> np.ndarray:
+            e, a, alpha = np.insert(p, place, held)
+            return 1 - (e + a * x**alpha) / y
+
+        done = optimize.least_squares(rest, np.delete(at, place), xtol=1e-15, ftol=1e-15, gtol=1e-15, x_scale="jac")
+        return 2 * float(done.cost)
+
+    limit = thresholds(found.ssr, 12, 9, 0.95)[rule]
+    error = found.standard_errors[name]
+    ends = [
+        optimize.brentq(
+            lambda v: least(v) - limit, at[place], at[place] + sign * 8 * error, xtol=1e-12 * abs(at[place])
+        )
+        for sign in (-1, 1)
+    ]
+    interval = profiled(found, name).intervals[rule]
+    assert (interval.low, interval.high) == pytest.approx(tuple(ends), rel=1e-6)
+
+
+def test_both_rules_nest(design_of: DesignOf) -> None:
+    found = estimated(design_of(study()))
+    for name in ("A", "B", "alpha", "beta"):
+        by_f, by_chi2 = (profiled(found, name).intervals[rule] for rule in ("F", "chi2"))
+        assert by_f.low < by_chi2.low < found.values[name] < by_chi2.high < by_f.high
+
+
+def test_profile_is_least_at_the_estimate_and_ascends(design_of: DesignOf) -> None:
+    found = estimated(design_of(study()))
+    for name in ("A", "beta"):
+        one = profiled(found, name)
+        assert (np.diff(one.values) > 0).all()
+        assert len(one.ssr) == len(one.values)
+        assert one.ssr.min() >= found.ssr * (1 - 1e-10)
+        low, high, *_ = one.intervals["F"]
+        away = np.minimum(np.abs(one.values / low - 1), np.abs(one.values / high - 1)) > 1e-6
+        inside = (one.values > low) & (one.values < high)
+        assert 5 < inside.sum() < away.sum()
+        limit = thresholds(found.ssr, found.n, found.df, 0.95)["F"]
+        np.testing.assert_array_equal(inside[away], one.ssr[away] <= limit)
+
+
+def test_an_exponent_is_looked_at_over_its_whole_range(design_of: DesignOf) -> None:
+    one = profiled(estimated(design_of(study())), "alpha")
+    assert (one.values[0], one.values[-1]) == (0.02, 25.0)
+
+
+# Where the data don't tell.
+
+
+def test_a_short_range_leaves_both_ends_open(design_of: DesignOf) -> None:
+    design = design_of(study(N=tuple(np.geomspace(9e9, 1e10, 5)), R=(), noise=0.05))
+    found = estimated(design)
+    interval = profiled(found, "alpha").intervals["F"]
+    assert (interval.low, interval.high) == (0.02, 25.0)
+    assert (interval.low_open, interval.high_open) == (True, True)
+    amplitude = profiled(found, "A").intervals["F"]
+    assert amplitude.low_open
+    assert amplitude.high_open
+    for end, bound in ((0.02, "low"), (25.0, "high")):  # the sum of squares there is inside, whatever the search says
+        held = least_squares(design.problem.fix(0, end)).ssr
+        assert held <= thresholds(found.ssr, found.n, found.df, 0.95)["F"], bound
+
+
+def test_one_end_open(design_of: DesignOf) -> None:
+    design = design_of(study(R=(), noise=0.002), bounds={"alpha": (0.02, 0.5)})
+    found = estimated(design)
+    interval = profiled(found, "alpha").intervals["F"]
+    assert (interval.low_open, interval.high_open) == (False, True)
+    assert interval.high == 0.5
+    assert found.values["alpha"] - interval.low < 0.2
+    wide = design_of(study(R=(), noise=0.002))
+    assert not profiled(estimated(wide), "alpha").intervals["F"].high_open
+
+
+def test_an_estimate_at_its_bound_has_an_open_end(design_of: DesignOf) -> None:
+    design = design_of(study(), bounds={"alpha": (0.7, 3.0)})
+    found = estimated(design)
+    assert found.search.at_bound == ("alpha",)
+    interval = profiled(found, "alpha").intervals["F"]
+    assert (interval.low, interval.low_open, interval.high_open) == (0.7, True, False)
+
+
+def test_an_amplitude_whose_exponent_can_go_no_further_is_open(design_of: DesignOf) -> None:
+    """A grows as alpha falls: where alpha stops, A's interval does, and that isn't the data's doing."""
+    frame = study(R=(), noise=0.05, N=(3e9, 5e9, 1e10))
+    wide, narrow = (design_of(frame, bounds={"alpha": (low, 25.0)}) for low in (0.02, 0.6))
+    one, other = (profiled(estimated(design), "A").intervals["F"] for design in (wide, narrow))
+    assert (one.low_open, one.high_open) == (False, False)
+    assert (other.low_open, other.high_open) == (False, True)
+    assert other.high < one.high
+    assert other.low == pytest.approx(one.low, rel=1e-6)
+
+
+def test_an_interval_in_parts(design_of: DesignOf) -> None:
+    """Two valleys, the ridge between which the data speak against."""
+    log_x = np.linspace(-2, 2, 9)
+    y = 0.7 * np.abs(log_x) + 0.01 * log_x
+    frame = pd.DataFrame({"y": y + 5, "N": np.exp(-log_x)})
+    design = design_of(frame, residuals="absolute", bounds={"alpha": (-8.0, 8.0)})
+    found = estimated(design)
+    ridge = least_squares(design.problem.fix(0, 0.0)).ssr
+    other = least_squares(design.problem, [np.array([-2.0])], grid="none")
+    assert found.ssr < other.ssr < ridge
+    limits: Any = {"F": 1.432}
+    assert other.ssr < limits["F"] < least_squares(design.problem.fix(0, 8.0)).ssr < ridge
+    one = profile(design.problem, best_of(found), "alpha", ("exponent", 0), found.values["alpha"], 0.1, limits)
+    low, high, low_open, high_open, in_parts = one.intervals["F"]
+    assert in_parts
+    assert low < other.exponents[0] < 0 < found.values["alpha"] < high
+    assert (low_open, high_open) == (False, False)
+    for end in (low, high):
+        assert least_squares(design.problem.fix(0, end)).ssr == pytest.approx(limits["F"], rel=1e-6)
+    narrower: Any = {"F": (found.ssr + other.ssr) / 2}
+    one = profile(design.problem, best_of(found), "alpha", ("exponent", 0), found.values["alpha"], 0.1, narrower)
+    assert not one.intervals["F"].in_parts
+    assert one.intervals["F"].low > 0
+
+
+def test_first_step_does_not_matter(design_of: DesignOf) -> None:
+    found = estimated(design_of(study()))
+    limits = thresholds(found.ssr, found.n, found.df, 0.95)
+    for place, name in ((("exponent", 0), "alpha"), (("amplitude", 1), "B")):
+        first, *others = (
+            profile(found.design.problem, best_of(found), name, place, found.values[name], step, limits).intervals["F"]
+            for step in (1e-4, 0.03, 2.0)
+        )
+        for one in others:
+            assert one[:2] == pytest.approx(first[:2], rel=1e-7)

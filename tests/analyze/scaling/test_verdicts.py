@@ -1,0 +1,188 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze.format import format_number
+from lorascope.analyze.scaling.design import Design
+from lorascope.analyze.scaling.diagnostics import axis_tests, lack_of_fit
+from lorascope.analyze.scaling.estimate import Estimate, estimated
+from lorascope.analyze.scaling.intervals import profiles
+from lorascope.analyze.scaling.profile import Interval
+from lorascope.analyze.scaling.simulate import simulate_study
+from lorascope.analyze.scaling.verdicts import verdicts
+from lorascope.analyze.studies.verdict import WORDS, Verdict
+
+DesignOf = Callable[..., Design]
+PaperCells = Callable[[str], pd.DataFrame]
+TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "C": 0.5, "slope_N": 0.3, "slope_R": 0.2}
+
+
+def study(law: str = "additive", truth: dict[str, float] | None = None, **options: Any) -> pd.DataFrame:
+    given: dict[str, Any] = {
+        "N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0), "groups": {"a": 1.5, "b": 2.5}, "noise": 0.01,
+        "random": np.random.default_rng(0),
+    }  # fmt: skip
+    return simulate_study(truth or TRUTH, law=law, **{**given, **options})
+
+
+def said(found: Estimate, intervals: dict[str, Interval] | None = None, level: float = 0.95) -> dict[str, Verdict]:
+    if intervals is None:
+        intervals = {name: one.intervals["F"] for name, one in profiles(found, level).items()}
+    every = verdicts(found, intervals, axis_tests(found), lack_of_fit(found), level)
+    assert all(one.word in WORDS for one in every)
+    return {one.claim: one for one in every}
+
+
+def test_a_study_that_says_it_all(design_of: DesignOf) -> None:
+    found = said(estimated(design_of(study())))
+    assert list(found) == [
+        "y falls as N grows",
+        "y falls as R grows",
+        "these data determine alpha",
+        "these data determine beta",
+        "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other",
+    ]
+    assert [one.word for one in found.values()] == ["supported"] * 5
+
+
+def test_because_holds_the_numbers(design_of: DesignOf) -> None:
+    estimate = estimated(design_of(study()))
+    found = said(estimate)
+    row = axis_tests(estimate).iloc[0]
+    change = estimate.values["A"] * (1 - 100 ** estimate.values["alpha"])  # from N0/N = 100 to 1
+    because = found["y falls as N grows"].because
+    assert because.startswith(f"from the smallest to the largest N it changes by {change:.2f} of y; F(2, 18) = ")
+    assert f"F(2, 18) = {format_number(row['F'])}, p = {format_number(row['p'])}, n = 24" in because
+    low, high, *_ = profiles(estimate, 0.95)["alpha"].intervals["F"]
+    expected = f"alpha = {estimate.values['alpha']:.3f}, 95 % profile interval by F {low:.3f} to {high:.3f}, n = 24"
+    assert found["these data determine alpha"].because == expected
+
+
+@pytest.mark.parametrize("law", ["additive", "multiplicative", "log", "log-log"])
+def test_a_response_that_rises_contradicts(design_of: DesignOf, law: str) -> None:
+    rising = {"A": -0.5, "alpha": 0.1, "B": -0.3, "beta": 0.3, "slope_N": -0.1, "slope_R": -0.1}
+    if law == "log-log":
+        rising |= {"alpha": -0.1, "beta": -0.3}
+    frame = study(law, rising, groups={"a": 5.5, "b": 6.5})
+    found = said(estimated(design_of(frame, law=law)), {})
+    for size in ("N", "R"):
+        assert frame.groupby(size)["y"].mean().is_monotonic_increasing
+        assert found[f"y falls as {size} grows"].word == "contradicted"
+
+
+def test_a_size_that_does_nothing_is_not_identified(design_of: DesignOf) -> None:
+    frame = study(truth={**TRUTH, "B": 1e-9})
+    found = said(estimated(design_of(frame)), {})
+    assert found["y falls as R grows"].word == "not identified"
+    assert found["y falls as N grows"].word == "supported"
+
+
+@pytest.mark.parametrize(
+    ("interval", "word", "words"),
+    [
+        (Interval(0.4, 0.6, False, False, False), "supported", "interval by F 0.400 to 0.600, n = 24"),
+        (Interval(-0.6, -0.4, False, False, False), "supported", "interval by F -0.600 to -0.400, n = 24"),
+        (Interval(-0.1, 0.6, False, False, False), "not identified", "-0.100 to 0.600, n = 24, 0 included"),
+        (Interval(0.02, 0.6, True, False, False), "not identified", "interval by F (open) 0.0200 to 0.600, n = 24"),
+        (Interval(0.4, 25.0, False, True, False), "not identified", "interval by F 0.400 to 25.0 (open), n = 24"),
+        (Interval(0.02, 25.0, True, True, False), "not identified", "by F (open) 0.0200 to 25.0 (open), n = 24"),
+    ],
+)
+def test_exponents_by_their_intervals(design_of: DesignOf, interval: Interval, word: str, words: str) -> None:
+    found = said(estimated(design_of(study())), {"alpha": interval, "beta": interval})
+    for name in ("alpha", "beta"):
+        one = found[f"these data determine {name}"]
+        assert one.word == word
+        assert one.because.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("residuals", "delta", "words"),
+    [
+        ("relative", 0.01, "Huber's loss has no profile interval"),
+        ("log", 0.01, "Huber's loss has no profile interval"),
+        ("log", math.inf, "residuals of the logarithm have no profile interval here; fit relative ones"),
+    ],
+)
+def test_exponents_without_intervals(design_of: DesignOf, residuals: str, delta: float, words: str) -> None:
+    found = said(estimated(design_of(study(), residuals=residuals), delta=delta), {})
+    one = found["these data determine alpha"]
+    assert one.word == "not identified"
+    assert one.because.endswith(words)
+
+
+def test_a_law_through_every_cell_has_no_interval(design_of: DesignOf) -> None:
+    frame = study().assign(y=lambda rows: rows["expected"])
+    one = said(estimated(design_of(frame)), {})["these data determine alpha"]
+    assert one.because.endswith("the law goes through every cell, so that there is no error to make an interval from")
+
+
+def test_exponents_of_a_power_law_are_its_slopes(design_of: DesignOf) -> None:
+    found = said(estimated(design_of(study("log-log", {**TRUTH, "alpha": 0.2}), law="log-log")))
+    assert found["these data determine alpha"].word == "supported"
+    assert found["y falls as N grows"].word == "supported"
+    assert " of ln y; F(1, 20) = " in found["y falls as N grows"].because
+    straight = said(estimated(design_of(study("log"), law="log")))
+    assert not any("determine" in claim for claim in straight)
+
+
+def test_a_form_that_does_not_fit_contradicts(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    options: dict[str, Any] = {"response": "MIUB", "groups": ["dataset"]}
+    form = "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
+    phi = said(estimated(design_of(paper_cells("Phi3"), **options, offsets=["sweep"])), {})[form]
+    assert phi.word == "contradicted"
+    assert phi.because == "lack of fit F(1, 24) = 42.1, p = 1.04·10⁻⁶, against free effects of 7 settings, n = 35"
+    llama = said(estimated(design_of(paper_cells("LLaMA3"), **options)), {})[form]
+    assert (llama.word, llama.because[:29]) == ("supported", "lack of fit F(1, 20) = 1.22, ")
+
+
+def test_a_form_that_cannot_be_tested_is_not_identified(design_of: DesignOf) -> None:
+    found = said(estimated(design_of(study(groups={"a": 1.5}))), {})
+    one = found[
+        "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
+    ]
+    assert one.word == "not identified"
+    assert one.because.startswith("no setting was measured in several groups or several times")
+
+
+def test_level_moves_the_words(design_of: DesignOf) -> None:
+    estimate = estimated(design_of(study(noise=0.12)))
+    p = axis_tests(estimate).set_index("axis").loc["R", "p"]
+    assert 1e-6 < p < 0.5
+    assert said(estimate, {}, 1 - 2 * p)["y falls as R grows"].word == "supported"
+    assert said(estimate, {}, 1 - p / 2)["y falls as R grows"].word == "not identified"
+
+
+def test_shared_layers_make_it_rise(design_of: DesignOf, paper_cells: PaperCells) -> None:
+    cells = paper_cells("Phi3")
+    estimate = estimated(
+        design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share")
+    )
+    found = said(estimate, {})
+    one = found["MIUB rises as share grows"]
+    assert one.word == "supported"
+    assert (
+        f"from the smallest to the largest share it changes by {7 * estimate.values['slope_share']:.3g}" in one.because
+    )
+
+
+def test_change_of_the_law_as_printed_is_at_the_references(design_of: DesignOf) -> None:
+    """Those within the sizes, wherever the printed ones lie."""
+    truth = {**TRUTH, "alpha": 0.3}
+    sizes: dict[str, Any] = {"N": (1e8, 1e9, 1e10), "R": (4.0, 16.0, 64.0), "D": (1e3, 1e4, 1e5)}
+    frame = study("as printed", truth, **sizes)
+    changes = []
+    for refs in ({}, {"D": 1.0, "R": 1.0}):
+        estimate = estimated(design_of(frame, law="as printed", references=refs))
+        because = said(estimate, {})["y falls as R grows"].because
+        changes.append(because)
+        values = estimated(design_of(frame, law="as printed")).values
+        ends = [
+            values["B"] * (4 / r) ** values["beta"] + values["C"] * (1e5 / r) ** values["alpha"] for r in (4.0, 64.0)
+        ]
+        assert f"it changes by {ends[1] - ends[0]:.2f} of y" in because
+    assert changes[0] == changes[1]
