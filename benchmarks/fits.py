@@ -92,7 +92,7 @@ def coverage() -> None:
 
 def looked_at(fit: Any, design: Design) -> dict[str, tuple[float, ...]]:
     """Parameter -> estimate, and whether each interval holds the truth, is open, and the verdict is that it must be."""
-    words = {one.claim.split()[-1]: one.word for one in fit.verdicts if one.claim.startswith("these data")}
+    words = {one.claim.split()[-1]: one.word for one in fit.verdicts if one.claim.startswith("under this law")}
     wald = fit.conf_int("wald")
     found = {}
     for name, truth in design.parameters.items():

@@ -17,10 +17,10 @@ from .information.export import refuse_npz, write_pairs
 from .information.ksg import Norm
 from .information.pairs import NoPairs, Projected, projected
 from .information.plan import Against, Plan, Projection, chosen_sources, make_plan
-from .information.threads import one_blas_thread
 from .measuring.compute import Progress, Workers, workers
 from .measuring.sources import Source
 from .mutual_information import record_attributes
+from .threads import one_blas_thread
 
 __all__ = ["export_pairs", "measure_information"]
 

@@ -12,7 +12,7 @@ from .information.dataset import Unit, information_dataset
 from .information.estimators import ESTIMATORS, N_SHUFFLES, Settings, check_settings, resolve_estimators
 from .information.ksg import Norm
 from .information.record import record
-from .information.threads import one_blas_thread
+from .threads import one_blas_thread
 
 __all__ = ["mutual_information", "record_attributes"]
 

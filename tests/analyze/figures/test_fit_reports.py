@@ -33,7 +33,8 @@ def test_a_panel_for_each_split(phi_report: FitReport) -> None:
         row = table.loc[split]
         assert f"n = {int(row['n'])}<br>" in title
         assert f"RMSE {format_number(100 * row['rmse'])} %" in title
-        assert f"level alone {format_number(100 * row['rmse_level'])} %" in title
+        plainer = "without N" if split == "ordered N" else "level alone"
+        assert f"{plainer} {format_number(100 * row['rmse_plain'])} %" in title
         assert ("undetermined" in title) == (row["n_undetermined"] > 0)
     assert "<br>15 undetermined<br>" in titles[1]
     for words in (

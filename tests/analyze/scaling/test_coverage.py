@@ -129,7 +129,7 @@ def straight(seed: int) -> pd.DataFrame:
 
 def word(found: Estimate, name: str, own: Interval) -> str:
     every = verdicts(found, {name: own}, NO_TESTS, NO_LACK, 0.95)
-    return next(one.word for one in every if one.claim == f"these data determine {name}")
+    return next(one.word for one in every if one.claim == f"under this law, these data determine {name}")
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str)
     frame = study(law)
     found = estimated(design_of(frame, law=law, residuals="absolute"))
     cells = split(held_out(found), "cell")
-    for design, column in ((found.design, "error"), (found.design.without("N").without("R"), "error_level")):
+    for design, column in ((found.design, "error"), (found.design.without("N").without("R"), "error_plain")):
         x = np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
         peer = sm.OLS(design.y, x).fit()
         press = peer.resid / (1 - peer.get_influence().hat_matrix_diag)
@@ -89,7 +89,7 @@ def test_level_alone_predicts_the_weighted_mean(design_of: DesignOf) -> None:
         for label, row in rows.iterrows():
             own = rest.loc[rest["group"] == row["group"], "y"]
             level = np.average(own, weights=own**-2.0)
-            assert settings.loc[label, "error_level"] == pytest.approx(1 - level / row["y"], rel=1e-9)
+            assert settings.loc[label, "error_plain"] == pytest.approx(1 - level / row["y"], rel=1e-9)
 
 
 def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignOf) -> None:
@@ -105,7 +105,7 @@ def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignO
             assert groups.loc[label, "predicted"] == pytest.approx(predicted, rel=1e-6)
             own, weights = rows["y"].drop(label), (rows["y"] ** -2.0).drop(label)
             level = np.average(own, weights=weights)
-            assert groups.loc[label, "error_level"] == pytest.approx(1 - level / rows["y"][label], rel=1e-9)
+            assert groups.loc[label, "error_plain"] == pytest.approx(1 - level / rows["y"][label], rel=1e-9)
         assert set(groups.loc[rows.index, "held_out"]) == {name}
 
 
@@ -117,7 +117,7 @@ def test_larger_sizes_are_predicted_from_smaller_ones(design_of: DesignOf) -> No
     for size in (1e9, 3e9, 1e10):
         rows, smaller = frame[frame["N"] == size], frame[frame["N"] < size]
         if size == 1e9:  # two sizes don't tell an exponent
-            assert ordered.loc[rows.index, ["predicted", "error", "error_level"]].isna().all(axis=None)
+            assert ordered.loc[rows.index, ["predicted", "error", "error_plain"]].isna().all(axis=None)
             continue
         predicted = said(estimated(design_of(smaller, references=REFERENCES)), rows)
         np.testing.assert_allclose(ordered.loc[rows.index, "predicted"], predicted, rtol=1e-4)
@@ -150,9 +150,9 @@ def test_the_papers_splits(design_of: DesignOf, paper_cells: PaperCells) -> None
     assert table.loc["setting", ["n", "n_undetermined"]].tolist() == [20, 15]  # each rank is needed
     assert table.loc["group", ["n", "n_undetermined"]].tolist() == [35, 0]
     assert table.loc["ordered R", ["n", "n_undetermined"]].tolist() == [0, 5]
-    assert table.loc["ordered R", ["rmse", "mae", "bias", "rmse_level"]].isna().all()
+    assert table.loc["ordered R", ["rmse", "mae", "bias", "rmse_plain"]].isna().all()
     undetermined = errors[errors["error"].isna()]
-    assert undetermined[["predicted", "error_level"]].isna().all(axis=None)
+    assert undetermined[["predicted", "error_plain"]].isna().all(axis=None)
 
 
 def test_share_is_ordered_too(design_of: DesignOf, paper_cells: PaperCells) -> None:
@@ -221,12 +221,12 @@ def test_summary_of_errors_by_hand() -> None:
         {
             "split": ["setting", "setting", "setting", "cell", "cell"],
             "error": [3.0, -4.0, math.nan, math.nan, math.nan],
-            "error_level": [1.0, 1.0, 7.0, 1.0, 1.0],
+            "error_plain": [1.0, 1.0, 7.0, 1.0, 1.0],
         }
     )
     table = cross_validate(errors).set_index("split")
     assert list(table.index) == ["setting", "cell"]
     assert table.loc["setting"].tolist() == pytest.approx([2, 1, math.sqrt(12.5), 3.5, -0.5, 1.0])
     assert table.loc["cell", ["n", "n_undetermined"]].tolist() == [0, 2]
-    assert table.loc["cell", ["rmse", "mae", "bias", "rmse_level"]].isna().all()
+    assert table.loc["cell", ["rmse", "mae", "bias", "rmse_plain"]].isna().all()
     assert set(SPLITS) == {"cell", "setting", "group", "ordered"}

@@ -176,7 +176,11 @@ def test_axis_tests_of_the_law_as_printed(design_of: DesignOf) -> None:
         noise=0.01, random=np.random.default_rng(0),
     )  # fmt: skip
     found = axis_tests(estimated(design_of(frame, law="as printed")))
-    assert found[["axis", "n_more"]].to_numpy().tolist() == [["N", 1], ["R", 2], ["D/R", 1]]  # alpha is shared
+    assert found[["axis", "n_more"]].to_numpy().tolist() == [
+        ["N", 1],
+        ["R", 3],
+        ["D", 1],
+    ]  # alpha is shared; R has two terms
     assert (found["p"] < 1e-3).all()
 
 

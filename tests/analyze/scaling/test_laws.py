@@ -50,7 +50,7 @@ def test_terms_are_those_of_the_equation(law: LawName) -> None:
         ("additive", FULL.without("N"), [Power, Power], ("beta", "gamma")),
         ("as printed", PRINTED, [Power, Power, Power], ("alpha", "beta")),
         ("as printed", PRINTED.without("N"), [Power, Power], ("beta", "alpha")),
-        ("as printed", PRINTED.without("D/R"), [Power, Power], ("alpha", "beta")),
+        ("as printed", PRINTED.without("D"), [Power, Power], ("alpha", "beta")),
         ("log", FULL, [Straight, Straight, Straight], ()),
         ("log-log", FULL, [Straight, Straight, Straight], ()),
         ("multiplicative", FULL, [Product], ("alpha", "beta", "gamma")),
@@ -105,9 +105,10 @@ def test_every_exponent_has_bounds() -> None:
 
 def test_names_of_axes() -> None:
     assert FULL.names == ("N", "R", "D")
-    assert PRINTED.names == ("N", "R", "D/R")  # D has no term of its own
+    assert PRINTED.names == ("N", "R", "D")
     assert SHARED.names == ("R", "share")
-    assert PRINTED.without("D/R").names == ("N", "R", "D")
+    assert PRINTED.without("R").names == ("N", "D")
+    assert PRINTED.without("R").log_data_per_rank is None
 
 
 def test_some_rows_of_axes() -> None:

@@ -179,7 +179,7 @@ def test_a_plan_of_too_many_runs_says_what_it_reaches() -> None:
         ({"alpha": math.nan}, {}, "`wanted` of 'alpha' is nan; a standard error must be finite and above zero"),
         ({"alpha": 0.1}, {"noise": 0.0}, "`noise` is 0.0; a standard deviation must be finite and above zero"),
         ({"alpha": 0.1}, {"noise": math.nan}, "`noise` is nan; a standard deviation must be finite and above zero"),
-        ({"alpha": 0.1}, {"n_groups": 0}, "`n_groups` is 0; there is at least one"),
+        ({"alpha": 0.1}, {"n_groups": 0}, "`n_groups` is 0; it is a whole number from 1 on"),
         ({"alpha": 0.1}, {"most_runs": 4}, "`most_runs` is 4; it lies between 5 and 100000"),
         ({"alpha": 0.1}, {"most_runs": 14, "n_groups": 3}, "`most_runs` is 14; it lies between 15 and 100000"),
         ({"alpha": 0.1}, {"most_runs": 10**6}, "`most_runs` is 1000000; it lies between 5 and 100000"),

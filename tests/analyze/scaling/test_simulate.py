@@ -111,7 +111,7 @@ def test_groups_and_repeats() -> None:
         ({"D": (math.nan, 4.0)}, "`D` holds nan; sizes must be finite and above zero"),
         ({"N": (1e8, 1e9, 1e8)}, "`N` is [100000000.0, 1000000000.0, 100000000.0]; give each size once"),
         ({"groups": {"a": -9.0}}, "the law's value is -8.875 in group 'a'; it must be positive and finite"),
-        ({"groups": {"a": math.nan}}, "the law's value is nan in group 'a'; it must be positive and finite"),
+        ({"groups": {"a": math.nan}}, "`parameters` has E = nan; it must be finite"),
     ],
 )
 def test_studies_that_are_none(changed: dict[str, Any], words: str) -> None:

@@ -36,7 +36,8 @@ def held_out_figure(report: FitReport) -> go.Figure:
 
     Both are divided by the mean of their group's cells, or, of absolute residuals, that is taken off: how much groups
     differ isn't what a law predicts. On the diagonal a prediction is right. Panels tell the root mean squared error
-    beside that of a prediction from the group's level alone, and how many cells a split leaves undetermined.
+    beside that of a plainer prediction (the group's level; of larger sizes, the law without their terms), and how many
+    cells a split leaves undetermined.
 
     Parameters
     ----------
@@ -94,8 +95,13 @@ def _title(split: str, errors: pd.Series, unit: ResidualUnit) -> str:
     head = html.escape(what.get(split, split.replace("ordered", "larger")))
     return (
         f"<b>{head}</b>, n = {int(errors['n'])}{missing}<br>RMSE {unit.text(errors['rmse'])}<br>"
-        f"level alone {unit.text(errors['rmse_level'])}"
+        f"{_plainer(split)} {unit.text(errors['rmse_plain'])}"
     )
+
+
+def _plainer(split: str) -> str:
+    """What `error_plain` is the error of."""
+    return f"without {split.removeprefix('ordered ')}" if split.startswith("ordered ") else "level alone"
 
 
 def _ends(scaled: _Scaled) -> tuple[float, float]:

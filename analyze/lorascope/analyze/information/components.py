@@ -7,11 +7,11 @@ import dask.array as da
 import numpy as np
 
 from ..measuring.sources import Source
+from ..threads import keep_one_blas_thread
 from .arrays import LEAST_GROUPS, LEAST_PAIRS, refuse_unusable
 from .pairs import NoPairs, Projected, is_whole, projected
 from .plan import Plan
 from .record import FIELDS, record
-from .threads import keep_one_blas_thread
 
 __all__ = ["ComponentRecord", "lazily", "records_of"]
 

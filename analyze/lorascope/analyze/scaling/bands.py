@@ -20,9 +20,9 @@ def bands(estimate: Estimate, rows: Design, level: float) -> pd.DataFrame:
     Notes
     -----
     Linear theory (the delta method), t with the fit's degrees of freedom. A further cell adds the spread of the
-    residuals. Laws and residuals of the logarithm have bands on its scale, turned back; residuals of the logarithm none
-    (NaN) where the law isn't positive, as it may be far from the cells. Where a parameter isn't identified, bands
-    between the settings may still hold; beyond them they don't.
+    residuals. Laws and residuals of the logarithm have bands on its scale, turned back: `mean` is then a median of the
+    response; residuals of the logarithm have none (NaN) where the law isn't positive, as it may be far from the cells.
+    Where a parameter isn't identified, bands between the settings may still hold; beyond them they don't.
     """
     from scipy import stats  # type: ignore[import-untyped]
 

@@ -75,16 +75,19 @@ def bootstrap(
     Raises
     ------
     ValueError
-        If there is one group, or `kind` isn't one of these.
+        If there is one group, or `kind` or `n_draws` isn't one of these.
 
     Notes
     -----
     With G groups there are (2 G - 1)! / (G! (G - 1)!) sets and 2^G signs: with five 126 and 32, so that intervals from
     them are coarse, and their ends are extremes. An interval of a nonlinear parameter from so few is a contrast to the
-    profile, not a replacement.
+    profile, not a replacement. Flipped residuals aren't enlarged for the parameters that they were fitted with, which
+    makes intervals a little narrow.
     """
     if kind not in ("cluster", "wild"):
         raise ValueError(f"`kind` is {kind!r}; it is 'cluster' or 'wild'")
+    if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 1:
+        raise ValueError(f"`n_draws` is {n_draws!r}; it is a whole number from 1 on, some hundreds for an interval")
     names = list(dict.fromkeys(estimate.design.groups))
     if len(names) < 2:
         raise ValueError("a bootstrap over groups needs at least two groups; name the columns that tell them apart")

@@ -1,7 +1,7 @@
 """How well a law predicts cells that it hasn't seen: single ones, whole settings, whole groups, larger sizes."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ class _Split(NamedTuple):
     train: np.ndarray
     own_level: bool = False
     """Whether the rows held out bring a level that no other row has."""
+    axis: str = ""
+    """That larger sizes of are held out."""
 
 
 def held_out(estimate: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
@@ -35,8 +37,8 @@ def held_out(estimate: Estimate, *, progress: Progress | None = None) -> pd.Data
         `split`: `cell` (each alone), `setting` (a setting in all groups), `group` (a group), `ordered N` and so on (all
         cells of a size, from those of smaller sizes alone, from the third size on). `held_out`: its name. `row`,
         `group`, `setting` of the cell; `observed`; `predicted`; `error`: observed less predicted, in units of the fit;
-        `error_level`: the same of a prediction that knows the group's level alone. Splits that leave the law
-        undetermined have NaN.
+        `error_plain`: the same of a plainer prediction: the group's level alone; of `ordered N` and so on, the law
+        without the terms of that size. Splits that leave the law undetermined have NaN.
 
     Notes
     -----
@@ -59,12 +61,12 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `split`, `n` cells predicted, `n_undetermined` cells that weren't, `rmse`, `mae`, `bias` (mean error),
-        `rmse_level` (of predictions from the level alone, over the same cells), all in units of the fit.
+        `rmse_plain` (of the plainer predictions of the same cells), all in units of the fit.
     """
     rows = []
     for split, part in errors.groupby("split", sort=False):
         known = part[part["error"].notna()]
-        values, plain = known["error"].to_numpy(), known["error_level"].to_numpy()
+        values, plain = known["error"].to_numpy(), known["error_plain"].to_numpy()
         some = len(known) > 0
         rows.append(
             {
@@ -74,7 +76,7 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
                 "rmse": float(np.sqrt((values**2).mean())) if some else math.nan,
                 "mae": float(np.abs(values).mean()) if some else math.nan,
                 "bias": float(values.mean()) if some else math.nan,
-                "rmse_level": float(np.sqrt((plain**2).mean())) if some else math.nan,
+                "rmse_plain": float(np.sqrt((plain**2).mean())) if some else math.nan,
             }
         )
     return pd.DataFrame(rows)
@@ -95,7 +97,7 @@ def _splits(design: Design) -> Iterator[_Split]:
     for axis, column in sizes.items():
         values = design.frame[column].to_numpy()
         for size in np.unique(values)[2:]:
-            yield _Split(f"ordered {axis}", f"{size:.6g}", every[values == size], every[values < size])
+            yield _Split(f"ordered {axis}", f"{size:.6g}", every[values == size], every[values < size], axis=axis)
 
 
 def _predicted(estimate: Estimate, split: _Split) -> Iterator[dict[str, object]]:
@@ -108,18 +110,19 @@ def _predicted(estimate: Estimate, split: _Split) -> Iterator[dict[str, object]]
     errors = predicted = plain = np.full(len(split.test), math.nan)
     if known.any() and determined(train, spare=0):
         fit = estimated(train, delta=estimate.delta, starts=_start(estimate, train), grid="coarse")
-        level = estimated(_without_terms(train), delta=estimate.delta)
-        predicted, plain_values = fit.predicted(test), level.predicted(_without_terms(test))
+        dropped = (split.axis,) if split.axis else train.terms.names
+        plainer, plain_test = _without(train, dropped), _without(test, dropped)
+        predicted, plain_values = fit.predicted(test), estimated(plainer, delta=estimate.delta).predicted(plain_test)
         if split.own_level:
             predicted, plain_values = _with_own_level(test, predicted), _with_own_level(test, plain_values)
         errors = np.where(known, residuals_of(test, predicted), math.nan)
-        plain = np.where(known, residuals_of(_without_terms(test), plain_values), math.nan)
+        plain = np.where(known, residuals_of(plain_test, plain_values), math.nan)
     for k, place in enumerate(split.test):
         yield {
             "split": split.kind, "held_out": split.label, "row": str(design.frame.index[place]),
             "group": design.groups[place], "setting": design.settings[place], "observed": float(design.y[place]),
             "predicted": float(predicted[k]) if not math.isnan(errors[k]) else math.nan,
-            "error": float(errors[k]), "error_level": float(plain[k]),
+            "error": float(errors[k]), "error_plain": float(plain[k]),
         }  # fmt: skip
 
 
@@ -136,7 +139,7 @@ def _size(design: Design, axis: str) -> np.ndarray:
 
 def _constant_axes(train: Design) -> dict[str, float]:
     """Axis -> its only size, of those that don't vary in these rows."""
-    sizes = {axis: np.unique(_size(train, axis)) for axis in train.terms.names if axis != "D/R"}
+    sizes = {axis: np.unique(_size(train, axis)) for axis in train.terms.names}
     return {axis: float(values[0]) for axis, values in sizes.items() if len(values) == 1}
 
 
@@ -145,8 +148,8 @@ def _start(estimate: Estimate, train: Design) -> tuple[np.ndarray, ...]:
     return (np.array([found[name] for name in train.exponents]),)
 
 
-def _without_terms(design: Design) -> Design:
-    for axis in design.terms.names:
+def _without(design: Design, axes: Sequence[str]) -> Design:
+    for axis in axes:
         design = design.without(axis)
     return design
 

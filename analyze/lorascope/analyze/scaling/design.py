@@ -1,7 +1,9 @@
 """A study's table as the arrays of a fit, checked against the law: what it can't tell is refused here, in words."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import get_args
 
 import numpy as np
@@ -13,12 +15,14 @@ from .laws import AXES, BOUNDS, Axes, Law, law_named
 from .objective import Residual
 from .solve import Problem
 
-__all__ = ["Design", "applied", "determined", "make_design", "spanned"]
+__all__ = ["Design", "applied", "determined", "level_columns", "make_design", "spanned"]
 
 LARGEST_POWER = 250.0
 """Logarithm of the largest power of a size that a search may meet: exponents are held below it."""
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
+CONSTANT = 1e-12
+"""Share of the response below which differences are nothing but rounding."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)
 """Exponents at which the rank of a design is looked at; any that don't depend on each other would do."""
 
@@ -62,9 +66,8 @@ class Design:
     @property
     def equation(self) -> str:
         """The law with the terms that are in it."""
-        used = [f"{axis}0" for axis in self.terms.logs] + [
-            name for name in self.terms.names if name in ("share", "D/R")
-        ]
+        used = [f"{axis}0" for axis in self.terms.logs] + (["share"] if self.terms.share is not None else [])
+        used += ["D/R"] if self.terms.log_data_per_rank is not None else []
         head, *terms = self.law.equation.split(" + ")
         if self.law_name == "multiplicative":
             amplitude, *factors = terms[0].split(" ")
@@ -107,7 +110,7 @@ class Design:
         )
 
     def without(self, axis: str) -> "Design":
-        """The same without the terms of one axis: N, R, D, share, or D/R of the law as printed."""
+        """The same without all terms of one axis: N, R, D or share."""
         terms = self.terms.without(axis)
         columns, exponents = self.law.terms(terms)
         places = [self.exponents.index(name) for name in exponents]
@@ -143,13 +146,15 @@ def make_design(
     positive = [*numbers[1:], *([response] if needs_positive else [])]
     rows, left_out = checked(frame, numbers=numbers, positive=positive, labels=labels, may_lack=[response])
     _refuse_repeated(rows.drop(columns=list(offsets)), response)
+    _refuse_constant(rows, response, groups)
     axes, dropped = _axes_in_use(rows, roles, law)
     within = _within(rows, axes, law)
     refs = _references(within, axes, references)
     terms = _terms_of(rows, axes, within, refs, share, law)
     columns, exponents = chosen.terms(terms)
-    group, levels, names, n_offsets = _levels(rows, groups, offsets)
+    group, levels, names, n_offsets = level_columns(rows, groups, offsets)
     kept = [*axes.values(), *([share] if law == "share" and share else []), *offsets]
+    limits, narrowed = _bounds(columns, exponents, bounds)
     design = Design(
         frame=rows, law_name=law, law=chosen, response=response, axes=axes, references=refs,
         within=within,
@@ -157,9 +162,9 @@ def make_design(
         offset_columns=tuple(offsets), groups=group,
         settings=_setting_labels(rows, kept),
         levels=levels, level_names=names, n_offsets=n_offsets, terms=terms, columns=columns, exponents=exponents,
-        bounds=_bounds(columns, exponents, bounds),
+        bounds=limits,
         residual="absolute" if chosen.logarithmic else residuals,  # type: ignore[arg-type]  # checked above
-        notes=(*left_out, *dropped, *_holes(rows, groups, kept)),
+        notes=(*left_out, *dropped, *narrowed, *_holes(rows, groups, kept)),
     )  # fmt: skip
     _refuse_undetermined(design)
     return design
@@ -201,12 +206,16 @@ def _known(names: Sequence[str], name: str) -> int:
 
 def _setting_labels(rows: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """(n,) text of each row's setting, such as `N=3.82108e+09 R=32`."""
-    parts = [[f"{name}={_short(value)}" for value in rows[name]] for name in columns]
+    parts = [[f"{name}={text}" for text in _short(rows[name])] for name in columns]
     return np.array([" ".join(row) for row in zip(*parts, strict=True)], dtype=object)
 
 
-def _short(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _short(column: pd.Series) -> list[str]:
+    """Values as text: numbers with six digits, or as many as tell them apart."""
+    if not pd.api.types.is_float_dtype(column):
+        return [str(value) for value in column]
+    short = {value: f"{value:.6g}" for value in column}
+    return [short[value] if len(set(short.values())) == len(short) else repr(float(value)) for value in column]
 
 
 def _refuse_settings(residuals: str, groups: Sequence[str], offsets: Sequence[str]) -> None:
@@ -215,6 +224,8 @@ def _refuse_settings(residuals: str, groups: Sequence[str], offsets: Sequence[st
     for name, given in (("groups", groups), ("offsets", offsets)):
         if isinstance(given, str):
             raise ValueError(f"`{name}` is {given!r}; give a sequence of columns, such as [{given!r}]")
+        if not isinstance(given, Sequence):
+            raise ValueError(f"`{name}` is {given!r}; give a sequence of columns, which may be empty")
 
 
 def _refuse_roles(roles: Mapping[str, str], law: str, share: str | None) -> None:
@@ -242,6 +253,15 @@ def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
         f"rows {', '.join(str(label) for label in same)} are the same, {response!r} = {first[response]:g} included: "
         "one run twice? drop one (`frame.drop_duplicates()`), or name the column that tells repeats apart as `repeat`"
     )
+
+
+def _refuse_constant(rows: pd.DataFrame, response: str, groups: Sequence[str]) -> None:
+    values = rows[response].to_numpy()
+    label = group_labels(rows, groups)
+    spread = max(float(np.ptp(values[label == name])) for name in dict.fromkeys(label))
+    if spread <= CONSTANT * float(np.abs(values).max()):
+        where = "within its groups" if groups else "at all"
+        raise ValueError(f"{response!r} doesn't vary {where}, {values[0]:g} in the first row; there is nothing to fit")
 
 
 def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
@@ -277,7 +297,8 @@ def _references(
     found = {}
     for axis in axes:
         own = given.get(axis)
-        if own is not None and not (np.isfinite(own) and own > 0):
+        is_number = isinstance(own, Real) and not isinstance(own, bool)
+        if own is not None and not (is_number and np.isfinite(own) and own > 0):
             raise ValueError(f"`{axis}0` is {own!r}; a reference must be a finite number above zero")
         found[axis] = within[axis] if own is None else float(own)
     return found
@@ -296,7 +317,7 @@ def _terms_of(
     return Axes(logs, shared, ratio, {**shifts, "D/R": float(np.log(within["D/R"]))})
 
 
-def _levels(
+def level_columns(
     rows: pd.DataFrame, groups: Sequence[str], offsets: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], int]:
     """Groups (n,), levels (n, g), their names, and how many of them are offsets."""
@@ -313,19 +334,42 @@ def _levels(
 
 def _bounds(
     columns: Sequence[Column], exponents: Sequence[str], given: Mapping[str, tuple[float, float]]
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[str]]:
+    """(q, 2) and a sentence on each exponent that can't be looked for as far as was asked."""
     unknown = set(given) - set(BOUNDS)
     if unknown:
         raise ValueError(f"`bounds` names {sorted(unknown)[0]!r}; exponents are {list(BOUNDS)}")
-    ends = []
+    ends, said = [], []
     for place, name in enumerate(exponents):
-        low, high = given.get(name, BOUNDS[name])
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ValueError(f"`bounds` of {name!r} are {(low, high)!r}; give two finite numbers, the lower first")
-        logs = [np.abs(getattr(one, "log_x", np.zeros(1))).max() for one in columns if place in one.exponents]
-        most = LARGEST_POWER / max(*logs, 1e-9, 1e-9)
-        ends.append((max(low, -most), min(high, most)))
-    return np.array(ends).reshape(-1, 2)
+        own = given.get(name, BOUNDS[name])
+        if not _is_range(own):
+            raise ValueError(f"`bounds` of {name!r} are {own!r}; give two finite numbers, the lower first")
+        least, most = _computable([one for one in columns if place in one.exponents])
+        low, high = max(own[0], least), min(own[1], most)
+        if low >= high:
+            raise ValueError(
+                f"`bounds` of {name!r} are {own!r}, where powers of these sizes, over their reference, can't be "
+                f"computed; they can from {least:.3g} to {most:.3g}"
+            )
+        if (low, high) != tuple(own):
+            said.append(f"{name} is looked for from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")
+        ends.append((float(low), float(high)))
+    return np.array(ends).reshape(-1, 2), said
+
+
+def _computable(columns: Sequence[Column]) -> tuple[float, float]:
+    """Exponents between which the powers of these columns stay below e**LARGEST_POWER, also as they are printed."""
+    logs = np.concatenate([np.ravel(getattr(one, "log_x", np.zeros(1))) for one in columns])
+    shifts = np.concatenate([np.ravel(getattr(one, "shift", getattr(one, "shifts", 0.0))) for one in columns])
+    widest = float(np.abs(logs).max())
+    up, down = (widest + max(float((sign * shifts).max()), 0.0) for sign in (1, -1))
+    return -LARGEST_POWER / max(down, 1e-9), LARGEST_POWER / max(up, 1e-9)
+
+
+def _is_range(value: object) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        return False
+    return all(isinstance(end, Real) and math.isfinite(end) for end in value) and bool(value[0] < value[1])
 
 
 def _holes(rows: pd.DataFrame, groups: Sequence[str], kept: Sequence[str]) -> list[str]:

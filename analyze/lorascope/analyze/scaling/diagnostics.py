@@ -55,6 +55,8 @@ def lack_of_fit(estimate: Estimate) -> pd.DataFrame:
     row = {"F": math.nan, "n_more": n_more, "df": df, "p": math.nan, "sigma_free": math.nan}
     if n_more <= 0:
         note = f"{len(set(design.settings))} settings leave the law no freedom to be wrong"
+    elif estimate.is_exact:
+        note = "the law goes through every cell, but for rounding"
     elif df <= 0:
         note = "no setting was measured in several groups or several times, so nothing tells error from lack of fit"
     else:
@@ -81,9 +83,10 @@ def axis_tests(estimate: Estimate) -> pd.DataFrame:
     rows = []
     for axis in estimate.design.terms.names:
         narrower = estimate.design.without(axis)
-        ssr = estimated(narrower).ssr
+        without = estimated(narrower)
+        ssr = without.ssr
         n_more = len(full.parameters) - len(narrower.names)
-        f, p = f_test(ssr, full.ssr, n_more, full.df)
+        f, p = (math.nan, math.nan) if without.is_exact else f_test(ssr, full.ssr, n_more, full.df)
         ratio = ssr / full.ssr if full.ssr else math.inf
         rows.append({"axis": axis, "F": f, "n_more": n_more, "df": full.df, "p": p, "ssr_ratio": ratio})
     return pd.DataFrame(rows)

@@ -12,6 +12,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from ..studies.record import plain, provenance
 from ..studies.summary import Summary
 from ..studies.verdict import Verdict
+from ..threads import one_blas_thread
 from .bands import bands
 from .bootstrap import Bootstrap, BootstrapKind, Progress, bootstrap
 from .cross_validation import held_out
@@ -30,6 +31,8 @@ from .verdicts import verdicts
 
 __all__ = ["IntervalKind", "ScalingFit", "fit_scaling_law"]
 
+NOISY = 0.07
+"""Sigma of relative residuals from which weights by the observed response do harm (by simulation: 10 % noise)."""
 IntervalKind = Literal["F", "chi2", "wald", "cluster", "wild"]
 SAME = 0.01
 """Exponents of equally good answers may differ so much and count as one."""
@@ -94,7 +97,7 @@ def fit_scaling_law(
     repeat
         Column that tells repeated runs of a setting apart, such as their seed; its values don't matter.
     level
-        Of intervals.
+        Of intervals; verdicts hold p-values against 1 - level.
     n_starts
         Random starts of a second method, which checks the first.
     seed
@@ -133,18 +136,17 @@ def fit_scaling_law(
     >>> round(float(fit.params["alpha"]), 3)
     8.793
     """
-    _refuse_settings(huber, level, n_starts)
+    _refuse_settings(huber, level, n_starts, seed)
     references = {"N": N0, "R": R0, "D": D0}
     design = make_design(
         frame, response, N, R, D, groups=groups, offsets=offsets, share=share, repeat=repeat, law=law,
         residuals=residuals, references=references, bounds=bounds or {},
     )  # fmt: skip
-    delta = math.inf
-    if huber == "auto":
-        delta = automatic_delta(estimated(design).residuals)
-    elif huber is not None:
-        delta = float(huber)
-    found = estimated(design, delta=delta, n_starts=n_starts, random=np.random.default_rng(seed))
+    delta = math.inf if huber in (None, "auto") else float(huber)
+    with one_blas_thread():
+        if huber == "auto":
+            delta = automatic_delta(estimated(design).residuals)
+        found = estimated(design, delta=delta, n_starts=n_starts, random=np.random.default_rng(seed))
     settings = {
         "response": response, "N": N, "R": R, "D": D, "groups": list(groups), "offsets": list(offsets), "law": law,
         "residuals": residuals, "huber": huber, "huber_delta": delta, "references": design.references,
@@ -222,7 +224,13 @@ class ScalingFit:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on what was left out, on the search, and on what the design can't tell."""
-        return (*self.design.notes, *_search_notes(self.estimate), *_group_notes(self.design))
+        return (
+            *self.design.notes,
+            *_search_notes(self.estimate),
+            *_group_notes(self.design),
+            *_weight_notes(self.estimate),
+            *_huber_notes(self),
+        )
 
     @cached_property
     def criteria(self) -> Criteria:
@@ -238,13 +246,14 @@ class ScalingFit:
         at = {name: value for name, value in self.params.items() if math.isfinite(value) and value != 0}
         return identifiability(
             self.design.frame, N=axes.get("N"), R=axes.get("R"), D=axes.get("D"), groups=self.design.group_columns,
-            law=self.design.law_name, at=at,
+            offsets=self.design.offset_columns, law=self.design.law_name, at=at,
         )  # fmt: skip
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
         """Profile of each amplitude, slope and exponent; empty where `has_profiles` is False."""
-        return profiles(self.estimate, self.level) if self.has_profiles else {}
+        with one_blas_thread():
+            return profiles(self.estimate, self.level) if self.has_profiles else {}
 
     @property
     def has_profiles(self) -> bool:
@@ -308,7 +317,10 @@ class ScalingFit:
         self, kind: BootstrapKind = "cluster", *, n_draws: int = 1000, seed: int = 0, progress: Progress | None = None
     ) -> Bootstrap:
         """Refits on redrawn groups or flipped residuals; see `bootstrap.bootstrap`."""
-        return bootstrap(self.estimate, kind, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress)
+        with one_blas_thread():
+            return bootstrap(
+                self.estimate, kind, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress
+            )
 
     def predict(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
         """What the law says of rows, with bands of the mean and of a further cell; see `bands.bands`.
@@ -325,11 +337,13 @@ class ScalingFit:
 
     def influence(self, *, progress: Progress | None = None) -> pd.DataFrame:
         """How far each cell pulls the parameters; see `diagnostics.influence`."""
-        return influence(self.estimate, progress=progress)
+        with one_blas_thread():
+            return influence(self.estimate, progress=progress)
 
     def held_out(self, *, progress: Progress | None = None) -> pd.DataFrame:
         """Errors of prediction of cells held out; see `cross_validation.held_out`."""
-        return held_out(self.estimate, progress=progress)
+        with one_blas_thread():
+            return held_out(self.estimate, progress=progress)
 
     def linear_models(self) -> LinearModels:
         """Slopes of a straight law by OLS with three kinds of errors, Huber's norm and a random intercept.
@@ -381,9 +395,11 @@ def _from_own_reference(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return moved
 
 
-def _refuse_settings(huber: object, level: float, n_starts: int) -> None:
+def _refuse_settings(huber: object, level: float, n_starts: int, seed: int) -> None:
     if not (isinstance(level, float) and 0 < level < 1):
         raise ValueError(f"`level` is {level!r}; it lies between 0 and 1, such as 0.95")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"`seed` is {seed!r}; it is a whole number, 0 or more")
     if isinstance(n_starts, bool) or not isinstance(n_starts, int) or n_starts < 0:
         raise ValueError(f"`n_starts` is {n_starts!r}; it is a whole number, 0 or more")
     if huber is None or huber == "auto":
@@ -413,6 +429,21 @@ def _search_notes(estimate: Estimate) -> list[str]:
             "answers are equally good, and the one given is one of them"
         )
     return said
+
+
+def _weight_notes(estimate: Estimate) -> list[str]:
+    if estimate.design.residual != "relative" or estimate.sigma < NOISY:
+        return []
+    return [
+        f"relative residuals divide by the observed response; with as much noise, sigma {estimate.sigma:.2g}, that "
+        "pulls the fit down and makes tests reject too often: compare residuals='log'"
+    ]
+
+
+def _huber_notes(fit: ScalingFit) -> list[str]:
+    if fit.is_least_squares:
+        return []
+    return ["what each size adds and lack of fit are tests of least squares, beside parameters by Huber's loss"]
 
 
 def _group_notes(design: Design) -> list[str]:

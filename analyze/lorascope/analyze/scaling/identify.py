@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import checked, group_labels
+from ..studies.frame import checked
 from .columns import Column, Power, Product, Straight
+from .design import level_columns
 from .laws import AXES, Axes, law_named
 
 __all__ = ["SUPPOSED", "Identifiability", "cramer_rao", "fisher_root", "identifiability"]
@@ -57,6 +58,7 @@ def identifiability(
     R: str | None = None,
     D: str | None = None,
     groups: Sequence[str] = (),
+    offsets: Sequence[str] = (),
     law: str = "additive",
     at: Mapping[str, float] | None = None,
     noise: float | None = None,
@@ -71,6 +73,8 @@ def identifiability(
         Columns of sizes.
     groups
         Columns that tell apart groups with a level of their own.
+    offsets
+        Columns whose values shift the level of all groups alike.
     law
         A law with sizes alone, see `fit_scaling_law`.
     at
@@ -97,17 +101,16 @@ def identifiability(
     roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
     if not roles:
         raise ValueError("a design needs at least one of `N`, `R` and `D`: the column of each size that was varied")
-    rows, _ = checked(frame, numbers=list(roles.values()), positive=list(roles.values()), labels=groups)
+    rows, _ = checked(frame, numbers=list(roles.values()), positive=list(roles.values()), labels=[*groups, *offsets])
     values = {**SUPPOSED, **(at or {})}
     logs = {axis: _logs(rows[column], axis) for axis, column in roles.items()}
     ratio = np.log(rows[roles["D"]] / rows[roles["R"]]).to_numpy() if law == "as printed" else None
     terms = Axes(logs, None, ratio)
     printed, names = _printed_jacobian(terms, law, values)
-    label = group_labels(rows, groups)
-    levels = np.stack([label == kind for kind in dict.fromkeys(label)], axis=1).astype(np.float64)
+    _, levels, level_names, _ = level_columns(rows, groups, offsets)
     fit = fisher_root(terms, law, values, levels)
     s = _singular_values(printed)
-    axes = _axes(rows, roles, chosen.terms(terms)[1])
+    axes = _axes(rows, roles, chosen.terms(terms)[1], law)
     return Identifiability(
         axes=axes,
         printed_names=names,
@@ -116,13 +119,12 @@ def identifiability(
         rank=_rank(fit),
         n_parameters=fit.shape[1],
         sentences=_sentences(axes, law, fit, roles),
-        cramer_rao=None if noise is None else _least_errors(terms, law, at or {}, levels, fit, noise, label),
+        cramer_rao=None if noise is None else _least_errors(terms, law, at or {}, fit, noise, level_names),
     )
 
 
 def _least_errors(
-    terms: Axes, law: str, at: Mapping[str, float], levels: np.ndarray, root: np.ndarray, noise: float,
-    groups: np.ndarray,
+    terms: Axes, law: str, at: Mapping[str, float], root: np.ndarray, noise: float, level_names: Sequence[str]
 ) -> pd.DataFrame:  # fmt: skip
     """A row a parameter of a fit: name, value, least standard error, that over the value."""
     columns, exponents = law_named(law).terms(terms)
@@ -138,12 +140,12 @@ def _least_errors(
         if (expected <= 0).any():
             raise ValueError(f"the law's value is {expected.min():g} at some settings; it must be positive")
         root = root / expected[:, None]
-    names = [f"E[{name}]" if name else "E" for name in dict.fromkeys(groups)]
-    values = np.array([*(at["E"] for _ in names), *(at[name] for name in (*amplitudes, *exponents))])
+    levels = [0.0 if name.startswith("offset") else at["E"] for name in level_names]
+    values = np.array([*levels, *(at[name] for name in (*amplitudes, *exponents))])
     errors = cramer_rao(root, noise)
     with np.errstate(divide="ignore"):
         relative = errors / np.abs(values)
-    table = {"name": [*names, *amplitudes, *exponents], "value": values, "se": errors, "relative_se": relative}
+    table = {"name": [*level_names, *amplitudes, *exponents], "value": values, "se": errors, "relative_se": relative}
     return pd.DataFrame(table)
 
 
@@ -218,11 +220,11 @@ def _rank(jacobian: np.ndarray) -> int:
     return int((s > ZERO * s[0]).sum())
 
 
-def _axes(rows: pd.DataFrame, roles: Mapping[str, str], exponents: Sequence[str]) -> pd.DataFrame:
+def _axes(rows: pd.DataFrame, roles: Mapping[str, str], exponents: Sequence[str], law: str) -> pd.DataFrame:
     found = []
     for axis, column in roles.items():
         sizes = rows[column]
-        n_needed = 3 if AXES[axis].exponent in exponents else 2
+        n_needed = 3 if AXES[axis].exponent in exponents and not (law == "multiplicative" and len(roles) > 1) else 2
         found.append(
             {
                 "axis": axis,

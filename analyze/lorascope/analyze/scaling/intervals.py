@@ -27,14 +27,33 @@ def profiles(estimate: Estimate, level: float) -> dict[str, Profile]:
     limits = thresholds(estimate.ssr, estimate.n, estimate.df, level)
     places = [(one.amplitude, ("amplitude", k)) for k, one in enumerate(design.columns)]
     places += [(name, ("exponent", k)) for k, name in enumerate(design.exponents)]
-    found = {}
+    places.reverse()  # exponents first: what is known of an amplitude hangs on its own
+    found: dict[str, Profile] = {}
     for name, place in places:
         value = estimate.values[name]
         if place[0] == "amplitude" and _without_end(design.columns[place[1]], exponents):
             continue
         step = _first_step(estimate.standard_errors[name], value, place[0])
-        found[name] = profile(design.problem, best, name, place, value, step, limits)
-    return found
+        one = profile(design.problem, best, name, place, value, step, limits)
+        found[name] = one if place[0] == "exponent" else _opened(one, design.columns[place[1]], design.exponents, found)
+    return dict(reversed(found.items()))
+
+
+def _opened(one: Profile, column: Column, exponents: tuple[str, ...], found: Mapping[str, Profile]) -> Profile:
+    """An amplitude's profile, open at both ends where its exponent may be 0.
+
+    As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: what is
+    allowed has two branches that meet there, and neither end of one of them bounds it.
+    """
+    if not isinstance(column, Power):
+        return one
+    own = found[exponents[column.place]].intervals
+    return one._replace(
+        intervals={
+            rule: end._replace(low_open=True, high_open=True) if own[rule].low <= 0 <= own[rule].high else end
+            for rule, end in one.intervals.items()
+        }
+    )
 
 
 def _without_end(column: Column, exponents: np.ndarray) -> bool:

@@ -45,9 +45,7 @@ class Axes(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Of all that terms are made of."""
-        more = [("share", self.share), ("D/R", self.log_data_per_rank)]
-        plain = [name for name in self.logs if name != "D" or self.log_data_per_rank is None]
-        return (*plain, *(name for name, values in more if values is not None))
+        return (*self.logs, *(("share",) if self.share is not None else ()))
 
     def take(self, rows: np.ndarray) -> "Axes":
         """The same of some rows."""
@@ -59,11 +57,11 @@ class Axes(NamedTuple):
         )
 
     def without(self, name: str) -> "Axes":
-        """The same but for one."""
+        """The same but for one, and for all that it is part of."""
         return Axes(
             {one: values for one, values in self.logs.items() if one != name},
             None if name == "share" else self.share,
-            None if name == "D/R" else self.log_data_per_rank,
+            None if name in ("D", "R") else self.log_data_per_rank,
             self.shifts,
         )
 

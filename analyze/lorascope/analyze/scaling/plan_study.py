@@ -131,8 +131,8 @@ def _checked(
             raise ValueError(f"`wanted` of {name!r} is {error!r}; a standard error must be finite and above zero")
     if not (math.isfinite(noise) and noise > 0):
         raise ValueError(f"`noise` is {noise!r}; a standard deviation must be finite and above zero")
-    if n_groups < 1:
-        raise ValueError(f"`n_groups` is {n_groups!r}; there is at least one")
+    if isinstance(n_groups, bool) or not isinstance(n_groups, int) or n_groups < 1:
+        raise ValueError(f"`n_groups` is {n_groups!r}; it is a whole number from 1 on")
     if not n_groups * len(names) <= most_runs <= MOST_RUNS:
         raise ValueError(f"`most_runs` is {most_runs!r}; it lies between {n_groups * len(names)} and {MOST_RUNS}")
     return names

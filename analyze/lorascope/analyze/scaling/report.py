@@ -24,6 +24,8 @@ __all__ = ["DELTAS", "FitReport", "fit_report"]
 
 DELTAS = (1e-4, 1e-3, 1e-2, math.inf)
 """Huber's deltas of the sweep, in units of ln y - ln f; the last is least squares."""
+SWEEP_STARTS = 8
+"""Random starts for each of these, unless told otherwise."""
 MOST_BOOTSTRAPPED = 2000
 """Draws that a report takes at most."""
 
@@ -76,7 +78,8 @@ class FitReport:
             Table("laws on the same cells", self.laws, _laws_note(self)),
             Table(
                 "cells held out", cross_validate(self.held_out),
-                "errors in units of the fit; rmse_level: of a prediction that knows the group's level alone.",
+                "errors in units of the fit; rmse_plain: of the group's level alone; of larger sizes, of the law "
+                "without their terms.",
             ),
             Table(
                 "cells that pull most", self.influence.head(5),
@@ -227,7 +230,9 @@ def _delta_sweep(
     frame: pd.DataFrame, response: str, roles: dict[str, Any], law: LawName, share: str | None, seed: int,
     options: dict[str, Any], tell: Progress,
 ) -> pd.DataFrame:  # fmt: skip
-    own = {key: value for key, value in options.items() if key not in ("residuals", "huber")}
+    own = {"n_starts": SWEEP_STARTS} | {
+        key: value for key, value in options.items() if key not in ("residuals", "huber")
+    }
     rows = []
     for done, delta in enumerate(DELTAS, 1):
         huber = None if math.isinf(delta) else delta
@@ -262,16 +267,17 @@ def _prediction(report: FitReport) -> list[Verdict]:
     found = []
     table = cross_validate(report.held_out)
     for row in table[table["split"].str.startswith("ordered")].itertuples():
-        claim = f"the law predicts larger {row.split.removeprefix('ordered ')} from smaller ones"
+        axis = row.split.removeprefix("ordered ")
+        claim = f"the law predicts larger {axis} from smaller ones better than without its term of {axis}"
         if not row.n:
             found.append(Verdict(claim, "not identified", "the smaller sizes alone don't determine it"))
             continue
         part = report.held_out[(report.held_out["split"] == row.split) & report.held_out["error"].notna()]
-        gains = (part["error_level"] ** 2 - part["error"] ** 2).groupby(part["group"]).mean().to_numpy()
+        gains = (part["error_plain"] ** 2 - part["error"] ** 2).groupby(part["group"]).mean().to_numpy()
         p = _paired_p(gains)
         because = (
             f"root mean squared error {format_number(row.rmse)} over {row.n} cells against "
-            f"{format_number(row.rmse_level)} of the group's level alone; "
+            f"{format_number(row.rmse_plain)} without it, sigma {format_number(report.fit.sigma)}; "
             f"t-test over {len(gains)} groups p = {format_number(p)}"
         )
         better: Word = "supported" if gains.mean() > 0 else "contradicted"

@@ -63,7 +63,9 @@ def simulate_study(
     """
     if not (math.isfinite(noise) and noise >= 0):
         raise ValueError(f"`noise` is {noise!r}; a standard deviation must be finite and not negative")
-    if n_repeats < 1:
+    if not isinstance(random, np.random.Generator):
+        raise TypeError(f"`random` is {random!r}; give a NumPy generator, such as np.random.default_rng(0)")
+    if isinstance(n_repeats, bool) or not isinstance(n_repeats, int) or n_repeats < 1:
         raise ValueError(f"`n_repeats` is {n_repeats!r}; a setting needs at least one cell")
     chosen = law_named(law)
     sizes = {axis: tuple(values) for axis, values in (("N", N), ("R", R), ("D", D)) if len(values)}
@@ -112,6 +114,8 @@ def expected(
     if law == "share":
         raise ValueError("the law 'share' isn't simulated; it is about layers that share weights, not about sizes")
     used = [axis for axis in AXES if axis in settings.columns]
+    if law == "as printed" and not {"R", "D"} <= set(used):
+        raise ValueError("the law 'as printed' has a term of D/R, which needs sizes of `R` and `D`")
     refs = references or {axis: settings[axis].min() if axis == "R" else settings[axis].max() for axis in used}
     logs = {axis: np.log(refs[axis] / settings[axis].to_numpy(np.float64)) for axis in used}
     ratio = np.log(settings["D"] / settings["R"]).to_numpy() if law == "as printed" else None
@@ -126,4 +130,7 @@ def expected(
 def _parameter(parameters: Mapping[str, float], name: str, law: Law) -> float:
     if name not in parameters:
         raise ValueError(f"`parameters` lacks {name!r}; the law is {law.equation}")
-    return float(parameters[name])
+    value = float(parameters[name])
+    if not math.isfinite(value):
+        raise ValueError(f"`parameters` has {name} = {value}; it must be finite")
+    return value

@@ -14,6 +14,9 @@ from .profile import Interval
 
 __all__ = ["verdicts"]
 
+DECISIVE = 2.0
+"""Difference of AIC from which one model is spoken for."""
+
 
 def verdicts(
     estimate: Estimate,
@@ -28,7 +31,9 @@ def verdicts(
     """
     alpha = 1 - level
     found = [_direction(estimate, row, alpha) for row in axis_tests.itertuples() if row.axis in (*AXES, "share")]
-    found += [_exponent(name, estimate, intervals, level) for name in _exponent_names(estimate)]
+    found += [
+        _exponent(name, estimate, intervals[name], level) for name in _exponent_names(estimate) if name in intervals
+    ]
     return (*found, _form(estimate, lack_of_fit, alpha))
 
 
@@ -81,29 +86,20 @@ def _exponent_names(estimate: Estimate) -> list[str]:
     return [*straight, *estimate.design.exponents]
 
 
-def _exponent(name: str, estimate: Estimate, intervals: Mapping[str, Interval], level: float) -> Verdict:
-    claim, value = f"these data determine {name}", estimate.values[name]
-    if name not in intervals:
-        return Verdict(claim, "not identified", f"{name} = {format_number(value)}; {_no_profile(estimate)}")
-    low, high, low_open, high_open, _ = intervals[name]
+def _exponent(name: str, estimate: Estimate, interval: Interval, level: float) -> Verdict:
+    """Whether the interval is closed, and doesn't hold the power that is a constant."""
+    claim, value = f"under this law, these data determine {name}", estimate.values[name]
+    low, high, low_open, high_open, in_parts = interval
     ends = (
         f"{'(open) ' if low_open else ''}{format_number(low)} to {format_number(high)}{' (open)' if high_open else ''}"
+        f"{', in parts' if in_parts else ''}"
     )
     because = f"{name} = {format_number(value)}, {100 * level:g} % profile interval by F {ends}, n = {estimate.n}"
     if low_open or high_open:
         return Verdict(claim, "not identified", because)
-    if low <= 0 <= high:
-        return Verdict(claim, "not identified", f"{because}, 0 included")
+    if low <= 0 <= high and name in estimate.design.exponents:
+        return Verdict(claim, "not identified", f"{because}, 0 included: its term may be a logarithm as well")
     return Verdict(claim, "supported", because)
-
-
-def _no_profile(estimate: Estimate) -> str:
-    """Why there are no profile intervals."""
-    if math.isfinite(estimate.delta):
-        return "Huber's loss has no profile interval"
-    if estimate.design.residual == "log":
-        return "residuals of the logarithm have no profile interval here; fit relative ones"
-    return "the law goes through every cell, so that there is no error to make an interval from"
 
 
 def _form(estimate: Estimate, lack_of_fit: pd.DataFrame, alpha: float) -> Verdict:
@@ -111,8 +107,12 @@ def _form(estimate: Estimate, lack_of_fit: pd.DataFrame, alpha: float) -> Verdic
     claim = f"settings follow {estimate.design.equation} as closely as cells of one setting follow each other"
     if math.isnan(row["p"]):
         return Verdict(claim, "not identified", str(row["note"]))
+    # Akaike's price for the freedom of the settings: a law that does as well without it is spoken for.
+    gain = 2 * row["n_more"] - estimate.n * math.log1p(row["F"] * row["n_more"] / row["df"])
     because = (
         f"lack of fit F({int(row['n_more'])}, {int(row['df'])}) = {format_number(row['F'])}, "
-        f"p = {format_number(row['p'])}, against free effects of {int(row['n_settings'])} settings, n = {estimate.n}"
+        f"p = {format_number(row['p'])}, against free effects of {int(row['n_settings'])} settings, AIC of "
+        f"the law {format_number(abs(gain))} {'below' if gain > 0 else 'above'} theirs, n = {estimate.n}"
     )
-    return Verdict(claim, "contradicted" if row["p"] <= alpha else "supported", because)
+    word: Word = "contradicted" if row["p"] <= alpha else "supported" if gain > DECISIVE else "not identified"
+    return Verdict(claim, word, because)

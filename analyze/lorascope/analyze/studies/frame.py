@@ -74,10 +74,22 @@ def checked(
 
 
 def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
-    """Text (row,): the values of the columns of labels joined by a slash; empty where there are no columns."""
+    """Text (row,): the values of the columns of labels joined by a slash; empty where there are no columns.
+
+    Raises ValueError if two different rows would be called the same.
+    """
     if not columns:
         return np.full(len(frame), "", dtype=object)
-    return np.array(["/".join(row) for row in frame[list(columns)].astype(str).itertuples(index=False)], dtype=object)
+    parts = list(frame[list(columns)].astype(str).itertuples(index=False, name=None))
+    seen: dict[str, tuple[str, ...]] = {}
+    for row in parts:
+        first = seen.setdefault("/".join(row), row)
+        if first != row:
+            raise ValueError(
+                f"{first!r} and {row!r} of columns {_listed(columns)} would both be called {'/'.join(row)!r}; "
+                "write one of them without a slash"
+            )
+    return np.array(["/".join(row) for row in parts], dtype=object)
 
 
 def _refuse_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:

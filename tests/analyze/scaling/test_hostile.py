@@ -1,0 +1,143 @@
+"""What two hostile readers tried: each was accepted, or answered wrongly, before."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze import fit_report, fit_scaling_law, identifiability, plan_study, simulate_study
+from lorascope.analyze.scaling.simulate import laid_out
+from lorascope.analyze.studies.frame import group_labels
+
+SIZES: dict[str, Any] = {"N": (1e8, 3e8, 1e9, 3e9), "R": (8.0, 32.0, 128.0, 512.0)}
+TRUTH = {"A": 3.0, "alpha": 0.5, "B": 1.0, "beta": 0.7}
+GROUPS = {"a": 5.0, "b": 6.0, "c": 7.0, "d": 8.0}
+
+
+def study(truth: dict[str, float] = TRUTH, *, seed: int = 1, noise: float = 0.01, **options: Any) -> pd.DataFrame:
+    given = {**SIZES, "groups": GROUPS, **options}
+    return simulate_study(truth, **given, noise=noise, random=np.random.default_rng(seed))
+
+
+def fitted(frame: pd.DataFrame, **options: Any) -> Any:
+    return fit_scaling_law(frame, "y", **({"N": "N", "R": "R", "groups": ["group"], "n_starts": 0} | options))
+
+
+def test_a_response_that_does_not_vary() -> None:
+    flat = study().assign(y=lambda rows: rows["group"].map(GROUPS))
+    with pytest.raises(ValueError, match="'y' doesn't vary within its groups, 5 in the first row; there is nothing to"):
+        fitted(flat)
+    with pytest.raises(ValueError, match="'y' doesn't vary at all, 5 in the first row"):
+        fitted(flat.assign(y=5.0), groups=[], repeat="group")
+
+
+def test_an_amplitude_is_open_where_its_exponent_may_be_zero() -> None:
+    """What is allowed of B has two branches that meet in infinity; each was once given as an interval of its own."""
+    frame = simulate_study(
+        {"A": 3.0, "alpha": 0.5, "B": 1.0, "beta": 0.3}, N=(1e7, 1e8, 1e9, 1e10), R=SIZES["R"],
+        groups={"a": 5.0, "b": 6.0, "c": 7.0}, noise=0.02, random=np.random.default_rng(5),
+    )  # fmt: skip
+    found = fitted(frame).conf_int("F")
+    assert found.loc["beta", "low"] < 0 < found.loc["beta", "high"]
+    assert found.loc["B", "low_open"]
+    assert found.loc["B", "high_open"]
+    assert not found.loc["A", ["low_open", "high_open"]].any()  # alpha stays above 0
+
+
+def test_larger_ranks_are_not_predicted_where_rank_does_nothing() -> None:
+    """The plainer prediction knows of N, so that N can't speak for R."""
+    words = []
+    for seed in range(8):
+        frame = study({**TRUTH, "B": 0.0}, seed=seed, noise=0.005, layout="cross", groups={**GROUPS, "e": 9.0})
+        report = fit_report(frame, "y", "N", "R", groups=["group"], law="log", n_draws=5, n_starts=0)
+        words += [one.word for one in report.verdicts if one.claim.startswith("the law predicts larger R")]
+    assert len(words) == 8
+    assert words.count("supported") <= 2
+
+
+def test_sizes_that_differ_in_the_seventh_digit_are_two_settings() -> None:
+    frame = study(N=(1000001.0, 1000002.0, 5e6, 2e7))
+    assert len(set(fitted(frame).design.settings)) == 16
+
+
+def test_groups_that_only_slashes_tell_apart() -> None:
+    names = {"a": ("hf", "llama/x"), "b": ("hf/llama", "x"), "c": ("c", "c"), "d": ("d", "d")}
+    frame = study().assign(hub=lambda rows: rows["group"].map(lambda one: names[one][0]))
+    frame["model"] = frame["group"].map(lambda one: names[one][1])
+    words = "of columns 'hub', 'model' would both be called 'hf/llama/x'; write one of them without a slash"
+    with pytest.raises(ValueError, match=words):
+        fitted(frame, groups=["hub", "model"])
+    assert group_labels(frame.iloc[:1], ["hub", "model"]).tolist() == ["hf/llama/x"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"bounds": {"alpha": (300.0, 400.0)}},
+            r"`bounds` of 'alpha' are \(300.0, 400.0\), where powers of these sizes",
+        ),
+        (
+            {"bounds": {"alpha": (-400.0, -300.0)}},
+            "where powers of these sizes, over their reference, can't be computed",
+        ),
+        ({"bounds": {"alpha": None}}, "`bounds` of 'alpha' are None; give two finite numbers, the lower first"),
+        ({"bounds": {"alpha": (1.0, 2.0, 3.0)}}, "give two finite numbers, the lower first"),
+        ({"bounds": {"alpha": "12"}}, "`bounds` of 'alpha' are '12'; give two finite numbers, the lower first"),
+        ({"N0": 1e300, "bounds": {"alpha": (5.0, 25.0)}}, "where powers of these sizes, over their reference"),
+        ({"N0": "x"}, "`N0` is 'x'; a reference must be a finite number above zero"),
+        ({"N0": True}, "`N0` is True; a reference must be a finite number above zero"),
+        ({"groups": None}, "`groups` is None; give a sequence of columns, which may be empty"),
+        ({"seed": "a"}, "`seed` is 'a'; it is a whole number, 0 or more"),
+        ({"seed": -1}, "`seed` is -1; it is a whole number, 0 or more"),
+    ],
+)
+def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fitted(study(), **options)
+
+
+def test_a_far_reference_narrows_the_search_and_says_so() -> None:
+    fit = fitted(study(), N0=1e20, level=0.9)
+    assert "alpha is looked for from 0.02 to " in fit.notes[0]
+    assert fit.params["alpha"] == pytest.approx(fitted(study()).params["alpha"], rel=1e-6)
+    near, far = fitted(study()).conf_int("F"), fitted(study(), N0=1e20).conf_int("F")
+    np.testing.assert_allclose(near.loc["alpha", ["low", "high"]], far.loc["alpha", ["low", "high"]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_draws", [0, -1, 1.5, True])
+def test_draws_that_are_none(n_draws: Any) -> None:
+    with pytest.raises(ValueError, match="`n_draws` is .*; it is a whole number from 1 on"):
+        fitted(study()).bootstrap(n_draws=n_draws)
+
+
+def test_simulations_that_are_none() -> None:
+    with pytest.raises(TypeError, match="`random` is 3; give a NumPy generator"):
+        simulate_study({**TRUTH, "E": 5.0}, **SIZES, noise=0.01, random=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the law 'as printed' has a term of D/R, which needs sizes of `R` and `D`"):
+        plan_study({**TRUTH, "E": 5.0, "C": 1.0}, {"alpha": 0.1}, **SIZES, law="as printed", noise=0.01)
+    with pytest.raises(ValueError, match=r"`n_groups` is 1.5; it is a whole number from 1 on"):
+        plan_study({**TRUTH, "E": 5.0}, {"alpha": 0.1}, **SIZES, n_groups=1.5, noise=0.01)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`parameters` has A = nan; it must be finite"):
+        plan_study({**TRUTH, "E": 5.0, "A": math.nan}, {"alpha": 0.1}, **SIZES, noise=0.01)
+
+
+def test_a_product_of_two_sizes_needs_two_levels_of_the_second() -> None:
+    frame = laid_out({"N": SIZES["N"], "R": (8.0, 512.0)}, "factorial")
+    found = identifiability(frame, N="N", R="R", law="multiplicative")
+    assert found.determined
+    assert found.axes["enough"].all()
+    assert not any("need 3" in one for one in found.sentences)
+
+
+def test_offsets_count_among_what_a_design_must_tell() -> None:
+    frame = study().assign(batch=lambda rows: np.where(rows["R"] > 100, "late", "early"))
+    fit = fitted(frame, offsets=["batch"])
+    assert fit.identifiability.n_parameters == len(fit.params)
+
+
+def test_noisy_relative_residuals_are_warned_of() -> None:
+    assert any("divide by the observed response" in note for note in fitted(study(noise=0.2)).notes)
+    assert not any("divide by the observed response" in note for note in fitted(study()).notes)
