@@ -119,6 +119,14 @@ def test_level_decides(make_study: Make) -> None:
     assert (wide["high"] >= narrow["high"]).all()
 
 
+def test_a_column_that_is_called_a_logarithm(make_study: Make) -> None:
+    frame = make_study()
+    alone = frame.assign(**{"ln CE": np.log(frame["CE"])}).drop(columns="CE")
+    equal(*(compare_metrics(one, metrics=["ln MIUB", "ln CE"], blocks="block") for one in (frame, alone)))
+    with pytest.raises(ValueError, match=r"metric 'ln CE' is a column of the table, and the logarithm of its column"):
+        compare_metrics(alone.assign(CE=1.0), metrics=["ln CE"], blocks="block")
+
+
 def test_progress_counts_to_its_total(make_study: Make) -> None:
     calls: list[tuple[int, int]] = []
     compare_metrics(make_study(), blocks="block", collapsed_below=0.4, progress=lambda *done: calls.append(done))
@@ -147,6 +155,7 @@ def test_the_table_stays_as_it_was(make_study: Make) -> None:
         ({"reference": "PPL"}, "`reference` names 'PPL', which isn't among the metrics ['ln MIUB', 'CE', 'ln CE']"),
         ({"metrics": ["PPL"]}, "the table has no column 'PPL'; it has 'block', 'setting', 'ACC', 'MIUB', 'CE'"),
         ({"n_items": "items"}, "the table has no column 'items'"),
+        ({"n_items": 10**400}, "`n_items` gives a number above 2^53, 9,007,199,254,740,992; the number of test items"),
         ({"n_items": 0}, "`n_items` gives 0; the number of test items is a whole number from 1 on"),
         ({"collapsed_below": 1.0}, "0 blocks of the cells 'ACC >= 1' with two cells or more"),
     ],

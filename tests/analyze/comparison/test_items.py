@@ -37,6 +37,14 @@ def test_numbers_of_items_that_are_none(given: Any) -> None:
         items_of(given, ROWS, BLOCK, ("dataset", "model"))
 
 
+@pytest.mark.parametrize("given", [2**53 + 1, 10**400, 10**5000, {"a": 5, "b": 10**400}, 1e300], ids=range(5))
+def test_more_items_than_can_be_counted(given: Any) -> None:
+    words = "`n_items` gives a number above 2^53, 9,007,199,254,740,992; the number of test items ends there"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        items_of(given, ROWS, BLOCK, ("dataset", "model"))
+    assert items_of(2**53, ROWS, BLOCK, ("dataset", "model"))[0] == 2**53
+
+
 def test_a_block_without_items() -> None:
     with pytest.raises(ValueError, match=re.escape("`n_items` has nothing for block 'b/x'; it has ['a']")):
         items_of({"a": 5}, ROWS, BLOCK, ("dataset", "model"))

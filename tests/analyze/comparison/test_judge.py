@@ -8,11 +8,14 @@ from lorascope.analyze.comparison.roles import Metric
 from lorascope.analyze.studies.verdict import Verdict
 
 A, B = Metric("A", "A", False, -1), Metric("B", "B", False, 1)
-OF_METRIC = {"cells": "all", "pearson": -0.5, "low": -0.7, "high": -0.2, "p_effective": 0.01, "n_effective": 20}
+OF_METRIC = {
+    "cells": "all", "pearson": -0.5, "low": -0.7, "high": -0.2, "p_effective": 0.01, "n_effective": 20,
+    "setting_p": 0.03,
+}  # fmt: skip
 OF_PAIR = {
     "cells": "all", "first": "A", "second": "B", "agreement_first": 0.5, "agreement_second": 0.2, "difference": 0.3,
     "low": 0.1, "high": 0.4, "williams_p_effective": 0.01, "n_effective": 20, "spearman_difference": 0.2, "flip_p": 0.5,
-    "concordance_difference": 0.4, "swap_p": 0.02,
+    "concordance_difference": 0.4, "swap_p": 0.02, "setting_p": 0.04,
 }  # fmt: skip
 BEYOND = {"cells": "all", "partial_r": -0.4, "df": 10, "p": 0.03, "flip_p": 0.04, "why": ""}
 
@@ -46,11 +49,13 @@ def test_words(is_sure: bool, low: float, high: float, word: str) -> None:
 
 def test_claims_and_reasons() -> None:
     assert [str(one) for one in verdicts()] == [
-        "supported: A follows accuracy within blocks (r = -0.500 [-0.700, -0.200], p = 0.0100 for 20 effective cells)",
+        "supported: A follows accuracy within blocks (r = -0.500 [-0.700, -0.200], p = 0.0100 for 20 effective cells, "
+        "0.0300 by labels of settings)",
         "contradicted: B follows accuracy within blocks (r = -0.500 [-0.700, -0.200], p = 0.0100 for 20 effective "
-        "cells)",
+        "cells, 0.0300 by labels of settings)",
         "supported: A follows accuracy more closely than B (agreement 0.500 against 0.200, difference 0.300 [0.100, "
-        "0.400], Williams' p = 0.0100 for 20 effective cells; mean Spearman differs by 0.200, p = 0.500 by sign flips)",
+        "0.400], Williams' p = 0.0100 for 20 effective cells, 0.0400 by labels of settings; mean Spearman differs by "
+        "0.200, p = 0.500 by sign flips)",
         "supported: A adds to knowing the setting, with the sign it promises (partial r = -0.400 given block and "
         "setting, df = 10, p = 0.0300, by sign flips 0.0400)",
         "contradicted: B adds to knowing the setting, with the sign it promises (partial r = -0.400 given block "
@@ -64,11 +69,16 @@ def test_claims_and_reasons() -> None:
     ("table", "change", "place", "word"),
     [
         ("metric", {"p_effective": 0.06}, 0, "not identified"),
+        ("metric", {"setting_p": 0.051}, 0, "not identified"),
+        ("metric", {"setting_p": 0.05}, 0, "supported"),
         ("metric", {"high": 0.01}, 0, "not identified"),
         ("metric", {"low": 0.1, "high": 0.2}, 0, "contradicted"),
         ("pair", {"williams_p_effective": 0.051}, 2, "not identified"),
         ("pair", {"williams_p_effective": 0.05}, 2, "supported"),
         ("pair", {"williams_p_effective": math.nan}, 2, "not identified"),
+        ("pair", {"setting_p": 0.051}, 2, "not identified"),
+        ("pair", {"setting_p": 0.05}, 2, "supported"),
+        ("pair", {"setting_p": 0.9}, 5, "supported"),
         ("pair", {"low": -0.01}, 2, "not identified"),
         ("pair", {"low": -0.4, "high": -0.1, "difference": -0.3}, 2, "contradicted"),
         ("beyond", {"p": 0.06}, 3, "not identified"),

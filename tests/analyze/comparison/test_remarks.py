@@ -21,7 +21,26 @@ def test_what_is_always_said(make_study: Make) -> None:
         f"settings differ by 2 standard errors from {int(np.ceil(needed))} items on",
         "all: intervals are percentiles over all draws of 4 blocks; of 4 blocks they are too narrow",
         "all: sign flips can't give a p below 0.125, the floor of so few blocks",
+        "all: verdicts are about these settings, of which there are 5: what they do in all blocks alike counts once, "
+        "and setting_p permutes their labels, in each block the same way, through all orders",
+        "all: swap_p asks if either metric could as well have had the other's ranks in a block, for these settings "
+        "only: effects drawn anew for other settings may be larger for the other metric",
     ]
+
+
+def test_many_settings_are_ordered_at_random(make_study: Make) -> None:
+    said = notes(make_study(n_settings=8), metrics=("CE",), n_resamples=300, seed=9)
+    assert any("of which there are 8" in note and "through 300 random orders (seed 9)" in note for note in said)
+    assert not [note for note in said if "swap_p" in note or "labels of settings can't" in note]
+
+
+def test_few_settings_tell_nothing(make_study: Make) -> None:
+    words = (
+        "all: labels of settings can't give a p below 0.167: no metric can be seen to follow accuracy before blocks "
+        "have more settings in common"
+    )
+    assert words in notes(make_study(n_settings=3))
+    assert words not in notes(make_study(n_settings=4))
 
 
 def test_draws_at_random(make_study: Make) -> None:

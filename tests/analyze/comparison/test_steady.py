@@ -75,6 +75,19 @@ def test_above_14_blocks_swaps_are_drawn() -> None:
     assert noise.p > 0.01
 
 
+def test_swaps_hold_their_level_where_either_metric_could_have_had_the_ranks_of_the_other() -> None:
+    """Two metrics with the same effects of settings hold it. Effects drawn apart differ in size, which is found."""
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(400):
+        effects, own = rng.normal(size=(2, 1, 6))
+        first, second, apart = (one + rng.normal(size=(8, 6)) for one in (effects, effects, own))
+        p.append([swap_test(first, other, 0, UNUSED).p for other in (second, apart)])
+    same, apart_share = (np.array(p) <= 0.05).mean(axis=0)
+    assert same < 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / 400)
+    assert apart_share > 0.1
+
+
 def test_a_side_that_varies_nowhere_counts_as_0() -> None:
     flat, steep = [1, 1, 1], [1, 2, 3]
     found = swap_test(np.array([flat, steep]), np.array([steep, flat]), 0, UNUSED)

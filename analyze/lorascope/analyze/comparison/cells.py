@@ -8,7 +8,7 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from ..studies.frame import checked, group_labels
 from .items import Items, items_of
-from .roles import Metric
+from .roles import Metric, in_table
 
 __all__ = ["StudyCells", "named", "read_cells", "without_collapsed"]
 
@@ -58,11 +58,12 @@ def read_cells(
     TypeError
         If `frame` isn't a DataFrame.
     ValueError
-        As `studies.frame.checked`; if accuracy isn't between 0 and 1, a block has a setting twice, items aren't whole
-        numbers, or too little is left to compare.
+        As `studies.frame.checked` and `roles.in_table`; if accuracy isn't between 0 and 1, a block has a setting twice,
+        items aren't whole numbers, or too little is left to compare.
     """
     if not blocks:
         raise ValueError("`blocks` is empty; name the columns whose values say which cells may be compared")
+    metrics = in_table(metrics, getattr(frame, "columns", ()))  # what isn't a table is refused by `checked`
     columns = list(dict.fromkeys(one.column for one in metrics))
     rows, left_out = checked(
         frame,

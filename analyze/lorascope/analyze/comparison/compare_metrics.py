@@ -47,12 +47,14 @@ def compare_metrics(
     accuracy
         Column of shares from 0 to 1.
     metrics
-        Columns; `ln CE` is the natural logarithm of the column `CE`. Rows in which one is empty are left out.
+        Columns; `ln CE` is the natural logarithm of the column `CE`, or a column of that name as it is if
+        there is one. Rows in which one is empty are left out.
     blocks
         Columns whose values together make a block. Cells are compared within blocks only, and blocks count as
         independent of each other.
     setting
-        Column that names a cell in its block; the same name in two blocks means the same setting.
+        Column that names a cell in its block; the same name in two blocks means the same setting, and what settings do
+        in all blocks alike counts once.
     reference
         Metric whose claim is tested; the first one if None.
     higher_is_better
@@ -63,8 +65,8 @@ def compare_metrics(
         Test items behind each accuracy: a number, a number by block (`ARCE/Phi3`) or by value of one of its columns
         (`ARCE`), or the name of a column. None if unknown.
     n_resamples, seed
-        Random draws of the bootstrap above 10 blocks, of swaps above 14 and of sign flips above 20; with fewer blocks
-        nothing is left to chance.
+        Random draws of the bootstrap above 10 blocks, of swaps above 14, of sign flips above 20 and of orders of
+        settings above 7 settings; with fewer nothing is left to chance.
     significance
         p-values up to here count, and intervals leave this out.
     progress
@@ -76,14 +78,17 @@ def compare_metrics(
         If `frame` isn't a DataFrame.
     ValueError
         If a column or an option is none of what is allowed, or too little is left to compare: fewer than two blocks,
-        fewer than 4 cells after one was taken off for each further block, or a column that is constant within blocks.
+        fewer than 4 cells after one was taken off for each further block, a column that is constant within blocks,
+        or both `ln CE`, which is a metric, and `CE` are columns.
 
     Notes
     -----
-    `within` has the correlations, `dependent` the tests of two of them, `resample` sign flips and bootstrap,
-    `decisions`, `beyond` and `noise` what their names say, `steady` the concordance of blocks, `judge` the rules of
-    verdicts. Pooled correlations weigh cells by their distance from the block's mean, so that one block may rule them;
-    mean rank correlations and decisions don't.
+    `within` has the correlations, `dependent` the tests of two of them, `resample` sign flips and bootstrap, `relabel`
+    permuted labels of settings, `decisions`, `beyond` and `noise` what their names say, `steady` the concordance of
+    blocks, `judge` the rules of verdicts. Pooled correlations weigh cells by their distance from the block's mean, so
+    that one block may rule them; mean rank correlations and decisions don't. Verdicts are about the settings in the
+    table. What k settings do in all blocks alike is k values, not as many as there are cells, which `setting_p` sees
+    and the other p of correlations, sign flips and draws of blocks don't.
 
     Examples
     --------

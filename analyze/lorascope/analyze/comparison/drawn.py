@@ -1,15 +1,16 @@
-"""A set of cells with its pairs, its common settings and the bootstrap draws of its blocks."""
+"""A set of cells with its pairs, its common settings, draws of its blocks and orders of its settings."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .cells import StudyCells
+from .relabel import Relabelling, relabelled_pearson
 from .resample import Draws, Interval
 from .roles import Metric
 from .within import block_sums, centred
 
-__all__ = ["Drawn", "Options", "Row", "can_agree", "drawn_pearson", "drawn_share", "ends"]
+__all__ = ["Drawn", "Options", "Row", "can_agree", "drawn_pearson", "drawn_share", "ends", "floored", "ordered_pearson"]
 
 Row = dict[str, Any]
 """A row of a table: a value by column."""
@@ -32,6 +33,8 @@ class Drawn(NamedTuple):
     common: np.ndarray
     """(block, setting), cells of the settings that all blocks have."""
     draws: Draws
+    orders: np.ndarray
+    """(order, setting), as `setting_orders` gives them."""
     options: Options
 
     def rng(self) -> np.random.Generator:
@@ -45,6 +48,12 @@ def drawn_pearson(made: Drawn, values: np.ndarray) -> np.ndarray:
     xx, yy, xy = (made.draws.counts @ block_sums(a, b, made.cells.block) for a, b in ((x, x), (y, y), (x, y)))
     defined = (xx > 0) & (yy > 0)
     return np.asarray(np.divide(xy, np.sqrt(xx) * np.sqrt(yy), out=np.full(len(xy), np.nan), where=defined))
+
+
+def ordered_pearson(made: Drawn, values: np.ndarray) -> np.ndarray:
+    """Pooled Pearson with accuracy under each order of settings; NaN where a side doesn't vary."""
+    cells = made.cells
+    return relabelled_pearson(values, cells.accuracy, cells.block, cells.setting, made.orders)
 
 
 def drawn_share(made: Drawn, right: np.ndarray) -> np.ndarray:
@@ -64,3 +73,8 @@ def can_agree(made: Drawn, metric: Metric) -> bool:
 def ends(prefix: str, around: Interval) -> Row:
     """An interval's ends as columns."""
     return {f"{prefix}low": around.low, f"{prefix}high": around.high}
+
+
+def floored(test: Relabelling) -> Row:
+    """A test by orders of settings as columns."""
+    return {"setting_p": test.p, "setting_floor": test.floor}

@@ -10,6 +10,8 @@ __all__ = ["Items", "items_of"]
 
 Items = int | Mapping[str, int] | str
 """One number, a number by block or by value of a block's column, or a column's name."""
+MOST_ITEMS = 2**53
+"""Whole numbers beyond aren't all float64."""
 
 
 def items_of(n_items: Items, rows: pd.DataFrame, block: pd.Series, columns: Sequence[str]) -> np.ndarray:
@@ -29,7 +31,7 @@ def items_of(n_items: Items, rows: pd.DataFrame, block: pd.Series, columns: Sequ
     Raises
     ------
     ValueError
-        If a number isn't a whole one from 1 on, or a block has none.
+        If a number isn't a whole one from 1 to 2^53, or a block has none.
     """
     if isinstance(n_items, str):
         values = list(rows[n_items])
@@ -41,6 +43,10 @@ def items_of(n_items: Items, rows: pd.DataFrame, block: pd.Series, columns: Sequ
         is_whole = isinstance(value, Integral | float) and not isinstance(value, bool) and value == value // 1
         if not (is_whole and value >= 1):
             raise ValueError(f"`n_items` gives {value!r}; the number of test items is a whole number from 1 on")
+        if value > MOST_ITEMS:
+            raise ValueError(
+                f"`n_items` gives a number above 2^53, {MOST_ITEMS:,}; the number of test items ends there"
+            )
     return np.array(values, np.float64)
 
 

@@ -37,12 +37,14 @@ def judge(
 
     Notes
     -----
-    A metric follows accuracy if its pooled correlation has the promised sign, p at the effective number of cells is
-    within the significance, and the bootstrap's interval excludes 0. One follows it more closely than another if that
-    holds of the difference, with Williams' p. It adds to the setting if its partial correlation has the promised sign
-    and both the p of its t and that of sign flips are within the significance. It orders settings more alike if its
-    concordance is larger and p of swaps within the significance. The opposite, as sure, contradicts. A word that isn't
-    the same in every set of cells becomes `not identified`.
+    A metric follows accuracy if its pooled correlation has the promised sign, p at the effective number of cells and p
+    of permuted labels of settings are within the significance, and the bootstrap's interval excludes 0. One follows it
+    more closely than another if that holds of the difference, with Williams' p for the former. Cells and blocks alone
+    wouldn't do: what settings do in all blocks alike is there once a setting, however many blocks repeat it. It adds
+    to the setting if its partial correlation has the promised sign and both the p of its t and that of sign flips are
+    within the significance. It orders settings more alike if its concordance is larger and p of swaps within the
+    significance. The opposite, as sure, contradicts. A word that isn't the same in every set of cells becomes `not
+    identified`.
     """
     reference, *others = metrics
     told = [row for row in of_pair if row["first"] == reference.name]
@@ -78,12 +80,12 @@ def _verdict(claim: str, rows: Sequence[Row], word: Callable[[Row], Word], becau
 def _follows(sign: int, significance: float) -> tuple[Callable[[Row], Word], Callable[[Row], str]]:
     def word(row: Row) -> Word:
         low, high = sorted((sign * row["low"], sign * row["high"]))
-        return word_of(row["p_effective"] <= significance, low, high)
+        return word_of(max(row["p_effective"], row["setting_p"]) <= significance, low, high)
 
     def because(row: Row) -> str:
         return (
             f"r = {_n(row['pearson'])} [{_n(row['low'])}, {_n(row['high'])}], p = {_n(row['p_effective'])} for "
-            f"{row['n_effective']} effective cells"
+            f"{row['n_effective']} effective cells, {_n(row['setting_p'])} by labels of settings"
         )
 
     return word, because
@@ -106,15 +108,17 @@ def _adds(sign: int, significance: float) -> tuple[Callable[[Row], Word], Callab
 
 
 def _closer(row: Row, significance: float) -> Word:
-    return word_of(row["williams_p_effective"] <= significance, row["low"], row["high"])
+    is_sure = row["williams_p_effective"] <= significance and row["setting_p"] <= significance
+    return word_of(is_sure, row["low"], row["high"])
 
 
 def _closer_because(row: Row) -> str:
     return (
         f"agreement {_n(row['agreement_first'])} against {_n(row['agreement_second'])}, difference "
         f"{_n(row['difference'])} [{_n(row['low'])}, {_n(row['high'])}], Williams' p = "
-        f"{_n(row['williams_p_effective'])} for {row['n_effective']} effective cells; mean Spearman differs by "
-        f"{_n(row['spearman_difference'])}, p = {_n(row['flip_p'])} by sign flips"
+        f"{_n(row['williams_p_effective'])} for {row['n_effective']} effective cells, {_n(row['setting_p'])} by "
+        f"labels of settings; mean Spearman differs by {_n(row['spearman_difference'])}, p = {_n(row['flip_p'])} by "
+        "sign flips"
     )
 
 

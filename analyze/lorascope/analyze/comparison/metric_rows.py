@@ -4,8 +4,9 @@ import numpy as np
 
 from .beyond import beyond_setting
 from .decisions import right_decisions
-from .drawn import Drawn, Row, can_agree, drawn_pearson, drawn_share, ends
+from .drawn import Drawn, Row, can_agree, drawn_pearson, drawn_share, ends, floored, ordered_pearson
 from .noise import TELLING, accuracy_error, pair_z
+from .relabel import relabel_test
 from .resample import interval, sign_flip
 from .roles import Metric
 from .steady import concordance
@@ -34,6 +35,7 @@ def metric_row(made: Drawn, metric: Metric) -> Row:
         "degenerate": around.degenerate,
         "p": correlation_p(r, len(y)),
         "p_effective": correlation_p(r, cells.n_effective),
+        **floored(relabel_test(ordered_pearson(made, x))),
         "n_blocks": int(told.sum()),
         "mean_pearson": _mean(block_pearson(x, y, cells.block)),
         "mean_spearman": _mean(rho),

@@ -7,7 +7,8 @@ import numpy as np
 from .cells import StudyCells
 from .decisions import right_decisions
 from .dependent import DifferenceTest, meng, steiger, williams
-from .drawn import Drawn, Row, can_agree, drawn_pearson, drawn_share, ends
+from .drawn import Drawn, Row, can_agree, drawn_pearson, drawn_share, ends, floored, ordered_pearson
+from .relabel import relabel_test
 from .resample import interval, sign_flip
 from .roles import Metric
 from .steady import swap_test
@@ -46,6 +47,7 @@ def pair_row(made: Drawn, first: Metric, second: Metric) -> Row:
         **ends("", around),
         "degenerate": around.degenerate,
         **_tests(r[0], r[1], shared, cells),
+        **floored(relabel_test(ordered_pearson(made, a) - ordered_pearson(made, b))),
         **_flips(made, a, b),
         "decision_difference": float(np.nanmean(right[0]) - np.nanmean(right[1])),
         **ends("decision_", decided),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ..format import format_number, format_percent
 from .cells import StudyCells, named
 from .drawn import Options
+from .relabel import MOST_RELABELLED
 from .tables import SetTables
 
 __all__ = ["common_remarks", "remarks"]
@@ -32,6 +33,7 @@ def remarks(cells: StudyCells, tables: SetTables, options: Options) -> tuple[str
         *_undefined(tables),
         *_noise(cells, tables),
         *_resampling(cells, tables, options),
+        *_settings(cells, tables, options),
     ]
     return tuple(f"{cells.name}: {one}" for one in found)
 
@@ -119,4 +121,25 @@ def _resampling(cells: StudyCells, tables: SetTables, options: Options) -> list[
     floor = max((row["flip_floor"] for row in tables.metrics if row["n_blocks"]), default=0.0)
     if floor > options.significance:
         found.append(f"sign flips can't give a p below {format_number(floor)}, the floor of so few blocks")
+    return found
+
+
+def _settings(cells: StudyCells, tables: SetTables, options: Options) -> list[str]:
+    k = len(cells.settings)
+    how = "all orders" if k <= MOST_RELABELLED else f"{options.n_resamples} random orders (seed {options.seed})"
+    found = [
+        f"verdicts are about these settings, of which there are {k}: what they do in all blocks alike counts once, and "
+        f"setting_p permutes their labels, in each block the same way, through {how}"
+    ]
+    floor = max(row["setting_floor"] for row in tables.metrics)
+    if floor > options.significance:
+        found.append(
+            f"labels of settings can't give a p below {format_number(floor)}: no metric can be seen to follow accuracy "
+            "before blocks have more settings in common"
+        )
+    if tables.pairs:
+        found.append(
+            "swap_p asks if either metric could as well have had the other's ranks in a block, for these settings "
+            "only: effects drawn anew for other settings may be larger for the other metric"
+        )
     return found

@@ -1,9 +1,9 @@
 """What the names of metrics mean: a column or its logarithm, and which way it points."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-__all__ = ["Metric", "parse_metrics"]
+__all__ = ["Metric", "in_table", "parse_metrics"]
 
 LOG = "ln "
 """Beginning of the name of a metric that is the natural logarithm of a column."""
@@ -57,7 +57,31 @@ def parse_metrics(
     found = []
     for name in [first, *(name for name in metrics if name != first)]:
         column = name.removeprefix(LOG)
-        if column == accuracy:
+        if accuracy in (name, column):
             raise ValueError(f"metric {name!r} is accuracy itself; name what is to predict it")
         found.append(Metric(name, column, name.startswith(LOG), 1 if name in higher_is_better else -1))
     return tuple(found)
+
+
+def in_table(metrics: Sequence[Metric], columns: Collection[str]) -> tuple[Metric, ...]:
+    """The same metrics; one whose name is a column's as a whole, such as `ln CE`, is that column as it is.
+
+    Raises
+    ------
+    ValueError
+        If the table has both `ln CE` and `CE`, and `ln CE` is a metric.
+
+    Examples
+    --------
+    >>> in_table(parse_metrics(["ln CE"], None, [], "ACC"), ["ACC", "ln CE"])
+    (Metric(name='ln CE', column='ln CE', is_log=False, sign=-1),)
+    """
+    for one in metrics:
+        if one.is_log and one.name in columns and one.column in columns:
+            raise ValueError(
+                f"metric {one.name!r} is a column of the table, and the logarithm of its column {one.column!r} as "
+                "well; rename or drop one of the two"
+            )
+    return tuple(
+        one._replace(column=one.name, is_log=False) if one.is_log and one.name in columns else one for one in metrics
+    )

@@ -20,8 +20,9 @@ SHOWN = (
     Shown(
         "metrics",
         "Pooled correlation with accuracy, values centred within blocks",
-        "p with n_cells; p_effective with n_effective, cells less blocks plus 1. low, high: bootstrap of blocks.",
-        "cells metric better n_cells n_effective pearson low high p p_effective",
+        "p with n_cells; p_effective with n_effective, cells less blocks plus 1. low, high: bootstrap of blocks. "
+        "setting_p: labels of settings permuted, alike in all blocks, which can't go below setting_floor.",
+        "cells metric better n_cells n_effective pearson low high p p_effective setting_p setting_floor",
     ),
     Shown(
         "metrics",
@@ -34,8 +35,9 @@ SHOWN = (
         "pairs",
         "Which metric agrees more with accuracy",
         "Agreement: pooled correlation of accuracy with the metric, turned so that higher is better. correlation: of "
-        "the two metrics, turned alike. low, high: of the difference, bootstrap of blocks.",
-        "cells first second agreement_first agreement_second correlation difference low high",
+        "the two metrics, turned alike. low, high: of the difference, bootstrap of blocks. setting_p: labels of "
+        "settings of accuracy permuted against both, alike in all blocks, which can't go below setting_floor.",
+        "cells first second agreement_first agreement_second correlation difference low high setting_p setting_floor",
     ),
     Shown(
         "pairs",
@@ -47,7 +49,8 @@ SHOWN = (
     Shown(
         "pairs",
         "Differences by block: Spearman, decisions, concordance",
-        "flip_p: by sign flips; decision_low, decision_high: bootstrap of blocks; swap_p: by swaps within blocks.",
+        "flip_p: by sign flips; decision_low, decision_high: bootstrap of blocks; swap_p: by swaps within blocks, "
+        "whose null is that in each block either metric could have had the other's ranks of these settings.",
         "cells first second n_blocks spearman_difference flip_p flip_floor decision_difference decision_low "
         "decision_high concordance_difference swap_p",
     ),

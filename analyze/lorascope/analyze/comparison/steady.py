@@ -77,8 +77,10 @@ def swap_test(first: np.ndarray, second: np.ndarray, n_resamples: int, rng: np.r
     -----
     Within any set of blocks the two metrics' ranks are swapped, and p is the share of sets that leave the two
     concordances as far apart as they are: exact if, in each block, either metric could as well have had the other's
-    ranks. Of the sets, 2^(G - 1) differ, for G blocks in which the two metrics' ranks do. Where a set leaves a side
-    that varies nowhere, its concordance counts as 0.
+    ranks. That null is about these settings. Of two metrics whose effects of settings are drawn alike, but apart, one
+    has the larger effects among few settings and with it the larger concordance, which small p rightly tell; they
+    don't tell that it would in other settings. Of the sets, 2^(G - 1) differ, for G blocks in which the two metrics'
+    ranks do. Where a set leaves a side that varies nowhere, its concordance counts as 0.
     """
     difference = concordance(first) - concordance(second)
     a, b = _centred_ranks(first), _centred_ranks(second)

@@ -12,6 +12,7 @@ from .drawn import Drawn, Options, Row
 from .metric_rows import beyond_row, block_rows, decision_rows, metric_row
 from .noise_rows import difference_rows, noise_row
 from .pair_rows import pair_row
+from .relabel import setting_orders
 from .resample import block_draws
 from .roles import Metric
 from .steady import common_cells
@@ -36,7 +37,9 @@ class SetTables(NamedTuple):
 def set_tables(cells: StudyCells, metrics: Sequence[Metric], options: Options, step: Callable[[], None]) -> SetTables:
     """All tables of one set of cells; `step` is called after each metric and each pair of metrics."""
     draws = block_draws(len(cells.blocks), options.n_resamples, np.random.default_rng(options.seed))
-    made = Drawn(cells, within_pairs(cells.block), common_cells(cells.block, cells.setting), draws, options)
+    orders = setting_orders(len(cells.settings), options.n_resamples, np.random.default_rng(options.seed))
+    common = common_cells(cells.block, cells.setting)
+    made = Drawn(cells, within_pairs(cells.block), common, draws, orders, options)
     tables = SetTables([], [], [], [], [noise_row(made)], [], difference_rows(made), draws.is_exact)
     for metric in metrics:
         tables.metrics.append(metric_row(made, metric))
