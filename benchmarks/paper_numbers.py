@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from lorascope.analyze import compare_metrics, fit_scaling_law, paper_study, trend_tests
+from lorascope.analyze import audit_paper, compare_metrics, fit_scaling_law, paper_study, trend_tests
 from lorascope.analyze.scaling.cross_validation import cross_validate
 from lorascope.analyze.scaling.report import DELTAS
 from lorascope.analyze.studies.paper_tables import CellSet
@@ -140,10 +140,12 @@ def trends() -> Iterator[dict[str, Any]]:
                     found = trend_tests(rows, response, size, blocks=GROUPS, increasing=increasing)
                     page, kendall = found.page, found.mann_kendall
                     claim = f"{response} {'rises' if increasing else 'falls'} along {size}"
+                    steps = found.violations["step"]
                     yield {
                         "claim": claim, "cells": cells, "model": model or "both", "blocks": page.n_blocks, "L": page.L,
                         "p exact": page.p_value, "p floor": page.p_floor, "S": kendall.S,
-                        "p exact (MK)": kendall.p_value, "steps against": f"{len(found.violations)} of {found.n_steps}",
+                        "p exact (MK)": kendall.p_value, "steps against": int((steps != "equal").sum()),
+                        "steps level": int((steps == "equal").sum()), "steps": found.n_steps,
                     }  # fmt: skip
 
 
@@ -164,7 +166,8 @@ def correlations() -> Iterator[dict[str, Any]]:
             yield {
                 "cells": cells, "LLaMA3 r32 = share1": runs(once), "metric": row["metric"], "n": row["n_cells"],
                 "Pearson": row["pearson"], "mean Spearman": row["mean_spearman"], "p sign flip": row["flip_p"],
-                "decisions right": decisions.loc[row["metric"], "share"],
+                "decisions right": decisions.loc[row["metric"], "share"], "concordance W": row["concordance"],
+                "p by settings": row["setting_p"],
             }  # fmt: skip
 
 
@@ -173,10 +176,34 @@ def dependent() -> Iterator[dict[str, Any]]:
         for row in found.pairs.to_dict("records"):
             start = {"cells": cells, "LLaMA3 r32 = share1": runs(once), "pair": f"{row['first']} - {row['second']}"}
             kept = [name for name in row if name.startswith(("williams", "meng", "steiger"))]
+            kept += ["concordance_difference", "swap_p", "setting_p", "flip_p", "decision_low", "decision_high"]
             yield start | {name.replace("_", " "): row[name] for name in kept}
 
 
+def audit() -> Iterator[dict[str, Any]]:
+    """What the tables say of themselves."""
+    for one in audit_paper().verdicts:
+        yield {"claim": one.claim.replace("|", "/"), "verdict": one.word, "because": one.because.replace("|", "/")}
+
+
+def ratios() -> Iterator[dict[str, Any]]:
+    """Claimed ratios and changes, and the same of other cells."""
+    for row in audit_paper().ratios.to_dict("records"):
+        yield {name: row[name] for name in ("claim", "group", "member", "value", "low", "high", "claimed")}
+
+
+def verdicts() -> Iterator[dict[str, Any]]:
+    """Of comparisons, with every cell and without collapsed ones."""
+    for cells in ("as printed", "repaired"):
+        for below in (None, 0.25):
+            for one in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:
+                start = {"cells": cells, "collapsed below": below or "", "claim": one.claim}
+                yield start | {"verdict": one.word, "because": one.because.replace("|", "/")}
+
+
 SECTIONS = {
+    "The tables against themselves": audit,
+    "Claimed ratios": ratios,
     "Log-log slopes, sweeps apart": log_log,
     "Eq. 8: parameters": eq8_parameters,
     "Eq. 8: how well it fits and predicts": eq8_quality,
@@ -185,6 +212,7 @@ SECTIONS = {
     "Trends": trends,
     "Metrics against accuracy": correlations,
     "Metrics against accuracy: tests of their difference": dependent,
+    "Metrics against accuracy: verdicts": verdicts,
 }
 
 
