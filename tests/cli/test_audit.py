@@ -128,7 +128,7 @@ def test_a_table_without_groups_and_averages(capsys: pytest.CaptureFixture[str],
     )  # fmt: skip
     assert code == 0
     assert "supported MIUB falls at every step of size" in flat(out)
-    assert "supported ratio of 1.2: Main MIUB" in flat(out)
+    assert "supported MIUB of share8 over share1, Main, can be 1.2 within rounding" in flat(out)
 
 
 def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -161,9 +161,29 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "metric": (["{tmp}/t.csv", "--metric", "x"], "the table has no column 'x'; it has"),
     "text": (["{tmp}/text.csv"], "column 'value' holds '0.2.1' in row 1, where a number belongs"),
     "order": (["{tmp}/t.csv", "--order", "s,t"], "`order` is 's,t'; write it as name=value"),
-    "order alone": (["{tmp}/t.csv", "--order", "o=s,t"], "`order` is given without `directions`"),
+    "order alone": (["{tmp}/t.csv", "--order", "o=s,t"], "`order` is given without `direction`"),
     "setting": (["{tmp}/t.csv", "--order", "o=s,v", "--direction", "m=falls"], "'v'"),
     "direction": (["{tmp}/t.csv", "--order", "o=s,t", "--direction", "m=sinks"], "it is one of ['rises', 'falls']"),
+    "direction alone": (["{tmp}/t.csv", "--direction", "m=falls"], "`direction` is given without `order`"),
+    "direction of what": (["{tmp}/t.csv", "--order", "o=s,t", "--direction", "n=falls"], "`direction` names 'n'"),
+    "ceiling of what": (["{tmp}/t.csv", "--ceiling", "n=1"], "`ceiling` names 'n'; the table has 'm' as its metrics"),
+    "ceiling of whom": (["{tmp}/t.csv", "--ceiling", "m/z=1"], "`ceiling` of 'm' names 'z'; the table has 'x'"),
+    "no average": (["{tmp}/t.csv", "--average", "mean"], "give none if it has no averages"),
+    "no group": (
+        ["{tmp}/plain.csv"],
+        "the table has no column 'model' for groups; it has 'dataset', 'metric', 'setting', 'value': name others with "
+        "--groups, or give --groups none",
+    ),
+    "nan": (["{tmp}/t.csv", "--ratio", "m,s/t,a,x=nan"], "`ratio` gives 'm,s/t,a,x' 'nan', where a number belongs"),
+    "ratio of what": (
+        ["{tmp}/t.csv", "--ratio", "n,s/t,a,x=1"], "a `ratio`, `increase` or `decrease` names 'n'; the table has 'm'"
+    ),
+    "weighted": (["{tmp}/t.csv", "--weighted", "m,m"], "`weighted` names 'm, m' twice; name each once"),
+    "weighted again": (["{tmp}/t.csv", "--weighted", "m", "--weighted", "m"], "`weighted` names 'm' twice"),
+    "decimals twice": (["{tmp}/t.csv", "--decimals", "m=3,m=4"], "`decimals` names 'm' twice; name each once"),
+    "decimals below": (["{tmp}/t.csv", "--decimals", "-1"], "`decimals` is -1; a printed number has 0 to 12"),
+    "decimals above": (["{tmp}/t.csv", "--decimals", "400"], "`decimals` is 400; a printed number has 0 to 12"),
+    "decimals what": (["{tmp}/t.csv", "--decimals", "x"], "`decimals` is 'x'; give a whole number for all numbers, or"),
     "ceiling": (["{tmp}/t.csv", "--ceiling", "m=high"], "`ceiling` gives 'm' 'high', where a number belongs"),
     "ratio": (["{tmp}/t.csv", "--ratio", "m=2"], "write it as metric,setting/setting,member,group=value"),
     "decimals": (["{tmp}/t.csv", "--decimals", "m=many"], "`decimals` gives 'm' 'many', where a whole number belongs"),
@@ -180,6 +200,7 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         f"{one},x,m,{setting},{value}\n" for setting in "st" for one, value in (("a", 0.2), ("b", 0.6), ("AVG", 0.4))
     ]
     (tmp_path / "t.csv").write_text(head + "".join(rows))
+    pd.read_csv(tmp_path / "t.csv").drop(columns="model").to_csv(tmp_path / "plain.csv", index=False)
     (tmp_path / "text.csv").write_text(f"{head}a,x,m,s,0.2.1\n")
     words, message = MISTAKES[name]
     code, out, err = run(capsys, *(word.format(tmp=tmp_path) for word in words))

@@ -11,6 +11,7 @@ from lorascope.analyze.format import format_number
 from lorascope.analyze.read_study import read_study
 from lorascope.analyze.studies.record import to_json
 from lorascope.cli import screen
+from lorascope.cli.commands import fit as fit_command
 from lorascope.cli.main import main
 
 from ..stored import store_states
@@ -115,6 +116,31 @@ def test_a_quick_fit_as_json_and_markdown(capsys: pytest.CaptureFixture[str], tw
     assert fit.summary().as_markdown() in out
 
 
+def test_names_of_blocks_are_short(capsys: pytest.CaptureFixture[str], written: Path) -> None:
+    markdown = (written / "report.md").read_text()
+    assert "| ARCE/rank/3.82e9 |" in markdown
+    assert "/3821079552" not in markdown
+    assert (
+        json.loads((written / "report.json").read_text())["trends"][1]["by_block"][0]["block"] == "ARCE/rank/3821079552"
+    )
+
+
+def test_many_cells_are_warned_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_command, "MANY_CELLS", 13)
+    monkeypatch.setattr(fit_command, "fit_report", fit_scaling_law_alone)
+    remark = "14 cells: held-out cells and influence refit the law once a cell; --quick leaves them out"
+    code, out, err = run(capsys, *PAPER, "--no-trends", "--format", "json")
+    assert code == 0
+    assert err.startswith(remark)
+    assert remark not in out
+    code, _, err = run(capsys, *PAPER, "--quick")
+    assert (code, err) == (0, "")
+
+
+def fit_scaling_law_alone(frame: pd.DataFrame, response: str, *, n_draws: int, progress: object, **more: Any) -> object:
+    return fit_scaling_law(frame, response, **more)
+
+
 def test_progress_goes_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, *PAPER, "--draws", 1, "--format", "json", "--no-trends")
     assert code == 0
@@ -148,10 +174,15 @@ def test_every_option_reaches_the_fit(capsys: pytest.CaptureFixture[str], tmp_pa
 
 def test_defaults_are_those_columns_that_vary(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "paper", "--quick", "--format", "json")
-    assert json.loads(out)["remarks"] == ["response MIUB; sizes N, R; groups dataset, model; offsets none"]
+    assert json.loads(out)["remarks"] == [
+        "response MIUB; sizes N, R; groups dataset, model; offsets none",
+        "Phi3's two sweeps are fitted as one, though runs of the same N and R differ between them: --offsets sweep "
+        "gives each a level",
+    ]
     code, out, _ = run(capsys, "paper", "--where", "block=ARCE/Phi3", "--where", "sweep=size", "--quick")
     assert code == 0
     assert "* response MIUB; sizes N; groups none; offsets none" in out
+    assert "two sweeps" not in out
     sizes = read_study("paper", where={"model": ["Phi3"], "sweep": ["size"]})
     sizes.assign(model=sizes["setting"]).to_csv(tmp_path / "sizes.csv", index=False)
     code, out, _ = run(capsys, tmp_path / "sizes.csv", "--quick")
@@ -244,12 +275,21 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no column": (["paper", "--response", "loss"], "the table has no column 'loss'; it has 'dataset', 'model'"),
     "no size": (["paper", "--N", "n"], "the table has no column 'n'; it has"),
     "no sizes": (["paper", "--N", "none", "--R", "none"], "a law needs at least one of `N`, `R` and `D`"),
+    "no size columns": (["{tmp}/no.csv"], "a law needs at least one of `N`, `R` and `D`: the column of each size that "
+                        "was varied; the table has 'x', 'MIUB'"),
+    "many levels": (
+        ["paper", "--groups", "dataset,setting", "--quick"],
+        "don't determine E[ARCE/r32], E[ARCE/r128], E[ARCE/r512], 32 more levels, A, ",
+    ),
     "no groups": (["paper", "--groups", "task"], "the table has no column 'task'"),
     "text": (["{tmp}/s.csv"], "column 'R' holds 'r8' in row 1, where a number belongs"),
     "law": (["paper", "--law", "cubic"], 'Invalid value "cubic" for --law. Choose from: "additive", "as printed"'),
     "where": (["paper", "--where", "model=GPT"], "`where` asks for model=GPT, which no row has; 'model'"),
     "where what": (["paper", "--where", "Phi3"], "`where` is 'Phi3'; write it as name=value"),
     "level": (["paper", "--level", "95"], "`level` is 95.0; it lies between 0 and 1, such as 0.95"),
+    "seed": (["paper", "--seed", "-1"], "`seed` is -1; it is a whole number from 0 on"),
+    "no whole number": (["paper", "--draws", "1.5"], "'1.5' isn't a whole number"),
+    "url": (["https://example.invalid/x"], "`study` is 'https://example.invalid/x'; name a folder"),
     "draws": (["paper", "--draws", "0"], "`draws` is 0; give 1 to 2000"),
     "workers": (["paper", "--workers", "0"], "`workers` is 0; give at least 1"),
     "huber": (["paper", "--huber", "-1"], "`huber` is -1.0; give 'auto', or a number above zero"),
@@ -263,6 +303,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "s.txt").touch()
+    (tmp_path / "no.csv").write_text("x,MIUB\n1,2\n")
     (tmp_path / "s.csv").write_text("R,MIUB\nr8,1\nr16,2\n")
     words, message = MISTAKES[name]
     code, out, err = run(capsys, *(word.format(tmp=tmp_path) for word in words))

@@ -1,9 +1,11 @@
 import doctest
+import subprocess
+import sys
 
 import pytest
 
 from lorascope.cli import screen
-from lorascope.cli.screen import print_table, progress_bar, say, visible
+from lorascope.cli.screen import one_line, print_table, progress_bar, say, visible
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
 SHOWN = r"a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
@@ -31,6 +33,27 @@ def test_say(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert out.splitlines()[0] == f"{SHOWN} [b]x[/b]"
     assert "and more" in out
+
+
+def test_lines_in_a_name_are_spelt_out() -> None:
+    assert one_line(f"{HOSTILE}\nmore") == f"{SHOWN}\\nmore"
+
+
+@pytest.mark.parametrize(("columns", "width"), [("0", 80), ("5", 80), ("20", 20), ("33", 33)])
+def test_a_terminal_without_columns_has_the_usual_ones(
+    monkeypatch: pytest.MonkeyPatch, columns: str, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert screen._console().width == width
+
+
+@pytest.mark.parametrize("closed", [">&-", "| true"])
+@pytest.mark.parametrize("what", ["say", "write"])
+def test_an_answer_that_nobody_reads_is_no_error(closed: str, what: str) -> None:
+    code = f"import time; from lorascope.cli.screen import {what}; time.sleep(0.2); {what}('x')"
+    shell = f'"$0" -c "$1" {closed}'
+    found = subprocess.run(["sh", "-c", shell, sys.executable, code], capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == ("", "")
 
 
 def test_print_table(capsys: pytest.CaptureFixture[str]) -> None:

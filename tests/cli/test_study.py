@@ -14,11 +14,12 @@ from lorascope.analyze.format import format_number
 from lorascope.analyze.studies.summary import Summary, Table
 from lorascope.analyze.studies.verdict import Verdict
 from lorascope.cli import screen
-from lorascope.cli.study import options
-from lorascope.cli.study.claims import ceilings_of, claims_of, directions_of, orders_of
+from lorascope.cli.study import options, words
+from lorascope.cli.study.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
 from lorascope.cli.study.options import chosen_groups, numbers_by_name, rows_where
 from lorascope.cli.study.results import Results, deliver, refuse_out
 from lorascope.cli.study.summary import print_summary
+from lorascope.cli.study.words import command_words, short_numbers, translated_summary
 
 HOSTILE = "a\x1b[2Jb\u202ec\x9bd\ud800"
 SHOWN = r"a\x1b[2Jb\u202ec\x9bd\ud800"
@@ -191,6 +192,89 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="on the way"):
         deliver(results(figures=[("f", broken)]), "json", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "report.md").touch()
+    refuse_out(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "more").touch()
+    deliver(results(), "json", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "report.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_places_that_cannot_be_written_to_are_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    for place, kind, message in (
+        (tmp_path / "link", FileExistsError, "a link to what isn't there; give a new or empty folder"),
+        (Path("/proc/x/y"), PermissionError, "`out` is '/proc/x/y', which can't be made in `/proc`: "),
+        (tmp_path / ("é" * 124), ValueError, "`out` has a name of more than 246 bytes; give a shorter one"),
+        (tmp_path / ("x" * 300) / "out", ValueError, "`out` has a name of more than"),
+    ):
+        with pytest.raises(kind, match=message):
+            refuse_out(place)
+    refuse_out(tmp_path / ("é" * 123))
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_names_are_no_markup_and_no_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "<b>\n# x"
+    study = {"source": evil, "where": {evil: [evil]}, "n_rows": 2, "notes": [evil]}
+    rows = pd.DataFrame({evil: [evil]})
+    summary = Summary(evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil])
+    whole = Results(title=evil, study=study, summaries=[summary], record={}, remarks=[evil])
+    deliver(whole, "markdown", None)
+    text = capsys.readouterr().out
+    assert "<" not in text
+    assert "\n# x" not in text
+    deliver(whole, "table", None)
+    assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
+
+
+def test_verdicts_and_findings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen.console, "width", 40)
+    verdicts = [Verdict("it falls at every step", "supported", "4 of 4"), Verdict("so", "not identified", "3")]
+    print_summary(Summary("s", {}, [Table("t", pd.DataFrame({"a": [1]}))], verdicts, ["left"], ["wrong"]))
+    assert capsys.readouterr().out.splitlines()[:11] == [
+        "", "s", "", "verdicts", "supported       it falls at every step", "                4 of 4",
+        "not identified  so", "                3", "", "findings", "* wrong",
+    ]  # fmt: skip
+
+
+def test_words_of_the_command_line() -> None:
+    assert doctest.testmod(words).failed == 0
+    with pytest.raises(ValueError, match="^`ceiling` names 'x'$"), command_words():
+        raise ValueError("`ceilings` names 'x'")
+    with pytest.raises(FileExistsError, match="^or None$"), command_words():
+        raise FileExistsError("or None")
+    note = "no profile intervals of this fit; see conf_int('cluster')."
+    shown = translated_summary(Summary("s", tables=[Table("t", pd.DataFrame(), note)], notes=[note]))
+    assert shown.tables[0].note == shown.notes[0]
+    assert "conf_int" not in shown.notes[0]
+
+
+def test_long_numbers_in_names_are_short_and_stay_apart() -> None:
+    rows = pd.DataFrame({"block": ["a/3821079552", "a/2235546624.0"], "n": [12345678, 2]})
+    shown = short_numbers(Summary("s", tables=[Table("t", rows)], notes=["in a/3821079552, 123 and x1234567"]))
+    assert shown.tables[0].rows["block"].tolist() == ["a/3.82e9", "a/2.24e9"]
+    assert shown.tables[0].rows["n"].tolist() == [12345678, 2]
+    assert shown.notes == ["in a/3.82e9, 123 and x1234567"]
+    near = pd.DataFrame({"block": ["3821079552", "3821079999", "3821079552.0"]})
+    assert short_numbers(Summary("s", tables=[Table("t", near)])).tables[0].rows["block"].tolist() == [
+        "3.8210796e9", "3.82108e9", "3.8210796e9",
+    ]  # fmt: skip
+
+
+def test_names_given_twice_are_refused() -> None:
+    assert vectors_of(["CE,MIUB", "CE"]) == [("CE", "MIUB"), ("CE",)]
+    for texts in (["CE,CE"], ["CE", "CE"], ["CE,MIUB", "MIUB,CE"]):
+        with pytest.raises(ValueError, match="`weighted` names .* twice; name each once"):
+            vectors_of(texts)
+    with pytest.raises(ValueError, match="`decimals` names 'a' twice; name each once"):
+        numbers_by_name("decimals", "a=3,a=4")
 
 
 def test_places_for_results(tmp_path: Path) -> None:

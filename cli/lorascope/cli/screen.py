@@ -11,10 +11,21 @@ from rich.text import Text
 
 from lorascope.stores import Run
 
-__all__ = ["aside", "console", "left_out", "print_table", "progress_bar", "say", "visible"]
+__all__ = ["aside", "console", "left_out", "one_line", "print_table", "progress_bar", "say", "visible", "write"]
 
-console = Console()
-aside = Console(stderr=True)
+NARROWEST, USUAL = 20, 80
+"""A terminal that says it has fewer columns doesn't know; it is taken to have the usual ones."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    made = Console(stderr=stderr)
+    if made.width < NARROWEST:
+        made.width = USUAL
+    return made
+
+
+console = _console()
+aside = _console(stderr=True)
 """For what isn't the answer, where the answer may be read by a program."""
 
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -30,6 +41,26 @@ def visible(text: str) -> str:
     \x1b[2Jgone\r
     """
     return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    r"""The same, line breaks too, for names in a table or sentence: none can pass for a line of its own.
+
+    Examples
+    --------
+    >>> print(one_line("a\nverdicts"))
+    a\nverdicts
+    """
+    return visible(text).replace("\n", r"\n")
+
+
+def write(text: str) -> None:
+    """Text as it is, such as JSON; where nobody reads it on, the same happens as to what `say` says."""
+    try:
+        console.file.write(text)
+        console.file.flush()
+    except BrokenPipeError:
+        console.on_broken_pipe()
 
 
 def say(text: str, *, to: Console | None = None) -> None:

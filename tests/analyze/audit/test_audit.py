@@ -20,7 +20,8 @@ def test_summary_shows_what_is_wrong(audit: Audit) -> None:
     text = str(audit.summary())
     assert "averages that aren't plain means" in text
     assert "contradicted: AVG is the plain mean of its members (29 of 42 differ" in text
-    assert "* LLaMA3 r32 and LLaMA3 share1 have the same numbers in all 18 cells" in text
+    finding = "LLaMA3 r32 and LLaMA3 share1 have the same numbers in all 18 cells"
+    assert text.index("contradicted: ") < text.index(f"\n  {finding}") < text.index("averages that aren't plain means")
     assert "| Phi3 | CE | r128 | 5 | 0.251000 | 0.223200 |" in audit.summary().as_markdown()
     assert "| Phi3 | ACC | r32 |" not in audit.summary().as_markdown()
     assert "<td>0.251000</td>" in audit.summary()._repr_html_()

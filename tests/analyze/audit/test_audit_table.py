@@ -108,7 +108,7 @@ def test_a_table_with_names_of_its_own() -> None:
     assert set(found.averages["group"]) == {""}
     assert found.findings[0].startswith("mean isn't the plain mean of its members: 1 of 2 differ")
     assert found.findings[1] == (
-        "accuracy along rank: 2 of 2 steps fall, 0 level; of averages 1 of 1 steps fall, 0 level: "
+        "accuracy along rank: 2 of 2 steps fall; of averages 1 of 1 step falls: "
         "qa 8 to 16 (50 to 40), code 8 to 16 (70 to 60)"
     )
 
@@ -198,6 +198,15 @@ def test_the_frame_is_left_as_it_was() -> None:
         (SMALL, {"order": {"r": ["r8", "r9"]}, "directions": {"ACC": "rises"}}, "`order['r']` names 'r9'"),
         (SMALL, {"ceilings": {"CE": Ceiling(value=1, because="")}}, "`ceilings` names 'CE'"),
         (SMALL, {"decimals": {"CE": 1}}, "`decimals` names 'CE'"),
+        (SMALL, {"decimals": 400}, "`decimals` is 400; a printed number has 0 to 12"),
+        (SMALL, {"decimals": {"ACC": -1}}, "`decimals` is -1; a printed number has 0 to 12"),
+        (SMALL.assign(value=SMALL["value"] * 1e15), {}, "row 0 holds 2.5e+14, to 0 decimals a number of more than 12"),
+        (SMALL.assign(value=[1.0, 2.0, 3.0]), {"decimals": 12}, "row 0 holds 1, to 12 decimals a number of more than"),
+        (
+            SMALL.assign(value=[0.0, 0.75, 0.5], printed=["0e-400", "0.75", "0.5"]),
+            {"printed": "printed"},
+            "row 0 is printed as '0e-400'; a printed number has 0 to 12 decimals",
+        ),
         (
             pd.concat([SMALL, SMALL]).set_axis(list("pqrstu")),
             {},

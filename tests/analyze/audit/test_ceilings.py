@@ -1,6 +1,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,15 @@ def test_only_what_is_above_however_it_was_rounded(
     assert len(part.findings) == (n_above > 0)
     assert part.verdicts[0].word == ("contradicted" if n_above else "supported")
     assert part.verdicts[0].because.startswith(f"above it {n_above} of 4 cells (ceiling ")
+
+
+def test_the_reading_of_a_metric_stands_in_the_verdict(paper: Grid) -> None:
+    taken = Ceiling(value=30, because="", reading="a mean loss a token")
+    assert ceilings_part(paper, {"CE": taken}).verdicts[0].claim == (
+        "CE, if it is a mean loss a token, stays within its ceiling"
+    )
+    plain = replace(taken, reading="")
+    assert ceilings_part(paper, {"CE": plain}).verdicts[0].claim == "CE stays within its ceiling"
 
 
 def test_groups_without_a_ceiling(paper: Grid) -> None:

@@ -48,6 +48,37 @@ def test_most_cells_are_named_as_such(make: Callable[..., pd.DataFrame], lay: Ca
     assert duplicates_part(lay(make(values))).findings == ()
 
 
+def test_runs_that_are_all_the_same_are_named_together(
+    make: Callable[..., pd.DataFrame], lay: Callable[..., Grid]
+) -> None:
+    values = np.random.default_rng(0).uniform(0, 1000, (1, 1, 6, 4))
+    values[0, 0, [1, 3]] = values[0, 0, 0]
+    values[0, 0, 5] = values[0, 0, 4]
+    part = duplicates_part(lay(make(values).assign(model="")))
+    assert part.findings == (
+        "3 runs have the same numbers in all 5 cells: s0, s1, s3",
+        "s4 and s5 have the same numbers in all 5 cells",
+    )
+    assert len(part.table) == 4
+    assert part.verdicts[0].because == "4 of 15 pairs of runs agree in all cells"
+
+
+def test_runs_that_agree_with_a_third_alone_are_not_put_together(
+    make: Callable[..., pd.DataFrame], lay: Callable[..., Grid]
+) -> None:
+    values = np.random.default_rng(0).uniform(0, 1000, (1, 1, 3, 8))
+    values[0, 0, 1:] = values[0, 0, 0]
+    table = make(values).assign(model="").query("dataset != 'AVG'")
+    kept = {"s0": range(8), "s1": range(5), "s2": range(3, 8)}
+    there = [int(name[1:]) in kept[setting] for setting, name in zip(table["setting"], table["dataset"], strict=True)]
+    table = table[there]
+    part = duplicates_part(lay(table, average=None))
+    assert part.findings == (
+        "s0 and s1 have the same numbers in all 5 cells",
+        "s0 and s2 have the same numbers in all 5 cells",
+    )
+
+
 def test_half_of_the_cells_is_not_most(make: Callable[..., pd.DataFrame], lay: Callable[..., Grid]) -> None:
     values = np.random.default_rng(0).uniform(0, 1000, (1, 1, 2, 5))
     values[0, 0, 1, :3] = values[0, 0, 0, :3]  # three of five and not their average

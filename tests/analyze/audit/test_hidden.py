@@ -4,8 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lorascope.analyze.audit.families import families_of
 from lorascope.analyze.audit.grid import Grid
 from lorascope.analyze.audit.hidden import HiddenWeights, hidden_weights
+from lorascope.analyze.audit.weights import worst_misfit
 
 MOVED = "ARCE CE of share4 moved to share2"
 
@@ -90,3 +92,10 @@ def test_what_cannot_be_implied_is_printed_nowhere(make: Callable[..., pd.DataFr
     rows = {row.member: row for row in hidden_weights(lay(table)).implied}
     assert (rows["d2"].low, rows["d2"].high, rows["d2"].printed_under) == (-np.inf, np.inf, "")
     assert rows["d0"].high - rows["d0"].low < 1
+
+
+def test_a_miss_that_is_none_is_zero(make: Callable[..., pd.DataFrame], lay: Callable[..., Grid]) -> None:
+    grid = lay(make(np.array([[[[0.7, 0.8, 0.9], [0.3, 0.3, 0.3]]]]), decimals=1))
+    (family,) = families_of(grid, None)
+    assert 0 < worst_misfit(family.rows.gaps(), family.weights).units < 1e-15  # what float64 makes of none
+    assert [row.rounding_units for row in hidden_weights(grid).weights] == [0.0]

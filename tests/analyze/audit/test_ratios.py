@@ -72,8 +72,12 @@ def test_ratios_of_the_paper_against_pandas(part: Part) -> None:
 
 def test_what_is_said_of_the_paper(part: Part) -> None:
     assert [(one.word, one.claim) for one in part.verdicts] == [
-        ("supported", "571 times: Phi3 AVG CE"),
-        ("supported", "decreasing by 17 %: Phi3 AVG MIUB"),
+        ("supported", "CE of share8 over share1, AVG of Phi3, can be 571 within rounding"),
+        ("supported", "MIUB of share1, AVG of Phi3, can be 17 % below that of share8 within rounding"),
+    ]
+    assert [one.because.split("; ")[1] for one in part.verdicts] == [
+        "570.5 to 571.5 counts as 571",
+        "0.165 to 0.175 counts as 17 %",
     ]
     assert part.findings == (
         "'571 times' holds of AVG as printed, not of the plain mean: Phi3 AVG CE gives 20.110/0.035 = 574.6, 566.5 to "
@@ -99,6 +103,15 @@ def test_what_is_said_of_the_paper(part: Part) -> None:
 )
 def test_other_claims_of_the_paper(paper: Grid, claim: RatioClaim, word: str) -> None:
     assert ratios_part(paper, [claim]).verdicts[0].word == word
+
+
+def test_claims_are_written_as_they_are_stated() -> None:
+    more = replace(LESS, value=0.2, kind="increase", group="")
+    assert more.sentence() == "MIUB of share1, AVG, can be 20 % above that of share8 within rounding"
+    assert more.counted() == "0.15 to 0.25 counts as 20 %"
+    assert replace(LESS, value=0.165).counted() == "0.1645 to 0.1655 counts as 16.5 %"
+    assert replace(TIMES, value=600, decimals=-2).counted() == "550 to 650 counts as 600"
+    assert replace(TIMES, value=2.5).counted() == "2.45 to 2.55 counts as 2.5"
 
 
 def test_a_wrong_claim_is_a_finding(paper: Grid) -> None:

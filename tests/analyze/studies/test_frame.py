@@ -143,3 +143,9 @@ def test_group_labels() -> None:
     assert group_labels(TABLE, ["model"]).tolist() == ["a", "a", "b"]
     assert group_labels(TABLE, []).tolist() == ["", "", ""]
     assert group_labels(TABLE.iloc[:0], ["model"]).shape == (0,)
+
+
+def test_whole_numbers_beyond_floating_point_ones() -> None:
+    frame = pd.DataFrame({"n": [1, 10**400]}, dtype=object)
+    with pytest.raises(ValueError, match="column 'n' holds a number of 401 digits in row 1; none has 300"):
+        checked(frame, numbers=["n"])

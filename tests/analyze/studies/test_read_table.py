@@ -27,6 +27,27 @@ def test_every_kind_of_file_gives_the_same_table(tmp_path: Path, name: str) -> N
     assert table.attrs["source"] == str(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["s.csv", "s.tsv", "S.CSV"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", ", "])
+def test_what_stands_between_cells_is_seen_in_the_header(tmp_path: Path, name: str, mark: str) -> None:
+    lines = [("model", "R ", "MIUB"), ("a", "8", "1.5"), ('"b, c; d"', "32", "")]
+    (tmp_path / name).write_text("\n".join(map(mark.join, lines)) + "\n \n\n", encoding="utf-8")
+    table = read_table(tmp_path / name)
+    assert table.columns.tolist() == ["model", "R", "MIUB"]
+    assert table["model"].tolist() == ["a", "b, c; d"]
+    assert table["R"].tolist() == [8, 32]
+    assert table["MIUB"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("header", ["a,b", "a,b,"])
+def test_empty_cells_beyond_the_header_are_left_out(tmp_path: Path, header: str) -> None:
+    (tmp_path / "s.csv").write_text(f"{header}\nx,1,\ny,2, \nz\n")
+    table = read_table(tmp_path / "s.csv")
+    assert table.columns.tolist() == ["a", "b"]
+    assert table["a"].tolist() == ["x", "y", "z"]
+    assert table["b"].tolist()[:2] == [1, 2]
+
+
 def test_characters_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("\ufeffvalue,printed\n0.5,0.500\n", encoding="utf-8")
     table = read_table(tmp_path / "s.csv", text=["printed"])
@@ -56,8 +77,13 @@ def test_text_in_json_stays_text(tmp_path: Path) -> None:
     [
         ("s.txt", b"a", r"`.*s.txt` isn't a table that can be read; its name must end in .csv, .tsv, .json, .jsonl"),
         ("s.parquet", b"a", r"its name must end in .csv"),
-        ("s.csv", b"", r"`.*s.csv` can't be read as a table: No columns"),
-        ("s.csv", b"a,b\n1,2\n1,2,3,4\n", r"`.*s.csv` can't be read as a table: Error tokenizing"),
+        ("s.csv", b"", r"`.*s.csv` can't be read as a table: it has no header"),
+        ("s.csv", b",\n1,2\n", r"it has no header"),
+        ("s.csv", b"a,b\n1,2\n1,2,3,4\n", r"`.*s.csv` can't be read as a table: row 2 has 4 cells, the header 2; a"),
+        ("s.csv", b"a,b,c\nx,1,2,3\ny,4,5,6\n", r"row 1 has 4 cells, the header 3"),
+        ("s.csv", b"a,b,\nx,1,2\n", r"row 1 has 3 cells, the header 2"),
+        ("s.csv", b"a,b, a\nx,1,2\n", r"its header has 'a' twice; give each column a name of its own"),
+        ("s.csv", b'a,b\nx,"1\ny,2\n', r"can't be read as a table: unexpected end of data"),
         ("s.csv", b"a\n\xff\xff\n", r"can't be read as a table: 'utf-8' codec"),
         ("s.json", b'{"a": 1}', r"can't be read as a table: it isn't a list of objects, one a row"),
         ("s.json", b"[1, 2]", r"it isn't a list of objects"),

@@ -1,9 +1,11 @@
+import doctest
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from lorascope.analyze.studies import summary as module
 from lorascope.analyze.studies.summary import WIDTH, Summary, Table, cell_text
 from lorascope.analyze.studies.verdict import Verdict
 
@@ -176,3 +178,36 @@ def test_the_index_is_not_shown() -> None:
     shown = Summary("t", tables=[Table("x", ROWS)])
     moved = Summary("t", tables=[Table("x", ROWS.set_axis([100, 200]))])
     assert shown.as_text() == moved.as_text()
+
+
+def test_names_are_no_markup_in_markdown() -> None:
+    evil = "<script>&amp;\n# x\r\n[a](b)"
+    rows = pd.DataFrame({evil: [evil]})
+    text = Summary(
+        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil]
+    ).as_markdown()
+    assert "<" not in text
+    assert "\n# x" not in text
+    assert "](" not in text
+    assert text.count("&lt;script>&amp;amp; # x [a]\\(b)") == 1 + 2 + 4 + 2 + 1 + 1
+
+
+def test_lines_of_text_are_one_a_note() -> None:
+    evil = "a\nb"
+    rows = pd.DataFrame({evil: [evil]})
+    text = Summary(
+        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil]
+    ).as_text()
+    assert text.count("a\\nb") == 1 + 2 + 4 + 2 + 1 + 1
+    assert "b" not in text.split("\n")
+
+
+def test_findings_stand_between_verdicts_and_tables() -> None:
+    found = Summary("t", {}, [Table("numbers", ROWS)], [Verdict("c", "contradicted", "x")], ["left out"], ["wrong"])
+    for text in (found.as_text(), found.as_markdown(), found._repr_html_()):
+        places = [text.index(part) for part in ("contradicted", "wrong", "numbers", "left out")]
+        assert places == sorted(places)
+
+
+def test_examples() -> None:
+    assert doctest.testmod(module).failed == 0

@@ -23,6 +23,8 @@ class Ceiling:
     """One for all groups, or group -> its own; groups that aren't named have none."""
     because: str
     """Why it can't be larger, and under which reading of the metric."""
+    reading: str = ""
+    """What the metric is taken to be, as in `a mean loss a token`; the verdict names it."""
 
     def __post_init__(self) -> None:
         for value in self.value.values() if isinstance(self.value, Mapping) else [self.value]:
@@ -68,7 +70,8 @@ def ceilings_part(grid: Grid, ceilings: Mapping[str, Ceiling]) -> Part:
         said = f"above it {joined([_count(row) for row in of_metric])}"
         rows += of_metric
         word: Word = "contradicted" if above else "supported"
-        verdicts += [Verdict(f"{metric} stays within its ceiling", word, said)] if of_metric else []
+        taken = f", if it is {ceiling.reading}," if ceiling.reading else ""
+        verdicts += [Verdict(f"{metric}{taken} stays within its ceiling", word, said)] if of_metric else []
         findings += [f"{metric} has a ceiling, and {said}: {ceiling.because}"] if above else []
     return Part(rows_table(CeilingRow, rows), tuple(findings), tuple(verdicts))
 

@@ -1,5 +1,6 @@
 """Runs printed twice: settings whose values agree in all cells, or in most."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -7,10 +8,12 @@ import numpy as np
 
 from ..studies.verdict import Verdict
 from .grid import Grid
-from .part import Part, rows_table, spoken
+from .part import Part, joined, rows_table, spoken
 
 __all__ = ["LEAST_CELLS", "Agreement", "DuplicateRow", "agreement", "duplicates_part"]
 
+Run = tuple[str, str]
+"""Group and setting."""
 LEAST_CELLS = 3
 """Two runs with fewer cells in common aren't compared: they could agree by chance."""
 
@@ -71,10 +74,34 @@ def duplicates_part(grid: Grid) -> Part:
         for a, b in combinations(range(len(names)), 2)
         if (shared := found.n_shared[a, b]) >= LEAST_CELLS and 2 * (equal := found.n_equal[a, b]) > shared
     ]
+    same = _same_runs(rows)
+    covered = {pair for runs in same for pair in combinations(runs, 2)}
+    findings = [_sentence(row) for row in rows if (row[:2], row[2:4]) not in covered]
     n_whole, n_runs = sum(row.whole for row in rows), int((found.n_shared.diagonal() >= LEAST_CELLS).sum())
     said = f"{n_whole} of {n_runs * (n_runs - 1) // 2} pairs of runs agree in all cells"
     verdict = Verdict("every setting is a run of its own", "contradicted" if n_whole else "supported", said)
-    return Part(rows_table(DuplicateRow, rows), tuple(map(_sentence, rows)), (verdict,) if n_runs > 1 else ())
+    found_same = [_together(runs, rows) for runs in same]
+    return Part(rows_table(DuplicateRow, rows), (*found_same, *findings), (verdict,) if n_runs > 1 else ())
+
+
+def _same_runs(rows: Sequence[DuplicateRow]) -> list[list[Run]]:
+    """Runs of which any two agree in all cells, three or more together, each in one group at most."""
+    pairs = {(row[:2], row[2:4]) for row in rows if row.whole}
+    left = list(dict.fromkeys(run for row in rows if row.whole for run in (row[:2], row[2:4])))
+    groups: list[list[Run]] = []
+    while left:
+        some: list[Run] = []
+        for run in left:
+            some += [run] if all((one, run) in pairs or (run, one) in pairs for one in some) else []
+        left = [run for run in left if run not in some]
+        groups += [some] if len(some) > 2 else []
+    return groups
+
+
+def _together(runs: Sequence[Run], rows: Sequence[DuplicateRow]) -> str:
+    shared = sorted({row.n_shared for row in rows if row[:2] in runs and row[2:4] in runs})
+    cells = f"{shared[0]}" if len(shared) == 1 else f"{shared[0]} to {shared[-1]} common"
+    return f"{len(runs)} runs have the same numbers in all {cells} cells: {joined([spoken(*run) for run in runs])}"
 
 
 def _sentence(row: DuplicateRow) -> str:

@@ -13,6 +13,8 @@ from .weights import fits, implied_value, n_distinct, tells, weight_ranges, wors
 __all__ = ["AS_PRINTED", "HiddenWeights", "ImpliedRow", "RangeRow", "RepairRow", "WeightRow", "hidden_weights"]
 
 AS_PRINTED = "as printed"
+NO_MISS = 1e-9
+"""A miss that float64 makes of none, in units of what rounding allows."""
 MOST_CASES = 3
 """Repairs of one family for which ranges of weights are given."""
 
@@ -119,11 +121,15 @@ def _fit(grid: Grid, family: Family) -> WeightRow:
         len(gaps),
         n_distinct(gaps),
         len(family.members),
-        worst_misfit(gaps, family.weights).units,
+        _cleared(worst_misfit(gaps, family.weights).units),
         fits(gaps, family.weights),
         tells(gaps, family.weights),
         family.searched,
     )
+
+
+def _cleared(units: float) -> float:
+    return 0.0 if units < NO_MISS else units
 
 
 def _ranges(grid: Grid, family: Family, repairs: Sequence[Repair]) -> list[RangeRow]:
@@ -162,7 +168,7 @@ def _slip(grid: Grid, family: Family, repair: Repair) -> list[RepairRow]:
             float(values[m, repair.source]),
             low,
             high,
-            repair.units,
+            _cleared(repair.units),
         )
         for m, (low, high) in zip(repair.metrics, repair.left or [(np.nan, np.nan)] * len(repair.metrics), strict=True)
     ]

@@ -153,8 +153,10 @@ def _word(rows: Sequence[StepRow]) -> Word:
 
 def _counts(rows: Sequence[StepRow], direction: Direction) -> str:
     outcomes = [row.outcome for row in rows]
-    verb = "fall" if direction == "rises" else "rise"
-    return f"{outcomes.count('against')} of {len(rows)} steps {verb}, {outcomes.count('level')} level"
+    n, level = outcomes.count("against"), outcomes.count("level")
+    verb = ("fall" if direction == "rises" else "rise") + ("s" if n == 1 else "")
+    steps = "step" if len(rows) == 1 else "steps"
+    return f"{n} of {len(rows)} {steps} {verb}" + (f", {level} level" if level else "")
 
 
 def _examples(rows: Sequence[StepRow]) -> str:

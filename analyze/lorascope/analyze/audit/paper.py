@@ -22,10 +22,12 @@ DIRECTIONS: dict[str, Direction] = {"ACC": "rises", "MIUB": "falls"}
 CEILINGS = {
     "CE": Ceiling(
         value={"Phi3": math.log(32_064), "LLaMA3": math.log(128_256)},
+        reading="a mean loss a token",
         because="a mean loss a token above ln V is worse than that of taking all V tokens for equally likely",
     ),
     "MIUB": Ceiling(
         value={"Phi3": 128 * math.log(2), "LLaMA3": 224 * math.log(2)},
+        reading="the sum of JS divergences of eq. 9",
         because="eq. 9 sums a JS divergence, which is at most ln 2, over the linear layers of 32 layers, 4 in each as "
         "Phi3 fuses them and 7 as LLaMA3 has them",
     ),

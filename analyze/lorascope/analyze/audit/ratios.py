@@ -54,12 +54,36 @@ class RatioClaim:
 
     def stated(self) -> tuple[float, float]:
         """Least and largest number that would be stated like this."""
-        half = float(half_unit(decimals_shown(np.array(self.value)) if self.decimals is None else self.decimals))
+        half = float(half_unit(self.shown()))
         return self.value - half, self.value + half
 
     def place(self) -> str:
         """What it is about."""
         return spoken(self.group, self.member, self.metric)
+
+    def sentence(self) -> str:
+        """What would have to hold."""
+        of = f"{self.metric} of {self.of}"
+        place = f"{self.member} of {self.group}" if self.group else self.member
+        if self.kind == "ratio":
+            return f"{of} over {self.over}, {place}, can be {self.written()} within rounding"
+        side = "above" if self.kind == "increase" else "below"
+        return f"{of}, {place}, can be {self.written()} {side} that of {self.over} within rounding"
+
+    def counted(self) -> str:
+        """The numbers that would be stated like this."""
+        low, high = (f"{end:.{max(0, self.shown() + 1)}f}" for end in self.stated())
+        return f"{low} to {high} counts as {self.written()}"
+
+    def written(self) -> str:
+        """The number with the decimals that it is stated with; a change in percent."""
+        if self.kind == "ratio":
+            return f"{self.value:.{max(0, self.shown())}f}"
+        return f"{100 * self.value:.{max(0, self.shown() - 2)}f} %"
+
+    def shown(self) -> int:
+        """With how many decimals `value` is stated."""
+        return decimals_shown(np.array(self.value)) if self.decimals is None else self.decimals
 
 
 class RatioRow(NamedTuple):
@@ -122,7 +146,7 @@ def ratios_part(grid: Grid, claims: Sequence[RatioClaim]) -> Part:
         word: Word = "not identified" if math.isinf(own.high) else "supported" if own.possible else "contradicted"
         said = f"{own.printed}, {_number(own.low)} to {_number(own.high)} by rounding"
         rows += of_claim
-        verdicts.append(Verdict(f"{claim.words}: {claim.place()}", word, said))
+        verdicts.append(Verdict(claim.sentence(), word, f"{said}; {claim.counted()}"))
         wrong = _wrong(grid, claim, word, of_claim)
         findings += (
             [f"{claim.words!r} {wrong}: {claim.place()} gives {said}{_elsewhere(claim, of_claim)}"] if wrong else []

@@ -5,7 +5,7 @@ from decimal import Decimal, InvalidOperation
 
 import numpy as np
 
-__all__ = ["as_printed", "decimals_printed", "decimals_shown", "half_unit"]
+__all__ = ["MOST_DECIMALS", "as_printed", "decimals_printed", "decimals_shown", "half_unit"]
 
 MOST_DECIMALS = 12
 """A number whose shortest text has more was computed, not printed."""

@@ -85,7 +85,7 @@ class FitReport:
                 "cells that pull most", self.influence.head(5),
                 "d_: the estimate without the cell less that with it; pull: the largest over its standard error.",
             ),
-            Table("Huber's delta, residuals ln y - ln f, losses summed", self.deltas, "inf: least squares."),
+            Table("Huber's delta, residuals ln y - ln f, losses summed", self.deltas, "∞: least squares."),
         ]  # fmt: skip
         kept = [table for table in tables if len(table.rows)]
         return Summary(own.title, own.facts, kept, self.verdicts, [*own.notes, *self.notes])

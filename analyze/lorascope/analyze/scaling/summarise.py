@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
@@ -69,6 +70,11 @@ def end_text(end: float, is_open: bool) -> str:
     return "(open)" if is_open else format_number(end, digits=4)
 
 
+def _counted(labels: np.ndarray, what: str) -> str:
+    n = len(set(labels))
+    return f"{n} {what}{'s' if n > 1 else ''}"
+
+
 def _facts(fit: ScalingFit) -> dict[str, str]:
     design, search = fit.design, fit.estimate.search
     refs = ", ".join(f"{axis}0 = {value:.6g}" for axis, value in design.references.items())
@@ -77,7 +83,7 @@ def _facts(fit: ScalingFit) -> dict[str, str]:
     facts = {
         "law": f"{design.equation} ({design.law.source})",
         "references": f"{refs}, held" if refs else "none",
-        "cells": f"{fit.nobs} in {len(set(design.groups))} groups and {len(set(design.settings))} settings; "
+        "cells": f"{fit.nobs} in {_counted(design.groups, 'group')} and {_counted(design.settings, 'setting')}; "
         f"{len(design.names)} parameters, {fit.df_resid} degrees of freedom",
         "loss": f"{loss} of {residual}; sum of squares "
         f"{format_number(fit.ssr, digits=6)}, sigma {format_number(fit.sigma)}",

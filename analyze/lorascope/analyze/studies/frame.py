@@ -9,6 +9,8 @@ import pandas as pd  # type: ignore[import-untyped]
 
 __all__ = ["Cells", "checked", "group_labels"]
 
+LARGEST = 10**300
+"""Whole numbers beyond it aren't floating-point ones."""
 MOST_NAMED = 3
 """Rows that a message names."""
 
@@ -110,6 +112,10 @@ def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
     for place, value in column.items():
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
             raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(
+                f"column {name!r} holds a number of {len(str(abs(value)))} digits in row {place}; none has 300"
+            )
     values = column.astype(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():

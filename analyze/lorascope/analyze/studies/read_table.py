@@ -1,7 +1,9 @@
 """A table from a file, and some of its rows."""
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ __all__ = ["SUFFIXES", "read_table", "select_rows"]
 
 MOST_NAMED = 8
 """Values of a column that a message names."""
+DELIMITERS = (",", ";", "\t")
+"""What may stand between cells, whatever the file's name promises: that which the header has most of."""
 
 
 def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
@@ -21,8 +25,9 @@ def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
     Parameters
     ----------
     path
-        A file ending in .csv, .tsv, .json (a list of objects) or .jsonl (an object a line), in UTF-8. An empty cell, NA
-        or null is a value that is lacking.
+        A file ending in .csv, .tsv, .json (a list of objects) or .jsonl (an object a line), in UTF-8. Between cells
+        there are commas, semicolons or tabs, whichever the header has. An empty cell, NA or null is a value that is
+        lacking.
     text
         Columns whose characters are kept as they are; of others, numbers are numbers.
 
@@ -31,16 +36,18 @@ def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If its name ends otherwise, or it holds something else.
+        If its name ends otherwise, it holds something else, a row has more cells than the header, or two columns have
+        one name.
     """
     file = Path(path)
-    if file.suffix not in SUFFIXES:
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
         raise ValueError(f"`{file}` isn't a table that can be read; its name must end in {', '.join(SUFFIXES)}")
     if not file.is_file():
         raise FileNotFoundError(f"`{file}` {'is no file' if file.exists() else 'is not there'}; name a table")
     try:
-        frame = READERS[file.suffix](file, text)
-    except (ValueError, RecursionError) as error:
+        frame = READERS[suffix](file, text)
+    except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(f"`{file}` can't be read as a table: {' '.join(str(error).split())}") from error
     frame.index = pd.RangeIndex(1, len(frame) + 1)
     frame.attrs["source"] = str(file)
@@ -89,14 +96,53 @@ def _listed(held: pd.Series) -> str:
     return ", ".join(values[:MOST_NAMED]) + more
 
 
-def _delimited(delimiter: str) -> Callable[[Path, Sequence[str]], pd.DataFrame]:
+def _delimited(promised: str) -> Callable[[Path, Sequence[str]], pd.DataFrame]:
     def read(file: Path, text: Sequence[str]) -> pd.DataFrame:
         # A file of a spreadsheet may begin with a mark of its encoding.
+        names, rows = _cells(file.read_bytes().decode("utf-8-sig"), promised)
+        written = StringIO()
+        csv.writer(written).writerows([names, *rows])
         kept = dict.fromkeys(text, str)
-        frame = pd.read_csv(file, sep=delimiter, encoding="utf-8-sig", dtype=kept, low_memory=False)
+        frame = pd.read_csv(StringIO(written.getvalue()), dtype=kept, low_memory=False, index_col=False)
         return frame.assign(**{name: _mixed(frame[name]) for name in frame if name not in kept})
 
     return read
+
+
+def _cells(content: str, promised: str) -> tuple[list[str], list[list[str]]]:
+    """The header, and the cells of each row below it, as they are written; empty ones beyond the header are left out.
+
+    Not pandas' own reading, which takes the first column of longer rows for an index and renames columns named twice.
+    """
+    reader = csv.reader(
+        StringIO(content, newline=""), delimiter=_delimiter(content, promised), skipinitialspace=True, strict=True
+    )
+    lines = (row for row in reader if len(row) > 1 or "".join(row).strip())
+    names = [name.strip() for name in next(lines, [])]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise ValueError("it has no header")
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise ValueError(f"its header has {twice[0]!r} twice; give each column a name of its own")
+    rows = []
+    for n, row in enumerate(lines, 1):
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise ValueError(
+                f"row {n} has {len(row)} cells, the header {len(names)}; a cell that holds a delimiter needs quotes"
+            )
+        rows.append(row[: len(names)])
+    return names, rows
+
+
+def _delimiter(content: str, promised: str) -> str:
+    """What parts the header into most names; what the file's name promises where others don't part it into more."""
+
+    def n_names(delimiter: str) -> int:
+        return len(next((row for row in csv.reader(StringIO(content, newline=""), delimiter=delimiter) if row), []))
+
+    return max((promised, *DELIMITERS), key=n_names)
 
 
 def _mixed(column: pd.Series) -> pd.Series:

@@ -1,7 +1,7 @@
 """What a result prints: facts, tables, verdicts and remarks, as text, Markdown or HTML."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
@@ -11,7 +11,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from ..format import format_number
 from .verdict import Verdict
 
-__all__ = ["Summary", "Table", "cell_text"]
+__all__ = ["Summary", "Table", "cell_text", "markdown_text"]
 
 WIDTH = 100
 """Characters of a rule of the text form."""
@@ -40,41 +40,48 @@ class Summary:
     verdicts: Sequence[Verdict] = ()
     notes: Sequence[str] = ()
     """Sentences on what was done or left out."""
+    findings: Sequence[str] = ()
+    """Sentences on what is wrong, said before the tables."""
 
     def __repr__(self) -> str:
         return self.as_text()
 
     def as_text(self) -> str:
         """Aligned columns, for a terminal."""
-        parts = ["=" * WIDTH, self.title, "=" * WIDTH]
+        parts = ["=" * WIDTH, _spelt(self.title), "=" * WIDTH]
         width = max((len(name) for name in self.facts), default=0)
-        parts += [f"{name:<{width}}  {value}" for name, value in self.facts.items()]
+        parts += [_spelt(f"{name:<{width}}  {value}") for name, value in self.facts.items()]
         if self.verdicts:
-            parts += ["-" * WIDTH, "verdicts", *(f"  {verdict}" for verdict in self.verdicts)]
+            parts += ["-" * WIDTH, "verdicts", *(_spelt(f"  {verdict}") for verdict in self.verdicts)]
+        if self.findings:
+            parts += ["-" * WIDTH, "findings", *(_spelt(f"  {finding}") for finding in self.findings)]
         for table in self.tables:
-            parts += ["-" * WIDTH, table.title, *_aligned(_texts(table)), *([table.note] if table.note else [])]
-        parts += ["-" * WIDTH, *(f"* {note}" for note in self.notes)] if self.notes else []
+            cells = [[_spelt(text) for text in row] for row in _texts(table)]
+            parts += ["-" * WIDTH, _spelt(table.title), *_aligned(cells), *([_spelt(table.note)] if table.note else [])]
+        parts += ["-" * WIDTH, *(_spelt(f"* {note}") for note in self.notes)] if self.notes else []
         return "\n".join([*parts, "=" * WIDTH])
 
     def as_markdown(self) -> str:
-        """Tables of pipes, under headings of the third level."""
-        parts = [f"## {self.title}"]
-        parts += ["\n".join(f"- {name}: {value}" for name, value in self.facts.items())] if self.facts else []
+        """Tables of pipes, under headings of the third level; no name in it is markup."""
+        parts = [f"## {markdown_text(self.title)}"]
+        parts += [_points(f"{name}: {value}" for name, value in self.facts.items())] if self.facts else []
         if self.verdicts:
-            lines = [f"- **{one.word}**: {one.claim} ({one.because})" for one in self.verdicts]
+            lines = [f"- **{one.word}**: {markdown_text(f'{one.claim} ({one.because})')}" for one in self.verdicts]
             parts += ["### Verdicts", "\n".join(lines)]
+        parts += ["### Findings", _points(self.findings)] if self.findings else []
         for table in self.tables:
             lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in _texts(table)]
             lines.insert(1, "|" + " --- |" * len(table.rows.columns))
-            parts += [f"### {table.title}", "\n".join(lines)]
-            parts += [table.note] if table.note else []
-        parts += ["### Remarks", "\n".join(f"- {note}" for note in self.notes)] if self.notes else []
+            parts += [f"### {markdown_text(table.title)}", "\n".join(lines)]
+            parts += [markdown_text(table.note)] if table.note else []
+        parts += ["### Remarks", _points(self.notes)] if self.notes else []
         return "\n\n".join(parts) + "\n"
 
     def _repr_html_(self) -> str:
         parts = [_tag("h3", self.title)]
         parts += [_list(f"{name}: {value}" for name, value in self.facts.items())] if self.facts else []
         parts += [_tag("h4", "Verdicts"), _list(map(str, self.verdicts))] if self.verdicts else []
+        parts += [_tag("h4", "Findings"), _list(self.findings)] if self.findings else []
         for table in self.tables:
             header, *rows = _texts(table)
             head = "".join(_tag("th", text) for text in header)
@@ -96,6 +103,17 @@ def cell_text(value: object, digits: int = 4) -> str:
     if isinstance(value, Integral):
         return str(int(value))
     return format_number(float(value), digits=digits) if isinstance(value, Real) else str(value)
+
+
+def markdown_text(text: str) -> str:
+    r"""Text in a line of Markdown: tags, entities and links in it are shown, not obeyed.
+
+    Examples
+    --------
+    >>> print(markdown_text("<b>&amp;\n[a](b)"))
+    &lt;b>&amp;amp; [a]\(b)
+    """
+    return " ".join(text.splitlines()).replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _texts(table: Table) -> list[list[str]]:
@@ -139,8 +157,17 @@ def _is_number(text: str) -> bool:
     return not text or text[0] in "-0123456789∞" or text == "n/a"
 
 
+def _spelt(text: str) -> str:
+    """The same text in one line."""
+    return text.replace("\n", "\\n")
+
+
+def _points(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown_text(line)}" for line in lines)
+
+
 def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return markdown_text(text).replace("|", "\\|")
 
 
 def _tag(name: str, text: str) -> str:

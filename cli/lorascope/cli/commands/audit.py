@@ -14,13 +14,15 @@ from lorascope.analyze.audit.paper import audit_paper
 from lorascope.analyze.studies.paper_tables import SOURCE
 from lorascope.analyze.studies.read_table import read_table, select_rows
 
-from ..study.claims import ceilings_of, claims_of, directions_of, orders_of
-from ..study.options import NONE, listed, numbers_by_name, rows_where
+from ..study.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
+from ..study.options import NONE, listed, named_columns, numbers_by_name, rows_where
 from ..study.results import Format, Results, about_study, deliver, refuse_out
+from ..study.words import command_words
 
 __all__ = ["audit"]
 
 PAPER = "paper"
+GROUPS = ("model",)
 
 
 def audit(
@@ -101,7 +103,8 @@ def audit(
     """
     refuse_out(out)
     given = {name: held for name, held in locals().items() if name not in ("table", "form", "out")}
-    study, found = _paper(given) if table == PAPER else _audited(table, **given)
+    with command_words():
+        study, found = _paper(given) if table == PAPER else _audited(table, **given)
     deliver(
         Results(
             title="Audit of a published table", study=study, summaries=[found.summary()],
@@ -137,6 +140,11 @@ def _checked(
     ratio: Sequence[str], increase: Sequence[str], decrease: Sequence[str], **given: Any,
 ) -> Audit:  # fmt: skip
     columns = listed(groups)
+    if columns == GROUPS and not set(GROUPS) <= set(frame.columns):
+        raise ValueError(
+            f"the table has no column {groups!r} for groups; it has {named_columns(frame)}: name others with --groups, "
+            "or give --groups none"
+        )
     metrics = set(frame[metric].astype(str)) if metric in frame.columns else set()
     return audit_table(
         frame,
@@ -145,7 +153,7 @@ def _checked(
         metric=metric,
         groups=columns,
         decimals=_decimals(decimals),
-        weighted=[listed(one) for one in weighted] or None,
+        weighted=vectors_of(weighted) or None,
         order=orders_of(order),
         directions=directions_of(direction),
         ceilings=ceilings_of(ceiling, metrics),
@@ -159,6 +167,11 @@ def _checked(
 
 
 def _decimals(text: str | None) -> int | dict[str, int] | None:
-    if text is None or not text.strip().isdecimal():
+    if text is None or "=" in text:
         return numbers_by_name("decimals", text) if text is not None else None
-    return int(text)
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(
+            f"`decimals` is {text!r}; give a whole number for all numbers, or metric=number for each metric"
+        ) from None

@@ -11,10 +11,13 @@ from lorascope.analyze.comparison.compare_metrics import compare_metrics
 from lorascope.analyze.comparison.comparison import MetricComparison
 
 from ..screen import aside, progress_bar
-from ..study.options import chosen_groups, numbers_by_name, rows_where, study_table
+from ..study.options import GROUPS, Whole, chosen_groups, numbers_by_name, rows_where, study_table
 from ..study.results import Figure, Format, Results, about_study, deliver, refuse_out
+from ..study.words import command_words
 
 __all__ = ["compare"]
+
+MOST_RESAMPLES = 100_000
 
 
 def compare(
@@ -29,9 +32,9 @@ def compare(
     n_items: str | None = None,
     where: Sequence[str] = (),
     significance: float = 0.05,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    workers: int | None = None,
+    n_resamples: Whole = 2000,
+    seed: Whole = 0,
+    workers: Whole | None = None,
     form: Annotated[Format, Parameter(name="--format")] = "table",
     out: Path | None = None,
 ) -> None:
@@ -80,14 +83,18 @@ def compare(
         Write report.md, report.json and figures.html to this folder, new or empty.
     """
     refuse_out(out)
+    if n_resamples > MOST_RESAMPLES:
+        raise ValueError(f"`n_resamples` is {n_resamples}; give at most {MOST_RESAMPLES}")
     asked, items = rows_where(where), _items(n_items)
-    frame = study_table(study, asked, workers)
-    with progress_bar("compare", to=aside) as update:
+    with command_words():
+        frame = study_table(study, asked, workers)
+    groups = _blocks(frame, blocks)
+    with progress_bar("compare", to=aside) as update, command_words():
         found = compare_metrics(
             frame,
             accuracy,
             metric,
-            blocks=chosen_groups(frame, blocks),
+            blocks=groups,
             setting=setting,
             reference=reference,
             higher_is_better=higher_is_better,
@@ -109,6 +116,14 @@ def compare(
         form,
         out,
     )
+
+
+def _blocks(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
+    found = chosen_groups(frame, named)
+    if not found:
+        none = "`blocks` names no column" if named is not None else f"none of {', '.join(GROUPS)} varies"
+        raise ValueError(f"{none}, so that there is one block, and two are needed; name columns with --blocks")
+    return found
 
 
 def _items(text: str | None) -> int | str | Mapping[str, int] | None:

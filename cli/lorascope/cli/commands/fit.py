@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
+from lorascope.analyze.read_study import PAPER
 from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
 from lorascope.analyze.scaling.laws import LawName
 from lorascope.analyze.scaling.objective import Residual
@@ -14,13 +15,16 @@ from lorascope.analyze.scaling.report import MOST_BOOTSTRAPPED, FitReport, fit_r
 from lorascope.analyze.trends.result import TrendResult
 from lorascope.analyze.trends.trend_tests import trend_tests
 
-from ..screen import aside, progress_bar
-from ..study.options import NONE, chosen_groups, listed, rows_where, study_table
+from ..screen import aside, progress_bar, say
+from ..study.options import NONE, Whole, chosen_groups, listed, named_columns, rows_where, study_table
 from ..study.results import Figure, Format, Results, about_study, deliver, refuse_out
+from ..study.words import command_words, short_numbers, translated_summary
 
 __all__ = ["fit"]
 
 SIZES = ("N", "R", "D")
+MANY_CELLS = 300
+"""Of more, a whole report takes minutes."""
 
 
 def fit(
@@ -38,11 +42,11 @@ def fit(
     repeat: str | None = None,
     where: Sequence[str] = (),
     level: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
+    draws: Whole = 1000,
+    seed: Whole = 0,
     quick: bool = False,
     trends: bool = True,
-    workers: int | None = None,
+    workers: Whole | None = None,
     form: Annotated[Format, Parameter(name="--format")] = "table",
     out: Path | None = None,
 ) -> None:
@@ -103,24 +107,28 @@ def fit(
     refuse_out(out)
     if not 1 <= draws <= MOST_BOOTSTRAPPED:
         raise ValueError(f"`draws` is {draws}; give 1 to {MOST_BOOTSTRAPPED}")
+    if seed < 0:
+        raise ValueError(f"`seed` is {seed}; it is a whole number from 0 on")
     asked = rows_where(where)
-    frame = study_table(study, asked, workers)
-    sizes = _sizes(frame, {"N": N, "R": R, "D": D})
+    with command_words():
+        frame = study_table(study, asked, workers)
+    sizes = _sizes(frame, {"N": N, "R": R, "D": D}, share)
     columns, shifts = _groups(frame, groups, sizes["N"]), listed(offsets)
     options: dict[str, Any] = {
         **sizes, "groups": columns, "offsets": shifts, "law": law, "residuals": residuals, "huber": huber,
         "share": share, "repeat": repeat, "level": level, "seed": seed,
     }  # fmt: skip
-    found = _fitted(frame, response, options, draws=draws, quick=quick)
+    with command_words():
+        found = _fitted(frame, response, options, draws=draws, quick=quick)
     one = found if isinstance(found, ScalingFit) else found.fit
     tested, untested = _trends(frame, one, columns, shifts) if trends and not quick else ([], [])
     deliver(
         Results(
             title=f"Scaling law of {response}",
             study=about_study(frame, asked),
-            summaries=[found.summary(), *(trend.summary() for trend in tested)],
+            summaries=[translated_summary(found.summary()), *(short_numbers(trend.summary()) for trend in tested)],
             record={"fit": found.to_dict(), "trends": [trend.to_dict() for trend in tested]},
-            remarks=[_columns_text(one), *untested],
+            remarks=[_columns_text(one), *_pooled(study, frame, (*columns, *shifts)), *untested],
             figures=_figures(found, tested, frame) if out is not None else (),
         ),
         form,
@@ -128,11 +136,20 @@ def fit(
     )
 
 
-def _sizes(frame: pd.DataFrame, given: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Column of each size: the one named, or that of its own name where the table knows it of some row."""
+def _sizes(frame: pd.DataFrame, given: Mapping[str, str | None], share: str | None) -> dict[str, str | None]:
+    """Column of each size: the one named, or that of its own name where the table knows it of some row.
+
+    Raises ValueError if a law would have none to go along.
+    """
     known = {name for name in SIZES if name in frame.columns and frame[name].notna().any()}
     chosen = {name: (name if name in known else None) if column is None else column for name, column in given.items()}
-    return {name: None if column == NONE else column for name, column in chosen.items()}
+    found = {name: None if column == NONE else column for name, column in chosen.items()}
+    if share is None and not any(found.values()):
+        raise ValueError(
+            "a law needs at least one of `N`, `R` and `D`: the column of each size that was varied; the table has "
+            f"{named_columns(frame)}"
+        )
+    return found
 
 
 def _groups(frame: pd.DataFrame, named: str | None, N: str | None) -> tuple[str, ...]:
@@ -149,6 +166,11 @@ def _fitted(
 ) -> ScalingFit | FitReport:
     if quick:
         return fit_scaling_law(frame, response, **options)
+    if len(frame) > MANY_CELLS:
+        say(
+            f"{len(frame)} cells: held-out cells and influence refit the law once a cell; --quick leaves them out",
+            to=aside,
+        )
     with progress_bar("fit", to=aside) as update:
 
         def tell(done: int, n: int, part: str) -> None:
@@ -175,6 +197,18 @@ def _trends(
         except ValueError as error:
             remarks.append(f"no test of trend along {size}: {error}")
     return found, remarks
+
+
+def _pooled(study: Sequence[str], frame: pd.DataFrame, told_apart: Sequence[str]) -> list[str]:
+    """What is silently put together in the paper's table, unless sweeps are told apart."""
+    if study[0] not in PAPER or "sweep" in told_apart:
+        return []
+    both = frame[frame["model"] == "Phi3"].groupby(["dataset", "N", "R"])["sweep"].nunique() > 1
+    return (
+        ["Phi3's two sweeps are fitted as one, though runs of the same N and R differ between them: --offsets sweep "
+         "gives each a level"]
+        if both.any() else []
+    )  # fmt: skip
 
 
 def _columns_text(fitted: ScalingFit) -> str:

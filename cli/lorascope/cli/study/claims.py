@@ -1,5 +1,6 @@
 """What a text claims of a table, from words on the command line: orders, directions, ceilings, ratios."""
 
+import math
 from collections.abc import Collection, Sequence
 from typing import cast
 
@@ -9,9 +10,18 @@ from lorascope.analyze.audit.ratios import Kind, RatioClaim
 
 from .options import assigned, listed
 
-__all__ = ["ceilings_of", "claims_of", "directions_of", "orders_of"]
+__all__ = ["ceilings_of", "claims_of", "directions_of", "orders_of", "vectors_of"]
 
 BECAUSE = "that is what was said to be possible"
+
+
+def vectors_of(texts: Sequence[str]) -> list[tuple[str, ...]]:
+    """Metrics that share weights, from `CE,MIUB`, for each vector of weights."""
+    found = [listed(one) for one in texts]
+    for names in found:
+        if len(set(names)) < len(names) or sum(set(names) == set(other) for other in found) > 1:
+            raise ValueError(f"`weighted` names {', '.join(names)!r} twice; name each once")
+    return found
 
 
 def orders_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -76,6 +86,9 @@ def _each_once(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 def _number(option: str, name: str, text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise ValueError(f"`{option}` gives {name!r} {text!r}, where a number belongs") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"`{option}` gives {name!r} {text!r}, where a number belongs")
+    return number

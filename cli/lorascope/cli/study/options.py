@@ -1,19 +1,53 @@
 """Options that several commands of studies share: columns, rows, numbers by name."""
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import pandas as pd  # type: ignore[import-untyped]
+from cyclopts import Parameter, Token
 
 from lorascope.analyze.read_study import read_study
 
 from ..screen import aside, progress_bar
 
-__all__ = ["GROUPS", "NONE", "assigned", "chosen_groups", "listed", "numbers_by_name", "rows_where", "study_table"]
+__all__ = [
+    "GROUPS",
+    "NONE",
+    "Whole",
+    "assigned",
+    "chosen_groups",
+    "listed",
+    "named_columns",
+    "numbers_by_name",
+    "rows_where",
+    "study_table",
+    "whole",
+]
 
 GROUPS = ("dataset", "split", "prompt", "model")
 """Columns of which those that vary tell groups apart, where nothing else is said."""
 NONE = "none"
 """The word for no column."""
+MOST_NAMED = 12
+"""Columns that a message names."""
+
+
+def whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """A whole number as it is written: 1.5 isn't rounded to one."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} isn't a whole number") from None
+
+
+Whole = Annotated[int, Parameter(converter=whole)]
+
+
+def named_columns(frame: pd.DataFrame) -> str:
+    """The columns of a table, for a message."""
+    names = [repr(str(name)) for name in frame.columns]
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -68,6 +102,8 @@ def numbers_by_name(option: str, text: str) -> dict[str, int]:
     found = {}
     for one in text.split(","):
         name, value = assigned(option, one)
+        if name in found:
+            raise ValueError(f"`{option}` names {name!r} twice; name each once")
         try:
             found[name] = int(value)
         except ValueError:

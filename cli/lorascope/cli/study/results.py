@@ -2,28 +2,29 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Literal
 
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.save import refuse_inside_store, require_writable
 from lorascope.analyze.studies.record import to_json
-from lorascope.analyze.studies.summary import Summary
+from lorascope.analyze.studies.summary import Summary, markdown_text
 
-from ..screen import COMMANDS, aside, console, say, visible
+from ..screen import COMMANDS, aside, console, one_line, say, visible, write
 from .summary import print_summary
+from .words import translated
 
 __all__ = ["Figure", "Format", "Results", "about_study", "deliver", "refuse_out"]
 
 Format = Literal["table", "json", "markdown"]
 Figure = tuple[str, Callable[[], Any]]
 """A name, and what makes a plotly figure or raises ValueError where the result has no such one."""
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all common file systems."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,34 @@ def refuse_out(out: Path | None) -> None:
         return
     if "://" in str(out) or ":/" in out.as_posix()[1:]:
         raise ValueError(f"`out` is {str(out)!r}; results go to a folder of this machine")
+    *above, name = out.absolute().parts
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in (*above, f".{name}.partial")):
+        raise ValueError(f"`out` has a name of more than {LONGEST_NAME - len('..partial')} bytes; give a shorter one")
+    if out.is_symlink() and not out.exists():
+        raise FileExistsError(f"`out` is {str(out)!r}, a link to what isn't there; give a new or empty folder")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
     refuse_inside_store(out, "out")
     require_writable(out)
+    _refuse_unmakeable(out)
+
+
+def _refuse_unmakeable(out: Path) -> None:
+    """Raise unless a folder can be made where this one would be: some places only say that they may be written to."""
+    target = out.absolute()
+    there = next(folder for folder in target.parents if folder.exists())
+    trial = _partial(there / target.relative_to(there).parts[0])
+    try:
+        shutil.rmtree(trial, ignore_errors=True)  # of a run that was killed
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        raise PermissionError(f"`out` is {str(out)!r}, which can't be made in `{there}`: {error.strerror}") from error
+
+
+def _partial(out: Path) -> Path:
+    """The folder beside `out` that becomes it: always of the same name, so that the next run clears what one left."""
+    return out.absolute().with_name(f".{out.absolute().name}.partial")
 
 
 def deliver(results: Results, form: Format, out: Path | None) -> None:
@@ -74,15 +99,15 @@ def deliver(results: Results, form: Format, out: Path | None) -> None:
     if form == "table":
         _print(results)
     else:
-        sys.stdout.write(_json(results) if form == "json" else _markdown(results))
+        write(_json(results) if form == "json" else _markdown(results))
     if out is not None:
         say(f"written to {out}", to=console if form == "table" else aside)
 
 
 def _print(results: Results) -> None:
-    say(f"{results.study['source']}: {results.study['n_rows']} rows{_asked(results)}")
+    say(one_line(f"{results.study['source']}: {results.study['n_rows']} rows{_asked(results)}"))
     for note in (*results.study["notes"], *results.remarks):
-        say(f"* {note}")
+        say(one_line(f"* {note}"))
     for summary in results.summaries:
         print_summary(summary)
 
@@ -93,8 +118,9 @@ def _asked(results: Results) -> str:
 
 
 def _markdown(results: Results) -> str:
-    notes = [f"- {note}\n" for note in (*results.study["notes"], *results.remarks)]
-    head = f"# {results.title}\n\n{results.study['source']}: {results.study['n_rows']} rows{_asked(results)}\n"
+    notes = [f"- {markdown_text(note)}\n" for note in (*results.study["notes"], *results.remarks)]
+    source = f"{results.study['source']}: {results.study['n_rows']} rows{_asked(results)}"
+    head = f"# {markdown_text(results.title)}\n\n{markdown_text(source)}\n"
     parts = [head, *(["".join(notes)] if notes else []), *(one.as_markdown() for one in results.summaries)]
     return visible("\n".join(parts))
 
@@ -118,7 +144,7 @@ def _made(figures: Sequence[Figure]) -> Iterator[tuple[str, Any]]:
         try:
             yield visible(name), make()
         except ValueError as error:
-            yield visible(name), visible(str(error))
+            yield visible(name), visible(translated(str(error)))
 
 
 @contextmanager
@@ -126,7 +152,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its name when all went well and is removed if not."""
     target = out.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f".{target.name}.{token_hex(4)}.partial")
+    folder = _partial(target)
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
         yield folder

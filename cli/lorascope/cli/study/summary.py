@@ -10,7 +10,7 @@ from rich.text import Text
 from lorascope.analyze.studies.summary import Summary, Table, cell_text
 from lorascope.analyze.studies.verdict import Verdict
 
-from ..screen import console, say, visible
+from ..screen import console, one_line, say
 
 __all__ = ["print_summary"]
 
@@ -19,6 +19,8 @@ WIDEST = 36
 MOST_LABELS = 4
 """Columns of names, with which a table begins, that are repeated in each part of it."""
 STYLES = {"supported": "green", "not identified": "yellow", "contradicted": "red"}
+LEAST = 20
+"""Characters that a claim has for itself, however narrow the terminal."""
 BETWEEN = 2
 """Blanks between columns."""
 PADDING = (0, BETWEEN - 1, 0, 0)
@@ -26,35 +28,41 @@ PADDING = (0, BETWEEN - 1, 0, 0)
 
 
 def print_summary(summary: Summary) -> None:
-    """Facts, verdicts, tables and remarks."""
-    say(f"\n{summary.title}")
+    """Facts, verdicts, findings, tables and remarks."""
+    say(f"\n{one_line(summary.title)}")
     width = max((len(name) for name in summary.facts), default=0)
     for name, value in summary.facts.items():
-        say(f"  {name:<{width}}  {value}")
+        say(one_line(f"  {name:<{width}}  {value}"))
     if summary.verdicts:
         _print_verdicts(summary.verdicts)
+    if summary.findings:
+        say("\nfindings")
+    for finding in summary.findings:
+        say(one_line(f"* {finding}"))
     for table in summary.tables:
         _print(table)
     for note in summary.notes:
-        say(f"* {note}")
+        say(one_line(f"* {note}"))
 
 
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """The word, the claim beside it, and below that the number behind it."""
     say("\nverdicts")
-    grid = Grid.grid(padding=(0, BETWEEN, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    taken = max(len(one.word) for one in verdicts) + BETWEEN
+    room = max(console.width - taken, LEAST)
     for one in verdicts:
-        grid.add_row(Text(one.word, style=STYLES[one.word]), Text(visible(one.claim)))
-        grid.add_row("", Text(visible(one.because), style="dim"))
-    console.print(grid)
+        claim = Text(one_line(one.claim)).wrap(console, room, overflow="fold")
+        because = Text(one_line(one.because), style="dim").wrap(console, room, overflow="fold")
+        for n, line in enumerate([*claim, *because]):
+            line.rstrip()
+            word = Text(f"{one.word if n == 0 else '':<{taken}}", style=STYLES[one.word] if n == 0 else "")
+            console.print(word + line, soft_wrap=True)
 
 
 def _print(table: Table) -> None:
-    names = [visible(str(name)) for name in table.rows.columns]
+    names = [one_line(str(name)) for name in table.rows.columns]
     rows = table.rows.itertuples(index=False, name=None)
-    cells = [[visible(cell_text(value, table.digits)) for value in row] for row in rows]
+    cells = [[one_line(cell_text(value, table.digits)) for value in row] for row in rows]
     is_text = [not is_numeric_dtype(dtype) for dtype in table.rows.dtypes]
     inner = [max((len(row[k]) for row in cells), default=0) for k in range(len(names))]
     headers = names
@@ -63,7 +71,7 @@ def _print(table: Table) -> None:
     widths = [_taken([header], [room]) for header, room in zip(headers, inner, strict=True)]
     parts = list(_parts(widths, is_text, console.width))
     for place, part in enumerate(parts):
-        say(f"\n{table.title}" + (f" ({place + 1} of {len(parts)})" if len(parts) > 1 else ""))
+        say(f"\n{one_line(table.title)}" + (f" ({place + 1} of {len(parts)})" if len(parts) > 1 else ""))
         grid = Grid(
             box=SIMPLE_HEAD, padding=(0, BETWEEN - 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold"
         )
@@ -73,7 +81,7 @@ def _print(table: Table) -> None:
             grid.add_row(*(Text(row[k]) for k in part))
         console.print(grid)
     if table.note:
-        say(table.note)
+        say(one_line(table.note))
 
 
 def _taken(headers: Sequence[str], inner: Sequence[int]) -> int:
