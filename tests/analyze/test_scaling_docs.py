@@ -26,7 +26,7 @@ def test_its_python_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_its_kinds_of_intervals_are_those_of_a_fit() -> None:
     from typing import get_args
 
-    from lorascope.analyze.scaling.fit import IntervalKind
+    from lorascope.analyze.scaling.result import IntervalKind
 
     section = PAGE.partition("## Intervals")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(get_args(IntervalKind))

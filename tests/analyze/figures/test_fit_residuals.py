@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from lorascope.analyze.figures.fit_residuals import residual_unit, setting_residuals_figure
-from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.result import ScalingFit
 
 from .conftest import DATASETS, ROLES, legend_of, points_of, title_of
 

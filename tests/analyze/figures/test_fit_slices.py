@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.figures.fit_slices import N_POINTS, Curve, Series, slice_along
-from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.result import ScalingFit
 
 from .conftest import ROLES
 

@@ -5,7 +5,8 @@ import pytest
 from lorascope.analyze.figures.fit_slices import slice_along
 from lorascope.analyze.figures.fits import scaling_figure
 from lorascope.analyze.format import format_number
-from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.result import ScalingFit
 
 from .conftest import ROLES, legend_of, points_of, title_of
 

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lorascope.analyze.scaling.bounds import LARGEST_POWER
 from lorascope.analyze.scaling.columns import Power
-from lorascope.analyze.scaling.design import LARGEST_POWER, Design, applied, determined, make_design, spanned
+from lorascope.analyze.scaling.design import Design, applied, determined, make_design, spanned
 from lorascope.analyze.scaling.laws import BOUNDS
 from lorascope.analyze.scaling.simulate import simulate_study
 

@@ -10,9 +10,10 @@ import pytest
 import statsmodels.api as sm
 
 from lorascope.analyze.scaling import fit as module
-from lorascope.analyze.scaling.fit import IntervalKind, ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.linear import linear_models
 from lorascope.analyze.scaling.objective import automatic_delta
+from lorascope.analyze.scaling.result import IntervalKind, ScalingFit
 from lorascope.analyze.scaling.simulate import simulate_study
 from lorascope.analyze.studies.record import data_hash
 from lorascope.analyze.studies.summary import Summary

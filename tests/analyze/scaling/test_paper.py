@@ -10,7 +10,8 @@ import pytest
 from scipy import optimize, special, stats
 from statsmodels.formula.api import ols
 
-from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.studies.paper_tables import paper_study
 
 MODELS = ("Phi3", "LLaMA3")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.format import format_number
-from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.scaling.simulate import simulate_study
 from lorascope.analyze.scaling.summarise import end_text, interval_text, parameter_rows, summarise
 

@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..scaling.fit import ScalingFit
 from ..scaling.profile import Interval, Profile, Rule, thresholds
+from ..scaling.result import ScalingFit
 from .captions import headline, plural
 from .marks import EDGES
 from .small_multiples import small_multiples

@@ -10,7 +10,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..scaling.fit import ScalingFit
+from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
 from .marks import add_legend, hovering, looks
 from .size_axes import tick_text

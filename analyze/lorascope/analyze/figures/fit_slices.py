@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..scaling.fit import ScalingFit
+from ..scaling.result import ScalingFit
 
 __all__ = ["Curve", "Series", "Slice", "Steps", "slice_along"]
 

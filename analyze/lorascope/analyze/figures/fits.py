@@ -9,7 +9,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..scaling.fit import ScalingFit
+from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
 from .fit_residuals import ResidualUnit, residual_unit
 from .fit_slices import Series, Slice, slice_along

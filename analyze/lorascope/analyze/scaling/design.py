@@ -1,28 +1,24 @@
 """A study's table as the arrays of a fit, checked against the law: what it can't tell is refused here, in words."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import get_args
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..studies.frame import checked, group_labels
+from .bounds import exponent_bounds
 from .columns import Column
-from .laws import AXES, BOUNDS, Axes, Law, law_named
+from .laws import AXES, Axes, Law, law_named
 from .objective import Residual
+from .refusals import refuse_constant, refuse_repeated, refuse_roles, refuse_settings, refuse_twice
 from .solve import Problem
 
 __all__ = ["Design", "applied", "determined", "level_columns", "make_design", "spanned"]
 
-LARGEST_POWER = 250.0
-"""Logarithm of the largest power of a size that a search may meet: exponents are held below it."""
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
-CONSTANT = 1e-12
-"""Share of the response below which differences are nothing but rounding."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)
 """Exponents at which the rank of a design is looked at; any that don't depend on each other would do."""
 
@@ -136,17 +132,17 @@ def make_design(
 ) -> Design:
     """See `fit_scaling_law`."""
     chosen = law_named(law)
-    _refuse_settings(residuals, groups, offsets)
+    refuse_settings(residuals, groups, offsets)
     roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
-    _refuse_roles(roles, law, share)
+    refuse_roles(roles, law, share)
     numbers = [response, *roles.values(), *([share] if law == "share" and share else [])]
     labels = [*groups, *offsets, *([repeat] if repeat else [])]
-    _refuse_twice([*numbers, *labels])
+    refuse_twice([*numbers, *labels])
     needs_positive = chosen.logarithmic or residuals != "absolute"
     positive = [*numbers[1:], *([response] if needs_positive else [])]
     rows, left_out = checked(frame, numbers=numbers, positive=positive, labels=labels, may_lack=[response])
-    _refuse_repeated(rows.drop(columns=list(offsets)), response)
-    _refuse_constant(rows, response, groups)
+    refuse_repeated(rows.drop(columns=list(offsets)), response)
+    refuse_constant(rows, response, groups)
     axes, dropped = _axes_in_use(rows, roles, law)
     within = _within(rows, axes, law)
     refs = _references(within, axes, references)
@@ -154,7 +150,7 @@ def make_design(
     columns, exponents = chosen.terms(terms)
     group, levels, names, n_offsets = level_columns(rows, groups, offsets)
     kept = [*axes.values(), *([share] if law == "share" and share else []), *offsets]
-    limits, narrowed = _bounds(columns, exponents, bounds)
+    limits, narrowed = exponent_bounds(columns, exponents, bounds)
     design = Design(
         frame=rows, law_name=law, law=chosen, response=response, axes=axes, references=refs,
         within=within,
@@ -216,52 +212,6 @@ def _short(column: pd.Series) -> list[str]:
         return [str(value) for value in column]
     short = {value: f"{value:.6g}" for value in column}
     return [short[value] if len(set(short.values())) == len(short) else repr(float(value)) for value in column]
-
-
-def _refuse_settings(residuals: str, groups: Sequence[str], offsets: Sequence[str]) -> None:
-    if residuals not in get_args(Residual):
-        raise ValueError(f"`residuals` is {residuals!r}; it is one of {list(get_args(Residual))}")
-    for name, given in (("groups", groups), ("offsets", offsets)):
-        if isinstance(given, str):
-            raise ValueError(f"`{name}` is {given!r}; give a sequence of columns, such as [{given!r}]")
-        if not isinstance(given, Sequence):
-            raise ValueError(f"`{name}` is {given!r}; give a sequence of columns, which may be empty")
-
-
-def _refuse_roles(roles: Mapping[str, str], law: str, share: str | None) -> None:
-    if not roles and not (law == "share" and share):
-        raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
-    if law == "as printed" and not {"R", "D"} <= roles.keys():
-        raise ValueError("the law 'as printed' has a term of D/R, which needs `R` and `D`; or take 'additive'")
-    if law == "share" and share is None:
-        raise ValueError("the law 'share' needs `share`: the column of how many layers share their weights")
-
-
-def _refuse_twice(names: Sequence[str]) -> None:
-    twice = [name for name in names if list(names).count(name) > 1]
-    if twice:
-        raise ValueError(f"column {twice[0]!r} is given two roles; each column has one")
-
-
-def _refuse_repeated(rows: pd.DataFrame, response: str) -> None:
-    again = rows.duplicated(keep=False)
-    if not again.any():
-        return
-    first = rows[again].iloc[0]
-    same = rows.index[(rows == first).all(axis=1)]
-    raise ValueError(
-        f"rows {', '.join(str(label) for label in same)} are the same, {response!r} = {first[response]:g} included: "
-        "one run twice? drop one (`frame.drop_duplicates()`), or name the column that tells repeats apart as `repeat`"
-    )
-
-
-def _refuse_constant(rows: pd.DataFrame, response: str, groups: Sequence[str]) -> None:
-    values = rows[response].to_numpy()
-    label = group_labels(rows, groups)
-    spread = max(float(np.ptp(values[label == name])) for name in dict.fromkeys(label))
-    if spread <= CONSTANT * float(np.abs(values).max()):
-        where = "within its groups" if groups else "at all"
-        raise ValueError(f"{response!r} doesn't vary {where}, {values[0]:g} in the first row; there is nothing to fit")
 
 
 def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
@@ -330,46 +280,6 @@ def level_columns(
         columns += [(rows[column] == other).to_numpy() for other in others]
         names += [f"offset[{column}={other}]" for other in others]
     return label, np.stack(columns, axis=1).astype(np.float64), tuple(names), len(columns) - len(kinds)
-
-
-def _bounds(
-    columns: Sequence[Column], exponents: Sequence[str], given: Mapping[str, tuple[float, float]]
-) -> tuple[np.ndarray, list[str]]:
-    """(q, 2) and a sentence on each exponent that can't be looked for as far as was asked."""
-    unknown = set(given) - set(BOUNDS)
-    if unknown:
-        raise ValueError(f"`bounds` names {sorted(unknown)[0]!r}; exponents are {list(BOUNDS)}")
-    ends, said = [], []
-    for place, name in enumerate(exponents):
-        own = given.get(name, BOUNDS[name])
-        if not _is_range(own):
-            raise ValueError(f"`bounds` of {name!r} are {own!r}; give two finite numbers, the lower first")
-        least, most = _computable([one for one in columns if place in one.exponents])
-        low, high = max(own[0], least), min(own[1], most)
-        if low >= high:
-            raise ValueError(
-                f"`bounds` of {name!r} are {own!r}, where powers of these sizes, over their reference, can't be "
-                f"computed; they can from {least:.3g} to {most:.3g}"
-            )
-        if (low, high) != tuple(own):
-            said.append(f"{name} is looked for from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")
-        ends.append((float(low), float(high)))
-    return np.array(ends).reshape(-1, 2), said
-
-
-def _computable(columns: Sequence[Column]) -> tuple[float, float]:
-    """Exponents between which the powers of these columns stay below e**LARGEST_POWER, also as they are printed."""
-    logs = np.concatenate([np.ravel(getattr(one, "log_x", np.zeros(1))) for one in columns])
-    shifts = np.concatenate([np.ravel(getattr(one, "shift", getattr(one, "shifts", 0.0))) for one in columns])
-    widest = float(np.abs(logs).max())
-    up, down = (widest + max(float((sign * shifts).max()), 0.0) for sign in (1, -1))
-    return -LARGEST_POWER / max(down, 1e-9), LARGEST_POWER / max(up, 1e-9)
-
-
-def _is_range(value: object) -> bool:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        return False
-    return all(isinstance(end, Real) and math.isfinite(end) for end in value) and bool(value[0] < value[1])
 
 
 def _holes(rows: pd.DataFrame, groups: Sequence[str], kept: Sequence[str]) -> list[str]:

@@ -14,9 +14,10 @@ from ..studies.summary import Summary, Table
 from ..studies.verdict import Verdict, Word
 from .bootstrap import Bootstrap, BootstrapKind
 from .cross_validation import cross_validate
-from .fit import ScalingFit, fit_scaling_law
+from .fit import fit_scaling_law
 from .intervals import bootstrap_intervals
 from .laws import LawName
+from .result import ScalingFit
 from .summarise import interval_text
 from .wild_cluster import wild_cluster_test
 

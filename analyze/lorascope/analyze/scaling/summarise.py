@@ -12,7 +12,7 @@ from ..format import format_number
 from ..studies.summary import Summary, Table
 
 if TYPE_CHECKING:
-    from .fit import ScalingFit
+    from .result import ScalingFit
 
 __all__ = ["end_text", "interval_text", "parameter_rows", "summarise"]
 

@@ -8,10 +8,11 @@ import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
 from lorascope.analyze.read_study import PAPER
-from lorascope.analyze.scaling.fit import ScalingFit, fit_scaling_law
+from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.laws import LawName
 from lorascope.analyze.scaling.objective import Residual
 from lorascope.analyze.scaling.report import MOST_BOOTSTRAPPED, FitReport, fit_report
+from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.trends.result import TrendResult
 from lorascope.analyze.trends.trend_tests import trend_tests
 

@@ -14,8 +14,8 @@ from lorascope.analyze.figures.fits import scaling_figure
 from lorascope.analyze.figures.metric_figures import metrics_figure
 from lorascope.analyze.figures.rival_laws import laws_figure
 from lorascope.analyze.figures.trend_figures import trend_figure
-from lorascope.analyze.scaling.fit import ScalingFit
 from lorascope.analyze.scaling.report import FitReport
+from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.trends.result import TrendResult
 
 from .results import Figure
