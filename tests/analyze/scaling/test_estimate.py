@@ -82,8 +82,9 @@ def test_counts_are_repeated_rows(design_of: DesignOf, residuals: str, delta: fl
     found = estimated(design, counts=counts, delta=delta)
     again = estimated(design.take(np.repeat(np.arange(40), counts.astype(int))), delta=delta)
     assert found.loss == pytest.approx(again.loss, rel=1e-9, abs=0)
-    for name, value in found.values.items():
-        assert value == pytest.approx(again.values[name], rel=1e-4)
+    if math.isinf(delta):  # where most residuals lie beyond delta the valley is flat: other parameters, the same loss
+        for name, value in found.values.items():
+            assert value == pytest.approx(again.values[name], rel=1e-4)
 
 
 # Standard errors.
