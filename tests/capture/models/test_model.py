@@ -18,6 +18,7 @@ from transformers import (
     BertForTokenClassification,
     BertModel,
     ByT5Tokenizer,
+    PretrainedConfig,
     T5Config,
 )
 
@@ -273,6 +274,20 @@ def test_identity_says_what_the_model_is(tiny_model: Any) -> None:
     n_embedding = sum({id(weight): weight.numel() for weight in embeddings}.values())
     assert identity["n_parameters_non_embedding"] == identity["n_parameters"] - n_embedding
     json.dumps(identity, allow_nan=False)
+
+
+def test_identity_of_a_plain_module_leaves_its_embeddings_out() -> None:
+    class Plain(torch.nn.Module):
+        config = PretrainedConfig()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = torch.nn.Embedding(10, 4)
+            self.layer = torch.nn.Linear(4, 4)
+
+    identity = model_identity(Plain(), "plain")
+    assert identity["n_parameters"] == 60
+    assert identity["n_parameters_non_embedding"] == 20
 
 
 def test_identity_is_that_of_the_base(tiny_model: Any, tiny_adapter: Path) -> None:

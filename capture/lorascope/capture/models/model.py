@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
     GgufConfig,
+    PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -210,8 +211,11 @@ def _n_parameters(tensors: Iterable[torch.Tensor], without: Collection[int] = ()
 
 
 def _embeddings(model: Any) -> set[int]:
-    """Ids of the parameters that turn tokens into states, and states into logits."""
-    modules = (model.get_input_embeddings(), model.get_output_embeddings())
+    """Ids of the parameters that turn tokens into states, and states into logits; of a plain module, of embeddings."""
+    modules: list[Any] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    if isinstance(model, PreTrainedModel):
+        whole: Any = model  # transformers types one of the two
+        modules = [whole.get_input_embeddings(), whole.get_output_embeddings()]
     return {id(tensor) for module in modules if module is not None for tensor in module.parameters()}
 
 
