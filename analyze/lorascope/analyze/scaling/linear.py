@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from .group_design import GroupDesign, check_level, group_design
+from .objective import HUBER
 from .random_intercept import RandomIntercept, random_intercept
 
 __all__ = ["LinearModels", "linear_models"]
 
-HUBER = 1.345
-"""Scales beyond which a residual's pull is capped: 95 % efficient where errors are normal."""
 FEW_GROUPS = 20
 """Below it errors by group are known to be too small."""
 ROUNDS = 2000
