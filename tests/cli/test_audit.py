@@ -12,8 +12,8 @@ from lorascope.analyze.audit.ratios import RatioClaim
 from lorascope.analyze.studies.read_table import read_table
 from lorascope.analyze.studies.record import to_json
 from lorascope.cli import screen
+from lorascope.cli.fits.claims import BECAUSE
 from lorascope.cli.main import main
-from lorascope.cli.study.claims import BECAUSE
 
 
 @pytest.fixture(autouse=True)

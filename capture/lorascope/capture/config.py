@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .models.sharing import check_sharing
 from .samples.selection import check_selection
 from .size import parse_size
 
@@ -39,6 +40,10 @@ class FinetuneConfig:
     """Tokens of a window that plain text is cut into."""
     score_batch_tokens: int = 4096
     """Most tokens of a batch when held-out samples are scored."""
+    miub_every: int | None = None
+    """Measure MIUB on held-out samples every so many optimiser steps, and at the start; None for never."""
+    miub_samples: int = 16
+    """How many of the held-out samples it is measured on, the first of each data set in turn."""
 
     def __post_init__(self) -> None:
         _at_least("rank", self.rank, 1)
@@ -59,6 +64,8 @@ class FinetuneConfig:
         _at_least("max_length", self.max_length, 2)
         _at_least("window_tokens", self.window_tokens, 2)
         _at_least("score_batch_tokens", self.score_batch_tokens, 1)
+        _at_least("miub_every", self.miub_every, 1)
+        _at_least("miub_samples", self.miub_samples, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,18 @@ class CaptureConfig:
     """Tokens to generate greedily after each prompt, in place of the answer; 0 for none."""
     limit: int | None = None
     """Capture only the first so many items, or windows of text, of each file."""
+    prompt: tuple[str, ...] = ("main",)
+    """Prompts of multiple-choice items: `main`, `prompt1`, `prompt2`, `prompt3`, or files of templates (.txt)."""
+    examples: tuple[str, ...] = ()
+    """Files of multiple-choice items from which a prompt's examples are drawn, by data set."""
+    answer_tokens: int = 0
+    """Tokens that the model may write as its own answer when it is scored, read by a parser; 0 for none."""
+    share: int = 1
+    """Layers that share one set of base weights, in groups of so many neighbours; 1 for the model as it is."""
+    shared_layers: int = 16
+    """How many of the last layers are put into such groups; a multiple of `share`."""
+    share_from: Literal["first", "mean"] = "first"
+    """Whose weights a group gets: those of its first layer, or the mean over its layers."""
     dtype: str = "auto"
     """Type the model runs in: `auto` (the checkpoint's own), `float32`, `float16` or `bfloat16`."""
     store: Literal["exact", "bf16"] = "exact"
@@ -120,7 +139,7 @@ class CaptureConfig:
     """Whether code that comes with the model may run."""
 
     def __post_init__(self) -> None:
-        for name in ("adapter", "data"):
+        for name in ("adapter", "data", "prompt", "examples"):
             if isinstance(getattr(self, name), str):  # one is as good as a tuple of one
                 object.__setattr__(self, name, (getattr(self, name),))
         self._check_names()
@@ -131,7 +150,7 @@ class CaptureConfig:
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name))
         _at_least("window_tokens", self.window_tokens, 2)
-        for name in ("seed", "generate"):
+        for name in ("seed", "generate", "answer_tokens"):
             _at_least(name, getattr(self, name), 0)
         for name in ("js_share", "kl_share", "states_share"):
             _share(name, getattr(self, name))
@@ -166,6 +185,7 @@ class CaptureConfig:
         _one_of("stream", self.stream, ("adapted", "base", "pair"))
         _one_of("states", self.states, ("all", "sample", "none"))
         _one_of("codec", self.codec, ("zstd", "raw"))
+        check_sharing(self.share, self.shared_layers, self.share_from)
         if self.budget is not None and self.tokens != "all":
             raise ValueError(f"`budget` chooses the tokens, but `tokens` is {self.tokens!r}; give one of them")
         if self.tokens == "generated" and not self.generate:

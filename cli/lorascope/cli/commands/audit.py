@@ -14,10 +14,10 @@ from lorascope.analyze.audit.paper import audit_paper
 from lorascope.analyze.studies.paper_tables import SOURCE
 from lorascope.analyze.studies.read_table import read_table, select_rows
 
-from ..study.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
-from ..study.options import NONE, listed, named_columns, numbers_by_name, rows_where
-from ..study.results import Format, Results, about_study, deliver, refuse_out
-from ..study.words import command_words
+from ..fits.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
+from ..fits.options import NONE, listed, named_columns, numbers_by_name, rows_where
+from ..fits.results import Format, Results, about_study, deliver, refuse_out
+from ..fits.words import command_words
 
 __all__ = ["audit"]
 

@@ -10,10 +10,10 @@ from cyclopts import Parameter
 from lorascope.analyze.comparison.compare_metrics import compare_metrics
 from lorascope.analyze.comparison.comparison import MetricComparison
 
+from ..fits.options import GROUPS, Whole, chosen_groups, numbers_by_name, rows_where, study_table
+from ..fits.results import Figure, Format, Results, about_study, deliver, refuse_out
+from ..fits.words import command_words
 from ..screen import aside, progress_bar
-from ..study.options import GROUPS, Whole, chosen_groups, numbers_by_name, rows_where, study_table
-from ..study.results import Figure, Format, Results, about_study, deliver, refuse_out
-from ..study.words import command_words
 
 __all__ = ["compare"]
 
@@ -134,6 +134,6 @@ def _items(text: str | None) -> int | str | Mapping[str, int] | None:
 
 
 def _figures(found: MetricComparison, frame: pd.DataFrame) -> Sequence[Figure]:
-    from ..study.figures import comparison_figures  # plotly, for which no other output waits
+    from ..fits.figures import comparison_figures  # plotly, for which no other output waits
 
     return comparison_figures(found, frame)

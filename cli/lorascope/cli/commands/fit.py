@@ -16,10 +16,10 @@ from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.trends.result import TrendResult
 from lorascope.analyze.trends.trend_tests import trend_tests
 
+from ..fits.options import NONE, Whole, chosen_groups, listed, named_columns, rows_where, study_table
+from ..fits.results import Figure, Format, Results, about_study, deliver, refuse_out
+from ..fits.words import command_words, short_numbers, translated_summary
 from ..screen import aside, progress_bar, say
-from ..study.options import NONE, Whole, chosen_groups, listed, named_columns, rows_where, study_table
-from ..study.results import Figure, Format, Results, about_study, deliver, refuse_out
-from ..study.words import command_words, short_numbers, translated_summary
 
 __all__ = ["fit"]
 
@@ -225,6 +225,6 @@ def _columns_text(fitted: ScalingFit) -> str:
 
 
 def _figures(found: ScalingFit | FitReport, tested: Sequence[TrendResult], frame: pd.DataFrame) -> Sequence[Figure]:
-    from ..study.figures import fit_figures, trend_figures  # plotly, for which no other output waits
+    from ..fits.figures import fit_figures, trend_figures  # plotly, for which no other output waits
 
     return [*fit_figures(found), *trend_figures(tested, frame)]

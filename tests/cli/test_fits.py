@@ -14,12 +14,12 @@ from lorascope.analyze.format import format_number
 from lorascope.analyze.studies.summary import Summary, Table
 from lorascope.analyze.studies.verdict import Verdict
 from lorascope.cli import screen
-from lorascope.cli.study import options, words
-from lorascope.cli.study.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
-from lorascope.cli.study.options import chosen_groups, numbers_by_name, rows_where
-from lorascope.cli.study.results import Results, deliver, refuse_out
-from lorascope.cli.study.summary import print_summary
-from lorascope.cli.study.words import command_words, short_numbers, translated_summary
+from lorascope.cli.fits import options, words
+from lorascope.cli.fits.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
+from lorascope.cli.fits.options import chosen_groups, numbers_by_name, rows_where
+from lorascope.cli.fits.results import Results, deliver, refuse_out
+from lorascope.cli.fits.summary import print_summary
+from lorascope.cli.fits.words import command_words, short_numbers, translated_summary
 
 HOSTILE = "a\x1b[2Jb\u202ec\x9bd\ud800"
 SHOWN = r"a\x1b[2Jb\u202ec\x9bd\ud800"

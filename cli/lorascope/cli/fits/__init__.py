@@ -1,0 +1,1 @@
+"""What `fit`, `compare` and `audit` share."""
