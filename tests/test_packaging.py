@@ -33,6 +33,7 @@ def test_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None:
         "lorascope/analyze/report/style.css",
         "lorascope/cli/facts/data/facts.train.jsonl",
         "lorascope/cli/facts/data/LICENSE",
+        *(f"lorascope/capture/samples/prompts/{name}.txt" for name in ("main", "prompt1", "prompt2", "prompt3")),
     ):
         assert wanted in names
     assert not [name for name in names if "__pycache__" in name or name.endswith((".nbi", ".nbc"))]

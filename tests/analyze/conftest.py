@@ -297,8 +297,8 @@ def make_tables(
             "sample": np.repeat(np.arange(n), n_choices),
             "text": ["yes", "no"] * (n if n_choices else 0),
             "n_tokens": [2] * (n * n_choices),
-            "loglik": rng.normal(size=n * n_choices),
-            "loglik_per_token": rng.normal(size=n * n_choices),
+            "loglik": rng.normal(size=n * n_choices) if is_scored else [np.nan] * (n * n_choices),
+            "loglik_per_token": rng.normal(size=n * n_choices) if is_scored else [np.nan] * (n * n_choices),
         },
         "tokens": {
             "sample": np.repeat(np.arange(n), lengths),

@@ -97,7 +97,7 @@ def test_sizes_and_settings_from_provenance(tmp_path: Path) -> None:
         store(
             tmp_path / f"{share}-{n}.zarr",
             model={"n_parameters": 4000 // share, "n_parameters_non_embedding": 2000 // share, "share": share},
-            adapters={"default": {"n_train_samples": n}},
+            training={"default": {"n_samples": n}},
         )
         for share, n in ((1, 50), (4, 50), (4, 200))
     ]

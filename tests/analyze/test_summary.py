@@ -29,14 +29,15 @@ def test_scores_of_choices(small: Small) -> None:
     assert [(s.dataset, s.measure, s.unit, s.n) for s in found] == [
         ("facts/test", "ACC", "%", 12),
         ("facts/test", "ACC per token", "%", 12),
+        ("facts/test", "ACC per character", "%", 12),
         ("facts/test", "CE", "nat/token", 12),
     ]
     p, q = table["correct"].values.mean(), table["base_correct"].values.mean()
     assert found[0].adapted == pytest.approx((100 * p, 100 * (p * (1 - p) / 12) ** 0.5))
     assert found[0].base == pytest.approx((100 * q, 100 * (q * (1 - q) / 12) ** 0.5))
     ce = table["ce"].values - table["base_ce"].values
-    assert found[2].change == pytest.approx((ce.mean(), ce.std(ddof=1) / 12**0.5))
-    assert found[2].adapted.value == pytest.approx(table["ce"].values.mean())
+    assert found[3].change == pytest.approx((ce.mean(), ce.std(ddof=1) / 12**0.5))
+    assert found[3].adapted.value == pytest.approx(table["ce"].values.mean())
 
 
 def test_scores_of_text_weigh_windows_by_tokens(make_small: Callable[..., Small]) -> None:
@@ -77,7 +78,7 @@ def test_scores_without_the_base_model(many_rows: Path) -> None:
 def test_scores_table_gives_units_and_signs(small: Small) -> None:
     columns, rows = scores_table(small.run)
     assert columns == ("data set", "measure", "n", "without adapter", "with adapter", "change")
-    assert [row[:3] for row in rows][2] == ("facts/test", "CE (nat/token)", "12")
+    assert [row[:3] for row in rows][3] == ("facts/test", "CE (nat/token)", "12")
     gained = [score.change.value > 0 for score in scores(small.run)]
     assert [row[5].startswith("+") for row in rows] == gained
     assert "±" in rows[0][4]

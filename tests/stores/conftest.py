@@ -111,6 +111,7 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16"),
         rows: tuple[int, ...] | None = None,
         base_ce: list[float] | None = None,
+        columns: dict[str, Any] | None = None,
         token_ids: list[int] | None = None,
         weight: list[float] | None = None,
         delta_source: tuple[str, ...] = (),
@@ -151,6 +152,7 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
             tables["tokens"]["weight"] = weight
         if base_ce is not None:
             tables["samples"]["base_ce"] = base_ce
+        tables["samples"] |= columns or {}
         if token_ids is not None:
             tables["tokens"]["token_id"] = token_ids
             tables["tokens"]["position"] = [i % ROW_TOKENS for i in range(n_tokens)]

@@ -96,12 +96,12 @@ def _sizes(run: Run, adapter: str) -> dict[str, Any]:
     """Sizes that the run's provenance knows: of the model, of how it shares weights, and of the adapter's training."""
     provenance = _provenance(run)
     model = dict(provenance.get("model") or {})
-    trained = dict((provenance.get("adapters") or {}).get(adapter) or {})
+    training = dict((provenance.get("training") or {}).get(adapter) or {})
     return {
         "N": model.get("n_parameters"),
         "N_non_embedding": model.get("n_parameters_non_embedding"),
         "share": model.get("share", 1),
-        "D": trained.get("n_train_samples"),
+        "D": training.get("n_samples"),
     }
 
 

@@ -13,6 +13,15 @@ from .format import format_error
 __all__ = ["Estimate", "Score", "sample_scores", "scores", "scores_table"]
 
 
+_ACCURACIES = {
+    "correct": "ACC",
+    "correct_per_token": "ACC per token",
+    "correct_per_character": "ACC per character",
+    "written_correct": "ACC by generation",
+}
+"""Column of samples -> what its mean is called."""
+
+
 class Estimate(NamedTuple):
     """A number and its standard error; the error is NaN where there is none."""
 
@@ -24,9 +33,9 @@ class Score(NamedTuple):
     """How well one data set is answered, without and with the adapter."""
 
     dataset: str
-    """Data set, and its split after a slash where it has one."""
+    """Data set, and its split after a slash where it has one; then its prompt, where the run has several for it."""
     measure: str
-    """`ACC`, `ACC per token`, `CE` or `PPL`."""
+    """`ACC`, `ACC per token`, `ACC per character`, `ACC by generation`, `not read`, `CE` or `PPL`."""
     unit: str
     """`%`, `nat/token`, or empty for PPL."""
     n: int
@@ -47,10 +56,22 @@ def scores(run: Run) -> list[Score]:
 
     Notes
     -----
+    ACC counts items whose right choice has the highest log-likelihood, plain, per token or per character of its text
+    (the `acc_norm` of EleutherAI's harness, `lm_eval/api/_metrics/ll.py`); by generation, items whose right choice is
+    read in what the model wrote, where it was asked to. `not read` says in how many nothing could be; they count as
+    wrong.
+
     CE of items is the mean over samples of the answer's mean negative log-likelihood; of text, the mean over tokens,
     and PPL = exp(CE) (arXiv 2501.03152, eq. 10 and 11).
     """
-    return [score for name, table in _datasets(run.samples) for score in sample_scores(name, table)]
+    samples = run.samples.assign(
+        {
+            f"{prefix}correct_per_character": ("sample", _correct_per_character(run, f"{prefix}loglik"))
+            for prefix in ("", "base_")
+            if f"{prefix}loglik" in run.choices
+        }
+    )
+    return [score for name, table in _datasets(samples) for score in sample_scores(name, table)]
 
 
 def scores_table(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -70,19 +91,43 @@ def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
         [f"{dataset}/{split}" if split else dataset for dataset, split in zip(datasets, splits, strict=True)]
     )
     for name in dict.fromkeys(names.tolist()):
-        yield name, samples.isel(sample=np.flatnonzero(names == name))
+        table = samples.isel(sample=np.flatnonzero(names == name))
+        prompts = table["prompt"].values
+        for prompt in dict.fromkeys(prompts.tolist()):
+            asked = f"{name}, {prompt}" if (prompts != prompt).any() else name
+            yield asked, table.isel(sample=np.flatnonzero(prompts == prompt))
+
+
+def _correct_per_character(run: Run, loglik: str) -> np.ndarray:
+    """Int8 (sample,): 1 where the right choice has the highest log-likelihood per character, 0 where not, -1 for none.
+
+    Of equals the first is taken.
+    """
+    correct = np.full(run.samples.sizes["sample"], -1, np.int8)
+    owners, texts = run.choices["sample"].values, run.choices["text"].values
+    values = run.choices[loglik].values / np.maximum([len(text) for text in texts], 1)
+    for sample in np.unique(owners[np.isfinite(values)]):
+        correct[sample] = np.argmax(values[owners == sample]) == run.samples["answer"].values[sample]
+    return correct
 
 
 def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
     """What `scores` says of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
-    for column, measure in (("correct", "ACC"), ("correct_per_token", "ACC per token")):
-        adapted, base = _scored(table, column)
-        if len(adapted):
-            change = _mean(100 * (adapted - base))
-            yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
+    for column, measure in _ACCURACIES.items():
+        if column in table:
+            yield from _shares(name, measure, *_scored(table, column))
+    if "written_correct" in table:
+        yield from _shares(name, "not read", *_unread(table))
     is_text = table["answer"].values < 0
     yield from _items_ce(name, table.isel(sample=~is_text))
     yield from _text_scores(name, table.isel(sample=is_text))
+
+
+def _shares(name: str, measure: str, adapted: np.ndarray, base: np.ndarray) -> Iterator[Score]:
+    """How many of the samples, 0 or 1 each, in percent."""
+    if len(adapted):
+        change = _mean(100 * (adapted - base))
+        yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
 
 
 def _items_ce(name: str, table: xr.Dataset) -> Iterator[Score]:
@@ -112,6 +157,15 @@ def _scored(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     base = table[f"base_{column}"].values if f"base_{column}" in table else np.full(len(adapted), np.nan)
     kept = _is_scored(adapted)
     return adapted[kept].astype(np.float64), np.where(_is_scored(base), base, np.nan)[kept].astype(np.float64)
+
+
+def _unread(table: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """(with, without) the adapter, float64 (sample,): 1 where no choice was read in what was written."""
+    kept = table["written_correct"].values >= 0
+    adapted = table["written_prediction"].values[kept] < 0
+    if "base_written_prediction" not in table:
+        return adapted.astype(np.float64), np.full(len(adapted), np.nan)
+    return adapted.astype(np.float64), (table["base_written_prediction"].values[kept] < 0).astype(np.float64)
 
 
 def _mean(values: np.ndarray) -> Estimate:

@@ -2,6 +2,7 @@
 
 from .adapters.adapter import attach_adapter
 from .adapters.preflight import AdapterError
+from .callback import MiubCallback
 from .capture import capture
 from .config import CaptureConfig, FinetuneConfig
 from .errors import CaptureError
@@ -19,6 +20,7 @@ __all__ = [
     "CaptureError",
     "FinetuneConfig",
     "Interrupted",
+    "MiubCallback",
     "Plan",
     "Progress",
     "attach_adapter",

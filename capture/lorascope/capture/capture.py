@@ -23,6 +23,7 @@ from lorascope.stores.reading.missing import missing_chunks
 
 from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
 from .config import CaptureConfig
+from .evaluate import all_answers, all_scores
 from .hashes import fingerprint
 from .interrupt import Interrupted, listening
 from .load import Loaded, load
@@ -34,8 +35,6 @@ from .recording.hooks import Recorder
 from .recording.reduce import Reducer
 from .recording.stream import Progress, Streamed, evaluating, stream_states
 from .resume import identity, require_same
-from .samples.encode import EncodedSample
-from .samples.scoring import Scores, join_scores, score, score_batches
 from .samples.tables import make_tables
 from .size import parse_size
 
@@ -81,7 +80,7 @@ def capture(
 
     Notes
     -----
-    Nothing is written before all checks have passed and every choice is scored.
+    Nothing is written before all checks have passed, every choice is scored and every answer is given.
     """
     with joined(config.device) as ranks, freed_memory_kept():
         require_writable(config.out)
@@ -132,8 +131,9 @@ def _open_writer(
     """The run's writer on every rank; the leader sets it up, or sweeps what an interruption left."""
     out = prepared.config.out
     written = _bytes_there(out) if state == "unfinished" else 0
+    config = prepared.config
     require_space(
-        estimate(prepared.spec, base_scores=prepared.config.score),
+        estimate(prepared.spec, base_scores=config.score and config.score_base, answers=config.answer_tokens > 0),
         out,
         open_place(out).free_bytes(),
         written_bytes=written,
@@ -145,7 +145,8 @@ def _open_writer(
             writer.sweep()
         ranks.wait()
         return writer
-    scores = _score(prepared, loaded, ranks, progress)
+    answers = all_answers(prepared, loaded, ranks, progress)
+    scores = all_scores(prepared, loaded, ranks, progress)
     if not ranks.leads:
         ranks.wait()
         return resume_run(out)
@@ -160,7 +161,7 @@ def _open_writer(
     texts = loaded.tokenizer.batch_decode(
         [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
     )
-    tables = make_tables(prepared.samples, prepared.plan, texts, *scores)
+    tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers)
     writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model))
     ranks.wait()
     return writer
@@ -168,31 +169,6 @@ def _open_writer(
 
 def _bytes_there(out: str) -> int:
     return sum(size for _, size in open_place(out).sizes())
-
-
-def _score(
-    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: ProgressCallback | None
-) -> tuple[Scores | None, Scores | None]:
-    """Scores with and without the adapter, before any hook is on; each rank scores its part of the batches."""
-    config, model = prepared.config, loaded.model
-    if not config.score:
-        return None, None
-
-    batches = score_batches(prepared.scored, batch_tokens=config.batch_tokens)
-
-    def score_all(stage: str) -> Scores:
-        def report(done: int, total: int) -> None:
-            if progress is not None:
-                progress(Progress(stage, done, total, "choice"))
-
-        def work(part: Sequence[EncodedSample]) -> Scores:
-            return score(model, part, batch_tokens=config.batch_tokens, progress=report)
-
-        return join_scores(ranks.shared(prepared.scored, batches, work))
-
-    adapted = score_all("score")
-    with model.disable_adapter():
-        return adapted, score_all("score base")
 
 
 def _fill(

@@ -77,7 +77,7 @@ class CaptureConfig:
     adapter: tuple[str, ...]
     """Folder of the PEFT LoRA adapter, or `name=folder`; several for the stream `base`."""
     data: tuple[str, ...]
-    """Files of samples: JSON Lines of multiple-choice items, or plain text."""
+    """Samples: files in JSON Lines or plain text, or data sets such as `piqa:validation`; docs/data.md names them."""
     out: str
     """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which goes on."""
     stream: Literal["adapted", "base", "pair"] = "adapted"
@@ -133,6 +133,8 @@ class CaptureConfig:
     """Whether to start a capture that is expected not to fit the free space."""
     score: bool = True
     """Whether to score every choice, with and without the adapter, before states are captured."""
+    score_base: bool = True
+    """Whether that is done without the adapter too; not needed where another run has these scores already."""
     allow_zero: bool = False
     """Whether an adapter whose lora_B is all zero (untrained) may be captured."""
     trust_remote_code: bool = False
@@ -163,6 +165,8 @@ class CaptureConfig:
     def _check_names(self) -> None:
         if not self.data:
             raise ValueError("`data` is empty; name at least one file of samples")
+        if not self.prompt:
+            raise ValueError("`prompt` is empty; name at least one, such as 'main'")
         if not self.adapter:
             raise ValueError("`adapter` is empty; name the folder of a LoRA adapter")
         if len(self.adapters) < len(self.adapter):
@@ -188,6 +192,11 @@ class CaptureConfig:
         check_sharing(self.share, self.shared_layers, self.share_from)
         if self.budget is not None and self.tokens != "all":
             raise ValueError(f"`budget` chooses the tokens, but `tokens` is {self.tokens!r}; give one of them")
+        if self.answer_tokens and not self.score:
+            raise ValueError(
+                f"`answer_tokens` is {self.answer_tokens}, but `score` is off, and answers are part of the scores; "
+                "give one of them up"
+            )
         if self.tokens == "generated" and not self.generate:
             raise ValueError("`tokens` is 'generated', but `generate` is 0; give the number of tokens to generate")
 

@@ -20,8 +20,12 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
+from .adapters.adapter import adapter_identity
+from .adapters.training import RECORD
+from .callback import MiubCallback
 from .config import FinetuneConfig
-from .models.model import context_length
+from .curve import MiubCurve, few_of_each, miub_curve
+from .models.model import context_length, model_identity
 from .samples.batches import pad
 from .samples.encode import EncodedSample, encode_items
 from .samples.items import Item
@@ -71,7 +75,9 @@ class FinetuneResult(NamedTuple):
     after: Evaluation | None
     """The held-out samples with the trained adapter; None if there are none."""
     train_seconds: float
-    """Wall time of the training alone."""
+    """Wall time of the training, with what MIUB took of it."""
+    miub: MiubCurve | None
+    """MIUB on held-out samples while it trained; None where it wasn't measured."""
 
 
 def finetune(
@@ -101,7 +107,7 @@ def finetune(
     config
         How to train.
     items_eval
-        Held-out items, scored before and after.
+        Held-out items, scored before and after; a few of them are what MIUB is measured on.
     progress
         Called after each optimiser step with the number of steps done and of all.
 
@@ -111,7 +117,7 @@ def finetune(
         If `out` exists and isn't an empty folder.
     ValueError
         If the model has an adapter already, no linear layers, or no stated context where `max_length` isn't given; or
-        if items can't be encoded (see `encode_items`).
+        if items can't be encoded (see `encode_items`); or if MIUB is to be measured without held-out items.
     FloatingPointError
         If the loss or a trained weight isn't finite.
 
@@ -123,12 +129,18 @@ def finetune(
     random state is left as it was. On a CPU the same seed, data and number of threads give the same weights.
 
     The folder holds `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them, and `finetune.json`:
-    settings, library versions, losses, scores. It appears under its name only when complete.
+    settings, library versions, losses, scores, and which base model it was, with how its layers share weights. It
+    appears under its name only when complete.
     """
     out = Path(out)
     refuse_used(out)
     if hasattr(model, "peft_config"):
         raise ValueError("the model has an adapter already; give the base model, loaded without it")
+    if config.miub_every is not None and not items_eval:
+        raise ValueError(
+            f"`miub_every` is {config.miub_every}, but there are no held-out items to measure MIUB on; give some, or "
+            "leave it out"
+        )
     max_length = config.max_length or context_length(model)
     if max_length is None:
         raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
@@ -141,17 +153,20 @@ def finetune(
     with _restoring(model), _seeding(config.seed, model), _new_folder(out) as folder:
         model.eval()
         before = _evaluate(model, eval_samples, config)
+        base = model_identity(model, str(getattr(model, "name_or_path", "")))
         with _lora(model, config) as peft_model:
             start = time.perf_counter()
-            steps, settings = _train(peft_model, train_samples, folder, config, progress)
+            probe = _probe(eval_samples, config)
+            steps, settings, curve = _train(peft_model, train_samples, folder, config, progress, probe)
             train_seconds = time.perf_counter() - start
             _refuse_non_finite(peft_model, steps)
             after = _evaluate(peft_model.eval(), eval_samples, config)
             # Else PEFT asks the hub whether the base model's vocabulary was resized.
             peft_model.save_pretrained(folder, save_embedding_layers=False)
-        result = FinetuneResult(out, steps, before, after, train_seconds)
+        result = FinetuneResult(out, steps, before, after, train_seconds, curve)
         record = _record(result, config, settings, train_samples)
-        (folder / "finetune.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        record |= {"model": base, "adapter_sha256": adapter_identity(folder)["sha256"]}
+        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return result
 
 
@@ -259,17 +274,29 @@ class _Report(TrainerCallback):
         self._progress(state.global_step, state.max_steps)
 
 
+def _probe(samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> MiubCallback | None:
+    """What measures MIUB while the model trains, on a few of the held-out samples."""
+    if samples is None or config.miub_every is None:
+        return None
+    return MiubCallback(few_of_each(samples, config.miub_samples), every=config.miub_every)
+
+
 def _train(
-    model: Any, samples: Sequence[EncodedSample], folder: Path, config: FinetuneConfig, progress: Progress | None
-) -> tuple[tuple[TrainingStep, ...], dict[str, Any]]:
-    """The steps taken, and what Trainer was told or took by default."""
+    model: Any,
+    samples: Sequence[EncodedSample],
+    folder: Path,
+    config: FinetuneConfig,
+    progress: Progress | None,
+    probe: MiubCallback | None,
+) -> tuple[tuple[TrainingStep, ...], dict[str, Any], MiubCurve | None]:
+    """The steps taken, what Trainer was told or took by default, and MIUB meanwhile."""
     arguments = _arguments(folder, config, next(model.parameters()).device)
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=list(samples),
         data_collator=_collate,
-        callbacks=[] if progress is None else [_Report(progress)],
+        callbacks=[callback for callback in (probe, progress and _Report(progress)) if callback],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every step where there is no progress bar
     trainer.train()
@@ -281,7 +308,8 @@ def _train(
     names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
     # to_dict turns the enumerations among them into plain texts.
     settings = arguments.to_dict()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    return steps, {name: settings[name] for name in names}
+    curve = None if probe is None else miub_curve(trainer.state.log_history, probe)
+    return steps, {name: settings[name] for name in names}, curve
 
 
 def _arguments(folder: Path, config: FinetuneConfig, device: torch.device) -> TrainingArguments:
@@ -363,4 +391,5 @@ def _record(
         "before": result.before and result.before._asdict(),
         "after": result.after and result.after._asdict(),
         "train_seconds": result.train_seconds,
+        "miub": result.miub and result.miub.as_dict(),
     }

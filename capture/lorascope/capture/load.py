@@ -1,15 +1,20 @@
 """The model of a capture, with its adapters attached, on its device."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
 
-from .adapters.adapter import attach_adapters, require_folder
+from .adapters.adapter import adapter_identity, attach_adapters, require_folder
 from .adapters.preflight import require_adapter
+from .adapters.refusal import require
+from .adapters.training import RECORD, Training, read_training, say_sharing
 from .config import CaptureConfig
 from .models.device import input_device, named_device
 from .models.model import load_model, model_identity
+from .models.sharing import sharing_of
 from .ranks import Ranks
 
 __all__ = ["Loaded", "load"]
@@ -27,6 +32,8 @@ class Loaded(NamedTuple):
     """Where token ids go in."""
     identity: dict[str, Any]
     """Of the base model."""
+    training: Mapping[str, Training]
+    """What the adapters' folders say of how they were trained."""
 
 
 def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loaded:
@@ -35,13 +42,16 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
     Raises
     ------
     AdapterError
-        If an adapter doesn't fit the model, or is untrained, merged or disabled.
+        If an adapter doesn't fit the model, was trained on one whose layers share weights otherwise, or is untrained,
+        merged or disabled.
     ValueError, FileNotFoundError
-        If the model can't be read.
+        If the model can't be read, or one that was given shares weights otherwise than `config` says.
     """
     if model is not None:
-        identity = model_identity(model, config.model)
-        return Loaded(model, tokenizer, _carried(model, config), input_device(model), identity)
+        _require_sharing(model, config)
+        identity, names = model_identity(model, config.model), _carried(model, config)
+        training = _training(model, config, names, identity)
+        return Loaded(model, tokenizer, names, input_device(model), identity, training)
     for folder in config.adapters.values():
         require_folder(folder)  # before minutes of loading
     model, tokenizer = load_model(
@@ -50,11 +60,16 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
         device=str(named_device(config.device, local_rank=ranks.local_rank)),
         device_map=config.device_map,
         trust_remote_code=config.trust_remote_code,
+        share=config.share,
+        shared_layers=config.shared_layers,
+        share_from=config.share_from,
     )
     # Before the adapters: PiSSA and its like change the base weights while they are attached.
     identity = model_identity(model, config.model)
     model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
-    return Loaded(model, tokenizer, tuple(config.adapters), input_device(model), identity)
+    names = tuple(config.adapters)
+    training = _training(model, config, names, identity)
+    return Loaded(model, tokenizer, names, input_device(model), identity, training)
 
 
 def _carried(model: Any, config: CaptureConfig) -> tuple[str, ...]:
@@ -62,3 +77,30 @@ def _carried(model: Any, config: CaptureConfig) -> tuple[str, ...]:
     if config.stream == "base" and isinstance(model, PeftModel):
         return tuple(model.peft_config)
     return (require_adapter(model, allow_zero=config.allow_zero),)
+
+
+def _require_sharing(model: Any, config: CaptureConfig) -> None:
+    """Raise a ValueError unless a model that was given shares weights as the settings say."""
+    found = sharing_of(model)
+    wanted = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
+    if found != wanted:
+        raise ValueError(
+            f"by `share` and `shared_layers` {say_sharing(wanted)}, but in the model that was given "
+            f"{say_sharing(found)}; give settings that are the model's"
+        )
+
+
+def _training(
+    model: Any, config: CaptureConfig, names: Sequence[str], identity: Mapping[str, Any]
+) -> dict[str, Training]:
+    """By adapter, what the folder that the settings name for it says, if it is known which that is."""
+    folders = dict(config.adapters)
+    if len(folders) == len(names) == 1:  # a model that was given may have another name for its adapter
+        folders = dict(zip(names, folders.values(), strict=True))
+    found = {}
+    for name in names:
+        if name in folders and Path(folders[name], RECORD).is_file():
+            sha256 = adapter_identity(model, name)["sha256"]
+            found[name] = read_training(folders[name], name, identity, adapter_sha256=sha256)
+            require(found[name].problems, name)
+    return found

@@ -22,17 +22,26 @@ from .recording.hooks import Recorder
 from .recording.stream import probe
 from .samples.batches import pad, plan_batches
 from .samples.encode import EncodedSample, encode_items
+from .samples.examples import Prompts, read_prompts
 from .samples.generate import generate, generation_batches
-from .samples.items import Item, read_items
-from .samples.prompt import CUE, INSTRUCTION
+from .samples.hub import hub_source
+from .samples.items import ChoiceItem, Item, read_items
 from .samples.selection import TokenPlan, plan_tokens, population
 from .size import parse_size
 from .specify import specify
 
-__all__ = ["Prepared", "encode_files", "js_share", "measures_kl", "prepare", "read_files"]
+__all__ = ["Files", "Prepared", "encode_files", "js_share", "measures_kl", "prepare", "read_files"]
 
 CPU_SHARE = 1 / 64
 """Share of tokens whose js is measured on a CPU: about 2 % of the forward pass's time."""
+
+
+class Files(NamedTuple):
+    """What a capture's files of data, prompts and examples hold."""
+
+    items: Mapping[str, Sequence[Item]]
+    """By data file."""
+    prompts: Prompts
 
 
 class Prepared(NamedTuple):
@@ -72,7 +81,7 @@ class Prepared(NamedTuple):
         return Recorder(model, self.components, stream=self.spec.stream, factor_start=starts, **options)
 
 
-def prepare(config: CaptureConfig, loaded: Loaded, files: Mapping[str, Sequence[Item]], ranks: Ranks) -> Prepared:
+def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -> Prepared:
     """Check everything, and settle what will be stored; nothing is written.
 
     Raises
@@ -114,18 +123,24 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Mapping[str, Sequence[
         n_choices=n_choices,
         kl=measures_kl(config, loaded.model),
     )
-    provenance = _provenance(config, loaded, samples, share=share, omitted=omitted, preflight=preflight)
+    provenance = _provenance(
+        config, loaded, samples, prompts=files.prompts, share=share, omitted=omitted, preflight=preflight
+    )
     return Prepared(config, samples, scored, batches, plan, components, spec, provenance)
 
 
-def read_files(config: CaptureConfig) -> dict[str, list[Item]]:
-    """Items by file.
+def read_files(config: CaptureConfig) -> Files:
+    """Items by file, and what they are asked with.
 
     Raises
     ------
+    FileNotFoundError
+        If a file doesn't exist.
     ValueError
-        If a file stands twice in `data`, or an item in two files.
+        If a file isn't what it should be or stands twice in `data`, an item stands in two files, or a prompt shows
+        examples and there are none for an item.
     """
+    prompts = read_prompts(config.prompt, config.examples, seed=config.seed)
     files: dict[str, list[Item]] = {path: [*read_items(path)] for path in config.data}
     if len(files) < len(config.data):
         raise ValueError(f"`data` names a file twice: {list(config.data)}")
@@ -135,21 +150,35 @@ def read_files(config: CaptureConfig) -> dict[str, list[Item]]:
             first = owners.setdefault((item.dataset, item.split, item.id), path)
             if first != path:
                 raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
-    return files
+        prompts.check(items)
+    return Files(files, prompts)
 
 
 def encode_files(
-    config: CaptureConfig, model: Any, tokenizer: Any, files: Mapping[str, Sequence[Item]]
+    config: CaptureConfig, model: Any, tokenizer: Any, files: Files
 ) -> tuple[list[EncodedSample], dict[str, int]]:
-    """Samples of all files, and by file how many items (windows, for text) the limit left out."""
+    """Samples of all files, and by file how many items (windows, for text) the limit left out.
+
+    One prompt after the other is put to all items; plain text knows no prompt and comes with the first.
+    """
     length = context_length(model) or sys.maxsize
     samples: list[EncodedSample] = []
     omitted: dict[str, int] = {}
-    for path, items in files.items():
-        found = encode_items(items, tokenizer, max_length=length, window_tokens=config.window_tokens)
-        samples += found[: config.limit]
-        if len(found) > len(found[: config.limit]):
-            omitted[path] = len(found) - len(found[: config.limit])
+    for template in files.prompts.templates:
+        for path, items in files.items.items():
+            if template is not files.prompts.templates[0] and not isinstance(items[0], ChoiceItem):
+                continue
+            found = encode_items(
+                items,
+                tokenizer,
+                max_length=length,
+                window_tokens=config.window_tokens,
+                prompt=template,
+                examples=files.prompts.examples,
+            )
+            samples += found[: config.limit]
+            if len(found) > len(found[: config.limit]):
+                omitted[path] = len(found) - len(found[: config.limit])
     return samples, omitted
 
 
@@ -185,10 +214,12 @@ def _provenance(
     loaded: Loaded,
     samples: Sequence[EncodedSample],
     *,
+    prompts: Prompts,
     share: float,
     omitted: dict[str, int],
     preflight: Preflight,
 ) -> dict[str, Any]:
+    training_notes = [note for training in loaded.training.values() for note in training.notes]
     return {
         "model": loaded.identity,
         "adapters": {
@@ -197,12 +228,14 @@ def _provenance(
         },
         "tokenizer": tokenizer_identity(loaded.tokenizer),
         "data": data_fingerprint(samples),
-        "prompt": {"name": "main", "instruction": INSTRUCTION, "cue": CUE},
+        "data_sources": {name: source for name in config.data if (source := hub_source(name))},
+        "prompt": prompts.description(),
         "settings": dataclasses.asdict(config),
         "population": population(config.tokens),
         "js_share": share,
         "libraries": library_versions(),
         "device": device_description(loaded.device),
-        "preflight": [note.as_dict() for note in preflight.notes],
+        "training": {name: training.record for name, training in loaded.training.items() if training.record},
+        "preflight": [note.as_dict() for note in (*preflight.notes, *training_notes)],
         "omitted_items": omitted,
     }

@@ -23,6 +23,7 @@ LIBRARIES = (
     "tokenizers",
     "safetensors",
     "gguf",
+    "datasets",
     "numpy",
     "zarr",
     "numcodecs",

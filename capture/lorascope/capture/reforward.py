@@ -68,8 +68,8 @@ def reforward(
     seed
         Chooses them.
     overrides
-        Settings of the capture that may be others here: `model`, `adapter`, `data` (they are held against the run's
-        hashes), `device`, `device_map`, `trust_remote_code`.
+        Settings of the capture that may be others here: `model`, `adapter`, `data`, `prompt`, `examples` (they are held
+        against the run's hashes), `device`, `device_map`, `trust_remote_code`.
     model, tokenizer
         Already loaded, as for `capture`.
     progress

@@ -8,7 +8,8 @@ from lorascope.stores import StoreError
 __all__ = ["differences", "identity", "require_same"]
 
 FREE_SETTINGS = {
-    *("model", "adapter", "data"),  # wherever they lie: their hashes are compared
+    *("model", "adapter", "data", "prompt", "examples"),  # wherever they lie: their hashes are compared
+    *("share", "shared_layers", "share_from"),  # the model's identity says what came of them
     *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
 }
 """Settings that don't shape the numbers."""

@@ -56,7 +56,7 @@ def make_spec(**options: Any) -> RunSpec:
     )
 
 
-def write(spec: RunSpec, path: Path, *, base_scores: bool) -> int:
+def write(spec: RunSpec, path: Path, *, base_scores: bool, answers: bool) -> int:
     """A run with this specification, of random numbers; returns the bytes of its rows in memory."""
     rng = np.random.default_rng(0)
     lengths = {"samples": spec.n_samples, "choices": spec.n_choices, "tokens": spec.n_tokens}
@@ -66,7 +66,9 @@ def write(spec: RunSpec, path: Path, *, base_scores: bool) -> int:
         table, _, column = entry.path.partition("/")
         if "/lora_" in entry.path:
             weights[entry.path] = rng.normal(size=entry.shape).astype(np.float32)
-        elif table in tables and not entry.by_row and (base_scores or not column.startswith("base_")):
+        elif table in tables and not entry.by_row:
+            if (column.startswith("base_") and not base_scores) or ("written" in column and not answers):
+                continue
             n = lengths[table]
             tables[table][column] = [f"word {i}" for i in range(n)] if entry.dtype == "string" else np.arange(n) % 100
     n_bytes = 0
@@ -96,12 +98,18 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("base_scores", [True, False], ids=["scored", "unscored"])
+@pytest.mark.parametrize(
+    ("base_scores", "answers"),
+    [(True, False), (False, False), (True, True), (False, True)],
+    ids=["scored", "unscored", "answered", "with the adapter alone"],
+)
 @pytest.mark.parametrize("name", list(SPECS))
-def test_arrays_files_and_raw_bytes_are_those_of_the_run(tmp_path: Path, name: str, base_scores: bool) -> None:
+def test_arrays_files_and_raw_bytes_are_those_of_the_run(
+    tmp_path: Path, name: str, base_scores: bool, answers: bool
+) -> None:
     spec = make_spec(**SPECS[name])
-    row_bytes = write(spec, tmp_path / "run.zarr", base_scores=base_scores)
-    estimated = estimate(spec, base_scores=base_scores)
+    row_bytes = write(spec, tmp_path / "run.zarr", base_scores=base_scores, answers=answers)
+    estimated = estimate(spec, base_scores=base_scores, answers=answers)
     group = zarr.open_group(tmp_path / "run.zarr", mode="r")
     arrays = [node for _, node in group.members(max_depth=None) if isinstance(node, zarr.Array)]
     files = [file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()]

@@ -16,8 +16,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.adapters.adapter import AdapterError
 from lorascope.capture.finetune import lora_targets
-from lorascope.capture.planning.meta import load_on_meta
+from lorascope.capture.planning.meta import attach_on_meta, load_on_meta
+from lorascope.capture.planning.outline import draw_outline
 from lorascope.capture.planning.plan import Fit, Plan, plan
+from lorascope.capture.prepare import encode_files, read_files
+from lorascope.capture.samples.items import ChoiceItem, read_items
+from lorascope.capture.samples.prompt import read_template, render
 from lorascope.stores import StoreError, open_place
 
 
@@ -59,6 +63,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "states none": {"states": "none"},
     "states sample": {"states": "sample", "states_share": 0.5},
     "a budget": {"budget": "3MB"},
+    "several prompts": {"prompt": ("main", "prompt1"), "limit": 3, "answer_tokens": 4},
+    "the adapter's scores alone": {"score_base": False, "answer_tokens": 4, "limit": 3},
 }
 
 
@@ -66,7 +72,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def test_counts_are_those_of_the_capture(
     config: Callable[..., CaptureConfig], text: Path, data: Path, name: str
 ) -> None:
-    settings = config(data=(str(text), str(data)), window_tokens=128, **SETTINGS[name])
+    examples = data.with_name("tiny.valid.jsonl")
+    examples.write_text(data.read_text())
+    settings = config(data=(str(text), str(data)), window_tokens=128, examples=str(examples), **SETTINGS[name])
     made = plan(settings, probe=False)
     assert not Path(settings.out).exists()
     assert made.ok
@@ -101,6 +109,37 @@ def test_a_trial_gives_rates_and_the_time_that_follows(config: Callable[..., Cap
     unscored = plan(config(score=False, stream="pair"))
     assert unscored.times is not None
     assert unscored.times.stages["score"] == 0
+
+
+def test_tokens_of_scores_and_answers_are_counted(config: Callable[..., CaptureConfig], tiny_tokenizer: Any) -> None:
+    def counted(**settings: Any) -> tuple[int, int]:
+        """Tokens that pass for scores and answers, and how many samples there are."""
+        given = config(**settings)
+        loaded = load_on_meta(given.model)
+        samples, _ = encode_files(given, loaded.model, loaded.tokenizer, read_files(given))
+        model, _ = attach_on_meta(loaded.model, given.adapters, allow_zero=False)
+        return draw_outline(given, model, samples).scored_tokens, len(samples)
+
+    def scored(name: str, answer_tokens: int) -> int:
+        """The same from the words of each prompt."""
+        total = 0
+        for item in read_items(config().data[0]):
+            assert isinstance(item, ChoiceItem)
+            prompt = len(tiny_tokenizer(render(read_template(name), item).text).input_ids)
+            choices = sum(len(tiny_tokenizer(f" {one}", add_special_tokens=False).input_ids) for one in item.choices)
+            total += 2 * (prompt + choices) + (2 * (prompt + answer_tokens) if answer_tokens else 0)
+        return total
+
+    assert counted() == (scored("main", 0), 6)
+    assert counted(prompt=("prompt3", "main")) == (scored("main", 0) + scored("prompt3", 0), 12)
+    assert counted(prompt="prompt3", answer_tokens=7) == (scored("prompt3", 7), 6)
+    assert counted(prompt="prompt3", answer_tokens=7, score_base=False)[0] == scored("prompt3", 7) // 2
+    assert counted(score=False)[0] == 0
+
+
+def test_answers_are_remarked_on(config: Callable[..., CaptureConfig]) -> None:
+    made = plan(config(answer_tokens=9), probe=False)
+    assert any("every answer is counted with all 9 tokens" in remark for remark in made.remarks)
 
 
 def test_the_plan_as_json(config: Callable[..., CaptureConfig]) -> None:

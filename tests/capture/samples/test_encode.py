@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lorascope.capture.samples.encode import ANSWER, CHOICE, PROMPT, TEXT, EncodedSample, encode_items
 from lorascope.capture.samples.items import ChoiceItem, TextItem
-from lorascope.capture.samples.prompt import render_main
+from lorascope.capture.samples.prompt import read_template, render
 
 SETTINGS = {"max_length": 256, "window_tokens": 16}
 
@@ -23,7 +23,7 @@ def a_text(text: str) -> TextItem:
 def test_a_sample_is_the_prompt_and_the_right_answer(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> None:
     samples = encode_items(tiny_items, tiny_tokenizer, **SETTINGS)
     for item, sample in zip(tiny_items, samples, strict=True):
-        text = render_main(item).text + " " + item.choices[item.answer]
+        text = render(read_template("main"), item).text + " " + item.choices[item.answer]
         assert tiny_tokenizer.decode(sample.token_ids) == "<s>" + text
         assert (sample.id, sample.dataset, sample.split, sample.prompt) == (item.id, "tiny", "train", "main")
         assert sample.answer == item.answer

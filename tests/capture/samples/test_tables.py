@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorascope.capture.samples.answers import Answer
 from lorascope.capture.samples.batches import plan_batches
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.generate import generate
@@ -97,3 +98,14 @@ def test_scores_that_werent_asked_for_are_told_from_scores(samples: list[Encoded
     assert np.isnan(tables["samples"]["ce"]).all()
     assert np.isnan(tables["choices"]["loglik_per_token"]).all()
     assert not [name for table in tables.values() for name in table if name.startswith("base_")]
+
+
+def test_answers_stand_with_the_samples_that_have_choices(samples: list[EncodedSample]) -> None:
+    mixed = [samples[-1], *samples[:-1]]  # a text first
+    plan = plan_of(mixed, "all")
+    answers = [Answer(f"answer {index}", sample.answer - index % 2) for index, sample in enumerate(samples[:-1])]
+    table = make_tables(mixed, plan, [""] * plan.n_tokens, None, None, answers, None)["samples"]
+    assert table["written"] == ["", *(f"answer {index}" for index in range(6))]
+    assert table["written_prediction"] == [-1, *(answer.prediction for answer in answers)]
+    assert table["written_correct"] == [-1, 1, 0, 1, 0, 1, 0]
+    assert not [name for name in table if name.startswith("base_")]

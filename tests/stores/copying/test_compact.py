@@ -31,7 +31,12 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"states": "none", "kl": True}, {"stream": "pair"}, {"base_ce": [1.0, 2.0]}],
+    [
+        {},
+        {"states": "none", "kl": True},
+        {"stream": "pair"},
+        {"base_ce": [1.0, 2.0], "columns": {"written": [" B.", "ü"], "base_written_correct": [1, 0]}},
+    ],
     ids=["all", "none", "pair", "columns"],
 )
 def test_result_is_what_a_capture_without_raw_writes(make_run: Any, tmp_path: Path, options: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.stores import StoreError, open_run, widen
+from lorascope.stores import StoreError, open_run, verify, widen
+from lorascope.stores.reading.missing import missing_chunks
 from lorascope.stores.reading.rows import delta_block
 
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
@@ -337,6 +338,24 @@ def test_early_scores_without_a_chunk_read_as_fill(make_run: Any) -> None:
     run = make_run(base_ce=[1.5, 2.5])
     (run.path / "samples/base_ce/c.0").unlink()
     assert np.isnan(open_run(run.path).samples["base_ce"].values).all()
+
+
+def test_answers_may_be_there_each_by_itself(make_run: Any) -> None:
+    opened = open_run(make_run("with.zarr", columns={"written": [" B.", "ü\n"], "base_written_correct": [1, -1]}).path)
+    assert opened.samples["written"].values.tolist() == [" B.", "ü\n"]
+    assert opened.samples["base_written_correct"].values.tolist() == [1, -1]
+    assert "written_prediction" not in opened.samples
+    assert not [name for name in open_run(make_run("without.zarr").path).samples if "written" in str(name)]
+
+
+@pytest.mark.parametrize("column", ["written", "base_written_correct"])
+def test_answers_that_were_lost_are_missed(make_run: Any, column: str) -> None:
+    run = make_run(columns={"written": [" B.", "C"], "base_written_correct": [1, -1]})
+    (run.path / f"samples/{column}/c.0").unlink()
+    with pytest.raises(StoreError, match=f"chunk 'samples/{column}/c.0' is missing"):
+        open_run(run.path).samples
+    assert [problem.kind for problem in verify(run.path).problems] == ["missing", "digest"]
+    assert missing_chunks(run.path) == [f"samples/{column}/c.0"]
 
 
 def test_finished_run_that_lost_a_digest_says_so(make_run: Any) -> None:

@@ -59,7 +59,9 @@ def sample_block(run: Run, qualified: xr.Dataset, index: int, top: float) -> str
     """One sample: its name and numbers, its tokens, and what was answered."""
     sample = run.samples.isel(sample=index)
     miub = float(qualified["miub_sample"].values[index])
-    title = f"{escape(sample['dataset'].item())} · {escape(sample['id'].item())}"
+    several = len(set(run.samples["prompt"].values[run.samples["answer"].values >= 0].tolist())) > 1
+    names = ("dataset", "id", "prompt") if several else ("dataset", "id")
+    title = " · ".join(escape(sample[name].item()) for name in names)
     return (
         f'<article class="sample"><h3>{title} <small>{format_number(miub)} nat</small></h3>'
         f'<p class="tokens">{"".join(_tokens(run, qualified, index, top))}</p>{_answers(run, index)}</article>'

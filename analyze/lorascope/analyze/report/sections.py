@@ -225,8 +225,9 @@ def task_scores(run: Run) -> str:
     if not rows:
         return section("scores", "Did it help?", "<p>This run wasn't scored.</p>")
     caption = (
-        "ACC: items whose right choice has the highest log-likelihood, plain and per token, ± binomial standard "
-        "error. CE: mean negative log-likelihood of the answer's tokens (text: of all tokens), ± standard error "
-        "over samples. PPL = exp(CE). The change's error is that of paired differences."
+        "ACC: items whose right choice has the highest log-likelihood, plain, per token and per character, or was read "
+        "in what the model wrote (not read: nothing was, which counts as wrong), ± binomial standard error. CE: mean "
+        "negative log-likelihood of the answer's tokens (text: of all tokens), ± standard error over samples. PPL = "
+        "exp(CE). The change's error is that of paired differences."
     )
     return section("scores", "Did it help?", table(columns, rows, n_names=2, caption=caption))

@@ -19,11 +19,13 @@ from torch import nn
 
 from ..hashes import hash_tensors
 from ..models.offload import fill_adapter, hidden_device_map, is_offloaded
+from ..models.sharing import sharing_of
 from ..models.weights import plain_path
 from .fit import first_line, fit_problems, init_problems
 from .preflight import inspect_adapter
 from .refusal import AdapterError, adapter_tensors, lora_layers, peft_type, require, weight_problems
 from .remarks import is_residual
+from .training import read_training
 
 __all__ = [
     "adapter_identity",
@@ -61,7 +63,8 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
     Raises
     ------
     AdapterError
-        If a folder holds no LoRA adapter, an adapter was made for another model, or it can't be measured.
+        If a folder holds no LoRA adapter, an adapter was made for another model or trained on one whose layers share
+        weights otherwise, or it can't be measured.
 
     Notes
     -----
@@ -74,6 +77,7 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
         raise AdapterError(f"the model already has an adapter; attach {where!r} to a freshly loaded model")
     for name, (config, tensors) in contents.items():
         problems = init_problems(model, config, len(contents)) or fit_problems(model, config, tensors, name)
+        problems += read_training(folders[name], name, sharing_of(model)).problems
         require(problems + weight_problems(tensors, allow_zero=allow_zero), str(folders[name]))
     adapted: Any = model
     for name, (config, _) in contents.items():

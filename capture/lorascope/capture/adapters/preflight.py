@@ -9,6 +9,7 @@ from torch import nn
 
 from lorascope.stores import Problem
 
+from ..models.sharing import sharing_of
 from ..models.weights import plain_path
 from .calls import call_problems, count_calls
 from .components import adapted_modules, find_components, left_out, unsupported
@@ -20,7 +21,7 @@ from .refusal import (
     require,
     weight_problems,
 )
-from .remarks import Note, remarks
+from .remarks import Note, is_residual, remarks
 
 __all__ = [
     "AdapterError",
@@ -114,6 +115,10 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     if scalings and not any(scalings) and not allow_zero:
         message = "it is 0 on every layer, so the adapter changes nothing; look at its file, or pass `allow_zero`"
         problems.append(Problem("lora_alpha", "zero", message))
+    config: Any = model.peft_config[name]
+    if is_residual(config) and sharing_of(model)["share"] > 1:
+        message = "its init changes the base weights, which layers share here: each would change the others'"
+        problems.append(Problem("init_lora_weights", "init", message))
     return problems + weight_problems(adapter_tensors(model, name), allow_zero=allow_zero)
 
 

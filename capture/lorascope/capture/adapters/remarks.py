@@ -22,7 +22,7 @@ class Note(NamedTuple):
     """Something worth knowing."""
 
     kind: str
-    """One of `zero`, `residual`, `quantised`, `fused`, `variant`, `difference`, `skipped`, `several`."""
+    """One of `zero`, `residual`, `quantised`, `fused`, `variant`, `difference`, `skipped`, `several`, `training`."""
     message: str
     places: tuple[str, ...]
     """Layers or weights that it is true of."""

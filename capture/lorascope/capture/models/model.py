@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from ..hashes import fingerprint, hash_tensors
 from .device import named_device, require_device
+from .sharing import check_sharing, share_layers, sharing_of
 from .weights import base_tensors, readable
 
 __all__ = [
@@ -68,6 +69,9 @@ def load_model(
     device: str = "cpu",
     device_map: str | Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    share: int = 1,
+    shared_layers: int = 16,
+    share_from: Literal["first", "mean"] = "first",
 ) -> tuple[Any, Any]:
     """Load a language model in eval mode, and its fast tokenizer.
 
@@ -83,6 +87,8 @@ def load_model(
         How accelerate spreads the model: `auto`, or module name -> device, `cpu` or `disk`.
     trust_remote_code
         Whether Python code that the model brings may run.
+    share, shared_layers, share_from
+        How the last layers share their weights once they are loaded; see `share_layers`.
 
     Returns
     -------
@@ -94,8 +100,8 @@ def load_model(
     FileNotFoundError
         If `source` is neither on this disk nor could be a hub id.
     ValueError
-        If `source` holds no language model that can be read whole, its tokenizer isn't a fast one, or `dtype` or
-        `device` isn't allowed.
+        If `source` holds no language model that can be read whole, its tokenizer isn't a fast one, its layers can't
+        share weights as they are asked to, or `dtype` or `device` isn't allowed.
 
     Notes
     -----
@@ -109,6 +115,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
+    check_sharing(share, shared_layers, share_from)
     place = require_device(named_device(device)) if device_map is None else None
     where, options = locate(source)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
@@ -139,6 +146,7 @@ def load_model(
             f"tokenizer of {source!r} is {type(tokenizer).__name__}, which can't say where in the text its tokens are; "
             "a fast one (with 'tokenizer.json') is needed"
         )
+    share_layers(model, share, shared_layers=shared_layers, share_from=share_from)
     return (model if place is None else model.to(place)).eval(), tokenizer
 
 
@@ -173,9 +181,10 @@ def is_causal(model: Any) -> bool:
 
 
 def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
-    """Which base model it is: names, type, size, and SHA-256 over its weights and its configuration.
+    """Which base model it is: names, type, size, how layers share weights, and SHA-256 over weights and configuration.
 
-    The same with and without an adapter, unless the adapter's init changed the base (`label_init`).
+    The same with and without an adapter, unless the adapter's init changed the base (`label_init`). Weights that are
+    shared count once as parameters, and enter the hash under each of their names.
 
     Parameters
     ----------
@@ -187,7 +196,8 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If a weight is on the meta device, and not because accelerate offloaded it.
+        If a weight is on the meta device, and not because accelerate offloaded it, or layers share weights in a manner
+        that `sharing_of` has no name for.
     """
     tensors = base_tensors(model)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -198,6 +208,7 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
         "dtype": "+".join(sorted(dtypes)),
         "n_parameters": _n_parameters(tensors.values()),
         "n_parameters_non_embedding": _n_parameters(tensors.values(), without=_embeddings(base)),
+        **sharing_of(model),
         "attention": getattr(base.config, "_attn_implementation", None),
         "sha256": hash_tensors(readable(model, tensors)),
         "config_sha256": _hash_config(base.config),

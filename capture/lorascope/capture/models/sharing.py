@@ -1,6 +1,21 @@
-"""Parameter sharing: groups of neighbouring layers with one set of base weights between them."""
+"""Parameter sharing: groups of neighbouring layers with one set of base weights between them.
 
-__all__ = ["check_sharing"]
+It is done to a model in memory and never saved: safetensors refuses tensors that share their memory. Layers are tied by
+the identity of their parameters, which `to`, `copy.deepcopy` and PEFT keep, and only a move onto the meta device loses.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, Literal
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from .offload import is_offloaded
+from .weights import base_tensors, held_tensors, plain_path
+
+__all__ = ["check_sharing", "share_layers", "sharing_of"]
 
 
 def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
@@ -11,3 +26,196 @@ def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
         raise ValueError(f"`shared_layers` is {shared_layers!r}; give a multiple of `share`, which is {share}")
     if share_from not in ("first", "mean"):
         raise ValueError(f"`share_from` is {share_from!r}; allowed are first, mean")
+
+
+def share_layers(
+    model: Any, share: int, *, shared_layers: int = 16, share_from: Literal["first", "mean"] = "first"
+) -> None:
+    """Let the model's last layers share their weights, in groups of neighbours; what becomes unused is freed.
+
+    A layer stays a module of its own, with its place, its cache and any LoRA that it is given later. All its parameters
+    and saved buffers (norms and biases too) become those of its group's first layer. Nothing is changed unless all of
+    it can be.
+
+    Parameters
+    ----------
+    model
+        A plain model, before PEFT wraps it; on the meta device too.
+    share
+        Layers of a group; 1 leaves the model as it is.
+    shared_layers
+        How many of the last layers are put into groups, a multiple of `share`.
+    share_from
+        Whose weights a group gets: those of its `first` layer, or the `mean` over its layers, taken in float32 and
+        rounded to the weights' own type.
+
+    Raises
+    ------
+    ValueError
+        If these settings name no sharing; if the model has an adapter, quantised or offloaded weights, too few layers
+        or none that can be found, or shares weights between layers already; or if the layers of a group differ in
+        their modules or shapes or lie on several devices.
+
+    References
+    ----------
+    arXiv 2501.03152, section 4.4: share_2, share_4 and share_8 of the last 16 layers. The paper doesn't say whose
+    weights a group gets.
+    """
+    check_sharing(share, shared_layers, share_from)
+    if share == 1:
+        return
+    _check_model(model)
+    path, layers = _require_layers(model, shared_layers)
+    starts = range(len(layers) - shared_layers, len(layers), share)
+    groups = [[*layers[start : start + share]] for start in starts]
+    for start, group in zip(starts, groups, strict=True):
+        _check_devices(group, f"layers {start} to {start + share - 1} of `{path}`")
+        for place, layer in enumerate(group):
+            if found := _difference(group[0], layer):
+                raise ValueError(
+                    f"layers {start} and {start + place} of `{path}` can't share weights: {found}; only layers of one "
+                    "form can"
+                )
+    for group in groups:
+        if share_from == "mean":
+            _average(group)
+        _tie(group)
+
+
+def sharing_of(model: nn.Module) -> dict[str, int]:
+    """How the model's layers share weights: `share`, the layers of a group, and `shared_layers`, those in groups.
+
+    Found from the parameters themselves, not from any setting; of a model under PEFT, from its base. `share` is 1 and
+    `shared_layers` 0 where no two layers have all parameters in common.
+
+    Raises
+    ------
+    ValueError
+        If layers are tied in another manner than `share_layers` ties them.
+    """
+    path, layers = next(_layer_lists(model), ("", []))
+    keys = _parameter_ids(model, path, len(layers))
+    sizes = [len([*group]) for _, group in groupby(keys)]
+    tied = [size for size in sizes if size > 1]
+    if not tied and len({*keys}) == len(keys):
+        return {"share": 1, "shared_layers": 0}
+    if len({*tied}) != 1 or sizes[-len(tied) :] != tied or len({*keys}) != len(sizes):
+        numbers: dict[Any, int] = {}
+        which = [numbers.setdefault(key, len(numbers)) for key in keys]
+        raise ValueError(
+            f"layers of `{path}` share weights irregularly (layer by layer, their sets are {which}); only the last "
+            "layers may, in groups of one size, as `share_layers` ties them"
+        )
+    return {"share": tied[0], "shared_layers": sum(tied)}
+
+
+def _layer_lists(model: nn.Module) -> Iterator[tuple[str, Sequence[nn.Module]]]:
+    """Lists of numbered blocks by their path in the plain model, the longest first; those within blocks left out."""
+    lists = {path: module for path, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    outer = [path for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
+    for path in sorted(outer, key=lambda path: len(lists[path]), reverse=True):
+        yield plain_path(path), [*lists[path]]
+
+
+def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence[nn.Module]]:
+    """The model's list of layers, if there is one, long enough and untied."""
+    kind, lists = type(model).__name__, [*_layer_lists(model)]
+    if not lists:
+        raise ValueError(f"the model, a {kind}, has no list of layers (`torch.nn.ModuleList`) that could share weights")
+    path, layers = lists[0]
+    if len(lists) > 1 and len(lists[1][1]) == len(layers):
+        raise ValueError(
+            f"the model, a {kind}, has {len(layers)} modules in `{path}` and as many in `{lists[1][0]}`, and which of "
+            "them are its layers isn't known; it can't share weights"
+        )
+    if len(layers) < shared_layers:
+        raise ValueError(
+            f"`shared_layers` is {shared_layers}, but the model, a {kind}, has only {len(layers)} layers; give no more"
+        )
+    found: dict[int, int] = {}
+    for place, layer in enumerate(layers):
+        for parameter in layer.parameters():
+            if (first := found.setdefault(id(parameter), place)) != place:
+                raise ValueError(f"layers {first} and {place} of `{path}` share weights already; load the model anew")
+    return path, layers
+
+
+def _check_model(model: Any) -> None:
+    """Refuse a model whose weights can't be tied, or wouldn't be the base's."""
+    if hasattr(model, "peft_config") or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ValueError("the model has an adapter; let the base model share its layers before it is attached")
+    labelled = getattr(getattr(model, "config", None), "quantization_config", None) is not None
+    if labelled or not all(map(_is_plain, model.parameters())):
+        raise ValueError("the model's weights are quantised, which can't be shared; load it unquantised")
+    if is_offloaded(model):
+        raise ValueError("some of the model's weights are offloaded and can't be shared; load it without `device_map`")
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return type(tensor) in {torch.Tensor, nn.Parameter} and tensor.is_floating_point()
+
+
+def _difference(one: nn.Module, other: nn.Module) -> str | None:
+    """What keeps a layer from having another one's weights; None where nothing does."""
+    kinds, other_kinds = ({path: type(module) for path, module in layer.named_modules()} for layer in (one, other))
+    for path in (*kinds, *other_kinds):
+        names = [found[path].__name__ if path in found else "nothing" for found in (kinds, other_kinds)]
+        if kinds.get(path) is not other_kinds.get(path):
+            return f"{path or 'a layer'!r} is {names[0]} in one and {names[1]} in the other"
+    held, others = held_tensors(one), held_tensors(other)
+    for name in (*held, *others):
+        forms = [_form(found.get(name)) for found in (held, others)]
+        if forms[0] != forms[1]:
+            return f"{name!r} is {forms[0]} in one and {forms[1]} in the other"
+        # Packed weights that are no parameters, or masks that make a layer what it is.
+        if not _is_plain(held[name]) and not held[name].is_meta and not torch.equal(held[name], others[name]):
+            return f"the saved buffer {name!r} has no floating-point numbers, and differs"
+    return None
+
+
+def _form(tensor: torch.Tensor | None) -> str:
+    if tensor is None:
+        return "nothing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def _check_devices(group: Sequence[nn.Module], what: str) -> None:
+    devices = {str(tensor.device) for layer in group for tensor in held_tensors(layer).values()}
+    if len(devices) > 1:
+        raise ValueError(
+            f"{what} lie on {', '.join(sorted(devices))}, but a group's weights are in one place; give a `device_map` "
+            "that keeps each group on one device, or none"
+        )
+
+
+def _average(group: Sequence[nn.Module]) -> None:
+    """Give the first layer the mean of all weights of its group, each summed in float32 (or what is wider)."""
+    first, *others = map(held_tensors, group)
+    done: set[int] = set()
+    for name, tensor in first.items():
+        if id(tensor) in done or not _is_plain(tensor):
+            continue
+        total = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+        for held in others:
+            total += held[name].detach()
+        # Not in place: weights may lie in a file that is mapped into memory.
+        tensor.data = (total / len(group)).to(tensor.dtype)
+        done.add(id(tensor))
+
+
+def _tie(group: Sequence[nn.Module]) -> None:
+    first, *others = group
+    for name, tensor in held_tensors(first).items():
+        path, _, local = name.rpartition(".")
+        for layer in others:
+            setattr(layer.get_submodule(path), local, tensor)
+
+
+def _parameter_ids(model: nn.Module, path: str, n_layers: int) -> list[frozenset[Any]]:
+    """Of each layer, the names and ids of its base's parameters; its own number where it has none."""
+    found: list[set[Any]] = [set() for _ in range(n_layers)]
+    for key, tensor in base_tensors(model).items():
+        number, _, name = key.removeprefix(f"{path}.").partition(".")
+        if key.startswith(f"{path}.") and isinstance(tensor, nn.Parameter):
+            found[int(number)].add((name, id(tensor)))
+    return [frozenset(ids or {place}) for place, ids in enumerate(found)]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lorascope.stores import RunSpec, StoreError, open_place
-from lorascope.stores.format.check import is_base_score
+from lorascope.stores.format.check import is_answer, is_without_adapter
 from lorascope.stores.format.layout import ROW_TOKENS, ArraySpec, array_specs, goes_with_states, worth_factoring
 
 from ..buffers.row_buffer import buffer_bytes
@@ -122,7 +122,7 @@ class Estimate:
         return int(self.stored_bytes * (1 + MARGIN)) + self.n_files * BLOCK_BYTES
 
 
-def estimate(spec: RunSpec, *, base_scores: bool = True) -> Estimate:
+def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) -> Estimate:
     """What a run with this specification takes; a pure function.
 
     Parameters
@@ -130,9 +130,15 @@ def estimate(spec: RunSpec, *, base_scores: bool = True) -> Estimate:
     spec
         What the run holds.
     base_scores
-        Whether its tables have the scores without the adapter.
+        Whether its tables have what was found without the adapter.
+    answers
+        Whether they have the model's own answers.
     """
-    arrays = [entry for entry in array_specs(spec) if base_scores or not is_base_score(entry.path)]
+    arrays = [
+        entry
+        for entry in array_specs(spec)
+        if (base_scores or not is_without_adapter(entry.path)) and (answers or not is_answer(entry.path))
+    ]
     by_part: dict[str, list[ArraySpec]] = {name: [] for name in PARTS}
     for entry in arrays:
         by_part[_part_of(entry.path)].append(entry)

@@ -19,7 +19,10 @@ from ..adapters.adapter import read_adapter
 from ..adapters.components import LoraComponent, adapted_modules
 from ..adapters.fit import fit_problems, init_problems
 from ..adapters.refusal import require, weight_problems
+from ..adapters.training import read_training
 from ..models.model import DTYPES, locate, model_class, one_line
+from ..models.sharing import share_layers, sharing_of
+from .memory import tensor_bytes
 
 __all__ = ["MetaModel", "attach_on_meta", "load_on_meta", "meta_inputs", "output_dtypes"]
 
@@ -38,9 +41,13 @@ class MetaModel(NamedTuple):
     """Whether its weights are kept quantised."""
     dtype_basis: str
     """Where the type of its weights is known from."""
+    loaded_bytes: int
+    """Bytes of its weights as they are loaded, before layers share any."""
 
 
-def load_on_meta(source: str, *, dtype: str = "auto", trust_remote_code: bool = False) -> MetaModel:
+def load_on_meta(
+    source: str, *, dtype: str = "auto", trust_remote_code: bool = False, share: int = 1, shared_layers: int = 16
+) -> MetaModel:
     """A model on the meta device, in eval mode, from its configuration alone; its tokenizer is the real one.
 
     Parameters
@@ -51,6 +58,8 @@ def load_on_meta(source: str, *, dtype: str = "auto", trust_remote_code: bool = 
         Type of the weights: `auto`, `float32`, `float16` or `bfloat16`.
     trust_remote_code
         Whether Python code that the model brings may run.
+    share, shared_layers
+        How the last layers share their weights, as for `load_model`; whose weights they are makes no difference here.
 
     Raises
     ------
@@ -71,7 +80,9 @@ def load_on_meta(source: str, *, dtype: str = "auto", trust_remote_code: bool = 
     with one_line(f"tokenizer of {source!r}"):
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     quantized = getattr(config, "quantization_config", None) is not None
-    return MetaModel(model.eval(), tokenizer, not bare, quantized, basis)
+    loaded = tensor_bytes(model)
+    share_layers(model, share, shared_layers=shared_layers)
+    return MetaModel(model.eval(), tokenizer, not bare, quantized, basis, sum(loaded.values()))
 
 
 def attach_on_meta(
@@ -86,6 +97,7 @@ def attach_on_meta(
     """
     configs: dict[str, LoraConfig] = {}
     problems: list[Problem] = []
+    sharing = sharing_of(model)
     for name, folder in folders.items():
         configs[name], tensors = read_adapter(folder)
         found = fit_problems(model, configs[name], tensors, name)
@@ -93,6 +105,7 @@ def attach_on_meta(
         # An empty module, since this model, unlike the one to come, looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
         problems += found + weight_problems(tensors, allow_zero=allow_zero)
+        problems += read_training(folder, name, sharing).problems
     first, *others = configs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same come again when the model itself is adapted

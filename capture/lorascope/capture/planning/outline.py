@@ -44,7 +44,7 @@ class Outline(NamedTuple):
     batch_tokens: tuple[int, ...]
     """Tokens of each batch, padding included."""
     scored_tokens: int
-    """Tokens that are scored, once with the adapter and once without; 0 where nothing is."""
+    """Tokens that pass for scores and answers, once with the adapter and, if asked for, once without; 0 for none."""
 
     @property
     def n_all_tokens(self) -> int:
@@ -98,7 +98,7 @@ def draw_outline(config: CaptureConfig, model: PeftModel, scored: Sequence[Encod
         preflight=preflight,
         runs_on_meta=inputs is not None,
         batch_tokens=tuple(padded_tokens(lengths[batch]) for batch in batches),
-        scored_tokens=2 * sum(map(_scored_tokens, scored)) if config.score and is_causal(model) else 0,
+        scored_tokens=sum(_scored_tokens(sample, config) for sample in scored) if is_causal(model) else 0,
     )
 
 
@@ -112,8 +112,10 @@ def _generated(sample: EncodedSample, n: int) -> EncodedSample:
     )
 
 
-def _scored_tokens(sample: EncodedSample) -> int:
-    """Tokens that pass for a sample's scores: its prompt once, and every choice."""
+def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
+    """Tokens that pass for a sample's scores: its prompt once, and every choice; for its answer the prompt again."""
+    n_models = (2 if config.score_base else 1) if config.score else 0
     if not sample.choices:
-        return len(sample.token_ids)
-    return sample.n_context + sum(len(choice.token_ids) for choice in sample.choices)
+        return n_models * len(sample.token_ids)
+    answered = sample.n_context + config.answer_tokens if config.answer_tokens else 0
+    return n_models * (sample.n_context + sum(len(choice.token_ids) for choice in sample.choices) + answered)

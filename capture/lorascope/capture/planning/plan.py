@@ -147,12 +147,22 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     run_state(config.out)  # refuses what is neither empty nor a run
     device = named_device(config.device)
     files = read_files(config)
-    loaded = load_on_meta(config.model, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
+    loaded = load_on_meta(
+        config.model,
+        dtype=config.dtype,
+        trust_remote_code=config.trust_remote_code,
+        share=config.share,
+        shared_layers=config.shared_layers,
+    )
     samples, _ = encode_files(config, loaded.model, loaded.tokenizer, files)
     model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
     outline = draw_outline(config, model, samples)
     problems += outline.preflight.problems
-    estimated = estimate(outline.spec, base_scores=outline.scored_tokens > 0)
+    estimated = estimate(
+        outline.spec,
+        base_scores=outline.scored_tokens > 0 and config.score_base,
+        answers=config.answer_tokens > 0,
+    )
     needs = _needs(outline, model, estimated, device)
     fit = _fit(config, estimated, needs, device)
     may_load = loaded.has_weights and not problems and all(one.fits for one in fit if one.what != "disk")
@@ -206,6 +216,9 @@ def _try(outline: Outline, device: torch.device) -> Rates:
         device=str(device),
         device_map=config.device_map,
         trust_remote_code=config.trust_remote_code,
+        share=config.share,
+        shared_layers=config.shared_layers,
+        share_from=config.share_from,
     )
     adapted = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
     with evaluating(adapted):
@@ -240,10 +253,20 @@ def _remarks(outline: Outline, loaded: MetaModel, device: torch.device) -> Itera
         )
     if loaded.quantized:
         yield "the weights are quantised, but counted as if they weren't: they take less memory than is said here"
+    if config.share > 1:
+        yield (
+            f"weights are counted as they are shared; until then, the model takes {format_size(loaded.loaded_bytes)} "
+            "where it is loaded: the host, but for a `device_map`"
+        )
     if config.device_map:
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
     elif not is_here(device):
         yield f"there is no device '{device}' on this machine, so what is free there isn't known"
+    if config.answer_tokens:
+        yield (
+            f"every answer is counted with all {config.answer_tokens} tokens, at the speed of a whole pass; one by one "
+            "they take longer"
+        )
     if config.generate:
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
     yield "that each hook fires once a pass, and each layer's output is base plus delta, shows when a capture begins"

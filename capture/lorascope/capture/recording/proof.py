@@ -73,7 +73,8 @@ def _excess(total: Sum, output: torch.Tensor) -> torch.Tensor:
 def factor_size(factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scaling: float) -> torch.Tensor:
     """|scaling| * (|z| |B|^T + |bias|): magnitudes of the terms of delta, float32 (token, feature)."""
     offset = None if bias is None else bias.abs()
-    return torch.nn.functional.linear(factor.float().abs(), weight.abs(), offset) * abs(scaling)
+    with torch.autocast(factor.device.type, enabled=False):  # in which a model may run that is in training
+        return torch.nn.functional.linear(factor.float().abs(), weight.abs(), offset) * abs(scaling)
 
 
 def swallowed_share(base: torch.Tensor, delta: torch.Tensor, output: torch.Tensor) -> torch.Tensor:

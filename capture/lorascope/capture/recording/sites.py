@@ -35,7 +35,8 @@ class Addition:
 
     def delta(self, factor: torch.Tensor) -> torch.Tensor:
         """scaling * (z B^T + bias), float32 (token, feature): PEFT's own order of operations."""
-        return torch.nn.functional.linear(factor.float(), *self.on(factor.device)).mul_(self.component.scaling)
+        with torch.autocast(factor.device.type, enabled=False):  # in which a model may run that is in training
+            return torch.nn.functional.linear(factor.float(), *self.on(factor.device)).mul_(self.component.scaling)
 
 
 @dataclass(slots=True)

@@ -10,8 +10,9 @@ from jaxtyping import Bool, Int64, UInt8
 
 from lorascope.stores.format.tables import ROLES
 
+from .examples import Examples
 from .items import ChoiceItem, Item, TextItem
-from .prompt import CUE, continuation, render_main
+from .prompt import RenderedPrompt, Template, continuation, read_template, render
 
 __all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
 
@@ -46,7 +47,7 @@ class EncodedSample:
     split: str
     """Name of the split, "" if there is none."""
     prompt: str
-    """Name of the prompt: `main`, or `text` for plain text."""
+    """Name of the prompt, such as `main`; `text` for plain text."""
     token_ids: TokenIds
     """The prompt's tokens, then the right answer's or the model's own."""
     roles: UInt8[np.ndarray, " position"]
@@ -69,7 +70,15 @@ class EncodedSample:
         return int(np.argmax(self.is_target))
 
 
-def encode_items(items: Sequence[Item], tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
+def encode_items(
+    items: Sequence[Item],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    window_tokens: int,
+    prompt: Template | None = None,
+    examples: Examples | None = None,
+) -> list[EncodedSample]:
     """Samples in the order of their items, each at most `max_length` tokens long.
 
     Parameters
@@ -82,20 +91,25 @@ def encode_items(items: Sequence[Item], tokenizer: Any, *, max_length: int, wind
         The model's context in tokens; the prompt with any of its choices must fit.
     window_tokens
         Tokens of a window of text, the tokenizer's start tokens included.
+    prompt
+        What multiple-choice items are asked with; None for `main`, the paper's own for training.
+    examples
+        Where the examples come from that the prompt shows, if it does.
 
     Raises
     ------
     ValueError
         If there are no items, a sample is longer than the context, a choice or text has no tokens, a window leaves no
-        token to predict or is longer than the context, or the tokenizer isn't a fast one.
+        token to predict or is longer than the context, the tokenizer isn't a fast one, or the prompt shows examples
+        that aren't given.
 
     Notes
     -----
     The special tokens that the tokenizer puts before a text stand before every prompt and every window; those it puts
-    after a text are left out. Answers are tokenized apart from their prompt, as they would follow its last words
-    ("Answer:"): a tokenizer that marks the start of a text with a space of its own doesn't add it there. A window at
-    the end of a text that would hold no token to predict is left out. A token is a choice's if it covers any of its
-    characters.
+    after a text are left out. Answers are tokenized apart from their prompt, as they would follow the template's last
+    words ("Answer:"): a tokenizer that marks the start of a text with a space of its own doesn't add it there. A window
+    at the end of a text that would hold no token to predict is left out. A token is a choice's if it covers any of its
+    characters; an example's choices and answer are part of the prompt.
     """
     if not items:
         raise ValueError("`items` is empty; give at least one")
@@ -104,7 +118,10 @@ def encode_items(items: Sequence[Item], tokenizer: Any, *, max_length: int, wind
             f"the tokenizer is a {type(tokenizer).__name__}, which can't tell where in a text a token stands; "
             "give a fast tokenizer (one with a tokenizer.json)"
         )
-    choice_samples = iter(_encode_choice_items([i for i in items if isinstance(i, ChoiceItem)], tokenizer, max_length))
+    asked = [item for item in items if isinstance(item, ChoiceItem)]
+    template = read_template("main") if prompt is None else prompt
+    rendered = [_rendered(item, template, examples) for item in asked]
+    choice_samples = iter(_encode_choice_items(asked, rendered, template, tokenizer, max_length))
     samples: list[EncodedSample] = []
     for item in items:
         if isinstance(item, ChoiceItem):
@@ -144,12 +161,22 @@ def _without_end(ids: list[int], offsets: list[tuple[int, int]], special: list[i
     )
 
 
-def _encode_choice_items(items: Sequence[ChoiceItem], tokenizer: Any, max_length: int) -> list[EncodedSample]:
+def _rendered(item: ChoiceItem, template: Template, examples: Examples | None) -> RenderedPrompt:
+    shown = examples.draw(item).texts if template.shows_examples and examples is not None else ()
+    return render(template, item, *shown)
+
+
+def _encode_choice_items(
+    items: Sequence[ChoiceItem],
+    rendered: Sequence[RenderedPrompt],
+    template: Template,
+    tokenizer: Any,
+    max_length: int,
+) -> list[EncodedSample]:
     if not items:
         return []
-    rendered = [render_main(item) for item in items]
     prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
-    answers = iter(_tokenize_answers(tokenizer, [choice for item in items for choice in item.choices]))
+    answers = iter(_tokenize_answers(tokenizer, template.cue, [choice for item in items for choice in item.choices]))
     samples = []
     for item, text, prompt in zip(items, rendered, prompts, strict=True):
         choices = tuple(EncodedChoice(text=choice, token_ids=next(answers)) for choice in item.choices)
@@ -162,7 +189,7 @@ def _encode_choice_items(items: Sequence[ChoiceItem], tokenizer: Any, max_length
                 id=item.id,
                 dataset=item.dataset,
                 split=item.split,
-                prompt="main",
+                prompt=template.name,
                 token_ids=np.concatenate([prompt.ids, gold]),
                 roles=np.concatenate([roles, np.full(len(gold), ANSWER, dtype=np.uint8)]),
                 choices=choices,
@@ -172,9 +199,8 @@ def _encode_choice_items(items: Sequence[ChoiceItem], tokenizer: Any, max_length
     return samples
 
 
-def _tokenize_answers(tokenizer: Any, answers: Sequence[str]) -> list[TokenIds]:
-    """Tokens of each answer as it follows the prompt's last words."""
-    cue = CUE.strip()
+def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
+    """Tokens of each answer as it follows the prompt's last words, the cue."""
     anchor = _tokenize(tokenizer, [cue], special_tokens=False)[0].ids
     texts = [continuation(answer) for answer in answers]
     anchored = [tokens.ids for tokens in _tokenize(tokenizer, [cue + text for text in texts], special_tokens=False)]

@@ -68,7 +68,7 @@ def generate(
         raise ValueError("the model is in training mode, where dropout changes the text; call `model.eval()` first")
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
-        raise ValueError(f"a {type(bare).__name__} can't generate text; capture without `generate`")
+        raise ValueError(f"a {type(bare).__name__} can't generate text; capture without `generate` and `answer_tokens`")
     prompts = [_prompt(sample) for sample in samples]
     _require_room(samples, prompts, n, context_length(bare))
     done: list[EncodedSample] = []

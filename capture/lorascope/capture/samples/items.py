@@ -1,10 +1,12 @@
-"""Data items: multiple-choice questions and plain texts, and their files."""
+"""Data items: multiple-choice questions and plain texts, read from files or data sets of the hub."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from .hub import Reference, parse_reference, read_rows
 
 __all__ = ["ChoiceItem", "Item", "TextItem", "read_items"]
 
@@ -60,10 +62,11 @@ class TextItem:
 
 
 Item = ChoiceItem | TextItem
+_Record = TypeVar("_Record")
 
 
 def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
-    """Items of a data file, in the order of the file.
+    """Items of a data file or a data set of the hub, in its order.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
         `<dataset>[.<split>].jsonl`: one JSON object a line with `id`, `question`, `choices` (list of 2 to 26 texts)
         and `answer` (index into `choices`, from 0); other fields and blank lines are passed over.
         `<dataset>[.<split>].txt`: one plain text. Both in UTF-8.
+        `NAME:SPLIT` or `NAME:SPLIT@FOLDER`: see `parse_reference` and `read_rows`; a file of that name goes first.
 
     Raises
     ------
@@ -78,12 +82,17 @@ def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
         If there is no such file.
     ValueError
         If the name ends otherwise, the file holds no items, or a line isn't as described; names file, line and field.
+    OSError, ImportError
+        See `read_rows`.
 
     Notes
     -----
     Data set and split are the first and second part of the file's name: `arc_easy.test.jsonl` is split `test` of
     `arc_easy`. Choices get letters by position, whatever labels the file gives.
     """
+    reference = parse_reference(str(path))
+    if reference is not None:
+        return _read_hub_items(reference)
     path = Path(path)
     if path.suffix == ".jsonl":
         return _read_choice_items(path)
@@ -102,21 +111,43 @@ def _read_text_items(path: Path) -> list[TextItem]:
 
 def _read_choice_items(path: Path) -> list[ChoiceItem]:
     dataset, split = _dataset_and_split(path)
-    items: list[ChoiceItem] = []
-    lines_by_id: dict[str, int] = {}
-    for number, line in _numbered_lines(_decode(path)):
-        try:
-            item = ChoiceItem(dataset=dataset, split=split, **_fields(line))
-            if item.id in lines_by_id:
-                raise ValueError(
-                    f"`id` is {item.id!r}, as in line {lines_by_id[item.id]}; ids must be unique within a file"
-                )
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        lines_by_id[item.id] = number
-        items.append(item)
+    places = ((f"line {number}", line) for number, line in _numbered_lines(_decode(path)))
+    items = _choice_items(places, _fields, source=str(path), dataset=dataset, split=split)
     if not items:
         raise ValueError(f"{path}: the file holds no items; give a data file that isn't empty")
+    return items
+
+
+def _read_hub_items(reference: Reference) -> list[ChoiceItem] | list[TextItem]:
+    dataset, split, rows = read_rows(reference)
+    if not rows:
+        raise ValueError(f"{reference.text}: the split holds no items; give one that isn't empty")
+    if "text" in rows[0]:
+        return [TextItem(dataset=dataset, split=split, **row) for row in rows]
+    places = ((f"row {number}", row) for number, row in enumerate(rows))
+    return _choice_items(places, _checked, source=reference.text, dataset=dataset, split=split)
+
+
+def _choice_items(
+    records: Iterable[tuple[str, _Record]],
+    fields: Callable[[_Record], dict[str, Any]],
+    *,
+    source: str,
+    dataset: str,
+    split: str,
+) -> list[ChoiceItem]:
+    """Items of records, each with its place, whose ids must differ; errors name source and place."""
+    items: list[ChoiceItem] = []
+    places: dict[str, str] = {}
+    for place, record in records:
+        try:
+            item = ChoiceItem(dataset=dataset, split=split, **fields(record))
+            if item.id in places:
+                raise ValueError(f"`id` is {item.id!r}, as in {places[item.id]}; ids must be unique within a file")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{source}, {place}: {error}") from error
+        places[item.id] = place
+        items.append(item)
     return items
 
 
@@ -167,13 +198,18 @@ _FIELDS = {
 
 
 def _fields(line: str) -> dict[str, Any]:
-    """Fields of one JSON line, their types checked."""
+    """Fields of one JSON line."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error}); give one object a line") from error
     if not isinstance(record, dict):
         raise ValueError(f"the line holds {record!r}; give an object with the fields {', '.join(_FIELDS)}")
+    return _checked(record)
+
+
+def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Its fields, their types checked."""
     for name, field in _FIELDS.items():
         if name not in record:
             raise ValueError(f"`{name}` is missing; give {field.description}")

@@ -1,13 +1,55 @@
-"""The prompt that a multiple-choice item is asked with."""
+"""The prompts that multiple-choice items are asked with: the paper's four, and templates of one's own."""
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 from .items import LETTERS, ChoiceItem
 
-__all__ = ["CUE", "INSTRUCTION", "RenderedPrompt", "continuation", "render_main"]
+__all__ = ["PROMPTS", "RenderedPrompt", "Template", "continuation", "laid_out", "read_template", "render"]
 
-INSTRUCTION = "Choose the correct answer for the following question: "
-CUE = "\nAnswer:"
+PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
+"""Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
+PLACEHOLDERS = ("question", "example", "negative")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A prompt's wording, with places for what is asked and for examples."""
+
+    name: str
+    """Name of the prompt in the run."""
+    text: str
+    """What the model reads, up to where its answer begins; `{question}` once, `{example}` and `{negative}` at will."""
+
+    def __post_init__(self) -> None:
+        found = _PLACEHOLDER.findall(self.text)
+        if unknown := [name for name in found if name not in PLACEHOLDERS]:
+            raise ValueError(
+                f"prompt {self.name!r} has the placeholder {{{unknown[0]}}}; allowed are "
+                f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
+            )
+        if found.count("question") != 1:
+            raise ValueError(f"prompt {self.name!r} has {{question}} {found.count('question')} times; give it once")
+        if not self.cue:
+            raise ValueError(
+                f"prompt {self.name!r} ends in a placeholder; end it with the words that the answer follows, such as "
+                "'Answer:'"
+            )
+
+    @property
+    def cue(self) -> str:
+        """The words that the answer follows: the last line after the last placeholder."""
+        return _PLACEHOLDER.split(self.text)[-1].rpartition("\n")[2].strip()
+
+    @property
+    def shows_examples(self) -> bool:
+        """Whether other items stand in the prompt."""
+        return any(name != "question" for name in _PLACEHOLDER.findall(self.text))
 
 
 class RenderedPrompt(NamedTuple):
@@ -16,38 +58,114 @@ class RenderedPrompt(NamedTuple):
     text: str
     """The prompt, up to and with the cue for the answer."""
     choice_spans: tuple[tuple[int, int], ...]
-    """Start and stop (choice,) of each choice's text in `text`, in characters, without the letter before it."""
+    """Start and stop (choice,) of each of the item's own choices in `text`, in characters, without the letter."""
 
 
-def render_main(item: ChoiceItem) -> RenderedPrompt:
-    r"""Prompt of an item: instruction, question, one lettered choice a line, cue.
+def read_template(name: str) -> Template:
+    """The template of one of `PROMPTS`, or of a file, which gives its name to the prompt.
 
     Parameters
     ----------
-    item
-        What is asked.
+    name
+        One of `PROMPTS`, or path of a file `<name of the prompt>.txt` in UTF-8.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is neither, its name is that of another prompt, or the file isn't a template.
 
     Notes
     -----
-    This is the paper's "Main" prompt (arXiv 2501.03152, figure in section 3.2), whose wording ends in a line
-    "Answer:". The paper doesn't say how choices are written inside the question; here each stands on a line of its
-    own after its letter.
+    White space at the end of a file isn't part of the template: an answer brings the space before it. Words of letters,
+    digits and `_` in braces are placeholders; braces around anything else stand for themselves, and so does whatever is
+    put in, braces included.
+    """
+    if name in PROMPTS:
+        text = (files(__package__) / "prompts" / f"{name}.txt").read_text(encoding="utf-8")
+        return Template(name=name, text=text.rstrip())
+    path = Path(name)
+    if path.suffix != ".txt":
+        raise ValueError(f"`prompt` is {name!r}; allowed are {', '.join(PROMPTS)}, or the path of a template in .txt")
+    if path.stem in (*PROMPTS, "text"):
+        raise ValueError(f"prompt file {name!r} would be named {path.stem!r} like another prompt; rename it")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"prompt file {name!r} doesn't exist; name a template in .txt") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
+    return Template(name=path.stem, text=text.rstrip())
+
+
+def render(
+    template: Template, item: ChoiceItem, example: str | None = None, negative: str | None = None
+) -> RenderedPrompt:
+    r"""Prompt of an item: the template with the question and its choices in it, a lettered one a line.
+
+    Parameters
+    ----------
+    template
+        The wording.
+    item
+        What is asked.
+    example, negative
+        What stands for `{example}` and `{negative}`; see `laid_out`.
+
+    Raises
+    ------
+    ValueError
+        If the template has a place for an example that isn't given.
+
+    Notes
+    -----
+    The paper doesn't say how choices are written inside the question; here each stands on a line of its own after its
+    letter.
 
     Examples
     --------
     >>> item = ChoiceItem(id="1", dataset="d", split="", question="2 + 2?", choices=("3", "4"), answer=1)
-    >>> render_main(item).text
+    >>> render(read_template("main"), item).text
     'Choose the correct answer for the following question: 2 + 2?\nA. 3\nB. 4\nAnswer:'
     """
-    text = INSTRUCTION + item.question
-    spans = []
-    for letter, choice in zip(LETTERS, item.choices, strict=False):
-        text += f"\n{letter}. "
-        spans.append((len(text), len(text) + len(choice)))
-        text += choice
-    return RenderedPrompt(text + CUE, tuple(spans))
+    question, spans = _lettered(item)
+    given = {"question": question, "example": example, "negative": negative}
+    text, start = "", 0
+    for index, part in enumerate(_PLACEHOLDER.split(template.text)):  # words, placeholder, words, ...
+        if index % 2 == 0:
+            text += part
+            continue
+        value = given[part]
+        if value is None:
+            raise ValueError(f"prompt {template.name!r} shows {{{part}}}, but none is given")
+        start = len(text) if part == "question" else start
+        text += value
+    return RenderedPrompt(text, tuple((start + first, start + last) for first, last in spans))
+
+
+def laid_out(item: ChoiceItem, answer: int) -> str:
+    r"""An item with an answer, as it stands in a prompt that shows it as an example.
+
+    Examples
+    --------
+    >>> item = ChoiceItem(id="1", dataset="d", split="", question="2 + 2?", choices=("3", "4"), answer=1)
+    >>> laid_out(item, 1)
+    '2 + 2?\nA. 3\nB. 4\nAnswer: 4'
+    """
+    return f"{_lettered(item)[0]}\nAnswer:{continuation(item.choices[answer])}"
 
 
 def continuation(answer: str) -> str:
     """Text that follows a prompt when `answer` is given."""
     return " " + answer
+
+
+def _lettered(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:
+    """Question and choices, a lettered one a line, and where in it the choices' texts stand."""
+    text, spans = item.question, []
+    for letter, choice in zip(LETTERS, item.choices, strict=False):
+        text += f"\n{letter}. "
+        spans.append((len(text), len(text) + len(choice)))
+        text += choice
+    return text, spans

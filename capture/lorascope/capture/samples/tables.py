@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .answers import Answer
 from .encode import EncodedSample
 from .scoring import Scores
 from .selection import TokenPlan
@@ -21,6 +22,8 @@ def make_tables(
     texts: Sequence[str],
     scores: Scores | None,
     base_scores: Scores | None,
+    answers: Sequence[Answer] | None = None,
+    base_answers: Sequence[Answer] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Columns of `samples`, `choices` and `tokens`; scores that weren't asked for are -1 or NaN.
 
@@ -34,6 +37,8 @@ def make_tables(
         Text of each captured token (token,).
     scores, base_scores
         With and without the adapter.
+    answers, base_answers
+        What the model wrote with and without it, of each sample that has choices; None where it wasn't asked to.
     """
     choices = [(index, choice) for index, sample in enumerate(samples) for choice in sample.choices]
     return {
@@ -48,6 +53,8 @@ def make_tables(
             "token_stop": plan.starts[1:],
             **_scores(scores, "", _SAMPLE_SCORES, len(samples)),
             **_scores(base_scores, "base_", _SAMPLE_SCORES, len(samples)),
+            **_answers(answers, "", samples),
+            **_answers(base_answers, "base_", samples),
         },
         "choices": {
             "sample": [index for index, _ in choices],
@@ -77,3 +84,17 @@ def _scores(scores: Scores | None, prefix: str, names: Sequence[str], n: int) ->
     if scores is None:
         return {prefix + name: np.full(n, np.nan if name.startswith(("ce", "loglik")) else -1) for name in names}
     return {prefix + name: getattr(scores, name) for name in names}
+
+
+def _answers(answers: Sequence[Answer] | None, prefix: str, samples: Sequence[EncodedSample]) -> Mapping[str, Any]:
+    if answers is None:
+        return {}
+    left = iter(answers)
+    found = [next(left) if sample.choices else None for sample in samples]
+    return {
+        f"{prefix}written": ["" if one is None else one.written for one in found],
+        f"{prefix}written_prediction": [-1 if one is None else one.prediction for one in found],
+        f"{prefix}written_correct": [
+            -1 if one is None else one.prediction == sample.answer for one, sample in zip(found, samples, strict=True)
+        ],
+    }

@@ -1,7 +1,7 @@
 """`lorascope finetune`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -23,6 +23,9 @@ def finetune(
     held_out: tuple[str, ...] = (),
     device: str = "cpu",
     dtype: str = "auto",
+    share: int = 1,
+    shared_layers: int = 16,
+    share_from: Literal["first", "mean"] = "first",
     config: Annotated[FinetuneConfig, Parameter(name="*")] = FinetuneConfig(),  # noqa: B008 (frozen)
 ) -> None:
     """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
@@ -34,25 +37,37 @@ def finetune(
     model
         The base model: a hub id, a local folder, or a .gguf file.
     data
-        Files to train on: JSON Lines of multiple-choice items, or plain text.
+        What to train on: files in JSON Lines or plain text, or data sets as `piqa:train`; see docs/data.md.
     out
         Folder of the adapter, new or empty.
     held_out
-        Files to score before and after.
+        What to score before and after; likewise.
     device
         Where to train: cpu, cuda, cuda:1 ...
     dtype
         Type of the frozen base: auto (the checkpoint's own), float32, float16 or bfloat16.
+    share
+        Layers that share one set of base weights, in groups of so many neighbours; 1 for the model as it is.
+    shared_layers
+        How many of the last layers are put into such groups; a multiple of `--share`.
+    share_from
+        Whose weights a group gets: those of its first layer, or the mean over its layers.
     """
     quiet_libraries()
     refuse_used(out)  # before minutes of loading
     train = [item for path in data for item in read_items(path)]
     evaluate = [item for path in held_out for item in read_items(path)]
-    loaded, tokenizer = load_model(model, dtype=dtype, device=device)
+    loaded, tokenizer = load_model(
+        model, dtype=dtype, device=device, share=share, shared_layers=shared_layers, share_from=share_from
+    )
     with progress_bar("finetune") as update:
         result = finetune_model(loaded, tokenizer, train, out, config, items_eval=evaluate or None, progress=update)
     for name, scores in (("before", result.before), ("after", result.after)):
         if scores is not None:
             accuracy = "" if scores.accuracy is None else f", accuracy {scores.accuracy:.3f}"
             say(f"{name}: CE {scores.ce:.4f} nat/token{accuracy} on {scores.n_samples} held-out samples")
+    if result.miub is not None:
+        last, n_samples = result.miub.steps[-1], len(result.miub.samples)
+        cost = f"measuring it took {100 * result.miub.share:.0f} % of the training"
+        say(f"MIUB: {last.miub:.4g} nat after step {last.step}, on {n_samples} held-out samples; {cost}")
     say(f"adapter: {result.path} after {result.train_seconds:.0f} s of training")

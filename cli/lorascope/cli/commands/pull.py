@@ -33,7 +33,8 @@ def pull(
     component
         A component's name or a pattern, e.g. 'model.layers.3.*'; may be given several times; by default all.
     samples
-        A number, for the first so many; or an id, 'data set/id' or pattern of these, several times; by default all.
+        A number, for the first so many; or an id, 'data set/id', 'prompt/data set/id' or pattern of these, several
+        times; by default all.
     token_share
         Share of each sample's tokens to draw; their weights grow, so that weighted means stay unbiased.
     seed

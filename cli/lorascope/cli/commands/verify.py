@@ -20,6 +20,8 @@ def verify(
     model: str | None = None,
     adapter: tuple[str, ...] = (),
     data: tuple[str, ...] = (),
+    prompt: tuple[str, ...] = (),
+    examples: tuple[str, ...] = (),
     device: str | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
@@ -36,11 +38,15 @@ def verify(
     reforward
         Also load the model and compute so many random samples again (needs torch).
     model
-        With --reforward: the model, where it isn't where it was. It must be the same one; so must the next two.
+        With --reforward: the model, where it isn't where it was. It must be the same one; so must the next four.
     adapter
         With --reforward: the adapters, likewise.
     data
         With --reforward: the files of data, likewise.
+    prompt
+        With --reforward: the prompts, likewise, all of them and in order.
+    examples
+        With --reforward: the files of examples, likewise.
     device
         With --reforward: where to compute, where not as in the capture.
     trust_remote_code
@@ -48,7 +54,15 @@ def verify(
     seed
         With --reforward: chooses the samples.
     """
-    given = {"model": model, "adapter": adapter, "data": data, "device": device, "trust_remote_code": trust_remote_code}
+    given = {
+        "model": model,
+        "adapter": adapter,
+        "data": data,
+        "prompt": prompt,
+        "examples": examples,
+        "device": device,
+        "trust_remote_code": trust_remote_code,
+    }
     overrides: dict[str, Any] = {name: value for name, value in given.items() if value}
     if reforward < 0 or seed < 0:
         name, value = ("reforward", reforward) if reforward < 0 else ("seed", seed)

@@ -45,7 +45,8 @@ def pull(
     components
         Names, or patterns such as `model.layers.3.*`, of the components to take; by default all.
     samples
-        Ids, patterns of ids, either of them after `data set/`, or a number: the first so many; by default all.
+        Ids, patterns of ids, either of them after `data set/` or `prompt/data set/`, or a number: the first so many; by
+        default all. An id alone takes an item under all prompts that it was asked with.
     token_share
         Share of each sample's tokens to draw, without replacement, at least one of each; `tokens/weight` grows so that
         weighted means and sums over tokens stay unbiased.

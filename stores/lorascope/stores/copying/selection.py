@@ -53,8 +53,8 @@ def select(
         raise ValueError(f"`token_share` is {token_share!r}; give a share above 0 and at most 1")
     if isinstance(samples, int) and samples < 1:
         raise ValueError(f"`samples` is {samples}; give at least 1, or names")
-    chosen_components = _matches("component", run.component_paths, run.component_paths, components)
-    chosen_adapters = _matches("adapter", run.adapters, run.adapters, adapters)
+    chosen_components = _matches("component", run.component_paths, components)
+    chosen_adapters = _matches("adapter", run.adapters, adapters)
     chosen, n_incomplete = _samples(run, samples)
     tokens, n_tokens, weight = _tokens(run, chosen, token_share, seed)
     return Slice(
@@ -68,8 +68,8 @@ def select(
     )
 
 
-def _matches(what: str, names: Sequence[str], others: Sequence[str], patterns: Sequence[str] | None) -> np.ndarray:
-    """Indices of the names, or of their other names, that one of the patterns fits."""
+def _matches(what: str, names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str]) -> np.ndarray:
+    """Indices of the names that one of the patterns fits, or that one of their other names does."""
     if patterns is None:
         return np.arange(len(names))
     if isinstance(patterns, str):
@@ -77,8 +77,8 @@ def _matches(what: str, names: Sequence[str], others: Sequence[str], patterns: S
     kept = np.zeros(len(names), bool)
     for pattern in patterns:
         fits = [
-            pattern in pair or any(fnmatchcase(name, pattern) for name in pair)
-            for pair in zip(names, others, strict=True)
+            pattern in same or any(fnmatchcase(name, pattern) for name in same)
+            for same in zip(names, *others, strict=True)
         ]
         if not any(fits):
             close = difflib.get_close_matches(pattern, names, n=3) or list(names[:1])
@@ -95,8 +95,10 @@ def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray,
     if samples is None or isinstance(samples, int):
         asked = np.arange(len(ids))
     else:
+        # One item is a sample for each of the prompts that it was asked with.
         full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
-        asked = _matches("sample", ids, full, samples)
+        prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
+        asked = _matches("sample", ids, samples, full, prompted)
     committed = np.concatenate([[0], np.cumsum(run.committed.values)])
     starts, stops = run.samples["token_start"].values[asked], run.samples["token_stop"].values[asked]
     whole = committed[stops] - committed[starts] == stops - starts

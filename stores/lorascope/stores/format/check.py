@@ -24,7 +24,7 @@ from .layout import (
 )
 from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
-__all__ = ["Found", "is_base_score", "layout_problems", "may_be_absent"]
+__all__ = ["Found", "is_answer", "is_base_score", "is_without_adapter", "layout_problems", "may_be_absent"]
 
 
 OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
@@ -205,12 +205,24 @@ def may_be_absent(path: str) -> bool:
     folder, _, name = path.rpartition("/")
     if folder.startswith("adapters/"):
         return folder.count("/") == 1 and name in OPTIONAL
-    return folder == "reductions" or is_base_score(path) or (folder == "tokens" and name in OPTIONAL)
+    if folder == "reductions" or is_base_score(path) or is_answer(path):
+        return True
+    return folder == "tokens" and name in OPTIONAL
 
 
 def is_base_score(path: str) -> bool:
     """Whether this is a column of scores without the adapter."""
+    return is_without_adapter(path) and not is_answer(path)
+
+
+def is_without_adapter(path: str) -> bool:
+    """Whether this is a column of what was found without the adapter: scores or answers."""
     return path.startswith(("samples/base_", "choices/base_"))
+
+
+def is_answer(path: str) -> bool:
+    """Whether this is a column of the model's own answers, with or without the adapter."""
+    return path.startswith(("samples/written", "samples/base_written"))
 
 
 def _differences(entry: ArraySpec, found: Found) -> Iterator[Problem]:

@@ -49,6 +49,16 @@ def _scores(prefix: str, which: str) -> tuple[Column, ...]:
     )
 
 
+def _answers(prefix: str, which: str) -> tuple[Column, ...]:
+    return (
+        _text(f"{prefix}written", f"what the model {which} wrote greedily as its answer; empty for text"),
+        _count(f"{prefix}written_prediction", "choice that was read in it; -1 where none was, and for text", "int16"),
+        _count(
+            f"{prefix}written_correct", "1 where written_prediction is the answer, 0 where not, -1 for text", "int8"
+        ),
+    )
+
+
 TOKEN_TEXT = _text("text", "the token's own text, as the tokenizer decodes it alone")
 TOKEN_WEIGHT = Column(
     name="weight",
@@ -71,6 +81,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _count("answer", "index of the right choice; -1 for text", "int16"),
         *_scores("", "with the adapter"),
         *_scores("base_", "without the adapter"),
+        *_answers("", "with the adapter"),
+        *_answers("base_", "without the adapter"),
         _count("token_start", "first of the sample's captured tokens on the token axis", "int64"),
         _count("token_stop", "one past the last of them", "int64"),
     ),

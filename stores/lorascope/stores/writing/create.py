@@ -44,7 +44,7 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
         What the run holds.
     tables
         `samples`, `choices` and `tokens`, each as column name -> one value an entry. Columns of scores without the
-        adapter (`base_...`) may be left out; every other one is needed.
+        adapter (`base_...`) and of answers (`written...`) may be left out; every other one is needed.
     weights
         `lora_B/<component>` (feature, rank) of each factored component, and `lora_bias/<component>` (feature,) where
         there is one, under `adapters/<name>/`.

@@ -1,0 +1,187 @@
+"""MIUB while an adapter trains: a callback of transformers' Trainer that measures it beside the loss."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel  # type: ignore[import-untyped]  # it has no stubs
+from transformers import Trainer, TrainerCallback
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
+from .adapters.preflight import require_adapter
+from .models.model import context_length
+from .recording.miub import measure_miub
+from .samples.encode import EncodedSample, encode_items
+from .samples.items import Item
+
+__all__ = ["MiubCallback"]
+
+
+class MiubCallback(TrainerCallback):
+    """Logs MIUB every so many optimiser steps, through the Trainer's own loggers; training goes on as without it.
+
+    What is logged, in nats: `miub`, `miub_layer_{i}`, `miub_kind_{kind}`, and `ce` of the same samples, a token; and
+    `miub_seconds`, the wall time that this took, and `miub_share`, that of all such so far over the training's. It
+    stands in `state.log_history`, and goes to whatever `report_to` names, at the step that it was measured after: at
+    the start, after every step divisible by `every`, and after the last.
+
+    Parameters
+    ----------
+    items
+        What to measure on: items as `read_items` gives them, or samples encoded already. Each costs a forward pass,
+        so a few of them, which the training doesn't see.
+    tokenizer
+        The model's fast tokenizer; needed for items.
+    every
+        Optimiser steps from one measurement to the next.
+    max_length
+        Most tokens of a sample; None for the model's context.
+    window_tokens
+        Tokens of a window that plain text is cut into.
+    batch_tokens
+        Most tokens that pass the model at once, padding included; a longer sample passes alone.
+
+    Raises
+    ------
+    ValueError
+        If `every` is below 1, or there are no items or no tokenizer for them; and when training begins, if an item
+        can't be encoded (see `encode_items`), the model states no context where `max_length` isn't given, or its
+        weights are sharded.
+    AdapterError
+        When training begins, if the model has no LoRA adapter that can be measured (a `PeftModel`, one active adapter).
+    CaptureError
+        When it measures, if a hook doesn't fire once a pass or a layer's output isn't its base plus delta.
+
+    Notes
+    -----
+    MIUB is the paper's eq. 9 as `analyze.miub` has it: of the adapter as it stands, dropout off, the mean over all
+    tokens of a sample. At the start it is 0, unless the adapter's init already changed the base: then the base is the
+    frozen rest. Under autocast, base is what the layer puts out in the lower precision. Values of a training that
+    diverged are NaN. On several processes each measures the same samples.
+
+    References
+    ----------
+    Zhang et al., arXiv 2501.03152, eq. 9.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item] | Sequence[EncodedSample],
+        tokenizer: Any = None,
+        *,
+        every: int = 50,
+        max_length: int | None = None,
+        window_tokens: int = 512,
+        batch_tokens: int = 1024,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"`every` is {every!r}; give at least 1")
+        if not items:
+            raise ValueError("`items` is empty; give at least one to measure MIUB on")
+        if tokenizer is None and not all(isinstance(item, EncodedSample) for item in items):
+            raise ValueError("`tokenizer` is None, but `items` aren't encoded; give the model's fast tokenizer")
+        self.samples: Sequence[EncodedSample] = ()
+        """What it is measured on; known once training begins."""
+        self.seconds = 0.0
+        """Wall time that the measurements of this training took."""
+        self._items = items
+        self._tokenizer = tokenizer
+        self._every = every
+        self._max_length = max_length
+        self._window_tokens = window_tokens
+        self._batch_tokens = batch_tokens
+        self._trainer: Trainer | None = None
+        self._began = 0.0
+        self._is_start = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Check that MIUB can be measured, before any step."""
+        self._trainer = _calling_trainer()
+        _refuse_sharded(self._trainer)
+        plain = _unwrapped(model)
+        require_adapter(plain, allow_zero=True)
+        self.samples = self._encode(plain)
+        self.seconds, self._began, self._is_start = 0.0, time.perf_counter(), True
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Measure at the start: by now every logger has begun. A resumed training has it in its history."""
+        is_start, self._is_start = self._is_start, False
+        if is_start and not any("miub" in entry and entry["step"] == state.global_step for entry in state.log_history):
+            self._measure(control, model, with_share=False)  # of no training so far
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Measure after a step, if it is one of those."""
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            self._measure(control, model)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Let go of the Trainer."""
+        self._trainer = None
+
+    def _encode(self, model: Any) -> Sequence[EncodedSample]:
+        samples = [item for item in self._items if isinstance(item, EncodedSample)]
+        items = [item for item in self._items if not isinstance(item, EncodedSample)]
+        if not items:
+            return samples
+        max_length = self._max_length or context_length(model.get_base_model())
+        if max_length is None:
+            kind = type(model.get_base_model()).__name__
+            raise ValueError(f"the model is a {kind}, which states no context; give `max_length`")
+        return samples + encode_items(items, self._tokenizer, max_length=max_length, window_tokens=self._window_tokens)
+
+    def _measure(self, control: Any, model: Any, *, with_share: bool = True) -> None:
+        assert self._trainer is not None
+        start = _settled()
+        found = measure_miub(_unwrapped(model), self.samples, batch_tokens=self._batch_tokens)
+        now = _settled()
+        self.seconds += now - start
+        logs = {
+            "miub": found.miub,
+            **{f"miub_layer_{layer}": value for layer, value in found.by_layer.items()},
+            **{f"miub_kind_{kind}": value for kind, value in found.by_kind.items()},
+            **({} if found.ce is None else {"ce": found.ce}),
+            "miub_seconds": now - start,
+            **({"miub_share": self.seconds / (now - self._began)} if with_share else {}),
+        }
+        should_log = control.should_log
+        # Not the method of a subclass: TRL's puts its running means into whatever is logged, and begins them anew.
+        Trainer.log(self._trainer, logs)
+        control.should_log = should_log  # which a log sets back, although the loss of this step isn't logged yet
+
+
+def _unwrapped(model: Any) -> Any:
+    """The model without what distributes or compiles it, but under its own autocast."""
+    return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
+def _refuse_sharded(trainer: Trainer) -> None:
+    is_zero3 = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    if trainer.is_fsdp_enabled or is_zero3:
+        raise ValueError(
+            "the model's weights are sharded over processes (FSDP or ZeRO-3), so that no process has a whole layer; "
+            "MIUB can be measured under DDP, or afterwards with `lorascope capture`"
+        )
+
+
+def _settled() -> float:
+    """The time, once the devices have done what they were told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _calling_trainer() -> Trainer:
+    """The Trainer that this event is of.
+
+    A callback isn't given it, but `Trainer.log` alone reaches both `log_history` and every logger: what `on_log` adds
+    to a log comes too late for the loggers before it, and those of `report_to` always come first.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if isinstance(caller := frame.f_locals.get("self"), Trainer):
+            return caller
+        frame = frame.f_back
+    raise RuntimeError("`MiubCallback` was called by something else than a `transformers.Trainer`; give it to one")

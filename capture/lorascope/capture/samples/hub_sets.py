@@ -1,0 +1,123 @@
+"""The seven data sets known by name: where they lie on the hub, and how their rows become items."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+__all__ = ["KNOWN_SETS", "HubSet", "Question"]
+
+Row = Mapping[str, Any]
+
+CONVERTED = "refs/convert/parquet"
+"""The hub's own conversion of a set that its authors published as a script, which `datasets` no longer runs."""
+
+
+class Question(NamedTuple):
+    """A row of a multiple-choice set."""
+
+    question: str
+    """The question without its choices."""
+    choices: list[str]
+    """The answers' texts."""
+    answer: int | None
+    """Index of the right choice; None where the split doesn't tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSet:
+    """A data set on the hub."""
+
+    hub: str
+    """Its repository."""
+    config: str | None = None
+    """Its configuration; None for the only one."""
+    revision: str | None = None
+    """Branch or commit; None for the newest."""
+    folder: str | None = None
+    """Folder of the files in the repository; None if it has the configuration's name."""
+    columns: tuple[str, ...]
+    """The columns that are read."""
+    answered: tuple[str, ...] = ()
+    """Splits whose answers are published."""
+    question: Callable[[Row], Question] | None = None
+    """Makes a question of a row, in a multiple-choice set."""
+    text: Callable[[Iterable[Row]], str] | None = None
+    """Makes one text of all rows, in a set for language modelling."""
+
+
+def _piqa(row: Row) -> Question:
+    return Question(row["goal"], [row["sol1"], row["sol2"]], _index(row["label"], 2))
+
+
+def _arc(row: Row) -> Question:
+    # A few items number their choices 1 to 4 where others have letters.
+    labels = list(row["choices"]["label"])
+    answer = labels.index(row["answerKey"]) if row["answerKey"] in labels else None
+    return Question(row["question"], list(row["choices"]["text"]), answer)
+
+
+def _winogrande(row: Row) -> Question:
+    return Question(row["sentence"], [row["option1"], row["option2"]], _index(row["answer"], 2, first=1))
+
+
+def _hellaswag(row: Row) -> Question:
+    return Question(row["ctx"], list(row["endings"]), _index(row["label"], len(row["endings"])))
+
+
+def _index(label: Any, n_choices: int, *, first: int = 0) -> int | None:
+    """Index of the choice with this number, which may be a text; None for whatever is no number of a choice."""
+    number = int(label) if str(label).isdecimal() else -1
+    return number - first if first <= number < first + n_choices else None
+
+
+def _wikitext(rows: Iterable[Row]) -> str:
+    # The hub keeps the file's lines, its blank ones (" \n") as "".
+    return "".join(row["text"] or " \n" for row in rows)
+
+
+def _ptb(rows: Iterable[Row]) -> str:
+    # The hub keeps the file's lines without the spaces around them.
+    return "".join(f" {row['sentence']} \n" for row in rows)
+
+
+_ARC_COLUMNS = ("id", "question", "choices", "answerKey")
+_THREE = ("train", "validation", "test")
+_TWO = ("train", "validation")
+
+KNOWN_SETS = {
+    "piqa": HubSet(
+        hub="ybisk/piqa",
+        revision=CONVERTED,
+        folder="plain_text",
+        columns=("goal", "sol1", "sol2", "label"),
+        answered=_TWO,
+        question=_piqa,
+    ),
+    "arc_easy": HubSet(hub="allenai/ai2_arc", config="ARC-Easy", columns=_ARC_COLUMNS, answered=_THREE, question=_arc),
+    "arc_challenge": HubSet(
+        hub="allenai/ai2_arc", config="ARC-Challenge", columns=_ARC_COLUMNS, answered=_THREE, question=_arc
+    ),
+    "winogrande": HubSet(
+        hub="allenai/winogrande",
+        config="winogrande_xl",
+        columns=("sentence", "option1", "option2", "answer"),
+        answered=_TWO,
+        question=_winogrande,
+    ),
+    "hellaswag": HubSet(
+        hub="Rowan/hellaswag",
+        folder="data",
+        columns=("ctx", "endings", "label"),
+        answered=_TWO,
+        question=_hellaswag,
+    ),
+    "wikitext2": HubSet(hub="Salesforce/wikitext", config="wikitext-2-raw-v1", columns=("text",), text=_wikitext),
+    "ptb": HubSet(
+        hub="ptb-text-only/ptb_text_only",
+        revision=CONVERTED,
+        folder="penn_treebank",
+        columns=("sentence",),
+        text=_ptb,
+    ),
+}
+"""Name in lorascope -> the set."""

