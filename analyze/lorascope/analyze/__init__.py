@@ -4,6 +4,8 @@ from .adapters.adapter import adapter_report
 from .audit.audit_table import audit_table
 from .audit.paper import audit_paper
 from .comparison.compare_metrics import compare_metrics
+from .experiment.cells import study_cells
+from .experiment.reading import read_units
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
@@ -53,9 +55,11 @@ __all__ = [
     "plan_study",
     "qualify",
     "read_study",
+    "read_units",
     "save",
     "side_by_side",
     "simulate_study",
+    "study_cells",
     "to_dataframe",
     "token_measure",
     "trend_tests",

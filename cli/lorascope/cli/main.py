@@ -28,11 +28,19 @@ COMMANDS = {
     "fit": "A scaling law of MIUB in model size, LoRA rank and data size, fitted to a study and put to the test.",
     "compare": "MIUB, cross-entropy and other metrics compared as predictors of accuracy.",
     "audit": "A published table held against itself: averages, weights, slips, trends, ratios and ceilings.",
+    "study": "A grid of fine-tunings and captures from one file: the paper's experiment on your model.",
     "adapter": "Size and rank of what LoRA adapters change, from their folders alone.",
     "report": "One self-contained HTML page about a run.",
 }
+STUDY_COMMANDS = {
+    "plan": "What a study will run, and what it will take in time and on the disk.",
+    "run": "Do what is missing: fine-tune, capture and measure every unit of the grid.",
+    "status": "How far it has got.",
+    "report": "Tables and figures as one HTML page and as CSV.",
+}
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "gguf"), "capture"),
+    "datasets": "datasets",
     "distributed": "cluster",
 }
 """Module -> the extra of lorascope that brings it."""
@@ -49,7 +57,12 @@ app = App(
 )
 for _name, _help in COMMANDS.items():
     # A command's module is imported when it is called: `lorascope miub` never waits for torch.
-    app.command(f"lorascope.cli.commands.{_name}:{_name}", name=_name, help=_help)
+    if _name != "study":
+        app.command(f"lorascope.cli.commands.{_name}:{_name}", name=_name, help=_help)
+_study = App(name="study", help=COMMANDS["study"])
+for _name, _help in STUDY_COMMANDS.items():
+    _study.command(f"lorascope.cli.commands.study:{_name}", name=_name, help=_help)
+app.command(_study)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,99 @@
+"""The units of a study: every setting of its grid, with every task."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .settings import GridPart, StudySettings
+
+__all__ = ["Unit", "chosen_units", "units_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One adapter of a study: trained, captured and measured on its own."""
+
+    model: str
+    """As the study's file names it."""
+    share: int
+    rank: int
+    seed: int
+    task: str
+    train_items: int | None
+    """Training items a data set; None for all."""
+    name: str
+    """Its place among results: what tells it from the study's other units, in letters, digits and `-`."""
+
+
+def units_of(settings: StudySettings) -> list[Unit]:
+    """Units in the order of the file, each once: models and shares change last, so that each is loaded once.
+
+    Raises
+    ------
+    ValueError
+        If two models have names that can't be told apart.
+    """
+    keys = dict.fromkeys(key for part in settings.grid for key in _keys(part, settings))
+    labels = _labels(sorted({key[0] for key in keys}))
+    counts = {key[4]: {other[5] for other in keys if other[4] == key[4]} for key in keys}
+    units = [
+        Unit(
+            model=model,
+            share=share,
+            rank=rank,
+            seed=seed,
+            task=task,
+            train_items=n,
+            name="-".join(
+                part
+                for part in (
+                    labels[model],
+                    f"share{share}",
+                    f"r{rank}",
+                    f"s{seed}",
+                    f"d{n}" if len(counts[task]) > 1 else "",
+                    task,
+                )
+                if part
+            ),
+        )
+        for model, share, rank, seed, task, n in keys
+    ]
+    order = {model: place for place, model in enumerate(dict.fromkeys(unit.model for unit in units))}
+    return sorted(units, key=lambda unit: (order[unit.model], unit.share))
+
+
+def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
+    """The units that `i/n` means: every n-th from the i-th on, counted from 1; all for None.
+
+    Raises
+    ------
+    ValueError
+        If it isn't two whole numbers with 1 <= i <= n.
+    """
+    if only is None:
+        return list(units)
+    first, _, parts = only.partition("/")
+    if not (first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
+        raise ValueError(f"`only` is {only!r}; give i/n with i from 1 to n, such as 2/8")
+    return list(units[int(first) - 1 :: int(parts)])
+
+
+def _keys(part: GridPart, settings: StudySettings) -> Iterator[tuple[str, int, int, int, str, int | None]]:
+    for model, share, rank, seed in itertools.product(part.model or settings.model, part.share, part.rank, part.seed):
+        for task in part.tasks or settings.tasks:
+            for n in part.train_items or (settings.tasks[task].train_items,):
+                yield model, share, rank, seed, task, n
+
+
+def _labels(models: Sequence[str]) -> dict[str, str]:
+    """A short name for each model; none where there is one model."""
+    if len(models) == 1:
+        return {models[0]: ""}
+    labels = {model: "".join(c if c.isalnum() or c in "._" else "-" for c in Path(model).name) for model in models}
+    for model, label in labels.items():
+        same = [other for other, theirs in labels.items() if theirs == label]
+        if len(same) > 1:
+            raise ValueError(f"models {same[0]!r} and {same[1]!r} have one name, {label!r}; rename a folder ({model})")
+    return labels

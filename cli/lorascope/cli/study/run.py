@@ -1,0 +1,77 @@
+"""A study from end to end: its units, one after the other."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from .data import TaskData, draw
+from .grid import Unit, chosen_units, units_of
+from .models import Models
+from .settings import StudySettings
+from .steps import run_unit
+
+__all__ = ["Outcome", "drawn", "run_study"]
+
+StudyReport = Callable[[int, int, Unit, str, int, int, str], None]
+"""(number of the unit, units in all, unit, step, done, total, what is counted)."""
+
+
+class Outcome(NamedTuple):
+    """What became of one unit."""
+
+    unit: Unit
+    did: str
+    """`made`, `there already`, or `another process works on it`."""
+
+
+def run_study(
+    settings: StudySettings, report: StudyReport, *, only: str | None = None, redo: bool = False
+) -> Iterator[Outcome]:
+    """Do what is missing of a study; yields after each unit.
+
+    Parameters
+    ----------
+    report
+        Called on the way.
+    only
+        `i/n`: of the study's units every n-th from the i-th on.
+    redo
+        Whether what was made with other settings is made again; else it is refused.
+
+    Raises
+    ------
+    ValueError
+        If a setting isn't allowed, or a unit's results were made with other settings.
+    Everything that `finetune`, `capture` and `miub` raise.
+
+    Notes
+    -----
+    Killed anywhere, the same call goes on: a unit's training begins anew, a capture after its committed rows. Several
+    processes may run one study: each passes over the units that another works on.
+    """
+    units = chosen_units(units_of(settings), only)
+    models = Models(settings)
+    data = drawn(settings, units, models)
+    for number, unit in enumerate(units, start=1):
+
+        def tell(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
+            report(number, len(units), unit, step, done, total, counted)
+
+        try:
+            made = run_unit(unit, settings, data[unit], models, tell, redo=redo)
+        except FileExistsError as error:
+            if "another process" not in str(error):
+                raise
+            yield Outcome(unit, "another process works on it")
+        else:
+            yield Outcome(unit, "made" if made else "there already")
+
+
+def drawn(settings: StudySettings, units: list[Unit], models: Models) -> dict[Unit, TaskData]:
+    """What each unit trains and tests on, drawn once a task, number of items and model: before any work."""
+    found: dict[tuple[str, str, int | None], TaskData] = {}
+    for unit in units:
+        key = (unit.model, unit.task, unit.train_items)
+        if key not in found:
+            task = settings.tasks[unit.task]
+            found[key] = draw(task, settings, unit.train_items, lambda unit=unit: models.outline(unit).tokenizer)  # type: ignore[misc]
+    return {unit: found[unit.model, unit.task, unit.train_items] for unit in units}

@@ -1,0 +1,220 @@
+"""What a study's file says, checked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+__all__ = ["Articles", "GridPart", "Information", "Lengths", "StudySettings", "Task", "read_settings"]
+
+Unit = Literal["tokens", "words", "characters"]
+Bucket = tuple[int, int]
+RESERVED = {
+    *("adapter", "data", "device", "dtype", "examples", "model", "out", "prompt", "seed", "stream", "states"),
+    *("score_base", "share", "shared_layers", "share_from"),
+}
+"""Settings of capture that the study itself decides."""
+GRID_TRAIN = {"rank", "seed"}
+"""Settings of fine-tuning that the grid decides."""
+
+
+def _listed(value: Any) -> Any:
+    """One value is as good as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Several = BeforeValidator(_listed)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class GridPart(_Settings):
+    """Settings of which every combination is a part of the grid."""
+
+    model: Annotated[tuple[str, ...], Several] = ()
+    """Models; by default the study's."""
+    share: Annotated[tuple[int, ...], Several, Field(min_length=1)] = (1,)
+    """Layers that share one set of base weights."""
+    rank: Annotated[tuple[int, ...], Several, Field(min_length=1)]
+    """Ranks of the adapters."""
+    seed: Annotated[tuple[int, ...], Several, Field(min_length=1)] = (0,)
+    """Seeds of adapters' first weights and the order of samples."""
+    train_items: Annotated[tuple[int, ...], Several] = ()
+    """Training items a data set; by default each task's."""
+    tasks: Annotated[tuple[str, ...], Several] = ()
+    """Names of tasks; by default all."""
+
+
+class Articles(_Settings):
+    """A part of a text that has articles under headings of the first level, as WikiText does."""
+
+    data: str
+    """File or name of the data set."""
+    articles: tuple[int, int]
+    """First and last article, from 1."""
+
+
+class Lengths(_Settings):
+    """Buckets of items by length, answered with the first prompt."""
+
+    buckets: tuple[Bucket, ...] = ((1, 100), (101, 200), (201, 300))
+    """Shortest and longest item of each."""
+    unit: Unit = "tokens"
+    """What a length counts, of question and choices."""
+    items: int = Field(100, ge=1)
+    """Items of a bucket and data set."""
+
+
+class Task(_Settings):
+    """What one adapter of each setting is trained and tested on."""
+
+    train: Annotated[tuple[str | Articles, ...], Several, Field(min_length=1)]
+    """Data sets, pooled."""
+    test: Annotated[tuple[str | Articles, ...], Several, Field(min_length=1)]
+    """Data sets, told apart in results."""
+    train_items: int | None = Field(None, ge=1)
+    """Items of each set to train on, drawn by the study's seed; by default all. Texts are taken whole."""
+    test_items: int | None = Field(None, ge=1)
+    """Items of each set to test on, drawn by the study's seed; by default all."""
+    prompts: Annotated[tuple[str, ...], Several, Field(min_length=1)] = ("main",)
+    """Prompts of the test items; the first is that of the lengths."""
+    prompt_items: int | None = Field(None, ge=1)
+    """How many of the test items get the prompts after the first; by default all."""
+    lengths: Lengths | None = None
+    """Buckets of items by length, from all of the test sets."""
+    training: dict[str, Any] = {}
+    """Settings of `FinetuneConfig` that are others than the study's."""
+
+
+class Information(_Settings):
+    """Mutual information of base and LoRA states, which needs states."""
+
+    components: Annotated[tuple[str, ...], Several] = ("*",)
+    """Paths of components, or patterns."""
+    tokens: int = Field(2000, ge=8)
+    """Tokens that estimates are made of."""
+    shuffles: int = Field(19, ge=2)
+    """Shuffles of each estimate."""
+    where: dict[Literal["share", "rank", "seed", "task"], Annotated[tuple[int | str, ...], Several]] = {}
+    """Only units with one of these values; by default all."""
+
+
+class StudySettings(_Settings):
+    """A study's file."""
+
+    model: Annotated[tuple[str, ...], Several, Field(min_length=1)]
+    """Base models: hub ids, folders, `.gguf` files, or `demo`, the model that `lorascope demo` runs."""
+    grid: Annotated[tuple[GridPart, ...], Several, Field(min_length=1)]
+    """Parts, each a product of lists; what stands in two parts is run once."""
+    tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Task] = Field(min_length=1)
+    """By name, what each setting's adapters are trained and tested on."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Type the models run in."""
+    device: str = "auto"
+    """Where models run: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ..."""
+    seed: int = Field(0, ge=0)
+    """Of the draws of items and of prompts' examples."""
+    shared_layers: int = Field(16, ge=2)
+    """How many of the last layers share weights."""
+    share_from: Literal["first", "mean"] = "first"
+    """Whose weights a group of layers gets."""
+    training: dict[str, Any] = {}
+    """Settings of `FinetuneConfig`, but for rank and seed."""
+    capture: dict[str, Any] = {}
+    """Settings of `CaptureConfig`, but for what the study decides."""
+    information: Information | None = None
+    """Estimates of mutual information; by default none."""
+    states: Literal["all", "sample", "none"] = "none"
+    """What stays of captured states once a unit's results are verified: all, those of a few samples, or no store."""
+    folder: Path = Path()
+    """Where the study's file lies; models and folders are taken from here."""
+    data: Path = Path()
+    """Folder of data files; those that aren't there are looked for beside the study's file, and then by name."""
+    out: Path | None = None
+    """Folder of results; by default of the file's name, without its ending."""
+    work: Path | None = None
+    """Folder of adapters and runs; by default `work` in the folder of results."""
+
+    @property
+    def results(self) -> Path:
+        """Folder of the units' results."""
+        return self._place(self.out) / "results"
+
+    @property
+    def workplace(self) -> Path:
+        """Folder of adapters and runs."""
+        return self._place(self.work)
+
+    @staticmethod
+    def _place(path: Path | None) -> Path:
+        assert path is not None, "settings come from `read_settings`, which fills places in"
+        return path
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudySettings":
+        if taken := sorted(RESERVED & self.capture.keys()):
+            raise ValueError(f"`capture` has {taken[0]!r}, which the study itself decides; leave it out")
+        for training in (self.training, *(task.training for task in self.tasks.values())):
+            if taken := sorted(GRID_TRAIN & training.keys()):
+                raise ValueError(f"`training` has {taken[0]!r}, which belongs into `grid`")
+        for part in self.grid:
+            for task in part.tasks:
+                if task not in self.tasks:
+                    raise ValueError(f"`grid` names the task {task!r}; there are {', '.join(self.tasks)}")
+            for share in part.share:
+                if share < 1 or self.shared_layers % share:
+                    raise ValueError(f"`grid` has share {share}; give divisors of `shared_layers` {self.shared_layers}")
+        return self
+
+
+def read_settings(path: str | Path) -> StudySettings:
+    """The settings that a study's file holds; its folders are taken from where the file lies.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it isn't YAML, or what it says isn't allowed: names the first place that is wrong, the value, and what may
+        stand there.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no study's file `{path}`; name a YAML file") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"`{path}` is a folder; name the study's YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"`{path}` isn't YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"`{path}` holds no settings; see `lorascope study --help` for an example")
+    if "folder" in content:
+        raise ValueError(f"`{path}`: `folder` is no setting; models and folders are taken from where the file lies")
+    try:
+        settings = StudySettings.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"`{path}`: {_first_mistake(error)}") from None
+    folder = path.parent
+    out = folder / (settings.out or path.stem)
+    work = folder / settings.work if settings.work is not None else out / "work"
+    places = {"folder": folder, "data": folder / settings.data, "out": out, "work": work}
+    return settings.model_copy(update=places)
+
+
+def _first_mistake(error: ValidationError) -> str:
+    """Place, value and reason of the first thing that is wrong, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
+    value = "" if isinstance(first["input"], Mapping) else f" is {first['input']!r}"
+    reason = first["msg"].removeprefix("Value error, ")
+    more = f" (and {len(others)} more)" if others else ""
+    if first["type"] == "value_error" and not first["loc"]:
+        return reason + more
+    if first["type"] == "extra_forbidden":
+        return f"`{place}` is no setting of a study; see docs/studies.md for those that are{more}"
+    return f"`{place}`{value}: {reason[0].lower()}{reason[1:]}{more}"

@@ -1,0 +1,57 @@
+"""How far a study has got, told from what lies on the disk alone: without torch, models or data."""
+
+import json
+from datetime import datetime
+from typing import NamedTuple
+
+from lorascope.analyze import open_result
+from lorascope.stores import StoreError, open_run
+
+from .grid import Unit, units_of
+from .places import adapter_path, result_path, run_path, unit_folder
+from .settings import StudySettings
+
+__all__ = ["UnitStatus", "study_status"]
+
+RUNS = ("main", "prompts")
+
+
+class UnitStatus(NamedTuple):
+    """How far one unit has got."""
+
+    unit: Unit
+    state: str
+    """`done`, `begun` or `not begun`."""
+    detail: str
+    """When it was done, or what there is of it."""
+
+
+def study_status(settings: StudySettings) -> list[UnitStatus]:
+    """State of every unit, in the order in which they run."""
+    return [_status(settings, unit) for unit in units_of(settings)]
+
+
+def _status(settings: StudySettings, unit: Unit) -> UnitStatus:
+    path = result_path(settings, unit)
+    if path.exists():
+        with open_result(path) as found:
+            when = datetime.fromisoformat(str(found.attrs["measured"]))
+            recorded = json.loads(found.attrs["unit"])
+        other = "" if recorded["name"] == unit.name else f", but of unit {recorded['name']!r}"
+        return UnitStatus(unit, "done", f"{when:%Y-%m-%d %H:%M} UTC{other}")
+    if not unit_folder(settings, unit).exists():
+        return UnitStatus(unit, "not begun", "")
+    parts = ["trained" if adapter_path(settings, unit).exists() else "training"]
+    parts += [captured for name in RUNS if (captured := _captured(settings, unit, name))]
+    return UnitStatus(unit, "begun", ", ".join(parts))
+
+
+def _captured(settings: StudySettings, unit: Unit, name: str) -> str:
+    place = run_path(settings, unit, name)
+    if not place.exists():
+        return ""
+    try:
+        run = open_run(place)
+    except StoreError:
+        return f"{name}: being set up"
+    return f"{name}: {int(run.committed_rows.sum())} of {run.n_rows} rows captured"
