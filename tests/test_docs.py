@@ -1,0 +1,285 @@
+"""Every block of code in README and docs runs as printed, or is parsed where it can't; every link leads somewhere."""
+
+import doctest
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+import yaml
+
+from lorascope.cli.facts import facts_path
+from lorascope.cli.main import COMMANDS, app, main
+from lorascope.cli.study.settings import StudySettings
+
+from .pages import ONLY_COMPILED, PAGES, ROOT, Block, blocks, commands, dry, lorascope_words, named, quick, whole
+
+pytestmark = pytest.mark.torch
+
+STANDS_IN = {
+    "meta-llama/Llama-3.2-1B": "./my-model",
+    "meta-llama/Llama-3.1-8B": "./my-model",
+    "/scratch/": "scratch/",
+}
+"""What only the reader has -> what is put in its place before a block runs."""
+RUNS = {
+    "run": ("runs/demo/run.zarr", "runs/mine", "runs/r8", "run.zarr"),
+    "other": ("runs/r32", "runs/r64", "runs/r128", "runs/r2"),
+    "two": ("runs/two",),
+}
+"""Run made here -> names that pages call it by."""
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what pages take for granted: a tiny model, adapters, questions, runs, a study."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
+        module("make_models", ROOT / "studies/tiny/make_models.py").main(Path("models"))
+        shutil.copytree("models/llama", "my-model")
+        for name, split, n in (("questions", "train", 60), ("held-out", "test", 16)):
+            lines = facts_path(split).read_text().splitlines(keepends=True)
+            Path(f"{name}.jsonl").write_text("".join(lines[:n]))
+        common = "--model my-model --data questions.jsonl --held-out held-out.jsonl --learning-rate 0.01 --max-steps 4"
+        call(f"finetune {common} --batch-size 8 --rank 4 --miub-every 2 --out my-adapter")
+        call(f"finetune {common} --batch-size 8 --rank 2 --out adapter-2")
+        capture = "capture --model my-model --data questions.jsonl"
+        call(f"{capture} --adapter my-adapter --out run")
+        call(f"{capture} --adapter adapter-2 --tokens answer --out other")
+        call(f"{capture} --adapter a=my-adapter --adapter b=adapter-2 --tokens answer --stream base --out two")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study(made: Path) -> Path:
+    """A folder with the file and the results of a study of two units."""
+    folder = made / "studied"
+    folder.mkdir()
+    content = {
+        "model": "my-model",
+        "grid": [{"rank": [2, 4]}],
+        "training": {"learning_rate": 1e-2, "batch_size": 4, "max_steps": 3},
+        "tasks": {
+            "facts": {"train": "questions.jsonl", "train_items": 8, "test": "held-out.jsonl", "test_items": 6},
+        },
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    for name in ("my-model", "questions.jsonl", "held-out.jsonl"):
+        (folder / name).symlink_to(made / name)
+    assert main(["study", "run", str(folder / "study.yaml")]) == 0
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which a page's code runs; figures are drawn, but no browser opens."""
+    for name in ("my-model", "my-adapter", "questions.jsonl", "held-out.jsonl"):
+        (tmp_path / name).symlink_to(made / name)
+    for folder in ("runs/demo", "adapters", "scratch", "studies"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "runs/demo/adapter").symlink_to(made / "my-adapter")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(go.Figure, "show", lambda figure: figure.to_json())
+    return tmp_path
+
+
+def module(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def call(line: str) -> None:
+    assert main(line.split()) == 0, line
+
+
+def put_runs(made: Path, place: Path, text: str) -> None:
+    """Runs under the names that a page gives them, but for those that it captures itself."""
+    for source, names in RUNS.items():
+        for name in names:
+            if f"--out {name}\n" not in text and f"--out {name} " not in text:
+                (place / name).symlink_to(made / source)
+
+
+def for_studies(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
+    shutil.copytree(request.getfixturevalue("study"), place, symlinks=True, dirs_exist_ok=True)
+    (place / "studies/mine").symlink_to(place / "study")
+    return {}
+
+
+def for_tables(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
+    from lorascope.analyze import paper_study
+
+    paper_study(once=True).to_csv(place / "study.csv", index=False)
+    return {}
+
+
+def for_pairs(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
+    call("mi runs/demo/run.zarr --tokens 200 --export pairs.npz")
+    return {}
+
+
+def for_training(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
+    """A model to train, as one has it before a Trainer is made."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+
+    model = AutoModelForCausalLM.from_pretrained("my-model")
+    tokenizer = AutoTokenizer.from_pretrained("my-model")
+    ids = tokenizer("Which of these is a metal? iron")["input_ids"]
+    arguments = TrainingArguments("trained", max_steps=2, use_cpu=True, report_to="none", save_strategy="no")
+    return {
+        "peft_model": get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")),
+        "tokenizer": tokenizer,
+        "arguments": arguments,
+        "train_dataset": [{"input_ids": ids, "labels": ids}] * 16,
+        "other_record": json.loads(Path("my-adapter/finetune.json").read_text()),
+    }
+
+
+PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
+    "docs/mutual-information.md": for_pairs,
+    "docs/scaling-laws.md": for_tables,
+    "docs/studies.md": for_studies,
+    "docs/study-report.md": for_studies,
+    "docs/training.md": for_training,
+}
+"""Page -> makes what it needs beside runs; returns names that its Python is given."""
+
+
+def run_python(code: str, scope: dict[str, Any]) -> None:
+    """Run a block, or the examples of one that shows a session."""
+    reason = next((why for mark, why in ONLY_COMPILED.items() if mark in code), None)
+    if reason is None and not code.startswith(">>>"):
+        exec(compile(code, "<page>", "exec"), scope)
+    elif reason is None:
+        session = doctest.DocTestParser().get_doctest(code, scope, "page", None, 0)
+        assert doctest.DocTestRunner().run(session, clear_globs=False).failed == 0
+        scope.update(session.globs)
+    else:
+        compile(code, "<page>", "exec")
+
+
+def run_command(words: list[str]) -> None:
+    """Run a command of lorascope, or parse it; of other programs look whether what they are told is there."""
+    ours = lorascope_words(words)
+    if ours is not None:
+        app.parse_args(whole(ours), exit_on_error=False, print_error=False)
+        if dry(words) is None:
+            assert main(quick(ours)) == 0, words
+    elif words[0] == "make":
+        assert all(re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in words[1:]), words
+    elif words[:2] == ["pip", "install"]:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        asked = re.fullmatch(r"lorascope(?:\[([\w,]+)\])?", words[2])
+        assert asked is not None, words
+        assert set((asked[1] or next(iter(extras))).split(",")) <= set(extras), words
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file(), words
+    else:
+        assert words in (["source", ".venv/bin/activate"],) or words[0] == "export", words
+
+
+def check(block: Block, scope: dict[str, Any]) -> None:
+    """Run a block as far as it can be."""
+    if block.language == "python":
+        run_python(block.text, scope)
+    elif block.language in ("console", "bash"):
+        if block.language == "bash":
+            subprocess.run(["bash", "-n", "-c", block.text], check=True)
+        for words in commands(block):
+            if block.language == "console" or "lorascope" in words:
+                run_command(["..."] + words if block.language == "bash" else words)
+    elif block.language == "yaml":
+        StudySettings.model_validate(yaml.safe_load(block.text))
+    elif block.language == "json":
+        json.loads(block.text)
+    else:
+        assert block.language == ""  # a drawing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=named)
+def test_its_code_runs_as_printed(page: Path, made: Path, place: Path, request: pytest.FixtureRequest) -> None:
+    text = page.read_text()
+    if "s3://" in text:
+        prefix = request.getfixturevalue("s3").prefix
+        if not re.search(r"--out s3://\S+\n", text.replace("...", "")):
+            call(f"pull {made / 'run'} {prefix}/run.zarr")
+        text = text.replace("s3://bucket", prefix)
+    for theirs, ours in STANDS_IN.items():
+        text = text.replace(theirs, ours)
+    put_runs(made, place, text)
+    scope: dict[str, Any] = {"__name__": "page"}
+    scope |= PREPARED[named(page)](request, place) if named(page) in PREPARED else {}
+    for block in blocks(text):
+        try:
+            check(block, scope)
+        except BaseException as error:
+            error.add_note(f"{named(page)}, line {block.line}")
+            raise
+
+
+def links(page: Path) -> Iterator[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    yield from re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    for target in links(page):
+        path = target.partition("#")[0]
+        assert target.startswith("https://") or not path or (page.parent / path).exists(), target
+
+
+def test_the_page_of_commands_is_made_of_the_commands() -> None:
+    hooks = module("hooks", ROOT / "docs/hooks.py")
+    page = hooks.on_page_markdown((ROOT / "docs/reference/cli.md").read_text())
+    for name in COMMANDS:
+        assert f"\n## lorascope {name}\n" in page
+    assert "--reforward INT" in page
+    assert "\n### lorascope study plan\n" in page
+
+
+@pytest.mark.parametrize("package", ["stores", "capture", "analyze"])
+def test_the_reference_names_every_public_object(package: str) -> None:
+    hooks = module("hooks", ROOT / "docs/hooks.py")
+    page = hooks.on_page_markdown((ROOT / f"docs/reference/{package}.md").read_text())
+    public = importlib.import_module(f"lorascope.{package}").__all__
+    assert [line.rpartition(".")[2] for line in page.splitlines() if line.startswith(":::")] == public
+
+
+MISTAKES = {
+    "no such option": Block("console", "$ lorascope miub runs/mine --deep\n", 1),
+    "no such option of what is only parsed": Block("console", "$ torchrun -m lorascope capture ... --deep 1\n", 1),
+    "no such option in a script": Block("bash", "lorascope study run x.yaml --some 1\n", 1),
+    "exit code": Block("console", "$ lorascope miub nothing\n", 1),
+    "no such extra": Block("console", "$ pip install 'lorascope[gpu]'\n", 1),
+    "no such target": Block("console", "$ make nothing\n", 1),
+    "unknown program": Block("console", "$ frobnicate\n", 1),
+    "script": Block("bash", "if true; then\n", 1),
+    "python": Block("python", "1 / 0\n", 1),
+    "python that is only compiled": Block("python", "SLURMCluster(\n", 1),
+    "session": Block("python", ">>> 1 + 1\n3\n", 1),
+    "study": Block("yaml", "ranks: 4\n", 1),
+    "json": Block("json", "{\n", 1),
+    "language": Block("ruby", "1\n", 1),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_wrong_block_is_found(name: str) -> None:
+    with pytest.raises(BaseException, match=r".*"):
+        check(MISTAKES[name], {})
