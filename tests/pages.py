@@ -21,16 +21,15 @@ ONLY_PARSED = {
     "...": "what the reader has to put there isn't known",
     "torchrun": "wants several processes",
     "tcp://": "wants a Dask scheduler",
-    "piqa:validation": "wants the hub",
 }
 """What marks a command that isn't run, and why."""
-ONLY_COMPILED = {"SLURMCluster": "wants SLURM", "piqa:validation": "wants the hub"}
+ONLY_COMPILED = {"SLURMCluster": "wants SLURM"}
 """What marks a block of Python that isn't run, and why."""
 QUICK = {
     "compare": {"--n-resamples": "20"},
     "finetune": {"--batch-size": "2"},
     "fit": {"--draws": "20"},
-    "mi": {"--shuffles": "1", "--tokens": "200", "--workers": "1"},
+    "mi": {"--component": "model.layers.1.*", "--shuffles": "1", "--tokens": "200", "--workers": "1"},
     "miub": {"--workers": "1"},
 }
 """Options that make a command quick, where the page doesn't set them."""

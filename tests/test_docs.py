@@ -27,6 +27,7 @@ STANDS_IN = {
     "meta-llama/Llama-3.2-1B": "./my-model",
     "meta-llama/Llama-3.1-8B": "./my-model",
     "/scratch/": "scratch/",
+    "piqa:validation": "piqa.validation.jsonl",
 }
 """What only the reader has -> what is put in its place before a block runs."""
 RUNS = {
@@ -86,6 +87,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).symlink_to(made / name)
     for folder in ("runs/demo", "adapters", "scratch", "studies"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "piqa.validation.jsonl").symlink_to(made / "questions.jsonl")
     (tmp_path / "runs/demo/adapter").symlink_to(made / "my-adapter")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(go.Figure, "show", lambda figure: figure.to_json())
@@ -114,7 +116,9 @@ def put_runs(made: Path, place: Path, text: str) -> None:
 
 
 def for_studies(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
-    shutil.copytree(request.getfixturevalue("study"), place, symlinks=True, dirs_exist_ok=True)
+    done = request.getfixturevalue("study")
+    shutil.copy(done / "study.yaml", place)
+    shutil.copytree(done / "study", place / "study")
     (place / "studies/mine").symlink_to(place / "study")
     return {}
 

@@ -12,7 +12,7 @@ from lorascope.analyze.report.study_tables import anchor, anchors
 from .experiment.conftest import make_study, make_unit
 from .test_report import EVIL, FETCHING, Page
 
-SECTIONS = ["claims", "tables", "figures", "where", "training", "law", "metrics", "units", "provenance"]
+SECTIONS = ["tables", "figures", "where", "training", "law", "metrics", "claims", "units", "provenance"]
 
 
 def page_of(text: str, folder: Path) -> Page:

@@ -69,8 +69,9 @@ def claims(study: StudyResults) -> str:
         own = [one.verdict for one in study.findings if one.number == number]
         if own:
             name = f"Claim {number}" if number else "First"
-            parts.append(f"<h3>{name}. {escape(text)}</h3>")
-            parts.append(verdict_list([(one.word, one.claim, one.because) for one in own]))
+            counts = ", ".join(f"{n} {word}" for word in WORDS if (n := sum(one.word == word for one in own)))
+            found = verdict_list([(one.word, one.claim, one.because) for one in own])
+            parts.append(f"<h3>{name}. {escape(text)}</h3><details><summary>{counts}</summary>{found}</details>")
     about = (
         "<p>A word speaks of these very adapters on another draw of items: <i>supported</i> where the 95 % interval "
         "leaves 0 out on the claim's side, <i>contradicted</i> on the other, <i>not identified</i> else. Whether "
