@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["PAGES", "ROOT", "Block", "blocks", "commands", "dry", "named", "whole"]
+__all__ = [
+    "ONLY_COMPILED", "PAGES", "ROOT", "Block", "blocks", "captured", "commands", "is_run", "lorascope_words", "named",
+    "quick", "whole",
+]  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -26,7 +29,7 @@ ONLY_PARSED = {
 ONLY_COMPILED = {"SLURMCluster": "wants SLURM"}
 """What marks a block of Python that isn't run, and why."""
 QUICK = {
-    "compare": {"--n-resamples": "20"},
+    "compare": {"--n-resamples": "100"},
     "finetune": {"--batch-size": "2"},
     "fit": {"--draws": "20"},
     "mi": {"--component": "model.layers.1.*", "--shuffles": "1", "--tokens": "200", "--workers": "1"},
@@ -70,16 +73,24 @@ def lorascope_words(words: list[str]) -> list[str] | None:
 
 
 def whole(words: list[str]) -> list[str]:
-    """The same with something in place of each `...` that stands for several options."""
-    if words[1:2] != ["..."]:
+    """The same, where `...` stands for several options with something in their place."""
+    if "..." not in words:
         return words
-    lacking = [f"--{name}" for name in REQUIRED[words[0]] if f"--{name}" not in words]
-    return [words[0], *(word for name in lacking for word in (name, "x")), *words[2:]]
+    lacking = [f"--{name}" for name in REQUIRED.get(words[0], ()) if f"--{name}" not in words]
+    given = words[2:] if words[1] == "..." else words[1:]
+    return [words[0], *given, *(word for name in lacking for word in (name, "x"))]
 
 
-def dry(words: list[str]) -> str | None:
-    """Why a command of lorascope isn't run; None if it is."""
-    return next((why for mark, why in ONLY_PARSED.items() if any(mark in word for word in words)), None)
+def is_run(words: list[str]) -> bool:
+    """Whether a command of lorascope is run and not only parsed."""
+    return not any(mark in word for word in words for mark in ONLY_PARSED)
+
+
+def captured(text: str) -> set[str]:
+    """The runs that a page's commands capture when they are run."""
+    console = [words for block in blocks(text) if block.language == "console" for words in commands(block)]
+    made = [words for words in console if words[:2] == ["lorascope", "capture"] and is_run(words)]
+    return {words[words.index("--out") + 1] for words in made}
 
 
 def quick(words: list[str]) -> list[str]:

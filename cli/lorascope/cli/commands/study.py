@@ -58,7 +58,7 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     say(f"results: {settings.results}; adapters and runs: {settings.workplace}")
 
 
-def run(study: Path, /, *, only: str | None = None, redo: bool = False) -> None:
+def run(study: Path, /, *, only: str | None = None, redo: bool = False, scheduler: str | None = None) -> None:
     """Do what is missing of a study: fine-tune, capture and measure every unit of its grid.
 
     Killed at any point, the same command goes on. Several processes may run one study at a time.
@@ -71,6 +71,8 @@ def run(study: Path, /, *, only: str | None = None, redo: bool = False) -> None:
         i/n: of the units every n-th from the i-th on, counted from 1; for job arrays.
     redo
         Make again what was made with other settings; without it that is refused.
+    scheduler
+        Address of a running Dask scheduler, on whose workers MIUB and mutual information are computed.
     """
     from ..quiet import quiet_libraries
     from ..study.run import run_study
@@ -84,7 +86,7 @@ def run(study: Path, /, *, only: str | None = None, redo: bool = False) -> None:
         def tell(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
-        for outcome in run_study(settings, tell, only=only, redo=redo):
+        for outcome in run_study(settings, tell, only=only, redo=redo, scheduler=scheduler):
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}")
     counts = ", ".join(f"{n} {did}" for did, n in outcomes.items())

@@ -51,6 +51,7 @@ def measure_runs(
     runs: Mapping[str, Run],
     training: Mapping[str, Any],
     *,
+    scheduler: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Results of a unit by sample, from all of its runs; scores without the adapter may lie beside a run.
@@ -67,7 +68,7 @@ def measure_runs(
     """
     parts, cells = [], []
     for run in runs.values():
-        result = miub(run, progress=progress)
+        result = miub(run, scheduler=scheduler, progress=progress)
         parts.append(_samples(run, result, data))
         cells += list(_cells(result))
     samples = _joined(parts)

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,14 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
         }
     }
     for name, run in data.runs.items():
-        config = _not_default(capture_config(unit, settings, data, run=name))
+        templates = [read_template(prompt) for prompt in _prompts(run.prompts, settings)]
+        named = dataclasses.replace(
+            capture_config(unit, settings, data, run=name), prompt=tuple(template.name for template in templates)
+        )
         recipe[name] = {
-            "config": {key: value for key, value in config.items() if key not in PLACES | FREE},
+            "config": {key: value for key, value in _not_default(named).items() if key not in PLACES | FREE},
             "items": items_hash(run.items),
-            "templates": {prompt: read_template(prompt).text for prompt in run.prompts},
+            "templates": {template.name: template.text for template in templates},
             "examples": items_hash(data.examples) if name == PROMPTS_RUN else None,
         }
     recipe["measure"] = {
@@ -106,7 +109,7 @@ def capture_config(
         examples=examples if run == PROMPTS_RUN else (),
         out=out,
         score_base=score_base,
-        prompt=data.runs[run].prompts,
+        prompt=_prompts(data.runs[run].prompts, settings),
         share=unit.share,
         shared_layers=settings.shared_layers,
         share_from=settings.share_from,
@@ -132,6 +135,12 @@ def model_source(model: str, settings: StudySettings) -> str:
         return str(demo_model())
     path = settings.folder / model
     return str(path) if path.exists() else model
+
+
+def _prompts(prompts: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
+    """Prompts as `read_template` takes them: files are looked for beside the study's file."""
+    beside = {name: settings.folder / name for name in prompts}
+    return tuple(str(path) if path.is_file() else name for name, path in beside.items())
 
 
 @cache

@@ -24,7 +24,12 @@ class Outcome(NamedTuple):
 
 
 def run_study(
-    settings: StudySettings, report: StudyReport, *, only: str | None = None, redo: bool = False
+    settings: StudySettings,
+    report: StudyReport,
+    *,
+    only: str | None = None,
+    redo: bool = False,
+    scheduler: str | None = None,
 ) -> Iterator[Outcome]:
     """Do what is missing of a study; yields after each unit.
 
@@ -36,6 +41,8 @@ def run_study(
         `i/n`: of the study's units every n-th from the i-th on.
     redo
         Whether what was made with other settings is made again; else it is refused.
+    scheduler
+        Where MIUB and mutual information are computed: see `miub`.
 
     Raises
     ------
@@ -57,7 +64,7 @@ def run_study(
             report(number, len(units), unit, step, done, total, counted)
 
         try:
-            made = run_unit(unit, settings, data[unit], models, tell, redo=redo)
+            made = run_unit(unit, settings, data[unit], models, tell, redo=redo, scheduler=scheduler)
         except FileExistsError as error:
             if "another process" not in str(error):
                 raise

@@ -53,9 +53,18 @@ def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any], *, r
 
 
 def run_unit(
-    unit: Unit, settings: StudySettings, data: TaskData, models: Models, report: Report, *, redo: bool = False
+    unit: Unit,
+    settings: StudySettings,
+    data: TaskData,
+    models: Models,
+    report: Report,
+    *,
+    redo: bool = False,
+    scheduler: str | None = None,
 ) -> bool:
     """Do what is missing of a unit; returns whether there was anything to do.
+
+    What is computed of its runs goes to a scheduler of Dask, as in `miub`.
 
     Raises
     ------
@@ -80,7 +89,7 @@ def run_unit(
             _claim(place.parent, {key: recipe[key] for key in ("train", name)}, redo=redo)
             has_base = base_scores(settings, unit, recipe, name, place)
             runs[name] = _capture(unit, settings, data, models, name, adapter, place, report, score_base=not has_base)
-        _measure(unit, settings, recipe, data, runs, training, report)
+        _measure(unit, settings, recipe, data, runs, training, report, scheduler)
         if settings.states == "none":
             shutil.rmtree(work)
     return True
@@ -174,6 +183,7 @@ def _measure(
     runs: Mapping[str, Run],
     training: Mapping[str, Any],
     report: Report,
+    scheduler: str | None,
 ) -> None:
     """Save a unit's results, once its runs are known to be sound; they appear last, and so say that all is done."""
     for run in runs.values():
@@ -188,11 +198,18 @@ def _measure(
             components=asked["components"],
             n_tokens=asked["tokens"],
             n_shuffles=asked["shuffles"],
+            scheduler=scheduler,
             progress=lambda done, total: report("information", done, total, "component"),
         )
         _save_whole(estimates.assign_attrs(model=unit.model, run=f"{unit.name}/{TEST_RUN}"), path)
     results = measure_runs(
-        unit, recipe, data, runs, training, progress=lambda done, total: report("measure", done, total, "task")
+        unit,
+        recipe,
+        data,
+        runs,
+        training,
+        scheduler=scheduler,
+        progress=lambda done, total: report("measure", done, total, "task"),
     )
     _save_whole(results, result_path(settings, unit))
 
