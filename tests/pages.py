@@ -1,15 +1,21 @@
-"""What README and the pages of docs/ print as code, and what stands in for what a reader brings."""
+"""What README and the pages of docs/ print as code, and how far it is run."""
 
+import doctest
+import json
 import re
 import shlex
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = [
-    "ONLY_COMPILED", "PAGES", "ROOT", "Block", "blocks", "captured", "commands", "is_run", "lorascope_words", "named",
-    "quick", "whole",
-]  # fmt: skip
+import yaml
+
+from lorascope.cli.main import app, main
+from lorascope.cli.study.settings import StudySettings
+
+__all__ = ["PAGES", "ROOT", "Block", "blocks", "captured", "check", "named"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -29,11 +35,12 @@ ONLY_PARSED = {
 ONLY_COMPILED = {"SLURMCluster": "wants SLURM"}
 """What marks a block of Python that isn't run, and why."""
 QUICK = {
-    "compare": {"--n-resamples": "100"},
-    "finetune": {"--batch-size": "2"},
-    "fit": {"--draws": "20"},
-    "mi": {"--component": "model.layers.1.*", "--shuffles": "1", "--tokens": "200", "--workers": "1"},
-    "miub": {"--workers": "1"},
+    "compare": ("--n-resamples=100",),
+    "finetune": ("--batch-size=2",),
+    "fit": ("--quick",),
+    "mi": ("--component=model.layers.1.*", "--shuffles=1", "--tokens=200", "--workers=1"),
+    "miub": ("--workers=1",),
+    "plan": ("--no-probe",),
 }
 """Options that make a command quick, where the page doesn't set them."""
 
@@ -95,5 +102,57 @@ def captured(text: str) -> set[str]:
 
 def quick(words: list[str]) -> list[str]:
     """The same command, with options that make it quick."""
-    options = QUICK.get(words[0], {})
-    return [*words, *(word for name, value in options.items() if name not in words for word in (name, value))]
+    return [*words, *(option for option in QUICK.get(words[0], ()) if option.partition("=")[0] not in words)]
+
+
+def run_python(code: str, scope: dict[str, Any]) -> None:
+    """Run a block, or the examples of one that shows a session."""
+    reason = next((why for mark, why in ONLY_COMPILED.items() if mark in code), None)
+    if reason is None and not code.startswith(">>>"):
+        exec(compile(code, "<page>", "exec"), scope)
+    elif reason is None:
+        session = doctest.DocTestParser().get_doctest(code, scope, "page", None, 0)
+        assert doctest.DocTestRunner().run(session, clear_globs=False).failed == 0
+        scope.update(session.globs)
+    else:
+        compile(code, "<page>", "exec")
+
+
+def run_command(words: list[str], *, only_parse: bool = False) -> None:
+    """Run a command of lorascope, or parse it; of other programs look whether what they are told is there."""
+    ours = lorascope_words(words)
+    if ours is not None:
+        app.parse_args(whole(ours), exit_on_error=False, print_error=False)
+        if not only_parse and is_run(words):
+            assert main(quick(ours)) == 0, words
+    elif words[0] == "make":
+        assert all(re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in words[1:]), words
+    elif words[:2] == ["pip", "install"]:
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        asked = re.fullmatch(r"lorascope(?:\[([\w,]+)\])?", words[2])
+        assert asked is not None, words
+        assert set((asked[1] or next(iter(extras))).split(",")) <= set(extras), words
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file(), words
+    else:
+        assert words == ["source", ".venv/bin/activate"]
+
+
+def check(block: Block, scope: dict[str, Any]) -> None:
+    """Run a block as far as it can be."""
+    if block.language == "python":
+        run_python(block.text, scope)
+    elif block.language == "console":
+        for words in commands(block):
+            run_command(words)
+    elif block.language == "bash":  # for SLURM, or to set variables
+        subprocess.run(["bash", "-n", "-c", block.text], check=True)
+        for words in commands(block):
+            if "lorascope" in words:
+                run_command(words, only_parse=True)
+    elif block.language == "yaml":
+        StudySettings.model_validate(yaml.safe_load(block.text))
+    elif block.language == "json":
+        json.loads(block.text)
+    else:
+        assert block.language == ""  # a drawing

@@ -1,12 +1,10 @@
 """Every block of code in README and docs runs as printed, or is parsed where it can't; every link leads somewhere."""
 
-import doctest
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,9 @@ import yaml
 from cyclopts import CycloptsError
 
 from lorascope.cli.facts import facts_path
-from lorascope.cli.main import COMMANDS, app, main
-from lorascope.cli.study.settings import StudySettings
+from lorascope.cli.main import COMMANDS, main
 
-from .pages import (
-    ONLY_COMPILED, PAGES, ROOT, Block, blocks, captured, commands, is_run, lorascope_words, named, quick, whole,
-)  # fmt: skip
+from .pages import PAGES, ROOT, Block, blocks, captured, check, named
 
 pytestmark = pytest.mark.torch
 
@@ -86,11 +81,13 @@ def study(made: Path) -> Path:
 @pytest.fixture
 def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which a page's code runs; figures are drawn, but no browser opens."""
-    for name in ("my-model", "my-adapter", "questions.jsonl", "held-out.jsonl"):
+    for name in ("my-model", "my-adapter"):
         (tmp_path / name).symlink_to(made / name)
+    for name in ("questions.jsonl", "held-out.jsonl"):  # which a page may write anew
+        shutil.copy(made / name, tmp_path)
+    shutil.copy(made / "questions.jsonl", tmp_path / "piqa.validation.jsonl")
     for folder in ("runs/demo", "adapters", "scratch", "studies"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "piqa.validation.jsonl").symlink_to(made / "questions.jsonl")
     (tmp_path / "runs/demo/adapter").symlink_to(made / "my-adapter")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(go.Figure, "show", lambda figure: figure.to_json())
@@ -157,6 +154,7 @@ def for_training(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
 
 
 PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
+    "README.md": for_studies,
     "docs/mutual-information.md": for_pairs,
     "docs/scaling-laws.md": for_tables,
     "docs/studies.md": for_studies,
@@ -164,59 +162,6 @@ PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
     "docs/training.md": for_training,
 }
 """Page -> makes what it needs beside runs; returns names that its Python is given."""
-
-
-def run_python(code: str, scope: dict[str, Any]) -> None:
-    """Run a block, or the examples of one that shows a session."""
-    reason = next((why for mark, why in ONLY_COMPILED.items() if mark in code), None)
-    if reason is None and not code.startswith(">>>"):
-        exec(compile(code, "<page>", "exec"), scope)
-    elif reason is None:
-        session = doctest.DocTestParser().get_doctest(code, scope, "page", None, 0)
-        assert doctest.DocTestRunner().run(session, clear_globs=False).failed == 0
-        scope.update(session.globs)
-    else:
-        compile(code, "<page>", "exec")
-
-
-def run_command(words: list[str], *, only_parse: bool = False) -> None:
-    """Run a command of lorascope, or parse it; of other programs look whether what they are told is there."""
-    ours = lorascope_words(words)
-    if ours is not None:
-        app.parse_args(whole(ours), exit_on_error=False, print_error=False)
-        if not only_parse and is_run(words):
-            assert main(quick(ours)) == 0, words
-    elif words[0] == "make":
-        assert all(re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in words[1:]), words
-    elif words[:2] == ["pip", "install"]:
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        asked = re.fullmatch(r"lorascope(?:\[([\w,]+)\])?", words[2])
-        assert asked is not None, words
-        assert set((asked[1] or next(iter(extras))).split(",")) <= set(extras), words
-    elif words[0] == "python":
-        assert (ROOT / words[1]).is_file(), words
-    else:
-        assert words == ["source", ".venv/bin/activate"]
-
-
-def check(block: Block, scope: dict[str, Any]) -> None:
-    """Run a block as far as it can be."""
-    if block.language == "python":
-        run_python(block.text, scope)
-    elif block.language == "console":
-        for words in commands(block):
-            run_command(words)
-    elif block.language == "bash":  # for SLURM, or to set variables
-        subprocess.run(["bash", "-n", "-c", block.text], check=True)
-        for words in commands(block):
-            if "lorascope" in words:
-                run_command(words, only_parse=True)
-    elif block.language == "yaml":
-        StudySettings.model_validate(yaml.safe_load(block.text))
-    elif block.language == "json":
-        json.loads(block.text)
-    else:
-        assert block.language == ""  # a drawing
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from lorascope.analyze import paper_study
+
 from .analyze.conftest import write_small
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -21,9 +23,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "SIMULATED_SEEDS": [0],
     },
     "paper_audit": {"DRAWS": 100},
+    "quickstart": {},
+    "scaling_law": {"WHERE": {}, "OFFSETS": ["sweep"], "DRAWS": 100},
 }
-"""Parameters of each notebook beside `RUNS`."""
-NEED_RUNS = ("mi_vs_miub",)
+"""Parameters of each notebook beside what it reads."""
+NEED_RUNS = ("mi_vs_miub", "quickstart")
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.parent.mkdir()
     write_small(path, adapters=("first", "second"), n_samples=40)
     return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder: the paper's cells of Phi3 as a study would leave its own."""
+    folder = tmp_path_factory.mktemp("study")
+    cells = paper_study()
+    cells[cells["model"] == "Phi3"].assign(first_prompt=True).to_csv(folder / "study.csv", index=False)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +70,11 @@ def executed(path: Path, folder: Path, parameters: dict[str, Any]) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run_from_top_to_bottom(path: Path, run: Path, tmp_path: Path) -> None:
+def test_notebooks_run_from_top_to_bottom(path: Path, run: Path, study: Path, tmp_path: Path) -> None:
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    runs = {"RUNS": [str(run)]} if path.stem in NEED_RUNS else {}
-    notebook = executed(path, folder, runs | SMALL[path.stem])
+    read = {"mi_vs_miub": {"RUNS": [str(run)]}, "quickstart": {"RUN": str(run)}, "scaling_law": {"STUDY": str(study)}}
+    notebook = executed(path, folder, read.get(path.stem, {}) | SMALL[path.stem])
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     assert not [output.text for output in outputs if output.output_type == "stream"]  # no warnings either
     assert sum("application/vnd.plotly.v1+json" in output.get("data", {}) for output in outputs) > 5
@@ -70,7 +83,7 @@ def test_notebooks_run_from_top_to_bottom(path: Path, run: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("name", NEED_RUNS)
 def test_without_a_run_they_say_how_to_get_one(name: str, tmp_path: Path) -> None:
-    with pytest.raises(CellExecutionError, match=r"there is no runs/\*/run.zarr.*`make demo`"):
+    with pytest.raises(CellExecutionError, match=r"there is no runs/.*/run.zarr.*`make demo`"):
         executed(FOLDER / f"{name}.ipynb", tmp_path, {})
 
 

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 from lorascope.analyze.scaling.laws import LAWS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling-laws.md").read_text()
@@ -14,13 +12,6 @@ def test_the_table_of_laws_is_that_of_the_code() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE)
     said = {name: equation.strip() for name, equation, _ in rows if name in LAWS}
     assert said == {name: law.equation for name, law in LAWS.items()}
-
-
-def test_its_python_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 1
-    exec(blocks[0], {})
-    assert "alpha" in capsys.readouterr().out
 
 
 def test_its_kinds_of_intervals_are_those_of_a_fit() -> None:
