@@ -104,6 +104,15 @@ def test_answers_without_those_of_the_base_model() -> None:
         assert np.isnan([found.base.value, found.change.value]).all()
 
 
+@pytest.mark.parametrize("absent", ["written_prediction", "written_correct"])
+def test_columns_of_answers_may_be_absent_each_by_itself(absent: str) -> None:
+    columns = {"written_prediction": [0, -1], "written_correct": [1, 0]}
+    del columns[absent]
+    found = by_measure(a_run([ITEM] * 2, **columns))
+    assert "not read" not in found
+    assert ("ACC by generation" in found) == (absent == "written_prediction")
+
+
 def test_prompts_of_a_data_set_are_apart() -> None:
     run = a_run(
         [ITEM] * 5,

@@ -80,6 +80,7 @@ def test_the_verdict_comes_first_and_tables_fit_the_width(
     assert all(len(line) <= width for line in lines[: titles[-1]] if line.startswith("│"))
     for row in ("base", "factor", "in all", "row buffers", "score", "write"):
         assert re.search(rf"│ +{row} ", out), row
+    assert "without the adapter" not in out  # which `--no-score-base` leaves out
     assert "time rests on a trial just now" in out
     assert not (folder / "run.zarr").exists()
 

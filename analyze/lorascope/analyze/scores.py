@@ -116,7 +116,7 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
     for column, measure in _ACCURACIES.items():
         if column in table:
             yield from _shares(name, measure, *_scored(table, column))
-    if "written_correct" in table:
+    if "written_correct" in table and "written_prediction" in table:
         yield from _shares(name, "not read", *_unread(table))
     is_text = table["answer"].values < 0
     yield from _items_ce(name, table.isel(sample=~is_text))

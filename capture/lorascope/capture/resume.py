@@ -1,9 +1,13 @@
 """Whether an interrupted run may go on: it must be the same capture in everything that shapes its numbers."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from typing import Any
 
 from lorascope.stores import StoreError
+
+from .config import CaptureConfig
 
 __all__ = ["differences", "identity", "require_same"]
 
@@ -13,6 +17,7 @@ FREE_SETTINGS = {
     *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
 }
 """Settings that don't shape the numbers."""
+UNSHARED = {"share": 1, "shared_layers": 0}
 DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
 """Libraries whose version shapes the numbers."""
 
@@ -25,13 +30,17 @@ def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What of a run's provenance shapes its numbers: the same for two attempts at one capture.
 
     Left out are names and places of files, whose content is hashed; the number of threads and the device's name, within
-    one type of device, since another node may go on with a run; and times.
+    one type of device, since another node may go on with a run; and times. A run that is older than a setting was
+    captured as that setting's default has it.
     """
-    found = {key: provenance.get(key) for key in ("adapters", "tokenizer", "data", "prompt", "js_share")}
-    model, settings = dict(provenance.get("model", {})), dict(provenance.get("settings", {}))
+    found = {key: provenance.get(key) for key in ("adapters", "tokenizer", "data", "js_share")}
+    model = {**UNSHARED, **provenance.get("model", {})}
+    defaults = {field.name: field.default for field in fields(CaptureConfig) if field.default is not MISSING}
+    settings = {**defaults, **provenance.get("settings", {})}
     libraries = provenance.get("libraries", {})
     return {
         **found,
+        "prompt": _prompt(provenance.get("prompt")),
         "model": {key: value for key, value in model.items() if key != "name"},
         "settings": {key: value for key, value in settings.items() if key not in FREE_SETTINGS},
         "libraries": {name: libraries.get(name) for name in DECISIVE_LIBRARIES},
@@ -66,6 +75,15 @@ def differences(stored: Any, wanted: Any, where: str = "") -> Iterator[str]:
             yield from differences(stored.get(key, _ABSENT), wanted.get(key, _ABSENT), path)
     elif _plain(stored) != _plain(wanted):
         yield f"{where}: {_show(stored)} -> {_show(wanted)}"
+
+
+def _prompt(found: Any) -> Any:
+    """What a run says of its prompts; before there were templates, its only one stood in two parts."""
+    if not isinstance(found, Mapping) or "instruction" not in found:
+        return found
+    text = f"{found['instruction']}{{question}}{found['cue']}"
+    template = {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return {"names": [found["name"]], "templates": {found["name"]: template}}
 
 
 def _plain(value: Any) -> Any:

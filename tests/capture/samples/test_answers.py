@@ -65,6 +65,14 @@ def test_answers_are_known(
     assert found == [Answer(written, prediction) for prediction in predictions]
 
 
+@pytest.mark.parametrize(("n", "prediction"), [(1, -1), (2, 0), (3, 0)])
+def test_an_answer_that_was_cut_off(n: int, prediction: int, tiny_tokenizer: Any) -> None:
+    item = ChoiceItem(id="q", dataset="d", split="", question="Who?", choices=("the", "the four"), answer=1)
+    samples = encode_items([item], tiny_tokenizer, max_length=256, window_tokens=32)
+    (found,) = write_answers(writes(" the", tiny_tokenizer), tiny_tokenizer, samples, n=n, batch_tokens=1000)
+    assert found == Answer(" the", prediction)
+
+
 def test_answers_are_those_of_transformers(
     tiny_model: Any, tiny_tokenizer: Any, samples: list[EncodedSample], tiny_items: list[ChoiceItem]
 ) -> None:

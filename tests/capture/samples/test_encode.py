@@ -126,6 +126,16 @@ def test_answers_are_tokenized_by_themselves_where_the_seam_would_go() -> None:
     assert tokens == [list(" iron"), list(" wood")]
 
 
+def test_an_answer_over_the_seam_has_one_space_where_tokenizers_add_their_own() -> None:
+    vocabulary = {character: index for index, character in enumerate(sorted(set("▁Answer:ironwd\n")))}
+    vocabulary[":▁"] = len(vocabulary)
+    bare = Tokenizer(models.BPE(vocab=vocabulary, merges=[(":", "▁")]))
+    bare.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    (sample,) = encode_items([an_item()], PreTrainedTokenizerFast(tokenizer_object=bare), **SETTINGS)
+    tokens = [[bare.id_to_token(index) for index in choice.token_ids] for choice in sample.choices]
+    assert tokens == [list("▁iron"), list("▁wood")]
+
+
 def test_an_answer_does_not_depend_on_its_neighbours(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> None:
     together = encode_items(tiny_items, tiny_tokenizer, **SETTINGS)
     for item, sample in zip(tiny_items, together, strict=True):

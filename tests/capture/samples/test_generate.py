@@ -210,3 +210,13 @@ def test_refuses_what_makes_no_sense(tiny_model: Any, samples: list[EncodedSampl
         generate(encoder.eval(), samples, n=1, batch_tokens=1000)
     with pytest.raises(ValueError, match=r"in training mode.* call `model.eval\(\)` first"):
         generate(tiny_model.train(), samples, n=1, batch_tokens=1000)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 10_000])
+def test_refuses_logits_that_are_no_numbers(batch_tokens: int, tiny_model: Any, samples: list[EncodedSample]) -> None:
+    # Of a token that stands in the second prompt alone: its neighbours in the batch are sound.
+    others = {token for place, sample in enumerate(samples) if place != 1 for token in sample.token_ids.tolist()}
+    broken = next(token for token in prompts_of(samples)[1].tolist() if token not in others)
+    tiny_model.model.embed_tokens.weight.data[broken] = torch.nan
+    with pytest.raises(ValueError, match="^sample 'b': what the model writes can't be told, its logits aren't numbers"):
+        generate(tiny_model, samples, n=2, batch_tokens=batch_tokens)

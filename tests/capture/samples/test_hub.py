@@ -164,6 +164,36 @@ def test_items_without_an_answer_are_refused(parquet: Callable[..., Path], name:
         read_items(f"{name}:test@{folder}")
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("arc_easy", ARC[0] | {"choices": None}),
+        ("arc_easy", ARC[0] | {"choices": "wood or iron"}),
+        ("arc_easy", ARC[0] | {"choices": {"text": None, "label": None}}),
+        ("arc_easy", ARC[0] | {"choices": {"text": ["wood", "iron", "wool"], "label": ["A", "B"]}}),
+        ("arc_easy", ARC[0] | {"choices": {"text": ["wood", "iron"], "label": ["B", "B"]}}),
+        ("hellaswag", HELLASWAG[0] | {"endings": None}),
+    ],
+)
+def test_rows_of_another_form_are_refused(parquet: Callable[..., Path], name: str, row: Any) -> None:
+    folder = parquet("train.parquet", [row])
+    with pytest.raises(ValueError, match=f"^{name}:train@.*, row 0: {{'.*isn't a row of '{name}'; its columns are"):
+        read_items(f"{name}:train@{folder}")
+
+
+def test_a_string_is_no_list_of_choices(parquet: Callable[..., Path]) -> None:
+    folder = parquet("train.parquet", [HELLASWAG[0] | {"endings": "ab"}])
+    with pytest.raises(ValueError, match="row 0: `choices` is 'ab'; give a list of strings of characters$"):
+        read_items(f"hellaswag:train@{folder}")
+
+
+@pytest.mark.parametrize(("name", "column", "value"), [("ptb", "sentence", None), ("wikitext2", "text", None)])
+def test_a_line_that_is_missing_is_no_text(parquet: Callable[..., Path], name: str, column: str, value: Any) -> None:
+    folder = parquet("train.parquet", [{column: "one"}, {column: value}])
+    with pytest.raises(ValueError, match=f"row 1: `{column}` is None; give a string of characters$"):
+        read_items(f"{name}:train@{folder}")
+
+
 def test_a_folder_in_our_own_columns(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()

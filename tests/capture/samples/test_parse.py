@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorascope.capture.samples import parse
-from lorascope.capture.samples.parse import parse_choice
+from lorascope.capture.samples.parse import is_cut_short, parse_choice
 
 METALS = ("iron", "iron oxide", "a wooden box", "gold")
 NUMBERS = ("3", "-3", "3.5", "0.5")
@@ -106,6 +106,22 @@ def test_answers_among_numbers(text: str, index: int) -> None:
 )
 def test_traps(text: str, choices: tuple[str, ...], index: int) -> None:
     assert parse_choice(text, choices) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "is_short"),
+    [
+        (" Iron", ("iron", "iron oxide"), True),
+        ("iron", ("iron", "ironic"), True),  # within a word too
+        ("iron", ("iron", "wood"), False),
+        ("iron oxide", ("iron", "iron oxide"), False),
+        ("iron\nsince", ("iron", "iron oxide"), False),
+        ("A", ("air", "acid"), False),  # a letter
+        ("", ("air", "acid"), False),
+    ],
+)
+def test_what_may_go_on_as_another_choice(text: str, choices: tuple[str, ...], is_short: bool) -> None:
+    assert is_cut_short(text, choices) == is_short
 
 
 words = st.lists(st.sampled_from(["iron", "oxide", "gold", "box", "tin"]), min_size=1, max_size=3).map(" ".join)

@@ -18,6 +18,7 @@ __all__ = ["RECORD", "Training", "read_training", "say_sharing"]
 RECORD = "finetune.json"
 """The file that `finetune` leaves beside an adapter."""
 LARGEST = 2**63 - 1
+MOST_NAMES, LONGEST_NAME = 1000, 300
 SHARING = ("share", "shared_layers")
 
 
@@ -84,10 +85,17 @@ def _amounts(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"it holds a {type(document).__name__}, not an object")
     data, steps = _entry(document, "data", list), _entry(document, "steps", list)
-    if not all(isinstance(item, str) for item in data):
-        raise ValueError("`data` has entries that aren't strings")
+    if len(data) > MOST_NAMES or not all(map(_is_name, data)):
+        raise ValueError(
+            f"`data` should have at most {MOST_NAMES} names, of at most {LONGEST_NAME} characters that can be printed"
+        )
     counts = {key: _count(document, key, 1) for key in ("n_samples", "n_target_tokens")}
     return {**counts, "n_steps": len(steps), "data": data}
+
+
+def _is_name(value: Any) -> bool:
+    # A run repeats it to terminals and on pages; half of a surrogate pair can't even be written.
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable()
 
 
 def _base(document: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """Parameter sharing: groups of neighbouring layers with one set of base weights between them.
 
 It is done to a model in memory and never saved: safetensors refuses tensors that share their memory. Layers are tied by
-the identity of their parameters, which `to`, `copy.deepcopy` and PEFT keep, and only a move onto the meta device loses.
+the identity of their parameters, which `to`, `copy.deepcopy` and PEFT keep, and which a move onto the meta device and
+`load_state_dict(assign=True)` lose.
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from .encode import GENERATED, EncodedSample
 from .generate import generate
-from .parse import parse_choice
+from .parse import is_cut_short, parse_choice
 
 __all__ = ["Answer", "write_answers"]
 
@@ -16,7 +16,7 @@ class Answer(NamedTuple):
     written: str
     """Its own words, without special tokens."""
     prediction: int
-    """Index of the choice that is read in them; -1 where none is. See `parse_choice`."""
+    """Index of the choice that is read in them; -1 where none is. See `write_answers`."""
 
 
 def write_answers(
@@ -49,11 +49,21 @@ def write_answers(
     ------
     ValueError
         As `generate`.
+
+    Notes
+    -----
+    `parse_choice` reads them. An answer of n tokens that doesn't end itself was cut off: where it is a choice, and the
+    beginning of another ("iron", of iron and iron oxide), none is read.
     """
     extended = generate(model, samples, n=n, batch_tokens=batch_tokens, progress=progress)
     new = [sample.token_ids[sample.roles == GENERATED].tolist() for sample in extended]
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+    may_go_on = [len(ids) == n and ids[-1] not in tokenizer.all_special_ids for ids in new]
     return [
-        Answer(text, parse_choice(text, [choice.text for choice in sample.choices]))
-        for text, sample in zip(texts, samples, strict=True)
+        Answer(text, _read(text, [choice.text for choice in sample.choices], may_go_on=cut))
+        for text, cut, sample in zip(texts, may_go_on, samples, strict=True)
     ]
+
+
+def _read(text: str, choices: Sequence[str], *, may_go_on: bool) -> int:
+    return -1 if may_go_on and is_cut_short(text, choices) else parse_choice(text, choices)

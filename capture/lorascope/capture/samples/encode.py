@@ -201,16 +201,18 @@ def _encode_choice_items(
 
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
     """Tokens of each answer as it follows the prompt's last words, the cue."""
-    anchor = _tokenize(tokenizer, [cue], special_tokens=False)[0].ids
     texts = [continuation(answer) for answer in answers]
-    anchored = [tokens.ids for tokens in _tokenize(tokenizer, [cue + text for text in texts], special_tokens=False)]
-    # Where a tokenizer joins characters across the seam, the answer can only be read by itself.
-    return [
-        ids[len(anchor) :]
-        if np.array_equal(ids[: len(anchor)], anchor)
-        else _tokenize(tokenizer, [text], special_tokens=False)[0].ids
-        for ids, text in zip(anchored, texts, strict=True)
-    ]
+    # Where a tokenizer joins characters across the seam, the answer is read as it follows a line's end; at the start
+    # of a text, which comes last, a tokenizer may add a space to the answer's own.
+    found = [_following(tokenizer, before, texts) for before in (cue, "\n", "")]
+    return [next(ids for ids in tokens if ids is not None) for tokens in zip(*found, strict=True)]
+
+
+def _following(tokenizer: Any, before: str, texts: Sequence[str]) -> list[TokenIds | None]:
+    """Tokens of each text after another one; None where the two have a token in common."""
+    anchor = _tokenize(tokenizer, [before], special_tokens=False)[0].ids if before else np.empty(0, np.int64)
+    whole = [tokens.ids for tokens in _tokenize(tokenizer, [before + text for text in texts], special_tokens=False)]
+    return [ids[len(anchor) :] if np.array_equal(ids[: len(anchor)], anchor) else None for ids in whole]
 
 
 def _check_choices(item: ChoiceItem, choices: Sequence[EncodedChoice], n_prompt: int, max_length: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
 from ..models.device import input_device
 from ..models.model import context_length
@@ -50,8 +50,8 @@ def generate(
     Raises
     ------
     ValueError
-        If there are no samples, n is below 1, the model is in training mode or can't generate, or a sample and its n
-        new tokens don't fit the model's context.
+        If there are no samples, n is below 1, the model is in training mode or can't generate, a sample and its n new
+        tokens don't fit the model's context, or a logit isn't a number.
 
     Notes
     -----
@@ -74,7 +74,8 @@ def generate(
     done: list[EncodedSample] = []
     with _greedy(bare, n) as ends:
         for batch in generation_batches(samples, n=n, batch_tokens=batch_tokens):
-            written = _continue(bare, prompts[batch], ends)
+            names = [sample.id for sample in samples[batch]]
+            written = _continue(bare, prompts[batch], ends, names)
             done += [_extended(*parts) for parts in zip(samples[batch], prompts[batch], written, strict=True)]
             if progress is not None:
                 progress(len(done), len(samples))
@@ -117,11 +118,25 @@ def _greedy(model: Any, n: int) -> Iterator[tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def _continue(model: Any, prompts: Sequence[np.ndarray], ends: tuple[int, ...]) -> list[np.ndarray]:
-    """New tokens after each prompt, up to and with the first that ends a text."""
+def _continue(
+    model: Any, prompts: Sequence[np.ndarray], ends: tuple[int, ...], names: Sequence[str]
+) -> list[np.ndarray]:
+    """New tokens after each prompt, up to and with the first that ends a text; the samples' names are for errors."""
+
+    def require_numbers(_: Any, logits: torch.Tensor) -> torch.Tensor:
+        broken = logits.isnan().any(dim=1)
+        if broken.any():  # of which the likeliest token would be the first of the vocabulary
+            raise ValueError(
+                f"sample {names[int(broken.int().argmax())]!r}: what the model writes can't be told, its logits aren't "
+                "numbers; in float16 models overflow, so load it in bfloat16 or float32; in these its weights are "
+                "broken"
+            )
+        return logits
+
     device = input_device(model)
     input_ids, attention_mask = pad_tokens(prompts, left=True)
-    output = model.generate(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device))
+    inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
+    output = model.generate(**inputs, logits_processor=LogitsProcessorList([require_numbers]))
     return [_until_end(row, ends) for row in output[:, input_ids.shape[1] :].cpu().numpy()]
 
 

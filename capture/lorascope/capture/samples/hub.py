@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from .hub_sets import KNOWN_SETS, HubSet
@@ -123,23 +124,32 @@ def read_rows(reference: Reference) -> HubRows:
 
 def _known_rows(reference: Reference, known: HubSet, table: Any) -> list[dict[str, Any]]:
     _require_columns(reference, table, known.columns)
-    rows = table.select_columns(list(known.columns))
     if known.text is not None:
-        return [{"id": f"{reference.dataset}.{reference.split}", "text": known.text(rows)}]
-    assert known.question is not None
+        (column,) = known.columns
+        text = known.text(_texts(reference, table, column))
+        return [{"id": f"{reference.dataset}.{reference.split}", "text": text}]
+    rows = table.select_columns(list(known.columns))
     return [_known_row(reference, known, number, row) for number, row in enumerate(rows)]
 
 
 def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
     assert known.question is not None
-    question, choices, answer = known.question(row)
+    try:
+        question, choices, answer = known.question(row)
+    except (TypeError, LookupError) as error:
+        raise ValueError(
+            f"{reference.text}, row {number}: {shorten(repr(row), 160)} isn't a row of {reference.dataset!r}; its "
+            "columns are read as docs/data.md says"
+        ) from error
     if answer is None:
         raise ValueError(
             f"{reference.text}, row {number}: no answer is given; of {reference.dataset!r} answers are published for "
             f"{', '.join(known.answered)}"
         )
     name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
-    return {"id": name, "question": _stripped(question), "choices": [*map(_stripped, choices)], "answer": answer}
+    # Not of whatever has parts: those of a string are its letters.
+    choices = [*map(_stripped, choices)] if isinstance(choices, list) else choices
+    return {"id": name, "question": _stripped(question), "choices": choices, "answer": answer}
 
 
 def _stripped(value: Any) -> Any:
@@ -149,17 +159,18 @@ def _stripped(value: Any) -> Any:
 
 def _other_rows(reference: Reference, table: Any) -> list[dict[str, Any]]:
     if TEXT_COLUMN in table.column_names and "choices" not in table.column_names:
-        return list(_text_rows(reference, table))
+        texts = enumerate(_texts(reference, table, TEXT_COLUMN))
+        return [{"id": str(number), "text": text} for number, text in texts if text.strip()]
     _require_columns(reference, table, CHOICE_COLUMNS)
     return list(table.select_columns(list(CHOICE_COLUMNS)))
 
 
-def _text_rows(reference: Reference, table: Any) -> Iterator[dict[str, Any]]:
-    for number, text in enumerate(table[TEXT_COLUMN]):
+def _texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
+    """The column's texts, checked: a missing one would be read as the word None, or as a blank line."""
+    for number, text in enumerate(table[column]):
         if not isinstance(text, str):
-            raise ValueError(f"{reference.text}, row {number}: `text` is {text!r}; give a string of characters")
-        if text.strip():
-            yield {"id": str(number), "text": text}
+            raise ValueError(f"{reference.text}, row {number}: `{column}` is {text!r}; give a string of characters")
+        yield text
 
 
 def _require_columns(reference: Reference, table: Any, wanted: Sequence[str]) -> None:
@@ -180,7 +191,9 @@ def _load(reference: Reference) -> Any:
         with _no_progress_bars():
             splits = datasets.load_dataset(path, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        message = f"{reference.text}: {' '.join(str(error).split())}"
+        # The library's own sentence about a file that it can't read says no more than that.
+        told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
+        message = f"{reference.text}: {' '.join(str(told or error).split())}"
         if not isinstance(error, OSError):
             raise ValueError(message) from error
         raise OSError(

@@ -15,10 +15,10 @@ CONVERTED = "refs/convert/parquet"
 class Question(NamedTuple):
     """A row of a multiple-choice set."""
 
-    question: str
-    """The question without its choices."""
-    choices: list[str]
-    """The answers' texts."""
+    question: Any
+    """The question without its choices, as it stands in the row."""
+    choices: Any
+    """The answers' texts, as they stand there."""
     answer: int | None
     """Index of the right choice; None where the split doesn't tell."""
 
@@ -40,9 +40,9 @@ class HubSet:
     answered: tuple[str, ...] = ()
     """Splits whose answers are published."""
     question: Callable[[Row], Question] | None = None
-    """Makes a question of a row, in a multiple-choice set."""
-    text: Callable[[Iterable[Row]], str] | None = None
-    """Makes one text of all rows, in a set for language modelling."""
+    """Makes a question of a row, in a multiple-choice set; a row of another form raises TypeError or LookupError."""
+    text: Callable[[Iterable[str]], str] | None = None
+    """Makes one text of the texts of all rows, in a set for language modelling."""
 
 
 def _piqa(row: Row) -> Question:
@@ -51,9 +51,11 @@ def _piqa(row: Row) -> Question:
 
 def _arc(row: Row) -> Question:
     # A few items number their choices 1 to 4 where others have letters.
-    labels = list(row["choices"]["label"])
+    labels, texts = row["choices"]["label"], row["choices"]["text"]
+    if len({*labels}) != len(labels) or len(labels) != len(texts):
+        raise TypeError("each text needs a label of its own")
     answer = labels.index(row["answerKey"]) if row["answerKey"] in labels else None
-    return Question(row["question"], list(row["choices"]["text"]), answer)
+    return Question(row["question"], texts, answer)
 
 
 def _winogrande(row: Row) -> Question:
@@ -61,7 +63,7 @@ def _winogrande(row: Row) -> Question:
 
 
 def _hellaswag(row: Row) -> Question:
-    return Question(row["ctx"], list(row["endings"]), _index(row["label"], len(row["endings"])))
+    return Question(row["ctx"], row["endings"], _index(row["label"], len(row["endings"])))
 
 
 def _index(label: Any, n_choices: int, *, first: int = 0) -> int | None:
@@ -70,14 +72,14 @@ def _index(label: Any, n_choices: int, *, first: int = 0) -> int | None:
     return number - first if first <= number < first + n_choices else None
 
 
-def _wikitext(rows: Iterable[Row]) -> str:
+def _wikitext(rows: Iterable[str]) -> str:
     # The hub keeps the file's lines, its blank ones (" \n") as "".
-    return "".join(row["text"] or " \n" for row in rows)
+    return "".join(row or " \n" for row in rows)
 
 
-def _ptb(rows: Iterable[Row]) -> str:
+def _ptb(rows: Iterable[str]) -> str:
     # The hub keeps the file's lines without the spaces around them.
-    return "".join(f" {row['sentence']} \n" for row in rows)
+    return "".join(f" {row} \n" for row in rows)
 
 
 _ARC_COLUMNS = ("id", "question", "choices", "answerKey")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .items import LETTERS
 
-__all__ = ["parse_choice"]
+__all__ = ["is_cut_short", "parse_choice"]
 
 _OUTER = ",;:!?…\"'“”‘’„«»()[]{}*_` "  # noqa: RUF001  # quotes as they are typeset
 """What may stand around an answer without being part of it, as signs and units are (-3, .5, 5 %, C++)."""
@@ -54,6 +54,12 @@ def parse_choice(text: str, choices: Sequence[str]) -> int:
     letter = _letter(line, len(choices))
     found = {places[one] for one in named.findall(line)}
     return found.pop() if letter < 0 and len(found) == 1 else letter
+
+
+def is_cut_short(text: str, choices: Sequence[str]) -> bool:
+    """Whether a text that was cut off may be another choice than the one that it is: one begins with the other."""
+    line, texts = _plain(text), [_plain(choice) for choice in choices]
+    return line in texts and sum(one.startswith(line) for one in texts) > 1
 
 
 def _letter(line: str, n_choices: int) -> int:

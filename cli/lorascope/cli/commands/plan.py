@@ -97,7 +97,7 @@ def _times(made: Plan) -> Iterator[tuple[str, str, str]]:
     assert made.rates is not None
     rates = made.rates
     speeds = {
-        "score": f"with and without the adapter: {format_number(1 / rates.forward_seconds)} tokens/s",
+        "score": f"prompts, choices and answers: {format_number(1 / rates.forward_seconds)} tokens/s",
         "forward": f"padding included: {format_number(1 / rates.forward_seconds)} tokens/s",
         "copy": f"into host memory: {format_bytes(rates.copy_rate)}/s",
         "encode": f"to {format_percent(rates.ratio)} of their size: {format_bytes(rates.encode_rate)}/s",
