@@ -1,10 +1,12 @@
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import xarray as xr
 
 from lorascope.analyze import miub, read_units, save, study_cells
 from lorascope.cli.main import main
@@ -22,19 +24,40 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tables_and_page(out: Path) -> None:
-    paths = write_study_report(out, planned=["share1-r512-s0-qa"])
+    planned = ["share8-r8-s0-qa", "share1-r8-s0-qa", "share1-r32-s0-qa", "share1-r512-s0-qa"]
+    paths = write_study_report(out, planned=planned)
     assert paths == [*(out / f"{name}.csv" for name in TABLES), out / "report.html"]
     for path in paths[:-1]:
         assert len(pd.read_csv(path)) > 0
     assert "share1-r512-s0-qa" in paths[-1].read_text()
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     before = {path: path.read_bytes() for path in paths}
-    assert write_study_report(out, planned=["share1-r512-s0-qa"]) == paths  # the same again, over what is there
+    assert write_study_report(out, planned=planned) == paths  # the same again, over what is there
     assert {path: path.read_bytes() for path in paths} == before
+
+
+def test_what_must_be_known_first(tmp_path: Path) -> None:
+    def answers(found: xr.Dataset) -> xr.Dataset:
+        recipe = json.loads(found.attrs["recipe"]) | {"main": {"config": {"tokens": "answer"}}}
+        return found.assign_attrs(recipe=json.dumps(recipe))
+
+    make_study(tmp_path, [(1, 8), (1, 32)], change=answers)
+    page = write_study_report(tmp_path, planned=["share1-r8-s0-qa"])[-1].read_text()
+    assert "MIUB is of a part of the tokens:</b> answer" in page
+    assert "1 results are of units that the study doesn't have,</b> and aren't in here: share1-r32-s0-qa" in page
+    assert 'id="unit-share1-r32-s0-qa"' not in page
 
 
 def test_another_place_for_the_page(out: Path, tmp_path: Path) -> None:
     assert write_study_report(out, tmp_path / "new" / "page.html")[-1] == tmp_path / "new" / "page.html"
+    with pytest.raises(ValueError, match="a folder; name the page's file, such as"):
+        write_study_report(out, tmp_path / "new")
+
+
+def test_a_change_names_its_model(tmp_path: Path) -> None:
+    for model in ("big", "smol"):
+        make_study(tmp_path, [(1, 8), (1, 32)], model=model, lengths=False, text=False)
+    assert "MIUB of big along rank" in write_study_report(tmp_path)[-1].read_text()
 
 
 def test_fit_and_compare_take_the_folder(out: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -123,10 +123,11 @@ def test_data_sizes_tell_settings_apart_within_a_task(tmp_path: Path) -> None:
     assert cells[cells["run"] == "share1-r8-s0-d100-qa"]["D"].eq(100).all()
 
 
-def test_what_isnt_finite_isnt_averaged_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_isnt_finite_isnt_averaged_away(tmp_path: Path, broken: float) -> None:
     def break_one(found: xr.Dataset) -> xr.Dataset:
         values = found["miub"].values.copy()
-        values[3] = np.nan
+        values[3] = broken
         return found.assign(miub=("sample", values, {"units": "nat"}))
 
     make_unit(tmp_path, change=break_one)

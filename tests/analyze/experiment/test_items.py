@@ -95,6 +95,27 @@ def test_weights_are_tokens_of_texts(units: list[UnitResult]) -> None:
     assert table.mean("MIUB", "a") == pytest.approx(cells["MIUB"].item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("n_items", [2, 5, 9])
+def test_few_items_support_nothing(n_items: int) -> None:
+    """Of five items that only scatter, all fall together once in sixteen times."""
+    values = np.stack([np.full(n_items, 2.0), np.linspace(1, 1.5, n_items)], axis=1)
+    found = table_of(values).estimate(lambda means: means["MIUB", "b"] - means["MIUB", "a"])
+    made = finding(1, "c", found, "nat", "b less a:", n_seeds=1, falls=True)
+    assert made.verdict.word == "not identified"
+    assert f"no interval of {n_items} items" in made.verdict.because
+
+
+def test_intervals_of_ten_items_hold_what_they_promise() -> None:
+    random = np.random.default_rng(0)
+    n_missed = 0
+    for _ in range(400):
+        values = np.stack([np.zeros(10), random.normal(size=10)], axis=1)
+        found = table_of(values).estimate(lambda means: means["MIUB", "b"] - means["MIUB", "a"])
+        n_missed += not found.low <= 0 <= found.high
+    # 5 % of 400, and three of its standard errors; a plain percentile interval misses twice as often.
+    assert n_missed <= 20 + 3 * np.sqrt(400 * 0.05 * 0.95)
+
+
 def test_one_item_has_no_interval() -> None:
     found = table_of(np.array([[1.0, 2.0]])).estimate(lambda means: means["MIUB", "b"])
     assert found.value == 2

@@ -137,3 +137,17 @@ def test_other_estimates_are_refused(tmp_path: Path, change: Callable[[xr.Datase
     save(change(found), path)
     with pytest.raises(ValueError, match=words):
         read_units(tmp_path)
+
+
+def test_estimates_of_another_run_are_refused(tmp_path: Path) -> None:
+    make_unit(tmp_path, 1, 8, informed=True)
+    path = tmp_path / "share1-r8-s0-qa.information.nc"
+    with xr.open_dataset(path, engine="netcdf4") as opened:
+        estimates = opened.load()
+    path.unlink()
+    save(estimates.assign_attrs(fingerprint="share1-r8-s0-qa-main-0123456789abcdef"), path)
+    assert read_units(tmp_path)[0].information is not None
+    path.unlink()
+    save(estimates.assign_attrs(fingerprint="another"), path)
+    with pytest.raises(ValueError, match="is of another run than the results beside it"):
+        read_units(tmp_path)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +7,10 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import compare_metrics, fit_scaling_law, read_study, read_units, study_cells
+from lorascope.analyze.experiment.differing import differing
 from lorascope.analyze.experiment.law import compared_metrics, study_law
 from lorascope.analyze.experiment.reading import UnitResult
-from lorascope.analyze.experiment.study import differing, study_results
+from lorascope.analyze.experiment.study import study_results
 
 from .conftest import make_study, make_unit
 
@@ -100,3 +102,53 @@ def test_units_that_differ_in_what_shapes_numbers(tmp_path: Path) -> None:
     make_unit(tmp_path, 1, 128, libraries={"torch": "2.10.0"})
     said = differing(read_units(tmp_path))
     assert said == ["torch: 2.9.0 in share1-r8-s0-qa, share1-r32-s0-qa; 2.10.0 in share1-r128-s0-qa"]
+
+
+def test_units_that_differ_in_data_training_and_model(tmp_path: Path) -> None:
+    def made(share: int, rank: int, **changes: object) -> None:
+        def change(found: xr.Dataset) -> xr.Dataset:
+            recipe = json.loads(found.attrs["recipe"])
+            recipe["train"] |= {"model": {"a": "b"}, "items": "ff", "sharing": [1]} | changes.get("train", {})
+            recipe["main"] = {"config": {}, "items": "01", "templates": {"main": "x"}} | changes.get("main", {})
+            return found.assign_attrs(recipe=json.dumps(recipe))
+
+        make_unit(tmp_path, share, rank, change=change, prompts=("main",))
+
+    made(1, 8)
+    made(1, 16)
+    made(
+        4, 8, train={"sharing": [4, 16, "first"]}, main={"config": {"share": 4, "shared_layers": 16, "states": "none"}}
+    )
+    assert differing(read_units(tmp_path)) == []
+    made(1, 32, train={"items": "ee", "config": {"rank": 32}})  # a learning rate by default
+    made(1, 64, main={"items": "02", "config": {"window_tokens": 64}, "templates": {"main": "y"}})
+    made(1, 128, train={"model": {"a": "c"}, "sharing": [2]})
+    said = " ".join(differing(read_units(tmp_path)))
+    for what in (
+        "training items of qa dall: ff in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more; ee in",
+        "training learning_rate of qa: 4e-05 in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more; unsaid",
+        "test items of qa main smol: 01 in",
+        "capture window_tokens of qa main: unsaid in",
+        "templates of qa main: ",
+        "files of smol: ",
+        "sharing of smol share1: [1] in",
+    ):
+        assert what in said
+
+
+def test_results_of_other_units_are_left_out(units: list[UnitResult]) -> None:
+    planned = [unit.name for unit in units[1:]]
+    found = study_results(units, planned=planned)
+    assert found.strangers == (units[0].name,)
+    assert units[0].name not in set(found.tables["study"]["run"])
+    assert not found.missing
+    with pytest.raises(ValueError, match="no results are of this study's units, but of 'share8-r8-s0-qa' and the like"):
+        study_results(units, planned=["other"])
+
+
+def test_one_setting_under_two_names_is_refused(tmp_path: Path) -> None:
+    """As when a second model was added to a study, and units were named anew: it would count as two seeds."""
+    make_unit(tmp_path, 1, 8)
+    make_unit(tmp_path, 1, 8, name="smol-share1-r8-s0-qa")
+    with pytest.raises(ValueError, match="units 'share1-r8-s0-qa' and 'smol-share1-r8-s0-qa' are of one setting"):
+        study_results(read_units(tmp_path))

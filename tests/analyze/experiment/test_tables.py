@@ -216,3 +216,13 @@ def test_figure_3_by_length(study: Path, units: list[UnitResult]) -> None:
 def test_every_setting_of_the_grid_is_in_the_tables(units: list[UnitResult]) -> None:
     assert len(units) == len(GRID)
     assert set(" ".join(paper_table_1(study_cells(units))["runs"]).split()) == {unit.name for unit in units}
+
+
+def test_lengths_are_each_models_own(tmp_path: Path) -> None:
+    """Two tokenizers count one item's tokens in two ways."""
+    options = {"text": False, "prompts": ("main",), "informed": False}
+    make_unit(tmp_path, model="big", **options)  # type: ignore[arg-type]
+    longer = lambda found: found.assign(item_length=found["item_length"] + 7)  # noqa: E731
+    make_unit(tmp_path, change=longer, **options)  # type: ignore[arg-type]
+    found = paper_figure_3(length_cells(read_units(tmp_path))).query("bucket == '1-100' and dataset == 'piqa'")
+    assert found.groupby("model")["mean_length"].first().to_dict() == {"big": 50, "smol": 57}

@@ -114,3 +114,26 @@ def test_files_hold_the_items(write: Write, content: dict[str, Any], tmp_path: P
     assert read_items(paths[0]) == list(data.train)
     assert items_hash(data.train) == items_hash(read_items(paths[0]))
     assert items_hash(data.train[::-1]) != items_hash(data.train)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [([1, 3], [3, 4]), ([2, 2], None), (None, [4, 4])], ids=["overlap", "part of", "whole"]
+)
+def test_articles_that_are_trained_on_are_refused(
+    write: Write, content: dict[str, Any], tmp_path: Path, train: list[int] | None, test: list[int] | None
+) -> None:
+    (tmp_path / "wiki.test.txt").write_text("".join(f" \n = Title {n} = \n \n Words of {n} . \n" for n in range(1, 5)))
+    sets = [{"data": "wiki.test.txt", "articles": span} if span else "wiki.test.txt" for span in (train, test)]
+    content["tasks"]["facts"] = {"train": sets[0], "test": sets[1]}
+    with pytest.raises(ValueError, match="is trained on too"):
+        drawn(write(content), None)
+
+
+def test_a_file_that_changed_is_read_again(write: Write, content: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"facts.{name}.jsonl").write_text(facts_path(name).read_text())
+    path = write(content | {"data": "."})
+    before = drawn(path)
+    changed = tmp_path / "facts.test.jsonl"
+    changed.write_text(changed.read_text().replace("What", "Which"))
+    assert items_hash(drawn(path).runs["main"].items) != items_hash(before.runs["main"].items)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lorascope.analyze.experiment.reading import NAME
 from lorascope.cli.study.grid import chosen_units, units_of
 from lorascope.cli.study.settings import read_settings
 
@@ -43,6 +44,31 @@ def test_tasks_items_and_models_stand_in_names_where_they_differ(write: Write, c
 def test_models_that_would_share_a_name_are_refused(write: Write, content: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="'a/one' and 'b/one' have one name, 'one'"):
         names(write(content | {"model": ["a/one", "b/one"]}))
+
+
+def test_units_that_would_share_a_file_are_refused(write: Write, content: dict[str, Any]) -> None:
+    tasks = {"x": content["tasks"]["facts"], "d8-x": content["tasks"]["facts"]}
+    content |= {
+        "tasks": tasks,
+        "grid": [{"rank": 2, "tasks": "x", "train_items": [8, 9]}, {"rank": 2, "tasks": "d8-x"}],
+    }
+    with pytest.raises(ValueError, match="task 'x' of 'llama' and task 'd8-x' of 'llama' both make a unit"):
+        names(write(content))
+    content |= {"tasks": {"x": tasks["x"], "X": tasks["x"]}, "grid": [{"rank": 2}]}
+    with pytest.raises(ValueError, match="both make a unit 'share1-r2-s0-[xX]'"):  # on Windows and macOS one file
+        names(write(content))
+
+
+def test_names_are_those_that_a_report_takes(write: Write, content: dict[str, Any]) -> None:
+    content |= {"model": ["modèle d'été", "autre"], "grid": [{"rank": 2}, {"rank": 2, "train_items": 4}]}
+    found = names(write(content))
+    assert found[:2] == ["mod-le-d--t--share1-r2-s0-d8-facts", "mod-le-d--t--share1-r2-s0-d4-facts"]
+    assert all(NAME.fullmatch(name) for name in found)
+    del content["tasks"]["facts"]["train_items"]
+    assert "autre-share1-r2-s0-dall-facts" in names(write(content))
+    content["tasks"] = {"x" * 200: content["tasks"]["facts"]}
+    with pytest.raises(ValueError, match="has 2.. letters; give its model or task a shorter name"):
+        names(write(content))
 
 
 def test_only_takes_every_nth_and_all_parts_are_all_units(write: Write, content: dict[str, Any]) -> None:

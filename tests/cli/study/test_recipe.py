@@ -75,9 +75,7 @@ def test_what_shapes_a_number_is_a_part_of_it(
     assert set(where) <= {".".join(place.split(".")[:3]) for place in found}
 
 
-def test_what_items_say_is_a_part_of_it(
-    write: Write, content: dict[str, Any], tmp_path: Path
-) -> None:
+def test_what_items_say_is_a_part_of_it(write: Write, content: dict[str, Any], tmp_path: Path) -> None:
     first = recipe(write(content))
     for name in ("train", "test"):
         shutil.copy(facts_path(name), tmp_path)
@@ -102,3 +100,28 @@ def test_a_prompt_beside_the_file_is_found_from_anywhere(
     settings = read_settings(write(content))
     with pytest.raises(ValueError, match="`capture` has 'window', which is no setting of CaptureConfig"):
         capture_config(unit, settings, data, run="main")
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "message"),
+    [
+        ("training", {"batch_size": "8"}, "`training.batch_size` is '8': input should be a valid integer"),
+        ("training", {"epochs": True}, "`training.epochs` is True: input should be a valid number"),
+        ("training", {"batch_size": 8.0}, "`training.batch_size` is 8.0: input should be a valid integer"),
+        ("capture", {"store": "bf8"}, "`capture.store` is 'bf8': input should be 'exact' or 'bf16'"),
+        ("capture", {"allow_zero": "no"}, "`capture.allow_zero` is 'no': input should be a valid boolean"),
+    ],
+)
+def test_settings_of_a_wrong_type(
+    write: Write, content: dict[str, Any], section: str, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(write(content | {section: given}))
+
+
+def test_two_prompts_of_one_name_are_refused(write: Write, content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/own.txt").write_text("Otherwise: {question}\nAnswer:")
+    content["tasks"]["facts"]["prompts"] = ["own.txt", "more/own.txt"]
+    with pytest.raises(ValueError, match="two prompts are named 'own'"):
+        recipe(write(content))

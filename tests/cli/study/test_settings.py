@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorascope.cli.main import main
-from lorascope.cli.study.settings import Articles, read_settings
+from lorascope.cli.study.settings import UNSUITED, Articles, read_settings
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -41,6 +41,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "task": ({"grid": [{"rank": 2, "tasks": "maths"}]}, "`grid` names the task 'maths'; there are facts"),
     "decided here": ({"capture": {"prompt": "main"}}, "`capture` has 'prompt', which the study itself decides"),
     "rank of training": ({"training": {"rank": 4}}, "`training` has 'rank', which belongs into `grid`"),
+    "no number": ({"grid": [{"rank": True}]}, "true and false (in YAML also yes, no, on, off) are no values here"),
+    "prompt twice": (
+        {"tasks": {"facts": {"train": "a.jsonl", "test": "b.jsonl", "prompts": ["main", "main"]}}},
+        "`prompts` names 'main' twice",
+    ),
+    "estimates of nothing": (
+        {"information": {"where": {"rank": [2, 64]}}},
+        "`information.where` has rank 64, which no unit has; there are 2, 4",
+    ),
+    "estimates of words": ({"information": {"where": {"rank": "2"}}}, "has rank '2', which no unit has"),
     "place": ({"folder": "."}, "`folder` is no setting"),
 }
 
@@ -56,6 +66,34 @@ def test_a_mistake_is_one_line_that_names_place_and_value(
     assert error.count("\n") == 1
     assert message in error
     assert str(path) in error
+
+
+@pytest.mark.parametrize("name", list(UNSUITED))
+def test_settings_of_capture_that_would_bend_a_study(write: Write, content: dict[str, Any], name: str) -> None:
+    with pytest.raises(ValueError, match=f"`capture` has '{name}': "):
+        read_settings(write(content | {"capture": {name: 1}}))
+
+
+def test_numbers_as_people_write_them(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "model: m\ngrid: {rank: 2}\ntraining: {learning_rate: 5e-4, epochs: 1.5, dropout: 1E-1}\n"
+        "tasks: {t: {train: a-e5.jsonl, test: 'b.jsonl'}}\n"
+    )
+    settings = read_settings(path)
+    assert settings.training == {"learning_rate": 5e-4, "epochs": 1.5, "dropout": 0.1}
+    assert settings.tasks["t"].train == ("a-e5.jsonl",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("model: a\nmodel: b", "line 2: 'model' stands there twice"), ("grid: {rank: 2, rank: 4}", "'rank' stands")],
+)
+def test_what_stands_there_twice(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_settings(path)
 
 
 @pytest.mark.parametrize(

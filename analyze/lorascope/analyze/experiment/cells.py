@@ -130,6 +130,7 @@ def _row(unit: UnitResult, labels: dict[str, str], part: xr.Dataset | None) -> d
         return about | {"first_prompt": True, "is_text": False, "n_samples": 0, "n_scored": 0}
     is_text = bool((part["answer"].values < 0).all())
     miub = part["miub"].values.astype(np.float64)
+    miub[~np.isfinite(miub)] = np.nan
     n = len(miub)
     found = {score.measure: score for score in sample_scores("", part)}
     return about | {

@@ -53,8 +53,9 @@ def finding(number: int, claim: str, found: Estimate, unit: str, what: str, *, n
     word: Word = "not identified"
     if is_below or is_above:
         word = "supported" if is_below == falls else "contradicted"
+    over = f"95 % over {found.n_items} items" if math.isfinite(found.low) else f"no interval of {found.n_items} items"
     because = (
-        f"{what} {interval_text(found, unit)}, 95 % over {found.n_items} items; "
+        f"{what} {interval_text(found, unit)}, {over}; "
         f"{'one seed, whose noise is unknown' if n_seeds == 1 else f'means of {n_seeds} seeds'}"
     )
     return Finding(number, Verdict(claim, word, because), *found[:3], unit, found.n_items, n_seeds)

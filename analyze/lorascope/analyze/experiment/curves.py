@@ -52,14 +52,9 @@ def paper_figure_3(cells: pd.DataFrame) -> pd.DataFrame:
     for bucket in dict.fromkeys(layout.cells["bucket"]):
         own = layout.cells[layout.cells["bucket"] == bucket]
         part = table_of(layout._replace(cells=own), "label", ("MIUB", "ACC"))
-        about = own.drop_duplicates("label").set_index("label")
-        parts.append(
-            part.assign(
-                bucket=bucket,
-                mean_length=part["label"].map(about["mean_length"]),
-                n_wanted=part["label"].map(about["n_wanted"]),
-            )
-        )
+        # Models count tokens each in its own way, and draw other items by that.
+        about = own.drop_duplicates(["label", "model"])[["label", "model", "mean_length", "n_wanted"]]
+        parts.append(part.assign(bucket=bucket).merge(about, on=["label", "model"], how="left"))
     whole = pd.concat(parts, ignore_index=True) if parts else table_of(layout, "label", tuple(METRICS)[:0])
     whole = whole.rename(columns={"label": "dataset"})
     whole.attrs = {"rank": layout.rank, "left_out": list(layout.left_out), "n_empty": int(whole["value"].isna().sum())}

@@ -30,6 +30,12 @@ class Layout(NamedTuple):
         """All columns, in the paper's order."""
         return (*self.ranks, *self.sizes)
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The columns without the one that shows units a second time."""
+        again = "share1" if f"r{self.rank}" in self.ranks else ""
+        return tuple(name for name in self.columns if name != again)
+
 
 def laid_out(cells: pd.DataFrame) -> Layout:
     """Cells under the paper's columns.

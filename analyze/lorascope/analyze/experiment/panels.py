@@ -41,13 +41,14 @@ def information_claims(sweeps: Sweeps) -> Iterator[Finding]:
     for column, some in sweeps.units.items():
         if known := [one.information for one in some if one.information is not None]:
             panels[column] = _panel(known)
+    distinct = [panels[name] for name in sweeps.layout.settings if name in panels]
     above, near = f"js{sweeps.of} lies above MI", f"MI and js{sweeps.of} nearly coincide, within {100 * NEAR:g} %"
     if not panels:
         yield lacking(6, above, "mutual information was estimated of no unit")
         return
     fields = ("mi", "js", "is_believed", "is_clean")
-    mi, js, is_believed, is_clean = (np.concatenate([getattr(one, name) for one in panels.values()]) for name in fields)
-    yield _above(above, mi[is_believed], js[is_believed], len(mi), len(panels))
+    mi, js, is_believed, is_clean = (np.concatenate([getattr(one, name) for one in distinct]) for name in fields)
+    yield _above(above, mi[is_believed], js[is_believed], len(mi), len(distinct))
     yield _near(near, mi, js, is_clean, is_believed)
     for name, columns in sweeps.along.items():
         yield _falls(f"MI{sweeps.of} falls as {name} grows", [one for one in columns if one in panels], name, panels)

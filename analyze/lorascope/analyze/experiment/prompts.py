@@ -4,25 +4,24 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
 
 from .cells import first_length
 from .changes import SCALES, UNITS, Finding, change, finding, lacking
-from .items import Estimate, ItemTable, Means, item_table
+from .items import LEAST_ITEMS, LEVEL, Estimate, ItemTable, Means, item_table
 from .sweeps import Sweeps, of_bucket, of_choices, of_prompt, plural, too_few
 
 __all__ = ["length_claims", "prompt_claims", "tuning_claims"]
 
 ORDER = ("prompt1", "main", "prompt3", "prompt2")
 """Of MIUB by prompt, the largest first, as the paper has it."""
-NORMAL = 1.959964
-"""Quantile of 97.5 %."""
 
 
 def tuning_claims(sweeps: Sweeps) -> Iterator[Finding]:
     """Whether adapters answer better than the model without them, which no claim of the paper says, and all suppose."""
     for metric, falls in (("ACC", False), ("CE", True)):
         claim = f"{metric}{sweeps.of} {'falls' if falls else 'rises'} with fine-tuning, mean over all settings"
-        table = sweeps.items(sweeps.layout.columns, [metric, f"base_{metric}"], of_choices, least=1)
+        table = sweeps.items(sweeps.layout.settings, [metric, f"base_{metric}"], of_choices, least=1)
         if table is None:
             yield lacking(0, claim, "no item was scored with and without adapter")
             continue
@@ -41,7 +40,7 @@ def length_claims(sweeps: Sweeps) -> Iterator[Finding]:
         tables = {
             name: table
             for name in names
-            if (table := sweeps.items(sweeps.layout.columns, [metric], of_bucket(name), least=1)) is not None
+            if (table := sweeps.items(sweeps.layout.settings, [metric], of_bucket(name), least=1)) is not None
         }
         gap = _between(list(tables.values()), SCALES[metric])
         if gap is None:
@@ -75,7 +74,7 @@ def _order(sweeps: Sweeps, order: Sequence[str]) -> Iterator[Finding]:
     """Each of the paper's neighbouring prompts, averaged over all settings."""
     for higher, lower in pairwise(order):
         claim = f"MIUB{sweeps.of} is higher under {higher} than under {lower}"
-        both = [(prompt, column) for prompt in (higher, lower) for column in sweeps.units]
+        both = [(prompt, column) for prompt in (higher, lower) for column in sweeps.layout.settings]
         units = {
             f"{prompt} {column}": [one for one in sweeps.units[column] if of_prompt(prompt)(one.samples).any()]
             for prompt, column in both
@@ -83,7 +82,7 @@ def _order(sweeps: Sweeps, order: Sequence[str]) -> Iterator[Finding]:
         chosen = {f"{prompt} {column}": of_prompt(prompt) for prompt, column in both}
         table = item_table({name: some for name, some in units.items() if some}, ["MIUB"], chosen)
         known = table.settings if table else ()
-        pairs = [(f"{higher} {one}", f"{lower} {one}") for one in sweeps.units]
+        pairs = [(f"{higher} {one}", f"{lower} {one}") for one in sweeps.layout.settings]
         pairs = [pair for pair in pairs if pair[0] in known and pair[1] in known]
         if table is None or not pairs:
             yield lacking(7, claim, "no item has a number under both")
@@ -105,20 +104,25 @@ def _gap(pairs: Sequence[tuple[str, str]]) -> Callable[[Means], np.ndarray]:
 
 
 def _between(tables: Sequence[ItemTable], scale: float) -> Estimate | None:
-    """Last less first table, of the data sets of both, with a normal interval of independent items."""
+    """Last less first table, of the data sets of both, with the interval of independent items (Welch's t)."""
     if len(tables) < 2:
         return None
     first, last = tables[0], tables[-1]
     shared = [name for name in first.datasets if name in last.datasets]
     if not shared:
         return None
-    value, variance, n = 0.0, 0.0, 0
+    value, n, parts = 0.0, 0, []
     for sign, table in ((-scale, first), (scale, last)):
         for name in shared:
             items = table.values[table.datasets.index(name)].mean(axis=1)
-            spread = float(items.var(ddof=1)) if len(items) > 1 else np.nan
             value += sign * float(items.mean()) / len(shared)
-            variance += scale**2 * spread / len(items) / len(shared) ** 2
             n += len(items)
-    reach = NORMAL * float(np.sqrt(variance))
+            spread = float(items.var(ddof=1)) if len(items) > 1 else np.nan
+            parts.append((scale**2 * spread / len(items) / len(shared) ** 2, len(items) - 1))
+    variance = sum(part for part, _ in parts)
+    if n < LEAST_ITEMS or not np.isfinite(variance):
+        return Estimate(value, np.nan, np.nan, n)
+    # Welch and Satterthwaite's degrees of freedom.
+    df = variance**2 / sum(part**2 / k for part, k in parts) if variance else n - len(parts)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(variance))
     return Estimate(value, value - reach, value + reach, n)

@@ -127,6 +127,7 @@ def _unit(file: Path) -> UnitResult:
         raise ValueError(f"`{file}` says it is unit {unit['name']!r}; give it back its name, or {AGAIN}")
     samples = _samples(found, file)
     notes = about["notes"]
+    runs = {str(name): run for name, run in about["runs"].items() if isinstance(run, Mapping)}
     return UnitResult(
         file=file.name,
         **{key: unit[key] for key in UNIT},
@@ -134,10 +135,10 @@ def _unit(file: Path) -> UnitResult:
         samples=samples,
         components=_components(found, file),
         recipe=about["recipe"],
-        runs={str(name): run for name, run in about["runs"].items() if isinstance(run, Mapping)},
+        runs=runs,
         training=about["training"],
         notes=tuple(str(note) for note in notes),
-        information=_information(file.with_name(f"{unit['name']}{INFORMATION}")),
+        information=_information(file.with_name(f"{unit['name']}{INFORMATION}"), runs),
     )
 
 
@@ -200,10 +201,13 @@ def _components(found: xr.Dataset, file: Path) -> xr.Dataset:
     return xr.Dataset({"js": (("cell", "component"), found["js"].values)}, coords=labels)
 
 
-def _information(file: Path) -> xr.Dataset | None:
+def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset | None:
     if not file.is_file():
         return None
     found = _loaded(file)
+    first = next(iter(runs.values()), {})
+    if "fingerprint" in found.attrs and found.attrs["fingerprint"] != str(first.get("fingerprint")):
+        raise ValueError(f"`{file}` is of another run than the results beside it; {AGAIN}")
     for name in ("value", "verdict"):
         if name not in found or found[name].dims != ("component", "estimator"):
             raise ValueError(f"`{file}` isn't what `measure_information` returns: no {name!r} by component; {AGAIN}")

@@ -1,6 +1,6 @@
 """The paper's claims 1 to 4: what falls and what rises along rank and model size, and how evenly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from ..format import format_number
 from ..trends.trend_tests import trend_tests
 from .changes import UNITS, Finding, change, finding, lacking, log_ratio, percent, seeds_finding
-from .items import ItemTable, Means
+from .items import Estimate, ItemTable, Means
 from .sweeps import Sweeps, difference, of_choices, of_text, too_few
 
 __all__ = ["size_claims", "text_claims", "trend_claims"]
@@ -44,7 +44,7 @@ def text_claims(sweeps: Sweeps) -> Iterator[Finding]:
             yield from (lacking(4, one, why) for one in (claim, evenly))
             continue
         (first, last), n = table.ends, table.n_seeds()
-        what = f"{last} against {first}:"
+        what = f"{last} against {first}, windows of a text, which aren't as independent as items:"
         yield finding(4, claim, change(table, "MIUB", first, last), "%", what, n_seeds=n, falls=True)
         if len(table.settings) < 3:
             yield lacking(4, evenly, f"{len(table.settings)} sizes have one step, which is as even as any")
@@ -115,8 +115,8 @@ def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
         return
     steps, n = list(pairwise(table.settings)), table.n_seeds()
     found = {f"{a} to {b}": table.estimate(difference("MIUB", a, b)) for a, b in steps}
-    least = max(found, key=lambda step: found[step].value)
-    what = f"of {len(steps)} steps the one that falls least, {least}:"
+    least = _deciding(found)
+    what = f"of {len(steps)} steps the one that decides, {least}:"
     yield finding(2, steadily, found[least], "nat", what, n_seeds=n, falls=True)
     if len(steps) < 2:
         yield lacking(2, steeply, "there is one step")
@@ -128,6 +128,14 @@ def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
         what = f"fall of {a} to {b} less that of {c} to {d}:"
         yield finding(2, steeply, gap, "nat", what, n_seeds=n, falls=False)
     yield _milder(sweeps, table, milder)
+
+
+def _deciding(steps: Mapping[str, Estimate]) -> str:
+    """The step that rises most surely, if one does; else that of which it is least sure that it falls."""
+    rising = [name for name, one in steps.items() if one.low > 0]
+    if rising:
+        return max(rising, key=lambda name: steps[name].low)
+    return max(steps, key=lambda name: steps[name].high)
 
 
 def _milder(sweeps: Sweeps, table: ItemTable, claim: str) -> Finding:

@@ -1,9 +1,7 @@
 """Everything that is made of a study's results, in one go."""
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
@@ -16,9 +14,7 @@ from .law import Fitted, compared_metrics, study_law
 from .reading import UnitResult
 from .tables import paper_table_1, paper_table_2, paper_table_3
 
-__all__ = ["StudyResults", "differing", "study_results"]
-
-MOST_NAMED = 3
+__all__ = ["StudyResults", "study_results"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,6 +24,8 @@ class StudyResults:
     units: tuple[UnitResult, ...]
     planned: tuple[str, ...]
     """Names of all units of the study's grid; those that are done where nothing else is known."""
+    strangers: tuple[str, ...]
+    """Units whose results lie there too, and which the grid doesn't have: they enter nothing."""
     tables: Mapping[str, pd.DataFrame]
     """`study`, `lengths`, `table_1`, `table_2`, `table_3`, `figure_2`, `figure_3`, `claims`."""
     findings: tuple[Finding, ...]
@@ -53,14 +51,27 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
     units
         What `read_units` returns.
     planned
-        Names of all units of the study's grid, where they are known.
+        Names of all units of the study's grid, where they are known; others are left out.
+
+    Raises
+    ------
+    ValueError
+        If none of the units is planned, or two of them are of one setting.
     """
+    strangers = tuple(unit.name for unit in units if planned and unit.name not in planned)
+    units = [unit for unit in units if unit.name not in strangers]
+    if not units:
+        raise ValueError(
+            f"no results are of this study's units, but of {strangers[0]!r} and the like; run it, or name its own `out`"
+        )
+    _refuse_twice(units)
     cells, lengths = study_cells(units), length_cells(units)
     comparison, compared, why = compared_metrics(cells)
     findings = paper_claims(units, comparison)
     return StudyResults(
         units=tuple(units),
         planned=tuple(planned) or tuple(unit.name for unit in units),
+        strangers=strangers,
         tables={
             "study": cells,
             "lengths": lengths,
@@ -79,43 +90,10 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
     )
 
 
-def differing(units: Sequence[UnitResult]) -> list[str]:
-    """A sentence on each library, device and setting of training by which units differ, but for those of the grid."""
-    values: dict[str, dict[str, list[str]]] = {}
+def _refuse_twice(units: Sequence[UnitResult]) -> None:
+    """Raise a ValueError if two units would count as two seeds of one setting, and are the same."""
+    seen: dict[object, str] = {}
     for unit in units:
-        for name, value in _shaping(unit):
-            values.setdefault(name, {}).setdefault(value, []).append(unit.name)
-    said = []
-    for name, found in values.items():
-        if len(found) > 1:
-            parts = [f"{value} in {_listed(list(dict.fromkeys(names)))}" for value, names in found.items()]
-            said.append(f"{name}: {'; '.join(parts)}")
-    return said
-
-
-def _shaping(unit: UnitResult) -> Iterator[tuple[str, str]]:
-    """What should be the same in all units: name and value."""
-    for run in unit.runs.values():
-        provenance = run.get("provenance")
-        if not isinstance(provenance, Mapping):
-            continue
-        for name, version in _mapping(provenance.get("libraries")).items():
-            yield str(name), str(version)
-        device = _mapping(provenance.get("device"))
-        for name in ("type", "name"):
-            if name in device:
-                yield f"device {name}", str(device[name])
-    train = _mapping(unit.recipe.get("train"))
-    for name, value in _mapping(train.get("config")).items():
-        if name not in ("rank", "seed"):
-            yield f"training {name}", str(value)
-    yield "model's type", str(train.get("dtype", ""))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(itertools.islice(names, MOST_NAMED))
-    return shown + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+        key = (unit.model, unit.share, unit.rank, unit.seed, unit.task, unit.train_items)
+        if (other := seen.setdefault(key, unit.name)) != unit.name:
+            raise ValueError(f"units {other!r} and {unit.name!r} are of one setting and seed; take one of them out")

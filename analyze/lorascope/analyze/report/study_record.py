@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lorascope.analyze.experiment.differing import differing
 from lorascope.analyze.experiment.reading import UnitResult
-from lorascope.analyze.experiment.study import StudyResults, differing
+from lorascope.analyze.experiment.study import StudyResults
 from lorascope.analyze.format import format_number
 
 from .markup import escape, notice, section, table
@@ -32,6 +33,15 @@ def _notices(study: StudyResults) -> Iterator[str]:
             f"<b>{len(missing)} of {len(study.planned)} units aren't done:</b> "
             f"{escape(', '.join(missing[:MOST_NAMED]))}{more}. What needs them is empty."
         )
+    if others := study.strangers:
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        yield (
+            f"<b>{len(others)} results are of units that the study doesn't have,</b> and aren't in here: "
+            f"{escape(', '.join(others[:MOST_NAMED]))}{more}."
+        )
+    for tokens in dict.fromkeys(map(_tokens, study.units)):
+        if tokens != "all":
+            yield f"<b>MIUB is of a part of the tokens:</b> {escape(tokens)}. It doesn't compare with that of all."
     cells = study.tables["study"]
     n_seeds = cells.groupby(["model", "task", "setting"])["seed"].nunique()
     n_lone = int((n_seeds == 1).sum())
@@ -54,6 +64,13 @@ def _notices(study: StudyResults) -> Iterator[str]:
     n_bad = int(cells["MIUB"].isna().sum())
     if n_bad:
         yield f"<b>{n_bad} cells have a MIUB that isn't finite</b> in some sample; they are empty."
+
+
+def _tokens(unit: UnitResult) -> str:
+    """Which tokens of its samples a unit was measured on."""
+    run = unit.recipe.get("main")
+    config = run.get("config") if isinstance(run, Mapping) else None
+    return str(config.get("tokens", "all")) if isinstance(config, Mapping) else "all"
 
 
 def what_was_run(study: StudyResults) -> str:

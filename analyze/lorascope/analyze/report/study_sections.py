@@ -221,7 +221,8 @@ def _change_tiles(study: StudyResults) -> Iterator[str]:
         for one in study.findings:
             if one.number == 1 and one.unit == "%" and one.verdict.claim.endswith(f"as {what} grows"):
                 ends = f"95 % over items {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
-                yield tile(f"MIUB along {what}", f"{format_number(one.value)} %", ends)
+                of = one.verdict.claim.removeprefix("MIUB").partition(" falls")[0]
+                yield tile(f"MIUB{of} along {what}", f"{format_number(one.value)} %", ends)
                 break
 
 

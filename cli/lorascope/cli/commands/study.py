@@ -23,11 +23,13 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     only
         i/n: of the units every n-th from the i-th on.
     probe
-        Whether to rehearse one unit of each model with a few items, and take the time; without, tokens are counted.
+        Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
+        counted.
     """
     from ..quiet import quiet_libraries
     from ..study.estimate import Price, count_tokens, rehearse
     from ..study.models import Models
+    from ..study.recipe import information_of
     from ..study.run import drawn
 
     settings = read_settings(study)
@@ -35,25 +37,30 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     units = chosen_units(units_of(settings), only)
     models = Models(settings)
     data = drawn(settings, units, models)
-    prices: dict[str, Price] = {}
-    rows, seconds, stored = [], 0.0, 0.0
+    prices: dict[tuple[str, str], Price] = {}
+    rows, seconds, stored = [], 0.0, [0.0]
     for unit in units:
         tokens = count_tokens(unit, settings, data[unit], models)
-        if probe and unit.model not in prices:
-            prices[unit.model] = rehearse(unit, settings, data[unit], models)
-        price = prices.get(unit.model)
-        counts = [format_number(n) for n in tokens]
-        rows.append([unit.name, *counts, f"{price.seconds(tokens) / 60:.0f} min" if price else ""])
+        key = (unit.model, unit.task)
+        if probe and key not in prices:
+            like = [one for one in units if (one.model, one.task) == key]
+            largest = max(like, key=lambda one: (information_of(one, settings) is not None, one.rank))
+            prices[key] = rehearse(largest, settings, data[largest], models)
+        price = prices.get(key)
+        counts = [format_number(n) for n in tokens[:3]]
+        rows.append([unit.name, *counts, _duration(price.seconds(tokens)) if price else ""])
         seconds += price.seconds(tokens) if price else 0
-        stored = max(stored, price.stored * tokens.captured) if price else 0
+        stored.append(price.bytes(tokens) if price else 0)
     print_table("Units", ["unit", "tokens trained", "scored", "captured", "time"], rows)
     for note in dict.fromkeys(note for unit in units for note in data[unit].notes):
         say(f"note: {note}")
+    if n_informed := sum(information_of(unit, settings) is not None for unit in units):
+        say(f"note: of {n_informed} units mutual information is estimated, whose time isn't in this plan")
     if probe:
         say(
-            f"{len(units)} units: about {seconds / 3600:.1f} h by a rehearsal on this machine; at most "
-            f"{format_bytes(int(stored))} on the disk at a time"
-            + ("" if settings.states == "none" else f", {format_bytes(int(stored * len(units)))} when all are kept")
+            f"{len(units)} units: about {_duration(seconds)} by a rehearsal on this machine; at most "
+            f"{format_bytes(int(max(stored)))} on the disk at a time"
+            + ("" if settings.states == "none" else f", {format_bytes(int(sum(stored)))} when all are kept")
         )
     say(f"results: {settings.results}; adapters and runs: {settings.workplace}")
 
@@ -89,7 +96,7 @@ def run(study: Path, /, *, only: str | None = None, redo: bool = False, schedule
         for outcome in run_study(settings, tell, only=only, redo=redo, scheduler=scheduler):
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}")
-    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items())
+    counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
     say(f"units: {counts}, in {time.perf_counter() - began:.0f} s; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 
@@ -127,6 +134,13 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     planned = [unit.name for unit in units_of(settings)]
     for path in write_study_report(_out(settings), out, planned=planned):
         say(f"wrote {path}")
+
+
+def _duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _out(settings: StudySettings) -> Path:

@@ -28,7 +28,14 @@ def base_columns(table: xr.Dataset) -> list[str]:
     return [str(name) for name in table.data_vars if str(name).startswith("base_")]
 
 
-def base_scores(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any], run: str, place: Path) -> bool:
+def base_scores(
+    settings: StudySettings,
+    unit: Unit,
+    recipe: Mapping[str, Any],
+    training: Mapping[str, Any],
+    run: str,
+    place: Path,
+) -> bool:
     """Whether scores of this run without the adapter lie beside it; they are copied there if another unit has them.
 
     Once a run is begun nothing changes: it goes on as it began.
@@ -43,7 +50,8 @@ def base_scores(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any], 
         if not path.exists():
             continue
         with open_result(path) as found:
-            if _scored_alike(json.loads(found.attrs["recipe"]), recipe, run):
+            theirs = json.loads(found.attrs["training"])
+            if _weights(theirs) == _weights(training) and _scored_alike(json.loads(found.attrs["recipe"]), recipe, run):
                 table = found[[*KEY, *base_columns(found)]].load()
                 asked = np.isin(table["prompt"].values, [*recipe[run]["templates"], "text"])
                 save(table.isel(sample=np.flatnonzero(asked)).drop_attrs(), beside)
@@ -65,6 +73,11 @@ def joined_base(table: xr.Dataset, base: xr.Dataset) -> xr.Dataset:
     except KeyError as error:
         raise ValueError(f"there are no scores without the adapter of sample {error.args[0]}") from error
     return table.assign({name: ("sample", base[name].values[order]) for name in base_columns(base)})
+
+
+def _weights(training: Mapping[str, Any]) -> Any:
+    """Hash of the base model's weights: a hub's model may change under its name."""
+    return training.get("model", {}).get("sha256")
 
 
 def _scored_alike(theirs: Mapping[str, Any], ours: Mapping[str, Any], run: str) -> bool:

@@ -18,6 +18,7 @@ from lorascope.capture.samples.lengths import (
     pick_items,
 )
 
+from .leaks import refuse_leak, refuse_same_name
 from .settings import Articles, Lengths, StudySettings, Task
 
 __all__ = ["PROMPTS_RUN", "TEST_RUN", "RunData", "TaskData", "draw", "items_hash", "write_files"]
@@ -79,9 +80,9 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
     pool = list(_read(task.train, settings))
     train = [_picked(items, train_items, settings.seed, "train", notes) for items in pool]
     whole = list(_read(task.test, settings))
-    _refuse_same_name(whole)
+    refuse_same_name(whole)
     tests = [_picked(read, task.test_items, settings.seed, "test", notes) for read in whole]
-    _refuse_leak([item for items in train for item in items], [item for items in whole for item in items])
+    refuse_leak([item for items in train for item in items], [item for items in whole for item in items])
     buckets: dict[tuple[str, str, str], str] = {}
     lengths: dict[tuple[str, str, str], int] = {}
     if task.lengths is not None:
@@ -151,7 +152,8 @@ def data_path(name: str, settings: StudySettings) -> str:
 
 def _read(sets: Sequence[str | Articles], settings: StudySettings) -> Iterator[list[Item]]:
     for one in sets:
-        items = [*_items(data_path(one.data if isinstance(one, Articles) else one, settings))]
+        path = data_path(one.data if isinstance(one, Articles) else one, settings)
+        items = [*_items(path, _stamp(path))]
         if isinstance(one, Articles):
             if not isinstance(items[0], TextItem):
                 raise ValueError(f"`{one.data}` holds questions, which have no articles; name it without `articles`")
@@ -160,8 +162,17 @@ def _read(sets: Sequence[str | Articles], settings: StudySettings) -> Iterator[l
 
 
 @cache
-def _items(path: str) -> tuple[Item, ...]:
+def _items(path: str, stamp: tuple[int, int] | None) -> tuple[Item, ...]:
+    """Read once, and again where the file isn't the same any more."""
     return tuple(read_items(path))
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """When a file was written, and its size; None for what a hub knows by name."""
+    if not Path(path).is_file():
+        return None
+    about = Path(path).stat()
+    return about.st_mtime_ns, about.st_size
 
 
 def _picked(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
@@ -201,30 +212,6 @@ def _probe(tests: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
     """The first items of each set; a text would be cut into many windows, of which training looks at the first."""
     each = -(-PROBE_ITEMS // len(tests))
     return tuple(item for items in tests for item in items[:each])
-
-
-def _refuse_same_name(sets: Sequence[Sequence[Item]]) -> None:
-    names = [(items[0].dataset, items[0].split) for items in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"two test sets are named {'.'.join(filter(None, name))!r}; results would mix them")
-
-
-def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:
-    """Raise a ValueError if a test item is trained on."""
-    seen = {_content(item): item for item in train}
-    for item in test:
-        if (other := seen.get(_content(item))) is not None:
-            raise ValueError(
-                f"item {item.id!r} of {item.dataset!r} is trained on too, as {other.id!r}; results on it would say "
-                "nothing: take it out of the training data"
-            )
-
-
-def _content(item: Item) -> tuple[str, ...]:
-    if isinstance(item, TextItem):
-        return (item.text,)
-    return (item.question, *sorted(item.choices))
 
 
 def _key(item: Item) -> tuple[str, str, str]:

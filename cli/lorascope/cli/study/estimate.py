@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from lorascope.capture.samples.examples import Examples
 from lorascope.capture.samples.items import ChoiceItem, Item
 from lorascope.capture.samples.prompt import read_template
 
-from .data import TaskData
+from .data import TEST_RUN, TaskData
 from .grid import Unit
 from .models import Models
 from .places import result_path
@@ -27,7 +28,9 @@ from .steps import run_unit
 __all__ = ["Price", "Tokens", "count_tokens", "rehearse"]
 
 REHEARSED = 4
-"""Items of each kind in a rehearsal."""
+"""Items of each kind in a rehearsal, and steps of its training: the first and the last aren't counted."""
+ROW = 1024
+"""Tokens of a row, which is kept whole."""
 ENDLESS = 2**31
 
 
@@ -40,6 +43,8 @@ class Tokens(NamedTuple):
     """Tokens of prompts and choices, once with the adapter and once without."""
     captured: float
     """Tokens of the runs' samples."""
+    watched: float
+    """Times that MIUB is measured while the adapter is trained."""
 
 
 class Price(NamedTuple):
@@ -53,13 +58,22 @@ class Price(NamedTuple):
     """Seconds a token."""
     captured: float
     """Seconds a token."""
+    watched: float
+    """Seconds each time."""
     stored: float
     """Bytes a captured token, of the run that keeps most."""
+    share: float
+    """Share of the rows that keep so much."""
 
     def seconds(self, tokens: Tokens) -> float:
-        """Time that a unit takes."""
-        prices = (self.trained, self.scored, self.captured)
+        """Time that a unit takes, but for mutual information."""
+        prices = (self.trained, self.scored, self.captured, self.watched)
         return self.fixed + sum(price * n for price, n in zip(prices, tokens, strict=True))
+
+    def bytes(self, tokens: Tokens) -> float:
+        """What a unit's runs take on the disk, at most."""
+        kept = self.share * tokens.captured + (ROW if self.share < 1 else 0)
+        return self.stored * min(kept, tokens.captured)
 
 
 def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Tokens:
@@ -70,39 +84,59 @@ def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Mo
     train = encode_items(
         data.train, tokenizer, max_length=config.max_length or length, window_tokens=config.window_tokens
     )
-    passes = config.epochs if config.max_steps is None else config.max_steps * config.batch_size / len(train)
+    steps = config.max_steps or math.ceil(math.ceil(len(train) / config.batch_size) * config.epochs)
+    passes = config.epochs if config.max_steps is None else steps * config.batch_size / len(train)
+    watched = 0 if config.miub_every is None else 1 + steps // config.miub_every
     samples = _run_samples(unit, settings, data, tokenizer, length)
-    return Tokens(passes * _length(train), 2 * sum(map(_scored, samples)), _length(samples))
+    return Tokens(passes * _length(train), 2 * sum(map(_scored, samples)), _length(samples), watched)
 
 
 def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Price:
     """Do a unit with a few of its items, in a folder that is gone afterwards, and take the time."""
     few = _few(data)
+    kept = capture_config(unit, settings, data, run=TEST_RUN)
+    seen: list[float] = []
+
+    def watch(step: str, done: int, total: int, counted: str) -> None:
+        if step == "train":
+            seen.append(time.perf_counter())
+
     with tempfile.TemporaryDirectory() as folder:
-        short = {"max_steps": 1, "batch_size": REHEARSED, "micro_batch_size": None}
-        tasks = {
-            name: task.model_copy(update={"training": {**settings.training, **task.training, **short}})
-            for name, task in settings.tasks.items()
-        }
-        places = {"out": Path(folder), "work": Path(folder) / "work"}
-        capture = {**settings.capture, "limit": REHEARSED}  # of a text's windows; questions are as few already
-        small = settings.model_copy(update={**places, "tasks": tasks, "capture": capture, "information": None})
+        small = _short(settings, Path(folder), "none" if kept.states == "none" else "all")
         models.load(unit)
         began = time.perf_counter()
-        run_unit(unit, small, few, models, lambda step, done, total, counted: None)
+        run_unit(unit, small, few, models, watch)
         seconds = time.perf_counter() - began
         with open_result(result_path(small, unit)) as found:
-            trained = json.loads(found.attrs["training"])["train_seconds"]
+            curve = json.loads(found.attrs["training"])["miub"] or {"seconds": 0.0, "steps": [None]}
             measured = [{**run["measured"], "n": run["n_tokens"]} for run in json.loads(found.attrs["runs"]).values()]
     tokens = count_tokens(unit, small, few, models)
     price = Price(
         fixed=0.0,
-        trained=trained / tokens.trained,
+        # The first step sets everything up, and after the last one MIUB is measured.
+        trained=(seen[-2] - seen[0]) / (len(seen) - 2) / (tokens.trained / len(seen)),
         scored=sum(run["bare_seconds"] for run in measured) / sum(run["bare_tokens"] for run in measured),
         captured=sum(run["seconds"] for run in measured) / sum(run["n"] for run in measured),
+        watched=curve["seconds"] / len(curve["steps"]),
         stored=max(run["stored_bytes"] / run["n"] for run in measured),
+        share=kept.states_share if kept.states == "sample" else 1.0,
     )
     return price._replace(fixed=max(seconds - price.seconds(tokens), 0.0))
+
+
+def _short(settings: StudySettings, folder: Path, states: str) -> StudySettings:
+    """A study as it is rehearsed: a few steps, a text's first windows, no mutual information."""
+    tasks = {}
+    for name, task in settings.tasks.items():
+        training = {**settings.training, **task.training}
+        short = {"max_steps": REHEARSED, "batch_size": REHEARSED, "micro_batch_size": None}
+        short |= {"miub_every": REHEARSED} if training.get("miub_every") else {}
+        tasks[name] = task.model_copy(update={"training": {**training, **short}})
+    capture = {**settings.capture, "limit": REHEARSED}  # of a text's windows; questions are as few already
+    places = {"out": folder, "work": folder / "work"}
+    return settings.model_copy(
+        update={**places, "tasks": tasks, "capture": capture, "information": None, "states": states}
+    )
 
 
 def _run_samples(
@@ -128,9 +162,9 @@ def _run_samples(
 
 
 def _few(data: TaskData) -> TaskData:
-    """A few items of each kind, of every data set's beginning."""
+    """A few items of each kind, of every data set's beginning; what a training is watched on stays whole."""
     runs = {name: dataclasses.replace(run, items=_first(run.items)) for name, run in data.runs.items()}
-    return dataclasses.replace(data, train=_first(data.train), probe=_first(data.probe), runs=runs)
+    return dataclasses.replace(data, train=_first(data.train), runs=runs)
 
 
 def _first(items: Sequence[Item]) -> tuple[Item, ...]:

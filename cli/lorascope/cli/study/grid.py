@@ -1,6 +1,7 @@
 """The units of a study: every setting of its grid, with every task."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 from .settings import GridPart, StudySettings
 
 __all__ = ["Unit", "chosen_units", "units_of"]
+
+LONGEST_NAME = 200
+"""Letters of a unit's name: file systems take 255, and files beside its results have longer ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,7 @@ def units_of(settings: StudySettings) -> list[Unit]:
     Raises
     ------
     ValueError
-        If two models have names that can't be told apart.
+        If models or units have names that can't be told apart, or that are too long for a file.
     """
     keys = dict.fromkeys(key for part in settings.grid for key in _keys(part, settings))
     labels = _labels(sorted({key[0] for key in keys}))
@@ -52,7 +56,7 @@ def units_of(settings: StudySettings) -> list[Unit]:
                     f"share{share}",
                     f"r{rank}",
                     f"s{seed}",
-                    f"d{n}" if len(counts[task]) > 1 else "",
+                    ("dall" if n is None else f"d{n}") if len(counts[task]) > 1 else "",
                     task,
                 )
                 if part
@@ -60,6 +64,7 @@ def units_of(settings: StudySettings) -> list[Unit]:
         )
         for model, share, rank, seed, task, n in keys
     ]
+    _refuse_names(units)
     order = {model: place for place, model in enumerate(dict.fromkeys(unit.model for unit in units))}
     return sorted(units, key=lambda unit: (order[unit.model], unit.share))
 
@@ -87,11 +92,25 @@ def _keys(part: GridPart, settings: StudySettings) -> Iterator[tuple[str, int, i
                 yield model, share, rank, seed, task, n
 
 
+def _refuse_names(units: Sequence[Unit]) -> None:
+    """Raise a ValueError unless every unit has a file of its own, also where capitals don't count."""
+    seen: dict[str, Unit] = {}
+    for unit in units:
+        if len(unit.name) > LONGEST_NAME:
+            raise ValueError(f"unit {unit.name!r} has {len(unit.name)} letters; give its model or task a shorter name")
+        other = seen.setdefault(unit.name.casefold(), unit)
+        if other is not unit:
+            raise ValueError(
+                f"task {other.task!r} of {other.model!r} and task {unit.task!r} of {unit.model!r} both make a unit "
+                f"{unit.name!r}; rename a task or a folder"
+            )
+
+
 def _labels(models: Sequence[str]) -> dict[str, str]:
     """A short name for each model; none where there is one model."""
     if len(models) == 1:
         return {models[0]: ""}
-    labels = {model: "".join(c if c.isalnum() or c in "._" else "-" for c in Path(model).name) for model in models}
+    labels = {model: re.sub(r"[^A-Za-z0-9._]", "-", Path(model).name) for model in models}
     for model, label in labels.items():
         same = [other for other, theirs in labels.items() if theirs == label]
         if len(same) > 1:

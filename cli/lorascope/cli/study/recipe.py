@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from lorascope.capture import CaptureConfig, FinetuneConfig
 from lorascope.capture.samples.prompt import read_template
@@ -45,11 +47,15 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
             "probe": items_hash(data.probe),
         }
     }
+    named_before: set[str] = set()
     for name, run in data.runs.items():
         templates = [read_template(prompt) for prompt in _prompts(run.prompts, settings)]
         named = dataclasses.replace(
             capture_config(unit, settings, data, run=name), prompt=tuple(template.name for template in templates)
         )
+        if twice := named_before & {template.name for template in templates}:
+            raise ValueError(f"two prompts are named {min(twice)!r}; results would mix them: rename a file")
+        named_before |= {template.name for template in templates}
         recipe[name] = {
             "config": {key: value for key, value in _not_default(named).items() if key not in PLACES | FREE},
             "items": items_hash(run.items),
@@ -75,7 +81,7 @@ def finetune_config(unit: Unit, settings: StudySettings) -> FinetuneConfig:
         If a setting isn't known or allowed.
     """
     given = {**settings.training, **settings.tasks[unit.task].training}
-    _refuse_unknown(given, FinetuneConfig, "training")
+    _refuse_wrong(given, FinetuneConfig, "training")
     return FinetuneConfig(**given, rank=unit.rank, seed=unit.seed)
 
 
@@ -98,7 +104,7 @@ def capture_config(
     ValueError
         If a setting isn't known or allowed.
     """
-    _refuse_unknown(settings.capture, CaptureConfig, "capture")
+    _refuse_wrong(settings.capture, CaptureConfig, "capture")
     informs = run == TEST_RUN and information_of(unit, settings) is not None
     return CaptureConfig(
         **settings.capture,
@@ -173,7 +179,14 @@ def _not_default(config: Any) -> dict[str, Any]:
     }
 
 
-def _refuse_unknown(given: Mapping[str, Any], kind: type[Any], section: str) -> None:
-    known = {field.name for field in dataclasses.fields(kind)}
-    if unknown := sorted(given.keys() - known):
-        raise ValueError(f"`{section}` has {unknown[0]!r}, which is no setting of {kind.__name__}; see docs/studies.md")
+def _refuse_wrong(given: Mapping[str, Any], kind: type[Any], section: str) -> None:
+    """Raise a ValueError unless these are settings of a stage, each of its type: a word isn't taken for a number."""
+    known = get_type_hints(kind)
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"`{section}` has {name!r}, which is no setting of {kind.__name__}; see docs/studies.md")
+        try:
+            TypeAdapter(known[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise ValueError(f"`{section}.{name}` is {value!r}: {reason[0].lower()}{reason[1:]}") from None

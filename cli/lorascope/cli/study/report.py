@@ -23,20 +23,23 @@ def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence
     page
         File of the page; by default `report.html` in that folder.
     planned
-        Names of all units of the grid; by default those that are done.
+        Names of all units of the grid, results of others are left out; by default those that are done.
 
     Raises
     ------
     FileNotFoundError
         If there are no results.
     ValueError
-        If a file of results is damaged, or isn't one.
+        If a file of results is damaged, or isn't one; all are of units that aren't planned; or the page's place is a
+        folder.
 
     Notes
     -----
     What is there already is replaced, each file by a whole one. `study.csv` is what `read_study`, `lorascope fit` and
     `lorascope compare` take where they are given the folder.
     """
+    if page is not None and page.is_dir():
+        raise ValueError(f"`out` is {str(page)!r}, a folder; name the page's file, such as {str(page / PAGE)!r}")
     study = study_results(read_units(out), planned=planned)
     paths = [
         _written(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from .data import TaskData, draw
+from .done import is_done
 from .grid import Unit, chosen_units, units_of
 from .models import Models
+from .recipe import recipe_of
 from .settings import StudySettings
 from .steps import run_unit
 
@@ -58,6 +60,8 @@ def run_study(
     units = chosen_units(units_of(settings), only)
     models = Models(settings)
     data = drawn(settings, units, models)
+    for unit in units:  # whatever is wrong with one of them is said before hours of work on others
+        is_done(settings, unit, recipe_of(unit, settings, data[unit]), redo=redo)
     for number, unit in enumerate(units, start=1):
 
         def tell(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .reader import read_yaml
 
 __all__ = ["Articles", "GridPart", "Information", "Lengths", "StudySettings", "Task", "read_settings"]
 
@@ -13,16 +14,27 @@ Unit = Literal["tokens", "words", "characters"]
 Bucket = tuple[int, int]
 RESERVED = {
     *("adapter", "data", "device", "dtype", "examples", "model", "out", "prompt", "seed", "stream", "states"),
-    *("score_base", "share", "shared_layers", "share_from"),
+    *("score", "score_base", "share", "shared_layers", "share_from"),
 }
 """Settings of capture that the study itself decides."""
+UNSUITED = {
+    "limit": "it would leave test items out unsaid; give `test_items`, or a shorter text",
+    "budget": "adapters of another rank would be measured on other tokens; give `tokens`",
+    "generate": "every adapter would be measured on words of its own; `answer_tokens` lets it answer",
+    "device_map": "a study loads its models onto one `device`",
+    "trust_remote_code": "a study runs no code that comes with a model",
+}
+"""Settings of capture that a study can't have, and why."""
 GRID_TRAIN = {"rank", "seed"}
 """Settings of fine-tuning that the grid decides."""
 
 
 def _listed(value: Any) -> Any:
-    """One value is as good as a list of one."""
-    return value if isinstance(value, list | tuple) else [value]
+    """One value is as good as a list of one; YAML's `yes` is no number."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(one, bool) for one in values):
+        raise ValueError("true and false (in YAML also yes, no, on, off) are no values here; put words in quotes")
+    return values
 
 
 Several = BeforeValidator(_listed)
@@ -88,6 +100,12 @@ class Task(_Settings):
     """Buckets of items by length, from all of the test sets."""
     training: dict[str, Any] = {}
     """Settings of `FinetuneConfig` that are others than the study's."""
+
+    @model_validator(mode="after")
+    def _prompts_once(self) -> "Task":
+        if twice := [prompt for prompt in self.prompts if self.prompts.count(prompt) > 1]:
+            raise ValueError(f"`prompts` names {twice[0]!r} twice; give each once")
+        return self
 
 
 class Information(_Settings):
@@ -158,6 +176,8 @@ class StudySettings(_Settings):
     def _consistent(self) -> "StudySettings":
         if taken := sorted(RESERVED & self.capture.keys()):
             raise ValueError(f"`capture` has {taken[0]!r}, which the study itself decides; leave it out")
+        if unsuited := sorted(UNSUITED.keys() & self.capture.keys()):
+            raise ValueError(f"`capture` has {unsuited[0]!r}: {UNSUITED[unsuited[0]]}")
         for training in (self.training, *(task.training for task in self.tasks.values())):
             if taken := sorted(GRID_TRAIN & training.keys()):
                 raise ValueError(f"`training` has {taken[0]!r}, which belongs into `grid`")
@@ -168,7 +188,17 @@ class StudySettings(_Settings):
             for share in part.share:
                 if share < 1 or self.shared_layers % share:
                     raise ValueError(f"`grid` has share {share}; give divisors of `shared_layers` {self.shared_layers}")
+        self._check_information()
         return self
+
+    def _check_information(self) -> None:
+        """Raise a ValueError if `where` names what no unit has: nothing would be estimated of it."""
+        for name, values in self.information.where.items() if self.information else ():
+            known = set(self.tasks) if name == "task" else {one for part in self.grid for one in getattr(part, name)}
+            for value in values:
+                if value not in known:
+                    among = ", ".join(map(str, sorted(known)))
+                    raise ValueError(f"`information.where` has {name} {value!r}, which no unit has; there are {among}")
 
 
 def read_settings(path: str | Path) -> StudySettings:
@@ -183,16 +213,7 @@ def read_settings(path: str | Path) -> StudySettings:
         stand there.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no study's file `{path}`; name a YAML file") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"`{path}` is a folder; name the study's YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"`{path}` isn't YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, Mapping):
-        raise ValueError(f"`{path}` holds no settings; see `lorascope study --help` for an example")
+    content = read_yaml(path)
     if "folder" in content:
         raise ValueError(f"`{path}`: `folder` is no setting; models and folders are taken from where the file lies")
     try:

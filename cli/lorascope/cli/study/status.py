@@ -21,7 +21,7 @@ class UnitStatus(NamedTuple):
 
     unit: Unit
     state: str
-    """`done`, `begun` or `not begun`."""
+    """`done`, `begun`, `not begun` or `damaged`."""
     detail: str
     """When it was done, or what there is of it."""
 
@@ -34,10 +34,13 @@ def study_status(settings: StudySettings) -> list[UnitStatus]:
 def _status(settings: StudySettings, unit: Unit) -> UnitStatus:
     path = result_path(settings, unit)
     if path.exists():
-        with open_result(path) as found:
-            when = datetime.fromisoformat(str(found.attrs["measured"]))
-            recorded = json.loads(found.attrs["unit"])
-        other = "" if recorded["name"] == unit.name else f", but of unit {recorded['name']!r}"
+        try:
+            with open_result(path) as found:
+                when = datetime.fromisoformat(str(found.attrs["measured"]))
+                name = json.loads(found.attrs["unit"])["name"]
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            return UnitStatus(unit, "damaged", f"`{path}` can't be read: {' '.join(str(error).split())}; delete it")
+        other = "" if name == unit.name else f", but of unit {name!r}"
         return UnitStatus(unit, "done", f"{when:%Y-%m-%d %H:%M} UTC{other}")
     if not unit_folder(settings, unit).exists():
         return UnitStatus(unit, "not begun", "")

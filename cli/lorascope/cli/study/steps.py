@@ -1,21 +1,19 @@
 """The steps of a unit: train, capture, measure. Each is passed over where what it makes lies there already."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import xarray as xr
-
-from lorascope.analyze import measure_information, open_result, save
+from lorascope.analyze import measure_information
 from lorascope.analyze.measuring.partial import alone
 from lorascope.capture import Progress, attach_adapter, capture, finetune
-from lorascope.capture.resume import differences
 from lorascope.stores import Run
 
 from .base import base_scores
+from .claim import claim, discard, is_made_by
 from .data import PROMPTS_RUN, TEST_RUN, TaskData, write_files
+from .done import forget, is_done, save_whole
 from .grid import Unit
 from .measure import measure_runs, require_sound
 from .models import Models
@@ -23,33 +21,10 @@ from .places import adapter_path, information_path, result_path, run_path, unit_
 from .recipe import capture_config, finetune_config, information_of, recipe_of
 from .settings import StudySettings
 
-__all__ = ["Report", "is_done", "run_unit"]
+__all__ = ["Report", "run_unit"]
 
 Report = Callable[[str, int, int, str], None]
 """(step, done, total, what is counted)."""
-MADE_BY = "recipe.json"
-"""File beside what a step made: the recipe that it was made by."""
-SHOWN = 3
-
-
-def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any], *, redo: bool = False) -> bool:
-    """Whether a unit's results are there.
-
-    Raises
-    ------
-    ValueError
-        If they were made by another recipe; with `redo` they are deleted instead.
-    """
-    path = result_path(settings, unit)
-    if not path.exists():
-        return False
-    with open_result(path) as found:
-        stored = json.loads(found.attrs["recipe"])
-    if _same(stored, recipe, f"`{path}`", redo=redo):
-        return True
-    path.unlink()
-    information_path(settings, unit).unlink(missing_ok=True)
-    return False
 
 
 def run_unit(
@@ -76,46 +51,28 @@ def run_unit(
     recipe = recipe_of(unit, settings, data)
     work = unit_folder(settings, unit)
     if is_done(settings, unit, recipe, redo=redo):
-        if settings.states == "none":  # it was stopped on its last step
-            shutil.rmtree(work, ignore_errors=True)
+        if settings.states == "none" and is_made_by(work, recipe):  # it was stopped on its last step
+            with alone(work):
+                discard(work)
         return False
-    with alone(result_path(settings, unit)):
+    # Another study may have the same folder of work.
+    with alone(result_path(settings, unit)), alone(work):
+        if is_done(settings, unit, recipe, redo=redo):  # meanwhile
+            return False
+        forget(settings, unit)
         adapter = adapter_path(settings, unit)
-        _claim(adapter.parent, {"train": recipe["train"]}, redo=redo)
+        claim(adapter.parent, {"train": recipe["train"]}, redo=redo)
         training = _train(unit, settings, data, models, adapter, report)
         runs = {}
         for name in data.runs:
             place = run_path(settings, unit, name)
-            _claim(place.parent, {key: recipe[key] for key in ("train", name)}, redo=redo)
-            has_base = base_scores(settings, unit, recipe, name, place)
+            claim(place.parent, {key: recipe[key] for key in ("train", name)}, redo=redo)
+            has_base = base_scores(settings, unit, recipe, training, name, place)
             runs[name] = _capture(unit, settings, data, models, name, adapter, place, report, score_base=not has_base)
         _measure(unit, settings, recipe, data, runs, training, report, scheduler)
         if settings.states == "none":
-            shutil.rmtree(work)
+            discard(work)
     return True
-
-
-def _claim(folder: Path, recipe: Mapping[str, Any], *, redo: bool) -> None:
-    """Make the folder of a step, and note there by what recipe; what another one made there is refused or deleted."""
-    marker = folder / MADE_BY
-    if marker.is_file() and not _same(json.loads(marker.read_text()), recipe, f"`{folder}`", redo=redo):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not marker.is_file():
-        partial = marker.with_name(f".{MADE_BY}.partial")
-        partial.write_text(json.dumps(recipe, indent=1))
-        partial.replace(marker)
-
-
-def _same(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str, *, redo: bool) -> bool:
-    found = list(differences(stored, wanted))
-    if found and not redo:
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise ValueError(
-            f"{what} was made with other settings ({'; '.join(found[:SHOWN])}{more}); put them back, name another "
-            "`out`, or give --redo to make it again"
-        )
-    return not found
 
 
 def _train(
@@ -191,8 +148,6 @@ def _measure(
     main = next(iter(runs.values()))
     asked = information_of(unit, settings)
     if asked is not None:
-        path = information_path(settings, unit)
-        path.unlink(missing_ok=True)
         estimates = measure_information(
             main,
             components=asked["components"],
@@ -201,7 +156,12 @@ def _measure(
             scheduler=scheduler,
             progress=lambda done, total: report("information", done, total, "component"),
         )
-        _save_whole(estimates.assign_attrs(model=unit.model, run=f"{unit.name}/{TEST_RUN}"), path)
+        about = {
+            "model": unit.model,
+            "run": f"{unit.name}/{TEST_RUN}",
+            "fingerprint": str(main.attributes.get("fingerprint")),
+        }
+        save_whole(estimates.assign_attrs(about), information_path(settings, unit))
     results = measure_runs(
         unit,
         recipe,
@@ -211,13 +171,4 @@ def _measure(
         scheduler=scheduler,
         progress=lambda done, total: report("measure", done, total, "task"),
     )
-    _save_whole(results, result_path(settings, unit))
-
-
-def _save_whole(result: xr.Dataset, path: Path) -> None:
-    """Save, read again, and compare: what it was made of may be deleted afterwards."""
-    save(result, path)
-    with open_result(path) as stored:
-        if not result.equals(stored.load()):
-            path.unlink()
-            raise OSError(f"`{path}` doesn't hold what was written; is the disk sound?")
+    save_whole(results, result_path(settings, unit))
