@@ -1,6 +1,7 @@
 """`docs/paper-audit.md` holds what `benchmarks/paper_numbers.py` prints."""
 
 import pytest
+
 from .printed import benchmark, differing, numbers_of, same, words
 
 
