@@ -27,7 +27,9 @@ SHOWN = r"a\x1b[2Jb\u202ec\x9bd\ud800"
 
 def results(**more: Any) -> Results:
     study = {"source": f"s {HOSTILE}", "where": {"model": ["Phi3"]}, "n_rows": 2, "notes": [f"n {HOSTILE}"]}
-    table = Table("t", pd.DataFrame({f"c {HOSTILE}": [f"v {HOSTILE}"], "x": [0.1]}), note=f"note {HOSTILE}")
+    # As objects: with pyarrow beside it, pandas' own strings take no halves of characters.
+    columns = pd.Index([f"c {HOSTILE}", "x"], dtype=object)
+    table = Table("t", pd.DataFrame([[f"v {HOSTILE}", 0.1]], columns=columns, dtype=object), note=f"note {HOSTILE}")
     summary = Summary(f"title {HOSTILE}", {"fact": HOSTILE}, [table], [Verdict(HOSTILE, "supported", "x")], [HOSTILE])
     record = {"fit": {"value": 0.1, "name": HOSTILE}}
     return Results(title="T", study=study, summaries=[summary], record=record, remarks=[f"r {HOSTILE}"], **more)
