@@ -85,7 +85,9 @@ def test_an_estimate_at_its_bound(study: pd.DataFrame) -> None:
     assert "4 of 4 intervals by F are open." in title_of(figure)
     alpha = panel_of(figure, 2)
     assert alpha[1].marker.symbol == ("triangle-left", "line-ns-open")
-    assert alpha[1].x[0] == fit.params["alpha"] == 0.02
+    # The bound, but for a last bit, which differs by processor.
+    assert alpha[1].x[0] == pytest.approx(0.02, rel=1e-12)
+    assert fit.params["alpha"] == pytest.approx(0.02, rel=1e-12)
     a = panel_of(figure, 0)[1]
     assert a.marker.symbol == ("line-ns-open", "triangle-right")
     assert a.x[1] == fit.profiles["A"].intervals["F"].high
