@@ -12,7 +12,7 @@ demo: .venv/installed
 
 # The paper's whole experiment at a size for a laptop; `study.yaml` says how.
 study: .venv/installed
-	test -d runs/tiny || $(BIN)/python studies/tiny/make_models.py runs/tiny
+	test -f runs/tiny/phi3/tokenizer_config.json || $(BIN)/python studies/tiny/make_models.py runs/tiny
 	$(BIN)/lorascope study run studies/tiny/study.yaml
 	$(BIN)/lorascope study report studies/tiny/study.yaml
 
