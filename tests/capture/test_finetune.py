@@ -5,6 +5,7 @@ import math
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -327,14 +328,15 @@ def test_a_killed_finetuning_leaves_no_finished_folder(
     def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    # PEFT writes its configuration last; what kills a process leaves no time to clean up.
-    monkeypatch.setattr(json, "dumps", die)
+    # What kills a process leaves no time to clean up.
+    monkeypatch.setattr(sys.modules["lorascope.capture.finetune"], "_record", die)
     monkeypatch.setattr(shutil, "rmtree", lambda _: None)
     with pytest.raises(KeyboardInterrupt):
         finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
-    (left,) = os.listdir(tmp_path)
-    assert left.startswith(".out.")
-    assert left.endswith(".partial")
+    (adapter, training) = sorted(os.listdir(tmp_path))
+    assert adapter.startswith(".out.")
+    assert adapter.endswith(".partial")
+    assert training == ".out.training"
 
 
 def test_refuses_a_loss_that_is_not_finite(
@@ -355,8 +357,8 @@ def test_refuses_weights_that_are_not_finite(
 ) -> None:
     train = Trainer.train
 
-    def spoil(trainer: Trainer) -> None:
-        train(trainer)
+    def spoil(trainer: Trainer, **options: Any) -> None:
+        train(trainer, **options)
         next(p for p in trainer.model.parameters() if p.requires_grad).data.fill_(math.inf)
 
     monkeypatch.setattr(Trainer, "train", spoil)

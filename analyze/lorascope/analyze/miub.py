@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run, StoreError
+from lorascope.stores.places.alone import alone
 
 from .measuring.captured import keeps_all_states
 from .measuring.compute import Progress
 from .measuring.measured import measure_unsaved
-from .measuring.partial import alone
 from .reduce import UNITS, Reduction, Unit, reduce_tokens, refuse_unknown, token_blocks, usable_samples
 from .save import finish, refuse_target
 from .weights import is_weighted, standard_error

@@ -107,9 +107,9 @@ class MiubCallback(TrainerCallback):
         self.seconds, self._began, self._is_start = 0.0, time.perf_counter(), True
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Measure at the start: by now every logger has begun. A resumed training has it in its history."""
+        """Measure at the start: by now every logger has begun. A resumed training has that in its history."""
         is_start, self._is_start = self._is_start, False
-        if is_start and not any("miub" in entry and entry["step"] == state.global_step for entry in state.log_history):
+        if is_start and not any("miub" in entry for entry in state.log_history):
             self._measure(control, model, with_share=False)  # of no training so far
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
-from .callback import MiubCallback
 from .samples.encode import EncodedSample
 
 __all__ = ["MiubCurve", "MiubStep", "few_of_each", "miub_curve"]
@@ -68,14 +67,17 @@ def few_of_each(samples: Iterable[EncodedSample], n: int) -> list[EncodedSample]
     return list(islice(rounds, n))
 
 
-def miub_curve(history: Sequence[Mapping[str, Any]], callback: MiubCallback) -> MiubCurve:
-    """The curve of a training that has ended, from `state.log_history` and the callback that measured it."""
+def miub_curve(
+    history: Sequence[Mapping[str, Any]], samples: Sequence[EncodedSample], train_seconds: float
+) -> MiubCurve:
+    """The curve of a training that has ended, from `state.log_history`, the callback's samples, and its wall time."""
     entries = [entry for entry in history if "miub" in entry]
     layers, kinds = ([key for key in entries[-1] if key.startswith(start)] for start in (LAYER, KIND))
+    seconds = sum(entry["miub_seconds"] for entry in entries)
     return MiubCurve(
         unit="nat",
-        samples=tuple((sample.dataset, sample.id) for sample in callback.samples),
-        n_tokens=sum(len(sample.token_ids) for sample in callback.samples),
+        samples=tuple((sample.dataset, sample.id) for sample in samples),
+        n_tokens=sum(len(sample.token_ids) for sample in samples),
         layers=tuple(int(key.removeprefix(LAYER)) for key in layers),
         kinds=tuple(key.removeprefix(KIND) for key in kinds),
         steps=tuple(
@@ -89,6 +91,6 @@ def miub_curve(history: Sequence[Mapping[str, Any]], callback: MiubCallback) -> 
             )
             for entry in entries
         ),
-        seconds=callback.seconds,
-        share=entries[-1]["miub_share"],
+        seconds=seconds,
+        share=seconds / train_seconds,
     )

@@ -5,7 +5,6 @@ import json
 import math
 import random
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -20,12 +19,16 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.stores.places.alone import alone
+
 from .adapters.adapter import adapter_identity
 from .adapters.training import RECORD
 from .callback import MiubCallback
+from .checkpoints import Checkpoints, begin, going_on
 from .config import FinetuneConfig
 from .curve import MiubCurve, few_of_each, miub_curve
 from .models.model import context_length, model_identity
+from .provenance import data_fingerprint
 from .samples.batches import pad
 from .samples.encode import EncodedSample, encode_items
 from .samples.items import Item
@@ -75,7 +78,7 @@ class FinetuneResult(NamedTuple):
     after: Evaluation | None
     """The held-out samples with the trained adapter; None if there are none."""
     train_seconds: float
-    """Wall time of the training, with what MIUB took of it."""
+    """Wall time of the training, with what MIUB took of it; of all attempts where it was stopped."""
     miub: MiubCurve | None
     """MIUB on held-out samples while it trained; None where it wasn't measured."""
 
@@ -114,7 +117,9 @@ def finetune(
     Raises
     ------
     FileExistsError
-        If `out` exists and isn't an empty folder.
+        If `out` exists and isn't an empty folder, or another process trains it.
+    StoreError
+        If a training of other settings, data, base weights or libraries was stopped there.
     ValueError
         If the model has an adapter already, no linear layers, or no stated context where `max_length` isn't given; or
         if items can't be encoded (see `encode_items`); or if MIUB is to be measured without held-out items.
@@ -131,6 +136,10 @@ def finetune(
     The folder holds `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them, and `finetune.json`:
     settings, library versions, losses, scores, and which base model it was, with how its layers share weights. It
     appears under its name only when complete.
+
+    Every five minutes all that the training needs goes to `.{name}.training` beside `out`. One that was stopped goes on
+    from there when it is called again likewise, and ends with the same weights, losses and scores, to the last bit on a
+    CPU; one that diverged or ended leaves nothing there.
     """
     out = Path(out)
     refuse_used(out)
@@ -150,20 +159,30 @@ def finetune(
 
     train_samples = encode(items_train)
     eval_samples = None if items_eval is None else encode(items_eval)
-    with _restoring(model), _seeding(config.seed, model), _new_folder(out) as folder:
+    fingerprints = {
+        "data": data_fingerprint(train_samples),
+        "held_out": data_fingerprint(eval_samples) if eval_samples else None,
+    }
+    with (
+        alone(out.absolute()),
+        _restoring(model),
+        _seeding(config.seed, model),
+        going_on(out) as place,
+        _new_folder(out) as folder,
+    ):
         model.eval()
-        before = _evaluate(model, eval_samples, config)
         base = model_identity(model, str(getattr(model, "name_or_path", "")))
+        checkpoint = begin(place, _recipe(config, base, fingerprints, next(model.parameters()).device))
+        before = _evaluate(model, eval_samples, config)
         with _lora(model, config) as peft_model:
-            start = time.perf_counter()
+            checkpoints = Checkpoints(place, checkpoint)
             probe = _probe(eval_samples, config)
-            steps, settings, curve = _train(peft_model, train_samples, folder, config, progress, probe)
-            train_seconds = time.perf_counter() - start
+            steps, settings, curve = _train(peft_model, train_samples, checkpoints, config, progress, probe)
             _refuse_non_finite(peft_model, steps)
             after = _evaluate(peft_model.eval(), eval_samples, config)
             # Else PEFT asks the hub whether the base model's vocabulary was resized.
             peft_model.save_pretrained(folder, save_embedding_layers=False)
-        result = FinetuneResult(out, steps, before, after, train_seconds, curve)
+        result = FinetuneResult(out, steps, before, after, checkpoints.seconds, curve)
         record = _record(result, config, settings, train_samples)
         record |= {"model": base, "adapter_sha256": adapter_identity(folder)["sha256"]}
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -281,25 +300,33 @@ def _probe(samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> M
     return MiubCallback(few_of_each(samples, config.miub_samples), every=config.miub_every)
 
 
+class _Trainer(Trainer):
+    """Trainer whose checkpoints hold the adapter alone."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        model: Any = self.model
+        model.save_pretrained(output_dir, save_embedding_layers=False)  # as `finetune` does
+
+
 def _train(
     model: Any,
     samples: Sequence[EncodedSample],
-    folder: Path,
+    checkpoints: Checkpoints,
     config: FinetuneConfig,
     progress: Progress | None,
     probe: MiubCallback | None,
 ) -> tuple[tuple[TrainingStep, ...], dict[str, Any], MiubCurve | None]:
     """The steps taken, what Trainer was told or took by default, and MIUB meanwhile."""
-    arguments = _arguments(folder, config, next(model.parameters()).device)
-    trainer = Trainer(
+    arguments = _arguments(checkpoints.folder, config, next(model.parameters()).device)
+    trainer = _Trainer(
         model=model,
         args=arguments,
         train_dataset=list(samples),
         data_collator=_collate,
-        callbacks=[callback for callback in (probe, progress and _Report(progress)) if callback],
+        callbacks=[callback for callback in (probe, progress and _Report(progress), checkpoints) if callback],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every step where there is no progress bar
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoints.last and str(checkpoints.last.path))
     steps = tuple(
         TrainingStep(entry["loss"], entry["learning_rate"], entry["grad_norm"])
         for entry in trainer.state.log_history
@@ -308,7 +335,7 @@ def _train(
     names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
     # to_dict turns the enumerations among them into plain texts.
     settings = arguments.to_dict()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    curve = None if probe is None else miub_curve(trainer.state.log_history, probe)
+    curve = None if probe is None else miub_curve(trainer.state.log_history, probe.samples, checkpoints.seconds)
     return steps, {name: settings[name] for name in names}, curve
 
 
@@ -376,6 +403,23 @@ def _share(correct: np.ndarray) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
+def _recipe(
+    config: FinetuneConfig, base: dict[str, Any], fingerprints: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """What shapes a training's numbers: the same for two attempts at one."""
+    return {
+        "config": dataclasses.asdict(config),
+        "model": {key: value for key, value in base.items() if key != "name"},
+        **fingerprints,
+        "libraries": _library_versions(),
+        "device": device.type,
+    }
+
+
+def _library_versions() -> dict[str, str]:
+    return {name: version(name) for name in ("lorascope", "torch", "transformers", "peft", "accelerate")}
+
+
 def _record(
     result: FinetuneResult, config: FinetuneConfig, settings: dict[str, Any], samples: Sequence[EncodedSample]
 ) -> dict[str, Any]:
@@ -386,7 +430,7 @@ def _record(
         "data": sorted({f"{sample.dataset}.{sample.split}".strip(".") for sample in samples}),
         "n_samples": len(samples),
         "n_target_tokens": int(sum(sample.is_target.sum() for sample in samples)),
-        "libraries": {name: version(name) for name in ("lorascope", "torch", "transformers", "peft", "accelerate")},
+        "libraries": _library_versions(),
         "steps": [step._asdict() for step in result.steps],
         "before": result.before and result.before._asdict(),
         "after": result.after and result.after._asdict(),

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.places.alone import alone
 
 from ..save import finish, refuse_target
 from ..weights import token_weights
@@ -18,7 +19,7 @@ from .captured import captured_measures, counted_tokens, keeps_all_states
 from .compute import Progress, Workers, workers
 from .measure import measure_sources
 from .measures import Measure, resolve
-from .partial import CHUNK_COMPONENTS, Partial, alone, open_partial
+from .partial import CHUNK_COMPONENTS, Partial, open_partial
 from .sources import GROUP_BYTES, Source, group_sizes, sources_of
 
 __all__ = ["measure_run", "measure_unsaved"]
@@ -75,7 +76,7 @@ def measure_run(
         If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
         no component.
     FileExistsError
-        If something of the name `out` is there, or another process is computing it.
+        If something of the name `out` is there, or another process is making it.
     """
     options = {"adapter": adapter, "scheduler": scheduler, "n_workers": n_workers, "progress": progress}
     if out is None:

@@ -1,18 +1,16 @@
 """Measures of a run on disk while they are being computed: what is done is kept, whenever it stops."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
-__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "DONE", "Partial", "alone", "open_partial", "partial_path"]
+__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "DONE", "Partial", "open_partial", "partial_path"]
 
 CHUNK_TOKENS = 16_384
 CHUNK_COMPONENTS = 16
@@ -82,51 +80,6 @@ def open_partial(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         _create(path, identity, attributes, shape)
     return Partial(path)
-
-
-@contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """No other process of this machine, or of one that shares the file's locks, computes this result meanwhile.
-
-    Raises
-    ------
-    FileExistsError
-        If another one does.
-    """
-    path = target.with_name(f".{target.name}.lock")
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a", encoding="ascii")  # noqa: SIM115 (closed below)
-        _lock(file, target)
-        if _is_still(file, path):
-            break
-        file.close()  # the one that held it has just taken it away
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def _lock(file: IO[str], target: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: whoever deletes or renames what another one has open fails there
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise FileExistsError(
-            f"`{target}` is being computed by another process; wait for it, or name another place"
-        ) from None
-
-
-def _is_still(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _identity(path: Path) -> Any:

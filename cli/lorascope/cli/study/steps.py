@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.analyze import measure_information
-from lorascope.analyze.measuring.partial import alone
 from lorascope.capture import Progress, attach_adapter, capture, finetune
 from lorascope.stores import Run
+from lorascope.stores.places.alone import alone
 
 from .base import base_scores
 from .claim import claim, discard, is_made_by
