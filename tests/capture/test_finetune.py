@@ -330,7 +330,7 @@ def test_a_killed_finetuning_leaves_no_finished_folder(
 
     # What kills a process leaves no time to clean up.
     monkeypatch.setattr(sys.modules["lorascope.capture.finetune"], "_record", die)
-    monkeypatch.setattr(shutil, "rmtree", lambda _: None)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(KeyboardInterrupt):
         finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)
     (adapter, training) = sorted(os.listdir(tmp_path))
