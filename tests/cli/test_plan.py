@@ -3,9 +3,8 @@
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,35 +17,28 @@ pytestmark = pytest.mark.torch
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
-MAKE = """
-import sys, torch
-from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, models, pre_tokenizers, decoders
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-folder = sys.argv[1]
-alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(alphabet)}, merges=[]))
-tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-tokenizer.decoder = decoders.ByteLevel()
-fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-fast.save_pretrained(folder + "/model")
-torch.manual_seed(0)
-model = LlamaForCausalLM(LlamaConfig(vocab_size=len(alphabet), hidden_size=32, intermediate_size=64,
-    num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256))
-model.save_pretrained(folder + "/model")
-adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
-adapted.save_pretrained(folder + "/adapter")
-untrained = get_peft_model(adapted.unload(), LoraConfig(r=2, target_modules=["q_proj"]))
-untrained.save_pretrained(folder + "/untrained")
-saved = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"], init_lora_weights=False)
-get_peft_model(untrained.unload(), saved).save_pretrained(folder + "/saved")
-"""
+import torch  # noqa: E402
+from peft import LoraConfig, get_peft_model  # noqa: E402
+
+from ..tiny import byte_tokenizer, llama, save_model  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan")
-    subprocess.run([sys.executable, "-c", MAKE, str(path)], check=True, capture_output=True)
+    tokenizer = byte_tokenizer()
+    model = llama(len(tokenizer))
+    save_model(path / "model", model, tokenizer)
+    adapters: dict[str, dict[str, Any]] = {
+        "adapter": {"target_modules": "all-linear", "init_lora_weights": False},
+        "untrained": {"target_modules": ["q_proj"]},
+        "saved": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"], "init_lora_weights": False},
+    }
+    with torch.random.fork_rng():
+        for name, settings in adapters.items():
+            adapted = get_peft_model(model, LoraConfig(r=2, **settings))
+            adapted.save_pretrained(path / name, save_embedding_layers=False)
+            adapted.unload()
     items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(6)]
     (path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     return path

@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,19 +13,7 @@ if importlib.util.find_spec("torch") is None:
 from lorascope.cli import screen  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 
-MAKE_MODEL = """
-import sys, torch
-from tokenizers import Tokenizer, models, pre_tokenizers, decoders
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(alphabet)}, merges=[]))
-tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-tokenizer.decoder = decoders.ByteLevel()
-PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(sys.argv[1])
-torch.manual_seed(0)
-GPT2LMHeadModel(GPT2Config(vocab_size=len(alphabet), n_embd=32, n_layer=3, n_head=2, n_positions=256, bos_token_id=0,
-    eos_token_id=1)).save_pretrained(sys.argv[1])
-"""
+from ..tiny import byte_tokenizer, llama, save_model  # noqa: E402
 
 
 @pytest.mark.filterwarnings("default")  # other people's, at load time
@@ -36,7 +22,8 @@ def test_from_training_to_a_check(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(screen.console, "width", 200)
-    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(tmp_path / "model")], check=True, capture_output=True)
+    tokenizer = byte_tokenizer()
+    save_model(tmp_path / "model", llama(len(tokenizer), num_hidden_layers=3), tokenizer)
     items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(6)]
     (tmp_path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     share = ["--share", "2", "--shared-layers", "2", "--share-from", "mean"]
@@ -45,7 +32,7 @@ def test_from_training_to_a_check(
     adapter = [*model, "--adapter", "adapter"]
     steps = [
         (["finetune", *model, "--out", "adapter", *fine, *share], 0, "adapter: adapter after"),
-        (["capture", *adapter, "--out", "run.zarr", *share], 0, "at 12 components"),
+        (["capture", *adapter, "--out", "run.zarr", *share], 0, "at 21 components"),
         (["verify", "run.zarr", "--reforward", "1"], 0, "equal bit for bit"),
         (["capture", *adapter, "--out", "other.zarr"], 2, "in groups of 2, but in this one no layers share weights"),
         (
@@ -53,7 +40,7 @@ def test_from_training_to_a_check(
             1,
             "NO adapter 'default': it was trained on a model",
         ),
-        (["finetune", *model, "--out", "b", *share[:2]], 2, "`shared_layers` is 16, but the model, a GPT2LMHeadModel"),
+        (["finetune", *model, "--out", "b", *share[:2]], 2, "`shared_layers` is 16, but the model, a LlamaForCausalLM"),
     ]
     for words, code, said in steps:
         found = main(words)

