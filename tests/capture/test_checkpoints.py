@@ -46,7 +46,7 @@ def train(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path)
         seen: list[int] = []
 
         def progress(done: int, total: int) -> None:
-            assert total == 9
+            assert total == (config.max_steps or 9)
             seen.append(done)
             if done == stop:
                 raise StopError
@@ -120,6 +120,14 @@ def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
     gone_on, seen = train("stopped")
     assert seen == list(range(3, 10))
     require_same(train("whole")[0], gone_on)
+
+
+def test_a_training_that_ends_within_an_epoch_goes_on_to_there(train: Any) -> None:
+    config = dataclasses.replace(CONFIG, max_steps=7, micro_batch_size=None)
+    train("stopped", config, stop=6)
+    gone_on, seen = train("stopped", config)
+    assert seen == [6, 7]
+    require_same(train("whole", config)[0], gone_on)
 
 
 KILLED = """
