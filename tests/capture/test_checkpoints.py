@@ -1,5 +1,7 @@
 import copy
 import dataclasses
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -7,14 +9,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import Trainer, TrainerState
 
 from lorascope.capture import checkpoints as module
-from lorascope.capture.checkpoints import last_checkpoint, training_folder
+from lorascope.capture.checkpoints import training_folder
 from lorascope.capture.config import FinetuneConfig
 from lorascope.capture.finetune import FinetuneResult, finetune
 from lorascope.stores import StoreError
@@ -64,6 +69,11 @@ def train(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path)
     return run
 
 
+def kept(out: Path) -> dict[str, list[str]]:
+    """The checkpoints there, and the files of each; a whole one says so."""
+    return {folder.name: sorted(os.listdir(folder)) for folder in training_folder(out).glob("checkpoint-*")}
+
+
 def require_same(one: FinetuneResult, other: FinetuneResult) -> None:
     """Bit for bit."""
     assert (one.steps, one.before, one.after) == (other.steps, other.before, other.after)
@@ -83,50 +93,91 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
     for stop in stops:
         # What is asked of Trainer at a step is done after it, so that the step it was stopped at is lost.
         _, seen = train("stopped", stop=stop)
-        assert seen == list(range(first + 1, stop + 1))
+        assert seen == list(range(first or 1, stop + 1))
         first = stop - 1
-        found = last_checkpoint(training_folder(tmp_path / "stopped" / "out"))
-        assert found is not None
-        assert found.step == first
+        ((name, files),) = kept(tmp_path / "stopped/out").items()
+        assert name == f"checkpoint-{first}"
+        assert "whole.json" in files
     gone_on, seen = train("stopped")
-    assert seen == list(range(first + 1, 10))
+    assert seen == list(range(first, 10))
     require_same(whole, gone_on)
     assert [step.step for step in gone_on.miub.steps] == [0, 2, 4, 6, 8, 9]
     assert os.listdir(tmp_path / "stopped") == ["out"]
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("n_files", [0, 1, 4])
+@pytest.mark.parametrize("at", ["adapter", "optimizer", "random state", "state", "flush", "name"])
 def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
-    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_files: int
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    flush, flushed = module._flush, []
+    where, name = {
+        "adapter": (PeftModel, "save_pretrained"),
+        "optimizer": (Trainer, "_save_optimizer_and_scheduler"),
+        "random state": (Trainer, "_save_rng_state"),
+        "state": (TrainerState, "save_to_json"),
+        "flush": (module, "_flush"),
+        "name": (Path, "rename"),
+    }[at]
+    real = getattr(where, name)
 
-    def stop(file: Path) -> None:
-        flushed.extend([file] if "checkpoint-3" in str(file) else [])
-        if len(flushed) > n_files:
+    def stop(*given: Any, **options: Any) -> Any:
+        result = real(*given, **options) if at == "adapter" else None  # half of it is there
+        if (tmp_path / "stopped/.out.training/checkpoint-3").exists():
             raise StopError
-        flush(file)
+        return result if at == "adapter" else real(*given, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(StopError):
+        patch.setattr(where, name, stop)
+        train("stopped")
+    found = kept(tmp_path / "stopped/out")
+    assert {name for name, files in found.items() if "whole.json" in files} == {"checkpoint-2"}
+    assert "checkpoint-3" in found
+    gone_on, seen = train("stopped")
+    assert seen == list(range(2, 10))
+    require_same(train("whole")[0], gone_on)
+
+
+def test_everything_is_on_the_disk_before_it_counts_and_only_then_the_older_one_goes(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, rename, rmtree = os.fsync, Path.rename, shutil.rmtree
+    synced: set[str] = set()
+    events: list[str] = []
+
+    def noted_sync(descriptor: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        if target.name == "whole.json":
+            assert {str(file) for file in target.parent.iterdir()} <= synced
+            synced.clear()
+            events.append(f"whole {target.parent.name}")
+        return rename(path, target)
+
+    def noted_rmtree(path: Path, *given: Any, **options: Any) -> None:
+        if path.name.startswith("checkpoint-"):
+            assert str(path.parent) in synced  # the newer one's name
+            assert not (path / "whole.json").exists()
+            events.append(f"gone {path.name}")
+        rmtree(path, *given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_flush", stop)
-        with pytest.raises(StopError):
-            train("stopped")
-    folder = training_folder(tmp_path / "stopped" / "out")
-    assert {file.name for file in folder.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
-    found = last_checkpoint(folder)
-    assert found is not None
-    assert found.step == 2
-    gone_on, seen = train("stopped")
-    assert seen == list(range(3, 10))
-    require_same(train("whole")[0], gone_on)
+        patch.setattr(os, "fsync", noted_sync)
+        patch.setattr(Path, "rename", noted_rename)
+        patch.setattr(shutil, "rmtree", noted_rmtree)
+        train("out", stop=4)
+    expected = ["whole checkpoint-1"]
+    for step in (2, 3):
+        expected += [f"whole checkpoint-{step}", f"gone checkpoint-{step - 1}"]
+    assert events == expected
 
 
 def test_a_training_that_ends_within_an_epoch_goes_on_to_there(train: Any) -> None:
     config = dataclasses.replace(CONFIG, max_steps=7, micro_batch_size=None)
     train("stopped", config, stop=6)
     gone_on, seen = train("stopped", config)
-    assert seen == [6, 7]
+    assert seen == [5, 6, 7]
     require_same(train("whole", config)[0], gone_on)
 
 
@@ -164,20 +215,27 @@ def test_a_process_that_is_killed_loses_no_step_before_its_last_checkpoint(
         finetune(model, tokenizer, read_items(data), tmp_path / name, config, progress=lambda n, _: seen.append(n))
         for name in ("out", "whole")
     )
-    assert seen == [*range(4, 10), *range(1, 10)]
+    assert seen == [*range(3, 10), *range(1, 10)]
     require_same(whole, gone_on)
 
 
-def test_time_before_it_was_stopped_counts(train: Any, tmp_path: Path) -> None:
+def test_time_of_the_steps_that_count_is_told(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    config = dataclasses.replace(CONFIG, miub_every=None)
+    # The clock is looked at after each of 9 steps, after each of 8 checkpoints, and at the end.
+    assert train("whole", config)[0].train_seconds == 18
+    train("stopped", config, stop=5)
+    # Four steps and three checkpoints before it was stopped, then five steps, four checkpoints, and the end.
+    assert train("stopped", config)[0].train_seconds == 7 + 10
+
+
+def test_the_curve_has_the_time_before_it_was_stopped(train: Any) -> None:
     train("out", stop=5)
-    found = last_checkpoint(training_folder(tmp_path / "out" / "out"))
-    assert found is not None
-    assert found.seconds > 0
-    (found.path / "whole.json").write_text(json.dumps({"step": found.step, "seconds": 1000.0}))
-    result, _ = train("out")
-    assert 1000 < result.train_seconds < 1100
-    assert result.miub.share == pytest.approx(result.miub.seconds / result.train_seconds)
-    assert result.miub.seconds == pytest.approx(sum(step.seconds for step in result.miub.steps))
+    curve = train("out")[0].miub
+    assert len(curve.steps) == 6
+    assert curve.seconds == pytest.approx(sum(step.seconds for step in curve.steps))
+    assert 0 < curve.share < 1
 
 
 @pytest.mark.parametrize(
@@ -186,6 +244,7 @@ def test_time_before_it_was_stopped_counts(train: Any, tmp_path: Path) -> None:
         ({"learning_rate": 2e-2}, "config.learning_rate: 0.01 -> 0.02"),
         ({"rank": 3, "seed": 4}, "config.rank: 2 -> 3; config.seed: 3 -> 4"),
         ({"window_tokens": 8}, "config.window_tokens: 512 -> 8"),
+        ({"dropout": 0.0}, "config.dropout: 0.2 -> 0.0"),
     ],
 )
 def test_other_settings_are_refused_and_nothing_is_lost(
@@ -198,7 +257,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(
     ) as caught:
         train("out", dataclasses.replace(CONFIG, **change))
     assert repr(str(folder)) in str(caught.value)
-    assert train("out")[1] == [5, 6, 7, 8, 9]
+    assert train("out")[1] == [4, 5, 6, 7, 8, 9]
 
 
 def test_other_data_or_base_weights_are_refused(
@@ -216,6 +275,80 @@ def test_other_data_or_base_weights_are_refused(
         finetune(*given, tiny_items, out, CONFIG, items_eval=tiny_items[:3])
 
 
+def test_other_libraries_and_numeric_settings_are_refused(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("out", stop=5)
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.metadata.version", lambda name: "0.1")
+        patch.setattr(sys.modules["lorascope.capture.finetune"], "version", lambda name: "0.1")
+        with pytest.raises(StoreError, match="was another: libraries.accelerate: .* -> '0.1'; libraries.lorascope: "):
+            train("out")
+    with monkeypatch.context() as patch:
+        patch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        with pytest.raises(StoreError, match="was another: mixed_precision: 'no' -> 'bf16'; "):
+            train("out")
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.raises(StoreError, match="was another: device.float32_matmul_precision: 'highest' -> 'medium'; "):
+            train("out")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert train("out")[1] == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("optimizer.pt", None, "it isn't what was written"),
+        ("rng_state.pth", b"garbage", "it isn't what was written"),
+        ("adapter_model.safetensors", b"", "it isn't what was written"),
+        ("model.safetensors", b"another base", "it isn't what was written"),
+        ("whole.json", b"", "Expecting value"),
+        ("whole.json", b"[]", "it holds a list, not an object"),
+        ("whole.json", b"{}", "it isn't what was written"),
+        ("../recipe.json", b"{", "Expecting property name"),
+        ("../recipe.json", b"7", "it holds a int, not an object"),
+    ],
+)
+def test_damaged_checkpoints_are_one_line_and_stay(
+    train: Any, tmp_path: Path, file: str, content: bytes | None, words: str
+) -> None:
+    train("out", stop=5)
+    folder = training_folder(tmp_path / "out/out")
+    path = folder / "checkpoint-4" / file
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ValueError, match=f"can't be used to go on with it: {words}") as caught:
+        train("out")
+    assert f"delete '{folder}', and it begins anew" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = train("whole")
+    real = Trainer._save_rng_state
+
+    def fail(trainer: Trainer, folder: str) -> None:
+        if trainer.state.global_step in (3, 4):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(trainer, folder)
+
+    monkeypatch.setattr(Trainer, "_save_rng_state", fail)
+    with pytest.warns(
+        RuntimeWarning, match="no checkpoint after step [34]: .*No space left on device; stopped now, the"
+    ):
+        train("full", stop=5)
+    assert list(kept(tmp_path / "full/out")) == ["checkpoint-2"]
+    with pytest.warns(RuntimeWarning, match="no checkpoint after step"):
+        gone_on, _ = train("full")
+    require_same(whole, gone_on)
+
+
 def test_one_that_diverged_leaves_nothing_to_go_on_from(
     tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path
 ) -> None:
@@ -227,9 +360,40 @@ def test_one_that_diverged_leaves_nothing_to_go_on_from(
 
 def test_what_was_stopped_before_its_first_checkpoint_is_no_obstacle(train: Any, tmp_path: Path) -> None:
     train("out", stop=3)
-    folder = training_folder(tmp_path / "out" / "out")
-    shutil.rmtree(folder / "checkpoint-2")
+    shutil.rmtree(training_folder(tmp_path / "out/out") / "checkpoint-2")
     assert train("out", dataclasses.replace(CONFIG, rank=1))[1] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_isnt_a_trainings_is_left_alone(train: Any, tmp_path: Path, kind: str) -> None:
+    place = training_folder(tmp_path / "out/out")
+    place.parent.mkdir()
+    if kind == "folder":
+        place.mkdir()
+        (place / "thesis.txt").write_text("years of work")
+    elif kind == "file":
+        place.write_text("years of work")
+    else:
+        place.symlink_to(tmp_path)
+    with pytest.raises(FileExistsError, match="something else is there; move it away, or name another `out`"):
+        train("out")
+    assert place.is_symlink() or (place / "thesis.txt" if kind == "folder" else place).read_text() == "years of work"
+
+
+def test_an_adapter_that_came_meanwhile_is_told_before_the_training(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sys.modules["lorascope.capture.finetune"].encode_items
+
+    def meanwhile(*given: Any, **options: Any) -> Any:
+        (tmp_path / "out/out").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out/out/adapter_config.json").write_text("{}")
+        return real(*given, **options)
+
+    monkeypatch.setattr(sys.modules["lorascope.capture.finetune"], "encode_items", meanwhile)
+    with pytest.raises(FileExistsError, match="which is there already; give a new or empty folder"):
+        train("out", stop=None)
+    assert os.listdir(tmp_path / "out") == ["out"]
 
 
 def test_one_process_at_a_time(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ class MiubCallback(TrainerCallback):
     """Logs MIUB every so many optimiser steps, through the Trainer's own loggers; training goes on as without it.
 
     What is logged, in nats: `miub`, `miub_layer_{i}`, `miub_kind_{kind}`, and `ce` of the same samples, a token; and
-    `miub_seconds`, the wall time that this took, and `miub_share`, that of all such so far over the training's. It
-    stands in `state.log_history`, and goes to whatever `report_to` names, at the step that it was measured after: at
-    the start, after every step divisible by `every`, and after the last, unless something stops training early.
+    `miub_seconds`, the wall time that this took, and `miub_share`, that of all such so far over the training's since it
+    began or was resumed. It stands in `state.log_history`, and goes to whatever `report_to` names, at the step that it
+    was measured after: at the start, after every step divisible by `every`, and after the last, unless something stops
+    training early.
 
     Parameters
     ----------

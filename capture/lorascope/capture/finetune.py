@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ from .checkpoints import Checkpoints, begin, going_on
 from .config import FinetuneConfig
 from .curve import MiubCurve, few_of_each, miub_curve
 from .models.model import context_length, model_identity
-from .provenance import data_fingerprint
+from .provenance import data_fingerprint, device_description
 from .samples.batches import pad
 from .samples.encode import EncodedSample, encode_items
 from .samples.items import Item
@@ -38,6 +38,9 @@ __all__ = ["Evaluation", "FinetuneResult", "TrainingStep", "finetune", "lora_tar
 
 IGNORED = -100
 """The label that transformers' losses pass over."""
+
+MACHINE = ("name", "threads", "instructions")
+"""What of a device's description may change while a training is stopped."""
 
 Progress = Callable[[int, int], None]
 
@@ -78,7 +81,7 @@ class FinetuneResult(NamedTuple):
     after: Evaluation | None
     """The held-out samples with the trained adapter; None if there are none."""
     train_seconds: float
-    """Wall time of the training, with what MIUB took of it; of all attempts where it was stopped."""
+    """Wall time of the training's steps, with what MIUB took of it; before it was stopped, of those that counted."""
     miub: MiubCurve | None
     """MIUB on held-out samples while it trained; None where it wasn't measured."""
 
@@ -112,7 +115,7 @@ def finetune(
     items_eval
         Held-out items, scored before and after; a few of them are what MIUB is measured on.
     progress
-        Called after each optimiser step with the number of steps done and of all.
+        Called after each optimiser step with the number of steps done and of all, and where it goes on.
 
     Raises
     ------
@@ -122,7 +125,8 @@ def finetune(
         If a training of other settings, data, base weights or libraries was stopped there.
     ValueError
         If the model has an adapter already, no linear layers, or no stated context where `max_length` isn't given; or
-        if items can't be encoded (see `encode_items`); or if MIUB is to be measured without held-out items.
+        if items can't be encoded (see `encode_items`); or if MIUB is to be measured without held-out items; or the
+        checkpoint of a training that was stopped isn't what was written.
     FloatingPointError
         If the loss or a trained weight isn't finite.
 
@@ -138,11 +142,11 @@ def finetune(
     appears under its name only when complete.
 
     Every five minutes all that the training needs goes to `.{name}.training` beside `out`. One that was stopped goes on
-    from there when it is called again likewise, and ends with the same weights, losses and scores, to the last bit on a
-    CPU; one that diverged or ended leaves nothing there.
+    from there when it is called again likewise, and ends with the same weights, losses and scores: on the same CPU with
+    as many threads, to the last bit. One that diverged or ended leaves nothing there.
     """
-    out = Path(out)
-    refuse_used(out)
+    place = Path(os.path.abspath(out))
+    refuse_used(place)
     if hasattr(model, "peft_config"):
         raise ValueError("the model has an adapter already; give the base model, loaded without it")
     if config.miub_every is not None and not items_eval:
@@ -164,28 +168,32 @@ def finetune(
         "held_out": data_fingerprint(eval_samples) if eval_samples else None,
     }
     with (
-        alone(out.absolute()),
+        alone(place),
         _restoring(model),
         _seeding(config.seed, model),
-        going_on(out) as place,
-        _new_folder(out) as folder,
+        going_on(place) as folder,
     ):
+        refuse_used(place)  # another process may have made it meanwhile
         model.eval()
         base = model_identity(model, str(getattr(model, "name_or_path", "")))
-        checkpoint = begin(place, _recipe(config, base, fingerprints, next(model.parameters()).device))
+        checkpoint = begin(folder, _recipe(config, base, fingerprints, next(model.parameters()).device))
         before = _evaluate(model, eval_samples, config)
         with _lora(model, config) as peft_model:
-            checkpoints = Checkpoints(place, checkpoint)
+            checkpoints = Checkpoints(folder, checkpoint)
             probe = _probe(eval_samples, config)
             steps, settings, curve = _train(peft_model, train_samples, checkpoints, config, progress, probe)
             _refuse_non_finite(peft_model, steps)
             after = _evaluate(peft_model.eval(), eval_samples, config)
             # Else PEFT asks the hub whether the base model's vocabulary was resized.
-            peft_model.save_pretrained(folder, save_embedding_layers=False)
-        result = FinetuneResult(out, steps, before, after, checkpoints.seconds, curve)
+            adapter = folder / "adapter"
+            if adapter.exists():  # of an attempt that was killed while it saved
+                shutil.rmtree(adapter)
+            peft_model.save_pretrained(adapter, save_embedding_layers=False)
+        result = FinetuneResult(Path(out), steps, before, after, checkpoints.seconds, curve)
         record = _record(result, config, settings, train_samples)
-        record |= {"model": base, "adapter_sha256": adapter_identity(folder)["sha256"]}
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        record |= {"model": base, "adapter_sha256": adapter_identity(adapter)["sha256"]}
+        (adapter / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        adapter.rename(place)
     return result
 
 
@@ -214,22 +222,8 @@ def lora_targets(model: torch.nn.Module) -> list[str]:
 
 def refuse_used(out: Path) -> None:
     """Raise a `FileExistsError` unless an adapter may be written here."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its name when all went well and is removed if not."""
-    out = out.absolute()
-    folder = out.with_name(f".{out.name}.{token_hex(4)}.partial")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
 
 
 @contextmanager
@@ -284,10 +278,14 @@ def _lora(model: Any, config: FinetuneConfig) -> Iterator[Any]:
 
 
 class _Report(TrainerCallback):
-    """Passes the number of steps on."""
+    """Passes the number of steps on; at the start, of those done before it was stopped."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step:
+            self._progress(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps)
@@ -301,7 +299,15 @@ def _probe(samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> M
 
 
 class _Trainer(Trainer):
-    """Trainer whose checkpoints hold the adapter alone."""
+    """Trainer whose checkpoints hold the adapter alone, and count once they are on the disk."""
+
+    def __init__(self, checkpoints: Checkpoints, **options: Any) -> None:
+        super().__init__(**options)
+        self._checkpoints = checkpoints
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self._checkpoints.saving(self.state.global_step):
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         model: Any = self.model
@@ -319,6 +325,7 @@ def _train(
     """The steps taken, what Trainer was told or took by default, and MIUB meanwhile."""
     arguments = _arguments(checkpoints.folder, config, next(model.parameters()).device)
     trainer = _Trainer(
+        checkpoints,
         model=model,
         args=arguments,
         train_dataset=list(samples),
@@ -336,7 +343,8 @@ def _train(
     # to_dict turns the enumerations among them into plain texts.
     settings = arguments.to_dict()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
     curve = None if probe is None else miub_curve(trainer.state.log_history, probe.samples, checkpoints.seconds)
-    return steps, {name: settings[name] for name in names}, curve
+    told = {name: settings[name] for name in names} | {"mixed_precision": trainer.accelerator.mixed_precision}
+    return steps, told, curve
 
 
 def _arguments(folder: Path, config: FinetuneConfig, device: torch.device) -> TrainingArguments:
@@ -412,7 +420,9 @@ def _recipe(
         "model": {key: value for key, value in base.items() if key != "name"},
         **fingerprints,
         "libraries": _library_versions(),
-        "device": device.type,
+        # Another machine may go on, within one type of device.
+        "device": {key: value for key, value in device_description(device).items() if key not in MACHINE},
+        "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", "no"),  # which Trainer obeys
     }
 
 

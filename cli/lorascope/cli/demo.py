@@ -23,6 +23,7 @@ from lorascope.capture import (
     read_items,
 )
 from lorascope.capture.adapters.adapter import adapter_identity
+from lorascope.capture.checkpoints import training_folder
 from lorascope.stores import Run, StoreError, open_run
 
 from .facts import facts_path
@@ -102,7 +103,7 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     elif json.loads(marker.read_text()) == recipe:
         return
-    for made in (out / "adapter", out / "run.zarr"):
+    for made in (out / "adapter", training_folder(out / "adapter"), out / "run.zarr"):
         shutil.rmtree(made, ignore_errors=True)
     marker.write_text(json.dumps(recipe, indent=1))
 

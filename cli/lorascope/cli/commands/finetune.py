@@ -7,7 +7,6 @@ from cyclopts import Parameter
 
 from lorascope.capture import FinetuneConfig, load_model, read_items
 from lorascope.capture import finetune as finetune_model
-from lorascope.capture.checkpoints import last_checkpoint, training_folder
 from lorascope.capture.finetune import refuse_used
 
 from ..quiet import quiet_libraries
@@ -32,7 +31,7 @@ def finetune(
     """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
 
     The loss is on the answers only. Learning rate, batch and optimiser are those of arXiv 2501.03152. Stopped or
-    killed, the same command goes on from the last five minutes.
+    killed, the same command goes on; at most the last five minutes of training are lost.
 
     Parameters
     ----------
@@ -57,9 +56,6 @@ def finetune(
     """
     quiet_libraries()
     refuse_used(out)  # before minutes of loading
-    stopped = last_checkpoint(training_folder(out))
-    if stopped is not None:
-        say(f"goes on after step {stopped.step} of a training that was stopped")
     train = [item for path in data for item in read_items(path)]
     evaluate = [item for path in held_out for item in read_items(path)]
     loaded, tokenizer = load_model(

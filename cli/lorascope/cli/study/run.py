@@ -54,8 +54,8 @@ def run_study(
 
     Notes
     -----
-    Killed anywhere, the same call goes on: a unit's training begins anew, a capture after its committed rows. Several
-    processes may run one study: each passes over the units that another works on.
+    Killed anywhere, the same call goes on: a training from its last checkpoint, a capture after its committed rows.
+    Several processes may run one study: each passes over the units that another works on.
     """
     units = chosen_units(units_of(settings), only)
     models = Models(settings)

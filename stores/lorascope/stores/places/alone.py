@@ -1,8 +1,9 @@
 """One process at a time makes what is to lie at a path."""
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +30,8 @@ def alone(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows: it is open
+            path.unlink(missing_ok=True)
         file.close()
 
 
@@ -40,8 +42,12 @@ def _lock(file: IO[str], target: Path) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+            return
         file.close()
+        if not isinstance(error, BlockingIOError):
+            raise
         raise FileExistsError(
             f"`{target}` is being made by another process; wait for it, or name another place"
         ) from None
