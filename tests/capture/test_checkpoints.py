@@ -126,9 +126,10 @@ def test_stopped_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(
             raise StopError
         return result if at == "adapter" else real(*given, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(StopError):
+    with monkeypatch.context() as patch:
         patch.setattr(where, name, stop)
-        train("stopped")
+        with pytest.raises(StopError):
+            train("stopped")
     found = kept(tmp_path / "stopped/out")
     assert {name for name, files in found.items() if "whole.json" in files} == {"checkpoint-2"}
     assert "checkpoint-3" in found
