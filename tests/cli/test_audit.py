@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -11,24 +12,12 @@ from lorascope.analyze.audit.paper import audit_paper
 from lorascope.analyze.audit.ratios import RatioClaim
 from lorascope.analyze.studies.read_table import read_table
 from lorascope.analyze.studies.record import to_json
-from lorascope.cli import screen
 from lorascope.cli.fits.claims import BECAUSE
-from lorascope.cli.main import main
 
+from .called import call, flat
 
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen.console, "width", 500)
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main(["audit", *(str(word) for word in words)])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
+pytestmark = pytest.mark.usefixtures("wide")
+run = partial(call, "audit")
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,11 @@ import pytest
 from lorascope.analyze import compare_metrics
 from lorascope.analyze.read_study import read_study
 from lorascope.analyze.studies.record import to_json
-from lorascope.cli import screen
-from lorascope.cli.main import main
 
+from .called import call, flat
 
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen.console, "width", 500)
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main(["compare", *(str(word) for word in words)])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
+pytestmark = pytest.mark.usefixtures("wide")
+run = partial(call, "compare")
 
 
 @pytest.fixture(scope="module")

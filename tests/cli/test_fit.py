@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +11,17 @@ from lorascope.analyze import fit_report, fit_scaling_law, paper_study, trend_te
 from lorascope.analyze.format import format_number
 from lorascope.analyze.read_study import read_study
 from lorascope.analyze.studies.record import to_json
-from lorascope.cli import screen
 from lorascope.cli.commands import fit as fit_command
 from lorascope.cli.main import main
 
 from ..stored import store_states
+from .called import call, flat
 
 PAPER = ("paper", "--where", "model=Phi3", "--where", "dataset=ARCE,Hel", "--offsets", "sweep")
 OPTIONS: dict[str, Any] = {"N": "N", "R": "R", "groups": ["dataset"], "offsets": ["sweep"]}
 
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen.console, "width", 500)
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main(["fit", *(str(word) for word in words)])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
+pytestmark = pytest.mark.usefixtures("wide")
+run = partial(call, "fit")
 
 
 def as_json(value: object) -> Any:

@@ -16,6 +16,7 @@ from lorascope.cli.main import main
 from lorascope.stores import Run, open_run
 
 from ..stored import store_states
+from .called import call, flat
 
 QUICK = ("--tokens", 200, "--shuffles", 1, "--axes", 2)
 
@@ -26,9 +27,8 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main(["mi", *(str(word) for word in words)])
-    out, err = capsys.readouterr()
-    return code, " ".join(out.split()), err
+    code, out, err = call("mi", capsys, *words)
+    return code, flat(out), err
 
 
 @pytest.fixture(scope="module")

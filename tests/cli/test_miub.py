@@ -6,14 +6,14 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub as miub_of
-from lorascope.cli.main import main
 from lorascope.stores import open_run
+
+from .called import call, flat
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = main(["miub", *(str(word) for word in words)])
-    out, err = capsys.readouterr()
-    return code, " ".join(out.split()), err
+    code, out, err = call("miub", capsys, *words)
+    return code, flat(out), err
 
 
 def test_groups_are_listed(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
