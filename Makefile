@@ -47,6 +47,7 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/peers.py
 	.venv-harness/bin/python benchmarks/harness.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/wide.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py
