@@ -26,7 +26,7 @@ test: .venv/installed site test-newest test-quantised
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support.
 test-newest: .venv-newest/installed
 	@if [ -n "$(NEWEST)" ]; then \
-		.venv-newest/bin/pytest tests/stores tests/analyze tests/cli -m 'not torch and not slow' -n 2 --dist worksteal -q; fi
+		OMP_NUM_THREADS=1 .venv-newest/bin/pytest tests/stores tests/analyze tests/cli -m 'not torch and not slow' -n 2 --dist worksteal -q; fi
 
 # Libraries of quantised layers, beside the environment: importing them prints warnings that no other test should see.
 test-quantised: .venv/quantised/installed
