@@ -180,8 +180,8 @@ def test_mutual_information_beside_js(found: list[Finding]) -> None:
     assert "median 10.0, 0.0 % near 1, 18 verdicts ok, n = 21" in near.verdict.because
     falls = of(found, "MI falls as rank grows")
     assert falls.verdict.word == "supported"
-    assert "7 of 7 components" in falls.verdict.because
-    assert "sign test p = 0.0156" in falls.verdict.because  # 2/2^7
+    assert "falls in 6 of the 6 components, of 7, whose verdict is ok at both ends" in falls.verdict.because
+    assert "sign test p = 0.0312" in falls.verdict.because  # 2/2^6
 
 
 @pytest.mark.parametrize(
@@ -209,6 +209,18 @@ def test_what_estimates_can_say_depends_on_their_verdicts(
     made = paper_claims(read_units(tmp_path))
     assert of(made, "js lies above MI").verdict.word == above
     assert of(made, "MI and js nearly coincide, within 10 %").verdict.word == near
+
+
+def test_bounds_of_mutual_information_are_not_compared(tmp_path: Path) -> None:
+    make_study(tmp_path, [(1, 8), (1, 32)], text=False, lengths=False, prompts=("main",), informed=True)
+    path = tmp_path / "results" / "share1-r32-s0-qa.information.nc"
+    with xr.open_dataset(path, engine="netcdf4") as opened:
+        estimates = opened.load()
+    path.unlink()
+    save(estimates.assign(verdict=xr.full_like(estimates["verdict"], "saturated")), path)
+    falls = of(paper_claims(read_units(tmp_path)), "MI falls as rank grows")
+    assert (falls.verdict.word, falls.n_items) == ("not identified", 0)
+    assert falls.verdict.because.startswith("none of 7 components has a verdict of ok at both ends: from r8 to r32 the")
 
 
 def test_small_studies_say_what_they_lack(tmp_path: Path) -> None:

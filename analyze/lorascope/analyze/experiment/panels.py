@@ -81,22 +81,36 @@ def _near(claim: str, mi: np.ndarray, js: np.ndarray, is_clean: np.ndarray, is_b
 
 
 def _falls(claim: str, columns: Sequence[str], name: str, panels: Mapping[str, Panel]) -> Finding:
-    """By a sign test over the components that both ends of a sweep have."""
+    """By a sign test over the components that both ends of a sweep have; bounds of what isn't known don't count."""
     if len(columns) < 2:
         return lacking(6, claim, f"{plural(len(columns))} of {name} with estimates; a change takes two")
-    first, last = (dict(zip(panels[one].paths, panels[one].mi, strict=True)) for one in (columns[0], columns[-1]))
-    differences = np.array([last[path] - first[path] for path in first if path in last])
+    first, last = (_by_path(panels[one]) for one in (columns[0], columns[-1]))
+    both = [(*first[path], *last[path]) for path in first if path in last]
+    differences = np.array([end - start for start, is_clean, end, still_clean in both if is_clean and still_clean])
+    if not len(differences):
+        n_down = sum(end < start for start, _, end, _ in both)
+        because = (
+            f"none of {len(both)} components has a verdict of ok at both ends: from {columns[0]} to {columns[-1]} the "
+            f"numbers fall in {n_down}, but they are bounds, or less"
+        )
+        return _finding(claim, "not identified", because, 0)
     n_falls, n_moved = int((differences < 0).sum()), int((differences != 0).sum())
     if not n_moved:
         return lacking(6, claim, "no component has an estimate that differs at both ends")
     p = float(stats.binomtest(n_falls, n_moved).pvalue)
     word: Word = "not identified" if p > SIGNIFICANCE else "supported" if n_falls > n_moved / 2 else "contradicted"
     because = (
-        f"from {columns[0]} to {columns[-1]} it falls in {n_falls} of {len(differences)} components, median change "
+        f"from {columns[0]} to {columns[-1]} it falls in {n_falls} of the {len(differences)} components, of "
+        f"{len(both)}, whose verdict is ok at both ends, median change "
         f"{format_number(float(np.median(differences)))} nat, sign test p = {format_number(p)}; components depend on "
         "each other, so that p is too small"
     )
     return _finding(claim, word, because, len(differences))
+
+
+def _by_path(panel: Panel) -> dict[str, tuple[float, bool]]:
+    """Estimate of each component, and whether its verdict is `ok`."""
+    return {path: (float(mi), bool(ok)) for path, mi, ok in zip(panel.paths, panel.mi, panel.is_clean, strict=True)}
 
 
 def _finding(claim: str, word: Word, because: str, n_components: int) -> Finding:
