@@ -36,7 +36,7 @@ ONLY_COMPILED = {"SLURMCluster": "wants SLURM"}
 """What marks a block of Python that isn't run, and why."""
 QUICK = {
     "compare": ("--n-resamples=100",),
-    "finetune": ("--batch-size=2",),
+    "finetune": ("--batch-size=2", "--max-steps=2"),
     "fit": ("--quick",),
     "mi": ("--component=model.layers.1.*", "--shuffles=1", "--tokens=200", "--workers=1"),
     "miub": ("--workers=1",),
@@ -129,7 +129,7 @@ def run_command(words: list[str], *, only_parse: bool = False) -> None:
         assert all(re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in words[1:]), words
     elif words[:2] == ["pip", "install"]:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        asked = re.fullmatch(r"lorascope(?:\[([\w,]+)\])?", words[2])
+        asked = re.fullmatch(r"\.(?:\[([\w,]+)\])?", words[2])
         assert asked is not None, words
         assert set((asked[1] or next(iter(extras))).split(",")) <= set(extras), words
     elif words[0] == "python":

@@ -85,7 +85,8 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).symlink_to(made / name)
     for name in ("questions.jsonl", "held-out.jsonl"):  # which a page may write anew
         shutil.copy(made / name, tmp_path)
-    shutil.copy(made / "questions.jsonl", tmp_path / "piqa.validation.jsonl")
+    for name in ("train.jsonl", "piqa.validation.jsonl"):
+        shutil.copy(made / "questions.jsonl", tmp_path / name)
     for folder in ("runs/demo", "adapters", "scratch", "studies"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "runs/demo/adapter").symlink_to(made / "my-adapter")

@@ -21,7 +21,7 @@ def finetune(
     data: tuple[str, ...],
     out: Path,
     held_out: tuple[str, ...] = (),
-    device: str = "cpu",
+    device: str = "auto",
     dtype: str = "auto",
     share: int = 1,
     shared_layers: int = 16,
@@ -44,7 +44,7 @@ def finetune(
     held_out
         What to score before and after; likewise.
     device
-        Where to train: cpu, cuda, cuda:1 ...
+        Where to train: auto (a GPU if there is one), cpu, cuda, cuda:1 ...
     dtype
         Type of the frozen base: auto (the checkpoint's own), float32, float16 or bfloat16.
     share
