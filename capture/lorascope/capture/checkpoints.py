@@ -19,7 +19,7 @@ from .resume import require_same
 __all__ = ["Checkpoint", "Checkpoints", "begin", "going_on", "training_folder"]
 
 SECONDS = 300.0
-"""Wall time of training from one checkpoint to the next, and so the most of its steps that a kill costs."""
+"""Wall time of training after which the next step ends in a checkpoint."""
 RECIPE, WHOLE = "recipe.json", "whole.json"
 """Files that say what training a folder is of, and that all of a checkpoint is on the disk, with its files' SHA-256."""
 

@@ -31,7 +31,7 @@ def finetune(
     """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
 
     The loss is on the answers only. Learning rate, batch and optimiser are those of arXiv 2501.03152. Stopped or
-    killed, the same command goes on; at most the last five minutes of training are lost.
+    killed, the same command goes on from the last checkpoint, of which there is one every five minutes.
 
     Parameters
     ----------
