@@ -19,6 +19,7 @@ from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.parse import parse_choice
 from lorascope.capture.samples.prompt import PROMPTS, read_template, render
 from lorascope.stores import StoreError, pull, verify
+from lorascope.stores.format.tables import ROLES
 
 SMALL: dict[str, Any] = {"states": "none", "batch_tokens": 400}
 
@@ -40,7 +41,8 @@ def wanted_prompt(name: str, item: Any) -> str:
         ChoiceItem(id="x", dataset="tiny", split="valid", question="5 + 5?", choices=("9", "10"), answer=1),
         ChoiceItem(id="y", dataset="tiny", split="valid", question="Sky?", choices=("blue", "red", "so"), answer=0),
     ]
-    return render(read_template(name), item, *Examples(pool, seed=0).draw(item).texts).text
+    template = read_template(name)
+    return render(template, item, *Examples(pool, seed=0).draw(item).texts(template)).text
 
 
 def test_every_prompt_is_put_to_every_item(make: Any, tiny_items: Any, more: Path, data: Path, text: Path) -> None:
@@ -122,6 +124,24 @@ def test_main_is_what_it_was(make: Any, tiny_items: Any, tiny_tokenizer: Any) ->
         )
         ids = tiny_tokenizer(f"{text}\nAnswer: {item.choices[item.answer]}").input_ids
         assert run.tokens["token_id"].values[run.tokens["sample"].values == index].tolist() == ids
+
+
+def test_asked_without_their_choices(make: Any, tiny_items: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    brief = tmp_path / "brief.txt"
+    brief.write_text("Question: {stem}\nAnswer:")
+    run = make(prompt=(str(brief), "main"), answer_tokens=2, **SMALL)
+    assert verify(run.path).ok
+    sample = run.tokens["sample"].values
+    for index, item in enumerate(tiny_items):
+        ids = tiny_tokenizer(f"Question: {item.question}\nAnswer: {item.choices[item.answer]}").input_ids
+        assert run.tokens["token_id"].values[sample == index].tolist() == ids
+    asked = run.samples["prompt"].values[sample]
+    roles = np.array(ROLES)[run.tokens["role"].values]
+    assert set(roles[asked == "brief"]) == {"prompt", "answer"}
+    assert set(roles[asked == "main"]) == {"prompt", "choice", "answer"}
+    assert np.isfinite(run.samples["base_ce"].values).all()
+    by_role = group_by(miub(run), ["role"])
+    assert sorted(by_role["role"].values) == ["answer", "choice", "prompt"]
 
 
 def stop(progress: Progress) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from lorascope.capture.samples.examples import Drawn, Examples, read_prompts
 from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.prompt import Template, read_template
 
 
 def an_item(name: str, *, dataset: str = "d", split: str = "train", question: str | None = None) -> ChoiceItem:
@@ -65,10 +66,12 @@ def test_the_last_that_are_left_are_drawn() -> None:
 
 def test_texts_are_items_with_an_answer() -> None:
     drawn = Drawn(POOL[3], POOL[5], 2)
-    assert drawn.texts == (
+    assert drawn.texts(read_template("prompt2")) == (
         "Which is 3?\nA. a\nB. b\nC. c\nAnswer: b",
         "Which is 5?\nA. a\nB. b\nC. c\nAnswer: c",
     )
+    brief = Template(name="brief", text="{example} {negative} {stem}\nA:")
+    assert drawn.texts(brief) == ("Which is 3?\nAnswer: b", "Which is 5?\nAnswer: c")
 
 
 def test_a_negative_has_a_wrong_answer() -> None:

@@ -62,19 +62,19 @@ def test_what_the_prompts_show_and_end_in() -> None:
 
 def test_an_answer_follows_after_a_space() -> None:
     assert continuation("mercury") == " mercury"
-    assert laid_out(METAL, 0) == ASKED + "\nAnswer: iron"
+    assert laid_out(METAL, 0, with_choices=True) == ASKED + "\nAnswer: iron"
 
 
 @given(question=texts, choices=st.lists(texts, min_size=2, max_size=26))
 @pytest.mark.parametrize("name", PROMPTS)
 def test_spans_find_the_items_own_choices(name: str, question: str, choices: list[str]) -> None:
     item = ChoiceItem(id="1", dataset="d", split="", question=question, choices=tuple(choices), answer=0)
-    example = laid_out(item, 0)  # the same words, earlier in the text
+    example = laid_out(item, 0, with_choices=True)  # the same words, earlier in the text
     rendered = render(read_template(name), item, example, example)
     assert [rendered.text[start:stop] for start, stop in rendered.choice_spans] == choices
-    assert rendered.choice_spans[0][0] == rendered.text.rindex(laid_out(item, 0).removesuffix(f" {choices[0]}")) + len(
-        f"{question}\nA. "
-    )
+    assert rendered.choice_spans[0][0] == rendered.text.rindex(
+        laid_out(item, 0, with_choices=True).removesuffix(f" {choices[0]}")
+    ) + len(f"{question}\nA. ")
 
 
 @pytest.mark.parametrize(("index", "letter"), [(0, "A"), (25, "Z")])
@@ -103,17 +103,28 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
     assert render(template, METAL).text == f"{{}} {{a b}} {{{{\n  Q: {ASKED}\nThe answer is:"
 
 
+def test_a_stem_lists_no_choices() -> None:
+    template = Template(name="brief", text="Q: {example}\nQ: {stem}\nA:")
+    rendered = render(template, METAL, laid_out(METAL, 0, with_choices=template.lists_choices))
+    assert rendered.text == "Q: Which {metal} is liquid?\nAnswer: iron\nQ: Which {metal} is liquid?\nA:"
+    assert rendered.choice_spans == ()
+    assert template.shows_examples
+    assert not Template(name="brief", text="Q: {stem}\nA:").shows_examples
+    assert read_template("main").lists_choices
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (
             "{question} {choices}\nA:",
-            r"prompt 'mine' has the placeholder {choices}; allowed are {question}, {example}, {n",
+            r"prompt 'mine' has the placeholder {choices}; allowed are {question}, {stem}, {example}, {n",
         ),
         ("{Question}\nA:", "has the placeholder {Question}"),
-        ("Nothing.\nA:", r"prompt 'mine' has {question} 0 times; give it once"),
-        ("{question} {question}\nA:", r"has {question} 2 times"),
-        ("", r"has {question} 0 times"),
+        ("Nothing.\nA:", r"prompt 'mine' has {question} or {stem} 0 times; give one of them once"),
+        ("{question} {question}\nA:", r"has {question} or {stem} 2 times"),
+        ("{question} {stem}\nA:", r"has {question} or {stem} 2 times"),
+        ("", r"has {question} or {stem} 0 times"),
         ("Q: {question}\n", "prompt 'mine' ends in a placeholder; end it with the words that the answer follows"),
     ],
 )

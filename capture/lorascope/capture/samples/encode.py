@@ -162,7 +162,7 @@ def _without_end(ids: list[int], offsets: list[tuple[int, int]], special: list[i
 
 
 def _rendered(item: ChoiceItem, template: Template, examples: Examples | None) -> RenderedPrompt:
-    shown = examples.draw(item).texts if template.shows_examples and examples is not None else ()
+    shown = examples.draw(item).texts(template) if template.shows_examples and examples is not None else ()
     return render(template, item, *shown)
 
 

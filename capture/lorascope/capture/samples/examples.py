@@ -22,10 +22,13 @@ class Drawn(NamedTuple):
     wrong: int
     """Index of that answer."""
 
-    @property
-    def texts(self) -> tuple[str, str]:
-        """What stands for `{example}` and for `{negative}`."""
-        return laid_out(self.example, self.example.answer), laid_out(self.negative, self.wrong)
+    def texts(self, template: Template) -> tuple[str, str]:
+        """What stands for `{example}` and for `{negative}`: with their choices where the prompt lists the item's."""
+        listed = template.lists_choices
+        return (
+            laid_out(self.example, self.example.answer, with_choices=listed),
+            laid_out(self.negative, self.wrong, with_choices=listed),
+        )
 
 
 class Examples:

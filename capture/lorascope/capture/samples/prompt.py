@@ -13,7 +13,8 @@ __all__ = ["PROMPTS", "RenderedPrompt", "Template", "continuation", "laid_out", 
 
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
 """Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
-PLACEHOLDERS = ("question", "example", "negative")
+PLACEHOLDERS = ("question", "stem", "example", "negative")
+ASKED = ("question", "stem")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -24,7 +25,8 @@ class Template:
     name: str
     """Name of the prompt in the run."""
     text: str
-    """What the model reads, up to where its answer begins; `{question}` once, `{example}` and `{negative}` at will."""
+    """What the model reads, up to where its answer begins: `{question}`, which lists the choices, or `{stem}`, which
+    doesn't, once; `{example}` and `{negative}` at will."""
 
     def __post_init__(self) -> None:
         found = _PLACEHOLDER.findall(self.text)
@@ -33,8 +35,11 @@ class Template:
                 f"prompt {self.name!r} has the placeholder {{{unknown[0]}}}; allowed are "
                 f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
             )
-        if found.count("question") != 1:
-            raise ValueError(f"prompt {self.name!r} has {{question}} {found.count('question')} times; give it once")
+        asked = [name for name in found if name in ASKED]
+        if len(asked) != 1:
+            raise ValueError(
+                f"prompt {self.name!r} has {{question}} or {{stem}} {len(asked)} times; give one of them once"
+            )
         if not self.cue:
             raise ValueError(
                 f"prompt {self.name!r} ends in a placeholder; end it with the words that the answer follows, such as "
@@ -49,7 +54,12 @@ class Template:
     @property
     def shows_examples(self) -> bool:
         """Whether other items stand in the prompt."""
-        return any(name != "question" for name in _PLACEHOLDER.findall(self.text))
+        return any(name not in ASKED for name in _PLACEHOLDER.findall(self.text))
+
+    @property
+    def lists_choices(self) -> bool:
+        """Whether the choices stand in the prompt, its examples' own in these too."""
+        return "question" in _PLACEHOLDER.findall(self.text)
 
 
 class RenderedPrompt(NamedTuple):
@@ -58,7 +68,8 @@ class RenderedPrompt(NamedTuple):
     text: str
     """The prompt, up to and with the cue for the answer."""
     choice_spans: tuple[tuple[int, int], ...]
-    """Start and stop (choice,) of each of the item's own choices in `text`, in characters, without the letter."""
+    """Start and stop (choice,) of each of the item's own choices in `text`, in characters, without the letter; none
+    where the prompt doesn't list them."""
 
 
 def read_template(name: str) -> Template:
@@ -102,7 +113,7 @@ def read_template(name: str) -> Template:
 def render(
     template: Template, item: ChoiceItem, example: str | None = None, negative: str | None = None
 ) -> RenderedPrompt:
-    r"""Prompt of an item: the template with the question and its choices in it, a lettered one a line.
+    r"""Prompt of an item: the template with the question in it, then its choices, a lettered one a line.
 
     Parameters
     ----------
@@ -130,8 +141,8 @@ def render(
     'Choose the correct answer for the following question: 2 + 2?\nA. 3\nB. 4\nAnswer:'
     """
     question, spans = _lettered(item)
-    given = {"question": question, "example": example, "negative": negative}
-    text, start = "", 0
+    given = {"question": question, "stem": item.question, "example": example, "negative": negative}
+    text, listed = "", tuple[tuple[int, int], ...]()
     for index, part in enumerate(_PLACEHOLDER.split(template.text)):  # words, placeholder, words, ...
         if index % 2 == 0:
             text += part
@@ -139,21 +150,23 @@ def render(
         value = given[part]
         if value is None:
             raise ValueError(f"prompt {template.name!r} shows {{{part}}}, but none is given")
-        start = len(text) if part == "question" else start
+        if part == "question":
+            listed = tuple((len(text) + first, len(text) + last) for first, last in spans)
         text += value
-    return RenderedPrompt(text, tuple((start + first, start + last) for first, last in spans))
+    return RenderedPrompt(text, listed)
 
 
-def laid_out(item: ChoiceItem, answer: int) -> str:
+def laid_out(item: ChoiceItem, answer: int, *, with_choices: bool) -> str:
     r"""An item with an answer, as it stands in a prompt that shows it as an example.
 
     Examples
     --------
     >>> item = ChoiceItem(id="1", dataset="d", split="", question="2 + 2?", choices=("3", "4"), answer=1)
-    >>> laid_out(item, 1)
+    >>> laid_out(item, 1, with_choices=True)
     '2 + 2?\nA. 3\nB. 4\nAnswer: 4'
     """
-    return f"{_lettered(item)[0]}\nAnswer:{continuation(item.choices[answer])}"
+    question = _lettered(item)[0] if with_choices else item.question
+    return f"{question}\nAnswer:{continuation(item.choices[answer])}"
 
 
 def continuation(answer: str) -> str:
