@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lorascope.capture import load_model, read_items
-from lorascope.capture.finetune import lora_targets
+from lorascope.capture.training.lora import lora_targets
 from lorascope.cli.demo import demo_model
 from lorascope.cli.facts import facts_path
 

@@ -12,8 +12,8 @@ from lorascope.analyze import miub
 from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.preflight import lora_layers
-from lorascope.capture.finetune import lora_targets
 from lorascope.capture.models.model import model_identity
+from lorascope.capture.training.lora import lora_targets
 from lorascope.stores import verify
 
 pytestmark = [

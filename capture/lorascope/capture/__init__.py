@@ -2,17 +2,17 @@
 
 from .adapters.adapter import attach_adapter
 from .adapters.preflight import AdapterError
-from .callback import MiubCallback
 from .capture import capture
 from .config import CaptureConfig, FinetuneConfig
 from .errors import CaptureError
-from .finetune import finetune
 from .interrupt import Interrupted
 from .models.model import load_model
 from .planning.plan import Plan, plan
 from .recording.js import jensen_shannon
 from .recording.stream import Progress
 from .samples.items import read_items
+from .training.callback import MiubCallback
+from .training.finetune import finetune
 
 __all__ = [
     "AdapterError",

@@ -23,7 +23,7 @@ from lorascope.capture import (
     read_items,
 )
 from lorascope.capture.adapters.adapter import adapter_identity
-from lorascope.capture.checkpoints import training_folder
+from lorascope.capture.training.checkpoints import training_folder
 from lorascope.stores import Run, StoreError, open_run
 
 from .facts import facts_path

@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.adapters.adapter import AdapterError
-from lorascope.capture.finetune import lora_targets
 from lorascope.capture.planning.meta import attach_on_meta, load_on_meta
 from lorascope.capture.planning.outline import draw_outline
 from lorascope.capture.planning.plan import Fit, Plan, plan
 from lorascope.capture.prepare import encode_files, read_files
 from lorascope.capture.samples.items import ChoiceItem, read_items
 from lorascope.capture.samples.prompt import read_template, render
+from lorascope.capture.training.lora import lora_targets
 from lorascope.stores import StoreError, open_place
 
 

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from lorascope.capture import FinetuneConfig, load_model, read_items
 from lorascope.capture import finetune as finetune_model
-from lorascope.capture.finetune import refuse_used
+from lorascope.capture.training.finetune import refuse_used
 
 from ..quiet import quiet_libraries
 from ..screen import progress_bar, say

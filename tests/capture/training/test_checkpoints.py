@@ -18,14 +18,15 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerState
 
-from lorascope.capture import checkpoints as module
-from lorascope.capture.checkpoints import training_folder
 from lorascope.capture.config import FinetuneConfig
-from lorascope.capture.finetune import FinetuneResult, finetune
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.training import checkpoints as module
+from lorascope.capture.training.checkpoints import training_folder
+from lorascope.capture.training.finetune import FinetuneResult, finetune
 from lorascope.stores import StoreError
 from lorascope.stores.places.alone import alone
 
-from ..tiny import save_model
+from ...tiny import save_model
 
 # Nine steps in three epochs, with all that draws numbers and all that is carried from one batch to the next.
 CONFIG = FinetuneConfig(
@@ -185,7 +186,8 @@ def test_a_training_that_ends_within_an_epoch_goes_on_to_there(train: Any) -> No
 KILLED = """
 import json, os, signal, sys
 import torch
-from lorascope.capture import FinetuneConfig, checkpoints, finetune, load_model, read_items
+from lorascope.capture import FinetuneConfig, finetune, load_model, read_items
+from lorascope.capture.training import checkpoints
 
 torch.set_num_threads(1)
 checkpoints.SECONDS = 0.0
@@ -280,7 +282,7 @@ def test_other_libraries_and_numeric_settings_are_refused(train: Any, monkeypatc
     train("out", stop=5)
     with monkeypatch.context() as patch:
         patch.setattr("importlib.metadata.version", lambda name: "0.1")
-        patch.setattr(sys.modules["lorascope.capture.finetune"], "version", lambda name: "0.1")
+        patch.setattr("lorascope.capture.training.finetune.version", lambda name: "0.1")
         with pytest.raises(StoreError, match="was another: libraries.accelerate: .* -> '0.1'; libraries.lorascope: "):
             train("out")
     with monkeypatch.context() as patch:
@@ -384,14 +386,14 @@ def test_what_isnt_a_trainings_is_left_alone(train: Any, tmp_path: Path, kind: s
 def test_an_adapter_that_came_meanwhile_is_told_before_the_training(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = sys.modules["lorascope.capture.finetune"].encode_items
+    real = encode_items
 
     def meanwhile(*given: Any, **options: Any) -> Any:
         (tmp_path / "out/out").mkdir(parents=True, exist_ok=True)
         (tmp_path / "out/out/adapter_config.json").write_text("{}")
         return real(*given, **options)
 
-    monkeypatch.setattr(sys.modules["lorascope.capture.finetune"], "encode_items", meanwhile)
+    monkeypatch.setattr("lorascope.capture.training.finetune.encode_items", meanwhile)
     with pytest.raises(FileExistsError, match="which is there already; give a new or empty folder"):
         train("out", stop=None)
     assert os.listdir(tmp_path / "out") == ["out"]

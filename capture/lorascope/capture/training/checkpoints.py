@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from .resume import require_same
+from ..resume import require_same
 
 __all__ = ["Checkpoint", "Checkpoints", "begin", "going_on", "training_folder"]
 

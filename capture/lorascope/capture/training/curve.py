@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
-from .samples.encode import EncodedSample
+from ..samples.encode import EncodedSample
 
 __all__ = ["MiubCurve", "MiubStep", "few_of_each", "miub_curve"]
 

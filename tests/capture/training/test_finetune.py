@@ -5,7 +5,6 @@ import math
 import os
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, Trainer
 
 from lorascope.capture.config import FinetuneConfig
-from lorascope.capture.finetune import _collate, finetune, lora_targets
 from lorascope.capture.samples.batches import pad
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
+from lorascope.capture.training.finetune import finetune
+from lorascope.capture.training.lora import lora_targets
+from lorascope.capture.training.trainer import collate
 
 SMALL = FinetuneConfig(rank=4, learning_rate=1e-2, batch_size=3, max_steps=4, seed=1, score_batch_tokens=1000)
 
@@ -163,7 +164,7 @@ def test_labels_stand_on_the_answer_or_on_a_text_after_its_first_token(
 ) -> None:
     items = [tiny_items[2], TextItem(id="t", dataset="d", split="", text="The four.")]
     samples = encode_items(items, tiny_tokenizer, max_length=256, window_tokens=64)
-    batch = _collate(samples)
+    batch = collate(samples)
     input_ids, attention_mask = pad(samples)
     assert torch.equal(batch["input_ids"], input_ids)
     assert torch.equal(batch["attention_mask"], attention_mask)
@@ -330,7 +331,7 @@ def test_a_killed_finetuning_leaves_no_finished_folder(
         raise KeyboardInterrupt
 
     # What kills a process leaves no time to clean up.
-    monkeypatch.setattr(sys.modules["lorascope.capture.finetune"], "_record", die)
+    monkeypatch.setattr("lorascope.capture.training.finetune._record", die)
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     with pytest.raises(KeyboardInterrupt):
         finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL)

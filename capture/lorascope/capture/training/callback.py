@@ -11,11 +11,11 @@ from accelerate.utils import extract_model_from_parallel  # type: ignore[import-
 from transformers import Trainer, TrainerCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from .adapters.preflight import require_adapter
-from .models.model import context_length
-from .recording.miub import measure_miub
-from .samples.encode import EncodedSample, encode_items
-from .samples.items import Item
+from ..adapters.preflight import require_adapter
+from ..models.model import context_length
+from ..recording.miub import measure_miub
+from ..samples.encode import EncodedSample, encode_items
+from ..samples.items import Item
 
 __all__ = ["MiubCallback"]
 

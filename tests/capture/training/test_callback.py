@@ -36,17 +36,18 @@ from lorascope.capture import (
     jensen_shannon,
 )
 from lorascope.capture.adapters.components import find_components
-from lorascope.capture.callback import _unwrapped
 from lorascope.capture.config import FinetuneConfig
-from lorascope.capture.finetune import _collate, lora_targets
 from lorascope.capture.recording.miub import measure_miub
 from lorascope.capture.recording.proof import factor_size
 from lorascope.capture.recording.sites import make_sites
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
+from lorascope.capture.training.callback import _unwrapped
+from lorascope.capture.training.lora import lora_targets
+from lorascope.capture.training.trainer import collate
 
-from .recorded import adapt, stir
+from ..recorded import adapt, stir
 
 Log = Mapping[str, Any]
 
@@ -117,7 +118,7 @@ def train(tiny_model: Any, samples: list[EncodedSample], tmp_path: Path) -> Trai
             model=lora(tiny_model) if model is None else model,
             args=TrainingArguments(**options),
             train_dataset=samples,
-            data_collator=_collate,
+            data_collator=collate,
             callbacks=list(callbacks),
         )
         trainer.remove_callback(PrinterCallback)
@@ -492,7 +493,7 @@ def test_refuses_what_cant_be_measured(
         train(callback, model=tiny_model)
     with pytest.raises(ValueError, match="the context has 20"):
         train(MiubCallback(tiny_items, tiny_tokenizer, max_length=20, window_tokens=8))
-    monkeypatch.setattr("lorascope.capture.callback.is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr("lorascope.capture.training.callback.is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(ValueError, match=r"sharded over processes \(FSDP or ZeRO-3\).* measured under DDP, or after"):
         train(callback)
 

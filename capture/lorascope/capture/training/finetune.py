@@ -1,0 +1,222 @@
+"""Fine-tuning: a LoRA adapter on every linear layer of attention and FFN."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lorascope.stores.places.alone import alone
+
+from ..adapters.adapter import adapter_identity
+from ..adapters.training import RECORD
+from ..config import FinetuneConfig
+from ..models.model import context_length, model_identity
+from ..provenance import data_fingerprint, device_description
+from ..samples.encode import EncodedSample, encode_items
+from ..samples.items import Item
+from .callback import MiubCallback
+from .checkpoints import Checkpoints, begin, going_on
+from .curve import MiubCurve, few_of_each
+from .evaluation import Evaluation, evaluate
+from .lora import new_adapter, restoring, seeding
+from .trainer import Progress, TrainingStep, train
+
+__all__ = ["FinetuneResult", "finetune", "refuse_used"]
+
+MACHINE = ("name", "threads", "instructions")
+"""What of a device's description may change while a training is stopped."""
+
+
+class FinetuneResult(NamedTuple):
+    """What came of a fine-tuning."""
+
+    path: Path
+    """Folder of the adapter."""
+    steps: tuple[TrainingStep, ...]
+    """The optimiser steps, in order."""
+    before: Evaluation | None
+    """The held-out samples without the adapter; None if there are none."""
+    after: Evaluation | None
+    """The held-out samples with the trained adapter; None if there are none."""
+    train_seconds: float
+    """Wall time of the training's steps, with what MIUB took of it; before it was stopped, of those that counted."""
+    miub: MiubCurve | None
+    """MIUB on held-out samples while it trained; None where it wasn't measured."""
+
+
+def finetune(
+    model: Any,
+    tokenizer: Any,
+    items_train: Sequence[Item],
+    out: str | Path,
+    config: FinetuneConfig,
+    *,
+    items_eval: Sequence[Item] | None = None,
+    progress: Progress | None = None,
+) -> FinetuneResult:
+    """Train a LoRA adapter and save it as a PEFT folder; returns losses and held-out scores, in nats per token.
+
+    Parameters
+    ----------
+    model
+        A causal language model of transformers without adapters. It trains on the device where it is, and is
+        afterwards as it was before.
+    tokenizer
+        Its fast tokenizer.
+    items_train
+        What to train on: for multiple-choice items the loss is on the right answer's tokens, for texts on every token
+        but a window's first.
+    out
+        The adapter's folder, new or empty.
+    config
+        How to train.
+    items_eval
+        Held-out items, scored before and after; a few of them are what MIUB is measured on.
+    progress
+        Called after each optimiser step with the number of steps done and of all, and where it goes on.
+
+    Raises
+    ------
+    FileExistsError
+        If `out` exists and isn't an empty folder, or another process trains it.
+    StoreError
+        If a training of other settings, data, base weights or libraries was stopped there.
+    ValueError
+        If the model has an adapter already, no linear layers, or no stated context where `max_length` isn't given; or
+        if items can't be encoded (see `encode_items`); or if MIUB is to be measured without held-out items; or the
+        checkpoint of a training that was stopped isn't what was written.
+    FloatingPointError
+        If the loss or a trained weight isn't finite.
+
+    Notes
+    -----
+    AdamW without weight decay (`transformers.Trainer`, whose defaults hold for what `FinetuneConfig` doesn't name:
+    betas 0.9 and 0.999, eps 1e-8, gradients clipped to norm 1), learning rate falling linearly to 0. A loss is the
+    mean over the target tokens of its batch. The base stays frozen; the adapter's weights are float32. The global
+    random state is left as it was. On a CPU the same seed, data and number of threads give the same weights.
+
+    The folder holds `adapter_config.json` and `adapter_model.safetensors` as PEFT writes them, and `finetune.json`:
+    settings, library versions, losses, scores, and which base model it was, with how its layers share weights. It
+    appears under its name only when complete.
+
+    Every five minutes all that the training needs goes to `.{name}.training` beside `out`. One that was stopped goes on
+    from there when it is called again likewise, and ends with the same weights, losses and scores: on the same CPU with
+    as many threads, to the last bit. One that diverged or ended leaves nothing there.
+    """
+    place = Path(os.path.abspath(out))
+    refuse_used(place)
+    if hasattr(model, "peft_config"):
+        raise ValueError("the model has an adapter already; give the base model, loaded without it")
+    if config.miub_every is not None and not items_eval:
+        raise ValueError(
+            f"`miub_every` is {config.miub_every}, but there are no held-out items to measure MIUB on; give some, or "
+            "leave it out"
+        )
+    max_length = config.max_length or context_length(model)
+    if max_length is None:
+        raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
+
+    def encode(items: Sequence[Item]) -> list[EncodedSample]:
+        return encode_items(items, tokenizer, max_length=max_length, window_tokens=config.window_tokens)
+
+    train_samples = encode(items_train)
+    eval_samples = None if items_eval is None else encode(items_eval)
+    fingerprints = {
+        "data": data_fingerprint(train_samples),
+        "held_out": data_fingerprint(eval_samples) if eval_samples else None,
+    }
+    with (
+        alone(place),
+        restoring(model),
+        seeding(config.seed, model),
+        going_on(place) as folder,
+    ):
+        refuse_used(place)  # another process may have made it meanwhile
+        model.eval()
+        base = model_identity(model, str(getattr(model, "name_or_path", "")))
+        checkpoint = begin(folder, _recipe(config, base, fingerprints, next(model.parameters()).device))
+        before = evaluate(model, eval_samples, batch_tokens=config.score_batch_tokens)
+        with new_adapter(model, config) as peft_model:
+            checkpoints = Checkpoints(folder, checkpoint)
+            probe = _probe(eval_samples, config)
+            steps, settings, curve = train(peft_model, train_samples, checkpoints, config, progress, probe)
+            _refuse_non_finite(peft_model, steps)
+            after = evaluate(peft_model.eval(), eval_samples, batch_tokens=config.score_batch_tokens)
+            # Else PEFT asks the hub whether the base model's vocabulary was resized.
+            adapter = folder / "adapter"
+            if adapter.exists():  # of an attempt that was killed while it saved
+                shutil.rmtree(adapter)
+            peft_model.save_pretrained(adapter, save_embedding_layers=False)
+        result = FinetuneResult(Path(out), steps, before, after, checkpoints.seconds, curve)
+        record = _record(result, config, settings, train_samples)
+        record |= {"model": base, "adapter_sha256": adapter_identity(adapter)["sha256"]}
+        (adapter / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        adapter.rename(place)
+    return result
+
+
+def refuse_used(out: Path) -> None:
+    """Raise a `FileExistsError` unless an adapter may be written here."""
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
+
+
+def _probe(samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> MiubCallback | None:
+    """What measures MIUB while the model trains, on a few of the held-out samples."""
+    if samples is None or config.miub_every is None:
+        return None
+    return MiubCallback(few_of_each(samples, config.miub_samples), every=config.miub_every)
+
+
+def _refuse_non_finite(model: torch.nn.Module, steps: Sequence[TrainingStep]) -> None:
+    for number, step in enumerate(steps, start=1):
+        if not math.isfinite(step.loss):
+            raise FloatingPointError(f"the loss of step {number} is {step.loss!r}; give a lower `learning_rate`")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not parameter.isfinite().all():
+            raise FloatingPointError(f"the trained weight {name!r} isn't finite; give a lower `learning_rate`")
+
+
+def _recipe(
+    config: FinetuneConfig, base: dict[str, Any], fingerprints: dict[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """What shapes a training's numbers: the same for two attempts at one."""
+    return {
+        "config": dataclasses.asdict(config),
+        "model": {key: value for key, value in base.items() if key != "name"},
+        **fingerprints,
+        "libraries": _library_versions(),
+        # Another machine may go on, within one type of device.
+        "device": {key: value for key, value in device_description(device).items() if key not in MACHINE},
+        "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", "no"),  # which Trainer obeys
+    }
+
+
+def _library_versions() -> dict[str, str]:
+    return {name: version(name) for name in ("lorascope", "torch", "transformers", "peft", "accelerate")}
+
+
+def _record(
+    result: FinetuneResult, config: FinetuneConfig, settings: dict[str, Any], samples: Sequence[EncodedSample]
+) -> dict[str, Any]:
+    """What `finetune.json` holds."""
+    return {
+        "config": dataclasses.asdict(config),
+        "trainer": settings,
+        "data": sorted({f"{sample.dataset}.{sample.split}".strip(".") for sample in samples}),
+        "n_samples": len(samples),
+        "n_target_tokens": int(sum(sample.is_target.sum() for sample in samples)),
+        "libraries": _library_versions(),
+        "steps": [step._asdict() for step in result.steps],
+        "before": result.before and result.before._asdict(),
+        "after": result.after and result.after._asdict(),
+        "train_seconds": result.train_seconds,
+        "miub": result.miub and result.miub.as_dict(),
+    }
