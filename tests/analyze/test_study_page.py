@@ -1,13 +1,16 @@
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from lorascope.analyze import read_units
 from lorascope.analyze.experiment.study import StudyResults, study_results
 from lorascope.analyze.format import format_error
 from lorascope.analyze.report.study_page import render_study
-from lorascope.analyze.report.study_tables import anchor, anchors
+from lorascope.analyze.report.study_tables import anchor, anchors, paper_layout
 
 from .experiment.conftest import make_study, make_unit
 from .test_report import EVIL, FETCHING, Page
@@ -53,8 +56,38 @@ def test_every_number_of_the_tables_leads_to_its_unit(study: StudyResults, page:
     assert targets <= ids
     for table in ("table_1", "table_2", "table_3"):
         for row in study.tables[table].itertuples():
-            linked = f'<a href="#{anchor(row.runs)}">{format_error(row.value, row.se)}</a>'
-            assert linked in page.source
+            # Small ones in nats stand in thousandths or millionths; which, the next test says.
+            units = (1, 1e-3, 1e-6) if row.unit == "nat" else (1,)
+            shown = (format_error(row.value / unit, row.se / unit) for unit in units)
+            assert any(f'<a href="#{anchor(row.runs)}">{text}</a>' in page.source for text in shown)
+
+
+def test_small_numbers_of_a_metric_share_a_power_of_ten() -> None:
+    def row(dataset: str, metric: str, setting: str, value: float, se: float) -> dict[str, Any]:
+        names = {"model": "m", "dataset": dataset, "metric": metric, "setting": setting, "runs": f"{setting}-run"}
+        return names | {"value": value, "se": se, "seed_sd": np.nan, "n_items": 9, "n_seeds": 1}
+
+    found = pd.DataFrame(
+        [
+            row("piqa", "MIUB", "r2", 0.00199, 2.8e-5),
+            row("piqa", "MIUB", "r64", 0.0284, 6.5e-5),
+            row("arc", "MIUB", "r2", 0.000123, 1e-6),
+            row("piqa", "ACC", "r2", 0.05, 0.02),
+            row("piqa", "CE", "r2", 0.05, 0.02),
+            row("piqa", "js", "r2", 3.9e-6, np.nan),
+            row("piqa", "MI", "r2", 42.0, np.nan) | {"n_clean": 0, "n_components": 3, "low": 40.0, "high": 44.5},
+        ]
+    )
+    text = re.sub(r"<[^>]+>", "|", paper_layout(found, "dataset", "data set"))
+    for label, *cells in (
+        ("MIUB (10⁻³ nat)", "1.990 ± 0.028", "28.400 ± 0.065", "0.1230 ± 0.0010"),
+        ("ACC (share)", "0.050 ± 0.020"),
+        ("CE (nat/token)", "0.050 ± 0.020"),
+        ("js (10⁻⁶ nat)", "3.90"),
+        ("MI (nat)", "42.0", "40.0 to 44.5"),
+    ):
+        for words in (label, *cells):
+            assert f"|{words}|" in text
 
 
 def test_each_unit_says_where_its_numbers_come_from(study: StudyResults, page: Page) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["format_bytes", "format_error", "format_number", "format_percent"]
+__all__ = ["format_bytes", "format_error", "format_number", "format_percent", "format_power"]
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -26,7 +26,7 @@ def format_number(value: float, *, digits: int = 3) -> str:
     if -3 <= exponent < 6:
         decimals = max(digits - 1 - exponent, 0)
         return f"{round(value, digits - 1 - exponent):.{decimals}f}"
-    return mantissa + _power(exponent)
+    return f"{mantissa}·{format_power(exponent)}"
 
 
 def format_error(value: float, error: float) -> str:
@@ -43,7 +43,7 @@ def format_error(value: float, error: float) -> str:
         return format_number(value)
     exponent = math.floor(math.log10(max(abs(value), error)))
     if math.log10(error) < -4 or exponent >= 6:
-        return f"({_fixed(value / 10.0**exponent, error / 10.0**exponent)}){_power(exponent)}"
+        return f"({_fixed(value / 10.0**exponent, error / 10.0**exponent)})·{format_power(exponent)}"
     return _fixed(value, error)
 
 
@@ -75,8 +75,15 @@ def format_bytes(n_bytes: float) -> str:
     return f"{n_bytes:.3g} TB"
 
 
-def _power(exponent: int) -> str:
-    return f"·10{str(exponent).translate(_SUPERSCRIPT)}"
+def format_power(exponent: int) -> str:
+    """A power of ten.
+
+    Examples
+    --------
+    >>> format_power(-6)
+    '10⁻⁶'
+    """
+    return f"10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
 def _fixed(value: float, error: float) -> str:

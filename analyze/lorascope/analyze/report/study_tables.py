@@ -1,11 +1,12 @@
 """The paper's tables as HTML: a column a setting, and in every cell a link to the units that it comes from."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.format import format_error, format_number, format_power
 from lorascope.analyze.studies.summary import Summary, cell_text
 
 from .markup import escape, table
@@ -33,6 +34,8 @@ def anchors(runs: Sequence[str], first: str) -> str:
 def paper_layout(found: pd.DataFrame, key: str, name: str, *, caption: str = "") -> str:
     """A table of one of the paper's, models beside each other; what wasn't measured is a dash, and counted below.
 
+    Small numbers of a metric are shown in one power of ten, which stands beside its unit.
+
     Parameters
     ----------
     found
@@ -50,16 +53,23 @@ def paper_layout(found: pd.DataFrame, key: str, name: str, *, caption: str = "")
     columns = [(model, setting) for model in models for setting in settings[model]]
     firsts = {(model, settings[model][0]) for model in models[1:] if settings[model]}
     cells = {(row[key], row["metric"], row["model"], row["setting"]): row for row in found.to_dict("records")}
+    powers = {
+        metric: _power(rows["value"]) if UNITS.get(metric) == "nat" else 0 for metric, rows in found.groupby("metric")
+    }
     body = ""
     last = None
     for row_name, metric in dict.fromkeys(found[[key, "metric"]].itertuples(index=False, name=None)):
-        unit = f" ({UNITS[metric]})" if UNITS.get(metric) else ""
+        power = powers[metric]
+        unit = " ".join([format_power(power)] * bool(power) + [UNITS.get(metric, "")])
+        metric_text = escape(f"{metric} ({unit})" if unit else metric)
         begins = ' class="begins"' if row_name != last else ""
         shown = escape(row_name) if row_name != last else ""
         last = row_name
-        body += f'<tr{begins}><td class="name">{shown}</td><td class="name">{escape(metric + unit)}</td>'
+        body += f'<tr{begins}><td class="name">{shown}</td><td class="name">{metric_text}</td>'
         body += (
-            "".join(_cell(cells.get((row_name, metric, *column)), is_first=column in firsts) for column in columns)
+            "".join(
+                _cell(cells.get((row_name, metric, *column)), power, is_first=column in firsts) for column in columns
+            )
             + "</tr>"
         )
     n_empty = int(found["value"].isna().sum())
@@ -110,8 +120,14 @@ def _head(models: Sequence[str], settings: Mapping[str, Sequence[str]], name: st
     return f'{above}<tr><th class="name">{escape(name)}</th><th class="name">metric</th>{columns}</tr>'
 
 
-def _cell(row: Mapping[Any, Any] | None, *, is_first: bool) -> str:
-    """A number with its links; the first of a further model stands apart."""
+def _power(values: pd.Series) -> int:
+    """The power of a thousand in which the largest of small numbers has digits before its point; 0 from a tenth on."""
+    largest = float(values.abs().max())
+    return 3 * math.floor(math.log10(largest) / 3) if 0 < largest < 0.1 else 0
+
+
+def _cell(row: Mapping[Any, Any] | None, power: int, *, is_first: bool) -> str:
+    """A number with its links, in a power of ten; the first of a further model stands apart."""
     kind = "number first" if is_first else "number"
     if row is None or pd.isna(row["value"]):
         return f'<td class="{kind}">-</td>'
@@ -119,12 +135,13 @@ def _cell(row: Mapping[Any, Any] | None, *, is_first: bool) -> str:
     said = [f"n = {row['n_items']} items", f"{row['n_seeds']} seed{'' if row['n_seeds'] == 1 else 's'}"]
     if pd.notna(row["seed_sd"]):
         said.append(f"sd between seeds {format_number(row['seed_sd'])}")
+    unit = 10.0**power
     below = ""
     if "low" in row and pd.notna(row["low"]):
-        low, high = (format_number(float(row[end])) for end in ("low", "high"))
+        low, high = (format_number(float(row[end]) / unit) for end in ("low", "high"))
         below = f'<div class="note">{low} to {high}</div>'
     if row["metric"] == "MI":
         counts = f"{int(row['n_clean'])} of {int(row['n_components'])} ok"
         below += f'<div class="note">{escape(counts)}</div>'
-    text = anchors(runs, format_error(float(row["value"]), float(row["se"])))
+    text = anchors(runs, format_error(float(row["value"]) / unit, float(row["se"]) / unit))
     return f'<td class="{kind}" title="{escape(", ".join(said))}">{text}{below}</td>'
