@@ -67,27 +67,36 @@ def test_small_numbers_of_a_metric_share_a_power_of_ten() -> None:
         names = {"model": "m", "dataset": dataset, "metric": metric, "setting": setting, "runs": f"{setting}-run"}
         return names | {"value": value, "se": se, "seed_sd": np.nan, "n_items": 9, "n_seeds": 1}
 
-    found = pd.DataFrame(
-        [
-            row("piqa", "MIUB", "r2", 0.00199, 2.8e-5),
-            row("piqa", "MIUB", "r64", 0.0284, 6.5e-5),
-            row("arc", "MIUB", "r2", 0.000123, 1e-6),
-            row("piqa", "ACC", "r2", 0.05, 0.02),
-            row("piqa", "CE", "r2", 0.05, 0.02),
-            row("piqa", "js", "r2", 3.9e-6, np.nan),
-            row("piqa", "MI", "r2", 42.0, np.nan) | {"n_clean": 0, "n_components": 3, "low": 40.0, "high": 44.5},
-        ]
+    def shown(*rows: dict[str, Any]) -> str:
+        return paper_layout(pd.DataFrame(rows), "dataset", "data set")
+
+    def texts(*rows: dict[str, Any]) -> list[str]:
+        """Label and cells of a metric."""
+        cells = re.findall(r'<td class="n[^>]+>(.+?)</td>', shown(*rows).split("tbody")[1])
+        return [re.sub(r"<[^>]+>", " ", cell).strip() for cell in cells[1:]]
+
+    small, large = row("piqa", "MIUB", "r2", 0.00199, 2.8e-5), row("piqa", "MIUB", "r64", 0.0284, 6.5e-5)
+    assert texts(small, large) == ["MIUB (10⁻³ nat)", "1.990 ± 0.028", "28.400 ± 0.065"]
+    assert 'title="n = 9 items, 2 seeds, sd between seeds 0.500"' in shown(
+        small | {"n_seeds": 2, "seed_sd": 0.0005}, large
     )
-    text = re.sub(r"<[^>]+>", "|", paper_layout(found, "dataset", "data set"))
-    for label, *cells in (
-        ("MIUB (10⁻³ nat)", "1.990 ± 0.028", "28.400 ± 0.065", "0.1230 ± 0.0010"),
-        ("ACC (share)", "0.050 ± 0.020"),
-        ("CE (nat/token)", "0.050 ± 0.020"),
-        ("js (10⁻⁶ nat)", "3.90"),
-        ("MI (nat)", "42.0", "40.0 to 44.5"),
-    ):
-        for words in (label, *cells):
-            assert f"|{words}|" in text
+    assert texts(row("a", "js sum", "r2", -0.0284, 1e-3)) == ["js sum (10⁻³ nat)", "-28.4 ± 1.0"]
+    quartiles = row("a", "js", "r2", 3.9e-6, np.nan) | {"low": 9.2e-7, "high": 8.9e-5}
+    assert texts(quartiles) == ["js (10⁻⁶ nat)", "3.90  0.920 to 89.0"]
+    # No power where one number isn't small, or too small beside the others, or none is there.
+    assert texts(small, row("piqa", "MIUB", "r64", 0.1, 0.001))[0] == "MIUB (nat)"
+    assert texts(small, row("piqa", "MIUB", "r64", 0.0999, 0.001))[::2] == ["MIUB (10⁻³ nat)", "99.9 ± 1.0"]
+    assert texts(row("piqa", "MIUB", "r2", 2e-9, 1e-10), large) == [
+        "MIUB (nat)",
+        "(2.00 ± 0.10)·10⁻⁹",
+        "(2.8400 ± 0.0065)·10⁻²",
+    ]
+    assert texts(row("a", "js", "r2", 2e-4, 0.2))[0] == "js (nat)"
+    assert texts(quartiles | {"high": 7.0})[0] == "js (nat)"
+    assert texts(row("a", "js", "r2", 0.0, np.nan)) == ["js (nat)", "0"]
+    # Shares, and what is per token, stay as they are.
+    assert texts(row("a", "ACC", "r2", 0.05, 0.02)) == ["ACC (share)", "0.050 ± 0.020"]
+    assert texts(row("a", "CE", "r2", 0.05, 0.02)) == ["CE (nat/token)", "0.050 ± 0.020"]
 
 
 def test_each_unit_says_where_its_numbers_come_from(study: StudyResults, page: Page) -> None:

@@ -14,10 +14,12 @@ from lorascope.analyze.runs import matched, paired
 from lorascope.analyze.scores import scores
 from lorascope.capture import CaptureConfig, Progress, capture
 from lorascope.capture.reforward import reforward
+from lorascope.capture.samples.answers import _read
+from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.examples import Examples
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.parse import parse_choice
-from lorascope.capture.samples.prompt import PROMPTS, read_template, render
+from lorascope.capture.samples.prompt import PROMPTS, Template, read_template, render
 from lorascope.stores import StoreError, pull, verify
 from lorascope.stores.format.tables import ROLES
 
@@ -142,6 +144,16 @@ def test_asked_without_their_choices(make: Any, tiny_items: Any, tiny_tokenizer:
     assert np.isfinite(run.samples["base_ce"].values).all()
     by_role = group_by(miub(run), ["role"])
     assert sorted(by_role["role"].values) == ["answer", "choice", "prompt"]
+
+
+def test_letters_are_read_where_they_were_shown(tiny_items: Any, tiny_tokenizer: Any) -> None:
+    def asked(template: Template) -> EncodedSample:
+        return encode_items(tiny_items[:1], tiny_tokenizer, max_length=256, window_tokens=50, prompt=template)[0]
+
+    listed, alone = asked(read_template("main")), asked(Template(name="brief", text="{stem}\nAnswer:"))
+    assert [_read(" B", sample, may_go_on=False) for sample in (listed, alone)] == [1, -1]
+    choice = f" {tiny_items[0].choices[1]}"
+    assert [_read(choice, sample, may_go_on=False) for sample in (listed, alone)] == [1, 1]
 
 
 def stop(progress: Progress) -> None:

@@ -142,3 +142,8 @@ def test_any_text_can_be_parsed(text: str, choices: list[str]) -> None:
 
 def test_examples_run() -> None:
     assert doctest.testmod(parse).failed == 0
+
+
+def test_a_letter_that_was_not_shown_names_nothing() -> None:
+    found = [parse_choice(text, METALS, lettered=False) for text in ("B", "(C)", "B. iron", "B. wood", "gold")]
+    assert found == [-1, -1, 0, -1, 3]

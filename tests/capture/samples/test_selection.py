@@ -179,7 +179,10 @@ def test_share_never_measures_nothing() -> None:
 
 def test_sample_without_such_a_role_is_named() -> None:
     text = sample(np.full(4, 4, dtype=np.uint8))
-    with pytest.raises(ValueError, match=r"`tokens` = 'answer' takes nothing of sample 'x' of 'd', .* roles \(text\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"`tokens` = 'answer' takes nothing of sample 'x' of 'd' under prompt '.*', .* roles \(text\)",
+    ):
         plan_of([sample(ROLES), text], "answer")
     with pytest.raises(
         ValueError, match=r"other roles \(prompt, choice, generated\); choose one of these, 'all', 'last:N', 'every:K'"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.format import format_error, format_number, format_power
@@ -34,7 +35,7 @@ def anchors(runs: Sequence[str], first: str) -> str:
 def paper_layout(found: pd.DataFrame, key: str, name: str, *, caption: str = "") -> str:
     """A table of one of the paper's, models beside each other; what wasn't measured is a dash, and counted below.
 
-    Small numbers of a metric are shown in one power of ten, which stands beside its unit.
+    Small numbers of a metric that lie near each other are shown in one power of ten, which stands beside its unit.
 
     Parameters
     ----------
@@ -53,9 +54,7 @@ def paper_layout(found: pd.DataFrame, key: str, name: str, *, caption: str = "")
     columns = [(model, setting) for model in models for setting in settings[model]]
     firsts = {(model, settings[model][0]) for model in models[1:] if settings[model]}
     cells = {(row[key], row["metric"], row["model"], row["setting"]): row for row in found.to_dict("records")}
-    powers = {
-        metric: _power(rows["value"]) if UNITS.get(metric) == "nat" else 0 for metric, rows in found.groupby("metric")
-    }
+    powers = {metric: _power(rows) if UNITS.get(metric) == "nat" else 0 for metric, rows in found.groupby("metric")}
     body = ""
     last = None
     for row_name, metric in dict.fromkeys(found[[key, "metric"]].itertuples(index=False, name=None)):
@@ -120,10 +119,18 @@ def _head(models: Sequence[str], settings: Mapping[str, Sequence[str]], name: st
     return f'{above}<tr><th class="name">{escape(name)}</th><th class="name">metric</th>{columns}</tr>'
 
 
-def _power(values: pd.Series) -> int:
-    """The power of a thousand in which the largest of small numbers has digits before its point; 0 from a tenth on."""
-    largest = float(values.abs().max())
-    return 3 * math.floor(math.log10(largest) / 3) if 0 < largest < 0.1 else 0
+def _power(rows: pd.DataFrame) -> int:
+    """The power of a thousand that small numbers are shown in, errors and quartiles among them; else 0.
+
+    In it the largest has digits before its point and the smallest its first within three places behind: where none
+    does that, each is better written with a power of its own.
+    """
+    shown = rows[[column for column in ("value", "se", "low", "high") if column in rows]].abs().to_numpy(dtype=float)
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    if not len(shown) or shown.max() >= 0.1:
+        return 0
+    power = 3 * math.floor(math.log10(shown.max()) / 3)
+    return power if shown.min() >= 10.0 ** (power - 3) else 0
 
 
 def _cell(row: Mapping[Any, Any] | None, power: int, *, is_first: bool) -> str:
@@ -132,10 +139,10 @@ def _cell(row: Mapping[Any, Any] | None, power: int, *, is_first: bool) -> str:
     if row is None or pd.isna(row["value"]):
         return f'<td class="{kind}">-</td>'
     runs = str(row["runs"]).split()
+    unit = 10.0**power
     said = [f"n = {row['n_items']} items", f"{row['n_seeds']} seed{'' if row['n_seeds'] == 1 else 's'}"]
     if pd.notna(row["seed_sd"]):
-        said.append(f"sd between seeds {format_number(row['seed_sd'])}")
-    unit = 10.0**power
+        said.append(f"sd between seeds {format_number(row['seed_sd'] / unit)}")
     below = ""
     if "low" in row and pd.notna(row["low"]):
         low, high = (format_number(float(row[end]) / unit) for end in ("low", "high"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from .encode import GENERATED, EncodedSample
+from .encode import CHOICE, GENERATED, EncodedSample
 from .generate import generate
 from .parse import is_cut_short, parse_choice
 
@@ -60,10 +60,12 @@ def write_answers(
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
     may_go_on = [len(ids) == n and ids[-1] not in tokenizer.all_special_ids for ids in new]
     return [
-        Answer(text, _read(text, [choice.text for choice in sample.choices], may_go_on=cut))
+        Answer(text, _read(text, sample, may_go_on=cut))
         for text, cut, sample in zip(texts, may_go_on, samples, strict=True)
     ]
 
 
-def _read(text: str, choices: Sequence[str], *, may_go_on: bool) -> int:
-    return -1 if may_go_on and is_cut_short(text, choices) else parse_choice(text, choices)
+def _read(text: str, sample: EncodedSample, *, may_go_on: bool) -> int:
+    choices = [choice.text for choice in sample.choices]
+    lettered = bool((sample.roles == CHOICE).any())  # the prompt lists them
+    return -1 if may_go_on and is_cut_short(text, choices) else parse_choice(text, choices, lettered=lettered)

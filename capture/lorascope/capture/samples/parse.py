@@ -14,7 +14,7 @@ _AFTER = r"(?!\w)(?![+*/^'’-]\w)(?![.,]\d)"  # noqa: RUF001
 """Where a text begins and ends with whole words: not in ironic, iron-free, can't, -3, 3/4 or 3.5."""
 
 
-def parse_choice(text: str, choices: Sequence[str]) -> int:
+def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) -> int:
     """Index of the choice that a written answer names; -1 where none can be read in it.
 
     Parameters
@@ -23,6 +23,8 @@ def parse_choice(text: str, choices: Sequence[str]) -> int:
         What a model wrote after its prompt.
     choices
         The texts of the choices (choice,), 2 to 26 of them, lettered from A by their place.
+    lettered
+        Whether the prompt showed the letters; a letter names nothing else.
 
     Notes
     -----
@@ -30,7 +32,8 @@ def parse_choice(text: str, choices: Sequence[str]) -> int:
     of these rules the first that finds something:
 
     1. the line begins with the text of a choice; of several, the longest;
-    2. the line begins with the letter of a choice and ".", ")" or ":" after it, or is nothing but that letter;
+    2. the line begins with the letter of a choice and ".", ")" or ":" after it, or is nothing but that letter, where
+       choices were shown with letters;
     3. the text of exactly one choice stands in the line. Within the text of a longer choice it doesn't count.
 
     Before, line and choices lose case, runs of white space, and quotes, brackets and punctuation around them. A text
@@ -51,7 +54,7 @@ def parse_choice(text: str, choices: Sequence[str]) -> int:
     named = re.compile(f"{_BEFORE}(?:{'|'.join(map(re.escape, longest_first))}){_AFTER}" if places else "(?!)")
     if first := named.match(line):
         return places[first[0]]
-    letter = _letter(line, len(choices))
+    letter = _letter(line, len(choices)) if lettered else -1
     found = {places[one] for one in named.findall(line)}
     return found.pop() if letter < 0 and len(found) == 1 else letter
 

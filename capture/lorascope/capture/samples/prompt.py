@@ -113,7 +113,7 @@ def read_template(name: str) -> Template:
 def render(
     template: Template, item: ChoiceItem, example: str | None = None, negative: str | None = None
 ) -> RenderedPrompt:
-    r"""Prompt of an item: the template with the question in it, then its choices, a lettered one a line.
+    r"""Prompt of an item: the template with what is asked in it.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def render(
     Notes
     -----
     The paper doesn't say how choices are written inside the question; here each stands on a line of its own after its
-    letter.
+    letter, and `{stem}` leaves them out.
 
     Examples
     --------

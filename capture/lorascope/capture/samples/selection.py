@@ -98,8 +98,9 @@ def plan_tokens(
         if not len(positions):
             roles = ", ".join(ROLES[role] for role in np.unique(sample.roles))
             raise ValueError(
-                f"`tokens` = {selection!r} takes nothing of sample {sample.id!r} of {sample.dataset!r}, whose tokens "
-                f"have other roles ({roles}); choose one of these, 'all', 'last:N', 'every:K' or 'share:P'"
+                f"`tokens` = {selection!r} takes nothing of sample {sample.id!r} of {sample.dataset!r} under prompt "
+                f"{sample.prompt!r}, whose tokens have other roles ({roles}); choose one of these, 'all', 'last:N', "
+                "'every:K' or 'share:P'"
             )
     starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
     measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))

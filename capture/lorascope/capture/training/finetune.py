@@ -24,7 +24,7 @@ from ..samples.items import Item
 from .callback import MiubCallback
 from .checkpoints import Checkpoints, begin, going_on
 from .curve import MiubCurve, few_of_each
-from .evaluation import Evaluation, evaluate
+from .held_out import Evaluation, evaluate
 from .lora import new_adapter, restoring, seeding
 from .trainer import Progress, TrainingStep, train
 
