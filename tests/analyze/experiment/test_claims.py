@@ -67,7 +67,33 @@ def test_miub_falls_along_rank_and_size(study: Path, found: list[Finding]) -> No
         assert one.verdict.word == "supported"
         truth = 100 * (true_miub(*last) / true_miub(*first) - 1)
         assert one.value == pytest.approx(truth, abs=1.5)
-    assert of(found, "MIUB changes less over the ranks than over the model sizes").verdict.word == "supported"
+    one = of(found, "ln MIUB changes less over the ranks than over the model sizes")
+    means = [
+        averages(study, *at)["miub"].groupby(level="dataset").mean().mean() for at in ((1, 8), (1, 128), (8, 8), (1, 8))
+    ]
+    logs = np.abs(np.log([means[1] / means[0], means[3] / means[2]]))
+    assert one.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
+    assert one.verdict.word == "supported"
+
+
+def test_a_rise_counts_like_a_fall(tmp_path: Path) -> None:
+    """A rise by 100 % is less of a change than a fall by 67 %: to the double, and to a third."""
+    for share, rank, times in ((8, 8, 3.0), (1, 8, 1.0), (1, 128, 2.0)):
+        made = make_unit(
+            tmp_path,
+            share,
+            rank,
+            text=False,
+            change=lambda found, share=share, rank=rank, times=times: found.assign(
+                miub=found["miub"] / true_miub(share, rank) * times
+            ),
+        )
+        assert made.exists()
+    one = of(paper_claims(read_units(tmp_path)), "ln MIUB changes less over the ranks than over the model sizes")
+    assert one.value == pytest.approx(np.log(2) - np.log(3), abs=0.02)
+    assert one.verdict.word == "supported"
+    assert "r128 over r8 2.0" in one.verdict.because
+    assert "share1 over share8 0.33" in one.verdict.because
 
 
 def test_one_seed_identifies_nothing_about_others(found: list[Finding]) -> None:

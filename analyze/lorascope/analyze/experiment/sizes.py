@@ -8,7 +8,7 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
 from ..trends.trend_tests import trend_tests
-from .changes import UNITS, Finding, change, finding, lacking, log_ratio, percent, seeds_finding
+from .changes import UNITS, Finding, change, finding, lacking, log_ratio, seeds_finding
 from .items import Estimate, ItemTable, Means
 from .sweeps import Sweeps, difference, of_choices, of_text, too_few
 
@@ -88,7 +88,7 @@ def _falls(sweeps: Sweeps, columns: Sequence[str], name: str) -> Iterator[Findin
 
 
 def _little_and_much(sweeps: Sweeps) -> Finding:
-    claim = f"MIUB{sweeps.of} changes less over the ranks than over the model sizes"
+    claim = f"ln MIUB{sweeps.of} changes less over the ranks than over the model sizes"
     table = sweeps.items(sweeps.layout.columns, ["MIUB"], of_choices)
     known = table.settings if table else ()
     ranks, sizes = ([name for name in one if name in known] for one in (sweeps.layout.ranks, sweeps.layout.sizes))
@@ -96,11 +96,15 @@ def _little_and_much(sweeps: Sweeps) -> Finding:
         return lacking(1, claim, "it takes two ranks and two model sizes")
 
     def gap(means: Means) -> np.ndarray:
-        ends = [percent(means["MIUB", one[0]], means["MIUB", one[-1]]) for one in (ranks, sizes)]
-        return np.asarray(np.abs(ends[0]) - np.abs(ends[1]))
+        ends = [np.abs(log_ratio(means["MIUB", one[0]], means["MIUB", one[-1]])) for one in (ranks, sizes)]
+        return np.asarray(ends[0] - ends[1])
 
-    what = f"size of the change over {ranks[0]} to {ranks[-1]}, less that over {sizes[0]} to {sizes[-1]}:"
-    return finding(1, claim, table.estimate(gap), "points of %", what, n_seeds=table.n_seeds(), falls=True)
+    ratios = [
+        f"{one[-1]} over {one[0]} {format_number(table.mean('MIUB', one[-1]) / table.mean('MIUB', one[0]))}"
+        for one in (ranks, sizes)
+    ]
+    what = f"{', '.join(ratios)}; |ln| of the first less that of the second:"
+    return finding(1, claim, table.estimate(gap), "", what, n_seeds=table.n_seeds(), falls=True)
 
 
 def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
