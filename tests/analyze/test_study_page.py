@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 import pytest
 
 from lorascope.analyze import read_units
@@ -13,6 +14,8 @@ from lorascope.analyze.report.study_page import render_study
 from lorascope.analyze.report.study_tables import anchor, anchors, paper_layout
 
 from .experiment.conftest import make_study, make_unit
+from .figures.conftest import legend_of
+from .figures.test_training_figures import record
 from .test_report import EVIL, FETCHING, Page
 
 SECTIONS = ["tables", "figures", "where", "training", "law", "metrics", "claims", "units", "provenance"]
@@ -80,18 +83,20 @@ def test_small_numbers_of_a_metric_share_a_power_of_ten() -> None:
     assert 'title="n = 9 items, 2 seeds, sd between seeds 0.500"' in shown(
         small | {"n_seeds": 2, "seed_sd": 0.0005}, large
     )
-    assert texts(row("a", "js sum", "r2", -0.0284, 1e-3)) == ["js sum (10⁻³ nat)", "-28.4 ± 1.0"]
+    assert texts(row("a", "js sum", "r2", -0.00284, 1e-4)) == ["js sum (10⁻³ nat)", "-2.84 ± 0.10"]
     quartiles = row("a", "js", "r2", 3.9e-6, np.nan) | {"low": 9.2e-7, "high": 8.9e-5}
     assert texts(quartiles) == ["js (10⁻⁶ nat)", "3.90  0.920 to 89.0"]
     # No power where one number isn't small, or too small beside the others, or none is there.
-    assert texts(small, row("piqa", "MIUB", "r64", 0.1, 0.001))[0] == "MIUB (nat)"
-    assert texts(small, row("piqa", "MIUB", "r64", 0.0999, 0.001))[::2] == ["MIUB (10⁻³ nat)", "99.9 ± 1.0"]
+    assert texts(small, row("piqa", "MIUB", "r64", 1.0, 0.01))[0] == "MIUB (nat)"
+    assert texts(small, row("piqa", "MIUB", "r64", 0.999, 0.01))[::2] == ["MIUB (10⁻³ nat)", "999 ± 10"]
+    assert texts(row("a", "MIUB", "r2", 0.01, 0.001))[0] == "MIUB (nat)"
+    assert texts(row("a", "MIUB", "r2", 0.0099, 0.001))[0] == "MIUB (10⁻³ nat)"
     assert texts(row("piqa", "MIUB", "r2", 2e-9, 1e-10), large) == [
         "MIUB (nat)",
         "(2.00 ± 0.10)·10⁻⁹",
         "(2.8400 ± 0.0065)·10⁻²",
     ]
-    assert texts(row("a", "js", "r2", 2e-4, 0.2))[0] == "js (nat)"
+    assert texts(row("a", "js", "r2", 2e-4, 0.2)) == ["js (10⁻³ nat)", "0 ± 200"]
     assert texts(quartiles | {"high": 7.0})[0] == "js (nat)"
     assert texts(row("a", "js", "r2", 0.0, np.nan)) == ["js (nat)", "0"]
     # Shares, and what is per token, stay as they are.
@@ -171,10 +176,16 @@ def test_seeds_have_links_of_their_own(tmp_path: Path) -> None:
 
 
 def test_trainings_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
-    for rank, record in ((8, {"steps": [], "layers": [0], "samples": ["a"], "share": 0.1}), (32, {"steps": "x"})):
-        make_unit(tmp_path / str(rank), 1, rank, text=False, lengths=False, prompts=("main",), curve=record)
-    good, bad = (render_study(study_results(read_units(tmp_path / str(rank)))) for rank in (8, 32))
-    assert "training-0" in good or "can't be read" in good
+    curve = record()["miub"]
+    for share, rank, own in ((1, 8, curve), (1, 32, curve), (8, 8, curve), (4, 8, curve), (2, 8, {"steps": "x"})):
+        folder = tmp_path / ("bad" if share == 2 else "good")
+        make_unit(folder, share, rank, text=False, lengths=False, prompts=("main",), curve=own)
+    good, bad = (render_study(study_results(read_units(tmp_path / name))) for name in ("good", "bad"))
+    page = page_of(good, tmp_path)
+    assert legend_of(go.Figure(page.data["training-0"])) == ["share1-r8-s0-qa", "share1-r32-s0-qa"]
+    assert legend_of(go.Figure(page.data["training-1"])) == ["share8-r8-s0-qa", "share4-r8-s0-qa"]
+    assert "training-2" not in page.data
+    assert good.index("<h3>qa, smol</h3>") < good.index("<h3>qa, smol, layers shared</h3>")
     assert "a training's record can't be read" in bad
 
 

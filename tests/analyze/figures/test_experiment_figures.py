@@ -88,6 +88,22 @@ def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
     assert ranks.line.color == "#222222"
 
 
+def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
+    table = paper_table_1(cells)
+    assert {axis.type for axis in sweeps_figure(table, sizes_of(cells)).select_yaxes()} == {None}
+    small = table["setting"].isin(["r8", "share1"])
+    for column in ("value", "se"):
+        table[column] = table[column].where(~small, table[column] / 100)
+    figure = sweeps_figure(table, sizes_of(cells))
+    axes = [figure.layout[f"yaxis{k or ''}"] for k in ("", 2, 3, 4, 5, 6)]
+    assert [axis.type for axis in axes] == ["log", "log", None, None, "log", "log"]  # not of shares
+    assert [axis.title.text for axis in axes] == ["nat, log", "nat, log", "share", "share", *["nat/token, log"] * 2]
+    own = table[(table["metric"] == "MIUB") & table["value"].notna()]
+    low, high = (10.0**end for end in axes[0].range)
+    assert low < (own["value"] - own["se"]).min()
+    assert high > own[own["setting"].isin(["r8", "r32", "r128"])]["value"].max()
+
+
 def test_untuned_points_lie_where_cells_do(cells: pd.DataFrame) -> None:
     figure = untuned_figure(cells)
     own = cells[(cells["dataset"] == "arce") & (cells["prompt"] == "main")]

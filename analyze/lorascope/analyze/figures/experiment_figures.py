@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
@@ -12,7 +13,8 @@ from ..format import format_error, format_number
 from .captions import headline, shortened
 from .experiment_untuned import error_bars, told_apart_by_model
 from .marks import Look, add_legend, hovering, looks
-from .size_axes import size_axis
+from .scales import LOG_FROM
+from .size_axes import log_axis, size_axis
 from .small_multiples import Panel, small_multiples
 from .theme import line_styles
 
@@ -50,8 +52,9 @@ def text_sizes_figure(table: pd.DataFrame) -> go.Figure:
     names = list(dict.fromkeys(rows["line"]))
     marks = looks(len(names))
     for metric, panel in zip(metrics, panels, strict=True):
-        _draw_lines(figure, panel, rows[rows["metric"] == metric], names, marks)
-        figure.update_yaxes(title_text=AXES[metric], **panel.place)
+        own = rows[rows["metric"] == metric]
+        _draw_lines(figure, panel, own, names, marks)
+        figure.update_yaxes(**_value_axis(metric, own), **panel.place)
     figure.update_xaxes(title_text=MILLIONS, **_in_millions(rows["x"]))
     headline(figure, "Texts against model size (the paper's figure 2)", f"{_bars(rows)} LoRA rank {_ranks(rows)}.")
     add_legend(figure, "text", names, marks, mode="lines+markers")
@@ -84,7 +87,7 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
         for metric, panel in zip(("MIUB", "ACC"), panels[2 * k : 2 * k + 2], strict=True):
             own = rows[(rows["place"] == place) & (rows["metric"] == metric)]
             _draw_lines(figure, panel, own, names, marks, spread=len(buckets))
-            figure.update_yaxes(title_text=AXES[metric], **panel.place)
+            figure.update_yaxes(**_value_axis(metric, own), **panel.place)
     ticks = {"tickvals": list(range(len(buckets))), "ticktext": [html.escape(name) for name in buckets]}
     figure.update_xaxes(title_text="length", range=[-0.35, len(buckets) - 0.65], **ticks)
     n = rows["n_items"]
@@ -128,7 +131,7 @@ def sweeps_figure(table: pd.DataFrame, sizes: pd.DataFrame) -> go.Figure:
     for (metric, side), panel in zip(places, panels, strict=True):
         own = rows[(rows["metric"] == metric) & (rows["is_size"] == side)]
         _draw_lines(figure, panel, own, names, marks)
-        figure.update_yaxes(title_text=AXES[metric], **panel.place)
+        figure.update_yaxes(**_value_axis(metric, own), **panel.place)
         of_side = rows[rows["is_size"] == side]["x"]
         title, axis = (MILLIONS, _in_millions(of_side)) if side else ("rank", size_axis(of_side.to_numpy()))
         figure.update_xaxes(title_text=title, **axis, **panel.place)
@@ -160,6 +163,15 @@ def _draw_lines(
             ),
             **panel.place,
         )  # fmt: skip
+
+
+def _value_axis(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """An axis of a metric's values with their errors, logarithmic where they lie far apart."""
+    errors = rows["se"].fillna(0)
+    values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
+    if metric == "ACC" or not len(values) or values.min() <= 0 or values.max() <= LOG_FROM * values.min():
+        return {"title_text": AXES[metric]}
+    return log_axis(values) | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
 
 
 def _in_millions(sizes: pd.Series) -> dict[str, Any]:

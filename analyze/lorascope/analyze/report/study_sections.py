@@ -137,17 +137,20 @@ def where(study: StudyResults) -> str:
 
 
 def training(study: StudyResults) -> str:
-    """MIUB and loss while adapters were trained, a figure a model and task; of the first seed of each setting."""
+    """MIUB and loss while adapters were trained, of the first seed of each setting.
+
+    A figure a model and task, and another one for models of shared layers, whose numbers may be far larger.
+    """
     parts: list[str] = []
-    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    groups: dict[tuple[str, str, bool], dict[str, Any]] = {}
     seen = set()
     for unit in sorted(study.units, key=lambda unit: unit.seed):
         setting = (unit.model, unit.task, unit.share, unit.rank, unit.train_items)
         if unit.training.get("miub") and setting not in seen:
             seen.add(setting)
-            groups.setdefault((unit.model, unit.task), {})[unit.name] = unit.training
-    for place, ((model, task), records) in enumerate(groups.items()):
-        parts.append(f"<h3>{escape(task)}, {escape(model)}</h3>")
+            groups.setdefault((unit.model, unit.task, unit.share > 1), {})[unit.name] = unit.training
+    for place, ((model, task, is_shared), records) in enumerate(sorted(groups.items(), key=lambda group: group[0][2])):
+        parts.append(f"<h3>{escape(task)}, {escape(model)}{', layers shared' if is_shared else ''}</h3>")
         try:
             parts.append(figure(f"training-{place}", training_figure(records), ""))
         except (KeyError, TypeError, ValueError) as error:  # a record is data, and may lack anything

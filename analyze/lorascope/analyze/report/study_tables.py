@@ -122,15 +122,15 @@ def _head(models: Sequence[str], settings: Mapping[str, Sequence[str]], name: st
 def _power(rows: pd.DataFrame) -> int:
     """The power of a thousand that small numbers are shown in, errors and quartiles among them; else 0.
 
-    In it the largest has digits before its point and the smallest its first within three places behind: where none
-    does that, each is better written with a power of its own.
+    In it the largest has up to three digits before its point and the smallest its first within three places behind:
+    where none does that, each is better written with a power of its own.
     """
     shown = rows[[column for column in ("value", "se", "low", "high") if column in rows]].abs().to_numpy(dtype=float)
-    shown = shown[np.isfinite(shown) & (shown > 0)]
-    if not len(shown) or shown.max() >= 0.1:
+    known = np.isfinite(shown) & (shown > 0)
+    if not known[:, 0].any() or shown[known].max() >= 1 or shown[:, 0][known[:, 0]].min() >= 0.01:
         return 0
-    power = 3 * math.floor(math.log10(shown.max()) / 3)
-    return power if shown.min() >= 10.0 ** (power - 3) else 0
+    power = 3 * math.floor(math.log10(shown[known].max()) / 3)
+    return power if shown[known].min() >= 10.0 ** (power - 3) else 0
 
 
 def _cell(row: Mapping[Any, Any] | None, power: int, *, is_first: bool) -> str:
