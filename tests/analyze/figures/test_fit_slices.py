@@ -26,6 +26,21 @@ def test_groups_without_the_reference_are_held_nearest_to_it(study: pd.DataFrame
     assert (len(view.series), view.n_cells) == (10, 35)
 
 
+def test_the_other_size_is_held_where_this_one_varies() -> None:
+    rank = np.array([2.0, 4, 8, 16, 8, 8])  # sizes at rank 8, while the reference is rank 2
+    size = np.array([4e8, 4e8, 4e8, 4e8, 2e8, 1e8])
+    cells = pd.concat(
+        pd.DataFrame({"dataset": name, "N": size, "R": rank, "MIUB": 1 + k + 4e8 / size + (2 / rank) ** 0.5})
+        for k, name in enumerate("ab")
+    ).reset_index(drop=True)
+    fit = fit_scaling_law(cells, "MIUB", N="N", R="R", groups=["dataset"], n_starts=0)
+    assert fit.design.references["R"] == 2
+    view = slice_along(fit, "N")
+    assert view.held == {"R": (8.0,)}
+    assert [one.x.tolist() for one in view.series] == [[4e8, 2e8, 1e8]] * 2
+    assert slice_along(fit, "R").held == {"N": (4e8,)}
+
+
 def test_series_are_groups_and_offsets(phi_fit: ScalingFit, phi: pd.DataFrame) -> None:
     series = slice_along(phi_fit, "N").series
     assert [one.offset for one in series] == ["sweep=size"] * 5 + ["sweep=rank"] * 5

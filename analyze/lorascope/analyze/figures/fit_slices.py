@@ -72,7 +72,7 @@ class Slice(NamedTuple):
     """Of the size."""
     series: tuple[Series, ...]
     held: Mapping[str, tuple[float, ...]]
-    """Column of another size -> where it is held: at its reference, or what is nearest to it in a group."""
+    """Column of another size -> where it is held: where `column` varies, as near to its reference as a group has it."""
     n_cells: int
     n_elsewhere: int
     """Cells of other sizes."""
@@ -106,15 +106,15 @@ def slice_along(fit: ScalingFit, along: str | None) -> Slice:
     if len(set(sizes)) < 2:
         raise ValueError(f"{column!r} is {sizes[0]:g} in every cell; there is nothing to draw along it: take another")
     others = {name: design.references.get(one, 1.0) for one, name in columns.items() if one != axis}
-    kept = _held(design.frame, design.groups, others)
+    kept = _held(design.frame, design.groups, column, others)
     chosen = design.frame[kept]
     held = {name: tuple(sorted(set(chosen[name]))) for name in others}
     parts = _parts(fit, np.flatnonzero(kept))
     return Slice(column, _with_curves(fit, column, parts), held, int(kept.sum()), int((~kept).sum()))
 
 
-def _held(frame: pd.DataFrame, groups: np.ndarray, others: Mapping[str, float]) -> np.ndarray:
-    """(n,) the cells of each group whose other sizes are those nearest to their references."""
+def _held(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
+    """(n,) the cells of each group whose other sizes are nearest to their references, where `column` varies."""
     kept = np.ones(len(frame), bool)
     if not others:
         return kept
@@ -122,8 +122,10 @@ def _held(frame: pd.DataFrame, groups: np.ndarray, others: Mapping[str, float]) 
     distance = np.abs(np.log(sizes / np.array(list(others.values())))).sum(axis=1)
     for group in dict.fromkeys(groups):
         inside = np.flatnonzero(groups == group)
+        n_levels = frame.iloc[inside].groupby(list(others))[column].transform("nunique").to_numpy()
+        inside = inside[n_levels > 1] if (n_levels > 1).any() else inside
         nearest = sizes[inside[distance[inside].argmin()]]
-        kept[inside] = (sizes[inside] == nearest).all(axis=1)
+        kept[groups == group] = (sizes[groups == group] == nearest).all(axis=1)
     return kept
 
 
