@@ -1,4 +1,4 @@
-"""Every number of a study that is written up, as Markdown: `docs/study-smollm2.md` holds that of `studies/smollm2`.
+"""Every number of the studies that are written up in `docs/study-smollm2.md`, as Markdown.
 
 python benchmarks/study_numbers.py > numbers.md
 """
@@ -13,7 +13,7 @@ import pandas as pd
 from lorascope.analyze import read_units
 from lorascope.analyze.experiment.study import StudyResults, study_results
 
-STUDY = Path(__file__).parents[1] / "studies" / "smollm2"
+STUDIES = Path(__file__).parents[1] / "studies"
 
 
 def number(value: Any, digits: int = 5) -> str:
@@ -32,10 +32,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def value(row: Any) -> str:
+def value(value: float, se: float) -> str:
     """A number, plus or minus its standard error over items."""
-    error = f" ± {number(float(row.se), 2)}" if not math.isnan(row.se) else ""
-    return f"{number(float(row.value))}{error}" if not math.isnan(row.value) else ""
+    error = f" ± {number(float(se), 2)}" if not math.isnan(se) else ""
+    return f"{number(float(value))}{error}" if not math.isnan(value) else ""
 
 
 def wide(frame: pd.DataFrame, keys: Sequence[str], column: str) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def wide(frame: pd.DataFrame, keys: Sequence[str], column: str) -> list[dict[str
             | {"metric": f"{one.metric} ({one.unit})", "n": one.n_items}
             | dict.fromkeys(names, ""),
         )
-        row[str(getattr(one, column))] = value(one)
+        row[str(getattr(one, column))] = value(one.value, one.se)
     return list(rows.values())
 
 
@@ -68,6 +68,34 @@ def tuning(study: StudyResults) -> Iterator[dict[str, Any]]:
             "PPL without": one.base_PPL,
             "PPL with": one.PPL,
         }
+
+
+def accuracies(study: StudyResults) -> Iterator[dict[str, Any]]:
+    """Accuracy by prompt, data set and setting, and of the untuned model."""
+    cells = study.tables["study"]
+    for (prompt, dataset), rows in cells.groupby(["prompt", "dataset"], sort=False):
+        base = rows.iloc[0]
+        yield {
+            "prompt": prompt,
+            "data set": dataset,
+            "n": base.n_scored,
+            "without": value(base.base_ACC, base.base_ACC_se),
+            **{f"r{row.R:.0f}": value(row.ACC, row.ACC_se) for row in rows.itertuples()},
+        }
+    for prompt, rows in cells.groupby("prompt", sort=False):
+        runs = {f"r{own['R'].iloc[0]:.0f}": own for _, own in rows.groupby("run", sort=False)}
+        yield {
+            "prompt": prompt,
+            "data set": "AVG",
+            "n": int(next(iter(runs.values()))["n_scored"].sum()),
+            "without": mean(next(iter(runs.values())), "base_ACC"),
+            **{name: mean(own, "ACC") for name, own in runs.items()},
+        }
+
+
+def mean(rows: pd.DataFrame, name: str) -> str:
+    """Mean over data sets, each counting the same."""
+    return value(rows[name].mean(), math.sqrt((rows[f"{name}_se"] ** 2).sum()) / len(rows))
 
 
 def training(study: StudyResults) -> Iterator[dict[str, Any]]:
@@ -94,11 +122,26 @@ def laws(study: StudyResults) -> Iterator[str]:
         yield table([{"claim": v.claim, "word": v.word, "because": v.because} for v in fitted.report.verdicts])
 
 
-def report(folder: Path = STUDY) -> str:
-    """The page's section of numbers."""
-    study = study_results(read_units(folder))
+def claims(study: StudyResults) -> str:
+    return table(
+        [
+            {"paper's claim": f.number, "claim": f.verdict.claim, "word": f.verdict.word, "because": f.verdict.because}
+            for f in study.findings
+        ]
+    )
+
+
+def compared(study: StudyResults) -> str:
+    if study.comparison is None:
+        return study.not_compared
+    return table([{"claim": v.claim, "word": v.word, "because": v.because} for v in study.comparison.verdicts])
+
+
+def main_study() -> list[str]:
+    """The paper's experiment."""
+    study = study_results(read_units(STUDIES / "smollm2"))
     tables = study.tables
-    parts = [
+    return [
         "### Fine-tuning against the untuned model",
         table(list(tuning(study))),
         "### MIUB while adapters were trained",
@@ -116,23 +159,33 @@ def report(folder: Path = STUDY) -> str:
         "### Eq. 8",
         *laws(study),
         "### Metrics against accuracy",
-        table([{"claim": v.claim, "word": v.word, "because": v.because} for v in study.comparison.verdicts])
-        if study.comparison is not None
-        else study.not_compared,
+        compared(study),
         "### Claims",
-        table(
-            [
-                {
-                    "paper's claim": f.number,
-                    "claim": f.verdict.claim,
-                    "word": f.verdict.word,
-                    "because": f.verdict.because,
-                }
-                for f in study.findings
-            ]
-        ),
+        claims(study),
     ]
-    return "\n\n".join(parts) + "\n"
+
+
+def alpha_study() -> list[str]:
+    """What it leaves open: alpha the same at every rank, and items asked without their choices."""
+    study = study_results(read_units(STUDIES / "smollm2-alpha"))
+    tables = study.tables
+    return [
+        "### Alpha 16 at every rank: accuracy",
+        table(list(accuracies(study))),
+        "### Alpha 16 at every rank: Table 1, asked without the choices",
+        table(wide(tables["table_1"], ["dataset"], "setting")),
+        "### Alpha 16 at every rank: Table 2",
+        table(wide(tables["table_2"], ["prompt"], "setting")),
+        "### Alpha 16 at every rank: metrics against accuracy, asked without the choices",
+        compared(study),
+        "### Alpha 16 at every rank: claims, asked without the choices",
+        claims(study),
+    ]
+
+
+def report() -> str:
+    """The page's section of numbers."""
+    return "\n\n".join([*main_study(), *alpha_study()]) + "\n"
 
 
 if __name__ == "__main__":
