@@ -98,6 +98,65 @@ def mean(rows: pd.DataFrame, name: str) -> str:
     return value(rows[name].mean(), math.sqrt((rows[f"{name}_se"] ** 2).sum()) / len(rows))
 
 
+READINGS = {"by likelihood": "", "per token": "_per_token", "per character": "_per_character"}
+
+
+def readings(study: StudyResults) -> Iterator[dict[str, Any]]:
+    """Accuracy read in several ways: means over data sets and the settings that share no layers, and what changes."""
+    units = [unit for unit in study.units if unit.share == 1 and (unit.samples["answer"].values >= 0).any()]
+    columns = [f"{base}correct{suffix}" for suffix in READINGS.values() for base in ("", "base_")]
+    frames = [
+        unit.samples[["id", "dataset", "prompt", "in_test", *columns]].to_dataframe().query("in_test == 1")
+        for unit in units
+    ]
+    items = pd.concat(frames).groupby(["prompt", "dataset", "id"], sort=False)[columns].mean()
+    for prompt in dict.fromkeys(items.index.get_level_values("prompt")):
+        own = items.loc[prompt]
+        if own.groupby("dataset").size().min() < 100:
+            continue  # the prompts that a few items were put to
+        for name, suffix in READINGS.items():
+            with_, without = own[f"correct{suffix}"], own[f"base_correct{suffix}"]
+            yield {
+                "prompt": prompt,
+                "reading": name,
+                "n": len(own),
+                "settings": len(units),
+                **{
+                    what: over_sets(values)
+                    for what, values in (("without", without), ("with", with_), ("change", with_ - without))
+                },
+            }
+
+
+def over_sets(values: pd.Series) -> str:
+    """Mean over data sets and its standard error over items."""
+    sets = values.groupby(level="dataset")
+    return value(sets.mean().mean(), math.sqrt((sets.var() / sets.size()).sum()) / len(sets))
+
+
+BOUNDS = ("ok", "lower bound only", "saturated")
+"""Verdicts of numbers that mutual information is at least."""
+
+
+def verdicts(study: StudyResults) -> Iterator[dict[str, Any]]:
+    """What the panel says of its estimates, and how large those are that bound mutual information from below."""
+    for unit in study.units:
+        if unit.information is None:
+            continue
+        panel = unit.information.sel(estimator="panel")
+        words = pd.Series(panel["verdict"].values.astype(str))
+        bounds = words.isin(BOUNDS).to_numpy()
+        mi, js = panel["value"].values[bounds], panel["js"].values[bounds]
+        yield {
+            "unit": unit.name,
+            "components": len(words),
+            "verdicts": ", ".join(f"{word}: {n}" for word, n in words.value_counts().sort_index().items()),
+            "from below": int(bounds.sum()),
+            "of these MI (nat)": f"{number(float(mi.min()))} to {number(float(mi.max()))}",
+            "MI over js": f"{number(float((mi / js).min()))} to {number(float((mi / js).max()))}",
+        }
+
+
 def training(study: StudyResults) -> Iterator[dict[str, Any]]:
     """MIUB and CE on held-out samples while adapters were trained, and what it took."""
     for unit in study.units:
@@ -144,6 +203,8 @@ def main_study() -> list[str]:
     return [
         "### Fine-tuning against the untuned model",
         table(list(tuning(study))),
+        "### Accuracy, read in three ways, of the model as it is",
+        table(list(readings(study))),
         "### MIUB while adapters were trained",
         table(list(training(study))),
         "### Table 1",
@@ -152,6 +213,8 @@ def main_study() -> list[str]:
         table(wide(tables["table_2"], ["prompt"], "setting")),
         "### Table 3",
         table(wide(tables["table_3"], ["task"], "setting")),
+        "### Mutual information: verdicts",
+        table(list(verdicts(study))),
         "### Figure 2",
         table(wide(tables["figure_2"], ["dataset"], "setting")),
         "### Figure 3",
@@ -172,6 +235,8 @@ def alpha_study() -> list[str]:
     return [
         "### Alpha 16 at every rank: accuracy",
         table(list(accuracies(study))),
+        "### Alpha 16 at every rank: accuracy, read in three ways",
+        table(list(readings(study))),
         "### Alpha 16 at every rank: Table 1, asked without the choices",
         table(wide(tables["table_1"], ["dataset"], "setting")),
         "### Alpha 16 at every rank: Table 2",

@@ -124,6 +124,15 @@ def for_studies(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
     return {}
 
 
+def for_our_study(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
+    """The study that the repository holds, without its data."""
+    own = ROOT / "studies/smollm2"
+    (place / "studies/smollm2").mkdir()
+    shutil.copy(own / "study.yaml", place / "studies/smollm2")
+    shutil.copytree(own / "results", place / "studies/smollm2/results")
+    return {}
+
+
 def for_tables(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
     from lorascope.analyze import paper_study
 
@@ -160,6 +169,7 @@ PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
     "docs/scaling-laws.md": for_tables,
     "docs/studies.md": for_studies,
     "docs/study-report.md": for_studies,
+    "docs/study-smollm2.md": for_our_study,
     "docs/training.md": for_training,
 }
 """Page -> makes what it needs beside runs; returns names that its Python is given."""
