@@ -12,9 +12,9 @@ demo: .venv/installed
 
 # The paper's whole experiment at a size for a laptop; `study.yaml` says how.
 study: .venv/installed
-	test -f runs/tiny/phi3/tokenizer_config.json || $(BIN)/python studies/tiny/make_models.py runs/tiny
-	$(BIN)/lorascope study run studies/tiny/study.yaml
-	$(BIN)/lorascope study report studies/tiny/study.yaml
+	test -f runs/tiny/phi3/tokenizer_config.json || $(BIN)/python study/tiny/make_models.py runs/tiny
+	$(BIN)/lorascope study run study/tiny/study.yaml
+	$(BIN)/lorascope study report study/tiny/study.yaml
 
 # On every runs/*/run.zarr, such as the demo's; with outputs, into runs/.
 notebooks: .venv/installed
@@ -26,7 +26,7 @@ test: .venv/installed site test-newest test-quantised
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support.
 test-newest: .venv-newest/installed
 	@if [ -n "$(NEWEST)" ]; then \
-		OMP_NUM_THREADS=1 .venv-newest/bin/pytest tests/stores tests/analyze tests/cli -m 'not torch and not slow' -n 2 --dist worksteal -q; fi
+		OMP_NUM_THREADS=1 .venv-newest/bin/pytest tests/stores tests/analyze tests/study tests/cli -m 'not torch and not slow' -n 2 --dist worksteal -q; fi
 
 # Libraries of quantised layers, beside the environment: importing them prints warnings that no other test should see.
 test-quantised: .venv/quantised/installed

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lorascope.analyze import compare_metrics, fit_report, fit_scaling_law, paper_study, simulate_study
+from lorascope.analyze import compare_metrics, fit_report, fit_scaling_law, simulate_study
+from lorascope.study import paper_study
 
 N_STUDIES = 500
 LEVEL = 0.95

@@ -25,8 +25,7 @@ from lorascope.capture import load_model, read_items
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.scoring import Scores, score
-from lorascope.cli.demo import demo_model
-from lorascope.cli.facts import facts_path
+from lorascope.study.demo_inputs import demo_model, facts_path
 
 TASK = r"""
 task: lorascope_facts

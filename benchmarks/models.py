@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lorascope.capture import load_model, read_items
 from lorascope.capture.training.lora import lora_targets
-from lorascope.cli.demo import demo_model
-from lorascope.cli.facts import facts_path
+from lorascope.study.demo_inputs import demo_model, facts_path
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
 

@@ -10,10 +10,11 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from lorascope.analyze import audit_paper, compare_metrics, fit_scaling_law, paper_study, trend_tests
+from lorascope.analyze import audit_paper, compare_metrics, fit_scaling_law, trend_tests
 from lorascope.analyze.scaling.cross_validation import cross_validate
 from lorascope.analyze.scaling.report import DELTAS
-from lorascope.analyze.studies.paper_tables import CellSet
+from lorascope.study import paper_study
+from lorascope.study.paper_tables import CellSet
 
 MODELS = ("Phi3", "LLaMA3")
 SETS = get_args(CellSet)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from lorascope.analyze import read_units
-from lorascope.analyze.experiment.study import StudyResults, study_results
+from lorascope.study import read_units
+from lorascope.study.study import StudyResults, study_results
 
-STUDIES = Path(__file__).parents[1] / "studies"
+STUDIES = Path(__file__).parents[1] / "study"
 
 
 def number(value: Any, digits: int = 5) -> str:

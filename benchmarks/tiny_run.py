@@ -28,7 +28,7 @@ def main() -> None:
     from models import adapt, byte_tokenizer, facts_text, random_model
     from transformers import LlamaConfig
 
-    from lorascope.cli.facts import facts_path
+    from lorascope.study.demo_inputs import facts_path
 
     folder, n_characters = Path(sys.argv[1]), int(sys.argv[2])
     folder.mkdir(parents=True)

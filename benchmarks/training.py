@@ -21,8 +21,7 @@ from lorascope.capture import FinetuneConfig, finetune, load_model, read_items
 from lorascope.capture.recording.miub import measure_miub
 from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import EncodedSample, encode_items
-from lorascope.cli.demo import demo_model
-from lorascope.cli.facts import facts_path
+from lorascope.study.demo_inputs import demo_model, facts_path
 
 RANK = 16
 BATCH_TOKENS = 1024

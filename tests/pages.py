@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lorascope.cli.main import app, main
-from lorascope.cli.study.settings import StudySettings
+from lorascope.study.settings import StudySettings
 
 __all__ = ["PAGES", "ROOT", "Block", "blocks", "captured", "check", "named"]
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from cyclopts import CycloptsError
 
-from lorascope.cli.facts import facts_path
 from lorascope.cli.main import COMMANDS, main
+from lorascope.study.demo_inputs import facts_path
 
 from .pages import PAGES, ROOT, Block, blocks, captured, check, named
 
@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
-        module("make_models", ROOT / "studies/tiny/make_models.py").main(Path("models"))
+        module("make_models", ROOT / "study/tiny/make_models.py").main(Path("models"))
         shutil.copytree("models/llama", "my-model")
         for name, split, n in (("questions", "train", 60), ("held-out", "test", 16)):
             lines = facts_path(split).read_text().splitlines(keepends=True)
@@ -126,15 +126,15 @@ def for_studies(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
 
 def for_our_study(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
     """The study that the repository holds, without its data."""
-    own = ROOT / "studies/smollm2"
-    (place / "studies/smollm2").mkdir()
-    shutil.copy(own / "study.yaml", place / "studies/smollm2")
-    shutil.copytree(own / "results", place / "studies/smollm2/results")
+    own = ROOT / "study/smollm2"
+    (place / "study/smollm2").mkdir(parents=True)
+    shutil.copy(own / "study.yaml", place / "study/smollm2")
+    shutil.copytree(own / "results", place / "study/smollm2/results")
     return {}
 
 
 def for_tables(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
-    from lorascope.analyze import paper_study
+    from lorascope.study import paper_study
 
     paper_study(once=True).to_csv(place / "study.csv", index=False)
     return {}

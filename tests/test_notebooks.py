@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from lorascope.analyze import paper_study
+from lorascope.study import paper_study
 
 from .analyze.conftest import write_small
 

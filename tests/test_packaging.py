@@ -24,15 +24,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None:
     names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     folders = {name.split("/")[1] for name in names if name.startswith("lorascope/")}
-    assert folders == {"stores", "capture", "analyze", "cli", "__main__.py"}
+    assert folders == {"stores", "capture", "analyze", "study", "cli", "__main__.py"}
     others = {name.split("/")[0] for name in names} - {"lorascope"}
     assert others == {"lorascope-0.1.0.dist-info"}
     assert "lorascope/__init__.py" not in names
     for wanted in (
         "lorascope/stores/py.typed",
         "lorascope/analyze/report/style.css",
-        "lorascope/cli/facts/data/facts.train.jsonl",
-        "lorascope/cli/facts/data/LICENSE",
+        "lorascope/study/facts/facts.train.jsonl",
+        "lorascope/study/facts/LICENSE",
         *(f"lorascope/capture/samples/prompts/{name}.txt" for name in ("main", "prompt1", "prompt2", "prompt3")),
     ):
         assert wanted in names
@@ -43,7 +43,18 @@ def test_sdist_holds_what_the_tests_need(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = archive.getnames()
     tops = {name.split("/")[1] for name in names if "/" in name}
-    assert tops >= {"stores", "capture", "analyze", "cli", "tests", "docs", "pyproject.toml", "README.md", "LICENSE"}
+    assert tops >= {
+        "stores",
+        "capture",
+        "analyze",
+        "study",
+        "cli",
+        "tests",
+        "docs",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    }
     assert not tops & {"runs", ".venv", ".ci", "dist"}
 
 
@@ -51,11 +62,11 @@ def test_wheel_works_outside_of_the_checkout(built: Path, many_rows: Path, tmp_p
     """Unpacked elsewhere and put first on the path: what an installed wheel is."""
     zipfile.ZipFile(next(built.glob("*.whl"))).extractall(tmp_path / "site")
     code = (
-        "import sys; site, *roots = sys.argv[1:6]; del sys.argv[1:6]\n"
+        "import sys; site, *roots = sys.argv[1:7]; del sys.argv[1:7]\n"
         "sys.path[:] = [site] + [p for p in sys.path if p not in roots]\n"
         "import lorascope.cli.main as m; assert m.__file__.startswith(site), m.__file__; sys.exit(m.main())"
     )
-    roots = [str(ROOT / name) for name in ("stores", "capture", "analyze", "cli")]
+    roots = [str(ROOT / name) for name in ("stores", "capture", "analyze", "study", "cli")]
     command = [sys.executable, "-c", code, str(tmp_path / "site"), *roots, "miub", str(many_rows)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze import format as format_module
-from lorascope.analyze.format import format_bytes, format_error, format_number, format_percent
+from lorascope.analyze.format import format_error, format_number, format_percent
 
 
 def test_examples_run() -> None:
@@ -40,8 +40,3 @@ def test_format_error(value: float, error: float, text: str) -> None:
 @pytest.mark.parametrize(("share", "text"), [(np.nan, "n/a"), (0.0, "0.0 %"), (0.0006, "0.1 %"), (0.0003, "0.030 %")])
 def test_format_percent(share: float, text: str) -> None:
     assert format_percent(share) == text
-
-
-@pytest.mark.parametrize(("n_bytes", "text"), [(0, "0 B"), (999_900, "1 MB"), (2.5e9, "2.5 GB"), (7e12, "7 TB")])
-def test_format_bytes(n_bytes: float, text: str) -> None:
-    assert format_bytes(n_bytes) == text

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorascope.analyze import read_study
 from lorascope.capture import (
     AdapterError,
     CaptureConfig,
@@ -27,6 +26,7 @@ from lorascope.capture.models.sharing import share_layers, sharing_of
 from lorascope.capture.planning.memory import tensor_bytes
 from lorascope.capture.reforward import reforward
 from lorascope.stores import StoreError, open_run, verify
+from lorascope.study import read_study
 
 from ..tiny import llama, save_model
 from .recorded import adapt

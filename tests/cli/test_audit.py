@@ -5,14 +5,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lorascope.analyze import paper_table
 from lorascope.analyze.audit.audit_table import audit_table
 from lorascope.analyze.audit.ceilings import Ceiling
 from lorascope.analyze.audit.paper import audit_paper
 from lorascope.analyze.audit.ratios import RatioClaim
-from lorascope.analyze.studies.read_table import read_table
-from lorascope.analyze.studies.record import to_json
+from lorascope.analyze.stats.record import to_json
 from lorascope.cli.fits.claims import BECAUSE
+from lorascope.study import paper_table
+from lorascope.study.read_table import read_table
 
 from .called import call, flat
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze import compare_metrics
-from lorascope.analyze.read_study import read_study
-from lorascope.analyze.studies.record import to_json
+from lorascope.analyze.stats.record import to_json
+from lorascope.study.read_study import read_study
 
 from .called import call, flat
 

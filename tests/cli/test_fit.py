@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze import fit_report, fit_scaling_law, paper_study, trend_tests
+from lorascope.analyze import fit_report, fit_scaling_law, trend_tests
 from lorascope.analyze.format import format_number
-from lorascope.analyze.read_study import read_study
-from lorascope.analyze.studies.record import to_json
+from lorascope.analyze.stats.record import to_json
 from lorascope.cli.commands import fit as fit_command
 from lorascope.cli.main import main
+from lorascope.study import paper_study
+from lorascope.study.read_study import read_study
 
 from ..stored import store_states
 from .called import call, flat

@@ -11,8 +11,8 @@ import pytest
 
 from lorascope.analyze.audit.ceilings import Ceiling
 from lorascope.analyze.format import format_number
-from lorascope.analyze.studies.summary import Summary, Table
-from lorascope.analyze.studies.verdict import Verdict
+from lorascope.analyze.stats.summary import Summary, Table
+from lorascope.analyze.stats.verdict import Verdict
 from lorascope.cli import screen
 from lorascope.cli.fits import options, words
 from lorascope.cli.fits.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of

@@ -4,8 +4,6 @@ from .adapters.adapter import adapter_report
 from .audit.audit_table import audit_table
 from .audit.paper import audit_paper
 from .comparison.compare_metrics import compare_metrics
-from .experiment.cells import study_cells
-from .experiment.reading import read_units
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
@@ -17,7 +15,6 @@ from .miub import miub
 from .mutual_information import mutual_information
 from .paper import paper_cells
 from .qualify import qualify
-from .read_study import read_study
 from .runs import paired, side_by_side
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
@@ -25,7 +22,6 @@ from .scaling.identify import identifiability
 from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
 from .scaling.simulate import simulate_study
-from .studies.paper_tables import paper_study, paper_table
 from .trends.trend_tests import trend_tests
 
 __all__ = [
@@ -50,16 +46,11 @@ __all__ = [
     "open_result",
     "paired",
     "paper_cells",
-    "paper_study",
-    "paper_table",
     "plan_study",
     "qualify",
-    "read_study",
-    "read_units",
     "save",
     "side_by_side",
     "simulate_study",
-    "study_cells",
     "to_dataframe",
     "token_measure",
     "trend_tests",

@@ -1,8 +1,8 @@
-"""Numbers as a reader wants them: three digits, an error beside its value, bytes in decimal units."""
+"""Numbers as a reader wants them: three digits, an error beside its value."""
 
 import math
 
-__all__ = ["format_bytes", "format_error", "format_number", "format_percent", "format_power"]
+__all__ = ["format_error", "format_number", "format_percent", "format_power"]
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -58,21 +58,6 @@ def format_percent(share: float) -> str:
     if math.isnan(share):
         return "n/a"
     return f"{format_number(100 * share, digits=2)} %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
-
-
-def format_bytes(n_bytes: float) -> str:
-    """A size in decimal units, three digits.
-
-    Examples
-    --------
-    >>> format_bytes(999), format_bytes(1234567)
-    ('999 B', '1.23 MB')
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 999.5:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} TB"
 
 
 def format_power(exponent: int) -> str:

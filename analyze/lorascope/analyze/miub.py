@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run, StoreError
-from lorascope.stores.places.alone import alone
+from lorascope.stores.places.file_lock import file_lock
 
 from .measuring.captured import keeps_all_states
 from .measuring.compute import Progress
@@ -99,7 +99,7 @@ def miub(
     if out is None:
         return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))
-    with alone(target):
+    with file_lock(target):
         measured = measure_unsaved(run, ("js",), target, **options)
         return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
 

@@ -20,6 +20,7 @@ from lorascope.stores import (
 )
 from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.reading.missing import missing_chunks
+from lorascope.stores.size import parse_size
 
 from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
 from .config import CaptureConfig
@@ -36,7 +37,6 @@ from .recording.reduce import Reducer
 from .recording.stream import Progress, Streamed, evaluating, stream_states
 from .resume import identity, require_same
 from .samples.tables import make_tables
-from .size import parse_size
 
 __all__ = ["capture"]
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lorascope.stores.size import parse_size
+
 from .models.sharing import check_sharing
 from .samples.selection import check_selection
-from .size import parse_size
 
 __all__ = ["CaptureConfig", "FinetuneConfig"]
 

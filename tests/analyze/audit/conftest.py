@@ -51,6 +51,6 @@ def lay() -> Callable[..., Grid]:
 @pytest.fixture(scope="session")
 def paper(lay: Callable[..., Grid]) -> Grid:
     """Table 1."""
-    from lorascope.analyze.studies.paper_tables import paper_table
+    from lorascope.study.paper_tables import paper_table
 
     return lay(paper_table(1))

@@ -8,7 +8,7 @@ import pytest
 
 from lorascope.analyze.audit.audit import TABLES, Audit
 from lorascope.analyze.audit.audit_table import audit_table
-from lorascope.analyze.studies.paper_tables import paper_table
+from lorascope.study.paper_tables import paper_table
 
 
 @pytest.fixture(scope="module")

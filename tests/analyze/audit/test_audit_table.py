@@ -13,8 +13,8 @@ from lorascope.analyze.audit import audit_table as module
 from lorascope.analyze.audit.audit_table import audit_table
 from lorascope.analyze.audit.ceilings import Ceiling
 from lorascope.analyze.audit.ratios import RatioClaim
-from lorascope.analyze.studies.paper_tables import paper_table
-from lorascope.analyze.studies.record import data_hash
+from lorascope.analyze.stats.record import data_hash
+from lorascope.study.paper_tables import paper_table
 
 
 def rows(*cells: tuple[Any, ...]) -> pd.DataFrame:

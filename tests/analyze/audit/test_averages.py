@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lorascope.analyze.audit.averages import averages_part, plain_means
 from lorascope.analyze.audit.grid import Grid
-from lorascope.analyze.studies.paper_tables import paper_table
+from lorascope.study.paper_tables import paper_table
 
 DIFFER = {
     ("Phi3", "CE", "r128"): (0.251, 0.2232),

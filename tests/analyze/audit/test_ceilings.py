@@ -10,7 +10,7 @@ import pytest
 from lorascope.analyze.audit.ceilings import Ceiling, ceilings_part
 from lorascope.analyze.audit.grid import Grid
 from lorascope.analyze.audit.paper import CEILINGS
-from lorascope.analyze.studies.paper_tables import paper_table
+from lorascope.study.paper_tables import paper_table
 
 
 def test_cells_of_the_paper(paper: Grid) -> None:

@@ -13,7 +13,7 @@ from lorascope.analyze.audit import monotone
 from lorascope.analyze.audit.grid import Grid
 from lorascope.analyze.audit.monotone import Direction, monotone_part, step_outcomes
 from lorascope.analyze.audit.part import Part
-from lorascope.analyze.studies.paper_tables import paper_table
+from lorascope.study.paper_tables import paper_table
 
 ORDER = {"rank": ("r32", "r128", "r512"), "size": ("share8", "share4", "share2", "share1")}
 DIRECTIONS: dict[str, Direction] = {"ACC": "rises", "MIUB": "falls"}

@@ -3,7 +3,7 @@ import pytest
 from lorascope.analyze.audit import paper as audit_of_paper
 from lorascope.analyze.audit.audit import Audit
 from lorascope.analyze.audit.paper import audit_paper
-from lorascope.analyze.studies.paper_tables import paper_table
+from lorascope.study.paper_tables import paper_table
 
 
 @pytest.fixture(scope="module")

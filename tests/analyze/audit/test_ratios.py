@@ -15,7 +15,7 @@ from lorascope.analyze.audit import ratios
 from lorascope.analyze.audit.grid import Grid
 from lorascope.analyze.audit.part import Part
 from lorascope.analyze.audit.ratios import PLAIN_MEAN, RatioClaim, ratio_range, ratios_part
-from lorascope.analyze.studies.paper_tables import paper_table
+from lorascope.study.paper_tables import paper_table
 
 TIMES = RatioClaim(words="571 times", value=571, metric="CE", of="share8", over="share1", member="AVG", group="Phi3")
 LESS = RatioClaim(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.studies.paper_tables import paper_study
+from lorascope.study.paper_tables import paper_study
 
 Make = Callable[..., pd.DataFrame]
 

@@ -51,7 +51,7 @@ def test_sets_of_cells_are_those_of_their_own_tables(paper: pd.DataFrame) -> Non
 
 
 def test_runs_printed_twice_are_said(paper: pd.DataFrame) -> None:
-    from lorascope.analyze.studies.paper_tables import paper_study
+    from lorascope.study.paper_tables import paper_study
 
     assert not [note for note in compare_metrics(paper).notes if "equal" in note]
     (said,) = [note for note in compare_metrics(paper_study()).notes if "equal" in note]

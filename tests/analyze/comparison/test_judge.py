@@ -5,7 +5,7 @@ import pytest
 
 from lorascope.analyze.comparison.judge import judge, word_of
 from lorascope.analyze.comparison.roles import Metric
-from lorascope.analyze.studies.verdict import Verdict
+from lorascope.analyze.stats.verdict import Verdict
 
 A, B = Metric("A", "A", False, -1), Metric("B", "B", False, 1)
 OF_METRIC = {

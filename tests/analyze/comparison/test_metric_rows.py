@@ -10,7 +10,7 @@ from scipy import stats
 
 from lorascope.analyze.comparison.compare_metrics import compare_metrics
 from lorascope.analyze.comparison.comparison import MetricComparison
-from lorascope.analyze.studies.paper_tables import CellSet, paper_study
+from lorascope.study.paper_tables import CellSet, paper_study
 
 VALUES = {"ln MIUB": lambda f: np.log(f["MIUB"]), "CE": lambda f: f["CE"], "ln CE": lambda f: np.log(f["CE"])}
 CELLS: list[tuple[CellSet, bool]] = [

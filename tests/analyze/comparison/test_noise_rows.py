@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.comparison.compare_metrics import compare_metrics
-from lorascope.analyze.studies.paper_tables import paper_study
+from lorascope.study.paper_tables import paper_study
 
 ITEMS = dict(zip(paper_study()["dataset"].unique(), (2376, 1172, 10042, 1838, 1267), strict=True))
 """Test or validation questions of the public data sets; the paper doesn't say how many it used."""

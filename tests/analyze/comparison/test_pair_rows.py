@@ -10,7 +10,7 @@ from scipy import stats
 from lorascope.analyze.comparison.compare_metrics import compare_metrics
 from lorascope.analyze.comparison.comparison import MetricComparison
 from lorascope.analyze.comparison.dependent import meng, steiger
-from lorascope.analyze.studies.paper_tables import CellSet, paper_study
+from lorascope.study.paper_tables import CellSet, paper_study
 
 CELLS: list[tuple[CellSet, bool]] = [("as printed", True), ("as printed", False), ("without collapsed", True)]
 NAMES = ["ln MIUB", "CE", "ln CE"]

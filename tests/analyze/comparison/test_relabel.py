@@ -11,7 +11,7 @@ from lorascope.analyze.comparison import relabel
 from lorascope.analyze.comparison.compare_metrics import compare_metrics
 from lorascope.analyze.comparison.relabel import relabel_test, relabelled_pearson, setting_orders
 from lorascope.analyze.comparison.within import pooled_pearson
-from lorascope.analyze.studies.paper_tables import paper_study
+from lorascope.study.paper_tables import paper_study
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from lorascope.analyze.comparison.comparison import MetricComparison
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.studies.paper_tables import paper_study
+from lorascope.study.paper_tables import paper_study
 
 ROLES: dict[str, Any] = {"N": "N", "R": "R", "groups": ["dataset"], "offsets": ["sweep"]}
 DATASETS = list(dict.fromkeys(paper_study()["dataset"]))

@@ -17,7 +17,7 @@ from lorascope.analyze.measuring.partial import DONE, Partial, partial_path
 from lorascope.analyze.miub import miub
 from lorascope.analyze.save import open_result
 from lorascope.stores import Run, StoreError, open_run
-from lorascope.stores.places.alone import alone
+from lorascope.stores.places.file_lock import file_lock
 
 NAMES = ("js", "delta_ratio")
 NOWHERE: dict[str, Any] = {"adapter": None, "scheduler": None, "n_workers": None, "progress": None}
@@ -195,7 +195,7 @@ def test_a_finish_that_was_interrupted_is_only_that(run: Run, tmp_path: Path, mo
 
 def test_one_process_at_a_time(run: Run, tmp_path: Path) -> None:
     target = tmp_path / "result.zarr"
-    with alone(target), pytest.raises(FileExistsError, match="is being made by another process"):
+    with file_lock(target), pytest.raises(FileExistsError, match="is being made by another process"):
         miub(run, out=target)
     assert not list(tmp_path.iterdir())
     assert miub(run, out=target).sizes

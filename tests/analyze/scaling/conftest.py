@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.scaling.design import Design, make_design
-from lorascope.analyze.studies.paper_tables import paper_study
+from lorascope.study.paper_tables import paper_study
 
 DesignOf = Callable[..., Design]
 PaperCells = Callable[[str], pd.DataFrame]

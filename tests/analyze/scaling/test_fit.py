@@ -15,8 +15,8 @@ from lorascope.analyze.scaling.linear import linear_models
 from lorascope.analyze.scaling.objective import automatic_delta
 from lorascope.analyze.scaling.result import IntervalKind, ScalingFit
 from lorascope.analyze.scaling.simulate import simulate_study
-from lorascope.analyze.studies.record import data_hash
-from lorascope.analyze.studies.summary import Summary
+from lorascope.analyze.stats.record import data_hash
+from lorascope.analyze.stats.summary import Summary
 
 TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
 SIZES: dict[str, Any] = {"N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0)}

@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.analyze import fit_report, fit_scaling_law, identifiability, plan_study, simulate_study
 from lorascope.analyze.scaling.simulate import laid_out
-from lorascope.analyze.studies.frame import group_labels
+from lorascope.analyze.stats.frame import group_labels
 
 SIZES: dict[str, Any] = {"N": (1e8, 3e8, 1e9, 3e9), "R": (8.0, 32.0, 128.0, 512.0)}
 TRUTH = {"A": 3.0, "alpha": 0.5, "B": 1.0, "beta": 0.7}

@@ -15,7 +15,7 @@ from scipy.stats import t as student
 
 from lorascope.analyze.scaling import linear, random_intercept
 from lorascope.analyze.scaling.linear import LinearModels, linear_models
-from lorascope.analyze.studies.paper_tables import CellSet, paper_study
+from lorascope.study.paper_tables import CellSet, paper_study
 
 Case = tuple[np.ndarray, np.ndarray, list[str], list[Any]]
 

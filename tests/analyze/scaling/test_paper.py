@@ -12,7 +12,7 @@ from statsmodels.formula.api import ols
 
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.studies.paper_tables import paper_study
+from lorascope.study.paper_tables import paper_study
 
 MODELS = ("Phi3", "LLaMA3")
 models = pytest.mark.parametrize("model", MODELS)

@@ -11,7 +11,7 @@ from scipy.stats import chi2
 from lorascope.analyze.scaling import random_intercept as module
 from lorascope.analyze.scaling.group_design import GroupDesign, group_design
 from lorascope.analyze.scaling.random_intercept import random_intercept
-from lorascope.analyze.studies.paper_tables import CellSet, paper_study
+from lorascope.study.paper_tables import CellSet, paper_study
 
 
 def paper(sweep: str, model: str | None = None, cells: CellSet = "as printed") -> GroupDesign:

@@ -15,8 +15,8 @@ from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.report import DELTAS, FitReport, fit_report
 from lorascope.analyze.scaling.simulate import simulate_study
 from lorascope.analyze.scaling.wild_cluster import wild_cluster_test
-from lorascope.analyze.studies.paper_tables import paper_study
-from lorascope.analyze.studies.verdict import WORDS
+from lorascope.analyze.stats.verdict import WORDS
+from lorascope.study.paper_tables import paper_study
 
 TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
 PARTS = ["held out", "laws", "cluster bootstrap", "wild bootstrap", "influence", "Huber's delta"]

@@ -14,7 +14,7 @@ from lorascope.analyze.scaling.intervals import profiles
 from lorascope.analyze.scaling.profile import Interval
 from lorascope.analyze.scaling.simulate import simulate_study
 from lorascope.analyze.scaling.verdicts import verdicts
-from lorascope.analyze.studies.verdict import WORDS, Verdict
+from lorascope.analyze.stats.verdict import WORDS, Verdict
 
 DesignOf = Callable[..., Design]
 PaperCells = Callable[[str], pd.DataFrame]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lorascope.analyze.scaling import wild_cluster
 from lorascope.analyze.scaling.linear import linear_models
 from lorascope.analyze.scaling.wild_cluster import wild_cluster_test
-from lorascope.analyze.studies.paper_tables import paper_study
+from lorascope.study.paper_tables import paper_study
 
 Case = tuple[np.ndarray, np.ndarray, list[str], list[Any]]
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import page_trend_test
 
-from lorascope.analyze.studies.paper_tables import paper_study, paper_table
 from lorascope.analyze.trends import trend_tests as module
 from lorascope.analyze.trends.result import TrendResult
 from lorascope.analyze.trends.trend_tests import trend_tests
+from lorascope.study.paper_tables import paper_study, paper_table
 
 SWEEPS = {"N": ("share8", "share4", "share2", "share1"), "R": ("r32", "r128", "r512")}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lorascope.analyze.studies.verdict import Verdict
+from lorascope.analyze.stats.verdict import Verdict
 from lorascope.analyze.trends.kendall import mann_kendall
 from lorascope.analyze.trends.page import page_l
 from lorascope.analyze.trends.words import Steps, overall_verdict, p_word, steps_verdict

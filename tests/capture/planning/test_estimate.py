@@ -194,7 +194,7 @@ def test_narrowing_drops_a_factor_that_is_larger_than_delta() -> None:
         components=tuple(dataclasses.replace(c, stored_dtype="bfloat16") for c in spec.components),
         adapters=(dataclasses.replace(spec.adapters[0], factored=(False, False, False)),),
     )
-    from lorascope.capture.size import format_size
+    from lorascope.stores.size import format_size
 
     assert said == f"`--store bf16` makes it {format_size(estimate(narrow).needed_bytes)}"
 

@@ -24,7 +24,7 @@ from lorascope.capture.training import checkpoints as module
 from lorascope.capture.training.checkpoints import training_folder
 from lorascope.capture.training.finetune import FinetuneResult, finetune
 from lorascope.stores import StoreError
-from lorascope.stores.places.alone import alone
+from lorascope.stores.places.file_lock import file_lock
 
 from ...tiny import save_model
 
@@ -400,6 +400,6 @@ def test_an_adapter_that_came_meanwhile_is_told_before_the_training(
 
 
 def test_one_process_at_a_time(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path) -> None:
-    with alone(tmp_path / "out"), pytest.raises(FileExistsError, match="out` is being made by another process"):
+    with file_lock(tmp_path / "out"), pytest.raises(FileExistsError, match="out` is being made by another process"):
         finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", CONFIG, items_eval=tiny_items)
     assert os.listdir(tmp_path) == []

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.record import plain
-from ..studies.summary import Summary, Table
-from ..studies.verdict import Verdict
+from ..stats.record import plain
+from ..stats.summary import Summary, Table
+from ..stats.verdict import Verdict
 
 __all__ = ["Audit"]
 

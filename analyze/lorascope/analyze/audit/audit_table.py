@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import checked, group_labels
-from ..studies.record import provenance
+from ..stats.frame import checked, group_labels
+from ..stats.record import provenance
 from .audit import Audit
 from .averages import averages_part
 from .ceilings import Ceiling, ceilings_part

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..studies.verdict import Verdict, Word
+from ..stats.verdict import Verdict, Word
 from .grid import Grid
 from .part import Part, joined, rows_table
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..format import format_number
-from ..studies.verdict import Verdict, Word
+from ..stats.verdict import Verdict, Word
 from .grid import Grid, known
 from .part import Part, joined, rows_table, spoken
 

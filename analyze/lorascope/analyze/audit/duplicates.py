@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..studies.verdict import Verdict
+from ..stats.verdict import Verdict
 from .grid import Grid
 from .part import Part, joined, rows_table, spoken
 

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..studies.verdict import Verdict, Word
+from ..stats.verdict import Verdict, Word
 from .grid import Grid, known
 from .part import Part, joined, rows_table, spoken
 from .rounding import as_printed

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..studies.paper_tables import paper_table
-from ..studies.verdict import Verdict, Word
+from lorascope.study.paper_tables import paper_table
+
+from ..stats.verdict import Verdict, Word
 from .audit import Audit
 from .audit_table import audit_table
 from .ceilings import Ceiling

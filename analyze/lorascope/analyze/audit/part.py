@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.verdict import Verdict
+from ..stats.verdict import Verdict
 
 __all__ = ["Part", "joined", "rows_table", "spoken"]
 

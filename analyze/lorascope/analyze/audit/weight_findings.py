@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from ..format import format_number
-from ..studies.verdict import Verdict
+from ..stats.verdict import Verdict
 from .hidden import HiddenWeights, RangeRow, RepairRow, WeightRow
 from .part import joined, spoken
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import checked, group_labels
+from ..stats.frame import checked, group_labels
 from .items import Items, items_of
 from .roles import Metric, in_table
 

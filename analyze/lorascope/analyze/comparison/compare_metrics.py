@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.record import provenance
+from ..stats.record import provenance
 from .cells import read_cells, without_collapsed
 from .comparison import MetricComparison
 from .drawn import Options
@@ -92,7 +92,7 @@ def compare_metrics(
 
     Examples
     --------
-    >>> from lorascope.analyze.studies.paper_tables import paper_study
+    >>> from lorascope.study.paper_tables import paper_study
     >>> found = compare_metrics(paper_study(once=True))
     >>> found.metrics[["metric", "pearson"]].round(3).values.tolist()
     [['ln MIUB', -0.29], ['CE', -0.098], ['ln CE', -0.046]]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from ..format import format_number
-from ..studies.verdict import Verdict, Word
+from ..stats.verdict import Verdict, Word
 from .drawn import Row
 from .roles import Metric
 

@@ -12,7 +12,7 @@ from ..comparison.comparison import MetricComparison
 from ..comparison.roles import parse_metrics
 from ..comparison.within import centred
 from ..format import format_number
-from ..studies.record import data_hash
+from ..stats.record import data_hash
 from .captions import headline, plural, shortened
 from .marks import add_legend, hovering, looks
 from .small_multiples import small_multiples

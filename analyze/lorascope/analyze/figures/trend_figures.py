@@ -8,8 +8,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..studies.frame import checked
-from ..studies.record import data_hash
+from ..stats.frame import checked
+from ..stats.record import data_hash
 from ..trends.result import TrendResult
 from ..trends.series import Series, blocks_of
 from .captions import headline, plural, shortened

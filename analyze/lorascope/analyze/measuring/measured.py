@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
-from lorascope.stores.places.alone import alone
+from lorascope.stores.places.file_lock import file_lock
 
 from ..save import finish, refuse_target
 from ..weights import token_weights
@@ -82,7 +82,7 @@ def measure_run(
     if out is None:
         return measure_unsaved(run, names, None, **options)
     target = refuse_target(Path(out))
-    with alone(target):
+    with file_lock(target):
         return finish(measure_unsaved(run, names, target, **options), target)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.format import format_bytes, format_number, format_percent
+from lorascope.analyze.format import format_number, format_percent
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.summary import Size, factor_saving, swallowed
 from lorascope.stores import Run
+from lorascope.stores.size import format_size
 
 from .markup import escape, notice, section, table
 
@@ -99,7 +100,7 @@ def _n_differences(qualified: xr.Dataset) -> int:
 
 def store(run: Run, parts: Sequence[Size]) -> str:
     """What the run takes on disk, and what keeping factors saved."""
-    rows = [(size.part, format_bytes(size.raw_bytes), format_bytes(size.stored_bytes)) for size in parts]
+    rows = [(size.part, format_size(size.raw_bytes), format_size(size.stored_bytes)) for size in parts]
     caption = (
         "In memory: values of committed tokens before compression. On disk: files with their metadata. factor is z "
         "= A x, from which delta = scaling * B z follows exactly."
@@ -124,7 +125,7 @@ def _saving_text(run: Run, stored_bytes: int) -> str:
     what = "base, adapted and delta" if run.stream == "pair" else "base and delta"
     return (
         f"{saving.n_factored} components are kept as base and factor.{rest} The factors and their B take "
-        f"{format_bytes(saving.factor_bytes)}; the deltas themselves would take "
+        f"{format_size(saving.factor_bytes)}; the deltas themselves would take "
         f"{_multiple(saving.delta_bytes, saving.factor_bytes)} at the base's own item size and "
         f"{_multiple(saving.delta_float32_bytes, saving.factor_bytes)} in float32. The whole run on disk is "
         f"{format_percent(stored_bytes / saving.plain_bytes)} of {what} as plain arrays at the base's item size."
@@ -132,7 +133,7 @@ def _saving_text(run: Run, stored_bytes: int) -> str:
 
 
 def _multiple(n_bytes: int, of_bytes: int) -> str:
-    return f"{format_bytes(n_bytes)} ({format_number(n_bytes / of_bytes)} times as much)"
+    return f"{format_size(n_bytes)} ({format_number(n_bytes / of_bytes)} times as much)"
 
 
 def fidelity(run: Run, qualified: xr.Dataset) -> str:

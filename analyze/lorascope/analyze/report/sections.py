@@ -7,11 +7,12 @@ import xarray as xr
 
 from lorascope.analyze.figures.maps import component_map, js_map, null_map
 from lorascope.analyze.figures.plots import share_curve
-from lorascope.analyze.format import format_bytes, format_error, format_number, format_percent
+from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.summary import kl, top_components, top_share
 from lorascope.analyze.weights import is_weighted
 from lorascope.stores import Run
+from lorascope.stores.size import format_size
 
 from .markup import escape, figure, section, table, tile
 
@@ -45,8 +46,8 @@ def headline(run: Run, qualified: xr.Dataset, stored_bytes: int) -> str:
         *_score_tiles(run),
         tile(
             "store",
-            format_bytes(stored_bytes),
-            f"{format_bytes(stored_bytes / int(run.committed.sum()))} a captured token",
+            format_size(stored_bytes),
+            f"{format_size(stored_bytes / int(run.committed.sum()))} a captured token",
         ),
     ]
     return (

@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import checked, group_labels
+from ..stats.frame import checked, group_labels
 from .bounds import exponent_bounds
 from .columns import Column
 from .laws import AXES, Axes, Law, law_named

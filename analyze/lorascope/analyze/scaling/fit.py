@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.record import provenance
+from ..stats.record import provenance
 from ..threads import one_blas_thread
 from .design import make_design
 from .estimate import estimated
@@ -109,7 +109,7 @@ def fit_scaling_law(
 
     Examples
     --------
-    >>> from lorascope.analyze import paper_study
+    >>> from lorascope.study import paper_study
     >>> study = paper_study(once=True)
     >>> phi = study[study["model"] == "Phi3"]
     >>> fit = fit_scaling_law(phi, "MIUB", N="N", R="R", groups=["dataset"], offsets=["sweep"])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import checked
+from ..stats.frame import checked
 from .columns import Column, Power, Product, Straight
 from .design import level_columns
 from .laws import AXES, Axes, law_named

@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import group_labels
+from ..stats.frame import group_labels
 from .objective import Residual
 
 __all__ = ["refuse_constant", "refuse_repeated", "refuse_roles", "refuse_settings", "refuse_twice"]

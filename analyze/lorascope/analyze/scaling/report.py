@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
-from ..studies.record import plain
-from ..studies.summary import Summary, Table
-from ..studies.verdict import Verdict, Word
+from ..stats.record import plain
+from ..stats.summary import Summary, Table
+from ..stats.verdict import Verdict, Word
 from .bootstrap import Bootstrap, BootstrapKind
 from .cross_validation import cross_validate
 from .fit import fit_scaling_law

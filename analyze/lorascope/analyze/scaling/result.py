@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.record import plain
-from ..studies.summary import Summary
-from ..studies.verdict import Verdict
+from ..stats.record import plain
+from ..stats.summary import Summary
+from ..stats.verdict import Verdict
 from ..threads import one_blas_thread
 from .bands import bands
 from .bootstrap import Bootstrap, BootstrapKind, Progress, bootstrap

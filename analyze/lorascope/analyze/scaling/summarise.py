@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
-from ..studies.summary import Summary, Table
+from ..stats.summary import Summary, Table
 
 if TYPE_CHECKING:
     from .result import ScalingFit

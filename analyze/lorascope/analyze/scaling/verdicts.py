@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
-from ..studies.verdict import Verdict, Word
+from ..stats.verdict import Verdict, Word
 from .estimate import Estimate
 from .laws import AXES
 from .profile import Interval

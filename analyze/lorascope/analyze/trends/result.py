@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
-from ..studies.record import plain
-from ..studies.summary import Summary, Table
-from ..studies.verdict import Verdict
+from ..stats.record import plain
+from ..stats.summary import Summary, Table
+from ..stats.verdict import Verdict
 from .kendall import KendallTest
 from .page import PageTest
 

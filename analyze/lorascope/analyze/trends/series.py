@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import group_labels
+from ..stats.frame import group_labels
 from .words import Steps
 
 __all__ = ["Series", "blocks_of", "count_steps"]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from ..studies.frame import checked
-from ..studies.record import provenance
+from ..stats.frame import checked
+from ..stats.record import provenance
 from .kendall import KendallTest, mann_kendall
 from .null import MOST_POINTS, MOST_STATES
 from .page import PageTest, page_l

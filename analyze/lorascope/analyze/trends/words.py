@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from ..format import format_number
-from ..studies.verdict import Verdict, Word
+from ..stats.verdict import Verdict, Word
 from .kendall import KendallTest
 from .page import PageTest
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from lorascope.stores import RunSpec
 from lorascope.stores.format.layout import DTYPES, ROW_TOKENS
+from lorascope.stores.size import format_size
 
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..buffers.rows import queue_bytes_needed
 from ..models.device import is_here
 from ..recording.js import part_values
 from ..samples.likelihood import part_logits
-from ..size import format_size
 from .estimate import Estimate
 
 __all__ = ["Need", "device_needs", "free_device_bytes", "free_host_bytes", "host_needs", "job_groups", "tensor_bytes"]

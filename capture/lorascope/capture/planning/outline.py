@@ -8,6 +8,7 @@ import numpy as np
 from peft import PeftModel
 
 from lorascope.stores import RunSpec
+from lorascope.stores.size import parse_size
 
 from ..adapters.components import find_components
 from ..adapters.preflight import Preflight, inspect
@@ -18,7 +19,6 @@ from ..prepare import measures_kl
 from ..samples.batches import plan_batches
 from ..samples.encode import GENERATED, EncodedSample
 from ..samples.selection import plan_tokens
-from ..size import parse_size
 from ..specify import specify
 from .estimate import choose_share
 from .meta import meta_inputs, output_dtypes

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lorascope.stores import Problem, RunSpec, open_place, run_state
+from lorascope.stores.size import format_size, parse_size
 
 from ..adapters.adapter import attach_adapters
 from ..adapters.preflight import Note
@@ -17,7 +18,6 @@ from ..models.device import is_here, named_device
 from ..models.model import is_causal, load_model
 from ..prepare import encode_files, read_files
 from ..recording.stream import evaluating
-from ..size import format_size, parse_size
 from .estimate import Estimate, estimate, require_writable, ways_to_fit
 from .memory import Need, device_needs, free_device_bytes, free_host_bytes, host_needs, tensor_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta

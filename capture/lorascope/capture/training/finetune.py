@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lorascope.stores.places.alone import alone
+from lorascope.stores.places.file_lock import file_lock
 
 from ..adapters.adapter import adapter_identity
 from ..adapters.training import RECORD
@@ -133,7 +133,7 @@ def finetune(
         "held_out": data_fingerprint(eval_samples) if eval_samples else None,
     }
     with (
-        alone(place),
+        file_lock(place),
         restoring(model),
         seeding(config.seed, model),
         going_on(place) as folder,

@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from lorascope.analyze.audit.audit import Audit
 from lorascope.analyze.audit.audit_table import audit_table
 from lorascope.analyze.audit.paper import audit_paper
-from lorascope.analyze.studies.paper_tables import SOURCE
-from lorascope.analyze.studies.read_table import read_table, select_rows
+from lorascope.study.paper_tables import SOURCE
+from lorascope.study.read_table import read_table, select_rows
 
 from ..fits.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
 from ..fits.options import NONE, listed, named_columns, numbers_by_name, rows_where

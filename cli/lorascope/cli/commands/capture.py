@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.analyze.format import format_bytes
 from lorascope.capture import CaptureConfig, Progress
 from lorascope.capture import capture as capture_run
+from lorascope.stores.size import format_size
 
 from ..quiet import quiet_libraries
 from ..screen import progress_bar, say
@@ -41,7 +41,7 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
     measured = run.attributes.get("measured")
     if measured:
         say(
-            f"{format_bytes(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
+            f"{format_size(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
             f"{measured['overhead']:.2f} times a bare forward pass"
         )
 

@@ -1,8 +1,9 @@
 """`lorascope compact`."""
 
-from lorascope.analyze.format import format_bytes, format_percent
+from lorascope.analyze.format import format_percent
 from lorascope.stores import open_place
 from lorascope.stores.copying.compact import compact as compact_run
+from lorascope.stores.size import format_size
 
 from ..screen import progress_bar, say
 
@@ -25,5 +26,5 @@ def compact(source: str, out: str, /) -> None:
         run = compact_run(source, out, progress=update)
     before, after = (sum(n_bytes for _, n_bytes in open_place(path).sizes()) for path in (source, out))
     share = format_percent(after / before)
-    say(f"{format_bytes(before)} became {format_bytes(after)}, {share} of it, in {run.place.name}")
+    say(f"{format_size(before)} became {format_size(after)}, {share} of it, in {run.place.name}")
     say(f"each of its {run.n_rows} rows was read back and compared; {source} can be deleted")

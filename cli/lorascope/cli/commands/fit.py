@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
-from lorascope.analyze.read_study import PAPER
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.laws import LawName
 from lorascope.analyze.scaling.objective import Residual
@@ -15,6 +14,7 @@ from lorascope.analyze.scaling.report import MOST_BOOTSTRAPPED, FitReport, fit_r
 from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.trends.result import TrendResult
 from lorascope.analyze.trends.trend_tests import trend_tests
+from lorascope.study.read_study import PAPER
 
 from ..fits.options import NONE, Whole, chosen_groups, listed, named_columns, rows_where, study_table
 from ..fits.results import Figure, Format, Results, about_study, deliver, refuse_out

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from lorascope.analyze.format import format_bytes
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.summary import sizes
 from lorascope.stores import Run, StoreError, open_run, run_state
+from lorascope.stores.size import format_size
 
 from ..screen import print_table, say
 
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 def _print(run: Run, facts: Mapping[str, Any]) -> None:
     say(f"{run.place.name}  {_state(facts)}")
     print_table("Run", ["what", "value"], _rows(facts))
-    parts = [(s["part"], format_bytes(s["raw_bytes"]), format_bytes(s["stored_bytes"])) for s in facts["sizes"]]
+    parts = [(s["part"], format_size(s["raw_bytes"]), format_size(s["stored_bytes"])) for s in facts["sizes"]]
     print_table("Size", ["part", "in memory", "on disk"], parts)
     columns, rows = scores_table(run)
     if rows:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.analyze.format import format_bytes, format_number, format_percent
+from lorascope.analyze.format import format_number, format_percent
 from lorascope.capture import CaptureConfig
 from lorascope.capture.planning.plan import Plan
 from lorascope.capture.planning.plan import plan as plan_capture
+from lorascope.stores.size import format_size
 
 from ..quiet import quiet_libraries
 from ..screen import print_table, say
@@ -48,7 +49,7 @@ def _print(made: Plan) -> None:
     for line in _verdict(made):
         say(line)
     print_table("What would be stored", ["part", "arrays", "files", "in memory", "on disk"], _parts(made))
-    needs = [(need.where, need.what, format_bytes(need.n_bytes), need.basis) for need in made.needs]
+    needs = [(need.where, need.what, format_size(need.n_bytes), need.basis) for need in made.needs]
     print_table("Memory", ["where", "what", "size", "which is"], needs)
     if made.times is not None and made.rates is not None:
         print_table("Time", ["stage", "time", "which is"], _times(made))
@@ -65,9 +66,9 @@ def _verdict(made: Plan) -> Iterator[str]:
     spec = made.spec
     yield "It fits." if made.fits else "It doesn't fit."
     for one in made.fit:
-        free = "nobody knows how much is free" if one.free_bytes is None else f"{format_bytes(one.free_bytes)} are free"
+        free = "nobody knows how much is free" if one.free_bytes is None else f"{format_size(one.free_bytes)} are free"
         mark = " ?" if one.free_bytes is None else "ok" if one.fits else "NO"
-        yield f"  {mark}  {_PLACES[one.what]}: about {format_bytes(one.needed_bytes)} needed, {free}"
+        yield f"  {mark}  {_PLACES[one.what]}: about {format_size(one.needed_bytes)} needed, {free}"
         for way in made.ways if one.what == "disk" else ():
             yield f"      - {way}"
     names = ", ".join(repr(adapter.name) for adapter in spec.adapters)
@@ -87,8 +88,8 @@ def _parts(made: Plan) -> Iterator[tuple[str, str, str, str, str]]:
     estimated = made.estimate
     for part in estimated.parts:
         files = part.n_chunks + part.n_arrays
-        yield (part.name, str(part.n_arrays), str(files), format_bytes(part.raw_bytes), format_bytes(part.stored_bytes))
-    total = (format_bytes(estimated.raw_bytes), format_bytes(estimated.stored_bytes))
+        yield (part.name, str(part.n_arrays), str(files), format_size(part.raw_bytes), format_size(part.stored_bytes))
+    total = (format_size(estimated.raw_bytes), format_size(estimated.stored_bytes))
     yield ("in all", str(estimated.n_arrays), str(estimated.n_files), *total)
 
 
@@ -99,9 +100,9 @@ def _times(made: Plan) -> Iterator[tuple[str, str, str]]:
     speeds = {
         "score": f"prompts, choices and answers: {format_number(1 / rates.forward_seconds)} tokens/s",
         "forward": f"padding included: {format_number(1 / rates.forward_seconds)} tokens/s",
-        "copy": f"into host memory: {format_bytes(rates.copy_rate)}/s",
-        "encode": f"to {format_percent(rates.ratio)} of their size: {format_bytes(rates.encode_rate)}/s",
-        "write": f"onto the disk: {format_bytes(rates.write_rate)}/s",
+        "copy": f"into host memory: {format_size(rates.copy_rate)}/s",
+        "encode": f"to {format_percent(rates.ratio)} of their size: {format_size(rates.encode_rate)}/s",
+        "write": f"onto the disk: {format_size(rates.write_rate)}/s",
     }
     for stage, seconds in made.times.stages.items():
         yield (stage, _duration(seconds), speeds[stage])

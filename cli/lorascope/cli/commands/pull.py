@@ -1,8 +1,8 @@
 """`lorascope pull`."""
 
-from lorascope.analyze.format import format_bytes
 from lorascope.stores import open_place, open_run
 from lorascope.stores.copying.pull import pull as pull_slice
+from lorascope.stores.size import format_size
 
 from ..screen import left_out, progress_bar, say
 
@@ -57,7 +57,7 @@ def pull(
     step = run.attributes["provenance"]["copied"][-1]
     kept = ", ".join(f"{step[what][0]} of {step[what][1]} {what}" for what in ("components", "samples", "tokens"))
     size = sum(n_bytes for _, n_bytes in open_place(out).sizes())
-    say(f"{kept}: {format_bytes(size)} in {run.place.name}; checked by the {step['checked']}")
+    say(f"{kept}: {format_size(size)} in {run.place.name}; checked by the {step['checked']}")
     if step["samples_incomplete"]:
         say(f"{left_out(step['samples_incomplete'], open_run(source))} and were left out")
     n_lost = int((run.states == "sample") * (~run.state_rows).sum())

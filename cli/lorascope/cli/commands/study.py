@@ -4,11 +4,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from lorascope.analyze.format import format_bytes, format_number
+from lorascope.analyze.format import format_number
+from lorascope.stores.size import format_size
+from lorascope.study.grid import Unit, chosen_units, units_of
+from lorascope.study.settings import StudySettings, read_settings
 
 from ..screen import print_table, progress_bar, say
-from ..study.grid import Unit, chosen_units, units_of
-from ..study.settings import StudySettings, read_settings
 
 __all__ = ["plan", "report", "run", "status"]
 
@@ -26,11 +27,12 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
         Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
         counted.
     """
+    from lorascope.study.estimate import Price, count_tokens, rehearse
+    from lorascope.study.models import Models
+    from lorascope.study.recipe import information_of
+    from lorascope.study.run import drawn
+
     from ..quiet import quiet_libraries
-    from ..study.estimate import Price, count_tokens, rehearse
-    from ..study.models import Models
-    from ..study.recipe import information_of
-    from ..study.run import drawn
 
     settings = read_settings(study)
     quiet_libraries()
@@ -59,8 +61,8 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     if probe:
         say(
             f"{len(units)} units: about {_duration(seconds)} by a rehearsal on this machine; at most "
-            f"{format_bytes(int(max(stored)))} on the disk at a time"
-            + ("" if settings.states == "none" else f", {format_bytes(int(sum(stored)))} when all are kept")
+            f"{format_size(int(max(stored)))} on the disk at a time"
+            + ("" if settings.states == "none" else f", {format_size(int(sum(stored)))} when all are kept")
         )
     say(f"results: {settings.results}; adapters and runs: {settings.workplace}")
 
@@ -81,8 +83,9 @@ def run(study: Path, /, *, only: str | None = None, redo: bool = False, schedule
     scheduler
         Address of a running Dask scheduler, on whose workers MIUB and mutual information are computed.
     """
+    from lorascope.study.run import run_study
+
     from ..quiet import quiet_libraries
-    from ..study.run import run_study
 
     settings = read_settings(study)
     quiet_libraries()
@@ -109,7 +112,7 @@ def status(study: Path, /) -> int:
     study
         The study's YAML file.
     """
-    from ..study.status import study_status
+    from lorascope.study.status import study_status
 
     found = study_status(read_settings(study))
     print_table("Units", ["unit", "state", "detail"], [(one.unit.name, one.state, one.detail) for one in found])
@@ -128,7 +131,7 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     out
         File of the page; by default `report.html` in the study's folder of results, beside the CSV files.
     """
-    from ..study.report import write_study_report
+    from lorascope.study.report import write_study_report
 
     settings = read_settings(study)
     planned = [unit.name for unit in units_of(settings)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter, Token
 
-from lorascope.analyze.read_study import read_study
+from lorascope.study.read_study import read_study
 
 from ..screen import aside, progress_bar
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.save import refuse_inside_store, require_writable
-from lorascope.analyze.studies.record import to_json
-from lorascope.analyze.studies.summary import Summary, markdown_text
+from lorascope.analyze.stats.record import to_json
+from lorascope.analyze.stats.summary import Summary, markdown_text
 
 from ..screen import COMMANDS, aside, console, one_line, say, visible, write
 from .summary import print_summary

@@ -7,8 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as Grid
 from rich.text import Text
 
-from lorascope.analyze.studies.summary import Summary, Table, cell_text
-from lorascope.analyze.studies.verdict import Verdict
+from lorascope.analyze.stats.summary import Summary, Table, cell_text
+from lorascope.analyze.stats.verdict import Verdict
 
 from ..screen import console, one_line, say
 

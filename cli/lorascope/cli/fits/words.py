@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.studies.summary import Summary, Table
+from lorascope.analyze.stats.summary import Summary, Table
 
 __all__ = ["command_words", "short_numbers", "translated", "translated_summary"]
 

@@ -1,1 +1,0 @@
-"""A study: a grid of fine-tunings and captures from one file, and what comes of it."""

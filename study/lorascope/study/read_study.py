@@ -1,0 +1,245 @@
+"""A study's table: from a file, from runs, or the paper's."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd  # type: ignore[import-untyped]
+
+from lorascope.stores import open_run
+from lorascope.stores.format.layout import FORMAT
+
+from .paper_tables import CellSet, paper_study
+from .read_table import SUFFIXES, read_table, select_rows
+from .run_rows import RunRows, run_rows
+
+__all__ = ["PAPER", "StudyProgress", "read_study"]
+
+PAPER: dict[str, CellSet] = {
+    "paper": "as printed",
+    "paper:repaired": "repaired",
+    "paper:without-collapsed": "without collapsed",
+}
+"""Word -> which cells of the paper's table 1."""
+TABLE = "study.csv"
+"""File of a study's folder that is taken in place of its runs."""
+COLUMNS = (
+    "run", "adapter", "model", "dataset", "split", "prompt", "setting", "N", "N_non_embedding", "share", "R", "D",
+    "ACC", "CE", "PPL", "MIUB", "MIUB_se", "n_samples", "n_scored",
+)  # fmt: skip
+MAY_LACK = {
+    "N": "parameters of the model (N)",
+    "ACC": "accuracy (ACC)",
+    "CE": "cross-entropy (CE)",
+}
+"""Column -> what isn't known where it is empty."""
+KINDS = {
+    "stream": "what x feeds the layers (stream)",
+    "tokens": "which tokens they keep",
+    "js": "whether js is from states or from capture",
+}
+MOST_NAMED = 3
+StudyProgress = Callable[[int, int, str], None]
+
+
+def read_study(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    where: Mapping[str, Sequence[str]] | None = None,
+    n_workers: int | None = None,
+    progress: StudyProgress | None = None,
+) -> pd.DataFrame:
+    """A study's table, a row a cell, from a file, from runs whose MIUB is computed, or that of the paper.
+
+    Parameters
+    ----------
+    paths
+        One of: a file, see `read_table`; a folder with `study.csv`; a folder that holds runs, at any depth; several
+        runs, urls of runs or such folders; `paper`, `paper:repaired` or `paper:without-collapsed`, table 1 of arXiv
+        2501.03152 as `paper_study` has it (`./paper` is a folder of that name).
+    where
+        Column -> values: only rows that hold one of them.
+    n_workers
+        Threads that read runs; by default one a processor.
+    progress
+        Called with how much of a run is done, of how much, and the run's name.
+
+    Returns
+    -------
+    DataFrame
+        `attrs` has `source` (text), and `notes`: sentences on what isn't known or was left out. Of runs, a row a run,
+        adapter, data set, split and prompt: `run`, `adapter`, `model`, `dataset`, `split`, `prompt`, `setting` (rank
+        and what else differs, as text); `N` (parameters of the model, each counted once) and `N_non_embedding`,
+        `share` (layers that share their weights, 1 where the run says nothing), `R` (rank), `D` (training samples of
+        the adapter); `ACC` (share), `CE` (nats a token) and `PPL` with the adapter over `n_scored` samples; `MIUB` and
+        its standard error `MIUB_se` (nats) over `n_samples`. A column that no run knows is left out.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If nothing is there, it is no table and holds no run, runs are mixed with tables, a run is given twice, an
+        adapter has several ranks, or `where` leaves nothing.
+    StoreError
+        If a run can't be read, or no sample of it is whole.
+
+    Notes
+    -----
+    LLaMA3's share1 is the paper's r32 run printed a second time: where both of its sweeps are left after `where`, it is
+    taken once.
+
+    Examples
+    --------
+    >>> study = read_study("paper", where={"model": ["Phi3"], "sweep": ["size"]})
+    >>> len(study), study["N"].nunique()
+    (20, 4)
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
+        raise ValueError("no study is named; give a table, a folder of runs, runs, or the word 'paper'")
+    asked = dict(where or {})
+    _refuse_mixture(given)
+    if _is_word(given[0]):
+        return _paper(PAPER[str(given[0])], asked)
+    table = _table_of(given[0])
+    if table is not None:
+        return select_rows(read_table(table), asked)
+    return select_rows(_of_runs(given, n_workers, progress or (lambda done, total, name: None)), asked)
+
+
+def _refuse_mixture(given: Sequence[str | Path]) -> None:
+    alone = [one for one in given if _is_word(one) or _table_of(one) is not None]
+    if alone and len(given) > 1:
+        raise ValueError(f"{str(alone[0])!r} is a whole table and can't be put together with others; name it alone")
+
+
+def _is_word(one: str | Path) -> bool:
+    return isinstance(one, str) and one in PAPER
+
+
+def _table_of(one: str | Path) -> Path | None:
+    """The file that is the table, if it is one."""
+    if "://" in str(one):
+        return None
+    path = Path(one)
+    if path.is_dir():
+        return path / TABLE if (path / TABLE).is_file() and not _is_store(path) else None
+    if not path.exists():
+        raise FileNotFoundError(
+            f"`{path}` is not there; name a table ({', '.join(SUFFIXES)}), a folder of runs, runs, or {_listed(PAPER)}"
+        )
+    return path
+
+
+def _paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    study = select_rows(paper_study(cells), where)
+    n = len(study)
+    if study["sweep"].nunique() > 1:
+        study = select_rows(paper_study(cells, once=True), where)
+    dropped = len(study) < n
+    study.attrs["notes"] = ["LLaMA3's share1 is its r32 run printed a second time: it is taken once"] if dropped else []
+    return study
+
+
+def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: StudyProgress) -> pd.DataFrame:
+    named = [run for one in given for run in _runs_of(one, alone=len(given) == 1)]
+    real = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in named]
+    twice = [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]
+    if twice:
+        raise ValueError(f"run {twice[0]!r} is given twice; give each run once")
+    parts = {}
+    for name, place in named:
+        parts[name] = run_rows(
+            open_run(place),
+            name,
+            n_workers=n_workers,
+            progress=lambda done, total, name=name: progress(done, total, name),  # type: ignore[misc]
+        )
+    frame = pd.DataFrame([row for part in parts.values() for row in part.rows])
+    frame.insert(0, "setting", _settings(frame))
+    known = [name for name in COLUMNS if name == "MIUB" or frame[name].notna().any()]
+    frame = frame[known].infer_objects()
+    frame.attrs["source"] = f"{len(parts)} run{'s' if len(parts) > 1 else ''}: {', '.join(map(str, given))}"
+    said = [note for part in parts.values() for note in part.notes]
+    frame.attrs["notes"] = [*said, *_unknown(parts), *_differ(parts)]
+    return frame
+
+
+def _runs_of(one: str | Path, *, alone: bool) -> list[tuple[str, str]]:
+    """(name, place) of the run at a place, or of those below a folder; short names where it stands alone."""
+    path = Path(one)
+    if "://" in str(one) or _is_store(path):
+        return [(str(one), str(one))]
+    found = sorted(_below(path))
+    if not found:
+        raise FileNotFoundError(
+            f"`{path}` holds neither {TABLE!r} nor a run; name a folder in which `lorascope capture` wrote runs"
+        )
+    return [(place.relative_to(path).as_posix() if alone else str(place), str(place)) for place in found]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Runs in a folder, through links too, but not in another store; what begins with a dot isn't finished."""
+    seen = set()
+    for place, folders, _ in os.walk(folder, onerror=_raise, followlinks=True):
+        path = Path(place)
+        if path.resolve() in seen or _is_store(path):
+            folders.clear()
+        if path.resolve() not in seen and _is_store(path) and _is_run(path):
+            yield path
+        seen.add(path.resolve())
+        folders[:] = [name for name in folders if not name.startswith(".")]
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_store(path: Path) -> bool:
+    return (path / "zarr.json").is_file()
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a store is a run, or what can't be told: opening it then says what is wrong."""
+    try:
+        content = json.loads((path / "zarr.json").read_bytes())
+    except ValueError:
+        return True
+    return isinstance(content, dict) and (content.get("attributes") or {}).get("format") == FORMAT
+
+
+def _settings(frame: pd.DataFrame) -> list[str]:
+    """What a run was made with, as text: `r8`, `share4 r8`, `r8 d2000`."""
+    parts = {"share": "share{}", "R": "r{}", "D": "d{}"}
+    told = [name for name in parts if name == "R" or (frame[name].notna().all() and frame[name].nunique() > 1)]
+    return [
+        " ".join(parts[name].format(int(value)) for name, value in zip(told, row, strict=True))
+        for row in frame[told].itertuples(index=False, name=None)
+    ]
+
+
+def _unknown(parts: Mapping[str, RunRows]) -> list[str]:
+    """A sentence on each number that some run doesn't know."""
+    notes = []
+    for column, what in MAY_LACK.items():
+        lacking = [name for name, part in parts.items() if any(row[column] is None for row in part.rows)]
+        if lacking:
+            who = "no run" if len(lacking) == len(parts) else f"not every run: {_listed(lacking)} lacks it"
+            notes.append(f"{what}: known of {who}")
+    return notes
+
+
+def _differ(parts: Mapping[str, RunRows]) -> list[str]:
+    """A sentence on each thing that makes MIUB of some runs another quantity than that of others."""
+    notes = []
+    for key, what in KINDS.items():
+        values = dict.fromkeys(part.kind[key] for part in parts.values())
+        if len(values) > 1:
+            notes.append(f"runs differ in {what}: {_listed(values)}; their MIUB isn't one quantity")
+    return notes
+
+
+def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
+    names = list(names)
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(map(repr, names[:MOST_NAMED])) + more

@@ -1,0 +1,213 @@
+import doctest
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.analyze.stats import summary as module
+from lorascope.analyze.stats.summary import WIDTH, Summary, Table, cell_text
+from lorascope.analyze.stats.verdict import Verdict
+
+ROWS = pd.DataFrame({"name": ["alpha", "b|c"], "value": [1.23456, np.nan], "n": [3, 12], "ok": [True, False]})
+WHOLE = Summary(
+    "A fit",
+    {"cells": "12", "seed": "7"},
+    [Table("slopes", ROWS, "of ln MIUB"), Table("digits", ROWS[["value"]], digits=2)],
+    [Verdict("it falls", "supported", "4 of 4")],
+    ["one row left out"],
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (pd.NA, ""),
+        (pd.NaT, ""),
+        (True, "yes"),
+        (False, "no"),
+        (np.bool_(True), "yes"),
+        (np.bool_(False), "no"),
+        ("text", "text"),
+        ("", ""),
+        (3, "3"),
+        (np.int64(1234567), "1234567"),
+        (1234567.0, "1.235·10⁶"),
+        (0.5, "0.5000"),
+        (np.float32(0.5), "0.5000"),
+        (np.nan, "n/a"),
+        (np.inf, "∞"),
+        (-np.inf, "-∞"),
+        (0.0, "0"),
+        ((1, 2), "(1, 2)"),
+    ],
+)
+def test_cells(value: Any, text: str) -> None:
+    assert cell_text(value) == text
+
+
+def test_digits_of_cells() -> None:
+    assert [cell_text(1.23456, digits) for digits in (2, 4, 6)] == ["1.2", "1.235", "1.23456"]
+
+
+def test_text() -> None:
+    thick, thin = "=" * WIDTH, "-" * WIDTH
+    assert str(WHOLE) == WHOLE.as_text()
+    assert WHOLE.as_text().split("\n") == [
+        thick,
+        "A fit",
+        thick,
+        "cells  12",
+        "seed   7",
+        thin,
+        "verdicts",
+        "  supported: it falls (4 of 4)",
+        thin,
+        "slopes",
+        "name   value   n  ok",
+        "alpha  1.235   3  yes",
+        "b|c      n/a  12  no",
+        "of ln MIUB",
+        thin,
+        "digits",
+        "value",
+        "  1.2",
+        "  n/a",
+        thin,
+        "* one row left out",
+        thick,
+    ]
+
+
+def test_markdown() -> None:
+    assert WHOLE.as_markdown() == (
+        "## A fit\n\n"
+        "- cells: 12\n- seed: 7\n\n"
+        "### Verdicts\n\n"
+        "- **supported**: it falls (4 of 4)\n\n"
+        "### slopes\n\n"
+        "| name | value | n | ok |\n"
+        "| --- | --- | --- | --- |\n"
+        "| alpha | 1.235 | 3 | yes |\n"
+        "| b\\|c | n/a | 12 | no |\n\n"
+        "of ln MIUB\n\n"
+        "### digits\n\n"
+        "| value |\n"
+        "| --- |\n"
+        "| 1.2 |\n"
+        "| n/a |\n\n"
+        "### Remarks\n\n"
+        "- one row left out\n"
+    )
+
+
+def test_html() -> None:
+    assert WHOLE._repr_html_().split("\n") == [
+        "<h3>A fit</h3>",
+        "<ul><li>cells: 12</li><li>seed: 7</li></ul>",
+        "<h4>Verdicts</h4>",
+        "<ul><li>supported: it falls (4 of 4)</li></ul>",
+        "<h4>slopes</h4>",
+        "<table><thead><tr><th>name</th><th>value</th><th>n</th><th>ok</th></tr></thead><tbody>"
+        "<tr><td>alpha</td><td>1.235</td><td>3</td><td>yes</td></tr>"
+        "<tr><td>b|c</td><td>n/a</td><td>12</td><td>no</td></tr></tbody></table>",
+        "<p>of ln MIUB</p>",
+        "<h4>digits</h4>",
+        "<table><thead><tr><th>value</th></tr></thead><tbody><tr><td>1.2</td></tr><tr><td>n/a</td></tr></tbody></table>",
+        "<h4>Remarks</h4>",
+        "<ul><li>one row left out</li></ul>",
+    ]
+
+
+def test_what_is_not_there_leaves_no_heading() -> None:
+    bare = Summary("Nothing")
+    assert bare.as_text().split("\n") == ["=" * WIDTH, "Nothing", "=" * WIDTH, "=" * WIDTH]
+    assert bare.as_markdown() == "## Nothing\n"
+    assert bare._repr_html_() == "<h3>Nothing</h3>"
+
+
+def test_markup_is_text_wherever_it_stands() -> None:
+    evil = "<script>&\"'</script>"
+    rows = pd.DataFrame({evil: [evil]})
+    page = Summary(
+        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil]
+    )._repr_html_()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;&amp;") == 1 + 2 + 2 + 2 + 2 + 1
+
+
+def test_tables_of_pipes_keep_their_columns() -> None:
+    rows = pd.DataFrame({"a|b": ["x\ny", "|"], "n": [1, 2]})
+    lines = [line for line in Summary("t", tables=[Table("x", rows)]).as_markdown().split("\n") if line.startswith("|")]
+    assert lines == ["| a\\|b | n |", "| --- | --- |", "| x y | 1 |", "| \\| | 2 |"]
+
+
+def test_tables_without_rows_show_their_columns() -> None:
+    summary = Summary("t", tables=[Table("x", ROWS.iloc[:0])])
+    assert "name  value  n  ok" in summary.as_text()
+    assert "| name | value | n | ok |\n| --- | --- | --- | --- |\n" in summary.as_markdown()
+    assert "<tbody></tbody>" in summary._repr_html_()
+
+
+def test_tables_without_columns() -> None:
+    empty = Summary("t", tables=[Table("x", pd.DataFrame())])
+    assert empty.as_text().split("\n")[4:6] == ["x", ""]
+    assert "### x" in empty.as_markdown()
+    assert "<h4>x</h4>" in empty._repr_html_()
+
+
+def test_wide_tables_go_on_below_and_name_their_rows_again() -> None:
+    rows = pd.DataFrame({"name": ["alpha", "beta"]} | {f"number{k:02}": [k + 0.5, k] for k in range(24)})
+    lines = Summary("t", tables=[Table("x", rows)]).as_text().split("\n")[5:-1]
+    assert max(map(len, lines)) <= WIDTH
+    stretches = "\n".join(lines).split("\n\n")
+    assert len(stretches) > 1
+    assert all(one.split("\n")[1].startswith("alpha") for one in stretches)
+    shown = [name for one in stretches for name in one.split("\n")[0].split()[1:]]
+    assert shown == rows.columns.tolist()[1:]
+
+
+def test_columns_of_numbers_are_aligned_to_the_right() -> None:
+    rows = pd.DataFrame({"a": [-1.5, np.inf], "b": [None, 2], "c": ["x", "2"]}, dtype=object)
+    lines = Summary("t", tables=[Table("x", rows)]).as_text().split("\n")[5:8]
+    assert lines == ["     a  b  c", "-1.500     x", "     ∞  2  2"]
+
+
+def test_the_index_is_not_shown() -> None:
+    shown = Summary("t", tables=[Table("x", ROWS)])
+    moved = Summary("t", tables=[Table("x", ROWS.set_axis([100, 200]))])
+    assert shown.as_text() == moved.as_text()
+
+
+def test_names_are_no_markup_in_markdown() -> None:
+    evil = "<script>&amp;\n# x\r\n[a](b)"
+    rows = pd.DataFrame({evil: [evil]})
+    text = Summary(
+        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil]
+    ).as_markdown()
+    assert "<" not in text
+    assert "\n# x" not in text
+    assert "](" not in text
+    assert text.count("&lt;script>&amp;amp; # x [a]\\(b)") == 1 + 2 + 4 + 2 + 1 + 1
+
+
+def test_lines_of_text_are_one_a_note() -> None:
+    evil = "a\nb"
+    rows = pd.DataFrame({evil: [evil]})
+    text = Summary(
+        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil]
+    ).as_text()
+    assert text.count("a\\nb") == 1 + 2 + 4 + 2 + 1 + 1
+    assert "b" not in text.split("\n")
+
+
+def test_findings_stand_between_verdicts_and_tables() -> None:
+    found = Summary("t", {}, [Table("numbers", ROWS)], [Verdict("c", "contradicted", "x")], ["left out"], ["wrong"])
+    for text in (found.as_text(), found.as_markdown(), found._repr_html_()):
+        places = [text.index(part) for part in ("contradicted", "wrong", "numbers", "left out")]
+        assert places == sorted(places)
+
+
+def test_examples() -> None:
+    assert doctest.testmod(module).failed == 0

@@ -1,0 +1,301 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats  # type: ignore[import-untyped]
+
+from lorascope.analyze import save
+from lorascope.study import read_units, study_cells
+from lorascope.study.changes import Finding
+from lorascope.study.claims import CLAIMS, claims_table, paper_claims
+from lorascope.study.law import compared_metrics
+from lorascope.study.reading import UnitResult
+
+from .conftest import HIGHER, make_study, make_unit, true_miub
+from .test_cells import raw
+
+
+@pytest.fixture(scope="module")
+def found(units: list[UnitResult]) -> list[Finding]:
+    return paper_claims(units)
+
+
+def of(found: list[Finding], claim: str) -> Finding:
+    (one,) = [one for one in found if one.verdict.claim == claim]
+    return one
+
+
+def averages(study: Path, share: int, rank: int, where: str = "prompt == 'main' and in_test == 1") -> pd.DataFrame:
+    own = raw(study, f"share{share}-r{rank}-s0-qa").query(f"answer >= 0 and {where}")
+    return own.set_index(["dataset", "id"]).sort_index()
+
+
+def paired(study: Path, first: tuple[int, int], last: tuple[int, int], column: str) -> tuple[float, float]:
+    """Mean over data sets of the mean difference of items, and its standard error."""
+    differences = (averages(study, *last)[column] - averages(study, *first)[column]).groupby(level="dataset")
+    return differences.mean().mean(), float(np.sqrt((differences.sem() ** 2).sum()) / 3)
+
+
+def test_every_claim_has_its_number_interval_and_n(found: list[Finding]) -> None:
+    assert [one.number for one in found] == sorted(one.number for one in found)
+    assert {one.number for one in found} == set(CLAIMS)
+    for one in found:
+        assert one.verdict.because
+        if np.isfinite(one.value):
+            assert one.low <= one.value <= one.high
+            assert one.unit or "ln" in one.verdict.claim
+            assert f"over {one.n_items} items" in one.verdict.because
+            assert "one seed, whose noise is unknown" in one.verdict.because
+
+
+def test_miub_falls_along_rank_and_size(study: Path, found: list[Finding]) -> None:
+    for claim, first, last in (
+        ("MIUB falls as rank grows", (1, 8), (1, 128)),
+        ("MIUB falls as model size grows", (8, 8), (1, 8)),
+    ):
+        one = of(found, claim)
+        start = averages(study, *first)["miub"].groupby(level="dataset").mean().mean()
+        difference, _ = paired(study, first, last, "miub")
+        assert one.value == pytest.approx(100 * difference / start, rel=1e-9)
+        # A ratio's error by the delta method, and Student's t with 69 degrees of freedom; the end of an interval from
+        # 1000 draws has a tenth of an error as its own.
+        ratio = 1 + difference / start
+        parts = averages(study, *last)["miub"] - ratio * averages(study, *first)["miub"]
+        error = np.sqrt((parts.groupby(level="dataset").sem() ** 2).sum()) / 3 / start
+        assert (one.high - one.low) / 2 == pytest.approx(199.5 * error, rel=0.12)
+        assert one.verdict.word == "supported"
+        truth = 100 * (true_miub(*last) / true_miub(*first) - 1)
+        assert one.value == pytest.approx(truth, abs=1.5)
+    one = of(found, "ln MIUB changes less over the ranks than over the model sizes")
+    means = [
+        averages(study, *at)["miub"].groupby(level="dataset").mean().mean() for at in ((1, 8), (1, 128), (8, 8), (1, 8))
+    ]
+    logs = np.abs(np.log([means[1] / means[0], means[3] / means[2]]))
+    assert one.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
+    assert one.verdict.word == "supported"
+
+
+def test_a_rise_counts_like_a_fall(tmp_path: Path) -> None:
+    """A rise by 100 % is less of a change than a fall by 67 %: to the double, and to a third."""
+    for share, rank, times in ((8, 8, 3.0), (1, 8, 1.0), (1, 128, 2.0)):
+        made = make_unit(
+            tmp_path,
+            share,
+            rank,
+            text=False,
+            change=lambda found, share=share, rank=rank, times=times: found.assign(
+                miub=found["miub"] / true_miub(share, rank) * times
+            ),
+        )
+        assert made.exists()
+    one = of(paper_claims(read_units(tmp_path)), "ln MIUB changes less over the ranks than over the model sizes")
+    assert one.value == pytest.approx(np.log(2) - np.log(3), abs=0.02)
+    assert one.verdict.word == "supported"
+    assert "r128 over r8 2.0" in one.verdict.because
+    assert "share1 over share8 0.33" in one.verdict.because
+
+
+def test_one_seed_identifies_nothing_about_others(found: list[Finding]) -> None:
+    for claim in ("MIUB falls from r8 to r128", "MIUB falls from share8 to share1"):
+        one = of(found, f"{claim} by more than seeds differ")
+        assert one.verdict.word == "not identified"
+        assert "fewer than two seeds a setting" in one.verdict.because
+
+
+def test_three_seeds_do(seeds: list[UnitResult]) -> None:
+    made = paper_claims(seeds)
+    one = of(made, "MIUB falls from share8 to share1 by more than seeds differ")
+    assert one.verdict.word == "supported"
+    assert one.n_seeds == 3
+    assert "t over 3 and 3 seeds:" in one.verdict.because
+    assert "means of 3 seeds" in of(made, "MIUB falls as rank grows").verdict.because
+
+
+def test_trends_are_exact(found: list[Finding]) -> None:
+    one = of(found, "MIUB falls along rank in all data sets together")
+    assert one.verdict.word == "supported"
+    assert "p = 0.00463" in one.verdict.because  # 1/6 cubed
+    assert "data sets share adapters, so that p is too small" in one.verdict.because
+
+
+def test_steps_of_size(study: Path, found: list[Finding]) -> None:
+    one = of(found, "MIUB falls at every step of model size")
+    steps = [paired(study, (a, 8), (b, 8), "miub")[0] for a, b in ((8, 4), (4, 2), (2, 1))]
+    assert one.value == pytest.approx(max(steps), rel=1e-9)
+    assert one.verdict.word == "supported"
+    steeper = of(found, "MIUB falls less at the last step of model size than at the first")
+    assert steeper.value == pytest.approx(steps[2] - steps[0], rel=1e-9)
+    assert steeper.verdict.word == "contradicted"  # the law that these results follow bends the other way
+    milder = of(found, "over the model sizes, ln MIUB changes less than ln CE")
+    ends = [averages(study, share, 8)[["miub", "ce"]].groupby(level="dataset").mean().mean() for share in (8, 1)]
+    logs = np.abs(np.log(ends[1] / ends[0])).tolist()
+    assert milder.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
+    assert "share8 over share1: MIUB 1.56, CE 1.8" in milder.verdict.because
+    assert "N 0.562" in milder.verdict.because
+
+
+def test_accuracy_is_in_points(study: Path, found: list[Finding]) -> None:
+    one = of(found, "ACC rises with rank")
+    difference, error = paired(study, (1, 8), (1, 128), "correct")
+    assert one.value == pytest.approx(100 * difference)
+    assert one.unit == "points"
+    assert (one.high - one.low) / 2 == pytest.approx(196 * error, rel=0.3)
+    assert of(found, "CE rises with rank").value == pytest.approx(0.4)
+    tuned = of(found, "ACC rises with fine-tuning, mean over all settings")
+    gains = [
+        (own["correct"] - own["base_correct"]).groupby(level="dataset").mean().mean()
+        for own in (averages(study, *key) for key in ((1, 8), (1, 32), (1, 128), (8, 8), (4, 8), (2, 8)))
+    ]
+    assert tuned.value == pytest.approx(100 * np.mean(gains))
+    assert "6 settings" in tuned.verdict.because  # share1 is r8, shown again
+
+
+def test_metrics_count_for_claim_3(units: list[UnitResult], found: list[Finding]) -> None:
+    comparison = compared_metrics(study_cells(units))[0]
+    assert comparison is not None
+    claims = [one.verdict for one in paper_claims(units, comparison) if one.number == 3]
+    assert set(comparison.verdicts) <= set(claims)
+    assert len(claims) == len([one for one in found if one.number == 3]) + len(comparison.verdicts)
+
+
+def test_texts(study: Path, found: list[Finding]) -> None:
+    one = of(found, "MIUB of the text wiki falls as the model grows")
+    means = [raw(study, f"share{share}-r8-s0-qa").query("answer < 0")["miub"].mean() for share in (8, 1)]
+    assert one.value == pytest.approx(100 * (means[1] / means[0] - 1), rel=1e-9)
+    evenly = of(found, "along model size, steps of ln PPL of the text wiki differ more than those of ln MIUB")
+    texts = {share: raw(study, f"share{share}-r8-s0-qa").query("answer < 0") for share in (8, 4, 2, 1)}
+    ce = [np.average(own["ce"], weights=own["length"] - 1) for own in texts.values()]
+    miub = [np.log(own["miub"].mean()) for own in texts.values()]
+    spread = [np.diff(values).std(ddof=1) / np.abs(np.diff(values)).mean() for values in (ce, miub)]
+    assert evenly.value == pytest.approx(spread[0] - spread[1], rel=1e-9)
+
+
+def test_lengths_are_of_other_items(study: Path, found: list[Finding]) -> None:
+    one = of(found, "MIUB falls with the items' length")
+    value, parts = 0.0, []
+    names = [f"share1-r{rank}-s0-qa" for rank in (8, 32, 128)] + [f"share{share}-r8-s0-qa" for share in (8, 4, 2)]
+    frames = [raw(study, name).query("prompt == 'main' and bucket != ''") for name in names]
+    items = pd.concat(frames).groupby(["bucket", "dataset", "id"])["miub"].mean()
+    for sign, bucket in ((-1, "1-100"), (1, "101-200")):
+        groups = items[bucket].groupby(level="dataset")
+        value += sign * groups.mean().mean()
+        parts += zip(groups.sem() ** 2 / 9, groups.size() - 1, strict=True)
+    variance = sum(part for part, _ in parts)
+    df = variance**2 / sum(part**2 / k for part, k in parts)  # Welch
+    assert one.value == pytest.approx(value, rel=1e-9)
+    assert one.high - one.value == pytest.approx(stats.t.ppf(0.975, df) * np.sqrt(variance), rel=1e-6)
+    assert one.n_items == 35
+
+
+def test_prompts_in_their_order(found: list[Finding]) -> None:
+    for higher, lower in (("prompt1", "main"), ("main", "prompt3"), ("prompt3", "prompt2")):
+        one = of(found, f"MIUB is higher under {higher} than under {lower}")
+        assert one.value == pytest.approx(HIGHER[higher] - HIGHER[lower], abs=0.01)
+        assert one.verdict.word == "supported"
+        assert one.n_items == 36
+    assert of(found, "under prompt3 MIUB falls with model size").verdict.word == "supported"
+
+
+def test_mutual_information_beside_js(found: list[Finding]) -> None:
+    above = of(found, "js lies above MI")
+    assert above.verdict.word == "contradicted"  # these estimates are ten times js, and can't lie above the truth
+    assert "above js in 21 of 21 components of 3 settings" in above.verdict.because
+    near = of(found, "MI and js nearly coincide, within 10 %")
+    assert near.verdict.word == "contradicted"
+    assert "median 10.0, 0.0 % near 1, 18 verdicts ok, n = 21" in near.verdict.because
+    falls = of(found, "MI falls as rank grows")
+    assert falls.verdict.word == "supported"
+    assert "falls in 6 of the 6 components, of 7, whose verdict is ok at both ends" in falls.verdict.because
+    assert "sign test p = 0.0312" in falls.verdict.because  # 2/2^6
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "above", "near"),
+    [
+        (10.0, "ok", "contradicted", "contradicted"),
+        (10.0, "biased", "not identified", "not identified"),
+        (1.02, "ok", "contradicted", "supported"),
+        (0.98, "ok", "not identified", "supported"),
+        (0.98, "lower bound only", "not identified", "not identified"),
+        (0.1, "ok", "not identified", "not identified"),
+    ],
+)
+def test_what_estimates_can_say_depends_on_their_verdicts(
+    tmp_path: Path, factor: float, verdict: str, above: str, near: str
+) -> None:
+    make_study(tmp_path, [(1, 8)], text=False, lengths=False, prompts=("main",))
+    path = tmp_path / "results" / "share1-r8-s0-qa.information.nc"
+    with xr.open_dataset(path, engine="netcdf4") as opened:
+        estimates = opened.load()
+    path.unlink()
+    values = estimates["value"] * 0 + factor * estimates["js"]
+    words = xr.full_like(estimates["verdict"], verdict)
+    save(estimates.assign(value=values.assign_attrs(units="nat"), verdict=words), path)
+    made = paper_claims(read_units(tmp_path))
+    assert of(made, "js lies above MI").verdict.word == above
+    assert of(made, "MI and js nearly coincide, within 10 %").verdict.word == near
+
+
+def test_bounds_of_mutual_information_are_not_compared(tmp_path: Path) -> None:
+    make_study(tmp_path, [(1, 8), (1, 32)], text=False, lengths=False, prompts=("main",), informed=True)
+    path = tmp_path / "results" / "share1-r32-s0-qa.information.nc"
+    with xr.open_dataset(path, engine="netcdf4") as opened:
+        estimates = opened.load()
+    path.unlink()
+    save(estimates.assign(verdict=xr.full_like(estimates["verdict"], "saturated")), path)
+    falls = of(paper_claims(read_units(tmp_path)), "MI falls as rank grows")
+    assert (falls.verdict.word, falls.n_items) == ("not identified", 0)
+    assert falls.verdict.because.startswith("none of 7 components has a verdict of ok at both ends: from r8 to r32 the")
+
+
+def test_small_studies_say_what_they_lack(tmp_path: Path) -> None:
+    make_study(tmp_path, [(1, 8)], text=False, lengths=False, prompts=("main",), informed=False)
+    made = paper_claims(read_units(tmp_path))
+    rest = [one for one in made if one.number]
+    assert {one.verdict.word for one in rest} == {"not identified"}
+    assert of(made, "MIUB falls as rank grows").verdict.because == "the study has 1 setting of rank; a change takes two"
+    assert of(made, "js lies above MI").verdict.because == "mutual information was estimated of no unit"
+    assert of(made, "MIUB falls with the items' length").verdict.because.startswith("0 buckets")
+    assert "there is one prompt" in [one.verdict.because for one in rest]
+
+
+def test_models_and_tasks_are_told_apart(tmp_path: Path) -> None:
+    options = {"text": False, "lengths": False, "prompts": ("main",), "informed": False}
+    make_unit(tmp_path, model="big", **options)  # type: ignore[arg-type]
+    make_unit(tmp_path, **options)  # type: ignore[arg-type]
+    made = paper_claims(read_units(tmp_path))
+    assert of(made, "ACC of big rises with fine-tuning, mean over all settings").n_items == 72
+    assert of(made, "ACC of smol rises with fine-tuning, mean over all settings").n_items == 72
+    apart = tmp_path / "apart"
+    for task in ("a", "b"):
+        make_unit(apart, task=task, **options)  # type: ignore[arg-type]
+    assert of(paper_claims(read_units(apart)), "ACC of b rises with fine-tuning, mean over all settings")
+
+
+def test_claims_as_a_table(found: list[Finding]) -> None:
+    table = claims_table(found)
+    assert table.columns.tolist() == [
+        "number", "claim", "verdict", "because", "value", "low", "high", "unit", "n_items", "n_seeds",
+    ]  # fmt: skip
+    assert len(table) == len(found)
+    row = table[table["claim"] == "MIUB falls as rank grows"].iloc[0]
+    assert (row["number"], row["verdict"], row["unit"], row["n_items"], row["n_seeds"]) == (1, "supported", "%", 72, 1)
+    assert len(claims_table([])) == 0
+
+
+def test_every_step_must_fall_surely(tmp_path: Path) -> None:
+    """A step that falls more, but less surely, decides: the one that falls least says nothing of it."""
+
+    def noisy(found: xr.Dataset) -> xr.Dataset:
+        loud = np.where(np.arange(found.sizes["sample"]) % 2, 20.0, -20.0) - 1.0
+        return found.assign(miub=("sample", found["miub"].values + loud, {"units": "nat"}))
+
+    options = {"text": False, "lengths": False, "prompts": ("main",), "informed": False}
+    for share in (8, 4):
+        make_unit(tmp_path, share, **options)  # type: ignore[arg-type]
+    make_unit(tmp_path, 1, change=noisy, **options)  # type: ignore[arg-type]
+    made = of(paper_claims(read_units(tmp_path)), "MIUB falls at every step of model size")
+    assert made.verdict.word == "not identified"
+    assert "share4 to share1" in made.verdict.because

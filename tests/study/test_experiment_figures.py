@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.study import read_units, study_cells
+from lorascope.study.cells import length_cells
+from lorascope.study.curves import paper_figure_2, paper_figure_3
+from lorascope.study.experiment_figures import lengths_figure, sweeps_figure, text_sizes_figure
+from lorascope.study.experiment_maps import settings_map
+from lorascope.study.experiment_untuned import untuned_figure
+from lorascope.study.layout import laid_out
+from lorascope.study.reading import UnitResult
+from lorascope.study.tables import paper_table_1
+
+from ..analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
+from .results.conftest import LAYERS, make_study, make_unit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("figures"))
+
+
+@pytest.fixture(scope="module")
+def units(folder: Path) -> list[UnitResult]:
+    return read_units(folder)
+
+
+@pytest.fixture(scope="module")
+def cells(units: list[UnitResult]) -> pd.DataFrame:
+    return study_cells(units)
+
+
+def sizes_of(cells: pd.DataFrame) -> pd.DataFrame:
+    laid = laid_out(cells).cells.drop_duplicates(["model", "column"])
+    return laid[["model", "column", "N", "R"]].rename(columns={"column": "setting"})
+
+
+def test_figure_2_has_each_text_s_numbers_and_errors(cells: pd.DataFrame) -> None:
+    table = paper_figure_2(cells)
+    figure = text_sizes_figure(table)
+    traces = points_of(figure)
+    assert [note.text for note in figure.layout.annotations] == ["<b>MIUB</b>", "<b>PPL</b>", "<b>CE</b>"]
+    for trace, metric in zip(traces, ("MIUB", "PPL", "CE"), strict=True):
+        own = table[table["metric"] == metric].sort_values("N")
+        np.testing.assert_allclose(trace.x, own["N"].astype(float))
+        np.testing.assert_allclose(trace.y, own["value"])
+        np.testing.assert_allclose(trace.error_y.array, own["se"])
+    assert "n = 12 items, 1 seed" in traces[0].text[0]
+    assert figure.layout.xaxis.ticktext[0] == "56.2"  # million parameters
+    assert "LoRA rank 8" in title_of(figure)
+    assert "Bars: standard errors over items; one seed." in title_of(figure)
+
+
+def test_figure_3_has_a_panel_a_data_set_and_metric(units: list[UnitResult]) -> None:
+    table = paper_figure_3(length_cells(units))
+    figure = lengths_figure(table)
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles[:3] == ["<b>piqa</b>, MIUB", "<b>piqa</b>, ACC", "<b>arce</b>, MIUB"]
+    assert len(points_of(figure)) == 6 * 7
+    first = points_of(figure)[0]
+    own = table[(table["dataset"] == "piqa") & (table["metric"] == "MIUB") & (table["setting"] == "r8")]
+    np.testing.assert_allclose(first.y, own["value"].dropna())
+    assert np.abs(np.array(first.x) - [0, 1]).max() < 0.3  # aside of others, and nearer to its own bucket
+    assert figure.layout.xaxis.ticktext == ("1-100", "101-200")
+    assert legend_of(figure) == ["r8", "r32", "r128", "share8", "share4", "share2", "share1"]
+    assert "5 to 6 items a point" in title_of(figure)
+
+
+def test_settings_of_rank_alone_have_a_figure_3(tmp_path: Path) -> None:
+    make_study(tmp_path, [(1, 2), (1, 8)], text=False)
+    figure = lengths_figure(paper_figure_3(length_cells(read_units(tmp_path))))
+    assert legend_of(figure) == ["r2", "r8"]
+
+
+def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
+    table = paper_table_1(cells)
+    figure = sweeps_figure(table, sizes_of(cells))
+    assert len(points_of(figure)) == 3 * 2 * 4
+    assert legend_of(figure) == ["piqa", "arce", "hellaswag", "AVG"]
+    ranks, sizes = points_of(figure)[3], points_of(figure)[7]
+    own = table[(table["dataset"] == "AVG") & (table["metric"] == "MIUB")].set_index("setting")["value"]
+    assert list(ranks.x) == [8, 32, 128]
+    np.testing.assert_allclose(ranks.y, own[["r8", "r32", "r128"]])
+    np.testing.assert_allclose(sizes.y, own[["share8", "share4", "share2", "share1"]])
+    assert ranks.line.color == "#222222"
+
+
+def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
+    table = paper_table_1(cells)
+    assert {axis.type for axis in sweeps_figure(table, sizes_of(cells)).select_yaxes()} == {None}
+    small = table["setting"].isin(["r8", "share1"])
+    for column in ("value", "se"):
+        table[column] = table[column].where(~small, table[column] / 100)
+    figure = sweeps_figure(table, sizes_of(cells))
+    axes = [figure.layout[f"yaxis{k or ''}"] for k in ("", 2, 3, 4, 5, 6)]
+    assert [axis.type for axis in axes] == ["log", "log", None, None, "log", "log"]  # not of shares
+    assert [axis.title.text for axis in axes] == ["nat, log", "nat, log", "share", "share", *["nat/token, log"] * 2]
+    own = table[(table["metric"] == "MIUB") & table["value"].notna()]
+    low, high = (10.0**end for end in axes[0].range)
+    assert low < (own["value"] - own["se"]).min()
+    assert high > own[own["setting"].isin(["r8", "r32", "r128"])]["value"].max()
+
+
+def test_untuned_points_lie_where_cells_do(cells: pd.DataFrame) -> None:
+    figure = untuned_figure(cells)
+    own = cells[(cells["dataset"] == "arce") & (cells["prompt"] == "main")]
+    trace = next(trace for trace in points_of(figure) if trace.legendgroup == "arce")
+    np.testing.assert_allclose(trace.x, own["base_ACC"])
+    np.testing.assert_allclose(trace.y, own["ACC"])
+    np.testing.assert_allclose(trace.error_y.array, own["ACC_se"])
+    assert "change" in trace.text[0]
+    assert "18 in all" in title_of(figure)
+
+
+def test_map_adds_up_layers(units: list[UnitResult]) -> None:
+    figure = settings_map(units)
+    heat = figure.data[0]
+    assert list(heat.y) == ["r8", "r32", "r128", "share8", "share4", "share2", "share1"]
+    assert list(heat.x) == [str(layer) for layer in range(LAYERS)]
+    unit = next(unit for unit in units if unit.share == 4)
+    own = unit.components["js"].values[unit.components["prompt"].values == "main"].mean(axis=0)
+    np.testing.assert_allclose(10 ** heat.z[4], own.reshape(LAYERS, 2).sum(axis=1))
+    with pytest.raises(ValueError, match="`model` is 'none'; the study has smol"):
+        settings_map(units, "none")
+
+
+def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
+    make_study(tmp_path, [(1, 8)], text=False, lengths=False)
+    units = read_units(tmp_path)
+    cells = study_cells(units)
+    with pytest.raises(ValueError, match="no text was measured at a known number of parameters"):
+        text_sizes_figure(paper_figure_2(cells))
+    with pytest.raises(ValueError, match="no items were drawn by their length"):
+        lengths_figure(paper_figure_3(length_cells(units)))
+    with pytest.raises(ValueError, match="neither rank nor model size varies"):
+        sweeps_figure(paper_table_1(cells), sizes_of(cells))
+    with pytest.raises(ValueError, match="no items were scored without adapters"):
+        untuned_figure(cells.assign(base_ACC=np.nan))
+    zeros = settings_map([UnitResult(**{**vars(units[0]), "components": units[0].components * 0})])
+    assert np.asarray(zeros.data[0].z).max() == 0
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    for rank in (2, 8):
+        make_unit(tmp_path, 1, rank, model=HOSTILE, sets=(HOSTILE,), name=f"odd{rank}")
+        make_unit(tmp_path, 1, rank)
+    units = read_units(tmp_path)
+    cells = study_cells(units)
+    figures = [
+        sweeps_figure(paper_table_1(cells), sizes_of(cells)),
+        text_sizes_figure(paper_figure_2(cells)),
+        lengths_figure(paper_figure_3(length_cells(units))),
+        untuned_figure(cells),
+        settings_map(units, HOSTILE),
+    ]
+    for figure in figures:
+        shown = [str(text) for trace in points_of(figure) for text in np.ravel(trace.text)]
+        shown += legend_of(figure) if figure.layout.showlegend else []
+        shown += [note.text for note in figure.layout.annotations] + [figure.layout.title.text]
+        assert not any(HOSTILE in text for text in shown)
+        assert any("b&gt;" in text for text in shown)
