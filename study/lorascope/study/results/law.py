@@ -1,4 +1,4 @@
-"""Eq. 8 and its rivals on a study, as far as its settings can tell them apart."""
+"""Eq. 8 on a study, as far as its settings can tell it, and metrics against accuracy."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,11 +11,10 @@ from lorascope.analyze.scaling.report import FitReport, fit_report
 
 from .layout import data_labels, laid_out
 
-__all__ = ["Fitted", "compared_metrics", "study_law"]
+__all__ = ["Compared", "Fitted", "compared_metrics", "study_law"]
 
 N_DRAWS = 200
-"""Of each bootstrap over groups, where they are too many to look at all."""
-LABELS = ("dataset", "model")
+"""Draws of a bootstrap over groups, where they are too many to look at all."""
 
 
 class Fitted(NamedTuple):
@@ -26,6 +25,16 @@ class Fitted(NamedTuple):
     report: FitReport | None
     refused: str
     """What the fit said of these cells, in words; nothing where there is a report."""
+
+
+class Compared(NamedTuple):
+    """MIUB and CE as predictors of accuracy, or why they weren't compared."""
+
+    comparison: MetricComparison | None
+    cells: pd.DataFrame
+    """The cells that were compared: means over seeds, with the first prompt."""
+    refused: str
+    """What the comparison said of these cells; nothing where there is one."""
 
 
 def study_law(cells: pd.DataFrame) -> list[Fitted]:
@@ -44,32 +53,28 @@ def study_law(cells: pd.DataFrame) -> list[Fitted]:
     if whole.report is not None or len(varied) < 2:
         return [whole]
     layout = laid_out(rows)
+    by_items = rows[(rows["share"] == rows["share"].min()) & (rows["R"] == layout.rank)]
     parts = {
         "N": (f"model size, at rank {layout.rank}", layout.cells[layout.cells["column"].isin(layout.sizes)]),
         "R": ("rank, of the model as it is", layout.cells[layout.cells["column"].isin(layout.ranks)]),
-        "D": (
-            f"training samples, at rank {layout.rank}",
-            rows[(rows["share"] == rows["share"].min()) & (rows["R"] == layout.rank)],
-        ),
+        "D": (f"training samples, at rank {layout.rank}", by_items),
     }
-    alone = [_fitted(name, part, [size]) for size, (name, part) in parts.items() if size in varied]
-    return [whole, *alone]
+    return [whole, *(_fitted(*parts[size], [size]) for size in varied)]
 
 
-def compared_metrics(cells: pd.DataFrame) -> tuple[MetricComparison | None, pd.DataFrame, str]:
-    """MIUB and CE as predictors of accuracy, the table that was compared, and why there is no comparison.
-
-    Cells are means over seeds, with the first prompt.
-    """
+def compared_metrics(cells: pd.DataFrame) -> Compared:
+    """MIUB and CE as predictors of accuracy, on means over seeds; `cells` are what `study_cells` returns."""
     rows = _choices(cells)
     keys = ["dataset", "model", "setting"]
     table = rows.groupby(keys, sort=False)[["ACC", "MIUB", "CE", "n_scored"]].mean().reset_index()
     table["n_scored"] = table["n_scored"].round().astype(int)
-    metrics = [name for name in ("ln MIUB", "CE", "ln CE") if _is_usable(table, name)]
+    known = {name: table[name].dropna() for name in ("MIUB", "CE")}
+    metrics = [f"ln {name}" for name in known if len(known[name]) and (known[name] > 0).all()]
+    metrics[1:1] = ["CE"] * bool(len(known["CE"]))
     try:
-        return compare_metrics(table, metrics=metrics, n_items="n_scored"), table, ""
+        return Compared(compare_metrics(table, metrics=metrics, n_items="n_scored"), table, "")
     except ValueError as error:
-        return None, table, str(error)
+        return Compared(None, table, str(error))
 
 
 def _choices(cells: pd.DataFrame) -> pd.DataFrame:
@@ -78,25 +83,17 @@ def _choices(cells: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _is_usable(table: pd.DataFrame, metric: str) -> bool:
-    """A logarithm needs values above 0."""
-    values = table[metric.removeprefix("ln ")].dropna()
-    return len(values) > 0 and (not metric.startswith("ln ") or bool((values > 0).all()))
-
-
 def _fitted(name: str, rows: pd.DataFrame, sizes: Sequence[str]) -> Fitted:
     if not sizes:
-        return Fitted(
-            name, None, "no size varies: a law needs several model sizes, ranks or numbers of training samples"
-        )
-    frame = rows.assign(**{size: rows[size].astype(float) for size in sizes})
+        why = "no size varies: a law needs several model sizes, ranks or numbers of training samples"
+        return Fitted(name, None, why)
+    frame = rows.astype(dict.fromkeys(sizes, float))
     # A model's own level would take all that N can tell, unless each model has several sizes.
     varies = "N" not in sizes or bool((frame.groupby("model")["N"].nunique() > 1).any())
-    groups = [one for one in LABELS if frame[one].nunique() > 1 and (one != "model" or varies)]
+    groups = [one for one in ("dataset", "model") if frame[one].nunique() > 1 and (one != "model" or varies)]
     options: dict[str, Any] = {size: size for size in sizes}
     options |= {"repeat": "seed"} if frame["seed"].nunique() > 1 else {}
     try:
-        report = fit_report(frame, "MIUB", groups=groups, n_draws=N_DRAWS, **options)
+        return Fitted(name, fit_report(frame, "MIUB", groups=groups, n_draws=N_DRAWS, **options), "")
     except ValueError as error:
         return Fitted(name, None, str(error))
-    return Fitted(name, report, "")

@@ -1,6 +1,5 @@
 """The columns of the paper's tables: ranks as they are, then model sizes at one rank; and the names of data sets."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -55,17 +54,12 @@ def laid_out(cells: pd.DataFrame) -> Layout:
     full = cells[items == items.groupby(cells["task"]).transform("max")]
     n_sizes = full[["model", "share", "R"]].drop_duplicates().groupby("R").size()
     rank = int(n_sizes.idxmax()) if len(n_sizes) else 0  # the first of several, which is the smallest
-    has_sizes = bool((full["share"] > 1).any())
     plain = full[full["share"] == 1]
-    shared = full[full["R"] == rank] if has_sizes else full.iloc[:0]
-    parts = [
-        plain.assign(column="r" + plain["R"].astype(str)),
-        shared.assign(column="share" + shared["share"].astype(str)),
-    ]
-    both = pd.concat(parts, ignore_index=True)
-    both["label"] = data_labels(both)
+    shared = full[(full["R"] == rank) & (full["share"] > 1).any()]
+    columns = ["r" + plain["R"].astype(str), "share" + shared["share"].astype(str)]
+    both = pd.concat([plain, shared], ignore_index=True).assign(column=pd.concat(columns, ignore_index=True))
     return Layout(
-        both,
+        both.assign(label=data_labels(both)),
         tuple(f"r{one}" for one in sorted(plain["R"].unique().tolist())),
         tuple(f"share{one}" for one in sorted(shared["share"].unique().tolist(), reverse=True)),
         rank,
@@ -77,8 +71,7 @@ def data_labels(cells: pd.DataFrame) -> list[str]:
     """The name of each row's data set, with its split or task where the name alone doesn't tell two apart."""
     n_splits = cells.groupby("dataset")["split"].nunique()
     n_tasks = cells.groupby("dataset")["task"].nunique()
-    columns: Sequence[str] = ("dataset", "split", "task")
     return [
         dataset + (f"/{split}" if n_splits[dataset] > 1 else "") + (f" ({task})" if n_tasks[dataset] > 1 else "")
-        for dataset, split, task in cells[list(columns)].itertuples(index=False, name=None)
+        for dataset, split, task in cells[["dataset", "split", "task"]].itertuples(index=False, name=None)
     ]

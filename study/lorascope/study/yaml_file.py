@@ -1,4 +1,4 @@
-"""YAML as people mean it: no key twice, and 5e-4 is a number."""
+"""YAML as people mean it: a key that stands twice is refused, and 5e-4 is a number."""
 
 import re
 from collections.abc import Hashable, Mapping
@@ -11,17 +11,14 @@ __all__ = ["read_yaml"]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 of PyYAML, which takes the last of two equal keys, and 5e-4 for a word."""
+    """PyYAML's own loader takes the last of two equal keys, and 5e-4 for a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping whose keys differ."""
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is not None and key in seen and key != "<<":
-                mark = key_node.start_mark
-                raise yaml.YAMLError(f"line {mark.line + 1}: {key!r} stands there twice; give it once")
-            seen.add(key)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {key!r} stands there twice; give it once")
         return super().construct_mapping(node, deep=deep)
 
 
@@ -41,12 +38,12 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     ValueError
         If it isn't YAML in UTF-8, a key stands in it twice, or it holds anything but a mapping.
     """
+    if path.is_dir():
+        raise ValueError(f"`{path}` is a folder; name the study's YAML file")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no study's file `{path}`; name a YAML file")
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 (a safe loader)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no study's file `{path}`; name a YAML file") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"`{path}` is a folder; name the study's YAML file") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise ValueError(f"`{path}` isn't YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):

@@ -6,9 +6,9 @@ from typing import Any
 from lorascope.capture import load_model
 from lorascope.capture.planning.meta import MetaModel, load_on_meta
 
-from .grid import Unit
+from ..grid import Unit
+from ..settings import StudySettings
 from .recipe import model_source
-from .settings import StudySettings
 
 __all__ = ["Models"]
 

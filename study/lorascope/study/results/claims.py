@@ -1,21 +1,19 @@
 """The paper's seven claims on a study, each with a word, a number, its interval and what it rests on."""
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.comparison.comparison import MetricComparison
+from lorascope.analyze.stats.verdict import Verdict
 
 from .cells import study_cells
-from .changes import Finding
-from .layout import Layout, laid_out
-from .panels import information_claims
-from .prompts import length_claims, prompt_claims, tuning_claims
-from .reading import UnitResult
-from .sizes import size_claims, text_claims, trend_claims
-from .sweeps import Sweeps
+from .findings import Finding
+from .information_claims import information_claims
+from .prompt_claims import length_claims, prompt_claims, tuning_claims
+from .size_claims import size_claims, text_claims
+from .sweeps import Sweeps, sweeps_of
+from .units import UnitResult
 
 __all__ = ["CLAIMS", "claims_table", "paper_claims"]
 
@@ -32,7 +30,7 @@ CLAIMS = {
 """Number -> the paper's claim, as `paper_claims` counts them."""
 
 
-def paper_claims(units: Sequence[UnitResult], comparison: MetricComparison | None = None) -> list[Finding]:
+def paper_claims(units: Sequence[UnitResult], compared: Sequence[Verdict] = ()) -> list[Finding]:
     """What this study says of the paper's claims 1 to 7, and, numbered 0, of fine-tuning itself.
 
     Each model is looked at for itself, and each task where tasks share data sets.
@@ -41,8 +39,8 @@ def paper_claims(units: Sequence[UnitResult], comparison: MetricComparison | Non
     ----------
     units
         What `read_units` returns.
-    comparison
-        Of metrics with accuracy, over all models; its verdicts count for claim 3.
+    compared
+        Verdicts of `compare_metrics` over all models; they count for claim 3.
 
     Notes
     -----
@@ -52,48 +50,25 @@ def paper_claims(units: Sequence[UnitResult], comparison: MetricComparison | Non
     setting would differ is what seeds say, in claims of their own: with one seed nothing is known of it.
     """
     cells = study_cells(units)
-    found = chain.from_iterable(_of_sweeps(one) for one in _sweeps(units, cells))
-    compared = () if comparison is None else comparison.verdicts
+    found = [one for sweeps in sweeps_of(units, cells) for one in _claims(sweeps)]
     n_items = int(cells[cells["first_prompt"] & ~cells["is_text"]]["n_scored"].sum())
-    metrics = (Finding(3, one, np.nan, np.nan, np.nan, "", n_items, 0) for one in compared)
-    return sorted([*found, *metrics], key=lambda one: one.number)
+    found += [Finding(3, one, np.nan, np.nan, np.nan, "", n_items, 0) for one in compared]
+    return sorted(found, key=lambda one: one.number)
 
 
 def claims_table(findings: Sequence[Finding]) -> pd.DataFrame:
     """A claim a row: `number`, `claim`, `verdict`, `because`, `value`, `low`, `high`, `unit`, `n_items`, `n_seeds`."""
-    rows = [
-        {
-            "number": one.number, "claim": one.verdict.claim, "verdict": one.verdict.word,
-            "because": one.verdict.because, "value": one.value, "low": one.low, "high": one.high, "unit": one.unit,
-            "n_items": one.n_items, "n_seeds": one.n_seeds,
-        }
-        for one in findings
-    ]  # fmt: skip
     columns = ["number", "claim", "verdict", "because", "value", "low", "high", "unit", "n_items", "n_seeds"]
+    rows = [(one.number, one.verdict.claim, one.verdict.word, one.verdict.because, *one[2:]) for one in findings]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _of_sweeps(sweeps: Sweeps) -> Iterator[Finding]:
+def _claims(sweeps: Sweeps) -> Iterator[Finding]:
     cells = sweeps.layout.cells
-    choices = cells[cells["first_prompt"] & ~cells["is_text"]]
-    if len(choices):
+    if (cells["first_prompt"] & ~cells["is_text"]).any():
         yield from tuning_claims(sweeps)
         yield from size_claims(sweeps)
-        yield from trend_claims(choices.drop_duplicates(["run", "label"]), sweeps.of)
         yield from length_claims(sweeps)
-        yield from prompt_claims(sweeps, list(dict.fromkeys(cells[~cells["is_text"]]["prompt"])))
+        yield from prompt_claims(sweeps)
     yield from information_claims(sweeps)
     yield from text_claims(sweeps)
-
-
-def _sweeps(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Sweeps]:
-    """One a model, and a task where data sets are shared by tasks."""
-    by_name = {unit.name: unit for unit in units}
-    apart = ["model"] + (["task"] if cells.groupby("dataset")["task"].nunique().max() > 1 else [])
-    told = [name for name in apart if cells[name].nunique() > 1]
-    for _, part in cells.groupby(apart, sort=False):
-        layout: Layout = laid_out(part)
-        names = layout.cells.groupby("column", sort=False)["run"].unique()
-        own = {column: [by_name[name] for name in names[column]] for column in layout.columns}
-        of = "".join(f" of {part[name].iloc[0]}" for name in told)
-        yield Sweeps(layout=layout, units=own, of=of)

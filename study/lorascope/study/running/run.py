@@ -1,20 +1,20 @@
 """A study from end to end: its units, one after the other."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from ..grid import Unit, chosen_units, units_of
+from ..settings import StudySettings
 from .data import TaskData, draw
-from .done import is_done
-from .grid import Unit, chosen_units, units_of
+from .made_by import is_done
 from .models import Models
 from .recipe import recipe_of
-from .settings import StudySettings
-from .steps import run_unit
+from .steps import UnitWork
 
-__all__ = ["Outcome", "drawn", "run_study"]
+__all__ = ["Outcome", "draw_all", "run_study"]
 
 StudyReport = Callable[[int, int, Unit, str, int, int, str], None]
-"""(number of the unit, units in all, unit, step, done, total, what is counted)."""
+"""Called with (number of the unit, units in all, unit, step, done, total, what is counted)."""
 
 
 class Outcome(NamedTuple):
@@ -59,7 +59,7 @@ def run_study(
     """
     units = chosen_units(units_of(settings), only)
     models = Models(settings)
-    data = drawn(settings, units, models)
+    data = draw_all(settings, units, models)
     for unit in units:  # whatever is wrong with one of them is said before hours of work on others
         is_done(settings, unit, recipe_of(unit, settings, data[unit]), redo=redo)
     for number, unit in enumerate(units, start=1):
@@ -67,22 +67,25 @@ def run_study(
         def tell(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
             report(number, len(units), unit, step, done, total, counted)
 
+        work = UnitWork(
+            unit=unit, settings=settings, data=data[unit], models=models, report=tell, redo=redo, scheduler=scheduler
+        )
         try:
-            made = run_unit(unit, settings, data[unit], models, tell, redo=redo, scheduler=scheduler)
+            yield Outcome(unit, "made" if work.run() else "there already")
         except FileExistsError as error:
             if "another process" not in str(error):
                 raise
             yield Outcome(unit, "another process works on it")
-        else:
-            yield Outcome(unit, "made" if made else "there already")
 
 
-def drawn(settings: StudySettings, units: list[Unit], models: Models) -> dict[Unit, TaskData]:
+def draw_all(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:
     """What each unit trains and tests on, drawn once a task, number of items and model: before any work."""
-    found: dict[tuple[str, str, int | None], TaskData] = {}
+    drawn: dict[tuple[str, str, int | None], TaskData] = {}
+    found = {}
     for unit in units:
         key = (unit.model, unit.task, unit.train_items)
-        if key not in found:
+        if key not in drawn:
             task = settings.tasks[unit.task]
-            found[key] = draw(task, settings, unit.train_items, lambda unit=unit: models.outline(unit).tokenizer)  # type: ignore[misc]
-    return {unit: found[unit.model, unit.task, unit.train_items] for unit in units}
+            drawn[key] = draw(task, settings, unit.train_items, lambda unit=unit: models.outline(unit).tokenizer)  # type: ignore[misc]
+        found[unit] = drawn[key]
+    return found

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,23 @@ import xarray as xr
 
 from lorascope.analyze import miub, open_result
 from lorascope.stores import Run, verify
+from lorascope.stores.progress import Progress
 
-from .base import joined_base
+from ..grid import Unit
+from .base_scores import with_base
 from .data import TaskData
-from .grid import Unit
 
-__all__ = ["SAMPLE_COLUMNS", "measure_runs", "require_sound"]
+__all__ = ["measure_runs", "require_sound"]
 
 SCORES = ("prediction", "prediction_per_token", "correct", "correct_per_token", "ce")
-SAMPLE_COLUMNS = (
+WRITTEN = ("written", "written_prediction", "written_correct")
+COLUMNS = (
     *("id", "dataset", "split", "prompt", "length", "answer"),
-    *SCORES,
-    *(f"base_{name}" for name in SCORES),
-    *("written", "written_prediction", "written_correct"),
-    *("base_written", "base_written_prediction", "base_written_correct"),
+    *(f"{prefix}{name}" for names in (SCORES, WRITTEN) for prefix in ("", "base_") for name in names),
 )
-"""Of a run's samples, those that results keep, where the run has them."""
+"""Columns of a run's samples that results keep, where the run has them."""
 LOCAL = {"settings", "adapters", "data_sources"}
-"""Of a run's provenance, what says where things lay, or is in the recipe."""
+"""Parts of a run's provenance that say where things lay, or that are in the recipe."""
 
 
 def require_sound(run: Run) -> None:
@@ -52,7 +51,7 @@ def measure_runs(
     training: Mapping[str, Any],
     *,
     scheduler: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Results of a unit by sample, from all of its runs; scores without the adapter may lie beside a run.
 
@@ -70,22 +69,18 @@ def measure_runs(
     for run in runs.values():
         result = miub(run, scheduler=scheduler, progress=progress)
         parts.append(_samples(run, result, data))
-        cells += list(_cells(result))
-    samples = _joined(parts)
-    first = next(iter(runs.values()))
-    components = {name: ("component", first.components[name].values) for name in ("path", "kind", "layer")}
+        labels = list(zip(result["dataset"].values.tolist(), result["prompt"].values.tolist(), strict=True))
+        js = result["js_sample"].values
+        cells += [(*own, js[[other == own for other in labels]].mean(axis=0)) for own in dict.fromkeys(labels)]
+    samples = parts[0] if len(parts) == 1 else xr.concat(parts, "sample")
     js = np.array([values for _, _, values in cells], dtype=np.float64)
+    about = {"units": "nat", "long_name": "mean over samples of the mean over tokens of JS"}
+    components = next(iter(runs.values())).components
     result = samples.assign(
-        js=(
-            ("cell", "component"),
-            js,
-            {"units": "nat", "long_name": "mean over samples of the mean over tokens of JS"},
-        ),
+        js=(("cell", "component"), js, about),
         cell_dataset=("cell", np.array([name for name, _, _ in cells], dtype=np.str_)),
         cell_prompt=("cell", np.array([prompt for _, prompt, _ in cells], dtype=np.str_)),
-        component_path=components["path"],
-        component_kind=components["kind"],
-        component_layer=components["layer"],
+        **{f"component_{name}": ("component", components[name].values) for name in ("path", "kind", "layer")},
     )
     return result.assign_attrs(
         unit=json.dumps(dataclasses.asdict(unit)),
@@ -99,14 +94,14 @@ def measure_runs(
 
 def _samples(run: Run, result: xr.Dataset, data: TaskData) -> xr.Dataset:
     table = run.samples
-    is_text = table["answer"].values < 0
     keys = list(zip(*(table[name].values.tolist() for name in ("dataset", "split", "id")), strict=True))
-    columns = {name: ("sample", table[name].values) for name in SAMPLE_COLUMNS if name in table}
+    tested = np.array([key in data.tested for key in keys], dtype=np.int8)
+    columns = {name: ("sample", table[name].values) for name in COLUMNS if name in table}
     columns |= {
         "correct_per_character": ("sample", _correct_per_character(run, "")),
         "bucket": ("sample", np.array([data.buckets.get(key, "") for key in keys], dtype=np.str_)),
         "item_length": ("sample", np.array([data.lengths.get(key, -1) for key in keys], dtype=np.int32)),
-        "in_test": ("sample", np.array([key in data.tested for key in keys], dtype=np.int8) | is_text),
+        "in_test": ("sample", tested | (table["answer"].values < 0)),
         "in_prompts": ("sample", np.array([key in data.prompted for key in keys], dtype=np.int8)),
     }
     miub_sample = ("sample", result["miub_sample"].values, {"units": "nat", "long_name": "MIUB of the sample"})
@@ -114,7 +109,7 @@ def _samples(run: Run, result: xr.Dataset, data: TaskData) -> xr.Dataset:
     beside = Path(run.path).with_name("base.nc")
     if beside.exists():
         with open_result(beside) as base:
-            return joined_base(table, base)
+            return with_base(table, base)
     if "base_ce" in table:
         return table.assign(base_correct_per_character=("sample", _correct_per_character(run, "base_")))
     return table
@@ -135,18 +130,6 @@ def _correct_per_character(run: Run, prefix: str) -> np.ndarray:
     return hits
 
 
-def _cells(result: xr.Dataset) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Data set, prompt and js (component,) of every pair of these."""
-    js = result["js_sample"].values
-    labels = list(zip(result["dataset"].values.tolist(), result["prompt"].values.tolist(), strict=True))
-    for label in dict.fromkeys(labels):
-        yield (*label, js[[other == label for other in labels]].mean(axis=0))
-
-
-def _joined(parts: list[xr.Dataset]) -> xr.Dataset:
-    return parts[0] if len(parts) == 1 else xr.concat(parts, "sample")
-
-
 def _about(run: Run, unit: Unit) -> dict[str, Any]:
     """What a run says of itself, without where things lay on this machine."""
     provenance = {key: value for key, value in run.attributes.get("provenance", {}).items() if key not in LOCAL}
@@ -160,5 +143,5 @@ def _about(run: Run, unit: Unit) -> dict[str, Any]:
 
 
 def _named(record: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
-    """The same record, with the model as the study's file names it."""
+    """The record with the model as the study's file names it."""
     return {**record, "model": {**record.get("model", {}), "name": unit.model}}

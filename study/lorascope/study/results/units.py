@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["RESULTS", "UnitResult", "read_units"]
+__all__ = ["UnitResult", "read_units"]
 
 RESULTS = "results"
 """Folder of results in a study's folder."""
 INFORMATION = ".information.nc"
 MOST_UNITS = 10_000
 MOST_BYTES = 2**30
-"""Of a file, and of its arrays in memory."""
+"""Bytes that a file may have, and its arrays in memory: results are small, and what is larger is none."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 AGAIN = "delete it, and `lorascope study run` makes it again"
 
@@ -28,8 +28,6 @@ NUMBERS = (
     *("length", "answer", "correct", "correct_per_token", "ce", "miub"),
     *("in_test", "in_prompts", "item_length", "correct_per_character"),
 )
-COMPONENTS = {"component_path": "U", "component_kind": "U", "component_layer": "i"}
-CELLS = ("cell_dataset", "cell_prompt")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,8 +47,6 @@ class UnitResult:
     """Training items a data set; None for all."""
     samples: xr.Dataset
     """Numbers and labels over `sample`, in the order of the unit's runs; see `measure.measure_runs`."""
-    components: xr.Dataset
-    """`js` (cell, component) in nats, with coordinates `dataset`, `prompt`, `path`, `kind` and `layer`."""
     recipe: Mapping[str, Any]
     runs: Mapping[str, Mapping[str, Any]]
     """Name -> fingerprint, counts and provenance."""
@@ -68,21 +64,20 @@ class UnitResult:
         return str(prompts[0]) if len(prompts) else ""
 
     @property
-    def sizes(self) -> dict[str, int | None]:
-        """N, N_non_embedding and D; None for what the runs and the training don't say."""
-        model = self.provenance.get("model") or {}
-        return {
-            "N": _whole(model.get("n_parameters")),
-            "N_non_embedding": _whole(model.get("n_parameters_non_embedding")),
-            "D": _whole(self.training.get("n_samples")),
-        }
-
-    @property
     def provenance(self) -> Mapping[str, Any]:
-        """Of the first run."""
+        """What the first run says of its model, libraries and device."""
         first: Mapping[str, Any] = next(iter(self.runs.values()), {})
         found = first.get("provenance")
         return found if isinstance(found, Mapping) else {}
+
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """N, N_non_embedding and D; None for what the runs and the training don't say."""
+        model = self.provenance.get("model") or {}
+        names = {"N": "n_parameters", "N_non_embedding": "n_parameters_non_embedding"}
+        return {key: _whole(model.get(name)) for key, name in names.items()} | {
+            "D": _whole(self.training.get("n_samples"))
+        }
 
 
 def read_units(folder: str | Path) -> list[UnitResult]:
@@ -106,38 +101,34 @@ def read_units(folder: str | Path) -> list[UnitResult]:
     if not place.is_dir():
         raise FileNotFoundError(f"`{place}` is no folder; name the folder that `lorascope study run` writes to")
     files = [file for file in sorted(place.glob("*.nc")) if not file.name.startswith(".")]
-    made = [file for file in files if not file.name.endswith(INFORMATION)]
-    if not made:
+    files = [file for file in files if not file.name.endswith(INFORMATION)]
+    if not files:
         raise FileNotFoundError(f"`{place}` holds no results of a unit; `lorascope study run` makes them")
-    if len(made) > MOST_UNITS:
-        raise ValueError(f"`{place}` holds {len(made)} results; a study has {MOST_UNITS} units at most")
-    units = [_unit(file) for file in made]
+    if len(files) > MOST_UNITS:
+        raise ValueError(f"`{place}` holds {len(files)} results; a study has {MOST_UNITS} units at most")
+    units = [_unit(file) for file in files]
     return sorted(units, key=lambda one: (one.model, one.task, -one.share, one.rank, one.train_items or 0, one.seed))
 
 
 def _unit(file: Path) -> UnitResult:
     found = _loaded(file)
-    about = {key: _json(found, key, file) for key in ("unit", "recipe", "runs", "training", "notes")}
-    unit = about["unit"]
+    unit, recipe, runs, training = (_json(found, key, file, Mapping) for key in ("unit", "recipe", "runs", "training"))
     for key, kind in UNIT.items():
         value = unit.get(key)
         if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < LEAST[key]):
             raise ValueError(f"`{file}`: `unit` has {key} {value!r}, which no study has; {AGAIN}")
     if not NAME.fullmatch(unit["name"]) or file.name != f"{unit['name']}.nc":
         raise ValueError(f"`{file}` says it is unit {unit['name']!r}; give it back its name, or {AGAIN}")
-    samples = _samples(found, file)
-    notes = about["notes"]
-    runs = {str(name): run for name, run in about["runs"].items() if isinstance(run, Mapping)}
+    runs = {str(name): run for name, run in runs.items() if isinstance(run, Mapping)}
     return UnitResult(
         file=file.name,
         **{key: unit[key] for key in UNIT},
         train_items=_whole(unit.get("train_items")),
-        samples=samples,
-        components=_components(found, file),
-        recipe=about["recipe"],
+        samples=_samples(found, file),
+        recipe=recipe,
         runs=runs,
-        training=about["training"],
-        notes=tuple(str(note) for note in notes),
+        training=training,
+        notes=tuple(map(str, _json(found, "notes", file, list) if "notes" in found.attrs else ())),
         information=_information(file.with_name(f"{unit['name']}{INFORMATION}"), runs),
     )
 
@@ -148,65 +139,46 @@ def _loaded(file: Path) -> xr.Dataset:
         raise ValueError(f"`{file}` has {file.stat().st_size} bytes; results have {MOST_BYTES} at most")
     try:
         with xr.open_dataset(file, engine="netcdf4", cache=False, decode_times=False) as opened:
-            n_bytes = opened.nbytes
-            if n_bytes > MOST_BYTES:
-                raise ValueError(f"its arrays take {n_bytes} bytes; results take {MOST_BYTES} at most")
+            if opened.nbytes > MOST_BYTES:
+                raise ValueError(f"its arrays take {opened.nbytes} bytes; results take {MOST_BYTES} at most")
             return opened.load()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"`{file}` can't be read: {' '.join(str(error).split())}; {AGAIN}") from error
 
 
-def _json(found: xr.Dataset, key: str, file: Path) -> Any:
-    wanted: type = list if key == "notes" else Mapping
-    if key == "notes" and key not in found.attrs:
-        return []
+def _json(found: xr.Dataset, key: str, file: Path, kind: type) -> Any:
+    _require(key in found.attrs, file, f"it has no attribute {key!r}")
     try:
         value = json.loads(str(found.attrs[key]))
-    except KeyError:
-        raise ValueError(f"`{file}` isn't a unit's results: it has no attribute {key!r}; take it out") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`{file}`: its attribute {key!r} isn't JSON: {error}; {AGAIN}") from error
-    if not isinstance(value, wanted):
+    if not isinstance(value, kind):
         raise ValueError(f"`{file}`: its attribute {key!r} is a {type(value).__name__}; {AGAIN}")
     return value
 
 
 def _samples(found: xr.Dataset, file: Path) -> xr.Dataset:
     for name in (*TEXTS, *NUMBERS):
-        if name not in found or found[name].dims != ("sample",):
-            raise ValueError(f"`{file}` isn't a unit's results: it has no {name!r} by sample; take it out")
+        _require(name in found and found[name].dims == ("sample",), file, f"it has no {name!r} by sample")
         if name in NUMBERS and found[name].dtype.kind not in "fiu":
             raise ValueError(f"`{file}`: {name!r} holds {found[name].dtype}, where numbers belong; {AGAIN}")
     if not found.sizes["sample"]:
         raise ValueError(f"`{file}` holds no sample; {AGAIN}")
     if (units := found["miub"].attrs.get("units")) != "nat":
         raise ValueError(f"`{file}`: `miub` is in {units!r}, where nats belong; {AGAIN}")
-    names = [name for name, values in found.data_vars.items() if values.dims == ("sample",)]
-    texts = {name: ("sample", found[name].values.astype(np.str_)) for name in TEXTS}
-    kept = [name for name in names if name not in TEXTS and found[name].dtype.kind in "fiu"]
-    return xr.Dataset(texts | {name: ("sample", found[name].values) for name in kept})
-
-
-def _components(found: xr.Dataset, file: Path) -> xr.Dataset:
-    if "js" not in found or found["js"].dims != ("cell", "component") or found["js"].dtype.kind != "f":
-        raise ValueError(f"`{file}` isn't a unit's results: it has no 'js' by cell and component; take it out")
-    missing = [name for name in (*CELLS, *COMPONENTS) if name not in found]
-    if missing:
-        raise ValueError(f"`{file}` isn't a unit's results: it has no {missing[0]!r}; take it out")
-    labels = {name.partition("_")[2]: ("cell", found[name].values.astype(np.str_)) for name in CELLS}
-    labels |= {
-        name.partition("_")[2]: ("component", found[name].values.astype(np.str_ if kind == "U" else np.int64))
-        for name, kind in COMPONENTS.items()
-    }
-    return xr.Dataset({"js": (("cell", "component"), found["js"].values)}, coords=labels)
+    kept = {name: ("sample", found[name].values.astype(np.str_)) for name in TEXTS}
+    for name, values in found.data_vars.items():
+        if values.dims == ("sample",) and name not in TEXTS and values.dtype.kind in "fiu":
+            kept[str(name)] = ("sample", values.values)
+    return xr.Dataset(kept)
 
 
 def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset | None:
     if not file.is_file():
         return None
     found = _loaded(file)
-    first = next(iter(runs.values()), {})
-    if "fingerprint" in found.attrs and found.attrs["fingerprint"] != str(first.get("fingerprint")):
+    run = str(next(iter(runs.values()), {}).get("fingerprint"))
+    if found.attrs.get("fingerprint", run) != run:
         raise ValueError(f"`{file}` is of another run than the results beside it; {AGAIN}")
     for name in ("value", "verdict"):
         if name not in found or found[name].dims != ("component", "estimator"):
@@ -215,9 +187,14 @@ def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Datase
         raise ValueError(f"`{file}` has no estimate of the panel beside 'js'; {AGAIN}")
     if len(set(found["component"].values.tolist())) < found.sizes["component"]:
         raise ValueError(f"`{file}` has a component twice; {AGAIN}")
-    if found["value"].attrs.get("units") != "nat":
-        raise ValueError(f"`{file}`: mutual information is in {found['value'].attrs.get('units')!r}, not in nats")
+    if (units := found["value"].attrs.get("units")) != "nat":
+        raise ValueError(f"`{file}`: mutual information is in {units!r}, not in nats; {AGAIN}")
     return found
+
+
+def _require(is_there: bool, file: Path, lack: str) -> None:
+    if not is_there:
+        raise ValueError(f"`{file}` isn't a unit's results: {lack}; take it out")
 
 
 def _whole(value: Any) -> int | None:

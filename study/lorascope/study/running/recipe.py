@@ -13,18 +13,18 @@ from pydantic import TypeAdapter, ValidationError
 from lorascope.capture import CaptureConfig, FinetuneConfig
 from lorascope.capture.samples.prompt import read_template
 
+from ..demo_inputs import demo_model
+from ..grid import Unit
+from ..settings import StudySettings
 from .data import PROMPTS_RUN, TEST_RUN, TaskData, items_hash
-from .demo_inputs import demo_model
-from .grid import Unit
-from .settings import StudySettings
 
-__all__ = ["capture_config", "finetune_config", "information_of", "model_source", "recipe_of"]
+__all__ = ["NO_NUMBER", "capture_config", "finetune_config", "information_of", "model_source", "recipe_of"]
 
 VERSION = 1
-"""Of the recipe; raised when the same settings come to mean other numbers."""
+"""Version of recipes; raised when the same settings come to mean other numbers."""
 PLACES = {"model", "adapter", "data", "examples", "out"}
 """Settings of a capture that say where things lie; what lies there is in the recipe by its content."""
-FREE = {"score_base", "queue", "overfill", "trust_remote_code", "device", "device_map", "codec"}
+NO_NUMBER = {"score_base", "queue", "overfill", "trust_remote_code", "device", "device_map", "codec"}
 """Settings of a capture that shape no number."""
 
 
@@ -47,17 +47,16 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
             "probe": items_hash(data.probe),
         }
     }
-    named_before: set[str] = set()
+    names: list[str] = []
     for name, run in data.runs.items():
         templates = [read_template(prompt) for prompt in _prompts(run.prompts, settings)]
-        named = dataclasses.replace(
-            capture_config(unit, settings, data, run=name), prompt=tuple(template.name for template in templates)
-        )
-        if twice := named_before & {template.name for template in templates}:
+        named = tuple(template.name for template in templates)
+        if twice := [one for one in named if [*names, *named].count(one) > 1]:
             raise ValueError(f"two prompts are named {min(twice)!r}; results would mix them: rename a file")
-        named_before |= {template.name for template in templates}
+        names += named
+        config = dataclasses.replace(capture_config(unit, settings, data, run=name), prompt=named)
         recipe[name] = {
-            "config": {key: value for key, value in _not_default(named).items() if key not in PLACES | FREE},
+            "config": {key: value for key, value in _not_default(config).items() if key not in PLACES | NO_NUMBER},
             "items": items_hash(run.items),
             "templates": {template.name: template.text for template in templates},
             "examples": items_hash(data.examples) if name == PROMPTS_RUN else None,
@@ -86,18 +85,16 @@ def finetune_config(unit: Unit, settings: StudySettings) -> FinetuneConfig:
 
 
 def capture_config(
-    unit: Unit,
-    settings: StudySettings,
-    data: TaskData,
-    *,
-    run: str,
-    adapter: str = "adapter",
-    files: tuple[str, ...] = ("data",),
-    examples: tuple[str, ...] = (),
-    out: str = "run.zarr",
-    score_base: bool = True,
+    unit: Unit, settings: StudySettings, data: TaskData, *, run: str, examples: tuple[str, ...] = (), **places: Any
 ) -> CaptureConfig:
-    """How one run of a unit is captured, with these places.
+    """How one run of a unit is captured.
+
+    Parameters
+    ----------
+    examples
+        Files that prompts draw their examples from, where the run has such prompts.
+    **places
+        Places, and what else differs from attempt to attempt without shaping a number; by default there are none.
 
     Raises
     ------
@@ -105,16 +102,13 @@ def capture_config(
         If a setting isn't known or allowed.
     """
     _refuse_wrong(settings.capture, CaptureConfig, "capture")
-    informs = run == TEST_RUN and information_of(unit, settings) is not None
+    needs_states = run == TEST_RUN and information_of(unit, settings) is not None
     return CaptureConfig(
         **settings.capture,
-        states="sample" if settings.states == "none" and informs else settings.states,
+        **{"adapter": ("adapter",), "data": ("data",), "out": "run.zarr", **places},
+        states="sample" if settings.states == "none" and needs_states else settings.states,
         model=model_source(unit.model, settings),
-        adapter=(adapter,),
-        data=files,
         examples=examples if run == PROMPTS_RUN else (),
-        out=out,
-        score_base=score_base,
         prompt=_prompts(data.runs[run].prompts, settings),
         share=unit.share,
         shared_layers=settings.shared_layers,
@@ -127,10 +121,7 @@ def capture_config(
 def information_of(unit: Unit, settings: StudySettings) -> dict[str, Any] | None:
     """How mutual information of a unit is estimated; None where it isn't."""
     asked = settings.information
-    if asked is None:
-        return None
-    known = {"share": unit.share, "rank": unit.rank, "seed": unit.seed, "task": unit.task}
-    if any(known[name] not in values for name, values in asked.where.items()):
+    if asked is None or any(getattr(unit, name) not in values for name, values in asked.where.items()):
         return None
     return asked.model_dump(exclude={"where"}, mode="json")
 
@@ -172,11 +163,8 @@ def _hash(value: Any) -> str:
 
 def _not_default(config: Any) -> dict[str, Any]:
     """Settings that differ from what they are by default: those of a later version leave a recipe as it is."""
-    return {
-        field.name: value
-        for field in dataclasses.fields(config)
-        if (value := getattr(config, field.name)) != field.default
-    }
+    fields = {field.name: field.default for field in dataclasses.fields(config)}
+    return {name: value for name, default in fields.items() if (value := getattr(config, name)) != default}
 
 
 def _refuse_wrong(given: Mapping[str, Any], kind: type[Any], section: str) -> None:

@@ -1,11 +1,12 @@
 """A study's report: its tables as CSV, and one page, from the results that are there."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .reading import read_units
-from .study import study_results
+from lorascope.stores.places.atomic_write import atomic_write
+
+from ..results.study_results import study_results
+from ..results.units import read_units
 from .study_page import render_study
 
 __all__ = ["write_study_report"]
@@ -41,17 +42,11 @@ def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence
     if page is not None and page.is_dir():
         raise ValueError(f"`out` is {str(page)!r}, a folder; name the page's file, such as {str(page / PAGE)!r}")
     study = study_results(read_units(out), planned=planned)
-    paths = [
-        _written(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-        for name, table in study.tables.items()
-    ]
-    target = out / PAGE if page is None else page
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return [*paths, _written(target, render_study(study, source=out.name))]
-
-
-def _written(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
-    return path
+    texts = {
+        out / f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in study.tables.items()
+    }
+    texts[out / PAGE if page is None else page] = render_study(study, source=out.name)
+    for path, text in texts.items():
+        with atomic_write(path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+    return list(texts)

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.comparison.comparison import MetricComparison
-
 from .cells import length_cells, prompt_cells, study_cells
-from .changes import Finding
 from .claims import claims_table, paper_claims
-from .curves import paper_figure_2, paper_figure_3
-from .law import Fitted, compared_metrics, study_law
-from .reading import UnitResult
-from .tables import paper_table_1, paper_table_2, paper_table_3
+from .findings import Finding
+from .information_table import information_table
+from .law import Compared, Fitted, compared_metrics, study_law
+from .tables import datasets_table, lengths_table, prompts_table, texts_table
+from .units import UnitResult
 
 __all__ = ["StudyResults", "study_results"]
 
@@ -25,17 +23,13 @@ class StudyResults:
     units: tuple[UnitResult, ...]
     planned: tuple[str, ...]
     """Names of all units of the study's grid; those that are done where nothing else is known."""
-    strangers: tuple[str, ...]
+    unplanned_units: tuple[str, ...]
     """Units whose results lie there too, and which the grid doesn't have: they enter nothing."""
     tables: Mapping[str, pd.DataFrame]
     """`study`, `lengths`, `table_1`, `table_2`, `table_3`, `figure_2`, `figure_3`, `claims`."""
     findings: tuple[Finding, ...]
     laws: tuple[Fitted, ...]
-    comparison: MetricComparison | None
-    compared: pd.DataFrame
-    """The cells that metrics were compared on."""
-    not_compared: str
-    """Why metrics weren't compared; nothing where they were."""
+    compared: Compared
 
     @property
     def missing(self) -> list[str]:
@@ -59,42 +53,34 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
     ValueError
         If none of the units is planned, or two of them are of one setting.
     """
-    strangers = tuple(unit.name for unit in units if planned and unit.name not in planned)
-    units = [unit for unit in units if unit.name not in strangers]
+    unplanned = tuple(unit.name for unit in units if planned and unit.name not in planned)
+    units = [unit for unit in units if unit.name not in unplanned]
     if not units:
         raise ValueError(
-            f"no results are of this study's units, but of {strangers[0]!r} and the like; run it, or name its own `out`"
+            f"no results are of this study's units, but of {unplanned[0]!r} and the like; run it, or name its own `out`"
         )
-    _refuse_twice(units)
-    cells, lengths = study_cells(units), length_cells(units)
-    comparison, compared, why = compared_metrics(cells)
-    findings = paper_claims(units, comparison)
+    seen: dict[object, str] = {}
+    for unit in units:  # two of one setting would count as two seeds
+        key = (unit.model, unit.share, unit.rank, unit.seed, unit.task, unit.train_items)
+        if (other := seen.setdefault(key, unit.name)) != unit.name:
+            raise ValueError(f"units {other!r} and {unit.name!r} are of one setting and seed; take one of them out")
+    cells, lengths, compared = study_cells(units), length_cells(units), compared_metrics(study_cells(units))
+    findings = paper_claims(units, compared.comparison.verdicts if compared.comparison else ())
     return StudyResults(
         units=tuple(units),
         planned=tuple(planned) or tuple(unit.name for unit in units),
-        strangers=strangers,
+        unplanned_units=unplanned,
         tables={
             "study": cells,
             "lengths": lengths,
-            "table_1": paper_table_1(cells),
-            "table_2": paper_table_2(prompt_cells(units)),
-            "table_3": paper_table_3(cells, units),
-            "figure_2": paper_figure_2(cells),
-            "figure_3": paper_figure_3(lengths),
+            "table_1": datasets_table(cells),
+            "table_2": prompts_table(prompt_cells(units)),
+            "table_3": information_table(cells, units),
+            "figure_2": texts_table(cells),
+            "figure_3": lengths_table(lengths),
             "claims": claims_table(findings),
         },
         findings=tuple(findings),
         laws=tuple(study_law(cells)),
-        comparison=comparison,
         compared=compared,
-        not_compared=why,
     )
-
-
-def _refuse_twice(units: Sequence[UnitResult]) -> None:
-    """Raise a ValueError if two units would count as two seeds of one setting, and are the same."""
-    seen: dict[object, str] = {}
-    for unit in units:
-        key = (unit.model, unit.share, unit.rank, unit.seed, unit.task, unit.train_items)
-        if (other := seen.setdefault(key, unit.name)) != unit.name:
-            raise ValueError(f"units {other!r} and {unit.name!r} are of one setting and seed; take one of them out")
