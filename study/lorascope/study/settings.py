@@ -173,9 +173,7 @@ class StudySettings(_Settings):
             if unknown := [task for task in part.tasks if task not in self.tasks]:
                 raise ValueError(f"`grid` names the task {unknown[0]!r}; there are {', '.join(self.tasks)}")
             if wrong := [share for share in part.share if share < 1 or self.shared_layers % share]:
-                raise ValueError(
-                    f"`grid` has share {wrong[0]}; give divisors of `shared_layers` {self.shared_layers}"
-                )
+                raise ValueError(f"`grid` has share {wrong[0]}; give divisors of `shared_layers` {self.shared_layers}")
         for name, values in self.information.where.items() if self.information else ():
             known = set(self.tasks) if name == "task" else {one for part in self.grid for one in getattr(part, name)}
             if unknown := [value for value in values if value not in known]:  # nothing would be estimated of it

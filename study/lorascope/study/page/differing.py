@@ -1,76 +1,63 @@
-"""In what units of a study differ that should be the same."""
+"""In what units of a study differ that should be one."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .reading import UnitResult
+from ..results.units import UnitResult
 
 __all__ = ["differing"]
 
 MOST_NAMED = 3
-GRID = {"rank", "seed"}
-MAY_DIFFER = {"states", "states_share", "prompt", "share", "shared_layers", "share_from"}
-"""Settings of a capture that the grid decides, or that shape no number; prompts have names."""
-SHOWN = 12
-"""Characters of a hash."""
+"""Units that a sentence names before it only counts the rest."""
+MAY_DIFFER = {"rank", "seed", "states", "states_share", "prompt", "share", "shared_layers", "share_from"}
+"""Settings of training and capture that the grid decides, or that shape no number; prompts have names."""
 
 
 def differing(units: Sequence[UnitResult]) -> list[str]:
-    """A sentence on each library, device, setting, model and set of items by which units differ, beside the grid's."""
-    parts: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
+    """A sentence on each library, device, model, stage and set of items by which units differ, beside the grid's."""
+    found: dict[str, dict[str, dict[str, None]]] = {}  # what -> value -> units
     for unit in units:
-        own: dict[str, dict[str, str]] = {}
-        for scope, said_of in _shaping(unit):
-            known = own.setdefault(scope, {})
-            for name, value in said_of.items():  # of each of its runs
-                known[name] = value if known.get(name, value) == value else f"{known[name]} and {value}"
-        for scope, known in own.items():
-            parts.setdefault(scope, []).append((unit.name, known))
-    said = []
-    for scope, members in parts.items():
-        for name in dict.fromkeys(name for _, values in members for name in values):
-            found: dict[str, list[str]] = {}
-            for unit_name, values in members:
-                found.setdefault(values.get(name, "unsaid"), []).append(unit_name)
-            if len(found) > 1:
-                words = [f"{value} in {_listed(list(dict.fromkeys(names)))}" for value, names in found.items()]
-                said.append(f"{name}{f' of {scope}' if scope else ''}: {'; '.join(words)}")
-    return said
+        for what, value in _shaping(unit):
+            found.setdefault(what, {}).setdefault(value, {})[unit.name] = None
+    return [
+        f"{what}: {'; '.join(f'{value} in {_listed(list(names))}' for value, names in by_value.items())}"
+        for what, by_value in found.items()
+        if len(by_value) > 1
+    ]
 
 
-def _shaping(unit: UnitResult) -> Iterator[tuple[str, dict[str, str]]]:
-    """Name and value of what is the same in all units of a scope; "" for all of them."""
-    train = _mapping(unit.recipe.get("train"))
-    model = f"{unit.model} share{unit.share}"
+def _shaping(unit: UnitResult) -> Iterator[tuple[str, str]]:
+    """What shapes a unit's numbers, and its value, which is one in all units for which this is asked."""
+    train, model = _mapping(unit.recipe.get("train")), f"{unit.model} share{unit.share}"
     for run in unit.runs.values():
         provenance = _mapping(run.get("provenance"))
+        yield from ((str(name), str(version)) for name, version in _mapping(provenance.get("libraries")).items())
         device = _mapping(provenance.get("device"))
-        yield "", {str(name): str(version) for name, version in _mapping(provenance.get("libraries")).items()}
-        yield "", {f"device {name}": str(device[name]) for name in ("type", "name") if name in device}
-        yield model, {"weights": _short(_mapping(provenance.get("model")).get("sha256"))}
-    yield "", {"model's type": str(train.get("dtype", ""))}
-    config = _mapping(train.get("config"))
-    yield unit.task, {f"training {name}": str(value) for name, value in config.items() if name not in GRID}
-    yield f"{unit.task} d{unit.train_items or 'all'}", {"training items": _short(train.get("items"))}
-    yield unit.model, {"files": _short(train.get("model"))}
-    yield model, {"sharing": str(train.get("sharing"))}
+        yield from ((f"device {name}", str(device.get(name))) for name in ("type", "name"))
+        yield f"weights of {model}", _short(_mapping(provenance.get("model")).get("sha256"))
+    yield "type of the weights", str(train.get("dtype"))
+    yield f"training of {unit.task}", _settings(train)
+    yield f"training items of {unit.task} d{unit.train_items or 'all'}", _short(train.get("items"))
+    yield f"files of {unit.model}", _short(train.get("model"))
+    yield f"sharing of {model}", str(train.get("sharing"))
     for name in unit.runs:
         recipe = _mapping(unit.recipe.get(name))
-        config = _mapping(recipe.get("config"))
-        scope = f"{unit.task} {name}"
-        yield scope, {f"capture {key}": str(value) for key, value in config.items() if key not in MAY_DIFFER}
-        yield scope, {key: _short(recipe.get(key)) for key in ("templates", "examples")}
-        yield f"{scope} {unit.model}", {"test items": _short(recipe.get("items"))}  # lengths may be in tokens
+        yield f"capture of {unit.task} {name}", _settings(recipe)
+        yield f"prompts of {unit.task} {name}", _short([recipe.get(key) for key in ("templates", "examples")])
+        yield f"test items of {unit.task} {name} {unit.model}", _short(recipe.get("items"))  # lengths may be in tokens
+
+
+def _settings(recipe: Mapping[str, Any]) -> str:
+    config = _mapping(recipe.get("config"))
+    return ", ".join(f"{name} {value}" for name, value in sorted(config.items()) if name not in MAY_DIFFER)
 
 
 def _short(value: Any) -> str:
     """The beginning of a hash, or of the hash of what is too long to be shown."""
-    if isinstance(value, str):
-        return value[:SHOWN]
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:SHOWN]
+    text = value if isinstance(value, str) else hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return text[:12]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -78,5 +65,5 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(itertools.islice(names, MOST_NAMED))
-    return shown + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

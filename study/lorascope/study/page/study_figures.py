@@ -1,4 +1,4 @@
-"""The paper's figures 2 and 3 of a study, and its tables along rank and model size, with error bars."""
+"""The paper's figures 2 and 3 of a study, and its table 1 along rank and model size, with error bars."""
 
 import html
 from collections.abc import Sequence
@@ -12,22 +12,19 @@ from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.marks import Look, add_legend, hovering, looks
 from lorascope.analyze.figures.scales import LOG_FROM
 from lorascope.analyze.figures.size_axes import log_axis, size_axis
-from lorascope.analyze.figures.small_multiples import Panel, small_multiples
+from lorascope.analyze.figures.small_multiples import small_multiples
 from lorascope.analyze.figures.theme import line_styles
 from lorascope.analyze.format import format_error, format_number
 
-from .experiment_untuned import error_bars, told_apart_by_model
-from .layout import AVG
+from ..results.layout import AVG
 
 __all__ = ["lengths_figure", "sweeps_figure", "text_sizes_figure"]
 
 AXES = {"ACC": "share", "CE": "nat/token", "PPL": "", "MIUB": "nat"}
 """Metric -> its unit; its name stands above the panel."""
 MEAN = Look("#222222", "diamond", "solid")
-"""Of the mean over data sets."""
-MEAN_DASHES = ("solid", "dash", "dot", "dashdot")
-MILLIONS = "N (million parameters)"
-HEIGHT = 170
+"""How the mean over data sets is drawn."""
+HEIGHT = 160
 """Pixels of a panel."""
 
 
@@ -37,29 +34,55 @@ def text_sizes_figure(table: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     table
-        What `paper_figure_2` returns.
+        What `texts_table` returns.
 
     Raises
     ------
     ValueError
         If it has no value at a known number of parameters.
     """
-    rows = table[table["value"].notna() & table["N"].notna()].assign(x=lambda rows: rows["N"].astype(float))
+    rows = table[table["value"].notna() & table["N"].notna()]
     if not len(rows):
         raise ValueError("no text was measured at a known number of parameters")
-    rows = rows.assign(line=told_apart_by_model(rows))
-    metrics = [name for name in ("MIUB", "PPL", "CE") if (rows["metric"] == name).any()]
-    figure, panels = small_multiples([f"<b>{name}</b>" for name in metrics], height=HEIGHT, share_y=False)
-    names = list(dict.fromkeys(rows["line"]))
-    marks = looks(len(names))
-    for metric, panel in zip(metrics, panels, strict=True):
-        own = rows[rows["metric"] == metric]
-        _draw_lines(figure, panel, own, names, marks)
-        figure.update_yaxes(**_value_axis(metric, own), **panel.place)
-    figure.update_xaxes(title_text=MILLIONS, **_in_millions(rows["x"]))
-    headline(figure, "Texts against model size (the paper's figure 2)", f"{_bars(rows)} LoRA rank {_ranks(rows)}.")
-    add_legend(figure, "text", names, marks, mode="lines+markers")
-    return figure
+    rows = rows.assign(line=_lines(rows), x=rows["N"].astype(float), panel="<b>" + rows["metric"] + "</b>")
+    ranks = " and ".join(str(int(rank)) for rank in sorted(rows["R"].dropna().unique()))
+    title = "Texts against model size (the paper's figure 2)"
+    return _figure(rows, "text", _looks(rows["line"]), title, f"LoRA rank {ranks}.")
+
+
+def sweeps_figure(table: pd.DataFrame) -> go.Figure:
+    """MIUB, ACC and CE along rank (left) and model size (right), a line a data set, the mean over them in black.
+
+    Parameters
+    ----------
+    table
+        What `datasets_table` returns, with `N` and `R` of its settings.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing that varies.
+    """
+    rows = table[table["value"].notna()]
+    is_mean = rows["dataset"].str.startswith(AVG)
+    if rows[~is_mean]["dataset"].nunique() < 2:  # a mean over one data set would hide it
+        rows = rows[~is_mean]
+    side = rows["setting"].str.startswith("share").map({True: "model size", False: "rank"})
+    x = rows["N"].astype(float).where(side == "model size", rows["R"].astype(float))
+    rows = rows.assign(line=_lines(rows), side=side, x=x, panel="<b>" + rows["metric"] + "</b>, " + side)
+    rows = rows[rows["x"].notna() & (rows.groupby("side")["setting"].transform("nunique") > 1)]
+    if not len(rows):
+        raise ValueError("neither rank nor model size varies")
+    order = ["MIUB", "ACC", "CE"]
+    rows = rows.sort_values(
+        ["metric", "side"],
+        key=lambda key: key.map(lambda one: (*order, "rank", "model size").index(one)),
+        kind="stable",
+    )
+    note = f"Model sizes at rank {table.attrs.get('rank')}." if (rows["side"] == "model size").any() else ""
+    return _figure(
+        rows, "data set", _looks(table.assign(line=_lines(table))["line"]), "Along rank and model size", note
+    )
 
 
 def lengths_figure(table: pd.DataFrame) -> go.Figure:
@@ -68,7 +91,7 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     Parameters
     ----------
     table
-        What `paper_figure_3` returns.
+        What `lengths_table` returns.
 
     Raises
     ------
@@ -78,109 +101,86 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     rows = table[table["value"].notna()]
     if not len(rows):
         raise ValueError("no items were drawn by their length")
-    rows = rows.assign(place=told_apart_by_model(rows), line=rows["setting"], x=rows["bucket"])
-    places, buckets = (list(dict.fromkeys(rows[name])) for name in ("place", "bucket"))
-    titles = [f"<b>{shortened(place)}</b>, {metric}" for place in places for metric in ("MIUB", "ACC")]
-    figure, panels = small_multiples(titles, height=140, share_y=False)
-    names = list(dict.fromkeys(table["setting"]))
-    marks = _setting_looks(names)
-    for k, place in enumerate(places):
-        for metric, panel in zip(("MIUB", "ACC"), panels[2 * k : 2 * k + 2], strict=True):
-            own = rows[(rows["place"] == place) & (rows["metric"] == metric)]
-            _draw_lines(figure, panel, own, names, marks, spread=len(buckets))
-            figure.update_yaxes(**_value_axis(metric, own), **panel.place)
-    ticks = {"tickvals": list(range(len(buckets))), "ticktext": [html.escape(name) for name in buckets]}
-    figure.update_xaxes(title_text="length", range=[-0.35, len(buckets) - 0.65], **ticks)
+    buckets = list(dict.fromkeys(rows["bucket"]))
+    titles = "<b>" + _lines(rows).map(shortened) + "</b>, " + rows["metric"]
+    rows = rows.assign(line=rows["setting"], x=rows["bucket"].map(buckets.index), panel=titles)
+    rows = rows.sort_values("metric", key=lambda key: key == "ACC", kind="stable")
+    rows = rows.sort_values(
+        "dataset", key=lambda key: key.map(list(dict.fromkeys(table["dataset"])).index), kind="stable"
+    )
+    looks_of: dict[str, Look] = {}
+    for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
+        own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
+        own = [name for name in own if start == "share" or not name.startswith("share")]
+        styles = line_styles(len(own), "rank") if own else ()
+        looks_of |= {name: Look(style["color"], symbol, dash) for name, style in zip(own, styles, strict=True)}
     n = rows["n_items"]
-    notes = f"{_bars(rows)} {n.min()} to {n.max()} items a point; lines are moved aside to be told apart."
-    headline(figure, "MIUB and accuracy against length (the paper's figure 3)", notes)
-    add_legend(figure, "setting", names, marks, mode="lines+markers")
+    figure = _figure(
+        rows, "setting", looks_of, "MIUB and accuracy against length (the paper's figure 3)",
+        f"{n.min()} to {n.max()} items a point; lines are moved aside to be told apart.", aside=True,
+    )  # fmt: skip
+    ticks = {"tickvals": list(range(len(buckets))), "ticktext": [html.escape(name) for name in buckets]}
+    figure.update_xaxes(title_text="length", type="linear", range=[-0.35, len(buckets) - 0.65], **ticks)
     return figure
 
 
-def sweeps_figure(table: pd.DataFrame, sizes: pd.DataFrame) -> go.Figure:
-    """MIUB, ACC and CE along rank (left) and model size (right), a line a data set, the mean over them in black.
-
-    Parameters
-    ----------
-    table
-        What `paper_table_1` returns.
-    sizes
-        `model`, `setting`, `N` and `R` of its settings.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing that varies.
-    """
-    rows = table[table["value"].notna()].merge(sizes, on=["model", "setting"], how="left")
-    is_mean = rows["dataset"].str.startswith(AVG)
-    if rows[~is_mean]["dataset"].nunique() < 2:  # a mean over one data set would hide it
-        rows = rows[~is_mean]
-    rows = rows.assign(line=told_apart_by_model(rows), is_size=rows["setting"].str.startswith("share"))
-    rows["x"] = rows["N"].astype(float).where(rows["is_size"], rows["R"].astype(float))
-    rows = rows[rows["x"].notna()]
-    sides = [side for side in (False, True) if rows[rows["is_size"] == side]["setting"].nunique() > 1]
-    if not sides:
-        raise ValueError("neither rank nor model size varies")
-    metrics = ("MIUB", "ACC", "CE")
-    titles = [f"<b>{metric}</b>, {'model size' if side else 'rank'}" for metric in metrics for side in sides]
-    figure, panels = small_multiples(titles, height=HEIGHT, share_y=False)
-    names = list(dict.fromkeys(rows["line"]))
-    marks = _set_looks(names)
-    places = [(metric, side) for metric in metrics for side in sides]
-    for (metric, side), panel in zip(places, panels, strict=True):
-        own = rows[(rows["metric"] == metric) & (rows["is_size"] == side)]
-        _draw_lines(figure, panel, own, names, marks)
-        figure.update_yaxes(**_value_axis(metric, own), **panel.place)
-        of_side = rows[rows["is_size"] == side]["x"]
-        title, axis = (MILLIONS, _in_millions(of_side)) if side else ("rank", size_axis(of_side.to_numpy()))
-        figure.update_xaxes(title_text=title, **axis, **panel.place)
-    headline(figure, "Along rank and model size", f"{_bars(rows)} Model sizes at rank {table.attrs.get('rank')}.")
-    add_legend(figure, "data set", names, marks, mode="lines+markers")
+def _figure(
+    rows: pd.DataFrame, what: str, marks: dict[str, Look], title: str, note: str, *, aside: bool = False
+) -> go.Figure:
+    """Panels of rows by `panel`, in each a line a `line` over `x`, with standard errors."""
+    figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
+    for panel, own in zip(panels, (part for _, part in rows.groupby("panel", sort=False)), strict=True):
+        for k, (name, look) in enumerate(marks.items()):
+            line = own[own["line"] == name].sort_values("x", kind="stable")
+            shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
+            bars = {"type": "data", "array": line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
+            if len(line):
+                trace = go.Scatter(
+                    x=line["x"] + shift, y=line["value"], mode="lines+markers", marker=look.marker(6), error_y=bars,
+                    line={"color": look.color, "dash": look.dash, "width": 2 if look.color == MEAN.color else 1.25},
+                    **hovering(name, [_text(one) for one in line.itertuples()]),
+                )  # fmt: skip
+                figure.add_trace(trace, **panel.place)
+        figure.update_yaxes(**_value_axis(own), **panel.place)
+        is_size = "side" not in own or (own["side"] == "model size").all()
+        axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
+        if is_size and not aside:  # ticks short enough for half a phone's width
+            texts = zip(axis["tickvals"], axis["ticktext"], strict=True)
+            axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in texts]
+        figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel.place)
+    most = int(rows["n_seeds"].max())
+    seeds = "one seed" if most == 1 else f"means of up to {most} seeds"
+    headline(figure, title, f"Bars: standard errors over items; {seeds}. {note}")
+    add_legend(figure, what, list(marks), list(marks.values()), mode="lines+markers")
     return figure
 
 
-def _draw_lines(
-    figure: go.Figure, panel: Panel, rows: pd.DataFrame, names: Sequence[str], marks: Sequence[Look], *, spread: int = 0
-) -> None:
-    """A line a name, with error bars; on an axis of `spread` places each a little aside of the others."""
-    for k, (name, look) in enumerate(zip(names, marks, strict=True)):
-        own = rows[rows["line"] == name]
-        if not len(own):
-            continue
-        x = own["x"]
-        if spread:
-            order = {bucket: place for place, bucket in enumerate(dict.fromkeys(rows["x"]))}
-            x = own["x"].map(order) + 0.5 * (k - (len(names) - 1) / 2) / max(len(names), 2)
-        else:
-            own = own.sort_values("x", kind="stable")
-            x = own["x"]
-        figure.add_trace(
-            go.Scatter(
-                x=x, y=own["value"], mode="lines+markers", marker=look.marker(6),
-                line={"color": look.color, "dash": look.dash, "width": 2 if look.color == MEAN.color else 1.25},
-                error_y=error_bars(own["se"], look.color), **hovering(name, [_text(one) for one in own.itertuples()]),
-            ),
-            **panel.place,
-        )  # fmt: skip
+def _lines(rows: pd.DataFrame) -> pd.Series:
+    """Names of data sets, with the model where there are several: of a path its end, if that tells models apart."""
+    models = rows["model"].unique()
+    if len(models) < 2:
+        return rows["dataset"]
+    short = {model: model.rstrip("/").rpartition("/")[2] for model in models}
+    is_told = len(set(short.values())) == len(models)
+    return rows["dataset"] + " · " + (rows["model"].map(short) if is_told else rows["model"])
 
 
-def _value_axis(metric: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _looks(names: Sequence[str]) -> dict[str, Look]:
+    """Data sets in colours, means over them in black, with another dash for each."""
+    sets = [name for name in dict.fromkeys(names) if not name.startswith(AVG)]
+    means = [name for name in dict.fromkeys(names) if name.startswith(AVG)]
+    dashes = ("solid", "dash", "dot", "dashdot")
+    found = dict(zip(sets, looks(len(sets)), strict=True))
+    return found | {name: MEAN._replace(dash=dashes[k % 4]) for k, name in enumerate(means)}
+
+
+def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
     """An axis of a metric's values with their errors, logarithmic where they lie far apart."""
-    errors = rows["se"].fillna(0)
+    metric, errors = rows["metric"].iloc[0], rows["se"].fillna(0)
     values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
-    if metric == "ACC" or not len(values) or values.min() <= 0 or values.max() <= LOG_FROM * values.min():
+    if metric == "ACC" or values.min() <= 0 or values.max() <= LOG_FROM * values.min():
         return {"title_text": AXES[metric]}
     return log_axis(values) | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
-
-
-def _in_millions(sizes: pd.Series) -> dict[str, Any]:
-    """An axis of parameters, whose ticks are short enough for half a phone's width."""
-    axis = size_axis(sizes.to_numpy(float))
-    ticks = zip(axis["tickvals"], axis["ticktext"], strict=True)
-    texts = [format_number(value / 1e6) if text else "" for value, text in ticks]
-    return axis | {"ticktext": texts}
 
 
 def _text(row: Any) -> str:
@@ -192,29 +192,3 @@ def _text(row: Any) -> str:
         f"<b>{html.escape(row.line)}</b>{where}<br>{html.escape(row.setting)}: {row.metric} "
         f"{format_error(row.value, row.se)}{unit}<br>n = {row.n_items} items{seeds}<br>{shortened(row.runs, 60)}"
     )
-
-
-def _set_looks(names: Sequence[str]) -> list[Look]:
-    """Data sets in colours, means over them in black, with another dash for each."""
-    plain, dashes = iter(looks(len(names))), iter(MEAN_DASHES * len(names))
-    return [MEAN._replace(dash=next(dashes)) if name.startswith(AVG) else next(plain) for name in names]
-
-
-def _setting_looks(names: Sequence[str]) -> list[Look]:
-    """Ranks in the pale to dark of what has an order, sizes too, with another symbol."""
-    found = {}
-    for side, symbol, dash in ((False, "circle", "solid"), (True, "square", "dash")):
-        own = [name for name in names if name.startswith("share") == side]
-        for name, style in zip(own, line_styles(len(own), "rank") if own else (), strict=True):
-            found[name] = Look(style["color"], symbol, dash)
-    return [found[name] for name in names]
-
-
-def _bars(rows: pd.DataFrame) -> str:
-    most = int(rows["n_seeds"].max())
-    seeds = "one seed" if most == 1 else f"means of up to {most} seeds"
-    return f"Bars: standard errors over items; {seeds}."
-
-
-def _ranks(rows: pd.DataFrame) -> str:
-    return " and ".join(str(int(rank)) for rank in sorted(rows["R"].dropna().unique()))

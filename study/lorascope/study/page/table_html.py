@@ -4,16 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.format import format_error, format_number, format_power
-from lorascope.analyze.report.markup import escape, table
-from lorascope.analyze.stats.summary import Summary, cell_text
+from lorascope.analyze.report.markup import escape
 
-__all__ = ["anchor", "anchors", "paper_layout", "summary_parts", "verdict_list"]
+__all__ = ["anchor", "anchors", "paper_layout", "verdict_list"]
 
-UNITS = {"ACC": "share", "CE": "nat/token", "MIUB": "nat", "PPL": "", "MI": "nat", "js": "nat", "js sum": "nat"}
+UNITS = {"ACC": "share", "CE": "nat/token", "MIUB": "nat", "MI": "nat", "js": "nat", "js sum": "nat"}
+SMALL = 0.1
+"""Largest value of a metric in nats below which all of its cells are shown in one power of ten."""
 
 
 def anchor(unit: str) -> str:
@@ -31,123 +31,77 @@ def anchors(runs: Sequence[str], first: str) -> str:
     return f'<a href="#{escape(anchor(runs[0]))}">{escape(first)}</a>{others}'
 
 
-def paper_layout(found: pd.DataFrame, key: str, name: str, *, caption: str = "") -> str:
-    """A table of one of the paper's, models beside each other; what wasn't measured is a dash, and counted below.
-
-    Small numbers of a metric that lie near each other are shown in one power of ten, which stands beside its unit.
+def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
+    """One of the paper's tables, models beside each other; what wasn't measured is a dash, and counted below.
 
     Parameters
     ----------
     found
-        What `paper_table_1`, `paper_table_2` or `paper_table_3` returns.
-    key, name
-        Column of its rows' names, and what that is called.
+        What `datasets_table`, `prompts_table` or `information_table` returns.
+    key
+        Column of its rows' names.
     caption
         HTML below it.
     """
-    models = list(dict.fromkeys(found["model"]))
-    settings = {
-        model: list(dict.fromkeys(found[(found["model"] == model) & found["value"].notna()]["setting"]))
-        for model in models
-    }
-    columns = [(model, setting) for model in models for setting in settings[model]]
-    firsts = {(model, settings[model][0]) for model in models[1:] if settings[model]}
+    known = found[found["value"].notna()]
+    columns = list(dict.fromkeys(known[["model", "setting"]].itertuples(index=False, name=None)))
+    columns.sort(key=lambda column: list(dict.fromkeys(found["model"])).index(column[0]))
+    firsts = {k for k in range(1, len(columns)) if columns[k][0] != columns[k - 1][0]}
     cells = {(row[key], row["metric"], row["model"], row["setting"]): row for row in found.to_dict("records")}
-    powers = {metric: _power(rows) if UNITS.get(metric) == "nat" else 0 for metric, rows in found.groupby("metric")}
-    body = ""
-    last = None
-    for row_name, metric in dict.fromkeys(found[[key, "metric"]].itertuples(index=False, name=None)):
-        power = powers[metric]
-        unit = " ".join([format_power(power)] * bool(power) + [UNITS.get(metric, "")])
-        metric_text = escape(f"{metric} ({unit})" if unit else metric)
-        begins = ' class="begins"' if row_name != last else ""
-        shown = escape(row_name) if row_name != last else ""
-        last = row_name
-        body += f'<tr{begins}><td class="name">{shown}</td><td class="name">{metric_text}</td>'
-        body += (
-            "".join(
-                _cell(cells.get((row_name, metric, *column)), power, is_first=column in firsts) for column in columns
+    powers = {metric: _power(rows["value"].abs().max(), metric) for metric, rows in found.groupby("metric")}
+    body, last = "", None
+    for name, metric in dict.fromkeys(found[[key, "metric"]].itertuples(index=False, name=None)):
+        unit = " ".join(filter(None, (format_power(powers[metric]) if powers[metric] else "", UNITS.get(metric, ""))))
+        is_next = name != last
+        body += f'<tr{" class=begins" if is_next else ""}><td class="name">{escape(name) if is_next else ""}</td>'
+        body += f'<td class="name">{escape(f"{metric} ({unit})" if unit else metric)}</td>'
+        for k, column in enumerate(columns):
+            body += _cell(
+                cells.get((name, metric, *column)), powers[metric], "number first" if k in firsts else "number"
             )
-            + "</tr>"
-        )
-    n_empty = int(found["value"].isna().sum())
+        body, last = f"{body}</tr>", name
+    n_empty = len(found) - len(known)
     empty = f" {n_empty} of {len(found)} cells weren't measured." if n_empty else ""
-    head = _head(models, settings, name)
+    head = "".join(f'<th class="number">{escape(setting)}</th>' for _, setting in columns)
+    head = f'<tr><th class="name">{escape(key)}</th><th class="name">metric</th>{head}</tr>'
+    if firsts:
+        names = [model for model, _ in columns]
+        spans = (f'<th class="model" colspan="{names.count(one)}">{escape(one)}</th>' for one in dict.fromkeys(names))
+        head = f'<tr><th class="name"></th><th class="name"></th>{"".join(spans)}</tr>{head}'
     whole = f'<table class="linked"><thead>{head}</thead><tbody>{body}</tbody></table>'
     return f'<figure><div class="scroll">{whole}</div><figcaption>{caption}{empty}</figcaption></figure>'
 
 
 def verdict_list(rows: Sequence[tuple[str, str, str]]) -> str:
-    """Verdict, claim and reason of each, the word in its colour; HTML."""
+    """Claim, word and reason of each verdict, the word in its colour; HTML."""
     lines = "".join(
         f'<tr><td><span class="word {escape(word.replace(" ", "-"))}">{escape(word)}</span></td>'
         f'<td class="claim">{escape(claim)}<div class="note">{escape(because)}</div></td></tr>'
-        for word, claim, because in rows
+        for claim, word, because in rows
     )
     return f'<table class="verdicts"><tbody>{lines}</tbody></table>'
 
 
-def summary_parts(summary: Summary) -> str:
-    """What a result prints, as HTML: facts and verdicts, and behind a click its tables and remarks."""
-    facts = table(("", ""), summary.facts.items(), n_names=2)
-    verdicts = verdict_list([(one.word, one.claim, one.because) for one in summary.verdicts])
-    tables = "".join(
-        f"<h3>{escape(one.title)}</h3>"
-        + table(
-            [str(column) for column in one.rows.columns],
-            [[cell_text(value, one.digits) for value in row] for row in one.rows.itertuples(index=False, name=None)],
-            caption=escape(one.note),
-        )
-        for one in summary.tables
-    )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
-    notes = f"<ul>{notes}</ul>" if notes else ""
-    return f"{verdicts}<details><summary>all numbers</summary>{facts}{tables}{notes}</details>"
-
-
-def _head(models: Sequence[str], settings: Mapping[str, Sequence[str]], name: str) -> str:
-    above = ""
-    if len(models) > 1:
-        groups = "".join(
-            f'<th class="model" colspan="{len(settings[model])}">{escape(model)}</th>'
-            for model in models
-            if settings[model]
-        )
-        above = f'<tr><th class="name"></th><th class="name"></th>{groups}</tr>'
-    columns = "".join(f'<th class="number">{escape(setting)}</th>' for model in models for setting in settings[model])
-    return f'{above}<tr><th class="name">{escape(name)}</th><th class="name">metric</th>{columns}</tr>'
-
-
-def _power(rows: pd.DataFrame) -> int:
-    """The power of a thousand that small numbers are shown in, errors and quartiles among them; else 0.
-
-    In it the largest has up to three digits before its point and the smallest its first within three places behind:
-    where none does that, each is better written with a power of its own.
-    """
-    shown = rows[[column for column in ("value", "se", "low", "high") if column in rows]].abs().to_numpy(dtype=float)
-    known = np.isfinite(shown) & (shown > 0)
-    if not known[:, 0].any() or shown[known].max() >= 1 or shown[:, 0][known[:, 0]].min() >= 0.01:
+def _power(largest: float, metric: str) -> int:
+    """The power of a thousand that a metric's numbers are shown in, where all of them are small."""
+    if UNITS.get(metric) != "nat" or not 0 < largest < SMALL:
         return 0
-    power = 3 * math.floor(math.log10(shown[known].max()) / 3)
-    return power if shown[known].min() >= 10.0 ** (power - 3) else 0
+    return 3 * math.floor(math.log10(largest) / 3)
 
 
-def _cell(row: Mapping[Any, Any] | None, power: int, *, is_first: bool) -> str:
-    """A number with its links, in a power of ten; the first of a further model stands apart."""
-    kind = "number first" if is_first else "number"
+def _cell(row: Mapping[Any, Any] | None, power: int, kind: str) -> str:
+    """A number with its links, in a power of ten, and below it its quartiles and counts where it has them."""
     if row is None or pd.isna(row["value"]):
         return f'<td class="{kind}">-</td>'
-    runs = str(row["runs"]).split()
     unit = 10.0**power
     said = [f"n = {row['n_items']} items", f"{row['n_seeds']} seed{'' if row['n_seeds'] == 1 else 's'}"]
     if pd.notna(row["seed_sd"]):
         said.append(f"sd between seeds {format_number(row['seed_sd'] / unit)}")
     below = ""
-    if "low" in row and pd.notna(row["low"]):
+    if pd.notna(row.get("low")):
         low, high = (format_number(float(row[end]) / unit) for end in ("low", "high"))
         below = f'<div class="note">{low} to {high}</div>'
     if row["metric"] == "MI":
-        counts = f"{int(row['n_clean'])} of {int(row['n_components'])} ok"
-        below += f'<div class="note">{escape(counts)}</div>'
-    text = anchors(runs, format_error(float(row["value"]) / unit, float(row["se"]) / unit))
+        below += f'<div class="note">{int(row["n_clean"])} of {int(row["n_components"])} ok</div>'
+    text = anchors(str(row["runs"]).split(), format_error(float(row["value"]) / unit, float(row["se"]) / unit))
     return f'<td class="{kind}" title="{escape(", ".join(said))}">{text}{below}</td>'

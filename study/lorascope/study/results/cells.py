@@ -12,7 +12,7 @@ from lorascope.analyze.scores import sample_scores
 
 from .units import UnitResult
 
-__all__ = ["first_length", "length_cells", "measured", "prompt_cells", "study_cells"]
+__all__ = ["first_length", "length_cells", "measured", "parts", "prompt_cells", "study_cells"]
 
 LABELS = ("dataset", "split", "prompt")
 SCORES = {
@@ -79,7 +79,7 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
         }
         seen = set()
         for bucket in sorted(set(buckets[is_first].tolist()) - {""}, key=first_length):
-            for labels, part in _parts(samples, is_first & (buckets == bucket)):
+            for labels, part in parts(samples, is_first & (buckets == bucket)):
                 seen.add((labels["dataset"], bucket))
                 n_wanted = wanted.get((labels["dataset"], bucket), part.sizes["sample"])
                 about = {"bucket": bucket, "n_wanted": n_wanted, "mean_length": float(part["item_length"].mean())}
@@ -119,7 +119,7 @@ def first_length(bucket: str) -> int:
 
 
 def _table(units: Sequence[UnitResult], chosen: Callable[[xr.Dataset], np.ndarray]) -> pd.DataFrame:
-    rows = [_row(unit, labels, part) for unit in units for labels, part in _parts(unit.samples, chosen(unit.samples))]
+    rows = [_row(unit, labels, part) for unit in units for labels, part in parts(unit.samples, chosen(unit.samples))]
     return _framed(units, rows, COLUMNS)
 
 
@@ -140,7 +140,7 @@ def _framed(units: Sequence[UnitResult], rows: list[dict[str, Any]], columns: Se
     return frame
 
 
-def _parts(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
+def parts(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
     """Data set, split and prompt with the samples of each, in their order."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place in np.flatnonzero(chosen).tolist():

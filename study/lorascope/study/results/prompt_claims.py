@@ -69,7 +69,9 @@ def prompt_claims(sweeps: Sweeps) -> Iterator[Finding]:
 def _ordered(sweeps: Sweeps, higher: str, lower: str) -> Finding:
     """Two prompts that are neighbours in the paper's order, averaged over all settings that have both."""
     both = {
-        column: [[one for one in sweeps.units[column] if under_prompt(name)(one.samples).any()] for name in (higher, lower)]
+        column: [
+            [one for one in sweeps.units[column] if under_prompt(name)(one.samples).any()] for name in (higher, lower)
+        ]
         for column in sweeps.layout.settings
     }
     known = [column for column, some in both.items() if all(some)]
@@ -93,8 +95,10 @@ def _halves(names: Sequence[str]) -> Statistic:
 
 def _gain(metric: str) -> Callable[[tuple[str, ...]], Statistic]:
     """Mean over settings of what is with less what is without adapter."""
-    return lambda names: lambda means: np.asarray(
-        SCALES[metric] * np.mean([means[metric, name] - means[f"base_{metric}", name] for name in names], axis=0)
+    return lambda names: (
+        lambda means: np.asarray(
+            SCALES[metric] * np.mean([means[metric, name] - means[f"base_{metric}", name] for name in names], axis=0)
+        )
     )
 
 

@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 
 from lorascope.analyze.format import format_number
-from lorascope.analyze.trends.trend_tests import trend_tests
 
 from .findings import SCALES, UNITS, Finding, finding, lacking, seeds_finding
 from .item_table import Estimate, ItemTable, Means, Statistic
@@ -33,7 +32,6 @@ def size_claims(sweeps: Sweeps) -> Iterator[Finding]:
         table = sweeps.along_one("rank", [metric], is_tested)
         claim, what = f"{metric}{of} rises with rank", "{last} less {first}:"
         yield sweeps.test(3, claim, table, difference(metric), UNITS[metric], what, falls=False)
-    yield from _trends(sweeps)
 
 
 def text_claims(sweeps: Sweeps) -> Iterator[Finding]:
@@ -44,9 +42,7 @@ def text_claims(sweeps: Sweeps) -> Iterator[Finding]:
         table = sweeps.along_one("model size", ["MIUB", "CE"], in_text(dataset))
         what = "{last} against {first}, windows of a text, which aren't as independent as items:"
         yield sweeps.test(4, claim, table, percent_change("MIUB"), "%", what, falls=True)
-        claim = (
-            f"along model size{sweeps.of}, steps of ln PPL of the text {dataset} differ more than those of ln MIUB"
-        )
+        claim = f"along model size{sweeps.of}, steps of ln PPL of the text {dataset} differ more than those of ln MIUB"
         if not isinstance(table, str) and len(table.settings) < 3:
             table = "2 sizes have one step, which is as even as any"
         what = "spread of steps over their mean size, PPL's less MIUB's:"
@@ -153,26 +149,6 @@ def _unevenness_gap(names: Settings) -> Statistic:
         return spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny)))
 
     return gap
-
-
-def _trends(sweeps: Sweeps) -> Iterator[Finding]:
-    """Claim 1 by a test of trend over data sets."""
-    cells = sweeps.layout.cells
-    cells = cells[cells["first_prompt"] & ~cells["is_text"]].drop_duplicates(["run", "label"])
-    for along, other, name in (("R", "share", "rank"), ("N", "R", "model size")):
-        claim = f"MIUB{sweeps.of} falls along {name} in all data sets together"
-        if cells[along].isna().any():
-            yield lacking(1, claim, f"the runs don't say {along}")
-            continue
-        rows = cells.assign(held=cells[other].astype(str), at=cells[along].astype(float))
-        try:
-            overall = trend_tests(rows, "MIUB", "at", blocks=["label", "held"]).verdicts[-1]
-        except ValueError as error:
-            yield lacking(1, claim, f"no test of trend: {error}")
-            continue
-        because = f"{overall.because}; data sets share adapters, so that p is too small"
-        verdict = overall._replace(claim=claim, because=because)
-        yield Finding(1, verdict, np.nan, np.nan, np.nan, "", int(rows["n_samples"].sum()), 0)
 
 
 def _ratio(table: ItemTable, metric: str, first: str, last: str) -> str:

@@ -1,4 +1,4 @@
-"""What a step made, on the disk: whole, by which recipe, and how it goes away."""
+"""What was made of a unit, on the disk: whole, by which recipe, and how it goes away."""
 
 import json
 import shutil
@@ -19,18 +19,24 @@ from ..settings import StudySettings
 __all__ = ["claim", "discard", "is_done", "is_made_by", "save_whole"]
 
 MADE_BY = "recipe.json"
-"""File beside what a step made: the recipe that it was made by."""
+"""File of a unit's folder: the recipe that all in it was made by."""
 MOST_SHOWN = 3
 """Differences that an error names before it only counts the rest."""
 
 
-def claim(folder: Path, recipe: Mapping[str, Any], *, redo: bool) -> None:
-    """Make the folder of a step, and note there by what recipe; what another one made there is refused or deleted.
+def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Make a unit's folder, and note there by what recipe; what another recipe made there is refused.
 
     The note is the first file of a folder: what lies in one without it is nobody's, and deleted.
+
+    Raises
+    ------
+    ValueError
+        If it was made by another recipe.
     """
     marker = folder / MADE_BY
-    if marker.is_file() and _agree(json.loads(marker.read_text()), recipe, f"`{folder}`", redo=redo):
+    if marker.is_file():
+        _require_same(json.loads(marker.read_text()), recipe, folder)
         return
     discard(folder)
     with atomic_write(marker) as partial:
@@ -48,18 +54,18 @@ def discard(folder: Path) -> None:
 
 
 def is_made_by(folder: Path, recipe: Mapping[str, Any]) -> bool:
-    """Whether all steps in a unit's folder were done by this recipe, and not for another study."""
-    made = [json.loads(marker.read_text()) for marker in folder.glob(f"*/{MADE_BY}")]
-    return bool(made) and all(one == {key: recipe.get(key) for key in one} for one in made)
+    """Whether a unit's folder was made by this recipe, and not for another study."""
+    marker = folder / MADE_BY
+    return marker.is_file() and json.loads(marker.read_text()) == recipe
 
 
-def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any], *, redo: bool = False) -> bool:
+def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any]) -> bool:
     """Whether a unit's results are there, by this recipe.
 
     Raises
     ------
     ValueError
-        If they were made by another recipe, unless they are to be made again; are damaged; or a part is missing.
+        If they were made by another recipe, are damaged, or a part is missing.
     """
     path, estimates = result_path(settings, unit), information_path(settings, unit)
     if not path.exists():
@@ -72,8 +78,7 @@ def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any], *, r
             f"`{path}` isn't a unit's results, or is damaged ({' '.join(str(error).split())}); delete it, and "
             "`lorascope study run` makes it again"
         ) from error
-    if not _agree(stored, recipe, f"`{path}`", redo=redo):
-        return False
+    _require_same(stored, recipe, path)
     if recipe["measure"]["information"] is not None and not estimates.exists():
         raise ValueError(
             f"`{estimates}` is missing; put it back, or delete `{path}` too, and the study makes both again"
@@ -91,13 +96,10 @@ def save_whole(result: xr.Dataset, path: Path) -> None:
                 raise OSError(f"`{path}` wouldn't hold what was written; is the disk sound?")
 
 
-def _agree(stored: Mapping[str, Any], wanted: Mapping[str, Any], what: str, *, redo: bool) -> bool:
-    """Whether two recipes agree; a ValueError if they don't, unless what differs is to be made again."""
-    found = list(differences(stored, wanted))
-    if found and not redo:
+def _require_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    if found := list(differences(stored, wanted)):
         more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
         raise ValueError(
-            f"{what} was made with other settings ({'; '.join(found[:MOST_SHOWN])}{more}); put them back, name another "
-            "`out`, or give --redo to make it again"
+            f"`{path}` was made with other settings ({'; '.join(found[:MOST_SHOWN])}{more}); put them back, name "
+            "another `out`, or delete it"
         )
-    return not found

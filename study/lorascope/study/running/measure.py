@@ -4,18 +4,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze import miub, open_result
+from lorascope.analyze import miub
+from lorascope.analyze.scores import correct_per_character
 from lorascope.stores import Run, verify
 from lorascope.stores.progress import Progress
 
 from ..grid import Unit
-from .base_scores import with_base
 from .data import TaskData
 
 __all__ = ["measure_runs", "require_sound"]
@@ -53,7 +52,7 @@ def measure_runs(
     scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Results of a unit by sample, from all of its runs; scores without the adapter may lie beside a run.
+    """Results of a unit by sample, from all of its runs.
 
     Returns
     -------
@@ -97,37 +96,18 @@ def _samples(run: Run, result: xr.Dataset, data: TaskData) -> xr.Dataset:
     keys = list(zip(*(table[name].values.tolist() for name in ("dataset", "split", "id")), strict=True))
     tested = np.array([key in data.tested for key in keys], dtype=np.int8)
     columns = {name: ("sample", table[name].values) for name in COLUMNS if name in table}
+    none = np.full(table.sizes["sample"], -1, dtype=np.int8)
+    for prefix in ("", "base_"):
+        hits = correct_per_character(run, f"{prefix}loglik") if f"{prefix}loglik" in run.choices else none
+        columns[f"{prefix}correct_per_character"] = ("sample", hits)
     columns |= {
-        "correct_per_character": ("sample", _correct_per_character(run, "")),
         "bucket": ("sample", np.array([data.buckets.get(key, "") for key in keys], dtype=np.str_)),
         "item_length": ("sample", np.array([data.lengths.get(key, -1) for key in keys], dtype=np.int32)),
         "in_test": ("sample", tested | (table["answer"].values < 0)),
         "in_prompts": ("sample", np.array([key in data.prompted for key in keys], dtype=np.int8)),
     }
     miub_sample = ("sample", result["miub_sample"].values, {"units": "nat", "long_name": "MIUB of the sample"})
-    table = xr.Dataset(columns).assign(miub=miub_sample)
-    beside = Path(run.path).with_name("base.nc")
-    if beside.exists():
-        with open_result(beside) as base:
-            return with_base(table, base)
-    if "base_ce" in table:
-        return table.assign(base_correct_per_character=("sample", _correct_per_character(run, "base_")))
-    return table
-
-
-def _correct_per_character(run: Run, prefix: str) -> np.ndarray:
-    """1 where the choice with the highest log-likelihood a character is right, 0 where not, -1 for text; int8."""
-    hits = np.full(run.samples.sizes["sample"], -1, dtype=np.int8)
-    name = f"{prefix}loglik"
-    if name not in run.choices or not run.choices.sizes["choice"]:
-        return hits
-    owner = run.choices["sample"].values
-    per_character = run.choices[name].values / np.array([len(text) for text in run.choices["text"].values])
-    for sample, answer in enumerate(run.samples["answer"].values):
-        values = per_character[owner == sample]
-        if answer >= 0 and np.isfinite(values).all():
-            hits[sample] = int(values.argmax() == answer)
-    return hits
+    return xr.Dataset(columns).assign(miub=miub_sample)
 
 
 def _about(run: Run, unit: Unit) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def capture_config(
     examples
         Files that prompts draw their examples from, where the run has such prompts.
     **places
-        Places, and what else differs from attempt to attempt without shaping a number; by default there are none.
+        Places of adapter, data and run; by default names that stand for them.
 
     Raises
     ------

@@ -30,7 +30,6 @@ def run_study(
     report: StudyReport,
     *,
     only: str | None = None,
-    redo: bool = False,
     scheduler: str | None = None,
 ) -> Iterator[Outcome]:
     """Do what is missing of a study; yields after each unit.
@@ -41,8 +40,6 @@ def run_study(
         Called on the way.
     only
         `i/n`: of the study's units every n-th from the i-th on.
-    redo
-        Whether what was made with other settings is made again; else it is refused.
     scheduler
         Where MIUB and mutual information are computed: see `miub`.
 
@@ -61,15 +58,13 @@ def run_study(
     models = Models(settings)
     data = draw_all(settings, units, models)
     for unit in units:  # whatever is wrong with one of them is said before hours of work on others
-        is_done(settings, unit, recipe_of(unit, settings, data[unit]), redo=redo)
+        is_done(settings, unit, recipe_of(unit, settings, data[unit]))
     for number, unit in enumerate(units, start=1):
 
         def tell(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
             report(number, len(units), unit, step, done, total, counted)
 
-        work = UnitWork(
-            unit=unit, settings=settings, data=data[unit], models=models, report=tell, redo=redo, scheduler=scheduler
-        )
+        work = UnitWork(unit=unit, settings=settings, data=data[unit], models=models, report=tell, scheduler=scheduler)
         try:
             yield Outcome(unit, "made" if work.run() else "there already")
         except FileExistsError as error:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lorascope.analyze import measure_information
@@ -14,7 +13,6 @@ from lorascope.stores.places.file_lock import file_lock
 from ..grid import Unit
 from ..places import adapter_path, information_path, result_path, run_path, unit_folder
 from ..settings import StudySettings
-from .base_scores import base_scores
 from .data import PROMPTS_RUN, TEST_RUN, TaskData, write_files
 from .made_by import claim, discard, is_done, is_made_by, save_whole
 from .measure import measure_runs, require_sound
@@ -36,8 +34,6 @@ class UnitWork:
     data: TaskData
     models: Models
     report: Report
-    redo: bool = False
-    """Whether what was made by another recipe is made again; else it is refused."""
     scheduler: str | None = None
     """Scheduler of Dask that computes of runs, as in `miub`."""
 
@@ -49,30 +45,24 @@ class UnitWork:
         FileExistsError
             If another process works on it.
         ValueError
-            If what lies there was made by another recipe and isn't to be made again, or a run is damaged.
+            If what lies there was made by another recipe, or a run is damaged.
         """
         settings, unit = self.settings, self.unit
         recipe, work = recipe_of(unit, settings, self.data), unit_folder(settings, unit)
-        if is_done(settings, unit, recipe, redo=self.redo):
+        if is_done(settings, unit, recipe):
             if settings.states == "none" and is_made_by(work, recipe):  # it was stopped on its last step
                 with file_lock(work):
                     discard(work)
             return False
         # Another study may have the same folder of work.
         with file_lock(result_path(settings, unit)), file_lock(work):
-            if is_done(settings, unit, recipe, redo=self.redo):  # meanwhile
+            if is_done(settings, unit, recipe):  # meanwhile
                 return False
             information_path(settings, unit).unlink(missing_ok=True)  # it never stands beside others' results
             result_path(settings, unit).unlink(missing_ok=True)
-            claim(adapter_path(settings, unit).parent, {"train": recipe["train"]}, redo=self.redo)
+            claim(work, recipe)
             training = self._train()
-            runs = {}
-            for name in self.data.runs:
-                place = run_path(settings, unit, name)
-                claim(place.parent, {key: recipe[key] for key in ("train", name)}, redo=self.redo)
-                has_base = base_scores(settings, unit, recipe, training, name, place.with_name("base.nc"))
-                runs[name] = self._capture(name, place, score_base=not has_base)
-            self._measure(recipe, runs, training)
+            self._measure(recipe, {name: self._capture(name) for name in self.data.runs}, training)
             if settings.states == "none":
                 discard(work)
         return True
@@ -92,13 +82,13 @@ class UnitWork:
         record: dict[str, Any] = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
         return record
 
-    def _capture(self, name: str, place: Path, *, score_base: bool) -> Run:
+    def _capture(self, name: str) -> Run:
         """One run, finished."""
 
         def tell(progress: Progress) -> None:
             self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
 
-        adapter = adapter_path(self.settings, self.unit)
+        place, adapter = run_path(self.settings, self.unit, name), adapter_path(self.settings, self.unit)
         examples = write_files(self.data.examples, place.with_name("examples")) if name == PROMPTS_RUN else ()
         config = capture_config(
             self.unit,
@@ -109,7 +99,6 @@ class UnitWork:
             adapter=(str(adapter),),
             data=write_files(self.data.runs[name].items, place.with_name("data")),
             out=str(place),
-            score_base=score_base,
         )
         model, tokenizer = self.models.load(self.unit)
         adapted = attach_adapter(model, adapter)
