@@ -8,12 +8,12 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze import save
 from lorascope.study import read_units, study_cells
-from lorascope.study.changes import Finding
-from lorascope.study.claims import CLAIMS, claims_table, paper_claims
-from lorascope.study.law import compared_metrics
-from lorascope.study.reading import UnitResult
+from lorascope.study.results.findings import Finding
+from lorascope.study.results.claims import CLAIMS, claims_table, paper_claims
+from lorascope.study.results.law import compared_metrics
+from lorascope.study.results.units import UnitResult
 
-from .conftest import HIGHER, make_study, make_unit, true_miub
+from ..made import HIGHER, make_study, make_unit, true_miub
 from .test_cells import raw
 
 
@@ -113,13 +113,6 @@ def test_three_seeds_do(seeds: list[UnitResult]) -> None:
     assert "means of 3 seeds" in of(made, "MIUB falls as rank grows").verdict.because
 
 
-def test_trends_are_exact(found: list[Finding]) -> None:
-    one = of(found, "MIUB falls along rank in all data sets together")
-    assert one.verdict.word == "supported"
-    assert "p = 0.00463" in one.verdict.because  # 1/6 cubed
-    assert "data sets share adapters, so that p is too small" in one.verdict.because
-
-
 def test_steps_of_size(study: Path, found: list[Finding]) -> None:
     one = of(found, "MIUB falls at every step of model size")
     steps = [paired(study, (a, 8), (b, 8), "miub")[0] for a, b in ((8, 4), (4, 2), (2, 1))]
@@ -153,9 +146,9 @@ def test_accuracy_is_in_points(study: Path, found: list[Finding]) -> None:
 
 
 def test_metrics_count_for_claim_3(units: list[UnitResult], found: list[Finding]) -> None:
-    comparison = compared_metrics(study_cells(units))[0]
+    comparison = compared_metrics(study_cells(units)).comparison
     assert comparison is not None
-    claims = [one.verdict for one in paper_claims(units, comparison) if one.number == 3]
+    claims = [one.verdict for one in paper_claims(units, comparison.verdicts) if one.number == 3]
     assert set(comparison.verdicts) <= set(claims)
     assert len(claims) == len([one for one in found if one.number == 3]) + len(comparison.verdicts)
 

@@ -73,7 +73,7 @@ def _falls(claim: str, columns: Sequence[str], name: str, panels: dict[str, pd.D
     if len(columns) < 2:
         return lacking(6, claim, f"{plural(len(columns))} of {name} with estimates; a change takes two")
     first, last = columns[0], columns[-1]
-    both = panels[first].join(panels[last], how="inner", lsuffix="_first", rsuffix="_last")
+    both = panels[first].add_suffix("_first").join(panels[last].add_suffix("_last"), how="inner")
     change = both["mi_last"] - both["mi_first"]
     clean = change[both["is_clean_first"] & both["is_clean_last"]]
     if not len(clean):

@@ -29,7 +29,7 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
     DataFrame
         As the other `tables`. `ACC` and `MIUB` are means over the task's data sets with choices. `MI` is the median
         over components of the panel's estimate, in nats, with `low` and `high`, its quartiles; `js` the median of js
-        over the same components and tokens; `js sum` their sum, to which MIUB would come over these. `n_components` have an
+        over the same components and tokens; `js sum` their sum, to which MIUB would come. `n_components` have an
         estimate, and of `n_clean` the verdict is `ok`; another one says that the number is a lower bound, or less.
 
     Notes

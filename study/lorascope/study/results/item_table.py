@@ -9,6 +9,8 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from scipy import stats  # type: ignore[import-untyped]
 
+from lorascope.analyze.stats.resampling import group_draws, percentile_interval
+
 from .units import UnitResult
 
 __all__ = ["LEVEL", "Chosen", "Estimate", "ItemTable", "Means", "Statistic", "item_table"]
@@ -87,8 +89,10 @@ class ItemTable:
             return Estimate(value, np.nan, np.nan, self.n_items)
         rng, step = np.random.default_rng(0), max(1, CHUNK // max(sizes))
         draws = [min(step, N_DRAWS - k) for k in range(0, N_DRAWS, step)]
-        drawn = np.concatenate([statistic(self.means(lambda n, k=k: _counts(n, k, rng))) for k in draws])  # type: ignore[misc]
-        ends = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        drawn = np.concatenate(
+            [statistic(self.means(lambda n, k=k: group_draws(n, k, rng).counts.astype(float))) for k in draws]
+        )  # type: ignore[misc]
+        ends = np.array(percentile_interval(drawn, LEVEL))
         quantile = stats.t.ppf((1 + LEVEL) / 2, self.n_items - len(sizes)) / stats.norm.ppf((1 + LEVEL) / 2)
         low, high = value + quantile * np.sqrt(min(sizes) / (min(sizes) - 1)) * (ends - value)
         return Estimate(value, float(low), float(high), self.n_items)
@@ -130,11 +134,6 @@ def item_table(
         {name: weights.loc[index].loc[name].to_numpy() for name in names},
         {(metric, setting): dict(_by_seed(whole[setting], metric, index)) for metric, setting in columns},
     )
-
-
-def _counts(n_items: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(draw, item) how often an item is drawn."""
-    return rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=n_draws).astype(np.float64)
 
 
 def _frame(unit: UnitResult, metrics: Sequence[str], chosen: Chosen) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """The numbers of the paper's tables 1 and 2 and figures 2 and 3: a row a number, with error, unit and what it rests on.
 
 Every table has the columns `model`, `metric`, `setting`, `value` (mean over seeds), `se` (over items), `seed_sd`
-(between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). A cell that wasn't measured has
-no value and 0 items; `attrs` counts these in `n_empty`, and says the `rank` of the sizes and what is `left_out`.
+(between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). What wasn't measured has no
+value and 0 items; `attrs` counts these in `n_empty`, and says the `rank` of the sizes and what is `left_out`.
 
-`se` says how another draw of items would differ; `seed_sd` says how another adapter would. Of a mean over seeds `se` is
-the mean of their errors, which is no smaller than the error of that mean, since seeds answer the same items. `AVG` is
-the mean over data sets, each of which counts the same and is independent of the others, of the seeds that have all.
+`se` says how another draw of items would differ; `seed_sd` says how another adapter would. Of a mean over seeds `se`
+is the mean of their errors, which is no smaller than the error of that mean, since seeds answer the same items. `AVG`
+is the mean over data sets, each of which counts the same and is independent of the others, of the seeds that have
+all.
 """
 
 from collections.abc import Iterator, Sequence

@@ -15,7 +15,6 @@ __all__ = ["UnitResult", "read_units"]
 RESULTS = "results"
 """Folder of results in a study's folder."""
 INFORMATION = ".information.nc"
-MOST_UNITS = 10_000
 MOST_BYTES = 2**30
 """Bytes that a file may have, and its arrays in memory: results are small, and what is larger is none."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -104,8 +103,6 @@ def read_units(folder: str | Path) -> list[UnitResult]:
     files = [file for file in files if not file.name.endswith(INFORMATION)]
     if not files:
         raise FileNotFoundError(f"`{place}` holds no results of a unit; `lorascope study run` makes them")
-    if len(files) > MOST_UNITS:
-        raise ValueError(f"`{place}` holds {len(files)} results; a study has {MOST_UNITS} units at most")
     units = [_unit(file) for file in files]
     return sorted(units, key=lambda one: (one.model, one.task, -one.share, one.rank, one.train_items or 0, one.seed))
 

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from lorascope.analyze import save  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.study import done, run, steps  # noqa: E402
-from lorascope.study.claim import claim, discard, is_made_by  # noqa: E402
+from lorascope.study.running.made_by import claim, discard, is_made_by  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -183,7 +183,7 @@ def test_scores_without_the_adapter_are_of_the_same_weights(
     write: Write, content: dict[str, Any], models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that a hub knows by name may be another one the next day."""
-    monkeypatch.setattr("lorascope.study.recipe._model_content", lambda source: {"hub": "name"})
+    monkeypatch.setattr("lorascope.study.running.recipe._model_content", lambda source: {"hub": "name"})
     content |= {"model": str(models / "llama"), "grid": [{"rank": 2}], "states": "all"}
     path = write(content)
     assert run_study(path) == ["made"]

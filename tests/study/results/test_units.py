@@ -7,28 +7,25 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import save
-from lorascope.study import read_units, reading
+from lorascope.study import read_units
+from lorascope.study.results import units as module
 
-from .conftest import GRID, make_study, make_unit, n_parameters
+from ..made import GRID, make_study, make_unit, n_parameters
 
 
 def test_units_come_back_with_all_that_was_written(study: Path) -> None:
     units = read_units(study)
+    assert [one.name for one in read_units(study / "results")] == [one.name for one in units]
     assert [(one.share, one.rank) for one in units] == sorted(GRID, key=lambda key: (-key[0], key[1]))
     one = next(one for one in units if one.share == 4)
     with xr.open_dataset(study / "results" / one.file, engine="netcdf4") as raw:
         np.testing.assert_array_equal(one.samples["miub"], raw["miub"])
-        np.testing.assert_array_equal(one.components["js"], raw["js"])
         assert one.samples["id"].values.tolist() == raw["id"].values.tolist()
         assert one.recipe == json.loads(raw.attrs["recipe"])
     assert one.first_prompt == "main"
     assert one.sizes == {"N": n_parameters(4), "N_non_embedding": n_parameters(4) - 10**7, "D": 600}
     assert [unit.information is not None for unit in units] == [True, False, False, True, False, True]
     assert one.notes[0] == "piqa: 5 of 6 items of 101 to 200 tokens"
-
-
-def test_the_folder_of_results_does_as_well(study: Path) -> None:
-    assert [one.name for one in read_units(study / "results")] == [one.name for one in read_units(study)]
 
 
 def test_what_isnt_whole_is_passed_over(tmp_path: Path) -> None:
@@ -72,8 +69,6 @@ REFUSED: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str]] = {
     "texts": (lambda found: found.assign(ce=found["id"]), "'ce' holds .*, where numbers belong"),
     "bits": (in_bits, "`miub` is in 'bit', where nats belong"),
     "empty": (lambda found: found.isel(sample=slice(0)), "holds no sample"),
-    "no js": (lambda found: found.drop_vars("js"), "it has no 'js' by cell and component"),
-    "no kinds": (lambda found: found.drop_vars("component_kind"), "it has no 'component_kind'"),
 }
 
 
@@ -102,7 +97,7 @@ def test_foreign_and_damaged_files(tmp_path: Path) -> None:
 def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_unit(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "MOST_BYTES", path.stat().st_size - 1)
+        patch.setattr(module, "MOST_BYTES", path.stat().st_size - 1)
         with pytest.raises(ValueError, match="bytes; results have"):
             read_units(tmp_path)
     packed = make_unit(tmp_path / "packed").rename(tmp_path / "packed.nc")
@@ -110,11 +105,8 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
     path.unlink()
     zeros = xr.Dataset({"x": ("y", np.zeros(size))})
     zeros.to_netcdf(tmp_path / "packed.nc", engine="netcdf4", encoding={"x": {"zlib": True}})
-    monkeypatch.setattr(reading, "MOST_BYTES", size)
+    monkeypatch.setattr(module, "MOST_BYTES", size)
     with pytest.raises(ValueError, match=f"its arrays take {8 * size} bytes; results take {size} at most"):
-        read_units(tmp_path)
-    monkeypatch.setattr(reading, "MOST_UNITS", 0)
-    with pytest.raises(ValueError, match="holds 1 results; a study has 0 units at most"):
         read_units(tmp_path)
 
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 import xarray as xr
 
 from lorascope.analyze import save
-from lorascope.study.reading import UnitResult, read_units
 
 LAYERS, KINDS = 4, ("q_proj", "down_proj")
 N0, R0 = 100e6, 8
@@ -207,23 +205,3 @@ def make_study(folder: Path, grid: Iterable[tuple[int, int]] = tuple(GRID), **op
     for share, rank in grid:
         make_unit(folder / "results", share, rank, **options)
     return folder
-
-
-@pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four model sizes at rank 8, three ranks, one seed."""
-    return make_study(tmp_path_factory.mktemp("study"))
-
-
-@pytest.fixture(scope="session")
-def units(study: Path) -> list[UnitResult]:
-    return read_units(study)
-
-
-@pytest.fixture(scope="session")
-def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[UnitResult]:
-    """The same with three seeds."""
-    folder = tmp_path_factory.mktemp("seeds")
-    for seed in range(3):
-        make_study(folder, seed=seed)
-    return read_units(folder)

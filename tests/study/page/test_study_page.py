@@ -9,13 +9,13 @@ import pytest
 
 from lorascope.analyze.format import format_error
 from lorascope.study import read_units
-from lorascope.study.study import StudyResults, study_results
-from lorascope.study.study_page import render_study
-from lorascope.study.study_tables import anchor, anchors, paper_layout
+from lorascope.study.results.study_results import StudyResults, study_results
+from lorascope.study.page.study_page import render_study
+from lorascope.study.page.table_html import anchor, anchors, paper_layout
 
-from ..analyze.figures.conftest import legend_of
+from ...analyze.figures.conftest import legend_of
 from .figures.test_training_figures import record
-from .results.conftest import make_study, make_unit
+from ..made import make_study, make_unit
 from .test_report import EVIL, FETCHING, Page
 
 SECTIONS = ["tables", "figures", "where", "training", "law", "metrics", "claims", "units", "provenance"]

@@ -8,12 +8,12 @@ import xarray as xr
 
 from lorascope.analyze import compare_metrics, fit_scaling_law
 from lorascope.study import read_study, read_units, study_cells
-from lorascope.study.differing import differing
-from lorascope.study.law import compared_metrics, study_law
-from lorascope.study.reading import UnitResult
-from lorascope.study.study import study_results
+from lorascope.study.page.differing import differing
+from lorascope.study.results.law import compared_metrics, study_law
+from lorascope.study.results.units import UnitResult
+from lorascope.study.results.study_results import study_results
 
-from .conftest import make_study, make_unit
+from ..made import make_study, make_unit
 
 LAW = {"alpha": 1.5, "beta": 0.5}
 """Exponents of `true_miub`."""
@@ -48,9 +48,9 @@ def test_what_settings_cant_tell_is_said(tmp_path: Path) -> None:
     make_study(tmp_path / "texts", [(8, 8), (1, 8)], sets=(), lengths=False, informed=False)
     cells = study_cells(read_units(tmp_path / "texts"))
     assert [one.refused for one in study_law(cells)] == ["there is no data set with choices"]
-    found, _, why = compared_metrics(cells)
-    assert found is None
-    assert why
+    compared = compared_metrics(cells)
+    assert compared.comparison is None
+    assert compared.refused
 
 
 def test_metrics_are_compared_over_seeds(seeds: list[UnitResult]) -> None:
@@ -127,10 +127,11 @@ def test_units_that_differ_in_data_training_and_model(tmp_path: Path) -> None:
     said = " ".join(differing(read_units(tmp_path)))
     for what in (
         "training items of qa dall: ff in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more; ee in",
-        "training learning_rate of qa: 4e-05 in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more; unsaid",
+        "training of qa: learning_rate 4e-05 in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more;  in",
         "test items of qa main smol: 01 in",
-        "capture window_tokens of qa main: unsaid in",
-        "templates of qa main: ",
+        "capture of qa main:  in",
+        "window_tokens 64 in share1-r64-s0-qa",
+        "prompts of qa main: ",
         "files of smol: ",
         "sharing of smol share1: [1] in",
     ):
@@ -140,7 +141,7 @@ def test_units_that_differ_in_data_training_and_model(tmp_path: Path) -> None:
 def test_results_of_other_units_are_left_out(units: list[UnitResult]) -> None:
     planned = [unit.name for unit in units[1:]]
     found = study_results(units, planned=planned)
-    assert found.strangers == (units[0].name,)
+    assert found.unplanned_units == (units[0].name,)
     assert units[0].name not in set(found.tables["study"]["run"])
     assert not found.missing
     with pytest.raises(ValueError, match="no results are of this study's units, but of 'share8-r8-s0-qa' and the like"):

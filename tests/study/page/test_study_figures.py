@@ -5,17 +5,17 @@ import pandas as pd
 import pytest
 
 from lorascope.study import read_units, study_cells
-from lorascope.study.cells import length_cells
-from lorascope.study.curves import paper_figure_2, paper_figure_3
-from lorascope.study.experiment_figures import lengths_figure, sweeps_figure, text_sizes_figure
+from lorascope.study.results.cells import length_cells
+from lorascope.study.results.tables import texts_table, lengths_table
+from lorascope.study.page.study_figures import lengths_figure, sweeps_figure, text_sizes_figure
 from lorascope.study.experiment_maps import settings_map
 from lorascope.study.experiment_untuned import untuned_figure
-from lorascope.study.layout import laid_out
-from lorascope.study.reading import UnitResult
-from lorascope.study.tables import paper_table_1
+from lorascope.study.results.layout import laid_out
+from lorascope.study.results.units import UnitResult
+from lorascope.study.results.tables import datasets_table
 
-from ..analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
-from .results.conftest import LAYERS, make_study, make_unit
+from ...analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
+from ..made import LAYERS, make_study, make_unit
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def sizes_of(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_figure_2_has_each_text_s_numbers_and_errors(cells: pd.DataFrame) -> None:
-    table = paper_figure_2(cells)
+    table = texts_table(cells)
     figure = text_sizes_figure(table)
     traces = points_of(figure)
     assert [note.text for note in figure.layout.annotations] == ["<b>MIUB</b>", "<b>PPL</b>", "<b>CE</b>"]
@@ -55,7 +55,7 @@ def test_figure_2_has_each_text_s_numbers_and_errors(cells: pd.DataFrame) -> Non
 
 
 def test_figure_3_has_a_panel_a_data_set_and_metric(units: list[UnitResult]) -> None:
-    table = paper_figure_3(length_cells(units))
+    table = lengths_table(length_cells(units))
     figure = lengths_figure(table)
     titles = [note.text for note in figure.layout.annotations]
     assert titles[:3] == ["<b>piqa</b>, MIUB", "<b>piqa</b>, ACC", "<b>arce</b>, MIUB"]
@@ -71,12 +71,12 @@ def test_figure_3_has_a_panel_a_data_set_and_metric(units: list[UnitResult]) -> 
 
 def test_settings_of_rank_alone_have_a_figure_3(tmp_path: Path) -> None:
     make_study(tmp_path, [(1, 2), (1, 8)], text=False)
-    figure = lengths_figure(paper_figure_3(length_cells(read_units(tmp_path))))
+    figure = lengths_figure(lengths_table(length_cells(read_units(tmp_path))))
     assert legend_of(figure) == ["r2", "r8"]
 
 
 def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
-    table = paper_table_1(cells)
+    table = datasets_table(cells)
     figure = sweeps_figure(table, sizes_of(cells))
     assert len(points_of(figure)) == 3 * 2 * 4
     assert legend_of(figure) == ["piqa", "arce", "hellaswag", "AVG"]
@@ -89,7 +89,7 @@ def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
 
 
 def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
-    table = paper_table_1(cells)
+    table = datasets_table(cells)
     assert {axis.type for axis in sweeps_figure(table, sizes_of(cells)).select_yaxes()} == {None}
     small = table["setting"].isin(["r8", "share1"])
     for column in ("value", "se"):
@@ -132,11 +132,11 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
     units = read_units(tmp_path)
     cells = study_cells(units)
     with pytest.raises(ValueError, match="no text was measured at a known number of parameters"):
-        text_sizes_figure(paper_figure_2(cells))
+        text_sizes_figure(texts_table(cells))
     with pytest.raises(ValueError, match="no items were drawn by their length"):
-        lengths_figure(paper_figure_3(length_cells(units)))
+        lengths_figure(lengths_table(length_cells(units)))
     with pytest.raises(ValueError, match="neither rank nor model size varies"):
-        sweeps_figure(paper_table_1(cells), sizes_of(cells))
+        sweeps_figure(datasets_table(cells), sizes_of(cells))
     with pytest.raises(ValueError, match="no items were scored without adapters"):
         untuned_figure(cells.assign(base_ACC=np.nan))
     zeros = settings_map([UnitResult(**{**vars(units[0]), "components": units[0].components * 0})])
@@ -150,9 +150,9 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     units = read_units(tmp_path)
     cells = study_cells(units)
     figures = [
-        sweeps_figure(paper_table_1(cells), sizes_of(cells)),
-        text_sizes_figure(paper_figure_2(cells)),
-        lengths_figure(paper_figure_3(length_cells(units))),
+        sweeps_figure(datasets_table(cells), sizes_of(cells)),
+        text_sizes_figure(texts_table(cells)),
+        lengths_figure(lengths_table(length_cells(units))),
         untuned_figure(cells),
         settings_map(units, HOSTILE),
     ]

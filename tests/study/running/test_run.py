@@ -20,7 +20,7 @@ pytest.importorskip("torch")
 from lorascope.analyze import miub  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.stores import open_run  # noqa: E402
-from lorascope.study.data import draw  # noqa: E402
+from lorascope.study.running.data import draw  # noqa: E402
 from lorascope.study.grid import units_of  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
@@ -128,7 +128,7 @@ def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> No
     (result,) = results(path).values()
     data = draw(settings.tasks["facts"], settings, unit.train_items, lambda: pytest.fail("words need no tokenizer"))
 
-    runs = [open_run(settings.workplace / unit.name / name / "run.zarr") for name in ("main", "prompts")]
+    runs = [open_run(settings.work / unit.name / name / "run.zarr") for name in ("main", "prompts")]
     assert [run.has_states for run in runs] == [True, True]
     assert result.sizes["sample"] == sum(run.samples.sizes["sample"] for run in runs)
     np.testing.assert_array_equal(result["miub"], np.concatenate([miub(run)["miub_sample"] for run in runs]))

@@ -11,10 +11,10 @@ import xarray as xr
 from lorascope.analyze import miub, save
 from lorascope.cli.main import main
 from lorascope.study import read_units, study_cells
-from lorascope.study.report import write_study_report
+from lorascope.study.page.report import write_study_report
 
-from ..analyze.conftest import write_small
-from .results.conftest import make_study, make_unit
+from ...analyze.conftest import write_small
+from ..made import make_study, make_unit
 
 TABLES = ["study", "lengths", "table_1", "table_2", "table_3", "figure_2", "figure_3", "claims"]
 
@@ -82,7 +82,7 @@ def test_no_results_is_said(tmp_path: Path) -> None:
 def test_without_torch(tmp_path: Path) -> None:
     make_unit(tmp_path / "results", text=False, lengths=False, prompts=("main",))
     code = (
-        "import sys; from pathlib import Path; from lorascope.study.report import write_study_report;"
+        "import sys; from pathlib import Path; from lorascope.study.page.report import write_study_report;"
         "write_study_report(Path(sys.argv[1])); print({'torch', 'transformers', 'peft'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
@@ -93,9 +93,9 @@ def test_without_torch(tmp_path: Path) -> None:
 @pytest.mark.torch
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs lorascope[capture]")
 def test_results_of_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorascope.study.data import TaskData
+    from lorascope.study.running.data import TaskData
     from lorascope.study.grid import Unit
-    from lorascope.study.measure import measure_runs
+    from lorascope.study.running.measure import measure_runs
 
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     run = write_small(tmp_path / "run.zarr").run
