@@ -4,28 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.study import read_units, study_cells
-from lorascope.study.results.cells import length_cells
-from lorascope.study.results.tables import texts_table, lengths_table
+from lorascope.study import datasets_table, lengths_table, read_units, study_cells, texts_table
 from lorascope.study.page.study_figures import lengths_figure, sweeps_figure, text_sizes_figure
-from lorascope.study.experiment_maps import settings_map
-from lorascope.study.experiment_untuned import untuned_figure
+from lorascope.study.results.cells import length_cells
 from lorascope.study.results.layout import laid_out
 from lorascope.study.results.units import UnitResult
-from lorascope.study.results.tables import datasets_table
 
 from ...analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
-from ..made import LAYERS, make_study, make_unit
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_study(tmp_path_factory.mktemp("figures"))
-
-
-@pytest.fixture(scope="module")
-def units(folder: Path) -> list[UnitResult]:
-    return read_units(folder)
+from ..made import make_study, make_unit
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +19,10 @@ def cells(units: list[UnitResult]) -> pd.DataFrame:
     return study_cells(units)
 
 
-def sizes_of(cells: pd.DataFrame) -> pd.DataFrame:
+def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     laid = laid_out(cells).cells.drop_duplicates(["model", "column"])
-    return laid[["model", "column", "N", "R"]].rename(columns={"column": "setting"})
+    sizes = laid[["model", "column", "N", "R"]].rename(columns={"column": "setting"})
+    return table.merge(sizes, on=["model", "setting"], how="left")
 
 
 def test_figure_2_has_each_text_s_numbers_and_errors(cells: pd.DataFrame) -> None:
@@ -77,7 +64,7 @@ def test_settings_of_rank_alone_have_a_figure_3(tmp_path: Path) -> None:
 
 def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
-    figure = sweeps_figure(table, sizes_of(cells))
+    figure = sweeps_figure(with_sizes(table, cells))
     assert len(points_of(figure)) == 3 * 2 * 4
     assert legend_of(figure) == ["piqa", "arce", "hellaswag", "AVG"]
     ranks, sizes = points_of(figure)[3], points_of(figure)[7]
@@ -90,11 +77,11 @@ def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
 
 def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
-    assert {axis.type for axis in sweeps_figure(table, sizes_of(cells)).select_yaxes()} == {None}
+    assert {axis.type for axis in sweeps_figure(with_sizes(table, cells)).select_yaxes()} == {None}
     small = table["setting"].isin(["r8", "share1"])
     for column in ("value", "se"):
         table[column] = table[column].where(~small, table[column] / 100)
-    figure = sweeps_figure(table, sizes_of(cells))
+    figure = sweeps_figure(with_sizes(table, cells))
     axes = [figure.layout[f"yaxis{k or ''}"] for k in ("", 2, 3, 4, 5, 6)]
     assert [axis.type for axis in axes] == ["log", "log", None, None, "log", "log"]  # not of shares
     assert [axis.title.text for axis in axes] == ["nat, log", "nat, log", "share", "share", *["nat/token, log"] * 2]
@@ -102,29 +89,6 @@ def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None
     low, high = (10.0**end for end in axes[0].range)
     assert low < (own["value"] - own["se"]).min()
     assert high > own[own["setting"].isin(["r8", "r32", "r128"])]["value"].max()
-
-
-def test_untuned_points_lie_where_cells_do(cells: pd.DataFrame) -> None:
-    figure = untuned_figure(cells)
-    own = cells[(cells["dataset"] == "arce") & (cells["prompt"] == "main")]
-    trace = next(trace for trace in points_of(figure) if trace.legendgroup == "arce")
-    np.testing.assert_allclose(trace.x, own["base_ACC"])
-    np.testing.assert_allclose(trace.y, own["ACC"])
-    np.testing.assert_allclose(trace.error_y.array, own["ACC_se"])
-    assert "change" in trace.text[0]
-    assert "18 in all" in title_of(figure)
-
-
-def test_map_adds_up_layers(units: list[UnitResult]) -> None:
-    figure = settings_map(units)
-    heat = figure.data[0]
-    assert list(heat.y) == ["r8", "r32", "r128", "share8", "share4", "share2", "share1"]
-    assert list(heat.x) == [str(layer) for layer in range(LAYERS)]
-    unit = next(unit for unit in units if unit.share == 4)
-    own = unit.components["js"].values[unit.components["prompt"].values == "main"].mean(axis=0)
-    np.testing.assert_allclose(10 ** heat.z[4], own.reshape(LAYERS, 2).sum(axis=1))
-    with pytest.raises(ValueError, match="`model` is 'none'; the study has smol"):
-        settings_map(units, "none")
 
 
 def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
@@ -136,11 +100,7 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no items were drawn by their length"):
         lengths_figure(lengths_table(length_cells(units)))
     with pytest.raises(ValueError, match="neither rank nor model size varies"):
-        sweeps_figure(datasets_table(cells), sizes_of(cells))
-    with pytest.raises(ValueError, match="no items were scored without adapters"):
-        untuned_figure(cells.assign(base_ACC=np.nan))
-    zeros = settings_map([UnitResult(**{**vars(units[0]), "components": units[0].components * 0})])
-    assert np.asarray(zeros.data[0].z).max() == 0
+        sweeps_figure(with_sizes(datasets_table(cells), cells))
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -150,11 +110,9 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     units = read_units(tmp_path)
     cells = study_cells(units)
     figures = [
-        sweeps_figure(datasets_table(cells), sizes_of(cells)),
+        sweeps_figure(with_sizes(datasets_table(cells), cells)),
         text_sizes_figure(texts_table(cells)),
         lengths_figure(lengths_table(length_cells(units))),
-        untuned_figure(cells),
-        settings_map(units, HOSTILE),
     ]
     for figure in figures:
         shown = [str(text) for trace in points_of(figure) for text in np.ravel(trace.text)]

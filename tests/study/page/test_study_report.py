@@ -9,7 +9,6 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub, save
-from lorascope.cli.main import main
 from lorascope.study import read_units, study_cells
 from lorascope.study.page.report import write_study_report
 
@@ -58,20 +57,7 @@ def test_another_place_for_the_page(out: Path, tmp_path: Path) -> None:
 def test_a_change_names_its_model(tmp_path: Path) -> None:
     for model in ("big", "smol"):
         make_study(tmp_path, [(1, 8), (1, 32)], model=model, lengths=False, text=False)
-    assert "MIUB of big along rank" in write_study_report(tmp_path)[-1].read_text()
-
-
-def test_fit_and_compare_take_the_folder(out: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for seed in (0, 1):
-        make_study(tmp_path, [(8, 8), (4, 8), (1, 8), (1, 32), (1, 128)], seed=seed, lengths=False)
-    write_study_report(tmp_path)
-    where = ["--where", "prompt=main"]
-    assert main(["fit", str(tmp_path), *where, "--quick", "--repeat", "seed"]) == 0
-    assert "30 in 3 groups" in " ".join(capsys.readouterr().out.split())
-    assert main(["compare", str(tmp_path), *where, "--where", "seed=0"]) == 0
-    assert "ln MIUB" in capsys.readouterr().out
-    # Seeds are cells of their own under the names of their units.
-    assert main(["compare", str(tmp_path), *where, "--setting", "run"]) == 0
+    assert "MIUB of big falls as rank grows" in write_study_report(tmp_path)[-1].read_text()
 
 
 def test_no_results_is_said(tmp_path: Path) -> None:
@@ -93,8 +79,8 @@ def test_without_torch(tmp_path: Path) -> None:
 @pytest.mark.torch
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs lorascope[capture]")
 def test_results_of_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lorascope.study.running.data import TaskData
     from lorascope.study.grid import Unit
+    from lorascope.study.running.data import TaskData
     from lorascope.study.running.measure import measure_runs
 
     monkeypatch.setattr("os.fsync", lambda descriptor: None)

@@ -8,8 +8,8 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze import save
 from lorascope.study import read_units, study_cells
-from lorascope.study.results.findings import Finding
 from lorascope.study.results.claims import CLAIMS, claims_table, paper_claims
+from lorascope.study.results.findings import Finding
 from lorascope.study.results.law import compared_metrics
 from lorascope.study.results.units import UnitResult
 

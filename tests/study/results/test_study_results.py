@@ -10,8 +10,8 @@ from lorascope.analyze import compare_metrics, fit_scaling_law
 from lorascope.study import read_study, read_units, study_cells
 from lorascope.study.page.differing import differing
 from lorascope.study.results.law import compared_metrics, study_law
-from lorascope.study.results.units import UnitResult
 from lorascope.study.results.study_results import study_results
+from lorascope.study.results.units import UnitResult
 
 from ..made import make_study, make_unit
 

@@ -6,11 +6,10 @@ import pytest
 
 from lorascope.study import read_units, study_cells
 from lorascope.study.results.cells import length_cells, prompt_cells
+from lorascope.study.results.information_table import information_table
 from lorascope.study.results.layout import data_labels, laid_out
-from lorascope.study.results.units import UnitResult
-from lorascope.study.results.information_table import information_table
-from lorascope.study.results.information_table import information_table
 from lorascope.study.results.tables import datasets_table, lengths_table, prompts_table, texts_table, wide
+from lorascope.study.results.units import UnitResult
 
 from ..made import GRID, PROMPTS, make_study, make_unit, n_parameters
 from .test_cells import raw

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.torch
 pytest.importorskip("torch")
 
 from lorascope.capture import read_items  # noqa: E402
-from lorascope.study.running.data import TaskData, draw, items_hash, write_files  # noqa: E402
 from lorascope.study.demo_inputs import facts_path  # noqa: E402
+from lorascope.study.running.data import TaskData, draw, items_hash, write_files  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]

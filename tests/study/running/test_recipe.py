@@ -11,9 +11,9 @@ pytestmark = pytest.mark.torch
 pytest.importorskip("torch")
 
 from lorascope.capture.resume import differences  # noqa: E402
-from lorascope.study.running.data import draw  # noqa: E402
 from lorascope.study.demo_inputs import facts_path  # noqa: E402
 from lorascope.study.grid import units_of  # noqa: E402
+from lorascope.study.running.data import draw  # noqa: E402
 from lorascope.study.running.recipe import capture_config, recipe_of  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 

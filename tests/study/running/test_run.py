@@ -20,8 +20,8 @@ pytest.importorskip("torch")
 from lorascope.analyze import miub  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.stores import open_run  # noqa: E402
-from lorascope.study.running.data import draw  # noqa: E402
 from lorascope.study.grid import units_of  # noqa: E402
+from lorascope.study.running.data import draw  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -147,25 +147,7 @@ def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> No
         assert total == pytest.approx(float(result["miub"].values[rows].mean()), rel=1e-12)
 
 
-def test_scores_without_the_adapter_are_taken_over(write: Write, grid: dict[str, Any]) -> None:
-    grid |= {"model": grid["model"][0], "grid": [{"rank": [2, 4], "tasks": "facts"}], "states": "all"}
-    grid["information"] = None
-    path = write(grid)
-    assert main(["study", "run", str(path), "--traceback"]) == 0
-    first, second = results(path).values()
-    work = path.parent / "study/work"
-    assert not list(work.glob("share1-r2-*/*/base.nc"))
-    assert len(list(work.glob("share1-r4-*/*/base.nc"))) == 2
-    run = open_run(work / "share1-r4-s0-facts/main/run.zarr")
-    assert "base_ce" not in run.samples
-    for name in ("base_ce", "base_correct", "base_correct_per_character"):
-        np.testing.assert_array_equal(first[name], second[name])
-    assert not np.array_equal(first["ce"], second["ce"])
-
-
-def test_other_settings_are_refused_until_redo(
-    write: Write, grid: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_are_refused(write: Write, grid: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     grid |= {"model": grid["model"][0], "grid": [{"rank": 2, "tasks": "facts"}], "information": None}
     path = write(grid)
     assert main(["study", "run", str(path), "--traceback"]) == 0
@@ -180,10 +162,8 @@ def test_other_settings_are_refused_until_redo(
     assert main(["study", "run", str(path)]) == 2
     error = capsys.readouterr().err
     assert "train.config.learning_rate: 0.01 -> 0.02" in error
-    assert "--redo" in error
+    assert "put them back, name another `out`, or delete it" in error
     assert results(path)["share1-r2-s0-facts.nc"].identical(before["share1-r2-s0-facts.nc"])
-    assert main(["study", "run", str(path), "--redo", "--traceback"]) == 0
-    assert not results(path)["share1-r2-s0-facts.nc"].identical(before["share1-r2-s0-facts.nc"])
 
 
 def test_plan_counts_what_passes_and_keeps_nothing(

@@ -1,12 +1,9 @@
 """A study stopped between any two of its steps, and beside other processes and studies."""
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import xarray as xr
 
@@ -15,7 +12,7 @@ pytest.importorskip("torch")
 
 from lorascope.analyze import save  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
-from lorascope.study import done, run, steps  # noqa: E402
+from lorascope.study.running import made_by, run, steps  # noqa: E402
 from lorascope.study.running.made_by import claim, discard, is_made_by  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
@@ -50,40 +47,19 @@ def loaded(path: Path) -> xr.Dataset:
         return found.load()
 
 
-def test_a_deletion_that_was_stopped_leaves_nothing_to_be_taken_for_new(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An adapter of other settings whose recipe was deleted, and itself not yet."""
-    change(path, "tasks:", "states: all\ntasks:")
-    assert run_study(path) == ["made"]
-    old = loaded(path)
-    change(path, "learning_rate: 0.01", "learning_rate: 0.05")
-    real = shutil.rmtree
-
-    def stopped(folder: Path, **options: Any) -> None:
-        (Path(folder) / "recipe.json").unlink()
-        raise Killed
-
-    monkeypatch.setattr("lorascope.study.claim.shutil.rmtree", stopped)
-    with pytest.raises(Killed):
-        run_study(path, redo=True)
-    monkeypatch.setattr("lorascope.study.claim.shutil.rmtree", real)
-    assert run_study(path, redo=True) == ["made"]
-    new = loaded(path)
-    assert json.loads(new.attrs["training"])["config"]["learning_rate"] == 0.05
-    assert not np.array_equal(old["miub"], new["miub"])
-
-
 def test_a_folder_without_a_recipe_is_nobodys(tmp_path: Path) -> None:
-    (tmp_path / "adapter/weights").mkdir(parents=True)
-    claim(tmp_path / "adapter", {"train": 1}, redo=False)
-    assert [one.name for one in (tmp_path / "adapter").iterdir()] == ["recipe.json"]
-    assert is_made_by(tmp_path, {"train": 1, "main": 2})
-    assert not is_made_by(tmp_path, {"train": 2})
-    assert not is_made_by(tmp_path / "adapter", {})
-    (tmp_path / ".adapter.discarded/old").mkdir(parents=True)
-    discard(tmp_path / "adapter")
-    discard(tmp_path / "adapter")
+    work = tmp_path / "unit"
+    (work / "adapter/weights").mkdir(parents=True)
+    claim(work, {"train": 1})
+    assert [one.name for one in work.iterdir()] == ["recipe.json"]
+    assert is_made_by(work, {"train": 1})
+    assert not is_made_by(work, {"train": 2})
+    assert not is_made_by(tmp_path, {})
+    with pytest.raises(ValueError, match=r"unit` was made with other settings \(train: 1 -> 2\); put them back, name"):
+        claim(work, {"train": 2})
+    (tmp_path / ".unit.discarded/old").mkdir(parents=True)
+    discard(work)
+    discard(work)
     assert not list(tmp_path.iterdir())
 
 
@@ -106,20 +82,22 @@ def test_what_another_process_has_just_made_isnt_made_again(path: Path, monkeypa
 
 
 def test_results_have_their_name_only_once_they_were_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(_: Path) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
         raise Killed
 
-    real = done.open_result
-    monkeypatch.setattr(done, "open_result", stopped)
-    with pytest.raises(Killed):
-        run_study(path)
-    assert not list((path.parent / "study/results").glob("[!.]*.nc"))
-    monkeypatch.setattr(done, "open_result", lambda place: real(place).assign(miub=real(place)["miub"] * 2))
-    with pytest.raises(OSError, match="wouldn't hold what was written"):
-        run_study(path)
-    monkeypatch.setattr(done, "open_result", real)
+    real, results = xr.open_dataset, path.parent / "study/results"
+    with monkeypatch.context() as patch:
+        patch.setattr(made_by.xr, "open_dataset", stopped)
+        with pytest.raises(Killed):
+            run_study(path)
+    assert not list(results.iterdir())
+    other = lambda *given, **how: real(*given, **how).assign(miub=real(*given, **how)["miub"] * 2)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(made_by.xr, "open_dataset", other)
+        with pytest.raises(OSError, match="wouldn't hold what was written"):
+            run_study(path)
     assert run_study(path) == ["made"]
-    assert not list((path.parent / "study/results").glob(".*"))
+    assert len(list(results.iterdir())) == 1
 
 
 def test_two_studies_may_have_one_folder_of_work(write: Write, path: Path, tmp_path: Path) -> None:
@@ -177,24 +155,3 @@ def test_a_mistake_in_a_later_unit_is_said_before_any_work(path: Path) -> None:
     with pytest.raises(ValueError, match="`rank` is 0"):
         run_study(path)
     assert not (path.parent / "study").exists()
-
-
-def test_scores_without_the_adapter_are_of_the_same_weights(
-    write: Write, content: dict[str, Any], models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A model that a hub knows by name may be another one the next day."""
-    monkeypatch.setattr("lorascope.study.running.recipe._model_content", lambda source: {"hub": "name"})
-    content |= {"model": str(models / "llama"), "grid": [{"rank": 2}], "states": "all"}
-    path = write(content)
-    assert run_study(path) == ["made"]
-    content |= {"model": str(models / "phi3"), "grid": [{"rank": 4}], "out": "study"}
-    moved = path.parent / "study/results/share1-r2-s0-facts.nc"
-    with xr.open_dataset(moved) as opened:
-        found = opened.load()
-    moved.unlink()
-    settings = {**json.loads(found.attrs["unit"]), "model": content["model"]}
-    save(found.assign_attrs(unit=json.dumps(settings)), moved)
-    content["grid"] = [{"rank": [2, 4]}]
-    path = write(content)
-    assert run_study(path) == ["there already", "made"]
-    assert not list((path.parent / "study/work").glob("share1-r4-*/*/base.nc"))

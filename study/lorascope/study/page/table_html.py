@@ -52,8 +52,8 @@ def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
     body, last = "", None
     for name, metric in dict.fromkeys(found[[key, "metric"]].itertuples(index=False, name=None)):
         unit = " ".join(filter(None, (format_power(powers[metric]) if powers[metric] else "", UNITS.get(metric, ""))))
-        is_next = name != last
-        body += f'<tr{" class=begins" if is_next else ""}><td class="name">{escape(name) if is_next else ""}</td>'
+        begins, shown = (' class="begins"', escape(name)) if name != last else ("", "")
+        body += f'<tr{begins}><td class="name">{shown}</td>'
         body += f'<td class="name">{escape(f"{metric} ({unit})" if unit else metric)}</td>'
         for k, column in enumerate(columns):
             body += _cell(

@@ -85,16 +85,17 @@ def finetune_config(unit: Unit, settings: StudySettings) -> FinetuneConfig:
 
 
 def capture_config(
-    unit: Unit, settings: StudySettings, data: TaskData, *, run: str, examples: tuple[str, ...] = (), **places: Any
+    unit: Unit,
+    settings: StudySettings,
+    data: TaskData,
+    *,
+    run: str,
+    adapter: str = "adapter",
+    files: tuple[str, ...] = ("data",),
+    examples: tuple[str, ...] = (),
+    out: str = "run.zarr",
 ) -> CaptureConfig:
-    """How one run of a unit is captured.
-
-    Parameters
-    ----------
-    examples
-        Files that prompts draw their examples from, where the run has such prompts.
-    **places
-        Places of adapter, data and run; by default names that stand for them.
+    """How one run of a unit is captured, with these places.
 
     Raises
     ------
@@ -105,7 +106,9 @@ def capture_config(
     needs_states = run == TEST_RUN and information_of(unit, settings) is not None
     return CaptureConfig(
         **settings.capture,
-        **{"adapter": ("adapter",), "data": ("data",), "out": "run.zarr", **places},
+        adapter=(adapter,),
+        data=files,
+        out=out,
         states="sample" if settings.states == "none" and needs_states else settings.states,
         model=model_source(unit.model, settings),
         examples=examples if run == PROMPTS_RUN else (),

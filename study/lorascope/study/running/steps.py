@@ -96,8 +96,8 @@ class UnitWork:
             self.data,
             run=name,
             examples=examples,
-            adapter=(str(adapter),),
-            data=write_files(self.data.runs[name].items, place.with_name("data")),
+            adapter=str(adapter),
+            files=write_files(self.data.runs[name].items, place.with_name("data")),
             out=str(place),
         )
         model, tokenizer = self.models.load(self.unit)
