@@ -93,8 +93,7 @@ def test_a_rise_counts_like_a_fall(tmp_path: Path) -> None:
     one = of(paper_claims(read_units(tmp_path)), "ln MIUB changes less over the ranks than over the model sizes")
     assert one.value == pytest.approx(np.log(2) - np.log(3), abs=0.02)
     assert one.verdict.word == "supported"
-    assert "r128 over r8 2.0" in one.verdict.because
-    assert "share1 over share8 0.33" in one.verdict.because
+    assert "|ln| of r128 over r8 less that of share1 over share8:" in one.verdict.because
 
 
 def test_one_seed_identifies_nothing_about_others(found: list[Finding]) -> None:
@@ -125,8 +124,7 @@ def test_steps_of_size(study: Path, found: list[Finding]) -> None:
     ends = [averages(study, share, 8)[["miub", "ce"]].groupby(level="dataset").mean().mean() for share in (8, 1)]
     logs = np.abs(np.log(ends[1] / ends[0])).tolist()
     assert milder.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
-    assert "share8 over share1: MIUB 1.56, CE 1.8" in milder.verdict.because
-    assert "N 0.562" in milder.verdict.because
+    assert "|ln| of share1 over share8, MIUB's less CE's:" in milder.verdict.because
 
 
 def test_accuracy_is_in_points(study: Path, found: list[Finding]) -> None:

@@ -126,14 +126,14 @@ def test_units_that_differ_in_data_training_and_model(tmp_path: Path) -> None:
     made(1, 128, train={"model": {"a": "c"}, "sharing": [2]})
     said = " ".join(differing(read_units(tmp_path)))
     for what in (
-        "training items of qa dall: ff in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more; ee in",
-        "training of qa: learning_rate 4e-05 in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more;  in",
-        "test items of qa main smol: 01 in",
-        "capture of qa main:  in",
+        "items of train qa smol share1 dall: ff in share1-r8-s0-qa, share1-r16-s0-qa, share1-r64-s0-qa",
+        "settings of train qa: learning_rate 4e-05 in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more;  in",
+        "items of main qa smol share1 dall: 01 in",
+        "settings of main qa:  in",
         "window_tokens 64 in share1-r64-s0-qa",
-        "prompts of qa main: ",
-        "files of smol: ",
-        "sharing of smol share1: [1] in",
+        "templates of main qa smol share1 dall: ",
+        "model of train qa smol share1 dall: ",
+        "sharing of train qa smol share1 dall: ",
     ):
         assert what in said
 

@@ -30,28 +30,21 @@ def differing(units: Sequence[UnitResult]) -> list[str]:
 
 def _shaping(unit: UnitResult) -> Iterator[tuple[str, str]]:
     """What shapes a unit's numbers, and its value, which is one in all units for which this is asked."""
-    train, model = _mapping(unit.recipe.get("train")), f"{unit.model} share{unit.share}"
     for run in unit.runs.values():
         provenance = _mapping(run.get("provenance"))
-        yield from ((str(name), str(version)) for name, version in _mapping(provenance.get("libraries")).items())
         device = _mapping(provenance.get("device"))
+        yield from ((str(name), str(version)) for name, version in _mapping(provenance.get("libraries")).items())
         yield from ((f"device {name}", str(device.get(name))) for name in ("type", "name"))
-        yield f"weights of {model}", _short(_mapping(provenance.get("model")).get("sha256"))
-    yield "type of the weights", str(train.get("dtype"))
-    yield f"training of {unit.task}", _settings(train)
-    yield f"training items of {unit.task} d{unit.train_items or 'all'}", _short(train.get("items"))
-    yield f"files of {unit.model}", _short(train.get("model"))
-    yield f"sharing of {model}", str(train.get("sharing"))
-    for name in unit.runs:
-        recipe = _mapping(unit.recipe.get(name))
-        yield f"capture of {unit.task} {name}", _settings(recipe)
-        yield f"prompts of {unit.task} {name}", _short([recipe.get(key) for key in ("templates", "examples")])
-        yield f"test items of {unit.task} {name} {unit.model}", _short(recipe.get("items"))  # lengths may be in tokens
-
-
-def _settings(recipe: Mapping[str, Any]) -> str:
-    config = _mapping(recipe.get("config"))
-    return ", ".join(f"{name} {value}" for name, value in sorted(config.items()) if name not in MAY_DIFFER)
+        weights = _mapping(provenance.get("model")).get("sha256")
+        yield f"weights of {unit.model} share{unit.share}", _short(weights)
+    alike = f"{unit.task} {unit.model} share{unit.share} d{unit.train_items or 'all'}"
+    for step, recipe in unit.recipe.items():
+        for name, value in _mapping(recipe).items():
+            if name == "config":
+                own = {key: one for key, one in sorted(_mapping(value).items()) if key not in MAY_DIFFER}
+                yield f"settings of {step} {unit.task}", ", ".join(f"{key} {one}" for key, one in own.items())
+            elif name != "information":
+                yield f"{name} of {step} {alike}", _short(value)
 
 
 def _short(value: Any) -> str:

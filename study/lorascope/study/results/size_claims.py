@@ -5,10 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from lorascope.analyze.format import format_number
-
 from .findings import SCALES, UNITS, Finding, finding, lacking, seeds_finding
-from .item_table import Estimate, ItemTable, Means, Statistic
+from .item_table import Estimate, Means, Statistic
 from .sweeps import Sweeps, in_text, is_tested
 
 __all__ = ["difference", "log_ratio", "percent_change", "size_claims", "text_claims"]
@@ -78,8 +76,7 @@ def _little_and_much(sweeps: Sweeps) -> Finding:
     ranks, sizes = ([name for name in columns if name in known] for columns in sweeps.along.values())
     if table is None or len(ranks) < 2 or len(sizes) < 2:
         return lacking(1, claim, "it takes two ranks and two model sizes")
-    ratios = [f"{b} over {a} {_ratio(table, 'MIUB', b, a)}" for a, b in ((ranks[0], ranks[-1]), (sizes[0], sizes[-1]))]
-    what = f"{', '.join(ratios)}; |ln| of the first less that of the second:"
+    what = f"|ln| of {ranks[-1]} over {ranks[0]} less that of {sizes[-1]} over {sizes[0]}:"
 
     def gap(means: Means) -> np.ndarray:
         return log_ratio(means, "MIUB", ranks[0], ranks[-1]) - log_ratio(means, "MIUB", sizes[0], sizes[-1])
@@ -107,7 +104,8 @@ def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
     ends = "there is one step" if len(names) == 2 else table
     yield sweeps.test(2, claim, ends, _flattening, "nat", what, falls=False)
     claim = f"over the model sizes{sweeps.of}, ln MIUB changes less than ln CE"
-    yield sweeps.test(2, claim, table, _milder, "", _milder_text(sweeps, table), falls=True)
+    what = "|ln| of {last} over {first}, MIUB's less CE's:"
+    yield sweeps.test(2, claim, table, _milder, "", what, falls=True)
 
 
 def _deciding(steps: dict[str, Estimate]) -> str:
@@ -126,16 +124,6 @@ def _milder(names: Settings) -> Statistic:
     return lambda means: log_ratio(means, "MIUB", *ends) - log_ratio(means, "CE", *ends)
 
 
-def _milder_text(sweeps: Sweeps, table: ItemTable | str) -> str:
-    if isinstance(table, str):
-        return ""
-    ends, cells = (table.settings[0], table.settings[-1]), sweeps.layout.cells
-    sizes = [cells[cells["column"] == name]["N"].dropna() for name in ends]
-    grown = "" if any(one.empty for one in sizes) else f", N {format_number(sizes[0].iloc[0] / sizes[1].iloc[0])}"
-    miub, ce = (_ratio(table, metric, *ends) for metric in ("MIUB", "CE"))
-    return f"{{first}} over {{last}}: MIUB {miub}, CE {ce}{grown}; |ln| of MIUB's less CE's:"
-
-
 def _unevenness_gap(names: Settings) -> Statistic:
     """Spread of steps over their mean size: of ln PPL, which is CE, less that of ln MIUB."""
 
@@ -149,9 +137,3 @@ def _unevenness_gap(names: Settings) -> Statistic:
         return spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny)))
 
     return gap
-
-
-def _ratio(table: ItemTable, metric: str, first: str, last: str) -> str:
-    """Mean of the first setting over that of the last."""
-    means = table.means()
-    return format_number(float(means[metric, first][0] / means[metric, last][0])) if means[metric, last][0] else "n/a"
