@@ -127,9 +127,9 @@ def test_units_that_differ_in_data_training_and_model(tmp_path: Path) -> None:
     said = " ".join(differing(read_units(tmp_path)))
     for what in (
         "items of train qa smol share1 dall: ff in share1-r8-s0-qa, share1-r16-s0-qa, share1-r64-s0-qa",
-        "settings of train qa: learning_rate 4e-05 in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more;  in",
+        "settings of train qa: learning_rate 4e-05 in share4-r8-s0-qa, share1-r8-s0-qa, share1-r16-s0-qa and 2 more; ",
         "items of main qa smol share1 dall: 01 in",
-        "settings of main qa:  in",
+        "settings of main qa: defaults in",
         "window_tokens 64 in share1-r64-s0-qa",
         "templates of main qa smol share1 dall: ",
         "model of train qa smol share1 dall: ",

@@ -42,7 +42,10 @@ def _shaping(unit: UnitResult) -> Iterator[tuple[str, str]]:
         for name, value in _mapping(recipe).items():
             if name == "config":
                 own = {key: one for key, one in sorted(_mapping(value).items()) if key not in MAY_DIFFER}
-                yield f"settings of {step} {unit.task}", ", ".join(f"{key} {one}" for key, one in own.items())
+                yield (
+                    f"settings of {step} {unit.task}",
+                    ", ".join(f"{key} {one}" for key, one in own.items()) or "defaults",
+                )
             elif name != "information":
                 yield f"{name} of {step} {alike}", _short(value)
 

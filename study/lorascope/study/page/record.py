@@ -18,8 +18,8 @@ FEW_ITEMS = 400
 """Items of a data set below which an accuracy's standard error may pass 2.5 points."""
 COLUMNS = ("unit", "N", "D", "samples", "train s")
 MEANING = (
-    "<p>MIUB, in nats: mean over a sample's tokens, sum over components, mean over samples. Accuracy: "
-    "share of items whose right choice has the highest log-likelihood. CE: nat a token of the right answer, mean over items; of texts "
+    "<p>MIUB, in nats: mean over a sample's tokens, sum over components, mean over samples. Accuracy: share of items "
+    "whose right choice has the highest log-likelihood. CE: nat a token of the right answer, mean over items; of texts "
     "mean over tokens; PPL = exp(CE).</p>"
 )
 

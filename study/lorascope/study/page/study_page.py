@@ -81,7 +81,11 @@ def _tiles(study: StudyResults) -> Iterator[str]:
     for one in study.findings:
         if one.number == 1 and one.unit == "%":
             ends = f"95 % over items {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
-            yield tile(one.verdict.claim, f"{format_number(one.value)} %", ends)
+            yield tile(
+                one.verdict.claim.replace(" falls as ", " along ").removesuffix(" grows"),
+                f"{format_number(one.value)} %",
+                ends,
+            )
     scored = choices[choices["ACC"].notna() & choices["base_ACC"].notna()]
     if len(scored):
         without, with_it = (format_percent(float(scored[name].mean())) for name in ("base_ACC", "ACC"))
@@ -128,6 +132,7 @@ def _figures(study: StudyResults) -> Iterator[str]:
     rows = study.tables["table_1"].merge(
         sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left"
     )
+    rows.attrs = study.tables["table_1"].attrs
     yield _drawn("sweeps", partial(sweeps_figure, rows))
     yield _drawn("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
     yield _drawn("figure-3", partial(lengths_figure, study.tables["figure_3"]))

@@ -12,8 +12,6 @@ from lorascope.analyze.report.markup import escape
 __all__ = ["anchor", "anchors", "paper_layout", "verdict_list"]
 
 UNITS = {"ACC": "share", "CE": "nat/token", "MIUB": "nat", "MI": "nat", "js": "nat", "js sum": "nat"}
-SMALL = 0.1
-"""Largest value of a metric in nats below which all of its cells are shown in one power of ten."""
 
 
 def anchor(unit: str) -> str:
@@ -48,7 +46,7 @@ def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
     columns.sort(key=lambda column: list(dict.fromkeys(found["model"])).index(column[0]))
     firsts = {k for k in range(1, len(columns)) if columns[k][0] != columns[k - 1][0]}
     cells = {(row[key], row["metric"], row["model"], row["setting"]): row for row in found.to_dict("records")}
-    powers = {metric: _power(rows["value"].abs().max(), metric) for metric, rows in found.groupby("metric")}
+    powers = {metric: _power(rows["value"].abs(), metric) for metric, rows in found.groupby("metric")}
     body, last = "", None
     for name, metric in dict.fromkeys(found[[key, "metric"]].itertuples(index=False, name=None)):
         unit = " ".join(filter(None, (format_power(powers[metric]) if powers[metric] else "", UNITS.get(metric, ""))))
@@ -82,11 +80,11 @@ def verdict_list(rows: Sequence[tuple[str, str, str]]) -> str:
     return f'<table class="verdicts"><tbody>{lines}</tbody></table>'
 
 
-def _power(largest: float, metric: str) -> int:
-    """The power of a thousand that a metric's numbers are shown in, where all of them are small."""
-    if UNITS.get(metric) != "nat" or not 0 < largest < SMALL:
+def _power(sizes: pd.Series, metric: str) -> int:
+    """The power of a thousand in which a metric's numbers are shown: where all are below 1, and some below 0.01."""
+    if UNITS.get(metric) != "nat" or not 0 < sizes.max() < 1 or sizes.min() >= 0.01:
         return 0
-    return 3 * math.floor(math.log10(largest) / 3)
+    return 3 * math.floor(math.log10(sizes.max()) / 3)
 
 
 def _cell(row: Mapping[Any, Any] | None, power: int, kind: str) -> str:
