@@ -206,7 +206,7 @@ def _unknown(frame: pd.DataFrame) -> Iterator[str]:
         lacks = frame["run"][frame[column].isna()] if column in frame else frame["run"]
         if len(lacks):
             names = list(dict.fromkeys(lacks))
-            who = "no run" if len(names) == frame["run"].nunique() else f"not every run: {_listed(names)} lacks it"
+            who = "no run" if len(names) == frame["run"].nunique() else f"not every run: {_join(names)} lacks it"
             yield f"{what}: known of {who}"
 
 
@@ -215,8 +215,8 @@ def _differ(found: Mapping[str, RunRows]) -> Iterator[str]:
     for key, what in KINDS.items():
         values = list(dict.fromkeys(one.kind[key] for one in found.values()))
         if len(values) > 1:
-            yield f"runs differ in {what}: {_listed(values)}; their MIUB isn't one quantity"
+            yield f"runs differ in {what}: {_join(values)}; their MIUB isn't one quantity"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -78,7 +78,7 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
         held, wanted = frame[name].map(_label), [_label(value) for value in values]
         for value in values:
             if _label(value) not in set(held):
-                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_listed(held)}")
+                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join(held)}")
         kept &= held.isin(wanted)
     if not kept.any():
         asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
@@ -134,7 +134,7 @@ def _label(value: object) -> str:
         return str(value)
 
 
-def _listed(held: pd.Series) -> str:
+def _join(held: pd.Series) -> str:
     values = [value.removesuffix(".0") for value in dict.fromkeys(held)]
     more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
     return ", ".join(values[:MOST_NAMED]) + more

@@ -8,7 +8,7 @@ from lorascope.analyze.miub import miub
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress
 
-from .results.cells import measured, parts
+from .results.cells import cell_values, parts
 
 __all__ = ["RunRows", "run_rows"]
 
@@ -67,7 +67,7 @@ def run_rows(run: Run, name: str, *, n_workers: int | None = None, progress: Pro
         )
         for labels, part in parts(samples, np.ones(samples.sizes["sample"], bool)):
             if part["used"].any():
-                rows.append(about | labels | measured(part, part["miub"].values[part["used"].values]))
+                rows.append(about | labels | cell_values(part, part["miub"].values[part["used"].values]))
     return RunRows(rows, kind, tuple(notes))
 
 

@@ -176,9 +176,9 @@ class StudySettings(_Settings):
                 raise ValueError(f"`grid` has share {wrong[0]}; give divisors of `shared_layers` {self.shared_layers}")
         for name, values in self.information.where.items() if self.information else ():
             known = set(self.tasks) if name == "task" else {one for part in self.grid for one in getattr(part, name)}
-            if unknown := [value for value in values if value not in known]:  # nothing would be estimated of it
+            if lacking := [value for value in values if value not in known]:  # nothing would be estimated of it
                 among = ", ".join(map(str, sorted(known)))
-                raise ValueError(f"`information.where` has {name} {unknown[0]!r}, which no unit has; there are {among}")
+                raise ValueError(f"`information.where` has {name} {lacking[0]!r}, which no unit has; there are {among}")
         return self
 
 

@@ -7,7 +7,7 @@ import pytest
 from lorascope.study import datasets_table, lengths_table, read_units, study_cells, texts_table
 from lorascope.study.page.study_figures import lengths_figure, sweeps_figure, text_sizes_figure
 from lorascope.study.results.cells import length_cells
-from lorascope.study.results.layout import laid_out
+from lorascope.study.results.layout import lay_out
 from lorascope.study.results.units import UnitResult
 
 from ...analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
@@ -20,7 +20,7 @@ def cells(units: list[UnitResult]) -> pd.DataFrame:
 
 
 def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    laid = laid_out(cells).cells.drop_duplicates(["model", "column"])
+    laid = lay_out(cells).cells.drop_duplicates(["model", "column"])
     sizes = laid[["model", "column", "N", "R"]].rename(columns={"column": "setting"})
     return table.merge(sizes, on=["model", "setting"], how="left")
 

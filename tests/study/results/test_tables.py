@@ -7,7 +7,7 @@ import pytest
 from lorascope.study import read_units, study_cells
 from lorascope.study.results.cells import length_cells, prompt_cells
 from lorascope.study.results.information_table import information_table
-from lorascope.study.results.layout import data_labels, laid_out
+from lorascope.study.results.layout import data_labels, lay_out
 from lorascope.study.results.tables import datasets_table, lengths_table, prompts_table, texts_table, wide
 from lorascope.study.results.units import UnitResult
 
@@ -101,16 +101,16 @@ def test_models_stand_beside_each_other(tmp_path: Path) -> None:
 def test_of_data_sizes_the_largest_is_laid_out(tmp_path: Path) -> None:
     for n in (100, 200):
         make_unit(tmp_path, train_items=n, noise=0.0)
-    layout = laid_out(study_cells(read_units(tmp_path)))
+    layout = lay_out(study_cells(read_units(tmp_path)))
     assert layout.left_out == ("share1-r8-s0-d100-qa",)
     assert (layout.ranks, layout.sizes, layout.columns) == (("r8",), (), ("r8",))
     make_unit(tmp_path)  # all items are more than any number
-    assert laid_out(study_cells(read_units(tmp_path))).cells["run"].unique().tolist() == ["share1-r8-s0-qa"]
+    assert lay_out(study_cells(read_units(tmp_path))).cells["run"].unique().tolist() == ["share1-r8-s0-qa"]
 
 
 def test_sizes_are_those_of_the_rank_with_most_of_them(tmp_path: Path) -> None:
     make_study(tmp_path, [(8, 4), (1, 4), (8, 16), (2, 16), (1, 16), (1, 64)], informed=False)
-    layout = laid_out(study_cells(read_units(tmp_path)))
+    layout = lay_out(study_cells(read_units(tmp_path)))
     assert (layout.ranks, layout.sizes, layout.rank) == (("r4", "r16", "r64"), ("share8", "share2", "share1"), 16)
     assert layout.left_out == ("share8-r4-s0-qa",)
 

@@ -22,7 +22,7 @@ def differing(units: Sequence[UnitResult]) -> list[str]:
         for what, value in _shaping(unit):
             found.setdefault(what, {}).setdefault(value, {})[unit.name] = None
     return [
-        f"{what}: {'; '.join(f'{value} in {_listed(list(names))}' for value, names in by_value.items())}"
+        f"{what}: {'; '.join(f'{value} in {_join(list(names))}' for value, names in by_value.items())}"
         for what, by_value in found.items()
         if len(by_value) > 1
     ]
@@ -60,6 +60,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more

@@ -33,11 +33,11 @@ def _notices(study: StudyResults) -> Iterator[str]:
     cells, missing, unplanned = study.tables["study"], study.missing, study.unplanned_units
     if missing:
         n = f"{len(missing)} of {len(study.planned)}"
-        yield f"<b>{n} units aren't done:</b> {_listed(missing)}. What needs them is empty."
+        yield f"<b>{n} units aren't done:</b> {_join(missing)}. What needs them is empty."
     if unplanned:
         yield (
             f"<b>{len(unplanned)} results are of units that the study doesn't have,</b> and aren't in here: "
-            f"{_listed(unplanned)}."
+            f"{_join(unplanned)}."
         )
     for tokens in dict.fromkeys(map(_tokens, study.units)):
         if tokens != "all":
@@ -108,6 +108,6 @@ def _tokens(unit: UnitResult) -> str:
     return str(config.get("tokens", "all")) if isinstance(config, dict) else "all"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return escape(", ".join(names[:MOST_NAMED])) + more

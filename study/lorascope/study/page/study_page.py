@@ -14,7 +14,7 @@ from lorascope.analyze.stats.verdict import WORDS
 
 from ..results.claims import CLAIMS
 from ..results.law import Fitted
-from ..results.layout import AVG, laid_out
+from ..results.layout import AVG, lay_out
 from ..results.study_results import StudyResults
 from .record import notices, units_section
 from .study_figures import lengths_figure, sweeps_figure, text_sizes_figure
@@ -128,14 +128,14 @@ def _tables(study: StudyResults) -> Iterator[str]:
 
 def _figures(study: StudyResults) -> Iterator[str]:
     """The sweeps, and figures 2 and 3."""
-    sizes = laid_out(study.tables["study"]).cells.drop_duplicates(["model", "column"])[["model", "column", "N", "R"]]
+    sizes = lay_out(study.tables["study"]).cells.drop_duplicates(["model", "column"])[["model", "column", "N", "R"]]
     rows = study.tables["table_1"].merge(
         sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left"
     )
     rows.attrs = study.tables["table_1"].attrs
-    yield _drawn("sweeps", partial(sweeps_figure, rows))
-    yield _drawn("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
-    yield _drawn("figure-3", partial(lengths_figure, study.tables["figure_3"]))
+    yield _try_figure("sweeps", partial(sweeps_figure, rows))
+    yield _try_figure("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
+    yield _try_figure("figure-3", partial(lengths_figure, study.tables["figure_3"]))
 
 
 def _trainings(study: StudyResults) -> Iterator[str]:
@@ -152,7 +152,7 @@ def _trainings(study: StudyResults) -> Iterator[str]:
         yield "<p>MIUB wasn't measured during training (`miub_every`).</p>"
     for place, ((is_shared, model, task), records) in enumerate(sorted(groups.items(), key=lambda group: group[0][0])):
         yield f"<h3>{escape(task)}, {escape(model)}{', layers shared' if is_shared else ''}</h3>"
-        yield _drawn(f"training-{place}", partial(training_figure, records))
+        yield _try_figure(f"training-{place}", partial(training_figure, records))
 
 
 def _law(one: Fitted, place: int) -> Iterator[str]:
@@ -163,8 +163,8 @@ def _law(one: Fitted, place: int) -> Iterator[str]:
         return
     yield _summary(one.report)
     for size in one.report.fit.design.axes:
-        yield _drawn(f"law-{place}-{size}", partial(scaling_figure, one.report.fit, along=size))
-    yield _drawn(f"law-{place}-profiles", partial(profile_figure, one.report.fit))
+        yield _try_figure(f"law-{place}-{size}", partial(scaling_figure, one.report.fit, along=size))
+    yield _try_figure(f"law-{place}-profiles", partial(profile_figure, one.report.fit))
 
 
 def _metrics(study: StudyResults) -> Iterator[str]:
@@ -174,7 +174,7 @@ def _metrics(study: StudyResults) -> Iterator[str]:
         yield f"<p>Not compared: {escape(refused)}.</p>"
         return
     yield _summary(found)
-    yield _drawn("metrics-figure", partial(metrics_figure, found, cells))
+    yield _try_figure("metrics-figure", partial(metrics_figure, found, cells))
 
 
 def _claims(study: StudyResults) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _summary(result: Any) -> str:
     return f"{verdicts}<details><summary>all numbers</summary><pre>{escape(result.summary())}</pre></details>"
 
 
-def _drawn(name: str, make: Make) -> str:
+def _try_figure(name: str, make: Make) -> str:
     """A figure, or in place of one that a study can't have the words why: a training's record may lack anything."""
     try:
         return figure(name, make(), "")

@@ -12,7 +12,7 @@ from lorascope.analyze.scores import sample_scores
 
 from .units import UnitResult
 
-__all__ = ["first_length", "length_cells", "measured", "parts", "prompt_cells", "study_cells"]
+__all__ = ["cell_values", "first_length", "length_cells", "parts", "prompt_cells", "study_cells"]
 
 LABELS = ("dataset", "split", "prompt")
 SCORES = {
@@ -90,11 +90,11 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
             empty = {"first_prompt": True, "is_text": False, "n_samples": 0, "n_scored": 0}
             about = {"bucket": bucket, "n_wanted": wanted[dataset, bucket], "mean_length": np.nan}
             rows.append(_about(unit, labels) | empty | about)
-    frame = _framed(units, rows, (*COLUMNS, "bucket", "n_wanted", "mean_length"))
+    frame = _frame_of(units, rows, (*COLUMNS, "bucket", "n_wanted", "mean_length"))
     return frame.sort_values("bucket", key=lambda names: names.map(first_length), kind="stable", ignore_index=True)
 
 
-def measured(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
+def cell_values(samples: xr.Dataset, miub: np.ndarray) -> dict[str, Any]:
     """Columns of a cell that are measured: scores of its samples, and the mean of their MIUB, with standard errors."""
     row: dict[str, Any] = {}
     found = {score.measure: score for score in sample_scores("", samples)}
@@ -120,10 +120,10 @@ def first_length(bucket: str) -> int:
 
 def _table(units: Sequence[UnitResult], chosen: Callable[[xr.Dataset], np.ndarray]) -> pd.DataFrame:
     rows = [_row(unit, labels, part) for unit in units for labels, part in parts(unit.samples, chosen(unit.samples))]
-    return _framed(units, rows, COLUMNS)
+    return _frame_of(units, rows, COLUMNS)
 
 
-def _framed(units: Sequence[UnitResult], rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+def _frame_of(units: Sequence[UnitResult], rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(columns))
     items = frame["train_items"].map(lambda n: "dall" if pd.isna(n) else f"d{int(n)}")
     names = [
@@ -152,7 +152,7 @@ def parts(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, s
 def _row(unit: UnitResult, labels: dict[str, str], part: xr.Dataset) -> dict[str, Any]:
     is_text = bool((part["answer"].values < 0).all())
     kind = {"first_prompt": is_text or labels["prompt"] == unit.first_prompt, "is_text": is_text}
-    return _about(unit, labels) | kind | measured(part, part["miub"].values)
+    return _about(unit, labels) | kind | cell_values(part, part["miub"].values)
 
 
 def _about(unit: UnitResult, labels: dict[str, str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from .layout import laid_out
-from .tables import averaged, groups, table_of
+from .layout import lay_out
+from .tables import average, groups, table_of
 from .units import UnitResult
 
 __all__ = ["information_table"]
@@ -39,11 +39,11 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
     """
     known = {unit.name: unit.information for unit in units if unit.information is not None}
     rows = cells[cells["first_prompt"] & ~cells["is_text"]]
-    layout = laid_out(rows)
+    layout = lay_out(rows)
     own = layout.cells[layout.cells["run"].isin(list(known))]
     ranks, sizes = (tuple(one for one in some if (own["column"] == one).any()) for some in (layout.ranks, layout.sizes))
     narrow = layout._replace(cells=own, ranks=ranks, sizes=sizes)
-    scores = table_of(narrow._replace(cells=averaged(narrow, ("task",))), "task", ("ACC", "MIUB"))
+    scores = table_of(narrow._replace(cells=average(narrow, ("task",))), "task", ("ACC", "MIUB"))
     estimates = []
     for (task, model, column), part in groups(own, ("task", "model", "column")):
         runs = list(dict.fromkeys(part["run"]))

@@ -9,7 +9,7 @@ from lorascope.analyze.comparison.compare_metrics import compare_metrics
 from lorascope.analyze.comparison.comparison import MetricComparison
 from lorascope.analyze.scaling.report import FitReport, fit_report
 
-from .layout import data_labels, laid_out
+from .layout import data_labels, lay_out
 
 __all__ = ["Compared", "Fitted", "compared_metrics", "study_law"]
 
@@ -49,17 +49,17 @@ def study_law(cells: pd.DataFrame) -> list[Fitted]:
     if not len(rows):
         return [Fitted("all settings", None, "there is no data set with choices")]
     varied = [name for name in ("N", "R", "D") if not rows[name].isna().any() and rows[name].nunique() > 1]
-    whole = _fitted("all settings", rows, varied)
+    whole = _fit("all settings", rows, varied)
     if whole.report is not None or len(varied) < 2:
         return [whole]
-    layout = laid_out(rows)
+    layout = lay_out(rows)
     by_items = rows[(rows["share"] == rows["share"].min()) & (rows["R"] == layout.rank)]
     parts = {
         "N": (f"model size, at rank {layout.rank}", layout.cells[layout.cells["column"].isin(layout.sizes)]),
         "R": ("rank, of the model as it is", layout.cells[layout.cells["column"].isin(layout.ranks)]),
         "D": (f"training samples, at rank {layout.rank}", by_items),
     }
-    return [whole, *(_fitted(*parts[size], [size]) for size in varied)]
+    return [whole, *(_fit(*parts[size], [size]) for size in varied)]
 
 
 def compared_metrics(cells: pd.DataFrame) -> Compared:
@@ -83,7 +83,7 @@ def _choices(cells: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _fitted(name: str, rows: pd.DataFrame, sizes: Sequence[str]) -> Fitted:
+def _fit(name: str, rows: pd.DataFrame, sizes: Sequence[str]) -> Fitted:
     if not sizes:
         why = "no size varies: a law needs several model sizes, ranks or numbers of training samples"
         return Fitted(name, None, why)

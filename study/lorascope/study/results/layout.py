@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["AVG", "Layout", "data_labels", "laid_out"]
+__all__ = ["AVG", "Layout", "data_labels", "lay_out"]
 
 AVG = "AVG"
 """The paper's word for the mean over data sets."""
@@ -36,7 +36,7 @@ class Layout(NamedTuple):
         return tuple(name for name in self.columns if name != again)
 
 
-def laid_out(cells: pd.DataFrame) -> Layout:
+def lay_out(cells: pd.DataFrame) -> Layout:
     """Cells under the paper's columns.
 
     Parameters

@@ -9,7 +9,7 @@ import xarray as xr
 
 from .findings import Finding, finding, lacking
 from .item_table import Chosen, ItemTable, Statistic, item_table
-from .layout import Layout, laid_out
+from .layout import Layout, lay_out
 from .units import UnitResult
 
 __all__ = ["Sweeps", "in_bucket", "in_text", "is_tested", "plural", "sweeps_of", "under_prompt"]
@@ -71,7 +71,7 @@ def sweeps_of(units: Sequence[UnitResult], cells: pd.DataFrame) -> Iterator[Swee
     apart = ["model"] + (["task"] if cells.groupby("dataset")["task"].nunique().max() > 1 else [])
     told = [name for name in apart if cells[name].nunique() > 1]
     for _, part in cells.groupby(apart, sort=False):
-        layout = laid_out(part)
+        layout = lay_out(part)
         names = layout.cells.groupby("column", sort=False)["run"].unique()
         own = {column: [by_name[name] for name in names[column]] for column in layout.columns}
         yield Sweeps(layout=layout, units=own, of="".join(f" of {part[name].iloc[0]}" for name in told))

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from .layout import AVG, Layout, laid_out
+from .layout import AVG, Layout, lay_out
 
-__all__ = ["averaged", "datasets_table", "groups", "lengths_table", "prompts_table", "table_of", "texts_table", "wide"]
+__all__ = ["average", "datasets_table", "groups", "lengths_table", "prompts_table", "table_of", "texts_table", "wide"]
 
 COLUMNS = ("model", "metric", "setting", "value", "se", "seed_sd", "n_items", "n_seeds", "unit", "runs")
 UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", "MIUB": "nat"}
@@ -32,11 +32,11 @@ def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
     cells
         What `study_cells` returns.
     """
-    layout = laid_out(cells[cells["first_prompt"] & ~cells["is_text"]])
+    layout = lay_out(cells[cells["first_prompt"] & ~cells["is_text"]])
     parts = [layout.cells]
     if len(layout.cells):  # where tasks share data sets, each task has a mean of its own
         repeated = layout.cells.groupby("dataset")["task"].nunique().max() > 1
-        means = averaged(layout, ("task",) if repeated else ())
+        means = average(layout, ("task",) if repeated else ())
         parts.append(means.assign(label=AVG + (" (" + means["task"] + ")" if repeated else "")))
     whole = layout._replace(cells=pd.concat(parts, ignore_index=True))
     return table_of(whole, "label", ("ACC", "CE", "MIUB")).rename(columns={"label": "dataset"})
@@ -50,8 +50,8 @@ def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
     cells
         What `prompt_cells` returns.
     """
-    layout = laid_out(cells[~cells["is_text"]])
-    return table_of(layout._replace(cells=averaged(layout, ("prompt",))), "prompt", ("ACC", "MIUB"))
+    layout = lay_out(cells[~cells["is_text"]])
+    return table_of(layout._replace(cells=average(layout, ("prompt",))), "prompt", ("ACC", "MIUB"))
 
 
 def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
     cells
         What `study_cells` returns.
     """
-    layout = laid_out(cells[cells["is_text"]])
+    layout = lay_out(cells[cells["is_text"]])
     at_rank = layout.sizes or tuple(name for name in layout.ranks if name == f"r{layout.rank}")
     own = layout.cells[layout.cells["column"].isin(at_rank)]
     table = table_of(layout._replace(cells=own, ranks=(), sizes=at_rank), "label", ("MIUB", "PPL", "CE"))
@@ -84,7 +84,7 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
     cells
         What `length_cells` returns.
     """
-    layout = laid_out(cells)
+    layout = lay_out(cells)
     parts = [table_of(layout._replace(cells=layout.cells[:0]), "label", ())]
     for bucket in dict.fromkeys(layout.cells["bucket"]):
         own = layout.cells[layout.cells["bucket"] == bucket]
@@ -114,7 +114,7 @@ def table_of(layout: Layout, key: str, metrics: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def averaged(layout: Layout, by: Sequence[str]) -> pd.DataFrame:
+def average(layout: Layout, by: Sequence[str]) -> pd.DataFrame:
     """Means over data sets, each counting the same, by model, column and seed: where all of them are there."""
     cells, keys = layout.cells, (*by, "model", "column", "seed")
     wanted = {key: part["label"].nunique() for key, part in groups(cells, (*by, "model"))}

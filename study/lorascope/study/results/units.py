@@ -108,7 +108,7 @@ def read_units(folder: str | Path) -> list[UnitResult]:
 
 
 def _unit(file: Path) -> UnitResult:
-    found = _loaded(file)
+    found = _load(file)
     unit, recipe, runs, training = (_json(found, key, file, Mapping) for key in ("unit", "recipe", "runs", "training"))
     for key, kind in UNIT.items():
         value = unit.get(key)
@@ -130,7 +130,7 @@ def _unit(file: Path) -> UnitResult:
     )
 
 
-def _loaded(file: Path) -> xr.Dataset:
+def _load(file: Path) -> xr.Dataset:
     """All of a file, if that isn't too much."""
     if file.stat().st_size > MOST_BYTES:
         raise ValueError(f"`{file}` has {file.stat().st_size} bytes; results have {MOST_BYTES} at most")
@@ -173,7 +173,7 @@ def _samples(found: xr.Dataset, file: Path) -> xr.Dataset:
 def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset | None:
     if not file.is_file():
         return None
-    found = _loaded(file)
+    found = _load(file)
     run = str(next(iter(runs.values()), {}).get("fingerprint"))
     if found.attrs.get("fingerprint", run) != run:
         raise ValueError(f"`{file}` is of another run than the results beside it; {AGAIN}")

@@ -80,11 +80,11 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
     """
     notes: list[str] = []
     pool, whole = list(_read(task.train, settings)), list(_read(task.test, settings))
-    train = _flat(_picked(items, train_items, settings.seed, "train", notes) for items in pool)
-    tests = [_picked(items, task.test_items, settings.seed, "test", notes) for items in whole]
+    train = _flat(_pick(items, train_items, settings.seed, "train", notes) for items in pool)
+    tests = [_pick(items, task.test_items, settings.seed, "test", notes) for items in whole]
     _refuse_one_name(whole)
     _refuse_leak(train, _flat(whole))
-    buckets, lengths = _drawn_lengths(whole, task, settings.seed, tokenizer, notes)
+    buckets, lengths = _draw_lengths(whole, task, settings.seed, tokenizer, notes)
     tested = frozenset(map(_key, _flat(tests)))
     wanted = tested | buckets.keys()
     runs = {TEST_RUN: RunData(prompts=task.prompts[:1], items=tuple(x for x in _flat(whole) if _key(x) in wanted))}
@@ -151,7 +151,7 @@ def _items(path: str, stamp: tuple[int, int] | None) -> tuple[Item, ...]:
     return tuple(read_items(path))
 
 
-def _picked(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
+def _pick(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
     if n is None or isinstance(items[0], TextItem):
         return items
     picked = pick_items(items, n, seed)
@@ -160,7 +160,7 @@ def _picked(items: list[Item], n: int | None, seed: int, what: str, notes: list[
     return list(picked.items)
 
 
-def _drawn_lengths(
+def _draw_lengths(
     sets: Sequence[list[Item]], task: Task, seed: int, tokenizer: Callable[[], Any], notes: list[str]
 ) -> tuple[dict[Key, str], dict[Key, int]]:
     """Buckets of the items that are drawn for their length, and their lengths."""

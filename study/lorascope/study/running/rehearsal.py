@@ -79,7 +79,7 @@ def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models
             steps.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        small = _shortened(settings, Path(folder), "none" if kept.states == "none" else "all")
+        small = _shorten(settings, Path(folder), "none" if kept.states == "none" else "all")
         models.load(unit)
         UnitWork(unit=unit, settings=small, data=few, models=models, report=watch).run()
         with open_result(result_path(small, unit)) as found:
@@ -94,7 +94,7 @@ def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models
     return prices, max(run["stored_bytes"] / run["n"] for run in measured)
 
 
-def _shortened(settings: StudySettings, folder: Path, states: str) -> StudySettings:
+def _shorten(settings: StudySettings, folder: Path, states: str) -> StudySettings:
     """A study as it is rehearsed: a few steps, a text's first windows, no mutual information."""
     short = {"max_steps": REHEARSED, "batch_size": REHEARSED, "micro_batch_size": None, "miub_every": None}
     tasks = {
