@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.comparison.compare_metrics import compare_metrics
-from lorascope.analyze.comparison.comparison import MetricComparison
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 from lorascope.analyze.scaling.report import FitReport, fit_report
 
 from .layout import data_labels, laid_out
