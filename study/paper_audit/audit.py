@@ -88,8 +88,8 @@ def _averages() -> tuple[list[Verdict], list[str]]:
         miss = least_miss(averages)
         fits = miss <= 1 + ROUNDING
         said = (
-            f"the best weights miss {len(averages.printed)} averages by up to {format_number(miss)} times what rounding "
-            "allows"
+            f"the best weights miss {len(averages.printed)} averages by up to {format_number(miss)} times what "
+            "rounding allows"
         )
         claim = f"one vector of weights gives {AVERAGE} of {', '.join(WEIGHTED)} of {model}"
         verdicts.append(Verdict(claim, "supported" if fits else "contradicted", said))
@@ -108,8 +108,8 @@ def _averages() -> tuple[list[Verdict], list[str]]:
 def _slip(model: str, slip: Slip) -> str:
     return (
         f"{model} {slip.member}: averages of {slip.metric} fit if what is printed under {slip.source} "
-        f"({slip.printed_source:g}) belongs under {slip.under} (printed: {slip.printed_under:g}); {slip.source} is then "
-        f"{_span(slip.low, slip.high)}"
+        f"({slip.printed_source:g}) belongs under {slip.under} (printed: {slip.printed_under:g}); {slip.source} is "
+        f"then {_span(slip.low, slip.high)}"
     )
 
 

@@ -1,7 +1,7 @@
 """What the paper's tables can be checked for beside their averages: steps, claimed ratios, ceilings, repeated runs."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import combinations, pairwise
 from typing import NamedTuple
 
@@ -74,12 +74,13 @@ def step_verdicts(table: pd.DataFrame, axis: list[str]) -> Iterator[Verdict]:
 def claimed_ratios() -> pd.DataFrame:
     """Claimed ratios and changes, there and at all other places of table 1, with what rounding allows."""
     wide = wide_table()
-    wide["plain mean"] = wide.drop(columns=AVERAGE).mean(axis=1)
+    members = [name for name in wide.columns if name != AVERAGE]
+    wide["plain mean"] = wide[members].mean(axis=1)
     rows = []
     for claim in CLAIMS:
         half = HALF_UNITS[claim.metric]
         for group in dict.fromkeys(wide.index.get_level_values("model")):
-            for member in [name for name in wide.columns if name != AVERAGE][:-1] + [AVERAGE, "plain mean"]:
+            for member in [*members, AVERAGE, "plain mean"]:
                 top, bottom = (wide.loc[(group, claim.metric, one), member] for one in (claim.top, claim.bottom))
                 ends = [(top + sign * half) / (bottom - sign * half) for sign in (-1, 1)]
                 value, *ends = ((1 - one if claim.is_decrease else one) for one in (top / bottom, *ends))
@@ -104,12 +105,11 @@ def ratio_verdicts(ratios: pd.DataFrame) -> Iterator[Verdict]:
             if claim.is_decrease
             else f"{claim.metric} of {claim.top} over {claim.bottom}, AVG of Phi3, can be {text} within rounding"
         )
-        numbers = ", ".join((_four(low) + " to " + _four(high) + " by rounding",))
+        ratio = f"{'1 - ' if claim.is_decrease else ''}{top}/{bottom} = {_four(value)}"
         yield Verdict(
             what,
             word,
-            f"{'1 - ' if claim.is_decrease else ''}{top}/{bottom} = {_four(value)}, {numbers}; "
-            f"{stated[0]:g} to {stated[1]:g} counts as {text}",
+            f"{ratio}, {_four(low)} to {_four(high)} by rounding; {stated[0]:g} to {stated[1]:g} counts as {text}",
         )
 
 

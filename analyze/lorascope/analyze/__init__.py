@@ -1,7 +1,6 @@
 """Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
 
 from .adapters.adapter import adapter_report
-from .stats.metrics import compare_metrics
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
@@ -20,6 +19,7 @@ from .scaling.identify import identifiability
 from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
 from .scaling.simulate import simulate_study
+from .stats.metrics import compare_metrics
 from .stats.trends import trend_tests
 
 __all__ = [

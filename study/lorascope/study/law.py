@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 from lorascope.analyze.scaling.report import FitReport, fit_report
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
 from .layout import data_labels, laid_out
 

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 from lorascope.analyze.figures.metric_figures import metrics_figure
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
 from .conftest import HOSTILE, legend_of, points_of, title_of
 

@@ -80,15 +80,6 @@ def test_collapsed_cells_are_left_out() -> None:
     assert without_collapsed(cells, "ACC", 0.01)[1] == ("0 of 15 cells are left out of the cells 'ACC >= 0.01'",)
 
 
-def test_a_run_printed_twice_is_said() -> None:
-    frame = make_study()
-    frame.loc[4, ["ACC", "MIUB", "CE"]] = frame.loc[1, ["ACC", "MIUB", "CE"]]
-    frame.loc[9, ["ACC", "MIUB", "CE"]] = frame.loc[1, ["ACC", "MIUB", "CE"]]  # of another group: no repeat
-    cells, _, notes = read(frame)
-    assert cells.n_cells == 20
-    assert notes == ("all values used are equal in 'g0 at s1, s4': if that is one run given twice, drop one",)
-
-
 def test_names_in_a_sentence() -> None:
     assert some_of(["a"]) == "'a'"
     assert some_of(["a", "b", "c", "d", "e"]) == "'a', 'b', 'c' and 2 more"

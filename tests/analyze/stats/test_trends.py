@@ -73,8 +73,8 @@ def test_paper_falls_with_size_at_every_step() -> None:
     found = of_paper("N")
     assert (found.L, found.n_steps, len(found.violations)) == (300, 30, 0)
     assert [str(one) for one in found.verdicts] == [
-        "supported: MIUB falls along N overall (Page's L = 300 over 10 groups of 4 levels, exact p = 1.58·10⁻¹⁴, of the "
-        "opposite 1.00)",
+        "supported: MIUB falls along N overall (Page's L = 300 over 10 groups of 4 levels, exact p = 1.58·10⁻¹⁴, of "
+        "the opposite 1.00)",
         "supported: MIUB falls along N in every group (0 of 30 steps between neighbouring levels go the other way)",
     ]
     assert any("groups differ in their levels of N" in note for note in found.notes)
@@ -114,7 +114,7 @@ def study(values: dict[str, dict[int, list[float]]]) -> pd.DataFrame:
 def test_ties_are_permuted() -> None:
     """Against all orders of both groups."""
     rows = {"a": (3, 2, 2), "b": (3, 3, 1)}
-    cells = study({name: dict(zip((1, 2, 3), map(lambda y: [y], row), strict=True)) for name, row in rows.items()})
+    cells = study({name: dict(zip((1, 2, 3), ([y] for y in row), strict=True)) for name, row in rows.items()})
     found = trend_tests(cells, "y", "x", groups=["group"], n_draws=20_000)
     ranks = {name: [sum(b > a for b in row) + (1 + row.count(a)) / 2 for a in row] for name, row in rows.items()}
     sums = [

@@ -52,7 +52,7 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
             there = np.flatnonzero(np.isfinite(cells.accuracy[k]))
             symbols = [f"{look.symbol}{'-open' if gone else ''}" for gone in cells.accuracy[k, there] < below]
             marker = {**look.marker(7), "symbol": symbols}
-            texts = [_text(comparison.accuracy, cells, name, k, one) for one in there]
+            texts = [_text(comparison.accuracy, cells, name, k, int(one)) for one in there]
             points = {"x": inside[k, there], "y": accuracy[k, there], "mode": "markers", "marker": marker}
             figure.add_trace(go.Scatter(**points, **hovering(group, texts)), **panel.place)
         figure.update_xaxes(title_text=f"{shortened(name, 10)} less group mean", exponentformat="power", **panel.place)

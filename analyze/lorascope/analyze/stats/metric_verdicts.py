@@ -51,8 +51,8 @@ def _verdict(claim: str, rows: Sequence[Row], tell: Callable[[Row], Told], level
     words: set[Word] = set()
     reasons = []
     for row in rows:
-        *numbers, because = tell(row)
-        words.add(word_of(*numbers, level))
+        p_value, low, high, because = tell(row)
+        words.add(word_of(p_value, low, high, level))
         reasons.append(because if len(rows) == 1 else f"{row['cells']}: {because}")
     return Verdict(claim, words.pop() if len(words) == 1 else "not identified", "; ".join(reasons))
 

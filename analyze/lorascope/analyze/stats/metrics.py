@@ -249,10 +249,10 @@ def _metric_row(drawn: _Drawn, metric: Metric) -> dict[str, Any]:
     x, y = cells.metrics[metric.name], cells.accuracy
     r, ends = pooled_pearson(x, y), drawn.interval(drawn.pearson(x, y))
     partial, partial_p, partial_ends = math.nan, math.nan, (math.nan, math.nan)
-    beyond = [beyond_setting(one) for one in (x, y)]
-    if not any(np.isnan(one).all() for one in beyond):
-        partial, partial_ends = pooled_pearson(*beyond), drawn.interval(drawn.pearson(*beyond))
-        partial_p = permutation_p(permuted_pearson(*beyond, drawn.orders))
+    a, b = (beyond_setting(one) for one in (x, y))
+    if not (np.isnan(a).all() or np.isnan(b).all()):
+        partial, partial_ends = pooled_pearson(a, b), drawn.interval(drawn.pearson(a, b))
+        partial_p = permutation_p(permuted_pearson(a, b, drawn.orders))
     return {
         "cells": cells.name,
         "metric": metric.name,
@@ -310,8 +310,8 @@ def _remarks(drawn: _Drawn, noise: Mapping[str, Any]) -> Iterator[str]:
     if noise["like_groups"] < n_groups / 2:
         yield (
             f"{format_percent(noise['largest_share'])} of accuracy's variance within groups is that of "
-            f"{noise['largest_group']!r}, and it is spread as if there were {format_number(noise['like_groups'])} groups "
-            f"of {n_groups}: pooled correlations follow these, mean_spearman doesn't"
+            f"{noise['largest_group']!r}, as if there were {format_number(noise['like_groups'])} groups: pooled "
+            "correlations follow few groups, mean_spearman doesn't"
         )
     if cells.n_items is None:
         yield "`n_items` isn't given: how much of accuracy's variation is chance is unknown"

@@ -164,7 +164,7 @@ def read_cells(
         n_items=None if items is None else table(items),
     )
     kept, notes = _narrowed(cells)
-    return kept, rows, (*left_out, *notes, *_repeats(rows[[accuracy, *columns]].assign(group=labels), rows[setting]))
+    return kept, rows, (*left_out, *notes)
 
 
 def without_collapsed(cells: StudyCells, accuracy: str, below: float) -> tuple[StudyCells, tuple[str, ...]]:
@@ -223,16 +223,6 @@ def _refuse_little(cells: StudyCells) -> None:
     for name, values in (("accuracy", cells.accuracy), *cells.metrics.items()):
         if not np.nan_to_num(centred(values)).any():
             raise ValueError(f"{name!r} is the same in all cells of each group{of}; there is nothing to correlate")
-
-
-def _repeats(values: pd.DataFrame, setting: pd.Series) -> tuple[str, ...]:
-    """A sentence if cells of a group have the same values throughout."""
-    again = values.duplicated(keep=False)
-    if not again.any():
-        return ()
-    alike = [rows for _, rows in values[again].groupby(list(values.columns), sort=False)]
-    places = [f"{rows['group'].iloc[0]} at {', '.join(setting[rows.index])}" for rows in alike]
-    return (f"all values used are equal in {some_of(places)}: if that is one run given twice, drop one",)
 
 
 def _items(n_items: Items, rows: pd.DataFrame, labels: np.ndarray, groups: Sequence[str]) -> np.ndarray:

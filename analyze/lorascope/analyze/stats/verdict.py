@@ -7,7 +7,7 @@ __all__ = ["WORDS", "Verdict", "Word", "is_small", "word_of"]
 Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)
 ROUNDING = 1e-12
-"""How far a p-value may lie above 1 - level and still count: 1/20 as a sum of probabilities isn't 0.05 to the last bit."""
+"""How far a p-value may lie above 1 - level and still count, since 1/20 as a sum isn't 0.05 to the last bit."""
 
 
 class Verdict(NamedTuple):
