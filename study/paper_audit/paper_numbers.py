@@ -62,7 +62,7 @@ def log_log() -> Iterator[dict[str, Any]]:
                     one = next((one for key, one in found.items() if key[0] == name), None)
                     row |= {name: -one.estimate if one else math.nan, f"{name} se": one.se if one else math.nan}
                 errors = cross_validate(fit.held_out()).set_index("split")["rmse"]
-                yield row | {"leave setting out": errors["setting"], "leave block out": errors["group"]}
+                yield row | {"leave setting out": errors["setting"], "leave group out": errors["group"]}
 
 
 def eq8_fits() -> Iterator[Any]:
