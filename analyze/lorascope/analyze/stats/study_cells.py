@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from .correlations import centred
-from .frame import checked, group_labels
+from .frame import checked, group_labels, some_of
 
-__all__ = ["Items", "Metric", "StudyCells", "parse_metrics", "read_cells", "some_of", "without_collapsed"]
+__all__ = ["Items", "Metric", "StudyCells", "parse_metrics", "read_cells", "without_collapsed"]
 
 Items = int | Mapping[str, int] | str
 """Test items behind each accuracy: one number, a number by group or by value of a group's column, or a column."""
@@ -21,8 +21,6 @@ MOST_ITEMS = 2**53
 """The largest number of test items: above it not every whole number is a float64."""
 LEAST_EFFECTIVE = 4
 """Fewest cells, less groups, plus 1, that a comparison takes: with fewer, Williams' t has no degree of freedom."""
-MOST_NAMED = 3
-"""Names that a sentence lists; of the others it gives the number."""
 
 
 class Metric(NamedTuple):
@@ -180,12 +178,6 @@ def without_collapsed(cells: StudyCells, accuracy: str, below: float) -> tuple[S
     n_out = cells.n_cells - int(np.isfinite(kept).sum())
     chosen = "; cells are chosen by what is to be predicted, which bends correlations" if n_out else ""
     return narrowed, (f"{n_out} of {cells.n_cells} cells are left out of the cells {narrowed.name!r}{chosen}", *notes)
-
-
-def some_of(names: Sequence[str]) -> str:
-    """`'a', 'b', 'c' and 2 more`."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(repr(name) for name in names[:MOST_NAMED]) + more
 
 
 def _narrowed(cells: StudyCells) -> tuple[StudyCells, tuple[str, ...]]:

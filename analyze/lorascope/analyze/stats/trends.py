@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
-from .frame import checked, group_labels
+from .frame import checked, group_labels, some_of
 from .record import plain, provenance
-from .study_cells import some_of
 from .summary import Summary, Table
 from .verdict import Verdict, Word, is_small
 
