@@ -21,13 +21,13 @@ __all__ = [
 NOISE = (0.03, 0.1, 0.3, 1.0)
 """Standard deviations of noise, as shares of a side's own."""
 MOST_ROWS = 1000
-"""Of which all pairs are looked at."""
+"""Rows of which all pairs are looked at: their number grows with the square."""
 NEGLIGIBLE = 0.01
 """Nats that a log density ratio may say too much without a smaller share of it being tried: they are taken off."""
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Of a log density ratio that says too much, which are tried."""
+"""Shares that are tried of a log density ratio that says too much."""
 SHARED = 1e-12
-"""1 - rho^2 from which on a direction counts as shared exactly: float64 can't tell smaller ones from 0."""
+"""A direction whose 1 - rho^2 is below this counts as shared exactly: float64 can't tell it from 0."""
 
 
 def normal_scores(x: np.ndarray) -> np.ndarray:
@@ -127,7 +127,7 @@ def certified_information(
     groups_x, groups_y
         Int64 (n,): rows that share one aren't taken for independent of each other.
     seed
-        Of the rows that are looked at where there are more than 1000.
+        Seed of the rows that are looked at where there are more than 1000.
 
     Raises
     ------
@@ -204,12 +204,12 @@ def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) ->
     x, y
         Float64 (n, dimension). Each side is divided by its root mean square standard deviation first.
     noise
-        Standard deviations of the noise, as shares of that.
+        Standard deviations of the noise, above 0, as shares of that.
 
     Raises
     ------
     ValueError
-        If a noise isn't above 0, or a side is constant.
+        If a side is constant.
 
     Notes
     -----
@@ -221,8 +221,6 @@ def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) ->
     ----------
     Wu and Verdu 2010, IEEE Trans. Inf. Theory 56, 3721, on the slope; Goldfeld et al. 2019, arXiv 1810.05728, on noise.
     """
-    if min(noise) <= 0:
-        raise ValueError(f"`noise` holds {min(noise)!r}; standard deviations of noise must be above 0")
     sides = [_unit_sd(side, name) for side, name in ((x, "x"), (y, "y"))]
     own = [side.T @ side / (len(side) - 1) for side in sides]
     cross = sides[0].T @ sides[1] / (len(x) - 1)

@@ -37,7 +37,7 @@ def cca_ksg(x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, group
     groups_x, groups_y
         Int64 (n,): samples of both sides; see `ksg.ksg_local`. Those of x are halved.
     seed
-        Of the halves.
+        Seed of the halves.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def _cross_fitted(
     first = halves(groups_x, seed=seed)
     found = []
     for fitted in (first, ~first):
-        axes = canonical_axes(x[fitted], y[fitted], N_JOINT, ridge=ridge)
-        u, v = project(x[~fitted], axes.x), project(y[~fitted], axes.y)
+        along_x, along_y = canonical_axes(x[fitted], y[fitted], N_JOINT, ridge=ridge)
+        u, v = project(x[~fitted], along_x), project(y[~fitted], along_y)
         found.append(value(u, v, (groups_x[~fitted], groups_y[~fitted])))
     return float(np.mean(found))
