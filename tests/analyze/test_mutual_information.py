@@ -10,10 +10,10 @@ import xarray as xr
 from scipy.linalg import hadamard
 
 from lorascope.analyze import mutual_information, open_result, save
-from lorascope.analyze.information.estimators import PANEL, resolve_estimators
+from lorascope.analyze.information.estimate import FIELDS
+from lorascope.analyze.information.estimators import PANEL
 from lorascope.analyze.information.gaussian import gaussian_information, normal_scores
-from lorascope.analyze.information.record import FIELDS
-from lorascope.analyze.information.verdicts import VERDICTS
+from lorascope.analyze.information.verdict_rules import VERDICTS
 
 TASKS = Path(__file__).parents[3] / "shared" / "mi_tasks"
 
@@ -96,8 +96,8 @@ def test_bits_are_nats_over_ln_2_in_all_but_p() -> None:
 def test_the_same_seed_gives_the_same_numbers_on_any_threads() -> None:
     x, y = pairs(d=2)
     first, second, other = (
-        mutual_information(x, y, n_shuffles=3, seed=seed, n_threads=n_threads)
-        for seed, n_threads in ((1, 1), (1, 3), (2, 1))
+        mutual_information(x, y, n_shuffles=3, seed=seed, n_workers=n_workers)
+        for seed, n_workers in ((1, 1), (1, 3), (2, 1))
     )
     xr.testing.assert_identical(first, second)
     assert not first.equals(other)
@@ -140,8 +140,7 @@ def test_any_arrays_of_numbers_will_do() -> None:
 
 def test_whole_states_may_have_more_features_than_rows() -> None:
     states = np.random.default_rng(2).normal(size=(60, 200))
-    found = mutual_information(states, states, estimator=["argmax", "soft_index"], n_shuffles=2)
-    assert values(found)["argmax"] > 1
+    assert values(mutual_information(states, states, estimator="argmax", n_shuffles=2))["argmax"] > 1
     with pytest.raises(ValueError, match=r"there are 60 rows for 200 \+ 200 dimensions"):
         mutual_information(states, states, estimator=["argmax", "ksg1"])
 
@@ -151,20 +150,12 @@ def test_twenty_strong_pairs_are_too_much_for_all_but_gaussians() -> None:
     assert truth == pytest.approx(39.17, abs=0.01)
     x, y = pairs(0, 5000, 20, 0.99)
     names = ["ksg1", "ksg2", "gaussian", "gaussian_copula"]
-    found = mutual_information(x, y, estimator=names, n_shuffles=0, n_threads=1)
+    found = mutual_information(x, y, estimator=names, n_shuffles=0, n_workers=1)
     words, numbers = values(found, "verdict"), values(found)
     for name in ("ksg1", "ksg2"):
         assert words[name] == "saturated"
     for name in ("gaussian", "gaussian_copula"):
         assert numbers[name] == pytest.approx(truth, rel=0.01)
-    few = mutual_information(
-        x[:1000], y[:1000], estimator=["infonce", "classifier", "classifier_nwj"], n_shuffles=0, n_threads=1
-    )
-    assert values(few, "verdict") == {
-        "infonce": "saturated",
-        "classifier": "undersampled",
-        "classifier_nwj": "saturated",
-    }
 
 
 def test_one_pair_that_is_nearly_a_copy_is_within_reach() -> None:
@@ -180,7 +171,7 @@ def test_one_pair_that_is_nearly_a_copy_is_within_reach() -> None:
 
 def test_where_there_is_nothing_nothing_is_found() -> None:
     x, y = np.random.default_rng(3).normal(size=(2, 2000, 5))
-    found = mutual_information(x, y, estimator=["panel", "ksg1", "ksg2", "gaussian"], n_shuffles=19, n_threads=1)
+    found = mutual_information(x, y, estimator=["panel", "ksg1", "ksg2", "gaussian"], n_shuffles=19, n_workers=1)
     assert (abs(found["value"]) < 2 * found["null_sd"]).all()
     assert (found["p"] > 0.05).all()
 
@@ -194,7 +185,7 @@ def test_the_panel_comes_near_the_truth_of_tasks_and_not_above_it_unnoticed() ->
     errors, unnoticed = [], []
     for path in paths:
         task = np.load(path)
-        panel = mutual_information(task["x"], task["y"], n_shuffles=1, n_threads=2).sel(estimator="panel")
+        panel = mutual_information(task["x"], task["y"], n_shuffles=1, n_workers=2).sel(estimator="panel")
         errors.append(float(panel["value"]) - float(task["mi_true"]))
         if panel["verdict"] == "ok":
             unnoticed.append(errors[-1])
@@ -245,18 +236,13 @@ X, Y = pairs(4, 60, 2)
         (X, Y, {"unit": "hartley"}, "`unit` is 'hartley'; allowed are 'nat' and 'bit'"),
         (X, Y, {"norm": "cosine"}, "`norm` is 'cosine'; allowed are 'maximum' and 'euclidean'"),
         (X, Y, {"n_shuffles": -1}, "`n_shuffles` is -1; give a whole number of at least 0"),
-        (X, Y, {"n_threads": 0}, "`n_threads` is 0; give a whole number of at least 1"),
+        (X, Y, {"n_workers": 0}, "`n_workers` is 0; give a whole number of at least 1"),
         (np.stack([X[:, 0], 2 * X[:, 0]], axis=1), Y, {}, "the 2 columns of `x` have rank 1; project to at most 1"),
     ],
 )
 def test_mistakes_are_answered_in_words(x: Any, y: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         mutual_information(x, y, **options)
-
-
-def test_every_name_that_stands_for_several_can_be_asked_for() -> None:
-    found = mutual_information(*pairs(n=100), estimator=["noise", "panel"], n_shuffles=1)
-    assert found["estimator"].values.tolist() == list(resolve_estimators(["noise", "panel"]))
 
 
 def clusters(n_labels: int, d: int, noise: float, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -84,13 +84,8 @@ def test_columns_and_their_words(many_rows: Path) -> None:
     certified = result["value"].sel(estimator="classifier").values
     np.testing.assert_allclose(result["js_joint"].values, js_upper_bound(np.maximum(certified, 0)))
     attrs = result.attrs
-    assert (attrs["stream"], attrs["adapter"], attrs["against"], attrs["projection"]) == (
-        "adapted",
-        "default",
-        "lora",
-        "pca",
-    )
-    assert (attrs["n_tokens_chosen"], attrs["n_samples_chosen"], attrs["n_blocks"], attrs["n_axes"]) == (200, 5, 1, 2)
+    assert (attrs["stream"], attrs["adapter"], attrs["against"]) == ("adapted", "default", "lora")
+    assert (attrs["n_tokens_chosen"], attrs["n_samples_chosen"], attrs["n_axes"]) == (200, 5, 2)
     assert attrs["run_fingerprint"] == "f" * 64
     assert (attrs["units"], attrs["p_floor"], attrs["k"]) == ("nat", 0.5, 3)
 

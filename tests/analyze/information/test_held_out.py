@@ -10,7 +10,7 @@ from lorascope.analyze.information import held_out
 from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_information, normal_scores
 from lorascope.analyze.information.held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
 from lorascope.analyze.information.ksg import ksg
-from lorascope.analyze.information.projections import CanonicalAxes, canonical_axes, halves
+from lorascope.analyze.information.projections import Axes, canonical_axes, halves
 
 Sides = tuple[np.ndarray, np.ndarray]
 N_SEEDS = 6
@@ -121,7 +121,7 @@ def test_a_side_has_as_many_features_as_there_are_twenties_of_rows(
     """5 coordinates, as many times r, r and ln r: 12, with 15 products or 5 squares; or r and ln r alone."""
     widths = []
 
-    def spied(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float) -> CanonicalAxes:
+    def spied(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float) -> tuple[Axes, Axes]:
         widths.append(x.shape[1])
         return canonical_axes(x, y, n_axes, ridge=ridge)
 

@@ -122,11 +122,11 @@ def test_a_neighbour_on_the_radius_counts_in_the_second_variant_alone(norm: Norm
 
 @pytest.mark.parametrize("norm", ["maximum", "euclidean"])
 @pytest.mark.parametrize("variant", [1, 2])
-def test_numbers_dont_depend_on_threads(variant: Variant, norm: Norm) -> None:
+def test_numbers_dont_depend_on_workers(variant: Variant, norm: Norm) -> None:
     x, y = dependent(2500, 2, 2)
     alone = ksg_local(x, y, k=(2, 5), variant=variant, norm=norm)
-    for n_threads in (2, 3):
-        np.testing.assert_array_equal(ksg_local(x, y, k=(2, 5), variant=variant, norm=norm, n_threads=n_threads), alone)
+    for n_workers in (2, 3):
+        np.testing.assert_array_equal(ksg_local(x, y, k=(2, 5), variant=variant, norm=norm, n_workers=n_workers), alone)
 
 
 @pytest.mark.parametrize("variant", [1, 2])

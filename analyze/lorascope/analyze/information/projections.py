@@ -237,14 +237,19 @@ def _passed(sides: Sides, names: Sequence[str], make: Callable[[], _Sum]) -> lis
     for blocks in sides():
         sums = sums or [make() for _ in blocks]
         for total, name, block in zip(sums, names, blocks, strict=False):
-            step = max(1, PIECE_VALUES // block.shape[1])
-            for start in range(0, len(block), step):
-                piece = block[start : start + step].astype(np.float64)
-                if not np.isfinite(piece).all():
-                    raise ValueError(f"`{name}` holds NaN or infinity; leave those tokens out")
-                total.add(piece)
+            _add(total, name, block)
         del blocks, block
     return sums
+
+
+def _add(total: _Sketch | _Product, name: str, block: np.ndarray) -> None:
+    """A few tokens at a time, float64, the sum's own."""
+    step = max(1, PIECE_VALUES // block.shape[1])
+    for start in range(0, len(block), step):
+        piece = block[start : start + step].astype(np.float64)
+        if not np.isfinite(piece).all():
+            raise ValueError(f"`{name}` holds NaN or infinity; leave those tokens out")
+        total.add(piece)
 
 
 def _axes(product: _Product, name: str, n_axes: int) -> Axes:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from lorascope.analyze.information.estimators import PANEL
-from lorascope.analyze.information.verdicts import (
+from lorascope.analyze.information.verdict_rules import (
     AGREEMENT,
     DRIFT,
     GROWTH,
