@@ -28,8 +28,7 @@ import numpy as np
 from sklearn.feature_selection import mutual_info_regression
 
 from lorascope.analyze import mutual_information
-from lorascope.analyze.information.estimators import ESTIMATORS, PANEL
-from lorascope.analyze.information.ksg import ksg
+from lorascope.analyze.information import ESTIMATORS, PANEL, ksg
 
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / ".venv-bmi" / "bin" / "python"
@@ -102,7 +101,7 @@ def large() -> None:
     for n, threads in ((20_000, 1), (20_000, 2), (100_000, 2)):
         x, y = gaussian_pairs(n, 5)
         started, busy = perf_counter(), process_time()
-        value = ksg(x, y, k=(3,), n_threads=threads)[0]
+        value = ksg(x, y, k=(3,), n_workers=threads)[0]
         cells = [n, "5 + 5", threads, f"{perf_counter() - started:.1f}", f"{process_time() - busy:.1f}", f"{value:.3f}"]
         print("| " + " | ".join(map(str, cells)) + f" | {truth:.3f} |", flush=True)
 
@@ -148,8 +147,8 @@ def _tasks(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
 
 def _seconds(names: list[str]) -> None:
     """Processor seconds of one evaluation, without null, ladder and interval."""
-    from lorascope.analyze.information.arrays import check_pairs
     from lorascope.analyze.information.estimators import Settings
+    from lorascope.analyze.information.pairs import check_pairs
 
     print("\n| seconds for 5000 pairs | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")

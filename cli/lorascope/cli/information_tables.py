@@ -24,6 +24,8 @@ MEANINGS = {
 """What a verdict means, in words."""
 SHORT = {"": "-", "lower bound only": "lower bound", "assumes Gaussian": "if Gaussian"}
 """Verdicts in few words, where a table's column is narrow."""
+NARROW = {"saturated": "satu-\nrated", "undersampled": "under-\nsampled", "lower bound only": "lower\nbound"}
+"""Verdicts as headers of narrow columns, where they are longer than the numbers below."""
 EMBEDDING = re.compile(r"embed|^w[tp]e$")
 """Kinds of components that look up a token's id or position."""
 MOST_ROWS, MOST_NOTES = 10, 3
@@ -133,7 +135,7 @@ def _print_estimators(result: xr.Dataset) -> None:
     for name, found in zip(result["estimator"].values.tolist(), verdicts, strict=True):
         low, middle, high = _quartiles(result["value"].sel(estimator=name).values)
         rows.append((name, middle, f"{low} to {high}", *(str((found == word).sum()) for word in words)))
-    headers = [SHORT.get(word, word).replace(" ", "\n") for word in words]
+    headers = [NARROW.get(word, SHORT.get(word, word)) for word in words]
     print_table(f"by estimator, {result.attrs['units']}", ["estimator", "median", "quartiles", *headers], rows)
 
 
