@@ -107,7 +107,7 @@ def large() -> None:
 
 
 def tasks(folder: Path) -> None:
-    names = [name for name in ESTIMATORS if not ESTIMATORS[name].whole and not name.startswith("noise")]
+    names = [name for name in ESTIMATORS if ESTIMATORS[name].sees != "states" and not name.startswith("noise")]
     names.insert(names.index(PANEL[-1]) + 1, "panel")
     print("| task | truth | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 2) + "|")
@@ -147,18 +147,16 @@ def _tasks(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
 
 def _seconds(names: list[str]) -> None:
     """Processor seconds of one evaluation, without null, ladder and interval."""
-    from lorascope.analyze.information.estimators import Settings
-    from lorascope.analyze.information.pairs import check_pairs
+    from lorascope.analyze.information.estimators import evaluate, resolve_estimators
+    from lorascope.analyze.information.pairs import Settings, check_pairs
 
     print("\n| seconds for 5000 pairs | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
     for d in DIMENSIONS:
         pairs, cells = check_pairs(*gaussian_pairs(5000, d)), []
         for name in names:
-            members = PANEL if name == "panel" else (name,)
             started = process_time()
-            for member in members:
-                ESTIMATORS[member].function(pairs, Settings())
+            evaluate(pairs, resolve_estimators(name), Settings())
             cells.append(f"{process_time() - started:.2f}")
         print(f"| {d} + {d} | " + " | ".join(cells) + " |")
 

@@ -51,16 +51,6 @@ def test_a_known_value_is_found(tmp_path: Path, rho: float) -> None:
     np.testing.assert_allclose([float(result["share_x"]), float(result["share_y"])], 1)
 
 
-def test_bits_are_nats_over_ln_2(run: Run) -> None:
-    nats, bits = (measure_information(run, unit=unit, **FEW) for unit in ("nat", "bit"))  # type: ignore[arg-type]
-    for name in ("value", "null_mean", "half"):
-        np.testing.assert_allclose(bits[name].values * np.log(2), nats[name].values, rtol=1e-12)
-        assert bits[name].attrs["units"] == "bit"
-    np.testing.assert_array_equal(bits["js"], nats["js"])
-    assert bits["js"].attrs["units"] == "nat"
-    assert (bits.attrs["units"], nats.attrs["units"]) == ("bit", "nat")
-
-
 def test_js_is_the_mean_over_the_same_tokens(run: Run) -> None:
     result = measure_information(run, estimator="gaussian", **FEW)
     tokens = choose_tokens(run, 300, seed=3).tokens
@@ -125,12 +115,6 @@ def test_exports_leave_out_what_cant_be_projected(tmp_path: Path) -> None:
         assert file["components"].tolist() == ["m.b"]
 
 
-def test_mistakes_of_an_export_come_first(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "make_plan", None)
-    with pytest.raises(ValueError, match="its name must end in .npz"):
-        export_pairs(run, tmp_path / "p.npy")
-
-
 def same(found: xr.Dataset, expected: xr.Dataset) -> None:
     """All bits: BLAS has one thread wherever a task runs, and no sum depends on who computes it."""
     xr.testing.assert_identical(found, expected)
@@ -158,14 +142,6 @@ def test_a_cluster_changes_nothing(run: Run) -> None:
     with distributed.LocalCluster(n_workers=2, processes=False, dashboard_address=":0", silence_logs=50) as local:
         found = measure_information(run, scheduler=local.scheduler_address, **FEW)
     same(found, measure_information(run, scheduler="synchronous", **FEW))
-
-
-def test_components_dont_depend_on_each_other(run: Run) -> None:
-    every, calls = measure_information(run, **FEW), []
-    some = measure_information(run, components=["*.down_proj"], progress=lambda *call: calls.append(call), **FEW)
-    same(some, every.sel(component=some["component"].values))
-    assert some.sizes["component"] == 2
-    assert calls == [(1, 2), (2, 2)]
 
 
 def test_seeds(run: Run) -> None:

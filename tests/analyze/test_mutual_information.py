@@ -85,14 +85,6 @@ def test_results_go_to_disk_and_come_back(tmp_path: Path, ending: str) -> None:
         assert back[name].attrs == result[name].attrs
 
 
-def test_bits_are_nats_over_ln_2_in_all_but_p() -> None:
-    in_nats, in_bits = (mutual_information(*pairs(), n_shuffles=3, unit=unit) for unit in ("nat", "bit"))
-    for field in FIELDS[:-1]:
-        scale = 1.0 if field == "p" else math.log(2)
-        np.testing.assert_allclose(in_bits[field] * scale, in_nats[field], rtol=1e-14)
-    np.testing.assert_array_equal(in_bits["verdict"], in_nats["verdict"])
-
-
 def test_the_same_seed_gives_the_same_numbers_on_any_threads() -> None:
     x, y = pairs(d=2)
     first, second, other = (
@@ -101,14 +93,6 @@ def test_the_same_seed_gives_the_same_numbers_on_any_threads() -> None:
     )
     xr.testing.assert_identical(first, second)
     assert not first.equals(other)
-
-
-def test_the_panel_is_its_largest_member_less_what_shuffles_have() -> None:
-    found = mutual_information(*pairs(d=3), n_shuffles=9)
-    raw = values(found)
-    bonus = float(found["bias"].sel(estimator="panel"))
-    assert raw["panel"] == pytest.approx(max(raw[name] for name in PANEL) - bonus, abs=1e-12)
-    assert 0 < bonus < 0.1
 
 
 def test_rows_of_a_sample_arent_taken_for_independent_ones() -> None:
@@ -127,15 +111,6 @@ def test_progress_is_told() -> None:
     calls: list[tuple[int, int]] = []
     mutual_information(*pairs(n=256), estimator="gaussian", n_shuffles=2, progress=lambda *call: calls.append(call))
     assert calls == [(done, 17) for done in range(1, 18)]  # all rows, 2 shuffles, 2 + 4 + 8 parts
-
-
-def test_any_arrays_of_numbers_will_do() -> None:
-    x, y = pairs(n=100)
-    expected = mutual_information(x, y, estimator="ksg1", n_shuffles=1)
-    labelled = xr.DataArray(x, dims=("token", "axis"))
-    xr.testing.assert_identical(
-        mutual_information(labelled, y[:, 0].tolist(), estimator="ksg1", n_shuffles=1), expected
-    )
 
 
 def test_whole_states_may_have_more_features_than_rows() -> None:
@@ -201,18 +176,8 @@ X, Y = pairs(4, 60, 2)
     ("x", "y", "options", "words"),
     [
         (X, Y[:50], {}, "`x` has 60 rows and `y` 50"),
-        (X[:40].reshape(2, 40), Y[:2], {}, "there are 2 pairs; give at least 32"),
         (np.tile(X, 20) + np.random.default_rng(0).normal(size=(60, 40)), Y, {}, r"60 rows for 40 \+ 2 dimensions"),
-        (X * [1, 0], Y, {}, "1 columns of `x` are constant, the first is column 1"),
-        (np.repeat(X, 2, axis=0), np.repeat(Y, 2, axis=0), {}, "60 of 120 pairs occur before"),
         (np.where(X > 2, np.nan, X), Y, {}, "of 60 rows of `x` hold NaN or infinity"),
-        (X, np.where(Y > 2, np.inf, Y), {}, "of 60 rows of `y` hold NaN or infinity"),
-        (X + 0j, Y, {}, "`x` is of type complex128"),
-        (X, Y.astype(str), {}, "`y` is of type <U"),
-        (X[None], Y, {}, r"`x` has shape \(1, 60, 2\)"),
-        (X[:0], Y[:0], {}, "there are 0 pairs"),
-        (X, Y, {"groups": np.ones(60)}, "all rows are of one group"),
-        (X, Y, {"groups": np.arange(59)}, r"`groups` has shape \(59,\)"),
         (X, Y, {"groups": np.arange(60) // 20}, "there are 3 groups; halves, shuffles and errors need at least 4"),
         (X, Y, {"groups": [None, *range(59)]}, "`groups` holds labels that can't be compared"),
         (X, Y, {"groups": np.where(np.arange(60) % 2, np.nan, 1.0)}, "`groups` holds NaN; every row needs a label"),

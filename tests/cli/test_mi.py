@@ -60,7 +60,8 @@ def test_the_conclusion_comes_first_and_then_one_table(
     assert "of whole states it is infinite in 3 of 3 components, since base and lora share directions exactly" in out
     assert "┃ model.layers.… ┃ MI (nat) ┃ p ┃ axes ┃ tokens ┃ verdict ┃" in out
     assert values[2] < min(values[:2])
-    assert out.index(said) < out.index("…10.self_attn.k_proj") < out.index("…10.self_attn.q_proj") < out.index("…11.mlp.down_proj")
+    places = [out.index(word) for word in (said, "…10.self_attn.k_proj", "…10.self_attn.q_proj", "…11.mlp.down_proj")]
+    assert places == sorted(places)
     assert "│ 0.25 │ 4+4 │ 240 │" in out
     assert "by estimator" not in out
 
@@ -184,8 +185,7 @@ def test_whether_the_bound_holds(known: dict[str, float], word: str) -> None:
 
 
 def test_an_adapter_is_named_where_there_are_two(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:
-    code, out, _ = run(capsys, two_adapters, "--adapter", "b", *QUICK)
-    assert code == 0
+    assert run(capsys, two_adapters, "--adapter", "b", *QUICK)[0] == 0
     code, _, err = run(capsys, two_adapters)
     assert code == 2
     assert "`adapter` isn't given, and this run holds several; name one of ['a', 'b']" in err

@@ -15,9 +15,10 @@ from .information.component_dataset import component_dataset, provenance
 from .information.component_pairs import component_pairs
 from .information.component_records import component_record, lazily
 from .information.dataset import Unit
-from .information.estimators import N_SHUFFLES, Settings
+from .information.estimators import N_SHUFFLES
 from .information.export import refuse_npz, write_pairs
 from .information.ksg import Norm
+from .information.pairs import Settings
 from .information.plan import Against, Plan, chosen_sources, make_plan
 from .measuring.compute import workers
 from .measuring.sources import Source
@@ -103,12 +104,11 @@ def measure_information(
     number here is that of a projection, or of symbols made of states, and finite for that reason. It compares
     components and adapters; it is no property of the model alone.
 
-    `singular` counts directions. Base and delta together see min(d_in, d_out + rank) directions of x at most; where
-    those that each side sees alone add up to more, they share some exactly. Delta sees as many as its rank, or all of
-    base's where it comes from no factor (DoRA). That supposes that x varies continuously: where states are functions of
-    the token id, as of embeddings and of what reads them before any attention, they are discrete, and mutual
-    information is at most the logarithm of the vocabulary. False never means finite: it says that these counts don't
-    show it, as of a run of stream `pair`, whose sides see different x.
+    `singular` counts directions: where base and delta together see fewer directions of x than each alone, added, they
+    share some exactly. That supposes that x varies continuously; where states are functions of the token id, as of
+    embeddings and of what reads them before any attention, they are discrete, and mutual information is at most the
+    logarithm of the vocabulary. False never means finite: it says that these counts don't show it, as of a run of
+    stream `pair`, whose sides see different x.
 
     References
     ----------

@@ -12,15 +12,14 @@ from lorascope.stores.progress import Progress
 from .information.dataset import Unit, information_dataset
 from .information.estimate import estimate
 from .information.estimators import (
-    ESTIMATORS,
     N_SHUFFLES,
-    Settings,
     check_settings,
     refuse_unless_whole,
     resolve_estimators,
+    sees_states,
 )
 from .information.ksg import Norm
-from .information.pairs import check_pairs
+from .information.pairs import Settings, check_pairs
 from .threads import one_blas_thread
 
 __all__ = ["mutual_information"]
@@ -106,7 +105,7 @@ def mutual_information(
     check_settings(settings, unit, n_shuffles)
     if n_workers is not None:
         refuse_unless_whole("n_workers", n_workers, 1)
-    pairs = check_pairs(x, y, groups, whole=all(name in ESTIMATORS and ESTIMATORS[name].whole for name in names))
+    pairs = check_pairs(x, y, groups, whole=all(map(sees_states, names)))
     threads = n_workers or dask.system.CPU_COUNT
     with one_blas_thread():
         values = estimate(pairs, names, settings, n_shuffles=n_shuffles, n_workers=threads, progress=progress)

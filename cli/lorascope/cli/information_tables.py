@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.format import format_error, format_number, format_percent
-from lorascope.analyze.information import ESTIMATORS, VERDICTS
+from lorascope.analyze.information import VERDICTS
+from lorascope.analyze.information.estimators import sees_states
 from lorascope.stores import Run
 
 from .screen import print_table, say
@@ -113,12 +114,11 @@ def _bound_columns(some: xr.Dataset) -> tuple[list[str], list[tuple[str, ...]]]:
 
 def _value_columns(some: xr.Dataset, name: str) -> tuple[list[str], list[tuple[str, ...]]]:
     columns = ("value", "se", "p", "n_axes_x", "n_axes_y", "n_tokens", "verdict")
-    is_whole = name in ESTIMATORS and ESTIMATORS[name].whole
     rows = [
         (
             format_error(value, se),
             "n/a" if np.isnan(p) else f"{p:.2g}",
-            "all" if is_whole else f"{n_x}+{n_y}",
+            "all" if sees_states(name) else f"{n_x}+{n_y}",
             str(n),
             SHORT.get(word, word),
         )

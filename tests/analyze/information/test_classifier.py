@@ -112,15 +112,6 @@ def test_partners_are_of_other_groups(sizes: list[int], seed: int) -> None:
     assert (labels[partners] != labels[:, None]).all()
 
 
-def test_every_row_of_another_group_is_drawn_alike() -> None:
-    labels = np.array([4, 0, 4, 2, 2, 2])
-    rng = np.random.default_rng(8)
-    drawn = np.concatenate([classifier._partners(labels, rng)[0] for _ in range(3000)])
-    counts = np.bincount(drawn, minlength=6)
-    assert counts[[0, 2]].sum() == 0
-    np.testing.assert_allclose(counts[[1, 3, 4, 5]], 3000, atol=4 * np.sqrt(3000))
-
-
 def test_features_hold_the_log_density_ratio_of_gaussians() -> None:
     rng = np.random.default_rng(9)
     u, v = rng.normal(size=(2, 40, 3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.information.component_pairs import ComponentPairs, NoPairs, component_pairs
-from lorascope.analyze.information.estimators import Settings
+from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
 from lorascope.analyze.jensen_shannon import jensen_shannon
 from lorascope.analyze.measuring.sources import sources_of

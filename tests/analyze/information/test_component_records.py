@@ -8,7 +8,7 @@ import pytest
 from lorascope.analyze.information.component_pairs import ComponentPairs, component_pairs
 from lorascope.analyze.information.component_records import ComponentRecord, component_record, lazily
 from lorascope.analyze.information.estimate import FIELDS, estimate
-from lorascope.analyze.information.estimators import Settings
+from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
 from lorascope.analyze.measuring.sources import Source, sources_of
 from lorascope.stores import Run, open_run

@@ -5,7 +5,7 @@ import xarray as xr
 
 from lorascope.analyze.information.dataset import MEANINGS, Unit, information_dataset
 from lorascope.analyze.information.estimate import FIELDS
-from lorascope.analyze.information.estimators import Settings
+from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.verdict_rules import VERDICTS
 
 NAMES = ("ksg1", "panel", "gaussian")
@@ -32,12 +32,6 @@ def test_fields_are_variables_over_estimators() -> None:
     assert result["verdict"].values.tolist() == list(VERDICTS[:3])
 
 
-def test_further_dimensions_come_first() -> None:
-    result = dataset(some_records(2, 4), unit="nat", dims=("component", "kind"))
-    assert result["value"].dims == result["verdict"].dims == ("component", "kind", "estimator")
-    assert result["value"].shape == (2, 4, 3)
-
-
 def test_every_number_has_its_unit_and_its_meaning() -> None:
     for unit in ("nat", "bit"):
         result = dataset(some_records(), unit=unit)
@@ -61,14 +55,6 @@ def test_where_nothing_was_estimated_there_is_no_verdict() -> None:
     result = dataset(records, unit="nat", dims=("component",))
     assert result["verdict"].values[1].tolist() == ["", "", ""]
     assert result["value"][1].isnull().all()
-
-
-def test_estimators_say_what_they_are() -> None:
-    result = dataset(some_records(), unit="nat")
-    long_names = result["long_name"].values.tolist()
-    assert long_names[0].startswith("nearest neighbours (KSG 1)")
-    assert long_names[1] == "largest of ksg_copula, gaussian_copula, cca_ksg, quadratic_cca_ksg, radial_ksg"
-    assert "Gaussian" in long_names[2]
 
 
 def test_attributes_say_how_it_was_made() -> None:

@@ -10,25 +10,28 @@ from lorascope.analyze.information import held_out
 from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_information, normal_scores
 from lorascope.analyze.information.held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
 from lorascope.analyze.information.ksg import ksg
+from lorascope.analyze.information.pairs import Pairs, Settings
 from lorascope.analyze.information.projections import Axes, canonical_axes, halves
 
 Sides = tuple[np.ndarray, np.ndarray]
 N_SEEDS = 6
 
 
+def scores_of(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Pairs:
+    labels = np.arange(len(x)) if groups is None else groups
+    return Pairs(x, y, labels, labels)
+
+
 def linear(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
-    rows = np.arange(len(x))
-    return cca_ksg(x, y, k=3, groups_x=rows, groups_y=rows, seed=seed)
+    return cca_ksg(scores_of(x, y), Settings(seed=seed))
 
 
 def quadratic(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
-    rows = np.arange(len(x))
-    return quadratic_cca_ksg(x, y, k=3, groups_x=rows, groups_y=rows, seed=seed)
+    return quadratic_cca_ksg(scores_of(x, y), Settings(seed=seed))
 
 
 def radial(x: np.ndarray, y: np.ndarray) -> float:
-    rows = np.arange(len(x))
-    return radial_ksg(x, y, k=3, groups_x=rows, groups_y=rows)
+    return radial_ksg(scores_of(x, y), Settings())
 
 
 def gaussian(rng: np.random.Generator, n: int, d: int, rho: float) -> Sides:
@@ -186,7 +189,7 @@ def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch
             rng = np.random.default_rng(seed)
             offsets = 3 * rng.normal(size=(2, 40, 5))
             x, y = (normal_scores(side[groups] + rng.normal(size=(600, 5))) for side in offsets)
-            found.append(estimate(x, y, k=3, groups_x=groups, groups_y=groups, seed=0))
+            found.append(estimate(scores_of(x, y, groups), Settings()))
         return float(np.mean(found))
 
     whole = mean_value()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.estimators import Settings
+from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, chosen_sources, make_plan
 from lorascope.analyze.information.states import choose_tokens
 from lorascope.stores import Run, StoreError, open_run

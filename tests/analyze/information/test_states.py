@@ -69,13 +69,6 @@ def test_rows_that_arent_committed_are_left_out(unfinished: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(found), np.flatnonzero(run.committed.values))
 
 
-def test_rows_without_states_are_left_out(make_small: Any) -> None:
-    run = make_small(states="sample", state_rows=(False, True), n_tokens=120).run
-    (block,) = component_blocks(sources_of(run)[0])
-    np.testing.assert_array_equal(block.tokens, np.arange(1024, 1440))
-    np.testing.assert_array_equal(block.base, run.base(run.component_paths[0]).values[1024:])
-
-
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What is read of the store while a test runs: (array, row)."""
@@ -200,12 +193,6 @@ def test_a_shared_prompt_counts_once() -> None:
     moved = table_run([[5, 6, 7, 1]] * 2, firsts=[1, 1])  # what came before isn't known
     found = choose_tokens(moved, 100, seed=0)
     assert (found.tokens.tolist(), found.n_repeats) == (list(range(8)), 0)
-
-
-def test_a_gap_hides_the_prefix_of_what_follows() -> None:
-    run = table_run([[5, 6, 7], [5, 6, 7]])
-    run.tokens["position"][:] = [0, 1, 3, 0, 1, 4]
-    assert choose_tokens(run, 9, seed=0).tokens.tolist() == [0, 1, 2, 5]
 
 
 @given(

@@ -11,7 +11,7 @@ from ..measuring.sources import Source
 from ..threads import keep_one_blas_thread
 from .component_pairs import ComponentPairs, NoPairs, component_pairs
 from .estimate import FIELDS, estimate
-from .estimators import ESTIMATORS
+from .estimators import sees_states
 from .pairs import LEAST_GROUPS, LEAST_PAIRS, Pairs, refuse_unusable
 from .plan import Plan
 
@@ -60,7 +60,7 @@ def component_record(source: Source, plan: Plan) -> ComponentRecord:
     if isinstance(found, NoPairs):
         return ComponentRecord(fields, found.why, n_not_finite=found.n_not_finite)
     n_samples = len(np.unique(found.pairs.groups_x))
-    is_whole = np.array([name in ESTIMATORS and ESTIMATORS[name].whole for name in plan.names], np.bool_)
+    is_whole = np.array(list(map(sees_states, plan.names)), np.bool_)
     notes = []
     for wanted, pairs_of in ((~is_whole, _projected), (is_whole, _whole_states)):
         if not wanted.any():

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from .estimate import FIELDS
-from .estimators import ESTIMATORS, PANEL, Settings
+from .estimators import ESTIMATORS, PANEL
+from .pairs import Settings
 from .verdict_rules import VERDICTS
 
 __all__ = ["UNITS", "Unit", "information_dataset"]

@@ -10,8 +10,8 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
 
-from .estimators import ESTIMATORS, PANEL, Settings, ceilings, evaluate
-from .pairs import LEAST_PAIRS, Pairs, least_rows
+from .estimators import ESTIMATORS, PANEL, ceilings, evaluate, sees_states
+from .pairs import LEAST_PAIRS, Pairs, Settings, least_rows
 from .verdict_rules import VERDICTS, panel_verdicts, verdict
 
 __all__ = ["FIELDS", "SHARES", "estimate"]
@@ -89,8 +89,8 @@ def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
 
 def _usable(pairs: Pairs, parts: list[np.ndarray], names: Sequence[str], k: int) -> list[np.ndarray]:
     """The parts, or none where estimators would refuse one of them."""
-    is_whole = all(name in ESTIMATORS and ESTIMATORS[name].whole for name in names)
-    suffice = (len(rows) >= LEAST_PAIRS if is_whole else _suffices(pairs.take(rows), k) for rows in parts)
+    of_states = all(map(sees_states, names))
+    suffice = (len(rows) >= LEAST_PAIRS if of_states else _suffices(pairs.take(rows), k) for rows in parts)
     return parts if all(suffice) else []
 
 

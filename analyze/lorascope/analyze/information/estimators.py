@@ -19,8 +19,8 @@ from .gaussian import (
     normal_scores,
 )
 from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
-from .ksg import Norm, Variant, ksg, ksg_ceiling
-from .pairs import Pairs
+from .ksg import Variant, ksg, ksg_ceiling
+from .pairs import Pairs, Settings
 from .symbols import symbol_ceiling, symbol_information
 
 __all__ = [
@@ -28,27 +28,16 @@ __all__ = [
     "N_SHUFFLES",
     "PANEL",
     "Estimator",
-    "Settings",
     "ceilings",
     "check_settings",
     "evaluate",
     "refuse_unless_whole",
     "resolve_estimators",
+    "sees_states",
 ]
 
 N_SHUFFLES = 39
 """Shuffles of the null by default: p can be 0.025."""
-
-
-class Settings(NamedTuple):
-    """What estimators can be told."""
-
-    k: int = 3
-    """Nearest neighbours."""
-    norm: Norm = "maximum"
-    """Norm of ksg1 and ksg2."""
-    seed: int = 0
-    """Seed of halves and shuffles."""
 
 
 class Estimator(NamedTuple):
@@ -59,6 +48,8 @@ class Estimator(NamedTuple):
     says: Literal["ok", "lower bound only", "assumes Gaussian"]
     """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most
     the truth but for noise; `assumes Gaussian`: neither, unless the data are."""
+    sees: Literal["values", "scores", "states"] = "values"
+    """What it is given of projected pairs: values, or normal scores; or all features of states as they are."""
     ceiling: Callable[[Pairs, Settings], float] | None = None
     """The most it can give for so many pairs, nats; None where nothing holds it down."""
     bias: Callable[[int, int, int], float] | None = None
@@ -67,8 +58,11 @@ class Estimator(NamedTuple):
     """n -> nats up to which its rows can speak against it; above, it assumes Gaussian. None where nothing is."""
     null_is_bias: bool = False
     """Whether what it gives after shuffles is taken off as its bias."""
-    whole: bool = False
-    """Whether it is meant for all features of a state as they are, not for a projection."""
+
+
+def _gaussian(pairs: Pairs, settings: Settings) -> float:
+    bias = gaussian_bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
+    return gaussian_information(pairs.x, pairs.y) - bias
 
 
 def _ksg(pairs: Pairs, settings: Settings, *, variant: Variant) -> float:
@@ -77,30 +71,8 @@ def _ksg(pairs: Pairs, settings: Settings, *, variant: Variant) -> float:
     return float(ksg(x, y, k=(settings.k,), variant=variant, norm=settings.norm, groups=groups)[0])
 
 
-def _ksg_copula(pairs: Pairs, settings: Settings) -> float:
-    groups = (pairs.groups_x, pairs.groups_y)
-    return float(ksg(normal_scores(pairs.x), normal_scores(pairs.y), k=(settings.k,), groups=groups)[0])
-
-
-def _gaussian(pairs: Pairs, settings: Settings) -> float:
-    bias = gaussian_bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
-    return gaussian_information(pairs.x, pairs.y) - bias
-
-
-def _gaussian_copula(pairs: Pairs, settings: Settings) -> float:
-    x, y = normal_scores(pairs.x), normal_scores(pairs.y)
-    return certified_information(x, y, groups_x=pairs.groups_x, groups_y=pairs.groups_y, seed=settings.seed)
-
-
-def _held_out(pairs: Pairs, settings: Settings, *, function: Callable[..., float]) -> float:
-    x, y = normal_scores(pairs.x), normal_scores(pairs.y)
-    groups = {"groups_x": pairs.groups_x, "groups_y": pairs.groups_y}
-    return function(x, y, k=settings.k, seed=settings.seed, **groups)
-
-
-def _radial(pairs: Pairs, settings: Settings) -> float:
-    x, y = normal_scores(pairs.x), normal_scores(pairs.y)
-    return radial_ksg(x, y, k=settings.k, groups_x=pairs.groups_x, groups_y=pairs.groups_y)
+def _ksg_copula(scores: Pairs, settings: Settings) -> float:
+    return float(ksg(scores.x, scores.y, k=(settings.k,), groups=(scores.groups_x, scores.groups_y))[0])
 
 
 def _noise(pairs: Pairs, settings: Settings, *, sd: float) -> float:
@@ -129,33 +101,36 @@ def _argmax_ceiling(pairs: Pairs, settings: Settings) -> float:
 
 ESTIMATORS: Mapping[str, Estimator] = {
     "ksg1": Estimator(
-        partial(_ksg, variant=1), "nearest neighbours (KSG 1), columns of unit variance", "ok", _ksg_ceiling
+        partial(_ksg, variant=1), "nearest neighbours (KSG 1), columns of unit variance", "ok", ceiling=_ksg_ceiling
     ),
     "ksg2": Estimator(
-        partial(_ksg, variant=2), "nearest neighbours (KSG 2), columns of unit variance", "ok", _ksg_ceiling
+        partial(_ksg, variant=2), "nearest neighbours (KSG 2), columns of unit variance", "ok", ceiling=_ksg_ceiling
     ),
-    "ksg_copula": Estimator(_ksg_copula, "nearest neighbours (KSG 1) of normal scores", "ok", _ksg_ceiling),
+    "ksg_copula": Estimator(_ksg_copula, "nearest neighbours (KSG 1) of normal scores", "ok", "scores", _ksg_ceiling),
     "gaussian": Estimator(_gaussian, "Gaussian, exact bias taken off", "assumes Gaussian", bias=gaussian_bias),
     "gaussian_copula": Estimator(
-        _gaussian_copula,
+        certified_information,
         "Gaussian copula, as far as a variational bound holds it",
         "lower bound only",
+        "scores",
         bias=gaussian_bias,
         checked_up_to=most_checked,
     ),
     "cca_ksg": Estimator(
-        partial(_held_out, function=cca_ksg),
+        cca_ksg,
         "held-out canonical directions, the first two pairs by KSG 1",
         "lower bound only",
+        "scores",
         _held_out_ceiling,
     ),
     "quadratic_cca_ksg": Estimator(
-        partial(_held_out, function=quadratic_cca_ksg),
+        quadratic_cca_ksg,
         "held-out canonical directions of quadratic features, two pairs by KSG 1",
         "lower bound only",
+        "scores",
         _held_out_ceiling,
     ),
-    "radial_ksg": Estimator(_radial, "norms of both sides by KSG 1", "lower bound only", _ksg_ceiling),
+    "radial_ksg": Estimator(radial_ksg, "norms of both sides by KSG 1", "lower bound only", "scores", _ksg_ceiling),
     **{
         f"noise_{sd:g}": Estimator(
             partial(_noise, sd=sd), f"Gaussian, noise of {sd:g} sd on both sides", "assumes Gaussian", null_is_bias=True
@@ -164,7 +139,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     },
     "classifier": Estimator(_classifier, "Xi of a classifier's JS(joint, product), held out", "lower bound only"),
     "argmax": Estimator(
-        _argmax, "indices of the largest features, Grassberger", "lower bound only", _argmax_ceiling, whole=True
+        _argmax, "indices of the largest features, Grassberger", "lower bound only", "states", _argmax_ceiling
     ),
 }
 """Every estimator by its name."""
@@ -197,19 +172,28 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def sees_states(name: str) -> bool:
+    """Whether an estimator is meant for states as they are, not for a projection."""
+    return name in ESTIMATORS and ESTIMATORS[name].sees == "states"
+
+
 def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: bool = True) -> np.ndarray:
     """Values in nats, float64 (estimator,), of names that `resolve_estimators` gives.
 
     The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
-    found = {}
+    given = {"values": pairs, "states": pairs}
+    if any(name in ESTIMATORS and ESTIMATORS[name].sees == "scores" for name in names):
+        given["scores"] = pairs._replace(x=normal_scores(pairs.x), y=normal_scores(pairs.y))
+    found = dict.fromkeys(names, math.nan)
     for name in names:
+        if name == "panel":
+            continue
         try:
-            found[name] = math.nan if name == "panel" else ESTIMATORS[name].function(pairs, settings)
+            found[name] = ESTIMATORS[name].function(given[ESTIMATORS[name].sees], settings)
         except ValueError:
             if strict:
                 raise
-            found[name] = math.nan
     if "panel" in names:
         found["panel"] = float(np.max([found[name] for name in PANEL]))
     return np.array([found[name] for name in names])

@@ -7,6 +7,8 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular, svd  # type: ignore[import-untyped]
 from scipy.special import digamma, ndtri  # type: ignore[import-untyped]
 
+from .pairs import Pairs, Settings
+
 __all__ = [
     "NOISE",
     "canonical_correlations",
@@ -115,19 +117,15 @@ def gaussian_bias(n: int, dx: int, dy: int) -> float:
     return 0.5 * (part(dx) + part(dy) - part(dx + dy))
 
 
-def certified_information(
-    x: np.ndarray, y: np.ndarray, *, groups_x: np.ndarray, groups_y: np.ndarray, seed: int
-) -> float:
+def certified_information(pairs: Pairs, settings: Settings) -> float:
     """Lower bound of the mutual information in nats: the Gaussian's value, as far as a variational bound holds it.
 
     Parameters
     ----------
-    x, y
-        Float64 (n, dimension), normal scores for instance.
-    groups_x, groups_y
-        Int64 (n,): rows that share one aren't taken for independent of each other.
-    seed
-        Seed of the rows that are looked at where there are more than 1000.
+    pairs
+        Normal scores for instance; rows that share a group aren't taken for independent of each other.
+    settings
+        Its seed picks the rows that are looked at where there are more than 1000.
 
     Raises
     ------
@@ -147,11 +145,11 @@ def certified_information(
     ----------
     Donsker and Varadhan 1983, Comm. Pure Appl. Math. 36, 183; Belghazi et al. 2018, arXiv 1801.04062, eq. 2.
     """
-    n = len(x)
-    value = gaussian_information(x, y) - gaussian_bias(n, x.shape[1], y.shape[1])
+    x, y, groups_x, groups_y = pairs
+    value = gaussian_information(x, y) - gaussian_bias(len(x), x.shape[1], y.shape[1])
     if not np.isfinite(value):
         return value
-    rows = np.random.default_rng(seed).permutation(n)[:MOST_ROWS]
+    rows = np.random.default_rng(settings.seed).permutation(len(x))[:MOST_ROWS]
     ratios = _log_ratios(x, y, rows)
     ratios[(groups_x[rows, None] == groups_x[rows]) | (groups_y[rows, None] == groups_y[rows])] = -np.inf
     n_pairs = int(np.isfinite(ratios).sum())

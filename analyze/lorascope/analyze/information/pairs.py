@@ -4,7 +4,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["LEAST_GROUPS", "LEAST_PAIRS", "Pairs", "check_pairs", "least_rows", "refuse_unusable", "repeats"]
+from .ksg import Norm
+
+__all__ = [
+    "LEAST_GROUPS",
+    "LEAST_PAIRS",
+    "Pairs",
+    "Settings",
+    "check_pairs",
+    "least_rows",
+    "refuse_unusable",
+    "repeats",
+]
 
 LEAST_PAIRS = 32
 """Fewer pairs say nothing about nearest neighbours."""
@@ -29,6 +40,17 @@ class Pairs(NamedTuple):
     def take(self, rows: np.ndarray) -> "Pairs":
         """Some of the pairs."""
         return Pairs(*(values[rows] for values in self))
+
+
+class Settings(NamedTuple):
+    """What estimators can be told."""
+
+    k: int = 3
+    """Nearest neighbours."""
+    norm: Norm = "maximum"
+    """Norm of ksg1 and ksg2."""
+    seed: int = 0
+    """Seed of halves and shuffles."""
 
 
 def check_pairs(x: Any, y: Any, groups: Any = None, *, whole: bool = False) -> Pairs:

@@ -11,8 +11,8 @@ from lorascope.stores import Run
 
 from ..measuring.sources import Source, sources_of
 from .dataset import Unit
-from .estimators import ESTIMATORS, Settings, check_settings, refuse_unless_whole, resolve_estimators
-from .pairs import LEAST_GROUPS
+from .estimators import check_settings, refuse_unless_whole, resolve_estimators, sees_states
+from .pairs import LEAST_GROUPS, Settings
 from .states import choose_tokens
 
 __all__ = ["Against", "Plan", "chosen_sources", "make_plan"]
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     @property
     def keeps_states(self) -> bool:
         """Whether an estimator wants states as they are."""
-        return any(name in ESTIMATORS and ESTIMATORS[name].whole for name in self.names)
+        return any(map(sees_states, self.names))
 
 
 def make_plan(
