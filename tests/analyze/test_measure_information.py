@@ -14,8 +14,6 @@ import xarray as xr
 from lorascope.analyze import export_pairs, measure_information, mutual_information, open_result
 from lorascope.analyze.information import component_pairs as pairs_module
 from lorascope.analyze.information.estimate import FIELDS
-from lorascope.analyze.information.states import choose_tokens
-from lorascope.analyze.jensen_shannon import jensen_shannon
 from lorascope.analyze.save import save
 from lorascope.stores import Run, StoreError, open_run
 
@@ -49,16 +47,6 @@ def test_a_known_value_is_found(tmp_path: Path, rho: float) -> None:
     assert (float(panel["p"]) > 0.1) == (rho == 0)
     assert (int(result["n_tokens"]), int(result["n_samples"])) == (1200, 150)
     np.testing.assert_allclose([float(result["share_x"]), float(result["share_y"])], 1)
-
-
-def test_js_is_the_mean_over_the_same_tokens(run: Run) -> None:
-    result = measure_information(run, estimator="gaussian", **FEW)
-    tokens = choose_tokens(run, 300, seed=3).tokens
-    for path in run.component_paths:
-        base, delta = (side[tokens].values.astype(np.float64) for side in (run.base(path), run.delta(path)))
-        one = result.sel(component=path)
-        assert float(one["js"]) == pytest.approx(jensen_shannon(base, delta).mean(), rel=1e-5)
-        assert float(one["js_delta_alone"]) == pytest.approx(jensen_shannon(base, delta - base).mean(), rel=1e-5)
 
 
 EXPORTS: dict[str, dict[str, Any]] = {
@@ -163,13 +151,6 @@ def test_kinds_of_runs(make_small: Callable[..., Any], options: dict[str, Any]) 
     assert result.attrs["stream"] == run.stream
     if "state_rows" in options:
         assert (result["n_tokens"].values == 416).all()
-
-
-def test_an_unfinished_run(unfinished: Path) -> None:
-    run = open_run(unfinished)
-    result = measure_information(run, **{**FEW, "n_tokens": 10**6}, estimator="gaussian")
-    assert result.attrs["n_tokens_chosen"] == int(run.committed.sum()) < run.n_tokens
-    assert np.isfinite(result["value"].values).all()
 
 
 def test_two_adapters(two_adapters: Path) -> None:

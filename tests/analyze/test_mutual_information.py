@@ -107,12 +107,6 @@ def test_rows_of_a_sample_arent_taken_for_independent_ones() -> None:
     assert values(together, "p")["panel"] > 0.1
 
 
-def test_progress_is_told() -> None:
-    calls: list[tuple[int, int]] = []
-    mutual_information(*pairs(n=256), estimator="gaussian", n_shuffles=2, progress=lambda *call: calls.append(call))
-    assert calls == [(done, 17) for done in range(1, 18)]  # all rows, 2 shuffles, 2 + 4 + 8 parts
-
-
 def test_whole_states_may_have_more_features_than_rows() -> None:
     states = np.random.default_rng(2).normal(size=(60, 200))
     assert values(mutual_information(states, states, estimator="argmax", n_shuffles=2))["argmax"] > 1
@@ -259,3 +253,9 @@ def test_ties_that_shuffles_see_too_are_called_bias() -> None:
     found = mutual_information(x, y, estimator=["ksg1", "ksg_copula"], n_shuffles=4)
     assert (found["value"] > 0.1).all()
     assert found["verdict"].values.tolist() == ["biased", "biased"]
+
+
+def test_progress_is_told() -> None:
+    calls: list[tuple[int, int]] = []
+    mutual_information(*pairs(n=256), estimator="gaussian", n_shuffles=2, progress=lambda *call: calls.append(call))
+    assert calls == [(done, 17) for done in range(1, 18)]  # all rows, 2 shuffles, 2 + 4 + 8 parts

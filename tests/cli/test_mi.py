@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import measure_information, open_result
-from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.format import format_number
 from lorascope.analyze.information import VERDICTS
 from lorascope.cli import screen
 from lorascope.cli.information_tables import MEANINGS, _held, _quartiles, _shortened
@@ -99,15 +99,6 @@ def test_tables_fit(
     assert max(map(len, rows)) <= 80
     # None is broken into two, whose second would begin or end with nothing.
     assert all(cell.strip() for line in rows for cell in line[1:-1].split("│")), out
-
-
-def test_units(capsys: pytest.CaptureFixture[str], some: Path, opened: Run) -> None:
-    code, out, _ = run(capsys, some, "--unit", "bit", "--estimator", "gaussian", "--shuffles", 0)
-    assert code == 0
-    result = measure_information(opened, estimator="gaussian", n_shuffles=0, unit="bit")
-    one = result.sel(component="model.layers.10.self_attn.q_proj")
-    assert f"│ {format_error(one['value'].item(), one['se'].item())} │ n/a │" in out
-    assert "MI (bit)" in out
 
 
 def test_estimators_of_whole_states_have_no_axes(capsys: pytest.CaptureFixture[str], some: Path) -> None:

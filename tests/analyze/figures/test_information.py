@@ -117,14 +117,6 @@ def test_what_lies_beyond_an_axis_is_a_triangle_at_its_edge(result: xr.Dataset) 
     assert "gaussian: ∞ nat" in first.text[0]
 
 
-def test_an_adapter_that_does_nothing_has_an_axis_all_the_same(result: xr.Dataset) -> None:
-    still = result.assign(js=result["js"] * 0)
-    assert list(points_of(bound_figure(still, estimator="gaussian"))[0].x) == [0, 0]
-    figure = bound_figure(changed(still, "value", 0, 100.0), estimator="gaussian")
-    assert figure.layout.xaxis.type == "log"
-    assert set(points_of(figure)[0].marker.symbol) == {"triangle-left"}
-
-
 @pytest.mark.parametrize(("name", "value"), [("value", np.nan), ("note", "`base` is constant")])
 def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, value: Any) -> None:
     fewer = changed(result, name, 0, value)

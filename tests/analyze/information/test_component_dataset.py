@@ -99,8 +99,3 @@ def test_a_component_without_values_has_no_js_joint(tmp_path: Path) -> None:
     assert np.isfinite(result["js_joint"].values).tolist() == [True, False]
     assert np.isnan(result["js"].values).tolist() == [False, True]
     assert result["verdict"].values[1].tolist() == [""]
-
-
-def test_pairs_share_nothing_by_construction(make_small: object) -> None:
-    result = measure_information(make_small(stream="pair").run, estimator="gaussian", n_shuffles=0)  # type: ignore[operator]
-    assert not result["singular"].values.any()

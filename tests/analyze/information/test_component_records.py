@@ -116,19 +116,6 @@ def test_too_few_samples_are_told(tmp_path: Path) -> None:
     assert np.isnan(found.fields).all()
 
 
-@pytest.mark.parametrize("n_finite", [0, 15])
-def test_tokens_none_of_which_is_finite(tmp_path: Path, n_finite: int) -> None:
-    rng = np.random.default_rng(0)
-    base, delta = rng.normal(size=(2, 300, 6))
-    base[: 300 - n_finite] = np.nan
-    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=LENGTHS)
-    chosen = np.arange(0, 280, 5)
-    plan = plan_of(run)._replace(tokens=chosen, samples=chosen // 15)
-    found = component_record(sources_of(run)[0], plan)
-    assert (found.note, found.n_not_finite) == ("all 56 tokens hold NaN or infinity", 56)
-    assert np.isnan(found.fields).all()
-
-
 def test_each_component_is_a_task(many_rows: Path) -> None:
     run = open_run(many_rows)
     sources, plan = sources_of(run), plan_of(run, n_tokens=200)

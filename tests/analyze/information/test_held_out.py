@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from scipy.special import digamma, gammaln
 from lorascope.analyze.information import held_out
 from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_information, normal_scores
 from lorascope.analyze.information.held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
-from lorascope.analyze.information.ksg import ksg
 from lorascope.analyze.information.pairs import Pairs, Settings
 from lorascope.analyze.information.projections import Axes, canonical_axes, halves
 
@@ -133,21 +131,6 @@ def test_a_side_has_as_many_features_as_there_are_twenties_of_rows(
     assert widths == [n_features] * 2
 
 
-def test_neighbours_see_normal_scores_of_quadratic_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Squares have long tails, in which neighbours are far."""
-    seen = []
-
-    def spied(u: np.ndarray, v: np.ndarray, **options: Any) -> np.ndarray:
-        seen.extend([u, v])
-        return ksg(u, v, **options)
-
-    monkeypatch.setattr(held_out, "ksg", spied)
-    quadratic(*gaussian(np.random.default_rng(0), 400, 2, 0.5))
-    assert len(seen) == 4
-    for side in seen:
-        np.testing.assert_array_equal(normal_scores(side), side)
-
-
 def test_information_of_student_t_in_closed_form() -> None:
     assert student_information(1, 1, 1) == pytest.approx(math.log(8 * math.pi) - 3, abs=1e-14)
     assert student_information(3, 3, 1e6) == pytest.approx(0, abs=1e-5)  # nearly a Gaussian
@@ -169,13 +152,6 @@ def test_norms_tell_all_of_a_spherical_student_and_correlations_nothing(dx: int,
     x, y = (normal_scores(side) for side in student(np.random.default_rng(0), 1500, dx, dy, nu))
     # Correlations of 0 with tails that move together: their squares are up to a few times 1/n.
     assert abs(gaussian_information(x, y) - gaussian_bias(1500, dx, dy)) < 0.03
-
-
-@pytest.mark.parametrize("estimate", [linear, quadratic])
-def test_the_seed_picks_the_halves(estimate: Callable[..., float]) -> None:
-    x, y = gaussian(np.random.default_rng(3), 300, 2, 0.5)
-    assert estimate(x, y, 1) == estimate(x, y, 1)
-    assert estimate(x, y, 1) != estimate(x, y, 2)
 
 
 @pytest.mark.parametrize("estimate", [cca_ksg, quadratic_cca_ksg])
