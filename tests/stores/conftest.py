@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lorascope.stores import Adapter, Component, RunSpec, RunWriter, create_run
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 
 WIDTHS = (12, 20, 6)
 

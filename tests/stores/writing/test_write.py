@@ -237,7 +237,7 @@ def test_interrupted_finish_leaves_the_unfinished_root(
         raise OSError("cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, "fsync", cut) if step == "fsync" else (Path, "replace", cut)))
+        patch.setattr(os, step, cut)
         with pytest.raises(OSError, match="cut"):
             run.writer.finish({})
     assert (run.path / "zarr.json").read_bytes() == before
@@ -271,9 +271,9 @@ def test_everything_lasts_before_the_digest_is_begun(make_run: Any, monkeypatch:
 
 def test_file_is_flushed_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    flush, replace = os.fsync, Path.replace
+    flush, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("flush"), flush(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1])
+    monkeypatch.setattr(os, "replace", lambda this, to: (calls.append("rename"), rename(this, to))[1])
     for content in (b"new", bytes(100_000)):
         calls.clear()
         place = FolderPlace(tmp_path / "run")
@@ -326,13 +326,13 @@ def test_interrupted_run_is_resumed_from_its_missing_rows(make_run: Any) -> None
     part = make_run("part.zarr", rows=(1,))
     stale = part.path / f"states/{F32}/base/c.0.0"
     stale.write_bytes(b"half a chun")
-    litter = part.path / f"states/{F32}/base/.c.2.0.0123.partial"
-    litter.write_bytes(b"half")
+    left = part.path / f"states/{F32}/base/.c.2.0.0123.partial"
+    left.write_bytes(b"half")
     with resume_run(part.path) as writer:
         assert (writer.n_tokens, writer.n_rows) == (2148, 3)
         assert writer.row_arrays(0) == part.writer.row_arrays(0)
         writer.sweep()
-        assert not litter.exists()
+        assert not left.exists()
         assert writer.committed_rows.tolist() == [False, True, False]
         with pytest.raises(StoreError, match="row 1 is committed already"):
             writer.write_row(1, part.blocks[1])

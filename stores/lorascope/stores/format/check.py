@@ -10,18 +10,8 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem
 from .codec import codec_problem
-from .layout import (
-    MAX_CHUNK_BYTES,
-    ROW_TOKENS,
-    STATES,
-    STREAMS,
-    TABLE_CHUNK,
-    Adapter,
-    ArraySpec,
-    Component,
-    RunSpec,
-    array_specs,
-)
+from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
+from .spec import ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
 from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
 __all__ = ["Found", "is_answer", "is_base_score", "is_without_adapter", "layout_problems", "may_be_absent"]
@@ -35,11 +25,11 @@ class Found(NamedTuple):
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
-    """Of the stored objects: a shard where there are shards."""
+    """Entries of a stored object along each axis: of a shard where there are shards."""
     chunk_bytes: int
-    """Of a chunk in memory; of a shard's inner chunk where there are shards."""
+    """Bytes of a chunk in memory; of a shard's inner chunk where there are shards."""
     codec_problem: str | None
-    """What its encoding has that the format doesn't know."""
+    """How its encoding differs from those of the format; None where it doesn't."""
     dtype: str
     dims: tuple[str | None, ...] | None
     fill: Any
@@ -48,8 +38,8 @@ class Found(NamedTuple):
     separator: Any
 
     @classmethod
-    def of(cls, metadata: ArrayV3Metadata) -> "Found":
-        """What the metadata of an array say."""
+    def from_metadata(cls, metadata: ArrayV3Metadata) -> "Found":
+        """The array that its own metadata describe."""
         grid: Any = metadata.chunk_grid
         chunks = tuple(getattr(grid, "chunk_shape", ()))
         inner = getattr(metadata.codecs[0], "chunk_shape", chunks)
@@ -78,7 +68,7 @@ def layout_problems(
     Parameters
     ----------
     attributes
-        Of the root group.
+        Attributes of the root group.
     arrays
         Array path -> what its metadata say, of every array in the run.
     read

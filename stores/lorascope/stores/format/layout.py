@@ -9,36 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .spec import (
-    DELTA_SOURCES,
-    DTYPES,
-    FORMAT,
-    FORMAT_VERSION,
-    ROW_TOKENS,
-    STATES,
-    STREAMS,
-    Adapter,
-    Component,
-    RunSpec,
-)
+from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec
 from .tables import TABLES, TOKEN_TEXT
 
 __all__ = [
     "BITS_NOTE",
-    "DELTA_SOURCES",
-    "DTYPES",
-    "FACTOR_CHUNK",
-    "FORMAT",
-    "FORMAT_VERSION",
     "MAX_CHUNK_BYTES",
-    "ROW_TOKENS",
-    "STATES",
-    "STREAMS",
     "TABLE_CHUNK",
-    "Adapter",
     "ArraySpec",
-    "Component",
-    "RunSpec",
     "array_specs",
     "chunk_key",
     "goes_with_states",

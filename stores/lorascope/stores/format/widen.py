@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .layout import BITS_NOTE, DTYPES
+from .layout import BITS_NOTE
+from .spec import DTYPES
 
 __all__ = ["check_storage", "widen", "widen_block"]
 

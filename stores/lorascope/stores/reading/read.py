@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import zarr
 import zarr.errors
@@ -10,16 +10,16 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem, StoreError
 from ..format.check import Found, layout_problems
-from ..places.cached import cached
-from ..places.place import Place, open_place
+from ..format.stored_array import StoredArray
+from ..places.place import Place, cached, open_place
 from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
 
-__all__ = ["Run", "array_metadata", "find_layout_problems", "list_nodes", "open_checked", "open_group", "open_run"]
+__all__ = ["array_metadata", "find_layout_problems", "list_nodes", "open_checked", "open_group", "open_run", "run_of"]
 
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, zarr.errors.BaseZarrError)
-"""What Zarr raises for metadata that it can't make sense of."""
+"""Errors of Zarr for metadata that it can't make sense of."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -46,7 +46,13 @@ def open_checked(place: Place, group: zarr.Group) -> Run:
             f"`{place.name}` isn't laid out as a run: {problems[0].message}{more}; `lorascope verify` lists what is "
             "wrong"
         )
-    return Run(place, group)
+    return run_of(place, group)
+
+
+def run_of(place: Place, group: zarr.Group) -> Run:
+    """The run that this group holds, whose layout is known to be sound."""
+    arrays = {path: StoredArray.from_metadata(path, found) for path, found in array_metadata(group).items()}
+    return Run(place, dict(group.attrs), arrays)
 
 
 def open_group(path: str | Path) -> tuple[Place, zarr.Group]:
@@ -80,11 +86,11 @@ def find_layout_problems(place: Place, group: zarr.Group) -> list[Problem]:
     except UNREADABLE as error:
         message = f"metadata of `{place.name}` can't be read ({type(error).__name__}: {error})"
         return [Problem("metadata", "unreadable", message)]
-    arrays = {path: Found.of(found) for path, found in metadata.items()}
+    arrays = {path: Found.from_metadata(found) for path, found in metadata.items()}
     return layout_problems(
         dict(group.attrs),
         arrays,
-        read=lambda path: read_once(cast(Any, group[path]), place),
+        read=lambda path: read_once(StoredArray.from_metadata(path, metadata[path]), place),
         n_objects=lambda path: sum(key.startswith(f"{path}/c.") for key in place.keys(path)),
     )
 
