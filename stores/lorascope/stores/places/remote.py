@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from zarr.abc.buffer import Buffer
 from zarr.abc.store import Store
@@ -151,17 +151,11 @@ def _never_changes(key: str) -> bool:
 
 
 class NamedStore(ObjectStore[Any]):
-    """Zarr's own view of an object store, failing as the place does, and pickled by its url."""
+    """Zarr's own view of an object store, which it reads metadata through, failing as the place does."""
 
     def __init__(self, place: ObjectPlace, *, read_only: bool) -> None:
         super().__init__(place._store, read_only=read_only)
         self._place = place
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _named_store, (self._place, self.read_only)
-
-    def with_read_only(self, read_only: bool = False) -> Self:
-        return type(self)(self._place, read_only=read_only)
 
     async def get(self, *args: Any, **options: Any) -> Buffer | None:
         with _named(self._place.path):
@@ -171,18 +165,10 @@ class NamedStore(ObjectStore[Any]):
         with _named(self._place.path):
             return await super().exists(key)
 
-    async def set(self, key: str, value: Buffer) -> None:
-        with _named(self._place.path):
-            await super().set(key, value)
-
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         with _named(self._place.path):
             async for name in super().list_dir(prefix):
                 yield name
-
-
-def _named_store(place: ObjectPlace, read_only: bool) -> NamedStore:
-    return NamedStore(place, read_only=read_only)
 
 
 def _client_options(url: str) -> Any:

@@ -265,7 +265,7 @@ class Run:
 
     def js(self, adapter: str | None = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN outside the share of tokens it was measured on."""
-        return self._reduction("js", f"adapters/{self._adapter_name(adapter)}/js")
+        return self.reduction("js", adapter)
 
     def swallowed(self, adapter: str | None = None) -> xr.DataArray:
         """Share of features that the layers' rounding left equal to base, (token, component); lazy."""
@@ -295,9 +295,6 @@ class Run:
         path = f"{folder}/{name}"
         if path not in self.arrays:
             raise StoreError(f"{self.place.name!r} (states {self.states!r}) holds no {name!r}; it wasn't measured")
-        return self._reduction(name, path)
-
-    def _reduction(self, name: str, path: str) -> xr.DataArray:
         stored = self.arrays[path].attributes
         attrs = {key: str(stored[key]) for key in ("units", "long_name") if key in stored}
         rows = self._rows(path).to_dask()

@@ -58,7 +58,8 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     ValueError
         If a component is too wide for a chunk to hold a row of it.
     """
-    _refuse_used(path)
+    if run_state(path) != "absent":
+        raise StoreError(f"`{path}` holds another run; name a new folder, or delete this one first")
     require_chunks(spec)
     place = open_place(path)
     values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
@@ -86,12 +87,6 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     by_row = {entry.path: arrays[entry.path] for entry in specs if entry.by_row or entry.path == DIGESTS}
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
     return RunWriter(place, metadata=by_row, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
-
-
-def _refuse_used(path: str | Path) -> None:
-    """Raise StoreError unless a run may be set up here."""
-    if run_state(path) != "absent":
-        raise StoreError(f"`{path}` holds another run; name a new folder, or delete this one first")
 
 
 def resume_run(path: str | Path) -> RunWriter:
