@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from lorascope.stores import Adapter, Component, RunSpec
-from lorascope.stores.format.layout import DTYPES, ROW_TOKENS, require_chunks, worth_factoring
+from lorascope.stores.format.layout import require_chunks, worth_factoring
+from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
 
 from .adapters.components import LoraComponent
 from .config import CaptureConfig
