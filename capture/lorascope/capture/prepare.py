@@ -26,7 +26,7 @@ from .samples.encode import EncodedSample, encode_items
 from .samples.examples import Prompts, read_prompts
 from .samples.generate import generate, generation_batches
 from .samples.hub import hub_source
-from .samples.items import ChoiceItem, Item, read_items
+from .samples.items import ChoiceItem, Item, read_item_files
 from .samples.selection import TokenPlan, plan_tokens, population
 from .specify import specify
 
@@ -141,15 +141,8 @@ def read_files(config: CaptureConfig) -> Files:
         examples and there are none for an item.
     """
     prompts = read_prompts(config.prompt, config.examples, seed=config.seed)
-    files: dict[str, list[Item]] = {path: [*read_items(path)] for path in config.data}
-    if len(files) < len(config.data):
-        raise ValueError(f"`data` names a file twice: {list(config.data)}")
-    owners: dict[tuple[str, str, str], str] = {}
-    for path, items in files.items():
-        for item in items:
-            first = owners.setdefault((item.dataset, item.split, item.id), path)
-            if first != path:
-                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
+    files = read_item_files("data", config.data)
+    for items in files.values():
         prompts.check(items)
     return Files(files, prompts)
 

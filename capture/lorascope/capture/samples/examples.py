@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..hashes import canonical
-from .items import ChoiceItem, Item, read_items
+from .items import ChoiceItem, Item, read_item_files
 from .prompt import Template, laid_out, read_template
 
 __all__ = ["Drawn", "Examples", "Prompts", "read_prompts"]
@@ -157,21 +157,15 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
 
 
 def _read_examples(paths: Sequence[str], seed: int) -> Examples:
-    if len(set(paths)) < len(paths):
-        raise ValueError(f"`examples` names a file twice: {list(paths)}")
-    owners: dict[tuple[str, str, str], str] = {}
-    items: list[ChoiceItem] = []
-    for path in paths:
-        for item in read_items(path):
+    found: list[ChoiceItem] = []
+    for path, items in read_item_files("examples", paths).items():
+        for item in items:
             if not isinstance(item, ChoiceItem):
                 raise ValueError(
                     f"`examples` names {path!r}, a plain text; name files of multiple-choice items (.jsonl)"
                 )
-            first = owners.setdefault((item.dataset, item.split, item.id), path)
-            if first != path:
-                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
-            items.append(item)
-    return Examples(items, seed=seed)
+            found.append(item)
+    return Examples(found, seed=seed)
 
 
 def _wrong_answers(item: ChoiceItem) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .hub_sets import KNOWN_SETS, HubSet
 
-__all__ = ["HubRows", "Reference", "hub_source", "parse_reference", "read_rows"]
+__all__ = ["Reference", "hub_source", "parse_reference", "read_rows"]
 
 # Names don't begin with "." or "/", and a split has no dots: no data file's path looks like this, nor `s3://` or `C:\`.
 _PART = r"[A-Za-z0-9][\w.-]*"
@@ -28,24 +28,13 @@ class Reference(NamedTuple):
     split: str
     """Name of the split."""
     known: HubSet | None
-    """The set, if it is one of the seven."""
+    """The set, where it is one of the seven."""
     hub: str
     """Repository on the hub; "" for a folder whose set isn't known."""
     config: str | None
     """Configuration asked for; None for the only one."""
     folder: str | None
     """Folder of the files; None for the hub."""
-
-
-class HubRows(NamedTuple):
-    """What a split holds."""
-
-    dataset: str
-    """Name of the data set."""
-    split: str
-    """Name of the split."""
-    rows: Sequence[Mapping[str, Any]]
-    """Fields of the items: id, question, choices and answer, or id and text."""
 
 
 def parse_reference(text: str) -> Reference | None:
@@ -96,8 +85,10 @@ def hub_source(path: str) -> dict[str, str | None] | None:
     }
 
 
-def read_rows(reference: Reference) -> HubRows:
-    """Fields of a split's items, in the order of its rows; nothing that comes with the data is executed.
+def read_rows(reference: Reference) -> list[dict[str, Any]]:
+    """Fields of a split's items, in the order of its rows: id, question, choices and answer, or id and text.
+
+    Nothing that comes with the data is executed.
 
     Raises
     ------
@@ -114,19 +105,12 @@ def read_rows(reference: Reference) -> HubRows:
     own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. Of
     other sets `id`, `question`, `choices` and `answer` are taken as they stand, or each `text` that isn't blank.
     """
-    table = _load(reference)
-    if reference.known is not None:
-        rows = _known_rows(reference, reference.known, table)
-    else:
-        rows = _other_rows(reference, table)
-    return HubRows(reference.dataset, reference.split, rows)
-
-
-def _known_rows(reference: Reference, known: HubSet, table: Any) -> list[dict[str, Any]]:
+    table, known = _load(reference), reference.known
+    if known is None:
+        return _other_rows(reference, table)
     _require_columns(reference, table, known.columns)
     if known.text is not None:
-        (column,) = known.columns
-        text = known.text(_texts(reference, table, column))
+        text = known.text(_texts(reference, table, *known.columns))
         return [{"id": f"{reference.dataset}.{reference.split}", "text": text}]
     rows = table.select_columns(list(known.columns))
     return [_known_row(reference, known, number, row) for number, row in enumerate(rows)]
@@ -147,13 +131,13 @@ def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[st
             f"{', '.join(known.answered)}"
         )
     name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
-    # Not of whatever has parts: those of a string are its letters.
+    # A string has parts too, its letters, and is left to the check of items.
     choices = [*map(_stripped, choices)] if isinstance(choices, list) else choices
     return {"id": name, "question": _stripped(question), "choices": choices, "answer": answer}
 
 
 def _stripped(value: Any) -> Any:
-    """A text without white space around it; what is no text is left to the check of items."""
+    """A text without white space around it; anything else is left to the check of items."""
     return value.strip() if isinstance(value, str) else value
 
 
@@ -224,7 +208,7 @@ def _place(reference: Reference) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """None of the library's own bars; they come back if they were on."""
+    """Keep the library's own bars off for a while."""
     import datasets
 
     were_on = not datasets.are_progress_bars_disabled()

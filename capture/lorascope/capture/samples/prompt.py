@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-from .items import LETTERS, ChoiceItem
+from .items import LETTERS, ChoiceItem, read_text
 
 __all__ = ["PROMPTS", "RenderedPrompt", "Template", "continuation", "laid_out", "read_template", "render"]
 
@@ -101,13 +101,7 @@ def read_template(name: str) -> Template:
         raise ValueError(f"`prompt` is {name!r}; allowed are {', '.join(PROMPTS)}, or the path of a template in .txt")
     if path.stem in (*PROMPTS, "text"):
         raise ValueError(f"prompt file {name!r} would be named {path.stem!r} like another prompt; rename it")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"prompt file {name!r} doesn't exist; name a template in .txt") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
-    return Template(name=path.stem, text=text.rstrip())
+    return Template(name=path.stem, text=read_text(path, "prompt file", "a template in .txt").rstrip())
 
 
 def render(
