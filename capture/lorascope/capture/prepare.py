@@ -12,7 +12,8 @@ from lorascope.stores.size import parse_size
 
 from .adapters.adapter import adapter_identity, scaling_identity
 from .adapters.components import LoraComponent, factor_weights, find_components
-from .adapters.preflight import Preflight, inspect, require
+from .adapters.preflight import Preflight, inspect
+from .adapters.refusal import require
 from .config import CaptureConfig
 from .load import Loaded
 from .models.model import context_length, is_causal, tokenizer_identity

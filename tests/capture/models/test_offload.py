@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from lorascope.capture.adapters.adapter import AdapterError, adapter_identity, attach_adapter
+from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.preflight import inspect
+from lorascope.capture.adapters.refusal import AdapterError
 from lorascope.capture.models.device import input_device
 from lorascope.capture.models.model import load_model, model_identity
 from lorascope.capture.models.offload import execution_device, is_offloaded, real_tensor, saved_key

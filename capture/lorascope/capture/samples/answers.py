@@ -28,27 +28,9 @@ def write_answers(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """What the model writes after the prompt of each sample, greedily, at most n tokens; see `generate`.
+    """What the model writes after the prompt of each multiple-choice sample, and the choice that is read in it.
 
-    Parameters
-    ----------
-    model
-        A causal language model of transformers in evaluation mode; an adapter counts where it is active.
-    tokenizer
-        The model's.
-    samples
-        Multiple-choice samples.
-    n
-        Most new tokens of an answer.
-    batch_tokens
-        Most tokens of a batch, padding and new tokens included; a sample that is longer by itself stands alone.
-    progress
-        Called after each batch with the number of samples done and of all.
-
-    Raises
-    ------
-    ValueError
-        As `generate`.
+    Parameters, errors and progress are those of `generate`, whose texts these are; `tokenizer` is the model's.
 
     Notes
     -----

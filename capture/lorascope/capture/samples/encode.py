@@ -12,7 +12,7 @@ from lorascope.stores.format.tables import ROLES
 
 from .examples import Examples
 from .items import ChoiceItem, Item, TextItem
-from .prompt import RenderedPrompt, Template, continuation, read_template, render
+from .prompt import Template, continuation, read_template, render
 
 __all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
 
@@ -37,7 +37,7 @@ class EncodedChoice:
 class EncodedSample:
     """One sequence for the model: a prompt with its right answer, or a window of plain text.
 
-    `generate` makes sequences of a prompt, or a window, and what the model wrote after it; scores are of those before.
+    `generate` puts what the model writes in the answer's place, or after the window; what is scored comes before that.
     """
 
     id: str
@@ -118,10 +118,9 @@ def encode_items(
             f"the tokenizer is a {type(tokenizer).__name__}, which can't tell where in a text a token stands; "
             "give a fast tokenizer (one with a tokenizer.json)"
         )
-    asked = [item for item in items if isinstance(item, ChoiceItem)]
     template = read_template("main") if prompt is None else prompt
-    rendered = [_rendered(item, template, examples) for item in asked]
-    choice_samples = iter(_encode_choice_items(asked, rendered, template, tokenizer, max_length))
+    asked = [item for item in items if isinstance(item, ChoiceItem)]
+    choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
     samples: list[EncodedSample] = []
     for item in items:
         if isinstance(item, ChoiceItem):
@@ -154,27 +153,18 @@ def _tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Tr
 
 
 def _without_end(ids: list[int], offsets: list[tuple[int, int]], special: list[int]) -> _Tokens:
-    n_start = special.index(0) if 0 in special else len(special)
-    stop = len(special) - special[::-1].index(0) if 0 in special else len(special)
+    is_text = np.flatnonzero(np.array(special) == 0)
+    start, stop = (is_text[0], is_text[-1] + 1) if len(is_text) else (len(ids), len(ids))
     return _Tokens(
-        np.array(ids[:stop], dtype=np.int64), np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2), n_start
+        np.array(ids[:stop], dtype=np.int64), np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2), int(start)
     )
 
 
-def _rendered(item: ChoiceItem, template: Template, examples: Examples | None) -> RenderedPrompt:
-    shown = examples.draw(item).texts(template) if template.shows_examples and examples is not None else ()
-    return render(template, item, *shown)
-
-
 def _encode_choice_items(
-    items: Sequence[ChoiceItem],
-    rendered: Sequence[RenderedPrompt],
-    template: Template,
-    tokenizer: Any,
-    max_length: int,
+    items: Sequence[ChoiceItem], template: Template, examples: Examples | None, tokenizer: Any, max_length: int
 ) -> list[EncodedSample]:
-    if not items:
-        return []
+    shown = examples if template.shows_examples else None
+    rendered = [render(template, item, *(shown.draw(item).texts(template) if shown else ())) for item in items]
     prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
     answers = iter(_tokenize_answers(tokenizer, template.cue, [choice for item in items for choice in item.choices]))
     samples = []
@@ -182,7 +172,9 @@ def _encode_choice_items(
         choices = tuple(EncodedChoice(text=choice, token_ids=next(answers)) for choice in item.choices)
         _check_choices(item, choices, len(prompt.ids), max_length)
         roles = np.full(len(prompt.ids), PROMPT, dtype=np.uint8)
-        roles[_covered(prompt, text.choice_spans)] = CHOICE
+        start, stop = prompt.offsets.T
+        for first, last in text.choice_spans:
+            roles[(start < last) & (stop > first)] = CHOICE
         gold = choices[item.answer].token_ids
         samples.append(
             EncodedSample(
@@ -230,15 +222,6 @@ def _check_choices(item: ChoiceItem, choices: Sequence[EncodedChoice], n_prompt:
         )
 
 
-def _covered(tokens: _Tokens, spans: Sequence[tuple[int, int]]) -> Bool[np.ndarray, " position"]:
-    """Whether each token covers a character of any span."""
-    start, stop = tokens.offsets[:, 0], tokens.offsets[:, 1]
-    covered = np.zeros(len(tokens.ids), dtype=np.bool_)
-    for first, last in spans:
-        covered |= (start < last) & (stop > first)
-    return covered
-
-
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
     if window_tokens > max_length:
         raise ValueError(
@@ -246,7 +229,7 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
         )
     tokens = _tokenize(tokenizer, [item.text])[0]
     start, body = tokens.ids[: tokens.n_start], tokens.ids[tokens.n_start :]
-    # Of a window without start tokens, the first token has nothing to be predicted from.
+    # In a window without start tokens, the first token has nothing to be predicted from.
     n_unpredicted = 0 if len(start) else 1
     step = window_tokens - len(start)
     if step <= 2 * n_unpredicted:

@@ -98,7 +98,7 @@ class _Pool:
         return self._places.get(_plain(question), set())
 
     def pick(self, taken: set[int], number: int) -> ChoiceItem | None:
-        """One of the items but for the places that are taken, all of one chance; None where none is left."""
+        """One of the items but for the places that are taken, each with one chance; None where none is left."""
         n_left = len(self._items) - len(taken)
         if not n_left:
             return None

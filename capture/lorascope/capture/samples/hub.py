@@ -73,15 +73,16 @@ def parse_reference(text: str) -> Reference | None:
 
 def hub_source(path: str) -> dict[str, str | None] | None:
     """Where the data of this name comes from, as JSON values; None for a file."""
-    reference = parse_reference(path)
-    if reference is None:
+    found = parse_reference(path)
+    if found is None:
         return None
+    revision = None if found.folder or not found.known else found.known.revision
     return {
-        "hub": reference.hub,
-        "config": reference.config,
-        "revision": None if reference.folder or not reference.known else reference.known.revision,
-        "split": reference.split,
-        "folder": reference.folder,
+        "hub": found.hub,
+        "config": found.config,
+        "revision": revision,
+        "split": found.split,
+        "folder": found.folder,
     }
 
 

@@ -43,20 +43,12 @@ class LengthPick(NamedTuple):
     """Items of a data set drawn by their length."""
 
     dataset: str
-    """Name of the data set."""
     unit: Unit
     """What lengths count."""
     n: int
     """How many were asked for of each span."""
     items: dict[tuple[int, int], tuple[Item, ...]]
     """Shortest and longest length of a span -> those drawn, in the order of the data."""
-    n_found: dict[tuple[int, int], int]
-    """Span -> how many items the data set has in it."""
-
-    @property
-    def n_missing(self) -> dict[tuple[int, int], int]:
-        """Span -> how many fewer items there are than were asked for."""
-        return {span: max(self.n - found, 0) for span, found in self.n_found.items()}
 
 
 def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int:
@@ -109,7 +101,8 @@ def pick_items(items: Sequence[Item], n: int, seed: int = 0) -> ItemPick:
     """
     if n < 1:
         raise ValueError(f"`n` is {n!r}; give at least 1")
-    order = sorted(range(len(items)), key=lambda index: _rank(items[index], seed))
+    names = [canonical([seed, item.dataset, item.id]) for item in items]
+    order = sorted(range(len(items)), key=lambda index: hashlib.sha256(names[index]).digest())
     drawn = sorted(order[:n])
     return ItemPick(tuple(items[index] for index in drawn), n - len(drawn))
 
@@ -144,26 +137,28 @@ def pick_by_length(
         If there are no items, or of several data sets, the spans overlap or don't rise, `n` is below 1, or a length
         can't be measured.
     """
-    _check_buckets(buckets)
+    if not buckets:
+        raise ValueError("`buckets` is empty; give at least one span of lengths")
+    for (first, last), before in zip(buckets, [0, *(bucket[1] for bucket in buckets)], strict=False):
+        if not before < first <= last:
+            raise ValueError(f"`buckets` is {list(buckets)!r}; give spans of 1 or more that rise and don't overlap")
     names = sorted({item.dataset for item in items})
     if len(names) != 1:
         raise ValueError(f"the items are of the data sets {names!r}; draw from one at a time")
     lengths = [item_length(item, unit, tokenizer) for item in items]
     picked: dict[tuple[int, int], tuple[Item, ...]] = {}
-    n_found: dict[tuple[int, int], int] = {}
     for first, last in buckets:
         within = [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
         picked[first, last] = pick_items(within, n, seed).items
-        n_found[first, last] = len(within)
-    return LengthPick(names[0], unit, n, picked, n_found)
+    return LengthPick(names[0], unit, n, picked)
 
 
 def missing_words(pick: LengthPick) -> list[str]:
     """What there wasn't enough of, one sentence a span: `piqa: 7 of 100 items of 201 to 300 tokens`."""
     return [
-        f"{pick.dataset}: {pick.n_found[first, last]} of {pick.n} items of {first} to {last} {pick.unit}"
-        for (first, last), n_missing in pick.n_missing.items()
-        if n_missing
+        f"{pick.dataset}: {len(items)} of {pick.n} items of {first} to {last} {pick.unit}"
+        for (first, last), items in pick.items.items()
+        if len(items) < pick.n
     ]
 
 
@@ -198,15 +193,3 @@ def pick_articles(item: TextItem, first: int, last: int) -> TextItem:
     if not 1 <= first <= last <= len(found):
         raise ValueError(f"articles {first} to {last} are asked for; text {item.id!r} has {len(found)}, counted from 1")
     return dataclasses.replace(item, text="".join(found[first - 1 : last]))
-
-
-def _rank(item: Item, seed: int) -> bytes:
-    return hashlib.sha256(canonical([seed, item.dataset, item.id])).digest()
-
-
-def _check_buckets(buckets: Sequence[tuple[int, int]]) -> None:
-    if not buckets:
-        raise ValueError("`buckets` is empty; give at least one span of lengths")
-    for (first, last), before in zip(buckets, [0, *(bucket[1] for bucket in buckets)], strict=False):
-        if not before < first <= last:
-            raise ValueError(f"`buckets` is {list(buckets)!r}; give spans of 1 or more that rise and don't overlap")
