@@ -342,8 +342,8 @@ def two_towers() -> Any:
         (
             halved,
             {"shared_layers": 4},  # the first group could
-            r"layers 4 and 5 of `model.layers` can't share weights: 'mlp.up_proj.weight' is float32 of shape \(48, 32\) "
-            r"in one and bfloat16 of shape \(48, 32\) in the other",
+            r"layers 4 and 5 of `model.layers` can't share weights: 'mlp.up_proj.weight' is float32 of "
+            r"shape \(48, 32\) in one and bfloat16 of shape \(48, 32\) in the other",
         ),
         (jamba, {}, "'a layer' is JambaMambaDecoderLayer in one and JambaAttentionDecoderLayer in the other"),
     ],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lorascope.capture.samples import prompt
 from lorascope.capture.samples.items import ChoiceItem
-from lorascope.capture.samples.prompt import PROMPTS, Template, continuation, laid_out, read_template, render
+from lorascope.capture.samples.prompt import PROMPTS, Template, laid_out, read_template, render
 
 texts = st.text(min_size=1).filter(lambda text: bool(text.strip()))
 
@@ -56,7 +56,6 @@ def test_the_guide_quotes_them() -> None:
 
 
 def test_an_answer_follows_after_a_space() -> None:
-    assert continuation("mercury") == " mercury"
     assert laid_out(METAL, 0, with_choices=True) == ASKED + "\nAnswer: iron"
 
 

@@ -1,8 +1,10 @@
 """One readable verdict on adapters that sit in a model, before anything is written: what is wrong, and what to know."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -12,13 +14,13 @@ from lorascope.stores import Problem
 from ..models.modes import restoring_modes
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
-from .calls import inspect_calls
 from .components import adapted_modules, find_components, left_out, unsupported
 from .fit import is_residual
+from .passes import passes_of
 from .refusal import adapter_tensors, lora_layers, peft_type, require, weight_problems
 from .remarks import Note, remarks
 
-__all__ = ["Preflight", "inspect", "inspect_adapter", "require_adapter"]
+__all__ = ["Calls", "Preflight", "inspect", "inspect_adapter", "inspect_calls", "require_adapter"]
 
 
 class Preflight(NamedTuple):
@@ -119,6 +121,56 @@ def require_adapter(model: nn.Module, *, name: str | None = None, allow_zero: bo
             name = next(iter([*active, *model.peft_config]), name)
     require(inspect_adapter(model, name, allow_zero=allow_zero), name)
     return name
+
+
+class Calls(NamedTuple):
+    """What one forward pass shows of some layers."""
+
+    problems: list[Problem]
+    """Layers that don't run exactly once, put out something else than a tensor, or tokens in another layout."""
+    pooled: list[str]
+    """Paths of layers that run once, on something else than every token."""
+
+
+def inspect_calls(
+    model: nn.Module, modules: Mapping[str, nn.Module], probe: Mapping[str, Any], adapters: Sequence[str], stream: str
+) -> Calls:
+    """Calls of these modules in the last pass of the stream over the probe, in eval mode; modes are then as before."""
+    n_sequences, n_positions = probe["input_ids"].shape
+    shapes: dict[str, list[tuple[int, ...] | str]] = {path: [] for path in modules}
+
+    def counter(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            is_tensor = isinstance(output, torch.Tensor)
+            shapes[path].append(tuple(output.shape[:-1]) if is_tensor else type(output).__name__)
+
+        return hook
+
+    handles = [module.register_forward_hook(counter(path)) for path, module in modules.items()]
+    try:
+        with restoring_modes(model), passes_of(stream, adapters)[-1].enabled(model), torch.inference_mode():
+            model.eval()
+            model(**probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = Calls([], [])
+    for path, calls in shapes.items():
+        if len(calls) != 1:
+            message = f"it ran {len(calls)} times in one pass, not once: a fused kernel does so, or a shared layer"
+            found.problems.append(Problem(path, "calls", message))
+        elif isinstance(calls[0], str):
+            found.problems.append(Problem(path, "output", f"it puts out a {calls[0]}, not a tensor"))
+        elif math.prod(calls[0]) != n_sequences * n_positions:
+            found.pooled.append(path)
+        elif calls[0] not in {(n_sequences, n_positions), (n_sequences * n_positions,)}:
+            # Every number would be right, and stand under another token.
+            message = (
+                f"it puts out tokens as {calls[0]}; only layers that keep (sequence, position) in this order can be "
+                "captured"
+            )
+            found.problems.append(Problem(path, "order", message))
+    return found
 
 
 def _model_problems(model: nn.Module) -> Iterator[Problem]:

@@ -53,7 +53,7 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def readable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """The same weights in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
+    """These weights in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
     return _Readable(model, dict(part for pair in tensors.items() for part in _parts(*pair)))
 
 

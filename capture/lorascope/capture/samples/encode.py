@@ -12,7 +12,7 @@ from lorascope.stores.format.tables import ROLES
 
 from .examples import Examples
 from .items import ChoiceItem, Item, TextItem
-from .prompt import Template, continuation, read_template, render
+from .prompt import Template, read_template, render
 
 __all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
 
@@ -193,7 +193,7 @@ def _encode_choice_items(
 
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
     """Tokens of each answer as it follows the prompt's last words, the cue."""
-    texts = [continuation(answer) for answer in answers]
+    texts = [f" {answer}" for answer in answers]
     # Where a tokenizer joins characters across the seam, the answer is read as it follows a line's end; at the start
     # of a text, which comes last, a tokenizer may add a space to the answer's own.
     found = [_following(tokenizer, before, texts) for before in (cue, "\n", "")]

@@ -102,8 +102,8 @@ def read_rows(reference: Reference) -> list[dict[str, Any]]:
 
     Notes
     -----
-    Of the seven sets, white space around questions and choices is removed and nothing else changed; a row's id is its
-    own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. Of
+    In the seven sets, white space around questions and choices is removed and nothing else changed; a row's id is its
+    own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. In
     other sets `id`, `question`, `choices` and `answer` are taken as they stand, or each `text` that isn't blank.
     """
     table, known = _load(reference), reference.known

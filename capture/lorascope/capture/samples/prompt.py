@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .items import LETTERS, ChoiceItem, read_text
 
-__all__ = ["PROMPTS", "RenderedPrompt", "Template", "continuation", "laid_out", "read_template", "render"]
+__all__ = ["PROMPTS", "RenderedPrompt", "Template", "laid_out", "read_template", "render"]
 
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
 """Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
@@ -160,12 +160,7 @@ def laid_out(item: ChoiceItem, answer: int, *, with_choices: bool) -> str:
     '2 + 2?\nA. 3\nB. 4\nAnswer: 4'
     """
     question = _lettered(item)[0] if with_choices else item.question
-    return f"{question}\nAnswer:{continuation(item.choices[answer])}"
-
-
-def continuation(answer: str) -> str:
-    """Text that follows a prompt when `answer` is given."""
-    return " " + answer
+    return f"{question}\nAnswer: {item.choices[answer]}"
 
 
 def _lettered(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:
