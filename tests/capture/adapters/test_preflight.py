@@ -228,7 +228,7 @@ def test_layer_that_does_not_run_once(adapted: Any, times: int) -> None:
     """A kernel that computes with the weights themselves, and a layer whose parameters are shared."""
     layer = lora_layers(adapted)["model.layers.0.self_attn.q_proj"]
     adapted.get_base_model().model.layers[0].self_attn.q_proj = Caller(layer, times)
-    (problem,) = inspect_calls(adapted, {"q_proj": layer}, PROBE, ["default"], "adapted").problems
+    ((problem,), _) = inspect_calls(adapted, {"q_proj": layer}, PROBE, ["default"], "adapted")
     assert (problem.place, problem.kind) == ("q_proj", "calls")
     assert f"it ran {times} times in one pass, not once" in problem.message
 
@@ -248,7 +248,7 @@ def test_layer_that_puts_out_no_tensor(adapted: Any) -> None:
     layer: Any = lora_layers(adapted)["model.layers.0.self_attn.q_proj"]
     plain = layer.forward
     layer.forward = lambda x: Pair(plain(x))
-    (problem,) = inspect_calls(adapted, {"q": layer}, PROBE, ["default"], "base").problems
+    ((problem,), _) = inspect_calls(adapted, {"q": layer}, PROBE, ["default"], "base")
     assert (problem.kind, problem.message) == ("output", "it puts out a Pair, not a tensor")
 
 

@@ -212,7 +212,7 @@ def _thirds(config: Any) -> dict[str, int]:
 
 
 def _multi_query(config: Any) -> dict[str, int]:
-    """GPTBigCode: one key and value head for all; its multi-head form is interleaved."""
+    # GPTBigCode has one key and value head for all; its multi-head form is interleaved.
     head = config.hidden_size // config.num_attention_heads
     return {"q": config.hidden_size, "k": head, "v": head} if config.multi_query else {}
 

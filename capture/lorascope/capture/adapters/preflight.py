@@ -20,7 +20,7 @@ from .passes import passes_of
 from .refusal import adapter_tensors, lora_layers, peft_type, require, weight_problems
 from .remarks import Note, remarks
 
-__all__ = ["Calls", "Preflight", "inspect", "inspect_adapter", "inspect_calls", "require_adapter"]
+__all__ = ["Preflight", "inspect", "inspect_adapter", "inspect_calls", "require_adapter"]
 
 
 class Preflight(NamedTuple):
@@ -68,8 +68,8 @@ def inspect(
         return Preflight(tuple(problems), (), ())
     skipped: tuple[str, ...] = ()
     if probe is not None:
-        calls = inspect_calls(model, _paths(model, adapters), probe, adapters, stream)
-        problems, skipped = calls.problems, tuple(calls.pooled)
+        problems, pooled = inspect_calls(model, _paths(model, adapters), probe, adapters, stream)
+        skipped = tuple(pooled)
     for name in adapters:
         if not problems and not find_components(model, name, stream=stream, skip=skipped):
             problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
@@ -123,19 +123,13 @@ def require_adapter(model: nn.Module, *, name: str | None = None, allow_zero: bo
     return name
 
 
-class Calls(NamedTuple):
-    """What one forward pass shows of some layers."""
-
-    problems: list[Problem]
-    """Layers that don't run exactly once, put out something else than a tensor, or tokens in another layout."""
-    pooled: list[str]
-    """Paths of layers that run once, on something else than every token."""
-
-
 def inspect_calls(
     model: nn.Module, modules: Mapping[str, nn.Module], probe: Mapping[str, Any], adapters: Sequence[str], stream: str
-) -> Calls:
-    """Calls of these modules in the last pass of the stream over the probe, in eval mode; modes are then as before."""
+) -> tuple[list[Problem], list[str]]:
+    """Problems with how modules run in the last pass of the stream over the probe, and paths without a token axis.
+
+    Each should run once, and put out a tensor with the tokens in the probe's own layout. Training modes stay.
+    """
     n_sequences, n_positions = probe["input_ids"].shape
     shapes: dict[str, list[tuple[int, ...] | str]] = {path: [] for path in modules}
 
@@ -154,23 +148,24 @@ def inspect_calls(
     finally:
         for handle in handles:
             handle.remove()
-    found = Calls([], [])
+    problems: list[Problem] = []
+    pooled: list[str] = []
     for path, calls in shapes.items():
         if len(calls) != 1:
             message = f"it ran {len(calls)} times in one pass, not once: a fused kernel does so, or a shared layer"
-            found.problems.append(Problem(path, "calls", message))
+            problems.append(Problem(path, "calls", message))
         elif isinstance(calls[0], str):
-            found.problems.append(Problem(path, "output", f"it puts out a {calls[0]}, not a tensor"))
+            problems.append(Problem(path, "output", f"it puts out a {calls[0]}, not a tensor"))
         elif math.prod(calls[0]) != n_sequences * n_positions:
-            found.pooled.append(path)
+            pooled.append(path)
         elif calls[0] not in {(n_sequences, n_positions), (n_sequences * n_positions,)}:
             # Every number would be right, and stand under another token.
             message = (
                 f"it puts out tokens as {calls[0]}; only layers that keep (sequence, position) in this order can be "
                 "captured"
             )
-            found.problems.append(Problem(path, "order", message))
-    return found
+            problems.append(Problem(path, "order", message))
+    return problems, pooled
 
 
 def _model_problems(model: nn.Module) -> Iterator[Problem]:

@@ -232,12 +232,9 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
 
 def context_length(model: Any) -> int | None:
     """Most tokens that the model was made for; None where its configuration states no limit."""
-    config = model.config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
-        length = getattr(config, name, None)
-        if isinstance(length, int) and length > 0:
-            return length
-    return None
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+    found = (getattr(model.config.get_text_config(), name, None) for name in names)
+    return next((length for length in found if isinstance(length, int) and length > 0), None)
 
 
 def locate(source: str) -> tuple[str, dict[str, Any]]:
@@ -274,10 +271,8 @@ def one_line(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = next(iter(lines), "nothing more is said")
-        if said.endswith(":"):  # what follows is the reason
-            said = " ".join(lines)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing more is said"]
+        said = " ".join(lines) if lines[0].endswith(":") else lines[0]  # after a colon comes the reason
         raise ValueError(f"{what} can't be loaded: {said} ({type(error).__name__})") from error
 
 

@@ -28,7 +28,6 @@ class EncodedChoice:
     """One possible answer, as it would follow the prompt."""
 
     text: str
-    """The choice's text."""
     token_ids: TokenIds
     """Its tokens (position,), the space before it included."""
 
@@ -43,9 +42,7 @@ class EncodedSample:
     id: str
     """Name of the item; a window of text adds ":" and its number."""
     dataset: str
-    """Name of the data set."""
     split: str
-    """Name of the split, "" if there is none."""
     prompt: str
     """Name of the prompt, such as `main`; `text` for plain text."""
     token_ids: TokenIds
@@ -208,17 +205,17 @@ def _following(tokenizer: Any, before: str, texts: Sequence[str]) -> list[TokenI
 
 
 def _check_choices(item: ChoiceItem, choices: Sequence[EncodedChoice], n_prompt: int, max_length: int) -> None:
-    for index, choice in enumerate(choices):
-        if not len(choice.token_ids):
-            raise ValueError(
-                f"sample {item.id!r}: `choices[{index}]` is {choice.text!r}, of which the tokenizer makes no tokens; "
-                "leave the item out or give another tokenizer"
-            )
-    longest = n_prompt + max(len(choice.token_ids) for choice in choices)
-    if longest > max_length:
+    lengths = [len(choice.token_ids) for choice in choices]
+    if not all(lengths):
+        index = lengths.index(0)
         raise ValueError(
-            f"sample {item.id!r} has {longest} tokens with its longest choice; the context has {max_length}; "
-            "leave the item out"
+            f"sample {item.id!r}: `choices[{index}]` is {choices[index].text!r}, of which the tokenizer makes no "
+            "tokens; leave the item out or give another tokenizer"
+        )
+    if n_prompt + max(lengths) > max_length:
+        raise ValueError(
+            f"sample {item.id!r} has {n_prompt + max(lengths)} tokens with its longest choice; the context has "
+            f"{max_length}; leave the item out"
         )
 
 

@@ -22,11 +22,10 @@ class Reference(NamedTuple):
     """A split of a data set, as `NAME:SPLIT` or `NAME:SPLIT@FOLDER` names it."""
 
     text: str
-    """What was written."""
+    """The reference as it was written."""
     dataset: str
     """Name of the data set in a run."""
     split: str
-    """Name of the split."""
     known: HubSet | None
     """The set, where it is one of the seven."""
     hub: str
@@ -132,14 +131,10 @@ def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[st
             f"{', '.join(known.answered)}"
         )
     name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
-    # A string has parts too, its letters, and is left to the check of items.
-    choices = [*map(_stripped, choices)] if isinstance(choices, list) else choices
-    return {"id": name, "question": _stripped(question), "choices": choices, "answer": answer}
-
-
-def _stripped(value: Any) -> Any:
-    """A text without white space around it; anything else is left to the check of items."""
-    return value.strip() if isinstance(value, str) else value
+    # What is no text, or no list of texts, is left to the check of items.
+    texts = [question, *choices] if isinstance(choices, list) else [question]
+    question, *stripped = (text.strip() if isinstance(text, str) else text for text in texts)
+    return {"id": name, "question": question, "choices": stripped or choices, "answer": answer}
 
 
 def _other_rows(reference: Reference, table: Any) -> list[dict[str, Any]]:

@@ -20,7 +20,6 @@ class ChoiceItem:
     id: str
     """Name of the item, unique within its data set."""
     dataset: str
-    """Name of the data set."""
     split: str
     """Name of the split, "" if there is none."""
     question: str
@@ -48,11 +47,8 @@ class TextItem:
     """A plain text for language modelling."""
 
     id: str
-    """Name of the text, unique within its data set."""
     dataset: str
-    """Name of the data set."""
     split: str
-    """Name of the split, "" if there is none."""
     text: str
     """The text as it stands in the file."""
 

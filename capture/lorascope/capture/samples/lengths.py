@@ -52,12 +52,10 @@ class LengthPick(NamedTuple):
 
 
 def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int:
-    """Length of an item: of its question and choices joined by single spaces, or of its text.
+    """Length of an item: of its question and choices joined by single spaces, or of its text, without a prompt.
 
     Parameters
     ----------
-    item
-        What is measured; no prompt around it.
     unit
         `tokens` of the tokenizer without special tokens, `words` (what white space separates) or `characters`.
     tokenizer
@@ -116,7 +114,7 @@ def pick_by_length(
     seed: int = 0,
     tokenizer: Any = None,
 ) -> LengthPick:
-    """At most `n` items of each span of lengths, drawn as `pick_items` draws.
+    """At most `n` items of each span of lengths, drawn as by `pick_items`; `missing_words` says where there are fewer.
 
     Parameters
     ----------
@@ -126,10 +124,6 @@ def pick_by_length(
         Shortest and longest length of each span, in rising order; an item of none of these lengths is left out.
     unit, tokenizer
         See `item_length`.
-    n
-        How many to draw of each span; where there are fewer, all are taken, and `missing_words` says so.
-    seed
-        See `pick_items`.
 
     Raises
     ------

@@ -73,12 +73,7 @@ class RenderedPrompt(NamedTuple):
 
 
 def read_template(name: str) -> Template:
-    """The template of one of `PROMPTS`, or of a file, which gives its name to the prompt.
-
-    Parameters
-    ----------
-    name
-        One of `PROMPTS`, or path of a file `<name of the prompt>.txt` in UTF-8.
+    """The template of one of `PROMPTS`, or of a file `<name of the prompt>.txt` in UTF-8, by its path.
 
     Raises
     ------
@@ -107,16 +102,7 @@ def read_template(name: str) -> Template:
 def render(
     template: Template, item: ChoiceItem, example: str | None = None, negative: str | None = None
 ) -> RenderedPrompt:
-    r"""Prompt of an item: the template with what is asked in it.
-
-    Parameters
-    ----------
-    template
-        The wording.
-    item
-        What is asked.
-    example, negative
-        What stands for `{example}` and `{negative}`; see `laid_out`.
+    r"""Prompt of an item: the template with what is asked in it, and examples as `laid_out` makes them.
 
     Raises
     ------
