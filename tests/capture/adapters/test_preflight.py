@@ -213,14 +213,9 @@ def test_frozen_layer_that_two_adapters_share(adapted: Any) -> None:
     (problem,) = verdict(adapted).problems
     assert (problem.kind, problem.place) == ("shared", second)
     assert f"shares its frozen layer with {first!r}" in problem.message
-
-
-def test_layer_that_stands_at_two_places(adapted: Any) -> None:
-    layers = adapted.get_base_model().model.layers
-    layers[1] = layers[0]
-    found = verdict(adapted).problems
-    assert {problem.kind for problem in found} == {"shared"}
-    assert len(found) == 7
+    blocks = adapted.get_base_model().model.layers
+    blocks[1] = blocks[0]
+    assert [problem.kind for problem in verdict(adapted).problems] == ["shared"] * 7
 
 
 @pytest.mark.parametrize("times", [0, 2])
@@ -281,19 +276,19 @@ def test_single_zero_b_are_listed(adapted: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
-def test_a_bias_is_no_zero_b(tiny_model: Any) -> None:
-    model = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True))
+@pytest.mark.parametrize(
+    ("options", "begins_as_zero"),
+    [
+        ({"target_modules": ["q_proj"], "lora_bias": True}, lambda layer: layer.lora_B["default"].bias),
+        ({"target_modules": ["embed_tokens"]}, lambda layer: layer.lora_embedding_A["default"]),
+    ],
+    ids=["bias", "embedding"],
+)
+def test_what_else_begins_as_zero(tiny_model: Any, options: dict[str, Any], begins_as_zero: Any) -> None:
+    model = get_peft_model(tiny_model, LoraConfig(r=2, **options))
     assert kinds(model) == {"zero"}
     for layer in lora_layers(model).values():
-        torch.nn.init.ones_(layer.lora_B["default"].bias)
-    assert kinds(model) == set()
-
-
-def test_untrained_adapter_of_an_embedding(tiny_model: Any) -> None:
-    """There it's A that begins as zero."""
-    model = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["embed_tokens"]))
-    assert kinds(model) == {"zero"}
-    torch.nn.init.ones_(lora_layers(model)["model.embed_tokens"].lora_embedding_A["default"])
+        torch.nn.init.ones_(begins_as_zero(layer))
     assert kinds(model) == set()
 
 
