@@ -58,15 +58,10 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     shared = WIDTH * SHARED_HEADS // HEADS
-    matrices = {
-        "token_embd": (len(vocabulary), WIDTH),
-        "blk.0.attn_q": (WIDTH, WIDTH),
-        "blk.0.attn_k": (shared, WIDTH),
-        "blk.0.attn_v": (shared, WIDTH),
-        "blk.0.attn_output": (WIDTH, WIDTH),
-        "blk.0.ffn_gate": (2 * WIDTH, WIDTH),
-        "blk.0.ffn_up": (2 * WIDTH, WIDTH),
-        "blk.0.ffn_down": (WIDTH, 2 * WIDTH),
+    matrices = {"token_embd": (len(vocabulary), WIDTH), "blk.0.attn_q": (WIDTH, WIDTH), "blk.0.attn_k": (shared, WIDTH)}
+    matrices |= {"blk.0.attn_v": (shared, WIDTH), "blk.0.attn_output": (WIDTH, WIDTH)}
+    matrices |= {f"blk.0.ffn_{name}": (2 * WIDTH, WIDTH) for name in ("gate", "up")} | {
+        "blk.0.ffn_down": (WIDTH, 2 * WIDTH)
     }
     rng = np.random.default_rng(0)
     kind = gguf.GGMLQuantizationType.Q8_0
@@ -120,15 +115,8 @@ def test_gguf_trains_casts_and_saves(gguf_file: Path, tmp_path: Path) -> None:
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     assert len(find_components(adapted, "default")) == 7
     tokens = torch.tensor([2, 3, 4, 2])
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path / "trainer"),
-        max_steps=1,
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-        save_strategy="no",
-        dataloader_pin_memory=False,
-    )
+    options = {"report_to": [], "disable_tqdm": True, "save_strategy": "no", "dataloader_pin_memory": False}
+    arguments = TrainingArguments(output_dir=str(tmp_path / "trainer"), max_steps=1, use_cpu=True, **options)
     state = torch.random.get_rng_state()
     trainer = Trainer(model=adapted, args=arguments, train_dataset=[{"input_ids": tokens, "labels": tokens}])
     assert np.isfinite(trainer.train().training_loss)

@@ -39,10 +39,7 @@ WINOGRANDE = [
 ]
 HELLASWAG = [
     {
-        "ind": 4,
         "activity_label": "Cooking",
-        "ctx_a": "[header] How to boil an egg",
-        "ctx_b": "",
         "ctx": "[header] How to boil an egg [title] Heat water.",
         "endings": ["Put it in.", "Sing.", "Run off.", "Sleep. [substeps] Snore."],
         "label": "0",
@@ -216,14 +213,13 @@ def test_each_text_of_another_set_stands_alone(parquet: Callable[..., Path]) -> 
 
 def test_names_what_is_not_there(parquet: Callable[..., Path], tmp_path: Path) -> None:
     folder = parquet("plain_text/train/0000.parquet", PIQA)
-    with pytest.raises(ValueError, match=r"^piqa:tset@.*: there is no split 'tset'; there are train$"):
-        read_items(f"piqa:tset@{folder}")
-    with pytest.raises(ValueError, match="the columns are goal, sol1, sol2, label; needed are ctx, endings, label$"):
-        read_items(f"hellaswag:train@{folder}")
-    with pytest.raises(
-        ValueError, match="the columns are goal, .*; needed are id, question, choices, answer, or `text`$"
+    for name, words in (
+        ("piqa:tset", r"^piqa:tset@.*: there is no split 'tset'; there are train$"),
+        ("hellaswag:train", "the columns are goal, sol1, sol2, label; needed are ctx, endings, label$"),
+        ("mine:train", "the columns are goal, .*; needed are id, question, choices, answer, or `text`$"),
     ):
-        read_items(f"mine:train@{folder}")
+        with pytest.raises(ValueError, match=words):
+            read_items(f"{name}@{folder}")
     with pytest.raises(FileNotFoundError, match=r"^piqa:train@nowhere: folder 'nowhere' doesn't exist$"):
         read_items("piqa:train@nowhere")
     (tmp_path / "empty").mkdir()

@@ -128,6 +128,8 @@ def test_strides_have_the_exact_expectation() -> None:
 
 
 def test_plan_is_a_flat_axis() -> None:
+    plan = plan_of([sample(np.zeros(n, np.uint8), id=str(n)) for n in (1, 7, 30)], "share:0.2")
+    np.testing.assert_array_equal(plan.weights, np.float32([1, 7, *[5] * 6]))
     plan = plan_of([sample(ROLES), sample(ROLES[3:])], "last:5")
     assert plan.starts.tolist() == [0, 5, 9]
     assert plan.n_tokens == 9
@@ -151,12 +153,6 @@ def test_a_samples_tokens_depend_on_the_sample_and_the_seed_alone(selection: str
         for names in ({}, {"id": "y"}, {"dataset": "e"}, {"split": "test"}, {"prompt": "other"})
     }
     assert len(renamed) > 1
-
-
-def test_weights_follow_the_flat_axis() -> None:
-    plan = plan_of([sample(np.zeros(n, np.uint8), id=str(n)) for n in (1, 7, 30)], "share:0.2")
-    assert plan.starts.tolist() == [0, 1, 2, 8]
-    np.testing.assert_array_equal(plan.weights, np.float32([1, 7, *[5] * 6]))
 
 
 def test_share_is_exact_and_depends_on_the_seed_alone() -> None:
