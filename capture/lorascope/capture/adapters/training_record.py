@@ -111,7 +111,7 @@ def _base(document: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int = 0) -> Any:
     """A value of this type, or a count of at least so many that fits a table of int64."""
-    value = document.get(key)
+    value: Any = document.get(key)
     found = shorten(repr(value), 40) if key in document else "not there"
     if type(value) is not kind:  # a boolean is no count
         raise ValueError(f"`{key}` is {found}; it should be of type {kind.__name__!r}")
