@@ -73,8 +73,8 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
         problems += read_training(folders[name], name, sharing_of(model)).problems
         require(problems + weight_problems(tensors, allow_zero=allow_zero), str(folders[name]))
     adapted: Any = model
-    for name, (config, _) in contents.items():
-        adapted = _attach(adapted, folders[name], config, name)
+    for name, content in contents.items():
+        adapted = _attach(adapted, folders[name], name, *content)
     adapted.eval()
     for place, name in enumerate(contents):
         stream = "adapted" if place == 0 else "base"
@@ -114,13 +114,9 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
         config: Any = source.peft_config[name]
         tensors = adapter_tensors(source, name)
     else:
-        config = _read_config(Path(source))
+        config, held = read_adapter(source)
         trained = tuple(config.modules_to_save or ())
-        tensors = {
-            plain_path(key): tensor
-            for key, tensor in _read_tensors(Path(source)).items()
-            if _is_adapters_own(key, trained)
-        }
+        tensors = {plain_path(key): tensor for key, tensor in held.items() if _is_adapters_own(key, trained)}
     targets = config.target_modules
     return {
         "peft_type": peft_type(config),
@@ -153,7 +149,9 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     return _read_config(Path(path)), _read_tensors(Path(path))
 
 
-def _attach(model: Any, folder: str | Path, config: LoraConfig, name: str) -> PeftModel:
+def _attach(
+    model: Any, folder: str | Path, name: str, config: LoraConfig, tensors: Mapping[str, torch.Tensor]
+) -> PeftModel:
     """PEFT's own loading, for a model that stays where it is."""
     offloaded = is_offloaded(model)
     # With offloaded layers PEFT must not draw an init, which would land on the meta device and stay there.
@@ -171,7 +169,7 @@ def _attach(model: Any, folder: str | Path, config: LoraConfig, name: str) -> Pe
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"PEFT can't attach adapter {str(folder)!r}: {first_line(error)}") from error
     if offloaded:
-        fill_adapter(adapted, _read_tensors(Path(folder)), name)
+        fill_adapter(adapted, tensors, name)
     return adapted
 
 

@@ -102,7 +102,7 @@ def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]
 
 
 def in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
-    """Every component that any adapter changes, once: a run's component axis."""
+    """Every component that any adapter changes, once, in the order of the model's modules: a run's component axis."""
     union = {component.path: component for found in components.values() for component in found}
     return sorted(union.values(), key=lambda component: component.order)
 
