@@ -19,8 +19,6 @@ from transformers import (
     ByT5Tokenizer,
     PretrainedConfig,
     T5Config,
-    Trainer,
-    TrainingArguments,
 )
 
 from lorascope.capture.adapters.adapter import attach_adapter
@@ -108,19 +106,12 @@ def test_gguf_is_a_plain_model(gguf_file: Path, dtype: str, kept: str) -> None:
     assert not hasattr(model.config, "quantization_config")
 
 
-def test_gguf_trains_casts_and_saves(gguf_file: Path, tmp_path: Path) -> None:
-    """`Trainer` and `float` refuse a model that calls itself quantized, and it can't be saved."""
+def test_gguf_casts_saves_and_is_adapted(gguf_file: Path, tmp_path: Path) -> None:
+    """`float` refuses a model that calls itself quantized, and it can't be saved."""
     model, _ = load_model(str(gguf_file), dtype="bfloat16")
     model.float().save_pretrained(tmp_path / "saved")
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     assert len(find_components(adapted, "default")) == 7
-    tokens = torch.tensor([2, 3, 4, 2])
-    options = {"report_to": [], "disable_tqdm": True, "save_strategy": "no", "dataloader_pin_memory": False}
-    arguments = TrainingArguments(output_dir=str(tmp_path / "trainer"), max_steps=1, use_cpu=True, **options)
-    state = torch.random.get_rng_state()
-    trainer = Trainer(model=adapted, args=arguments, train_dataset=[{"input_ids": tokens, "labels": tokens}])
-    assert np.isfinite(trainer.train().training_loss)
-    torch.random.set_rng_state(state)
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "no/such/folder", "~/nothing/here", "none.gguf"])
