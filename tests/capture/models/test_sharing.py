@@ -323,13 +323,13 @@ def two_towers() -> Any:
         (
             parted,
             {},
-            "layers 4 to 5 of `model.layers` lie on cpu, meta, but a group's weights are in one place",
+            "is float32 of .* on meta in one and float32 of .* on cpu in the other; only layers of one form can, on",
         ),
         (
             halved,
             {"shared_layers": 4},  # the first group could
             r"layers 4 and 5 of `model.layers` can't share weights: 'mlp.up_proj.weight' is float32 of "
-            r"shape \(48, 32\) in one and bfloat16 of shape \(48, 32\) in the other",
+            r"shape \(48, 32\) on cpu in one and bfloat16 of shape \(48, 32\) on cpu in the other",
         ),
         (jamba, {}, "'a layer' is JambaMambaDecoderLayer in one and JambaAttentionDecoderLayer in the other"),
     ],

@@ -55,7 +55,7 @@ def share_layers(
     ValueError
         If these settings name no sharing; if the model has an adapter, quantised or offloaded weights, too few layers
         or none that can be found, or shares weights between layers already; or if the layers of a group differ in
-        their modules or shapes or lie on several devices.
+        their modules, or in the shapes or devices of their weights.
 
     References
     ----------
@@ -70,12 +70,11 @@ def share_layers(
     starts = range(len(layers) - shared_layers, len(layers), share)
     groups = [[*layers[start : start + share]] for start in starts]
     for start, group in zip(starts, groups, strict=True):
-        _check_devices(group, f"layers {start} to {start + share - 1} of `{path}`")
         for place, layer in enumerate(group):
             if found := _difference(group[0], layer):
                 raise ValueError(
                     f"layers {start} and {start + place} of `{path}` can't share weights: {found}; only layers of one "
-                    "form can"
+                    "form can, on the same devices"
                 )
     for group in groups:
         if share_from == "mean":
@@ -173,21 +172,12 @@ def _difference(one: nn.Module, other: nn.Module) -> str | None:
 
 
 def _forms(layer: nn.Module) -> dict[str, Any]:
-    """Path of each module -> its type, and name of each weight -> its type and shape in words."""
+    """Path of each module -> its type, and name of each weight -> its type, shape and device in words."""
     weights = {
-        name: f"{str(one.dtype).removeprefix('torch.')} of shape {tuple(one.shape)}"
-        for name, one in held_tensors(layer).items()
+        name: f"{str(held.dtype).removeprefix('torch.')} of shape {tuple(held.shape)} on {held.device}"
+        for name, held in held_tensors(layer).items()
     }
     return {path: type(module) for path, module in layer.named_modules()} | weights
-
-
-def _check_devices(group: Sequence[nn.Module], what: str) -> None:
-    devices = {str(tensor.device) for layer in group for tensor in held_tensors(layer).values()}
-    if len(devices) > 1:
-        raise ValueError(
-            f"{what} lie on {', '.join(sorted(devices))}, but a group's weights are in one place; give a `device_map` "
-            "that keeps each group on one device, or none"
-        )
 
 
 def _average(group: Sequence[nn.Module]) -> None:
