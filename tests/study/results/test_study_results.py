@@ -32,7 +32,7 @@ def test_the_law_behind_the_results_is_found(units: list[UnitResult]) -> None:
 def test_seeds_are_repeats_of_the_law(seeds: list[UnitResult]) -> None:
     cells = study_cells(seeds)
     chosen = cells[cells["first_prompt"] & ~cells["is_text"]]
-    fit = fit_scaling_law(chosen.astype({"N": float}), "MIUB", "N", "R", groups=["dataset"], repeat="seed", n_starts=0)
+    fit = fit_scaling_law(chosen.astype({"N": float}), "MIUB", "N", "R", groups=["dataset"], repeat="seed")
     assert fit.nobs == 54
     assert fit.params["alpha"] == pytest.approx(LAW["alpha"], abs=0.2)
 
@@ -80,9 +80,9 @@ def test_study_csv_is_a_study(tmp_path: Path, units: list[UnitResult]) -> None:
     study_cells(units).to_csv(tmp_path / "study.csv", index=False)
     table = read_study(tmp_path, where={"prompt": ["main"]})
     assert len(table) == 18
-    fit = fit_scaling_law(table, "MIUB", "N", "R", groups=["dataset"], n_starts=0)
+    fit = fit_scaling_law(table, "MIUB", "N", "R", groups=["dataset"])
     assert fit.params["beta"] == pytest.approx(LAW["beta"], abs=0.1)
-    found = compare_metrics(table, blocks=["dataset"], n_items="n_scored")
+    found = compare_metrics(table, groups=["dataset"], n_items="n_scored")
     assert found.metrics["metric"].tolist() == ["ln MIUB", "CE", "ln CE"]
 
 

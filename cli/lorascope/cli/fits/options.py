@@ -84,8 +84,8 @@ def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], worker
         raise ValueError(f"`workers` is {workers}; give at least 1")
     with progress_bar("runs", to=aside) as update:
 
-        def tell(done: int, n: int, run: str) -> None:
-            update(done, n, title=run)
+        def tell(done: int, total: int, part: str = "") -> None:
+            update(done, total, title=part)
 
         return read_study(study, where=where, n_workers=workers, progress=tell)
 

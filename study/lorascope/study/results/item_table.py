@@ -88,10 +88,11 @@ class ItemTable:
         if min(sizes) < LEAST_ITEMS or not np.isfinite(value):
             return Estimate(value, np.nan, np.nan, self.n_items)
         rng, step = np.random.default_rng(0), max(1, CHUNK // max(sizes))
-        draws = [min(step, N_DRAWS - k) for k in range(0, N_DRAWS, step)]
-        drawn = np.concatenate(
-            [statistic(self.means(lambda n, k=k: group_draws(n, k, rng).counts.astype(float))) for k in draws]
-        )  # type: ignore[misc]
+
+        def draw(n_draws: int) -> np.ndarray:
+            return statistic(self.means(lambda n: group_draws(n, n_draws, rng).counts.astype(np.float64)))
+
+        drawn = np.concatenate([draw(min(step, N_DRAWS - k)) for k in range(0, N_DRAWS, step)])
         ends = np.array(percentile_interval(drawn, LEVEL))
         quantile = stats.t.ppf((1 + LEVEL) / 2, self.n_items - len(sizes)) / stats.norm.ppf((1 + LEVEL) / 2)
         low, high = value + quantile * np.sqrt(min(sizes) / (min(sizes) - 1)) * (ends - value)

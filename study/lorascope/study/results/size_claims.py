@@ -79,7 +79,8 @@ def _little_and_much(sweeps: Sweeps) -> Finding:
     what = f"|ln| of {ranks[-1]} over {ranks[0]} less that of {sizes[-1]} over {sizes[0]}:"
 
     def gap(means: Means) -> np.ndarray:
-        return log_ratio(means, "MIUB", ranks[0], ranks[-1]) - log_ratio(means, "MIUB", sizes[0], sizes[-1])
+        one, other = (log_ratio(means, "MIUB", names[0], names[-1]) for names in (ranks, sizes))
+        return np.asarray(one - other)
 
     return sweeps.test(1, claim, table, lambda names: gap, "", what, falls=True)
 
@@ -130,10 +131,10 @@ def _unevenness_gap(names: Settings) -> Statistic:
     def spread(values: np.ndarray) -> np.ndarray:
         steps = np.diff(values, axis=0)
         size = np.abs(steps).mean(axis=0)
-        return np.divide(steps.std(axis=0, ddof=1), size, out=np.zeros_like(size), where=size > 0)
+        return np.asarray(np.divide(steps.std(axis=0, ddof=1), size, out=np.zeros_like(size), where=size > 0))
 
     def gap(means: Means) -> np.ndarray:
         ce, miub = (np.stack([means[metric, name] for name in names]) for metric in ("CE", "MIUB"))
-        return spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny)))
+        return np.asarray(spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny))))
 
     return gap

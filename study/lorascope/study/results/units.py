@@ -164,9 +164,9 @@ def _samples(found: xr.Dataset, file: Path) -> xr.Dataset:
     if (units := found["miub"].attrs.get("units")) != "nat":
         raise ValueError(f"`{file}`: `miub` is in {units!r}, where nats belong; {AGAIN}")
     kept = {name: ("sample", found[name].values.astype(np.str_)) for name in TEXTS}
-    for name, values in found.data_vars.items():
-        if values.dims == ("sample",) and name not in TEXTS and values.dtype.kind in "fiu":
-            kept[str(name)] = ("sample", values.values)
+    for key, values in found.data_vars.items():
+        if values.dims == ("sample",) and key not in TEXTS and values.dtype.kind in "fiu":
+            kept[str(key)] = ("sample", values.values)
     return xr.Dataset(kept)
 
 

@@ -75,13 +75,13 @@ def measure_runs(
     js = np.array([values for _, _, values in cells], dtype=np.float64)
     about = {"units": "nat", "long_name": "mean over samples of the mean over tokens of JS"}
     components = next(iter(runs.values())).components
-    result = samples.assign(
-        js=(("cell", "component"), js, about),
-        cell_dataset=("cell", np.array([name for name, _, _ in cells], dtype=np.str_)),
-        cell_prompt=("cell", np.array([prompt for _, prompt, _ in cells], dtype=np.str_)),
+    columns = {
+        "js": (("cell", "component"), js, about),
+        "cell_dataset": ("cell", np.array([name for name, _, _ in cells], dtype=np.str_)),
+        "cell_prompt": ("cell", np.array([prompt for _, prompt, _ in cells], dtype=np.str_)),
         **{f"component_{name}": ("component", components[name].values) for name in ("path", "kind", "layer")},
-    )
-    return result.assign_attrs(
+    }
+    return samples.assign(columns).assign_attrs(
         unit=json.dumps(dataclasses.asdict(unit)),
         recipe=json.dumps(recipe, sort_keys=True),
         runs=json.dumps({name: _about(run, unit) for name, run in runs.items()}),
