@@ -18,7 +18,7 @@ MOST_NAMED = 8
 """Values of a column that a message names."""
 
 
-def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(path: str | Path) -> pd.DataFrame:
     """The table in a file, its rows numbered from 1 on; `attrs["source"]` says where it is from.
 
     Parameters
@@ -27,8 +27,6 @@ def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
         A file ending in .csv, .tsv, .json (a list of objects) or .jsonl (an object a line), in UTF-8. Between cells
         there are commas, semicolons or tabs, whichever the header has. An empty cell, NA or null is a value that is
         lacking.
-    text
-        Columns whose characters are kept as they are; of others, numbers are numbers.
 
     Raises
     ------
@@ -47,7 +45,7 @@ def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
     try:
         content = file.read_bytes().decode("utf-8-sig")  # a file of a spreadsheet may begin with a mark
         if suffix in (".csv", ".tsv"):
-            frame = _delimited(content, "," if suffix == ".csv" else "\t", text)
+            frame = _delimited(content, "," if suffix == ".csv" else "\t")
         else:
             lines = [line for line in content.split("\n") if line.strip()]
             rows = json.loads(content) if suffix == ".json" else [json.loads(line) for line in lines]
@@ -88,7 +86,7 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
     return found
 
 
-def _delimited(content: str, promised: str, text: Sequence[str]) -> pd.DataFrame:
+def _delimited(content: str, promised: str) -> pd.DataFrame:
     """A table of rows of cells; empty cells beyond the header are left out.
 
     Not pandas' own reading, which takes the first column of longer rows for an index and renames columns named twice.
@@ -111,9 +109,8 @@ def _delimited(content: str, promised: str, text: Sequence[str]) -> pd.DataFrame
             )
     written = StringIO()
     csv.writer(written).writerows([names, *(row[: len(names)] for row in rows)])
-    kept = dict.fromkeys(text, str)
-    frame = pd.read_csv(StringIO(written.getvalue()), dtype=kept, low_memory=False, index_col=False)
-    return frame.assign(**{name: _mixed(frame[name]) for name in frame if name not in kept})
+    frame = pd.read_csv(StringIO(written.getvalue()), low_memory=False, index_col=False)
+    return frame.assign(**{name: _mixed(frame[name]) for name in frame})
 
 
 def _mixed(column: pd.Series) -> pd.Series:

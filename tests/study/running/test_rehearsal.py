@@ -25,10 +25,9 @@ Write = Callable[[dict[str, Any]], Path]
     "given",
     [
         {"states": "all"},
-        {"states": "none"},
         {"states": "none", "information": {"components": "*.0.self_attn.o_proj", "tokens": 60, "shuffles": 2}},
     ],
-    ids=["all", "none", "none but for mutual information"],
+    ids=["all", "none but for mutual information"],
 )
 def test_no_more_is_stored_than_planned(
     write: Write, content: dict[str, Any], models: Path, given: dict[str, Any]

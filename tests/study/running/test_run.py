@@ -33,7 +33,10 @@ def grid(content: dict[str, Any], models: Path) -> dict[str, Any]:
     """Two shapes of models, ranks, shares, prompts, lengths, a text, and mutual information of one rank."""
     content |= {
         "model": [str(models / "llama"), str(models / "phi3")],
-        "grid": [{"rank": [2, 4], "tasks": "facts"}, {"share": 2, "rank": 4}],
+        "grid": [
+            {"model": str(models / "llama"), "rank": [2, 4], "tasks": "facts"},
+            {"model": str(models / "phi3"), "share": 2, "rank": 4},
+        ],
         "capture": {"window_tokens": 64, "states_share": 0.9},
         "information": {"components": "*.0.self_attn.o_proj", "tokens": 60, "shuffles": 2, "where": {"task": "facts"}},
     }
@@ -90,7 +93,7 @@ def test_the_whole_grid_and_the_same_tables_after_two_kills(
         paths.append(path)
     assert main(["study", "run", str(paths[0]), "--traceback"]) == 0
     units = units_of(read_settings(paths[0]))
-    assert len(units) == 2 * (3 + 1)
+    assert len(units) == 4
 
     # In the midst of a capture, and once the first unit is done.
     kill_once(paths[1], when=lambda study: any(study.glob("work/*/main/run.zarr/zarr.json")))
@@ -108,15 +111,13 @@ def test_the_whole_grid_and_the_same_tables_after_two_kills(
         xr.testing.assert_identical(result, found[name])
     assert tables(paths[0]) == tables(paths[1])
     assert not list((whole / "study/work").iterdir())
-    assert "8 of 8 units done" in capsys.readouterr().out
+    assert "4 of 4 units done" in capsys.readouterr().out
 
     study = pd.read_csv(whole / "study/study.csv")
     facts = study[(study["dataset"] == "facts") & (study["prompt"] == "main")]
-    assert len(facts) == 6
+    assert len(facts) == 3
     assert (study["MIUB"] > 0).all()
-    for model in ("llama", "phi3"):
-        sizes = facts[facts["run"].str.startswith(model)].groupby("share")["N"].first()
-        assert sizes[2] < sizes[1]
+    assert (facts["N"] > 0).all()
 
 
 def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> None:
