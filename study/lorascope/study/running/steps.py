@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.analyze import measure_information
-from lorascope.capture import Progress, attach_adapter, capture, finetune
+from lorascope.capture import attach_adapter, capture, finetune
 from lorascope.stores import Run
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.progress import Progress
 
 from ..grid import Unit
 from ..places import adapter_path, information_path, result_path, run_path, unit_folder
@@ -67,6 +68,14 @@ class UnitWork:
                 discard(work)
         return True
 
+    def _teller(self, step: str, counted: str) -> Progress:
+        """What a stage calls with how far it is."""
+
+        def tell(done: int, total: int, part: str = "") -> None:
+            self.report(step, done, total, counted)
+
+        return tell
+
     def _train(self) -> dict[str, Any]:
         """The record of the fine-tuning, whose adapter lies there afterwards."""
         folder = adapter_path(self.settings, self.unit)
@@ -77,7 +86,7 @@ class UnitWork:
                 folder,
                 finetune_config(self.unit, self.settings),
                 items_eval=self.data.probe,
-                progress=lambda done, total: self.report("train", done, total, "step"),
+                progress=self._teller("train", "step"),
             )
         record: dict[str, Any] = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
         return record
@@ -85,7 +94,7 @@ class UnitWork:
     def _capture(self, name: str) -> Run:
         """One run, finished."""
 
-        def tell(progress: Progress) -> None:
+        def tell(progress: Any) -> None:
             self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
 
         place, adapter = run_path(self.settings, self.unit, name), adapter_path(self.settings, self.unit)
@@ -119,7 +128,7 @@ class UnitWork:
                 n_tokens=asked["tokens"],
                 n_shuffles=asked["shuffles"],
                 scheduler=self.scheduler,
-                progress=lambda done, total: self.report("information", done, total, "component"),
+                progress=self._teller("information", "component"),
             )
             fingerprint = str(runs[TEST_RUN].attributes.get("fingerprint"))
             about = {"model": self.unit.model, "run": f"{self.unit.name}/{TEST_RUN}", "fingerprint": fingerprint}
@@ -131,6 +140,6 @@ class UnitWork:
             runs,
             training,
             scheduler=self.scheduler,
-            progress=lambda done, total, part="": self.report("measure", done, total, "task"),
+            progress=self._teller("measure", "task"),
         )
         save_whole(results, result_path(self.settings, self.unit))
