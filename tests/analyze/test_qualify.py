@@ -8,7 +8,7 @@ import xarray as xr
 
 from lorascope.analyze import miub
 from lorascope.analyze.measuring.captured import _ratio
-from lorascope.analyze.measuring.measured import measure_run
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub import not_finite
 from lorascope.analyze.qualify import QUALIFIERS, position_profile, qualify
 from lorascope.analyze.reduce import weighted_sums

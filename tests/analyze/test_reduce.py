@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import reduce as module
-from lorascope.analyze.measuring.measured import measure_run
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub import miub, reduce_js
 from lorascope.analyze.reduce import reduce_tokens, refuse_unknown, usable_samples, weighted_sums
 from lorascope.stores import StoreError

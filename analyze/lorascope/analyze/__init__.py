@@ -3,19 +3,19 @@
 from .adapters.adapter import adapter_report
 from .audit.audit_table import audit_table
 from .audit.paper import audit_paper
+from .compare_runs import paired, side_by_side
 from .comparison.compare_metrics import compare_metrics
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
 from .measure_information import export_pairs, measure_information
 from .measuring.cka import cka
-from .measuring.measured import measure_run
 from .measuring.measures import token_measure
+from .measuring.run import measure_run
 from .miub import miub
 from .mutual_information import mutual_information
-from .paper import paper_cells
 from .qualify import qualify
-from .runs import paired, side_by_side
+from .readings import paper_cells
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
 from .scaling.identify import identifiability

@@ -13,7 +13,7 @@ from lorascope.stores.places.file_lock import file_lock
 
 from .measuring.captured import keeps_all_states
 from .measuring.compute import Progress
-from .measuring.measured import measure_unsaved
+from .measuring.run import measure_unsaved
 from .reduce import UNITS, Reduction, Unit, reduce_tokens, refuse_unknown, token_blocks, usable_samples
 from .save import finish, refuse_target
 from .weights import is_weighted, standard_error

@@ -9,8 +9,8 @@ from lorascope.stores import Run
 
 from .measuring.captured import available
 from .measuring.compute import Progress
-from .measuring.measured import measure_run
 from .measuring.measures import MEASURES
+from .measuring.run import measure_run
 from .miub import reduce_js
 from .reduce import reduce_tokens
 from .weights import standard_error, weighted_medians, weighted_quantiles

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from lorascope.analyze.compare_runs import paired
 from lorascope.analyze.figures.comparison import difference_map, pair_figure
 from lorascope.analyze.miub import miub
-from lorascope.analyze.runs import paired
 
 from ..conftest import Small
 from ..test_runs import like

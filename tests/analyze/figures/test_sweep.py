@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from lorascope.analyze.compare_runs import side_by_side
 from lorascope.analyze.figures.sweep import runs_figure
 from lorascope.analyze.miub import miub
-from lorascope.analyze.runs import side_by_side
 
 from ..conftest import Small
 from ..test_runs import like

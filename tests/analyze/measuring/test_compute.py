@@ -16,8 +16,8 @@ import pytest
 
 from lorascope.analyze.measuring import cluster, measured, sources
 from lorascope.analyze.measuring.compute import workers
-from lorascope.analyze.measuring.measured import measure_run
 from lorascope.analyze.measuring.measures import token_measure
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub import miub
 from lorascope.stores import Run, StoreError, open_run
 

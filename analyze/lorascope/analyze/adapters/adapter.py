@@ -12,9 +12,7 @@ import xarray as xr
 
 from lorascope.stores import Problem
 
-from .settings import LoraSettings, is_residual, rank_at, read_settings, scaling_at
-from .spectrum import Spectrum, product_singular_values, summarise
-from .weights import (
+from .factors import (
     DTYPES,
     WEIGHTS,
     Branch,
@@ -25,6 +23,8 @@ from .weights import (
     require,
     sort_keys,
 )
+from .settings import LoraSettings, is_residual, rank_at, read_settings, scaling_at
+from .spectrum import Spectrum, product_singular_values, summarise
 
 __all__ = ["adapter_report"]
 

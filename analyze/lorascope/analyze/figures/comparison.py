@@ -7,8 +7,8 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
+from ..compare_runs import matched, paired
 from ..format import format_error, format_number
-from ..runs import matched, paired
 from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .maps import component_map
 from .theme import DIVERGING, apply_theme, legend_below, line_styles

@@ -2,10 +2,10 @@
 
 import xarray as xr
 
-from lorascope.analyze.summary import sizes
+from lorascope.analyze.highlights import sizes
 from lorascope.stores import Run
 
-from . import record, sections, tokens
+from . import about_run, sections, tokens
 from .document import document
 
 __all__ = ["render_page"]
@@ -26,8 +26,8 @@ def render_page(run: Run, qualified: xr.Dataset) -> str:
     parts = sizes(run)
     body = "".join(
         (
-            f"<header><h1>{TITLE}</h1>{record.subtitle(run, qualified)}</header>",
-            record.notices(run, qualified),
+            f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
+            about_run.notices(run, qualified),
             "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
             sections.headline(run, qualified, parts[-1].stored_bytes),
             sections.components(qualified),
@@ -36,9 +36,9 @@ def render_page(run: Run, qualified: xr.Dataset) -> str:
             tokens.across_tokens(run, qualified),
             tokens.token_texts(run, qualified),
             sections.task_scores(run),
-            record.store(run, parts),
-            record.fidelity(run, qualified),
-            record.provenance(run),
+            about_run.store(run, parts),
+            about_run.fidelity(run, qualified),
+            about_run.provenance(run),
         )
     )
     return document(TITLE, body)

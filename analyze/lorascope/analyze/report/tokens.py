@@ -5,7 +5,7 @@ import xarray as xr
 
 from lorascope.analyze.figures.plots import position_figure, sample_spread
 from lorascope.analyze.format import format_number
-from lorascope.analyze.summary import role_means
+from lorascope.analyze.highlights import role_means
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import xarray as xr
 
+from lorascope.analyze.compare_runs import RUN_KEYS, paired, side_by_side
 from lorascope.analyze.format import format_error, format_number
 from lorascope.analyze.groups import KEYS, to_dataframe
 from lorascope.analyze.groups import group_by as grouped
 from lorascope.analyze.miub import misfit, not_finite
 from lorascope.analyze.miub import miub as miub_of
-from lorascope.analyze.paper import PRINTED, paper_cells
+from lorascope.analyze.readings import PRINTED, paper_cells
 from lorascope.analyze.reduce import Reduction, Unit
-from lorascope.analyze.runs import RUN_KEYS, paired, side_by_side
 from lorascope.analyze.save import refuse_target
 from lorascope.stores import Run, open_run
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.miub import miub
-from lorascope.analyze.paper import PRINTED, paper_cells
+from lorascope.analyze.readings import PRINTED, paper_cells
 
 from .conftest import divergence
 

@@ -17,10 +17,10 @@ from ..save import finish, refuse_target
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
 from .compute import Progress, Workers, workers
-from .measure import measure_sources
 from .measures import Measure, resolve
 from .partial import CHUNK_COMPONENTS, Partial, open_partial
 from .sources import GROUP_BYTES, Source, group_sizes, sources_of
+from .tasks import measure_sources
 
 __all__ = ["measure_run", "measure_unsaved"]
 

@@ -10,7 +10,7 @@ from lorascope.stores import Run
 
 from .measuring.captured import available
 from .measuring.compute import Progress
-from .measuring.measured import measure_run
+from .measuring.run import measure_run
 from .miub import miub_attributes, require_samples
 from .reduce import UNITS, Reduction, reduce_tokens
 from .weights import standard_error

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from lorascope.analyze.compare_runs import paired, side_by_side
 from lorascope.analyze.miub import miub
-from lorascope.analyze.runs import paired, side_by_side
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import xarray as xr
 
 from lorascope.analyze.measuring import measured as module
 from lorascope.analyze.measuring.compute import Workers
-from lorascope.analyze.measuring.measured import measure_run, measure_unsaved
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.partial import DONE, Partial, partial_path
+from lorascope.analyze.measuring.run import measure_run, measure_unsaved
 from lorascope.analyze.miub import miub
 from lorascope.analyze.save import open_result
 from lorascope.stores import Run, StoreError, open_run

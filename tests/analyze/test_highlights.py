@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.qualify import qualify
-from lorascope.analyze.scores import Estimate
-from lorascope.analyze.summary import (
+from lorascope.analyze.highlights import (
     factor_saving,
     kl,
     role_means,
@@ -19,6 +17,8 @@ from lorascope.analyze.summary import (
     top_components,
     top_share,
 )
+from lorascope.analyze.qualify import qualify
+from lorascope.analyze.scores import Estimate
 from lorascope.stores import StoreError, open_run
 
 from .conftest import SWALLOWED, Small, as_of_old
