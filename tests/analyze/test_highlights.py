@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.highlights import (
-    factor_saving,
-    kl,
-    role_means,
-    scores,
-    scores_table,
-    sizes,
-    swallowed,
-    top_components,
-    top_share,
-)
+from lorascope.analyze.highlights import kl, role_means, swallowed, top_components, top_share
 from lorascope.analyze.qualify import qualify
-from lorascope.analyze.scores import Estimate
+from lorascope.analyze.scores import Estimate, scores, scores_table
+from lorascope.analyze.sizes import factor_saving, sizes
 from lorascope.stores import StoreError, open_run
 
 from .conftest import SWALLOWED, Small, as_of_old

@@ -15,7 +15,7 @@ from .measuring.run import measure_run
 from .miub import miub
 from .mutual_information import mutual_information
 from .qualify import qualify
-from .readings import paper_cells
+from .readings import miub_readings
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
 from .scaling.identify import identifiability
@@ -42,10 +42,10 @@ __all__ = [
     "measure_run",
     "mi_upper_bound",
     "miub",
+    "miub_readings",
     "mutual_information",
     "open_result",
     "paired",
-    "paper_cells",
     "plan_study",
     "qualify",
     "save",

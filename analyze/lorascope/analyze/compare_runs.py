@@ -73,7 +73,7 @@ def _rows(result: xr.Dataset, by: Sequence[str]) -> Any:
 
 
 def _summary(runs: Any) -> dict[str, float]:
-    """Of the rows of one group, one a run."""
+    """Mean and errors of the rows of one group, one a run."""
     values = runs["miub"].to_numpy()
     n = len(values)
     spread = float(values.std(ddof=1)) if n > 1 else float("nan")
@@ -147,10 +147,10 @@ def matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]
 def _check_alike(results: Sequence[xr.Dataset]) -> None:
     if not results:
         raise ValueError("`results` is empty; give what `miub` returned for each run")
-    for key in ("units", "reduction"):
-        found = {result.attrs[key].replace("weighted ", "") for result in results}
+    for key, what in (("unit", "units"), ("over_tokens", "reductions")):
+        found = {result.attrs[key] for result in results}
         if len(found) > 1:
-            raise ValueError(f"results of different {key} can't be compared: {sorted(found)}; compute them alike")
+            raise ValueError(f"results of different {what} can't be compared: {sorted(found)}; compute them alike")
 
 
 def _label(result: xr.Dataset, key: str) -> Any:
@@ -196,7 +196,7 @@ def _group_sums(result: xr.Dataset, by: Sequence[str], places: Sequence[int], gr
 
 
 def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
-    """Of differences (pair, group)."""
+    """Tests of differences (pair, group), by group."""
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second, for which nothing else should wait
 
     mean, error = differences.mean(axis=0), standard_error(differences)

@@ -119,7 +119,7 @@ def _check(result: xr.Dataset, by: Sequence[str], components: str) -> None:
         raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once")
     if components not in ("sum", "mean"):
         raise ValueError(f"`components` is {components!r}; allowed are 'sum' and 'mean'")
-    if set(by) & set(TOKEN_KEYS) and "mean;" not in result.attrs["reduction"]:
+    if set(by) & set(TOKEN_KEYS) and result.attrs["over_tokens"] != "mean":
         raise ValueError(
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
             f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
@@ -161,7 +161,7 @@ _Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _moments(values: np.ndarray, samples: _Codes) -> _Moments:
-    """Of values (sample, token group, component group), by group of samples."""
+    """Moments of values (sample, token group, component group), by group of samples."""
     shape = (samples.n, *values.shape[1:])
     count, mean, spread = np.zeros(shape), np.full(shape, np.nan), np.full(shape, np.nan)
     for code in range(samples.n):
@@ -227,7 +227,7 @@ def _by_position(
 
 def _counted_blocks(result: xr.Dataset) -> Any:
     """(tokens, js in the result's unit (token, component), weights) by ranges of tokens; weight 0 where none counts."""
-    convert = next(function for function, units in UNITS.values() if units == result.attrs["units"])
+    convert = UNITS[result.attrs["unit"]].convert
     counted, weights = result["counted"].values, result["weight"].values
     for span, block in token_blocks(result["js"].variable):
         w = np.where(counted[span], weights[span], 0.0)

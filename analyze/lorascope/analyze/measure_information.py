@@ -8,6 +8,7 @@ import dask.config
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.progress import Progress
 
 from .information.component_dataset import choices, component_dataset, provenance
 from .information.components import lazily, records_of
@@ -17,8 +18,9 @@ from .information.export import refuse_npz, write_pairs
 from .information.ksg import Norm
 from .information.pairs import NoPairs, Projected, projected
 from .information.plan import Against, Plan, Projection, chosen_sources, make_plan
-from .measuring.compute import Progress, Workers, workers
+from .measuring.compute import workers
 from .measuring.sources import Source
+from .measuring.workers import Workers
 from .mutual_information import record_attributes
 from .threads import one_blas_thread
 

@@ -6,9 +6,9 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.progress import Progress
 
 from .measuring.captured import available
-from .measuring.compute import Progress
 from .measuring.measures import MEASURES
 from .measuring.run import measure_run
 from .miub import reduce_js
@@ -18,7 +18,7 @@ from .weights import standard_error, weighted_medians, weighted_quantiles
 __all__ = ["QUALIFIERS", "position_profile", "qualify"]
 
 QUALIFIERS = ("js_permuted", "effective_width", "delta_ratio")
-"""Measures that say how a component's js is to be read; the first needs the states of all tokens."""
+"""Measures that say how a component's js is to be read; the permuted one needs the states of all tokens."""
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 

@@ -14,7 +14,7 @@ import distributed
 import numpy as np
 import pytest
 
-from lorascope.analyze.measuring import cluster, measured, sources
+from lorascope.analyze.measuring import cluster, sources
 from lorascope.analyze.measuring.compute import workers
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.run import measure_run
@@ -107,7 +107,7 @@ def test_errors_come_back_in_their_own_words(tmp_path: Path, make_small: Any, tw
 
 def test_a_worker_that_is_killed_changes_nothing(run: Run, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """With SIGKILL, in the middle of its tasks; the nanny starts another one, as a cluster would."""
-    monkeypatch.setattr(measured, "GROUP_BYTES", 1)
+    monkeypatch.setattr("lorascope.analyze.measuring.run.GROUP_BYTES", 1)
 
     @token_measure(long_name="js, slowly", units="nat")
     def slow(base: np.ndarray, delta: np.ndarray) -> np.ndarray:

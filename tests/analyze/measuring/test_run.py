@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.measuring import measured as module
-from lorascope.analyze.measuring.compute import Workers
+from lorascope.analyze.measuring import run as module
 from lorascope.analyze.measuring.measures import token_measure
-from lorascope.analyze.measuring.partial import DONE, Partial, partial_path
+from lorascope.analyze.measuring.partial import Partial, partial_path
 from lorascope.analyze.measuring.run import measure_run, measure_unsaved
+from lorascope.analyze.measuring.workers import Workers
 from lorascope.analyze.miub import miub
-from lorascope.analyze.save import open_result
+from lorascope.analyze.save import DONE, open_result
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.places.file_lock import file_lock
 
@@ -234,10 +234,10 @@ def test_an_answer_that_isnt_there_is_told_before_the_work(run: Run) -> None:
 KILLED = """
 import os, signal, sys
 from lorascope.analyze import miub
-from lorascope.analyze.measuring import measured
+from lorascope.analyze.measuring import run
 from lorascope.stores import open_run
 
-measured.BATCH_BYTES = 1  # a batch for each component
+run.BATCH_BYTES = 1  # a batch for each component
 
 def kill(done, total):
     if done == int(sys.argv[3]):

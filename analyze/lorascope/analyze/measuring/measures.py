@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..kernels.linear import argmax_agreement_rows, gram_norm_rows, norm_rows
+from ..kernels.linear import argmax_agreement_rows, norm_rows
 from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
 from .cka import hsic_terms
 
@@ -34,8 +34,6 @@ class Measure:
     """Name -> attributes: `long_name`, `units`, and `references` where it isn't our own definition."""
     whole_rows: bool = False
     """Whether a value depends on the other tokens of its row, so that all of them are needed at once."""
-    from_factor: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """(factor with a column of ones, Gram matrix of B) -> the same without base and delta, where it can be had."""
 
 
 def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[[Callable[..., Values]], Measure]:
@@ -128,16 +126,9 @@ def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
     return base_norm, delta_norm, ratio, cosine
 
 
-def _factor_norm(factor: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    out = np.empty(len(factor), np.float32)
-    gram_norm_rows(factor, gram, out)
-    return out
-
-
 _LIN = "Lin 1991, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37(1)"
 _KULLBACK = "Kullback and Leibler 1951, On information and sufficiency, Ann. Math. Stat. 22(1)"
 _NGUYEN = "Nguyen, Raghu and Kornblith 2021, arXiv 2010.15327, eq. 3; Song et al. 2012, JMLR 13, eq. 5"
-_DELTA_NORM = {"long_name": "|delta|, Euclidean norm", "units": "1"}
 
 _ALL = (
     Measure(
@@ -212,7 +203,7 @@ _ALL = (
         function=_norms,
         outputs={
             "base_norm": {"long_name": "|base|, Euclidean norm", "units": "1"},
-            "delta_norm": _DELTA_NORM,
+            "delta_norm": {"long_name": "|delta|, Euclidean norm", "units": "1"},
             "delta_ratio": {"long_name": "|delta| / |base|, Euclidean norms", "units": "1"},
             "delta_cosine": {"long_name": "cosine of the angle between base and delta", "units": "1"},
         },
@@ -230,12 +221,6 @@ _ALL = (
         whole_rows=True,
     ),
 )
-_FACTOR_NORM = Measure(
-    function=lambda base, delta: _norms(base, delta)[1],
-    outputs={"delta_norm": _DELTA_NORM},
-    from_factor=_factor_norm,
-)
-
 MEASURES: Mapping[str, Measure] = {name: measure for measure in _ALL for name in measure.outputs}
 """Name of a result -> the measure that gives it."""
 
@@ -257,8 +242,6 @@ def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[s
             if output in wanted:
                 raise ValueError(f"measure {output!r} is asked for twice; name each once")
             wanted[output] = measure, measure.outputs[output]
-    if set(wanted) == {"delta_norm"}:  # alone it needs no base
-        wanted = {"delta_norm": (_FACTOR_NORM, _DELTA_NORM)}
     measures = tuple({id(measure): measure for measure, _ in wanted.values()}.values())
     return measures, {name: attributes for name, (_, attributes) in wanted.items()}
 

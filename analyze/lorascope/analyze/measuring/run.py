@@ -1,5 +1,6 @@
 """Measures of a run by token and component as a dataset, computed in batches of components."""
 
+import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -12,22 +13,24 @@ import xarray as xr
 
 from lorascope.stores import Run
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.progress import Progress
 
-from ..save import finish, refuse_target
+from ..save import refuse_target
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
-from .compute import Progress, Workers, workers
+from .compute import workers
 from .measures import Measure, resolve
-from .partial import CHUNK_COMPONENTS, Partial, open_partial
+from .partial import CHUNK_COMPONENTS, Partial, finish, open_partial
 from .sources import GROUP_BYTES, Source, group_sizes, sources_of
 from .tasks import measure_sources
+from .workers import Workers
 
 __all__ = ["measure_run", "measure_unsaved"]
 
 BATCH_TASKS = 32
-"""Least tasks for each worker in a batch: at its end a worker waits for at most one."""
+"""Least tasks for each worker in a batch, at whose end a worker waits for at most one."""
 BATCH_BYTES = 128 * 2**20
-"""Most results that are held at a time, unless one component has more."""
+"""Most bytes of results that are held in memory at a time, unless one component has more."""
 
 
 def measure_run(
@@ -117,7 +120,7 @@ def measure_unsaved(
 
 
 class _Held:
-    """What `Partial` is on disk, in memory."""
+    """Measures in memory, as `Partial` holds them on disk."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = arrays
@@ -145,10 +148,15 @@ def _fill(
         cut = _batches(sources, group_bytes=group_bytes, n_threads=found.n_threads, n_outputs=len(outputs))
         batches = [batch for batch in cut if not done[batch].all()]
         n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
-        tasks = _Count(n_groups * sources[0].base.n_rows, progress)
+        count, total = itertools.count(1), n_groups * sources[0].base.n_rows
+
+        def one_more() -> None:
+            if progress is not None:
+                progress(next(count), total)
+
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
-            target.write(batch, dict(zip(outputs, found.compute(array, tasks.one_more), strict=True)))
+            target.write(batch, dict(zip(outputs, found.compute(array, one_more), strict=True)))
     assert target.done.all()
 
 
@@ -156,18 +164,6 @@ def _together(sources: Sequence[Source], found: Workers) -> int:
     """How many times `GROUP_BYTES` a task is to have: as much as is allowed, as long as every worker has a queue."""
     n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
     return max(1, min(found.most_together, n_tasks // (BATCH_TASKS * found.n_threads)))
-
-
-class _Count:
-    """Tasks that are done, of all."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def one_more(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:

@@ -23,7 +23,7 @@ class Source(NamedTuple):
     base: RowArray
     delta: DeltaSource
     identity: str
-    """Of everything that was written when the run was set up, weights too."""
+    """Digest of everything that was written when the run was set up, weights too."""
 
     def __hash__(self) -> int:
         return hash((self.identity, self.delta.rows.path, self.component))
@@ -43,8 +43,6 @@ class Weights(NamedTuple):
     bias: np.ndarray
     """Float32 (feature,), or empty."""
     scaling: np.float32
-    gram: np.ndarray
-    """Float64 (rank + 1, rank + 1): of scaling times B's columns and the bias."""
 
 
 def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
@@ -100,6 +98,4 @@ def weights_of(source: Source) -> Weights:
     assert delta.lora_B is not None
     lora_b = delta.lora_B.read()
     bias = np.empty(0, np.float32) if delta.bias is None else delta.bias.read()
-    columns = np.column_stack([lora_b, bias if bias.size else np.zeros(len(lora_b))]).astype(np.float64)
-    gram = float(delta.scaling) ** 2 * (columns.T @ columns)
-    return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling), gram)
+    return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling))

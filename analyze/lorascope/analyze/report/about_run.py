@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.format import format_number, format_percent
-from lorascope.analyze.highlights import Size, factor_saving, swallowed
+from lorascope.analyze.highlights import swallowed
 from lorascope.analyze.miub import misfit
+from lorascope.analyze.sizes import Size, factor_saving
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 

@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from lorascope.analyze.highlights import sizes
+from lorascope.analyze.sizes import sizes
 from lorascope.stores import Run
 
 from . import about_run, sections, tokens

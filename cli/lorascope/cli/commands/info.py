@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 from cyclopts import Parameter
 
-from lorascope.analyze.highlights import sizes
 from lorascope.analyze.scores import scores, scores_table
+from lorascope.analyze.sizes import sizes
 from lorascope.stores import Run, StoreError, open_run, run_state
 from lorascope.stores.size import format_size
 

@@ -13,7 +13,7 @@ from lorascope.analyze.groups import KEYS, to_dataframe
 from lorascope.analyze.groups import group_by as grouped
 from lorascope.analyze.miub import misfit, not_finite
 from lorascope.analyze.miub import miub as miub_of
-from lorascope.analyze.readings import PRINTED, paper_cells
+from lorascope.analyze.readings import PRINTED, miub_readings
 from lorascope.analyze.reduce import Reduction, Unit
 from lorascope.analyze.save import refuse_target
 from lorascope.stores import Run, open_run
@@ -85,7 +85,7 @@ def miub(
     pairs = [(run, name) for run in opened for name in adapter or (None,)]
     if paper:
         with progress_bar("paper") as update:
-            cells = paper_cells(opened[0], adapter=pairs[0][1], progress=update, **options)
+            cells = miub_readings(opened[0], adapter=pairs[0][1], progress=update, **options)
         _print_cells(cells)
         return 0
     with progress_bar("miub") as update:

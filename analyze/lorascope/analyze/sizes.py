@@ -1,0 +1,100 @@
+"""What a run takes, in memory and on disk, and what its factors save."""
+
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import zarr
+
+from lorascope.stores import Run
+from lorascope.stores.format.layout import DTYPES, goes_with_states
+
+__all__ = ["Saving", "Size", "factor_saving", "sizes"]
+
+PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
+"""Parts of a store in the order in which they are listed."""
+REDUCTIONS = ("delta_norm", "swallowed", "kl")
+"""Arrays of an adapter that count as its reductions."""
+
+
+class Size(NamedTuple):
+    """What one part of a store takes."""
+
+    part: str
+    raw_bytes: int
+    """Bytes of its committed values in memory."""
+    stored_bytes: int
+    """Bytes of its files."""
+
+
+class Saving(NamedTuple):
+    """What keeping z = A x in place of delta saves, in bytes of committed tokens before compression."""
+
+    n_factored: int
+    """Components, of all adapters, whose delta is kept as a factor."""
+    n_whole: int
+    """Components, of all adapters, whose delta is kept itself."""
+    factor_bytes: int
+    """z and lora_B."""
+    delta_bytes: int
+    """Their deltas at the item size of their base."""
+    delta_float32_bytes: int
+    """Their deltas at the factor's own accuracy."""
+    plain_bytes: int
+    """Every base, every delta, and in a `pair` the adapted run's outputs, at the item size of the base."""
+
+
+def sizes(run: Run) -> list[Size]:
+    """Bytes of a run's parts in memory and on disk, and of the whole at the end."""
+    raw: dict[str, int] = {}
+    for path, node in zarr.open_group(run.place.zarr_store(read_only=True), mode="r").members(max_depth=None):
+        if isinstance(node, zarr.Array):
+            share = _tokens_kept(run, path) / run.n_tokens if node.attrs.get("written") == "by row" else 1
+            raw[_part(path)] = raw.get(_part(path), 0) + round(node.nbytes * share)
+    stored: dict[str, int] = {}
+    for path, n_bytes in run.place.sizes():
+        stored[_part(path)] = stored.get(_part(path), 0) + n_bytes
+    parts = [Size(part, raw[part], stored[part]) for part in PARTS if raw.get(part)]
+    return [*parts, Size("whole run", sum(p.raw_bytes for p in parts), sum(stored.values()))]
+
+
+def _tokens_kept(run: Run, path: str) -> int:
+    """Tokens of which an array that is written row by row holds values."""
+    committed = run.committed.values
+    return int((committed & run.with_states.values if goes_with_states(path) else committed).sum())
+
+
+def factor_saving(run: Run) -> Saving:
+    """What the factor form saves in a run, in bytes; all adapters together."""
+    n_tokens = int((run.committed & run.with_states).sum())
+    n_outputs = 2 if run.stream == "pair" else 1
+    widths = run.components["d_out"].values.astype(np.int64)
+    itemsizes = np.array([DTYPES[name][0].itemsize for name in run.components["stored_dtype"].values])
+    kept, touched, factors = np.zeros_like(widths), np.zeros_like(widths), 0
+    for name in run.adapters:
+        table = run.adapter(name)
+        factored, ranks = table["factor_start"].values >= 0, table["rank"].values.astype(np.int64)
+        kept += factored
+        touched += ranks > 0
+        factors += int((4 * ranks * (n_tokens + widths))[factored].sum())
+    values = n_tokens * widths
+    return Saving(
+        n_factored=int(kept.sum()),
+        n_whole=int((touched - kept).sum()),
+        factor_bytes=factors if n_tokens else 0,
+        delta_bytes=int((kept * values * itemsizes).sum()),
+        delta_float32_bytes=int((kept * values * 4).sum()),
+        plain_bytes=int(((n_outputs + touched) * values * itemsizes).sum()),
+    )
+
+
+def _part(path: str) -> str:
+    """Part of the store that a path inside it belongs to."""
+    names = PurePosixPath(path).parts
+    if names[0] == "reductions":
+        return "reductions"
+    if names[0] not in {"states", "adapters"} or len(names) < 3:
+        return "tables"
+    if names[2] in REDUCTIONS:
+        return "reductions"
+    return {"lora_bias": "lora_B"}.get(names[2], names[2] if names[2] in PARTS else "tables")
