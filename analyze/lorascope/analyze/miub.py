@@ -1,5 +1,6 @@
 """MIUB, the paper's eq. 9, over a run: JS by token and component, and what becomes of it."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ def miub(
     run: Run,
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     reduction: Reduction = "mean",
     unit: Unit = "nat",
     scheduler: Any = None,
@@ -48,6 +50,9 @@ def miub(
         not those of all tokens, js is the one measured during capture.
     adapter
         Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`, that MIUB is to be of; by default all that the adapter
+        touches.
     reduction
         What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
         mean of those that are the `answer`. Mean and sum weigh tokens that were drawn by the inverse of their chance.
@@ -77,7 +82,7 @@ def miub(
     StoreError
         If the run holds neither states nor js, no sample is wholly committed, or a chunk is broken.
     ValueError
-        If `reduction` or `unit` isn't one of those, or the name `out` has another ending.
+        If `reduction` or `unit` isn't one of those, a component isn't known, or the name `out` has another ending.
     FileExistsError
         If something of the name `out` is there.
 
@@ -94,7 +99,8 @@ def miub(
     refuse_unknown(reduction, unit)
     if keeps_all_states(run):
         require_samples(_unmeasured(run), run, reduction)  # before the work, not after it
-    options = {"adapter": adapter, "scheduler": scheduler, "n_workers": n_workers, "progress": progress}
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
+    options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
         return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))

@@ -20,7 +20,7 @@ from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.places.file_lock import file_lock
 
 NAMES = ("js", "delta_ratio")
-NOWHERE: dict[str, Any] = {"adapter": None, "scheduler": None, "n_workers": None, "progress": None}
+NOWHERE: dict[str, Any] = {"adapter": None, "components": None, "scheduler": None, "n_workers": None, "progress": None}
 
 
 @pytest.fixture(scope="module")
@@ -258,3 +258,20 @@ def test_a_process_that_is_killed_loses_nothing_that_was_done(run: Run, tmp_path
     assert calls
     xr.testing.assert_equal(found.load(), miub(run))
     assert [path.name for path in tmp_path.iterdir()] == ["result.zarr"]
+
+
+@pytest.mark.parametrize("states", ["all", "none"])
+def test_some_components_are_those_of_all(make_small: Any, tmp_path: Path, states: str) -> None:
+    run = make_small(states=states, js_share=1.0).run
+    whole, names = measure_run(run, ("js",)), run.component_paths
+    for patterns in (["*.q_proj"], [names[2], names[0]]):
+        kept = [path for path in names if path in patterns or (patterns == ["*.q_proj"] and path.endswith(".q_proj"))]
+        assert kept
+        found = measure_run(run, ("js",), components=patterns)
+        xr.testing.assert_identical(found, whole.sel(component=kept))
+        saved = measure_run(run, ("js",), components=patterns, out=tmp_path / f"{patterns[0]}.zarr".replace("*", ""))
+        xr.testing.assert_equal(saved.load(), found)
+    with pytest.raises(ValueError, match="`components` names 'q', which fits none of the .* that the adapter touches"):
+        measure_run(run, ("js",), components=["q"])
+    with pytest.raises(ValueError, match="it must be a list of paths or patterns"):
+        measure_run(run, ("js",), components="q")
