@@ -6,18 +6,19 @@ import math
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_error
+from ..format import format_error, format_number
+from ..weights import standard_error
 from .captions import headline, plural, run_name, shortened, tokens_reduced
-from .plots import sample_spread
-from .theme import INK, apply_theme
+from .theme import COLORS, INK, apply_theme
 
 __all__ = ["sample_figure"]
 
 GROUPS = ("dataset", "split", "prompt")
 """Keys by which samples can be set apart."""
 N_POINTS = 300
-"""Of more samples than that in a group only those outside of the whiskers are drawn."""
+"""Most samples of a group that are all drawn; of more only those outside of the whiskers are."""
 
 
 def sample_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
@@ -28,7 +29,7 @@ def sample_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns.
+        What `miub` or `qualify` returns. That of `qualify` gets no title: the report says it in the caption.
     by
         `dataset`, `split` or `prompt`.
 
@@ -41,14 +42,19 @@ def sample_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         raise ValueError(f"`by` is {by!r}; samples go by one of {list(GROUPS)}, or by None")
     used, units = result["used"].values, result["miub_sample"].attrs.get("units", "nat")
     finite = used & np.isfinite(result["miub_sample"].values)
-    values = result["miub_sample"].values[finite]
-    figure = _histogram(result, values) if by is None else _boxes(result.isel(sample=np.flatnonzero(used)), by)
+    samples = result.isel(sample=np.flatnonzero(finite))
+    figure = _histogram(samples) if by is None else _boxes(result.isel(sample=np.flatnonzero(used)), by)
     figure.update_xaxes(exponentformat="power", nticks=7)
+    figure.update_xaxes(
+        title_text=f"MIUB of a sample ({html.escape(units)})", row=None if by else 2, col=None if by else 1
+    )
+    if "js_component" in result:
+        return figure
     n_unused, n_bad = int((~used).sum()), int((used & ~finite).sum())
     headline(
         figure,
-        f"MIUB by sample{f' and {by}' if by else ''}: {format_error(*_mean_and_error(values))} {units}",
-        f"{run_name(result.attrs)}. Mean\u00a0± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
+        f"MIUB by sample{f' and {by}' if by else ''}: {format_error(*_mean_and_error(samples))} {units}",
+        f"{run_name(result.attrs)}. Mean\u00a0± standard error; n\u00a0=\u00a0{plural(int(finite.sum()), 'sample')}.",
         tokens_reduced(result.attrs),
         "" if by is None else "Boxes: quartiles; whiskers: 1.5 boxes at most; diamonds: mean\u00a0± standard error.",
         f"{plural(n_unused, 'sample')} not whole or not measured, left out." if n_unused else "",
@@ -57,18 +63,31 @@ def sample_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     return figure
 
 
-def _histogram(result: xr.Dataset, values: np.ndarray) -> go.Figure:
-    figure = sample_spread(result)
-    figure.update_yaxes(rangemode="nonnegative")
-    if len(values) > N_POINTS:
-        figure.update_traces(boxpoints="outliers", selector={"type": "box"})
+def _histogram(samples: xr.Dataset) -> go.Figure:
+    """Every sample as a point, and below them how many lie where."""
+    values = samples["miub_sample"].values
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.03)
+    figure.add_trace(_box(samples, "rgba(0,0,0,0)"), row=1, col=1)
+    figure.add_histogram(
+        x=values,
+        nbinsx=max(10, min(40, 2 * round(math.sqrt(len(values))))),
+        marker={"color": COLORS[2], "line": {"color": "white", "width": 1}},
+        hovertemplate="%{x}: %{y} samples<extra></extra>",
+        row=2,
+        col=1,
+    )
+    apply_theme(figure, height=340)
+    figure.update_yaxes(visible=False, row=1, col=1)
+    figure.update_yaxes(title_text="samples", rangemode="nonnegative", row=2, col=1)
     if len(values) and values.min() == values.max():  # else one bar would fill the figure
         size = 0.1 * (float(values[0]) or 1.0)
-        figure.update_traces(
-            xbins={"start": values[0] - size / 2, "end": values[0] + size, "size": size}, selector={"type": "histogram"}
-        )
+        bins = {"start": values[0] - size / 2, "end": values[0] + size, "size": size}
+        figure.update_traces(xbins=bins, selector={"type": "histogram"})
         figure.update_xaxes(range=[values[0] - (6 if values[0] else 1) * size, values[0] + 6 * size])
-    mean, error = _mean_and_error(values)
+    mean, error = _mean_and_error(samples)
+    if len(values):
+        text = {"annotation_text": f"mean {format_number(mean)}", "annotation_position": "top right"}
+        figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)
     if error > 0:
         figure.add_vrect(x0=mean - error, x1=mean + error, fillcolor="#222", opacity=0.15, line_width=0, row=2, col=1)
     return figure
@@ -76,47 +95,47 @@ def _histogram(result: xr.Dataset, values: np.ndarray) -> go.Figure:
 
 def _boxes(samples: xr.Dataset, by: str) -> go.Figure:
     names = list(dict.fromkeys(samples[by].values.tolist()))
-    units = html.escape(samples["miub_sample"].attrs.get("units", "nat"))
+    units = samples["miub_sample"].attrs.get("units", "nat")
     figure, ticks = go.Figure(), []
     for place, name in enumerate(names):
         chosen = (samples[by].values == name) & np.isfinite(samples["miub_sample"].values)
         group = samples.isel(sample=np.flatnonzero(chosen))
-        values = group["miub_sample"].values
-        mean, error = _mean_and_error(values)
-        box = go.Box(
-            x=values,
-            y0=place,
-            orientation="h",
-            text=[html.escape(str(sample)) for sample in group["sample"].values],
-            boxpoints="all" if len(values) <= N_POINTS else "outliers",
-            pointpos=0,
-            jitter=0.6,
-            marker={"color": INK, "size": 4, "opacity": 0.55},
-            line={"color": "#777", "width": 1},
-            fillcolor="rgba(253,208,162,0.5)",
-            hovertemplate=f"%{{text}}: %{{x:.4g}} {units}<extra></extra>",
-        )
-        dot = go.Scatter(
+        mean, error = _mean_and_error(group)
+        figure.add_trace(_box(group, "rgba(253,208,162,0.5)", y0=place, orientation="h"))
+        figure.add_scatter(
             x=[mean],
             y=[place],
             error_x={"array": [error if error > 0 else 0.0], "thickness": 2, "width": 5},
             mode="markers",
             marker={"symbol": "diamond", "size": 9, "color": "#222"},
-            text=[f"mean {format_error(mean, error)} {units}, n = {len(values)}"],
-            hovertemplate="%{text}<extra></extra>",
+            hovertemplate=html.escape(f"mean {format_error(mean, error)} {units}, n = {group.sizes['sample']}")
+            + "<extra></extra>",
         )
-        figure.add_traces([box, dot])
-        ticks.append(f"{shortened(name)}<br>n = {len(values)}")
+        ticks.append(f"{shortened(name)}<br>n = {group.sizes['sample']}")
     apply_theme(figure, height=100 + 64 * len(names))
-    figure.update_xaxes(title_text=f"MIUB of a sample ({units})", rangemode="nonnegative")
+    figure.update_xaxes(rangemode="nonnegative")
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=ticks, range=[len(names) - 0.5, -0.5], ticklabelstandoff=4
     )
     return figure
 
 
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+def _box(samples: xr.Dataset, fill: str, **options: object) -> go.Box:
+    return go.Box(
+        x=samples["miub_sample"].values,
+        text=[html.escape(str(name)) for name in samples["sample"].values],
+        boxpoints="all" if samples.sizes["sample"] <= N_POINTS else "outliers",
+        pointpos=0,
+        jitter=0.7,
+        marker={"color": INK, "size": 4, "opacity": 0.55},
+        line={"color": "#777", "width": 1},
+        fillcolor=fill,
+        hovertemplate="%{text}: %{x:.4g}<extra></extra>",
+        **options,
+    )
+
+
+def _mean_and_error(samples: xr.Dataset) -> tuple[float, float]:
     """NaN for what so many samples don't tell."""
-    n = len(values)
-    error = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-    return float(values.mean()) if n else math.nan, error
+    values = samples["miub_sample"].values
+    return float(values.mean()) if len(values) else math.nan, float(standard_error(values))
