@@ -1,15 +1,14 @@
-"""What a run takes, in memory and on disk, and what its factors save."""
+"""What a run takes, in memory and on disk."""
 
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
 import zarr
 
 from lorascope.stores import Run
-from lorascope.stores.format.layout import DTYPES, goes_with_states
+from lorascope.stores.format.layout import goes_with_states
 
-__all__ = ["Saving", "Size", "factor_saving", "sizes"]
+__all__ = ["Size", "sizes"]
 
 PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
 """Parts of a store in the order in which they are listed."""
@@ -25,23 +24,6 @@ class Size(NamedTuple):
     """Bytes of its committed values in memory."""
     stored_bytes: int
     """Bytes of its files."""
-
-
-class Saving(NamedTuple):
-    """What keeping z = A x in place of delta saves, in bytes of committed tokens before compression."""
-
-    n_factored: int
-    """Components, of all adapters, whose delta is kept as a factor."""
-    n_whole: int
-    """Components, of all adapters, whose delta is kept itself."""
-    factor_bytes: int
-    """z and lora_B."""
-    delta_bytes: int
-    """Their deltas at the item size of their base."""
-    delta_float32_bytes: int
-    """Their deltas at the factor's own accuracy."""
-    plain_bytes: int
-    """Every base, every delta, and in a `pair` the adapted run's outputs, at the item size of the base."""
 
 
 def sizes(run: Run) -> list[Size]:
@@ -62,30 +44,6 @@ def _tokens_kept(run: Run, path: str) -> int:
     """Tokens of which an array that is written row by row holds values."""
     committed = run.committed.values
     return int((committed & run.with_states.values if goes_with_states(path) else committed).sum())
-
-
-def factor_saving(run: Run) -> Saving:
-    """What the factor form saves in a run, in bytes; all adapters together."""
-    n_tokens = int((run.committed & run.with_states).sum())
-    n_outputs = 2 if run.stream == "pair" else 1
-    widths = run.components["d_out"].values.astype(np.int64)
-    itemsizes = np.array([DTYPES[name][0].itemsize for name in run.components["stored_dtype"].values])
-    kept, touched, factors = np.zeros_like(widths), np.zeros_like(widths), 0
-    for name in run.adapters:
-        table = run.adapter(name)
-        factored, ranks = table["factor_start"].values >= 0, table["rank"].values.astype(np.int64)
-        kept += factored
-        touched += ranks > 0
-        factors += int((4 * ranks * (n_tokens + widths))[factored].sum())
-    values = n_tokens * widths
-    return Saving(
-        n_factored=int(kept.sum()),
-        n_whole=int((touched - kept).sum()),
-        factor_bytes=factors if n_tokens else 0,
-        delta_bytes=int((kept * values * itemsizes).sum()),
-        delta_float32_bytes=int((kept * values * 4).sum()),
-        plain_bytes=int(((n_outputs + touched) * values * itemsizes).sum()),
-    )
 
 
 def _part(path: str) -> str:
