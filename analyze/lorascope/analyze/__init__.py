@@ -22,6 +22,7 @@ from .scaling.identify import identifiability
 from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
 from .scaling.simulate import simulate_study
+from .scores import scores_table
 from .trends.trend_tests import trend_tests
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "plan_study",
     "qualify",
     "save",
+    "scores_table",
     "side_by_side",
     "simulate_study",
     "to_dataframe",

@@ -1,6 +1,6 @@
 """Several results side by side, and whether two of them differ: paired by sample."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,10 +130,15 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     groups = dict.fromkeys(label for result in (first, second) for label in _group_labels(result, by))
     tables = [_group_sums(one, by, places, list(groups)) for one, places in ((first, ones), (second, others))]
     found = _tests(tables[1] - tables[0], adjust=bool(by))
-    return (
-        _grid(found, by, list(groups))
-        .assign(n_samples=len(ones))
-        .assign_attrs(**_shared((first, second)), first=_name(first), second=_name(second))
+    grid = _grid(found, by, list(groups))
+    if "component" in by:
+        places = {name: place for result in (first, second) for name, place in _places(result)}
+        columns = zip(*(places[name] for name in grid["component"].values), strict=True)
+        grid = grid.assign_coords(
+            {key: ("component", list(c)) for key, c in zip(("kind", "layer"), columns, strict=True) if key not in by}
+        )
+    return grid.assign(n_samples=len(ones)).assign_attrs(
+        **_shared((first, second)), first=_name(first), second=_name(second)
     )
 
 
@@ -142,6 +147,12 @@ def matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]
     names = [_sample_names(result) for result in (first, second)]
     shared = [name for name in names[0] if name in names[1]]
     return [names[0][name] for name in shared], [names[1][name] for name in shared]
+
+
+def _places(result: xr.Dataset) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Each component's kind and layer."""
+    columns = (result[key].values.tolist() for key in ("component", "kind", "layer"))
+    return ((name, (kind, layer)) for name, kind, layer in zip(*columns, strict=True))
 
 
 def _check_alike(results: Sequence[xr.Dataset]) -> None:

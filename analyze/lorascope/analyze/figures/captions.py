@@ -25,7 +25,7 @@ def headline(figure: go.Figure, title: str, *notes: str) -> None:
     if small:
         text = "<br>".join(html.escape(line) for line in small)
         shown += f'<br><span style="font-size:11px;color:#5b636c">{text}</span>'
-    room = 17 * (len(lines) - 1) + 16 * len(small) + 6
+    room = 17 * (len(lines) - 1) + 16 * len(small) + 6 * bool(small)
     figure.update_layout(
         title={
             "text": shown,
