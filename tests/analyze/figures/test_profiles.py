@@ -60,16 +60,6 @@ def test_depth_says_what_lies_outside(make_small: Callable[..., Small], by: str 
     assert figure.layout.xaxis.range == (-0.5, 1.5)
 
 
-def test_depth_on_a_log_axis(result: xr.Dataset) -> None:
-    axis = depth_figure(result, by="kind", log=True).layout.yaxis
-    values = np.concatenate([line.y for line in lines_of(depth_figure(result, by="kind"))])
-    assert axis.type == "log"
-    np.testing.assert_allclose(axis.range, [np.log10(values.min()) - 0.1, np.log10(values.max()) + 0.1])
-    assert len(axis.ticktext) == len(axis.tickvals) > 1
-    zero = result.assign(js_sample=result["js_sample"] * 0)
-    assert depth_figure(zero, log=True).layout.yaxis.type is None
-
-
 def test_depth_of_one_sample_has_no_error(make_small: Callable[..., Small]) -> None:
     figure = depth_figure(miub(make_small(n_samples=1).run))
     assert np.isnan(lines_of(figure)[0].error_y.array).all()
@@ -106,12 +96,3 @@ def test_other_results_are_refused(result: xr.Dataset, make_small: Callable[...,
     outside = miub(make_small(outside=True).run).isel(component=[-1])
     with pytest.raises(ValueError, match="none of the result's components lies in a layer"):
         depth_figure(outside)
-
-
-def test_infinite_means_leave_a_logarithmic_axis_as_it_is(result: xr.Dataset) -> None:
-    js = result["js_sample"].values.copy()
-    expected = depth_figure(result.isel(component=[0, 1, 2]), log=True).layout.yaxis.range
-    js[:, 3:] = np.inf
-    with np.errstate(invalid="ignore"):
-        axis = depth_figure(result.assign(js_sample=(result["js_sample"].dims, js)), log=True).layout.yaxis
-    np.testing.assert_allclose(axis.range, expected)

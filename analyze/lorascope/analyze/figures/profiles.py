@@ -7,16 +7,16 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
-from ..format import format_error, format_number
+from ..format import format_error
 from ..groups import COMPONENT_KEYS, group_by
 from .captions import group_name, headline, plural, range_of, run_name, tokens_reduced
-from .scales import log_ticks, whole_ticks
+from .scales import whole_ticks
 from .theme import apply_theme, legend_below, line_styles
 
 __all__ = ["depth_figure"]
 
 
-def depth_figure(result: xr.Dataset, *, by: str | None = None, log: bool = False) -> go.Figure:
+def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     """Js of each layer, in the result's unit, over depth: mean over samples and bars of one standard error.
 
     Components outside of the layers are left out, and the figure says how many.
@@ -27,8 +27,6 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None, log: bool = False
         What `miub` or `qualify` returns.
     by
         A key of `group_by`, e.g. `kind` or `dataset`, to draw a line for each of its values.
-    log
-        Whether js goes on a logarithmic axis, which shows lines that lie decades apart and leaves zeros out.
 
     Raises
     ------
@@ -50,12 +48,6 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None, log: bool = False
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
     figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", exponentformat="power")
     values = inside["miub"].values
-    if log and ((values > 0) & np.isfinite(values)).any():
-        known = np.log10(values[(values > 0) & np.isfinite(values)])
-        low_power, high_power = known.min() - 0.1, known.max() + 0.1
-        ticks = log_ticks(low_power, high_power)
-        texts = [format_number(tick, digits=1).removeprefix("1·") for tick in ticks]
-        figure.update_yaxes(type="log", range=[low_power, high_power], tickvals=ticks, ticktext=texts)
     there = (inside["n_samples"].values > 0) & (inside["n_components"].values > 0)
     n_bad = int((there & ~np.isfinite(values)).sum())
     headline(

@@ -107,7 +107,7 @@ def miub(
     if len(results) == 1:
         _print_conclusion(results[0], pairs[0][0], full=full)
         if keys:
-            _print_groups(grouped(results[0], keys, components=over_components), keys, full=full)
+            _print_groups(grouped(results[0], keys, over_components=over_components), keys, full=full)
         if full or not keys:
             _print_components(results[0], full=full)
     else:
