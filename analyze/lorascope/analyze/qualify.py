@@ -59,7 +59,7 @@ def qualify(
 
     Notes
     -----
-    Of a run that doesn't keep the states of all tokens, js, effective_width and delta_ratio are those that capture
+    Where a run doesn't keep the states of all tokens, js, effective_width and delta_ratio are those that capture
     took; js_permuted is missing. Early runs without states have js only, and of a share of their tokens, and a sample
     is the mean of those of its tokens that were measured. Means and medians over tokens are weighted.
     """

@@ -53,7 +53,7 @@ def measure_run(
     run
         An open run, finished or not; tokens that aren't committed are NaN.
     names
-        Of `MEASURES`, or measures of your own, made by `token_measure`.
+        Names in `MEASURES`, or measures of your own, made by `token_measure`.
     adapter
         Name of the adapter; may be left out where there is one.
     components

@@ -24,7 +24,7 @@ def measure_sources(
     sources
         Components, as `sources_of` gives them; the last axis follows them.
     names
-        Of `MEASURES`, or measures of your own, made by `token_measure`.
+        Names in `MEASURES`, or measures of your own, made by `token_measure`.
     group_bytes
         Least bytes of float32 base that a task takes.
 

@@ -39,7 +39,7 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
         Also the size of each part, every score, and the notes of the preflight.
     """
     opened = _open(run)
-    facts = {"run": run, "state": "torn"} if opened is None else _facts(opened)
+    facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else _facts(opened)
     if as_json:
         # Not through the terminal: it would wrap and colour.
         print(json.dumps(facts, indent=2, allow_nan=False))  # noqa: T201
@@ -122,7 +122,7 @@ def _pair(estimate: tuple[float, float]) -> list[float | None]:
 
 
 def _plain(value: Any) -> Any:
-    """The same with null for numbers that JSON doesn't have."""
+    """A value with null for numbers that JSON doesn't have."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
