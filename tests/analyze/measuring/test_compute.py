@@ -47,15 +47,14 @@ def js(run: Run, **options: Any) -> bytes:
     return measure_run(run, ("js",), **options)["js"].values.tobytes()
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4])
+@pytest.mark.parametrize("n_workers", [1, 4])
 def test_threads_change_no_bit(run: Run, expected: bytes, n_workers: int) -> None:
     assert js(run, n_workers=n_workers) == expected
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4])
-def test_processes_change_no_bit(run: Run, expected: bytes, n_workers: int) -> None:
+def test_processes_change_no_bit(run: Run, expected: bytes) -> None:
     with dask.config.set({"multiprocessing.context": "spawn"}):
-        assert js(run, scheduler="processes", n_workers=n_workers) == expected
+        assert js(run, scheduler="processes", n_workers=2) == expected
 
 
 def test_what_dask_is_configured_to_use_is_used(run: Run, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -107,9 +106,9 @@ def test_every_measure_says_what_it_is(run: Run, name: str) -> None:
     np.testing.assert_allclose(together[-1], alone[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("group_bytes", [1, 100_000, 10**9])
-@pytest.mark.parametrize("tile_values", [1, 1000, 10**9])
-@pytest.mark.parametrize("n_workers", [1, 4])
+@pytest.mark.parametrize(
+    ("group_bytes", "tile_values", "n_workers"), [(1, 1, 1), (1, 10**9, 4), (100_000, 1000, 4), (10**9, 1, 4)]
+)
 def test_groups_tiles_and_threads_change_no_bit(
     run: Run, monkeypatch: pytest.MonkeyPatch, group_bytes: int, tile_values: int, n_workers: int
 ) -> None:
@@ -118,12 +117,6 @@ def test_groups_tiles_and_threads_change_no_bit(
     monkeypatch.setattr(tiles, "TILE_VALUES", tile_values)
     array = measure_sources(sources_of(run), names, group_bytes=group_bytes)
     assert compute(array, n_workers=n_workers).tobytes() == expected.tobytes()
-
-
-def test_processes_give_the_same(run: Run) -> None:
-    expected = compute(measure(run))
-    with dask.config.set({"multiprocessing.context": "spawn"}):
-        assert compute(measure(run), scheduler="processes", n_workers=2).tobytes() == expected.tobytes()
 
 
 def test_missing_rows_change_no_other(run: Run, unfinished: Path) -> None:
@@ -263,9 +256,7 @@ def test_a_sequence_of_names_is_wanted(run: Run, names: Any) -> None:
         measure(run, names)
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_linear_alignment_is_the_same_wherever_it_is_computed(run: Run, scheduler: str) -> None:
+def test_linear_alignment_is_the_same_wherever_it_is_computed(run: Run) -> None:
     names = ("hsic_base", "hsic_base_lora", "hsic_lora")
     expected = compute(measure(run, names), scheduler="synchronous")
-    with dask.config.set({"multiprocessing.context": "spawn"}):
-        assert compute(measure(run, names), scheduler=scheduler, n_workers=2).tobytes() == expected.tobytes()
+    assert compute(measure(run, names), n_workers=2).tobytes() == expected.tobytes()
