@@ -1,6 +1,7 @@
 """`lorascope info`."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.sizes import sizes
+from lorascope.analyze.stats.record import plain
 from lorascope.stores import Run, StoreError, open_run, run_state
 from lorascope.stores.size import format_size
 
@@ -87,8 +89,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "choices": run.choices.sizes["choice"],
         "components": {
             "n": len(run.component_paths),
-            "kinds": _counts(table["kind"].values),
-            "dtypes": _counts(table["stored_dtype"].values),
+            "kinds": dict(sorted(Counter(table["kind"].values.tolist()).items())),
+            "dtypes": dict(sorted(Counter(table["stored_dtype"].values.tolist()).items())),
         },
         "adapters": {name: _adapter(run, name) for name in run.adapters},
         "sizes": [size._asdict() for size in sizes(run)],
@@ -96,14 +98,9 @@ def _facts(run: Run) -> dict[str, Any]:
             {**score._asdict(), **{which: _pair(getattr(score, which)) for which in ("base", "adapted", "change")}}
             for score in scores(run)
         ],
-        "provenance": _plain(run.attributes.get("provenance") or {}),
-        "measured": _plain(run.attributes.get("measured") or {}),
+        "provenance": plain(run.attributes.get("provenance") or {}),
+        "measured": plain(run.attributes.get("measured") or {}),
     }
-
-
-def _counts(values: np.ndarray) -> dict[str, int]:
-    names, counts = np.unique(values.astype(str), return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
 def _adapter(run: Run, name: str) -> dict[str, Any]:
@@ -119,15 +116,6 @@ def _adapter(run: Run, name: str) -> dict[str, Any]:
 
 def _pair(estimate: tuple[float, float]) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in estimate]
-
-
-def _plain(value: Any) -> Any:
-    """A value with null for numbers that JSON doesn't have."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _state(facts: Mapping[str, Any]) -> str:

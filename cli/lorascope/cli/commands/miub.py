@@ -100,9 +100,10 @@ def miub(
         return 0
     options |= {"components": list(component) or None, "reduction": reduction, "unit": unit, "out": target}
     with progress_bar("miub") as update:
+        titles = [f"{Path(run.place.name).name} {name or ''}".rstrip() for run, name in pairs]
         results = [
-            miub_of(run, adapter=name, progress=partial(update, title=_title(run, name)), **options)
-            for run, name in pairs
+            miub_of(run, adapter=name, progress=partial(update, title=title), **options)
+            for (run, name), title in zip(pairs, titles, strict=True)
         ]
     if len(results) == 1:
         _print_conclusion(results[0], pairs[0][0], full=full)
@@ -132,10 +133,6 @@ def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
     if n > 1 and not set(keys) & set(RUN_KEYS):
         return ("run", *(("adapter",) if several_adapters else ()), *keys)
     return keys
-
-
-def _title(run: Run, adapter: str | None) -> str:
-    return Path(run.place.name).name + (f" {adapter}" if adapter else "")
 
 
 def _print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = "") -> None:
