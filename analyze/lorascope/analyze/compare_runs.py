@@ -1,6 +1,6 @@
 """Several results side by side, and whether two of them differ: paired by sample."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import xarray as xr
 from .groups import SAMPLE_KEYS, group_by, to_dataframe
 from .weights import standard_error
 
-__all__ = ["RUN_KEYS", "matched", "paired", "side_by_side"]
+__all__ = ["RUN_KEYS", "paired", "side_by_side"]
 
 PAIR_KEYS = ("component", "layer", "kind")
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
@@ -121,7 +121,7 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     _check_alike((first, second))
     if isinstance(by, str) or set(by) - set(PAIR_KEYS):
         raise ValueError(f"`by` is {by!r}; paired differences go by a sequence of {list(PAIR_KEYS)}")
-    ones, others = matched(first, second)
+    ones, others = _matched(first, second)
     if len(ones) < 2:
         raise ValueError(
             f"{_name(first)!r} and {_name(second)!r} share {len(ones)} whole samples; at least 2 must be in both: "
@@ -131,28 +131,25 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     tables = [_group_sums(one, by, places, list(groups)) for one, places in ((first, ones), (second, others))]
     found = _tests(tables[1] - tables[0], adjust=bool(by))
     grid = _grid(found, by, list(groups))
-    if "component" in by:
-        places = {name: place for result in (first, second) for name, place in _places(result)}
-        columns = zip(*(places[name] for name in grid["component"].values), strict=True)
-        grid = grid.assign_coords(
-            {key: ("component", list(c)) for key, c in zip(("kind", "layer"), columns, strict=True) if key not in by}
-        )
+    if list(by) == ["component"]:  # as maps want it
+        kinds, layers = zip(*(_places(first, second)[name] for name in grid["component"].values.tolist()), strict=True)
+        grid = grid.assign_coords(kind=("component", list(kinds)), layer=("component", list(layers)))
     return grid.assign(n_samples=len(ones)).assign_attrs(
         **_shared((first, second)), first=_name(first), second=_name(second)
     )
 
 
-def matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]]:
+def _matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]]:
     """Places of the whole samples that both results hold, in the first one's order; see `paired`."""
     names = [_sample_names(result) for result in (first, second)]
     shared = [name for name in names[0] if name in names[1]]
     return [names[0][name] for name in shared], [names[1][name] for name in shared]
 
 
-def _places(result: xr.Dataset) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Each component's kind and layer."""
-    columns = (result[key].values.tolist() for key in ("component", "kind", "layer"))
-    return ((name, (kind, layer)) for name, kind, layer in zip(*columns, strict=True))
+def _places(*results: xr.Dataset) -> dict[str, tuple[str, int]]:
+    """Component -> its kind and layer."""
+    columns = [[result[key].values.tolist() for key in ("component", "kind", "layer")] for result in results]
+    return {name: (kind, layer) for one in columns for name, kind, layer in zip(*one, strict=True)}
 
 
 def _check_alike(results: Sequence[xr.Dataset]) -> None:

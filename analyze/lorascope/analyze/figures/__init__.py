@@ -1,5 +1,6 @@
 """Plots as functions: results in, one plotly figure out."""
 
+from .captions import headline
 from .fit_profiles import profile_figure
 from .fit_reports import held_out_figure
 from .fit_residuals import setting_residuals_figure
@@ -11,18 +12,24 @@ from .plots import position_figure, share_curve
 from .profiles import depth_figure
 from .rival_laws import laws_figure
 from .spread import sample_figure
+from .theme import DIVERGING, LINES, apply_theme, legend_below
 from .training_figures import training_figure
 from .trend_figures import trend_figure
 from .xi import xi_figure
 
 __all__ = [
+    "DIVERGING",
+    "LINES",
+    "apply_theme",
     "bound_figure",
     "component_map",
     "depth_figure",
     "estimates_figure",
+    "headline",
     "held_out_figure",
     "js_map",
     "laws_figure",
+    "legend_below",
     "metrics_figure",
     "null_map",
     "position_figure",
