@@ -136,7 +136,7 @@ def _described(long_name: str, units: str = "nat", references: str = "") -> Attr
 
 
 _HSIC = "unbiased HSIC of {}, linear kernels, of the token's group; linear CKA is made of it"
-_ALL = {
+_ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
     _js: {
         "js": _described(
             "Jensen-Shannon divergence of softmax(base) and softmax(lora)",
