@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from cyclopts import Parameter
 
@@ -191,11 +190,9 @@ def _counted(n_shown: int, n: int) -> str:
 
 
 def _print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None:
-    frame = table.to_dataframe().reset_index()
-    of_runs = "n_runs" in frame
-    frame = frame[frame["n_runs" if of_runs else "n_samples"] > 0]
+    frame = to_dataframe(table, "group")
     columns = {"n_samples": "samples", "n_components": "components"}
-    if of_runs:
+    if "n_runs" in frame:
         columns = {"n_runs": "runs", "miub_sd": "sd of runs"} if (frame["n_runs"] > 1).any() else {}
     shown = frame if full or len(frame) <= MOST_ROWS else frame.nlargest(TOP, "miub")
     counted = "" if len(shown) == len(frame) else f", {_counted(len(shown), len(frame))}"
@@ -237,7 +234,6 @@ def _print_readings(cells: xr.Dataset) -> None:
         f"where a mean over tokens can reach ln 2 = 0.693 nat; this run has {attrs['n_components']} components and "
         f"{attrs['n_tokens']} tokens in {attrs['n_samples']} samples"
     )
-    frame: pd.DataFrame = cells.to_dataframe().reset_index()
     print_table(
         "MIUB under each reading of eq. 9, and how many times as large the paper's values per component are",
         ["against", "tokens", "unit", "MIUB", "times as large"],
@@ -249,6 +245,6 @@ def _print_readings(cells: xr.Dataset) -> None:
                 f"{row.miub:.4g} ± {row.miub_se:.1g}",
                 f"{format_number(row.times_low, digits=2)} to {format_number(row.times_high, digits=2)}",
             )
-            for row in frame.itertuples()
+            for row in cells.to_dataframe().reset_index().itertuples()
         ],
     )
