@@ -1,0 +1,195 @@
+"""The tensors of an adapter's file, by the layer that they belong to; one at a time in memory."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float64
+from safetensors import SafetensorError, safe_open
+
+from lorascope.stores import Problem
+from lorascope.stores.format.widen import widen_block
+
+from .settings import LoraSettings, rank_at
+
+__all__ = ["WEIGHTS", "Branch", "StoredTensor", "branch_problems", "read_factor", "read_keys", "require", "sort_keys"]
+
+WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
+DTYPES = {
+    "BF16": ("bfloat16", "<u2"),
+    "F16": ("float16", "<f2"),
+    "F32": ("float32", "<f4"),
+    "F64": ("float64", "<f8"),
+}
+"""What safetensors calls a type that can be measured -> its usual name, and how its bytes are read."""
+PREFIX = "base_model.model."
+"""What PEFT puts before the plain model's own names."""
+KEY = re.compile(
+    r"(?P<path>.+?)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)"
+    r"(?:\.(?!(?:weight|bias)$)(?P<adapter>[^.]+))?(?:\.(?P<leaf>weight|bias))?"
+)
+"""A key of PEFT's, with the adapter's name in it or, as `save_pretrained` has it, without."""
+INNER = re.compile(r"\.base_layer(?=\.|$)")
+"""PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
+SHOWN = 2
+"""Places named in an error before the rest is only counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor:
+    """Where a tensor lies in its file, and what it is."""
+
+    dtype: str
+    """As safetensors calls it, e.g. `BF16`."""
+    shape: tuple[int, ...]
+    start: int
+    """Its first byte in the file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """What the adapter adds to one layer: A (rank, d_in) and B (d_out, rank), with 1 or more kernel axes in a conv."""
+
+    path: str
+    """Module path in the plain model, as in runs."""
+    down: StoredTensor
+    up: StoredTensor
+    beside: frozenset[str]
+    """What else there is: `B_bias`, `magnitude_vector` (DoRA rescales what comes out), or `embedding`."""
+
+
+def read_keys(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of an adapter's file by its key; no values are read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no file of safetensors; a pickle is never read.
+    ValueError
+        If the file is cut short or otherwise damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        is_pickled = (folder / PICKLED).is_file()
+        pickled = f" but {PICKLED!r}, a pickle, which is never loaded" if is_pickled else ""
+        raise FileNotFoundError(
+            f"adapter {str(folder)!r} has no {WEIGHTS!r}{pickled}; load it where you trust it and save it again with "
+            "PEFT's `save_pretrained(folder, safe_serialization=True)`"
+        )
+    try:
+        with safe_open(path, framework="np"):
+            pass  # it compares the header with the file's length, so that offsets can be trusted below
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}; copy or save the adapter again") from error
+    # The NumPy side of safetensors (0.8) has no bfloat16 and can't hand out raw bytes, so the header is read here, as
+    # its format is documented: its length in 8 bytes, JSON, then all tensors.
+    with path.open("rb") as file:
+        n_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(n_bytes))
+    header.pop("__metadata__", None)
+    return {
+        key: StoredTensor(
+            dtype=facts["dtype"], shape=tuple(facts["shape"]), start=8 + n_bytes + facts["data_offsets"][0]
+        )
+        for key, facts in header.items()
+    }
+
+
+def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
+    """A tensor's values, all axes after the first in one."""
+    name, bits = DTYPES[tensor.dtype]
+    file.seek(tensor.start)
+    values = np.fromfile(file, bits, count=int(np.prod(tensor.shape))).reshape(tensor.shape[0], -1)
+    wide = widen_block(values, "bfloat16") if name == "bfloat16" else values
+    return wide.astype(np.float64)
+
+
+def sort_keys(
+    keys: Mapping[str, StoredTensor],
+) -> tuple[list[Branch], list[str], list[Problem]]:
+    """Branches, layers in the order of their numbers; keys that are no LoRA weights; what is wrong with the rest."""
+    layers: dict[str, dict[str, StoredTensor]] = {}
+    others, problems, adapters = [], [], set()
+    for key, tensor in keys.items():
+        plain = key.removeprefix(PREFIX)
+        match = KEY.fullmatch(plain)
+        if match is None:
+            if ".lora_" in plain:
+                problems.append(
+                    Problem(plain, "unknown", "a part of a LoRA variant that can't be measured from A and B")
+                )
+            else:
+                others.append(plain)
+            continue
+        adapters.add(match["adapter"])
+        part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
+        parts = layers.setdefault(INNER.sub("", match["path"]), {})
+        if part in parts:
+            problems.append(Problem(plain, "twice", f"there are two tensors for lora_{part}; save the adapter again"))
+        parts[part] = tensor
+        if match["part"].startswith("embedding_"):
+            parts["embedding"] = tensor
+    if len(adapters) > 1:
+        names = ", ".join(sorted(repr(name or "") for name in adapters))
+        problems.append(Problem("", "several", f"the keys name several adapters ({names}); save each by itself"))
+    branches = []
+    for path, parts in sorted(layers.items(), key=lambda layer: _by_number(layer[0])):
+        if {"A", "B"} <= parts.keys():
+            beside = frozenset(parts) - {"A", "B"}
+            branches.append(Branch(path=path, down=parts["A"], up=parts["B"], beside=beside))
+        else:
+            there = ", ".join(sorted(parts))
+            problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {there}"))
+    return branches, sorted(others), problems
+
+
+def branch_problems(branch: Branch, settings: LoraSettings) -> Iterator[Problem]:
+    """What keeps one layer's factors from being multiplied, or from being what the configuration says."""
+    for name, tensor in (("lora_A", branch.down), ("lora_B", branch.up)):
+        if tensor.dtype not in DTYPES:
+            allowed = ", ".join(kind for kind, _ in DTYPES.values())
+            message = f"{name} is of type {tensor.dtype!r}; allowed are {allowed}: save it in one of them"
+            yield Problem(branch.path, "dtype", message)
+    down, up, rank = branch.down.shape, branch.up.shape, rank_at(settings, branch.path)
+    fits = min(len(down), len(up)) >= 2 and len(down) == len(up) and down[0] == up[1] and set(up[2:]) <= {1}
+    if not fits or 0 in (*down, *up):
+        message = (
+            f"lora_A has shape {down} and lora_B {up}, which don't fit; allowed are (rank, d_in, ...) and "
+            "(d_out, rank, 1, ...), none empty and no groups: gather shards before saving"
+        )
+        yield Problem(branch.path, "shape", message)
+    elif down[0] != rank:
+        message = (
+            f"lora_A has {down[0]} rows, but `r` and `rank_pattern` of the configuration give rank {rank}; "
+            "use the configuration that was saved with these weights"
+        )
+        yield Problem(branch.path, "rank", message)
+
+
+def require(problems: Iterable[Problem], folder: Path) -> None:
+    """Raise one ValueError for all problems, or do nothing where there is none."""
+    grouped: dict[str, list[str]] = {}
+    for problem in problems:
+        grouped.setdefault(problem.message, []).append(problem.place)
+    if grouped:
+        reasons = "; ".join(f"{message}{_places(places)}" for message, places in grouped.items())
+        raise ValueError(f"adapter {str(folder)!r} can't be measured: {reasons}")
+
+
+def _by_number(path: str) -> list[tuple[int, str]]:
+    """Sorts layer 2 before layer 10; safetensors sorts keys as words."""
+    return [(int(name), "") if name.isdecimal() else (-1, name) for name in path.split(".")]
+
+
+def _places(places: list[str]) -> str:
+    """The first places of a problem in brackets, and how many more there are."""
+    named = [place for place in places if place]
+    if not named:
+        return ""
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    return f" ({', '.join(named[:SHOWN])}{more})"

@@ -1,0 +1,226 @@
+"""Measures of a run by token and component as a dataset, computed in batches of components."""
+
+import itertools
+import uuid
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lorascope.stores import Run
+from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.progress import Progress
+
+from ..save import refuse_target
+from ..weights import token_weights
+from .captured import captured_measures, counted_tokens, keeps_all_states
+from .compute import workers
+from .measures import Measure, resolve
+from .partial import CHUNK_COMPONENTS, Partial, finish, open_partial
+from .sources import GROUP_BYTES, Source, group_sizes, matching, sources_of
+from .tasks import measure_sources
+from .workers import Workers
+
+__all__ = ["measure_run", "measure_unsaved"]
+
+BATCH_TASKS = 32
+"""Least tasks for each worker in a batch, at whose end a worker waits for at most one."""
+BATCH_BYTES = 128 * 2**20
+"""Most bytes of results that are held in memory at a time, unless one component has more."""
+
+
+def measure_run(
+    run: Run,
+    names: Sequence[str | Measure],
+    *,
+    adapter: str | None = None,
+    components: Sequence[str] | None = None,
+    scheduler: Any = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+    out: str | Path | None = None,
+) -> xr.Dataset:
+    """Measures (token, component) of a run as a dataset, one float32 variable each; see `MEASURES`.
+
+    They are computed from states where those of all tokens were kept, and are else those that capture took.
+
+    Parameters
+    ----------
+    run
+        An open run, finished or not; tokens that aren't committed are NaN.
+    names
+        Names in `MEASURES`, or measures of your own, made by `token_measure`.
+    adapter
+        Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter touches.
+    scheduler, n_workers
+        Where tasks run; see `compute.workers`. No number depends on it.
+    progress
+        Called with (tasks done, tasks in all).
+    out
+        Save the result here, a folder ending in .zarr or a NetCDF file ending in .nc. Values then go to the disk by
+        batches of components, the dataset reads them from there, and a call that was stopped goes on after what it had
+        done.
+
+    Returns
+    -------
+    xr.Dataset
+        Coordinates are those of `component` (kind, layer, rank, d_out, `delta_source`) and of `token`: its sample,
+        position, role and weight, and which tokens are `counted`: have been measured.
+
+    Raises
+    ------
+    ValueError
+        If a name isn't in `MEASURES`, a component isn't known, a measure of yours returns something else than it
+        should, or `out` has another ending.
+    StoreError
+        If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
+        no component.
+    FileExistsError
+        If something of the name `out` is there, or another process is making it.
+    """
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
+    options |= {"n_workers": n_workers, "progress": progress}
+    if out is None:
+        return measure_unsaved(run, names, None, **options)
+    target = refuse_target(Path(out))
+    with file_lock(target):
+        return finish(measure_unsaved(run, names, target, **options), target)
+
+
+def measure_unsaved(
+    run: Run,
+    names: Sequence[str | Measure],
+    target: Path | None,
+    *,
+    adapter: str | None,
+    components: Sequence[str] | None,
+    scheduler: Any,
+    n_workers: int | None,
+    progress: Progress | None,
+) -> xr.Dataset:
+    """`measure_run`, whose values, with a target, lie beside it until `finish` makes a result of them."""
+    measures = resolve(names)[1]
+    table = run.components.assign(run.adapter(adapter))
+    table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
+    chosen = matching(table["path"].values.tolist(), components)
+    table = table.isel(component=chosen)
+    captured: dict[str, np.ndarray] | None = None
+    if not keeps_all_states(run):
+        columns = captured_measures(run, tuple(measures), adapter)
+        captured = {name: values[:, chosen] for name, values in zip(measures, columns, strict=True)}
+        if target is None:
+            return _dataset(run, table, captured, measures)
+    sources = [] if captured is not None else sources_of(run, adapter)
+    sources = [sources[place] for place in chosen] if sources else []
+    shape = (run.n_tokens, len(chosen))
+    if target is None:
+        held = _Held({name: np.full(shape, np.nan, np.float32) for name in measures})
+        _fill(held, sources, names, scheduler, n_workers, progress)
+        return _dataset(run, table, held.arrays, measures)
+    identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
+    partial = open_partial(target, identity=identity, attributes=measures, shape=shape)
+    if captured is None:
+        _fill(partial, sources, names, scheduler, n_workers, progress)
+    else:
+        partial.write(slice(None), captured)
+    stored = partial.open()
+    return _dataset(run, table, {name: stored[name].variable for name in measures}, measures)
+
+
+class _Held:
+    """Measures in memory, as `Partial` holds them on disk."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.arrays = arrays
+        self.done = np.zeros(next(iter(arrays.values())).shape[1], bool)
+
+    def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
+        for name, block in blocks.items():
+            self.arrays[name][:, components] = block
+        self.done[components] = True
+
+
+def _fill(
+    target: Partial | _Held,
+    sources: Sequence[Source],
+    names: Sequence[str | Measure],
+    scheduler: Any,
+    n_workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Compute the components that aren't done, a batch at a time."""
+    outputs = resolve(names)[1]
+    done = target.done
+    with workers(scheduler, n_workers) as found:
+        group_bytes = GROUP_BYTES * _together(sources, found)
+        cut = _batches(sources, group_bytes=group_bytes, n_threads=found.n_threads, n_outputs=len(outputs))
+        batches = [batch for batch in cut if not done[batch].all()]
+        n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
+        count, total = itertools.count(1), n_groups * sources[0].base.n_rows
+
+        def one_more() -> None:
+            if progress is not None:
+                progress(next(count), total)
+
+        for batch in batches:
+            array = measure_sources(sources[batch], names, group_bytes=group_bytes)
+            target.write(batch, dict(zip(outputs, found.compute(array, one_more), strict=True)))
+    assert target.done.all()
+
+
+def _together(sources: Sequence[Source], found: Workers) -> int:
+    """How many times `GROUP_BYTES` a task is to have: as much as is allowed, as long as every worker has a queue."""
+    n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
+    return max(1, min(found.most_together, n_tasks // (BATCH_TASKS * found.n_threads)))
+
+
+def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
+    """Neighbours that are computed together: whole chunks of the result where that is no more than `BATCH_BYTES`."""
+    rows = sources[0].base
+    group = max(group_sizes(sources, group_bytes))
+    wanted = -(-BATCH_TASKS * n_threads * group // rows.n_rows)
+    most = max(1, BATCH_BYTES // (4 * n_outputs * rows.shape[0]))
+    size = min(-(-wanted // CHUNK_COMPONENTS) * CHUNK_COMPONENTS, most)
+    if size > CHUNK_COMPONENTS:
+        size -= size % CHUNK_COMPONENTS
+    return [slice(start, min(start + size, len(sources))) for start in range(0, len(sources), size)]
+
+
+def _identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> dict[str, Any]:
+    """Everything that decides the numbers of a result."""
+    return {
+        "static_digest": run.attributes["static_digest"],
+        "rows": sha256(b"".join(run.digest(row).tobytes() for row in range(run.n_rows))).hexdigest(),
+        "adapter": adapter or run.adapters[0],
+        "measures": [name if isinstance(name, str) else str(uuid.uuid4()) for name in names],  # yours may change
+        "lorascope": version("lorascope"),
+    }
+
+
+def _dataset(
+    run: Run, table: xr.Dataset, values: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]]
+) -> xr.Dataset:
+    """Values with the coordinates of tokens and of the components in `table`."""
+    # In a pair, what is measured as delta is a difference whatever the adapter's own branch is kept as.
+    labels = ["kind", "layer", "d_out", "rank"] + ([] if run.stream == "pair" else ["delta_source"])
+    tokens = {"sample_of_token": "sample", "position": "position", "role": "role"}
+    js = values["js"] if "js" in values else next(iter(values.values()))
+    return xr.Dataset(
+        {
+            name: block if isinstance(block, xr.Variable) else (("token", "component"), block, dict(attributes[name]))
+            for name, block in values.items()
+        },
+        coords={
+            "component": table["path"].values.astype(object),
+            **{name: ("component", table[name].values) for name in labels},
+            **{name: ("token", run.tokens[column].values) for name, column in tokens.items()},
+            "weight": ("token", token_weights(run)),
+            "counted": ("token", counted_tokens(run, js)),
+        },
+    )

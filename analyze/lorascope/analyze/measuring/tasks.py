@@ -1,0 +1,118 @@
+"""Measures over a whole run as one lazy array: a Dask task a row of a few components."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from .measures import MEASURES, Measure, resolve
+from .sources import GROUP_BYTES, Source, group_sizes, read_factors
+from .tiles import row_tiles
+
+__all__ = ["measure_sources"]
+
+
+def measure_sources(
+    sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES
+) -> da.Array:
+    """Lazy float32 (measure, token, component) of some components of one run; NaN in rows that aren't committed.
+
+    Parameters
+    ----------
+    sources
+        Components, as `sources_of` gives them; the last axis follows them.
+    names
+        Names in `MEASURES`, or measures of your own, made by `token_measure`.
+    group_bytes
+        Least bytes of float32 base that a task takes.
+
+    Raises
+    ------
+    ValueError
+        If a name isn't in `MEASURES`, is asked for twice, or there is none.
+    """
+    measures, outputs = resolve(names)
+    components = np.empty(len(sources), object)
+    components[:] = list(sources)
+    sizes = tuple(group_sizes(sources, group_bytes))
+    rows = sources[0].base
+    lengths = tuple(rows.n_tokens(row) for row in range(rows.n_rows))
+    token = uuid.uuid4().hex
+    blocks: da.Array = da.blockwise(
+        measure_block,
+        "mtc",
+        da.from_array(components, chunks=(sizes,), name=f"sources-{token}"),
+        "c",
+        da.from_array(np.arange(len(lengths)), chunks=1, name=f"rows-{token}"),
+        "t",
+        new_axes={"m": len(outputs)},
+        adjust_chunks={"t": lengths},
+        align_arrays=False,  # else Dask warns of what is meant: a block for each pair of a row and a group
+        name=f"measure-{token}",
+        dtype=np.float32,
+        meta=np.empty((0, 0, 0), np.float32),
+        measures=measures,
+        outputs=tuple(outputs),
+    )
+    return blocks
+
+
+def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outputs: Sequence[str]) -> np.ndarray:
+    """All measures of one row of some components, float32 (measure, token, component)."""
+    row, length = int(rows[0]), sources[0].base.n_tokens(int(rows[0]))
+    if not sources[0].base.is_committed(row):
+        return np.full((len(outputs), length, len(sources)), np.nan, np.float32)
+    factors = read_factors(sources, row)
+    columns = [
+        _measure_row(source, row, factor, measures, outputs) for source, factor in zip(sources, factors, strict=True)
+    ]
+    return np.stack(columns, axis=2)
+
+
+def _measure_row(
+    source: Source, row: int, factor: np.ndarray | None, measures: Sequence[Measure], outputs: Sequence[str]
+) -> np.ndarray:
+    """Float32 (measure, token) of one component."""
+    out = np.empty((len(outputs), source.base.n_tokens(row)), np.float32)
+    whole = any(measure.whole_rows for measure in measures)
+    for tile in row_tiles(source, row, factor, whole=whole):
+        found = _values(measures, tile.base, tile.delta, source.component)
+        for place, name in enumerate(outputs):
+            out[place, tile.tokens] = found[name]
+    return out
+
+
+def _values(
+    measures: Sequence[Measure], base: np.ndarray, delta: np.ndarray, component: str
+) -> Mapping[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for measure in measures:
+        ours = MEASURES.keys() >= measure.outputs.keys()
+        values = measure.function(base, delta) if ours else _own_values(measure, base, delta, component)
+        found |= zip(measure.outputs, values if isinstance(values, tuple) else (values,), strict=True)
+    return found
+
+
+def _own_values(measure: Measure, base: np.ndarray, delta: np.ndarray, component: str) -> tuple[np.ndarray, ...]:
+    """Values of a user's function, which can't write into what others read; they are checked."""
+    names = ", ".join(measure.outputs)
+    base, delta = base.view(), delta.view()
+    base.flags.writeable = delta.flags.writeable = False
+    try:
+        values = measure.function(base, delta)
+    except Exception as error:
+        error.add_note(f"in the measure {names!r}, at component {component!r}")
+        raise
+    parts = values if isinstance(values, tuple) else (values,)
+    for part in parts:
+        if not (isinstance(part, np.ndarray) and part.dtype.kind in "fiub" and part.shape == base.shape[:1]):
+            what = f"{part.dtype} of shape {part.shape}" if isinstance(part, np.ndarray) else repr(part)[:80]
+            raise ValueError(
+                f"the measure {names!r} returned {what} at component {component!r}; it must return an array of real "
+                f"numbers of shape {base.shape[:1]}, one for each token"
+            )
+    if len(parts) != len(measure.outputs):
+        raise ValueError(f"the measure {names!r} returned {len(parts)} arrays; it must return {len(measure.outputs)}")
+    return parts

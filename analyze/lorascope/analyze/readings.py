@@ -1,0 +1,91 @@
+"""Every number that the paper's eq. 9 may mean, side by side, and how large each is beside the paper's own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lorascope.stores import Run
+from lorascope.stores.progress import Progress
+
+from .measuring.captured import available
+from .measuring.run import measure_run
+from .miub import miub_attributes, require_samples
+from .reduce import UNITS, Reduction, reduce_tokens
+from .weights import standard_error
+
+__all__ = ["PRINTED", "miub_readings"]
+
+PRINTED: Mapping[str, tuple[float, float, int]] = {"Phi3": (1511.6, 1913.3, 128), "LLaMA3": (3217.7, 3837.0, 224)}
+"""Model -> least and largest MIUB of the paper's table 1, and how many linear layers its LoRA wraps if it wraps all of
+attention and FFN (Phi-3 fuses q, k, v and gate, up), which the paper doesn't say."""
+STATES: Mapping[str, str] = {"lora": "js", "delta alone": "js_delta_alone"}
+TOKENS: tuple[Reduction, ...] = ("mean", "sum", "last")
+
+
+def miub_readings(
+    run: Run,
+    *,
+    adapter: str | None = None,
+    scheduler: Any = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """MIUB under each reading of the paper's eq. 9, from one trip over the store.
+
+    Parameters
+    ----------
+    run, adapter, scheduler, n_workers, progress
+        As for `miub`.
+
+    Returns
+    -------
+    xr.Dataset
+        Over `states` (base against lora, or delta alone), `tokens` (their mean, sum, or the last one) and `unit` (nat,
+        bit, sqrt: the root of each token's JS): `miub`, `miub_se`, and `per_component`, miub over the number of
+        components; `times_low` and `times_high`: how many times as large the least and the largest MIUB per component
+        of the paper's table 1 are. Cells of delta alone are NaN where a run doesn't keep the states of all tokens.
+
+    Raises
+    ------
+    StoreError
+        As `miub`.
+
+    Notes
+    -----
+    The paper says neither what becomes of tokens nor whether the residual base is part of h_LoRA, nor the unit. Its
+    values per component exceed ln 2 = 0.693 nats, the most that a mean over tokens can reach, 17 to 25 times. This says
+    how each reading compares in size with them; which of them the paper used can't be told from size alone.
+    """
+    names = available(run, tuple(STATES.values()))
+    measured = measure_run(run, names, adapter=adapter, scheduler=scheduler, n_workers=n_workers, progress=progress)
+    shape = (len(STATES), len(TOKENS), len(UNITS))
+    cells = np.full((2, *shape), np.nan)
+    for place in np.ndindex(shape):
+        name = list(STATES.values())[place[0]]
+        if name in names:
+            cells[(slice(None), *place)] = _reading(measured, run, name, TOKENS[place[1]], list(UNITS)[place[2]])
+    n = measured.sizes["component"]
+    low, high = (end(value / m for *values, m in PRINTED.values() for value in values) for end in (min, max))
+    with np.errstate(divide="ignore"):
+        times = [bound / (cells[0] / n) for bound in (low, high)]
+    dims = ("states", "tokens", "unit")
+    return xr.Dataset(
+        {
+            "miub": (dims, cells[0]),
+            "miub_se": (dims, cells[1], {"long_name": "standard error over samples"}),
+            "per_component": (dims, cells[0] / n),
+            "times_low": (dims, times[0], {"units": "1"}),
+            "times_high": (dims, times[1], {"units": "1"}),
+        },
+        coords={"states": list(STATES), "tokens": list(TOKENS), "unit": list(UNITS)},
+        attrs={**miub_attributes(run, adapter, measured), "printed_low": low, "printed_high": high}
+        | {"n_samples": int(require_samples(measured, run, "mean").sum())},
+    )
+
+
+def _reading(measured: xr.Dataset, run: Run, name: str, tokens: Reduction, unit: str) -> tuple[float, float]:
+    used = require_samples(measured, run, tokens)
+    values = reduce_tokens(measured, name, run, tokens, unit=unit)[used].sum(axis=1)
+    return float(values.mean()), float(standard_error(values))

@@ -1,0 +1,164 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+from lorascope.analyze.compare_runs import paired, side_by_side
+from lorascope.analyze.figures import component_map
+from lorascope.analyze.miub import miub
+
+
+@pytest.fixture(scope="module")
+def base(make_small: Any) -> xr.Dataset:
+    return miub(make_small().run)
+
+
+def like(base: xr.Dataset, *, run: str, rank: int, seed: int, shift: float = 0.0) -> xr.Dataset:
+    """The same samples and components with other numbers."""
+    rng = np.random.default_rng(seed)
+    values = base["js_sample"].values * rng.uniform(0.5, 1.5, base["js_sample"].shape) + shift
+    totals = values.sum(axis=1)
+    found = base.assign(
+        js_sample=base["js_sample"].copy(data=values),
+        miub_sample=base["miub_sample"].copy(data=totals),
+        miub=base["miub"].copy(data=totals.mean()),
+        miub_se=base["miub_se"].copy(data=totals.std(ddof=1) / np.sqrt(len(totals))),
+    ).assign_coords(rank=("component", np.full(base.sizes["component"], rank)))
+    return found.assign_attrs(run=run)
+
+
+def test_runs_side_by_side(base: xr.Dataset) -> None:
+    results = [
+        like(base, run=run, rank=rank, seed=seed) for run, rank, seed in (("a", 8, 1), ("b", 16, 2), ("c", 8, 3))
+    ]
+    table = side_by_side(results)
+    assert table["run"].values.tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(table["miub"], [float(r["miub"]) for r in results])
+    np.testing.assert_allclose(table["miub_se"], [float(r["miub_se"]) for r in results])
+    ranks = side_by_side(results, ["rank"])
+    pair = [float(results[0]["miub"]), float(results[2]["miub"])]
+    assert ranks["rank"].values.tolist() == [8, 16]
+    assert ranks["n_runs"].values.tolist() == [2, 1]
+    np.testing.assert_allclose(ranks["miub"], [np.mean(pair), float(results[1]["miub"])])
+    np.testing.assert_allclose(ranks["miub_sd"], [np.std(pair, ddof=1), np.nan])
+    spread = np.std(pair, ddof=1)
+    np.testing.assert_allclose(ranks["miub_se"], [spread / np.sqrt(2), float(results[1]["miub_se"])])
+    assert ranks["n_samples"].values.tolist() == [24, 12]
+
+
+def test_runs_by_rank_and_kind(base: xr.Dataset) -> None:
+    results = [like(base, run=run, rank=rank, seed=seed) for run, rank, seed in (("a", 8, 1), ("b", 16, 2))]
+    table = side_by_side(results, ["kind", "rank"])
+    assert table["miub"].dims == ("kind", "rank")
+    np.testing.assert_allclose(table["miub"].sum("kind"), [float(r["miub"]) for r in results])
+
+
+def test_what_isnt_finite_is_never_averaged_away(base: xr.Dataset) -> None:
+    bad = like(base, run="bad", rank=8, seed=1)
+    bad["js_sample"].values[0] = np.nan
+    bad = bad.assign(miub=bad["miub"] * np.nan)
+    good = like(base, run="good", rank=8, seed=2)
+    assert np.isnan(side_by_side([bad, good], ["rank"])["miub"].values).all()
+    assert np.isnan(side_by_side([bad, good], ["rank", "kind"])["miub"].values).all()
+    table = side_by_side([bad, good])
+    assert np.isnan(table["miub"].values).tolist() == [True, False]
+    assert table["n_runs"].values.tolist() == [1, 1]
+
+
+def test_groups_that_one_run_lacks(base: xr.Dataset) -> None:
+    one = like(base, run="one", rank=8, seed=1).assign_coords(length=("sample", [50] * 6 + [1050] * 6))
+    two = like(base, run="two", rank=8, seed=2).assign_coords(length=("sample", [50] * 6 + [150] * 6))
+    table = side_by_side([one, two], ["length"])
+    assert table["length"].values.tolist() == ["1-100", "101-200", "1001-1100"]
+    assert table["n_runs"].values.tolist() == [2, 1, 1]
+    assert np.isfinite(table["miub_se"].values).all()
+
+
+def test_nothing_and_the_same_twice_are_refused(base: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match="`results` is empty"):
+        side_by_side([])
+    with pytest.raises(ValueError, match="is given twice; give each run and adapter once"):
+        side_by_side([base, base])
+
+
+def test_pairs_by_keys_whose_combinations_only_one_result_has(base: xr.Dataset) -> None:
+    """A combination that only one of them holds counts as 0 in the other; one that neither holds is NaN."""
+    first = base.isel(component=[0, 1]).assign_coords(kind=("component", ["q", "k"]), layer=("component", [0, 0]))
+    second = base.isel(component=[0, 2]).assign_coords(kind=("component", ["q", "k"]), layer=("component", [0, 1]))
+    found = paired(first, second, ["layer", "kind"])["difference"]
+    js = base["js_sample"].values.mean(axis=0)
+    expected = {(0, "q"): 0.0, (0, "k"): -js[1], (1, "k"): js[2], (1, "q"): np.nan}
+    for (layer, kind), value in expected.items():
+        np.testing.assert_allclose(found.sel(layer=layer, kind=kind), value, atol=1e-15)
+
+
+def test_mixed_ranks_are_named(base: xr.Dataset) -> None:
+    mixed = like(base, run="m", rank=8, seed=1)
+    mixed["rank"].values[0] = 4
+    table = side_by_side([mixed, like(base, run="b", rank=16, seed=2)], ["rank"])
+    assert sorted(table["rank"].values.tolist()) == ["16", "mixed"]
+
+
+def test_pairs_are_the_usual_tests(base: xr.Dataset) -> None:
+    other = like(base, run="b", rank=8, seed=4, shift=0.001)
+    found = paired(base, other)
+    a, b = base["miub_sample"].values, other["miub_sample"].values
+    assert int(found["n_samples"]) == len(a)
+    assert float(found["difference"]) == pytest.approx((b - a).mean())
+    test = stats.ttest_rel(b, a)
+    assert (float(found["t"]), float(found["p_t"])) == pytest.approx((test.statistic, test.pvalue))
+    assert float(found["p_wilcoxon"]) == pytest.approx(stats.wilcoxon(b - a).pvalue)
+    assert found.attrs["second"].startswith("b")
+
+
+@pytest.mark.parametrize("by", [["component"], ["kind"], ["layer", "kind"]])
+def test_pairs_by_component(base: xr.Dataset, by: list[str]) -> None:
+    other = like(base, run="b", rank=8, seed=4)
+    found = paired(base, other, by)
+    assert set(found["difference"].dims) == set(by)
+    total = paired(base, other)
+    assert float(found["difference"].sum()) == pytest.approx(float(total["difference"]))
+    p = found["p_t"].values.ravel()
+    np.testing.assert_allclose(found["p_adjusted"].values.ravel(), stats.false_discovery_control(p))
+
+
+def test_differences_by_component_are_ready_for_a_map(base: xr.Dataset) -> None:
+    found = paired(base, like(base, run="b", rank=8, seed=4), ["component"])["difference"]
+    assert found["layer"].values.tolist() == base["layer"].values.tolist()
+    assert found["kind"].values.tolist() == base["kind"].values.tolist()
+    heat = component_map(found, label="JS, second less first (nat)", limits=(-1, 1)).data[0]
+    assert (heat.zmin, heat.zmax) == (-1, 1)
+
+
+def test_only_shared_samples_and_components_are_paired(base: xr.Dataset) -> None:
+    other = like(base, run="b", rank=8, seed=4)
+    fewer = other.isel(sample=slice(3, None)).isel(component=slice(1, None))
+    found = paired(base, fewer, ["component"])
+    assert int(found["n_samples"]) == base.sizes["sample"] - 3
+    first = base["component"].values[0]
+    gone = found["difference"].sel(component=first)
+    assert float(gone) == pytest.approx(-base["js_sample"].values[3:, 0].mean())
+
+
+def test_equal_results_differ_by_nothing(base: xr.Dataset) -> None:
+    found = paired(base, base)
+    assert float(found["difference"]) == 0
+    assert np.isnan(float(found["p_wilcoxon"]))
+    assert np.isnan(float(found["t"]))
+
+
+def test_what_cant_be_compared_is_refused(base: xr.Dataset, make_small: Any) -> None:
+    bits = miub(make_small().run, unit="bit")
+    with pytest.raises(ValueError, match="results of different units can't be compared: \\['bit', 'nat'\\]"):
+        paired(base, bits)
+    with pytest.raises(ValueError, match="share 1 whole samples; at least 2 must be in both"):
+        paired(base, base.isel(sample=[0]))
+    with pytest.raises(ValueError, match="paired differences go by"):
+        paired(base, base, ["dataset"])
+    with pytest.raises(ValueError, match="paired differences go by"):
+        paired(base, base, ["rank"])
+    twice = base.assign_coords(sample=["x"] * base.sizes["sample"])
+    with pytest.raises(ValueError, match="several samples of .* share a name"):
+        paired(twice, base)
