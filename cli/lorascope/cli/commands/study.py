@@ -9,6 +9,7 @@ from lorascope.stores.size import format_size
 from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
 
+from ..quiet import quiet_libraries
 from ..screen import print_table, progress_bar, say
 
 __all__ = ["plan", "report", "run", "status"]
@@ -32,8 +33,6 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     from lorascope.study.running.rehearsal import Cost, count_tokens, rehearse
     from lorascope.study.running.run import draw_all
 
-    from ..quiet import quiet_libraries
-
     settings = read_settings(study)
     quiet_libraries()
     units = chosen_units(units_of(settings), only)
@@ -56,8 +55,8 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
         say(f"note: {note}")
     if probe:
         at_most = format_size(max(stored) if settings.states == "none" else sum(stored))
-        say(f"{len(units)} units: about {_duration(sum(seconds))} by a rehearsal, without mutual information and MIUB")
-        say(f"during training; at most {at_most} on the disk")
+        time_text = f"about {_duration(sum(seconds))} by a rehearsal, without mutual information and MIUB in training"
+        say(f"{len(units)} units: {time_text}; at most {at_most} on the disk")
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
 
 
@@ -76,8 +75,6 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
         Address of a running Dask scheduler, on whose workers MIUB and mutual information are computed.
     """
     from lorascope.study.running.run import run_study
-
-    from ..quiet import quiet_libraries
 
     settings = read_settings(study)
     quiet_libraries()
