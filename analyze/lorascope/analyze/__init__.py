@@ -19,9 +19,7 @@ from .runs import paired, side_by_side
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
 from .scaling.identify import identifiability
-from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
-from .scaling.simulate import simulate_study
 from .trends.trend_tests import trend_tests
 
 __all__ = [
@@ -46,11 +44,9 @@ __all__ = [
     "open_result",
     "paired",
     "paper_cells",
-    "plan_study",
     "qualify",
     "save",
     "side_by_side",
-    "simulate_study",
     "to_dataframe",
     "token_measure",
     "trend_tests",
