@@ -30,7 +30,7 @@ class Bootstrap(NamedTuple):
     """Exponent -> where it was looked for."""
 
     def intervals(self, level: float) -> pd.DataFrame:
-        """Percentiles, a row a parameter: `low`, `high`, `low_open`, `high_open` (whether at a bound of an exponent)."""
+        """Percentiles, a row a parameter: `low`, `high`, `low_open`, `high_open` (at a bound of an exponent)."""
         rows = {}
         for name, values in self.values.items():
             low, high = percentile_interval(values.to_numpy(), level, self.weights)
