@@ -13,6 +13,8 @@ HUBER = 1.345
 """Huber's corner over the scale of the residuals."""
 FEW_GROUPS = 20
 """Groups below which errors by group are known to be too small."""
+ABSENT = 1e-8
+"""Errors, scales and what is left of 1 - leverage that count as zero below it, relative to what they are beside."""
 BOUNDARY = 1e-6
 """Ratio of the intercepts' variance to the residuals', or of its inverse, that counts as zero."""
 
@@ -60,6 +62,7 @@ def linear_models(
     from statsmodels.regression.linear_model import OLS  # type: ignore[import-untyped]
     from statsmodels.robust.norms import HuberT  # type: ignore[import-untyped]
     from statsmodels.robust.robust_linear_model import RLM  # type: ignore[import-untyped]
+    from statsmodels.tools.sm_exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 
     codes = pd.factorize(groups)[0]
     kept = np.bincount(codes)[codes] > 1
@@ -70,19 +73,23 @@ def linear_models(
     k, n_groups = len(names), dummies.shape[1]
     whole = np.column_stack([centred / unit, dummies])
     ordinary = OLS(y, whole).fit()
-    df = float(ordinary.df_resid)
+    df, scale = float(ordinary.df_resid), math.sqrt(ordinary.scale)
     rows = [("OLS", "plain", ordinary.params, ordinary.bse, df)]
-    if (ordinary.get_influence().hat_matrix_diag < 1 - 1e-8).all():
+    if (ordinary.get_influence().hat_matrix_diag < 1 - ABSENT).all():
         rows.append(("OLS", "HC3", ordinary.params, ordinary.HC3_se, df))
     notes = []
     if n_groups > 1:
-        by_group = ordinary.get_robustcov_results("cluster", groups=codes, use_correction=True)
-        rows.append(("OLS", "CR1", ordinary.params, by_group.bse, n_groups - 1.0))
-    if 1 < n_groups < FEW_GROUPS:
-        notes.append(f"CR1 rests on {n_groups} groups; with fewer than {FEW_GROUPS} such errors tend to be too small")
-    scale = math.sqrt(ordinary.scale)
-    robust = RLM(y / scale, whole, M=HuberT(t=HUBER)).fit(maxiter=2000, tol=1e-10, conv="coefs")
-    rows.append(("RLM", "H1", robust.params * scale, robust.bse * scale, math.inf))
+        by_group = ordinary.get_robustcov_results("cluster", groups=codes, use_correction=True).bse
+        n_varying = sum(np.ptp(x[codes == place], axis=0) > 0 for place in range(n_groups))
+        if (n_varying > 1).all() and (by_group[:k] > ABSENT * ordinary.bse[:k]).all():  # else scores cancel by group
+            rows.append(("OLS", "CR1", ordinary.params, by_group, n_groups - 1.0))
+            if n_groups < FEW_GROUPS:
+                notes.append(f"CR1 rests on {n_groups} groups; of fewer than {FEW_GROUPS} it tends to be too small")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # where half of the residuals are 0, and there is no scale
+        robust = RLM(y / scale, whole, M=HuberT(t=HUBER)).fit(maxiter=2000, tol=1e-10, conv="coefs")
+    if robust.scale > ABSENT:
+        rows.append(("RLM", "H1", robust.params * scale, robust.bse * scale, math.inf))
     if n_groups > 1:
         mixed, said = _random_intercept(y, x / unit, codes)
         rows += [("MixedLM", "REML", *mixed, math.inf)] if mixed else []

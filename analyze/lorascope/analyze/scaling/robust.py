@@ -17,7 +17,7 @@ MAD_TO_SD = 1.482602218505602
 """Standard deviation of a normal distribution over its median absolute deviation."""
 LEAST = 1e-3
 """Share of the response below which a fitted value's logarithm goes on as a straight line."""
-MOST_ROUNDS = 20
+MOST_ROUNDS = 4
 """Searches, each from the end of the one before, until the loss doesn't fall any more."""
 NEAR = 1e-3
 """Share of its range within which a search that stays inside of bounds is tried at the bound itself."""
@@ -40,12 +40,14 @@ def minimise(design: Design, delta: float, begin: np.ndarray) -> tuple[np.ndarra
     """Parameters (p,), summed loss, and whether the search ended by itself, from parameters (p,) to begin with."""
     first = len(begin) - len(design.exponents)
     low, high = design.bounds.T
-    ends = [_searched(design, delta, begin, np.ones(len(begin), bool))]
+    every = np.ones(len(begin), bool)
+    every[: design.levels.shape[1]] = design.levels.any(axis=0)  # a level without a row stays as it is
+    ends = [_searched(design, delta, begin, every)]
     for edge, other in ((low, high), (high, low)):
         at = ends[0][0][first:]
         near = np.abs(at - edge) < NEAR * np.abs(other - edge)
         if near.any():
-            moved, free = ends[0][0].copy(), np.ones(len(begin), bool)
+            moved, free = ends[0][0].copy(), every.copy()
             moved[first:][near], free[first:][near] = edge[near], False
             ends.append(_searched(design, delta, moved, free))
     return min(ends, key=lambda end: end[1])
@@ -77,7 +79,7 @@ def _searched(design: Design, delta: float, begin: np.ndarray, free: np.ndarray)
         gain = loss - found
         if gain >= 0:
             at, loss, converged = whole(there), found, ended
-        if not gain > 1e-13 * found:
+        if not gain > 1e-9 * found:
             break
     return at, loss, converged
 
