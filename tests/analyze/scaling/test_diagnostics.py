@@ -212,31 +212,31 @@ def test_straight_law_against_a_regression(design_of: DesignOf) -> None:
     own = criteria(found)
     assert own.minus_two_log_likelihood == pytest.approx(-2 * peer.llf, rel=1e-10)
     k = len(found.values) + 1
-    assert own.n_parameters == k == 5
+    assert own.n_parameters == k == 6
     assert own.aic == pytest.approx(peer.aic + 2, rel=1e-10)  # statsmodels doesn't count the spread
-    assert own.bic == pytest.approx(peer.bic + math.log(24), rel=1e-10)
-    assert own.aicc == pytest.approx(-2 * peer.llf + 2 * k * 24 / (24 - k - 1), rel=1e-10)
+    assert own.bic == pytest.approx(peer.bic + math.log(36), rel=1e-10)
+    assert own.aicc == pytest.approx(-2 * peer.llf + 2 * k * 36 / (36 - k - 1), rel=1e-10)
 
 
 @pytest.mark.parametrize("residuals", ["relative", "absolute", "log"])
 def test_power_law_is_of_the_response_itself(design_of: DesignOf, residuals: str) -> None:
     found = estimate(design_of(study("log-log"), law="log-log", residuals=residuals))
     peer = regression(found.design)
-    spread = math.sqrt(peer.ssr / 24)
+    spread = math.sqrt(peer.ssr / 36)
     density = stats.lognorm.logpdf(found.design.frame["y"], s=spread, scale=np.exp(peer.fittedvalues))
     assert criteria(found).minus_two_log_likelihood == pytest.approx(-2 * density.sum(), rel=1e-10)
 
 
 def test_residuals_of_the_logarithm_are_lognormal(design_of: DesignOf) -> None:
     found = estimate(design_of(study(), residuals="log"))
-    density = stats.lognorm.logpdf(found.design.y, s=math.sqrt(found.ssr / 24), scale=found.fitted)
+    density = stats.lognorm.logpdf(found.design.y, s=math.sqrt(found.ssr / 36), scale=found.fitted)
     assert criteria(found).minus_two_log_likelihood == pytest.approx(-2 * density.sum(), rel=1e-10)
 
 
 def test_relative_residuals_are_normal_with_weights_as_given(design_of: DesignOf) -> None:
     found = estimate(design_of(study()))
     y = found.design.y
-    density = stats.norm.logpdf(y, loc=found.fitted, scale=math.sqrt(found.ssr / 24) * y)
+    density = stats.norm.logpdf(y, loc=found.fitted, scale=math.sqrt(found.ssr / 36) * y)
     assert criteria(found).minus_two_log_likelihood == pytest.approx(-2 * density.sum(), rel=1e-10)
 
 

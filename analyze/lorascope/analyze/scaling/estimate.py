@@ -15,8 +15,8 @@ __all__ = ["Estimate", "Search", "estimate", "residuals_of"]
 
 ROUNDING = 1e-11
 """Residuals below this share of the response are nothing but rounding."""
-AGREE = 1e-6
-"""Two losses closer than this share of the better one are one optimum."""
+AGREE = 1e-5
+"""Share of the best loss by which a rough search may miss it and count as having ended there."""
 
 
 class Search(NamedTuple):
@@ -179,8 +179,8 @@ def estimate(
     reached = solution.reached[: len(drawn)]
     if math.isfinite(delta) or design.residual == "log":
         begins = [at, *(pack(least_squares(design.problem.fix_all(one))) for one in (*drawn, *starts))]
-        ends = [minimise(design, delta, begin) for begin in begins]
-        at, loss, converged = min(ends, key=lambda end: end[1])
+        ends = [minimise(design, delta, begin, is_rough=True) for begin in begins]
+        at, loss, converged = minimise(design, delta, min(ends, key=lambda end: end[1])[0])
         reached = np.array([end[1] <= loss * (1 + AGREE) for end in ends[1 : 1 + len(drawn)]], bool)
     bounded = design.problem.at_bound(at[len(at) - len(design.exponents) :])
     share = float(reached.mean()) if len(reached) else 1.0 if n_starts else math.nan

@@ -36,24 +36,30 @@ def automatic_delta(residuals: np.ndarray) -> float:
     return HUBER * spread
 
 
-def minimise(design: Design, delta: float, begin: np.ndarray) -> tuple[np.ndarray, float, bool]:
+def minimise(
+    design: Design, delta: float, begin: np.ndarray, *, is_rough: bool = False
+) -> tuple[np.ndarray, float, bool]:
     """Parameters (p,), summed loss, and whether the search ended by itself, from parameters (p,) to begin with."""
     first = len(begin) - len(design.exponents)
     low, high = design.bounds.T
     every = np.ones(len(begin), bool)
     every[: design.levels.shape[1]] = design.levels.any(axis=0)  # a level without a row stays as it is
-    ends = [_searched(design, delta, begin, every)]
+    ends = [_searched(design, delta, begin, every, is_rough)]
+    if is_rough:
+        return ends[0]
     for edge, other in ((low, high), (high, low)):
         at = ends[0][0][first:]
         near = np.abs(at - edge) < NEAR * np.abs(other - edge)
         if near.any():
             moved, free = ends[0][0].copy(), every.copy()
             moved[first:][near], free[first:][near] = edge[near], False
-            ends.append(_searched(design, delta, moved, free))
+            ends.append(_searched(design, delta, moved, free, is_rough))
     return min(ends, key=lambda end: end[1])
 
 
-def _searched(design: Design, delta: float, begin: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, float, bool]:
+def _searched(
+    design: Design, delta: float, begin: np.ndarray, free: np.ndarray, is_rough: bool
+) -> tuple[np.ndarray, float, bool]:
     """The search over the parameters that are free, in units in which a derivative has length 1."""
     first = len(begin) - len(design.exponents)
     ends = np.full((len(begin), 2), (-math.inf, math.inf))
@@ -73,7 +79,7 @@ def _searched(design: Design, delta: float, begin: np.ndarray, free: np.ndarray)
         values, slopes = _residuals(problem, is_log, whole(some))
         return values, slopes[:, free]
 
-    for _ in range(MOST_ROUNDS):
+    for _ in range(1 if is_rough else MOST_ROUNDS):
         inside = np.clip(at[free], ends[:, 0] + 1e-9 * width, ends[:, 1] - 1e-9 * width)
         found, there, ended = _least(residuals, inside, ends, delta)
         gain = loss - found
@@ -100,7 +106,7 @@ def _least(residuals: Residuals, begin: np.ndarray, ends: np.ndarray, delta: flo
         xtol=1e-14,
         ftol=1e-15,
         gtol=1e-15,
-        max_nfev=500,
+        max_nfev=300,
     )
     return float(done.cost) * unit**2, done.x, bool(done.status > 0)
 
