@@ -1,9 +1,6 @@
 """Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
 
 from .adapters.adapter import adapter_report
-from .audit.audit_table import audit_table
-from .audit.paper import audit_paper
-from .comparison.compare_metrics import compare_metrics
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
@@ -20,12 +17,11 @@ from .save import open_result, save
 from .scaling.fit import fit_scaling_law
 from .scaling.identify import identifiability
 from .scaling.report import fit_report
-from .trends.trend_tests import trend_tests
+from .stats.metrics import compare_metrics
+from .stats.trends import trend_tests
 
 __all__ = [
     "adapter_report",
-    "audit_paper",
-    "audit_table",
     "cka",
     "compare_metrics",
     "export_pairs",
