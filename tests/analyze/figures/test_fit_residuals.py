@@ -37,8 +37,8 @@ def test_residuals_in_percent_by_setting(phi_fit: ScalingFit) -> None:
 def test_settings_are_in_the_order_of_sizes(phi_fit: ScalingFit) -> None:
     figure = setting_residuals_figure(phi_fit)
     names = [name.replace("\u00a0", " ") for name in figure.layout.yaxis.ticktext]
-    assert names[0] == "N 2.24·10⁹ R 32<br>sweep size"
-    assert names[-1] == "N 3.82·10⁹ R 512<br>sweep rank"
+    assert names[0] == "N 2.24·10⁹<br>R 32 sweep size"
+    assert names[-1] == "N 3.82·10⁹<br>R 512 sweep rank"
     for trace in points_of(figure)[:-1]:
         for y, text in zip(trace.y, trace.text, strict=True):
             assert text.split("<br>")[1] in points_of(figure)[-1].text[round(y)]
