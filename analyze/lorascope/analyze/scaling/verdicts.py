@@ -35,7 +35,7 @@ def verdicts(
 
 
 def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
-    """Low, high, whether each is open, and whether it is in parts, if that is known: such as `0.2 to 0.5`, or `(open) to 0.5`."""
+    """Low, high, whether each is open, and, if known, whether it is in parts, in words: `(open) to 0.5`."""
     low, high, low_open, high_open = interval[:4]
     ends = ["(open)" if is_open else format_number(end, digits=digits)
             for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip
