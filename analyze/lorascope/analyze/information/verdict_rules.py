@@ -9,9 +9,9 @@ VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "biased", "as
 """What an estimate is called; `verdict` has the rules."""
 
 NEAR_CEILING = 0.8
-"""Of the ceiling: from here on an estimate says that there is much, not how much."""
+"""Share of its ceiling at which an estimate says that there is much, not how much."""
 GROWTH = 0.5
-"""Of ln 4, by which an estimate that only counts its rows grows from a quarter of them to all."""
+"""Share of ln 4 by which an estimate that only counts its rows grows from a quarter of them to all."""
 DRIFT = 0.02
 """Nats beyond the noise that an estimate may move from a quarter of the rows to all."""
 AGREEMENT = 0.05
@@ -43,7 +43,7 @@ def verdict(
     ceiling
         The most it could be, NaN where nothing holds it down.
     null_mean, null_sd
-        Of shuffles; NaN where there were none, or where what they give was taken off.
+        Mean and scatter of shuffles; NaN where there were none, or where what they give was taken off.
 
     Notes
     -----
@@ -90,6 +90,6 @@ def panel_verdicts(members: Mapping[str, tuple[float, float]], verdicts: Mapping
     near = AGREEMENT + (0.0 if math.isnan(error) else 2 * error)
     agree = [name for name in members if name != best and value - members[name][0] <= near]
     found = {name: "lower bound only" for name in members if name not in (best, *agree) and verdicts[name] == "ok"}
-    if verdicts[best] in ("saturated", "undersampled", "biased", "assumes Gaussian"):
+    if verdicts[best] not in ("ok", "lower bound only"):
         return {**found, "panel": verdicts[best]}
     return {**found, "panel": "ok" if agree else "lower bound only"}

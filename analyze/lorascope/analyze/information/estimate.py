@@ -8,43 +8,35 @@ from functools import partial
 import numpy as np
 from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-from .estimators import ESTIMATORS, PANEL, Pairs, Settings, ceilings, evaluate
-from .verdicts import VERDICTS, panel_verdicts, verdict
+from lorascope.stores.progress import Progress
 
-__all__ = ["FIELDS", "LEAST_PAIRS", "SHARES", "least_rows", "record"]
+from .estimators import ESTIMATORS, PANEL, ceilings, evaluate, sees_states
+from .pairs import LEAST_PAIRS, Pairs, Settings, least_rows
+from .verdict_rules import VERDICTS, panel_verdicts, verdict
+
+__all__ = ["FIELDS", "SHARES", "estimate"]
 
 SHARES = (2, 4, 8)
 """The rows are cut into so many parts, and each is looked at alone."""
 FIELDS = (
-    "value",
-    "bias",
-    "se",
-    "low",
-    "high",
-    "null_mean",
-    "null_sd",
-    "p",
-    "half",
-    "quarter",
-    "eighth",
-    "ceiling",
+    "value", "bias", "se", "low", "high", "null_mean", "null_sd", "p", "half", "quarter", "eighth", "ceiling",
     "verdict",
-)
-"""Columns of a record; see `mutual_information`."""
-LEAST_PAIRS = 32
-"""Fewer pairs say nothing about nearest neighbours."""
+)  # fmt: skip
+"""Columns of an estimate; see `mutual_information`."""
 VERDICT_FIELDS = ("value", "se", "half", "quarter", "eighth", "ceiling", "null_mean", "null_sd")
-CONFIDENCE = 0.95
+"""Columns that a verdict rests on."""
+LEVEL = 0.95
+"""Level of confidence of the intervals."""
 
 
-def record(
+def estimate(
     pairs: Pairs,
     names: Sequence[str],
     settings: Settings,
     *,
     n_shuffles: int,
-    n_threads: int = 1,
-    done: Callable[[int, int], None] | None = None,
+    n_workers: int = 1,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Float64 (estimator, field) in nats, fields as `FIELDS`; the verdict is a place in `VERDICTS`.
 
@@ -54,19 +46,17 @@ def record(
         If an estimator refuses the pairs.
     """
     rng = np.random.default_rng(settings.seed)
-    nulls = [partial(_paired_with, pairs, _shuffled_rows(pairs, rng)) for _ in range(n_shuffles)]
+    nulls = [partial(_shuffled, pairs, _shuffled_rows(pairs, rng)) for _ in range(n_shuffles)]
     cuts = {n: _usable(pairs, _parts(pairs, n, rng), names, settings.k) for n in SHARES}
     parts_of_all = [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
-    values = _evaluated([lambda: pairs, *nulls, *parts_of_all], names, settings, n_threads, done)
+    values = _evaluated([lambda: pairs, *nulls, *parts_of_all], names, settings, n_workers, progress)
     whole, null, rest = values[0], values[1 : 1 + n_shuffles], values[1 + n_shuffles :]
-    ladder, start = {}, 0
-    for n, parts in cuts.items():
-        ladder[n] = rest[start : start + len(parts)]
-        start += len(parts)
+    edges = np.cumsum([len(parts) for parts in cuts.values()])[:-1]
+    ladder = dict(zip(SHARES, np.split(rest, edges), strict=True))
     return _fields(pairs, names, settings, whole, null, ladder)
 
 
-def _paired_with(pairs: Pairs, rows: np.ndarray) -> Pairs:
+def _shuffled(pairs: Pairs, rows: np.ndarray) -> Pairs:
     return pairs._replace(y=pairs.y[rows], groups_y=pairs.groups_y[rows])
 
 
@@ -78,17 +68,12 @@ def _shuffled_rows(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
     """
     order = np.argsort(pairs.groups_y, kind="stable")
     starts = np.flatnonzero(np.diff(pairs.groups_y[order], prepend=pairs.groups_y[order[0]] - 1))
-    blocks = np.split(order, starts[1:])
-    moved = np.concatenate([blocks[place] for place in rng.permutation(len(blocks))])
+    samples = np.split(order, starts[1:])
+    moved = np.concatenate([samples[place] for place in rng.permutation(len(samples))])
     moved = np.roll(moved, rng.integers(len(moved)))
     source = np.empty_like(order)
     source[np.argsort(pairs.groups_x, kind="stable")] = moved
     return source
-
-
-def least_rows(pairs: Pairs) -> int:
-    """How many rows an estimate of this many dimensions needs: directions are found on half of them."""
-    return max(LEAST_PAIRS, 2 * int(pairs.x.shape[1] + pairs.y.shape[1] + 3))
 
 
 def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -104,8 +89,8 @@ def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
 
 def _usable(pairs: Pairs, parts: list[np.ndarray], names: Sequence[str], k: int) -> list[np.ndarray]:
     """The parts, or none where estimators would refuse one of them."""
-    is_whole = all(name in ESTIMATORS and ESTIMATORS[name].whole for name in names)
-    suffice = (len(rows) >= LEAST_PAIRS if is_whole else _suffices(pairs.take(rows), k) for rows in parts)
+    of_states = all(map(sees_states, names))
+    suffice = (len(rows) >= LEAST_PAIRS if of_states else _suffices(pairs.take(rows), k) for rows in parts)
     return parts if all(suffice) else []
 
 
@@ -124,22 +109,24 @@ def _evaluated(
     jobs: Sequence[Callable[[], Pairs]],
     names: Sequence[str],
     settings: Settings,
-    n_threads: int,
-    done: Callable[[int, int], None] | None,
+    n_workers: int,
+    progress: Progress | None,
 ) -> np.ndarray:
     """Float64 (job, estimator); a job's pairs are made when its turn comes, so that few lie in memory.
 
     The first job is the whole, and its mistakes are the user's. What an estimator refuses of a shuffle or a part, which
     may hold ties or a constant column that the whole doesn't, is NaN.
     """
+
+    def one(place: int) -> np.ndarray:
+        return evaluate(jobs[place](), names, settings, strict=not place)
+
     values = []
-    with ThreadPoolExecutor(n_threads) as pool:
-        for found in pool.map(
-            lambda place: evaluate(jobs[place](), names, settings, strict=not place), range(len(jobs))
-        ):
+    with ThreadPoolExecutor(n_workers) as pool:
+        for found in pool.map(one, range(len(jobs))):
             values.append(found)
-            if done is not None:
-                done(len(values), len(jobs))
+            if progress is not None:
+                progress(len(values), len(jobs))
     return np.array(values)
 
 
@@ -154,17 +141,19 @@ def _fields(
     out = np.full((len(names), len(FIELDS)), np.nan)
     at = {field: out[:, place] for place, field in enumerate(FIELDS)}
     at["value"][:] = whole
-    at["bias"][:] = [_bias(name, pairs) for name in names]
+    at["bias"][:] = [_known_bias(name, pairs) for name in names]
     at["ceiling"][:] = ceilings(pairs, names, settings)
     at["se"][:], half_width = _errors(ladder, len(names))
-    if len(null):
-        n_known = np.isfinite(null).sum(axis=0)
-        for place in np.flatnonzero(n_known):
-            known = null[np.isfinite(null[:, place]), place]
-            at["null_mean"][place] = known.mean()
-            at["null_sd"][place] = known.std(ddof=1) if len(known) > 1 else np.nan
-            at["p"][place] = (1 + (known >= whole[place]).sum()) / (1 + len(known))
-        _take_off_null(names, at)
+    for place, name in enumerate(names):
+        known = null[np.isfinite(null[:, place]), place]
+        if not len(known):
+            continue
+        at["null_mean"][place] = known.mean()
+        at["null_sd"][place] = known.std(ddof=1) if len(known) > 1 else np.nan
+        at["p"][place] = (1 + (known >= whole[place]).sum()) / (1 + len(known))
+        if _null_is_bias(name):  # the largest of several is above 0 where all are 0
+            at["bias"][place] = at["null_mean"][place]
+            at["value"][place] -= at["null_mean"][place]
     at["low"][:], at["high"][:] = at["value"] - half_width, at["value"] + half_width
     for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
         if len(ladder[n]):
@@ -173,16 +162,13 @@ def _fields(
     return out
 
 
-def _take_off_null(names: Sequence[str], at: dict[str, np.ndarray]) -> None:
-    """What some estimators are after shuffles is their bias: the largest of several is above 0 where all are 0."""
-    for place, name in enumerate(names):
-        if _null_is_bias(name):
-            at["bias"][place] = at["null_mean"][place]
-            at["value"][place] -= np.nan_to_num(at["null_mean"][place])
-
-
 def _null_is_bias(name: str) -> bool:
     return name == "panel" or ESTIMATORS[name].null_is_bias
+
+
+def _known_bias(name: str, pairs: Pairs) -> float:
+    bias = ESTIMATORS[name].bias if name in ESTIMATORS else None
+    return math.nan if bias is None else bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
 
 
 def _part_bias(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> np.ndarray:
@@ -192,11 +178,6 @@ def _part_bias(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> np.nd
     """
     factors = [math.sqrt(n) if name == "panel" else n * ESTIMATORS[name].null_is_bias for name in names]
     return np.where(factors, np.nan_to_num(at["bias"]) * factors, 0.0)
-
-
-def _bias(name: str, pairs: Pairs) -> float:
-    bias = ESTIMATORS[name].bias if name in ESTIMATORS else None
-    return float("nan") if bias is None else bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
 
 
 def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,28 +191,25 @@ def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np
     with np.errstate(invalid="ignore"):  # infinite estimates have no scatter
         squares = sum(((p - p.mean(axis=0)) ** 2).sum(axis=0) / n for n, p in ladder.items() if len(p))
     se = np.sqrt(squares / freedom)
-    return se, stdtrit(freedom, (1 + CONFIDENCE) / 2) * se
+    return se, stdtrit(freedom, (1 + LEVEL) / 2) * se
+
+
+def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[float]:
+    found, members = {}, {}
+    for place, name in enumerate(names):
+        fields = {field: float(at[field][place]) for field in VERDICT_FIELDS}
+        if name in PANEL:
+            members[name] = (fields["value"], fields["se"])
+        if name != "panel":
+            if _null_is_bias(name):
+                fields["null_mean"] = math.nan
+            found[name] = verdict(_says(name, fields["value"], n), **fields)
+    if "panel" in names:
+        found |= panel_verdicts(members, {name: found[name] for name in PANEL})
+    return [float(VERDICTS.index(found[name])) for name in names]
 
 
 def _says(name: str, value: float, n: int) -> str:
     """What an estimator says by its nature, for this value from n rows."""
     checked = ESTIMATORS[name].checked_up_to
     return "assumes Gaussian" if checked is not None and value > checked(n) else ESTIMATORS[name].says
-
-
-def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[float]:
-    columns = {field: at[field].tolist() for field in VERDICT_FIELDS}
-    for place, name in enumerate(names):
-        if _null_is_bias(name):
-            columns["null_mean"][place] = math.nan
-    found = {
-        name: verdict(
-            _says(name, columns["value"][place], n), **{field: values[place] for field, values in columns.items()}
-        )
-        for place, name in enumerate(names)
-        if name != "panel"
-    }
-    if "panel" in names:
-        members = {name: (columns["value"][names.index(name)], columns["se"][names.index(name)]) for name in PANEL}
-        found |= panel_verdicts(members, {name: found[name] for name in PANEL})
-    return [float(VERDICTS.index(found[name])) for name in names]

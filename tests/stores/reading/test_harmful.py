@@ -13,8 +13,9 @@ import pytest
 import zarr
 
 from lorascope.stores import StoreError, open_run, verify
-from lorascope.stores.format.codec import BATCHED, blosc_bytes
-from lorascope.stores.reading.guard import MAX_TEXT_BYTES
+from lorascope.stores.format.blocks import announced_bytes
+from lorascope.stores.format.codec import BATCHED
+from lorascope.stores.format.stored_array import MAX_TEXT_BYTES
 
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
 BASE = f"states/{F32}/base"
@@ -275,7 +276,7 @@ def test_text_of_absurd_length_is_refused(make_run: Any, n_bytes: int, words: st
 
 
 def test_header_that_is_none(make_run: Any) -> None:
-    assert blosc_bytes(b"short") == -1
+    assert announced_bytes(b"short") == -1
     run = make_run()
     (run.path / "samples/id/c.0").write_bytes(with_checksum(b"abc"))
     with pytest.raises(StoreError, match="it announces -1 bytes of text"):

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.components import ComponentRecord, lazily, records_of
-from lorascope.analyze.information.estimators import Settings
-from lorascope.analyze.information.pairs import Projected, projected
+from lorascope.analyze.information.component_pairs import ComponentPairs, component_pairs
+from lorascope.analyze.information.component_records import ComponentRecord, component_record, lazily
+from lorascope.analyze.information.estimate import FIELDS, estimate
+from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
-from lorascope.analyze.information.record import FIELDS, record
 from lorascope.analyze.measuring.sources import Source, sources_of
 from lorascope.stores import Run, open_run
 
@@ -20,15 +20,14 @@ LENGTHS = [15] * 20
 
 def plan_of(run: Run, **options: Any) -> Plan:
     defaults: dict[str, Any] = {
-        "estimator": "gaussian", "against": "lora", "n_tokens": 10**6, "projection": "pca", "n_axes": 3, "share": 1.0,
-        "n_blocks": 1, "settings": Settings(seed=3), "unit": "nat", "n_shuffles": 2,
+        "estimator": "gaussian", "against": "lora", "n_tokens": 10**6, "n_axes": 3, "share": 1.0,
+        "settings": Settings(seed=3), "unit": "nat", "n_shuffles": 2,
     }  # fmt: skip
     return make_plan(run, **{**defaults, **options})
 
 
 def record_of(run: Run, **options: Any) -> ComponentRecord:
-    (found,) = records_of(sources_of(run)[0], plan_of(run, **options))
-    return found
+    return component_record(sources_of(run)[0], plan_of(run, **options))
 
 
 def random_run(path: Path, *, n_features: int = 6, lengths: list[int] = LENGTHS, zero_delta: bool = False) -> Run:
@@ -42,25 +41,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return random_run(tmp_path_factory.mktemp("made") / "run.zarr")
 
 
-def pairs_of(run: Run, **options: Any) -> Projected:
-    (found,) = projected(sources_of(run)[0], plan_of(run, **options))
-    assert isinstance(found, Projected)
+def pairs_of(run: Run, **options: Any) -> ComponentPairs:
+    found = component_pairs(sources_of(run)[0], plan_of(run, **options))
+    assert isinstance(found, ComponentPairs)
     return found
 
 
 def test_a_record_is_that_of_the_pairs_and_of_states(made: Run) -> None:
-    options: dict[str, Any] = {"estimator": ("argmax", "gaussian", "argmax_plugin"), "n_tokens": 200}
+    options: dict[str, Any] = {"estimator": ("ksg1", "argmax", "gaussian"), "n_tokens": 200}
     found, pairs = record_of(made, **options), pairs_of(made, **options)
     assert pairs.states is not None
     states = pairs.pairs._replace(x=pairs.states[0], y=pairs.states[1])
-    expected = [
-        record(states, ("argmax", "argmax_plugin"), Settings(seed=3), n_shuffles=2),
-        record(pairs.pairs, ("gaussian",), Settings(seed=3), n_shuffles=2),
-    ]
-    np.testing.assert_array_equal(found.fields[[0, 2]], expected[0])
-    np.testing.assert_array_equal(found.fields[[1]], expected[1])
-    assert (found.note, found.n_tokens, found.n_samples, found.n_axes) == ("", 200, 20, (3, 3))
-    np.testing.assert_allclose(found.js, pairs.js.mean(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(
+        found.fields[[0, 2]], estimate(pairs.pairs, ("ksg1", "gaussian"), Settings(seed=3), n_shuffles=2)
+    )
+    np.testing.assert_array_equal(found.fields[[1]], estimate(states, ("argmax",), Settings(seed=3), n_shuffles=2))
+    assert (found.note, found.n_tokens, found.n_samples, found.n_axes_x, found.n_axes_y) == ("", 200, 20, 3, 3)
+    assert (found.share_x, found.share_y) == pairs.shares
+    np.testing.assert_allclose([found.js, found.js_delta_alone], pairs.js.mean(axis=0), rtol=1e-6)
 
 
 def test_a_component_that_cant_be_projected_has_a_note_and_no_values(tmp_path: Path) -> None:
@@ -69,19 +67,16 @@ def test_a_component_that_cant_be_projected_has_a_note_and_no_values(tmp_path: P
     assert found.note == "`delta`: the 300 tokens are all equal; they have no axes"
     assert found.fields.shape == (1, len(FIELDS))
     assert np.isnan(found.fields).all()
-    assert np.isnan(found.js).all()
-    assert (found.n_tokens, found.n_samples, found.n_axes) == (0, 0, (0, 0))
+    assert np.isnan([found.js, found.share_x]).all()
+    assert (found.n_tokens, found.n_samples, found.n_axes_x) == (0, 0, 0)
 
 
 def test_what_can_be_said_is_said_beside_the_note(tmp_path: Path) -> None:
-    """Delta is zero: nothing along its axes, but its largest feature is the first one, always."""
-    run = random_run(tmp_path / "run.zarr", zero_delta=True)
-    found = record_of(run, against="delta", projection="random", estimator=("gaussian", "argmax_plugin"))
-    assert found.note == "`delta` is the same in all 300 tokens along 3 of its 3 axes"
+    run = random_run(tmp_path / "run.zarr", n_features=12)
+    found = record_of(run, n_tokens=40, n_axes=12, estimator=("gaussian", "argmax"))
+    assert found.note.startswith("there are 40 rows for 12 + 12 dimensions; give at least 54, or project to fewer")
     assert np.isnan(found.fields[0]).all()
-    assert found.fields[1, FIELDS.index("value")] == pytest.approx(0, abs=1e-12)
-    assert found.js[0] == 0 < found.js[1]
-    assert found.n_tokens == 300
+    assert np.isfinite(found.fields[1, FIELDS.index("value")])
 
 
 @pytest.mark.parametrize(
@@ -109,17 +104,8 @@ def test_too_few_tokens_are_told(tmp_path: Path, n_samples: int, options: dict[s
     assert found.n_tokens == 2 * n_samples
 
 
-def test_estimators_words_name_base_and_the_other_side(tmp_path: Path) -> None:
-    """A side that is spread over fewer directions than it has axes; random axes don't see that."""
-    rng = np.random.default_rng(0)
-    base, delta = rng.normal(size=(300, 6)), np.outer(rng.normal(size=300), np.ones(6))
-    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=LENGTHS)
-    found = record_of(run, against="delta", projection="random")
-    assert found.note == "the 3 columns of `delta` have rank 1; project to at most 1 dimensions"
-
-
 def test_too_few_samples_are_told(tmp_path: Path) -> None:
-    """Of four samples one holds no number; of seven, canonical directions leave three or four."""
+    """Of four samples one holds no number."""
     rng = np.random.default_rng(0)
     base, delta = rng.normal(size=(2, 160, 6))
     base[:40] = np.nan
@@ -130,31 +116,13 @@ def test_too_few_samples_are_told(tmp_path: Path) -> None:
     assert np.isnan(found.fields).all()
 
 
-@pytest.mark.parametrize("projection", ["pca", "random", "canonical"])
-@pytest.mark.parametrize("n_finite", [0, 15])
-def test_tokens_none_of_which_is_finite(tmp_path: Path, projection: str, n_finite: int) -> None:
-    rng = np.random.default_rng(0)
-    base, delta = rng.normal(size=(2, 300, 6))
-    base[: 300 - n_finite] = np.nan
-    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=LENGTHS)
-    plan = plan_of(run, projection=projection)
-    chosen = np.arange(0, 280, 5)
-    plan = plan._replace(tokens=chosen, samples=chosen // 15, n_blocks=2)
-    for found in records_of(sources_of(run)[0], plan):
-        assert (found.note, found.n_not_finite) == ("all 56 tokens hold NaN or infinity", 56)
-        assert np.isnan(found.fields).all()
-
-
-def test_each_component_is_a_task_and_its_blocks_a_row(many_rows: Path) -> None:
+def test_each_component_is_a_task(many_rows: Path) -> None:
     run = open_run(many_rows)
-    sources, plan = sources_of(run), plan_of(run, n_blocks=2, n_tokens=200)
-    lazy = lazily(records_of, sources, plan)
-    assert lazy.shape == (4, 2)
-    assert lazy.numblocks == (4, 1)
-    whole = lazy.compute(scheduler="synchronous")
-    for row, source in zip(whole, sources, strict=True):
-        for found, expected in zip(row, records_of(source, plan), strict=True):
-            np.testing.assert_array_equal(found.fields, expected.fields)
+    sources, plan = sources_of(run), plan_of(run, n_tokens=200)
+    lazy = lazily(component_record, sources, plan)
+    assert (lazy.shape, lazy.numblocks) == ((4,), (4,))
+    for found, source in zip(lazy.compute(scheduler="synchronous"), sources, strict=True):
+        np.testing.assert_array_equal(found.fields, component_record(source, plan).fields)
 
 
 N_FEATURES, N_ROWS = 128, (5, 20)
@@ -186,9 +154,9 @@ def test_memory_doesnt_grow_with_the_tokens_of_a_store(short_and_long: list[Run]
 
 
 def peak_bytes(source: Source, plan: Plan) -> int:
-    records_of(source, plan)  # what is compiled and cached, first
+    component_record(source, plan)  # what is compiled and cached, first
     tracemalloc.start()
-    records_of(source, plan)
+    component_record(source, plan)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak

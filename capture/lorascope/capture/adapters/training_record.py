@@ -17,9 +17,8 @@ __all__ = ["RECORD", "Training", "read_training", "say_sharing"]
 
 RECORD = "finetune.json"
 """The file that `finetune` leaves beside an adapter."""
-LARGEST = 2**63 - 1
 MOST_NAMES, LONGEST_NAME = 1000, 300
-SHARING = ("share", "shared_layers")
+"""Names of data sets that a run repeats, and characters of each."""
 
 
 class Training(NamedTuple):
@@ -45,7 +44,7 @@ def read_training(
     name
         The adapter's name in the model.
     model
-        Of the model's identity, `share` and `shared_layers`, and `sha256` and `dtype` where they are known.
+        `share` and `shared_layers` from the model's identity, and `sha256` and `dtype` where they are known.
     adapter_sha256
         Hash of the adapter's weights (`adapter_identity`); None to take the record for theirs.
 
@@ -62,7 +61,7 @@ def read_training(
         document = json.loads(path.read_bytes())
         record, base = _amounts(document), _base(document)
         trained = document.get("adapter_sha256")
-    except (OSError, ValueError, RecursionError) as error:  # of JSON: decoding, nesting
+    except (OSError, ValueError, RecursionError) as error:  # JSON fails to decode, or is nested too deeply
         reason = shorten(str(error), 160) or type(error).__name__
         message = f"{RECORD!r} of {name!r} can't be used, so that its training isn't known: {reason}"
         return Training({}, (), (Note("training", message, ()),))
@@ -89,7 +88,7 @@ def _amounts(document: Any) -> dict[str, Any]:
         raise ValueError(
             f"`data` should have at most {MOST_NAMES} names, of at most {LONGEST_NAME} characters that can be printed"
         )
-    counts = {key: _count(document, key, 1) for key in ("n_samples", "n_target_tokens")}
+    counts = {key: _entry(document, key, int, least=1) for key in ("n_samples", "n_target_tokens")}
     return {**counts, "n_steps": len(steps), "data": data}
 
 
@@ -104,29 +103,25 @@ def _base(document: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     model = _entry(document, "model", dict)
     words = {key: _entry(model, key, str) for key in ("sha256", "dtype")}
-    share, n_layers = _count(model, "share", 1), _count(model, "shared_layers", 0)
+    share, n_layers = _entry(model, "share", int, least=1), _entry(model, "shared_layers", int)
     if (share == 1) != (n_layers == 0) or n_layers % share:
         raise ValueError(f"`shared_layers` is {n_layers}, which doesn't go with a `share` of {share}")
     return {**words, "share": share, "shared_layers": n_layers}
 
 
-def _count(document: Mapping[str, Any], key: str, least: int) -> int:
-    value: int = _entry(document, key, int)
-    if not least <= value <= LARGEST:
-        raise ValueError(f"`{key}` is {shorten(repr(value), 40)}; it should be a number from {least} to {LARGEST}")
-    return value
-
-
-def _entry(document: Mapping[str, Any], key: str, kind: type[Any]) -> Any:
-    value = document.get(key)
+def _entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int = 0) -> Any:
+    """A value of this type, or a count of at least so many that fits a table of int64."""
+    value: Any = document.get(key)
+    found = shorten(repr(value), 40) if key in document else "not there"
     if type(value) is not kind:  # a boolean is no count
-        found = shorten(repr(value), 40) if key in document else "not there"
         raise ValueError(f"`{key}` is {found}; it should be of type {kind.__name__!r}")
+    if kind is int and not least <= value < 2**63:
+        raise ValueError(f"`{key}` is {found}; it should be a number from {least} to {2**63 - 1}")
     return value
 
 
 def _sharing_problems(base: Mapping[str, Any] | None, model: Mapping[str, Any], folder: str) -> tuple[Problem, ...]:
-    if base is None or all(base[key] == model[key] for key in SHARING):
+    if base is None or all(base[key] == model[key] for key in ("share", "shared_layers")):
         return ()
     message = (
         f"it was trained on a model in which {say_sharing(base)}, but in this one {say_sharing(model)}; load the model "

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr.core.sync
-from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import default_buffer_prototype
 
 from lorascope.stores import create_run, open_place, open_run, verify
-from lorascope.stores.places import cached as cached_module
-from lorascope.stores.places.cached import ENTRY_BYTES, ByteCache, cached, is_kept
+from lorascope.stores.places import byte_cache
+from lorascope.stores.places.byte_cache import ENTRY_BYTES, ByteCache
+from lorascope.stores.places.place import cached
+from lorascope.stores.places.remote import _never_changes
 from lorascope.stores.reading.read import open_checked, open_group
 
 COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
@@ -30,7 +29,7 @@ BASE = f"states/{F32}/base/c.0.0"
 def cache(monkeypatch: pytest.MonkeyPatch) -> ByteCache:
     """A small one that begins with nothing."""
     fresh = ByteCache(2**20)
-    monkeypatch.setattr(cached_module, "_cache", fresh)
+    monkeypatch.setattr(byte_cache, "_cache", fresh)
     return fresh
 
 
@@ -80,21 +79,7 @@ def test_row_of_n_components_takes_n_requests_and_one(remote: Any, s3: Any) -> N
 def test_parts_of_a_chunk_are_one_request(place: Any, s3: Any) -> None:
     assert [place.size("a/c.0"), place.read_part("a/c.0", 1, 3), place.read_part("a/c.0", 9, 11)] == [5, b"el", b""]
     assert place.read("a/c.0") == b"hello"
-    store = place.zarr_store(read_only=True)
-
-    def get(byte_range: Any = None, key: str = "a/c.0") -> bytes | None:
-        found = zarr.core.sync.sync(store.get(key, default_buffer_prototype(), byte_range))
-        return None if found is None else found.to_bytes()
-
-    assert get() == b"hello"
-    assert get(RangeByteRequest(1, 4)) == b"ell"
-    assert get(OffsetByteRequest(3)) == b"lo"
-    assert get(SuffixByteRequest(2)) == b"lo"
-    assert get(SuffixByteRequest(9)) == b"hello"
-    assert zarr.core.sync.sync(store.exists("a/c.0"))
     assert requests_of(s3) == {"GET": 1}
-    assert get(key="a/c.1") is None
-    assert not zarr.core.sync.sync(store.exists("a/c.1"))
     assert place.size("a/c.1") is None
     with pytest.raises(FileNotFoundError):
         place.read("a/c.1")
@@ -102,17 +87,14 @@ def test_parts_of_a_chunk_are_one_request(place: Any, s3: Any) -> None:
 
 def test_only_chunks_that_never_change_are_kept(place: Any, s3: Any) -> None:
     names = {"states/x/base/c.0.0": True, "tokens/nll/c.7": True, "zarr.json": False, "states/x/base/zarr.json": False}
-    assert {key: is_kept(key) for key in names} == names
-    assert not is_kept("rows/digest/c.0.0")
+    assert {key: _never_changes(key) for key in names} == names
+    assert not _never_changes("rows/digest/c.0.0")
     for key in ("zarr.json", "rows/digest/c.0.0"):
         for content in (b"one", b"other"):
-            place.inner.write(key, content)
+            open_place(place.path).write(key, content)
             assert place.read(key) == content
             assert place.read_part(key, 0, 2) == content[:2]
             assert place.size(key) == len(content)
-            store = place.zarr_store(read_only=True)
-            assert zarr.core.sync.sync(store.get(key, default_buffer_prototype())).to_bytes() == content
-            assert zarr.core.sync.sync(store.exists(key))
 
 
 def test_what_is_written_or_deleted_through_it_drops_out(place: Any) -> None:
@@ -121,17 +103,6 @@ def test_what_is_written_or_deleted_through_it_drops_out(place: Any) -> None:
     assert place.read("a/c.0") == b"other"
     place.delete(["a/c.0"])
     assert place.size("a/c.0") is None
-
-
-def test_it_does_what_its_place_does(place: Any) -> None:
-    assert (place.remote, place.free_bytes(), list(place.litter())) == (True, None, [])
-    assert place.name == place.path == place.inner.path
-    assert dict(place.sizes()) == {"a/c.0": 5}
-    assert list(place.keys("a")) == ["a/c.0"]
-    place.flush("a")
-    with pytest.raises(ValueError, match="`read_only` is False, and chunks of .* are kept; open the place to write"):
-        place.zarr_store(read_only=False)
-    assert type(place.zarr_store(read_only=True).with_read_only(True)) is type(place.zarr_store(read_only=True))
 
 
 def test_folders_are_not_kept(tmp_path: Path) -> None:
@@ -161,7 +132,7 @@ def test_pickled_places_bring_nothing_and_share_what_they_find(remote: Any, s3: 
     sent = pickle.dumps((rows, sources))
     assert len(sent) < 3000 * len(COMPONENTS)
     assert b"a-secret" not in sent
-    cached_module._cache = ByteCache(2**20)  # as in another process; `cache` puts it back
+    byte_cache._cache = ByteCache(2**20)  # as in another process; `cache` puts it back
     rows, sources = pickle.loads(sent)
     s3.counted_from_now(lambda index, method: None)
     for one, source in zip(rows, sources, strict=True):
@@ -279,7 +250,7 @@ def test_an_interrupt_is_its_own_threads_alone() -> None:
 def test_a_forked_process_waits_for_nobody(cache: ByteCache) -> None:
     """Neither for a fetch that was under way in the old process, nor for its lock."""
     begun, answered = threading.Event(), threading.Event()
-    old = cached_module._cache
+    old = byte_cache._cache
 
     def fetch() -> bytes:
         begun.set()
@@ -293,13 +264,13 @@ def test_a_forked_process_waits_for_nobody(cache: ByteCache) -> None:
         child = os.fork()
         if child == 0:
             signal.alarm(5)  # ends it where it waits
-            new = cached_module._cache
+            new = byte_cache._cache
             os._exit(0 if new.max_bytes == old.max_bytes and new.get("key", lambda: b"y") == b"y" else 1)
     _, status = os.waitpid(child, 0)
     answered.set()
     thread.join(10)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert cached_module._cache is old
+    assert byte_cache._cache is old
 
 
 def test_what_is_discarded_while_it_is_fetched_is_not_kept() -> None:
