@@ -497,7 +497,7 @@ def test_equals_what_peft_would_merge(tmp_path: Path, options: dict[str, Any]) -
 )
 def test_patterns_that_may_take_for_ever(tmp_path: Path, key: str) -> None:
     folder = write(tmp_path / "lora", factors("a" * 200), rank_pattern={key: 4})
-    message = r"`rank_pattern` of adapter '.*' has the key '.*', which may take for ever to match; allowed are 3 of `\*`, `\+`"
+    message = r"`rank_pattern` of adapter '.*' has the key '.*', which may take for ever to match; allowed are 3 of"
     with pytest.raises(ValueError, match=message):
         adapter_report(folder)
 
