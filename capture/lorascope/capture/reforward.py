@@ -9,7 +9,8 @@ import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
 from lorascope.stores.copying.source_rows import SourceRows
-from lorascope.stores.format.layout import ROW_TOKENS, goes_with_states
+from lorascope.stores.format.layout import goes_with_states
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.read import array_metadata, open_group
 

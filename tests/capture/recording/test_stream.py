@@ -23,7 +23,7 @@ from lorascope.capture.samples.batches import plan_batches
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import TextItem
 from lorascope.capture.samples.selection import TokenPlan, plan_tokens
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from lorascope.stores import Run, StoreError
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 
 from ..measuring.sources import Source, read_factors
 from ..measuring.tiles import row_tiles

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lorascope.stores import RunSpec
-from lorascope.stores.format.layout import DTYPES, ROW_TOKENS
+from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
 from lorascope.stores.size import format_size
 
 from ..buffers.copies import IN_FLIGHT_BYTES
