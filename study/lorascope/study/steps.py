@@ -154,7 +154,7 @@ def _measure(
             n_tokens=asked["tokens"],
             n_shuffles=asked["shuffles"],
             scheduler=scheduler,
-            progress=lambda done, total: report("information", done, total, "component"),
+            progress=lambda done, total, part="": report("information", done, total, "component"),
         )
         about = {
             "model": unit.model,
