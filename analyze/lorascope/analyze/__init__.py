@@ -16,9 +16,7 @@ from .runs import paired, side_by_side
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
 from .scaling.identify import identifiability
-from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
-from .scaling.simulate import simulate_study
 from .stats.metrics import compare_metrics
 from .stats.trends import trend_tests
 
@@ -42,11 +40,9 @@ __all__ = [
     "open_result",
     "paired",
     "paper_cells",
-    "plan_study",
     "qualify",
     "save",
     "side_by_side",
-    "simulate_study",
     "to_dataframe",
     "token_measure",
     "trend_tests",

@@ -111,8 +111,6 @@ def test_random_starts_are_told_of() -> None:
     search = fitted().estimate.search
     assert search.n_starts == 24
     assert search.share_of_starts > 0
-    assert search.found_better == 0
-    assert search.spread < 1e-2
 
 
 def test_a_mean_at_scipys_tolerances_stops_early() -> None:

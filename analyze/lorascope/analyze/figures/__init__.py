@@ -2,7 +2,6 @@
 
 from .comparison import difference_map
 from .fit_profiles import profile_figure
-from .fit_reports import held_out_figure
 from .fit_residuals import setting_residuals_figure
 from .fits import scaling_figure
 from .information import bound_figure, estimates_figure
@@ -22,7 +21,6 @@ __all__ = [
     "depth_figure",
     "difference_map",
     "estimates_figure",
-    "held_out_figure",
     "js_map",
     "laws_figure",
     "metrics_figure",
