@@ -138,7 +138,7 @@ def _response(
     """The band of the mean, cut at the edges of the axis, the mean, and the cells."""
     known = one.curve.dropna()
     if len(known):
-        low, high = (np.clip(known[name], *edges) for name in ("low", "high"))
+        low, high = (np.clip(known[name].to_numpy(), edges[0], edges[1]) for name in ("low", "high"))
         yield go.Scatter(
             x=np.concatenate([known["x"], known["x"][::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines",
             line={"width": 0}, fill="toself", fillcolor=look.color, opacity=0.15, hoverinfo="skip",

@@ -225,7 +225,8 @@ def determined(design: Design, *, spare: int = 1) -> bool:
     whole = np.column_stack(
         [levels, *([term_derivatives(design.columns, len(design.exponents))] if design.columns else [])]
     )
-    return len(design.frame) >= whole.shape[1] + spare and rank_of(whole) == whole.shape[1]
+    n_parameters = int(whole.shape[1])
+    return len(design.frame) >= n_parameters + spare and rank_of(whole) == n_parameters
 
 
 def term_derivatives(columns: Sequence[Column], n_exponents: int) -> np.ndarray:

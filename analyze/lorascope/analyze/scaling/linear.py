@@ -106,7 +106,7 @@ def _random_intercept(
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[str]]:
     """Slopes and errors (k,), or None and a sentence where the variance lies at an end."""
     from statsmodels.regression.mixed_linear_model import MixedLM  # type: ignore[import-untyped]
-    from statsmodels.tools.sm_exceptions import (  # type: ignore[import-untyped]
+    from statsmodels.tools.sm_exceptions import (
         ConvergenceWarning,
         SingularMatrixWarning,
     )

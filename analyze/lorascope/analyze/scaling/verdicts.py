@@ -1,7 +1,7 @@
 """What a fit says of the law's claims, in one of three words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -34,8 +34,8 @@ def verdicts(
     )
 
 
-def interval_text(interval: tuple[float, float, bool, bool], digits: int = 4) -> str:
-    """An interval in words, such as `0.2 to 0.5`, or `(open) to 0.5`."""
+def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
+    """Low, high, whether each is open, and, if known, whether it is in parts, in words: `(open) to 0.5`."""
     low, high, low_open, high_open = interval[:4]
     ends = ["(open)" if is_open else format_number(end, digits=digits)
             for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip

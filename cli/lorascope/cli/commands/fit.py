@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
-from lorascope.analyze.stats.trends import TrendResult, trend_tests
 
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.laws import LawName
 from lorascope.analyze.scaling.refusals import Residual
 from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
+from lorascope.analyze.stats.trends import TrendResult, trend_tests
 
 from ..fits.options import NONE, Whole, chosen_groups, listed, rows_where, study_table
 from ..fits.results import Figure, Format, Results, about_study, deliver, refuse_out
@@ -117,8 +117,9 @@ def fit(
             found = fit_scaling_law(frame, response, **options)
         else:
             found = fit_report(
-                frame, response, n_draws=n_draws, **options, progress=lambda done, n, part="": update(done, n, title=part)
-            )
+                frame, response, n_draws=n_draws, **options,
+                progress=lambda done, total, part="": update(done, total, title=part),
+            )  # fmt: skip
     one = found if isinstance(found, ScalingFit) else found.fit
     tested, remarks = ([], []) if quick else _trends(frame, one)
     summary = found.summary()

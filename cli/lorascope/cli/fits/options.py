@@ -54,9 +54,11 @@ def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], worker
     if workers is not None and workers < 1:
         raise ValueError(f"`workers` is {workers}; give at least 1")
     with progress_bar("runs", to=aside) as update:
-        return read_study(
-            study, where=where, n_workers=workers, progress=lambda done, n, run="": update(done, n, title=run)
-        )
+
+        def tell(done: int, total: int, part: str = "") -> None:
+            update(done, total, title=part)
+
+        return read_study(study, where=where, n_workers=workers, progress=tell)
 
 
 def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
