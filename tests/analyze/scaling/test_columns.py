@@ -105,15 +105,6 @@ def test_many_exponents_at_once(column: Column, at: np.ndarray) -> None:
     assert column.centred(points.reshape(2, 2, -1)).shape == (2, 2, len(LOGS))
 
 
-@columns
-def test_some_rows(column: Column, at: np.ndarray) -> None:
-    rows = np.array([4, 1, 1])
-    some = column.take(rows)
-    assert (some.amplitude, some.exponents) == (column.amplitude, column.exponents)
-    for which in ("centred", "printed", "centred_slopes", "printed_slopes"):
-        np.testing.assert_array_equal(getattr(some, which)(at), getattr(column, which)(at)[rows])
-
-
 def test_values_by_hand() -> None:
     x = np.array([1.0, 2.0, 4.0])
     np.testing.assert_allclose(Power("A", np.log(x), 0).printed(np.array([0.5])), [1, math.sqrt(2), 2])
