@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lorascope.analyze import miub
-from lorascope.capture import AdapterError, CaptureConfig, CaptureError, Progress, attach_adapter, capture
+from lorascope.capture import AdapterError, CaptureConfig, CaptureError, CaptureProgress, attach_adapter, capture
 from lorascope.capture.adapters.preflight import lora_layers
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.samples.batches import pad, plan_batches
@@ -205,7 +205,7 @@ def test_model_is_left_as_it_was(make: Any, adapted: Any) -> None:
 
 
 def test_progress_tells_every_stage(make: Any) -> None:
-    calls: list[Progress] = []
+    calls: list[CaptureProgress] = []
     make(progress=calls.append, batch_tokens=200)
     assert list(dict.fromkeys(p.stage for p in calls)) == ["score", "score base", "capture"]
     last = {p.stage: p for p in calls}

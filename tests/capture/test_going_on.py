@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from lorascope.capture import Progress
+from lorascope.capture import CaptureProgress
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.interrupt import Interrupted
 from lorascope.stores import RunWriter, StoreError, open_run, run_state, verify
 
 
-def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[Progress], None]:
-    def tell(progress: Progress) -> None:
+def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[CaptureProgress], None]:
+    def tell(progress: CaptureProgress) -> None:
         if progress.stage == "capture" and progress.done >= n_tokens:
             what()
 

@@ -12,7 +12,7 @@ import torch
 from lorascope.analyze import group_by, miub
 from lorascope.analyze.runs import matched, paired
 from lorascope.analyze.scores import scores
-from lorascope.capture import CaptureConfig, Progress, capture
+from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.reforward import reforward
 from lorascope.capture.samples.answers import _read
 from lorascope.capture.samples.encode import EncodedSample, encode_items
@@ -156,7 +156,7 @@ def test_letters_are_read_where_they_were_shown(tiny_items: Any, tiny_tokenizer:
     assert [_read(choice, sample, may_go_on=False) for sample in (listed, alone)] == [1, 1]
 
 
-def stop(progress: Progress) -> None:
+def stop(progress: CaptureProgress) -> None:
     if progress.stage == "capture":
         raise RuntimeError("enough")
 

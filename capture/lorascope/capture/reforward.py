@@ -13,13 +13,13 @@ from lorascope.stores.format.layout import ROW_TOKENS, goes_with_states
 from lorascope.stores.format.widen import widen_block
 from lorascope.stores.reading.read import array_metadata, open_group
 
-from .buffers.rows import RowQueue, row_spans
 from .config import CaptureConfig
+from .fill import fill_rows
 from .load import load
+from .models.modes import evaluating
 from .prepare import prepare, read_files
 from .ranks import ALONE
-from .recording.reduce import Reducer
-from .recording.stream import Progress, evaluating, stream_states
+from .recording.stream import CaptureProgress
 from .resume import identity, require_same
 
 __all__ = ["TOLERANCE", "Reforwarded", "reforward"]
@@ -55,7 +55,7 @@ def reforward(
     overrides: Mapping[str, Any] | None = None,
     model: Any = None,
     tokenizer: Any = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[CaptureProgress], None] | None = None,
 ) -> Reforwarded:
     """Load the model of a run again, and compare what it computes for k random samples with what is stored.
 
@@ -73,7 +73,7 @@ def reforward(
     model, tokenizer
         Already loaded, as for `capture`.
     progress
-        Called with a `Progress` after every batch.
+        Called with a `CaptureProgress` after every batch.
 
     Raises
     ------
@@ -99,28 +99,7 @@ def reforward(
             "give the model, adapter and data that it was captured from",
         )
         comparer = _Comparer(run)
-        reducer = Reducer() if run.states != "all" else None
-        queue = RowQueue(
-            comparer,
-            n_tokens=run.n_tokens,
-            spans=row_spans(prepared.plan.starts, prepared.batches),
-            queue_bytes=None,
-            wanted=_rows_of(run, chosen),
-            pinned=loaded.device.type == "cuda",
-        )
-        with queue as rows:
-            stream_states(
-                loaded.model,
-                prepared.recorder(loaded.model, keep_states=run.has_states, reducer=reducer),
-                prepared.samples,
-                prepared.plan,
-                prepared.batches,
-                rows,
-                device=loaded.device,
-                reducer=reducer,
-                kl_batches=prepared.plan.kl_batches if prepared.spec.kl else None,
-                progress=progress,
-            )
+        fill_rows(prepared, loaded, comparer, _rows_of(run, chosen), progress=progress)
     return Reforwarded(
         samples=tuple(str(run.samples["id"].values[index]) for index in chosen),
         n_tokens=comparer.n_compared,

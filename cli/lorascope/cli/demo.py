@@ -13,8 +13,8 @@ from typing import Any
 from lorascope.analyze.report import write_report
 from lorascope.capture import (
     CaptureConfig,
+    CaptureProgress,
     FinetuneConfig,
-    Progress,
     attach_adapter,
     capture,
     finetune,
@@ -120,7 +120,7 @@ def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: 
     )
     model, tokenizer = loaded()
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: CaptureProgress) -> None:
         report(progress.stage, progress.done, progress.total, progress.unit)
 
     return capture(config, model=attach_adapter(model, adapter), tokenizer=tokenizer, progress=tell)

@@ -13,12 +13,13 @@ import psutil
 import pytest
 import torch
 
-from lorascope.capture import CaptureError, Progress, attach_adapter
+from lorascope.capture import CaptureError, CaptureProgress, attach_adapter
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.buffers.rows import RowQueue, row_spans
+from lorascope.capture.recording.forward import forward_seconds, probe
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reducer
-from lorascope.capture.recording.stream import Streamed, forward_seconds, probe, stream_states
+from lorascope.capture.recording.stream import Streamed, stream_states
 from lorascope.capture.samples.batches import plan_batches
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import TextItem
@@ -257,7 +258,7 @@ def test_a_pair_is_measured_against_both_of_its_passes(job: Job) -> None:
 
 
 def test_times_and_progress_name_every_stage(job: Job) -> None:
-    calls: list[Progress] = []
+    calls: list[CaptureProgress] = []
     streamed, _ = run(job, progress=calls.append)
     assert [call.done for call in calls] == [int(job.plan.starts[batch.stop]) for batch in job.batches]
     assert {(call.stage, call.unit, call.total) for call in calls} == {("capture", "token", job.plan.n_tokens)}
@@ -272,7 +273,7 @@ def test_times_and_progress_name_every_stage(job: Job) -> None:
 
 
 def test_slow_disk_is_named_as_what_is_waited_for(job: Job) -> None:
-    calls: list[Progress] = []
+    calls: list[CaptureProgress] = []
     row_bytes = sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in arrays_of(job).values())
     streamed, rows = run(job, seconds=0.3, queue={"queue_bytes": 2 * row_bytes}, progress=calls.append)
     assert sorted(rows) == [0, 1, 2, 3, 4]

@@ -13,9 +13,9 @@ from ..buffers.target import BatchTarget
 from ..errors import CaptureError
 from ..models.device import input_device
 from ..models.model import is_causal
+from ..models.modes import evaluating
 from ..samples.batches import pad, plan_batches
 from ..samples.encode import EncodedSample
-from .forward import evaluating
 from .hooks import Recorder
 from .logits import negative_log_likelihood
 from .reduce import reduce_tokens

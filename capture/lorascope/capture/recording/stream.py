@@ -19,19 +19,19 @@ from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget
 from ..samples.encode import EncodedSample
 from ..samples.selection import TokenPlan
-from .forward import evaluating, forward, forward_seconds, probe
+from .forward import forward, forward_seconds
 from .hooks import Recorder
 from .logits import kl_divergence, negative_log_likelihood
 from .reduce import Reducer
 
-__all__ = ["Progress", "Streamed", "evaluating", "forward_seconds", "probe", "stream_states"]
+__all__ = ["CaptureProgress", "Streamed", "stream_states"]
 
 _BATCHES_A_BARE_PASS = 64
 """One batch in so many is passed again without hooks: little time, and the overhead is measured where it occurs."""
 _MOST_BARE_PASSES = 3
 
 
-class Progress(NamedTuple):
+class CaptureProgress(NamedTuple):
     """How far a capture is."""
 
     stage: str
@@ -65,6 +65,8 @@ class Streamed(NamedTuple):
     """Tokens of those, padding included."""
     stopped: bool
     """Whether it was stopped: rows that had been begun are written, others aren't."""
+    bottleneck: str
+    """What a faster one of would help most (`Meter.bottleneck`)."""
 
     @property
     def overhead(self) -> float:
@@ -86,7 +88,7 @@ def stream_states(
     reducer: Reducer | None = None,
     kl_batches: np.ndarray | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[CaptureProgress], None] | None = None,
 ) -> Streamed:
     """Run every batch that has tokens of wanted rows through the model, and its states into `rows`.
 
@@ -191,11 +193,11 @@ class _Stream:
             self.rows.drain()
         self._take_times()
 
-    def progress(self, batch: slice) -> Progress:
+    def progress(self, batch: slice) -> CaptureProgress:
         """How far it is after this batch."""
         meter, plan = self.meter, self.plan
         done = int(plan.starts[batch.stop])
-        return Progress(
+        return CaptureProgress(
             "capture", done, plan.n_tokens, "token", self.rows.stored_bytes, meter.bottleneck(), meter.shares()
         )
 
@@ -209,6 +211,7 @@ class _Stream:
             bare_seconds=self.bare_seconds,
             bare_tokens=self.bare_padded,
             stopped=stopped,
+            bottleneck=self.meter.bottleneck(),
         )
 
     def _run_passes(self, samples: Sequence[EncodedSample], target: BatchTarget) -> dict[str, torch.Tensor | None]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.capture import CaptureConfig, Progress
+from lorascope.capture import CaptureConfig, CaptureProgress
 from lorascope.capture import capture as capture_run
 from lorascope.stores.size import format_size
 
@@ -61,7 +61,7 @@ class _Meter:
         self._update = update
         self._began: dict[str, tuple[float, int, int]] = {}
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: CaptureProgress) -> None:
         # A run that goes on begins with what is done already; nobody knows how long the first report has taken.
         now = (time.perf_counter(), progress.done, progress.stored_bytes)
         began, done, stored = self._began.setdefault(progress.stage, now)
