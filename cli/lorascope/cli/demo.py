@@ -97,7 +97,7 @@ def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
         read_items(facts_path("train")),
         folder,
         FINETUNE,
-        progress=lambda done, total: report("finetune", done, total, "steps"),
+        progress=lambda done, total, part="": report("finetune", done, total, "steps"),
     )
     return folder
 

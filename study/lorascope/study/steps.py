@@ -88,7 +88,7 @@ def _train(
             folder,
             finetune_config(unit, settings),
             items_eval=data.probe,
-            progress=lambda done, total: report("train", done, total, "step"),
+            progress=lambda done, total, part="": report("train", done, total, "step"),
         )
     record: dict[str, Any] = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
     return record

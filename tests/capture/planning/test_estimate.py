@@ -137,17 +137,6 @@ def test_a_row_in_memory() -> None:
     assert max(estimated.row_arrays) == ROW_TOKENS * 160 * 4
 
 
-def test_states_in_half_the_rows_take_about_half() -> None:
-    kept = tuple(row % 2 == 0 for row in range(10))
-    spec = make_spec(n_tokens=10 * ROW_TOKENS)
-    every = {part.name: part for part in estimate(spec).parts}
-    half = {part.name: part for part in estimate(dataclasses.replace(spec, states="sample", state_rows=kept)).parts}
-    for name in ("base", "factor", "delta"):
-        assert 2 * half[name].raw_bytes == every[name].raw_bytes
-        assert 2 * half[name].stored_bytes == pytest.approx(every[name].stored_bytes, abs=4)
-    assert half["reductions"].raw_bytes > every["reductions"].raw_bytes
-
-
 def test_enough_space_is_no_error() -> None:
     estimated = estimate(make_spec())
     require_space(estimated, "runs/a", estimated.needed_bytes)
@@ -206,11 +195,3 @@ def test_a_budget_for_one_token_a_sample_is_the_least() -> None:
         StoreError, match="`budget` is .*, but a run of one token of each of 50 samples needs .*; give more"
     ):
         choose_share(spec, lengths, least - 1)
-
-
-def test_a_budget_keeps_the_share_of_rows_with_states() -> None:
-    lengths = [1024] * 40
-    spec = make_spec(n_tokens=40 * ROW_TOKENS, states="sample", state_rows=(True, False) * 20)
-    budget = estimate(spec).needed_bytes // 2
-    share = float(choose_share(spec, lengths, budget).removeprefix("share:"))
-    assert 0.3 < share < 0.7

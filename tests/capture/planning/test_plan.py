@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.adapters.adapter import AdapterError
 from lorascope.capture.planning.meta import load_on_meta
-from lorascope.capture.planning.plan import Fit, Plan, _scored_tokens, plan
+from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
 from lorascope.capture.prepare import encode_files, read_files
 from lorascope.capture.samples.items import ChoiceItem, read_items
 from lorascope.capture.samples.prompt import read_template, render
@@ -249,15 +249,6 @@ def test_what_is_wrong_with_an_adapter_is_in_the_plan(config: Callable[..., Capt
         plan(config(), probe=False)
 
 
-def test_notes_of_the_preflight_are_in_the_plan(
-    config: Callable[..., CaptureConfig], tiny_model: Any, tmp_path: Path
-) -> None:
-    adapted: Any = get_peft_model(tiny_model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="pissa"))
-    adapted.save_pretrained(tmp_path / "pissa")
-    made = plan(config(adapter=(str(tmp_path / "pissa"),)), probe=False)
-    assert any("pissa" in note.message for note in made.notes)
-
-
 def test_new_tokens_are_counted_as_many_as_there_may_be(config: Callable[..., CaptureConfig], text: Path) -> None:
     made = plan(config(generate=5), probe=False)
     prompts = plan(config(tokens="prompt"), probe=False)
@@ -269,23 +260,12 @@ def test_new_tokens_are_counted_as_many_as_there_may_be(config: Callable[..., Ca
     assert windows.spec.n_tokens == plain.spec.n_tokens + 3 * plain.n_samples
 
 
-def test_a_budget_below_one_token_a_sample_is_an_error(config: Callable[..., CaptureConfig]) -> None:
-    with pytest.raises(StoreError, match="`budget` is 10 kB, but a run of one token of each of 6 samples needs"):
-        plan(config(budget="10kB"), probe=False)
-
-
 def test_quantised_weights_and_devices_are_remarked(config: Callable[..., CaptureConfig], tmp_path: Path) -> None:
     values = json.loads((tmp_path / "model/config.json").read_text())
     quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (tmp_path / "model/config.json").write_text(json.dumps(values | {"quantization_config": quantization}))
     made = plan(config(), probe=False)
     assert any("quantised" in remark for remark in made.remarks)
-
-
-def test_what_nobody_knows_fits() -> None:
-    assert Fit("disk", 10, None).fits
-    assert Fit("disk", 10, 10).fits
-    assert not Fit("disk", 11, 10).fits
 
 
 @pytest.mark.slow

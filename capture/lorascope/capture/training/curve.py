@@ -47,7 +47,7 @@ class MiubCurve(NamedTuple):
     """That over the wall time of the training, which includes it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """The curve as JSON has it."""
         return {**self._asdict(), "steps": [step._asdict() for step in self.steps]}
 
 
