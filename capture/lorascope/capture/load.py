@@ -31,7 +31,7 @@ class Loaded(NamedTuple):
     device: torch.device
     """Where token ids go in."""
     identity: dict[str, Any]
-    """Of the base model."""
+    """What the base model is (`model_identity`)."""
     training: Mapping[str, Training]
     """What the adapters' folders say of how they were trained."""
 
@@ -98,7 +98,7 @@ def _require_sharing(model: Any, config: CaptureConfig) -> None:
 def _training(
     model: Any, config: CaptureConfig, names: Sequence[str], identity: Mapping[str, Any]
 ) -> dict[str, Training]:
-    """By adapter, what the folder that the settings name for it says, if it is known which that is."""
+    """What each adapter's folder says of its training, if it is known which folder is its."""
     folders = dict(config.adapters)
     if len(folders) == len(names) == 1:  # a model that was given may have another name for its adapter
         folders = dict(zip(names, folders.values(), strict=True))

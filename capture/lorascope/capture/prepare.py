@@ -40,7 +40,7 @@ class Files(NamedTuple):
     """What a capture's files of data, prompts and examples hold."""
 
     items: Mapping[str, Sequence[Item]]
-    """By data file."""
+    """Data file -> its items."""
     prompts: Prompts
 
 

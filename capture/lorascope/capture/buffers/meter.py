@@ -7,10 +7,10 @@ from contextlib import contextmanager
 __all__ = ["STAGES", "Meter"]
 
 STAGES = ("forward", "copy", "reduce", "logits", "wait", "encode", "write")
-"""The pass itself; what hooks add: copies of states and their reductions; nll and KL; waiting for a free row; and, in
-threads beside the pass and added up over them, encoding and writing."""
+"""Where time goes: the pass itself; what hooks add, copies of states and their reductions; nll and KL; waiting for a
+free row; and, in threads beside the pass and added up over them, encoding and writing."""
 _WAITS_ABOVE = 0.05
-"""Share of the pass's time from which on waiting for rows is more than jitter."""
+"""Share of the pass's time above which waiting for rows is more than jitter."""
 
 
 class Meter:

@@ -68,7 +68,7 @@ class Estimate:
 
     spec: RunSpec
     parts: tuple[Part, ...]
-    """Those that the run has, in the order of `PARTS`."""
+    """The parts that the run has, in the order of `PARTS`."""
     n_groups: int
     row_arrays: tuple[int, ...]
     """Bytes of one row of each array: what a row buffer holds."""

@@ -134,7 +134,7 @@ def _choose_dtype(config: Any, folder: Path, dtype: str) -> torch.dtype:
     """The type that `load_model` would give the weights."""
     named: Any = config.dtype if dtype == "auto" else DTYPES[dtype]
     if named is not None:
-        return named if isinstance(named, torch.dtype) else getattr(torch, named)  # type: ignore[no-any-return]
+        return named if isinstance(named, torch.dtype) else getattr(torch, named)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             kinds = [tensors.get_slice(key).get_dtype() for key in tensors.keys()]  # noqa: SIM118 (it is no mapping)

@@ -27,8 +27,9 @@ from .reduce import Reducer
 __all__ = ["CaptureProgress", "Streamed", "stream_states"]
 
 _BATCHES_A_BARE_PASS = 64
-"""One batch in so many is passed again without hooks: little time, and the overhead is measured where it occurs."""
+"""Batches of which one is passed again without hooks: little time, and the overhead is measured where it occurs."""
 _MOST_BARE_PASSES = 3
+"""Most batches that are passed again, however many there are."""
 
 
 class CaptureProgress(NamedTuple):
@@ -60,9 +61,9 @@ class Streamed(NamedTuple):
     tokens: int
     """Tokens of those batches, padding included."""
     bare_seconds: float
-    """Of a few of the same batches without hooks or writers beside them, taken in between."""
+    """Seconds of a few of these batches without hooks or writers beside them, taken in between."""
     bare_tokens: int
-    """Tokens of those, padding included."""
+    """Tokens of the bare passes, padding included."""
     stopped: bool
     """Whether it was stopped: rows that had been begun are written, others aren't."""
     bottleneck: str
@@ -177,7 +178,7 @@ class _Stream:
             yield
 
     def pass_bare(self, batch: slice) -> None:
-        """The same batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
+        """Pass the batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
         self.drain()
         start = time.perf_counter()
         samples = self.samples[batch]

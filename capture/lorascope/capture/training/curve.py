@@ -44,7 +44,7 @@ class MiubCurve(NamedTuple):
     seconds: float
     """Wall time of all measurements."""
     share: float
-    """That over the wall time of the training, which includes it."""
+    """Wall time of all measurements over that of the training, which includes it."""
 
     def as_dict(self) -> dict[str, Any]:
         """The curve as JSON has it."""
