@@ -160,7 +160,7 @@ def test_captures_of_the_same_are_equal_byte_for_byte(make: Any) -> None:
 
 def test_several_rows_and_a_share_of_js(make: Any, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
-    text.write_text("the question is the answer 4 four times; " * 80)
+    text.write_text("the question is the answer 4 four times; " * 120)
     run = make(data=(str(text),), window_tokens=200, js_share=0.1, batch_tokens=900)
     assert run.n_rows > 2
     assert verify(run.path).ok

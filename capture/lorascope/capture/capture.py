@@ -20,7 +20,6 @@ from lorascope.stores import (
 )
 from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.reading.missing import missing_chunks
-from lorascope.stores.size import parse_size
 
 from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
 from .config import CaptureConfig
@@ -119,26 +118,21 @@ def _require_whole(out: str, ranks: Ranks) -> None:
 def _require_queue(prepared: Prepared, loaded: Loaded) -> None:
     """Raise ValueError before anything is scored or written if the queue is too small for a batch."""
     sizes = estimate(prepared.spec).row_sizes(pinned=loaded.device.type == "cuda")
-    queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), _queue_bytes(prepared.config))
-
-
-def _queue_bytes(config: CaptureConfig) -> int | None:
-    return None if config.queue is None else parse_size(config.queue)
+    queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), prepared.config.queue_bytes)
 
 
 def _open_writer(
     prepared: Prepared, loaded: Loaded, state: str, ranks: Ranks, progress: ProgressCallback | None
 ) -> RunWriter:
     """The run's writer on every rank; the leader sets it up, or sweeps what an interruption left."""
-    out = prepared.config.out
-    written = _bytes_there(out) if state == "unfinished" else 0
     config = prepared.config
+    out, place = config.out, open_place(config.out)
     require_space(
         estimate(prepared.spec, base_scores=config.score and config.score_base, answers=config.answer_tokens > 0),
         out,
-        open_place(out).free_bytes(),
-        written_bytes=written,
-        overfill=prepared.config.overfill,
+        place.free_bytes(),
+        written_bytes=sum(size for _, size in place.sizes()) if state == "unfinished" else 0,
+        overfill=config.overfill,
     )
     if state == "unfinished":
         writer = resume_run(out)
@@ -168,10 +162,6 @@ def _open_writer(
     return writer
 
 
-def _bytes_there(out: str) -> int:
-    return sum(size for _, size in open_place(out).sizes())
-
-
 def _fill(
     prepared: Prepared, loaded: Loaded, writer: RunWriter, ranks: Ranks, progress: ProgressCallback | None
 ) -> None:
@@ -198,7 +188,7 @@ def _write(
     """Write the wanted rows; returns what was measured on the way."""
     with listening() as stop:
         filled = fill_rows(
-            prepared, loaded, writer, wanted, queue_bytes=_queue_bytes(prepared.config), stop=stop, progress=progress
+            prepared, loaded, writer, wanted, queue_bytes=prepared.config.queue_bytes, stop=stop, progress=progress
         )
     # Where others share the capture, a signal that came after this rank's last batch has stopped them.
     if stop.signal is not None and (filled.streamed.stopped or ranks.size > 1):

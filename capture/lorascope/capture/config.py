@@ -159,6 +159,11 @@ class CaptureConfig:
         """Name -> folder of every adapter; one without a name is `default`."""
         return {name or "default": folder for name, folder in map(_split_name, self.adapter)}
 
+    @property
+    def queue_bytes(self) -> int | None:
+        """Most bytes of rows that wait to be written; None for what suits."""
+        return None if self.queue is None else parse_size(self.queue)
+
     def _check_names(self) -> None:
         if not self.data:
             raise ValueError("`data` is empty; name at least one file of samples")

@@ -156,16 +156,11 @@ class _Comparer:
         self._stored = SourceRows(run, arrays, self._arrays)
         self._pool = ThreadPoolExecutor()
         self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
-        self.n_tokens = run.n_tokens
-        self.n_rows = run.n_rows
         self.n_compared = 0
         self.n_vectors = 0
         self.n_equal = 0
         self.worst = 0.0
         self.problems: list[Problem] = []
-
-    def row_tokens(self, row: int) -> slice:
-        return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self.n_tokens))
 
     def row_arrays(self, row: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         return {

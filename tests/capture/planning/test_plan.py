@@ -19,7 +19,7 @@ from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
 from lorascope.capture.prepare import encode_files, read_files
 from lorascope.capture.samples.items import ChoiceItem, read_items
 from lorascope.capture.samples.prompt import read_template, render
-from lorascope.capture.training.lora import lora_targets
+from lorascope.capture.training.new_adapter import lora_targets
 from lorascope.stores import StoreError, open_place
 
 

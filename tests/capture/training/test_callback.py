@@ -39,7 +39,7 @@ from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
 from lorascope.capture.training.callback import _unwrapped
-from lorascope.capture.training.lora import lora_targets
+from lorascope.capture.training.new_adapter import lora_targets
 from lorascope.capture.training.trainer import collate
 
 from ...tiny import llama

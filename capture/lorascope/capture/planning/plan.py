@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lorascope.stores import Problem, RunSpec, open_place, run_state
-from lorascope.stores.size import format_size, parse_size
+from lorascope.stores.size import format_size
 
 from ..adapters.components import find_components
 from ..adapters.preflight import Note, inspect
@@ -210,10 +210,14 @@ def _needs(
     if device.type == "cpu":  # where states are copied at once
         on_device = [need._replace(where="host") for need in on_device if need.what != "states under way"]
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
-    queue_bytes = None if settled.config.queue is None else parse_size(settled.config.queue)
-    spans = row_spans(settled.plan.starts, settled.batches)
-    pinned = device.type == "cuda"
-    return (*on_device, *host_needs(estimated, spans, queue_bytes=queue_bytes, n_threads=n_threads, pinned=pinned))
+    on_host = host_needs(
+        estimated,
+        row_spans(settled.plan.starts, settled.batches),
+        queue_bytes=settled.config.queue_bytes,
+        n_threads=n_threads,
+        pinned=device.type == "cuda",
+    )
+    return (*on_device, *on_host)
 
 
 def _fit(config: CaptureConfig, estimated: Estimate, needs: Sequence[Need], device: torch.device) -> tuple[Fit, ...]:

@@ -25,7 +25,7 @@ from .callback import MiubCallback
 from .checkpoints import Checkpoints, begin, going_on
 from .curve import MiubCurve, few_of_each
 from .held_out import Evaluation, evaluate
-from .lora import new_adapter, restoring, seeding
+from .new_adapter import new_adapter, restoring, seeding
 from .trainer import TrainingStep, train
 
 __all__ = ["FinetuneResult", "finetune", "refuse_used"]
