@@ -226,7 +226,7 @@ def test_names_are_no_markup_and_no_lines_of_their_own(capsys: pytest.CaptureFix
     evil = "<b>\n# x"
     study = {"source": evil, "where": {evil: [evil]}, "n_rows": 2, "notes": [evil]}
     rows = pd.DataFrame({evil: [evil]})
-    summary = Summary(evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil])
+    summary = Summary(evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil])
     whole = Results(title=evil, study=study, summaries=[summary], record={}, remarks=[evil])
     deliver(whole, "markdown", None)
     text = capsys.readouterr().out
@@ -236,13 +236,13 @@ def test_names_are_no_markup_and_no_lines_of_their_own(capsys: pytest.CaptureFix
     assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
 
 
-def test_verdicts_and_findings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_stand_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen.console, "width", 40)
     verdicts = [Verdict("it falls at every step", "supported", "4 of 4"), Verdict("so", "not identified", "3")]
-    print_summary(Summary("s", {}, [Table("t", pd.DataFrame({"a": [1]}))], verdicts, ["left"], ["wrong"]))
-    assert capsys.readouterr().out.splitlines()[:11] == [
+    print_summary(Summary("s", {}, [Table("t", pd.DataFrame({"a": [1]}))], verdicts, ["left"]))
+    assert capsys.readouterr().out.splitlines()[:8] == [
         "", "s", "", "verdicts", "supported       it falls at every step", "                4 of 4",
-        "not identified  so", "                3", "", "findings", "* wrong",
+        "not identified  so", "                3",
     ]  # fmt: skip
 
 

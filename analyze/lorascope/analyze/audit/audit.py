@@ -66,7 +66,7 @@ class Audit:
             Table(title, rows, note, DIGITS) for name, (title, note) in TABLES.items() if len(rows := self._shown(name))
         ]
         facts = {"numbers": str(self.provenance["n_rows"]), "findings": str(len(self.findings))}
-        return Summary("audit of a published table", facts, tables, self.verdicts, self.notes, self.findings)
+        return Summary("audit of a published table", facts, tables, self.verdicts, [*self.findings, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON has it, at full precision; see `studies.record.plain`."""

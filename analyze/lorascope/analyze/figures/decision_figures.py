@@ -11,8 +11,8 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 from ..comparison.comparison import MetricComparison
 from ..format import format_number
 from .captions import headline, plural, shortened
-from .marks import Look, add_legend, hovering, looks, told_apart
-from .theme import dress
+from .marks import Look, add_legend, hovering, looks, unique_labels
+from .theme import apply_theme
 
 __all__ = ["decisions_figure"]
 
@@ -40,14 +40,14 @@ def decisions_figure(comparison: MetricComparison) -> go.Figure:
     heights = [max(1, n) * max(ROW, LANE * len(names) + 8) for n in (len(kinds), len(blocks) + 1)]
     whole = sum(heights) + GAP
     figure = make_subplots(rows=2, cols=1, row_heights=heights, vertical_spacing=GAP / whole)
-    dress(figure, height=whole + 96)
+    apply_theme(figure, height=whole + 96)
     for k, (name, look) in enumerate(marks.items()):
         shift = 0.7 * ((k + 0.5) / len(names) - 0.5)
         figure.add_trace(_decided(comparison, kinds, name, look, shift), row=1, col=1)
         for trace in _ranked(comparison, blocks, name, look, shift):
             figure.add_trace(trace, row=2, col=1)
     _rows(figure, 1, [_kind_name(*kind) for kind in kinds])
-    _rows(figure, 2, [*told_apart(blocks), "<b>mean</b>"])
+    _rows(figure, 2, [*unique_labels(blocks), "<b>mean</b>"])
     for panel, middle in ((1, 50), (2, 0)):
         figure.add_vline(x=middle, line={"color": "#777", "dash": "dot", "width": 1}, row=panel, col=1)
     figure.update_xaxes(title_text="pairs of settings ordered right (%)", range=[0, 102], nticks=6, row=1, col=1)

@@ -12,7 +12,7 @@ from ..format import format_number
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name, shortened
 from .scales import ValueAxis, value_axis, whole_ticks
-from .theme import LINES, dress, legend_below, line_styles
+from .theme import LINES, apply_theme, legend_below, line_styles
 
 __all__ = ["bound_figure", "estimates_figure"]
 
@@ -71,7 +71,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
                 **_drawn(some, shortened(kind), estimator),
             )
         )
-    dress(figure, height=400)
+    apply_theme(figure, height=400)
     other = "lora" if result.attrs["against"] == "lora" else "delta alone"
     figure.update_xaxes(title_text=f"MIUB: JS of base and {other} (nat)", **x_axis.layout())
     figure.update_yaxes(title_text="mutual information (nat)", **y_axis.layout())
@@ -126,7 +126,7 @@ def estimates_figure(result: xr.Dataset, *, by: By = "component") -> go.Figure:
         figure.add_trace(_legend_point(name, look))
         figure.add_traces(list(draw(name, values, look, axis, room * ((k + 0.5) / len(names) - 0.5))))
     n_outside = n_all - result.sizes["component"]
-    (_dress_down if by == "component" else _dress_across)(figure, result, axis)
+    (_finish_down if by == "component" else _finish_across)(figure, result, axis)
     headline(
         figure,
         f"Mutual information of base and {result.attrs['against']}, by estimator and {by}",
@@ -239,9 +239,9 @@ def _across(name: str, values: _Values, look: dict[str, Any], axis: ValueAxis, s
     )
 
 
-def _dress_down(figure: go.Figure, result: xr.Dataset, axis: ValueAxis) -> None:
+def _finish_down(figure: go.Figure, result: xr.Dataset, axis: ValueAxis) -> None:
     n = result.sizes["component"]
-    dress(figure, height=96 + n * max(24, 4 * result.sizes["estimator"] + 8))
+    apply_theme(figure, height=96 + n * max(24, 4 * result.sizes["estimator"] + 8))
     rows = {"tickvals": list(range(n)), "ticktext": _short_names(result), "range": [n - 0.5, -0.5]}
     figure.update_yaxes(title_text="component", ticklabelstandoff=4, **rows)
     figure.update_xaxes(title_text="mutual information (nat)", **axis.layout())
@@ -249,8 +249,8 @@ def _dress_down(figure: go.Figure, result: xr.Dataset, axis: ValueAxis) -> None:
         figure.add_hrect(y0=row - 0.5, y1=row + 0.5, fillcolor="#f3f3f3", line_width=0, layer="below")
 
 
-def _dress_across(figure: go.Figure, result: xr.Dataset, axis: ValueAxis) -> None:
-    dress(figure, height=420)
+def _finish_across(figure: go.Figure, result: xr.Dataset, axis: ValueAxis) -> None:
+    apply_theme(figure, height=420)
     layers, half = result["layer"].values, _step(result["layer"].values) / 2
     low, high = int(layers.min()), int(layers.max())
     figure.update_xaxes(title_text="layer", range=[low - half, high + half], **whole_ticks(low, high))

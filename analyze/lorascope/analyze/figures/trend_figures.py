@@ -15,7 +15,7 @@ from ..trends.series import Series, blocks_of
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, hovering, looks
 from .size_axes import size_axis, tick_text
-from .theme import dress
+from .theme import apply_theme
 
 __all__ = ["trend_figure"]
 
@@ -49,7 +49,7 @@ def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for one, look in zip(series, marks, strict=True):
         figure.add_traces(list(_lines(result, one, look, is_relative=is_relative)))
-    dress(figure, height=360)
+    apply_theme(figure, height=360)
     levels = np.concatenate([one.levels for one in series])
     figure.update_xaxes(
         title_text=shortened(result.along), **(size_axis(levels) if levels.min() > 0 else {"nticks": 6})
