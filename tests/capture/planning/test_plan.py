@@ -272,7 +272,6 @@ def test_quantised_weights_and_devices_are_remarked(config: Callable[..., Captur
 @pytest.mark.filterwarnings("default")
 def test_stored_bytes_of_a_real_model(smollm2: Path, tmp_path: Path) -> None:
     """Within 6 % on a text that doesn't repeat itself, and never more than is said to be needed."""
-    assert load_on_meta(str(smollm2)).model.num_parameters() == 134_515_008  # from the header of a .gguf file
     model, tokenizer = load_model(str(smollm2))
     model.model.layers = model.model.layers[:4]  # their states are the same without the 26 that follow
     model.config.num_hidden_layers = 4
