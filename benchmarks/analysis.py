@@ -27,7 +27,7 @@ from lorascope.analyze.measuring.sources import GROUP_BYTES, group_sizes, read_f
 from lorascope.analyze.miub import miub
 from lorascope.stores import Run, open_run
 from lorascope.stores.allocator import freed_memory_kept
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 
 SHAPES = {576: 112, 4096: 28}
 """Width -> components; with 8 rows some 1.3 and 1.9 GB of bfloat16."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from lorascope.stores import Adapter, Component, RunSpec, create_run
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 
 __all__ = ["write_run"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
 
-__all__ = ["store_states"]
+__all__ = ["sample_tables", "store_states"]
 
 
 def store_states(
@@ -52,7 +52,9 @@ def store_states(
     )
     with (
         pytest.MonkeyPatch.context() as patch,
-        create_run(path, spec, tables=_tables(lengths, datasets or ["made"] * len(lengths)), weights={}) as writer,
+        create_run(
+            path, spec, tables=sample_tables(lengths, datasets or ["made"] * len(lengths)), weights={}
+        ) as writer,
     ):
         patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
         for row in range(spec.n_rows):
@@ -69,7 +71,8 @@ def store_states(
     return open_run(path)
 
 
-def _tables(lengths: Sequence[int], datasets: Sequence[str]) -> dict[str, dict[str, object]]:
+def sample_tables(lengths: Sequence[int], datasets: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Tables of samples of text, so many tokens long each."""
     n, n_tokens, stops = len(lengths), sum(lengths), np.cumsum(lengths)
     unknown = [-1] * n
     return {

@@ -13,9 +13,9 @@ from lorascope.analyze.runs import matched, paired
 from lorascope.analyze.scores import scores
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.reforward import reforward
+from lorascope.capture.samples.answers import parse_choice
 from lorascope.capture.samples.examples import Examples
 from lorascope.capture.samples.items import ChoiceItem
-from lorascope.capture.samples.parse import parse_choice
 from lorascope.capture.samples.prompt import PROMPTS, read_template, render
 from lorascope.stores import StoreError, verify
 from lorascope.stores.format.tables import ROLES

@@ -21,7 +21,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, " ".join(out.split()), err
 
 
-@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "fit", "compare", "audit", "report", "demo"])
+@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "demo"])
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     if command == "demo" and not HAS_TORCH:
         pytest.skip("the demo's help needs torch")
@@ -135,9 +135,19 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("words", [["capture", "--help"], ["finetune"], ["demo"]])
-def test_without_torch_the_extra_is_named(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words], capture_output=True, text=True, check=False)
+def test_help_and_version_load_nothing_heavy() -> None:
+    """Zarr, xarray and Dask take seconds; a second import proves that the first finding can differ."""
+    code = "import sys; from lorascope.cli.main import main; main(['--help']); print('zarr' in sys.modules);"
+    code += " import lorascope.stores; print('zarr' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["False", "True"]
+    done = subprocess.run([sys.executable, "-m", "lorascope", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.1.0"
+
+
+def test_without_torch_the_extra_is_named() -> None:
+    line = [sys.executable, "-c", WITHOUT_TORCH, "capture", "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "isn't installed; `pip install 'lorascope[capture]'` brings it" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -162,22 +172,11 @@ def test_without_datasets_the_extra_is_named(tmp_path: Path) -> None:
     assert "this needs datasets, which isn't installed; `pip install 'lorascope[datasets]'` brings it" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["miub"], ["mi", "--bound", "--tokens", "300", "--shuffles", "1", "--axes", "2"]])
-def test_without_torch_analysis_works(many_rows: Path, words: list[str]) -> None:
-    command, *options = words
-    line = [sys.executable, "-c", WITHOUT_TORCH, command, str(many_rows), *options]
+def test_without_torch_analysis_works(many_rows: Path) -> None:
+    line = [sys.executable, "-c", WITHOUT_TORCH, "miub", str(many_rows)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "MIUB" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "entry", [["-m", "lorascope"], ["-c", "import sys; from lorascope.cli.main import main; sys.exit(main())"]]
-)
-def test_every_way_in(entry: list[str]) -> None:
-    done = subprocess.run([sys.executable, *entry, "--version"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert done.stdout.strip() == "0.1.0"
 
 
 def test_users_own_analyze_module_shadows_nothing(tmp_path: Path) -> None:
@@ -194,8 +193,6 @@ def test_public_objects_are_those_we_promise() -> None:
 
     assert lorascope.analyze.__all__ == [
         "adapter_report",
-        "audit_paper",
-        "audit_table",
         "cka",
         "compare_metrics",
         "export_pairs",

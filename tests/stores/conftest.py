@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lorascope.stores import Adapter, Component, RunSpec, RunWriter, create_run
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 
 WIDTHS = (12, 20, 6)
 
@@ -157,13 +157,15 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
             tables["tokens"]["token_id"] = token_ids
             tables["tokens"]["position"] = [i % ROW_TOKENS for i in range(n_tokens)]
         blocks = {}
-        writer = open_writers.enter_context(create_run(tmp_path / name, spec, tables=tables, weights=weights))
-        for row in range(spec.n_rows):
-            blocks[row] = make_blocks(writer, row, rng)
-            if rows is None or row in rows:
-                writer.write_row(row, blocks[row])
-        if rows is None:
-            writer.finish({"provenance": {"note": "small"}})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
+            writer = open_writers.enter_context(create_run(tmp_path / name, spec, tables=tables, weights=weights))
+            for row in range(spec.n_rows):
+                blocks[row] = make_blocks(writer, row, rng)
+                if rows is None or row in rows:
+                    writer.write_row(row, blocks[row])
+            if rows is None:
+                writer.finish({"provenance": {"note": "small"}})
         return SmallRun(tmp_path / name, spec, writer, blocks, weights, tables)
 
     with ExitStack() as open_writers:

@@ -8,7 +8,8 @@ import xarray as xr
 import zarr
 
 from lorascope.stores import Run
-from lorascope.stores.format.layout import DTYPES, goes_with_states
+from lorascope.stores.format.layout import goes_with_states
+from lorascope.stores.format.spec import DTYPES
 from lorascope.stores.format.tables import ROLES
 
 from .measuring.captured import reduction

@@ -11,35 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.analyze.report import write_report
-from lorascope.capture import (
-    CaptureConfig,
-    CaptureProgress,
-    FinetuneConfig,
-    attach_adapter,
-    capture,
-    finetune,
-    load_model,
-    read_items,
-)
-from lorascope.capture.adapters.adapter import adapter_identity
+from lorascope.capture import CaptureConfig, FinetuneConfig, attach_adapter, capture, finetune, load_model, read_items
 from lorascope.capture.training.checkpoints import training_folder
-from lorascope.stores import Run, StoreError, open_run
+from lorascope.stores import open_run, run_state
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 __all__ = ["FINETUNE", "run_demo"]
 
 N_ITEMS = 100
-
+"""Questions whose states are captured."""
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)
 """A higher learning rate and smaller batches than the paper's, whose 4e-5 moves nothing within a minute."""
-
 TOKENS = "last:16"
 """The end of each prompt and its whole answer: a store under 1 GB."""
 
-Report = Callable[[str, int, int, str], None]
-"""(stage, done, total, note)."""
-Loader = Callable[[], tuple[Any, Any]]
-"""Model and tokenizer, loaded when first asked for."""
+Report = Callable[..., None]
+"""(done, total, note, stage)."""
 
 
 def run_demo(out: Path, report: Report) -> Path:
@@ -52,11 +39,19 @@ def run_demo(out: Path, report: Report) -> Path:
     """
     model_file = demo_model()
     _claim(out, _recipe(model_file))
-    loaded = cache(partial(load_model, str(model_file), dtype="float32"))
-    adapter = _adapter(out / "adapter", loaded, report)
-    run = _run(out / "run.zarr", adapter, model_file, loaded, report)
-    page = out / "report.html"
-    write_report(run, page, progress=lambda done, total: report("report", done, total, ""))
+    loaded = cache(partial(load_model, str(model_file), dtype="float32"))  # not at all where all is there
+    adapter, run, page = out / "adapter", out / "run.zarr", out / "report.html"
+    if adapter.exists():  # it appears under its name only when it is whole
+        report(1, 1, "reused", "finetune")
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # of another adapter
+        items = read_items(facts_path("train"))
+        finetune(*loaded(), items, adapter, FINETUNE, progress=lambda n, total: report(n, total, "steps", "finetune"))
+    if run_state(run) == "finished":
+        report(1, 1, "reused", "capture")
+    else:
+        _capture(run, adapter, model_file, loaded, report)
+    write_report(open_run(run), page, progress=lambda n, total: report(n, total, "", "report"))
     return page
 
 
@@ -86,29 +81,9 @@ def _claim(out: Path, recipe: dict[str, Any]) -> None:
     marker.write_text(json.dumps(recipe, indent=1))
 
 
-def _adapter(folder: Path, loaded: Loader, report: Report) -> Path:
-    if folder.exists():  # it appears under its name only when it is whole
-        report("finetune", 1, 1, "reused")
-        return folder
-    model, tokenizer = loaded()
-    finetune(
-        model,
-        tokenizer,
-        read_items(facts_path("train")),
-        folder,
-        FINETUNE,
-        progress=lambda done, total, part="": report("finetune", done, total, "steps"),
-    )
-    return folder
-
-
-def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: Report) -> Run:
-    found = _finished(folder)
-    if found is not None and adapter_identity(adapter).items() <= _captured_adapter(found).items():
-        report("capture", found.n_tokens, found.n_tokens, "reused")
-        return found
-    if found is not None:
-        shutil.rmtree(folder)
+def _capture(
+    folder: Path, adapter: Path, model_file: Path, loaded: Callable[[], tuple[Any, Any]], report: Report
+) -> None:
     config = CaptureConfig(
         model=str(model_file),
         adapter=(str(adapter),),
@@ -119,22 +94,9 @@ def _run(folder: Path, adapter: Path, model_file: Path, loaded: Loader, report: 
         dtype="float32",
     )
     model, tokenizer = loaded()
-
-    def tell(progress: CaptureProgress) -> None:
-        report(progress.stage, progress.done, progress.total, progress.unit)
-
-    return capture(config, model=attach_adapter(model, adapter), tokenizer=tokenizer, progress=tell)
-
-
-def _captured_adapter(run: Run) -> dict[str, Any]:
-    """What the run says of its adapter: its identity, and what attaching it made of it."""
-    captured: dict[str, Any] = run.attributes["provenance"]["adapters"]["default"]
-    return captured
-
-
-def _finished(folder: Path) -> Run | None:
-    try:
-        run = open_run(folder)
-    except StoreError:
-        return None
-    return run if run.finished else None
+    capture(
+        config,
+        model=attach_adapter(model, adapter),
+        tokenizer=tokenizer,
+        progress=lambda now: report(now.done, now.total, f"{now.unit}s", now.stage),
+    )

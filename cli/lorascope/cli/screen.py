@@ -1,20 +1,22 @@
-"""The terminal: tables, sizes and progress bars."""
+"""The terminal: lines, tables and progress bars; imports nothing heavy, since `lorascope --help` waits for it."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.stores import Run
+if TYPE_CHECKING:
+    from lorascope.stores import Run
 
 __all__ = ["aside", "console", "left_out", "one_line", "print_table", "progress_bar", "say", "visible", "write"]
 
 NARROWEST, USUAL = 20, 80
-"""A terminal that says it has fewer columns doesn't know; it is taken to have the usual ones."""
+"""A terminal that claims fewer columns than the first doesn't know; it is taken to have the second."""
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -26,14 +28,14 @@ def _console(*, stderr: bool = False) -> Console:
 
 console = _console()
 aside = _console(stderr=True)
-"""For what isn't the answer, where the answer may be read by a program."""
+"""Takes all that isn't the answer, where a program may read the answer."""
 
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal obeys instead of showing it, but for newlines and tabs; and halves of characters, never shown."""
+"""Characters that a terminal obeys instead of showing them, but for newlines and tabs; and halves of characters."""
 
 
 def visible(text: str) -> str:
-    r"""The same text, but what a terminal would obey is spelt out: names in a store may hold anything.
+    r"""Text in which everything that a terminal would obey is spelt out: names in a store may hold anything.
 
     Examples
     --------
@@ -44,7 +46,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""The same, line breaks too, for names in a table or sentence: none can pass for a line of its own.
+    r"""Text as `visible` makes it, line breaks spelt out too: no name in a table can pass for a line of its own.
 
     Examples
     --------
@@ -55,7 +57,7 @@ def one_line(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """Text as it is, such as JSON; where nobody reads it on, the same happens as to what `say` says."""
+    """Print text as it is, such as JSON; where nobody reads on, that is no error."""
     try:
         console.file.write(text)
         console.file.flush()
@@ -68,8 +70,8 @@ def say(text: str, *, to: Console | None = None) -> None:
     (to or console).print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def left_out(n_samples: int, run: Run) -> str:
-    """Why so many samples of a run aren't whole."""
+def left_out(n_samples: int, run: "Run") -> str:
+    """The reason why so many samples of a run aren't whole."""
     if len(run.lost_rows):
         return (
             f"{n_samples} samples have lost tokens ({len(run.lost_rows)} rows of the finished run `{run.place.name}` "

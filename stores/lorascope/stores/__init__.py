@@ -4,10 +4,11 @@ from .checking.verify import Verdict, verify
 from .copying.compact import compact
 from .copying.pull import pull
 from .errors import Problem, StoreError
-from .format.layout import Adapter, Component, RunSpec
+from .format.spec import Adapter, Component, RunSpec
 from .format.widen import widen
 from .places.place import Place, open_place
-from .reading.read import Run, open_run
+from .reading.read import open_run
+from .reading.run import Run
 from .reading.state import clear_torn, run_state
 from .writing.create import create_run, resume_run
 from .writing.write import RowWritten, RunWriter

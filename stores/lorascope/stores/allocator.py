@@ -9,8 +9,9 @@ __all__ = ["freed_memory_kept", "keep_freed_memory", "usual_memory"]
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of two of glibc's settings, from its `malloc.h`."""
 _USUAL = 32 * 2**20
-"""Where glibc's own threshold for memory from the system ends up in a process that frees large blocks."""
+"""Bytes at which glibc's own threshold for memory from the system ends up, where a process frees large blocks."""
 _MOST = 2**30
+"""Bytes of a block that is kept at most; newer versions of glibc take it as a threshold."""
 
 
 @contextmanager

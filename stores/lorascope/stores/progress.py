@@ -1,4 +1,4 @@
-"""What long work tells of how far it is."""
+"""Progress of long work, as it is told to whoever waits for it."""
 
 from typing import Protocol
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.stores import open_run
-from lorascope.stores.format.layout import FORMAT
+from lorascope.stores.format.spec import FORMAT
 
 from .paper_tables import CellSet, paper_study
 from .read_table import SUFFIXES, read_table, select_rows

@@ -138,4 +138,3 @@ def test_forms_of_print() -> None:
     assert "### Verdicts" in markdown
     assert "<h3>Scaling law of y</h3>" in page
     assert "<td>alpha</td>" in page
-    assert all(len(line) > 0 for line in text.splitlines())

@@ -10,7 +10,7 @@ import torch
 from lorascope.capture.buffers.row_buffer import RowBuffer
 from lorascope.capture.buffers.rows import QUEUE_BYTES, RowQueue, queue_bytes_needed, row_spans
 from lorascope.capture.errors import CaptureError
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
 ARRAYS: dict[str, Any] = {

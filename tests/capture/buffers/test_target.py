@@ -10,7 +10,7 @@ import torch
 from lorascope.capture.buffers.copies import Chosen, Copier, DirectCopier
 from lorascope.capture.buffers.rows import RowQueue
 from lorascope.capture.buffers.target import BatchTarget, nowhere
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
 BASE, FACTOR, JS = "states/a/base", "adapters/x/factor", "adapters/x/js"

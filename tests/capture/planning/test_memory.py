@@ -18,7 +18,7 @@ from lorascope.capture.planning.memory import (
 )
 from lorascope.capture.samples.likelihood import part_logits
 from lorascope.stores import Adapter, Component, RunSpec
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 
 
 def make_spec(

@@ -21,7 +21,7 @@ from lorascope.capture.samples.batches import plan_batches
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import TextItem
 from lorascope.capture.samples.selection import TokenPlan, plan_tokens
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
 CPU = torch.device("cpu")
@@ -235,9 +235,6 @@ def test_times_and_progress_name_every_stage(job: Job) -> None:
     assert all(streamed.stages[stage] > 0 for stage in ("forward", "copy", "logits"))
     inner = sum(streamed.stages[stage] for stage in ("forward", "copy", "reduce", "logits", "wait"))
     assert 0 < inner <= streamed.seconds
-    assert sum(share for stage, share in calls[-1].shares.items() if stage not in {"encode", "write"}) == pytest.approx(
-        1
-    )
 
 
 def test_module_that_fails_leaves_no_hooks_and_no_torn_rows(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

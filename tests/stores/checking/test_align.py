@@ -15,6 +15,8 @@ from lorascope.stores import Adapter, Component, RunSpec, create_run, verify
 from lorascope.stores.checking import align
 from lorascope.stores.checking.align import PrefixKeys
 
+from ...stored import sample_tables
+
 N_TOKENS = 2600
 WIDTHS = (24, 32, 16)
 KINDS = ("q_proj", "down_proj", "up_proj")
@@ -88,21 +90,8 @@ def write_toy(
         token_text=False,
         attributes={"fingerprint": "f", "provenance": {"model": {"class": model}}},
     )
-    columns = ("prompt", "split", "dataset")
-    scores = ("prediction", "prediction_per_token", "correct", "correct_per_token", "answer")
-    tables = {
-        "samples": {name: ["d"] * n for name in columns}
-        | {name: [-1] * n for name in scores}
-        | {"id": [f"s{i}" for i in range(n)], "length": lengths, "ce": [1.0] * n}
-        | {"token_start": np.cumsum(lengths) - lengths, "token_stop": np.cumsum(lengths)},
-        "choices": {name: [] for name in ("sample", "text", "n_tokens", "loglik", "loglik_per_token")},
-        "tokens": {
-            "sample": np.repeat(np.arange(n), lengths),
-            "position": np.concatenate([np.arange(k) for k in lengths]),
-            "token_id": np.concatenate(texts),
-            "role": [4] * N_TOKENS,
-        },
-    }
+    tables = sample_tables(lengths, ["d"] * n)
+    tables["tokens"]["token_id"] = np.concatenate(texts)
     weights = {
         f"adapters/default/lora_B/{path}": rng.normal(size=(width, rank)).astype(np.float32)
         for path, width, rank in zip(PATHS[:2], WIDTHS, (2, 3), strict=False)
@@ -160,7 +149,7 @@ def test_honest_unfinished_run_raises_nothing(tmp_path: Path, rows: tuple[int, .
     assert found(write_toy(tmp_path / "toy.zarr", rows=rows)) == []
 
 
-@pytest.mark.parametrize("shift", [-3, -1, 1, 4])
+@pytest.mark.parametrize("shift", [-3, 1])
 @pytest.mark.parametrize("path", [FIRST, FACTOR])
 def test_shifted_row_of_the_first_layer_is_measured(toy: Path, path: str, shift: int) -> None:
     corrupt(toy, 1, path, lambda block: np.roll(block, -shift, axis=0))
@@ -170,9 +159,16 @@ def test_shifted_row_of_the_first_layer_is_measured(toy: Path, path: str, shift:
     assert any(repr(path).strip("'") in p.message for p in problems)
 
 
-@pytest.mark.parametrize("shift", [-1, 1, 7])
 @pytest.mark.parametrize(
-    "path", [DEEP, FACTOR, "tokens/nll", "adapters/default/js", f"adapters/default/delta/{PATHS[2]}"]
+    ("path", "shift"),
+    [
+        (DEEP, -1),
+        (DEEP, 7),
+        (FACTOR, 1),
+        ("tokens/nll", 1),
+        ("adapters/default/js", 7),
+        (f"adapters/default/delta/{PATHS[2]}", -1),
+    ],
 )
 def test_shifted_row_disagrees_with_tokens_after_the_same_sequence(toy: Path, path: str, shift: int) -> None:
     def roll(block: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import zarr
 
-from lorascope.analyze import miub
 from lorascope.stores import Run, StoreError, create_run, open_run, verify
 from lorascope.stores.copying.pull import pull
 
@@ -44,7 +43,7 @@ def test_everything_is_equal_bit_for_bit(many_rows: Path, tmp_path: Path) -> Non
     assert step["checked"] == "digest of every row"
 
 
-def test_fewer_components_keep_their_bits_and_their_miub(many_rows: Path, tmp_path: Path) -> None:
+def test_fewer_components_keep_their_bits(many_rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "part.zarr"
     pulled = pull(many_rows, out, components=["*.layers.1.*", COMPONENTS[0]])
     source = open_run(many_rows)
@@ -60,8 +59,6 @@ def test_fewer_components_keep_their_bits_and_their_miub(many_rows: Path, tmp_pa
     for table in ("samples", "choices", "tokens"):
         for column, values in getattr(source, table).items():
             np.testing.assert_array_equal(getattr(pulled, table)[column].values, values.values)
-    ours, theirs = (miub(run)["js_sample"].sel(component=list(COMPONENTS)).values for run in (pulled, source))
-    np.testing.assert_array_equal(ours, theirs)
     assert pulled.attributes["provenance"]["copied"][-1]["checked"] == "checksum of every chunk"
 
 
@@ -69,7 +66,6 @@ def test_fewer_components_keep_their_bits_and_their_miub(many_rows: Path, tmp_pa
     ("samples", "ids"),
     [
         (2, ["s0", "s1"]),
-        (99, ["s0", "s1", "s2", "s3", "s4"]),
         (["s3", "s1"], ["s1", "s3"]),
         (["d/s[24]"], ["s2", "s4"]),
         (["*"], ["s0", "s1", "s2", "s3", "s4"]),
@@ -142,7 +138,6 @@ def test_unfinished_run_gives_its_whole_samples(unfinished: Path, tmp_path: Path
     assert pull(unfinished, tmp_path / "two.zarr", samples=2).samples["id"].values.tolist() == ["s0", "s4"]
 
 
-@pytest.mark.parametrize("dtypes", [("float32", "bfloat16", "float16")])
 @pytest.mark.parametrize(
     "options",
     [
@@ -153,8 +148,8 @@ def test_unfinished_run_gives_its_whole_samples(unfinished: Path, tmp_path: Path
     ],
     ids=["base", "pair", "biased", "none"],
 )
-def test_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path, options: dict[str, Any], dtypes: Any) -> None:
-    made = make_run(dtypes=dtypes, **options)
+def test_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    made = make_run(**options)
     pulled = pull(made.path, tmp_path / "all.zarr")
     assert sound(pulled.path).attributes["static_digest"] == _digest_of(made.path, pulled)
     for row in range(3):

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,29 +224,30 @@ def test_lost_components_are_a_problem_of_the_layout(make_run: Any) -> None:
     refused(run.path, "chunk 'components/path/c.0' is missing")
 
 
-def test_node_lost_while_open_is_named(make_run: Any) -> None:
+def test_chunks_lost_while_open_are_named(make_run: Any) -> None:
     run = make_run()
-    edit_root(run.path)
     opened = open_run(run.path)
     for path in (f"states/{F32}/base", "samples/ce"):
         shutil.rmtree(run.path / path)
-    with pytest.raises(StoreError, match=f"'states/{F32}/base' is missing from .*run `lorascope verify`"):
-        opened.base(F32)
-    with pytest.raises(StoreError, match="'samples/ce' is missing from"):
+    with pytest.raises(StoreError, match=rf"chunk 'states/{F32}/base/c\.\d\.0' is missing; run `lorascope verify`"):
+        opened.base(F32).values
+    with pytest.raises(StoreError, match="chunk 'samples/ce/c.0' is missing"):
         opened.samples
-    with pytest.raises(StoreError, match="'samples' of .* is a group and should be an array"):
-        opened._array("samples")
+    with pytest.raises(StoreError, match="'samples/other' is missing from .*run `lorascope verify`"):
+        opened.read_once("samples/other")
 
 
 def test_plain_uint16_is_never_read_as_numbers(make_run: Any) -> None:
     run = make_run()
     opened = open_run(run.path)
-    file = run.path / f"states/{BF16}/base/zarr.json"
+    path = f"states/{BF16}/base"
+    file = run.path / path / "zarr.json"
     content = json.loads(file.read_text())
     del content["attributes"]["dtype_logical"]
     file.write_text(json.dumps(content))
     edit_root(run.path)
-    opened._group = zarr.open_group(run.path, mode="r")
+    without = {key: value for key, value in opened.arrays[path].attributes.items() if key != "dtype_logical"}
+    opened.arrays = {**opened.arrays, path: replace(opened.arrays[path], attributes=without)}
     with pytest.raises(StoreError, match="can't be read as numbers: `dtype_logical` is 'uint16'; allowed are"):
         opened.base(BF16)
     with pytest.raises(StoreError, match="`dtype_logical` of .* is None; it must be 'bfloat16'"):

@@ -9,9 +9,14 @@ import zarr
 
 from lorascope.stores import StoreError, open_place
 from lorascope.stores.format.codec import compressors
+from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.reading.chosen import read_chosen
 
 SHAPE = (2048, 200)
+
+
+def stored(array: zarr.Array[Any]) -> StoredArray:
+    return StoredArray.from_metadata("x", array.metadata)  # type: ignore[arg-type]  # version 3 alone is written
 
 
 def make_array(path: Path, *, codec: Any = "zstd", shards: bool = False, dtype: str = "float32") -> zarr.Array[Any]:
@@ -39,7 +44,7 @@ def test_they_equal_what_zarr_reads(tmp_path: Path, codec: str, shards: bool, dt
     array = make_array(tmp_path, codec=codec, shards=shards, dtype=dtype)
     columns = [slice(0, 8), slice(60, 70), slice(63, 129), slice(128, 192), slice(199, 200), slice(0, 200), slice(None)]
     offsets = np.array([1023, 0, 5, 5])
-    found = read_chosen(open_place(tmp_path), array, 1, offsets, columns)
+    found = read_chosen(open_place(tmp_path), stored(array), 1, offsets, columns)
     for one, block in zip(columns, found, strict=True):
         np.testing.assert_array_equal(block, array[1024:][offsets][:, one])
         assert block.dtype == array.dtype
@@ -52,8 +57,8 @@ def test_part_of_a_shard_that_is_not_there_is_never_read_as_fill(tmp_path: Path)
     with pytest.raises(
         StoreError, match=r"chunk 'x/c.0.0' is broken \(part 1 of it is missing\); run `lorascope verify`"
     ):
-        read_chosen(open_place(tmp_path), array, 0, np.array([4]), [slice(60, 130)])
-    found = read_chosen(open_place(tmp_path), array, 0, np.array([4]), [slice(0, 60)])
+        read_chosen(open_place(tmp_path), stored(array), 0, np.array([4]), [slice(60, 130)])
+    found = read_chosen(open_place(tmp_path), stored(array), 0, np.array([4]), [slice(0, 60)])
     np.testing.assert_array_equal(found[0], expected[:, :60])
 
 
@@ -63,7 +68,7 @@ def test_only_wanted_parts_of_a_shard_are_read(tmp_path: Path, monkeypatch: pyte
     asked = []
     read_part = type(place).read_part
     monkeypatch.setattr(type(place), "read_part", lambda *args: asked.append(args[1:]) or read_part(*args))
-    read_chosen(place, array, 0, np.array([0]), [slice(0, 8), slice(8, 16), slice(130, 140)])
+    read_chosen(place, stored(array), 0, np.array([0]), [slice(0, 8), slice(8, 16), slice(130, 140)])
     assert len(asked) == 3  # the index and two inner chunks
 
 
@@ -75,4 +80,4 @@ def test_what_is_broken_is_named(tmp_path: Path) -> None:
     for content, words in ((bytes(flipped), "broken .its checksum differs"), (b"", "empty"), (None, "missing")):
         file.unlink() if content is None else file.write_bytes(content)
         with pytest.raises(StoreError, match=rf"chunk 'x/c.0.0' is {words}.*lorascope verify"):
-            read_chosen(open_place(tmp_path), array, 0, np.array([0]))
+            read_chosen(open_place(tmp_path), stored(array), 0, np.array([0]))

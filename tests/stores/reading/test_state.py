@@ -90,7 +90,7 @@ def test_death_at_any_write_and_in_any_clearing(make_run: Any, tmp_path: Path, m
         go_on(path, run)
         assert run_state(path) == "finished"
         assert stored(path) == expected
-        assert not list(open_place(path).litter())
+        assert not list(open_place(path).temporary_files())
     assert seen == {"absent", "torn", "unfinished"}
 
 
@@ -133,7 +133,7 @@ def test_states_of_a_run(make_run: Any, tmp_path: Path) -> None:
     assert run_state(make_run().path) == "finished"
 
 
-def test_litter_of_an_interrupted_start_is_swept(make_run: Any, tmp_path: Path) -> None:
+def test_temporary_files_of_an_interrupted_start_is_swept(make_run: Any, tmp_path: Path) -> None:
     run = make_run()
     (tmp_path / "new").mkdir()
     (tmp_path / "new/.zarr.json.0123.partial").write_bytes(b"{")

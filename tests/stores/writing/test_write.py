@@ -15,27 +15,20 @@ import zarr
 
 from lorascope.stores import Component, RunSpec, StoreError, create_run, open_run, resume_run, verify
 from lorascope.stores.format.codec import BATCHED
-from lorascope.stores.places.place import FolderPlace
+from lorascope.stores.places.folder import FolderPlace
 
 F32 = "model.layers.0.mlp.up_proj"
 
 
-def test_rows_come_in_any_order(make_run: Any) -> None:
+def test_rows_come_in_any_order_and_say_how_large_they_are(make_run: Any) -> None:
     run = make_run(rows=())
     for row in (2, 0, 1):
+        before = sum(f.stat().st_size for f in run.path.rglob("c.*"))
         written = run.writer.write_row(row, run.blocks[row])
-        assert written.row == row
-        assert written.raw_bytes == sum(block.nbytes for block in run.blocks[row].values())
-        assert written.stored_bytes > 0
+        assert (written.row, written.raw_bytes) == (row, sum(block.nbytes for block in run.blocks[row].values()))
+        digest = (run.path / f"rows/digest/c.{row}.0").stat().st_size
+        assert sum(f.stat().st_size for f in run.path.rglob("c.*")) - before - digest == written.stored_bytes
     assert open_run(run.path).committed_rows.tolist() == [True, True, True]
-
-
-def test_stored_bytes_are_those_on_disk(make_run: Any) -> None:
-    run = make_run(rows=())
-    before = sum(f.stat().st_size for f in run.path.rglob("c.*"))
-    stored = run.writer.write_row(1, run.blocks[1]).stored_bytes
-    digest = (run.path / "rows/digest/c.1.0").stat().st_size
-    assert sum(f.stat().st_size for f in run.path.rglob("c.*")) - before - digest == stored
 
 
 @pytest.mark.parametrize("codec", ["zstd", "raw"])
@@ -61,95 +54,64 @@ def test_more_rows_than_one_digit_counts_keep_their_order(make_run: Any) -> None
     np.testing.assert_array_equal(open_run(run.path).base(F32).values, run.whole(f"states/{F32}/base"))
 
 
-def test_row_is_written_once(make_run: Any) -> None:
-    run = make_run(rows=(0,))
-    with pytest.raises(StoreError, match="row 0 is committed already"):
-        run.writer.write_row(0, run.blocks[0])
-
-
-@pytest.mark.parametrize("row", [-1, 3])
-def test_row_outside_is_refused(make_run: Any, row: int) -> None:
-    run = make_run(rows=())
-    with pytest.raises(StoreError, match=f"row {row} doesn't exist; the run has 3 rows"):
-        run.writer.write_row(row, run.blocks[0])
-
-
-def test_row_must_bring_every_array(make_run: Any) -> None:
-    run = make_run(rows=())
-    blocks = {k: v for k, v in run.blocks[0].items() if k != "tokens/nll"}
-    with pytest.raises(StoreError, match="must bring every array of its own and no other; 'tokens/nll' differs"):
-        run.writer.write_row(0, blocks)
-    assert not open_run(run.path).committed_rows.any()
-
-
-@pytest.mark.parametrize("change", ["short", "dtype"])
-def test_wrong_blocks_are_refused(make_run: Any, change: str) -> None:
-    run = make_run(rows=())
-    blocks = dict(run.blocks[0])
+def test_what_is_no_row_is_refused(make_run: Any) -> None:
+    run = make_run(rows=(1,))
+    blocks = run.blocks[0]
     nll = blocks["tokens/nll"]
-    blocks["tokens/nll"] = nll[:-1] if change == "short" else nll.astype(np.float64)
-    with pytest.raises(StoreError, match=r"'tokens/nll' of row 0 is float.* it must be float32 \(1024,\)"):
-        run.writer.write_row(0, blocks)
-
-
-def test_unfinished_run_can_not_be_finished(make_run: Any) -> None:
-    run = make_run(rows=(0,))
-    with pytest.raises(StoreError, match="2 rows of .* aren't committed"):
-        run.writer.finish({})
+    for row, given, words in (
+        (-1, blocks, "row -1 doesn't exist; the run has 3 rows"),
+        (3, blocks, "row 3 doesn't exist; the run has 3 rows"),
+        (1, run.blocks[1], "row 1 is committed already"),
+        (0, {k: v for k, v in blocks.items() if k != "tokens/nll"}, "every array .* no other; 'tokens/nll' differs"),
+        (0, {**blocks, "tokens/nll": nll[:-1]}, r"'tokens/nll' of row 0 is float32 .* it must be float32 \(1024,\)"),
+        (0, {**blocks, "tokens/nll": nll.astype(float)}, "'tokens/nll' of row 0 is float64 .* it must be float32"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            run.writer.write_row(row, given)
+    assert open_run(run.path).committed_rows.tolist() == [False, True, False]
 
 
 def test_finish_consolidates_and_adds_attributes(make_run: Any) -> None:
+    with pytest.raises(StoreError, match="2 rows of .* aren't committed"):
+        make_run("part.zarr", rows=(0,)).writer.finish({})
     run = make_run()
     attributes = open_run(run.path).attributes
     assert attributes["finished"] is True
     assert attributes["provenance"] == {"note": "small"}
-    assert b"consolidated_metadata" in (run.path / "zarr.json").read_bytes()
+    found = zarr.open_group(run.path, mode="r").members(max_depth=None)
+    own = zarr.open_group(run.path, mode="r", use_consolidated=False).members(max_depth=None)
+    assert {k: dict(v.attrs) for k, v in found} == {k: dict(v.attrs) for k, v in own}
 
 
-@pytest.mark.parametrize("kind", ["run", "file", "folder"])
-def test_used_folder_is_refused(make_run: Any, tmp_path: Path, kind: str) -> None:
+def test_used_folder_is_refused_and_an_empty_one_is_taken(make_run: Any, tmp_path: Path) -> None:
     run = make_run()
-    path = run.path
-    if kind == "file":
-        path = tmp_path / "file"
-        path.write_text("x")
-    if kind == "folder":
-        path = tmp_path / "folder"
-        path.mkdir()
-        (path / "notes.txt").write_text("x")
-    words = {"run": "holds another run", "file": "is a file", "folder": "isn't empty"}[kind]
-    with pytest.raises(StoreError, match=words):
-        create_run(path, run.spec, tables=run.tables, weights=run.weights)
-    assert verify(run.path).ok
-
-
-def test_empty_folder_is_taken(make_run: Any, tmp_path: Path) -> None:
-    run = make_run()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
+    for path, words in (("run.zarr", "holds another run"), ("file", "is a file"), ("folder", "isn't empty")):
+        with pytest.raises(StoreError, match=words):
+            create_run(tmp_path / path, run.spec, tables=run.tables, weights=run.weights)
+    assert verify(run.path).ok
     with create_run(tmp_path / "empty", run.spec, tables=run.tables, weights=run.weights):
         pass
     assert open_run(tmp_path / "empty").n_rows == 3
 
 
-def test_missing_column_is_named(make_run: Any, tmp_path: Path) -> None:
+def test_wrong_tables_and_weights_are_named(make_run: Any, tmp_path: Path) -> None:
     run = make_run()
-    tables = {**run.tables, "samples": {k: v for k, v in run.tables["samples"].items() if k != "ce"}}
-    with pytest.raises(StoreError, match="table `samples` lacks the column 'ce'"):
-        create_run(tmp_path / "new", run.spec, tables=tables, weights=run.weights)
-
-
-def test_unknown_column_is_named(make_run: Any, tmp_path: Path) -> None:
-    run = make_run()
-    tables = {**run.tables, "samples": {**run.tables["samples"], "colour": ["a", "b"]}}
-    with pytest.raises(StoreError, match=r"table `samples` has columns that the format doesn't know: \['colour'\]"):
-        create_run(tmp_path / "new", run.spec, tables=tables, weights=run.weights)
-
-
-def test_wrong_table_length_is_named(make_run: Any, tmp_path: Path) -> None:
-    run = make_run()
-    tables = {**run.tables, "samples": {**run.tables["samples"], "ce": [0.5]}}
-    with pytest.raises(StoreError, match=r"'samples/ce' has shape \(1,\); the run needs \(2,\)"):
-        create_run(tmp_path / "new", run.spec, tables=tables, weights=run.weights)
+    samples, strange = run.tables["samples"], {**run.weights, "adapters/other/lora_B/x": np.zeros(2)}
+    without = {name: column for name, column in samples.items() if name != "ce"}
+    for table, weights, words in (
+        (without, run.weights, "table `samples` lacks the column 'ce'"),
+        ({**samples, "hue": ["a", "b"]}, run.weights, r"table `samples` has columns .* doesn't know: \['hue'\]"),
+        ({**samples, "ce": [0.5]}, run.weights, r"'samples/ce' has shape \(1,\); the run needs \(2,\)"),
+        (samples, {}, f"weight 'adapters/default/lora_B/{F32}' is missing"),
+        (samples, strange, "no place in this run for 'adapters/other/lora_B/x'"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            create_run(tmp_path / "new", run.spec, tables={**run.tables, "samples": table}, weights=weights)
+    assert not (tmp_path / "new").exists()
 
 
 def test_state_rows_must_be_as_many_as_rows(make_run: Any) -> None:
@@ -173,20 +135,6 @@ def test_row_without_states_brings_fewer_arrays(make_run: Any) -> None:
             writer.write_row(row, run.blocks[row])
         writer.finish({})
     assert verify(run.path).ok
-
-
-def test_missing_and_unknown_weights_are_named(make_run: Any, tmp_path: Path) -> None:
-    run = make_run()
-    with pytest.raises(StoreError, match="weight 'adapters/default/lora_B/model.layers.0.mlp.up_proj' is missing"):
-        create_run(tmp_path / "new", run.spec, tables=run.tables, weights={})
-    with pytest.raises(StoreError, match="no place in this run for 'adapters/other/lora_B/x'"):
-        create_run(
-            tmp_path / "new",
-            run.spec,
-            tables=run.tables,
-            weights={**run.weights, "adapters/other/lora_B/x": np.zeros(2)},
-        )
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
@@ -237,7 +185,7 @@ def test_interrupted_finish_leaves_the_unfinished_root(
         raise OSError("cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, "fsync", cut) if step == "fsync" else (Path, "replace", cut)))
+        patch.setattr(os, step, cut)
         with pytest.raises(OSError, match="cut"):
             run.writer.finish({})
     assert (run.path / "zarr.json").read_bytes() == before
@@ -271,9 +219,9 @@ def test_everything_lasts_before_the_digest_is_begun(make_run: Any, monkeypatch:
 
 def test_file_is_flushed_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    flush, replace = os.fsync, Path.replace
+    flush, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("flush"), flush(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, to: (calls.append("rename"), replace(self, to))[1])
+    monkeypatch.setattr(os, "replace", lambda this, to: (calls.append("rename"), rename(this, to))[1])
     for content in (b"new", bytes(100_000)):
         calls.clear()
         place = FolderPlace(tmp_path / "run")
@@ -326,13 +274,13 @@ def test_interrupted_run_is_resumed_from_its_missing_rows(make_run: Any) -> None
     part = make_run("part.zarr", rows=(1,))
     stale = part.path / f"states/{F32}/base/c.0.0"
     stale.write_bytes(b"half a chun")
-    litter = part.path / f"states/{F32}/base/.c.2.0.0123.partial"
-    litter.write_bytes(b"half")
+    left = part.path / f"states/{F32}/base/.c.2.0.0123.partial"
+    left.write_bytes(b"half")
     with resume_run(part.path) as writer:
         assert (writer.n_tokens, writer.n_rows) == (2148, 3)
         assert writer.row_arrays(0) == part.writer.row_arrays(0)
         writer.sweep()
-        assert not litter.exists()
+        assert not left.exists()
         assert writer.committed_rows.tolist() == [False, True, False]
         with pytest.raises(StoreError, match="row 1 is committed already"):
             writer.write_row(1, part.blocks[1])
@@ -340,12 +288,9 @@ def test_interrupted_run_is_resumed_from_its_missing_rows(make_run: Any) -> None
     assert stored(part.path) == stored(whole.path)
 
 
-def test_finished_run_has_no_row_to_write(make_run: Any) -> None:
+def test_resuming_looks_at_the_run(make_run: Any) -> None:
     with pytest.raises(StoreError, match="is finished; there is no row to write"):
-        resume_run(make_run().path)
-
-
-def test_resuming_looks_at_the_layout(make_run: Any) -> None:
+        resume_run(make_run("whole.zarr").path)
     run = make_run(rows=(0,))
     document = json.loads((run.path / "zarr.json").read_text())
     document["attributes"]["n_tokens"] = 5
@@ -386,13 +331,6 @@ def test_processes_write_rows_of_one_run_at_once(make_run: Any) -> None:
     assert [process.wait() for process in processes] == [0, 0, 0]
     complete(run.path, run)
     assert stored(run.path) == stored(make_run("whole.zarr").path)
-
-
-def test_consolidated_metadata_are_those_of_every_node(make_run: Any) -> None:
-    run = make_run()
-    found = zarr.open_group(run.path, mode="r").members(max_depth=None)
-    own = zarr.open_group(run.path, mode="r", use_consolidated=False).members(max_depth=None)
-    assert {k: dict(v.attrs) for k, v in found} == {k: dict(v.attrs) for k, v in own}
 
 
 def test_columns_left_out_are_not_made_and_others_always_have_a_chunk(make_run: Any) -> None:

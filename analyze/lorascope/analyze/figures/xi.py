@@ -16,7 +16,7 @@ __all__ = ["xi_figure"]
 RHO = (0.75, 0.9, 0.99, 0.9999)
 """Correlations of the normal pairs in `xi_figure`."""
 N_SYMBOLS = (2, 3, 10, 100, 1000)
-"""Of the variables in `xi_figure` that are one symbol twice."""
+"""Numbers of symbols of the variables in `xi_figure` that are one symbol twice."""
 MOST_NATS = 8.0
 """Upper end of `xi_figure`."""
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lorascope.stores import Run, StoreError
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading.rows import DeltaSource, RowArray
 
 __all__ = ["GROUP_BYTES", "Source", "Weights", "group_sizes", "read_factors", "sources_of", "weights_of"]

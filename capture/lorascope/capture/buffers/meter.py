@@ -1,7 +1,7 @@
 """Where the time of a capture goes."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["STAGES", "Meter"]
@@ -27,11 +27,6 @@ class Meter:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - start - (self._passed() - inner)
-
-    def shares(self) -> Mapping[str, float]:
-        """Time of each stage over that of the pass and all that it waits for; encoding and writing run beside it."""
-        passed = self._passed()
-        return {stage: seconds / passed if passed > 0 else 0.0 for stage, seconds in self.seconds.items()}
 
     def bottleneck(self) -> str:
         """What a faster one of would help most: `forward`, `copy` (reductions included), `encode` or `disk`."""

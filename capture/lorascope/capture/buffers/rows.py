@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from lorascope.stores.format.layout import ROW_TOKENS
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
 from .row_buffer import RowArrays, RowBuffer, Segment, array_bytes, buffer_bytes

@@ -13,7 +13,8 @@ import numpy as np
 
 from lorascope.stores import RunSpec, StoreError, open_place
 from lorascope.stores.format.check import is_answer, is_without_adapter
-from lorascope.stores.format.layout import ROW_TOKENS, ArraySpec, array_specs, goes_with_states
+from lorascope.stores.format.layout import ArraySpec, array_specs, goes_with_states
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.size import format_size
 
 from ..buffers.row_buffer import buffer_bytes

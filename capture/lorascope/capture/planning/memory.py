@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lorascope.stores import RunSpec
-from lorascope.stores.format.layout import DTYPES
+from lorascope.stores.format.spec import DTYPES
 
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..buffers.rows import queue_bytes_needed

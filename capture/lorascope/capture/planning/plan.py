@@ -13,7 +13,8 @@ from lorascope.stores import Problem, RunSpec, open_place, run_state
 from lorascope.stores.size import format_size
 
 from ..adapters.components import find_components
-from ..adapters.preflight import Note, inspect
+from ..adapters.preflight import inspect
+from ..adapters.remarks import Note
 from ..buffers.rows import row_spans
 from ..config import CaptureConfig
 from ..models.device import is_here, named_device

@@ -28,8 +28,8 @@ from ..samples.tables import make_tables
 
 __all__ = ["Trial", "run_trial"]
 
-TRIAL_TOKENS = 2048
-"""Tokens after which no further sample is added to a trial; they take seconds, and two rows."""
+TRIAL_TOKENS = 1024
+"""Tokens after which no further sample is added to a trial; they take seconds."""
 
 
 class Trial(NamedTuple):

@@ -45,8 +45,6 @@ class CaptureProgress(NamedTuple):
     """Bytes on disk so far."""
     waits_for: str = "forward"
     """What a faster one of would help most: the `forward` pass, `copy`, `encode` or the `disk`."""
-    shares: Mapping[str, float] = {}
-    """Time of each of `meter.STAGES` over that of the pass and its waits; `encode` and `write` run beside it."""
 
 
 class Streamed(NamedTuple):
@@ -196,11 +194,9 @@ class _Stream:
 
     def progress(self, batch: slice) -> CaptureProgress:
         """How far it is after this batch."""
-        meter, plan = self.meter, self.plan
+        plan = self.plan
         done = int(plan.starts[batch.stop])
-        return CaptureProgress(
-            "capture", done, plan.n_tokens, "token", self.rows.stored_bytes, meter.bottleneck(), meter.shares()
-        )
+        return CaptureProgress("capture", done, plan.n_tokens, "token", self.rows.stored_bytes, self.meter.bottleneck())
 
     def result(self, seconds: float, *, stopped: bool) -> Streamed:
         """What it all took."""

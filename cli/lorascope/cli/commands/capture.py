@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lorascope.capture import CaptureConfig, CaptureProgress
+from lorascope.capture import CaptureConfig
 from lorascope.capture import capture as capture_run
 from lorascope.stores.size import format_size
 
@@ -15,9 +15,6 @@ from ..quiet import quiet_libraries
 from ..screen import progress_bar, say
 
 __all__ = ["capture"]
-
-SHOWN = ("forward", "copy", "reduce", "wait", "encode", "write")
-"""Stages of which the bar shows a share."""
 
 
 def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
@@ -31,7 +28,7 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
         capture_run(config)
         return
     with progress_bar("capture") as update:
-        run = capture_run(config, progress=_Meter(update))
+        run = capture_run(config, progress=_meter(update))
     for note in run.attributes["provenance"]["preflight"]:
         say(f"note: {note['message']}{_places(note['places'])}")
     say(
@@ -47,28 +44,23 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
 
 
 def _places(places: list[str]) -> str:
-    """The first of them in brackets, and how many more there are."""
-    if not places:
-        return ""
+    """The first two places in brackets, and how many more there are."""
     more = f" and {len(places) - 2} more" if len(places) > 2 else ""
-    return f" ({', '.join(places[:2])}{more})"
+    return f" ({', '.join(places[:2])}{more})" if places else ""
 
 
-class _Meter:
-    """Turns progress into a bar's numbers: tokens/s, MB/s, where the time goes, and what the run waits for."""
+def _meter(update: Callable[..., None]) -> Callable[[Any], None]:
+    """Turns a capture's progress into the bar's numbers: tokens and MB a second, and what the run waits for."""
+    began: dict[str, tuple[float, int, int]] = {}
 
-    def __init__(self, update: Callable[..., None]) -> None:
-        self._update = update
-        self._began: dict[str, tuple[float, int, int]] = {}
-
-    def __call__(self, progress: CaptureProgress) -> None:
+    def show(now: Any) -> None:
         # A run that goes on begins with what is done already; nobody knows how long the first report has taken.
-        now = (time.perf_counter(), progress.done, progress.stored_bytes)
-        began, done, stored = self._began.setdefault(progress.stage, now)
-        seconds = now[0] - began
-        note = f"{(progress.done - done) / seconds:.0f} {progress.unit}/s" if progress.done > done else ""
-        if progress.stage == "capture":
-            shares = ", ".join(f"{name} {progress.shares[name]:.0%}" for name in SHOWN if progress.shares.get(name))
-            rates = [note, f"{(progress.stored_bytes - stored) / 1e6 / seconds:.0f} MB/s"] if note else []
-            note = "; ".join([*([", ".join(rates)] if rates else []), shares, f"bound by {progress.waits_for}"])
-        self._update(progress.done, progress.total, note, progress.stage)
+        begin, done, stored = began.setdefault(now.stage, (time.perf_counter(), now.done, now.stored_bytes))
+        seconds = time.perf_counter() - begin
+        notes = [f"{(now.done - done) / seconds:.0f} {now.unit}/s"] if now.done > done else []
+        if now.stage == "capture":
+            notes += [f"{(now.stored_bytes - stored) / 1e6 / seconds:.0f} MB/s"] if notes else []
+            notes.append(f"bound by {now.waits_for}")
+        update(now.done, now.total, ", ".join(notes), now.stage)
+
+    return show

@@ -1,7 +1,6 @@
 """`lorascope demo`."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from ..demo import run_demo
@@ -25,18 +24,6 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
     quiet_libraries()
     began = time.perf_counter()
     with progress_bar("demo") as update:
-        page = run_demo(out, _rates(update))
+        page = run_demo(out, update)
     say(f"done in {time.perf_counter() - began:.0f} s")
     say(f"report: {page.resolve()}")
-
-
-def _rates(update: Callable[..., None]) -> Callable[[str, int, int, str], None]:
-    """Show each stage's rate beside its bar."""
-    began: dict[str, float] = {}
-
-    def report(stage: str, done: int, total: int, note: str) -> None:
-        seconds = time.perf_counter() - began.setdefault(stage, time.perf_counter())
-        rate = f"{done / seconds:.3g} {note}/s" if note and seconds > 0 and note != "reused" else note
-        update(done, total, rate, stage)
-
-    return report

@@ -52,7 +52,7 @@ def finetune(
     shared_layers
         How many of the last layers are put into such groups; a multiple of `--share`.
     share_from
-        Whose weights a group gets: those of its first layer, or the mean over its layers.
+        Weights that a group gets: those of its first layer, or the mean over its layers.
     """
     quiet_libraries()
     refuse_used(out)  # before minutes of loading

@@ -38,17 +38,17 @@ def pull(
     token_share
         Share of each sample's tokens to draw; their weights grow, so that weighted means stay unbiased.
     seed
-        Of the draw.
+        Seed of the draw.
     adapter
         An adapter's name or a pattern; by default all.
     """
-    first = int(samples[0]) if len(samples) == 1 and samples[0].isdecimal() else None
+    a_number = len(samples) == 1 and samples[0].isdecimal()
     with progress_bar("pull") as update:
         run = pull_slice(
             source,
             out,
             components=component or None,
-            samples=first if first is not None else samples or None,
+            samples=int(samples[0]) if a_number else samples or None,
             token_share=token_share,
             seed=seed,
             adapters=adapter or None,

@@ -1,6 +1,5 @@
 """`lorascope verify`."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from lorascope.stores import Problem, Verdict
@@ -54,19 +53,12 @@ def verify(
     seed
         With --reforward: chooses the samples.
     """
-    given = {
-        "model": model,
-        "adapter": adapter,
-        "data": data,
-        "prompt": prompt,
-        "examples": examples,
-        "device": device,
-        "trust_remote_code": trust_remote_code,
-    }
+    named = {"model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples}
+    given = {**named, "device": device, "trust_remote_code": trust_remote_code}
     overrides: dict[str, Any] = {name: value for name, value in given.items() if value}
-    if reforward < 0 or seed < 0:
-        name, value = ("reforward", reforward) if reforward < 0 else ("seed", seed)
-        raise ValueError(f"`--{name}` is {value}; give 0 or more")
+    for name, value in (("reforward", reforward), ("seed", seed)):
+        if value < 0:
+            raise ValueError(f"`--{name}` is {value}; give 0 or more")
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
@@ -78,12 +70,12 @@ def verify(
         found, line = _reforward(run, reforward, seed, overrides)
         problems += found
         lines.append(line)
+    elif reforward:
+        lines.append("nothing was computed again: what is stored is broken already")
     if problems:
         print_table("Problems", ["kind", "what"], [(problem.kind, problem.message) for problem in problems])
     for line in lines:
         say(line)
-    if reforward and not verdict.ok:
-        say("nothing was computed again: what is stored is broken already")
     return 1 if problems else 0
 
 
@@ -102,21 +94,19 @@ def _summary(run: str, verdict: Verdict) -> str:
 
 
 def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> tuple[list[Problem], str]:
-    """(problems, what was compared); only here is torch needed."""
+    """(problems, a line on what was compared); only here is torch needed."""
     from lorascope.capture.reforward import reforward
 
     from ..quiet import quiet_libraries
 
     quiet_libraries()
     with progress_bar("reforward") as update:
-        again = reforward(run, k, seed=seed, overrides=overrides, progress=_stages(update))
+        again = reforward(
+            run, k, seed=seed, overrides=overrides, progress=lambda now: update(now.done, now.total, "", now.stage)
+        )
     others = "" if again.n_equal == again.n_vectors else f", the others within {again.worst:.2g} of their size"
     line = (
         f"{len(again.samples)} samples computed again: {again.n_equal} of {again.n_vectors} vectors of "
         f"{again.n_tokens} tokens equal bit for bit{others}"
     )
     return list(again.problems), line
-
-
-def _stages(update: Callable[..., None]) -> Callable[[Any], None]:
-    return lambda progress: update(progress.done, progress.total, "", progress.stage)

@@ -176,7 +176,7 @@ class PrefixCheck:
         self._sketches = {path: values[kept] for path, values in self._sketches.items()}
 
     def problems(self) -> Iterator[Problem]:
-        """What doesn't agree, one problem an array."""
+        """Arrays whose pairs don't agree, one problem each."""
         agree, apart = sum(self.n_agree.values()), sum(self.n_apart.values())
         if not self._causal and agree < 9 * apart:
             return

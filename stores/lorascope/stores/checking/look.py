@@ -1,4 +1,4 @@
-"""What the numbers of one row of one array look like: NaN, Inf, zero, constant, out of range, blank."""
+"""Looking at the numbers of one row of one array: NaN, Inf, zero, constant, out of range, blank."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ RANGES = {
 }
 """Last name of an array of reductions -> (lowest, largest, what a value outside is)."""
 MAY_BE_NAN = frozenset({"js", "kl", "swallowed"})
-"""Measured on a share of the tokens only."""
+"""Reductions that are measured on a share of the tokens only."""
 
 
 def look(
@@ -32,7 +32,7 @@ def look(
     Parameters
     ----------
     key
-        Of the chunk that the block was decoded from.
+        Key of the chunk that the block was decoded from.
     block
         Float32 (token, ...).
     row

@@ -1,14 +1,13 @@
-"""What the numbers of a run's rows look like, each by itself and beside each other."""
+"""How the numbers of a run's rows look, each row by itself and beside the others."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem
 from ..format.widen import widen_block
-from ..reading.read import Run
+from ..reading.run import Run
 from .align import PrefixCheck, Sketch, shift_problems, sketch
 from .look import RANGES, look
 from .same import RepeatedRows, VectorWindow, vector_labels
@@ -19,18 +18,18 @@ __all__ = ["Looked", "RowStatistics"]
 REDUCTION_TOLERANCE = 0.5
 """Share of their size by which numbers such as js may differ with the batch: they are squares of small differences."""
 STATE_TOLERANCE = 0.05
-"""The same for the vectors themselves."""
+"""Share of their norm by which vectors may differ with the batch."""
 
 
 class Looked(NamedTuple):
-    """What one chunk of a row told, small whatever its size."""
+    """Findings in one chunk of a row, small whatever its size."""
 
     key: str
     problems: list[Problem]
     labels: np.ndarray | None
-    """`vector_labels`, of states."""
+    """`vector_labels` of a chunk of states; None for another array's."""
     sketch: Sketch | None
-    """Of arrays whose values follow from the tokens up to each one."""
+    """Sketch of an array whose values follow from the tokens up to each one; None for another."""
 
 
 class RowStatistics:
@@ -40,11 +39,11 @@ class RowStatistics:
     all rows tell.
     """
 
-    def __init__(self, run: Run, arrays: Mapping[str, ArrayV3Metadata]) -> None:
+    def __init__(self, run: Run) -> None:
         self._components = run.component_paths
-        self._logical = {path: str(one.attributes.get("dtype_logical", "float32")) for path, one in arrays.items()}
-        self._tokens = TokenRows(run.place, arrays)
-        by_row = [path for path, one in arrays.items() if one.attributes.get("written") == "by row"]
+        self._logical = {path: str(one.attributes.get("dtype_logical", "float32")) for path, one in run.arrays.items()}
+        self._tokens = TokenRows(run)
+        by_row = [path for path, one in run.arrays.items() if one.by_row]
         self._repeated = RepeatedRows(by_row, run.n_rows, self._tokens.ids_and_positions)
         self._windows = {name: VectorWindow() for name in ("base", "adapted")}
         self._prefixes = PrefixCheck(_model_class(run))
@@ -60,7 +59,7 @@ class RowStatistics:
         return self._prefixes.n_pairs
 
     def look(self, path: str, key: str, row: int, block: np.ndarray) -> Looked:
-        """What one chunk of a row tells, its block as stored."""
+        """Findings in one chunk of a row, its block as stored."""
         tokens = self._tokens.read(row)
         wide = widen_block(block, self._logical[path])
         names = path.split("/")
@@ -110,7 +109,7 @@ class RowStatistics:
         self._prefixes.add(row, sketches, *self._tokens.prefixes(row))
 
     def finish(self) -> Iterator[Problem]:
-        """What only all rows together tell."""
+        """Problems that only all rows together show."""
         return self._prefixes.problems()
 
 

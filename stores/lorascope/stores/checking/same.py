@@ -12,7 +12,7 @@ from ..errors import Problem
 __all__ = ["RepeatedRows", "VectorWindow", "vector_labels"]
 
 MIN_VECTOR_BYTES = 12
-"""Below it, two tokens' vectors may be equal by chance."""
+"""Vectors of fewer bytes may be equal by chance."""
 
 
 def vector_labels(block: np.ndarray) -> np.ndarray:

@@ -1,15 +1,12 @@
-"""The token table, a row at a time: what tells whether two tokens' vectors may be equal, or must be."""
+"""The token table, a row at a time: it tells whether two tokens' vectors may be equal, or must be."""
 
 import threading
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
-from ..format.layout import ROW_TOKENS
-from ..places.place import Place
-from ..reading.chunks import ChunkDecoder
+from ..format.spec import ROW_TOKENS
+from ..reading.run import Run
 from .align import PrefixKeys
 
 __all__ = ["TokenRow", "TokenRows"]
@@ -31,10 +28,10 @@ class TokenRows:
     For any thread, but for `prefixes`.
     """
 
-    def __init__(self, place: Place, arrays: Mapping[str, ArrayV3Metadata]) -> None:
-        self._place = place
-        self._decoders = {name: ChunkDecoder(f"tokens/{name}", arrays[f"tokens/{name}"]) for name in COLUMNS}
-        self._n_tokens = arrays["tokens/sample"].shape[0]
+    def __init__(self, run: Run) -> None:
+        self._place = run.place
+        self._arrays = {name: run.arrays[f"tokens/{name}"] for name in COLUMNS}
+        self._n_tokens = run.n_tokens
         self._held: dict[str, tuple[int, np.ndarray]] = {}
         self._keys = PrefixKeys()
         self._n_keyed = 0
@@ -59,7 +56,7 @@ class TokenRows:
         return self._keys.row(*self.read(row))
 
     def _column(self, name: str, start: int, stop: int) -> np.ndarray:
-        size = self._decoders[name].first_axis_chunk
+        size = self._arrays[name].chunks[0]
         parts = []
         for chunk in range(start // size, -(-stop // size)):
             values = self._chunk(name, chunk)
@@ -69,7 +66,6 @@ class TokenRows:
     def _chunk(self, name: str, chunk: int) -> np.ndarray:
         held = self._held.get(name)
         if held is None or held[0] != chunk:
-            decoder = self._decoders[name]
-            values = decoder.decode(chunk, self._place.read(decoder.key(chunk)))
-            held = self._held[name] = (chunk, values)
+            array = self._arrays[name]
+            held = self._held[name] = (chunk, array.decode(chunk, self._place.read(array.key(chunk))))
         return held[1]

@@ -1,20 +1,21 @@
 """Checking a run against itself: digests, then decoding, then what the numbers look like."""
 
-from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem, StoreError
 from ..format.check import is_base_score
+from ..format.codec import settings_problems
 from ..format.digest import combine
 from ..format.layout import chunk_key
-from ..format.pipelines import settings_problems
-from ..reading.chunks import ChunkDecoder, read_chunk
-from ..reading.read import Run, array_metadata, find_layout_problems, open_group
+from ..format.stored_array import StoredArray
+from ..progress import Progress
+from ..reading.chunks import Chunk, read_chunk
+from ..reading.read import array_metadata, find_layout_problems, open_group, run_of
+from ..reading.run import Run
 from .row_check import RowChecker
 from .row_statistics import RowStatistics
 
@@ -27,7 +28,7 @@ LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
 
 
 class Verdict(NamedTuple):
-    """What `verify` looked at and what it found."""
+    """Outcome of `verify`: how much it looked at, and every problem that it found."""
 
     level: Level
     n_rows: int
@@ -45,9 +46,7 @@ class Verdict(NamedTuple):
         return not self.problems
 
 
-def verify(
-    path: str | Path, *, level: Level = "statistics", progress: Callable[[int, int], None] | None = None
-) -> Verdict:
+def verify(path: str | Path, *, level: Level = "statistics", progress: Progress | None = None) -> Verdict:
     """Every problem of the run at `path` up to a level; each level includes those before it.
 
     Parameters
@@ -80,34 +79,28 @@ def verify(
     broken = find_layout_problems(place, group)
     if broken:  # where the parts lie isn't known, or how they are encoded, so nothing else can be checked
         return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, tuple(broken))
-    run = Run(place, group)
+    run = run_of(place, group)
     try:
         rows = np.flatnonzero(run.committed_rows)
     except StoreError as error:
         return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)),))
-    return _check_parts(run, array_metadata(group), rows, level, progress)
+    problems = [problem for path, one in array_metadata(group).items() for problem in settings_problems(path, one)]
+    return _check_parts(run, rows, level, problems, progress)
 
 
 def _check_parts(
-    run: Run,
-    arrays: dict[str, ArrayV3Metadata],
-    rows: np.ndarray,
-    level: Level,
-    progress: Callable[[int, int], None] | None,
+    run: Run, rows: np.ndarray, level: Level, problems: list[Problem], progress: Progress | None
 ) -> Verdict:
-    by_row = {path: found for path, found in arrays.items() if found.attributes.get("written") == "by row"}
-    once = {path: found for path, found in arrays.items() if path not in by_row and path != "rows/digest"}
-    problems = [problem for path, one in arrays.items() for problem in settings_problems(path, one)]
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="lorascope-verify") as pool:
-        n_chunks, found = _check_static(run, once, level, pool)
+        n_chunks, found = _check_static(run, level, pool)
         problems += found + [_lost(int(row)) for row in run.lost_rows]
         if not len(rows):
             message = f"none of {run.n_rows} rows is committed; there is nothing to check"
             problems.append(Problem("rows", "nothing", message))
         # With a table that can't be read, which tokens may be equal isn't known.
         sound = not any(problem.place.startswith(NEEDED) for problem in found)
-        statistics = RowStatistics(run, arrays) if level == "statistics" and sound else None
-        checker = RowChecker(run, by_row, statistics=statistics, pool=pool)
+        statistics = RowStatistics(run) if level == "statistics" and sound else None
+        checker = RowChecker(run, statistics=statistics, pool=pool)
         for done, row in enumerate(rows.tolist(), 1):
             n_checked, found = checker.check(row, decode=level != "digests")
             n_chunks += n_checked
@@ -126,31 +119,24 @@ def _lost(row: int) -> Problem:
     return Problem(f"row {row}", "missing", message)
 
 
-def _check_static(
-    run: Run, once: dict[str, ArrayV3Metadata], level: Level, pool: Executor
-) -> tuple[int, list[Problem]]:
+def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Problem]]:
     """(chunks that were read, problems) of everything that is written once."""
-    # A decoder a chunk: each serves one thread.
-    tasks = [
-        (ChunkDecoder(path, metadata), index)
-        for path, metadata in once.items()
-        for index in range(-(-metadata.shape[0] // ChunkDecoder(path, metadata).first_axis_chunk))
-    ]
+    once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
+    tasks = [(array, index) for array in once for index in range(array.n_chunks)]
 
-    def read(task: tuple[ChunkDecoder, int], decode: bool) -> tuple[str, bytes | None, Problem | None]:
-        chunk = read_chunk(run.place, *task, decode=decode)
-        return chunk.key, chunk.part, chunk.problem
+    def read(task: tuple[StoredArray, int], decode: bool) -> Chunk:
+        return read_chunk(run.place, *task, decode=decode)._replace(block=None)  # looked at, not kept
 
     found = list(pool.map(lambda task: read(task, level != "digests"), tasks))
-    parts = [(key, part) for key, part, _ in found if part is not None]
+    parts = [(chunk.key, chunk.part) for chunk in found if chunk.part is not None]
     differs = combine(parts).hex() != run.attributes["static_digest"]
     if differs and level == "digests":  # to say where
         found = list(pool.map(lambda task: read(task, True), tasks))
     # Early writers made base scores without a chunk where they weren't asked for.
     problems = [
-        problem
-        for _, _, problem in found
-        if problem is not None and not (problem.kind == "missing" and is_base_score(problem.place))
+        chunk.problem
+        for chunk in found
+        if chunk.problem is not None and not (chunk.problem.kind == "missing" and is_base_score(chunk.problem.place))
     ]
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))

@@ -1,18 +1,18 @@
 """Writing a run that was captured with raw codec again, compressed, row by row."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
-from ..format.pipelines import is_raw
+from ..format.stored_array import StoredArray
 from ..places.place import Place
-from ..reading.chunks import ChunkDecoder
-from ..reading.read import Run, array_metadata, open_checked, open_group, open_run
+from ..progress import Progress
+from ..reading.read import open_checked, open_group, open_run
+from ..reading.run import Run
 from .copy_rows import copy_rows
 from .copy_target import add_step, copy_target
 from .respec import spec_of, tables_of, weights_of
@@ -21,8 +21,8 @@ from .selection import Slice
 __all__ = ["compact"]
 
 
-def compact(source: str | Path, out: str | Path, *, progress: Callable[[int, int], None] | None = None) -> Run:
-    """The same run with the format's own compression, finished; the source stays as it is.
+def compact(source: str | Path, out: str | Path, *, progress: Progress | None = None) -> Run:
+    """A copy of a run with the format's own compression, finished; the source stays as it is.
 
     Each row is checked against its digest when it is read, and each chunk is read back and compared, bytes and values,
     before its row is committed. Interrupted, the same call goes on where it was. The result is, root attributes aside,
@@ -47,14 +47,13 @@ def compact(source: str | Path, out: str | Path, *, progress: Callable[[int, int
     -----
     Memory holds one row, and a chunk a thread.
     """
-    place, group = open_group(source)
-    run, arrays = open_checked(place, group), array_metadata(group)
+    run = open_checked(*open_group(source))
     if not run.finished or len(run.lost_rows):
-        raise StoreError(f"`{place.name}` isn't finished; let its capture come to an end first")
-    if not any(is_raw(metadata) for metadata in arrays.values()):
-        raise StoreError(f"`{place.name}` is compressed already; there is nothing to gain")
-    spec = replace(spec_of(run, arrays), codec="zstd", attributes=add_step(run, "compact", range(run.n_rows)))
-    target = copy_target(source, out, spec, tables=tables_of(run, arrays), weights=weights_of(run, arrays))
+        raise StoreError(f"`{run.place.name}` isn't finished; let its capture come to an end first")
+    if all(array.compressed for array in run.arrays.values()):
+        raise StoreError(f"`{run.place.name}` is compressed already; there is nothing to gain")
+    spec = replace(spec_of(run), codec="zstd", attributes=add_step(run, "compact", range(run.n_rows)))
+    target = copy_target(source, out, spec, tables=tables_of(run), weights=weights_of(run))
     if isinstance(target, Run):
         return target
     whole = Slice(
@@ -67,14 +66,14 @@ def compact(source: str | Path, out: str | Path, *, progress: Callable[[int, int
         weight=np.ones(run.n_tokens),
     )
     with target as writer:
-        checked = _ReadBack(writer.place, array_metadata(open_group(out)[1]))
+        checked = _ReadBack(writer.place, open_checked(*open_group(out)).arrays)
         writer.place = checked
 
         def commit(row: int, blocks: Mapping[str, np.ndarray]) -> None:
             checked.blocks = blocks
             writer.write_row(row, blocks)
 
-        copy_rows(run, arrays, whole, writer, commit, progress)
+        copy_rows(run, whole, writer, commit, progress)
         writer.finish({})
     return open_run(out)
 
@@ -82,9 +81,9 @@ def compact(source: str | Path, out: str | Path, *, progress: Callable[[int, int
 class _ReadBack:
     """A place that reads what it wrote, and compares its bytes and its values, before a write counts as done."""
 
-    def __init__(self, place: Place, arrays: Mapping[str, ArrayV3Metadata]) -> None:
+    def __init__(self, place: Place, arrays: Mapping[str, StoredArray]) -> None:
         self._place = place
-        self._decoders = {path: ChunkDecoder(path, metadata) for path, metadata in arrays.items()}
+        self._arrays = arrays
         self.blocks: Mapping[str, np.ndarray] = {}
         """Array path -> what the chunk of it that is written next must hold."""
 
@@ -99,7 +98,7 @@ class _ReadBack:
             return
         found = self._place.read(key)
         if found != content or not _same_bits(
-            self._decoders[path].decode(int(name.split(".")[1]), found), self.blocks[path]
+            self._arrays[path].decode(int(name.split(".")[1]), found), self.blocks[path]
         ):
             raise StoreError(f"chunk {key!r} of `{self._place.name}` isn't what was written; its row wasn't committed")
 

@@ -4,34 +4,32 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
-from ..format.layout import ROW_TOKENS
-from ..reading.read import Run
+from ..format.spec import ROW_TOKENS
+from ..progress import Progress
+from ..reading.run import Run
 from ..writing.write import RunWriter
 from .selection import Slice
-from .source_rows import SourceRows
+from .source_rows import read_source_row
 
 __all__ = ["copy_rows"]
 
 N_THREADS = 8
-"""Chunks read at a time: most of it is waiting for a disk or a network."""
+"""Threads that read chunks at once: each mostly waits for a disk or a network."""
 
 
 def copy_rows(
     run: Run,
-    arrays: Mapping[str, ArrayV3Metadata],
     part: Slice,
     writer: RunWriter,
     commit: Callable[[int, Mapping[str, np.ndarray]], object],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     """Copy every token of the slice whose row isn't committed yet.
 
     Each row of the source is read once for it; `commit` takes the index and the blocks of each row that is full.
     """
-    columns = _columns(run, arrays, part, writer)
-    source = SourceRows(run, arrays, columns)
+    columns = _columns(run, part, writer)
     committed = writer.committed_rows
     rows_of_tokens = part.tokens // ROW_TOKENS
     rows = np.unique(rows_of_tokens).tolist()
@@ -40,12 +38,12 @@ def copy_rows(
         for done, row in enumerate(rows, 1):
             first, stop = np.searchsorted(rows_of_tokens, [row, row + 1]).tolist()
             targets = [t for t in range(first // ROW_TOKENS, -(-stop // ROW_TOKENS)) if not committed[t]]
-            found = source.read(row, pool) if targets else {}
+            found = read_source_row(run, row, columns, pool) if targets else {}
             for target in targets:
                 bounds = writer.row_tokens(target)
                 tokens = part.tokens[max(first, bounds.start) : min(stop, bounds.stop)] - row * ROW_TOKENS
                 if target not in filling:
-                    filling[target] = _empty(writer, target, arrays)
+                    filling[target] = _empty(writer, target, run)
                 start = max(first - bounds.start, 0)
                 _move(found, filling[target], columns, tokens, start)
                 if start + len(tokens) == bounds.stop - bounds.start:
@@ -54,16 +52,14 @@ def copy_rows(
                 progress(done, len(rows))
 
 
-def _columns(
-    run: Run, arrays: Mapping[str, ArrayV3Metadata], part: Slice, writer: RunWriter
-) -> dict[str, np.ndarray | None]:
+def _columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:
     """Arrays of the source that the slice takes -> their columns that it takes; None for all."""
     wanted = {path for row in range(writer.n_rows) for path in writer.row_arrays(row)}
     whole = len(part.components) == len(run.component_paths)
     columns: dict[str, np.ndarray | None] = {}
-    for path in sorted(wanted & arrays.keys()):
+    for path in sorted(wanted & run.arrays.keys()):
         columns[path] = None
-        if arrays[path].dimension_names == ("token", "component") and not whole:
+        if run.arrays[path].dims == ("token", "component") and not whole:
             columns[path] = part.components
         elif path.endswith("/factor") and not whole:
             columns[path] = _factor_columns(run, path.split("/")[1], part.components)
@@ -78,12 +74,12 @@ def _factor_columns(run: Run, adapter: str, components: np.ndarray) -> np.ndarra
     return np.concatenate(parts)
 
 
-def _empty(writer: RunWriter, row: int, arrays: Mapping[str, ArrayV3Metadata]) -> dict[str, np.ndarray]:
+def _empty(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:
     """Blocks of a row to be filled; NaN in arrays that an older source doesn't have."""
     tokens = writer.row_tokens(row)
     return {
         path: np.empty((tokens.stop - tokens.start, *shape[1:]), dtype)
-        if path in arrays
+        if path in source.arrays
         else np.full((tokens.stop - tokens.start, *shape[1:]), np.nan, dtype)
         for path, (shape, dtype) in writer.row_arrays(row).items()
     }

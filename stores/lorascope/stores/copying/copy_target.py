@@ -10,9 +10,10 @@ import numpy as np
 
 from ..errors import StoreError
 from ..format.digest import combine
-from ..format.layout import RunSpec
+from ..format.spec import RunSpec
 from ..places.place import open_place
-from ..reading.read import Run, open_run
+from ..reading.read import open_run
+from ..reading.run import Run
 from ..reading.state import clear_torn, run_state
 from ..writing.create import create_run, resume_run
 from ..writing.write import RunWriter
@@ -21,7 +22,7 @@ from .respec import attributes_of
 __all__ = ["add_step", "copy_target", "last_step"]
 
 ELSEWHERE = frozenset({"source", "lorascope", "time"})
-"""What a step says of where and when it was."""
+"""Entries of a step that only say where and when it was."""
 
 
 def copy_target(
@@ -77,7 +78,7 @@ def add_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, 
 
 
 def last_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What the latest copying took, but for where and when that was; empty for a run that was captured."""
+    """The latest copying step without where and when it was; empty for a run that was captured."""
     provenance = attributes.get("provenance")
     steps = provenance.get("copied") if isinstance(provenance, dict) else None
     return {key: value for key, value in steps[-1].items() if key not in ELSEWHERE} if steps else {}

@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
-from ..format.layout import ROW_TOKENS, Adapter, RunSpec
-from ..reading.read import Run, array_metadata, open_checked, open_group, open_run
+from ..format.spec import ROW_TOKENS, Adapter, RunSpec
+from ..progress import Progress
+from ..reading.read import open_checked, open_group, open_run
+from ..reading.run import Run
 from .copy_rows import copy_rows
 from .copy_target import add_step, copy_target, last_step
 from .respec import spec_of, tables_of, weights_of
@@ -29,7 +30,7 @@ def pull(
     token_share: float | None = None,
     seed: int = 0,
     adapters: Sequence[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """A finished run that holds a slice of another one, finished or not.
 
@@ -51,7 +52,7 @@ def pull(
         Share of each sample's tokens to draw, without replacement, at least one of each; `tokens/weight` grows so that
         weighted means and sums over tokens stay unbiased.
     seed
-        Of the draw; a sample's tokens don't depend on what else is taken.
+        Seed of the draw; a sample's tokens don't depend on what else is taken.
     adapters
         Names or patterns; by default all.
     progress
@@ -71,8 +72,7 @@ def pull(
     provenance says which it was. Memory holds two rows of the slice at most, and a chunk a thread. A row of a run of
     states 'sample' keeps its states if all of its tokens had them.
     """
-    place, group = open_group(source)
-    run, arrays = open_checked(place, group), array_metadata(group)
+    run = open_checked(*open_group(source))
     part = select(run, components=components, samples=samples, token_share=token_share, seed=seed, adapters=adapters)
     asked = {
         "components": None if components is None else list(components),
@@ -81,19 +81,18 @@ def pull(
         "seed": seed if token_share is not None else None,
         "adapters": None if adapters is None else list(adapters),
     }
-    spec = _spec(run, arrays, part)
-    spec = replace(spec, attributes=_attributes(run, part, asked))
-    target = copy_target(source, out, spec, tables=_tables(run, arrays, part), weights=_weights(run, arrays, spec))
+    spec = replace(_spec(run, part), attributes=_attributes(run, part, asked))
+    target = copy_target(source, out, spec, tables=_tables(run, part), weights=_weights(run, spec))
     if isinstance(target, Run):
         return target
     with target as writer:
-        copy_rows(run, arrays, part, writer, writer.write_row, progress)
+        copy_rows(run, part, writer, writer.write_row, progress)
         writer.finish({})
     return open_run(out)
 
 
-def _spec(run: Run, arrays: Mapping[str, ArrayV3Metadata], part: Slice) -> RunSpec:
-    whole = spec_of(run, arrays)
+def _spec(run: Run, part: Slice) -> RunSpec:
+    whole = spec_of(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]
     state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
@@ -124,8 +123,8 @@ def _adapter(adapter: Adapter, part: Slice) -> Adapter:
     )
 
 
-def _tables(run: Run, arrays: Mapping[str, ArrayV3Metadata], part: Slice) -> dict[str, dict[str, np.ndarray]]:
-    tables = tables_of(run, arrays)
+def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
+    tables = tables_of(run)
     samples = {name: values[part.samples] for name, values in tables["samples"].items()}
     stops = np.cumsum(part.n_tokens)
     samples |= {"token_start": stops - part.n_tokens, "token_stop": stops}
@@ -139,14 +138,14 @@ def _tables(run: Run, arrays: Mapping[str, ArrayV3Metadata], part: Slice) -> dic
     return {"samples": samples, "choices": choices, "tokens": tokens}
 
 
-def _weights(run: Run, arrays: Mapping[str, ArrayV3Metadata], spec: RunSpec) -> dict[str, np.ndarray]:
-    names = {
+def _weights(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
+    paths = [
         f"adapters/{adapter.name}/{kind}/{component.path}"
         for adapter in spec.adapters
         for component in spec.components
         for kind in ("lora_B", "lora_bias")
-    }
-    return weights_of(run, [path for path in arrays if path in names])
+    ]
+    return weights_of(run, paths)
 
 
 def _attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:

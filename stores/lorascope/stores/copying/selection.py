@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import StoreError
-from ..reading.read import Run
+from ..reading.run import Run
 
 __all__ = ["Slice", "select"]
 
@@ -118,7 +118,7 @@ def _tokens(run: Run, chosen: np.ndarray, share: float | None, seed: int) -> tup
     for sample, start, stop in zip(chosen.tolist(), starts.tolist(), stops.tolist(), strict=True):
         n_all = stop - start
         n_kept = n_all if share is None else int(np.ceil(share * n_all))
-        # Of a sample's own, so that which tokens it keeps doesn't depend on what else is taken.
+        # Each sample has a generator of its own, so that which tokens it keeps doesn't depend on what else is taken.
         drawn = np.random.default_rng([seed, sample]).permutation(n_all)[:n_kept]
         parts.append(start + np.sort(drawn))
         weights.append(np.full(n_kept, n_all / n_kept))

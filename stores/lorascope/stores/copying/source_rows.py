@@ -1,53 +1,42 @@
 """The rows of a run that is copied: every array as it is stored, read once and checked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from concurrent.futures import Executor
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
 from ..format.digest import combine
-from ..format.layout import goes_with_states
-from ..reading.chunks import Chunk, ChunkDecoder, read_chunk
-from ..reading.read import Run
+from ..reading.chunks import read_chunk
+from ..reading.run import Run
 
-__all__ = ["SourceRows"]
+__all__ = ["read_source_row"]
 
 
-class SourceRows:
-    """Reads these arrays of a run's committed rows."""
+def read_source_row(run: Run, row: int, wanted: Collection[str], pool: Executor) -> dict[str, np.ndarray]:
+    """Path -> (token, ...) of one committed row as stored, of the wanted arrays that it has, read side by side.
 
-    def __init__(self, run: Run, arrays: Mapping[str, ArrayV3Metadata], paths: Iterable[str]) -> None:
-        self._run = run
-        self._decoders = {path: ChunkDecoder(path, arrays[path]) for path in paths}
-        self._by_row = [path for path, one in arrays.items() if one.attributes.get("written") == "by row"]
+    Each chunk's own checksum is checked; where all of the row is read, its digest too.
 
-    def read(self, row: int, pool: Executor) -> dict[str, np.ndarray]:
-        """Array path -> (token, ...) of one row as stored, its chunks read side by side.
-
-        Each chunk's own checksum is checked; where all of the row is read, its digest too.
-
-        Raises
-        ------
-        StoreError
-            If a chunk is missing or broken, or the row isn't what was committed.
-        """
-        keeps_states = bool(self._run.state_rows[row])
-        there = [path for path in self._by_row if keeps_states or not goes_with_states(path)]
-        paths = [path for path in self._decoders if path in there]
-        chunks = list(pool.map(lambda path: read_chunk(self._run.place, self._decoders[path], row, decode=True), paths))
-        blocks = {path: self._block(row, chunk) for path, chunk in zip(paths, chunks, strict=True)}
-        parts = [(chunk.key, chunk.part) for chunk in chunks if chunk.part is not None]
-        if len(paths) == len(there) and combine(parts) != bytes(self._run.digest(row)):
-            raise self._error(row, "its digest differs from what was committed")
-        return blocks
-
-    def _block(self, row: int, chunk: Chunk) -> np.ndarray:
+    Raises
+    ------
+    StoreError
+        If a chunk is missing or broken, or the row isn't what was committed.
+    """
+    there = run.row_paths(row)
+    paths = [path for path in there if path in wanted]
+    chunks = list(pool.map(lambda path: read_chunk(run.place, run.arrays[path], row, decode=True), paths))
+    blocks = {}
+    for path, chunk in zip(paths, chunks, strict=True):
         if chunk.problem is not None:
-            raise self._error(row, chunk.problem.message)
+            raise _error(run, row, chunk.problem.message)
         assert chunk.block is not None  # a chunk that was decoded has one, or a problem
-        return chunk.block
+        blocks[path] = chunk.block
+    parts = [(chunk.key, chunk.part) for chunk in chunks if chunk.part is not None]
+    if len(paths) == len(there) and combine(parts) != bytes(run.digest(row)):
+        raise _error(run, row, "its digest differs from what was committed")
+    return blocks
 
-    def _error(self, row: int, what: str) -> StoreError:
-        return StoreError(f"row {row} of `{self._run.place.name}` can't be copied: {what}; run `lorascope verify`")
+
+def _error(run: Run, row: int, what: str) -> StoreError:
+    return StoreError(f"row {row} of `{run.place.name}` can't be copied: {what}; run `lorascope verify`")

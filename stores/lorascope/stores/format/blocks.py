@@ -11,7 +11,7 @@ import google_crc32c
 import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 
-__all__ = ["CHECKSUM", "decode_rows", "index_bytes", "shard_index", "unsealed"]
+__all__ = ["announced_bytes", "decode_rows", "index_bytes", "shard_index", "unsealed"]
 
 CHECKSUM = struct.Struct("<I")
 HEADER = struct.Struct("<BBBBIII")
@@ -25,11 +25,16 @@ ABSENT = 2**64 - 1
 
 
 def unsealed(content: bytes) -> np.ndarray:
-    """What precedes the checksum that ends a chunk, uint8; raises ValueError unless it is that of these bytes."""
+    """Bytes of a chunk before the checksum that ends it, uint8; raises ValueError unless it is theirs."""
     body = np.frombuffer(content, np.uint8)[: -CHECKSUM.size]
     if CHECKSUM.pack(google_crc32c.value(body)) != content[-CHECKSUM.size :]:
         raise ValueError("its checksum differs")
     return body
+
+
+def announced_bytes(body: bytes) -> int:
+    """Bytes that a Blosc chunk says it decompresses to; -1 where it is too short to be one."""
+    return int.from_bytes(body[4:8], "little") if len(body) >= HEADER.size else -1
 
 
 def index_bytes(n_parts: int) -> int:

@@ -3,73 +3,27 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem
 from .codec import codec_problem
-from .layout import (
-    MAX_CHUNK_BYTES,
-    ROW_TOKENS,
-    STATES,
-    STREAMS,
-    TABLE_CHUNK,
-    Adapter,
-    ArraySpec,
-    Component,
-    RunSpec,
-    array_specs,
-)
+from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
+from .spec import ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
 from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
-__all__ = ["Found", "is_answer", "is_base_score", "is_without_adapter", "layout_problems", "may_be_absent"]
+__all__ = ["is_answer", "is_base_score", "is_without_adapter", "layout_problems", "may_be_absent"]
 
 
+Arrays = Mapping[str, ArrayV3Metadata]
 OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
-
-
-class Found(NamedTuple):
-    """One array as its metadata describe it; comparable with an `ArraySpec`."""
-
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    """Of the stored objects: a shard where there are shards."""
-    chunk_bytes: int
-    """Of a chunk in memory; of a shard's inner chunk where there are shards."""
-    codec_problem: str | None
-    """What its encoding has that the format doesn't know."""
-    dtype: str
-    dims: tuple[str | None, ...] | None
-    fill: Any
-    written: Any
-    dtype_logical: Any
-    separator: Any
-
-    @classmethod
-    def of(cls, metadata: ArrayV3Metadata) -> "Found":
-        """What the metadata of an array say."""
-        grid: Any = metadata.chunk_grid
-        chunks = tuple(getattr(grid, "chunk_shape", ()))
-        inner = getattr(metadata.codecs[0], "chunk_shape", chunks)
-        return cls(
-            shape=metadata.shape,
-            chunks=chunks,
-            chunk_bytes=math.prod(inner) * (getattr(metadata.data_type, "item_size", None) or 1),
-            codec_problem=codec_problem(metadata),
-            dtype=str(metadata.data_type.to_json(zarr_format=3)),
-            dims=metadata.dimension_names,
-            fill=metadata.fill_value,
-            written=metadata.attributes.get("written"),
-            dtype_logical=metadata.attributes.get("dtype_logical"),
-            separator=getattr(metadata.chunk_key_encoding, "separator", None),
-        )
 
 
 def layout_problems(
     attributes: Mapping[str, Any],
-    arrays: Mapping[str, Found],
+    arrays: Arrays,
     read: Callable[[str], np.ndarray],
     n_objects: Callable[[str], int],
 ) -> list[Problem]:
@@ -78,9 +32,9 @@ def layout_problems(
     Parameters
     ----------
     attributes
-        Of the root group.
+        Attributes of the root group.
     arrays
-        Array path -> what its metadata say, of every array in the run.
+        Path -> metadata of every array in the run.
     read
         Values of a whole array that is written once; called only once these arrays are as they should be.
     n_objects
@@ -122,7 +76,7 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(name, "attribute", f"attribute `{name}` is {attributes[name]!r}; it must be {allowed}")
 
 
-def _deciding_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Found]) -> list[ArraySpec]:
+def _deciding_specs(attributes: Mapping[str, Any], arrays: Arrays) -> list[ArraySpec]:
     """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
     n_components = _length(arrays, "components")
     bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
@@ -133,7 +87,7 @@ def _deciding_specs(attributes: Mapping[str, Any], arrays: Mapping[str, Found]) 
     ]
 
 
-def _spec_of(attributes: Mapping[str, Any], arrays: Mapping[str, Found], read: Callable[[str], np.ndarray]) -> RunSpec:
+def _spec_of(attributes: Mapping[str, Any], arrays: Arrays, read: Callable[[str], np.ndarray]) -> RunSpec:
     """The specification that this run's own tables give it."""
     names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
     columns = {name: read(f"components/{name}").tolist() for name in names}
@@ -159,7 +113,7 @@ def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int])
 
 def _run_spec(
     attributes: Mapping[str, Any],
-    arrays: Mapping[str, Found],
+    arrays: Arrays,
     components: tuple[Component, ...],
     adapters: tuple[Adapter, ...],
 ) -> RunSpec:
@@ -175,13 +129,13 @@ def _run_spec(
     )
 
 
-def _length(arrays: Mapping[str, Found], table: str) -> int:
+def _length(arrays: Arrays, table: str) -> int:
     """Entries of a table, by the first of its columns that is there."""
     shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
     return next((shape[0] for shape in shapes if shape), 0)
 
 
-def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Mapping[str, Found]) -> Iterator[Problem]:
+def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Arrays) -> Iterator[Problem]:
     for entry in specs:
         if entry.path in arrays:
             yield from _differences(entry, arrays[entry.path])
@@ -189,11 +143,11 @@ def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Mappin
             yield Problem(entry.path, "missing", f"array {entry.path!r} is missing")
 
 
-def _length_problems(arrays: Mapping[str, Found], n_objects: Callable[[str], int]) -> Iterator[Problem]:
+def _length_problems(arrays: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
     """Tables whose chunks aren't all there: without them an announced length is only a number."""
     for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states"):
         if path in arrays:
-            needed = -(-arrays[path].shape[0] // arrays[path].chunks[0])
+            needed = -(-arrays[path].shape[0] // _chunks(arrays[path])[0])
             found = n_objects(path)
             if found < needed:
                 message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {found} of {needed} chunks"
@@ -225,38 +179,47 @@ def is_answer(path: str) -> bool:
     return path.startswith(("samples/written", "samples/base_written"))
 
 
-def _differences(entry: ArraySpec, found: Found) -> Iterator[Problem]:
+def _differences(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
     for what, value, wanted in (
         ("shape", found.shape, entry.shape),
-        ("dtype", found.dtype, entry.dtype),
-        ("dtype_logical", found.dtype_logical, entry.attributes.get("dtype_logical")),
-        ("dims", found.dims, entry.dims),
-        ("written", found.written, "by row" if entry.by_row else "once"),
-        ("separator", found.separator, "."),
+        ("dtype", str(found.data_type.to_json(zarr_format=3)), entry.dtype),
+        ("dtype_logical", found.attributes.get("dtype_logical"), entry.attributes.get("dtype_logical")),
+        ("dims", found.dimension_names, entry.dims),
+        ("written", found.attributes.get("written"), "by row" if entry.by_row else "once"),
+        ("separator", getattr(found.chunk_key_encoding, "separator", None), "."),
     ):
         if value != wanted:
             yield Problem(entry.path, what, f"`{what}` of {entry.path!r} is {value!r}; it must be {wanted!r}")
-    if found.fill != entry.fill and not (_is_nan(found.fill) and _is_nan(entry.fill)):
-        message = f"fill value of {entry.path!r} is {found.fill!r}; it must be {entry.fill!r}"
+    if found.fill_value != entry.fill and not (_is_nan(found.fill_value) and _is_nan(entry.fill)):
+        message = f"fill value of {entry.path!r} is {found.fill_value!r}; it must be {entry.fill!r}"
         yield Problem(entry.path, "fill", message)
-    if found.codec_problem is not None:
-        message = f"{entry.path!r} can't be decoded: {found.codec_problem}, which this format doesn't have"
+    strange = codec_problem(found)
+    if strange is not None:
+        message = f"{entry.path!r} can't be decoded: {strange}, which this format doesn't have"
         yield Problem(entry.path, "codecs", message)
     if not _chunks_fit(entry, found):
         message = (
-            f"chunks of {entry.path!r} are {found.chunks}; only the first axis may be cut, rows by {ROW_TOKENS}, "
+            f"chunks of {entry.path!r} are {_chunks(found)}; only the first axis may be cut, rows by {ROW_TOKENS}, "
             f"tables by {TABLE_CHUNK} at most, and none may hold 2 GiB"
         )
         yield Problem(entry.path, "chunks", message)
 
 
-def _chunks_fit(entry: ArraySpec, found: Found) -> bool:
+def _chunks(found: ArrayV3Metadata) -> tuple[int, ...]:
+    """Entries of a stored object along each axis: of a shard where there are shards."""
+    return tuple(getattr(found.chunk_grid, "chunk_shape", ()))
+
+
+def _chunks_fit(entry: ArraySpec, found: ArrayV3Metadata) -> bool:
     """One stored object a row, so that a row's digest knows the keys, and whole entries in every other array."""
-    if len(found.chunks) != len(found.shape) or found.chunk_bytes > MAX_CHUNK_BYTES:
+    chunks = _chunks(found)
+    decoded = getattr(found.codecs[0], "chunk_shape", chunks)  # of a shard, one of its inner chunks at a time
+    n_bytes = math.prod(decoded) * (getattr(found.data_type, "item_size", None) or 1)
+    if len(chunks) != len(found.shape) or n_bytes > MAX_CHUNK_BYTES:
         return False
-    first = ROW_TOKENS if entry.by_row else 1 if entry.path == "rows/digest" else found.chunks[0]
-    whole = all(c >= n for c, n in zip(found.chunks[1:], found.shape[1:], strict=True))
-    return whole and found.chunks[0] == first and found.chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
+    first = ROW_TOKENS if entry.by_row else 1 if entry.path == "rows/digest" else chunks[0]
+    whole = all(c >= n for c, n in zip(chunks[1:], found.shape[1:], strict=True))
+    return whole and chunks[0] == first and chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
 
 
 def _is_nan(value: Any) -> bool:

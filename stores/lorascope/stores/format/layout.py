@@ -1,44 +1,22 @@
-"""What a run holds, array by array: format version 1 as a pure function of a `RunSpec`.
+"""Every array of a run: format version 1 as a pure function of a `RunSpec`.
 
 `docs/store-format.md` is the specification; this module is its only copy in code. Nothing here touches a disk.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .spec import (
-    DELTA_SOURCES,
-    DTYPES,
-    FORMAT,
-    FORMAT_VERSION,
-    ROW_TOKENS,
-    STATES,
-    STREAMS,
-    Adapter,
-    Component,
-    RunSpec,
-)
-from .tables import TABLES, TOKEN_TEXT
+from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec
+from .tables import TABLES, TOKEN_TEXT, Column
 
 __all__ = [
     "BITS_NOTE",
-    "DELTA_SOURCES",
-    "DTYPES",
-    "FACTOR_CHUNK",
-    "FORMAT",
-    "FORMAT_VERSION",
     "MAX_CHUNK_BYTES",
-    "ROW_TOKENS",
-    "STATES",
-    "STREAMS",
     "TABLE_CHUNK",
-    "Adapter",
     "ArraySpec",
-    "Component",
-    "RunSpec",
     "array_specs",
     "chunk_key",
     "goes_with_states",
@@ -47,15 +25,44 @@ __all__ = [
 ]
 
 MAX_CHUNK_BYTES = 2**31 - 1
-"""What Blosc can hold in one buffer: no larger chunk is written, and none that announces more is read."""
+"""Blosc holds no more in one buffer: no larger chunk is written, and none that announces more is read."""
 
 FACTOR_CHUNK = 64
 """Columns of the packed factor in one inner chunk: 256 KiB of float32 a row, below which Blosc loses ratio."""
 TABLE_CHUNK = 65_536
 """Entries of a table in one chunk, at most."""
 COMPONENT_AXIS = "in the order of components/path"
+"""Said by every array along the component axis."""
 BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
 """Ends the long name of an array of such bits, for whoever opens it with xarray alone."""
+
+ADAPTER_COLUMNS: tuple[tuple[str, str, int | float | str, str], ...] = (
+    ("rank", "int32", -1, "rank of the adapter at this component; 0 where it leaves it alone"),
+    ("scaling", "float64", np.nan, "delta = scaling * B A x"),
+    ("factor_start", "int64", -1, "first column of this component's z in `factor`; -1 where delta is stored"),
+    (
+        "delta_source",
+        "string",
+        "",
+        "where delta comes from: factor, the adapter's own branch, or the difference of output and base",
+    ),
+)
+"""(name, dtype, fill value, meaning) of what an adapter has for each component."""
+ADAPTER_REDUCTIONS = (
+    (
+        "js",
+        "nat",
+        "Jensen-Shannon divergence of softmax(base) and softmax(lora), from the states in memory during capture; "
+        "NaN for tokens left out of the seeded share",
+    ),
+    (
+        "swallowed",
+        "1",
+        "share of features whose sum, in the layer's own type, equals base though delta isn't 0; NaN where it "
+        "wasn't measured",
+    ),
+)
+"""(name, unit, meaning) of what is measured of an adapter for each token and component."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,54 +120,73 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         dims=("row", "byte"),
         attributes={"long_name": "SHA-256 over the row's chunks; a row counts once this isn't all zero"},
     )
-    yield from _table_arrays(spec)
+    for table, length in (
+        ("samples", spec.n_samples),
+        ("choices", spec.n_choices),
+        ("tokens", spec.n_tokens),
+        ("components", len(spec.components)),
+    ):
+        for column in TABLES[table]:
+            if column is not TOKEN_TEXT or spec.token_text:
+                yield _column(table, column, length)
     if spec.states == "sample":
-        yield ArraySpec(
-            path="rows/states",
-            shape=(spec.n_rows,),
-            chunks=(min(spec.n_rows, TABLE_CHUNK),),
-            dtype="uint8",
-            fill=0,
-            dims=("row",),
-            attributes={
-                "long_name": "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"
-            },
-        )
+        meaning = "1 where the row keeps states, factor and delta; 0 where it keeps reductions alone"
+        kept = Column(name="states", dtype="uint8", fill=0, attributes={"long_name": meaning})
+        yield _column("rows", kept, spec.n_rows)
     if spec.states != "all":
-        yield _by_token(spec, "reductions/base_norm", "Euclidean norm of base")
-        yield _by_token(
-            spec,
-            "reductions/effective_width",
-            "exp of the entropy, in nats, of softmax(base): how many features share its mass",
-        )
+        yield _by_component(spec, "reductions/base_norm", "Euclidean norm of base")
+        meaning = "exp of the entropy, in nats, of softmax(base): how many features share its mass"
+        yield _by_component(spec, "reductions/effective_width", meaning)
     for component in spec.components if spec.states != "none" else ():
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
         yield from _adapter_arrays(spec, adapter)
 
 
-def _table_arrays(spec: RunSpec) -> Iterator[ArraySpec]:
-    lengths = {
-        "samples": spec.n_samples,
-        "choices": spec.n_choices,
-        "tokens": spec.n_tokens,
-        "components": len(spec.components),
-    }
-    for table, columns in TABLES.items():
-        for column in columns:
-            if column is TOKEN_TEXT and not spec.token_text:
-                continue
-            length = lengths[table]
-            yield ArraySpec(
-                path=f"{table}/{column.name}",
-                shape=(length,),
-                chunks=(ROW_TOKENS if column.by_row else min(max(length, 1), TABLE_CHUNK),),
-                dtype=column.dtype,
-                fill=column.fill,
-                dims=(table.removesuffix("s"),),
-                attributes=dict(column.attributes),
-                by_row=column.by_row,
-            )
+def _column(table: str, column: Column, length: int) -> ArraySpec:
+    """One value for each entry of a table."""
+    return ArraySpec(
+        path=f"{table}/{column.name}",
+        shape=(length,),
+        chunks=(ROW_TOKENS if column.by_row else min(max(length, 1), TABLE_CHUNK),),
+        dtype=column.dtype,
+        fill=column.fill,
+        dims=(table.removesuffix("s"),),
+        attributes=dict(column.attributes),
+        by_row=column.by_row,
+    )
+
+
+def _by_token(
+    spec: RunSpec,
+    path: str,
+    meaning: str,
+    *axis: tuple[str, int],
+    dtype: str = "float32",
+    fill: int | float = np.nan,
+    shards: tuple[int, ...] | None = None,
+    inner: int | None = None,
+    **attributes: object,
+) -> ArraySpec:
+    """Values for each token, along an axis of so many entries where one is given, written row by row."""
+    widths = tuple(width for _, width in axis)
+    return ArraySpec(
+        path=path,
+        shape=(spec.n_tokens, *widths),
+        chunks=(ROW_TOKENS, *(widths if inner is None else (inner,))),
+        shards=shards,
+        dtype=dtype,
+        fill=fill,
+        dims=("token", *(name for name, _ in axis)),
+        attributes={"long_name": meaning, **attributes},
+        by_row=True,
+    )
+
+
+def _by_component(spec: RunSpec, path: str, meaning: str, **attributes: object) -> ArraySpec:
+    """One number for each token and component."""
+    axis = ("component", len(spec.components))
+    return _by_token(spec, path, meaning, axis, **attributes, component_axis=COMPONENT_AXIS)  # type: ignore[arg-type]
 
 
 def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
@@ -169,159 +195,75 @@ def _state_arrays(spec: RunSpec, component: Component) -> Iterator[ArraySpec]:
     if spec.stream == "pair":
         meanings["adapted"] = "output of the wrapped layer in a run of its own with the adapter active"
     for name, meaning in meanings.items():
-        yield ArraySpec(
-            path=f"states/{component.path}/{name}",
-            shape=(spec.n_tokens, component.d_out),
-            chunks=(ROW_TOKENS, component.d_out),
+        yield _by_token(
+            spec,
+            f"states/{component.path}/{name}",
+            meaning + BITS_NOTE * (component.stored_dtype == "bfloat16"),
+            ("feature", component.d_out),
             dtype=dtype.name,
             fill=fill,
-            dims=("token", "feature"),
-            attributes={
-                "long_name": meaning + BITS_NOTE * (component.stored_dtype == "bfloat16"),
-                "dtype_logical": component.stored_dtype,
-                "source_dtype": component.dtype,
-            },
-            by_row=True,
+            dtype_logical=component.stored_dtype,
+            source_dtype=component.dtype,
         )
 
 
 def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
     root = f"adapters/{adapter.name}"
-    n_components = len(spec.components)
-    for name, dtype, fill, meaning in (
-        ("rank", "int32", -1, "rank of the adapter at this component; 0 where it leaves it alone"),
-        ("scaling", "float64", np.nan, "delta = scaling * B A x"),
-        (
-            "factor_start",
-            "int64",
-            -1,
-            "first column of this component's z in `factor`; -1 where delta is stored",
-        ),
-        (
-            "delta_source",
-            "string",
-            "",
-            "where delta comes from: factor, the adapter's own branch, or the difference of output and base",
-        ),
-    ):
-        yield ArraySpec(
-            path=f"{root}/{name}",
-            shape=(n_components,),
-            chunks=(min(max(n_components, 1), TABLE_CHUNK),),
-            dtype=dtype,
-            fill=fill,
-            dims=("component",),
-            attributes={"long_name": meaning, "component_axis": COMPONENT_AXIS},
-        )
-    for name, units, meaning in (
-        (
-            "js",
-            "nat",
-            "Jensen-Shannon divergence of softmax(base) and softmax(lora), from the states in memory during capture; "
-            "NaN for tokens left out of the seeded share",
-        ),
-        (
-            "swallowed",
-            "1",
-            "share of features whose sum, in the layer's own type, equals base though delta isn't 0; NaN where it "
-            "wasn't measured",
-        ),
-    ):
-        yield _by_token(spec, f"{root}/{name}", meaning, units)
+    for name, dtype, fill, meaning in ADAPTER_COLUMNS:
+        attributes = {"long_name": meaning, "component_axis": COMPONENT_AXIS}
+        column = Column(name=name, dtype=dtype, fill=fill, attributes=attributes)
+        yield replace(_column(root, column, len(spec.components)), dims=("component",))
+    for name, units, meaning in ADAPTER_REDUCTIONS:
+        yield _by_component(spec, f"{root}/{name}", meaning, units=units)
     if spec.states != "all":
-        yield _by_token(spec, f"{root}/delta_norm", "Euclidean norm of delta")
+        yield _by_component(spec, f"{root}/delta_norm", "Euclidean norm of delta")
     if spec.kl:
-        yield ArraySpec(
-            path=f"{root}/kl",
-            shape=(spec.n_tokens,),
-            chunks=(ROW_TOKENS,),
-            dtype="float32",
-            fill=np.nan,
-            dims=("token",),
-            attributes={
-                "long_name": "Kullback-Leibler divergence of the next-token distribution with the adapter from the one "
-                "without, KL(base || adapted); NaN where it wasn't measured",
-                "units": "nat",
-            },
-            by_row=True,
+        meaning = (
+            "Kullback-Leibler divergence of the next-token distribution with the adapter from the one without, "
+            "KL(base || adapted); NaN where it wasn't measured"
         )
+        yield _by_token(spec, f"{root}/kl", meaning, units="nat")
     if spec.states != "none":
         yield from _delta_arrays(spec, adapter, root)
-
-
-def _by_token(spec: RunSpec, path: str, meaning: str, units: str | None = None) -> ArraySpec:
-    """One number a token and component."""
-    n_components = len(spec.components)
-    return ArraySpec(
-        path=path,
-        shape=(spec.n_tokens, n_components),
-        chunks=(ROW_TOKENS, n_components),
-        dtype="float32",
-        fill=np.nan,
-        dims=("token", "component"),
-        attributes={
-            "long_name": meaning,
-            **({"units": units} if units else {}),
-            "component_axis": COMPONENT_AXIS,
-        },
-        by_row=True,
-    )
 
 
 def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArraySpec]:
     if adapter.n_factors:
         columns = min(FACTOR_CHUNK, adapter.n_factors)
-        yield ArraySpec(
-            path=f"{root}/factor",
-            shape=(spec.n_tokens, adapter.n_factors),
-            chunks=(ROW_TOKENS, columns),
+        yield _by_token(
+            spec,
+            f"{root}/factor",
+            "z = A x of every component side by side; delta = scaling * z @ lora_B.T",
+            ("factor_column", adapter.n_factors),
+            inner=columns,
             shards=(ROW_TOKENS, -(-adapter.n_factors // columns) * columns),
-            dtype="float32",
-            fill=np.nan,
-            dims=("token", "factor_column"),
-            attributes={"long_name": "z = A x of every component side by side; delta = scaling * z @ lora_B.T"},
-            by_row=True,
         )
     biased = adapter.biased or (False,) * len(spec.components)
     for component, rank, start, has_bias in zip(
         spec.components, adapter.rank, adapter.factor_start, biased, strict=True
     ):
         # Dimension names carry the component's path: arrays of one group may not give one name two lengths.
-        feature = f"feature_{component.path}"
+        path, feature = component.path, (f"feature_{component.path}", component.d_out)
         if start >= 0:
-            yield _weight(
-                f"{root}/lora_B/{component.path}",
-                (component.d_out, rank),
-                (feature, f"rank_{component.path}"),
-                "the adapter's B; delta = scaling * (z @ lora_B.T + lora_bias)",
-            )
+            meaning = "the adapter's B; delta = scaling * (z @ lora_B.T + lora_bias)"
+            yield _weight(f"{root}/lora_B/{path}", meaning, feature, (f"rank_{path}", rank))
             if has_bias:
-                yield _weight(
-                    f"{root}/lora_bias/{component.path}",
-                    (component.d_out,),
-                    (feature,),
-                    "bias of lora_B, added to z @ lora_B.T before scaling",
-                )
+                meaning = "bias of lora_B, added to z @ lora_B.T before scaling"
+                yield _weight(f"{root}/lora_bias/{path}", meaning, feature)
         elif rank > 0:
-            yield ArraySpec(
-                path=f"{root}/delta/{component.path}",
-                shape=(spec.n_tokens, component.d_out),
-                chunks=(ROW_TOKENS, component.d_out),
-                dtype="float32",
-                fill=np.nan,
-                dims=("token", feature),
-                attributes={"long_name": "what the adapter adds to the layer's output; scaling is in it"},
-                by_row=True,
-            )
+            meaning = "what the adapter adds to the layer's output; scaling is in it"
+            yield _by_token(spec, f"{root}/delta/{path}", meaning, feature)
 
 
-def _weight(path: str, shape: tuple[int, ...], dims: tuple[str, ...], meaning: str) -> ArraySpec:
+def _weight(path: str, meaning: str, *axes: tuple[str, int]) -> ArraySpec:
+    """Values that are written once and whole, in one chunk."""
+    shape = tuple(n for _, n in axes)
     return ArraySpec(
         path=path,
         shape=shape,
         chunks=shape,
         dtype="float32",
         fill=np.nan,
-        dims=dims,
+        dims=tuple(name for name, _ in axes),
         attributes={"long_name": meaning},
     )

@@ -1,4 +1,4 @@
-"""What a run holds, as whoever captures it says: its components, adapters and sizes."""
+"""The specification of a run: its components, adapters and sizes, as whoever captures it says."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ Stream = Literal["adapted", "base", "pair"]
 States = Literal["all", "sample", "none"]
 STATES: tuple[States, ...] = ("all", "sample", "none")
 DELTA_SOURCES = ("factor", "branch", "difference", "")
-"""Where a component's delta comes from: its factor; the adapter's own branch; output less base; nowhere, left alone."""
+"""Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
 
 DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
@@ -83,7 +83,7 @@ class Adapter:
     rank: tuple[int, ...]
     """Rank by component; 0 where this adapter leaves the component alone."""
     scaling: tuple[float, ...]
-    """What B A x is multiplied by, by component, as the module held it."""
+    """Factor of B A x by component, as the module held it."""
     factored: tuple[bool, ...]
     """Whether a component's delta is kept as its factor z = A x, by component; else as delta itself."""
     biased: tuple[bool, ...] = ()
@@ -108,7 +108,7 @@ class Adapter:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where each component's delta comes from: one of `DELTA_SOURCES`."""
+        """Source of each component's delta: one of `DELTA_SOURCES`."""
         return self.delta_source or self._derived_sources
 
     @property

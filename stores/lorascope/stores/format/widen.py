@@ -1,11 +1,12 @@
-"""From stored bits to float32."""
+"""Stored bits made into float32."""
 
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from .layout import BITS_NOTE, DTYPES
+from .layout import BITS_NOTE
+from .spec import DTYPES
 
 __all__ = ["check_storage", "widen", "widen_block"]
 
@@ -30,7 +31,7 @@ def check_storage(dtype: np.dtype[Any], dtype_logical: str) -> None:
 
 
 def widen(tree: xr.DataTree) -> xr.DataTree:
-    """The same tree with every stored state as float32, still lazy where it was.
+    """A tree like this one with every stored state as float32, still lazy where it was.
 
     For a run opened with `xarray.open_datatree`: it holds bfloat16 as uint16, whose mean or sum would be nonsense.
 

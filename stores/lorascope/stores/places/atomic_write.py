@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_write"]
+__all__ = ["PARTIAL", "atomic_write", "flush_to_disk"]
+
+PARTIAL = ".partial"
+"""Ends the name of a file that an interrupted writer left unfinished."""
 
 
 @contextmanager
@@ -31,14 +34,15 @@ def atomic_write(target: Path, *, flush: bool = False) -> Iterator[Path]:
     'whole'
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")  # of this call alone
+    # This call's own name; its dot keeps it out of every `c.*` that looks for chunks.
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
         if flush:
-            _flush(partial)
+            flush_to_disk(partial)
         os.replace(partial, target)
         if flush:
-            _flush(target.parent)
+            flush_to_disk(target.parent)
     except BaseException:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -47,7 +51,8 @@ def atomic_write(target: Path, *, flush: bool = False) -> Iterator[Path]:
         raise
 
 
-def _flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive the loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

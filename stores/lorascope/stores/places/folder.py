@@ -5,7 +5,6 @@ import mmap
 import os
 import shutil
 import threading
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,24 +13,20 @@ from pathlib import Path
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-__all__ = ["FolderPlace", "is_litter"]
+from .atomic_write import PARTIAL, atomic_write, flush_to_disk
 
-LITTER = ".partial"
-"""Ends the name of a file that an interrupted writer left: never part of a run."""
+__all__ = ["FolderPlace"]
 
 DIRECT_BYTES = 64 * 1024
-"""From here on a file is written past the page cache."""
+"""A file of at least so many bytes is written past the page cache."""
 PIECE_BYTES = 4 * 2**20
+"""A direct write goes through a buffer of so many bytes."""
 BLOCK_BYTES = 4096
+"""The length of a direct write is a multiple of this."""
 _O_DIRECT = getattr(os, "O_DIRECT", 0)  # Linux has it; 0 asks for nothing
 _NOT_DIRECT = (errno.EINVAL, errno.ENOTSUP)
 
 _buffers = threading.local()
-
-
-def is_litter(key: str) -> bool:
-    """Whether this is the unfinished file of an interrupted writer, ours or Zarr's."""
-    return key.endswith(LITTER)
 
 
 @dataclass(frozen=True)
@@ -67,14 +62,14 @@ class FolderPlace:
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
         for key in self._files(folder):
-            if not is_litter(key):
+            if not key.endswith(PARTIAL):
                 yield key, (self.path / key).lstat().st_size
 
     def keys(self, folder: str = "") -> Iterator[str]:
-        return (key for key in self._files(folder) if not is_litter(key))
+        return (key for key in self._files(folder) if not key.endswith(PARTIAL))
 
-    def litter(self) -> Iterator[str]:
-        return (key for key in self._files("") if is_litter(key))
+    def temporary_files(self) -> Iterator[str]:
+        return (key for key in self._files("") if key.endswith(PARTIAL))
 
     def _files(self, folder: str) -> Iterator[str]:
         for at, folders, files in os.walk(self.path / folder):
@@ -84,20 +79,13 @@ class FolderPlace:
                 yield (Path(at) / name).relative_to(self.path).as_posix()
 
     def write(self, key: str, content: bytes | memoryview) -> None:
-        file = self.path / key
-        # Its own name for each writer; the dot keeps it out of every `c.*` that looks for chunks.
-        partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}{LITTER}")
-        try:
+        with atomic_write(self.path / key) as partial:
             _write_durably(partial, memoryview(content).cast("B"))
-            partial.replace(file)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
 
     def flush(self, folder: str) -> None:
-        _flush_folder(self.path / folder)
+        flush_to_disk(self.path / folder)
         if not folder:
-            _flush_folder(self.path.absolute().parent)
+            flush_to_disk(self.path.absolute().parent)
 
     def delete(self, keys: Iterable[str]) -> None:
         folders = set()
@@ -114,7 +102,6 @@ class FolderPlace:
 
 
 def _write_durably(file: Path, content: memoryview) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     if len(content) < DIRECT_BYTES or not _written_directly(file, content):
         with open(file, "wb", buffering=0) as stream:
             while content:  # one write takes 2 GiB at most
@@ -155,12 +142,3 @@ def _aligned_buffer() -> memoryview:
         _buffers.aligned = memoryview(mmap.mmap(-1, PIECE_BYTES))
     aligned: memoryview = _buffers.aligned
     return aligned
-
-
-def _flush_folder(path: Path) -> None:
-    """A rename alone may be lost with the power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

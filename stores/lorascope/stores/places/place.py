@@ -1,6 +1,8 @@
 """Where a run lies: a folder on this machine, or a prefix in an object store. Nothing is ever written by halves."""
 
+import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +12,7 @@ from ..errors import StoreError
 from .folder import FolderPlace
 from .remote import PREFIXES, ObjectPlace
 
-__all__ = ["FolderPlace", "Place", "open_place"]
+__all__ = ["Place", "cached", "open_place"]
 
 
 class Place(Protocol):
@@ -22,7 +24,7 @@ class Place(Protocol):
 
     @property
     def name(self) -> str:
-        """The same as text, for people."""
+        """The path as text, for people."""
 
     @property
     def remote(self) -> bool:
@@ -41,10 +43,10 @@ class Place(Protocol):
         """Bytes of a key; None where there is none."""
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """Every key at and below a folder with its bytes; the litter of interrupted writers is passed over."""
+        """Every key at and below a folder with its bytes; temporary files are passed over."""
 
-    def litter(self) -> Iterator[str]:
-        """Keys that interrupted writers left."""
+    def temporary_files(self) -> Iterator[str]:
+        """Keys that interrupted writers left unfinished."""
 
     def write(self, key: str, content: bytes | memoryview) -> None:
         """Put content there, whole or not at all; it lasts once its folder is flushed too."""
@@ -88,3 +90,12 @@ def open_place(path: str | Path) -> Place:
     if scheme not in PREFIXES:
         raise StoreError(f"`path` is {path!r}; name a folder, or an object store such as 's3://bucket/run.zarr'")
     return ObjectPlace(path.rstrip("/"))
+
+
+def cached(place: Place) -> Place:
+    """A place like this one whose chunks stay in memory once they are read, if requests go over a network.
+
+    For reading committed rows of one opened run, whose chunks never change; not for writers, nor for who must see what
+    is there now. A place opened anew begins with nothing.
+    """
+    return replace(place, opened=uuid.uuid4().hex) if isinstance(place, ObjectPlace) else place

@@ -6,13 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from zarr.abc.buffer import Buffer
 from zarr.abc.store import Store
 from zarr.storage import ObjectStore
 
-__all__ = ["PREFIXES", "NamedStore", "ObjectPlace"]
+from .byte_cache import process_cache
+
+__all__ = ["PREFIXES", "ObjectPlace"]
 
 CLIENT = {"connect_timeout": "10s", "timeout": "180s"}
 """A row's largest chunk must go up within one request; whoever has a slower line sets `AWS_TIMEOUT`."""
@@ -31,13 +33,16 @@ PREFIXES = {"s3": "AWS_", "s3a": "AWS_", "gs": "GOOGLE_", "az": "AZURE_", "abfs"
 class ObjectPlace:
     """A prefix in an object store; each object is put whole by one request.
 
-    Pickled by its url: the process that unpickles it takes credentials from its own environment.
+    Pickled by its url: the process that unpickles it takes credentials from its own environment, and of kept chunks
+    has only what the same run's other places read there.
     """
 
     path: str
+    opened: str | None = None
+    """Where chunks are kept in memory once they are read, tells this opening from others; None where none is kept."""
 
-    def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str]]:
-        return ObjectPlace, (self.path,)
+    def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str, str | None]]:
+        return ObjectPlace, (self.path, self.opened)
 
     @cached_property
     def _store(self) -> Any:
@@ -58,16 +63,16 @@ class ObjectPlace:
         return NamedStore(self, read_only=read_only)
 
     def read(self, key: str) -> bytes:
+        content = self._kept(key)
+        if content is not None:
+            return content
         with _named(self.path):
             return bytes(self._store.get(key).bytes())
 
-    def read_at_most(self, key: str, n_bytes: int) -> bytes | None:
-        """All bytes of a key by one request; None, and nothing but its size read, where it has more."""
-        with _named(self.path):
-            found = self._store.get(key)
-            return bytes(found.bytes()) if found.meta["size"] <= n_bytes else None
-
     def read_part(self, key: str, start: int, stop: int) -> bytes:
+        content = self._kept(key)
+        if content is not None:
+            return content[start:stop]
         try:
             with _named(self.path):
                 return bytes(self._store.get_range(key, start=start, end=stop))
@@ -81,10 +86,26 @@ class ObjectPlace:
 
     def size(self, key: str) -> int | None:
         try:
+            content = self._kept(key)
+            if content is not None:
+                return len(content)
             with _named(self.path):
                 return int(self._store.head(key)["size"])
         except FileNotFoundError:
             return None
+
+    def _kept(self, key: str) -> bytes | None:
+        """All bytes of a chunk, kept from now on; None for another key, or where they are too many to be kept."""
+        if self.opened is None or not _never_changes(key):
+            return None
+        cache = process_cache()
+        return cache.get((self.opened, key), lambda: self._read_at_most(key, cache.largest_bytes))
+
+    def _read_at_most(self, key: str, n_bytes: int) -> bytes | None:
+        """All bytes of a key by one request; None, and nothing but its size read, where it has more."""
+        with _named(self.path):
+            found = self._store.get(key)
+            return bytes(found.bytes()) if found.meta["size"] <= n_bytes else None
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
         with _named(self.path):
@@ -94,7 +115,7 @@ class ObjectPlace:
     def keys(self, folder: str = "") -> Iterator[str]:
         return (key for key, _ in self.sizes(folder))
 
-    def litter(self) -> Iterator[str]:
+    def temporary_files(self) -> Iterator[str]:
         return iter(())  # an interrupted request leaves nothing
 
     def write(self, key: str, content: bytes | memoryview) -> None:
@@ -105,30 +126,36 @@ class ObjectPlace:
             raise FileNotFoundError(
                 f"`{self.path}` can't be written to: there is no such bucket; make it first"
             ) from None
+        finally:  # it may have arrived though its answer didn't
+            process_cache().discard((self.opened, key))
 
     def flush(self, folder: str) -> None:
         pass  # an object that was put lasts
 
     def delete(self, keys: Iterable[str]) -> None:
-        with _named(self.path):
-            self._store.delete(list(keys))
+        keys = list(keys)
+        try:
+            with _named(self.path):
+                self._store.delete(keys)
+        finally:
+            for key in keys:
+                process_cache().discard((self.opened, key))
 
     def free_bytes(self) -> int | None:
         return None
 
 
+def _never_changes(key: str) -> bool:
+    """Whether this is a chunk that is the same as long as it may be read: neither metadata nor a row's commit."""
+    return key.rpartition("/")[2].startswith("c.") and not key.startswith("rows/")
+
+
 class NamedStore(ObjectStore[Any]):
-    """Zarr's own view of an object store, failing as the place does, and pickled by its url."""
+    """Zarr's own view of an object store, which it reads metadata through, failing as the place does."""
 
     def __init__(self, place: ObjectPlace, *, read_only: bool) -> None:
         super().__init__(place._store, read_only=read_only)
         self._place = place
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _named_store, (self._place, self.read_only)
-
-    def with_read_only(self, read_only: bool = False) -> Self:
-        return type(self)(self._place, read_only=read_only)
 
     async def get(self, *args: Any, **options: Any) -> Buffer | None:
         with _named(self._place.path):
@@ -138,18 +165,10 @@ class NamedStore(ObjectStore[Any]):
         with _named(self._place.path):
             return await super().exists(key)
 
-    async def set(self, key: str, value: Buffer) -> None:
-        with _named(self._place.path):
-            await super().set(key, value)
-
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         with _named(self._place.path):
             async for name in super().list_dir(prefix):
                 yield name
-
-
-def _named_store(place: ObjectPlace, read_only: bool) -> NamedStore:
-    return NamedStore(place, read_only=read_only)
 
 
 def _client_options(url: str) -> Any:

@@ -4,26 +4,21 @@ Zarr's pipelines pay for asynchronous machinery: for whole chunks of a megabyte 
 time of this, and it skips the checksum of a chunk that it decodes in part.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, ShardingCodec
 
 from ..errors import StoreError
-from ..format.blocks import decode_rows, unsealed
-from ..format.layout import chunk_key
+from ..format.blocks import index_bytes, shard_index
+from ..format.stored_array import StoredArray
 from ..places.place import Place
-from .guard import read_chunk_bytes, read_shard_parts
 
 __all__ = ["read_chosen"]
 
 
 def read_chosen(
     place: Place,
-    array: zarr.Array[Any],
+    array: StoredArray,
     chunk: int,
     offsets: np.ndarray | None = None,
     columns: Sequence[slice] = (slice(None),),
@@ -36,21 +31,55 @@ def read_chosen(
         If the chunk is missing, empty or broken anywhere in what is read of it: all of it, or of a shard its index and
         the parts that hold these columns.
     """
-    key = chunk_key(array.path, chunk, array.ndim)
-    what = f"chunk {key!r}"
-    codecs = array.metadata.codecs  # type: ignore[union-attr]  # version 3 alone is opened
-    if not isinstance(codecs[0], ShardingCodec):
-        whole = _decode(read_chunk_bytes(place, key, what), array, codecs, offsets, what)
-        return [whole[:, one] for one in columns] if array.ndim > 1 else [whole]
-    width = array.chunks[1]
-    spans = [range(*one.indices(array.shape[1])) for one in columns]
+    key = array.key(chunk)
+    try:
+        if array.part_width is None:
+            whole = array.decode_part(_present(place.read(key), key), offsets)
+            return [whole[:, one] for one in columns] if whole.ndim > 1 else [whole]
+        return _read_shard(place, array, key, offsets, [range(*one.indices(array.shape[1])) for one in columns])
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"chunk {key!r} is missing; run `lorascope verify`") from None
+    except StoreError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise StoreError(f"chunk {key!r} is broken ({error}); run `lorascope verify`") from error
+
+
+def _read_shard(
+    place: Place, array: StoredArray, key: str, offsets: np.ndarray | None, spans: Sequence[range]
+) -> list[np.ndarray]:
+    """Each span of columns, from the inner chunks that hold it; each of these is read once."""
+    assert array.part_width is not None
+    width = array.part_width
     wanted = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
-    stored = read_shard_parts(place, key, array, wanted, what)
+    places = _shard_places(place, key, array.chunks[1] // width, wanted)
     parts = {
-        part: _decode(content, array, codecs[0].codecs, offsets, what)
-        for part, content in zip(wanted, stored, strict=True)
+        part: array.decode_part(_present(place.read_part(key, start, stop), key), offsets)
+        for part, (start, stop) in zip(wanted, places, strict=True)
     }
     return [_columns(parts, span, width) for span in spans]
+
+
+def _shard_places(place: Place, key: str, n_parts: int, wanted: Sequence[int]) -> list[tuple[int, int]]:
+    """(first byte, byte after the last) of inner chunks, by the index that closes the shard."""
+    size = place.size(key) or 0
+    n_bytes = index_bytes(n_parts)
+    tail = _present(place.read_part(key, max(size - n_bytes, 0), size), key)
+    if len(tail) < n_bytes:
+        raise ValueError("it ends before its index")
+    try:
+        index = shard_index(tail)
+    except ValueError as error:
+        raise ValueError(f"of its index, {error}") from error
+    found = []
+    for part in wanted:
+        one = index[part]
+        if one is None:  # it was lost: parts of nothing but fill are written too
+            raise ValueError(f"part {part} of it is missing")
+        if one[1] > size:
+            raise ValueError("a part of it lies beyond its end")
+        found.append(one)
+    return found
 
 
 def _columns(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarray:
@@ -60,13 +89,7 @@ def _columns(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarra
     return side_by_side[:, span.start - first * width : span.stop - first * width]
 
 
-def _decode(content: bytes, array: zarr.Array[Any], codecs: Any, offsets: np.ndarray | None, what: str) -> np.ndarray:
-    n_rows, *rest = array.chunks
-    dtype = array.dtype.newbyteorder("<")
-    compressed = any(isinstance(codec, BloscCodec) for codec in codecs)
-    row_bytes = math.prod(rest) * dtype.itemsize
-    try:
-        rows = decode_rows(unsealed(content), offsets, n_rows=n_rows, row_bytes=row_bytes, compressed=compressed)
-    except (ValueError, RuntimeError) as error:
-        raise StoreError(f"{what} is broken ({error}); run `lorascope verify`") from error
-    return rows.view(dtype).reshape(len(rows), *rest)
+def _present(content: bytes, key: str) -> bytes:
+    if not content:
+        raise StoreError(f"chunk {key!r} is empty; run `lorascope verify`")
+    return content

@@ -1,14 +1,13 @@
 """Which chunks that a run had are no longer there, by their names alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
 from ..format.check import is_base_score
-from ..format.layout import chunk_key, goes_with_states
-from .read import array_metadata, open_checked, open_group
+from .read import open_checked, open_group
+from .run import Run
 
 __all__ = ["missing_chunks"]
 
@@ -23,25 +22,17 @@ def missing_chunks(path: str | Path) -> list[str]:
     StoreError
         If there is no run, or it isn't laid out as the format says.
     """
-    place, group = open_group(path)
-    run = open_checked(place, group)
+    run = open_checked(*open_group(path))
     # Before the names: others may be writing. A finished run had every row.
-    committed = np.ones(run.n_rows, np.bool_) if run.finished else run.committed_rows
-    there = set(place.keys())
-    wanted = (
-        chunk_key(name, index, len(metadata.shape))
-        for name, metadata in array_metadata(group).items()
-        for index in _indices(name, metadata, committed, run.state_rows)
-    )
-    return sorted(key for key in wanted if key not in there)
+    committed = np.flatnonzero(np.ones(run.n_rows, np.bool_) if run.finished else run.committed_rows)
+    there = set(run.place.keys())
+    return sorted(key for key in _wanted(run, committed) if key not in there)
 
 
-def _indices(name: str, metadata: ArrayV3Metadata, committed: np.ndarray, with_states: np.ndarray) -> Iterable[int]:
-    """Indices along the first axis of the chunks that an array must have."""
-    if metadata.attributes.get("written") == "by row":
-        return map(int, np.flatnonzero(committed & with_states if goes_with_states(name) else committed))
-    if name == "rows/digest":
-        return map(int, np.flatnonzero(committed))
-    if is_base_score(name):  # early writers left out scores that there weren't
-        return ()
-    return range(-(-metadata.shape[0] // metadata.chunks[0]))
+def _wanted(run: Run, committed: np.ndarray) -> Iterator[str]:
+    for row in committed.tolist():
+        yield from (run.arrays[path].key(row) for path in ("rows/digest", *run.row_paths(row)))
+    for path, array in run.arrays.items():
+        # Early writers left out scores that there weren't.
+        if not array.by_row and path != "rows/digest" and not is_base_score(path):
+            yield from map(array.key, range(array.n_chunks))

@@ -2,24 +2,23 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, cast
 
 import zarr
 import zarr.errors
 from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem, StoreError
-from ..format.check import Found, layout_problems
-from ..places.cached import cached
-from ..places.place import Place, open_place
+from ..format.check import layout_problems
+from ..format.stored_array import StoredArray
+from ..places.place import Place, cached, open_place
 from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
 
-__all__ = ["Run", "array_metadata", "find_layout_problems", "list_nodes", "open_checked", "open_group", "open_run"]
+__all__ = ["array_metadata", "find_layout_problems", "open_checked", "open_group", "open_run", "run_of"]
 
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, zarr.errors.BaseZarrError)
-"""What Zarr raises for metadata that it can't make sense of."""
+"""Errors of Zarr for metadata that it can't make sense of."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -46,7 +45,13 @@ def open_checked(place: Place, group: zarr.Group) -> Run:
             f"`{place.name}` isn't laid out as a run: {problems[0].message}{more}; `lorascope verify` lists what is "
             "wrong"
         )
-    return Run(place, group)
+    return run_of(place, group)
+
+
+def run_of(place: Place, group: zarr.Group) -> Run:
+    """The run that this group holds, whose layout is known to be sound."""
+    arrays = {path: StoredArray.from_metadata(path, found) for path, found in array_metadata(group).items()}
+    return Run(place, dict(group.attrs), arrays)
 
 
 def open_group(path: str | Path) -> tuple[Place, zarr.Group]:
@@ -80,27 +85,21 @@ def find_layout_problems(place: Place, group: zarr.Group) -> list[Problem]:
     except UNREADABLE as error:
         message = f"metadata of `{place.name}` can't be read ({type(error).__name__}: {error})"
         return [Problem("metadata", "unreadable", message)]
-    arrays = {path: Found.of(found) for path, found in metadata.items()}
     return layout_problems(
         dict(group.attrs),
-        arrays,
-        read=lambda path: read_once(cast(Any, group[path]), place),
+        metadata,
+        read=lambda path: read_once(StoredArray.from_metadata(path, metadata[path]), place),
         n_objects=lambda path: sum(key.startswith(f"{path}/c.") for key in place.keys(path)),
     )
 
 
 def array_metadata(group: zarr.Group) -> dict[str, ArrayV3Metadata]:
-    """Path -> metadata of every array below."""
+    """Path -> metadata of every array below; a file that isn't one, as an interrupted write leaves, is passed over."""
     consolidated = group.metadata.consolidated_metadata
     if consolidated is not None:  # already parsed; making an array of each would take ten times as long
         nodes = consolidated.flattened_metadata
     else:
-        nodes = {path: node.metadata for path, node in list_nodes(group)}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=UserWarning)
+            nodes = {path: node.metadata for path, node in group.members(max_depth=None)}
     return {path: node for path, node in nodes.items() if isinstance(node, ArrayV3Metadata)}
-
-
-def list_nodes(group: zarr.Group) -> list[tuple[str, zarr.Array[Any] | zarr.Group]]:
-    """Every group and array below; a file that isn't one, such as an interrupted write leaves, is passed over."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=UserWarning)
-        return list(group.members(max_depth=None))

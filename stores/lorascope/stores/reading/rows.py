@@ -5,20 +5,15 @@ from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-import zarr
 
 from ..errors import StoreError
-from ..format.layout import ROW_TOKENS, chunk_key
+from ..format.spec import ROW_TOKENS
+from ..format.stored_array import StoredArray
 from ..format.widen import check_storage, widen_block
 from ..places.place import Place
 from .chosen import read_chosen
-from .guard import require_text_chunk
 
-__all__ = ["DeltaSource", "RowArray", "Written", "delta_block", "read_digests", "read_once"]
-
-
-MAX_DIGEST_BYTES = 4096
-"""Of a digest's chunk, whose own content is 32 bytes."""
+__all__ = ["DeltaSource", "RowArray", "Written", "delta_block", "read_once"]
 
 
 class RowArray:
@@ -28,18 +23,20 @@ class RowArray:
     anywhere can read its own rows.
     """
 
-    def __init__(self, array: zarr.Array[Any], *, place: Place, committed: np.ndarray, columns: slice) -> None:
-        self._array = array
-        self._place = place
-        self._committed = committed
-        self._columns = columns
-        self.dtype_logical = str(array.attrs.get("dtype_logical", array.dtype.name))
+    def __init__(self, array: StoredArray, *, place: Place, committed: np.ndarray, columns: slice) -> None:
+        self.path = array.path
+        self.dtype_logical = str(array.attributes.get("dtype_logical", array.dtype.name))
         try:
             check_storage(array.dtype, self.dtype_logical)
         except ValueError as error:
             raise StoreError(f"{array.path!r} can't be read as numbers: {error}") from error
-        self._width = array.shape[1] if array.ndim > 1 else 1
-        self.shape: tuple[int, ...] = (array.shape[0], *_cut(array.shape[1:], columns))
+        self._array = array
+        self._place = place
+        self._committed = committed
+        width = array.shape[1] if len(array.shape) > 1 else 1
+        self.columns = slice(*columns.indices(width))
+        """Which columns of the array in the run these are: several components may share one."""
+        self.shape: tuple[int, ...] = (array.shape[0], *(len(range(n)[columns]) for n in array.shape[1:]))
         self.dtype = np.dtype(np.float32)
         self.ndim = len(self.shape)
 
@@ -87,16 +84,11 @@ class RowArray:
 
     def read_stored(self, row: int) -> np.ndarray:
         """A committed row as it is stored, of type `dtype_logical`: bfloat16 as uint16; see `read_row`."""
-        return self.read_columns(row, [self._columns])[0]
+        return self.read_columns(row, [self.columns])[0]
 
     def read_columns(self, row: int, columns: Sequence[slice]) -> list[np.ndarray]:
         """A committed row as it is stored, for each of these columns of the array: what lies together is read once."""
         return [block[: self.n_tokens(row)] for block in read_chosen(self._place, self._array, row, None, columns)]
-
-    @property
-    def path(self) -> str:
-        """Of the array in the run."""
-        return str(self._array.path)
 
     @property
     def n_rows(self) -> int:
@@ -110,11 +102,6 @@ class RowArray:
     def n_tokens(self, row: int) -> int:
         """Tokens of a row: all but the last have as many as a row can."""
         return min(ROW_TOKENS, self.shape[0] - row * ROW_TOKENS)
-
-    @property
-    def columns(self) -> slice:
-        """Of the array in the run: several may share one."""
-        return slice(*self._columns.indices(self._width))
 
     def read_chosen(self, row: int, offsets: np.ndarray, columns: Sequence[slice]) -> list[np.ndarray]:
         """Tokens of one row by their places in it, float32 (token, column), for each of these columns of the array.
@@ -130,7 +117,7 @@ class RowArray:
         return [widen_block(block, self.dtype_logical) for block in blocks]
 
     def to_dask(self) -> da.Array:
-        """The same as a Dask array, one block a row."""
+        """A lazy Dask array of these rows, one block each."""
         blocks: da.Array = da.from_array(
             self,
             chunks=(ROW_TOKENS, *self.shape[1:]),
@@ -146,7 +133,7 @@ class RowArray:
 class Written(NamedTuple):
     """An array that is written when the run is set up, not read yet: small to pickle."""
 
-    array: zarr.Array[Any]
+    array: StoredArray
     place: Place
 
     def read(self) -> np.ndarray:
@@ -155,7 +142,7 @@ class Written(NamedTuple):
 
 
 class DeltaSource(NamedTuple):
-    """What delta of a component is made from: its factor and weights, delta itself, or two runs' outputs."""
+    """What makes a component's delta: its factor and weights, delta itself, or the outputs of two passes."""
 
     rows: RowArray
     lora_B: Written | None = None  # noqa: N815 (PEFT's name)
@@ -163,10 +150,10 @@ class DeltaSource(NamedTuple):
     scaling: float = 1.0
     bias: Written | None = None
     base: RowArray | None = None
-    """What is taken from `rows` in stream `pair`, where they are adapted."""
+    """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
 
     def to_dask(self) -> da.Array:
-        """The same as a Dask array, one block a row."""
+        """Delta as a lazy Dask array, one block a row."""
         rows = self.rows.to_dask()
         if self.base is not None:
             difference: da.Array = rows - self.base.to_dask()
@@ -195,11 +182,7 @@ def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, 
     return product
 
 
-def _cut(shape: tuple[int, ...], columns: slice) -> tuple[int, ...]:
-    return tuple(len(range(*columns.indices(n))) for n in shape)
-
-
-def read_once(array: zarr.Array[Any], place: Place, *, may_be_absent: bool = False) -> np.ndarray:
+def read_once(array: StoredArray, place: Place, *, may_be_absent: bool = False) -> np.ndarray:
     """Values of an array that is written when the run is set up.
 
     With `may_be_absent` a chunk that isn't there reads as the fill value: early writers made such columns without one.
@@ -209,71 +192,11 @@ def read_once(array: zarr.Array[Any], place: Place, *, may_be_absent: bool = Fal
     StoreError
         If a chunk is missing, empty or broken.
     """
-    size, is_text = array.chunks[0], array.dtype.kind == "T"
     parts = []
-    for chunk in range(-(-array.shape[0] // size)):
-        key = chunk_key(array.path, chunk, array.ndim)
-        if may_be_absent and place.size(key) is None:
-            parts.append(np.full((size, *array.shape[1:]), array.fill_value, array.dtype))
+    for chunk in range(array.n_chunks):
+        if may_be_absent and place.size(array.key(chunk)) is None:
+            parts.append(np.full(array.chunks, array.fill, array.dtype))
         else:
-            parts.append(_read_text(array, place, chunk, key) if is_text else read_chosen(place, array, chunk)[0])
+            parts += read_chosen(place, array, chunk)
     values = np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
-    return values[tuple(slice(n) for n in array.shape)]
-
-
-def _read_text(array: zarr.Array[Any], place: Place, chunk: int, key: str) -> np.ndarray:
-    size = array.chunks[0]
-    require_text_chunk(place, key, array, f"chunk {key!r}")
-    return _read(array, slice(chunk * size, (chunk + 1) * size), key)
-
-
-def read_digests(array: zarr.Array[Any], place: Place) -> np.ndarray:
-    """Digests of all rows, uint8 (row, byte); all zero where a row isn't committed.
-
-    Raises
-    ------
-    StoreError
-        If the file of one is broken.
-    """
-    digests = np.zeros(array.shape, np.uint8)
-    rows = [row for key, size in place.sizes(array.path) if (row := _digest_row(key, size)) is not None]
-    stop = min(max(rows, default=-1) + 1, len(digests))  # beyond it nothing is there to ask a remote for
-    try:
-        digests[:stop] = array[:stop]
-    except (ValueError, RuntimeError):
-        # One by one only to find out which it is: opening a file for each row is slow.
-        digests[:stop] = np.concatenate([_read_digest(array, row) for row in range(stop)])
-    return digests
-
-
-def _digest_row(key: str, size: int) -> int | None:
-    """Row of a digest's key; None for another file's."""
-    name = key.rpartition("/")[2].split(".")
-    if len(name) != 3 or not name[1].isdecimal():
-        return None
-    if size > MAX_DIGEST_BYTES:
-        raise StoreError(
-            f"digest {key!r} is broken (it has {size} bytes); restore this file, or delete it to give row {name[1]} up"
-        )
-    return int(name[1])
-
-
-def _read_digest(array: zarr.Array[Any], row: int) -> np.ndarray:
-    try:
-        return np.asarray(array[row : row + 1])
-    except (ValueError, RuntimeError) as error:
-        key = chunk_key(array.path, row, 2)
-        raise StoreError(
-            f"digest {key!r} is broken ({_first_line(error)}); restore this file, or delete it to give row {row} up"
-        ) from error
-
-
-def _read(array: zarr.Array[Any], entries: slice, key: str) -> np.ndarray:
-    try:
-        return np.asarray(array[entries])
-    except (ValueError, RuntimeError) as error:
-        raise StoreError(f"chunk {key!r} is broken ({_first_line(error)}); run `lorascope verify`") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return values[tuple(map(slice, array.shape))]

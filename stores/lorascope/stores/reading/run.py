@@ -1,22 +1,22 @@
 """A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
-import zarr.errors
 
 from ..errors import StoreError
 from ..format.check import is_base_score, may_be_absent
-from ..format.codec import BATCHED, pipeline
-from ..format.layout import BITS_NOTE, ROW_TOKENS, goes_with_states
+from ..format.layout import BITS_NOTE, goes_with_states
+from ..format.spec import ROW_TOKENS
+from ..format.stored_array import StoredArray
 from ..format.tables import TABLES, TOKEN_WEIGHT
 from ..places.place import Place
-from .rows import DeltaSource, RowArray, Written, read_digests, read_once
+from .digests import read_digests
+from .rows import DeltaSource, RowArray, Written, read_once
 from .take import N_THREADS, TokenSource, take_tokens
 
 __all__ = ["Run"]
@@ -29,7 +29,7 @@ REDUCTIONS = {
     "base_norm": True,
     "effective_width": True,
 }
-"""Name of a reduction by token -> whether it is of base alone, whatever the adapter."""
+"""Name of a reduction by token -> whether it is a number of base alone, whatever the adapter."""
 
 
 class Run:
@@ -38,13 +38,13 @@ class Run:
     Only committed rows are read: tokens of the others are NaN in every state, and `committed` tells which they are.
     """
 
-    def __init__(self, place: Place, group: zarr.Group) -> None:
+    def __init__(self, place: Place, attributes: Mapping[str, Any], arrays: Mapping[str, StoredArray]) -> None:
         self.place = place
         self.path = place.path
-        self._group = group
+        self.arrays = arrays
+        """Path in the store -> array."""
         self._adapter_tables: dict[str, xr.Dataset] = {}
-        self._arrays: dict[str, zarr.Array[Any]] = {}
-        self.attributes: dict[str, Any] = dict(group.attrs)
+        self.attributes: dict[str, Any] = dict(attributes)
         self.stream: str = self.attributes["stream"]
         self.adapters: tuple[str, ...] = tuple(self.attributes["adapters"])
         self.finished: bool = self.attributes["finished"]
@@ -77,7 +77,7 @@ class Run:
 
     @cached_property
     def _digests(self) -> np.ndarray:
-        return read_digests(self._array("rows/digest"), self.place)
+        return read_digests(self.arrays["rows/digest"], self.place)
 
     @property
     def states(self) -> str:
@@ -100,6 +100,11 @@ class Run:
     def with_states(self) -> xr.DataArray:
         """Bool (token,): which tokens have base and delta, now or once their row is committed."""
         return self._by_token(self.state_rows, "with_states")
+
+    def row_paths(self, row: int) -> list[str]:
+        """Paths of the arrays of which a committed row has a chunk each, states or not."""
+        with_states = bool(self.state_rows[row])
+        return [path for path, one in self.arrays.items() if one.by_row and (with_states or not goes_with_states(path))]
 
     def _by_token(self, rows: np.ndarray, name: str) -> xr.DataArray:
         return xr.DataArray(np.repeat(rows, ROW_TOKENS)[: self.n_tokens], dims="token", name=name)
@@ -148,7 +153,7 @@ class Run:
         if name not in self._adapter_tables:
             columns = {key: self._column(f"adapters/{name}/{key}") for key in ("rank", "scaling", "factor_start")}
             path = f"adapters/{name}/delta_source"
-            if path in self._group:
+            if path in self.arrays:
                 columns["delta_source"] = self._column(path)
             else:  # an early writer's, which knew no difference
                 stored = np.where(columns["factor_start"].values >= 0, "factor", "branch")
@@ -189,7 +194,7 @@ class Run:
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
     def delta(self, component: str, adapter: str | None = None) -> xr.DataArray:
-        """What the adapter adds, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_source`."""
+        """Delta, scaling * B A x (+ the adapter's bias), float32 (token, feature), lazy; see `delta_source`."""
         array = self.delta_source(component, adapter).to_dask()
         return xr.DataArray(array, dims=("token", "feature"), name="delta", attrs={"component": component})
 
@@ -218,7 +223,7 @@ class Run:
         components
             Their paths; by default all.
         adapter
-            Whose delta; may be left out where there is one.
+            Adapter whose delta it is; may be left out where there is one.
         n_threads
             Chunks that are read side by side.
 
@@ -260,7 +265,7 @@ class Run:
 
     def js(self, adapter: str | None = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN outside the share of tokens it was measured on."""
-        return self._reduction("js", f"adapters/{self._adapter_name(adapter)}/js")
+        return self.reduction("js", adapter)
 
     def swallowed(self, adapter: str | None = None) -> xr.DataArray:
         """Share of features that the layers' rounding left equal to base, (token, component); lazy."""
@@ -275,7 +280,7 @@ class Run:
             `base_norm` and `delta_norm`, Euclidean; `effective_width`, exp of the entropy of softmax(base); `kl`, nats,
             KL(base || adapted) of the next-token distributions; `js` and `swallowed`, which have their own methods.
         adapter
-            Whose; may be left out where there is one.
+            Adapter that was measured; may be left out where there is one.
 
         Raises
         ------
@@ -288,20 +293,16 @@ class Run:
             raise ValueError(f"`name` is {name!r}; allowed are {tuple(REDUCTIONS)}")
         folder = "reductions" if REDUCTIONS[name] else f"adapters/{self._adapter_name(adapter)}"
         path = f"{folder}/{name}"
-        if path not in self._group:
+        if path not in self.arrays:
             raise StoreError(f"{self.place.name!r} (states {self.states!r}) holds no {name!r}; it wasn't measured")
-        return self._reduction(name, path)
-
-    def _reduction(self, name: str, path: str) -> xr.DataArray:
-        attrs = {
-            key: str(self._array(path).attrs[key]) for key in ("units", "long_name") if key in self._array(path).attrs
-        }
+        stored = self.arrays[path].attributes
+        attrs = {key: str(stored[key]) for key in ("units", "long_name") if key in stored}
         rows = self._rows(path).to_dask()
         array = xr.DataArray(rows, dims=("token", "component")[: rows.ndim], name=name, attrs=attrs)
         return array.assign_coords(component=list(self.component_paths)) if rows.ndim == 2 else array
 
     def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
-        """What `delta` is made from: arrays to be read a row at a time, and weights, in any thread or process.
+        """Arrays and weights that `delta` is made from, to be read a row at a time in any thread or process.
 
         In a `pair` run it is adapted - base, in float32: all that the adapter changed, not only what it added here.
         """
@@ -314,9 +315,9 @@ class Run:
         bias = f"adapters/{name}/lora_bias/{component}"
         return DeltaSource(
             factor,
-            lora_B=Written(self._array(f"adapters/{name}/lora_B/{component}"), self.place),
+            lora_B=Written(self.arrays[f"adapters/{name}/lora_B/{component}"], self.place),
             scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
-            bias=Written(self._array(bias), self.place) if bias in self._group else None,
+            bias=Written(self.arrays[bias], self.place) if bias in self.arrays else None,
         )
 
     def base_rows(self, component: str) -> RowArray:
@@ -325,24 +326,24 @@ class Run:
 
     def _state_rows(self, component: str, name: str) -> RowArray:
         self._component_index(component)
+        self._require_states(name)
+        return self._rows(f"states/{component}/{name}")
+
+    def _require_states(self, what: str) -> None:
         if not self.has_states:
             raise StoreError(
-                f"{self.place.name!r} was captured with states 'none'; it holds no {name}, only js by token"
+                f"{self.place.name!r} was captured with states 'none'; it holds no {what}, only js by token"
             )
-        return self._rows(f"states/{component}/{name}")
 
     def _state(self, component: str, name: str) -> xr.DataArray:
         rows = self._state_rows(component, name)
-        stored = self._array(f"states/{component}/{name}").attrs
+        stored = self.arrays[f"states/{component}/{name}"].attributes
         attrs = {"component": component, **{key: str(value) for key, value in stored.items() if key != "written"}}
         attrs["long_name"] = attrs.get("long_name", name).removesuffix(BITS_NOTE)
         return xr.DataArray(rows.to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
 
     def _factor_rows(self, component: str, adapter: str) -> RowArray | None:
-        if not self.has_states:
-            raise StoreError(
-                f"{self.place.name!r} was captured with states 'none'; it holds no factor, only js by token"
-            )
+        self._require_states("factor")
         index = self._component_index(component)
         table = self.adapter(adapter)
         start, rank = int(table["factor_start"].values[index]), int(table["rank"].values[index])
@@ -352,41 +353,26 @@ class Run:
 
     def _rows(self, path: str, columns: slice = slice(None)) -> RowArray:
         there = self.committed_rows & self.state_rows if goes_with_states(path) else self.committed_rows
-        return RowArray(self._array(path), place=self.place, committed=there, columns=columns)
-
-    def _array(self, path: str) -> zarr.Array[Any]:
-        if path not in self._arrays:
-            with pipeline(BATCHED):  # whatever else the process is set to use
-                node = self._node(path)
-            if not isinstance(node, zarr.Array):
-                raise StoreError(
-                    f"{path!r} of `{self.place.name}` is a group and should be an array; run `lorascope verify`"
-                )
-            self._arrays[path] = node
-        return self._arrays[path]
-
-    def _node(self, path: str) -> Any:
-        try:
-            return self._group[path]
-        except KeyError:
-            raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`") from None
+        return RowArray(self.arrays[path], place=self.place, committed=there, columns=columns)
 
     def read_once(self, path: str) -> np.ndarray:
         """Values of an array that is written when the run is set up, by its path in the store."""
-        return read_once(self._array(path), self.place, may_be_absent=is_base_score(path))
+        if path not in self.arrays:
+            raise StoreError(f"{path!r} is missing from `{self.place.name}`; run `lorascope verify`")
+        return read_once(self.arrays[path], self.place, may_be_absent=is_base_score(path))
 
     def _column(self, path: str) -> xr.Variable:
-        array = self._array(path)
-        values = self._rows(path)[:] if array.attrs.get("written") == "by row" else self.read_once(path)
+        array = self.arrays[path]
+        values = self._rows(path)[:] if array.by_row else self.read_once(path)
         if values.dtype.kind == "T":  # xarray and pandas know text as object
             values = values.astype(object)
-        attributes = {key: value for key, value in array.attrs.items() if key != "written"}
-        return xr.Variable(cast(Any, array.metadata).dimension_names, values, attributes)
+        attributes = {key: value for key, value in array.attributes.items() if key != "written"}
+        return xr.Variable(array.dims, values, attributes)
 
     def _table(self, table: str) -> xr.Dataset:
         paths = {column.name: f"{table}/{column.name}" for column in TABLES[table]}
         return xr.Dataset(
-            {name: self._column(path) for name, path in paths.items() if not may_be_absent(path) or path in self._group}
+            {name: self._column(path) for name, path in paths.items() if not may_be_absent(path) or path in self.arrays}
         )
 
     def _adapter_name(self, name: str | None) -> str:

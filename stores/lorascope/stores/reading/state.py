@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import StoreError
-from ..format.layout import FORMAT, FORMAT_VERSION
+from ..format.spec import FORMAT, FORMAT_VERSION
 from ..places.place import Place, open_place
 
 __all__ = ["RunState", "clear_torn", "refuse_unknown", "run_state"]
@@ -64,7 +64,7 @@ def clear_torn(path: str | Path) -> None:
             f"`{place.name}` holds {foreign[0]!r}, which isn't part of a run being set up; nothing was "
             "deleted: look at it"
         )
-    place.delete([*place.litter(), *(key for key in keys if key != "zarr.json")])
+    place.delete([*place.temporary_files(), *(key for key in keys if key != "zarr.json")])
     place.flush("")
     place.delete(["zarr.json"])  # last: until then it is known what lies here
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ..format.layout import ROW_TOKENS
+from ..format.spec import ROW_TOKENS
 from .rows import DeltaSource, RowArray, delta_block
 
 __all__ = ["N_THREADS", "TokenSource", "take_tokens"]
 
 N_THREADS = 8
-"""Of which each mostly waits: for the disk, or for an object store."""
+"""Threads that read chunks at once: each mostly waits for the disk, or for an object store."""
 
 
 class TokenSource(NamedTuple):
@@ -27,28 +27,7 @@ class TokenSource(NamedTuple):
 def take_tokens(
     sources: Mapping[str, TokenSource], tokens: Any, *, n_tokens: int, n_threads: int = N_THREADS
 ) -> xr.DataTree:
-    """Base and delta of these tokens, read now: one node a component, as `Run.take` says.
-
-    Parameters
-    ----------
-    sources
-        By component.
-    tokens
-        Integers in [0, n_tokens).
-    n_tokens
-        Length of the run's token axis.
-    n_threads
-        Chunks that are read side by side.
-
-    Raises
-    ------
-    StoreError
-        If a chunk of a committed row is missing, empty or broken.
-    ValueError
-        If `tokens` isn't a sequence of integers, or `n_threads` is below 1.
-    IndexError
-        If a token isn't in [0, n_tokens).
-    """
+    """Base and delta of these tokens of a run of `n_tokens`, read now: one node a component, as `Run.take` says."""
     if n_threads < 1:
         raise ValueError(f"`n_threads` is {n_threads}; it must be at least 1")
     tokens = _checked(tokens, n_tokens)

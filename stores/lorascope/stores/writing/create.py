@@ -19,7 +19,8 @@ from ..errors import StoreError
 from ..format.check import may_be_absent
 from ..format.codec import ChunkEncoder, compressors
 from ..format.digest import combine
-from ..format.layout import FORMAT, FORMAT_VERSION, ArraySpec, RunSpec, array_specs, chunk_key, require_chunks
+from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
+from ..format.spec import FORMAT, FORMAT_VERSION, RunSpec
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..places.place import Place, open_place
 from ..reading.read import array_metadata, open_checked, open_group
@@ -29,6 +30,7 @@ from .write import DIGESTS, RunWriter, collect, write_document
 __all__ = ["create_run", "resume_run"]
 
 N_THREADS = 16
+"""Threads that write at once: each mostly waits for the disk or the network."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 
@@ -56,14 +58,15 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     ValueError
         If a component is too wide for a chunk to hold a row of it.
     """
-    _refuse_used(path)
+    if run_state(path) != "absent":
+        raise StoreError(f"`{path}` holds another run; name a new folder, or delete this one first")
     require_chunks(spec)
     place = open_place(path)
     values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
     # A column that was left out isn't made, so that one whose chunk is gone was lost.
     specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not may_be_absent(e.path)]
     _check_values(specs, values)
-    place.delete(list(place.litter()))
+    place.delete(list(place.temporary_files()))
     documents = _documents(spec, specs)
     # First: what lies here from now on is a run that is being set up, should this end.
     root = documents.pop("zarr.json")
@@ -74,7 +77,7 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     }
     once = [entry for entry in specs if not entry.by_row and entry.path in values]
     encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once})
-    with ThreadPoolExecutor(N_THREADS) as threads:  # each mostly waits for the disk or the network
+    with ThreadPoolExecutor(N_THREADS) as threads:
         collect([threads.submit(place.write, key, content) for key, content in documents.items()])
         written = collect([threads.submit(_write_once, place, encoder, e, values[e.path]) for e in once])
         collect([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
@@ -84,12 +87,6 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     by_row = {entry.path: arrays[entry.path] for entry in specs if entry.by_row or entry.path == DIGESTS}
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
     return RunWriter(place, metadata=by_row, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
-
-
-def _refuse_used(path: str | Path) -> None:
-    """Raise StoreError unless a run may be set up here."""
-    if run_state(path) != "absent":
-        raise StoreError(f"`{path}` holds another run; name a new folder, or delete this one first")
 
 
 def resume_run(path: str | Path) -> RunWriter:

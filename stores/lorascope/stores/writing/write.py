@@ -8,16 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
-import zarr
 from zarr.core.metadata import ArrayV3Metadata
-from zarr.storage import StorePath
 
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder
 from ..format.digest import combine
-from ..format.layout import ROW_TOKENS, chunk_key, goes_with_states
+from ..format.layout import chunk_key, goes_with_states
+from ..format.spec import ROW_TOKENS
+from ..format.stored_array import StoredArray
 from ..places.place import Place
-from ..reading.rows import read_digests
+from ..reading.digests import read_digests
 
 __all__ = ["DIGESTS", "RowWritten", "RunWriter", "collect", "write_document"]
 
@@ -28,7 +28,7 @@ RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class RowWritten(NamedTuple):
-    """What committing one row took."""
+    """Bytes and seconds that committing one row took."""
 
     row: int
     raw_bytes: int
@@ -62,7 +62,7 @@ class RunWriter:
     place
         Where the run lies.
     metadata
-        Of every array that is written by row, and of the digests.
+        Metadata of every array that is written by row, and of the digests.
     state_rows
         Bool (row,): which rows keep states.
     committed
@@ -75,11 +75,12 @@ class RunWriter:
         self.place = place
         self.path = place.path
         self._encoder = ChunkEncoder(metadata)
+        self._digests = StoredArray.from_metadata(DIGESTS, metadata[DIGESTS])
         self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
         self._state_rows = state_rows
         self._committed = {int(row) for row in np.flatnonzero(committed)}
         self.n_tokens: int = self._arrays["tokens/nll"].shape[0]
-        self.n_rows: int = self._encoder.arrays[DIGESTS].shape[0]
+        self.n_rows: int = self._digests.shape[0]
         self._threads = ThreadPoolExecutor(thread_name_prefix="lorascope-chunk")
 
     def __enter__(self) -> Self:
@@ -91,11 +92,7 @@ class RunWriter:
     @property
     def committed_rows(self) -> np.ndarray:
         """Bool (row,): which rows are committed now, whoever wrote them."""
-        digests = zarr.AsyncArray(
-            self._encoder.arrays[DIGESTS].async_array.metadata,
-            StorePath(self.place.zarr_store(read_only=True), DIGESTS),
-        )
-        return np.asarray(read_digests(zarr.Array(digests), self.place).any(axis=1))
+        return np.asarray(read_digests(self._digests, self.place).any(axis=1))
 
     def row_arrays(self, row: int) -> RowArrays:
         """Array path -> (shape of a full row's block, dtype) of everything that this row must bring."""
@@ -111,7 +108,7 @@ class RunWriter:
 
     def sweep(self) -> None:
         """Delete the unfinished files of interrupted writers; only ever while nobody writes."""
-        self.place.delete(list(self.place.litter()))
+        self.place.delete(list(self.place.temporary_files()))
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
         """Write and commit one row; returns its size in memory and on disk, and where the time went.

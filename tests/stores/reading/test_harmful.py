@@ -1,0 +1,325 @@
+"""Stores made to harm: what would be executed, lie outside, or take memory, is refused before it is touched."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc
+import numpy as np
+import pytest
+import zarr
+
+from lorascope.stores import StoreError, open_run, verify
+from lorascope.stores.format.blocks import announced_bytes
+from lorascope.stores.format.codec import BATCHED
+from lorascope.stores.format.stored_array import MAX_TEXT_BYTES
+
+F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
+BASE = f"states/{F32}/base"
+CRC = {"name": "crc32c"}
+LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def edit(root: Path, change: Callable[[str, dict[str, Any]], None]) -> None:
+    """Change the metadata of each node; consolidated ones go, so that each node's own count."""
+    for file in root.rglob("zarr.json"):
+        document = json.loads(file.read_text())
+        document.pop("consolidated_metadata", None)
+        change(file.parent.relative_to(root).as_posix(), document)
+        file.write_text(json.dumps(document))
+
+
+def set_fields(root: Path, path: str, **fields: Any) -> None:
+    edit(root, lambda at, document: document.update(fields) if at == path else None)
+
+
+def lengthen(root: Path, old: int, new: int, *, where: Callable[[str], bool], chunk: int | None = None) -> None:
+    """Give arrays whose first axis is `old` long another length, and tables longer chunks too."""
+
+    def change(path: str, document: dict[str, Any]) -> None:
+        if document.get("shape", [0])[0] == old and where(path):
+            document["shape"][0] = new
+            shape = document["chunk_grid"]["configuration"]["chunk_shape"]
+            if chunk is not None and document["attributes"]["written"] == "once":
+                shape[0] = chunk
+
+    edit(root, change)
+
+
+def rewrite(root: Path, path: str, values: Any) -> None:
+    with zarr.config.set({"codec_pipeline.path": BATCHED}):
+        array = zarr.open_array(root / path, mode="r+")
+        array[...] = np.asarray(values, dtype=array.dtype)
+
+
+def with_checksum(content: bytes) -> bytes:
+    return content + struct.pack("<I", google_crc32c.value(content))
+
+
+def claim(content: bytes, n_bytes: int) -> bytes:
+    """A Blosc chunk whose header announces another size."""
+    return content[:4] + struct.pack("<I", n_bytes) + content[8:]
+
+
+GZIP = {"name": "gzip", "configuration": {"level": 1}}
+LZ4 = {
+    "name": "blosc",
+    "configuration": {"typesize": 4, "cname": "lz4", "clevel": 1, "shuffle": "shuffle", "blocksize": 0},
+}
+INNER = {"chunk_shape": [1024, 12], "codecs": [LITTLE, CRC], "index_codecs": [LITTLE, CRC], "index_location": "end"}
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        [LITTLE],
+        [LITTLE, GZIP, CRC],
+        [LITTLE, LZ4, CRC],
+        [LITTLE, CRC, CRC],
+        [LITTLE, CRC, GZIP],
+        [{"name": "bytes", "configuration": {"endian": "big"}}, CRC],
+        [{"name": "transpose", "configuration": {"order": [1, 0]}}, LITTLE, CRC],
+        [{"name": "numcodecs.zlib", "configuration": {"level": 1}}],
+        [{"name": "numcodecs.pickle", "configuration": {}}],
+        [{"name": "vlen-bytes"}, CRC],
+        [{"name": "sharding_indexed", "configuration": {**INNER, "codecs": [LITTLE, GZIP, CRC]}}],
+        [{"name": "sharding_indexed", "configuration": {**INNER, "index_codecs": [LITTLE]}}],
+        [{"name": "sharding_indexed", "configuration": {**INNER, "index_location": "start"}}],
+        [{"name": "sharding_indexed", "configuration": INNER}, CRC],
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3 specification")
+@pytest.mark.filterwarnings("ignore:The codec `vlen-bytes` is currently not part")
+@pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec")
+def test_codecs_of_another_kind_are_refused(make_run: Any, codecs: Any) -> None:
+    run = make_run()
+    set_fields(run.path, BASE, codecs=codecs)
+    with pytest.raises(StoreError, match=f"'{BASE}' can't be decoded: its|metadata of .* can't be read"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("path", [BASE, "adapters/default/factor", "samples/id"])
+def test_storage_transformers_are_refused(make_run: Any, path: str) -> None:
+    run = make_run()
+    set_fields(run.path, path, storage_transformers=[{"name": "indirection"}])
+    words = (
+        rf"'{path}' can't be decoded: it has the storage transformers \[{{'name': 'indirection'}}\], which this format"
+    )
+    with pytest.raises(StoreError, match=words):
+        open_run(run.path)
+
+
+def test_shard_whose_index_comes_first_is_refused(make_run: Any) -> None:
+    run = make_run()
+    path = "adapters/default/factor"
+
+    def change(at: str, document: dict[str, Any]) -> None:
+        if at == path:
+            document["codecs"][0]["configuration"]["index_location"] = "start"
+
+    edit(run.path, change)
+    with pytest.raises(StoreError, match=rf"'{path}' can't be decoded: its shard index lies at the start, which this"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("dtype", ["variable_length_bytes", "complex128", "r8", "string"])
+@pytest.mark.filterwarnings("ignore:The data type")
+def test_types_of_another_kind_are_refused(make_run: Any, dtype: str) -> None:
+    run = make_run()
+    fill = {"complex128": [0.0, 0.0], "string": "", "variable_length_bytes": ""}.get(dtype, 0)
+    set_fields(run.path, BASE, data_type=dtype, fill_value=fill)
+    with pytest.raises(StoreError, match=rf"`dtype` of '{BASE}' is '{dtype}'; it must be 'float32'|can't be read"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "a/../../b", "..", "a..b", ".hidden"])
+def test_names_that_leave_the_folder_are_refused(make_run: Any, name: str) -> None:
+    run = make_run()
+    rewrite(run.path, "components/path", [name, BF16, F16])
+    with pytest.raises(StoreError, match="component name .* can't be kept in a store"):
+        open_run(run.path)
+
+
+def test_tokens_without_their_chunks_are_refused(make_run: Any) -> None:
+    run = make_run()
+    many = 10**15
+
+    def change(path: str, document: dict[str, Any]) -> None:
+        if path == ".":
+            document["attributes"] |= {"n_tokens": many, "n_rows": -(-many // 1024)}
+        if path == "rows/digest":
+            document["shape"][0] = -(-many // 1024)
+
+    edit(run.path, change)
+    lengthen(run.path, 2148, many, where=lambda path: True)
+    with pytest.raises(StoreError, match=rf"'tokens/sample' announces {many} entries, but has 1 of \d+ chunks"):
+        open_run(run.path)
+    lengthen(run.path, many, many, where=lambda path: True, chunk=many)
+    with pytest.raises(StoreError, match=rf"chunks of 'tokens/\w+' are \({many},\); .* tables by 65536 at most"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("table", ["samples", "choices"])
+def test_tables_without_their_chunks_are_refused(make_run: Any, table: str) -> None:
+    run = make_run()
+    length = {"samples": 2, "choices": 4}[table]
+    lengthen(run.path, length, 10**12, where=lambda path: path.startswith(table))
+    with pytest.raises(StoreError, match=f"'{table}/.*' announces {10**12} entries, but has 1 of"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize(("chunk", "words"), [(None, "chunk 'components/path/c.1' is missing"), (10**12, "at most")])
+def test_components_without_their_chunks_are_refused(make_run: Any, chunk: int | None, words: str) -> None:
+    run = make_run()
+    lengthen(run.path, 3, 10**12, where=lambda path: "digest" not in path, chunk=chunk)
+    with pytest.raises(StoreError, match=words):
+        open_run(run.path)
+
+
+def test_rows_of_states_without_their_chunks_are_refused(make_run: Any) -> None:
+    run = make_run(states="sample", state_rows=(True, False, True))
+    (run.path / "rows/states/c.0").unlink()
+    set_fields(run.path, "tokens/sample")
+    with pytest.raises(StoreError, match="'rows/states' announces 3 entries, but has 0 of 1 chunks"):
+        open_run(run.path)
+
+
+def test_width_that_no_chunk_can_hold_is_refused(make_run: Any) -> None:
+    run = make_run(factored=(False, True, False))
+    wide = 2**31 - 1
+    rewrite(run.path, "components/d_out", [wide, 20, 6])
+
+    def change(path: str, document: dict[str, Any]) -> None:
+        if F32 in path and "shape" in document:
+            document["shape"][1] = wide
+            document["chunk_grid"]["configuration"]["chunk_shape"][1] = wide
+
+    edit(run.path, change)
+    with pytest.raises(StoreError, match=rf"chunks of '{BASE}' are \(1024, {wide}\); .* none may hold 2 GiB"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("path", [BASE, f"states/{BF16}/base", "adapters/default/js", "tokens/nll"])
+def test_chunk_that_announces_another_size_is_refused(make_run: Any, path: str, codec: str) -> None:
+    run = make_run(codec=codec)
+    file = next((run.path / path).glob("c.0*"))
+    content = file.read_bytes()[:-4]
+    file.write_bytes(with_checksum(claim(content, 2**31 - 17) if codec == "zstd" else content + bytes(8)))
+    words = f"chunk '{path}/{file.name}' is broken .it isn.t .* bytes compressed by Blosc"
+    with pytest.raises(StoreError, match=words if codec == "zstd" else "is broken"):
+        open_run(run.path)._rows(path)[:10]
+
+
+def test_part_of_a_shard_that_announces_another_size_is_refused(make_run: Any) -> None:
+    run = make_run()
+    file = run.path / "adapters/default/factor/c.0.0"
+    content = file.read_bytes()
+    opened = open_run(run.path)
+    offset, length = struct.unpack("<QQ", content[-20:-4])  # its only inner chunk comes first
+    assert offset == 0
+    file.write_bytes(with_checksum(claim(content[: length - 4], 2**31 - 17)) + content[length:])
+    with pytest.raises(StoreError, match=r"factor/c.0.0' is broken \(it isn.t .* bytes compressed by Blosc"):
+        opened.factor(F32)[:10].values
+    index = struct.pack("<QQ", 0, 2**40)
+    file.write_bytes(content[:-20] + with_checksum(index))
+    with pytest.raises(StoreError, match="a part of it lies beyond its end"):
+        opened.factor(F32)[:10].values
+    file.write_bytes(content[:10])
+    with pytest.raises(StoreError, match="it ends before its index"):
+        opened.factor(F32)[:10].values
+    file.write_bytes(content[:-20] + with_checksum(struct.pack("<QQ", 2**64 - 1, 2**64 - 1)))
+    with pytest.raises(
+        StoreError, match=r"factor/c.0.0' is broken \(part 0 of it is missing\); run `lorascope verify`"
+    ):
+        opened.factor(F32)[:10].values
+    with pytest.raises(StoreError, match="part 0 of it is missing"):
+        opened.take([3], components=[F32])
+    problems = verify(run.path, level="decode").problems
+    assert "a part of it is missing" in {p.place: p.message for p in problems}["adapters/default/factor/c.0.0"]
+
+
+@pytest.mark.parametrize("path", ["samples/ce", f"adapters/default/lora_B/{F32}", "components/d_out"])
+def test_table_or_weight_that_announces_another_size_is_refused(make_run: Any, path: str) -> None:
+    run = make_run()
+    file = next((run.path / path).glob("c.0*"))
+    file.write_bytes(with_checksum(claim(file.read_bytes()[:-4], 2**31 - 17)))
+    with pytest.raises(
+        StoreError, match=f"chunk '{path}/{file.name}' is broken .it isn.t .* bytes compressed by Blosc"
+    ):
+        open_run(run.path).read_once(path)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+def test_text_that_announces_more_than_there_is_is_refused(make_run: Any, codec: str) -> None:
+    run = make_run(codec=codec)
+    file = run.path / "samples/id/c.0"
+    content = file.read_bytes()[:-4]
+    plain = numcodecs.blosc.decompress(content) if codec == "zstd" else content
+    many = struct.pack("<I", 2**31) + plain[4:]
+    forged = numcodecs.blosc.compress(many, b"zstd", 1, 0, typesize=1) if codec == "zstd" else many
+    file.write_bytes(with_checksum(forged))
+    with pytest.raises(StoreError, match=r"'samples/id/c.0' is broken \(it announces 2147483648 texts, not 2\)"):
+        open_run(run.path).samples
+
+
+@pytest.mark.parametrize(("n_bytes", "words"), [(MAX_TEXT_BYTES + 1, "bytes of text"), (20, "is broken")])
+def test_text_of_absurd_length_is_refused(make_run: Any, n_bytes: int, words: str) -> None:
+    run = make_run()
+    file = run.path / "samples/id/c.0"
+    file.write_bytes(with_checksum(claim(file.read_bytes()[:-4], n_bytes)))
+    with pytest.raises(StoreError, match=words):
+        open_run(run.path).samples
+
+
+def test_header_that_is_none(make_run: Any) -> None:
+    assert announced_bytes(b"short") == -1
+    run = make_run()
+    (run.path / "samples/id/c.0").write_bytes(with_checksum(b"abc"))
+    with pytest.raises(StoreError, match="it announces -1 bytes of text"):
+        open_run(run.path).samples
+
+
+def test_digest_that_holds_more_than_a_digest_is_refused(make_run: Any) -> None:
+    run = make_run()
+    (run.path / "rows/digest/c.1.0").write_bytes(bytes(5000))
+    with pytest.raises(
+        StoreError, match=r"'rows/digest/c.1.0' is broken \(it has 5000 bytes\); restore .* give row 1 up"
+    ):
+        open_run(run.path).committed_rows
+
+
+def test_metadata_that_are_nested_without_end(make_run: Any) -> None:
+    run = make_run()
+    deep = "[" * 100_000 + "]" * 100_000
+    (run.path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"x": ' + deep + "}}")
+    with pytest.raises(StoreError, match="isn't a readable Zarr group"):
+        open_run(run.path)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("row", [0, 2])
+def test_one_bit_in_a_chunk_is_never_read_over(make_run: Any, codec: str, row: int) -> None:
+    """Also in the last row, which ends before its chunk does."""
+    run = make_run(codec=codec)
+    component = run.spec.components[0].path
+    file = run.path / f"states/{component}/base/c.{row}.0"
+    content = bytearray(file.read_bytes())
+    content[41] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"base/c\.{row}\.0' is broken"):
+        open_run(run.path).base(component).values
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+def test_one_bit_in_a_short_table_is_never_read_over(make_run: Any, codec: str) -> None:
+    run = make_run(codec=codec)
+    file = run.path / "samples/answer/c.0"
+    content = bytearray(file.read_bytes())
+    content[-6] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match="broken"):
+        open_run(run.path).samples["answer"].values
