@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lorascope.analyze import group_by, miub
-from lorascope.analyze.runs import matched, paired
+from lorascope.analyze.compare_runs import matched, paired
 from lorascope.analyze.scores import scores
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.reforward import reforward
