@@ -77,12 +77,6 @@ def test_both_forms_of_the_slope_meet(share: float) -> None:
         assert slope == pytest.approx(exact(1.0, u)[1], rel=1e-12, abs=0)
 
 
-@pytest.mark.parametrize("u", [9.99e-4, -9.99e-4, 3e-4, 1e-7])
-def test_series_is_as_exact_as_it_says(u: float) -> None:
-    slope = Power("A", np.array([1.0]), 0).centred_slopes(np.array([u]))[0, 0]
-    assert slope == pytest.approx(exact(1.0, u)[1], rel=1e-15, abs=0)
-
-
 @columns
 def test_slopes_are_those_of_differences(column: Column, at: np.ndarray) -> None:
     for which in ("centred", "printed"):

@@ -71,17 +71,6 @@ def test_settings_held_out_are_those_of_refits(design_of: DesignOf, residuals: s
         assert set(settings.loc[rows.index, "held_out"]) == {f"N={n:.6g} R={r:.6g}"}
 
 
-def test_level_alone_predicts_the_weighted_mean(design_of: DesignOf) -> None:
-    frame = study()
-    settings = split(held_out(estimate(design_of(frame))), "setting")
-    for _, rows in frame.groupby(["N", "R"]):
-        rest = frame.drop(index=rows.index)
-        for label, row in rows.iterrows():
-            own = rest.loc[rest["group"] == row["group"], "y"]
-            level = np.average(own, weights=own**-2.0)
-            assert settings.loc[label, "error_plain"] == pytest.approx(1 - level / row["y"], rel=1e-9)
-
-
 def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignOf) -> None:
     frame = study()
     groups = split(held_out(estimate(design_of(frame))), "group")
@@ -143,38 +132,6 @@ def test_the_papers_splits(design_of: DesignOf, paper_cells: PaperCells) -> None
     assert table.loc["ordered R", ["rmse", "mae", "bias", "rmse_plain"]].isna().all()
     undetermined = errors[errors["error"].isna()]
     assert undetermined[["predicted", "error_plain"]].isna().all(axis=None)
-
-
-def test_share_is_ordered_too(design_of: DesignOf, paper_cells: PaperCells) -> None:
-    cells = paper_cells("Phi3")
-    sizes = cells[cells["sweep"] == "size"]
-    found = estimate(design_of(sizes, response="MIUB", R=None, groups=["dataset"], law="share", share="share"))
-    ordered = split(held_out(found), "ordered share")
-    assert set(ordered["held_out"]) == {"4", "8"}
-    smaller, largest = sizes[sizes["share"] < 8], sizes[sizes["share"] == 8]
-    x = np.column_stack([smaller["share"] - 1, pd.get_dummies(smaller["dataset"], dtype=float)])
-    slope, *levels = sm.WLS(smaller["MIUB"], x, weights=smaller["MIUB"] ** -2.0).fit().params
-    predicted = pd.Series(levels, sorted(smaller["dataset"].unique()))[largest["dataset"]].to_numpy() + 7 * slope
-    np.testing.assert_allclose(ordered.loc[largest.index, "predicted"], predicted, rtol=1e-9)
-
-
-def test_an_offset_seen_nowhere_else_is_not_predicted(design_of: DesignOf) -> None:
-    frame = study().assign(sweep="x")
-    frame.loc[frame["N"] == 1e10, "sweep"] = "y"
-    frame = pd.concat(
-        [frame, frame[(frame["N"] == 2e9) & (frame["R"] == 4)].assign(sweep="y", y=lambda r: r["y"] * 1.01)]
-    )
-    frame = frame.reset_index(drop=True)
-    ordered = split(held_out(estimate(design_of(frame, offsets=["sweep"]))), "ordered N")
-    largest = frame.index[frame["N"] == 1e10]
-    assert ordered.loc[largest, "error"].notna().all()  # the offset is known from 2e9
-    at_2e9 = frame.index[(frame["N"] == 2e9) & (frame["sweep"] == "y")]
-    assert ordered.loc[at_2e9, "error"].isna().all()
-
-
-def test_one_group_is_not_held_out(design_of: DesignOf) -> None:
-    errors = held_out(estimate(design_of(study(groups={"a": 1.5}))))
-    assert set(errors["split"]) == {"cell", "setting", "ordered N", "ordered R"}
 
 
 def test_hubers_loss_is_kept(design_of: DesignOf) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling.columns import Power
 from lorascope.analyze.scaling.design import Design, applied, determined, make_design
 from lorascope.analyze.scaling.laws import BOUNDS
 from lorascope.analyze.scaling.refusals import LARGEST_POWER
@@ -96,15 +95,6 @@ def test_equation_has_the_terms_in_use(design_of: DesignOf, law: str, axes: str,
     assert design_of(frame, law=law).equation == equation
 
 
-def test_equations_that_lose_terms(design_of: DesignOf) -> None:
-    frame = study(D=SIZES["D"])
-    assert design_of(frame).without("N").without("D").equation == "E + B (R0/R)^beta"
-    assert design_of(frame, law="as printed").without("D").equation == "E + A (N0/N)^alpha + B (R0/R)^beta"
-    both = design_of(frame, law="multiplicative")
-    assert both.without("R").equation == "E + A (N0/N)^alpha (D0/D)^gamma"
-    assert both.without("R").without("N").without("D").equation == "E"
-
-
 def test_the_papers_designs(design_of: DesignOf, paper_cells: PaperCells) -> None:
     phi = paper_cells("Phi3")
     options: dict[str, Any] = {"response": "MIUB", "groups": ["dataset"], "offsets": ["sweep"]}
@@ -161,22 +151,6 @@ def test_some_rows_keep_names_and_levels(design_of: DesignOf) -> None:
     assert (set(some.groups), len(some.settings)) == ({"b"}, 12)
 
 
-def test_without_an_axis_bounds_stay_with_their_exponents(design_of: DesignOf) -> None:
-    design = design_of(study(D=SIZES["D"]), bounds={"beta": (0.1, 0.2), "gamma": (0.3, 0.4)}).without("N")
-    assert design.exponents == ("beta", "gamma")
-    np.testing.assert_array_equal(design.bounds, [[0.1, 0.2], [0.3, 0.4]])
-    assert all(isinstance(one, Power) and design.exponents[one.place] for one in design.columns)
-    none = design.without("R").without("D")
-    assert (none.columns, none.exponents, none.bounds.shape) == ((), (), (0, 2))
-
-
-def test_order_of_rows_is_kept_and_labels_too(design_of: DesignOf) -> None:
-    frame = study().sample(frac=1, random_state=1)
-    design = design_of(frame)
-    assert list(design.frame.index) == list(frame.index)
-    np.testing.assert_array_equal(design.y, frame["y"])
-
-
 # What is left out, and said.
 
 
@@ -194,13 +168,6 @@ def test_cells_without_a_response_drop_out_with_a_note(design_of: DesignOf) -> N
     assert len(design.frame) == len(frame) - 2
     assert design.notes[0] == "2 of 24 rows without a value in 'y' are left out"
     assert design.notes[1] == ("settings that other groups have are missing in a (2); cells that are there are used")
-
-
-def test_missing_cells_are_noted_by_group(design_of: DesignOf) -> None:
-    frame = study(groups={"a": 2.0, "b": 3.0, "c": 1.0}).drop(index=[0, 1, 13])
-    words = "settings that other groups have are missing in a (2), b (1); cells that are there are used"
-    assert design_of(frame).notes == (words,)
-    assert design_of(frame, groups=[]).notes == ()
 
 
 # What is refused.
@@ -291,17 +258,6 @@ def test_a_run_that_stands_twice(design_of: DesignOf) -> None:
     assert len(design_of(again, repeat="repeat").frame) == 25
 
 
-def test_a_run_that_stands_under_two_offsets(design_of: DesignOf, paper_cells: PaperCells) -> None:
-    frame = study().assign(sweep="rank")
-    again = pd.concat([frame, frame.iloc[[5]].assign(sweep="size")], ignore_index=True)
-    refused(design_of, again, "rows 5, 24 are the same", offsets=["sweep"])
-
-
-def test_repeats_are_of_one_setting(design_of: DesignOf) -> None:
-    design = design_of(study(n_repeats=2), repeat="repeat")
-    assert (len(design.frame), len(set(design.settings))) == (48, 12)
-
-
 def test_many_groups_that_lack_settings_are_counted(design_of: DesignOf) -> None:
     frame = study(groups=dict.fromkeys("abcdef", 2.0))
     holes = frame.drop(index=[0, 13, 26, 39, 52])
@@ -358,11 +314,6 @@ def test_sizes_that_go_along_with_each_other(design_of: DesignOf) -> None:
     )
     refused(design_of, frame, words)
     refused(design_of, frame, "the settings don't determine E[a], E[b], slope_N, slope_R apart", law="log")
-
-
-def test_a_share_that_does_not_vary(design_of: DesignOf) -> None:
-    words = "the settings don't determine E[a], E[b], slope_share"
-    refused(design_of, study().assign(share=2), words, law="share", share="share")
 
 
 # Rows that a fit is applied to.

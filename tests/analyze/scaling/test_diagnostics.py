@@ -71,14 +71,6 @@ def test_free_settings_stand_beside_offsets(design_of: DesignOf, paper_cells: Pa
     assert row["F"] == pytest.approx((found.ssr - free.ssr) / (free.ssr / 24), rel=1e-7)
 
 
-def test_lack_of_fit_of_residuals_of_the_logarithm(design_of: DesignOf) -> None:
-    found = estimate(design_of(study(), residuals="log"))
-    row = lack_of_fit(found).iloc[0]
-    assert (row["n_more"], row["df"]) == (14 - 7, 36 - 14)
-    relative = lack_of_fit(estimate(design_of(study()))).iloc[0]
-    assert row["F"] == pytest.approx(relative["F"], rel=0.15)
-
-
 def test_lack_of_fit_of_hubers_loss_is_of_least_squares(design_of: DesignOf) -> None:
     design = design_of(study())
     one, other = lack_of_fit(estimate(design)), lack_of_fit(estimate(design, delta=0.01))
@@ -88,7 +80,7 @@ def test_lack_of_fit_of_hubers_loss_is_of_least_squares(design_of: DesignOf) -> 
 def test_a_law_that_is_true_does_not_lack(design_of: DesignOf) -> None:
     """p over simulated studies is even: a third lies in each third."""
     p = []
-    for seed in range(90):
+    for seed in range(40):
         frame = simulate_study(
             TRUTH, N=(1e8, 1e9, 3e9, 1e10), R=(4.0, 16.0), law="log", groups={"a": 5.0, "b": 6.0, "c": 7.0}, noise=0.02,
             random=np.random.default_rng(seed),
@@ -148,19 +140,6 @@ def test_axis_tests_of_powers(design_of: DesignOf) -> None:
         assert found.loc[axis, "F"] == pytest.approx((without - full) / 2 / (full / 29), rel=1e-7)
 
 
-def test_axis_tests_of_the_other_laws(design_of: DesignOf, paper_cells: PaperCells) -> None:
-    product = axis_tests(estimate(design_of(study(), law="multiplicative")))
-    assert product[["axis", "n_more"]].to_numpy().tolist() == [["N", 1], ["R", 1]]
-    shared = axis_tests(
-        estimate(
-            design_of(
-                paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share"
-            )
-        )
-    )
-    assert shared[["axis", "n_more"]].to_numpy().tolist() == [["R", 2], ["share", 1]]
-
-
 def test_axis_tests_of_the_law_as_printed(design_of: DesignOf) -> None:
     truth = {**TRUTH, "C": 0.4}
     frame = simulate_study(
@@ -188,13 +167,6 @@ def test_residuals_by_setting_are_t_tests(design_of: DesignOf) -> None:
         expected = stats.ttest_1samp(values, 0)
         assert (row.n, row.mean, row.t, row.p) == pytest.approx((3, values.mean(), expected.statistic, expected.pvalue))
         assert row.se == pytest.approx(stats.sem(values))
-
-
-def test_a_single_cell_has_no_t(design_of: DesignOf) -> None:
-    table = residuals_by_setting(estimate(design_of(study(groups={"a": 1.5}))))
-    assert (table["n"] == 1).all()
-    assert table[["se", "t", "p"]].isna().all(axis=None)
-    assert table["mean"].notna().all()
 
 
 # Criteria.

@@ -56,13 +56,6 @@ def test_names_of_statsmodels() -> None:
     np.testing.assert_allclose(fitted(shuffled).resid[frame.index], fit.resid, rtol=1e-5, atol=1e-9)
 
 
-def test_fitted_values_are_in_the_unit_of_the_response() -> None:
-    frame = study("log-log")
-    fit = fitted(frame, law="log-log")
-    np.testing.assert_allclose(fit.resid, np.log(frame["y"] / fit.fittedvalues), rtol=1e-9, atol=1e-13)
-    pd.testing.assert_series_equal(fit.predict()["mean"], fit.fittedvalues, check_names=False)
-
-
 # Huber's loss.
 
 
@@ -102,13 +95,6 @@ def test_kinds_of_intervals() -> None:
     assert list(fit.conf_int("bootstrap").columns) == ["low", "high", "low_open", "high_open"]
     assert list(fit.conf_int("wald").columns) == ["low", "high"]
     assert set(fit.conf_int("wald").index) == set(fit.params.index)
-
-
-def test_level_of_intervals() -> None:
-    frame = study(R=())
-    wide, narrow = fitted(frame), fitted(frame, level=0.5)
-    for kind in ("F", "chi2", "wald"):
-        assert (wide.conf_int(kind)["low"] < narrow.conf_int(kind)["low"]).all()
 
 
 def test_bootstraps_are_seeded() -> None:

@@ -153,11 +153,6 @@ def test_best_law_by_more_than_two(paper: FitReport, own: float, rival: float, w
     assert found[0].because == f"AICc {own:.2f} against {rival:.2f} of 'log', n = 35"
 
 
-def test_a_law_without_rivals_is_not_the_best(paper: FitReport) -> None:
-    for laws in (paper.laws.assign(AICc=math.nan), paper.laws[paper.laws["law"] == "additive"]):
-        assert not any(one.claim.startswith("of the laws") for one in replace(paper, laws=laws).verdicts)
-
-
 def test_all_of_it_in_print(paper: FitReport) -> None:
     summary = paper.summary()
     assert [table.title for table in summary.tables] == [
@@ -213,11 +208,6 @@ def test_draws_are_counted_and_seeded() -> None:
 def test_draws_that_are_not_allowed(n_draws: int) -> None:
     with pytest.raises(ValueError, match=re.escape(f"`n_draws` is {n_draws}; it lies between 1 and 2000")):
         reported(study(), n_draws=n_draws)
-
-
-def test_a_fit_that_is_refused() -> None:
-    with pytest.raises(ValueError, match="`law` is 'cubic'; it is one of"):
-        reported(study(), law="cubic")
 
 
 def test_a_response_below_zero_has_no_logarithms() -> None:

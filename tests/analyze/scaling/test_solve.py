@@ -13,7 +13,7 @@ from scipy import optimize
 from lorascope.analyze.scaling import solve
 from lorascope.analyze.scaling.columns import Power, Straight
 from lorascope.analyze.scaling.design import Design
-from lorascope.analyze.scaling.solve import Problem, Solution, exponent_grid, least_squares, minima
+from lorascope.analyze.scaling.solve import Problem, Solution, least_squares, minima
 
 from .simulated import simulate_study
 
@@ -39,14 +39,6 @@ def plain_ssr(problem: Problem, exponents: np.ndarray) -> float:
 def printed(problem: Problem, found: Solution) -> np.ndarray:
     """(n,) what a solution says, from its levels and the columns as searched."""
     return problem.levels @ found.levels + problem.terms(found.exponents) @ found.coefficients
-
-
-@given(st.floats(-3, 1), st.floats(0.1, 30), st.integers(2, 99))
-def test_grid_of_exponents(low: float, width: float, n: int) -> None:
-    grid = exponent_grid(low, low + width, n)
-    assert (grid[0], grid[-1], len(grid)) == (low, low + width, n)
-    assert (np.diff(grid) > 0).all()
-    np.testing.assert_allclose(np.diff(np.arcsinh(grid / solve.SPREAD), 2), 0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +177,6 @@ def test_an_exponent_held_stays_and_the_rest_moves(design_of: DesignOf) -> None:
     assert both.converged
 
 
-def test_held_at_the_optimum_is_the_optimum(design_of: DesignOf) -> None:
-    problem = design_of(study(2)).problem
-    best = least_squares(problem)
-    for place in (0, 1):
-        assert least_squares(problem.fix(place, best.exponents[place])).ssr == pytest.approx(best.ssr, rel=1e-12)
-
-
 def test_starts_beside_a_grid(design_of: DesignOf) -> None:
     problem = design_of(study(3)).problem
     starts = [np.array(start) for start in ([0.3, 0.3], [2.0, -1.0], [99.0, -99.0])]  # outside of the bounds, too
@@ -231,16 +216,6 @@ def test_columns_that_depend_on_each_other() -> None:
         found = least_squares(replace(one, columns=(one.columns[0], nothing)))
         assert found.ssr == pytest.approx(single.ssr, rel=1e-10)
         assert np.isfinite(found.coefficients).all()
-
-
-def test_levels_that_depend_on_each_other(design_of: DesignOf) -> None:
-    design = design_of(study(0))
-    problem = replace(design.problem, levels=np.column_stack([design.levels, np.ones(40), np.zeros(40)]))
-    best, found = least_squares(design.problem), least_squares(problem)
-    assert problem.basis.shape == (40, 2)
-    assert found.ssr == pytest.approx(best.ssr, rel=1e-12)
-    np.testing.assert_allclose(printed(problem, found), printed(design.problem, best), rtol=1e-9)
-    assert found.levels[3] == 0
 
 
 # Known terms.

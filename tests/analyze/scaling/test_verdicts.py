@@ -1,4 +1,3 @@
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -99,31 +98,6 @@ def test_exponents_by_their_intervals(design_of: DesignOf, interval: Interval, w
         one = found[f"under this law, these data determine {name}"]
         assert one.word == word
         assert one.because.endswith(words)
-
-
-def test_intervals_in_parts_are_named(design_of: DesignOf) -> None:
-    interval = Interval(0.4, 0.6, False, False, True)
-    one = said(estimate(design_of(study())), {"alpha": interval})["under this law, these data determine alpha"]
-    assert "by F 0.400 to 0.600, in parts, n = 24" in one.because
-
-
-def test_a_slope_may_be_zero_and_determined(design_of: DesignOf) -> None:
-    fit = estimate(design_of(study("log-log", {**TRUTH, "alpha": 0.2}), law="log-log"))
-    one = said(fit, {"beta": Interval(-0.1, 0.1, False, False, False)})
-    assert one["under this law, these data determine beta"].word == "supported"
-
-
-def test_a_form_is_spoken_for_where_settings_freedom_is_not_worth_its_price(design_of: DesignOf) -> None:
-    """More settings, of which the law could have missed any."""
-    frame = study(noise=0.01)
-    fit = estimate(design_of(frame))
-    form = "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
-    row = lack_of_fit(fit).iloc[0]
-    gain = 2 * row["n_more"] - fit.n * math.log(1 + row["F"] * row["n_more"] / row["df"])
-    assert row["p"] > 0.05
-    one = said(fit, {})[form]
-    assert one.word == ("supported" if gain > 2 else "not identified")
-    assert f"AIC of the law {format_number(abs(gain))} {'below' if gain > 0 else 'above'} theirs" in one.because
 
 
 def test_a_form_that_does_not_fit_contradicts(design_of: DesignOf, paper_cells: PaperCells) -> None:
