@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
-from lorascope.stores.copying.source_rows import SourceRows
-from lorascope.stores.format.layout import goes_with_states
+from lorascope.stores.copying.source_rows import read_source_row
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
-from lorascope.stores.reading.read import array_metadata, open_group
 
 from .buffers.rows import RowQueue, row_spans
 from .config import CaptureConfig
@@ -172,10 +170,8 @@ class _Comparer:
     """Stands where a run's writer does, and compares rows with what is stored instead of writing them."""
 
     def __init__(self, run: Run) -> None:
-        arrays = array_metadata(open_group(run.place.path)[1])
         self._run = run
-        self._arrays = {path: one for path, one in arrays.items() if one.attributes.get("written") == "by row"}
-        self._stored = SourceRows(run, arrays, self._arrays)
+        self._arrays = {path: one for path, one in run.arrays.items() if one.by_row}
         self._pool = ThreadPoolExecutor()
         self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
         self.n_tokens = run.n_tokens
@@ -191,13 +187,12 @@ class _Comparer:
 
     def row_arrays(self, row: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         return {
-            path: ((ROW_TOKENS, *one.shape[1:]), one.data_type.to_native_dtype())
-            for path, one in self._arrays.items()
-            if self._run.state_rows[row] or not goes_with_states(path)
+            path: ((ROW_TOKENS, *self._arrays[path].shape[1:]), self._arrays[path].dtype)
+            for path in self._run.row_paths(row)
         }
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        stored = self._stored.read(row, self._pool)
+        stored = read_source_row(self._run, row, self._arrays, self._pool)
         for path, block in blocks.items():
             logical = str(self._arrays[path].attributes.get("dtype_logical", block.dtype.name))
             again, kept = (widen_block(one, logical).reshape(len(one), -1) for one in (block, stored[path]))
