@@ -125,8 +125,9 @@ def compare_items(ours: Scores, theirs: Theirs, items: list[ChoiceItem]) -> list
 
     acc_norm divides by characters, and so does lorascope's analysis of a run; of scores alone it is computed here.
     """
-    per_character = ours.loglik / np.char.str_len(ours.text)
-    normed = [per_character[ours.sample == index].argmax() == item.answer for index, item in enumerate(items)]
+    per_character = ours.loglik / [len(choice) for item in items for choice in item.choices]
+    parts = np.split(per_character, np.cumsum([len(item.choices) for item in items])[:-1])
+    normed = [part.argmax() == item.answer for part, item in zip(parts, items, strict=True)]
     cells = []
     for mine, other in ((ours.correct == 1, theirs.correct), (np.array(normed), theirs.correct_per_character)):
         cells += [f"{mine.mean():.3f}", f"{other.mean():.3f}", str(int((mine != other.astype(bool)).sum()))]

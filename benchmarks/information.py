@@ -28,8 +28,7 @@ import numpy as np
 from sklearn.feature_selection import mutual_info_regression
 
 from lorascope.analyze import mutual_information
-from lorascope.analyze.information.estimators import ESTIMATORS, PANEL
-from lorascope.analyze.information.ksg import ksg
+from lorascope.analyze.information import ESTIMATORS, PANEL, ksg
 
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / ".venv-bmi" / "bin" / "python"
@@ -102,13 +101,13 @@ def large() -> None:
     for n, threads in ((20_000, 1), (20_000, 2), (100_000, 2)):
         x, y = gaussian_pairs(n, 5)
         started, busy = perf_counter(), process_time()
-        value = ksg(x, y, k=(3,), n_threads=threads)[0]
+        value = ksg(x, y, k=(3,), n_workers=threads)[0]
         cells = [n, "5 + 5", threads, f"{perf_counter() - started:.1f}", f"{process_time() - busy:.1f}", f"{value:.3f}"]
         print("| " + " | ".join(map(str, cells)) + f" | {truth:.3f} |", flush=True)
 
 
 def tasks(folder: Path) -> None:
-    names = [name for name in ESTIMATORS if not ESTIMATORS[name].whole and not name.startswith("noise")]
+    names = [name for name in ESTIMATORS if ESTIMATORS[name].sees != "states" and not name.startswith("noise")]
     names.insert(names.index(PANEL[-1]) + 1, "panel")
     print("| task | truth | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 2) + "|")
@@ -148,18 +147,16 @@ def _tasks(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray, float]]:
 
 def _seconds(names: list[str]) -> None:
     """Processor seconds of one evaluation, without null, ladder and interval."""
-    from lorascope.analyze.information.arrays import check_pairs
-    from lorascope.analyze.information.estimators import Settings
+    from lorascope.analyze.information.estimators import evaluate, resolve_estimators
+    from lorascope.analyze.information.pairs import Settings, check_pairs
 
     print("\n| seconds for 5000 pairs | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
     for d in DIMENSIONS:
         pairs, cells = check_pairs(*gaussian_pairs(5000, d)), []
         for name in names:
-            members = PANEL if name == "panel" else (name,)
             started = process_time()
-            for member in members:
-                ESTIMATORS[member].function(pairs, Settings())
+            evaluate(pairs, resolve_estimators(name), Settings())
             cells.append(f"{process_time() - started:.2f}")
         print(f"| {d} + {d} | " + " | ".join(cells) + " |")
 

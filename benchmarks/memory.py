@@ -219,7 +219,7 @@ def draw(courses: dict[str, Course], n_tokens: int, arguments: argparse.Namespac
     from look import render
     from plotly.subplots import make_subplots
 
-    from lorascope.analyze.figures.theme import INK, dress
+    from lorascope.analyze.figures.theme import INK, apply_theme
 
     titles = [WRITERS[writer].format(**vars(arguments)) for writer in courses]
     figure = make_subplots(2, len(courses), shared_xaxes=True, shared_yaxes=True, column_titles=titles)
@@ -231,7 +231,7 @@ def draw(courses: dict[str, Course], n_tokens: int, arguments: argparse.Namespac
         figure.add_trace(go.Scatter(x=at, y=gigabytes, mode="lines", line={"color": "#555"}), 2, column)
         figure.update_xaxes(range=[0, course.wall], row=1, col=column)
         figure.update_xaxes(range=[0, course.wall], title_text="s", row=2, col=column)
-    dress(figure, height=560)
+    apply_theme(figure, height=560)
     top = 1.15 * max(max(course.resident) for course in courses.values()) / 1e9
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(range=[0, top], row=1)

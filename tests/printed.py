@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -12,11 +13,21 @@ NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?$")
 
 def benchmark(name: str) -> ModuleType:
     """A script of `benchmarks/` as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    return script(f"benchmarks/{name}.py")
+
+
+def script(path: str) -> ModuleType:
+    """A script of this repository as a module; it may import those beside it."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    beside = str((ROOT / path).parent)
+    sys.path.insert(0, beside)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(beside)
     return module
 
 

@@ -22,7 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "SIMULATED_TOKENS": 100,
         "SIMULATED_SEEDS": [0],
     },
-    "paper_audit": {"DRAWS": 100},
+    "paper_audit": {"DRAWS": 100, "SCRIPTS": str(FOLDER.parent / "study/paper_audit")},
     "quickstart": {},
     "scaling_law": {"WHERE": {}, "OFFSETS": ["sweep"], "DRAWS": 100},
 }

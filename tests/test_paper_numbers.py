@@ -1,13 +1,13 @@
-"""`docs/paper-audit.md` holds what `benchmarks/paper_numbers.py` prints."""
+"""`docs/paper-audit.md` holds what `study/paper_audit/paper_numbers.py` prints."""
 
 import pytest
 
-from .printed import benchmark, differing, numbers_of, same, words
+from .printed import differing, numbers_of, same, script, words
 
 
 @pytest.mark.slow
 def test_the_page_holds_what_the_script_prints() -> None:
-    page, text = numbers_of("paper-audit.md"), benchmark("paper_numbers").report()
+    page, text = numbers_of("paper-audit.md"), script("study/paper_audit/paper_numbers.py").report()
     assert len(words(page)) > 2000
     assert differing(page, text) == []
 

@@ -12,10 +12,8 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import export_pairs, measure_information, mutual_information, open_result
-from lorascope.analyze.information import pairs as pairs_module
-from lorascope.analyze.information.record import FIELDS
-from lorascope.analyze.information.states import choose_tokens
-from lorascope.analyze.jensen_shannon import jensen_shannon
+from lorascope.analyze.information import component_pairs as pairs_module
+from lorascope.analyze.information.estimate import FIELDS
 from lorascope.analyze.save import save
 from lorascope.stores import Run, StoreError, open_run
 
@@ -51,32 +49,9 @@ def test_a_known_value_is_found(tmp_path: Path, rho: float) -> None:
     np.testing.assert_allclose([float(result["share_x"]), float(result["share_y"])], 1)
 
 
-def test_bits_are_nats_over_ln_2(run: Run) -> None:
-    nats, bits = (measure_information(run, unit=unit, **FEW) for unit in ("nat", "bit"))  # type: ignore[arg-type]
-    for name in ("value", "null_mean", "half"):
-        np.testing.assert_allclose(bits[name].values * np.log(2), nats[name].values, rtol=1e-12)
-        assert bits[name].attrs["units"] == "bit"
-    np.testing.assert_array_equal(bits["js"], nats["js"])
-    assert bits["js"].attrs["units"] == "nat"
-    assert (bits.attrs["units"], nats.attrs["units"]) == ("bit", "nat")
-
-
-def test_js_is_the_mean_over_the_same_tokens(run: Run) -> None:
-    result = measure_information(run, estimator="gaussian", **FEW)
-    tokens = choose_tokens(run, 300, seed=3).tokens
-    for path in run.component_paths:
-        base, delta = (side[tokens].values.astype(np.float64) for side in (run.base(path), run.delta(path)))
-        one = result.sel(component=path)
-        assert float(one["js"]) == pytest.approx(jensen_shannon(base, delta).mean(), rel=1e-5)
-        assert float(one["js_delta_alone"]) == pytest.approx(jensen_shannon(base, delta - base).mean(), rel=1e-5)
-
-
 EXPORTS: dict[str, dict[str, Any]] = {
     "pca": {},
-    "delta": {"against": "delta"},
-    "random": {"projection": "random"},
-    "canonical": {"projection": "canonical"},
-    "blocks": {"n_blocks": 2, "share": 0.5},
+    "delta": {"against": "delta", "share": 0.5},
 }
 
 
@@ -105,8 +80,7 @@ def test_exported_pairs_are_what_estimates_are_made_of(short_samples: Run, tmp_p
         assert (about["against"], about["seed"], about["stream"]) == (options.get("against", "lora"), 3, "adapted")
         for component in file["components"].tolist():
             x, y, samples, tokens = (file[f"{component}/{key}"] for key in ("x", "y", "sample", "token"))
-            path, _, block = component.partition("/")
-            one = result.sel(component=path) if not block else result.sel(component=path).isel(block=int(block))
+            one = result.sel(component=component)
             assert (int(one["n_axes_x"]), int(one["n_axes_y"]), int(one["n_tokens"])) == (
                 x.shape[1],
                 y.shape[1],
@@ -127,23 +101,6 @@ def test_exports_leave_out_what_cant_be_projected(tmp_path: Path) -> None:
     assert left_out == {"m.a": "`delta`: the 200 tokens are all equal; they have no axes"}
     with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
         assert file["components"].tolist() == ["m.b"]
-
-
-@pytest.mark.parametrize("n_bytes", [1, 300 * (16 * 8 + 32) * 3], ids=["one by one", "by threes"])
-def test_exports_come_in_batches(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
-    export_pairs(run, tmp_path / "at_once.npz", **{key: FEW[key] for key in ("n_tokens", "seed")})
-    monkeypatch.setattr(MODULE, "PAIR_BYTES", n_bytes)
-    export_pairs(run, tmp_path / "in_batches.npz", **{key: FEW[key] for key in ("n_tokens", "seed")})
-    with np.load(tmp_path / "at_once.npz") as whole, np.load(tmp_path / "in_batches.npz") as parts:
-        assert whole.files == parts.files
-        for name in whole.files:
-            np.testing.assert_array_equal(whole[name], parts[name])
-
-
-def test_mistakes_of_an_export_come_first(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "make_plan", None)
-    with pytest.raises(ValueError, match="its name must end in .npz"):
-        export_pairs(run, tmp_path / "p.npy")
 
 
 def same(found: xr.Dataset, expected: xr.Dataset) -> None:
@@ -175,14 +132,6 @@ def test_a_cluster_changes_nothing(run: Run) -> None:
     same(found, measure_information(run, scheduler="synchronous", **FEW))
 
 
-def test_components_dont_depend_on_each_other(run: Run) -> None:
-    every, calls = measure_information(run, **FEW), []
-    some = measure_information(run, components=["*.down_proj"], progress=lambda *call: calls.append(call), **FEW)
-    same(some, every.sel(component=some["component"].values))
-    assert some.sizes["component"] == 2
-    assert calls == [(1, 2), (2, 2)]
-
-
 def test_seeds(run: Run) -> None:
     first, again, other = (measure_information(run, **{**FEW, "seed": seed}) for seed in (3, 3, 4))
     same(again, first)
@@ -202,13 +151,6 @@ def test_kinds_of_runs(make_small: Callable[..., Any], options: dict[str, Any]) 
     assert result.attrs["stream"] == run.stream
     if "state_rows" in options:
         assert (result["n_tokens"].values == 416).all()
-
-
-def test_an_unfinished_run(unfinished: Path) -> None:
-    run = open_run(unfinished)
-    result = measure_information(run, **{**FEW, "n_tokens": 10**6}, estimator="gaussian")
-    assert result.attrs["n_tokens_chosen"] == int(run.committed.sum()) < run.n_tokens
-    assert np.isfinite(result["value"].values).all()
 
 
 def test_two_adapters(two_adapters: Path) -> None:
@@ -235,10 +177,9 @@ def test_one_component_without_values_leaves_the_others_as_they_are(tmp_path: Pa
 def test_mistakes_come_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_module, "component_blocks", None)
     for options, words in (
-        ({"n_blocks": 5}, "`n_blocks` is 5; it must divide the 24 features"),
         ({"components": ["nope"]}, "`components` names 'nope'"),
         ({"unit": "dit"}, "`unit` is 'dit'"),
-        ({"n_tokens": 1}, "are of 1 sample;"),
+        ({"n_tokens": 1}, "of 1 samples;"),
         ({"n_workers": 0}, "`n_workers` is 0"),
         ({"scheduler": "slurm"}, "`scheduler` is 'slurm'"),
     ):
@@ -260,7 +201,7 @@ def test_a_broken_chunk_is_an_error(tmp_path: Path, many_rows: Path) -> None:
 
 @pytest.mark.parametrize("name", ["r.zarr", "r.nc"])
 def test_results_save_and_come_back(run: Run, tmp_path: Path, name: str) -> None:
-    result = measure_information(run, n_blocks=2, estimator=("panel", "classifier"), **FEW)
+    result = measure_information(run, estimator=("panel", "classifier"), **FEW)
     with open_result(save(result, tmp_path / name)) as back:
         for variable in (*result.data_vars, *result.coords):
             np.testing.assert_array_equal(back[variable].values, result[variable].values, err_msg=str(variable))

@@ -16,7 +16,7 @@ import torch
 
 from lorascope.analyze import miub
 from lorascope.capture import AdapterError, CaptureConfig, CaptureError, Progress, attach_adapter, capture
-from lorascope.capture.adapters.preflight import lora_layers
+from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.samples.batches import pad, plan_batches
 from lorascope.capture.samples.encode import encode_items

@@ -14,11 +14,10 @@ from lorascope.analyze.runs import matched, paired
 from lorascope.analyze.scores import scores
 from lorascope.capture import CaptureConfig, Progress, capture
 from lorascope.capture.reforward import reforward
-from lorascope.capture.samples.answers import _read
+from lorascope.capture.samples.answers import _read, parse_choice
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.examples import Examples
 from lorascope.capture.samples.items import ChoiceItem
-from lorascope.capture.samples.parse import parse_choice
 from lorascope.capture.samples.prompt import PROMPTS, Template, read_template, render
 from lorascope.stores import StoreError, pull, verify
 from lorascope.stores.format.tables import ROLES

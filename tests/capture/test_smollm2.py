@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from lorascope.analyze import miub
 from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.adapters.components import find_components
-from lorascope.capture.adapters.preflight import lora_layers
+from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.training.lora import lora_targets
 from lorascope.stores import verify

@@ -26,22 +26,28 @@ def test_the_papers_metrics(capsys: pytest.CaptureFixture[str], study: pd.DataFr
     assert code == 0
     found = compare_metrics(study)
     assert "65 rows\n* LLaMA3's share1 is its r32 run printed a second time: it is taken once" in out
-    assert "blocks dataset x model" in flat(out)
     for verdict in found.verdicts:
-        assert flat(f"{verdict.word} {verdict.claim} {verdict.because}") in flat(out)
-    assert "all ln MIUB lower 65 56 -0.2903" in flat(out)
+        assert flat(f"{verdict.word} {verdict.claim}: {verdict.because}") in flat(out)
+    assert "ln MIUB -0.290 0.0300 0.00952" in flat(out)
+    assert "williams_t" not in out
     assert "6/6" in err
     assert "6/6" not in out
+
+
+def test_full_has_every_table(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "paper", "--n-draws", 200, "--full")
+    assert code == 0
+    for words in ("williams_t", "items_needed", "groups dataset x model", "p-values aren't corrected for 2"):
+        assert words in flat(out)
 
 
 def test_json_is_what_the_function_returns(capsys: pytest.CaptureFixture[str], study: pd.DataFrame) -> None:
     words = (
         "--metric", "CE", "--metric", "ln MIUB", "--reference", "ln MIUB", "--collapsed-below", 0.25, "--n-items", 1000,
-        "--blocks", "dataset,model", "--significance", 0.1, "--n-resamples", 200, "--seed", 3, "--setting", "setting",
+        "--groups", "dataset,model", "--level", 0.9, "--n-draws", 200, "--seed", 3, "--setting", "setting",
     )  # fmt: skip
     options: dict[str, Any] = {
-        "reference": "ln MIUB", "collapsed_below": 0.25, "n_items": 1000, "significance": 0.1, "n_resamples": 200,
-        "seed": 3,
+        "reference": "ln MIUB", "collapsed_below": 0.25, "n_items": 1000, "level": 0.9, "n_draws": 200, "seed": 3,
     }  # fmt: skip
     found = compare_metrics(study, metrics=["CE", "ln MIUB"], **options)
     code, out, _ = run(capsys, "paper", *words, "--format", "json")
@@ -58,7 +64,7 @@ def test_columns_of_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
     table["-loss"], table["items"] = -table["-loss"], 500
     table.drop(columns=["dataset", "model"]).to_csv(tmp_path / "s.csv", index=False)
     words = (
-        tmp_path / "s.csv", "--accuracy", "score", "--metric=-loss", "--higher-is-better=-loss", "--blocks", "task",
+        tmp_path / "s.csv", "--accuracy", "score", "--metric=-loss", "--higher-is-better=-loss", "--groups", "task",
         "--setting", "cell", "--n-items", "items", "--where", "sweep=rank",
     )  # fmt: skip
     code, out, _ = run(capsys, *words, "--format", "json")
@@ -83,9 +89,9 @@ def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert code == 0
     assert f"written to {tmp_path / 'out'}" in out
     page = (tmp_path / "out" / "figures.html").read_text()
-    assert page.count('class="plot"') == 2
+    assert page.count('class="plot"') == 1
     assert json.loads((tmp_path / "out" / "report.json").read_text())["comparison"]["accuracy"] == "ACC"
-    assert "## How well ln MIUB follows ACC within blocks" in (tmp_path / "out" / "report.md").read_text()
+    assert "## How well ln MIUB follows ACC within groups" in (tmp_path / "out" / "report.md").read_text()
     code, _, err = run(capsys, "paper", "--out", tmp_path / "out")
     assert code == 2
     assert "which is there already; give a new or empty folder" in err
@@ -99,21 +105,21 @@ def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["paper", "--metric", "MI"], "the table has no column 'MI'; it has"),
         (["paper", "--accuracy", "F1"], "the table has no column 'F1'"),
         (["paper", "--accuracy", "CE", "--metric", "MIUB"], "it is a share from 0 to 1"),
-        (["paper", "--blocks", "none"], "`blocks` names no column, so that there is one block, and two are needed"),
+        (["paper", "--groups", "none"], "`groups` names no column, so that there is one group, and two are needed"),
         (["paper", "--where", "block=ARCE/Phi3"], "none of dataset, split, prompt, model varies, so that there is one"),
-        (["paper", "--where", "block=ARCE/Phi3", "--blocks", "block"], "1 block with two cells or more"),
+        (["paper", "--where", "block=ARCE/Phi3", "--groups", "block"], "1 group with two cells or more"),
         (["paper", "--setting", "sweep"], "has setting 'rank' twice; average repeated runs"),
         (["paper", "--reference", "MI"], "`reference` names 'MI', which isn't among the metrics"),
-        (["paper", "--n-items", "0"], "`n_items` gives 0; the number of test items is a whole number from 1 on"),
+        (["paper", "--n-items", "0"], "`n_items` gives 0; test items are a whole number between 1 and 2^53"),
         (["paper", "--n-items", "many"], "the table has no column 'many'"),
         (["paper", "--n-items", "ARCE=x"], "`n_items` gives 'ARCE' 'x', where a whole number belongs"),
         (
             ["paper", "--collapsed-below", "2"],
-            "`collapsed_below` is 2.0; it is an accuracy above 0 and up to 1, or leave it out",
+            "`collapsed_below` is 2.0; it must be an accuracy above 0, at most 1",
         ),
-        (["paper", "--n-resamples", "3"], "`n_resamples` is 3; it is a whole number from 100 on"),
-        (["paper", "--n-resamples", "100000000"], "`n_resamples` is 100000000; give at most 100000"),
-        (["paper", "--n-resamples", "200.5"], "'200.5' isn't a whole number"),
+        (["paper", "--n-draws", "3"], "`n_draws` is 3; it must be a whole number of at least 100"),
+        (["paper", "--n-draws", "100000000"], "`n_draws` is 100000000; give at most 100000"),
+        (["paper", "--n-draws", "200.5"], "'200.5' isn't a whole number"),
         (["paper", "--n-items", "ARCE=10,ARCE=11"], "`n_items` names 'ARCE' twice; name each once"),
         (["paper", "--workers", "-1"], "`workers` is -1; give at least 1"),
         (["{tmp}/s.csv"], "column 'CE' holds 'low' in row 2, where a number belongs"),

@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.audit.ceilings import Ceiling
 from lorascope.analyze.format import format_number
 from lorascope.analyze.stats.summary import Summary, Table
 from lorascope.analyze.stats.verdict import Verdict
 from lorascope.cli import screen
 from lorascope.cli.fits import options, words
-from lorascope.cli.fits.claims import ceilings_of, claims_of, directions_of, orders_of, vectors_of
 from lorascope.cli.fits.options import chosen_groups, numbers_by_name, rows_where
 from lorascope.cli.fits.results import Results, deliver, refuse_out
 from lorascope.cli.fits.summary import print_summary
@@ -64,51 +62,6 @@ def test_numbers_by_name() -> None:
         numbers_by_name("decimals", "ACC=1.5")
 
 
-def test_claims() -> None:
-    assert orders_of(["rank=r8, r32", "size=a,b"]) == {"rank": ("r8", "r32"), "size": ("a", "b")}
-    assert directions_of(["ACC=rises"]) == {"ACC": "rises"}
-    found = ceilings_of(["CE/Phi3=10.4", "CE/LLaMA3=11.8", "ACC/item=1", "MIUB=90"], {"CE", "ACC/item", "MIUB"})
-    assert {metric: one.value for metric, one in found.items()} == {
-        "ACC/item": 1.0, "MIUB": 90.0, "CE": {"Phi3": 10.4, "LLaMA3": 11.8},
-    }  # fmt: skip
-    assert isinstance(found["CE"], Ceiling)
-    (claim,) = claims_of("decrease", ["MIUB, share1/share8, AVG, Phi3 = 0.17"], has_groups=True)
-    assert (claim.metric, claim.of, claim.over, claim.member, claim.group) == (
-        "MIUB",
-        "share1",
-        "share8",
-        "AVG",
-        "Phi3",
-    )
-    assert (claim.value, claim.kind, claim.words, claim.decimals) == (0.17, "decrease", "decrease of 0.17", 2)
-    (plain,) = claims_of("ratio", ["CE,a/b,AVG=571.0"], has_groups=False)
-    assert (plain.group, plain.decimals) == ("", 1)
-    assert claims_of("ratio", ["CE,a/b,AVG=1e3"], has_groups=False)[0].value == 1000
-
-
-def test_claims_that_arent_understood() -> None:
-    for make, message in (
-        (lambda: orders_of(["a=x", "a=y"]), r"`order` is \['a=x', 'a=y'\]; name each once"),
-        (lambda: ceilings_of(["CE=ten"], {"CE"}), "`ceiling` gives 'CE' 'ten', where a number belongs"),
-        (
-            lambda: ceilings_of(["CE=1", "CE/a=2"], {"CE"}),
-            "`ceiling` gives 'CE' one for all groups and one",
-        ),
-        (
-            lambda: claims_of("ratio", ["CE,a/b,AVG=1"], has_groups=True),
-            "`ratio` is 'CE,a/b,AVG=1'; write it as metric,setting/setting,member,group=value",
-        ),
-        (
-            lambda: claims_of("ratio", ["CE,a,AVG=1"], has_groups=False),
-            "`ratio` is 'CE,a,AVG=1'; write it as metric,setting/setting,member=value",
-        ),
-        (lambda: claims_of("ratio", ["=1"], has_groups=False), "`ratio` is '=1'; write it as name=value"),
-        (lambda: claims_of("ratio", ["CE,a/b,AVG=x"], has_groups=False), "gives 'CE,a/b,AVG' 'x', where a number"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            make()
-
-
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_tables_fit_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
@@ -145,7 +98,7 @@ def test_tables_without_rows_or_numbers(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_would_command_a_terminal_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
-    deliver(results(), "table", None)
+    deliver(results(), "table", None, full=True)
     out = capsys.readouterr().out
     assert f"s {SHOWN}: 2 rows where model=Phi3" in out
     for part in ("n ", "r ", "title ", "note ", "c "):
@@ -226,7 +179,7 @@ def test_names_are_no_markup_and_no_lines_of_their_own(capsys: pytest.CaptureFix
     evil = "<b>\n# x"
     study = {"source": evil, "where": {evil: [evil]}, "n_rows": 2, "notes": [evil]}
     rows = pd.DataFrame({evil: [evil]})
-    summary = Summary(evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil])
+    summary = Summary(evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil])
     whole = Results(title=evil, study=study, summaries=[summary], record={}, remarks=[evil])
     deliver(whole, "markdown", None)
     text = capsys.readouterr().out
@@ -236,13 +189,13 @@ def test_names_are_no_markup_and_no_lines_of_their_own(capsys: pytest.CaptureFix
     assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
 
 
-def test_verdicts_and_findings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_stand_first(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screen.console, "width", 40)
     verdicts = [Verdict("it falls at every step", "supported", "4 of 4"), Verdict("so", "not identified", "3")]
-    print_summary(Summary("s", {}, [Table("t", pd.DataFrame({"a": [1]}))], verdicts, ["left"], ["wrong"]))
-    assert capsys.readouterr().out.splitlines()[:11] == [
+    print_summary(Summary("s", {}, [Table("t", pd.DataFrame({"a": [1]}))], verdicts, ["left"]))
+    assert capsys.readouterr().out.splitlines()[:8] == [
         "", "s", "", "verdicts", "supported       it falls at every step", "                4 of 4",
-        "not identified  so", "                3", "", "findings", "* wrong",
+        "not identified  so", "                3",
     ]  # fmt: skip
 
 
@@ -271,10 +224,6 @@ def test_long_numbers_in_names_are_short_and_stay_apart() -> None:
 
 
 def test_names_given_twice_are_refused() -> None:
-    assert vectors_of(["CE,MIUB", "CE"]) == [("CE", "MIUB"), ("CE",)]
-    for texts in (["CE,CE"], ["CE", "CE"], ["CE,MIUB", "MIUB,CE"]):
-        with pytest.raises(ValueError, match="`weighted` names .* twice; name each once"):
-            vectors_of(texts)
     with pytest.raises(ValueError, match="`decimals` names 'a' twice; name each once"):
         numbers_by_name("decimals", "a=3,a=4")
 

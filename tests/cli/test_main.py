@@ -21,7 +21,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, " ".join(out.split()), err
 
 
-@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "fit", "compare", "audit", "report", "demo"])
+@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "demo"])
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
     if command == "demo" and not HAS_TORCH:
         pytest.skip("the demo's help needs torch")
@@ -193,8 +193,6 @@ def test_public_objects_are_those_we_promise() -> None:
 
     assert lorascope.analyze.__all__ == [
         "adapter_report",
-        "audit_paper",
-        "audit_table",
         "cka",
         "compare_metrics",
         "export_pairs",

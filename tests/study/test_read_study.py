@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze import group_by, miub
-from lorascope.analyze.comparison.compare_metrics import compare_metrics
+from lorascope.analyze.stats.metrics import compare_metrics
 from lorascope.stores import open_run
 from lorascope.study import paper_study
 from lorascope.study.read_study import read_study

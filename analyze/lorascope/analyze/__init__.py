@@ -1,9 +1,6 @@
 """Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
 
 from .adapters.adapter import adapter_report
-from .audit.audit_table import audit_table
-from .audit.paper import audit_paper
-from .comparison.compare_metrics import compare_metrics
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
@@ -22,12 +19,11 @@ from .scaling.identify import identifiability
 from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
 from .scaling.simulate import simulate_study
-from .trends.trend_tests import trend_tests
+from .stats.metrics import compare_metrics
+from .stats.trends import trend_tests
 
 __all__ = [
     "adapter_report",
-    "audit_paper",
-    "audit_table",
     "cka",
     "compare_metrics",
     "export_pairs",

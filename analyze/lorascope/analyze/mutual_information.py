@@ -1,20 +1,28 @@
 """Mutual information of two arrays, with everything that says how far to believe it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dask.system
 import numpy as np
 import xarray as xr
 
-from .information.arrays import check_pairs
+from lorascope.stores.progress import Progress
+
 from .information.dataset import Unit, information_dataset
-from .information.estimators import ESTIMATORS, N_SHUFFLES, Settings, check_settings, resolve_estimators
+from .information.estimate import estimate
+from .information.estimators import (
+    N_SHUFFLES,
+    check_settings,
+    refuse_unless_whole,
+    resolve_estimators,
+    sees_states,
+)
 from .information.ksg import Norm
-from .information.record import record
+from .information.pairs import Settings, check_pairs
 from .threads import one_blas_thread
 
-__all__ = ["mutual_information", "record_attributes"]
+__all__ = ["mutual_information"]
 
 
 def mutual_information(
@@ -28,8 +36,8 @@ def mutual_information(
     unit: Unit = "nat",
     n_shuffles: int = N_SHUFFLES,
     seed: int = 0,
-    n_threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Mutual information of x and y in nats, by several estimators, each with its null, error, ceiling and verdict.
 
@@ -46,15 +54,15 @@ def mutual_information(
     k
         Nearest neighbours.
     norm
-        `maximum` or `euclidean`, of ksg1 and ksg2.
+        Norm of ksg1 and ksg2: `maximum` or `euclidean`.
     unit
         `nat` or `bit`.
     n_shuffles
         Shuffles of the null: p can't be below 1 / (n_shuffles + 1).
     seed
-        Of shuffles, halves and parts: the same seed gives the same numbers.
-    n_threads
-        By default one a processor; no number depends on it.
+        Seed of shuffles, halves and parts: the same seed gives the same numbers.
+    n_workers
+        Threads, by default one a processor; no number depends on it.
     progress
         Called with (evaluations done, evaluations in all).
 
@@ -94,28 +102,17 @@ def mutual_information(
     """
     names = resolve_estimators(estimator)
     settings = Settings(k=k, norm=norm, seed=seed)
-    check_settings(settings, unit, n_shuffles, n_threads)
-    pairs = check_pairs(x, y, groups, whole=all(name in ESTIMATORS and ESTIMATORS[name].whole for name in names))
-    threads = n_threads or dask.system.CPU_COUNT
+    check_settings(settings, unit, n_shuffles)
+    if n_workers is not None:
+        refuse_unless_whole("n_workers", n_workers, 1)
+    pairs = check_pairs(x, y, groups, whole=all(map(sees_states, names)))
+    threads = n_workers or dask.system.CPU_COUNT
     with one_blas_thread():
-        values = record(pairs, names, settings, n_shuffles=n_shuffles, n_threads=threads, done=progress)
-    result = information_dataset(values, names, unit=unit)
+        values = estimate(pairs, names, settings, n_shuffles=n_shuffles, n_workers=threads, progress=progress)
+    result = information_dataset(values, names, settings, unit=unit, n_shuffles=n_shuffles)
     return result.assign_attrs(
-        record_attributes(settings, unit, n_shuffles),
         n=len(pairs.x),
         n_groups=len(np.unique(pairs.groups_x)),
         dimensions_x=pairs.x.shape[1],
         dimensions_y=pairs.y.shape[1],
     )
-
-
-def record_attributes(settings: Settings, unit: Unit, n_shuffles: int) -> dict[str, Any]:
-    """How estimates were made."""
-    return {
-        "units": unit,
-        **settings._asdict(),
-        "n_shuffles": n_shuffles,
-        "p_floor": 1 / (n_shuffles + 1),
-        "null": "y of other samples, whole samples moved together",
-        "interval": "95 %, from the scatter of disjoint parts; noise alone, no bias",
-    }

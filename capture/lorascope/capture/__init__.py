@@ -1,7 +1,7 @@
 """Capture: a model with its adapter, run over data, into a store. Needs `lorascope[capture]`."""
 
 from .adapters.adapter import attach_adapter
-from .adapters.preflight import AdapterError
+from .adapters.refusal import AdapterError
 from .capture import capture
 from .config import CaptureConfig, FinetuneConfig
 from .errors import CaptureError

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 
-from .adapters.adapter import adapter_identity, attach_adapters, require_folder
+from .adapters.adapter import adapter_identity, attach_adapters, read_adapter
 from .adapters.preflight import require_adapter
 from .adapters.refusal import require
-from .adapters.training import RECORD, Training, read_training, say_sharing
+from .adapters.training_record import RECORD, Training, read_training, say_sharing
 from .config import CaptureConfig
 from .models.device import input_device, named_device
 from .models.model import load_model, model_identity
@@ -53,7 +53,7 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
         training = _training(model, config, names, identity)
         return Loaded(model, tokenizer, names, input_device(model), identity, training)
     for folder in config.adapters.values():
-        require_folder(folder)  # before minutes of loading
+        read_adapter(folder)  # before minutes of loading
     model, tokenizer = load_model(
         config.model,
         dtype=config.dtype,

@@ -12,7 +12,8 @@ from lorascope.stores.size import parse_size
 
 from .adapters.adapter import adapter_identity, scaling_identity
 from .adapters.components import LoraComponent, factor_weights, find_components
-from .adapters.preflight import Preflight, inspect, require
+from .adapters.preflight import Preflight, inspect
+from .adapters.refusal import require
 from .config import CaptureConfig
 from .load import Loaded
 from .models.model import context_length, is_causal, tokenizer_identity
@@ -26,7 +27,7 @@ from .samples.encode import EncodedSample, encode_items
 from .samples.examples import Prompts, read_prompts
 from .samples.generate import generate, generation_batches
 from .samples.hub import hub_source
-from .samples.items import ChoiceItem, Item, read_items
+from .samples.items import ChoiceItem, Item, read_item_files
 from .samples.selection import TokenPlan, plan_tokens, population
 from .specify import specify
 
@@ -141,15 +142,8 @@ def read_files(config: CaptureConfig) -> Files:
         examples and there are none for an item.
     """
     prompts = read_prompts(config.prompt, config.examples, seed=config.seed)
-    files: dict[str, list[Item]] = {path: [*read_items(path)] for path in config.data}
-    if len(files) < len(config.data):
-        raise ValueError(f"`data` names a file twice: {list(config.data)}")
-    owners: dict[tuple[str, str, str], str] = {}
-    for path, items in files.items():
-        for item in items:
-            first = owners.setdefault((item.dataset, item.split, item.id), path)
-            if first != path:
-                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
+    files = read_item_files("data", config.data)
+    for items in files.values():
         prompts.check(items)
     return Files(files, prompts)
 

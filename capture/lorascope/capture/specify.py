@@ -9,7 +9,7 @@ from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import require_chunks, worth_factoring
 from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
 
-from .adapters.components import LoraComponent
+from .adapters.components import LoraComponent, in_module_order
 from .config import CaptureConfig
 
 __all__ = ["choose_state_rows", "specify"]
@@ -45,7 +45,7 @@ def specify(
     ValueError
         If a component is too wide for a chunk to hold a row of it.
     """
-    union = _in_module_order(components)
+    union = in_module_order(components)
     stored = tuple(_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union)
     n_rows = -(-n_tokens // ROW_TOKENS)
     spec = RunSpec(
@@ -70,12 +70,6 @@ def choose_state_rows(n_rows: int, share: float, seed: int) -> tuple[bool, ...]:
     kept = np.zeros(n_rows, dtype=bool)
     kept[np.random.default_rng(seed).permutation(n_rows)[:n_kept]] = True
     return tuple(kept.tolist())
-
-
-def _in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
-    """Every component that any adapter changes, once; `order` is its place among the model's modules."""
-    union = {component.path: component for found in components.values() for component in found}
-    return sorted(union.values(), key=lambda component: component.order)
 
 
 def _component(component: LoraComponent, dtype: torch.dtype, *, narrow: bool) -> Component:

@@ -27,7 +27,6 @@ COMMANDS = {
     "mi": "Mutual information of base and LoRA states by component: finite estimates, and what each can say.",
     "fit": "A scaling law of MIUB in model size, LoRA rank and data size, fitted to a study and put to the test.",
     "compare": "MIUB, cross-entropy and other metrics compared as predictors of accuracy.",
-    "audit": "A published table held against itself: averages, weights, slips, trends, ratios and ceilings.",
     "study": "A grid of fine-tunings and captures from one file: the paper's experiment on your model.",
     "adapter": "Size and rank of what LoRA adapters change, from their folders alone.",
     "report": "One self-contained HTML page about a run.",

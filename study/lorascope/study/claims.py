@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.comparison.comparison import MetricComparison
+from lorascope.analyze.stats.metrics import MetricComparison
 
 from .cells import study_cells
 from .changes import Finding

@@ -8,7 +8,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from lorascope.analyze.figures.captions import headline, plural, shortened
 from lorascope.analyze.figures.scales import colorbar, ends
-from lorascope.analyze.figures.theme import COLORS, dress
+from lorascope.analyze.figures.theme import COLORS, apply_theme
 from lorascope.analyze.format import format_number, format_percent
 
 from .cells import study_cells
@@ -79,7 +79,7 @@ def _drawn(
             colorbar=colorbar(low, high, is_log),
         )
     )
-    dress(figure, height=150 + 26 * len(names))
+    apply_theme(figure, height=150 + 26 * len(names))
     figure.update_xaxes(title_text="layer", type="category", nticks=12, tickangle=0)
     figure.update_yaxes(type="category", autorange="reversed", ticklabelstandoff=4)
     figure.update_layout(plot_bgcolor="#e4e4e4", margin_b=100)

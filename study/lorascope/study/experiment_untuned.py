@@ -8,7 +8,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from lorascope.analyze.figures.captions import headline
 from lorascope.analyze.figures.marks import add_legend, hovering, looks
-from lorascope.analyze.figures.theme import dress
+from lorascope.analyze.figures.theme import apply_theme
 from lorascope.analyze.format import format_error
 
 __all__ = ["error_bars", "told_apart_by_model", "untuned_figure"]
@@ -57,7 +57,7 @@ def untuned_figure(cells: pd.DataFrame) -> go.Figure:
                 **hovering(name, texts),
             )
         )  # fmt: skip
-    dress(figure, height=440)
+    apply_theme(figure, height=440)
     axis = {"range": [low, high], "constrain": "domain", "nticks": 6}
     figure.update_xaxes(title_text="accuracy without adapter", **axis)
     figure.update_yaxes(title_text="accuracy with adapter", scaleanchor="x", **axis)

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.comparison.compare_metrics import compare_metrics
-from lorascope.analyze.comparison.comparison import MetricComparison
 from lorascope.analyze.scaling.report import FitReport, fit_report
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
 from .layout import data_labels, laid_out
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.format import format_number
-from lorascope.analyze.trends.trend_tests import trend_tests
+from lorascope.analyze.stats.trends import trend_tests
 
 from .changes import UNITS, Finding, change, finding, lacking, log_ratio, seeds_finding
 from .items import Estimate, ItemTable, Means
@@ -64,11 +64,11 @@ def trend_claims(cells: pd.DataFrame, of: str) -> Iterator[Finding]:
             continue
         rows = cells.assign(held=cells[other].astype(str), at=cells[along].astype(float))
         try:
-            tested = trend_tests(rows, "MIUB", "at", blocks=["label", "held"])
+            tested = trend_tests(rows, "MIUB", "at", groups=["label", "held"])
         except ValueError as error:
             yield lacking(1, claim, f"no test of trend: {error}")
             continue
-        overall = tested.verdicts[-1]
+        overall = tested.verdicts[0]
         because = f"{overall.because}; data sets share adapters, so that p is too small"
         verdict = overall._replace(claim=claim, because=because)
         yield Finding(1, verdict, np.nan, np.nan, np.nan, "", int(rows["n_samples"].sum()), 0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.comparison.comparison import MetricComparison
+from lorascope.analyze.stats.metrics import MetricComparison
 
 from .cells import length_cells, prompt_cells, study_cells
 from .changes import Finding

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.figures.decision_figures import decisions_figure
 from lorascope.analyze.figures.fit_profiles import profile_figure
 from lorascope.analyze.figures.fit_residuals import setting_residuals_figure
 from lorascope.analyze.figures.fits import scaling_figure
@@ -183,7 +182,6 @@ def metrics(study: StudyResults) -> str:
         return section("metrics", "Metrics against accuracy", f"<p>Not compared: {escape(study.not_compared)}.</p>")
     made: list[tuple[str, Make]] = [
         ("metrics-figure", partial(metrics_figure, found, study.compared)),
-        ("decisions-figure", partial(decisions_figure, found)),
     ]
     return section("metrics", "Metrics against accuracy", summary_parts(found.summary()), *_drawn(made))
 

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.comparison.compare_metrics import compare_metrics
-from lorascope.analyze.comparison.comparison import MetricComparison
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 from lorascope.study.paper_tables import paper_study
 
 ROLES: dict[str, Any] = {"N": "N", "R": "R", "groups": ["dataset"], "offsets": ["sweep"]}

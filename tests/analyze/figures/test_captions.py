@@ -12,12 +12,12 @@ from lorascope.analyze.figures.captions import (
     shortened,
     tokens_reduced,
 )
-from lorascope.analyze.figures.theme import dress
+from lorascope.analyze.figures.theme import apply_theme
 
 
 def test_headline_wraps_escapes_and_makes_room() -> None:
     figure = go.Figure()
-    dress(figure, height=300)
+    apply_theme(figure, height=300)
     headline(figure, "a <b>title</b>", "word " * 30, "", "n\u00a0=\u00a012 samples")
     lines = figure.layout.title.text.split("<br>")
     assert lines[0] == "a &lt;b&gt;title&lt;/b&gt;"
@@ -29,7 +29,7 @@ def test_headline_wraps_escapes_and_makes_room() -> None:
 
 def test_headline_without_notes_keeps_the_height() -> None:
     figure = go.Figure()
-    dress(figure, height=300)
+    apply_theme(figure, height=300)
     headline(figure, "title")
     assert (figure.layout.title.text, figure.layout.height) == ("title", 300)
 

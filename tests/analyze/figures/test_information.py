@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import measure_information
-from lorascope.analyze.figures.information import bound_figure, estimates_figure
+from lorascope.analyze.figures import bound_figure, estimates_figure
 
 from ..conftest import Small
 
@@ -81,7 +81,6 @@ def test_names_are_escaped(result: xr.Dataset) -> None:
     (first,) = (trace for trace in points_of(figure) if len(trace.x) == 1 and trace.x[0] == 0.25)
     assert first.text[0].startswith("<b>&lt;b&gt;</b><br>")
     assert first.legendgroup == "&lt;i&gt;"
-    assert estimates_figure(odd).layout.yaxis.ticktext[0] == "0 &lt;i&gt;"
 
 
 def test_what_cant_be_believed_is_hollow_and_has_no_bar(result: xr.Dataset) -> None:
@@ -118,14 +117,6 @@ def test_what_lies_beyond_an_axis_is_a_triangle_at_its_edge(result: xr.Dataset) 
     assert "gaussian: ∞ nat" in first.text[0]
 
 
-def test_an_adapter_that_does_nothing_has_an_axis_all_the_same(result: xr.Dataset) -> None:
-    still = result.assign(js=result["js"] * 0)
-    assert list(points_of(bound_figure(still, estimator="gaussian"))[0].x) == [0, 0]
-    figure = bound_figure(changed(still, "value", 0, 100.0), estimator="gaussian")
-    assert figure.layout.xaxis.type == "log"
-    assert set(points_of(figure)[0].marker.symbol) == {"triangle-left"}
-
-
 @pytest.mark.parametrize(("name", "value"), [("value", np.nan), ("note", "`base` is constant")])
 def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, value: Any) -> None:
     fewer = changed(result, name, 0, value)
@@ -139,11 +130,7 @@ def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, v
 
 def test_nothing_to_draw_is_no_error(result: xr.Dataset) -> None:
     empty = result.assign(value=result["value"] * np.nan)
-    for figure in (
-        bound_figure(empty, estimator="gaussian"),
-        estimates_figure(empty),
-        estimates_figure(empty, by="layer"),
-    ):
+    for figure in (bound_figure(empty, estimator="gaussian"), estimates_figure(empty)):
         assert not any(len(trace.x) for trace in points_of(figure))
         assert "6 components not known, left out." in title_of(figure)
 
@@ -162,61 +149,40 @@ def test_delta_alone_and_bits(result: xr.Dataset) -> None:
             assert one.text == same.text
 
 
-def test_estimates_go_down_the_page(result: xr.Dataset) -> None:
-    figure = estimates_figure(result)
-    first, second = points_of(figure)
-    for trace, value, shift in ((first, 1.0, -0.2), (second, 2.0, 0.2)):
-        np.testing.assert_array_equal(trace.x, value)
-        np.testing.assert_allclose(trace.y, np.arange(6) + shift)
-    np.testing.assert_array_equal(first.error_x.array, 0.75)
-    assert (set(first.marker.symbol), set(second.marker.symbol)) == ({"circle"}, {"square-open"})
-    assert list(figure.layout.yaxis.ticktext)[:4] == ["0 q_proj", "0 up_proj", "0 down_proj", "1 q_proj"]
-    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]
-    assert [trace.name for trace in figure.data if trace.name] == NAMES
-    assert "Mutual information of base and lora, by estimator and component" in title_of(figure)
-    assert figure.layout.xaxis.range[1] > 2
-
-
 def test_estimates_go_by_layer(result: xr.Dataset) -> None:
     values = result["value"].copy(data=np.arange(12.0).reshape(6, 2) * [[1], [1], [1], [1], [1], [9]])
-    figure = estimates_figure(result.assign(value=values), by="layer")
+    figure = estimates_figure(result.assign(value=values))
     line = figure.data[1]
     np.testing.assert_allclose(line.x, [-0.15, 0.85])
     np.testing.assert_array_equal(line.y, [2, 8])  # medians of 0, 2, 4 and of 6, 8, 90
-    first = points_of(figure)[0]
+    first, second = points_of(figure)
+    assert (set(first.marker.symbol), set(second.marker.symbol)) == ({"circle"}, {"square-open"})
+    assert [trace.name for trace in figure.data if trace.name] == NAMES
     np.testing.assert_allclose(first.x, [-0.15] * 3 + [0.85] * 3)
     np.testing.assert_array_equal(first.y, [0, 2, 4, 6, 8, 90])
     assert "Lines: medians of layers." in title_of(figure)
     assert list(figure.layout.xaxis.range) == [-0.5, 1.5]
-    single = estimates_figure(result.isel(component=[1]), by="layer")
+    single = estimates_figure(result.isel(component=[1]))
     assert list(single.layout.xaxis.range) == [-0.5, 0.5]
 
 
 def test_infinite_estimates_lie_at_the_edge(result: xr.Dataset) -> None:
-    for by, axis, symbol in (("component", "x", "triangle-right"), ("layer", "y", "triangle-up")):
-        figure = estimates_figure(changed(result, "value", 0, np.inf), by=by)  # type: ignore[arg-type]
-        first = points_of(figure)[0]
-        assert first.marker.symbol[0] == symbol
-        assert first[axis][0] == figure.layout[f"{axis}axis"].range[1]
+    figure = estimates_figure(changed(result, "value", 0, np.inf))
+    first = points_of(figure)[0]
+    assert first.marker.symbol[0] == "triangle-up"
+    assert first.y[0] == figure.layout.yaxis.range[1]
 
 
 def test_components_outside_of_layers(make_small: Callable[..., Small]) -> None:
     found = measure_information(make_small(outside=True).run, estimator="gaussian", n_axes=2, n_shuffles=0)
-    assert list(estimates_figure(found).layout.yaxis.ticktext)[-1] == "lm_head"
-    assert "1 component outside of the layers left out." in title_of(estimates_figure(found, by="layer"))
+    assert "1 component outside of the layers left out." in title_of(estimates_figure(found))
     with pytest.raises(ValueError, match="none of the result's components lies in a layer"):
-        estimates_figure(found.isel(component=[-1]), by="layer")
+        estimates_figure(found.isel(component=[-1]))
 
 
-def test_other_results_are_refused(small: Small, result: xr.Dataset) -> None:
-    blocks = measure_information(small.run, estimator="gaussian", n_axes=2, n_shuffles=0, n_blocks=2)
+def test_other_results_are_refused(result: xr.Dataset) -> None:
     for draw in (bound_figure, estimates_figure):
-        with pytest.raises(ValueError, match=r"`result` goes by \['component', 'block', 'estimator'\]; give what"):
-            draw(blocks)
-        with pytest.raises(ValueError, match=r"`result` goes by \[\]"):
+        with pytest.raises(ValueError, match=r"`result` goes by \[\]; give what `measure_information` returns"):
             draw(result[["js"]])
-    assert len(points_of(estimates_figure(blocks.isel(block=0)))) == 1
     with pytest.raises(ValueError, match=r"`estimator` is 'panel'; the result has \['gaussian', 'ksg1'\]"):
         bound_figure(result)
-    with pytest.raises(ValueError, match=r"`by` is 'kind'; estimates go by one of \['component', 'layer'\]"):
-        estimates_figure(result, by="kind")  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 import plotly.graph_objects as go
 import pytest
 
-from lorascope.analyze.figures.marks import add_legend, hovering, looks, told_apart
-from lorascope.analyze.figures.theme import LINES, dress
+from lorascope.analyze.figures.marks import add_legend, hovering, looks, unique_labels
+from lorascope.analyze.figures.theme import LINES, apply_theme
 
 
 def test_looks_differ() -> None:
@@ -15,18 +15,18 @@ def test_looks_differ() -> None:
 
 
 def test_names_are_as_long_as_it_takes() -> None:
-    assert told_apart(["<a>", "b"]) == ["&lt;a&gt;", "b"]
-    assert told_apart([f"{'d' * 30}{k}" for k in range(2)]) == [f"{'d' * 12}…{'d' * 10}{k}" for k in range(2)]
+    assert unique_labels(["<a>", "b"]) == ["&lt;a&gt;", "b"]
+    assert unique_labels([f"{'d' * 30}{k}" for k in range(2)]) == [f"{'d' * 12}…{'d' * 10}{k}" for k in range(2)]
     blocks = [f"{'d' * 20}{k}{'d' * 20}/{'m' * 20}" for k in range(2)]
-    assert told_apart(blocks) == [f"…{'d' * 11}{k}{'d' * 20}/{'m' * 20}" for k in range(2)]
+    assert unique_labels(blocks) == [f"…{'d' * 11}{k}{'d' * 20}/{'m' * 20}" for k in range(2)]
     alike = [f"{'x' * 90}<{k}>{'x' * 90}" for k in range(2)]
-    assert told_apart(alike) == [name.replace("<", "&lt;").replace(">", "&gt;") for name in alike]
-    assert told_apart(["same", "same"]) == ["same", "same"]
+    assert unique_labels(alike) == [name.replace("<", "&lt;").replace(">", "&gt;") for name in alike]
+    assert unique_labels(["same", "same"]) == ["same", "same"]
 
 
 def test_a_legend_of_several_groups() -> None:
     figure = go.Figure()
-    dress(figure, height=300)
+    apply_theme(figure, height=300)
     add_legend(figure, "<key>", ["<b>", "c"], looks(2))
     assert [trace.name for trace in figure.data] == ["&lt;b&gt;", "c"]
     assert [trace.legendgroup for trace in figure.data] == ["&lt;b&gt;", "c"]
@@ -38,7 +38,7 @@ def test_a_legend_of_several_groups() -> None:
 
 def test_a_single_group_has_no_legend() -> None:
     figure = go.Figure()
-    dress(figure, height=300)
+    apply_theme(figure, height=300)
     add_legend(figure, "key", ["one"], looks(1))
     assert (len(figure.data), figure.layout.showlegend, figure.layout.height) == (0, False, 300)
 

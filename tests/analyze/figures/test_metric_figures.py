@@ -2,20 +2,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.comparison.compare_metrics import compare_metrics
-from lorascope.analyze.comparison.comparison import MetricComparison
 from lorascope.analyze.figures.metric_figures import metrics_figure
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
 from .conftest import HOSTILE, legend_of, points_of, title_of
 
 
-def test_cells_less_their_blocks_mean(comparison: MetricComparison, study: pd.DataFrame) -> None:
+def test_cells_less_their_groups_mean(comparison: MetricComparison, study: pd.DataFrame) -> None:
     figure = metrics_figure(comparison, study)
     first = [trace for trace in points_of(figure) if trace.xaxis == "x"]
     assert len(first) == 10
     values = study.assign(metric=np.log(study["MIUB"]))
     for trace in first:
-        cells = values[values["dataset"] + "/" + values["model"] == trace.legendgroup]
+        cells = values[values["block"] == trace.legendgroup].sort_values("setting")
         np.testing.assert_allclose(trace.x, cells["metric"] - cells["metric"].mean())
         np.testing.assert_allclose(trace.y, cells["ACC"] - cells["ACC"].mean(), atol=1e-12)
     x, y = (np.concatenate([trace[name] for trace in first]) for name in "xy")
@@ -34,8 +33,8 @@ def test_titles_have_both_correlations(comparison: MetricComparison, study: pd.D
         for row in rows.itertuples():
             assert f"r = {row.pearson:.2f} [{row.low:.2f}, {row.high:.2f}]" in title
     for words in (
-        "ACC over metrics, within blocks",
-        "65 cells in 10 blocks. r: pooled correlation, with 95 % of the bootstrap over blocks.",
+        "ACC over metrics, within groups",
+        "65 cells in 10 groups. r: pooled correlation, with 95 % of the bootstrap over groups.",
         "Second r: of the 62 cells of ACC >= 0.25. Hollow: the others.",
         "the largest share of one is 56 %.",
     ):

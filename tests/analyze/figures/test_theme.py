@@ -1,7 +1,7 @@
 import plotly.graph_objects as go
 import pytest
 
-from lorascope.analyze.figures.theme import COLORS, LINES, dress, legend_below, line_styles
+from lorascope.analyze.figures.theme import COLORS, LINES, apply_theme, legend_below, line_styles
 
 
 def test_lines_without_order_are_told_apart() -> None:
@@ -27,7 +27,7 @@ def test_a_legend_gets_room_by_its_names() -> None:
     heights = []
     for names in (["a"], ["a", "b"], ["a long name of something"] * 6):
         figure = go.Figure()
-        dress(figure, height=300)
+        apply_theme(figure, height=300)
         legend_below(figure, title="kind", names=names)
         assert figure.layout.showlegend is (len(names) > 1)
         heights.append(figure.layout.height)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze import js_lower_bound
-from lorascope.analyze.figures.xi import xi_figure
+from lorascope.analyze.figures import xi_figure
 
 
 def test_known_pairs_lie_above_the_claimed_bound_and_none_below_xi() -> None:

@@ -84,13 +84,8 @@ def test_columns_and_their_words(many_rows: Path) -> None:
     certified = result["value"].sel(estimator="classifier").values
     np.testing.assert_allclose(result["js_joint"].values, js_upper_bound(np.maximum(certified, 0)))
     attrs = result.attrs
-    assert (attrs["stream"], attrs["adapter"], attrs["against"], attrs["projection"]) == (
-        "adapted",
-        "default",
-        "lora",
-        "pca",
-    )
-    assert (attrs["n_tokens_chosen"], attrs["n_samples_chosen"], attrs["n_blocks"], attrs["n_axes"]) == (200, 5, 1, 2)
+    assert (attrs["stream"], attrs["adapter"], attrs["against"]) == ("adapted", "default", "lora")
+    assert (attrs["n_tokens_chosen"], attrs["n_samples_chosen"], attrs["n_axes"]) == (200, 5, 2)
     assert attrs["run_fingerprint"] == "f" * 64
     assert (attrs["units"], attrs["p_floor"], attrs["k"]) == ("nat", 0.5, 3)
 
@@ -104,8 +99,3 @@ def test_a_component_without_values_has_no_js_joint(tmp_path: Path) -> None:
     assert np.isfinite(result["js_joint"].values).tolist() == [True, False]
     assert np.isnan(result["js"].values).tolist() == [False, True]
     assert result["verdict"].values[1].tolist() == [""]
-
-
-def test_pairs_share_nothing_by_construction(make_small: object) -> None:
-    result = measure_information(make_small(stream="pair").run, estimator="gaussian", n_shuffles=0)  # type: ignore[operator]
-    assert not result["singular"].values.any()

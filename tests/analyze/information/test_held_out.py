@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,26 +8,28 @@ from scipy.special import digamma, gammaln
 from lorascope.analyze.information import held_out
 from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_information, normal_scores
 from lorascope.analyze.information.held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
-from lorascope.analyze.information.ksg import ksg
-from lorascope.analyze.information.projections import CanonicalAxes, canonical_axes, halves
+from lorascope.analyze.information.pairs import Pairs, Settings
+from lorascope.analyze.information.projections import Axes, canonical_axes, halves
 
 Sides = tuple[np.ndarray, np.ndarray]
 N_SEEDS = 6
 
 
+def scores_of(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Pairs:
+    labels = np.arange(len(x)) if groups is None else groups
+    return Pairs(x, y, labels, labels)
+
+
 def linear(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
-    rows = np.arange(len(x))
-    return cca_ksg(x, y, k=3, groups_x=rows, groups_y=rows, seed=seed)
+    return cca_ksg(scores_of(x, y), Settings(seed=seed))
 
 
 def quadratic(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
-    rows = np.arange(len(x))
-    return quadratic_cca_ksg(x, y, k=3, groups_x=rows, groups_y=rows, seed=seed)
+    return quadratic_cca_ksg(scores_of(x, y), Settings(seed=seed))
 
 
 def radial(x: np.ndarray, y: np.ndarray) -> float:
-    rows = np.arange(len(x))
-    return radial_ksg(x, y, k=3, groups_x=rows, groups_y=rows)
+    return radial_ksg(scores_of(x, y), Settings())
 
 
 def gaussian(rng: np.random.Generator, n: int, d: int, rho: float) -> Sides:
@@ -121,28 +122,13 @@ def test_a_side_has_as_many_features_as_there_are_twenties_of_rows(
     """5 coordinates, as many times r, r and ln r: 12, with 15 products or 5 squares; or r and ln r alone."""
     widths = []
 
-    def spied(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float) -> CanonicalAxes:
+    def spied(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float) -> tuple[Axes, Axes]:
         widths.append(x.shape[1])
         return canonical_axes(x, y, n_axes, ridge=ridge)
 
     monkeypatch.setattr(held_out, "canonical_axes", spied)
     quadratic(*gaussian(np.random.default_rng(0), n, 5, 0.5))
     assert widths == [n_features] * 2
-
-
-def test_neighbours_see_normal_scores_of_quadratic_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Squares have long tails, in which neighbours are far."""
-    seen = []
-
-    def spied(u: np.ndarray, v: np.ndarray, **options: Any) -> np.ndarray:
-        seen.extend([u, v])
-        return ksg(u, v, **options)
-
-    monkeypatch.setattr(held_out, "ksg", spied)
-    quadratic(*gaussian(np.random.default_rng(0), 400, 2, 0.5))
-    assert len(seen) == 4
-    for side in seen:
-        np.testing.assert_array_equal(normal_scores(side), side)
 
 
 def test_information_of_student_t_in_closed_form() -> None:
@@ -168,13 +154,6 @@ def test_norms_tell_all_of_a_spherical_student_and_correlations_nothing(dx: int,
     assert abs(gaussian_information(x, y) - gaussian_bias(1500, dx, dy)) < 0.03
 
 
-@pytest.mark.parametrize("estimate", [linear, quadratic])
-def test_the_seed_picks_the_halves(estimate: Callable[..., float]) -> None:
-    x, y = gaussian(np.random.default_rng(3), 300, 2, 0.5)
-    assert estimate(x, y, 1) == estimate(x, y, 1)
-    assert estimate(x, y, 1) != estimate(x, y, 2)
-
-
 @pytest.mark.parametrize("estimate", [cca_ksg, quadratic_cca_ksg])
 def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Directions in which 40 samples differ by chance tell nothing of other samples, and much of the same ones."""
@@ -186,7 +165,7 @@ def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch
             rng = np.random.default_rng(seed)
             offsets = 3 * rng.normal(size=(2, 40, 5))
             x, y = (normal_scores(side[groups] + rng.normal(size=(600, 5))) for side in offsets)
-            found.append(estimate(x, y, k=3, groups_x=groups, groups_y=groups, seed=0))
+            found.append(estimate(scores_of(x, y, groups), Settings()))
         return float(np.mean(found))
 
     whole = mean_value()

@@ -235,7 +235,7 @@ def test_all_of_it_in_print(paper: FitReport) -> None:
         "cells that pull most",
         "Huber's delta, residuals ln y - ln f, losses summed",
     ]
-    text, markdown, page = summary.as_text(), summary.as_markdown(), summary._repr_html_()
+    text, markdown, page = summary.text(full=True, width=300), summary.as_markdown(), summary._repr_html_()
     for form in (text, markdown, page):
         for words in ("cells held out", "ordered N", "share_of_starts", "not identified", "contradicted"):
             assert words in form

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.stats import summary as module
-from lorascope.analyze.stats.summary import WIDTH, Summary, Table, cell_text
+from lorascope.analyze.stats.summary import Summary, Table, cell_text
 from lorascope.analyze.stats.verdict import Verdict
 
 ROWS = pd.DataFrame({"name": ["alpha", "b|c"], "value": [1.23456, np.nan], "n": [3, 12], "ok": [True, False]})
@@ -51,39 +51,47 @@ def test_digits_of_cells() -> None:
     assert [cell_text(1.23456, digits) for digits in (2, 4, 6)] == ["1.2", "1.235", "1.23456"]
 
 
-def test_text() -> None:
-    thick, thin = "=" * WIDTH, "-" * WIDTH
-    assert str(WHOLE) == WHOLE.as_text()
-    assert WHOLE.as_text().split("\n") == [
-        thick,
+def test_the_short_form_is_the_conclusion_and_one_table() -> None:
+    assert str(WHOLE) == WHOLE.text()
+    assert WHOLE.text().split("\n") == [
         "A fit",
-        thick,
-        "cells  12",
-        "seed   7",
-        thin,
-        "verdicts",
-        "  supported: it falls (4 of 4)",
-        thin,
+        "supported  it falls: 4 of 4",
+        "",
         "slopes",
         "name   value   n  ok",
         "alpha  1.235   3  yes",
         "b|c      n/a  12  no",
+    ]
+
+
+def test_the_full_form_has_the_rest() -> None:
+    assert WHOLE.text(full=True).split("\n") == [
+        *WHOLE.text().split("\n"),
         "of ln MIUB",
-        thin,
+        "",
         "digits",
         "value",
         "  1.2",
         "  n/a",
-        thin,
+        "",
+        "cells  12",
+        "seed   7",
         "* one row left out",
-        thick,
     ]
+
+
+def test_long_sentences_are_broken_below_their_beginning() -> None:
+    long = Summary("t", verdicts=[Verdict("it falls " * 9, "supported", "of 4 " * 9)], notes=["left " * 20])
+    lines = long.text(full=True, width=40).split("\n")
+    assert max(map(len, lines)) <= 40
+    assert lines[1].startswith("supported  it falls")
+    assert lines[2].startswith("           ")
+    assert lines[-1].startswith("  left")
 
 
 def test_markdown() -> None:
     assert WHOLE.as_markdown() == (
         "## A fit\n\n"
-        "- cells: 12\n- seed: 7\n\n"
         "### Verdicts\n\n"
         "- **supported**: it falls (4 of 4)\n\n"
         "### slopes\n\n"
@@ -98,31 +106,30 @@ def test_markdown() -> None:
         "| 1.2 |\n"
         "| n/a |\n\n"
         "### Remarks\n\n"
-        "- one row left out\n"
+        "- cells: 12\n- seed: 7\n- one row left out\n"
     )
 
 
-def test_html() -> None:
+def test_html_folds_what_the_short_form_leaves_out() -> None:
     assert WHOLE._repr_html_().split("\n") == [
         "<h3>A fit</h3>",
-        "<ul><li>cells: 12</li><li>seed: 7</li></ul>",
-        "<h4>Verdicts</h4>",
         "<ul><li>supported: it falls (4 of 4)</li></ul>",
         "<h4>slopes</h4>",
         "<table><thead><tr><th>name</th><th>value</th><th>n</th><th>ok</th></tr></thead><tbody>"
         "<tr><td>alpha</td><td>1.235</td><td>3</td><td>yes</td></tr>"
         "<tr><td>b|c</td><td>n/a</td><td>12</td><td>no</td></tr></tbody></table>",
         "<p>of ln MIUB</p>",
+        "<details><summary>Everything</summary>",
         "<h4>digits</h4>",
         "<table><thead><tr><th>value</th></tr></thead><tbody><tr><td>1.2</td></tr><tr><td>n/a</td></tr></tbody></table>",
-        "<h4>Remarks</h4>",
-        "<ul><li>one row left out</li></ul>",
+        "<ul><li>cells: 12</li><li>seed: 7</li><li>one row left out</li></ul>",
+        "</details>",
     ]
 
 
 def test_what_is_not_there_leaves_no_heading() -> None:
     bare = Summary("Nothing")
-    assert bare.as_text().split("\n") == ["=" * WIDTH, "Nothing", "=" * WIDTH, "=" * WIDTH]
+    assert bare.text(full=True) == "Nothing"
     assert bare.as_markdown() == "## Nothing\n"
     assert bare._repr_html_() == "<h3>Nothing</h3>"
 
@@ -143,24 +150,20 @@ def test_tables_of_pipes_keep_their_columns() -> None:
     assert lines == ["| a\\|b | n |", "| --- | --- |", "| x y | 1 |", "| \\| | 2 |"]
 
 
-def test_tables_without_rows_show_their_columns() -> None:
+def test_tables_without_rows_or_columns() -> None:
     summary = Summary("t", tables=[Table("x", ROWS.iloc[:0])])
-    assert "name  value  n  ok" in summary.as_text()
+    assert "name  value  n  ok" in summary.text()
     assert "| name | value | n | ok |\n| --- | --- | --- | --- |\n" in summary.as_markdown()
     assert "<tbody></tbody>" in summary._repr_html_()
-
-
-def test_tables_without_columns() -> None:
     empty = Summary("t", tables=[Table("x", pd.DataFrame())])
-    assert empty.as_text().split("\n")[4:6] == ["x", ""]
+    assert empty.text() == "t\n\nx"
     assert "### x" in empty.as_markdown()
-    assert "<h4>x</h4>" in empty._repr_html_()
 
 
 def test_wide_tables_go_on_below_and_name_their_rows_again() -> None:
     rows = pd.DataFrame({"name": ["alpha", "beta"]} | {f"number{k:02}": [k + 0.5, k] for k in range(24)})
-    lines = Summary("t", tables=[Table("x", rows)]).as_text().split("\n")[5:-1]
-    assert max(map(len, lines)) <= WIDTH
+    lines = Summary("t", tables=[Table("x", rows)]).text(width=80).split("\n")[3:]
+    assert max(map(len, lines)) <= 80
     stretches = "\n".join(lines).split("\n\n")
     assert len(stretches) > 1
     assert all(one.split("\n")[1].startswith("alpha") for one in stretches)
@@ -170,43 +173,33 @@ def test_wide_tables_go_on_below_and_name_their_rows_again() -> None:
 
 def test_columns_of_numbers_are_aligned_to_the_right() -> None:
     rows = pd.DataFrame({"a": [-1.5, np.inf], "b": [None, 2], "c": ["x", "2"]}, dtype=object)
-    lines = Summary("t", tables=[Table("x", rows)]).as_text().split("\n")[5:8]
+    lines = Summary("t", tables=[Table("x", rows)]).text().split("\n")[3:]
     assert lines == ["     a  b  c", "-1.500     x", "     ∞  2  2"]
 
 
 def test_the_index_is_not_shown() -> None:
-    shown = Summary("t", tables=[Table("x", ROWS)])
     moved = Summary("t", tables=[Table("x", ROWS.set_axis([100, 200]))])
-    assert shown.as_text() == moved.as_text()
+    assert Summary("t", tables=[Table("x", ROWS)]).text() == moved.text()
 
 
 def test_names_are_no_markup_in_markdown() -> None:
     evil = "<script>&amp;\n# x\r\n[a](b)"
     rows = pd.DataFrame({evil: [evil]})
     text = Summary(
-        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil]
+        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil]
     ).as_markdown()
     assert "<" not in text
     assert "\n# x" not in text
     assert "](" not in text
-    assert text.count("&lt;script>&amp;amp; # x [a]\\(b)") == 1 + 2 + 4 + 2 + 1 + 1
+    assert text.count("&lt;script>&amp;amp; # x [a]\\(b)") == 1 + 2 + 4 + 2 + 1
 
 
-def test_lines_of_text_are_one_a_note() -> None:
+def test_line_breaks_in_names_are_spelt_out() -> None:
     evil = "a\nb"
     rows = pd.DataFrame({evil: [evil]})
-    text = Summary(
-        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil], [evil]
-    ).as_text()
-    assert text.count("a\\nb") == 1 + 2 + 4 + 2 + 1 + 1
-    assert "b" not in text.split("\n")
-
-
-def test_findings_stand_between_verdicts_and_tables() -> None:
-    found = Summary("t", {}, [Table("numbers", ROWS)], [Verdict("c", "contradicted", "x")], ["left out"], ["wrong"])
-    for text in (found.as_text(), found.as_markdown(), found._repr_html_()):
-        places = [text.index(part) for part in ("contradicted", "wrong", "numbers", "left out")]
-        assert places == sorted(places)
+    text = Summary(evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil])
+    assert text.text(full=True).count("a\\nb") == 1 + 2 + 4 + 2 + 1
+    assert "b" not in text.text(full=True).split("\n")
 
 
 def test_examples() -> None:

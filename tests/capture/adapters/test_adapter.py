@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,11 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
-    Phi3Config,
-    Phi3ForCausalLM,
 )
 
-from lorascope.capture.adapters.adapter import (
-    AdapterError,
-    adapter_identity,
-    attach_adapter,
-    attach_adapters,
-    fit_problems,
-    label_init,
-    read_adapter,
-)
+from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter, attach_adapters
+from lorascope.capture.adapters.fit import is_residual
+from lorascope.capture.adapters.refusal import AdapterError
 
 from ..recorded import adapt
 
@@ -61,50 +52,43 @@ def save_untrained(model: Any, folder: Path, **options: Any) -> Any:
     return adapted.eval()
 
 
-def is_plain(model: Any) -> bool:
-    return not any("lora" in name for name, _ in model.named_modules())
+def refuse(model: Any, folder: Path, words: str) -> None:
+    """The adapter is refused in one line, and the model left as it was."""
+    with pytest.raises(AdapterError, match=words) as caught:
+        attach_adapter(model, folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+    assert not any("lora" in name for name, _ in model.named_modules())
 
 
 def test_attached_adapter_acts(tiny_model: Any, tiny_adapter: Path) -> None:
     """Against PEFT's own loading."""
     before = tiny_model(TOKENS).logits
     expected = PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(tiny_adapter)).eval()(TOKENS).logits
-    adapted = attach_adapter(tiny_model.train(), tiny_adapter)
+    state = torch.random.get_rng_state()
+    adapted = attach_adapter(tiny_model.train(), tiny_adapter, name="lora")
+    assert torch.equal(torch.random.get_rng_state(), state)
     assert not any(module.training for module in adapted.modules())
-    assert adapted.active_adapters == ["default"]
+    assert adapted.active_adapters == ["lora"]
     assert not any(parameter.requires_grad for name, parameter in adapted.named_parameters() if "lora" in name)
     torch.testing.assert_close(adapted(TOKENS).logits, expected, rtol=0, atol=0)
     assert (expected - before).abs().max() > 1e-3
 
 
-def test_attaching_leaves_the_random_state(tiny_model: Any, tiny_adapter: Path) -> None:
-    state = torch.random.get_rng_state()
-    attach_adapter(tiny_model, tiny_adapter)
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_adapter_of_a_half_precision_model_is_float32(tiny_model: Any, tiny_adapter: Path, dtype: torch.dtype) -> None:
-    adapted = attach_adapter(tiny_model.to(dtype), tiny_adapter)
+def test_adapter_of_a_half_precision_model_is_float32(tiny_model: Any, tiny_adapter: Path) -> None:
+    adapted = attach_adapter(tiny_model.bfloat16(), tiny_adapter)
     dtypes = {("lora" in name, parameter.dtype) for name, parameter in adapted.named_parameters()}
-    assert dtypes == {(True, torch.float32), (False, dtype)}
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
 
 
-def test_adapter_takes_its_name(tiny_model: Any, tiny_adapter: Path) -> None:
-    assert attach_adapter(tiny_model, tiny_adapter, name="lora").active_adapters == ["lora"]
-
-
-@pytest.mark.parametrize("name", ["", "v2.1", "a b", "1st"])
+@pytest.mark.parametrize("name", ["", "v2.1", "1st"])
 def test_names_that_cannot_be_module_names(tiny_model: Any, tiny_adapter: Path, name: str) -> None:
     with pytest.raises(AdapterError, match=r"`name` is '.*'; allowed are letters, digits and `_`"):
         attach_adapter(tiny_model, tiny_adapter, name=name)
 
 
-@pytest.mark.parametrize("name", ["nothing", "empty"])
-def test_folder_that_holds_no_adapter(tiny_model: Any, tmp_path: Path, name: str) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(AdapterError, match=r"is no adapter folder: there is no 'adapter_config\.json' in it"):
-        attach_adapter(tiny_model, tmp_path / name)
+def test_folder_that_holds_no_adapter(tiny_model: Any, tmp_path: Path) -> None:
+    refuse(tiny_model, tmp_path, r"is no adapter folder: there is no 'adapter_config\.json' in it")
 
 
 @pytest.mark.parametrize(
@@ -119,8 +103,7 @@ def test_folder_that_holds_no_adapter(tiny_model: Any, tmp_path: Path, name: str
 )
 def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, text: str, words: str) -> None:
     (tiny_adapter / "adapter_config.json").write_text(text)
-    with pytest.raises(AdapterError, match=rf"adapter_config\.json' is no PEFT configuration: {words}"):
-        attach_adapter(tiny_model, tiny_adapter)
+    refuse(tiny_model, tiny_adapter, rf"adapter_config\.json' is no PEFT configuration: {words}")
 
 
 @pytest.mark.parametrize(
@@ -128,105 +111,77 @@ def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, 
     [
         ({"r": "four"}, r"`r` of adapter .* is 'four'"),
         ({"r": True}, r"`r` of adapter .* is True"),
-        ({"r": 0}, r"`r` of adapter .* is 0"),
-        ({"rank_pattern": {"q_proj": "x"}}, r"`r` of adapter .* is 'x'"),
+        ({"rank_pattern": {"q_proj": 0}}, r"`r` of adapter .* is 0"),
         ({"rank_pattern": [1]}, r"`rank_pattern` of adapter .* is \[1\]"),
-        ({"lora_alpha": "much"}, r"`lora_alpha` of adapter .* is 'much'"),
         ({"lora_alpha": float("nan")}, r"`lora_alpha` of adapter .* is nan"),
-        ({"lora_alpha": 1e300}, r"`lora_alpha` of adapter .* is 1e\+300"),
         ({"lora_alpha": 10**400}, r"`lora_alpha` of adapter .* is 1000"),
         ({"alpha_pattern": {"q_proj": "x"}}, r"`lora_alpha` of adapter .* is 'x'"),
-        ({"lora_alpha": 0}, r"it is 0 on every layer, so the adapter changes nothing.*\(lora_alpha\)"),
         ({"target_modules": "(["}, r"PEFT can't apply it: .* \(\w+\) \(adapter_config\.json\)"),
-        ({"target_modules": 3}, r"PEFT can't apply it: .* \(adapter_config\.json\)"),
-        ({"lora_dropout": "x"}, r"PEFT can't apply it: .* \(adapter_config\.json\)"),
         ({"modules_to_save": 3}, r"PEFT can't apply it: .* \(adapter_config\.json\)"),
         ({"layer_replication": [[0, 9]]}, r"PEFT can't apply it: .* \(adapter_config\.json\)"),
+        ({"peft_type": "IA3"}, r"`peft_type` of adapter '.*' is 'IA3'; only 'LORA' can be captured"),
     ],
 )
 def test_configuration_with_a_wrong_value(tiny_model: Any, tiny_adapter: Path, change: Any, words: str) -> None:
     reconfigure(tiny_adapter, **change)
-    with pytest.raises(AdapterError, match=words):
+    refuse(tiny_model, tiny_adapter, words)
+
+
+def test_an_alpha_of_zero_changes_nothing(tiny_model: Any, tiny_adapter: Path) -> None:
+    reconfigure(tiny_adapter, lora_alpha=0)
+    with pytest.raises(AdapterError, match=r"it is 0 on every layer, so the adapter changes nothing.*\(lora_alpha\)"):
         attach_adapter(tiny_model, tiny_adapter)
 
 
-def test_adapter_of_another_method(tiny_model: Any, tiny_adapter: Path) -> None:
-    reconfigure(tiny_adapter, peft_type="IA3")
-    with pytest.raises(AdapterError, match=r"`peft_type` of adapter '.*' is 'IA3'; only 'LORA' can be captured"):
-        attach_adapter(tiny_model, tiny_adapter)
-
-
-def test_pickled_weights_are_not_read(tiny_model: Any, tiny_adapter: Path) -> None:
-    (tiny_adapter / WEIGHTS).unlink()
-    with pytest.raises(AdapterError, match=r"has no 'adapter_model\.safetensors'; save it again"):
-        attach_adapter(tiny_model, tiny_adapter)
-    torch.save({}, tiny_adapter / "adapter_model.bin")
-    with pytest.raises(AdapterError, match=r"safetensors'; 'adapter_model\.bin' is a pickle and isn't read; save it"):
-        attach_adapter(tiny_model, tiny_adapter)
-
-
-def test_damaged_weights(tiny_model: Any, tiny_adapter: Path) -> None:
+def test_weights_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path) -> None:
     with (tiny_adapter / WEIGHTS).open("r+b") as file:
         file.truncate(1000)
-    with pytest.raises(AdapterError, match=r"safetensors' is damaged: .*; copy or save the adapter again"):
-        attach_adapter(tiny_model, tiny_adapter)
+    refuse(tiny_model, tiny_adapter, r"safetensors' is damaged: .*; copy or save the adapter again")
+    (tiny_adapter / WEIGHTS).unlink()
+    refuse(tiny_model, tiny_adapter, r"has no 'adapter_model\.safetensors'; save it again")
+    torch.save({}, tiny_adapter / "adapter_model.bin")
+    refuse(tiny_model, tiny_adapter, r"safetensors'; 'adapter_model\.bin' is a pickle and isn't read; save it")
 
 
 def test_model_that_has_an_adapter(tiny_model: Any, tiny_adapter: Path) -> None:
     adapted = attach_adapter(tiny_model, tiny_adapter)
     for model in (adapted, adapted.get_base_model()):
-        with pytest.raises(
-            AdapterError, match=r"the model already has an adapter; attach '.*' to a freshly loaded model"
-        ):
+        with pytest.raises(AdapterError, match=r"already has an adapter; attach '.*' to a freshly loaded model"):
             attach_adapter(model, tiny_adapter)
 
 
-def test_adapter_of_another_width(tiny_model: Any, tiny_adapter: Path) -> None:
-    model = llama(tiny_model, hidden_size=64)
-    with pytest.raises(
-        AdapterError,
-        match=r"other shapes than this model's layers \(.*lora_A.weight: \(4, 32\), not \(4, 64\), .* more\)$",
-    ):
-        attach_adapter(model, tiny_adapter)
-    assert is_plain(model)
-
-
-def test_adapter_of_a_deeper_model(tiny_model: Any, tiny_adapter: Path) -> None:
-    model = llama(tiny_model, num_hidden_layers=1)
-    with pytest.raises(AdapterError, match=r"weights that this model has no place for, .*layers\.1\..* and 12 more\)"):
-        attach_adapter(model, tiny_adapter)
-    assert is_plain(model)
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden_size": 64}, r"other shapes .* \(.*lora_A.weight: \(4, 32\), not \(4, 64\), .* more\)$"),
+        ({"num_hidden_layers": 1}, r"weights that this model has no place for, .*layers\.1\..* and 12 more\)"),
+    ],
+    ids=["wider", "shallower"],
+)
+def test_adapter_of_another_model(tiny_model: Any, tiny_adapter: Path, changes: Any, words: str) -> None:
+    refuse(llama(tiny_model, **changes), tiny_adapter, words)
 
 
 def test_adapter_of_a_shallower_model(tiny_model: Any, tiny_adapter: Path) -> None:
     """Module names without a path, as most adapters have them, reach into every layer."""
     reconfigure(tiny_adapter, target_modules=["q_proj"], exclude_modules=None)
     rewrite(tiny_adapter, lambda tensors: {key: value for key, value in tensors.items() if "q_proj" in key})
-    model = llama(tiny_model, num_hidden_layers=3)
-    with pytest.raises(AdapterError, match=r"it lacks weights that this model needs, .*layers\.2\.self_attn\.q_proj"):
-        attach_adapter(model, tiny_adapter)
-    assert is_plain(model)
+    words = r"it lacks weights that this model needs, .*layers\.2\.self_attn\.q_proj"
+    refuse(llama(tiny_model, num_hidden_layers=3), tiny_adapter, words)
 
 
 def test_adapter_of_another_architecture(tiny_adapter: Path) -> None:
     config = GPT2Config(n_embd=32, n_layer=1, n_head=4, vocab_size=64, bos_token_id=0, eos_token_id=1)
     with torch.random.fork_rng():
         model = GPT2LMHeadModel(config)
-    with pytest.raises(
-        AdapterError, match=r"it fits no layer of this model: Target modules .* \(target_modules\)$"
-    ) as error:
-        attach_adapter(model, tiny_adapter)
-    assert len(str(error.value)) < 500
-    assert is_plain(model)
+    refuse(model, tiny_adapter, r"it fits no layer of this model: Target modules .* \(target_modules\)$")
 
 
 @pytest.mark.parametrize("rename", [("self_attn", "attn"), ("base_model.model.", "")], ids=["module", "prefix"])
 def test_misnamed_keys(tiny_model: Any, tiny_adapter: Path, rename: tuple[str, str]) -> None:
     """PEFT loads both, at most with a warning, and the first gives attention the base's own outputs."""
     rewrite(tiny_adapter, lambda tensors: {key.replace(*rename): value for key, value in tensors.items()})
-    with pytest.raises(AdapterError, match=r"^adapter .*: it lacks weights .* more\); it holds weights .* more\)$"):
-        attach_adapter(tiny_model, tiny_adapter)
-    assert is_plain(tiny_model)
+    refuse(tiny_model, tiny_adapter, r"^adapter .*: it lacks weights .* more\); it holds weights .* more\)$")
 
 
 def test_untrained_adapter(tiny_model: Any, tmp_path: Path) -> None:
@@ -236,16 +191,13 @@ def test_untrained_adapter(tiny_model: Any, tmp_path: Path) -> None:
     assert isinstance(attach_adapter(tiny_model, tmp_path / "zero", allow_zero=True), PeftModel)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_weights_that_are_no_numbers(tiny_model: Any, tiny_adapter: Path, value: float) -> None:
+def test_weights_that_are_no_numbers(tiny_model: Any, tiny_adapter: Path) -> None:
     def spoil(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        next(iter(tensors.values()))[0, 0] = value
+        next(iter(tensors.values()))[0, 0] = float("-inf")
         return tensors
 
     rewrite(tiny_adapter, spoil)
-    with pytest.raises(AdapterError, match=r"the adapter holds NaN or infinite weights \(base_model.*lora_A\.weight\)"):
-        attach_adapter(tiny_model, tiny_adapter)
-    assert is_plain(tiny_model)
+    refuse(tiny_model, tiny_adapter, r"the adapter holds NaN or infinite weights \(base_model.*lora_A\.weight\)")
 
 
 def test_init_that_peft_cannot_repeat(tiny_model: Any, tiny_adapter: Path) -> None:
@@ -263,15 +215,6 @@ def test_init_that_peft_repeats_wrongly(tiny_model: Any, tmp_path: Path, init: s
         attach_adapter(tiny_model, tmp_path / init)
 
 
-def test_why_fast_pissa_is_refused(tiny_model: Any, tmp_path: Path) -> None:
-    """The day PEFT repeats its random numbers, this fails and the refusal can go."""
-    trained = save_untrained(tiny_model, tmp_path / "fast", init_lora_weights="pissa_niter_1")
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        loaded = PeftModel.from_pretrained(copy.deepcopy(tiny_model), str(tmp_path / "fast")).eval()
-    assert (loaded(TOKENS).logits - trained(TOKENS).logits).abs().max() > 1e-3
-
-
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_init_that_changes_the_base_is_repeated(tiny_model: Any, tmp_path: Path, init: str) -> None:
     trained = save_untrained(tiny_model, tmp_path / init, init_lora_weights=init)
@@ -282,52 +225,32 @@ def test_init_that_changes_the_base_is_repeated(tiny_model: Any, tmp_path: Path,
     assert adapter_identity(loaded)["base"] == "residual base"
 
 
-@pytest.mark.parametrize(
-    ("init", "label"),
-    [
-        (True, "frozen base"),
-        (False, "frozen base"),
-        ("gaussian", "frozen base"),
-        ("eva", "frozen base"),
-        ("orthogonal", "frozen base"),
-        ("mica", "frozen base"),
-        ("pissa", "residual base"),
-        ("pissa_niter_16", "residual base"),
-        ("OLoRA", "residual base"),
-        ("corda", "residual base"),
-        ("loftq", "residual base"),
-        ("lora_ga", "residual base"),
-    ],
-)
-def test_label_of_an_init(init: bool | str, label: str) -> None:
-    config = LoraConfig()
-    config.init_lora_weights = init
-    assert label_init(config) == label
-
-
 @pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "mica", "pissa", "olora"])
-def test_label_agrees_with_what_peft_does(tiny_model: Any, init: bool | str) -> None:
+def test_residual_inits_are_those_that_change_the_base(tiny_model: Any, init: bool | str) -> None:
     """The list of inits is held against PEFT itself."""
-    before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    before = tiny_model.model.layers[0].self_attn.q_proj.weight.clone()
     config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=init)
     with torch.random.fork_rng():
         adapted = get_peft_model(tiny_model, config)
     base = adapted.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
-    changed = not torch.equal(base, before["model.layers.0.self_attn.q_proj.weight"])
-    assert changed == (label_init(config) == "residual base")
+    assert is_residual(config) is not torch.equal(base, before)
+
+
+def test_inits_that_need_data_or_libraries() -> None:
+    config = LoraConfig()
+    for init, is_known in {"eva": False, "pissa_niter_16": True, "corda": True, "loftq": True, "lora_ga": True}.items():
+        config.init_lora_weights = init
+        assert is_residual(config) is is_known
 
 
 def test_identity_is_the_same_from_folder_and_model(tiny_model: Any, tiny_adapter: Path) -> None:
     from_folder = adapter_identity(tiny_adapter)
-    adapted = attach_adapter(tiny_model.bfloat16(), tiny_adapter, name="other")
+    adapted = attach_adapter(copy.deepcopy(tiny_model).bfloat16(), tiny_adapter, name="other")
     assert adapter_identity(adapted, "other") == from_folder
     json.dumps(from_folder, allow_nan=False)
-
-
-def test_identity_of_half_precision_weights_is_that_of_their_numbers(tiny_model: Any, tiny_adapter: Path) -> None:
+    # Half-precision weights have the identity of their numbers.
     rewrite(tiny_adapter, lambda tensors: {key: value.bfloat16() for key, value in tensors.items()})
-    adapted = attach_adapter(tiny_model, tiny_adapter)
-    assert adapter_identity(adapted)["sha256"] == adapter_identity(tiny_adapter)["sha256"]
+    assert adapter_identity(attach_adapter(tiny_model, tiny_adapter)) == adapter_identity(tiny_adapter) != from_folder
 
 
 def test_identity_says_what_the_adapter_is(tiny_adapter: Path) -> None:
@@ -341,16 +264,6 @@ def test_identity_says_what_the_adapter_is(tiny_adapter: Path) -> None:
     reconfigure(tiny_adapter, use_rslora=True, target_modules=".*q_proj")
     assert adapter_identity(tiny_adapter)["scaling"] == "alpha / sqrt(rank)"
     assert adapter_identity(tiny_adapter)["target_modules"] == ".*q_proj"
-
-
-def test_identity_sees_one_changed_weight(tiny_adapter: Path, tmp_path: Path) -> None:
-    def nudge(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        next(iter(tensors.values()))[0, 0] += 1e-6
-        return tensors
-
-    shutil.copytree(tiny_adapter, tmp_path / "changed")
-    rewrite(tmp_path / "changed", nudge)
-    assert adapter_identity(tmp_path / "changed")["sha256"] != adapter_identity(tiny_adapter)["sha256"]
 
 
 def test_identity_of_what_is_no_adapter(tiny_model: Any, tiny_adapter: Path) -> None:
@@ -403,9 +316,7 @@ def test_embeddings_of_another_model(tiny_model: Any, tmp_path: Path, change: fl
         return tensors
 
     rewrite(tmp_path, spoil)
-    with pytest.raises(AdapterError, match=r"it brings base weights that aren't this model's \(resized or trained\)"):
-        attach_adapter(tiny_model, tmp_path)
-    assert is_plain(tiny_model)
+    refuse(tiny_model, tmp_path, r"it brings base weights that aren't this model's \(resized or trained\)")
 
 
 def test_several_adapters(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
@@ -413,38 +324,33 @@ def test_several_adapters(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -
     save_trained(tiny_model, tmp_path / "other", r=2, use_dora=True)
     folders = {"first": tiny_adapter, "second": tmp_path / "other"}
     alone = {name: attach_adapter(copy.deepcopy(tiny_model), folder)(TOKENS).logits for name, folder in folders.items()}
-    state = torch.random.get_rng_state()
     model = attach_adapters(tiny_model, folders)
-    assert torch.equal(torch.random.get_rng_state(), state)
     assert model.active_adapters == ["first"]
-    assert not any(module.training for module in model.modules())
     for name, logits in alone.items():
         model.set_adapter(name)
         torch.testing.assert_close(model(TOKENS).logits, logits, rtol=0, atol=0)
         assert adapter_identity(model, name)["sha256"] == adapter_identity(folders[name])["sha256"]
 
 
-def test_one_of_several_does_not_fit(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
-    save_trained(llama(tiny_model, hidden_size=48), tmp_path / "other")
-    with pytest.raises(AdapterError, match=r"other' can't be captured: .*its weights have other shapes"):
+@pytest.mark.parametrize(
+    ("options", "changes", "words"),
+    [
+        ({}, {"hidden_size": 48}, r"other' can't be captured: .*its weights have other shapes"),
+        (
+            {"init_lora_weights": "olora"},
+            {},
+            r"its init changes the base weights, under every other adapter too; .* alone",
+        ),
+    ],
+    ids=["doesn't fit", "would change the base"],
+)
+def test_one_of_several_is_refused(
+    tiny_model: Any, tiny_adapter: Path, tmp_path: Path, options: Any, changes: Any, words: str
+) -> None:
+    save_trained(llama(tiny_model, **changes), tmp_path / "other", **options)
+    with pytest.raises(AdapterError, match=words):
         attach_adapters(tiny_model, {"first": tiny_adapter, "second": tmp_path / "other"})
-    assert is_plain(tiny_model)
-
-
-def test_one_of_several_would_change_the_base(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
-    save_untrained(tiny_model, tmp_path / "other", init_lora_weights="olora")
-    with pytest.raises(
-        AdapterError, match=r"its init changes the base weights, under every other adapter too; .* alone"
-    ):
-        attach_adapters(tiny_model, {"first": tiny_adapter, "second": tmp_path / "other"})
-
-
-def test_adapter_is_read_and_held_against_a_model(tiny_model: Any, tiny_adapter: Path) -> None:
-    config, tensors = read_adapter(tiny_adapter)
-    assert config.r == 4
-    assert fit_problems(tiny_model.to("meta"), config, tensors, "default") == []
-    tensors.popitem()
-    assert [problem.kind for problem in fit_problems(tiny_model, config, tensors, "default")] == ["missing"]
+    assert not any("lora" in name for name, _ in tiny_model.named_modules())
 
 
 def test_adapter_on_experts_from_a_file(tmp_path: Path) -> None:
@@ -467,17 +373,4 @@ def test_adapter_on_experts_from_a_file(tmp_path: Path) -> None:
     attached = attach_adapter(copy.deepcopy(model), folder)
     torch.testing.assert_close(attached(TOKENS).logits, trained(TOKENS).logits)
     rewrite(folder, lambda tensors: {key.replace("layers.1.mlp", "layers.1.moe"): v for key, v in tensors.items()})
-    with pytest.raises(AdapterError, match="experts"):
-        attach_adapter(model, folder)
-    assert is_plain(model)
-
-
-def test_adapter_of_split_projections_on_a_fused_model(tiny_model: Any, tmp_path: Path) -> None:
-    adapt(tiny_model, target_modules=["q_proj", "o_proj"]).save_pretrained(tmp_path / "split")
-    shape = {key: getattr(tiny_model.config, key) for key in ("hidden_size", "intermediate_size", "vocab_size")}
-    config = Phi3Config(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, pad_token_id=2, **shape)
-    with torch.random.fork_rng():
-        fused = Phi3ForCausalLM(config).eval()
-    with pytest.raises(AdapterError, match="has no place for"):
-        attach_adapter(fused, tmp_path / "split")
-    assert is_plain(fused)
+    refuse(model, folder, "experts")

@@ -13,7 +13,6 @@ from transformers import (
     AutoModelForCausalLM,
     CodeGenConfig,
     Glm4Config,
-    GlmConfig,
     GPT2Config,
     GPTBigCodeConfig,
     GPTNeoXConfig,
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from lorascope.capture.adapters.adapter import attach_adapter
+from lorascope.capture.adapters.branches import lora_b
 from lorascope.capture.adapters.components import (
     LoraComponent,
     adapted_modules,
@@ -29,8 +29,6 @@ from lorascope.capture.adapters.components import (
     find_components,
     in_module_order,
     left_out,
-    lora_b,
-    require_supported,
     unsupported,
 )
 from lorascope.capture.adapters.refusal import AdapterError, lora_layers
@@ -81,7 +79,11 @@ def fused_rows(config: Any, kind: str) -> Any:
 
 
 def test_components_of_a_llama(tiny_model: Any, tiny_adapter: Path) -> None:
-    components = find_components(attach_adapter(tiny_model, tiny_adapter), "default")
+    plain = {name for name, module in tiny_model.named_modules() if isinstance(module, nn.Linear)}
+    model = attach_adapter(tiny_model, tiny_adapter)
+    assert unsupported(model, "default") == []
+    components = find_components(model, "default")
+    assert {c.path for c in components} == plain - {"lm_head"}
     kinds = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     assert [(c.layer, c.kind) for c in components] == [(layer, kind) for layer in (0, 1) for kind in kinds]
     assert components[8] == LoraComponent(
@@ -100,12 +102,6 @@ def test_components_of_a_llama(tiny_model: Any, tiny_adapter: Path) -> None:
     assert [c.order for c in components] == sorted({c.order for c in components})
 
 
-def test_paths_are_those_of_the_plain_model(tiny_model: Any, tiny_adapter: Path) -> None:
-    plain = {name for name, module in tiny_model.named_modules() if isinstance(module, nn.Linear)}
-    components = find_components(attach_adapter(tiny_model, tiny_adapter), "default")
-    assert {c.path for c in components} == plain - {"lm_head"}
-
-
 def test_layer_outside_the_decoder(tiny_model: Any) -> None:
     (component,) = find_components(adapt(tiny_model, target_modules=["lm_head"]), "default")
     assert (component.layer, component.kind, component.path) == (-1, "lm_head", "lm_head")
@@ -118,13 +114,6 @@ def test_scaling_is_read_not_recomputed(tiny_model: Any) -> None:
     assert find_components(model, "default")[0].scaling == 12.0
 
 
-def test_each_adapter_has_its_own_components(tiny_model: Any) -> None:
-    model = adapt(tiny_model)
-    model.add_adapter("other", LoraConfig(r=3, target_modules=["up_proj"]))
-    assert {(c.kind, c.rank) for c in find_components(model, "default")} == {("q_proj", 2)}
-    assert {(c.kind, c.rank) for c in find_components(model, "other")} == {("up_proj", 3)}
-
-
 def test_delta_is_made_of_what_is_read(tiny_model: Any, tiny_adapter: Path) -> None:
     """scaling * B A x against PEFT's own layer, every component."""
     model = attach_adapter(tiny_model, tiny_adapter)
@@ -132,7 +121,7 @@ def test_delta_is_made_of_what_is_read(tiny_model: Any, tiny_adapter: Path) -> N
     for component in find_components(model, "default"):
         module = modules[component.path]
         b = lora_b(module, "default")
-        assert (b.dtype, b.shape) == (np.dtype("float32"), (component.d_out, component.rank))
+        assert (b.dtype, b.shape, b.flags.owndata) == (np.dtype("float32"), (component.d_out, component.rank), True)
         x = torch.linspace(-1, 1, component.d_in)
         a = module.lora_A["default"].weight.detach().numpy().astype(np.float64)
         delta = component.scaling * b.astype(np.float64) @ (a @ x.double().numpy())
@@ -140,23 +129,11 @@ def test_delta_is_made_of_what_is_read(tiny_model: Any, tiny_adapter: Path) -> N
             np.testing.assert_allclose((module(x) - module.base_layer(x)).numpy(), delta, rtol=1e-4, atol=1e-6)
 
 
-def test_lora_b_is_a_copy_in_float32(tiny_model: Any) -> None:
-    model = adapt(tiny_model.bfloat16())
-    module: Any = lora_layers(model)["model.layers.0.self_attn.q_proj"].to(torch.bfloat16)
-    b = lora_b(module, "default")
-    before = b.copy()
-    torch.nn.init.zeros_(module.lora_B["default"].weight)
-    np.testing.assert_array_equal(b, before)
-    assert b.dtype == np.float32
-
-
 @pytest.mark.parametrize(
     ("config", "kind", "rows"),
     [
         (Phi3Config(**SMALL), "qkv_proj", GROUPED),
         (Phi3Config(**SMALL), "gate_up_proj", GATED),
-        (Phi3Config(**SMALL), "o_proj", ()),
-        (GlmConfig(**SMALL, head_dim=8), "gate_up_proj", GATED),
         (Glm4Config(**SMALL, head_dim=8), "gate_up_proj", GATED),
         (GPT2Config(**GPT), "c_attn", THIRDS),
         (GPTBigCodeConfig(**GPT, multi_query=True), "c_attn", (("q", 0, 32), ("k", 32, 40), ("v", 40, 48))),
@@ -173,7 +150,7 @@ def test_row_ranges(config: Any, kind: str, rows: Any) -> None:
 
 @pytest.mark.parametrize(
     ("config", "kind"),
-    [(Phi3Config(**SMALL), "qkv_proj"), (GPT2Config(**GPT), "c_attn"), (GPTBigCodeConfig(**GPT), "c_attn")],
+    [(Phi3Config(**SMALL), "qkv_proj"), (GPTBigCodeConfig(**GPT), "c_attn")],
     ids=lambda value: getattr(value, "model_type", ""),
 )
 def test_keys_are_where_the_ranges_say(config: Any, kind: str) -> None:
@@ -204,16 +181,11 @@ def test_keys_are_where_the_ranges_say(config: Any, kind: str) -> None:
 
 def test_conv1d_is_a_linear_layer() -> None:
     """GPT-2 keeps its weights transposed; PEFT's layer, and B's shape, are the same."""
-    model = adapt(build(GPT2Config(**GPT)), target_modules=["c_attn"], fan_in_fan_out=True)
-    (component,) = find_components(model, "default")
+    model = adapt(build(GPT2Config(**GPT)), target_modules=["c_attn"], fan_in_fan_out=True, modules_to_save=["c_fc"])
+    component, trained = find_components(model, "default")
     assert (component.d_in, component.d_out, component.layer) == (32, 96, 0)
     assert lora_b(lora_layers(model)[component.path], "default").shape == (96, 2)
-
-
-def test_plain_lora_is_supported(tiny_model: Any, tiny_adapter: Path) -> None:
-    model = attach_adapter(tiny_model, tiny_adapter)
-    assert unsupported(model, "default") == []
-    require_supported(model, "default")
+    assert (trained.kind, trained.d_in, trained.d_out) == ("c_fc", 32, 128)
 
 
 @pytest.mark.parametrize(
@@ -232,55 +204,51 @@ def test_what_is_not_supported(tiny_model: Any, options: dict[str, Any], kind: s
 
 
 def test_what_cannot_be_computed_beside_the_base(tiny_model: Any) -> None:
-    model = adapt(tiny_model, alora_invocation_tokens=[3], task_type="CAUSAL_LM")
-    assert [c.delta_source for c in find_components(model, "default")] == ["difference"] * 2
+    model = adapt(tiny_model)
+    lora = LoraConfig(r=2, target_modules=["q_proj"], alora_invocation_tokens=[3], task_type="CAUSAL_LM")
+    model.add_adapter("other", lora)
+    assert unsupported(model, "default", stream="base") == []
+    assert [c.delta_source for c in find_components(model, "other")] == ["difference"] * 2
     with pytest.raises(AdapterError, match=r"the delta of ALoraLinear can't be computed beside the base; .*'pair'"):
-        find_components(model, "default", stream="base")
+        find_components(model, "other", stream="base")
 
 
 @pytest.mark.parametrize(
-    ("options", "source", "rank", "scaling"),
+    ("options", "source"),
     [
-        ({"use_dora": True}, "branch", 2, 4.0),
-        ({"lora_bias": True}, "factor", 2, 4.0),
-        ({"target_modules": ["embed_tokens"]}, "factor", 2, 4.0),
-        ({"target_modules": ["embed_tokens"], "use_dora": True}, "branch", 2, 4.0),
+        ({"use_dora": True}, "branch"),
+        ({"lora_bias": True}, "factor"),
+        ({"target_modules": ["embed_tokens"]}, "factor"),
+        ({"target_modules": ["embed_tokens"], "use_dora": True}, "branch"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
-def test_form_of_delta(tiny_model: Any, options: dict[str, Any], source: str, rank: int, scaling: float) -> None:
+def test_form_of_delta(tiny_model: Any, options: dict[str, Any], source: str) -> None:
     component = find_components(adapt(tiny_model, **options), "default")[0]
-    assert (component.delta_source, component.rank, component.scaling) == (source, rank, scaling)
+    assert (component.delta_source, component.rank, component.scaling) == (source, 2, 4.0)
     assert component.biased == ("lora_bias" in options)
 
 
-@pytest.mark.parametrize("option", ["modules_to_save", "trainable_token_indices"])
-def test_trained_weights_are_a_difference(tiny_model: Any, option: str) -> None:
-    options = {"modules_to_save": ["lm_head", "embed_tokens"], "trainable_token_indices": [1, 2]}
-    found = {c.kind: c for c in find_components(adapt(tiny_model, **{option: options[option]}), "default")}
-    n_tokens = tiny_model.config.vocab_size
-    assert found["embed_tokens"].delta_source == "difference"
-    assert (found["embed_tokens"].d_in, found["embed_tokens"].d_out) == (n_tokens, 32)
-    assert (found["embed_tokens"].rank, found["embed_tokens"].scaling) == (32, 1.0)
-    if option == "modules_to_save":
+@pytest.mark.parametrize(
+    "options",
+    [{"modules_to_save": ["lm_head", "embed_tokens"]}, {"trainable_token_indices": [1, 2]}],
+    ids=["modules", "tokens"],
+)
+def test_trained_weights_are_a_difference(tiny_model: Any, options: dict[str, Any]) -> None:
+    found = {c.kind: c for c in find_components(adapt(tiny_model, **options), "default")}
+    embedding, n_tokens = found["embed_tokens"], tiny_model.config.vocab_size
+    assert (embedding.d_in, embedding.d_out, embedding.rank, embedding.scaling) == (n_tokens, 32, 32, 1.0)
+    assert embedding.delta_source == "difference"
+    if "lm_head" in found:
         assert (found["lm_head"].d_in, found["lm_head"].d_out) == (32, n_tokens)
-
-
-def test_trained_transposed_layer() -> None:
-    model = adapt(build(GPT2Config(**GPT)), target_modules=["c_attn"], fan_in_fan_out=True, modules_to_save=["c_fc"])
-    found = {c.kind: c for c in find_components(model, "default")}
-    assert (found["c_fc"].d_in, found["c_fc"].d_out) == (32, 128)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (
-            {"modules_to_save": ["norm"]},
-            r"`modules_to_save` replaces a LlamaRMSNorm; only linear layers and embeddings",
-        ),
-        ({"target_parameters": ["mlp.up_proj.weight"]}, r"`target_parameters` are put into the weight"),
+        ({"modules_to_save": ["norm"]}, "`modules_to_save` replaces a LlamaRMSNorm; only linear layers and embeddings"),
+        ({"target_parameters": ["mlp.up_proj.weight"]}, "`target_parameters` are put into the weight"),
     ],
     ids=["norm", "parameters"],
 )
@@ -289,8 +257,7 @@ def test_what_is_left_out(tiny_model: Any, options: dict[str, Any], words: str) 
     modules = adapted_modules(model, "default")
     reasons = [reason for path, (_, module) in modules.items() if (reason := left_out(path, module))]
     assert reasons
-    for reason in reasons:
-        assert words.replace("\\", "").split(";")[0] in reason
+    assert all(reason.startswith(words) for reason in reasons)
     assert [c.kind for c in find_components(model, "default")] == ["q_proj", "q_proj"]
 
 
@@ -310,23 +277,16 @@ def test_layers_of_other_shapes_are_left_out() -> None:
     assert find_components(adapted, "default") == []
 
 
-def test_paths_to_skip(tiny_model: Any) -> None:
-    (component,) = find_components(adapt(tiny_model), "default", skip=["model.layers.0.self_attn.q_proj"])
-    assert component.layer == 1
-
-
 def test_axis_of_several_adapters(tiny_model: Any) -> None:
     model = adapt(tiny_model, target_modules=["q_proj", "down_proj"])
     with torch.random.fork_rng():
         model.add_adapter("other", LoraConfig(r=3, target_modules=["embed_tokens", "q_proj"]))
     both = {name: find_components(model, name) for name in ("default", "other")}
-    assert [(c.layer, c.kind) for c in in_module_order(both)] == [
-        (-1, "embed_tokens"),
-        (0, "q_proj"),
-        (0, "down_proj"),
-        (1, "q_proj"),
-        (1, "down_proj"),
-    ]
+    assert {(c.kind, c.rank) for c in both["other"]} == {("embed_tokens", 3), ("q_proj", 3)}
+    skipped = find_components(model, "other", skip=["model.layers.0.self_attn.q_proj"])
+    assert [(c.kind, c.layer) for c in skipped] == [("embed_tokens", -1), ("q_proj", 1)]
+    order = [(-1, "embed_tokens"), (0, "q_proj"), (0, "down_proj"), (1, "q_proj"), (1, "down_proj")]
+    assert [(c.layer, c.kind) for c in in_module_order(both)] == order
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
@@ -349,16 +309,7 @@ def test_nested_adapters(tiny_model: Any) -> None:
     modules["model.layers.0.mlp.up_proj"].base_layer = modules["model.layers.1.self_attn.q_proj"]
     assert {problem.kind for problem in unsupported(model, "default")} == {"nested"}
     with pytest.raises(AdapterError, match=r"two adapters are wrapped around each other; .* \(model\.layers\.0\.mlp"):
-        require_supported(model, "default")
-
-
-def test_another_adapter_may_be_unsupported(tiny_model: Any) -> None:
-    model = adapt(tiny_model)
-    model.add_adapter(
-        "other", LoraConfig(r=3, target_modules=["q_proj"], alora_invocation_tokens=[1], task_type="CAUSAL_LM")
-    )
-    assert unsupported(model, "default", stream="base") == []
-    assert {problem.kind for problem in unsupported(model, "other", stream="base")} == {"variant"}
+        find_components(model, "default")
 
 
 def test_model_without_a_known_config(tiny_model: Any) -> None:

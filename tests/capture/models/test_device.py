@@ -1,8 +1,7 @@
 import pytest
 import torch
-from torch import nn
 
-from lorascope.capture.models.device import input_device, named_device, require_device
+from lorascope.capture.models.device import named_device, require_device
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta", "mps", ""])
@@ -29,8 +28,3 @@ def test_auto_is_the_ranks_own_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -
     assert named_device("auto", local_rank=3) == torch.device("cuda:3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert named_device("auto", local_rank=3) == torch.device("cpu")
-
-
-def test_model_without_weights() -> None:
-    with pytest.raises(ValueError, match="the model, a ReLU, has no weights"):
-        input_device(nn.ReLU())

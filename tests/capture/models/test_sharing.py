@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
-    BertConfig,
-    BertModel,
     GPT2Config,
     GPT2LMHeadModel,
     JambaConfig,
@@ -26,8 +24,6 @@ from transformers import (
     Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
     XLMConfig,
     XLMWithLMHeadModel,
 )
@@ -50,18 +46,13 @@ KINDS: dict[str, Any] = {
     "llama, tied embeddings": lambda n: LlamaForCausalLM(
         LlamaConfig(**WIDTHS, num_hidden_layers=n, tie_word_embeddings=True)
     ),
-    "phi3": lambda n: Phi3ForCausalLM(Phi3Config(**WIDTHS, num_hidden_layers=n)),
     "qwen2": lambda n: Qwen2ForCausalLM(Qwen2Config(**WIDTHS, num_hidden_layers=n)),  # with biases
-    "qwen3": lambda n: Qwen3ForCausalLM(Qwen3Config(**WIDTHS, num_hidden_layers=n, head_dim=8)),
     "mixtral": lambda n: MixtralForCausalLM(MixtralConfig(**WIDTHS, num_hidden_layers=n, num_local_experts=9)),
     "gpt2": lambda n: GPT2LMHeadModel(
         GPT2Config(vocab_size=60, n_embd=32, n_layer=n, n_head=2, initializer_range=0.2, bos_token_id=0, eos_token_id=0)
     ),
-    "bert": lambda n: BertModel(
-        BertConfig(vocab_size=60, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_hidden_layers=n)
-    ),
 }
-LAYERS = {"gpt2": "transformer.h", "bert": "encoder.layer"}
+LAYERS = {"gpt2": "transformer.h"}
 IDS = torch.tensor([[3, 5, 7, 11, 13, 17, 19, 23], [4, 6, 8, 10, 12, 14, 16, 18]])
 
 
@@ -106,21 +97,15 @@ def test_it_computes_what_copied_layers_would(kind: str) -> None:
     shared, whole = model_identity(model, ""), model_identity(copied, "")
     assert shared["sha256"] == whole["sha256"]
     assert (whole["share"], whole["shared_layers"]) == (1, 0)
+    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    with_cache, without = (model.generate(IDS, **options, use_cache=used) for used in (True, False))
+    assert torch.equal(with_cache, without)  # every layer keeps a cache of its own
     n_layer = sum(parameter.numel() for parameter in first.parameters())
     for key in ("n_parameters", "n_parameters_non_embedding"):
         assert whole[key] - shared[key] == 2 * n_layer
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_every_layer_keeps_a_cache_of_its_own(kind: str) -> None:
-    model = build(kind)
-    share_layers(model, 4, shared_layers=4)
-    options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
-    with_cache, without = (model.generate(IDS, **options, use_cache=used) for used in (True, False))
-    assert torch.equal(with_cache, without)
-
-
-@pytest.mark.parametrize("share", [1, 2, 4, 8])
+@pytest.mark.parametrize("share", [1, 8])
 def test_numbers_of_parameters_are_those_of_the_paper(share: int) -> None:
     phi3 = Phi3Config(
         vocab_size=32064, hidden_size=3072, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=32
@@ -133,8 +118,8 @@ def test_numbers_of_parameters_are_those_of_the_paper(share: int) -> None:
         num_attention_heads=32,
         num_key_value_heads=8,
     )
-    phi3_totals = {8: 2_235_546_624, 4: 2_462_051_328, 2: 2_915_060_736, 1: 3_821_079_552}
-    llama3_totals = {8: 4_976_693_248, 4: 5_412_917_248, 2: 6_285_365_248, 1: 8_030_261_248}
+    phi3_totals = {8: 2_235_546_624, 1: 3_821_079_552}
+    llama3_totals = {8: 4_976_693_248, 1: 8_030_261_248}
     for config, kind, totals, n_layer in (
         (phi3, Phi3ForCausalLM, phi3_totals, 113_252_352),
         (llama3, LlamaForCausalLM, llama3_totals, 218_112_000),
@@ -149,7 +134,7 @@ def test_numbers_of_parameters_are_those_of_the_paper(share: int) -> None:
         assert _n_parameters(tensors, without=_embeddings(model)) == (16 + 16 // share) * n_layer + norm
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_the_mean_is_taken_in_float32_and_rounded(dtype: torch.dtype) -> None:
     model = build().to(dtype)
     whole = copy.deepcopy(model)
@@ -178,16 +163,14 @@ def test_the_mean_counts_a_weight_with_two_names_once() -> None:
         assert torch.equal(layer.input_layernorm.weight, (one + other) / 2)
 
 
-@pytest.mark.parametrize("share_from", ["first", "mean"])
-def test_saved_buffers_are_shared_and_others_stay(share_from: Any) -> None:
+def test_saved_buffers_are_shared_and_others_stay() -> None:
     model = build()
     for place, layer in enumerate(layers_of(model)):
         layer.register_buffer("bias", torch.tensor([float(place)]))
         layer.register_buffer("own", torch.tensor([float(place)]), persistent=False)
         layer.register_buffer("mask", torch.tensor([True, False]))
-    share_layers(model, 2, shared_layers=2, share_from=share_from)
-    wanted = 4.0 if share_from == "first" else 4.5
-    assert [layer.bias.item() for layer in layers_of(model)[4:]] == [wanted, wanted]
+    share_layers(model, 2, shared_layers=2, share_from="mean")
+    assert [layer.bias.item() for layer in layers_of(model)[4:]] == [4.5, 4.5]
     assert [layer.own.item() for layer in layers_of(model)[4:]] == [4.0, 5.0]
     assert sharing_of(model.double()) == {"share": 2, "shared_layers": 2}  # which parts buffers
 
@@ -235,14 +218,6 @@ def test_weights_that_become_unused_are_freed() -> None:
     assert [ref() for ref in gone] == [None] * len(gone)
 
 
-def test_the_base_stays_frozen_or_not_as_it_was() -> None:
-    model = build()
-    layers_of(model)[2].requires_grad_(False)
-    share_layers(model, 4, shared_layers=4, share_from="mean")
-    assert not any(parameter.requires_grad for layer in layers_of(model)[2:] for parameter in layer.parameters())
-    assert all(parameter.requires_grad for parameter in layers_of(model)[1].parameters())
-
-
 def test_one_is_the_model_as_it_is() -> None:
     model = build()
     before = dict(model.named_parameters())
@@ -251,7 +226,7 @@ def test_one_is_the_model_as_it_is() -> None:
     assert sharing_of(model) == sharing_of(nn.Linear(2, 2)) == {"share": 1, "shared_layers": 0}
 
 
-@pytest.mark.parametrize("groups", [[(0, 1)], [(1, 2), (3, 4, 5)], [(2, 4), (3, 5)], [(0, 5)]])
+@pytest.mark.parametrize("groups", [[(0, 1)], [(1, 2), (3, 4, 5)], [(2, 4), (3, 5)]])
 def test_layers_tied_in_another_manner_are_refused(groups: list[tuple[int, ...]]) -> None:
     model = build()
     for first, *others in groups:
@@ -269,29 +244,16 @@ def test_layers_tied_in_another_manner_are_refused(groups: list[tuple[int, ...]]
         share_layers(model, 2, shared_layers=2)
 
 
-def test_layers_with_one_weight_in_common_dont_share() -> None:
+def with_one_weight_in_common() -> Any:
     model = build()
     layers_of(model)[5].mlp.up_proj.weight = layers_of(model)[4].mlp.up_proj.weight
     assert sharing_of(model) == {"share": 1, "shared_layers": 0}
-    with pytest.raises(ValueError, match="layers 4 and 5 of `model.layers` share weights already"):
-        share_layers(model, 2, shared_layers=2)
-
-
-def shared() -> Any:
-    model = build()
-    share_layers(model, 2, shared_layers=2)
     return model
 
 
 def quantised() -> Any:
     model = build()
     layers_of(model)[5].mlp.up_proj.weight = nn.Parameter(torch.zeros(48, 32, dtype=torch.int8), requires_grad=False)
-    return model
-
-
-def labelled() -> Any:
-    model = build()
-    model.config.quantization_config = {"quant_method": "gptq"}
     return model
 
 
@@ -302,21 +264,9 @@ def packed() -> Any:
     return model
 
 
-def narrow() -> Any:
-    model = build()
-    layers_of(model)[5].mlp.up_proj.weight = nn.Parameter(torch.zeros(40, 32))
-    return model
-
-
 def halved() -> Any:
     model = build()
     layers_of(model)[5].mlp.up_proj.bfloat16()
-    return model
-
-
-def biased() -> Any:
-    model = build()
-    layers_of(model)[4].mlp.up_proj.bias = nn.Parameter(torch.zeros(48))
     return model
 
 
@@ -357,14 +307,13 @@ def two_towers() -> Any:
             {},
             "6 modules in `transformer.attentions` and as many in `transformer.layer_norm1`, and which",
         ),
-        (shared, {}, "layers 4 and 5 of `model.layers` share weights already; load the model anew"),
+        (with_one_weight_in_common, {}, "layers 4 and 5 of `model.layers` share weights already; load the model anew"),
         (
             lambda: get_peft_model(build(), LoraConfig(r=2, target_modules=["q_proj"])),
             {},
             "the model has an adapter; let the base model share its layers before it is attached",
         ),
         (quantised, {}, "the model's weights are quantised, which can't be shared; load it unquantised"),
-        (labelled, {}, "the model's weights are quantised"),
         (
             packed,
             {},
@@ -374,16 +323,14 @@ def two_towers() -> Any:
         (
             parted,
             {},
-            "layers 4 to 5 of `model.layers` lie on cpu, meta, but a group's weights are in one place",
+            "is float32 of .* on meta in one and float32 of .* on cpu in the other; only layers of one form can, on",
         ),
         (
-            narrow,
-            {},
-            r"layers 4 and 5 of `model.layers` can't share weights: 'mlp.up_proj.weight' is float32 of shape "
-            r"\(48, 32\) in one and float32 of shape \(40, 32\) in the other",
+            halved,
+            {"shared_layers": 4},  # the first group could
+            r"layers 4 and 5 of `model.layers` can't share weights: 'mlp.up_proj.weight' is float32 of "
+            r"shape \(48, 32\) on cpu in one and bfloat16 of shape \(48, 32\) on cpu in the other",
         ),
-        (halved, {}, r"'mlp.up_proj.weight' is float32 of .* in one and bfloat16 of shape \(48, 32\) in the other"),
-        (biased, {}, r"'mlp.up_proj.bias' is float32 of shape \(48,\) in one and nothing in the other"),
         (jamba, {}, "'a layer' is JambaMambaDecoderLayer in one and JambaAttentionDecoderLayer in the other"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -395,13 +342,6 @@ def test_what_cant_share_is_said_in_one_line_and_left_as_it_was(make: Any, optio
         share_layers(model, **{"share": 2, "shared_layers": 2, **options})
     assert "\n" not in str(caught.value)
     assert {name: id(parameter) for name, parameter in held_tensors(model).items()} == before
-
-
-def test_an_unequal_group_changes_none() -> None:
-    model = narrow()
-    with pytest.raises(ValueError, match="can't share weights"):
-        share_layers(model, 2, shared_layers=4)
-    assert sharing_of(model) == {"share": 1, "shared_layers": 0}
 
 
 def test_a_model_is_loaded_with_its_sharing(tiny_tokenizer: Any, tmp_path: Path) -> None:
@@ -420,18 +360,6 @@ def test_a_model_is_loaded_with_its_sharing(tiny_tokenizer: Any, tmp_path: Path)
         load_model("nowhere", share=-1)
 
 
-def test_peft_loads_onto_shared_layers(tmp_path: Path) -> None:
-    model = shared()
-    adapted: Any = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter)
-    adapted.save_pretrained(tmp_path)
-    again = PeftModel.from_pretrained(model, tmp_path).eval()
-    assert sharing_of(again) == {"share": 2, "shared_layers": 2}
-    assert torch.equal(outputs(again), outputs(adapted.eval()))
-
-
 @pytest.mark.slow
 def test_smollm2_shares(smollm2: Path) -> None:
     model, tokenizer = load_model(str(smollm2), dtype="float32")
@@ -446,15 +374,3 @@ def test_smollm2_shares(smollm2: Path) -> None:
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, copied(ids).logits)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_shared_weights_reach_a_gpu_once(tiny_tokenizer: Any, tmp_path: Path) -> None:
-    build().save_pretrained(tmp_path)
-    tiny_tokenizer.save_pretrained(tmp_path)
-    before = torch.cuda.memory_allocated()
-    model, _ = load_model(str(tmp_path), device="cuda", share=4, shared_layers=4)
-    assert sharing_of(model) == {"share": 4, "shared_layers": 4}
-    held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in held_tensors(model).values()}
-    # The allocator rounds each tensor up to 512 bytes; rotary frequencies aren't saved.
-    assert torch.cuda.memory_allocated() - before <= sum(held.values()) + 512 * (len(held) + 2)

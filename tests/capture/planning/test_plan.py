@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorascope.capture import CaptureConfig, capture, load_model
-from lorascope.capture.adapters.adapter import AdapterError
+from lorascope.capture.adapters.refusal import AdapterError
 from lorascope.capture.planning.meta import attach_on_meta, load_on_meta
 from lorascope.capture.planning.outline import draw_outline
 from lorascope.capture.planning.plan import Fit, Plan, plan

@@ -84,7 +84,7 @@ def test_a_negative_has_a_wrong_answer() -> None:
     assert {one.wrong for one in drawn if one.negative.id == "partly"} == {2}
 
 
-@pytest.mark.parametrize("pool", [POOL[:2], [POOL[0]], [POOL[0], POOL[1], an_item("x", question="which is 1?")]])
+@pytest.mark.parametrize("pool", [POOL[:2], [POOL[0], POOL[1], an_item("x", question="which is 1?")]])
 def test_refuses_too_few(pool: Sequence[ChoiceItem]) -> None:
     with pytest.raises(ValueError, match="`examples` holds too few of data set 'd' for item '0'; give at least two"):
         Examples(pool, seed=0).draw(POOL[0])

@@ -3,7 +3,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import cpu_offload
 from peft import PeftModel
 from transformers import BertConfig, BertModel, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
@@ -11,7 +10,7 @@ from lorascope.capture.samples.encode import CHOICE, GENERATED, PROMPT, EncodedS
 from lorascope.capture.samples.generate import generate
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 
-N = 12
+N = 8
 
 
 @pytest.fixture
@@ -45,20 +44,6 @@ def prompts_of(samples: list[EncodedSample]) -> list[np.ndarray]:
     return [sample.token_ids[: sample.n_context] if sample.choices else sample.token_ids for sample in samples]
 
 
-def by_transformers(model: Any, prompts: list[np.ndarray]) -> list[list[int]]:
-    """New tokens by the library's own call, one prompt at a time, without padding."""
-    return [
-        model.generate(
-            input_ids=torch.from_numpy(prompt)[None],
-            attention_mask=torch.ones((1, len(prompt)), dtype=torch.int64),
-            do_sample=False,
-            max_new_tokens=N,
-            pad_token_id=2,
-        )[0, len(prompt) :].tolist()
-        for prompt in prompts
-    ]
-
-
 def by_hand(model: Any, prompt: np.ndarray) -> list[int]:
     """New tokens from the definition: whole sequences, the largest logit, until a text ends."""
     ids = prompt.tolist()
@@ -70,9 +55,8 @@ def by_hand(model: Any, prompt: np.ndarray) -> list[int]:
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 250, 100_000])
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_tokens_are_those_of_transformers_and_of_the_definition(
+@pytest.mark.parametrize(("architecture", "batch_tokens"), [("llama", 250), ("llama", 1), ("gpt2", 100_000)])
+def test_tokens_are_those_of_the_definition(
     architecture: str,
     batch_tokens: int,
     tiny_model: Any,
@@ -86,7 +70,7 @@ def test_tokens_are_those_of_transformers_and_of_the_definition(
     assert len({len(prompt) for prompt in prompts}) > 3  # so that batches are padded
     found = generate(model, mixed, n=N, batch_tokens=batch_tokens)
     written = [one.token_ids[len(prompt) :].tolist() for one, prompt in zip(found, prompts, strict=True)]
-    assert written == by_transformers(model, prompts) == [by_hand(model, prompt) for prompt in prompts]
+    assert written == [by_hand(model, prompt) for prompt in prompts]
     assert len({tuple(tokens) for tokens in written}) > 1
 
 
@@ -94,21 +78,18 @@ def test_prompts_stay_and_new_tokens_have_their_role(
     tiny_model: Any, samples: list[EncodedSample], text_samples: list[EncodedSample]
 ) -> None:
     mixed = [*samples, *text_samples]
-    for prompt, before, after in zip(
-        prompts_of(mixed), mixed, generate(tiny_model, mixed, n=3, batch_tokens=400), strict=True
-    ):
+    calls: list[tuple[int, int]] = []
+    found = generate(tiny_model, mixed, n=3, batch_tokens=1, progress=lambda *call: calls.append(call))
+    assert calls == [(place + 1, len(mixed)) for place in range(len(mixed))]
+    for prompt, before, after in zip(prompts_of(mixed), mixed, found, strict=True):
         n = len(prompt)
         np.testing.assert_array_equal(after.token_ids[:n], prompt)
         np.testing.assert_array_equal(after.roles[:n], before.roles[:n])
         assert 1 <= len(after.token_ids) - n <= 3
         assert set(after.roles[n:]) == {GENERATED}
         assert (after.token_ids.dtype, after.roles.dtype) == (np.int64, np.uint8)
-        assert (after.id, after.choices, after.answer, after.prompt) == (
-            before.id,
-            before.choices,
-            before.answer,
-            before.prompt,
-        )
+        kept = ("id", "choices", "answer", "prompt")
+        assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
         if before.choices:
             assert set(after.roles) == {PROMPT, CHOICE, GENERATED}
 
@@ -130,11 +111,10 @@ def test_a_text_that_ends_keeps_its_end_as_last_token(tiny_model: Any, samples: 
 def test_the_configurations_end_counts_where_no_other_is_given(tiny_model: Any, samples: list[EncodedSample]) -> None:
     first = generate(tiny_model, samples[:1], n=1, batch_tokens=1000)[0].token_ids[-1]
     tiny_model.generation_config = GenerationConfig()
-    tiny_model.config.eos_token_id = int(first)
-    prompt = prompts_of(samples)[0]
-    assert len(generate(tiny_model, samples[:1], n=N, batch_tokens=1000)[0].token_ids) == len(prompt) + 1
-    tiny_model.config.eos_token_id = None
-    assert len(generate(tiny_model, samples[:1], n=N, batch_tokens=1000)[0].token_ids) == len(prompt) + N
+    for end, n_written in ((int(first), 1), (None, N)):
+        tiny_model.config.eos_token_id = end
+        (found,) = generate(tiny_model, samples[:1], n=N, batch_tokens=1000)
+        assert len(found.token_ids) == len(prompts_of(samples)[0]) + n_written
 
 
 def test_settings_of_a_checkpoint_are_left_out_and_left_as_they_were(
@@ -161,24 +141,10 @@ def test_an_adapter_counts_where_it_is_active(tiny_model: Any, tiny_adapter: Any
     model = PeftModel.from_pretrained(tiny_model, tiny_adapter).eval()
     adapted = [one.token_ids.tolist() for one in generate(model, samples, n=N, batch_tokens=500)]
     prompts = prompts_of(samples)
-    assert adapted == [p.tolist() + w for p, w in zip(prompts, by_transformers(model, prompts), strict=True)]
+    assert adapted == [prompt.tolist() + by_hand(model, prompt) for prompt in prompts]
     assert adapted != bare
     with model.disable_adapter():
         assert [one.token_ids.tolist() for one in generate(model, samples, n=N, batch_tokens=500)] == bare
-
-
-def test_weights_may_lie_elsewhere(tiny_model: Any, samples: list[EncodedSample]) -> None:
-    expected = generate(tiny_model, samples, n=N, batch_tokens=500)
-    cpu_offload(tiny_model, execution_device=torch.device("cpu"))
-    assert next(tiny_model.parameters()).is_meta
-    for one, other in zip(generate(tiny_model, samples, n=N, batch_tokens=500), expected, strict=True):
-        np.testing.assert_array_equal(one.token_ids, other.token_ids)
-
-
-def test_progress_counts_samples(tiny_model: Any, samples: list[EncodedSample]) -> None:
-    calls: list[tuple[int, int]] = []
-    generate(tiny_model, samples, n=1, batch_tokens=1, progress=lambda *call: calls.append(call))
-    assert calls == [(i + 1, 6) for i in range(6)]
 
 
 def test_the_context_is_respected(
@@ -212,11 +178,10 @@ def test_refuses_what_makes_no_sense(tiny_model: Any, samples: list[EncodedSampl
         generate(tiny_model.train(), samples, n=1, batch_tokens=1000)
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 10_000])
-def test_refuses_logits_that_are_no_numbers(batch_tokens: int, tiny_model: Any, samples: list[EncodedSample]) -> None:
-    # Of a token that stands in the second prompt alone: its neighbours in the batch are sound.
+def test_refuses_logits_that_are_no_numbers(tiny_model: Any, samples: list[EncodedSample]) -> None:
+    # Those of a token that stands in the second prompt alone: its neighbours in the batch are sound.
     others = {token for place, sample in enumerate(samples) if place != 1 for token in sample.token_ids.tolist()}
     broken = next(token for token in prompts_of(samples)[1].tolist() if token not in others)
     tiny_model.model.embed_tokens.weight.data[broken] = torch.nan
     with pytest.raises(ValueError, match="^sample 'b': what the model writes can't be told, its logits aren't numbers"):
-        generate(tiny_model, samples, n=2, batch_tokens=batch_tokens)
+        generate(tiny_model, samples, n=2, batch_tokens=10_000)

@@ -39,10 +39,7 @@ WINOGRANDE = [
 ]
 HELLASWAG = [
     {
-        "ind": 4,
         "activity_label": "Cooking",
-        "ctx_a": "[header] How to boil an egg",
-        "ctx_b": "",
         "ctx": "[header] How to boil an egg [title] Heat water.",
         "endings": ["Put it in.", "Sing.", "Run off.", "Sleep. [substeps] Snore."],
         "label": "0",
@@ -81,36 +78,32 @@ def test_piqa(parquet: Callable[..., Path]) -> None:
     label = datasets.ClassLabel(names=["0", "1"])
     for split in ("train", "validation"):
         folder = parquet(f"plain_text/{split}/0000.parquet", PIQA, label=label)
-    name = f"piqa:validation@{folder}"
-    common = {"dataset": "piqa", "split": "validation"}
-    assert read_items(name) == [
+    questions = [
+        ("To open a tin", ("use a tin opener", "use a spoon")),
+        ("To dry a plate", ("dip it in water", "use a towel")),
+    ]
+    assert read_items(f"piqa:validation@{folder}") == [
         ChoiceItem(
-            id="piqa-validation-0",
-            question="To open a tin",
-            choices=("use a tin opener", "use a spoon"),
-            answer=0,
-            **common,
-        ),
-        ChoiceItem(
-            id="piqa-validation-1",
-            question="To dry a plate",
-            choices=("dip it in water", "use a towel"),
-            answer=1,
-            **common,
-        ),
+            id=f"piqa-validation-{n}", dataset="piqa", split="validation", question=question, choices=choices, answer=n
+        )
+        for n, (question, choices) in enumerate(questions)
     ]
 
 
-def test_arc_has_a_configuration_for_each_set_and_answers_by_letter_or_number(parquet: Callable[..., Path]) -> None:
+def test_arc_has_a_configuration_for_each_set_and_answers_by_letter_or_number(
+    parquet: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
     parquet("ARC-Easy/test-00000-of-00001.parquet", ARC)
-    other = [ARC[0] | {"id": "Made_9", "answerKey": "A"}]
-    folder = parquet("ARC-Challenge/test-00000-of-00001.parquet", other)
+    folder = parquet("ARC-Challenge/test-00000-of-00001.parquet", [ARC[0] | {"id": "Made_9", "answerKey": "A"}])
     easy, challenge = (read_items(f"{name}:test@{folder}") for name in ("arc_easy", "arc_challenge"))
     assert [(item.id, item.dataset, item.choices, item.answer) for item in easy if isinstance(item, ChoiceItem)] == [
         ("Made_7", "arc_easy", ("wood", "iron", "wool"), 1),
         ("Made_8", "arc_easy", ("air", "ice", "salt", "sand"), 0),
     ]
     assert [(item.id, item.dataset) for item in challenge] == [("Made_9", "arc_challenge")]
+    # The library's own bars were off meanwhile, and are as they were.
+    assert capfd.readouterr() == ("", "")
+    assert not datasets.are_progress_bars_disabled()
 
 
 def test_winogrande_in_another_size(parquet: Callable[..., Path]) -> None:
@@ -152,7 +145,6 @@ def test_texts_are_those_of_the_original_files(parquet: Callable[..., Path], tmp
     [
         ("piqa", [PIQA[0] | {"label": -1}], "train, validation"),
         ("winogrande", [WINOGRANDE[0], WINOGRANDE[0] | {"answer": ""}], "train, validation"),
-        ("hellaswag", [HELLASWAG[0] | {"label": ""}], "train, validation"),
         ("hellaswag", [HELLASWAG[0] | {"label": "4"}], "train, validation"),
         ("arc_easy", [ARC[0] | {"answerKey": "D"}], "train, validation, test"),
     ],
@@ -168,8 +160,6 @@ def test_items_without_an_answer_are_refused(parquet: Callable[..., Path], name:
     ("name", "row"),
     [
         ("arc_easy", ARC[0] | {"choices": None}),
-        ("arc_easy", ARC[0] | {"choices": "wood or iron"}),
-        ("arc_easy", ARC[0] | {"choices": {"text": None, "label": None}}),
         ("arc_easy", ARC[0] | {"choices": {"text": ["wood", "iron", "wool"], "label": ["A", "B"]}}),
         ("arc_easy", ARC[0] | {"choices": {"text": ["wood", "iron"], "label": ["B", "B"]}}),
         ("hellaswag", HELLASWAG[0] | {"endings": None}),
@@ -187,11 +177,10 @@ def test_a_string_is_no_list_of_choices(parquet: Callable[..., Path]) -> None:
         read_items(f"hellaswag:train@{folder}")
 
 
-@pytest.mark.parametrize(("name", "column", "value"), [("ptb", "sentence", None), ("wikitext2", "text", None)])
-def test_a_line_that_is_missing_is_no_text(parquet: Callable[..., Path], name: str, column: str, value: Any) -> None:
-    folder = parquet("train.parquet", [{column: "one"}, {column: value}])
-    with pytest.raises(ValueError, match=f"row 1: `{column}` is None; give a string of characters$"):
-        read_items(f"{name}:train@{folder}")
+def test_a_line_that_is_missing_is_no_text(parquet: Callable[..., Path]) -> None:
+    folder = parquet("train.parquet", [{"sentence": "one"}, {"sentence": None}])
+    with pytest.raises(ValueError, match="row 1: `sentence` is None; give a string of characters$"):
+        read_items(f"ptb:train@{folder}")
 
 
 def test_a_folder_in_our_own_columns(tmp_path: Path) -> None:
@@ -203,24 +192,20 @@ def test_a_folder_in_our_own_columns(tmp_path: Path) -> None:
     assert item == ChoiceItem(
         id="a", dataset="my_set_hard", split="test", question=" Which?", choices=("x", "y"), answer=1
     )
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | {"answer": 2}]))
-    with pytest.raises(ValueError, match=r"^mine:test@.*, row 1: `answer` is 2; with 2 choices give 0 to 1$"):
-        read_items(f"mine:test@{folder}")
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
-    with pytest.raises(ValueError, match="row 1: `id` is 'a', as in row 0; ids must be unique"):
-        read_items(f"mine:test@{folder}")
-    (folder / "test.jsonl").write_text(json.dumps(rows[0] | {"answer": "B"}))
-    with pytest.raises(ValueError, match="row 0: `answer` is 'B'; give a whole number"):
-        read_items(f"mine:test@{folder}")
+    for change, words in (
+        ({"answer": 2}, r"^mine:test@.*, row 1: `answer` is 2; with 2 choices give 0 to 1$"),
+        ({}, "row 1: `id` is 'a', as in row 0; ids must be unique"),
+        ({"id": "b", "answer": None}, "row 1: `answer` is None; give a whole number"),
+    ):
+        (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | change]))
+        with pytest.raises(ValueError, match=words):
+            read_items(f"mine:test@{folder}")
 
 
 def test_each_text_of_another_set_stands_alone(parquet: Callable[..., Path]) -> None:
     folder = parquet("train.parquet", [{"text": "One."}, {"text": " \n"}, {"text": "Three."}])
     items = read_items(f"mine:train@{folder}")
     assert [(item.id, item.text) for item in items if isinstance(item, TextItem)] == [("0", "One."), ("2", "Three.")]
-    folder = parquet("train.parquet", [{"text": "One."}, {"text": None}], "broken")
-    with pytest.raises(ValueError, match="row 1: `text` is None; give a string of characters"):
-        read_items(f"mine:train@{folder}")
     folder = parquet("train.parquet", [{"text": " "}], "blank")
     with pytest.raises(ValueError, match=r"^mine:train@.*: the split holds no items; give one that isn't empty$"):
         read_items(f"mine:train@{folder}")
@@ -228,14 +213,13 @@ def test_each_text_of_another_set_stands_alone(parquet: Callable[..., Path]) -> 
 
 def test_names_what_is_not_there(parquet: Callable[..., Path], tmp_path: Path) -> None:
     folder = parquet("plain_text/train/0000.parquet", PIQA)
-    with pytest.raises(ValueError, match=r"^piqa:tset@.*: there is no split 'tset'; there are train$"):
-        read_items(f"piqa:tset@{folder}")
-    with pytest.raises(ValueError, match="the columns are goal, sol1, sol2, label; needed are ctx, endings, label$"):
-        read_items(f"hellaswag:train@{folder}")
-    with pytest.raises(
-        ValueError, match="the columns are goal, .*; needed are id, question, choices, answer, or `text`$"
+    for name, words in (
+        ("piqa:tset", r"^piqa:tset@.*: there is no split 'tset'; there are train$"),
+        ("hellaswag:train", "the columns are goal, sol1, sol2, label; needed are ctx, endings, label$"),
+        ("mine:train", "the columns are goal, .*; needed are id, question, choices, answer, or `text`$"),
     ):
-        read_items(f"mine:train@{folder}")
+        with pytest.raises(ValueError, match=words):
+            read_items(f"{name}@{folder}")
     with pytest.raises(FileNotFoundError, match=r"^piqa:train@nowhere: folder 'nowhere' doesn't exist$"):
         read_items("piqa:train@nowhere")
     (tmp_path / "empty").mkdir()
@@ -286,14 +270,6 @@ def test_what_the_hub_is_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert calls == [((known.hub,), {"name": known.config, "revision": known.revision})]
 
 
-def test_bars_are_as_they_were(parquet: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:
-    folder = parquet("plain_text/train/0000.parquet", PIQA)
-    assert not datasets.are_progress_bars_disabled()
-    read_items(f"piqa:train@{folder}")
-    assert not datasets.are_progress_bars_disabled()
-    assert capfd.readouterr() == ("", "")
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -315,21 +291,16 @@ def test_spellings(text: str, expected: tuple[str | None, ...]) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "piqa.validation.jsonl",
-        "data/piqa.jsonl",
-        "C:\\data\\piqa.jsonl",
-        "C:piqa.jsonl",
-        "C:/data/piqa.jsonl",
-        "s3://bucket/piqa.jsonl",
-        "hf://datasets/ybisk/piqa",
-        "../piqa:test",
-        "./a/b:test",
-        "/data/piqa:test",
-        "a/b/c/d:test",
-        "piqa:test[:10]",
-        "piqa",
-        "piqa:",
-        ":test",
+        *("piqa.validation.jsonl", "data/piqa.jsonl", "C:piqa.jsonl", "C:/data/piqa.jsonl", "C:\\data\\piqa.jsonl"),
+        *(
+            "s3://bucket/piqa.jsonl",
+            "../piqa:test",
+            "/data/piqa:test",
+            "a/b/c/d:test",
+            "piqa:test[:10]",
+            "piqa:",
+            ":test",
+        ),
     ],
 )
 def test_paths_are_no_names(path: str) -> None:
@@ -360,20 +331,10 @@ def test_a_folder_is_not_taken_for_the_hub(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_provenance_says_where_data_is_from() -> None:
-    assert hub_source("piqa:test") == {
-        "hub": "ybisk/piqa",
-        "config": None,
-        "revision": "refs/convert/parquet",
-        "split": "test",
-        "folder": None,
-    }
-    assert hub_source("mine:test@folder") == {
-        "hub": "",
-        "config": None,
-        "revision": None,
-        "split": "test",
-        "folder": "folder",
-    }
+    names = ("hub", "config", "revision", "split", "folder")
+    known, mine = ("ybisk/piqa", None, "refs/convert/parquet", "test", None), ("", None, None, "test", "folder")
+    assert hub_source("piqa:test") == dict(zip(names, known, strict=True))
+    assert hub_source("mine:test@folder") == dict(zip(names, mine, strict=True))
 
 
 def test_a_run_from_a_copy_is_the_same(parquet: Callable[..., Path], make: Callable[..., Any], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lorascope.capture.samples import prompt
 from lorascope.capture.samples.items import ChoiceItem
-from lorascope.capture.samples.prompt import PROMPTS, Template, continuation, laid_out, read_template, render
+from lorascope.capture.samples.prompt import PROMPTS, Template, laid_out, read_template, render
 
 texts = st.text(min_size=1).filter(lambda text: bool(text.strip()))
 
@@ -40,7 +40,9 @@ EXAMPLE, NEGATIVE = "2 + 2?\nA. 4\nB. 5\nAnswer: 4", "1 + 1?\nA. 3\nB. 2\nAnswer
     ],
 )
 def test_the_papers_prompts_word_for_word(name: str, text: str) -> None:
-    rendered = render(read_template(name), METAL, EXAMPLE, NEGATIVE)
+    template = read_template(name)
+    assert (template.name, template.cue, template.shows_examples) == (name, "Answer:", "example" in text)
+    rendered = render(template, METAL, EXAMPLE, NEGATIVE)
     assert rendered.text == text
     found = [(start, rendered.text[start:stop]) for start, stop in rendered.choice_spans]
     assert found == [(text.rindex("iron"), "iron"), (text.rindex("mercury"), "mercury")]
@@ -53,20 +55,11 @@ def test_the_guide_quotes_them() -> None:
         assert any(line.startswith(f"| `{name}`") and line.endswith(f"| {quoted} |") for line in guide.splitlines())
 
 
-def test_what_the_prompts_show_and_end_in() -> None:
-    templates = [read_template(name) for name in PROMPTS]
-    assert [template.name for template in templates] == ["main", "prompt1", "prompt2", "prompt3"]
-    assert [template.shows_examples for template in templates] == [False, True, True, False]
-    assert {template.cue for template in templates} == {"Answer:"}
-
-
 def test_an_answer_follows_after_a_space() -> None:
-    assert continuation("mercury") == " mercury"
     assert laid_out(METAL, 0, with_choices=True) == ASKED + "\nAnswer: iron"
 
 
-@given(question=texts, choices=st.lists(texts, min_size=2, max_size=26))
-@pytest.mark.parametrize("name", PROMPTS)
+@given(name=st.sampled_from(PROMPTS), question=texts, choices=st.lists(texts, min_size=2, max_size=26))
 def test_spans_find_the_items_own_choices(name: str, question: str, choices: list[str]) -> None:
     item = ChoiceItem(id="1", dataset="d", split="", question=question, choices=tuple(choices), answer=0)
     example = laid_out(item, 0, with_choices=True)  # the same words, earlier in the text
@@ -77,12 +70,11 @@ def test_spans_find_the_items_own_choices(name: str, question: str, choices: lis
     ) + len(f"{question}\nA. ")
 
 
-@pytest.mark.parametrize(("index", "letter"), [(0, "A"), (25, "Z")])
-def test_letters_stand_before_the_choices(index: int, letter: str) -> None:
+def test_letters_stand_before_the_choices() -> None:
     item = ChoiceItem(id="1", dataset="d", split="", question="?", choices=tuple(map(str, range(26))), answer=0)
     rendered = render(read_template("main"), item)
-    start = rendered.choice_spans[index][0]
-    assert rendered.text[start - 4 : start] == f"\n{letter}. "
+    before = "".join(rendered.text[start - 3] for start, _ in rendered.choice_spans)
+    assert before == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def test_what_is_put_in_is_left_as_it_is() -> None:

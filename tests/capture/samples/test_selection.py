@@ -39,8 +39,6 @@ def plan_of(samples: list[EncodedSample], selection: str, **options: Any) -> Tok
         ("answer", [5, 6]),
         ("generated", []),
         ("last:3", [4, 5, 6]),
-        ("last:99", [0, 1, 2, 3, 4, 5, 6]),
-        ("every:1", [0, 1, 2, 3, 4, 5, 6]),
         ("last:99999999999999999999", [0, 1, 2, 3, 4, 5, 6]),
         ("share:1", [0, 1, 2, 3, 4, 5, 6]),
     ],
@@ -60,12 +58,12 @@ def test_generated_tokens_are_a_role() -> None:
 @pytest.mark.parametrize(
     "selection",
     [
-        *("some", "text", "", "all ", "last", "last:0", "last:-1", "last:x", "every", "every:0", "every:1.5"),
-        *("share", "share:", "share:0", "share:1.1", "share:-0.1", "share:nan", "share:inf", "share:x", "share0.5"),
+        *("some", "", "all ", "last", "last:0", "last:-1", "every:1.5"),
+        *("share:", "share:0", "share:1.1", "share:nan", "share:x"),
     ],
 )
 def test_unknown_selection_is_refused(selection: str) -> None:
-    for check in (check_selection, lambda name: select_tokens(ROLES, name, np.random.default_rng(0))):
+    for check in (check_selection, population, lambda name: select_tokens(ROLES, name, np.random.default_rng(0))):
         with pytest.raises(
             ValueError, match=f"`tokens` is {selection!r}; allowed are 'all', 'prompt', .*'share:P' with"
         ):
@@ -78,7 +76,7 @@ def test_unknown_selection_is_refused(selection: str) -> None:
 def test_every_takes_a_stride_from_a_drawn_start(selection: str, n: int, counts: set[int]) -> None:
     roles = np.zeros(n, np.uint8)
     starts = set()
-    for seed in range(200):
+    for seed in range(50):
         positions, weights = select_tokens(roles, selection, np.random.default_rng(seed))
         assert set(np.diff(positions)) <= {4}
         assert positions[0] < 4
@@ -91,7 +89,7 @@ def test_every_takes_a_stride_from_a_drawn_start(selection: str, n: int, counts:
 
 @pytest.mark.parametrize(
     ("share", "n", "m"),
-    [("0.1", 44, 4), ("0.1", 46, 5), ("0.5", 5, 2), ("0.01", 7, 1), ("0.999", 7, 7), ("1e-1", 10, 1)],
+    [("0.1", 44, 4), ("0.1", 46, 5), ("0.5", 5, 2), ("0.01", 7, 1), ("0.999", 7, 7)],
 )
 def test_share_is_exact_and_has_at_least_one(share: str, n: int, m: int) -> None:
     positions, weights = select_tokens(np.zeros(n, np.uint8), f"share:{share}", np.random.default_rng(3))
@@ -100,40 +98,21 @@ def test_share_is_exact_and_has_at_least_one(share: str, n: int, m: int) -> None
     assert weights.tolist() == [np.float32(n / m)] * m
 
 
-@pytest.mark.parametrize(
-    "selection", ["every:4", "every:5", "every:40", "every:99999999999999999999", "share:0.3", "share:0.01"]
-)
-@pytest.mark.parametrize("n", [3, 14, 30])
-def test_weighted_sums_and_means_are_unbiased(selection: str, n: int) -> None:
-    # A trend and a period of 5, which equal chances of the starts or weights of K would get wrong.
-    values = np.arange(n) ** 2.0 + 10 * (np.arange(n) % 5)
-    n_seeds = 4000
-    sums, means, taken = np.empty(n_seeds), np.empty(n_seeds), np.zeros(n)
-    generator = np.random.default_rng(11)
-    for draw in range(n_seeds):
-        positions, weights = select_tokens(np.zeros(n, np.uint8), selection, generator)
-        sums[draw] = (weights * values[positions]).sum()
-        means[draw] = sums[draw] / weights.sum()
-        taken[positions] += weights
-    for estimates, truth in ((sums, values.sum()), (means, values.mean())):
-        error = estimates.std() / np.sqrt(n_seeds)
-        assert abs(estimates.mean() - truth) < 4 * error + 1e-6 * truth
-    # The weights are the inverse of each single token's own chance.
-    np.testing.assert_allclose(taken / n_seeds, 1, atol=5 * np.sqrt(max(n, 4) / n_seeds))
-
-
 def test_strides_have_the_exact_expectation() -> None:
-    # Every start with its chance m / n, instead of many seeds: K doesn't divide n.
+    # Every start with its chance m / n, and K doesn't divide n: weighted means and sums are unbiased.
     values = np.random.default_rng(0).normal(size=14)
-    expected = 0.0
+    means, sums = 0.0, 0.0
     for anchor in range(14):
         generator = type("G", (), {"integers": lambda self, n, anchor=anchor: anchor})()
         positions, weights = select_tokens(np.zeros(14, np.uint8), "every:4", generator)  # type: ignore[arg-type]
-        expected += float((weights * values[positions]).sum() / weights.sum()) / 14
-    assert expected == pytest.approx(values.mean(), rel=1e-6)
+        sums += float((weights * values[positions]).sum()) / 14
+        means += float((weights * values[positions]).sum() / weights.sum()) / 14
+    assert (means, sums) == (pytest.approx(values.mean(), rel=1e-6), pytest.approx(values.sum(), rel=1e-6))
 
 
 def test_plan_is_a_flat_axis() -> None:
+    plan = plan_of([sample(np.zeros(n, np.uint8), id=str(n)) for n in (1, 7, 30)], "share:0.2")
+    np.testing.assert_array_equal(plan.weights, np.float32([1, 7, *[5] * 6]))
     plan = plan_of([sample(ROLES), sample(ROLES[3:])], "last:5")
     assert plan.starts.tolist() == [0, 5, 9]
     assert plan.n_tokens == 9
@@ -159,22 +138,12 @@ def test_a_samples_tokens_depend_on_the_sample_and_the_seed_alone(selection: str
     assert len(renamed) > 1
 
 
-def test_weights_follow_the_flat_axis() -> None:
-    plan = plan_of([sample(np.zeros(n, np.uint8), id=str(n)) for n in (1, 7, 30)], "share:0.2")
-    assert plan.starts.tolist() == [0, 1, 2, 8]
-    np.testing.assert_array_equal(plan.weights, np.float32([1, 7, *[5] * 6]))
-
-
 def test_share_is_exact_and_depends_on_the_seed_alone() -> None:
     many = [sample(ROLES)] * 100
     first, again, other = (plan_of(many, "all", js_share=0.1, seed=seed).measured for seed in (1, 1, 2))
     assert first.sum() == 70
     assert (first == again).all()
     assert not (first == other).all()
-
-
-def test_share_never_measures_nothing() -> None:
-    assert plan_of([sample(ROLES)], "answer", js_share=1e-9).measured.sum() == 1
 
 
 def test_sample_without_such_a_role_is_named() -> None:
@@ -211,23 +180,13 @@ def test_batches_for_kl_are_a_seeded_share(share: float, n: int) -> None:
 @pytest.mark.parametrize(
     ("selection", "words"),
     [
-        ("all", "all tokens"),
         ("every:3", "all tokens"),
-        ("share:0.1", "all tokens"),
         ("prompt", "the tokens of the prompt, its choices included"),
-        ("choice", "the tokens of the choices in the prompt"),
-        ("answer", "the tokens of the answer"),
-        ("generated", "the generated tokens"),
         ("last:5", "the last 5 tokens of each sequence"),
     ],
 )
 def test_selections_state_what_they_are_about(selection: str, words: str) -> None:
     assert population(selection) == words
-
-
-def test_no_selection_is_about_nothing() -> None:
-    with pytest.raises(ValueError, match="`tokens` is 'some'; allowed are"):
-        population("some")
 
 
 def test_examples_run() -> None:

@@ -11,7 +11,7 @@ from ..format import format_error, format_number
 from ..runs import matched, paired
 from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .maps import component_map
-from .theme import DIVERGING, dress, legend_below, line_styles
+from .theme import DIVERGING, apply_theme, legend_below, line_styles
 
 __all__ = ["difference_map", "pair_figure"]
 
@@ -94,7 +94,7 @@ def pair_figure(first: xr.Dataset, second: xr.Dataset) -> go.Figure:
         names = ones["sample"].values[chosen]
         figure.add_trace(_points(x[chosen], y[chosen], names, style["color"], units, is_dense=len(x) > N_DENSE))
         figure.data[-1].name = shortened(name)
-    dress(figure, height=440)
+    apply_theme(figure, height=440)
     axis = {"range": [low, high], "constrain": "domain", "exponentformat": "power", "nticks": 6}
     figure.update_xaxes(title_text=f"MIUB of a sample, first ({units})", **axis)
     figure.update_yaxes(title_text=f"MIUB of a sample, second ({units})", scaleanchor="x", **axis)

@@ -14,7 +14,7 @@ from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
 from .marks import add_legend, hovering, looks
 from .size_axes import tick_text
-from .theme import dress
+from .theme import apply_theme
 
 __all__ = ["ResidualUnit", "residual_unit", "setting_residuals_figure"]
 
@@ -78,7 +78,7 @@ def setting_residuals_figure(fit: ScalingFit) -> go.Figure:
         points = go.Scatter(x=residuals, y=y, mode="markers", marker=look.marker(6), **hovering(group, texts))
         figure.add_trace(points.update(opacity=0.7))
     figure.add_trace(_means(table, unit))
-    _dress(figure, fit, table, unit)
+    _finish(figure, fit, table, unit)
     n_alone = int((table["n"] == 1).sum())
     among = f" and {plural(len(groups), 'group')}" if len(groups) > 1 else ""
     off = int(((table["low"] > 0) | (table["high"] < 0)).sum())
@@ -153,10 +153,10 @@ def _means(table: pd.DataFrame, unit: ResidualUnit) -> go.Scatter:
     )
 
 
-def _dress(figure: go.Figure, fit: ScalingFit, table: pd.DataFrame, unit: ResidualUnit) -> None:
+def _finish(figure: go.Figure, fit: ScalingFit, table: pd.DataFrame, unit: ResidualUnit) -> None:
     lines = max(name.count("<br>") + 1 for name in table["name"])
     n = len(table)
-    dress(figure, height=96 + n * max(ROW, LEAST_ROW * lines + 8))
+    apply_theme(figure, height=96 + n * max(ROW, LEAST_ROW * lines + 8))
     figure.update_xaxes(title_text=f"{shortened(fit.design.response)}: {unit.what}", nticks=7)
     figure.update_yaxes(
         tickvals=list(range(n)), ticktext=table["name"].tolist(), range=[n - 0.5, -0.5], ticklabelstandoff=4

@@ -16,7 +16,7 @@ from .fit_slices import Series, Slice, slice_along
 from .marks import Look, add_legend, hovering, looks
 from .scales import value_axis
 from .size_axes import log_axis, size_axis, tick_text
-from .theme import dress
+from .theme import apply_theme
 
 __all__ = ["scaling_figure"]
 
@@ -48,7 +48,7 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     groups = list(dict.fromkeys(one.group for one in view.series))
     marks = dict(zip(groups, looks(len(groups)), strict=True))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.05)
-    dress(figure, height=520)
+    apply_theme(figure, height=520)
     shown = _shown_values(view)
     axis = log_axis(shown) if view.is_log else value_axis(shown, is_log=False).layout()
     for one in view.series:

@@ -1,8 +1,8 @@
 """Figures of mutual information by component: MIUB beside it, and estimators beside each other."""
 
 import html
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
@@ -12,17 +12,14 @@ from ..format import format_number
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name, shortened
 from .scales import ValueAxis, value_axis, whole_ticks
-from .theme import LINES, dress, legend_below, line_styles
+from .theme import LINES, apply_theme, legend_below, line_styles
 
 __all__ = ["bound_figure", "estimates_figure"]
-
-By = Literal["component", "layer"]
-"""What `estimates_figure` goes by."""
 
 VAGUE = ("saturated", "undersampled")
 """Verdicts under which a number says little: their markers are hollow."""
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
-"""Of estimators beside each other; triangles are what lies beyond an axis."""
+"""Markers of estimators beside each other; triangles are what lies beyond an axis."""
 
 
 def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
@@ -43,7 +40,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     Raises
     ------
     ValueError
-        If the result goes by block, or doesn't have this estimator.
+        If the result isn't by component, or doesn't have this estimator.
     """
     _refuse_other(result)
     if estimator not in result["estimator"].values:
@@ -59,7 +56,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     for kind, style in zip(kinds, line_styles(len(kinds), "kind"), strict=True):
         look = {"color": style["color"], "symbol": "circle", "size": 8}
         some = values.take(values.kind == kind)
-        symbols = np.where(some.js < x_axis.low, "triangle-left", _symbols(some, look["symbol"], y_axis, up="up"))
+        symbols = np.where(some.js < x_axis.low, "triangle-left", _symbols(some, look["symbol"], y_axis))
         figure.add_trace(_legend_point(shortened(kind), look))
         figure.add_trace(
             go.Scatter(
@@ -71,7 +68,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
                 **_drawn(some, shortened(kind), estimator),
             )
         )
-    dress(figure, height=400)
+    apply_theme(figure, height=400)
     other = "lora" if result.attrs["against"] == "lora" else "delta alone"
     figure.update_xaxes(title_text=f"MIUB: JS of base and {other} (nat)", **x_axis.layout())
     figure.update_yaxes(title_text="mutual information (nat)", **y_axis.layout())
@@ -88,50 +85,48 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     return figure
 
 
-def estimates_figure(result: xr.Dataset, *, by: By = "component") -> go.Figure:
-    """Every estimate of each component, in nats: where estimators agree, and where they can't be believed.
+def estimates_figure(result: xr.Dataset) -> go.Figure:
+    """Every estimate by layer, in nats: where estimators agree, and where they can't be believed.
 
-    Bars are 95 % intervals of the noise; a hollow marker is a value whose verdict is saturated or undersampled, a
-    triangle an infinite one. Components with a note on why values are missing, and values that are, are left out and
-    counted.
+    A line runs through the median of each layer; components outside of the layers are left out. Bars are 95 %
+    intervals of the noise; a hollow marker is a value whose verdict is saturated or undersampled, a triangle an
+    infinite one. Components with a note on why values are missing, and values that are, are left out and counted.
 
     Parameters
     ----------
     result
         What `measure_information` returns.
-    by
-        `component`: components go down the page. `layer`: layers go across, with a line through the median of each;
-        components outside of the layers are left out.
 
     Raises
     ------
     ValueError
-        If the result goes by block, `by` isn't one of these, or by layer none lies in one.
+        If the result isn't by component, or no component lies in a layer.
     """
-    if by not in get_args(By):
-        raise ValueError(f"`by` is {by!r}; estimates go by one of {list(get_args(By))}")
     _refuse_other(result)
     n_all = result.sizes["component"]
-    if by == "layer":
-        result = result.isel(component=np.flatnonzero(result["layer"].values >= 0))
-        if not result.sizes["component"]:
-            raise ValueError("none of the result's components lies in a layer, so there is no depth to draw")
+    result = result.isel(component=np.flatnonzero(result["layer"].values >= 0))
+    if not result.sizes["component"]:
+        raise ValueError("none of the result's components lies in a layer, so there is no depth to draw")
     names = [str(name) for name in result["estimator"].values]
     found = [_known(result, name) for name in names]
     axis = value_axis(np.concatenate([part for one in found for part in (one.value, one.low, one.high)]), is_log=False)
-    draw, room = (_down, 0.8) if by == "component" else (_across, 0.6 * _step(result["layer"].values))
+    layers = np.unique(result["layer"].values)
+    step = float(np.diff(layers).min()) if len(layers) > 1 else 1.0
     figure = go.Figure()
     for k, (name, values) in enumerate(zip(names, found, strict=True)):
         look = {"color": LINES[k % len(LINES)], "symbol": SYMBOLS[k % len(SYMBOLS)], "size": 7}
         figure.add_trace(_legend_point(name, look))
-        figure.add_traces(list(draw(name, values, look, axis, room * ((k + 0.5) / len(names) - 0.5))))
+        figure.add_traces(_across(name, values, look, axis, 0.6 * step * ((k + 0.5) / len(names) - 0.5)))
+    apply_theme(figure, height=420)
+    low, high = int(layers.min()), int(layers.max())
+    figure.update_xaxes(title_text="layer", range=[low - step / 2, high + step / 2], **whole_ticks(low, high))
+    figure.update_yaxes(title_text="mutual information (nat)", **axis.layout())
     n_outside = n_all - result.sizes["component"]
-    (_dress_down if by == "component" else _dress_across)(figure, result, axis)
     headline(
         figure,
-        f"Mutual information of base and {result.attrs['against']}, by estimator and {by}",
+        f"Mutual information of base and {result.attrs['against']}, by estimator and layer",
         f"{run_name(result.attrs)}. {_counted(result, found)} Bars: 95\u00a0% intervals of the noise.",
-        "Lines: medians of layers." if by == "layer" else "",
+        "Lines: medians of layers.",
         _marks(figure),
         _left_out(result, found),
         f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
@@ -144,7 +139,7 @@ class _Values(NamedTuple):
     """What is drawn of one estimator: arrays (component,) of the components that have a value."""
 
     place: np.ndarray
-    """In the result."""
+    """Index in the result."""
     component: np.ndarray
     kind: np.ndarray
     layer: np.ndarray
@@ -164,7 +159,7 @@ def _refuse_other(result: xr.Dataset) -> None:
     dims = [str(dim) for dim in result["value"].dims] if "value" in result else []
     if dims != ["component", "estimator"]:
         raise ValueError(
-            f"`result` goes by {dims}; give what `measure_information` returns, of one block: `result.isel(block=0)`"
+            f"`result` goes by {dims}; give what `measure_information` returns, by component and estimator"
         )
 
 
@@ -179,11 +174,11 @@ def _known(result: xr.Dataset, estimator: str) -> _Values:
     return values.take(~np.isnan(values.value) & (one["note"].values == ""))
 
 
-def _symbols(values: _Values, symbol: str, axis: ValueAxis, *, up: str) -> np.ndarray:
-    """Of each value: hollow where its verdict says that it says little, a triangle beyond an end of the axis."""
+def _symbols(values: _Values, symbol: str, axis: ValueAxis) -> np.ndarray:
+    """Each value's marker: hollow where its verdict says that it says little, a triangle beyond an end of the axis."""
     names = np.where(np.isin(values.verdict, VAGUE), f"{symbol}-open", symbol)
     beyond, below = values.value > axis.high, values.value < axis.low
-    return np.where(beyond, f"triangle-{up}", np.where(below, "triangle-down", names))
+    return np.where(beyond, "triangle-up", np.where(below, "triangle-down", names))
 
 
 def _bars(values: _Values, look: dict[str, Any]) -> dict[str, Any]:
@@ -210,65 +205,24 @@ def _legend_point(name: str, look: dict[str, Any]) -> go.Scatter:
     return go.Scatter(x=[None], y=[None], mode="markers", marker=look, name=name, legendgroup=name)
 
 
-def _down(name: str, values: _Values, look: dict[str, Any], axis: ValueAxis, shift: float) -> Iterator[go.Scatter]:
-    """An estimator's points, a row for each component."""
-    yield go.Scatter(
-        x=axis.inside(values.value),
-        y=values.place + shift,
-        mode="markers",
-        error_x=_bars(values, look),
-        marker=look | {"symbol": _symbols(values, look["symbol"], axis, up="right")},
-        **_drawn(values, name, name),
-    )
-
-
-def _across(name: str, values: _Values, look: dict[str, Any], axis: ValueAxis, shift: float) -> Iterator[go.Scatter]:
+def _across(name: str, values: _Values, look: dict[str, Any], axis: ValueAxis, shift: float) -> list[go.Scatter]:
     """The line through an estimator's medians by layer, and its points."""
     layers = np.unique(values.layer)
     medians = np.array([np.median(values.value[values.layer == layer]) for layer in layers])
-    shared = {"legendgroup": name, "showlegend": False}
     line = {"color": look["color"], "width": 1.2}
-    yield go.Scatter(x=layers + shift, y=axis.inside(medians), mode="lines", line=line, **shared)
-    yield go.Scatter(
-        x=values.layer + shift,
-        y=axis.inside(values.value),
-        mode="markers",
-        error_y=_bars(values, look),
-        marker=look | {"symbol": _symbols(values, look["symbol"], axis, up="up")},
-        **_drawn(values, name, name),
-    )
-
-
-def _dress_down(figure: go.Figure, result: xr.Dataset, axis: ValueAxis) -> None:
-    n = result.sizes["component"]
-    dress(figure, height=96 + n * max(24, 4 * result.sizes["estimator"] + 8))
-    rows = {"tickvals": list(range(n)), "ticktext": _short_names(result), "range": [n - 0.5, -0.5]}
-    figure.update_yaxes(title_text="component", ticklabelstandoff=4, **rows)
-    figure.update_xaxes(title_text="mutual information (nat)", **axis.layout())
-    for row in range(1, n, 2):
-        figure.add_hrect(y0=row - 0.5, y1=row + 0.5, fillcolor="#f3f3f3", line_width=0, layer="below")
-
-
-def _dress_across(figure: go.Figure, result: xr.Dataset, axis: ValueAxis) -> None:
-    dress(figure, height=420)
-    layers, half = result["layer"].values, _step(result["layer"].values) / 2
-    low, high = int(layers.min()), int(layers.max())
-    figure.update_xaxes(title_text="layer", range=[low - half, high + half], **whole_ticks(low, high))
-    figure.update_yaxes(title_text="mutual information (nat)", **axis.layout())
-
-
-def _step(layers: np.ndarray) -> float:
-    """The least distance of two layers."""
-    different = np.unique(layers)
-    return float(np.diff(different).min()) if len(different) > 1 else 1.0
-
-
-def _short_names(result: xr.Dataset) -> list[str]:
-    """Layer and kind, where they tell components apart; else the ends of paths."""
-    names = [f"{layer} {kind}" for layer, kind in zip(result["layer"].values, result["kind"].values, strict=True)]
-    if len(set(names)) < len(names) or (result["layer"].values < 0).any():
-        names = result["component"].values.tolist()
-    return [shortened(name) for name in names]
+    return [
+        go.Scatter(
+            x=layers + shift, y=axis.inside(medians), mode="lines", line=line, legendgroup=name, showlegend=False
+        ),
+        go.Scatter(
+            x=values.layer + shift,
+            y=axis.inside(values.value),
+            mode="markers",
+            error_y=_bars(values, look),
+            marker=look | {"symbol": _symbols(values, look["symbol"], axis)},
+            **_drawn(values, name, name),
+        ),
+    ]
 
 
 def _counted(result: xr.Dataset, found: Sequence[_Values]) -> str:

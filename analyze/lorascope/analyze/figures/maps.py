@@ -12,7 +12,7 @@ from ..format import format_error, format_number, format_percent
 from ..groups import group_by
 from .captions import headline, range_of, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
-from .theme import COLORS, DIVERGING, dress
+from .theme import COLORS, DIVERGING, apply_theme
 
 __all__ = ["component_map", "js_map", "null_map"]
 
@@ -146,7 +146,7 @@ def component_map(
         dots = {"size": 3, "color": "#222"}
         where = {"x": [heat.x[column] for _, column in chosen], "y": [heat.y[row] for row, _ in chosen]}
         figure.add_trace(go.Scatter(**where, mode="markers", marker=dots, hoverinfo="skip"))
-    dress(figure, height=134 + 24 * len(kinds))
+    apply_theme(figure, height=134 + 24 * len(kinds))
     figure.update_xaxes(title_text="layer", type="category", showgrid=False, nticks=16, tickangle=0)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticklabelstandoff=4)
     title = {

@@ -9,7 +9,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 from .captions import shortened
 from .theme import LINES, legend_below, line_styles
 
-__all__ = ["EDGES", "Look", "add_legend", "hovering", "looks", "told_apart"]
+__all__ = ["EDGES", "Look", "add_legend", "hovering", "looks", "unique_labels"]
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
 """The next one once all colours are used; triangles are what lies beyond an axis."""
@@ -41,7 +41,7 @@ def looks(n: int) -> list[Look]:
     ]
 
 
-def told_apart(names: Sequence[str]) -> list[str]:
+def unique_labels(names: Sequence[str]) -> list[str]:
     """Names cut and escaped, as long as it takes to tell them apart."""
     for n in LENGTHS:
         short = [shortened(name, n) for name in names]
@@ -58,7 +58,7 @@ def add_legend(
     Parameters
     ----------
     figure
-        Dressed, with all its traces.
+        In the common theme, with all its traces.
     title
         Plain text.
     names, marks
@@ -68,7 +68,7 @@ def add_legend(
     """
     if len(names) < 2:
         return
-    shown = told_apart(names)
+    shown = unique_labels(names)
     for name, entry, look in zip(names, shown, marks, strict=True):
         line = {"color": look.color, "dash": look.dash, "width": 1.5}
         figure.add_trace(

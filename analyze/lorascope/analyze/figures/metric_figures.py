@@ -1,4 +1,4 @@
-"""Figures of metrics as predictors of accuracy within blocks."""
+"""Figures of metrics as predictors of accuracy within groups."""
 
 import html
 from collections.abc import Iterator
@@ -7,12 +7,11 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..comparison.cells import StudyCells, read_cells
-from ..comparison.comparison import MetricComparison
-from ..comparison.roles import parse_metrics
-from ..comparison.within import centred
 from ..format import format_number
+from ..stats.correlations import centred
+from ..stats.metrics import MetricComparison
 from ..stats.record import data_hash
+from ..stats.study_cells import StudyCells, parse_metrics, read_cells
 from .captions import headline, plural, shortened
 from .marks import add_legend, hovering, looks
 from .small_multiples import small_multiples
@@ -21,9 +20,9 @@ __all__ = ["metrics_figure"]
 
 
 def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figure:
-    """Accuracy over each metric, both less their block's mean, with the pooled correlation and its interval.
+    """Accuracy over each metric, both less their group's mean, with the pooled correlation and its interval.
 
-    Lines are the pooled slope within blocks. Cells that the comparison left out of its second set, as collapsed, are
+    Lines are the pooled slope within groups. Cells that the comparison left out of its second set, as collapsed, are
     hollow.
 
     Parameters
@@ -42,47 +41,37 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     """
     settings = comparison.provenance["settings"]
     cells = _cells(comparison, frame)
-    below = settings["collapsed_below"]
-    collapsed = np.zeros(len(cells.accuracy), bool) if below is None else cells.accuracy < below
-    marks = looks(len(cells.blocks))
-    names = list(cells.metrics)
-    figure, panels = small_multiples([_title(comparison, name) for name in names], height=200)
-    accuracy = centred(cells.accuracy, cells.block)
-    for name, panel in zip(names, panels, strict=True):
-        values = centred(cells.metrics[name], cells.block)
-        figure.add_trace(_slope(values, accuracy), **panel.place)
-        for k, (block, look) in enumerate(zip(cells.blocks, marks, strict=True)):
-            rows = np.flatnonzero(cells.block == k)
-            marker = {
-                **look.marker(7),
-                "symbol": [f"{look.symbol}{'-open' if gone else ''}" for gone in collapsed[rows]],
-            }
-            points = {"x": values[rows], "y": accuracy[rows], "mode": "markers", "marker": marker}
-            texts = [_text(comparison, cells, name, int(row)) for row in rows]
-            figure.add_trace(go.Scatter(**points, **hovering(block, texts)), **panel.place)
-        figure.update_xaxes(title_text=f"{shortened(name, 10)} less block mean", exponentformat="power", **panel.place)
+    below = settings["collapsed_below"] or 0
+    marks = looks(len(cells.groups))
+    figure, panels = small_multiples([_title(comparison, name) for name in cells.metrics], height=200)
+    accuracy = centred(cells.accuracy)
+    for (name, values), panel in zip(cells.metrics.items(), panels, strict=True):
+        inside = centred(values)
+        figure.add_trace(_slope(inside, accuracy), **panel.place)
+        for k, (group, look) in enumerate(zip(cells.groups, marks, strict=True)):
+            there = np.flatnonzero(np.isfinite(cells.accuracy[k]))
+            symbols = [f"{look.symbol}{'-open' if gone else ''}" for gone in cells.accuracy[k, there] < below]
+            marker = {**look.marker(7), "symbol": symbols}
+            texts = [_text(comparison.accuracy, cells, name, k, int(one)) for one in there]
+            points = {"x": inside[k, there], "y": accuracy[k, there], "mode": "markers", "marker": marker}
+            figure.add_trace(go.Scatter(**points, **hovering(group, texts)), **panel.place)
+        figure.update_xaxes(title_text=f"{shortened(name, 10)} less group mean", exponentformat="power", **panel.place)
     zero = {"zeroline": True, "zerolinecolor": "#ccc"}
     figure.update_xaxes(**zero)
     figure.update_yaxes(**zero)
-    figure.update_yaxes(title_text=f"{shortened(comparison.accuracy)} less block mean", col=1)
-    headline(figure, f"{comparison.accuracy} over metrics, within blocks", *_caption(comparison, cells, collapsed))
-    add_legend(figure, "/".join(settings["blocks"]), cells.blocks, marks)
+    figure.update_yaxes(title_text=f"{shortened(comparison.accuracy)} less group mean", col=1)
+    headline(figure, f"{comparison.accuracy} over metrics, within groups", *_caption(comparison))
+    add_legend(figure, "/".join(settings["groups"]), cells.groups, marks)
     return figure
 
 
 def _cells(comparison: MetricComparison, frame: pd.DataFrame) -> StudyCells:
     """The cells that were compared, read again as they were then."""
     settings = comparison.provenance["settings"]
-    roles = parse_metrics(settings["metrics"], settings["reference"], settings["higher_is_better"], comparison.accuracy)
-    items = settings["n_items"]
-    cells, rows, _ = read_cells(
-        frame,
-        comparison.accuracy,
-        roles,
-        settings["blocks"],
-        settings["setting"],
-        items if isinstance(items, str) else None,
-    )
+    names, reference, higher = (settings[key] for key in ("metrics", "reference", "higher_is_better"))
+    roles = parse_metrics(names, reference, higher, comparison.accuracy, getattr(frame, "columns", ()))
+    items = settings["n_items"] if isinstance(settings["n_items"], str) else None
+    cells, rows, _ = read_cells(frame, comparison.accuracy, roles, settings["groups"], settings["setting"], items)
     if data_hash(rows) != comparison.provenance["data_sha256"]:
         raise ValueError(
             f"`frame` isn't the table of this comparison: the columns in use, of {plural(len(rows), 'row')}, have "
@@ -95,37 +84,32 @@ def _title(comparison: MetricComparison, metric: str) -> str:
     """A metric's correlations, in a line for each set of cells."""
     table = comparison.metrics[comparison.metrics["metric"] == metric]
     lines = [f"r = {row.pearson:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
-    head = f"<b>{shortened(metric)}</b>, {table['better'].iloc[0]} is better"
-    return "<br>".join([head, *lines])
+    return "<br>".join([f"<b>{shortened(metric)}</b>, {table['better'].iloc[0]} is better", *lines])
 
 
 def _slope(x: np.ndarray, y: np.ndarray) -> go.Scatter:
     """The least-squares line of centred values."""
-    ends = np.array([x.min(), x.max()])
-    slope = float(x @ y) / float(x @ x)
+    ends = np.array([np.nanmin(x), np.nanmax(x)])
+    slope = float(np.nansum(x * y) / np.nansum(x * x))
     line = {"color": "#777", "dash": "dot", "width": 1.5}
     return go.Scatter(x=ends, y=slope * ends, mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
-def _text(comparison: MetricComparison, cells: StudyCells, metric: str, row: int) -> str:
-    block, setting = cells.blocks[cells.block[row]], cells.settings[cells.setting[row]]
-    return (
-        f"<b>{html.escape(block)}</b><br>{html.escape(setting)}<br>{html.escape(metric)}: "
-        f"{format_number(float(cells.metrics[metric][row]), digits=4)}<br>{html.escape(comparison.accuracy)}: "
-        f"{format_number(float(cells.accuracy[row]), digits=4)}"
-    )
+def _text(accuracy: str, cells: StudyCells, metric: str, group: int, setting: int) -> str:
+    values = {metric: cells.metrics[metric], accuracy: cells.accuracy}
+    lines = [f"<b>{html.escape(cells.groups[group])}</b>", html.escape(cells.settings[setting])]
+    lines += [f"{html.escape(name)}: {format_number(one[group, setting], digits=4)}" for name, one in values.items()]
+    return "<br>".join(lines)
 
 
-def _caption(comparison: MetricComparison, cells: StudyCells, collapsed: np.ndarray) -> Iterator[str]:
-    settings = comparison.provenance["settings"]
-    n = f"{plural(len(cells.accuracy), 'cell')} in {plural(len(cells.blocks), 'block')}"
-    share = f"{100 * (1 - settings['significance']):g}\u00a0%"
-    yield f"{n}. r: pooled correlation, with {share} of the bootstrap over blocks."
-    yield "Dotted: the pooled slope."
-    sets = comparison.metrics.drop_duplicates("cells").set_index("cells")["n_cells"]
-    if len(sets) > 1:
-        yield f"Second r: of the {plural(int(sets.iloc[1]), 'cell')} of {sets.index[1]}. Hollow: the others."
-    largest = (
-        comparison.blocks[comparison.blocks["cells"] == sets.index[0]].drop_duplicates("block")["accuracy_share"].max()
+def _caption(comparison: MetricComparison) -> Iterator[str]:
+    every, *others = comparison.noise.itertuples()
+    share = f"{100 * comparison.provenance['settings']['level']:g}\u00a0%"
+    n = f"{plural(every.n_cells, 'cell')} in {plural(every.n_groups, 'group')}"
+    yield f"{n}. r: pooled correlation, with {share} of the bootstrap over groups. Dotted: the pooled slope."
+    for other in others:
+        yield f"Second r: of the {plural(other.n_cells, 'cell')} of {other.cells}. Hollow: the others."
+    yield (
+        f"Of {comparison.accuracy}'s variance within groups, the largest share of one is "
+        f"{100 * every.largest_share:.0f}\u00a0%."
     )
-    yield f"Of {comparison.accuracy}'s variance within blocks, the largest share of one is {100 * largest:.0f}\u00a0%."

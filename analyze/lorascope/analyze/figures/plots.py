@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 
 from ..format import format_number, format_percent
 from ..qualify import position_profile
-from .theme import COLORS, INK, dress
+from .theme import COLORS, INK, apply_theme
 
 __all__ = ["position_figure", "sample_spread", "share_curve"]
 
@@ -42,7 +42,7 @@ def sample_spread(qualified: xr.Dataset) -> go.Figure:
     )
     figure.add_trace(points, row=1, col=1)
     figure.add_trace(bars, row=2, col=1)
-    dress(figure, height=340)
+    apply_theme(figure, height=340)
     if len(values):
         mean = float(values.mean())
         figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1)
@@ -92,7 +92,7 @@ def share_curve(qualified: xr.Dataset) -> go.Figure:
         hoverinfo="skip",
     )
     figure = go.Figure([even, line, mark])
-    dress(figure, height=302)
+    apply_theme(figure, height=302)
     figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
     figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
     return figure
@@ -144,7 +144,7 @@ def position_figure(values: xr.DataArray, position: np.ndarray, *, weights: np.n
         hovertemplate="position %{x}: %{y} tokens<extra></extra>",
     )
     figure.add_trace(counts, row=2, col=1)
-    dress(figure, height=340)
+    apply_theme(figure, height=340)
     figure.update_layout(
         showlegend=True, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, bargap=0.1
     )

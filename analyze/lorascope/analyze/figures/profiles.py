@@ -13,7 +13,7 @@ from ..format import format_error, format_number
 from ..groups import COMPONENT_KEYS, TOKEN_KEYS, group_by
 from .captions import group_name, headline, plural, range_of, run_name, tokens_reduced
 from .scales import log_ticks, whole_ticks
-from .theme import dress, legend_below, line_styles
+from .theme import apply_theme, legend_below, line_styles
 
 __all__ = ["depth_figure", "sequence_figure"]
 
@@ -49,7 +49,7 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None, log: bool = False
     figure = go.Figure()
     for line, style in zip(lines, line_styles(len(lines), by), strict=True):
         figure.add_traces(list(_traces(line, style, "layer", grouped.attrs["units"])))
-    dress(figure, height=320)
+    apply_theme(figure, height=320)
     low, high = int(layers[layers >= 0].min()), int(layers.max())
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
     figure.update_yaxes(
@@ -99,7 +99,7 @@ def sequence_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
             hovertemplate="position %{x}: n = %{y} samples",
         )
         figure.add_trace(bar, row=2, col=1)
-    dress(figure, height=360)
+    apply_theme(figure, height=360)
     figure.update_layout(barmode="stack", bargap=0.1 if grouped.sizes["position"] <= N_MARKED else 0)
     low, high = (int(edge) for edge in (grouped["position"].values.min(), grouped["position"].values.max()))
     figure.update_xaxes(range=[low - 0.5, high + 0.5], **whole_ticks(low, high))

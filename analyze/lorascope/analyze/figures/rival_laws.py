@@ -15,7 +15,7 @@ from .captions import headline, plural
 from .fit_residuals import residual_unit
 from .marks import EDGES, Look, add_legend, hovering
 from .scales import ValueAxis, value_axis
-from .theme import INK, LINES, dress
+from .theme import INK, LINES, apply_theme
 
 __all__ = ["laws_figure"]
 
@@ -47,7 +47,7 @@ def laws_figure(report: FitReport) -> go.Figure:
     axis = value_axis(errors.ravel())
     whole = 2 * ROW * n + GAP
     figure = make_subplots(rows=2, cols=1, vertical_spacing=GAP / whole)
-    dress(figure, height=whole + 96)
+    apply_theme(figure, height=whole + 96)
     names = [SPLITS[name] for name in columns]
     figure.add_trace(_criteria(laws), row=1, col=1)
     for k, (name, look) in enumerate(zip(names, LOOKS, strict=False)):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from .theme import dress
+from .theme import apply_theme
 
 __all__ = ["Panel", "small_multiples"]
 
@@ -30,7 +30,7 @@ class Panel(NamedTuple):
 
 
 def small_multiples(titles: Sequence[str], *, height: int, share_y: bool = True) -> tuple[go.Figure, list[Panel]]:
-    """An empty figure, dressed, with a panel for each title, and where they are.
+    """An empty figure, in the common theme, with a panel for each title, and where they are.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def small_multiples(titles: Sequence[str], *, height: int, share_y: bool = True)
         vertical_spacing=gap / whole,
         horizontal_spacing=0.06 if share_y else 0.16,
     )
-    dress(figure, height=whole + above + AXIS + 40)
+    apply_theme(figure, height=whole + above + AXIS + 40)
     figure.update_layout(margin_t=figure.layout.margin.t + above)
     panels = [Panel(k // ACROSS + 1, k % ACROSS + 1) for k in range(len(titles))]
     for title, panel in zip(titles, panels, strict=True):

@@ -10,7 +10,7 @@ import xarray as xr
 from ..format import format_error
 from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .plots import sample_spread
-from .theme import INK, dress
+from .theme import INK, apply_theme
 
 __all__ = ["sample_figure"]
 
@@ -107,7 +107,7 @@ def _boxes(samples: xr.Dataset, by: str) -> go.Figure:
         )
         figure.add_traces([box, dot])
         ticks.append(f"{shortened(name)}<br>n = {len(values)}")
-    dress(figure, height=100 + 64 * len(names))
+    apply_theme(figure, height=100 + 64 * len(names))
     figure.update_xaxes(title_text=f"MIUB of a sample ({units})", rangemode="nonnegative")
     figure.update_yaxes(
         tickvals=list(range(len(names))), ticktext=ticks, range=[len(names) - 0.5, -0.5], ticklabelstandoff=4

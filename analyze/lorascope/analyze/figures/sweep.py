@@ -12,7 +12,7 @@ import xarray as xr
 from ..format import format_error, format_number
 from .captions import group_name, headline, plural, range_of, shortened, tokens_reduced
 from .scales import whole_ticks
-from .theme import ORDERED, dress, legend_below, line_styles
+from .theme import ORDERED, apply_theme, legend_below, line_styles
 
 __all__ = ["runs_figure"]
 
@@ -52,7 +52,7 @@ def runs_figure(table: xr.Dataset) -> go.Figure:
     figure = go.Figure()
     for line, name, style in zip(lines, names, line_styles(len(lines), second), strict=True):
         figure.add_trace(_points(line, first, name, style, units, is_across=is_across))
-    dress(figure, height=330 if is_across else 96 + table.sizes[first] * max(26, 15 * len(lines)))
+    apply_theme(figure, height=330 if is_across else 96 + table.sizes[first] * max(26, 15 * len(lines)))
     value_axis = {"title_text": f"MIUB ({units})", "rangemode": "tozero", "exponentformat": "power"}
     if is_across:
         figure.update_xaxes(title_text=first, **_ticks(first, table[first].values.tolist()))

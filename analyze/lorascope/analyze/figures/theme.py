@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
 
-__all__ = ["COLORS", "DIVERGING", "INK", "LINES", "ORDERED", "dress", "legend_below", "line_styles"]
+__all__ = ["COLORS", "DIVERGING", "INK", "LINES", "ORDERED", "apply_theme", "legend_below", "line_styles"]
 
 COLORS = ("#fff5eb", "#fdd0a2", "#fd8d3c", "#d94801", "#7f2704")
 """From not moved to moved furthest."""
@@ -20,7 +20,7 @@ ORDERED = ("rank", "length", "layer", "position")
 """Keys of `group_by` and `side_by_side` whose values have one."""
 
 
-def dress(figure: go.Figure, *, height: int) -> None:
+def apply_theme(figure: go.Figure, *, height: int) -> None:
     """Give a figure the common look and a height in pixels; its width follows the page."""
     figure.update_layout(
         template=go.layout.Template(),  # an empty one: plotly's own are 7 kB a figure

@@ -12,7 +12,7 @@ from ..format import format_number, format_percent
 from .captions import headline, plural
 from .marks import Look, add_legend, hovering, looks
 from .scales import colorbar, ends, whole_ticks
-from .theme import COLORS, dress
+from .theme import COLORS, apply_theme
 
 __all__ = ["training_figure"]
 
@@ -74,7 +74,7 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
     for (name, training), look in zip(trainings.items(), marks, strict=True):
         figure.add_trace(_miub_line(name, training, look), row=1, col=1)
         figure.add_traces(list(_loss_lines(name, training, look)), rows=2, cols=1)
-    dress(figure, height=whole + 70)
+    apply_theme(figure, height=whole + 70)
     if only is not None and n_rows == 3:
         _add_layers(figure, only)
     last = max(int(steps.max(initial=0)) for one in trainings.values() for steps in (one.steps, one.loss_steps))

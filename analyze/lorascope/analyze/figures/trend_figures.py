@@ -1,4 +1,4 @@
-"""A figure of a claimed trend: responses along levels by block, and the steps that don't go as claimed."""
+"""A figure of a claimed trend: responses along levels by group, and the steps that don't go as claimed."""
 
 import html
 from collections.abc import Iterator, Sequence
@@ -10,12 +10,11 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 from ..format import format_number
 from ..stats.frame import checked
 from ..stats.record import data_hash
-from ..trends.result import TrendResult
-from ..trends.series import Series, blocks_of
+from ..stats.trends import Series, TrendResult, group_series
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, hovering, looks
 from .size_axes import size_axis, tick_text
-from .theme import dress
+from .theme import apply_theme
 
 __all__ = ["trend_figure"]
 
@@ -24,9 +23,9 @@ AGAINST = "#d62728"
 
 
 def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
-    """Responses along levels, a line a block that begins at 0, in % of its value at the lowest level.
+    """Responses along levels, a line a group that begins at 0, in % of its value at the lowest level.
 
-    Steps that don't go as claimed are thick and red. Cells of one block and level are averaged. Where a response isn't
+    Steps that don't go as claimed are thick and red. Cells of one group and level are averaged. Where a response isn't
     above zero, lines are differences in its unit. Levels are on a logarithmic axis where all are above zero.
 
     Parameters
@@ -49,7 +48,7 @@ def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for one, look in zip(series, marks, strict=True):
         figure.add_traces(list(_lines(result, one, look, is_relative=is_relative)))
-    dress(figure, height=360)
+    apply_theme(figure, height=360)
     levels = np.concatenate([one.levels for one in series])
     figure.update_xaxes(
         title_text=shortened(result.along), **(size_axis(levels) if levels.min() > 0 else {"nticks": 6})
@@ -58,14 +57,14 @@ def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
     what = f"change of {response}{' (%)' if is_relative else ''}"
     figure.update_yaxes(title_text=what, zeroline=True, zerolinecolor="#bbb", nticks=7)
     headline(figure, f"Claim: {result.response} {result.direction} along {result.along}", *_caption(result, series))
-    add_legend(figure, "/".join(result.blocks), [one.block for one in series], marks, mode="lines+markers")
+    add_legend(figure, "/".join(result.groups), [one.group for one in series], marks, mode="lines+markers")
     return figure
 
 
 def _series(result: TrendResult, frame: pd.DataFrame) -> Sequence[Series]:
-    """The blocks of the result, read again as they were then."""
+    """The groups of the result, read again as they were then."""
     cells = checked(
-        frame, numbers=[result.response, result.along], labels=list(result.blocks), may_lack=[result.response]
+        frame, numbers=[result.response, result.along], labels=list(result.groups), may_lack=[result.response]
     )
     rows = cells.frame.reset_index(drop=True)
     if data_hash(rows) != result.provenance["data_sha256"]:
@@ -73,13 +72,13 @@ def _series(result: TrendResult, frame: pd.DataFrame) -> Sequence[Series]:
             f"`frame` isn't the table of this result: the columns in use, of {plural(len(rows), 'row')}, have another "
             "hash; give the one that `trend_tests` was given"
         )
-    return blocks_of(rows, result.response, result.along, result.blocks)[0]
+    return group_series(rows, result.response, result.along, result.groups)[0]
 
 
 def _lines(result: TrendResult, series: Series, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
     first = series.means[0]
     values = 100 * (series.means / first - 1) if is_relative else series.means - first
-    table = result.violations[result.violations["block"] == series.block]
+    table = result.violations[result.violations["group"] == series.group]
     x: list[float | None] = []
     y: list[float | None] = []
     for lower in table["lower"]:
@@ -89,11 +88,11 @@ def _lines(result: TrendResult, series: Series, look: Look, *, is_relative: bool
     if x:
         line = {"color": AGAINST, "width": 6}
         yield go.Scatter(
-            x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip", legendgroup=html.escape(series.block),
+            x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip", legendgroup=html.escape(series.group),
             showlegend=False,
         )  # fmt: skip
     texts = [
-        f"<b>{html.escape(series.block)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
+        f"<b>{html.escape(series.group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
         f"{html.escape(result.response)} {format_number(mean, digits=6)}"
         for level, mean in zip(series.levels, series.means, strict=True)
     ]
@@ -103,17 +102,13 @@ def _lines(result: TrendResult, series: Series, look: Look, *, is_relative: bool
         mode="lines+markers",
         marker=look.marker(6),
         line={"color": look.color, "dash": look.dash, "width": 1.5},
-        **hovering(series.block, texts),
+        **hovering(series.group, texts),
     )
 
 
 def _caption(result: TrendResult, series: Sequence[Series]) -> Iterator[str]:
-    n = sum(len(one.x) for one in series)
-    yield f"n\u00a0=\u00a0{plural(n, 'cell')} in {plural(len(series), 'block')}, each against its lowest level."
+    n = sum(one.n_cells for one in series)
+    yield f"n\u00a0=\u00a0{plural(n, 'cell')} in {plural(len(series), 'group')}, each against its lowest level."
     steps = plural(result.n_steps, "step")
     yield f"Red: {len(result.violations)} of {steps} between neighbouring levels, not as claimed."
-    p_page, p_kendall, floor = (
-        format_number(p, digits=2)
-        for p in (result.page.p_value, result.mann_kendall.p_value, result.mann_kendall.p_floor)
-    )
-    yield f"One-sided p: Page's L {p_page}, Mann-Kendall {p_kendall} (floor {floor})."
+    yield f"Page's L, one-sided: p = {format_number(result.p_value, digits=2)}."

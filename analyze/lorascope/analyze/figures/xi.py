@@ -9,14 +9,14 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from ..information.bound import Dependence, discrete_dependence, gaussian_dependence, js_upper_bound
 from .captions import headline, plural
-from .theme import INK, LINES, dress, legend_below
+from .theme import INK, LINES, apply_theme, legend_below
 
 __all__ = ["xi_figure"]
 
 RHO = (0.75, 0.9, 0.99, 0.9999)
 """Correlations of the normal pairs in `xi_figure`."""
 N_SYMBOLS = (2, 3, 10, 100, 1000)
-"""Of the variables in `xi_figure` that are one symbol twice."""
+"""Numbers of symbols of the variables in `xi_figure` that are one symbol twice."""
 MOST_NATS = 8.0
 """Upper end of `xi_figure`."""
 
@@ -40,7 +40,7 @@ def xi_figure() -> go.Figure:
     twice = {f"n\u00a0{n}": discrete_dependence(np.eye(n) / n) for n in N_SYMBOLS}
     figure.add_trace(_examples("correlated normals", normals, {"color": INK, "size": 8}, "middle left"))
     figure.add_trace(_examples("one symbol twice", twice, {"color": LINES[2], "size": 8}, "bottom right"))
-    dress(figure, height=400)
+    apply_theme(figure, height=400)
     figure.update_xaxes(title_text="JS of joint and product (nat)", range=[0, 0.8])
     figure.update_yaxes(title_text="mutual information (nat)", range=[0, MOST_NATS])
     pairs = [*normals.values(), *twice.values()]

@@ -1,1 +1,28 @@
-"""Mutual information of base and lora: estimates, and what a Jensen-Shannon divergence says about it."""
+"""Mutual information of arrays and of a run's components: estimators, bounds, and what says how far to believe them."""
+
+from .bound import discrete_dependence, gaussian_dependence, js_lower_bound, js_upper_bound, mi_upper_bound
+from .classifier import classifier_js
+from .estimators import ESTIMATORS, PANEL
+from .gaussian import noise_curve
+from .ksg import ksg, ksg_local
+from .projections import principal_axes, project
+from .symbols import symbol_information
+from .verdict_rules import VERDICTS
+
+__all__ = [
+    "ESTIMATORS",
+    "PANEL",
+    "VERDICTS",
+    "classifier_js",
+    "discrete_dependence",
+    "gaussian_dependence",
+    "js_lower_bound",
+    "js_upper_bound",
+    "ksg",
+    "ksg_local",
+    "mi_upper_bound",
+    "noise_curve",
+    "principal_axes",
+    "project",
+    "symbol_information",
+]

@@ -37,7 +37,7 @@ NEAR = 0.25
 SERIES = 1 / (np.arange(1.0, 26.0) * np.arange(2.0, 27.0))
 """The mean of ln between 1 and 1 + s is s times the sum of these times (-s)^0, (-s)^1, ..."""
 SPACING = 1 / 16
-"""Of the logarithms at which `gaussian_dependence` evaluates its integrals."""
+"""Distance of the logarithms at which `gaussian_dependence` evaluates its integrals."""
 
 
 class Dependence(NamedTuple):

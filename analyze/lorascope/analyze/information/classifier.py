@@ -1,36 +1,25 @@
 """How far the joint distribution of two sides lies from the product, by a classifier that tells their rows apart."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Shaped
 
 from .bound import LN2, js_lower_bound
-from .contrastive import HeldOutBound, check_rows, choice_halves, error_of_mean, group_halves, paired_coordinates
+from .gaussian import normal_scores
+from .projections import canonical_axes, halves, project
 
-__all__ = ["classifier_certificate", "classifier_js", "classifier_nwj", "pair_features"]
+__all__ = ["classifier_information", "classifier_js"]
 
 N_PARTNERS = 4
 """Rows of y from other groups that each row of x is put together with; each counts a fourth."""
-PENALTIES = (1.0, 1e-2, 1e-4)
-"""C of the logistic regression: one over the weight of the squared coefficients."""
-NWJ_CLIP = 3.0
-"""Log odds beyond it count as this in the NWJ bound, whose variance grows with the exponential of the largest."""
-
-
-class _LogOdds(NamedTuple):
-    """What a classifier that never saw them says of all rows, in favour of joint against product, nats."""
-
-    joint: np.ndarray
-    """Float64 (row,)."""
-    product: np.ndarray
-    """Float64 (row, partner)."""
-    labels: np.ndarray
-    """Int64 (row,): groups."""
-    most: float
-    """No log odds lie further from 0."""
+N_PAIRS = 8
+"""Canonical pairs that the classifier sees."""
+ROWS_AN_AXIS = 3
+"""Rows for each dimension of a side: with fewer, canonical directions would correlate whatever they are."""
+RIDGE = 1e-3
+"""Added to the variance of each score, of 1, before canonical directions are found."""
 
 
 def classifier_js(
@@ -39,174 +28,144 @@ def classifier_js(
     *,
     groups: Shaped[np.ndarray, " row"] | None = None,
     seed: int = 0,
-) -> HeldOutBound:
-    """Lower bound of JS(joint || product) in nats, held out, with its standard error and ceiling.
+) -> float:
+    """Lower bound of JS(joint || product) in nats, held out: noise may lead below 0.
 
     Parameters
     ----------
     x, y
-        Samples of both sides, row by row.
+        Finite samples of both sides, row by row.
     groups
         Labels of rows that aren't independent of each other: halves are made of whole groups, and no row of x is put
         together with a y of its own group. By default every row is alone.
     seed
-        Of the halves and of the rows put together.
+        Seed of the halves and of the rows put together.
 
     Raises
     ------
     ValueError
-        As `contrastive.infonce`.
+        If a side is constant, be it only in a part that directions are found on, or a half holds a single group.
 
     Notes
     -----
     JS >= ln 2 - CE, where CE is the cross-entropy, in nats, of any classifier between equally many rows of the joint
-    and of the product. Here it is a logistic regression on `pair_features`, standardised, fitted on one half with each
-    row of x beside four y of other groups, and tried on the other half; the halves then change places, and all rows are
-    averaged. Its ridge penalty (C = 1, 0.01 or 0.0001) is the one that does best inside the fitting half, from one half
-    of it to the other. Log odds are cut at ln(rows/2) on both sides: no row may be more certain than that.
+    and of the product. Here it is scikit-learn's logistic regression, on features of normal scores. Half of the rows
+    are for fitting: canonical directions are found on half of these, and the classifier is fitted on the others, with
+    each row of x beside four y of other groups. It is tried on the other half; the halves then change places, and all
+    rows are averaged. Log odds are cut at ln(rows/2) on both sides: no row may be more certain than that.
 
     References
     ----------
     Goodfellow et al. 2014, arXiv 1406.2661, theorem 1: ln 2 - CE is JS for the best classifier, and less for others.
     """
-    odds = _log_odds(x, y, groups, seed)
-    return _bound(LN2 - _losses(odds.joint, odds.product) / 2, odds, LN2 - math.log1p(math.exp(-odds.most)))
+    x, y = normal_scores(x), normal_scores(y)
+    labels = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    first = halves(labels, seed=seed)
+    if _least_groups(labels, first) < 2:
+        raise ValueError("a half of the rows is of one group; give more groups, or fewer rows of the largest")
+    most = math.log(min(first.sum(), (~first).sum()))
+    losses = np.empty(len(x))
+    for fitting in (first, ~first):
+        own, is_direction = _parted(labels[fitting], seed)
+        directions, seen = np.flatnonzero(fitting)[is_direction], np.flatnonzero(fitting)[~is_direction]
+        u, v = _coordinates(x, y, directions)
+        model = _fitted(*_features(u[seen], v[seen], own[~is_direction], rng))
+        features = _features(u[~fitting], v[~fitting], labels[~fitting], rng)
+        joint, product = (model.decision_function(rows) for rows in features)
+        joint, product = joint.clip(-most, most), product.clip(-most, most).reshape(-1, N_PARTNERS)
+        losses[~fitting] = np.logaddexp(0, -joint) + np.logaddexp(0, product).mean(axis=1)
+    return float(LN2 - losses.mean() / 2)
 
 
-def classifier_certificate(
+def classifier_information(
     x: Float[np.ndarray, "row feature_x"],
     y: Float[np.ndarray, "row feature_y"],
     *,
     groups: Shaped[np.ndarray, " row"] | None = None,
     seed: int = 0,
-) -> HeldOutBound:
-    """Lower bound of the mutual information in nats, the least that goes with the JS of `classifier_js`.
+) -> float:
+    """Lower bound of the mutual information in nats: Xi, the least that goes with the JS of `classifier_js`.
 
-    Parameters and errors as of `classifier_js`.
-
-    Notes
-    -----
-    I >= Xi(JS), see `js_lower_bound`; a JS below 0 counts as 0. The standard error is that of JS times the slope of Xi,
-    2 exp(Xi)/ln(1 + exp(Xi)).
+    Parameters and errors as of `classifier_js`; a JS below 0 counts as 0. See `js_lower_bound`.
     """
-    js = classifier_js(x, y, groups=groups, seed=seed)
-    value = js_lower_bound(max(js.value_nats, 0.0))
-    slope = 2 * math.exp(value) / math.log1p(math.exp(value))
-    return HeldOutBound(value, slope * js.standard_error_nats, js_lower_bound(js.ceiling_nats))
+    return js_lower_bound(max(classifier_js(x, y, groups=groups, seed=seed), 0.0))
 
 
-def classifier_nwj(
-    x: Float[np.ndarray, "row feature_x"],
-    y: Float[np.ndarray, "row feature_y"],
-    *,
-    groups: Shaped[np.ndarray, " row"] | None = None,
-    seed: int = 0,
-) -> HeldOutBound:
-    """Lower bound of the mutual information in nats by the log odds themselves, held out: sharper up to about 2 nats.
+def _parted(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of a fitting half, and which of its rows directions are found on.
 
-    Parameters and errors as of `classifier_js`.
-
-    Notes
-    -----
-    I >= E_joint f - (E_product exp f - 1) for every f. Here f are the log odds of `classifier_js` on the half that they
-    weren't fitted on, cut at 3 on both sides. With the log density ratio as f both are equal; what the cut takes from
-    it is lost, and above 3 + 1 - exp(-3) = 3.95 nats there is nothing to be had.
-
-    References
-    ----------
-    Nguyen, Wainwright and Jordan 2010, arXiv 0809.0853; Poole et al. 2019, arXiv 1905.06922, section 2.
+    Where a part would hold a single group, each row is taken for a group: what is fitted may then be worse, but the
+    bound, which other rows give, is still one.
     """
-    odds = _log_odds(x, y, groups, seed)
-    joint, product = (np.clip(values, -NWJ_CLIP, NWJ_CLIP) for values in (odds.joint, odds.product))
-    return _bound(joint - np.expm1(product).mean(axis=1), odds, NWJ_CLIP - math.expm1(-NWJ_CLIP))
+    first = halves(labels, seed=seed)
+    if _least_groups(labels, first) < 2:
+        labels = np.arange(len(labels))
+        first = halves(labels, seed=seed)
+    return labels, first
 
 
-def pair_features(u: Float64[np.ndarray, "row pair"], v: Float64[np.ndarray, "row pair"]) -> np.ndarray:
-    """What the classifier sees of paired coordinates, float64 (row, 8 pair): eight features of each pair.
+def _least_groups(labels: np.ndarray, first: np.ndarray) -> int:
+    """Groups in the part that has fewer of them."""
+    return min(len(np.unique(labels[part])) for part in (first, ~first))
 
-    Notes
-    -----
-    u, u^2, v, v^2 and the products of the first two with the last two, so that the log density ratio of Gaussians, and
-    more, is a sum of them. Of different pairs there are no products: canonical pairs don't correlate with each other.
-    As there are at most 8 canonical pairs and one of norms (see `paired_coordinates`), features are at most 72.
-    """
+
+def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Canonical pairs, found on some rows, and a pair of norms, which tell a shared scale, as Student's."""
+    kept = _principal(x, rows), _principal(y, rows)
+    axes = canonical_axes(kept[0][rows], kept[1][rows], N_PAIRS, ridge=RIDGE)
+    u, v = (project(side, along) for side, along in zip(kept, axes, strict=True))
+    if x.shape[1] == y.shape[1] == 1:
+        return u, v
+    return np.hstack([u, _norm(x)]), np.hstack([v, _norm(y)])
+
+
+def _norm(scores: np.ndarray) -> np.ndarray:
+    return scores if scores.shape[1] == 1 else normal_scores(np.linalg.norm(scores, axis=1, keepdims=True))
+
+
+def _principal(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The scores, or as many principal axes of them as these rows allow."""
+    n_axes = max(1, len(rows) // ROWS_AN_AXIS)
+    if scores.shape[1] <= n_axes:
+        return scores
+    return np.asarray(scores @ np.linalg.svd(scores[rows], full_matrices=False)[2][:n_axes].T)
+
+
+def _features(
+    u: Float64[np.ndarray, "row pair"],
+    v: Float64[np.ndarray, "row pair"],
+    labels: Int64[np.ndarray, " row"],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of rows (row, 8 pair), and of each row's u with its partners' v (row x partner, 8 pair)."""
+    partners = _partners(labels, rng)
+    return _quadratic(u, v), _quadratic(np.repeat(u, N_PARTNERS, axis=0), v[partners.ravel()])
+
+
+def _quadratic(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """u, u^2, v, v^2 and their products: the log density ratio of Gaussians, and more, is a sum of them."""
     first, second = np.stack([u, u**2]), np.stack([v, v**2])
     products = (first[:, None] * second).reshape(4, *u.shape)
     return np.concatenate([*first, *second, *products], axis=1)
 
 
-def _bound(terms: np.ndarray, odds: _LogOdds, ceiling: float) -> HeldOutBound:
-    return HeldOutBound(float(terms.mean()), error_of_mean(terms, odds.labels), ceiling)
-
-
-def _log_odds(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, seed: int) -> _LogOdds:
-    labels = check_rows(x, y, groups)
-    rng = np.random.default_rng(seed)
-    first = group_halves(labels, seed)
-    joint, product = np.empty(len(x)), np.empty((len(x), N_PARTNERS))
-    for fitted in (first, ~first):
-        penalty = _chosen_penalty(x[fitted], y[fitted], labels[fitted], rng, seed)
-        (found,) = _tried(x, y, labels, fitted, (penalty,), rng)
-        joint[~fitted], product[~fitted] = found
-    most = math.log(min(first.sum(), (~first).sum()))
-    return _LogOdds(joint.clip(-most, most), product.clip(-most, most), labels, most)
-
-
-def _chosen_penalty(x: np.ndarray, y: np.ndarray, labels: np.ndarray, rng: np.random.Generator, seed: int) -> float:
-    """The C with the least cross-entropy on one half of the fitting half, fitted on its other half."""
-    labels, fitted = choice_halves(labels, seed)
-    losses = [_losses(*found).mean() for found in _tried(x, y, labels, fitted, PENALTIES, rng)]
-    return PENALTIES[int(np.argmin(losses))]
-
-
-def _losses(joint: np.ndarray, product: np.ndarray) -> np.ndarray:
-    """-ln of the probability that the right answer is given, for a row of the joint plus its mean of the product."""
-    return np.asarray(np.logaddexp(0, -joint) + np.logaddexp(0, product).mean(axis=1))
-
-
-def _tried(
-    x: np.ndarray,
-    y: np.ndarray,
-    labels: np.ndarray,
-    fitted: np.ndarray,
-    penalties: Sequence[float],
-    rng: np.random.Generator,
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Log odds (row,) of the joint and (row, partner) of the product, for rows not fitted on and each penalty."""
-    u, v = paired_coordinates(x, y, fitted)
-    (seen, seen_mixed), (new, new_mixed) = (
-        _features(u[rows], v[rows], labels[rows], rng) for rows in (fitted, ~fitted)
-    )
-    models = [_fitted_model(seen, seen_mixed, penalty) for penalty in penalties]
-    return [
-        (model.decision_function(new), model.decision_function(new_mixed).reshape(-1, N_PARTNERS)) for model in models
-    ]
-
-
-def _features(
-    u: np.ndarray, v: np.ndarray, labels: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features of rows (row, feature), and of each row's u with its partners' v (row x partner, feature)."""
-    partners = _partners(labels, rng)
-    return pair_features(u, v), pair_features(np.repeat(u, N_PARTNERS, axis=0), v[partners.ravel()])
-
-
-def _partners(labels: Int64[np.ndarray, " row"], rng: np.random.Generator) -> np.ndarray:
+def _partners(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Places of rows of other groups, drawn at random, int64 (row, partner)."""
+    _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], labels)[:, None]
-    sizes = np.bincount(labels)[labels][:, None]
-    drawn = rng.integers(0, len(labels) - sizes, (len(labels), N_PARTNERS))
-    return np.asarray(order[drawn + sizes * (drawn >= starts)])  # past the row's own group
+    starts, own = (np.cumsum(sizes) - sizes)[labels][:, None], sizes[labels][:, None]
+    drawn = rng.integers(0, len(labels) - own, (len(labels), N_PARTNERS))
+    return np.asarray(order[drawn + own * (drawn >= starts)])  # past the row's own group
 
 
-def _fitted_model(joint: np.ndarray, product: np.ndarray, penalty: float) -> Any:
+def _fitted(joint: np.ndarray, product: np.ndarray) -> Any:
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # a second, for this alone
     from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
     from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
     # Few features and many rows: Newton's method needs a dozen steps, and the penalty keeps it from going astray.
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, solver="newton-cholesky"))
+    model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky"))
     is_joint = np.repeat([1, 0], [len(joint), len(product)])
     weights = np.where(is_joint == 1, 1.0, 1 / N_PARTNERS)
     return model.fit(np.concatenate([joint, product]), is_joint, logisticregression__sample_weight=weights)

@@ -1,4 +1,4 @@
-"""Records as xarray: named, with their unit, and what every column means."""
+"""Estimates as xarray: named, with their unit, and what every column means."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -6,9 +6,10 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from .estimate import FIELDS
 from .estimators import ESTIMATORS, PANEL
-from .record import FIELDS
-from .verdicts import VERDICTS
+from .pairs import Settings
+from .verdict_rules import VERDICTS
 
 __all__ = ["UNITS", "Unit", "information_dataset"]
 
@@ -34,12 +35,18 @@ MEANINGS = {
 
 
 def information_dataset(
-    records: np.ndarray, names: Sequence[str], *, unit: Unit, dims: Sequence[str] = ()
+    estimates: np.ndarray,
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    unit: Unit,
+    n_shuffles: int,
+    dims: Sequence[str] = (),
 ) -> xr.Dataset:
-    """A variable for each field over (*dims, estimator), of records float64 (..., estimator, field) in nats."""
+    """A variable for each field over (*dims, estimator), of estimates float64 (..., estimator, field) in nats."""
     variables: dict[str, Any] = {}
     for place, field in enumerate(FIELDS):
-        values = records[..., place]
+        values = estimates[..., place]
         if field == "verdict":
             words = np.array([*VERDICTS, ""], object)
             places = np.where(np.isnan(values), len(VERDICTS), np.nan_to_num(values)).astype(int)
@@ -51,8 +58,13 @@ def information_dataset(
     about = [f"largest of {', '.join(PANEL)}" if name == "panel" else ESTIMATORS[name].long_name for name in names]
     return xr.Dataset(
         variables,
-        coords={
-            "estimator": np.array(names, object),
-            "long_name": ("estimator", np.array(about, object)),
+        coords={"estimator": np.array(names, object), "long_name": ("estimator", np.array(about, object))},
+        attrs={
+            "units": unit,
+            **settings._asdict(),
+            "n_shuffles": n_shuffles,
+            "p_floor": 1 / (n_shuffles + 1),
+            "null": "y of other samples, whole samples moved together",
+            "interval": "95 %, from the scatter of disjoint parts; noise alone, no bias",
         },
     )

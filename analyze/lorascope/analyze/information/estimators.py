@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .classifier import NWJ_CLIP, classifier_certificate, classifier_nwj
-from .contrastive import HeldOutBound, infonce
+from .classifier import classifier_information
 from .gaussian import (
     NOISE,
     certified_information,
@@ -19,53 +19,25 @@ from .gaussian import (
     normal_scores,
 )
 from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
-from .ksg import Norm, ksg, ksg_ceiling
-from .soft_index import soft_index_information
-from .symbols import Correction, argmax_symbols, symbol_ceiling, symbol_information
+from .ksg import Variant, ksg, ksg_ceiling
+from .pairs import Pairs, Settings
+from .symbols import symbol_ceiling, symbol_information
 
 __all__ = [
     "ESTIMATORS",
     "N_SHUFFLES",
     "PANEL",
     "Estimator",
-    "Pairs",
-    "Settings",
     "ceilings",
     "check_settings",
     "evaluate",
+    "refuse_unless_whole",
     "resolve_estimators",
+    "sees_states",
 ]
 
-
 N_SHUFFLES = 39
-"""Of the null where nothing is said: p can be 0.025."""
-
-
-class Settings(NamedTuple):
-    """What estimators can be told."""
-
-    k: int = 3
-    """Nearest neighbours."""
-    norm: Norm = "maximum"
-    """Of ksg1 and ksg2."""
-    seed: int = 0
-    """Of halves and shuffles."""
-
-
-class Pairs(NamedTuple):
-    """Rows of two sides that belong together."""
-
-    x: np.ndarray
-    """Float64 (n, dimension)."""
-    y: np.ndarray
-    groups_x: np.ndarray
-    """Int64 (n,): the sample of each row of x."""
-    groups_y: np.ndarray
-    """The same of y: another one after a shuffle."""
-
-    def take(self, rows: np.ndarray) -> "Pairs":
-        """Some of them."""
-        return Pairs(*(values[rows] for values in self))
+"""Shuffles of the null by default: p can be 0.025."""
 
 
 class Estimator(NamedTuple):
@@ -76,6 +48,8 @@ class Estimator(NamedTuple):
     says: Literal["ok", "lower bound only", "assumes Gaussian"]
     """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most
     the truth but for noise; `assumes Gaussian`: neither, unless the data are."""
+    sees: Literal["values", "scores", "states"] = "values"
+    """What it is given of projected pairs: values, or normal scores; or all features of states as they are."""
     ceiling: Callable[[Pairs, Settings], float] | None = None
     """The most it can give for so many pairs, nats; None where nothing holds it down."""
     bias: Callable[[int, int, int], float] | None = None
@@ -84,83 +58,33 @@ class Estimator(NamedTuple):
     """n -> nats up to which its rows can speak against it; above, it assumes Gaussian. None where nothing is."""
     null_is_bias: bool = False
     """Whether what it gives after shuffles is taken off as its bias."""
-    whole: bool = False
-    """Whether it is meant for all features of a state as they are, not for a projection."""
 
 
 def _gaussian(pairs: Pairs, settings: Settings) -> float:
-    return gaussian_information(pairs.x, pairs.y) - _bias(pairs)
+    bias = gaussian_bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
+    return gaussian_information(pairs.x, pairs.y) - bias
 
 
-def _gaussian_copula(pairs: Pairs, settings: Settings) -> float:
-    x, y = normal_scores(pairs.x), normal_scores(pairs.y)
-    return certified_information(x, y, groups_x=pairs.groups_x, groups_y=pairs.groups_y, seed=settings.seed)
-
-
-def _bias(pairs: Pairs) -> float:
-    return gaussian_bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
-
-
-def _ksg1(pairs: Pairs, settings: Settings) -> float:
-    return _ksg(_unit_sd(pairs.x), _unit_sd(pairs.y), pairs, settings, variant=1)
-
-
-def _ksg2(pairs: Pairs, settings: Settings) -> float:
-    return _ksg(_unit_sd(pairs.x), _unit_sd(pairs.y), pairs, settings, variant=2)
-
-
-def _ksg_copula(pairs: Pairs, settings: Settings) -> float:
-    return _ksg(normal_scores(pairs.x), normal_scores(pairs.y), pairs, settings._replace(norm="maximum"), variant=1)
-
-
-def _ksg(x: np.ndarray, y: np.ndarray, pairs: Pairs, settings: Settings, *, variant: Literal[1, 2]) -> float:
+def _ksg(pairs: Pairs, settings: Settings, *, variant: Variant) -> float:
+    x, y = pairs.x / pairs.x.std(axis=0), pairs.y / pairs.y.std(axis=0)
     groups = (pairs.groups_x, pairs.groups_y)
     return float(ksg(x, y, k=(settings.k,), variant=variant, norm=settings.norm, groups=groups)[0])
 
 
-def _unit_sd(side: np.ndarray) -> np.ndarray:
-    return np.asarray(side / side.std(axis=0))
+def _ksg_copula(scores: Pairs, settings: Settings) -> float:
+    return float(ksg(scores.x, scores.y, k=(settings.k,), groups=(scores.groups_x, scores.groups_y))[0])
 
 
-def _on_scores(function: Callable[..., float]) -> Callable[[Pairs, Settings], float]:
-    """Of normal scores, with halves by sample."""
-
-    def estimate(pairs: Pairs, settings: Settings) -> float:
-        x, y = normal_scores(pairs.x), normal_scores(pairs.y)
-        groups = {"groups_x": pairs.groups_x, "groups_y": pairs.groups_y}
-        return function(x, y, k=settings.k, seed=settings.seed, **groups)
-
-    return estimate
+def _noise(pairs: Pairs, settings: Settings, *, sd: float) -> float:
+    return float(noise_curve(pairs.x, pairs.y, (sd,))[0])
 
 
-def _radial(pairs: Pairs, settings: Settings) -> float:
-    x, y = normal_scores(pairs.x), normal_scores(pairs.y)
-    return radial_ksg(x, y, k=settings.k, groups_x=pairs.groups_x, groups_y=pairs.groups_y)
+def _classifier(pairs: Pairs, settings: Settings) -> float:
+    return classifier_information(pairs.x, pairs.y, groups=pairs.groups_x, seed=settings.seed)
 
 
-def _noise(sd: float) -> Callable[[Pairs, Settings], float]:
-    def estimate(pairs: Pairs, settings: Settings) -> float:
-        return float(noise_curve(pairs.x, pairs.y, (sd,))[0])
-
-    return estimate
-
-
-def _held_out(bound: Callable[..., HeldOutBound]) -> Callable[[Pairs, Settings], float]:
-    def estimate(pairs: Pairs, settings: Settings) -> float:
-        return bound(pairs.x, pairs.y, groups=pairs.groups_x, seed=settings.seed).value_nats
-
-    return estimate
-
-
-def _soft_index(pairs: Pairs, settings: Settings) -> float:
-    return soft_index_information(pairs.x, pairs.y)
-
-
-def _argmax(correction: Correction) -> Callable[[Pairs, Settings], float]:
-    def estimate(pairs: Pairs, settings: Settings) -> float:
-        return symbol_information(argmax_symbols(pairs.x), argmax_symbols(pairs.y), correction=correction)
-
-    return estimate
+def _argmax(pairs: Pairs, settings: Settings) -> float:
+    return symbol_information(pairs.x.argmax(axis=1), pairs.y.argmax(axis=1))
 
 
 def _ksg_ceiling(pairs: Pairs, settings: Settings) -> float:
@@ -171,91 +95,58 @@ def _held_out_ceiling(pairs: Pairs, settings: Settings) -> float:
     return ksg_ceiling(len(pairs.x) // 2, settings.k)
 
 
-def _infonce_ceiling(pairs: Pairs, settings: Settings) -> float:
-    return float(np.log(len(pairs.x) // 2))
-
-
-def _nwj_ceiling(pairs: Pairs, settings: Settings) -> float:
-    return float(NWJ_CLIP - np.expm1(-NWJ_CLIP))
-
-
 def _argmax_ceiling(pairs: Pairs, settings: Settings) -> float:
-    return symbol_ceiling(argmax_symbols(pairs.x), argmax_symbols(pairs.y))
-
-
-def _soft_index_ceiling(pairs: Pairs, settings: Settings) -> float:
-    return float(np.log(min(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])))
+    return symbol_ceiling(pairs.x.argmax(axis=1), pairs.y.argmax(axis=1))
 
 
 ESTIMATORS: Mapping[str, Estimator] = {
-    "ksg1": Estimator(_ksg1, "nearest neighbours (KSG 1), columns of unit variance", "ok", _ksg_ceiling),
-    "ksg2": Estimator(_ksg2, "nearest neighbours (KSG 2), columns of unit variance", "ok", _ksg_ceiling),
-    "ksg_copula": Estimator(_ksg_copula, "nearest neighbours (KSG 1) of normal scores", "ok", _ksg_ceiling),
-    "gaussian": Estimator(_gaussian, "Gaussian, exact bias taken off", "assumes Gaussian", None, gaussian_bias),
+    "ksg1": Estimator(
+        partial(_ksg, variant=1), "nearest neighbours (KSG 1), columns of unit variance", "ok", ceiling=_ksg_ceiling
+    ),
+    "ksg2": Estimator(
+        partial(_ksg, variant=2), "nearest neighbours (KSG 2), columns of unit variance", "ok", ceiling=_ksg_ceiling
+    ),
+    "ksg_copula": Estimator(_ksg_copula, "nearest neighbours (KSG 1) of normal scores", "ok", "scores", _ksg_ceiling),
+    "gaussian": Estimator(_gaussian, "Gaussian, exact bias taken off", "assumes Gaussian", bias=gaussian_bias),
     "gaussian_copula": Estimator(
-        _gaussian_copula,
+        certified_information,
         "Gaussian copula, as far as a variational bound holds it",
         "lower bound only",
-        None,
-        gaussian_bias,
-        most_checked,
+        "scores",
+        bias=gaussian_bias,
+        checked_up_to=most_checked,
     ),
     "cca_ksg": Estimator(
-        _on_scores(cca_ksg),
+        cca_ksg,
         "held-out canonical directions, the first two pairs by KSG 1",
         "lower bound only",
+        "scores",
         _held_out_ceiling,
     ),
     "quadratic_cca_ksg": Estimator(
-        _on_scores(quadratic_cca_ksg),
+        quadratic_cca_ksg,
         "held-out canonical directions of quadratic features, two pairs by KSG 1",
         "lower bound only",
+        "scores",
         _held_out_ceiling,
     ),
-    "radial_ksg": Estimator(_radial, "norms of both sides by KSG 1", "lower bound only", _ksg_ceiling),
+    "radial_ksg": Estimator(radial_ksg, "norms of both sides by KSG 1", "lower bound only", "scores", _ksg_ceiling),
     **{
         f"noise_{sd:g}": Estimator(
-            _noise(sd), f"Gaussian, noise of {sd:g} sd on both sides", "assumes Gaussian", null_is_bias=True
+            partial(_noise, sd=sd), f"Gaussian, noise of {sd:g} sd on both sides", "assumes Gaussian", null_is_bias=True
         )
         for sd in NOISE
     },
-    "infonce": Estimator(
-        _held_out(infonce), "InfoNCE with a kernel critic, held out", "lower bound only", _infonce_ceiling
-    ),
-    "classifier": Estimator(
-        _held_out(classifier_certificate),
-        "Xi of a classifier's JS(joint, product), held out",
-        "lower bound only",
-    ),
-    "classifier_nwj": Estimator(
-        _held_out(classifier_nwj), "NWJ bound of a classifier's log odds, held out", "lower bound only", _nwj_ceiling
-    ),
+    "classifier": Estimator(_classifier, "Xi of a classifier's JS(joint, product), held out", "lower bound only"),
     "argmax": Estimator(
-        _argmax("grassberger"),
-        "indices of the largest features, Grassberger",
-        "lower bound only",
-        _argmax_ceiling,
-        whole=True,
-    ),
-    "argmax_miller_madow": Estimator(
-        _argmax("miller-madow"),
-        "indices of the largest features, Miller-Madow",
-        "lower bound only",
-        _argmax_ceiling,
-        whole=True,
-    ),
-    "argmax_plugin": Estimator(
-        _argmax("none"), "indices of the largest features, plug-in", "lower bound only", _argmax_ceiling, whole=True
-    ),
-    "soft_index": Estimator(
-        _soft_index, "indices drawn from both softmaxes", "lower bound only", _soft_index_ceiling, whole=True
+        _argmax, "indices of the largest features, Grassberger", "lower bound only", "states", _argmax_ceiling
     ),
 }
 """Every estimator by its name."""
 
 PANEL = ("ksg_copula", "gaussian_copula", "cca_ksg", "quadratic_cca_ksg", "radial_ksg")
 """The panel's members: each errs on the low side, for reasons of its own."""
-GROUPS: Mapping[str, tuple[str, ...]] = {
+SETS: Mapping[str, tuple[str, ...]] = {
     "panel": (*PANEL, "panel"),
     "noise": tuple(name for name in ESTIMATORS if name.startswith("noise_")),
 }
@@ -273,12 +164,17 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(estimator, Sequence):
         raise ValueError(f"`estimator` is {estimator!r}; give a name, or a list of names")
     given = (estimator,) if isinstance(estimator, str) else tuple(estimator)
-    unknown = [name for name in given if name not in GROUPS and name not in ESTIMATORS]
+    unknown = [name for name in given if name not in SETS and name not in ESTIMATORS]
     if unknown or not given:
-        allowed = ", ".join((*GROUPS, *ESTIMATORS))
+        allowed = ", ".join((*SETS, *ESTIMATORS))
         raise ValueError(f"`estimator` names {repr(unknown[0]) if unknown else 'nothing'}; allowed are {allowed}")
-    names = [member for name in given for member in GROUPS.get(name, (name,))]
+    names = [member for name in given for member in SETS.get(name, (name,))]
     return tuple(dict.fromkeys(names))
+
+
+def sees_states(name: str) -> bool:
+    """Whether an estimator is meant for states as they are, not for a projection."""
+    return name in ESTIMATORS and ESTIMATORS[name].sees == "states"
 
 
 def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: bool = True) -> np.ndarray:
@@ -286,14 +182,18 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
 
     The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
-    found = {}
+    given = {"values": pairs, "states": pairs}
+    if any(name in ESTIMATORS and ESTIMATORS[name].sees == "scores" for name in names):
+        given["scores"] = pairs._replace(x=normal_scores(pairs.x), y=normal_scores(pairs.y))
+    found = dict.fromkeys(names, math.nan)
     for name in names:
+        if name == "panel":
+            continue
         try:
-            found[name] = math.nan if name == "panel" else ESTIMATORS[name].function(pairs, settings)
+            found[name] = ESTIMATORS[name].function(given[ESTIMATORS[name].sees], settings)
         except ValueError:
             if strict:
                 raise
-            found[name] = math.nan
     if "panel" in names:
         found["panel"] = float(np.max([found[name] for name in PANEL]))
     return np.array([found[name] for name in names])
@@ -302,23 +202,20 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
 def ceilings(pairs: Pairs, names: Sequence[str], settings: Settings) -> np.ndarray:
     """The most that each can give, nats, float64 (estimator,); NaN where nothing holds it down."""
     known = {name: estimator.ceiling for name, estimator in ESTIMATORS.items()}
-    return np.array(
-        [float("nan") if known.get(name) is None else known[name](pairs, settings) for name in names]  # type: ignore[misc]
-    )
+    return np.array([math.nan if (most := known.get(name)) is None else most(pairs, settings) for name in names])
 
 
-def check_settings(settings: Settings, unit: str, n_shuffles: int, n_threads: int | None) -> None:
+def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:
     """Raise ValueError where an option isn't allowed."""
     for name, value, least in (("k", settings.k, 1), ("seed", settings.seed, 0), ("n_shuffles", n_shuffles, 0)):
-        _refuse_unless_whole(name, value, least)
-    if n_threads is not None:
-        _refuse_unless_whole("n_threads", n_threads, 1)
+        refuse_unless_whole(name, value, least)
     if settings.norm not in ("maximum", "euclidean"):
         raise ValueError(f"`norm` is {settings.norm!r}; allowed are 'maximum' and 'euclidean'")
     if unit not in ("nat", "bit"):
         raise ValueError(f"`unit` is {unit!r}; allowed are 'nat' and 'bit'")
 
 
-def _refuse_unless_whole(name: str, value: object, least: int) -> None:
+def refuse_unless_whole(name: str, value: object, least: int) -> None:
+    """Raise ValueError unless this is a whole number of at least so much."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"`{name}` is {value!r}; give a whole number of at least {least}")

@@ -7,6 +7,8 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular, svd  # type: ignore[import-untyped]
 from scipy.special import digamma, ndtri  # type: ignore[import-untyped]
 
+from .pairs import Pairs, Settings
+
 __all__ = [
     "NOISE",
     "canonical_correlations",
@@ -21,13 +23,13 @@ __all__ = [
 NOISE = (0.03, 0.1, 0.3, 1.0)
 """Standard deviations of noise, as shares of a side's own."""
 MOST_ROWS = 1000
-"""Of which all pairs are looked at."""
+"""Rows of which all pairs are looked at: their number grows with the square."""
 NEGLIGIBLE = 0.01
 """Nats that a log density ratio may say too much without a smaller share of it being tried: they are taken off."""
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Of a log density ratio that says too much, which are tried."""
+"""Shares that are tried of a log density ratio that says too much."""
 SHARED = 1e-12
-"""1 - rho^2 from which on a direction counts as shared exactly: float64 can't tell smaller ones from 0."""
+"""A direction whose 1 - rho^2 is below this counts as shared exactly: float64 can't tell it from 0."""
 
 
 def normal_scores(x: np.ndarray) -> np.ndarray:
@@ -115,19 +117,15 @@ def gaussian_bias(n: int, dx: int, dy: int) -> float:
     return 0.5 * (part(dx) + part(dy) - part(dx + dy))
 
 
-def certified_information(
-    x: np.ndarray, y: np.ndarray, *, groups_x: np.ndarray, groups_y: np.ndarray, seed: int
-) -> float:
+def certified_information(pairs: Pairs, settings: Settings) -> float:
     """Lower bound of the mutual information in nats: the Gaussian's value, as far as a variational bound holds it.
 
     Parameters
     ----------
-    x, y
-        Float64 (n, dimension), normal scores for instance.
-    groups_x, groups_y
-        Int64 (n,): rows that share one aren't taken for independent of each other.
-    seed
-        Of the rows that are looked at where there are more than 1000.
+    pairs
+        Normal scores for instance; rows that share a group aren't taken for independent of each other.
+    settings
+        Its seed picks the rows that are looked at where there are more than 1000.
 
     Raises
     ------
@@ -147,11 +145,11 @@ def certified_information(
     ----------
     Donsker and Varadhan 1983, Comm. Pure Appl. Math. 36, 183; Belghazi et al. 2018, arXiv 1801.04062, eq. 2.
     """
-    n = len(x)
-    value = gaussian_information(x, y) - gaussian_bias(n, x.shape[1], y.shape[1])
+    x, y, groups_x, groups_y = pairs
+    value = gaussian_information(x, y) - gaussian_bias(len(x), x.shape[1], y.shape[1])
     if not np.isfinite(value):
         return value
-    rows = np.random.default_rng(seed).permutation(n)[:MOST_ROWS]
+    rows = np.random.default_rng(settings.seed).permutation(len(x))[:MOST_ROWS]
     ratios = _log_ratios(x, y, rows)
     ratios[(groups_x[rows, None] == groups_x[rows]) | (groups_y[rows, None] == groups_y[rows])] = -np.inf
     n_pairs = int(np.isfinite(ratios).sum())
@@ -204,12 +202,12 @@ def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) ->
     x, y
         Float64 (n, dimension). Each side is divided by its root mean square standard deviation first.
     noise
-        Standard deviations of the noise, as shares of that.
+        Standard deviations of the noise, above 0, as shares of that.
 
     Raises
     ------
     ValueError
-        If a noise isn't above 0, or a side is constant.
+        If a side is constant.
 
     Notes
     -----
@@ -221,8 +219,6 @@ def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) ->
     ----------
     Wu and Verdu 2010, IEEE Trans. Inf. Theory 56, 3721, on the slope; Goldfeld et al. 2019, arXiv 1810.05728, on noise.
     """
-    if min(noise) <= 0:
-        raise ValueError(f"`noise` holds {min(noise)!r}; standard deviations of noise must be above 0")
     sides = [_unit_sd(side, name) for side, name in ((x, "x"), (y, "y"))]
     own = [side.T @ side / (len(side) - 1) for side in sides]
     cross = sides[0].T @ sides[1] / (len(x) - 1)

@@ -1,17 +1,15 @@
 """Nearest neighbours in few directions: found on one half of the samples, looked at on the other."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
 from .gaussian import normal_scores
 from .ksg import ksg
+from .pairs import Pairs, Settings
 from .projections import canonical_axes, halves, project
 
 __all__ = ["cca_ksg", "quadratic_cca_ksg", "radial_ksg"]
-
-_Groups = tuple[np.ndarray, np.ndarray]
 
 N_JOINT = 2
 """Canonical pairs that go into neighbour distances together; in more dimensions these lose more than they find."""
@@ -25,19 +23,15 @@ OFF_CENTRE = 1e-9
 """Added to scores before norms are taken: of a single coordinate, those of ranks r and n + 1 - r would tie."""
 
 
-def cca_ksg(x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, groups_y: np.ndarray, seed: int) -> float:
+def cca_ksg(scores: Pairs, settings: Settings) -> float:
     """Mutual information in nats between the two first pairs of canonical directions, by neighbours.
 
     Parameters
     ----------
-    x, y
-        Float64 (n, dimension): normal scores of whatever was measured.
-    k
-        Neighbours.
-    groups_x, groups_y
-        Int64 (n,): samples of both sides; see `ksg.ksg_local`. Those of x are halved.
-    seed
-        Of the halves.
+    scores
+        Normal scores of whatever was measured; samples of x are halved.
+    settings
+        Neighbours, and the seed of the halves.
 
     Raises
     ------
@@ -55,12 +49,10 @@ def cca_ksg(x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, group
     ----------
     Hotelling 1936, Biometrika 28, 321, on canonical directions.
     """
-    return _cross_fitted(x, y, 0.0, partial(_ksg_value, k=k), groups_x, groups_y, seed)
+    return _cross_fitted(scores, settings, ridge=0.0, after=np.asarray)
 
 
-def quadratic_cca_ksg(
-    x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, groups_y: np.ndarray, seed: int
-) -> float:
+def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     """Mutual information in nats between two canonical pairs of quadratic features, by neighbours.
 
     Parameters and errors as of `cca_ksg`, which finds what correlates; this finds what correlates after products and
@@ -72,26 +64,18 @@ def quadratic_cca_ksg(
     in place of products, or r and ln r alone, where there are fewer than 20 rows for each feature. Of what the
     directions give on the other half, normal scores are taken.
     """
-    features = _features(x), _features(y)
-    return _cross_fitted(*features, RIDGE, partial(_ksg_of_scores, k=k), groups_x, groups_y, seed)
+    features = scores._replace(x=_features(scores.x), y=_features(scores.y))
+    return _cross_fitted(features, settings, ridge=RIDGE, after=normal_scores)
 
 
-def radial_ksg(x: np.ndarray, y: np.ndarray, *, k: int, groups_x: np.ndarray, groups_y: np.ndarray) -> float:
+def radial_ksg(scores: Pairs, settings: Settings) -> float:
     """Mutual information in nats between the norms of both sides, by neighbours: what a shared scale tells.
 
     Of one coordinate's scores it is what their sizes share. Of elliptical distributions without correlation, Student's
     for instance, the norms of the values themselves are all of it, and those of scores nearly so.
     """
-    sides = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (x, y)]
-    return float(ksg(*sides, k=(k,), groups=(groups_x, groups_y))[0])
-
-
-def _ksg_value(u: np.ndarray, v: np.ndarray, groups: _Groups, *, k: int) -> float:
-    return float(ksg(u, v, k=(k,), groups=groups)[0])
-
-
-def _ksg_of_scores(u: np.ndarray, v: np.ndarray, groups: _Groups, *, k: int) -> float:
-    return _ksg_value(normal_scores(u), normal_scores(v), groups, k=k)
+    norms = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (scores.x, scores.y)]
+    return float(ksg(*norms, k=(settings.k,), groups=(scores.groups_x, scores.groups_y))[0])
 
 
 def _features(x: np.ndarray) -> np.ndarray:
@@ -107,19 +91,14 @@ def _features(x: np.ndarray) -> np.ndarray:
 
 
 def _cross_fitted(
-    x: np.ndarray,
-    y: np.ndarray,
-    ridge: float,
-    value: Callable[[np.ndarray, np.ndarray, _Groups], float],
-    groups_x: np.ndarray,
-    groups_y: np.ndarray,
-    seed: int,
+    pairs: Pairs, settings: Settings, *, ridge: float, after: Callable[[np.ndarray], np.ndarray]
 ) -> float:
-    """Mean of value(u, v, groups) over both halves, with canonical directions u, v of the other one."""
-    first = halves(groups_x, seed=seed)
+    """Mean over both halves of what neighbours give along canonical directions of the other one."""
+    first = halves(pairs.groups_x, seed=settings.seed)
     found = []
     for fitted in (first, ~first):
-        axes = canonical_axes(x[fitted], y[fitted], N_JOINT, ridge=ridge)
-        u, v = project(x[~fitted], axes.x), project(y[~fitted], axes.y)
-        found.append(value(u, v, (groups_x[~fitted], groups_y[~fitted])))
+        along_x, along_y = canonical_axes(pairs.x[fitted], pairs.y[fitted], N_JOINT, ridge=ridge)
+        rest = pairs.take(~fitted)
+        u, v = after(project(rest.x, along_x)), after(project(rest.y, along_y))
+        found.append(float(ksg(u, v, k=(settings.k,), groups=(rest.groups_x, rest.groups_y))[0]))
     return float(np.mean(found))

@@ -25,10 +25,10 @@ def ksg(
     variant: Variant = 1,
     norm: Norm = "maximum",
     groups: _Groups = None,
-    n_threads: int = 1,
+    n_workers: int = 1,
 ) -> np.ndarray:
     """Mutual information in nats, float64 (k,), one for each number of neighbours: the mean of `ksg_local`."""
-    local = ksg_local(x, y, k=k, variant=variant, norm=norm, groups=groups, n_threads=n_threads)
+    local = ksg_local(x, y, k=k, variant=variant, norm=norm, groups=groups, n_workers=n_workers)
     return np.asarray(local.mean(axis=0))
 
 
@@ -40,7 +40,7 @@ def ksg_local(
     variant: Variant = 1,
     norm: Norm = "maximum",
     groups: _Groups = None,
-    n_threads: int = 1,
+    n_workers: int = 1,
 ) -> np.ndarray:
     """Local mutual information in nats of every pair, float64 (n, k): their mean is the estimate.
 
@@ -53,11 +53,11 @@ def ksg_local(
     variant
         1: one radius, open, for both sides; 2: a radius for each side, closed. 2 has less variance and more bias.
     norm
-        Of each side; a pair's distance is the larger of its sides'.
+        Norm of each side; a pair's distance is the larger of its sides'.
     groups
         Labels (n,) of what belongs together, such as tokens of a sample: pairs of one group are no neighbours of each
         other. Two arrays where the sides have groups of their own, as after a shuffle. By default each pair is alone.
-    n_threads
+    n_workers
         Threads; no number depends on it.
 
     Raises
@@ -84,7 +84,7 @@ def ksg_local(
             "smaller k"
         )
     ks = np.unique(k)
-    n_x, n_y, nearest = _counts(x, y, labels, ks, variant == 2, norm == "euclidean", n_threads)
+    n_x, n_y, nearest = _counts(x, y, labels, ks, variant == 2, norm == "euclidean", n_workers)
     if not nearest[:, 0].all():
         raise ValueError(
             f"{int((nearest[:, 0] == 0).sum())} of {len(x)} pairs occur more than {ks[0]} times: nearest neighbours "
@@ -127,7 +127,7 @@ def _counts(
     ks: np.ndarray,
     is_second: bool,
     euclidean: bool,
-    n_threads: int,
+    n_workers: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points of other groups within each side's radius, int64 (n, k), and the k-th distances; see the kernel."""
     n = len(x)
@@ -144,7 +144,7 @@ def _counts(
         options = groups_x, groups_y, is_grouped, ks, is_second, euclidean
         neighbour_counts(of_x, of_y, edges, *options, start, stop, n_x, n_y, nearest)
 
-    _in_threads(scan, n, n_threads)
+    _in_workers(scan, n, n_workers)
     back = np.argsort(order)
     return n_x[back], n_y[back], nearest[back]
 
@@ -156,11 +156,11 @@ def _order(values: np.ndarray) -> np.ndarray:
     return np.asarray(ascending[shuffled])
 
 
-def _in_threads(scan: Callable[[int, int], None], n: int, n_threads: int) -> None:
+def _in_workers(scan: Callable[[int, int], None], n: int, n_workers: int) -> None:
     """Call scan(start, stop) on parts of range(n)."""
-    if n_threads == 1 or n < 2000:
+    if n_workers == 1 or n < 2000:
         scan(0, n)
         return
-    edges = np.linspace(0, n, 8 * n_threads + 1).astype(int).tolist()  # dense parts take longer than others
-    with ThreadPoolExecutor(n_threads) as pool:
+    edges = np.linspace(0, n, 8 * n_workers + 1).astype(int).tolist()  # dense parts take longer than others
+    with ThreadPoolExecutor(n_workers) as pool:
         list(pool.map(scan, edges[:-1], edges[1:]))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from lorascope.stores import Run, StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -12,7 +12,7 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from ..measuring.sources import Source, read_factors
 from ..measuring.tiles import row_tiles
 
-__all__ = ["States", "TokenChoice", "choose_tokens", "component_blocks", "sample_labels"]
+__all__ = ["States", "TokenChoice", "choose_tokens", "component_blocks"]
 
 
 class States(NamedTuple):
@@ -22,8 +22,6 @@ class States(NamedTuple):
     """Places on the run's token axis, ascending."""
     base: Float32[np.ndarray, "token feature"]
     delta: Float32[np.ndarray, "token feature"]
-    n_dropped: int
-    """Tokens left out for NaN or infinity in any feature of either, asked for or not."""
 
 
 class TokenChoice(NamedTuple):
@@ -31,44 +29,31 @@ class TokenChoice(NamedTuple):
 
     tokens: Int64[np.ndarray, " token"]
     """Places on the run's token axis, ascending."""
+    samples: Int64[np.ndarray, " token"]
+    """Index of each token's sample: the groups that stay whole in halves, parts and shuffles."""
     n_repeats: int
     """Tokens with states that couldn't be chosen, since an earlier one has the same states."""
 
 
-def component_blocks(
-    source: Source,
-    *,
-    tokens: Bool[np.ndarray, " token"] | None = None,
-) -> Iterator[States]:
-    """States of a component's committed rows, one after the other, each chunk read once.
+def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None = None) -> Iterator[States]:
+    """States of a component's committed rows, one row after the other, without tokens that aren't finite.
 
     Parameters
     ----------
     source
         One component of a run.
     tokens
-        Which of the run's tokens are wanted, by default all; a row that holds none is neither read nor returned.
-
-    Yields
-    ------
-    States
-        A row's, without tokens that aren't finite: none may be left.
+        Mask of the run's tokens that are wanted, by default all; a row that holds none is neither read nor returned.
 
     Raises
     ------
-    ValueError
-        If `tokens` isn't a mask of the run's tokens.
     StoreError
         If a chunk is missing, empty or broken.
     """
-    n_tokens = source.base.shape[0]
-    wanted = np.ones(n_tokens, bool) if tokens is None else tokens
-    if wanted.dtype != bool or wanted.shape != (n_tokens,):
-        raise ValueError(
-            f"`tokens` is {wanted.dtype} of shape {wanted.shape}; it must be a mask, bool of shape {(n_tokens,)}"
-        )
-    rows = [row for row in _rows_of(wanted) if source.base.is_committed(row)]
-    return (_row_states(source, row, wanted) for row in rows)
+    wanted = np.ones(source.base.shape[0], bool) if tokens is None else tokens
+    for row in np.unique(np.flatnonzero(wanted) // ROW_TOKENS).tolist():
+        if source.base.is_committed(row):
+            yield _row_states(source, row, wanted)
 
 
 def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> TokenChoice:
@@ -79,14 +64,12 @@ def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> TokenChoice:
     run
         An open run that keeps states.
     n_tokens
-        How many tokens are wanted; there are fewer where the run has fewer.
+        How many tokens are wanted, at least 1; there are fewer where the run has fewer.
     seed
-        Of the choice within samples, and of which samples give one more where the number doesn't divide.
+        Seed of the choice within samples, and of which samples give one more where the number doesn't divide.
 
     Raises
     ------
-    ValueError
-        If `n_tokens` is below 1.
     StoreError
         If no committed row keeps states.
 
@@ -97,24 +80,14 @@ def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> TokenChoice:
     repeats look like perfect dependence. Prefixes are known where a sample's captured positions run from 0 without a
     gap; other tokens are kept. Weights of tokens (`run.tokens["weight"]`) play no part.
     """
-    if n_tokens < 1:
-        raise ValueError(f"`n_tokens` is {n_tokens}; it must be at least 1")
     there = run.committed.values & run.with_states.values
     if not there.any():
         raise StoreError(f"no committed row of {run.place.name!r} keeps states; there are no tokens to choose from")
     repeats = _repeats(run, there)
     candidates = np.flatnonzero(there & ~repeats)
-    chosen = _spread(sample_labels(run, candidates), n_tokens, np.random.default_rng(seed))
-    return TokenChoice(candidates[chosen], int(repeats.sum()))
-
-
-def sample_labels(run: Run, tokens: Int[np.ndarray, " token"]) -> Int64[np.ndarray, " token"]:
-    """Index of each of these tokens' sample: the groups that are to stay whole in halves and shuffles."""
-    return np.asarray(run.tokens["sample"].values[tokens])
-
-
-def _rows_of(wanted: np.ndarray) -> list[int]:
-    return [int(row) for row in np.unique(np.flatnonzero(wanted) // ROW_TOKENS)]
+    labels = np.asarray(run.tokens["sample"].values[candidates])
+    chosen = _spread(labels, n_tokens, np.random.default_rng(seed))
+    return TokenChoice(candidates[chosen], labels[chosen], int(repeats.sum()))
 
 
 def _row_states(source: Source, row: int, wanted: np.ndarray) -> States:
@@ -122,11 +95,8 @@ def _row_states(source: Source, row: int, wanted: np.ndarray) -> States:
     with np.errstate(over="ignore", invalid="ignore"):  # tokens that aren't finite are dropped here
         (tile,) = row_tiles(source, row, factor, whole=True)
         finite = np.isfinite(tile.base + tile.delta).all(axis=1)
-    places = row * ROW_TOKENS + np.flatnonzero(wanted[row * ROW_TOKENS :][: len(tile.base)])
-    offsets = places - row * ROW_TOKENS
-    finite = finite[offsets]
-    kept = offsets[finite]
-    return States(places[finite], tile.base[kept], tile.delta[kept], int((~finite).sum()))
+    kept = np.flatnonzero(wanted[row * ROW_TOKENS :][: len(tile.base)] & finite)
+    return States(row * ROW_TOKENS + kept, tile.base[kept], tile.delta[kept])
 
 
 def _repeats(run: Run, there: np.ndarray) -> np.ndarray:

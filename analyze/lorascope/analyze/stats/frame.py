@@ -1,18 +1,18 @@
 """A study's table, checked once, where it enters: columns that are there, numbers that are numbers, rows told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["Cells", "checked", "group_labels"]
+__all__ = ["Cells", "checked", "group_labels", "some_of"]
 
 LARGEST = 10**300
-"""Whole numbers beyond it aren't floating-point ones."""
+"""The largest whole number that is taken; somewhat above it none is a floating-point number."""
 MOST_NAMED = 3
-"""Rows that a message names."""
+"""Names that a sentence lists; of the others it gives the number."""
 
 
 class Cells(NamedTuple):
@@ -130,11 +130,22 @@ def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
     return values
 
 
+def some_of(names: Iterable[object]) -> str:
+    """`'a', 'b', 'c' and 2 more`.
+
+    Examples
+    --------
+    >>> some_of("abcde")
+    "'a', 'b', 'c' and 2 more"
+    """
+    said = [repr(name) for name in names]
+    more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
+    return ", ".join(said[:MOST_NAMED]) + more
+
+
 def _rows(labels: Any) -> str:
     """`row 3`, or `rows 3, 4, 5 and 2 more`."""
-    named = ", ".join(str(label) for label in labels[:MOST_NAMED])
-    more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
-    return f"row{'s' if len(labels) > 1 else ''} {named}{more}"
+    return f"row{'s' if len(labels) > 1 else ''} {some_of(labels)}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
-"""What a result prints: facts, tables, verdicts and remarks, as text, Markdown or HTML."""
+"""What a result prints: its conclusion and one table, or everything, as text, Markdown or HTML."""
 
 import html
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -13,8 +14,8 @@ from .verdict import Verdict
 
 __all__ = ["Summary", "Table", "cell_text", "markdown_text"]
 
-WIDTH = 100
-"""Characters of a rule of the text form."""
+GAP = 2
+"""Blanks between two columns of text."""
 
 
 @dataclass(frozen=True)
@@ -32,64 +33,59 @@ class Table:
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """What `summary()` of a result returns; `print` shows its text, a notebook its HTML."""
+    """What `summary()` of a result returns; `print` shows its short form, a notebook the same with the rest folded."""
 
     title: str
     facts: Mapping[str, str] = field(default_factory=dict)
     tables: Sequence[Table] = ()
+    """The first one is that of the short form."""
     verdicts: Sequence[Verdict] = ()
+    """The conclusion, which stands first."""
     notes: Sequence[str] = ()
-    """Sentences on what was done or left out."""
-    findings: Sequence[str] = ()
-    """Sentences on what is wrong, said before the tables."""
+    """Sentences on what was done, assumed or left out."""
 
     def __repr__(self) -> str:
-        return self.as_text()
+        return self.text()
 
-    def as_text(self) -> str:
-        """Aligned columns, for a terminal."""
-        parts = ["=" * WIDTH, _spelt(self.title), "=" * WIDTH]
-        width = max((len(name) for name in self.facts), default=0)
-        parts += [_spelt(f"{name:<{width}}  {value}") for name, value in self.facts.items()]
-        if self.verdicts:
-            parts += ["-" * WIDTH, "verdicts", *(_spelt(f"  {verdict}") for verdict in self.verdicts)]
-        if self.findings:
-            parts += ["-" * WIDTH, "findings", *(_spelt(f"  {finding}") for finding in self.findings)]
-        for table in self.tables:
-            cells = [[_spelt(text) for text in row] for row in _texts(table)]
-            parts += ["-" * WIDTH, _spelt(table.title), *_aligned(cells), *([_spelt(table.note)] if table.note else [])]
-        parts += ["-" * WIDTH, *(_spelt(f"* {note}") for note in self.notes)] if self.notes else []
-        return "\n".join([*parts, "=" * WIDTH])
+    def text(self, *, full: bool = False, width: int = 100) -> str:
+        """Lines of at most `width` characters: verdicts and the first table, or with `full` everything.
+
+        A table that is wider goes on below itself, its names of rows repeated.
+        """
+        parts = [_wrapped("", self.title, width)]
+        indent = max((len(one.word) for one in self.verdicts), default=0) + GAP
+        parts += [_wrapped(f"{one.word:<{indent}}", f"{one.claim}: {one.because}", width) for one in self.verdicts]
+        for place, table in enumerate(self.tables if full else self.tables[:1]):
+            parts += ["", _wrapped("", table.title, width), *_aligned(_texts(table), width)]
+            parts += [_wrapped("", table.note, width)] if table.note and (full or place) else []
+        if full:
+            names = max((len(name) for name in self.facts), default=0) + GAP
+            parts += ["", *(_wrapped(f"{name:<{names}}", value, width) for name, value in self.facts.items())]
+            parts += [_wrapped("* ", note, width) for note in self.notes]
+        return "\n".join(parts).rstrip("\n")
 
     def as_markdown(self) -> str:
-        """Tables of pipes, under headings of the third level; no name in it is markup."""
+        """Everything, with tables of pipes under headings of the third level; no name in it is markup."""
         parts = [f"## {markdown_text(self.title)}"]
-        parts += [_points(f"{name}: {value}" for name, value in self.facts.items())] if self.facts else []
         if self.verdicts:
             lines = [f"- **{one.word}**: {markdown_text(f'{one.claim} ({one.because})')}" for one in self.verdicts]
             parts += ["### Verdicts", "\n".join(lines)]
-        parts += ["### Findings", _points(self.findings)] if self.findings else []
         for table in self.tables:
             lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in _texts(table)]
             lines.insert(1, "|" + " --- |" * len(table.rows.columns))
             parts += [f"### {markdown_text(table.title)}", "\n".join(lines)]
             parts += [markdown_text(table.note)] if table.note else []
-        parts += ["### Remarks", _points(self.notes)] if self.notes else []
+        remarks = [*(f"{name}: {value}" for name, value in self.facts.items()), *self.notes]
+        parts += ["### Remarks", "\n".join(f"- {markdown_text(one)}" for one in remarks)] if remarks else []
         return "\n\n".join(parts) + "\n"
 
     def _repr_html_(self) -> str:
-        parts = [_tag("h3", self.title)]
-        parts += [_list(f"{name}: {value}" for name, value in self.facts.items())] if self.facts else []
-        parts += [_tag("h4", "Verdicts"), _list(map(str, self.verdicts))] if self.verdicts else []
-        parts += [_tag("h4", "Findings"), _list(self.findings)] if self.findings else []
-        for table in self.tables:
-            header, *rows = _texts(table)
-            head = "".join(_tag("th", text) for text in header)
-            body = "".join(f"<tr>{''.join(_tag('td', text) for text in row)}</tr>" for row in rows)
-            parts += [_tag("h4", table.title), f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"]
-            parts += [_tag("p", table.note)] if table.note else []
-        parts += [_tag("h4", "Remarks"), _list(self.notes)] if self.notes else []
-        return "\n".join(parts)
+        parts = [_tag("h3", self.title), *([_list(self.verdicts)] if self.verdicts else [])]
+        tables = [_table(one) for one in self.tables]
+        remarks = [*(f"{name}: {value}" for name, value in self.facts.items()), *self.notes]
+        rest = [*tables[1:], *([_list(remarks)] if remarks else [])]
+        folded = ["<details><summary>Everything</summary>", *rest, "</details>"] if rest else []
+        return "\n".join([*parts, *tables[:1], *folded])
 
 
 def cell_text(value: object, digits: int = 4) -> str:
@@ -123,33 +119,41 @@ def _texts(table: Table) -> list[list[str]]:
     return [header, *map(list, zip(*columns, strict=True))]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _wrapped(first: str, text: str, width: int) -> str:
+    """One paragraph behind `first`, its other lines indented alike; line breaks of the text are spelt out."""
+    spelt = f"{first}{text}".replace("\n", "\\n")
+    return "\n".join(textwrap.wrap(spelt, max(width, 20), subsequent_indent=" " * len(first)))
+
+
+def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Lines of text: columns of numbers to the right, others to the left; too many for a line go on below it."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    right = [all(_is_number(row[k]) for row in rows[1:]) for k in range(len(rows[0]))]
+    cells = [[text.replace("\n", "\\n") for text in row] for row in rows]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    right = [all(_is_number(row[k]) for row in cells[1:]) for k in range(len(widths))]
     lines = []
-    for n, part in enumerate(_parts(widths, right)):
+    for n, part in enumerate(_parts(widths, right, width)):
         lines += [""] if n else []
-        lines += [
-            "  ".join(row[k].rjust(widths[k]) if right[k] else row[k].ljust(widths[k]) for k in part).rstrip()
-            for row in rows
-        ]
+        for row in cells:
+            aligned = (row[k].rjust(widths[k]) if right[k] else row[k].ljust(widths[k]) for k in part)
+            lines.append((" " * GAP).join(aligned).rstrip())
     return lines
 
 
-def _parts(widths: Sequence[int], right: Sequence[bool]) -> list[list[int]]:
+def _parts(widths: Sequence[int], right: Sequence[bool], width: int) -> list[list[int]]:
     """Places of columns for each stretch of a table that fits a line; each begins with those that name the rows."""
-    names = list(range(next((k for k, one in enumerate(right) if one), len(right))))
-    taken = sum(widths[k] + 2 for k in names)
-    if sum(widths) + 2 * len(widths) - 2 <= WIDTH or taken > WIDTH / 2:
-        names, taken = names[:1], sum(widths[:1]) + 2
+    if sum(widths) + GAP * (len(widths) - 1) <= width:
+        return [list(range(len(widths)))]
+    names = list(range(right.index(True))) if True in right else [0]
+    if sum(widths[k] + GAP for k in names) > width / 2:
+        names = names[:1]
+    taken = sum(widths[k] + GAP for k in names)
     parts, used = [[*names]], taken
     for k in range(len(names), len(widths)):
-        if used + widths[k] > WIDTH and len(parts[-1]) > len(names):
+        if used + widths[k] > width and len(parts[-1]) > len(names):
             parts.append([*names])
             used = taken
         parts[-1].append(k)
-        used += widths[k] + 2
+        used += widths[k] + GAP
     return parts
 
 
@@ -157,22 +161,21 @@ def _is_number(text: str) -> bool:
     return not text or text[0] in "-0123456789∞" or text == "n/a"
 
 
-def _spelt(text: str) -> str:
-    """The same text in one line."""
-    return text.replace("\n", "\\n")
-
-
-def _points(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {markdown_text(line)}" for line in lines)
-
-
 def _markdown_cell(text: str) -> str:
     return markdown_text(text).replace("|", "\\|")
 
 
+def _table(table: Table) -> str:
+    header, *rows = _texts(table)
+    head = "".join(_tag("th", text) for text in header)
+    body = "".join(f"<tr>{''.join(_tag('td', text) for text in row)}</tr>" for row in rows)
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return "\n".join([_tag("h4", table.title), whole, *([_tag("p", table.note)] if table.note else [])])
+
+
+def _list(lines: Iterable[object]) -> str:
+    return "<ul>" + "".join(_tag("li", str(line)) for line in lines) + "</ul>"
+
+
 def _tag(name: str, text: str) -> str:
     return f"<{name}>{html.escape(text)}</{name}>"
-
-
-def _list(lines: object) -> str:
-    return "<ul>" + "".join(_tag("li", str(line)) for line in lines) + "</ul>"  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -21,22 +21,12 @@ from ..hashes import hash_tensors
 from ..models.offload import fill_adapter, hidden_device_map, is_offloaded
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
-from .fit import first_line, fit_problems, init_problems
+from .fit import first_line, fit_problems, init_problems, is_residual
 from .preflight import inspect_adapter
 from .refusal import AdapterError, adapter_tensors, lora_layers, peft_type, require, weight_problems
-from .remarks import is_residual
-from .training import read_training
+from .training_record import read_training
 
-__all__ = [
-    "adapter_identity",
-    "attach_adapter",
-    "attach_adapters",
-    "fit_problems",
-    "label_init",
-    "read_adapter",
-    "require_folder",
-    "scaling_identity",
-]
+__all__ = ["adapter_identity", "attach_adapter", "attach_adapters", "read_adapter", "scaling_identity"]
 
 
 def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default", allow_zero: bool = False) -> PeftModel:
@@ -68,10 +58,13 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
 
     Notes
     -----
-    An adapter begun by PiSSA or OLoRA changes the base weights again while it is attached (`label_init`), so take
+    An adapter begun by PiSSA or OLoRA changes the base weights again while it is attached (`is_residual`), so take
     `model_identity` before if the checkpoint's own hash is wanted; no other adapter can stand beside it.
     """
-    contents = {name: read_adapter(folder) for name, folder in _named(folders).items()}
+    for name in folders:
+        if not name.isidentifier():
+            raise AdapterError(f"`name` is {name!r}; allowed are letters, digits and `_`, not beginning with a digit")
+    contents = {name: read_adapter(folder) for name, folder in folders.items()}
     if isinstance(model, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         where = str(next(iter(folders.values())))
         raise AdapterError(f"the model already has an adapter; attach {where!r} to a freshly loaded model")
@@ -80,8 +73,8 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
         problems += read_training(folders[name], name, sharing_of(model)).problems
         require(problems + weight_problems(tensors, allow_zero=allow_zero), str(folders[name]))
     adapted: Any = model
-    for name, (config, _) in contents.items():
-        adapted = _attach(adapted, folders[name], config, name)
+    for name, content in contents.items():
+        adapted = _attach(adapted, folders[name], name, *content)
     adapted.eval()
     for place, name in enumerate(contents):
         stream = "adapted" if place == 0 else "base"
@@ -100,7 +93,8 @@ def scaling_identity(model: nn.Module, name: str) -> float | dict[str, float]:
 def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> dict[str, Any]:
     """What an adapter is: its configuration, and SHA-256 over its weights as float32.
 
-    The same from a folder and from a model that the folder was attached to, whatever it is called there.
+    A folder and a model that it was attached to have one identity, whatever the adapter is called there. `base` says
+    whether base states are those of the checkpoint, or of what the adapter's init left of it.
 
     Parameters
     ----------
@@ -120,13 +114,9 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
         config: Any = source.peft_config[name]
         tensors = adapter_tensors(source, name)
     else:
-        config = _read_config(Path(source))
+        config, held = read_adapter(source)
         trained = tuple(config.modules_to_save or ())
-        tensors = {
-            plain_path(key): tensor
-            for key, tensor in _read_tensors(Path(source)).items()
-            if _is_adapters_own(key, trained)
-        }
+        tensors = {plain_path(key): tensor for key, tensor in held.items() if _is_adapters_own(key, trained)}
     targets = config.target_modules
     return {
         "peft_type": peft_type(config),
@@ -137,7 +127,7 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
         "scaling": "alpha / sqrt(rank)" if config.use_rslora else "alpha / rank",
         "target_modules": targets if isinstance(targets, str) else sorted(targets or ()),
         "init_lora_weights": config.init_lora_weights,
-        "base": label_init(config),
+        "base": "residual base" if is_residual(config) else "frozen base",
         "use_rslora": bool(config.use_rslora),
         "use_dora": bool(config.use_dora),
         "bias": config.bias,
@@ -146,19 +136,6 @@ def adapter_identity(source: nn.Module | str | Path, name: str = "default") -> d
         "n_parameters": sum(tensor.numel() for tensor in tensors.values()),
         "sha256": hash_tensors(tensors, dtype=torch.float32),
     }
-
-
-def label_init(config: LoraConfig) -> Literal["frozen base", "residual base"]:
-    """Whether base states are those of the checkpoint, or of what the adapter's init left of it.
-
-    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
-    """
-    return "residual base" if is_residual(config) else "frozen base"
-
-
-def require_folder(path: str | Path) -> None:
-    """Raise an `AdapterError` unless this folder holds a LoRA adapter that can be read."""
-    read_adapter(path)
 
 
 def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
@@ -172,15 +149,9 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     return _read_config(Path(path)), _read_tensors(Path(path))
 
 
-def _named(folders: Mapping[str, str | Path]) -> Mapping[str, str | Path]:
-    """The same, once every name can be a module's."""
-    for name in folders:
-        if not name.isidentifier():
-            raise AdapterError(f"`name` is {name!r}; allowed are letters, digits and `_`, not beginning with a digit")
-    return folders
-
-
-def _attach(model: Any, folder: str | Path, config: LoraConfig, name: str) -> PeftModel:
+def _attach(
+    model: Any, folder: str | Path, name: str, config: LoraConfig, tensors: Mapping[str, torch.Tensor]
+) -> PeftModel:
     """PEFT's own loading, for a model that stays where it is."""
     offloaded = is_offloaded(model)
     # With offloaded layers PEFT must not draw an init, which would land on the meta device and stay there.
@@ -198,7 +169,7 @@ def _attach(model: Any, folder: str | Path, config: LoraConfig, name: str) -> Pe
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"PEFT can't attach adapter {str(folder)!r}: {first_line(error)}") from error
     if offloaded:
-        fill_adapter(adapted, _read_tensors(Path(folder)), name)
+        fill_adapter(adapted, tensors, name)
     return adapted
 
 

@@ -103,11 +103,8 @@ def factor_beside(module: Any, adapter: str, x: torch.Tensor) -> torch.Tensor:
 def dora_output(module: Any, adapter: str, x: torch.Tensor, base: torch.Tensor) -> Any:
     """What DoRA's magnitude module puts out for this input and this output of the frozen layer."""
     magnitude = module.lora_magnitude_vector[adapter]
-    shared = {
-        "scaling": module.scaling[adapter],
-        "base_layer": module.get_base_layer(),
-        "adapter_name": adapter,
-    }
+    frozen = module.get_base_layer()
+    shared = {"scaling": module.scaling[adapter], "base_layer": frozen, "adapter_name": adapter}
     if isinstance(module, Embedding):
         down, up = module.lora_embedding_A[adapter].T, module.lora_embedding_B[adapter].T
         return magnitude(x, lora_A=down, lora_B=up, embed_fn=module._embed, **shared)

@@ -27,8 +27,6 @@ __all__ = [
     "find_components",
     "in_module_order",
     "left_out",
-    "lora_b",
-    "require_supported",
     "unsupported",
 ]
 
@@ -50,10 +48,10 @@ class LoraComponent:
     kind: str
     """Last name of the path, e.g. `q_proj`."""
     d_in: int
-    """Features that come in; of an embedding, the tokens it knows."""
+    """Features that come in, or the tokens that an embedding knows."""
     d_out: int
     rank: int
-    """Of the change of weight: min(d_in, d_out) where the adapter keeps trained weights (`modules_to_save`)."""
+    """Rank of the change of weight: min(d_in, d_out) where the adapter keeps trained weights (`modules_to_save`)."""
     scaling: float
     """What B A x is multiplied by, as the module holds it: rsLoRA, alpha patterns, later rescaling and the scale of a
     scaled embedding included."""
@@ -85,7 +83,7 @@ def find_components(
     AdapterError
         If something about the adapter would make what is stored wrong.
     """
-    require_supported(model, adapter, stream=stream)
+    require(unsupported(model, adapter, stream=stream), adapter)
     base: Any = model.get_base_model()
     return [
         _describe(path, order, module, adapter, base.config)
@@ -104,7 +102,7 @@ def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]
 
 
 def in_module_order(components: Mapping[str, Sequence[LoraComponent]]) -> list[LoraComponent]:
-    """Every component that any adapter changes, once: a run's component axis."""
+    """Every component that any adapter changes, once, in the order of the model's modules: a run's component axis."""
     union = {component.path: component for found in components.values() for component in found}
     return sorted(union.values(), key=lambda component: component.order)
 
@@ -144,17 +142,6 @@ def unsupported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> l
     return problems
 
 
-def require_supported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> None:
-    """Raise one readable `AdapterError` for everything that would make what is stored wrong.
-
-    Raises
-    ------
-    AdapterError
-        If `unsupported` finds anything.
-    """
-    require(unsupported(model, adapter, stream=stream), adapter)
-
-
 def factor_weights(model: PeftModel, component: LoraComponent, adapter: str) -> tuple[np.ndarray, np.ndarray | None]:
     """B (feature, rank) and, where it has one, its bias (feature,), float32: what makes delta of a factor."""
     module = adapted_modules(model, adapter)[component.path][1]
@@ -169,11 +156,8 @@ def _layer_problems(path: str, module: Any, adapter: str, stream: str) -> Iterat
         yield Problem(path, "offloaded", message)
     if stream == "base" and delta_source(module, adapter) == "difference":
         variant = type(module.lora_variant[adapter]).__name__.removesuffix("Variant")
-        yield Problem(
-            path,
-            "variant",
-            f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'",
-        )
+        message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
+        yield Problem(path, "variant", message)
 
 
 def _describe(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:
@@ -228,7 +212,7 @@ def _thirds(config: Any) -> dict[str, int]:
 
 
 def _multi_query(config: Any) -> dict[str, int]:
-    """GPTBigCode: one key and value head for all; its multi-head form is interleaved."""
+    # GPTBigCode has one key and value head for all; its multi-head form is interleaved.
     head = config.hidden_size // config.num_attention_heads
     return {"q": config.hidden_size, "k": head, "v": head} if config.multi_query else {}
 

@@ -19,30 +19,37 @@ from lorascope.stores import Problem
 
 from ..models.offload import is_offloaded, without_hooks
 from ..models.weights import held_tensors, plain_path
-from .remarks import is_residual
 
-__all__ = ["first_line", "fit_problems", "init_problems"]
+__all__ = ["first_line", "fit_problems", "init_problems", "is_residual"]
 
+RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 UNREPEATED = ("pissa_niter", "lora_ga")
 """Inits whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, without a word."""
 
 
+def is_residual(config: LoraConfig) -> bool:
+    """Whether the adapter's init left another base than the checkpoint's.
+
+    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
+    """
+    init = config.init_lora_weights
+    return bool(getattr(config, "kasa_config", None)) or (isinstance(init, str) and init.lower().startswith(RESIDUAL))
+
+
 def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list[Problem]:
     """Inits that change the base weights where they can't be changed as they were in training."""
-    what = "init_lora_weights"
+    message = None
     if str(config.init_lora_weights).startswith(UNREPEATED):
         message = (
             f"{config.init_lora_weights!r} changed the base weights in a way that loading doesn't repeat; save it "
             "with PEFT's `path_initial_model_for_weight_conversion`"
         )
-        return [Problem(what, "init", message)]
-    if is_residual(config) and n_adapters > 1:
+    elif is_residual(config) and n_adapters > 1:
         message = "its init changes the base weights, under every other adapter too; capture it alone"
-        return [Problem(what, "init", message)]
-    if is_residual(config) and is_offloaded(model):
+    elif is_residual(config) and is_offloaded(model):
         message = "its init changes the base weights, some of which are offloaded; load the model without `device_map`"
-        return [Problem(what, "init", message)]
-    return []
+    return [] if message is None else [Problem("init_lora_weights", "init", message)]
 
 
 def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:
@@ -78,21 +85,14 @@ def _plain_key(key: str) -> str:
 
 def _key_problems(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, torch.Tensor]) -> list[Problem]:
     found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    missing = "it lacks weights that this model needs, so it was made for another one"
+    unexpected = "it holds weights that this model has no place for, so it was made for another one"
+    other = "its weights have other shapes than this model's layers"
     return [
+        *(Problem(key, "missing", missing) for key in sorted(wanted.keys() - found.keys())),
+        *(Problem(key, "unexpected", unexpected) for key in sorted(found.keys() - wanted.keys())),
         *(
-            Problem(key, "missing", "it lacks weights that this model needs, so it was made for another one")
-            for key in sorted(wanted.keys() - found.keys())
-        ),
-        *(
-            Problem(
-                key, "unexpected", "it holds weights that this model has no place for, so it was made for another one"
-            )
-            for key in sorted(found.keys() - wanted.keys())
-        ),
-        *(
-            Problem(
-                f"{key}: {found[key]}, not {shape}", "shape", "its weights have other shapes than this model's layers"
-            )
+            Problem(f"{key}: {found[key]}, not {shape}", "shape", other)
             for key, shape in wanted.items()
             if key in found and found[key] != shape
         ),

@@ -1,38 +1,26 @@
 """One readable verdict on adapters that sit in a model, before anything is written: what is wrong, and what to know."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from lorascope.stores import Problem
 
+from ..models.modes import restoring_modes
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
-from .calls import call_problems, count_calls
 from .components import adapted_modules, find_components, left_out, unsupported
-from .refusal import (
-    AdapterError,
-    adapter_tensors,
-    lora_layers,
-    peft_type,
-    require,
-    weight_problems,
-)
-from .remarks import Note, is_residual, remarks
+from .fit import is_residual
+from .passes import passes_of
+from .refusal import adapter_tensors, lora_layers, peft_type, require, weight_problems
+from .remarks import Note, remarks
 
-__all__ = [
-    "AdapterError",
-    "Note",
-    "Preflight",
-    "inspect",
-    "inspect_adapter",
-    "lora_layers",
-    "require",
-    "require_adapter",
-]
+__all__ = ["Preflight", "inspect", "inspect_adapter", "inspect_calls", "require_adapter"]
 
 
 class Preflight(NamedTuple):
@@ -78,9 +66,10 @@ def inspect(
             problems += unsupported(model, name, stream=stream)  # type: ignore[arg-type]  # "plain" is among the kinds
     if problems or not isinstance(model, PeftModel):
         return Preflight(tuple(problems), (), ())
-    calls = {} if probe is None else count_calls(model, _paths(model, adapters), probe, adapters, stream)
-    problems += call_problems(calls)
-    skipped = tuple(path for path, call in calls.items() if call.is_pooled)
+    skipped: tuple[str, ...] = ()
+    if probe is not None:
+        problems, pooled = inspect_calls(model, _paths(model, adapters), probe, adapters, stream)
+        skipped = tuple(pooled)
     for name in adapters:
         if not problems and not find_components(model, name, stream=stream, skip=skipped):
             problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
@@ -95,13 +84,8 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     """
     if not isinstance(model, PeftModel):
         kind = type(model).__name__
-        return [
-            Problem(
-                name,
-                "plain",
-                f"the model is a plain {kind} without an adapter; give a `PeftModel`, not merged or unloaded",
-            )
-        ]
+        message = f"the model is a plain {kind} without an adapter; give a `PeftModel`, not merged or unloaded"
+        return [Problem(name, "plain", message)]
     if name not in model.peft_config:
         return [Problem(name, "unknown", f"the model has no such adapter; it has {sorted(model.peft_config)}")]
     kind = peft_type(model.peft_config[name])
@@ -131,9 +115,57 @@ def require_adapter(model: nn.Module, *, name: str | None = None, allow_zero: bo
         If there is any problem: all of them in one line.
     """
     if name is None:
-        name = _active_name(model)
+        name = "default"  # of a model without adapters, which `inspect_adapter` refuses
+        if isinstance(model, PeftModel):
+            active = [adapter for layer in lora_layers(model).values() for adapter in layer.active_adapters]
+            name = next(iter([*active, *model.peft_config]), name)
     require(inspect_adapter(model, name, allow_zero=allow_zero), name)
     return name
+
+
+def inspect_calls(
+    model: nn.Module, modules: Mapping[str, nn.Module], probe: Mapping[str, Any], adapters: Sequence[str], stream: str
+) -> tuple[list[Problem], list[str]]:
+    """Problems with how modules run in the last pass of the stream over the probe, and paths without a token axis.
+
+    Each should run once, and put out a tensor with the tokens in the probe's own layout. Training modes stay.
+    """
+    n_sequences, n_positions = probe["input_ids"].shape
+    shapes: dict[str, list[tuple[int, ...] | str]] = {path: [] for path in modules}
+
+    def counter(path: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            is_tensor = isinstance(output, torch.Tensor)
+            shapes[path].append(tuple(output.shape[:-1]) if is_tensor else type(output).__name__)
+
+        return hook
+
+    handles = [module.register_forward_hook(counter(path)) for path, module in modules.items()]
+    try:
+        with restoring_modes(model), passes_of(stream, adapters)[-1].enabled(model), torch.inference_mode():
+            model.eval()
+            model(**probe)
+    finally:
+        for handle in handles:
+            handle.remove()
+    problems: list[Problem] = []
+    pooled: list[str] = []
+    for path, calls in shapes.items():
+        if len(calls) != 1:
+            message = f"it ran {len(calls)} times in one pass, not once: a fused kernel does so, or a shared layer"
+            problems.append(Problem(path, "calls", message))
+        elif isinstance(calls[0], str):
+            problems.append(Problem(path, "output", f"it puts out a {calls[0]}, not a tensor"))
+        elif math.prod(calls[0]) != n_sequences * n_positions:
+            pooled.append(path)
+        elif calls[0] not in {(n_sequences, n_positions), (n_sequences * n_positions,)}:
+            # Every number would be right, and stand under another token.
+            message = (
+                f"it puts out tokens as {calls[0]}; only layers that keep (sequence, position) in this order can be "
+                "captured"
+            )
+            problems.append(Problem(path, "order", message))
+    return problems, pooled
 
 
 def _model_problems(model: nn.Module) -> Iterator[Problem]:
@@ -143,7 +175,10 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
             message = "the model is compiled, and compiled code passes hooks by; capture it as it was before"
             yield Problem(plain_path(path) or type(module).__name__, "compiled", message)
             break
-    for path in _stubborn(model):
+    with restoring_modes(model):
+        model.eval()
+        stubborn = [path for path, module in model.named_modules() if module.training]
+    for path in stubborn:
         message = "a module stays in training mode after `eval()`; dropout would add noise to every delta"
         yield Problem(plain_path(path), "training", message)
     seen: dict[int, str] = {}
@@ -153,17 +188,6 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
             if first != plain_path(path):
                 message = f"it shares its frozen layer with {first!r}, whose hook can't tell them apart"
                 yield Problem(plain_path(path), "shared", message)
-
-
-def _stubborn(model: nn.Module) -> list[str]:
-    """Modules that `eval()` doesn't bring out of training mode; all modes are afterwards as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        return [path for path, module in model.named_modules() if module.training]
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _paths(model: nn.Module, adapters: Sequence[str]) -> dict[str, Any]:
@@ -181,9 +205,8 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
     carried = layer._get_available_adapters()
     active = [adapter for adapter in layer.active_adapters if adapter in carried]
     if layer.merged_adapters:
-        yield Problem(
-            path, "merged", f"{layer.merged_adapters} is merged into the base weights; load the base model again"
-        )
+        message = f"{layer.merged_adapters} is merged into the base weights; load the base model again"
+        yield Problem(path, "merged", message)
     if layer.disable_adapters:
         yield Problem(path, "disabled", "adapters are disabled; call `enable_adapter_layers()`")
     if stream == "base":
@@ -192,12 +215,3 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "active", f"the active adapter is {active}; call `set_adapter({name!r})`")
     elif set(active) - {name}:
         yield Problem(path, "several", f"{active} are active at once; call `set_adapter({name!r})`")
-
-
-def _active_name(model: nn.Module) -> str:
-    """The active adapter, or else the first there is; `inspect_adapter` says what is wrong with it."""
-    if not isinstance(model, PeftModel):
-        return "default"
-    active = [adapter for layer in lora_layers(model).values() for adapter in layer.active_adapters]
-    names: list[str] = [*active, *model.peft_config, "default"]
-    return names[0]

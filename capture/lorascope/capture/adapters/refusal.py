@@ -13,15 +13,7 @@ from lorascope.stores import Problem
 
 from ..models.weights import held_tensors, plain_path
 
-__all__ = [
-    "AdapterError",
-    "adapter_tensors",
-    "idle_layers",
-    "lora_layers",
-    "peft_type",
-    "require",
-    "weight_problems",
-]
+__all__ = ["AdapterError", "adapter_tensors", "idle_layers", "lora_layers", "peft_type", "require", "weight_problems"]
 
 SHOWN = 2
 """Places named in an error before the rest is only counted."""
@@ -72,13 +64,8 @@ def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) ->
     ]
     idle = idle_layers(tensors)
     if idle and not allow_zero and all(idle.values()):
-        problems.append(
-            Problem(
-                "lora_B",
-                "zero",
-                "all lora_B are zero, so the adapter changes nothing; train it first, or pass `allow_zero`",
-            )
-        )
+        message = "all lora_B are zero, so the adapter changes nothing; train it first, or pass `allow_zero`"
+        problems.append(Problem("lora_B", "zero", message))
     return problems
 
 

@@ -4,18 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from peft.tuners.lora import Embedding, LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .components import LoraComponent, adapted_modules, find_components, left_out
+from .fit import is_residual
 from .refusal import adapter_tensors, idle_layers
 
-__all__ = ["Note", "is_residual", "remarks"]
-
-RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
+__all__ = ["Note", "remarks"]
 
 
 class Note(NamedTuple):
@@ -28,19 +26,8 @@ class Note(NamedTuple):
     """Layers or weights that it is true of."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """The note as JSON has it."""
         return {"kind": self.kind, "message": self.message, "places": list(self.places)}
-
-
-def is_residual(config: LoraConfig) -> bool:
-    """Whether the adapter's init left another base than the checkpoint's.
-
-    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
-    """
-    init = config.init_lora_weights
-    if getattr(config, "kasa_config", None):
-        return True
-    return isinstance(init, str) and init.lower().startswith(RESIDUAL)
 
 
 def remarks(model: PeftModel, adapters: Sequence[str], *, stream: str, skipped: Sequence[str]) -> Iterator[Note]:

@@ -35,7 +35,7 @@ def is_here(device: torch.device) -> bool:
 
 
 def require_device(device: torch.device) -> torch.device:
-    """The same device; raises ValueError unless torch finds it here."""
+    """Return the device; raise a ValueError unless torch finds it here."""
     if not _count(device):
         raise ValueError(f"`device` is '{device}', but torch finds no CUDA device here; use 'cpu'")
     if not is_here(device):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -27,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from ..hashes import fingerprint, hash_tensors
 from .device import named_device, require_device
 from .sharing import check_sharing, share_layers, sharing_of
-from .weights import base_tensors, readable
+from .weights import base_tensors, plain_model, readable
 
 __all__ = [
     "context_length",
@@ -120,16 +119,17 @@ def load_model(
     where, options = locate(source)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
+    spread = (
+        {} if device_map is None else {"device_map": device_map if isinstance(device_map, str) else dict(device_map)}
+    )
+    quantization = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in options else {}
     with one_line(f"model {source!r}{origin}"):
-        quantization: dict[str, Any] = (
-            {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in options else {}
-        )
         auto_class = AutoModelForCausalLM if quantization else model_class(AutoConfig.from_pretrained(where, **options))
         loaded: Any = auto_class.from_pretrained(
             where,
             **options,
             **quantization,
-            **_spread(device_map),
+            **spread,
             dtype=DTYPES[dtype],
             use_safetensors=True,
             output_loading_info=True,
@@ -151,13 +151,7 @@ def load_model(
 
 
 def model_class(config: Any) -> Any:
-    """The transformers class that loads a model of this configuration.
-
-    Raises
-    ------
-    ValueError
-        If its architecture is of a kind that can't be captured.
-    """
+    """The transformers class that loads a model of this configuration; a ValueError where no class captures it."""
     name = next(iter(config.architectures or ("ForCausalLM",)))
     for ending, found in CLASSES.items():
         if name.endswith(ending) and not getattr(config, "is_encoder_decoder", False):
@@ -173,7 +167,7 @@ def is_causal(model: Any) -> bool:
     That is so for what is called a causal model, but not for one that transformers also knows as an encoder (BERT and
     its kin), unless its configuration makes it a decoder.
     """
-    plain: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    plain = plain_model(model)
     if not type(plain).__name__.endswith(("ForCausalLM", "LMHeadModel")):
         return False
     is_decoder = bool(getattr(plain.config, "is_decoder", False))
@@ -183,8 +177,8 @@ def is_causal(model: Any) -> bool:
 def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
     """Which base model it is: names, type, size, how layers share weights, and SHA-256 over weights and configuration.
 
-    The same with and without an adapter, unless the adapter's init changed the base (`label_init`). Weights that are
-    shared count once as parameters, and enter the hash under each of their names.
+    An adapter doesn't change it, unless the adapter's init changed the base (`is_residual`). Weights that are shared
+    count once as parameters, and enter the hash under each of their names.
 
     Parameters
     ----------
@@ -200,7 +194,7 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
         that `sharing_of` has no name for.
     """
     tensors = base_tensors(model)
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = plain_model(model)
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
     return {
         "name": source,
@@ -222,7 +216,7 @@ def _n_parameters(tensors: Iterable[torch.Tensor], without: Collection[int] = ()
 
 
 def _embeddings(model: Any) -> set[int]:
-    """Ids of the parameters that turn tokens into states, and states into logits; of a plain module, of embeddings."""
+    """Ids of the parameters that turn tokens into states, and states into logits; in a plain module, of embeddings."""
     modules: list[Any] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     if isinstance(model, PreTrainedModel):
         whole: Any = model  # transformers types one of the two
@@ -238,12 +232,9 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
 
 def context_length(model: Any) -> int | None:
     """Most tokens that the model was made for; None where its configuration states no limit."""
-    config = model.config.get_text_config()
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
-        length = getattr(config, name, None)
-        if isinstance(length, int) and length > 0:
-            return length
-    return None
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+    found = (getattr(model.config.get_text_config(), name, None) for name in names)
+    return next((length for length in found if isinstance(length, int) and length > 0), None)
 
 
 def locate(source: str) -> tuple[str, dict[str, Any]]:
@@ -280,17 +271,9 @@ def one_line(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a malformed file makes transformers raise anything, from KeyError to its own kinds
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = next(iter(lines), "nothing more is said")
-        if said.endswith(":"):  # what follows is the reason
-            said = " ".join(lines)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["nothing more is said"]
+        said = " ".join(lines) if lines[0].endswith(":") else lines[0]  # after a colon comes the reason
         raise ValueError(f"{what} can't be loaded: {said} ({type(error).__name__})") from error
-
-
-def _spread(device_map: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    if device_map is None:
-        return {}
-    return {"device_map": device_map if isinstance(device_map, str) else dict(device_map)}
 
 
 def _hash_config(config: Any) -> str:

@@ -47,15 +47,15 @@ def share_layers(
     shared_layers
         How many of the last layers are put into groups, a multiple of `share`.
     share_from
-        Whose weights a group gets: those of its `first` layer, or the `mean` over its layers, taken in float32 and
-        rounded to the weights' own type.
+        Where a group gets its weights from: its `first` layer, or the `mean` over its layers, taken in float32
+        and rounded to the weights' own type.
 
     Raises
     ------
     ValueError
         If these settings name no sharing; if the model has an adapter, quantised or offloaded weights, too few layers
         or none that can be found, or shares weights between layers already; or if the layers of a group differ in
-        their modules or shapes or lie on several devices.
+        their modules, or in the shapes or devices of their weights.
 
     References
     ----------
@@ -70,12 +70,11 @@ def share_layers(
     starts = range(len(layers) - shared_layers, len(layers), share)
     groups = [[*layers[start : start + share]] for start in starts]
     for start, group in zip(starts, groups, strict=True):
-        _check_devices(group, f"layers {start} to {start + share - 1} of `{path}`")
         for place, layer in enumerate(group):
             if found := _difference(group[0], layer):
                 raise ValueError(
                     f"layers {start} and {start + place} of `{path}` can't share weights: {found}; only layers of one "
-                    "form can"
+                    "form can, on the same devices"
                 )
     for group in groups:
         if share_from == "mean":
@@ -158,35 +157,27 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _difference(one: nn.Module, other: nn.Module) -> str | None:
     """What keeps a layer from having another one's weights; None where nothing does."""
-    kinds, other_kinds = ({path: type(module) for path, module in layer.named_modules()} for layer in (one, other))
-    for path in (*kinds, *other_kinds):
-        names = [found[path].__name__ if path in found else "nothing" for found in (kinds, other_kinds)]
-        if kinds.get(path) is not other_kinds.get(path):
-            return f"{path or 'a layer'!r} is {names[0]} in one and {names[1]} in the other"
-    held, others = held_tensors(one), held_tensors(other)
-    for name in (*held, *others):
-        forms = [_form(found.get(name)) for found in (held, others)]
-        if forms[0] != forms[1]:
-            return f"{name!r} is {forms[0]} in one and {forms[1]} in the other"
+    forms, others = _forms(one), _forms(other)
+    for name in (*forms, *others):
+        found = [held.get(name, "nothing") for held in (forms, others)]
+        if found[0] != found[1]:
+            first, second = (getattr(form, "__name__", form) for form in found)
+            return f"{name or 'a layer'!r} is {first} in one and {second} in the other"
+    second_held = held_tensors(other)
+    for name, tensor in held_tensors(one).items():
         # Packed weights that are no parameters, or masks that make a layer what it is.
-        if not _is_plain(held[name]) and not held[name].is_meta and not torch.equal(held[name], others[name]):
+        if not _is_plain(tensor) and not tensor.is_meta and not torch.equal(tensor, second_held[name]):
             return f"the saved buffer {name!r} has no floating-point numbers, and differs"
     return None
 
 
-def _form(tensor: torch.Tensor | None) -> str:
-    if tensor is None:
-        return "nothing"
-    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
-
-
-def _check_devices(group: Sequence[nn.Module], what: str) -> None:
-    devices = {str(tensor.device) for layer in group for tensor in held_tensors(layer).values()}
-    if len(devices) > 1:
-        raise ValueError(
-            f"{what} lie on {', '.join(sorted(devices))}, but a group's weights are in one place; give a `device_map` "
-            "that keeps each group on one device, or none"
-        )
+def _forms(layer: nn.Module) -> dict[str, Any]:
+    """Path of each module -> its type, and name of each weight -> its type, shape and device in words."""
+    weights = {
+        name: f"{str(held.dtype).removeprefix('torch.')} of shape {tuple(held.shape)} on {held.device}"
+        for name, held in held_tensors(layer).items()
+    }
+    return {path: type(module) for path, module in layer.named_modules()} | weights
 
 
 def _average(group: Sequence[nn.Module]) -> None:
@@ -213,7 +204,7 @@ def _tie(group: Sequence[nn.Module]) -> None:
 
 
 def _parameter_ids(model: nn.Module, path: str, n_layers: int) -> list[frozenset[Any]]:
-    """Of each layer, the names and ids of its base's parameters; its own number where it has none."""
+    """Names and ids of the base's parameters, by layer; a layer's own number where it has none."""
     found: list[set[Any]] = [set() for _ in range(n_layers)]
     for key, tensor in base_tensors(model).items():
         number, _, name = key.removeprefix(f"{path}.").partition(".")

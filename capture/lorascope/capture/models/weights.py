@@ -1,15 +1,17 @@
 """A model's weights as they are: whole, by the plain model's names, and wherever they are kept."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from .offload import real_tensor
 
-__all__ = ["base_tensors", "held_tensors", "plain_path", "readable"]
+__all__ = ["base_tensors", "held_tensors", "plain_model", "plain_path", "readable"]
 
 PREFIX = "base_model.model."
 """What PEFT puts before the plain model's own names."""
@@ -18,6 +20,11 @@ PREFIX = "base_model.model."
 def plain_path(path: str) -> str:
     """A module's path in the model before PEFT wrapped it."""
     return path.removeprefix(PREFIX)
+
+
+def plain_model(model: Any) -> Any:
+    """The model that PEFT wrapped, or the model itself where it is plain."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def held_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -46,7 +53,7 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def readable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """The same weights in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
+    """These weights in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
     return _Readable(model, dict(part for pair in tensors.items() for part in _parts(*pair)))
 
 

@@ -12,7 +12,7 @@ from lorascope.stores import Problem, RunSpec, open_place, run_state
 from lorascope.stores.size import format_size, parse_size
 
 from ..adapters.adapter import attach_adapters
-from ..adapters.preflight import Note
+from ..adapters.remarks import Note
 from ..config import CaptureConfig
 from ..models.device import is_here, named_device
 from ..models.model import is_causal, load_model

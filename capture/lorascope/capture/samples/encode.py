@@ -12,7 +12,7 @@ from lorascope.stores.format.tables import ROLES
 
 from .examples import Examples
 from .items import ChoiceItem, Item, TextItem
-from .prompt import RenderedPrompt, Template, continuation, read_template, render
+from .prompt import Template, read_template, render
 
 __all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
 
@@ -28,7 +28,6 @@ class EncodedChoice:
     """One possible answer, as it would follow the prompt."""
 
     text: str
-    """The choice's text."""
     token_ids: TokenIds
     """Its tokens (position,), the space before it included."""
 
@@ -37,15 +36,13 @@ class EncodedChoice:
 class EncodedSample:
     """One sequence for the model: a prompt with its right answer, or a window of plain text.
 
-    `generate` makes sequences of a prompt, or a window, and what the model wrote after it; scores are of those before.
+    `generate` puts what the model writes in the answer's place, or after the window; what is scored comes before that.
     """
 
     id: str
     """Name of the item; a window of text adds ":" and its number."""
     dataset: str
-    """Name of the data set."""
     split: str
-    """Name of the split, "" if there is none."""
     prompt: str
     """Name of the prompt, such as `main`; `text` for plain text."""
     token_ids: TokenIds
@@ -118,10 +115,9 @@ def encode_items(
             f"the tokenizer is a {type(tokenizer).__name__}, which can't tell where in a text a token stands; "
             "give a fast tokenizer (one with a tokenizer.json)"
         )
-    asked = [item for item in items if isinstance(item, ChoiceItem)]
     template = read_template("main") if prompt is None else prompt
-    rendered = [_rendered(item, template, examples) for item in asked]
-    choice_samples = iter(_encode_choice_items(asked, rendered, template, tokenizer, max_length))
+    asked = [item for item in items if isinstance(item, ChoiceItem)]
+    choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
     samples: list[EncodedSample] = []
     for item in items:
         if isinstance(item, ChoiceItem):
@@ -154,27 +150,18 @@ def _tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Tr
 
 
 def _without_end(ids: list[int], offsets: list[tuple[int, int]], special: list[int]) -> _Tokens:
-    n_start = special.index(0) if 0 in special else len(special)
-    stop = len(special) - special[::-1].index(0) if 0 in special else len(special)
+    is_text = np.flatnonzero(np.array(special) == 0)
+    start, stop = (is_text[0], is_text[-1] + 1) if len(is_text) else (len(ids), len(ids))
     return _Tokens(
-        np.array(ids[:stop], dtype=np.int64), np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2), n_start
+        np.array(ids[:stop], dtype=np.int64), np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2), int(start)
     )
 
 
-def _rendered(item: ChoiceItem, template: Template, examples: Examples | None) -> RenderedPrompt:
-    shown = examples.draw(item).texts(template) if template.shows_examples and examples is not None else ()
-    return render(template, item, *shown)
-
-
 def _encode_choice_items(
-    items: Sequence[ChoiceItem],
-    rendered: Sequence[RenderedPrompt],
-    template: Template,
-    tokenizer: Any,
-    max_length: int,
+    items: Sequence[ChoiceItem], template: Template, examples: Examples | None, tokenizer: Any, max_length: int
 ) -> list[EncodedSample]:
-    if not items:
-        return []
+    shown = examples if template.shows_examples else None
+    rendered = [render(template, item, *(shown.draw(item).texts(template) if shown else ())) for item in items]
     prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
     answers = iter(_tokenize_answers(tokenizer, template.cue, [choice for item in items for choice in item.choices]))
     samples = []
@@ -182,7 +169,9 @@ def _encode_choice_items(
         choices = tuple(EncodedChoice(text=choice, token_ids=next(answers)) for choice in item.choices)
         _check_choices(item, choices, len(prompt.ids), max_length)
         roles = np.full(len(prompt.ids), PROMPT, dtype=np.uint8)
-        roles[_covered(prompt, text.choice_spans)] = CHOICE
+        start, stop = prompt.offsets.T
+        for first, last in text.choice_spans:
+            roles[(start < last) & (stop > first)] = CHOICE
         gold = choices[item.answer].token_ids
         samples.append(
             EncodedSample(
@@ -201,7 +190,7 @@ def _encode_choice_items(
 
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
     """Tokens of each answer as it follows the prompt's last words, the cue."""
-    texts = [continuation(answer) for answer in answers]
+    texts = [f" {answer}" for answer in answers]
     # Where a tokenizer joins characters across the seam, the answer is read as it follows a line's end; at the start
     # of a text, which comes last, a tokenizer may add a space to the answer's own.
     found = [_following(tokenizer, before, texts) for before in (cue, "\n", "")]
@@ -216,27 +205,18 @@ def _following(tokenizer: Any, before: str, texts: Sequence[str]) -> list[TokenI
 
 
 def _check_choices(item: ChoiceItem, choices: Sequence[EncodedChoice], n_prompt: int, max_length: int) -> None:
-    for index, choice in enumerate(choices):
-        if not len(choice.token_ids):
-            raise ValueError(
-                f"sample {item.id!r}: `choices[{index}]` is {choice.text!r}, of which the tokenizer makes no tokens; "
-                "leave the item out or give another tokenizer"
-            )
-    longest = n_prompt + max(len(choice.token_ids) for choice in choices)
-    if longest > max_length:
+    lengths = [len(choice.token_ids) for choice in choices]
+    if not all(lengths):
+        index = lengths.index(0)
         raise ValueError(
-            f"sample {item.id!r} has {longest} tokens with its longest choice; the context has {max_length}; "
-            "leave the item out"
+            f"sample {item.id!r}: `choices[{index}]` is {choices[index].text!r}, of which the tokenizer makes no "
+            "tokens; leave the item out or give another tokenizer"
         )
-
-
-def _covered(tokens: _Tokens, spans: Sequence[tuple[int, int]]) -> Bool[np.ndarray, " position"]:
-    """Whether each token covers a character of any span."""
-    start, stop = tokens.offsets[:, 0], tokens.offsets[:, 1]
-    covered = np.zeros(len(tokens.ids), dtype=np.bool_)
-    for first, last in spans:
-        covered |= (start < last) & (stop > first)
-    return covered
+    if n_prompt + max(lengths) > max_length:
+        raise ValueError(
+            f"sample {item.id!r} has {n_prompt + max(lengths)} tokens with its longest choice; the context has "
+            f"{max_length}; leave the item out"
+        )
 
 
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
@@ -246,7 +226,7 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
         )
     tokens = _tokenize(tokenizer, [item.text])[0]
     start, body = tokens.ids[: tokens.n_start], tokens.ids[tokens.n_start :]
-    # Of a window without start tokens, the first token has nothing to be predicted from.
+    # In a window without start tokens, the first token has nothing to be predicted from.
     n_unpredicted = 0 if len(start) else 1
     step = window_tokens - len(start)
     if step <= 2 * n_unpredicted:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..hashes import canonical
-from .items import ChoiceItem, Item, read_items
+from .items import ChoiceItem, Item, read_item_files
 from .prompt import Template, laid_out, read_template
 
 __all__ = ["Drawn", "Examples", "Prompts", "read_prompts"]
@@ -46,8 +46,15 @@ class Examples:
     def __init__(self, items: Sequence[ChoiceItem], *, seed: int) -> None:
         self.items = tuple(sorted(items, key=lambda item: (item.dataset, item.split, item.id)))
         self._seed = seed
-        datasets = dict.fromkeys(item.dataset for item in self.items)
-        self._pools = {name: _Pool([item for item in self.items if item.dataset == name]) for name in datasets}
+        self._pools: dict[str, list[ChoiceItem]] = {}
+        self._places: dict[tuple[str, str], set[int]] = {}
+        self._without_wrong: dict[str, set[int]] = {}
+        for item in self.items:
+            pool = self._pools.setdefault(item.dataset, [])
+            self._places.setdefault(_question(item), set()).add(len(pool))
+            if not _wrong_answers(item):
+                self._without_wrong.setdefault(item.dataset, set()).add(len(pool))
+            pool.append(item)
 
     def draw(self, item: ChoiceItem) -> Drawn:
         """The examples of an item.
@@ -63,12 +70,11 @@ class Examples:
                 f"`examples` holds none of data set {item.dataset!r}, only of {', '.join(self._pools)}; add a file "
                 f"such as {item.dataset}.train.jsonl"
             )
-        pool = self._pools[item.dataset]
-        taken = pool.places(item.question)
-        example = pool.pick(taken, self._number(item, "example"))
+        taken = self._places.get(_question(item), set())
+        example = self._pick(item, "example", taken)
         if example is not None:
-            taken = taken | pool.places(example.question) | pool.without_wrong
-        negative = pool.pick(taken, self._number(item, "negative"))
+            taken = taken | self._places[_question(example)] | self._without_wrong.get(item.dataset, set())
+        negative = self._pick(item, "negative", taken)
         if example is None or negative is None:
             raise ValueError(
                 f"`examples` holds too few of data set {item.dataset!r} for item {item.id!r}; give at least two with "
@@ -77,35 +83,20 @@ class Examples:
         wrong = _wrong_answers(negative)
         return Drawn(example, negative, wrong[self._number(item, "wrong") % len(wrong)])
 
+    def _pick(self, item: ChoiceItem, what: str, taken: set[int]) -> ChoiceItem | None:
+        """One of the data set's items but for the places taken, each with one chance; None where none is left."""
+        pool = self._pools[item.dataset]
+        if len(taken) == len(pool):
+            return None
+        place = self._number(item, what) % (len(pool) - len(taken))
+        for one in sorted(taken):
+            place += place >= one
+        return pool[place]
+
     def _number(self, item: ChoiceItem, what: str) -> int:
         """A random number of 256 bits, by nothing but the seed, the item's name and what it is for."""
         name = "\0".join((str(self._seed), item.dataset, item.id, what))
         return int.from_bytes(hashlib.sha256(name.encode()).digest())
-
-
-class _Pool:
-    """The items of one data set."""
-
-    def __init__(self, items: Sequence[ChoiceItem]) -> None:
-        self._items = items
-        self._places: dict[str, set[int]] = {}
-        for place, item in enumerate(items):
-            self._places.setdefault(_plain(item.question), set()).add(place)
-        self.without_wrong = {place for place, item in enumerate(items) if not _wrong_answers(item)}
-
-    def places(self, question: str) -> set[int]:
-        """Where this question stands."""
-        return self._places.get(_plain(question), set())
-
-    def pick(self, taken: set[int], number: int) -> ChoiceItem | None:
-        """One of the items but for the places that are taken, all of one chance; None where none is left."""
-        n_left = len(self._items) - len(taken)
-        if not n_left:
-            return None
-        place = number % n_left
-        for one in sorted(taken):
-            place += place >= one
-        return self._items[place]
 
 
 class Prompts(NamedTuple):
@@ -157,30 +148,24 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
 
 
 def _read_examples(paths: Sequence[str], seed: int) -> Examples:
-    if len(set(paths)) < len(paths):
-        raise ValueError(f"`examples` names a file twice: {list(paths)}")
-    owners: dict[tuple[str, str, str], str] = {}
-    items: list[ChoiceItem] = []
-    for path in paths:
-        for item in read_items(path):
+    found: list[ChoiceItem] = []
+    for path, items in read_item_files("examples", paths).items():
+        for item in items:
             if not isinstance(item, ChoiceItem):
                 raise ValueError(
                     f"`examples` names {path!r}, a plain text; name files of multiple-choice items (.jsonl)"
                 )
-            first = owners.setdefault((item.dataset, item.split, item.id), path)
-            if first != path:
-                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
-            items.append(item)
-    return Examples(items, seed=seed)
+            found.append(item)
+    return Examples(found, seed=seed)
 
 
 def _wrong_answers(item: ChoiceItem) -> list[int]:
     return [index for index, choice in enumerate(item.choices) if choice != item.choices[item.answer]]
 
 
-def _plain(question: str) -> str:
-    """A question without what doesn't make it another one: case and white space."""
-    return " ".join(question.split()).casefold()
+def _question(item: ChoiceItem) -> tuple[str, str]:
+    """Data set and question, without what doesn't make it another one: case and white space."""
+    return item.dataset, " ".join(item.question.split()).casefold()
 
 
 def _sha256(content: bytes) -> str:

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from ..models.device import input_device
 from ..models.model import context_length
+from ..models.weights import plain_model
 from .batches import PADDING_ID, pad_tokens, plan_batches
 from .encode import GENERATED, EncodedSample
 
@@ -35,17 +36,11 @@ def generate(
     samples
         Choice items go on from their prompt, without the right answer; a text from the end of its window.
     n
-        Most new tokens of a sample.
+        Most new tokens of a sample. They have the role `generated`; the token with which a model ends its text is one.
     batch_tokens
         Most tokens of a batch, padding and new tokens included; a sample that is longer by itself stands alone.
     progress
         Called after each batch with the number of samples done and of all.
-
-    Returns
-    -------
-    list of EncodedSample
-        In the order of `samples`; new tokens have the role `generated`. Where the model ended its text, the token that
-        ends it is the last one. Choices and answer are kept as they were. Scores are of `samples`, not of these.
 
     Raises
     ------
@@ -66,7 +61,7 @@ def generate(
         raise ValueError(f"`n` is {n!r}; give at least 1 new token")
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes the text; call `model.eval()` first")
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare = plain_model(model)
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
         raise ValueError(f"a {type(bare).__name__} can't generate text; capture without `generate` and `answer_tokens`")
     prompts = [_prompt(sample) for sample in samples]
@@ -106,7 +101,7 @@ def _greedy(model: Any, n: int) -> Iterator[tuple[int, ...]]:
     """The model's `generate` set to plain greedy decoding for a while; yields the ids that end a text."""
     own = model.generation_config
     ends = own.eos_token_id if own.eos_token_id is not None else model.config.get_text_config().eos_token_id
-    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    ends = [ends] if isinstance(ends, int) else list(ends or ())
     # Its own configuration would come in for whatever the call leaves open: penalties, beams, a longest text.
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it so
         max_new_tokens=n, do_sample=False, eos_token_id=ends or None, pad_token_id=PADDING_ID
@@ -125,7 +120,7 @@ def _continue(
 
     def require_numbers(_: Any, logits: torch.Tensor) -> torch.Tensor:
         broken = logits.isnan().any(dim=1)
-        if broken.any():  # of which the likeliest token would be the first of the vocabulary
+        if broken.any():  # the likeliest token would be the first of the vocabulary
             raise ValueError(
                 f"sample {names[int(broken.int().argmax())]!r}: what the model writes can't be told, its logits aren't "
                 "numbers; in float16 models overflow, so load it in bfloat16 or float32; in these its weights are "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .hub_sets import KNOWN_SETS, HubSet
 
-__all__ = ["HubRows", "Reference", "hub_source", "parse_reference", "read_rows"]
+__all__ = ["Reference", "hub_source", "parse_reference", "read_rows"]
 
 # Names don't begin with "." or "/", and a split has no dots: no data file's path looks like this, nor `s3://` or `C:\`.
 _PART = r"[A-Za-z0-9][\w.-]*"
@@ -22,30 +22,18 @@ class Reference(NamedTuple):
     """A split of a data set, as `NAME:SPLIT` or `NAME:SPLIT@FOLDER` names it."""
 
     text: str
-    """What was written."""
+    """The reference as it was written."""
     dataset: str
     """Name of the data set in a run."""
     split: str
-    """Name of the split."""
     known: HubSet | None
-    """The set, if it is one of the seven."""
+    """The set, where it is one of the seven."""
     hub: str
     """Repository on the hub; "" for a folder whose set isn't known."""
     config: str | None
     """Configuration asked for; None for the only one."""
     folder: str | None
     """Folder of the files; None for the hub."""
-
-
-class HubRows(NamedTuple):
-    """What a split holds."""
-
-    dataset: str
-    """Name of the data set."""
-    split: str
-    """Name of the split."""
-    rows: Sequence[Mapping[str, Any]]
-    """Fields of the items: id, question, choices and answer, or id and text."""
 
 
 def parse_reference(text: str) -> Reference | None:
@@ -84,20 +72,23 @@ def parse_reference(text: str) -> Reference | None:
 
 def hub_source(path: str) -> dict[str, str | None] | None:
     """Where the data of this name comes from, as JSON values; None for a file."""
-    reference = parse_reference(path)
-    if reference is None:
+    found = parse_reference(path)
+    if found is None:
         return None
+    revision = None if found.folder or not found.known else found.known.revision
     return {
-        "hub": reference.hub,
-        "config": reference.config,
-        "revision": None if reference.folder or not reference.known else reference.known.revision,
-        "split": reference.split,
-        "folder": reference.folder,
+        "hub": found.hub,
+        "config": found.config,
+        "revision": revision,
+        "split": found.split,
+        "folder": found.folder,
     }
 
 
-def read_rows(reference: Reference) -> HubRows:
-    """Fields of a split's items, in the order of its rows; nothing that comes with the data is executed.
+def read_rows(reference: Reference) -> list[dict[str, Any]]:
+    """Fields of a split's items, in the order of its rows: id, question, choices and answer, or id and text.
+
+    Nothing that comes with the data is executed.
 
     Raises
     ------
@@ -110,23 +101,16 @@ def read_rows(reference: Reference) -> HubRows:
 
     Notes
     -----
-    Of the seven sets, white space around questions and choices is removed and nothing else changed; a row's id is its
-    own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. Of
+    In the seven sets, white space around questions and choices is removed and nothing else changed; a row's id is its
+    own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. In
     other sets `id`, `question`, `choices` and `answer` are taken as they stand, or each `text` that isn't blank.
     """
-    table = _load(reference)
-    if reference.known is not None:
-        rows = _known_rows(reference, reference.known, table)
-    else:
-        rows = _other_rows(reference, table)
-    return HubRows(reference.dataset, reference.split, rows)
-
-
-def _known_rows(reference: Reference, known: HubSet, table: Any) -> list[dict[str, Any]]:
+    table, known = _load(reference), reference.known
+    if known is None:
+        return _other_rows(reference, table)
     _require_columns(reference, table, known.columns)
     if known.text is not None:
-        (column,) = known.columns
-        text = known.text(_texts(reference, table, column))
+        text = known.text(_texts(reference, table, *known.columns))
         return [{"id": f"{reference.dataset}.{reference.split}", "text": text}]
     rows = table.select_columns(list(known.columns))
     return [_known_row(reference, known, number, row) for number, row in enumerate(rows)]
@@ -147,14 +131,10 @@ def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[st
             f"{', '.join(known.answered)}"
         )
     name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
-    # Not of whatever has parts: those of a string are its letters.
-    choices = [*map(_stripped, choices)] if isinstance(choices, list) else choices
-    return {"id": name, "question": _stripped(question), "choices": choices, "answer": answer}
-
-
-def _stripped(value: Any) -> Any:
-    """A text without white space around it; what is no text is left to the check of items."""
-    return value.strip() if isinstance(value, str) else value
+    # What is no text, or no list of texts, is left to the check of items.
+    texts = [question, *choices] if isinstance(choices, list) else [question]
+    question, *stripped = (text.strip() if isinstance(text, str) else text for text in texts)
+    return {"id": name, "question": question, "choices": stripped or choices, "answer": answer}
 
 
 def _other_rows(reference: Reference, table: Any) -> list[dict[str, Any]]:
@@ -224,7 +204,7 @@ def _place(reference: Reference) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """None of the library's own bars; they come back if they were on."""
+    """Keep the library's own bars off for a while."""
     import datasets
 
     were_on = not datasets.are_progress_bars_disabled()

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-__all__ = ["KNOWN_SETS", "HubSet", "Question"]
+__all__ = ["KNOWN_SETS", "HubSet"]
 
 Row = Mapping[str, Any]
 
@@ -12,15 +12,8 @@ CONVERTED = "refs/convert/parquet"
 """The hub's own conversion of a set that its authors published as a script, which `datasets` no longer runs."""
 
 
-class Question(NamedTuple):
-    """A row of a multiple-choice set."""
-
-    question: Any
-    """The question without its choices, as it stands in the row."""
-    choices: Any
-    """The answers' texts, as they stand there."""
-    answer: int | None
-    """Index of the right choice; None where the split doesn't tell."""
+Question = tuple[Any, Any, int | None]
+"""Question, choices and index of the right one, as they stand in a row; no index where the split doesn't tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +39,7 @@ class HubSet:
 
 
 def _piqa(row: Row) -> Question:
-    return Question(row["goal"], [row["sol1"], row["sol2"]], _index(row["label"], 2))
+    return row["goal"], [row["sol1"], row["sol2"]], _index(row["label"], 2)
 
 
 def _arc(row: Row) -> Question:
@@ -55,15 +48,15 @@ def _arc(row: Row) -> Question:
     if len({*labels}) != len(labels) or len(labels) != len(texts):
         raise TypeError("each text needs a label of its own")
     answer = labels.index(row["answerKey"]) if row["answerKey"] in labels else None
-    return Question(row["question"], texts, answer)
+    return row["question"], texts, answer
 
 
 def _winogrande(row: Row) -> Question:
-    return Question(row["sentence"], [row["option1"], row["option2"]], _index(row["answer"], 2, first=1))
+    return row["sentence"], [row["option1"], row["option2"]], _index(row["answer"], 2, first=1)
 
 
 def _hellaswag(row: Row) -> Question:
-    return Question(row["ctx"], row["endings"], _index(row["label"], len(row["endings"])))
+    return row["ctx"], row["endings"], _index(row["label"], len(row["endings"]))
 
 
 def _index(label: Any, n_choices: int, *, first: int = 0) -> int | None:

@@ -1,14 +1,14 @@
 """Data items: multiple-choice questions and plain texts, read from files or data sets of the hub."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-from .hub import Reference, parse_reference, read_rows
+from .hub import parse_reference, read_rows
 
-__all__ = ["ChoiceItem", "Item", "TextItem", "read_items"]
+__all__ = ["ChoiceItem", "Item", "TextItem", "read_item_files", "read_items", "read_text"]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -20,7 +20,6 @@ class ChoiceItem:
     id: str
     """Name of the item, unique within its data set."""
     dataset: str
-    """Name of the data set."""
     split: str
     """Name of the split, "" if there is none."""
     question: str
@@ -48,11 +47,8 @@ class TextItem:
     """A plain text for language modelling."""
 
     id: str
-    """Name of the text, unique within its data set."""
     dataset: str
-    """Name of the data set."""
     split: str
-    """Name of the split, "" if there is none."""
     text: str
     """The text as it stands in the file."""
 
@@ -62,7 +58,6 @@ class TextItem:
 
 
 Item = ChoiceItem | TextItem
-_Record = TypeVar("_Record")
 
 
 def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
@@ -92,56 +87,74 @@ def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
     """
     reference = parse_reference(str(path))
     if reference is not None:
-        return _read_hub_items(reference)
+        rows = read_rows(reference)
+        if not rows:
+            raise ValueError(f"{reference.text}: the split holds no items; give one that isn't empty")
+        if "text" in rows[0]:
+            return [TextItem(dataset=reference.dataset, split=reference.split, **row) for row in rows]
+        places = ((f"row {number}", row) for number, row in enumerate(rows))
+        return _choice_items(places, source=reference.text, dataset=reference.dataset, split=reference.split)
     path = Path(path)
+    dataset, split = [*path.stem.split("."), ""][:2]
     if path.suffix == ".jsonl":
-        return _read_choice_items(path)
+        # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
+        lines = enumerate(_read(path).split("\n"), start=1)
+        numbered = ((f"line {number}", line) for number, line in lines if line.strip())
+        items = _choice_items(numbered, source=str(path), dataset=dataset, split=split)
+        if not items:
+            raise ValueError(f"{path}: the file holds no items; give a data file that isn't empty")
+        return items
     if path.suffix == ".txt":
-        return _read_text_items(path)
+        text = _read(path)
+        if not text.strip():
+            raise ValueError(f"{path}: the file holds no text; give a data file that isn't empty")
+        return [TextItem(id=path.stem, dataset=dataset, split=split, text=text)]
     raise ValueError(f"data file is {str(path)!r}; its name must end in .jsonl (multiple choice) or .txt (plain text)")
 
 
-def _read_text_items(path: Path) -> list[TextItem]:
-    text = _decode(path)
-    if not text.strip():
-        raise ValueError(f"{path}: the file holds no text; give a data file that isn't empty")
-    dataset, split = _dataset_and_split(path)
-    return [TextItem(id=path.stem, dataset=dataset, split=split, text=text)]
+def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:
+    """Items of all the files that a setting names, by file.
+
+    Raises
+    ------
+    ValueError
+        If a file is named twice, or an item stands in two files.
+    FileNotFoundError, ValueError, OSError, ImportError
+        See `read_items`.
+    """
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"`{setting}` names a file twice: {list(paths)}")
+    files: dict[str, list[Item]] = {path: [*read_items(path)] for path in paths}
+    owners: dict[tuple[str, str, str], str] = {}
+    for path, items in files.items():
+        for item in items:
+            first = owners.setdefault((item.dataset, item.split, item.id), path)
+            if first != path:
+                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
+    return files
 
 
-def _read_choice_items(path: Path) -> list[ChoiceItem]:
-    dataset, split = _dataset_and_split(path)
-    places = ((f"line {number}", line) for number, line in _numbered_lines(_decode(path)))
-    items = _choice_items(places, _fields, source=str(path), dataset=dataset, split=split)
-    if not items:
-        raise ValueError(f"{path}: the file holds no items; give a data file that isn't empty")
-    return items
+def read_text(path: Path, what: str, wanted: str) -> str:
+    """Text of a UTF-8 file; errors call it `what`, and say which files are `wanted` instead of one that isn't there."""
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{what} {str(path)!r} doesn't exist; name {wanted}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
 
 
-def _read_hub_items(reference: Reference) -> list[ChoiceItem] | list[TextItem]:
-    dataset, split, rows = read_rows(reference)
-    if not rows:
-        raise ValueError(f"{reference.text}: the split holds no items; give one that isn't empty")
-    if "text" in rows[0]:
-        return [TextItem(dataset=dataset, split=split, **row) for row in rows]
-    places = ((f"row {number}", row) for number, row in enumerate(rows))
-    return _choice_items(places, _checked, source=reference.text, dataset=dataset, split=split)
+def _read(path: Path) -> str:
+    return read_text(path, "data file", "one in .jsonl or .txt")
 
 
-def _choice_items(
-    records: Iterable[tuple[str, _Record]],
-    fields: Callable[[_Record], dict[str, Any]],
-    *,
-    source: str,
-    dataset: str,
-    split: str,
-) -> list[ChoiceItem]:
-    """Items of records, each with its place, whose ids must differ; errors name source and place."""
+def _choice_items(records: Iterable[tuple[str, Any]], *, source: str, dataset: str, split: str) -> list[ChoiceItem]:
+    """Items of records (JSON lines or rows), each with its place, whose ids must differ; errors name both."""
     items: list[ChoiceItem] = []
     places: dict[str, str] = {}
     for place, record in records:
         try:
-            item = ChoiceItem(dataset=dataset, split=split, **fields(record))
+            item = ChoiceItem(dataset=dataset, split=split, **_fields(record))
             if item.id in places:
                 raise ValueError(f"`id` is {item.id!r}, as in {places[item.id]}; ids must be unique within a file")
         except (ValueError, RecursionError) as error:
@@ -149,34 +162,6 @@ def _choice_items(
         places[item.id] = place
         items.append(item)
     return items
-
-
-def _decode(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"data file {str(path)!r} doesn't exist; name one in .jsonl or .txt") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
-
-
-def _numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line
-
-
-def _dataset_and_split(path: Path) -> tuple[str, str]:
-    dataset, *others = path.stem.split(".")
-    return dataset, others[0] if others else ""
-
-
-class _Field(NamedTuple):
-    """What a field of a JSON line must be."""
-
-    accepts: Callable[[Any], bool]
-    description: str
 
 
 def _is_text(value: Any) -> bool:
@@ -188,33 +173,30 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
 
-_FIELDS = {
-    "id": _Field(_is_text, "a string of characters"),
-    "question": _Field(_is_text, "a string of characters"),
-    "choices": _Field(_is_texts, "a list of strings of characters"),
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "id": (_is_text, "a string of characters"),
+    "question": (_is_text, "a string of characters"),
+    "choices": (_is_texts, "a list of strings of characters"),
     # bool is an int to Python, but no index to whoever wrote the file.
-    "answer": _Field(lambda value: type(value) is int, "a whole number, counted from 0"),
+    "answer": (lambda value: type(value) is int, "a whole number, counted from 0"),
 }
+"""What each field of an item must be, and how that is said."""
 
 
-def _fields(line: str) -> dict[str, Any]:
-    """Fields of one JSON line."""
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error}); give one object a line") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"the line holds {record!r}; give an object with the fields {', '.join(_FIELDS)}")
-    return _checked(record)
-
-
-def _checked(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Its fields, their types checked."""
-    for name, field in _FIELDS.items():
+def _fields(record: Any) -> dict[str, Any]:
+    """Fields of a JSON line or a row, their types checked."""
+    if isinstance(record, str):
+        try:
+            record = json.loads(record)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON ({error}); give one object a line") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"the line holds {record!r}; give an object with the fields {', '.join(_FIELDS)}")
+    for name, (accepts, description) in _FIELDS.items():
         if name not in record:
-            raise ValueError(f"`{name}` is missing; give {field.description}")
-        if not field.accepts(record[name]):
-            raise ValueError(f"`{name}` is {record[name]!r}; give {field.description}")
+            raise ValueError(f"`{name}` is missing; give {description}")
+        if not accepts(record[name]):
+            raise ValueError(f"`{name}` is {record[name]!r}; give {description}")
     return {name: record[name] for name in _FIELDS} | {"choices": tuple(record["choices"])}
 
 

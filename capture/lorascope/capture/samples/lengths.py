@@ -43,29 +43,19 @@ class LengthPick(NamedTuple):
     """Items of a data set drawn by their length."""
 
     dataset: str
-    """Name of the data set."""
     unit: Unit
     """What lengths count."""
     n: int
     """How many were asked for of each span."""
     items: dict[tuple[int, int], tuple[Item, ...]]
     """Shortest and longest length of a span -> those drawn, in the order of the data."""
-    n_found: dict[tuple[int, int], int]
-    """Span -> how many items the data set has in it."""
-
-    @property
-    def n_missing(self) -> dict[tuple[int, int], int]:
-        """Span -> how many fewer items there are than were asked for."""
-        return {span: max(self.n - found, 0) for span, found in self.n_found.items()}
 
 
 def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int:
-    """Length of an item: of its question and choices joined by single spaces, or of its text.
+    """Length of an item: of its question and choices joined by single spaces, or of its text, without a prompt.
 
     Parameters
     ----------
-    item
-        What is measured; no prompt around it.
     unit
         `tokens` of the tokenizer without special tokens, `words` (what white space separates) or `characters`.
     tokenizer
@@ -109,7 +99,8 @@ def pick_items(items: Sequence[Item], n: int, seed: int = 0) -> ItemPick:
     """
     if n < 1:
         raise ValueError(f"`n` is {n!r}; give at least 1")
-    order = sorted(range(len(items)), key=lambda index: _rank(items[index], seed))
+    names = [canonical([seed, item.dataset, item.id]) for item in items]
+    order = sorted(range(len(items)), key=lambda index: hashlib.sha256(names[index]).digest())
     drawn = sorted(order[:n])
     return ItemPick(tuple(items[index] for index in drawn), n - len(drawn))
 
@@ -123,7 +114,7 @@ def pick_by_length(
     seed: int = 0,
     tokenizer: Any = None,
 ) -> LengthPick:
-    """At most `n` items of each span of lengths, drawn as `pick_items` draws.
+    """At most `n` items of each span of lengths, drawn as by `pick_items`; `missing_words` says where there are fewer.
 
     Parameters
     ----------
@@ -133,10 +124,6 @@ def pick_by_length(
         Shortest and longest length of each span, in rising order; an item of none of these lengths is left out.
     unit, tokenizer
         See `item_length`.
-    n
-        How many to draw of each span; where there are fewer, all are taken, and `missing_words` says so.
-    seed
-        See `pick_items`.
 
     Raises
     ------
@@ -144,26 +131,28 @@ def pick_by_length(
         If there are no items, or of several data sets, the spans overlap or don't rise, `n` is below 1, or a length
         can't be measured.
     """
-    _check_buckets(buckets)
+    if not buckets:
+        raise ValueError("`buckets` is empty; give at least one span of lengths")
+    for (first, last), before in zip(buckets, [0, *(bucket[1] for bucket in buckets)], strict=False):
+        if not before < first <= last:
+            raise ValueError(f"`buckets` is {list(buckets)!r}; give spans of 1 or more that rise and don't overlap")
     names = sorted({item.dataset for item in items})
     if len(names) != 1:
         raise ValueError(f"the items are of the data sets {names!r}; draw from one at a time")
     lengths = [item_length(item, unit, tokenizer) for item in items]
     picked: dict[tuple[int, int], tuple[Item, ...]] = {}
-    n_found: dict[tuple[int, int], int] = {}
     for first, last in buckets:
         within = [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
         picked[first, last] = pick_items(within, n, seed).items
-        n_found[first, last] = len(within)
-    return LengthPick(names[0], unit, n, picked, n_found)
+    return LengthPick(names[0], unit, n, picked)
 
 
 def missing_words(pick: LengthPick) -> list[str]:
     """What there wasn't enough of, one sentence a span: `piqa: 7 of 100 items of 201 to 300 tokens`."""
     return [
-        f"{pick.dataset}: {pick.n_found[first, last]} of {pick.n} items of {first} to {last} {pick.unit}"
-        for (first, last), n_missing in pick.n_missing.items()
-        if n_missing
+        f"{pick.dataset}: {len(items)} of {pick.n} items of {first} to {last} {pick.unit}"
+        for (first, last), items in pick.items.items()
+        if len(items) < pick.n
     ]
 
 
@@ -198,15 +187,3 @@ def pick_articles(item: TextItem, first: int, last: int) -> TextItem:
     if not 1 <= first <= last <= len(found):
         raise ValueError(f"articles {first} to {last} are asked for; text {item.id!r} has {len(found)}, counted from 1")
     return dataclasses.replace(item, text="".join(found[first - 1 : last]))
-
-
-def _rank(item: Item, seed: int) -> bytes:
-    return hashlib.sha256(canonical([seed, item.dataset, item.id])).digest()
-
-
-def _check_buckets(buckets: Sequence[tuple[int, int]]) -> None:
-    if not buckets:
-        raise ValueError("`buckets` is empty; give at least one span of lengths")
-    for (first, last), before in zip(buckets, [0, *(bucket[1] for bucket in buckets)], strict=False):
-        if not before < first <= last:
-            raise ValueError(f"`buckets` is {list(buckets)!r}; give spans of 1 or more that rise and don't overlap")

@@ -18,7 +18,7 @@ def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> to
     logits
         Shape (row, token id).
     rows, ids
-        Of each token the row that foresees it, and its id, int64 on the device of the logits.
+        The row that foresees each token, and its id, int64 on the device of the logits.
     """
     nll = torch.empty(len(rows), dtype=torch.float32, device=logits.device)
     for part in logit_parts(len(rows), logits):

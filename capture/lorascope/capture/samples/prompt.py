@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-from .items import LETTERS, ChoiceItem
+from .items import LETTERS, ChoiceItem, read_text
 
-__all__ = ["PROMPTS", "RenderedPrompt", "Template", "continuation", "laid_out", "read_template", "render"]
+__all__ = ["PROMPTS", "RenderedPrompt", "Template", "laid_out", "read_template", "render"]
 
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
 """Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
@@ -73,12 +73,7 @@ class RenderedPrompt(NamedTuple):
 
 
 def read_template(name: str) -> Template:
-    """The template of one of `PROMPTS`, or of a file, which gives its name to the prompt.
-
-    Parameters
-    ----------
-    name
-        One of `PROMPTS`, or path of a file `<name of the prompt>.txt` in UTF-8.
+    """The template of one of `PROMPTS`, or of a file `<name of the prompt>.txt` in UTF-8, by its path.
 
     Raises
     ------
@@ -101,28 +96,13 @@ def read_template(name: str) -> Template:
         raise ValueError(f"`prompt` is {name!r}; allowed are {', '.join(PROMPTS)}, or the path of a template in .txt")
     if path.stem in (*PROMPTS, "text"):
         raise ValueError(f"prompt file {name!r} would be named {path.stem!r} like another prompt; rename it")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"prompt file {name!r} doesn't exist; name a template in .txt") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
-    return Template(name=path.stem, text=text.rstrip())
+    return Template(name=path.stem, text=read_text(path, "prompt file", "a template in .txt").rstrip())
 
 
 def render(
     template: Template, item: ChoiceItem, example: str | None = None, negative: str | None = None
 ) -> RenderedPrompt:
-    r"""Prompt of an item: the template with what is asked in it.
-
-    Parameters
-    ----------
-    template
-        The wording.
-    item
-        What is asked.
-    example, negative
-        What stands for `{example}` and `{negative}`; see `laid_out`.
+    r"""Prompt of an item: the template with what is asked in it, and examples as `laid_out` makes them.
 
     Raises
     ------
@@ -166,12 +146,7 @@ def laid_out(item: ChoiceItem, answer: int, *, with_choices: bool) -> str:
     '2 + 2?\nA. 3\nB. 4\nAnswer: 4'
     """
     question = _lettered(item)[0] if with_choices else item.question
-    return f"{question}\nAnswer:{continuation(item.choices[answer])}"
-
-
-def continuation(answer: str) -> str:
-    """Text that follows a prompt when `answer` is given."""
-    return " " + answer
+    return f"{question}\nAnswer: {item.choices[answer]}"
 
 
 def _lettered(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int8, Int16, Int32, Int64, Shaped
+from jaxtyping import Float64, Int8, Int16, Int64
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ..models.device import input_device
+from ..models.weights import plain_model
 from .batches import pad_tokens, plan_batches
 from .encode import EncodedSample
 from .likelihood import token_nll
@@ -32,16 +33,10 @@ class Scores(NamedTuple):
     """1 if `prediction_per_token` is the right choice, 0 if not; -1 for text."""
     ce: Float64[np.ndarray, " sample"]
     """Mean negative log-likelihood of the right choice's tokens, or of a text's but for the first; nats per token."""
-    sample: Int32[np.ndarray, " choice"]
-    """Index of the sample that a choice belongs to."""
-    text: Shaped[np.ndarray, " choice"]
-    """The choice's text."""
-    n_tokens: Int32[np.ndarray, " choice"]
-    """Number of the choice's tokens."""
     loglik: Float64[np.ndarray, " choice"]
     """Log-likelihood of the choice's tokens after the prompt, in nats."""
     loglik_per_token: Float64[np.ndarray, " choice"]
-    """The same divided by the number of tokens, in nats per token."""
+    """Log-likelihood of the choice divided by its number of tokens, in nats per token."""
 
 
 def score(
@@ -57,8 +52,6 @@ def score(
     ----------
     model
         A causal language model of transformers, with or without adapters, in evaluation mode.
-    samples
-        What to score.
     batch_tokens
         Most tokens of a batch, counted as if each choice came with a prompt of its own.
     progress
@@ -97,12 +90,7 @@ def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> lis
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """Scores of consecutive parts of the samples as one."""
-    offsets = np.cumsum([0, *(len(part.ce) for part in parts)])
-    shifted = [
-        part._replace(sample=(part.sample + offset).astype(np.int32))
-        for part, offset in zip(parts, offsets[:-1], strict=True)
-    ]
-    return Scores(*(np.concatenate(columns) for columns in zip(*shifted, strict=True)))
+    return Scores(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _footprint(sample: EncodedSample) -> int:
@@ -118,8 +106,7 @@ class _Forward:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._device = input_device(model)
-        bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._accepts = set(inspect.signature(bare.forward).parameters)
+        self._accepts = set(inspect.signature(plain_model(model).forward).parameters)
         # transformers renamed it in 5.24, both as an input and as an output.
         self.cache_name = "cache" if "cache" in self._accepts else "past_key_values"
         self.shares_prompts = self._shares_prompts()
@@ -147,13 +134,6 @@ class _Forward:
         return type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
 
 
-class _Sequence(NamedTuple):
-    """Tokens of which those from `n_context` on are scored."""
-
-    token_ids: Int64[np.ndarray, " position"]
-    n_context: int
-
-
 @torch.inference_mode()
 def _score_batch(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
     """Log-likelihoods of the choices (or texts) of samples, in nats, in order."""
@@ -162,18 +142,19 @@ def _score_batch(forward: _Forward, samples: Sequence[EncodedSample]) -> list[fl
     return _score_whole(forward, [sequence for sample in samples for sequence in _sequences(sample)])
 
 
-def _sequences(sample: EncodedSample) -> Iterator[_Sequence]:
+def _sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, int]]:
+    """Tokens, and how many of them come before those that are scored."""
     if not sample.choices:
-        yield _Sequence(sample.token_ids, sample.n_context)
+        yield sample.token_ids, sample.n_context
     for choice in sample.choices:
         prompt = sample.token_ids[: sample.n_context]
-        yield _Sequence(np.concatenate([prompt, choice.token_ids]), len(prompt))
+        yield np.concatenate([prompt, choice.token_ids]), len(prompt)
 
 
-def _score_whole(forward: _Forward, sequences: Sequence[_Sequence]) -> list[float]:
+def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, int]]) -> list[float]:
     """Log-likelihoods by one pass over whole sequences."""
-    input_ids, attention_mask = pad_tokens([sequence.token_ids for sequence in sequences])
-    first = min(sequence.n_context for sequence in sequences) - 1
+    input_ids, attention_mask = pad_tokens([token_ids for token_ids, _ in sequences])
+    first = min(n_context for _, n_context in sequences) - 1
     keep = torch.arange(first, input_ids.shape[1] - 1)
     outputs = forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, keep=keep)
     return [
@@ -224,30 +205,22 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
                 "in float16 models overflow, so load it in bfloat16 or float32; in these its weights are broken, or "
                 "DoRA divides by the norm of a zero row"
             )
-    n_tokens = [_n_targets(sample) for sample in samples]
-    owner = np.array([row for row, sample in enumerate(samples) for _ in sample.choices], dtype=np.int32)
-    per_token = [values / n for values, n in zip(logliks, n_tokens, strict=True)]
-    prediction = _predict(samples, logliks)
-    prediction_per_token = _predict(samples, per_token)
+    per_token = [values / _n_targets(sample) for sample, values in zip(samples, logliks, strict=True)]
+    prediction, prediction_per_token = (_predict(samples, values) for values in (logliks, per_token))
     return Scores(
         prediction=prediction,
         prediction_per_token=prediction_per_token,
         correct=_correct(samples, prediction),
         correct_per_token=_correct(samples, prediction_per_token),
         ce=np.array([-values[sample.answer] for sample, values in zip(samples, per_token, strict=True)]),
-        sample=owner,
-        text=np.array([choice.text for sample in samples for choice in sample.choices], dtype=np.str_),
-        n_tokens=_of_choices(samples, n_tokens, np.int32),
-        loglik=_of_choices(samples, logliks, np.float64),
-        loglik_per_token=_of_choices(samples, per_token, np.float64),
+        loglik=_of_choices(samples, logliks),
+        loglik_per_token=_of_choices(samples, per_token),
     )
 
 
 def _n_targets(sample: EncodedSample) -> Int64[np.ndarray, " _"]:
     """Number of scored tokens of each choice, or of a text."""
-    if not sample.choices:
-        return np.array([len(sample.token_ids) - sample.n_context])
-    return np.array([len(choice.token_ids) for choice in sample.choices])
+    return np.array([len(choice.token_ids) for choice in sample.choices] or [len(sample.token_ids) - sample.n_context])
 
 
 def _predict(samples: Sequence[EncodedSample], values: Sequence[np.ndarray]) -> Int16[np.ndarray, " sample"]:
@@ -256,13 +229,10 @@ def _predict(samples: Sequence[EncodedSample], values: Sequence[np.ndarray]) -> 
 
 
 def _correct(samples: Sequence[EncodedSample], prediction: np.ndarray) -> Int8[np.ndarray, " sample"]:
-    hits = [
-        chosen == sample.answer if sample.choices else -1 for sample, chosen in zip(samples, prediction, strict=True)
-    ]
-    return np.array(hits, dtype=np.int8)
+    answers = np.array([sample.answer for sample in samples])
+    return np.where(prediction < 0, -1, prediction == answers).astype(np.int8)
 
 
-def _of_choices(samples: Sequence[EncodedSample], values: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
+def _of_choices(samples: Sequence[EncodedSample], values: Sequence[np.ndarray]) -> Float64[np.ndarray, " choice"]:
     """Values (choice,) of the samples that have choices."""
-    kept = [v for sample, v in zip(samples, values, strict=True) if sample.choices]
-    return np.concatenate([*kept, np.empty(0)]).astype(dtype)
+    return np.concatenate([np.empty(0), *(v for sample, v in zip(samples, values, strict=True) if sample.choices)])

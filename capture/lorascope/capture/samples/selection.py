@@ -15,18 +15,12 @@ from .encode import EncodedSample
 __all__ = ["Selected", "TokenPlan", "check_selection", "plan_tokens", "population", "select_tokens"]
 
 ROLE_SELECTIONS = {
-    "prompt": ("prompt", "choice"),
-    "choice": ("choice",),
-    "answer": ("answer",),
-    "generated": ("generated",),
+    "prompt": (("prompt", "choice"), "the tokens of the prompt, its choices included"),
+    "choice": (("choice",), "the tokens of the choices in the prompt"),
+    "answer": (("answer",), "the tokens of the answer"),
+    "generated": (("generated",), "the generated tokens"),
 }
-"""Selection -> the roles that it takes. `prompt` is all that stands before an answer, the choices in it included."""
-POPULATIONS = {
-    "prompt": "the tokens of the prompt, its choices included",
-    "choice": "the tokens of the choices in the prompt",
-    "answer": "the tokens of the answer",
-    "generated": "the generated tokens",
-}
+"""Selection -> the roles that it takes, and the tokens that its means are about, in words."""
 ALLOWED = (
     "'all', 'prompt', 'choice', 'answer', 'generated', 'last:N' and 'every:K' with whole numbers from 1, or 'share:P' "
     "with P above 0 and at most 1"
@@ -125,22 +119,15 @@ def check_selection(selection: str) -> None:
 
 
 def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generator: np.random.Generator) -> Selected:
-    """Positions that `selection` takes of a sequence with these roles, and their weights.
+    """Positions that `selection` takes of a sequence with these roles (indices in `ROLES`), and their weights.
 
     Parameters
     ----------
-    roles
-        What each token is to its sample: its index in `ROLES`.
     selection
         `all`; `prompt` (the whole prompt, its choices included), `choice`, `answer` or `generated`, by role;
         `last:N`, the last N; `every:K`, every K-th from a drawn start; `share:P`, so large a share, drawn.
     generator
         Draws the start of `every:K` and the tokens of `share:P`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such selection.
 
     Notes
     -----
@@ -155,28 +142,23 @@ def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generat
     and not about the sequence: see `population`.
     """
     check_selection(selection)
-    n = len(roles)
+    n, sampled = len(roles), False
     if selection in ROLE_SELECTIONS:
-        kept = [ROLES.index(role) for role in ROLE_SELECTIONS[selection]]
-        return _whole(np.flatnonzero(np.isin(roles, kept)))
-    if selection.startswith("share:"):
-        m = max(round(_number(selection.removeprefix("share:")) * n), 1)
-        return _sampled(np.sort(generator.choice(n, m, replace=False)), n)
-    if counted := _COUNTED.fullmatch(selection):
-        count = min(int(counted[2]), n)  # all that is more picks the same
-        if counted[1] == "every":
-            return _sampled(np.arange(generator.integers(n) % count, n, count), n)
-        return _whole(np.arange(max(n - count, 0), n))
-    return _whole(np.arange(n))
+        kept = [ROLES.index(role) for role in ROLE_SELECTIONS[selection][0]]
+        positions = np.flatnonzero(np.isin(roles, kept))
+    elif selection.startswith("share:"):
+        m, sampled = max(round(_number(selection.removeprefix("share:")) * n), 1), True
+        positions = np.sort(generator.choice(n, m, replace=False))
+    elif counted := _COUNTED.fullmatch(selection):
+        count, sampled = min(int(counted[2]), n), counted[1] == "every"  # a count above n picks what n does
+        positions = np.arange(generator.integers(n) % count, n, count) if sampled else np.arange(n - count, n)
+    else:
+        positions = np.arange(n)
+    return Selected(positions, np.full(len(positions), n / len(positions) if sampled else 1.0, np.float32))
 
 
 def population(selection: str) -> str:
     """The tokens that a selection's means are about, in words, for the run to state.
-
-    Raises
-    ------
-    ValueError
-        If there is no such selection.
 
     Examples
     --------
@@ -185,18 +167,10 @@ def population(selection: str) -> str:
     """
     check_selection(selection)
     if selection in ROLE_SELECTIONS:
-        return POPULATIONS[selection]
+        return ROLE_SELECTIONS[selection][1]
     if selection.startswith("last:"):
         return f"the last {selection.removeprefix('last:')} tokens of each sequence"
     return "all tokens"
-
-
-def _whole(positions: np.ndarray) -> Selected:
-    return Selected(positions, np.ones(len(positions), np.float32))
-
-
-def _sampled(positions: np.ndarray, n: int) -> Selected:
-    return Selected(positions, np.full(len(positions), n / len(positions), np.float32))
 
 
 def _generator(sample: EncodedSample, seed: int) -> np.random.Generator:

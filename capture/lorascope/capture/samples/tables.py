@@ -79,22 +79,23 @@ def _gather(columns: Sequence[np.ndarray], plan: TokenPlan) -> np.ndarray:
 
 
 def _scores(scores: Scores | None, prefix: str, names: Sequence[str], n: int) -> Mapping[str, Any]:
-    if scores is None and prefix:
+    if scores is not None:
+        return {prefix + name: getattr(scores, name) for name in names}
+    if prefix:
         return {}  # the format leaves out what wasn't asked for
-    if scores is None:
-        return {prefix + name: np.full(n, np.nan if name.startswith(("ce", "loglik")) else -1) for name in names}
-    return {prefix + name: getattr(scores, name) for name in names}
+    return {name: np.full(n, np.nan if name.startswith(("ce", "loglik")) else -1) for name in names}
 
 
 def _answers(answers: Sequence[Answer] | None, prefix: str, samples: Sequence[EncodedSample]) -> Mapping[str, Any]:
     if answers is None:
         return {}
     left = iter(answers)
-    found = [next(left) if sample.choices else None for sample in samples]
+    found = [next(left) if sample.choices else Answer("", -1) for sample in samples]
     return {
-        f"{prefix}written": ["" if one is None else one.written for one in found],
-        f"{prefix}written_prediction": [-1 if one is None else one.prediction for one in found],
+        f"{prefix}written": [one.written for one in found],
+        f"{prefix}written_prediction": [one.prediction for one in found],
         f"{prefix}written_correct": [
-            -1 if one is None else one.prediction == sample.answer for one, sample in zip(found, samples, strict=True)
+            one.prediction == sample.answer if sample.choices else -1
+            for one, sample in zip(found, samples, strict=True)
         ],
     }

@@ -15,7 +15,7 @@ import torch
 from lorascope.stores.places.file_lock import file_lock
 
 from ..adapters.adapter import adapter_identity
-from ..adapters.training import RECORD
+from ..adapters.training_record import RECORD
 from ..config import FinetuneConfig
 from ..models.model import context_length, model_identity
 from ..provenance import data_fingerprint, device_description

@@ -12,8 +12,7 @@ from lorascope.analyze.scaling.laws import LawName
 from lorascope.analyze.scaling.objective import Residual
 from lorascope.analyze.scaling.report import MOST_BOOTSTRAPPED, FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.trends.result import TrendResult
-from lorascope.analyze.trends.trend_tests import trend_tests
+from lorascope.analyze.stats.trends import TrendResult, trend_tests
 from lorascope.study.read_study import PAPER
 
 from ..fits.options import NONE, Whole, chosen_groups, listed, named_columns, rows_where, study_table
@@ -192,9 +191,7 @@ def _trends(
     for size in sizes:
         others = [*groups, *offsets, *(other for other in sizes if other != size)]
         try:
-            found.append(
-                trend_tests(frame, design.response, size, blocks=others, significance=round(1 - fitted.level, 12))
-            )
+            found.append(trend_tests(frame, design.response, size, groups=others, level=fitted.level))
         except ValueError as error:
             remarks.append(f"no test of trend along {size}: {error}")
     return found, remarks

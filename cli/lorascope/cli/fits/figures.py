@@ -5,22 +5,19 @@ from functools import partial
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.comparison.comparison import MetricComparison
-from lorascope.analyze.figures.decision_figures import decisions_figure
 from lorascope.analyze.figures.fit_profiles import profile_figure
 from lorascope.analyze.figures.fit_reports import held_out_figure
 from lorascope.analyze.figures.fit_residuals import setting_residuals_figure
 from lorascope.analyze.figures.fits import scaling_figure
-from lorascope.analyze.figures.metric_figures import metrics_figure
 from lorascope.analyze.figures.rival_laws import laws_figure
 from lorascope.analyze.figures.trend_figures import trend_figure
 from lorascope.analyze.scaling.report import FitReport
 from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.trends.result import TrendResult
+from lorascope.analyze.stats.trends import TrendResult
 
 from .results import Figure
 
-__all__ = ["comparison_figures", "fit_figures", "trend_figures"]
+__all__ = ["fit_figures", "trend_figures"]
 
 
 def fit_figures(found: ScalingFit | FitReport) -> list[Figure]:
@@ -43,11 +40,3 @@ def fit_figures(found: ScalingFit | FitReport) -> list[Figure]:
 def trend_figures(tested: Sequence[TrendResult], frame: pd.DataFrame) -> list[Figure]:
     """Of tests of trend on this table."""
     return [(f"Trend along {one.along}", partial(trend_figure, one, frame)) for one in tested]
-
-
-def comparison_figures(found: MetricComparison, frame: pd.DataFrame) -> list[Figure]:
-    """Of a comparison of metrics on this table."""
-    return [
-        ("Correlation with accuracy", partial(metrics_figure, found, frame)),
-        ("Decisions between settings", partial(decisions_figure, found)),
-    ]

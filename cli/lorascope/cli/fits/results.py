@@ -15,7 +15,6 @@ from lorascope.analyze.stats.record import to_json
 from lorascope.analyze.stats.summary import Summary, markdown_text
 
 from ..screen import COMMANDS, aside, console, one_line, say, visible, write
-from .summary import print_summary
 from .words import translated
 
 __all__ = ["Figure", "Format", "Results", "about_study", "deliver", "refuse_out"]
@@ -88,7 +87,7 @@ def _partial(out: Path) -> Path:
     return out.absolute().with_name(f".{out.absolute().name}.partial")
 
 
-def deliver(results: Results, form: Format, out: Path | None) -> None:
+def deliver(results: Results, form: Format, out: Path | None, *, full: bool = False) -> None:
     """Write results to a folder if one is named, and print them in one form."""
     if out is not None:
         with _new_folder(out) as folder:
@@ -97,19 +96,19 @@ def deliver(results: Results, form: Format, out: Path | None) -> None:
             if results.figures:
                 (folder / "figures.html").write_text(_page(results), encoding="utf-8")
     if form == "table":
-        _print(results)
+        _print(results, full=full)
     else:
         write(_json(results) if form == "json" else _markdown(results))
     if out is not None:
         say(f"written to {out}", to=console if form == "table" else aside)
 
 
-def _print(results: Results) -> None:
+def _print(results: Results, *, full: bool) -> None:
     say(one_line(f"{results.study['source']}: {results.study['n_rows']} rows{_asked(results)}"))
     for note in (*results.study["notes"], *results.remarks):
         say(one_line(f"* {note}"))
     for summary in results.summaries:
-        print_summary(summary)
+        say(summary.text(full=full, width=console.width))
 
 
 def _asked(results: Results) -> str:

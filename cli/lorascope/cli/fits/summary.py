@@ -28,17 +28,13 @@ PADDING = (0, BETWEEN - 1, 0, 0)
 
 
 def print_summary(summary: Summary) -> None:
-    """Facts, verdicts, findings, tables and remarks."""
+    """Facts, verdicts, tables and remarks."""
     say(f"\n{one_line(summary.title)}")
     width = max((len(name) for name in summary.facts), default=0)
     for name, value in summary.facts.items():
         say(one_line(f"  {name:<{width}}  {value}"))
     if summary.verdicts:
         _print_verdicts(summary.verdicts)
-    if summary.findings:
-        say("\nfindings")
-    for finding in summary.findings:
-        say(one_line(f"* {finding}"))
     for table in summary.tables:
         _print(table)
     for note in summary.notes:

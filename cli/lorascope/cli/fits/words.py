@@ -16,7 +16,6 @@ WORDS = (
     (r"\bor None\b", "or leave it out"),
     (r"`directions`", "`direction`"),
     (r"`ceilings`", "`ceiling`"),
-    (r"`claims` names", "a `ratio`, `increase` or `decrease` names"),
     (r"`(order|direction|ceiling)s?\[('[^']*')\]`", r"`\1` of \2"),
     (r" \(`frame\.drop_duplicates\(\)`\)", ""),
     (r"see conf_int\('cluster'\)", "without --quick a fit has those of bootstraps"),

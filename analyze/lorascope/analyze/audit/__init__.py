@@ -1,1 +1,0 @@
-"""What a published table can be checked for without its data."""

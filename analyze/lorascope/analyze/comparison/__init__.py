@@ -1,1 +1,0 @@
-"""Metrics as predictors of accuracy: correlations within blocks, tests of their difference, decisions."""

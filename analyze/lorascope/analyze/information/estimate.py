@@ -1,0 +1,215 @@
+"""An estimate with all that says how far to believe it: null, ladder of sample sizes, interval, ceiling, verdict."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+from lorascope.stores.progress import Progress
+
+from .estimators import ESTIMATORS, PANEL, ceilings, evaluate, sees_states
+from .pairs import LEAST_PAIRS, Pairs, Settings, least_rows
+from .verdict_rules import VERDICTS, panel_verdicts, verdict
+
+__all__ = ["FIELDS", "SHARES", "estimate"]
+
+SHARES = (2, 4, 8)
+"""The rows are cut into so many parts, and each is looked at alone."""
+FIELDS = (
+    "value", "bias", "se", "low", "high", "null_mean", "null_sd", "p", "half", "quarter", "eighth", "ceiling",
+    "verdict",
+)  # fmt: skip
+"""Columns of an estimate; see `mutual_information`."""
+VERDICT_FIELDS = ("value", "se", "half", "quarter", "eighth", "ceiling", "null_mean", "null_sd")
+"""Columns that a verdict rests on."""
+LEVEL = 0.95
+"""Level of confidence of the intervals."""
+
+
+def estimate(
+    pairs: Pairs,
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    n_shuffles: int,
+    n_workers: int = 1,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Float64 (estimator, field) in nats, fields as `FIELDS`; the verdict is a place in `VERDICTS`.
+
+    Raises
+    ------
+    ValueError
+        If an estimator refuses the pairs.
+    """
+    rng = np.random.default_rng(settings.seed)
+    nulls = [partial(_shuffled, pairs, _shuffled_rows(pairs, rng)) for _ in range(n_shuffles)]
+    cuts = {n: _usable(pairs, _parts(pairs, n, rng), names, settings.k) for n in SHARES}
+    parts_of_all = [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
+    values = _evaluated([lambda: pairs, *nulls, *parts_of_all], names, settings, n_workers, progress)
+    whole, null, rest = values[0], values[1 : 1 + n_shuffles], values[1 + n_shuffles :]
+    edges = np.cumsum([len(parts) for parts in cuts.values()])[:-1]
+    ladder = dict(zip(SHARES, np.split(rest, edges), strict=True))
+    return _fields(pairs, names, settings, whole, null, ladder)
+
+
+def _shuffled(pairs: Pairs, rows: np.ndarray) -> Pairs:
+    return pairs._replace(y=pairs.y[rows], groups_y=pairs.groups_y[rows])
+
+
+def _shuffled_rows(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """Whose y each row of x gets, int64 (n,): samples change places whole, so that each keeps its own structure.
+
+    They are laid end to end in a random order and moved round by a random number of rows, since they differ in length;
+    a few rows may meet their own sample.
+    """
+    order = np.argsort(pairs.groups_y, kind="stable")
+    starts = np.flatnonzero(np.diff(pairs.groups_y[order], prepend=pairs.groups_y[order[0]] - 1))
+    samples = np.split(order, starts[1:])
+    moved = np.concatenate([samples[place] for place in rng.permutation(len(samples))])
+    moved = np.roll(moved, rng.integers(len(moved)))
+    source = np.empty_like(order)
+    source[np.argsort(pairs.groups_x, kind="stable")] = moved
+    return source
+
+
+def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Whole samples dealt out to n parts of about as many rows: places of each part's rows."""
+    labels, sizes = np.unique(pairs.groups_x, return_counts=True)
+    order = rng.permutation(len(labels))
+    before = np.cumsum(sizes[order]) - sizes[order] / 2
+    part = np.empty(len(labels), np.int64)
+    part[order] = np.minimum(before * n // len(pairs.x), n - 1)
+    rows = part[np.searchsorted(labels, pairs.groups_x)]
+    return [np.flatnonzero(rows == place) for place in range(n)]
+
+
+def _usable(pairs: Pairs, parts: list[np.ndarray], names: Sequence[str], k: int) -> list[np.ndarray]:
+    """The parts, or none where estimators would refuse one of them."""
+    of_states = all(map(sees_states, names))
+    suffice = (len(rows) >= LEAST_PAIRS if of_states else _suffices(pairs.take(rows), k) for rows in parts)
+    return parts if all(suffice) else []
+
+
+def _suffices(part: Pairs, k: int) -> bool:
+    """Whether there are enough rows of enough groups, and no constant column.
+
+    Halves differ by at most the largest group; even in the smaller one, its rows must find k rows of other groups.
+    """
+    n, most = len(part.x), np.bincount(part.groups_x, minlength=1).max()
+    if n < least_rows(part) or n - 3 * most < 2 * k:
+        return False
+    return all((side.min(axis=0) < side.max(axis=0)).all() for side in (part.x, part.y))
+
+
+def _evaluated(
+    jobs: Sequence[Callable[[], Pairs]],
+    names: Sequence[str],
+    settings: Settings,
+    n_workers: int,
+    progress: Progress | None,
+) -> np.ndarray:
+    """Float64 (job, estimator); a job's pairs are made when its turn comes, so that few lie in memory.
+
+    The first job is the whole, and its mistakes are the user's. What an estimator refuses of a shuffle or a part, which
+    may hold ties or a constant column that the whole doesn't, is NaN.
+    """
+
+    def one(place: int) -> np.ndarray:
+        return evaluate(jobs[place](), names, settings, strict=not place)
+
+    values = []
+    with ThreadPoolExecutor(n_workers) as pool:
+        for found in pool.map(one, range(len(jobs))):
+            values.append(found)
+            if progress is not None:
+                progress(len(values), len(jobs))
+    return np.array(values)
+
+
+def _fields(
+    pairs: Pairs,
+    names: Sequence[str],
+    settings: Settings,
+    whole: np.ndarray,
+    null: np.ndarray,
+    ladder: dict[int, np.ndarray],
+) -> np.ndarray:
+    out = np.full((len(names), len(FIELDS)), np.nan)
+    at = {field: out[:, place] for place, field in enumerate(FIELDS)}
+    at["value"][:] = whole
+    at["bias"][:] = [_known_bias(name, pairs) for name in names]
+    at["ceiling"][:] = ceilings(pairs, names, settings)
+    at["se"][:], half_width = _errors(ladder, len(names))
+    for place, name in enumerate(names):
+        known = null[np.isfinite(null[:, place]), place]
+        if not len(known):
+            continue
+        at["null_mean"][place] = known.mean()
+        at["null_sd"][place] = known.std(ddof=1) if len(known) > 1 else np.nan
+        at["p"][place] = (1 + (known >= whole[place]).sum()) / (1 + len(known))
+        if _null_is_bias(name):  # the largest of several is above 0 where all are 0
+            at["bias"][place] = at["null_mean"][place]
+            at["value"][place] -= at["null_mean"][place]
+    at["low"][:], at["high"][:] = at["value"] - half_width, at["value"] + half_width
+    for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
+        if len(ladder[n]):
+            at[field][:] = ladder[n].mean(axis=0) - _part_bias(names, at, n)
+    at["verdict"][:] = _verdicts(names, at, len(pairs.x))
+    return out
+
+
+def _null_is_bias(name: str) -> bool:
+    return name == "panel" or ESTIMATORS[name].null_is_bias
+
+
+def _known_bias(name: str, pairs: Pairs) -> float:
+    bias = ESTIMATORS[name].bias if name in ESTIMATORS else None
+    return math.nan if bias is None else bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
+
+
+def _part_bias(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> np.ndarray:
+    """What is to be taken off the n-th parts, float64 (estimator,).
+
+    A bias from few rows falls as 1/rows; that the largest of several is above 0 is noise, which falls as its root.
+    """
+    factors = [math.sqrt(n) if name == "panel" else n * ESTIMATORS[name].null_is_bias for name in names]
+    return np.where(factors, np.nan_to_num(at["bias"]) * factors, 0.0)
+
+
+def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors, and half widths of the intervals, float64 (estimator,): NaN where there are no parts.
+
+    An estimate's variance falls as 1/N, so that the scatter of parts of N/n rows, divided by n, is that of the whole.
+    """
+    freedom = sum(len(parts) - 1 for parts in ladder.values() if len(parts))
+    if not freedom:
+        return np.full(n_names, np.nan), np.full(n_names, np.nan)
+    with np.errstate(invalid="ignore"):  # infinite estimates have no scatter
+        squares = sum(((p - p.mean(axis=0)) ** 2).sum(axis=0) / n for n, p in ladder.items() if len(p))
+    se = np.sqrt(squares / freedom)
+    return se, stdtrit(freedom, (1 + LEVEL) / 2) * se
+
+
+def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[float]:
+    found, members = {}, {}
+    for place, name in enumerate(names):
+        fields = {field: float(at[field][place]) for field in VERDICT_FIELDS}
+        if name in PANEL:
+            members[name] = (fields["value"], fields["se"])
+        if name != "panel":
+            if _null_is_bias(name):
+                fields["null_mean"] = math.nan
+            found[name] = verdict(_says(name, fields["value"], n), **fields)
+    if "panel" in names:
+        found |= panel_verdicts(members, {name: found[name] for name in PANEL})
+    return [float(VERDICTS.index(found[name])) for name in names]
+
+
+def _says(name: str, value: float, n: int) -> str:
+    """What an estimator says by its nature, for this value from n rows."""
+    checked = ESTIMATORS[name].checked_up_to
+    return "assumes Gaussian" if checked is not None and value > checked(n) else ESTIMATORS[name].says

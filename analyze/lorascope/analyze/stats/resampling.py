@@ -1,0 +1,96 @@
+"""Draws of whole groups with replacement, and percentile intervals over them: the bootstrap of every room."""
+
+import math
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Draws", "group_draws", "percentile_interval"]
+
+
+class Draws(NamedTuple):
+    """Bootstrap draws of groups."""
+
+    counts: np.ndarray
+    """Integers (draw, group): how often a group was drawn; each row sums to the number of groups."""
+    weights: np.ndarray | None
+    """Probabilities (draw,), which sum to 1, where every possible draw is there; None for random draws, all alike."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every possible draw is there, so that nothing depends on a seed."""
+        return self.weights is not None
+
+
+def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
+    """Draws of as many groups as there are, with replacement: all that differ if `n_draws` allows it, else random ones.
+
+    Parameters
+    ----------
+    n_groups
+        G, at least 1; items of a test set count as groups of one.
+    n_draws
+        How many draws may be made. There are C(2G - 1, G) different ones: 126 for 5 groups, 1,716 for 7, 92,378 for 10.
+    rng
+        Draws where there are more.
+
+    Notes
+    -----
+    A draw with counts c has the multinomial probability G!/(c_1! ... c_G!) G^-G.
+
+    References
+    ----------
+    Fisher and Hall (1991), Journal of Statistical Planning and Inference 27, 157: exact bootstraps of small samples.
+
+    Examples
+    --------
+    >>> counts, weights = group_draws(2, 10, np.random.default_rng(0))
+    >>> counts.tolist(), weights.round(3).tolist()
+    ([[2, 0], [1, 1], [0, 2]], [0.25, 0.5, 0.25])
+    """
+    if n_groups < 1 or n_draws < 1:
+        raise ValueError(f"`n_groups` is {n_groups!r} and `n_draws` is {n_draws!r}; both must be at least 1")
+    if math.comb(2 * n_groups - 1, n_groups) > n_draws:
+        return Draws(rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws), None)
+    drawn = combinations_with_replacement(range(n_groups), n_groups)
+    counts = np.stack([np.bincount(one, minlength=n_groups) for one in drawn])
+    weights = np.array([math.exp(-sum(math.lgamma(count + 1) for count in row)) for row in counts])
+    return Draws(counts, weights / weights.sum())
+
+
+def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
+    """Ends of the central share `level` of a number over bootstrap draws.
+
+    Parameters
+    ----------
+    values
+        (draw,), NaN where a draw doesn't define the number; the interval is that of the others.
+    level
+        Share inside, such as 0.95; half of the rest lies on either side.
+    weights
+        Probabilities of the draws, as in `Draws`; all alike if None.
+
+    Raises
+    ------
+    ValueError
+        If no draw defines the number.
+
+    Notes
+    -----
+    With weights an end is the least value at which the cumulated probability reaches its share; without, quantiles are
+    interpolated linearly. Few groups make such an interval too narrow.
+
+    References
+    ----------
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3.
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        raise ValueError("no bootstrap draw defines the number; give more groups in which it varies")
+    shares = [(1 - level) / 2, (1 + level) / 2]
+    if weights is None:
+        low, high = np.quantile(values[known], shares)
+    else:
+        low, high = np.quantile(values[known], shares, weights=weights[known], method="inverted_cdf")
+    return float(low), float(high)

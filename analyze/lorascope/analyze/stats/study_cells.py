@@ -1,0 +1,236 @@
+"""The cells that metrics are compared on: a study's table, checked and laid out as groups by settings."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+
+from .correlations import centred
+from .frame import checked, group_labels, some_of
+
+__all__ = ["Items", "Metric", "StudyCells", "parse_metrics", "read_cells", "without_collapsed"]
+
+Items = int | Mapping[str, int] | str
+"""Test items behind each accuracy: one number, a number by group or by value of a group's column, or a column."""
+LOG = "ln "
+"""Beginning of the name of a metric that is the natural logarithm of a column."""
+MOST_ITEMS = 2**53
+"""The largest number of test items: above it not every whole number is a float64."""
+LEAST_EFFECTIVE = 4
+"""Fewest cells, less groups, plus 1, that a comparison takes: with fewer, Williams' t has no degree of freedom."""
+
+
+class Metric(NamedTuple):
+    """A column, or its logarithm, and which way it points."""
+
+    name: str
+    column: str
+    is_log: bool
+    sign: int
+    """-1 where lower is better, 1 where higher is: what turns it the way of accuracy."""
+
+
+@dataclass(frozen=True)
+class StudyCells:
+    """Cells of groups that have two or more of them; arrays are (group, setting), NaN where there is no cell."""
+
+    name: str
+    """Which cells of the table these are."""
+    accuracy: np.ndarray
+    """Shares from 0 to 1."""
+    metrics: Mapping[str, np.ndarray]
+    """Values in the table's units, or their logarithms."""
+    groups: tuple[str, ...]
+    """Names in alphabetical order, so that no result depends on the order of rows."""
+    settings: tuple[str, ...]
+    n_items: np.ndarray | None
+    """Test items behind each accuracy, if known."""
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells there are."""
+        return int(np.isfinite(self.accuracy).sum())
+
+    @property
+    def n_effective(self) -> int:
+        """Cells, less groups, plus 1: what a correlation of values centred by group is worth."""
+        return self.n_cells - len(self.groups) + 1
+
+
+def parse_metrics(
+    names: Sequence[str],
+    reference: str | None,
+    higher_is_better: Sequence[str],
+    accuracy: str,
+    columns: Collection[str],
+) -> tuple[Metric, ...]:
+    """Metrics from their names, the reference first; `ln CE` is the logarithm of the column `CE` unless it is a column.
+
+    Raises
+    ------
+    ValueError
+        If there is no metric, one is named twice, is accuracy itself, or is a column and another one's logarithm, or
+        if another option names none of them.
+
+    Examples
+    --------
+    >>> parse_metrics(["ln CE"], None, [], "ACC", ["ACC", "CE"])
+    (Metric(name='ln CE', column='CE', is_log=True, sign=-1),)
+    """
+    if not names:
+        raise ValueError("`metrics` is empty; name at least one column")
+    twice = [name for k, name in enumerate(names) if name in names[:k]]
+    if twice:
+        raise ValueError(f"`metrics` names {twice[0]!r} twice; once is enough")
+    first = names[0] if reference is None else reference
+    for role, name in [("reference", first), *(("higher_is_better", name) for name in higher_is_better)]:
+        if name not in names:
+            raise ValueError(f"`{role}` names {name!r}, which isn't among the metrics {list(names)}")
+    found = []
+    for name in [first, *(name for name in names if name != first)]:
+        bare = name.removeprefix(LOG)
+        if accuracy in (name, bare):
+            raise ValueError(f"metric {name!r} is accuracy itself; name what is to predict it")
+        if bare != name and bare in columns and name in columns:
+            raise ValueError(
+                f"metric {name!r} is a column of the table, and the logarithm of its column {bare!r} as well; rename "
+                "or drop one of the two"
+            )
+        column = name if name in columns else bare
+        found.append(Metric(name, column, column != name, 1 if name in higher_is_better else -1))
+    return tuple(found)
+
+
+def read_cells(
+    frame: pd.DataFrame,
+    accuracy: str,
+    metrics: Sequence[Metric],
+    groups: Sequence[str],
+    setting: str,
+    n_items: Items | None,
+) -> tuple[StudyCells, pd.DataFrame, tuple[str, ...]]:
+    """All cells that can be used, the rows of the table that they are, and sentences on what was left out.
+
+    Raises
+    ------
+    TypeError
+        If `frame` isn't a DataFrame.
+    ValueError
+        As `checked`; if accuracy isn't between 0 and 1, a group has a setting twice, items aren't whole numbers, or too
+        little is left to compare.
+    """
+    if not groups:
+        raise ValueError("`groups` is empty; name the columns whose values say which cells may be compared")
+    columns = list(dict.fromkeys(one.column for one in metrics))
+    rows, left_out = checked(
+        frame,
+        numbers=[accuracy, *columns, *([n_items] if isinstance(n_items, str) else [])],
+        positive=[one.column for one in metrics if one.is_log],
+        labels=[*groups, setting],
+        may_lack=[accuracy, *columns],
+    )
+    rows = rows.reset_index(drop=True)
+    outside = rows.loc[~rows[accuracy].between(0, 1), accuracy]
+    if len(outside):
+        raise ValueError(
+            f"accuracy {accuracy!r} is {outside.iloc[0]:g} in row {outside.index[0]}; it is a share from 0 to 1: "
+            "divide percents by 100"
+        )
+    labels = group_labels(rows, groups)
+    keys = pd.MultiIndex.from_arrays([labels, rows[setting]])
+    if keys.has_duplicates:
+        group, name = keys[keys.duplicated()][0]
+        raise ValueError(
+            f"group {group!r} has setting {name!r} twice; average repeated runs, or let `setting` name a column that "
+            "tells them apart"
+        )
+    items = None if n_items is None else _items(n_items, rows, labels, groups)
+
+    def table(values: np.ndarray | pd.Series) -> np.ndarray:
+        return np.asarray(pd.Series(np.asarray(values, np.float64), keys).unstack())
+
+    shape = pd.Series(0, keys).unstack()
+    cells = StudyCells(
+        name="all",
+        accuracy=table(rows[accuracy]),
+        metrics={one.name: table(np.log(rows[one.column]) if one.is_log else rows[one.column]) for one in metrics},
+        groups=tuple(shape.index),
+        settings=tuple(shape.columns),
+        n_items=None if items is None else table(items),
+    )
+    kept, notes = _narrowed(cells)
+    return kept, rows, (*left_out, *notes)
+
+
+def without_collapsed(cells: StudyCells, accuracy: str, below: float) -> tuple[StudyCells, tuple[str, ...]]:
+    """The cells whose accuracy is at least `below`, and sentences on what that leaves out.
+
+    Raises
+    ------
+    ValueError
+        If too little is left to compare.
+    """
+    kept = np.where(cells.accuracy >= below, cells.accuracy, np.nan)
+    narrowed, notes = _narrowed(replace(cells, name=f"{accuracy} >= {below:g}", accuracy=kept))
+    n_out = cells.n_cells - int(np.isfinite(kept).sum())
+    chosen = "; cells are chosen by what is to be predicted, which bends correlations" if n_out else ""
+    return narrowed, (f"{n_out} of {cells.n_cells} cells are left out of the cells {narrowed.name!r}{chosen}", *notes)
+
+
+def _narrowed(cells: StudyCells) -> tuple[StudyCells, tuple[str, ...]]:
+    """The cells that have an accuracy, without groups of a single one and settings without any."""
+    there = np.isfinite(cells.accuracy)
+    n = there.sum(axis=1)
+    lone = [cells.groups[k] for k in np.flatnonzero(n == 1)]
+    group, setting = np.flatnonzero(n >= 2), np.flatnonzero(there[n >= 2].any(axis=0))
+    place = np.ix_(group, setting)
+    narrowed = replace(
+        cells,
+        accuracy=cells.accuracy[place],
+        metrics={name: np.where(there, values, np.nan)[place] for name, values in cells.metrics.items()},
+        groups=tuple(cells.groups[k] for k in group),
+        settings=tuple(cells.settings[k] for k in setting),
+        n_items=None if cells.n_items is None else cells.n_items[place],
+    )
+    _refuse_little(narrowed)
+    said = f"of the cells {cells.name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
+    return narrowed, (said,) if lone else ()
+
+
+def _refuse_little(cells: StudyCells) -> None:
+    of = "" if cells.name == "all" else f" of the cells {cells.name!r}"
+    if len(cells.groups) < 2:
+        raise ValueError(
+            f"{len(cells.groups)} group{'' if len(cells.groups) == 1 else 's'}{of} with two cells or more; metrics are "
+            "compared within groups, and how sure that is comes from the groups: give at least 2"
+        )
+    if cells.n_effective < LEAST_EFFECTIVE:
+        raise ValueError(
+            f"{cells.n_cells} cells in {len(cells.groups)} groups{of} count as {cells.n_effective}, cells less groups "
+            f"plus 1; the tests need {LEAST_EFFECTIVE}"
+        )
+    for name, values in (("accuracy", cells.accuracy), *cells.metrics.items()):
+        if not np.nan_to_num(centred(values)).any():
+            raise ValueError(f"{name!r} is the same in all cells of each group{of}; there is nothing to correlate")
+
+
+def _items(n_items: Items, rows: pd.DataFrame, labels: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Float64 (row,): test items, by a group's whole name first, then by the value of one of its columns."""
+    if isinstance(n_items, str):
+        values = list(rows[n_items])
+    elif isinstance(n_items, Mapping):
+        keys = [(label, *row) for label, row in zip(labels, rows[list(groups)].to_numpy(), strict=True)]
+        unknown = [one for one in keys if not any(key in n_items for key in one)]
+        if unknown:
+            raise ValueError(f"`n_items` has nothing for group {unknown[0][0]!r}; it has {list(n_items)}")
+        values = [next(n_items[key] for key in one if key in n_items) for one in keys]
+    else:
+        values = [n_items] * len(rows)
+    for value in values:
+        is_whole = isinstance(value, Integral | float) and not isinstance(value, bool) and value == value // 1
+        if not (is_whole and 1 <= value <= MOST_ITEMS):
+            raise ValueError(f"`n_items` gives {value!r}; test items are a whole number between 1 and 2^53")
+    return np.array(values, np.float64)

@@ -1,1 +1,0 @@
-"""Tests of monotone trend over ordered settings, exact and by block."""

@@ -1,0 +1,141 @@
+"""What an adapter's folder says of its training, and whether that fits the model that it is to be measured on.
+
+`finetune.json` came with the adapter, from anywhere: nothing of it is taken that isn't of the type it should be.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, NamedTuple
+
+from lorascope.stores import Problem
+
+from .remarks import Note
+
+__all__ = ["RECORD", "Training", "read_training", "say_sharing"]
+
+RECORD = "finetune.json"
+"""The file that `finetune` leaves beside an adapter."""
+MOST_NAMES, LONGEST_NAME = 1000, 300
+"""Names of data sets that a run repeats, and characters of each."""
+
+
+class Training(NamedTuple):
+    """How an adapter was trained, as far as it is known."""
+
+    record: dict[str, Any]
+    """`n_samples`, `n_target_tokens`, `n_steps` and the names of the `data`; empty where nothing is known."""
+    problems: tuple[Problem, ...]
+    """What keeps the adapter from being measured on this model."""
+    notes: tuple[Note, ...]
+    """What a reader of the run should know."""
+
+
+def read_training(
+    folder: str | Path, name: str, model: Mapping[str, Any], *, adapter_sha256: str | None = None
+) -> Training:
+    """What the folder of this adapter says of its training, held against a model.
+
+    Parameters
+    ----------
+    folder
+        The adapter's folder; one that `finetune` didn't write says nothing.
+    name
+        The adapter's name in the model.
+    model
+        `share` and `shared_layers` from the model's identity, and `sha256` and `dtype` where they are known.
+    adapter_sha256
+        Hash of the adapter's weights (`adapter_identity`); None to take the record for theirs.
+
+    Notes
+    -----
+    Layers that share weights have shapes like any others, so that an adapter trained on them fits a model that shares
+    otherwise, and would be measured on layers that it never saw: that is a problem. Other base weights may be another
+    rounding of the same, and are a note.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        return Training({}, (), ())
+    try:
+        document = json.loads(path.read_bytes())
+        record, base = _amounts(document), _base(document)
+        trained = document.get("adapter_sha256")
+    except (OSError, ValueError, RecursionError) as error:  # JSON fails to decode, or is nested too deeply
+        reason = shorten(str(error), 160) or type(error).__name__
+        message = f"{RECORD!r} of {name!r} can't be used, so that its training isn't known: {reason}"
+        return Training({}, (), (Note("training", message, ()),))
+    problems = _sharing_problems(base, model, str(folder))
+    if None not in (adapter_sha256, trained) and adapter_sha256 != trained:
+        message = f"{RECORD!r} of {name!r} was written for other adapter weights, so that its training isn't known"
+        return Training({}, problems, (Note("training", message, ()),))
+    return Training(record, problems, _weight_notes(base, model, name))
+
+
+def say_sharing(sharing: Mapping[str, Any]) -> str:
+    """A model's sharing in words."""
+    if sharing["share"] == 1:
+        return "no layers share weights"
+    return f"the last {sharing['shared_layers']} layers share weights in groups of {sharing['share']}"
+
+
+def _amounts(document: Any) -> dict[str, Any]:
+    """What a run remembers of a record."""
+    if not isinstance(document, dict):
+        raise ValueError(f"it holds a {type(document).__name__}, not an object")
+    data, steps = _entry(document, "data", list), _entry(document, "steps", list)
+    if len(data) > MOST_NAMES or not all(map(_is_name, data)):
+        raise ValueError(
+            f"`data` should have at most {MOST_NAMES} names, of at most {LONGEST_NAME} characters that can be printed"
+        )
+    counts = {key: _entry(document, key, int, least=1) for key in ("n_samples", "n_target_tokens")}
+    return {**counts, "n_steps": len(steps), "data": data}
+
+
+def _is_name(value: Any) -> bool:
+    # A run repeats it to terminals and on pages; half of a surrogate pair can't even be written.
+    return isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable()
+
+
+def _base(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The base model of the training; None where the record is silent on it."""
+    if document.get("model") is None:
+        return None
+    model = _entry(document, "model", dict)
+    words = {key: _entry(model, key, str) for key in ("sha256", "dtype")}
+    share, n_layers = _entry(model, "share", int, least=1), _entry(model, "shared_layers", int)
+    if (share == 1) != (n_layers == 0) or n_layers % share:
+        raise ValueError(f"`shared_layers` is {n_layers}, which doesn't go with a `share` of {share}")
+    return {**words, "share": share, "shared_layers": n_layers}
+
+
+def _entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int = 0) -> Any:
+    """A value of this type, or a count of at least so many that fits a table of int64."""
+    value: Any = document.get(key)
+    found = shorten(repr(value), 40) if key in document else "not there"
+    if type(value) is not kind:  # a boolean is no count
+        raise ValueError(f"`{key}` is {found}; it should be of type {kind.__name__!r}")
+    if kind is int and not least <= value < 2**63:
+        raise ValueError(f"`{key}` is {found}; it should be a number from {least} to {2**63 - 1}")
+    return value
+
+
+def _sharing_problems(base: Mapping[str, Any] | None, model: Mapping[str, Any], folder: str) -> tuple[Problem, ...]:
+    if base is None or all(base[key] == model[key] for key in ("share", "shared_layers")):
+        return ()
+    message = (
+        f"it was trained on a model in which {say_sharing(base)}, but in this one {say_sharing(model)}; load the model "
+        f"with `share` {base['share']}"
+    )
+    if base["share"] > 1:
+        message += f" and `shared_layers` {base['shared_layers']}"
+    return (Problem(folder, "sharing", message),)
+
+
+def _weight_notes(base: Mapping[str, Any] | None, model: Mapping[str, Any], name: str) -> tuple[Note, ...]:
+    if base is None or "sha256" not in model or base["sha256"] == model["sha256"]:
+        return ()
+    here, there = str(model["dtype"]), base["dtype"]
+    types = "" if here == there else f": {shorten(repr(there), 40)} there, {here!r} here"
+    message = f"{name!r} was trained on other base weights than these, by their SHA-256{types}"
+    return (Note("training", message, ()),)

@@ -1,0 +1,169 @@
+"""Printed averages: whether they are plain means, or one vector of weights gives them, to within rounding."""
+
+from itertools import permutations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linprog
+
+from lorascope.study.paper_tables import paper_table
+
+AVERAGE = "AVG"
+HALF_UNITS = {"ACC": 0.0005, "CE": 0.0005, "MIUB": 0.05}
+"""Metric -> half a unit of the last decimal that table 1 prints: the most by which rounding moves a number."""
+ROUNDING = 1e-6
+"""Share of what rounding allows by which floating-point numbers, and a linear program, may miss it."""
+
+
+class Averages(NamedTuple):
+    """Printed averages, and the members they would be averages of."""
+
+    members: np.ndarray
+    """(average, member)."""
+    printed: np.ndarray
+    """(average,)."""
+    allowed: np.ndarray
+    """How far rounding of an average and its members lets it lie from their weighted mean, (average,)."""
+    names: list[tuple[str, str]]
+    """Metric and setting of each average."""
+
+    def gaps(self) -> np.ndarray:
+        """Members less their average, in units of what rounding allows."""
+        return (self.members - self.printed[:, None]) / self.allowed[:, None]
+
+    def without(self, place: int) -> "Averages":
+        """All averages but one."""
+        kept = [k for k in range(len(self.printed)) if k != place]
+        return Averages(self.members[kept], self.printed[kept], self.allowed[kept], [self.names[k] for k in kept])
+
+
+class Slip(NamedTuple):
+    """A value printed in the wrong column, which would explain averages that don't fit."""
+
+    member: str
+    metric: str
+    under: str
+    """Setting that the value belongs to."""
+    source: str
+    """Setting that it is printed under, whose own value isn't in the table."""
+    printed_under: float
+    printed_source: float
+    low: float
+    high: float
+    """What the averages leave for the value of `source`."""
+
+
+def wide_table() -> pd.DataFrame:
+    """Table 1 with a column a data set and one for the average; rows are model, metric and setting."""
+    table = paper_table(1)
+    order = list(dict.fromkeys(zip(table["model"], table["metric"], table["setting"], strict=True)))
+    wide = table.pivot(index=["model", "metric", "setting"], columns="dataset", values="value").loc[order]
+    return wide[list(dict.fromkeys(table["dataset"]))]
+
+
+def averages_of(wide: pd.DataFrame, model: str, metrics: tuple[str, ...]) -> Averages:
+    """The averages of some metrics of a model."""
+    rows = pd.concat([wide.loc[[model]].xs(metric, level="metric", drop_level=False) for metric in metrics])
+    names = [(metric, setting) for _, metric, setting in rows.index]
+    allowed = np.array([2 * HALF_UNITS[metric] for metric, _ in names])
+    return Averages(rows.drop(columns=AVERAGE).to_numpy(), rows[AVERAGE].to_numpy(), allowed, names)
+
+
+def plain_misses(averages: Averages) -> np.ndarray:
+    """How far each average lies from the plain mean, in units of what rounding allows: up to 1 it may be one."""
+    return np.abs(averages.gaps().mean(axis=1))
+
+
+def least_miss(averages: Averages) -> float:
+    """The largest miss of the weights that miss least, in units of what rounding allows.
+
+    A linear program: least v with |gaps @ w| <= v, w >= 0 and sum(w) = 1.
+    """
+    gaps = averages.gaps()
+    sides = np.vstack([gaps, -gaps])
+    found = _solved(
+        np.append(np.zeros(gaps.shape[1]), 1.0),
+        A_ub=np.column_stack([sides, -np.ones(len(sides))]),
+        b_ub=np.zeros(len(sides)),
+        A_eq=np.append(np.ones(gaps.shape[1]), 0.0)[None],
+        b_eq=[1.0],
+    )
+    return float(found.fun)
+
+
+def weight_ranges(averages: Averages) -> np.ndarray:
+    """Least and largest weight of each member, (member, 2), among all weights that make every average."""
+    gaps = averages.gaps()
+    n = gaps.shape[1]
+    limits = {
+        "A_ub": np.vstack([gaps, -gaps]), "b_ub": np.full(2 * len(gaps), 1 + 2 * ROUNDING), "A_eq": np.ones((1, n)),
+        "b_eq": [1.0],
+    }  # fmt: skip
+    return np.clip([[sign * _solved(sign * one, **limits).fun for sign in (1, -1)] for one in np.eye(n)], 0, 1)
+
+
+def implied_value(averages: Averages, place: int, member: int) -> tuple[float, float]:
+    """Least and largest value that one cell can have had, if its average is right and so are all others.
+
+    With u = w/w_member and t = 1/w_member (Charnes and Cooper 1962, Naval Research Logistics Quarterly 9) this
+    linear-fractional program is linear: optimise t (average +- allowed) - sum of the others' u x.
+    """
+    rest = averages.without(place).gaps()
+    n = rest.shape[1]
+    sides = np.vstack([rest, -rest])  # times u they are t times the miss, as u sums to t
+    limits = {
+        "A_ub": np.column_stack([sides, np.full(len(sides), -1 - 2 * ROUNDING)]),
+        "b_ub": np.zeros(len(sides)),
+        "A_eq": np.stack([np.append(np.ones(n), -1.0), np.append(np.eye(n)[member], 0.0)]),
+        "b_eq": [0.0, 1.0],
+    }
+    cost = np.append(-averages.members[place], 0.0)
+    cost[member] = 0
+    low, high = averages.printed[place] + np.array([-1, 1]) * averages.allowed[place]
+    ask = np.eye(n + 1)[-1]
+    return float(_solved(cost + low * ask, **limits).fun), -float(_solved(-cost - high * ask, **limits).fun)
+
+
+def find_slips(wide: pd.DataFrame, model: str, metric: str, others: tuple[str, ...]) -> list[Slip]:
+    """All single values of a metric in the wrong column that would make its averages fit.
+
+    Parameters
+    ----------
+    wide
+        What `wide_table` returns.
+    model, metric
+        Where averages don't fit.
+    others
+        Metrics that share the weights; without any the average is a plain mean.
+    """
+    averages = averages_of(wide, model, (metric, *others))
+    members = [name for name in wide.columns if name != AVERAGE]
+    settings = [setting for name, setting in averages.names if name == metric]
+    found = []
+    for k, (under, source) in ((k, pair) for k in range(len(members)) for pair in permutations(settings, 2)):
+        a, b = (averages.names.index((metric, setting)) for setting in (under, source))
+        moved = averages.members.copy()
+        moved[a, k] = moved[b, k]
+        mended = averages._replace(members=moved)
+        left = mended.without(b)
+        if not others:
+            if plain_misses(left).max() > 1 + ROUNDING:
+                continue
+            rest = averages.members[b].sum() - averages.members[b, k]
+            ends = [len(members) * (averages.printed[b] + sign * averages.allowed[b]) - rest for sign in (-1, 1)]
+        elif least_miss(left) > 1 + ROUNDING:
+            continue
+        else:
+            ends = list(implied_value(mended, b, k))
+        printed = averages.members[a, k], averages.members[b, k]
+        found.append(Slip(members[k], metric, under, source, *map(float, (*printed, *ends))))
+    return found
+
+
+def _solved(cost: np.ndarray, **limits: Any) -> Any:
+    """SciPy's result of a linear program in variables that aren't negative."""
+    found = linprog(cost, bounds=(0, None), method="highs", **limits)
+    if not found.success:
+        raise RuntimeError(f"the linear program of the weights wasn't solved: {found.message}")
+    return found

@@ -1,0 +1,226 @@
+"""Every number that lorascope gets from the tables of arXiv 2501.03152, as Markdown: `docs/paper-audit.md` holds it.
+
+python study/paper_audit/paper_numbers.py > numbers.md
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+from audit import audit_paper
+
+from lorascope.analyze import compare_metrics, fit_scaling_law, trend_tests
+from lorascope.analyze.scaling.cross_validation import cross_validate
+from lorascope.study import paper_study
+from lorascope.study.paper_tables import CellSet
+
+MODELS = ("Phi3", "LLaMA3")
+SETS = get_args(CellSet)
+MIUB_SETS: tuple[CellSet, ...] = ("as printed", "without collapsed")
+"""The repair moves ACC and CE alone."""
+GROUPS = ["dataset", "model"]
+DELTAS = (1e-4, 1e-3, 1e-2, math.inf)
+"""Corners of Huber's loss, from nearly absolute values to squares."""
+
+
+def number(value: Any, digits: int = 6) -> str:
+    """Six significant digits, so that four can be compared."""
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:.{digits}g}"
+    return str(value)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    header = list(rows[0])
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(number(row[name]) for name in header) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def chosen(cells: CellSet, model: str | None, sweep: str | None = None, *, once: bool = False) -> pd.DataFrame:
+    study = paper_study(cells, once=once)
+    study = study if model is None else study[study["model"] == model]
+    return study if sweep is None else study[study["sweep"] == sweep]
+
+
+def log_log() -> Iterator[dict[str, Any]]:
+    """Slopes of ln MIUB, sweeps apart, with every kind of error."""
+    for sweep, size in (("size", "N"), ("size", "N_non_embedding"), ("rank", "R")):
+        for cells in MIUB_SETS if sweep == "size" else MIUB_SETS[:1]:  # no cell of the rank sweep collapsed
+            for model in (None, *MODELS):
+                axis = {"R" if size == "R" else "N": size}
+                fit = fit_scaling_law(chosen(cells, model, sweep), "MIUB", **axis, groups=GROUPS, law="log-log")
+                slopes = fit.linear_models().slopes
+                row = {"sweep": f"{sweep}, {size}", "cells": cells, "model": model or "both", "n": fit.nobs}
+                found = {(one.model, one.covariance): one for one in slopes.itertuples()}
+                # ln MIUB = E - alpha ln N: the slope along ln(size) is minus the exponent.
+                row["slope"] = -found["OLS", "plain"].estimate
+                row |= {name: found["OLS", name].se for name in ("plain", "HC3", "CR1")}
+                for name in ("RLM", "MixedLM"):
+                    one = next((one for key, one in found.items() if key[0] == name), None)
+                    row |= {name: -one.estimate if one else math.nan, f"{name} se": one.se if one else math.nan}
+                errors = cross_validate(fit.held_out()).set_index("split")["rmse"]
+                yield row | {"leave setting out": errors["setting"], "leave group out": errors["group"]}
+
+
+def eq8_fits() -> Iterator[Any]:
+    """Eq. 8 by least squares of relative residuals, one model's cells at a time."""
+    for cells in MIUB_SETS:
+        for model in MODELS:
+            rows = chosen(cells, model, once=True)
+            yield cells, model, fit_scaling_law(rows, "MIUB", N="N", R="R", groups=["dataset"], offsets=offsets(model))
+
+
+def offsets(model: str) -> list[str]:
+    """Phi3's two sweeps are of different runs; LLaMA3's share a run."""
+    return ["sweep"] if model == "Phi3" else []
+
+
+def eq8_parameters() -> Iterator[dict[str, Any]]:
+    for cells, model, fit in eq8_fits():
+        wald = fit.conf_int("wald")
+        kinds = {"F": fit.conf_int("F"), "chi2": fit.conf_int("chi2")}
+        for name, value in fit.params.items():
+            row = {"cells": cells, "model": model, "parameter": name, "estimate": value, "se": fit.bse[name]}
+            row |= {"Wald": ends(wald.loc[name])}
+            yield row | {kind: ends(found.loc[name]) if name in found.index else "" for kind, found in kinds.items()}
+
+
+def ends(row: pd.Series) -> str:
+    """An interval, `open` for an end that the data don't give."""
+    low = "open" if row.get("low_open", False) else number(row["low"])
+    high = "open" if row.get("high_open", False) else number(row["high"])
+    return f"{low} to {high}"
+
+
+def eq8_quality() -> Iterator[dict[str, Any]]:
+    for cells, model, fit in eq8_fits():
+        errors = cross_validate(fit.held_out()).set_index("split")["rmse"]
+        lack, axes = fit.lack_of_fit.iloc[0], fit.axis_tests.set_index("axis")
+        yield {
+            "cells": cells, "model": model, "n": fit.nobs, "df": fit.df_resid, "SSR": fit.ssr, "sigma": fit.sigma,
+            "AICc": fit.criteria.aicc, "F lack of fit": lack["F"], "p": lack["p"], "F of N": axes.loc["N", "F"],
+            "F of R": axes.loc["R", "F"], "p of R": axes.loc["R", "p"],
+            **{f"leave {one} out": errors[one] for one in ("cell", "setting", "group")},
+        }  # fmt: skip
+
+
+def huber() -> Iterator[dict[str, Any]]:
+    for cells in MIUB_SETS:
+        for model in MODELS:
+            rows = chosen(cells, model, once=True)
+            for delta in DELTAS:
+                fit = fit_scaling_law(
+                    rows, "MIUB", N="N", R="R", groups=["dataset"], offsets=offsets(model), residuals="log",
+                    huber=1e9 if math.isinf(delta) else delta,
+                )  # fmt: skip
+                found = {name: fit.params[name] for name in ("A", "alpha", "B", "beta")}
+                start = {"cells": cells, "model": model, "delta": "1e9" if math.isinf(delta) else number(delta)}
+                yield start | found | {"summed loss": fit.estimate.loss}
+
+
+def rivals() -> Iterator[dict[str, Any]]:
+    for model in MODELS:
+        rows = chosen("as printed", model, once=True)
+        for law in ("additive", "multiplicative", "share", "log", "log-log"):
+            fit = fit_scaling_law(
+                rows, "MIUB", N="N", R="R", groups=["dataset"], offsets=offsets(model), law=law, share="share"
+            )
+            errors = cross_validate(fit.held_out()).set_index("split")["rmse"]
+            row = {"model": model, "law": law, "parameters": len(fit.params), "sigma": fit.sigma}
+            row |= {"AICc": fit.criteria.aicc, "BIC": fit.criteria.bic, "p lack of fit": fit.lack_of_fit["p"].iloc[0]}
+            yield row | {f"leave {one} out": errors[one] for one in ("cell", "setting", "group")}
+
+
+def trends() -> Iterator[dict[str, Any]]:
+    for sweep, size in (("size", "N"), ("rank", "R")):
+        for cells in MIUB_SETS if sweep == "size" else MIUB_SETS[:1]:
+            for model in (None, *MODELS):
+                for response, increasing in (("MIUB", False), ("CE", False), ("ACC", True)):
+                    rows = chosen(cells, model, sweep)
+                    found = trend_tests(rows, response, size, groups=GROUPS, increasing=increasing)
+                    steps = found.violations["step"]
+                    yield {
+                        "claim": f"{response} {found.direction} along {size}", "cells": cells, "model": model or "both",
+                        "groups": found.n_groups, "L": found.L, "p": found.p_value, "method": found.method,
+                        "steps against": int((steps != "equal").sum()), "steps level": int((steps == "equal").sum()),
+                        "steps": found.n_steps,
+                    }  # fmt: skip
+
+
+def comparisons() -> Iterator[tuple[dict[str, Any], Any]]:
+    for cells in SETS:
+        for once in (True, False):
+            start = {"cells": cells, "LLaMA3 r32 = share1": "once" if once else "as printed"}
+            yield start, compare_metrics(paper_study(cells, once=once))
+
+
+def correlations() -> Iterator[dict[str, Any]]:
+    names = {
+        "n_cells": "n", "pearson": "Pearson", "p": "p", "permutation_p": "p by settings",
+        "mean_spearman": "mean Spearman", "partial_r": "partial r", "partial_p": "p of partial r by settings",
+        "concordance": "concordance W",
+    }  # fmt: skip
+    for start, found in comparisons():
+        for row in found.metrics.to_dict("records"):
+            yield {**start, "metric": row["metric"], **{name: row[old] for old, name in names.items()}}
+
+
+def dependent() -> Iterator[dict[str, Any]]:
+    for start, found in comparisons():
+        for row in found.pairs.to_dict("records"):
+            kept = ["difference", "williams_t", "williams_p", "permutation_p"]
+            difference = row["concordance_first"] - row["concordance_second"]
+            yield {
+                **start,
+                "pair": f"{row['first']} - {row['second']}",
+                **{name.replace("_", " "): row[name] for name in kept},
+                "difference of W": difference,
+            }
+
+
+def audit() -> Iterator[dict[str, Any]]:
+    """What the tables say of themselves."""
+    for one in audit_paper().verdicts:
+        yield {"claim": one.claim.replace("|", "/"), "verdict": one.word, "because": one.because.replace("|", "/")}
+
+
+def ratios() -> Iterator[dict[str, Any]]:
+    """Claimed ratios and changes, and the same of other cells."""
+    for row in audit_paper().ratios.to_dict("records"):
+        yield {name: row[name] for name in ("claim", "group", "member", "value", "low", "high", "claimed")}
+
+
+def verdicts() -> Iterator[dict[str, Any]]:
+    """Of comparisons, with every cell and without collapsed ones."""
+    for cells in ("as printed", "repaired"):
+        for below in (None, 0.25):
+            for one in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:
+                start = {"cells": cells, "collapsed below": below or "", "claim": one.claim}
+                yield start | {"verdict": one.word, "because": one.because.replace("|", "/")}
+
+
+SECTIONS = {
+    "The tables against themselves": audit,
+    "Claimed ratios": ratios,
+    "Log-log slopes, sweeps apart": log_log,
+    "Eq. 8: parameters": eq8_parameters,
+    "Eq. 8: how well it fits and predicts": eq8_quality,
+    "Eq. 8: Huber's loss": huber,
+    "Rival laws": rivals,
+    "Trends": trends,
+    "Metrics against accuracy": correlations,
+    "Metrics against accuracy: tests of their difference": dependent,
+    "Metrics against accuracy: verdicts": verdicts,
+}
+
+
+def report() -> str:
+    """All sections."""
+    return "\n\n".join(f"### {title}\n\n{table(list(rows()))}" for title, rows in SECTIONS.items()) + "\n"
+
+
+if __name__ == "__main__":
+    print(report(), end="")

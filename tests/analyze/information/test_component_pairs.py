@@ -1,0 +1,162 @@
+import re
+import shutil
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.analyze.information.component_pairs import ComponentPairs, NoPairs, component_pairs
+from lorascope.analyze.information.pairs import Settings
+from lorascope.analyze.information.plan import Plan, make_plan
+from lorascope.analyze.jensen_shannon import jensen_shannon
+from lorascope.analyze.measuring.sources import sources_of
+from lorascope.stores import Run, StoreError, open_run
+
+from ...stored import store_states
+
+LENGTHS = [15] * 20
+
+
+def plan_of(run: Run, **options: Any) -> Plan:
+    defaults: dict[str, Any] = {
+        "estimator": "panel", "against": "lora", "n_tokens": 10**6, "n_axes": 4, "share": 1.0,
+        "settings": Settings(seed=3), "unit": "nat", "n_shuffles": 0,
+    }  # fmt: skip
+    return make_plan(run, **{**defaults, **options})
+
+
+def pairs_of(run: Run, component: int = 0, **options: Any) -> ComponentPairs:
+    found = component_pairs(sources_of(run)[component], plan_of(run, **options))
+    assert isinstance(found, ComponentPairs), found
+    return found
+
+
+def random_states(*, n_features: int = 6, n_tokens: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Base and delta whose axes have plainly different variances, float32."""
+    rng = np.random.default_rng(seed)
+    scales = 3.0 ** -np.arange(n_features)
+    turns = [np.linalg.qr(rng.normal(size=(n_features, n_features))).Q for _ in range(2)]
+    base, delta = ((rng.normal(size=(n_tokens, n_features)) * scales) @ turn for turn in turns)
+    return base.astype(np.float32), (0.5 * delta).astype(np.float32)
+
+
+def exact_scores(states: np.ndarray, n_axes: int) -> np.ndarray:
+    """States along their principal axes, of all tokens; the largest entry of each axis is positive."""
+    centred = states - states.mean(axis=0, dtype=np.float64)
+    axes = np.linalg.svd(centred, full_matrices=False)[2][:n_axes].T
+    return centred @ (axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(n_axes)]))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return store_states(tmp_path_factory.mktemp("made") / "run.zarr", {"m.a": random_states()}, lengths=LENGTHS)
+
+
+@pytest.mark.parametrize("against", ["lora", "delta"])
+def test_pairs_are_states_along_the_principal_axes_of_all_tokens(made: Run, against: str) -> None:
+    base, delta = random_states()
+    found = pairs_of(made, against=against, n_tokens=120)
+    assert len(found.tokens) == 120
+    assert (np.diff(found.tokens) > 0).all()
+    np.testing.assert_array_equal(found.pairs.groups_x, found.tokens // 15)
+    np.testing.assert_array_equal(found.pairs.groups_y, found.pairs.groups_x)
+    other = base + delta if against == "lora" else delta
+    np.testing.assert_allclose(found.pairs.x, exact_scores(base, 4)[found.tokens], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found.pairs.y, exact_scores(other, 4)[found.tokens], rtol=1e-6, atol=1e-9)
+    variances = [np.linalg.svd(side - side.mean(axis=0), compute_uv=False) ** 2 for side in (base, other)]
+    np.testing.assert_allclose(found.shares, [side[:4].sum() / side.sum() for side in variances], rtol=1e-5)
+    assert (found.n_repeats, found.n_not_finite, found.states) == (0, 0, None)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 1.0])
+def test_as_many_axes_as_keep_the_share(made: Run, share: float) -> None:
+    found = pairs_of(made, share=share)
+    for side, kept in zip((found.pairs.x, found.pairs.y), found.shares, strict=True):
+        variances = side.var(axis=0)
+        assert kept >= share or side.shape[1] == 4
+        assert (variances[:-1].sum() / variances.sum()) * kept < share  # one less wouldn't do
+
+
+def test_states_are_kept_where_they_are_wanted(made: Run) -> None:
+    base, delta = random_states()
+    found = pairs_of(made, n_tokens=50, estimator=("panel", "argmax"))
+    assert found.states is not None
+    np.testing.assert_array_equal(found.states[0], base[found.tokens])
+    np.testing.assert_array_equal(found.states[1], (base + delta)[found.tokens])
+
+
+def test_js_is_that_of_the_tokens(made: Run) -> None:
+    base, delta = (side.astype(np.float64) for side in random_states())
+    found = pairs_of(made, n_tokens=50)
+    np.testing.assert_allclose(found.js[:, 0], jensen_shannon(base, delta)[found.tokens], rtol=1e-5)
+    np.testing.assert_allclose(found.js[:, 1], jensen_shannon(base, delta - base)[found.tokens], rtol=1e-5)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_tokens_that_repeat_states_are_left_out(tmp_path: Path, noise: float) -> None:
+    base, delta = random_states()
+    rng = np.random.default_rng(1)
+    for repeat, first in ((20, 4), (21, 4), (299, 50), (100, 20)):  # 100 repeats a repeat
+        base[repeat] = base[first] * (1 + noise * rng.uniform(-1, 1, 6))
+        delta[repeat] = delta[first] * (1 + noise * rng.uniform(-1, 1, 6))
+    base[7] = base[8]  # with another delta: no repeat
+    found = pairs_of(store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=LENGTHS), against="delta")
+    assert found.n_repeats == 4
+    np.testing.assert_array_equal(found.tokens, np.delete(np.arange(300), [20, 21, 100, 299]))
+    assert len(found.js) == len(found.pairs.x) == len(found.pairs.groups_x) == 296
+
+
+def test_different_states_that_are_near_along_few_axes_are_no_repeats(tmp_path: Path) -> None:
+    """An axis of large variance, along which tokens come in twos; they differ in the other features."""
+    base, delta = random_states()
+    rng = np.random.default_rng(1)
+    sides = [np.column_stack([50 * side[:, :1], 0.1 * rng.normal(size=(300, 5))]) for side in (base, delta)]
+    for side in sides:
+        side[1::2, 0] = side[::2, 0]
+    found = pairs_of(store_states(tmp_path / "run.zarr", {"m.a": tuple(sides)}, lengths=LENGTHS), n_axes=1)
+    assert (len(found.tokens), found.n_repeats) == (300, 0)
+
+
+def test_many_repeats_take_little_memory(tmp_path: Path) -> None:
+    base, delta = random_states(n_tokens=6000)
+    base[1000:], delta[1000:] = base[0], delta[0]
+    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=[15] * 400)
+    plan, source = plan_of(run), sources_of(run)[0]
+    tracemalloc.start()
+    found = component_pairs(source, plan)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(found, ComponentPairs)
+    assert found.n_repeats == 5000
+    assert peak < 5000**2 / 2 * 16 / 10  # a tenth of all pairs of them, each two places
+
+
+def test_tokens_that_arent_there_or_finite_are_left_out(make_small: Any, unfinished: Path) -> None:
+    found = pairs_of(make_small(not_finite=True).run)
+    assert found.n_not_finite == 1
+    assert 3 not in found.tokens
+    assert pairs_of(make_small(not_finite=True).run, 1).n_not_finite == 0
+    run = open_run(unfinished)
+    np.testing.assert_array_equal(pairs_of(run).tokens, np.flatnonzero(run.committed.values))
+
+
+def test_constant_sides_are_named(tmp_path: Path, make_small: Any) -> None:
+    zero = make_small(zero=True).run
+    found = component_pairs(sources_of(zero)[0], plan_of(zero, against="delta"))
+    assert found == NoPairs("`delta`: the 73 tokens are all equal; they have no axes", 0)
+    pairs_of(zero)  # lora is base
+    base, delta = random_states()
+    base[:] = 1.5
+    run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=LENGTHS)
+    found = component_pairs(sources_of(run)[0], plan_of(run))
+    assert found == NoPairs("`base`: the 300 tokens are all equal; they have no axes", 0)
+
+
+def test_a_broken_chunk_is_no_note(tmp_path: Path, many_rows: Path) -> None:
+    shutil.copytree(many_rows, tmp_path / "run.zarr")
+    (tmp_path / "run.zarr/states/model.layers.0.mlp.up_proj/base/c.1.0").write_bytes(b"broken")
+    run = open_run(tmp_path / "run.zarr")
+    with pytest.raises(StoreError, match=re.escape("is broken")):
+        component_pairs(sources_of(run)[0], plan_of(run))

@@ -1,0 +1,268 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.analyze.information.estimate import (
+    FIELDS,
+    SHARES,
+    _parts,
+    _shuffled,
+    _shuffled_rows,
+    _usable,
+    estimate,
+)
+from lorascope.analyze.information.estimators import ESTIMATORS, evaluate, resolve_estimators
+from lorascope.analyze.information.pairs import Pairs, Settings, check_pairs
+from lorascope.analyze.information.verdict_rules import VERDICTS
+
+RNG = np.random.default_rng
+
+
+def shuffled(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    return _shuffled(pairs, _shuffled_rows(pairs, rng))
+
+
+def correlated(seed: int, n: int = 400, d: int = 1, rho: float = 0.6, groups: Any = None) -> Pairs:
+    rng = RNG(seed)
+    x = rng.normal(size=(n, d))
+    return check_pairs(x, rho * x + math.sqrt(1 - rho**2) * rng.normal(size=(n, d)), groups)
+
+
+def fields(
+    pairs: Pairs, estimator: Any = "gaussian", *, n_shuffles: int = 0, n_workers: int = 1, **settings: Any
+) -> dict[str, Any]:
+    """Numbers of one estimator, or arrays of several."""
+    names = resolve_estimators(estimator)
+    values = estimate(pairs, names, Settings(**settings), n_shuffles=n_shuffles, n_workers=n_workers)
+    return {field: values[:, place] if len(names) > 1 else values[0, place] for place, field in enumerate(FIELDS)}
+
+
+def word(found: dict[str, Any]) -> str:
+    return VERDICTS[int(found["verdict"])]
+
+
+def of_lengths(lengths: Any, seed: int = 0) -> Pairs:
+    """Samples of so many rows in a random order, row i of x and y at x = i and y = -i."""
+    groups = RNG(seed).permutation(np.repeat(np.arange(len(lengths)), lengths))
+    rows = np.arange(float(len(groups)))
+    return Pairs(rows[:, None], -rows[:, None], groups, groups)
+
+
+@pytest.mark.parametrize("lengths", [[1] * 50, [7] * 20, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 30]])
+def test_a_shuffle_moves_y_in_whole_samples(lengths: list[int]) -> None:
+    pairs = of_lengths(lengths)
+    moved = shuffled(pairs, RNG(1))
+    for same in ("x", "groups_x"):
+        assert getattr(moved, same) is getattr(pairs, same)
+    source = -moved.y[:, 0].astype(int)
+    np.testing.assert_array_equal(np.sort(source), np.arange(len(source)))
+    np.testing.assert_array_equal(moved.groups_y, pairs.groups_y[source])
+    # Read in the order of x's samples, y comes sample by sample, each one's rows in their own order, wherever the round
+    # begins and ends.
+    read = source[np.argsort(pairs.groups_x, kind="stable")]
+    turns = pairs.groups_y[read] != np.roll(pairs.groups_y[read], 1)
+    assert turns.sum() == len(lengths)
+    steps_back = (read < np.roll(read, 1)) & ~turns
+    assert steps_back.sum() <= 1  # where the round began, perhaps within a sample
+
+
+def test_p_is_as_likely_to_be_any_of_its_values_where_there_is_nothing() -> None:
+    found = []
+    for seed in range(300):
+        x, y = RNG(seed).normal(size=(2, 60))
+        found.append(fields(check_pairs(x, y), n_shuffles=9, seed=seed)["p"])
+    values, counts = np.unique(np.round(found, 12), return_counts=True)
+    np.testing.assert_allclose(values, np.arange(1, 11) / 10)
+    # Chi squared of 9 freedoms: above 28 once in 1,000 times.
+    assert ((counts - 30) ** 2 / 30).sum() < 28
+
+
+def test_p_counts_equal_shuffles_and_cant_be_0() -> None:
+    assert fields(correlated(0, rho=0.99), n_shuffles=3)["p"] == 1 / 4
+    x = 1.0 * np.eye(3)[np.arange(60) % 3]
+    steady = Pairs(x, np.eye(3)[np.zeros(60, int)], np.arange(60), np.arange(60))  # every shuffle gives the same
+    assert fields(steady, "argmax", n_shuffles=4)["p"] == 1
+
+
+@pytest.mark.parametrize("lengths", [[1] * 300, [5] * 60, [*range(1, 30)] * 3])
+@pytest.mark.parametrize("n", SHARES)
+def test_parts_are_whole_samples_each_in_one_part(n: int, lengths: list[int]) -> None:
+    pairs = of_lengths(lengths)
+    parts = [pairs.take(rows) for rows in _parts(pairs, n, RNG(2))]
+    assert len(parts) == n
+    rows = np.concatenate([part.x[:, 0] for part in parts])
+    np.testing.assert_array_equal(np.sort(rows), pairs.x[:, 0])
+    labels = [set(part.groups_x.tolist()) for part in parts]
+    assert sum(map(len, labels)) == len(lengths)
+    for part in parts:
+        np.testing.assert_array_equal(part.y, -part.x)
+        assert abs(len(part.x) - len(rows) / n) <= max(lengths)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "k", "n"),
+    [
+        ([900, *[5] * 40], 3, 8),  # parts within the longest sample, of nothing
+        ([50] * 7, 3, 8),  # fewer samples than parts
+        ([1] * 400, 25, 8),  # halves of 25 rows, each of which would need as many others
+        ([30, 1, 1, 1, 1, 1, 1, 1] * 8, 3, 8),  # halves of one sample
+        ([20] * 7, 3, 2),  # and where there are three in a part
+    ],
+)
+def test_there_are_no_parts_where_one_would_be_too_small(lengths: list[int], k: int, n: int) -> None:
+    pairs = of_lengths(lengths)
+    pairs = pairs._replace(x=RNG(3).normal(size=pairs.x.shape), y=RNG(4).normal(size=pairs.y.shape))
+    parts = _parts(pairs, n, RNG(3))
+    assert not all(estimates(pairs.take(rows), k) for rows in parts)
+    assert _usable(pairs, parts, ["panel", "classifier"], k) == []
+
+
+def estimates(part: Pairs, k: int) -> bool:
+    """Whether every estimator takes the part."""
+    try:
+        evaluate(part, list(ESTIMATORS), Settings(k=k))
+    except (ValueError, RuntimeWarning):  # of nothing there is no standard deviation
+        return False
+    return True
+
+
+@pytest.mark.parametrize("lengths", [[1] * 256, [8] * 32, [*range(1, 18)] * 5])
+def test_parts_that_are_large_enough_are_taken_by_every_estimator(lengths: list[int]) -> None:
+    pairs = of_lengths(lengths)
+    pairs = pairs._replace(x=RNG(3).normal(size=pairs.x.shape), y=RNG(4).normal(size=pairs.y.shape))
+    parts = _parts(pairs, 8, RNG(5))
+    assert _usable(pairs, parts, ["ksg1"], 3) == parts
+    assert all(estimates(pairs.take(rows), 3) for rows in parts)
+
+
+def test_whole_states_have_parts_however_wide_they_are() -> None:
+    x, y = RNG(5).normal(size=(2, 400, 300))
+    pairs = check_pairs(x, y, whole=True)
+    found = fields(pairs, ["argmax"], n_shuffles=1)
+    for field in ("se", "half", "quarter", "eighth"):
+        assert np.isfinite(found[field]).all()
+    assert _usable(pairs, _parts(pairs, 2, RNG(0)), ["argmax", "gaussian"], 3) == []
+    assert _usable(pairs, _parts(pairs, 16, RNG(0)), ["argmax"], 3) == []  # of 25 rows
+
+
+def test_parts_in_which_a_column_doesnt_vary_arent_looked_at() -> None:
+    rng = RNG(4)
+    x, y = rng.normal(size=(2, 800))
+    rare = np.where(np.arange(800) % 200 == 0, x, 0.0)
+    found = fields(check_pairs(np.stack([rare, x], axis=1), x + y), "ksg1", n_shuffles=1)
+    assert math.isnan(found["eighth"])
+    assert np.isfinite(found["value"])
+
+
+def test_errors_and_intervals_of_gaussians_are_right() -> None:
+    found = [fields(correlated(seed), seed=seed) for seed in range(200)]
+    values, errors, low, high = (np.array([one[field] for one in found]) for field in ("value", "se", "low", "high"))
+    scatter = values.std(ddof=1)
+    # The scatter of 200 values is known to 5 %, and errors rest on parts as small as 50 rows.
+    assert 0.75 * scatter < errors.mean() < 1.25 * scatter
+    truth = -0.5 * math.log(1 - 0.6**2)
+    # 95 % of 200, with a standard deviation of 1.5 %
+    assert 0.9 < ((low < truth) & (truth < high)).mean() < 0.99
+    np.testing.assert_allclose(high - values, values - low, rtol=1e-12)
+    assert abs(values.mean() - truth) < 4 * scatter / math.sqrt(200)
+
+
+def test_the_ladder_is_made_of_means_over_parts() -> None:
+    pairs = correlated(5, 800)
+    found = fields(pairs, "ksg1", seed=9)
+    rng, squares = RNG(9), 0.0
+    for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
+        parts = _parts(pairs, n, rng)
+        values = [evaluate(pairs.take(rows), ["ksg1"], Settings(seed=9))[0] for rows in parts]
+        assert found[field] == pytest.approx(np.mean(values), rel=1e-12)
+        squares += (n - 1) * np.var(values, ddof=1) / n
+    # Each size says n times the whole's variance with n - 1 freedoms: 11 in all.
+    assert found["se"] == pytest.approx(math.sqrt(squares / 11), rel=1e-12)
+    assert found["high"] - found["value"] == pytest.approx(2.20098516 * found["se"], rel=1e-8)  # Student's t
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "groups", "known"),
+    [
+        (256, 1, None, 3),
+        (255, 1, None, 2),
+        (127, 1, None, 1),
+        (63, 1, None, 0),
+        (256, 7, None, 2),  # 2 (7 + 7 + 3) = 34 rows a part
+        (60, 7, None, 0),
+        (400, 1, 7, 0),
+        (400, 1, 12, 1),
+        (400, 1, 50, 3),
+    ],
+)
+def test_the_ladder_ends_where_parts_are_too_small(n: int, d: int, groups: int | None, known: int) -> None:
+    labels = None if groups is None else np.arange(n) % groups
+    found = fields(correlated(6, n, d, groups=labels), n_shuffles=2)
+    there = [np.isfinite(found[field]) for field in ("half", "quarter", "eighth")]
+    assert there == [True] * known + [False] * (3 - known)
+    for field in ("se", "low", "high"):
+        assert np.isfinite(found[field]) == (known > 0)
+    if not known:
+        assert word(found) == "undersampled"
+
+
+def test_the_null_is_made_of_shuffles() -> None:
+    pairs = correlated(5, 100)
+    found = fields(pairs, "ksg2", n_shuffles=4, seed=9)
+    rng = RNG(9)
+    values = [evaluate(shuffled(pairs, rng), ["ksg2"], Settings())[0] for _ in range(4)]
+    assert found["null_mean"] == pytest.approx(np.mean(values), rel=1e-12)
+    assert found["null_sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+
+
+def test_the_null_of_the_panel_and_of_noise_curves_is_their_bias() -> None:
+    pairs = correlated(9, 300, 3)
+    for estimator, name in (("panel", "panel"), ("noise", "noise_0.1")):
+        place = resolve_estimators(estimator).index(name)
+        raw, found = fields(pairs, estimator), fields(pairs, estimator, n_shuffles=5)
+        assert found["bias"][place] == found["null_mean"][place] > 0
+        assert found["value"][place] == pytest.approx(raw["value"][place] - found["null_mean"][place], abs=1e-12)
+        assert found["low"][place] < found["value"][place] < found["high"][place]
+        assert math.isnan(raw["bias"][place])
+
+
+def test_copies_are_saturated_and_infinity_is_said() -> None:
+    x = RNG(13).normal(size=(400, 2))
+    found = fields(check_pairs(x, x), ["gaussian", "ksg1", "ksg2", "panel"], n_shuffles=2)
+    assert found["value"][0] == math.inf
+    names = resolve_estimators(["gaussian", "ksg1", "ksg2", "panel"])
+    for name in ("gaussian", "ksg1", "ksg2", "panel"):
+        assert VERDICTS[int(found["verdict"][names.index(name)])] == "saturated"
+
+
+def test_an_estimator_that_refuses_the_pairs_is_heard() -> None:
+    with pytest.raises(ValueError, match="`k` is 400, and a pair has 399 pairs of other groups"):
+        fields(correlated(14), "ksg1", k=400)
+
+
+def test_what_shuffles_and_parts_alone_refuse_is_not_known() -> None:
+    """Their ties and constant columns are none of the user's: no pair of the whole occurs twice."""
+    a = RNG(1).normal(size=1000)
+    found = fields(check_pairs(np.maximum(a, 0), np.maximum(-a, 0)), "panel", n_shuffles=3)
+    assert np.isfinite(found["value"]).all()
+    rare = np.zeros(2000)
+    rare[RNG(2).permutation(2000)[:14]] = RNG(3).normal(size=14)
+    found = fields(check_pairs(RNG(4).normal(size=2000), rare), "panel", n_shuffles=3)
+    assert np.isfinite(found["value"]).all()
+    assert np.isnan(found["eighth"]).all()
+
+
+def test_a_gaussian_copula_above_what_rows_can_speak_against_assumes_gaussian() -> None:
+    """Twenty pairs of .99 have 39 nats; a thousand rows have a million pairs, of which ln is 13.8."""
+    strong, weak = (fields(correlated(3, 1000, d=20, rho=rho), "panel", n_shuffles=2) for rho in (0.99, 0.5))
+    names = resolve_estimators("panel")
+    words = [
+        VERDICTS[int(found["verdict"][names.index(name)])]
+        for found in (strong, weak)
+        for name in ("gaussian_copula", "panel")
+    ]
+    assert strong["value"][names.index("gaussian_copula")] > 30
+    assert "lower bound only" not in words[:2]
+    assert words[2] == "lower bound only"

@@ -1,0 +1,279 @@
+"""Metrics compared: the paper's numbers, properties, null simulations and hostile options."""
+
+import doctest
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorascope.analyze.stats import metrics as module
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
+
+from .conftest import make_study
+
+PARTS = ("metrics", "pairs", "noise")
+
+
+def equal(one: MetricComparison, other: MetricComparison, parts: tuple[str, ...] = PARTS) -> None:
+    for part in parts:
+        pd.testing.assert_frame_equal(getattr(one, part), getattr(other, part))
+
+
+def test_papers_numbers(paper: pd.DataFrame) -> None:
+    """Which `docs/paper-audit.md` quotes, and an independent computation has confirmed."""
+    found = compare_metrics(paper)
+    row = found.metrics.set_index("metric").loc
+    assert row["ln MIUB", "pearson"] == pytest.approx(-0.290298, abs=1e-6)
+    assert row["CE", "pearson"] == pytest.approx(-0.0977121, abs=1e-7)
+    assert row["ln MIUB", "mean_spearman"] == pytest.approx(-0.385771, abs=1e-6)
+    assert row["ln MIUB", "concordance"] == pytest.approx(0.972571, abs=1e-6)
+    assert row["CE", "partial_r"] == pytest.approx(0.5795, abs=5e-5)
+    assert row["ln MIUB", "permutation_p"] == pytest.approx(48 / 5040)
+    first = found.pairs.iloc[0]
+    assert (first["williams_t"], first["williams_p"]) == pytest.approx((3.75523, 0.000431962), rel=1e-5)
+    assert first["permutation_p"] == pytest.approx(88 / 5040)
+    words = {verdict.claim: verdict.word for verdict in found.verdicts}
+    assert words["ln MIUB follows accuracy within groups"] == "supported"
+    assert words["CE follows accuracy within groups"] == "not identified"
+    assert words["ln MIUB follows accuracy more closely than CE"] == "supported"
+    assert len(words) == 3 + 2 + 3 + 2
+    both = {one.claim: one.word for one in compare_metrics(paper, collapsed_below=0.25).verdicts}
+    assert both["ln MIUB follows accuracy more closely than CE"] == "not identified"
+
+
+def test_intervals_are_those_of_drawn_tables(paper: pd.DataFrame) -> None:
+    """Groups drawn row by row, the plain way."""
+    rng, names = np.random.default_rng(5), paper["block"].unique()
+    parts = {
+        name: np.stack([one - one.mean() for one in (np.log(part["MIUB"]), part["ACC"])])
+        for name, part in paper.groupby("block")
+    }
+    drawn = []
+    for _ in range(4000):
+        x, y = np.hstack([parts[name] for name in rng.choice(names, len(names))])
+        drawn.append(x @ y / math.sqrt((x @ x) * (y @ y)))
+    low, high = compare_metrics(paper, metrics=["ln MIUB"]).metrics[["low", "high"]].to_numpy()[0]
+    assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
+
+
+def test_sets_of_cells_are_those_of_their_own_tables(paper: pd.DataFrame) -> None:
+    both = compare_metrics(paper, collapsed_below=0.25, n_draws=500)
+    for name, frame in (("all", paper), ("ACC >= 0.25", paper[paper["ACC"] >= 0.25])):
+        alone = compare_metrics(frame, n_draws=500)
+        for part in PARTS:
+            mine = getattr(both, part)
+            mine = mine[mine["cells"] == name].drop(columns="cells").reset_index(drop=True)
+            pd.testing.assert_frame_equal(mine, getattr(alone, part).drop(columns="cells"))
+    assert both.metrics["cells"].tolist() == ["all"] * 3 + ["ACC >= 0.25"] * 3
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 4), st.permutations(range(20)), st.floats(0.01, 100))
+def test_order_of_rows_names_and_units_change_nothing(
+    seed: int, n_dropped: int, order: list[int], scale: float
+) -> None:
+    frame = make_study(seed, n_dropped=n_dropped)
+    found = compare_metrics(frame, groups="group", n_draws=300)
+    moved = frame.loc[[k for k in order if k < len(frame)]]
+    equal(found, compare_metrics(moved, groups=["group"], n_draws=300))
+    renamed = frame.assign(group=frame["group"].map(lambda name: f"z{name}"), CE=scale * frame["CE"])
+    equal(found, compare_metrics(renamed, groups="group", n_draws=300), ("metrics", "pairs"))
+
+
+def test_reference_comes_first() -> None:
+    found = compare_metrics(make_study(), metrics=["MIUB", "CE"], reference="CE", groups="group", n_draws=100)
+    assert found.reference == "CE"
+    assert found.pairs[["first", "second"]].values.tolist() == [["CE", "MIUB"]]
+    assert "CE follows accuracy more closely than MIUB" in [verdict.claim for verdict in found.verdicts]
+
+
+def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
+    frame = make_study(1, n_groups=12, n_settings=8, follows=3)
+    found = compare_metrics(frame, metrics=["ln MIUB", "CE"], groups="group", n_draws=1000)
+    words = {verdict.claim: verdict.word for verdict in found.verdicts}
+    assert words["ln MIUB follows accuracy within groups"] == "supported"
+    assert words["ln MIUB follows accuracy more closely than CE"] == "supported"
+    assert words["ln MIUB adds to knowing the setting, with the sign it promises"] == "supported"
+    assert words["CE follows accuracy within groups"] == "not identified"
+    turned = compare_metrics(frame, metrics=["CE", "ln MIUB"], groups="group", n_draws=1000).verdicts
+    assert "CE follows accuracy more closely than ln MIUB" in [
+        one.claim for one in turned if one.word == "contradicted"
+    ]
+
+
+def with_effects(seed: int, relation: float, n_settings: int) -> pd.DataFrame:
+    """Accuracy, M and CE with effects of settings that all groups share; M's is `relation` times accuracy's, turned."""
+    rng = np.random.default_rng(seed)
+    accuracy, own, other = rng.normal(size=(3, n_settings))
+    place = list(itertools.product(range(7), range(n_settings)))
+    setting = np.array([s for _, s in place])
+    noise = 0.5 * rng.normal(size=(3, len(place)))
+    return pd.DataFrame(place, columns=["group", "setting"]).assign(
+        ACC=0.5 + 0.03 * (accuracy[setting] + noise[0]),
+        M=(own - relation * accuracy)[setting] + noise[1],
+        CE=other[setting] + noise[2],
+    )
+
+
+def shares(relation: float, n_runs: int, n_settings: int) -> pd.Series:
+    """How often M is said to follow accuracy, and more closely than CE; and how often cells alone would say so."""
+    rows = []
+    for seed in range(n_runs):
+        frame = with_effects(seed, relation, n_settings)
+        one = compare_metrics(frame, metrics=["M", "CE"], groups="group", n_draws=200)
+        words = [verdict.word == "supported" for verdict in one.verdicts]
+        by_cells = one.metrics["p"].iloc[0] <= 0.05 and one.metrics["high"].iloc[0] < 0
+        rows.append({"follows": words[0], "closer": words[2], "adds": words[3], "follows by cells": by_cells})
+    return pd.DataFrame(rows).mean()
+
+
+def test_effects_that_all_groups_share_are_no_relation() -> None:
+    """Settings with effects of their own in each column, which groups repeat: cells and groups alone are taken in."""
+    found = shares(0, 100, 6)
+    assert found["follows by cells"] > 0.1
+    assert found[["follows", "closer", "adds"]].max() < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 100)
+
+
+def test_a_relation_between_effects_is_seen() -> None:
+    found = shares(3, 20, 7)
+    assert found["follows"] > 0.7
+    assert found["closer"] > 0.2
+
+
+def test_level_decides() -> None:
+    frame = make_study(2, n_groups=8)
+    wide, narrow = (compare_metrics(frame, groups="group", level=level, n_draws=1000).metrics for level in (0.99, 0.5))
+    assert (wide["low"] <= narrow["low"]).all()
+    assert (wide["high"] >= narrow["high"]).all()
+
+
+def test_a_column_that_is_called_a_logarithm() -> None:
+    frame = make_study()
+    alone = frame.assign(**{"ln CE": np.log(frame["CE"])}).drop(columns="CE")
+    equal(*(compare_metrics(one, metrics=["ln MIUB", "ln CE"], groups="group", n_draws=100) for one in (frame, alone)))
+
+
+def test_progress_counts_to_its_total() -> None:
+    calls: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int, part: str = "") -> None:
+        calls.append((done, total))
+
+    compare_metrics(make_study(), groups="group", collapsed_below=0.4, n_draws=100, progress=tell)
+    assert calls == [(k + 1, 12) for k in range(12)]
+
+
+def test_the_table_stays_as_it_was() -> None:
+    frame = make_study()
+    before = frame.copy()
+    compare_metrics(frame, groups="group", collapsed_below=0.5, n_items=30, n_draws=100)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_what_is_left_open_is_said() -> None:
+    notes = compare_metrics(make_study(n_settings=3), metrics=["CE"], groups="group", n_items=10).notes
+    assert notes[-2:] == (
+        "all: intervals are percentiles over all draws of 4 groups, which makes them too narrow",
+        "all: verdicts are about these 3 settings, whose labels are permuted in all 6 orders, so that no p can be "
+        "below 0.167",
+    )
+    notes = compare_metrics(make_study(n_groups=12, n_settings=9), groups="group", n_draws=200).notes
+    for said in (
+        "all: `n_items` isn't given: how much of accuracy's variation is chance is unknown",
+        "all: intervals are percentiles over 200 random draws of 12 groups",
+        "all: verdicts are about these 9 settings, whose labels are permuted in 200 random orders",
+        "p-values aren't corrected for 2 comparisons with the reference",
+    ):
+        assert said in notes
+
+
+def test_one_group_that_rules_is_said(paper: pd.DataFrame) -> None:
+    notes = compare_metrics(paper, n_draws=100).notes
+    assert (
+        "all: 55.6 % of accuracy's variance within groups is that of 'ARCC/LLaMA3', as if there were 2.05 groups: "
+        "pooled correlations follow few groups, mean_spearman doesn't"
+    ) in notes
+    assert "groups that share a value of 'dataset' or 'model' count as independent all the same" in notes
+
+
+def test_one_metric_has_no_pairs() -> None:
+    found = compare_metrics(make_study(), metrics="MIUB", groups="group", n_draws=100)
+    assert found.pairs.empty
+    assert len(found.verdicts) == 2
+    assert "compared with  nothing else" in found.summary().text(full=True)
+
+
+def test_a_metric_that_is_another_turned_around_has_no_test() -> None:
+    frame = make_study()
+    found = compare_metrics(frame.assign(up=-frame["CE"]), metrics=["CE", "up"], groups="group", n_draws=100)
+    assert math.isnan(found.pairs["williams_t"].iloc[0])
+    assert found.verdicts[2].word == "not identified"
+
+
+def test_what_prints(paper: pd.DataFrame) -> None:
+    found = compare_metrics(paper, collapsed_below=0.25, n_draws=200)
+    short, full = found.summary().text(), found.summary().text(full=True)
+    assert short.startswith("How well ln MIUB follows ACC within groups\n")
+    assert all(verdict.claim[:20] in short for verdict in found.verdicts)
+    assert "cells        metric   pearson" in short
+    assert "williams_t" not in short
+    for words in (
+        "williams_t",
+        "items_needed",
+        "groups         dataset x model",
+        "cells          all: 65; ACC >= 0.25",
+    ):
+        assert words in full
+    assert "cells" not in compare_metrics(paper, n_draws=100).summary().tables[0].rows
+
+
+def test_record_is_json(paper: pd.DataFrame) -> None:
+    record = compare_metrics(paper, n_draws=100).to_dict()
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert list(record) == [
+        "result", "accuracy", "reference", "metrics", "pairs", "noise", "verdicts", "notes", "provenance"
+    ]  # fmt: skip
+    assert record["provenance"]["settings"]["n_draws"] == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_draws": 99}, "`n_draws` is 99; it must be a whole number of at least 100"),
+        ({"n_draws": 1000.0}, "`n_draws` is 1000.0; it must be a whole number of at least 100"),
+        ({"seed": -1}, "`seed` is -1; it must be a whole number of at least 0"),
+        ({"seed": True}, "`seed` is True; it must be a whole number"),
+        ({"level": 1.0}, "`level` is 1.0; it must lie between 0 and 1, such as 0.95"),
+        ({"level": math.nan}, "`level` is nan; it must lie between 0 and 1"),
+        ({"collapsed_below": 0}, "`collapsed_below` is 0; it must be an accuracy above 0, at most 1"),
+        ({"collapsed_below": math.nan}, "`collapsed_below` is nan; it must be an accuracy above 0"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        compare_metrics(make_study(), groups="group", **options)
+
+
+def test_a_table_must_be_one() -> None:
+    with pytest.raises(TypeError, match="`frame` is a list; give a pandas DataFrame"):
+        compare_metrics([])  # type: ignore[arg-type]
+
+
+def test_import_waits_for_neither_scipy_nor_statsmodels() -> None:
+    code = (
+        "import sys; import lorascope.analyze.stats.metrics; assert not {'scipy.stats', 'statsmodels'} & {*sys.modules}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_examples() -> None:
+    assert doctest.testmod(module).failed == 0

@@ -1,0 +1,156 @@
+"""The scripts behind docs/paper-audit.md: averages, slips and steps with known answers, and the paper's findings."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ..printed import script
+
+averages = script("study/paper_audit/averages.py")
+checks = script("study/paper_audit/checks.py")
+audit = script("study/paper_audit/audit.py")
+
+WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])
+RNG = np.random.default_rng(0)
+
+
+def drawn(metric: str, *, weights: np.ndarray = WEIGHTS, n: int = 8) -> pd.DataFrame:
+    """A table as `wide_table` gives it: members rounded as printed, the average rounded from weighted exact members."""
+    decimals = {"ACC": 3, "CE": 3, "MIUB": 1}[metric]
+    exact = RNG.uniform(1, 9, size=(n, len(weights))) * (200 if metric == "MIUB" else 1)
+    names = [("m", metric, f"s{k}") for k in range(n)]
+    index = pd.MultiIndex.from_tuples(names, names=["model", "metric", "setting"])
+    columns = [*"abcd", averages.AVERAGE]
+    values = np.column_stack([exact, exact @ weights]).round(decimals)
+    return pd.DataFrame(values, index, columns)
+
+
+def both() -> pd.DataFrame:
+    return pd.concat([drawn("CE"), drawn("MIUB")])
+
+
+def test_weights_behind_averages_are_found() -> None:
+    found = averages.averages_of(both(), "m", ("CE", "MIUB"))
+    assert found.members.shape == (16, 4)
+    assert averages.least_miss(found) <= 1 + averages.ROUNDING
+    low, high = averages.weight_ranges(found).T
+    assert (low <= WEIGHTS + 1e-9).all()
+    assert (high >= WEIGHTS - 1e-9).all()
+    assert (high - low).max() < 0.01
+    assert (averages.plain_misses(found) > 1).all()
+
+
+def test_plain_means_miss_nothing() -> None:
+    found = averages.averages_of(drawn("ACC", weights=np.full(4, 0.25)), "m", ("ACC",))
+    assert averages.plain_misses(found).max() <= 1 + averages.ROUNDING
+
+
+def test_the_least_miss_is_that_of_a_grid_of_weights() -> None:
+    table = drawn("CE")
+    table.iloc[0, 4] += 0.3
+    found = averages.averages_of(table, "m", ("CE",))
+    grid = RNG.dirichlet(np.ones(4) * 3, size=20_000)
+    least = averages.least_miss(found)
+    assert least > 1
+    assert least <= np.abs(found.gaps() @ grid.T).max(axis=0).min()
+
+
+def test_an_implied_value_is_the_one_printed() -> None:
+    found = averages.averages_of(both(), "m", ("CE", "MIUB"))
+    for place, member in ((0, 1), (5, 3)):
+        low, high = averages.implied_value(found, place, member)
+        assert low <= found.members[place, member] <= high
+        assert high - low < 0.2
+
+
+@pytest.mark.parametrize("metric", ["ACC", "CE"])
+def test_a_slip_is_found(metric: str) -> None:
+    plain = metric == "ACC"
+    table = drawn("ACC", weights=np.full(4, 0.25)) if plain else both()
+    lost = table.loc[("m", metric, "s2"), "b"]
+    table.loc[("m", metric, "s2"), "b"] = table.loc[("m", metric, "s5"), "b"]
+    table.loc[("m", metric, "s5"), "b"] = 4.321
+    (slip,) = averages.find_slips(table, "m", metric, () if plain else ("MIUB",))
+    assert (slip.member, slip.metric, slip.under, slip.source) == ("b", metric, "s5", "s2")
+    assert slip.printed_under == 4.321
+    assert slip.low <= lost <= slip.high
+    assert slip.high - slip.low < 0.1
+
+
+def test_weights_that_none_can_be() -> None:
+    found = averages.averages_of(drawn("CE"), "m", ("CE",))
+    broken = found._replace(printed=found.printed + RNG.normal(size=8))
+    with pytest.raises(RuntimeError, match="the linear program of the weights wasn't solved"):
+        averages.weight_ranges(broken)
+
+
+def steps_of(values: dict[str, list[float]]) -> dict[str, str]:
+    settings = [setting for some in checks.ORDER.values() for setting in some]
+    rows = [("ACC", name, s, y) for name, row in values.items() for s, y in zip(settings, row, strict=True)]
+    rows += [("MIUB", name, s, -y) for _, name, s, y in rows]
+    table = pd.DataFrame(rows, columns=["metric", "prompt", "setting", "value"])
+    return {one.claim: f"{one.word}: {one.because}" for one in checks.step_verdicts(table, ["prompt"])}
+
+
+def test_steps() -> None:
+    found = steps_of({"a": [0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.4], "b": [0.1, 0.1, 0.3, 0.4, 0.3, 0.2, 0.1]})
+    assert found == {
+        "ACC rises at every step of rank": "not identified: 0 of 4 steps fall, 1 level",
+        "MIUB falls at every step of rank": "not identified: 0 of 4 steps rise, 1 level",
+        "ACC rises at every step of size": "contradicted: 3 of 6 steps fall",
+        "MIUB falls at every step of size": "contradicted: 3 of 6 steps rise",
+    }
+    alone = steps_of({"a": [0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.2], averages.AVERAGE: [1, 2, 1, 1, 2, 3, 4]})
+    assert alone["ACC rises at every step of rank"] == "supported: 0 of 2 steps fall; of averages 1 of 2 steps falls"
+    assert alone["ACC rises at every step of size"] == "contradicted: 1 of 3 steps falls; of averages 0 of 3 steps fall"
+
+
+def test_ratios_and_what_rounding_allows() -> None:
+    found = checks.claimed_ratios()
+    row = found[(found["claim"] == "571 times") & (found["group"] == "Phi3") & (found["member"] == "AVG")].iloc[0]
+    assert row["low"] == pytest.approx(20.1095 / 0.0355)
+    assert row["high"] == pytest.approx(20.1105 / 0.0345)
+    assert len(found) == 2 * 2 * 7
+    other = found.assign(value=600.0, low=590.0, high=610.0)
+    words = [one.word for one in checks.ratio_verdicts(other)]
+    assert words == ["contradicted", "contradicted"]
+
+
+def test_papers_verdicts() -> None:
+    found = audit.audit_paper()
+    words = {one.claim: one.word for one in found.verdicts}
+    assert len(words) == len(found.verdicts) == 19
+    assert words["AVG is the plain mean of its members"] == "contradicted"
+    assert words["one vector of weights gives AVG of CE, MIUB of Phi3"] == "supported"
+    assert words["one vector of weights gives AVG of CE, MIUB of LLaMA3"] == "contradicted"
+    assert words["MIUB falls at every step of size"] == "supported"
+    assert words["table 3: MIUB stays above MI"] == "supported"
+    assert sum(word == "contradicted" for word in words.values()) == 11
+
+
+def test_papers_findings() -> None:
+    """Each is a sentence with its numbers, which can be counted in the tables."""
+    found = audit.audit_paper().findings
+    for said in (
+        "29 of 42 differ by more than rounding of average and members allows (ACC 2 of 14, CE 13 of 14, MIUB 14 of 14)",
+        "LLaMA3 ARCE: averages of ACC fit if what is printed under share4 (0.901) belongs under share2 (printed: "
+        "0.894); share4 is then 0.2120 to 0.2220",
+        "LLaMA3 ARCE: averages of CE fit if what is printed under share4 (11.594) belongs under share2 (printed: "
+        "13.399); share4 is then 13.63 to 13.66",
+        "LLaMA3 r32 and LLaMA3 share1 have the same numbers in all cells",
+        "MIUB falls at every step of rank: 4 of 20 steps rise",
+    ):
+        assert sum(said in one for one in found) == 1
+    assert sum("averages of" in one for one in found) == 2
+
+
+def test_papers_ceilings() -> None:
+    found = checks.cells_above_ceilings()
+    assert found["n_above"].tolist() == [8, 19, 35, 35]
+    assert found["ceiling"].tolist() == pytest.approx(
+        [math.log(32_064), math.log(128_256), 128 * math.log(2), 224 * math.log(2)]
+    )
+    low = found.assign(n_above=0)
+    assert [one.word for one in checks.ceiling_verdicts(low)] == ["supported", "supported"]
