@@ -22,7 +22,7 @@ from memory import status_bytes
 from rounds import Took, print_table, ratios, spread, stored_bytes, take_turns, timed, write_json
 from synthetic import write_run
 
-from lorascope.analyze.measuring.measured import measure_run
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.sources import GROUP_BYTES, group_sizes, read_factors, sources_of
 from lorascope.analyze.miub import miub
 from lorascope.stores import Run, open_run

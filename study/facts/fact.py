@@ -1,11 +1,16 @@
 """One fact as a question, and the draws that every kind of question needs."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+
+TABLES: dict[str, Any] = json.loads((Path(__file__).parent / "tables.json").read_text(encoding="utf-8"))
+"""Table -> its rows, made for lorascope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

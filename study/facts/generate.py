@@ -6,18 +6,10 @@ from itertools import cycle, islice
 from random import Random
 from typing import TypedDict
 
-from animals import young_animals
-from categories import kinds_of_things
-from countries import capitals, cities, continents, currencies
-from elements import atomic_numbers, element_symbols
 from fact import Fact, shuffled
-from nouns import plurals
-from numerals import arithmetic, roman_numerals
-from opposites import opposites
-from order import successors
-from shapes import geometry
-from units import unit_conversions
-from verbs import past_tenses
+from numbers_and_orders import arithmetic, geometry, roman_numerals, successors, unit_conversions
+from words import kinds_of_things, opposites, past_tenses, plurals, young_animals
+from world import atomic_numbers, capitals, cities, continents, currencies, element_symbols
 
 KINDS: dict[str, Callable[[Random], list[Fact]]] = {
     "element-symbol": element_symbols,

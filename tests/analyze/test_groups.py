@@ -74,7 +74,7 @@ def test_every_group_is_its_definition(result: xr.Dataset, by: tuple[str, ...]) 
 def test_groups_of_components_add_up(result: xr.Dataset) -> None:
     total = group_by(result, ["dataset"])["miub"]
     np.testing.assert_allclose(group_by(result, ["dataset", "layer", "kind"])["miub"].sum(["layer", "kind"]), total)
-    mean = group_by(result, ["dataset"], components="mean")["miub"]
+    mean = group_by(result, ["dataset"], over_components="mean")["miub"]
     np.testing.assert_allclose(mean * result.sizes["component"], total)
 
 
@@ -111,8 +111,8 @@ def test_unknown_keys_are_refused(result: xr.Dataset, by: list[str]) -> None:
 def test_sums_of_tokens_arent_grouped_by_token(make_small: Any, result: xr.Dataset) -> None:
     with pytest.raises(ValueError, match="take the one of reduction 'mean'"):
         group_by(miub(make_small().run, reduction="sum"), ["position"])
-    with pytest.raises(ValueError, match="`components` is 'max'"):
-        group_by(result, ["kind"], components="max")
+    with pytest.raises(ValueError, match="`over_components` is 'max'"):
+        group_by(result, ["kind"], over_components="max")
 
 
 @pytest.mark.parametrize("per", ["component", "sample", "sample component", "token component"])

@@ -1,3 +1,4 @@
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub
-from lorascope.analyze.miub import fidelity, misfit, not_finite
+from lorascope.analyze.miub import misfit
 from lorascope.analyze.save import save
 from lorascope.stores import Run, StoreError, open_run
 
@@ -54,26 +55,29 @@ def test_attributes_say_what_was_counted(run: Run) -> None:
     assert attrs["run_fingerprint"] == run.attributes["fingerprint"]
 
 
-def test_fidelity_compares_with_js_at_capture(run: Run) -> None:
-    result = miub(run)
-    captured = result["js"].values.astype(np.float64)
+def test_fidelity_compares_with_js_at_capture(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = miub(run)["js"].values.astype(np.float64)
+    monkeypatch.setattr(Run, "js", lambda self, adapter: xr.DataArray(captured, dims=("token", "component")))
     captured[0, 0] *= 1.5
     captured[1:, 1] = np.nan
-    run_like = type(
-        "R",
-        (),
-        {
-            "js": lambda self, adapter: xr.DataArray(captured, dims=("token", "component")),
-            "component_paths": run.component_paths,
-        },
-    )()
-    found = fidelity(result, run_like)  # type: ignore[arg-type]
-    assert found["fidelity_max"] == pytest.approx(1 / 3)
-    assert found["fidelity_median"] == 0
-    assert found["fidelity_n"] == captured.size - (len(captured) - 1)
+    attrs = miub(run).attrs
+    assert attrs["fidelity_max"] == pytest.approx(1 / 3)
+    assert attrs["fidelity_median"] == 0
+    assert attrs["fidelity_n"] == captured.size - (len(captured) - 1)
     captured[:] = np.nan
-    assert np.isnan(fidelity(result, run_like)["fidelity_max"])  # type: ignore[arg-type]
-    assert fidelity(result, run_like)["fidelity_n"] == 0  # type: ignore[arg-type]
+    attrs = miub(run).attrs
+    assert np.isnan(attrs["fidelity_max"])
+    assert attrs["fidelity_n"] == 0
+
+
+def test_js_is_scanned_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For its reduction, its holes and its fidelity: it may lie on the disk."""
+    module = import_module("lorascope.analyze.miub")
+    scanned: list[tuple[int, ...]] = []
+    original = module.token_blocks
+    monkeypatch.setattr(module, "token_blocks", lambda values: scanned.append(values.shape) or original(values))
+    miub(run)
+    assert scanned == [(run.n_tokens, len(run.component_paths))]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,6 @@ def test_incomplete_samples_are_left_out(unfinished: Path) -> None:
     assert float(result["miub"]) == pytest.approx(np.nanmean(result["miub_sample"].values))
     assert result.attrs["n_samples"] == sum(whole)
     assert result.attrs["n_samples_incomplete"] == len(whole) - sum(whole)
-    assert not_finite(result, run) == []
 
 
 def test_run_with_nothing_whole_is_refused(nothing_committed: Path) -> None:
@@ -126,8 +129,8 @@ def test_what_is_not_finite_is_named_and_never_averaged_away(
 
     monkeypatch.setattr(RowArray, "read_stored", poisoned)
     result = miub(run)
-    assert not_finite(result, run) == [(1024 + 5, path)]
     assert result.attrs["n_not_finite"] == 1
+    assert (result.attrs["not_finite_token"], result.attrs["not_finite_component"]) == (1024 + 5, path)
     sample = int(run.tokens["sample"].values[1024 + 5])
     assert np.isnan(result["miub_sample"].values[sample])
     assert np.isfinite(np.delete(result["miub_sample"].values, sample)).all()

@@ -7,12 +7,21 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import reduce as module
-from lorascope.analyze.measuring.measured import measure_run
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub import miub, reduce_js
-from lorascope.analyze.reduce import reduce_tokens, refuse_unknown, usable_samples, weighted_sums
+from lorascope.analyze.reduce import reduce_tokens, refuse_unknown, usable_samples
 from lorascope.stores import StoreError
 
 LN2 = np.log(2)
+
+
+def sums(values: np.ndarray, weights: np.ndarray, starts: list[int]) -> np.ndarray:
+    """Weighted sums over samples of values (token, component) that begin at `starts`."""
+    stops = [*starts[1:], len(values)]
+    table = xr.Dataset({"token_start": ("sample", starts), "token_stop": ("sample", stops)})
+    coords = {"weight": ("token", weights), "counted": ("token", weights > 0)}
+    measured = xr.Dataset({"x": (("token", "component"), values)}, coords=coords)
+    return reduce_tokens(measured, "x", SimpleNamespace(samples=table), "sum")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_components", [1, 16, 37])
@@ -20,29 +29,27 @@ def test_sums_are_by_sample_whatever_the_blocks(n_components: int) -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=(20, n_components)).astype(np.float32)
     weights = rng.uniform(1, 5, 20)
-    starts = np.array([0, 3, 4, 11])
     expected = [
         (weights[part, None] * values[part].astype(np.float64)).sum(axis=0)
         for part in (slice(0, 3), slice(3, 4), slice(4, 11), slice(11, 20))
     ]
-    found = weighted_sums(values, weights, starts)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(sums(values, weights, [0, 3, 4, 11]), expected, rtol=1e-12)
 
 
 def test_values_without_weight_dont_count_and_nan_is_never_dropped() -> None:
     values = np.float32([[1, 2], [np.nan, np.inf], [3, np.nan]])
-    found = weighted_sums(values, np.array([2.0, 0.0, 1.0]), np.array([0]))
-    np.testing.assert_array_equal(found, [[5, np.nan]])
+    np.testing.assert_array_equal(sums(values, np.array([2.0, 0.0, 2.0]), [0]), [[8, np.nan]])
 
 
 @pytest.mark.parametrize("block", [1, 2, 5, 11, 19, 20])
-def test_sums_dont_depend_on_how_tokens_are_read(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    values = np.arange(40, dtype=np.float32).reshape(20, 2)
-    weights, starts = np.ones(20), np.array([0, 3, 4, 11])
-    expected = weighted_sums(values, weights, starts)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "last"])
+def test_reductions_dont_depend_on_how_tokens_are_read(
+    make_small: Any, monkeypatch: pytest.MonkeyPatch, block: int, reduction: Any
+) -> None:
+    run = make_small().run
+    expected = miub(run, reduction=reduction)
     monkeypatch.setattr(module, "CHUNK_TOKENS", block)
-    np.testing.assert_array_equal(weighted_sums(values, weights, starts), expected)
+    xr.testing.assert_allclose(miub(run, reduction=reduction), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("unit", ["nat", "bit", "sqrt"])
@@ -114,5 +121,5 @@ def test_a_sample_of_which_no_token_was_captured_has_no_value(reduction: Any, em
 
 
 def test_the_root_of_what_rounding_made_negative_is_zero() -> None:
-    convert = module.UNITS["sqrt"][0]
+    convert = module.UNITS["sqrt"].convert
     np.testing.assert_array_equal(convert(np.array([-1e-12, 0, 4, np.nan])), [0, 0, 2, np.nan])

@@ -1,6 +1,7 @@
-"""Accuracies by log-likelihood per character and by what was written, and prompts apart; see also test_summary."""
+"""Accuracies, cross-entropies and perplexities, and prompts apart."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze.scores import Score, sample_scores, scores, scores_table
-from lorascope.stores import Run
+from lorascope.stores import Run, open_run
 
 from .conftest import Small
 
@@ -128,3 +129,63 @@ def test_prompts_of_a_data_set_are_apart() -> None:
 
 def test_runs_without_answers_say_nothing_of_them(make_small: Callable[..., Small]) -> None:
     assert not [score for score in scores(make_small().run) if score.measure in {"ACC by generation", "not read"}]
+
+
+def test_scores_of_choices(small: Small) -> None:
+    table, found = small.run.samples, scores(small.run)
+    assert [(s.dataset, s.measure, s.unit, s.n) for s in found] == [
+        ("facts/test", "ACC", "%", 12),
+        ("facts/test", "ACC per token", "%", 12),
+        ("facts/test", "ACC per character", "%", 12),
+        ("facts/test", "CE", "nat/token", 12),
+    ]
+    p, q = table["correct"].values.mean(), table["base_correct"].values.mean()
+    assert found[0].adapted == pytest.approx((100 * p, 100 * (p * (1 - p) / 12) ** 0.5))
+    assert found[0].base == pytest.approx((100 * q, 100 * (q * (1 - q) / 12) ** 0.5))
+    ce = table["ce"].values - table["base_ce"].values
+    assert found[3].change == pytest.approx((ce.mean(), ce.std(ddof=1) / 12**0.5))
+    assert found[3].adapted.value == pytest.approx(table["ce"].values.mean())
+
+
+def test_scores_of_text_weigh_windows_by_tokens(make_small: Callable[..., Small]) -> None:
+    run = make_small(is_text=True).run
+    found = {score.measure: score for score in scores(run)}
+    weights = run.samples["length"].values - 1
+    ce = np.average(run.samples["ce"].values, weights=weights)
+    assert set(found) == {"CE", "PPL"}
+    assert found["CE"].adapted.value == pytest.approx(ce)
+    assert found["PPL"].adapted.value == pytest.approx(np.exp(ce))
+    assert found["PPL"].base.value == pytest.approx(np.exp(np.average(run.samples["base_ce"].values, weights=weights)))
+    assert found["PPL"].adapted.error == pytest.approx(np.exp(ce) * found["CE"].adapted.error)
+
+
+def test_error_of_equal_windows_is_that_of_a_mean(make_small: Callable[..., Small]) -> None:
+    run = make_small(is_text=True, n_tokens=5).run
+    ce = run.samples["ce"].values
+    assert scores(run)[0].adapted.error == pytest.approx(ce.std(ddof=1) / len(ce) ** 0.5)
+
+
+def test_one_window_has_no_error(make_small: Callable[..., Small]) -> None:
+    assert np.isnan(scores(make_small(is_text=True, n_samples=1).run)[0].adapted.error)
+
+
+def test_unscored_runs_have_no_scores(make_small: Callable[..., Small]) -> None:
+    for is_text in (True, False):
+        run = make_small(is_scored=False, is_text=is_text).run
+        assert scores(run) == []
+        assert scores_table(run)[1] == []
+
+
+def test_scores_without_the_base_model(many_rows: Path) -> None:
+    for score in scores(open_run(many_rows)):
+        assert np.isfinite(score.adapted.value)
+        assert np.isnan([score.base.value, score.change.value]).all()
+
+
+def test_scores_table_gives_units_and_signs(small: Small) -> None:
+    columns, rows = scores_table(small.run)
+    assert columns == ("data set", "measure", "n", "without adapter", "with adapter", "change")
+    assert [row[:3] for row in rows][3] == ("facts/test", "CE (nat/token)", "12")
+    gained = [score.change.value > 0 for score in scores(small.run)]
+    assert [row[5].startswith("+") for row in rows] == gained
+    assert "±" in rows[0][4]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lorascope.analyze import group_by, miub
-from lorascope.analyze.runs import matched, paired
+from lorascope.analyze.compare_runs import matched, paired
 from lorascope.analyze.scores import scores
 from lorascope.capture import CaptureConfig, Progress, capture
 from lorascope.capture.reforward import reforward

@@ -118,7 +118,7 @@ def test_provenance_and_notes_of_the_preflight(
         "loss": float("nan"),
     }
     (run / "zarr.json").write_text(json.dumps(root))
-    out = " ".join(told(capsys, run).split())
+    out = " ".join(told(capsys, run, "--full").split())
     for words in (
         f"a-model (sha256 {'a' * 16})",
         f"one, two=other (sha256 {'b' * 16})",
@@ -127,10 +127,11 @@ def test_provenance_and_notes_of_the_preflight(
         "from s3://bucket/run.zarr at 2026-01-02T00:00:00Z",
         "a, b, c and 1 more",
         "[bold]",
-        "2500 (last:4) in 3 rows",
+        "2500 (last:4) of 5 samples in 3 rows",
     ):
         assert words in out.replace(" │ │ │ ", " "), words
     assert facts(capsys, run)["provenance"]["loss"] is None
+    assert "2 notes, shown by --full" in " ".join(told(capsys, run).split())
 
 
 @pytest.mark.parametrize("states", ["none", "sample"])
@@ -140,7 +141,7 @@ def test_runs_that_keep_less(capsys: pytest.CaptureFixture[str], many_rows: Path
     found = facts(capsys, run)
     assert (found["states"], found["rows"]["with_states"]) == (states, 1 if rows else 0)
     out = told(capsys, run)
-    assert ("sample, in 1 of 2 rows" in out) == (states == "sample")
+    assert ("adapted, sample, in 1 of 2 rows" in out) == (states == "sample")
     assert ("no factors kept" in out) == (states == "none")
 
 

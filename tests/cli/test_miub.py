@@ -1,3 +1,4 @@
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import xarray as xr
 from lorascope.analyze import miub as miub_of
 from lorascope.stores import open_run
 
+from ..analyze.conftest import write_small
 from .called import call, flat
 
 
@@ -23,6 +25,42 @@ def test_groups_are_listed(capsys: pytest.CaptureFixture[str], many_rows: Path) 
     assert out.count("down_proj") >= 2
 
 
+def test_the_conclusion_comes_first_and_the_rest_by_full(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    _, out, _ = run(capsys, many_rows)
+    assert 0 < out.index("MIUB ") < out.index("JS by component")
+    assert "fidelity" not in out
+    _, out, _ = run(capsys, many_rows, "--full", "--group-by", "kind")
+    assert "fidelity: no token's js was measured during capture" in out
+    assert "MIUB by kind" in out
+    assert "JS by component, all 4" in out
+
+
+def test_long_tables_are_cut(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("lorascope.cli.commands.miub"), "TOP", 3)
+    assert "JS by component, the 3 largest of 4 (--full: all)" in run(capsys, many_rows)[1]
+    monkeypatch.setattr(import_module("lorascope.cli.commands.miub"), "MOST_ROWS", 3)
+    assert "MIUB by component, the 3 largest of 4 (--full: all)" in run(capsys, many_rows, "--group-by", "component")[1]
+
+
+def test_some_components(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    code, out, _ = run(capsys, many_rows, "--component", "*.up_proj", "--over-components", "mean")
+    assert code == 0
+    expected = miub_of(open_run(many_rows), components=["*.up_proj"])
+    assert f"MIUB {float(expected['miub']):.6g}" in out
+    assert "2 components)" in out
+    assert "down_proj" not in out
+
+
+def test_values_that_arent_finite_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run_path = write_small(tmp_path / "run.zarr", states="none", not_finite=True).run
+    code, out, _ = run(capsys, run_path.path)
+    assert code == 1
+    assert "1 values aren't finite, the first at token 3 (sample " in out
+    assert f"of {run_path.component_paths[0]}; what they enter is NaN" in out
+
+
 def test_units_and_reductions(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
     code, out, _ = run(capsys, many_rows, "--unit", "bit", "--reduction", "last")
     assert code == 0
@@ -33,17 +71,17 @@ def test_units_and_reductions(capsys: pytest.CaptureFixture[str], many_rows: Pat
 def test_every_reading_of_the_paper(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
     code, out, _ = run(capsys, many_rows, "--paper")
     assert code == 0
-    assert out.count("delta alone") == 6
-    assert "size alone can't tell which of these the paper used" in out
+    assert out.count("delta alone") == 9
+    assert "size alone can't tell which reading of eq. 9 the paper used" in out
     assert "11.8 to 17.1 per component" in out
 
 
 def test_several_runs_are_compared(capsys: pytest.CaptureFixture[str], many_rows: Path, unfinished: Path) -> None:
     code, out, _ = run(capsys, many_rows, unfinished, "--group-by", "run")
     assert code == 0
-    assert "paired by sample" in out
+    assert "paired by 2 samples" in out
     assert "MIUB by run" in out
-    assert "0 n/a n/a" in out.replace("│ ", "")  # the same numbers in the samples that both hold
+    assert ": 0 nat, paired by 1 samples" in out or "p = n/a (t), n/a (Wilcoxon)" in out  # the same numbers in both
 
 
 def test_several_adapters_of_one_run(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:

@@ -1,24 +1,25 @@
 """Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
 
 from .adapters.adapter import adapter_report
+from .compare_runs import paired, side_by_side
 from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
 from .measure_information import export_pairs, measure_information
 from .measuring.cka import cka
-from .measuring.measured import measure_run
 from .measuring.measures import token_measure
+from .measuring.run import measure_run
 from .miub import miub
 from .mutual_information import mutual_information
-from .paper import paper_cells
 from .qualify import qualify
-from .runs import paired, side_by_side
+from .readings import miub_readings
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
 from .scaling.identify import identifiability
 from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
 from .scaling.simulate import simulate_study
+from .scores import scores_table
 from .stats.metrics import compare_metrics
 from .stats.trends import trend_tests
 
@@ -38,13 +39,14 @@ __all__ = [
     "measure_run",
     "mi_upper_bound",
     "miub",
+    "miub_readings",
     "mutual_information",
     "open_result",
     "paired",
-    "paper_cells",
     "plan_study",
     "qualify",
     "save",
+    "scores_table",
     "side_by_side",
     "simulate_study",
     "to_dataframe",

@@ -21,7 +21,7 @@ LENGTH_TOKENS = 100
 """Tokens of a bucket of lengths: 1-100, 101-200, ..., as the paper's."""
 
 
-def group_by(result: xr.Dataset, by: Sequence[str], *, components: str = "sum") -> xr.Dataset:
+def group_by(result: xr.Dataset, by: Sequence[str], *, over_components: str = "sum") -> xr.Dataset:
     """Mean over samples of js, reduced over each group's tokens and components, with its standard error.
 
     Parameters
@@ -32,7 +32,7 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, components: str = "sum") 
         One or several of `KEYS`: of samples (`dataset`, `split`, `prompt`, `length` of the whole sequence in hundreds
         of tokens), components (`component`, `layer`, `kind`, `rank`) and tokens (`role`, `position`). Tokens of one
         role are reduced to their mean; at a position a sample has one.
-    components
+    over_components
         `sum` (as MIUB) or `mean` over the components of a group.
 
     Returns
@@ -44,7 +44,7 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, components: str = "sum") 
     Raises
     ------
     ValueError
-        If a key or `components` isn't one of those, a key is given twice or none, or tokens are grouped though the
+        If a key or `over_components` isn't one of those, a key is given twice or none, or tokens are grouped though the
         result is no mean over tokens.
 
     Notes
@@ -52,18 +52,18 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, components: str = "sum") 
     A sample's tokens and components depend on each other; samples are taken for independent. The error is therefore
     that of a mean over samples, each of which enters with one number a group: errors clustered by sample.
     """
-    _check(result, by, components)
+    _check(result, by, over_components)
     used = np.flatnonzero(result["used"].values)
     samples = _codes({key: _sample_labels(result, key)[used] for key in by if key in SAMPLE_KEYS}, len(used))
     parts = _codes({k: result[k].values for k in by if k in COMPONENT_KEYS}, result.sizes["component"])
     tokens = _codes({k: result[k].values for k in by if k in TOKEN_KEYS}, result.sizes["token"])
     if tokens.labels:
         sums = _by_position if "position" in by else _by_role
-        count, mean, spread = sums(result, used, samples, parts, tokens, components)
+        count, mean, spread = sums(result, used, samples, parts, tokens, over_components)
     else:
-        values = _over_components(result["js_sample"].values[used], parts, components)
+        values = _over_components(result["js_sample"].values[used], parts, over_components)
         count, mean, spread = _moments(values[:, None], samples)
-    return _dataset(result, by, components, (samples, tokens, parts), (count, mean, spread))
+    return _dataset(result, by, over_components, (samples, tokens, parts), (count, mean, spread))
 
 
 def to_dataframe(result: xr.Dataset, per: str = "component") -> Any:
@@ -111,15 +111,15 @@ class _Codes(NamedTuple):
     """Places of that product."""
 
 
-def _check(result: xr.Dataset, by: Sequence[str], components: str) -> None:
+def _check(result: xr.Dataset, by: Sequence[str], over_components: str) -> None:
     if isinstance(by, str):
         raise ValueError(f"`by` is {by!r}; give a sequence of keys, such as [{by!r}]")
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
         raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once")
-    if components not in ("sum", "mean"):
-        raise ValueError(f"`components` is {components!r}; allowed are 'sum' and 'mean'")
-    if set(by) & set(TOKEN_KEYS) and "mean;" not in result.attrs["reduction"]:
+    if over_components not in ("sum", "mean"):
+        raise ValueError(f"`over_components` is {over_components!r}; allowed are 'sum' and 'mean'")
+    if set(by) & set(TOKEN_KEYS) and result.attrs["over_tokens"] != "mean":
         raise ValueError(
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
             f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
@@ -161,7 +161,7 @@ _Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _moments(values: np.ndarray, samples: _Codes) -> _Moments:
-    """Of values (sample, token group, component group), by group of samples."""
+    """Moments of values (sample, token group, component group), by group of samples."""
     shape = (samples.n, *values.shape[1:])
     count, mean, spread = np.zeros(shape), np.full(shape, np.nan), np.full(shape, np.nan)
     for code in range(samples.n):
@@ -227,7 +227,7 @@ def _by_position(
 
 def _counted_blocks(result: xr.Dataset) -> Any:
     """(tokens, js in the result's unit (token, component), weights) by ranges of tokens; weight 0 where none counts."""
-    convert = next(function for function, units in UNITS.values() if units == result.attrs["units"])
+    convert = UNITS[result.attrs["unit"]].convert
     counted, weights = result["counted"].values, result["weight"].values
     for span, block in token_blocks(result["js"].variable):
         w = np.where(counted[span], weights[span], 0.0)

@@ -1,38 +1,39 @@
 """MIUB, the paper's eq. 9, over a run: JS by token and component, and what becomes of it."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run, StoreError
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.progress import Progress
 
 from .measuring.captured import keeps_all_states
-from .measuring.compute import Progress
-from .measuring.measured import measure_unsaved
-from .reduce import UNITS, Reduction, Unit, reduce_tokens, refuse_unknown, token_blocks, usable_samples
-from .save import finish, refuse_target
+from .measuring.partial import finish
+from .measuring.run import measure_unsaved
+from .reduce import UNITS, Reduction, SampleSums, Unit, refuse_unknown, token_blocks, usable_samples
+from .save import refuse_target
 from .weights import is_weighted, standard_error
 
-__all__ = ["fidelity", "misfit", "miub", "miub_attributes", "not_finite", "reduce_js", "require_samples"]
+__all__ = ["misfit", "miub", "miub_attributes", "reduce_js", "require_samples"]
 
 MISFIT = 1e-2
-"""Relative difference of js from which on stored states aren't those of the capture; rounding comes to 1e-6."""
+"""Relative difference of js above which stored states aren't those of the capture; rounding comes to 1e-6."""
 LEAST_JS = 1e-24
-"""Nats. Differences of a smaller js are taken relative to this: the kernel keeps its digits down to here."""
+"""Nats that differences of a smaller js are taken relative to: the kernel keeps its digits down to here."""
 MEDIAN_VALUES = 2**20
-"""Of differences that a median is taken of, every so many of them; the largest is that of all."""
-NO_FIDELITY: dict[str, float | int] = {"fidelity_max": np.nan, "fidelity_median": np.nan, "fidelity_n": 0}
+"""Most differences that their median is taken of: every so many of them; the largest is that of all."""
 
 
 def miub(
     run: Run,
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     reduction: Reduction = "mean",
     unit: Unit = "nat",
     scheduler: Any = None,
@@ -49,6 +50,9 @@ def miub(
         not those of all tokens, js is the one measured during capture.
     adapter
         Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`, that MIUB is to be of; by default all that the adapter
+        touches.
     reduction
         What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
         mean of those that are the `answer`. Mean and sum weigh tokens that were drawn by the inverse of their chance.
@@ -69,16 +73,16 @@ def miub(
         `js` (token, component), nats, float32; `js_sample` (sample, component): the tokens reduced; `miub_sample`
         (sample,): its sum over components; `miub` (): the mean of that over samples, and `miub_se`: its standard
         error, which takes samples for independent and nothing else, NaN for one sample. A token whose base or delta
-        isn't finite makes all of them NaN; `not_finite` names it.
-        Attributes hold reduction, counts, provenance, whether js comes from `states` or from `capture`, and how far the
-        one written at capture lies from the one computed from states.
+        isn't finite makes all of them NaN. Attributes hold reduction, counts, the first value that isn't finite,
+        provenance, whether js comes from `states` or from `capture`, and how far the one written at capture lies from
+        the one computed from states.
 
     Raises
     ------
     StoreError
         If the run holds neither states nor js, no sample is wholly committed, or a chunk is broken.
     ValueError
-        If `reduction` or `unit` isn't one of those, or the name `out` has another ending.
+        If `reduction` or `unit` isn't one of those, a component isn't known, or the name `out` has another ending.
     FileExistsError
         If something of the name `out` is there.
 
@@ -95,7 +99,8 @@ def miub(
     refuse_unknown(reduction, unit)
     if keeps_all_states(run):
         require_samples(_unmeasured(run), run, reduction)  # before the work, not after it
-    options = {"adapter": adapter, "scheduler": scheduler, "n_workers": n_workers, "progress": progress}
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
+    options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
         return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))
@@ -114,10 +119,11 @@ def reduce_js(
 ) -> xr.Dataset:
     """`miub`'s dataset from one that holds `js` (token, component); adds which samples were `used`."""
     used = require_samples(measured, run, reduction)
-    by_sample = reduce_tokens(measured, "js", run, reduction, unit=unit)
+    found = _scan(measured, run, adapter, reduction, unit)
+    by_sample = found.by_sample
     by_sample[~used] = np.nan
     totals = by_sample.sum(axis=1)
-    whole, units = totals[used], UNITS[unit][1]
+    whole, units = totals[used], UNITS[unit].symbol
     result = measured[["js"]].assign(
         js_sample=(("sample", "component"), by_sample, {"long_name": f"{reduction} of js over tokens", "units": units}),
         miub_sample=("sample", totals, {"long_name": "js_sample, summed over components", "units": units}),
@@ -128,22 +134,88 @@ def reduce_js(
         name: ("sample", run.samples[name].values) for name in ("dataset", "split", "prompt", "length")
     }
     result = result.assign_coords(sample=run.samples["id"].values, used=("sample", used), **labels)
-    return result.assign_attrs(_attributes(run, adapter, reduction, unit, used, measured))
+    weighted = "weighted " if is_weighted(run) and reduction != "last" else ""
+    return result.assign_attrs(
+        **miub_attributes(run, adapter, measured),
+        unit=unit,
+        units=units,
+        over_tokens=reduction,
+        reduction=f"tokens: {weighted}{reduction}; components: sum; samples: mean",
+        n_samples=int(used.sum()),
+        n_samples_incomplete=int((~used).sum()),
+        **found.attributes,
+    )
 
 
-def not_finite(measured: xr.Dataset, run: Run) -> list[tuple[int, str]]:
-    """(token, component) of every js that is NaN though the token was measured: there base or delta isn't finite."""
-    names, counted = measured["component"].values, measured["counted"].values[:, None]
-    return [
-        (tokens.start + int(token), str(names[index]))
-        for tokens, block in token_blocks(measured["js"].variable)
-        for token, index in np.argwhere(np.isnan(block) & counted[tokens])
-    ]
+class _Scan(NamedTuple):
+    """What one trip over js gives."""
+
+    by_sample: np.ndarray
+    """Float64 (sample, component)."""
+    attributes: dict[str, Any]
+    """How many values aren't finite, the first of them, and how far js lies from that of the capture."""
 
 
-def _n_not_finite(measured: xr.Dataset) -> int:
-    counted = measured["counted"].values[:, None]
-    return sum(int((np.isnan(block) & counted[at]).sum()) for at, block in token_blocks(measured["js"].variable))
+def _scan(measured: xr.Dataset, run: Run, adapter: str | None, reduction: Reduction, unit: Unit) -> _Scan:
+    """Its reduction, its holes and its fidelity, from one trip over js, which may lie on the disk."""
+    sums = SampleSums(measured, run, reduction, unit=unit)
+    holes, differences = _Holes(measured), _Differences(measured, run, adapter)
+    for tokens, block in token_blocks(measured["js"].variable):
+        sums.add(tokens, block)
+        holes.add(tokens, block)
+        differences.add(tokens, block)
+    return _Scan(sums.values(), holes.attributes() | differences.attributes())
+
+
+class _Holes:
+    """Js that is NaN though its token was measured: there base or delta isn't finite."""
+
+    def __init__(self, measured: xr.Dataset) -> None:
+        self._names, self._counted = measured["component"].values, measured["counted"].values[:, None]
+        self._n, self._first = 0, (-1, "")
+
+    def add(self, tokens: slice, block: np.ndarray) -> None:
+        found = np.isnan(block) & self._counted[tokens]
+        if found.any():
+            if not self._n:
+                token, index = np.argwhere(found)[0]
+                self._first = (tokens.start + int(token), str(self._names[index]))
+            self._n += int(found.sum())
+
+    def attributes(self) -> dict[str, Any]:
+        token, component = self._first
+        where = {"not_finite_token": token, "not_finite_component": component} if self._n else {}
+        return {"n_not_finite": self._n, **where}
+
+
+class _Differences:
+    """How far js from the store lies from js in memory at capture: relative, over the tokens that have both."""
+
+    def __init__(self, measured: xr.Dataset, run: Run, adapter: str | None) -> None:
+        self._captured = None
+        if keeps_all_states(run):
+            kept = [run.component_paths.index(path) for path in measured["component"].values]
+            self._captured = run.js(adapter)[:, kept]
+        self._step = -(-measured["js"].size // MEDIAN_VALUES)
+        self._n, self._largest, self._some = 0, 0.0, [np.empty(0, np.float32)]
+
+    def add(self, tokens: slice, block: np.ndarray) -> None:
+        if self._captured is None:
+            return
+        reference = self._captured[tokens].values.astype(np.float64)
+        shared = np.isfinite(reference) & np.isfinite(block)
+        difference = np.abs(block[shared] - reference[shared])
+        relative = (difference / np.maximum(reference[shared], LEAST_JS)).astype(np.float32)
+        self._n += len(relative)
+        self._largest = max(self._largest, float(relative.max(initial=0.0)))
+        self._some.append(relative[:: self._step])
+
+    def attributes(self) -> dict[str, float | int]:
+        """`fidelity_max`, `fidelity_median` (NaN if nothing is shared) and `fidelity_n`."""
+        if not self._n:
+            return {"fidelity_max": np.nan, "fidelity_median": np.nan, "fidelity_n": 0}
+        median = float(np.median(np.concatenate(self._some)))
+        return {"fidelity_max": self._largest, "fidelity_median": median, "fidelity_n": self._n}
 
 
 def misfit(result: xr.Dataset, run: Run) -> str | None:
@@ -160,33 +232,6 @@ def misfit(result: xr.Dataset, run: Run) -> str | None:
     )
 
 
-def fidelity(measured: xr.Dataset, run: Run, *, adapter: str | None = None) -> dict[str, float | int]:
-    """How far js from the store lies from js in memory at capture: relative, over the tokens that have both.
-
-    Keys: `fidelity_max`, `fidelity_median` (relative differences; NaN if nothing is shared) and `fidelity_n`.
-    """
-    kept = [run.component_paths.index(path) for path in measured["component"].values]
-    js = measured["js"].variable
-    step = -(-js.size // MEDIAN_VALUES)
-    n, largest, some = 0, 0.0, [np.empty(0, np.float32)]
-    for relative in _differences(js, run.js(adapter)[:, kept]):
-        n += len(relative)
-        largest = max(largest, float(relative.max(initial=0.0)))
-        some.append(relative[::step])
-    if not n:
-        return dict(NO_FIDELITY)
-    return {"fidelity_max": largest, "fidelity_median": float(np.median(np.concatenate(some))), "fidelity_n": n}
-
-
-def _differences(js: xr.Variable, captured: xr.DataArray) -> Iterator[np.ndarray]:
-    """Relative differences, float32, of the values that are in both, a range of tokens at a time."""
-    for tokens, block in token_blocks(js):
-        reference = captured[tokens].values.astype(np.float64)
-        shared = np.isfinite(reference) & np.isfinite(block)
-        difference = np.abs(block[shared] - reference[shared])
-        yield (difference / np.maximum(reference[shared], LEAST_JS)).astype(np.float32)
-
-
 def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (sample,): those that can be reduced; at least one."""
     used = usable_samples(measured, run, reduction)
@@ -199,21 +244,6 @@ def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
     raise StoreError(
         f"{run.place.name!r} holds no states, and js of no token of a whole sample; capture it with states"
     )
-
-
-def _attributes(
-    run: Run, adapter: str | None, reduction: str, unit: str, used: np.ndarray, measured: xr.Dataset
-) -> dict[str, Any]:
-    weighted = "weighted " if is_weighted(run) and reduction != "last" else ""
-    return {
-        **miub_attributes(run, adapter, measured),
-        "units": UNITS[unit][1],
-        "reduction": f"tokens: {weighted}{reduction}; components: sum; samples: mean",
-        "n_samples": int(used.sum()),
-        "n_samples_incomplete": int((~used).sum()),
-        "n_not_finite": _n_not_finite(measured),
-        **(fidelity(measured, run, adapter=adapter) if keeps_all_states(run) else NO_FIDELITY),
-    }
 
 
 def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.progress import Progress
 
 from .measuring.captured import available
-from .measuring.compute import Progress
-from .measuring.measured import measure_run
 from .measuring.measures import MEASURES
+from .measuring.run import measure_run
 from .miub import reduce_js
 from .reduce import reduce_tokens
 from .weights import standard_error, weighted_medians, weighted_quantiles
@@ -18,7 +18,7 @@ from .weights import standard_error, weighted_medians, weighted_quantiles
 __all__ = ["QUALIFIERS", "position_profile", "qualify"]
 
 QUALIFIERS = ("js_permuted", "effective_width", "delta_ratio")
-"""Measures that say how a component's js is to be read; the first needs the states of all tokens."""
+"""Measures that say how a component's js is to be read; the permuted one needs the states of all tokens."""
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -59,7 +59,7 @@ def qualify(
 
     Notes
     -----
-    Of a run that doesn't keep the states of all tokens, js, effective_width and delta_ratio are those that capture
+    Where a run doesn't keep the states of all tokens, js, effective_width and delta_ratio are those that capture
     took; js_permuted is missing. Early runs without states have js only, and of a share of their tokens, and a sample
     is the mean of those of its tokens that were measured. Means and medians over tokens are weighted.
     """

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -17,7 +17,9 @@ __all__ = [
     "REDUCTIONS",
     "UNITS",
     "Reduction",
+    "SampleSums",
     "Unit",
+    "UnitOf",
     "reduce_tokens",
     "refuse_unknown",
     "token_blocks",
@@ -28,13 +30,23 @@ Reduction = Literal["mean", "sum", "last", "answer"]
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 Unit = Literal["nat", "bit", "sqrt"]
 
-UNITS: Mapping[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
-    "nat": (lambda values: values, "nat"),
-    "bit": (lambda values: values / math.log(2), "bit"),
-    "sqrt": (lambda values: np.sqrt(np.maximum(values, 0)), "nat^0.5"),  # js of capture may round to -1e-12
+
+class UnitOf(NamedTuple):
+    """A unit of divergences."""
+
+    symbol: str
+    """Its name beside a number and in `units` attributes."""
+    convert: Callable[[np.ndarray], np.ndarray]
+    """What becomes of a token's divergence in nats."""
+
+
+UNITS: Mapping[str, UnitOf] = {
+    "nat": UnitOf("nat", lambda values: values),
+    "bit": UnitOf("bit", lambda values: values / math.log(2)),
+    "sqrt": UnitOf("nat^0.5", lambda values: np.sqrt(np.maximum(values, 0))),  # js of capture may round to -1e-12
 }
-"""Unit -> (what becomes of a divergence in nats, its name); the root of each token's JS is a metric, the
-Jensen-Shannon distance (Endres and Schindelin 2003, IEEE Trans. Inf. Theory 49(7))."""
+"""Units by name, as `unit` attributes give it; the root of each token's JS is a metric, the Jensen-Shannon distance
+(Endres and Schindelin 2003, IEEE Trans. Inf. Theory 49(7))."""
 
 
 def refuse_unknown(reduction: str, unit: str) -> None:
@@ -66,22 +78,54 @@ def reduce_tokens(
     unit
         What each token's value becomes before that; see `UNITS`.
     """
-    values, convert = measured[name].variable, UNITS[unit][0]
-    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-    whole = np.full((len(starts), values.shape[1]), np.nan)
-    some = np.flatnonzero(stops > starts)  # a sample of which no token was captured has no value
-    starts, stops = starts[some], stops[some]
-    if reduction == "last":
-        whole[some] = convert(np.asarray(values[stops - 1], np.float64))
-        return whole
-    weights = measured["weight"].values
-    counted = np.where(_wanted(measured, reduction), weights, 0.0)
-    sums = weighted_sums(values, counted, starts, convert)
-    totals = np.add.reduceat(counted, starts)[:, None]
-    whole[some] = np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0)
-    if reduction == "sum":
-        whole[some] *= np.add.reduceat(weights, starts)[:, None]
-    return whole
+    sums = SampleSums(measured, run, reduction, unit=unit)
+    for tokens, block in token_blocks(measured[name].variable):
+        sums.add(tokens, block)
+    return sums.values()
+
+
+class SampleSums:
+    """A reduction over each sample's tokens, fed with ranges of tokens in their order.
+
+    A value whose weight is 0 doesn't count, whatever it is; NaN that counts makes NaN. No number depends on how tokens
+    are cut into ranges but for rounding.
+    """
+
+    def __init__(self, measured: xr.Dataset, run: Run, reduction: Reduction, *, unit: str) -> None:
+        starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+        self._some = np.flatnonzero(stops > starts)  # a sample of which no token was captured has no value
+        self._starts, self._last = starts[self._some], stops[self._some] - 1
+        self._weights = measured["weight"].values
+        self._counted = np.where(_wanted(measured, reduction), self._weights, 0.0)
+        self._convert = UNITS[unit].convert
+        self._reduction = reduction
+        self._sums = np.zeros((len(self._some), measured.sizes["component"]))
+        self._whole = np.full((len(starts), measured.sizes["component"]), np.nan)
+
+    def add(self, tokens: slice, block: np.ndarray) -> None:
+        """Take in the values (token, component) of a range of tokens."""
+        if self._reduction == "last":
+            here = (self._last >= tokens.start) & (self._last < tokens.stop)
+            self._sums[here] = self._convert(block[self._last[here] - tokens.start].astype(np.float64))
+            return
+        w = self._counted[tokens, None]
+        terms = np.where(w != 0, self._convert(block.astype(np.float64)), 0.0) * w
+        first = max(int(np.searchsorted(self._starts, tokens.start, side="right")) - 1, 0)
+        last = int(np.searchsorted(self._starts, tokens.stop))
+        edges = np.maximum(self._starts[first:last] - tokens.start, 0)
+        self._sums[first:last] += np.add.reduceat(terms, edges, axis=0)
+
+    def values(self) -> Float64[np.ndarray, "sample component"]:
+        """What every sample was reduced to; NaN where none of its tokens counts."""
+        if self._reduction == "last":
+            self._whole[self._some] = self._sums
+            return self._whole
+        totals = np.add.reduceat(self._counted, self._starts)[:, None]
+        means = np.divide(self._sums, totals, out=np.full_like(self._sums, np.nan), where=totals > 0)
+        if self._reduction == "sum":
+            means *= np.add.reduceat(self._weights, self._starts)[:, None]
+        self._whole[self._some] = means
+        return self._whole
 
 
 def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
@@ -94,37 +138,6 @@ def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.n
     there = wanted[stops - 1] if reduction == "last" else np.logical_or.reduceat(wanted, starts)
     usable[some] = np.logical_and.reduceat(run.committed.values, starts) & there
     return usable
-
-
-def weighted_sums(
-    values: Any,
-    weights: Float64[np.ndarray, " token"],
-    starts: np.ndarray,
-    convert: Callable[[np.ndarray], np.ndarray] = UNITS["nat"][0],
-) -> Float64[np.ndarray, "sample component"]:
-    """Sums of weight times value over each sample's tokens.
-
-    Parameters
-    ----------
-    values
-        (token, component), an array or something that reads like one. A value whose weight is 0 doesn't count, whatever
-        it is; NaN that counts makes NaN.
-    weights
-        By token.
-    starts
-        First token of each sample, ascending; each has at least one.
-    convert
-        What becomes of values before they are summed.
-    """
-    out = np.zeros((len(starts), values.shape[1]))
-    for tokens, block in token_blocks(values):
-        w = weights[tokens, None]
-        terms = np.where(w != 0, convert(block.astype(np.float64)), 0.0) * w
-        first = max(int(np.searchsorted(starts, tokens.start, side="right")) - 1, 0)
-        last = int(np.searchsorted(starts, tokens.stop))
-        edges = np.maximum(starts[first:last] - tokens.start, 0)
-        out[first:last] += np.add.reduceat(terms, edges, axis=0)
-    return out
 
 
 def _wanted(measured: xr.Dataset, reduction: Reduction) -> np.ndarray:

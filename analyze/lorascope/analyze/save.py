@@ -1,15 +1,17 @@
 """Results on disk: Zarr or NetCDF, whichever the name asks for."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from .measuring.partial import CHUNK_TOKENS, DONE, partial_path
+from lorascope.stores.places.atomic_write import atomic_write
 
-__all__ = ["finish", "open_result", "refuse_inside_store", "refuse_target", "require_writable", "save"]
+__all__ = ["DONE", "open_result", "refuse_inside_store", "refuse_target", "require_writable", "save"]
+
+DONE = "done"
+"""Name of an array that only an unfinished result has: which components are done."""
 
 
 def save(result: xr.Dataset, path: str | Path) -> Path:
@@ -24,55 +26,24 @@ def save(result: xr.Dataset, path: str | Path) -> Path:
     FileExistsError
         If something of that name is there.
     """
-    target = Path(path)
-    refuse_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        _remove(partial)
+    target = refuse_target(Path(path))
+    with atomic_write(target) as partial:
         if target.suffix == ".zarr":
             result.to_zarr(partial, mode="w", zarr_format=3, consolidated=False)
         else:
             result.to_netcdf(partial, engine="netcdf4")
-        return partial.rename(target)
-    finally:
-        _remove(partial)
+    return target
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def finish(result: xr.Dataset, target: Path) -> xr.Dataset:
-    """Make the part that was written beside `target` the result itself; returns it as it is on disk.
-
-    Raises what `save` raises.
-    """
-    partial = partial_path(target)
-    large = [name for name, values in result.data_vars.items() if values.dims == ("token", "component")]
-    if target.suffix == ".zarr":
-        result.drop_vars(large).to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
-        partial.rename(target)
-        shutil.rmtree(target / DONE)  # afterwards: without it what was computed would be taken for nothing
-    else:
-        save(result.assign({name: result[name].chunk({"token": CHUNK_TOKENS}) for name in large}), target)
-        shutil.rmtree(partial)
-    return open_result(target)
-
-
-def open_result(path: Path) -> xr.Dataset:
+def open_result(path: str | Path) -> xr.Dataset:
     """A saved result; what is large stays on the disk until it is looked at."""
-    options: dict[str, Any] = (
-        {"engine": "netcdf4"} if path.suffix == ".nc" else {"engine": "zarr", "consolidated": False}
-    )
+    is_netcdf = Path(path).suffix == ".nc"
+    options: dict[str, Any] = {"engine": "netcdf4"} if is_netcdf else {"engine": "zarr", "consolidated": False}
     return xr.open_dataset(path, cache=False, drop_variables=[DONE], **options)
 
 
 def refuse_target(target: Path) -> Path:
-    """The same name; raises unless a result may be saved under it, see `save`."""
+    """The name itself; raises unless a result may be saved under it, see `save`."""
     if "://" in str(target) or ":/" in target.as_posix()[1:]:
         raise ValueError(f"`out` is {str(target)!r}; a result goes to a folder of this machine")
     if target.suffix not in {".zarr", ".nc"}:

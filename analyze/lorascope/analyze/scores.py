@@ -101,7 +101,7 @@ def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 def _correct_per_character(run: Run, loglik: str) -> np.ndarray:
     """Int8 (sample,): 1 where the right choice has the highest log-likelihood per character, 0 where not, -1 for none.
 
-    Of equals the first is taken.
+    The first of equals is taken.
     """
     correct = np.full(run.samples.sizes["sample"], -1, np.int8)
     owners, texts = run.choices["sample"].values, run.choices["text"].values

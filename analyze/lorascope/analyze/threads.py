@@ -24,6 +24,6 @@ def one_blas_thread() -> Iterator[None]:
 
 @cache
 def keep_one_blas_thread() -> None:
-    """The same for good, where this process was started to do tasks for another one."""
+    """Limit BLAS for good to the thread that calls it, where this process was started to do tasks for another one."""
     if parent_process() is not None:
         threadpool_limits(limits=1, user_api="blas")

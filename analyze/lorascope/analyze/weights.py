@@ -22,7 +22,7 @@ def is_weighted(run: Run) -> bool:
 
 
 def standard_error(values: np.ndarray) -> Any:
-    """Of the mean over the first axis, NaN for one value."""
+    """Standard error of the mean over the first axis, NaN for one value."""
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan)[()]
     return values.std(axis=0, ddof=1) / np.sqrt(len(values))

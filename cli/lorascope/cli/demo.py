@@ -51,7 +51,7 @@ def run_demo(out: Path, report: Report) -> Path:
         report(1, 1, "reused", "capture")
     else:
         _capture(run, adapter, model_file, loaded, report)
-    write_report(open_run(run), page, progress=lambda n, total: report(n, total, "", "report"))
+    write_report(open_run(run), page, progress=lambda n, total, part="": report(n, total, part, "report"))
     return page
 
 

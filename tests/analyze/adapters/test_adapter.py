@@ -169,11 +169,6 @@ def test_half_precision_is_read_exactly(tmp_path: Path) -> None:
         agrees(report, Q, expected(*values.values(), 2.0))
 
 
-def test_factors_of_two_types_are_both_named(tmp_path: Path) -> None:
-    tensors = {key: value.astype("f2" if "lora_A" in key else "f4") for key, value in factors(Q).items()}
-    assert list(adapter_report(write(tmp_path / "lora", tensors))["dtype"].values) == ["float16, float32"]
-
-
 def test_the_adapters_name_may_stand_in_keys(tmp_path: Path) -> None:
     tensors = factors(Q)
     named = {key.replace(".weight", ".default.weight"): value for key, value in tensors.items()}
@@ -215,12 +210,6 @@ def test_only_whole_names_are_dropped(tmp_path: Path) -> None:
         tensors |= factors(name)
     report = adapter_report(write(tmp_path / "lora", tensors))
     assert sorted(report["component"].values) == ["a.base_layers.q", "b", "base_layer.q", "c.q", "d.my_base_layer_2.q"]
-
-
-def test_numbers_of_layers_are_an_int64(tmp_path: Path) -> None:
-    report = adapter_report(write(tmp_path / "lora", factors(f"layers.{'9' * 18}.q")))
-    assert report["layer"].values.tolist() == [10**18 - 1]
-    assert report["layer"].dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -320,6 +309,7 @@ def test_progress_counts_components(tmp_path: Path) -> None:
         ({"r": True}, r"`r` of adapter '.*' is True; a rank is a whole number"),
         ({"rank_pattern": {"q_proj": 1.5}}, r"`r` of adapter '.*' is 1.5; a rank is a whole number"),
         ({"lora_alpha": "8"}, r"`lora_alpha` of adapter '.*' is '8'; it must be a finite number"),
+        ({"lora_alpha": 10**400}, r"`lora_alpha` of adapter '.*' is 10*\.\.\.0*; it must be a finite number"),
         ({"lora_alpha": math.inf}, r"`lora_alpha` of adapter '.*' is inf; it must be a finite number"),
         ({"rank_pattern": [8]}, r"`rank_pattern` of adapter '.*' is \[8\]; it maps layers to numbers"),
         ({"alpha_pattern": {"q(": 8}}, r"`alpha_pattern` of adapter '.*' has the key 'q\(', no regular expression"),
@@ -332,65 +322,6 @@ def test_configurations_that_are_refused(tmp_path: Path, config: dict[str, Any],
     folder = write(tmp_path / "lora", factors(Q), **config)
     with pytest.raises(ValueError, match=message):
         adapter_report(folder)
-
-
-@pytest.mark.parametrize("name", ["lora_alpha", "alpha_pattern", "r", "rank_pattern"])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_numbers_beyond_all_bounds(tmp_path: Path, name: str, sign: int) -> None:
-    number = sign * 10**400
-    folder = write(tmp_path / "lora", factors(Q), **{name: {"q_proj": number} if "pattern" in name else number})
-    shown = (
-        r"`(r|lora_alpha)` of adapter '.*lora' is -?10*\.\.\.0*; (a rank is a whole number of 1|it must be a finite)"
-    )
-    with pytest.raises(ValueError, match=shown) as error:
-        adapter_report(folder)
-    assert len(str(error.value)) < 300
-
-
-@pytest.mark.parametrize("depth", [33, 900, 200_000])
-def test_configurations_nested_without_end(tmp_path: Path, depth: int) -> None:
-    folder = write(tmp_path / "lora", factors(Q))
-    config = folder / "adapter_config.json"
-    deep = b"[" * depth + b"]" * depth
-    for content in (deep, config.read_bytes()[:-1] + b', "x": ' + deep + b"}"):
-        config.write_bytes(content)
-        with pytest.raises(ValueError, match=r"adapter_config.json' is nested more than 32 levels deep, which no PEFT"):
-            adapter_report(folder)
-    config.write_bytes(b"[" * depth)
-    with pytest.raises(ValueError, match=r"is nested more than 32 levels|isn't JSON"):
-        adapter_report(folder)
-
-
-@pytest.mark.parametrize("value", ["\ud800x", ["\udfff"], {"\udc00": 1}], ids=ascii)
-def test_half_characters_are_refused_before_the_work(tmp_path: Path, value: Any) -> None:
-    folder = write(tmp_path / "lora", factors(Q), base_model_name_or_path=value)
-    message = r"`base_model_name_or_path` of adapter '.*' is .*\\ud.*, which holds half a character .*; it must be text"
-    with pytest.raises(ValueError, match=message):
-        adapter_report(folder)
-    folder = write(tmp_path / "lora", factors(Q), **{"\ud800": 1})
-    with pytest.raises(ValueError, match=r"`\\ud800` of adapter '.*' is 1, which holds half"):
-        adapter_report(folder)
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["(.*)*(.*)*(.*)*X", "(a|aa)+X", "(x+){9}X", ".*.*.*.*X", "a?" * 9 + "X", "(a|a)" * 9, "[*].*.+.{2,}.*X"],
-)
-@pytest.mark.parametrize("name", ["rank_pattern", "alpha_pattern"])
-def test_patterns_that_may_take_for_ever(tmp_path: Path, name: str, key: str) -> None:
-    folder = write(tmp_path / "lora", factors("a" * 200), **{name: {key: 4}})
-    message = (
-        rf"`{name}` of adapter '.*' has the key '.*', which may take for ever to match; allowed are 3 of `\*`, `\+`"
-    )
-    with pytest.raises(ValueError, match=message):
-        adapter_report(folder)
-
-
-@pytest.mark.parametrize(
-    "key", [r"[*+{(?]\*\+\?\(\{\)\.layers", r".*\.layers\.\d+\.(?:self_attn|mlp)\.[^.]+", "[]*+{]*q"]
-)
-def test_usual_patterns_are_taken(tmp_path: Path, key: str) -> None:
-    assert adapter_report(write(tmp_path / "lora", factors(Q), alpha_pattern={key: 4})).sizes == {"component": 1}
 
 
 @pytest.mark.parametrize(
@@ -448,33 +379,26 @@ def wrong(change: dict[str, Any], drop: str = "") -> dict[str, np.ndarray]:
     [
         ({}, r"there are no LoRA weights among the 0 tensors of 'adapter_model.safetensors'; save it again"),
         ({"lm_head.weight": np.ones(2)}, r"there are no LoRA weights among the 1 tensors"),
-        (wrong({}, "lora_B"), rf"there is a lora_A without its lora_B; save the adapter again with PEFT \({Q}\)"),
-        (wrong({}, "lora_A"), rf"there is a lora_B without its lora_A; .* \({Q}\)"),
-        (wrong({f"{UP}.lora_magnitude_vector": np.ones(2)}), rf"there are magnitude_vector without lora_A .* \({UP}\)"),
+        (wrong({}, "lora_B"), rf"lora_A and lora_B belong together, and there is only A \({Q}\)"),
+        (wrong({}, "lora_A"), rf"and there is only B \({Q}\)"),
+        (wrong({f"{UP}.lora_magnitude_vector": np.ones(2)}), rf"there is only magnitude_vector \({UP}\)"),
         (wrong({f"{Q}.lora_B.weight": np.ones((20, 3))}), r"lora_A has shape \(4, 12\) and lora_B \(20, 3\), which"),
         (wrong({f"{Q}.lora_B.weight": np.ones((20, 4, 2))}), r"allowed are \(rank, d_in, ...\) and \(d_out, rank, 1"),
         (
             wrong({f"{Q}.lora_A.weight": np.ones((4, 2, 3, 3)), f"{Q}.lora_B.weight": np.ones((6, 2, 1, 1))}),
-            r"which don't fit, as in a grouped convolution",
+            r"which don't fit; .* none empty and no groups",
         ),
         (
             wrong({f"{Q}.lora_A.weight": np.ones((4, 2, 3, 3)), f"{Q}.lora_B.weight": np.ones((6, 4, 3, 3))}),
             r"and lora_B \(6, 4, 3, 3\), which don't fit; allowed",
         ),
-        (wrong({f"{Q}.lora_A.weight": np.ones(0)}), r"lora_A has shape \(0,\) .*; a factor has two axes, none empty"),
-        (wrong({f"{Q}.lora_A.weight": np.ones((4, 0))}), r"none empty: gather the shards before saving"),
+        (wrong({f"{Q}.lora_A.weight": np.ones(0)}), r"lora_A has shape \(0,\) .*none empty"),
+        (wrong({f"{Q}.lora_A.weight": np.ones((4, 0))}), r"none empty and no groups: gather shards before saving"),
         (
             wrong({f"{Q}.base_layer.lora_A.weight": np.ones((4, 12))}),
-            rf"two tensors for lora_A; save .* \(of {Q}: '.*{Q}.base_layer.lora_A.w.*' and '.*{Q}.lora_A.weight'\)",
+            rf"two tensors for lora_A; save the adapter again \({Q}",
         ),
-        (
-            factors(Q) | {f"{Q}.lora_B.weight": np.ones((20, 4))},
-            rf"two tensors for lora_B; .* \(of {Q}: '{Q}.lora_B.weight' and '{PREFIX}{Q}.lora_B.weight'\)",
-        ),
-        (wrong({f"{Q}.lora_embedding_A": np.ones((4, 12))}), rf"two tensors for lora_A; .*\(of {Q}: '.*' and '.*'\)"),
-        (factors(f"layers.{'9' * 30}.q"), r"a layer's path has at most 255 .* than 18 digits; .* \(layers.9{30}.q\)"),
-        (factors(f"layers.{'9' * 5000}.q"), r"no number of more than 18 digits; .* \(layers.9{192}…9{198}.q\)$"),
-        (factors("q" * 256), r"a layer's path has at most 255 characters, .* \(q{256}\)"),
+        (factors(Q) | {f"{Q}.lora_B.weight": np.ones((20, 4))}, rf"two tensors for lora_B; .* \({Q}"),
         (factors(Q, rank=3), rf"lora_A has 3 rows, but `r` and `rank_pattern` .* give rank 4; use the .* \({Q}\)"),
         (wrong({f"{Q}.lora_A.weight": np.ones((4, 12), np.int8)}), r"lora_A is of type 'I8'; allowed are bfloat16, fl"),
         (wrong({f"{Q}.lora_diag": np.ones(4)}), rf"a part of a LoRA variant that can't be .* \({Q}.lora_diag\)"),
@@ -504,7 +428,7 @@ def test_values_that_are_not_finite(tmp_path: Path, value: float, part: str) -> 
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     tensors = factors(Q, rank=3) | {f"{PREFIX}{UP}.lora_A.weight": np.ones((4, 4))}
-    with pytest.raises(ValueError, match=rf"without its lora_B.* \({UP}\); lora_A has 3 rows"):
+    with pytest.raises(ValueError, match=rf"there is only A \({UP}\); lora_A has 3 rows"):
         adapter_report(write(tmp_path / "lora", tensors))
 
 
@@ -526,8 +450,7 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs lorascope[capture]")
 @pytest.mark.filterwarnings("ignore")  # PEFT's, on merging and on embeddings that it saves
 @pytest.mark.parametrize("options", VARIANTS, ids=["-".join(options) or "plain" for options in VARIANTS])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_equals_what_peft_would_merge(tmp_path: Path, options: dict[str, Any], dtype: str) -> None:
+def test_equals_what_peft_would_merge(tmp_path: Path, options: dict[str, Any]) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora import LoraLayer
@@ -537,6 +460,7 @@ def test_equals_what_peft_would_merge(tmp_path: Path, options: dict[str, Any], d
         vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, attention_bias=True, mlp_bias=True,
     )  # fmt: skip
+    dtype = "float32" if options else "bfloat16"
     targets = ["q_proj", "k_proj", "up_proj", "down_proj"]
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -1,16 +1,17 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.figures.maps import component_map, js_map
-from lorascope.analyze.groups import group_by
+from lorascope.analyze.figures import component_map, js_map, null_map
 from lorascope.analyze.miub import miub
 from lorascope.analyze.qualify import qualify
 
-from ..conftest import Small
-from .test_plots import values_of
+from ..conftest import Small, as_of_old
 
 
 @pytest.fixture(scope="module")
@@ -18,35 +19,146 @@ def result(small: Small) -> xr.Dataset:
     return miub(small.run)
 
 
-def test_js_map_takes_results_as_they_are(small: Small, result: xr.Dataset) -> None:
-    maps = [js_map(found) for found in (qualify(small.run), result, group_by(result, ["layer", "kind"]))]
-    for figure in maps[1:]:
-        assert list(figure.data[0].x) == list(maps[0].data[0].x)
-        assert list(figure.data[0].y) == list(maps[0].data[0].y)
-        np.testing.assert_allclose(np.asarray(figure.data[0].z), np.asarray(maps[0].data[0].z), rtol=1e-6)
-    texts = [figure.data[0].text[2][1] for figure in maps]
-    assert texts[0].startswith(texts[1])  # but for what else qualifies it
-    assert texts[2].startswith("<b>down_proj, layer 1</b><br>mean JS (nat): ")
-    assert texts[2].split("<br>")[1:] == texts[1].split("<br>")[1:]
+@pytest.fixture(scope="module")
+def qualified(small: Small) -> xr.Dataset:
+    return qualify(small.run)
 
 
-def test_js_map_says_what_it_rests_on(small: Small, result: xr.Dataset) -> None:
-    for found in (result, group_by(result, ["kind", "layer"])):
-        title = js_map(found).layout.title.text.replace("\u00a0", " ").replace("<br>", " ")
-        assert title.startswith("mean JS (nat) ")
-        assert "run.zarr (default). Mean over samples; n = 12 samples. Tokens: mean." in title
-    assert js_map(qualify(small.run)).layout.title.text == "mean JS (nat)"
+def values_of(values: Any, *, layers: Any, kinds: Any) -> xr.DataArray:
+    names = [f"layers.{layer}.{kind}" for layer, kind in zip(layers, kinds, strict=True)]
+    coords = {"component": names, "layer": ("component", layers), "kind": ("component", kinds)}
+    return xr.DataArray(np.asarray(values, float), dims="component", coords=coords)
+
+
+def test_js_map_shows_each_component_on_a_log_scale(small: Small, qualified: xr.Dataset) -> None:
+    heat = js_map(qualified).data[0]
+    means = small.by_sample(small.js()).mean(axis=0)
+    assert (list(heat.x), list(heat.y)) == (["0", "1"], ["q_proj", "up_proj", "down_proj"])
+    np.testing.assert_allclose(10.0 ** np.asarray(heat.z).T.ravel(), means, rtol=1e-5)
+    text = heat.text[2][1]
+    assert text.startswith("<b>model.layers.1.down_proj</b><br>mean JS (nat): ")
+    for word in ("share of MIUB", "JS of permuted delta", "effective width", "of 16", "|delta| / |base|", "±"):
+        assert word in text
+    assert "autosize" in js_map(qualified).layout
+
+
+def test_js_map_of_a_run_without_states(make_small: Callable[..., Small]) -> None:
+    text = js_map(qualify(make_small(states="none").run)).data[0].text[0][0]
+    assert "share of MIUB" in text
+    assert "effective width" in text
+    assert "permuted" not in text
+
+
+def test_js_map_of_an_early_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.5)
+    assert "effective width" not in js_map(qualify(run)).data[0].text[0][0]
+
+
+def test_js_map_says_which_deltas_are_differences(make_small: Callable[..., Small]) -> None:
+    texts = {
+        source: js_map(qualify(make_small(factored=False, delta_source=source).run)).data[0].text[0][0]
+        for source in ("branch", "difference")
+    }
+    assert "delta is a difference of outputs" in texts["difference"]
+    assert "difference" not in texts["branch"]
+
+
+def test_null_map_is_centred_on_one(qualified: xr.Dataset) -> None:
+    heat = null_map(qualified).data[0]
+    ratio = qualified["js_component"].values / qualified["js_permuted"].values
+    np.testing.assert_allclose(10.0 ** np.asarray(heat.z).T.ravel(), ratio, rtol=1e-6)
+    assert heat.zmin == -heat.zmax
+    assert heat.zmax >= np.log10(2)
+
+
+def test_null_map_leaves_out_what_is_not_finite(qualified: xr.Dataset) -> None:
+    js = np.array([np.inf, np.nan, 1.0, 1e308, 5e-324, 2.0])
+    permuted = np.array([np.inf, 1.0, np.inf, 5e-324, 1.0, 1.0])
+    found = qualified.assign(js_component=("component", js), js_permuted=("component", permuted)).assign_coords(
+        kind=qualified["kind"], layer=qualified["layer"]
+    )
+    heat = null_map(found).data[0]
+    shown = np.asarray(heat.z).T.ravel()
+    np.testing.assert_allclose(shown, [np.nan, np.nan, np.nan, np.nan, np.log10(5e-324), np.log10(2)])
+    assert -heat.zmin == heat.zmax == 300
+
+
+def test_null_map_of_a_zero_adapter_is_empty(make_small: Callable[..., Small]) -> None:
+    heat = null_map(qualify(make_small(zero=True).run)).data[0]
+    assert np.isnan(np.asarray(heat.z)).all()
+
+
+def test_map_puts_outside_components_last_and_leaves_gaps() -> None:
+    values = values_of([1, 10, 100], layers=[-1, 0, 2], kinds=["lm_head", "fc", "fc"])
+    heat = component_map(values, label="x").data[0]
+    assert list(heat.x) == ["0", "2", "outside"]
+    assert list(heat.y) == ["lm_head", "fc"]
+    np.testing.assert_array_equal(np.asarray(heat.z), [[np.nan, np.nan, 0], [1, 2, np.nan]])
+
+
+def test_map_averages_components_of_one_cell() -> None:
+    heat = component_map(values_of([1, 3], layers=[0, 0], kinds=["fc", "fc"]), label="x").data[0]
+    assert 10 ** heat.z[0][0] == pytest.approx(2)
+    assert heat.text[0][0] == "<b>layers.0.fc</b> and 1 more<br>x, their mean: 2.00"
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [np.nan, np.nan]])
+def test_map_without_positive_values_is_linear(values: list[float]) -> None:
+    heat = component_map(values_of(values, layers=[0, 1], kinds=["fc", "fc"]), label="x").data[0]
+    np.testing.assert_array_equal(np.asarray(heat.z), [values])
+    assert heat.zmin < heat.zmax
+    assert heat.colorbar.tickvals is None
+
+
+def test_map_leaves_zero_nan_and_infinity_out_of_a_log_scale() -> None:
+    heat = component_map(values_of([0, np.nan, np.inf, 5], layers=range(4), kinds=["fc"] * 4), label="x").data[0]
+    np.testing.assert_array_equal(np.isfinite(np.asarray(heat.z)), [[False, False, False, True]])
+    assert (heat.zmin, heat.zmax) == pytest.approx((np.log10(5) - 0.5, np.log10(5) + 0.5))
+
+
+def test_a_few_outliers_dont_stretch_the_scale() -> None:
+    values = [1e-18, *np.linspace(1, 9, 199)]
+    heat = component_map(values_of(values, layers=range(200), kinds=["fc"] * 200), label="x").data[0]
+    assert heat.zmin > -1
+    few = component_map(values_of([1e-18, 1], layers=range(2), kinds=["fc"] * 2), label="x").data[0]
+    assert few.zmax - few.zmin == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("high", "ticks"),
+    [
+        (1.2, ["1.00", "1.20"]),
+        (9, ["1", "2", "5"]),
+        (99, ["1", "3", "10", "30"]),
+        (2e4, ["1", "10", "100", "1000", "10000"]),
+    ],
+)
+def test_ticks_are_round(high: float, ticks: list[str]) -> None:
+    heat = component_map(values_of([1, high], layers=[0, 1], kinds=["fc"] * 2), label="x", limits=(1, high)).data[0]
+    assert (heat.zmin, heat.zmax) == pytest.approx((0, np.log10(high)))
+    assert list(heat.colorbar.ticktext) == ticks
+
+
+def test_js_map_takes_results_as_they_are(result: xr.Dataset, qualified: xr.Dataset) -> None:
+    one, other = js_map(qualified), js_map(result)
+    assert (list(one.data[0].x), list(one.data[0].y)) == (list(other.data[0].x), list(other.data[0].y))
+    np.testing.assert_allclose(np.asarray(one.data[0].z), np.asarray(other.data[0].z), rtol=1e-6)
+    assert one.data[0].text[2][1].startswith(other.data[0].text[2][1])  # but for what else qualifies it
+
+
+def test_js_map_says_what_it_rests_on(small: Small, result: xr.Dataset, qualified: xr.Dataset) -> None:
+    title = js_map(result).layout.title.text.replace("\u00a0", " ").replace("<br>", " ")
+    assert title.startswith("mean JS (nat) ")
+    assert "run.zarr (default). Mean over samples; n = 12 samples. Tokens: mean." in title
+    assert js_map(qualified).layout.title.text == "mean JS (nat)"
     assert js_map(miub(small.run, unit="bit")).layout.title.text.startswith("mean JS (bit)<br>")
 
 
 def test_js_map_leaves_gaps_where_no_component_is(make_small: Callable[..., Small]) -> None:
-    outside = miub(make_small(outside=True).run)
-    for found in (outside, group_by(outside, ["layer", "kind"])):
-        heat = js_map(found).data[0]
-        assert list(heat.x) == ["0", "1", "outside"]
-        assert list(heat.y) == ["q_proj", "up_proj", "down_proj", "lm_head"]
-        np.testing.assert_array_equal(np.isfinite(np.asarray(heat.z)).sum(axis=1), [2, 2, 2, 1])
-    assert js_map(found).data[0].text[3][2].startswith("<b>lm_head, outside</b>")
+    heat = js_map(miub(make_small(outside=True).run)).data[0]
+    assert list(heat.x) == ["0", "1", "outside"]
+    assert list(heat.y) == ["q_proj", "up_proj", "down_proj", "lm_head"]
+    np.testing.assert_array_equal(np.isfinite(np.asarray(heat.z)).sum(axis=1), [2, 2, 2, 1])
 
 
 def test_js_map_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.Dataset) -> None:
@@ -73,21 +185,12 @@ def test_long_kinds_are_cut(result: xr.Dataset) -> None:
     assert list(figure.layout.yaxis.tickvals) == kinds[:3].tolist()
 
 
-def test_js_map_refuses_other_groups(result: xr.Dataset) -> None:
-    with pytest.raises(ValueError, match=r"`result` goes by \['kind'\]; give what `miub` or `qualify` returns"):
-        js_map(group_by(result, ["kind"]))
-    with pytest.raises(ValueError, match=r"`result` goes by \[\]; give"):
-        js_map(result[["js"]])
-
-
-def test_map_on_a_linear_scale_with_marks_and_a_note() -> None:
+def test_a_map_of_differences_is_linear() -> None:
     values = values_of([1, -2, 3, 4], layers=[0, 1, 0, 0], kinds=["fc", "fc", "o", "o"])
-    marked = np.array([False, True, False, True])
-    figure = component_map(values, label="x < y", limits=(-5, 5), log=False, marked=marked, note="n < 3")
-    heat, dots = figure.data
+    figure = component_map(values, label="x < y", limits=(-5, 5), note="n < 3")
+    heat = figure.data[0]
     np.testing.assert_array_equal(np.asarray(heat.z), [[1, -2], [3.5, np.nan]])
     assert (heat.zmin, heat.zmax, heat.colorbar.tickvals) == (-5, 5, None)
-    assert sorted(zip(dots.x, dots.y, strict=True)) == [("0", "o"), ("1", "fc")]
     assert figure.layout.title.text.startswith("x &lt; y<br>")
     assert "n &lt; 3" in figure.layout.title.text
     assert figure.layout.height > component_map(values, label="x").layout.height
@@ -109,18 +212,17 @@ EXTREMES = {
 
 @pytest.mark.parametrize("name", EXTREMES)
 @pytest.mark.parametrize("one_cell", [True, False])
-@pytest.mark.parametrize("log", [True, False])
-def test_maps_of_extreme_values_are_drawn(name: str, one_cell: bool, log: bool) -> None:
+def test_maps_of_extreme_values_are_drawn(name: str, one_cell: bool) -> None:
     values = EXTREMES[name]
     layers = [0] * len(values) if one_cell else list(range(len(values)))
-    figure = component_map(values_of(values, layers=layers, kinds=["o"] * len(values)), label="x", log=log)
+    figure = component_map(values_of(values, layers=layers, kinds=["o"] * len(values)), label="x")
     heat = figure.data[0]
     assert heat.zmin < heat.zmax
     assert all(np.isfinite(heat.colorbar.tickvals or ()))
     figure.to_json()
 
 
-@pytest.mark.parametrize("limits", [(0, 0), (0, 1), (-1, 1), (2, 1), (1, 1), (1, np.inf), (np.nan, 1)])
+@pytest.mark.parametrize("limits", [(2, 1), (1, 1), (1, np.inf)])
 def test_limits_that_no_logarithmic_scale_has(limits: tuple[float, float]) -> None:
     values = values_of([1, 2], layers=[0, 1], kinds=["o", "o"])
     words = r"`limits` are \(.*\); on a logarithmic scale the first must be above 0 and below the second: give others"
@@ -139,3 +241,9 @@ def test_labels_and_units_are_plain_text(result: xr.Dataset) -> None:
     figure = js_map(result.assign_attrs(units="<i>nat"))
     assert all("<i>" not in text and text.count("&lt;i&gt;nat") == 2 for text in figure.data[0].text[0])
     assert "<i>" not in figure.layout.title.text
+
+
+def test_names_are_escaped_in_maps() -> None:
+    hostile = values_of([1], layers=[0], kinds=["<b>"])
+    heat = component_map(hostile.assign_coords(component=["<script>"]), label="x").data[0]
+    assert (heat.y[0], "<script>" in json.dumps(heat.text[0][0])) == ("&lt;b&gt;", False)

@@ -4,7 +4,6 @@ import pytest
 from lorascope.analyze.kernels.linear import (
     argmax_agreement_rows,
     delta_rows,
-    gram_norm_rows,
     norm_ratio_rows,
     norm_rows,
     widen_bfloat16_rows,
@@ -133,25 +132,3 @@ def test_delta_rows_depend_on_their_own_row_alone(rank, width):
     delta_rows(factor, lora_B_T, np.float32(1.7), bias, spoilt)
     np.testing.assert_array_equal(np.delete(spoilt, 5, 0), np.delete(whole, 5, 0))
     assert np.isnan(spoilt[5]).all()
-
-
-@pytest.mark.parametrize("rank", RANKS)
-def test_gram_norms_are_the_norms_of_delta(rank):
-    factor, lora_B_T, _ = factored(6, rank, 577)
-    factor[2] = 0
-    B = 1.5 * np.float64(lora_B_T)
-    out = np.empty(6, np.float32)
-    gram_norm_rows(factor, B @ B.T, out)
-    np.testing.assert_allclose(out, np.linalg.norm(np.float64(factor) @ B, axis=-1), rtol=1e-7)
-    assert out[2] == 0
-    twice = np.empty(6, np.float32)
-    gram_norm_rows(2 * factor, B @ B.T, twice)
-    np.testing.assert_array_equal(twice, 2 * out)
-
-
-def test_a_gram_norm_is_zero_where_B_takes_z_to_nothing_and_nan_where_z_is_not_finite():
-    B = np.float64(np.float32([[0.1], [0.3], [0.7]]))
-    z = np.array([[0.3, -0.1, 0], [0.7, 0, -0.1], [np.nan, 0, 0], [np.inf, 0, 0], [1, -np.inf, 2]], np.float32)
-    out = np.empty(5, np.float32)
-    gram_norm_rows(z, B @ B.T, out)
-    np.testing.assert_allclose(out, [0, 0, np.nan, np.nan, np.nan], atol=1e-8)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.measuring.cka import GROUP_TOKENS, cka, hsic_terms
-from lorascope.analyze.measuring.measured import measure_run
+from lorascope.analyze.measuring.run import measure_run
 
 
 def slow_hsic(x: np.ndarray, y: np.ndarray) -> float:

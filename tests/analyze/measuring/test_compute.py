@@ -14,10 +14,10 @@ import distributed
 import numpy as np
 import pytest
 
-from lorascope.analyze.measuring import cluster, measured, sources
+from lorascope.analyze.measuring import cluster, sources
 from lorascope.analyze.measuring.compute import workers
-from lorascope.analyze.measuring.measured import measure_run
 from lorascope.analyze.measuring.measures import token_measure
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub import miub
 from lorascope.stores import Run, StoreError, open_run
 
@@ -47,15 +47,14 @@ def js(run: Run, **options: Any) -> bytes:
     return measure_run(run, ("js",), **options)["js"].values.tobytes()
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4])
+@pytest.mark.parametrize("n_workers", [1, 4])
 def test_threads_change_no_bit(run: Run, expected: bytes, n_workers: int) -> None:
     assert js(run, n_workers=n_workers) == expected
 
 
-@pytest.mark.parametrize("n_workers", [1, 2, 4])
-def test_processes_change_no_bit(run: Run, expected: bytes, n_workers: int) -> None:
+def test_processes_change_no_bit(run: Run, expected: bytes) -> None:
     with dask.config.set({"multiprocessing.context": "spawn"}):
-        assert js(run, scheduler="processes", n_workers=n_workers) == expected
+        assert js(run, scheduler="processes", n_workers=2) == expected
 
 
 def test_what_dask_is_configured_to_use_is_used(run: Run, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +106,7 @@ def test_errors_come_back_in_their_own_words(tmp_path: Path, make_small: Any, tw
 
 def test_a_worker_that_is_killed_changes_nothing(run: Run, expected: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """With SIGKILL, in the middle of its tasks; the nanny starts another one, as a cluster would."""
-    monkeypatch.setattr(measured, "GROUP_BYTES", 1)
+    monkeypatch.setattr("lorascope.analyze.measuring.run.GROUP_BYTES", 1)
 
     @token_measure(long_name="js, slowly", units="nat")
     def slow(base: np.ndarray, delta: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Problem
+from lorascope.stores.progress import Progress
 
-from .settings import LoraSettings, is_residual, rank_at, read_settings, scaling_at
-from .spectrum import Spectrum, product_singular_values, summarise
-from .weights import (
+from .factors import (
     DTYPES,
     WEIGHTS,
     Branch,
@@ -25,6 +24,8 @@ from .weights import (
     require,
     sort_keys,
 )
+from .settings import LoraSettings, is_residual, rank_at, read_settings, scaling_at
+from .spectrum import Spectrum, product_singular_values, summarise
 
 __all__ = ["adapter_report"]
 
@@ -43,7 +44,7 @@ VARIABLES = {
 """Variable -> long_name and units."""
 
 
-def adapter_report(path: str | Path, *, progress: Callable[[int, int], None] | None = None) -> xr.Dataset:
+def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.Dataset:
     """Size and rank of s B A, the change that a LoRA adapter makes to the weight of each layer, from its folder alone.
 
     Parameters
@@ -104,7 +105,7 @@ def adapter_report(path: str | Path, *, progress: Callable[[int, int], None] | N
 
 
 def _measure(
-    folder: Path, branches: Sequence[Branch], settings: LoraSettings, progress: Callable[[int, int], None] | None
+    folder: Path, branches: Sequence[Branch], settings: LoraSettings, progress: Progress | None
 ) -> list[Spectrum]:
     """The spectrum of s B A of each branch."""
     spectra, problems = [], []
@@ -133,7 +134,9 @@ def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: 
         "scaling": [scaling_at(settings, path) for path in paths],
         "d_in": [int(np.prod(branch.down.shape[1:])) for branch in branches],
         "d_out": [branch.up.shape[0] for branch in branches],
-        "dtype": np.array([_dtype(branch) for branch in branches], object),
+        "dtype": np.array(
+            [", ".join(dict.fromkeys(DTYPES[one.dtype][0] for one in (b.down, b.up))) for b in branches], object
+        ),
         **{name: np.array([getattr(one, name) for one in spectra]) for name in Spectrum._fields},
     }
     largest = values["frobenius_norm"].max() or 1.0  # so that squares don't overflow
@@ -141,7 +144,10 @@ def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: 
     values["share"] = squares / squares.sum() if squares.any() else np.full(len(squares), np.nan)
     total = {"long_name": "root of the sum of all squared Frobenius norms of s B A", "units": "1"}
     return xr.Dataset(
-        {name: ("component", values[name], _described(name)) for name in VARIABLES}
+        {
+            name: ("component", values[name], {"long_name": long_name} | ({"units": units} if units else {}))
+            for name, (long_name, units) in VARIABLES.items()
+        }
         | {"total_norm": ((), largest * np.sqrt(squares.sum()), total)},
         coords={
             "component": np.array(paths, object),
@@ -149,16 +155,6 @@ def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: 
             "layer": ("component", [next((int(n) for n in name if n.isdecimal()), -1) for name in names]),
         },
     )
-
-
-def _described(name: str) -> dict[str, str]:
-    long_name, units = VARIABLES[name]
-    return {"long_name": long_name} | ({"units": units} if units else {})
-
-
-def _dtype(branch: Branch) -> str:
-    kinds = dict.fromkeys(DTYPES[tensor.dtype][0] for tensor in (branch.down, branch.up))
-    return ", ".join(kinds)
 
 
 def _attributes(
@@ -208,11 +204,11 @@ def _remarks(
     if is_residual(settings):
         init = settings.document["init_lora_weights"]
         yield f"the init {init!r} changed the base weights: s B A is the change from that base, not from the checkpoint"
-    if any(branch.magnitude for branch in branches):
+    if any("magnitude_vector" in branch.beside for branch in branches):
         yield "DoRA: norms are those of s B A, before the magnitude vector rescales the sum of base and change"
-    if n_biased := sum(branch.biased for branch in branches):
+    if n_biased := sum("B_bias" in branch.beside for branch in branches):
         yield f"lora_B has a bias in {n_biased} of {n} components, which isn't in the norms"
-    if any(branch.embedding for branch in branches):
+    if any("embedding" in branch.beside for branch in branches):
         yield "norms of an embedding are without the scale that some models put on its output"
     if n_conv := sum(len(branch.down.shape) > 2 for branch in branches):
         yield f"convolutions, {n_conv} of {n} components, are measured as matrices (d_out, channels x kernel)"

@@ -1,6 +1,6 @@
 """Plots as functions: results in, one plotly figure out."""
 
-from .comparison import difference_map
+from .captions import headline
 from .fit_profiles import profile_figure
 from .fit_reports import held_out_figure
 from .fit_residuals import setting_residuals_figure
@@ -8,29 +8,34 @@ from .fits import scaling_figure
 from .information import bound_figure, estimates_figure
 from .maps import component_map, js_map, null_map
 from .metric_figures import metrics_figure
-from .plots import share_curve
-from .profiles import depth_figure, sequence_figure
+from .plots import position_figure, share_curve
+from .profiles import depth_figure
 from .rival_laws import laws_figure
 from .spread import sample_figure
+from .theme import DIVERGING, LINES, apply_theme, legend_below
 from .training_figures import training_figure
 from .trend_figures import trend_figure
 from .xi import xi_figure
 
 __all__ = [
+    "DIVERGING",
+    "LINES",
+    "apply_theme",
     "bound_figure",
     "component_map",
     "depth_figure",
-    "difference_map",
     "estimates_figure",
+    "headline",
     "held_out_figure",
     "js_map",
     "laws_figure",
+    "legend_below",
     "metrics_figure",
     "null_map",
+    "position_figure",
     "profile_figure",
     "sample_figure",
     "scaling_figure",
-    "sequence_figure",
     "setting_residuals_figure",
     "share_curve",
     "training_figure",

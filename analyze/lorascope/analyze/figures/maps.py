@@ -21,7 +21,7 @@ _OUTSIDE = "outside"
 MAX_POWER = 300.0
 """Powers of ten that a scale about 1 reaches to either side."""
 N_LETTERS = 24
-"""Longer kinds are cut, or they would leave no room for the map on a phone."""
+"""Longest kind that is written out, or it would leave no room for the map on a phone."""
 
 
 def js_map(result: xr.Dataset) -> go.Figure:
@@ -32,31 +32,26 @@ def js_map(result: xr.Dataset) -> go.Figure:
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns, or what `group_by` returns over `layer` and `kind`. All but that of `qualify`
-        get a note on the number of samples; the report says it in the caption.
-
-    Raises
-    ------
-    ValueError
-        If it is something else.
+        What `miub` or `qualify` returns. That of `miub` gets a note on the number of samples; the report says it in the
+        caption.
     """
     if "js_component" in result:
         return component_map(result["js_component"], label="mean JS (nat)", colors=COLORS, notes=_notes(result))
-    found = _by_component(result) if "js_sample" in result else _by_cell(result)
-    units = result.attrs["units"]
-    note = (
-        f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{range_of(found['n_samples'], 'sample')}. "
-        f"{tokens_reduced(result.attrs)} {_grey(found['js_component'].values)}"
-    )
-    is_moved = bool((found["js_component"].values > 0).any())
+    grouped = group_by(result, ["component"])
+    js, units = grouped["miub"], result.attrs["units"]
+    total = float(js.sum(skipna=False))
+    labels = {key: result[key] for key in ("kind", "layer", "delta_source") if key in result.coords}
+    found = grouped.assign(
+        js_component=js, js_component_se=grouped["miub_se"], share=js / total if total > 0 else js * np.nan
+    ).assign_coords(labels)
     return component_map(
         found["js_component"],
         label=f"mean JS ({units})",
         colors=COLORS,
         notes=_notes(found, units),
-        limits=None if is_moved else (0.0, 1.0),  # zeros in the colour of not moved
-        log=is_moved,
-        note=note,
+        limits=None if bool((js > 0).any()) else (0.0, 1.0),  # zeros in the colour of not moved
+        note=f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{range_of(found['n_samples'], 'sample')}. "
+        f"{tokens_reduced(result.attrs)} {_grey(js.values)}",
     )
 
 
@@ -69,12 +64,9 @@ def null_map(qualified: xr.Dataset) -> go.Figure:
     # A few components whose softmax is all but one-hot would stretch the scale over many decades.
     distances = np.abs(np.log10(ratio[np.isfinite(ratio) & (ratio > 0)]))
     reach = min(max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2)), MAX_POWER)
+    limits = (10**-reach, 10**reach)
     return component_map(
-        values,
-        label="JS / JS of permuted delta",
-        colors=DIVERGING,
-        limits=(10**-reach, 10**reach),
-        notes=_notes(qualified),
+        values, label="JS / JS of permuted delta", colors=DIVERGING, limits=limits, notes=_notes(qualified)
     )
 
 
@@ -85,11 +77,9 @@ def component_map(
     notes: Sequence[str] = (),
     colors: Sequence[str] = _BLUES,
     limits: tuple[float, float] | None = None,
-    log: bool = True,
-    marked: np.ndarray | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Heat map of a quantity by layer and module kind, on a logarithmic colour scale where values allow one.
+    """Heat map of a quantity by layer and module kind, on a logarithmic colour scale unless a value is negative.
 
     Parameters
     ----------
@@ -102,108 +92,55 @@ def component_map(
     colors
         Colours from the least value to the largest.
     limits
-        Values at the ends of the scale, the lower one first and both above 0 where it is logarithmic, and what lies
-        beyond is drawn like them; by default the 2 % quantile and the largest value, at most six decades apart.
-    log
-        Whether to use a logarithmic scale where any value is positive.
-    marked
-        Bool (component,): those whose cells get a dot.
+        Values at the ends of the scale, and what lies beyond is drawn like them; a lower one of 0 or less makes the
+        scale a linear one. By default the 2 % quantile and the largest value, at most six decades apart.
     note
         Sentences below the title: what the values rest on. The report says it in its captions instead.
 
     Raises
     ------
     ValueError
-        If `limits` can't be the ends of such a scale.
+        If `limits` can't be the ends of a scale.
     """
     kinds, layers, cells = _cells(values)
     grid = np.full((len(kinds), len(layers)), np.nan)
     texts = np.full(grid.shape, "", dtype=object)
     for (row, column), members in cells.items():
-        grid[row, column] = _mean(values.values[members])
+        with np.errstate(over="ignore", invalid="ignore"):  # NaN where no mean is one that float64 holds
+            grid[row, column] = values.values[members].mean()
         texts[row, column] = _hover(values, members, notes, label, float(grid[row, column]))
-    is_log = log and bool((np.isfinite(grid) & (grid > 0)).any())
+    finite = grid[np.isfinite(grid)]
+    is_log = bool((finite > 0).any() and (finite >= 0).all()) and (limits is None or limits[0] > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        shown = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
-    low, high = limits if limits is not None and not log else ends(shown, limits, is_log)
-    heat = go.Heatmap(
-        z=shown,
-        x=[_OUTSIDE if layer < 0 else str(layer) for layer in layers],
-        y=[html.escape(kind) for kind in kinds],
-        text=texts.tolist(),
-        hovertemplate="%{text}<extra></extra>",
-        colorscale=list(colors),
-        zmin=low,
-        zmax=high,
-        xgap=1,
-        ygap=1,
-        hoverongaps=False,
-        colorbar=colorbar(low, high, is_log),
+        drawn = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
+    low, high = limits if limits is not None and not is_log else ends(drawn, limits, is_log)
+    columns = [_OUTSIDE if layer < 0 else str(layer) for layer in layers]
+    rows = [html.escape(kind) for kind in kinds]
+    figure = go.Figure(
+        go.Heatmap(
+            z=drawn,
+            x=columns,
+            y=rows,
+            text=texts.tolist(),
+            hovertemplate="%{text}<extra></extra>",
+            colorscale=list(colors),
+            zmin=low,
+            zmax=high,
+            xgap=1,
+            ygap=1,
+            hoverongaps=False,
+            colorbar=colorbar(low, high, is_log),
+        )
     )
-    figure = go.Figure(heat)
-    if marked is not None:
-        chosen = [place for place, members in cells.items() if marked[members].any()]
-        dots = {"size": 3, "color": "#222"}
-        where = {"x": [heat.x[column] for _, column in chosen], "y": [heat.y[row] for row, _ in chosen]}
-        figure.add_trace(go.Scatter(**where, mode="markers", marker=dots, hoverinfo="skip"))
-    apply_theme(figure, height=134 + 24 * len(kinds))
-    figure.update_xaxes(title_text="layer", type="category", showgrid=False, nticks=16, tickangle=0)
-    figure.update_yaxes(type="category", autorange="reversed", showgrid=False, ticklabelstandoff=4)
-    title = {
-        "text": html.escape(label),
-        "font": {"size": 13},
-        "x": 0,
-        "xref": "paper",
-        "y": 1,
-        "yref": "container",
-        "pad": {"t": 8},
-    }
-    figure.update_layout(plot_bgcolor="#e4e4e4", margin_b=100, title=title)
-    if note:
-        headline(figure, label, note)
-        _pin_labels(figure, kinds)
-    if not log:
-        figure.update_traces(
-            colorbar={"exponentformat": "power", "nticks": 4, "tickangle": 0}, selector={"type": "heatmap"}
-        )
+    apply_theme(figure, height=140 + 24 * len(kinds))
+    # Categories are pinned, so that labels stay where no cell has a value.
+    figure.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=columns)
+    figure.update_xaxes(range=[-0.5, len(columns) - 0.5], nticks=16, tickangle=0)
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5])
+    figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds], ticklabelstandoff=4)
+    figure.update_layout(plot_bgcolor="#e4e4e4", margin={"t": 36, "b": 100})
+    headline(figure, label, note)
     return figure
-
-
-def _pin_labels(figure: go.Figure, kinds: Sequence[str]) -> None:
-    """Keep labels where no cell has a value, cut long ones, and leave no room for dots about the map."""
-    heat = figure.data[0]
-    columns, rows = (list(heat[axis]) for axis in ("x", "y"))
-    figure.update_xaxes(categoryorder="array", categoryarray=columns, range=[-0.5, len(columns) - 0.5], nticks=10)
-    figure.update_yaxes(categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5], autorange=False)
-    figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds])
-
-
-def _by_component(result: xr.Dataset) -> xr.Dataset:
-    """`js_component` and what `_notes` shows of it, from what `miub` returns."""
-    grouped = group_by(result, ["component"])
-    labels = {key: result[key] for key in ("kind", "layer", "delta_source") if key in result.coords}
-    return _with_shares(grouped).assign_coords(labels)
-
-
-def _by_cell(grouped: xr.Dataset) -> xr.Dataset:
-    """The same, from what `group_by` returns over layer and kind; cells without a component are gone."""
-    if "miub" not in grouped or set(grouped["miub"].dims) != {"layer", "kind"}:
-        dims = [str(dim) for dim in grouped["miub"].dims] if "miub" in grouped else []
-        raise ValueError(
-            f"`result` goes by {dims}; give what `miub` or `qualify` returns, or `group_by` over ['layer', 'kind']"
-        )
-    cells = grouped.stack(component=("kind", "layer"), create_index=False)
-    cells = cells.isel(component=np.flatnonzero(cells["n_components"].values > 0))
-    places = zip(cells["kind"].values, cells["layer"].values, strict=True)
-    names = [f"{kind}, {_OUTSIDE if layer < 0 else f'layer {layer}'}" for kind, layer in places]
-    return _with_shares(cells).assign_coords(component=names)
-
-
-def _with_shares(grouped: xr.Dataset) -> xr.Dataset:
-    js = grouped["miub"]
-    total = float(js.sum(skipna=False))
-    share = js / total if total > 0 else js * np.nan
-    return grouped.assign(js_component=js, js_component_se=grouped["miub_se"], share=share)
 
 
 def _cells(values: xr.DataArray) -> tuple[list[str], list[int], dict[tuple[int, int], list[int]]]:
@@ -214,12 +151,6 @@ def _cells(values: xr.DataArray) -> tuple[list[str], list[int], dict[tuple[int, 
     for index, (kind, layer) in enumerate(zip(values["kind"].values, values["layer"].values, strict=True)):
         cells.setdefault((kinds.index(kind), layers.index(layer)), []).append(index)
     return kinds, layers, cells
-
-
-def _mean(values: np.ndarray) -> float:
-    """Mean; NaN where there is none that float64 holds."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return float(values.mean())
 
 
 def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:

@@ -12,13 +12,13 @@ from .theme import LINES, legend_below, line_styles
 __all__ = ["EDGES", "Look", "add_legend", "hovering", "looks", "unique_labels"]
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
-"""The next one once all colours are used; triangles are what lies beyond an axis."""
+"""Symbols of groups, the next one once all colours are used; triangles are what lies beyond an axis."""
 EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
 """Side of an axis -> symbol of what lies beyond it."""
 TITLE = 16
 """Pixels of a legend's title."""
 LENGTHS = (24, 36, 54)
-"""Characters of a name, of which the first is taken that tells names apart."""
+"""Characters that names are cut to: the first of these that tells them apart is taken."""
 
 
 class Look(NamedTuple):
@@ -34,7 +34,7 @@ class Look(NamedTuple):
 
 
 def looks(n: int) -> list[Look]:
-    """Of n groups without an order: colours first, then other symbols and dashes."""
+    """Looks of n groups without an order: colours first, then other symbols and dashes."""
     return [
         Look(style["color"], SYMBOLS[k // len(LINES) % len(SYMBOLS)], style["dash"])
         for k, style in enumerate(line_styles(n, None))

@@ -18,10 +18,10 @@ STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 PLOT_WIDTH, CHARACTER = 300.0, 7.5
 """Pixels of a plot on a phone, and of a character of a tick."""
 MOST_MARKED = 20
-"""Of more sizes only those with a text have a tick."""
+"""Most sizes that all have a tick; of more only those with a text have one."""
 MOST_DIGITS = 6
 MOST_TICKS = 6
-"""At even steps."""
+"""Most ticks at even steps."""
 
 
 def size_axis(sizes: np.ndarray) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # p
 __all__ = ["COLORS", "DIVERGING", "INK", "LINES", "ORDERED", "apply_theme", "legend_below", "line_styles"]
 
 COLORS = ("#fff5eb", "#fdd0a2", "#fd8d3c", "#d94801", "#7f2704")
-"""From not moved to moved furthest."""
+"""Colours from not moved to moved furthest."""
 DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
-"""From less to more, with a middle."""
+"""Colours from less to more, with a middle."""
 INK = "#b8460a"
-"""Lines and points in the same hue, dark enough on white."""
+"""Colour of lines and points, dark enough on white."""
 LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#17859b", "#555555")
-"""Lines beside each other that have no order."""
+"""Colours of lines beside each other that have no order."""
 ORDERED = ("rank", "length", "layer", "position")
 """Keys of `group_by` and `side_by_side` whose values have one."""
 

@@ -20,28 +20,32 @@ LAYER = "miub_layer_"
 PANEL, GAP = 150, 22
 """Pixels of a panel, and between two of them."""
 N_MARKED = 60
-"""A line of more points than that has no markers."""
+"""Most points of a line that has markers."""
+
+
+class _Curve(NamedTuple):
+    """Values over optimiser steps."""
+
+    steps: np.ndarray
+    values: np.ndarray
 
 
 class _Training(NamedTuple):
     """One training, as its record has it."""
 
-    steps: np.ndarray
-    """Optimiser steps after which MIUB was measured (step,)."""
-    miub: np.ndarray
-    """Nats (step,)."""
-    ce: np.ndarray
-    """Of the same samples, nats per token (step,); NaN where it isn't known."""
+    miub: _Curve
+    """Nats."""
+    ce: _Curve
+    """Cross-entropy of the samples that MIUB is measured on, nats per token; NaN where it isn't known."""
+    loss: _Curve
+    """Loss of each step's batch, nats per token."""
     layers: Sequence[int]
     by_layer: np.ndarray
-    """Nats (layer, step)."""
-    loss_steps: np.ndarray
-    losses: np.ndarray
-    """Nats per token (loss step,)."""
+    """MIUB in nats (layer, step)."""
     n_samples: int | None
-    """That MIUB was measured on; None where the record doesn't say."""
+    """Samples that MIUB was measured on; None where the record doesn't say."""
     share: float
-    """Of the training's time that measuring took; NaN where it isn't known."""
+    """Share of the training's time that measuring took; NaN where it isn't known."""
 
 
 def training_figure(record: Mapping[str, Any]) -> go.Figure:
@@ -71,13 +75,15 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
     whole = n_rows * PANEL + (n_rows - 1) * GAP
     figure = make_subplots(rows=n_rows, cols=1, shared_xaxes=True, vertical_spacing=GAP / whole)
     marks = looks(len(trainings))
-    for (name, training), look in zip(trainings.items(), marks, strict=True):
-        figure.add_trace(_miub_line(name, training, look), row=1, col=1)
-        figure.add_traces(list(_loss_lines(name, training, look)), rows=2, cols=1)
+    for (name, one), look in zip(trainings.items(), marks, strict=True):
+        figure.add_trace(_line(name, one.miub, look, "MIUB", "nat"), row=1, col=1)
+        figure.add_trace(_line(name, one.loss, look, "loss", "nat/token", thin=True), row=2, col=1)
+        if np.isfinite(one.ce.values).any():
+            figure.add_trace(_line(name, one.ce, look, "CE", "nat/token"), row=2, col=1)
     apply_theme(figure, height=whole + 70)
     if only is not None and n_rows == 3:
         _add_layers(figure, only)
-    last = max(int(steps.max(initial=0)) for one in trainings.values() for steps in (one.steps, one.loss_steps))
+    last = max(int(curve.steps.max(initial=0)) for one in trainings.values() for curve in (one.miub, one.loss))
     room = max(0.02 * last, 0.5)
     figure.update_xaxes(range=[-room, last + room], **whole_ticks(0, last))
     figure.update_xaxes(title_text="optimiser steps", row=n_rows, col=1)
@@ -89,51 +95,34 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
 
 
 def _read(name: str, record: Mapping[str, Any]) -> _Training:
-    found = _of_log(record["log_history"]) if "log_history" in record else _of_finetune(record)
-    if found is None:
-        where = f" of {name!r}" if name else ""
+    """A training from what a Trainer logged, or from `finetune.json`."""
+    if "log_history" in record:
+        losses = [(entry["step"], entry["loss"]) for entry in record["log_history"] if "loss" in entry]
+        points = [entry for entry in record["log_history"] if "miub" in entry]
+        keys = [key for key in points[-1] if key.startswith(LAYER)] if points else []
+        layers = [int(key.removeprefix(LAYER)) for key in keys]
+        by_layer = [[point[key] for key in keys] for point in points]
+        n_samples, share = None, points[-1].get("miub_share", np.nan) if points else np.nan
+    else:
+        curve = record.get("miub") or {"steps": [], "layers": [], "samples": [], "share": np.nan}
+        losses = [(place, step["loss"]) for place, step in enumerate(record["steps"], start=1)]
+        points, layers = curve["steps"], curve["layers"]
+        by_layer = [point["layers"] for point in points]
+        n_samples, share = len(curve["samples"]), curve["share"]
+    if not points:
         raise ValueError(
-            f"the record{where} holds no MIUB; fine-tune with `miub_every`, or give the Trainer a `MiubCallback`"
+            f"the record{f' of {name!r}' if name else ''} holds no MIUB; fine-tune with `miub_every`, or give the "
+            "Trainer a `MiubCallback`"
         )
-    return found
-
-
-def _of_finetune(record: Mapping[str, Any]) -> _Training | None:
-    """From `finetune.json`."""
-    curve = record.get("miub")
-    if not curve:
-        return None
-    losses = [step["loss"] for step in record["steps"]]
+    steps = np.array([point["step"] for point in points])
     return _Training(
-        steps=np.array([step["step"] for step in curve["steps"]]),
-        miub=_numbers(step["miub"] for step in curve["steps"]),
-        ce=_numbers(step["ce"] for step in curve["steps"]),
-        layers=curve["layers"],
-        by_layer=np.array([step["layers"] for step in curve["steps"]], dtype=float).T,
-        loss_steps=np.arange(1, len(losses) + 1),
-        losses=_numbers(losses),
-        n_samples=len(curve["samples"]),
-        share=curve["share"],
-    )
-
-
-def _of_log(history: Sequence[Mapping[str, Any]]) -> _Training | None:
-    """From what a Trainer logged."""
-    entries = [entry for entry in history if "miub" in entry]
-    if not entries:
-        return None
-    keys = [key for key in entries[-1] if key.startswith(LAYER)]
-    losses = [entry for entry in history if "loss" in entry]
-    return _Training(
-        steps=np.array([entry["step"] for entry in entries]),
-        miub=_numbers(entry["miub"] for entry in entries),
-        ce=_numbers(entry.get("ce") for entry in entries),
-        layers=[int(key.removeprefix(LAYER)) for key in keys],
-        by_layer=np.array([[entry[key] for entry in entries] for key in keys], dtype=float),
-        loss_steps=np.array([entry["step"] for entry in losses], dtype=int),
-        losses=_numbers(entry["loss"] for entry in losses),
-        n_samples=None,
-        share=entries[-1].get("miub_share", np.nan),
+        miub=_Curve(steps, _numbers(point["miub"] for point in points)),
+        ce=_Curve(steps, _numbers(point.get("ce") for point in points)),
+        loss=_Curve(np.array([step for step, _ in losses], dtype=int), _numbers(loss for _, loss in losses)),
+        layers=layers,
+        by_layer=np.array(by_layer, dtype=float).T,
+        n_samples=n_samples,
+        share=share,
     )
 
 
@@ -141,61 +130,34 @@ def _numbers(values: Any) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def _miub_line(name: str, training: _Training, look: Look) -> go.Scatter:
-    texts = [
-        f"{_title(name)}step {step}: MIUB {format_number(value)} nat"
-        for step, value in zip(training.steps, training.miub, strict=True)
-    ]
-    return go.Scatter(x=training.steps, y=training.miub, **_drawn(look, len(texts)), **hovering(name, texts))
-
-
-def _loss_lines(name: str, training: _Training, look: Look) -> Iterator[go.Scatter]:
-    """The loss, thin and pale, and the cross-entropy where it is known."""
-    texts = [
-        f"{_title(name)}step {step}: loss {format_number(value)} nat/token"
-        for step, value in zip(training.loss_steps, training.losses, strict=True)
-    ]
-    line = {"color": look.color, "dash": look.dash, "width": 1}
-    yield go.Scatter(
-        x=training.loss_steps, y=training.losses, mode="lines", line=line, opacity=0.6, **hovering(name, texts)
+def _line(name: str, curve: _Curve, look: Look, what: str, unit: str, *, thin: bool = False) -> go.Scatter:
+    title = f"<b>{html.escape(name)}</b><br>" if name else ""
+    texts = [f"{title}step {x}: {what} {format_number(y)} {unit}" for x, y in zip(*curve, strict=True)]
+    return go.Scatter(
+        x=curve.steps,
+        y=curve.values,
+        mode="lines" if thin or len(texts) > N_MARKED else "lines+markers",
+        marker=look.marker(5),
+        line={"color": look.color, "dash": look.dash, "width": 1 if thin else 1.5},
+        opacity=0.6 if thin else 1,
+        **hovering(name, texts),
     )
-    if np.isfinite(training.ce).any():
-        texts = [
-            f"{_title(name)}step {step}: CE {format_number(value)} nat/token"
-            for step, value in zip(training.steps, training.ce, strict=True)
-        ]
-        yield go.Scatter(x=training.steps, y=training.ce, **_drawn(look, len(texts)), **hovering(name, texts))
-
-
-def _drawn(look: Look, n: int) -> dict[str, Any]:
-    return {
-        "mode": "lines+markers" if n <= N_MARKED else "lines",
-        "marker": look.marker(5),
-        "line": {"color": look.color, "dash": look.dash, "width": 1.5},
-    }
-
-
-def _title(name: str) -> str:
-    return f"<b>{html.escape(name)}</b><br>" if name else ""
 
 
 def _add_layers(figure: go.Figure, training: _Training) -> None:
     """A heat map in the third panel: a column a measurement, as wide as it is far from its neighbours."""
-    values = training.by_layer
+    values, steps = training.by_layer, training.miub.steps
     is_log = bool((values > 0).any())
-    shown = np.full(values.shape, np.nan)
-    np.log10(values, out=shown, where=values > 0)
-    low, high = ends(shown, None, is_log)
+    powers = np.full(values.shape, np.nan)
+    np.log10(values, out=powers, where=values > 0)
+    low, high = ends(powers, None, is_log)
     texts = [
-        [
-            f"step {step}, layer {layer}: {format_number(value)} nat"
-            for step, value in zip(training.steps, row, strict=True)
-        ]
+        [f"step {step}, layer {layer}: {format_number(value)} nat" for step, value in zip(steps, row, strict=True)]
         for layer, row in zip(training.layers, values.tolist(), strict=True)
     ]
-    heat = go.Heatmap(
-        z=shown,
-        x=training.steps,
+    figure.add_heatmap(
+        z=powers,
+        x=steps,
         y=list(training.layers),
         text=texts,
         hovertemplate="%{text}<extra></extra>",
@@ -204,10 +166,10 @@ def _add_layers(figure: go.Figure, training: _Training) -> None:
         zmax=high,
         hoverongaps=False,
         colorbar=colorbar(low, high, is_log),
+        row=3,
+        col=1,
     )
-    figure.add_trace(heat, row=3, col=1)
-    layers = (min(training.layers), max(training.layers))
-    figure.update_yaxes(title_text="layer", **whole_ticks(*layers), row=3, col=1)
+    figure.update_yaxes(title_text="layer", **whole_ticks(min(training.layers), max(training.layers)), row=3, col=1)
     figure.update_layout(margin_b=80, height=figure.layout.height + 70)
 
 

@@ -1,15 +1,13 @@
 """What is done with each component of a run, and with which tokens: every mistake in words, before any work."""
 
-import difflib
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
 from lorascope.stores import Run
 
-from ..measuring.sources import Source, sources_of
+from ..measuring.sources import Source, matching, sources_of
 from .dataset import Unit
 from .estimators import check_settings, refuse_unless_whole, resolve_estimators, sees_states
 from .pairs import LEAST_GROUPS, Settings
@@ -78,18 +76,4 @@ def chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | No
         If a path or pattern fits none that the adapter touches.
     """
     sources = sources_of(run, adapter)
-    if components is None:
-        return sources
-    if isinstance(components, str) or not components:
-        raise ValueError(f"`components` is {components!r}; it must be a list of paths or patterns, or left out for all")
-    paths, kept = [source.component for source in sources], set()
-    for pattern in components:
-        fits = {path for path in paths if path == pattern or fnmatchcase(path, pattern)}
-        if not fits:
-            close = difflib.get_close_matches(pattern, paths, n=3) or paths[:1]
-            raise ValueError(
-                f"`components` names {pattern!r}, which fits none of the {len(paths)} that the adapter touches; close "
-                f"to it are {close}"
-            )
-        kept |= fits
-    return [source for source in sources if source.component in kept]
+    return [sources[place] for place in matching([source.component for source in sources], components)]

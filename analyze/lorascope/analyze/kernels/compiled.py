@@ -50,7 +50,7 @@ def _select_where(comparison: str) -> Any:
 
 
 larger, smaller = _select_where(">"), _select_where("<")
-"""Of two values, neither of them NaN."""
+"""The larger, and the smaller, of two values, neither of them NaN."""
 
 
 @_intrinsic

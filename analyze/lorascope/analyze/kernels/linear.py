@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt16
+from jaxtyping import Float32, UInt16
 
 from .compiled import EXACT, INFINITE, SCAN, SUM, bits_of_size, compiled, larger, prefer_512_bits
 
@@ -242,29 +242,3 @@ def delta_rows(
             out2 = out[row + 2, start:stop] if row + 2 < n_rows else spare[2, :n]
             out3 = out[row + 3, start:stop] if row + 3 < n_rows else spare[3, :n]
             _four_rows(z, lora_B_T, start, begin[:n], out[row, start:stop], out1, out2, out3)
-
-
-@compiled(SUM)
-def _dot(x: Any, y: Any) -> float:
-    total = 0.0
-    for i in range(x.size):
-        total += np.float64(x[i]) * y[i]
-    return total
-
-
-@compiled()
-def gram_norm_rows(
-    factor: Float32[np.ndarray, "row rank"],
-    gram: Float64[np.ndarray, "rank rank"],
-    out: Float32[np.ndarray, " row"],
-) -> None:
-    """Fill `out` with sqrt(z G z) of each row z of `factor`: with G = scaling^2 B^T B, the norm of its delta.
-
-    A row that holds NaN or infinity gets NaN.
-    """
-    for row in range(factor.shape[0]):
-        square = 0.0
-        for i in range(factor.shape[1]):
-            square += np.float64(factor[row, i]) * _dot(factor[row], gram[i])
-        # where B all but cancels z, rounding may leave a square below zero
-        out[row] = math.sqrt(max(square, 0.0)) if math.isfinite(square) else np.nan

@@ -81,7 +81,7 @@ def _leave_out(distances: Any, groups_x: Any, groups_y: Any, group_x: Any, group
 
 @compiled(SCAN, inline=True)
 def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: Any, is_grouped: Any) -> None:
-    """The same for a block from `start` on; a point that is alone is looked for where it is."""
+    """In a block that begins at `start`, distances to the own groups, or of a point alone to itself, become `FAR`."""
     if is_grouped:
         stop = start + distances.shape[0]
         _leave_out(distances, groups_x[start:stop], groups_y[start:stop], groups_x[i], groups_y[i])
@@ -193,7 +193,7 @@ def neighbour_counts(
     counts_y: Any,
     nearest_k: Any,
 ) -> None:
-    """Of points start to stop: how many points of other groups lie within the distance of the k-th nearest pair.
+    """For points start to stop: how many points of other groups lie within the distance of the k-th nearest pair.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ def reduction(run: Run, name: str, adapter: str | None = None) -> xr.DataArray |
 
 
 def available(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the measures that this run can give: all from states, else those that capture took."""
+    """Names of the measures that this run can give: all from states, else those that capture took."""
     if keeps_all_states(run):
         return names
     known = {"js", "effective_width", "base_norm", "delta_norm", "delta_ratio"} if _has_norms(run) else {"js"}

@@ -9,7 +9,7 @@ __all__ = ["GROUP_TOKENS", "cka", "hsic_terms"]
 GROUP_TOKENS = 128
 """Tokens whose kernels are compared with each other; a row is dealt out to groups of about this size."""
 LEAST_TOKENS = 4
-"""The unbiased estimator is defined from here on."""
+"""Fewest tokens of a group, which the unbiased estimator needs."""
 
 
 def hsic_terms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,7 +23,7 @@ def hsic_terms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Notes
     -----
-    Of linear kernels K = X X^T and L = Y Y^T without their diagonals and n tokens,
+    For linear kernels K = X X^T and L = Y Y^T without their diagonals and n tokens,
     HSIC = (tr(K L) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 1'K L 1 / (n - 2)) / (n (n - 3)), which is unbiased for
     independent tokens. Tokens that aren't finite are left out and get NaN, as do groups of fewer than four.
 

@@ -1,4 +1,4 @@
-"""The same tasks on a cluster of `dask.distributed`; imported only where one is used."""
+"""Tasks on a cluster of `dask.distributed`; imported only where one is used."""
 
 import logging
 import uuid
@@ -14,14 +14,14 @@ import numpy as np
 
 from lorascope.stores.allocator import keep_freed_memory, usual_memory
 
-from .compute import Workers, assemble
+from .workers import Workers, assemble
 
 __all__ = ["cluster_workers"]
 
 TIMEOUT_SECONDS = 10
 PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss", "inproc")
 MOST_TOGETHER = 8
-"""A task takes the scheduler about a millisecond, whatever is in it."""
+"""How many groups of components one task may take: it costs the scheduler about a millisecond, whatever is in it."""
 _log = logging.getLogger(__name__)
 
 

@@ -1,9 +1,9 @@
 """Where tasks run: threads of this machine, any scheduler of Dask, or a cluster."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import dask.array as da
 import dask.base
@@ -14,21 +14,12 @@ from dask.callbacks import Callback
 
 from lorascope.stores.allocator import freed_memory_kept
 
-__all__ = ["Progress", "Workers", "assemble", "workers"]
+from .workers import Workers, assemble
 
-Progress = Callable[[int, int], None]
-"""Called with (tasks done, tasks in all)."""
+__all__ = ["workers"]
 
-
-class Workers(NamedTuple):
-    """What computes an array."""
-
-    compute: Callable[[da.Array, Callable[[], None]], np.ndarray]
-    """(array, what to call when a task is done) -> the array's values."""
-    n_threads: int
-    """Tasks that it does at a time."""
-    most_together: int = 1
-    """How many times as large as on this machine's threads tasks may be: each costs a scheduler of its own time."""
+LOCAL = ("threads", "processes", "synchronous")
+"""Schedulers of Dask on this machine, as a message names them."""
 
 
 @contextmanager
@@ -75,9 +66,6 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
 
 
-LOCAL = ("threads", "processes", "synchronous")
-
-
 def _local(name: str, n_workers: int | None) -> Callable[[da.Array, Callable[[], None]], np.ndarray]:
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
@@ -88,15 +76,6 @@ def _local(name: str, n_workers: int | None) -> Callable[[da.Array, Callable[[],
         return assemble(array, zip((block.key for block in blocks), values, strict=True))
 
     return compute
-
-
-def assemble(array: da.Array, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
-    """The array out of its blocks, each with its key: the array's name and its place along each dimension."""
-    out = np.empty(array.shape, array.dtype)
-    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in array.chunks]
-    for (_, *places), block in blocks:
-        out[tuple(slice(*edge[[i, i + 1]]) for edge, i in zip(edges, places, strict=True))] = block
-    return out
 
 
 def _active_client() -> Any:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..kernels.linear import argmax_agreement_rows, gram_norm_rows, norm_rows
+from ..kernels.linear import argmax_agreement_rows, norm_rows
 from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
 from .cka import hsic_terms
 
@@ -34,8 +34,6 @@ class Measure:
     """Name -> attributes: `long_name`, `units`, and `references` where it isn't our own definition."""
     whole_rows: bool = False
     """Whether a value depends on the other tokens of its row, so that all of them are needed at once."""
-    from_factor: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """(factor with a column of ones, Gram matrix of B) -> the same without base and delta, where it can be had."""
 
 
 def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[[Callable[..., Values]], Measure]:
@@ -128,115 +126,62 @@ def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
     return base_norm, delta_norm, ratio, cosine
 
 
-def _factor_norm(factor: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    out = np.empty(len(factor), np.float32)
-    gram_norm_rows(factor, gram, out)
-    return out
-
-
 _LIN = "Lin 1991, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37(1)"
 _KULLBACK = "Kullback and Leibler 1951, On information and sufficiency, Ann. Math. Stat. 22(1)"
 _NGUYEN = "Nguyen, Raghu and Kornblith 2021, arXiv 2010.15327, eq. 3; Song et al. 2012, JMLR 13, eq. 5"
-_DELTA_NORM = {"long_name": "|delta|, Euclidean norm", "units": "1"}
 
-_ALL = (
-    Measure(
-        function=_js,
-        outputs={
-            "js": {
-                "long_name": "Jensen-Shannon divergence of softmax(base) and softmax(lora)",
-                "units": "nat",
-                "references": f"arXiv 2501.03152, eq. 9; {_LIN}",
-            }
-        },
-    ),
-    Measure(
-        function=_js_permuted,
-        outputs={
-            "js_permuted": {
-                "long_name": "js of a delta whose features are permuted: what size alone would give",
-                "units": "nat",
-            }
-        },
-    ),
-    Measure(
-        function=_js_delta_alone,
-        outputs={
-            "js_delta_alone": {
-                "long_name": "Jensen-Shannon divergence of softmax(base) and softmax(delta), delta without its base",
-                "units": "nat",
-                "references": _LIN,
-            }
-        },
-    ),
-    Measure(
-        function=_effective_width,
-        outputs={
-            "effective_width": {
-                "long_name": "exp of the entropy of softmax(base): how many features share its mass",
-                "units": "1",
-            }
-        },
-    ),
-    Measure(
-        function=_divergences,
-        outputs={
-            "kl_base_lora": {
-                "long_name": "KL(softmax(base) || softmax(lora))",
-                "units": "nat",
-                "references": _KULLBACK,
-            },
-            "kl_lora_base": {
-                "long_name": "KL(softmax(lora) || softmax(base))",
-                "units": "nat",
-                "references": _KULLBACK,
-            },
-            "entropy_base": {"long_name": "Shannon entropy of softmax(base)", "units": "nat"},
-            "entropy_lora": {"long_name": "Shannon entropy of softmax(lora)", "units": "nat"},
-            "effective_width_lora": {
-                "long_name": "exp of the entropy of softmax(lora): how many features share its mass",
-                "units": "1",
-            },
-        },
-    ),
-    Measure(
-        function=_argmax_agreement,
-        outputs={
-            "argmax_agreement": {
-                "long_name": "1 where base and lora have their largest feature in common",
-                "units": "1",
-            }
-        },
-    ),
-    Measure(
-        function=_norms,
-        outputs={
-            "base_norm": {"long_name": "|base|, Euclidean norm", "units": "1"},
-            "delta_norm": _DELTA_NORM,
-            "delta_ratio": {"long_name": "|delta| / |base|, Euclidean norms", "units": "1"},
-            "delta_cosine": {"long_name": "cosine of the angle between base and delta", "units": "1"},
-        },
-    ),
-    Measure(
-        function=hsic_terms,
-        outputs={
-            name: {
-                "long_name": f"unbiased HSIC of {of}, linear kernels, of the token's group; linear CKA is made of it",
-                "units": "1",
-                "references": _NGUYEN,
-            }
-            for name, of in (("hsic_base", "base"), ("hsic_base_lora", "base and lora"), ("hsic_lora", "lora"))
-        },
-        whole_rows=True,
-    ),
-)
-_FACTOR_NORM = Measure(
-    function=lambda base, delta: _norms(base, delta)[1],
-    outputs={"delta_norm": _DELTA_NORM},
-    from_factor=_factor_norm,
-)
 
-MEASURES: Mapping[str, Measure] = {name: measure for measure in _ALL for name in measure.outputs}
+def _described(long_name: str, units: str = "nat", references: str = "") -> Attributes:
+    return {"long_name": long_name, "units": units} | ({"references": references} if references else {})
+
+
+_HSIC = "unbiased HSIC of {}, linear kernels, of the token's group; linear CKA is made of it"
+_ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
+    _js: {
+        "js": _described(
+            "Jensen-Shannon divergence of softmax(base) and softmax(lora)",
+            references=f"arXiv 2501.03152, eq. 9; {_LIN}",
+        )
+    },
+    _js_permuted: {"js_permuted": _described("js of a delta whose features are permuted: what size alone would give")},
+    _js_delta_alone: {
+        "js_delta_alone": _described(
+            "Jensen-Shannon divergence of softmax(base) and softmax(delta), delta without its base", references=_LIN
+        )
+    },
+    _effective_width: {
+        "effective_width": _described("exp of the entropy of softmax(base): how many features share its mass", "1")
+    },
+    _divergences: {
+        "kl_base_lora": _described("KL(softmax(base) || softmax(lora))", references=_KULLBACK),
+        "kl_lora_base": _described("KL(softmax(lora) || softmax(base))", references=_KULLBACK),
+        "entropy_base": _described("Shannon entropy of softmax(base)"),
+        "entropy_lora": _described("Shannon entropy of softmax(lora)"),
+        "effective_width_lora": _described(
+            "exp of the entropy of softmax(lora): how many features share its mass", "1"
+        ),
+    },
+    _argmax_agreement: {
+        "argmax_agreement": _described("1 where base and lora have their largest feature in common", "1")
+    },
+    _norms: {
+        "base_norm": _described("|base|, Euclidean norm", "1"),
+        "delta_norm": _described("|delta|, Euclidean norm", "1"),
+        "delta_ratio": _described("|delta| / |base|, Euclidean norms", "1"),
+        "delta_cosine": _described("cosine of the angle between base and delta", "1"),
+    },
+    hsic_terms: {
+        "hsic_base": _described(_HSIC.format("base"), "1", _NGUYEN),
+        "hsic_base_lora": _described(_HSIC.format("base and lora"), "1", _NGUYEN),
+        "hsic_lora": _described(_HSIC.format("lora"), "1", _NGUYEN),
+    },
+}
+MEASURES: Mapping[str, Measure] = {
+    name: measure
+    for function, outputs in _ALL.items()
+    for measure in [Measure(function=function, outputs=outputs, whole_rows=function is hsic_terms)]
+    for name in outputs
+}
 """Name of a result -> the measure that gives it."""
 
 
@@ -257,8 +202,6 @@ def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[s
             if output in wanted:
                 raise ValueError(f"measure {output!r} is asked for twice; name each once")
             wanted[output] = measure, measure.outputs[output]
-    if set(wanted) == {"delta_norm"}:  # alone it needs no base
-        wanted = {"delta_norm": (_FACTOR_NORM, _DELTA_NORM)}
     measures = tuple({id(measure): measure for measure, _ in wanted.values()}.values())
     return measures, {name: attributes for name, (_, attributes) in wanted.items()}
 

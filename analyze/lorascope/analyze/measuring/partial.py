@@ -10,13 +10,15 @@ import numpy as np
 import xarray as xr
 import zarr
 
-__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "DONE", "Partial", "open_partial", "partial_path"]
+from ..save import DONE, open_result, save
+
+__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "Partial", "finish", "open_partial", "partial_path"]
 
 CHUNK_TOKENS = 16_384
 CHUNK_COMPONENTS = 16
-"""1 MB of float32: whoever reads columns or ranges of tokens reads little more than is wanted."""
-DONE, IDENTITY = "done", "identity"
-"""An array that only a result which isn't whole needs, and its attribute: xarray writes those of the root anew."""
+"""A chunk of a result has 1 MB of float32: who reads columns or ranges of tokens reads little more than is wanted."""
+IDENTITY = "identity"
+"""An attribute of the array `DONE`, since xarray writes those of the root anew."""
 
 
 class Partial:
@@ -49,11 +51,6 @@ class Partial:
         return array
 
 
-def partial_path(target: Path) -> Path:
-    """Where a result lies until it is whole."""
-    return target.with_name(f".{target.name}.unfinished")
-
-
 def open_partial(
     target: Path,
     *,
@@ -82,8 +79,30 @@ def open_partial(
     return Partial(path)
 
 
+def finish(result: xr.Dataset, target: Path) -> xr.Dataset:
+    """Make the part that was written beside `target` the result itself; returns it as it is on disk.
+
+    Raises what `save` raises.
+    """
+    partial = partial_path(target)
+    large = [name for name, values in result.data_vars.items() if values.dims == ("token", "component")]
+    if target.suffix == ".zarr":
+        result.drop_vars(large).to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
+        partial.rename(target)
+        shutil.rmtree(target / DONE)  # afterwards: without it what was computed would be taken for nothing
+    else:
+        save(result.assign({name: result[name].chunk({"token": CHUNK_TOKENS}) for name in large}), target)
+        shutil.rmtree(partial)
+    return open_result(target)
+
+
+def partial_path(target: Path) -> Path:
+    """Where a result lies until it is whole."""
+    return target.with_name(f".{target.name}.unfinished")
+
+
 def _identity(path: Path) -> Any:
-    """Of the part that lies there; None where there is none."""
+    """Identity of the part that lies there; None where there is none."""
     try:
         return zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
     except (OSError, KeyError, ValueError):  # nothing, or not set up to its end

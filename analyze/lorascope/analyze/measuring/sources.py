@@ -1,6 +1,8 @@
 """What a task reads: one component of a run, a row at a time, and the weights that make its delta."""
 
+import difflib
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ from lorascope.stores import Run, StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading.rows import DeltaSource, RowArray
 
-__all__ = ["GROUP_BYTES", "Source", "Weights", "group_sizes", "read_factors", "sources_of", "weights_of"]
+__all__ = ["GROUP_BYTES", "Source", "Weights", "group_sizes", "matching", "read_factors", "sources_of", "weights_of"]
 
 GROUP_BYTES = 16 * 2**20
 """Least bytes of float32 base in one task: below that Dask's own time shows."""
@@ -23,7 +25,7 @@ class Source(NamedTuple):
     base: RowArray
     delta: DeltaSource
     identity: str
-    """Of everything that was written when the run was set up, weights too."""
+    """Digest of everything that was written when the run was set up, weights too."""
 
     def __hash__(self) -> int:
         return hash((self.identity, self.delta.rows.path, self.component))
@@ -43,8 +45,6 @@ class Weights(NamedTuple):
     bias: np.ndarray
     """Float32 (feature,), or empty."""
     scaling: np.float32
-    gram: np.ndarray
-    """Float64 (rank + 1, rank + 1): of scaling times B's columns and the bias."""
 
 
 def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
@@ -64,6 +64,31 @@ def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
         for path, rank in zip(run.component_paths, ranks, strict=True)
         if rank > 0
     ]
+
+
+def matching(paths: Sequence[str], patterns: Sequence[str] | None) -> list[int]:
+    """Places of the components that fit any of the patterns, such as `*.q_proj`; all where there are none.
+
+    Raises
+    ------
+    ValueError
+        If a pattern fits none of them.
+    """
+    if patterns is None:
+        return list(range(len(paths)))
+    if isinstance(patterns, str) or not patterns:
+        raise ValueError(f"`components` is {patterns!r}; it must be a list of paths or patterns, or left out for all")
+    kept: set[int] = set()
+    for pattern in patterns:
+        fits = {place for place, path in enumerate(paths) if path == pattern or fnmatchcase(path, pattern)}
+        if not fits:
+            close = difflib.get_close_matches(pattern, paths, n=3) or list(paths[:1])
+            raise ValueError(
+                f"`components` names {pattern!r}, which fits none of the {len(paths)} that the adapter touches; close "
+                f"to it are {close}"
+            )
+        kept |= fits
+    return sorted(kept)
 
 
 def group_sizes(sources: Sequence[Source], group_bytes: int) -> list[int]:
@@ -100,6 +125,4 @@ def weights_of(source: Source) -> Weights:
     assert delta.lora_B is not None
     lora_b = delta.lora_B.read()
     bias = np.empty(0, np.float32) if delta.bias is None else delta.bias.read()
-    columns = np.column_stack([lora_b, bias if bias.size else np.zeros(len(lora_b))]).astype(np.float64)
-    gram = float(delta.scaling) ** 2 * (columns.T @ columns)
-    return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling), gram)
+    return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling))

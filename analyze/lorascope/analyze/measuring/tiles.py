@@ -27,7 +27,7 @@ class Tile(NamedTuple):
     base: np.ndarray
     """Float32 (token, feature), contiguous."""
     delta: np.ndarray
-    """The same of delta."""
+    """Float32 (token, feature) of delta."""
 
 
 def row_tiles(source: Source, row: int, factor: np.ndarray | None, *, whole: bool = False) -> Iterator[Tile]:

@@ -1,5 +1,5 @@
 """One self-contained HTML page about a run."""
 
-from .write import write_report
+from .page import write_report
 
 __all__ = ["write_report"]

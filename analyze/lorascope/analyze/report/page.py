@@ -1,33 +1,71 @@
-"""The page about a run: its sections in order."""
+"""From a run to a page on disk."""
+
+from pathlib import Path
 
 import xarray as xr
 
-from lorascope.analyze.summary import sizes
+from lorascope.analyze.qualify import qualify
+from lorascope.analyze.sizes import sizes
 from lorascope.stores import Run
+from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.progress import Progress
 
-from . import record, sections, tokens
+from . import about_run, sections, tokens
 from .document import document
 
-__all__ = ["render_page"]
+__all__ = ["write_report"]
 
 TITLE = "What the adapter changed, layer by layer"
 
 
-def render_page(run: Run, qualified: xr.Dataset) -> str:
-    """HTML of the page about a run, complete in itself.
+def write_report(
+    run: Run,
+    path: str | Path,
+    *,
+    adapter: str | None = None,
+    n_workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write one HTML page about a run, with nothing in it that is fetched from elsewhere; returns its path.
+
+    A page that is there already is replaced, and only by a whole one.
 
     Parameters
     ----------
     run
-        An open run.
-    qualified
-        What `qualify` returns for it.
+        An open run, finished or not, with states or without.
+    path
+        File of the page; its folder is made where it is missing.
+    adapter
+        Name of the adapter; may be left out where there is one.
+    n_workers
+        Threads; by default one a processor.
+    progress
+        Called with (tasks done, tasks in all).
+
+    Raises
+    ------
+    IsADirectoryError
+        If `path` is a folder.
+    StoreError
+        If the run holds no such adapter, no sample is wholly committed, or a chunk is broken.
     """
+    page = Path(path)
+    if page.is_dir():
+        raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'report.html')!r}")
+    text = _page(run, qualify(run, adapter=adapter, n_workers=n_workers, progress=progress))
+    with atomic_write(page) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return page
+
+
+def _page(run: Run, qualified: xr.Dataset) -> str:
+    """HTML of the page, complete in itself: its sections in order."""
     parts = sizes(run)
     body = "".join(
         (
-            f"<header><h1>{TITLE}</h1>{record.subtitle(run, qualified)}</header>",
-            record.notices(run, qualified),
+            f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
+            about_run.notices(run, qualified),
             "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
             sections.headline(run, qualified, parts[-1].stored_bytes),
             sections.components(qualified),
@@ -36,9 +74,9 @@ def render_page(run: Run, qualified: xr.Dataset) -> str:
             tokens.across_tokens(run, qualified),
             tokens.token_texts(run, qualified),
             sections.task_scores(run),
-            record.store(run, parts),
-            record.fidelity(run, qualified),
-            record.provenance(run),
+            about_run.store(run, parts),
+            about_run.fidelity(run, qualified),
+            about_run.provenance(run),
         )
     )
     return document(TITLE, body)

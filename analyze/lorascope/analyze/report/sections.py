@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import xarray as xr
 
-from lorascope.analyze.figures.maps import component_map, js_map, null_map
-from lorascope.analyze.figures.plots import share_curve
+from lorascope.analyze.figures import component_map, js_map, null_map, share_curve
 from lorascope.analyze.format import format_error, format_number, format_percent
+from lorascope.analyze.highlights import kl, top_components, top_share
 from lorascope.analyze.scores import scores, scores_table
-from lorascope.analyze.summary import kl, top_components, top_share
 from lorascope.analyze.weights import is_weighted
 from lorascope.stores import Run
 from lorascope.stores.size import format_size

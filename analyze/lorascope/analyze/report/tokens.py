@@ -3,9 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.figures.plots import position_figure, sample_spread
+from lorascope.analyze.figures import position_figure, sample_figure
 from lorascope.analyze.format import format_number
-from lorascope.analyze.summary import role_means
+from lorascope.analyze.highlights import role_means
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 
@@ -23,28 +23,24 @@ def across_samples(qualified: xr.Dataset) -> str:
         f"MIUB by sample in nats (n = {len(values)}): median {format_number(median)}, and 10 to 90 % of the samples "
         f"lie from {format_number(low)} to {format_number(high)}. Each point above is a sample."
     )
-    return section("samples", "Across samples", figure("sample-spread", sample_spread(qualified), caption))
+    return section("samples", "Across samples", figure("sample-spread", sample_figure(qualified), caption))
 
 
 def across_tokens(run: Run, qualified: xr.Dataset) -> str:
     """How js_token goes along the sequence and, where there is one, about the answer's start; and by role."""
-    tokens, weights = qualified["js_token"], qualified["weight"].values
     parts = [
         figure(
             "positions",
-            position_figure(tokens, qualified["position"].values, weights=weights, label="position in the sequence"),
+            position_figure(qualified),
             "JS of a token in nats, summed over components, by its position from the start of the sequence. Grey bars: "
             "captured tokens at that position, on which line and bands rest.",
         )
     ]
     what = "first generated token" if _is_generated(run) else "answer's first token"
-    relative = qualified["position"].values - _answer_starts(run)[qualified["sample_of_token"].values]
-    if np.isfinite(relative).any():
-        known = np.isfinite(relative)
-        plot = position_figure(
-            tokens[known], relative[known].astype(int), weights=weights[known], label=f"position from the {what}"
-        )
-        caption = f"The same, counted from the {what}: the model predicts that token at -1 and reads it at 0."
+    origin = _answer_starts(run)[qualified["sample_of_token"].values]
+    if np.isfinite(origin).any():
+        plot = position_figure(qualified, origin=origin, label=f"position from the {what}")
+        caption = f"As before, counted from the {what}: the model predicts that token at -1 and reads it at 0."
         parts.append(figure("answer-positions", plot, caption))
     rows = [(role.role, role.n_tokens, format_number(role.mean)) for role in role_means(qualified)]
     roles = table(

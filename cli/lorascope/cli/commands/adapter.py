@@ -4,11 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import xarray as xr
-from cyclopts import Parameter
 
 from lorascope.analyze.adapters.adapter import adapter_report
 from lorascope.analyze.format import format_number, format_percent
@@ -19,9 +17,7 @@ from ..screen import print_table, progress_bar, say
 __all__ = ["adapter"]
 
 
-def adapter(
-    *paths: Path, top: int = 10, every: Annotated[bool, Parameter(name="--all")] = False, out: Path | None = None
-) -> None:
+def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
     """Size and rank of what LoRA adapters change, from their folders alone: no data, no model, no torch.
 
     Norms are Frobenius norms of s B A, the change of a layer's weight. The effective rank is exp of the entropy of its
@@ -32,17 +28,13 @@ def adapter(
     ----------
     paths
         Folders with `adapter_config.json` and `adapter_model.safetensors`.
-    top
-        How many components to list, the largest norms first; with several adapters none are listed.
-    every
-        List every component, in the model's order.
+    full
+        Also every component, in the model's order.
     out
         Save all numbers of one adapter here: a folder ending in .zarr, or a NetCDF file ending in .nc.
     """
     if not paths:
         raise ValueError("`paths` is empty; give one adapter folder or several")
-    if top < 1:
-        raise ValueError(f"`top` is {top}; give at least 1")
     if out is not None:
         if len(paths) > 1:
             raise ValueError(f"`out` takes one adapter, and there are {len(paths)}; call it once for each")
@@ -51,11 +43,16 @@ def adapter(
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
     for path, report in zip(paths, reports, strict=True):
         _print_summary(path, report)
-    if len(reports) == 1:
-        _print_kinds(reports[0])
-        _print_components(reports[0], top=None if every else top)
-    else:
-        _print_comparison(_labels(paths), reports, every=every)
+    for key in ("kind", "component") if full else ("kind",):
+        if len(reports) == 1:
+            title = f"Norm of s B A by {key}, its effective and stable rank{' (medians)' if key == 'kind' else ''}"
+            columns = [key, "n", "norm", "range", "effective", "stable", "share"]
+            print_table(title, columns, [_row(name, part) for name, part in _parts(reports[0], key)])
+        else:
+            labels = _labels(paths)
+            print_table(f"Norm of s B A by {key}", [key, *labels], _beside(reports, key, "frobenius_norm"))
+            if full:
+                print_table(f"Effective rank by {key}", [key, *labels], _beside(reports, key, "effective_rank"))
     if out is not None:
         save(reports[0], out)
         say(f"saved to {out}")
@@ -63,76 +60,47 @@ def adapter(
 
 def _print_summary(path: Path, report: xr.Dataset) -> None:
     attrs = report.attrs
-    dtypes = ", ".join(np.unique(report["dtype"].values.astype(str)))
     say(
         f"{path}: {report.sizes['component']} components, rank {_range(report['rank'].values)}, "
         f"scaling {_range(report['scaling'].values)} ({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
-        f"{dtypes}, total norm {format_number(float(report['total_norm']), digits=4)}"
+        f"{', '.join(np.unique(report['dtype'].values.astype(str)))}, total norm "
+        f"{format_number(float(report['total_norm']), digits=4)}"
     )
     for remark in json.loads(attrs["remarks"]):
         say(f"  {remark}")
 
 
-def _print_kinds(report: xr.Dataset) -> None:
-    rows = [
-        (
-            kind,
-            str(part.sizes["component"]),
-            format_number(_median(part, "frobenius_norm")),
-            " to ".join(format_number(float(part["frobenius_norm"].quantile(level))) for level in (0, 1)),
-            f"{format_number(_median(part, 'effective_rank'))} of {_range(part['rank'].values)}",
-            format_number(_median(part, "stable_rank")),
-            format_percent(float(part["share"].sum(skipna=False))),
-        )
-        for kind, part in _by_kind(report)
-    ]
-    columns = ["kind", "n", "norm", "range", "effective", "stable", "share"]
-    print_table("Norm of s B A by kind, its effective and stable rank (medians)", columns, rows)
+def _row(name: str, part: xr.Dataset) -> tuple[str, ...]:
+    norms = part["frobenius_norm"].values
+    return (
+        name,
+        str(len(norms)),
+        format_number(_median(part, "frobenius_norm")),
+        f"{format_number(norms.min())} to {format_number(norms.max())}" if len(norms) > 1 else "",
+        f"{format_number(_median(part, 'effective_rank'))} of {_range(part['rank'].values)}",
+        format_number(_median(part, "stable_rank")),
+        format_percent(float(part["share"].sum(skipna=False))),
+    )
 
 
-def _print_components(report: xr.Dataset, *, top: int | None) -> None:
-    n = report.sizes["component"]
-    # Stable, so that equal norms stay in the model's order.
-    order = np.argsort(-report["frobenius_norm"].values, kind="stable")[:top] if top else np.arange(n)
-    rows = [
-        (
-            str(one["component"].values),
-            format_number(float(one["frobenius_norm"])),
-            f"{format_number(float(one['effective_rank']))} of {int(one['rank'])}",
-            format_number(float(one["stable_rank"])),
-            format_percent(float(one["share"])),
-        )
-        for one in (report.isel(component=i) for i in order)
-    ]
-    title = f"By component, the {len(order)} largest of {n}" if top else f"By component, all {n}"
-    print_table(title, ["component", "norm", "effective", "stable", "share"], rows)
+def _beside(reports: Sequence[xr.Dataset], key: str, name: str) -> Iterator[tuple[str, ...]]:
+    """A row for each kind or component that any of the adapters has: the median of its values."""
+    columns = [{group: _median(part, name) for group, part in _parts(report, key)} for report in reports]
+    for group in dict.fromkeys(group for column in columns for group in column):
+        yield group, *(format_number(column[group]) if group in column else "-" for column in columns)
 
 
-def _print_comparison(labels: Sequence[str], reports: Sequence[xr.Dataset], *, every: bool) -> None:
-    for title, name in (("Median norm of s B A", "frobenius_norm"), ("Median effective rank", "effective_rank")):
-        medians = [{kind: _median(part, name) for kind, part in _by_kind(report)} for report in reports]
-        print_table(f"{title} by kind", ["kind", *labels], _side_by_side(medians))
-    if every:
-        norms = [report["frobenius_norm"].to_series().to_dict() for report in reports]
-        print_table("Norm of s B A by component", ["component", *labels], _side_by_side(norms))
-
-
-def _side_by_side(columns: Sequence[dict[str, float]]) -> Iterator[tuple[str, ...]]:
-    """A row for each name that any of the adapters has."""
-    for name in dict.fromkeys(name for column in columns for name in column):
-        yield name, *(format_number(column[name]) if name in column else "-" for column in columns)
+def _parts(report: xr.Dataset, key: str) -> Iterator[tuple[str, xr.Dataset]]:
+    """The report of each kind or component, in the model's order."""
+    labels = report[key].values
+    for label in dict.fromkeys(labels):
+        yield str(label), report.isel(component=np.flatnonzero(labels == label))
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
     """Folder names, or whole paths where those are the same."""
     names = [path.resolve().name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
-def _by_kind(report: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    kinds = report["kind"].values
-    for kind in dict.fromkeys(kinds):
-        yield str(kind), report.isel(component=np.flatnonzero(kinds == kind))
 
 
 def _median(report: xr.Dataset, name: str) -> float:

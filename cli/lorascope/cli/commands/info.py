@@ -1,6 +1,7 @@
 """`lorascope info`."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
@@ -9,7 +10,8 @@ import numpy as np
 from cyclopts import Parameter
 
 from lorascope.analyze.scores import scores, scores_table
-from lorascope.analyze.summary import sizes
+from lorascope.analyze.sizes import sizes
+from lorascope.analyze.stats.record import plain
 from lorascope.stores import Run, StoreError, open_run, run_state
 from lorascope.stores.size import format_size
 
@@ -18,7 +20,7 @@ from ..screen import print_table, say
 __all__ = ["info"]
 
 
-def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False, full: bool = False) -> None:
     """What is in a run, how large it is, and how far it got; also while it is being written.
 
     With --json, one object on stdout and nothing else. Its keys: `run`, `state` ("torn", "unfinished" or "finished"; a
@@ -35,16 +37,21 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
         Folder or url of the run.
     as_json
         Print everything as JSON.
+    full
+        Also the size of each part, every score, and the notes of the preflight.
     """
     opened = _open(run)
-    facts = {"run": run, "state": "torn"} if opened is None else _facts(opened)
+    facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else _facts(opened)
     if as_json:
         # Not through the terminal: it would wrap and colour.
         print(json.dumps(facts, indent=2, allow_nan=False))  # noqa: T201
     elif opened is None:
         say(f"{run}  torn: still being set up, or interrupted then; it holds no row, and its capture can begin again")
     else:
-        _print(opened, facts)
+        say(f"{opened.place.name}  {_state(facts)}")
+        print_table("Run", ["what", "value"], [*_rows(opened, facts), *_origin(facts["provenance"])])
+        if full:
+            _print_rest(opened, facts)
 
 
 def _open(run: str) -> Run | None:
@@ -82,8 +89,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "choices": run.choices.sizes["choice"],
         "components": {
             "n": len(run.component_paths),
-            "kinds": _counts(table["kind"].values),
-            "dtypes": _counts(table["stored_dtype"].values),
+            "kinds": dict(sorted(Counter(table["kind"].values.tolist()).items())),
+            "dtypes": dict(sorted(Counter(table["stored_dtype"].values.tolist()).items())),
         },
         "adapters": {name: _adapter(run, name) for name in run.adapters},
         "sizes": [size._asdict() for size in sizes(run)],
@@ -91,14 +98,9 @@ def _facts(run: Run) -> dict[str, Any]:
             {**score._asdict(), **{which: _pair(getattr(score, which)) for which in ("base", "adapted", "change")}}
             for score in scores(run)
         ],
-        "provenance": _plain(run.attributes.get("provenance") or {}),
-        "measured": _plain(run.attributes.get("measured") or {}),
+        "provenance": plain(run.attributes.get("provenance") or {}),
+        "measured": plain(run.attributes.get("measured") or {}),
     }
-
-
-def _counts(values: np.ndarray) -> dict[str, int]:
-    names, counts = np.unique(values.astype(str), return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
 def _adapter(run: Run, name: str) -> dict[str, Any]:
@@ -116,32 +118,6 @@ def _pair(estimate: tuple[float, float]) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in estimate]
 
 
-def _plain(value: Any) -> Any:
-    """The same with null for numbers that JSON doesn't have."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _print(run: Run, facts: Mapping[str, Any]) -> None:
-    say(f"{run.place.name}  {_state(facts)}")
-    print_table("Run", ["what", "value"], _rows(facts))
-    parts = [(s["part"], format_size(s["raw_bytes"]), format_size(s["stored_bytes"])) for s in facts["sizes"]]
-    print_table("Size", ["part", "in memory", "on disk"], parts)
-    columns, rows = scores_table(run)
-    if rows:
-        print_table("Scores", columns, rows)
-    provenance = facts["provenance"]
-    origin = list(_origin(provenance))
-    if origin:
-        print_table("Provenance", ["what", "value"], origin)
-    notes = provenance.get("preflight") or []
-    if notes:
-        print_table("Notes of the preflight", ["kind", "what", "where"], [_note(note) for note in notes])
-
-
 def _state(facts: Mapping[str, Any]) -> str:
     whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
     if facts["state"] != "finished":
@@ -149,47 +125,44 @@ def _state(facts: Mapping[str, Any]) -> str:
     return f"finished, but damaged since: {whole}; run `lorascope verify`" if facts["rows"]["lost"] else "finished"
 
 
-def _rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    settings = facts["provenance"].get("settings") or {}
-    components = facts["components"]
-    yield "stream", facts["stream"]
-    states = facts["states"]
+def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    tokens, components, rows = (facts[name] for name in ("tokens", "components", "rows"))
+    selection = (facts["provenance"].get("settings") or {}).get("tokens")
+    partly = f", in {rows['with_states']} of {rows['committed']} rows" if facts["states"] == "sample" else ""
+    yield "stream, states", f"{facts['stream']}, {facts['states']}{partly}"
     yield (
-        "states",
-        f"sample, in {facts['rows']['with_states']} of {facts['rows']['committed']} rows"
-        if states == "sample"
-        else states,
+        "tokens",
+        f"{tokens['n']}{f' ({selection})' if selection else ''}{', weighted' if tokens['weighted'] else ''} "
+        f"of {facts['samples']} samples in {rows['n']} row{'s' if rows['n'] > 1 else ''}",
     )
-    selected = f" ({settings['tokens']})" if settings.get("tokens") else ""
-    weighted = ", weighted" if facts["tokens"]["weighted"] else ""
-    rows = "1 row" if facts["rows"]["n"] == 1 else f"{facts['rows']['n']} rows"
-    yield "tokens", f"{facts['tokens']['n']}{selected}{weighted} in {rows}"
-    yield "samples", str(facts["samples"])
     yield "components", ", ".join(f"{count} {kind}" for kind, count in components["kinds"].items())
     yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
     for name, adapter in facts["adapters"].items():
-        least, most = adapter["rank"]
-        rank = f"rank {least}" if least == most else f"ranks {least} to {most}"
+        rank = " to ".join(map(str, dict.fromkeys(adapter["rank"])))
         kept = f"{adapter['n_factored']} as factors" if facts["states"] != "none" else "no factors kept"
-        yield f"adapter {name}", f"{rank} at {adapter['n_touched']} components, {kept}"
+        yield f"adapter {name}", f"rank {rank} at {adapter['n_touched']} components, {kept}"
+    whole = facts["sizes"][-1]
+    yield "size", f"{format_size(whole['stored_bytes'])} on disk, {format_size(whole['raw_bytes'])} in memory"
+    for dataset, measure, n, base, adapted, _ in scores_table(run)[1]:
+        if measure.split(" (")[0] in ("ACC", "CE", "PPL"):  # the rest under --full
+            yield f"{dataset}: {measure}", f"{base} without, {adapted} with the adapter, n = {n}"
+    if notes := facts["provenance"].get("preflight"):
+        yield "preflight", f"{len(notes)} note{'s' if len(notes) > 1 else ''}, shown by --full"
     yield "fingerprint", facts["fingerprint"][:16]
 
 
 def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     settings = provenance.get("settings") or {}
     for name in ("model", "adapter"):
-        found = provenance.get(name)
-        if settings.get(name) or found:
-            value = settings.get(name) or ""
-            words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        found, value = provenance.get(name), settings.get(name) or ""
+        if found or value:
             digest = f" (sha256 {found['sha256'][:16]})" if isinstance(found, dict) and "sha256" in found else ""
-            yield name, words + digest
+            yield f"from {name}", (", ".join(map(str, value)) if isinstance(value, list) else str(value)) + digest
     if settings.get("data"):
-        yield "data", ", ".join(map(str, settings["data"]))
-    device = provenance.get("device") or {}
+        yield "from data", ", ".join(map(str, settings["data"]))
+    device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}
     if device:
         yield "device", ", ".join(str(device[name]) for name in ("type", "name") if device.get(name))
-    libraries = provenance.get("libraries") or {}
     if libraries:
         named = ("lorascope", "torch", "transformers", "peft", "zarr")
         yield "libraries", ", ".join(f"{name} {libraries[name]}" for name in named if name in libraries)
@@ -199,7 +172,17 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield step["how"], f"from {step['source']} at {step['time']}"
 
 
-def _note(note: Mapping[str, Any]) -> tuple[str, str, str]:
+def _print_rest(run: Run, facts: Mapping[str, Any]) -> None:
+    parts = [(s["part"], format_size(s["raw_bytes"]), format_size(s["stored_bytes"])) for s in facts["sizes"]]
+    print_table("Size", ["part", "in memory", "on disk"], parts)
+    columns, rows = scores_table(run)
+    if rows:
+        print_table("Scores", columns, rows)
+    if notes := facts["provenance"].get("preflight"):
+        rows = [(str(note.get("kind", "")), str(note.get("message", "")), _where(note)) for note in notes]
+        print_table("Notes of the preflight", ["kind", "what", "where"], rows)
+
+
+def _where(note: Mapping[str, Any]) -> str:
     places = [str(place) for place in note.get("places") or []]
-    where = ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
-    return str(note.get("kind", "")), str(note.get("message", "")), where
+    return ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")

@@ -9,7 +9,7 @@ import xarray as xr
 from .groups import SAMPLE_KEYS, group_by, to_dataframe
 from .weights import standard_error
 
-__all__ = ["RUN_KEYS", "matched", "paired", "side_by_side"]
+__all__ = ["RUN_KEYS", "paired", "side_by_side"]
 
 PAIR_KEYS = ("component", "layer", "kind")
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
@@ -73,7 +73,7 @@ def _rows(result: xr.Dataset, by: Sequence[str]) -> Any:
 
 
 def _summary(runs: Any) -> dict[str, float]:
-    """Of the rows of one group, one a run."""
+    """Mean and errors of the rows of one group, one a run."""
     values = runs["miub"].to_numpy()
     n = len(values)
     spread = float(values.std(ddof=1)) if n > 1 else float("nan")
@@ -121,7 +121,7 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     _check_alike((first, second))
     if isinstance(by, str) or set(by) - set(PAIR_KEYS):
         raise ValueError(f"`by` is {by!r}; paired differences go by a sequence of {list(PAIR_KEYS)}")
-    ones, others = matched(first, second)
+    ones, others = _matched(first, second)
     if len(ones) < 2:
         raise ValueError(
             f"{_name(first)!r} and {_name(second)!r} share {len(ones)} whole samples; at least 2 must be in both: "
@@ -130,27 +130,35 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     groups = dict.fromkeys(label for result in (first, second) for label in _group_labels(result, by))
     tables = [_group_sums(one, by, places, list(groups)) for one, places in ((first, ones), (second, others))]
     found = _tests(tables[1] - tables[0], adjust=bool(by))
-    return (
-        _grid(found, by, list(groups))
-        .assign(n_samples=len(ones))
-        .assign_attrs(**_shared((first, second)), first=_name(first), second=_name(second))
+    grid = _grid(found, by, list(groups))
+    if list(by) == ["component"]:  # as maps want it
+        kinds, layers = zip(*(_places(first, second)[name] for name in grid["component"].values.tolist()), strict=True)
+        grid = grid.assign_coords(kind=("component", list(kinds)), layer=("component", list(layers)))
+    return grid.assign(n_samples=len(ones)).assign_attrs(
+        **_shared((first, second)), first=_name(first), second=_name(second)
     )
 
 
-def matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]]:
+def _matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]]:
     """Places of the whole samples that both results hold, in the first one's order; see `paired`."""
     names = [_sample_names(result) for result in (first, second)]
     shared = [name for name in names[0] if name in names[1]]
     return [names[0][name] for name in shared], [names[1][name] for name in shared]
 
 
+def _places(*results: xr.Dataset) -> dict[str, tuple[str, int]]:
+    """Component -> its kind and layer."""
+    columns = [[result[key].values.tolist() for key in ("component", "kind", "layer")] for result in results]
+    return {name: (kind, layer) for one in columns for name, kind, layer in zip(*one, strict=True)}
+
+
 def _check_alike(results: Sequence[xr.Dataset]) -> None:
     if not results:
         raise ValueError("`results` is empty; give what `miub` returned for each run")
-    for key in ("units", "reduction"):
-        found = {result.attrs[key].replace("weighted ", "") for result in results}
+    for key, what in (("unit", "units"), ("over_tokens", "reductions")):
+        found = {result.attrs[key] for result in results}
         if len(found) > 1:
-            raise ValueError(f"results of different {key} can't be compared: {sorted(found)}; compute them alike")
+            raise ValueError(f"results of different {what} can't be compared: {sorted(found)}; compute them alike")
 
 
 def _label(result: xr.Dataset, key: str) -> Any:
@@ -196,7 +204,7 @@ def _group_sums(result: xr.Dataset, by: Sequence[str], places: Sequence[int], gr
 
 
 def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
-    """Of differences (pair, group)."""
+    """Tests of differences (pair, group), by group."""
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second, for which nothing else should wait
 
     mean, error = differences.mean(axis=0), standard_error(differences)

@@ -1,5 +1,6 @@
 """Measures of a run by token and component as a dataset, computed in batches of components."""
 
+import itertools
 import uuid
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -12,22 +13,24 @@ import xarray as xr
 
 from lorascope.stores import Run
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.progress import Progress
 
-from ..save import finish, refuse_target
+from ..save import refuse_target
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
-from .compute import Progress, Workers, workers
-from .measure import measure_sources
+from .compute import workers
 from .measures import Measure, resolve
-from .partial import CHUNK_COMPONENTS, Partial, open_partial
-from .sources import GROUP_BYTES, Source, group_sizes, sources_of
+from .partial import CHUNK_COMPONENTS, Partial, finish, open_partial
+from .sources import GROUP_BYTES, Source, group_sizes, matching, sources_of
+from .tasks import measure_sources
+from .workers import Workers
 
 __all__ = ["measure_run", "measure_unsaved"]
 
 BATCH_TASKS = 32
-"""Least tasks for each worker in a batch: at its end a worker waits for at most one."""
+"""Least tasks for each worker in a batch, at whose end a worker waits for at most one."""
 BATCH_BYTES = 128 * 2**20
-"""Most results that are held at a time, unless one component has more."""
+"""Most bytes of results that are held in memory at a time, unless one component has more."""
 
 
 def measure_run(
@@ -35,6 +38,7 @@ def measure_run(
     names: Sequence[str | Measure],
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     scheduler: Any = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
@@ -49,9 +53,11 @@ def measure_run(
     run
         An open run, finished or not; tokens that aren't committed are NaN.
     names
-        Of `MEASURES`, or measures of your own, made by `token_measure`.
+        Names in `MEASURES`, or measures of your own, made by `token_measure`.
     adapter
         Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter touches.
     scheduler, n_workers
         Where tasks run; see `compute.workers`. No number depends on it.
     progress
@@ -70,15 +76,16 @@ def measure_run(
     Raises
     ------
     ValueError
-        If a name isn't in `MEASURES`, a measure of yours returns something else than it should, or `out` has another
-        ending.
+        If a name isn't in `MEASURES`, a component isn't known, a measure of yours returns something else than it
+        should, or `out` has another ending.
     StoreError
         If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
         no component.
     FileExistsError
         If something of the name `out` is there, or another process is making it.
     """
-    options = {"adapter": adapter, "scheduler": scheduler, "n_workers": n_workers, "progress": progress}
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
+    options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
         return measure_unsaved(run, names, None, **options)
     target = refuse_target(Path(out))
@@ -92,32 +99,42 @@ def measure_unsaved(
     target: Path | None,
     *,
     adapter: str | None,
+    components: Sequence[str] | None,
     scheduler: Any,
     n_workers: int | None,
     progress: Progress | None,
 ) -> xr.Dataset:
     """`measure_run`, whose values, with a target, lie beside it until `finish` makes a result of them."""
     measures = resolve(names)[1]
-    captured = None if keeps_all_states(run) else captured_measures(run, tuple(measures), adapter)
-    if captured is not None and target is None:
-        return _dataset(run, adapter, dict(zip(measures, captured, strict=True)), measures)
-    sources = sources_of(run, adapter) if captured is None else []
-    shape = (run.n_tokens, len(sources) if captured is None else captured[0].shape[1])
+    table = run.components.assign(run.adapter(adapter))
+    table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
+    chosen = matching(table["path"].values.tolist(), components)
+    table = table.isel(component=chosen)
+    captured: dict[str, np.ndarray] | None = None
+    if not keeps_all_states(run):
+        columns = captured_measures(run, tuple(measures), adapter)
+        captured = {name: values[:, chosen] for name, values in zip(measures, columns, strict=True)}
+        if target is None:
+            return _dataset(run, table, captured, measures)
+    sources = [] if captured is not None else sources_of(run, adapter)
+    sources = [sources[place] for place in chosen] if sources else []
+    shape = (run.n_tokens, len(chosen))
     if target is None:
         held = _Held({name: np.full(shape, np.nan, np.float32) for name in measures})
         _fill(held, sources, names, scheduler, n_workers, progress)
-        return _dataset(run, adapter, held.arrays, measures)
-    partial = open_partial(target, identity=_identity(run, adapter, names), attributes=measures, shape=shape)
+        return _dataset(run, table, held.arrays, measures)
+    identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
+    partial = open_partial(target, identity=identity, attributes=measures, shape=shape)
     if captured is None:
         _fill(partial, sources, names, scheduler, n_workers, progress)
     else:
-        partial.write(slice(None), dict(zip(measures, captured, strict=True)))
+        partial.write(slice(None), captured)
     stored = partial.open()
-    return _dataset(run, adapter, {name: stored[name].variable for name in measures}, measures)
+    return _dataset(run, table, {name: stored[name].variable for name in measures}, measures)
 
 
 class _Held:
-    """What `Partial` is on disk, in memory."""
+    """Measures in memory, as `Partial` holds them on disk."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = arrays
@@ -145,10 +162,15 @@ def _fill(
         cut = _batches(sources, group_bytes=group_bytes, n_threads=found.n_threads, n_outputs=len(outputs))
         batches = [batch for batch in cut if not done[batch].all()]
         n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
-        tasks = _Count(n_groups * sources[0].base.n_rows, progress)
+        count, total = itertools.count(1), n_groups * sources[0].base.n_rows
+
+        def one_more() -> None:
+            if progress is not None:
+                progress(next(count), total)
+
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
-            target.write(batch, dict(zip(outputs, found.compute(array, tasks.one_more), strict=True)))
+            target.write(batch, dict(zip(outputs, found.compute(array, one_more), strict=True)))
     assert target.done.all()
 
 
@@ -156,18 +178,6 @@ def _together(sources: Sequence[Source], found: Workers) -> int:
     """How many times `GROUP_BYTES` a task is to have: as much as is allowed, as long as every worker has a queue."""
     n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
     return max(1, min(found.most_together, n_tasks // (BATCH_TASKS * found.n_threads)))
-
-
-class _Count:
-    """Tasks that are done, of all."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def one_more(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total)
 
 
 def _batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
@@ -194,10 +204,9 @@ def _identity(run: Run, adapter: str | None, names: Sequence[str | Measure]) -> 
 
 
 def _dataset(
-    run: Run, adapter: str | None, values: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]]
+    run: Run, table: xr.Dataset, values: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]]
 ) -> xr.Dataset:
-    table = run.components.assign(run.adapter(adapter))
-    table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
+    """Values with the coordinates of tokens and of the components in `table`."""
     # In a pair, what is measured as delta is a difference whatever the adapter's own branch is kept as.
     labels = ["kind", "layer", "d_out", "rank"] + ([] if run.stream == "pair" else ["delta_source"])
     tokens = {"sample_of_token": "sample", "position": "position", "role": "role"}

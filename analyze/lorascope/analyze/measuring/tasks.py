@@ -7,43 +7,32 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from lorascope.stores import Run
-
 from .measures import MEASURES, Measure, resolve
-from .sources import GROUP_BYTES, Source, group_sizes, read_factors, sources_of, weights_of
+from .sources import GROUP_BYTES, Source, group_sizes, read_factors
 from .tiles import row_tiles
 
-__all__ = ["measure", "measure_sources"]
-
-
-def measure(run: Run, names: Sequence[str | Measure] = ("js",), *, adapter: str | None = None) -> da.Array:
-    """Lazy float32 (measure, token, component) of a run's states; NaN in rows that aren't committed.
-
-    Components that the adapter leaves alone are left out: the last axis follows `sources_of`.
-
-    Parameters
-    ----------
-    run
-        An open run that keeps states.
-    names
-        Of `MEASURES`, or measures of your own, made by `token_measure`.
-    adapter
-        Name of the adapter; may be left out where there is one.
-
-    Raises
-    ------
-    ValueError
-        If a name isn't in `MEASURES`.
-    StoreError
-        If the run holds no states.
-    """
-    return measure_sources(sources_of(run, adapter), names)
+__all__ = ["measure_sources"]
 
 
 def measure_sources(
     sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES
 ) -> da.Array:
-    """`measure` of some components of one run, of which a task takes so many bytes of float32 base at least."""
+    """Lazy float32 (measure, token, component) of some components of one run; NaN in rows that aren't committed.
+
+    Parameters
+    ----------
+    sources
+        Components, as `sources_of` gives them; the last axis follows them.
+    names
+        Names in `MEASURES`, or measures of your own, made by `token_measure`.
+    group_bytes
+        Least bytes of float32 base that a task takes.
+
+    Raises
+    ------
+    ValueError
+        If a name isn't in `MEASURES`, is asked for twice, or there is none.
+    """
     measures, outputs = resolve(names)
     components = np.empty(len(sources), object)
     components[:] = list(sources)
@@ -87,9 +76,6 @@ def _measure_row(
 ) -> np.ndarray:
     """Float32 (measure, token) of one component."""
     out = np.empty((len(outputs), source.base.n_tokens(row)), np.float32)
-    if factor is not None and all(measure.from_factor for measure in measures):
-        _measure_factor(source, factor, measures, out)
-        return out
     whole = any(measure.whole_rows for measure in measures)
     for tile in row_tiles(source, row, factor, whole=whole):
         found = _values(measures, tile.base, tile.delta, source.component)
@@ -110,7 +96,7 @@ def _values(
 
 
 def _own_values(measure: Measure, base: np.ndarray, delta: np.ndarray, component: str) -> tuple[np.ndarray, ...]:
-    """Of a user's function, which can't write into what others read, and whose results are what they must be."""
+    """Values of a user's function, which can't write into what others read; they are checked."""
     names = ", ".join(measure.outputs)
     base, delta = base.view(), delta.view()
     base.flags.writeable = delta.flags.writeable = False
@@ -130,10 +116,3 @@ def _own_values(measure: Measure, base: np.ndarray, delta: np.ndarray, component
     if len(parts) != len(measure.outputs):
         raise ValueError(f"the measure {names!r} returned {len(parts)} arrays; it must return {len(measure.outputs)}")
     return parts
-
-
-def _measure_factor(source: Source, factor: np.ndarray, measures: Sequence[Measure], out: np.ndarray) -> None:
-    factor = np.column_stack([factor, np.ones(len(factor), np.float32)])  # the bias is one more column of B
-    for place, measure in enumerate(measures):
-        assert measure.from_factor is not None
-        out[place] = measure.from_factor(factor, weights_of(source).gram)

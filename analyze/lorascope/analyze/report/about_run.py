@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.format import format_number, format_percent
+from lorascope.analyze.highlights import swallowed
 from lorascope.analyze.miub import misfit
-from lorascope.analyze.summary import Size, factor_saving, swallowed
+from lorascope.analyze.sizes import Size
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 
@@ -83,7 +84,8 @@ def _notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
             f"<b>This run keeps {kept}.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
             f"{run.n_tokens} tokens; what needs states is left out."
         )
-    if n_differences := _n_differences(qualified):
+    sources = qualified["delta_source"].values if "delta_source" in qualified.coords else np.empty(0, object)
+    if n_differences := int((sources == "difference").sum()):
         yield (
             f"<b>{n_differences} components have no additive branch.</b> Their delta is the layer's output less its "
             "base, in the layer's own rounding: small deltas are coarse there. The table calls it <i>difference</i>."
@@ -92,48 +94,14 @@ def _notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
 
 
-def _n_differences(qualified: xr.Dataset) -> int:
-    if "delta_source" not in qualified.coords:
-        return 0
-    return int((qualified["delta_source"].values == "difference").sum())
-
-
 def store(run: Run, parts: Sequence[Size]) -> str:
-    """What the run takes on disk, and what keeping factors saved."""
+    """What the run takes on disk."""
     rows = [(size.part, format_size(size.raw_bytes), format_size(size.stored_bytes)) for size in parts]
     caption = (
         "In memory: values of committed tokens before compression. On disk: files with their metadata. factor is z "
         "= A x, from which delta = scaling * B z follows exactly."
     )
-    return section(
-        "store",
-        "The store",
-        f"<p>{_saving_text(run, parts[-1].stored_bytes)}</p>",
-        table(("part", "in memory", "on disk"), rows, caption=caption),
-    )
-
-
-def _saving_text(run: Run, stored_bytes: int) -> str:
-    saving = factor_saving(run)
-    if not saving.n_factored or not saving.factor_bytes:
-        return "No component of this run is kept in factor form."
-    rest = (
-        f" {saving.n_whole} more are kept as delta, where there is no factor or it would have been no smaller."
-        if saving.n_whole
-        else ""
-    )
-    what = "base, adapted and delta" if run.stream == "pair" else "base and delta"
-    return (
-        f"{saving.n_factored} components are kept as base and factor.{rest} The factors and their B take "
-        f"{format_size(saving.factor_bytes)}; the deltas themselves would take "
-        f"{_multiple(saving.delta_bytes, saving.factor_bytes)} at the base's own item size and "
-        f"{_multiple(saving.delta_float32_bytes, saving.factor_bytes)} in float32. The whole run on disk is "
-        f"{format_percent(stored_bytes / saving.plain_bytes)} of {what} as plain arrays at the base's item size."
-    )
-
-
-def _multiple(n_bytes: int, of_bytes: int) -> str:
-    return f"{format_size(n_bytes)} ({format_number(n_bytes / of_bytes)} times as much)"
+    return section("store", "The store", table(("part", "in memory", "on disk"), rows, caption=caption))
 
 
 def fidelity(run: Run, qualified: xr.Dataset) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.miub import miub
-from lorascope.analyze.paper import PRINTED, paper_cells
+from lorascope.analyze.readings import PRINTED, miub_readings
 
 from .conftest import divergence
 
@@ -13,7 +13,7 @@ LN2 = np.log(2)
 
 def test_every_cell_is_its_definition(make_small: Any) -> None:
     small = make_small(is_weighted=True)
-    cells = paper_cells(small.run)
+    cells = miub_readings(small.run)
     stops = small.run.samples["token_stop"].values
     alone = np.stack([divergence(b, small.delta[k] - b) for k, b in small.base.items()], axis=1)
     for states, js in (("lora", small.js()), ("delta alone", alone)):
@@ -31,12 +31,12 @@ def test_every_cell_is_its_definition(make_small: Any) -> None:
 
 def test_the_first_cell_is_miub(make_small: Any) -> None:
     run = make_small().run
-    cells = paper_cells(run)
+    cells = miub_readings(run)
     assert float(cells["miub"].sel(states="lora", tokens="mean", unit="nat")) == float(miub(run)["miub"])
 
 
 def test_sizes_are_beside_the_papers(make_small: Any) -> None:
-    cells = paper_cells(make_small().run)
+    cells = miub_readings(make_small().run)
     n = cells.attrs["n_components"]
     np.testing.assert_allclose(cells["per_component"] * n, cells["miub"])
     assert cells.attrs["printed_low"] == pytest.approx(1511.6 / 128)
@@ -46,12 +46,12 @@ def test_sizes_are_beside_the_papers(make_small: Any) -> None:
 
 
 def test_delta_alone_needs_states(make_small: Any) -> None:
-    cells = paper_cells(make_small(states="none", js_share=1.0).run)
+    cells = miub_readings(make_small(states="none", js_share=1.0).run)
     assert np.isfinite(cells["miub"].sel(states="lora")).all()
     assert np.isnan(cells["miub"].sel(states="delta alone")).all()
 
 
 def test_an_adapter_that_does_nothing_is_infinitely_far_off(make_small: Any) -> None:
-    cells = paper_cells(make_small(zero=True).run).sel(states="lora")
+    cells = miub_readings(make_small(zero=True).run).sel(states="lora")
     assert (cells["miub"] == 0).all()
     assert np.isposinf(cells["times_low"]).all()

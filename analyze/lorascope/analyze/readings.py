@@ -7,15 +7,15 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.progress import Progress
 
 from .measuring.captured import available
-from .measuring.compute import Progress
-from .measuring.measured import measure_run
+from .measuring.run import measure_run
 from .miub import miub_attributes, require_samples
 from .reduce import UNITS, Reduction, reduce_tokens
 from .weights import standard_error
 
-__all__ = ["PRINTED", "paper_cells"]
+__all__ = ["PRINTED", "miub_readings"]
 
 PRINTED: Mapping[str, tuple[float, float, int]] = {"Phi3": (1511.6, 1913.3, 128), "LLaMA3": (3217.7, 3837.0, 224)}
 """Model -> least and largest MIUB of the paper's table 1, and how many linear layers its LoRA wraps if it wraps all of
@@ -24,7 +24,7 @@ STATES: Mapping[str, str] = {"lora": "js", "delta alone": "js_delta_alone"}
 TOKENS: tuple[Reduction, ...] = ("mean", "sum", "last")
 
 
-def paper_cells(
+def miub_readings(
     run: Run,
     *,
     adapter: str | None = None,
@@ -65,7 +65,7 @@ def paper_cells(
     for place in np.ndindex(shape):
         name = list(STATES.values())[place[0]]
         if name in names:
-            cells[(slice(None), *place)] = _cell(measured, run, name, TOKENS[place[1]], list(UNITS)[place[2]])
+            cells[(slice(None), *place)] = _reading(measured, run, name, TOKENS[place[1]], list(UNITS)[place[2]])
     n = measured.sizes["component"]
     low, high = (end(value / m for *values, m in PRINTED.values() for value in values) for end in (min, max))
     with np.errstate(divide="ignore"):
@@ -85,7 +85,7 @@ def paper_cells(
     )
 
 
-def _cell(measured: xr.Dataset, run: Run, name: str, tokens: Reduction, unit: str) -> tuple[float, float]:
+def _reading(measured: xr.Dataset, run: Run, name: str, tokens: Reduction, unit: str) -> tuple[float, float]:
     used = require_samples(measured, run, tokens)
     values = reduce_tokens(measured, name, run, tokens, unit=unit)[used].sum(axis=1)
     return float(values.mean()), float(standard_error(values))

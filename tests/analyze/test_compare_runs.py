@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from lorascope.analyze.compare_runs import paired, side_by_side
+from lorascope.analyze.figures import component_map
 from lorascope.analyze.miub import miub
-from lorascope.analyze.runs import paired, side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,14 @@ def test_pairs_by_component(base: xr.Dataset, by: list[str]) -> None:
     assert float(found["difference"].sum()) == pytest.approx(float(total["difference"]))
     p = found["p_t"].values.ravel()
     np.testing.assert_allclose(found["p_adjusted"].values.ravel(), stats.false_discovery_control(p))
+
+
+def test_differences_by_component_are_ready_for_a_map(base: xr.Dataset) -> None:
+    found = paired(base, like(base, run="b", rank=8, seed=4), ["component"])["difference"]
+    assert found["layer"].values.tolist() == base["layer"].values.tolist()
+    assert found["kind"].values.tolist() == base["kind"].values.tolist()
+    heat = component_map(found, label="JS, second less first (nat)", limits=(-1, 1)).data[0]
+    assert (heat.zmin, heat.zmax) == (-1, 1)
 
 
 def test_only_shared_samples_and_components_are_paired(base: xr.Dataset) -> None:

@@ -38,8 +38,6 @@ INNER = re.compile(r"\.base_layer(?=\.|$)")
 """PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
 SHOWN = 2
 """Places named in an error before the rest is only counted."""
-MAX_PATH, MAX_DIGITS = 255, 18
-"""Characters of a layer's path, which a store must be able to name, and digits of a number in it, an int64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +59,8 @@ class Branch:
     """Module path in the plain model, as in runs."""
     down: StoredTensor
     up: StoredTensor
-    biased: bool
-    """Whether a bias stands behind B."""
-    embedding: bool
-    magnitude: bool
-    """Whether DoRA rescales what comes out."""
+    beside: frozenset[str]
+    """What else there is: `B_bias`, `magnitude_vector` (DoRA rescales what comes out), or `embedding`."""
 
 
 def read_keys(folder: Path) -> dict[str, StoredTensor]:
@@ -118,42 +113,39 @@ def sort_keys(
     keys: Mapping[str, StoredTensor],
 ) -> tuple[list[Branch], list[str], list[Problem]]:
     """Branches, layers in the order of their numbers; keys that are no LoRA weights; what is wrong with the rest."""
-    found: dict[str, dict[str, StoredTensor]] = {}
-    named: dict[tuple[str, str], str] = {}
+    layers: dict[str, dict[str, StoredTensor]] = {}
     others, problems, adapters = [], [], set()
     for key, tensor in keys.items():
         plain = key.removeprefix(PREFIX)
         match = KEY.fullmatch(plain)
-        if match is not None:
-            part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
-            path = INNER.sub("", match["path"])
-            first = named.setdefault((path, part), key)
-            if first != key:
-                message = f"there are two tensors for lora_{part}; save the adapter again with PEFT"
-                problems.append(Problem(f"of {path}: {_shown(first)} and {_shown(key)}", "twice", message))
-                continue
-            parts = found.setdefault(path, {})
-            parts[part] = tensor
-            if match["part"].startswith("embedding_"):
-                parts["embedding"] = tensor
-            adapters.add(match["adapter"])
-        elif ".lora_" in plain:
-            problems.append(Problem(plain, "unknown", "a part of a LoRA variant that can't be measured from A and B"))
-        else:
-            others.append(plain)
+        if match is None:
+            if ".lora_" in plain:
+                problems.append(
+                    Problem(plain, "unknown", "a part of a LoRA variant that can't be measured from A and B")
+                )
+            else:
+                others.append(plain)
+            continue
+        adapters.add(match["adapter"])
+        part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
+        parts = layers.setdefault(INNER.sub("", match["path"]), {})
+        if part in parts:
+            problems.append(Problem(plain, "twice", f"there are two tensors for lora_{part}; save the adapter again"))
+        parts[part] = tensor
+        if match["part"].startswith("embedding_"):
+            parts["embedding"] = tensor
     if len(adapters) > 1:
         names = ", ".join(sorted(repr(name or "") for name in adapters))
-        problems.append(
-            Problem("", "several", f"the keys name several adapters ({names}); save each in its own folder")
-        )
-    message = (
-        f"a layer's path has at most {MAX_PATH} characters, and no number of more than {MAX_DIGITS} digits; give the "
-        "layer another name"
-    )
-    problems += [Problem(path, "path", message) for path in found if not _is_nameable(path)]
-    problems += [problem for path, parts in found.items() for problem in _missing(path, parts)]
-    whole = {path: parts for path, parts in found.items() if {"A", "B"} <= parts.keys() and _is_nameable(path)}
-    return [_branch(path, whole[path]) for path in sorted(whole, key=_by_number)], sorted(others), problems
+        problems.append(Problem("", "several", f"the keys name several adapters ({names}); save each by itself"))
+    branches = []
+    for path, parts in sorted(layers.items(), key=lambda layer: _by_number(layer[0])):
+        if {"A", "B"} <= parts.keys():
+            beside = frozenset(parts) - {"A", "B"}
+            branches.append(Branch(path=path, down=parts["A"], up=parts["B"], beside=beside))
+        else:
+            there = ", ".join(sorted(parts))
+            problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {there}"))
+    return branches, sorted(others), problems
 
 
 def branch_problems(branch: Branch, settings: LoraSettings) -> Iterator[Problem]:
@@ -164,13 +156,12 @@ def branch_problems(branch: Branch, settings: LoraSettings) -> Iterator[Problem]
             message = f"{name} is of type {tensor.dtype!r}; allowed are {allowed}: save it in one of them"
             yield Problem(branch.path, "dtype", message)
     down, up, rank = branch.down.shape, branch.up.shape, rank_at(settings, branch.path)
-    shapes = f"lora_A has shape {down} and lora_B {up}"
-    if min(len(down), len(up)) < 2 or 0 in (*down, *up):
-        message = f"{shapes}; a factor has two axes, none empty: gather the shards before saving, and save it again"
-        yield Problem(branch.path, "shape", message)
-    elif down[0] != up[1] or len(down) != len(up) or any(n != 1 for n in up[2:]):
-        grouped = ", as in a grouped convolution" if len(up) > 2 and down[0] != up[1] else ""
-        message = f"{shapes}, which don't fit{grouped}; allowed are (rank, d_in, ...) and (d_out, rank, 1, ...)"
+    fits = min(len(down), len(up)) >= 2 and len(down) == len(up) and down[0] == up[1] and set(up[2:]) <= {1}
+    if not fits or 0 in (*down, *up):
+        message = (
+            f"lora_A has shape {down} and lora_B {up}, which don't fit; allowed are (rank, d_in, ...) and "
+            "(d_out, rank, 1, ...), none empty and no groups: gather shards before saving"
+        )
         yield Problem(branch.path, "shape", message)
     elif down[0] != rank:
         message = (
@@ -190,48 +181,15 @@ def require(problems: Iterable[Problem], folder: Path) -> None:
         raise ValueError(f"adapter {str(folder)!r} can't be measured: {reasons}")
 
 
-def _missing(path: str, parts: Mapping[str, StoredTensor]) -> Iterator[Problem]:
-    for there, wanted in (("A", "B"), ("B", "A")):
-        if there in parts and wanted not in parts:
-            message = f"there is a lora_{there} without its lora_{wanted}; save the adapter again with PEFT"
-            yield Problem(path, "missing", message)
-    if not parts.keys() & {"A", "B"}:
-        yield Problem(path, "missing", f"there are {', '.join(sorted(parts))} without lora_A and lora_B")
-
-
-def _branch(path: str, parts: Mapping[str, StoredTensor]) -> Branch:
-    return Branch(
-        path=path,
-        down=parts["A"],
-        up=parts["B"],
-        biased="B_bias" in parts,
-        embedding="embedding" in parts,
-        magnitude="magnitude_vector" in parts,
-    )
-
-
-def _is_nameable(path: str) -> bool:
-    return len(path) <= MAX_PATH and all(len(name) <= MAX_DIGITS for name in path.split(".") if name.isdecimal())
-
-
 def _by_number(path: str) -> list[tuple[int, str]]:
     """Sorts layer 2 before layer 10; safetensors sorts keys as words."""
     return [(int(name), "") if name.isdecimal() else (-1, name) for name in path.split(".")]
 
 
 def _places(places: list[str]) -> str:
-    """The first places of a problem in brackets, long ones cut, and how many more there are."""
-    named = [_cut(place) for place in places if place]
+    """The first places of a problem in brackets, and how many more there are."""
+    named = [place for place in places if place]
     if not named:
         return ""
     more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
     return f" ({', '.join(named[:SHOWN])}{more})"
-
-
-def _shown(key: str) -> str:
-    return repr(_cut(key))
-
-
-def _cut(text: str, n: int = 400) -> str:
-    """Without the middle of what is too long to be read."""
-    return text if len(text) <= n else f"{text[: n // 2 - 1]}…{text[-n // 2 :]}"

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.measuring import measured as module
-from lorascope.analyze.measuring.compute import Workers
-from lorascope.analyze.measuring.measured import measure_run, measure_unsaved
+from lorascope.analyze.measuring import run as module
 from lorascope.analyze.measuring.measures import token_measure
-from lorascope.analyze.measuring.partial import DONE, Partial, partial_path
+from lorascope.analyze.measuring.partial import Partial, partial_path
+from lorascope.analyze.measuring.run import measure_run, measure_unsaved
+from lorascope.analyze.measuring.workers import Workers
 from lorascope.analyze.miub import miub
-from lorascope.analyze.save import open_result
+from lorascope.analyze.save import DONE, open_result
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.places.file_lock import file_lock
 
 NAMES = ("js", "delta_ratio")
-NOWHERE: dict[str, Any] = {"adapter": None, "scheduler": None, "n_workers": None, "progress": None}
+NOWHERE: dict[str, Any] = {"adapter": None, "components": None, "scheduler": None, "n_workers": None, "progress": None}
 
 
 @pytest.fixture(scope="module")
@@ -234,10 +234,10 @@ def test_an_answer_that_isnt_there_is_told_before_the_work(run: Run) -> None:
 KILLED = """
 import os, signal, sys
 from lorascope.analyze import miub
-from lorascope.analyze.measuring import measured
+from lorascope.analyze.measuring import run
 from lorascope.stores import open_run
 
-measured.BATCH_BYTES = 1  # a batch for each component
+run.BATCH_BYTES = 1  # a batch for each component
 
 def kill(done, total):
     if done == int(sys.argv[3]):
@@ -247,7 +247,7 @@ miub(open_run(sys.argv[1]), out=sys.argv[2], progress=kill, scheduler="synchrono
 """
 
 
-@pytest.mark.parametrize("task", [1, 4, 8, 12])
+@pytest.mark.parametrize("task", [1, 8])
 def test_a_process_that_is_killed_loses_nothing_that_was_done(run: Run, tmp_path: Path, task: int) -> None:
     target, calls = tmp_path / "result.zarr", []
     words = [sys.executable, "-c", KILLED, str(run.path), str(target), str(task)]
@@ -258,3 +258,20 @@ def test_a_process_that_is_killed_loses_nothing_that_was_done(run: Run, tmp_path
     assert calls
     xr.testing.assert_equal(found.load(), miub(run))
     assert [path.name for path in tmp_path.iterdir()] == ["result.zarr"]
+
+
+@pytest.mark.parametrize("states", ["all", "none"])
+def test_some_components_are_those_of_all(make_small: Any, tmp_path: Path, states: str) -> None:
+    run = make_small(states=states, js_share=1.0).run
+    whole, names = measure_run(run, ("js",)), run.component_paths
+    for patterns in (["*.q_proj"], [names[2], names[0]]):
+        kept = [path for path in names if path in patterns or (patterns == ["*.q_proj"] and path.endswith(".q_proj"))]
+        assert kept
+        found = measure_run(run, ("js",), components=patterns)
+        xr.testing.assert_identical(found, whole.sel(component=kept))
+        saved = measure_run(run, ("js",), components=patterns, out=tmp_path / f"{patterns[0]}.zarr".replace("*", ""))
+        xr.testing.assert_equal(saved.load(), found)
+    with pytest.raises(ValueError, match="`components` names 'q', which fits none of the .* that the adapter touches"):
+        measure_run(run, ("js",), components=["q"])
+    with pytest.raises(ValueError, match="it must be a list of paths or patterns"):
+        measure_run(run, ("js",), components="q")

@@ -1,0 +1,58 @@
+"""What a run takes, in memory and on disk."""
+
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import zarr
+
+from lorascope.stores import Run
+from lorascope.stores.format.layout import goes_with_states
+
+__all__ = ["Size", "sizes"]
+
+PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
+"""Parts of a store in the order in which they are listed."""
+REDUCTIONS = ("delta_norm", "swallowed", "kl")
+"""Arrays of an adapter that count as its reductions."""
+
+
+class Size(NamedTuple):
+    """What one part of a store takes."""
+
+    part: str
+    raw_bytes: int
+    """Bytes of its committed values in memory."""
+    stored_bytes: int
+    """Bytes of its files."""
+
+
+def sizes(run: Run) -> list[Size]:
+    """Bytes of a run's parts in memory and on disk, and of the whole at the end."""
+    raw: dict[str, int] = {}
+    for path, node in zarr.open_group(run.place.zarr_store(read_only=True), mode="r").members(max_depth=None):
+        if isinstance(node, zarr.Array):
+            share = _tokens_kept(run, path) / run.n_tokens if node.attrs.get("written") == "by row" else 1
+            raw[_part(path)] = raw.get(_part(path), 0) + round(node.nbytes * share)
+    stored: dict[str, int] = {}
+    for path, n_bytes in run.place.sizes():
+        stored[_part(path)] = stored.get(_part(path), 0) + n_bytes
+    parts = [Size(part, raw[part], stored[part]) for part in PARTS if raw.get(part)]
+    return [*parts, Size("whole run", sum(p.raw_bytes for p in parts), sum(stored.values()))]
+
+
+def _tokens_kept(run: Run, path: str) -> int:
+    """Tokens of which an array that is written row by row holds values."""
+    committed = run.committed.values
+    return int((committed & run.with_states.values if goes_with_states(path) else committed).sum())
+
+
+def _part(path: str) -> str:
+    """Part of the store that a path inside it belongs to."""
+    names = PurePosixPath(path).parts
+    if names[0] == "reductions":
+        return "reductions"
+    if names[0] not in {"states", "adapters"} or len(names) < 3:
+        return "tables"
+    if names[2] in REDUCTIONS:
+        return "reductions"
+    return {"lora_bias": "lora_B"}.get(names[2], names[2] if names[2] in PARTS else "tables")
