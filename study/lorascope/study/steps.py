@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.analyze import measure_information
-from lorascope.capture import Progress, attach_adapter, capture, finetune
+from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune
 from lorascope.stores import Run
 from lorascope.stores.places.file_lock import file_lock
 
@@ -88,7 +88,7 @@ def _train(
             folder,
             finetune_config(unit, settings),
             items_eval=data.probe,
-            progress=lambda done, total: report("train", done, total, "step"),
+            progress=lambda done, total, part="": report("train", done, total, "step"),
         )
     record: dict[str, Any] = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
     return record
@@ -108,7 +108,7 @@ def _capture(
 ) -> Run:
     """One run of a unit, finished."""
 
-    def tell(progress: Progress) -> None:
+    def tell(progress: CaptureProgress) -> None:
         report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
 
     files = write_files(data.runs[name].items, place.with_name("data"))
@@ -154,7 +154,7 @@ def _measure(
             n_tokens=asked["tokens"],
             n_shuffles=asked["shuffles"],
             scheduler=scheduler,
-            progress=lambda done, total: report("information", done, total, "component"),
+            progress=lambda done, total, part="": report("information", done, total, "component"),
         )
         about = {
             "model": unit.model,
