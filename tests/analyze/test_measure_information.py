@@ -13,7 +13,7 @@ import xarray as xr
 
 from lorascope.analyze import export_pairs, measure_information, mutual_information, open_result
 from lorascope.analyze.information import component_pairs as pairs_module
-from lorascope.analyze.information.estimate import FIELDS
+from lorascope.analyze.information.evidence import FIELDS
 from lorascope.analyze.save import save
 from lorascope.stores import Run, StoreError, open_run
 

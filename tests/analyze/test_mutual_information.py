@@ -10,8 +10,8 @@ import xarray as xr
 from scipy.linalg import hadamard
 
 from lorascope.analyze import mutual_information, open_result, save
-from lorascope.analyze.information.estimate import FIELDS
 from lorascope.analyze.information.estimators import PANEL
+from lorascope.analyze.information.evidence import FIELDS
 from lorascope.analyze.information.gaussian import gaussian_information, normal_scores
 from lorascope.analyze.information.verdict_rules import VERDICTS
 

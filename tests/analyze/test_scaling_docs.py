@@ -19,5 +19,5 @@ def test_its_kinds_of_intervals_are_those_of_a_fit() -> None:
 
     from lorascope.analyze.scaling.result import IntervalKind
 
-    section = PAGE.partition("## Intervals")[2].partition("\n## ")[0]
+    section = PAGE.partition("## Intervals that may be open")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(get_args(IntervalKind))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lorascope.analyze import miub
-from lorascope.capture import AdapterError, CaptureConfig, CaptureError, Progress, attach_adapter, capture
+from lorascope.capture import AdapterError, CaptureConfig, CaptureError, CaptureProgress, attach_adapter, capture
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.samples.batches import pad, plan_batches
@@ -86,10 +86,10 @@ def test_float32_base_plus_delta_is_the_layers_output_bit_for_bit(
     assert n_batches > 1
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_base_is_bit_identical(
-    make: Any, tiny_model: Any, tiny_adapter: Path, tiny_tokenizer: Any, tiny_items: Any, dtype: torch.dtype
+    make: Any, tiny_model: Any, tiny_adapter: Path, tiny_tokenizer: Any, tiny_items: Any
 ) -> None:
+    dtype = torch.bfloat16
     run = make(dtype=dtype)
     model = attach_adapter(copy.deepcopy(tiny_model).to(dtype), tiny_adapter)
     for tokens, mask, seen, _ in forward_again(model, run, tiny_tokenizer, tiny_items):
@@ -131,20 +131,6 @@ def test_nll_and_token_table_follow_the_models_logits(
     owners = run.tokens["sample"].values[run.tokens["role"].values == 2]
     means = [answers.values[owners == sample].mean() for sample in range(run.samples.sizes["sample"])]
     np.testing.assert_allclose(means, run.samples["ce"].values, rtol=1e-5)
-
-
-def test_scores_with_and_without_the_adapter(make: Any, tiny_model: Any) -> None:
-    run = make()
-    assert not np.allclose(run.samples["ce"], run.samples["base_ce"])
-    loglik = run.choices["loglik"].values
-    gold = [
-        int(np.flatnonzero(run.choices["sample"].values == s)[a]) for s, a in enumerate(run.samples["answer"].values)
-    ]
-    np.testing.assert_allclose(-loglik[gold] / run.choices["n_tokens"].values[gold], run.samples["ce"].values)
-    unscored = make("b", score=False)
-    assert np.isnan(unscored.samples["ce"].values).all()
-    assert (unscored.samples["prediction"].values == -1).all()
-    assert np.isnan(unscored.choices["loglik"].values).all()
 
 
 def test_selection_keeps_the_same_states(make: Any) -> None:
@@ -205,7 +191,7 @@ def test_model_is_left_as_it_was(make: Any, adapted: Any) -> None:
 
 
 def test_progress_tells_every_stage(make: Any) -> None:
-    calls: list[Progress] = []
+    calls: list[CaptureProgress] = []
     make(progress=calls.append, batch_tokens=200)
     assert list(dict.fromkeys(p.stage for p in calls)) == ["score", "score base", "capture"]
     last = {p.stage: p for p in calls}
@@ -262,12 +248,11 @@ def test_merged_and_disabled_adapters_are_refused(make: Any, adapted: Any, tmp_p
     refuse(make, tmp_path, AdapterError, "merged", model=adapted)
 
 
-@pytest.mark.parametrize("stream", ["adapted", "base", "pair"])
-def test_merged_model_is_left_untouched(make: Any, adapted: Any, tmp_path: Path, stream: str) -> None:
+def test_merged_model_is_left_untouched(make: Any, adapted: Any, tmp_path: Path) -> None:
     """PEFT would unmerge it on the way, with rounding."""
     adapted.merge_adapter()
     before = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
-    refuse(make, tmp_path, AdapterError, "merged", model=adapted, stream=stream)
+    refuse(make, tmp_path, AdapterError, "merged", model=adapted, stream="pair")
     assert all(torch.equal(parameter, before[name]) for name, parameter in adapted.named_parameters())
     assert all(layer.merged for layer in lora_layers(adapted).values())
 
@@ -309,30 +294,10 @@ def test_dora_of_a_zero_row(make: Any, tiny_model: Any, tmp_path: Path) -> None:
         refuse(make, tmp_path, CaptureError, "DoRA divides by the norm of a zero row", model=model, score=score)
 
 
-def test_model_without_adapter_is_refused(make: Any, tiny_model: Any, tmp_path: Path) -> None:
-    refuse(make, tmp_path, AdapterError, "without an adapter", model=tiny_model)
-
-
 def test_sample_longer_than_the_context_is_refused(make: Any, tmp_path: Path) -> None:
     long = tmp_path / "long.jsonl"
     long.write_text(json.dumps({"id": "x", "question": "4 " * 300, "choices": ["a", "b"], "answer": 0}))
     refuse(make, tmp_path, ValueError, "256", data=(str(long),))
-
-
-def test_text_has_no_answer_to_select(make: Any, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("the answer " * 20)
-    refuse(make, tmp_path, ValueError, "takes nothing of sample", data=(str(text),), tokens="answer", window_tokens=100)
-
-
-def test_empty_data_is_refused(make: Any, tmp_path: Path) -> None:
-    (tmp_path / "empty.jsonl").write_text("")
-    refuse(make, tmp_path, ValueError, "empty", data=(str(tmp_path / "empty.jsonl"),))
-
-
-def test_name_of_an_adapter_that_can_not_be_one(make: Any, tiny_adapter: Path) -> None:
-    with pytest.raises(ValueError, match=r"`adapter` is 'a/b=.*'; a name has letters, digits and `_`"):
-        CaptureConfig(model="tiny", adapter=(f"a/b={tiny_adapter}",), data=("x.jsonl",), out="x")
 
 
 def test_queue_too_small_is_refused_before_anything_is_scored(make: Any, tmp_path: Path) -> None:
@@ -342,22 +307,9 @@ def test_queue_too_small_is_refused_before_anything_is_scored(make: Any, tmp_pat
     refuse(make, tmp_path, ValueError, "`queue` is 1000 bytes, but a batch fills", queue="1kB", progress=told)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x"])
-def test_unknown_device_is_refused(make: Any, tmp_path: Path, device: str) -> None:
-    refuse(make, tmp_path, ValueError, f"`device` is {device!r}; allowed are", device=device)
-
-
 def bypass(layer: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     original = layer.forward
     layer.forward = lambda x, *args, **kwargs: change(original(x, *args, **kwargs))
-
-
-def test_layer_that_adds_something_else_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
-    layers = lora_layers(adapted)
-    bypass(layers["model.layers.1.mlp.up_proj"], lambda out: out * (1 + 1e-5))
-    words = "output of 'model.layers.1.mlp.up_proj' isn't its base plus delta: off by"
-    refuse(make, tmp_path, CaptureError, words, model=adapted)
-    assert not any(module._forward_hooks for module in adapted.modules())
 
 
 def test_output_that_is_not_a_number_is_caught(make: Any, adapted: Any) -> None:
@@ -365,25 +317,6 @@ def test_output_that_is_not_a_number_is_caught(make: Any, adapted: Any) -> None:
     bypass(layers["model.layers.1.mlp.down_proj"], lambda out: out * torch.nan)
     with pytest.raises(CaptureError, match="output of 'model.layers.1.mlp.down_proj' isn't its base plus delta"):
         make(model=adapted, score=False)
-
-
-def test_change_at_one_token_of_any_batch_is_caught_where_it_is_checked(make: Any, adapted: Any) -> None:
-    """By default few tokens are checked, but some in every batch."""
-    layers = lora_layers(adapted)
-    bypass(layers["model.layers.0.self_attn.q_proj"], lambda out: out + 5.0)
-    with pytest.raises(CaptureError, match="isn't its base plus delta"):
-        make(model=adapted, js_share=1e-6, batch_tokens=100)
-
-
-def test_overflow_of_a_sum_is_kept_as_it_is(make: Any, tiny_model: Any, tiny_adapter: Path) -> None:
-    """A float16 layer whose base is finite and whose sum isn't: the layer's own doing, not a wrong store."""
-    model = attach_adapter(copy.deepcopy(tiny_model).to(torch.float16), tiny_adapter)
-    layer: Any = lora_layers(model)["model.layers.1.mlp.down_proj"]
-    layer.scaling["default"] = 1e6
-    run = make(model=model, score=False)
-    base, lora = run.base("model.layers.1.mlp.down_proj").values, run.lora("model.layers.1.mlp.down_proj").values
-    assert np.isfinite(base).all()
-    assert (np.abs(lora) > 65504).any()
 
 
 def test_layer_that_sees_tokens_in_another_order_is_caught(make: Any, adapted: Any, tmp_path: Path) -> None:
@@ -400,14 +333,6 @@ def test_the_same_item_twice_is_refused(make: Any, data: Path, tmp_path: Path) -
     copied = tmp_path / "other" / data.name
     copied.write_text(data.read_text())
     refuse(make, tmp_path, ValueError, "item 'a' of 'tiny' stands in both", data=(str(data), str(copied)))
-
-
-def test_limit_counts_windows_of_text(make: Any, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("the question is the answer 4 four times; " * 20)
-    run = make(data=(str(text),), window_tokens=50, limit=2)
-    assert run.samples.sizes["sample"] == 2
-    assert run.attributes["provenance"]["omitted_items"][str(text)] > 1
 
 
 def test_place_that_can_not_be_written_is_refused_first(make: Any, tmp_path: Path) -> None:
@@ -453,13 +378,13 @@ def test_module_that_stays_in_training_mode_is_caught(make: Any, adapted: Any, t
         ({"data": ()}, "`data` is empty; name at least one file"),
         ({"tokens": "first"}, "`tokens` is 'first'; allowed are"),
         ({"dtype": "float8"}, "`dtype` is 'float8'; allowed are auto, float32"),
-        ({"store": "fp16"}, "`store` is 'fp16'; allowed are exact, bf16"),
-        ({"limit": 0}, "`limit` is 0"),
+        ({"adapter": "a/b=."}, r"`adapter` is 'a/b=.'; a name has letters, digits and `_`"),
+        ({"prompt": ()}, "`prompt` is empty; name at least one, such as 'main'"),
+        ({"answer_tokens": -1}, "`answer_tokens` is -1; give at least 0"),
+        ({"answer_tokens": 3, "score": False}, "`answer_tokens` is 3, but `score` is off"),
         ({"seed": -1}, "`seed` is -1"),
-        ({"batch_tokens": 0}, "`batch_tokens` is 0"),
         ({"window_tokens": 1}, "`window_tokens` is 1"),
         ({"js_share": 0.0}, "`js_share` is 0.0; it must be above 0 and at most 1"),
-        ({"js_share": 1.5}, "`js_share` is 1.5"),
     ],
 )
 def test_impossible_settings_are_named(settings: dict[str, Any], words: str) -> None:

@@ -1,7 +1,6 @@
 """Captures with several prompts, examples and the model's own answers."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ import torch
 from lorascope.analyze import group_by, miub
 from lorascope.analyze.compare_runs import matched, paired
 from lorascope.analyze.scores import scores
-from lorascope.capture import CaptureConfig, Progress, capture
+from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.reforward import reforward
-from lorascope.capture.samples.answers import _read, parse_choice
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.answers import parse_choice
 from lorascope.capture.samples.examples import Examples
 from lorascope.capture.samples.items import ChoiceItem
-from lorascope.capture.samples.prompt import PROMPTS, Template, read_template, render
-from lorascope.stores import StoreError, pull, verify
+from lorascope.capture.samples.prompt import PROMPTS, read_template, render
+from lorascope.stores import StoreError, verify
 from lorascope.stores.format.tables import ROLES
 
 SMALL: dict[str, Any] = {"states": "none", "batch_tokens": 400}
@@ -91,32 +89,6 @@ def test_prompts_are_told_apart_in_analysis(make: Any, more: Path, tmp_path: Pat
         paired(miub(alone["main"]), miub(alone["prompt2"]))
 
 
-def test_a_pulled_slice_knows_prompts(make: Any, more: Path, tmp_path: Path) -> None:
-    run = make(prompt=("main", "prompt1"), examples=(str(more),), answer_tokens=3, **SMALL)
-    for number, (asked, names) in enumerate(
-        [
-            (["b"], [("main", "b"), ("prompt1", "b")]),
-            (["tiny/b"], [("main", "b"), ("prompt1", "b")]),
-            (["prompt1/tiny/[ab]"], [("prompt1", "a"), ("prompt1", "b")]),
-            (["prompt1/*", "main/tiny/f"], [("main", "f"), *(("prompt1", one) for one in "abcdef")]),
-            (7, [*(("main", one) for one in "abcdef"), ("prompt1", "a")]),
-        ]
-    ):
-        part = pull(run.path, tmp_path / f"part{number}.zarr", samples=asked)
-        found = part.samples
-        assert list(zip(found["prompt"].values.tolist(), found["id"].values.tolist(), strict=True)) == names
-        columns = (run.samples[column].values.tolist() for column in ("prompt", "id", "written"))
-        whole = {(prompt, name): written for prompt, name, written in zip(*columns, strict=True)}
-        assert found["written"].values.tolist() == [whole[name] for name in names]
-        assert verify(part.path).ok
-
-
-def test_the_limit_counts_items_of_a_file(make: Any, more: Path, data: Path) -> None:
-    run = make(prompt=("main", "prompt3"), limit=2, **SMALL)
-    assert run.samples["id"].values.tolist() == ["a", "b", "a", "b"]
-    assert run.attributes["provenance"]["omitted_items"] == {str(data): 4}
-
-
 def test_main_is_what_it_was(make: Any, tiny_items: Any, tiny_tokenizer: Any) -> None:
     run = make(**SMALL)
     for index, item in enumerate(tiny_items):
@@ -145,17 +117,7 @@ def test_asked_without_their_choices(make: Any, tiny_items: Any, tiny_tokenizer:
     assert sorted(by_role["role"].values) == ["answer", "choice", "prompt"]
 
 
-def test_letters_are_read_where_they_were_shown(tiny_items: Any, tiny_tokenizer: Any) -> None:
-    def asked(template: Template) -> EncodedSample:
-        return encode_items(tiny_items[:1], tiny_tokenizer, max_length=256, window_tokens=50, prompt=template)[0]
-
-    listed, alone = asked(read_template("main")), asked(Template(name="brief", text="{stem}\nAnswer:"))
-    assert [_read(" B", sample, may_go_on=False) for sample in (listed, alone)] == [1, -1]
-    choice = f" {tiny_items[0].choices[1]}"
-    assert [_read(choice, sample, may_go_on=False) for sample in (listed, alone)] == [1, 1]
-
-
-def stop(progress: Progress) -> None:
+def stop(progress: CaptureProgress) -> None:
     if progress.stage == "capture":
         raise RuntimeError("enough")
 
@@ -240,23 +202,6 @@ def test_answers_are_kept_with_and_without_the_adapter(
     assert not [name for name in make("plain.zarr", **SMALL).samples if "written" in str(name)]
 
 
-def test_answers_with_the_adapter_alone(make: Any) -> None:
-    both, one = (
-        make("both.zarr", answer_tokens=4, **SMALL),
-        make("one.zarr", answer_tokens=4, score_base=False, **SMALL),
-    )
-    assert one.samples["written"].values.tolist() == both.samples["written"].values.tolist()
-    assert not [name for name in one.samples if str(name).startswith("base_")]
-
-
-def test_text_alone_has_no_answers(make: Any, text: Path) -> None:
-    text.write_text("the question is the answer")
-    run = make(data=(str(text),), window_tokens=50, answer_tokens=5, prompt=("main", "prompt3"), **SMALL)
-    assert run.samples["prompt"].values.tolist() == ["text"]
-    assert run.samples["written"].values.tolist() == [""]
-    assert not [score for score in scores(run) if "generation" in score.measure]
-
-
 def test_refused_before_anything_is_loaded(tmp_path: Path, data: Path, more: Path) -> None:
     def refused(error: type[Exception], words: str, **settings: Any) -> None:
         options = {"model": "nowhere", "adapter": "nowhere", "data": str(data), "out": str(tmp_path / "x"), **settings}
@@ -271,17 +216,3 @@ def test_refused_before_anything_is_loaded(tmp_path: Path, data: Path, more: Pat
         ValueError, "`examples` holds none of data set 'tiny', only of other", prompt="prompt2", examples=str(other)
     )
     assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"prompt": ()}, "`prompt` is empty; name at least one, such as 'main'"),
-        ({"answer_tokens": -1}, "`answer_tokens` is -1; give at least 0"),
-        ({"answer_tokens": 3, "score": False}, "`answer_tokens` is 3, but `score` is off"),
-    ],
-)
-def test_settings_that_cannot_be(settings: dict[str, Any], words: str) -> None:
-    options: Callable[..., Any] = CaptureConfig
-    with pytest.raises(ValueError, match=words):
-        options(model="m", adapter="a", data="d", out="o", **settings)

@@ -16,7 +16,7 @@ from lorascope.capture.models.model import model_identity
 from .recorded import Kept, axis, outputs_of, record, stir
 
 INPUTS = {"input_ids": torch.arange(3, 17).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
-TYPES = [torch.float32, torch.bfloat16]
+TYPES = [torch.bfloat16]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:TorchaoLoraLinear was instantiated without"),

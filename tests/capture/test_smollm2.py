@@ -13,7 +13,7 @@ from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.models.model import model_identity
-from lorascope.capture.training.lora import lora_targets
+from lorascope.capture.training.new_adapter import lora_targets
 from lorascope.stores import verify
 
 pytestmark = [
@@ -23,8 +23,8 @@ pytestmark = [
 ]  # other people's, at load time
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_states_of_smollm2(smollm2: Path, tmp_path: Path, dtype: str) -> None:
+def test_states_of_smollm2(smollm2: Path, tmp_path: Path) -> None:
+    dtype = "bfloat16"
     model, tokenizer = load_model(str(smollm2), dtype=dtype)
     torch.manual_seed(0)
     config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=lora_targets(model))
@@ -82,4 +82,4 @@ def test_states_of_smollm2(smollm2: Path, tmp_path: Path, dtype: str) -> None:
     result = miub(run)
     assert result.attrs["n_not_finite"] == 0
     assert result.attrs["fidelity_max"] < 1e-5
-    assert (np.nanmax(run.swallowed().values) > 0.01) == (dtype == "bfloat16")
+    assert np.nanmax(run.swallowed().values) > 0.01

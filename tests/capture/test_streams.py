@@ -1,6 +1,5 @@
 """Streams, how much is kept, and generated tokens, through `capture` and against models run on their own."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,7 @@ def test_without_states_the_measures_are_those_of_the_states(make: Any, stream: 
     assert verify(bare.path).ok
 
 
-@pytest.mark.parametrize("stream", ["adapted", "pair"])
+@pytest.mark.parametrize("stream", ["pair"])
 def test_kl_is_that_of_the_two_models_logits(make: Any, base_outputs: Any, adapted_outputs: Any, stream: str) -> None:
     run: Run = make(stream=stream, states="none", batch_tokens=BATCH_TOKENS, kl_share=1.0)
     base, adapted = (found[1].double().log_softmax(-1) for found in (base_outputs, adapted_outputs))
@@ -197,22 +196,6 @@ def test_states_of_generated_tokens_are_those_of_one_pass(make: Any, adapted: An
             assert torch.equal(torch.from_numpy(run.base(path)[tokens].values), seen[path])
 
 
-def test_selection_of_generated_tokens(make: Any) -> None:
-    run: Run = make(generate=4, tokens="generated")
-    assert set(run.tokens["role"].values) == {3}
-
-
-def test_weights_of_a_share_of_tokens(make: Any) -> None:
-    run: Run = make(tokens="share:0.25")
-    lengths = run.samples["length"].values
-    counts = (run.samples["token_stop"] - run.samples["token_start"]).values
-    weights = run.tokens["weight"].values
-    for index, (length, count) in enumerate(zip(lengths, counts, strict=True)):
-        chosen = weights[run.tokens["sample"].values == index]
-        np.testing.assert_allclose(chosen, length / count, rtol=1e-6)
-    assert "share:0.25" in str(run.attributes["provenance"]["settings"]["tokens"])
-
-
 def test_budget_chooses_a_share(make: Any, text: Path) -> None:
     whole: Run = make("whole", data=(str(text),), window_tokens=200)
     size = sum(f.stat().st_size for f in Path(whole.path).rglob("*") if f.is_file())
@@ -239,12 +222,3 @@ def test_what_can_not_fit_is_refused_before_anything_is_written(
         make()
     assert not (tmp_path / "run.zarr").exists()
     assert make(overfill=True).finished
-
-
-def test_the_model_is_left_with_its_adapter_on(make: Any, adapted: Any) -> None:
-    before = copy.deepcopy({n: p.detach().clone() for n, p in adapted.named_parameters()})
-    for stream in ("base", "pair"):
-        make(stream, model=adapted, stream=stream, states="none")
-        assert adapted.active_adapters == ["default"]
-        assert not any(layer.disable_adapters for layer in lora_layers(adapted).values())
-    assert all(torch.equal(before[n], p) for n, p in adapted.named_parameters())

@@ -12,7 +12,7 @@ from torch import nn
 from lorascope.capture.adapters.branches import effective_scaling, embed_scale
 from lorascope.capture.adapters.refusal import lora_layers
 
-from .recorded import Kept, Recorded, adapt, axis, outputs_of, record
+from .recorded import Recorded, adapt, axis, outputs_of, record
 
 INPUTS = {"input_ids": torch.arange(3, 17).reshape(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,6 +42,7 @@ APART: dict[str, dict[str, Any]] = {
     "aLoRA": {"alora_invocation_tokens": [5], "task_type": "CAUSAL_LM"},
     "MonteCLoRA": {"monteclora_config": MontecloraConfig()},
 }
+NARROW = ("every layer", "bias", "embedding", "DoRA", "saved modules", "KaSA")
 BY_DIFFERENCE = {"lm_head", "model.embed_tokens"}
 
 pytestmark = [
@@ -76,8 +77,10 @@ def check_sums(model: Any, found: Recorded, name: str, *, exact: bool) -> None:
             torch.testing.assert_close(total, output, rtol=2 * torch.finfo(output.dtype).eps, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("name", [*VARIANTS, *ROUNDED])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, torch.float32) for name in [*VARIANTS, *ROUNDED]] + [(name, torch.bfloat16) for name in NARROW],
+)
 def test_adapted_stream(tiny_model: Any, name: str, dtype: torch.dtype) -> None:
     """Mixed precision is the usual case: PEFT keeps an adapter in float32 over a bfloat16 base."""
     model = variant(tiny_model.to(dtype), {**VARIANTS, **ROUNDED}[name])
@@ -124,7 +127,7 @@ def inputs_of(model: Any, paths: list[str]) -> dict[str, torch.Tensor]:
     return seen
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, *ROUNDED, *APART])
+@pytest.mark.parametrize("name", ["every layer", "embedding", "DoRA", "saved modules", *APART])
 def test_pair(tiny_model: Any, name: str) -> None:
     model = variant(tiny_model, {**VARIANTS, **ROUNDED, **APART}[name])
     found = record(model, INPUTS, stream="pair")
@@ -224,8 +227,9 @@ class Scaled(nn.Embedding):
         return super().forward(ids) * self.embed_scale
 
 
-@pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
-@pytest.mark.parametrize("scale", [5.65625, torch.tensor(5.65625)], ids=["number", "tensor"])
+@pytest.mark.parametrize(
+    ("scale", "dora"), [(5.65625, False), (torch.tensor(5.65625), True)], ids=["number, LoRA", "tensor, DoRA"]
+)
 def test_scaled_embedding(tiny_model: Any, scale: Any, dora: bool) -> None:
     tiny_model.model.embed_tokens = Scaled(scale)
     model = adapt(tiny_model, target_modules=["embed_tokens"], use_dora=dora)
@@ -249,17 +253,3 @@ def test_scale_of_an_embedding_without_numbers(tiny_model: Any) -> None:
         embed_scale(lora_layers(adapt(tiny_model, target_modules=["q_proj"]))["model.layers.0.self_attn.q_proj"])
         is None
     )
-
-
-def test_every_pass_of_a_recorder_stands_alone(tiny_model: Any) -> None:
-    """Batches of several shapes go through one recorder."""
-    model = adapt(tiny_model)
-    found = record(model, INPUTS)
-    recorder = found.recorder
-    single = {key: value[:1, :4] for key, value in INPUTS.items()}
-    kept = Kept((1, 4))
-    with recorder.attached(), recorder.recording(kept, recorder.passes[0]), torch.inference_mode():  # type: ignore[arg-type]
-        model(**single)
-    for path, output in outputs_of(model, single, axis(found.components)).items():
-        delta = Recorded(kept, recorder, found.components).delta(model, "default", path)
-        assert torch.equal(kept.arrays[f"states/{path}/base"] + delta, output)

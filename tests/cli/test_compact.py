@@ -7,14 +7,13 @@ import pytest
 from lorascope.cli.main import main
 from lorascope.stores import create_run, open_run
 from lorascope.stores.copying.respec import spec_of, tables_of, weights_of
-from lorascope.stores.reading.read import array_metadata, open_group
 
 
 def raw_run(source: Path, path: Path) -> Path:
     """A run that is captured raw, of numbers that can be compressed."""
-    run, arrays = open_run(source), array_metadata(open_group(source)[1])
-    spec = replace(spec_of(run, arrays), codec="raw")
-    with create_run(path, spec, tables=tables_of(run, arrays), weights=weights_of(run, arrays)) as writer:
+    run = open_run(source)
+    spec = replace(spec_of(run), codec="raw")
+    with create_run(path, spec, tables=tables_of(run), weights=weights_of(run)) as writer:
         for row in range(3):
             tokens = writer.row_tokens(row)
             values = np.arange(tokens.start, tokens.stop, dtype=np.float32)

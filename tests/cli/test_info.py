@@ -9,7 +9,6 @@ import pytest
 from lorascope.cli.main import main
 from lorascope.stores import RunSpec, create_run, open_run
 from lorascope.stores.copying.respec import spec_of, tables_of, weights_of
-from lorascope.stores.reading.read import array_metadata, open_group
 
 KEYS = [
     "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "tokens", "samples", "choices",
@@ -32,11 +31,11 @@ def facts(capsys: pytest.CaptureFixture[str], run: Path) -> Any:
 
 def copied(source: Path, path: Path, **changes: Any) -> Path:
     """The tables of a run with another specification, and rows of ones."""
-    run, arrays = open_run(source), array_metadata(open_group(source)[1])
-    spec: RunSpec = spec_of(run, arrays)
+    run = open_run(source)
+    spec: RunSpec = spec_of(run)
     spec = RunSpec(**{name: getattr(spec, name) for name in spec.__slots__} | changes)
-    weights = weights_of(run, arrays) if spec.states != "none" else {}
-    with create_run(path, spec, tables=tables_of(run, arrays), weights=weights) as writer:
+    weights = weights_of(run) if spec.states != "none" else {}
+    with create_run(path, spec, tables=tables_of(run), weights=weights) as writer:
         for row in range(2):
             tokens = writer.row_tokens(row)
             writer.write_row(

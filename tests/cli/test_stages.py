@@ -2,28 +2,26 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]  # other people's warnings, at load time
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
+from lorascope.cli import screen  # noqa: E402
+from lorascope.cli.main import main  # noqa: E402
+
 from ..tiny import byte_tokenizer, llama, save_model  # noqa: E402
 
-
-def lorascope(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "lorascope", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+MODEL = ["--model", "model", "--data", "sums.train.jsonl"]
+FINE = ["--rank", "2", "--max-steps", "3", "--batch-size", "4", "--learning-rate", "0.01"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and questions."""
     path = tmp_path_factory.mktemp("stages")
     tokenizer = byte_tokenizer()
     save_model(path / "model", llama(len(tokenizer)), tokenizer)
@@ -32,29 +30,50 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_from_a_model_to_a_report(folder: Path) -> None:
-    data = ["--data", "sums.train.jsonl"]
-    model = ["--model", "model", *data]
-    fine = ["--rank", "2", "--max-steps", "3", "--batch-size", "4", "--learning-rate", "0.01"]
+@pytest.fixture(autouse=True)
+def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    monkeypatch.setattr(screen.console, "width", 200)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return made
+
+
+def lorascope(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(words)
+    out, err = capsys.readouterr()
+    return code, " ".join(out.split()), err
+
+
+def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = ["--miub-every", "2", "--miub-samples", "5"]
+    captured = ["capture", *MODEL, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"]
     steps = [
-        (["finetune", *model, "--out", "adapter", "--held-out", "sums.train.jsonl", *fine], "after: CE"),
-        (["capture", *model, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"], "at 14 components"),
+        (["finetune", *MODEL, "--out", "adapter", "--held-out", "sums.train.jsonl", *FINE, *measured], "after: CE"),
+        (captured, "at 14 components"),
         (["info", "run.zarr"], "sums/train"),
-        (["capture", *model, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"], "at 14 components"),  # done
+        (captured, "at 14 components"),  # done already
         (["verify", "run.zarr"], "sound at level statistics"),
         (["verify", "run.zarr", "--reforward", "2"], "2 samples computed again"),
         (["pull", "run.zarr", "small.zarr", "--component", "model.layers.0.*", "--samples", "3"], "small.zarr"),
         (["info", "small.zarr"], "pull"),
-        (["miub", "run.zarr", "--out", "result.zarr"], "fidelity"),
+        (["miub", "run.zarr", "--out", "result.zarr"], "MIUB"),
         (["report", "run.zarr"], "run.html"),
     ]
     for words, expected in steps:
-        done = lorascope(folder, *words)
-        assert done.returncode == 0, done.stderr
-        assert expected in done.stdout, words
-        assert "Traceback" not in done.stderr
+        code, out, err = lorascope(capsys, *words)
+        assert code == 0, (words, err)
+        assert expected in out, (words, out)
+        if words[0] == "finetune":
+            assert " nat after step 3, on 5 held-out samples; measuring it took " in out
     assert (folder / "result.zarr/zarr.json").is_file()
     assert (folder / "run.html").is_file()
+
+
+def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = lorascope(capsys, "finetune", *MODEL, *FINE, "--miub-every", "2", "--out", "refused")
+    assert code == 2
+    assert "`miub_every` is 2, but there are no held-out items to measure MIUB on; give some" in err
+    assert not (folder / "refused").exists()
 
 
 @pytest.mark.parametrize(
@@ -68,12 +87,14 @@ def test_from_a_model_to_a_report(folder: Path) -> None:
         (["--out", "sums.train.jsonl"], "is a file"),
     ],
 )
-def test_a_mistake_is_one_line(folder: Path, words: list[str], message: str) -> None:
+def test_a_mistake_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     right = {"--model": "model", "--adapter": "model", "--data": "sums.train.jsonl", "--out": "new.zarr"}
     right |= dict(zip(words[::2], words[1::2], strict=True))
-    done = lorascope(folder, "capture", *[word for pair in right.items() for word in pair])
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("lorascope: error: ")
-    assert message in done.stderr
+    code, _, err = lorascope(capsys, "capture", *[word for pair in right.items() for word in pair])
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert err.startswith("lorascope: error: ")
+    assert message in err
     assert not (folder / "new.zarr").exists()

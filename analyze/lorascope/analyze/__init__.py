@@ -16,9 +16,7 @@ from .readings import miub_readings
 from .save import open_result, save
 from .scaling.fit import fit_scaling_law
 from .scaling.identify import identifiability
-from .scaling.plan_study import plan_study
 from .scaling.report import fit_report
-from .scaling.simulate import simulate_study
 from .scores import scores_table
 from .stats.metrics import compare_metrics
 from .stats.trends import trend_tests
@@ -43,12 +41,10 @@ __all__ = [
     "mutual_information",
     "open_result",
     "paired",
-    "plan_study",
     "qualify",
     "save",
     "scores_table",
     "side_by_side",
-    "simulate_study",
     "to_dataframe",
     "token_measure",
     "trend_tests",

@@ -10,7 +10,6 @@ import xarray as xr
 from lorascope.stores.progress import Progress
 
 from .information.dataset import Unit, information_dataset
-from .information.estimate import estimate
 from .information.estimators import (
     N_SHUFFLES,
     check_settings,
@@ -18,6 +17,7 @@ from .information.estimators import (
     resolve_estimators,
     sees_states,
 )
+from .information.evidence import estimate
 from .information.ksg import Norm
 from .information.pairs import Settings, check_pairs
 from .threads import one_blas_thread

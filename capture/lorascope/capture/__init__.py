@@ -9,7 +9,7 @@ from .interrupt import Interrupted
 from .models.model import load_model
 from .planning.plan import Plan, plan
 from .recording.js import jensen_shannon
-from .recording.stream import Progress
+from .recording.stream import CaptureProgress
 from .samples.items import read_items
 from .training.callback import MiubCallback
 from .training.finetune import finetune
@@ -18,11 +18,11 @@ __all__ = [
     "AdapterError",
     "CaptureConfig",
     "CaptureError",
+    "CaptureProgress",
     "FinetuneConfig",
     "Interrupted",
     "MiubCallback",
     "Plan",
-    "Progress",
     "attach_adapter",
     "capture",
     "finetune",

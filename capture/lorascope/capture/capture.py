@@ -20,27 +20,27 @@ from lorascope.stores import (
 )
 from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.reading.missing import missing_chunks
-from lorascope.stores.size import parse_size
 
 from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .evaluate import all_answers, all_scores
+from .fill import fill_rows
 from .hashes import fingerprint
 from .interrupt import Interrupted, listening
 from .load import Loaded, load
 from .models.device import named_device, require_device
+from .models.modes import evaluating
 from .planning.estimate import estimate, require_space, require_writable
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
 from .recording.hooks import Recorder
-from .recording.reduce import Reducer
-from .recording.stream import Progress, Streamed, evaluating, stream_states
+from .recording.stream import CaptureProgress, Streamed
 from .resume import identity, require_same
 from .samples.tables import make_tables
 
 __all__ = ["capture"]
 
-ProgressCallback = Callable[[Progress], None]
+ProgressCallback = Callable[[CaptureProgress], None]
 
 
 def capture(
@@ -60,7 +60,7 @@ def capture(
         captured, in stream `base` all of its adapters. The model's training mode, its active adapter and its
         requires_grad flags are afterwards as they were.
     progress
-        Called with a `Progress` after every batch.
+        Called with a `CaptureProgress` after every batch.
 
     Raises
     ------
@@ -118,26 +118,21 @@ def _require_whole(out: str, ranks: Ranks) -> None:
 def _require_queue(prepared: Prepared, loaded: Loaded) -> None:
     """Raise ValueError before anything is scored or written if the queue is too small for a batch."""
     sizes = estimate(prepared.spec).row_sizes(pinned=loaded.device.type == "cuda")
-    queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), _queue_bytes(prepared.config))
-
-
-def _queue_bytes(config: CaptureConfig) -> int | None:
-    return None if config.queue is None else parse_size(config.queue)
+    queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), prepared.config.queue_bytes)
 
 
 def _open_writer(
     prepared: Prepared, loaded: Loaded, state: str, ranks: Ranks, progress: ProgressCallback | None
 ) -> RunWriter:
     """The run's writer on every rank; the leader sets it up, or sweeps what an interruption left."""
-    out = prepared.config.out
-    written = _bytes_there(out) if state == "unfinished" else 0
     config = prepared.config
+    out, place = config.out, open_place(config.out)
     require_space(
         estimate(prepared.spec, base_scores=config.score and config.score_base, answers=config.answer_tokens > 0),
         out,
-        open_place(out).free_bytes(),
-        written_bytes=written,
-        overfill=prepared.config.overfill,
+        place.free_bytes(),
+        written_bytes=sum(size for _, size in place.sizes()) if state == "unfinished" else 0,
+        overfill=config.overfill,
     )
     if state == "unfinished":
         writer = resume_run(out)
@@ -167,10 +162,6 @@ def _open_writer(
     return writer
 
 
-def _bytes_there(out: str) -> int:
-    return sum(size for _, size in open_place(out).sizes())
-
-
 def _fill(
     prepared: Prepared, loaded: Loaded, writer: RunWriter, ranks: Ranks, progress: ProgressCallback | None
 ) -> None:
@@ -178,7 +169,7 @@ def _fill(
     missing = np.flatnonzero(~ranks.of_leader(writer.committed_rows))
     wanted = np.zeros(writer.n_rows, dtype=bool)
     wanted[missing[ranks.share(len(missing))]] = True
-    measured = _stream(prepared, loaded, writer, wanted, ranks, progress) if wanted.any() else None
+    measured = _write(prepared, loaded, writer, wanted, ranks, progress) if wanted.any() else None
     ranks.wait()
     parts = [part for part in ranks.gather(measured) if part is not None]
     if ranks.leads:
@@ -186,7 +177,7 @@ def _fill(
     ranks.wait()
 
 
-def _stream(
+def _write(
     prepared: Prepared,
     loaded: Loaded,
     writer: RunWriter,
@@ -195,38 +186,18 @@ def _stream(
     progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     """Write the wanted rows; returns what was measured on the way."""
-    config, plan = prepared.config, prepared.plan
-    reducer = Reducer() if config.states != "all" else None
-    recorder = prepared.recorder(loaded.model, keep_states=config.states != "none", reducer=reducer)
-    queue = RowQueue(
-        writer,
-        n_tokens=plan.n_tokens,
-        spans=row_spans(plan.starts, prepared.batches),
-        queue_bytes=_queue_bytes(config),
-        wanted=wanted,
-        pinned=loaded.device.type == "cuda",
-    )
-    with listening() as stop, queue as rows:
-        streamed = stream_states(
-            loaded.model,
-            recorder,
-            prepared.samples,
-            plan,
-            prepared.batches,
-            rows,
-            device=loaded.device,
-            reducer=reducer,
-            kl_batches=plan.kl_batches if prepared.spec.kl else None,
-            stop=stop,
-            progress=progress,
+    with listening() as stop:
+        filled = fill_rows(
+            prepared, loaded, writer, wanted, queue_bytes=prepared.config.queue_bytes, stop=stop, progress=progress
         )
     # Where others share the capture, a signal that came after this rank's last batch has stopped them.
-    if stop.signal is not None and (streamed.stopped or ranks.size > 1):
-        n_done = int(resume_run(config.out).committed_rows.sum())
+    if stop.signal is not None and (filled.streamed.stopped or ranks.size > 1):
+        out = prepared.config.out
+        n_done = int(resume_run(out).committed_rows.sum())
         raise Interrupted(
-            stop.signal, f"stopped after {n_done} of {writer.n_rows} rows of `{config.out}`; the same command goes on"
+            stop.signal, f"stopped after {n_done} of {writer.n_rows} rows of `{out}`; the same command goes on"
         )
-    return _measurements(streamed, rows, recorder)
+    return _measurements(*filled)
 
 
 def _measurements(streamed: Streamed, rows: RowQueue, recorder: Recorder) -> dict[str, Any]:

@@ -47,26 +47,22 @@ class FinetuneConfig:
     """How many of the held-out samples it is measured on, the first of each data set in turn."""
 
     def __post_init__(self) -> None:
-        _at_least("rank", self.rank, 1)
-        _at_least("alpha", self.alpha, 1)
+        for name in ("rank", "alpha", "batch_size", "micro_batch_size", "max_steps", "score_batch_tokens"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("miub_every", "miub_samples"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("max_length", "window_tokens"):
+            _at_least(name, getattr(self, name), 2)
+        _at_least("seed", self.seed, 0)
+        _positive("learning_rate", self.learning_rate)
+        _positive("epochs", self.epochs)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout!r}; give a probability from 0 to below 1")
-        _positive("learning_rate", self.learning_rate)
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("micro_batch_size", self.micro_batch_size, 1)
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"`micro_batch_size` is {self.micro_batch_size}, which doesn't divide `batch_size` {self.batch_size}; "
                 "give a divisor"
             )
-        _positive("epochs", self.epochs)
-        _at_least("max_steps", self.max_steps, 1)
-        _at_least("seed", self.seed, 0)
-        _at_least("max_length", self.max_length, 2)
-        _at_least("window_tokens", self.window_tokens, 2)
-        _at_least("score_batch_tokens", self.score_batch_tokens, 1)
-        _at_least("miub_every", self.miub_every, 1)
-        _at_least("miub_samples", self.miub_samples, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +104,7 @@ class CaptureConfig:
     shared_layers: int = 16
     """How many of the last layers are put into such groups; a multiple of `share`."""
     share_from: Literal["first", "mean"] = "first"
-    """Whose weights a group gets: those of its first layer, or the mean over its layers."""
+    """Where a group's weights come from: its first layer, or the mean over its layers."""
     dtype: str = "auto"
     """Type the model runs in: `auto` (the checkpoint's own), `float32`, `float16` or `bfloat16`."""
     store: Literal["exact", "bf16"] = "exact"
@@ -162,6 +158,11 @@ class CaptureConfig:
     def adapters(self) -> dict[str, str]:
         """Name -> folder of every adapter; one without a name is `default`."""
         return {name or "default": folder for name, folder in map(_split_name, self.adapter)}
+
+    @property
+    def queue_bytes(self) -> int | None:
+        """Most bytes of rows that wait to be written; None for what suits."""
+        return None if self.queue is None else parse_size(self.queue)
 
     def _check_names(self) -> None:
         if not self.data:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from .load import Loaded
 from .prepare import Prepared
 from .ranks import Ranks
-from .recording.stream import Progress
+from .recording.stream import CaptureProgress
 from .samples.answers import Answer, write_answers
 from .samples.encode import EncodedSample
 from .samples.generate import generation_batches
@@ -15,7 +15,7 @@ __all__ = ["all_answers", "all_scores"]
 
 
 def all_scores(
-    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: Callable[[Progress], None] | None
+    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: Callable[[CaptureProgress], None] | None
 ) -> tuple[Scores | None, Scores | None]:
     """Scores with and without the adapter, before any hook is on; each rank scores its part of the batches."""
     config, model = prepared.config, loaded.model
@@ -27,7 +27,7 @@ def all_scores(
     def score_all(stage: str) -> Scores:
         def report(done: int, total: int) -> None:
             if progress is not None:
-                progress(Progress(stage, done, total, "choice"))
+                progress(CaptureProgress(stage, done, total, "choice"))
 
         def work(part: Sequence[EncodedSample]) -> Scores:
             return score(model, part, batch_tokens=config.batch_tokens, progress=report)
@@ -42,7 +42,7 @@ def all_scores(
 
 
 def all_answers(
-    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: Callable[[Progress], None] | None
+    prepared: Prepared, loaded: Loaded, ranks: Ranks, progress: Callable[[CaptureProgress], None] | None
 ) -> tuple[list[Answer] | None, list[Answer] | None]:
     """What the model writes with and without the adapter; shared like scores."""
     n, batch_tokens = prepared.config.answer_tokens, prepared.config.batch_tokens
@@ -54,7 +54,7 @@ def all_answers(
     def answer_all(stage: str) -> list[Answer]:
         def report(done: int, total: int) -> None:
             if progress is not None:
-                progress(Progress(stage, done, total, "sample"))
+                progress(CaptureProgress(stage, done, total, "sample"))
 
         def work(part: Sequence[EncodedSample]) -> list[Answer]:
             return write_answers(loaded.model, loaded.tokenizer, part, n=n, batch_tokens=batch_tokens, progress=report)

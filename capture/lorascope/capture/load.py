@@ -17,7 +17,7 @@ from .models.model import load_model, model_identity
 from .models.sharing import sharing_of
 from .ranks import Ranks
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "load", "load_base"]
 
 
 class Loaded(NamedTuple):
@@ -31,7 +31,7 @@ class Loaded(NamedTuple):
     device: torch.device
     """Where token ids go in."""
     identity: dict[str, Any]
-    """Of the base model."""
+    """What the base model is (`model_identity`)."""
     training: Mapping[str, Training]
     """What the adapters' folders say of how they were trained."""
 
@@ -54,22 +54,27 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
         return Loaded(model, tokenizer, names, input_device(model), identity, training)
     for folder in config.adapters.values():
         read_adapter(folder)  # before minutes of loading
-    model, tokenizer = load_model(
-        config.model,
-        dtype=config.dtype,
-        device=str(named_device(config.device, local_rank=ranks.local_rank)),
-        device_map=config.device_map,
-        trust_remote_code=config.trust_remote_code,
-        share=config.share,
-        shared_layers=config.shared_layers,
-        share_from=config.share_from,
-    )
+    model, tokenizer = load_base(config, named_device(config.device, local_rank=ranks.local_rank))
     # Before the adapters: PiSSA and its like change the base weights while they are attached.
     identity = model_identity(model, config.model)
     model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
     names = tuple(config.adapters)
     training = _training(model, config, names, identity)
     return Loaded(model, tokenizer, names, input_device(model), identity, training)
+
+
+def load_base(config: CaptureConfig, device: torch.device) -> tuple[Any, Any]:
+    """The base model that the settings name, without adapters, and its tokenizer; see `load_model`."""
+    return load_model(
+        config.model,
+        dtype=config.dtype,
+        device=str(device),
+        device_map=config.device_map,
+        trust_remote_code=config.trust_remote_code,
+        share=config.share,
+        shared_layers=config.shared_layers,
+        share_from=config.share_from,
+    )
 
 
 def _carried(model: Any, config: CaptureConfig) -> tuple[str, ...]:
@@ -93,7 +98,7 @@ def _require_sharing(model: Any, config: CaptureConfig) -> None:
 def _training(
     model: Any, config: CaptureConfig, names: Sequence[str], identity: Mapping[str, Any]
 ) -> dict[str, Training]:
-    """By adapter, what the folder that the settings name for it says, if it is known which that is."""
+    """What each adapter's folder says of its training, if it is known which folder is its."""
     folders = dict(config.adapters)
     if len(folders) == len(names) == 1:  # a model that was given may have another name for its adapter
         folders = dict(zip(names, folders.values(), strict=True))

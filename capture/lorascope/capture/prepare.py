@@ -20,8 +20,8 @@ from .models.model import context_length, is_causal, tokenizer_identity
 from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
 from .ranks import Ranks
+from .recording.forward import probe
 from .recording.hooks import Recorder
-from .recording.stream import probe
 from .samples.batches import pad, plan_batches
 from .samples.encode import EncodedSample, encode_items
 from .samples.examples import Prompts, read_prompts
@@ -31,7 +31,7 @@ from .samples.items import ChoiceItem, Item, read_item_files
 from .samples.selection import TokenPlan, plan_tokens, population
 from .specify import specify
 
-__all__ = ["Files", "Prepared", "encode_files", "js_share", "measures_kl", "prepare", "read_files"]
+__all__ = ["Files", "Prepared", "Settled", "encode_files", "js_share", "prepare", "read_files", "settle"]
 
 CPU_SHARE = 1 / 64
 """Share of tokens whose js is measured on a CPU: about 2 % of the forward pass's time."""
@@ -41,8 +41,18 @@ class Files(NamedTuple):
     """What a capture's files of data, prompts and examples hold."""
 
     items: Mapping[str, Sequence[Item]]
-    """By data file."""
+    """Data file -> its items."""
     prompts: Prompts
+
+
+class Settled(NamedTuple):
+    """What follows from samples, components and the types of their outputs, with a model or without its weights."""
+
+    config: CaptureConfig
+    """With the tokens that a budget chose."""
+    batches: Sequence[slice]
+    plan: TokenPlan
+    spec: RunSpec
 
 
 class Prepared(NamedTuple):
@@ -53,7 +63,7 @@ class Prepared(NamedTuple):
     samples: Sequence[EncodedSample]
     """What passes the model."""
     scored: Sequence[EncodedSample]
-    """What is scored: the same, or the samples that generated tokens were put in place of the answers of."""
+    """What is scored: the samples as they came, before generated tokens took the place of their answers."""
     batches: Sequence[slice]
     plan: TokenPlan
     components: Mapping[str, Sequence[LoraComponent]]
@@ -105,29 +115,54 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
         for name in loaded.adapters
     }
     dtypes = probe(loaded.model, Recorder(loaded.model, components, stream=config.stream), samples[0], loaded.device)
-    n_choices = sum(len(sample.choices) for sample in samples)
-    lengths = [len(sample.token_ids) for sample in samples]
-    batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
-    if config.budget is not None:
-        every = specify(config, components, dtypes, n_tokens=sum(lengths), n_samples=len(lengths), n_choices=n_choices)
-        tokens = choose_share(every, lengths, parse_size(config.budget))
-        config = dataclasses.replace(config, tokens=tokens, budget=None)
     share = js_share(config, loaded.device)
-    kl_share = config.kl_share if measures_kl(config, loaded.model) else 0.0
-    plan = plan_tokens(samples, batches, config.tokens, js_share=share, kl_share=kl_share, seed=config.seed)
-    spec = specify(
-        config,
-        components,
-        dtypes,
-        n_tokens=plan.n_tokens,
-        n_samples=len(samples),
-        n_choices=n_choices,
-        kl=measures_kl(config, loaded.model),
-    )
+    config, batches, plan, spec = settle(config, loaded.model, samples, components, dtypes, loaded.device)
     provenance = _provenance(
         config, loaded, samples, prompts=files.prompts, share=share, omitted=omitted, preflight=preflight
     )
     return Prepared(config, samples, scored, batches, plan, components, spec, provenance)
+
+
+def settle(
+    config: CaptureConfig,
+    model: Any,
+    samples: Sequence[EncodedSample],
+    components: Mapping[str, Sequence[LoraComponent]],
+    dtypes: Mapping[str, torch.dtype],
+    device: torch.device,
+) -> Settled:
+    """Batches, tokens and specification of a capture of these samples; a budget has chosen its tokens.
+
+    Parameters
+    ----------
+    model
+        The adapted model, maybe on the meta device.
+    components, dtypes
+        Adapter -> its components, and component path -> type of its output.
+    device
+        Where the model runs, or is to run.
+
+    Raises
+    ------
+    StoreError
+        If the budget doesn't suffice for a token of each sample.
+    ValueError
+        If the selection takes nothing of a sample.
+    """
+    lengths = [len(sample.token_ids) for sample in samples]
+    # Next-token distributions are compared where states aren't all kept, and both models give them.
+    kl = config.states != "all" and config.stream != "base" and is_causal(model)
+    n_choices = sum(len(sample.choices) for sample in samples)
+    counts: dict[str, Any] = {"n_samples": len(samples), "n_choices": n_choices, "kl": kl}
+    if config.budget is not None:
+        every = specify(config, components, dtypes, n_tokens=sum(lengths), **counts)
+        tokens = choose_share(every, lengths, parse_size(config.budget))
+        config = dataclasses.replace(config, tokens=tokens, budget=None)
+    batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
+    kl_share = config.kl_share if kl else 0.0
+    share = js_share(config, device)
+    plan = plan_tokens(samples, batches, config.tokens, js_share=share, kl_share=kl_share, seed=config.seed)
+    return Settled(config, batches, plan, specify(config, components, dtypes, n_tokens=plan.n_tokens, **counts))
 
 
 def read_files(config: CaptureConfig) -> Files:
@@ -196,11 +231,6 @@ def _inspect(config: CaptureConfig, loaded: Loaded, sample: EncodedSample) -> Pr
     input_ids, attention_mask = pad([sample])
     inputs = {"input_ids": input_ids.to(loaded.device), "attention_mask": attention_mask.to(loaded.device)}
     return inspect(loaded.model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
-
-
-def measures_kl(config: CaptureConfig, model: Any) -> bool:
-    """Whether next-token distributions are compared: where states aren't all kept, and both models give them."""
-    return config.states != "all" and config.stream != "base" and is_causal(model)
 
 
 def _provenance(

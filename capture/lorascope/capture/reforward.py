@@ -8,19 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
-from lorascope.stores.copying.source_rows import SourceRows
-from lorascope.stores.format.layout import goes_with_states
+from lorascope.stores.copying.source_rows import read_source_row
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
-from lorascope.stores.reading.read import array_metadata, open_group
 
-from .buffers.rows import RowQueue, row_spans
 from .config import CaptureConfig
+from .fill import fill_rows
 from .load import load
+from .models.modes import evaluating
 from .prepare import prepare, read_files
 from .ranks import ALONE
-from .recording.reduce import Reducer
-from .recording.stream import Progress, evaluating, stream_states
+from .recording.stream import CaptureProgress
 from .resume import identity, require_same
 
 __all__ = ["TOLERANCE", "Reforwarded", "reforward"]
@@ -56,7 +54,7 @@ def reforward(
     overrides: Mapping[str, Any] | None = None,
     model: Any = None,
     tokenizer: Any = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[CaptureProgress], None] | None = None,
 ) -> Reforwarded:
     """Load the model of a run again, and compare what it computes for k random samples with what is stored.
 
@@ -74,7 +72,7 @@ def reforward(
     model, tokenizer
         Already loaded, as for `capture`.
     progress
-        Called with a `Progress` after every batch.
+        Called with a `CaptureProgress` after every batch.
 
     Raises
     ------
@@ -100,28 +98,7 @@ def reforward(
             "give the model, adapter and data that it was captured from",
         )
         comparer = _Comparer(run)
-        reducer = Reducer() if run.states != "all" else None
-        queue = RowQueue(
-            comparer,
-            n_tokens=run.n_tokens,
-            spans=row_spans(prepared.plan.starts, prepared.batches),
-            queue_bytes=None,
-            wanted=_rows_of(run, chosen),
-            pinned=loaded.device.type == "cuda",
-        )
-        with queue as rows:
-            stream_states(
-                loaded.model,
-                prepared.recorder(loaded.model, keep_states=run.has_states, reducer=reducer),
-                prepared.samples,
-                prepared.plan,
-                prepared.batches,
-                rows,
-                device=loaded.device,
-                reducer=reducer,
-                kl_batches=prepared.plan.kl_batches if prepared.spec.kl else None,
-                progress=progress,
-            )
+        fill_rows(prepared, loaded, comparer, _rows_of(run, chosen), progress=progress)
     return Reforwarded(
         samples=tuple(str(run.samples["id"].values[index]) for index in chosen),
         n_tokens=comparer.n_compared,
@@ -172,34 +149,23 @@ class _Comparer:
     """Stands where a run's writer does, and compares rows with what is stored instead of writing them."""
 
     def __init__(self, run: Run) -> None:
-        arrays = array_metadata(open_group(run.place.path)[1])
         self._run = run
-        self._arrays = {path: one for path, one in arrays.items() if one.attributes.get("written") == "by row"}
-        self._stored = SourceRows(run, arrays, self._arrays)
         self._pool = ThreadPoolExecutor()
         self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
-        self.n_tokens = run.n_tokens
-        self.n_rows = run.n_rows
         self.n_compared = 0
         self.n_vectors = 0
         self.n_equal = 0
         self.worst = 0.0
         self.problems: list[Problem] = []
 
-    def row_tokens(self, row: int) -> slice:
-        return slice(row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self.n_tokens))
-
     def row_arrays(self, row: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        return {
-            path: ((ROW_TOKENS, *one.shape[1:]), one.data_type.to_native_dtype())
-            for path, one in self._arrays.items()
-            if self._run.state_rows[row] or not goes_with_states(path)
-        }
+        arrays = [self._run.arrays[path] for path in self._run.row_paths(row)]
+        return {array.path: ((ROW_TOKENS, *array.shape[1:]), array.dtype) for array in arrays}
 
     def write_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> RowWritten:
-        stored = self._stored.read(row, self._pool)
+        stored = read_source_row(self._run, row, blocks, self._pool)
         for path, block in blocks.items():
-            logical = str(self._arrays[path].attributes.get("dtype_logical", block.dtype.name))
+            logical = str(self._run.arrays[path].attributes.get("dtype_logical", block.dtype.name))
             again, kept = (widen_block(one, logical).reshape(len(one), -1) for one in (block, stored[path]))
             self._compare(path, row, again, kept)
         self.n_compared += len(next(iter(blocks.values())))

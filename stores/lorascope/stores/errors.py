@@ -14,7 +14,7 @@ class Problem:
     """One thing that a check found; checks return them all, and raising is a step of its own."""
 
     place: str
-    """Where it is: a chunk's key, a row or an array; a module's path, a key of an adapter's file, or the adapter itself."""
+    """Where it is: a chunk's key, a row or an array; a module's path, a key of an adapter's file, or the adapter."""
     kind: str
     """What it is, in one word: missing, empty, digest, decode, nan, zero, repeated; merged, disabled, shape ..."""
     message: str

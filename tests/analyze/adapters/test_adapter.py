@@ -489,3 +489,21 @@ def test_equals_what_peft_would_merge(tmp_path: Path, options: dict[str, Any]) -
     assert set(report["dtype"].values) == {dtype}
     if "modules_to_save" in options:
         assert json.loads(report.attrs["not_measured"]) == ["lm_head.weight"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["(.*)*(.*)*(.*)*X", "(a|aa)+X", ".*.*.*.*X", "a?" * 9 + "X", "[*].*.+.{2,}.*X"],
+)
+def test_patterns_that_may_take_for_ever(tmp_path: Path, key: str) -> None:
+    folder = write(tmp_path / "lora", factors("a" * 200), rank_pattern={key: 4})
+    message = r"`rank_pattern` of adapter '.*' has the key '.*', which may take for ever to match; allowed are 3 of"
+    with pytest.raises(ValueError, match=message):
+        adapter_report(folder)
+
+
+@pytest.mark.parametrize(
+    "key", [r"[*+{(?]\*\+\?\(\{\)\.layers", r".*\.layers\.\d+\.(?:self_attn|mlp)\.[^.]+", "[]*+{]*q"]
+)
+def test_usual_patterns_are_taken(tmp_path: Path, key: str) -> None:
+    assert adapter_report(write(tmp_path / "lora", factors(Q), alpha_pattern={key: 4})).sizes == {"component": 1}

@@ -46,7 +46,7 @@ def relative(found: float, exact: mpmath.mpf) -> float:
 
 
 def by_definition(p: np.ndarray, q: np.ndarray) -> Dependence:
-    """Of pairs (..., symbol), in float64 and as the definitions have it."""
+    """Divergences of pairs (..., symbol), in float64 and as the definitions have it."""
     m = (p + q) / 2
     js = (rel_entr(p, m) + rel_entr(q, m)).sum(-1) / 2
     return Dependence(rel_entr(p, q).sum(-1), js, rel_entr(m, q).sum(-1))

@@ -7,7 +7,7 @@ import pytest
 
 from lorascope.analyze.information.component_pairs import ComponentPairs, component_pairs
 from lorascope.analyze.information.component_records import ComponentRecord, component_record, lazily
-from lorascope.analyze.information.estimate import FIELDS, estimate
+from lorascope.analyze.information.evidence import FIELDS, estimate
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
 from lorascope.analyze.measuring.sources import Source, sources_of
@@ -105,7 +105,7 @@ def test_too_few_tokens_are_told(tmp_path: Path, n_samples: int, options: dict[s
 
 
 def test_too_few_samples_are_told(tmp_path: Path) -> None:
-    """Of four samples one holds no number."""
+    """One of four samples holds no number."""
     rng = np.random.default_rng(0)
     base, delta = rng.normal(size=(2, 160, 6))
     base[:40] = np.nan

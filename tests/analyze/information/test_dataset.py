@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.information.dataset import MEANINGS, Unit, information_dataset
-from lorascope.analyze.information.estimate import FIELDS
+from lorascope.analyze.information.evidence import FIELDS
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.verdict_rules import VERDICTS
 

@@ -44,7 +44,7 @@ def student(rng: np.random.Generator, n: int, dx: int, dy: int, nu: float) -> Si
 
 
 def student_information(dx: int, dy: int, nu: float) -> float:
-    """Of a spherical Student t, nats: from the entropies of its parts, which are Student t of the same nu."""
+    """The truth of a spherical Student t, nats: from the entropies of its parts, which are Student t of the same nu."""
 
     def part(v: float) -> float:
         return float(gammaln(v / 2) - v / 2 * digamma(v / 2))

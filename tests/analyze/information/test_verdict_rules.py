@@ -70,7 +70,7 @@ def test_each_rule_has_its_word(changes: dict[str, float], expected: str) -> Non
 
 
 def panel(says: str = "ok", **values: Any) -> dict[str, str]:
-    """Of members a, b, c..., all alike but for what is given: values, or values and verdicts."""
+    """Verdicts of members a, b, c..., all alike but for what is given: values, or values and verdicts."""
     members = {name: (given[0] if isinstance(given, tuple) else given, 0.01) for name, given in values.items()}
     verdicts = {name: given[1] if isinstance(given, tuple) else says for name, given in values.items()}
     return panel_verdicts(members, verdicts)

@@ -77,12 +77,6 @@ def test_both_forms_of_the_slope_meet(share: float) -> None:
         assert slope == pytest.approx(exact(1.0, u)[1], rel=1e-12, abs=0)
 
 
-@pytest.mark.parametrize("u", [9.99e-4, -9.99e-4, 3e-4, 1e-7])
-def test_series_is_as_exact_as_it_says(u: float) -> None:
-    slope = Power("A", np.array([1.0]), 0).centred_slopes(np.array([u]))[0, 0]
-    assert slope == pytest.approx(exact(1.0, u)[1], rel=1e-15, abs=0)
-
-
 @columns
 def test_slopes_are_those_of_differences(column: Column, at: np.ndarray) -> None:
     for which in ("centred", "printed"):
@@ -103,15 +97,6 @@ def test_many_exponents_at_once(column: Column, at: np.ndarray) -> None:
     assert found.shape == (4, len(LOGS))
     np.testing.assert_allclose(found, [column.centred(point) for point in points], rtol=1e-13)
     assert column.centred(points.reshape(2, 2, -1)).shape == (2, 2, len(LOGS))
-
-
-@columns
-def test_some_rows(column: Column, at: np.ndarray) -> None:
-    rows = np.array([4, 1, 1])
-    some = column.take(rows)
-    assert (some.amplitude, some.exponents) == (column.amplitude, column.exponents)
-    for which in ("centred", "printed", "centred_slopes", "printed_slopes"):
-        np.testing.assert_array_equal(getattr(some, which)(at), getattr(column, which)(at)[rows])
 
 
 def test_values_by_hand() -> None:

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from lorascope.analyze.scaling.cross_validation import SPLITS, cross_validate, held_out
-from lorascope.analyze.scaling.design import Design
-from lorascope.analyze.scaling.estimate import Estimate, estimated
-from lorascope.analyze.scaling.simulate import simulate_study
+from lorascope.analyze.scaling.cross_validation import cross_validate, held_out, influence
+from lorascope.analyze.scaling.design import Design, determined
+from lorascope.analyze.scaling.estimate import Estimate, estimate
+
+from .simulated import simulate_study
 
 DesignOf = Callable[..., Design]
 PaperCells = Callable[[str], pd.DataFrame]
@@ -44,7 +45,7 @@ def said(found: Estimate, rows: pd.DataFrame, *, level: str | None = None) -> np
 @pytest.mark.parametrize("law", ["log", "log-log"])
 def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str) -> None:
     frame = study(law)
-    found = estimated(design_of(frame, law=law, residuals="absolute"))
+    found = estimate(design_of(frame, law=law, residuals="absolute"))
     cells = split(held_out(found), "cell")
     for design, column in ((found.design, "error"), (found.design.without("N").without("R"), "error_plain")):
         x = np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
@@ -55,25 +56,14 @@ def test_single_cells_of_a_straight_law_are_press(design_of: DesignOf, law: str)
     np.testing.assert_array_equal(cells["observed"], found.design.y)
 
 
-def test_weighted_single_cells(design_of: DesignOf) -> None:
-    found = estimated(design_of(study("log"), law="log"))
-    design = found.design
-    x = np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
-    peer = sm.OLS(design.y * design.weights, x * design.weights[:, None]).fit()
-    press = peer.resid / (1 - peer.get_influence().hat_matrix_diag)
-    cells = split(held_out(found), "cell")
-    np.testing.assert_allclose(cells["error"], press, rtol=1e-8)
-    np.testing.assert_allclose(1 - cells["predicted"] / cells["observed"], cells["error"], rtol=1e-12)
-
-
 @pytest.mark.parametrize("residuals", ["relative", "log"])
 def test_settings_held_out_are_those_of_refits(design_of: DesignOf, residuals: str) -> None:
     frame = study()
-    errors = held_out(estimated(design_of(frame, residuals=residuals)))
+    errors = held_out(estimate(design_of(frame, residuals=residuals)))
     settings = split(errors, "setting")
     assert len(settings) == 36
     for (n, r), rows in frame.groupby(["N", "R"]):
-        again = estimated(design_of(frame.drop(index=rows.index), residuals=residuals, references=REFERENCES))
+        again = estimate(design_of(frame.drop(index=rows.index), residuals=residuals, references=REFERENCES))
         predicted = said(again, rows)
         np.testing.assert_allclose(settings.loc[rows.index, "predicted"], predicted, rtol=1e-5)
         rest = np.log(rows["y"] / predicted) if residuals == "log" else 1 - predicted / rows["y"]
@@ -81,23 +71,12 @@ def test_settings_held_out_are_those_of_refits(design_of: DesignOf, residuals: s
         assert set(settings.loc[rows.index, "held_out"]) == {f"N={n:.6g} R={r:.6g}"}
 
 
-def test_level_alone_predicts_the_weighted_mean(design_of: DesignOf) -> None:
-    frame = study()
-    settings = split(held_out(estimated(design_of(frame))), "setting")
-    for _, rows in frame.groupby(["N", "R"]):
-        rest = frame.drop(index=rows.index)
-        for label, row in rows.iterrows():
-            own = rest.loc[rest["group"] == row["group"], "y"]
-            level = np.average(own, weights=own**-2.0)
-            assert settings.loc[label, "error_plain"] == pytest.approx(1 - level / row["y"], rel=1e-9)
-
-
 def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignOf) -> None:
     frame = study()
-    groups = split(held_out(estimated(design_of(frame))), "group")
+    groups = split(held_out(estimate(design_of(frame))), "group")
     assert len(groups) == 36
     for name, rows in frame.groupby("group"):
-        again = estimated(design_of(frame.drop(index=rows.index), references=REFERENCES))
+        again = estimate(design_of(frame.drop(index=rows.index), references=REFERENCES))
         terms = said(again, rows, level=next(iter(again.values))) - next(iter(again.values.values()))
         for k, label in enumerate(rows.index):
             rest, weights = (rows["y"] - terms).drop(label), (rows["y"] ** -2.0).drop(label)
@@ -111,7 +90,7 @@ def test_a_group_held_out_gets_its_level_from_its_other_cells(design_of: DesignO
 
 def test_larger_sizes_are_predicted_from_smaller_ones(design_of: DesignOf) -> None:
     frame = study(N=(1e8, 3e8, 1e9, 3e9, 1e10), R=(4.0, 16.0, 64.0))
-    errors = held_out(estimated(design_of(frame)))
+    errors = held_out(estimate(design_of(frame)))
     ordered = split(errors, "ordered N")
     assert set(ordered["held_out"]) == {"1e+09", "3e+09", "1e+10"}
     for size in (1e9, 3e9, 1e10):
@@ -119,7 +98,7 @@ def test_larger_sizes_are_predicted_from_smaller_ones(design_of: DesignOf) -> No
         if size == 1e9:  # two sizes don't tell an exponent
             assert ordered.loc[rows.index, ["predicted", "error", "error_plain"]].isna().all(axis=None)
             continue
-        predicted = said(estimated(design_of(smaller, references=REFERENCES)), rows)
+        predicted = said(estimate(design_of(smaller, references=REFERENCES)), rows)
         np.testing.assert_allclose(ordered.loc[rows.index, "predicted"], predicted, rtol=1e-4)
     ranks = split(errors, "ordered R")
     assert set(ranks["held_out"]) == {"64"}
@@ -129,20 +108,20 @@ def test_larger_sizes_are_predicted_from_smaller_ones(design_of: DesignOf) -> No
 def test_smaller_sizes_that_do_not_vary_otherwise(design_of: DesignOf) -> None:
     """In a cross, ranks vary at the largest N only: smaller ones tell of N alone, and predict cells of that rank."""
     frame = study(N=(1e8, 3e8, 1e9, 3e9, 1e10), layout="cross")
-    ordered = split(held_out(estimated(design_of(frame))), "ordered N")
+    ordered = split(held_out(estimate(design_of(frame))), "ordered N")
     largest = frame[frame["N"] == 1e10]
     same = largest.index[largest["R"] == 4]
     assert ordered.loc[same, "error"].notna().all()
     assert ordered.loc[largest.index.difference(same), "error"].isna().all()
     smaller = frame[frame["N"] < 1e10]
-    again = estimated(design_of(smaller, R=None, references={"N": 1e10}))
+    again = estimate(design_of(smaller, R=None, references={"N": 1e10}))
     values = again.values
     predicted = [values[f"E[{group}]"] + values["A"] for group in frame.loc[same, "group"]]
     np.testing.assert_allclose(ordered.loc[same, "predicted"], predicted, rtol=1e-5)
 
 
 def test_the_papers_splits(design_of: DesignOf, paper_cells: PaperCells) -> None:
-    found = estimated(design_of(paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"]))
+    found = estimate(design_of(paper_cells("Phi3"), response="MIUB", groups=["dataset"], offsets=["sweep"]))
     errors = held_out(found)
     table = cross_validate(errors).set_index("split")
     assert list(table.index) == ["cell", "setting", "group", "ordered N", "ordered R"]
@@ -155,63 +134,23 @@ def test_the_papers_splits(design_of: DesignOf, paper_cells: PaperCells) -> None
     assert undetermined[["predicted", "error_plain"]].isna().all(axis=None)
 
 
-def test_share_is_ordered_too(design_of: DesignOf, paper_cells: PaperCells) -> None:
-    cells = paper_cells("Phi3")
-    sizes = cells[cells["sweep"] == "size"]
-    found = estimated(design_of(sizes, response="MIUB", R=None, groups=["dataset"], law="share", share="share"))
-    ordered = split(held_out(found), "ordered share")
-    assert set(ordered["held_out"]) == {"4", "8"}
-    smaller, largest = sizes[sizes["share"] < 8], sizes[sizes["share"] == 8]
-    x = np.column_stack([smaller["share"] - 1, pd.get_dummies(smaller["dataset"], dtype=float)])
-    slope, *levels = sm.WLS(smaller["MIUB"], x, weights=smaller["MIUB"] ** -2.0).fit().params
-    predicted = pd.Series(levels, sorted(smaller["dataset"].unique()))[largest["dataset"]].to_numpy() + 7 * slope
-    np.testing.assert_allclose(ordered.loc[largest.index, "predicted"], predicted, rtol=1e-9)
-
-
-def test_an_offset_seen_nowhere_else_is_not_predicted(design_of: DesignOf) -> None:
-    frame = study().assign(sweep="x")
-    frame.loc[frame["N"] == 1e10, "sweep"] = "y"
-    frame = pd.concat(
-        [frame, frame[(frame["N"] == 2e9) & (frame["R"] == 4)].assign(sweep="y", y=lambda r: r["y"] * 1.01)]
-    )
-    frame = frame.reset_index(drop=True)
-    ordered = split(held_out(estimated(design_of(frame, offsets=["sweep"]))), "ordered N")
-    largest = frame.index[frame["N"] == 1e10]
-    assert ordered.loc[largest, "error"].notna().all()  # the offset is known from 2e9
-    at_2e9 = frame.index[(frame["N"] == 2e9) & (frame["sweep"] == "y")]
-    assert ordered.loc[at_2e9, "error"].isna().all()
-
-
-def test_a_group_of_a_single_cell(design_of: DesignOf) -> None:
-    frame = study().drop(index=range(25, 36))
-    errors = held_out(estimated(design_of(frame)))
-    for kind in ("cell", "group"):
-        assert math.isnan(split(errors, kind).loc[24, "error"])
-        assert split(errors, kind).drop(index=24)["error"].notna().all()
-
-
-def test_one_group_is_not_held_out(design_of: DesignOf) -> None:
-    errors = held_out(estimated(design_of(study(groups={"a": 1.5}))))
-    assert set(errors["split"]) == {"cell", "setting", "ordered N", "ordered R"}
-
-
 def test_hubers_loss_is_kept(design_of: DesignOf) -> None:
     frame = study(R=(), groups={"a": 1.5, "b": 2.5})
     frame.loc[5, "y"] *= 2
-    cells = split(held_out(estimated(design_of(frame), delta=0.02)), "cell")
+    cells = split(held_out(estimate(design_of(frame), delta=0.02)), "cell")
     for cell in (1, 6):
-        again = estimated(design_of(frame.drop(index=cell), references=REFERENCES), delta=0.02).values
+        again = estimate(design_of(frame.drop(index=cell), references=REFERENCES), delta=0.02).values
         row = frame.loc[cell]
         predicted = again[f"E[{row['group']}]"] + again["A"] * (1e10 / row["N"]) ** again["alpha"]
         assert cells.loc[cell, "predicted"] == pytest.approx(predicted, rel=1e-4)
-        least = split(held_out(estimated(design_of(frame))), "cell")
+        least = split(held_out(estimate(design_of(frame))), "cell")
         assert abs(cells.loc[cell, "predicted"] - least.loc[cell, "predicted"]) > 1e-3
 
 
 def test_progress_is_told_to_the_end(design_of: DesignOf) -> None:
     seen: list[tuple[int, int]] = []
-    found = estimated(design_of(study("log"), law="log"))
-    held_out(found, progress=lambda done, n: seen.append((done, n)))
+    found = estimate(design_of(study("log"), law="log"))
+    held_out(found, progress=lambda done, n, part="": seen.append((done, n)))
     n = 36 + 12 + 3 + 2 + 1  # cells, settings, groups, sizes from the third on
     assert seen == [(done, n) for done in range(1, n + 1)]
 
@@ -229,4 +168,56 @@ def test_summary_of_errors_by_hand() -> None:
     assert table.loc["setting"].tolist() == pytest.approx([2, 1, math.sqrt(12.5), 3.5, -0.5, 1.0])
     assert table.loc["cell", ["n", "n_undetermined"]].tolist() == [0, 2]
     assert table.loc["cell", ["rmse", "mae", "bias", "rmse_plain"]].isna().all()
-    assert set(SPLITS) == {"cell", "setting", "group", "ordered"}
+
+
+# Influence.
+
+
+@pytest.mark.parametrize("options", [{}, {"residuals": "log"}, {"law": "multiplicative"}], ids=str)
+def test_influence_is_that_of_refits(design_of: DesignOf, options: dict[str, Any]) -> None:
+    frame = study(groups={"a": 1.5, "b": 2.5}, R=(4.0, 16.0, 64.0), N=(1e8, 1e9, 1e10))
+    found = estimate(design_of(frame, **options))
+    table = influence(found, held_out(found))
+    names = [name for name in found.values if name in ("A", "B", "alpha", "beta")]
+    assert (table["pull"].diff().dropna() <= 0).all()
+    for row in table.to_dict(orient="records"):
+        cell = int(row["row"])
+        again = estimate(design_of(frame.drop(index=cell), **options, references={"N": 1e10, "R": 4.0}))
+        for name in names:
+            assert row[f"d_{name}"] == pytest.approx(again.values[name] - found.values[name], rel=1e-3, abs=1e-6)
+        law = again.values
+        x, z = 1e10 / frame["N"][cell], 4 / frame["R"][cell]
+        terms = law["A"] * x ** law["alpha"] * (z ** law["beta"] if "B" not in law else 1)
+        f = law[f"E[{frame['group'][cell]}]"] + terms + (law["B"] * z ** law["beta"] if "B" in law else 0)
+        rest = math.log(frame["y"][cell] / f) if options.get("residuals") == "log" else 1 - f / frame["y"][cell]
+        assert row["left_out_residual"] == pytest.approx(rest, rel=1e-4, abs=1e-7)
+        assert row["pull"] == pytest.approx(max(abs(row[f"d_{name}"]) / found.standard_errors[name] for name in names))
+        assert row["residual"] == pytest.approx(found.residuals[cell], rel=1e-9)
+        assert (row["group"], row["setting"]) == (frame["group"][cell], found.design.settings[cell])
+
+
+def test_influence_of_a_regression_is_cooks(design_of: DesignOf) -> None:
+    frame = study("log")
+    found = estimate(design_of(frame, law="log", residuals="absolute"))
+    table = (
+        influence(found, held_out(found)).assign(row=lambda rows: rows["row"].astype(int)).set_index("row").sort_index()
+    )
+    columns = {one.amplitude: one.printed(np.zeros(0)) for one in found.design.columns}
+    x = np.column_stack([found.design.levels, *columns.values()])
+    peer = sm.OLS(found.design.y, x).fit().get_influence()
+    bread = np.linalg.inv(x.T @ x)
+    moved = -(bread @ x.T * (peer.resid / (1 - peer.hat_matrix_diag))).T
+    np.testing.assert_allclose(table[["d_slope_N", "d_slope_R"]], moved[:, 3:], rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(table["left_out_residual"], peer.resid / (1 - peer.hat_matrix_diag), rtol=1e-8)
+
+
+def test_a_cell_without_which_the_law_is_not_determined(design_of: DesignOf) -> None:
+    frame = study(groups={"a": 1.5}, N=(1e8, 1e9, 1e10), R=())
+    frame = pd.concat([frame, frame.iloc[:2].assign(y=lambda rows: rows["y"] * 1.01, repeat=1)], ignore_index=True)
+    found = estimate(design_of(frame, repeat="repeat"))
+    table = influence(found, held_out(found)).set_index("row")
+    assert not determined(found.design.take(np.array([0, 1, 3, 4])), spare=0)  # the third size is gone
+    last = table.loc["2"]
+    assert last[["d_A", "d_alpha", "left_out_residual", "pull"]].isna().all()
+    assert table.index[-1] == "2"
+    assert table.drop(index="2").notna().all(axis=None)

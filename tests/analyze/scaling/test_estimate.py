@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling import estimate as module
 from lorascope.analyze.scaling.design import Design
-from lorascope.analyze.scaling.estimate import Estimate, estimated, residuals_of, solved
-from lorascope.analyze.scaling.objective import AGREE, Minimum, Objective, descend
-from lorascope.analyze.scaling.simulate import expected, simulate_study
+from lorascope.analyze.scaling.estimate import Estimate, estimate, residuals_of
+
+from .simulated import expected, simulate_study
 
 DesignOf = Callable[..., Design]
 TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "C": 0.5, "gamma": 0.9, "slope_N": 0.3, "slope_R": 0.2}
@@ -41,7 +40,7 @@ def printed(found: Estimate, frame: pd.DataFrame) -> np.ndarray:
 @pytest.mark.parametrize("references", [{}, {"N": 1e9, "R": 64.0}, {"N": 1.0, "R": 1.0}], ids=str)
 def test_printed_values_give_back_the_fit(design_of: DesignOf, law: str, references: dict[str, float]) -> None:
     frame = study(law=law)
-    found = estimated(design_of(frame, law=law, references=references))
+    found = estimate(design_of(frame, law=law, references=references))
     values = np.exp(found.fitted) if law == "log-log" else found.fitted
     np.testing.assert_allclose(printed(found, frame), values, rtol=1e-9)
     rest = np.log(frame["y"] / values) if law == "log-log" else 1 - values / frame["y"]
@@ -60,7 +59,7 @@ def test_law_as_printed_and_offsets(design_of: DesignOf) -> None:
     )
     frame["sweep"] = np.where(np.arange(len(frame)) % 3, "x", "y")
     frame.loc[frame["sweep"] == "x", "y"] += 0.25
-    found = estimated(design_of(frame, law="as printed", offsets=["sweep"]))
+    found = estimate(design_of(frame, law="as printed", offsets=["sweep"]))
     values = found.values
     levels = frame["group"].map({"a": values["E[a]"], "b": values["E[b]"]})
     levels = levels + np.where(frame["sweep"] == "x", values["offset[sweep=x]"], 0)
@@ -74,37 +73,22 @@ def test_law_as_printed_and_offsets(design_of: DesignOf) -> None:
     assert values["offset[sweep=x]"] == pytest.approx(0.25, abs=0.002)
 
 
-@pytest.mark.parametrize("residuals", ["relative", "log", "absolute"])
-@pytest.mark.parametrize("delta", [math.inf, 0.005])
-def test_counts_are_repeated_rows(design_of: DesignOf, residuals: str, delta: float) -> None:
-    design = design_of(study(), residuals=residuals)
-    counts = np.array([0.0, 1, 2, 3] * 10)
-    found = estimated(design, counts=counts, delta=delta)
-    again = estimated(design.take(np.repeat(np.arange(40), counts.astype(int))), delta=delta)
-    assert found.loss == pytest.approx(again.loss, rel=1e-9, abs=0)
-    if math.isinf(delta):  # where most residuals lie beyond delta the valley is flat: other parameters, the same loss
-        for name, value in found.values.items():
-            assert value == pytest.approx(again.values[name], rel=1e-4)
-
-
 # Standard errors.
 
 
 @laws
 @pytest.mark.parametrize("residuals", ["relative", "log", "absolute"])
-def test_covariance_is_the_inverse_of_crossed_derivatives(design_of: DesignOf, law: str, residuals: str) -> None:
+def test_errors_are_those_of_crossed_derivatives(design_of: DesignOf, law: str, residuals: str) -> None:
     frame = study(law=law)
-    design = design_of(frame, law=law, residuals=residuals)
-    found = estimated(design)
+    found = estimate(design_of(frame, law=law, residuals=residuals))
     names, at = list(found.values), np.array(list(found.values.values()))
+    kind = "log" if law == "log-log" else residuals
 
     def rest(p: np.ndarray) -> np.ndarray:
         moved = replace(found, parameters=found.parameters)
         moved.__dict__["values"] = dict(zip(names, p, strict=True))
         f = printed(moved, frame)
-        return {"relative": 1 - f / frame["y"], "log": -np.log(f), "absolute": -f}[
-            "log" if law == "log-log" else residuals
-        ]  # type: ignore[return-value]
+        return np.asarray({"relative": 1 - f / frame["y"], "log": -np.log(f), "absolute": -f}[kind])
 
     jacobian = np.zeros((40, len(at)))
     for k in range(len(at)):
@@ -112,14 +96,13 @@ def test_covariance_is_the_inverse_of_crossed_derivatives(design_of: DesignOf, l
         near, far = ((rest(at + m * step) - rest(at - m * step)) / (2e-4 * m) for m in (1, 2))
         jacobian[:, k] = (4 * near - far) / 3
     covariance = found.sigma**2 * np.linalg.inv(jacobian.T @ jacobian)
-    np.testing.assert_allclose(found.covariance, covariance, rtol=1e-5, atol=1e-7 * np.abs(covariance).max())
     np.testing.assert_allclose(list(found.standard_errors.values()), np.sqrt(np.diag(covariance)), rtol=1e-5)
 
 
 def test_an_exponent_of_zero_has_an_amplitude_without_end(design_of: DesignOf) -> None:
     frame = study(law="log", R=())
     design = design_of(frame, bounds={"alpha": (-1.0, 1.0)})
-    found = replace(estimated(design), parameters=np.array([2.0, 3.0, 0.3, 0.0]))
+    found = replace(estimate(design), parameters=np.array([2.0, 3.0, 0.3, 0.0]))
     assert found.values == {"E[a]": -math.inf, "E[b]": -math.inf, "A": math.inf, "alpha": 0.0}
     straight = np.where(frame["group"] == "a", 2.0, 3.0) + 0.3 * np.log(1e10 / frame["N"])
     np.testing.assert_allclose(found.fitted, straight, rtol=1e-14)
@@ -129,7 +112,7 @@ def test_an_exponent_of_zero_has_an_amplitude_without_end(design_of: DesignOf) -
 @pytest.mark.parametrize("alpha", [0.0, 1e-25, -1e-12, 1e-5, 0.4])
 def test_errors_of_predictions_do_not_mind_an_exponent_of_zero(design_of: DesignOf, alpha: float) -> None:
     design = design_of(study(law="log", R=()), residuals="absolute", bounds={"alpha": (-1.0, 1.0)})
-    found = replace(estimated(design), parameters=np.array([2.0, 3.0, 0.3, alpha]))
+    found = replace(estimate(design), parameters=np.array([2.0, 3.0, 0.3, alpha]))
     x = np.log(1e10 / design.frame["N"].to_numpy())
     curved = [
         np.expm1(alpha * x) / alpha if alpha else x,
@@ -139,9 +122,6 @@ def test_errors_of_predictions_do_not_mind_an_exponent_of_zero(design_of: Design
     covariance = found.sigma**2 * np.linalg.inv(jacobian.T @ jacobian)
     expected_errors = np.sqrt(np.einsum("ni,ij,nj->n", jacobian, covariance, jacobian))
     np.testing.assert_allclose(found.prediction_errors(design), expected_errors, rtol=1e-7)
-    if alpha == 0.4:
-        printed_ones = np.einsum("ni,ij,nj->n", found.jacobian(), found.covariance, found.jacobian())
-        np.testing.assert_allclose(np.sqrt(printed_ones), expected_errors, rtol=1e-7)
 
 
 # What must not matter.
@@ -152,8 +132,8 @@ def test_errors_of_predictions_do_not_mind_an_exponent_of_zero(design_of: Design
 @pytest.mark.parametrize("residuals", ["relative", "absolute", "log"])
 def test_unit_of_the_response(design_of: DesignOf, law: str, c: float, residuals: str) -> None:
     frame = study(law=law)
-    one = estimated(design_of(frame, law=law, residuals=residuals))
-    other = estimated(design_of(frame.assign(y=c * frame["y"]), law=law, residuals=residuals))
+    one = estimate(design_of(frame, law=law, residuals=residuals))
+    other = estimate(design_of(frame.assign(y=c * frame["y"]), law=law, residuals=residuals))
     for name, value in one.values.items():
         factor = 1 if name in one.design.exponents else c
         assert other.values[name] == pytest.approx(factor * value, rel=1e-4, abs=0), name
@@ -161,18 +141,11 @@ def test_unit_of_the_response(design_of: DesignOf, law: str, c: float, residuals
         assert other.standard_errors[name] == pytest.approx(error, rel=1e-4, abs=0), name
 
 
-def test_unit_of_the_response_of_a_power_law_is_in_its_level(design_of: DesignOf) -> None:
-    frame = study(law="log-log")
-    one, other = (estimated(design_of(frame.assign(y=c * frame["y"]), law="log-log")).values for c in (1, 1000))
-    assert other["E[a]"] - one["E[a]"] == pytest.approx(math.log(1000), rel=1e-9)
-    assert (other["alpha"], other["beta"]) == pytest.approx((one["alpha"], one["beta"]), rel=1e-9)
-
-
 @pytest.mark.parametrize("law", ["additive", "multiplicative"])
 @pytest.mark.parametrize("n0", [1e10, 1e9, 1.0])
 def test_reference_of_a_size(design_of: DesignOf, law: str, n0: float) -> None:
     frame = study(law=law)
-    one, other = (estimated(design_of(frame, law=law, references=refs)) for refs in ({}, {"N": n0}))
+    one, other = (estimate(design_of(frame, law=law, references=refs)) for refs in ({}, {"N": n0}))
     for name, value in one.values.items():  # A' N0'^alpha = A N0^alpha
         factor = (n0 / 1e10) ** -one.values["alpha"] if name == "A" else 1
         assert other.values[name] == pytest.approx(factor * value, rel=1e-8), name
@@ -181,88 +154,33 @@ def test_reference_of_a_size(design_of: DesignOf, law: str, n0: float) -> None:
     np.testing.assert_allclose(other.fitted, one.fitted, rtol=1e-9)
 
 
-def test_reference_of_a_straight_law_is_in_its_level(design_of: DesignOf) -> None:
-    frame = study(law="log")
-    one, other = (
-        estimated(design_of(frame, law="log", references=refs)).values for refs in ({}, {"N": 1e9, "R": 64.0})
-    )
-    assert other["slope_N"] == pytest.approx(one["slope_N"], rel=1e-9)
-    shift = one["slope_N"] * math.log(1e9 / 1e10) + one["slope_R"] * math.log(64 / 4)
-    assert other["E[a]"] == pytest.approx(one["E[a]"] - shift, rel=1e-9)
-
-
 @pytest.mark.parametrize("residuals", ["relative", "log", "absolute"])
 def test_order_of_the_rows(design_of: DesignOf, residuals: str) -> None:
     frame = study()
-    one = estimated(design_of(frame, residuals=residuals), delta=0.01)
-    other = estimated(design_of(frame.sample(frac=1, random_state=3), residuals=residuals), delta=0.01)
+    one = estimate(design_of(frame, residuals=residuals), delta=0.01)
+    other = estimate(design_of(frame.sample(frac=1, random_state=3), residuals=residuals), delta=0.01)
     for name, value in one.values.items():
         assert other.values[name] == pytest.approx(value, rel=1e-5)
-
-
-def test_a_constant_of_a_group_is_in_its_level(design_of: DesignOf) -> None:
-    frame = study()
-    moved = frame.assign(y=frame["y"] + 7.0 * (frame["group"] == "b"))
-    one, other = (estimated(design_of(each, residuals="absolute")) for each in (frame, moved))
-    for name, value in one.values.items():
-        assert other.values[name] == pytest.approx(value + 7.0 * (name == "E[b]"), rel=1e-7), name
-    np.testing.assert_allclose(other.residuals, one.residuals, atol=1e-9)
-
-
-def test_names_of_groups_do_not_matter(design_of: DesignOf) -> None:
-    frame = study()
-    found = estimated(design_of(frame.assign(group=frame["group"].map({"a": "z", "b": "a"})))).values
-    assert (found["E[z]"], found["E[a]"]) == pytest.approx(
-        tuple(estimated(design_of(frame)).values[name] for name in ("E[a]", "E[b]")), rel=1e-9
-    )
 
 
 # How far the search can be trusted.
 
 
-def test_a_search_that_is_sure(design_of: DesignOf) -> None:
-    found = estimated(design_of(study()), n_starts=10, random=np.random.default_rng(0))
-    search = found.search
-    assert (search.converged, search.at_bound, search.n_starts, search.found_better) == (True, (), 10, 0.0)
-    assert search.share_of_minima == 1.0
-    assert 0.5 <= search.share_of_starts <= 1
-    assert search.share_of_starts * 10 == pytest.approx(round(search.share_of_starts * 10))
-    assert 0 <= search.spread < 0.01
-
-
-def test_a_search_without_a_check(design_of: DesignOf) -> None:
-    search = estimated(design_of(study())).search
-    assert math.isnan(search.share_of_starts)
-    assert (search.n_starts, search.spread, search.found_better) == (0, 0.0, 0.0)
-
-
-def test_starts_are_drawn_by_the_generator(design_of: DesignOf) -> None:
+def test_a_search_and_its_random_starts(design_of: DesignOf) -> None:
     design = design_of(study())
-    one, again = (estimated(design, n_starts=5, random=np.random.default_rng(2)).search for _ in range(2))
+    one, again = (estimate(design, n_starts=10, random=np.random.default_rng(0)).search for _ in range(2))
     assert one == again
+    assert (one.converged, one.at_bound, one.n_starts) == (True, (), 10)
+    assert 0.5 <= one.share_of_starts <= 1
+    assert one.share_of_starts * 10 == pytest.approx(round(one.share_of_starts * 10))
+    alone = estimate(design).search
+    assert alone.n_starts == 0
+    assert math.isnan(alone.share_of_starts)
 
 
 def test_an_exponent_at_its_bound_is_named(design_of: DesignOf) -> None:
-    found = estimated(design_of(study(), bounds={"alpha": (0.02, 0.2), "beta": (0.9, 3.0)}))
+    found = estimate(design_of(study(), bounds={"alpha": (0.02, 0.2), "beta": (0.9, 3.0)}))
     assert found.search.at_bound == ("alpha", "beta")
-
-
-def test_a_better_end_of_a_start_is_taken_over(design_of: DesignOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    design = design_of(study())
-    best = estimated(design)
-
-    def poor(objective: Objective, starts: tuple[np.ndarray, ...] = (), *, grid: str = "fine") -> Any:
-        solution, _ = solved(replace(objective, problem=objective.problem.fix(0, 3.0)))
-        at = objective.pack(solution)
-        return solution, Minimum(at, float(objective.value(at)[0]), True, 1.0)
-
-    monkeypatch.setattr(module, "solved", poor)
-    found = estimated(design, n_starts=8, random=np.random.default_rng(0))
-    assert found.search.found_better > 0.1
-    assert found.loss == pytest.approx(best.loss, rel=1e-6, abs=0)
-    assert found.values["alpha"] == pytest.approx(best.values["alpha"], rel=1e-3)
-    objective = Objective(design.problem, "relative")
-    assert descend(objective, found.parameters)[1] >= found.loss * (1 - AGREE)
 
 
 def test_residuals_of_a_law_below_zero_are_infinite(design_of: DesignOf) -> None:

@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from scipy import stats
 
 from lorascope.analyze.scaling import fit as module
+from lorascope.analyze.scaling.design import applied
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.linear import linear_models
-from lorascope.analyze.scaling.objective import automatic_delta
 from lorascope.analyze.scaling.result import IntervalKind, ScalingFit
-from lorascope.analyze.scaling.simulate import simulate_study
+from lorascope.analyze.scaling.robust import automatic_delta
 from lorascope.analyze.stats.record import data_hash
 from lorascope.analyze.stats.summary import Summary
+
+from .simulated import simulate_study
 
 TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
 SIZES: dict[str, Any] = {"N": (1e8, 5e8, 2e9, 1e10), "R": (4.0, 16.0, 64.0)}
@@ -38,13 +41,6 @@ def test_example_runs() -> None:
     assert found.attempted >= 4
 
 
-def test_roles_by_place_and_by_name() -> None:
-    frame = study()
-    one = fit_scaling_law(frame, "y", "N", "R", groups=["group"], n_starts=0)
-    other = fit_scaling_law(frame, response="y", R="R", N="N", groups=["group"], n_starts=0)
-    pd.testing.assert_series_equal(one.params, other.params)
-
-
 def test_names_of_statsmodels() -> None:
     frame = study()
     fit = fitted(frame)
@@ -58,13 +54,6 @@ def test_names_of_statsmodels() -> None:
         assert abs(fit.params[name] - TRUTH[name]) < 5 * fit.bse[name]
     shuffled = frame.sample(frac=1, random_state=0)
     np.testing.assert_allclose(fitted(shuffled).resid[frame.index], fit.resid, rtol=1e-5, atol=1e-9)
-
-
-def test_fitted_values_are_in_the_unit_of_the_response() -> None:
-    frame = study("log-log")
-    fit = fitted(frame, law="log-log")
-    np.testing.assert_allclose(fit.resid, np.log(frame["y"] / fit.fittedvalues), rtol=1e-9, atol=1e-13)
-    pd.testing.assert_series_equal(fit.predict()["mean"], fit.fittedvalues, check_names=False)
 
 
 # Huber's loss.
@@ -92,16 +81,6 @@ def test_a_large_delta_is_least_squares() -> None:
     assert one.bse.notna().all()
 
 
-def test_huber_resists_an_outlier() -> None:
-    frame = study()
-    frame.loc[3, "y"] *= 2
-    robust, least = fitted(frame, huber=0.01), fitted(frame)
-    clean = fitted(frame.drop(index=3))
-    assert abs(robust.params["alpha"] - clean.params["alpha"]) < 0.2 * abs(
-        least.params["alpha"] - clean.params["alpha"]
-    )
-
-
 # Intervals.
 
 
@@ -113,41 +92,28 @@ def test_kinds_of_intervals() -> None:
         assert {"A", "B", "alpha", "beta"} <= set(table.index)
     assert list(fit.conf_int("F").columns) == ["low", "high", "low_open", "high_open", "in_parts"]
     pd.testing.assert_frame_equal(fit.conf_int(), fit.conf_int("F"))
-    assert list(fit.conf_int("cluster").columns) == ["low", "high", "low_open", "high_open"]
+    assert list(fit.conf_int("bootstrap").columns) == ["low", "high", "low_open", "high_open"]
     assert list(fit.conf_int("wald").columns) == ["low", "high"]
     assert set(fit.conf_int("wald").index) == set(fit.params.index)
-
-
-def test_level_of_intervals() -> None:
-    frame = study(R=())
-    wide, narrow = fitted(frame), fitted(frame, level=0.5)
-    for kind in ("F", "chi2", "wald"):
-        assert (wide.conf_int(kind)["low"] < narrow.conf_int(kind)["low"]).all()
 
 
 def test_bootstraps_are_seeded() -> None:
     groups = {f"g{k}": 1.5 + k for k in range(7)}
     fit = fitted(study("log", groups=groups), law="log")
-    one, again, other = (fit.conf_int("cluster", n_draws=30, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (fit.conf_int("bootstrap", n_draws=30, seed=seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(one, again)
     assert not one.equals(other)
     assert len(fit.bootstrap(n_draws=30).values) == 30
-    assert fit.bootstrap("wild").exact
 
 
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({}, "hdi", "`kind` is 'hdi'; it is one of ['F', 'chi2', 'wald', 'cluster', 'wild']"),
-        (
-            {"huber": 0.01},
-            "F",
-            "Huber's loss has no profile intervals; fit relative residuals by least squares, or take",
-        ),
-        ({"huber": 0.01}, "chi2", "Huber's loss has no profile intervals"),
-        ({"huber": 0.01}, "wald", "Huber's loss has no Wald intervals here; take kind='cluster' or 'wild'"),
-        ({"residuals": "log"}, "F", "a fit of residuals of the logarithm has no profile intervals; fit relative"),
-        ({"groups": []}, "cluster", "a bootstrap over groups needs at least two groups; name the columns that tell"),
+        ({}, "hdi", "`kind` is 'hdi'; it is one of ['F', 'chi2', 'wald', 'bootstrap']"),
+        ({"huber": 0.01}, "F", "this fit has no F intervals: they need residuals that aren't all 0, least squares"),
+        ({"huber": 0.01}, "wald", "this fit has no wald intervals"),
+        ({"residuals": "log"}, "chi2", "this fit has no chi2 intervals"),
+        ({"groups": [], "repeat": "group"}, "bootstrap", "a bootstrap over groups needs at least two groups"),
     ],
 )
 def test_intervals_that_are_none(options: dict[str, Any], kind: Any, words: str) -> None:
@@ -156,42 +122,63 @@ def test_intervals_that_are_none(options: dict[str, Any], kind: Any, words: str)
         fit.conf_int(kind)
 
 
-def test_no_interval_where_there_is_no_error() -> None:
-    fit = fitted(study(noise=0))
-    for kind in ("F", "chi2"):
-        with pytest.raises(ValueError, match="the law goes through every cell, so that there is no error to make"):
-            fit.conf_int(kind)
+@pytest.mark.parametrize("law", ["additive", "log", "log-log", "multiplicative"])
+def test_a_law_without_noise_gives_its_parameters_back(law: str) -> None:
+    fit = fitted(study(law, noise=0), law=law)
+    for name in fit.design.term_names:
+        assert fit.params[name] == pytest.approx(TRUTH[name], rel=1e-6)
     assert not fit.has_profiles
     assert fit.profiles == {}
-    for name in ("A", "B", "alpha", "beta"):
-        assert fit.params[name] == pytest.approx(TRUTH[name], rel=1e-6)
-
-
-def test_other_fits_keep_their_intervals() -> None:
-    frame = study()
-    assert len(fitted(frame, huber=0.01).conf_int("wild")) == 4
-    log = fitted(frame, residuals="log")
-    assert len(log.conf_int("wald")) == 6
-    assert len(log.conf_int("cluster")) == 4
+    with pytest.raises(ValueError, match="this fit has no F intervals: they need residuals that aren't all 0"):
+        fit.conf_int()
 
 
 # Predictions.
 
 
-def test_predictions_of_new_rows() -> None:
-    fit = fitted(study())
-    rows = pd.DataFrame({"group": ["b", "a"], "N": [3e9, 1e12], "R": [8.0, 4.0], "y": ["?", "?"]}, index=[7, 5])
-    table = fit.predict(rows)
-    values = fit.params
-    by_hand = [
-        values["E[b]"] + values["A"] * (1e10 / 3e9) ** values["alpha"] + values["B"] * 0.5 ** values["beta"],
-        values["E[a]"] + values["A"] * 0.01 ** values["alpha"] + values["B"],
-    ]
-    np.testing.assert_allclose(table["mean"], by_hand, rtol=1e-9)
-    assert list(table.index) == [7, 5]
-    inside = table["low"] < table["mean_low"]
-    assert (inside & (table["mean_low"] < table["mean"]) & (table["mean_high"] < table["high"])).all()
+NEW = pd.DataFrame({"group": ["a", "b", "b"], "N": [2e9, 1e11, 1e8], "R": [32.0, 2.0, 1024.0]}, index=["x", "y", "z"])
+
+
+def columns_of(fit: ScalingFit, rows: pd.DataFrame) -> np.ndarray:
+    design = applied(fit.design, rows)
+    return np.column_stack([design.levels, *(one.printed(np.zeros(0)) for one in design.columns)])
+
+
+@pytest.mark.parametrize("law", ["log", "log-log"])
+@pytest.mark.parametrize("level", [0.95, 0.6])
+def test_predictions_of_a_straight_law_are_those_of_a_regression(law: str, level: float) -> None:
+    frame = study(law)
+    fit = fitted(frame, law=law, residuals="absolute", level=level)
+    peer = sm.OLS(fit.design.y, columns_of(fit, frame)).fit().get_prediction(columns_of(fit, NEW))
+    expected = peer.summary_frame(alpha=1 - level)[["mean", "mean_ci_lower", "mean_ci_upper"]]
+    table = fit.predict(NEW)
+    np.testing.assert_allclose(table, np.exp(expected) if law == "log-log" else expected, rtol=1e-9)
+    assert list(table.index) == list(NEW.index)
+
+
+@pytest.mark.parametrize("residuals", ["relative", "absolute", "log"])
+def test_predictions_of_a_curved_law_by_the_delta_method(residuals: str) -> None:
+    fit = fitted(study(), residuals=residuals)
+    table, values = fit.predict(NEW), fit.params
+    terms = values["A"] * (1e10 / NEW["N"]) ** values["alpha"] + values["B"] * (4 / NEW["R"]) ** values["beta"]
+    np.testing.assert_allclose(table["mean"], NEW["group"].map({"a": values["E[a]"], "b": values["E[b]"]}) + terms)
+    half = stats.t.ppf(0.975, fit.df_resid) * fit.estimate.prediction_errors(applied(fit.design, NEW))
+    if residuals == "log":
+        np.testing.assert_allclose(np.log(table["high"] / table["mean"]), half / table["mean"], rtol=1e-9)
+        np.testing.assert_allclose(np.log(table["mean"] / table["low"]), half / table["mean"], rtol=1e-9)
+    else:
+        np.testing.assert_allclose(table["high"] - table["mean"], half, rtol=1e-9)
+        np.testing.assert_allclose(table["mean"] - table["low"], half, rtol=1e-9)
     pd.testing.assert_frame_equal(fit.predict(), fit.predict(study()))
+
+
+def test_no_interval_of_a_logarithm_below_zero_or_with_hubers_loss() -> None:
+    fit = fitted(study("log", R=()), law="log", residuals="log")
+    table = fit.predict(pd.DataFrame({"group": ["a", "a"], "N": [1e10, 1e14]}))
+    assert table.iloc[0].notna().all()
+    assert table["mean"].iloc[1] < 0
+    assert table[["low", "high"]].iloc[1].isna().all()
+    assert fitted(study(), huber=0.01).predict()[["low", "high"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +206,7 @@ def test_linear_models_of_a_power_law() -> None:
     fit = fitted(frame, law="log-log", offsets=["sweep"])
     x = np.column_stack([np.log(1e10 / frame["N"]), np.log(4 / frame["R"]), frame["sweep"] == "y"])
     names = ["alpha", "beta", "offset[sweep=y]"]
-    peer = linear_models(np.log(frame["y"]).to_numpy(), x, names, list(frame["group"]))
+    peer = linear_models(np.log(frame["y"]).to_numpy(), x, names, frame["group"].to_numpy())
     own = fit.linear_models()
     for model in ("OLS", "RLM"):
         one, other = (each.slopes[each.slopes["model"] == model] for each in (own, peer))
@@ -229,16 +216,6 @@ def test_linear_models_of_a_power_law() -> None:
     for name in names:
         assert plain.loc[name, "estimate"] == pytest.approx(fit.params[name], rel=1e-8)
         assert plain.loc[name, "se"] == pytest.approx(fit.bse[name], rel=1e-8)
-
-
-def test_sizes_of_groups_far_apart_do_not_move_slopes() -> None:
-    """Two models of other sizes: levels of a random intercept are those at each group's own reference."""
-    frame = study("log-log", N=(1e8, 5e8, 2e9, 1e10), R=())
-    frame.loc[frame["group"] == "b", "N"] *= 1000
-    slopes = fitted(frame, law="log-log").linear_models().slopes
-    plain = slopes[slopes["covariance"] == "plain"].iloc[0]
-    x = np.column_stack([pd.get_dummies(frame["group"], dtype=float), -np.log(frame["N"])])
-    assert plain["estimate"] == pytest.approx(sm.OLS(np.log(frame["y"]), x).fit().params.iloc[-1], rel=1e-8)
 
 
 @pytest.mark.parametrize("law", ["additive", "multiplicative"])
@@ -264,25 +241,6 @@ def test_notes() -> None:
     assert notes[4].startswith("relative residuals divide by the observed response; with as much noise, sigma 0.0")
     alone = fitted(study(), groups=[], repeat="group").notes
     assert alone[:1] == ("there is one group: nothing can be said of how groups differ, and no bootstrap draws them",)
-
-
-def test_equally_good_answers_are_noted() -> None:
-    """With as many residuals above as below, all beyond delta, Huber's loss doesn't change while the law moves."""
-    fit = fitted(study(), residuals="absolute", huber=1e-3, n_starts=12)
-    assert fit.estimate.search.spread > 0.01
-    words = f"differ by {fit.estimate.search.spread:.2g} in an exponent: several answers are equally good, and the one"
-    assert any(words in note for note in fit.notes)
-
-
-def test_few_starts_that_arrive_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = fitted(study(), n_starts=5)
-    search = fit.estimate.search._replace(share_of_starts=0.2, found_better=0.031, converged=False)
-    object.__setattr__(fit.estimate, "search", search)
-    assert fit.notes == (
-        "the search ended before it converged: numbers are what it had reached",
-        "a random start found a loss lower by 3.1 %, which is the one given",
-        "only 20 % of 5 random starts ended at the best optimum: the loss has several valleys, or is hard to descend",
-    )
 
 
 # Settings.

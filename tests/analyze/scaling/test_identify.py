@@ -1,19 +1,15 @@
+import doctest
 import math
 import re
 from collections.abc import Callable
 from itertools import product
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling.design import Design
-from lorascope.analyze.scaling.estimate import estimated
-from lorascope.analyze.scaling.identify import SUPPOSED, cramer_rao, fisher_root, identifiability
-from lorascope.analyze.scaling.laws import Axes
-from lorascope.analyze.scaling.simulate import simulate_study
+from lorascope.analyze.scaling import identify as module
+from lorascope.analyze.scaling.identify import identifiability
 
-DesignOf = Callable[..., Design]
 PaperCells = Callable[[str], pd.DataFrame]
 N, R, D = (1e8, 1e9, 3e9, 1e10), (4.0, 16.0, 64.0, 256.0), (1e3, 1e4, 1e5)
 FACTORIAL = pd.DataFrame(list(product(N, R, D)), columns=["N", "R", "D"])
@@ -24,11 +20,6 @@ def test_nine_printed_parameters_are_six() -> None:
     found = identifiability(FACTORIAL, **ALL)
     assert sorted(found.printed_names) == sorted(["A", "B", "C", "N0", "R0", "D0", "alpha", "beta", "gamma"])
     assert found.printed_rank == 6
-    s = found.printed_singular_values
-    assert len(s) == 9
-    assert s[0] == 1
-    assert s[5] > 1e-3
-    assert (s[6:] < 1e-9).all()
     assert (found.rank, found.n_parameters, found.determined) == (7, 7, True)
     assert found.sentences == (
         "only A N0^alpha is determined, not A and N0 apart",
@@ -36,14 +27,6 @@ def test_nine_printed_parameters_are_six() -> None:
         "only C D0^gamma is determined, not C and D0 apart",
         "'D' has 3 levels for 3 parameters: any smooth curve goes through, so its shape isn't put to a test",
     )
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_rank_does_not_hang_on_the_values(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    at = {name: float(rng.uniform(0.1, 1.5)) for name in ("A", "B", "C", "alpha", "beta", "gamma")}
-    found = identifiability(FACTORIAL, **ALL, at=at)
-    assert (found.printed_rank, found.rank) == (6, 7)
 
 
 def test_the_papers_shape_determines_five() -> None:
@@ -112,6 +95,10 @@ def test_printed_references_of_the_other_laws() -> None:
     assert not any("D0" in said for said in printed.sentences)
 
 
+def test_example_runs() -> None:
+    assert doctest.testmod(module).failed == 0
+
+
 def test_errors_of_an_identifiability() -> None:
     with pytest.raises(ValueError, match=re.escape("`law` is 'share', which isn't about N; look at 'additive'")):
         identifiability(FACTORIAL, **ALL, law="share")
@@ -125,48 +112,3 @@ def test_errors_of_an_identifiability() -> None:
         identifiability(FACTORIAL.assign(N=-1.0), N="N")
     with pytest.raises(TypeError, match="`frame` is a list; give a pandas DataFrame"):
         identifiability([1], N="N")
-
-
-# Standard errors before any response.
-
-
-def test_bound_is_the_error_of_linear_theory(design_of: DesignOf) -> None:
-    frame = simulate_study(
-        {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6}, N=N, R=R, groups={"a": 1.5, "b": 2.5}, noise=0.01,
-        random=np.random.default_rng(0),
-    )  # fmt: skip
-    found = estimated(design_of(frame))
-    root = fisher_root(found.design.terms, "additive", found.values, found.design.levels) / found.design.y[:, None]
-    errors = cramer_rao(root, found.sigma)
-    np.testing.assert_allclose(errors, list(found.standard_errors.values()), rtol=1e-8)
-
-
-def test_bound_by_hand() -> None:
-    x = np.array([0.0, 1.0, 2.0, 5.0])
-    errors = cramer_rao(np.column_stack([np.ones(4), x]), 0.3)
-    spread = ((x - x.mean()) ** 2).sum()
-    expected = [0.3 * math.sqrt(1 / 4 + x.mean() ** 2 / spread), 0.3 / math.sqrt(spread)]
-    np.testing.assert_allclose(errors, expected, rtol=1e-12)
-    np.testing.assert_allclose(
-        cramer_rao(1e-9 * np.column_stack([np.ones(4), x]), 0.3), 1e9 * np.array(expected), rtol=1e-9
-    )
-
-
-def test_what_nothing_determines_has_no_bound() -> None:
-    x = np.arange(5.0)
-    zero = cramer_rao(np.column_stack([np.ones(5), x, np.zeros(5)]), 1.0)
-    assert np.isfinite(zero[:2]).all()
-    assert zero[2] == math.inf
-    twice = cramer_rao(np.column_stack([np.ones(5), x, 3 * x, x**2]), 1.0)
-    assert list(np.isinf(twice)) == [False, True, True, False]
-    assert np.isinf(cramer_rao(np.ones((1, 2)), 1.0)).all()  # fewer cells than parameters
-
-
-def test_bound_where_levels_are_too_few() -> None:
-    two = {"N": np.log([1.0, 1.0, 10.0, 10.0])}
-    errors = cramer_rao(fisher_root(Axes(two, None, None), "additive", SUPPOSED, np.ones((4, 1))), 1.0)
-    assert np.isinf(errors[1:]).all()  # amplitude and exponent
-    three = {"N": np.log([1.0, 3.0, 10.0, 10.0])}
-    assert np.isfinite(
-        cramer_rao(fisher_root(Axes(three, None, None), "additive", SUPPOSED, np.ones((4, 1))), 1.0)
-    ).all()

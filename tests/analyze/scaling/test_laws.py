@@ -10,9 +10,9 @@ from lorascope.analyze.scaling.laws import AXES, BOUNDS, LAWS, Axes, LawName, la
 LOGS = {"N": np.array([0.0, 0.5, 1.0]), "R": np.array([0.0, -1.0, -2.0]), "D": np.array([0.3, 0.2, 0.0])}
 SHARE = np.array([0.0, 1.0, 3.0])
 RATIO = np.array([2.0, 2.5, 1.0])
-FULL = Axes(LOGS, None, None)
-PRINTED = Axes(LOGS, None, RATIO)
-SHARED = Axes({"R": LOGS["R"]}, SHARE, None)
+FULL = Axes(LOGS)
+PRINTED = Axes({**LOGS, "D/R": RATIO})
+SHARED = Axes({"share": SHARE, "R": LOGS["R"]})
 
 
 def value(law: LawName, axes: Axes, numbers: dict[str, float]) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_terms_are_those_of_the_equation(law: LawName) -> None:
         ("log-log", FULL, [Straight, Straight, Straight], ()),
         ("multiplicative", FULL, [Product], ("alpha", "beta", "gamma")),
         ("multiplicative", FULL.without("R"), [Product], ("alpha", "gamma")),
-        ("multiplicative", Axes({}, None, None), [], ()),
+        ("multiplicative", Axes({}), [], ()),
         ("share", SHARED, [Straight, Power], ("beta",)),
         ("share", SHARED.without("share"), [Power], ("beta",)),
         ("share", SHARED.without("R"), [Straight], ()),
@@ -74,9 +74,7 @@ SHIFTS = {"N": 0.7, "R": -0.2, "D": 1.5, "D/R": 2.0}
 @pytest.mark.parametrize("law", get_args(LawName))
 def test_shifts_are_those_of_the_printed_terms(law: LawName) -> None:
     axes, _ = TERMS[law]
-    moved = {name: logs + SHIFTS[name] for name, logs in axes.logs.items()}
-    ratio = None if axes.log_data_per_rank is None else axes.log_data_per_rank + SHIFTS["D/R"]
-    expected = value(law, Axes(moved, axes.share, ratio), NUMBERS)
+    expected = value(law, Axes({name: one + SHIFTS.get(name, 0) for name, one in axes.values.items()}), NUMBERS)
     np.testing.assert_allclose(value(law, axes._replace(shifts=SHIFTS), NUMBERS), expected, rtol=1e-13)
     columns, exponents = LAWS[law].terms(axes)
     at = np.linspace(0.3, 0.9, len(exponents))
@@ -106,16 +104,6 @@ def test_every_exponent_has_bounds() -> None:
 def test_names_of_axes() -> None:
     assert FULL.names == ("N", "R", "D")
     assert PRINTED.names == ("N", "R", "D")
-    assert SHARED.names == ("R", "share")
-    assert PRINTED.without("R").names == ("N", "D")
-    assert PRINTED.without("R").log_data_per_rank is None
-
-
-def test_some_rows_of_axes() -> None:
-    some = Axes(LOGS, SHARE, RATIO).take(np.array([2, 0]))
-    np.testing.assert_array_equal(some.logs["N"], [1.0, 0.0])
-    np.testing.assert_array_equal(some.share, [3.0, 0.0])
-    np.testing.assert_array_equal(some.log_data_per_rank, [1.0, 2.0])
-    assert Axes(LOGS, SHARE, RATIO, SHIFTS).take(np.array([2, 0])).without("N").shifts == SHIFTS
-    assert FULL.take(np.array([1])).share is None
-    assert FULL.take(np.array([1])).log_data_per_rank is None
+    assert (SHARED.names, SHARED.sizes) == (("share", "R"), ("R",))
+    assert tuple(PRINTED.without("R").values) == ("N", "D")
+    assert tuple(PRINTED.without("N").values) == ("R", "D", "D/R")

@@ -1,4 +1,3 @@
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,8 +13,9 @@ from scipy import optimize
 from lorascope.analyze.scaling import solve
 from lorascope.analyze.scaling.columns import Power, Straight
 from lorascope.analyze.scaling.design import Design
-from lorascope.analyze.scaling.simulate import simulate_study
-from lorascope.analyze.scaling.solve import Problem, Solution, exponent_grid, least_squares, minima
+from lorascope.analyze.scaling.solve import Problem, Solution, least_squares, minima
+
+from .simulated import simulate_study
 
 DesignOf = Callable[..., Design]
 TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "C": 0.5, "gamma": 0.9}
@@ -41,31 +41,6 @@ def printed(problem: Problem, found: Solution) -> np.ndarray:
     return problem.levels @ found.levels + problem.terms(found.exponents) @ found.coefficients
 
 
-@given(st.floats(-3, 1), st.floats(0.1, 30), st.integers(2, 99))
-def test_grid_of_exponents(low: float, width: float, n: int) -> None:
-    grid = exponent_grid(low, low + width, n)
-    assert (grid[0], grid[-1], len(grid)) == (low, low + width, n)
-    assert (np.diff(grid) > 0).all()
-    np.testing.assert_allclose(np.diff(np.arcsinh(grid / solve.SPREAD), 2), 0, atol=1e-12)
-
-
-@settings(max_examples=40)
-@given(st.floats(-1.5, 12), st.floats(0.02, 25), st.integers(0, 9))
-def test_grid_finds_the_sums_of_squares_of_plain_regressions(beta: float, alpha: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    logs = rng.uniform(-3, 0, (2, 14))
-    levels = np.eye(2)[np.arange(14) % 2]
-    columns = (Power("A", -logs[0], 0), Power("B", logs[1], 1))
-    problem = Problem(rng.normal(size=14), rng.uniform(0.5, 2, 14), levels, columns, np.array([[0.02, 25], [-1.5, 12]]))
-    points = np.array([[alpha, beta], [0.5, 0.5]])
-    found = solve.grid_ssr(problem, points, solve.grid_bases(problem, points))
-    x = problem.weights[:, None] * np.column_stack([levels, *(one.centred(points[0]) for one in columns)])
-    x, y = x / np.linalg.norm(x, axis=0), problem.weights * problem.target
-    expected = ((y - x @ np.linalg.lstsq(x, y)[0]) ** 2).sum()
-    assert found[0] == pytest.approx(expected, rel=1e-6)
-    assert found[1] == pytest.approx(plain_ssr(problem, points[1]), rel=1e-10)
-
-
 @pytest.mark.parametrize(
     ("values", "n", "places"),
     [
@@ -87,7 +62,7 @@ def test_minima_of_a_grid(values: list[Any], n: int, places: list[int]) -> None:
 # Against other programs.
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_one_size_against_curve_fit(design_of: DesignOf, seed: int) -> None:
     frame = study(seed, R=(), groups={"a": 1.5}, N=tuple(np.geomspace(1e8, 1e10, 12)))
     x, y = 1e10 / frame["N"].to_numpy(), frame["y"].to_numpy()
@@ -99,12 +74,12 @@ def test_one_size_against_curve_fit(design_of: DesignOf, seed: int) -> None:
     assert found.exponents[0] == pytest.approx(best[2], rel=1e-6)
     assert found.ssr == pytest.approx(((1 - (best[0] + best[1] * x ** best[2]) / y) ** 2).sum(), rel=1e-10)
     np.testing.assert_allclose(printed(problem, found), best[0] + best[1] * x ** best[2], rtol=1e-7)
-    assert (found.converged, found.share_at_best, found.at_bound.any()) == (True, 1.0, False)
+    assert (found.converged, found.at_bound.any()) == (True, False)
 
 
 def full(design: Design) -> tuple[float, np.ndarray]:
     """The least SSR over all printed parameters at once, from many starts, and the exponents there."""
-    x = {axis: np.exp(logs) for axis, logs in design.terms.logs.items()}
+    x = {axis: np.exp(logs) for axis, logs in design.terms.values.items()}
     weights = 1 / design.y
     n = len(x)
 
@@ -127,7 +102,7 @@ def full(design: Design) -> tuple[float, np.ndarray]:
 @pytest.mark.parametrize(
     "sizes", [{}, {"R": ()}, {"N": ()}, {"D": D, "R": (4.0, 32.0, 256.0), "N": (1e8, 1e9, 1e10)}], ids=str
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_optimum_is_that_of_all_parameters_at_once(design_of: DesignOf, sizes: dict[str, Any], seed: int) -> None:
     design = design_of(study(seed, **sizes))
     ssr, exponents = full(design)
@@ -137,11 +112,11 @@ def test_optimum_is_that_of_all_parameters_at_once(design_of: DesignOf, sizes: d
     np.testing.assert_allclose(found.exponents, exponents, rtol=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_product_against_lmfit(design_of: DesignOf, seed: int) -> None:
     frame = study(seed, law="multiplicative")
     design = design_of(frame, law="multiplicative", residuals="absolute")
-    n, r = (np.exp(design.terms.logs[axis]) for axis in "NR")
+    n, r = (np.exp(design.terms.values[axis]) for axis in "NR")
     parameters = lmfit.create_params(a=1.5, b=2.5, A=1.0, alpha=0.4, beta=0.4)
 
     def rest(p: lmfit.Parameters) -> np.ndarray:
@@ -164,8 +139,8 @@ def test_the_lower_of_two_valleys(slope: float, lowest: float) -> None:
     found = least_squares(problem)
     assert found.exponents[0] == pytest.approx(lowest, abs=1e-4)
     assert found.ssr <= dense.min()
-    assert found.share_at_best == 0.5  # one search went into the other valley
-    assert least_squares(problem, [np.array([-3 * np.sign(slope)])], grid="none").ssr > 1.5 * found.ssr
+    starts = [np.array([sign * 3 * np.sign(slope)]) for sign in (1, -1)]
+    assert list(least_squares(problem, starts).reached) == [True, False]  # one search goes into the other valley
 
 
 # Bounds, held exponents, starts.
@@ -180,20 +155,6 @@ def test_an_exponent_at_its_bound_is_flagged(design_of: DesignOf, bounds: tuple[
     held = least_squares(design_of(study(0)).problem.fix(0, bounds[end]))
     assert found.ssr == pytest.approx(held.ssr, rel=1e-12)
     assert not held.at_bound[0]  # a held exponent isn't at a bound
-
-
-def test_a_flat_way_to_a_bound_is_gone_to_its_end(design_of: DesignOf) -> None:
-    """Ranks that do next to nothing: the sum of squares hardly falls towards the bound, and a search may stop short."""
-    frame = study(
-        0, N=tuple(np.geomspace(10**9.9, 1e10, 5)), R=(4.0, 16.0, 64.0), noise=0.02, truth={**TRUTH, "B": 1e-6}
-    )
-    problem = design_of(frame).problem
-    ends = [least_squares(problem, [begin], grid="none") for begin in solve.grid_points(problem, "coarse")[0][::7]]
-    near = [end for end in ends if end.exponents[1] > 11]
-    assert len(near) > 5
-    for end in near:
-        assert end.exponents[1] == pytest.approx(12, abs=1e-6)
-        assert end.at_bound[1]
 
 
 def test_an_exponent_held_stays_and_the_rest_moves(design_of: DesignOf) -> None:
@@ -216,29 +177,20 @@ def test_an_exponent_held_stays_and_the_rest_moves(design_of: DesignOf) -> None:
     assert both.converged
 
 
-def test_held_at_the_optimum_is_the_optimum(design_of: DesignOf) -> None:
-    problem = design_of(study(2)).problem
-    best = least_squares(problem)
-    for place in (0, 1):
-        assert least_squares(problem.fix(place, best.exponents[place])).ssr == pytest.approx(best.ssr, rel=1e-12)
-
-
-def test_starts_take_the_place_of_a_grid(design_of: DesignOf) -> None:
+def test_starts_beside_a_grid(design_of: DesignOf) -> None:
     problem = design_of(study(3)).problem
-    best = least_squares(problem)
-    for start in ([0.3, 0.3], [2.0, -1.0], [99.0, -99.0]):  # outside of the bounds, too
-        again = least_squares(problem, [np.array(start)], grid="none")
-        assert again.ssr == pytest.approx(best.ssr, rel=1e-10)
-        assert again.share_at_best == 1.0
-    assert least_squares(problem, grid="coarse").ssr == pytest.approx(best.ssr, rel=1e-10)
-    with pytest.raises(ValueError, match=re.escape("a search needs a grid or a start")):
-        least_squares(problem, grid="none")
+    starts = [np.array(start) for start in ([0.3, 0.3], [2.0, -1.0], [99.0, -99.0])]  # outside of the bounds, too
+    best, again = least_squares(problem), least_squares(problem, starts, grid="coarse")
+    assert again.reached.all()
+    assert again.ssr == pytest.approx(best.ssr, rel=1e-10)
+    both = least_squares(problem.fix_all(np.array([0.9, 0.4])))
+    assert both.ssr == pytest.approx(plain_ssr(problem, np.array([0.9, 0.4])), rel=1e-10)
 
 
 def test_nothing_to_search(design_of: DesignOf) -> None:
     design = design_of(study(0), law="log")
     found = least_squares(design.problem)
-    x = design.weights[:, None] * np.column_stack([design.levels, design.terms.logs["N"], design.terms.logs["R"]])
+    x = design.weights[:, None] * np.column_stack([design.levels, design.terms.values["N"], design.terms.values["R"]])
     beta, ssr, *_ = np.linalg.lstsq(x, design.weights * design.y)
     np.testing.assert_allclose([*found.levels, *found.coefficients], beta, rtol=1e-10)
     assert found.ssr == pytest.approx(ssr[0], rel=1e-10)
@@ -266,17 +218,7 @@ def test_columns_that_depend_on_each_other() -> None:
         assert np.isfinite(found.coefficients).all()
 
 
-def test_levels_that_depend_on_each_other(design_of: DesignOf) -> None:
-    design = design_of(study(0))
-    problem = replace(design.problem, levels=np.column_stack([design.levels, np.ones(40), np.zeros(40)]))
-    best, found = least_squares(design.problem), least_squares(problem)
-    assert problem.basis.shape == (40, 2)
-    assert found.ssr == pytest.approx(best.ssr, rel=1e-12)
-    np.testing.assert_allclose(printed(problem, found), printed(design.problem, best), rtol=1e-9)
-    assert found.levels[3] == 0
-
-
-# Known terms, columns with their constants.
+# Known terms.
 
 
 def test_a_known_term_is_taken_off(design_of: DesignOf) -> None:
@@ -294,21 +236,11 @@ def test_a_known_term_is_taken_off(design_of: DesignOf) -> None:
     assert least_squares(replace(known, known=((a, own),))).ssr == pytest.approx(best.ssr, rel=1e-10)
 
 
-def test_columns_with_their_constants(design_of: DesignOf) -> None:
-    problem = design_of(study(5)).problem
-    found = least_squares(replace(problem, centred=False))  # levels span constants, so nothing changes
-    best = least_squares(problem)
-    assert found.ssr == pytest.approx(best.ssr, rel=1e-10)
-    amplitudes = [c * one.per_unit(best.exponents) for c, one in zip(best.coefficients, problem.columns, strict=True)]
-    np.testing.assert_allclose(found.coefficients, amplitudes, rtol=1e-5)
-    np.testing.assert_allclose(found.levels, best.levels - sum(amplitudes), rtol=1e-5)
-
-
 # The derivative.
 
 
 @settings(max_examples=60)
-@given(st.floats(0.05, 3), st.floats(-1, 3), st.sampled_from(["plain", "known", "constants", "weighted", "deficient"]))
+@given(st.floats(0.05, 3), st.floats(-1, 3), st.sampled_from(["plain", "known", "weighted", "deficient"]))
 def test_gradient_is_that_of_half_the_sum_of_squares(alpha: float, beta: float, kind: str) -> None:
     rng = np.random.default_rng(1)
     logs = rng.uniform(-2, 0, (2, 16))
@@ -318,16 +250,15 @@ def test_gradient_is_that_of_half_the_sum_of_squares(alpha: float, beta: float, 
     problem = {
         "plain": problem,
         "known": replace(problem, columns=(b,), known=((a, 0.7),)),
-        "constants": replace(problem, centred=False, levels=problem.levels[:, :1]),
         "weighted": replace(problem, weights=rng.uniform(0.5, 2, 16)),
         "deficient": replace(problem, columns=(a, Power("C", a.log_x, 0), b)),
     }[kind]
     at = np.array([alpha, beta])
-    residuals, _ = solve._projected(problem, at)
+    residuals = solve._solve_linear(problem, at)[0]
     gradient = solve._projected_slopes(problem, at).T @ residuals
 
     def half(exponents: np.ndarray) -> float:
-        return float((solve._projected(problem, exponents)[0] ** 2).sum()) / 2
+        return float((solve._solve_linear(problem, exponents)[0] ** 2).sum()) / 2
 
     step = 1e-4
     near, far = (

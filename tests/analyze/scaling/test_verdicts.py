@@ -1,4 +1,3 @@
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +8,12 @@ import pytest
 from lorascope.analyze.format import format_number
 from lorascope.analyze.scaling.design import Design
 from lorascope.analyze.scaling.diagnostics import axis_tests, lack_of_fit
-from lorascope.analyze.scaling.estimate import Estimate, estimated
-from lorascope.analyze.scaling.intervals import profiles
-from lorascope.analyze.scaling.profile import Interval
-from lorascope.analyze.scaling.simulate import simulate_study
-from lorascope.analyze.scaling.verdicts import verdicts
+from lorascope.analyze.scaling.estimate import Estimate, estimate
+from lorascope.analyze.scaling.profile import Interval, profiles
+from lorascope.analyze.scaling.verdicts import interval_text, verdicts
 from lorascope.analyze.stats.verdict import WORDS, Verdict
+
+from .simulated import simulate_study
 
 DesignOf = Callable[..., Design]
 PaperCells = Callable[[str], pd.DataFrame]
@@ -38,7 +37,7 @@ def said(found: Estimate, intervals: dict[str, Interval] | None = None, level: f
 
 
 def test_a_study_that_says_it_all(design_of: DesignOf) -> None:
-    found = said(estimated(design_of(study())))
+    found = said(estimate(design_of(study())))
     assert list(found) == [
         "y falls as N grows",
         "y falls as R grows",
@@ -51,15 +50,15 @@ def test_a_study_that_says_it_all(design_of: DesignOf) -> None:
 
 
 def test_because_holds_the_numbers(design_of: DesignOf) -> None:
-    estimate = estimated(design_of(study()))
-    found = said(estimate)
-    row = axis_tests(estimate).iloc[0]
-    change = estimate.values["A"] * (1 - 100 ** estimate.values["alpha"])  # from N0/N = 100 to 1
+    fit = estimate(design_of(study()))
+    found = said(fit)
+    row = axis_tests(fit).iloc[0]
+    change = fit.values["A"] * (1 - 100 ** fit.values["alpha"])  # from N0/N = 100 to 1
     because = found["y falls as N grows"].because
     assert because.startswith(f"from the smallest to the largest N it changes by {change:.2f} of y; F(2, 18) = ")
     assert f"F(2, 18) = {format_number(row['F'])}, p = {format_number(row['p'])}, n = 24" in because
-    low, high, *_ = profiles(estimate, 0.95)["alpha"].intervals["F"]
-    expected = f"alpha = {estimate.values['alpha']:.3f}, 95 % profile interval by F {low:.3f} to {high:.3f}, n = 24"
+    low, high, *_ = profiles(fit, 0.95)["alpha"].intervals["F"]
+    expected = f"alpha = {fit.values['alpha']:.3f}, 95 % profile interval by F {low:.3f} to {high:.3f}, n = 24"
     assert found["under this law, these data determine alpha"].because == expected
 
 
@@ -69,7 +68,7 @@ def test_a_response_that_rises_contradicts(design_of: DesignOf, law: str) -> Non
     if law == "log-log":
         rising |= {"alpha": -0.1, "beta": -0.3}
     frame = study(law, rising, groups={"a": 5.5, "b": 6.5})
-    found = said(estimated(design_of(frame, law=law)), {})
+    found = said(estimate(design_of(frame, law=law)), {})
     for size in ("N", "R"):
         assert frame.groupby(size)["y"].mean().is_monotonic_increasing
         assert found[f"y falls as {size} grows"].word == "contradicted"
@@ -77,7 +76,7 @@ def test_a_response_that_rises_contradicts(design_of: DesignOf, law: str) -> Non
 
 def test_a_size_that_does_nothing_is_not_identified(design_of: DesignOf) -> None:
     frame = study(truth={**TRUTH, "B": 1e-9})
-    found = said(estimated(design_of(frame)), {})
+    found = said(estimate(design_of(frame)), {})
     assert found["y falls as R grows"].word == "not identified"
     assert found["y falls as N grows"].word == "supported"
 
@@ -88,73 +87,34 @@ def test_a_size_that_does_nothing_is_not_identified(design_of: DesignOf) -> None
         (Interval(0.4, 0.6, False, False, False), "supported", "interval by F 0.400 to 0.600, n = 24"),
         (Interval(-0.6, -0.4, False, False, False), "supported", "interval by F -0.600 to -0.400, n = 24"),
         (Interval(-0.1, 0.6, False, False, False), "not identified", "0 included: its term may be a logarithm as well"),
-        (Interval(0.02, 0.6, True, False, False), "not identified", "interval by F (open) 0.0200 to 0.600, n = 24"),
-        (Interval(0.4, 25.0, False, True, False), "not identified", "interval by F 0.400 to 25.0 (open), n = 24"),
-        (Interval(0.02, 25.0, True, True, False), "not identified", "by F (open) 0.0200 to 25.0 (open), n = 24"),
+        (Interval(0.02, 0.6, True, False, False), "not identified", "interval by F (open) to 0.600, n = 24"),
+        (Interval(0.4, 25.0, False, True, False), "not identified", "interval by F 0.400 to (open), n = 24"),
+        (Interval(0.02, 25.0, True, True, False), "not identified", "by F (open) to (open), n = 24"),
     ],
 )
 def test_exponents_by_their_intervals(design_of: DesignOf, interval: Interval, word: str, words: str) -> None:
-    found = said(estimated(design_of(study())), {"alpha": interval, "beta": interval})
+    found = said(estimate(design_of(study())), {"alpha": interval, "beta": interval})
     for name in ("alpha", "beta"):
         one = found[f"under this law, these data determine {name}"]
         assert one.word == word
         assert one.because.endswith(words)
 
 
-def test_nothing_is_said_of_exponents_without_intervals(design_of: DesignOf) -> None:
-    found = said(estimated(design_of(study()), delta=0.01), {})
-    assert not any("determine" in claim for claim in found)
-
-
-def test_intervals_in_parts_are_named(design_of: DesignOf) -> None:
-    interval = Interval(0.4, 0.6, False, False, True)
-    one = said(estimated(design_of(study())), {"alpha": interval})["under this law, these data determine alpha"]
-    assert "by F 0.400 to 0.600, in parts, n = 24" in one.because
-
-
-def test_a_slope_may_be_zero_and_determined(design_of: DesignOf) -> None:
-    estimate = estimated(design_of(study("log-log", {**TRUTH, "alpha": 0.2}), law="log-log"))
-    one = said(estimate, {"beta": Interval(-0.1, 0.1, False, False, False)})
-    assert one["under this law, these data determine beta"].word == "supported"
-
-
-def test_a_form_is_spoken_for_where_settings_freedom_is_not_worth_its_price(design_of: DesignOf) -> None:
-    """More settings, of which the law could have missed any."""
-    frame = study(noise=0.01)
-    estimate = estimated(design_of(frame))
-    form = "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
-    row = lack_of_fit(estimate).iloc[0]
-    gain = 2 * row["n_more"] - estimate.n * math.log(1 + row["F"] * row["n_more"] / row["df"])
-    assert row["p"] > 0.05
-    one = said(estimate, {})[form]
-    assert one.word == ("supported" if gain > 2 else "not identified")
-    assert f"AIC of the law {format_number(abs(gain))} {'below' if gain > 0 else 'above'} theirs" in one.because
-
-
-def test_exponents_of_a_power_law_are_its_slopes(design_of: DesignOf) -> None:
-    found = said(estimated(design_of(study("log-log", {**TRUTH, "alpha": 0.2}), law="log-log")))
-    assert found["under this law, these data determine alpha"].word == "supported"
-    assert found["y falls as N grows"].word == "supported"
-    assert " of ln y; F(1, 20) = " in found["y falls as N grows"].because
-    straight = said(estimated(design_of(study("log"), law="log")))
-    assert not any("determine" in claim for claim in straight)
-
-
 def test_a_form_that_does_not_fit_contradicts(design_of: DesignOf, paper_cells: PaperCells) -> None:
     options: dict[str, Any] = {"response": "MIUB", "groups": ["dataset"]}
     form = "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
-    phi = said(estimated(design_of(paper_cells("Phi3"), **options, offsets=["sweep"])), {})[form]
+    phi = said(estimate(design_of(paper_cells("Phi3"), **options, offsets=["sweep"])), {})[form]
     assert phi.word == "contradicted"
     assert phi.because == (
         "lack of fit F(1, 24) = 42.1, p = 1.04·10⁻⁶, against free effects of 7 settings, AIC of the law 33.5 above "
         "theirs, n = 35"
     )
-    llama = said(estimated(design_of(paper_cells("LLaMA3"), **options)), {})[form]
+    llama = said(estimate(design_of(paper_cells("LLaMA3"), **options)), {})[form]
     assert (llama.word, llama.because[:29]) == ("not identified", "lack of fit F(1, 20) = 1.22, ")
 
 
 def test_a_form_that_cannot_be_tested_is_not_identified(design_of: DesignOf) -> None:
-    found = said(estimated(design_of(study(groups={"a": 1.5}))), {})
+    found = said(estimate(design_of(study(groups={"a": 1.5}))), {})
     one = found[
         "settings follow E + A (N0/N)^alpha + B (R0/R)^beta as closely as cells of one setting follow each other"
     ]
@@ -163,24 +123,20 @@ def test_a_form_that_cannot_be_tested_is_not_identified(design_of: DesignOf) -> 
 
 
 def test_level_moves_the_words(design_of: DesignOf) -> None:
-    estimate = estimated(design_of(study(noise=0.12)))
-    p = axis_tests(estimate).set_index("axis").loc["R", "p"]
+    fit = estimate(design_of(study(noise=0.12)))
+    p = axis_tests(fit).set_index("axis").loc["R", "p"]
     assert 1e-6 < p < 0.5
-    assert said(estimate, {}, 1 - 2 * p)["y falls as R grows"].word == "supported"
-    assert said(estimate, {}, 1 - p / 2)["y falls as R grows"].word == "not identified"
+    assert said(fit, {}, 1 - 2 * p)["y falls as R grows"].word == "supported"
+    assert said(fit, {}, 1 - p / 2)["y falls as R grows"].word == "not identified"
 
 
 def test_shared_layers_make_it_rise(design_of: DesignOf, paper_cells: PaperCells) -> None:
     cells = paper_cells("Phi3")
-    estimate = estimated(
-        design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share")
-    )
-    found = said(estimate, {})
+    fit = estimate(design_of(cells, response="MIUB", groups=["dataset"], offsets=["sweep"], law="share", share="share"))
+    found = said(fit, {})
     one = found["MIUB rises as share grows"]
     assert one.word == "supported"
-    assert (
-        f"from the smallest to the largest share it changes by {7 * estimate.values['slope_share']:.3g}" in one.because
-    )
+    assert f"from the smallest to the largest share it changes by {7 * fit.values['slope_share']:.3g}" in one.because
 
 
 def test_change_of_the_law_as_printed_is_at_the_references(design_of: DesignOf) -> None:
@@ -190,12 +146,18 @@ def test_change_of_the_law_as_printed_is_at_the_references(design_of: DesignOf) 
     frame = study("as printed", truth, **sizes)
     changes = []
     for refs in ({}, {"D": 1.0, "R": 1.0}):
-        estimate = estimated(design_of(frame, law="as printed", references=refs))
-        because = said(estimate, {})["y falls as R grows"].because
+        fit = estimate(design_of(frame, law="as printed", references=refs))
+        because = said(fit, {})["y falls as R grows"].because
         changes.append(because)
-        values = estimated(design_of(frame, law="as printed")).values
+        values = estimate(design_of(frame, law="as printed")).values
         ends = [
             values["B"] * (4 / r) ** values["beta"] + values["C"] * (1e5 / r) ** values["alpha"] for r in (4.0, 64.0)
         ]
         assert f"it changes by {ends[1] - ends[0]:.2f} of y" in because
     assert changes[0] == changes[1]
+
+
+def test_texts_of_intervals() -> None:
+    assert interval_text((0.2, 0.51234, False, False)) == "0.2000 to 0.5123"
+    assert interval_text(Interval(0.2, 0.5, True, False, False), 3) == "(open) to 0.500"
+    assert interval_text(Interval(0.2, 0.5, False, True, True)) == "0.2000 to (open), in parts"

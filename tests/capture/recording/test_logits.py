@@ -13,8 +13,7 @@ def make(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return (torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(seed)) * 3).to(dtype)
 
 
-@pytest.mark.parametrize("chunk", [1, 22, 2**22])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("chunk", "dtype"), [(22, torch.float32), (2**22, torch.bfloat16)])
 def test_nll_is_that_of_the_token_given_those_before(
     monkeypatch: pytest.MonkeyPatch, chunk: int, dtype: torch.dtype
 ) -> None:
@@ -28,7 +27,7 @@ def test_nll_is_that_of_the_token_given_those_before(
     np.testing.assert_allclose(nll[[1, 2, 4, 5]].numpy(), np.array(expected)[[1, 2, 4, 5]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [1, 22, 2**22])
+@pytest.mark.parametrize("chunk", [1, 2**22])
 def test_kl_against_scipys_formula(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setitem(likelihood._PART_LOGITS, "cpu", chunk)
     base, adapted = make(0), make(1)

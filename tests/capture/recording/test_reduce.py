@@ -20,8 +20,8 @@ def states(n_tokens: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torc
     return base, torch.randn(n_tokens, width, generator=generator) * torch.logspace(-3, 1, n_tokens)[:, None]
 
 
-@pytest.mark.parametrize("n_tokens", [1, 2, 7, 100])
-@pytest.mark.parametrize("width", [1, 16, 129])
+@pytest.mark.parametrize("n_tokens", [1, 100])
+@pytest.mark.parametrize("width", [1, 129])
 def test_host_and_device_ways_agree(monkeypatch: pytest.MonkeyPatch, n_tokens: int, width: int) -> None:
     monkeypatch.setattr(module, "_TILE_VALUES", 500)
     base, delta = states(n_tokens, width)
@@ -58,10 +58,9 @@ def test_measures_of_a_known_token() -> None:
     assert reduce_tokens(*far).js.item() == pytest.approx(math.log(2))
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_what_is_not_finite_becomes_nan(bad: float) -> None:
+def test_what_is_not_finite_becomes_nan() -> None:
     base, delta = states(4, 8)
-    base[1, 3], delta[2, 0] = bad, bad
+    base[1, 3], delta[2, 0] = math.nan, math.inf
     for found in (reduce_tokens(base, delta), _reduce_in_torch(base, delta)):
         assert found.js.isnan().tolist() == [False, True, True, False]
         assert found.base_norm.isnan().tolist() == found.effective_width.isnan().tolist() == [False, True, False, False]
@@ -92,10 +91,6 @@ def test_same_numbers_as_analysis_computes_from_stored_states(make: Any) -> None
             np.testing.assert_allclose(measured[name].values[:, index], expected, rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(qualify(stored)["js_sample"], qualify(reduced)["js_sample"], rtol=1e-5)
     np.testing.assert_allclose(qualify(stored)["miub"], qualify(reduced)["miub"], rtol=1e-5)
-
-
-def test_without_a_target_nothing_is_reduced() -> None:
-    Reducer(n_threads=1)(0, "x", *states(2, 4))
 
 
 def test_target_is_let_go_after_its_passes() -> None:

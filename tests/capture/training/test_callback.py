@@ -16,8 +16,6 @@ from transformers import (
     GPT2LMHeadModel,
     MambaConfig,
     MambaForCausalLM,
-    Phi3Config,
-    Phi3ForCausalLM,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -35,18 +33,16 @@ from lorascope.capture import (
     finetune,
     jensen_shannon,
 )
-from lorascope.capture.adapters.components import find_components
 from lorascope.capture.config import FinetuneConfig
 from lorascope.capture.recording.miub import measure_miub
-from lorascope.capture.recording.proof import factor_size
-from lorascope.capture.recording.sites import make_sites
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
 from lorascope.capture.training.callback import _unwrapped
-from lorascope.capture.training.lora import lora_targets
+from lorascope.capture.training.new_adapter import lora_targets
 from lorascope.capture.training.trainer import collate
 
+from ...tiny import llama
 from ..recorded import adapt, stir
 
 Log = Mapping[str, Any]
@@ -174,31 +170,11 @@ def gpt2(tokenizer: Any) -> Any:
         return GPT2LMHeadModel(config).eval()
 
 
-def phi3(tokenizer: Any) -> Any:
-    config = Phi3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        original_max_position_embeddings=256,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Phi3ForCausalLM(config).eval()
-
-
-@pytest.mark.parametrize("kind", ["llama", "phi3", "gpt2"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_the_last_value_is_that_of_a_capture_of_the_saved_adapter(
     kind: str, train: Train, tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, data: Path, tmp_path: Path
 ) -> None:
-    base = {"llama": lambda _: tiny_model, "phi3": phi3, "gpt2": gpt2}[kind](tiny_tokenizer)
+    base = tiny_model if kind == "llama" else gpt2(tiny_tokenizer)
     conv1d = {"fan_in_fan_out": True} if kind == "gpt2" else {}
     trainer = train(MiubCallback(tiny_items, tiny_tokenizer, every=2), model=lora(base, **conv1d))
     trainer.model.save_pretrained(str(tmp_path / "saved"), save_embedding_layers=False)
@@ -219,7 +195,7 @@ def test_the_last_value_is_that_of_a_capture_of_the_saved_adapter(
     assert last["ce"] == pytest.approx(float(run.samples["ce"].mean()), rel=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"init_lora_weights": "olora"}, {"use_rslora": True}])
+@pytest.mark.parametrize("options", [{}, {"init_lora_weights": "olora"}])
 def test_the_value_is_the_papers_by_hand(
     options: dict[str, Any], tiny_model: Any, samples: list[EncodedSample]
 ) -> None:
@@ -230,13 +206,6 @@ def test_the_value_is_the_papers_by_hand(
     assert found.miub == pytest.approx(miub_by_hand(model, samples), rel=1e-5)
     assert found.miub > 1e-3
     assert found.ce == pytest.approx(float(score(model.eval(), samples, batch_tokens=1000).ce.mean()), rel=1e-6)
-
-
-def test_batches_dont_matter(tiny_model: Any, samples: list[EncodedSample]) -> None:
-    model = adapt(tiny_model)
-    whole, alone = (measure_miub(model, samples, batch_tokens=n) for n in (10_000, 1))
-    assert whole.miub == pytest.approx(alone.miub, rel=1e-5)
-    assert whole.ce == pytest.approx(alone.ce, rel=1e-5)
 
 
 def test_what_is_outside_of_the_layers_counts_in_the_total(tiny_model: Any, samples: list[EncodedSample]) -> None:
@@ -256,7 +225,7 @@ def test_of_an_encoder_there_is_no_cross_entropy(tiny_model: Any, samples: list[
 
 def test_measures_at_the_start_then_so_often_and_at_the_end(train: Train, tiny_items: Any, tiny_tokenizer: Any) -> None:
     callback = MiubCallback(tiny_items, tiny_tokenizer, every=2)
-    trainer = train(callback, max_steps=5)
+    trainer = train(callback, max_steps=5, per_device_train_batch_size=1, gradient_accumulation_steps=3)
     found = measured(trainer)
     assert [entry["step"] for entry in found] == [0, 2, 4, 5]
     values = [entry["miub"] for entry in found]
@@ -272,16 +241,7 @@ def test_measures_at_the_start_then_so_often_and_at_the_end(train: Train, tiny_i
     assert all(0 < entry["miub_share"] < 1 for entry in found[1:])
 
 
-def test_optimiser_steps_are_counted(train: Train, tiny_items: Any, tiny_tokenizer: Any) -> None:
-    trainer = train(
-        MiubCallback(tiny_items, tiny_tokenizer, every=2),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=3,
-    )
-    assert [entry["step"] for entry in measured(trainer)] == [0, 2, 4]
-
-
-@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}, {"bf16": True}])
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2, "bf16": True}])
 def test_training_goes_on_bit_by_bit_as_without_it(
     settings: dict[str, Any], train: Train, tiny_model: Any, tiny_items: Any, tiny_tokenizer: Any
 ) -> None:
@@ -352,9 +312,8 @@ def test_what_a_trainer_gathers_for_its_own_logs_stays_there(
     train: Train, tiny_items: Any, tiny_tokenizer: Any
 ) -> None:
     trainer = train(MiubCallback(tiny_items, tiny_tokenizer, every=1), kind=Averaging, logging_steps=2)
-    assert [entry["gathered"] for entry in trainer.state.log_history if "loss" in entry] == [2, 2]
-    assert [entry["step"] for entry in measured(trainer)] == [0, 1, 2, 3, 4]
-    assert not any("gathered" in entry for entry in measured(trainer))
+    assert [entry.get("gathered") for entry in trainer.state.log_history if "loss" in entry] == [2, 2]
+    assert [entry.get("gathered") for entry in measured(trainer)] == [None] * 5
 
 
 def test_a_resumed_training_measures_each_step_once(
@@ -375,14 +334,6 @@ def test_a_resumed_training_measures_each_step_once(
     resumed = train(callback(), resume=True, **settings)
     assert [entry["step"] for entry in measured(resumed)] == [0, 2, 4]
     assert [entry["miub"] for entry in measured(resumed)] == [entry["miub"] for entry in measured(whole)]
-
-
-def test_a_training_resumed_where_nothing_was_measured_begins_there(
-    train: Train, tiny_items: Any, tiny_tokenizer: Any
-) -> None:
-    train(save_strategy="steps", save_steps=1, max_steps=3)
-    resumed = train(MiubCallback(tiny_items, tiny_tokenizer, every=5), resume=True)
-    assert [entry["step"] for entry in measured(resumed)] == [3, 4]
 
 
 def test_under_autocast_base_is_the_layers_own_and_delta_is_not_rounded(
@@ -411,40 +362,15 @@ def test_under_autocast_base_is_the_layers_own_and_delta_is_not_rounded(
     assert measured(trainer)[-1]["miub"] == pytest.approx(np.mean(totals), rel=1e-6)
 
 
-def test_what_makes_delta_keeps_its_digits_under_autocast(tiny_model: Any) -> None:
-    model = adapt(tiny_model)
-    site = make_sites(model, {"default": find_components(model, "default")}, None)[0]
-    (addition,) = site.additions
-    factor = torch.randn(5, 4)
-
-    def found() -> tuple[torch.Tensor, torch.Tensor]:
-        weight, bias = addition.on(factor.device)
-        return addition.delta(factor), factor_size(factor, weight, bias, 2.0)
-
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = found()
-    for one, two in zip(inside, found(), strict=True):
-        assert one.dtype == torch.float32
-        assert torch.equal(one, two)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_base_of_half_precision_under_a_float32_adapter(
-    dtype: torch.dtype, train: Train, tiny_model: Any, tiny_items: Any, tiny_tokenizer: Any
-) -> None:
-    trainer = train(MiubCallback(tiny_items, tiny_tokenizer, every=2), model=lora(tiny_model.to(dtype)))
-    values = [entry["miub"] for entry in measured(trainer)]
-    assert values[0] == 0.0
-    assert 0 < values[1] < values[2]
-
-
-@pytest.mark.parametrize("settings", [{"activation_checkpointing": True}, {"torch_compile_backend": "eager"}])
-def test_checkpointed_and_compiled_trainings_are_measured(
-    settings: dict[str, Any], train: Train, tiny_items: Any, tiny_tokenizer: Any
-) -> None:
-    plain = train(MiubCallback(tiny_items, tiny_tokenizer, every=2))
-    trainer = train(MiubCallback(tiny_items, tiny_tokenizer, every=2), **settings)
-    assert [e["miub"] for e in measured(trainer)] == pytest.approx([e["miub"] for e in measured(plain)], rel=1e-3)
+def test_checkpointed_and_compiled_trainings_are_measured(train: Train, tiny_items: Any, tiny_tokenizer: Any) -> None:
+    """torch.compile wraps the model, and its hooks fire all the same; tracing it is what takes the time."""
+    small = llama(len(tiny_tokenizer), num_hidden_layers=1)
+    found = []
+    for settings in ({}, {"activation_checkpointing": True}, {"torch_compile_backend": "eager"}):
+        trainer = train(MiubCallback(tiny_items, tiny_tokenizer, every=9), model=lora(small), max_steps=1, **settings)
+        found.append([entry["miub"] for entry in measured(trainer)])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+    assert found[2] == pytest.approx(found[0], rel=1e-3)
 
 
 def test_several_processes_share_a_model_that_is_unwrapped(tiny_model: Any, tmp_path: Path) -> None:
@@ -457,11 +383,10 @@ def test_several_processes_share_a_model_that_is_unwrapped(tiny_model: Any, tmp_
     assert _unwrapped(torch.compile(model, backend="eager")) is model
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_of_a_training_that_diverged_miub_is_nan(value: float, tiny_model: Any, samples: list[EncodedSample]) -> None:
+def test_of_a_training_that_diverged_miub_is_nan(tiny_model: Any, samples: list[EncodedSample]) -> None:
     model = adapt(tiny_model)
     for weight in (module.lora_B["default"].weight for module in model.modules() if hasattr(module, "lora_B")):
-        weight.data.mul_(value)
+        weight.data.mul_(math.inf)
     found = measure_miub(model, samples)
     assert math.isnan(found.miub)
     assert math.isnan(found.by_layer[1])
@@ -540,25 +465,11 @@ def test_finetune_records_miub_of_the_first_held_out_of_each_set(
     assert record["miub"]["steps"][0]["miub"] == 0.0
 
 
-def test_finetune_gives_the_same_adapter_with_and_without_it(
+def test_finetune_needs_held_out_items_for_it(
     tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
 ) -> None:
-    files = []
-    for name, every in (("with", 1), ("without", None)):
-        config = dataclasses.replace(SMALL, miub_every=every, dropout=0.1)
-        result = finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / name, config, items_eval=tiny_items)
-        assert (result.miub is None) == (every is None)
-        files.append((tmp_path / name / "adapter_model.safetensors").read_bytes())
-    assert files[0] == files[1]
-    assert json.loads((tmp_path / "without" / "finetune.json").read_text())["miub"] is None
-
-
-@pytest.mark.parametrize("held_out", [None, []])
-def test_finetune_needs_held_out_items_for_it(
-    held_out: Any, tiny_model: Any, tiny_tokenizer: Any, tiny_items: list[ChoiceItem], tmp_path: Path
-) -> None:
     with pytest.raises(ValueError, match="`miub_every` is 2, but there are no held-out items to measure MIUB on; give"):
-        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL, items_eval=held_out)
+        finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", SMALL, items_eval=[])
     assert not (tmp_path / "out").exists()
 
 

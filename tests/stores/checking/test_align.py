@@ -215,13 +215,6 @@ def test_blank_row_is_one_problem(toy: Path, path: str, value: float, message: s
     assert [(p.place, p.message) for p in verify(toy).problems] == [(f"{path}/c.2.0", f"'{path}/c.2.0': {message}")]
 
 
-@pytest.mark.parametrize("path", [FIRST, DEEP, FACTOR, f"adapters/default/delta/{PATHS[2]}", "adapters/default/js"])
-def test_row_that_repeats_another_is_found(toy: Path, path: str) -> None:
-    other = np.asarray(zarr.open_array(toy / path, mode="r")[:1024])
-    corrupt(toy, 1, path, lambda _: other)
-    assert ("row 1", "repeated") in found(toy)
-
-
 def test_stretch_left_over_from_the_row_before_is_found(toy: Path) -> None:
     """A buffer that was used again and not wholly filled."""
     other = np.asarray(zarr.open_array(toy / DEEP, mode="r")[:1024])

@@ -336,9 +336,7 @@ def test_memory_holds_two_rows_at_most(many_rows: Path, tmp_path: Path, monkeypa
 
     begun: list[int] = []
     empty: Callable[..., Any] = copy_rows._empty
-    monkeypatch.setattr(
-        copy_rows, "_empty", lambda writer, row, arrays: begun.append(row) or empty(writer, row, arrays)
-    )
+    monkeypatch.setattr(copy_rows, "_empty", lambda writer, row, run: begun.append(row) or empty(writer, row, run))
     commits: list[tuple[int, int]] = []
     write = copy_rows.RunWriter.write_row
 

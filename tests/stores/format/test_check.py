@@ -218,12 +218,6 @@ def test_metadata_that_can_not_be_read(make_run: Any) -> None:
     assert [p.kind for p in verify(run.path).problems] == ["unreadable"]
 
 
-def test_lost_components_are_a_problem_of_the_layout(make_run: Any) -> None:
-    run = make_run()
-    (run.path / "components/path/c.0").unlink()
-    refused(run.path, "chunk 'components/path/c.0' is missing")
-
-
 def test_chunks_lost_while_open_are_named(make_run: Any) -> None:
     run = make_run()
     opened = open_run(run.path)

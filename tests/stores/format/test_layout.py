@@ -39,18 +39,12 @@ def test_delta_form_keeps_delta_alone() -> None:
     spec = dataclasses.replace(SPEC, adapters=(dataclasses.replace(ADAPTER, factored=(False,)),))
     assert "adapters/default/delta/model.layers.0.q_proj" in paths(spec)
     assert not any(("factor" in p and "factor_start" not in p) or "lora_B" in p for p in paths(spec))
+    left_alone = dataclasses.replace(SPEC, adapters=(dataclasses.replace(ADAPTER, rank=(0,)),))
+    assert not any(p.startswith(("adapters/default/lora_B", "adapters/default/delta/")) for p in paths(left_alone))
 
 
-def test_component_that_an_adapter_leaves_alone_has_neither() -> None:
-    spec = dataclasses.replace(SPEC, adapters=(dataclasses.replace(ADAPTER, rank=(0,)),))
-    assert not any(p.startswith(("adapters/default/lora_B", "adapters/default/delta/")) for p in paths(spec))
-
-
-def test_pair_keeps_the_adapted_run_beside_base() -> None:
+def test_pair_keeps_the_adapted_run_and_no_states_leave_reductions() -> None:
     assert "states/model.layers.0.q_proj/adapted" in paths(dataclasses.replace(SPEC, stream="pair"))
-
-
-def test_without_states_only_reductions_stay() -> None:
     found = paths(dataclasses.replace(SPEC, states="none"))
     assert not any(p.startswith("states") or "lora_B" in p for p in found)
     assert {"adapters/default/js", "tokens/nll"} <= found

@@ -70,14 +70,3 @@ def test_only_wanted_parts_of_a_shard_are_read(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(type(place), "read_part", lambda *args: asked.append(args[1:]) or read_part(*args))
     read_chosen(place, stored(array), 0, np.array([0]), [slice(0, 8), slice(8, 16), slice(130, 140)])
     assert len(asked) == 3  # the index and two inner chunks
-
-
-def test_what_is_broken_is_named(tmp_path: Path) -> None:
-    array = make_array(tmp_path)
-    file = tmp_path / "x/c.0.0"
-    flipped = bytearray(file.read_bytes())
-    flipped[100] ^= 1
-    for content, words in ((bytes(flipped), "broken .its checksum differs"), (b"", "empty"), (None, "missing")):
-        file.unlink() if content is None else file.write_bytes(content)
-        with pytest.raises(StoreError, match=rf"chunk 'x/c.0.0' is {words}.*lorascope verify"):
-            read_chosen(open_place(tmp_path), stored(array), 0, np.array([0]))

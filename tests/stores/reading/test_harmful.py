@@ -298,28 +298,3 @@ def test_metadata_that_are_nested_without_end(make_run: Any) -> None:
     (run.path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"x": ' + deep + "}}")
     with pytest.raises(StoreError, match="isn't a readable Zarr group"):
         open_run(run.path)
-
-
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
-@pytest.mark.parametrize("row", [0, 2])
-def test_one_bit_in_a_chunk_is_never_read_over(make_run: Any, codec: str, row: int) -> None:
-    """Also in the last row, which ends before its chunk does."""
-    run = make_run(codec=codec)
-    component = run.spec.components[0].path
-    file = run.path / f"states/{component}/base/c.{row}.0"
-    content = bytearray(file.read_bytes())
-    content[41] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(StoreError, match=rf"base/c\.{row}\.0' is broken"):
-        open_run(run.path).base(component).values
-
-
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
-def test_one_bit_in_a_short_table_is_never_read_over(make_run: Any, codec: str) -> None:
-    run = make_run(codec=codec)
-    file = run.path / "samples/answer/c.0"
-    content = bytearray(file.read_bytes())
-    content[-6] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(StoreError, match="broken"):
-        open_run(run.path).samples["answer"].values

@@ -19,6 +19,8 @@ RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 NOT_BA = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
 """Settings with which the change of a layer's weight is another product than s B A, or several in one."""
+MAX_REPEATS, MAX_CHOICES = 3, 8
+"""Signs of a layer pattern, `*`, `+` and `{`, and these with `?` and `(`: with more, matching a path may never end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,12 @@ def _check_patterns(settings: LoraSettings, folder: str) -> None:
         if not isinstance(pattern, dict):
             raise ValueError(f"`{name}` of adapter {folder!r} is {reprlib.repr(pattern)}; it maps layers to numbers")
         for key in pattern:
+            if not _is_bounded(key):
+                raise ValueError(
+                    f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}, which may take for ever to "
+                    f"match; allowed are {MAX_REPEATS} of `*`, `+` and `{{`, none of them after a bracket, and "
+                    f"{MAX_CHOICES} of these, `?` and `(` together: name the layers more simply"
+                )
             try:
                 re.compile(_expression(key))
             except re.error as error:
@@ -134,6 +142,13 @@ def _check_patterns(settings: LoraSettings, folder: str) -> None:
                     f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}, no regular expression ({error}); "
                     "correct it"
                 ) from error
+
+
+def _is_bounded(key: str) -> bool:
+    """Whether a pattern repeats and branches little enough to be matched soon, whatever the path."""
+    plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", key, flags=re.DOTALL)  # without what is escaped, or one of a set
+    repeats, choices = re.findall(r"[*+{]", plain), re.findall(r"[*+{?(]", plain)
+    return len(repeats) <= MAX_REPEATS and len(choices) <= MAX_CHOICES and not re.search(r"\)[*+{]", plain)
 
 
 def _check_numbers(settings: LoraSettings, folder: str) -> None:

@@ -2,7 +2,6 @@
 
 from .captions import headline
 from .fit_profiles import profile_figure
-from .fit_reports import held_out_figure
 from .fit_residuals import setting_residuals_figure
 from .fits import scaling_figure
 from .information import bound_figure, estimates_figure
@@ -26,7 +25,6 @@ __all__ = [
     "depth_figure",
     "estimates_figure",
     "headline",
-    "held_out_figure",
     "js_map",
     "laws_figure",
     "legend_below",

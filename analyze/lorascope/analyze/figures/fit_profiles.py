@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
@@ -10,6 +9,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 from ..format import format_number
 from ..scaling.profile import Interval, Profile, Rule, thresholds
 from ..scaling.result import ScalingFit
+from ..scaling.verdicts import interval_text
 from .captions import headline, plural
 from .marks import EDGES
 from .small_multiples import small_multiples
@@ -17,14 +17,12 @@ from .theme import INK, LINES
 
 __all__ = ["profile_figure"]
 
-RULES: dict[Rule, tuple[str, str]] = {"F": ("F", LINES[1]), "chi2": ("chi2", LINES[2])}
-"""Rule -> its name and colour."""
+RULES: dict[Rule, str] = {"F": LINES[1], "chi2": LINES[2]}
+"""Rule -> its colour."""
 FLAT = 0.05
 """A profile that doesn't move by more than this from some value on is flat there, and drawn no further."""
-DIGITS = range(3, 7)
-"""Of the ends of intervals."""
 LONG = 1e4
-"""Numbers from here on leave room for fewer ticks."""
+"""Numbers of at least this size leave room for fewer ticks."""
 ROOM = 0.3
 """Share of an interval drawn beyond its closed ends."""
 
@@ -48,8 +46,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     """
     if not fit.profiles:
         raise ValueError(
-            "this fit has no profiles: they need least squares of relative or absolute residuals that aren't all 0; "
-            "fit with huber=None and residuals='relative', or look at `conf_int('cluster')`"
+            "this fit has no profiles: they need least squares of relative or absolute residuals that aren't all 0"
         )
     ends = thresholds(fit.ssr, fit.nobs, fit.df_resid, fit.level)
     limits = {rule: float(_height(np.array(end), fit)) for rule, end in ends.items()}
@@ -60,7 +57,7 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
         window = _window(profile, _height(profile.ssr, fit), value)
         for trace in _traces(fit, profile, value, window, limits):
             figure.add_trace(trace, **panel.place)
-        for rule, (_, color) in RULES.items():
+        for rule, color in RULES.items():
             figure.add_hline(y=limits[rule], line={"color": color, "dash": "dot", "width": 1}, **panel.place)
         is_long = max(map(abs, window)) >= LONG
         figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel.place)
@@ -73,25 +70,10 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
         f"Law: {fit.design.equation}; n\u00a0=\u00a0{plural(fit.nobs, 'cell')}, df\u00a0=\u00a0{fit.df_resid}.",
         "Height, |t|: root of (SSR - least) / (least / df), all else fitted. Diamonds: estimates.",
         f"Lines: {100 * fit.level:g}\u00a0% by F (upper, blue) and by chi-square (green); bars on them: intervals.",
-        f"Arrows: open ends, where the data don't bound the parameter; {n_open} of {len(fit.profiles)} intervals by F "
-        f"{'is' if n_open == 1 else 'are'} open."
-        if n_open
-        else "No interval by F is open.",
+        f"Arrows: open ends, where the data don't bound the parameter; intervals by F that are open: {n_open} of "
+        f"{len(fit.profiles)}.",
     )
     return figure
-
-
-def _held_text(name: str, at: float, ratio: float) -> str:
-    return (
-        f"{html.escape(name)} = {format_number(at, digits=4)}<br>SSR: {format_number(ratio, digits=4)} times the least"
-    )
-
-
-class _Window(NamedTuple):
-    """What of a profile is drawn."""
-
-    low: float
-    high: float
 
 
 def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
@@ -101,25 +83,17 @@ def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
 def _title(fit: ScalingFit, profile: Profile) -> str:
     """The estimate and its intervals in three lines."""
     lines = [f"<b>{html.escape(profile.name)}</b> = {format_number(fit.params[profile.name], digits=4)}"]
-    lines += [f"{name}: {_interval_text(profile.intervals[rule])}" for rule, (name, _) in RULES.items()]
+    lines += [f"{rule}: {interval_text(profile.intervals[rule])}" for rule in RULES]
     return "<br>".join(lines)
 
 
-def _interval_text(interval: Interval) -> str:
-    """Short enough for a panel on a phone, with the digits that tell the ends apart."""
-    pairs = [(format_number(interval.low, digits=n), format_number(interval.high, digits=n)) for n in DIGITS]
-    low, high = next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
-    low, high = "(open)" if interval.low_open else low, "(open)" if interval.high_open else high
-    return f"{low} to {high}{', in parts' if interval.in_parts else ''}"
-
-
 def _traces(
-    fit: ScalingFit, profile: Profile, value: float, window: _Window, limits: dict[Rule, float]
+    fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float], limits: dict[Rule, float]
 ) -> Iterator[go.Scatter]:
     """The profile with its estimate, intervals on their lines, and the estimate's diamond."""
     order = np.argsort(np.append(profile.values, value), kind="stable")
     x, height = np.append(profile.values, value)[order], np.append(_height(profile.ssr, fit), 0.0)[order]
-    inside = (x >= window.low) & (x <= window.high)
+    inside = (x >= window[0]) & (x <= window[1])
     yield go.Scatter(
         x=x[inside],
         y=height[inside],
@@ -127,14 +101,15 @@ def _traces(
         line={"color": INK, "width": 1.5},
         marker={"size": 3, "color": INK},
         text=[
-            _held_text(profile.name, at, 1 + h * h / fit.df_resid)
+            f"{html.escape(profile.name)} = {format_number(at, digits=4)}<br>"
+            f"SSR: {format_number(1 + h * h / fit.df_resid, digits=4)} times the least"
             for at, h in zip(x[inside], height[inside], strict=True)
         ],
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )
-    for rule, (name, color) in RULES.items():
-        yield _bar(profile.intervals[rule], window, limits[rule], name, color)
+    for rule, color in RULES.items():
+        yield _bar(profile.intervals[rule], window, limits[rule], rule, color)
     yield go.Scatter(
         x=[value],
         y=[0],
@@ -146,7 +121,7 @@ def _traces(
     )
 
 
-def _window(profile: Profile, height: np.ndarray, value: float) -> _Window:
+def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, float]:
     """From where the profile stops being flat at an open end, and to a little beyond the intervals' closed ends."""
     intervals = profile.intervals.values()
     low, high = min(one.low for one in intervals), max(one.high for one in intervals)
@@ -157,7 +132,7 @@ def _window(profile: Profile, height: np.ndarray, value: float) -> _Window:
         high = _flat_from(profile.values[above], height[above], high)
     low, high = min(low, value), max(high, value)
     room = ROOM * (high - low) or abs(value) or 1.0
-    return _Window(low - room, high + room)
+    return low - room, high + room
 
 
 def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
@@ -169,12 +144,12 @@ def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
     return float(x[known][moved[-1] + 1 if len(moved) else 0])
 
 
-def _bar(interval: Interval, window: _Window, limit: float, name: str, color: str) -> go.Scatter:
+def _bar(interval: Interval, window: tuple[float, float], limit: float, name: str, color: str) -> go.Scatter:
     """An interval on its rule's line, with an arrow at each open end, at the edge where that lies beyond it."""
     ends, symbols = [], []
     for end, is_open, side, edge in (
-        (interval.low, interval.low_open, "left", window.low),
-        (interval.high, interval.high_open, "right", window.high),
+        (interval.low, interval.low_open, "left", window[0]),
+        (interval.high, interval.high_open, "right", window[1]),
     ):
         beyond = max(end, edge) if side == "left" else min(end, edge)
         ends.append(beyond if is_open else end)
@@ -185,7 +160,7 @@ def _bar(interval: Interval, window: _Window, limit: float, name: str, color: st
         mode="lines+markers",
         line={"color": color, "width": 3},
         marker={"symbol": symbols, "size": 11, "color": color},
-        text=[f"{name}: {_interval_text(interval)}"] * 2,
+        text=[f"{name}: {interval_text(interval)}"] * 2,
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )

@@ -1,18 +1,18 @@
-"""A figure of a scaling-law fit along one of its sizes: cells, law, and local exponents of both."""
+"""A figure of a fitted law along one of its sizes, the others held."""
 
 import html
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
 from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
-from .fit_residuals import ResidualUnit, residual_unit
-from .fit_slices import Series, Slice, slice_along
+from .fit_residuals import residual_unit
 from .marks import Look, add_legend, hovering, looks
 from .scales import value_axis
 from .size_axes import log_axis, size_axis, tick_text
@@ -20,8 +20,21 @@ from .theme import apply_theme
 
 __all__ = ["scaling_figure"]
 
-MOST_HELD = 3
-"""Values of another size that a caption names."""
+N_POINTS = 61
+"""Points of a curve."""
+
+
+class _Series(NamedTuple):
+    """Cells of one group and offset along a size, and what the law says between them."""
+
+    group: str
+    offset: str
+    places: np.ndarray
+    """Their rows in the fit."""
+    x: np.ndarray
+    y: np.ndarray
+    curve: pd.DataFrame
+    """`x`, `mean`, `low`, `high`; empty where the cells have a single size."""
 
 
 def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
@@ -44,172 +57,154 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     ValueError
         If the law doesn't have this size, or it is the same in all cells.
     """
-    view = slice_along(fit, along)
-    groups = list(dict.fromkeys(one.group for one in view.series))
+    sizes = fit.design.sizes
+    axis = next(iter(sizes)) if along is None else along
+    if axis not in sizes:
+        raise ValueError(f"`along` is {along!r}; the sizes of this fit are {list(sizes)}")
+    column, cells = sizes[axis], fit.design.frame
+    if cells[column].nunique() < 2:
+        raise ValueError(f"{column!r} is {cells[column].iloc[0]:g} in every cell; there is nothing to draw along it")
+    references = {name: fit.design.references.get(one, 1.0) for one, name in sizes.items() if one != axis}
+    kept = _held(cells, fit.design.groups, column, references)
+    series = list(_series(fit, column, np.flatnonzero(kept)))
+    is_log = all((one.y > 0).all() for one in series)
+    shown = np.concatenate([*(one.y for one in series), *(one.curve["mean"] for one in series)])
+    layout = log_axis(shown) if is_log else value_axis(shown, is_log=False).layout()
+    edges = [10.0**end for end in layout["range"]] if is_log else layout["range"]
+    groups = list(dict.fromkeys(one.group for one in series))
     marks = dict(zip(groups, looks(len(groups)), strict=True))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.05)
     apply_theme(figure, height=520)
-    shown = _shown_values(view)
-    axis = log_axis(shown) if view.is_log else value_axis(shown, is_log=False).layout()
-    for one in view.series:
-        hollow = one.offset != view.series[0].offset
-        if one.curve is not None:
-            for trace in _law(one, marks[one.group], axis, has_band=fit.is_least_squares):
-                figure.add_trace(trace, row=1, col=1)
-        figure.add_trace(_cells(fit, one, marks[one.group], hollow=hollow), row=1, col=1)
-        for trace in _exponents(one, marks[one.group], is_log=view.is_log, hollow=hollow):
-            figure.add_trace(trace, row=2, col=1)
-    response, column = shortened(fit.design.response), shortened(view.column)
-    figure.update_xaxes(**size_axis(np.concatenate([one.x for one in view.series])))
-    figure.update_xaxes(title_text=column, row=2, col=1)
-    figure.update_yaxes(title_text=response, row=1, col=1, **axis)
-    short = shortened(fit.design.response, 12)
-    slope = f"d {'ln ' if view.is_log else ''}{short} / d ln {shortened(view.column, 12)}"
+    for one in series:
+        hollow = one.offset != series[0].offset
+        for trace in _response(fit, one, marks[one.group], edges, hollow=hollow, is_log=is_log):
+            figure.add_trace(trace, row=1, col=1)
+        if len(one.curve):
+            for trace in _exponents(one, marks[one.group], hollow=hollow, is_log=is_log):
+                figure.add_trace(trace, row=2, col=1)
+    figure.update_xaxes(**size_axis(np.concatenate([one.x for one in series])))
+    figure.update_xaxes(title_text=shortened(column), row=2, col=1)
+    figure.update_yaxes(title_text=shortened(fit.design.response), row=1, col=1, **layout)
+    slope = f"d {'ln ' if is_log else ''}{shortened(fit.design.response, 12)} / d ln {shortened(column, 12)}"
     figure.update_yaxes(title_text=slope, row=2, col=1, zeroline=True, zerolinecolor="#bbb", nticks=5)
-    headline(figure, f"{fit.design.response} along {view.column}, and its local exponent", *_caption(fit, view))
+    held = {name: sorted(set(cells[kept][name])) for name in references}
+    headline(
+        figure, f"{fit.design.response} along {column}, and its local exponent",
+        *_caption(fit, series, held, int((~kept).sum()), is_log=is_log),
+    )  # fmt: skip
     add_legend(figure, "/".join(fit.design.group_columns), groups, list(marks.values()), mode="lines+markers")
     return figure
 
 
-def _shown_values(view: Slice) -> np.ndarray:
-    """Responses and what the law says, which set the axis; bands don't."""
-    return np.concatenate([view.y, *(one.curve.mean for one in view.series if one.curve is not None)])
+def _held(frame: pd.DataFrame, groups: np.ndarray, column: str, others: Mapping[str, float]) -> np.ndarray:
+    """(n,) the cells of each group whose other sizes are nearest to their references, where `column` varies."""
+    kept = np.ones(len(frame), bool)
+    if not others:
+        return kept
+    sizes = frame[list(others)].to_numpy()
+    distance = np.abs(np.log(sizes / np.array(list(others.values())))).sum(axis=1)
+    for group in dict.fromkeys(groups):
+        inside = np.flatnonzero(groups == group)
+        n_levels = frame.iloc[inside].groupby(list(others))[column].transform("nunique").to_numpy()
+        inside = inside[n_levels > 1] if (n_levels > 1).any() else inside
+        nearest = sizes[inside[distance[inside].argmin()]]
+        kept[groups == group] = (sizes[groups == group] == nearest).all(axis=1)
+    return kept
 
 
-def _law(series: Series, look: Look, axis: dict[str, Any], *, has_band: bool) -> Iterator[go.Scatter]:
-    """The band of the mean, cut at the edges of the axis, and the mean."""
-    curve = series.curve
-    assert curve is not None
-    is_log = axis.get("type") == "log"
-    if has_band:
-        ends = [10.0**end for end in axis["range"]] if is_log else axis["range"]
-        known = np.isfinite(curve.low) & np.isfinite(curve.high)
-        low, high = (np.clip(side[known], *ends) for side in (curve.low, curve.high))
+def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Series]:
+    """Cells by group and offset, offsets of more cells first."""
+    frame = fit.design.frame.iloc[places]
+    columns = list(fit.design.offset_columns)
+    offsets = [", ".join(f"{name}={value}" for name, value in zip(columns, row, strict=True))
+               for row in frame[columns].values]  # fmt: skip
+    for offset in sorted(dict.fromkeys(offsets), key=lambda name: -offsets.count(name)):
+        for group in dict.fromkeys(fit.design.groups[places]):
+            inside = (fit.design.groups[places] == group) & (np.array(offsets, object) == offset)
+            if inside.any():
+                rows = frame[inside]
+                x, y = rows[column].to_numpy(), rows[fit.design.response].to_numpy()
+                curve = pd.DataFrame(columns=["x", "mean", "low", "high"], dtype=np.float64)
+                if len(set(x)) > 1:
+                    along = np.geomspace(x.min(), x.max(), N_POINTS)
+                    asked = pd.concat([rows.iloc[:1]] * N_POINTS, ignore_index=True).assign(**{column: along})
+                    curve = fit.predict(asked).assign(x=along)
+                yield _Series(group, offset, places[inside], x, y, curve)
+
+
+def _response(
+    fit: ScalingFit, one: _Series, look: Look, edges: list[float], *, hollow: bool, is_log: bool
+) -> Iterator[go.Scatter]:
+    """The band of the mean, cut at the edges of the axis, the mean, and the cells."""
+    known = one.curve.dropna()
+    if len(known):
+        low, high = (np.clip(known[name].to_numpy(), edges[0], edges[1]) for name in ("low", "high"))
         yield go.Scatter(
-            x=np.concatenate([curve.x[known], curve.x[known][::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            mode="lines",
-            line={"width": 0},
-            fill="toself",
-            fillcolor=look.color,
-            opacity=0.15,
-            hoverinfo="skip",
-            legendgroup=html.escape(series.group),
-            showlegend=False,
-        )
-    yield _line(series, look, curve.x, np.where(curve.mean > 0, curve.mean, np.nan) if is_log else curve.mean)
-
-
-def _line(series: Series, look: Look, x: np.ndarray, y: np.ndarray) -> go.Scatter:
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        line={"color": look.color, "dash": look.dash, "width": 1.5},
-        hoverinfo="skip",
-        legendgroup=html.escape(series.group),
-        showlegend=False,
-    )
-
-
-def _cells(fit: ScalingFit, series: Series, look: Look, *, hollow: bool) -> go.Scatter:
+            x=np.concatenate([known["x"], known["x"][::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines",
+            line={"width": 0}, fill="toself", fillcolor=look.color, opacity=0.15, hoverinfo="skip",
+            legendgroup=html.escape(one.group), showlegend=False,
+        )  # fmt: skip
+    if len(one.curve):
+        mean = one.curve["mean"].to_numpy()
+        yield _line(one, look, np.where(mean > 0, mean, np.nan) if is_log else mean)
     unit, response = residual_unit(fit), html.escape(fit.design.response)
-    said = fit.fittedvalues.to_numpy()[series.places]
-    rest = fit.resid.to_numpy()[series.places]
-    settings = fit.design.settings[series.places]
-    return go.Scatter(
-        x=series.x,
-        y=series.y,
-        mode="markers",
-        marker=look.marker(7, hollow=hollow),
-        **hovering(
-            series.group,
-            [
-                _cell_text(series.group, str(setting), response, (y, law, residual), unit)
-                for setting, y, law, residual in zip(settings, series.y, said, rest, strict=True)
-            ],
-        ),
-    )
-
-
-def _cell_text(group: str, setting: str, response: str, values: tuple[float, float, float], unit: ResidualUnit) -> str:
-    y, law, residual = values
-    head = f"<b>{html.escape(group)}</b><br>" if group else ""
-    return (
-        f"{head}{html.escape(setting)}<br>{response}: {format_number(y, digits=5)}<br>"
-        f"law: {format_number(law, digits=5)}<br>residual: {unit.text(residual)}"
-    )
-
-
-def _exponents(series: Series, look: Look, *, is_log: bool, hollow: bool) -> Iterator[go.Scatter]:
-    """Local exponents: of the law as a line, of cells as points with bars from one size to the next."""
-    if series.curve is None:
-        return
-    yield _line(series, look, series.curve.x, series.curve.slopes(is_log))
-    steps = series.steps(is_log)
-    head = f"<b>{html.escape(series.group)}</b><br>" if series.group else ""
+    rows = zip(
+        fit.design.settings[one.places], one.y, fit.fittedvalues.iloc[one.places], fit.resid.iloc[one.places],
+        strict=True,
+    )  # fmt: skip
     texts = [
-        f"{head}from {tick_text(low)} to {tick_text(high)}: {format_number(slope)}"
-        for low, high, slope in zip(steps.low, steps.high, steps.slope, strict=True)
+        f"{_head(one.group)}{html.escape(str(setting))}<br>{response}: {format_number(y, digits=5)}<br>"
+        f"law: {format_number(law, digits=5)}<br>residual: {unit.text(residual)}"
+        for setting, y, law, residual in rows
     ]
+    marker = look.marker(7, hollow=hollow)
+    yield go.Scatter(x=one.x, y=one.y, mode="markers", marker=marker, **hovering(one.group, texts))
+
+
+def _exponents(one: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
+    """Local exponents: of the law as a line, of cells as points with bars from one size to the next."""
+    mean, x = one.curve["mean"].to_numpy(), one.curve["x"].to_numpy()
+    mean = np.log(np.where(mean > 0, mean, np.nan)) if is_log else mean
+    yield _line(one, look, np.gradient(mean, np.log(x), edge_order=2))
+    levels = np.unique(one.x)
+    values = np.log(one.y) if is_log else one.y
+    means = np.array([values[one.x == level].mean() for level in levels])
+    low, high = levels[:-1], levels[1:]
+    slopes, middle = np.diff(means) / np.diff(np.log(levels)), np.sqrt(low * high)
+    texts = [
+        f"{_head(one.group)}from {tick_text(a)} to {tick_text(b)}: {format_number(slope)}"
+        for a, b, slope in zip(low, high, slopes, strict=True)
+    ]
+    bar = {"type": "data", "array": high - middle, "arrayminus": middle - low, "color": look.color, "width": 0}
     yield go.Scatter(
-        x=steps.middle,
-        y=steps.slope,
-        mode="markers",
-        marker=look.marker(6, hollow=hollow),
-        error_x={
-            "type": "data",
-            "array": steps.high - steps.middle,
-            "arrayminus": steps.middle - steps.low,
-            "color": look.color,
-            "width": 0,
-            "thickness": 1,
-        },
-        **hovering(series.group, texts),
-    )
+        x=middle, y=slopes, mode="markers", marker=look.marker(6, hollow=hollow), error_x={**bar, "thickness": 1},
+        **hovering(one.group, texts),
+    )  # fmt: skip
 
 
-def _caption(fit: ScalingFit, view: Slice) -> Iterator[str]:
+def _line(one: _Series, look: Look, y: np.ndarray) -> go.Scatter:
+    return go.Scatter(
+        x=one.curve["x"], y=y, mode="lines", line={"color": look.color, "dash": look.dash, "width": 1.5},
+        hoverinfo="skip", legendgroup=html.escape(one.group), showlegend=False,
+    )  # fmt: skip
+
+
+def _head(group: str) -> str:
+    return f"<b>{html.escape(group)}</b><br>" if group else ""
+
+
+def _caption(
+    fit: ScalingFit, series: list[_Series], held: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
+) -> Iterator[str]:
     """What the figure's numbers rest on, in sentences."""
-    n_groups = len({one.group for one in view.series})
-    among = f" in {plural(n_groups, 'group')}" if n_groups > 1 else ""
-    yield f"n\u00a0=\u00a0{plural(view.n_cells, 'cell')}{among}{_held_text(view)}."
-    if view.n_elsewhere:
-        yield f"{plural(view.n_elsewhere, 'cell')} of other sizes {'is' if view.n_elsewhere == 1 else 'are'} not shown."
-    band = (
-        f"bands: {100 * fit.level:g}\u00a0% intervals of its mean by linear theory."
-        if fit.is_least_squares
-        else "no bands: Huber's loss has no linear theory here."
-    )
+    parts = [f"{name} at {' or '.join(map(tick_text, values[:3]))}{' and others' if len(values) > 3 else ''}"
+             for name, values in held.items()]  # fmt: skip
+    at = f", {' and '.join(parts)}" if parts else ""
+    yield f"n\u00a0=\u00a0{plural(sum(len(one.y) for one in series), 'cell')}{at}; {n_elsewhere} elsewhere, not shown."
+    band = (f"bands: {100 * fit.level:g}\u00a0% intervals of its mean by linear theory."
+            if fit.is_least_squares else "no bands with Huber's loss.")  # fmt: skip
     yield f"Lines: {fit.design.equation}; {band}"
-    yield _hollow_text(view)
-    if view.is_log:
-        yield "Below: slopes from one size to the next (bars) and of the law; a pure power law would be flat."
-    else:
-        yield (
-            f"{fit.design.response} isn't above zero everywhere and has no logarithm: its axis is linear, and below "
-            "are its own slopes by the logarithm of size, from one size to the next (bars) and of the law."
-        )
-
-
-def _held_text(view: Slice) -> str:
-    """Where the other sizes are held."""
-    parts = [
-        f"{column}\u00a0=\u00a0{' or '.join(map(tick_text, values))}"
-        if len(values) <= MOST_HELD
-        else f"{column} at what each group has nearest to the reference"
-        for column, values in view.held.items()
-    ]
-    return f", with {' and '.join(parts)}" if parts else ""
-
-
-def _hollow_text(view: Slice) -> str:
-    """Which cells are hollow, and how many have no line."""
-    others = list(dict.fromkeys(one.offset for one in view.series if one.offset != view.series[0].offset))
-    n_alone = sum(len(one.y) for one in view.series if one.curve is None)
-    said = []
-    if others:
-        said.append(f"Hollow: {others[0] if len(others) == 1 else 'other offsets'}.")
-    if n_alone:
-        said.append(f"{plural(n_alone, 'cell')} of a single size {'has' if n_alone == 1 else 'have'} no line.")
-    return " ".join(said)
+    if any(one.offset != series[0].offset for one in series):
+        yield f"Hollow: {' or '.join(dict.fromkeys(one.offset for one in series if one.offset != series[0].offset))}."
+    scale = "" if is_log else f" of {fit.design.response} itself, which isn't above zero everywhere"
+    yield f"Below: slopes{scale} from one size to the next (bars) and of the law; a pure power law would be flat."

@@ -10,8 +10,8 @@ import numpy as np
 from ..measuring.sources import Source
 from ..threads import keep_one_blas_thread
 from .component_pairs import ComponentPairs, NoPairs, component_pairs
-from .estimate import FIELDS, estimate
 from .estimators import sees_states
+from .evidence import FIELDS, estimate
 from .pairs import LEAST_GROUPS, LEAST_PAIRS, Pairs, refuse_unusable
 from .plan import Plan
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from .estimate import FIELDS
 from .estimators import ESTIMATORS, PANEL
+from .evidence import FIELDS
 from .pairs import Settings
 from .verdict_rules import VERDICTS
 

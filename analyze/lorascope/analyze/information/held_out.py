@@ -71,8 +71,8 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
 def radial_ksg(scores: Pairs, settings: Settings) -> float:
     """Mutual information in nats between the norms of both sides, by neighbours: what a shared scale tells.
 
-    Of one coordinate's scores it is what their sizes share. Of elliptical distributions without correlation, Student's
-    for instance, the norms of the values themselves are all of it, and those of scores nearly so.
+    For one coordinate it is what the scores' sizes share. Of elliptical distributions without correlation, Student's
+    for instance, the norms of the values themselves tell everything, and those of scores nearly so.
     """
     norms = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (scores.x, scores.y)]
     return float(ksg(*norms, k=(settings.k,), groups=(scores.groups_x, scores.groups_y))[0])

@@ -86,7 +86,7 @@ def check_pairs(x: Any, y: Any, groups: Any = None, *, whole: bool = False) -> P
 
 def least_rows(pairs: Pairs) -> int:
     """How many rows an estimate of this many dimensions needs: directions are found on half of them."""
-    return max(LEAST_PAIRS, 2 * (pairs.x.shape[1] + pairs.y.shape[1] + 3))
+    return max(LEAST_PAIRS, 2 * int(pairs.x.shape[1] + pairs.y.shape[1] + 3))
 
 
 def refuse_unusable(pairs: Pairs) -> None:

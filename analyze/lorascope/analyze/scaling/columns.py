@@ -3,75 +3,37 @@
 A power x**e comes as (x**e - 1) / e: the constant goes to the level of its group, so that the column stays well away
 from a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e, with the size
 taken relative to the reference that was asked for: `shift` is the logarithm of that over the one used within.
+
+Every column has an `amplitude` (the name of what it is multiplied with), the places of its `exponents`, and, for
+exponents (..., q):
+
+- `centred` (..., n): the term less a constant, over what `per_unit` says; `centred_slopes` (n, q): its derivatives;
+- `printed` (..., n): the term as printed, at amplitude 1; `printed_slopes` (n, q): its derivatives;
+- `per_unit`: the amplitude of the printed term where the coefficient of `centred` is 1;
+- `constant`: what `centred` leaves out of the printed term at amplitude 1.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 __all__ = ["Column", "Power", "Product", "Straight"]
 
 SMALL = 1e-3
-"""Below it the derivative's series to the fifth term is exact to 1e-15."""
+"""Arguments below which the derivative's series to the fifth term is exact to 1e-15."""
 LEAST = 1e-290
 """Exponents closer to 0 count as 0: products with them lose their digits."""
 
 
-class Column(Protocol):
-    """One term of a law: an amplitude times a function of exponents."""
-
-    @property
-    def amplitude(self) -> str:
-        """Name of what it is multiplied with."""
-        ...
-
-    @property
-    def exponents(self) -> tuple[int, ...]:
-        """Places of the exponents that are its own."""
-        ...
-
-    def centred(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n) the term less a constant, over what `per_unit` says, of exponents (..., q)."""
-        ...
-
-    def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        """(n, q) derivative of `centred` by each exponent."""
-        ...
-
-    def per_unit(self, exponents: np.ndarray) -> float:
-        """Amplitude of the printed term where the coefficient of `centred` is 1."""
-        ...
-
-    def printed(self, exponents: np.ndarray) -> np.ndarray:
-        """(n,) the term as printed, at amplitude 1."""
-        ...
-
-    def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        """(n, q) derivative of `printed` by each exponent."""
-        ...
-
-    def constant(self, exponents: np.ndarray) -> float:
-        """What `centred` leaves out of the printed term at amplitude 1."""
-        ...
-
-    def take(self, rows: np.ndarray) -> "Column":
-        """The same of some rows."""
-        ...
-
-
 @dataclass(frozen=True)
 class Power:
-    """amplitude * x**exponents[place]."""
+    """amplitude * x**exponents[place], with ln x as `log_x` (n,)."""
 
     amplitude: str
     log_x: np.ndarray
-    """(n,) ln x."""
     place: int
-    """Of its exponent."""
     shift: float = 0.0
-    """Added to ln x in what is printed."""
 
     @property
     def exponents(self) -> tuple[int, ...]:
@@ -88,7 +50,7 @@ class Power:
         safe = np.where(small, 1.0, u)
         exact = (safe * np.exp(safe) - np.expm1(safe)) / safe**2
         series = 0.5 + u * (1 / 3 + u * (1 / 8 + u * (1 / 30 + u / 144)))
-        return _at(self.place, self.log_x**2 * np.where(small, series, exact), len(exponents))
+        return self._at_place(self.log_x**2 * np.where(small, series, exact), exponents)
 
     def per_unit(self, exponents: np.ndarray) -> float:
         e = float(exponents[self.place])
@@ -98,25 +60,25 @@ class Power:
         return np.asarray(np.exp(exponents[..., self.place, None] * (self.log_x + self.shift)))
 
     def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
-        return _at(self.place, (self.log_x + self.shift) * self.printed(exponents), len(exponents))
+        return self._at_place((self.log_x + self.shift) * self.printed(exponents), exponents)
 
     def constant(self, exponents: np.ndarray) -> float:
         return math.exp(float(exponents[self.place]) * self.shift)
 
-    def take(self, rows: np.ndarray) -> "Power":
-        return Power(self.amplitude, self.log_x[rows], self.place, self.shift)
+    def _at_place(self, values: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+        slopes = np.zeros((len(values), len(exponents)))
+        slopes[:, self.place] = values
+        return slopes
 
 
 @dataclass(frozen=True)
 class Product:
-    """amplitude * prod_j x_j**exponents[places[j]]."""
+    """amplitude * prod_j x_j**exponents[j], with ln x_j as columns of `log_x` (n, j) and a shift (j,) for each."""
 
     amplitude: str
     log_x: np.ndarray
-    """(n, j) ln x of each factor."""
     exponents: tuple[int, ...]
     shifts: np.ndarray
-    """(j,) added to ln x in what is printed."""
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
         return np.asarray(np.expm1(self._power(exponents, self.log_x)))
@@ -136,9 +98,6 @@ class Product:
     def constant(self, exponents: np.ndarray) -> float:
         return math.exp(float(exponents[list(self.exponents)] @ self.shifts))
 
-    def take(self, rows: np.ndarray) -> "Product":
-        return Product(self.amplitude, self.log_x[rows], self.exponents, self.shifts)
-
     def _power(self, exponents: np.ndarray, logs: np.ndarray) -> np.ndarray:
         return np.asarray(exponents[..., list(self.exponents)] @ logs.T)
 
@@ -150,12 +109,11 @@ class Product:
 
 @dataclass(frozen=True)
 class Straight:
-    """amplitude * x."""
+    """amplitude * x, with x (n,)."""
 
     amplitude: str
     x: np.ndarray
     shift: float = 0.0
-    """Added to x in what is printed."""
     exponents: tuple[int, ...] = ()
 
     def centred(self, exponents: np.ndarray) -> np.ndarray:
@@ -176,11 +134,5 @@ class Straight:
     def constant(self, exponents: np.ndarray) -> float:
         return self.shift
 
-    def take(self, rows: np.ndarray) -> "Straight":
-        return Straight(self.amplitude, self.x[rows], self.shift)
 
-
-def _at(place: int, values: np.ndarray, n: int) -> np.ndarray:
-    slopes: np.ndarray = np.zeros((len(values), n))
-    slopes[:, place] = values
-    return slopes
+Column = Power | Product | Straight

@@ -1,22 +1,23 @@
 """How well a law predicts cells that it hasn't seen: single ones, whole settings, whole groups, larger sizes."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.stores.progress import Progress
+
 from .design import APART, Design, determined
-from .estimate import Estimate, estimated, residuals_of
+from .estimate import Estimate, estimate, residuals_of
 
-__all__ = ["SPLITS", "cross_validate", "held_out"]
-
-SPLITS = ("cell", "setting", "group", "ordered")
-Progress = Callable[[int, int], None]
+__all__ = ["cross_validate", "held_out", "influence"]
 
 
 class _Split(NamedTuple):
+    """Cells to hold out."""
+
     kind: str
     label: str
     test: np.ndarray
@@ -25,10 +26,10 @@ class _Split(NamedTuple):
     own_level: bool = False
     """Whether the rows held out bring a level that no other row has."""
     axis: str = ""
-    """That larger sizes of are held out."""
+    """The size of which larger values are held out, if it is one."""
 
 
-def held_out(estimate: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
+def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
     """Errors of prediction of cells held out, a row for each cell and way of holding out.
 
     Returns
@@ -37,21 +38,22 @@ def held_out(estimate: Estimate, *, progress: Progress | None = None) -> pd.Data
         `split`: `cell` (each alone), `setting` (a setting in all groups), `group` (a group), `ordered N` and so on (all
         cells of a size, from those of smaller sizes alone, from the third size on). `held_out`: its name. `row`,
         `group`, `setting` of the cell; `observed`; `predicted`; `error`: observed less predicted, in units of the fit;
-        `error_plain`: the same of a plainer prediction: the group's level alone; of `ordered N` and so on, the law
-        without the terms of that size. Splits that leave the law undetermined have NaN.
+        `error_plain`: that of a plainer prediction: the group's level alone; of `ordered N` and so on, the law without
+        the terms of that size. Splits that leave the law undetermined have NaN. For each amplitude and exponent its
+        `name`: the estimate from the other cells.
 
     Notes
     -----
     A group that is held out has a level that nothing else tells: each of its cells is predicted with the terms from the
     other groups and the level from the group's other cells.
     """
-    splits = list(_splits(estimate.design))
-    rows: list[dict[str, object]] = []
+    splits = list(_splits(fit.design))
+    parts = []
     for done, split in enumerate(splits, 1):
-        rows += _predicted(estimate, split)
+        parts.append(_predicted(fit, split))
         if progress is not None:
-            progress(done, len(splits))
-    return pd.DataFrame(rows)
+            progress(done, len(splits), "held out")
+    return pd.concat(parts, ignore_index=True)
 
 
 def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
@@ -66,20 +68,35 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for split, part in errors.groupby("split", sort=False):
         known = part[part["error"].notna()]
-        values, plain = known["error"].to_numpy(), known["error_plain"].to_numpy()
-        some = len(known) > 0
+        error, plain = known["error"], known["error_plain"]
         rows.append(
             {
-                "split": split,
-                "n": len(known),
-                "n_undetermined": len(part) - len(known),
-                "rmse": float(np.sqrt((values**2).mean())) if some else math.nan,
-                "mae": float(np.abs(values).mean()) if some else math.nan,
-                "bias": float(values.mean()) if some else math.nan,
-                "rmse_plain": float(np.sqrt((plain**2).mean())) if some else math.nan,
+                "split": split, "n": len(known), "n_undetermined": len(part) - len(known),
+                "rmse": math.sqrt((error**2).mean()), "mae": float(error.abs().mean()), "bias": float(error.mean()),
+                "rmse_plain": math.sqrt((plain**2).mean()),
             }
-        )
+        )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def influence(fit: Estimate, errors: pd.DataFrame) -> pd.DataFrame:
+    """How far each single cell pulls the exponents and amplitudes, from what `held_out` returns.
+
+    Returns
+    -------
+    DataFrame
+        A row a cell, the most influential first: `row` (label in the table), `group`, `setting`, `residual`,
+        `left_out_residual` (of a fit without it), and for each amplitude and exponent `d_<name>`: the estimate without
+        the cell less that with it. `pull` is the largest of their sizes over their standard errors. A cell without
+        which the law isn't determined has NaN.
+    """
+    cells = errors[errors["split"] == "cell"]
+    names = list(fit.design.term_names)
+    moved = cells[names] - [fit.values[name] for name in names]
+    pull = (moved.abs() / [max(fit.standard_errors[name], 1e-300) for name in names]).max(axis=1)
+    found = cells[["row", "group", "setting"]].assign(residual=fit.residuals, left_out_residual=cells["error"])
+    found = pd.concat([found, moved.add_prefix("d_"), pull.rename("pull")], axis=1)
+    return found.sort_values("pull", ascending=False, ignore_index=True)
 
 
 def _splits(design: Design) -> Iterator[_Split]:
@@ -93,37 +110,44 @@ def _splits(design: Design) -> Iterator[_Split]:
     for group in groups if len(groups) > 1 else []:
         held = design.groups == group
         yield _Split("group", group, every[held], every[~held], own_level=True)
-    sizes = {**dict(design.axes), **({"share": design.share} if design.share else {})}
-    for axis, column in sizes.items():
+    for axis, column in design.sizes.items():
         values = design.frame[column].to_numpy()
         for size in np.unique(values)[2:]:
             yield _Split(f"ordered {axis}", f"{size:.6g}", every[values == size], every[values < size], axis=axis)
 
 
-def _predicted(estimate: Estimate, split: _Split) -> Iterator[dict[str, object]]:
-    design = estimate.design
+def _predicted(fit: Estimate, split: _Split) -> pd.DataFrame:
+    design = fit.design
     train, test = design.take(split.train), design.take(split.test)
     known = np.ones(len(split.test), bool) if split.own_level else _level_known(train, test)
-    for axis, value in _constant_axes(train).items():
-        known &= _size(test, axis) == value
-        train, test = train.without(axis), test.without(axis)
-    errors = predicted = plain = np.full(len(split.test), math.nan)
+    for axis in train.terms.names:  # a size that doesn't vary in what is left is part of the level there
+        sizes = train.frame[design.sizes[axis]].to_numpy()
+        if len(set(sizes)) == 1:
+            known &= test.frame[design.sizes[axis]].to_numpy() == sizes[0]
+            train, test = train.without(axis), test.without(axis)
+    predicted = errors = plain = np.full(len(split.test), math.nan)
+    values: dict[str, float] = {}
     if known.any() and determined(train, spare=0):
-        fit = estimated(train, delta=estimate.delta, starts=_start(estimate, train), grid="coarse")
-        dropped = (split.axis,) if split.axis else train.terms.names
-        plainer, plain_test = _without(train, dropped), _without(test, dropped)
-        predicted, plain_values = fit.predicted(test), estimated(plainer, delta=estimate.delta).predicted(plain_test)
+        before = dict(zip(design.exponents, fit.parts[2], strict=True))
+        start = np.array([before[name] for name in train.exponents])
+        again = estimate(train, delta=fit.delta, starts=(start,), grid="coarse")
+        law, values = again.predicted(test), again.values
+        plainer, plain_test = train, test
+        for axis in (split.axis,) if split.axis else train.terms.names:
+            plainer, plain_test = plainer.without(axis), plain_test.without(axis)
+        told = estimate(plainer, delta=fit.delta).predicted(plain_test)
         if split.own_level:
-            predicted, plain_values = _with_own_level(test, predicted), _with_own_level(test, plain_values)
-        errors = np.where(known, residuals_of(test, predicted), math.nan)
-        plain = np.where(known, residuals_of(plain_test, plain_values), math.nan)
-    for k, place in enumerate(split.test):
-        yield {
-            "split": split.kind, "held_out": split.label, "row": str(design.frame.index[place]),
-            "group": design.groups[place], "setting": design.settings[place], "observed": float(design.y[place]),
-            "predicted": float(predicted[k]) if not math.isnan(errors[k]) else math.nan,
-            "error": float(errors[k]), "error_plain": float(plain[k]),
-        }  # fmt: skip
+            law, told = _with_own_level(test, law), _with_own_level(test, told)
+        errors = np.where(known, residuals_of(test, law), math.nan)
+        plain = np.where(known, residuals_of(plain_test, told), math.nan)
+        predicted = np.where(np.isnan(errors), math.nan, law)
+    return pd.DataFrame(
+        {
+            "split": split.kind, "held_out": split.label, "row": test.frame.index.astype(str), "group": test.groups,
+            "setting": test.settings, "observed": test.y, "predicted": predicted, "error": errors,
+            "error_plain": plain, **{name: values.get(name, math.nan) for name in design.term_names},
+        }
+    )  # fmt: skip
 
 
 def _level_known(train: Design, test: Design) -> np.ndarray:
@@ -131,27 +155,6 @@ def _level_known(train: Design, test: Design) -> np.ndarray:
     _, s, vt = np.linalg.svd(train.levels, full_matrices=False)
     basis = vt[s > APART * s[:1].sum()]
     return np.asarray(np.abs(test.levels - test.levels @ basis.T @ basis).max(axis=1) < 1e-9)
-
-
-def _size(design: Design, axis: str) -> np.ndarray:
-    return np.asarray(design.frame[design.share if axis == "share" else design.axes[axis]].to_numpy())
-
-
-def _constant_axes(train: Design) -> dict[str, float]:
-    """Axis -> its only size, of those that don't vary in these rows."""
-    sizes = {axis: np.unique(_size(train, axis)) for axis in train.terms.names}
-    return {axis: float(values[0]) for axis, values in sizes.items() if len(values) == 1}
-
-
-def _start(estimate: Estimate, train: Design) -> tuple[np.ndarray, ...]:
-    found = dict(zip(estimate.design.exponents, estimate.parts[2], strict=True))
-    return (np.array([found[name] for name in train.exponents]),)
-
-
-def _without(design: Design, axes: Sequence[str]) -> Design:
-    for axis in axes:
-        design = design.without(axis)
-    return design
 
 
 def _with_own_level(test: Design, predicted: np.ndarray) -> np.ndarray:

@@ -3,24 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..stats.frame import checked, group_labels
-from .bounds import exponent_bounds
 from .columns import Column
 from .laws import AXES, Axes, Law, law_named
-from .objective import Residual
-from .refusals import refuse_constant, refuse_repeated, refuse_roles, refuse_settings, refuse_twice
+from .refusals import Residual, exponent_bounds, refuse_constant, refuse_repeated, refuse_settings
 from .solve import Problem
 
-__all__ = ["Design", "applied", "determined", "level_columns", "make_design", "spanned"]
+__all__ = ["Design", "applied", "axes_of", "determined", "level_columns", "make_design", "rank_of", "term_derivatives"]
 
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)
 """Exponents at which the rank of a design is looked at; any that don't depend on each other would do."""
+MOST_NAMED = 3
+"""Groups that a sentence names, however many it is about."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,13 @@ class Design:
     frame: pd.DataFrame
     """The rows in use, and of their columns those in use."""
     law_name: str
-    law: Law
     response: str
     axes: Mapping[str, str]
     """Axis (N, R, D) -> column, of those in the law."""
     references: Mapping[str, float]
     """Axis -> the size whose ratio to itself is 1 in what is printed."""
     within: Mapping[str, float]
-    """Axis -> that in the columns, which lies among the sizes; of D/R as well."""
+    """Axis -> the size whose ratio to itself is 1 in the columns, which lies among the sizes; `D/R` as well."""
     share: str | None
     group_columns: tuple[str, ...]
     offset_columns: tuple[str, ...]
@@ -51,25 +51,33 @@ class Design:
     n_offsets: int
     """How many of the last levels are offsets."""
     terms: Axes
-    """What the columns are made of."""
     columns: tuple[Column, ...]
     exponents: tuple[str, ...]
     bounds: np.ndarray
-    """(q, 2)"""
+    """(q, 2) where each exponent is looked for."""
     residual: Residual
     notes: tuple[str, ...]
 
     @property
+    def law(self) -> Law:
+        """The law's form."""
+        return law_named(self.law_name)
+
+    @property
     def equation(self) -> str:
         """The law with the terms that are in it."""
-        used = [f"{axis}0" for axis in self.terms.logs] + (["share"] if self.terms.share is not None else [])
-        used += ["D/R"] if self.terms.log_data_per_rank is not None else []
+        used = [f"{name}0" if name in AXES else name for name in self.terms.values]
         head, *terms = self.law.equation.split(" + ")
         if self.law_name == "multiplicative":
             amplitude, *factors = terms[0].split(" ")
             kept = [one for one in factors if any(name in one for name in used)]
             return f"{head} + {' '.join([amplitude, *kept])}" if kept else head
         return " + ".join([head, *(term for term in terms if any(name in term for name in used))])
+
+    @property
+    def sizes(self) -> dict[str, str]:
+        """N, R, D and share, as far as the law has them -> column."""
+        return {**self.axes, **({"share": self.share} if self.share else {})}
 
     @property
     def y(self) -> np.ndarray:
@@ -83,9 +91,14 @@ class Design:
         return np.ones(len(self.frame)) if self.residual != "relative" else 1 / self.y
 
     @property
+    def term_names(self) -> tuple[str, ...]:
+        """Names of amplitudes and exponents: what all groups share, offsets aside."""
+        return (*(column.amplitude for column in self.columns), *self.exponents)
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """Of all parameters: levels, amplitudes, exponents."""
-        return (*self.level_names, *(column.amplitude for column in self.columns), *self.exponents)
+        """Names of all parameters: levels, amplitudes, exponents."""
+        return (*self.level_names, *self.term_names)
 
     @property
     def problem(self) -> Problem:
@@ -94,50 +107,34 @@ class Design:
         return Problem(self.y, weights, self.levels, self.columns, self.bounds)
 
     def take(self, rows: np.ndarray) -> "Design":
-        """The same law, references and names of some rows; levels without a row keep their column."""
-        return replace(
-            self,
-            frame=self.frame.iloc[rows],
-            groups=self.groups[rows],
-            settings=self.settings[rows],
-            levels=self.levels[rows],
-            terms=self.terms.take(rows),
-            columns=tuple(column.take(rows) for column in self.columns),
-        )
+        """Some rows, with law, references and names as they are; levels without a row keep their column."""
+        terms = self.terms._replace(values={name: one[rows] for name, one in self.terms.values.items()})
+        arrays = {name: getattr(self, name)[rows] for name in ("groups", "settings", "levels")}
+        return replace(self, frame=self.frame.iloc[rows], terms=terms, columns=self.law.terms(terms)[0], **arrays)
 
     def without(self, axis: str) -> "Design":
-        """The same without all terms of one axis: N, R, D or share."""
+        """The design less all terms of one axis: N, R, D or share."""
         terms = self.terms.without(axis)
         columns, exponents = self.law.terms(terms)
-        places = [self.exponents.index(name) for name in exponents]
-        bounds = self.bounds[places].reshape(-1, 2)
+        bounds = self.bounds[[self.exponents.index(name) for name in exponents]].reshape(-1, 2)
         return replace(self, terms=terms, columns=columns, exponents=exponents, bounds=bounds)
 
 
 def make_design(
-    frame: pd.DataFrame,
-    response: str,
-    N: str | None,
-    R: str | None,
-    D: str | None,
-    *,
-    groups: Sequence[str],
-    offsets: Sequence[str],
-    share: str | None,
-    repeat: str | None,
-    law: str,
-    residuals: str,
-    references: Mapping[str, float | None],
-    bounds: Mapping[str, tuple[float, float]],
-) -> Design:
+    frame: pd.DataFrame, response: str, N: str | None, R: str | None, D: str | None, *, groups: Sequence[str],
+    offsets: Sequence[str], share: str | None, repeat: str | None, law: str, residuals: Any,
+    references: Mapping[str, float | None], bounds: Mapping[str, tuple[float, float]],
+) -> Design:  # fmt: skip
     """See `fit_scaling_law`."""
     chosen = law_named(law)
-    refuse_settings(residuals, groups, offsets)
     roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
-    refuse_roles(roles, law, share)
-    numbers = [response, *roles.values(), *([share] if law == "share" and share else [])]
+    refuse_settings(residuals, roles, law, share, groups, offsets)
+    share = share if law == "share" else None
+    numbers = [response, *roles.values(), *([share] if share else [])]
     labels = [*groups, *offsets, *([repeat] if repeat else [])]
-    refuse_twice([*numbers, *labels])
+    twice = [name for name in (*numbers, *labels) if [*numbers, *labels].count(name) > 1]
+    if twice:
+        raise ValueError(f"column {twice[0]!r} is given two roles; each column has one")
     needs_positive = chosen.logarithmic or residuals != "absolute"
     positive = [*numbers[1:], *([response] if needs_positive else [])]
     rows, left_out = checked(frame, numbers=numbers, positive=positive, labels=labels, may_lack=[response])
@@ -146,20 +143,17 @@ def make_design(
     axes, dropped = _axes_in_use(rows, roles, law)
     within = _within(rows, axes, law)
     refs = _references(within, axes, references)
-    terms = _terms_of(rows, axes, within, refs, share, law)
+    terms = axes_of(rows, axes, within, refs, share)
     columns, exponents = chosen.terms(terms)
     group, levels, names, n_offsets = level_columns(rows, groups, offsets)
-    kept = [*axes.values(), *([share] if law == "share" and share else []), *offsets]
+    kept = [*axes.values(), *([share] if share else []), *offsets]
     limits, narrowed = exponent_bounds(columns, exponents, bounds)
     design = Design(
-        frame=rows, law_name=law, law=chosen, response=response, axes=axes, references=refs,
-        within=within,
-        share=share if law == "share" else None, group_columns=tuple(groups),
-        offset_columns=tuple(offsets), groups=group,
-        settings=_setting_labels(rows, kept),
-        levels=levels, level_names=names, n_offsets=n_offsets, terms=terms, columns=columns, exponents=exponents,
-        bounds=limits,
-        residual="absolute" if chosen.logarithmic else residuals,  # type: ignore[arg-type]  # checked above
+        frame=rows, law_name=law, response=response, axes=axes, references=refs, within=within, share=share,
+        group_columns=tuple(groups), offset_columns=tuple(offsets), groups=group,
+        settings=_setting_labels(rows, kept), levels=levels, level_names=names, n_offsets=n_offsets, terms=terms,
+        columns=columns, exponents=exponents, bounds=limits,
+        residual="absolute" if chosen.logarithmic else residuals,
         notes=(*left_out, *dropped, *narrowed, *_holes(rows, groups, kept)),
     )  # fmt: skip
     _refuse_undetermined(design)
@@ -167,14 +161,14 @@ def make_design(
 
 
 def applied(design: Design, frame: pd.DataFrame) -> Design:
-    """The same law, references and levels of other rows, whose response isn't looked at.
+    """Other rows, whose response isn't looked at, with law, references and levels of a design.
 
     Raises
     ------
     TypeError, ValueError
         As `fit_scaling_law` for the columns; and if a group or an offset wasn't among the rows of the fit.
     """
-    numbers = [*design.axes.values(), *([design.share] if design.share else [])]
+    numbers = list(design.sizes.values())
     labels = [*design.group_columns, *design.offset_columns]
     rows, _ = checked(frame, numbers=numbers, positive=numbers, labels=labels)
     group, names = group_labels(rows, design.group_columns), design.level_names
@@ -182,16 +176,76 @@ def applied(design: Design, frame: pd.DataFrame) -> Design:
     for name in dict.fromkeys(group):
         levels[group == name, _known(names, f"E[{name}]" if design.group_columns else "E")] = 1
     for column in design.offset_columns:
-        first = design.frame[column].iloc[0]
         for value in dict.fromkeys(rows[column]):
-            if value != first:
+            if value != design.frame[column].iloc[0]:
                 levels[(rows[column] == value).to_numpy(), _known(names, f"offset[{column}={value}]")] = 1
-    terms = _terms_of(rows, design.axes, design.within, design.references, design.share, design.law_name)
-    kept = [*numbers, *design.offset_columns]
+    terms = axes_of(rows, design.axes, design.within, design.references, design.share)
     return replace(
-        design, frame=rows, groups=group, settings=_setting_labels(rows, kept), levels=levels, terms=terms,
-        columns=design.law.terms(terms)[0],
+        design, frame=rows, groups=group, settings=_setting_labels(rows, [*numbers, *design.offset_columns]),
+        levels=levels, terms=terms, columns=design.law.terms(terms)[0],
     )  # fmt: skip
+
+
+def axes_of(
+    rows: pd.DataFrame, axes: Mapping[str, str], within: Mapping[str, float], references: Mapping[str, float],
+    share: str | None = None,
+) -> Axes:  # fmt: skip
+    """What terms are made of, in these rows; ln(D/R) if `within` has it."""
+    values = {axis: np.log(within[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
+    shifts = {axis: float(np.log(references[axis] / within[axis])) for axis in axes}
+    if share is not None:
+        values["share"] = rows[share].to_numpy() - 1
+    if "D/R" in within:
+        values["D/R"] = np.log(rows[axes["D"]] / rows[axes["R"]] / within["D/R"]).to_numpy()
+        shifts["D/R"] = float(np.log(within["D/R"]))
+    return Axes(values, shifts)
+
+
+def level_columns(
+    rows: pd.DataFrame, groups: Sequence[str], offsets: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], int]:
+    """Groups (n,), levels (n, g), their names, and how many of them are offsets."""
+    label = group_labels(rows, groups)
+    kinds = list(dict.fromkeys(label))
+    columns = [label == kind for kind in kinds]
+    names = [f"E[{kind}]" if groups else "E" for kind in kinds]
+    for column in offsets:
+        others = list(dict.fromkeys(rows[column]))[1:]
+        columns += [(rows[column] == other).to_numpy() for other in others]
+        names += [f"offset[{column}={other}]" for other in others]
+    return label, np.stack(columns, axis=1).astype(np.float64), tuple(names), len(columns) - len(kinds)
+
+
+def determined(design: Design, *, spare: int = 1) -> bool:
+    """Whether a law's amplitudes and exponents follow from the settings, whatever the response.
+
+    Levels need only be determined as far as rows like these go; so many cells must be to spare.
+    """
+    levels = _spanned(design.levels)
+    whole = np.column_stack(
+        [levels, *([term_derivatives(design.columns, len(design.exponents))] if design.columns else [])]
+    )
+    n_parameters = int(whole.shape[1])
+    return len(design.frame) >= n_parameters + spare and rank_of(whole) == n_parameters
+
+
+def term_derivatives(columns: Sequence[Column], n_exponents: int) -> np.ndarray:
+    """(n, p) derivatives of a law by amplitudes and exponents, at amplitudes of 1 and exponents of no meaning."""
+    at = np.array(GENERIC[:n_exponents])
+    slopes = sum(one.centred_slopes(at) for one in columns)
+    return np.column_stack([*(one.centred(at) for one in columns), slopes])
+
+
+def rank_of(columns: np.ndarray) -> int:
+    """Rank of columns (n, p), each scaled to length 1."""
+    s = np.linalg.svd(columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300), compute_uv=False)
+    return int((s > APART * s[0]).sum())
+
+
+def _spanned(levels: np.ndarray) -> np.ndarray:
+    """(n, rank) an orthonormal basis of what columns span."""
+    u, s, _ = np.linalg.svd(levels, full_matrices=False)
+    return np.asarray(u[:, s > APART * s[:1].sum()])
 
 
 def _known(names: Sequence[str], name: str) -> int:
@@ -223,7 +277,7 @@ def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tupl
         if rows[column].nunique() > 1 or law == "as printed":
             used[axis] = column
         else:
-            amplitude, exponent, _ = AXES[axis]
+            amplitude, exponent = AXES[axis]
             said.append(
                 f"{column!r} is {rows[column].iloc[0]:g} in every row: {amplitude} ({axis}0/{axis})^{exponent} is part "
                 "of the level, and its term is left out"
@@ -254,91 +308,42 @@ def _references(
     return found
 
 
-def _terms_of(
-    rows: pd.DataFrame, axes: Mapping[str, str], within: Mapping[str, float], references: Mapping[str, float],
-    share: str | None, law: str,
-) -> Axes:  # fmt: skip
-    logs = {axis: np.log(within[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
-    shifts = {axis: float(np.log(references[axis] / within[axis])) for axis in axes}
-    shared = rows[share].to_numpy() - 1 if law == "share" and share else None
-    if law != "as printed":
-        return Axes(logs, shared, None, shifts)
-    ratio = np.log(rows[axes["D"]] / rows[axes["R"]] / within["D/R"]).to_numpy()
-    return Axes(logs, shared, ratio, {**shifts, "D/R": float(np.log(within["D/R"]))})
-
-
-def level_columns(
-    rows: pd.DataFrame, groups: Sequence[str], offsets: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], int]:
-    """Groups (n,), levels (n, g), their names, and how many of them are offsets."""
-    label = group_labels(rows, groups)
-    kinds = list(dict.fromkeys(label))
-    columns = [label == kind for kind in kinds]
-    names = [f"E[{kind}]" if groups else "E" for kind in kinds]
-    for column in offsets:
-        others = list(dict.fromkeys(rows[column]))[1:]
-        columns += [(rows[column] == other).to_numpy() for other in others]
-        names += [f"offset[{column}={other}]" for other in others]
-    return label, np.stack(columns, axis=1).astype(np.float64), tuple(names), len(columns) - len(kinds)
-
-
 def _holes(rows: pd.DataFrame, groups: Sequence[str], kept: Sequence[str]) -> list[str]:
     """A sentence on groups that lack settings which others have."""
-    if not groups:
-        return []
     counts = pd.crosstab(group_labels(rows, groups), group_labels(rows, kept))
     lacking = (counts == 0).sum(axis=1)
-    if not lacking.any():
+    lacking = lacking[lacking > 0]
+    if not groups or lacking.empty:
         return []
-    named = ", ".join(f"{name} ({n})" for name, n in lacking[lacking > 0].items())
-    return [f"settings that other groups have are missing in {named}; cells that are there are used"]
-
-
-def determined(design: Design, *, spare: int = 1) -> bool:
-    """Whether a law's amplitudes and exponents follow from the settings, whatever the response.
-
-    Levels need only be determined as far as rows like these go; so many cells must be to spare.
-    """
-    place = np.array(GENERIC[: len(design.exponents)])
-    used = spanned(design.levels)
-    columns = [one.centred(place) for one in design.columns]
-    slopes = [sum(one.centred_slopes(place)[:, q] for one in design.columns) for q in range(len(place))]
-    whole = np.column_stack([used, *columns, *slopes])
-    if len(design.frame) < whole.shape[1] + spare:
-        return False
-    s = np.linalg.svd(whole / np.maximum(np.linalg.norm(whole, axis=0), 1e-300), compute_uv=False)
-    return bool(s[-1] > APART * s[0])
-
-
-def spanned(levels: np.ndarray) -> np.ndarray:
-    """(n, rank) an orthonormal basis of what columns span."""
-    u, s, _ = np.linalg.svd(levels, full_matrices=False)
-    return np.asarray(u[:, s > APART * s[:1].sum()])
+    named = ", ".join(f"{name} ({n})" for name, n in lacking.iloc[:MOST_NAMED].items())
+    more = f" and {len(lacking) - MOST_NAMED} more groups" if len(lacking) > MOST_NAMED else ""
+    return [f"settings that other groups have are missing in {named}{more}; cells that are there are used"]
 
 
 def _refuse_undetermined(design: Design) -> None:
     """Raise where `determined` is False, with the reason."""
-    n, n_parameters = len(design.frame), len(design.names)
-    if n <= n_parameters:
+    n, n_levels = len(design.frame), len(design.level_names)
+    named = ", ".join([f"{n_levels} levels" if n_levels > MOST_NAMED else ", ".join(design.level_names),
+                       *design.term_names])  # fmt: skip
+    if n <= len(design.names):
         raise ValueError(
-            f"{n} cells can't determine {n_parameters} parameters ({', '.join(design.names)}) and their error; "
+            f"{n} cells can't determine {len(design.names)} parameters ({named}) and their error; "
             "measure more cells, or take fewer groups or a law of fewer parameters"
         )
-    if spanned(design.levels).shape[1] < design.levels.shape[1]:
-        offsets = design.level_names[len(design.level_names) - design.n_offsets :]
-        raise ValueError(f"{', '.join(offsets)} can't be told from the levels of the groups; leave `offsets` out")
+    if _spanned(design.levels).shape[1] < n_levels:
+        offsets = ", ".join(design.level_names[n_levels - design.n_offsets :])
+        raise ValueError(f"{offsets} can't be told from the levels of the groups; leave `offsets` out")
     if determined(design):
         return
     counts = {axis: int(design.frame[column].nunique()) for axis, column in design.axes.items()}
     levels = ", ".join(f"{design.axes[axis]!r} has {count} levels" for axis, count in counts.items())
     few = [axis for axis, count in counts.items() if count < 3 and design.exponents]
     if few:
-        _, exponent, _ = AXES[few[0]]
         raise ValueError(
-            f"{levels}: beside a level, an amplitude and {exponent} need three levels of {design.axes[few[0]]!r}; "
-            "measure another, or take the law 'log' or 'log-log'"
+            f"{levels}: beside a level, an amplitude and {AXES[few[0]].exponent} need three levels of "
+            f"{design.axes[few[0]]!r}; measure another, or take the law 'log' or 'log-log'"
         )
     raise ValueError(
-        f"the settings don't determine {', '.join(design.names)} apart ({levels}): sizes go along with each other or "
+        f"the settings don't determine {named} apart ({levels}): sizes go along with each other or "
         "with the groups; measure settings in which one varies alone, or leave one out"
     )

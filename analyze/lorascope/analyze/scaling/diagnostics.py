@@ -1,19 +1,50 @@
-"""What speaks against a law: free effects of settings, residuals by setting, single cells; and what each size adds."""
+"""What speaks against a law: free effects of settings, residuals by setting; and what each size adds."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from .design import Design, determined
-from .estimate import Estimate, estimated, residuals_of
-from .solve import RANK
+from .design import Design
+from .estimate import Estimate, estimate
 
-__all__ = ["axis_tests", "f_test", "influence", "lack_of_fit", "residuals_by_setting"]
+__all__ = ["Criteria", "axis_tests", "criteria", "f_test", "lack_of_fit", "residuals_by_setting"]
 
-Progress = Callable[[int, int], None]
+DEPENDENT = 1e-9
+"""Singular values below this share of the norm count as zero, where free effects of settings are told from levels."""
+
+
+class Criteria(NamedTuple):
+    """Fit and price of one law; comparable between laws of the same cells, whatever their residuals."""
+
+    minus_two_log_likelihood: float
+    """It is of the response, not of its logarithm; the spread is at its maximum."""
+    n_parameters: int
+    """The spread counts as one."""
+    aic: float
+    aicc: float
+    """NaN where there are too few cells for it."""
+    bic: float
+
+
+def criteria(fit: Estimate) -> Criteria:
+    """Information criteria of a fit.
+
+    Notes
+    -----
+    Residuals are taken for normal: n ln(2 pi SSR / n) + n, and, for relative and logarithmic ones, twice the sum of
+    ln y, which brings their likelihood to that of the response. Relative weights 1/y count as given. With Huber's loss
+    it is that of its residuals' sum of squares, larger than the least.
+    """
+    n, k = fit.n, len(fit.parameters) + 1
+    relative = fit.design.residual in ("relative", "log") or fit.design.law.logarithmic
+    scale = 2 * float(np.log(fit.design.frame[fit.design.response]).sum()) if relative else 0.0
+    deviance = n * math.log(2 * math.pi * fit.ssr / n) + n + scale if fit.ssr > 0 else -math.inf
+    aic = deviance + 2 * k
+    aicc = aic + 2 * k * (k + 1) / (n - k - 1) if n > k + 1 else math.nan
+    return Criteria(deviance, k, aic, aicc, deviance + k * math.log(n))
 
 
 def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:
@@ -29,7 +60,7 @@ def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, 
     return float(f), float(stats.f.sf(f, n_more, df))
 
 
-def lack_of_fit(estimate: Estimate) -> pd.DataFrame:
+def lack_of_fit(fit: Estimate) -> pd.DataFrame:
     """The law against free effects of settings beside the same levels, as one row: F, its p, and what it stands on.
 
     Returns
@@ -44,29 +75,26 @@ def lack_of_fit(estimate: Estimate) -> pd.DataFrame:
     Both are least squares, of an estimate with Huber's loss too. A small p says that no parameters of this law make it
     follow the settings as closely as cells of one setting follow each other.
     """
-    design = estimate.design
-    levels = _free_levels(design)
-    names = tuple(f"setting {k}" for k in range(levels.shape[1]))
-    free = replace(
-        design, columns=(), exponents=(), bounds=np.zeros((0, 2)), levels=levels, level_names=names, n_offsets=0
-    )
-    n_more = free.levels.shape[1] - len(estimate.parameters)
-    df = estimate.n - free.levels.shape[1]
-    row = {"F": math.nan, "n_more": n_more, "df": df, "p": math.nan, "sigma_free": math.nan}
+    free = _free_settings(fit.design)
+    n_settings, n_free = len(set(fit.design.settings)), len(free.level_names)
+    n_more, df = n_free - len(fit.parameters), fit.n - n_free
+    f = p = sigma = math.nan
+    note = ""
     if n_more <= 0:
-        note = f"{len(set(design.settings))} settings leave the law no freedom to be wrong"
-    elif estimate.is_exact:
+        note = f"{n_settings} settings leave the law no freedom to be wrong"
+    elif fit.is_exact:
         note = "the law goes through every cell, but for rounding"
     elif df <= 0:
         note = "no setting was measured in several groups or several times, so nothing tells error from lack of fit"
     else:
-        ssr, note = estimated(free).ssr, ""
-        row["F"], row["p"] = f_test(_least_squares(estimate).ssr, ssr, n_more, df)
-        row["sigma_free"] = math.sqrt(ssr / df)
-    return pd.DataFrame([{**row, "n_settings": len(set(design.settings)), "note": note}])
+        ssr = estimate(free).ssr
+        f, p = f_test(_least_squares(fit).ssr, ssr, n_more, df)
+        sigma = math.sqrt(ssr / df)
+    row = {"F": f, "n_more": n_more, "df": df, "p": p, "sigma_free": sigma, "n_settings": n_settings, "note": note}
+    return pd.DataFrame([row])
 
 
-def axis_tests(estimate: Estimate) -> pd.DataFrame:
+def axis_tests(fit: Estimate) -> pd.DataFrame:
     """What each size adds to the others: F of the law against the law without its terms, a row for each.
 
     Returns
@@ -79,20 +107,18 @@ def axis_tests(estimate: Estimate) -> pd.DataFrame:
     Least squares. Without a term its exponent means nothing, so that F isn't distributed quite as said (Davies 1987,
     Biometrika 74, 33): p is a rough one.
     """
-    full = _least_squares(estimate)
+    full = _least_squares(fit)
     rows = []
-    for axis in estimate.design.terms.names:
-        narrower = estimate.design.without(axis)
-        without = estimated(narrower)
-        ssr = without.ssr
-        n_more = len(full.parameters) - len(narrower.names)
-        f, p = (math.nan, math.nan) if without.is_exact else f_test(ssr, full.ssr, n_more, full.df)
-        ratio = ssr / full.ssr if full.ssr else math.inf
+    for axis in fit.design.terms.names:
+        without = estimate(fit.design.without(axis))
+        n_more = len(full.parameters) - len(without.parameters)
+        f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, full.ssr, n_more, full.df)
+        ratio = without.ssr / full.ssr if full.ssr else math.inf
         rows.append({"axis": axis, "F": f, "n_more": n_more, "df": full.df, "p": p, "ssr_ratio": ratio})
     return pd.DataFrame(rows)
 
 
-def residuals_by_setting(estimate: Estimate) -> pd.DataFrame:
+def residuals_by_setting(fit: Estimate) -> pd.DataFrame:
     """Mean residual of each setting over its cells: `setting`, `n`, `mean`, `se`, `t`, `p`.
 
     In units of the fit: relative, of the logarithm or of the response. p is of a two-sided t-test that takes cells for
@@ -101,8 +127,8 @@ def residuals_by_setting(estimate: Estimate) -> pd.DataFrame:
     from scipy import stats
 
     rows = []
-    for setting in dict.fromkeys(estimate.design.settings):
-        values = estimate.residuals[np.asarray(estimate.design.settings == setting)]
+    for setting in dict.fromkeys(fit.design.settings):
+        values = fit.residuals[np.asarray(fit.design.settings == setting)]
         n, mean = len(values), float(values.mean())
         error = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
         t = mean / error if error and not math.isnan(error) else math.nan
@@ -111,56 +137,20 @@ def residuals_by_setting(estimate: Estimate) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def influence(estimate: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
-    """How far each single cell pulls the exponents and amplitudes, and how the rest predicts it.
-
-    Returns
-    -------
-    DataFrame
-        A row a cell, the most influential first: `row` (label in the table), `group`, `setting`, `residual`,
-        `left_out_residual` (of a fit without it), and for each amplitude and exponent `d_<name>`: the estimate without
-        the cell less that with it. `pull` is the largest of their sizes over their standard errors. A cell without
-        which the law isn't determined has NaN.
-    """
-    names = estimate.design.names[len(estimate.design.level_names) :]
-    rows = []
-    for cell in range(estimate.n):
-        kept = np.delete(np.arange(estimate.n), cell)
-        rest = estimate.design.take(kept)
-        moved, left_out = dict.fromkeys(names, math.nan), math.nan
-        if determined(rest, spare=0):
-            again = estimated(rest, delta=estimate.delta, starts=(estimate.parts[2],), grid="coarse")
-            moved = {name: again.values[name] - estimate.values[name] for name in names}
-            one = estimate.design.take(np.array([cell]))
-            if rest.levels[:, estimate.design.levels[cell] > 0].any(axis=0).all():
-                left_out = float(residuals_of(one, again.predicted(one))[0])
-        pulls = [abs(moved[name]) / max(estimate.standard_errors[name], 1e-300) for name in names]
-        rows.append(
-            {
-                "row": str(estimate.design.frame.index[cell]),
-                "group": estimate.design.groups[cell],
-                "setting": estimate.design.settings[cell],
-                "residual": float(estimate.residuals[cell]),
-                "left_out_residual": left_out,
-                **{f"d_{name}": value for name, value in moved.items()},
-                "pull": max(pulls, default=math.nan),
-            }
-        )
-        if progress is not None:
-            progress(cell + 1, estimate.n)
-    return pd.DataFrame(rows).sort_values("pull", ascending=False, ignore_index=True)
+def _least_squares(fit: Estimate) -> Estimate:
+    return fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],))
 
 
-def _least_squares(estimate: Estimate) -> Estimate:
-    return estimate if not math.isfinite(estimate.delta) else estimated(estimate.design, starts=(estimate.parts[2],))
-
-
-def _free_levels(design: Design) -> np.ndarray:
-    """(n, rank) levels and a column for each setting, as many of them as don't follow from the others."""
+def _free_settings(design: Design) -> Design:
+    """Levels and a level for each setting, as many of them as don't follow from the others, and no terms."""
     settings = [design.settings == one for one in dict.fromkeys(design.settings)]
     kept: list[np.ndarray] = []
     for column in [*design.levels.T, *np.array(settings, np.float64)]:
         trial = np.stack([*kept, column], axis=1)
-        if np.linalg.matrix_rank(trial, tol=RANK * 1e3 * np.linalg.norm(trial)) == trial.shape[1]:
+        if np.linalg.matrix_rank(trial, tol=DEPENDENT * np.linalg.norm(trial)) == trial.shape[1]:
             kept.append(column)
-    return np.stack(kept, axis=1)
+    names = tuple(f"level {k}" for k in range(len(kept)))
+    none = np.zeros((0, 2))
+    return replace(
+        design, columns=(), exponents=(), bounds=none, levels=np.stack(kept, axis=1), level_names=names, n_offsets=0
+    )

@@ -1,20 +1,22 @@
 """A law's parameters from a design, and what follows from them without another fit."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from .design import Design
-from .objective import AGREE, Minimum, Objective, descend, minimise, random_starts
-from .solve import Grid, Solution, least_squares
+from .robust import minimise
+from .solve import Grid, Solution, exponent_grid, least_squares
 
-__all__ = ["Estimate", "Search", "estimated", "residuals_of", "solved"]
+__all__ = ["Estimate", "Search", "estimate", "residuals_of"]
 
 ROUNDING = 1e-11
 """Residuals below this share of the response are nothing but rounding."""
+AGREE = 1e-5
+"""Share of the best loss by which a rough search may miss it and count as having ended there."""
 
 
 class Search(NamedTuple):
@@ -23,16 +25,10 @@ class Search(NamedTuple):
     converged: bool
     at_bound: tuple[str, ...]
     """Exponents that lie at an end of their range."""
-    share_of_minima: float
-    """Of the searches from the lowest minima of the grid, those that ended at the best."""
     n_starts: int
-    """Random starts of the second method, L-BFGS on all parameters at once."""
+    """Random starts, beside those from a grid."""
     share_of_starts: float
-    """Of them, those that ended at the best optimum, to a millionth of its loss; NaN if there were none."""
-    found_better: float
-    """By what share of the loss the second method was better than the first, before it took over; 0 if it wasn't."""
-    spread: float
-    """Largest difference of an exponent among the starts that ended at the best."""
+    """Share of the random starts that ended at the best optimum; NaN if there were none."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,7 @@ class Estimate:
     loss: float
     """Half the sum of squared residuals, or the sum of Huber's losses."""
     delta: float
-    """Huber's, in units of the residuals; infinite for least squares."""
-    counts: np.ndarray | None
+    """Huber's delta, in units of the residuals; infinite for least squares."""
     search: Search
 
     @property
@@ -110,33 +105,20 @@ class Estimate:
         unit = float((self.design.y**2).sum()) if self.design.residual == "absolute" else float(self.n)
         return self.ssr <= ROUNDING**2 * unit
 
-    def jacobian(self) -> np.ndarray:
-        """(n, p) derivatives of what the law says by its parameters as printed."""
-        exponents = self.parts[2]
-        columns = [one.printed(exponents) for one in self.design.columns]
-        slopes = np.zeros((self.n, len(exponents)))
-        for one in self.design.columns:
-            slopes += self.values[one.amplitude] * one.printed_slopes(exponents)
-        return np.column_stack([self.design.levels, *columns, slopes])
-
     @cached_property
-    def covariance(self) -> np.ndarray:
-        """(p, p) of the printed parameters: sigma squared times the inverse of J' J of the residuals; linear theory.
+    def standard_errors(self) -> dict[str, float]:
+        """Name -> standard error of the printed parameter, by linear theory.
 
         NaN where an exponent is 0, and its amplitude infinite.
         """
         if not all(map(math.isfinite, self.values.values())):
-            return np.full((len(self.parameters), len(self.parameters)), math.nan)
-        half = self._half(self.jacobian())
-        return np.asarray(self.sigma**2 * half @ half.T)
-
-    def _half(self, jacobian: np.ndarray) -> np.ndarray:
-        """(p, p) half of the inverse of J' J of the residuals, whose product with its transpose is the whole."""
-        jacobian = jacobian * self.residual_scale(self.design, self.fitted)[:, None]
-        sizes = np.linalg.norm(jacobian, axis=0)
-        sizes[sizes == 0] = 1
-        _, s, vt = np.linalg.svd(jacobian / sizes, full_matrices=False)
-        return np.asarray((vt.T / np.maximum(s, 1e-300)) / sizes[:, None])
+            return dict.fromkeys(self.design.names, math.nan)
+        printed = [one.printed(self.parts[2]) for one in self.design.columns]
+        slopes = np.zeros((self.n, len(self.design.exponents)))
+        for one in self.design.columns:
+            slopes += self.values[one.amplitude] * one.printed_slopes(self.parts[2])
+        half = self._half(np.column_stack([self.design.levels, *printed, slopes]))
+        return dict(zip(self.design.names, map(float, self.sigma * np.linalg.norm(half, axis=1)), strict=True))
 
     def prediction_errors(self, design: Design) -> np.ndarray:
         """(n,) standard errors of `predicted`, by linear theory.
@@ -145,6 +127,15 @@ class Estimate:
         """
         half = self._half(self._centred_jacobian(self.design))
         return np.asarray(self.sigma * np.linalg.norm(self._centred_jacobian(design) @ half, axis=1))
+
+    def _half(self, jacobian: np.ndarray) -> np.ndarray:
+        """(p, p) half of the inverse of J' J of the residuals, whose product with its transpose is the whole."""
+        scale = 1 / self.fitted if self.design.residual == "log" else self.design.weights
+        jacobian = jacobian * scale[:, None]
+        sizes = np.linalg.norm(jacobian, axis=0)
+        sizes[sizes == 0] = 1
+        _, s, vt = np.linalg.svd(jacobian / sizes, full_matrices=False)
+        return np.asarray((vt.T / np.maximum(s, 1e-300)) / sizes[:, None])
 
     def _centred_jacobian(self, design: Design) -> np.ndarray:
         """(n, p) derivatives of what the law says by its parameters as they are searched."""
@@ -155,29 +146,17 @@ class Estimate:
             slopes += coefficient * one.centred_slopes(exponents)
         return np.column_stack([design.levels, *columns, slopes])
 
-    @cached_property
-    def standard_errors(self) -> dict[str, float]:
-        """Name -> standard error by linear theory."""
-        return dict(zip(self.design.names, map(float, np.sqrt(np.diag(self.covariance))), strict=True))
-
-    @staticmethod
-    def residual_scale(design: Design, fitted: np.ndarray) -> np.ndarray:
-        """(n,) by how much a residual moves with what the law says, without sign."""
-        return 1 / fitted if design.residual == "log" else design.weights
-
 
 def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
-    """(n,) residuals of a design's rows where the law says this."""
+    """(n,) residuals of a design's rows where the law says this; infinite where a logarithm has none."""
     if design.residual != "log":
         return np.asarray((design.y - predicted) * design.weights)
-    if (predicted <= 0).any():
-        return np.where(predicted > 0, np.log(design.y / np.where(predicted > 0, predicted, 1)), np.inf)
-    return np.asarray(np.log(design.y / predicted))
+    return np.where(predicted > 0, np.log(design.y / np.where(predicted > 0, predicted, 1)), np.inf)
 
 
-def estimated(
-    design: Design, *, delta: float = math.inf, counts: np.ndarray | None = None, n_starts: int = 0,
-    random: np.random.Generator | None = None, starts: tuple[np.ndarray, ...] = (), grid: Grid = "fine",
+def estimate(
+    design: Design, *, delta: float = math.inf, n_starts: int = 0, random: np.random.Generator | None = None,
+    starts: tuple[np.ndarray, ...] = (), grid: Grid = "fine",
 ) -> Estimate:  # fmt: skip
     """The parameters with the least loss.
 
@@ -186,61 +165,35 @@ def estimated(
     design
         What is fitted.
     delta
-        Huber's, in units of the residuals.
-    counts
-        (n,) how often each row counts.
+        Huber's delta, in units of the residuals.
     n_starts
-        Random starts of L-BFGS on all parameters at once, as a check.
-    random
-        Draws these.
+        Random starts, drawn by `random`, beside those from a grid.
     starts
         (q,) exponents from which to search as well.
     grid
-        Of exponents at which to look first.
+        How fine a grid of exponents is looked at first.
     """
-    objective = Objective(design.problem, design.residual, delta, counts)
-    solution, found = solved(objective, starts, grid=grid)
-    at, value, converged = found.parameters, found.value, found.converged
-    begins = random_starts(objective, n_starts, random or np.random.default_rng(0)) if n_starts else []
-    ends = [descend(objective, begin) for begin in begins]
-    best = min([value, *(end[1] for end in ends)])
-    better = (value - best) / value if value > 0 else 0.0
-    if better > AGREE:
-        at = minimise(objective, solution, [min(ends, key=lambda end: end[1])[0]]).parameters
-        value = float(objective.value(at)[0])
-    reached = [end[0][len(at) - len(design.exponents) :] for end in ends if end[1] <= value * (1 + AGREE)]
-    spread = float(np.ptp(np.stack(reached), axis=0).max()) if reached and design.exponents else 0.0
-    search = Search(
-        converged=converged,
-        at_bound=_at_bound(design, at[len(at) - len(design.exponents) :]),
-        share_of_minima=solution.share_at_best,
-        n_starts=n_starts,
-        share_of_starts=len(reached) / n_starts if n_starts else math.nan,
-        found_better=better if better > AGREE else 0.0,
-        spread=spread,
-    )
-    return Estimate(design, at, value, delta, counts, search)
+    drawn = _random_exponents(design, n_starts, random or np.random.default_rng(0)) if len(design.exponents) else []
+    solution = least_squares(design.problem, (*drawn, *starts), grid=grid)
+    at, loss, converged = pack(solution), solution.ssr / 2, solution.converged
+    reached = solution.reached[: len(drawn)]
+    if math.isfinite(delta) or design.residual == "log":
+        begins = [at, *(pack(least_squares(design.problem.fix_all(one))) for one in (*drawn, *starts))]
+        ends = [minimise(design, delta, begin, is_rough=True) for begin in begins]
+        at, loss, converged = minimise(design, delta, min(ends, key=lambda end: end[1])[0])
+        reached = np.array([end[1] <= loss * (1 + AGREE) for end in ends[1 : 1 + len(drawn)]], bool)
+    bounded = design.problem.at_bound(at[len(at) - len(design.exponents) :])
+    share = float(reached.mean()) if len(reached) else 1.0 if n_starts else math.nan
+    names = tuple(name for name, is_at in zip(design.exponents, bounded, strict=True) if is_at)
+    return Estimate(design, at, loss, delta, Search(converged, names, n_starts, share))
 
 
-def solved(
-    objective: Objective, starts: tuple[np.ndarray, ...] = (), *, grid: Grid = "fine"
-) -> tuple[Solution, Minimum]:
-    """The least squares of an objective's problem, and the least loss, which is the same where the loss is square."""
-    problem = objective.problem
-    if objective.counts is not None:
-        problem = replace(problem, weights=problem.weights * np.sqrt(objective.counts))
-    solution = least_squares(problem, starts, grid=grid)
-    if math.isfinite(objective.delta) or objective.residual == "log":
-        return solution, minimise(objective, solution)
-    at = objective.pack(solution)
-    return solution, Minimum(at, float(objective.value(at)[0]), solution.converged, solution.share_at_best)
+def pack(solution: Solution) -> np.ndarray:
+    """(p,) the parameters of a solution: levels, coefficients, exponents."""
+    return np.concatenate([solution.levels, solution.coefficients, solution.exponents])
 
 
-def _at_bound(design: Design, exponents: np.ndarray) -> tuple[str, ...]:
-    low, high = design.bounds.T
-    near = 1e-6 * (high - low)
-    return tuple(
-        name
-        for name, at, below, above, margin in zip(design.exponents, exponents, low, high, near, strict=True)
-        if at - below <= margin or above - at <= margin
-    )
+def _random_exponents(design: Design, n: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Exponents (q,) drawn over their whole ranges."""
+    grids = [exponent_grid(low, high, 1001) for low, high in design.bounds]
+    return [np.array([grid[random.integers(1001)] for grid in grids]) for _ in range(n)]

@@ -10,10 +10,11 @@ import pandas as pd  # type: ignore[import-untyped]
 from ..stats.record import provenance
 from ..threads import one_blas_thread
 from .design import make_design
-from .estimate import estimated
+from .estimate import estimate
 from .laws import LawName
-from .objective import Residual, automatic_delta
+from .refusals import Residual
 from .result import ScalingFit
+from .robust import automatic_delta
 
 __all__ = ["fit_scaling_law"]
 
@@ -77,11 +78,11 @@ def fit_scaling_law(
     repeat
         Column that tells repeated runs of a setting apart, such as their seed; its values don't matter.
     level
-        Of intervals; verdicts hold p-values against 1 - level.
+        Level of confidence of intervals; verdicts hold p-values against 1 - level.
     n_starts
-        Random starts of a second method, which checks the first.
+        Random starts of the search, beside those from a grid.
     seed
-        Of these starts.
+        Seed of these starts.
 
     Returns
     -------
@@ -99,8 +100,9 @@ def fit_scaling_law(
     Notes
     -----
     Exponents are found on a grid over their bounds and polished, everything linear is solved exactly for each (variable
-    projection); amplitudes may have either sign. L-BFGS on all parameters from random starts is the check. Which cells,
-    which N and which loss were used is in `provenance` and moves the numbers: say it with them.
+    projection); amplitudes may have either sign. Huber's loss, and residuals of the logarithm, go on from there over
+    all parameters. Which cells, which N and which loss were used is in `provenance` and moves the numbers: say it with
+    them.
 
     References
     ----------
@@ -125,8 +127,8 @@ def fit_scaling_law(
     delta = math.inf if huber in (None, "auto") else float(huber)
     with one_blas_thread():
         if huber == "auto":
-            delta = automatic_delta(estimated(design).residuals)
-        found = estimated(design, delta=delta, n_starts=n_starts, random=np.random.default_rng(seed))
+            delta = automatic_delta(estimate(design).residuals)
+        found = estimate(design, delta=delta, n_starts=n_starts, random=np.random.default_rng(seed))
     settings = {
         "response": response, "N": N, "R": R, "D": D, "groups": list(groups), "offsets": list(offsets), "law": law,
         "residuals": residuals, "huber": huber, "huber_delta": delta, "references": design.references,

@@ -11,21 +11,19 @@ from .columns import Column, Power, Product, Straight
 __all__ = ["AXES", "BOUNDS", "LAWS", "Axes", "Axis", "Law", "LawName", "law_named"]
 
 LawName = Literal["additive", "as printed", "log", "log-log", "multiplicative", "share"]
+Terms = tuple[tuple[Column, ...], tuple[str, ...]]
+"""Columns, and the names of their exponents in the order of their places."""
 
 
 class Axis(NamedTuple):
-    """One of the sizes that a law is about."""
+    """Names of a size's amplitude and exponent."""
 
     amplitude: str
     exponent: str
-    what: str
 
 
-AXES: Mapping[str, Axis] = {
-    "N": Axis("A", "alpha", "parameters of the model"),
-    "R": Axis("B", "beta", "LoRA rank"),
-    "D": Axis("C", "gamma", "size of the data set"),
-}
+AXES: Mapping[str, Axis] = {"N": Axis("A", "alpha"), "R": Axis("B", "beta"), "D": Axis("C", "gamma")}
+"""Parameters of the model, LoRA rank, size of the data set."""
 BOUNDS: Mapping[str, tuple[float, float]] = {"alpha": (0.02, 25.0), "beta": (-1.5, 12.0), "gamma": (0.02, 25.0)}
 """Where exponents are looked for, unless told otherwise."""
 
@@ -33,87 +31,72 @@ BOUNDS: Mapping[str, tuple[float, float]] = {"alpha": (0.02, 25.0), "beta": (-1.
 class Axes(NamedTuple):
     """What the terms are made of."""
 
-    logs: Mapping[str, np.ndarray]
-    """Axis -> (n,) ln(reference / size), of those in use; the reference lies among the sizes."""
-    share: np.ndarray | None
-    """(n,) layers that share weights, less 1."""
-    log_data_per_rank: np.ndarray | None
-    """(n,) ln(D / R), less its shift."""
+    values: Mapping[str, np.ndarray]
+    """N, R, D: (n,) ln(reference / size), of those in use, the reference being among the sizes; `D/R`: ln(D / R) less
+    its shift; `share`: layers that share weights, less 1."""
     shifts: Mapping[str, float] = MappingProxyType({})
-    """Axis -> what is added to its logarithms in what is printed: ln of the reference asked for over that of `logs`."""
+    """What is added to these logarithms in what is printed: ln of the reference asked for over that of `values`."""
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Names of the sizes among `values`: N, R, D."""
+        return tuple(name for name in self.values if name in AXES)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all that terms are made of."""
-        return (*self.logs, *(("share",) if self.share is not None else ()))
-
-    def take(self, rows: np.ndarray) -> "Axes":
-        """The same of some rows."""
-        return Axes(
-            {name: values[rows] for name, values in self.logs.items()},
-            None if self.share is None else self.share[rows],
-            None if self.log_data_per_rank is None else self.log_data_per_rank[rows],
-            self.shifts,
-        )
+        """Names of all that a law can be without: sizes and share."""
+        return tuple(name for name in self.values if name != "D/R")
 
     def without(self, name: str) -> "Axes":
-        """The same but for one, and for all that it is part of."""
-        return Axes(
-            {one: values for one, values in self.logs.items() if one != name},
-            None if name == "share" else self.share,
-            None if name in ("D", "R") else self.log_data_per_rank,
-            self.shifts,
-        )
+        """The others, less what the one left out is part of."""
+        gone = {name, "D/R"} if name in ("D", "R") else {name}
+        return Axes({one: values for one, values in self.values.items() if one not in gone}, self.shifts)
+
+    def power(self, name: str, amplitude: str, place: int) -> Power:
+        """A power of one of them."""
+        return Power(amplitude, self.values[name], place, self.shifts.get(name, 0.0))
 
 
 class Law(NamedTuple):
     """One form of dependence on the sizes."""
 
     equation: str
-    terms: Callable[[Axes], tuple[tuple[Column, ...], tuple[str, ...]]]
-    """Columns, and the names of their exponents in the order of their places."""
+    terms: Callable[[Axes], Terms]
     source: str
     logarithmic: bool = False
     """Whether it is a law of the logarithm of the response."""
 
 
-def _powers(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-    names = list(axes.logs)
-    columns = tuple(
-        Power(AXES[name].amplitude, axes.logs[name], place, axes.shifts.get(name, 0.0))
-        for place, name in enumerate(names)
-    )
-    return columns, tuple(AXES[name].exponent for name in names)
+def _powers(axes: Axes) -> Terms:
+    columns = tuple(axes.power(name, AXES[name].amplitude, place) for place, name in enumerate(axes.sizes))
+    return columns, tuple(AXES[name].exponent for name in axes.sizes)
 
 
-def _as_printed(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-    columns, exponents = _powers(axes._replace(logs={name: axes.logs[name] for name in axes.logs if name != "D"}))
-    if axes.log_data_per_rank is None:
+def _as_printed(axes: Axes) -> Terms:
+    columns, exponents = _powers(Axes({k: v for k, v in axes.values.items() if k != "D"}, axes.shifts))
+    if "D/R" not in axes.values:
         return columns, exponents
     alpha = exponents if "alpha" in exponents else (*exponents, "alpha")
-    return (*columns, Power("C", axes.log_data_per_rank, alpha.index("alpha"), axes.shifts.get("D/R", 0.0))), alpha
+    return (*columns, axes.power("D/R", "C", alpha.index("alpha"))), alpha
 
 
-def _straight(slope: str) -> Callable[[Axes], tuple[tuple[Column, ...], tuple[str, ...]]]:
-    def terms(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        names = {name: AXES[name].exponent if slope == "exponent" else f"slope_{name}" for name in axes.logs}
-        return tuple(Straight(names[name], axes.logs[name], axes.shifts.get(name, 0.0)) for name in axes.logs), ()
-
-    return terms
+def _straight(axes: Axes, names: Mapping[str, str]) -> Terms:
+    return tuple(Straight(names[one], axes.values[one], axes.shifts.get(one, 0.0)) for one in axes.sizes), ()
 
 
-def _multiplicative(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-    if not axes.logs:
+def _multiplicative(axes: Axes) -> Terms:
+    if not axes.sizes:
         return (), ()
-    logs = np.stack(list(axes.logs.values()), axis=1)
-    exponents = tuple(AXES[name].exponent for name in axes.logs)
-    shifts = np.array([axes.shifts.get(name, 0.0) for name in axes.logs])
-    return (Product("A", logs, tuple(range(len(exponents))), shifts),), exponents
+    logs = np.stack([axes.values[name] for name in axes.sizes], axis=1)
+    shifts = np.array([axes.shifts.get(name, 0.0) for name in axes.sizes])
+    places = tuple(range(len(axes.sizes)))
+    return (Product("A", logs, places, shifts),), tuple(AXES[name].exponent for name in axes.sizes)
 
 
-def _share(axes: Axes) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+def _share(axes: Axes) -> Terms:
     columns, exponents = _powers(axes)
-    return ((Straight("slope_share", axes.share), *columns) if axes.share is not None else columns), exponents
+    share = (Straight("slope_share", axes.values["share"]),) if "share" in axes.values else ()
+    return (*share, *columns), exponents
 
 
 LAWS: Mapping[LawName, Law] = {
@@ -125,12 +108,12 @@ LAWS: Mapping[LawName, Law] = {
     ),
     "log": Law(
         "E + slope_N ln(N0/N) + slope_R ln(R0/R) + slope_D ln(D0/D)",
-        _straight("slope"),
+        lambda axes: _straight(axes, {name: f"slope_{name}" for name in AXES}),
         "the limit of eq. 8 as its exponents go to 0 while A alpha, B beta and C gamma stay",
     ),
     "log-log": Law(
         "ln y = E + alpha ln(N0/N) + beta ln(R0/R) + gamma ln(D0/D)",
-        _straight("exponent"),
+        lambda axes: _straight(axes, {name: axis.exponent for name, axis in AXES.items()}),
         "a pure power law, without a floor",
         logarithmic=True,
     ),
@@ -146,13 +129,7 @@ LAWS: Mapping[LawName, Law] = {
 
 
 def law_named(name: str) -> Law:
-    """One of `LAWS`.
-
-    Raises
-    ------
-    ValueError
-        If there is none of this name.
-    """
+    """One of `LAWS`; raises ValueError if there is none of this name."""
     for known, law in LAWS.items():
         if known == name:
             return law

@@ -5,15 +5,17 @@ constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from .columns import Column, Power
+from .estimate import Estimate
 from .solve import Problem, Solution, exponent_grid, least_squares
 
-__all__ = ["Interval", "Profile", "Rule", "profile", "thresholds"]
+__all__ = ["Interval", "Profile", "Rule", "profile", "profiles", "thresholds"]
 
 Rule = Literal["chi2", "F"]
 N_STEPS = 30
@@ -22,6 +24,8 @@ N_LOOKS = 19
 """Values of an exponent over its whole range at which is looked for further valleys."""
 EXACT = 1e-10
 """Relative accuracy to which an end is found."""
+ZERO = 1e-8
+"""Exponents closer to 0 have amplitudes of which nothing can be said."""
 
 
 class Interval(NamedTuple):
@@ -62,6 +66,56 @@ def thresholds(ssr: float, n: int, df: int, level: float) -> dict[Rule, float]:
     }
 
 
+def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
+    """Profile of each amplitude, slope and exponent of a least-squares fit."""
+    design, (levels, coefficients, exponents) = fit.design, fit.parts
+    none = np.zeros(0, bool)
+    best = Solution(exponents, coefficients, levels, fit.residuals, fit.ssr, exponents != exponents, True, none)
+    limits = thresholds(fit.ssr, fit.n, fit.df, level)
+    places = [(one.amplitude, ("amplitude", k)) for k, one in enumerate(design.columns)]
+    places += [(name, ("exponent", k)) for k, name in enumerate(design.exponents)]
+    places.reverse()  # exponents first: what is known of an amplitude hangs on its own
+    found: dict[str, Profile] = {}
+    for name, place in places:
+        value = fit.values[name]
+        if place[0] == "amplitude" and _without_end(design.columns[place[1]], exponents):
+            continue
+        step = _first_step(fit.standard_errors[name], value, place[0])
+        one = profile(design.problem, best, name, place, value, step, limits)
+        if place[0] == "amplitude":
+            one = _opened_at_zero(one, design.columns[place[1]], design.exponents, found)
+        found[name] = one
+    return dict(reversed(found.items()))
+
+
+def _opened_at_zero(one: Profile, column: Column, exponents: tuple[str, ...], found: Mapping[str, Profile]) -> Profile:
+    """An amplitude's profile, open at both ends where its exponent may be 0.
+
+    As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: what is
+    allowed has two branches that meet there, and neither end of one of them bounds it.
+    """
+    if not isinstance(column, Power):
+        return one
+    own = found[exponents[column.place]].intervals
+    return one._replace(
+        intervals={
+            rule: end._replace(low_open=True, high_open=True) if own[rule].low <= 0 <= own[rule].high else end
+            for rule, end in one.intervals.items()
+        }
+    )
+
+
+def _without_end(column: Column, exponents: np.ndarray) -> bool:
+    """Whether an exponent is 0, but for rounding, so that its amplitude is infinite."""
+    return isinstance(column, Power) and abs(float(exponents[column.place])) < ZERO
+
+
+def _first_step(error: float, value: float, kind: str) -> float:
+    """A step outwards: a standard error, where that is of any use."""
+    most = 2.0 if kind == "exponent" else 10 * max(abs(value), 1e-9)
+    return min(max(error, 1e-6 * max(abs(value), 1e-3)), most) if math.isfinite(error) else most / 10
+
+
 def profile(
     problem: Problem, best: Solution, name: str, place: tuple[str, int], value: float, step: float,
     limits: dict[Rule, float],
@@ -75,7 +129,7 @@ def profile(
     name
         Of the parameter.
     place
-        What it is (`exponent`, `amplitude` or `level`) and which.
+        What it is (`exponent` or `amplitude`) and which.
     value
         Its estimate, as printed.
     step
@@ -91,7 +145,7 @@ def profile(
         else (-math.inf, math.inf)
     )
 
-    def solved(at: float) -> Solution:
+    def solve(at: float) -> Solution:
         if at not in seen:
             near = min(seen, key=lambda one: abs(one - at), default=None)
             begin = best.exponents if near is None else seen[near].exponents
@@ -100,12 +154,12 @@ def profile(
         return seen[at]
 
     def ssr(at: float) -> float:
-        return solved(at).ssr
+        return solve(at).ssr
 
-    coarse = _coarse(solved, problem, kind, which)
+    coarse = _coarse(solve, problem, kind, which)
     intervals = {rule: _interval(ssr, value, step, bounds, limit, coarse) for rule, limit in limits.items()}
-    own = {"exponent": (), "amplitude": _own_exponents(problem, which)}.get(kind, tuple(range(len(problem.bounds))))
-    intervals = {rule: _opened(one, solved, own) for rule, one in intervals.items()}
+    own = problem.columns[which].exponents if kind == "amplitude" else ()
+    intervals = {rule: _opened(one, solve, own) for rule, one in intervals.items()}
     values = np.array(sorted(seen))
     return Profile(name, values, np.array([seen[at].ssr for at in values]), intervals)
 
@@ -114,22 +168,18 @@ def _held(problem: Problem, kind: str, which: int, at: float) -> Problem:
     """The problem with one parameter as it is printed held."""
     if kind == "exponent":
         return problem.fix(which, at)
-    if kind == "amplitude":
-        column = problem.columns[which]
-        rest = problem.columns[:which] + problem.columns[which + 1 :]
-        return replace(problem, columns=rest, known=(*problem.known, (column, at)))
-    target = problem.target - at * problem.levels[:, which]
-    return replace(problem, target=target, levels=np.delete(problem.levels, which, axis=1), centred=False)
+    rest = problem.columns[:which] + problem.columns[which + 1 :]
+    return replace(problem, columns=rest, known=(*problem.known, (problem.columns[which], at)))
 
 
-def _coarse(solved: Callable[[float], Solution], problem: Problem, kind: str, which: int) -> list[float]:
+def _coarse(solve: Callable[[float], Solution], problem: Problem, kind: str, which: int) -> list[float]:
     """Values over an exponent's whole range, so that no further valley stays unseen."""
     if kind != "exponent":
         return []
     low, high = problem.bounds[which]
     found = [float(at) for at in exponent_grid(low, high, N_LOOKS)]
     for at in found:
-        solved(at)
+        solve(at)
     return found
 
 
@@ -166,12 +216,8 @@ def _end(
     return inner, True, False
 
 
-def _own_exponents(problem: Problem, which: int) -> tuple[int, ...]:
-    return problem.columns[which].exponents if which < len(problem.columns) else ()
-
-
-def _opened(interval: Interval, solved: Callable[[float], Solution], own: tuple[int, ...]) -> Interval:
+def _opened(interval: Interval, solve: Callable[[float], Solution], own: tuple[int, ...]) -> Interval:
     """Ends that only stand where they do because an exponent of the same term can go no further are open."""
-    low = interval.low_open or bool(solved(interval.low).at_bound[list(own)].any())
-    high = interval.high_open or bool(solved(interval.high).at_bound[list(own)].any())
+    low = interval.low_open or bool(solve(interval.low).at_bound[list(own)].any())
+    high = interval.high_open or bool(solve(interval.high).at_bound[list(own)].any())
     return interval._replace(low_open=low, high_open=high)

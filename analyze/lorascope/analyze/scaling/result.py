@@ -8,28 +8,26 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.stores.progress import Progress
+
 from ..stats.record import plain
 from ..stats.summary import Summary
 from ..stats.verdict import Verdict
 from ..threads import one_blas_thread
-from .bands import bands
-from .bootstrap import Bootstrap, BootstrapKind, Progress, bootstrap
+from .bootstrap import Bootstrap, bootstrap
 from .cross_validation import held_out
 from .design import Design, applied
-from .diagnostics import axis_tests, influence, lack_of_fit, residuals_by_setting
+from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting
 from .estimate import Estimate
 from .identify import Identifiability, identifiability
-from .intervals import bootstrap_intervals, profile_intervals, profiles, wald_intervals
 from .linear import LinearModels, linear_models
-from .profile import Profile
-from .remarks import group_notes, huber_notes, search_notes, weight_notes
-from .selection import Criteria, criteria
-from .summarise import summarise
+from .profile import Profile, profiles
+from .summarise import search_notes, summarise
 from .verdicts import verdicts
 
 __all__ = ["IntervalKind", "ScalingFit"]
 
-IntervalKind = Literal["F", "chi2", "wald", "cluster", "wild"]
+IntervalKind = Literal["F", "chi2", "wald", "bootstrap"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class ScalingFit:
     estimate: Estimate
     """The parameters and the arrays that they came from."""
     level: float
-    """Of intervals."""
+    """Level of confidence of intervals; verdicts hold p-values against 1 - level."""
     provenance: dict[str, Any]
     """Settings, versions, and a hash of the rows in use."""
 
@@ -76,7 +74,7 @@ class ScalingFit:
 
     @property
     def ssr(self) -> float:
-        """Sum of squared residuals, in units of `residuals`."""
+        """Sum of squared residuals, in units of `resid`."""
         return self.estimate.ssr
 
     @property
@@ -92,21 +90,13 @@ class ScalingFit:
     @property
     def fittedvalues(self) -> pd.Series:
         """What the law says of each cell, in the unit of the response."""
-        values = self.estimate.fitted
-        return pd.Series(
-            np.exp(values) if self.design.law.logarithmic else values, index=self.design.frame.index, name="fitted"
-        )
+        values = np.exp(self.estimate.fitted) if self.design.law.logarithmic else self.estimate.fitted
+        return pd.Series(values, index=self.design.frame.index, name="fitted")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on what was left out, on the search, and on what the design can't tell."""
-        return (
-            *self.design.notes,
-            *search_notes(self.estimate),
-            *group_notes(self.design),
-            *weight_notes(self.estimate),
-            *huber_notes(self.estimate),
-        )
+        """Sentences on what was left out, on the search, and on what the fit's numbers can't be taken for."""
+        return (*self.design.notes, *search_notes(self.estimate))
 
     @cached_property
     def criteria(self) -> Criteria:
@@ -115,15 +105,13 @@ class ScalingFit:
 
     @cached_property
     def identifiability(self) -> Identifiability | None:
-        """What the settings alone determine, at the estimates; None for the law 'share'."""
-        if self.design.law_name == "share":
+        """What the settings alone determine; None for the law 'share'."""
+        design = self.design
+        if design.share:
             return None
-        axes = self.design.axes
-        at = {name: value for name, value in self.params.items() if math.isfinite(value) and value != 0}
         return identifiability(
-            self.design.frame, N=axes.get("N"), R=axes.get("R"), D=axes.get("D"), groups=self.design.group_columns,
-            offsets=self.design.offset_columns, law=self.design.law_name, at=at,
-        )  # fmt: skip
+            design.frame, **design.axes, groups=design.group_columns, offsets=design.offset_columns, law=design.law_name
+        )
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
@@ -160,61 +148,76 @@ class ScalingFit:
         kind
             `F` or `chi2`: profile intervals, whose ends may be open: then the data don't bound the parameter inside of
             what was looked at. `wald`: linear theory, of levels too, which can't be open and is wrong where those are.
-            `cluster`, `wild`: percentiles of a bootstrap over groups.
+            `bootstrap`: percentiles over redrawn groups.
         n_draws, seed
-            Of a bootstrap, see `bootstrap`.
+            For the bootstrap, see `bootstrap`.
 
         Raises
         ------
         ValueError
             If the kind isn't known, or the fit doesn't have it.
         """
-        if kind in ("F", "chi2"):
-            self._refuse_without_profiles()
-            return profile_intervals(self.profiles, kind)
-        if kind == "wald":
-            if not self.is_least_squares:
-                raise ValueError("Huber's loss has no Wald intervals here; take kind='cluster' or 'wild'")
-            return wald_intervals(self.estimate, self.level)
-        if kind in ("cluster", "wild"):
-            return bootstrap_intervals(self.bootstrap(kind, n_draws=n_draws, seed=seed), self.level)
-        raise ValueError(f"`kind` is {kind!r}; it is one of {['F', 'chi2', 'wald', 'cluster', 'wild']}")
-
-    def _refuse_without_profiles(self) -> None:
-        if self.is_least_squares and self.estimate.is_exact:
-            raise ValueError("the law goes through every cell, so that there is no error to make intervals from")
-        if not self.has_profiles:
-            what = "Huber's loss" if not self.is_least_squares else "a fit of residuals of the logarithm"
+        if kind == "bootstrap":
+            return self.bootstrap(n_draws=n_draws, seed=seed).intervals(self.level)
+        if kind not in ("F", "chi2", "wald"):
+            raise ValueError(f"`kind` is {kind!r}; it is one of {['F', 'chi2', 'wald', 'bootstrap']}")
+        if not (self.is_least_squares if kind == "wald" else self.has_profiles):
             raise ValueError(
-                f"{what} has no profile intervals; fit relative residuals by least squares, or take kind='cluster'"
+                f"this fit has no {kind} intervals: they need residuals that aren't all 0, least squares, and for "
+                "profiles relative or absolute residuals; the bootstrap has intervals of any fit"
             )
+        if kind == "wald":
+            return pd.DataFrame({"low": self.params - self._t * self.bse, "high": self.params + self._t * self.bse})
+        found = {name: one.intervals[kind]._asdict() for name, one in self.profiles.items()}
+        return pd.DataFrame.from_dict(found, orient="index")
 
-    def bootstrap(
-        self, kind: BootstrapKind = "cluster", *, n_draws: int = 1000, seed: int = 0, progress: Progress | None = None
-    ) -> Bootstrap:
-        """Refits on redrawn groups or flipped residuals; see `bootstrap.bootstrap`."""
+    @property
+    def _t(self) -> float:
+        """Student's t with the fit's degrees of freedom, at its level."""
+        from scipy import stats  # type: ignore[import-untyped]
+
+        return float(stats.t.ppf((1 + self.level) / 2, self.df_resid))
+
+    def bootstrap(self, *, n_draws: int = 1000, seed: int = 0, progress: Progress | None = None) -> Bootstrap:
+        """Refits on redrawn groups; see `bootstrap.bootstrap`."""
         with one_blas_thread():
-            return bootstrap(
-                self.estimate, kind, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress
-            )
+            return bootstrap(self.estimate, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress)
 
     def predict(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
-        """What the law says of rows, with bands of the mean and of a further cell; see `bands.bands`.
+        """What the law says of rows, in units of the response: `mean`, and an interval of it, `low` and `high`.
 
-        `frame` has the columns of sizes, groups and offsets; by default it is the fit's own. Raises ValueError where it
-        lacks one, or a group wasn't in the fit.
+        Parameters
+        ----------
+        frame
+            Has the columns of sizes, groups and offsets; the fit's own if None.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, or a group wasn't in the fit.
+
+        Notes
+        -----
+        Linear theory (the delta method), t with the fit's degrees of freedom; NaN with Huber's loss, and, of residuals
+        of the logarithm, where the law isn't positive. Laws and residuals of the logarithm have intervals on its scale,
+        turned back. Where a parameter isn't identified, intervals between the settings may still hold; beyond them they
+        don't.
         """
         rows = self.design if frame is None else applied(self.design, frame)
-        return bands(self.estimate, rows, self.level)
+        mean, half = self.estimate.predicted(rows), self._t * self.estimate.prediction_errors(rows)
+        if not self.is_least_squares:
+            half = half * math.nan
+        low, high = mean - half, mean + half
+        if rows.law.logarithmic:
+            mean, low, high = np.exp(mean), np.exp(low), np.exp(high)
+        elif rows.residual == "log":
+            positive = np.where(mean > 0, mean, math.nan)
+            low, high = positive * np.exp(-half / positive), positive * np.exp(half / positive)
+        return pd.DataFrame({"mean": mean, "low": low, "high": high}, index=rows.frame.index)
 
     def residuals_by_setting(self) -> pd.DataFrame:
         """Mean residual of each setting; see `diagnostics.residuals_by_setting`."""
         return residuals_by_setting(self.estimate)
-
-    def influence(self, *, progress: Progress | None = None) -> pd.DataFrame:
-        """How far each cell pulls the parameters; see `diagnostics.influence`."""
-        with one_blas_thread():
-            return influence(self.estimate, progress=progress)
 
     def held_out(self, *, progress: Progress | None = None) -> pd.DataFrame:
         """Errors of prediction of cells held out; see `cross_validation.held_out`."""
@@ -229,20 +232,17 @@ class ScalingFit:
 
         Raises ValueError if the law has exponents to search for.
         """
-        if self.design.exponents or not self.design.columns:
-            raise ValueError(f"the law {self.design.law_name!r} isn't linear; take 'log-log' or 'log'")
-        y, x, names = self.linear_arrays()
-        return linear_models(y, x, names, list(self.design.groups), level=self.level)
-
-    def linear_arrays(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Response (n,), columns (n, k) and their names, offsets last, of a straight law."""
-        first = self.design.levels.shape[1] - self.design.n_offsets
-        straight = [_from_own_reference(one.centred(np.zeros(0)), self.design.groups) for one in self.design.columns]
-        names = [one.amplitude for one in self.design.columns] + list(self.design.level_names[first:])
-        return self.design.y, np.column_stack([*straight, self.design.levels[:, first:]]), names
+        design = self.design
+        if design.exponents or not design.columns:
+            raise ValueError(f"the law {design.law_name!r} isn't linear; take 'log-log' or 'log'")
+        first = len(design.level_names) - design.n_offsets
+        columns = [_from_own_reference(one.centred(np.zeros(0)), design.groups) for one in design.columns]
+        names = [one.amplitude for one in design.columns] + list(design.level_names[first:])
+        x = np.column_stack([*columns, design.levels[:, first:]])
+        return linear_models(design.y, x, names, design.groups, level=self.level)
 
     def summary(self) -> Summary:
-        """What a reader wants to see first: parameters with intervals, what each size adds, verdicts."""
+        """What a reader wants to see first: verdicts, parameters with intervals, what each size adds."""
         return summarise(self)
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .columns import Column
 
 __all__ = ["Grid", "Problem", "Solution", "exponent_grid", "least_squares"]
 
-Grid = Literal["fine", "coarse", "none"]
+Grid = Literal["fine", "coarse"]
 N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
 """Number of exponents -> grid points for each: of a first search, and of one that has a good start."""
 N_POLISHED: Mapping[Grid, int] = {"fine": 4, "coarse": 2}
@@ -36,18 +36,16 @@ class Problem:
     weights: np.ndarray
     """(n,)"""
     levels: np.ndarray
-    """(n, g) columns of groups and offsets; the constant lies in their span unless `centred` is False."""
+    """(n, g) columns of groups and offsets; the constant lies in their span."""
     columns: tuple[Column, ...]
     bounds: np.ndarray
     """(q, 2) of exponents; a fixed one has two equal ends."""
     known: tuple[tuple[Column, float], ...] = ()
     """Printed terms of a given amplitude."""
-    centred: bool = True
-    """Whether columns come without their constants."""
 
     @cached_property
     def basis(self) -> np.ndarray:
-        """(n, rank) orthonormal, of the weighted levels."""
+        """(n, rank) an orthonormal basis of the weighted levels."""
         u, s, _ = np.linalg.svd(self.weights[:, None] * self.levels, full_matrices=False)
         return np.asarray(u[:, s > RANK * s[:1].sum()])
 
@@ -57,17 +55,26 @@ class Problem:
         return np.flatnonzero(self.bounds[:, 0] < self.bounds[:, 1])
 
     def fix(self, place: int, value: float) -> "Problem":
-        """The same with one exponent held."""
+        """The problem with one exponent held."""
         bounds = self.bounds.copy()
         bounds[place] = value
         return replace(self, bounds=bounds)
+
+    def fix_all(self, exponents: np.ndarray) -> "Problem":
+        """The problem with all exponents held."""
+        return replace(self, bounds=np.stack([exponents, exponents], axis=1))
+
+    def at_bound(self, exponents: np.ndarray) -> np.ndarray:
+        """(q,) whether a free exponent lies at an end of its range."""
+        low, high = self.bounds.T
+        near = AT_BOUND * (high - low)
+        return np.asarray((high > low) & ((exponents - low <= near) | (high - exponents <= near)))
 
     def terms(self, exponents: np.ndarray) -> np.ndarray:
         """(..., n, k) columns at exponents (..., q)."""
         if not self.columns:
             return np.zeros((*exponents.shape[:-1], len(self.target), 0))
-        made = [one.centred(exponents) if self.centred else one.printed(exponents) for one in self.columns]
-        return np.stack(made, axis=-1)
+        return np.stack([one.centred(exponents) for one in self.columns], axis=-1)
 
     def weighted(self, exponents: np.ndarray) -> np.ndarray:
         """(..., n, k) columns at exponents (..., q), weighted."""
@@ -101,8 +108,8 @@ class Solution(NamedTuple):
     at_bound: np.ndarray
     """(q,) whether a free exponent lies at an end of its range."""
     converged: bool
-    share_at_best: float
-    """Of the searches from minima of the grid, those that ended here."""
+    reached: np.ndarray
+    """(start,) whether the search from each of the further starts ended here."""
 
 
 def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
@@ -113,32 +120,23 @@ def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
     return np.asarray(grid)
 
 
-def grid_points(problem: Problem, grid: Grid = "fine") -> tuple[np.ndarray, tuple[int, ...]]:
-    """(m, q) every combination of exponents, and how many there are of each."""
-    n_free = len(problem.free)
-    n = N_GRID[grid].get(n_free, 1)
+def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
+    """Exponents (q,) at the lowest local minima of the sum of squares over a grid."""
+    n = N_GRID[grid].get(len(problem.free), 1)
     axes = [exponent_grid(low, high, n) if low < high else np.array([low]) for low, high in problem.bounds]
-    shape = tuple(map(len, axes))
-    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=-1), shape
-
-
-def grid_bases(problem: Problem, points: np.ndarray) -> np.ndarray:
-    """(m, n, k) orthonormal columns at each point, across the levels; zeros where they depend on each other."""
+    points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=-1)
     whole = problem.weighted(points)
     columns = problem.across(whole)
     u, s, _ = np.linalg.svd(columns / _lengths(columns, whole)[:, None, :], full_matrices=False)
-    return np.asarray(u * (s > RANK**0.5 * s[:, :1])[:, None, :])
-
-
-def grid_ssr(problem: Problem, points: np.ndarray, bases: np.ndarray) -> np.ndarray:
-    """(m,) least sum of squares at each point."""
+    bases = u * (s > RANK**0.5 * s[:, :1])[:, None, :]  # zeros where columns depend on each other
     if problem.known:
         wanted = np.stack([problem.wanted(point) for point in points])[..., None]
     else:
         wanted = np.broadcast_to(problem.wanted(points[0])[:, None], (len(points), len(problem.target), 1))
     rest = problem.across(wanted)
     kept = np.matmul(bases.transpose(0, 2, 1), rest)
-    return np.asarray((rest**2).sum(axis=(1, 2)) - (kept**2).sum(axis=(1, 2)))
+    ssr = (rest**2).sum(axis=(1, 2)) - (kept**2).sum(axis=(1, 2))
+    return list(points[minima(ssr, tuple(map(len, axes)), N_POLISHED[grid])])
 
 
 def minima(values: np.ndarray, shape: tuple[int, ...], n: int) -> np.ndarray:
@@ -156,26 +154,14 @@ def minima(values: np.ndarray, shape: tuple[int, ...], n: int) -> np.ndarray:
 
 
 def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: Grid = "fine") -> Solution:
-    """The least sum of squares, from the lowest minima of a grid over the exponents, and from further starts.
-
-    Raises
-    ------
-    ValueError
-        If there is neither a grid nor a start.
-    """
+    """The least sum of squares, from the lowest minima of a grid over the exponents and from further starts (q,)."""
     if not len(problem.free):
-        return _finished(problem, problem.bounds[:, 0].copy(), True, 1.0)
-    begins = [np.clip(start, *problem.bounds.T) for start in starts]
-    if grid != "none":
-        points, shape = grid_points(problem, grid)
-        found = grid_ssr(problem, points, grid_bases(problem, points))
-        begins += list(points[minima(found, shape, N_POLISHED[grid])])
-    if not begins:
-        raise ValueError("a search needs a grid or a start")
+        return _finished(problem, problem.bounds[:, 0].copy(), True, np.ones(len(starts), bool))
+    begins = [*(np.clip(start, *problem.bounds.T) for start in starts), *_grid_minima(problem, grid)]
     ends = [_polished(problem, begin) for begin in begins]
     best = min(ends, key=lambda end: end[1])
-    share = float(np.mean([end[1] <= best[1] * (1 + 1e-8) for end in ends]))
-    return _finished(problem, best[0], best[2], share)
+    reached = np.array([end[1] <= best[1] * (1 + 1e-8) for end in ends[: len(starts)]], bool)
+    return _finished(problem, best[0], best[2], reached)
 
 
 def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, bool]:
@@ -192,9 +178,9 @@ def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, b
         return exponents
 
     inside = np.clip(begin[free], low + 1e-9 * width, high - 1e-9 * width)
-    unit = float(np.linalg.norm(_projected(problem, whole(inside))[0])) or 1.0  # `gtol` is absolute
+    unit = float(np.linalg.norm(_solve_linear(problem, whole(inside))[0])) or 1.0  # `gtol` is absolute
     done: Any = optimize.least_squares(
-        lambda some: _projected(problem, whole(some))[0] / unit,
+        lambda some: _solve_linear(problem, whole(some))[0] / unit,
         inside,
         jac=lambda some: _projected_slopes(problem, whole(some))[:, free] / unit,
         bounds=(low, high),
@@ -208,13 +194,13 @@ def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, b
     for near, end in (((done.x - low) / width, low), ((high - done.x) / width, high)):
         if ((near > 0) & (near < 1e-3)).any():  # a search inside of bounds never reaches them
             moved = np.where(near < 1e-3, end, done.x)
-            ends.append((float((_projected(problem, whole(moved))[0] ** 2).sum()), moved))
+            ends.append((float((_solve_linear(problem, whole(moved))[0] ** 2).sum()), moved))
     ssr, at = min(ends, key=lambda one: one[0])
     return whole(at).copy(), ssr, bool(done.status > 0)
 
 
-def _solved(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Residuals (n,), coefficients (k,) and an orthonormal basis (n, k) of the columns across the levels."""
+def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted residuals (n,), coefficients (k,) and an orthonormal basis (n, k) of the columns across the levels."""
     wanted = problem.across(problem.wanted(exponents)[:, None])[:, 0]
     whole = problem.weighted(exponents)
     columns = problem.across(whole)
@@ -232,30 +218,22 @@ def _lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.where(left > RANK * np.linalg.norm(whole, axis=-2), left, np.inf)
 
 
-def _projected(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    residuals, coefficients, _ = _solved(problem, exponents)
-    return residuals, coefficients
-
-
 def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
     """(n, q) Kaufman's Jacobian of the residuals."""
-    _, coefficients, u = _solved(problem, exponents)
+    _, coefficients, u = _solve_linear(problem, exponents)
     moved = np.zeros((len(problem.target), len(exponents)))
     for column, coefficient in zip(problem.columns, coefficients, strict=True):
-        moved += coefficient * (
-            column.centred_slopes(exponents) if problem.centred else column.printed_slopes(exponents)
-        )
+        moved += coefficient * column.centred_slopes(exponents)
     for column, amplitude in problem.known:
         moved += amplitude * column.printed_slopes(exponents)
     moved = problem.across(problem.weights[:, None] * moved)
     return np.asarray(u @ (u.T @ moved) - moved)
 
 
-def _finished(problem: Problem, exponents: np.ndarray, converged: bool, share: float) -> Solution:
-    residuals, coefficients = _projected(problem, exponents)
+def _finished(problem: Problem, exponents: np.ndarray, converged: bool, reached: np.ndarray) -> Solution:
+    residuals, coefficients, _ = _solve_linear(problem, exponents)
     rest = problem.wanted(exponents) - problem.weighted(exponents) @ coefficients
     levels = np.linalg.lstsq(problem.weights[:, None] * problem.levels, rest, rcond=RANK)[0]
-    low, high = problem.bounds.T
-    near = AT_BOUND * np.where(high > low, high - low, 1)
-    at_bound = (high > low) & ((exponents - low <= near) | (high - exponents <= near))
-    return Solution(exponents, coefficients, levels, residuals, float((residuals**2).sum()), at_bound, converged, share)
+    at_bound = problem.at_bound(exponents)
+    ssr = float((residuals**2).sum())
+    return Solution(exponents, coefficients, levels, residuals, ssr, at_bound, converged, reached)

@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
 from ..stats.summary import Summary, Table
+from .estimate import Estimate
+from .verdicts import interval_text
 
 if TYPE_CHECKING:
     from .result import ScalingFit
 
-__all__ = ["end_text", "interval_text", "parameter_rows", "summarise"]
+__all__ = ["parameter_rows", "search_notes", "summarise"]
 
-NO_PROFILES = "no profile intervals of this fit; see conf_int('cluster')."
-UNWEIGHTED = "of y itself, each cell alike: the fit above has other residuals."
 UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
+NOISY = 0.07
+"""Sigma of relative residuals above which weights by the observed response do harm (by simulation: 10 % noise)."""
 
 
 def summarise(fit: ScalingFit) -> Summary:
-    """Parameters with intervals, what each size adds, residuals by setting, verdicts and remarks."""
-    design = fit.design
+    """Verdicts, parameters with intervals, what each size adds, residuals by setting, and remarks."""
+    design, has = fit.design, fit.has_profiles
+    intervals = f"{100 * fit.level:g} % profile intervals; (open): the data don't bound it inside of what was looked at"
+    note = f"{intervals}. se: linear theory, a contrast." if has else "A fit of this kind has no profile intervals."
     tables = [
-        Table(
-            "parameters",
-            parameter_rows(fit),
-            f"{100 * fit.level:g} % intervals; (open): the data don't bound it inside of what was looked at. "
-            "se: linear theory, a contrast." if fit.has_profiles else NO_PROFILES,
-        ),
+        Table("parameters", parameter_rows(fit, fit.params.index[len(design.level_names) - design.n_offsets :]), note),
         Table("what each size adds to the others", fit.axis_tests, "F against the law without it; p is a rough one."),
         Table("residuals by setting", fit.residuals_by_setting(), f"mean of {UNITS[design.residual]} over cells."),
-    ]  # fmt: skip
-    if not design.exponents and design.columns and not fit.estimate.is_exact:
-        models = fit.linear_models()
-        note = UNWEIGHTED if design.residual != "absolute" else ""
-        tables.insert(1, Table("slopes by model and kind of error", models.slopes, note))
-    return Summary(
-        title=f"Scaling law of {design.response}",
-        facts=_facts(fit),
-        tables=tables,
-        verdicts=fit.verdicts,
-        notes=[*fit.notes, *(fit.identifiability.sentences if fit.identifiability else ())],
-    )
+    ]
+    if design.columns and not design.exponents and not fit.estimate.is_exact:
+        tables.append(_slopes(fit))
+    levels = design.level_names[: len(design.level_names) - design.n_offsets]
+    tables.append(Table("levels of groups", parameter_rows(fit, levels)[["name", "estimate", "se"]]))
+    notes = [*fit.notes, *(fit.identifiability.sentences if fit.identifiability else ())]
+    return Summary(f"Scaling law of {design.response}", _facts(fit), tables, fit.verdicts, notes)
 
 
-def parameter_rows(fit: ScalingFit) -> pd.DataFrame:
+def parameter_rows(fit: ScalingFit, names: Iterable[str]) -> pd.DataFrame:
     """A row a parameter: name, estimate, se, intervals by F and chi-square as text."""
     rows = []
-    for name, value in fit.params.items():
-        row: dict[str, object] = {"name": name, "estimate": value, "se": fit.bse[name]}
+    for name in names:
+        row: dict[str, object] = {"name": name, "estimate": fit.params[name], "se": fit.bse[name]}
         if fit.has_profiles:
             one = fit.profiles.get(name)
             row |= {rule: interval_text(one.intervals[rule]) if one else "" for rule in ("F", "chi2")}
@@ -59,20 +53,38 @@ def parameter_rows(fit: ScalingFit) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def interval_text(interval: tuple[float, float, bool, bool, bool]) -> str:
-    """Such as `0.2 to 0.5`, `(open) to 0.5`."""
-    low, high, low_open, high_open, in_parts = interval
-    return f"{end_text(low, low_open)} to {end_text(high, high_open)}{', in parts' if in_parts else ''}"
+def search_notes(fit: Estimate) -> list[str]:
+    """How the search went, where it isn't as it should be, and what a fit's numbers can't be taken for."""
+    search, said = fit.search, []
+    if not search.converged:
+        said.append("the search ended before it converged: numbers are what it had reached")
+    for name in search.at_bound:
+        low, high = fit.design.bounds[fit.design.exponents.index(name)]
+        said.append(f"{name} is at an end of its range, {low:g} to {high:g}: it isn't an estimate")
+    if search.share_of_starts < 0.5:
+        said.append(
+            f"only {100 * search.share_of_starts:.0f} % of {search.n_starts} random starts ended at the best optimum: "
+            "the loss has several valleys, or is hard to descend"
+        )
+    if len(set(fit.design.groups)) < 2:
+        said.append("there is one group: nothing can be said of how groups differ, and no bootstrap draws them")
+    if fit.design.residual == "relative" and fit.sigma >= NOISY:
+        said.append(
+            f"relative residuals divide by the observed response; with as much noise, sigma {fit.sigma:.2g}, that "
+            "pulls the fit down and makes tests reject too often: compare residuals of the logarithm"
+        )
+    if math.isfinite(fit.delta):
+        said.append("what each size adds and lack of fit are tests of least squares, beside parameters by Huber's loss")
+    return said
 
 
-def end_text(end: float, is_open: bool) -> str:
-    """An end of an interval, or that it is open."""
-    return "(open)" if is_open else format_number(end, digits=4)
-
-
-def _counted(labels: np.ndarray, what: str) -> str:
-    n = len(set(labels))
-    return f"{n} {what}{'s' if n > 1 else ''}"
+def _slopes(fit: ScalingFit) -> Table:
+    """Slopes of a straight law by linear models."""
+    found = fit.linear_models()
+    unweighted = fit.design.residual == "relative"
+    kind = "of y itself, each cell alike: the fit above has other residuals. " if unweighted else ""
+    note = kind + " ".join(f"{note}." for note in found.notes)
+    return Table("slopes by other models", found.slopes.drop(columns=["df", "t"]), note)
 
 
 def _facts(fit: ScalingFit) -> dict[str, str]:
@@ -80,26 +92,16 @@ def _facts(fit: ScalingFit) -> dict[str, str]:
     refs = ", ".join(f"{axis}0 = {value:.6g}" for axis, value in design.references.items())
     loss = "least squares" if fit.is_least_squares else f"Huber, delta {format_number(fit.estimate.delta)}, summed"
     residual = "ln y - ln f" if design.law.logarithmic else UNITS[design.residual]
-    facts = {
+    n_groups, n_settings = len(set(design.groups)), len(set(design.settings))
+    bound = f"; at a bound: {', '.join(search.at_bound)}" if search.at_bound else ""
+    starts = f"; {100 * search.share_of_starts:.0f} % of {search.n_starts} random starts ended at the best optimum"
+    return {
         "law": f"{design.equation} ({design.law.source})",
         "references": f"{refs}, held" if refs else "none",
-        "cells": f"{fit.nobs} in {_counted(design.groups, 'group')} and {_counted(design.settings, 'setting')}; "
-        f"{len(design.names)} parameters, {fit.df_resid} degrees of freedom",
-        "loss": f"{loss} of {residual}; sum of squares "
-        f"{format_number(fit.ssr, digits=6)}, sigma {format_number(fit.sigma)}",
-        "AICc, BIC": f"{fit.criteria.aicc:.2f}, {fit.criteria.bic:.2f}",
-        "search": f"{'converged' if search.converged else 'not converged'}; "
-        + (f"at a bound: {', '.join(search.at_bound)}; " if search.at_bound else "")
-        + (
-            f"{100 * search.share_of_starts:.0f} % of {search.n_starts} random starts ended at the best optimum"
-            if search.n_starts
-            else "not checked by random starts"
-        ),
+        "cells": f"{fit.nobs}; groups: {n_groups}; settings: {n_settings}; "
+        f"parameters: {len(design.names)}; degrees of freedom: {fit.df_resid}",
+        "loss": f"{loss} of {residual}; sum of squares {format_number(fit.ssr, digits=6)}, "
+        f"sigma {format_number(fit.sigma)}; AICc {fit.criteria.aicc:.2f}, BIC {fit.criteria.bic:.2f}",
+        "search": f"{'' if search.converged else 'not '}converged{bound}{starts if search.n_starts else ''}",
         "data": f"sha256 {fit.provenance['data_sha256'][:12]}",
     }
-    row = fit.lack_of_fit.iloc[0]
-    if not math.isnan(row["p"]):
-        facts["lack of fit"] = (
-            f"F({row['n_more']}, {row['df']}) = {format_number(row['F'])}, p = {format_number(row['p'])}"
-        )
-    return facts

@@ -13,7 +13,7 @@ __all__ = ["Chosen", "Copier", "DirectCopier", "Mark", "StreamCopier", "copier_f
 IN_FLIGHT_BYTES = 2**30
 """Most device memory that waits for its copy; beyond it the forward pass waits."""
 _RUN_TOKENS = 8
-"""From this mean length on, copying run by run beats a gather."""
+"""Mean length of runs above which copying run by run beats a gather."""
 
 
 class Chosen:

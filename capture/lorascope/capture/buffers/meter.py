@@ -1,16 +1,16 @@
 """Where the time of a capture goes."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = ["STAGES", "Meter"]
 
 STAGES = ("forward", "copy", "reduce", "logits", "wait", "encode", "write")
-"""The pass itself; what hooks add: copies of states and their reductions; nll and KL; waiting for a free row; and, in
-threads beside the pass and added up over them, encoding and writing."""
+"""Where time goes: the pass itself; what hooks add, copies of states and their reductions; nll and KL; waiting for a
+free row; and, in threads beside the pass and added up over them, encoding and writing."""
 _WAITS_ABOVE = 0.05
-"""Share of the pass's time from which on waiting for rows is more than jitter."""
+"""Share of the pass's time above which waiting for rows is more than jitter."""
 
 
 class Meter:
@@ -27,11 +27,6 @@ class Meter:
             yield
         finally:
             self.seconds[stage] += time.perf_counter() - start - (self._passed() - inner)
-
-    def shares(self) -> Mapping[str, float]:
-        """Time of each stage over that of the pass and all that it waits for; encoding and writing run beside it."""
-        passed = self._passed()
-        return {stage: seconds / passed if passed > 0 else 0.0 for stage, seconds in self.seconds.items()}
 
     def bottleneck(self) -> str:
         """What a faster one of would help most: `forward`, `copy` (reductions included), `encode` or `disk`."""

@@ -191,7 +191,7 @@ class RowQueue:
                 self.seconds_write += written.seconds_write
 
     def _write(self, row: int, buffer: RowBuffer) -> RowWritten | None:
-        """In a thread: one row; None if another one failed before."""
+        """Write one row, in a thread; None if another one failed before."""
         if self._failed:
             return None
         tokens = self._row_tokens(row)

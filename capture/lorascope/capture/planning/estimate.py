@@ -1,8 +1,9 @@
-"""What a run will take on disk and in memory, from its specification alone: no model, no device, no disk."""
+"""What a run will take on disk, from its specification alone: no model, no device, no disk."""
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,48 +13,40 @@ import numpy as np
 
 from lorascope.stores import RunSpec, StoreError, open_place
 from lorascope.stores.format.check import is_answer, is_without_adapter
-from lorascope.stores.format.layout import ArraySpec, array_specs, goes_with_states, worth_factoring
+from lorascope.stores.format.layout import ArraySpec, array_specs, goes_with_states
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.size import format_size
 
 from ..buffers.row_buffer import buffer_bytes
 
-__all__ = ["Estimate", "Part", "choose_share", "estimate", "require_space", "require_writable"]
+__all__ = ["Estimate", "Part", "choose_share", "estimate", "require_space", "require_writable", "ways_to_fit"]
 
 PARTS = ("base", "adapted", "factor", "delta", "reductions", "weights", "tables")
 
-RATIOS = {
-    ("states", "bfloat16"): 0.670,
-    ("states", "float16"): 0.844,
-    ("states", "float32"): 0.831,
-    ("factor", "float32"): 0.831,
-    ("delta", "float32"): 0.831,
-    ("reductions", "float32"): 0.87,
-    ("weights", "float32"): 0.925,
-    ("tables", "number"): 0.25,
-    ("tables", "string"): 0.25,
-}
-"""(what, logical type) -> stored bytes for one byte, by Blosc zstd level 1 with byte shuffle and blocks of 512 KiB.
+RATIOS = {"reductions": 0.87, "weights": 0.925, "tables": 0.25}
+STATE_RATIOS = {"bfloat16": 0.670, "float16": 0.844, "float32": 0.831}
+"""Part, or logical type of states, factor and delta -> stored bytes for one byte, by Blosc zstd level 1 with byte
+shuffle and blocks of 512 KiB.
 
 States: 1 / 1.493, 1 / 1.185 and 1 / 1.203, means over 25 layers of SmolLM2-135M on prose, code and chat (single layers
 of bfloat16: 1 / 1.465 to 1 / 1.560); on 45 questions of ARC-Easy, whose prompts begin alike, a capture of all its 210
-layers came to 0.651, 0.816 and 0.826. Factor and delta count as states of their type; the rest is from that capture.
+layers came to 0.651, 0.816 and 0.826, and to the ratios of the other parts.
 """
 EMPTY_RATIO = 0.004
-"""The same for what a chunk holds beyond the end of the token axis: one number again and again."""
+"""Stored bytes for one byte that a chunk holds beyond the end of the token axis: one number again and again."""
 MARGIN = 0.05
 """How far a store may come out larger than expected: layers and data differ in how well they compress."""
 TEXT_BYTES = 12
 """Mean bytes of a string in a table, its length of 4 bytes included; nothing is known of it before it is written."""
 CHUNK_BYTES = 60
 """What a chunk holds beside its values: checksum, Blosc's header and its table of blocks."""
-ARRAY_METADATA_BYTES = 960
-CONSOLIDATED_BYTES = 1100
-"""The same array in the metadata of the root, once the run is finished."""
+ARRAY_METADATA_BYTES = 2060
+"""Metadata of an array: its own file, and its entry in the metadata of a finished run's root."""
 GROUP_METADATA_BYTES = 80
 BLOCK_BYTES = 4096
 """What a file of a byte takes on most file systems."""
 SHARE_STEPS = 10_000
+"""Shares of tokens are suggested in steps of one over this."""
 
 
 class Part(NamedTuple):
@@ -65,7 +58,7 @@ class Part(NamedTuple):
     n_chunks: int
     """Files, or objects, beside the arrays' metadata."""
     raw_bytes: int
-    """Of the values in memory; strings are estimated."""
+    """Bytes of the values in memory; strings are estimated."""
     stored_bytes: int
     """Expected on disk; see `RATIOS`."""
 
@@ -76,14 +69,12 @@ class Estimate:
 
     spec: RunSpec
     parts: tuple[Part, ...]
-    """Those that the run has, in the order of `PARTS`."""
+    """The parts that the run has, in the order of `PARTS`."""
     n_groups: int
     row_arrays: tuple[int, ...]
     """Bytes of one row of each array: what a row buffer holds."""
     bare_row_arrays: tuple[int, ...]
-    """The same of a row without states."""
-    largest_chunk_bytes: int
-    """Memory of the largest chunk of a row."""
+    """Bytes of each array of a row without states."""
 
     @property
     def n_arrays(self) -> int:
@@ -114,7 +105,7 @@ class Estimate:
     @property
     def stored_bytes(self) -> int:
         """Expected bytes of all files, metadata included."""
-        metadata = self.n_arrays * (ARRAY_METADATA_BYTES + CONSOLIDATED_BYTES) + self.n_groups * GROUP_METADATA_BYTES
+        metadata = self.n_arrays * ARRAY_METADATA_BYTES + self.n_groups * GROUP_METADATA_BYTES
         return sum(part.stored_bytes for part in self.parts) + metadata
 
     @property
@@ -124,17 +115,7 @@ class Estimate:
 
 
 def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) -> Estimate:
-    """What a run with this specification takes; a pure function.
-
-    Parameters
-    ----------
-    spec
-        What the run holds.
-    base_scores
-        Whether its tables have what was found without the adapter.
-    answers
-        Whether they have the model's own answers.
-    """
+    """What a run with this specification takes; its tables may have scores without the adapter, and answers."""
     arrays = [
         entry
         for entry in array_specs(spec)
@@ -150,7 +131,6 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
         n_groups=len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))}),
         row_arrays=tuple(_row_bytes(entry) for entry in rows),
         bare_row_arrays=tuple(_row_bytes(entry) for entry in rows if not goes_with_states(entry.path)),
-        largest_chunk_bytes=max(_row_bytes(entry) for entry in rows),
     )
 
 
@@ -169,25 +149,9 @@ def require_writable(out: str) -> None:
 def require_space(
     estimated: Estimate, where: str, free_bytes: int | None, *, written_bytes: int = 0, overfill: bool = False
 ) -> None:
-    """Do nothing if the run fits the space that is free, or nobody knows how much that is.
+    """Raise a StoreError that names what would fit, unless the run fits the free space or nobody knows that (None).
 
-    Parameters
-    ----------
-    estimated
-        What it takes.
-    where
-        The place's name, for the message.
-    free_bytes
-        Free space there; None where it isn't known.
-    written_bytes
-        What the run has there already, if it goes on.
-    overfill
-        Whether it may be started all the same.
-
-    Raises
-    ------
-    StoreError
-        If it doesn't fit; names what would.
+    A run that goes on has written some bytes there already; with `overfill` it may be started all the same.
     """
     needed = estimated.needed_bytes - written_bytes
     if overfill or free_bytes is None or needed <= free_bytes:
@@ -202,11 +166,9 @@ def require_space(
 def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
     """What to drop so that a run fits so many bytes, as phrases; fewer components always are the last."""
     ways = []
-    steps = _fitting_tokens(spec, n_bytes) * SHARE_STEPS // spec.n_tokens
-    if steps:
-        ways.append(f"{100 * steps / SHARE_STEPS:g} % of these tokens would fit (`--tokens share:P`, or `--limit`)")
-    if any(c.stored_dtype != "bfloat16" for c in spec.components) and spec.states != "none":
-        ways.append(f"`--store bf16` makes it {format_size(estimate(_narrow(spec)).needed_bytes)}")
+    step = _largest_step(lambda step: max(-(-step * spec.n_tokens // SHARE_STEPS), 1), spec, n_bytes)
+    if step > 0:
+        ways.append(f"{100 * step / SHARE_STEPS:g} % of these tokens would fit (`--tokens share:P`, or `--limit`)")
     if spec.states != "none":
         bare = dataclasses.replace(spec, states="none", state_rows=())
         ways.append(f"`--states none` makes it {format_size(estimate(bare).needed_bytes)}")
@@ -216,40 +178,31 @@ def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
 def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> str:
     """The selection `all`, or `share:P` with the largest share of each sample's tokens whose store fits a budget.
 
-    Parameters
-    ----------
-    spec
-        Of the run with all tokens.
-    lengths
-        Tokens of each sample (sample,).
-    budget_bytes
-        What the store may take, its expected size and margin.
-
-    Raises
-    ------
-    StoreError
-        If not even one token of each sample fits.
+    `spec` is the run with all tokens. Raises a StoreError if not even one token of each sample fits.
     """
     tokens = np.asarray(lengths)
 
-    def fits(step: int) -> bool:
-        kept = np.maximum(np.round(step / SHARE_STEPS * tokens), 1)  # as `select_tokens` takes them
-        return estimate(_with_tokens(spec, int(kept.sum()))).needed_bytes <= budget_bytes
+    def n_kept(step: int) -> int:
+        return int(np.maximum(np.round(step / SHARE_STEPS * tokens), 1).sum())  # as `select_tokens` takes them
 
-    if fits(SHARE_STEPS):
-        return "all"
-    if not fits(0):
+    step = _largest_step(n_kept, spec, budget_bytes)
+    if step < 0:
         least = estimate(_with_tokens(spec, len(tokens)))
         raise StoreError(
             f"`budget` is {format_size(budget_bytes)}, but a run of one token of each of {len(tokens)} samples needs "
             f"{format_size(least.needed_bytes)} with its margin; give more, fewer samples (`--limit`), or "
             "`--states none`"
         )
-    low, high = 0, SHARE_STEPS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return f"share:{max(low, 1) / SHARE_STEPS:g}"
+    return "all" if step == SHARE_STEPS else f"share:{max(step, 1) / SHARE_STEPS:g}"
+
+
+def _largest_step(n_tokens: Callable[[int], int], spec: RunSpec, n_bytes: int) -> int:
+    """The largest step of a share whose tokens make a run that fits so many bytes; -1 if none does."""
+
+    def needed(step: int) -> int:
+        return estimate(_with_tokens(spec, n_tokens(step))).needed_bytes
+
+    return bisect_right(range(SHARE_STEPS + 1), n_bytes, key=needed) - 1
 
 
 def _part_of(path: str) -> str:
@@ -264,17 +217,12 @@ def _part_of(path: str) -> str:
 
 
 def _part(spec: RunSpec, name: str, entries: Sequence[ArraySpec]) -> Part:
-    sampled = spec.states == "sample" and goes_with_states(entries[0].path)
-    kept = _state_tokens(spec) if sampled else (spec.n_tokens, spec.n_rows)
-    sizes = [_size(spec, name, entry, *kept) for entry in entries]
+    some = spec.states == "sample" and goes_with_states(entries[0].path)
+    rows = [row for row in range(spec.n_rows) if not some or spec.state_rows[row]]
+    n_tokens = sum(min(ROW_TOKENS, spec.n_tokens - row * ROW_TOKENS) for row in rows)
+    sizes = [_size(spec, name, entry, n_tokens, len(rows)) for entry in entries]
     n_chunks, raw, stored = (sum(column) for column in zip(*sizes, strict=True))
     return Part(name, len(entries), n_chunks, raw, stored)
-
-
-def _state_tokens(spec: RunSpec) -> tuple[int, int]:
-    """Tokens and rows that keep their states."""
-    rows = [row for row, kept in enumerate(spec.state_rows) if kept]
-    return sum(min(ROW_TOKENS, spec.n_tokens - row * ROW_TOKENS) for row in rows), len(rows)
 
 
 def _size(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int) -> tuple[int, int, int]:
@@ -290,18 +238,12 @@ def _size(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int
     if spec.codec == "raw":
         # Strings know no empty place: theirs are as long as they are.
         return n_chunks, raw, (raw if entry.dtype == "string" else whole) + beside
-    return n_chunks, raw, int(raw * _ratio(part, entry) + (whole - raw) * EMPTY_RATIO) + beside
+    ratio = RATIOS.get(part) or STATE_RATIOS[str(entry.attributes.get("dtype_logical", entry.dtype))]
+    return n_chunks, raw, int(raw * ratio + (whole - raw) * EMPTY_RATIO) + beside
 
 
 def _itemsize(entry: ArraySpec) -> int:
     return TEXT_BYTES if entry.dtype == "string" else np.dtype(entry.dtype).itemsize
-
-
-def _ratio(part: str, entry: ArraySpec) -> float:
-    if part == "tables":
-        return RATIOS[part, "string" if entry.dtype == "string" else "number"]
-    logical = str(entry.attributes.get("dtype_logical", entry.dtype))
-    return RATIOS["states" if part in {"base", "adapted"} else part, logical]
 
 
 def _row_bytes(entry: ArraySpec) -> int:
@@ -309,34 +251,9 @@ def _row_bytes(entry: ArraySpec) -> int:
 
 
 def _with_tokens(spec: RunSpec, n_tokens: int) -> RunSpec:
-    """The same run with fewer tokens, and states in as large a share of its rows."""
+    """The run with fewer tokens, and states in as large a share of its rows."""
     n_rows = -(-n_tokens // ROW_TOKENS)
     if spec.states != "sample":
         return dataclasses.replace(spec, n_tokens=n_tokens)
     n_kept = max(1, round(sum(spec.state_rows) / spec.n_rows * n_rows))
     return dataclasses.replace(spec, n_tokens=n_tokens, state_rows=tuple(row < n_kept for row in range(n_rows)))
-
-
-def _narrow(spec: RunSpec) -> RunSpec:
-    """The same run with base in bfloat16, and delta whole where the factor is larger than that."""
-    components = tuple(dataclasses.replace(c, stored_dtype="bfloat16") for c in spec.components)
-    adapters = tuple(
-        dataclasses.replace(
-            adapter,
-            factored=tuple(
-                kept and worth_factoring(rank=rank, d_out=c.d_out, itemsize=2)
-                for kept, rank, c in zip(adapter.factored, adapter.rank, components, strict=True)
-            ),
-        )
-        for adapter in spec.adapters
-    )
-    return dataclasses.replace(spec, components=components, adapters=adapters)
-
-
-def _fitting_tokens(spec: RunSpec, n_bytes: int) -> int:
-    """Most tokens whose run fits so many bytes; 0 where none does."""
-    low, high = 0, spec.n_tokens
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if estimate(_with_tokens(spec, middle)).needed_bytes <= n_bytes else (low, middle)
-    return low

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +22,11 @@ from ..adapters.refusal import require, weight_problems
 from ..adapters.training_record import read_training
 from ..models.model import DTYPES, locate, model_class, one_line
 from ..models.sharing import share_layers, sharing_of
-from .memory import tensor_bytes
 
 __all__ = ["MetaModel", "attach_on_meta", "load_on_meta", "meta_inputs", "output_dtypes"]
 
 PROBE_TOKENS = 4
+"""Tokens of the pass that shows how often each layer runs."""
 SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 
@@ -39,10 +39,6 @@ class MetaModel(NamedTuple):
     """Whether its weights can be loaded, as far as this disk tells."""
     quantized: bool
     """Whether its weights are kept quantised."""
-    dtype_basis: str
-    """Where the type of its weights is known from."""
-    loaded_bytes: int
-    """Bytes of its weights as they are loaded, before layers share any."""
 
 
 def load_on_meta(
@@ -50,39 +46,23 @@ def load_on_meta(
 ) -> MetaModel:
     """A model on the meta device, in eval mode, from its configuration alone; its tokenizer is the real one.
 
-    Parameters
-    ----------
-    source
-        Hub id, local folder, which here needs no weights, or path of a `.gguf` file.
-    dtype
-        Type of the weights: `auto`, `float32`, `float16` or `bfloat16`.
-    trust_remote_code
-        Whether Python code that the model brings may run.
-    share, shared_layers
-        How the last layers share their weights, as for `load_model`; whose weights they are makes no difference here.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `load_model`, but for missing weights.
+    The parameters are those of `load_model`, and so is what it raises, but that weights may be missing.
     """
     folder = Path(source).expanduser()
-    has_config = (folder / "config.json").is_file()
-    bare = has_config and not any(folder.glob("*.safetensors"))
+    bare = (folder / "config.json").is_file() and not any(folder.glob("*.safetensors"))
     where, options = (str(folder), {"local_files_only": True}) if bare else locate(source)
     options["trust_remote_code"] = trust_remote_code
     with one_line(f"model {source!r}"):
         config = AutoConfig.from_pretrained(where, **options)
-        chosen, basis = _choose_dtype(config, folder if has_config else None, dtype)
+        chosen = _choose_dtype(config, folder, dtype)
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the same come again when the model itself is loaded
             model = model_class(config).from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
     with one_line(f"tokenizer of {source!r}"):
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     quantized = getattr(config, "quantization_config", None) is not None
-    loaded = tensor_bytes(model)
     share_layers(model, share, shared_layers=shared_layers)
-    return MetaModel(model.eval(), tokenizer, not bare, quantized, basis, sum(loaded.values()))
+    return MetaModel(model.eval(), tokenizer, not bare, quantized)
 
 
 def attach_on_meta(
@@ -90,10 +70,7 @@ def attach_on_meta(
 ) -> tuple[PeftModel, list[Problem]]:
     """The model with these adapters (name -> folder) attached, still on the meta device, and what is wrong with them.
 
-    Raises
-    ------
-    AdapterError
-        If a folder holds no LoRA adapter, or one that fits no layer of this model.
+    Raises an AdapterError if a folder holds no LoRA adapter, or one that fits no layer of this model.
     """
     configs: dict[str, LoraConfig] = {}
     problems: list[Problem] = []
@@ -141,56 +118,34 @@ def meta_inputs(model: PeftModel) -> dict[str, Any] | None:
     return inputs
 
 
-def output_dtypes(
-    model: PeftModel, components: Mapping[str, Sequence[LoraComponent]], inputs: Mapping[str, Any] | None
-) -> dict[str, torch.dtype]:
-    """Type of each component's output, from a pass with these inputs, or else its weights' own."""
-    modules: dict[str, Any] = {
-        component.path: adapted_modules(model, name)[component.path][1]
-        for name, found in components.items()
-        for component in found
-    }
-    dtypes = {path: _weight_dtype(module) for path, module in modules.items()}
-    if inputs is None:
-        return dtypes
-
-    def hook(path: str) -> Callable[..., None]:
-        return lambda module, args, output: dtypes.__setitem__(path, output.dtype)
-
-    handles = [module.register_forward_hook(hook(path)) for path, module in modules.items()]
-    try:
-        with torch.inference_mode():
-            model(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+def output_dtypes(model: PeftModel, components: Mapping[str, Sequence[LoraComponent]]) -> dict[str, torch.dtype]:
+    """Type of each component's output: a linear layer puts out the type of its weights."""
+    dtypes: dict[str, torch.dtype] = {}
+    for name, found in components.items():
+        modules = adapted_modules(model, name)
+        for component in found:
+            module: Any = modules[component.path][1]
+            inner = getattr(module, "base_layer", None) or module.original_module
+            dtypes[component.path] = next(inner.parameters()).dtype
     return dtypes
 
 
-def _choose_dtype(config: Any, folder: Path | None, dtype: str) -> tuple[torch.dtype, str]:
-    """The type that `load_model` would give the weights, and how that is known."""
-    if dtype != "auto":
-        return DTYPES[dtype], "the setting `dtype`"
-    if config.dtype is not None:
-        named = config.dtype
-        return named if isinstance(named, torch.dtype) else getattr(torch, named), "the model's configuration"
-    for file in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+def _choose_dtype(config: Any, folder: Path, dtype: str) -> torch.dtype:
+    """The type that `load_model` would give the weights."""
+    named: Any = config.dtype if dtype == "auto" else DTYPES[dtype]
+    if named is not None:
+        return named if isinstance(named, torch.dtype) else getattr(torch, named)
+    for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
-            found = (SAFETENSORS_DTYPES.get(tensors.get_slice(key).get_dtype()) for key in tensors.keys())  # noqa: SIM118
-            kinds = [kind for kind in found if kind is not None]
-        if kinds:
-            return kinds[0], "the header of its weights"
-    return torch.float32, "torch, since nothing names another"
+            kinds = [tensors.get_slice(key).get_dtype() for key in tensors.keys()]  # noqa: SIM118 (it is no mapping)
+        for kind in kinds:
+            if kind in SAFETENSORS_DTYPES:
+                return SAFETENSORS_DTYPES[kind]
+    return torch.float32
 
 
 def _plain(config: LoraConfig) -> LoraConfig:
-    """The same without its init, which only decides numbers, and may need data or libraries."""
+    """The configuration without its init, which only decides numbers, and may need data or libraries."""
     plain = copy.copy(config)
     plain.init_lora_weights = True
     return plain
-
-
-def _weight_dtype(module: Any) -> torch.dtype:
-    inner = getattr(module, "base_layer", None) or module.original_module
-    dtype: torch.dtype = next(inner.parameters()).dtype
-    return dtype

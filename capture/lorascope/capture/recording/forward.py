@@ -1,41 +1,18 @@
-"""Forward passes over batches of samples, and the state of the model that they need."""
+"""Forward passes over batches of samples."""
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..buffers.target import nowhere
-from ..errors import CaptureError
 from ..samples.batches import pad
 from ..samples.encode import EncodedSample
 from .hooks import Recorder
 
-__all__ = ["evaluating", "forward", "forward_seconds", "probe"]
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode for every module, checked; afterwards all modes and requires_grad flags are as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        model.eval()
-        stubborn = [name for name, module in model.named_modules() if module.training]
-        if stubborn:
-            raise CaptureError(
-                f"module {stubborn[0]!r} stays in training mode after `eval()` ({len(stubborn)} such); "
-                "dropout would add noise to every delta"
-            )
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in gradients:
-            parameter.requires_grad_(flag)
+__all__ = ["forward", "forward_seconds", "probe"]
 
 
 def probe(model: Any, recorder: Recorder, sample: EncodedSample, device: torch.device) -> dict[str, torch.dtype]:

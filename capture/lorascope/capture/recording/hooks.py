@@ -24,7 +24,7 @@ from .sink import ReduceStates, Sink
 from .sites import Site, make_sites
 from .takers import AdaptedTaker, BaseTaker, Call
 
-__all__ = ["CaptureError", "Pass", "Recorder"]
+__all__ = ["Recorder"]
 
 
 class Recorder:

@@ -1,8 +1,7 @@
 """MIUB of a model as it stands, in memory: one pass over a few samples, of which nothing is stored."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,17 +12,17 @@ from ..buffers.target import BatchTarget
 from ..errors import CaptureError
 from ..models.device import input_device
 from ..models.model import is_causal
+from ..models.modes import evaluating
 from ..samples.batches import pad, plan_batches
 from ..samples.encode import EncodedSample
-from .forward import evaluating
 from .hooks import Recorder
 from .logits import negative_log_likelihood
-from .reduce import reduce_tokens
+from .reduce import other_threads, reduce_tokens
 
 __all__ = ["MeasuredMiub", "measure_miub"]
 
 PROVED_EVERY = 64
-"""One token in so many is compared with base + delta, as capture does on a CPU."""
+"""Tokens of which one is compared with base + delta, as in a capture on a CPU."""
 
 
 class MeasuredMiub(NamedTuple):
@@ -55,55 +54,30 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
     components = find_components(model, adapter)
     by_length = sorted(samples, key=lambda sample: len(sample.token_ids))  # little padding
     batches = plan_batches([len(sample.token_ids) for sample in by_length], batch_tokens=batch_tokens)
+    found: dict[int, torch.Tensor] = {}
     js, ce = [], []
-    with evaluating(model), _taking_js(len(components)) as take:
+    with evaluating(model), other_threads() or nullcontext() as threads:
+
+        def take(index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
+            found[index] = reduce_tokens(base, delta, threads=threads).js
+
         recorder = Recorder(model, {adapter: components}, keep_states=False, reducer=take)
         (pass_,) = recorder.passes
         with recorder.attached(), pass_.enabled(model):
             for part in (by_length[batch] for batch in batches):
+                found.clear()
                 try:
                     with recorder.recording(_target(part), pass_):
                         output = _forward(model, part)
                 except CaptureError:
-                    if not take.is_nan():  # which is no fault of the measurement: the training has diverged
+                    # A js that is NaN is no fault of the measurement: the training has diverged.
+                    if len(found) < len(components) or not any(bool(values.isnan().any()) for values in found.values()):
                         raise
-                js.append(_sample_means(take.js(), [len(sample.token_ids) for sample in part]))
+                own = torch.stack([found[index].to(found[0].device) for index in range(len(components))])
+                js.append(_sample_means(own.double().cpu().numpy(), [len(sample.token_ids) for sample in part]))
                 if is_causal(model):
                     ce.append(_cross_entropies(output.logits, part))
     return _reduced(components, np.concatenate(js, axis=1), float(np.concatenate(ce).mean()) if ce else None)
-
-
-class _TakeJs:
-    """Takes js of every token and component of a batch while the model runs; a `Recorder` calls it."""
-
-    def __init__(self, n_components: int, threads: ThreadPoolExecutor | None) -> None:
-        self._n_components = n_components
-        self._threads = threads
-        self._found: dict[int, torch.Tensor] = {}
-
-    def __call__(self, index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
-        self._found[index] = reduce_tokens(base, delta, threads=self._threads).js
-
-    def js(self) -> np.ndarray:
-        """Of the batch that has passed, float64 (component, token)."""
-        found = [self._found.pop(index) for index in range(self._n_components)]
-        return torch.stack([values.to(found[0].device) for values in found]).double().cpu().numpy()
-
-    def is_nan(self) -> bool:
-        """Whether every component was taken, and some js is NaN: there base or delta isn't finite."""
-        whole = len(self._found) == self._n_components
-        return whole and any(bool(values.isnan().any()) for values in self._found.values())
-
-
-@contextmanager
-def _taking_js(n_components: int) -> Iterator[_TakeJs]:
-    """With as many threads as torch uses, which wait while the kernels of a component run."""
-    n_others = torch.get_num_threads() - 1
-    if not n_others:
-        yield _TakeJs(n_components, None)
-        return
-    with ThreadPoolExecutor(n_others, "lorascope-miub") as threads:
-        yield _TakeJs(n_components, threads)
 
 
 def _forward(model: Any, samples: Sequence[EncodedSample]) -> Any:

@@ -29,7 +29,7 @@ class Sum(NamedTuple):
 
 
 def proved(measured: torch.Tensor) -> torch.Tensor:
-    """Those of the measured tokens (token, feature) that are proved; a copy, unless they are all of them."""
+    """The measured tokens (token, feature) that are proved; a copy, unless they are all of them."""
     return measured[:: max(1, -(-len(measured) // PROVED_TOKENS))].contiguous()
 
 

@@ -13,7 +13,7 @@ import torch
 from ..buffers.target import BatchTarget
 from .js import jensen_shannon, part_values
 
-__all__ = ["Reduced", "Reducer", "reduce_tokens"]
+__all__ = ["Reduced", "Reducer", "other_threads", "reduce_tokens"]
 
 _TILE_VALUES = 2**16
 """Values that go through all kernels before the next ones do: small enough to stay in a core's cache meanwhile."""
@@ -57,6 +57,12 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
     return Reduced(*found)
 
 
+def other_threads(n_threads: int | None = None) -> ThreadPoolExecutor | None:
+    """Threads beside this one, together so many or as many as torch uses; None where this one is alone."""
+    n_others = (torch.get_num_threads() if n_threads is None else n_threads) - 1
+    return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
+
+
 class Reducer:
     """Reduces every component of a batch in the middle of its pass, and puts the measures into the rows.
 
@@ -65,8 +71,7 @@ class Reducer:
 
     def __init__(self, n_threads: int | None = None) -> None:
         """`n_threads` take part in host memory; None for as many as torch uses."""
-        n_others = (torch.get_num_threads() if n_threads is None else n_threads) - 1
-        self._threads = ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
+        self._threads = other_threads(n_threads)
         self._target: BatchTarget | None = None
         self._reduced: set[int] = set()
 
@@ -121,7 +126,7 @@ def _kernels() -> tuple[Callable[..., Any], ...]:
 
 
 def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
-    """In parts of tokens: each takes a dozen float64 temporaries."""
+    """Measures of each token, part by part: every part takes a dozen float64 temporaries."""
     n_tokens = max(1, part_values(base.device) // max(1, base.shape[1]))
     parts = zip(torch.split(base, n_tokens), torch.split(delta, n_tokens), strict=True)
     return Reduced(*(torch.cat(found) for found in zip(*(_reduce_part(*part) for part in parts), strict=True)))

@@ -19,19 +19,20 @@ from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget
 from ..samples.encode import EncodedSample
 from ..samples.selection import TokenPlan
-from .forward import evaluating, forward, forward_seconds, probe
+from .forward import forward, forward_seconds
 from .hooks import Recorder
 from .logits import kl_divergence, negative_log_likelihood
 from .reduce import Reducer
 
-__all__ = ["Progress", "Streamed", "evaluating", "forward_seconds", "probe", "stream_states"]
+__all__ = ["CaptureProgress", "Streamed", "stream_states"]
 
 _BATCHES_A_BARE_PASS = 64
-"""One batch in so many is passed again without hooks: little time, and the overhead is measured where it occurs."""
+"""Batches of which one is passed again without hooks: little time, and the overhead is measured where it occurs."""
 _MOST_BARE_PASSES = 3
+"""Most batches that are passed again, however many there are."""
 
 
-class Progress(NamedTuple):
+class CaptureProgress(NamedTuple):
     """How far a capture is."""
 
     stage: str
@@ -44,8 +45,6 @@ class Progress(NamedTuple):
     """Bytes on disk so far."""
     waits_for: str = "forward"
     """What a faster one of would help most: the `forward` pass, `copy`, `encode` or the `disk`."""
-    shares: Mapping[str, float] = {}
-    """Time of each of `meter.STAGES` over that of the pass and its waits; `encode` and `write` run beside it."""
 
 
 class Streamed(NamedTuple):
@@ -60,11 +59,13 @@ class Streamed(NamedTuple):
     tokens: int
     """Tokens of those batches, padding included."""
     bare_seconds: float
-    """Of a few of the same batches without hooks or writers beside them, taken in between."""
+    """Seconds of a few of these batches without hooks or writers beside them, taken in between."""
     bare_tokens: int
-    """Tokens of those, padding included."""
+    """Tokens of the bare passes, padding included."""
     stopped: bool
     """Whether it was stopped: rows that had been begun are written, others aren't."""
+    bottleneck: str
+    """What a faster one of would help most (`Meter.bottleneck`)."""
 
     @property
     def overhead(self) -> float:
@@ -86,7 +87,7 @@ def stream_states(
     reducer: Reducer | None = None,
     kl_batches: np.ndarray | None = None,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[CaptureProgress], None] | None = None,
 ) -> Streamed:
     """Run every batch that has tokens of wanted rows through the model, and its states into `rows`.
 
@@ -175,7 +176,7 @@ class _Stream:
             yield
 
     def pass_bare(self, batch: slice) -> None:
-        """The same batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
+        """Pass the batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
         self.drain()
         start = time.perf_counter()
         samples = self.samples[batch]
@@ -191,13 +192,11 @@ class _Stream:
             self.rows.drain()
         self._take_times()
 
-    def progress(self, batch: slice) -> Progress:
+    def progress(self, batch: slice) -> CaptureProgress:
         """How far it is after this batch."""
-        meter, plan = self.meter, self.plan
+        plan = self.plan
         done = int(plan.starts[batch.stop])
-        return Progress(
-            "capture", done, plan.n_tokens, "token", self.rows.stored_bytes, meter.bottleneck(), meter.shares()
-        )
+        return CaptureProgress("capture", done, plan.n_tokens, "token", self.rows.stored_bytes, self.meter.bottleneck())
 
     def result(self, seconds: float, *, stopped: bool) -> Streamed:
         """What it all took."""
@@ -209,6 +208,7 @@ class _Stream:
             bare_seconds=self.bare_seconds,
             bare_tokens=self.bare_padded,
             stopped=stopped,
+            bottleneck=self.meter.bottleneck(),
         )
 
     def _run_passes(self, samples: Sequence[EncodedSample], target: BatchTarget) -> dict[str, torch.Tensor | None]:

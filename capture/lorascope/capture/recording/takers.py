@@ -33,13 +33,13 @@ class _Seen:
     """What was seen of a component so far."""
 
     base: torch.Tensor
-    """Of every token, the layer's own memory."""
+    """Base of every token, in the layer's own memory."""
     measured: torch.Tensor
     """Base of the measured tokens, a copy."""
     delta: torch.Tensor | None = None
-    """Of the measured tokens."""
+    """Delta of the measured tokens."""
     total: Sum | None = None
-    """What is to be proved, of some of them."""
+    """The sum to be proved, for some of the measured tokens."""
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class BaseTaker:
 
     sink: Sink
     held: dict[int, torch.Tensor]
-    """In a pair: component -> its base, until the adapted pass."""
+    """Component of a pair -> its base, until the adapted pass."""
     seen: dict[int, torch.Tensor] = field(default_factory=dict)
     """Component -> base of its measured tokens."""
 
@@ -107,7 +107,7 @@ class AdaptedTaker:
 
     sink: Sink
     held: dict[int, torch.Tensor]
-    """In a pair: component -> its base in the base pass."""
+    """Component of a pair -> its base in the base pass."""
     seen: dict[int, _Seen] = field(default_factory=dict)
 
     def take_base(self, site: Site, call: Call) -> None:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
+from lorascope.stores.places.atomic_write import atomic_write
+
 from ..resume import require_same
 
 __all__ = ["Checkpoint", "Checkpoints", "begin", "going_on", "training_folder"]
@@ -35,7 +37,7 @@ class Checkpoint(NamedTuple):
 
 
 def training_folder(out: Path) -> Path:
-    """Where an adapter's checkpoints lie while it trains: beside it."""
+    """The folder beside an adapter where its checkpoints lie while it trains."""
     return out.with_name(f".{out.name}.training")
 
 
@@ -158,11 +160,9 @@ def _last(folder: Path) -> Path | None:
 
 def _settle(folder: Path, step: int, seconds: float) -> None:
     """Put a checkpoint onto the disk, and say in it what it is."""
-    files = {}
-    for file in sorted(folder.iterdir()):
+    for file in folder.iterdir():
         _flush(file)
-        files[file.name] = _digest(file)
-    _write(folder / WHOLE, {"step": step, "seconds": seconds, "files": files})
+    _write(folder / WHOLE, {"step": step, "seconds": seconds, "files": _digests(folder)})
     _flush(folder.parent)
 
 
@@ -172,7 +172,7 @@ def _checked(folder: Path) -> Checkpoint:
     wanted, step, seconds = (whole.get(key) for key in ("files", "step", "seconds"))
     if not isinstance(wanted, dict) or type(step) is not int or type(seconds) is not float:
         raise _damaged(folder / WHOLE, "it isn't what was written")
-    found = {file.name: _digest(file) if file.is_file() else "" for file in folder.iterdir() if file.name != WHOLE}
+    found = _digests(folder)
     for name in sorted({*found, *wanted}):
         if found.get(name) != wanted.get(name):
             raise _damaged(folder / name, "it isn't what was written")
@@ -180,8 +180,8 @@ def _checked(folder: Path) -> Checkpoint:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    partial = f".{RECIPE}.partial"
-    is_ours = folder.is_dir() and ((folder / RECIPE).is_file() or {file.name for file in folder.iterdir()} <= {partial})
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    is_ours = folder.is_dir() and (RECIPE in names or all(name.startswith(f".{RECIPE}.") for name in names))
     if (folder.exists() or folder.is_symlink()) and not is_ours:
         raise FileExistsError(
             f"{str(folder)!r} is where a training keeps its checkpoints, but something else is there; move it away, or "
@@ -208,16 +208,12 @@ def _damaged(file: Path, reason: str) -> ValueError:
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    """Under another name, flushed and renamed: it is there whole, or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    _flush(partial)
-    partial.rename(file)
-    _flush(file.parent)
+    with atomic_write(file, flush=True) as partial:
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _flush(path: Path) -> None:
-    """Onto the disk; of a folder, its names."""
+    """Put a file, or a folder's names, onto the disk."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -225,6 +221,12 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint but the one that tells them, in hexadecimal; of a folder none."""
+    files = sorted(file for file in folder.iterdir() if file.name != WHOLE)
+    return {file.name: _digest(file) if file.is_file() else "" for file in files}
 
 
 def _digest(file: Path) -> str:

@@ -44,10 +44,10 @@ class MiubCurve(NamedTuple):
     seconds: float
     """Wall time of all measurements."""
     share: float
-    """That over the wall time of the training, which includes it."""
+    """Wall time of all measurements over that of the training, which includes it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON has it."""
+        """The curve as JSON has it."""
         return {**self._asdict(), "steps": [step._asdict() for step in self.steps]}
 
 

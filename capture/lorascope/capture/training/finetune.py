@@ -6,27 +6,27 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.progress import Progress
 
 from ..adapters.adapter import adapter_identity
 from ..adapters.training_record import RECORD
 from ..config import FinetuneConfig
 from ..models.model import context_length, model_identity
-from ..provenance import data_fingerprint, device_description
+from ..provenance import data_fingerprint, device_description, library_versions
 from ..samples.encode import EncodedSample, encode_items
 from ..samples.items import Item
 from .callback import MiubCallback
 from .checkpoints import Checkpoints, begin, going_on
 from .curve import MiubCurve, few_of_each
 from .held_out import Evaluation, evaluate
-from .lora import new_adapter, restoring, seeding
-from .trainer import Progress, TrainingStep, train
+from .new_adapter import new_adapter, restoring, seeding
+from .trainer import TrainingStep, train
 
 __all__ = ["FinetuneResult", "finetune", "refuse_used"]
 
@@ -46,7 +46,7 @@ class FinetuneResult(NamedTuple):
     after: Evaluation | None
     """The held-out samples with the trained adapter; None if there are none."""
     train_seconds: float
-    """Wall time of the training's steps, with what MIUB took of it; before it was stopped, of those that counted."""
+    """Wall time of the steps that count, what MIUB took of it included, whether or not the training was stopped."""
     miub: MiubCurve | None
     """MIUB on held-out samples while it trained; None where it wasn't measured."""
 
@@ -187,7 +187,7 @@ def _refuse_non_finite(model: torch.nn.Module, steps: Sequence[TrainingStep]) ->
 def _recipe(
     config: FinetuneConfig, base: dict[str, Any], fingerprints: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
-    """What shapes a training's numbers: the same for two attempts at one."""
+    """What shapes a training's numbers, equal for two attempts at one."""
     return {
         "config": dataclasses.asdict(config),
         "model": {key: value for key, value in base.items() if key != "name"},
@@ -200,7 +200,8 @@ def _recipe(
 
 
 def _library_versions() -> dict[str, str]:
-    return {name: version(name) for name in ("lorascope", "torch", "transformers", "peft", "accelerate")}
+    versions = library_versions()
+    return {name: versions[name] for name in ("lorascope", "torch", "transformers", "peft", "accelerate")}
 
 
 def _record(

@@ -19,13 +19,13 @@ class Evaluation(NamedTuple):
     accuracy: float | None
     """Share of choice samples whose right choice is the likeliest; None if there are only texts."""
     accuracy_per_token: float | None
-    """The same by log-likelihood per token."""
+    """Share of those whose right choice has the highest log-likelihood per token."""
     n_samples: int
     """Number of samples."""
 
 
 def evaluate(model: Any, samples: Sequence[EncodedSample] | None, *, batch_tokens: int) -> Evaluation | None:
-    """Scores of the samples in batches of at most so many tokens; None of None."""
+    """How the model does on samples in batches of at most so many tokens; None where there are none."""
     if samples is None:
         return None
     scores = score(model, samples, batch_tokens=batch_tokens)

@@ -1,6 +1,6 @@
 """transformers' Trainer, told what `FinetuneConfig` says and nothing else, and what it logged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from lorascope.stores.progress import Progress
+
 from ..config import FinetuneConfig
 from ..samples.batches import pad
 from ..samples.encode import EncodedSample
@@ -16,12 +18,10 @@ from .callback import MiubCallback
 from .checkpoints import Checkpoints
 from .curve import MiubCurve, miub_curve
 
-__all__ = ["Progress", "TrainingStep", "collate", "train"]
+__all__ = ["TrainingStep", "collate", "train"]
 
 IGNORED = -100
 """The label that transformers' losses pass over."""
-
-Progress = Callable[[int, int], None]
 
 
 class TrainingStep(NamedTuple):

@@ -42,8 +42,8 @@ def mi(
 ) -> int:
     """Mutual information of base and LoRA states by component: finite estimates, and what each can and can't say.
 
-    That of whole states is infinite, since an adapter leaves most directions as they are. What is printed is that of a
-    few axes of each side, over tokens, with its null, its error and a verdict.
+    Whole states share infinite information, since an adapter leaves most directions as they are. Printed is what a few
+    axes of each side share, over tokens, with its null, its error and a verdict.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.analyze.format import format_number, format_percent
+from lorascope.analyze.format import format_number
 from lorascope.capture import CaptureConfig
 from lorascope.capture.planning.plan import Plan
 from lorascope.capture.planning.plan import plan as plan_capture
@@ -49,10 +49,7 @@ def _print(made: Plan) -> None:
     for line in _verdict(made):
         say(line)
     print_table("What would be stored", ["part", "arrays", "files", "in memory", "on disk"], _parts(made))
-    needs = [(need.where, need.what, format_size(need.n_bytes), need.basis) for need in made.needs]
-    print_table("Memory", ["where", "what", "size", "which is"], needs)
-    if made.times is not None and made.rates is not None:
-        print_table("Time", ["stage", "time", "which is"], _times(made))
+    print_table("Memory", ["where", "what", "size"], [(n.where, n.what, format_size(n.n_bytes)) for n in made.needs])
     say("Notes")
     for note in made.notes:
         places = f" ({', '.join(note.places[:2])}{' ...' if len(note.places) > 2 else ''})" if note.places else ""
@@ -77,11 +74,12 @@ def _verdict(made: Plan) -> Iterator[str]:
     for problem in made.problems:
         yield f"  NO  adapter {names}: {problem.message} ({problem.place})"
     yield (
-        f"{spec.n_tokens} of {made.n_all_tokens} tokens (`--tokens {made.tokens}`) of {made.n_samples} samples in "
-        f"{made.n_batches} batches, {len(spec.components)} components, stream {spec.stream}, states {spec.states}"
+        f"{spec.n_tokens} of {made.n_all_tokens} tokens (`--tokens {made.config.tokens}`) of {made.n_samples} samples "
+        f"in {made.n_batches} batches, {len(spec.components)} components, stream {spec.stream}, states {spec.states}"
     )
-    if made.times is not None:
-        yield f"About {_duration(made.times.total)}; the slowest is: {made.times.bottleneck}."
+    if made.trial is not None:
+        parts = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
+        yield f"About {_duration(sum(made.seconds.values()))} ({parts}); the slowest is: {made.trial.bottleneck}."
 
 
 def _parts(made: Plan) -> Iterator[tuple[str, str, str, str, str]]:
@@ -91,22 +89,6 @@ def _parts(made: Plan) -> Iterator[tuple[str, str, str, str, str]]:
         yield (part.name, str(part.n_arrays), str(files), format_size(part.raw_bytes), format_size(part.stored_bytes))
     total = (format_size(estimated.raw_bytes), format_size(estimated.stored_bytes))
     yield ("in all", str(estimated.n_arrays), str(estimated.n_files), *total)
-
-
-def _times(made: Plan) -> Iterator[tuple[str, str, str]]:
-    assert made.times is not None
-    assert made.rates is not None
-    rates = made.rates
-    speeds = {
-        "score": f"prompts, choices and answers: {format_number(1 / rates.forward_seconds)} tokens/s",
-        "forward": f"padding included: {format_number(1 / rates.forward_seconds)} tokens/s",
-        "copy": f"into host memory: {format_size(rates.copy_rate)}/s",
-        "encode": f"to {format_percent(rates.ratio)} of their size: {format_size(rates.encode_rate)}/s",
-        "write": f"onto the disk: {format_size(rates.write_rate)}/s",
-    }
-    for stage, seconds in made.times.stages.items():
-        yield (stage, _duration(seconds), speeds[stage])
-    yield ("in all", _duration(made.times.total), "laid beside each other as they will run")
 
 
 def _duration(seconds: float) -> str:

@@ -9,7 +9,6 @@ from lorascope.stores.size import format_size
 from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
 
-from ..quiet import quiet_libraries
 from ..screen import print_table, progress_bar, say
 
 __all__ = ["plan", "report", "run", "status"]
@@ -32,6 +31,8 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     from lorascope.study.running.recipe import information_of
     from lorascope.study.running.rehearsal import Cost, count_tokens, rehearse
     from lorascope.study.running.run import draw_all
+
+    from ..quiet import quiet_libraries
 
     settings = read_settings(study)
     quiet_libraries()
@@ -76,6 +77,8 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
     """
     from lorascope.study.running.run import run_study
 
+    from ..quiet import quiet_libraries
+
     settings = read_settings(study)
     quiet_libraries()
     began = time.perf_counter()
@@ -104,10 +107,10 @@ def status(study: Path, /) -> int:
     from lorascope.study.status import study_status
 
     found = study_status(read_settings(study))
-    n_done = sum(one.state == "done" for one in found)
-    say(f"{n_done} of {len(found)} units done")
+    n_left = sum(one.state != "done" for one in found)
+    say(f"{len(found) - n_left} of {len(found)} units done")
     print_table("Units", ["unit", "state", "detail"], [(one.unit.name, one.state, one.detail) for one in found])
-    return 0 if n_done == len(found) else 1
+    return int(n_left > 0)
 
 
 def report(study: Path, /, *, out: Path | None = None) -> None:
@@ -123,12 +126,11 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     from lorascope.study.page.report import write_study_report
 
     settings = read_settings(study)
-    for path in write_study_report(settings.out, out, planned=[unit.name for unit in units_of(settings)]):
-        say(f"wrote {path}")
+    planned = [unit.name for unit in units_of(settings)]
+    say("\n".join(f"wrote {path}" for path in write_study_report(settings.out, out, planned=planned)))
 
 
 def _duration(seconds: float) -> str:
     """`40 s`, `12 min` or `3.5 h`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    minutes = f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds < 60 else minutes

@@ -1,1 +1,1 @@
-"""What `fit`, `compare` and `audit` share."""
+"""What `fit` and `compare` share."""

@@ -10,29 +10,15 @@ from lorascope.study.read_study import read_study
 
 from ..screen import aside, progress_bar
 
-__all__ = [
-    "GROUPS",
-    "NONE",
-    "Whole",
-    "assigned",
-    "chosen_groups",
-    "listed",
-    "named_columns",
-    "numbers_by_name",
-    "rows_where",
-    "study_table",
-    "whole",
-]
+__all__ = ["GROUPS", "NONE", "Whole", "chosen_groups", "listed", "numbers_by_name", "rows_where", "study_table"]
 
 GROUPS = ("dataset", "split", "prompt", "model")
 """Columns of which those that vary tell groups apart, where nothing else is said."""
 NONE = "none"
 """The word for no column."""
-MOST_NAMED = 12
-"""Columns that a message names."""
 
 
-def whole(kind: Any, tokens: Sequence[Token]) -> int:
+def _whole(kind: Any, tokens: Sequence[Token]) -> int:
     """A whole number as it is written: 1.5 isn't rounded to one."""
     try:
         return int(tokens[0].value)
@@ -40,14 +26,7 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} isn't a whole number") from None
 
 
-Whole = Annotated[int, Parameter(converter=whole)]
-
-
-def named_columns(frame: pd.DataFrame) -> str:
-    """The columns of a table, for a message."""
-    names = [repr(str(name)) for name in frame.columns]
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -62,17 +41,9 @@ def listed(text: str) -> tuple[str, ...]:
     return () if names == (NONE,) else names
 
 
-def assigned(option: str, text: str) -> tuple[str, str]:
-    """The two sides of `name=value`; raises ValueError where there is no name or no value."""
-    name, _, value = text.partition("=")
-    if not name.strip() or not value.strip():
-        raise ValueError(f"`{option}` is {text!r}; write it as name=value")
-    return name.strip(), value.strip()
-
-
 def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Column -> values of which a row must hold one, from `column=value,value`."""
-    found = dict(assigned("where", one) for one in where)
+    found = dict(_assigned("where", one) for one in where)
     if len(found) < len(where):
         raise ValueError(f"`where` is {list(where)}; name each column once, its values with commas between")
     return {name: tuple(value.strip() for value in values.split(",")) for name, values in found.items()}
@@ -99,13 +70,20 @@ def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
 
 def numbers_by_name(option: str, text: str) -> dict[str, int]:
     """Name -> whole number, from `name=3,name=1`."""
-    found = {}
+    found: dict[str, int] = {}
     for one in text.split(","):
-        name, value = assigned(option, one)
+        name, value = _assigned(option, one)
         if name in found:
             raise ValueError(f"`{option}` names {name!r} twice; name each once")
-        try:
-            found[name] = int(value)
-        except ValueError:
-            raise ValueError(f"`{option}` gives {name!r} {value!r}, where a whole number belongs") from None
+        if not value.isdecimal():
+            raise ValueError(f"`{option}` gives {name!r} {value!r}, where a whole number belongs")
+        found[name] = int(value)
     return found
+
+
+def _assigned(option: str, text: str) -> tuple[str, str]:
+    """The two sides of `name=value`."""
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise ValueError(f"`{option}` is {text!r}; write it as name=value")
+    return name.strip(), value.strip()

@@ -1,54 +1,41 @@
 """Checking one row of a run: the bytes of its chunks, and what they decode to."""
 
 from concurrent.futures import Executor
-from functools import partial
-from typing import NamedTuple
 
 from ..errors import Problem
 from ..format.digest import combine
-from ..reading.chunks import read_chunk
+from ..reading.chunks import Chunk, read_chunk
 from ..reading.run import Run
 from .row_statistics import Looked, RowStatistics
 
-__all__ = ["RowChecker"]
+__all__ = ["check_row"]
 
 
-class _Checked(NamedTuple):
-    """Result of checking one chunk of a row, small whatever the chunk's size."""
+def check_row(
+    run: Run, row: int, *, decode: bool, statistics: RowStatistics | None, pool: Executor
+) -> tuple[int, list[Problem]]:
+    """(chunks that were looked for, problems) of a row; where its digest differs every chunk is decoded.
 
-    key: str
-    part: bytes | None
-    problem: Problem | None
-    looked: Looked | None
+    With statistics, rows are checked in ascending order.
+    """
 
-
-class RowChecker:
-    """Checks the rows of a run, in ascending order."""
-
-    def __init__(self, run: Run, *, statistics: RowStatistics | None, pool: Executor) -> None:
-        self._run = run
-        self._statistics = statistics
-        self._pool = pool
-
-    def check(self, row: int, *, decode: bool) -> tuple[int, list[Problem]]:
-        """(chunks that were looked for, problems) of a row; where its digest differs every chunk is decoded."""
-        paths = self._run.row_paths(row)
-        checked = list(self._pool.map(partial(self._read, row, decode), paths))
-        parts = [(one.key, one.part) for one in checked if one.part is not None]
-        differs = len(parts) == len(paths) and combine(parts) != bytes(self._run.digest(row))
-        if differs and not decode:  # to say where
-            checked = list(self._pool.map(partial(self._read, row, True), paths))
-        problems = [one.problem for one in checked if one.problem is not None]
-        if differs:
-            problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
-        if self._statistics is not None:
-            pairs = zip(paths, checked, strict=True)
-            problems += self._statistics.compare(row, {p: one.looked for p, one in pairs if one.looked is not None})
-        return len(paths), problems
-
-    def _read(self, row: int, decode: bool, path: str) -> _Checked:
-        chunk = read_chunk(self._run.place, self._run.arrays[path], row, decode=decode)
+    def check(path: str, decode: bool) -> tuple[Chunk, Looked | None]:
+        chunk = read_chunk(run.place, run.arrays[path], row, decode=decode)
         looked = None
-        if self._statistics is not None and chunk.block is not None:
-            looked = self._statistics.look(path, chunk.key, row, chunk.block)
-        return _Checked(chunk.key, chunk.part, chunk.problem, looked)
+        if statistics is not None and chunk.block is not None:
+            looked = statistics.look(path, chunk.key, row, chunk.block)
+        return chunk._replace(block=None), looked  # small, whatever the chunk's size
+
+    paths = run.row_paths(row)
+    checked = list(pool.map(lambda path: check(path, decode), paths))
+    parts = [(chunk.key, chunk.part) for chunk, _ in checked if chunk.part is not None]
+    differs = len(parts) == len(paths) and combine(parts) != bytes(run.digest(row))
+    if differs and not decode:  # to say where
+        checked = list(pool.map(lambda path: check(path, True), paths))
+    problems = [chunk.problem for chunk, _ in checked if chunk.problem is not None]
+    if differs:
+        problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
+    if statistics is not None:
+        found = {path: looked for path, (_, looked) in zip(paths, checked, strict=True) if looked is not None}
+        problems += statistics.compare(row, found)
+    return len(paths), problems

@@ -9,9 +9,9 @@ from ..errors import Problem
 from ..format.widen import widen_block
 from ..reading.run import Run
 from .align import PrefixCheck, Sketch, shift_problems, sketch
-from .look import RANGES, look
-from .same import RepeatedRows, VectorWindow, vector_labels
+from .repeated import RepeatedRows, VectorWindow, vector_labels
 from .token_rows import TokenRows
+from .values import RANGES, value_problems
 
 __all__ = ["Looked", "RowStatistics"]
 
@@ -64,7 +64,7 @@ class RowStatistics:
         wide = widen_block(block, self._logical[path])
         names = path.split("/")
         untouched = self._untouched[names[1]] if names[0] == "adapters" else None
-        problems = list(look(key, wide, row=row, position=tokens.position, untouched=untouched))
+        problems = list(value_problems(key, wide, row=row, position=tokens.position, untouched=untouched))
         problems += self._repeated.check(path, row, block)
         problems += self._shifts(path, row, wide, tokens.token_id)
         tolerance = REDUCTION_TOLERANCE if names[-1] in RANGES and names[0] != "states" else STATE_TOLERANCE

@@ -16,7 +16,7 @@ from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.read import array_metadata, find_layout_problems, open_group, run_of
 from ..reading.run import Run
-from .row_check import RowChecker
+from .row_check import check_row
 from .row_statistics import RowStatistics
 
 __all__ = ["LEVELS", "Verdict", "verify"]
@@ -100,9 +100,8 @@ def _check_parts(
         # With a table that can't be read, which tokens may be equal isn't known.
         sound = not any(problem.place.startswith(NEEDED) for problem in found)
         statistics = RowStatistics(run) if level == "statistics" and sound else None
-        checker = RowChecker(run, statistics=statistics, pool=pool)
         for done, row in enumerate(rows.tolist(), 1):
-            n_checked, found = checker.check(row, decode=level != "digests")
+            n_checked, found = check_row(run, row, decode=level != "digests", statistics=statistics, pool=pool)
             n_chunks += n_checked
             problems += found
             if progress is not None:

@@ -46,7 +46,7 @@ def _digest_row(key: str, size: int) -> int | None:
 def _read_digest(array: StoredArray, place: Place, row: int) -> np.ndarray:
     key = array.key(row)
     try:
-        return array.decode(row, place.read(key))[0]
+        return np.asarray(array.decode(row, place.read(key))[0])
     except FileNotFoundError:  # deleted since it was listed
         return np.zeros(array.shape[1], np.uint8)
     except (ValueError, RuntimeError) as error:

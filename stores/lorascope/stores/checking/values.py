@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import Problem
 
-__all__ = ["look"]
+__all__ = ["RANGES", "value_problems"]
 
 LN2 = float(np.log(2)) * (1 + 1e-6)
 """Largest JS, with room for float32."""
@@ -24,7 +24,7 @@ MAY_BE_NAN = frozenset({"js", "kl", "swallowed"})
 """Reductions that are measured on a share of the tokens only."""
 
 
-def look(
+def value_problems(
     key: str, block: np.ndarray, *, row: int, position: np.ndarray | None, untouched: np.ndarray | None = None
 ) -> Iterator[Problem]:
     """Every value of a block that no sound capture writes.
@@ -49,12 +49,12 @@ def look(
         yield from _count(key, "nan", np.isnan(block) & ~expected, "is NaN though a token stands before it")
         yield from _count(key, "range", (block < -1e-3) | np.isinf(block), "has a nll outside of [0, inf)")
     elif name in RANGES and not path.startswith("states/"):
-        yield from _look_at_reductions(key, name, block.reshape(len(block), -1), untouched)
+        yield from _reduction_problems(key, name, block.reshape(len(block), -1), untouched)
     else:
-        yield from _look_at_vectors(key, block, row, is_state=path.startswith("states/"))
+        yield from _vector_problems(key, block, row, is_state=path.startswith("states/"))
 
 
-def _look_at_reductions(key: str, name: str, block: np.ndarray, untouched: np.ndarray | None) -> Iterator[Problem]:
+def _reduction_problems(key: str, name: str, block: np.ndarray, untouched: np.ndarray | None) -> Iterator[Problem]:
     lowest, largest, what = RANGES[name]
     if name not in MAY_BE_NAN:
         touched = block if untouched is None else block[:, ~untouched]
@@ -63,7 +63,7 @@ def _look_at_reductions(key: str, name: str, block: np.ndarray, untouched: np.nd
     yield from _count(key, "range", outside.any(axis=1), f"has a {what}")
 
 
-def _look_at_vectors(key: str, block: np.ndarray, row: int, *, is_state: bool) -> Iterator[Problem]:
+def _vector_problems(key: str, block: np.ndarray, row: int, *, is_state: bool) -> Iterator[Problem]:
     nan, inf = np.isnan(block), np.isinf(block)
     if nan.all():
         yield Problem(key, "blank", f"{key!r}: row {row} is blank, all NaN")

@@ -98,7 +98,7 @@ class RepeatedRows:
     def check(self, path: str, row: int, block: np.ndarray) -> Iterator[Problem]:
         """Compare with the rows before."""
         if block.size < 2 or (block == block.flat[0]).all() or (block != block).all():
-            return  # nothing in it tells rows apart, and `look` has its own words for it
+            return  # nothing in it tells rows apart, and `value_problems` has its own words for it
         mark = hash(np.ascontiguousarray(block).tobytes())
         seen = self._seen[path]
         equal = np.flatnonzero(seen == mark)

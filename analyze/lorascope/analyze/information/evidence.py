@@ -61,7 +61,7 @@ def _shuffled(pairs: Pairs, rows: np.ndarray) -> Pairs:
 
 
 def _shuffled_rows(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
-    """Whose y each row of x gets, int64 (n,): samples change places whole, so that each keeps its own structure.
+    """The row whose y each row of x gets, int64 (n,): samples change places whole, and keep their own structure.
 
     They are laid end to end in a random order and moved round by a random number of rows, since they differ in length;
     a few rows may meet their own sample.

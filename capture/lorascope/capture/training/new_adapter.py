@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers.pytorch_utils import Conv1D
 
 from ..config import FinetuneConfig
+from ..models.modes import restoring_modes
 
 __all__ = ["lora_targets", "new_adapter", "restoring", "seeding"]
 
@@ -41,19 +42,13 @@ def lora_targets(model: torch.nn.Module) -> list[str]:
 @contextmanager
 def restoring(model: Any) -> Iterator[None]:
     """Puts training modes, requires_grad flags and the model's settings back."""
-    training = [(module, module.training) for module in model.modules()]
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     settings = dict(vars(model.config))
-    try:
-        yield
-    finally:
-        for module, mode in training:
-            module.training = mode
-        for parameter, flag in trainable:
-            parameter.requires_grad_(flag)
-        # Trainer sets use_cache, also where a model has no such setting.
-        vars(model.config).clear()
-        vars(model.config).update(settings)
+    with restoring_modes(model):
+        try:
+            yield
+        finally:  # Trainer sets use_cache, also where a model has no such setting
+            vars(model.config).clear()
+            vars(model.config).update(settings)
 
 
 @contextmanager

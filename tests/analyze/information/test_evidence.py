@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.estimate import (
+from lorascope.analyze.information.estimators import ESTIMATORS, evaluate, resolve_estimators
+from lorascope.analyze.information.evidence import (
     FIELDS,
     SHARES,
     _parts,
@@ -13,7 +14,6 @@ from lorascope.analyze.information.estimate import (
     _usable,
     estimate,
 )
-from lorascope.analyze.information.estimators import ESTIMATORS, evaluate, resolve_estimators
 from lorascope.analyze.information.pairs import Pairs, Settings, check_pairs
 from lorascope.analyze.information.verdict_rules import VERDICTS
 

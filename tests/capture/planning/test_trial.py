@@ -1,0 +1,88 @@
+"""A trial is a capture of a few samples: what it measures adds up, and nothing of it stays."""
+
+import logging
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lorascope.capture.config import CaptureConfig
+from lorascope.capture.planning import trial
+from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.stores import open_place
+
+from ...tiny import save_model
+
+
+@pytest.fixture
+def settings(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, tmp_path: Path) -> dict[str, Any]:
+    model = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
+    return {"model": str(model), "adapter": str(tiny_adapter), "data": "d.txt", "out": str(tmp_path / "no/run.zarr")}
+
+
+@pytest.fixture
+def samples(tiny_items: Any, tiny_tokenizer: Any) -> list[EncodedSample]:
+    return encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=64)
+
+
+@pytest.mark.parametrize(
+    ("options", "row_bytes"), [({"codec": "raw"}, 2624), ({"states": "none"}, 232)], ids=["states", "no states"]
+)
+def test_a_trial_measures_and_leaves_nothing_behind(
+    settings: dict[str, Any], samples: list[EncodedSample], tmp_path: Path, options: dict[str, Any], row_bytes: int
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    found = trial.run_trial(CaptureConfig(**settings, **options), samples, (), torch.device("cpu"))
+    assert sorted(tmp_path.rglob("*")) == before
+    lengths = [len(sample.token_ids) for sample in samples]
+    assert sum(lengths) <= found.n_tokens <= len(lengths) * max(lengths)
+    assert found.raw_bytes % sum(lengths) == 0
+    assert found.raw_bytes / sum(lengths) == pytest.approx(row_bytes, rel=0.5)
+    assert found.stored_bytes > 0
+    assert found.seconds > 0
+    assert found.bare_seconds_per_token > 0
+    assert found.bottleneck in {"forward", "copy", "encode", "disk"}
+
+
+def test_no_more_samples_are_tried_than_needed(
+    settings: dict[str, Any], samples: list[EncodedSample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "TRIAL_TOKENS", len(samples[0].token_ids) + 1)
+    found = trial.run_trial(CaptureConfig(**settings), samples, (), torch.device("cpu"))
+    assert found.n_tokens == 2 * max(len(sample.token_ids) for sample in samples[:2])
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a real S3 server on this machine."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "an-id",
+        "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/bucket", method="PUT")).close()
+        yield "s3://bucket"
+    finally:
+        server.stop()
+
+
+def test_a_trial_leaves_nothing_in_an_object_store(
+    settings: dict[str, Any], samples: list[EncodedSample], bucket: str
+) -> None:
+    open_place(bucket).write("other/run.zarr/zarr.json", b"{}")
+    config = CaptureConfig(**{**settings, "out": f"{bucket}/other/run.zarr"})
+    assert trial.run_trial(config, samples, (), torch.device("cpu")).stored_bytes > 0
+    assert list(open_place(bucket).keys()) == ["other/run.zarr/zarr.json"]
