@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorascope.analyze import measure_information
-from lorascope.capture import attach_adapter, capture, finetune
+from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune
 from lorascope.stores import Run
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
@@ -94,7 +94,7 @@ class UnitWork:
     def _capture(self, name: str) -> Run:
         """One run, finished."""
 
-        def tell(progress: Any) -> None:
+        def tell(progress: CaptureProgress) -> None:
             self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.unit)
 
         place, adapter = run_path(self.settings, self.unit, name), adapter_path(self.settings, self.unit)
