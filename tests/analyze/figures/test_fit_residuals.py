@@ -34,17 +34,6 @@ def test_residuals_in_percent_by_setting(phi_fit: ScalingFit) -> None:
     assert legend_of(figure) == DATASETS
 
 
-def test_settings_are_in_the_order_of_sizes(phi_fit: ScalingFit) -> None:
-    figure = setting_residuals_figure(phi_fit)
-    names = [name.replace("\u00a0", " ") for name in figure.layout.yaxis.ticktext]
-    assert names[0] == "N 2.24·10⁹<br>R 32 sweep size"
-    assert names[-1] == "N 3.82·10⁹<br>R 512 sweep rank"
-    for trace in points_of(figure)[:-1]:
-        for y, text in zip(trace.y, trace.text, strict=True):
-            assert text.split("<br>")[1] in points_of(figure)[-1].text[round(y)]
-    assert any(shape.x0 == shape.x1 == 0 for shape in figure.layout.shapes)
-
-
 def test_a_setting_of_a_single_cell_has_no_interval(phi: pd.DataFrame) -> None:
     one = phi[phi["dataset"] == "ARCE"]
     fit = fit_scaling_law(one, "MIUB", "N", "R", law="log-log", n_starts=0)

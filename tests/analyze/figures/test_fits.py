@@ -82,14 +82,6 @@ def test_many_groups_with_hostile_names(many: pd.DataFrame) -> None:
     assert "n = 36 cells, r at 8; 72 elsewhere" in title_of(figure)
 
 
-def test_one_group_needs_no_legend(phi: pd.DataFrame) -> None:
-    one = phi[phi["dataset"] == "ARCE"]
-    fit = fit_scaling_law(one, "MIUB", "N", "R", law="log-log", offsets=["sweep"], n_starts=0)
-    figure = scaling_figure(fit, along="R")
-    assert figure.layout.showlegend is False
-    assert points_of(figure)[0].text[0].startswith("N=3.82108e+09 R=32")
-
-
 def test_a_size_of_the_fit_is_needed(phi_fit: ScalingFit, phi: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="`along` is 'rank'; the sizes of this fit are"):
         scaling_figure(phi_fit, along="rank")

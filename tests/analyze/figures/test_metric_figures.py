@@ -36,7 +36,6 @@ def test_titles_have_both_correlations(comparison: MetricComparison, study: pd.D
         "ACC over metrics, within groups",
         "65 cells in 10 groups. r: pooled correlation, with 95 % of the bootstrap over groups.",
         "Second r: of the 62 cells of ACC >= 0.25. Hollow: the others.",
-        "the largest share of one is 56 %.",
     ):
         assert words in title_of(figure)
 

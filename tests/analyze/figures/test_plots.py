@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -21,10 +19,6 @@ def test_share_curve_ends_at_one(qualified: xr.Dataset) -> None:
     np.testing.assert_allclose(line.y, np.cumsum(shares))
     assert (mark.x[0], mark.y[0]) == (5, pytest.approx(shares[:5].sum()))
     assert even.y[-1] == 1
-
-
-def test_share_curve_of_a_zero_adapter_is_flat(make_small: Callable[..., Small]) -> None:
-    assert not np.any(share_curve(qualify(make_small(zero=True).run)).data[1].y)
 
 
 def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.Dataset) -> None:

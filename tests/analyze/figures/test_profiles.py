@@ -60,28 +60,11 @@ def test_depth_says_what_lies_outside(make_small: Callable[..., Small], by: str 
     assert figure.layout.xaxis.range == (-0.5, 1.5)
 
 
-def test_depth_of_one_sample_has_no_error(make_small: Callable[..., Small]) -> None:
-    figure = depth_figure(miub(make_small(n_samples=1).run))
-    assert np.isnan(lines_of(figure)[0].error_y.array).all()
-    assert "n = 1 sample." in title_of(figure)
-
-
 def test_depth_shows_what_is_missing(result: xr.Dataset) -> None:
     factors = np.array([np.nan, 1, 1, 1, 1, 1])
     figure = depth_figure(result.assign(js_sample=result["js_sample"] * factors))
     np.testing.assert_array_equal(np.isfinite(lines_of(figure)[0].y), [False, True])
     assert "1 mean missing: not finite." in title_of(figure)
-
-
-def test_depth_of_layers_that_lack_a_kind(result: xr.Dataset) -> None:
-    lines = lines_of(depth_figure(result.isel(component=[0, 1, 2, 3]), by="kind"))
-    assert [list(line.x) for line in lines] == [[0, 1], [0], [0]]
-
-
-def test_figures_tell_unit_and_reduction(small: Small) -> None:
-    figure = depth_figure(miub(small.run, reduction="sum", unit="bit"))
-    assert figure.layout.yaxis.title.text == "JS (bit)"
-    assert "Tokens: sum." in title_of(figure)
 
 
 def test_names_are_escaped(result: xr.Dataset) -> None:

@@ -42,14 +42,3 @@ def test_errors_of_another_unit_arent_shown(phi_report: FitReport, phi: pd.DataF
     log = fit_scaling_law(phi, "MIUB", **ROLES, law="log-log", residuals="absolute", n_starts=0)
     other = laws_figure(dataclasses.replace(phi_report, fit=log))
     assert all(np.isnan(trace.x).sum() == 4 for trace in points_of(other)[1:])
-
-
-def test_a_single_group_has_no_errors_by_group(phi_report: FitReport) -> None:
-    figure = laws_figure(dataclasses.replace(phi_report, laws=phi_report.laws.drop(columns="rmse_group")))
-    assert legend_of(figure) == ["each cell", "each setting"]
-
-
-def test_errors_decades_apart_go_on_a_logarithmic_axis(phi_report: FitReport) -> None:
-    laws = phi_report.laws.copy()
-    laws.loc[0, "rmse_cell"] = 1e-5
-    assert laws_figure(dataclasses.replace(phi_report, laws=laws)).layout.xaxis2.type == "log"

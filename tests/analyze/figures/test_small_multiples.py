@@ -24,9 +24,3 @@ def test_the_place_of_a_missing_panel_is_empty() -> None:
 def test_longer_titles_have_more_room() -> None:
     short, long = (small_multiples([title], height=150)[0] for title in ("a", "a<br>b<br>c"))
     assert long.layout.height - short.layout.height == long.layout.margin.t - short.layout.margin.t == 28
-
-
-def test_panels_share_their_y_axis_or_dont() -> None:
-    shared, _ = small_multiples(["a", "b"], height=150)
-    apart, _ = small_multiples(["a", "b"], height=150, share_y=False)
-    assert (shared.layout.yaxis2.matches, apart.layout.yaxis2.matches) == ("y", None)

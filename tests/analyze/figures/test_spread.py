@@ -21,10 +21,6 @@ def title_of(figure: Any) -> str:
     return str(figure.layout.title.text).replace("<br>", " ").replace("\u00a0", " ")
 
 
-def many(result: xr.Dataset, n: int) -> xr.Dataset:
-    return result.isel(sample=np.arange(n) % 12)
-
-
 def test_histogram_marks_mean_and_error(small: Small, result: xr.Dataset) -> None:
     expected = small.by_sample(small.js()).sum(axis=1)
     error = expected.std(ddof=1) / np.sqrt(12)
@@ -50,25 +46,12 @@ def test_what_is_left_out_is_said(result: xr.Dataset) -> None:
     assert "2 samples not finite, left out." in words
 
 
-def test_nothing_finite_is_told(result: xr.Dataset) -> None:
-    missing = result.assign(miub_sample=result["miub_sample"] * np.nan)
-    assert title_of(sample_figure(missing)).startswith("MIUB by sample: n/a nat")
-
-
 @pytest.mark.parametrize(("value", "size", "low"), [(0.0, 0.1, -0.1), (2.0, 0.2, 0.8)])
 def test_equal_samples_are_one_narrow_bar(result: xr.Dataset, value: float, size: float, low: float) -> None:
     figure = sample_figure(result.assign(miub_sample=result["miub_sample"] * 0 + value))
     assert figure.data[1].xbins.size == pytest.approx(size)
     assert figure.layout.xaxis2.range == pytest.approx((low, value + 6 * size))
     assert not [shape for shape in figure.layout.shapes if shape.type == "rect"]
-
-
-def test_many_samples_arent_all_drawn(result: xr.Dataset) -> None:
-    assert sample_figure(many(result, 301)).data[0].boxpoints == "outliers"
-
-
-def test_unit_is_that_of_the_result(small: Small) -> None:
-    assert sample_figure(miub(small.run, unit="bit")).layout.xaxis2.title.text == "MIUB of a sample (bit)"
 
 
 def test_names_are_escaped(make_small: Callable[..., Small]) -> None:

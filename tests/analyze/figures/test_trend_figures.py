@@ -57,13 +57,6 @@ def test_responses_below_zero_are_differences(ranks: pd.DataFrame) -> None:
     assert figure.layout.xaxis.type is None
 
 
-def test_a_single_group_has_no_legend(ranks: pd.DataFrame) -> None:
-    one = ranks[ranks["block"] == "PIQA/Phi3"]
-    figure = trend_figure(trend_tests(one, "MIUB", "R", groups=[]), one)
-    assert figure.layout.showlegend is False
-    assert "n = 3 cells in 1 group" in title_of(figure)
-
-
 def test_another_table_is_refused(result: TrendResult, ranks: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="`frame` isn't the table of this result: the columns in use, of 29.rows"):
         trend_figure(result, ranks.iloc[1:])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-__all__ = ["group_name", "headline", "plural", "range_of", "run_name", "shortened", "tokens_reduced"]
+__all__ = ["headline", "plural", "range_of", "run_name", "shortened", "tokens_reduced"]
 
 TITLE_WIDTH, NOTE_WIDTH = 50, 58
 """Characters of a line that fit a phone's width of 390 pixels in a wide font."""
@@ -42,17 +42,6 @@ def headline(figure: go.Figure, title: str, *notes: str) -> None:
     )
 
 
-def group_name(key: str, value: object) -> str:
-    """A group of a key as a legend names it, short and escaped.
-
-    Examples
-    --------
-    >>> group_name("kind", "q_proj"), group_name("layer", 3), group_name("layer", -1)
-    ('q_proj', '3', 'outside')
-    """
-    return "outside" if key == "layer" and value == -1 else shortened(value)
-
-
 def shortened(name: object, n: int = 24) -> str:
     """A name of at most n characters, escaped; of a longer one the middle is left out, of a path its beginning.
 
@@ -65,24 +54,12 @@ def shortened(name: object, n: int = 24) -> str:
 
 
 def plural(n: int, what: str) -> str:
-    r"""A count with its noun; no line breaks between them.
-
-    Examples
-    --------
-    >>> plural(1, "sample"), plural(12, "sample")
-    ('1\xa0sample', '12\xa0samples')
-    """
+    """A count with its noun; no line breaks between them."""
     return f"{n}\u00a0{what}" if n == 1 else f"{n}\u00a0{what}s"
 
 
 def range_of(counts: Any, what: str) -> str:
-    r"""Least and largest of several counts, those of 0 left out; no line breaks between them.
-
-    Examples
-    --------
-    >>> range_of([12, 12], "sample"), range_of([0, 3, 12], "sample"), range_of([0], "sample")
-    ('12\xa0samples', '3\xa0to\xa012\xa0samples', '0\xa0samples')
-    """
+    """Least and largest of several counts, those of 0 left out; no line breaks between them."""
     known = np.asarray(counts)[np.asarray(counts) > 0]
     low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
     return plural(high, what) if low == high else f"{low}\u00a0to\u00a0{plural(high, what)}"

@@ -4,12 +4,13 @@ import html
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
 from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
-from .marks import add_legend, hovering, looks
+from .marks import BLACK, add_legend, looks, points
 from .size_axes import tick_text
 from .theme import apply_theme
 
@@ -60,46 +61,34 @@ def setting_residuals_figure(fit: ScalingFit) -> go.Figure:
     columns = [*design.sizes.values(), *design.offset_columns]
     first = {name: design.frame[columns].iloc[np.flatnonzero(design.settings == name)[0]] for name in table["setting"]}
     table = table.iloc[sorted(range(len(table)), key=lambda k: tuple(first[table["setting"][k]]))]
-    half = [stats.t.ppf((1 + fit.level) / 2, n - 1) * se if n > 1 else np.nan
-            for n, se in zip(table["n"], table["se"], strict=True)]  # fmt: skip
-    table = table.reset_index(drop=True).assign(half=half)
-    place = dict(zip(table["setting"], range(len(table)), strict=True))
+    with np.errstate(invalid="ignore"):  # a single cell has no interval
+        half = stats.t.ppf((1 + fit.level) / 2, table["n"] - 1) * table["se"]
+    table = table.assign(half=half.where(table["n"] > 1)).reset_index(drop=True)
+    place = {name: k for k, name in enumerate(table["setting"])}
     groups = list(dict.fromkeys(design.groups.tolist()))
     marks = looks(len(groups))
     figure = go.Figure()
     apply_theme(figure, height=96 + ROW * len(table))
     for k, (group, look) in enumerate(zip(groups, marks, strict=True)):
         rows = np.flatnonzero(design.groups == group)
+        residuals, settings = fit.estimate.residuals[rows], design.settings[rows]
         texts = [
-            f"<b>{html.escape(group)}</b><br>{html.escape(str(design.settings[row]))}<br>"
-            f"{unit.text(fit.estimate.residuals[row])}"
-            for row in rows
+            f"<b>{html.escape(group)}</b><br>{html.escape(str(setting))}<br>{unit.text(residual)}"
+            for setting, residual in zip(settings, residuals, strict=True)
         ]
-        shift = 0.5 * ((k + 0.5) / len(groups) - 0.5)
-        y = [place[design.settings[row]] + shift for row in rows]
-        points = go.Scatter(
-            x=unit.factor * fit.estimate.residuals[rows], y=y, mode="markers", marker=look.marker(6),
-            **hovering(group, texts),
-        )  # fmt: skip
-        figure.add_trace(points.update(opacity=0.7))
-    texts = [f"<b>{html.escape(row.setting)}</b><br>mean {unit.text(row.mean)} ± {unit.text(row.half)}, n = {row.n}"
-             for row in table.itertuples()]  # fmt: skip
-    bar = {"type": "data", "array": unit.factor * table["half"], "color": "#222", "width": 4, "thickness": 1.5}
-    figure.add_trace(
-        go.Scatter(
-            x=unit.factor * table["mean"], y=np.arange(len(table)), mode="markers", error_x=bar,
-            marker={"symbol": "diamond", "size": 8, "color": "#222"}, **hovering("", texts),
-        )
-    )  # fmt: skip
-    names = [
-        " ".join(f"{shortened(name, 12)}\u00a0{shortened(tick_text(value) if isinstance(value, float) else value, 12)}"
-                 for name, value in first[setting].items())
-        for setting in table["setting"]
-    ]  # fmt: skip
+        y = [place[setting] + 0.5 * ((k + 0.5) / len(groups) - 0.5) for setting in settings]
+        figure.add_trace(points(look, group, texts, x=unit.factor * residuals, y=y, opacity=0.7))
+    texts = [
+        f"<b>{html.escape(row.setting)}</b><br>mean {unit.text(row.mean)} ± {unit.text(row.half)}, n = {row.n}"
+        for row in table.itertuples()
+    ]
+    bar = {"type": "data", "array": unit.factor * table["half"], "color": BLACK.color, "width": 4, "thickness": 1.5}
+    means = unit.factor * table["mean"]
+    figure.add_trace(points(BLACK, "", texts, size=8, x=means, y=np.arange(len(table)), error_x=bar))
     figure.update_xaxes(title_text=f"{shortened(design.response)}: {unit.what}", nticks=7)
-    ends = [len(table) - 0.5, -0.5]
-    wrapped = [name.replace(" ", "<br>", 1) for name in names]
-    figure.update_yaxes(tickvals=list(range(len(table))), ticktext=wrapped, range=ends, ticklabelstandoff=4)
+    names = ["<br>".join(_row_name(first[setting])) for setting in table["setting"]]
+    rows_axis = {"tickvals": list(range(len(table))), "ticktext": names, "range": [len(table) - 0.5, -0.5]}
+    figure.update_yaxes(ticklabelstandoff=4, **rows_axis)
     figure.add_vline(x=0, line={"color": "#777", "dash": "dot", "width": 1})
     headline(
         figure,
@@ -110,3 +99,12 @@ def setting_residuals_figure(fit: ScalingFit) -> go.Figure:
     )
     add_legend(figure, "/".join(design.group_columns), groups, marks)
     return figure
+
+
+def _row_name(setting: pd.Series) -> list[str]:
+    """The first size of a setting, and all else, escaped."""
+    parts = [
+        f"{shortened(name, 12)}\u00a0{shortened(tick_text(value) if isinstance(value, float) else value, 12)}"
+        for name, value in setting.items()
+    ]
+    return [parts[0], " ".join(parts[1:])] if len(parts) > 1 else parts

@@ -13,10 +13,12 @@ from ..stats.metrics import MetricComparison
 from ..stats.record import data_hash
 from ..stats.study_cells import StudyCells, parse_metrics, read_cells
 from .captions import headline, plural, shortened
-from .marks import add_legend, hovering, looks
+from .marks import Look, add_legend, line, looks, points
 from .small_multiples import small_multiples
 
 __all__ = ["metrics_figure"]
+
+SLOPE = Look("#777", dash="dot")
 
 
 def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figure:
@@ -44,17 +46,17 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     below = settings["collapsed_below"] or 0
     marks = looks(len(cells.groups))
     figure, panels = small_multiples([_title(comparison, name) for name in cells.metrics], height=200)
-    accuracy = centred(cells.accuracy)
+    y = centred(cells.accuracy)
     for (name, values), panel in zip(cells.metrics.items(), panels, strict=True):
-        inside = centred(values)
-        figure.add_trace(_slope(inside, accuracy), **panel.place)
+        x = centred(values)
+        ends = np.array([np.nanmin(x), np.nanmax(x)])
+        figure.add_trace(line(SLOPE, "", x=ends, y=ends * np.nansum(x * y) / np.nansum(x * x)), **panel.place)
         for k, (group, look) in enumerate(zip(cells.groups, marks, strict=True)):
             there = np.flatnonzero(np.isfinite(cells.accuracy[k]))
-            symbols = [f"{look.symbol}{'-open' if gone else ''}" for gone in cells.accuracy[k, there] < below]
-            marker = {**look.marker(7), "symbol": symbols}
+            symbols = np.where(cells.accuracy[k, there] < below, f"{look.symbol}-open", look.symbol)
             texts = [_text(comparison.accuracy, cells, name, k, int(one)) for one in there]
-            points = {"x": inside[k, there], "y": accuracy[k, there], "mode": "markers", "marker": marker}
-            figure.add_trace(go.Scatter(**points, **hovering(group, texts)), **panel.place)
+            own = {"x": x[k, there], "y": y[k, there], "marker": {"symbol": symbols}}
+            figure.add_trace(points(look, group, texts, size=7, **own), **panel.place)
         figure.update_xaxes(title_text=f"{shortened(name, 10)} less group mean", exponentformat="power", **panel.place)
     zero = {"zeroline": True, "zerolinecolor": "#ccc"}
     figure.update_xaxes(**zero)
@@ -87,14 +89,6 @@ def _title(comparison: MetricComparison, metric: str) -> str:
     return "<br>".join([f"<b>{shortened(metric)}</b>, {table['better'].iloc[0]} is better", *lines])
 
 
-def _slope(x: np.ndarray, y: np.ndarray) -> go.Scatter:
-    """The least-squares line of centred values."""
-    ends = np.array([np.nanmin(x), np.nanmax(x)])
-    slope = float(np.nansum(x * y) / np.nansum(x * x))
-    line = {"color": "#777", "dash": "dot", "width": 1.5}
-    return go.Scatter(x=ends, y=slope * ends, mode="lines", line=line, hoverinfo="skip", showlegend=False)
-
-
 def _text(accuracy: str, cells: StudyCells, metric: str, group: int, setting: int) -> str:
     values = {metric: cells.metrics[metric], accuracy: cells.accuracy}
     lines = [f"<b>{html.escape(cells.groups[group])}</b>", html.escape(cells.settings[setting])]
@@ -109,7 +103,3 @@ def _caption(comparison: MetricComparison) -> Iterator[str]:
     yield f"{n}. r: pooled correlation, with {share} of the bootstrap over groups. Dotted: the pooled slope."
     for other in others:
         yield f"Second r: of the {plural(other.n_cells, 'cell')} of {other.cells}. Hollow: the others."
-    yield (
-        f"Of {comparison.accuracy}'s variance within groups, the largest share of one is "
-        f"{100 * every.largest_share:.0f}\u00a0%."
-    )

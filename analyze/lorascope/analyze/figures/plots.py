@@ -7,8 +7,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_percent
+from ..format import format_number, format_percent
 from ..qualify import position_profile
+from .marks import Look, points
 from .theme import INK, apply_theme
 
 __all__ = ["position_figure", "share_curve"]
@@ -24,15 +25,9 @@ def share_curve(qualified: xr.Dataset) -> go.Figure:
     figure.add_scatter(x=counts, y=counts / len(counts), mode="lines", line=even, hoverinfo="skip")
     hover = "the %{x} largest: %{y:.1%}<extra></extra>"
     figure.add_scatter(x=counts, y=cumulative, mode="lines", line={"color": INK, "width": 2}, hovertemplate=hover)
-    figure.add_scatter(
-        x=[five],
-        y=[cumulative[five - 1]],
-        mode="markers+text",
-        text=[f"{five} largest: {format_percent(float(cumulative[five - 1]))}"],
-        textposition="middle right",
-        marker={"color": INK, "size": 9},
-        hoverinfo="skip",
-    )
+    text = f"{five} largest: {format_percent(float(cumulative[five - 1]))}"
+    shown = {"mode": "markers+text", "textposition": "middle right", "hovertemplate": None, "hoverinfo": "skip"}
+    figure.add_trace(points(Look(), "", [text], size=9, x=[five], y=[cumulative[five - 1]], **shown))
     apply_theme(figure, height=302)
     figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
     figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
@@ -65,18 +60,9 @@ def position_figure(
     for bottom, top, opacity, name in ((low, high, 0.18, "10 to 90 %"), (first, third, 0.32, "25 to 75 %")):
         figure.add_scatter(y=bottom, showlegend=False, **hidden)
         figure.add_scatter(y=top, fill="tonexty", fillcolor=f"rgba(217,72,1,{opacity})", name=name, **hidden)
-    figure.add_scatter(
-        x=x,
-        y=median,
-        mode="lines+markers",
-        marker={"size": 4},
-        line={"color": INK, "width": 1.5},
-        name="median",
-        customdata=n,
-        hovertemplate="position %{x}: %{y:.3g} nat, n = %{customdata}<extra></extra>",
-        row=1,
-        col=1,
-    )
+    texts = [f"position {at}: {format_number(js)} nat, n = {count}" for at, js, count in zip(x, median, n, strict=True)]
+    shown = {"mode": "lines+markers", "name": "median", "showlegend": True}
+    figure.add_trace(points(Look(), "", texts, size=4, x=x, y=median, **shown), row=1, col=1)
     hover = "position %{x}: %{y} tokens<extra></extra>"
     figure.add_bar(x=x, y=n, marker_color="#9a9a9a", showlegend=False, hovertemplate=hover, row=2, col=1)
     apply_theme(figure, height=340)

@@ -9,7 +9,8 @@ import xarray as xr
 
 from ..format import format_error
 from ..groups import COMPONENT_KEYS, group_by
-from .captions import group_name, headline, plural, range_of, run_name, tokens_reduced
+from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
+from .marks import Look, points
 from .scales import whole_ticks
 from .theme import apply_theme, legend_below, line_styles
 
@@ -38,7 +39,11 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     inside, outside = (grouped.isel(layer=np.flatnonzero(kept)) for kept in (layers >= 0, layers < 0))
     if not inside.sizes["layer"]:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
-    names = [""] if by is None else [group_name(by, value) for value in grouped[by].values.tolist()]
+    names = (
+        [""]
+        if by is None
+        else ["outside" if by == "layer" and value == -1 else shortened(value) for value in grouped[by].values.tolist()]
+    )
     parts = [inside] if by is None else [inside.isel({by: place}) for place in range(len(names))]
     figure = go.Figure()
     for name, part, style in zip(names, parts, line_styles(len(names), by), strict=True):
@@ -49,6 +54,8 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", exponentformat="power")
     values = inside["miub"].values
     there = (inside["n_samples"].values > 0) & (inside["n_components"].values > 0)
+    counts = outside["n_components"]
+    n_outside = int(counts.max([key for key in counts.dims if key not in COMPONENT_KEYS]).sum()) if counts.size else 0
     n_bad = int((there & ~np.isfinite(values)).sum())
     headline(
         figure,
@@ -56,7 +63,7 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         f"{run_name(grouped.attrs)}. Sum over components, mean\u00a0± standard error over samples; "
         f"n\u00a0=\u00a0{range_of(grouped['n_samples'], 'sample')}.",
         tokens_reduced(grouped.attrs),
-        _left_out(outside),
+        f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
         f"{plural(n_bad, 'mean')} missing: not finite." if n_bad else "",
     )
     if by is not None:
@@ -68,23 +75,11 @@ def _line(name: str, part: xr.Dataset, style: dict[str, Any], units: str) -> go.
     """Points of a line, with bars; groups that don't occur are gone."""
     part = part.isel(layer=np.flatnonzero((part["n_samples"].values > 0) & (part["n_components"].values > 0)))
     columns = (part[key].values for key in ("layer", "miub", "miub_se", "n_samples"))
-    return go.Scatter(
-        x=part["layer"].values,
-        y=part["miub"].values,
-        error_y={"array": part["miub_se"].values, "width": 0, "thickness": 1.5},
-        mode="lines+markers",
-        marker={"size": 5, "color": style["color"]},
-        line={"width": 1.5, **style},
-        name=name,
-        text=[
-            f"layer {layer}{f', {name}' if name else ''}: {format_error(mean, error)} {units}, n = {n}"
-            for layer, mean, error, n in zip(*columns, strict=True)
-        ],
-        hovertemplate="%{text}<extra></extra>",
-    )
-
-
-def _left_out(outside: xr.Dataset) -> str:
-    counts = outside["n_components"]
-    n = int(counts.max([key for key in counts.dims if key not in COMPONENT_KEYS]).sum()) if counts.size else 0
-    return f"{plural(n, 'component')} outside of the layers left out." if n else ""
+    texts = [
+        f"layer {layer}{f', {name}' if name else ''}: {format_error(mean, error)} {units}, n = {n}"
+        for layer, mean, error, n in zip(*columns, strict=True)
+    ]
+    bars = {"array": part["miub_se"].values, "width": 0, "thickness": 1.5}
+    shown = {"mode": "lines+markers", "name": name, "showlegend": True, "error_y": bars}
+    look = Look(style["color"], dash=style["dash"])
+    return points(look, name, texts, size=5, x=part["layer"].values, y=part["miub"].values, **shown)

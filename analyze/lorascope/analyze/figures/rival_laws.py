@@ -11,9 +11,9 @@ from ..scaling.laws import law_named
 from ..scaling.report import FitReport
 from .captions import headline, plural
 from .fit_residuals import residual_unit
-from .marks import EDGES, Look, add_legend, hovering
-from .scales import value_axis
-from .theme import INK, LINES, apply_theme
+from .marks import EDGES, SYMBOLS, Look, add_legend, points
+from .size_axes import value_axis
+from .theme import LINES, apply_theme
 
 __all__ = ["laws_figure"]
 
@@ -21,9 +21,6 @@ ROW, GAP = 34, 64
 """Pixels of a law, and between the panels."""
 SPLITS = {"rmse_cell": "each cell", "rmse_setting": "each setting", "rmse_group": "each group"}
 """Column of errors -> what was held out."""
-LOOKS = tuple(
-    Look(color, symbol, "solid") for color, symbol in zip(LINES, ("circle", "square", "diamond"), strict=False)
-)
 
 
 def laws_figure(report: FitReport) -> go.Figure:
@@ -41,8 +38,8 @@ def laws_figure(report: FitReport) -> go.Figure:
     laws, fit, n = report.laws, report.fit, len(report.laws)
     unit, columns = residual_unit(fit), [name for name in SPLITS if name in laws]
     is_log = np.array([law_named(name).logarithmic for name in laws["law"]])
-    is_absolute = fit.provenance["settings"]["residuals"] == "absolute"
     errors = unit.factor * laws[columns].to_numpy(np.float64)
+    is_absolute = fit.provenance["settings"]["residuals"] == "absolute"
     errors[(is_log != fit.design.law.logarithmic) & is_absolute] = np.nan
     axis = value_axis(errors.ravel())
     height = 2 * ROW * n + GAP
@@ -54,27 +51,20 @@ def laws_figure(report: FitReport) -> go.Figure:
         f"lack of fit: p = {format_number(row.lack_of_fit_p)}"
         for row in laws.itertuples()
     ]
-    marker = {"size": 9, "color": INK}
-    criteria = go.Scatter(
-        x=laws["d_AICc"], y=laws.index, mode="markers", marker=marker, cliponaxis=False, **hovering("", texts)
-    )
-    figure.add_trace(criteria, row=1, col=1)
-    for k, (column, look) in enumerate(zip(columns, LOOKS, strict=False)):
+    above = points(Look(), "", texts, size=9, x=laws["d_AICc"], y=laws.index, cliponaxis=False)
+    figure.add_trace(above, row=1, col=1)
+    marks = [Look(color, symbol) for color, symbol, _ in zip(LINES, SYMBOLS, columns, strict=False)]
+    for k, (name, look) in enumerate(zip((SPLITS[column] for column in columns), marks, strict=True)):
         texts = [
-            f"<b>{html.escape(law)}</b><br>{SPLITS[column]} held out: RMSE {format_number(value)}{unit.unit}"
+            f"<b>{html.escape(law)}</b><br>{name} held out: RMSE {format_number(value)}{unit.unit}"
             for law, value in zip(laws["law"], errors[:, k], strict=True)
         ]
-        symbols = np.where(errors[:, k] > axis.high, EDGES["right"], look.symbol)
-        trace = go.Scatter(
-            x=axis.inside(errors[:, k]), y=np.arange(n) + 0.5 * ((k + 0.5) / len(columns) - 0.5), mode="markers",
-            marker={**look.marker(8), "symbol": symbols}, **hovering(SPLITS[column], texts),
-        )  # fmt: skip
+        marker = {"symbol": np.where(errors[:, k] > axis.high, EDGES["right"], look.symbol)}
+        y = np.arange(n) + 0.5 * ((k + 0.5) / len(columns) - 0.5)
+        trace = points(look, name, texts, size=8, x=axis.inside(errors[:, k]), y=y, marker=marker)
         figure.add_trace(trace, row=2, col=1)
-    names = [
-        f"{f'<b>{html.escape(row.law)}</b>' if row.law == fit.design.law_name else html.escape(row.law)} "
-        f"({row.n_parameters})"
-        for row in laws.itertuples()
-    ]
+    bold = {fit.design.law_name: f"<b>{html.escape(fit.design.law_name)}</b>"}
+    names = [f"{bold.get(row.law, html.escape(row.law))} ({row.n_parameters})" for row in laws.itertuples()]
     figure.update_yaxes(tickvals=list(range(n)), ticktext=names, range=[n - 0.5, -0.5], ticklabelstandoff=4)
     figure.update_xaxes(title_text="AICc above the least", nticks=6, rangemode="tozero", row=1, col=1)
     figure.update_xaxes(title_text=f"RMSE of cells held out: {unit.what}", row=2, col=1, **axis.layout())
@@ -85,5 +75,5 @@ def laws_figure(report: FitReport) -> go.Figure:
         "A difference of 2 in AICc is little, of 10 much; a law without has too few cells, or none that it misses.",
         f"Not determined by these cells: {', '.join(map(repr, report.refused))}." if report.refused else "",
     )
-    add_legend(figure, "held out", [SPLITS[name] for name in columns], LOOKS[: len(columns)])
+    add_legend(figure, "held out", [SPLITS[name] for name in columns], marks)
     return figure

@@ -1,55 +1,19 @@
-"""Ends and ticks of colour scales and axes."""
+"""Ends and ticks of colour scales, and round steps of any scale."""
 
 import math
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..format import format_number
 
-__all__ = ["ValueAxis", "colorbar", "ends", "log_ticks", "value_axis", "whole_ticks"]
+__all__ = ["LOG_FROM", "colorbar", "ends", "log_ticks", "whole_ticks"]
 
 SMALLEST, LARGEST = -323.0, 308.0
 """Powers of ten that float64 holds."""
 LOG_FROM = 30.0
 """Values that lie further apart than this factor go on a logarithmic axis."""
-
-
-class ValueAxis(NamedTuple):
-    """Values at both ends of an axis."""
-
-    low: float
-    high: float
-    is_log: bool
-
-    def inside(self, values: np.ndarray) -> np.ndarray:
-        """Values, those beyond an end moved to it."""
-        return np.asarray(np.clip(values, self.low, self.high))
-
-    def layout(self) -> dict[str, Any]:
-        """What plotly is told of it."""
-        if not self.is_log:
-            return {"range": [self.low, self.high], "nticks": 6}
-        low, high = math.log10(self.low), math.log10(self.high)
-        ticks = log_ticks(low, high)
-        texts = [format_number(tick, digits=1).removeprefix("1·") for tick in ticks]
-        return {"type": "log", "range": [low, high], "tickvals": ticks, "ticktext": texts}
-
-
-def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
-    """An axis from 0 or below that holds all finite values; a logarithmic one, all above 0, where that is needed."""
-    known = values[np.isfinite(values)]
-    positive = known[known > 0]
-    if is_log is None:
-        is_log = len(positive) > 0 and bool(positive.max() > LOG_FROM * positive.min())
-    if is_log:
-        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
-        room = max((high / low) ** 0.05, 1.2)
-        return ValueAxis(low / room, high * room, is_log)
-    low, high = (min(0.0, float(known.min())), max(0.0, float(known.max()))) if len(known) else (0.0, 1.0)
-    room = 0.05 * (high - low) or 1.0
-    return ValueAxis(low - room / 2, high + room, is_log)
 
 
 def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
@@ -58,7 +22,7 @@ def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) ->
         if not 0 < limits[0] < limits[1] < math.inf:
             raise ValueError(
                 f"`limits` are {limits}; on a logarithmic scale the first must be above 0 and below the second: give "
-                "others, or `log=False`"
+                "others, or a lower one of 0 for a linear scale"
             )
         return math.log10(limits[0]), math.log10(limits[1])
     known = shown[np.isfinite(shown)]
@@ -69,22 +33,14 @@ def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) ->
     return (low, high) if high > low else (low - room, min(low + room, sys.float_info.max))
 
 
-def colorbar(low: float, high: float, is_log: bool) -> dict[str, object]:
+def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
     """A colour bar below a map, with round values where its scale is logarithmic."""
-    bar: dict[str, object] = {
-        "orientation": "h",
-        "thickness": 10,
-        "y": 0,
-        "yref": "container",
-        "yanchor": "bottom",
-        "outlinewidth": 0,
-    }
-    if is_log:
-        ticks = log_ticks(low, high)
-        digits = 1 if len(ticks) > 2 else 3
-        bar["tickvals"] = [math.log10(tick) for tick in ticks]
-        bar["ticktext"] = [format_number(tick, digits=digits).removeprefix("1·") for tick in ticks]
-    return bar
+    bar = {"orientation": "h", "thickness": 10, "y": 0, "yref": "container", "yanchor": "bottom", "outlinewidth": 0}
+    if not is_log:
+        return bar
+    ticks = log_ticks(low, high)
+    texts = [format_number(tick, digits=1 if len(ticks) > 2 else 3).removeprefix("1·") for tick in ticks]
+    return {**bar, "tickvals": [math.log10(tick) for tick in ticks], "ticktext": texts}
 
 
 def whole_ticks(low: int, high: int) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""Logarithmic axes of sizes and responses, with ticks that say what they are over ranges of less than a decade."""
+"""Axes of values, sizes and responses, with ticks that say what they are over ranges of less than a decade."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..format import format_number
 from .scales import LOG_FROM, log_ticks
 
-__all__ = ["log_axis", "size_axis", "tick_text"]
+__all__ = ["ValueAxis", "log_axis", "size_axis", "tick_text", "value_axis"]
 
 NARROW = 3.0
 """Ends of an axis nearer than this factor get ticks at even steps."""
@@ -20,45 +19,69 @@ PLOT_WIDTH, CHARACTER = 300.0, 7.5
 MOST_MARKED = 20
 """Most sizes that all have a tick; of more only those with a text have one."""
 MOST_DIGITS = 6
+"""Most digits of a tick that is written whole."""
 MOST_TICKS = 6
 """Most ticks at even steps."""
 
 
-def size_axis(sizes: np.ndarray) -> dict[str, Any]:
-    """A logarithmic axis with a tick at each size, and a text where there is room for it on a phone.
+class ValueAxis(NamedTuple):
+    """Values at both ends of an axis."""
 
-    Parameters
-    ----------
-    sizes
-        All above zero, at least one, in any order and as often as they like.
-    """
+    low: float
+    high: float
+    is_log: bool
+
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """Values, those beyond an end moved to it."""
+        return np.asarray(np.clip(values, self.low, self.high))
+
+    def layout(self) -> dict[str, Any]:
+        """What plotly is told of it."""
+        if not self.is_log:
+            return {"range": [self.low, self.high], "nticks": 6}
+        ticks = _round_ticks(self.low, self.high)
+        ends = [math.log10(self.low), math.log10(self.high)]
+        return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [tick_text(tick) for tick in ticks]}
+
+
+def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
+    """An axis from 0 or below that holds all finite values; a logarithmic one, all above 0, where that is needed."""
+    known = values[np.isfinite(values)]
+    positive = known[known > 0]
+    if is_log is None:
+        is_log = len(positive) > 0 and bool(positive.max() > LOG_FROM * positive.min())
+    if is_log:
+        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+        room = max((high / low) ** 0.05, 1.01)
+        return ValueAxis(low / room, high * room, is_log)
+    low, high = (min(0.0, float(known.min())), max(0.0, float(known.max()))) if len(known) else (0.0, 1.0)
+    room = 0.05 * (high - low) or 1.0
+    return ValueAxis(low - room / 2, high + room, is_log)
+
+
+def log_axis(values: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis that holds all finite values above zero, with round ticks."""
+    return value_axis(values, is_log=True).layout()
+
+
+def size_axis(sizes: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis with a tick at each size above zero, and a text where there is room for it on a phone."""
     levels = np.unique(sizes)
     low, high = math.log10(levels[0]), math.log10(levels[-1])
     room = 0.07 * (high - low) or 0.2
     texts = [tick_text(level) for level in levels]
     apart = max(map(len, texts)) * CHARACTER / PLOT_WIDTH * (high - low + 2 * room)
-    kept = _apart(np.log10(levels).tolist(), apart)
+    kept, places = [0], np.log10(levels)
+    for k in range(1, len(places) - 1):  # the ends come first
+        if places[k] - places[kept[-1]] >= apart and places[-1] - places[k] >= apart:
+            kept.append(k)
+    kept.append(len(places) - 1)
     marked = range(len(levels)) if len(levels) <= MOST_MARKED else kept
     return {
         "type": "log",
         "range": [low - room, high + room],
         "tickvals": [float(levels[k]) for k in marked],
         "ticktext": [texts[k] if k in kept else "" for k in marked],
-    }
-
-
-def log_axis(values: np.ndarray) -> dict[str, Any]:
-    """A logarithmic axis that holds all finite values above zero, with round ticks."""
-    known = values[np.isfinite(values) & (values > 0)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (1.0, 1.0)
-    room = max((high / low) ** 0.06, 1.01)
-    ends = (low / room, high * room)
-    ticks = _round_ticks(*ends)
-    return {
-        "type": "log",
-        "range": [math.log10(end) for end in ends],
-        "tickvals": ticks,
-        "ticktext": [tick_text(tick) for tick in ticks],
     }
 
 
@@ -72,15 +95,6 @@ def tick_text(value: float) -> str:
     """
     digits = next((n for n in range(1, MOST_DIGITS + 1) if float(f"{value:.{n - 1}e}") == value), 3)
     return format_number(value, digits=digits).removeprefix("1·")
-
-
-def _apart(places: Sequence[float], least: float) -> list[int]:
-    """Which of ascending places to keep so that none lies nearer than so much to the next: the ends come first."""
-    kept = [0]
-    for k in range(1, len(places) - 1):
-        if places[k] - places[kept[-1]] >= least and places[-1] - places[k] >= least:
-            kept.append(k)
-    return [*kept, len(places) - 1] if len(places) > 1 else kept
 
 
 def _round_ticks(low: float, high: float) -> list[float]:

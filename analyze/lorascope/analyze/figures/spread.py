@@ -34,27 +34,16 @@ def sample_figure(result: xr.Dataset) -> go.Figure:
     values = result["miub_sample"].values[finite]
     mean, error = float(values.mean()) if len(values) else math.nan, float(standard_error(values))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.03)
-    figure.add_box(
-        x=values,
-        text=[html.escape(str(name)) for name in result["sample"].values[finite]],
-        boxpoints="all" if len(values) <= N_POINTS else "outliers",
-        pointpos=0,
-        jitter=0.7,
-        marker={"color": INK, "size": 4, "opacity": 0.55},
-        line={"color": "#777", "width": 1},
-        fillcolor="rgba(0,0,0,0)",
-        hovertemplate=f"%{{text}}: %{{x:.4g}} {html.escape(units)}<extra></extra>",
-        row=1,
-        col=1,
-    )
-    figure.add_histogram(
-        x=values,
-        nbinsx=max(10, min(40, 2 * round(math.sqrt(len(values))))),
-        marker={"color": COLORS[2], "line": {"color": "white", "width": 1}},
-        hovertemplate=f"%{{x}} {html.escape(units)}: %{{y}} samples<extra></extra>",
-        row=2,
-        col=1,
-    )
+    boxes = {"line": {"color": "#777", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
+    boxes |= {"boxpoints": "all" if len(values) <= N_POINTS else "outliers", "pointpos": 0, "jitter": 0.7}
+    texts = [html.escape(str(name)) for name in result["sample"].values[finite]]
+    hover = f"%{{text}}: %{{x:.4g}} {html.escape(units)}<extra></extra>"
+    marker = {"color": INK, "size": 4, "opacity": 0.55}
+    figure.add_box(x=values, text=texts, hovertemplate=hover, marker=marker, **boxes, row=1, col=1)
+    n_bins = max(10, min(40, 2 * round(math.sqrt(len(values)))))
+    hover = f"%{{x}} {html.escape(units)}: %{{y}} samples<extra></extra>"
+    marker = {"color": COLORS[2], "line": {"color": "white", "width": 1}}
+    figure.add_histogram(x=values, nbinsx=n_bins, marker=marker, hovertemplate=hover, row=2, col=1)
     apply_theme(figure, height=340)
     figure.update_xaxes(exponentformat="power", nticks=7)
     figure.update_xaxes(title_text=f"MIUB of a sample ({html.escape(units)})", row=2, col=1)

@@ -12,14 +12,14 @@ from ..stats.frame import checked
 from ..stats.record import data_hash
 from ..stats.trends import Series, TrendResult, group_series
 from .captions import headline, plural, shortened
-from .marks import Look, add_legend, hovering, looks
+from .marks import Look, add_legend, line, looks, points
 from .size_axes import size_axis, tick_text
 from .theme import apply_theme
 
 __all__ = ["trend_figure"]
 
-AGAINST = "#d62728"
-"""Steps that don't go as claimed."""
+AGAINST = Look("#d62728")
+"""How steps are drawn that don't go as claimed."""
 
 
 def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
@@ -50,22 +50,26 @@ def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
         figure.add_traces(list(_lines(result, one, look, is_relative=is_relative)))
     apply_theme(figure, height=360)
     levels = np.concatenate([one.levels for one in series])
-    figure.update_xaxes(
-        title_text=shortened(result.along), **(size_axis(levels) if levels.min() > 0 else {"nticks": 6})
-    )
-    response = shortened(result.response)
-    what = f"change of {response}{' (%)' if is_relative else ''}"
+    axis = size_axis(levels) if levels.min() > 0 else {"nticks": 6}
+    figure.update_xaxes(title_text=shortened(result.along), **axis)
+    what = f"change of {shortened(result.response)}{' (%)' if is_relative else ''}"
     figure.update_yaxes(title_text=what, zeroline=True, zerolinecolor="#bbb", nticks=7)
-    headline(figure, f"Claim: {result.response} {result.direction} along {result.along}", *_caption(result, series))
+    n = plural(sum(one.n_cells for one in series), "cell")
+    headline(
+        figure,
+        f"Claim: {result.response} {result.direction} along {result.along}",
+        f"n\u00a0=\u00a0{n} in {plural(len(series), 'group')}, each against its lowest level.",
+        f"Red: {len(result.violations)} of {plural(result.n_steps, 'step')} between neighbouring levels, not as "
+        f"claimed. Page's L, one-sided: p = {format_number(result.p_value, digits=2)}.",
+    )
     add_legend(figure, "/".join(result.groups), [one.group for one in series], marks, mode="lines+markers")
     return figure
 
 
 def _series(result: TrendResult, frame: pd.DataFrame) -> Sequence[Series]:
     """The groups of the result, read again as they were then."""
-    cells = checked(
-        frame, numbers=[result.response, result.along], labels=list(result.groups), may_lack=[result.response]
-    )
+    numbers, labels = [result.response, result.along], list(result.groups)
+    cells = checked(frame, numbers=numbers, labels=labels, may_lack=[result.response])
     rows = cells.frame.reset_index(drop=True)
     if data_hash(rows) != result.provenance["data_sha256"]:
         raise ValueError(
@@ -78,37 +82,14 @@ def _series(result: TrendResult, frame: pd.DataFrame) -> Sequence[Series]:
 def _lines(result: TrendResult, series: Series, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
     first = series.means[0]
     values = 100 * (series.means / first - 1) if is_relative else series.means - first
-    table = result.violations[result.violations["group"] == series.group]
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for lower in table["lower"]:
-        k = int(np.flatnonzero(series.levels == lower)[0])
-        x += [*series.levels[k : k + 2].tolist(), None]
-        y += [*values[k : k + 2].tolist(), None]
-    if x:
-        line = {"color": AGAINST, "width": 6}
-        yield go.Scatter(
-            x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip", legendgroup=html.escape(series.group),
-            showlegend=False,
-        )  # fmt: skip
+    lower = result.violations["lower"][result.violations["group"] == series.group]
+    steps = [k for k in range(len(values) - 1) if series.levels[k] in set(lower)]
+    if steps:
+        x, y = ([one for k in steps for one in (*part[k : k + 2], None)] for part in (series.levels, values))
+        yield line(AGAINST, series.group, width=6, x=x, y=y, opacity=0.45)
     texts = [
         f"<b>{html.escape(series.group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
         f"{html.escape(result.response)} {format_number(mean, digits=6)}"
         for level, mean in zip(series.levels, series.means, strict=True)
     ]
-    yield go.Scatter(
-        x=series.levels,
-        y=values,
-        mode="lines+markers",
-        marker=look.marker(6),
-        line={"color": look.color, "dash": look.dash, "width": 1.5},
-        **hovering(series.group, texts),
-    )
-
-
-def _caption(result: TrendResult, series: Sequence[Series]) -> Iterator[str]:
-    n = sum(one.n_cells for one in series)
-    yield f"n\u00a0=\u00a0{plural(n, 'cell')} in {plural(len(series), 'group')}, each against its lowest level."
-    steps = plural(result.n_steps, "step")
-    yield f"Red: {len(result.violations)} of {steps} between neighbouring levels, not as claimed."
-    yield f"Page's L, one-sided: p = {format_number(result.p_value, digits=2)}."
+    yield points(look, series.group, texts, x=series.levels, y=values, mode="lines+markers")

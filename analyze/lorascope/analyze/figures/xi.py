@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..information.bound import Dependence, discrete_dependence, gaussian_dependence, js_upper_bound
 from .captions import headline, plural
-from .theme import INK, LINES, apply_theme, legend_below
+from .marks import Look, points
+from .theme import LINES, apply_theme, legend_below
 
 __all__ = ["xi_figure"]
 
@@ -30,16 +30,16 @@ def xi_figure() -> go.Figure:
     nats, most = np.linspace(0, MOST_NATS, 400), np.array([0.0, math.log(2)])
     shade = {"fill": "tozeroy", "fillcolor": "rgba(33,113,181,0.15)"}
     figure = go.Figure()
-    for name, x, y, line, fill in (
+    for name, x, y, stroke, fill in (
         ("claimed: at most ln 2 JS", most, math.log(2) * most, {"color": LINES[1], "dash": "dash"}, shade),
         ("true: above 2 JS", most, 2 * most, {"color": "#777", "dash": "dot"}, {}),
         ("true: at least Xi(JS)", js_upper_bound(nats), nats, {"color": "#222"}, {}),
     ):
-        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, name=name, hoverinfo="skip", **fill))
+        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=stroke, name=name, hoverinfo="skip", **fill))
     normals = {f"\u03c1\u00a0{rho:g}": gaussian_dependence(rho) for rho in RHO}
     twice = {f"n\u00a0{n}": discrete_dependence(np.eye(n) / n) for n in N_SYMBOLS}
-    figure.add_trace(_examples("correlated normals", normals, {"color": INK, "size": 8}, "middle left"))
-    figure.add_trace(_examples("one symbol twice", twice, {"color": LINES[2], "size": 8}, "bottom right"))
+    figure.add_trace(_examples("correlated normals", normals, Look(), "middle left"))
+    figure.add_trace(_examples("one symbol twice", twice, Look(LINES[2]), "bottom right"))
     apply_theme(figure, height=400)
     figure.update_xaxes(title_text="JS of joint and product (nat)", range=[0, 0.8])
     figure.update_yaxes(title_text="mutual information (nat)", range=[0, MOST_NATS])
@@ -55,16 +55,9 @@ def xi_figure() -> go.Figure:
     return figure
 
 
-def _examples(name: str, pairs: Mapping[str, Dependence], marker: dict[str, Any], textposition: str) -> go.Scatter:
-    """Pairs of variables with known values."""
-    return go.Scatter(
-        x=[pair.js for pair in pairs.values()],
-        y=[pair.mutual_information for pair in pairs.values()],
-        mode="markers+text",
-        marker=marker,
-        text=list(pairs),
-        textposition=textposition,
-        textfont_color=marker["color"],
-        name=name,
-        hovertemplate=f"{name}, %{{text}}: mutual information %{{y:.4f}} nat, JS %{{x:.4f}} nat<extra></extra>",
-    )
+def _examples(name: str, pairs: Mapping[str, Dependence], look: Look, side: str) -> go.Scatter:
+    """Pairs of variables with known values, their names beside them."""
+    x, y = ([getattr(pair, key) for pair in pairs.values()] for key in ("js", "mutual_information"))
+    hover = f"{name}, %{{text}}: mutual information %{{y:.4f}} nat, JS %{{x:.4f}} nat<extra></extra>"
+    shown = {"name": name, "showlegend": True, "hovertemplate": hover, "mode": "markers+text", "textposition": side}
+    return points(look, name, list(pairs), size=8, x=x, y=y, textfont_color=look.color, **shown)
