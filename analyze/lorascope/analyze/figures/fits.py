@@ -12,9 +12,9 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 from ..format import format_number
 from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
-from .fit_residuals import residual_unit
+from .fit_checks import residual_unit
 from .marks import Look, add_legend, line, looks, points
-from .size_axes import ValueAxis, size_axis, tick_text, value_axis
+from .scales import ValueAxis, size_axis, tick_text, value_axis
 from .theme import apply_theme
 
 __all__ = ["scaling_figure"]

@@ -1,7 +1,8 @@
-"""Figures of mutual information by component: MIUB beside it, and estimators beside each other."""
+"""Figures of mutual information: MIUB beside it, estimators beside each other, and what JS can say of it."""
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 
 from ..format import format_number
+from ..information.bound import Dependence, discrete_dependence, gaussian_dependence, js_upper_bound
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name
 from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
-from .scales import whole_ticks
-from .size_axes import ValueAxis, value_axis
-from .theme import LINES, apply_theme
+from .scales import ValueAxis, value_axis, whole_ticks
+from .theme import LINES, apply_theme, legend_below
 
-__all__ = ["bound_figure", "estimates_figure"]
+__all__ = ["bound_figure", "estimates_figure", "xi_figure"]
 
 VAGUE = ("saturated", "undersampled")
 """Verdicts under which a number says little: their markers are hollow."""
@@ -151,20 +152,16 @@ def _drawn(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: V
     symbols = np.where(values["verdict"].isin(VAGUE), f"{look.symbol}-open", look.symbol)
     symbols = np.where(values["value"] > axis.high, EDGES["up"], symbols)
     symbols = np.where(values["value"] < axis.low, EDGES["down"], symbols)
-    texts = [
-        f"<b>{html.escape(str(row.component))}</b><br>{html.escape(estimator)}: {format_number(row.value)} nat, "
-        f"{row.verdict}<br>95 %: {_interval(row.low, row.high)}<br>JS: {format_number(row.js)} nat"
-        for row in values.itertuples()
-    ]
+    texts = []
+    for row in values.itertuples():
+        span = f"{format_number(row.low)} to {format_number(row.high)} nat" if row.low <= row.high else "not known"
+        found = f"<b>{html.escape(str(row.component))}</b><br>{html.escape(estimator)}: {format_number(row.value)} nat"
+        texts.append(f"{found}, {row.verdict}<br>95 %: {span}<br>JS: {format_number(row.js)} nat")
     with np.errstate(invalid="ignore"):  # infinite values
         ends = {"array": values["high"] - values["value"], "arrayminus": values["value"] - values["low"]}
     bars = {"type": "data", **ends, "color": look.color, "width": 0, "thickness": 1.2}
     y = axis.inside(values["value"].to_numpy())
     return points(look, group, texts, size=7, y=y, error_y=bars, marker={"symbol": symbols})
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{format_number(low)} to {format_number(high)} nat" if low <= high else "not known"
 
 
 def _counted(result: xr.Dataset, found: Sequence[pd.DataFrame]) -> str:
@@ -183,3 +180,53 @@ def _footnotes(figure: go.Figure, result: xr.Dataset, found: Sequence[pd.DataFra
     gone = [(result.sizes["component"] - n_known, "component"), (n_values, "value")]
     counts = [plural(n, what) for n, what in gone if n]
     return [*said, f"{' and '.join(counts)} not known, left out."] if counts else said
+
+
+RHO = (0.75, 0.9, 0.99, 0.9999)
+"""Correlations of the normal pairs in `xi_figure`."""
+N_SYMBOLS = (2, 3, 10, 100, 1000)
+"""Numbers of symbols of the variables in `xi_figure` that are one symbol twice."""
+MOST_NATS = 8.0
+"""Upper end of `xi_figure`."""
+
+
+def xi_figure() -> go.Figure:
+    """What JS(joint, product) says of mutual information, in nats: the claimed upper bound, and true lower ones.
+
+    Lines: ln 2 JS, which theorem 3 of arXiv 2501.03152 calls an upper bound; 2 JS and Xi(JS), below which mutual
+    information can't lie. Points: pairs of variables with known values, named by correlation or number of symbols.
+    """
+    nats, most = np.linspace(0, MOST_NATS, 400), np.array([0.0, math.log(2)])
+    shade = {"fill": "tozeroy", "fillcolor": "rgba(33,113,181,0.15)"}
+    figure = go.Figure()
+    for name, x, y, stroke, fill in (
+        ("claimed: at most ln 2 JS", most, math.log(2) * most, {"color": LINES[1], "dash": "dash"}, shade),
+        ("true: above 2 JS", most, 2 * most, {"color": "#777", "dash": "dot"}, {}),
+        ("true: at least Xi(JS)", js_upper_bound(nats), nats, {"color": "#222"}, {}),
+    ):
+        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=stroke, name=name, hoverinfo="skip", **fill))
+    normals = {f"\u03c1\u00a0{rho:g}": gaussian_dependence(rho) for rho in RHO}
+    twice = {f"n\u00a0{n}": discrete_dependence(np.eye(n) / n) for n in N_SYMBOLS}
+    figure.add_trace(_examples("correlated normals", normals, Look(), "middle left"))
+    figure.add_trace(_examples("one symbol twice", twice, Look(LINES[2]), "bottom right"))
+    apply_theme(figure, height=400)
+    figure.update_xaxes(title_text="JS of joint and product (nat)", range=[0, 0.8])
+    figure.update_yaxes(title_text="mutual information (nat)", range=[0, MOST_NATS])
+    pairs = [*normals.values(), *twice.values()]
+    n_above = sum(pair.mutual_information > math.log(2) * pair.js for pair in pairs)
+    headline(
+        figure,
+        "What JS of joint and product says of mutual information",
+        f"{n_above} of {plural(len(pairs), 'pair')} with known values lie above the shaded part, where theorem 3 of "
+        "arXiv 2501.03152 would have them; no pair lies below Xi.",
+    )
+    legend_below(figure, title="", names=[trace.name for trace in figure.data])
+    return figure
+
+
+def _examples(name: str, pairs: Mapping[str, Dependence], look: Look, side: str) -> go.Scatter:
+    """Pairs of variables with known values, their names beside them."""
+    x, y = ([getattr(pair, key) for pair in pairs.values()] for key in ("js", "mutual_information"))
+    hover = f"{name}, %{{text}}: mutual information %{{y:.4f}} nat, JS %{{x:.4f}} nat<extra></extra>"
+    shown = {"name": name, "showlegend": True, "hovertemplate": hover, "mode": "markers+text", "textposition": side}
+    return points(look, name, list(pairs), size=8, x=x, y=y, textfont_color=look.color, **shown)

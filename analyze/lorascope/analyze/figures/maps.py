@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..format import format_error, format_number, format_percent
 from ..groups import group_by
-from .captions import headline, range_of, run_name, shortened, tokens_reduced
+from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
 from .theme import COLORS, DIVERGING, apply_theme
 
@@ -46,8 +46,9 @@ def js_map(result: xr.Dataset) -> go.Figure:
     found["share"] = js / total if total > 0 else js * np.nan
     limits = None if bool((js > 0).any()) else (0.0, 1.0)  # zeros in the colour of not moved
     n = range_of(found["n_samples"], "sample")
-    tokens = tokens_reduced(result.attrs)
-    note = f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens} {_grey(js.values)}"
+    n_bad = int((~np.isfinite(js.values)).sum())
+    note = f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(result.attrs)}"
+    note += f" Grey: {plural(n_bad, 'component')} not finite." if n_bad else ""
     notes = _notes(found, units)
     return component_map(js, label=f"mean JS ({units})", colors=COLORS, notes=notes, limits=limits, note=note)
 
@@ -158,14 +159,6 @@ def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label
         return f"<b>{names[0]}</b> and {len(members) - 1} more<br>{label}, their mean: {format_number(mean)}"
     note = f"<br>{notes[members[0]]}" if notes else ""
     return f"<b>{names[0]}</b><br>{label}: {format_number(mean)}{note}"
-
-
-def _grey(js: np.ndarray) -> str:
-    """How many components have no colour, as a sentence; empty where all have one."""
-    n_bad = int((~np.isfinite(js)).sum())
-    n_zero = int((js == 0).sum()) if (js > 0).any() else 0
-    counts = [f"{n}\u00a0{what}" for n, what in ((n_bad, "not finite"), (n_zero, "exactly 0")) if n]
-    return f"Grey components: {' and '.join(counts)}." if counts else ""
 
 
 def _notes(qualified: xr.Dataset, units: str = "nat") -> list[str]:

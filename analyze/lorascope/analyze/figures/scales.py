@@ -1,14 +1,14 @@
-"""Ends and ticks of colour scales, and round steps of any scale."""
+"""Ends and ticks of colour scales and of axes of values, sizes and responses."""
 
 import math
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..format import format_number
 
-__all__ = ["LOG_FROM", "colorbar", "ends", "log_ticks", "whole_ticks"]
+__all__ = ["LOG_FROM", "colorbar", "ends", "log_axis", "size_axis", "tick_text", "value_axis", "whole_ticks"]
 
 SMALLEST, LARGEST = -323.0, 308.0
 """Powers of ten that float64 holds."""
@@ -57,3 +57,102 @@ def log_ticks(low: float, high: float) -> list[float]:
     ticks = [float(f"{step}e{power}") for power in powers for step in steps]  # 0 or infinite beyond float64
     inside = [tick for tick in ticks if 0 < tick < math.inf and low - 1e-9 <= math.log10(tick) <= high + 1e-9]
     return inside if len(inside) > 1 else [10 ** min(max(power, SMALLEST), LARGEST) for power in (low, high)]
+
+
+NARROW = 3.0
+"""Ends of an axis nearer than this factor get ticks at even steps."""
+STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+"""Ticks of a decade, on an axis of a factor between NARROW and LOG_FROM."""
+PLOT_WIDTH, CHARACTER = 300.0, 7.5
+"""Pixels of a plot on a phone, and of a character of a tick."""
+MOST_MARKED = 20
+"""Most sizes that all have a tick; of more only those with a text have one."""
+MOST_DIGITS = 6
+"""Most digits of a tick that is written whole."""
+MOST_TICKS = 6
+"""Most ticks at even steps."""
+
+
+class ValueAxis(NamedTuple):
+    """Values at both ends of an axis."""
+
+    low: float
+    high: float
+    is_log: bool
+
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """Values, those beyond an end moved to it."""
+        return np.asarray(np.clip(values, self.low, self.high))
+
+    def layout(self) -> dict[str, Any]:
+        """What plotly is told of it."""
+        if not self.is_log:
+            return {"range": [self.low, self.high], "nticks": 6}
+        ticks = _round_ticks(self.low, self.high)
+        ends = [math.log10(self.low), math.log10(self.high)]
+        return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [tick_text(tick) for tick in ticks]}
+
+
+def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
+    """An axis from 0 or below that holds all finite values; a logarithmic one, all above 0, where that is needed."""
+    known = values[np.isfinite(values)]
+    positive = known[known > 0]
+    if is_log is None:
+        is_log = len(positive) > 0 and bool(positive.max() > LOG_FROM * positive.min())
+    if is_log:
+        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+        room = max((high / low) ** 0.05, 1.01)
+        return ValueAxis(low / room, high * room, is_log)
+    low, high = (min(0.0, float(known.min())), max(0.0, float(known.max()))) if len(known) else (0.0, 1.0)
+    room = 0.05 * (high - low) or 1.0
+    return ValueAxis(low - room / 2, high + room, is_log)
+
+
+def log_axis(values: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis that holds all finite values above zero, with round ticks."""
+    return value_axis(values, is_log=True).layout()
+
+
+def size_axis(sizes: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis with a tick at each size above zero, and a text where there is room for it on a phone."""
+    levels = np.unique(sizes)
+    low, high = math.log10(levels[0]), math.log10(levels[-1])
+    room = 0.07 * (high - low) or 0.2
+    texts = [tick_text(level) for level in levels]
+    apart = max(map(len, texts)) * CHARACTER / PLOT_WIDTH * (high - low + 2 * room)
+    kept, places = [0], np.log10(levels)
+    for k in range(1, len(places) - 1):  # the ends come first
+        if places[k] - places[kept[-1]] >= apart and places[-1] - places[k] >= apart:
+            kept.append(k)
+    kept.append(len(places) - 1)
+    marked = range(len(levels)) if len(levels) <= MOST_MARKED else kept
+    return {
+        "type": "log",
+        "range": [low - room, high + room],
+        "tickvals": [float(levels[k]) for k in marked],
+        "ticktext": [texts[k] if k in kept else "" for k in marked],
+    }
+
+
+def tick_text(value: float) -> str:
+    """A number with the digits that it has, up to six; else with three.
+
+    Examples
+    --------
+    >>> tick_text(32.0), tick_text(65536), tick_text(2235546624), tick_text(1e9), tick_text(0.25)
+    ('32', '65536', '2.24·10⁹', '10⁹', '0.25')
+    """
+    digits = next((n for n in range(1, MOST_DIGITS + 1) if float(f"{value:.{n - 1}e}") == value), 3)
+    return format_number(value, digits=digits).removeprefix("1·")
+
+
+def _round_ticks(low: float, high: float) -> list[float]:
+    if high / low > LOG_FROM:
+        return log_ticks(math.log10(low), math.log10(high))
+    if high / low > NARROW:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        return [tick for power in powers for step in STEPS if low <= (tick := float(f"{step}e{power}")) <= high]
+    power = 10.0 ** math.floor(math.log10(high - low))
+    step = next(step * power for step in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if (high - low) / (step * power) <= MOST_TICKS)
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    return [round(k * step, digits) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

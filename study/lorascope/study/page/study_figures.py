@@ -10,8 +10,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.marks import Look, add_legend, hovering, looks
-from lorascope.analyze.figures.scales import LOG_FROM
-from lorascope.analyze.figures.size_axes import log_axis, size_axis
+from lorascope.analyze.figures.scales import LOG_FROM, log_axis, size_axis
 from lorascope.analyze.figures.small_multiples import small_multiples
 from lorascope.analyze.figures.theme import line_styles
 from lorascope.analyze.format import format_error, format_number

@@ -1,7 +1,8 @@
-"""Figures of metrics as predictors of accuracy within groups."""
+"""Figures of a table: metrics as predictors of accuracy, and a claimed trend along levels."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -9,14 +10,18 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from ..format import format_number
 from ..stats.correlations import centred
+from ..stats.frame import checked
 from ..stats.metrics import MetricComparison
 from ..stats.record import data_hash
 from ..stats.study_cells import StudyCells, parse_metrics, read_cells
+from ..stats.trends import Series, TrendResult, group_series
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
+from .scales import size_axis, tick_text
 from .small_multiples import small_multiples
+from .theme import apply_theme
 
-__all__ = ["metrics_figure"]
+__all__ = ["metrics_figure", "trend_figure"]
 
 SLOPE = Look("#777", dash="dot")
 
@@ -74,11 +79,7 @@ def _cells(comparison: MetricComparison, frame: pd.DataFrame) -> StudyCells:
     roles = parse_metrics(names, reference, higher, comparison.accuracy, getattr(frame, "columns", ()))
     items = settings["n_items"] if isinstance(settings["n_items"], str) else None
     cells, rows, _ = read_cells(frame, comparison.accuracy, roles, settings["groups"], settings["setting"], items)
-    if data_hash(rows) != comparison.provenance["data_sha256"]:
-        raise ValueError(
-            f"`frame` isn't the table of this comparison: the columns in use, of {plural(len(rows), 'row')}, have "
-            "another hash; give the one that `compare_metrics` was given"
-        )
+    _refuse_another(rows, comparison.provenance, "comparison", "compare_metrics")
     return cells
 
 
@@ -103,3 +104,84 @@ def _caption(comparison: MetricComparison) -> Iterator[str]:
     yield f"{n}. r: pooled correlation, with {share} of the bootstrap over groups. Dotted: the pooled slope."
     for other in others:
         yield f"Second r: of the {plural(other.n_cells, 'cell')} of {other.cells}. Hollow: the others."
+
+
+AGAINST = Look("#d62728")
+"""How steps are drawn that don't go as claimed."""
+
+
+def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
+    """Responses along levels, a line a group that begins at 0, in % of its value at the lowest level.
+
+    Steps that don't go as claimed are thick and red. Cells of one group and level are averaged. Where a response isn't
+    above zero, lines are differences in its unit. Levels are on a logarithmic axis where all are above zero.
+
+    Parameters
+    ----------
+    result
+        What `trend_tests` returns.
+    frame
+        The table that it was given.
+
+    Raises
+    ------
+    TypeError
+        If `frame` isn't a DataFrame.
+    ValueError
+        If `frame` isn't that table.
+    """
+    series = _series(result, frame)
+    marks = looks(len(series))
+    is_relative = all(one.means.min() > 0 for one in series)
+    figure = go.Figure()
+    for one, look in zip(series, marks, strict=True):
+        figure.add_traces(list(_lines(result, one, look, is_relative=is_relative)))
+    apply_theme(figure, height=360)
+    levels = np.concatenate([one.levels for one in series])
+    axis = size_axis(levels) if levels.min() > 0 else {"nticks": 6}
+    figure.update_xaxes(title_text=shortened(result.along), **axis)
+    what = f"change of {shortened(result.response)}{' (%)' if is_relative else ''}"
+    figure.update_yaxes(title_text=what, zeroline=True, zerolinecolor="#bbb", nticks=7)
+    n = plural(sum(one.n_cells for one in series), "cell")
+    headline(
+        figure,
+        f"Claim: {result.response} {result.direction} along {result.along}",
+        f"n\u00a0=\u00a0{n} in {plural(len(series), 'group')}, each against its lowest level.",
+        f"Red: {len(result.violations)} of {plural(result.n_steps, 'step')} between neighbouring levels, not as "
+        f"claimed. Page's L, one-sided: p = {format_number(result.p_value, digits=2)}.",
+    )
+    add_legend(figure, "/".join(result.groups), [one.group for one in series], marks, mode="lines+markers")
+    return figure
+
+
+def _series(result: TrendResult, frame: pd.DataFrame) -> Sequence[Series]:
+    """The groups of the result, read again as they were then."""
+    numbers, labels = [result.response, result.along], list(result.groups)
+    cells = checked(frame, numbers=numbers, labels=labels, may_lack=[result.response])
+    rows = cells.frame.reset_index(drop=True)
+    _refuse_another(rows, result.provenance, "result", "trend_tests")
+    return group_series(rows, result.response, result.along, result.groups)[0]
+
+
+def _lines(result: TrendResult, series: Series, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
+    first = series.means[0]
+    values = 100 * (series.means / first - 1) if is_relative else series.means - first
+    lower = result.violations["lower"][result.violations["group"] == series.group]
+    steps = [k for k in range(len(values) - 1) if series.levels[k] in set(lower)]
+    if steps:
+        x, y = ([one for k in steps for one in (*part[k : k + 2], None)] for part in (series.levels, values))
+        yield line(AGAINST, series.group, width=6, x=x, y=y, opacity=0.45)
+    texts = [
+        f"<b>{html.escape(series.group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
+        f"{html.escape(result.response)} {format_number(mean, digits=6)}"
+        for level, mean in zip(series.levels, series.means, strict=True)
+    ]
+    yield points(look, series.group, texts, x=series.levels, y=values, mode="lines+markers")
+
+
+def _refuse_another(rows: pd.DataFrame, provenance: Mapping[str, Any], what: str, source: str) -> None:
+    if data_hash(rows) != provenance["data_sha256"]:
+        raise ValueError(
+            f"`frame` isn't the table of this {what}: the columns in use, of {plural(len(rows), 'row')}, have another "
+            f"hash; give the one that `{source}` was given"
+        )
