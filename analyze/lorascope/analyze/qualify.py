@@ -1,6 +1,5 @@
 """MIUB of a run together with what qualifies it, from one trip over the store."""
 
-
 import numpy as np
 import xarray as xr
 

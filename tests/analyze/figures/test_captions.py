@@ -5,11 +5,8 @@ import plotly.graph_objects as go
 from lorascope.analyze.figures import captions
 from lorascope.analyze.figures.captions import (
     headline,
-    plural,
-    range_of,
     run_name,
     shortened,
-    tokens_reduced,
 )
 from lorascope.analyze.figures.theme import apply_theme
 
@@ -33,18 +30,6 @@ def test_names_are_cut_in_their_middle_and_escaped() -> None:
     assert shortened("<b>") == "&lt;b&gt;"
     assert run_name({"run": "run.zarr", "adapter": "default"}) == "run.zarr (default)"
     assert len(run_name({"run": "r" * 90, "adapter": "a" * 90})) == 36 + 24 + 3
-
-
-def test_counts_are_words() -> None:
-    assert [plural(n, "run") for n in (0, 1, 2)] == ["0\u00a0runs", "1\u00a0run", "2\u00a0runs"]
-    assert range_of([0, 3, 12], "sample") == "3\u00a0to\u00a012\u00a0samples"
-    assert range_of([[1], [1]], "sample") == "1\u00a0sample"
-    assert range_of([], "sample") == "0\u00a0samples"
-
-
-def test_reduction_of_tokens_is_named() -> None:
-    attributes = {"reduction": "tokens: weighted mean; components: sum; samples: mean"}
-    assert tokens_reduced(attributes) == "Tokens: weighted mean."
 
 
 def test_examples() -> None:

@@ -36,16 +36,6 @@ def test_residuals_in_percent_by_setting(phi_fit: ScalingFit) -> None:
     assert legend_of(figure) == DATASETS
 
 
-def test_a_setting_of_a_single_cell_has_no_interval(phi: pd.DataFrame) -> None:
-    one = phi[phi["dataset"] == "ARCE"]
-    fit = fit_scaling_law(one, "MIUB", "N", "R", law="log-log", n_starts=0)
-    figure = setting_residuals_figure(fit)
-    means = points_of(figure)[-1]
-    assert np.isnan(means.error_x.array).sum() == 5
-    assert "n = 7 cells." in title_of(figure)
-    assert figure.layout.showlegend is False
-
-
 def test_units_are_those_of_the_fit(phi: pd.DataFrame) -> None:
     kinds = {
         "relative": (fit_scaling_law(phi, "MIUB", **ROLES, n_starts=0), "(y - f) / y, in %"),

@@ -68,20 +68,6 @@ def test_open_ends_are_said_and_drawn_where_the_profile_is_flat(figure: Any) -> 
         assert words in title_of(figure)
 
 
-def test_an_estimate_at_its_bound(study: pd.DataFrame) -> None:
-    fit = fit_scaling_law(study, "MIUB", "N", "R", groups=["dataset", "model"], n_starts=0)
-    figure = profile_figure(fit)
-    assert "by F that are open: 4 of 4." in title_of(figure)
-    alpha = panel_of(figure, 2)
-    assert alpha[1].marker.symbol == ("triangle-left", "line-ns-open")
-    # The bound, but for a last bit, which differs by processor.
-    assert alpha[1].x[0] == pytest.approx(0.02, rel=1e-12)
-    assert fit.params["alpha"] == pytest.approx(0.02, rel=1e-12)
-    a = panel_of(figure, 0)[1]
-    assert a.marker.symbol == ("line-ns-open", "triangle-right")
-    assert a.x[1] == fit.profiles["A"].intervals["F"].high
-
-
 @pytest.mark.parametrize("options", [{"huber": "auto"}, {"residuals": "log"}])
 def test_a_fit_without_profiles_is_refused(phi: pd.DataFrame, options: dict[str, str]) -> None:
     fit = fit_scaling_law(phi, "MIUB", **ROLES, n_starts=0, **options)  # type: ignore[arg-type]

@@ -35,20 +35,6 @@ def test_cells_law_and_exponents(phi_fit: ScalingFit, phi: pd.DataFrame) -> None
     )
 
 
-def test_the_caption_counts(phi_fit: ScalingFit) -> None:
-    said = title_of(scaling_figure(phi_fit))
-    for words in (
-        "MIUB along N, and its local exponent",
-        "n = 25 cells, R at 32; 10 elsewhere, not shown.",
-        "Lines: E + A (N0/N)^alpha + B (R0/R)^beta; bands: 95 % intervals of its mean by linear theory.",
-        "Hollow: sweep=rank.",
-    ):
-        assert words in said
-    along_r = title_of(scaling_figure(phi_fit, along="R"))
-    assert "n = 20 cells, N at 3.82·10⁹; 15 elsewhere" in along_r
-    assert "Hollow: sweep=size." in along_r
-
-
 def test_bands_are_those_of_the_mean_cut_at_the_edge(phi_fit: ScalingFit, phi: pd.DataFrame) -> None:
     figure = scaling_figure(phi_fit)
     band = next(trace for trace in figure.data if trace.fill == "toself")

@@ -75,16 +75,6 @@ def test_names_are_escaped(result: xr.Dataset) -> None:
     assert first.legendgroup == "&lt;i&gt;"
 
 
-def test_what_cant_be_believed_is_hollow_and_has_no_bar(result: xr.Dataset) -> None:
-    figure = bound_figure(result, estimator="ksg1")
-    for trace in points_of(figure):
-        assert set(trace.marker.symbol) == {"circle-open"}
-        assert np.isnan(trace.error_y.array).all()
-        assert "ksg1: 2.00 nat, saturated<br>95 %: not known" in trace.text[0]
-    assert "in 0 of them, within it in 0, above it in 0; 6 without one." in title_of(figure)
-    assert "Hollow: saturated or undersampled." in title_of(figure)
-
-
 def test_what_lies_beyond_an_axis_is_a_triangle_at_its_edge(result: xr.Dataset) -> None:
     spread = result.assign(js=result["js"] / 1e6)
     for name, value, symbol, axis, edge in (

@@ -83,13 +83,6 @@ def test_depth_says_what_lies_outside(make_small: Callable[..., Small], by: str 
     assert figure.layout.xaxis.range == (-0.5, 1.5)
 
 
-def test_depth_shows_what_is_missing(result: xr.Dataset) -> None:
-    factors = np.array([np.nan, 1, 1, 1, 1, 1])
-    figure = depth_figure(result.assign(js_sample=result["js_sample"] * factors))
-    np.testing.assert_array_equal(np.isfinite(lines_of(figure)[0].y), [False, True])
-    assert "1 mean missing: not finite." in title_of(figure)
-
-
 def test_names_are_escaped(result: xr.Dataset) -> None:
     figure = depth_figure(result.assign_attrs(run="<script>"), by="dataset")
     assert [line.name for line in lines_of(figure)] == ["a", "b", "&lt;b&gt;"]
@@ -118,15 +111,6 @@ def test_histogram_marks_mean_and_error(small: Small, result: xr.Dataset) -> Non
         assert box.boxpoints == "all"
         assert list(box.text) == [f"item-{i}" for i in range(12)]
     assert "n = 12 samples. Tokens: mean." in title_of(sample_figure(result))
-
-
-def test_what_is_left_out_is_said(result: xr.Dataset) -> None:
-    used = np.arange(12) != 3
-    changed = result.assign(miub_sample=result["miub_sample"].where(np.arange(12) > 1))
-    words = title_of(sample_figure(changed.assign_coords(used=("sample", used))))
-    assert "n = 9 samples" in words
-    assert "1 sample not whole or not measured, left out." in words
-    assert "2 samples not finite, left out." in words
 
 
 @pytest.mark.parametrize(("value", "size", "low"), [(0.0, 0.1, -0.1), (2.0, 0.2, 0.8)])

@@ -19,8 +19,3 @@ def test_the_place_of_a_missing_panel_is_empty() -> None:
     figure, _ = small_multiples(["a", "b", "c"], height=150)
     assert (figure.layout.xaxis4.visible, figure.layout.yaxis4.visible) == (False, False)
     assert figure.layout.xaxis3.visible is None
-
-
-def test_longer_titles_have_more_room() -> None:
-    short, long = (small_multiples([title], height=150)[0] for title in ("a", "a<br>b<br>c"))
-    assert long.layout.height - short.layout.height == long.layout.margin.t - short.layout.margin.t == 28

@@ -55,12 +55,6 @@ def test_collapsed_cells_are_hollow(comparison: MetricComparison, study: pd.Data
     assert len(plain.layout.annotations) == 1
 
 
-def test_items_of_a_column_are_read_again(study: pd.DataFrame) -> None:
-    frame = study.assign(items=1000)
-    found = compare_metrics(frame, metrics=["MIUB"], n_items="items")
-    assert len(points_of(metrics_figure(found, frame))) == 10
-
-
 def test_another_table_is_refused(comparison: MetricComparison, study: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="`frame` isn't the table of this comparison: the columns in use, of 65.rows"):
         metrics_figure(comparison, study.assign(ACC=study["ACC"] / 2))
@@ -118,15 +112,6 @@ def test_steps_against_the_claim_are_marked(result: TrendResult, ranks: pd.DataF
         "Page's L, one-sided: p = 8.1·10⁻⁵.",
     ):
         assert words in title_of(figure)
-
-
-def test_responses_below_zero_are_differences(ranks: pd.DataFrame) -> None:
-    shifted = ranks.assign(MIUB=ranks["MIUB"] - 2000, R=ranks["R"] - 32)
-    figure = trend_figure(trend_tests(shifted, "MIUB", "R", groups=GROUPS), shifted)
-    first = points_of(figure)[0]
-    np.testing.assert_allclose(first.y, shifted["MIUB"].iloc[:3] - shifted["MIUB"].iloc[0])
-    assert figure.layout.yaxis.title.text == "change of MIUB"
-    assert figure.layout.xaxis.type is None
 
 
 def test_another_table_of_a_trend_is_refused(result: TrendResult, ranks: pd.DataFrame) -> None:

@@ -35,7 +35,8 @@ def product_singular_values(
         If the product is beyond float64.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        core = scaling * (np.linalg.qr(B, mode="r") @ np.linalg.qr(A.T, mode="r").T)
+        left, right = (np.asarray(np.linalg.qr(factor, mode="r")) for factor in (B, A.T))
+        core = scaling * (left @ right.T)
     if not np.isfinite(core).all():
         raise OverflowError("s B A is beyond float64")
     return np.asarray(np.linalg.svd(core, compute_uv=False), np.float64)

@@ -19,8 +19,10 @@ from .theme import LINES, apply_theme
 
 __all__ = ["ResidualUnit", "laws_figure", "residual_unit", "setting_residuals_figure"]
 
-ROW = 34
-"""Pixels of a setting."""
+ROW, GAP = 34, 64
+"""Pixels of a setting or law, and between panels of laws."""
+SPLITS = {"rmse_cell": "each cell", "rmse_setting": "each setting", "rmse_group": "each group"}
+"""Column of errors -> what was held out."""
 
 
 class ResidualUnit(NamedTuple):
@@ -111,12 +113,6 @@ def _row_name(setting: pd.Series) -> list[str]:
         for name, value in setting.items()
     ]
     return [parts[0], " ".join(parts[1:])] if len(parts) > 1 else parts
-
-
-ROW, GAP = 34, 64
-"""Pixels of a law, and between the panels."""
-SPLITS = {"rmse_cell": "each cell", "rmse_setting": "each setting", "rmse_group": "each group"}
-"""Column of errors -> what was held out."""
 
 
 def laws_figure(report: FitReport) -> go.Figure:

@@ -1,6 +1,7 @@
 """A figure of how far each parameter of a fit may go."""
 
 import html
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
@@ -129,5 +130,6 @@ def _bar(interval: Interval, window: tuple[float, float], limit: float, rule: Ru
     high = min(interval.high, window[1]) if interval.high_open else interval.high
     is_open = {"left": interval.low_open, "right": interval.high_open}
     marker = {"symbol": [EDGES[side] if beyond else "line-ns-open" for side, beyond in is_open.items()], "size": 11}
-    bar = {"x": [low, high], "y": [limit, limit], "mode": "lines+markers", "marker": marker, "line": {"width": 3}}
-    return points(RULES[rule], "", [f"{rule}: {interval_text(interval)}"] * 2, **bar)
+    texts = [f"{rule}: {interval_text(interval)}"] * 2
+    bar: dict[str, Any] = {"mode": "lines+markers", "marker": marker, "line": {"width": 3}}
+    return points(RULES[rule], "", texts, x=[low, high], y=[limit, limit], **bar)

@@ -20,6 +20,12 @@ from .theme import LINES, apply_theme, legend_below
 
 __all__ = ["bound_figure", "estimates_figure", "xi_figure"]
 
+RHO = (0.75, 0.9, 0.99, 0.9999)
+"""Correlations of the normal pairs in `xi_figure`."""
+N_SYMBOLS = (2, 3, 10, 100, 1000)
+"""Numbers of symbols of the variables in `xi_figure` that are one symbol twice."""
+MOST_NATS = 8.0
+"""Upper end of `xi_figure`."""
 VAGUE = ("saturated", "undersampled")
 """Verdicts under which a number says little: their markers are hollow."""
 
@@ -180,14 +186,6 @@ def _footnotes(figure: go.Figure, result: xr.Dataset, found: Sequence[pd.DataFra
     gone = [(result.sizes["component"] - n_known, "component"), (n_values, "value")]
     counts = [plural(n, what) for n, what in gone if n]
     return [*said, f"{' and '.join(counts)} not known, left out."] if counts else said
-
-
-RHO = (0.75, 0.9, 0.99, 0.9999)
-"""Correlations of the normal pairs in `xi_figure`."""
-N_SYMBOLS = (2, 3, 10, 100, 1000)
-"""Numbers of symbols of the variables in `xi_figure` that are one symbol twice."""
-MOST_NATS = 8.0
-"""Upper end of `xi_figure`."""
 
 
 def xi_figure() -> go.Figure:

@@ -14,11 +14,14 @@ from ..groups import COMPONENT_KEYS, group_by
 from ..qualify import position_profile
 from ..weights import standard_error
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
-from .marks import Look, points
+from .marks import Look, line, points
 from .scales import whole_ticks
 from .theme import COLORS, INK, apply_theme, legend_below, line_styles
 
 __all__ = ["depth_figure", "position_figure", "sample_figure", "share_curve"]
+
+N_POINTS = 300
+"""Most samples that are all drawn; of more only those outside of the whiskers are."""
 
 
 def share_curve(qualified: xr.Dataset) -> go.Figure:
@@ -27,10 +30,9 @@ def share_curve(qualified: xr.Dataset) -> go.Figure:
     counts, cumulative = np.arange(1, len(shares) + 1), np.cumsum(shares)
     five = min(5, len(shares))
     figure = go.Figure()
-    even = {"color": "#999", "dash": "dot", "width": 1}
-    figure.add_scatter(x=counts, y=counts / len(counts), mode="lines", line=even, hoverinfo="skip")
-    hover = "the %{x} largest: %{y:.1%}<extra></extra>"
-    figure.add_scatter(x=counts, y=cumulative, mode="lines", line={"color": INK, "width": 2}, hovertemplate=hover)
+    figure.add_trace(line(Look("#999", dash="dot"), "", width=1, x=counts, y=counts / len(counts)))
+    texts = [f"the {n} largest: {format_percent(float(share))}" for n, share in zip(counts, cumulative, strict=True)]
+    figure.add_trace(points(Look(), "", texts, x=counts, y=cumulative, mode="lines"))
     text = f"{five} largest: {format_percent(float(cumulative[five - 1]))}"
     shown = {"mode": "markers+text", "textposition": "middle right", "hovertemplate": None, "hoverinfo": "skip"}
     figure.add_trace(points(Look(), "", [text], size=9, x=[five], y=[cumulative[five - 1]], **shown))
@@ -102,15 +104,11 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     inside, outside = (grouped.isel(layer=np.flatnonzero(kept)) for kept in (layers >= 0, layers < 0))
     if not inside.sizes["layer"]:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
-    names = (
-        [""]
-        if by is None
-        else ["outside" if by == "layer" and value == -1 else shortened(value) for value in grouped[by].values.tolist()]
-    )
+    names = [""] if by is None else [shortened(value) for value in grouped[by].values.tolist()]
     parts = [inside] if by is None else [inside.isel({by: place}) for place in range(len(names))]
     figure = go.Figure()
     for name, part, style in zip(names, parts, line_styles(len(names), by), strict=True):
-        figure.add_trace(_line(name, part, style, units))
+        figure.add_trace(_depths(name, part, Look(style["color"], dash=style["dash"]), units))
     apply_theme(figure, height=320)
     low, high = int(inside["layer"].values.min()), int(inside["layer"].values.max())
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
@@ -134,7 +132,7 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     return figure
 
 
-def _line(name: str, part: xr.Dataset, style: dict[str, Any], units: str) -> go.Scatter:
+def _depths(name: str, part: xr.Dataset, look: Look, units: str) -> go.Scatter:
     """Points of a line, with bars; groups that don't occur are gone."""
     part = part.isel(layer=np.flatnonzero((part["n_samples"].values > 0) & (part["n_components"].values > 0)))
     columns = (part[key].values for key in ("layer", "miub", "miub_se", "n_samples"))
@@ -144,12 +142,7 @@ def _line(name: str, part: xr.Dataset, style: dict[str, Any], units: str) -> go.
     ]
     bars = {"array": part["miub_se"].values, "width": 0, "thickness": 1.5}
     shown = {"mode": "lines+markers", "name": name, "showlegend": True, "error_y": bars}
-    look = Look(style["color"], dash=style["dash"])
     return points(look, name, texts, size=5, x=part["layer"].values, y=part["miub"].values, **shown)
-
-
-N_POINTS = 300
-"""Most samples that are all drawn; of more only those outside of the whiskers are."""
 
 
 def sample_figure(result: xr.Dataset) -> go.Figure:
@@ -167,7 +160,7 @@ def sample_figure(result: xr.Dataset) -> go.Figure:
     values = result["miub_sample"].values[finite]
     mean, error = float(values.mean()) if len(values) else math.nan, float(standard_error(values))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.03)
-    boxes = {"line": {"color": "#777", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
+    boxes: dict[str, Any] = {"line": {"color": "#777", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
     boxes |= {"boxpoints": "all" if len(values) <= N_POINTS else "outliers", "pointpos": 0, "jitter": 0.7}
     texts = [html.escape(str(name)) for name in result["sample"].values[finite]]
     hover = f"%{{text}}: %{{x:.4g}} {html.escape(units)}<extra></extra>"

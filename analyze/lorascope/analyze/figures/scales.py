@@ -10,6 +10,18 @@ from ..format import format_number
 
 __all__ = ["LOG_FROM", "colorbar", "ends", "log_axis", "size_axis", "tick_text", "value_axis", "whole_ticks"]
 
+NARROW = 3.0
+"""Ends of an axis nearer than this factor get ticks at even steps."""
+STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+"""Ticks of a decade, on an axis of a factor between NARROW and LOG_FROM."""
+PLOT_WIDTH, CHARACTER = 300.0, 7.5
+"""Pixels of a plot on a phone, and of a character of a tick."""
+MOST_MARKED = 20
+"""Most sizes that all have a tick; of more only those with a text have one."""
+MOST_DIGITS = 6
+"""Most digits of a tick that is written whole."""
+MOST_TICKS = 6
+"""Most ticks at even steps."""
 SMALLEST, LARGEST = -323.0, 308.0
 """Powers of ten that float64 holds."""
 LOG_FROM = 30.0
@@ -57,20 +69,6 @@ def log_ticks(low: float, high: float) -> list[float]:
     ticks = [float(f"{step}e{power}") for power in powers for step in steps]  # 0 or infinite beyond float64
     inside = [tick for tick in ticks if 0 < tick < math.inf and low - 1e-9 <= math.log10(tick) <= high + 1e-9]
     return inside if len(inside) > 1 else [10 ** min(max(power, SMALLEST), LARGEST) for power in (low, high)]
-
-
-NARROW = 3.0
-"""Ends of an axis nearer than this factor get ticks at even steps."""
-STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-"""Ticks of a decade, on an axis of a factor between NARROW and LOG_FROM."""
-PLOT_WIDTH, CHARACTER = 300.0, 7.5
-"""Pixels of a plot on a phone, and of a character of a tick."""
-MOST_MARKED = 20
-"""Most sizes that all have a tick; of more only those with a text have one."""
-MOST_DIGITS = 6
-"""Most digits of a tick that is written whole."""
-MOST_TICKS = 6
-"""Most ticks at even steps."""
 
 
 class ValueAxis(NamedTuple):

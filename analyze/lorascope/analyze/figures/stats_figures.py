@@ -23,7 +23,10 @@ from .theme import apply_theme
 
 __all__ = ["metrics_figure", "trend_figure"]
 
+AGAINST = Look("#d62728")
+"""How steps are drawn that don't go as claimed."""
 SLOPE = Look("#777", dash="dot")
+"""How the pooled slope is drawn."""
 
 
 def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figure:
@@ -67,7 +70,15 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     figure.update_xaxes(**zero)
     figure.update_yaxes(**zero)
     figure.update_yaxes(title_text=f"{shortened(comparison.accuracy)} less group mean", col=1)
-    headline(figure, f"{comparison.accuracy} over metrics, within groups", *_caption(comparison))
+    every, *others = comparison.noise.itertuples()
+    share = f"{100 * settings['level']:g}\u00a0%"
+    headline(
+        figure,
+        f"{comparison.accuracy} over metrics, within groups",
+        f"{plural(every.n_cells, 'cell')} in {plural(every.n_groups, 'group')}. r: pooled correlation, with {share} of "
+        "the bootstrap over groups. Dotted: the pooled slope.",
+        *(f"Second r: of the {plural(o.n_cells, 'cell')} of {o.cells}. Hollow: the others." for o in others),
+    )
     add_legend(figure, "/".join(settings["groups"]), cells.groups, marks)
     return figure
 
@@ -95,19 +106,6 @@ def _text(accuracy: str, cells: StudyCells, metric: str, group: int, setting: in
     lines = [f"<b>{html.escape(cells.groups[group])}</b>", html.escape(cells.settings[setting])]
     lines += [f"{html.escape(name)}: {format_number(one[group, setting], digits=4)}" for name, one in values.items()]
     return "<br>".join(lines)
-
-
-def _caption(comparison: MetricComparison) -> Iterator[str]:
-    every, *others = comparison.noise.itertuples()
-    share = f"{100 * comparison.provenance['settings']['level']:g}\u00a0%"
-    n = f"{plural(every.n_cells, 'cell')} in {plural(every.n_groups, 'group')}"
-    yield f"{n}. r: pooled correlation, with {share} of the bootstrap over groups. Dotted: the pooled slope."
-    for other in others:
-        yield f"Second r: of the {plural(other.n_cells, 'cell')} of {other.cells}. Hollow: the others."
-
-
-AGAINST = Look("#d62728")
-"""How steps are drawn that don't go as claimed."""
 
 
 def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:

@@ -115,5 +115,5 @@ def _create(
     for name, attrs in attributes.items():
         group.create_array(name, **layout, dimension_names=("token", "component"), attributes=dict(attrs))
     # Last: a part without it was never set up.
-    whole = {IDENTITY: dict(identity)}
+    whole: dict[str, Any] = {IDENTITY: dict(identity)}
     group.create_array(DONE, shape=(n_components,), dtype="bool", dimension_names=("component",), attributes=whole)
