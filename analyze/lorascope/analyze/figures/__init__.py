@@ -6,7 +6,7 @@ from .fit_profiles import profile_figure
 from .fits import scaling_figure
 from .information import bound_figure, estimates_figure, xi_figure
 from .maps import component_map, js_map, null_map
-from .run_figures import depth_figure, position_figure, sample_figure, share_curve
+from .plots import depth_figure, position_figure, sample_figure, share_curve
 from .stats_figures import metrics_figure, trend_figure
 from .theme import DIVERGING, LINES, apply_theme, legend_below
 from .training_figures import training_figure
