@@ -6,7 +6,7 @@ from lorascope.analyze.figures.small_multiples import small_multiples
 @pytest.mark.parametrize(("n", "rows"), [(1, 1), (2, 1), (3, 2), (4, 2), (7, 4)])
 def test_panels_go_two_across(n: int, rows: int) -> None:
     figure, panels = small_multiples([f"panel {k}" for k in range(n)], height=150)
-    assert [tuple(panel) for panel in panels] == [(k // 2 + 1, k % 2 + 1) for k in range(n)]
+    assert [tuple(panel.values()) for panel in panels] == [(k // 2 + 1, k % 2 + 1) for k in range(n)]
     assert [note.text for note in figure.layout.annotations] == [f"panel {k}" for k in range(n)]
     assert figure.layout.height > rows * 150
     first = figure.layout.yaxis.domain

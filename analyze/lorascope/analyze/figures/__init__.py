@@ -1,6 +1,5 @@
 """Plots as functions: results in, one plotly figure out."""
 
-from .captions import headline
 from .fit_checks import laws_figure, setting_residuals_figure
 from .fit_profiles import profile_figure
 from .fits import scaling_figure
@@ -8,21 +7,17 @@ from .information import bound_figure, estimates_figure, xi_figure
 from .maps import component_map, js_map, null_map
 from .plots import depth_figure, position_figure, sample_figure, share_curve
 from .stats_figures import metrics_figure, trend_figure
-from .theme import DIVERGING, LINES, apply_theme, legend_below
+from .theme import DIVERGING
 from .training_figures import training_figure
 
 __all__ = [
     "DIVERGING",
-    "LINES",
-    "apply_theme",
     "bound_figure",
     "component_map",
     "depth_figure",
     "estimates_figure",
-    "headline",
     "js_map",
     "laws_figure",
-    "legend_below",
     "metrics_figure",
     "null_map",
     "position_figure",

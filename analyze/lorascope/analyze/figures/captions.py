@@ -26,20 +26,10 @@ def headline(figure: go.Figure, title: str, *notes: str) -> None:
         text = "<br>".join(html.escape(line) for line in small)
         shown += f'<br><span style="font-size:11px;color:#5b636c">{text}</span>'
     room = 17 * (len(lines) - 1) + 16 * len(small) + 6 * bool(small)
-    figure.update_layout(
-        title={
-            "text": shown,
-            "font": {"size": 13},
-            "x": 0,
-            "xref": "container",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": 18, "l": 10},  # plotly counts from the middle of a first line of several
-        },
-        margin_t=figure.layout.margin.t + room,
-        height=figure.layout.height + room,
-    )
+    # plotly counts the pad from the middle of a first line of several
+    place = {"x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 10}}
+    top, height = figure.layout.margin.t + room, figure.layout.height + room
+    figure.update_layout(title={"text": shown, "font": {"size": 13}, **place}, margin_t=top, height=height)
 
 
 def shortened(name: object, n: int = 24) -> str:

@@ -54,14 +54,14 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     for profile, panel in zip(fit.profiles.values(), panels, strict=True):
         value = float(fit.params[profile.name])
         window = _window(profile, _height(profile.ssr, fit), value)
-        figure.add_trace(_curve(fit, profile, value, window), **panel.place)
+        figure.add_trace(_curve(fit, profile, value, window), **panel)
         for rule, look in RULES.items():
-            figure.add_trace(_bar(profile.intervals[rule], window, limits[rule], rule), **panel.place)
-            figure.add_hline(y=limits[rule], line={"color": look.color, "dash": "dot", "width": 1}, **panel.place)
+            figure.add_trace(_bar(profile.intervals[rule], window, limits[rule], rule), **panel)
+            figure.add_hline(y=limits[rule], line={"color": look.color, "dash": "dot", "width": 1}, **panel)
         text = f"estimate: {format_number(value, digits=6)}"
-        figure.add_trace(points(BLACK, "", [text], size=9, x=[value], y=[0]), **panel.place)
+        figure.add_trace(points(BLACK, "", [text], size=9, x=[value], y=[0]), **panel)
         is_long = max(map(abs, window)) >= LONG
-        figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel.place)
+        figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel)
     figure.update_yaxes(range=[-0.08 * top, top])
     figure.update_yaxes(title_text="|t| of the profile", col=1)
     n_open = sum(any(one.intervals["F"][2:4]) for one in fit.profiles.values())

@@ -86,12 +86,8 @@ def add_legend(
         )
     legend_below(figure, title=shortened(title), names=shown)
     # No gap, as each entry would count as a block; a title above, as plotly wraps entries as if it took no width.
-    figure.update_layout(
-        legend_tracegroupgap=0,
-        legend_title_side="top",
-        margin_b=figure.layout.margin.b + TITLE,
-        height=figure.layout.height + TITLE,
-    )
+    bottom, height = figure.layout.margin.b + TITLE, figure.layout.height + TITLE
+    figure.update_layout(legend_tracegroupgap=0, legend_title_side="top", margin_b=bottom, height=height)
 
 
 def hovering(group: str, texts: Sequence[str]) -> dict[str, Any]:

@@ -58,14 +58,14 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     for (name, values), panel in zip(cells.metrics.items(), panels, strict=True):
         x = centred(values)
         ends = np.array([np.nanmin(x), np.nanmax(x)])
-        figure.add_trace(line(SLOPE, "", x=ends, y=ends * np.nansum(x * y) / np.nansum(x * x)), **panel.place)
+        figure.add_trace(line(SLOPE, "", x=ends, y=ends * np.nansum(x * y) / np.nansum(x * x)), **panel)
         for k, (group, look) in enumerate(zip(cells.groups, marks, strict=True)):
             there = np.flatnonzero(np.isfinite(cells.accuracy[k]))
             symbols = np.where(cells.accuracy[k, there] < below, f"{look.symbol}-open", look.symbol)
             texts = [_text(comparison.accuracy, cells, name, k, int(one)) for one in there]
             own = {"x": x[k, there], "y": y[k, there], "marker": {"symbol": symbols}}
-            figure.add_trace(points(look, group, texts, size=7, **own), **panel.place)
-        figure.update_xaxes(title_text=f"{shortened(name, 10)} less group mean", exponentformat="power", **panel.place)
+            figure.add_trace(points(look, group, texts, size=7, **own), **panel)
+        figure.update_xaxes(title_text=f"{shortened(name, 10)} less group mean", exponentformat="power", **panel)
     zero = {"zeroline": True, "zerolinecolor": "#ccc"}
     figure.update_xaxes(**zero)
     figure.update_yaxes(**zero)

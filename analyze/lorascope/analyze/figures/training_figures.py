@@ -113,14 +113,9 @@ def _read(name: str, record: Mapping[str, Any]) -> _Training:
             f"the record{f' of {name!r}' if name else ''} holds no MIUB; fine-tune with `miub_every`, or give the "
             "Trainer a `MiubCallback`"
         )
-    miub, ce = ([(point["step"], _number(point.get(key))) for point in curve] for key in ("miub", "ce"))
-    losses = [(step, _number(loss)) for step, loss in losses]
-    return _Training(miub, ce, losses, layers, np.array(by_layer, dtype=float).T, share)
-
-
-def _number(value: float | None) -> float:
-    """NaN where JSON has null."""
-    return np.nan if value is None else float(value)
+    miub, ce = ([(point["step"], point.get(key)) for point in curve] for key in ("miub", "ce"))
+    lines = [[(step, np.nan if value is None else value) for step, value in one] for one in (miub, ce, losses)]
+    return _Training(*lines, layers, np.array(by_layer, dtype=float).T, share)
 
 
 def _line(
