@@ -114,8 +114,8 @@ def _read(name: str, record: Mapping[str, Any]) -> _Training:
             "Trainer a `MiubCallback`"
         )
     miub, ce = ([(point["step"], point.get(key)) for point in curve] for key in ("miub", "ce"))
-    lines = [[(step, np.nan if value is None else value) for step, value in one] for one in (miub, ce, losses)]
-    return _Training(*lines, layers, np.array(by_layer, dtype=float).T, share)
+    miub, ce, loss = ([(at, np.nan if value is None else value) for at, value in one] for one in (miub, ce, losses))
+    return _Training(miub, ce, loss, layers, np.array(by_layer, dtype=float).T, share)
 
 
 def _line(
