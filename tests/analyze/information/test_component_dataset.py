@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lorascope.analyze import js_upper_bound, measure_information
-from lorascope.analyze.information.component_dataset import is_singular
+from lorascope.analyze.information.dataset import is_singular
 from lorascope.stores import open_run
 
 from ...stored import store_states

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.component_pairs import ComponentPairs, NoPairs, component_pairs
+from lorascope.analyze.information.components import ComponentPairs, NoPairs, component_pairs
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
 from lorascope.analyze.jensen_shannon import jensen_shannon
@@ -67,7 +67,7 @@ def test_pairs_are_states_along_the_principal_axes_of_all_tokens(made: Run, agai
     np.testing.assert_allclose(found.pairs.y, exact_scores(other, 4)[found.tokens], rtol=1e-6, atol=1e-9)
     variances = [np.linalg.svd(side - side.mean(axis=0), compute_uv=False) ** 2 for side in (base, other)]
     np.testing.assert_allclose(found.shares, [side[:4].sum() / side.sum() for side in variances], rtol=1e-5)
-    assert (found.n_repeats, found.n_not_finite, found.states) == (0, 0, None)
+    assert (found.n_repeats, found.n_not_finite) == (0, 0)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 1.0])
@@ -77,14 +77,6 @@ def test_as_many_axes_as_keep_the_share(made: Run, share: float) -> None:
         variances = side.var(axis=0)
         assert kept >= share or side.shape[1] == 4
         assert (variances[:-1].sum() / variances.sum()) * kept < share  # one less wouldn't do
-
-
-def test_states_are_kept_where_they_are_wanted(made: Run) -> None:
-    base, delta = random_states()
-    found = pairs_of(made, n_tokens=50, estimator=("panel", "argmax"))
-    assert found.states is not None
-    np.testing.assert_array_equal(found.states[0], base[found.tokens])
-    np.testing.assert_array_equal(found.states[1], (base + delta)[found.tokens])
 
 
 def test_js_is_that_of_the_tokens(made: Run) -> None:

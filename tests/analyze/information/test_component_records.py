@@ -5,8 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.component_pairs import ComponentPairs, component_pairs
-from lorascope.analyze.information.component_records import ComponentRecord, component_record, lazily
+from lorascope.analyze.information.components import (
+    ComponentPairs,
+    ComponentRecord,
+    component_pairs,
+    component_record,
+    lazily,
+)
 from lorascope.analyze.information.evidence import FIELDS, estimate
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Plan, make_plan
@@ -47,15 +52,11 @@ def pairs_of(run: Run, **options: Any) -> ComponentPairs:
     return found
 
 
-def test_a_record_is_that_of_the_pairs_and_of_states(made: Run) -> None:
-    options: dict[str, Any] = {"estimator": ("ksg1", "argmax", "gaussian"), "n_tokens": 200}
+def test_a_record_is_that_of_the_pairs(made: Run) -> None:
+    options: dict[str, Any] = {"estimator": ("ksg1", "gaussian"), "n_tokens": 200}
     found, pairs = record_of(made, **options), pairs_of(made, **options)
-    assert pairs.states is not None
-    states = pairs.pairs._replace(x=pairs.states[0], y=pairs.states[1])
-    np.testing.assert_array_equal(
-        found.fields[[0, 2]], estimate(pairs.pairs, ("ksg1", "gaussian"), Settings(seed=3), n_shuffles=2)
-    )
-    np.testing.assert_array_equal(found.fields[[1]], estimate(states, ("argmax",), Settings(seed=3), n_shuffles=2))
+    expected = estimate(pairs.pairs, ("ksg1", "gaussian"), Settings(seed=3), n_shuffles=2)
+    np.testing.assert_array_equal(found.fields, expected)
     assert (found.note, found.n_tokens, found.n_samples, found.n_axes_x, found.n_axes_y) == ("", 200, 20, 3, 3)
     assert (found.share_x, found.share_y) == pairs.shares
     np.testing.assert_allclose([found.js, found.js_delta_alone], pairs.js.mean(axis=0), rtol=1e-6)
@@ -71,29 +72,11 @@ def test_a_component_that_cant_be_projected_has_a_note_and_no_values(tmp_path: P
     assert (found.n_tokens, found.n_samples, found.n_axes_x) == (0, 0, 0)
 
 
-def test_what_can_be_said_is_said_beside_the_note(tmp_path: Path) -> None:
-    run = random_run(tmp_path / "run.zarr", n_features=12)
-    found = record_of(run, n_tokens=40, n_axes=12, estimator=("gaussian", "argmax"))
-    assert found.note.startswith("there are 40 rows for 12 + 12 dimensions; give at least 54, or project to fewer")
-    assert np.isnan(found.fields[0]).all()
-    assert np.isfinite(found.fields[1, FIELDS.index("value")])
-
-
 @pytest.mark.parametrize(
     ("n_samples", "options", "words"),
     [
-        (
-            20,
-            {"n_axes": 20},
-            "there are 40 rows for 20 + 20 dimensions; give at least 86, or project to fewer dimensions",
-        ),
-        (8, {"estimator": "argmax"}, "there are 16 tokens with states of their own; give at least 32"),
+        (20, {"n_axes": 20}, "there are 40 rows for 20 + 20 dimensions; give at least 86, or project to fewer"),
         (8, {}, "there are 16 rows for 3 + 3 dimensions; give at least 32"),
-        (
-            8,
-            {"estimator": ("gaussian", "argmax")},
-            "project to fewer dimensions first; there are 16 tokens with states of their own; give at least 32",
-        ),
     ],
 )
 def test_too_few_tokens_are_told(tmp_path: Path, n_samples: int, options: dict[str, Any], words: str) -> None:
@@ -111,7 +94,7 @@ def test_too_few_samples_are_told(tmp_path: Path) -> None:
     base[:40] = np.nan
     run = store_states(tmp_path / "run.zarr", {"m.a": (base, delta)}, lengths=[40] * 4)
     words = "the 120 tokens that are left are of 3 samples; halves, shuffles and errors need at least 4"
-    found = record_of(run, estimator=("panel", "argmax"))
+    found = record_of(run, estimator="panel")
     assert (found.note, found.n_samples, found.n_not_finite) == (words, 3, 40)
     assert np.isnan(found.fields).all()
 
@@ -140,12 +123,9 @@ def short_and_long(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     return runs
 
 
-@pytest.mark.parametrize("estimator", ["gaussian", "argmax"])
-def test_memory_doesnt_grow_with_the_tokens_of_a_store(short_and_long: list[Run], estimator: str) -> None:
+def test_memory_doesnt_grow_with_the_tokens_of_a_store(short_and_long: list[Run]) -> None:
     """A component's task holds a row, what it chose of the others, and no more."""
-    short, long = (
-        peak_bytes(sources_of(run)[0], plan_of(run, estimator=estimator, n_tokens=200)) for run in short_and_long
-    )
+    short, long = (peak_bytes(sources_of(run)[0], plan_of(run, n_tokens=200)) for run in short_and_long)
     row_bytes = 4 * 1024 * N_FEATURES
     # In rows: base, delta and their sum 3; a piece in float64, twice as wide, and the one before 4; the rest is small.
     assert short < 8 * row_bytes

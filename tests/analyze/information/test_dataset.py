@@ -3,9 +3,10 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.information.dataset import MEANINGS, Unit, information_dataset
+from lorascope.analyze.information.dataset import MEANINGS, information_dataset
 from lorascope.analyze.information.evidence import FIELDS
 from lorascope.analyze.information.pairs import Settings
+from lorascope.analyze.information.plan import Unit
 from lorascope.analyze.information.verdict_rules import VERDICTS
 
 NAMES = ("ksg1", "panel", "gaussian")

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.pairs import LEAST_PAIRS, check_pairs, refuse_unusable, repeats
+from lorascope.analyze.information.pairs import LEAST_PAIRS, check_pairs, repeats
 
 X, Y = np.random.default_rng(0).normal(size=(2, 60, 3))
 
@@ -76,7 +76,7 @@ def test_minus_zero_is_zero() -> None:
 
 
 def test_each_repeat_counts_but_for_the_first() -> None:
-    pairs = check_pairs(X, Y, whole=True)
+    pairs = check_pairs(X, Y)
     doubled = pairs.take(np.array([0, 1, 0, 2, 0, 1]))
     np.testing.assert_array_equal(repeats(doubled), [False, False, True, False, True, True])
 
@@ -102,13 +102,3 @@ def test_fewer_rows_than_dimensions_need_are_refused_in_words(n: int, dx: int, d
 def test_groups_are_refused_in_words(groups: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         check_pairs(X, Y, groups)
-
-
-def test_of_whole_states_constant_features_repeats_and_few_rows_are_no_mistake() -> None:
-    x = np.zeros((40, 300))
-    pairs = check_pairs(x, x, whole=True)
-    assert pairs.x.shape == (40, 300)
-    with pytest.raises(ValueError, match="300 columns of `x` are constant"):
-        refuse_unusable(pairs)
-    with pytest.raises(ValueError, match="1 of 60 rows of `x` hold NaN"):
-        check_pairs(with_value(np.nan), Y, whole=True)

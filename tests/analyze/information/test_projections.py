@@ -253,15 +253,6 @@ def test_shared_directions_correlate_by_one_and_repeated_ones_count_once() -> No
     assert np.isfinite(found[0].vectors).all()
 
 
-def test_the_other_half_tells_how_much_was_fitted() -> None:
-    rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(2, 100, 10))
-    first = halves(np.arange(100), seed=0)
-    found = canonical_axes(x[first], y[first], 1)
-    assert correlations_of(x[first], y[first], found)[0] > 0.6
-    assert abs(correlations_of(x[~first], y[~first], found)[0]) < 0.4
-
-
 @given(shift=st.floats(-1e3, 1e3), scale=st.floats(1e-3, 1e3))
 def test_canonical_correlations_dont_know_units(shift: float, scale: float) -> None:
     x, y = two_sides(60)
