@@ -1,5 +1,4 @@
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,10 +48,7 @@ def test_a_known_value_is_found(tmp_path: Path, rho: float) -> None:
     np.testing.assert_allclose([float(result["share_x"]), float(result["share_y"])], 1)
 
 
-EXPORTS: dict[str, dict[str, Any]] = {
-    "pca": {},
-    "delta": {"against": "delta", "share": 0.5},
-}
+EXPORTS: dict[str, dict[str, Any]] = {"pca": {}, "delta": {"against": "delta", "share": 0.5}}
 
 
 @pytest.fixture(scope="module")
@@ -81,26 +77,12 @@ def test_exported_pairs_are_what_estimates_are_made_of(short_samples: Run, tmp_p
         for component in file["components"].tolist():
             x, y, samples, tokens = (file[f"{component}/{key}"] for key in ("x", "y", "sample", "token"))
             one = result.sel(component=component)
-            assert (int(one["n_axes_x"]), int(one["n_axes_y"]), int(one["n_tokens"])) == (
-                x.shape[1],
-                y.shape[1],
-                len(x),
-            )
+            sizes = [int(one[name]) for name in ("n_axes_x", "n_axes_y", "n_tokens")]
+            assert sizes == [x.shape[1], y.shape[1], len(x)]
             np.testing.assert_array_equal(samples, run.tokens["sample"].values[tokens])
             expected = mutual_information(x, y, groups=samples, estimator=estimators, n_shuffles=2, seed=3)
             for field in FIELDS:
                 np.testing.assert_array_equal(one[field].values, expected[field].values, err_msg=field)
-
-
-def test_exports_leave_out_what_cant_be_projected(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    base, delta = rng.normal(size=(2, 200, 4))
-    states = {"m.a": (base, np.zeros_like(delta)), "m.b": (base, delta)}
-    run = store_states(tmp_path / "run.zarr", states, lengths=[10] * 20)
-    left_out = export_pairs(run, tmp_path / "p.npz", against="delta")
-    assert left_out == {"m.a": "`delta`: the 200 tokens are all equal; they have no axes"}
-    with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
-        assert file["components"].tolist() == ["m.b"]
 
 
 def same(found: xr.Dataset, expected: xr.Dataset) -> None:
@@ -114,11 +96,7 @@ def same(found: xr.Dataset, expected: xr.Dataset) -> None:
     ids=str,
 )
 def test_who_computes_changes_nothing(run: Run, options: dict[str, Any]) -> None:
-    settings: dict[str, Any] = {
-        **FEW,
-        "estimator": ("panel", "gaussian", "classifier"),
-        "components": ["*.0.*"],
-    }
+    settings: dict[str, Any] = {**FEW, "estimator": ("panel", "gaussian"), "components": ["*.0.*"]}
     expected = measure_information(run, scheduler="synchronous", **settings)
     with dask.config.set({"multiprocessing.context": "spawn"}):
         same(measure_information(run, **options, **settings), expected)
@@ -130,12 +108,6 @@ def test_a_cluster_changes_nothing(run: Run) -> None:
     with distributed.LocalCluster(n_workers=2, processes=False, dashboard_address=":0", silence_logs=50) as local:
         found = measure_information(run, scheduler=local.scheduler_address, **FEW)
     same(found, measure_information(run, scheduler="synchronous", **FEW))
-
-
-def test_seeds(run: Run) -> None:
-    first, again, other = (measure_information(run, **{**FEW, "seed": seed}) for seed in (3, 3, 4))
-    same(again, first)
-    assert (other["value"] != first["value"]).any()
 
 
 @pytest.mark.parametrize(
@@ -187,22 +159,9 @@ def test_mistakes_come_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch
             measure_information(run, **options)  # type: ignore[arg-type]
 
 
-def test_runs_without_states(make_small: Callable[..., Any]) -> None:
-    with pytest.raises(StoreError, match="keeps states; there are no tokens to choose from"):
-        measure_information(make_small(states="none").run)
-
-
-def test_a_broken_chunk_is_an_error(tmp_path: Path, many_rows: Path) -> None:
-    shutil.copytree(many_rows, tmp_path / "run.zarr")
-    (tmp_path / "run.zarr/states/model.layers.1.mlp.up_proj/base/c.1.0").unlink()
-    with pytest.raises(StoreError, match="model.layers.1.mlp.up_proj/base"):
-        measure_information(open_run(tmp_path / "run.zarr"), **FEW)
-
-
-@pytest.mark.parametrize("name", ["r.zarr", "r.nc"])
-def test_results_save_and_come_back(run: Run, tmp_path: Path, name: str) -> None:
+def test_results_save_and_come_back(run: Run, tmp_path: Path) -> None:
     result = measure_information(run, estimator=("panel", "classifier"), **FEW)
-    with open_result(save(result, tmp_path / name)) as back:
+    with open_result(save(result, tmp_path / "r.zarr")) as back:
         for variable in (*result.data_vars, *result.coords):
             np.testing.assert_array_equal(back[variable].values, result[variable].values, err_msg=str(variable))
         assert {str(key): value for key, value in back.attrs.items()} == pytest.approx(result.attrs)

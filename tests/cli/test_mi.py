@@ -169,13 +169,6 @@ def test_whether_the_bound_holds(known: dict[str, float], word: str) -> None:
     assert _held(result).tolist() == [word]
 
 
-def test_an_adapter_is_named_where_there_are_two(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:
-    assert run(capsys, two_adapters, "--adapter", "b", *QUICK)[0] == 0
-    code, _, err = run(capsys, two_adapters)
-    assert code == 2
-    assert "`adapter` isn't given, and this run holds several; name one of ['a', 'b']" in err
-
-
 def test_unfinished_runs_and_tokens_that_arent_finite(
     capsys: pytest.CaptureFixture[str], unfinished: Path, tmp_path: Path
 ) -> None:
@@ -200,14 +193,11 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["--bound", "--unit", "bit"], "`bound` compares nats with nats, and `unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`export` writes pairs and estimates nothing; leave `bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `full`, `k` out"),
-        (["--export", "p.npz", "--unit", "bit", "--shuffles", 0], "leave `unit`, `shuffles` out"),
         (["--export", "p.npz", "--out", "r.nc"], "estimates nothing; leave `out` out"),
         (["--export", "p.npy"], "`export` is 'p.npy'; its name must end in .npz"),
         (["--out", "r.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
         (["--against", "base"], 'Invalid value "base" for --against'),
         (["--component", "q_prj"], "`components` names 'q_prj', which fits none of the 3 that the adapter touches"),
-        (["--estimator", "ksg9"], "`estimator` names 'ksg9'; allowed are panel,"),
-        (["--share", 2], "`share` is 2.0; it must be above 0 and at most 1"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -84,14 +84,6 @@ def test_steps_are_enough_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(found, js_lower_bound(js), rtol=2e-15)
 
 
-def test_both_grow() -> None:
-    js = np.linspace(0, LN2, 10001)
-    assert (np.diff(js_lower_bound(js)) > 0).all()
-    assert (np.diff(js_upper_bound(np.linspace(0, 30, 10001))) > 0).all()
-    assert (js_lower_bound(js) >= js * (2 / LN2) * (1 - 1e-15)).all()
-    assert js_upper_bound(np.linspace(0, 800, 10001)).max() == LN2
-
-
 @given(st.floats(-300, math.log10(34)))
 def test_bounds_are_inverse(log10_mi: float) -> None:
     mi = 10**log10_mi

@@ -54,11 +54,6 @@ def test_below_0_is_reported_and_not_certified() -> None:
     assert information(*gaussians(seed, 100, 2, 0.0)) == 0
 
 
-def test_equal_sides_come_near_the_ceiling() -> None:
-    x = gaussians(3, 600, 8, 0)[0]
-    assert 0.6 < classifier_js(x, x) < np.log(2) - np.log1p(1 / 300)
-
-
 def test_equal_bits_are_certified_to_the_full() -> None:
     x = np.random.default_rng(4).integers(0, 2, (2000, 1)).astype(np.float64)
     # Where joint/product takes two values, Xi loses nothing, but for the penalty.

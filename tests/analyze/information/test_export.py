@@ -57,8 +57,3 @@ def test_names_that_pairs_cant_have(
     (tmp_path / "store" / "zarr.json").touch()
     with pytest.raises(error, match=re.escape(words)):
         refuse_npz(Path(path))
-
-
-def test_a_name_in_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
-    refuse_npz(tmp_path / "new" / "deep" / "p.npz")
-    assert list(tmp_path.iterdir()) == []

@@ -41,14 +41,6 @@ def test_a_gaussian_has_half_the_log_of_each_unexplained_share(rhos: list[float]
     )
 
 
-def test_linear_maps_of_a_side_change_nothing() -> None:
-    rng = np.random.default_rng(1)
-    x, y = with_correlations([0.8, 0.4, 0.1])
-    turned = x @ rng.normal(size=(3, 3)) * 1e6 + 100, y @ rng.normal(size=(3, 3)) - 7
-    # Condition numbers below 100 and an offset of 1e-4 of the spread leave 12 of 16 digits.
-    assert gaussian_information(*turned) == pytest.approx(gaussian_information(x, y), abs=1e-11)
-
-
 def test_sides_that_share_a_direction_exactly_have_infinite_information() -> None:
     x = white(50, 4)
     assert gaussian_information(x[:, :2], x[:, 1:]) == math.inf
@@ -114,9 +106,6 @@ def test_what_no_gaussian_has_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="the 4 columns of `x` have rank 3; project to at most 3 dimensions"):
         gaussian_information(np.concatenate([x, x[:, :1] + 2 * x[:, 1:2]], axis=1), x[:, :1])
 
-
-def test_noise_curves_refuse_what_they_cant_see_in_words() -> None:
-    x = white(20, 2)
     with pytest.raises(ValueError, match="`x` is constant; nothing depends on it"):
         noise_curve(0 * x + 3, x)
 

@@ -128,13 +128,6 @@ def test_where_blocks_are_cut_changes_the_rounding_only(size: int, piece_values:
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
 
 
-def test_a_common_offset_changes_nothing() -> None:
-    states = power_law(500, 30).astype(np.float64)
-    expected, found = (axes_of(in_blocks(states + offset), 5) for offset in (0, 1e6))
-    np.testing.assert_allclose(found.variances, expected.variances, rtol=1e-7)
-    np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-7)
-
-
 def test_seeds_differ_only_where_directions_are_left_out() -> None:
     states = power_law(400, 60)
     first, again, other = (axes_of(in_blocks(states), 4, seed=seed) for seed in (1, 1, 2))
