@@ -19,6 +19,7 @@ from lorascope.stores import Run, StoreError, open_run
 from ..stored import store_states
 
 MODULE = sys.modules["lorascope.analyze.measure_information"]  # whose name is also that of its function
+SOME_ROWS: dict[str, Any] = {"states": "sample", "state_rows": (False, True), "n_tokens": 120}
 FEW: dict[str, Any] = {"n_tokens": 300, "n_shuffles": 2, "n_axes": 3, "seed": 3}
 
 
@@ -111,11 +112,9 @@ def test_a_cluster_changes_nothing(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"factored": False}, {"stream": "pair"}, {"dtype": "bfloat16"}, {"states": "sample"}], ids=str
+    "options", [{}, {"factored": False}, {"stream": "pair"}, {"dtype": "bfloat16"}, SOME_ROWS], ids=str
 )
 def test_kinds_of_runs(make_small: Callable[..., Any], options: dict[str, Any]) -> None:
-    if "states" in options:
-        options = {"states": "sample", "state_rows": (False, True), "n_tokens": 120}
     run = make_small(**options).run
     result = measure_information(run, n_shuffles=1, n_axes=2)
     assert (result["note"].values == "").all()

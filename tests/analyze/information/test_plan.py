@@ -28,7 +28,6 @@ def test_tokens_are_those_of_the_seed(run: Run) -> None:
     plan = plan_of(run)
     np.testing.assert_array_equal(plan.tokens, choose_tokens(run, 50, seed=3).tokens)
     np.testing.assert_array_equal(plan.samples, run.tokens["sample"].values[plan.tokens])
-    assert plan.names[-1] == "panel"
     assert len(plan_of(run, n_tokens=10**6).tokens) == run.n_tokens
 
 
