@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.study import read_units, study_cells
-from lorascope.study.results.cells import first_length, length_cells, prompt_cells
+from lorascope.study.results.cells import length_cells, prompt_cells
 from lorascope.study.results.units import UnitResult
 
 from ..made import SETS, make_study, make_unit, n_parameters
@@ -84,12 +84,6 @@ def test_sizes_and_settings(cells: pd.DataFrame) -> None:
     assert cells.attrs["source"] == "6 units of a study"
 
 
-def test_items_of_lengths_alone_arent_in_test_sets(study: Path, units: list[UnitResult], cells: pd.DataFrame) -> None:
-    table = raw(study, units[0].name)
-    assert (table["in_test"] == 0).sum() == 3 * 12 - 1
-    assert cells[(cells["prompt"] == "main") & ~cells["is_text"]]["n_samples"].eq(24).all()
-
-
 def test_prompts_are_compared_on_the_same_items(study: Path, units: list[UnitResult]) -> None:
     cells = prompt_cells(units)
     assert cells["n_samples"].eq(12).all()
@@ -151,10 +145,6 @@ def test_written_answers_and_lacking_bases(tmp_path: Path) -> None:
     assert cells[~cells["is_text"]]["ACC_written"].eq(0.5).all()
     assert cells["base_ACC"].isna().all()
     assert cells["ACC"].notna().sum() == 12
-
-
-def test_buckets_are_in_the_order_of_length() -> None:
-    assert [first_length(name) for name in ("1-100", "101-200", "odd")] == [1, 101, -1]
 
 
 def test_a_study_of_one_prompt_has_no_cells_of_prompts(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ..results.claims import CLAIMS
 from ..results.law import Fitted
 from ..results.layout import AVG, lay_out
 from ..results.study_results import StudyResults
+from ..results.tables import with_sizes
 from .record import notices, units_section
 from .study_figures import lengths_figure, sweeps_figure, text_sizes_figure
 from .table_html import paper_layout, verdict_list
@@ -128,11 +129,7 @@ def _tables(study: StudyResults) -> Iterator[str]:
 
 def _figures(study: StudyResults) -> Iterator[str]:
     """The sweeps, and figures 2 and 3."""
-    sizes = lay_out(study.tables["study"]).cells.drop_duplicates(["model", "column"])[["model", "column", "N", "R"]]
-    rows = study.tables["table_1"].merge(
-        sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left"
-    )
-    rows.attrs = study.tables["table_1"].attrs
+    rows = with_sizes(study.tables["table_1"], lay_out(study.tables["study"]).cells)
     yield _try_figure("sweeps", partial(sweeps_figure, rows))
     yield _try_figure("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
     yield _try_figure("figure-3", partial(lengths_figure, study.tables["figure_3"]))

@@ -18,7 +18,10 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from .layout import AVG, Layout, lay_out
 
-__all__ = ["average", "datasets_table", "groups", "lengths_table", "prompts_table", "table_of", "texts_table", "wide"]
+__all__ = [
+    "average", "datasets_table", "groups", "lengths_table", "prompts_table", "table_of", "texts_table", "wide",
+    "with_sizes",
+]  # fmt: skip
 
 COLUMNS = ("model", "metric", "setting", "value", "se", "seed_sd", "n_items", "n_seeds", "unit", "runs")
 UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", "MIUB": "nat"}
@@ -68,10 +71,7 @@ def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
     at_rank = layout.sizes or tuple(name for name in layout.ranks if name == f"r{layout.rank}")
     own = layout.cells[layout.cells["column"].isin(at_rank)]
     table = table_of(layout._replace(cells=own, ranks=(), sizes=at_rank), "label", ("MIUB", "PPL", "CE"))
-    sizes = own.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
-    merged = table.merge(sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left")
-    merged.attrs = dict(table.attrs)
-    return merged.rename(columns={"label": "dataset"})
+    return with_sizes(table, own).rename(columns={"label": "dataset"})
 
 
 def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -140,6 +140,14 @@ def wide(table: pd.DataFrame, key: str) -> pd.DataFrame:
     found = found.reindex(index=order, columns=list(dict.fromkeys(table["setting"]))).reset_index()
     found.columns.name = None
     return found
+
+
+def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """A table with the sizes of its settings, from cells that are laid out."""
+    sizes = cells.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
+    merged = table.merge(sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left")
+    merged.attrs = dict(table.attrs)
+    return merged
 
 
 def groups(cells: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
