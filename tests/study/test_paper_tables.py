@@ -37,6 +37,9 @@ def test_table_1() -> None:
     assert cells["ARCE", "LLaMA3", "MIUB", "share8"] == 3779.9
     assert cells["AVG", "Phi3", "CE", "share8"] == 20.110
     assert cells[:, :, "ACC", :].between(0, 1).all()
+    third = paper_table(3)
+    assert third["printed"].tolist()[0] == "0.870"
+    assert third[third["value"].isna()]["printed"].tolist() == ["0.88", "1561(", "1561it"]
     assert (cells[:, :, "MIUB", :].min(), cells[:, :, "MIUB", :].max()) == (1511.6, 3837.0)
 
 

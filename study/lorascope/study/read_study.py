@@ -150,7 +150,7 @@ def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progr
     if "D" in told:
         frame["setting"] += " d" + frame["D"].astype(int).astype(str)
     known = [name for name in COLUMNS if name == "MIUB" or (name in frame and frame[name].notna().any())]
-    notes = [*(note for one in found.values() for note in one.notes), *_unknown(frame), *_differ(found)]
+    notes = [*(note for one in found.values() for note in one.notes), *_notes(frame, found)]
     frame = frame[known].infer_objects()
     frame.attrs = {"source": f"{len(found)} run{'s' if len(found) > 1 else ''}: {', '.join(map(str, given))}"}
     frame.attrs["notes"] = notes
@@ -200,18 +200,14 @@ def _is_run(path: Path) -> bool:
     return isinstance(content, dict) and (content.get("attributes") or {}).get("format") == FORMAT
 
 
-def _unknown(frame: pd.DataFrame) -> Iterator[str]:
-    """A sentence on each number that some run doesn't know."""
+def _notes(frame: pd.DataFrame, found: Mapping[str, RunRows]) -> Iterator[str]:
+    """A sentence on each number that some run doesn't know, and on each thing that makes MIUB another quantity."""
     for column, what in MAY_LACK.items():
         lacks = frame["run"][frame[column].isna()] if column in frame else frame["run"]
         if len(lacks):
             names = list(dict.fromkeys(lacks))
             who = "no run" if len(names) == frame["run"].nunique() else f"not every run: {_join(names)} lacks it"
             yield f"{what}: known of {who}"
-
-
-def _differ(found: Mapping[str, RunRows]) -> Iterator[str]:
-    """A sentence on each thing that makes MIUB of some runs another quantity than that of others."""
     for key, what in KINDS.items():
         values = list(dict.fromkeys(one.kind[key] for one in found.values()))
         if len(values) > 1:

@@ -51,12 +51,6 @@ def test_figure_3_has_a_panel_a_data_set_and_metric(units: list[UnitResult]) -> 
     assert "5 to 6 items a point" in title_of(figure)
 
 
-def test_settings_of_rank_alone_have_a_figure_3(tmp_path: Path) -> None:
-    make_study(tmp_path, [(1, 2), (1, 8)], text=False)
-    figure = lengths_figure(lengths_table(length_cells(read_units(tmp_path))))
-    assert legend_of(figure) == ["r2", "r8"]
-
-
 def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
     figure = sweeps_figure(with_sizes(table, lay_out(cells).cells))

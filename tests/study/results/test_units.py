@@ -36,13 +36,6 @@ def test_what_isnt_whole_is_passed_over(tmp_path: Path) -> None:
     assert [one.name for one in read_units(tmp_path)] == [path.stem]
 
 
-def test_no_results(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no results of a unit; `lorascope study run` makes them"):
-        read_units(tmp_path)
-    with pytest.raises(FileNotFoundError, match="is no folder; name the folder that"):
-        read_units(tmp_path / "none")
-
-
 def with_attribute(key: str, value: str) -> Callable[[xr.Dataset], xr.Dataset]:
     return lambda found: found.assign_attrs({key: value})
 

@@ -93,10 +93,7 @@ def _finding(claim: str, word: Word, because: str, n_components: int) -> Finding
 
 
 def _panel(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
-    """By component, `mi` and `js` in nats, means over seeds, and whether every seed's verdict is `ok`, or believed.
-
-    Only components that have a finite estimate in every seed are in it.
-    """
+    """By component with an estimate in every seed: means of `mi` and `js` in nats, and whether all verdicts hold."""
     frames = []
     for one in estimates:
         panel = one.sel(estimator="panel")

@@ -54,10 +54,7 @@ class Sweeps:
         *,
         falls: bool,
     ) -> Finding:
-        """Whether a statistic of the table's settings lies below 0, or above; in place of a table stands why not.
-
-        `what` names the number, {first} and {last} being the table's settings.
-        """
+        """Whether a statistic lies below 0, or above; `what` names it, {first} and {last} being the settings."""
         if isinstance(table, str):
             return lacking(number, claim, table)
         found = table.estimate(statistic)
