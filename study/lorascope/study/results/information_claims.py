@@ -89,7 +89,7 @@ def _falls(claim: str, columns: Sequence[str], name: str, panels: dict[str, pd.D
 
 
 def _finding(claim: str, word: Word, because: str, n_components: int) -> Finding:
-    return Finding(6, Verdict(claim, word, because), np.nan, np.nan, np.nan, "components", n_components, 0)
+    return Finding(6, Verdict(claim, word, because), unit="components", n_items=n_components)
 
 
 def _panel(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
