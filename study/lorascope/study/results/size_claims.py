@@ -76,7 +76,8 @@ def _little_and_much(sweeps: Sweeps) -> Finding:
     what = f"|ln| of {ranks[-1]} over {ranks[0]} less that of {sizes[-1]} over {sizes[0]}:"
 
     def gap(means: Means, _: Settings) -> np.ndarray:
-        return log_ratio(means, "MIUB", ranks[0], ranks[-1]) - log_ratio(means, "MIUB", sizes[0], sizes[-1])
+        one, other = (log_ratio(means, "MIUB", some[0], some[-1]) for some in (ranks, sizes))
+        return np.asarray(one - other)
 
     return sweeps.test(1, claim, table, gap, "", what, falls=True)
 
@@ -107,12 +108,12 @@ def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
 
 def _flattening(means: Means, names: Settings) -> np.ndarray:
     a, b, c, d = (means["MIUB", names[k]] for k in (0, 1, -2, -1))
-    return (a - b) - (c - d)
+    return np.asarray((a - b) - (c - d))
 
 
 def _milder(means: Means, names: Settings) -> np.ndarray:
     ends = names[0], names[-1]
-    return log_ratio(means, "MIUB", *ends) - log_ratio(means, "CE", *ends)
+    return np.asarray(log_ratio(means, "MIUB", *ends) - log_ratio(means, "CE", *ends))
 
 
 def _unevenness_gap(means: Means, names: Settings) -> np.ndarray:
@@ -124,4 +125,4 @@ def _unevenness_gap(means: Means, names: Settings) -> np.ndarray:
         return np.asarray(np.divide(steps.std(axis=0, ddof=1), size, out=np.zeros_like(size), where=size > 0))
 
     ce, miub = (np.stack([means[metric, name] for name in names]) for metric in ("CE", "MIUB"))
-    return spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny)))
+    return np.asarray(spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny))))
