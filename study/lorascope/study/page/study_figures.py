@@ -72,16 +72,10 @@ def sweeps_figure(table: pd.DataFrame) -> go.Figure:
     rows = rows[rows["x"].notna() & (rows.groupby("side")["setting"].transform("nunique") > 1)]
     if not len(rows):
         raise ValueError("neither rank nor model size varies")
-    order = ["MIUB", "ACC", "CE"]
-    rows = rows.sort_values(
-        ["metric", "side"],
-        key=lambda key: key.map(lambda one: (*order, "rank", "model size").index(one)),
-        kind="stable",
-    )
+    order = ["MIUB", "ACC", "CE", "rank", "model size"]
+    rows = rows.sort_values(["metric", "side"], key=lambda key: key.map(order.index), kind="stable")
     note = f"Model sizes at rank {table.attrs.get('rank')}." if (rows["side"] == "model size").any() else ""
-    return _figure(
-        rows, "data set", _looks(table.assign(line=_lines(table))["line"]), "Along rank and model size", note
-    )
+    return _figure(rows, "data set", _looks(_lines(table)), "Along rank and model size", note)
 
 
 def lengths_figure(table: pd.DataFrame) -> go.Figure:
@@ -104,13 +98,11 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     titles = "<b>" + _lines(rows).map(shortened) + "</b>, " + rows["metric"]
     rows = rows.assign(line=rows["setting"], x=rows["bucket"].map(buckets.index), panel=titles)
     rows = rows.sort_values("metric", key=lambda key: key == "ACC", kind="stable")
-    rows = rows.sort_values(
-        "dataset", key=lambda key: key.map(list(dict.fromkeys(table["dataset"])).index), kind="stable"
-    )
+    order = list(dict.fromkeys(table["dataset"]))
+    rows = rows.sort_values("dataset", key=lambda key: key.map(order.index), kind="stable")
     looks_of: dict[str, Look] = {}
     for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
         own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
-        own = [name for name in own if start == "share" or not name.startswith("share")]
         styles = line_styles(len(own), "rank") if own else ()
         looks_of |= {name: Look(style["color"], symbol, dash) for name, style in zip(own, styles, strict=True)}
     n = rows["n_items"]
