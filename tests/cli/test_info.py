@@ -34,8 +34,7 @@ def copied(source: Path, path: Path, **changes: Any) -> Path:
     run = open_run(source)
     spec: RunSpec = spec_of(run)
     spec = RunSpec(**{name: getattr(spec, name) for name in spec.__slots__} | changes)
-    weights = weights_of(run) if spec.states != "none" else {}
-    with create_run(path, spec, tables=tables_of(run), weights=weights) as writer:
+    with create_run(path, spec, tables=tables_of(run), weights=weights_of(run, spec)) as writer:
         for row in range(2):
             tokens = writer.row_tokens(row)
             writer.write_row(
