@@ -140,6 +140,7 @@ def _refuse_settings(huber: object, level: float, n_starts: int, seed: int) -> N
     for name, value in (("seed", seed), ("n_starts", n_starts)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"`{name}` is {value!r}; it is a whole number, 0 or more")
-    is_number = isinstance(huber, int | float) and not isinstance(huber, bool)
-    if not (huber is None or huber == "auto" or (is_number and huber > 0)):
+    if huber is None or huber == "auto":
+        return
+    if isinstance(huber, bool) or not isinstance(huber, int | float) or not huber > 0:
         raise ValueError(f"`huber` is {huber!r}; give 'auto', or a number above zero in units of the residuals")
