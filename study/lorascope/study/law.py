@@ -55,8 +55,8 @@ def study_law(cells: pd.DataFrame) -> list[Fitted]:
     return [whole, *alone]
 
 
-def compared_metrics(cells: pd.DataFrame) -> tuple[MetricComparison | None, pd.DataFrame, str]:
-    """MIUB and CE as predictors of accuracy, the table that was compared, and why there is no comparison.
+def compared_metrics(cells: pd.DataFrame) -> tuple[MetricComparison | None, str]:
+    """MIUB and CE as predictors of accuracy, and why there is no comparison.
 
     Cells are means over seeds, with the first prompt.
     """
@@ -66,9 +66,9 @@ def compared_metrics(cells: pd.DataFrame) -> tuple[MetricComparison | None, pd.D
     table["n_scored"] = table["n_scored"].round().astype(int)
     metrics = [name for name in ("ln MIUB", "CE", "ln CE") if _is_usable(table, name)]
     try:
-        return compare_metrics(table, metrics=metrics, n_items="n_scored"), table, ""
+        return compare_metrics(table, metrics=metrics, n_items="n_scored"), ""
     except ValueError as error:
-        return None, table, str(error)
+        return None, str(error)
 
 
 def _choices(cells: pd.DataFrame) -> pd.DataFrame:

@@ -32,8 +32,6 @@ class StudyResults:
     findings: tuple[Finding, ...]
     laws: tuple[Fitted, ...]
     comparison: MetricComparison | None
-    compared: pd.DataFrame
-    """The cells that metrics were compared on."""
     not_compared: str
     """Why metrics weren't compared; nothing where they were."""
 
@@ -67,7 +65,7 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
         )
     _refuse_twice(units)
     cells, lengths = study_cells(units), length_cells(units)
-    comparison, compared, why = compared_metrics(cells)
+    comparison, why = compared_metrics(cells)
     findings = paper_claims(units, comparison)
     return StudyResults(
         units=tuple(units),
@@ -86,7 +84,6 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
         findings=tuple(findings),
         laws=tuple(study_law(cells)),
         comparison=comparison,
-        compared=compared,
         not_compared=why,
     )
 

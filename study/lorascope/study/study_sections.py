@@ -181,7 +181,7 @@ def metrics(study: StudyResults) -> str:
     if found is None:
         return section("metrics", "Metrics against accuracy", f"<p>Not compared: {escape(study.not_compared)}.</p>")
     made: list[tuple[str, Make]] = [
-        ("metrics-figure", partial(metrics_figure, found, study.compared)),
+        ("metrics-figure", partial(metrics_figure, found)),
     ]
     return section("metrics", "Metrics against accuracy", summary_parts(found.summary()), *_drawn(made))
 

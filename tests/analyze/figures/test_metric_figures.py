@@ -9,7 +9,7 @@ from .conftest import HOSTILE, legend_of, points_of, title_of
 
 
 def test_cells_less_their_groups_mean(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    figure = metrics_figure(comparison, study)
+    figure = metrics_figure(comparison)
     first = [trace for trace in points_of(figure) if trace.xaxis == "x"]
     assert len(first) == 10
     values = study.assign(metric=np.log(study["MIUB"]))
@@ -25,8 +25,8 @@ def test_cells_less_their_groups_mean(comparison: MetricComparison, study: pd.Da
     assert len(legend_of(figure)) == 10
 
 
-def test_titles_have_both_correlations(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    figure = metrics_figure(comparison, study)
+def test_titles_have_both_correlations(comparison: MetricComparison) -> None:
+    figure = metrics_figure(comparison)
     titles = [note.text for note in figure.layout.annotations]
     assert titles[0] == ("<b>ln MIUB</b>, lower is better<br>r = -0.29 [-0.47, -0.19]<br>r = -0.19 [-0.34, -0.03]")
     for title, (_, rows) in zip(titles, comparison.metrics.groupby("metric", sort=False), strict=True):
@@ -42,37 +42,24 @@ def test_titles_have_both_correlations(comparison: MetricComparison, study: pd.D
 
 
 def test_collapsed_cells_are_hollow(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    figure = metrics_figure(comparison, study)
+    figure = metrics_figure(comparison)
     symbols = [
         (symbol, y) for trace in points_of(figure) for symbol, y in zip(trace.marker.symbol, trace.y, strict=True)
     ]
     hollow = [y for symbol, y in symbols if symbol.endswith("-open")]
     assert len(hollow) == 3 * 3
     assert max(hollow) < -0.3
-    plain = metrics_figure(compare_metrics(study, metrics=["MIUB"]), study)
+    plain = metrics_figure(compare_metrics(study, metrics=["MIUB"]))
     assert not any("-open" in symbol for trace in points_of(plain) for symbol in trace.marker.symbol)
     assert "Hollow" not in title_of(plain)
     assert len(plain.layout.annotations) == 1
-
-
-def test_items_of_a_column_are_read_again(study: pd.DataFrame) -> None:
-    frame = study.assign(items=1000)
-    found = compare_metrics(frame, metrics=["MIUB"], n_items="items")
-    assert len(points_of(metrics_figure(found, frame))) == 10
-
-
-def test_another_table_is_refused(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="`frame` isn't the table of this comparison: the columns in use, of 65.rows"):
-        metrics_figure(comparison, study.assign(ACC=study["ACC"] / 2))
-    with pytest.raises(TypeError, match="give a pandas DataFrame"):
-        metrics_figure(comparison, study.to_dict())  # type: ignore[arg-type]
 
 
 def test_names_are_escaped(study: pd.DataFrame) -> None:
     odd = study.replace({"dataset": {"PIQA": HOSTILE}, "setting": {"r32": "<i>"}}).rename(
         columns={"MIUB": "<m>", "ACC": "<acc>"}
     )
-    figure = metrics_figure(compare_metrics(odd, "<acc>", ["<m>"]), odd)
+    figure = metrics_figure(compare_metrics(odd, "<acc>", ["<m>"]))
     assert "&lt;b&gt;%{x}&lt;/b&gt;/Phi3" in legend_of(figure)
     shown = [text for trace in points_of(figure) for text in trace.text]
     shown += [figure.layout.annotations[0].text, figure.layout.xaxis.title.text, figure.layout.yaxis.title.text]

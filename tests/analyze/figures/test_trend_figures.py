@@ -21,7 +21,7 @@ def result(ranks: pd.DataFrame) -> TrendResult:
 
 
 def test_lines_begin_at_zero_and_are_in_percent(result: TrendResult, ranks: pd.DataFrame) -> None:
-    figure = trend_figure(result, ranks)
+    figure = trend_figure(result)
     assert len(points_of(figure)) == 10
     for trace in points_of(figure):
         group = ranks[ranks["dataset"] + "/" + ranks["model"] == trace.legendgroup].sort_values("R")
@@ -32,8 +32,8 @@ def test_lines_begin_at_zero_and_are_in_percent(result: TrendResult, ranks: pd.D
     assert legend_of(figure) == list(dict.fromkeys(ranks["dataset"] + "/" + ranks["model"]))
 
 
-def test_steps_against_the_claim_are_marked(result: TrendResult, ranks: pd.DataFrame) -> None:
-    figure = trend_figure(result, ranks)
+def test_steps_against_the_claim_are_marked(result: TrendResult) -> None:
+    figure = trend_figure(result)
     marked = [trace for trace in figure.data if trace.line.width == 6]
     assert [trace.legendgroup for trace in marked] == result.violations["group"].tolist()
     for trace in marked:
@@ -50,7 +50,7 @@ def test_steps_against_the_claim_are_marked(result: TrendResult, ranks: pd.DataF
 
 def test_responses_below_zero_are_differences(ranks: pd.DataFrame) -> None:
     shifted = ranks.assign(MIUB=ranks["MIUB"] - 2000, R=ranks["R"] - 32)
-    figure = trend_figure(trend_tests(shifted, "MIUB", "R", groups=GROUPS), shifted)
+    figure = trend_figure(trend_tests(shifted, "MIUB", "R", groups=GROUPS))
     first = points_of(figure)[0]
     np.testing.assert_allclose(first.y, shifted["MIUB"].iloc[:3] - shifted["MIUB"].iloc[0])
     assert figure.layout.yaxis.title.text == "change of MIUB"
@@ -59,21 +59,14 @@ def test_responses_below_zero_are_differences(ranks: pd.DataFrame) -> None:
 
 def test_a_single_group_has_no_legend(ranks: pd.DataFrame) -> None:
     one = ranks[ranks["block"] == "PIQA/Phi3"]
-    figure = trend_figure(trend_tests(one, "MIUB", "R", groups=[]), one)
+    figure = trend_figure(trend_tests(one, "MIUB", "R", groups=[]))
     assert figure.layout.showlegend is False
     assert "n = 3 cells in 1 group" in title_of(figure)
 
 
-def test_another_table_is_refused(result: TrendResult, ranks: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="`frame` isn't the table of this result: the columns in use, of 29.rows"):
-        trend_figure(result, ranks.iloc[1:])
-    with pytest.raises(TypeError, match="give a pandas DataFrame"):
-        trend_figure(result, [])  # type: ignore[arg-type]
-
-
 def test_names_are_escaped(ranks: pd.DataFrame) -> None:
     odd = ranks.replace({"dataset": {"PIQA": HOSTILE}}).rename(columns={"MIUB": "<m>", "R": "<r>"})
-    figure = trend_figure(trend_tests(odd, "<m>", "<r>", groups=GROUPS), odd)
+    figure = trend_figure(trend_tests(odd, "<m>", "<r>", groups=GROUPS))
     shown = [text for trace in points_of(figure) for text in trace.text]
     shown += [*legend_of(figure), figure.layout.xaxis.title.text, figure.layout.yaxis.title.text]
     assert not any(bad in text for text in shown for bad in ("<m>", "<r>", HOSTILE))

@@ -1,6 +1,5 @@
 """Permuted labels of settings: against joined tables, and their level where settings have effects of their own."""
 
-import doctest
 import itertools
 import math
 
@@ -8,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.stats import permutation as module
-from lorascope.analyze.stats.correlations import beyond_setting, pooled_pearson
-from lorascope.analyze.stats.permutation import permutation_p, permuted_pearson, setting_orders
+from lorascope.analyze.stats.correlations import beyond_setting, permutation_p, permuted_pearson, pooled_pearson
+from lorascope.analyze.stats.resampling import setting_orders
 
 RNG = np.random.default_rng(0)
 NAN = np.nan
@@ -109,7 +107,3 @@ def test_level_where_settings_have_effects_of_their_own(spread: np.ndarray, effe
 def test_settings_that_vary_more_than_others_break_the_level() -> None:
     """Which is why a verdict asks the draws of groups as well."""
     assert min(shares(np.array([5.0, 1, 1, 1, 1, 1]), 0.0)) > BOUND
-
-
-def test_examples() -> None:
-    assert doctest.testmod(module, extraglobs={"np": np}).failed == 0

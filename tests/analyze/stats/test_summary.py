@@ -110,38 +110,10 @@ def test_markdown() -> None:
     )
 
 
-def test_html_folds_what_the_short_form_leaves_out() -> None:
-    assert WHOLE._repr_html_().split("\n") == [
-        "<h3>A fit</h3>",
-        "<ul><li>supported: it falls (4 of 4)</li></ul>",
-        "<h4>slopes</h4>",
-        "<table><thead><tr><th>name</th><th>value</th><th>n</th><th>ok</th></tr></thead><tbody>"
-        "<tr><td>alpha</td><td>1.235</td><td>3</td><td>yes</td></tr>"
-        "<tr><td>b|c</td><td>n/a</td><td>12</td><td>no</td></tr></tbody></table>",
-        "<p>of ln MIUB</p>",
-        "<details><summary>Everything</summary>",
-        "<h4>digits</h4>",
-        "<table><thead><tr><th>value</th></tr></thead><tbody><tr><td>1.2</td></tr><tr><td>n/a</td></tr></tbody></table>",
-        "<ul><li>cells: 12</li><li>seed: 7</li><li>one row left out</li></ul>",
-        "</details>",
-    ]
-
-
 def test_what_is_not_there_leaves_no_heading() -> None:
     bare = Summary("Nothing")
     assert bare.text(full=True) == "Nothing"
     assert bare.as_markdown() == "## Nothing\n"
-    assert bare._repr_html_() == "<h3>Nothing</h3>"
-
-
-def test_markup_is_text_wherever_it_stands() -> None:
-    evil = "<script>&\"'</script>"
-    rows = pd.DataFrame({evil: [evil]})
-    page = Summary(
-        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil]
-    )._repr_html_()
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;&amp;") == 1 + 2 + 2 + 2 + 2 + 1
 
 
 def test_tables_of_pipes_keep_their_columns() -> None:
@@ -154,7 +126,6 @@ def test_tables_without_rows_or_columns() -> None:
     summary = Summary("t", tables=[Table("x", ROWS.iloc[:0])])
     assert "name  value  n  ok" in summary.text()
     assert "| name | value | n | ok |\n| --- | --- | --- | --- |\n" in summary.as_markdown()
-    assert "<tbody></tbody>" in summary._repr_html_()
     empty = Summary("t", tables=[Table("x", pd.DataFrame())])
     assert empty.text() == "t\n\nx"
     assert "### x" in empty.as_markdown()

@@ -4,14 +4,12 @@ import html
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
 from ..stats.correlations import centred
 from ..stats.metrics import MetricComparison
-from ..stats.record import data_hash
-from ..stats.study_cells import StudyCells, parse_metrics, read_cells
+from ..stats.study_cells import StudyCells
 from .captions import headline, plural, shortened
 from .marks import add_legend, hovering, looks
 from .small_multiples import small_multiples
@@ -19,7 +17,7 @@ from .small_multiples import small_multiples
 __all__ = ["metrics_figure"]
 
 
-def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figure:
+def metrics_figure(comparison: MetricComparison) -> go.Figure:
     """Accuracy over each metric, both less their group's mean, with the pooled correlation and its interval.
 
     Lines are the pooled slope within groups. Cells that the comparison left out of its second set, as collapsed, are
@@ -29,18 +27,8 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     ----------
     comparison
         What `compare_metrics` returns.
-    frame
-        The table that it was given.
-
-    Raises
-    ------
-    TypeError
-        If `frame` isn't a DataFrame.
-    ValueError
-        If `frame` isn't that table.
     """
-    settings = comparison.provenance["settings"]
-    cells = _cells(comparison, frame)
+    settings, cells = comparison.provenance["settings"], comparison.cells
     below = settings["collapsed_below"] or 0
     marks = looks(len(cells.groups))
     figure, panels = small_multiples([_title(comparison, name) for name in cells.metrics], height=200)
@@ -63,21 +51,6 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     headline(figure, f"{comparison.accuracy} over metrics, within groups", *_caption(comparison))
     add_legend(figure, "/".join(settings["groups"]), cells.groups, marks)
     return figure
-
-
-def _cells(comparison: MetricComparison, frame: pd.DataFrame) -> StudyCells:
-    """The cells that were compared, read again as they were then."""
-    settings = comparison.provenance["settings"]
-    names, reference, higher = (settings[key] for key in ("metrics", "reference", "higher_is_better"))
-    roles = parse_metrics(names, reference, higher, comparison.accuracy, getattr(frame, "columns", ()))
-    items = settings["n_items"] if isinstance(settings["n_items"], str) else None
-    cells, rows, _ = read_cells(frame, comparison.accuracy, roles, settings["groups"], settings["setting"], items)
-    if data_hash(rows) != comparison.provenance["data_sha256"]:
-        raise ValueError(
-            f"`frame` isn't the table of this comparison: the columns in use, of {plural(len(rows), 'row')}, have "
-            "another hash; give the one that `compare_metrics` was given"
-        )
-    return cells
 
 
 def _title(comparison: MetricComparison, metric: str) -> str:

@@ -1,16 +1,14 @@
 """A figure of a claimed trend: responses along levels by group, and the steps that don't go as claimed."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..stats.frame import checked
-from ..stats.record import data_hash
-from ..stats.trends import Series, TrendResult, group_series
+from ..stats.trends import TrendResult
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, hovering, looks
 from .size_axes import size_axis, tick_text
@@ -22,7 +20,7 @@ AGAINST = "#d62728"
 """Steps that don't go as claimed."""
 
 
-def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
+def trend_figure(result: TrendResult) -> go.Figure:
     """Responses along levels, a line a group that begins at 0, in % of its value at the lowest level.
 
     Steps that don't go as claimed are thick and red. Cells of one group and level are averaged. Where a response isn't
@@ -32,83 +30,59 @@ def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
     ----------
     result
         What `trend_tests` returns.
-    frame
-        The table that it was given.
-
-    Raises
-    ------
-    TypeError
-        If `frame` isn't a DataFrame.
-    ValueError
-        If `frame` isn't that table.
     """
-    series = _series(result, frame)
-    marks = looks(len(series))
-    is_relative = all(one.means.min() > 0 for one in series)
+    groups, levels = list(dict.fromkeys(result.series["group"])), result.series["level"]
+    marks = looks(len(groups))
+    is_relative = result.series["mean"].min() > 0
     figure = go.Figure()
-    for one, look in zip(series, marks, strict=True):
+    for (_, one), look in zip(result.series.groupby("group", sort=False), marks, strict=True):
         figure.add_traces(list(_lines(result, one, look, is_relative=is_relative)))
     apply_theme(figure, height=360)
-    levels = np.concatenate([one.levels for one in series])
     figure.update_xaxes(
-        title_text=shortened(result.along), **(size_axis(levels) if levels.min() > 0 else {"nticks": 6})
+        title_text=shortened(result.along), **(size_axis(levels.to_numpy()) if levels.min() > 0 else {"nticks": 6})
     )
     response = shortened(result.response)
     what = f"change of {response}{' (%)' if is_relative else ''}"
     figure.update_yaxes(title_text=what, zeroline=True, zerolinecolor="#bbb", nticks=7)
-    headline(figure, f"Claim: {result.response} {result.direction} along {result.along}", *_caption(result, series))
-    add_legend(figure, "/".join(result.groups), [one.group for one in series], marks, mode="lines+markers")
+    headline(figure, f"Claim: {result.response} {result.direction} along {result.along}", *_caption(result))
+    add_legend(figure, "/".join(result.groups), groups, marks, mode="lines+markers")
     return figure
 
 
-def _series(result: TrendResult, frame: pd.DataFrame) -> Sequence[Series]:
-    """The groups of the result, read again as they were then."""
-    cells = checked(
-        frame, numbers=[result.response, result.along], labels=list(result.groups), may_lack=[result.response]
-    )
-    rows = cells.frame.reset_index(drop=True)
-    if data_hash(rows) != result.provenance["data_sha256"]:
-        raise ValueError(
-            f"`frame` isn't the table of this result: the columns in use, of {plural(len(rows), 'row')}, have another "
-            "hash; give the one that `trend_tests` was given"
-        )
-    return group_series(rows, result.response, result.along, result.groups)[0]
-
-
-def _lines(result: TrendResult, series: Series, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
-    first = series.means[0]
-    values = 100 * (series.means / first - 1) if is_relative else series.means - first
-    table = result.violations[result.violations["group"] == series.group]
+def _lines(result: TrendResult, series: pd.DataFrame, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
+    group, (levels, means) = series["group"].iloc[0], series[["level", "mean"]].to_numpy().T
+    values = 100 * (means / means[0] - 1) if is_relative else means - means[0]
+    table = result.violations[result.violations["group"] == group]
     x: list[float | None] = []
     y: list[float | None] = []
     for lower in table["lower"]:
-        k = int(np.flatnonzero(series.levels == lower)[0])
-        x += [*series.levels[k : k + 2].tolist(), None]
+        k = int(np.flatnonzero(levels == lower)[0])
+        x += [*levels[k : k + 2].tolist(), None]
         y += [*values[k : k + 2].tolist(), None]
     if x:
         line = {"color": AGAINST, "width": 6}
         yield go.Scatter(
-            x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip", legendgroup=html.escape(series.group),
+            x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip", legendgroup=html.escape(group),
             showlegend=False,
         )  # fmt: skip
     texts = [
-        f"<b>{html.escape(series.group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
+        f"<b>{html.escape(group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
         f"{html.escape(result.response)} {format_number(mean, digits=6)}"
-        for level, mean in zip(series.levels, series.means, strict=True)
+        for level, mean in zip(levels, means, strict=True)
     ]
     yield go.Scatter(
-        x=series.levels,
+        x=levels,
         y=values,
         mode="lines+markers",
         marker=look.marker(6),
         line={"color": look.color, "dash": look.dash, "width": 1.5},
-        **hovering(series.group, texts),
+        **hovering(group, texts),
     )
 
 
-def _caption(result: TrendResult, series: Sequence[Series]) -> Iterator[str]:
-    n = sum(one.n_cells for one in series)
-    yield f"n\u00a0=\u00a0{plural(n, 'cell')} in {plural(len(series), 'group')}, each against its lowest level."
+def _caption(result: TrendResult) -> Iterator[str]:
+    n, n_groups = int(result.series["n_cells"].sum()), result.series["group"].nunique()
+    yield f"n\u00a0=\u00a0{plural(n, 'cell')} in {plural(n_groups, 'group')}, each against its lowest level."
     steps = plural(result.n_steps, "step")
     yield f"Red: {len(result.violations)} of {steps} between neighbouring levels, not as claimed."
     yield f"Page's L, one-sided: p = {format_number(result.p_value, digits=2)}."

@@ -1,12 +1,12 @@
-"""Draws of whole groups with replacement, and percentile intervals over them: the bootstrap of every room."""
+"""Draws of whole groups with replacement, orders of settings, and percentile intervals: resampling of every room."""
 
 import math
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, permutations
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Draws", "group_draws", "percentile_interval"]
+__all__ = ["Draws", "group_draws", "percentile_interval", "setting_orders"]
 
 
 class Draws(NamedTuple):
@@ -57,6 +57,17 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
     counts = np.stack([np.bincount(one, minlength=n_groups) for one in drawn])
     weights = np.array([math.exp(-sum(math.lgamma(count + 1) for count in row)) for row in counts])
     return Draws(counts, weights / weights.sum())
+
+
+def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Integers (order, setting), the first of which leaves settings as they are: all orders, or `n_draws` random ones.
+
+    Random are those beside the first where there are more than `n_draws` orders in all, such as 40,320 of 8 settings.
+    """
+    if math.factorial(n_settings) <= n_draws:
+        return np.array(list(permutations(range(n_settings))))
+    as_it_is = np.arange(n_settings)
+    return np.vstack([as_it_is, rng.permuted(np.tile(as_it_is, (n_draws, 1)), axis=1)])
 
 
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
