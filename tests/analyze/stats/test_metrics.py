@@ -89,13 +89,6 @@ def test_order_of_rows_names_and_units_change_nothing(
     equal(found, compare_metrics(renamed, groups="group", n_draws=300), ("metrics", "pairs"))
 
 
-def test_reference_comes_first() -> None:
-    found = compare_metrics(make_study(), metrics=["MIUB", "CE"], reference="CE", groups="group", n_draws=100)
-    assert found.reference == "CE"
-    assert found.pairs[["first", "second"]].values.tolist() == [["CE", "MIUB"]]
-    assert "CE follows accuracy more closely than MIUB" in [verdict.claim for verdict in found.verdicts]
-
-
 def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
     frame = make_study(1, n_groups=12, n_settings=8, follows=3)
     found = compare_metrics(frame, metrics=["ln MIUB", "CE"], groups="group", n_draws=1000)
@@ -104,9 +97,10 @@ def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
     assert words["ln MIUB follows accuracy more closely than CE"] == "supported"
     assert words["ln MIUB adds to knowing the setting, with the sign it promises"] == "supported"
     assert words["CE follows accuracy within groups"] == "not identified"
-    turned = compare_metrics(frame, metrics=["CE", "ln MIUB"], groups="group", n_draws=1000).verdicts
+    turned = compare_metrics(frame, metrics=["ln MIUB", "CE"], reference="CE", groups="group", n_draws=1000)
+    assert turned.pairs[["first", "second"]].values.tolist() == [["CE", "ln MIUB"]]
     assert "CE follows accuracy more closely than ln MIUB" in [
-        one.claim for one in turned if one.word == "contradicted"
+        one.claim for one in turned.verdicts if one.word == "contradicted"
     ]
 
 
@@ -147,13 +141,6 @@ def test_a_relation_between_effects_is_seen() -> None:
     found = shares(3, 20, 7)
     assert found["follows"] > 0.7
     assert found["closer"] > 0.2
-
-
-def test_level_decides() -> None:
-    frame = make_study(2, n_groups=8)
-    wide, narrow = (compare_metrics(frame, groups="group", level=level, n_draws=1000).metrics for level in (0.99, 0.5))
-    assert (wide["low"] <= narrow["low"]).all()
-    assert (wide["high"] >= narrow["high"]).all()
 
 
 def test_a_column_that_is_called_a_logarithm() -> None:
@@ -234,23 +221,14 @@ def test_record_is_json(paper: pd.DataFrame) -> None:
     ("options", "words"),
     [
         ({"n_draws": 99}, "`n_draws` is 99; it must be a whole number of at least 100"),
-        ({"n_draws": 1000.0}, "`n_draws` is 1000.0; it must be a whole number of at least 100"),
         ({"seed": -1}, "`seed` is -1; it must be a whole number of at least 0"),
-        ({"seed": True}, "`seed` is True; it must be a whole number"),
         ({"level": 1.0}, "`level` is 1.0; it must lie between 0 and 1, such as 0.95"),
-        ({"level": math.nan}, "`level` is nan; it must lie between 0 and 1"),
         ({"collapsed_below": 0}, "`collapsed_below` is 0; it must be an accuracy above 0, at most 1"),
-        ({"collapsed_below": math.nan}, "`collapsed_below` is nan; it must be an accuracy above 0"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         compare_metrics(make_study(), groups="group", **options)
-
-
-def test_a_table_must_be_one() -> None:
-    with pytest.raises(TypeError, match="`frame` is a list; give a pandas DataFrame"):
-        compare_metrics([])  # type: ignore[arg-type]
 
 
 def test_import_waits_for_neither_scipy_nor_statsmodels() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.stats import study_cells as module
-from lorascope.analyze.stats.study_cells import StudyCells, parse_metrics, read_cells, some_of, without_collapsed
+from lorascope.analyze.stats.study_cells import StudyCells, parse_metrics, read_cells, without_collapsed
 
 from .conftest import make_study
 
@@ -80,11 +80,6 @@ def test_collapsed_cells_are_left_out() -> None:
     assert without_collapsed(cells, "ACC", 0.01)[1] == ("0 of 15 cells are left out of the cells 'ACC >= 0.01'",)
 
 
-def test_names_in_a_sentence() -> None:
-    assert some_of(["a"]) == "'a'"
-    assert some_of(["a", "b", "c", "d", "e"]) == "'a', 'b', 'c' and 2 more"
-
-
 def changed(frame: pd.DataFrame, column: str, value: Any, rows: Any = 2) -> pd.DataFrame:
     frame = frame.astype({column: object})
     frame.loc[rows, column] = value
@@ -95,19 +90,14 @@ def changed(frame: pd.DataFrame, column: str, value: Any, rows: Any = 2) -> pd.D
     ("change", "words"),
     [
         (lambda f: f.drop(columns="CE"), "the table has no column 'CE'; it has 'group', 'setting', 'ACC', 'MIUB'"),
-        (lambda f: f.drop(columns="group"), "the table has no column 'group'"),
-        (lambda f: changed(f, "CE", "0.5"), "column 'CE' holds '0.5' in row 2, where a number belongs"),
         (lambda f: changed(f, "MIUB", 0.0), "column 'MIUB' is 0 in row 2; it must be above zero"),
-        (lambda f: changed(f, "MIUB", np.inf), "column 'MIUB' is inf in row 2; numbers must be finite"),
         (lambda f: changed(f, "ACC", 85.1), "accuracy 'ACC' is 85.1 in row 2; it is a share from 0 to 1: divide"),
-        (lambda f: changed(f, "ACC", -0.1), "accuracy 'ACC' is -0.1 in row 2"),
         (lambda f: changed(f, "setting", "s3"), "group 'g0' has setting 's3' twice; average repeated runs, or let"),
         (lambda f: f.iloc[:5], "1 group with two cells or more; metrics are compared within groups, and how sure"),
         (lambda f: f[f["setting"] == "s1"], "0 groups with two cells or more"),
         (lambda f: f.iloc[[0, 1, 5, 6]], "4 cells in 2 groups count as 3, cells less groups plus 1; the tests need 4"),
         (lambda f: changed(f, "CE", 0.5, slice(None)), "'CE' is the same in all cells of each group; there is nothing"),
         (lambda f: f.assign(ACC=f["group"].map({f"g{k}": k / 10 for k in range(4)})), "'accuracy' is the same in all"),
-        (lambda f: f.iloc[:0], "the table has no rows"),
     ],
 )
 def test_tables_that_cannot_be_compared(change: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
@@ -120,8 +110,6 @@ def test_too_little_to_compare() -> None:
         without_collapsed(read(make_study())[0], "ACC", 0.99)
     with pytest.raises(ValueError, match="`groups` is empty; name the columns whose values say which cells may be"):
         read_cells(make_study(), "ACC", METRICS, [], "setting", None)
-    with pytest.raises(TypeError, match="`frame` is a dict; give a pandas DataFrame"):
-        read({})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("given", [10, np.int64(10), "n", 2**53], ids=repr)
