@@ -123,7 +123,7 @@ def shares(relation: float, n_runs: int, n_settings: int) -> pd.Series:
     rows = []
     for seed in range(n_runs):
         frame = with_effects(seed, relation, n_settings)
-        one = compare_metrics(frame, metrics=["M", "CE"], groups="group", n_draws=200)
+        one = compare_metrics(frame, metrics=["M", "CE"], groups="group", n_draws=120)
         words = [verdict.word == "supported" for verdict in one.verdicts]
         by_cells = one.metrics["p"].iloc[0] <= 0.05 and one.metrics["high"].iloc[0] < 0
         rows.append({"follows": words[0], "closer": words[2], "adds": words[3], "follows by cells": by_cells})
@@ -132,7 +132,7 @@ def shares(relation: float, n_runs: int, n_settings: int) -> pd.Series:
 
 def test_effects_that_all_groups_share_are_no_relation() -> None:
     """Settings with effects of their own in each column, which groups repeat: cells and groups alone are taken in."""
-    found = shares(0, 100, 6)
+    found = shares(0, 100, 5)
     assert found["follows by cells"] > 0.1
     assert found[["follows", "closer", "adds"]].max() < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 100)
 

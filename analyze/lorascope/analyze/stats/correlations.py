@@ -44,15 +44,15 @@ def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | N
     times = np.ones((1, len(x))) if counts is None else counts
     xx, yy, xy = (times @ (a * b).sum(axis=1) for a, b in ((x, x), (y, y), (x, y)))
     scale = np.sqrt(xx) * np.sqrt(yy)
-    return np.clip(np.divide(xy, scale, out=np.full(len(times), np.nan), where=scale > 0), -1, 1)
+    return np.asarray(np.clip(np.divide(xy, scale, out=np.full(len(times), np.nan), where=scale > 0), -1, 1))
 
 
 def mean_spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's correlation within a group, averaged over groups in which neither table is constant."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
-    ranks = [rankdata(one, axis=1, nan_policy="omit") for one in (first, second)]
-    by_group = pooled_pearson(*ranks, np.eye(len(first)))
+    x, y = (rankdata(one, axis=1, nan_policy="omit") for one in (first, second))
+    by_group = pooled_pearson(x, y, np.eye(len(x)))
     return float(np.nanmean(by_group)) if np.isfinite(by_group).any() else math.nan
 
 
@@ -68,19 +68,8 @@ def correlation_p(r: float, n: int) -> float:
 def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, float]:
     """Williams' t of two correlations that share variable 1, positive where r_12 is the larger, and its two-sided p.
 
-    Parameters
-    ----------
-    r_12, r_13
-        Pearson correlations that are compared.
-    r_23
-        Correlation of the two variables which aren't shared.
-    n
-        Cells; of values centred within G groups, n - G + 1 makes up for the means.
-
-    Raises
-    ------
-    ValueError
-        If n is below 4, or no three variables have such correlations.
+    r_23 is that of the two others. Of values centred within G groups, n cells count as n - G + 1. Raises ValueError if
+    n is below 4, or no three variables have such correlations.
 
     Notes
     -----

@@ -26,18 +26,8 @@ class Draws(NamedTuple):
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
     """Draws of as many groups as there are, with replacement: all that differ if `n_draws` allows it, else random ones.
 
-    Parameters
-    ----------
-    n_groups
-        G, at least 1; items of a test set count as groups of one.
-    n_draws
-        How many draws may be made. There are C(2G - 1, G) different ones: 126 for 5 groups, 1,716 for 7, 92,378 for 10.
-    rng
-        Draws where there are more.
-
-    Notes
-    -----
-    A draw with counts c has the multinomial probability G!/(c_1! ... c_G!) G^-G.
+    Items of a test set count as groups of one. Of G groups there are C(2G - 1, G) different draws: 126 for 5, 1,716 for
+    7, 92,378 for 10. One with counts c has the multinomial probability G!/(c_1! ... c_G!) G^-G.
 
     References
     ----------
@@ -71,26 +61,11 @@ def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> n
 
 
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Ends of the central share `level` of a number over bootstrap draws.
+    """Ends of the central share `level` of a number (draw,) over bootstrap draws, without those where it is NaN.
 
-    Parameters
-    ----------
-    values
-        (draw,), NaN where a draw doesn't define the number; the interval is that of the others.
-    level
-        Share inside, such as 0.95; half of the rest lies on either side.
-    weights
-        Probabilities of the draws, as in `Draws`; all alike if None.
-
-    Raises
-    ------
-    ValueError
-        If no draw defines the number.
-
-    Notes
-    -----
-    With weights an end is the least value at which the cumulated probability reaches its share; without, quantiles are
-    interpolated linearly. Few groups make such an interval too narrow.
+    With the weights of `Draws` an end is the least value at which the cumulated probability reaches its share; without,
+    quantiles are interpolated linearly. Few groups make such an interval too narrow. Raises ValueError if no draw
+    defines the number.
 
     References
     ----------

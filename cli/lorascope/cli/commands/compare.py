@@ -58,8 +58,7 @@ def compare(
     reference
         Metric whose claim is tested; by default the first one.
     higher_is_better
-        Metric that promises a high accuracy where it is high; may be given several times. All others do where they are
-        low.
+        Metric that promises a high accuracy where it is high; may be given several times. Others do where they are low.
     collapsed_below
         Report everything a second time, without cells whose accuracy is below this.
     n_items

@@ -55,11 +55,13 @@ def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> pd.DataFrame:
-    """What `read_study` returns, a bar drawn beside the answer."""
+    """What `read_study` returns, a bar for each run drawn beside the answer."""
     if workers is not None and workers < 1:
         raise ValueError(f"`workers` is {workers}; give at least 1")
     with progress_bar("runs", to=aside) as update:
-        return read_study(study, where=where, n_workers=workers, progress=update)
+        return read_study(
+            study, where=where, n_workers=workers, progress=lambda done, total, part="": update(done, total, title=part)
+        )
 
 
 def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
