@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.stats import study_cells as module
-from lorascope.analyze.stats.study_cells import StudyCells, parse_metrics, read_cells, without_collapsed
+from lorascope.analyze.stats.metrics import compare_metrics
+from lorascope.analyze.stats.study_cells import StudyCells, lay_out, parse_metrics, read_rows
 
 from .conftest import make_study
 
@@ -19,7 +20,9 @@ METRICS = parse_metrics(["ln MIUB", "CE"], None, [], "ACC", COLUMNS)
 
 
 def read(frame: pd.DataFrame, n_items: Any = None) -> tuple[StudyCells, pd.DataFrame, tuple[str, ...]]:
-    return read_cells(frame, "ACC", METRICS, ["group"], "setting", n_items)
+    rows, notes = read_rows(frame, "ACC", METRICS, ["group"], "setting", n_items)
+    cells, said = lay_out(rows, "all", "ACC", METRICS, ["group"], "setting", n_items)
+    return cells, rows, (*notes, *said)
 
 
 def test_columns_become_tables() -> None:
@@ -67,17 +70,20 @@ def test_a_group_of_one_cell_is_left_out() -> None:
 def test_collapsed_cells_are_left_out() -> None:
     frame = make_study()
     frame.loc[frame["group"] == "g2", "ACC"] = [0.1, 0.2, 0.05, 0.15, 0.5]
-    cells, notes = without_collapsed(read(frame)[0], "ACC", 0.2)
-    assert (cells.name, cells.n_cells) == ("ACC >= 0.2", 17)
-    assert np.isnan(cells.metrics["CE"][2]).tolist() == [True, False, True, True, False]
-    assert notes == (
+    options: dict[str, Any] = {"metrics": ["ln MIUB", "CE"], "groups": ["group"], "n_draws": 100}
+    found = compare_metrics(frame, collapsed_below=0.2, **options)
+    assert found.noise[["cells", "n_cells"]].values.tolist() == [["all", 20], ["ACC >= 0.2", 17]]
+    assert (
         "3 of 20 cells are left out of the cells 'ACC >= 0.2'; cells are chosen by what is to be predicted, which "
-        "bends correlations",
-    )
-    cells, notes = without_collapsed(read(frame)[0], "ACC", 0.3)
-    assert notes[1] == "of the cells 'ACC >= 0.3', 'g2' has a single one: left out"
-    assert cells.groups == ("g0", "g1", "g3")
-    assert without_collapsed(cells, "ACC", 0.01)[1] == ("0 of 15 cells are left out of the cells 'ACC >= 0.01'",)
+        "bends correlations"
+    ) in found.notes
+    found = compare_metrics(frame, collapsed_below=0.3, **options)
+    assert "of the cells 'ACC >= 0.3', 'g2' has a single one: left out" in found.notes
+    assert found.noise["n_groups"].tolist() == [4, 3]
+    notes = compare_metrics(frame, collapsed_below=0.01, **options).notes
+    assert "0 of 20 cells are left out of the cells 'ACC >= 0.01'" in notes
+    with pytest.raises(ValueError, match=re.escape("0 groups of the cells 'ACC >= 0.99' with two cells or more")):
+        compare_metrics(frame, collapsed_below=0.99, **options)
 
 
 def changed(frame: pd.DataFrame, column: str, value: Any, rows: Any = 2) -> pd.DataFrame:
@@ -106,10 +112,8 @@ def test_tables_that_cannot_be_compared(change: Callable[[pd.DataFrame], pd.Data
 
 
 def test_too_little_to_compare() -> None:
-    with pytest.raises(ValueError, match=re.escape("0 groups of the cells 'ACC >= 0.99' with two cells or more")):
-        without_collapsed(read(make_study())[0], "ACC", 0.99)
     with pytest.raises(ValueError, match="`groups` is empty; name the columns whose values say which cells may be"):
-        read_cells(make_study(), "ACC", METRICS, [], "setting", None)
+        read_rows(make_study(), "ACC", METRICS, [], "setting", None)
 
 
 @pytest.mark.parametrize("given", [10, np.int64(10), "n", 2**53], ids=repr)

@@ -25,7 +25,7 @@ from .metric_verdicts import judge
 from .noise import noise_row
 from .record import plain, provenance
 from .resampling import group_draws, percentile_interval, setting_orders
-from .study_cells import Metric, StudyCells, parse_metrics, read_cells, without_collapsed
+from .study_cells import Metric, StudyCells, lay_out, parse_metrics, read_rows
 from .summary import Summary, Table
 from .verdict import Verdict
 
@@ -181,11 +181,17 @@ def compare_metrics(
     )
     _refuse_options(n_draws, seed, level, collapsed_below)
     roles = parse_metrics(names, reference, higher, accuracy, getattr(frame, "columns", ()))
-    cells, rows, notes = read_cells(frame, accuracy, roles, columns, setting, n_items)
-    sets = [cells]
+    read = (accuracy, roles, columns, setting, n_items)
+    rows, notes = read_rows(frame, *read)
+    cells, said = lay_out(rows, "all", *read)
+    sets, notes = [cells], (*notes, *said)
     if collapsed_below is not None:
-        narrowed, said = without_collapsed(cells, accuracy, collapsed_below)
-        sets, notes = [cells, narrowed], (*notes, *said)
+        kept = rows[rows[accuracy] >= collapsed_below]
+        narrowed, said = lay_out(kept, f"{accuracy} >= {collapsed_below:g}", *read)
+        n_out = len(rows) - len(kept)
+        chosen = "; cells are chosen by what is to be predicted, which bends correlations" if n_out else ""
+        notes += (f"{n_out} of {len(rows)} cells are left out of the cells {narrowed.name!r}{chosen}", *said)
+        sets.append(narrowed)
     of_metric, of_pair, noise = [], [], []
     for one in sets:
         drawn = _Drawn(one, n_draws, seed, level)

@@ -1,7 +1,7 @@
 """The cells that metrics are compared on: a study's table, checked and laid out as groups by settings."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
 
@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from .correlations import centred
-from .frame import checked, group_labels, some_of
+from .frame import Cells, checked, group_labels, some_of
 
-__all__ = ["Metric", "StudyCells", "parse_metrics", "read_cells", "without_collapsed"]
+__all__ = ["Metric", "StudyCells", "lay_out", "parse_metrics", "read_rows"]
 
 LOG = "ln "
 """Beginning of the name of a metric that is the natural logarithm of a column."""
@@ -95,18 +95,18 @@ def parse_metrics(
     return tuple(found)
 
 
-def read_cells(
+def read_rows(
     frame: pd.DataFrame,
     accuracy: str,
     metrics: Sequence[Metric],
     groups: Sequence[str],
     setting: str,
     n_items: int | str | None,
-) -> tuple[StudyCells, pd.DataFrame, tuple[str, ...]]:
-    """All cells that can be used, the rows of the table that they are, and sentences on what was left out.
+) -> Cells:
+    """The rows of a table that can be compared, each setting of a group once.
 
     Raises TypeError or ValueError as `checked`; ValueError also if accuracy isn't between 0 and 1, a group has a
-    setting twice, items aren't whole numbers, or too little is left to compare.
+    setting twice, or items aren't whole numbers.
     """
     if not groups:
         raise ValueError("`groups` is empty; name the columns whose values say which cells may be compared")
@@ -125,58 +125,53 @@ def read_cells(
             f"accuracy {accuracy!r} is {outside.iloc[0]:g} in row {outside.index[0]}; it is a share from 0 to 1: "
             "divide percents by 100"
         )
-    labels = group_labels(rows, groups)
-    keys = pd.MultiIndex.from_arrays([labels, rows[setting]])
+    keys = pd.MultiIndex.from_arrays([group_labels(rows, groups), rows[setting]])
     if keys.has_duplicates:
         group, name = keys[keys.duplicated()][0]
         raise ValueError(
             f"group {group!r} has setting {name!r} twice; average repeated runs, or let `setting` name a column that "
             "tells them apart"
         )
+    for value in () if n_items is None else rows[n_items] if isinstance(n_items, str) else (n_items,):
+        is_whole = isinstance(value, Integral | float) and not isinstance(value, bool) and value == value // 1
+        if not (is_whole and 1 <= value <= MOST_ITEMS):
+            raise ValueError(f"`n_items` gives {value!r}; test items are a whole number between 1 and 2^53")
+    return Cells(rows, left_out)
 
-    def table(values: np.ndarray | pd.Series) -> np.ndarray:
-        return np.asarray(pd.Series(np.asarray(values, np.float64), keys).unstack())
+
+def lay_out(
+    rows: pd.DataFrame,
+    name: str,
+    accuracy: str,
+    metrics: Sequence[Metric],
+    groups: Sequence[str],
+    setting: str,
+    n_items: int | str | None,
+) -> tuple[StudyCells, tuple[str, ...]]:
+    """Some of the rows that `read_rows` returned as groups by settings, without groups of a single cell.
+
+    Returns a sentence on these as well; raises ValueError if too little is left to compare.
+    """
+    labels = pd.Series(group_labels(rows, groups), rows.index)
+    n = labels.map(labels.value_counts())
+    lone, rows, labels = sorted(labels[n == 1]), rows[n > 1], labels[n > 1]
+    keys = pd.MultiIndex.from_arrays([labels, rows[setting]])
+
+    def table(values: pd.Series | float) -> np.ndarray:
+        return np.asarray(pd.Series(np.broadcast_to(values, len(keys)), keys, np.float64).unstack())
 
     shape = pd.Series(0, keys).unstack()
     cells = StudyCells(
-        name="all",
+        name=name,
         accuracy=table(rows[accuracy]),
         metrics={one.name: table(np.log(rows[one.column]) if one.is_log else rows[one.column]) for one in metrics},
         groups=tuple(shape.index),
         settings=tuple(shape.columns),
-        n_items=None if n_items is None else table(_items(n_items, rows)),
+        n_items=None if n_items is None else table(rows[n_items] if isinstance(n_items, str) else n_items),
     )
-    kept, notes = _narrowed(cells)
-    return kept, rows, (*left_out, *notes)
-
-
-def without_collapsed(cells: StudyCells, accuracy: str, below: float) -> tuple[StudyCells, tuple[str, ...]]:
-    """The cells whose accuracy is at least `below`, and sentences on what that leaves out."""
-    kept = np.where(cells.accuracy >= below, cells.accuracy, np.nan)
-    narrowed, notes = _narrowed(replace(cells, name=f"{accuracy} >= {below:g}", accuracy=kept))
-    n_out = cells.n_cells - int(np.isfinite(kept).sum())
-    chosen = "; cells are chosen by what is to be predicted, which bends correlations" if n_out else ""
-    return narrowed, (f"{n_out} of {cells.n_cells} cells are left out of the cells {narrowed.name!r}{chosen}", *notes)
-
-
-def _narrowed(cells: StudyCells) -> tuple[StudyCells, tuple[str, ...]]:
-    """The cells that have an accuracy, without groups of a single one and settings without any."""
-    there = np.isfinite(cells.accuracy)
-    n = there.sum(axis=1)
-    lone = [cells.groups[k] for k in np.flatnonzero(n == 1)]
-    group, setting = np.flatnonzero(n >= 2), np.flatnonzero(there[n >= 2].any(axis=0))
-    place = np.ix_(group, setting)
-    narrowed = replace(
-        cells,
-        accuracy=cells.accuracy[place],
-        metrics={name: np.where(there, values, np.nan)[place] for name, values in cells.metrics.items()},
-        groups=tuple(cells.groups[k] for k in group),
-        settings=tuple(cells.settings[k] for k in setting),
-        n_items=None if cells.n_items is None else cells.n_items[place],
-    )
-    _refuse_little(narrowed)
-    said = f"of the cells {cells.name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
-    return narrowed, (said,) if lone else ()
+    _refuse_little(cells)
+    said = f"of the cells {name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
+    return cells, (said,) if lone else ()
 
 
 def _refuse_little(cells: StudyCells) -> None:
@@ -194,13 +189,3 @@ def _refuse_little(cells: StudyCells) -> None:
     for name, values in (("accuracy", cells.accuracy), *cells.metrics.items()):
         if not np.nan_to_num(centred(values)).any():
             raise ValueError(f"{name!r} is the same in all cells of each group{of}; there is nothing to correlate")
-
-
-def _items(n_items: int | str, rows: pd.DataFrame) -> pd.Series:
-    """Test items of each row."""
-    values = rows[n_items] if isinstance(n_items, str) else pd.Series([n_items] * len(rows), dtype=object)
-    for value in values:
-        is_whole = isinstance(value, Integral | float) and not isinstance(value, bool) and value == value // 1
-        if not (is_whole and 1 <= value <= MOST_ITEMS):
-            raise ValueError(f"`n_items` gives {value!r}; test items are a whole number between 1 and 2^53")
-    return values
