@@ -58,11 +58,6 @@ def test_every_kind_of_number_becomes_float64(values: Any) -> None:
     assert found.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_rows_with_the_same_label_are_told_apart_by_place() -> None:
-    twins = TABLE.set_axis([0, 0, 0])
-    assert checked(twins, numbers=["N"]).frame["N"].tolist() == [1.0, 2.0, 3.0]
-
-
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
@@ -94,12 +89,6 @@ def test_rows_with_the_same_label_are_told_apart_by_place() -> None:
 def test_tables_that_cannot_be_used(change: dict[str, Any], options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         checked(TABLE.assign(**change), **options)
-
-
-def test_many_rows_are_counted() -> None:
-    table = pd.DataFrame({"x": [np.nan] * 6})
-    with pytest.raises(ValueError, match="column 'x' is empty in rows 0, 1, 2 and 3 more; fill it in"):
-        checked(table, numbers=["x"])
 
 
 def test_no_rows_and_no_columns() -> None:

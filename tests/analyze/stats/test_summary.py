@@ -41,10 +41,6 @@ def test_cells(value: Any, text: str) -> None:
     assert cell_text(value) == text
 
 
-def test_digits_of_cells() -> None:
-    assert [cell_text(1.23456, digits) for digits in (2, 4, 6)] == ["1.2", "1.235", "1.23456"]
-
-
 def test_the_short_form_is_the_conclusion_and_one_table() -> None:
     assert str(WHOLE) == WHOLE.text()
     assert WHOLE.text().split("\n") == [
@@ -104,23 +100,18 @@ def test_markdown() -> None:
     )
 
 
-def test_what_is_not_there_leaves_no_heading() -> None:
-    bare = Summary("Nothing")
-    assert bare.text(full=True) == "Nothing"
-    assert bare.as_markdown() == "## Nothing\n"
-
-
 def test_tables_of_pipes_keep_their_columns() -> None:
     rows = pd.DataFrame({"a|b": ["x\ny", "|"], "n": [1, 2]})
     lines = [line for line in Summary("t", tables=[Table("x", rows)]).as_markdown().split("\n") if line.startswith("|")]
     assert lines == ["| a\\|b | n |", "| --- | --- |", "| x y | 1 |", "| \\| | 2 |"]
 
 
-def test_tables_without_rows_or_columns() -> None:
-    summary = Summary("t", tables=[Table("x", ROWS.iloc[:0])])
-    assert "name  value  n  ok" in summary.text()
-    assert "| name | value | n | ok |\n| --- | --- | --- | --- |\n" in summary.as_markdown()
-    empty = Summary("t", tables=[Table("x", pd.DataFrame())])
+def test_what_is_not_there_leaves_no_trace() -> None:
+    bare = Summary("Nothing")
+    assert (bare.text(full=True), bare.as_markdown()) == ("Nothing", "## Nothing\n")
+    rowless, empty = (Summary("t", tables=[Table("x", rows)]) for rows in (ROWS.iloc[:0], pd.DataFrame()))
+    assert "name  value  n  ok" in rowless.text()
+    assert "| name | value | n | ok |\n| --- | --- | --- | --- |\n" in rowless.as_markdown()
     assert empty.text() == "t\n\nx"
     assert "### x" in empty.as_markdown()
 
