@@ -191,7 +191,7 @@ def claims(study: StudyResults) -> str:
 
 
 def compared(study: StudyResults) -> str:
-    found, _, refused = study.compared
+    found, refused = study.compared
     return refused if found is None else table([v._asdict() for v in found.verdicts])
 
 

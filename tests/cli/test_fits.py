@@ -11,7 +11,7 @@ import pytest
 from lorascope.analyze.stats.summary import Summary, Table
 from lorascope.analyze.stats.verdict import Verdict
 from lorascope.cli.fits import options
-from lorascope.cli.fits.options import chosen_groups, numbers_by_name, rows_where
+from lorascope.cli.fits.options import chosen_groups, rows_where
 from lorascope.cli.fits.results import Results, deliver, refuse_out
 
 HOSTILE = "a\x1b[2Jb\u202ec\x9bd\ud800"
@@ -50,14 +50,6 @@ def test_groups_that_vary_are_taken_unless_others_are_named() -> None:
     assert chosen_groups(frame, None) == ("dataset", "model")
     assert chosen_groups(frame, "seed, model") == ("seed", "model")
     assert chosen_groups(frame, "none") == ()
-
-
-def test_numbers_by_name() -> None:
-    assert numbers_by_name("n_items", "ARCE=3, PIQA=1") == {"ARCE": 3, "PIQA": 1}
-    with pytest.raises(ValueError, match="`n_items` gives 'ARCE' '1.5', where a whole number belongs"):
-        numbers_by_name("n_items", "ARCE=1.5")
-    with pytest.raises(ValueError, match="`n_items` names 'a' twice; name each once"):
-        numbers_by_name("n_items", "a=3,a=4")
 
 
 def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,5 @@
 """The scripts behind docs/paper-audit.md: averages, slips and steps with known answers, and the paper's findings."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,21 +116,12 @@ def test_ratios_and_what_rounding_allows() -> None:
     assert words == ["contradicted", "contradicted"]
 
 
-def test_papers_verdicts() -> None:
-    found = audit.audit_paper()
-    words = {one.claim: one.word for one in found.verdicts}
-    assert len(words) == len(found.verdicts) == 19
-    assert words["AVG is the plain mean of its members"] == "contradicted"
-    assert words["one vector of weights gives AVG of CE, MIUB of Phi3"] == "supported"
-    assert words["one vector of weights gives AVG of CE, MIUB of LLaMA3"] == "contradicted"
-    assert words["MIUB falls at every step of size"] == "supported"
-    assert words["table 3: MIUB stays above MI"] == "supported"
-    assert sum(word == "contradicted" for word in words.values()) == 11
-
-
 def test_papers_findings() -> None:
-    """Each is a sentence with its numbers, which can be counted in the tables."""
-    found = audit.audit_paper().findings
+    """Each is a sentence with its numbers, which can be counted in the tables; docs/paper-audit.md has the verdicts."""
+    whole = audit.audit_paper()
+    assert len({one.claim for one in whole.verdicts}) == len(whole.verdicts) == 19
+    assert sum(one.word == "contradicted" for one in whole.verdicts) == 11
+    found = whole.findings
     for said in (
         "29 of 42 differ by more than rounding of average and members allows (ACC 2 of 14, CE 13 of 14, MIUB 14 of 14)",
         "LLaMA3 ARCE: averages of ACC fit if what is printed under share4 (0.901) belongs under share2 (printed: "
@@ -146,11 +135,6 @@ def test_papers_findings() -> None:
     assert sum("averages of" in one for one in found) == 2
 
 
-def test_papers_ceilings() -> None:
-    found = checks.cells_above_ceilings()
-    assert found["n_above"].tolist() == [8, 19, 35, 35]
-    assert found["ceiling"].tolist() == pytest.approx(
-        [math.log(32_064), math.log(128_256), 128 * math.log(2), 224 * math.log(2)]
-    )
-    low = found.assign(n_above=0)
+def test_ceilings_that_hold() -> None:
+    low = checks.cells_above_ceilings().assign(n_above=0)
     assert [one.word for one in checks.ceiling_verdicts(low)] == ["supported", "supported"]

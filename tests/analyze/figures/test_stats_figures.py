@@ -10,7 +10,7 @@ from .conftest import HOSTILE, legend_of, points_of, title_of
 
 
 def test_cells_less_their_groups_mean(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    figure = metrics_figure(comparison, study)
+    figure = metrics_figure(comparison)
     first = [trace for trace in points_of(figure) if trace.xaxis == "x"]
     assert len(first) == 10
     values = study.assign(metric=np.log(study["MIUB"]))
@@ -26,8 +26,8 @@ def test_cells_less_their_groups_mean(comparison: MetricComparison, study: pd.Da
     assert len(legend_of(figure)) == 10
 
 
-def test_titles_have_both_correlations(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    figure = metrics_figure(comparison, study)
+def test_titles_have_both_correlations(comparison: MetricComparison) -> None:
+    figure = metrics_figure(comparison)
     titles = [note.text for note in figure.layout.annotations]
     assert titles[0] == ("<b>ln MIUB</b>, lower is better<br>r = -0.29 [-0.47, -0.19]<br>r = -0.19 [-0.34, -0.03]")
     for title, (_, rows) in zip(titles, comparison.metrics.groupby("metric", sort=False), strict=True):
@@ -42,31 +42,24 @@ def test_titles_have_both_correlations(comparison: MetricComparison, study: pd.D
 
 
 def test_collapsed_cells_are_hollow(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    figure = metrics_figure(comparison, study)
+    figure = metrics_figure(comparison)
     symbols = [
         (symbol, y) for trace in points_of(figure) for symbol, y in zip(trace.marker.symbol, trace.y, strict=True)
     ]
     hollow = [y for symbol, y in symbols if symbol.endswith("-open")]
     assert len(hollow) == 3 * 3
     assert max(hollow) < -0.3
-    plain = metrics_figure(compare_metrics(study, metrics=["MIUB"]), study)
+    plain = metrics_figure(compare_metrics(study, metrics=["MIUB"]))
     assert not any("-open" in symbol for trace in points_of(plain) for symbol in trace.marker.symbol)
     assert "Hollow" not in title_of(plain)
     assert len(plain.layout.annotations) == 1
-
-
-def test_another_table_is_refused(comparison: MetricComparison, study: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="`frame` isn't the table of this comparison: the columns in use, of 65.rows"):
-        metrics_figure(comparison, study.assign(ACC=study["ACC"] / 2))
-    with pytest.raises(TypeError, match="give a pandas DataFrame"):
-        metrics_figure(comparison, study.to_dict())  # type: ignore[arg-type]
 
 
 def test_names_are_escaped(study: pd.DataFrame) -> None:
     odd = study.replace({"dataset": {"PIQA": HOSTILE}, "setting": {"r32": "<i>"}}).rename(
         columns={"MIUB": "<m>", "ACC": "<acc>"}
     )
-    figure = metrics_figure(compare_metrics(odd, "<acc>", ["<m>"]), odd)
+    figure = metrics_figure(compare_metrics(odd, "<acc>", ["<m>"]))
     assert "&lt;b&gt;%{x}&lt;/b&gt;/Phi3" in legend_of(figure)
     shown = [text for trace in points_of(figure) for text in trace.text]
     shown += [figure.layout.annotations[0].text, figure.layout.xaxis.title.text, figure.layout.yaxis.title.text]
@@ -87,7 +80,7 @@ def result(ranks: pd.DataFrame) -> TrendResult:
 
 
 def test_lines_begin_at_zero_and_are_in_percent(result: TrendResult, ranks: pd.DataFrame) -> None:
-    figure = trend_figure(result, ranks)
+    figure = trend_figure(result)
     assert len(points_of(figure)) == 10
     for trace in points_of(figure):
         group = ranks[ranks["dataset"] + "/" + ranks["model"] == trace.legendgroup].sort_values("R")
@@ -99,7 +92,7 @@ def test_lines_begin_at_zero_and_are_in_percent(result: TrendResult, ranks: pd.D
 
 
 def test_steps_against_the_claim_are_marked(result: TrendResult, ranks: pd.DataFrame) -> None:
-    figure = trend_figure(result, ranks)
+    figure = trend_figure(result)
     marked = [trace for trace in figure.data if trace.line.width == 6]
     assert [trace.legendgroup for trace in marked] == result.violations["group"].tolist()
     for trace in marked:
@@ -114,16 +107,9 @@ def test_steps_against_the_claim_are_marked(result: TrendResult, ranks: pd.DataF
         assert words in title_of(figure)
 
 
-def test_another_table_of_a_trend_is_refused(result: TrendResult, ranks: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="`frame` isn't the table of this result: the columns in use, of 29.rows"):
-        trend_figure(result, ranks.iloc[1:])
-    with pytest.raises(TypeError, match="give a pandas DataFrame"):
-        trend_figure(result, [])  # type: ignore[arg-type]
-
-
 def test_names_of_a_trend_are_escaped(ranks: pd.DataFrame) -> None:
     odd = ranks.replace({"dataset": {"PIQA": HOSTILE}}).rename(columns={"MIUB": "<m>", "R": "<r>"})
-    figure = trend_figure(trend_tests(odd, "<m>", "<r>", groups=GROUPS), odd)
+    figure = trend_figure(trend_tests(odd, "<m>", "<r>", groups=GROUPS))
     shown = [text for trace in points_of(figure) for text in trace.text]
     shown += [*legend_of(figure), figure.layout.xaxis.title.text, figure.layout.yaxis.title.text]
     assert not any(bad in text for text in shown for bad in ("<m>", "<r>", HOSTILE))

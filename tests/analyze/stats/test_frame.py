@@ -34,10 +34,6 @@ def test_the_table_given_stays_as_it_was() -> None:
     pd.testing.assert_frame_equal(TABLE, before)
 
 
-def test_a_column_may_be_asked_for_twice() -> None:
-    assert checked(TABLE, numbers=["N", "N"]).frame.columns.tolist() == ["N"]
-
-
 def test_rows_without_a_value_are_left_out_and_counted() -> None:
     table = TABLE.assign(loss=[np.nan, 1.0, 2.0], PPL=[1.0, None, 3.0])
     found = checked(table, numbers=["N", "loss", "PPL"], may_lack=["loss", "PPL"])
@@ -62,11 +58,6 @@ def test_every_kind_of_number_becomes_float64(values: Any) -> None:
     assert found.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_rows_with_the_same_label_are_told_apart_by_place() -> None:
-    twins = TABLE.set_axis([0, 0, 0])
-    assert checked(twins, numbers=["N"]).frame["N"].tolist() == [1.0, 2.0, 3.0]
-
-
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [
@@ -74,17 +65,14 @@ def test_rows_with_the_same_label_are_told_apart_by_place() -> None:
         ({}, {"numbers": [], "labels": ["family"]}, "the table has no column 'family'"),
         ({"N": ["1", 2, 3]}, {"numbers": ["N"]}, "column 'N' holds '1' in row 7, where a number belongs"),
         ({"N": [1, True, 3]}, {"numbers": ["N"]}, "column 'N' holds True in row 8, where a number belongs"),
-        ({"N": [True, False, True]}, {"numbers": ["N"]}, "column 'N' holds True in row 7, where a number belongs"),
         (
             {"N": [1, 2, Decimal(3)]},
             {"numbers": ["N"]},
             "column 'N' holds Decimal('3') in row 9, where a number belongs",
         ),
-        ({"N": [1, 2j, 3]}, {"numbers": ["N"]}, "where a number belongs"),
         ({"N": [1, np.nan, 3]}, {"numbers": ["N"]}, "column 'N' is empty in row 8; fill it in or drop the row"),
         ({"N": [None, None, 3]}, {"numbers": ["N"]}, "column 'N' is empty in rows 7, 8; fill it in or drop the row"),
         ({"N": [1, np.inf, 3]}, {"numbers": ["N"]}, "column 'N' is inf in row 8; numbers must be finite"),
-        ({"N": [-np.inf] * 3}, {"numbers": ["N"]}, "column 'N' is -inf in rows 7, 8, 9; numbers must be finite"),
         (
             {"N": [1, 0, -2]},
             {"numbers": ["N"], "positive": ["N"]},
@@ -103,19 +91,9 @@ def test_tables_that_cannot_be_used(change: dict[str, Any], options: dict[str, A
         checked(TABLE.assign(**change), **options)
 
 
-def test_many_rows_are_counted() -> None:
-    table = pd.DataFrame({"x": [np.nan] * 6})
-    with pytest.raises(ValueError, match="column 'x' is empty in rows 0, 1, 2 and 3 more; fill it in"):
-        checked(table, numbers=["x"])
-
-
-@pytest.mark.parametrize("table", [TABLE.iloc[:0], pd.DataFrame({"N": []})])
-def test_no_rows(table: pd.DataFrame) -> None:
+def test_no_rows_and_no_columns() -> None:
     with pytest.raises(ValueError, match="the table has no rows"):
-        checked(table, numbers=["N"])
-
-
-def test_no_columns() -> None:
+        checked(TABLE.iloc[:0], numbers=["N"])
     with pytest.raises(ValueError, match="the table has no column 'N'; it has none"):
         checked(pd.DataFrame(), numbers=["N"])
 
@@ -142,10 +120,11 @@ def test_group_labels() -> None:
     assert group_labels(TABLE, ["model", "seed"]).tolist() == ["a/1", "a/2", "b/1"]
     assert group_labels(TABLE, ["model"]).tolist() == ["a", "a", "b"]
     assert group_labels(TABLE, []).tolist() == ["", "", ""]
-    assert group_labels(TABLE.iloc[:0], ["model"]).shape == (0,)
+    with pytest.raises(ValueError, match="would both be called 'a/b/c'; write one of them without a slash"):
+        group_labels(pd.DataFrame({"x": ["a", "a/b"], "y": ["b/c", "c"]}), ["x", "y"])
 
 
 def test_whole_numbers_beyond_floating_point_ones() -> None:
     frame = pd.DataFrame({"n": [1, 10**400]}, dtype=object)
-    with pytest.raises(ValueError, match="column 'n' holds a number of 401 digits in row 1; none has 300"):
+    with pytest.raises(ValueError, match="column 'n' holds a whole number above 10.308, which is too large"):
         checked(frame, numbers=["n"])

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from lorascope.analyze.stats.metric_verdicts import judge
-from lorascope.analyze.stats.study_cells import Metric
 from lorascope.analyze.stats.verdict import Verdict
 
-A, B = Metric("A", "A", False, -1), Metric("B", "B", False, 1)
+BETTER = {"A": "lower", "B": "higher"}
 OF_METRIC: dict[str, Any] = {
     "cells": "all", "pearson": -0.5, "low": -0.7, "high": -0.2, "p": 0.01, "n_effective": 20, "permutation_p": 0.03,
     "partial_r": -0.4, "partial_low": -0.6, "partial_high": -0.1, "partial_p": 0.04,
@@ -23,8 +22,9 @@ OF_PAIR: dict[str, Any] = {
 
 def verdicts(metric: list[dict[str, Any]] | None = None, pair: list[dict[str, Any]] | None = None) -> list[Verdict]:
     """Verdicts on rows with these changes, one row a set of cells; A and B alike."""
-    of_metric = [{**OF_METRIC, **change, "metric": name} for name in "AB" for change in metric or [{}]]
-    return list(judge([A, B], of_metric, [{**OF_PAIR, **change} for change in pair or [{}]], 0.95))
+    names = {name: {"metric": name, "better": better} for name, better in BETTER.items()}
+    of_metric = [{**OF_METRIC, **change, **name} for name in names.values() for change in metric or [{}]]
+    return list(judge(of_metric, [{**OF_PAIR, **change} for change in pair or [{}]], 0.95))
 
 
 def test_claims_and_reasons() -> None:

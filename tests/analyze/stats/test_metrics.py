@@ -36,6 +36,11 @@ def test_papers_numbers(paper: pd.DataFrame) -> None:
     assert row["CE", "pearson"] == pytest.approx(-0.0977121, abs=1e-7)
     assert row["ln MIUB", "mean_spearman"] == pytest.approx(-0.385771, abs=1e-6)
     assert row["ln MIUB", "concordance"] == pytest.approx(0.972571, abs=1e-6)
+    assert (
+        "all: 55.6 % of accuracy's variance within groups is that of 'ARCC/LLaMA3', as if there were 2.05 groups: "
+        "pooled correlations follow few groups, mean_spearman doesn't"
+    ) in found.notes
+    assert "groups that share a value of 'dataset' or 'model' count as independent all the same" in found.notes
     assert row["CE", "partial_r"] == pytest.approx(0.5795, abs=5e-5)
     assert row["ln MIUB", "permutation_p"] == pytest.approx(48 / 5040)
     first = found.pairs.iloc[0]
@@ -89,13 +94,6 @@ def test_order_of_rows_names_and_units_change_nothing(
     equal(found, compare_metrics(renamed, groups="group", n_draws=300), ("metrics", "pairs"))
 
 
-def test_reference_comes_first() -> None:
-    found = compare_metrics(make_study(), metrics=["MIUB", "CE"], reference="CE", groups="group", n_draws=100)
-    assert found.reference == "CE"
-    assert found.pairs[["first", "second"]].values.tolist() == [["CE", "MIUB"]]
-    assert "CE follows accuracy more closely than MIUB" in [verdict.claim for verdict in found.verdicts]
-
-
 def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
     frame = make_study(1, n_groups=12, n_settings=8, follows=3)
     found = compare_metrics(frame, metrics=["ln MIUB", "CE"], groups="group", n_draws=1000)
@@ -104,9 +102,10 @@ def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
     assert words["ln MIUB follows accuracy more closely than CE"] == "supported"
     assert words["ln MIUB adds to knowing the setting, with the sign it promises"] == "supported"
     assert words["CE follows accuracy within groups"] == "not identified"
-    turned = compare_metrics(frame, metrics=["CE", "ln MIUB"], groups="group", n_draws=1000).verdicts
+    turned = compare_metrics(frame, metrics=["ln MIUB", "CE"], reference="CE", groups="group", n_draws=1000)
+    assert turned.pairs[["first", "second"]].values.tolist() == [["CE", "ln MIUB"]]
     assert "CE follows accuracy more closely than ln MIUB" in [
-        one.claim for one in turned if one.word == "contradicted"
+        one.claim for one in turned.verdicts if one.word == "contradicted"
     ]
 
 
@@ -129,7 +128,7 @@ def shares(relation: float, n_runs: int, n_settings: int) -> pd.Series:
     rows = []
     for seed in range(n_runs):
         frame = with_effects(seed, relation, n_settings)
-        one = compare_metrics(frame, metrics=["M", "CE"], groups="group", n_draws=200)
+        one = compare_metrics(frame, metrics=["M", "CE"], groups="group", n_draws=120)
         words = [verdict.word == "supported" for verdict in one.verdicts]
         by_cells = one.metrics["p"].iloc[0] <= 0.05 and one.metrics["high"].iloc[0] < 0
         rows.append({"follows": words[0], "closer": words[2], "adds": words[3], "follows by cells": by_cells})
@@ -138,7 +137,7 @@ def shares(relation: float, n_runs: int, n_settings: int) -> pd.Series:
 
 def test_effects_that_all_groups_share_are_no_relation() -> None:
     """Settings with effects of their own in each column, which groups repeat: cells and groups alone are taken in."""
-    found = shares(0, 100, 6)
+    found = shares(0, 100, 5)
     assert found["follows by cells"] > 0.1
     assert found[["follows", "closer", "adds"]].max() < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 100)
 
@@ -149,27 +148,10 @@ def test_a_relation_between_effects_is_seen() -> None:
     assert found["closer"] > 0.2
 
 
-def test_level_decides() -> None:
-    frame = make_study(2, n_groups=8)
-    wide, narrow = (compare_metrics(frame, groups="group", level=level, n_draws=1000).metrics for level in (0.99, 0.5))
-    assert (wide["low"] <= narrow["low"]).all()
-    assert (wide["high"] >= narrow["high"]).all()
-
-
 def test_a_column_that_is_called_a_logarithm() -> None:
     frame = make_study()
     alone = frame.assign(**{"ln CE": np.log(frame["CE"])}).drop(columns="CE")
     equal(*(compare_metrics(one, metrics=["ln MIUB", "ln CE"], groups="group", n_draws=100) for one in (frame, alone)))
-
-
-def test_progress_counts_to_its_total() -> None:
-    calls: list[tuple[int, int]] = []
-
-    def tell(done: int, total: int, part: str = "") -> None:
-        calls.append((done, total))
-
-    compare_metrics(make_study(), groups="group", collapsed_below=0.4, n_draws=100, progress=tell)
-    assert calls == [(k + 1, 12) for k in range(12)]
 
 
 def test_the_table_stays_as_it_was() -> None:
@@ -182,27 +164,13 @@ def test_the_table_stays_as_it_was() -> None:
 def test_what_is_left_open_is_said() -> None:
     notes = compare_metrics(make_study(n_settings=3), metrics=["CE"], groups="group", n_items=10).notes
     assert notes[-2:] == (
-        "all: intervals are percentiles over all draws of 4 groups, which makes them too narrow",
-        "all: verdicts are about these 3 settings, whose labels are permuted in all 6 orders, so that no p can be "
-        "below 0.167",
+        "all: intervals are percentiles over draws of 4 groups, which makes them too narrow",
+        "all: labels of 3 settings have 6 orders: no p can be below 0.167",
     )
-    notes = compare_metrics(make_study(n_groups=12, n_settings=9), groups="group", n_draws=200).notes
-    for said in (
+    assert compare_metrics(make_study(n_groups=12, n_settings=9), groups="group", n_draws=200).notes[-2:] == (
         "all: `n_items` isn't given: how much of accuracy's variation is chance is unknown",
-        "all: intervals are percentiles over 200 random draws of 12 groups",
-        "all: verdicts are about these 9 settings, whose labels are permuted in 200 random orders",
         "p-values aren't corrected for 2 comparisons with the reference",
-    ):
-        assert said in notes
-
-
-def test_one_group_that_rules_is_said(paper: pd.DataFrame) -> None:
-    notes = compare_metrics(paper, n_draws=100).notes
-    assert (
-        "all: 55.6 % of accuracy's variance within groups is that of 'ARCC/LLaMA3', as if there were 2.05 groups: "
-        "pooled correlations follow few groups, mean_spearman doesn't"
-    ) in notes
-    assert "groups that share a value of 'dataset' or 'model' count as independent all the same" in notes
+    )
 
 
 def test_one_metric_has_no_pairs() -> None:
@@ -249,23 +217,14 @@ def test_record_is_json(paper: pd.DataFrame) -> None:
     ("options", "words"),
     [
         ({"n_draws": 99}, "`n_draws` is 99; it must be a whole number of at least 100"),
-        ({"n_draws": 1000.0}, "`n_draws` is 1000.0; it must be a whole number of at least 100"),
         ({"seed": -1}, "`seed` is -1; it must be a whole number of at least 0"),
-        ({"seed": True}, "`seed` is True; it must be a whole number"),
         ({"level": 1.0}, "`level` is 1.0; it must lie between 0 and 1, such as 0.95"),
-        ({"level": math.nan}, "`level` is nan; it must lie between 0 and 1"),
         ({"collapsed_below": 0}, "`collapsed_below` is 0; it must be an accuracy above 0, at most 1"),
-        ({"collapsed_below": math.nan}, "`collapsed_below` is nan; it must be an accuracy above 0"),
     ],
 )
 def test_options_that_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         compare_metrics(make_study(), groups="group", **options)
-
-
-def test_a_table_must_be_one() -> None:
-    with pytest.raises(TypeError, match="`frame` is a list; give a pandas DataFrame"):
-        compare_metrics([])  # type: ignore[arg-type]
 
 
 def test_import_waits_for_neither_scipy_nor_statsmodels() -> None:

@@ -1,8 +1,7 @@
 """Figures of a table: metrics as predictors of accuracy, and a claimed trend along levels."""
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -10,11 +9,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from ..format import format_number
 from ..stats.correlations import centred
-from ..stats.frame import checked
 from ..stats.metrics import MetricComparison
-from ..stats.record import data_hash
-from ..stats.study_cells import StudyCells, parse_metrics, read_cells
-from ..stats.trends import Series, TrendResult, group_series
+from ..stats.study_cells import StudyCells
+from ..stats.trends import TrendResult
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
 from .scales import size_axis, tick_text
@@ -29,7 +26,7 @@ SLOPE = Look("#777", dash="dot")
 """How the pooled slope is drawn."""
 
 
-def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figure:
+def metrics_figure(comparison: MetricComparison) -> go.Figure:
     """Accuracy over each metric, both less their group's mean, with the pooled correlation and its interval.
 
     Lines are the pooled slope within groups. Cells that the comparison left out of its second set, as collapsed, are
@@ -39,18 +36,8 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     ----------
     comparison
         What `compare_metrics` returns.
-    frame
-        The table that it was given.
-
-    Raises
-    ------
-    TypeError
-        If `frame` isn't a DataFrame.
-    ValueError
-        If `frame` isn't that table.
     """
-    settings = comparison.provenance["settings"]
-    cells = _cells(comparison, frame)
+    settings, cells = comparison.provenance["settings"], comparison.cells
     below = settings["collapsed_below"] or 0
     marks = looks(len(cells.groups))
     figure, panels = small_multiples([_title(comparison, name) for name in cells.metrics], height=200)
@@ -83,17 +70,6 @@ def metrics_figure(comparison: MetricComparison, frame: pd.DataFrame) -> go.Figu
     return figure
 
 
-def _cells(comparison: MetricComparison, frame: pd.DataFrame) -> StudyCells:
-    """The cells that were compared, read again as they were then."""
-    settings = comparison.provenance["settings"]
-    names, reference, higher = (settings[key] for key in ("metrics", "reference", "higher_is_better"))
-    roles = parse_metrics(names, reference, higher, comparison.accuracy, getattr(frame, "columns", ()))
-    items = settings["n_items"] if isinstance(settings["n_items"], str) else None
-    cells, rows, _ = read_cells(frame, comparison.accuracy, roles, settings["groups"], settings["setting"], items)
-    _refuse_another(rows, comparison.provenance, "comparison", "compare_metrics")
-    return cells
-
-
 def _title(comparison: MetricComparison, metric: str) -> str:
     """A metric's correlations, in a line for each set of cells."""
     table = comparison.metrics[comparison.metrics["metric"] == metric]
@@ -108,7 +84,7 @@ def _text(accuracy: str, cells: StudyCells, metric: str, group: int, setting: in
     return "<br>".join(lines)
 
 
-def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
+def trend_figure(result: TrendResult) -> go.Figure:
     """Responses along levels, a line a group that begins at 0, in % of its value at the lowest level.
 
     Steps that don't go as claimed are thick and red. Cells of one group and level are averaged. Where a response isn't
@@ -118,68 +94,41 @@ def trend_figure(result: TrendResult, frame: pd.DataFrame) -> go.Figure:
     ----------
     result
         What `trend_tests` returns.
-    frame
-        The table that it was given.
-
-    Raises
-    ------
-    TypeError
-        If `frame` isn't a DataFrame.
-    ValueError
-        If `frame` isn't that table.
     """
-    series = _series(result, frame)
-    marks = looks(len(series))
-    is_relative = all(one.means.min() > 0 for one in series)
+    groups, levels = list(dict.fromkeys(result.series["group"])), result.series["level"].to_numpy()
+    marks = looks(len(groups))
+    is_relative = bool(result.series["mean"].min() > 0)
     figure = go.Figure()
-    for one, look in zip(series, marks, strict=True):
+    for (_, one), look in zip(result.series.groupby("group", sort=False), marks, strict=True):
         figure.add_traces(list(_lines(result, one, look, is_relative=is_relative)))
     apply_theme(figure, height=360)
-    levels = np.concatenate([one.levels for one in series])
     axis = size_axis(levels) if levels.min() > 0 else {"nticks": 6}
     figure.update_xaxes(title_text=shortened(result.along), **axis)
     what = f"change of {shortened(result.response)}{' (%)' if is_relative else ''}"
     figure.update_yaxes(title_text=what, zeroline=True, zerolinecolor="#bbb", nticks=7)
-    n = plural(sum(one.n_cells for one in series), "cell")
+    n = plural(int(result.series["n_cells"].sum()), "cell")
     headline(
         figure,
         f"Claim: {result.response} {result.direction} along {result.along}",
-        f"n\u00a0=\u00a0{n} in {plural(len(series), 'group')}, each against its lowest level.",
+        f"n\u00a0=\u00a0{n} in {plural(len(groups), 'group')}, each against its lowest level.",
         f"Red: {len(result.violations)} of {plural(result.n_steps, 'step')} between neighbouring levels, not as "
         f"claimed. Page's L, one-sided: p = {format_number(result.p_value, digits=2)}.",
     )
-    add_legend(figure, "/".join(result.groups), [one.group for one in series], marks, mode="lines+markers")
+    add_legend(figure, "/".join(result.groups), groups, marks, mode="lines+markers")
     return figure
 
 
-def _series(result: TrendResult, frame: pd.DataFrame) -> Sequence[Series]:
-    """The groups of the result, read again as they were then."""
-    numbers, labels = [result.response, result.along], list(result.groups)
-    cells = checked(frame, numbers=numbers, labels=labels, may_lack=[result.response])
-    rows = cells.frame.reset_index(drop=True)
-    _refuse_another(rows, result.provenance, "result", "trend_tests")
-    return group_series(rows, result.response, result.along, result.groups)[0]
-
-
-def _lines(result: TrendResult, series: Series, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
-    first = series.means[0]
-    values = 100 * (series.means / first - 1) if is_relative else series.means - first
-    lower = result.violations["lower"][result.violations["group"] == series.group]
-    steps = [k for k in range(len(values) - 1) if series.levels[k] in set(lower)]
+def _lines(result: TrendResult, series: pd.DataFrame, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
+    group, (levels, means) = series["group"].iloc[0], series[["level", "mean"]].to_numpy().T
+    values = 100 * (means / means[0] - 1) if is_relative else means - means[0]
+    lower = set(result.violations["lower"][result.violations["group"] == group])
+    steps = [k for k in range(len(values) - 1) if levels[k] in lower]
     if steps:
-        x, y = ([one for k in steps for one in (*part[k : k + 2], None)] for part in (series.levels, values))
-        yield line(AGAINST, series.group, width=6, x=x, y=y, opacity=0.45)
+        x, y = ([one for k in steps for one in (*part[k : k + 2], None)] for part in (levels, values))
+        yield line(AGAINST, group, width=6, x=x, y=y, opacity=0.45)
     texts = [
-        f"<b>{html.escape(series.group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
+        f"<b>{html.escape(group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
         f"{html.escape(result.response)} {format_number(mean, digits=6)}"
-        for level, mean in zip(series.levels, series.means, strict=True)
+        for level, mean in zip(levels, means, strict=True)
     ]
-    yield points(look, series.group, texts, x=series.levels, y=values, mode="lines+markers")
-
-
-def _refuse_another(rows: pd.DataFrame, provenance: Mapping[str, Any], what: str, source: str) -> None:
-    if data_hash(rows) != provenance["data_sha256"]:
-        raise ValueError(
-            f"`frame` isn't the table of this {what}: the columns in use, of {plural(len(rows), 'row')}, have another "
-            f"hash; give the one that `{source}` was given"
-        )
+    yield points(look, group, texts, x=levels, y=values, mode="lines+markers")

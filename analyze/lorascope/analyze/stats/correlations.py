@@ -1,36 +1,30 @@
-"""Correlations within groups, and the two tests of them that scipy and statsmodels don't have.
+"""Correlations within groups, and the tests of them that scipy and statsmodels don't have.
 
 Tables are (group, setting), with NaN where a group lacks a setting.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 __all__ = [
-    "WilliamsTest",
     "beyond_setting",
     "centred",
     "concordance",
     "correlation_p",
     "mean_spearman",
+    "permutation_p",
+    "permuted_pearson",
     "pooled_pearson",
     "williams",
 ]
 
 ROUNDING = 1e-9
 """Share of a table's spread within groups below which what is left of it counts as 0."""
+TIE = 1e-12
+"""How far two correlations may differ and count as the same; sums of squares below this share count as 0."""
 SAME = 1 - 1e-12
 """Correlation above which two columns count as one: no test tells them apart."""
-
-
-class WilliamsTest(NamedTuple):
-    """A two-sided test of r_12 = r_13; NaN where two of the three variables are one."""
-
-    t: float
-    """Positive where r_12 is the larger."""
-    p_value: float
 
 
 def centred(values: np.ndarray) -> np.ndarray:
@@ -40,27 +34,26 @@ def centred(values: np.ndarray) -> np.ndarray:
     return np.where(alike & np.isfinite(values), 0.0, values - means)
 
 
-def pooled_pearson(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's r of two tables after each group's means were taken off; NaN where one is constant in every group.
+def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+    """Pearson's r (draw,) of two tables after each group's means were taken off; NaN where one varies in no group.
 
-    Notes
-    -----
-    This is the partial correlation given the groups: of n cells in G groups it has the distribution of a plain r of
-    n - G + 1 cells.
+    Groups count as often as `counts` (draw, group) says, once if None. This is the partial correlation given the
+    groups: of n cells in G groups it has the distribution of a plain r of n - G + 1 cells.
     """
     x, y = (np.nan_to_num(centred(one)) for one in (first, second))
-    size = math.sqrt(float((x * x).sum())) * math.sqrt(float((y * y).sum()))
-    return float(np.clip((x * y).sum() / size, -1, 1)) if size else math.nan
+    times = np.ones((1, len(x))) if counts is None else counts
+    xx, yy, xy = (times @ (a * b).sum(axis=1) for a, b in ((x, x), (y, y), (x, y)))
+    scale = np.sqrt(xx) * np.sqrt(yy)
+    return np.asarray(np.clip(np.divide(xy, scale, out=np.full(len(times), np.nan), where=scale > 0), -1, 1))
 
 
 def mean_spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's correlation within a group, averaged over groups in which neither table is constant."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
-    ranks = [rankdata(one, axis=1, nan_policy="omit") for one in (first, second)]
-    by_group = [pooled_pearson(a[None], b[None]) for a, b in zip(*ranks, strict=True)]
-    known = [one for one in by_group if not math.isnan(one)]
-    return float(np.mean(known)) if known else math.nan
+    x, y = (rankdata(one, axis=1, nan_policy="omit") for one in (first, second))
+    by_group = pooled_pearson(x, y, np.eye(len(x)))
+    return float(np.nanmean(by_group)) if np.isfinite(by_group).any() else math.nan
 
 
 def correlation_p(r: float, n: int) -> float:
@@ -72,27 +65,17 @@ def correlation_p(r: float, n: int) -> float:
     return float(2 * t.sf(abs(r) * math.sqrt((n - 2) / ((1 - r) * (1 + r))), n - 2))
 
 
-def williams(r_12: float, r_13: float, r_23: float, n: int) -> WilliamsTest:
-    """Williams' t of two correlations that share variable 1, with n - 3 degrees of freedom.
+def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, float]:
+    """Williams' t of two correlations that share variable 1, positive where r_12 is the larger, and its two-sided p.
 
-    Parameters
-    ----------
-    r_12, r_13
-        Pearson correlations that are compared.
-    r_23
-        Correlation of the two variables which aren't shared.
-    n
-        Cells; of values centred within G groups, n - G + 1 makes up for the means.
-
-    Raises
-    ------
-    ValueError
-        If n is below 4, or no three variables have such correlations.
+    r_23 is that of the two others. Of values centred within G groups, n cells count as n - G + 1. Raises ValueError if
+    n is below 4, or no three variables have such correlations.
 
     Notes
     -----
     t = (r_12 - r_13) sqrt((n - 1)(1 + r_23)/(2 |R| (n - 1)/(n - 3) + r^2 (1 - r_23)^3)), where r = (r_12 + r_13)/2 and
-    |R| = 1 - r_12^2 - r_13^2 - r_23^2 + 2 r_12 r_13 r_23. Cells are independent draws of a normal distribution.
+    |R| = 1 - r_12^2 - r_13^2 - r_23^2 + 2 r_12 r_13 r_23, with n - 3 degrees of freedom; NaN where two of the variables
+    are one. Cells are independent draws of a normal distribution.
 
     References
     ----------
@@ -110,16 +93,16 @@ def williams(r_12: float, r_13: float, r_23: float, n: int) -> WilliamsTest:
     if n < 4 or max(map(abs, (r_12, r_13, r_23))) > 1 or determinant < -ROUNDING:
         raise ValueError(f"no three variables of {n} cells, at least 4, have the correlations {r_12}, {r_13}, {r_23}")
     if max(map(abs, (r_12, r_13, r_23))) > SAME:
-        return WilliamsTest(math.nan, math.nan)
+        return math.nan, math.nan
     spread = 2 * max(determinant, 0.0) * (n - 1) / (n - 3) + ((r_12 + r_13) / 2) ** 2 * (1 - r_23) ** 3
     t = (r_12 - r_13) * math.sqrt((n - 1) * (1 + r_23) / spread)
-    return WilliamsTest(t, float(2 * student.sf(abs(t), n - 3)))
+    return t, float(2 * student.sf(abs(t), n - 3))
 
 
 def beyond_setting(values: np.ndarray) -> np.ndarray:
     """What is left of a table once an effect of each group and of each setting is taken off by least squares.
 
-    It is NaN throughout where no degree of freedom is left, or nothing but rounding is. The pooled correlation of two
+    It is 0 throughout where no degree of freedom is left, or nothing but rounding is. The pooled correlation of two
     such tables is the partial correlation given group and setting (Fisher 1924, Metron 3, 329).
     """
     there = np.isfinite(values)
@@ -128,32 +111,18 @@ def beyond_setting(values: np.ndarray) -> np.ndarray:
     design = np.hstack(effects).astype(np.float64)
     inside = centred(values)[there]
     left = inside - design @ np.linalg.lstsq(design, inside, rcond=None)[0]
-    found = np.full(values.shape, np.nan)
     is_told = np.sqrt(left @ left) > ROUNDING * np.sqrt(inside @ inside)
-    if is_told and len(left) - np.linalg.matrix_rank(design) >= 2:
-        found[there] = left
+    found = np.full(values.shape, np.nan)
+    found[there] = left if is_told and len(left) - np.linalg.matrix_rank(design) >= 2 else 0
     return found
 
 
 def concordance(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """Kendall's W of a table over the settings that all groups have: 1 where each group orders them alike.
 
-    Parameters
-    ----------
-    values
-        (group, setting).
-    counts
-        (draw, group): how often each group counts; once if None.
-
-    Returns
-    -------
-    array
-        (draw,), near 0 where no groups agree; NaN for fewer than two groups or three settings in common, or where no
-        group tells these apart.
-
-    Notes
-    -----
-    The share of the variance of within-group ranks that is between settings, which is W corrected for ties.
+    Groups count as often as `counts` (draw, group) says, once if None. It is (draw,), the share of the variance of
+    within-group ranks that is between settings, which is W corrected for ties, and near 0 where no groups agree. It is
+    NaN for fewer than two groups or three settings in common, or where no group tells these apart.
 
     References
     ----------
@@ -174,3 +143,50 @@ def concordance(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndar
     r = rankdata(common, axis=1) - (common.shape[1] + 1) / 2
     between, whole = ((times @ r) ** 2).sum(axis=1) / len(values), times @ (r * r).sum(axis=1)
     return np.asarray(np.divide(between, whole, out=np.full(len(times), np.nan), where=whole > 0))
+
+
+def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Pooled Pearson (order,) of accuracy with values under each order (order, setting) of the values' settings.
+
+    Under an order p, accuracy of setting s stands beside the value of setting p(s) in the same group, in all groups
+    alike. A cell whose partner the group lacks is left out, and group means are taken over the others. NaN where
+    nothing that is left varies.
+    """
+    x, y = centred(values), centred(accuracy)
+    sums = np.zeros((3, len(orders)))  # of squares of x, of squares of y, of products
+    for one, other in zip(x, y, strict=True):
+        moved = one[orders]
+        both = np.isfinite(moved) & np.isfinite(other)
+        n = np.maximum(both.sum(axis=1, keepdims=True), 1)
+        a, b = (np.where(both, side, 0.0) for side in (moved, other))
+        a, b = (np.where(both, side - side.sum(axis=1, keepdims=True) / n, 0.0) for side in (a, b))
+        sums += np.stack([(a * a).sum(axis=1), (b * b).sum(axis=1), (a * b).sum(axis=1)])
+    defined = (sums[0] > TIE * np.nansum(x * x)) & (sums[1] > TIE * np.nansum(y * y))
+    scale = np.sqrt(sums[0]) * np.sqrt(sums[1])
+    return np.asarray(np.divide(sums[2], scale, out=np.full(len(orders), np.nan), where=defined))
+
+
+def permutation_p(found: np.ndarray) -> float:
+    """Two-sided p of a number of 0, from that number under each order (order,), the first of which is the one found.
+
+    NaN if the number found is.
+
+    Notes
+    -----
+    p is the share of orders that lead as far from 0 as the first. It is exact, where all groups have all settings, if
+    settings might as well have had each other's values on one side, in all groups at once, whatever their effects and
+    however much groups resemble each other. Orders under which the number isn't defined count as far, which is on the
+    safe side. With k settings p can't go below 1/k!.
+
+    References
+    ----------
+    Mantel (1967), Cancer Research 27, 209: rows of two tables permuted alike.
+
+    Examples
+    --------
+    >>> permutation_p(np.array([0.9, 0.1, -0.9, 0.3]))
+    0.5
+    """
+    if math.isnan(found[0]):
+        return math.nan
+    return float((np.isnan(found) | (np.abs(found) >= abs(found[0]) - TIE)).mean())

@@ -9,8 +9,6 @@ import pandas as pd  # type: ignore[import-untyped]
 
 __all__ = ["Cells", "checked", "group_labels", "some_of"]
 
-LARGEST = 10**300
-"""The largest whole number that is taken; somewhat above it none is a floating-point number."""
 MOST_NAMED = 3
 """Names that a sentence lists; of the others it gives the number."""
 
@@ -36,12 +34,8 @@ def checked(
 
     Parameters
     ----------
-    frame
-        One row a cell: a setting of a group.
-    numbers
-        Columns that must hold finite numbers.
-    positive
-        Those of them that must be above zero.
+    numbers, positive
+        Columns that must hold finite numbers, and those of them that must be above zero.
     labels
         Columns whose values only tell rows apart.
     may_lack
@@ -52,8 +46,7 @@ def checked(
     TypeError
         If this isn't a DataFrame.
     ValueError
-        If a column isn't there or is there twice, a value isn't a number, isn't finite or isn't positive, a value is
-        empty that must not be, or no row is left.
+        If a column isn't there once, a value isn't as it must be, or no row is left.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row a cell")
@@ -95,38 +88,29 @@ def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
 
 
 def _refuse_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in frame.columns]
-    if missing:
-        there = ", ".join(repr(str(name)) for name in frame.columns) or "none"
-        raise ValueError(f"the table has no column {missing[0]!r}; it has {there}")
-    twice = [name for name in wanted if (frame.columns == name).sum() > 1]
-    if twice:
-        raise ValueError(f"the table has {int((frame.columns == twice[0]).sum())} columns {twice[0]!r}; keep one")
+    for name in wanted:
+        if (n := int((frame.columns == name).sum())) == 0:
+            there = ", ".join(repr(str(one)) for one in frame.columns) or "none"
+            raise ValueError(f"the table has no column {name!r}; it has {there}")
+        if n > 1:
+            raise ValueError(f"the table has {n} columns {name!r}; keep one")
 
 
 def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
-    """The same values as float64."""
-    lacking = column.isna()
-    if lacking.any():
+    """The values as float64."""
+    if (lacking := column.isna()).any():
         raise ValueError(f"column {name!r} is empty in {_rows(column.index[lacking])}; fill it in or drop the row")
     for place, value in column.items():
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
             raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")
-        if isinstance(value, int) and abs(value) > LARGEST:
-            raise ValueError(
-                f"column {name!r} holds a number of {len(str(abs(value)))} digits in row {place}; none has 300"
-            )
-    values = column.astype(np.float64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        raise ValueError(
-            f"column {name!r} is {values[bad].iloc[0]} in {_rows(column.index[bad])}; numbers must be finite"
-        )
-    if positive and (values <= 0).any():
-        low = values <= 0
-        raise ValueError(
-            f"column {name!r} is {values[low].iloc[0]:g} in {_rows(column.index[low])}; it must be above zero"
-        )
+    try:
+        values = column.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"column {name!r} holds a whole number above 10^308, which is too large to compute") from None
+    infinite, low = ~np.isfinite(values), (values <= 0) & positive
+    for bad, must in ((infinite, "numbers must be finite"), (low, "it must be above zero")):
+        if bad.any():
+            raise ValueError(f"column {name!r} is {values[bad].iloc[0]:g} in {_rows(column.index[bad])}; {must}")
     return values
 
 

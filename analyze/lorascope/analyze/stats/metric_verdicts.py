@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..format import format_number as text
-from .study_cells import Metric
-from .verdict import Verdict, Word, word_of
+from .verdict import Verdict, word_of
 
 __all__ = ["judge"]
 
@@ -15,75 +14,53 @@ Told = tuple[float, float, float, str]
 """p-value, ends of an interval turned so that above 0 speaks for the claim, and the numbers in words."""
 
 
-def judge(
-    metrics: Sequence[Metric], of_metric: Sequence[Row], of_pair: Sequence[Row], level: float
-) -> tuple[Verdict, ...]:
+def judge(of_metric: Sequence[Row], of_pair: Sequence[Row], level: float) -> tuple[Verdict, ...]:
     """Verdicts on metrics, the first of which is the reference; `compare_metrics` says by which rule.
 
     Parameters
     ----------
-    metrics
-        As `parse_metrics` gives them.
     of_metric, of_pair
         Rows of the tables `metrics` and `pairs`, of all sets of cells.
     level
         p-values up to 1 - level count.
     """
-    reference, *others = metrics
-    own = {one: [row for row in of_metric if row["metric"] == one.name] for one in metrics}
-    against = {
-        one: [row for row in of_pair if row["first"] == reference.name and row["second"] == one.name] for one in others
-    }
-    found = [_verdict(f"{one.name} follows accuracy within groups", own[one], _follows(one), level) for one in metrics]
-    for one in others:
-        claim = f"{reference.name} follows accuracy more closely than {one.name}"
-        found.append(_verdict(claim, against[one], _closer, level))
-    for one in metrics:
-        claim = f"{one.name} adds to knowing the setting, with the sign it promises"
-        found.append(_verdict(claim, own[one], _adds(one), level))
-    for one in others:
-        claim = f"{reference.name} orders settings more alike from group to group than {one.name}"
-        found.append(_verdict(claim, against[one], _more_alike, level))
-    return tuple(found)
+    reference, *others = dict.fromkeys(row["metric"] for row in of_metric)
+    own = {name: [row for row in of_metric if row["metric"] == name] for name in (reference, *others)}
+    against = {name: [row for row in of_pair if (row["first"], row["second"]) == (reference, name)] for name in others}
+    adds = "adds to knowing the setting, with the sign it promises"
+    alike = f"{reference} orders settings more alike from group to group than"
+    claims = [
+        *((f"{name} follows accuracy within groups", rows, _follows) for name, rows in own.items()),
+        *((f"{reference} follows accuracy more closely than {name}", rows, _closer) for name, rows in against.items()),
+        *((f"{name} {adds}", rows, _adds) for name, rows in own.items()),
+        *((f"{alike} {name}", rows, _more_alike) for name, rows in against.items()),
+    ]
+    return tuple(_verdict(*claim, level) for claim in claims)
 
 
 def _verdict(claim: str, rows: Sequence[Row], tell: Callable[[Row], Told], level: float) -> Verdict:
-    words: set[Word] = set()
-    reasons = []
-    for row in rows:
-        p_value, low, high, because = tell(row)
-        words.add(word_of(p_value, low, high, level))
-        reasons.append(because if len(rows) == 1 else f"{row['cells']}: {because}")
-    return Verdict(claim, words.pop() if len(words) == 1 else "not identified", "; ".join(reasons))
+    told = [tell(row) for row in rows]
+    words = {word_of(p_value, low, high, level) for p_value, low, high, _ in told}
+    because = [one[3] if len(rows) == 1 else f"{row['cells']}: {one[3]}" for row, one in zip(rows, told, strict=True)]
+    return Verdict(claim, words.pop() if len(words) == 1 else "not identified", "; ".join(because))
 
 
-def _follows(metric: Metric) -> Callable[[Row], Told]:
-    def tell(row: Row) -> Told:
-        because = (
-            f"r = {text(row['pearson'])} {_ends(row)}, p = {text(row['p'])} for {row['n_effective']} effective cells, "
-            f"{text(row['permutation_p'])} by labels of settings"
-        )
-        return max(row["p"], row["permutation_p"]), *_turned(metric, row["low"], row["high"]), because
-
-    return tell
+def _follows(row: Row) -> Told:
+    because = (
+        f"r = {text(row['pearson'])} {_ends(row)}, p = {text(row['p'])} for {row['n_effective']} effective cells, "
+        f"{text(row['permutation_p'])} by labels of settings"
+    )
+    return max(row["p"], row["permutation_p"]), *_turned(row), because
 
 
-def _adds(metric: Metric) -> Callable[[Row], Told]:
-    def tell(row: Row) -> Told:
-        if math.isnan(row["partial_r"]):
-            return math.nan, math.nan, math.nan, "group and setting leave nothing to tell"
-        because = (
-            f"partial r = {text(row['partial_r'])} {_ends(row, 'partial_')}, p = {text(row['partial_p'])} by labels of "
-            "settings"
-        )
-        return row["partial_p"], *_turned(metric, row["partial_low"], row["partial_high"]), because
-
-    return tell
-
-
-def _turned(metric: Metric, low: float, high: float) -> tuple[float, float]:
-    """An interval of a correlation, turned so that above 0 is what the metric promises."""
-    return (low, high) if metric.sign > 0 else (-high, -low)
+def _adds(row: Row) -> Told:
+    if math.isnan(row["partial_r"]):
+        return math.nan, math.nan, math.nan, "group and setting leave nothing to tell"
+    because = (
+        f"partial r = {text(row['partial_r'])} {_ends(row, 'partial_')}, p = {text(row['partial_p'])} by labels of "
+        "settings"
+    )
+    return row["partial_p"], *_turned(row, "partial_"), because
 
 
 def _closer(row: Row) -> Told:
@@ -105,6 +82,12 @@ def _more_alike(row: Row) -> Told:
         f"{text(row['concordance_first'] - row['concordance_second'])} {_ends(row, 'concordance_')}"
     )
     return 0.0, low, high, because
+
+
+def _turned(row: Row, prefix: str = "") -> tuple[float, float]:
+    """An interval of a correlation, turned so that above 0 is what the metric promises."""
+    low, high = row[f"{prefix}low"], row[f"{prefix}high"]
+    return (low, high) if row["better"] == "higher" else (-high, -low)
 
 
 def _ends(row: Row, prefix: str = "") -> str:

@@ -10,16 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.stores.progress import Progress
-
 from ..format import format_number, format_percent
-from .correlations import beyond_setting, centred, concordance, correlation_p, mean_spearman, pooled_pearson, williams
+from .correlations import (
+    beyond_setting,
+    concordance,
+    correlation_p,
+    mean_spearman,
+    permutation_p,
+    permuted_pearson,
+    pooled_pearson,
+    williams,
+)
 from .metric_verdicts import judge
 from .noise import noise_row
-from .permutation import permutation_p, permuted_pearson, setting_orders
 from .record import plain, provenance
-from .resampling import Draws, group_draws, percentile_interval
-from .study_cells import Items, Metric, StudyCells, parse_metrics, read_cells, without_collapsed
+from .resampling import group_draws, percentile_interval, setting_orders
+from .study_cells import Metric, StudyCells, lay_out, parse_metrics, read_rows
 from .summary import Summary, Table
 from .verdict import Verdict
 
@@ -72,6 +78,8 @@ class MetricComparison:
     """Sentences on what was assumed, left out or isn't defined."""
     provenance: Mapping[str, Any]
     """Settings, versions and a hash of the rows used."""
+    cells: StudyCells
+    """All cells compared, which `metrics_figure` draws; `to_dict` leaves them out."""
 
     def summary(self) -> Summary:
         """What `print` and a notebook show."""
@@ -92,7 +100,8 @@ class MetricComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it, at full precision; NaN is null."""
-        return {"result": "metric comparison", **{one.name: plain(getattr(self, one.name)) for one in fields(self)}}
+        names = [one.name for one in fields(self) if one.name != "cells"]
+        return {"result": "metric comparison", **{name: plain(getattr(self, name)) for name in names}}
 
 
 def compare_metrics(
@@ -105,11 +114,10 @@ def compare_metrics(
     reference: str | None = None,
     higher_is_better: Sequence[str] = (),
     collapsed_below: float | None = None,
-    n_items: Items | None = None,
+    n_items: int | str | None = None,
     n_draws: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
-    progress: Progress | None = None,
 ) -> MetricComparison:
     """How well each metric predicts accuracy within groups, and whether one does so better than the others.
 
@@ -135,14 +143,11 @@ def compare_metrics(
     collapsed_below
         Report everything a second time, without cells whose accuracy is below this.
     n_items
-        Test items behind each accuracy: a number, a number by group (`ARCE/Phi3`) or by value of one of its columns
-        (`ARCE`), or the name of a column. None if unknown.
+        Test items behind each accuracy: a number, or the name of a column. None if unknown.
     n_draws, seed
         Random draws of groups, and orders of settings; where no more than `n_draws` differ, all of them are taken.
     level
         Share of draws inside an interval; p-values up to 1 - level count.
-    progress
-        Called with the number of metrics and pairs of metrics done, and their total.
 
     Raises
     ------
@@ -150,8 +155,7 @@ def compare_metrics(
         If `frame` isn't a DataFrame.
     ValueError
         If a column or an option is none of what is allowed, or too little is left to compare: fewer than two groups,
-        fewer than 4 cells after one was taken off for each further group, a column that is constant within groups,
-        or both `ln CE`, which is a metric, and `CE` are columns.
+        fewer than 4 cells after one was taken off for each further group, or a column that is constant within groups.
 
     Notes
     -----
@@ -172,25 +176,29 @@ def compare_metrics(
     >>> found.metrics[["metric", "pearson"]].round(3).values.tolist()
     [['ln MIUB', -0.29], ['CE', -0.098], ['ln CE', -0.046]]
     """
-    names, columns, higher = (_several(one) for one in (metrics, groups, higher_is_better))
+    names, columns, higher = (
+        (one,) if isinstance(one, str) else tuple(one) for one in (metrics, groups, higher_is_better)
+    )
     _refuse_options(n_draws, seed, level, collapsed_below)
     roles = parse_metrics(names, reference, higher, accuracy, getattr(frame, "columns", ()))
-    cells, rows, notes = read_cells(frame, accuracy, roles, columns, setting, n_items)
-    sets = [cells]
+    read = (accuracy, roles, columns, setting, n_items)
+    rows, notes = read_rows(frame, *read)
+    cells, said = lay_out(rows, "all", *read)
+    sets, notes = [cells], (*notes, *said)
     if collapsed_below is not None:
-        narrowed, said = without_collapsed(cells, accuracy, collapsed_below)
-        sets, notes = [cells, narrowed], (*notes, *said)
-    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in SHOWN}
-    n_steps, done = len(sets) * (len(roles) + math.comb(len(roles), 2)), 0
+        kept = rows[rows[accuracy] >= collapsed_below]
+        narrowed, said = lay_out(kept, f"{accuracy} >= {collapsed_below:g}", *read)
+        n_out = len(rows) - len(kept)
+        chosen = "; cells are chosen by what is to be predicted, which bends correlations" if n_out else ""
+        notes += (f"{n_out} of {len(rows)} cells are left out of the cells {narrowed.name!r}{chosen}", *said)
+        sets.append(narrowed)
+    of_metric, of_pair, noise = [], [], []
     for one in sets:
         drawn = _Drawn(one, n_draws, seed, level)
-        tables["noise"].append(noise_row(one))
-        for name, row in _rows(drawn, roles):
-            tables[name].append(row)
-            done += 1
-            if progress is not None:
-                progress(done, n_steps)
-        notes += tuple(f"{one.name}: {said}" for said in _remarks(drawn, tables["noise"][-1]))
+        of_metric += [_metric_row(drawn, metric) for metric in roles]
+        of_pair += [_pair_row(drawn, *pair) for pair in combinations(roles, 2)]
+        noise.append(noise_row(one))
+        notes += tuple(f"{one.name}: {said}" for said in _remarks(one, noise[-1], level))
     if len(columns) > 1:
         notes += (f"groups that share a value of {' or '.join(map(repr, columns))} count as independent all the same",)
     if len(roles) > 2:
@@ -203,10 +211,13 @@ def compare_metrics(
     return MetricComparison(
         accuracy=accuracy,
         reference=roles[0].name,
-        **{name: pd.DataFrame(some) for name, some in tables.items()},
-        verdicts=judge(roles, tables["metrics"], tables["pairs"], level),
+        metrics=pd.DataFrame(of_metric),
+        pairs=pd.DataFrame(of_pair),
+        noise=pd.DataFrame(noise),
+        verdicts=judge(of_metric, of_pair, level),
         notes=notes,
         provenance=provenance(rows, settings),
+        cells=cells,
     )
 
 
@@ -214,20 +225,13 @@ class _Drawn:
     """A set of cells with its draws of groups and orders of settings."""
 
     def __init__(self, cells: StudyCells, n_draws: int, seed: int, level: float) -> None:
-        self.cells, self.n_draws, self.level = cells, n_draws, level
-        self.draws: Draws = group_draws(len(cells.groups), n_draws, np.random.default_rng(seed))
+        self.cells, self.level = cells, level
+        self.draws = group_draws(len(cells.groups), n_draws, np.random.default_rng(seed))
         self.orders = setting_orders(len(cells.settings), n_draws, np.random.default_rng(seed))
 
-    def pearson(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Pooled Pearson of two tables in each draw of groups; NaN where a side doesn't vary."""
-        x, y = centred(first), centred(second)
-        xx, yy, xy = (self.draws.counts @ np.nansum(a * b, axis=1) for a, b in ((x, x), (y, y), (x, y)))
-        scale = np.sqrt(xx) * np.sqrt(yy)
-        return np.asarray(np.divide(xy, scale, out=np.full(len(xy), np.nan), where=scale > 0))
-
-    def permuted(self, values: np.ndarray) -> np.ndarray:
-        """Pooled Pearson with accuracy under each order of settings."""
-        return permuted_pearson(values, self.cells.accuracy, self.orders)
+    def correlated(self, first: np.ndarray, second: np.ndarray) -> tuple[float, tuple[float, float]]:
+        """Pooled Pearson of two tables, and the ends of its interval."""
+        return pooled_pearson(first, second)[0], self.interval(pooled_pearson(first, second, self.draws.counts))
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """Ends of the interval of a number over draws; NaN if no draw defines it."""
@@ -236,23 +240,12 @@ class _Drawn:
         return percentile_interval(values, self.level, self.draws.weights)
 
 
-def _rows(drawn: _Drawn, metrics: Sequence[Metric]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of the tables of metrics and of pairs, each with its table's name."""
-    for one in metrics:
-        yield "metrics", _metric_row(drawn, one)
-    for first, second in combinations(metrics, 2):
-        yield "pairs", _pair_row(drawn, first, second)
-
-
 def _metric_row(drawn: _Drawn, metric: Metric) -> dict[str, Any]:
     cells = drawn.cells
     x, y = cells.metrics[metric.name], cells.accuracy
-    r, ends = pooled_pearson(x, y), drawn.interval(drawn.pearson(x, y))
-    partial, partial_p, partial_ends = math.nan, math.nan, (math.nan, math.nan)
     a, b = (beyond_setting(one) for one in (x, y))
-    if not (np.isnan(a).all() or np.isnan(b).all()):
-        partial, partial_ends = pooled_pearson(a, b), drawn.interval(drawn.pearson(a, b))
-        partial_p = permutation_p(permuted_pearson(a, b, drawn.orders))
+    r, ends = drawn.correlated(x, y)
+    partial, partial_ends = drawn.correlated(a, b)
     return {
         "cells": cells.name,
         "metric": metric.name,
@@ -263,12 +256,12 @@ def _metric_row(drawn: _Drawn, metric: Metric) -> dict[str, Any]:
         "low": ends[0],
         "high": ends[1],
         "p": correlation_p(r, cells.n_effective),
-        "permutation_p": permutation_p(drawn.permuted(x)),
+        "permutation_p": permutation_p(permuted_pearson(x, y, drawn.orders)),
         "mean_spearman": mean_spearman(x, y),
         "partial_r": partial,
         "partial_low": partial_ends[0],
         "partial_high": partial_ends[1],
-        "partial_p": partial_p,
+        "partial_p": permutation_p(permuted_pearson(a, b, drawn.orders)),
         "n_common": int(np.isfinite(x).all(axis=0).sum()),
         "concordance": float(concordance(x)[0]),
     }
@@ -277,12 +270,13 @@ def _metric_row(drawn: _Drawn, metric: Metric) -> dict[str, Any]:
 def _pair_row(drawn: _Drawn, first: Metric, second: Metric) -> dict[str, Any]:
     cells = drawn.cells
     a, b = (one.sign * cells.metrics[one.name] for one in (first, second))
-    r = [pooled_pearson(cells.accuracy, one) for one in (a, b)]
-    shared = pooled_pearson(a, b)
-    ends = drawn.interval(drawn.pearson(a, cells.accuracy) - drawn.pearson(b, cells.accuracy))
-    test = williams(r[0], r[1], shared, cells.n_effective)
-    alike = concordance(a, drawn.draws.counts) - concordance(b, drawn.draws.counts)
-    alike_ends = drawn.interval(alike)
+    y, counts = cells.accuracy, drawn.draws.counts
+    r = [pooled_pearson(one, y)[0] for one in (a, b)]
+    shared = pooled_pearson(a, b)[0]
+    t, p_value = williams(r[0], r[1], shared, cells.n_effective)
+    permuted = [permuted_pearson(one, y, drawn.orders) for one in (a, b)]
+    ends = drawn.interval(pooled_pearson(a, y, counts) - pooled_pearson(b, y, counts))
+    alike_ends = drawn.interval(concordance(a, counts) - concordance(b, counts))
     return {
         "cells": cells.name,
         "first": first.name,
@@ -294,9 +288,9 @@ def _pair_row(drawn: _Drawn, first: Metric, second: Metric) -> dict[str, Any]:
         "difference": r[0] - r[1],
         "low": ends[0],
         "high": ends[1],
-        "williams_t": test.t,
-        "williams_p": test.p_value,
-        "permutation_p": permutation_p(drawn.permuted(a) - drawn.permuted(b)),
+        "williams_t": t,
+        "williams_p": p_value,
+        "permutation_p": permutation_p(permuted[0] - permuted[1]),
         "concordance_first": float(concordance(a)[0]),
         "concordance_second": float(concordance(b)[0]),
         "concordance_low": alike_ends[0],
@@ -304,9 +298,9 @@ def _pair_row(drawn: _Drawn, first: Metric, second: Metric) -> dict[str, Any]:
     }
 
 
-def _remarks(drawn: _Drawn, noise: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(cells: StudyCells, noise: Mapping[str, Any], level: float) -> Iterator[str]:
     """Sentences on what one set of cells leaves open."""
-    cells, n_groups, k = drawn.cells, len(drawn.cells.groups), len(drawn.cells.settings)
+    n_groups, k = len(cells.groups), len(cells.settings)
     if noise["like_groups"] < n_groups / 2:
         yield (
             f"{format_percent(noise['largest_share'])} of accuracy's variance within groups is that of "
@@ -315,20 +309,10 @@ def _remarks(drawn: _Drawn, noise: Mapping[str, Any]) -> Iterator[str]:
         )
     if cells.n_items is None:
         yield "`n_items` isn't given: how much of accuracy's variation is chance is unknown"
-    elif noise["noise_share"] > 1:
-        yield "chance alone would give more variance of accuracy than there is: there is no attainable correlation"
-    how = "all draws" if drawn.draws.is_exact else f"{drawn.n_draws} random draws"
-    narrow = ", which makes them too narrow" if n_groups < FEW_GROUPS else ""
-    yield f"intervals are percentiles over {how} of {n_groups} groups{narrow}"
-    how = f"all {len(drawn.orders)}" if math.factorial(k) <= drawn.n_draws else f"{drawn.n_draws} random"
-    floor = 1 / math.factorial(k)
-    none = f", so that no p can be below {format_number(floor)}" if floor > 1 - drawn.level else ""
-    yield f"verdicts are about these {k} settings, whose labels are permuted in {how} orders{none}"
-
-
-def _several(names: Sequence[str]) -> tuple[str, ...]:
-    """A name alone counts as one, not as its letters."""
-    return (names,) if isinstance(names, str) else tuple(names)
+    if n_groups < FEW_GROUPS:
+        yield f"intervals are percentiles over draws of {n_groups} groups, which makes them too narrow"
+    if (floor := 1 / math.factorial(k)) > 1 - level:
+        yield f"labels of {k} settings have {math.factorial(k)} orders: no p can be below {format_number(floor)}"
 
 
 def _refuse_options(n_draws: int, seed: int, level: float, collapsed_below: float | None) -> None:

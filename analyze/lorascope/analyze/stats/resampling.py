@@ -1,12 +1,12 @@
-"""Draws of whole groups with replacement, and percentile intervals over them: the bootstrap of every room."""
+"""Draws of whole groups with replacement, orders of settings, and percentile intervals: resampling of every room."""
 
 import math
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, permutations
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Draws", "group_draws", "percentile_interval"]
+__all__ = ["Draws", "group_draws", "percentile_interval", "setting_orders"]
 
 
 class Draws(NamedTuple):
@@ -26,18 +26,8 @@ class Draws(NamedTuple):
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
     """Draws of as many groups as there are, with replacement: all that differ if `n_draws` allows it, else random ones.
 
-    Parameters
-    ----------
-    n_groups
-        G, at least 1; items of a test set count as groups of one.
-    n_draws
-        How many draws may be made. There are C(2G - 1, G) different ones: 126 for 5 groups, 1,716 for 7, 92,378 for 10.
-    rng
-        Draws where there are more.
-
-    Notes
-    -----
-    A draw with counts c has the multinomial probability G!/(c_1! ... c_G!) G^-G.
+    Items of a test set count as groups of one. Of G groups there are C(2G - 1, G) different draws: 126 for 5, 1,716 for
+    7, 92,378 for 10. One with counts c has the multinomial probability G!/(c_1! ... c_G!) G^-G.
 
     References
     ----------
@@ -59,27 +49,23 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
     return Draws(counts, weights / weights.sum())
 
 
+def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Integers (order, setting), the first of which leaves settings as they are: all orders, or `n_draws` random ones.
+
+    Random are those beside the first where there are more than `n_draws` orders in all, such as 40,320 of 8 settings.
+    """
+    if math.factorial(n_settings) <= n_draws:
+        return np.array(list(permutations(range(n_settings))))
+    as_it_is = np.arange(n_settings)
+    return np.vstack([as_it_is, rng.permuted(np.tile(as_it_is, (n_draws, 1)), axis=1)])
+
+
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Ends of the central share `level` of a number over bootstrap draws.
+    """Ends of the central share `level` of a number (draw,) over bootstrap draws, without those where it is NaN.
 
-    Parameters
-    ----------
-    values
-        (draw,), NaN where a draw doesn't define the number; the interval is that of the others.
-    level
-        Share inside, such as 0.95; half of the rest lies on either side.
-    weights
-        Probabilities of the draws, as in `Draws`; all alike if None.
-
-    Raises
-    ------
-    ValueError
-        If no draw defines the number.
-
-    Notes
-    -----
-    With weights an end is the least value at which the cumulated probability reaches its share; without, quantiles are
-    interpolated linearly. Few groups make such an interval too narrow.
+    With the weights of `Draws` an end is the least value at which the cumulated probability reaches its share; without,
+    quantiles are interpolated linearly. Few groups make such an interval too narrow. Raises ValueError if no draw
+    defines the number.
 
     References
     ----------

@@ -1,7 +1,7 @@
 """The cells that metrics are compared on: a study's table, checked and laid out as groups by settings."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
 
@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from .correlations import centred
-from .frame import checked, group_labels, some_of
+from .frame import Cells, checked, group_labels, some_of
 
-__all__ = ["Items", "Metric", "StudyCells", "parse_metrics", "read_cells", "without_collapsed"]
+__all__ = ["Metric", "StudyCells", "lay_out", "parse_metrics", "read_rows"]
 
-Items = int | Mapping[str, int] | str
-"""Test items behind each accuracy: one number, a number by group or by value of a group's column, or a column."""
 LOG = "ln "
 """Beginning of the name of a metric that is the natural logarithm of a column."""
 MOST_ITEMS = 2**53
@@ -28,9 +26,13 @@ class Metric(NamedTuple):
 
     name: str
     column: str
-    is_log: bool
     sign: int
     """-1 where lower is better, 1 where higher is: what turns it the way of accuracy."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is the logarithm of its column."""
+        return self.name != self.column
 
 
 @dataclass(frozen=True)
@@ -69,21 +71,16 @@ def parse_metrics(
 ) -> tuple[Metric, ...]:
     """Metrics from their names, the reference first; `ln CE` is the logarithm of the column `CE` unless it is a column.
 
-    Raises
-    ------
-    ValueError
-        If there is no metric, one is named twice, is accuracy itself, or is a column and another one's logarithm, or
-        if another option names none of them.
+    Raises ValueError if there is no metric, one is named twice or is accuracy itself, or an option names none of them.
 
     Examples
     --------
     >>> parse_metrics(["ln CE"], None, [], "ACC", ["ACC", "CE"])
-    (Metric(name='ln CE', column='CE', is_log=True, sign=-1),)
+    (Metric(name='ln CE', column='CE', sign=-1),)
     """
     if not names:
         raise ValueError("`metrics` is empty; name at least one column")
-    twice = [name for k, name in enumerate(names) if name in names[:k]]
-    if twice:
+    if twice := [name for k, name in enumerate(names) if name in names[:k]]:
         raise ValueError(f"`metrics` names {twice[0]!r} twice; once is enough")
     first = names[0] if reference is None else reference
     for role, name in [("reference", first), *(("higher_is_better", name) for name in higher_is_better)]:
@@ -94,33 +91,22 @@ def parse_metrics(
         bare = name.removeprefix(LOG)
         if accuracy in (name, bare):
             raise ValueError(f"metric {name!r} is accuracy itself; name what is to predict it")
-        if bare != name and bare in columns and name in columns:
-            raise ValueError(
-                f"metric {name!r} is a column of the table, and the logarithm of its column {bare!r} as well; rename "
-                "or drop one of the two"
-            )
-        column = name if name in columns else bare
-        found.append(Metric(name, column, column != name, 1 if name in higher_is_better else -1))
+        found.append(Metric(name, name if name in columns else bare, 1 if name in higher_is_better else -1))
     return tuple(found)
 
 
-def read_cells(
+def read_rows(
     frame: pd.DataFrame,
     accuracy: str,
     metrics: Sequence[Metric],
     groups: Sequence[str],
     setting: str,
-    n_items: Items | None,
-) -> tuple[StudyCells, pd.DataFrame, tuple[str, ...]]:
-    """All cells that can be used, the rows of the table that they are, and sentences on what was left out.
+    n_items: int | str | None,
+) -> Cells:
+    """The rows of a table that can be compared, each setting of a group once.
 
-    Raises
-    ------
-    TypeError
-        If `frame` isn't a DataFrame.
-    ValueError
-        As `checked`; if accuracy isn't between 0 and 1, a group has a setting twice, items aren't whole numbers, or too
-        little is left to compare.
+    Raises TypeError or ValueError as `checked`; ValueError also if accuracy isn't between 0 and 1, a group has a
+    setting twice, or items aren't whole numbers.
     """
     if not groups:
         raise ValueError("`groups` is empty; name the columns whose values say which cells may be compared")
@@ -139,65 +125,53 @@ def read_cells(
             f"accuracy {accuracy!r} is {outside.iloc[0]:g} in row {outside.index[0]}; it is a share from 0 to 1: "
             "divide percents by 100"
         )
-    labels = group_labels(rows, groups)
-    keys = pd.MultiIndex.from_arrays([labels, rows[setting]])
+    keys = pd.MultiIndex.from_arrays([group_labels(rows, groups), rows[setting]])
     if keys.has_duplicates:
         group, name = keys[keys.duplicated()][0]
         raise ValueError(
             f"group {group!r} has setting {name!r} twice; average repeated runs, or let `setting` name a column that "
             "tells them apart"
         )
-    items = None if n_items is None else _items(n_items, rows, labels, groups)
+    for value in () if n_items is None else rows[n_items] if isinstance(n_items, str) else (n_items,):
+        is_whole = isinstance(value, Integral | float) and not isinstance(value, bool) and value == value // 1
+        if not (is_whole and 1 <= value <= MOST_ITEMS):
+            raise ValueError(f"`n_items` gives {value!r}; test items are a whole number between 1 and 2^53")
+    return Cells(rows, left_out)
 
-    def table(values: np.ndarray | pd.Series) -> np.ndarray:
-        return np.asarray(pd.Series(np.asarray(values, np.float64), keys).unstack())
+
+def lay_out(
+    rows: pd.DataFrame,
+    name: str,
+    accuracy: str,
+    metrics: Sequence[Metric],
+    groups: Sequence[str],
+    setting: str,
+    n_items: int | str | None,
+) -> tuple[StudyCells, tuple[str, ...]]:
+    """Some of the rows that `read_rows` returned as groups by settings, without groups of a single cell.
+
+    Returns a sentence on these as well; raises ValueError if too little is left to compare.
+    """
+    labels = pd.Series(group_labels(rows, groups), rows.index)
+    n = labels.map(labels.value_counts())
+    lone, rows, labels = sorted(labels[n == 1]), rows[n > 1], labels[n > 1]
+    keys = pd.MultiIndex.from_arrays([labels, rows[setting]])
+
+    def table(values: pd.Series | float) -> np.ndarray:
+        return np.asarray(pd.Series(np.broadcast_to(values, len(keys)), keys, np.float64).unstack())
 
     shape = pd.Series(0, keys).unstack()
     cells = StudyCells(
-        name="all",
+        name=name,
         accuracy=table(rows[accuracy]),
         metrics={one.name: table(np.log(rows[one.column]) if one.is_log else rows[one.column]) for one in metrics},
         groups=tuple(shape.index),
         settings=tuple(shape.columns),
-        n_items=None if items is None else table(items),
+        n_items=None if n_items is None else table(rows[n_items] if isinstance(n_items, str) else n_items),
     )
-    kept, notes = _narrowed(cells)
-    return kept, rows, (*left_out, *notes)
-
-
-def without_collapsed(cells: StudyCells, accuracy: str, below: float) -> tuple[StudyCells, tuple[str, ...]]:
-    """The cells whose accuracy is at least `below`, and sentences on what that leaves out.
-
-    Raises
-    ------
-    ValueError
-        If too little is left to compare.
-    """
-    kept = np.where(cells.accuracy >= below, cells.accuracy, np.nan)
-    narrowed, notes = _narrowed(replace(cells, name=f"{accuracy} >= {below:g}", accuracy=kept))
-    n_out = cells.n_cells - int(np.isfinite(kept).sum())
-    chosen = "; cells are chosen by what is to be predicted, which bends correlations" if n_out else ""
-    return narrowed, (f"{n_out} of {cells.n_cells} cells are left out of the cells {narrowed.name!r}{chosen}", *notes)
-
-
-def _narrowed(cells: StudyCells) -> tuple[StudyCells, tuple[str, ...]]:
-    """The cells that have an accuracy, without groups of a single one and settings without any."""
-    there = np.isfinite(cells.accuracy)
-    n = there.sum(axis=1)
-    lone = [cells.groups[k] for k in np.flatnonzero(n == 1)]
-    group, setting = np.flatnonzero(n >= 2), np.flatnonzero(there[n >= 2].any(axis=0))
-    place = np.ix_(group, setting)
-    narrowed = replace(
-        cells,
-        accuracy=cells.accuracy[place],
-        metrics={name: np.where(there, values, np.nan)[place] for name, values in cells.metrics.items()},
-        groups=tuple(cells.groups[k] for k in group),
-        settings=tuple(cells.settings[k] for k in setting),
-        n_items=None if cells.n_items is None else cells.n_items[place],
-    )
-    _refuse_little(narrowed)
-    said = f"of the cells {cells.name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
-    return narrowed, (said,) if lone else ()
+    _refuse_little(cells)
+    said = f"of the cells {name!r}, {some_of(lone)} {'have' if len(lone) > 1 else 'has'} a single one: left out"
+    return cells, (said,) if lone else ()
 
 
 def _refuse_little(cells: StudyCells) -> None:
@@ -215,22 +189,3 @@ def _refuse_little(cells: StudyCells) -> None:
     for name, values in (("accuracy", cells.accuracy), *cells.metrics.items()):
         if not np.nan_to_num(centred(values)).any():
             raise ValueError(f"{name!r} is the same in all cells of each group{of}; there is nothing to correlate")
-
-
-def _items(n_items: Items, rows: pd.DataFrame, labels: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Float64 (row,): test items, by a group's whole name first, then by the value of one of its columns."""
-    if isinstance(n_items, str):
-        values = list(rows[n_items])
-    elif isinstance(n_items, Mapping):
-        keys = [(label, *row) for label, row in zip(labels, rows[list(groups)].to_numpy(), strict=True)]
-        unknown = [one for one in keys if not any(key in n_items for key in one)]
-        if unknown:
-            raise ValueError(f"`n_items` has nothing for group {unknown[0][0]!r}; it has {list(n_items)}")
-        values = [next(n_items[key] for key in one if key in n_items) for one in keys]
-    else:
-        values = [n_items] * len(rows)
-    for value in values:
-        is_whole = isinstance(value, Integral | float) and not isinstance(value, bool) and value == value // 1
-        if not (is_whole and 1 <= value <= MOST_ITEMS):
-            raise ValueError(f"`n_items` gives {value!r}; test items are a whole number between 1 and 2^53")
-    return np.array(values, np.float64)

@@ -1,8 +1,7 @@
-"""What a result prints: its conclusion and one table, or everything, as text, Markdown or HTML."""
+"""What a result prints: its conclusion and one table, or everything, as text or Markdown."""
 
-import html
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
@@ -33,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """What `summary()` of a result returns; `print` shows its short form, a notebook the same with the rest folded."""
+    """What `summary()` of a result returns; `print` and notebooks show its short form."""
 
     title: str
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -71,21 +70,14 @@ class Summary:
             lines = [f"- **{one.word}**: {markdown_text(f'{one.claim} ({one.because})')}" for one in self.verdicts]
             parts += ["### Verdicts", "\n".join(lines)]
         for table in self.tables:
-            lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in _texts(table)]
+            cells = [[markdown_text(text).replace("|", "\\|") for text in row] for row in _texts(table)]
+            lines = [f"| {' | '.join(row)} |" for row in cells]
             lines.insert(1, "|" + " --- |" * len(table.rows.columns))
             parts += [f"### {markdown_text(table.title)}", "\n".join(lines)]
             parts += [markdown_text(table.note)] if table.note else []
         remarks = [*(f"{name}: {value}" for name, value in self.facts.items()), *self.notes]
         parts += ["### Remarks", "\n".join(f"- {markdown_text(one)}" for one in remarks)] if remarks else []
         return "\n\n".join(parts) + "\n"
-
-    def _repr_html_(self) -> str:
-        parts = [_tag("h3", self.title), *([_list(self.verdicts)] if self.verdicts else [])]
-        tables = [_table(one) for one in self.tables]
-        remarks = [*(f"{name}: {value}" for name, value in self.facts.items()), *self.notes]
-        rest = [*tables[1:], *([_list(remarks)] if remarks else [])]
-        folded = ["<details><summary>Everything</summary>", *rest, "</details>"] if rest else []
-        return "\n".join([*parts, *tables[:1], *folded])
 
 
 def cell_text(value: object, digits: int = 4) -> str:
@@ -159,23 +151,3 @@ def _parts(widths: Sequence[int], right: Sequence[bool], width: int) -> list[lis
 
 def _is_number(text: str) -> bool:
     return not text or text[0] in "-0123456789∞" or text == "n/a"
-
-
-def _markdown_cell(text: str) -> str:
-    return markdown_text(text).replace("|", "\\|")
-
-
-def _table(table: Table) -> str:
-    header, *rows = _texts(table)
-    head = "".join(_tag("th", text) for text in header)
-    body = "".join(f"<tr>{''.join(_tag('td', text) for text in row)}</tr>" for row in rows)
-    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return "\n".join([_tag("h4", table.title), whole, *([_tag("p", table.note)] if table.note else [])])
-
-
-def _list(lines: Iterable[object]) -> str:
-    return "<ul>" + "".join(_tag("li", str(line)) for line in lines) + "</ul>"
-
-
-def _tag(name: str, text: str) -> str:
-    return f"<{name}>{html.escape(text)}</{name}>"

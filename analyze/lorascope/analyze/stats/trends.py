@@ -1,9 +1,9 @@
 """Whether a response falls, or rises, along ordered levels within groups: Page's test and the steps against it."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -14,7 +14,7 @@ from .record import plain, provenance
 from .summary import Summary, Table
 from .verdict import Verdict, Word, is_small
 
-__all__ = ["Series", "TrendResult", "group_series", "trend_tests"]
+__all__ = ["TrendResult", "trend_tests"]
 
 MOST_EXACT = 8
 """Most levels of which scipy's exact distribution is taken; it lists all orders of a group, which are 40,320 of 8."""
@@ -23,17 +23,6 @@ NULL = (
     "p is over all orders of a group's values among its levels, each as likely, groups independent: where groups share "
     "a run, one adapter scored on several data sets for instance, it comes out too small"
 )
-
-
-class Series(NamedTuple):
-    """One group of two levels or more."""
-
-    group: str
-    levels: np.ndarray
-    """Different levels (level,), ascending."""
-    means: np.ndarray
-    """Responses (level,), averaged over the cells of a level."""
-    n_cells: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +50,8 @@ class TrendResult:
     """Where p is from: Page's distribution, exact up to 8 levels, or, where responses are tied, random orders."""
     n_steps: int
     """Steps between neighbouring levels of one group, in all groups of two levels or more."""
+    series: pd.DataFrame
+    """A row a level of a group that has two or more: `group`, `level`, `mean` (of the responses there), `n_cells`."""
     violations: pd.DataFrame
     """A row a step that doesn't go as claimed: `group`, `lower` and `upper` (levels), `at_lower` and `at_upper`
     (responses, averaged over the cells there), `step` (`rises`, `falls` or `equal`)."""
@@ -156,80 +147,61 @@ def trend_tests(
     _refuse(response, along, groups, level, n_draws)
     cells = checked(frame, numbers=[response, along], labels=groups, may_lack=[response])
     rows = cells.frame.reset_index(drop=True)
-    series, short = group_series(rows, response, along, groups)
-    n_levels = max(len(one.levels) for one in series)
-    complete = [one for one in series if len(one.levels) == n_levels]
-    values = np.stack([one.means for one in complete])
-    found = _page(values if increasing else -values, n_draws, np.random.default_rng(seed))
-    n_steps, violations = _steps(series, increasing)
+    series = _series(rows, response, along, groups)
+    sizes = series.groupby("group", sort=False)["level"].transform("size")
+    short, series = series.loc[sizes == 1, "group"], series[sizes > 1].reset_index(drop=True)
+    if series.empty:
+        raise ValueError(
+            f"no group of {list(groups)!r} has two levels of {along!r}, which a trend needs; name fewer columns in "
+            "`groups`, or add rows"
+        )
+    complete = series[(sizes[sizes > 1] == sizes.max()).to_numpy()]
+    values, levels = (complete[name].to_numpy().reshape(-1, sizes.max()) for name in ("mean", "level"))
+    L, p_value, p_opposite, method = _page(values if increasing else -values, n_draws, np.random.default_rng(seed))
     direction, opposite = ("rises", "falls") if increasing else ("falls", "rises")
-    claim = f"{response} {direction} along {along}"
+    steps = _steps(series)
+    violations = steps[steps["step"] != direction].reset_index(drop=True)
     settings = {
         "response": response, "along": along, "groups": list(groups), "increasing": increasing, "level": level,
         "n_draws": n_draws, "seed": seed, "source": frame.attrs.get("source", ""),
     }  # fmt: skip
-    return TrendResult(
+    found = TrendResult(
         response=response,
         along=along,
         groups=tuple(groups),
         increasing=increasing,
         level=level,
-        L=found.L,
-        n_groups=len(complete),
-        n_levels=n_levels,
-        p_value=found.p_value,
-        p_opposite=found.p_opposite,
-        method=found.method,
-        n_steps=n_steps,
+        L=L,
+        n_groups=len(values),
+        n_levels=values.shape[1],
+        p_value=p_value,
+        p_opposite=p_opposite,
+        method=method,
+        n_steps=len(steps),
+        series=series,
         violations=violations,
-        verdicts=(
-            _overall(f"{claim} overall", found, values.shape, level),
-            _every_step(f"{claim} in every group", n_steps, violations, opposite),
-        ),
-        notes=(*cells.left_out, *_notes(series, complete, short, along), NULL),
+        verdicts=(),
+        notes=(*cells.left_out, *_notes(series, levels, short, along), NULL),
         provenance=provenance(rows, settings),
     )
+    return replace(found, verdicts=(_overall(found), _every_step(found, opposite)))
 
 
-def group_series(
-    rows: pd.DataFrame, response: str, along: str, groups: Sequence[str]
-) -> tuple[list[Series], list[str]]:
-    """The groups of two levels or more, in the order of their first rows, and the names of the others.
-
-    Raises
-    ------
-    ValueError
-        If no group has two levels.
-    """
-    x, y, labels = rows[along].to_numpy(), rows[response].to_numpy(), group_labels(rows, groups)
-    series, short = [], []
-    for group in dict.fromkeys(labels.tolist()):
-        inside = labels == group
-        levels = np.unique(x[inside])
-        if len(levels) < 2:
-            short.append(group)
-            continue
-        at = [y[inside & (x == one)] for one in levels]
-        # Rounded once whatever the order of the cells, so that equal sums stay ties.
-        means = np.array([math.fsum(values) / len(values) for values in at])
-        series.append(Series(group, levels, means, int(inside.sum())))
-    if not series:
-        raise ValueError(
-            f"no group of {list(groups)!r} has two levels of {along!r}, which a trend needs; name fewer columns in "
-            "`groups`, or add rows"
-        )
-    return series, short
+def _series(rows: pd.DataFrame, response: str, along: str, groups: Sequence[str]) -> pd.DataFrame:
+    """A row a group, in the order of their first rows, and level, ascending."""
+    labels = group_labels(rows, groups)
+    ordered = pd.Categorical(labels, categories=list(dict.fromkeys(labels)))
+    by_level = rows[response].groupby([ordered, rows[along]], observed=True)
+    # Rounded once whatever the order of the cells, so that equal sums stay ties.
+    found = by_level.agg(mean=lambda values: math.fsum(values) / len(values), n_cells="size")
+    found = found.rename_axis(["group", "level"]).reset_index()
+    return found.astype({"group": object})
 
 
-class _Page(NamedTuple):
-    L: float
-    p_value: float
-    p_opposite: float
-    method: Literal["exact", "asymptotic", "permutation"]
-
-
-def _page(values: np.ndarray, n_draws: int, rng: np.random.Generator) -> _Page:
-    """Page's L of a complete table (group, level) whose values are claimed to rise."""
+def _page(
+    values: np.ndarray, n_draws: int, rng: np.random.Generator
+) -> tuple[float, float, float, Literal["exact", "asymptotic", "permutation"]]:
+    """Page's L of a complete table (group, level) whose values are claimed to rise, p, p of the opposite, and how."""
     from scipy.stats import page_trend_test, rankdata  # type: ignore[import-untyped]
 
     ranks = rankdata(values, axis=1)
@@ -238,59 +210,57 @@ def _page(values: np.ndarray, n_draws: int, rng: np.random.Generator) -> _Page:
     if all(len(set(row)) == len(row) for row in ranks.tolist()) and values.shape[0] > 1 and values.shape[1] > 2:
         method: Literal["exact", "asymptotic"] = "exact" if values.shape[1] <= MOST_EXACT else "asymptotic"
         one, other = (page_trend_test(table, ranked=True, method=method) for table in (ranks, ranks[:, ::-1]))
-        return _Page(statistic, float(one.pvalue), float(other.pvalue), method)
+        return statistic, float(one.pvalue), float(other.pvalue), method
     drawn = np.zeros(n_draws)
     for row in ranks:
         drawn += rng.permuted(np.tile(row, (n_draws, 1)), axis=1) @ places
     p_value, p_opposite = ((1 + int(far.sum())) / (1 + n_draws) for far in (drawn >= statistic, drawn <= statistic))
-    return _Page(statistic, p_value, p_opposite, "permutation")
+    return statistic, p_value, p_opposite, "permutation"
 
 
-def _steps(series: Sequence[Series], increasing: bool) -> tuple[int, pd.DataFrame]:
-    """How many steps between neighbouring levels there are, and a table of those that don't go as claimed."""
-    steps = [
-        (one.group, _number(a), _number(b), at_a, at_b, WORDS[int(np.sign(at_b - at_a))])
-        for one in series
-        for a, b, at_a, at_b in zip(one.levels, one.levels[1:], one.means, one.means[1:], strict=False)
-    ]
-    table = pd.DataFrame(steps, columns=["group", "lower", "upper", "at_lower", "at_upper", "step"])
-    return len(table), table[table["step"] != ("rises" if increasing else "falls")].reset_index(drop=True)
+def _steps(series: pd.DataFrame) -> pd.DataFrame:
+    """A row a step between neighbouring levels of a group."""
+    after = series.groupby("group", sort=False)[["level", "mean"]].shift(-1)
+    ends = {"lower": series["level"], "upper": after["level"], "at_lower": series["mean"], "at_upper": after["mean"]}
+    steps = pd.DataFrame({"group": series["group"], **ends}).dropna(subset="upper")
+    steps["step"] = np.sign(steps["at_upper"] - steps["at_lower"]).map(WORDS)
+    whole = {name: pd.to_numeric(steps[name], downcast="integer") for name in ("lower", "upper")}  # 32, not 32.0
+    return steps.assign(**whole)
 
 
-def _overall(claim: str, found: _Page, shape: tuple[int, ...], level: float) -> Verdict:
-    is_told = is_small(min(found.p_value, found.p_opposite), level)
+def _overall(found: TrendResult) -> Verdict:
+    is_told = is_small(min(found.p_value, found.p_opposite), found.level)
     word: Word = "supported" if found.p_value < found.p_opposite else "contradicted"
     because = (
-        f"Page's L = {found.L:g} over {shape[0]} group{'s' if shape[0] > 1 else ''} of {shape[1]} levels, "
-        f"{found.method} p = {format_number(found.p_value)}, of the opposite {format_number(found.p_opposite)}"
+        f"Page's L = {found.L:g} over {found.n_groups} group{'s' if found.n_groups > 1 else ''} of {found.n_levels} "
+        f"levels, {found.method} p = {format_number(found.p_value)}, of the opposite {format_number(found.p_opposite)}"
     )
+    claim = f"{found.response} {found.direction} along {found.along} overall"
     return Verdict(claim, word if is_told else "not identified", because)
 
 
-def _every_step(claim: str, n_steps: int, violations: pd.DataFrame, opposite: str) -> Verdict:
+def _every_step(found: TrendResult, opposite: str) -> Verdict:
     """Contradicted by one step that does the opposite; steps between equal values speak neither way."""
-    against = violations[violations["step"] == opposite]
-    n_equal = len(violations) - len(against)
+    against = found.violations[found.violations["step"] == opposite]
+    n_equal = len(found.violations) - len(against)
     word: Word = "contradicted" if len(against) else "not identified" if n_equal else "supported"
-    because = f"{len(against)} of {n_steps} steps between neighbouring levels go the other way"
+    because = f"{len(against)} of {found.n_steps} steps between neighbouring levels go the other way"
     because += f", in {against['group'].nunique()} groups" if len(against) else ""
-    return Verdict(claim, word, because + (f"; {n_equal} between equal values" if n_equal else ""))
+    because += f"; {n_equal} between equal values" if n_equal else ""
+    return Verdict(f"{found.response} {found.direction} along {found.along} in every group", word, because)
 
 
-def _notes(series: Sequence[Series], complete: Sequence[Series], short: Sequence[str], along: str) -> list[str]:
-    notes = []
-    if short:
-        notes.append(f"{some_of(short)}: one level of {along} only, left out")
-    n_levels = len(complete[0].levels)
-    lacking = [one.group for one in series if len(one.levels) < n_levels]
-    if lacking:
-        notes.append(f"{some_of(lacking)}: fewer than {n_levels} levels, left out of Page's test, but not of the steps")
-    if len({tuple(one.levels.tolist()) for one in complete}) > 1:
-        notes.append(f"groups differ in their levels of {along}: Page's test goes by the levels' order within a group")
-    n_shared = sum(one.n_cells - len(one.levels) for one in series)
-    if n_shared:
-        notes.append(f"{n_shared} cells share group and level with another and are averaged with it")
-    return notes
+def _notes(series: pd.DataFrame, levels: np.ndarray, short: Sequence[str], along: str) -> Iterator[str]:
+    """Sentences on what was left out or averaged; `levels` are those of complete groups."""
+    if len(short):
+        yield f"{some_of(short)}: one level of {along} only, left out"
+    n = series["group"].value_counts(sort=False)
+    if len(lacking := n.index[n < levels.shape[1]]):
+        yield f"{some_of(lacking)}: fewer than {levels.shape[1]} levels, left out of Page's test, but not of the steps"
+    if (levels != levels[0]).any():
+        yield f"groups differ in their levels of {along}: Page's test goes by the levels' order within a group"
+    if n_shared := int((series["n_cells"] - 1).sum()):
+        yield f"{n_shared} cells share group and level with another and are averaged with it"
 
 
 def _refuse(response: str, along: str, groups: Sequence[str], level: float, n_draws: int) -> None:
@@ -306,8 +276,3 @@ def _refuse(response: str, along: str, groups: Sequence[str], level: float, n_dr
         raise ValueError(f"`level` is {level!r}; it must lie between 0 and 1, such as 0.95")
     if n_draws < 1:
         raise ValueError(f"`n_draws` is {n_draws!r}; it must be at least 1, and thousands make a good p")
-
-
-def _number(level: float) -> int | float:
-    """A level as it is written: 32, not 32.0."""
-    return int(level) if float(level).is_integer() else float(level)

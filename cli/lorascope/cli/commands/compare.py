@@ -1,17 +1,15 @@
 """`lorascope compare`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
 from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
-from ..fits.options import GROUPS, Whole, chosen_groups, numbers_by_name, rows_where, study_table
+from ..fits.options import GROUPS, Whole, chosen_groups, rows_where, study_table
 from ..fits.results import Format, Results, about_study, deliver, refuse_out
-from ..screen import aside, progress_bar
 
 __all__ = ["compare"]
 
@@ -60,13 +58,11 @@ def compare(
     reference
         Metric whose claim is tested; by default the first one.
     higher_is_better
-        Metric that promises a high accuracy where it is high; may be given several times. All others do where they are
-        low.
+        Metric that promises a high accuracy where it is high; may be given several times. Others do where they are low.
     collapsed_below
         Report everything a second time, without cells whose accuracy is below this.
     n_items
-        Test items behind each accuracy: a number, a column (n_scored of runs), or numbers by group or data set, as in
-        'ARCE=2376,ARCC=1172'.
+        Test items behind each accuracy: a number, or a column (n_scored of runs).
     where
         Only rows with these values, as in 'model=Phi3' or 'R=8,32'; give it again for another column.
     level
@@ -87,36 +83,29 @@ def compare(
     refuse_out(out)
     if n_draws > MOST_DRAWS:
         raise ValueError(f"`n_draws` is {n_draws}; give at most {MOST_DRAWS}")
-    asked, items = rows_where(where), _items(n_items)
+    asked = rows_where(where)
+    items = int(n_items) if n_items is not None and n_items.strip().isdecimal() else n_items
     frame = study_table(study, asked, workers)
     columns = chosen_groups(frame, groups)
     if not columns:
         none = "`groups` names no column" if groups is not None else f"none of {', '.join(GROUPS)} varies"
         raise ValueError(f"{none}, so that there is one group, and two are needed; name columns with --groups")
-    with progress_bar("compare", to=aside) as update:
-        found = compare_metrics(
-            frame, accuracy, metric, groups=columns, setting=setting, reference=reference,
-            higher_is_better=higher_is_better, collapsed_below=collapsed_below, n_items=items, n_draws=n_draws,
-            seed=seed, level=level, progress=update,
-        )  # fmt: skip
+    found = compare_metrics(
+        frame, accuracy, metric, groups=columns, setting=setting, reference=reference,
+        higher_is_better=higher_is_better, collapsed_below=collapsed_below, n_items=items, n_draws=n_draws, seed=seed,
+        level=level,
+    )  # fmt: skip
     results = Results(
         title=f"Metrics and {accuracy}",
         study=about_study(frame, asked),
         summaries=[found.summary()],
         record={"comparison": found.to_dict()},
-        figures=[("Correlation with accuracy", lambda: _figure(found, frame))],
+        figures=[("Correlation with accuracy", lambda: _figure(found))],
     )
     deliver(results, form, out, full=full)
 
 
-def _figure(found: MetricComparison, frame: pd.DataFrame) -> Any:
+def _figure(found: MetricComparison) -> Any:
     from lorascope.analyze.figures import metrics_figure  # plotly, for which no other output waits
 
-    return metrics_figure(found, frame)
-
-
-def _items(text: str | None) -> int | str | Mapping[str, int] | None:
-    """A number, a column's name, or numbers by name."""
-    if text is None or not text.strip().isdecimal():
-        return numbers_by_name("n_items", text) if text is not None and "=" in text else text
-    return int(text)
+    return metrics_figure(found)

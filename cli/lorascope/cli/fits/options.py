@@ -1,4 +1,4 @@
-"""Options that several commands of studies share: columns, rows, numbers by name."""
+"""Options that several commands of studies share: columns and rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from lorascope.study.read_study import read_study
 
 from ..screen import aside, progress_bar
 
-__all__ = ["GROUPS", "NONE", "Whole", "chosen_groups", "listed", "numbers_by_name", "rows_where", "study_table"]
+__all__ = ["GROUPS", "NONE", "Whole", "chosen_groups", "listed", "rows_where", "study_table"]
 
 GROUPS = ("dataset", "split", "prompt", "model")
 """Columns of which those that vary tell groups apart, where nothing else is said."""
@@ -43,10 +43,15 @@ def listed(text: str) -> tuple[str, ...]:
 
 def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Column -> values of which a row must hold one, from `column=value,value`."""
-    found = dict(_assigned("where", one) for one in where)
+    found = {}
+    for one in where:
+        name, _, values = (side.strip() for side in one.partition("="))
+        if not name or not values:
+            raise ValueError(f"`where` is {one!r}; write it as name=value")
+        found[name] = tuple(value.strip() for value in values.split(","))
     if len(found) < len(where):
         raise ValueError(f"`where` is {list(where)}; name each column once, its values with commas between")
-    return {name: tuple(value.strip() for value in values.split(",")) for name, values in found.items()}
+    return found
 
 
 def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> pd.DataFrame:
@@ -54,11 +59,9 @@ def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], worker
     if workers is not None and workers < 1:
         raise ValueError(f"`workers` is {workers}; give at least 1")
     with progress_bar("runs", to=aside) as update:
-
-        def tell(done: int, total: int, part: str = "") -> None:
-            update(done, total, title=part)
-
-        return read_study(study, where=where, n_workers=workers, progress=tell)
+        return read_study(
+            study, where=where, n_workers=workers, progress=lambda done, total, part="": update(done, total, title=part)
+        )
 
 
 def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
@@ -66,24 +69,3 @@ def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
     if named is not None:
         return listed(named)
     return tuple(name for name in GROUPS if name in frame.columns and frame[name].nunique() > 1)
-
-
-def numbers_by_name(option: str, text: str) -> dict[str, int]:
-    """Name -> whole number, from `name=3,name=1`."""
-    found: dict[str, int] = {}
-    for one in text.split(","):
-        name, value = _assigned(option, one)
-        if name in found:
-            raise ValueError(f"`{option}` names {name!r} twice; name each once")
-        if not value.isdecimal():
-            raise ValueError(f"`{option}` gives {name!r} {value!r}, where a whole number belongs")
-        found[name] = int(value)
-    return found
-
-
-def _assigned(option: str, text: str) -> tuple[str, str]:
-    """The two sides of `name=value`."""
-    name, _, value = text.partition("=")
-    if not name.strip() or not value.strip():
-        raise ValueError(f"`{option}` is {text!r}; write it as name=value")
-    return name.strip(), value.strip()

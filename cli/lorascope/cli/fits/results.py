@@ -1,6 +1,6 @@
 """What a command of a study found, in the form asked for: on the terminal, as Markdown, as JSON, in a folder."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,13 +108,10 @@ def _json(results: Results) -> str:
 def _page(results: Results) -> str:
     from lorascope.analyze.report.figures_page import render_figures
 
-    return render_figures(visible(results.title), visible(results.source), _made(results.figures))
-
-
-def _made(figures: Sequence[Figure]) -> Iterator[tuple[str, Any]]:
-    """Figures that the result has, and in place of another one the words why it hasn't."""
-    for name, make in figures:
+    made: list[tuple[str, Any]] = []
+    for name, make in results.figures:
         try:
-            yield visible(name), make()
-        except ValueError as error:
-            yield visible(name), visible(str(error))
+            made.append((visible(name), make()))
+        except ValueError as error:  # the result has no such figure, and says why
+            made.append((visible(name), visible(str(error))))
+    return render_figures(visible(results.title), visible(results.source), made)

@@ -158,12 +158,12 @@ def _law(one: Fitted, place: int) -> Iterator[str]:
 
 def _metrics(study: StudyResults) -> Iterator[str]:
     """MIUB and CE as predictors of accuracy."""
-    found, cells, refused = study.compared
+    found, refused = study.compared
     if found is None:
         yield f"<p>Not compared: {escape(refused)}.</p>"
         return
     yield _summary(found)
-    yield _try_figure("metrics-figure", partial(metrics_figure, found, cells))
+    yield _try_figure("metrics-figure", partial(metrics_figure, found))
 
 
 def _claims(study: StudyResults) -> Iterator[str]:

@@ -30,8 +30,6 @@ class Compared(NamedTuple):
     """MIUB and CE as predictors of accuracy, or why they weren't compared."""
 
     comparison: MetricComparison | None
-    cells: pd.DataFrame
-    """The cells that were compared: means over seeds, with the first prompt."""
     refused: str
     """What the comparison said of these cells; nothing where there is one."""
 
@@ -71,9 +69,9 @@ def compared_metrics(cells: pd.DataFrame) -> Compared:
     metrics = [f"ln {name}" for name in known if len(known[name]) and (known[name] > 0).all()]
     metrics[1:1] = ["CE"] * bool(len(known["CE"]))
     try:
-        return Compared(compare_metrics(table, metrics=metrics, n_items="n_scored"), table, "")
+        return Compared(compare_metrics(table, metrics=metrics, n_items="n_scored"), "")
     except ValueError as error:
-        return Compared(None, table, str(error))
+        return Compared(None, str(error))
 
 
 def _choices(cells: pd.DataFrame) -> pd.DataFrame:
