@@ -164,7 +164,7 @@ def random_run(path: Path, *, n_features: int = 6, lengths: list[int] = LENGTHS,
 
 
 def test_a_record_is_that_of_the_pairs(made: Run) -> None:
-    options: dict[str, Any] = {"estimator": ("ksg1", "gaussian"), "n_tokens": 200}
+    options: dict[str, Any] = {"estimator": ("ksg1", "gaussian"), "n_tokens": 200, "n_axes": 3}
     found, pairs = record_of(made, **options), pairs_of(made, **options)
     expected = estimate(pairs.pairs, ("ksg1", "gaussian"), Settings(seed=3), n_shuffles=2)
     np.testing.assert_array_equal(found.fields, expected)
