@@ -10,8 +10,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.marks import Look, add_legend, hovering, looks
-from lorascope.analyze.figures.scales import LOG_FROM
-from lorascope.analyze.figures.size_axes import log_axis, size_axis
+from lorascope.analyze.figures.scales import LOG_FROM, log_axis, size_axis
 from lorascope.analyze.figures.small_multiples import small_multiples
 from lorascope.analyze.figures.theme import line_styles
 from lorascope.analyze.format import format_error, format_number
@@ -132,14 +131,14 @@ def _figure(
                     line={"color": look.color, "dash": look.dash, "width": 2 if look.color == MEAN.color else 1.25},
                     **hovering(name, [_text(one) for one in line.itertuples()]),
                 )  # fmt: skip
-                figure.add_trace(trace, **panel.place)
-        figure.update_yaxes(**_value_axis(own), **panel.place)
+                figure.add_trace(trace, **panel)
+        figure.update_yaxes(**_value_axis(own), **panel)
         is_size = "side" not in own or (own["side"] == "model size").all()
         axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
         if is_size and not aside:  # ticks short enough for half a phone's width
             texts = zip(axis["tickvals"], axis["ticktext"], strict=True)
             axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in texts]
-        figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel.place)
+        figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel)
     most = int(rows["n_seeds"].max())
     seeds = "one seed" if most == 1 else f"means of up to {most} seeds"
     headline(figure, title, f"Bars: standard errors over items; {seeds}. {note}")
