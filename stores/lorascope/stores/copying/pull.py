@@ -110,10 +110,10 @@ def _spec(run: Run, part: Slice) -> RunSpec:
 
 def _adapter(adapter: Adapter, part: Slice) -> Adapter:
     columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
-    return replace(
-        adapter,
-        **{name: tuple(values[index] for index in part.components) for name, values in columns.items() if values},
-    )
+    kept: dict[str, Any] = {
+        name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
+    }
+    return replace(adapter, **kept)
 
 
 def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
