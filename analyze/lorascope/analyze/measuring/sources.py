@@ -28,7 +28,7 @@ class Source(NamedTuple):
     """Digest of everything that was written when the run was set up, weights too."""
 
     def __hash__(self) -> int:
-        return hash((self.identity, self.delta.rows.path, self.component))
+        return hash(self._key())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source) and self._key() == other._key()
