@@ -16,23 +16,12 @@ def paths(spec: RunSpec) -> set[str]:
     return {entry.path for entry in array_specs(spec)}
 
 
-def test_last_row_may_be_short() -> None:
-    assert SPEC.n_rows == 2
-
-
 def test_factor_form_keeps_factor_and_weight_and_no_delta() -> None:
+    assert SPEC.n_rows == 2  # the last one short
     found = {p for p in paths(SPEC) if p.startswith(("adapters", "states"))}
-    assert found == {
-        "states/model.layers.0.q_proj/base",
-        "adapters/default/rank",
-        "adapters/default/scaling",
-        "adapters/default/factor_start",
-        "adapters/default/delta_source",
-        "adapters/default/js",
-        "adapters/default/swallowed",
-        "adapters/default/factor",
-        "adapters/default/lora_B/model.layers.0.q_proj",
-    }
+    columns = ("rank", "scaling", "factor_start", "delta_source", "js", "swallowed", "factor")
+    ours = {f"adapters/default/{name}" for name in (*columns, "lora_B/model.layers.0.q_proj")}
+    assert found == ours | {"states/model.layers.0.q_proj/base"}
 
 
 def test_delta_form_keeps_delta_alone() -> None:
@@ -59,20 +48,10 @@ def test_less_than_all_states_come_with_reductions(states: str) -> None:
     assert not any(path.startswith("reductions") or path.endswith(("_norm", "/kl")) for path in paths(SPEC))
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("states/x/base", True),
-        ("adapters/factor/factor", True),
-        ("adapters/a/delta/x", True),
-        ("adapters/delta/js", False),
-        ("adapters/a/delta_norm", False),
-        ("reductions/base_norm", False),
-        ("tokens/nll", False),
-    ],
-)
-def test_what_goes_with_states(path: str, expected: bool) -> None:
-    assert goes_with_states(path) is expected
+def test_what_goes_with_states() -> None:
+    assert all(map(goes_with_states, ("states/x/base", "adapters/factor/factor", "adapters/a/delta/x")))
+    for path in ("adapters/delta/js", "adapters/a/delta_norm", "reductions/base_norm", "tokens/nll"):
+        assert not goes_with_states(path)
 
 
 @pytest.mark.parametrize("sources", [("factor", "branch", "", "x"), ("factor", "branch", ""), ("branch",) * 4])

@@ -185,7 +185,9 @@ def test_memory_is_bounded_and_the_latest_used_stay() -> None:
     assert cache.n_bytes == 9 * (100 + ENTRY_BYTES)
 
 
-def test_who_asks_meanwhile_waits_for_the_first() -> None:
+@pytest.mark.parametrize("how", ["answered", "failed", "interrupted"])
+def test_who_asks_meanwhile_waits_for_the_first(how: str) -> None:
+    """A failure is everybody's and isn't kept; an interrupt is its own thread's alone."""
     cache = ByteCache(2**20)
     begun, answered = threading.Event(), threading.Event()
     fetched = []
@@ -194,55 +196,29 @@ def test_who_asks_meanwhile_waits_for_the_first() -> None:
         fetched.append(1)
         begun.set()
         assert answered.wait(10)
+        if how == "failed":
+            raise OSError("lost")
+        if how == "interrupted" and len(fetched) == 1:
+            raise KeyboardInterrupt
         return b"x"
 
     with ThreadPoolExecutor(8) as pool:
-        found = [pool.submit(cache.get, "key", fetch) for _ in range(8)]
+        first = pool.submit(cache.get, "key", fetch)
         assert begun.wait(10)
+        others = [pool.submit(cache.get, "key", fetch) for _ in range(7)]
         time.sleep(0.05)  # for the others to be waiting
         answered.set()
-        assert {one.result() for one in found} == {b"x"}
-    assert len(fetched) == 1
-
-
-def test_failure_is_everybodys_and_is_not_kept() -> None:
-    cache = ByteCache(2**20)
-    begun, answered = threading.Event(), threading.Event()
-
-    def fail() -> bytes:
-        begun.set()
-        assert answered.wait(10)
-        raise OSError("lost")
-
-    with ThreadPoolExecutor(4) as pool:
-        found = [pool.submit(cache.get, "key", fail) for _ in range(4)]
-        assert begun.wait(10)
-        time.sleep(0.05)
-        answered.set()
-        for one in found:
-            with pytest.raises(OSError, match="lost"):
-                one.result()
-    assert cache.get("key", lambda: b"there") == b"there"
-
-
-def test_an_interrupt_is_its_own_threads_alone() -> None:
-    cache = ByteCache(2**20)
-    begun, interrupted = threading.Event(), threading.Event()
-
-    def stop() -> bytes:
-        begun.set()
-        assert interrupted.wait(10)
-        raise KeyboardInterrupt
-
-    with ThreadPoolExecutor(4) as pool:
-        first = pool.submit(cache.get, "key", stop)
-        assert begun.wait(10)
-        others = [pool.submit(cache.get, "key", lambda: b"there") for _ in range(3)]
-        time.sleep(0.05)
-        interrupted.set()
-        with pytest.raises(KeyboardInterrupt):
-            first.result(10)
-        assert [one.result(10) for one in others] == [b"there"] * 3
+        if how != "answered":
+            with pytest.raises(OSError if how == "failed" else KeyboardInterrupt):
+                first.result(10)
+        for one in others:
+            if how == "failed":
+                with pytest.raises(OSError, match="lost"):
+                    one.result(10)
+            else:
+                assert one.result(10) == b"x"
+    assert len(fetched) == (2 if how == "interrupted" else 1)
+    assert cache.get("key", lambda: b"there") == (b"there" if how == "failed" else b"x")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

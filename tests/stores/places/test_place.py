@@ -27,12 +27,8 @@ def test_what_is_written_is_read(place: Place) -> None:
     place.flush("a/b")
     assert place.read("a/b/c.0") == b"world!"
     assert place.size("a/b/c.0") == 6
-
-
-@pytest.mark.parametrize(("start", "stop", "part"), [(0, 2, b"he"), (3, 100, b"lo"), (5, 9, b""), (99, 100, b"")])
-def test_parts_end_with_the_content(place: Place, start: int, stop: int, part: bytes) -> None:
-    place.write("c", b"hello")
-    assert place.read_part("c", start, stop) == part
+    for start, stop, part in ((0, 2, b"wo"), (4, 100, b"d!"), (6, 9, b""), (99, 100, b"")):
+        assert place.read_part("a/b/c.0", start, stop) == part
 
 
 def test_what_is_not_there(place: Place) -> None:
@@ -70,11 +66,11 @@ def test_it_can_be_pickled_and_named(place: Place) -> None:
     assert copy.name == str(place.path)
 
 
-@pytest.mark.parametrize("n_bytes", [0, 1, DIRECT_BYTES - 1, DIRECT_BYTES, DIRECT_BYTES + 1, 2 * PIECE_BYTES + 5])
-def test_every_length_comes_back(place: Place, n_bytes: int) -> None:
-    content = os.urandom(n_bytes)
-    place.write("c", content)
-    assert place.read("c") == content
+def test_every_length_comes_back(place: Place) -> None:
+    for n_bytes in (0, 1, DIRECT_BYTES - 1, DIRECT_BYTES, DIRECT_BYTES + 1, 2 * PIECE_BYTES + 5):
+        content = os.urandom(n_bytes)
+        place.write("c", content)
+        assert place.read("c") == content
 
 
 def test_zarr_sees_the_same(place: Place) -> None:
@@ -182,11 +178,8 @@ def test_urls_of_no_use_are_refused(url: str, words: str) -> None:
     with pytest.raises(StoreError, match=words) as refused:
         open_place(url)
     assert "secret" not in str(refused.value)
-
-
-@pytest.mark.parametrize("path", ["runs/x", Path("runs/x"), "file:///tmp/runs/x"])
-def test_folders_have_several_names(path: Any) -> None:
-    assert isinstance(open_place(path), folder.FolderPlace)
+    for path in ("runs/x", Path("runs/x"), "file:///tmp/runs/x"):
+        assert isinstance(open_place(path), folder.FolderPlace)
 
 
 def test_options_of_the_environment_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,39 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.stores import clear_torn, create_run, open_place, open_run, resume_run, run_state, verify
+from lorascope.stores import create_run, open_place, open_run, run_state, verify
 from lorascope.stores.places import remote
 
+from ..on_disk import go_on, stored
+
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
-ATTRIBUTES = {"provenance": {"note": "small"}}
-
-
 SMALL: dict[str, Any] = {"n_tokens": 1100, "states": "none"}
-
-
-def stored(path: Any) -> dict[str, bytes]:
-    place = open_place(path)
-    return {key: place.read(key) for key in sorted(place.keys())}
 
 
 def write(url: str, run: Any, *, rows: tuple[int, ...] = (0, 1, 2)) -> None:
     with create_run(url, run.spec, tables=run.tables, weights=run.weights) as writer:
         for row in rows:
             writer.write_row(row, run.blocks[row])
-
-
-def go_on(url: str, run: Any) -> None:
-    """What the same command does when it is given again."""
-    if run_state(url) == "torn":
-        clear_torn(url)
-    if run_state(url) == "absent":
-        write(url, run, rows=())
-    if run_state(url) == "unfinished":
-        with resume_run(url) as writer:
-            writer.sweep()
-            for row in np.flatnonzero(~writer.committed_rows).tolist():
-                writer.write_row(row, run.blocks[row])
-            writer.finish(ATTRIBUTES)
 
 
 def test_it_holds_what_a_folder_would(make_run: Any, s3: Any) -> None:

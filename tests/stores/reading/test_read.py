@@ -11,6 +11,8 @@ import xarray as xr
 from lorascope.stores import StoreError, open_run, verify, widen
 from lorascope.stores.reading.missing import missing_chunks
 
+from ..on_disk import damage, edit_root
+
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
 
 
@@ -132,13 +134,10 @@ def test_uncommitted_rows_read_as_nan_whatever_lies_there(make_run: Any) -> None
     assert np.isnan(opened.delta(F32)[1024:2048].values).all()
 
 
-def test_lazy_arrays_can_be_pickled(make_run: Any) -> None:
-    delta = open_run(make_run().path).delta(F32)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(delta)).values, delta.values)
-
-
 def test_pickled_rows_are_small_and_know_which_are_there(make_run: Any) -> None:
-    rows = open_run(make_run(rows=(0, 2)).path).base_rows(F32)
+    opened = open_run(make_run(rows=(0, 2)).path)
+    delta, rows = opened.delta(F32), opened.base_rows(F32)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(delta)).values, delta.values)
     again = pickle.loads(pickle.dumps(rows))
     assert [again.is_committed(row) for row in range(3)] == [True, False, True]
     np.testing.assert_array_equal(again[:], rows[:])
@@ -147,31 +146,19 @@ def test_pickled_rows_are_small_and_know_which_are_there(make_run: Any) -> None:
     assert len(pickle.dumps(rows)) < 12_500
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "bit flip"])
+@pytest.mark.parametrize("how", ["missing", "empty", "truncated", "flip"])
 @pytest.mark.parametrize("path", [f"states/{F32}/base", "adapters/default/factor"])
-def test_damaged_chunk_is_an_error_and_nan_to_a_stranger(make_run: Any, damage: str, path: str) -> None:
+def test_damaged_chunk_is_an_error_and_nan_to_a_stranger(make_run: Any, how: str, path: str) -> None:
     run = make_run()
-    hurt(run.path / path / "c.1.0", damage)
+    damage(run.path / path / "c.1.0", how)
     opened = open_run(run.path)
-    words = {"missing": "is missing", "empty": "is empty"}.get(damage, "is broken")
+    words = {"missing": "is missing", "empty": "is empty"}.get(how, "is broken")
     with pytest.raises(StoreError, match=rf"chunk '{path}/c\.1\.0'.* {words}.*lorascope verify"):
         (opened.base(F32) if path.startswith("states") else opened.factor(F32)).values
-    if damage == "missing":
+    if how == "missing":
         plain = xr.open_datatree(run.path, engine="zarr", chunks={})[path]
         assert np.isnan(plain[1024:2048].values).all()
         assert not np.isnan(plain[:1024].values).any()
-
-
-def hurt(file: Path, damage: str) -> None:
-    content = bytearray(file.read_bytes())
-    if damage == "missing":
-        file.unlink()
-        return
-    if damage == "truncated":
-        content = content[: len(content) // 2]
-    if damage == "bit flip":
-        content[len(content) // 2] ^= 1
-    file.write_bytes(b"" if damage == "empty" else bytes(content))
 
 
 def test_missing_bfloat16_chunk_reads_as_nan_bits(make_run: Any) -> None:
@@ -199,42 +186,34 @@ def test_adapter_that_leaves_a_component_alone(make_run: Any) -> None:
         table.delta(F32)
 
 
-def edit(root: Path, **attributes: Any) -> None:
-    file = root / "zarr.json"
-    content = json.loads(file.read_text())
-    content["attributes"].update(attributes)
-    content["attributes"] = {k: v for k, v in content["attributes"].items() if v is not None}
-    file.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
+def test_what_is_no_run_of_this_version_is_refused(make_run: Any) -> None:
+    root = make_run().path
+    content = (root / "zarr.json").read_bytes()
+    for change, words in (
         ({"format_version": 2}, "has format version 2; this lorascope reads version 1: upgrade it"),
         ({"format": "other"}, "is a Zarr group but no lorascope run: `format` is 'other'"),
         ({"format": None}, "`format` is None"),
         ({"static_digest": None}, "is still being set up, or was interrupted then: it holds no row yet; wait"),
-    ],
-)
-def test_what_is_no_run_of_this_version_is_refused(make_run: Any, change: dict[str, Any], words: str) -> None:
-    run = make_run()
-    edit(run.path, **change)
-    with pytest.raises(StoreError, match=words):
-        open_run(run.path)
+    ):
+        edit_root(root, **change)
+        with pytest.raises(StoreError, match=words):
+            open_run(root)
+        (root / "zarr.json").write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["nothing", "file", "folder", "torn"])
-def test_what_is_no_store_is_refused(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "x"
-    if kind == "file":
-        path.write_text("x")
-    if kind in {"folder", "torn"}:
-        path.mkdir()
-    if kind == "torn":
-        (path / "zarr.json").write_text('{"zarr_format": 3, "node_')
-    words = {"nothing": "doesn't exist", "torn": "isn't a readable Zarr group"}.get(kind, "holds no Zarr store")
-    with pytest.raises(StoreError, match=words):
-        open_run(path)
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name in ("folder", "torn"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "torn/zarr.json").write_text('{"zarr_format": 3, "node_')
+    for name, words in (
+        ("nothing", "doesn't exist"),
+        ("file", "holds no Zarr store"),
+        ("folder", "holds no Zarr store"),
+        ("torn", "isn't a readable Zarr group"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            open_run(tmp_path / name)
 
 
 KEYS: tuple[Any, ...] = (
@@ -266,24 +245,25 @@ def test_lazy_arrays_take_the_keys_of_xarray(make_run: Any) -> None:
         np.testing.assert_array_equal(next(iter(lazy)).values, whole[0])
 
 
-@pytest.mark.parametrize(
-    ("how", "key", "read"),
-    [
-        ("missing", "samples/ce/c.0", lambda run: run.samples),
-        ("empty", "tokens/text/c.0", lambda run: run.tokens),
-        ("bit flip", "tokens/text/c.0", lambda run: run.tokens),
-        ("bit flip", f"adapters/default/lora_B/{F32}/c.0.0", lambda run: run.lora_B(F32)),
-        ("missing", f"adapters/default/lora_bias/{F32}/c.0", lambda run: run.delta(F32)),
-        ("bit flip", "adapters/default/scaling/c.0", lambda run: run.adapter()),
-    ],
-)
-def test_damaged_table_or_weight_is_an_error(make_run: Any, how: str, key: str, read: Any) -> None:
+def test_damaged_table_or_weight_is_an_error(make_run: Any) -> None:
     run = make_run(biased=(True, False, False))
-    opened = open_run(run.path)
-    hurt(run.path / key, how)
-    words = {"bit flip": "is broken"}.get(how, f"is {how}")
-    with pytest.raises(StoreError, match=f"chunk '{key}' {words}.*lorascope verify"):
-        read(opened)
+    cases: tuple[tuple[str, str, Any], ...] = (
+        ("missing", "samples/ce/c.0", lambda run: run.samples),
+        ("flip", "samples/ce/c.0", lambda run: run.samples),
+        ("flip", "samples/token_stop/c.0", lambda run: run.samples),
+        ("empty", "tokens/text/c.0", lambda run: run.tokens),
+        ("flip", "tokens/text/c.0", lambda run: run.tokens),
+        ("flip", f"adapters/default/lora_B/{F32}/c.0.0", lambda run: run.lora_B(F32)),
+        ("missing", f"adapters/default/lora_bias/{F32}/c.0", lambda run: run.delta(F32)),
+        ("flip", "adapters/default/scaling/c.0", lambda run: run.adapter()),
+    )
+    for how, key, read in cases:
+        opened, content = open_run(run.path), (run.path / key).read_bytes()
+        damage(run.path / key, how)
+        words = {"flip": "is broken"}.get(how, f"is {how}")
+        with pytest.raises(StoreError, match=f"chunk '{key}' {words}.*lorascope verify"):
+            read(opened)
+        (run.path / key).write_bytes(content)
 
 
 def test_scores_without_the_adapter_may_be_there(make_run: Any) -> None:
@@ -315,7 +295,7 @@ def test_answers_that_were_lost_are_missed(make_run: Any, column: str) -> None:
     assert missing_chunks(run.path) == [f"samples/{column}/c.0"]
 
 
-def test_finished_run_that_lost_a_digest_says_so(make_run: Any) -> None:
+def test_finished_run_that_lost_a_digest_or_has_a_broken_one_says_so(make_run: Any) -> None:
     run = make_run()
     assert open_run(run.path).lost_rows.tolist() == []
     (run.path / "rows/digest/c.1.0").unlink()
@@ -323,14 +303,10 @@ def test_finished_run_that_lost_a_digest_says_so(make_run: Any) -> None:
     assert opened.lost_rows.tolist() == [1]
     assert repr(opened).endswith("2 of 3 rows, 1 lost since it was finished>")
     assert open_run(make_run("part.zarr", rows=(0,)).path).lost_rows.tolist() == []
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage that is no chunk"])
-def test_broken_digest_is_named(make_run: Any, content: bytes) -> None:
-    run = make_run()
-    (run.path / "rows/digest/c.1.0").write_bytes(content)
-    with pytest.raises(StoreError, match=r"digest 'rows/digest/c.1.0' is broken .*; restore this file, or delete it"):
-        open_run(run.path).committed_rows
+    for content in (b"", b"garbage that is no chunk", bytes(5000)):  # more than a digest isn't even read
+        (run.path / "rows/digest/c.1.0").write_bytes(content)
+        with pytest.raises(StoreError, match=r"digest 'rows/digest/c.1.0' is broken .*; restore this file, or delete"):
+            open_run(run.path).committed_rows
 
 
 def test_bits_of_bfloat16_say_so_to_a_stranger(make_run: Any) -> None:
@@ -356,16 +332,10 @@ def test_weight_of_tokens(make_run: Any) -> None:
 def test_where_delta_comes_from(make_run: Any) -> None:
     run = make_run(delta_source=("factor", "factor", "difference"))
     assert open_run(run.path).adapter()["delta_source"].values.tolist() == ["factor", "factor", "difference"]
-    derived = open_run(make_run("derived.zarr").path).adapter()["delta_source"].values.tolist()
-    assert derived == ["factor", "factor", "branch"]
-
-
-def test_early_run_derives_where_delta_comes_from(make_run: Any) -> None:
-    run = make_run(delta_source=("factor", "factor", "difference"))
-    edit_out(run.path, "adapters/default/delta_source")
-    opened = open_run(run.path)
-    assert opened.adapter()["delta_source"].values.tolist() == ["factor", "factor", "branch"]
-    assert opened.adapter()["delta_source"].dims == ("component",)
+    edit_out(run.path, "adapters/default/delta_source")  # an early run's is derived
+    for path in (run.path, make_run("derived.zarr").path):
+        source = open_run(path).adapter()["delta_source"]
+        assert (source.values.tolist(), source.dims) == (["factor", "factor", "branch"], ("component",))
 
 
 def edit_out(root: Path, path: str) -> None:
@@ -428,9 +398,6 @@ def test_only_some_rows_keep_states(make_run: Any) -> None:
     for path in ("adapters/default/js", "reductions/base_norm", "adapters/default/delta_norm"):
         assert path in run.blocks[0]
     np.testing.assert_array_equal(opened.js().values, run.whole("adapters/default/js"))
-
-
-def test_other_runs_keep_states_of_all_tokens_or_none(make_run: Any) -> None:
     for states in ("all", "none"):
         opened = open_run(make_run(f"{states}.zarr", states=states).path)
         assert {opened.has_states, *opened.state_rows.tolist(), *opened.with_states.values.tolist()} == {

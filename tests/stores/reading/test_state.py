@@ -1,39 +1,18 @@
 """Killed anywhere, a run is absent, torn, unfinished or finished; and the same command gives the same bytes."""
 
 import itertools
-import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from lorascope.stores import StoreError, clear_torn, create_run, open_place, open_run, resume_run, run_state
+from lorascope.stores import StoreError, clear_torn, open_place, open_run, run_state
 from lorascope.stores.places.folder import FolderPlace
 
-ATTRIBUTES = {"provenance": {"note": "small"}}
-
-
-def go_on(path: Path, run: Any) -> None:
-    """What the same command does when it is given again."""
-    if run_state(path) == "torn":
-        clear_torn(path)
-    if run_state(path) == "absent":
-        with create_run(path, run.spec, tables=run.tables, weights=run.weights):
-            pass
-    if run_state(path) == "unfinished":
-        with resume_run(path) as writer:
-            writer.sweep()
-            for row in np.flatnonzero(~writer.committed_rows).tolist():
-                writer.write_row(row, run.blocks[row])
-            writer.finish(ATTRIBUTES)
-
-
-def stored(path: Path) -> dict[str, bytes]:
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+from ..on_disk import edit_root, go_on, stored
 
 
 class Death(BaseException):
@@ -182,35 +161,32 @@ def test_only_a_torn_run_is_cleared(make_run: Any, rows: Any) -> None:
     assert stored(run.path) == before
 
 
-@pytest.mark.parametrize(
-    "key", ["notes.txt", "states/thesis.tex", "rows/digest/c.0.0", "other/c.0", "..c.0", "states/x/base/c.0.0.bak"]
-)
-def test_torn_run_with_anything_else_in_it_is_kept(make_run: Any, key: str) -> None:
-    run = make_run(rows=())
-    document = json.loads((run.path / "zarr.json").read_text())
-    del document["attributes"]["static_digest"]
-    (run.path / "zarr.json").write_text(json.dumps(document))
-    file = run.path / key
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("x")
-    before = stored(run.path)
-    with pytest.raises(StoreError, match=f"holds {key!r}, which isn't part of a run being set up; nothing was deleted"):
-        clear_torn(run.path)
-    assert stored(run.path) == before
-    file.unlink()
-    clear_torn(run.path)
-    assert run_state(run.path) == "absent"
-    assert stored(run.path) == {}
+@pytest.fixture
+def torn(make_run: Any) -> Path:
+    run: Path = make_run(rows=()).path
+    edit_root(run, static_digest=None)
+    return run
 
 
-def test_clearing_does_not_follow_links(make_run: Any, tmp_path: Path) -> None:
-    run = make_run(rows=())
-    document = json.loads((run.path / "zarr.json").read_text())
-    del document["attributes"]["static_digest"]
-    (run.path / "zarr.json").write_text(json.dumps(document))
+def test_torn_run_with_anything_else_in_it_is_kept(torn: Path) -> None:
+    for key in ("notes.txt", "states/thesis.tex", "rows/digest/c.0.0", "other/c.0", "..c.0", "states/x/base/c.0.0.bak"):
+        file = torn / key
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+        before = stored(torn)
+        with pytest.raises(StoreError, match=f"holds {key!r}, which isn't part of a run being set up; nothing was del"):
+            clear_torn(torn)
+        assert stored(torn) == before
+        file.unlink()
+    clear_torn(torn)
+    assert run_state(torn) == "absent"
+    assert stored(torn) == {}
+
+
+def test_clearing_does_not_follow_links(torn: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/c.0").write_text("x")
-    (run.path / "states/link").symlink_to(tmp_path / "outside")
+    (torn / "states/link").symlink_to(tmp_path / "outside")
     with pytest.raises(StoreError, match="holds 'states/link', which isn't part of a run"):
-        clear_torn(run.path)
+        clear_torn(torn)
     assert (tmp_path / "outside/c.0").exists()

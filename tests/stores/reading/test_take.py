@@ -41,16 +41,12 @@ def test_any_sequence_of_integers_is_taken(make_run: Any, tokens: Any) -> None:
     assert_is(run.take(tokens, components=[BF16], n_threads=1), run, list(np.asarray(tokens)))
 
 
-def test_no_tokens_and_no_components(make_run: Any) -> None:
+def test_no_tokens_no_components_and_some_in_their_order(make_run: Any) -> None:
     run = open_run(make_run().path)
     tree = run.take([])
     assert tree[BF16]["base"].shape == tree[BF16]["delta"].shape == (0, 20)
     assert dict(run.take([1], components=[]).children) == {}
-
-
-def test_some_components_in_their_order(make_run: Any) -> None:
-    tree = open_run(make_run().path).take([5], components=[F16, F32])
-    assert tuple(tree.children) == (F16, F32)
+    assert tuple(run.take([5], components=[F16, F32]).children) == (F16, F32)
 
 
 @pytest.mark.parametrize("name", ["token", "feature", "base", "delta"])
@@ -106,20 +102,19 @@ def test_tokens_that_are_not_there_are_nan(make_run: Any) -> None:
     assert np.isnan(part.take(TOKENS)[F16]["delta"].values).any(axis=1).tolist() == [t != 1024 for t in TOKENS]
 
 
-@pytest.mark.parametrize(
-    ("tokens", "kind", "words"),
-    [
+def test_what_is_no_token_is_refused(make_run: Any) -> None:
+    run = open_run(make_run().path)
+    cases: tuple[tuple[Any, type[Exception], str], ...] = (
         ([-1], IndexError, "`tokens` holds -1; this run's tokens are 0 to 2147"),
         ([0, 2148], IndexError, "`tokens` holds 2148; this run's tokens are 0 to 2147"),
         (5, ValueError, r"`tokens` is int64 of shape \(\); it must be a sequence of integers"),
         ([[1]], ValueError, r"of shape \(1, 1\)"),
         ([1.0], ValueError, "`tokens` is float64"),
         (np.ones(2148, bool), ValueError, r"`tokens` is bool of shape .* \(of a mask, take `numpy.flatnonzero`"),
-    ],
-)
-def test_what_is_no_token_is_refused(make_run: Any, tokens: Any, kind: type[Exception], words: str) -> None:
-    with pytest.raises(kind, match=words):
-        open_run(make_run().path).take(tokens)
+    )
+    for tokens, kind, words in cases:
+        with pytest.raises(kind, match=words):
+            run.take(tokens)
 
 
 def test_other_mistakes_are_refused(make_run: Any) -> None:

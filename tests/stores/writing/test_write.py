@@ -17,6 +17,8 @@ from lorascope.stores import Component, RunSpec, StoreError, create_run, open_ru
 from lorascope.stores.format.codec import BATCHED
 from lorascope.stores.places.folder import FolderPlace
 
+from ..on_disk import edit_root, go_on, stored
+
 F32 = "model.layers.0.mlp.up_proj"
 
 
@@ -29,14 +31,6 @@ def test_rows_come_in_any_order_and_say_how_large_they_are(make_run: Any) -> Non
         digest = (run.path / f"rows/digest/c.{row}.0").stat().st_size
         assert sum(f.stat().st_size for f in run.path.rglob("c.*")) - before - digest == written.stored_bytes
     assert open_run(run.path).committed_rows.tolist() == [True, True, True]
-
-
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
-def test_codecs_keep_every_bit(make_run: Any, codec: str) -> None:
-    run = make_run(codec=codec)
-    assert verify(run.path).ok
-    read = open_run(run.path).base("model.layers.0.mlp.up_proj").values
-    assert read.tobytes() == run.whole("states/model.layers.0.mlp.up_proj/base").tobytes()
 
 
 def test_row_that_no_chunk_can_hold_is_refused(tmp_path: Path) -> None:
@@ -155,21 +149,10 @@ def test_full_disk_is_an_oserror_and_the_run_goes_on_once_there_is_room(make_run
         assert run.committed_rows.tolist() == [True, False, False]
         assert verify(run.path).ok
         (disk / "other").unlink()
-        complete(disk / "run", source)
+        go_on(disk / "run", source)
         assert stored(disk / "run") == stored(source.path)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-def stored(path: Path) -> dict[str, bytes]:
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
-
-
-def complete(path: Path, run: Any) -> None:
-    with resume_run(path) as writer:
-        for row in np.flatnonzero(~writer.committed_rows).tolist():
-            writer.write_row(row, run.blocks[row])
-        writer.finish({"provenance": {"note": "small"}})
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -234,6 +217,8 @@ def test_file_is_flushed_before_it_takes_its_name(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("codec", ["zstd", "raw"])
 def test_chunks_are_what_zarr_itself_would_write(make_run: Any, tmp_path: Path, codec: str) -> None:
     run = make_run(codec=codec, biased=(True, False, False))
+    assert verify(run.path).ok
+    assert open_run(run.path).base(F32).values.tobytes() == run.whole(f"states/{F32}/base").tobytes()
     shutil.copytree(run.path, tmp_path / "copy")
     for chunk in (tmp_path / "copy").rglob("c.*"):
         chunk.unlink()
@@ -284,7 +269,7 @@ def test_interrupted_run_is_resumed_from_its_missing_rows(make_run: Any) -> None
         assert writer.committed_rows.tolist() == [False, True, False]
         with pytest.raises(StoreError, match="row 1 is committed already"):
             writer.write_row(1, part.blocks[1])
-    complete(part.path, part)
+    go_on(part.path, part)
     assert stored(part.path) == stored(whole.path)
 
 
@@ -292,10 +277,7 @@ def test_resuming_looks_at_the_run(make_run: Any) -> None:
     with pytest.raises(StoreError, match="is finished; there is no row to write"):
         resume_run(make_run("whole.zarr").path)
     run = make_run(rows=(0,))
-    document = json.loads((run.path / "zarr.json").read_text())
-    document["attributes"]["n_tokens"] = 5
-    document["attributes"]["n_rows"] = 1
-    (run.path / "zarr.json").write_text(json.dumps(document))
+    edit_root(run.path, n_tokens=5, n_rows=1)
     with pytest.raises(StoreError, match="isn't laid out as a run"):
         resume_run(run.path)
 
@@ -329,7 +311,7 @@ def test_processes_write_rows_of_one_run_at_once(make_run: Any) -> None:
         process.stdin.write(pickle.dumps((run.path, row, run.blocks[row])))
         process.stdin.close()
     assert [process.wait() for process in processes] == [0, 0, 0]
-    complete(run.path, run)
+    go_on(run.path, run)
     assert stored(run.path) == stored(make_run("whole.zarr").path)
 
 

@@ -1,0 +1,50 @@
+"""What lies where a run is, and what tests do to it there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lorascope.stores import clear_torn, create_run, open_place, resume_run, run_state
+
+
+def stored(path: Path | str) -> dict[str, bytes]:
+    """Every file, unfinished ones too, or every object."""
+    place = open_place(path)
+    return {key: place.read(key) for key in (*place.keys(), *place.temporary_files())}
+
+
+def go_on(path: Path | str, run: Any) -> None:
+    """What the same command does when it is given again."""
+    if run_state(path) == "torn":
+        clear_torn(path)
+    if run_state(path) == "absent":
+        with create_run(path, run.spec, tables=run.tables, weights=run.weights):
+            pass
+    if run_state(path) == "unfinished":
+        with resume_run(path) as writer:
+            writer.sweep()
+            for row in np.flatnonzero(~writer.committed_rows).tolist():
+                writer.write_row(row, run.blocks[row])
+            writer.finish({"provenance": {"note": "small"}})
+
+
+def damage(file: Path, how: str) -> None:
+    """Make a file missing, empty or truncated, or flip a bit in its middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4 * (how == "flip")
+    file.write_bytes({"empty": b"", "truncated": content[:-9]}.get(how, content))
+    if how == "missing":
+        file.unlink()
+
+
+def edit_root(root: Path, *, consolidated: bool = True, **attributes: Any) -> None:
+    """Change attributes of the root; None deletes one. Without consolidated metadata each node's own count."""
+    file = root / "zarr.json"
+    content = json.loads(file.read_text())
+    if not consolidated:
+        content.pop("consolidated_metadata", None)
+    merged = {**content["attributes"], **attributes}
+    content["attributes"] = {name: value for name, value in merged.items() if value is not None}
+    file.write_text(json.dumps(content))
