@@ -155,11 +155,6 @@ def test_a_search_and_its_random_starts(design_of: DesignOf) -> None:
     assert math.isnan(alone.share_of_starts)
 
 
-def test_an_exponent_at_its_bound_is_named(design_of: DesignOf) -> None:
-    found = estimate(design_of(study(), bounds={"alpha": (0.02, 0.2), "beta": (0.9, 3.0)}))
-    assert found.search.at_bound == ("alpha", "beta")
-
-
 def test_residuals_of_a_law_below_zero_are_infinite(design_of: DesignOf) -> None:
     design = design_of(study(), residuals="log")
     said = design.y.copy()

@@ -13,11 +13,9 @@ from scipy import stats
 from lorascope.analyze.scaling import fit as module
 from lorascope.analyze.scaling.design import applied
 from lorascope.analyze.scaling.fit import fit_scaling_law
-from lorascope.analyze.scaling.linear import linear_models
 from lorascope.analyze.scaling.result import IntervalKind, ScalingFit
 from lorascope.analyze.scaling.robust import automatic_delta
 from lorascope.analyze.stats.record import data_hash
-from lorascope.analyze.stats.summary import Summary
 
 from .simulated import simulate_study
 
@@ -73,14 +71,6 @@ def test_huber_by_itself_is_1_345_standard_deviations_of_least_squares(residuals
     np.testing.assert_allclose(again.params, fit.params, rtol=1e-5)
 
 
-def test_a_large_delta_is_least_squares() -> None:
-    frame = study()
-    one, other = fitted(frame), fitted(frame, huber=1e9)
-    np.testing.assert_allclose(other.params, one.params, rtol=1e-5)
-    assert other.bse.isna().all()
-    assert one.bse.notna().all()
-
-
 # Intervals.
 
 
@@ -95,15 +85,6 @@ def test_kinds_of_intervals() -> None:
     assert list(fit.conf_int("bootstrap").columns) == ["low", "high", "low_open", "high_open"]
     assert list(fit.conf_int("wald").columns) == ["low", "high"]
     assert set(fit.conf_int("wald").index) == set(fit.params.index)
-
-
-def test_bootstraps_are_seeded() -> None:
-    groups = {f"g{k}": 1.5 + k for k in range(7)}
-    fit = fitted(study("log", groups=groups), law="log")
-    one, again, other = (fit.conf_int("bootstrap", n_draws=30, seed=seed) for seed in (1, 1, 2))
-    pd.testing.assert_frame_equal(one, again)
-    assert not one.equals(other)
-    assert len(fit.bootstrap(n_draws=30).values) == 30
 
 
 @pytest.mark.parametrize(
@@ -199,23 +180,6 @@ def test_rows_that_are_not_predicted(row: dict[str, Any], words: str) -> None:
 
 
 # Linear models.
-
-
-def test_linear_models_of_a_power_law() -> None:
-    frame = study("log-log").assign(sweep=lambda rows: np.where(np.arange(24) % 5 < 2, "x", "y"))
-    fit = fitted(frame, law="log-log", offsets=["sweep"])
-    x = np.column_stack([np.log(1e10 / frame["N"]), np.log(4 / frame["R"]), frame["sweep"] == "y"])
-    names = ["alpha", "beta", "offset[sweep=y]"]
-    peer = linear_models(np.log(frame["y"]).to_numpy(), x, names, frame["group"].to_numpy())
-    own = fit.linear_models()
-    for model in ("OLS", "RLM"):
-        one, other = (each.slopes[each.slopes["model"] == model] for each in (own, peer))
-        assert list(one["slope"]) == list(other["slope"])
-        np.testing.assert_allclose(one[["estimate", "se", "p"]], other[["estimate", "se", "p"]], rtol=1e-6)
-    plain = own.slopes[own.slopes["covariance"] == "plain"].set_index("slope")
-    for name in names:
-        assert plain.loc[name, "estimate"] == pytest.approx(fit.params[name], rel=1e-8)
-        assert plain.loc[name, "se"] == pytest.approx(fit.bse[name], rel=1e-8)
 
 
 @pytest.mark.parametrize("law", ["additive", "multiplicative"])
@@ -317,12 +281,6 @@ def test_json(options: dict[str, Any]) -> None:
         assert (not intervals) == bool({"huber", "residuals"} & set(options))
     assert record["huber_delta"] == (0.01 if "huber" in options else "inf")
     assert record["provenance"]["data_sha256"] == fit.provenance["data_sha256"]
-
-
-def test_summary_is_one() -> None:
-    fit = fitted(study())
-    assert isinstance(fit.summary(), Summary)
-    assert "under this law, these data determine alpha" in str(fit.summary())
 
 
 def test_the_law_of_shared_layers_has_no_identifiability_of_sizes() -> None:

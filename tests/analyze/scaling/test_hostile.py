@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze import fit_scaling_law, identifiability
+from lorascope.analyze import fit_scaling_law
 from lorascope.analyze.stats.frame import group_labels
 
-from .simulated import laid_out, simulate_study
+from .simulated import simulate_study
 
 SIZES: dict[str, Any] = {"N": (1e8, 3e8, 1e9, 3e9), "R": (8.0, 32.0, 128.0, 512.0)}
 TRUTH = {"A": 3.0, "alpha": 0.5, "B": 1.0, "beta": 0.7}
@@ -89,20 +89,6 @@ def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
 def test_draws_that_are_none(n_draws: Any) -> None:
     with pytest.raises(ValueError, match="`n_draws` is .*; give a whole number of at least 1"):
         fitted(study()).bootstrap(n_draws=n_draws)
-
-
-def test_a_product_of_two_sizes_needs_two_levels_of_the_second() -> None:
-    frame = laid_out({"N": SIZES["N"], "R": (8.0, 512.0)}, "factorial")
-    found = identifiability(frame, N="N", R="R", law="multiplicative")
-    assert found.determined
-    assert found.axes["enough"].all()
-    assert not any("need 3" in one for one in found.sentences)
-
-
-def test_offsets_count_among_what_a_design_must_tell() -> None:
-    frame = study().assign(batch=lambda rows: np.where(rows["R"] > 100, "late", "early"))
-    fit = fitted(frame, offsets=["batch"])
-    assert fit.identifiability.n_parameters == len(fit.params)
 
 
 def test_noisy_relative_residuals_are_warned_of() -> None:

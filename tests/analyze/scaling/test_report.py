@@ -192,16 +192,6 @@ def test_one_group() -> None:
     assert "rmse_group" not in found.laws
 
 
-def test_draws_are_counted_and_seeded() -> None:
-    groups = {f"g{k}": 1.5 + k for k in range(7)}
-    frame = study("log", N=(1e8, 1e10), R=(), groups=groups)
-    one, again, other = (reported(frame, law="log", n_draws=12, seed=seed) for seed in (1, 1, 2))
-    values = [each.bootstrap.values for each in (one, again, other) if each.bootstrap]
-    assert len(values[0]) == 12
-    pd.testing.assert_frame_equal(values[0], values[1])
-    assert not values[0].equals(values[2])
-
-
 @pytest.mark.parametrize("n_draws", [0, 2001])
 def test_draws_that_are_not_allowed(n_draws: int) -> None:
     with pytest.raises(ValueError, match=re.escape(f"`n_draws` is {n_draws}; it lies between 1 and 2000")):

@@ -61,19 +61,6 @@ def test_what_is_printed_of_a_fit() -> None:
     assert list(summary.notes) == [*fit.notes, *fit.identifiability.sentences]
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"residuals": "log"}, "least squares of ln y - ln f;"),
-        ({"residuals": "absolute"}, "least squares of y - f;"),
-        ({"huber": 0.01}, "Huber, delta 0.0100, summed of (y - f) / y;"),
-        ({"law": "log-log"}, "least squares of ln y - ln f;"),
-    ],
-)
-def test_loss_in_words(options: dict[str, Any], words: str) -> None:
-    assert summarise(fitted(study(), **options)).facts["loss"].startswith(words)
-
-
 def test_rows_of_parameters() -> None:
     fit = plainly_fitted()
     terms, levels = (table.rows for table in (summarise(fit).tables[0], summarise(fit).tables[-1]))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -134,7 +134,7 @@ def fit_scaling_law(
     return ScalingFit(found, level, provenance(design.frame, settings))
 
 
-def _refuse_settings(huber: object, level: float, n_starts: int, seed: int) -> None:
+def _refuse_settings(huber: Any, level: float, n_starts: int, seed: int) -> None:
     if not (isinstance(level, float) and 0 < level < 1):
         raise ValueError(f"`level` is {level!r}; it lies between 0 and 1, such as 0.95")
     for name, value in (("seed", seed), ("n_starts", n_starts)):

@@ -39,7 +39,7 @@ def summarise(fit: ScalingFit) -> Summary:
         about = ["of y itself, each cell alike", *found.notes] if design.residual == "relative" else found.notes
         slopes = found.slopes.drop(columns=["df", "t"])
         tables.append(Table("slopes by other models", slopes, " ".join(f"{one}." for one in about)))
-    levels = pd.DataFrame({"name": design.level_names, "estimate": fit.params[:n_levels], "se": fit.bse[:n_levels]})
+    levels = _parameter_rows(fit, design.level_names[:n_levels])[["name", "estimate", "se"]]
     tables.append(Table("levels of groups", levels))
     notes = [*fit.notes, *(fit.identifiability.sentences if fit.identifiability else ())]
     return Summary(f"Scaling law of {design.response}", _facts(fit), tables, fit.verdicts, notes)
