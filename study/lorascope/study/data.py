@@ -96,7 +96,7 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
     prompted: frozenset[tuple[str, str, str]] = frozenset()
     if task.prompts[1:] and choices:
         n = task.prompt_items
-        few = [items if n is None else pick_items(items, n, settings.seed).items for items in choices]
+        few = [items if n is None else pick_items(items, n, settings.seed) for items in choices]
         prompted = frozenset(_key(item) for items in few for item in items)
         runs[PROMPTS_RUN] = RunData(prompts=task.prompts[1:], items=tuple(item for items in few for item in items))
     return TaskData(
@@ -179,9 +179,9 @@ def _picked(items: list[Item], n: int | None, seed: int, what: str, notes: list[
     if n is None or isinstance(items[0], TextItem):
         return items
     picked = pick_items(items, n, seed)
-    if picked.n_missing:
-        notes.append(f"{items[0].dataset}: {picked.n_missing} of {n} {what} items are missing; there are {len(items)}")
-    return list(picked.items)
+    if missing := n - len(picked):
+        notes.append(f"{items[0].dataset}: {missing} of {n} {what} items are missing; there are {len(items)}")
+    return list(picked)
 
 
 def _draw_lengths(

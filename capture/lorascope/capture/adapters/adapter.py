@@ -146,7 +146,18 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     AdapterError
         If the folder holds no LoRA adapter that can be read.
     """
-    return _read_config(Path(path)), _read_tensors(Path(path))
+    folder = Path(path)
+    config = _read_config(folder)
+    file = folder / SAFETENSORS_WEIGHTS_NAME
+    if not file.is_file():
+        pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
+        raise AdapterError(
+            f"adapter {str(folder)!r} has no {SAFETENSORS_WEIGHTS_NAME!r}{pickled}; save it again with PEFT"
+        )
+    try:
+        return config, load_file(file)
+    except SafetensorError as error:
+        raise AdapterError(f"{str(file)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
 
 
 def _attach(
@@ -207,20 +218,6 @@ def _check_numbers(config: LoraConfig, folder: str) -> None:
     for alpha in (config.lora_alpha, *patterns["alpha_pattern"].values()):
         if type(alpha) not in (int, float) or not abs(alpha) <= torch.finfo(torch.float32).max:
             raise AdapterError(f"`lora_alpha` of adapter {folder!r} is {alpha!r}; it must be a number within float32")
-
-
-def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """An adapter's weights by the keys of its file, never unpickled."""
-    path = folder / SAFETENSORS_WEIGHTS_NAME
-    if not path.is_file():
-        pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
-        raise AdapterError(
-            f"adapter {str(folder)!r} has no {SAFETENSORS_WEIGHTS_NAME!r}{pickled}; save it again with PEFT"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise AdapterError(f"{str(path)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
 
 
 def _is_adapters_own(key: str, trained: tuple[str, ...]) -> bool:

@@ -144,19 +144,17 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
             f"prompt {shown[0]!r} shows examples, but `examples` is empty; name a file of items to draw them from, "
             "such as the training split"
         )
-    return Prompts(templates, _read_examples(example_files, seed) if shown else None)
-
-
-def _read_examples(paths: Sequence[str], seed: int) -> Examples:
-    found: list[ChoiceItem] = []
-    for path, items in read_item_files("examples", paths).items():
+    if not shown:
+        return Prompts(templates, None)
+    pool: list[ChoiceItem] = []
+    for path, items in read_item_files("examples", example_files).items():
         for item in items:
             if not isinstance(item, ChoiceItem):
                 raise ValueError(
                     f"`examples` names {path!r}, a plain text; name files of multiple-choice items (.jsonl)"
                 )
-            found.append(item)
-    return Examples(found, seed=seed)
+            pool.append(item)
+    return Prompts(templates, Examples(pool, seed=seed))
 
 
 def _wrong_answers(item: ChoiceItem) -> list[int]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -76,13 +75,8 @@ def hub_source(path: str) -> dict[str, str | None] | None:
     if found is None:
         return None
     revision = None if found.folder or not found.known else found.known.revision
-    return {
-        "hub": found.hub,
-        "config": found.config,
-        "revision": revision,
-        "split": found.split,
-        "folder": found.folder,
-    }
+    place = {"hub": found.hub, "config": found.config, "revision": revision}
+    return {**place, "split": found.split, "folder": found.folder}
 
 
 def read_rows(reference: Reference) -> list[dict[str, Any]]:
@@ -127,8 +121,7 @@ def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[st
         ) from error
     if answer is None:
         raise ValueError(
-            f"{reference.text}, row {number}: no answer is given; of {reference.dataset!r} answers are published for "
-            f"{', '.join(known.answered)}"
+            f"{reference.text}, row {number}: no answer is given; take a split whose answers are published"
         )
     name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
     # What is no text, or no list of texts, is left to the check of items.
@@ -167,9 +160,10 @@ def _load(reference: Reference) -> Any:
     import datasets  # type: ignore[import-untyped]
 
     path, options = _place(reference)
+    had_bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
-        with _no_progress_bars():
-            splits = datasets.load_dataset(path, **options)
+        splits = datasets.load_dataset(path, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         # The library's own sentence about a file that it can't read says no more than that.
         told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
@@ -179,6 +173,9 @@ def _load(reference: Reference) -> Any:
         raise OSError(
             message if reference.folder else f"{message}; without the hub give a folder: `{reference.text}@FOLDER`"
         ) from error
+    finally:
+        if had_bars:
+            datasets.enable_progress_bars()
     if reference.split not in splits:
         raise ValueError(f"{reference.text}: there is no split {reference.split!r}; there are {', '.join(splits)}")
     return splits[reference.split]
@@ -200,17 +197,3 @@ def _place(reference: Reference) -> tuple[str, dict[str, Any]]:
     # A configuration's files lie in a folder of their own: read alone, they can't be mixed with another's.
     inner = folder / (reference.config or (known.folder if known else None) or "")
     return str((inner if inner.is_dir() else folder).resolve()), {}
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep the library's own bars off for a while."""
-    import datasets
-
-    were_on = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if were_on:
-            datasets.enable_progress_bars()
