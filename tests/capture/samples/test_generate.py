@@ -6,35 +6,15 @@ import torch
 from peft import PeftModel
 from transformers import BertConfig, BertModel, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from lorascope.capture.samples.encode import CHOICE, GENERATED, PROMPT, EncodedSample, encode_items
+from lorascope.capture.samples.encode import CHOICE, GENERATED, PROMPT, EncodedSample
 from lorascope.capture.samples.generate import generate
-from lorascope.capture.samples.items import ChoiceItem, TextItem
 
 N = 8
 
 
-@pytest.fixture
-def samples(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> list[EncodedSample]:
-    return encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=32)
-
-
-@pytest.fixture
-def text_samples(tiny_tokenizer: Any) -> list[EncodedSample]:
-    text = TextItem(id="t", dataset="d", split="", text="Where the four questions are, the answer is near.")
-    return encode_items([text], tiny_tokenizer, max_length=256, window_tokens=16)
-
-
 def gpt2(vocab_size: int) -> Any:
-    config = GPT2Config(
-        vocab_size=vocab_size,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=256,
-        initializer_range=0.2,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
+    shape = {"vocab_size": vocab_size, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+    config = GPT2Config(**shape, initializer_range=0.2, bos_token_id=0, eos_token_id=1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return GPT2LMHeadModel(config).eval()

@@ -171,16 +171,16 @@ def test_rows_of_another_form_are_refused(parquet: Callable[..., Path], name: st
         read_items(f"{name}:train@{folder}")
 
 
-def test_a_string_is_no_list_of_choices(parquet: Callable[..., Path]) -> None:
-    folder = parquet("train.parquet", [HELLASWAG[0] | {"endings": "ab"}])
-    with pytest.raises(ValueError, match="row 0: `choices` is 'ab'; give a list of strings of characters$"):
-        read_items(f"hellaswag:train@{folder}")
-
-
-def test_a_line_that_is_missing_is_no_text(parquet: Callable[..., Path]) -> None:
-    folder = parquet("train.parquet", [{"sentence": "one"}, {"sentence": None}])
-    with pytest.raises(ValueError, match="row 1: `sentence` is None; give a string of characters$"):
-        read_items(f"ptb:train@{folder}")
+@pytest.mark.parametrize(
+    ("name", "rows", "words"),
+    [
+        ("hellaswag", [HELLASWAG[0] | {"endings": "ab"}], "row 0: `choices` is 'ab'; give a list of strings of"),
+        ("ptb", [PTB[0], {"sentence": None}], "row 1: `sentence` is None; give a string of characters$"),
+    ],
+)
+def test_values_of_another_type_are_refused(parquet: Callable[..., Path], name: str, rows: Rows, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_items(f"{name}:train@{parquet('train.parquet', rows)}")
 
 
 def test_a_folder_in_our_own_columns(tmp_path: Path) -> None:
@@ -292,15 +292,8 @@ def test_spellings(text: str, expected: tuple[str | None, ...]) -> None:
     "path",
     [
         *("piqa.validation.jsonl", "data/piqa.jsonl", "C:piqa.jsonl", "C:/data/piqa.jsonl", "C:\\data\\piqa.jsonl"),
-        *(
-            "s3://bucket/piqa.jsonl",
-            "../piqa:test",
-            "/data/piqa:test",
-            "a/b/c/d:test",
-            "piqa:test[:10]",
-            "piqa:",
-            ":test",
-        ),
+        *("s3://bucket/piqa.jsonl", "../piqa:test", "/data/piqa:test", "a/b/c/d:test", "piqa:test[:10]"),
+        *("piqa:", ":test"),
     ],
 )
 def test_paths_are_no_names(path: str) -> None:

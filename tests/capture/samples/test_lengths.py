@@ -1,11 +1,9 @@
-import doctest
 import random
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from lorascope.capture.samples import lengths
 from lorascope.capture.samples.items import ChoiceItem, Item, TextItem
 from lorascope.capture.samples.lengths import (
     articles,
@@ -35,11 +33,6 @@ def of_words(*n_words: int) -> list[Item]:
 
 def ids(items: Any) -> list[str]:
     return [one.id for one in items]
-
-
-def test_examples_hold() -> None:
-    assert doctest.testmod(lengths).attempted == 2
-    assert doctest.testmod(lengths).failed == 0
 
 
 def test_length_is_of_question_and_choices_joined_by_single_spaces(tiny_tokenizer: Any) -> None:

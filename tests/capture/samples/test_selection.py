@@ -1,10 +1,8 @@
-import doctest
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lorascope.capture.samples import selection
 from lorascope.capture.samples.encode import EncodedSample
 from lorascope.capture.samples.selection import TokenPlan, check_selection, plan_tokens, population, select_tokens
 
@@ -187,7 +185,3 @@ def test_batches_for_kl_are_a_seeded_share(share: float, n: int) -> None:
 )
 def test_selections_state_what_they_are_about(selection: str, words: str) -> None:
     assert population(selection) == words
-
-
-def test_examples_run() -> None:
-    assert doctest.testmod(selection).failed == 0
