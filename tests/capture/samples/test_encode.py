@@ -143,7 +143,7 @@ def test_refuses_what_has_no_tokens(tiny_tokenizer: Any) -> None:
         encode_items([], tiny_tokenizer, **SETTINGS)
     deaf = without_start(tiny_tokenizer)
     deaf.backend_tokenizer.normalizer = normalizers.Replace(" mute", "")
-    words = r"sample 'q': `choices\[1\]` is 'mute', of which the tokenizer makes no tokens"
+    words = r"sample 'q': `choices\[1\]`, 'mute', makes no tokens; leave it out"
     with pytest.raises(ValueError, match=words):
         encode_items([an_item(("iron", "mute"))], deaf, **SETTINGS)
     with pytest.raises(ValueError, match="text 't' has 0 tokens"):
@@ -168,5 +168,5 @@ def test_refuses_a_slow_tokenizer(tiny_items: list[ChoiceItem]) -> None:
     class Slow:
         is_fast = False
 
-    with pytest.raises(ValueError, match="the tokenizer is a Slow, which can't tell where .* give a fast tokenizer"):
+    with pytest.raises(ValueError, match="the tokenizer is a Slow, which can't tell where .* give a fast one"):
         encode_items(tiny_items, Slow(), **SETTINGS)

@@ -151,7 +151,7 @@ def test_texts_are_those_of_the_original_files(parquet: Callable[..., Path], tmp
 )
 def test_items_without_an_answer_are_refused(parquet: Callable[..., Path], name: str, rows: Rows) -> None:
     folder = parquet("test-00000-of-00001.parquet", rows)
-    words = f"row {len(rows) - 1}: no answer is given; take a split whose answers are published$"
+    words = f"row {len(rows) - 1}: no answer is given; take a split with published answers$"
     with pytest.raises(ValueError, match=words):
         read_items(f"{name}:test@{folder}")
 
@@ -167,7 +167,7 @@ def test_items_without_an_answer_are_refused(parquet: Callable[..., Path], name:
 )
 def test_rows_of_another_form_are_refused(parquet: Callable[..., Path], name: str, row: Any) -> None:
     folder = parquet("train.parquet", [row])
-    with pytest.raises(ValueError, match=f"^{name}:train@.*, row 0: {{'.*isn't a row of '{name}'; its columns are"):
+    with pytest.raises(ValueError, match=f"^{name}:train@.*, row 0: {{'.*isn't a row of '{name}'$"):
         read_items(f"{name}:train@{folder}")
 
 

@@ -110,11 +110,11 @@ def test_a_stem_lists_no_choices() -> None:
             r"prompt 'mine' has the placeholder {choices}; allowed are {question}, {stem}, {example}, {n",
         ),
         ("{Question}\nA:", "has the placeholder {Question}"),
-        ("Nothing.\nA:", r"prompt 'mine' has {question} or {stem} 0 times; give one of them once"),
+        ("Nothing.\nA:", r"prompt 'mine' has {question} or {stem} 0 times; give one once"),
         ("{question} {question}\nA:", r"has {question} or {stem} 2 times"),
         ("{question} {stem}\nA:", r"has {question} or {stem} 2 times"),
         ("", r"has {question} or {stem} 0 times"),
-        ("Q: {question}\n", "prompt 'mine' ends in a placeholder; end it with the words that the answer follows"),
+        ("Q: {question}\n", "prompt 'mine' ends in a placeholder; end it with words such as 'Answer:'"),
     ],
 )
 def test_refuses_what_is_no_template(text: str, words: str, tmp_path: Path) -> None:

@@ -151,9 +151,7 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     file = folder / SAFETENSORS_WEIGHTS_NAME
     if not file.is_file():
         pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
-        raise AdapterError(
-            f"adapter {str(folder)!r} has no {SAFETENSORS_WEIGHTS_NAME!r}{pickled}; save it again with PEFT"
-        )
+        raise AdapterError(f"adapter {str(folder)!r} has no {file.name!r}{pickled}; save it again with PEFT")
     try:
         return config, load_file(file)
     except SafetensorError as error:
@@ -188,10 +186,8 @@ def _read_config(folder: Path) -> LoraConfig:
     """The LoRA configuration in an adapter's folder."""
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise AdapterError(
-            f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it; "
-            "give a local folder that PEFT's `save_pretrained` wrote"
-        )
+        where = f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it"
+        raise AdapterError(f"{where}; give a local folder that PEFT's `save_pretrained` wrote")
     try:
         document = json.loads(path.read_bytes())
         if not isinstance(document, dict) or "peft_type" not in document:

@@ -129,16 +129,13 @@ def load_model(
         loaded: Any = auto_class.from_pretrained(where, **options, **loading)
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"model {source!r} lacks {len(missing)} of its weights, first {missing[0]!r}; they would be random"
-        )
+        first = f"{len(missing)} of its weights, first {missing[0]!r}"
+        raise ValueError(f"model {source!r} lacks {first}; they would be random")
     with one_line(f"tokenizer of {source!r}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
     if not tokenizer.is_fast:
-        raise ValueError(
-            f"tokenizer of {source!r} is {type(tokenizer).__name__}, which can't say where in the text its tokens are; "
-            "a fast one (with 'tokenizer.json') is needed"
-        )
+        kind = f"{type(tokenizer).__name__}, which can't say where in the text its tokens are"
+        raise ValueError(f"tokenizer of {source!r} is {kind}; a fast one (with 'tokenizer.json') is needed")
     share_layers(model, share, shared_layers=shared_layers, share_from=share_from)
     return (model if place is None else model.to(place)).eval(), tokenizer
 

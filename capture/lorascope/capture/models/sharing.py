@@ -78,10 +78,7 @@ def share_layers(
     for start, group in zip(starts, groups, strict=True):
         for place, layer in enumerate(group):
             if found := _difference(group[0], layer):
-                raise ValueError(
-                    f"layers {start} and {start + place} of `{path}` can't share weights: {found}; only layers of one "
-                    "form can, on the same devices"
-                )
+                raise ValueError(f"layers {start} and {start + place} of `{path}` can't share weights: {found}")
     for group in groups:
         if share_from == "mean":
             _average(group)
@@ -109,10 +106,9 @@ def sharing_of(model: nn.Module) -> dict[str, int]:
     if not tied and len({*keys}) == len(keys):
         return {"share": 1, "shared_layers": 0}
     if len({*tied}) != 1 or sizes[-len(tied) :] != tied or len({*keys}) != len(sizes):
-        numbers: dict[Any, int] = {}
-        which = [numbers.setdefault(key, len(numbers)) for key in keys]
+        which = [keys.index(key) for key in keys]
         raise ValueError(
-            f"layers of `{path}` share weights irregularly (layer by layer, their sets are {which}); only the last "
+            f"layers of `{path}` share weights irregularly (each layer's set is that of layer {which}); only the last "
             "layers may, in groups of one size, as `share_layers` ties them"
         )
     return {"share": tied[0], "shared_layers": sum(tied)}
@@ -133,14 +129,12 @@ def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence
         raise ValueError(f"the model, a {kind}, has no list of layers (`torch.nn.ModuleList`) that could share weights")
     path, layers = lists[0]
     if len(lists) > 1 and len(lists[1][1]) == len(layers):
+        both = f"{len(layers)} modules in `{path}` and as many in `{lists[1][0]}`"
         raise ValueError(
-            f"the model, a {kind}, has {len(layers)} modules in `{path}` and as many in `{lists[1][0]}`, and which of "
-            "them are its layers isn't known; it can't share weights"
+            f"the model, a {kind}, has {both}: which are its layers isn't known, so it can't share weights"
         )
     if len(layers) < shared_layers:
-        raise ValueError(
-            f"`shared_layers` is {shared_layers}, but the model, a {kind}, has only {len(layers)} layers; give no more"
-        )
+        raise ValueError(f"`shared_layers` is {shared_layers}, but the model, a {kind}, has only {len(layers)} layers")
     found: dict[int, int] = {}
     for place, layer in enumerate(layers):
         for parameter in layer.parameters():

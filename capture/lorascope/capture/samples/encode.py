@@ -111,10 +111,8 @@ def encode_items(
     if not items:
         raise ValueError("`items` is empty; give at least one")
     if not tokenizer.is_fast:
-        raise ValueError(
-            f"the tokenizer is a {type(tokenizer).__name__}, which can't tell where in a text a token stands; "
-            "give a fast tokenizer (one with a tokenizer.json)"
-        )
+        kind = type(tokenizer).__name__
+        raise ValueError(f"the tokenizer is a {kind}, which can't tell where in a text a token stands; give a fast one")
     template = read_template("main") if prompt is None else prompt
     asked = [item for item in items if isinstance(item, ChoiceItem)]
     choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
@@ -169,14 +167,11 @@ def _encode_choice_items(
         if not all(lengths):
             empty = lengths.index(0)
             raise ValueError(
-                f"sample {item.id!r}: `choices[{empty}]` is {item.choices[empty]!r}, of which the tokenizer makes no "
-                "tokens; leave the item out or give another tokenizer"
+                f"sample {item.id!r}: `choices[{empty}]`, {item.choices[empty]!r}, makes no tokens; leave it out"
             )
         if (longest := len(prompt.ids) + max(lengths)) > max_length:
-            raise ValueError(
-                f"sample {item.id!r} has {longest} tokens with its longest choice; the context has {max_length}; "
-                "leave the item out"
-            )
+            words = f"has {longest} tokens with its longest choice; the context has {max_length}"
+            raise ValueError(f"sample {item.id!r} {words}; leave the item out")
         roles = np.full(len(prompt.ids), PROMPT, dtype=np.uint8)
         start, stop = prompt.offsets.T
         for first, last in text.choice_spans:
@@ -214,9 +209,7 @@ def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[
 
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
     if window_tokens > max_length:
-        raise ValueError(
-            f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, so give at most that"
-        )
+        raise ValueError(f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, give at most that")
     tokens = _tokenize(tokenizer, [item.text])[0]
     start, body = tokens.ids[: tokens.n_start], tokens.ids[tokens.n_start :]
     # In a window without start tokens, the first token has nothing to be predicted from.

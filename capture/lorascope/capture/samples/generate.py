@@ -121,8 +121,7 @@ def _continue(
         if broken.any():  # the likeliest token would be the first of the vocabulary
             raise ValueError(
                 f"sample {names[int(broken.int().argmax())]!r}: what the model writes can't be told, its logits aren't "
-                "numbers; in float16 models overflow, so load it in bfloat16 or float32; in these its weights are "
-                "broken"
+                "numbers; in float16 models overflow, so load it in bfloat16 or float32"
             )
         return logits
 

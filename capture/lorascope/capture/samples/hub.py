@@ -115,14 +115,10 @@ def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[st
     try:
         question, choices, answer = known.question(row)
     except (TypeError, LookupError) as error:
-        raise ValueError(
-            f"{reference.text}, row {number}: {shorten(repr(row), 160)} isn't a row of {reference.dataset!r}; its "
-            "columns are read as docs/data.md says"
-        ) from error
+        said = shorten(repr(row), 160)
+        raise ValueError(f"{reference.text}, row {number}: {said} isn't a row of {reference.dataset!r}") from error
     if answer is None:
-        raise ValueError(
-            f"{reference.text}, row {number}: no answer is given; take a split whose answers are published"
-        )
+        raise ValueError(f"{reference.text}, row {number}: no answer is given; take a split with published answers")
     name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
     # What is no text, or no list of texts, is left to the check of items.
     texts = [question, *choices] if isinstance(choices, list) else [question]
@@ -150,9 +146,8 @@ def _require_columns(reference: Reference, table: Any, wanted: Sequence[str]) ->
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         text = "" if reference.known else f", or `{TEXT_COLUMN}`"
-        raise ValueError(
-            f"{reference.text}: the columns are {', '.join(table.column_names)}; needed are {', '.join(wanted)}{text}"
-        )
+        found = ", ".join(table.column_names)
+        raise ValueError(f"{reference.text}: the columns are {found}; needed are {', '.join(wanted)}{text}")
 
 
 def _load(reference: Reference) -> Any:
@@ -168,11 +163,9 @@ def _load(reference: Reference) -> Any:
         # The library's own sentence about a file that it can't read says no more than that.
         told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         message = f"{reference.text}: {' '.join(str(told or error).split())}"
-        if not isinstance(error, OSError):
-            raise ValueError(message) from error
-        raise OSError(
-            message if reference.folder else f"{message}; without the hub give a folder: `{reference.text}@FOLDER`"
-        ) from error
+        if isinstance(error, OSError) and not reference.folder:
+            message += f"; without the hub give a folder: `{reference.text}@FOLDER`"
+        raise (OSError if isinstance(error, OSError) else ValueError)(message) from error
     finally:
         if had_bars:
             datasets.enable_progress_bars()
@@ -186,9 +179,9 @@ def _place(reference: Reference) -> tuple[str, dict[str, Any]]:
     known = reference.known
     if reference.folder is None:
         if Path(reference.hub).is_dir():  # `datasets` would read it without a word
+            folder_name = f"{reference.text}@{reference.hub}"
             raise ValueError(
-                f"{reference.text}: {reference.hub!r} is also a folder here; to read it, write "
-                f"`{reference.text}@{reference.hub}`"
+                f"{reference.text}: {reference.hub!r} is also a folder here; to read it, write `{folder_name}`"
             )
         return reference.hub, {"name": reference.config, "revision": known.revision if known else None}
     folder = Path(reference.folder)

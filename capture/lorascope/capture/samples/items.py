@@ -37,9 +37,8 @@ class ChoiceItem:
         for index, choice in enumerate(self.choices):
             _require_text(f"choices[{index}]", choice)
         if not 0 <= self.answer < len(self.choices):
-            raise ValueError(
-                f"`answer` is {self.answer!r}; with {len(self.choices)} choices give 0 to {len(self.choices) - 1}"
-            )
+            n = len(self.choices)
+            raise ValueError(f"`answer` is {self.answer!r}; with {n} choices give 0 to {n - 1}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +96,7 @@ def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
     path = Path(path)
     dataset, split = [*path.stem.split("."), ""][:2]
     if path.suffix not in (".jsonl", ".txt"):
-        raise ValueError(
-            f"data file is {str(path)!r}; its name must end in .jsonl (multiple choice) or .txt (plain text)"
-        )
+        raise ValueError(f"data file is {str(path)!r}; its name must end in .jsonl (questions) or .txt (plain text)")
     text = read_text(path, "data file", "one in .jsonl or .txt")
     if not text.strip():
         raise ValueError(f"{path}: the file is empty; give a data file with items or text")

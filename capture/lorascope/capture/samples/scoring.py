@@ -194,20 +194,18 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
         if not np.isfinite(values).all():
             raise ValueError(
                 f"sample {sample.id!r}: the log-likelihoods are {values.tolist()!r}, not all finite; "
-                "in float16 models overflow, so load it in bfloat16 or float32; in these its weights are broken, or "
-                "DoRA divides by the norm of a zero row"
+                "in float16 models overflow, so load it in bfloat16 or float32"
             )
     per_token = [
         values / ([len(choice.token_ids) for choice in sample.choices] or [len(sample.token_ids) - sample.n_context])
         for sample, values in zip(samples, logliks, strict=True)
     ]
     answers = np.array([sample.answer for sample in samples])
-    predictions, hits, of_choices = [], [], []
-    for columns in (logliks, per_token):
-        pairs = [*zip(samples, columns, strict=True)]
+    columns = {"ce": np.array([-values[answer] for answer, values in zip(answers, per_token, strict=True)])}
+    for ending, found in (("", logliks), ("_per_token", per_token)):
+        pairs = [*zip(samples, found, strict=True)]
         best = np.array([int(np.argmax(v)) if sample.choices else -1 for sample, v in pairs], dtype=np.int16)
-        predictions.append(best)
-        hits.append(np.where(best < 0, -1, best == answers).astype(np.int8))
-        of_choices.append(np.concatenate([np.empty(0), *(v for sample, v in pairs if sample.choices)]))
-    ce = np.array([-values[answer] for answer, values in zip(answers, per_token, strict=True)])
-    return Scores(*predictions, *hits, ce, *of_choices)
+        columns[f"prediction{ending}"] = best
+        columns[f"correct{ending}"] = np.where(best < 0, -1, best == answers).astype(np.int8)
+        columns[f"loglik{ending}"] = np.concatenate([np.empty(0), *(v for sample, v in pairs if sample.choices)])
+    return Scores(**columns)
