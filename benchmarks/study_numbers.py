@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from lorascope.study import read_units
-from lorascope.study.study import StudyResults, study_results
+from lorascope.study import read_units, study_results
+from lorascope.study.results.study_results import StudyResults
 
 STUDIES = Path(__file__).parents[1] / "study"
 
@@ -178,7 +178,7 @@ def laws(study: StudyResults) -> Iterator[str]:
         if fitted.report is None:
             yield f"No fit: {fitted.refused}"
             continue
-        yield table([{"claim": v.claim, "word": v.word, "because": v.because} for v in fitted.report.verdicts])
+        yield table([v._asdict() for v in fitted.report.verdicts])
 
 
 def claims(study: StudyResults) -> str:
@@ -191,9 +191,8 @@ def claims(study: StudyResults) -> str:
 
 
 def compared(study: StudyResults) -> str:
-    if study.comparison is None:
-        return study.not_compared
-    return table([{"claim": v.claim, "word": v.word, "because": v.because} for v in study.comparison.verdicts])
+    found, _, refused = study.compared
+    return refused if found is None else table([v._asdict() for v in found.verdicts])
 
 
 def main_study() -> list[str]:

@@ -1,4 +1,4 @@
-"""A small study: models made on the spot, lorascope's own questions, a text."""
+"""Small studies: one to run, of models made on the spot and lorascope's own questions; and results of known numbers."""
 
 import importlib.util
 from collections.abc import Callable
@@ -9,6 +9,10 @@ import pytest
 import yaml
 
 from lorascope.study.demo_inputs import facts_path
+from lorascope.study.results.units import UnitResult, read_units
+
+from ..analyze.conftest import make_small  # noqa: F401 (a fixture)
+from .made import make_study
 
 TINY = Path(__file__).parents[2] / "study/tiny/make_models.py"
 
@@ -57,3 +61,23 @@ def write(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return path
 
     return written
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four model sizes at rank 8, three ranks, one seed."""
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def units(study: Path) -> list[UnitResult]:
+    return read_units(study)
+
+
+@pytest.fixture(scope="session")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[UnitResult]:
+    """The same with three seeds."""
+    folder = tmp_path_factory.mktemp("seeds")
+    for seed in range(3):
+        make_study(folder, seed=seed)
+    return read_units(folder)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorascope.study.grid import chosen_units, units_of
-from lorascope.study.reading import NAME
+from lorascope.study.results.units import NAME
 from lorascope.study.settings import read_settings
 
 Write = Callable[[dict[str, Any]], Path]

@@ -167,7 +167,7 @@ def test_samples_that_arent_whole_are_counted(unfinished: Path, monkeypatch: pyt
 def test_a_study_of_runs_can_be_compared(make_small: Callable[..., Any]) -> None:
     runs = [make_small(dataset=name, n_samples=n).run.path for name in ("one", "two") for n in (8, 9, 10, 12)]
     study = read_study(runs)
-    found = compare_metrics(study, metrics=["ln MIUB", "CE"], blocks=["dataset"], setting="run", n_items="n_scored")
+    found = compare_metrics(study, metrics=["ln MIUB", "CE"], groups=["dataset"], setting="run", n_items="n_scored")
     assert found.noise["n_cells"].tolist() == [8]
 
 

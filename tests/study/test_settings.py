@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorascope.cli.main import main
-from lorascope.study.settings import UNSUITED, Articles, read_settings
+from lorascope.study.settings import NOT_IN_CAPTURE, Articles, read_settings
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -20,10 +20,10 @@ def test_one_value_is_a_list_of_one_and_places_come_from_the_file(
     assert settings.grid[0].share == (1,)
     assert settings.tasks["facts"].train == ("facts.train.jsonl",)
     assert settings.results == tmp_path / "study" / "results"
-    assert settings.workplace == tmp_path / "study" / "work"
+    assert settings.work == tmp_path / "study" / "work"
     content |= {"out": "there", "work": "elsewhere"}
     settings = read_settings(write(content))
-    assert (settings.results, settings.workplace) == (tmp_path / "there/results", tmp_path / "elsewhere")
+    assert (settings.results, settings.work) == (tmp_path / "there/results", tmp_path / "elsewhere")
 
 
 def test_articles_of_a_text(write: Write, content: dict[str, Any]) -> None:
@@ -68,9 +68,9 @@ def test_a_mistake_is_one_line_that_names_place_and_value(
     assert str(path) in error
 
 
-@pytest.mark.parametrize("name", list(UNSUITED))
+@pytest.mark.parametrize("name", list(NOT_IN_CAPTURE))
 def test_settings_of_capture_that_would_bend_a_study(write: Write, content: dict[str, Any], name: str) -> None:
-    with pytest.raises(ValueError, match=f"`capture` has '{name}': "):
+    with pytest.raises(ValueError, match=f"`capture` has '{name}', {NOT_IN_CAPTURE[name]}"):
         read_settings(write(content | {"capture": {name: 1}}))
 
 

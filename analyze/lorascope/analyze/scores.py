@@ -10,7 +10,7 @@ from lorascope.stores import Run
 
 from .format import format_error
 
-__all__ = ["Estimate", "Score", "sample_scores", "scores", "scores_table"]
+__all__ = ["Estimate", "Score", "correct_per_character", "sample_scores", "scores", "scores_table"]
 
 
 _ACCURACIES = {
@@ -66,7 +66,7 @@ def scores(run: Run) -> list[Score]:
     """
     samples = run.samples.assign(
         {
-            f"{prefix}correct_per_character": ("sample", _correct_per_character(run, f"{prefix}loglik"))
+            f"{prefix}correct_per_character": ("sample", correct_per_character(run, f"{prefix}loglik"))
             for prefix in ("", "base_")
             if f"{prefix}loglik" in run.choices
         }
@@ -98,7 +98,7 @@ def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
             yield asked, table.isel(sample=np.flatnonzero(prompts == prompt))
 
 
-def _correct_per_character(run: Run, loglik: str) -> np.ndarray:
+def correct_per_character(run: Run, loglik: str) -> np.ndarray:
     """Int8 (sample,): 1 where the right choice has the highest log-likelihood per character, 0 where not, -1 for none.
 
     The first of equals is taken.

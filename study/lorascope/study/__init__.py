@@ -1,18 +1,28 @@
 """The paper's experiment: a grid of runs, what is fitted over it, and the paper's own printed tables."""
 
-from .cells import study_cells
+from .page.report import write_study_report
 from .paper_tables import paper_study, paper_table
 from .read_study import read_study
-from .reading import read_units
-from .report import write_study_report
-from .study import study_results
+from .results.cells import length_cells, prompt_cells, study_cells
+from .results.information_table import information_table
+from .results.study_results import study_results
+from .results.tables import datasets_table, lengths_table, prompts_table, texts_table, wide
+from .results.units import read_units
 
 __all__ = [
+    "datasets_table",
+    "information_table",
+    "length_cells",
+    "lengths_table",
     "paper_study",
     "paper_table",
+    "prompt_cells",
+    "prompts_table",
     "read_study",
     "read_units",
     "study_cells",
     "study_results",
+    "texts_table",
+    "wide",
     "write_study_report",
 ]

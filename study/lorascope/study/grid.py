@@ -2,16 +2,16 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .settings import GridPart, StudySettings
+from .settings import StudySettings
 
 __all__ = ["Unit", "chosen_units", "units_of"]
 
 LONGEST_NAME = 200
-"""Letters of a unit's name: file systems take 255, and files beside its results have longer ones."""
+"""Letters that a unit's name may have: file systems take 255, and files beside its results have longer names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,35 +38,22 @@ def units_of(settings: StudySettings) -> list[Unit]:
     ValueError
         If models or units have names that can't be told apart, or that are too long for a file.
     """
-    keys = dict.fromkeys(key for part in settings.grid for key in _keys(part, settings))
+    keys: dict[tuple[str, int, int, int, str, int | None], None] = {}
+    for part in settings.grid:
+        product = itertools.product(part.model or settings.model, part.share, part.rank, part.seed)
+        for setting, task in itertools.product(product, part.tasks or settings.tasks):
+            for n in part.train_items or (settings.tasks[task].train_items,):
+                keys[*setting, task, n] = None
     labels = _labels(sorted({key[0] for key in keys}))
-    counts = {key[4]: {other[5] for other in keys if other[4] == key[4]} for key in keys}
-    units = [
-        Unit(
-            model=model,
-            share=share,
-            rank=rank,
-            seed=seed,
-            task=task,
-            train_items=n,
-            name="-".join(
-                part
-                for part in (
-                    labels[model],
-                    f"share{share}",
-                    f"r{rank}",
-                    f"s{seed}",
-                    ("dall" if n is None else f"d{n}") if len(counts[task]) > 1 else "",
-                    task,
-                )
-                if part
-            ),
-        )
-        for model, share, rank, seed, task, n in keys
-    ]
+    counts = {task: len({key[5] for key in keys if key[4] == task}) for task in settings.tasks}
+    units = []
+    for model, share, rank, seed, task, n in keys:
+        items = ("dall" if n is None else f"d{n}") if counts[task] > 1 else ""
+        name = "-".join(filter(None, (labels[model], f"share{share}", f"r{rank}", f"s{seed}", items, task)))
+        units.append(Unit(model=model, share=share, rank=rank, seed=seed, task=task, train_items=n, name=name))
     _refuse_names(units)
-    order = {model: place for place, model in enumerate(dict.fromkeys(unit.model for unit in units))}
-    return sorted(units, key=lambda unit: (order[unit.model], unit.share))
+    order = list(dict.fromkeys(unit.model for unit in units))
+    return sorted(units, key=lambda unit: (order.index(unit.model), unit.share))
 
 
 def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
@@ -83,13 +70,6 @@ def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
     if not (first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
         raise ValueError(f"`only` is {only!r}; give i/n with i from 1 to n, such as 2/8")
     return list(units[int(first) - 1 :: int(parts)])
-
-
-def _keys(part: GridPart, settings: StudySettings) -> Iterator[tuple[str, int, int, int, str, int | None]]:
-    for model, share, rank, seed in itertools.product(part.model or settings.model, part.share, part.rank, part.seed):
-        for task in part.tasks or settings.tasks:
-            for n in part.train_items or (settings.tasks[task].train_items,):
-                yield model, share, rank, seed, task, n
 
 
 def _refuse_names(units: Sequence[Unit]) -> None:
@@ -111,8 +91,8 @@ def _labels(models: Sequence[str]) -> dict[str, str]:
     if len(models) == 1:
         return {models[0]: ""}
     labels = {model: re.sub(r"[^A-Za-z0-9._]", "-", Path(model).name) for model in models}
-    for model, label in labels.items():
+    for label in labels.values():
         same = [other for other, theirs in labels.items() if theirs == label]
         if len(same) > 1:
-            raise ValueError(f"models {same[0]!r} and {same[1]!r} have one name, {label!r}; rename a folder ({model})")
+            raise ValueError(f"models {same[0]!r} and {same[1]!r} have one name, {label!r}; rename a folder")
     return labels

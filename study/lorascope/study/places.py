@@ -20,7 +20,7 @@ def information_path(settings: StudySettings, unit: Unit) -> Path:
 
 def unit_folder(settings: StudySettings, unit: Unit) -> Path:
     """What a unit is made of: adapter and runs."""
-    return settings.workplace / unit.name
+    return settings.work / unit.name
 
 
 def adapter_path(settings: StudySettings, unit: Unit) -> Path:

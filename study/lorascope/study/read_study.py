@@ -2,19 +2,20 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.stores import open_run
 from lorascope.stores.format.spec import FORMAT
+from lorascope.stores.progress import Progress
 
 from .paper_tables import CellSet, paper_study
 from .read_table import SUFFIXES, read_table, select_rows
 from .run_rows import RunRows, run_rows
 
-__all__ = ["PAPER", "StudyProgress", "read_study"]
+__all__ = ["PAPER", "read_study"]
 
 PAPER: dict[str, CellSet] = {
     "paper": "as printed",
@@ -28,19 +29,14 @@ COLUMNS = (
     "run", "adapter", "model", "dataset", "split", "prompt", "setting", "N", "N_non_embedding", "share", "R", "D",
     "ACC", "CE", "PPL", "MIUB", "MIUB_se", "n_samples", "n_scored",
 )  # fmt: skip
-MAY_LACK = {
-    "N": "parameters of the model (N)",
-    "ACC": "accuracy (ACC)",
-    "CE": "cross-entropy (CE)",
-}
+MAY_LACK = {"N": "parameters of the model (N)", "ACC": "accuracy (ACC)", "CE": "cross-entropy (CE)"}
 """Column -> what isn't known where it is empty."""
 KINDS = {
     "stream": "what x feeds the layers (stream)",
     "tokens": "which tokens they keep",
     "js": "whether js is from states or from capture",
 }
-MOST_NAMED = 3
-StudyProgress = Callable[[int, int, str], None]
+"""What makes MIUB of some runs another quantity than that of others."""
 
 
 def read_study(
@@ -48,7 +44,7 @@ def read_study(
     *,
     where: Mapping[str, Sequence[str]] | None = None,
     n_workers: int | None = None,
-    progress: StudyProgress | None = None,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """A study's table, a row a cell, from a file, from runs whose MIUB is computed, or that of the paper.
 
@@ -97,71 +93,67 @@ def read_study(
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
         raise ValueError("no study is named; give a table, a folder of runs, runs, or the word 'paper'")
-    asked = dict(where or {})
-    _refuse_mixture(given)
-    if _is_word(given[0]):
-        return _paper(PAPER[str(given[0])], asked)
-    table = _table_of(given[0])
-    if table is not None:
-        return select_rows(read_table(table), asked)
-    return select_rows(_of_runs(given, n_workers, progress or (lambda done, total, name: None)), asked)
+    asked, tables = dict(where or {}), {str(one): _table_of(one) for one in given}
+    whole = [one for one, table in tables.items() if table is not None]
+    if whole and len(given) > 1:
+        raise ValueError(f"{whole[0]!r} is a whole table and can't be put together with others; name it alone")
+    if not whole:
+        return select_rows(_of_runs(given, n_workers, progress), asked)
+    table = tables[whole[0]]
+    return select_rows(read_table(table), asked) if isinstance(table, Path) else _paper(PAPER[str(table)], asked)
 
 
-def _refuse_mixture(given: Sequence[str | Path]) -> None:
-    alone = [one for one in given if _is_word(one) or _table_of(one) is not None]
-    if alone and len(given) > 1:
-        raise ValueError(f"{str(alone[0])!r} is a whole table and can't be put together with others; name it alone")
-
-
-def _is_word(one: str | Path) -> bool:
-    return isinstance(one, str) and one in PAPER
-
-
-def _table_of(one: str | Path) -> Path | None:
-    """The file that is the table, if it is one."""
-    if "://" in str(one):
-        return None
+def _table_of(one: str | Path) -> str | Path | None:
+    """The file that is the table, or the word for the paper's; None for runs."""
+    if isinstance(one, str) and (one in PAPER or "://" in one):
+        return one if one in PAPER else None
     path = Path(one)
     if path.is_dir():
         return path / TABLE if (path / TABLE).is_file() and not _is_store(path) else None
     if not path.exists():
+        words = ", ".join(map(repr, PAPER))
         raise FileNotFoundError(
-            f"`{path}` is not there; name a table ({', '.join(SUFFIXES)}), a folder of runs, runs, or {_listed(PAPER)}"
+            f"`{path}` is not there; name a table ({', '.join(SUFFIXES)}), a folder of runs, runs, or {words}"
         )
     return path
 
 
 def _paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     study = select_rows(paper_study(cells), where)
-    n = len(study)
+    notes = []
     if study["sweep"].nunique() > 1:
-        study = select_rows(paper_study(cells, once=True), where)
-    dropped = len(study) < n
-    study.attrs["notes"] = ["LLaMA3's share1 is its r32 run printed a second time: it is taken once"] if dropped else []
+        once = select_rows(paper_study(cells, once=True), where)
+        notes = ["LLaMA3's share1 is its r32 run printed a second time: it is taken once"] * (len(once) < len(study))
+        study = once
+    study.attrs["notes"] = notes
     return study
 
 
-def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: StudyProgress) -> pd.DataFrame:
+def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progress | None) -> pd.DataFrame:
     named = [run for one in given for run in _runs_of(one, alone=len(given) == 1)]
     real = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in named]
-    twice = [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]
-    if twice:
+    if twice := [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]:
         raise ValueError(f"run {twice[0]!r} is given twice; give each run once")
-    parts = {}
+    found = {}
     for name, place in named:
-        parts[name] = run_rows(
-            open_run(place),
-            name,
-            n_workers=n_workers,
-            progress=lambda done, total, name=name: progress(done, total, name),  # type: ignore[misc]
-        )
-    frame = pd.DataFrame([row for part in parts.values() for row in part.rows])
-    frame.insert(0, "setting", _settings(frame))
-    known = [name for name in COLUMNS if name == "MIUB" or frame[name].notna().any()]
+
+        def tell(done: int, total: int, part: str = "", name: str = name) -> None:
+            if progress is not None:
+                progress(done, total, name)
+
+        found[name] = run_rows(open_run(place), name, n_workers=n_workers, progress=tell)
+    frame = pd.DataFrame([row for one in found.values() for row in one.rows])
+    told = [name for name in ("share", "D") if frame[name].notna().all() and frame[name].nunique() > 1]
+    frame["setting"] = "r" + frame["R"].astype(str)
+    if "share" in told:
+        frame["setting"] = "share" + frame["share"].astype(str) + " " + frame["setting"]
+    if "D" in told:
+        frame["setting"] += " d" + frame["D"].astype(int).astype(str)
+    known = [name for name in COLUMNS if name == "MIUB" or (name in frame and frame[name].notna().any())]
+    notes = [*(note for one in found.values() for note in one.notes), *_unknown(frame), *_differ(found)]
     frame = frame[known].infer_objects()
-    frame.attrs["source"] = f"{len(parts)} run{'s' if len(parts) > 1 else ''}: {', '.join(map(str, given))}"
-    said = [note for part in parts.values() for note in part.notes]
-    frame.attrs["notes"] = [*said, *_unknown(parts), *_differ(parts)]
+    frame.attrs = {"source": f"{len(found)} run{'s' if len(found) > 1 else ''}: {', '.join(map(str, given))}"}
+    frame.attrs["notes"] = notes
     return frame
 
 
@@ -180,8 +172,12 @@ def _runs_of(one: str | Path, *, alone: bool) -> list[tuple[str, str]]:
 
 def _below(folder: Path) -> Iterator[Path]:
     """Runs in a folder, through links too, but not in another store; what begins with a dot isn't finished."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
     seen = set()
-    for place, folders, _ in os.walk(folder, onerror=_raise, followlinks=True):
+    for place, folders, _ in os.walk(folder, onerror=fail, followlinks=True):
         path = Path(place)
         if path.resolve() in seen or _is_store(path):
             folders.clear()
@@ -189,10 +185,6 @@ def _below(folder: Path) -> Iterator[Path]:
             yield path
         seen.add(path.resolve())
         folders[:] = [name for name in folders if not name.startswith(".")]
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _is_store(path: Path) -> bool:
@@ -208,38 +200,23 @@ def _is_run(path: Path) -> bool:
     return isinstance(content, dict) and (content.get("attributes") or {}).get("format") == FORMAT
 
 
-def _settings(frame: pd.DataFrame) -> list[str]:
-    """What a run was made with, as text: `r8`, `share4 r8`, `r8 d2000`."""
-    parts = {"share": "share{}", "R": "r{}", "D": "d{}"}
-    told = [name for name in parts if name == "R" or (frame[name].notna().all() and frame[name].nunique() > 1)]
-    return [
-        " ".join(parts[name].format(int(value)) for name, value in zip(told, row, strict=True))
-        for row in frame[told].itertuples(index=False, name=None)
-    ]
-
-
-def _unknown(parts: Mapping[str, RunRows]) -> list[str]:
+def _unknown(frame: pd.DataFrame) -> Iterator[str]:
     """A sentence on each number that some run doesn't know."""
-    notes = []
     for column, what in MAY_LACK.items():
-        lacking = [name for name, part in parts.items() if any(row[column] is None for row in part.rows)]
-        if lacking:
-            who = "no run" if len(lacking) == len(parts) else f"not every run: {_listed(lacking)} lacks it"
-            notes.append(f"{what}: known of {who}")
-    return notes
+        lacks = frame["run"][frame[column].isna()] if column in frame else frame["run"]
+        if len(lacks):
+            names = list(dict.fromkeys(lacks))
+            who = "no run" if len(names) == frame["run"].nunique() else f"not every run: {_join(names)} lacks it"
+            yield f"{what}: known of {who}"
 
 
-def _differ(parts: Mapping[str, RunRows]) -> list[str]:
+def _differ(found: Mapping[str, RunRows]) -> Iterator[str]:
     """A sentence on each thing that makes MIUB of some runs another quantity than that of others."""
-    notes = []
     for key, what in KINDS.items():
-        values = dict.fromkeys(part.kind[key] for part in parts.values())
+        values = list(dict.fromkeys(one.kind[key] for one in found.values()))
         if len(values) > 1:
-            notes.append(f"runs differ in {what}: {_listed(values)}; their MIUB isn't one quantity")
-    return notes
+            yield f"runs differ in {what}: {_join(values)}; their MIUB isn't one quantity"
 
 
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
-    names = list(names)
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(map(repr, names[:MOST_NAMED])) + more
+def _join(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -2,10 +2,9 @@
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -13,13 +12,13 @@ from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
 __all__ = ["SUFFIXES", "read_table", "select_rows"]
 
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+"""Endings of the names of files that hold a table."""
 MOST_NAMED = 8
 """Values of a column that a message names."""
-DELIMITERS = (",", ";", "\t")
-"""What may stand between cells, whatever the file's name promises: that which the header has most of."""
 
 
-def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(path: str | Path) -> pd.DataFrame:
     """The table in a file, its rows numbered from 1 on; `attrs["source"]` says where it is from.
 
     Parameters
@@ -28,8 +27,6 @@ def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
         A file ending in .csv, .tsv, .json (a list of objects) or .jsonl (an object a line), in UTF-8. Between cells
         there are commas, semicolons or tabs, whichever the header has. An empty cell, NA or null is a value that is
         lacking.
-    text
-        Columns whose characters are kept as they are; of others, numbers are numbers.
 
     Raises
     ------
@@ -46,7 +43,16 @@ def read_table(path: str | Path, *, text: Sequence[str] = ()) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"`{file}` {'is no file' if file.exists() else 'is not there'}; name a table")
     try:
-        frame = READERS[suffix](file, text)
+        content = file.read_bytes().decode("utf-8-sig")  # a file of a spreadsheet may begin with a mark
+        if suffix in (".csv", ".tsv"):
+            frame = _delimited(content, "," if suffix == ".csv" else "\t")
+        else:
+            lines = [line for line in content.split("\n") if line.strip()]
+            rows = json.loads(content) if suffix == ".json" else [json.loads(line) for line in lines]
+            # Not pandas' own reader, which makes numbers of text and dates of numbers.
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise ValueError("it isn't a list of objects, one a row")
+            frame = pd.DataFrame(rows)
     except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(f"`{file}` can't be read as a table: {' '.join(str(error).split())}") from error
     frame.index = pd.RangeIndex(1, len(frame) + 1)
@@ -67,17 +73,52 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
         if name not in frame.columns:
             there = ", ".join(repr(str(column)) for column in frame.columns)
             raise ValueError(f"`where` names column {name!r}; the table has {there}")
-        held = frame[name].map(_label)
+        held, wanted = frame[name].map(_label), [_label(value) for value in values]
         for value in values:
             if _label(value) not in set(held):
-                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_listed(held)}")
-        kept &= held.isin([_label(value) for value in values])
+                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join(held)}")
+        kept &= held.isin(wanted)
     if not kept.any():
         asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
         raise ValueError(f"`where` leaves no row: none has {asked}" if len(frame) else "the table has no rows")
     found = frame[kept]
     found.attrs = dict(frame.attrs)
     return found
+
+
+def _delimited(content: str, promised: str) -> pd.DataFrame:
+    """A table of rows of cells; empty cells beyond the header are left out.
+
+    Not pandas' own reading, which takes the first column of longer rows for an index and renames columns named twice.
+    """
+    header = next((line for line in content.splitlines() if line), "")
+    delimiter = max((promised, *",;\t"), key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+    reader = csv.reader(StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    names, *rows = [row for row in reader if len(row) > 1 or "".join(row).strip()] or [[]]
+    names = [name.strip() for name in names]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise ValueError("it has no header")
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise ValueError(f"its header has {twice[0]!r} twice; give each column a name of its own")
+    for n, row in enumerate(rows, 1):
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise ValueError(
+                f"row {n} has {len(row)} cells, the header {len(names)}; a cell that holds a delimiter needs quotes"
+            )
+    written = StringIO()
+    csv.writer(written).writerows([names, *(row[: len(names)] for row in rows)])
+    frame = pd.read_csv(StringIO(written.getvalue()), low_memory=False, index_col=False)
+    return frame.assign(**{name: _mixed(frame[name]) for name in frame})
+
+
+def _mixed(column: pd.Series) -> pd.Series:
+    """A column that is text because of a few cells, with the numbers of the others: those few are what is wrong."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if is_numeric_dtype(column) or 2 * numbers.notna().sum() <= column.notna().sum():
+        return column
+    return numbers.astype(object).where(numbers.notna(), column)
 
 
 def _label(value: object) -> str:
@@ -90,88 +131,7 @@ def _label(value: object) -> str:
         return str(value)
 
 
-def _listed(held: pd.Series) -> str:
+def _join(held: pd.Series) -> str:
     values = [value.removesuffix(".0") for value in dict.fromkeys(held)]
     more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
     return ", ".join(values[:MOST_NAMED]) + more
-
-
-def _delimited(promised: str) -> Callable[[Path, Sequence[str]], pd.DataFrame]:
-    def read(file: Path, text: Sequence[str]) -> pd.DataFrame:
-        # A file of a spreadsheet may begin with a mark of its encoding.
-        names, rows = _cells(file.read_bytes().decode("utf-8-sig"), promised)
-        written = StringIO()
-        csv.writer(written).writerows([names, *rows])
-        kept = dict.fromkeys(text, str)
-        frame = pd.read_csv(StringIO(written.getvalue()), dtype=kept, low_memory=False, index_col=False)
-        return frame.assign(**{name: _mixed(frame[name]) for name in frame if name not in kept})
-
-    return read
-
-
-def _cells(content: str, promised: str) -> tuple[list[str], list[list[str]]]:
-    """The header, and the cells of each row below it, as they are written; empty ones beyond the header are left out.
-
-    Not pandas' own reading, which takes the first column of longer rows for an index and renames columns named twice.
-    """
-    reader = csv.reader(
-        StringIO(content, newline=""), delimiter=_delimiter(content, promised), skipinitialspace=True, strict=True
-    )
-    lines = (row for row in reader if len(row) > 1 or "".join(row).strip())
-    names = [name.strip() for name in next(lines, [])]
-    while names and not names[-1]:
-        names.pop()
-    if not names:
-        raise ValueError("it has no header")
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise ValueError(f"its header has {twice[0]!r} twice; give each column a name of its own")
-    rows = []
-    for n, row in enumerate(lines, 1):
-        if any(cell.strip() for cell in row[len(names) :]):
-            raise ValueError(
-                f"row {n} has {len(row)} cells, the header {len(names)}; a cell that holds a delimiter needs quotes"
-            )
-        rows.append(row[: len(names)])
-    return names, rows
-
-
-def _delimiter(content: str, promised: str) -> str:
-    """What parts the header into most names; what the file's name promises where others don't part it into more."""
-
-    def n_names(delimiter: str) -> int:
-        return len(next((row for row in csv.reader(StringIO(content, newline=""), delimiter=delimiter) if row), []))
-
-    return max((promised, *DELIMITERS), key=n_names)
-
-
-def _mixed(column: pd.Series) -> pd.Series:
-    """A column that is text because of a few cells, with the numbers of the others: those few are what is wrong."""
-    if is_numeric_dtype(column):
-        return column
-    numbers = pd.to_numeric(column, errors="coerce")
-    if 2 * numbers.notna().sum() <= column.notna().sum():
-        return column
-    told = {place: int(number) if number.is_integer() else number for place, number in numbers.dropna().items()}
-    return pd.Series([told.get(place, value) for place, value in column.items()], column.index, object)
-
-
-def _json(file: Path, text: Sequence[str]) -> pd.DataFrame:
-    return _records(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _json_lines(file: Path, text: Sequence[str]) -> pd.DataFrame:
-    lines = file.read_text(encoding="utf-8").split("\n")
-    return _records([json.loads(line) for line in lines if line.strip()])
-
-
-def _records(rows: Any) -> pd.DataFrame:
-    # Not pandas' own reader, which makes numbers of text and dates of numbers.
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError("it isn't a list of objects, one a row")
-    return pd.DataFrame(rows)
-
-
-READERS = {".csv": _delimited(","), ".tsv": _delimited("\t"), ".json": _json, ".jsonl": _json_lines}
-SUFFIXES = tuple(READERS)
-"""Endings of the names of files that hold a table."""

@@ -2,30 +2,26 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from .reader import read_yaml
+from .yaml_file import read_yaml
 
 __all__ = ["Articles", "GridPart", "Information", "Lengths", "StudySettings", "Task", "read_settings"]
 
-Unit = Literal["tokens", "words", "characters"]
-Bucket = tuple[int, int]
-RESERVED = {
-    *("adapter", "data", "device", "dtype", "examples", "model", "out", "prompt", "seed", "stream", "states"),
-    *("score", "score_base", "share", "shared_layers", "share_from"),
+DECIDED = "which the study itself decides; leave it out"
+NOT_IN_CAPTURE = {
+    **dict.fromkeys(("adapter", "data", "device", "dtype", "examples", "model", "out", "prompt", "seed"), DECIDED),
+    **dict.fromkeys(("states", "stream", "score", "score_base", "share", "shared_layers", "share_from"), DECIDED),
+    "limit": "which would leave test items out unsaid; give `test_items`, or a shorter text",
+    "budget": "which would measure adapters of another rank on other tokens; give `tokens`",
+    "generate": "which would measure every adapter on words of its own; `answer_tokens` lets it answer",
+    "device_map": "but a study loads its models onto one `device`",
+    "trust_remote_code": "but a study runs no code that comes with a model",
 }
-"""Settings of capture that the study itself decides."""
-UNSUITED = {
-    "limit": "it would leave test items out unsaid; give `test_items`, or a shorter text",
-    "budget": "adapters of another rank would be measured on other tokens; give `tokens`",
-    "generate": "every adapter would be measured on words of its own; `answer_tokens` lets it answer",
-    "device_map": "a study loads its models onto one `device`",
-    "trust_remote_code": "a study runs no code that comes with a model",
-}
-"""Settings of capture that a study can't have, and why."""
-GRID_TRAIN = {"rank", "seed"}
+"""Settings of capture that a study's file can't give, and why."""
+NOT_IN_TRAINING = ("rank", "seed")
 """Settings of fine-tuning that the grid decides."""
 
 
@@ -37,27 +33,31 @@ def _listed(value: Any) -> Any:
     return values
 
 
-Several = BeforeValidator(_listed)
+T = TypeVar("T")
+Several = Annotated[tuple[T, ...], BeforeValidator(_listed)]
+"""A list, for which one value may stand too."""
+Some = Annotated[tuple[T, ...], BeforeValidator(_listed), Field(min_length=1)]
+"""A list that isn't empty."""
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class GridPart(_Settings):
     """Settings of which every combination is a part of the grid."""
 
-    model: Annotated[tuple[str, ...], Several] = ()
+    model: Several[str] = ()
     """Models; by default the study's."""
-    share: Annotated[tuple[int, ...], Several, Field(min_length=1)] = (1,)
+    share: Some[int] = (1,)
     """Layers that share one set of base weights."""
-    rank: Annotated[tuple[int, ...], Several, Field(min_length=1)]
+    rank: Some[int]
     """Ranks of the adapters."""
-    seed: Annotated[tuple[int, ...], Several, Field(min_length=1)] = (0,)
+    seed: Some[int] = (0,)
     """Seeds of adapters' first weights and the order of samples."""
-    train_items: Annotated[tuple[int, ...], Several] = ()
+    train_items: Several[int] = ()
     """Training items a data set; by default each task's."""
-    tasks: Annotated[tuple[str, ...], Several] = ()
+    tasks: Several[str] = ()
     """Names of tasks; by default all."""
 
 
@@ -73,10 +73,10 @@ class Articles(_Settings):
 class Lengths(_Settings):
     """Buckets of items by length, answered with the first prompt."""
 
-    buckets: tuple[Bucket, ...] = ((1, 100), (101, 200), (201, 300))
+    buckets: tuple[tuple[int, int], ...] = ((1, 100), (101, 200), (201, 300))
     """Shortest and longest item of each."""
-    unit: Unit = "tokens"
-    """What a length counts, of question and choices."""
+    unit: Literal["tokens", "words", "characters"] = "tokens"
+    """What a length counts, in question and choices."""
     items: int = Field(100, ge=1)
     """Items of a bucket and data set."""
 
@@ -84,15 +84,15 @@ class Lengths(_Settings):
 class Task(_Settings):
     """What one adapter of each setting is trained and tested on."""
 
-    train: Annotated[tuple[str | Articles, ...], Several, Field(min_length=1)]
+    train: Some[str | Articles]
     """Data sets, pooled."""
-    test: Annotated[tuple[str | Articles, ...], Several, Field(min_length=1)]
+    test: Some[str | Articles]
     """Data sets, told apart in results."""
     train_items: int | None = Field(None, ge=1)
     """Items of each set to train on, drawn by the study's seed; by default all. Texts are taken whole."""
     test_items: int | None = Field(None, ge=1)
     """Items of each set to test on, drawn by the study's seed; by default all."""
-    prompts: Annotated[tuple[str, ...], Several, Field(min_length=1)] = ("main",)
+    prompts: Some[str] = ("main",)
     """Prompts of the test items; the first is that of the lengths."""
     prompt_items: int | None = Field(None, ge=1)
     """How many of the test items get the prompts after the first; by default all."""
@@ -111,22 +111,22 @@ class Task(_Settings):
 class Information(_Settings):
     """Mutual information of base and LoRA states, which needs states."""
 
-    components: Annotated[tuple[str, ...], Several] = ("*",)
+    components: Several[str] = ("*",)
     """Paths of components, or patterns."""
     tokens: int = Field(2000, ge=8)
     """Tokens that estimates are made of."""
     shuffles: int = Field(19, ge=2)
     """Shuffles of each estimate."""
-    where: dict[Literal["share", "rank", "seed", "task"], Annotated[tuple[int | str, ...], Several]] = {}
+    where: dict[Literal["share", "rank", "seed", "task"], Several[int | str]] = {}
     """Only units with one of these values; by default all."""
 
 
 class StudySettings(_Settings):
     """A study's file."""
 
-    model: Annotated[tuple[str, ...], Several, Field(min_length=1)]
+    model: Some[str]
     """Base models: hub ids, folders, `.gguf` files, or `demo`, the model that `lorascope demo` runs."""
-    grid: Annotated[tuple[GridPart, ...], Several, Field(min_length=1)]
+    grid: Some[GridPart]
     """Parts, each a product of lists; what stands in two parts is run once."""
     tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], Task] = Field(min_length=1)
     """By name, what each setting's adapters are trained and tested on."""
@@ -135,7 +135,7 @@ class StudySettings(_Settings):
     device: str = "auto"
     """Where models run: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ..."""
     seed: int = Field(0, ge=0)
-    """Of the draws of items and of prompts' examples."""
+    """Seed of the draws of items and of prompts' examples."""
     shared_layers: int = Field(16, ge=2)
     """How many of the last layers share weights."""
     share_from: Literal["first", "mean"] = "first"
@@ -152,53 +152,34 @@ class StudySettings(_Settings):
     """Where the study's file lies; models and folders are taken from here."""
     data: Path = Path()
     """Folder of data files; those that aren't there are looked for beside the study's file, and then by name."""
-    out: Path | None = None
+    out: Path = Path("study")
     """Folder of results; by default of the file's name, without its ending."""
-    work: Path | None = None
+    work: Path = Path("study/work")
     """Folder of adapters and runs; by default `work` in the folder of results."""
 
     @property
     def results(self) -> Path:
         """Folder of the units' results."""
-        return self._place(self.out) / "results"
-
-    @property
-    def workplace(self) -> Path:
-        """Folder of adapters and runs."""
-        return self._place(self.work)
-
-    @staticmethod
-    def _place(path: Path | None) -> Path:
-        assert path is not None, "settings come from `read_settings`, which fills places in"
-        return path
+        return self.out / "results"
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudySettings":
-        if taken := sorted(RESERVED & self.capture.keys()):
-            raise ValueError(f"`capture` has {taken[0]!r}, which the study itself decides; leave it out")
-        if unsuited := sorted(UNSUITED.keys() & self.capture.keys()):
-            raise ValueError(f"`capture` has {unsuited[0]!r}: {UNSUITED[unsuited[0]]}")
+        if refused := sorted(NOT_IN_CAPTURE.keys() & self.capture.keys()):
+            raise ValueError(f"`capture` has {refused[0]!r}, {NOT_IN_CAPTURE[refused[0]]}")
         for training in (self.training, *(task.training for task in self.tasks.values())):
-            if taken := sorted(GRID_TRAIN & training.keys()):
-                raise ValueError(f"`training` has {taken[0]!r}, which belongs into `grid`")
+            if refused := [name for name in NOT_IN_TRAINING if name in training]:
+                raise ValueError(f"`training` has {refused[0]!r}, which belongs into `grid`")
         for part in self.grid:
-            for task in part.tasks:
-                if task not in self.tasks:
-                    raise ValueError(f"`grid` names the task {task!r}; there are {', '.join(self.tasks)}")
-            for share in part.share:
-                if share < 1 or self.shared_layers % share:
-                    raise ValueError(f"`grid` has share {share}; give divisors of `shared_layers` {self.shared_layers}")
-        self._check_information()
-        return self
-
-    def _check_information(self) -> None:
-        """Raise a ValueError if `where` names what no unit has: nothing would be estimated of it."""
+            if unknown := [task for task in part.tasks if task not in self.tasks]:
+                raise ValueError(f"`grid` names the task {unknown[0]!r}; there are {', '.join(self.tasks)}")
+            if wrong := [share for share in part.share if share < 1 or self.shared_layers % share]:
+                raise ValueError(f"`grid` has share {wrong[0]}; give divisors of `shared_layers` {self.shared_layers}")
         for name, values in self.information.where.items() if self.information else ():
             known = set(self.tasks) if name == "task" else {one for part in self.grid for one in getattr(part, name)}
-            for value in values:
-                if value not in known:
-                    among = ", ".join(map(str, sorted(known)))
-                    raise ValueError(f"`information.where` has {name} {value!r}, which no unit has; there are {among}")
+            if lacking := [value for value in values if value not in known]:  # nothing would be estimated of it
+                among = ", ".join(map(str, sorted(known)))
+                raise ValueError(f"`information.where` has {name} {lacking[0]!r}, which no unit has; there are {among}")
+        return self
 
 
 def read_settings(path: str | Path) -> StudySettings:
@@ -220,11 +201,10 @@ def read_settings(path: str | Path) -> StudySettings:
         settings = StudySettings.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"`{path}`: {_first_mistake(error)}") from None
-    folder = path.parent
-    out = folder / (settings.out or path.stem)
-    work = folder / settings.work if settings.work is not None else out / "work"
-    places = {"folder": folder, "data": folder / settings.data, "out": out, "work": work}
-    return settings.model_copy(update=places)
+    given, folder = settings.model_fields_set, path.parent
+    out = folder / (settings.out if "out" in given else path.stem)
+    work = folder / settings.work if "work" in given else out / "work"
+    return settings.model_copy(update={"folder": folder, "data": folder / settings.data, "out": out, "work": work})
 
 
 def _first_mistake(error: ValidationError) -> str:

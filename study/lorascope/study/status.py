@@ -13,8 +13,6 @@ from .settings import StudySettings
 
 __all__ = ["UnitStatus", "study_status"]
 
-RUNS = ("main", "prompts")
-
 
 class UnitStatus(NamedTuple):
     """How far one unit has got."""
@@ -45,16 +43,11 @@ def _status(settings: StudySettings, unit: Unit) -> UnitStatus:
     if not unit_folder(settings, unit).exists():
         return UnitStatus(unit, "not begun", "")
     parts = ["trained" if adapter_path(settings, unit).exists() else "training"]
-    parts += [captured for name in RUNS if (captured := _captured(settings, unit, name))]
+    for name in ("main", "prompts"):
+        if (place := run_path(settings, unit, name)).exists():
+            try:
+                run = open_run(place)
+                parts.append(f"{name}: {int(run.committed_rows.sum())} of {run.n_rows} rows captured")
+            except StoreError:
+                parts.append(f"{name}: being set up")
     return UnitStatus(unit, "begun", ", ".join(parts))
-
-
-def _captured(settings: StudySettings, unit: Unit, name: str) -> str:
-    place = run_path(settings, unit, name)
-    if not place.exists():
-        return ""
-    try:
-        run = open_run(place)
-    except StoreError:
-        return f"{name}: being set up"
-    return f"{name}: {int(run.committed_rows.sum())} of {run.n_rows} rows captured"

@@ -281,7 +281,6 @@ def test_nested_adapters(tiny_model: Any) -> None:
     model = adapt(tiny_model, target_modules=["q_proj", "up_proj"])
     modules: Any = lora_layers(model)
     modules["model.layers.0.mlp.up_proj"].base_layer = modules["model.layers.1.self_attn.q_proj"]
-    assert {problem.kind for problem in unsupported(model, "default")} == {"nested"}
     with pytest.raises(AdapterError, match=r"two adapters are wrapped around each other; .* \(model\.layers\.0\.mlp"):
         find_components(model, "default")
 

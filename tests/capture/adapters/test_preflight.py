@@ -45,12 +45,12 @@ def test_good_adapter_has_no_problem(adapted: Any) -> None:
 def test_disabled(adapted: Any) -> None:
     with adapted.disable_adapter():
         problems = inspect_adapter(adapted, "default")
-        assert [problem.place for problem in problems] == list(lora_layers(adapted))
-        assert {problem.kind for problem in problems} == {"disabled"}
-        words = (
-            r"^adapter 'default' can't be captured: adapters are disabled; call `enable_adapter_layers\(\)` .* 12 more"
+        assert [(problem.place, problem.kind) for problem in problems] == [
+            (p, "disabled") for p in lora_layers(adapted)
+        ]
+        refuse(
+            adapted, r"^adapter 'default' can't .*: adapters are disabled; call `enable_adapter_layers\(\)` .* 12 more"
         )
-        refuse(adapted, words)
     assert require_adapter(adapted) == "default"
 
 
@@ -138,15 +138,9 @@ def test_every_problem_is_named_at_once(adapted: Any) -> None:
 
 @pytest.mark.parametrize(
     ("places", "ending"),
-    [
-        (["a"], "bad"),
-        (["b"], r"bad \(b\)"),
-        (["b", "c"], r"bad \(b, c\)"),
-        (["b", "c", "d", "e"], r"bad \(b, c and 2 more\)"),
-    ],
-    ids=["itself", "one", "two", "many"],
+    [("a", "bad"), ("b", r"bad \(b\)"), ("bc", r"bad \(b, c\)"), ("bcde", r"bad \(b, c and 2 more\)")],
 )
-def test_places_in_a_message(places: list[str], ending: str) -> None:
+def test_places_in_a_message(places: str, ending: str) -> None:
     with pytest.raises(AdapterError, match=rf"^adapter 'a' can't be captured: {ending}$"):
         require([Problem(place, "kind", "bad") for place in places], "a")
 
@@ -195,9 +189,7 @@ def test_compiled_models(tiny_model: Any, when: str) -> None:
         model = torch.compile(model)
     found = inspect(model, ["default"]).problems
     assert any(problem.kind == "compiled" for problem in found)
-    with pytest.raises(
-        AdapterError, match=r"the model is compiled, and compiled code passes hooks by; capture it as it"
-    ):
+    with pytest.raises(AdapterError, match=r"the model is compiled, and compiled code passes hooks by; capture it"):
         require(found, "default")
 
 
@@ -244,21 +236,12 @@ class Caller(torch.nn.Module):
 
 
 def test_layer_that_puts_out_no_tensor(adapted: Any) -> None:
-    layer: Any = lora_layers(adapted)["model.layers.0.self_attn.q_proj"]
-    plain = layer.forward
-    layer.forward = lambda x: Pair(plain(x))
-    ((problem,), _) = inspect_calls(adapted, {"q": layer}, PROBE, ["default"], "base")
-    assert (problem.kind, problem.message) == ("output", "it puts out a Pair, not a tensor")
-
-
-class Pair(tuple[Any, ...]):
-    """A tuple in name, and in the pass the tensor it holds."""
-
-    def __new__(cls, output: torch.Tensor) -> "Pair":
-        return super().__new__(cls, (output,))
-
-    def view(self, *shape: int) -> torch.Tensor:
-        return self[0].view(*shape)
+    layers: Any = adapted.get_base_model().model.layers  # each puts out a tensor; a wrapper of one puts out a pair
+    layers[1].pair = torch.nn.Identity()
+    layers[1].pair.forward = lambda x: (x, x)
+    layers[1].register_forward_hook(lambda module, args, output: module.pair(output)[0])
+    ((problem,), _) = inspect_calls(adapted, {"pair": layers[1].pair}, PROBE, ["default"], "base")
+    assert (problem.kind, problem.message) == ("output", "it puts out a tuple, not a tensor")
 
 
 def test_adapter_of_which_nothing_can_be_captured(tiny_model: Any) -> None:

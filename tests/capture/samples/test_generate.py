@@ -101,10 +101,8 @@ def test_settings_of_a_checkpoint_are_left_out_and_left_as_they_were(
     tiny_model: Any, samples: list[EncodedSample]
 ) -> None:
     expected = generate(tiny_model, samples, n=N, batch_tokens=500)
-    own = GenerationConfig(
-        do_sample=True, temperature=0.7, repetition_penalty=5.0, num_beams=3, max_length=9, eos_token_id=1
-    )
-    tiny_model.generation_config = own
+    others = {"do_sample": True, "temperature": 0.7, "repetition_penalty": 5.0, "num_beams": 3, "max_length": 9}
+    tiny_model.generation_config = own = GenerationConfig(**others, eos_token_id=1)
     state = torch.random.get_rng_state()
     for one, other in zip(generate(tiny_model, samples, n=N, batch_tokens=500), expected, strict=True):
         np.testing.assert_array_equal(one.token_ids, other.token_ids)
@@ -133,11 +131,8 @@ def test_the_context_is_respected(
     longest = max(len(prompt) for prompt in prompts_of(samples))
     tiny_model.config.max_position_embeddings = longest + 2
     assert generate(tiny_model, samples, n=2, batch_tokens=1000)
-    with pytest.raises(
-        ValueError,
-        match=f"its prompt of {longest} tokens and 3 new ones don't fit the context of {longest + 2}; generate fewer, "
-        "or give shorter prompts",
-    ):
+    words = f"prompt of {longest} tokens and 3 new ones don't fit the context of {longest + 2}; .* shorter prompts"
+    with pytest.raises(ValueError, match=words):
         generate(tiny_model, samples, n=3, batch_tokens=1000)
     tiny_model.config.max_position_embeddings = 16
     with pytest.raises(ValueError, match="sample 't:0': its window of 16 tokens and 1 new ones .* shorter windows"):

@@ -1,3 +1,4 @@
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,13 @@ import pytest
 import xarray as xr
 
 from lorascope.study import read_units, study_cells
-from lorascope.study.cells import first_length, length_cells, prompt_cells
-from lorascope.study.reading import UnitResult
+from lorascope.study.results.cells import first_length, length_cells, prompt_cells
+from lorascope.study.results.units import UnitResult
 
-from .conftest import SETS, make_study, make_unit, n_parameters
+from ..made import SETS, make_study, make_unit, n_parameters
 
 
+@cache
 def raw(study: Path, name: str) -> pd.DataFrame:
     """A unit's samples, read without lorascope."""
     with xr.open_dataset(study / "results" / f"{name}.nc", engine="netcdf4") as found:

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 
 from lorascope.study import read_units, study_cells
-from lorascope.study.cells import length_cells, prompt_cells
-from lorascope.study.curves import paper_figure_2, paper_figure_3
-from lorascope.study.layout import data_labels, laid_out
-from lorascope.study.reading import UnitResult
-from lorascope.study.tables import laid, paper_table_1, paper_table_2, paper_table_3
+from lorascope.study.results.cells import length_cells, prompt_cells
+from lorascope.study.results.information_table import information_table
+from lorascope.study.results.layout import data_labels, lay_out
+from lorascope.study.results.tables import datasets_table, lengths_table, prompts_table, texts_table, wide
+from lorascope.study.results.units import UnitResult
 
-from .conftest import GRID, PROMPTS, make_study, make_unit, n_parameters
+from ..made import GRID, PROMPTS, make_study, make_unit, n_parameters
 from .test_cells import raw
 
 COLUMNS = ["r8", "r32", "r128", "share8", "share4", "share2", "share1"]
@@ -23,7 +23,7 @@ SOURCES = {"ACC": "correct", "CE": "ce", "MIUB": "miub"}
 
 
 def test_table_1_is_that_of_plain_pandas(study: Path, units: list[UnitResult]) -> None:
-    table = paper_table_1(study_cells(units))
+    table = datasets_table(study_cells(units))
     assert table["setting"].drop_duplicates().tolist() == COLUMNS
     assert table["dataset"].drop_duplicates().tolist() == ["piqa", "arce", "hellaswag", "AVG"]
     assert len(table) == 4 * 3 * 7
@@ -49,18 +49,18 @@ def test_table_1_is_that_of_plain_pandas(study: Path, units: list[UnitResult]) -
 
 
 def test_the_paper_s_layout(units: list[UnitResult]) -> None:
-    table = paper_table_1(study_cells(units))
-    wide = laid(table, "dataset")
-    assert wide.columns.tolist() == ["dataset", "model", "metric", *COLUMNS]
-    assert wide["r8"].tolist() == wide["share1"].tolist()
+    table = datasets_table(study_cells(units))
+    laid = wide(table, "dataset")
+    assert laid.columns.tolist() == ["dataset", "model", "metric", *COLUMNS]
+    assert laid["r8"].tolist() == laid["share1"].tolist()
     cell = table[(table["dataset"] == "arce") & (table["metric"] == "CE") & (table["setting"] == "share2")]
-    assert wide.set_index(["dataset", "metric"]).loc[("arce", "CE"), "share2"] == cell["value"].item()
-    assert len(laid(table.iloc[:0], "dataset")) == 0
+    assert laid.set_index(["dataset", "metric"]).loc[("arce", "CE"), "share2"] == cell["value"].item()
+    assert len(wide(table.iloc[:0], "dataset")) == 0
 
 
 def test_seeds_are_averaged_and_said(seeds: list[UnitResult]) -> None:
     cells = study_cells(seeds)
-    table = paper_table_1(cells)
+    table = datasets_table(cells)
     own = cells[(cells["share"] == 4) & (cells["dataset"] == "piqa") & (cells["prompt"] == "main")]
     assert len(own) == 3
     row = table[(table["dataset"] == "piqa") & (table["setting"] == "share4") & (table["metric"] == "MIUB")].iloc[0]
@@ -80,19 +80,19 @@ def test_what_isnt_there_is_empty_and_counted(tmp_path: Path) -> None:
     make_study(tmp_path, [(8, 8), (1, 8)])
     make_unit(tmp_path / "results", 1, 32, sets=("piqa",))
     cells = study_cells(read_units(tmp_path))
-    table = paper_table_1(cells)
+    table = datasets_table(cells)
     empty = table[table["value"].isna()]
     assert set(empty["dataset"]) == {"arce", "hellaswag", "AVG"}  # a mean of one set isn't that of three
     assert empty["setting"].unique().tolist() == ["r32"]
     assert empty["n_items"].eq(0).all()
     assert table.attrs["n_empty"] == len(empty) == 9
-    assert laid(table, "dataset").isna().sum().sum() == 9
+    assert wide(table, "dataset").isna().sum().sum() == 9
 
 
 def test_models_stand_beside_each_other(tmp_path: Path) -> None:
     make_study(tmp_path, [(8, 8), (1, 8)])
     make_unit(tmp_path / "results", 1, 8, model="big")
-    table = paper_table_1(study_cells(read_units(tmp_path)))
+    table = datasets_table(study_cells(read_units(tmp_path)))
     assert table["model"].unique().tolist() == ["big", "smol"]
     assert table[(table["model"] == "big") & (table["setting"] == "share8")]["value"].isna().all()
     assert table[(table["model"] == "big") & (table["setting"] == "r8")]["value"].notna().all()
@@ -101,16 +101,16 @@ def test_models_stand_beside_each_other(tmp_path: Path) -> None:
 def test_of_data_sizes_the_largest_is_laid_out(tmp_path: Path) -> None:
     for n in (100, 200):
         make_unit(tmp_path, train_items=n, noise=0.0)
-    layout = laid_out(study_cells(read_units(tmp_path)))
+    layout = lay_out(study_cells(read_units(tmp_path)))
     assert layout.left_out == ("share1-r8-s0-d100-qa",)
     assert (layout.ranks, layout.sizes, layout.columns) == (("r8",), (), ("r8",))
     make_unit(tmp_path)  # all items are more than any number
-    assert laid_out(study_cells(read_units(tmp_path))).cells["run"].unique().tolist() == ["share1-r8-s0-qa"]
+    assert lay_out(study_cells(read_units(tmp_path))).cells["run"].unique().tolist() == ["share1-r8-s0-qa"]
 
 
 def test_sizes_are_those_of_the_rank_with_most_of_them(tmp_path: Path) -> None:
     make_study(tmp_path, [(8, 4), (1, 4), (8, 16), (2, 16), (1, 16), (1, 64)], informed=False)
-    layout = laid_out(study_cells(read_units(tmp_path)))
+    layout = lay_out(study_cells(read_units(tmp_path)))
     assert (layout.ranks, layout.sizes, layout.rank) == (("r4", "r16", "r64"), ("share8", "share2", "share1"), 16)
     assert layout.left_out == ("share8-r4-s0-qa",)
 
@@ -129,12 +129,12 @@ def test_data_sets_of_one_name_are_told_apart() -> None:
 def test_tasks_that_share_data_sets_have_averages_of_their_own(tmp_path: Path) -> None:
     for task in ("a", "b"):
         make_study(tmp_path, [(1, 8)], task=task)
-    names = paper_table_1(study_cells(read_units(tmp_path)))["dataset"].unique().tolist()
+    names = datasets_table(study_cells(read_units(tmp_path)))["dataset"].unique().tolist()
     assert names[-2:] == ["AVG (a)", "AVG (b)"]
     apart = tmp_path / "apart"
     make_study(apart, [(1, 8)], task="a", sets=("piqa",))
     make_study(apart, [(1, 8)], task="b", sets=("arce",), text=False)
-    table = paper_table_1(study_cells(read_units(apart)))
+    table = datasets_table(study_cells(read_units(apart)))
     average = table[(table["dataset"] == "AVG") & (table["metric"] == "MIUB")]
     parts = table[(table["dataset"] != "AVG") & (table["metric"] == "MIUB")]
     assert average["value"].item() == pytest.approx(parts["value"].mean())
@@ -142,7 +142,7 @@ def test_tasks_that_share_data_sets_have_averages_of_their_own(tmp_path: Path) -
 
 
 def test_table_2_is_on_the_same_items(study: Path, units: list[UnitResult]) -> None:
-    table = paper_table_2(prompt_cells(units))
+    table = prompts_table(prompt_cells(units))
     assert table["prompt"].drop_duplicates().tolist() == list(PROMPTS)
     assert table["metric"].drop_duplicates().tolist() == ["ACC", "MIUB"]
     assert table["n_items"].eq(36).all()
@@ -152,7 +152,7 @@ def test_table_2_is_on_the_same_items(study: Path, units: list[UnitResult]) -> N
 
 
 def test_table_3_has_medians_with_their_verdicts(units: list[UnitResult]) -> None:
-    table = paper_table_3(study_cells(units), units)
+    table = information_table(study_cells(units), units)
     assert table["setting"].drop_duplicates().tolist() == ["r8", "r128", "share8", "share1"]
     assert table["metric"].drop_duplicates().tolist() == ["ACC", "MIUB", "MI", "js", "js sum"]
     for unit in units:
@@ -167,7 +167,7 @@ def test_table_3_has_medians_with_their_verdicts(units: list[UnitResult]) -> Non
         assert own.loc["js sum", "value"] == pytest.approx(frame["js"].sum(), rel=1e-12)
         assert own.loc["MI", ["n_components", "n_clean", "n_tokens", "n_items"]].tolist() == [7, 6, 500, 20]
         assert own.loc["MI", "unit"] == "nat"
-    scores = paper_table_1(study_cells(units))
+    scores = datasets_table(study_cells(units))
     expected = scores[(scores["dataset"] == "AVG") & (scores["metric"] == "ACC") & (scores["setting"] == "r128")]
     assert table[(table["metric"] == "ACC") & (table["setting"] == "r128")]["value"].item() == expected["value"].item()
 
@@ -175,11 +175,11 @@ def test_table_3_has_medians_with_their_verdicts(units: list[UnitResult]) -> Non
 def test_table_3_without_estimates_is_empty(tmp_path: Path) -> None:
     make_study(tmp_path, [(1, 8)], informed=False)
     units = read_units(tmp_path)
-    assert len(paper_table_3(study_cells(units), units)) == 0
+    assert len(information_table(study_cells(units), units)) == 0
 
 
 def test_figure_2_has_texts_by_model_size(study: Path, units: list[UnitResult]) -> None:
-    table = paper_figure_2(study_cells(units))
+    table = texts_table(study_cells(units))
     assert table["metric"].drop_duplicates().tolist() == ["MIUB", "PPL", "CE"]
     assert table["setting"].drop_duplicates().tolist() == ["share8", "share4", "share2", "share1"]
     assert table["R"].eq(8).all()
@@ -196,13 +196,13 @@ def test_figure_2_of_models_that_share_nothing(tmp_path: Path) -> None:
     make_unit(tmp_path, 1, 8)
     make_unit(tmp_path, 1, 8, model="big")
     make_unit(tmp_path, 1, 2)
-    table = paper_figure_2(study_cells(read_units(tmp_path)))
+    table = texts_table(study_cells(read_units(tmp_path)))
     assert table["setting"].unique().tolist() == ["r8"]
     assert table["model"].unique().tolist() == ["big", "smol"]
 
 
 def test_figure_3_by_length(study: Path, units: list[UnitResult]) -> None:
-    table = paper_figure_3(length_cells(units))
+    table = lengths_table(length_cells(units))
     assert table["bucket"].drop_duplicates().tolist() == ["1-100", "101-200", "201-300"]
     assert table["metric"].drop_duplicates().tolist() == ["MIUB", "ACC"]
     own = table[(table["dataset"] == "piqa") & (table["setting"] == "r32") & (table["bucket"] == "101-200")]
@@ -210,12 +210,12 @@ def test_figure_3_by_length(study: Path, units: list[UnitResult]) -> None:
     assert own["value"].tolist() == pytest.approx([expected["miub"].mean(), expected["correct"].mean()])
     assert own[["n_items", "n_wanted"]].values.tolist() == [[5, 6], [5, 6]]
     assert table.attrs["n_empty"] == table["value"].isna().sum() == 2 * len(COLUMNS)
-    assert len(paper_figure_3(length_cells(units).iloc[:0])) == 0
+    assert len(lengths_table(length_cells(units).iloc[:0])) == 0
 
 
 def test_every_setting_of_the_grid_is_in_the_tables(units: list[UnitResult]) -> None:
     assert len(units) == len(GRID)
-    assert set(" ".join(paper_table_1(study_cells(units))["runs"]).split()) == {unit.name for unit in units}
+    assert set(" ".join(datasets_table(study_cells(units))["runs"]).split()) == {unit.name for unit in units}
 
 
 def test_lengths_are_each_models_own(tmp_path: Path) -> None:
@@ -224,5 +224,5 @@ def test_lengths_are_each_models_own(tmp_path: Path) -> None:
     make_unit(tmp_path, model="big", **options)  # type: ignore[arg-type]
     longer = lambda found: found.assign(item_length=found["item_length"] + 7)  # noqa: E731
     make_unit(tmp_path, change=longer, **options)  # type: ignore[arg-type]
-    found = paper_figure_3(length_cells(read_units(tmp_path))).query("bucket == '1-100' and dataset == 'piqa'")
+    found = lengths_table(length_cells(read_units(tmp_path))).query("bucket == '1-100' and dataset == 'piqa'")
     assert found.groupby("model")["mean_length"].first().to_dict() == {"big": 50, "smol": 57}

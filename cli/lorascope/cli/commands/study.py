@@ -7,7 +7,7 @@ from pathlib import Path
 from lorascope.analyze.format import format_number
 from lorascope.stores.size import format_size
 from lorascope.study.grid import Unit, chosen_units, units_of
-from lorascope.study.settings import StudySettings, read_settings
+from lorascope.study.settings import read_settings
 
 from ..screen import print_table, progress_bar, say
 
@@ -27,10 +27,10 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
         Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
         counted.
     """
-    from lorascope.study.estimate import Price, count_tokens, rehearse
-    from lorascope.study.models import Models
-    from lorascope.study.recipe import information_of
-    from lorascope.study.run import drawn
+    from lorascope.study.running.models import Models
+    from lorascope.study.running.recipe import information_of
+    from lorascope.study.running.rehearsal import Cost, count_tokens, rehearse
+    from lorascope.study.running.run import draw_all
 
     from ..quiet import quiet_libraries
 
@@ -38,36 +38,30 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     quiet_libraries()
     units = chosen_units(units_of(settings), only)
     models = Models(settings)
-    data = drawn(settings, units, models)
-    prices: dict[tuple[str, str], Price] = {}
-    rows, seconds, stored = [], 0.0, [0.0]
+    data = draw_all(settings, units, models)
+    prices: dict[tuple[str, str], tuple[Cost, float]] = {}
+    rows, seconds, stored = [], [], [0.0]
     for unit in units:
-        tokens = count_tokens(unit, settings, data[unit], models)
-        key = (unit.model, unit.task)
+        tokens, key = count_tokens(unit, settings, data[unit], models), (unit.model, unit.task)
         if probe and key not in prices:
-            like = [one for one in units if (one.model, one.task) == key]
-            largest = max(like, key=lambda one: (information_of(one, settings) is not None, one.rank))
+            alike = [one for one in units if (one.model, one.task) == key]
+            largest = max(alike, key=lambda one: (information_of(one, settings) is not None, one.rank))
             prices[key] = rehearse(largest, settings, data[largest], models)
-        price = prices.get(key)
-        counts = [format_number(n) for n in tokens[:3]]
-        rows.append([unit.name, *counts, _duration(price.seconds(tokens)) if price else ""])
-        seconds += price.seconds(tokens) if price else 0
-        stored.append(price.bytes(tokens) if price else 0)
+        if probe:
+            seconds.append(tokens.times(prices[key][0]))
+            stored.append(tokens.captured * prices[key][1])
+        rows.append([unit.name, *map(format_number, tokens), _duration(seconds[-1]) if probe else ""])
     print_table("Units", ["unit", "tokens trained", "scored", "captured", "time"], rows)
     for note in dict.fromkeys(note for unit in units for note in data[unit].notes):
         say(f"note: {note}")
-    if n_informed := sum(information_of(unit, settings) is not None for unit in units):
-        say(f"note: of {n_informed} units mutual information is estimated, whose time isn't in this plan")
     if probe:
-        say(
-            f"{len(units)} units: about {_duration(seconds)} by a rehearsal on this machine; at most "
-            f"{format_size(int(max(stored)))} on the disk at a time"
-            + ("" if settings.states == "none" else f", {format_size(int(sum(stored)))} when all are kept")
-        )
-    say(f"results: {settings.results}; adapters and runs: {settings.workplace}")
+        at_most = format_size(max(stored) if settings.states == "none" else sum(stored))
+        time_text = f"about {_duration(sum(seconds))} by a rehearsal, without mutual information and MIUB in training"
+        say(f"{len(units)} units: {time_text}; at most {at_most} on the disk")
+    say(f"results: {settings.results}; adapters and runs: {settings.work}")
 
 
-def run(study: Path, /, *, only: str | None = None, redo: bool = False, scheduler: str | None = None) -> None:
+def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None) -> None:
     """Do what is missing of a study: fine-tune, capture and measure every unit of its grid.
 
     Killed at any point, the same command goes on. Several processes may run one study at a time.
@@ -78,12 +72,10 @@ def run(study: Path, /, *, only: str | None = None, redo: bool = False, schedule
         The study's YAML file.
     only
         i/n: of the units every n-th from the i-th on, counted from 1; for job arrays.
-    redo
-        Make again what was made with other settings; without it that is refused.
     scheduler
         Address of a running Dask scheduler, on whose workers MIUB and mutual information are computed.
     """
-    from lorascope.study.run import run_study
+    from lorascope.study.running.run import run_study
 
     from ..quiet import quiet_libraries
 
@@ -96,7 +88,7 @@ def run(study: Path, /, *, only: str | None = None, redo: bool = False, schedule
         def tell(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
-        for outcome in run_study(settings, tell, only=only, redo=redo, scheduler=scheduler):
+        for outcome in run_study(settings, tell, only=only, scheduler=scheduler):
             outcomes[outcome.did] += 1
             say(f"{outcome.unit.name}: {outcome.did}")
     counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
@@ -115,10 +107,10 @@ def status(study: Path, /) -> int:
     from lorascope.study.status import study_status
 
     found = study_status(read_settings(study))
+    n_left = sum(one.state != "done" for one in found)
+    say(f"{len(found) - n_left} of {len(found)} units done")
     print_table("Units", ["unit", "state", "detail"], [(one.unit.name, one.state, one.detail) for one in found])
-    n_done = sum(one.state == "done" for one in found)
-    say(f"{n_done} of {len(found)} units done")
-    return 0 if n_done == len(found) else 1
+    return int(n_left > 0)
 
 
 def report(study: Path, /, *, out: Path | None = None) -> None:
@@ -131,21 +123,14 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     out
         File of the page; by default `report.html` in the study's folder of results, beside the CSV files.
     """
-    from lorascope.study.report import write_study_report
+    from lorascope.study.page.report import write_study_report
 
     settings = read_settings(study)
     planned = [unit.name for unit in units_of(settings)]
-    for path in write_study_report(_out(settings), out, planned=planned):
-        say(f"wrote {path}")
+    say("\n".join(f"wrote {path}" for path in write_study_report(settings.out, out, planned=planned)))
 
 
 def _duration(seconds: float) -> str:
     """`40 s`, `12 min` or `3.5 h`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-def _out(settings: StudySettings) -> Path:
-    assert settings.out is not None
-    return settings.out
+    minutes = f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds < 60 else minutes

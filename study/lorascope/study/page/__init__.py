@@ -1,0 +1,1 @@
+"""A study's results as CSV files and one HTML page."""

@@ -1,0 +1,194 @@
+"""The paper's figures 2 and 3 of a study, and its table 1 along rank and model size, with error bars."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
+
+from lorascope.analyze.figures.captions import headline, shortened
+from lorascope.analyze.figures.marks import Look, add_legend, hovering, looks
+from lorascope.analyze.figures.scales import LOG_FROM
+from lorascope.analyze.figures.size_axes import log_axis, size_axis
+from lorascope.analyze.figures.small_multiples import small_multiples
+from lorascope.analyze.figures.theme import line_styles
+from lorascope.analyze.format import format_error, format_number
+
+from ..results.layout import AVG
+
+__all__ = ["lengths_figure", "sweeps_figure", "text_sizes_figure"]
+
+AXES = {"ACC": "share", "CE": "nat/token", "PPL": "", "MIUB": "nat"}
+"""Metric -> its unit; its name stands above the panel."""
+MEAN = Look("#222222", "diamond", "solid")
+"""How the mean over data sets is drawn."""
+HEIGHT = 160
+"""Pixels of a panel."""
+
+
+def text_sizes_figure(table: pd.DataFrame) -> go.Figure:
+    """The paper's figure 2: MIUB, PPL and CE of texts against parameters of the model, a line a text and model.
+
+    Parameters
+    ----------
+    table
+        What `texts_table` returns.
+
+    Raises
+    ------
+    ValueError
+        If it has no value at a known number of parameters.
+    """
+    rows = table[table["value"].notna() & table["N"].notna()]
+    if not len(rows):
+        raise ValueError("no text was measured at a known number of parameters")
+    rows = rows.assign(line=_lines(rows), x=rows["N"].astype(float), panel="<b>" + rows["metric"] + "</b>")
+    ranks = " and ".join(str(int(rank)) for rank in sorted(rows["R"].dropna().unique()))
+    title = "Texts against model size (the paper's figure 2)"
+    return _figure(rows, "text", _looks(rows["line"]), title, f"LoRA rank {ranks}.")
+
+
+def sweeps_figure(table: pd.DataFrame) -> go.Figure:
+    """MIUB, ACC and CE along rank (left) and model size (right), a line a data set, the mean over them in black.
+
+    Parameters
+    ----------
+    table
+        What `datasets_table` returns, with `N` and `R` of its settings.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing that varies.
+    """
+    rows = table[table["value"].notna()]
+    is_mean = rows["dataset"].str.startswith(AVG)
+    if rows[~is_mean]["dataset"].nunique() < 2:  # a mean over one data set would hide it
+        rows = rows[~is_mean]
+    side = rows["setting"].str.startswith("share").map({True: "model size", False: "rank"})
+    x = rows["N"].astype(float).where(side == "model size", rows["R"].astype(float))
+    rows = rows.assign(line=_lines(rows), side=side, x=x, panel="<b>" + rows["metric"] + "</b>, " + side)
+    rows = rows[rows["x"].notna() & (rows.groupby("side")["setting"].transform("nunique") > 1)]
+    if not len(rows):
+        raise ValueError("neither rank nor model size varies")
+    order = ["MIUB", "ACC", "CE"]
+    rows = rows.sort_values(
+        ["metric", "side"],
+        key=lambda key: key.map(lambda one: (*order, "rank", "model size").index(one)),
+        kind="stable",
+    )
+    note = f"Model sizes at rank {table.attrs.get('rank')}." if (rows["side"] == "model size").any() else ""
+    return _figure(
+        rows, "data set", _looks(table.assign(line=_lines(table))["line"]), "Along rank and model size", note
+    )
+
+
+def lengths_figure(table: pd.DataFrame) -> go.Figure:
+    """The paper's figure 3: MIUB and ACC against the items' length, a row of panels a data set, a line a setting.
+
+    Parameters
+    ----------
+    table
+        What `lengths_table` returns.
+
+    Raises
+    ------
+    ValueError
+        If it has no value.
+    """
+    rows = table[table["value"].notna()]
+    if not len(rows):
+        raise ValueError("no items were drawn by their length")
+    buckets = list(dict.fromkeys(rows["bucket"]))
+    titles = "<b>" + _lines(rows).map(shortened) + "</b>, " + rows["metric"]
+    rows = rows.assign(line=rows["setting"], x=rows["bucket"].map(buckets.index), panel=titles)
+    rows = rows.sort_values("metric", key=lambda key: key == "ACC", kind="stable")
+    rows = rows.sort_values(
+        "dataset", key=lambda key: key.map(list(dict.fromkeys(table["dataset"])).index), kind="stable"
+    )
+    looks_of: dict[str, Look] = {}
+    for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
+        own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
+        own = [name for name in own if start == "share" or not name.startswith("share")]
+        styles = line_styles(len(own), "rank") if own else ()
+        looks_of |= {name: Look(style["color"], symbol, dash) for name, style in zip(own, styles, strict=True)}
+    n = rows["n_items"]
+    figure = _figure(
+        rows, "setting", looks_of, "MIUB and accuracy against length (the paper's figure 3)",
+        f"{n.min()} to {n.max()} items a point; lines are moved aside to be told apart.", aside=True,
+    )  # fmt: skip
+    ticks = {"tickvals": list(range(len(buckets))), "ticktext": [html.escape(name) for name in buckets]}
+    figure.update_xaxes(title_text="length", type="linear", range=[-0.35, len(buckets) - 0.65], **ticks)
+    return figure
+
+
+def _figure(
+    rows: pd.DataFrame, what: str, marks: dict[str, Look], title: str, note: str, *, aside: bool = False
+) -> go.Figure:
+    """Panels of rows by `panel`, in each a line a `line` over `x`, with standard errors."""
+    figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
+    for panel, own in zip(panels, (part for _, part in rows.groupby("panel", sort=False)), strict=True):
+        for k, (name, look) in enumerate(marks.items()):
+            line = own[own["line"] == name].sort_values("x", kind="stable")
+            shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
+            bars = {"type": "data", "array": line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
+            if len(line):
+                trace = go.Scatter(
+                    x=line["x"] + shift, y=line["value"], mode="lines+markers", marker=look.marker(6), error_y=bars,
+                    line={"color": look.color, "dash": look.dash, "width": 2 if look.color == MEAN.color else 1.25},
+                    **hovering(name, [_text(one) for one in line.itertuples()]),
+                )  # fmt: skip
+                figure.add_trace(trace, **panel.place)
+        figure.update_yaxes(**_value_axis(own), **panel.place)
+        is_size = "side" not in own or (own["side"] == "model size").all()
+        axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
+        if is_size and not aside:  # ticks short enough for half a phone's width
+            texts = zip(axis["tickvals"], axis["ticktext"], strict=True)
+            axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in texts]
+        figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel.place)
+    most = int(rows["n_seeds"].max())
+    seeds = "one seed" if most == 1 else f"means of up to {most} seeds"
+    headline(figure, title, f"Bars: standard errors over items; {seeds}. {note}")
+    add_legend(figure, what, list(marks), list(marks.values()), mode="lines+markers")
+    return figure
+
+
+def _lines(rows: pd.DataFrame) -> pd.Series:
+    """Names of data sets, with the model where there are several: of a path its end, if that tells models apart."""
+    models = rows["model"].unique()
+    if len(models) < 2:
+        return rows["dataset"]
+    short = {model: model.rstrip("/").rpartition("/")[2] for model in models}
+    is_told = len(set(short.values())) == len(models)
+    return rows["dataset"] + " · " + (rows["model"].map(short) if is_told else rows["model"])
+
+
+def _looks(names: Sequence[str]) -> dict[str, Look]:
+    """Data sets in colours, means over them in black, with another dash for each."""
+    sets = [name for name in dict.fromkeys(names) if not name.startswith(AVG)]
+    means = [name for name in dict.fromkeys(names) if name.startswith(AVG)]
+    dashes = ("solid", "dash", "dot", "dashdot")
+    found = dict(zip(sets, looks(len(sets)), strict=True))
+    return found | {name: MEAN._replace(dash=dashes[k % 4]) for k, name in enumerate(means)}
+
+
+def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
+    """An axis of a metric's values with their errors, logarithmic where they lie far apart."""
+    metric, errors = rows["metric"].iloc[0], rows["se"].fillna(0)
+    values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
+    if metric == "ACC" or values.min() <= 0 or values.max() <= LOG_FROM * values.min():
+        return {"title_text": AXES[metric]}
+    return log_axis(values) | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
+
+
+def _text(row: Any) -> str:
+    """Everything about a number, to hover over."""
+    seeds = f", {row.n_seeds} seeds (sd {row.seed_sd:.2g})" if row.n_seeds > 1 else ", 1 seed"
+    unit = "" if row.unit == "1" else f" {html.escape(row.unit)}"
+    where = f", {html.escape(row.bucket)}" if hasattr(row, "bucket") else ""
+    return (
+        f"<b>{html.escape(row.line)}</b>{where}<br>{html.escape(row.setting)}: {row.metric} "
+        f"{format_error(row.value, row.se)}{unit}<br>n = {row.n_items} items{seeds}<br>{shortened(row.runs, 60)}"
+    )

@@ -1,0 +1,1 @@
+"""A study's results: read, laid out as the paper's tables, tested and fitted."""

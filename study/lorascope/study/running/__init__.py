@@ -1,0 +1,1 @@
+"""Making a study's results: the only part that needs torch."""

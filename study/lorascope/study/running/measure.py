@@ -1,0 +1,127 @@
+"""What a unit's runs come to: a small dataset of numbers by sample, for which its states aren't needed any more."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lorascope.analyze import miub
+from lorascope.analyze.scores import correct_per_character
+from lorascope.stores import Run, verify
+from lorascope.stores.progress import Progress
+
+from ..grid import Unit
+from .data import TaskData
+
+__all__ = ["measure_runs", "require_sound"]
+
+SCORES = ("prediction", "prediction_per_token", "correct", "correct_per_token", "ce")
+WRITTEN = ("written", "written_prediction", "written_correct")
+COLUMNS = (
+    *("id", "dataset", "split", "prompt", "length", "answer"),
+    *(f"{prefix}{name}" for names in (SCORES, WRITTEN) for prefix in ("", "base_") for name in names),
+)
+"""Columns of a run's samples that results keep, where the run has them."""
+LOCAL = {"settings", "adapters", "data_sources"}
+"""Parts of a run's provenance that say where things lay, or that are in the recipe."""
+
+
+def require_sound(run: Run) -> None:
+    """Raise a ValueError unless every chunk of a run is what was written, and can be decoded."""
+    verdict = verify(run.path, level="decode")
+    if not verdict.ok:
+        first, *others = verdict.problems
+        more = f", and {len(others)} more" if others else ""
+        raise ValueError(
+            f"run `{run.path}` is damaged: {first.place}: {first.message}{more}; delete it, and the study captures it "
+            "again"
+        )
+
+
+def measure_runs(
+    unit: Unit,
+    recipe: Mapping[str, Any],
+    data: TaskData,
+    runs: Mapping[str, Run],
+    training: Mapping[str, Any],
+    *,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Results of a unit by sample, from all of its runs.
+
+    Returns
+    -------
+    xr.Dataset
+        Over `sample`: id, data set, split and prompt; `bucket` and `item_length`, "" and -1 outside of buckets;
+        `in_test` and `in_prompts`, whether it is one of the test items, and of those that every prompt is put to;
+        `miub` in nats, the sum over components of the mean over tokens of JS; scores as in a run's table `samples`, and
+        `correct_per_character` (log-likelihood by characters of the choice). Over (`cell`, `component`): `js` in nats,
+        the mean over the samples of a data set and prompt. Attributes, as JSON: `unit`, `recipe`, `runs` (provenance
+        and measurements of each), `training`.
+    """
+    parts, cells = [], []
+    for run in runs.values():
+        result = miub(run, scheduler=scheduler, progress=progress)
+        parts.append(_samples(run, result, data))
+        labels = list(zip(result["dataset"].values.tolist(), result["prompt"].values.tolist(), strict=True))
+        js = result["js_sample"].values
+        cells += [(*own, js[[other == own for other in labels]].mean(axis=0)) for own in dict.fromkeys(labels)]
+    samples = parts[0] if len(parts) == 1 else xr.concat(parts, "sample")
+    js = np.array([values for _, _, values in cells], dtype=np.float64)
+    about = {"units": "nat", "long_name": "mean over samples of the mean over tokens of JS"}
+    components = next(iter(runs.values())).components
+    columns = {
+        "js": (("cell", "component"), js, about),
+        "cell_dataset": ("cell", np.array([name for name, _, _ in cells], dtype=np.str_)),
+        "cell_prompt": ("cell", np.array([prompt for _, prompt, _ in cells], dtype=np.str_)),
+        **{f"component_{name}": ("component", components[name].values) for name in ("path", "kind", "layer")},
+    }
+    return samples.assign(columns).assign_attrs(
+        unit=json.dumps(dataclasses.asdict(unit)),
+        recipe=json.dumps(recipe, sort_keys=True),
+        runs=json.dumps({name: _about(run, unit) for name, run in runs.items()}),
+        training=json.dumps(_named(training, unit)),
+        notes=json.dumps(data.notes),
+        measured=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _samples(run: Run, result: xr.Dataset, data: TaskData) -> xr.Dataset:
+    table = run.samples
+    keys = list(zip(*(table[name].values.tolist() for name in ("dataset", "split", "id")), strict=True))
+    tested = np.array([key in data.tested for key in keys], dtype=np.int8)
+    columns = {name: ("sample", table[name].values) for name in COLUMNS if name in table}
+    none = np.full(table.sizes["sample"], -1, dtype=np.int8)
+    for prefix in ("", "base_"):
+        hits = correct_per_character(run, f"{prefix}loglik") if f"{prefix}loglik" in run.choices else none
+        columns[f"{prefix}correct_per_character"] = ("sample", hits)
+    columns |= {
+        "bucket": ("sample", np.array([data.buckets.get(key, "") for key in keys], dtype=np.str_)),
+        "item_length": ("sample", np.array([data.lengths.get(key, -1) for key in keys], dtype=np.int32)),
+        "in_test": ("sample", tested | (table["answer"].values < 0)),
+        "in_prompts": ("sample", np.array([key in data.prompted for key in keys], dtype=np.int8)),
+    }
+    miub_sample = ("sample", result["miub_sample"].values, {"units": "nat", "long_name": "MIUB of the sample"})
+    return xr.Dataset(columns).assign(miub=miub_sample)
+
+
+def _about(run: Run, unit: Unit) -> dict[str, Any]:
+    """What a run says of itself, without where things lay on this machine."""
+    provenance = {key: value for key, value in run.attributes.get("provenance", {}).items() if key not in LOCAL}
+    return {
+        "fingerprint": run.attributes.get("fingerprint"),
+        "states": run.states,
+        "n_tokens": run.n_tokens,
+        "provenance": _named(provenance, unit),
+        "measured": run.attributes.get("measured"),
+    }
+
+
+def _named(record: Mapping[str, Any], unit: Unit) -> dict[str, Any]:
+    """The record with the model as the study's file names it."""
+    return {**record, "model": {**record.get("model", {}), "name": unit.model}}

@@ -1,0 +1,86 @@
+"""A study from end to end: its units, one after the other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ..grid import Unit, chosen_units, units_of
+from ..settings import StudySettings
+from .data import TaskData, draw
+from .made_by import is_done
+from .models import Models
+from .recipe import recipe_of
+from .steps import UnitWork
+
+__all__ = ["Outcome", "draw_all", "run_study"]
+
+StudyReport = Callable[[int, int, Unit, str, int, int, str], None]
+"""Called with (number of the unit, units in all, unit, step, done, total, what is counted)."""
+
+
+class Outcome(NamedTuple):
+    """What became of one unit."""
+
+    unit: Unit
+    did: str
+    """`made`, `there already`, or `another process works on it`."""
+
+
+def run_study(
+    settings: StudySettings,
+    report: StudyReport,
+    *,
+    only: str | None = None,
+    scheduler: str | None = None,
+) -> Iterator[Outcome]:
+    """Do what is missing of a study; yields after each unit.
+
+    Parameters
+    ----------
+    report
+        Called on the way.
+    only
+        `i/n`: of the study's units every n-th from the i-th on.
+    scheduler
+        Where MIUB and mutual information are computed: see `miub`.
+
+    Raises
+    ------
+    ValueError
+        If a setting isn't allowed, or a unit's results were made with other settings.
+    Everything that `finetune`, `capture` and `miub` raise.
+
+    Notes
+    -----
+    Killed anywhere, the same call goes on: a training from its last checkpoint, a capture after its committed rows.
+    Several processes may run one study: each passes over the units that another works on.
+    """
+    units = chosen_units(units_of(settings), only)
+    models = Models(settings)
+    data = draw_all(settings, units, models)
+    for unit in units:  # whatever is wrong with one of them is said before hours of work on others
+        is_done(settings, unit, recipe_of(unit, settings, data[unit]))
+    for number, unit in enumerate(units, start=1):
+
+        def tell(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
+            report(number, len(units), unit, step, done, total, counted)
+
+        work = UnitWork(unit=unit, settings=settings, data=data[unit], models=models, report=tell, scheduler=scheduler)
+        try:
+            yield Outcome(unit, "made" if work.run() else "there already")
+        except FileExistsError as error:
+            if "another process" not in str(error):
+                raise
+            yield Outcome(unit, "another process works on it")
+
+
+def draw_all(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:
+    """What each unit trains and tests on, drawn once a task, number of items and model: before any work."""
+    drawn: dict[tuple[str, str, int | None], TaskData] = {}
+    found = {}
+    for unit in units:
+        key = (unit.model, unit.task, unit.train_items)
+        if key not in drawn:
+            task = settings.tasks[unit.task]
+            drawn[key] = draw(task, settings, unit.train_items, lambda unit=unit: models.outline(unit).tokenizer)  # type: ignore[misc]
+        found[unit] = drawn[key]
+    return found

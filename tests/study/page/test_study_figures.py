@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lorascope.study import datasets_table, lengths_table, read_units, study_cells, texts_table
+from lorascope.study.page.study_figures import lengths_figure, sweeps_figure, text_sizes_figure
+from lorascope.study.results.cells import length_cells
+from lorascope.study.results.layout import lay_out
+from lorascope.study.results.units import UnitResult
+
+from ...analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
+from ..made import make_study, make_unit
+
+
+@pytest.fixture(scope="module")
+def cells(units: list[UnitResult]) -> pd.DataFrame:
+    return study_cells(units)
+
+
+def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    laid = lay_out(cells).cells.drop_duplicates(["model", "column"])
+    sizes = laid[["model", "column", "N", "R"]].rename(columns={"column": "setting"})
+    return table.merge(sizes, on=["model", "setting"], how="left")
+
+
+def test_figure_2_has_each_text_s_numbers_and_errors(cells: pd.DataFrame) -> None:
+    table = texts_table(cells)
+    figure = text_sizes_figure(table)
+    traces = points_of(figure)
+    assert [note.text for note in figure.layout.annotations] == ["<b>MIUB</b>", "<b>PPL</b>", "<b>CE</b>"]
+    for trace, metric in zip(traces, ("MIUB", "PPL", "CE"), strict=True):
+        own = table[table["metric"] == metric].sort_values("N")
+        np.testing.assert_allclose(trace.x, own["N"].astype(float))
+        np.testing.assert_allclose(trace.y, own["value"])
+        np.testing.assert_allclose(trace.error_y.array, own["se"])
+    assert "n = 12 items, 1 seed" in traces[0].text[0]
+    assert figure.layout.xaxis.ticktext[0] == "56.2"  # million parameters
+    assert "LoRA rank 8" in title_of(figure)
+    assert "Bars: standard errors over items; one seed." in title_of(figure)
+
+
+def test_figure_3_has_a_panel_a_data_set_and_metric(units: list[UnitResult]) -> None:
+    table = lengths_table(length_cells(units))
+    figure = lengths_figure(table)
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles[:3] == ["<b>piqa</b>, MIUB", "<b>piqa</b>, ACC", "<b>arce</b>, MIUB"]
+    assert len(points_of(figure)) == 6 * 7
+    first = points_of(figure)[0]
+    own = table[(table["dataset"] == "piqa") & (table["metric"] == "MIUB") & (table["setting"] == "r8")]
+    np.testing.assert_allclose(first.y, own["value"].dropna())
+    assert np.abs(np.array(first.x) - [0, 1]).max() < 0.3  # aside of others, and nearer to its own bucket
+    assert figure.layout.xaxis.ticktext == ("1-100", "101-200")
+    assert legend_of(figure) == ["r8", "r32", "r128", "share8", "share4", "share2", "share1"]
+    assert "5 to 6 items a point" in title_of(figure)
+
+
+def test_settings_of_rank_alone_have_a_figure_3(tmp_path: Path) -> None:
+    make_study(tmp_path, [(1, 2), (1, 8)], text=False)
+    figure = lengths_figure(lengths_table(length_cells(read_units(tmp_path))))
+    assert legend_of(figure) == ["r2", "r8"]
+
+
+def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
+    table = datasets_table(cells)
+    figure = sweeps_figure(with_sizes(table, cells))
+    assert len(points_of(figure)) == 3 * 2 * 4
+    assert legend_of(figure) == ["piqa", "arce", "hellaswag", "AVG"]
+    ranks, sizes = points_of(figure)[3], points_of(figure)[7]
+    own = table[(table["dataset"] == "AVG") & (table["metric"] == "MIUB")].set_index("setting")["value"]
+    assert list(ranks.x) == [8, 32, 128]
+    np.testing.assert_allclose(ranks.y, own[["r8", "r32", "r128"]])
+    np.testing.assert_allclose(sizes.y, own[["share8", "share4", "share2", "share1"]])
+    assert ranks.line.color == "#222222"
+
+
+def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
+    table = datasets_table(cells)
+    assert {axis.type for axis in sweeps_figure(with_sizes(table, cells)).select_yaxes()} == {None}
+    small = table["setting"].isin(["r8", "share1"])
+    for column in ("value", "se"):
+        table[column] = table[column].where(~small, table[column] / 100)
+    figure = sweeps_figure(with_sizes(table, cells))
+    axes = [figure.layout[f"yaxis{k or ''}"] for k in ("", 2, 3, 4, 5, 6)]
+    assert [axis.type for axis in axes] == ["log", "log", None, None, "log", "log"]  # not of shares
+    assert [axis.title.text for axis in axes] == ["nat, log", "nat, log", "share", "share", *["nat/token, log"] * 2]
+    own = table[(table["metric"] == "MIUB") & table["value"].notna()]
+    low, high = (10.0**end for end in axes[0].range)
+    assert low < (own["value"] - own["se"]).min()
+    assert high > own[own["setting"].isin(["r8", "r32", "r128"])]["value"].max()
+
+
+def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
+    make_study(tmp_path, [(1, 8)], text=False, lengths=False)
+    units = read_units(tmp_path)
+    cells = study_cells(units)
+    with pytest.raises(ValueError, match="no text was measured at a known number of parameters"):
+        text_sizes_figure(texts_table(cells))
+    with pytest.raises(ValueError, match="no items were drawn by their length"):
+        lengths_figure(lengths_table(length_cells(units)))
+    with pytest.raises(ValueError, match="neither rank nor model size varies"):
+        sweeps_figure(with_sizes(datasets_table(cells), cells))
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    for rank in (2, 8):
+        make_unit(tmp_path, 1, rank, model=HOSTILE, sets=(HOSTILE,), name=f"odd{rank}")
+        make_unit(tmp_path, 1, rank)
+    units = read_units(tmp_path)
+    cells = study_cells(units)
+    figures = [
+        sweeps_figure(with_sizes(datasets_table(cells), cells)),
+        text_sizes_figure(texts_table(cells)),
+        lengths_figure(lengths_table(length_cells(units))),
+    ]
+    for figure in figures:
+        shown = [str(text) for trace in points_of(figure) for text in np.ravel(trace.text)]
+        shown += legend_of(figure) if figure.layout.showlegend else []
+        shown += [note.text for note in figure.layout.annotations] + [figure.layout.title.text]
+        assert not any(HOSTILE in text for text in shown)
+        assert any("b&gt;" in text for text in shown)

@@ -1,0 +1,179 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.study import datasets_table, study_cells
+from lorascope.study.results.findings import finding, lacking, seeds_finding
+from lorascope.study.results.item_table import Chosen, Estimate, ItemTable, Means, item_table
+from lorascope.study.results.size_claims import log_ratio, percent_change
+from lorascope.study.results.sweeps import in_bucket, in_text, is_tested, under_prompt
+from lorascope.study.results.units import UnitResult
+
+
+def by_setting(units: list[UnitResult]) -> dict[str, list[UnitResult]]:
+    found: dict[str, list[UnitResult]] = {}
+    for unit in units:
+        found.setdefault(f"{unit.share}/{unit.rank}", []).append(unit)
+    return found
+
+
+def items(units: dict[str, list[UnitResult]], metrics: Sequence[str], chosen: Chosen = is_tested) -> ItemTable | None:
+    return item_table(units, metrics, dict.fromkeys(units, chosen))
+
+
+def table_of(*sets: np.ndarray, seeds: dict[str, list[float]] | None = None) -> ItemTable:
+    """MIUB of data sets, (item, setting), under settings a and b."""
+    columns = tuple(("MIUB", name) for name in "ab"[: sets[0].shape[1]])
+    values = {f"set {k}": one for k, one in enumerate(sets)}
+    weights = {name: np.ones_like(one) for name, one in values.items()}
+    by_seed = {key: dict(enumerate((seeds or {}).get(key[1], [0.0]))) for key in columns}
+    return ItemTable(columns, values, weights, by_seed)
+
+
+def gap(means: Means) -> np.ndarray:
+    return means["MIUB", "b"] - means["MIUB", "a"]
+
+
+def mean(table: ItemTable, metric: str, setting: str) -> float:
+    return float(table.means()[metric, setting][0])
+
+
+def with_samples(unit: UnitResult, samples: xr.Dataset) -> UnitResult:
+    return UnitResult(**{**vars(unit), "samples": samples})
+
+
+def test_means_are_those_of_the_tables(units: list[UnitResult]) -> None:
+    table = items(by_setting(units), ["MIUB", "ACC", "CE"])
+    assert table is not None
+    assert (table.n_items, len(table.values)) == (72, 3)
+    averages = datasets_table(study_cells(units)).query("dataset == 'AVG'").set_index(["metric", "setting"])
+    for metric in ("MIUB", "ACC", "CE"):
+        assert mean(table, metric, "4/8") == pytest.approx(averages.loc[(metric, "share4"), "value"], rel=1e-12)
+        assert mean(table, metric, "1/128") == pytest.approx(averages.loc[(metric, "r128"), "value"], rel=1e-12)
+
+
+def test_means_over_seeds_and_of_each(seeds: list[UnitResult]) -> None:
+    table = items(by_setting(seeds), ["MIUB"])
+    assert table is not None
+    assert table.n_seeds == 3
+    cells = study_cells(seeds).query("first_prompt and not is_text and share == 2")
+    by_seed = cells.groupby("seed")["MIUB"].mean()
+    assert table.seeds["MIUB", "2/8"] == pytest.approx(by_seed.to_dict())
+    assert mean(table, "MIUB", "2/8") == pytest.approx(by_seed.mean(), rel=1e-12)
+
+
+def test_items_that_a_setting_lacks_are_left_out(units: list[UnitResult]) -> None:
+    first, second = units[:2]
+    fewer = second.samples.isel(sample=np.flatnonzero(second.samples["id"].values != "piqa-3"))
+    table = items({"a": [first], "b": [with_samples(second, fewer)]}, ["MIUB"])
+    assert table is not None
+    assert [len(values) for values in table.values.values()] == [23, 24, 24]
+    broken = second.samples.copy()
+    broken["miub"] = ("sample", np.where(broken["id"].values == "arce-5", np.nan, broken["miub"].values))
+    table = items({"a": [first], "b": [with_samples(second, broken)]}, ["MIUB"])
+    assert table is not None
+    assert table.n_items == 71
+    assert items({"a": [first]}, ["MIUB"], lambda samples: np.zeros(samples.sizes["sample"], bool)) is None
+    assert items({}, ["MIUB"]) is None
+    assert items({"a": [with_samples(first, first.samples.drop_vars("base_ce"))]}, ["base_CE"]) is None
+
+
+def test_bootstrap_has_the_standard_error_of_paired_differences() -> None:
+    random = np.random.default_rng(1)
+    level = random.normal(size=400)
+    values = np.stack([level, level + 0.1 + 0.3 * random.normal(size=400)], axis=1)
+    found = table_of(values).estimate(gap)
+    differences = values[:, 1] - values[:, 0]
+    assert found.value == pytest.approx(differences.mean())
+    # With 1000 draws a quantile of 97.5 % has an error of about 0.09 standard deviations.
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * differences.std(ddof=1) / 20, rel=0.12)
+    assert found == table_of(values).estimate(gap)
+
+
+def test_data_sets_count_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(np.zeros((100, 1)), np.ones((10, 1)))
+    assert mean(table, "MIUB", "a") == 0.5
+    assert table.estimate(lambda means: means["MIUB", "a"]) == (0.5, 0.5, 0.5, 110)
+    table = table_of(np.random.default_rng(0).normal(size=(50, 1)))
+    whole = table.estimate(lambda means: means["MIUB", "a"])
+    monkeypatch.setattr("lorascope.study.results.item_table.CHUNK", 50 * 300)
+    assert table.estimate(lambda means: means["MIUB", "a"]) == whole  # drawn in parts
+
+
+def test_weights_are_tokens_of_texts(units: list[UnitResult]) -> None:
+    table = items({"a": units[:1]}, ["CE", "MIUB"], in_text("wiki"))
+    assert table is not None
+    cells = study_cells(units[:1]).query("is_text")
+    for metric in ("CE", "MIUB"):
+        assert mean(table, metric, "a") == pytest.approx(cells[metric].item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("n_items", [2, 5, 9])
+def test_few_items_support_nothing(n_items: int) -> None:
+    """Of five items that only scatter, all fall together once in sixteen times."""
+    values = np.stack([np.full(n_items, 2.0), np.linspace(1, 1.5, n_items)], axis=1)
+    made = finding(1, "c", table_of(values).estimate(gap), "nat", "b less a:", n_seeds=1, falls=True)
+    assert made.verdict.word == "not identified"
+    assert f"no interval of {n_items} items" in made.verdict.because
+
+
+def test_intervals_of_ten_items_hold_what_they_promise() -> None:
+    random = np.random.default_rng(0)
+    n_missed = 0
+    for _ in range(200):
+        values = np.stack([np.zeros(10), random.normal(size=10)], axis=1)
+        found = table_of(values).estimate(gap)
+        n_missed += not found.low < 0 < found.high
+    assert n_missed <= 20  # 5 % of 200, and two standard deviations of that and of draws
+
+
+def test_which_samples_count(units: list[UnitResult]) -> None:
+    samples = units[0].samples
+    counts = [int(chosen(samples).sum()) for chosen in (is_tested, in_bucket("101-200"), under_prompt("prompt2"))]
+    assert counts == [72, 17, 36]
+    assert int(in_text("wiki")(samples).sum()) == 12
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "falls", "word"),
+    [
+        (-2.0, -1.0, True, "supported"),
+        (-2.0, -1.0, False, "contradicted"),
+        (1.0, 2.0, True, "contradicted"),
+        (1.0, 2.0, False, "supported"),
+        (-1.0, 2.0, True, "not identified"),
+        (0.0, 2.0, False, "not identified"),
+    ],
+)
+def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -> None:
+    made = finding(2, "a claim", Estimate(0.5, low, high, 40), "nat", "b less a:", n_seeds=1, falls=falls)
+    assert made.verdict.word == word
+    assert made.verdict.because.startswith("b less a: 0.500 [")
+    assert made.verdict.because.endswith("nat, 95 % over 40 items; one seed, whose noise is unknown")
+    assert made[2:] == (0.5, low, high, "nat", 40, 1)
+    assert lacking(4, "c", "why").verdict == ("c", "not identified", "why")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "word"),
+    [
+        ([1.0], [0.5], "not identified"),
+        ([1.0, 1.01, 0.99], [0.5, 0.51, 0.49], "supported"),
+        ([1.0, 1.01, 0.99], [1.5, 1.51, 1.49], "contradicted"),
+        ([1.0, 2.0, 0.1], [0.9, 1.8, 0.2], "not identified"),
+    ],
+)
+def test_seeds_against_each_other(a: list[float], b: list[float], word: str) -> None:
+    made = seeds_finding(1, table_of(np.ones((4, 2)), seeds={"a": a, "b": b}), "MIUB", " of m")
+    assert made.verdict.word == word
+    assert made.verdict.claim == "MIUB of m falls from a to b by more than seeds differ"
+    if a[-1] == 0.99:  # Student's t with 4 degrees of freedom: 2.7764; pooled standard deviation 0.01
+        assert made.high - made.value == pytest.approx(2.7764451 * 0.01 * np.sqrt(2 / 3), rel=1e-6)
+
+
+def test_changes_in_percent_and_logarithms() -> None:
+    means = {("MIUB", "a"): np.array([2.0, 0.0]), ("MIUB", "b"): np.array([1.0, 1.0])}
+    np.testing.assert_allclose(percent_change("MIUB")(("a", "b"))(means), [-50, np.nan])
+    np.testing.assert_allclose(log_ratio(means, "MIUB", "a", "b"), [np.log(2), np.nan])

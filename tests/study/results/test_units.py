@@ -1,0 +1,145 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.analyze import save
+from lorascope.study import read_units
+from lorascope.study.results import units as module
+
+from ..made import GRID, make_study, make_unit, n_parameters
+
+
+def test_units_come_back_with_all_that_was_written(study: Path) -> None:
+    units = read_units(study)
+    assert [one.name for one in read_units(study / "results")] == [one.name for one in units]
+    assert [(one.share, one.rank) for one in units] == sorted(GRID, key=lambda key: (-key[0], key[1]))
+    one = next(one for one in units if one.share == 4)
+    with xr.open_dataset(study / "results" / one.file, engine="netcdf4") as raw:
+        np.testing.assert_array_equal(one.samples["miub"], raw["miub"])
+        assert one.samples["id"].values.tolist() == raw["id"].values.tolist()
+        assert one.recipe == json.loads(raw.attrs["recipe"])
+    assert one.first_prompt == "main"
+    assert one.sizes == {"N": n_parameters(4), "N_non_embedding": n_parameters(4) - 10**7, "D": 600}
+    assert [unit.information is not None for unit in units] == [True, False, False, True, False, True]
+    assert one.notes[0] == "piqa: 5 of 6 items of 101 to 200 tokens"
+
+
+def test_what_isnt_whole_is_passed_over(tmp_path: Path) -> None:
+    path = make_unit(tmp_path, informed=True)
+    path.with_name(".share1-r32-s0-qa.nc.partial").write_bytes(b"half")
+    path.with_name(".hidden.nc").write_bytes(b"half")
+    path.with_name("share1-r32-s0-qa.information.nc").write_bytes(b"of a unit that isn't done")
+    assert [one.name for one in read_units(tmp_path)] == [path.stem]
+
+
+def test_no_results(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no results of a unit; `lorascope study run` makes them"):
+        read_units(tmp_path)
+    with pytest.raises(FileNotFoundError, match="is no folder; name the folder that"):
+        read_units(tmp_path / "none")
+
+
+def with_attribute(key: str, value: str) -> Callable[[xr.Dataset], xr.Dataset]:
+    return lambda found: found.assign_attrs({key: value})
+
+
+def with_unit(**changed: object) -> Callable[[xr.Dataset], xr.Dataset]:
+    return lambda found: found.assign_attrs(unit=json.dumps(json.loads(found.attrs["unit"]) | changed))
+
+
+def in_bits(found: xr.Dataset) -> xr.Dataset:
+    return found.assign(miub=found["miub"].assign_attrs(units="bit"))
+
+
+REFUSED: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str]] = {
+    "no json": (with_attribute("training", "{"), "its attribute 'training' isn't JSON"),
+    "deep json": (with_attribute("recipe", "[" * 100_000), "its attribute 'recipe' isn't JSON"),
+    "list": (with_attribute("runs", "[]"), "its attribute 'runs' is a list"),
+    "no rank": (with_unit(rank=None), "`unit` has rank None, which no study has"),
+    "rank 0": (with_unit(rank=0), "`unit` has rank 0, which no study has"),
+    "true": (with_unit(share=True), "`unit` has share True, which no study has"),
+    "seed": (with_unit(seed=-1), "`unit` has seed -1, which no study has"),
+    "other name": (with_unit(name="other"), "says it is unit 'other'; give it back its name"),
+    "markup": (with_unit(name='"><script>'), "says it is unit"),
+    "column": (lambda found: found.drop_vars("miub"), "isn't a unit's results: it has no 'miub' by sample"),
+    "texts": (lambda found: found.assign(ce=found["id"]), "'ce' holds .*, where numbers belong"),
+    "bits": (in_bits, "`miub` is in 'bit', where nats belong"),
+    "empty": (lambda found: found.isel(sample=slice(0)), "holds no sample"),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_what_is_no_unit_is_refused_in_a_line(tmp_path: Path, name: str) -> None:
+    change, words = REFUSED[name]
+    path = make_unit(tmp_path, change=change)
+    with pytest.raises(ValueError, match=words) as raised:
+        read_units(tmp_path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_foreign_and_damaged_files(tmp_path: Path) -> None:
+    path = make_unit(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="can't be read: .*; delete it, and `lorascope study run` makes it again"):
+        read_units(tmp_path)
+    path.unlink()
+    save(xr.Dataset({"x": ("y", [1.0])}), tmp_path / "other.nc")
+    with pytest.raises(ValueError, match=r"other\.nc` isn't a unit's results: it has no attribute 'unit'; take it out"):
+        read_units(tmp_path)
+
+
+def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_unit(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "MOST_BYTES", path.stat().st_size - 1)
+        with pytest.raises(ValueError, match="bytes; results have"):
+            read_units(tmp_path)
+    packed = make_unit(tmp_path / "packed").rename(tmp_path / "packed.nc")
+    size = packed.stat().st_size
+    path.unlink()
+    zeros = xr.Dataset({"x": ("y", np.zeros(size))})
+    zeros.to_netcdf(tmp_path / "packed.nc", engine="netcdf4", encoding={"x": {"zlib": True}})
+    monkeypatch.setattr(module, "MOST_BYTES", size)
+    with pytest.raises(ValueError, match=f"its arrays take {8 * size} bytes; results take {size} at most"):
+        read_units(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda found: found.drop_vars("verdict"), "isn't what `measure_information` returns: no 'verdict'"),
+        (lambda found: found.drop_vars("js"), "has no estimate of the panel beside 'js'"),
+        (lambda found: found.isel(estimator=[1]), "has no estimate of the panel beside 'js'"),
+        (lambda found: found.isel(component=[0, 0]), "has a component twice"),
+        (lambda found: found.assign(value=found["value"].assign_attrs(units="bit")), "is in 'bit', not in nats"),
+    ],
+)
+def test_other_estimates_are_refused(tmp_path: Path, change: Callable[[xr.Dataset], xr.Dataset], words: str) -> None:
+    make_study(tmp_path, [(1, 8)])
+    path = tmp_path / "results" / "share1-r8-s0-qa.information.nc"
+    with xr.open_dataset(path, engine="netcdf4") as opened:
+        found = opened.load()
+    path.unlink()
+    save(change(found), path)
+    with pytest.raises(ValueError, match=words):
+        read_units(tmp_path)
+
+
+def test_estimates_of_another_run_are_refused(tmp_path: Path) -> None:
+    make_unit(tmp_path, 1, 8, informed=True)
+    path = tmp_path / "share1-r8-s0-qa.information.nc"
+    with xr.open_dataset(path, engine="netcdf4") as opened:
+        estimates = opened.load()
+    path.unlink()
+    save(estimates.assign_attrs(fingerprint="share1-r8-s0-qa-main-0123456789abcdef"), path)
+    assert read_units(tmp_path)[0].information is not None
+    path.unlink()
+    save(estimates.assign_attrs(fingerprint="another"), path)
+    with pytest.raises(ValueError, match="is of another run than the results beside it"):
+        read_units(tmp_path)
