@@ -6,7 +6,6 @@ import xarray as xr
 from scipy import stats
 
 from lorascope.analyze.compare_runs import paired, side_by_side
-from lorascope.analyze.figures import component_map
 from lorascope.analyze.miub import miub
 
 
@@ -48,13 +47,6 @@ def test_runs_side_by_side(base: xr.Dataset) -> None:
     assert ranks["n_samples"].values.tolist() == [24, 12]
 
 
-def test_runs_by_rank_and_kind(base: xr.Dataset) -> None:
-    results = [like(base, run=run, rank=rank, seed=seed) for run, rank, seed in (("a", 8, 1), ("b", 16, 2))]
-    table = side_by_side(results, ["kind", "rank"])
-    assert table["miub"].dims == ("kind", "rank")
-    np.testing.assert_allclose(table["miub"].sum("kind"), [float(r["miub"]) for r in results])
-
-
 def test_what_isnt_finite_is_never_averaged_away(base: xr.Dataset) -> None:
     bad = like(base, run="bad", rank=8, seed=1)
     bad["js_sample"].values[0] = np.nan
@@ -94,13 +86,6 @@ def test_pairs_by_keys_whose_combinations_only_one_result_has(base: xr.Dataset) 
         np.testing.assert_allclose(found.sel(layer=layer, kind=kind), value, atol=1e-15)
 
 
-def test_mixed_ranks_are_named(base: xr.Dataset) -> None:
-    mixed = like(base, run="m", rank=8, seed=1)
-    mixed["rank"].values[0] = 4
-    table = side_by_side([mixed, like(base, run="b", rank=16, seed=2)], ["rank"])
-    assert sorted(table["rank"].values.tolist()) == ["16", "mixed"]
-
-
 def test_pairs_are_the_usual_tests(base: xr.Dataset) -> None:
     other = like(base, run="b", rank=8, seed=4, shift=0.001)
     found = paired(base, other)
@@ -122,14 +107,6 @@ def test_pairs_by_component(base: xr.Dataset, by: list[str]) -> None:
     assert float(found["difference"].sum()) == pytest.approx(float(total["difference"]))
     p = found["p_t"].values.ravel()
     np.testing.assert_allclose(found["p_adjusted"].values.ravel(), stats.false_discovery_control(p))
-
-
-def test_differences_by_component_are_ready_for_a_map(base: xr.Dataset) -> None:
-    found = paired(base, like(base, run="b", rank=8, seed=4), ["component"])["difference"]
-    assert found["layer"].values.tolist() == base["layer"].values.tolist()
-    assert found["kind"].values.tolist() == base["kind"].values.tolist()
-    heat = component_map(found, label="JS, second less first (nat)", limits=(-1, 1)).data[0]
-    assert (heat.zmin, heat.zmax) == (-1, 1)
 
 
 def test_only_shared_samples_and_components_are_paired(base: xr.Dataset) -> None:

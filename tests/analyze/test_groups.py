@@ -87,13 +87,6 @@ def test_ranges_of_tokens_change_nothing(
     xr.testing.assert_allclose(group_by(result, by), whole, rtol=1e-12)
 
 
-def test_units_go_along(make_small: Any) -> None:
-    run = make_small().run
-    nat, bit = (group_by(miub(run, unit=unit), ["role"]) for unit in ("nat", "bit"))
-    np.testing.assert_allclose(bit["miub"], nat["miub"] / np.log(2))
-    assert bit["miub"].attrs["units"] == "bit"
-
-
 def test_what_isnt_finite_stays_seen(make_small: Any) -> None:
     result = miub(make_small(not_finite=True).run)
     grouped = group_by(result, ["kind", "layer"])

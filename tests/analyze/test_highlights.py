@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from lorascope.analyze.highlights import kl, role_means, swallowed, top_components, top_share
 from lorascope.analyze.qualify import qualify
@@ -23,14 +22,6 @@ def test_top_components(small: Small) -> None:
         [c.cumulative_share for c in found], np.cumsum(means[order])[:4] / means.sum(), rtol=1e-5
     )
     assert top_share(qualify(small.run), 99) == pytest.approx(1)
-
-
-def test_top_components_put_what_isnt_finite_last() -> None:
-    qualified = xr.Dataset(
-        {name: ("component", [np.nan, 0.0, 0.5]) for name in ("js_component", "js_component_se", "share")},
-        coords={"component": ["a", "b", "c"]},
-    )
-    assert [c.component for c in top_components(qualified)] == ["c", "b", "a"]
 
 
 @pytest.mark.parametrize("is_weighted", [False, True])
@@ -77,8 +68,3 @@ def test_kl_is_a_weighted_mean_over_measured_tokens(make_small: Callable[..., Sm
     found: Any = kl(small.run)
     assert found.n_tokens == known.sum() < small.run.n_tokens
     assert found.mean == pytest.approx(np.average(values[known], weights=small.weight[known]), rel=1e-6)
-
-
-def test_kl_is_none_where_it_wasnt_measured(make_small: Callable[..., Small]) -> None:
-    assert kl(make_small().run) is None
-    assert kl(make_small(kl_share=0.0).run) is None

@@ -1,5 +1,4 @@
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import export_pairs, measure_information, mutual_information, open_result
-from lorascope.analyze.information import component_pairs as pairs_module
+from lorascope.analyze.information import components as pairs_module
 from lorascope.analyze.information.evidence import FIELDS
 from lorascope.analyze.save import save
 from lorascope.stores import Run, StoreError, open_run
@@ -20,6 +19,7 @@ from lorascope.stores import Run, StoreError, open_run
 from ..stored import store_states
 
 MODULE = sys.modules["lorascope.analyze.measure_information"]  # whose name is also that of its function
+SOME_ROWS: dict[str, Any] = {"states": "sample", "state_rows": (False, True), "n_tokens": 120}
 FEW: dict[str, Any] = {"n_tokens": 300, "n_shuffles": 2, "n_axes": 3, "seed": 3}
 
 
@@ -49,10 +49,7 @@ def test_a_known_value_is_found(tmp_path: Path, rho: float) -> None:
     np.testing.assert_allclose([float(result["share_x"]), float(result["share_y"])], 1)
 
 
-EXPORTS: dict[str, dict[str, Any]] = {
-    "pca": {},
-    "delta": {"against": "delta", "share": 0.5},
-}
+EXPORTS: dict[str, dict[str, Any]] = {"pca": {}, "delta": {"against": "delta", "share": 0.5}}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,7 @@ def test_exported_pairs_are_what_estimates_are_made_of(short_samples: Run, tmp_p
     left_out = export_pairs(run, tmp_path / "p.npz", progress=lambda *call: calls.append(call), **options)
     assert left_out == {}
     assert calls == [(1, 2), (2, 2)]
-    estimators = ("panel", "classifier") if name == "pca" else ("ksg2", "cca_ksg", "gaussian_copula")
+    estimators = ("panel", "classifier") if name == "pca" else ("ksg1", "cca_ksg", "gaussian_copula")
     result = measure_information(run, estimator=estimators, n_shuffles=2, **options)
     with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
         about = json.loads(str(file["about"]))
@@ -81,26 +78,12 @@ def test_exported_pairs_are_what_estimates_are_made_of(short_samples: Run, tmp_p
         for component in file["components"].tolist():
             x, y, samples, tokens = (file[f"{component}/{key}"] for key in ("x", "y", "sample", "token"))
             one = result.sel(component=component)
-            assert (int(one["n_axes_x"]), int(one["n_axes_y"]), int(one["n_tokens"])) == (
-                x.shape[1],
-                y.shape[1],
-                len(x),
-            )
+            sizes = [int(one[name]) for name in ("n_axes_x", "n_axes_y", "n_tokens")]
+            assert sizes == [x.shape[1], y.shape[1], len(x)]
             np.testing.assert_array_equal(samples, run.tokens["sample"].values[tokens])
             expected = mutual_information(x, y, groups=samples, estimator=estimators, n_shuffles=2, seed=3)
             for field in FIELDS:
                 np.testing.assert_array_equal(one[field].values, expected[field].values, err_msg=field)
-
-
-def test_exports_leave_out_what_cant_be_projected(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    base, delta = rng.normal(size=(2, 200, 4))
-    states = {"m.a": (base, np.zeros_like(delta)), "m.b": (base, delta)}
-    run = store_states(tmp_path / "run.zarr", states, lengths=[10] * 20)
-    left_out = export_pairs(run, tmp_path / "p.npz", against="delta")
-    assert left_out == {"m.a": "`delta`: the 200 tokens are all equal; they have no axes"}
-    with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
-        assert file["components"].tolist() == ["m.b"]
 
 
 def same(found: xr.Dataset, expected: xr.Dataset) -> None:
@@ -114,11 +97,7 @@ def same(found: xr.Dataset, expected: xr.Dataset) -> None:
     ids=str,
 )
 def test_who_computes_changes_nothing(run: Run, options: dict[str, Any]) -> None:
-    settings: dict[str, Any] = {
-        **FEW,
-        "estimator": ("panel", "gaussian", "classifier", "argmax"),
-        "components": ["*.0.*"],
-    }
+    settings: dict[str, Any] = {**FEW, "estimator": ("panel", "gaussian"), "components": ["*.0.*"]}
     expected = measure_information(run, scheduler="synchronous", **settings)
     with dask.config.set({"multiprocessing.context": "spawn"}):
         same(measure_information(run, **options, **settings), expected)
@@ -132,18 +111,10 @@ def test_a_cluster_changes_nothing(run: Run) -> None:
     same(found, measure_information(run, scheduler="synchronous", **FEW))
 
 
-def test_seeds(run: Run) -> None:
-    first, again, other = (measure_information(run, **{**FEW, "seed": seed}) for seed in (3, 3, 4))
-    same(again, first)
-    assert (other["value"] != first["value"]).any()
-
-
 @pytest.mark.parametrize(
-    "options", [{}, {"factored": False}, {"stream": "pair"}, {"dtype": "bfloat16"}, {"states": "sample"}], ids=str
+    "options", [{}, {"factored": False}, {"stream": "pair"}, {"dtype": "bfloat16"}, SOME_ROWS], ids=str
 )
 def test_kinds_of_runs(make_small: Callable[..., Any], options: dict[str, Any]) -> None:
-    if "states" in options:
-        options = {"states": "sample", "state_rows": (False, True), "n_tokens": 120}
     run = make_small(**options).run
     result = measure_information(run, n_shuffles=1, n_axes=2)
     assert (result["note"].values == "").all()
@@ -187,22 +158,9 @@ def test_mistakes_come_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch
             measure_information(run, **options)  # type: ignore[arg-type]
 
 
-def test_runs_without_states(make_small: Callable[..., Any]) -> None:
-    with pytest.raises(StoreError, match="keeps states; there are no tokens to choose from"):
-        measure_information(make_small(states="none").run)
-
-
-def test_a_broken_chunk_is_an_error(tmp_path: Path, many_rows: Path) -> None:
-    shutil.copytree(many_rows, tmp_path / "run.zarr")
-    (tmp_path / "run.zarr/states/model.layers.1.mlp.up_proj/base/c.1.0").unlink()
-    with pytest.raises(StoreError, match="model.layers.1.mlp.up_proj/base"):
-        measure_information(open_run(tmp_path / "run.zarr"), **FEW)
-
-
-@pytest.mark.parametrize("name", ["r.zarr", "r.nc"])
-def test_results_save_and_come_back(run: Run, tmp_path: Path, name: str) -> None:
+def test_results_save_and_come_back(run: Run, tmp_path: Path) -> None:
     result = measure_information(run, estimator=("panel", "classifier"), **FEW)
-    with open_result(save(result, tmp_path / name)) as back:
+    with open_result(save(result, tmp_path / "r.zarr")) as back:
         for variable in (*result.data_vars, *result.coords):
             np.testing.assert_array_equal(back[variable].values, result[variable].values, err_msg=str(variable))
         assert {str(key): value for key, value in back.attrs.items()} == pytest.approx(result.attrs)

@@ -137,11 +137,6 @@ def test_what_is_not_finite_is_named_and_never_averaged_away(
     assert np.isnan(float(result["miub"]))
 
 
-def test_unknown_reduction_is_named(run: Run) -> None:
-    with pytest.raises(ValueError, match="`reduction` is 'median'; allowed are"):
-        miub(run, reduction="median")  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("name", ["result.zarr", "result.nc"])
 def test_results_save_and_come_back(run: Run, tmp_path: Path, name: str) -> None:
     result = miub(run)

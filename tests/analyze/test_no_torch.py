@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FORBIDDEN = ("torch", "transformers", "peft", "accelerate")
+FORBIDDEN = ("torch", "transformers", "peft", "accelerate", "sklearn")
 
 # Imports packages with all their submodules and prints which forbidden ones came along.
 CHECK = """
@@ -29,6 +29,7 @@ def imported_by(packages: list[str], path: Path | None = None) -> tuple[list[str
 
 
 def test_stores_and_analyze_import_without_torch() -> None:
+    """Nor with scikit-learn, which takes a second and is imported where it is needed."""
     modules, found = imported_by(["lorascope.stores", "lorascope.analyze"])
     assert {"lorascope.stores.format.layout", "lorascope.analyze.kernels.softmax"} <= set(modules)
     assert found == []

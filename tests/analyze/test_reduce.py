@@ -24,18 +24,6 @@ def sums(values: np.ndarray, weights: np.ndarray, starts: list[int]) -> np.ndarr
     return reduce_tokens(measured, "x", SimpleNamespace(samples=table), "sum")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("n_components", [1, 16, 37])
-def test_sums_are_by_sample_whatever_the_blocks(n_components: int) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(20, n_components)).astype(np.float32)
-    weights = rng.uniform(1, 5, 20)
-    expected = [
-        (weights[part, None] * values[part].astype(np.float64)).sum(axis=0)
-        for part in (slice(0, 3), slice(3, 4), slice(4, 11), slice(11, 20))
-    ]
-    np.testing.assert_allclose(sums(values, weights, [0, 3, 4, 11]), expected, rtol=1e-12)
-
-
 def test_values_without_weight_dont_count_and_nan_is_never_dropped() -> None:
     values = np.float32([[1, 2], [np.nan, np.inf], [3, np.nan]])
     np.testing.assert_array_equal(sums(values, np.array([2.0, 0.0, 2.0]), [0]), [[8, np.nan]])

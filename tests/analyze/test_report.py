@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
 from lorascope.analyze.report.markup import as_json
-from lorascope.analyze.report.samples import MOST_TOKENS, chosen_samples, scale_top, token_color
+from lorascope.analyze.report.samples import MOST_TOKENS, chosen_samples, token_color
 from lorascope.stores import Run, StoreError, open_run
 
 from .conftest import Small, as_of_old, width
@@ -211,15 +210,6 @@ def test_run_without_states(make_small: Callable[..., Small], tmp_path: Path) ->
     assert format_number(np.median(width(small.base[first]))) in page.data["width-map"]["data"][0]["text"][0][0]
 
 
-def test_run_with_some_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    run = make_small(states="sample", state_rows=(True, False), n_tokens=120).run
-    page = page_of(run, tmp_path)
-    assert (
-        "This run keeps the states of 1024 tokens. JS is the one measured during capture, on 1440 of 1440" in page.text
-    )
-    assert "aren't finite" not in page.text
-
-
 def test_early_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
     run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.5)
     page = page_of(run, tmp_path)
@@ -303,14 +293,6 @@ def test_the_pages_adapter_is_named(make_small: Callable[..., Small], tmp_path: 
     assert f"{words} · data facts" in page_of(run, tmp_path).text
 
 
-def test_run_of_text(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    page = page_of(make_small(is_text=True).run, tmp_path)
-    assert set(page.data) == FIGURES
-    assert "perplexity" in page.text
-    assert "PPL" in section(page, "scores")
-    assert not page.with_class("picked")
-
-
 def test_unscored_run(make_small: Callable[..., Small], tmp_path: Path) -> None:
     page = page_of(make_small(is_scored=False).run, tmp_path)
     assert "This run wasn't scored." in page.text
@@ -318,22 +300,11 @@ def test_unscored_run(make_small: Callable[..., Small], tmp_path: Path) -> None:
     assert "picked" not in page.text
 
 
-def test_component_outside_of_layers(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    assert page_of(make_small(outside=True).run, tmp_path).data["js-map"]["data"][0]["x"] == ["0", "1", "outside"]
-
-
 def test_several_adapters(make_small: Callable[..., Small], tmp_path: Path) -> None:
     run = make_small(adapters=("one", "two")).run
     assert "This run holds 2 adapters; the page is about two." in page_of(run, tmp_path, adapter="two").text
     with pytest.raises(StoreError, match="`adapter` isn't given"):
         write_report(run, tmp_path / "report.html")
-
-
-def test_samples_of_one_token_and_a_single_sample(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    assert "12 samples" in page_of(make_small(n_tokens=1).run, tmp_path).text
-    page = page_of(make_small(n_tokens=1, n_samples=1).run, tmp_path)
-    assert "1 samples1 tokens x 6 components" in page.text
-    assert len(page.with_class("t")) == 1
 
 
 def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
@@ -364,20 +335,6 @@ def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Pa
     assert "model.layers.1.up_proj" in page.data["js-map"]["data"][0]["text"][1][1]
 
 
-def test_values_that_arent_finite_in_several_components() -> None:
-    from lorascope.analyze.report.about_run import notices
-
-    run: Any = type("R", (), {"finished": True, "lost_rows": (), "attributes": {}, "adapters": ("a",)})()
-    qualified = xr.Dataset(
-        {"js_component": ("component", [np.nan, np.nan, 1.0]), "miub": ((), np.nan)},
-        coords={"component": ["x", "y", "z"]},
-        attrs={"n_not_finite": 4, "js_source": "states", "fidelity_max": np.nan},
-    )
-    assert "In x and 1 more components base or delta" in notices(run, qualified)
-    qualified["js_component"][:] = 1.0
-    assert "In samples that aren't wholly captured base or delta" in notices(run, qualified)
-
-
 def test_page_is_replaced_and_its_folder_made(small: Small, tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
     seen: list[tuple[int, int]] = []
@@ -401,10 +358,3 @@ def test_chosen_samples_go_from_most_to_least_moved(small: Small) -> None:
     assert len(set(chosen)) == 5
     assert (values[0], values[-1]) == (qualified["miub_sample"].max(), qualified["miub_sample"].min())
     assert (np.diff(values) < 0).all()
-
-
-def test_scale_of_nothing_is_white() -> None:
-    assert scale_top(xr.Dataset({"js_token": ("token", [np.nan])})) == 0
-    assert token_color(1.0, 0.0) == token_color(np.nan, 1.0) == token_color(0.0, 1.0) == "#ffffff"
-    assert token_color(5.0, 1.0) == token_color(1.0, 1.0) == "#f16913"
-    assert token_color(1 / 3, 1.0) == "#fdd0a2"

@@ -97,14 +97,6 @@ def test_accuracy_by_generation_and_what_could_not_be_read() -> None:
     ]
 
 
-def test_answers_without_those_of_the_base_model() -> None:
-    run = a_run([ITEM] * 2, written_prediction=[0, -1], written_correct=[1, 0])
-    for measure in ("ACC by generation", "not read"):
-        found = by_measure(run)[measure]
-        assert found.adapted.value == 50
-        assert np.isnan([found.base.value, found.change.value]).all()
-
-
 @pytest.mark.parametrize("absent", ["written_prediction", "written_correct"])
 def test_columns_of_answers_may_be_absent_each_by_itself(absent: str) -> None:
     columns = {"written_prediction": [0, -1], "written_correct": [1, 0]}
@@ -125,10 +117,6 @@ def test_prompts_of_a_data_set_are_apart() -> None:
     assert found == [("d, main", 1, 100.0), ("d, prompt1", 2, 50.0), ("e", 1, 100.0)]
     # Of some samples alone there is nothing per character: their choices aren't there.
     assert [score.measure for score in sample_scores("x", run.samples)] == ["ACC"]
-
-
-def test_runs_without_answers_say_nothing_of_them(make_small: Callable[..., Small]) -> None:
-    assert not [score for score in scores(make_small().run) if score.measure in {"ACC by generation", "not read"}]
 
 
 def test_scores_of_choices(small: Small) -> None:
@@ -157,16 +145,6 @@ def test_scores_of_text_weigh_windows_by_tokens(make_small: Callable[..., Small]
     assert found["PPL"].adapted.value == pytest.approx(np.exp(ce))
     assert found["PPL"].base.value == pytest.approx(np.exp(np.average(run.samples["base_ce"].values, weights=weights)))
     assert found["PPL"].adapted.error == pytest.approx(np.exp(ce) * found["CE"].adapted.error)
-
-
-def test_error_of_equal_windows_is_that_of_a_mean(make_small: Callable[..., Small]) -> None:
-    run = make_small(is_text=True, n_tokens=5).run
-    ce = run.samples["ce"].values
-    assert scores(run)[0].adapted.error == pytest.approx(ce.std(ddof=1) / len(ce) ** 0.5)
-
-
-def test_one_window_has_no_error(make_small: Callable[..., Small]) -> None:
-    assert np.isnan(scores(make_small(is_text=True, n_samples=1).run)[0].adapted.error)
 
 
 def test_unscored_runs_have_no_scores(make_small: Callable[..., Small]) -> None:

@@ -1,4 +1,8 @@
-"""A command as a user gives it, and what it printed."""
+"""A command as a user gives it, what it needs, and what it printed."""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,3 +19,15 @@ def call(command: str, capsys: pytest.CaptureFixture[str], *words: object) -> tu
 def flat(text: str) -> str:
     """Words without the line breaks and columns that they are set in."""
     return " ".join(text.split())
+
+
+def make_inputs(folder: Path, n: int, **sizes: int) -> Any:
+    """The model that is written to a folder, with so many questions beside it; needs torch."""
+    from ..tiny import byte_tokenizer, llama, save_model
+
+    tokenizer = byte_tokenizer()
+    model = llama(len(tokenizer), **sizes)
+    save_model(folder / "model", model, tokenizer)
+    sums = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(n)]
+    (folder / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in sums))
+    return model

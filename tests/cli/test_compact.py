@@ -13,7 +13,7 @@ def raw_run(source: Path, path: Path) -> Path:
     """A run that is captured raw, of numbers that can be compressed."""
     run = open_run(source)
     spec = replace(spec_of(run), codec="raw")
-    with create_run(path, spec, tables=tables_of(run), weights=weights_of(run)) as writer:
+    with create_run(path, spec, tables=tables_of(run), weights=weights_of(run, spec)) as writer:
         for row in range(3):
             tokens = writer.row_tokens(row)
             values = np.arange(tokens.start, tokens.stop, dtype=np.float32)

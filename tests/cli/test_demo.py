@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 pytest.importorskip("torch")
 
 from lorascope.analyze import miub  # noqa: E402
-from lorascope.cli import demo  # noqa: E402
+from lorascope.cli.commands import demo  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.stores import open_run, verify  # noqa: E402
 
@@ -65,6 +66,14 @@ def test_demo_from_nothing_to_a_report_and_again(
     assert [a for a in addresses.found if a and not a.startswith(("#", "data:"))] == []
     assert "model.layers.29.mlp.down_proj" in page
 
+    # Another adapter in its place: the run isn't this one's any more.
+    assert demo._is_run_of(run.path, out / "adapter")
+    weights = out / "adapter/adapter_model.safetensors"
+    kept = weights.read_bytes()
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+    assert not demo._is_run_of(run.path, out / "adapter")
+    weights.write_bytes(kept)
+
     # All of it is there: not even the model is loaded again.
     monkeypatch.setattr(demo, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
     monkeypatch.setattr(demo, "write_report", lambda run, page, *, progress: progress(1, 1))
@@ -81,14 +90,15 @@ def test_a_folder_of_the_users_is_left_alone(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "mine/adapter/adapter_model.safetensors").read_text() == "weeks of work"
 
 
-def test_another_recipe_makes_everything_anew(tmp_path: Path) -> None:
-    demo._claim(tmp_path / "demo", {"recipe": 1})
-    for name in ("adapter", "run.zarr"):
-        (tmp_path / "demo" / name).mkdir()
-    demo._claim(tmp_path / "demo", {"recipe": 1})
-    assert (tmp_path / "demo/adapter").exists()
-    demo._claim(tmp_path / "demo", {"recipe": 2})
-    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == ["demo.json"]
+def test_another_recipe_makes_everything_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n_items, n_kept in ((5, 0), (5, 2), (6, 0)):
+        monkeypatch.setattr(demo, "N_ITEMS", n_items)
+        demo._claim(tmp_path / "demo", demo.demo_model())
+        assert sum((tmp_path / "demo" / name).exists() for name in ("adapter", "run.zarr")) == n_kept
+        for name in ("adapter", "run.zarr"):
+            (tmp_path / "demo" / name).mkdir(exist_ok=True)
+    demo._claim(tmp_path / "other", demo.demo_model())
+    assert sorted(p.name for p in (tmp_path / "other").iterdir()) == ["demo.json"]
 
 
 def test_missing_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

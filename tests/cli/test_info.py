@@ -34,8 +34,7 @@ def copied(source: Path, path: Path, **changes: Any) -> Path:
     run = open_run(source)
     spec: RunSpec = spec_of(run)
     spec = RunSpec(**{name: getattr(spec, name) for name in spec.__slots__} | changes)
-    weights = weights_of(run) if spec.states != "none" else {}
-    with create_run(path, spec, tables=tables_of(run), weights=weights) as writer:
+    with create_run(path, spec, tables=tables_of(run), weights=weights_of(run, spec)) as writer:
         for row in range(2):
             tokens = writer.row_tokens(row)
             writer.write_row(
@@ -71,6 +70,7 @@ def test_json_has_everything_under_stable_keys(capsys: pytest.CaptureFixture[str
 def test_while_it_is_being_written(
     capsys: pytest.CaptureFixture[str], unfinished: Path, nothing_committed: Path
 ) -> None:
+    assert "2 down_proj, 2 up_proj" in told(capsys, unfinished)
     found = facts(capsys, unfinished)
     assert (found["state"], found["rows"]["committed"], found["tokens"]["committed"]) == ("unfinished", 2, 1476)
     assert "unfinished: 2 of 3 rows are whole" in told(capsys, unfinished)

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-import xarray as xr
 
 from lorascope.cli.main import COMMANDS, main
 
@@ -46,6 +45,10 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "no worker": (["miub", "x", "--workers", "-1"], "`workers` is -1; give at least 1"),
         "wrong suffix": (["miub", "x", "--out", "x.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
         "no store": (["info", Path(__file__)], "holds no Zarr store"),
+        "no re-forward": (["verify", "x", "--model", "y"], "say how many, as in `--reforward 4`"),
+        "nothing to trust": (["verify", "x", "--trust-remote-code"], "`--trust-remote-code` says how to compute"),
+        "less than none": (["verify", "x", "--reforward", "-1"], "`--reforward` is -1; give 0 or more"),
+        "no seed": (["verify", "x", "--reforward", "1", "--seed", "-1"], "`--seed` is -1; give 0 or more"),
     }
 
 
@@ -76,32 +79,6 @@ def test_verify_says_sound_or_what_is_wrong(
     assert code == 1
     assert "missing" in out
     assert "1 problem at level digests" in out
-
-
-def test_miub_prints_and_saves(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
-    code, out, _ = run(capsys, "miub", many_rows, "--out", tmp_path / "m.nc", "--workers", 1)
-    assert code == 0
-    with xr.open_dataset(tmp_path / "m.nc") as saved:
-        assert f"MIUB {float(saved['miub']):.6g} ±" in out
-        assert saved.sizes == {"token": 2500, "component": 4, "sample": 5}
-    assert "JS by component, all 4" in out
-    assert "5 samples, 2500 tokens, 4 components" in out
-
-
-def test_miub_of_an_unfinished_run_says_so(capsys: pytest.CaptureFixture[str], unfinished: Path) -> None:
-    code, out, _ = run(capsys, "miub", unfinished)
-    assert code == 0
-    assert "samples aren't wholly captured yet and are left out" in out
-
-
-def test_info_tells_how_far_it_got(capsys: pytest.CaptureFixture[str], many_rows: Path, unfinished: Path) -> None:
-    code, out, _ = run(capsys, "info", many_rows)
-    assert code == 0
-    assert "finished" in out
-    assert "2 down_proj, 2 up_proj" in out
-    code, out, _ = run(capsys, "info", unfinished)
-    assert code == 0
-    assert "unfinished: 2 of 3 rows are whole" in out
 
 
 def test_report_is_written_beside_the_run(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
@@ -143,31 +120,26 @@ def test_help_and_version_load_nothing_heavy() -> None:
     assert done.stdout.strip() == "0.1.0"
 
 
-def test_without_torch_the_extra_is_named() -> None:
-    line = [sys.executable, "-c", WITHOUT_TORCH, "capture", "--help"]
+@pytest.mark.parametrize(
+    ("module", "extra", "words"),
+    [
+        ("torch", "capture", ["capture", "--help"]),
+        ("distributed", "cluster", ["miub", "{run}", "--scheduler", "tcp://127.0.0.1:1"]),
+        pytest.param(
+            *("datasets", "datasets", ["finetune", "--model", "none", "--data", "piqa:train", "--out", "{run}/out"]),
+            marks=pytest.mark.torch,
+        ),
+    ],
+)
+def test_without_a_module_its_extra_is_named(many_rows: Path, module: str, extra: str, words: list[str]) -> None:
+    block = f"import sys; sys.modules[{module!r}] = None"
+    code = f"{block}; from lorascope.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    code = WITHOUT_TORCH if module == "torch" else code
+    line = [sys.executable, "-c", code, *(word.format(run=many_rows) for word in words)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "isn't installed; `pip install 'lorascope[capture]'` brings it" in done.stderr
+    assert f"which isn't installed; `pip install 'lorascope[{extra}]'` brings it\n" in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_without_distributed_the_extra_is_named(many_rows: Path) -> None:
-    block = "import sys; sys.modules['distributed'] = None"
-    code = f"{block}; from lorascope.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = ["miub", str(many_rows), "--scheduler", "tcp://127.0.0.1:1"]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "this needs distributed, which isn't installed; `pip install 'lorascope[cluster]'` brings it" in done.stderr
-
-
-@pytest.mark.torch
-def test_without_datasets_the_extra_is_named(tmp_path: Path) -> None:
-    block = "import sys; sys.modules['datasets'] = None"
-    code = f"{block}; from lorascope.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = ["finetune", "--model", "none", "--data", "piqa:train", "--out", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "this needs datasets, which isn't installed; `pip install 'lorascope[datasets]'` brings it" in done.stderr
 
 
 def test_without_torch_analysis_works(many_rows: Path) -> None:
@@ -205,15 +177,23 @@ def test_public_objects_are_those_we_promise() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+class Stopped(KeyboardInterrupt):
+    """A capture's, which has the last word."""
+
+    exit_code = 143
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, Stopped("stopped after 2 of 4 rows")])
 def test_signal_ends_a_command_in_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: signal.Signals | Stopped
 ) -> None:
     cleaned = []
 
     def state_of(path: str) -> str:
         try:
-            os.kill(os.getpid(), number)
+            if isinstance(stop, Stopped):
+                raise stop
+            os.kill(os.getpid(), stop)
             time.sleep(60)
         finally:
             cleaned.append(path)
@@ -223,41 +203,10 @@ def test_signal_ends_a_command_in_one_line(
     before = signal.getsignal(signal.SIGTERM)
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
-        told = run(capsys, "info", "there.zarr")
+        code, out, err = run(capsys, "info", "there.zarr")
     finally:
         signal.signal(signal.SIGINT, interrupt)
-    assert told == (
-        code,
-        "",
-        "lorascope: error: interrupted; what was finished until then is whole\n",
-    )
+    said = str(stop) if isinstance(stop, Stopped) else "interrupted; what was finished until then is whole"
+    assert (code, out, err) == (130 if stop == signal.SIGINT else 143, "", f"lorascope: error: {said}\n")
     assert cleaned == ["there.zarr"]
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_stopped_capture_has_the_last_word(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stopped(KeyboardInterrupt):
-        exit_code = 143
-
-    def state_of(path: str) -> str:
-        raise Stopped("stopped after 2 of 4 rows")
-
-    monkeypatch.setattr("lorascope.cli.commands.info.run_state", state_of)
-    assert run(capsys, "info", "there.zarr") == (143, "", "lorascope: error: stopped after 2 of 4 rows\n")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--model", "x"], "`--model` says how to compute samples again; say how many, as in `--reforward 4`"),
-        (["--trust-remote-code"], "`--trust-remote-code` says how to compute samples again"),
-        (["--reforward", "-1"], "`--reforward` is -1; give 0 or more"),
-        (["--reforward", "1", "--seed", "-1"], "`--seed` is -1; give 0 or more"),
-    ],
-)
-def test_options_of_reforward_alone(
-    capsys: pytest.CaptureFixture[str], many_rows: Path, options: list[str], words: str
-) -> None:
-    code, _, err = run(capsys, "verify", many_rows, *options)
-    assert code == 2
-    assert words in err

@@ -101,12 +101,6 @@ def test_tables_fit(
     assert all(cell.strip() for line in rows for cell in line[1:-1].split("│")), out
 
 
-def test_estimators_of_whole_states_have_no_axes(capsys: pytest.CaptureFixture[str], some: Path) -> None:
-    code, out, _ = run(capsys, some, "--estimator", "argmax", *QUICK)
-    assert code == 0
-    assert "│ all │ 200 │" in out
-
-
 def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], some: Path) -> None:
     code, out, _ = run(capsys, some, "--against", "delta", *QUICK)
     assert code == 1
@@ -175,13 +169,6 @@ def test_whether_the_bound_holds(known: dict[str, float], word: str) -> None:
     assert _held(result).tolist() == [word]
 
 
-def test_an_adapter_is_named_where_there_are_two(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:
-    assert run(capsys, two_adapters, "--adapter", "b", *QUICK)[0] == 0
-    code, _, err = run(capsys, two_adapters)
-    assert code == 2
-    assert "`adapter` isn't given, and this run holds several; name one of ['a', 'b']" in err
-
-
 def test_unfinished_runs_and_tokens_that_arent_finite(
     capsys: pytest.CaptureFixture[str], unfinished: Path, tmp_path: Path
 ) -> None:
@@ -206,14 +193,11 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["--bound", "--unit", "bit"], "`bound` compares nats with nats, and `unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`export` writes pairs and estimates nothing; leave `bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `full`, `k` out"),
-        (["--export", "p.npz", "--unit", "bit", "--shuffles", 0], "leave `unit`, `shuffles` out"),
         (["--export", "p.npz", "--out", "r.nc"], "estimates nothing; leave `out` out"),
         (["--export", "p.npy"], "`export` is 'p.npy'; its name must end in .npz"),
         (["--out", "r.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
         (["--against", "base"], 'Invalid value "base" for --against'),
         (["--component", "q_prj"], "`components` names 'q_prj', which fits none of the 3 that the adapter touches"),
-        (["--estimator", "ksg9"], "`estimator` names 'ksg9'; allowed are panel,"),
-        (["--share", 2], "`share` is 2.0; it must be above 0 and at most 1"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -231,10 +215,10 @@ def test_a_run_without_states(capsys: pytest.CaptureFixture[str], nothing_commit
     assert "keeps states; there are no tokens to choose from" in err
 
 
-@pytest.mark.parametrize("name", ["r.nc", "r.zarr"])
 def test_what_is_saved_is_what_is_computed(
-    capsys: pytest.CaptureFixture[str], some: Path, opened: Run, tmp_path: Path, name: str
+    capsys: pytest.CaptureFixture[str], some: Path, opened: Run, tmp_path: Path
 ) -> None:
+    name = "r.nc"
     code, out, _ = run(capsys, some, "--bound", "--seed", 3, "--out", tmp_path / name, *QUICK)
     assert code == 0
     assert "saved to" in out
@@ -287,11 +271,6 @@ def test_medians_lie_between_two_values_unless_one_is_infinite() -> None:
 
 def test_every_verdict_but_ok_is_explained() -> None:
     assert {"ok", *MEANINGS} == set(VERDICTS)
-
-
-def test_who_computes_changes_nothing_on_the_screen(capsys: pytest.CaptureFixture[str], some: Path) -> None:
-    found = [run(capsys, some, *QUICK, *words)[:2] for words in (("--scheduler", "synchronous"), ("--workers", 2))]
-    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -18,20 +18,14 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, flat(out), err
 
 
-def test_groups_are_listed(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
-    code, out, _ = run(capsys, many_rows, "--group-by", "kind, layer")
-    assert code == 0
-    assert "MIUB by kind, layer" in out
-    assert out.count("down_proj") >= 2
-
-
 def test_the_conclusion_comes_first_and_the_rest_by_full(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
     _, out, _ = run(capsys, many_rows)
     assert 0 < out.index("MIUB ") < out.index("JS by component")
     assert "fidelity" not in out
-    _, out, _ = run(capsys, many_rows, "--full", "--group-by", "kind")
+    _, out, _ = run(capsys, many_rows, "--full", "--group-by", "kind, layer")
     assert "fidelity: no token's js was measured during capture" in out
-    assert "MIUB by kind" in out
+    assert "MIUB by kind, layer" in out
+    assert out.count("down_proj") >= 4
     assert "JS by component, all 4" in out
 
 
@@ -44,11 +38,12 @@ def test_long_tables_are_cut(
     assert "MIUB by component, the 3 largest of 4 (--full: all)" in run(capsys, many_rows, "--group-by", "component")[1]
 
 
-def test_some_components(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
-    code, out, _ = run(capsys, many_rows, "--component", "*.up_proj", "--over-components", "mean")
+def test_some_components_in_another_unit_and_reduction(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    options = ("--component", "*.up_proj", "--over-components", "mean", "--unit", "bit", "--reduction", "last")
+    code, out, _ = run(capsys, many_rows, *options)
     assert code == 0
-    expected = miub_of(open_run(many_rows), components=["*.up_proj"])
-    assert f"MIUB {float(expected['miub']):.6g}" in out
+    expected = miub_of(open_run(many_rows), components=["*.up_proj"], unit="bit", reduction="last")
+    assert f"MIUB {float(expected['miub']):.6g} ± {float(expected['miub_se']):.2g} bit (tokens: last;" in out
     assert "2 components)" in out
     assert "down_proj" not in out
 
@@ -59,13 +54,6 @@ def test_values_that_arent_finite_are_named(capsys: pytest.CaptureFixture[str], 
     assert code == 1
     assert "1 values aren't finite, the first at token 3 (sample " in out
     assert f"of {run_path.component_paths[0]}; what they enter is NaN" in out
-
-
-def test_units_and_reductions(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
-    code, out, _ = run(capsys, many_rows, "--unit", "bit", "--reduction", "last")
-    assert code == 0
-    expected = miub_of(open_run(many_rows), unit="bit", reduction="last")
-    assert f"MIUB {float(expected['miub']):.6g} ± {float(expected['miub_se']):.2g} bit (tokens: last;" in out
 
 
 def test_every_reading_of_the_paper(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
@@ -80,6 +68,7 @@ def test_several_runs_are_compared(capsys: pytest.CaptureFixture[str], many_rows
     code, out, _ = run(capsys, many_rows, unfinished, "--group-by", "run")
     assert code == 0
     assert "paired by 2 samples" in out
+    assert "samples aren't wholly captured yet and are left out" in out
     assert "MIUB by run" in out
     assert ": 0 nat, paired by 1 samples" in out or "p = n/a (t), n/a (Wilcoxon)" in out  # the same numbers in both
 
@@ -140,12 +129,18 @@ def test_no_scheduler_there(capsys: pytest.CaptureFixture[str], many_rows: Path,
     assert "`scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
 
 
-def test_what_is_saved_is_what_is_computed(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
-    code, out, _ = run(capsys, many_rows, "--out", tmp_path / "m.zarr")
+@pytest.mark.parametrize("name", ["m.zarr", "m.nc"])
+def test_what_is_saved_is_what_is_computed(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path, name: str
+) -> None:
+    code, out, _ = run(capsys, many_rows, "--out", tmp_path / name, "--workers", 1)
     assert code == 0
     assert "saved to" in out
-    with xr.open_zarr(tmp_path / "m.zarr", consolidated=False) as saved:
+    options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if name.endswith("zarr") else {}
+    with xr.open_dataset(tmp_path / name, **options) as saved:
         np.testing.assert_array_equal(saved["js"], miub_of(open_run(many_rows))["js"])
-    code, _, err = run(capsys, many_rows, "--out", tmp_path / "m.zarr")
+        assert f"MIUB {float(saved['miub']):.6g} ±" in out
+        assert saved.sizes == {"token": 2500, "component": 4, "sample": 5}
+    code, _, err = run(capsys, many_rows, "--out", tmp_path / name)
     assert code == 2
     assert "is there already" in err

@@ -20,15 +20,13 @@ if importlib.util.find_spec("torch") is None:
 import torch  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 
-from ..tiny import byte_tokenizer, llama, save_model  # noqa: E402
+from .called import make_inputs  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan")
-    tokenizer = byte_tokenizer()
-    model = llama(len(tokenizer))
-    save_model(path / "model", model, tokenizer)
+    model = make_inputs(path, 6)
     adapters: dict[str, dict[str, Any]] = {
         "adapter": {"target_modules": "all-linear", "init_lora_weights": False},
         "untrained": {"target_modules": ["q_proj"]},
@@ -39,8 +37,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             adapted = get_peft_model(model, LoraConfig(r=2, **settings))
             adapted.save_pretrained(path / name, save_embedding_layers=False)
             adapted.unload()
-    items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(6)]
-    (path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     return path
 
 
@@ -143,25 +139,18 @@ def test_a_mistake_is_one_line(
     assert message in err
 
 
-def test_a_place_that_cannot_be_is_refused_as_by_capture(
-    capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
-) -> None:
-    taken = tmp_path / "file"
-    taken.write_text("mine")
-    arguments = [str(taken) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]
-    code, out, err = run(capsys, arguments)
-    assert (code, out) == (2, "")
-    assert f"`{taken}` is a file; name another place" in err
-
-
-def test_a_folder_with_something_else_is_refused_as_by_capture(
+def test_places_that_cannot_be_are_refused_as_by_capture(
     capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "letter.txt").write_text("mine")
-    arguments = [str(tmp_path) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]
-    code, _, err = run(capsys, arguments)
-    assert code == 2
-    assert "isn't empty and holds no run" in err
+    for place, message in (
+        (tmp_path / "letter.txt", f"`{tmp_path}/letter.txt` is a file; name another place"),
+        (tmp_path, "isn't empty and holds no run"),
+    ):
+        arguments = [str(place) if word == str(folder / "run.zarr") else word for word in words(folder, "--no-probe")]
+        code, out, err = run(capsys, arguments)
+        assert (code, out) == (2, "")
+        assert message in err
 
 
 def test_a_run_that_is_there_is_told(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:

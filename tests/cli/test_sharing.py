@@ -13,7 +13,7 @@ if importlib.util.find_spec("torch") is None:
 from lorascope.cli import screen  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
 
-from ..tiny import byte_tokenizer, llama, save_model  # noqa: E402
+from .called import make_inputs  # noqa: E402
 
 
 @pytest.mark.filterwarnings("default")  # other people's, at load time
@@ -22,10 +22,7 @@ def test_from_training_to_a_check(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(screen.console, "width", 200)
-    tokenizer = byte_tokenizer()
-    save_model(tmp_path / "model", llama(len(tokenizer), num_hidden_layers=3), tokenizer)
-    items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(6)]
-    (tmp_path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    make_inputs(tmp_path, 6, num_hidden_layers=3)
     share = ["--share", "2", "--shared-layers", "2", "--share-from", "mean"]
     model = ["--model", "model", "--data", "sums.train.jsonl"]
     fine = ["--rank", "2", "--max-steps", "2", "--batch-size", "3", "--learning-rate", "0.01"]

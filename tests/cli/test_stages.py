@@ -1,7 +1,6 @@
 """Every stage through the command line, on a model made on the spot."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
 from lorascope.cli import screen  # noqa: E402
-from lorascope.cli.main import main  # noqa: E402
 
-from ..tiny import byte_tokenizer, llama, save_model  # noqa: E402
+from .called import call, flat, make_inputs  # noqa: E402
 
 MODEL = ["--model", "model", "--data", "sums.train.jsonl"]
 FINE = ["--rank", "2", "--max-steps", "3", "--batch-size", "4", "--learning-rate", "0.01"]
@@ -23,10 +21,7 @@ FINE = ["--rank", "2", "--max-steps", "3", "--batch-size", "4", "--learning-rate
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and questions."""
     path = tmp_path_factory.mktemp("stages")
-    tokenizer = byte_tokenizer()
-    save_model(path / "model", llama(len(tokenizer)), tokenizer)
-    items = [{"id": str(i), "question": f"{i} + 1?", "choices": [str(i + 1), str(i)], "answer": 0} for i in range(12)]
-    (path / "sums.train.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    make_inputs(path, 12)
     return path
 
 
@@ -39,9 +34,8 @@ def folder(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def lorascope(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = main(words)
-    out, err = capsys.readouterr()
-    return code, " ".join(out.split()), err
+    code, out, err = call(words[0], capsys, *words[1:])
+    return code, flat(out), err
 
 
 def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ BUCKETS = ("1-100", "101-200")
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
 HIGHER = {"main": 0.0, "prompt1": 0.05, "prompt2": -0.05, "prompt3": -0.02}
 GRID = [(share, 8) for share in (8, 4, 2, 1)] + [(1, 32), (1, 128)]
+HITS = ("correct", "correct_per_token", "correct_per_character")
 INFORMED = ((8, 8), (1, 8), (1, 128))
 
 
@@ -69,26 +70,13 @@ def make_unit(
         rows += _windows("wiki", 12, random, (share, rank, seed, noise))
     frame = pd.DataFrame(rows)
     paths = [f"model.layers.{layer}.{kind}" for layer in range(LAYERS) for kind in KINDS]
-    cells = list(dict.fromkeys(zip(frame["dataset"], frame["prompt"], strict=True)))
     parts = np.linspace(1, 2, len(paths)) / np.linspace(1, 2, len(paths)).sum()
-    means = [frame[(frame["dataset"] == d) & (frame["prompt"] == p)]["miub"].mean() for d, p in cells]
-    js = np.outer(means, parts)
+    first = frame[(frame["dataset"] == frame["dataset"][0]) & (frame["prompt"] == frame["prompt"][0])]
+    kinds = {key: np.str_ if isinstance(values.iloc[0], str) else None for key, values in frame.items()}
+    kinds |= {f"{base}{hit}": np.int8 for base in ("", "base_") for hit in HITS}
     result = xr.Dataset(
-        {
-            **{
-                key: ("sample", np.array(values.tolist(), np.str_ if isinstance(values.iloc[0], str) else None))
-                for key, values in frame.items()
-            },
-            "js": (("cell", "component"), js, {"units": "nat"}),
-            "cell_dataset": ("cell", np.array([d for d, _ in cells], np.str_)),
-            "cell_prompt": ("cell", np.array([p for _, p in cells], np.str_)),
-            "component_path": ("component", np.array(paths, np.str_)),
-            "component_kind": ("component", np.array(list(KINDS) * LAYERS, np.str_)),
-            "component_layer": ("component", np.repeat(np.arange(LAYERS), len(KINDS))),
-        }
+        {key: ("sample", np.array(values.tolist(), kinds[key])) for key, values in frame.items()},
     )
-    for column in [key for key in frame if key.endswith(("correct", "token", "character", "prediction"))]:
-        result[column] = result[column].astype(np.int8)
     result["miub"].attrs["units"] = "nat"
     unit = {"model": model, "share": share, "rank": rank, "seed": seed, "task": task, "train_items": train_items}
     about = {
@@ -102,7 +90,7 @@ def make_unit(
     folder.mkdir(parents=True, exist_ok=True)
     path = save(change(result), folder / f"{name}.nc")
     if (share, rank) in INFORMED if informed is None else informed:
-        save(_information(paths, parts * means[0], random), folder / f"{name}.information.nc")
+        save(_information(paths, parts * first["miub"].mean(), random), folder / f"{name}.information.nc")
     return path
 
 
@@ -125,11 +113,10 @@ def _items(
         right = ease[place] < 0.5 + 0.02 * np.log2(rank) + 0.1 * (bucket == BUCKETS[1])
         yield {
             "id": f"{dataset}-{place}", "dataset": dataset, "split": SETS.get(dataset, "test"), "prompt": prompt,
-            "length": 40, "answer": 1, "prediction": int(right), "correct": int(right),
-            "prediction_per_token": int(right), "correct_per_token": int(ease[place] < 0.55),
+            "length": 40, "answer": 1, "correct": int(right), "correct_per_token": int(ease[place] < 0.55),
             "ce": 1.5 + ease[place] + 0.1 * np.log2(rank) + 0.3 * share,
             "base_correct": int(ease[place] < 0.45), "base_correct_per_token": int(ease[place] < 0.5),
-            "base_prediction": 0, "base_prediction_per_token": 0, "base_ce": 3.0 + ease[place],
+            "base_ce": 3.0 + ease[place],
             "correct_per_character": int(ease[place] < 0.52), "base_correct_per_character": int(ease[place] < 0.42),
             "bucket": bucket, "item_length": (50, 150)[BUCKETS.index(bucket)] if bucket else -1,
             "in_test": int(not is_length), "in_prompts": int(place < n // 2 and len(prompts) > 1),
@@ -144,11 +131,10 @@ def _windows(
     own = np.random.default_rng(3)
     for place, level in enumerate(own.normal(0, 0.1, n)):
         yield {
+            **dict.fromkeys((f"{base}{hit}" for base in ("", "base_") for hit in HITS), -1),
             "id": f"{dataset}#{place}", "dataset": dataset, "split": "test", "prompt": "text", "length": 64 + place,
-            "answer": -1, "prediction": -1, "correct": -1, "prediction_per_token": -1, "correct_per_token": -1,
-            "ce": 3 + level + 0.02 * share, "base_correct": -1, "base_correct_per_token": -1, "base_prediction": -1,
-            "base_prediction_per_token": -1, "base_ce": 3.5 + level, "correct_per_character": -1,
-            "base_correct_per_character": -1, "bucket": "", "item_length": -1, "in_test": 1, "in_prompts": 0,
+            "answer": -1, "ce": 3 + level + 0.02 * share, "base_ce": 3.5 + level, "bucket": "", "item_length": -1,
+            "in_test": 1, "in_prompts": 0,
             "miub": 0.8 * true_miub(share, rank) + level + 0.01 * seed + noise * random.normal(),
         }  # fmt: skip
 

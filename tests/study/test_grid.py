@@ -41,12 +41,9 @@ def test_tasks_items_and_models_stand_in_names_where_they_differ(write: Write, c
     ]
 
 
-def test_models_that_would_share_a_name_are_refused(write: Write, content: dict[str, Any]) -> None:
+def test_units_that_would_share_a_file_are_refused(write: Write, content: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="'a/one' and 'b/one' have one name, 'one'"):
         names(write(content | {"model": ["a/one", "b/one"]}))
-
-
-def test_units_that_would_share_a_file_are_refused(write: Write, content: dict[str, Any]) -> None:
     tasks = {"x": content["tasks"]["facts"], "d8-x": content["tasks"]["facts"]}
     content |= {
         "tasks": tasks,

@@ -1,7 +1,6 @@
 import hashlib
 import re
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,26 +8,19 @@ import pytest
 
 from lorascope.study.paper_tables import METRICS, SOURCE, CellSet, paper_study, paper_table
 
-TRANSCRIBED = Path(__file__).parents[4] / "shared" / "paper"
-"""Where the tables were transcribed, if it stands beside this checkout."""
 SHA256 = {
     1: "79d1878c87e748cd7da7a594ecd355295500f14473dea4cc12129f3daeb2c6d7",
     2: "5dd2c8e6aac2878e816dcb37d1f1aacdd6a03cca4c736242663edf2180f9b245",
     3: "fbd204794281c4e62ef8ddeda309b99f9f581adc7341b138d8eaa980a7443efb",
 }
 SETTINGS = ["r32", "r128", "r512", "share8", "share4", "share2", "share1"]
-N = {
-    "Phi3": {"share8": 2_235_546_624, "share4": 2_462_051_328, "share2": 2_915_060_736, "share1": 3_821_079_552},
-    "LLaMA3": {"share8": 4_976_693_248, "share4": 5_412_917_248, "share2": 6_285_365_248, "share1": 8_030_261_248},
-}
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_tables_are_those_transcribed(number: int) -> None:
     own = (files("lorascope.study") / "paper" / f"table{number}.csv").read_bytes()
     assert hashlib.sha256(own).hexdigest() == SHA256[number]
-    if TRANSCRIBED.exists():
-        assert own == (TRANSCRIBED / f"table{number}.csv").read_bytes()
+    assert paper_table(number).attrs["source"] == f"{SOURCE}, table {number}"
 
 
 def test_table_1() -> None:
@@ -36,55 +28,18 @@ def test_table_1() -> None:
     assert table.columns.tolist() == ["dataset", "model", "metric", "setting", "value"]
     assert len(table) == 252
     assert len(table.drop_duplicates(["dataset", "model", "metric", "setting"])) == 6 * 2 * 3 * 7
-    assert table["dataset"].unique().tolist() == ["ARCE", "ARCC", "Hel", "PIQA", "Win", "AVG"]
-    assert table["metric"].unique().tolist() == list(METRICS)
-    assert table["setting"].unique().tolist() == SETTINGS
-    assert table["value"].dtype == np.float64
     assert np.isfinite(table["value"]).all()
     cells = table.set_index(["dataset", "model", "metric", "setting"])["value"]
     assert cells["ARCE", "LLaMA3", "MIUB", "share8"] == 3779.9
-    assert cells["AVG", "Phi3", "CE", "share8"] == 20.110
-    assert cells[:, :, "ACC", :].between(0, 1).all()
-    assert (cells[:, :, "MIUB", :].min(), cells[:, :, "MIUB", :].max()) == (1511.6, 3837.0)
-
-
-def test_table_2() -> None:
-    table = paper_table(2)
-    assert table.columns.tolist() == ["prompt", "metric", "setting", "value"]
-    assert len(table) == len(table.drop_duplicates(["prompt", "metric", "setting"])) == 56
-    main = table[table["prompt"] == "Main"].set_index(["metric", "setting"])["value"]
-    first = paper_table(1)
-    average = first[(first["dataset"] == "AVG") & (first["model"] == "Phi3")].set_index(["metric", "setting"])["value"]
-    assert main.to_dict() == average[main.index].to_dict()
-
-
-def test_table_3() -> None:
-    table = paper_table(3)
-    assert table.columns.tolist() == ["metric", "setting", "value", "printed"]
-    assert len(table) == 12
-    unread = table["value"].isna()
-    assert table[unread]["printed"].tolist() == ["0.88", "1561(", "1561it"]
-    assert set(table[unread]["setting"]) == {"share1"}
-    assert (table[~unread]["printed"].astype(float) == table[~unread]["value"]).all()
-    assert table["printed"].tolist()[0] == "0.870"
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_tables_name_their_source(number: int) -> None:
-    assert paper_table(number).attrs["source"] == f"{SOURCE}, table {number}"
-    assert "arXiv 2501.03152" in SOURCE
+    third = paper_table(3)
+    assert third["printed"].tolist()[0] == "0.870"
+    assert third[third["value"].isna()]["printed"].tolist() == ["0.88", "1561(", "1561it"]
 
 
 @pytest.mark.parametrize("number", [0, 4, "1"])
 def test_there_are_three_tables(number: object) -> None:
     with pytest.raises(ValueError, match=f"`number` is {number!r}; the paper has tables 1, 2 and 3"):
         paper_table(number)  # type: ignore[arg-type]
-
-
-def test_each_call_reads_a_table_of_its_own() -> None:
-    table = paper_table(1)
-    table["value"] = 0
-    assert (paper_table(1)["value"] != 0).all()
 
 
 def test_the_study_is_table_1_laid_out() -> None:
@@ -110,7 +65,6 @@ def test_sizes_are_those_of_shared_layers() -> None:
         share = int(row.setting.removeprefix("share")) if row.setting.startswith("share") else 1
         assert row.share == share
         assert row.layers == 16 + 16 // share
-        assert N[row.model][f"share{share}"] == row.N
         assert row.sweep == ("size" if row.setting.startswith("share") else "rank")
         assert f"r{row.R}" == (row.setting if row.sweep == "rank" else "r32")
     assert (study[["share", "layers", "N", "N_non_embedding", "R"]].dtypes == np.int64).all()

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze import group_by, miub
-from lorascope.analyze.stats.metrics import compare_metrics
 from lorascope.stores import open_run
 from lorascope.study import paper_study
 from lorascope.study.read_study import read_study
@@ -137,12 +136,9 @@ def test_scores(make_small: Callable[..., Any]) -> None:
     assert study["CE"].item() == pytest.approx(small.run.samples["ce"].values.mean(), rel=1e-12)
     assert study["n_scored"].item() == len(correct)
     assert "PPL" not in study
-
-
-def test_scores_of_text(make_small: Callable[..., Any]) -> None:
-    study = read_study(make_small(is_text=True).run.path)
-    assert study["PPL"].item() == pytest.approx(np.exp(study["CE"].item()), rel=1e-12)
-    assert "ACC" not in study
+    text = read_study(make_small(is_text=True).run.path)
+    assert text["PPL"].item() == pytest.approx(np.exp(text["CE"].item()), rel=1e-12)
+    assert "ACC" not in text
 
 
 def test_several_adapters_are_rows_of_their_own(make_small: Callable[..., Any]) -> None:
@@ -159,16 +155,9 @@ def test_values_that_arent_finite_are_empty_and_counted(make_small: Callable[...
 
 
 def test_samples_that_arent_whole_are_counted(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorascope.study.run_rows._rank", lambda run, adapter: 4)
+    monkeypatch.setattr(module, "_rank", lambda run, adapter: 4)
     notes = read_study(unfinished).attrs["notes"]
     assert any("samples aren't wholly captured and not in MIUB" in note for note in notes)
-
-
-def test_a_study_of_runs_can_be_compared(make_small: Callable[..., Any]) -> None:
-    runs = [make_small(dataset=name, n_samples=n).run.path for name in ("one", "two") for n in (8, 9, 10, 12)]
-    study = read_study(runs)
-    found = compare_metrics(study, metrics=["ln MIUB", "CE"], groups=["dataset"], setting="run", n_items="n_scored")
-    assert found.noise["n_cells"].tolist() == [8]
 
 
 @pytest.mark.parametrize("word", list(module.PAPER))

@@ -39,6 +39,11 @@ def test_what_stands_between_cells_is_seen_in_the_header(tmp_path: Path, name: s
     assert table["MIUB"].isna().tolist() == [False, True]
 
 
+def test_text_in_json_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('[{"date": "8", "R": "32"}]')
+    assert read_table(tmp_path / "s.json").loc[1].tolist() == ["8", "32"]
+
+
 @pytest.mark.parametrize("header", ["a,b", "a,b,"])
 def test_empty_cells_beyond_the_header_are_left_out(tmp_path: Path, header: str) -> None:
     (tmp_path / "s.csv").write_text(f"{header}\nx,1,\ny,2, \nz\n")
@@ -58,11 +63,6 @@ def test_a_few_texts_dont_make_text_of_numbers(tmp_path: Path) -> None:
     assert table["bool"].tolist() == [True, False, True, True]
     with pytest.raises(ValueError, match="column 'x' holds 'low' in row 3, where a number belongs"):
         checked(table, numbers=["x"], may_lack=["x"])
-
-
-def test_text_in_json_stays_text(tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text('[{"date": "8", "R": "32"}]')
-    assert read_table(tmp_path / "s.json").loc[1].tolist() == ["8", "32"]
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,9 @@ def test_rows_that_arent_there(where: dict[str, list[str]], message: str) -> Non
         select_rows(TABLE, where)
 
 
-def test_values_beyond_some_are_counted() -> None:
+def test_many_values_are_counted_and_no_rows_said() -> None:
     with pytest.raises(ValueError, match="'N' holds 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"):
         select_rows(pd.DataFrame({"N": range(10)}), {"N": ["x"]})
-
-
-def test_a_table_without_rows() -> None:
     with pytest.raises(ValueError, match="the table has no rows"):
         select_rows(TABLE[:0], {})
 

@@ -87,18 +87,13 @@ def test_numbers_as_people_write_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("model: a\nmodel: b", "line 2: 'model' stands there twice"), ("grid: {rank: 2, rank: 4}", "'rank' stands")],
-)
-def test_what_stands_there_twice(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "study.yaml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_settings(path)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("grid: [", "isn't YAML"), ("- 1", "holds no settings"), ("!!python/object:os.system {}", "isn't YAML")],
+    [
+        ("model: a\nmodel: b", "line 2: 'model' stands there twice"),
+        ("grid: {rank: 2, rank: 4}", "'rank' stands"),
+        ("grid: [", "isn't YAML"),
+        ("- 1", "holds no settings"),
+        ("!!python/object:os.system {}", "isn't YAML"),
+    ],
 )
 def test_what_is_no_study(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "study.yaml"

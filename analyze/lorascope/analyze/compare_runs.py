@@ -121,7 +121,9 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     _check_alike((first, second))
     if isinstance(by, str) or set(by) - set(PAIR_KEYS):
         raise ValueError(f"`by` is {by!r}; paired differences go by a sequence of {list(PAIR_KEYS)}")
-    ones, others = _matched(first, second)
+    names = [_sample_names(result) for result in (first, second)]
+    shared = [name for name in names[0] if name in names[1]]
+    ones, others = ([places[name] for name in shared] for places in names)
     if len(ones) < 2:
         raise ValueError(
             f"{_name(first)!r} and {_name(second)!r} share {len(ones)} whole samples; at least 2 must be in both: "
@@ -132,24 +134,14 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     found = _tests(tables[1] - tables[0], adjust=bool(by))
     grid = _grid(found, by, list(groups))
     if list(by) == ["component"]:  # as maps want it
-        kinds, layers = zip(*(_places(first, second)[name] for name in grid["component"].values.tolist()), strict=True)
-        grid = grid.assign_coords(kind=("component", list(kinds)), layer=("component", list(layers)))
+        for key in ("kind", "layer"):
+            labels = {name: label for one in (first, second) for name, label in _group_labels(one, ("component", key))}
+            grid = grid.assign_coords(
+                {key: ("component", [labels[name] for name in grid["component"].values.tolist()])}
+            )
     return grid.assign(n_samples=len(ones)).assign_attrs(
         **_shared((first, second)), first=_name(first), second=_name(second)
     )
-
-
-def _matched(first: xr.Dataset, second: xr.Dataset) -> tuple[list[int], list[int]]:
-    """Places of the whole samples that both results hold, in the first one's order; see `paired`."""
-    names = [_sample_names(result) for result in (first, second)]
-    shared = [name for name in names[0] if name in names[1]]
-    return [names[0][name] for name in shared], [names[1][name] for name in shared]
-
-
-def _places(*results: xr.Dataset) -> dict[str, tuple[str, int]]:
-    """Component -> its kind and layer."""
-    columns = [[result[key].values.tolist() for key in ("component", "kind", "layer")] for result in results]
-    return {name: (kind, layer) for one in columns for name, kind, layer in zip(*one, strict=True)}
 
 
 def _check_alike(results: Sequence[xr.Dataset]) -> None:

@@ -91,7 +91,9 @@ def to_dataframe(result: xr.Dataset, per: str = "component") -> Any:
         frame = result.to_dataframe().reset_index()
         return frame[frame["n_samples"] > 0].reset_index(drop=True)
     if per == "component" and "js_sample" in result:
-        result = result.assign(_component_means(result))
+        values, units = result["js_sample"].values[result["used"].values], result["js_sample"].attrs["units"]
+        means = {"js": values.mean(axis=0), "js_se": standard_error(values)}
+        result = result.assign({name: ("component", one, {"units": units}) for name, one in means.items()})
     dims = tuple(per.split())
     kept = [name for name, values in result.data_vars.items() if values.dims == dims]
     if not kept:
@@ -188,14 +190,12 @@ def _by_role(
     means = np.divide(sums, weights[:, None], out=np.full_like(sums, np.nan), where=weights[:, None] > 0)
     means = means.reshape(n_samples, tokens.n, parts.n)[used]
     there = (weights.reshape(n_samples, tokens.n) > 0)[used]
-    shape = (samples.n, tokens.n, parts.n)
-    found = tuple(np.zeros(shape) if i == 0 else np.full(shape, np.nan) for i in range(3))
+    found = []
     for token in range(tokens.n):
         kept = there[:, token]
-        some = _moments(means[kept, token][:, None], samples._replace(codes=samples.codes[kept]))
-        for whole, part in zip(found, some, strict=True):
-            whole[:, token] = part[:, 0]
-    return found[0], found[1], found[2]
+        found.append(_moments(means[kept, token][:, None], samples._replace(codes=samples.codes[kept])))
+    count, mean, spread = (np.concatenate(parts_of_all, axis=1) for parts_of_all in zip(*found, strict=True))
+    return count, mean, spread
 
 
 def _by_position(
@@ -264,12 +264,3 @@ def _named(key: str, values: list[Any]) -> list[Any]:
     if key == "length":
         return [f"{LENGTH_TOKENS * place + 1}-{LENGTH_TOKENS * (place + 1)}" for place in values]
     return [ROLES[number] for number in values] if key == "role" else values
-
-
-def _component_means(result: xr.Dataset) -> dict[str, Any]:
-    values = result["js_sample"].values[result["used"].values]
-    units = result["js_sample"].attrs["units"]
-    return {
-        "js": ("component", values.mean(axis=0), {"units": units}),
-        "js_se": ("component", standard_error(values), {"units": units}),
-    }

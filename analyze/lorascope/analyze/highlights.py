@@ -12,17 +12,7 @@ from .measuring.captured import reduction
 from .scores import Estimate
 from .weights import token_weights, weighted_mean
 
-__all__ = [
-    "Divergence",
-    "RoleMean",
-    "Swallowed",
-    "TopComponent",
-    "kl",
-    "role_means",
-    "swallowed",
-    "top_components",
-    "top_share",
-]
+__all__ = ["kl", "role_means", "swallowed", "top_components", "top_share"]
 
 
 class TopComponent(NamedTuple):
@@ -91,34 +81,26 @@ def role_means(qualified: xr.Dataset) -> list[RoleMean]:
     """Weighted mean js_token of each role that occurs, in nats, over tokens where it is finite."""
     values, roles, weights = (qualified[name].values for name in ("js_token", "role", "weight"))
     found = [(name, (roles == number) & np.isfinite(values)) for number, name in enumerate(ROLES)]
-    return [
-        RoleMean(name, int(kept.sum()), weighted_mean(values[kept], weights[kept]))
-        for name, kept in found
-        if kept.any()
-    ]
+    means = [RoleMean(name, int(k.sum()), weighted_mean(values[k], weights[k])) for name, k in found]
+    return [role for role in means if role.n_tokens]
 
 
 def swallowed(run: Run, adapter: str | None = None) -> Swallowed | None:
     """Share of features that the layers' rounding swallowed, by component; None where a run doesn't know."""
-    shares = _swallowed_shares(run, adapter)
+    measured = reduction(run, "swallowed", adapter)
+    if measured is None:  # early runs hold one number a component
+        shares = dict(run.attributes.get("measured", {}).get("swallowed_share", {}))
+    else:
+        weights, known = token_weights(run), np.isfinite(measured.values)
+        shares = {
+            path: weighted_mean(column[there], weights[there])
+            for path, column, there in zip(run.component_paths, measured.values.T, known.T, strict=True)
+            if there.any()
+        }
     if not shares:
         return None
     component = max(shares, key=lambda path: shares[path])
     return Swallowed(float(np.mean(list(shares.values()))), shares[component], component, len(shares))
-
-
-def _swallowed_shares(run: Run, adapter: str | None) -> dict[str, float]:
-    """Weighted mean over the measured tokens of each component that has any."""
-    measured = reduction(run, "swallowed", adapter)
-    if measured is None:  # early runs hold one number a component
-        return dict(run.attributes.get("measured", {}).get("swallowed_share", {}))
-    values, weights = measured.values, token_weights(run)
-    known = np.isfinite(values)
-    return {
-        path: weighted_mean(values[known[:, index], index], weights[known[:, index]])
-        for index, path in enumerate(run.component_paths)
-        if known[:, index].any()
-    }
 
 
 def kl(run: Run, adapter: str | None = None) -> Divergence | None:
@@ -127,6 +109,5 @@ def kl(run: Run, adapter: str | None = None) -> Divergence | None:
     if measured is None:
         return None
     known = np.isfinite(measured.values)
-    if not known.any():
-        return None
-    return Divergence(weighted_mean(measured.values[known], token_weights(run)[known]), int(known.sum()))
+    mean = weighted_mean(measured.values[known], token_weights(run)[known])
+    return Divergence(mean, int(known.sum())) if known.any() else None

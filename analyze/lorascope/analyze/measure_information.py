@@ -11,15 +11,12 @@ import xarray as xr
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress
 
-from .information.component_dataset import component_dataset, provenance
-from .information.component_pairs import component_pairs
-from .information.component_records import component_record, lazily
-from .information.dataset import Unit
+from .information.components import component_pairs, component_record, lazily
+from .information.dataset import component_dataset, provenance
 from .information.estimators import N_SHUFFLES
 from .information.export import refuse_npz, write_pairs
-from .information.ksg import Norm
 from .information.pairs import Settings
-from .information.plan import Against, Plan, chosen_sources, make_plan
+from .information.plan import Against, Plan, Unit, chosen_sources, make_plan
 from .measuring.compute import workers
 from .measuring.sources import Source
 from .threads import one_blas_thread
@@ -41,7 +38,6 @@ def measure_information(
     n_axes: int = 8,
     share: float = 0.9,
     k: int = 3,
-    norm: Norm = "maximum",
     unit: Unit = "nat",
     n_shuffles: int = N_SHUFFLES,
     seed: int = 0,
@@ -69,7 +65,7 @@ def measure_information(
     n_axes, share
         As many principal axes of a side, taken from all tokens of the run, as keep this share of its variance, at most
         `n_axes`.
-    k, norm, unit, n_shuffles, seed
+    k, unit, n_shuffles, seed
         As in `mutual_information`. Shuffles, halves and parts keep samples whole, and tokens of one sample are no
         neighbours.
     scheduler, n_workers
@@ -101,8 +97,8 @@ def measure_information(
     -----
     lora = base + scaling B A x: outside of B's columns both are equal, so that the mutual information of whole states
     is infinite wherever the rank is below the width, and what is stored has as many distinct rows as tokens. Every
-    number here is that of a projection, or of symbols made of states, and finite for that reason. It compares
-    components and adapters; it is no property of the model alone.
+    number here is that of a projection, and finite for that reason. It compares components and adapters; it is no
+    property of the model alone.
 
     `singular` counts directions: where base and delta together see fewer directions of x than each alone, added, they
     share some exactly. That supposes that x varies continuously; where states are functions of the token id, as of
@@ -116,7 +112,7 @@ def measure_information(
     """
     plan = make_plan(
         run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
-        settings=Settings(k=k, norm=norm, seed=seed), unit=unit, n_shuffles=n_shuffles,
+        settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
     )  # fmt: skip
     sources = chosen_sources(run, adapter, components)
     records = _computed(component_record, sources, plan, scheduler, n_workers, progress)

@@ -9,17 +9,16 @@ import xarray as xr
 
 from lorascope.stores.progress import Progress
 
-from .information.dataset import Unit, information_dataset
+from .information.dataset import information_dataset
 from .information.estimators import (
     N_SHUFFLES,
     check_settings,
     refuse_unless_whole,
     resolve_estimators,
-    sees_states,
 )
 from .information.evidence import estimate
-from .information.ksg import Norm
 from .information.pairs import Settings, check_pairs
+from .information.plan import Unit
 from .threads import one_blas_thread
 
 __all__ = ["mutual_information"]
@@ -32,7 +31,6 @@ def mutual_information(
     estimator: str | Sequence[str] = "panel",
     groups: Any = None,
     k: int = 3,
-    norm: Norm = "maximum",
     unit: Unit = "nat",
     n_shuffles: int = N_SHUFFLES,
     seed: int = 0,
@@ -53,8 +51,6 @@ def mutual_information(
         neighbours, stay together in shuffles, halves and parts. By default every row is alone.
     k
         Nearest neighbours.
-    norm
-        Norm of ksg1 and ksg2: `maximum` or `euclidean`.
     unit
         `nat` or `bit`.
     n_shuffles
@@ -101,11 +97,11 @@ def mutual_information(
     array([0.36, 0.35])
     """
     names = resolve_estimators(estimator)
-    settings = Settings(k=k, norm=norm, seed=seed)
+    settings = Settings(k=k, seed=seed)
     check_settings(settings, unit, n_shuffles)
     if n_workers is not None:
         refuse_unless_whole("n_workers", n_workers, 1)
-    pairs = check_pairs(x, y, groups, whole=all(map(sees_states, names)))
+    pairs = check_pairs(x, y, groups)
     threads = n_workers or dask.system.CPU_COUNT
     with one_blas_thread():
         values = estimate(pairs, names, settings, n_shuffles=n_shuffles, n_workers=threads, progress=progress)

@@ -1,7 +1,5 @@
 """MIUB of a run together with what qualifies it, from one trip over the store."""
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
@@ -74,7 +72,17 @@ def qualify(
         role=("token", run.tokens["role"].values),
         d_out=("component", [widths[path] for path in result["component"].values]),
     )
-    return result.assign(_components(result)).drop_vars("js")
+    samples = result["js_sample"].values[result["used"].values]
+    means = samples.mean(axis=0)
+    share = means / means.sum() if means.sum() > 0 else np.full_like(means, np.nan)
+    found = {
+        "js_component": (means, "js_sample, mean over samples", "nat"),
+        "js_component_se": (standard_error(samples), "standard error of js_component", "nat"),
+        "share": (share, "js_component / miub", "1"),
+    }
+    for name, (values, long_name, units) in found.items():
+        result[name] = ("component", values, {"long_name": long_name, "units": units})
+    return result.drop_vars("js")
 
 
 def position_profile(values: xr.DataArray, position: np.ndarray, *, weights: np.ndarray) -> xr.Dataset:
@@ -121,22 +129,6 @@ def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, x
 
 
 def _named(values: np.ndarray, name: str, reduction: str) -> xr.DataArray:
-    attributes = MEASURES[name].outputs[name]
-    return xr.DataArray(
-        values.astype(np.float64),
-        dims="component",
-        attrs={**attributes, "long_name": f"{attributes['long_name']}; {reduction}"},
-    )
-
-
-def _components(result: xr.Dataset) -> dict[str, Any]:
-    samples = result["js_sample"].values[result["used"].values]
-    means = samples.mean(axis=0)
-    total = means.sum()
-    share = means / total if total > 0 else np.full_like(means, np.nan)
-    errors = standard_error(samples)
-    return {
-        "js_component": ("component", means, {"long_name": "js_sample, mean over samples", "units": "nat"}),
-        "js_component_se": ("component", errors, {"long_name": "standard error of js_component", "units": "nat"}),
-        "share": ("component", share, {"long_name": "js_component / miub", "units": "1"}),
-    }
+    attributes = dict(MEASURES[name].outputs[name])
+    attributes["long_name"] += f"; {reduction}"
+    return xr.DataArray(values.astype(np.float64), dims="component", attrs=attributes)

@@ -9,6 +9,7 @@ import xarray as xr
 from lorascope.stores import Run
 
 from .format import format_error
+from .weights import standard_error
 
 __all__ = ["Estimate", "Score", "correct_per_character", "sample_scores", "scores", "scores_table"]
 
@@ -64,13 +65,10 @@ def scores(run: Run) -> list[Score]:
     CE of items is the mean over samples of the answer's mean negative log-likelihood; of text, the mean over tokens,
     and PPL = exp(CE) (arXiv 2501.03152, eq. 10 and 11).
     """
-    samples = run.samples.assign(
-        {
-            f"{prefix}correct_per_character": ("sample", correct_per_character(run, f"{prefix}loglik"))
-            for prefix in ("", "base_")
-            if f"{prefix}loglik" in run.choices
-        }
-    )
+    samples = run.samples
+    for prefix in [prefix for prefix in ("", "base_") if f"{prefix}loglik" in run.choices]:
+        correct = correct_per_character(run, f"{prefix}loglik")
+        samples = samples.assign({f"{prefix}correct_per_character": ("sample", correct)})
     return [score for name, table in _datasets(samples) for score in sample_scores(name, table)]
 
 
@@ -80,16 +78,15 @@ def scores_table(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     rows = []
     for score in scores(run):
         unit = f" ({score.unit})" if score.unit else ""
-        cells = [format_error(*score.base), format_error(*score.adapted), _signed(score.change)]
+        sign = "+" if score.change.value > 0 else ""
+        cells = [format_error(*score.base), format_error(*score.adapted), sign + format_error(*score.change)]
         rows.append((score.dataset, score.measure + unit, str(score.n), *cells))
     return columns, rows
 
 
 def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     datasets, splits = samples["dataset"].values, samples["split"].values
-    names = np.array(
-        [f"{dataset}/{split}" if split else dataset for dataset, split in zip(datasets, splits, strict=True)]
-    )
+    names = np.array([f"{one}/{split}" if split else one for one, split in zip(datasets, splits, strict=True)])
     for name in dict.fromkeys(names.tolist()):
         table = samples.isel(sample=np.flatnonzero(names == name))
         prompts = table["prompt"].values
@@ -119,7 +116,9 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
     if "written_correct" in table and "written_prediction" in table:
         yield from _shares(name, "not read", *_unread(table))
     is_text = table["answer"].values < 0
-    yield from _items_ce(name, table.isel(sample=~is_text))
+    adapted, base = _scored(table.isel(sample=~is_text), "ce")
+    if len(adapted):
+        yield Score(name, "CE", "nat/token", len(adapted), _mean(base), _mean(adapted), _mean(adapted - base))
     yield from _text_scores(name, table.isel(sample=is_text))
 
 
@@ -128,12 +127,6 @@ def _shares(name: str, measure: str, adapted: np.ndarray, base: np.ndarray) -> I
     if len(adapted):
         change = _mean(100 * (adapted - base))
         yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
-
-
-def _items_ce(name: str, table: xr.Dataset) -> Iterator[Score]:
-    adapted, base = _scored(table, "ce")
-    if len(adapted):
-        yield Score(name, "CE", "nat/token", len(adapted), _mean(base), _mean(adapted), _mean(adapted - base))
 
 
 def _text_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
@@ -162,15 +155,13 @@ def _scored(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
 def _unread(table: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """(with, without) the adapter, float64 (sample,): 1 where no choice was read in what was written."""
     kept = table["written_correct"].values >= 0
-    adapted = table["written_prediction"].values[kept] < 0
-    if "base_written_prediction" not in table:
-        return adapted.astype(np.float64), np.full(len(adapted), np.nan)
-    return adapted.astype(np.float64), (table["base_written_prediction"].values[kept] < 0).astype(np.float64)
+    names = ("written_prediction", "base_written_prediction")
+    found = [(table[name].values[kept] < 0).astype(np.float64) for name in names if name in table]
+    return found[0], found[1] if len(found) > 1 else np.full(len(found[0]), np.nan)
 
 
 def _mean(values: np.ndarray) -> Estimate:
-    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return Estimate(float(values.mean()), float(error))
+    return Estimate(float(values.mean()), float(standard_error(values)))
 
 
 def _proportion(values: np.ndarray) -> Estimate:
@@ -187,8 +178,3 @@ def _weighted(values: np.ndarray, weights: np.ndarray) -> Estimate:
         return Estimate(mean, np.nan)
     error = np.sqrt((weights**2 * (values - mean) ** 2).sum() * n / (n - 1)) / total
     return Estimate(mean, float(error))
-
-
-def _signed(change: Estimate) -> str:
-    text = format_error(*change)
-    return f"+{text}" if change.value > 0 else text

@@ -8,7 +8,6 @@ import xarray as xr
 
 from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.information import VERDICTS
-from lorascope.analyze.information.estimators import sees_states
 from lorascope.stores import Run
 
 from .screen import print_table, say
@@ -42,7 +41,7 @@ def print_result(result: xr.Dataset, run: Run, *, bound: bool, full: bool) -> in
     order = np.argsort(-np.nan_to_num(one["value"].values, nan=-np.inf, posinf=np.inf), kind="stable")
     some = result.isel(component=order if full else order[:MOST_ROWS])
     header, names = _shortened(some["component"].values.tolist())
-    headers, rows = _bound_columns(some) if bound else _value_columns(some.sel(estimator=name), name)
+    headers, rows = _bound_columns(some) if bound else _value_columns(some.sel(estimator=name))
     title = f"mutual information of base and {result.attrs['against']}, by {name}"
     if len(names) < len(order):
         title += f": the {len(names)} largest of {len(order)} components"
@@ -105,23 +104,17 @@ def _held(result: xr.Dataset) -> np.ndarray:
 def _bound_columns(some: xr.Dataset) -> tuple[list[str], list[tuple[str, ...]]]:
     panel, certified, name = some.sel(estimator="panel"), some.sel(estimator="classifier"), _js_name(some)
     columns = (_js(some), panel["value"], panel["se"], some["js_joint"], certified["value"], _held(some))
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (format_number(js), format_error(value, se), format_number(joint), format_number(xi), str(held))
         for js, value, se, joint, xi, held in zip(*map(np.asarray, columns), strict=True)
     ]
     return [name.replace(" ", "\n"), "MI (nat)", "JS\n(P,Q)", "Xi", f"{name}\n≥ MI"], rows
 
 
-def _value_columns(some: xr.Dataset, name: str) -> tuple[list[str], list[tuple[str, ...]]]:
+def _value_columns(some: xr.Dataset) -> tuple[list[str], list[tuple[str, ...]]]:
     columns = ("value", "se", "p", "n_axes_x", "n_axes_y", "n_tokens", "verdict")
-    rows = [
-        (
-            format_error(value, se),
-            "n/a" if np.isnan(p) else f"{p:.2g}",
-            "all" if sees_states(name) else f"{n_x}+{n_y}",
-            str(n),
-            SHORT.get(word, word),
-        )
+    rows: list[tuple[str, ...]] = [
+        (format_error(value, se), "n/a" if np.isnan(p) else f"{p:.2g}", f"{n_x}+{n_y}", str(n), SHORT.get(word, word))
         for value, se, p, n_x, n_y, n, word in zip(*(some[column].values for column in columns), strict=True)
     ]
     return [f"MI ({some.attrs['units']})", "p", "axes", "tokens", "verdict"], rows

@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from lorascope.stores import Run
 
-__all__ = ["aside", "console", "left_out", "one_line", "print_table", "progress_bar", "say", "visible", "write"]
+__all__ = ["aside", "console", "left_out", "note", "one_line", "print_table", "progress_bar", "say", "visible", "write"]
 
 NARROWEST, USUAL = 20, 80
 """A terminal that claims fewer columns than the first doesn't know; it is taken to have the second."""
@@ -68,6 +68,12 @@ def write(text: str) -> None:
 def say(text: str, *, to: Console | None = None) -> None:
     """A line on the terminal: paths and names from a store are no markup or commands, and long ones aren't broken."""
     (to or console).print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def note(message: str, places: Sequence[object]) -> str:
+    """A finding with the first three of its places in brackets, and how many more there are."""
+    shown = ", ".join(map(str, places[:3])) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+    return f"{message} ({shown})" if places else message
 
 
 def left_out(n_samples: int, run: "Run") -> str:

@@ -4,9 +4,8 @@ from .page.report import write_study_report
 from .paper_tables import paper_study, paper_table
 from .read_study import read_study
 from .results.cells import length_cells, prompt_cells, study_cells
-from .results.information_table import information_table
 from .results.study_results import study_results
-from .results.tables import datasets_table, lengths_table, prompts_table, texts_table, wide
+from .results.tables import datasets_table, information_table, lengths_table, prompts_table, texts_table, wide
 from .results.units import read_units
 
 __all__ = [

@@ -4,16 +4,19 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.stores import open_run
+from lorascope.analyze.miub import miub
+from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import FORMAT
 from lorascope.stores.progress import Progress
 
 from .paper_tables import CellSet, paper_study
 from .read_table import SUFFIXES, read_table, select_rows
-from .run_rows import RunRows, run_rows
+from .results.cells import cell_values, parts
 
 __all__ = ["PAPER", "read_study"]
 
@@ -37,6 +40,16 @@ KINDS = {
     "js": "whether js is from states or from capture",
 }
 """What makes MIUB of some runs another quantity than that of others."""
+
+
+class _RunRows(NamedTuple):
+    """What a run adds to a study."""
+
+    rows: list[dict[str, Any]]
+    """A row an adapter, data set, split and prompt; what the run doesn't know is None, or not there."""
+    kind: dict[str, str]
+    """What all runs of a study should share for their MIUB to be one quantity: name -> its value."""
+    notes: tuple[str, ...]
 
 
 def read_study(
@@ -141,7 +154,7 @@ def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progr
             if progress is not None:
                 progress(done, total, name)
 
-        found[name] = run_rows(open_run(place), name, n_workers=n_workers, progress=tell)
+        found[name] = _run_rows(open_run(place), name, n_workers, tell)
     frame = pd.DataFrame([row for one in found.values() for row in one.rows])
     told = [name for name in ("share", "D") if frame[name].notna().all() and frame[name].nunique() > 1]
     frame["setting"] = "r" + frame["R"].astype(str)
@@ -150,11 +163,53 @@ def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progr
     if "D" in told:
         frame["setting"] += " d" + frame["D"].astype(int).astype(str)
     known = [name for name in COLUMNS if name == "MIUB" or (name in frame and frame[name].notna().any())]
-    notes = [*(note for one in found.values() for note in one.notes), *_unknown(frame), *_differ(found)]
+    notes = [*(note for one in found.values() for note in one.notes), *_notes(frame, found)]
     frame = frame[known].infer_objects()
     frame.attrs = {"source": f"{len(found)} run{'s' if len(found) > 1 else ''}: {', '.join(map(str, given))}"}
     frame.attrs["notes"] = notes
     return frame
+
+
+def _run_rows(run: Run, name: str, n_workers: int | None, progress: Progress | None) -> _RunRows:
+    """Rows of a study from a run, whose MIUB in nats is computed on the way."""
+    provenance = dict(run.attributes.get("provenance") or {})
+    model, training = (dict(provenance.get(key) or {}) for key in ("model", "training"))
+    kind = {"stream": run.stream, "tokens": str(provenance.get("population", ""))}
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    ranks = {adapter: _rank(run, adapter) for adapter in run.adapters}  # before the work, not after it
+    for adapter, rank in ranks.items():
+        result = miub(run, adapter=adapter, n_workers=n_workers, progress=progress)
+        kind["js"], attrs = str(result.attrs["js_source"]), result.attrs
+        if n := attrs["n_samples_incomplete"]:
+            notes[f"run {name!r}: {n} samples aren't wholly captured and not in MIUB"] = None
+        if n := attrs["n_not_finite"]:
+            notes[f"run {name!r}: {n} values aren't finite, and MIUB is empty where they enter"] = None
+        about = {
+            "run": name, "adapter": adapter, "model": str(attrs["model"]), "N": model.get("n_parameters"),
+            "N_non_embedding": model.get("n_parameters_non_embedding"), "share": model.get("share", 1), "R": rank,
+            "D": dict(training.get(adapter) or {}).get("n_samples"),
+        }  # fmt: skip
+        samples = run.samples.assign(
+            miub=("sample", result["miub_sample"].values), used=("sample", result["used"].values)
+        )
+        for labels, part in parts(samples, np.ones(samples.sizes["sample"], bool)):
+            if part["used"].any():
+                rows.append(about | labels | cell_values(part, part["miub"].values[part["used"].values]))
+    return _RunRows(rows, kind, tuple(notes))
+
+
+def _rank(run: Run, adapter: str) -> int:
+    """The one rank of an adapter, of the components that it changes."""
+    ranks = np.unique(run.adapter(adapter)["rank"].values)
+    ranks = ranks[ranks > 0]
+    if len(ranks) != 1:
+        found = ", ".join(map(str, ranks)) or "none"
+        raise ValueError(
+            f"adapter {adapter!r} of `{run.place.name}` has components of ranks {found}; a study has one rank R a run: "
+            "leave this run out, or write a table of your own"
+        )
+    return int(ranks[0])
 
 
 def _runs_of(one: str | Path, *, alone: bool) -> list[tuple[str, str]]:
@@ -200,18 +255,14 @@ def _is_run(path: Path) -> bool:
     return isinstance(content, dict) and (content.get("attributes") or {}).get("format") == FORMAT
 
 
-def _unknown(frame: pd.DataFrame) -> Iterator[str]:
-    """A sentence on each number that some run doesn't know."""
+def _notes(frame: pd.DataFrame, found: Mapping[str, _RunRows]) -> Iterator[str]:
+    """A sentence on each number that some run doesn't know, and on each thing that makes MIUB another quantity."""
     for column, what in MAY_LACK.items():
         lacks = frame["run"][frame[column].isna()] if column in frame else frame["run"]
         if len(lacks):
             names = list(dict.fromkeys(lacks))
             who = "no run" if len(names) == frame["run"].nunique() else f"not every run: {_join(names)} lacks it"
             yield f"{what}: known of {who}"
-
-
-def _differ(found: Mapping[str, RunRows]) -> Iterator[str]:
-    """A sentence on each thing that makes MIUB of some runs another quantity than that of others."""
     for key, what in KINDS.items():
         values = list(dict.fromkeys(one.kind[key] for one in found.values()))
         if len(values) > 1:

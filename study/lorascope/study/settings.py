@@ -1,12 +1,12 @@
 """What a study's file says, checked."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-
-from .yaml_file import read_yaml
 
 __all__ = ["Articles", "GridPart", "Information", "Lengths", "StudySettings", "Task", "read_settings"]
 
@@ -194,7 +194,7 @@ def read_settings(path: str | Path) -> StudySettings:
         stand there.
     """
     path = Path(path)
-    content = read_yaml(path)
+    content = _read_yaml(path)
     if "folder" in content:
         raise ValueError(f"`{path}`: `folder` is no setting; models and folders are taken from where the file lies")
     try:
@@ -205,6 +205,40 @@ def read_settings(path: str | Path) -> StudySettings:
     out = folder / (settings.out if "out" in given else path.stem)
     work = folder / settings.work if "work" in given else out / "work"
     return settings.model_copy(update={"folder": folder, "data": folder / settings.data, "out": out, "work": work})
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's own loader takes the last of two equal keys, and 5e-4 for a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping whose keys differ."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value!r} stands there twice; give it once")
+            seen |= {key.value} if isinstance(key, yaml.ScalarNode) and key.value != "<<" else set()
+        return super().construct_mapping(node, deep=deep)
+
+
+# As in YAML 1.2: https://yaml.org/spec/1.2.2/#1032-tag-resolution
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+\Z"), list("-+.0123456789")
+)
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    """The mapping that a YAML file holds, or an error that says what is wrong with it."""
+    if path.is_dir():
+        raise ValueError(f"`{path}` is a folder; name the study's YAML file")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no study's file `{path}`; name a YAML file")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)  # noqa: S506 (a safe loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
+        raise ValueError(f"`{path}` isn't YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"`{path}` holds no settings; see docs/studies.md for an example")
+    return content
 
 
 def _first_mistake(error: ValidationError) -> str:

@@ -81,8 +81,8 @@ def test_attributes_say_where_it_comes_from(tmp_path: Path) -> None:
     attrs = adapter_report(folder).attrs
     content = (folder / "adapter_model.safetensors").read_bytes()
     assert attrs["file_sha256"] == hashlib.sha256(content).hexdigest()
-    assert (attrs["adapter"], attrs["base_model"], attrs["peft_version"]) == (str(folder), "some/model", "0.21.2")
-    assert (attrs["rank"], attrs["alpha"], attrs["scaling"], attrs["base"]) == (4, 8, "alpha / rank", "frozen base")
+    assert json.loads(attrs["config"]) == json.loads((folder / "adapter_config.json").read_text())
+    assert (attrs["adapter"], attrs["scaling"], attrs["base"]) == (str(folder), "alpha / rank", "frozen base")
     assert (attrs["n_parameters"], attrs["remarks"], attrs["not_measured"]) == (4 * 32, "[]", "[]")
 
 
@@ -100,14 +100,6 @@ def test_examples() -> None:
     found = doctest.testmod(spectrum)
     assert found.attempted
     assert not found.failed
-
-
-def test_rank_one_has_ranks_of_one() -> None:
-    rng = np.random.default_rng(0)
-    b, a = rng.normal(size=(9, 1)), rng.normal(size=(1, 7))
-    found = summarise(product_singular_values(b @ np.ones((1, 3)), np.ones((3, 1)) @ a))
-    size = 3 * np.linalg.norm(b) * np.linalg.norm(a)
-    np.testing.assert_allclose(found, (size, size, 1, 1), rtol=1e-12)
 
 
 def test_equal_singular_values_have_the_whole_rank() -> None:
@@ -201,15 +193,6 @@ def test_convolutions_are_matrices(tmp_path: Path) -> None:
 def test_the_inner_layer_of_an_attention_is_called_as_in_the_model(tmp_path: Path) -> None:
     report = adapter_report(write(tmp_path / "lora", factors("attn.base_layer.out_proj") | factors("attn")))
     assert list(report["component"].values) == ["attn", "attn.out_proj"]
-
-
-def test_only_whole_names_are_dropped(tmp_path: Path) -> None:
-    names = ["a.base_layers.q", "base_layer.q", "b.base_layer", "c.base_layer.base_layer.q", "d.my_base_layer_2.q"]
-    tensors: dict[str, np.ndarray] = {}
-    for name in names:
-        tensors |= factors(name)
-    report = adapter_report(write(tmp_path / "lora", tensors))
-    assert sorted(report["component"].values) == ["a.base_layers.q", "b", "base_layer.q", "c.q", "d.my_base_layer_2.q"]
 
 
 @pytest.mark.parametrize(

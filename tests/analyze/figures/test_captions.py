@@ -4,13 +4,9 @@ import plotly.graph_objects as go
 
 from lorascope.analyze.figures import captions
 from lorascope.analyze.figures.captions import (
-    group_name,
     headline,
-    plural,
-    range_of,
     run_name,
     shortened,
-    tokens_reduced,
 )
 from lorascope.analyze.figures.theme import apply_theme
 
@@ -27,33 +23,13 @@ def test_headline_wraps_escapes_and_makes_room() -> None:
     assert figure.layout.height - 300 == figure.layout.margin.t - 30 == 3 * 16 + 6
 
 
-def test_headline_without_notes_keeps_the_height() -> None:
-    figure = go.Figure()
-    apply_theme(figure, height=300)
-    headline(figure, "title")
-    assert (figure.layout.title.text, figure.layout.height) == ("title", 300)
-
-
 def test_names_are_cut_in_their_middle_and_escaped() -> None:
     assert shortened("x" * 24) == "x" * 24
     assert shortened("a" * 20 + "b" * 20) == "a" * 12 + "…" + "b" * 11
     assert shortened("/" + "a" * 20 + "/" + "b" * 10) == "…" + "a" * 12 + "/" + "b" * 10
     assert shortened("<b>") == "&lt;b&gt;"
-    assert [group_name("layer", -1), group_name("layer", 2), group_name("kind", "-1")] == ["outside", "2", "-1"]
     assert run_name({"run": "run.zarr", "adapter": "default"}) == "run.zarr (default)"
     assert len(run_name({"run": "r" * 90, "adapter": "a" * 90})) == 36 + 24 + 3
-
-
-def test_counts_are_words() -> None:
-    assert [plural(n, "run") for n in (0, 1, 2)] == ["0\u00a0runs", "1\u00a0run", "2\u00a0runs"]
-    assert range_of([0, 3, 12], "sample") == "3\u00a0to\u00a012\u00a0samples"
-    assert range_of([[1], [1]], "sample") == "1\u00a0sample"
-    assert range_of([], "sample") == "0\u00a0samples"
-
-
-def test_reduction_of_tokens_is_named() -> None:
-    attributes = {"reduction": "tokens: weighted mean; components: sum; samples: mean"}
-    assert tokens_reduced(attributes) == "Tokens: weighted mean."
 
 
 def test_examples() -> None:

@@ -1,7 +1,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -67,30 +66,6 @@ def test_open_ends_are_said_and_drawn_where_the_profile_is_flat(figure: Any) -> 
         "intervals by F that are open: 2 of 4.",
     ):
         assert words in title_of(figure)
-
-
-def test_closed_intervals_have_no_arrows(many: pd.DataFrame) -> None:
-    fit = fit_scaling_law(many, "y", "n", "r", groups=["g"], law="log-log", n_starts=0)
-    figure = profile_figure(fit)
-    assert "by F that are open: 0 of 2." in title_of(figure)
-    assert len(figure.layout.annotations) == 2
-    line = panel_of(figure, 0)[0]
-    curvature = np.diff(line.y[line.x < fit.params["alpha"]]) / np.diff(line.x[line.x < fit.params["alpha"]])
-    np.testing.assert_allclose(curvature, curvature[0], rtol=1e-3)  # linear in alpha: a V
-
-
-def test_an_estimate_at_its_bound(study: pd.DataFrame) -> None:
-    fit = fit_scaling_law(study, "MIUB", "N", "R", groups=["dataset", "model"], n_starts=0)
-    figure = profile_figure(fit)
-    assert "by F that are open: 4 of 4." in title_of(figure)
-    alpha = panel_of(figure, 2)
-    assert alpha[1].marker.symbol == ("triangle-left", "line-ns-open")
-    # The bound, but for a last bit, which differs by processor.
-    assert alpha[1].x[0] == pytest.approx(0.02, rel=1e-12)
-    assert fit.params["alpha"] == pytest.approx(0.02, rel=1e-12)
-    a = panel_of(figure, 0)[1]
-    assert a.marker.symbol == ("line-ns-open", "triangle-right")
-    assert a.x[1] == fit.profiles["A"].intervals["F"].high
 
 
 @pytest.mark.parametrize("options", [{"huber": "auto"}, {"residuals": "log"}])

@@ -35,20 +35,6 @@ def test_cells_law_and_exponents(phi_fit: ScalingFit, phi: pd.DataFrame) -> None
     )
 
 
-def test_the_caption_counts(phi_fit: ScalingFit) -> None:
-    said = title_of(scaling_figure(phi_fit))
-    for words in (
-        "MIUB along N, and its local exponent",
-        "n = 25 cells, R at 32; 10 elsewhere, not shown.",
-        "Lines: E + A (N0/N)^alpha + B (R0/R)^beta; bands: 95 % intervals of its mean by linear theory.",
-        "Hollow: sweep=rank.",
-    ):
-        assert words in said
-    along_r = title_of(scaling_figure(phi_fit, along="R"))
-    assert "n = 20 cells, N at 3.82·10⁹; 15 elsewhere" in along_r
-    assert "Hollow: sweep=size." in along_r
-
-
 def test_bands_are_those_of_the_mean_cut_at_the_edge(phi_fit: ScalingFit, phi: pd.DataFrame) -> None:
     figure = scaling_figure(phi_fit)
     band = next(trace for trace in figure.data if trace.fill == "toself")
@@ -80,14 +66,6 @@ def test_many_groups_with_hostile_names(many: pd.DataFrame) -> None:
         assert all(text.startswith("<b>&lt;b&gt;%{x}") and "<i>" not in text for text in trace.text)
     assert figure.layout.yaxis.title.text == "&lt;i&gt;"
     assert "n = 36 cells, r at 8; 72 elsewhere" in title_of(figure)
-
-
-def test_one_group_needs_no_legend(phi: pd.DataFrame) -> None:
-    one = phi[phi["dataset"] == "ARCE"]
-    fit = fit_scaling_law(one, "MIUB", "N", "R", law="log-log", offsets=["sweep"], n_starts=0)
-    figure = scaling_figure(fit, along="R")
-    assert figure.layout.showlegend is False
-    assert points_of(figure)[0].text[0].startswith("N=3.82108e+09 R=32")
 
 
 def test_a_size_of_the_fit_is_needed(phi_fit: ScalingFit, phi: pd.DataFrame) -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze import measure_information
-from lorascope.analyze.figures import bound_figure, estimates_figure
+from lorascope.analyze import js_lower_bound, measure_information
+from lorascope.analyze.figures import bound_figure, estimates_figure, xi_figure
 
 from ..conftest import Small
+from .conftest import points_of, title_of
 
 NAMES = ["gaussian", "ksg1"]
 
@@ -33,15 +34,6 @@ def changed(result: xr.Dataset, name: str, component: int, value: Any) -> xr.Dat
     found = result.copy(deep=True)
     found[name].values[(component, 0) if found[name].ndim == 2 else component] = value
     return found
-
-
-def title_of(figure: Any) -> str:
-    return str(figure.layout.title.text).replace("<br>", " ").replace("\u00a0", " ")
-
-
-def points_of(figure: Any) -> list[Any]:
-    """The traces with something to hover over."""
-    return [trace for trace in figure.data if trace.hovertemplate]
 
 
 def test_bound_figure_puts_mutual_information_over_js(result: xr.Dataset) -> None:
@@ -83,25 +75,6 @@ def test_names_are_escaped(result: xr.Dataset) -> None:
     assert first.legendgroup == "&lt;i&gt;"
 
 
-def test_what_cant_be_believed_is_hollow_and_has_no_bar(result: xr.Dataset) -> None:
-    figure = bound_figure(result, estimator="ksg1")
-    for trace in points_of(figure):
-        assert set(trace.marker.symbol) == {"circle-open"}
-        assert np.isnan(trace.error_y.array).all()
-        assert "ksg1: 2.00 nat, saturated<br>95 %: not known" in trace.text[0]
-    assert "in 0 of them, within it in 0, above it in 0; 6 without one." in title_of(figure)
-    assert "Hollow: saturated or undersampled." in title_of(figure)
-
-
-def test_values_decades_apart_go_on_logarithmic_axes(result: xr.Dataset) -> None:
-    figure = bound_figure(result.assign(js=result["js"] / 1e6), estimator="gaussian")
-    assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "log")
-    assert figure.layout.yaxis.range[0] < math.log10(0.25e-6) < 0 < math.log10(1.75) < figure.layout.yaxis.range[1]
-    assert figure.layout.xaxis.range[1] < -5
-    assert figure.data[0].x[0] == pytest.approx(10 ** figure.layout.xaxis.range[0])
-    assert "in 6 of them" in title_of(figure)
-
-
 def test_what_lies_beyond_an_axis_is_a_triangle_at_its_edge(result: xr.Dataset) -> None:
     spread = result.assign(js=result["js"] / 1e6)
     for name, value, symbol, axis, edge in (
@@ -128,13 +101,6 @@ def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, v
     assert f"1 {'component' if name == 'note' else 'value'} not known, left out." in title_of(both)
 
 
-def test_nothing_to_draw_is_no_error(result: xr.Dataset) -> None:
-    empty = result.assign(value=result["value"] * np.nan)
-    for figure in (bound_figure(empty, estimator="gaussian"), estimates_figure(empty)):
-        assert not any(len(trace.x) for trace in points_of(figure))
-        assert "6 components not known, left out." in title_of(figure)
-
-
 def test_delta_alone_and_bits(result: xr.Dataset) -> None:
     other = result.assign(js_delta_alone=result["js"] * 2).assign_attrs(against="delta")
     figure = bound_figure(other, estimator="gaussian")
@@ -152,7 +118,7 @@ def test_delta_alone_and_bits(result: xr.Dataset) -> None:
 def test_estimates_go_by_layer(result: xr.Dataset) -> None:
     values = result["value"].copy(data=np.arange(12.0).reshape(6, 2) * [[1], [1], [1], [1], [1], [9]])
     figure = estimates_figure(result.assign(value=values))
-    line = figure.data[1]
+    line = figure.data[0]
     np.testing.assert_allclose(line.x, [-0.15, 0.85])
     np.testing.assert_array_equal(line.y, [2, 8])  # medians of 0, 2, 4 and of 6, 8, 90
     first, second = points_of(figure)
@@ -164,13 +130,6 @@ def test_estimates_go_by_layer(result: xr.Dataset) -> None:
     assert list(figure.layout.xaxis.range) == [-0.5, 1.5]
     single = estimates_figure(result.isel(component=[1]))
     assert list(single.layout.xaxis.range) == [-0.5, 0.5]
-
-
-def test_infinite_estimates_lie_at_the_edge(result: xr.Dataset) -> None:
-    figure = estimates_figure(changed(result, "value", 0, np.inf))
-    first = points_of(figure)[0]
-    assert first.marker.symbol[0] == "triangle-up"
-    assert first.y[0] == figure.layout.yaxis.range[1]
 
 
 def test_components_outside_of_layers(make_small: Callable[..., Small]) -> None:
@@ -186,3 +145,23 @@ def test_other_results_are_refused(result: xr.Dataset) -> None:
             draw(result[["js"]])
     with pytest.raises(ValueError, match=r"`estimator` is 'panel'; the result has \['gaussian', 'ksg1'\]"):
         bound_figure(result)
+
+
+def test_known_pairs_lie_above_the_claimed_bound_and_none_below_xi() -> None:
+    figure = xi_figure()
+    claimed, twice_js, xi, normals, symbols = figure.data
+    np.testing.assert_allclose(claimed.y, math.log(2) * np.asarray(claimed.x))
+    np.testing.assert_allclose(twice_js.y, 2 * np.asarray(twice_js.x))
+    np.testing.assert_allclose(js_lower_bound(np.asarray(xi.x)), xi.y, rtol=1e-9)
+    for trace in (normals, symbols):
+        js, mi = np.asarray(trace.x), np.asarray(trace.y)
+        assert (mi > math.log(2) * js).all()
+        assert (mi > 2 * js).all()
+        assert (mi >= js_lower_bound(js) * (1 - 1e-12)).all()
+    np.testing.assert_allclose(symbols.y, js_lower_bound(np.asarray(symbols.x)))
+    assert (normals.x[2], normals.y[2]) == (pytest.approx(0.4414, abs=1e-4), pytest.approx(1.9585, abs=1e-4))
+    assert normals.text[2] == "ρ\u00a00.99"  # noqa: RUF001
+    assert max(normals.x[-1], symbols.x[-1]) < figure.layout.xaxis.range[1]
+    assert max(normals.y[-1], symbols.y[-1]) < figure.layout.yaxis.range[1]
+    title = figure.layout.title.text.replace("<br>", " ").replace("\u00a0", " ")
+    assert "9 of 9 pairs with known values lie above the shaded part" in title

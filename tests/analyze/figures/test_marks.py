@@ -1,7 +1,6 @@
 import plotly.graph_objects as go
-import pytest
 
-from lorascope.analyze.figures.marks import add_legend, hovering, looks, unique_labels
+from lorascope.analyze.figures.marks import add_legend, looks, unique_labels
 from lorascope.analyze.figures.theme import LINES, apply_theme
 
 
@@ -34,17 +33,3 @@ def test_a_legend_of_several_groups() -> None:
     assert (figure.layout.legend.tracegroupgap, figure.layout.legend.title.side) == (0, "top")
     assert figure.layout.height - 300 == figure.layout.margin.b - 10
     assert figure.layout.height > 300
-
-
-def test_a_single_group_has_no_legend() -> None:
-    figure = go.Figure()
-    apply_theme(figure, height=300)
-    add_legend(figure, "key", ["one"], looks(1))
-    assert (len(figure.data), figure.layout.showlegend, figure.layout.height) == (0, False, 300)
-
-
-@pytest.mark.parametrize("group", ["", "<a>"])
-def test_what_hovering_tells_belongs_to_its_group(group: str) -> None:
-    found = hovering(group, ["text"])
-    assert found["legendgroup"] == group.replace("<", "&lt;").replace(">", "&gt;")
-    assert (found["text"], found["hovertemplate"], found["showlegend"]) == (["text"], "%{text}<extra></extra>", False)

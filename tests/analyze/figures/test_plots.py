@@ -1,13 +1,16 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.figures import position_figure, share_curve
+from lorascope.analyze.figures import depth_figure, position_figure, sample_figure, share_curve
+from lorascope.analyze.miub import miub
 from lorascope.analyze.qualify import qualify
 
 from ..conftest import Small
+from .conftest import title_of
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +26,6 @@ def test_share_curve_ends_at_one(qualified: xr.Dataset) -> None:
     assert even.y[-1] == 1
 
 
-def test_share_curve_of_a_zero_adapter_is_flat(make_small: Callable[..., Small]) -> None:
-    assert not np.any(share_curve(qualify(make_small(zero=True).run)).data[1].y)
-
-
 def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.Dataset) -> None:
     position, total = qualified["position"].values, small.js().sum(axis=1)
     origin = np.where(np.arange(len(position)) % 2, 2.0, np.nan)
@@ -39,3 +38,89 @@ def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.
             assert y == pytest.approx(np.median(total[places == x]), rel=1e-5)
             assert n == (places == x).sum()
         assert figure.layout.xaxis2.title.text == "&lt;b&gt;place"
+
+
+@pytest.fixture(scope="module")
+def result(small: Small) -> xr.Dataset:
+    found = miub(small.run)
+    return found.assign_coords(dataset=("sample", np.array(["a", "b", "<b>"] * 4, object)))
+
+
+def lines_of(figure: Any) -> list[Any]:
+    return [trace for trace in figure.data if trace.type == "scatter" and trace.fill is None]
+
+
+def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.Dataset) -> None:
+    figure = depth_figure(result)
+    (line,) = lines_of(figure)
+    layers = small.by_sample(small.js()).reshape(12, 2, 3).sum(axis=2)
+    mean, error = layers.mean(axis=0), layers.std(axis=0, ddof=1) / np.sqrt(12)
+    assert list(line.x) == [0, 1]
+    np.testing.assert_allclose(line.y, mean, rtol=1e-5)
+    np.testing.assert_allclose(line.error_y.array, error, rtol=1e-5)
+    assert line.text[0].startswith("layer 0: ")
+    assert line.text[0].endswith("nat, n = 12")
+    assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("JS (nat)", "layer")
+    assert "standard error over samples; n = 12 samples. Tokens: mean." in title_of(figure)
+
+
+def test_depth_by_kind(small: Small, result: xr.Dataset) -> None:
+    by_sample = small.by_sample(small.js()).mean(axis=0).reshape(2, 3)
+    for found in (result, qualify(small.run)):
+        figure = depth_figure(found, by="kind")
+        lines = lines_of(figure)
+        assert [line.name for line in lines] == ["q_proj", "up_proj", "down_proj"]
+        np.testing.assert_allclose([line.y for line in lines], by_sample.T, rtol=1e-5)
+        assert figure.layout.legend.title.text.strip() == "kind"
+        assert title_of(figure).startswith("JS by layer and kind ")
+
+
+@pytest.mark.parametrize("by", [None, "kind", "dataset", "rank", "role"])
+def test_depth_says_what_lies_outside(make_small: Callable[..., Small], by: str | None) -> None:
+    figure = depth_figure(miub(make_small(outside=True).run), by=by)
+    assert "1 component outside of the layers left out." in title_of(figure)
+    assert all(set(line.x) <= {0, 1} for line in lines_of(figure))
+    assert figure.layout.xaxis.range == (-0.5, 1.5)
+
+
+def test_names_are_escaped(result: xr.Dataset) -> None:
+    figure = depth_figure(result.assign_attrs(run="<script>"), by="dataset")
+    assert [line.name for line in lines_of(figure)] == ["a", "b", "&lt;b&gt;"]
+    assert "<script>" not in figure.layout.title.text
+
+
+def test_other_results_are_refused(result: xr.Dataset, make_small: Callable[..., Small]) -> None:
+    with pytest.raises(ValueError, match="name one or several of"):
+        depth_figure(result, by="colour")
+    outside = miub(make_small(outside=True).run).isel(component=[-1])
+    with pytest.raises(ValueError, match="none of the result's components lies in a layer"):
+        depth_figure(outside)
+
+
+def test_histogram_marks_mean_and_error(small: Small, result: xr.Dataset) -> None:
+    expected = small.by_sample(small.js()).sum(axis=1)
+    error = expected.std(ddof=1) / np.sqrt(12)
+    for found in (result, qualify(small.run)):
+        figure = sample_figure(found)
+        box, bars = figure.data
+        np.testing.assert_allclose(bars.x, expected, rtol=1e-5)
+        band = next(shape for shape in figure.layout.shapes if shape.type == "rect")
+        np.testing.assert_allclose([band.x0, band.x1], expected.mean() + error * np.array([-1, 1]), rtol=1e-5)
+        assert title_of(figure).startswith("None" if "js_component" in found else "MIUB by sample: ")
+        assert figure.layout.xaxis2.title.text == "MIUB of a sample (nat)"
+        assert box.boxpoints == "all"
+        assert list(box.text) == [f"item-{i}" for i in range(12)]
+    assert "n = 12 samples. Tokens: mean." in title_of(sample_figure(result))
+
+
+@pytest.mark.parametrize(("value", "size", "low"), [(0.0, 0.1, -0.1), (2.0, 0.2, 0.8)])
+def test_equal_samples_are_one_narrow_bar(result: xr.Dataset, value: float, size: float, low: float) -> None:
+    figure = sample_figure(result.assign(miub_sample=result["miub_sample"] * 0 + value))
+    assert figure.data[1].xbins.size == pytest.approx(size)
+    assert figure.layout.xaxis2.range == pytest.approx((low, value + 6 * size))
+    assert not [shape for shape in figure.layout.shapes if shape.type == "rect"]
+
+
+def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:
+    found = miub(make_small(sample_id="<a href='https://x.test'>").run)
+    assert "<a" not in str(sample_figure(found).data[0].text)

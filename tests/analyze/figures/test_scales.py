@@ -1,7 +1,19 @@
+import doctest
+import math
+
 import numpy as np
 import pytest
 
-from lorascope.analyze.figures.scales import ValueAxis, log_ticks, value_axis, whole_ticks
+from lorascope.analyze.figures import scales
+from lorascope.analyze.figures.scales import (
+    ValueAxis,
+    log_axis,
+    log_ticks,
+    size_axis,
+    tick_text,
+    value_axis,
+    whole_ticks,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,12 +33,6 @@ def test_ticks_at_the_ends_of_float64(low: float, high: float) -> None:
     assert min(ticks) > 0
 
 
-def test_ticks_are_round() -> None:
-    assert log_ticks(-2, 2) == [0.01, 0.1, 1, 10, 100]
-    assert log_ticks(0, 1) == [1, 2, 5, 10]
-    assert log_ticks(0.05, 0.1) == [10**0.05, 10**0.1]
-
-
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -36,18 +42,12 @@ def test_ticks_are_round() -> None:
         ([0.0, 0.0], (-0.5, 1.0, False)),
         ([np.nan, np.inf], (-0.025, 1.05, False)),
         ([1.0, 30.0], (-0.75, 31.5, False)),
-        ([1.0, 31.0], (1 / 1.2, 37.2, True)),
+        ([1.0, 31.0], (31**-0.05, 31**1.05, True)),
         ([-5.0, 0.0, 1e-10, 1e10, np.nan, np.inf], (1e-11, 1e11, True)),
     ],
 )
 def test_an_axis_holds_what_is_finite(values: list[float], expected: tuple[float, float, bool]) -> None:
     assert value_axis(np.array(values)) == pytest.approx(expected)
-
-
-def test_an_axis_is_logarithmic_where_asked_for() -> None:
-    assert value_axis(np.array([1.0, 2.0]), is_log=True) == pytest.approx((1 / 1.2, 2.4, True))
-    assert value_axis(np.array([0.0]), is_log=True) == pytest.approx((1 / 1.2, 1.2, True))
-    assert not value_axis(np.array([1.0, 1e6]), is_log=False).is_log
 
 
 def test_values_beyond_an_axis_lie_at_its_ends() -> None:
@@ -58,3 +58,41 @@ def test_values_beyond_an_axis_lie_at_its_ends() -> None:
     assert layout["tickvals"] == [0.1, 1, 10, 100, 1000]
     assert layout["ticktext"] == ["0.1", "1", "10", "100", "1000"]
     assert ValueAxis(0.0, 3.0, is_log=False).layout() == {"range": [0.0, 3.0], "nticks": 6}
+
+
+def test_each_size_has_a_tick_and_a_text_where_there_is_room() -> None:
+    axis = size_axis(np.array([512.0, 32, 128, 32]))
+    assert (axis["tickvals"], axis["ticktext"]) == ([32, 128, 512], ["32", "128", "512"])
+    assert axis["range"][0] < math.log10(32) < math.log10(512) < axis["range"][1]
+    close = size_axis(np.array([2.24e9, 2.46e9, 2.92e9, 3.82e9]))
+    assert close["tickvals"] == [2.24e9, 2.46e9, 2.92e9, 3.82e9]
+    assert close["ticktext"] == ["2.24·10⁹", "", "2.92·10⁹", "3.82·10⁹"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1510.0, 1900.0, [1500, 1600, 1700, 1800, 1900]),
+        (1500.0, 3800.0, [1500, 2000, 2500, 3000, 3500]),
+        (0.2, 2.0, [0.2, 0.3, 0.5, 0.7, 1, 1.5, 2]),
+        (1e-3, 1e3, [0.001, 0.01, 0.1, 1, 10, 100, 1000]),
+    ],
+)
+def test_responses_have_round_ticks(low: float, high: float, ticks: list[float]) -> None:
+    axis = log_axis(np.array([high, low, np.nan, 0.0, -1.0, np.inf]))
+    assert axis["tickvals"] == pytest.approx(ticks)
+    assert axis["range"][0] < math.log10(low) < math.log10(high) < axis["range"][1]
+    assert len(axis["ticktext"]) == len(ticks)
+
+
+@pytest.mark.parametrize("values", [[5.0], [5.0, 5.0], [5.0, 5.0001], []])
+def test_responses_that_hardly_differ_have_ticks(values: list[float]) -> None:
+    axis = log_axis(np.array(values))
+    assert axis["range"][0] < axis["range"][1]
+    assert 2 <= len(axis["tickvals"]) <= 7
+    assert len(set(axis["ticktext"])) == len(axis["ticktext"])
+
+
+def test_sizes_are_written_as_they_are() -> None:
+    assert [tick_text(value) for value in (8.0, 1024, 0.1 + 0.2, 3_821_079_552)] == ["8", "1024", "0.300", "3.82·10⁹"]
+    assert doctest.testmod(scales).failed == 0

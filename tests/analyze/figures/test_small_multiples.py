@@ -6,7 +6,7 @@ from lorascope.analyze.figures.small_multiples import small_multiples
 @pytest.mark.parametrize(("n", "rows"), [(1, 1), (2, 1), (3, 2), (4, 2), (7, 4)])
 def test_panels_go_two_across(n: int, rows: int) -> None:
     figure, panels = small_multiples([f"panel {k}" for k in range(n)], height=150)
-    assert [tuple(panel) for panel in panels] == [(k // 2 + 1, k % 2 + 1) for k in range(n)]
+    assert [tuple(panel.values()) for panel in panels] == [(k // 2 + 1, k % 2 + 1) for k in range(n)]
     assert [note.text for note in figure.layout.annotations] == [f"panel {k}" for k in range(n)]
     assert figure.layout.height > rows * 150
     first = figure.layout.yaxis.domain
@@ -19,14 +19,3 @@ def test_the_place_of_a_missing_panel_is_empty() -> None:
     figure, _ = small_multiples(["a", "b", "c"], height=150)
     assert (figure.layout.xaxis4.visible, figure.layout.yaxis4.visible) == (False, False)
     assert figure.layout.xaxis3.visible is None
-
-
-def test_longer_titles_have_more_room() -> None:
-    short, long = (small_multiples([title], height=150)[0] for title in ("a", "a<br>b<br>c"))
-    assert long.layout.height - short.layout.height == long.layout.margin.t - short.layout.margin.t == 28
-
-
-def test_panels_share_their_y_axis_or_dont() -> None:
-    shared, _ = small_multiples(["a", "b"], height=150)
-    apart, _ = small_multiples(["a", "b"], height=150, share_y=False)
-    assert (shared.layout.yaxis2.matches, apart.layout.yaxis2.matches) == ("y", None)

@@ -1,26 +1,12 @@
 import plotly.graph_objects as go
-import pytest
 
-from lorascope.analyze.figures.theme import COLORS, LINES, apply_theme, legend_below, line_styles
+from lorascope.analyze.figures.theme import LINES, apply_theme, legend_below, line_styles
 
 
 def test_lines_without_order_are_told_apart() -> None:
     styles = line_styles(20, "kind")
     assert [style["color"] for style in styles[:8]] == list(LINES)
     assert len({(style["color"], style["dash"]) for style in styles}) == 20
-
-
-@pytest.mark.parametrize("n", [1, 2, 5])
-def test_lines_with_an_order_darken(n: int) -> None:
-    colors = [style["color"] for style in line_styles(n, "rank")]
-    greens = [int(color.split(",")[1]) for color in colors]
-    assert greens == sorted(greens, reverse=True)
-    assert len(set(colors)) == n
-
-
-def test_the_last_of_ordered_lines_is_the_darkest_colour() -> None:
-    red, green, blue = (int(COLORS[-1][place : place + 2], 16) for place in (1, 3, 5))
-    assert line_styles(3, "layer")[-1]["color"] == f"rgb({red}, {green}, {blue})"
 
 
 def test_a_legend_gets_room_by_its_names() -> None:

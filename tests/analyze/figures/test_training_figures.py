@@ -1,4 +1,3 @@
-import copy
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,6 @@ def test_miub_stands_above_the_loss_and_above_its_layers() -> None:
     assert figure.layout.showlegend is False
     for words in (
         "MIUB during training",
-        "MIUB on 2 held-out samples.",
         "Measuring took 12.5 % of the training.",
         "none where it is exactly 0",
     ):
@@ -85,7 +83,6 @@ def test_a_trainers_own_log_gives_the_same_lines() -> None:
     for mine, theirs in zip(one.data, two.data, strict=True):
         np.testing.assert_allclose(np.array(mine.x, float), np.array(theirs.x, float))
         assert mine.text == theirs.text
-    assert "held-out" not in title_of(two)
     assert "Measuring took 12.5 % of the training." in title_of(two)
 
 
@@ -106,16 +103,6 @@ def test_an_untrained_adapter_and_what_is_not_known_leave_gaps() -> None:
     figure = training_figure(still)
     assert len(points_of(figure)) == 3  # no line of CE
     assert np.isnan(np.array(figure.data[-1].z, float)).all()
-
-
-def test_without_layers_there_is_no_map() -> None:
-    outside = copy.deepcopy(record())
-    outside["miub"]["layers"] = []
-    for step in outside["miub"]["steps"]:
-        step["layers"] = []
-    figure = training_figure(outside)
-    assert len(figure.data) == 3
-    assert figure.layout.xaxis2.title.text == "optimiser steps"
 
 
 def test_refuses_what_holds_no_miub() -> None:

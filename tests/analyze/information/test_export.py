@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.component_pairs import ComponentPairs, NoPairs
+from lorascope.analyze.information.components import ComponentPairs, NoPairs
 from lorascope.analyze.information.export import refuse_npz, write_pairs
 from lorascope.analyze.information.pairs import Pairs
 
@@ -15,7 +15,7 @@ def some(n: int = 5, *, seed: int = 0) -> ComponentPairs:
     rng = np.random.default_rng(seed)
     samples = np.arange(n) // 2
     pairs = Pairs(rng.normal(size=(n, 3)), rng.normal(size=(n, 2)), samples, samples)
-    return ComponentPairs(pairs, np.arange(n) * 7, np.zeros((n, 2), np.float32), None, (0.9, 0.8), 0, 0)
+    return ComponentPairs(pairs, np.arange(n) * 7, np.zeros((n, 2), np.float32), (0.9, 0.8), 0, 0)
 
 
 def test_pairs_come_back_as_they_were(tmp_path: Path) -> None:
@@ -57,8 +57,3 @@ def test_names_that_pairs_cant_have(
     (tmp_path / "store" / "zarr.json").touch()
     with pytest.raises(error, match=re.escape(words)):
         refuse_npz(Path(path))
-
-
-def test_a_name_in_a_folder_that_is_yet_to_be(tmp_path: Path) -> None:
-    refuse_npz(tmp_path / "new" / "deep" / "p.npz")
-    assert list(tmp_path.iterdir()) == []

@@ -131,11 +131,6 @@ def test_a_side_has_as_many_features_as_there_are_twenties_of_rows(
     assert widths == [n_features] * 2
 
 
-def test_information_of_student_t_in_closed_form() -> None:
-    assert student_information(1, 1, 1) == pytest.approx(math.log(8 * math.pi) - 3, abs=1e-14)
-    assert student_information(3, 3, 1e6) == pytest.approx(0, abs=1e-5)  # nearly a Gaussian
-
-
 def test_norms_of_one_coordinate_have_no_ties() -> None:
     """Ranks r and n + 1 - r have the same norm; neighbours on the radius don't count, which gave 0.03 of 0 here."""
     rng = np.random.default_rng(6)

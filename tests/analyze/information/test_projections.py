@@ -128,13 +128,6 @@ def test_where_blocks_are_cut_changes_the_rounding_only(size: int, piece_values:
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-12)
 
 
-def test_a_common_offset_changes_nothing() -> None:
-    states = power_law(500, 30).astype(np.float64)
-    expected, found = (axes_of(in_blocks(states + offset), 5) for offset in (0, 1e6))
-    np.testing.assert_allclose(found.variances, expected.variances, rtol=1e-7)
-    np.testing.assert_allclose(found.vectors, expected.vectors, atol=1e-7)
-
-
 def test_seeds_differ_only_where_directions_are_left_out() -> None:
     states = power_law(400, 60)
     first, again, other = (axes_of(in_blocks(states), 4, seed=seed) for seed in (1, 1, 2))
@@ -251,15 +244,6 @@ def test_shared_directions_correlate_by_one_and_repeated_ones_count_once() -> No
     assert correlations[2] < 0.5
     assert not found[1].vectors[2].any()
     assert np.isfinite(found[0].vectors).all()
-
-
-def test_the_other_half_tells_how_much_was_fitted() -> None:
-    rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(2, 100, 10))
-    first = halves(np.arange(100), seed=0)
-    found = canonical_axes(x[first], y[first], 1)
-    assert correlations_of(x[first], y[first], found)[0] > 0.6
-    assert abs(correlations_of(x[~first], y[~first], found)[0]) < 0.4
 
 
 @given(shift=st.floats(-1e3, 1e3), scale=st.floats(1e-3, 1e3))

@@ -13,14 +13,7 @@ from lorascope.analyze.information.verdict_rules import (
 )
 
 NAN = math.nan
-STEADY: dict[str, float] = {
-    "value": 1.0,
-    "se": 0.01,
-    "half": 1.0,
-    "quarter": 1.0,
-    "eighth": 1.0,
-    "ceiling": NAN,
-}
+STEADY: dict[str, float] = {"value": 1.0, "se": 0.01, "half": 1.0, "quarter": 1.0, "eighth": 1.0, "ceiling": NAN}
 LN2, LN4 = math.log(2), math.log(4)
 
 

@@ -21,7 +21,7 @@ def design_of() -> DesignOf:
         roles: dict[str, Any] = {axis: axis if axis in frame.columns else None for axis in ("N", "R", "D")}
         defaults: dict[str, Any] = {
             "response": "y", "groups": ["group"] if "group" in frame.columns else [], "offsets": [], "share": None,
-            "repeat": None, "law": "additive", "residuals": "relative", "references": {}, "bounds": {},
+            "repeat": None, "law": "additive", "residuals": "relative", "bounds": {},
         }  # fmt: skip
         return make_design(frame, **{**roles, **defaults, **options})
 

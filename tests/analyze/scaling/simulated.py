@@ -58,8 +58,8 @@ def expected(
     """(n,) the law's value, of the response itself, at settings with a column for each axis."""
     axes = {axis: axis for axis in ("N", "R", "D") if axis in settings}
     own = {axis: float(settings[axis].min() if axis == "R" else settings[axis].max()) for axis in axes}
-    within = {**(references or own), **({"D/R": 1.0} if law == "as printed" else {})}
-    columns, exponents = law_named(law).terms(axes_of(settings, axes, within, within))
+    relative = {**(references or own), **({"D/R": 1.0} if law == "as printed" else {})}
+    columns, exponents = law_named(law).terms(axes_of(settings, axes, relative))
     at = np.array([parameters[name] for name in exponents])
     values = parameters["E"] + sum(parameters[one.amplitude] * one.printed(at) for one in columns)
     return np.exp(values) if law_named(law).logarithmic else np.asarray(values)

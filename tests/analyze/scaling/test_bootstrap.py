@@ -113,12 +113,6 @@ def test_an_exponent_at_its_bound_has_an_open_end(design_of: DesignOf) -> None:
     assert found.bounds == {"alpha": (0.02, 0.4), "beta": (-1.5, 12.0)}
 
 
-def test_progress_is_told_to_the_end(design_of: DesignOf) -> None:
-    seen: list[tuple[int, int]] = []
-    drawn(estimate(design_of(study(3), law="log")), progress=lambda done, n, part="": seen.append((done, n)))
-    assert seen == [(done, 10) for done in range(1, 11)]
-
-
 def test_one_group_has_no_bootstrap(design_of: DesignOf) -> None:
     words = "a bootstrap over groups needs at least two groups; name the columns that tell them apart"
     with pytest.raises(ValueError, match=words):

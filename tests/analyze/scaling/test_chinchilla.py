@@ -34,8 +34,8 @@ def runs() -> pd.DataFrame:
     return pd.DataFrame({"N": n, "D": d, "loss": loss * np.exp(noise)})
 
 
-def objective(p: np.ndarray, *, mean: bool) -> tuple[float, np.ndarray]:
-    """Huber's losses at a, b, e, alpha, beta, summed or averaged, and the gradient."""
+def objective(p: np.ndarray) -> tuple[float, np.ndarray]:
+    """Huber's losses at a, b, e, alpha, beta, summed, and the gradient."""
     cells = runs()
     log_n, log_d, y = (np.log(cells[name].to_numpy()) for name in ("N", "D", "loss"))
     a, b, e, alpha, beta = p
@@ -45,11 +45,10 @@ def objective(p: np.ndarray, *, mean: bool) -> tuple[float, np.ndarray]:
     rest = f - y
     pulls = np.clip(rest, -DELTA, DELTA)
     slopes = np.stack([shares[0], shares[1], shares[2], -shares[0] * log_n, -shares[1] * log_d])
-    value, gradient = float(special.huber(DELTA, rest).sum()), slopes @ pulls
-    return (value / 240, gradient / 240) if mean else (value, gradient)
+    return float(special.huber(DELTA, rest).sum()), slopes @ pulls
 
 
-STARTS = list(product((0.0, 10.0, 20.0), (0.0, 10.0, 20.0), (-0.5, 1.0), (0.0, 0.7), (0.0, 0.7)))
+STARTS = list(product((0.0, 10.0), (0.0, 10.0), (-0.5, 1.0), (0.7,), (0.0, 0.7)))
 
 
 @cache
@@ -57,7 +56,7 @@ def peer() -> tuple[float, np.ndarray]:
     """The least sum, of tight searches from all starts, the best of which goes on by simplexes."""
 
     def summed(p: np.ndarray, scale: float = 1e3) -> tuple[float, np.ndarray]:
-        value, gradient = objective(p, mean=False)
+        value, gradient = objective(p)
         return scale * value, scale * gradient
 
     options: dict[str, Any] = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 3000, "maxcor": 30}
@@ -69,39 +68,31 @@ def peer() -> tuple[float, np.ndarray]:
             simplex = at * (1 + size * np.vstack([np.zeros(5), np.eye(5)]))
             search: dict[str, Any] = {"initial_simplex": simplex, "xatol": 1e-12, "fatol": 1e-16, "maxiter": 1500}
             at = optimize.minimize(lambda p: summed(p)[0], at, method="Nelder-Mead", options=search).x
-        finest.append((objective(at, mean=False)[0], at))
+        finest.append((objective(at)[0], at))
     return min(finest, key=lambda one: one[0])
 
 
 @cache
-def fitted(**options: Any) -> ScalingFit:
-    return fit_scaling_law(runs(), "loss", N="N", D="D", residuals="log", huber=DELTA, **{"n_starts": 4, **options})
+def fitted() -> ScalingFit:
+    return fit_scaling_law(runs(), "loss", N="N", D="D", residuals="log", huber=DELTA, n_starts=4)
 
 
-def test_sizes_are_chinchillas() -> None:
-    cells = runs()
-    assert len(cells) == 240
-    assert cells["N"].between(5e7, 1.7e10).mean() > 0.95
-    assert cells["loss"].between(1.8, 6).all()
-
-
-@pytest.mark.parametrize("references", [{}, {"N0": 1.0, "D0": 1.0}], ids=["largest", "one"])
-def test_optimum_is_the_described_ones(references: dict[str, float]) -> None:
+def test_optimum_is_the_described_ones() -> None:
     value, (a, b, e, alpha, beta) = peer()
-    fit = fitted(**references)
+    fit = fitted()
     assert fit.estimate.loss <= value * (1 + 1e-9)
     assert fit.estimate.loss == pytest.approx(value, rel=1e-6, abs=0)
     params = fit.params
     assert params["alpha"] == pytest.approx(alpha, rel=1e-4)
     assert params["gamma"] == pytest.approx(beta, rel=1e-4)
     assert params["E"] == pytest.approx(math.exp(e), rel=1e-4)
-    n0, d0 = (1.0, 1.0) if references else (runs()["N"].max(), runs()["D"].max())
+    n0, d0 = runs()["N"].max(), runs()["D"].max()
     assert params["A"] * n0 ** params["alpha"] == pytest.approx(math.exp(a), rel=2e-3)
     assert params["C"] * d0 ** params["gamma"] == pytest.approx(math.exp(b), rel=2e-3)
 
 
 def test_optimum_is_near_the_truth() -> None:
-    params = fitted(N0=1.0, D0=1.0).params
+    params = fitted().params
     assert params["E"] == pytest.approx(TRUTH["E"], rel=0.03)
     assert params["alpha"] == pytest.approx(TRUTH["alpha"], rel=0.1)
     assert params["gamma"] == pytest.approx(TRUTH["beta"], rel=0.1)
@@ -111,16 +102,3 @@ def test_random_starts_are_told_of() -> None:
     search = fitted().estimate.search
     assert search.n_starts == 4
     assert 0 <= search.share_of_starts <= 1
-
-
-def test_a_mean_at_scipys_tolerances_stops_early() -> None:
-    """From every start, each of which says that it succeeded."""
-    ours, gamma = fitted().estimate.loss, fitted().params["gamma"]
-    ends = [
-        optimize.minimize(lambda p: objective(p, mean=True), start, jac=True, method="L-BFGS-B") for start in STARTS
-    ]
-    assert all(end.success for end in ends)
-    values = 240 * np.array([float(end.fun) for end in ends])
-    assert (values > ours * (1 + 1e-5)).all()
-    assert np.quantile(values, 0.1) > 2 * ours
-    assert np.median([abs(end.x[4] / gamma - 1) for end in ends]) > 0.3

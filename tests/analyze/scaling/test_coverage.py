@@ -11,16 +11,15 @@ import pytest
 
 from lorascope.analyze.scaling.design import Design
 from lorascope.analyze.scaling.estimate import Estimate, estimate
-from lorascope.analyze.scaling.profile import Interval, profile, profiles, thresholds
-from lorascope.analyze.scaling.solve import Solution, least_squares
+from lorascope.analyze.scaling.profile import Interval, profile, thresholds
+from lorascope.analyze.scaling.solve import least_squares
 from lorascope.analyze.scaling.verdicts import verdicts
 
 from .simulated import simulate_study
 
-NONE = np.zeros(0, bool)
 DesignOf = Callable[..., Design]
 TRUTH = {"A": 1.0, "B": 1.0, "alpha": 0.5, "beta": 0.5}
-N_STUDIES = 200
+N_STUDIES = 100
 PHI3 = (2_235_546_624, 2_462_051_328, 2_915_060_736, 3_821_079_552)
 NO_TESTS, NO_LACK = pd.DataFrame(), pd.DataFrame([{"p": math.nan, "note": "not looked at"}])
 FIVE = {f"set{k}": 1500.0 + 20 * k for k in range(5)}
@@ -60,33 +59,8 @@ def test_intervals_by_f_hold_the_truth_19_times_of_20(design_of: DesignOf) -> No
         assert 0.90 <= count / N_STUDIES <= 0.98, name
     bias = np.mean(estimates, axis=0) - [*TRUTH.values(), 1.5, 2.0]
     error = np.std(estimates, axis=0, ddof=1) / math.sqrt(N_STUDIES)
-    assert (np.abs(bias / error)[[2, 3]] < 3).all()  # alpha and beta: none that 200 studies would show
+    assert (np.abs(bias / error)[[2, 3]] < 3).all()  # alpha and beta: none that 100 studies would show
     assert (np.abs(bias) < 0.01 * np.array([*TRUTH.values(), 1.5, 2.0])).all()
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_what_holds_the_truth_is_what_is_reported(design_of: DesignOf, seed: int) -> None:
-    found = estimate(design_of(identifying(seed)), grid="coarse")
-    best = Solution(
-        found.parts[2],
-        found.parts[1],
-        found.parts[0],
-        found.residuals,
-        found.ssr,
-        np.zeros(2, bool),
-        True,
-        np.zeros(0, bool),
-    )
-    limits = thresholds(found.ssr, found.n, found.df, 0.95)
-    for name in ("alpha", "B") if seed % 2 else ("beta", "A"):
-        place = ("exponent", found.design.exponents.index(name)) if name in found.design.exponents else (
-            "amplitude", "AB".index(name)
-        )  # fmt: skip
-        one = profile(
-            found.design.problem, best, name, place, found.values[name], found.standard_errors[name], {"F": limits["F"]}
-        )
-        low, high, *_ = one.intervals["F"]
-        assert (low <= TRUTH[name] <= high) == holds_the_truth(found, name), name
 
 
 # Designs that don't tell an exponent.
@@ -94,21 +68,10 @@ def test_what_holds_the_truth_is_what_is_reported(design_of: DesignOf, seed: int
 
 def interval(found: Estimate, name: str) -> Interval:
     """The reported interval of one exponent."""
-    levels, coefficients, exponents = found.parts
-    best = Solution(
-        exponents,
-        coefficients,
-        levels,
-        found.residuals,
-        found.ssr,
-        np.zeros(len(exponents), bool),
-        True,
-        np.zeros(0, bool),
-    )
     place = ("exponent", found.design.exponents.index(name))
     limits: Any = {"F": thresholds(found.ssr, found.n, found.df, 0.95)["F"]}
     step = min(found.standard_errors[name], 2.0)
-    return profile(found.design.problem, best, name, place, found.values[name], step, limits).intervals["F"]
+    return profile(found.design.problem, found.parts[2], name, place, found.values[name], step, limits).intervals["F"]
 
 
 def reaches_a_bound(found: Estimate, name: str) -> bool:
@@ -158,10 +121,10 @@ def test_an_exponent_that_the_design_does_not_tell(
 ) -> None:
     """In the last case the true exponent lies inside of its bounds, so that one in twenty is the rate to be had."""
     untold = []
-    for seed in range(100):
+    for seed in range(40):
         found = estimate(design_of(study(seed)), grid="coarse")
         is_open = reaches_a_bound(found, name)
-        if seed < 5 or not is_open:
+        if seed < 3 or not is_open:
             own = interval(found, name)
             assert is_open == (own.low_open or own.high_open)
             untold.append(word(found, name, own) == "not identified")
@@ -169,14 +132,3 @@ def test_an_exponent_that_the_design_does_not_tell(
         else:
             untold.append(True)
     assert np.mean(untold) >= share
-
-
-def test_the_same_words_from_the_whole_of_a_fit(design_of: DesignOf) -> None:
-    """The paper's shape once more, by all profiles of a fit."""
-    found = estimate(design_of(as_in_the_paper(0)))
-    every = profiles(found, 0.95)
-    own = {name: one.intervals["F"] for name, one in every.items()}
-    assert own["beta"] == interval(found, "beta")
-    assert word(found, "beta", own["beta"]) == "not identified"
-    assert own["B"].low_open
-    assert own["B"].high_open

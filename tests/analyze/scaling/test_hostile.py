@@ -75,9 +75,6 @@ def test_groups_that_only_slashes_tell_apart() -> None:
         ({"bounds": {"alpha": None}}, "`bounds` of 'alpha' are None; give two finite numbers, the lower first"),
         ({"bounds": {"alpha": (1.0, 2.0, 3.0)}}, "give two finite numbers, the lower first"),
         ({"bounds": {"alpha": "12"}}, "`bounds` of 'alpha' are '12'; give two finite numbers, the lower first"),
-        ({"N0": 1e300, "bounds": {"alpha": (5.0, 25.0)}}, "where powers of these sizes, over their reference"),
-        ({"N0": "x"}, "`N0` is 'x'; a reference must be a finite number above zero"),
-        ({"N0": True}, "`N0` is True; a reference must be a finite number above zero"),
         ({"groups": None}, "`groups` is None; give a sequence of columns, which may be empty"),
         ({"seed": "a"}, "`seed` is 'a'; it is a whole number, 0 or more"),
         ({"seed": -1}, "`seed` is -1; it is a whole number, 0 or more"),
@@ -86,14 +83,6 @@ def test_groups_that_only_slashes_tell_apart() -> None:
 def test_settings_that_are_none(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fitted(study(), **options)
-
-
-def test_a_far_reference_narrows_the_search_and_says_so() -> None:
-    fit = fitted(study(), N0=1e20, level=0.9)
-    assert "alpha is looked for from 0.02 to " in fit.notes[0]
-    assert fit.params["alpha"] == pytest.approx(fitted(study()).params["alpha"], rel=1e-6)
-    near, far = fitted(study()).conf_int("F"), fitted(study(), N0=1e20).conf_int("F")
-    np.testing.assert_allclose(near.loc["alpha", ["low", "high"]], far.loc["alpha", ["low", "high"]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("n_draws", [0, -1, 1.5, True])

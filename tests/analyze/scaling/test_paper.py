@@ -177,20 +177,6 @@ def test_hubers_loss_of_logarithms(model: str, delta: float) -> None:
         assert found.estimate.loss == pytest.approx(loss, rel=0.03, abs=0)
 
 
-@models
-@pytest.mark.parametrize("delta", [1e-3])
-def test_hubers_loss_is_stationary(model: str, delta: float) -> None:
-    """Its gradient over the printed parameters is zero."""
-    own, found = search(model), fit(model, residuals="log", huber=delta, n_starts=6)
-    names = ["alpha", "beta", "A", "B", *[name for name in found.params.index if name.startswith("offset")]]
-    names += [name for name in found.params.index if name.startswith("E")]
-    p = found.params[names].to_numpy()
-    f = own.law(p)
-    np.testing.assert_allclose(f, found.fittedvalues, rtol=1e-9)
-    pulls, slopes = np.clip(np.log(own.y / f), -delta, delta), own.slopes(p) / f[:, None]
-    assert (np.abs(pulls @ slopes) < 1e-5 * delta * np.abs(slopes).sum(axis=0)).all()
-
-
 @pytest.mark.parametrize(("sweep", "size", "name"), [("size", "N", "alpha"), ("rank", "R", "beta")])
 @pytest.mark.parametrize("model", [None, *MODELS])
 def test_slopes_of_the_sweeps_apart(sweep: str, size: str, name: str, model: str | None) -> None:

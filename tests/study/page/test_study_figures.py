@@ -8,6 +8,7 @@ from lorascope.study import datasets_table, lengths_table, read_units, study_cel
 from lorascope.study.page.study_figures import lengths_figure, sweeps_figure, text_sizes_figure
 from lorascope.study.results.cells import length_cells
 from lorascope.study.results.layout import lay_out
+from lorascope.study.results.tables import with_sizes
 from lorascope.study.results.units import UnitResult
 
 from ...analyze.figures.conftest import HOSTILE, legend_of, points_of, title_of
@@ -17,12 +18,6 @@ from ..made import make_study, make_unit
 @pytest.fixture(scope="module")
 def cells(units: list[UnitResult]) -> pd.DataFrame:
     return study_cells(units)
-
-
-def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    laid = lay_out(cells).cells.drop_duplicates(["model", "column"])
-    sizes = laid[["model", "column", "N", "R"]].rename(columns={"column": "setting"})
-    return table.merge(sizes, on=["model", "setting"], how="left")
 
 
 def test_figure_2_has_each_text_s_numbers_and_errors(cells: pd.DataFrame) -> None:
@@ -56,15 +51,9 @@ def test_figure_3_has_a_panel_a_data_set_and_metric(units: list[UnitResult]) -> 
     assert "5 to 6 items a point" in title_of(figure)
 
 
-def test_settings_of_rank_alone_have_a_figure_3(tmp_path: Path) -> None:
-    make_study(tmp_path, [(1, 2), (1, 8)], text=False)
-    figure = lengths_figure(lengths_table(length_cells(read_units(tmp_path))))
-    assert legend_of(figure) == ["r2", "r8"]
-
-
 def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
-    figure = sweeps_figure(with_sizes(table, cells))
+    figure = sweeps_figure(with_sizes(table, lay_out(cells).cells))
     assert len(points_of(figure)) == 3 * 2 * 4
     assert legend_of(figure) == ["piqa", "arce", "hellaswag", "AVG"]
     ranks, sizes = points_of(figure)[3], points_of(figure)[7]
@@ -77,11 +66,11 @@ def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
 
 def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
-    assert {axis.type for axis in sweeps_figure(with_sizes(table, cells)).select_yaxes()} == {None}
+    assert {axis.type for axis in sweeps_figure(with_sizes(table, lay_out(cells).cells)).select_yaxes()} == {None}
     small = table["setting"].isin(["r8", "share1"])
     for column in ("value", "se"):
         table[column] = table[column].where(~small, table[column] / 100)
-    figure = sweeps_figure(with_sizes(table, cells))
+    figure = sweeps_figure(with_sizes(table, lay_out(cells).cells))
     axes = [figure.layout[f"yaxis{k or ''}"] for k in ("", 2, 3, 4, 5, 6)]
     assert [axis.type for axis in axes] == ["log", "log", None, None, "log", "log"]  # not of shares
     assert [axis.title.text for axis in axes] == ["nat, log", "nat, log", "share", "share", *["nat/token, log"] * 2]
@@ -100,7 +89,7 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no items were drawn by their length"):
         lengths_figure(lengths_table(length_cells(units)))
     with pytest.raises(ValueError, match="neither rank nor model size varies"):
-        sweeps_figure(with_sizes(datasets_table(cells), cells))
+        sweeps_figure(with_sizes(datasets_table(cells), lay_out(cells).cells))
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -110,7 +99,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     units = read_units(tmp_path)
     cells = study_cells(units)
     figures = [
-        sweeps_figure(with_sizes(datasets_table(cells), cells)),
+        sweeps_figure(with_sizes(datasets_table(cells), lay_out(cells).cells)),
         text_sizes_figure(texts_table(cells)),
         lengths_figure(lengths_table(length_cells(units))),
     ]

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from lorascope.study import read_units, study_cells
-from lorascope.study.results.cells import first_length, length_cells, prompt_cells
+from lorascope.study.results.cells import length_cells, prompt_cells
 from lorascope.study.results.units import UnitResult
 
 from ..made import SETS, make_study, make_unit, n_parameters
@@ -31,6 +31,11 @@ def test_a_row_a_unit_data_set_and_prompt(cells: pd.DataFrame) -> None:
     assert not cells.duplicated(["run", "dataset", "split", "prompt"]).any()
     assert set(cells[~cells["is_text"]]["dataset"]) == set(SETS)
     assert cells[cells["first_prompt"]]["prompt"].unique().tolist() == ["main", "text"]
+    assert cells.attrs["source"] == "6 units of a study"
+    for row in cells.itertuples():
+        assert (n_parameters(row.share), row.N - 10**7, 600) == (row.N, row.N_non_embedding, row.D)
+        assert row.setting == f"share{row.share} r{row.R}"
+        assert row.adapter == row.run == f"share{row.share}-r{row.R}-s0-qa"
 
 
 def test_numbers_are_those_of_plain_pandas(study: Path, cells: pd.DataFrame) -> None:
@@ -72,22 +77,6 @@ def test_texts_are_means_over_tokens(study: Path, cells: pd.DataFrame) -> None:
         assert pytest.approx(own["miub"].mean(), rel=1e-12) == row.MIUB
         assert np.isnan(row.ACC)
         assert row.first_prompt
-
-
-def test_sizes_and_settings(cells: pd.DataFrame) -> None:
-    for row in cells.itertuples():
-        assert n_parameters(row.share) == row.N
-        assert row.N_non_embedding == row.N - 10**7
-        assert row.D == 600
-        assert row.setting == f"share{row.share} r{row.R}"
-        assert row.adapter == row.run == f"share{row.share}-r{row.R}-s0-qa"
-    assert cells.attrs["source"] == "6 units of a study"
-
-
-def test_items_of_lengths_alone_arent_in_test_sets(study: Path, units: list[UnitResult], cells: pd.DataFrame) -> None:
-    table = raw(study, units[0].name)
-    assert (table["in_test"] == 0).sum() == 3 * 12 - 1
-    assert cells[(cells["prompt"] == "main") & ~cells["is_text"]]["n_samples"].eq(24).all()
 
 
 def test_prompts_are_compared_on_the_same_items(study: Path, units: list[UnitResult]) -> None:
@@ -151,10 +140,6 @@ def test_written_answers_and_lacking_bases(tmp_path: Path) -> None:
     assert cells[~cells["is_text"]]["ACC_written"].eq(0.5).all()
     assert cells["base_ACC"].isna().all()
     assert cells["ACC"].notna().sum() == 12
-
-
-def test_buckets_are_in_the_order_of_length() -> None:
-    assert [first_length(name) for name in ("1-100", "101-200", "odd")] == [1, 101, -1]
 
 
 def test_a_study_of_one_prompt_has_no_cells_of_prompts(tmp_path: Path) -> None:

@@ -87,24 +87,36 @@ def test_two_test_sets_of_one_name_are_refused(write: Write, content: dict[str, 
 
 def test_too_few_items_are_said(write: Write, content: dict[str, Any]) -> None:
     content["tasks"]["facts"]["test_items"] = 1000
-    data = drawn(write(content))
-    assert data.notes == ("facts: 840 of 1000 test items are missing; there are 160",)
+    assert drawn(write(content)).notes == ("facts: 840 of 1000 test items are missing; there are 160",)
 
 
-def test_articles(write: Write, content: dict[str, Any], tmp_path: Path) -> None:
+@pytest.fixture
+def wiki(content: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Settings of a task on four articles, trained on the first two and tested on the last."""
     (tmp_path / "wiki.test.txt").write_text("".join(f" \n = Title {n} = \n \n Words of {n} . \n" for n in range(1, 5)))
-    content["tasks"]["facts"] = {
-        "train": {"data": "wiki.test.txt", "articles": [1, 2]},
-        "test": {"data": "wiki.test.txt", "articles": [4, 4]},
-    }
-    data = drawn(write(content), None)
-    assert "Title 1" in data.train[0].text  # type: ignore[union-attr]
-    assert "Title 2" in data.train[0].text  # type: ignore[union-attr]
-    assert "Title 3" not in data.train[0].text  # type: ignore[union-attr]
-    assert "Title 4" in data.runs["main"].items[0].text  # type: ignore[union-attr]
-    content["tasks"]["facts"]["train"] = {"data": str(facts_path("train")), "articles": [1, 2]}
+    train, test = ({"data": "wiki.test.txt", "articles": span} for span in ([1, 2], [4, 4]))
+    return content | {"tasks": {"facts": {"train": train, "test": test}}}
+
+
+def test_articles(write: Write, wiki: dict[str, Any]) -> None:
+    data = drawn(write(wiki), None)
+    texts = [items[0].text for items in (data.train, data.runs["main"].items)]  # type: ignore[union-attr]
+    assert [[n for n in range(1, 5) if f"Title {n}" in text] for text in texts] == [[1, 2], [4]]
+    wiki["tasks"]["facts"]["train"] = {"data": str(facts_path("train")), "articles": [1, 2]}
     with pytest.raises(ValueError, match="holds questions, which have no articles"):
-        drawn(write(content), None)
+        drawn(write(wiki), None)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [([1, 3], [3, 4]), ([2, 2], None), (None, [4, 4])], ids=["overlap", "part of", "whole"]
+)
+def test_articles_that_are_trained_on_are_refused(
+    write: Write, wiki: dict[str, Any], train: list[int] | None, test: list[int] | None
+) -> None:
+    sets = [{"data": "wiki.test.txt", "articles": span} if span else "wiki.test.txt" for span in (train, test)]
+    wiki["tasks"]["facts"] = {"train": sets[0], "test": sets[1]}
+    with pytest.raises(ValueError, match="is trained on too"):
+        drawn(write(wiki), None)
 
 
 def test_files_hold_the_items(write: Write, content: dict[str, Any], tmp_path: Path) -> None:
@@ -114,19 +126,6 @@ def test_files_hold_the_items(write: Write, content: dict[str, Any], tmp_path: P
     assert read_items(paths[0]) == list(data.train)
     assert items_hash(data.train) == items_hash(read_items(paths[0]))
     assert items_hash(data.train[::-1]) != items_hash(data.train)
-
-
-@pytest.mark.parametrize(
-    ("train", "test"), [([1, 3], [3, 4]), ([2, 2], None), (None, [4, 4])], ids=["overlap", "part of", "whole"]
-)
-def test_articles_that_are_trained_on_are_refused(
-    write: Write, content: dict[str, Any], tmp_path: Path, train: list[int] | None, test: list[int] | None
-) -> None:
-    (tmp_path / "wiki.test.txt").write_text("".join(f" \n = Title {n} = \n \n Words of {n} . \n" for n in range(1, 5)))
-    sets = [{"data": "wiki.test.txt", "articles": span} if span else "wiki.test.txt" for span in (train, test)]
-    content["tasks"]["facts"] = {"train": sets[0], "test": sets[1]}
-    with pytest.raises(ValueError, match="is trained on too"):
-        drawn(write(content), None)
 
 
 def test_a_file_that_changed_is_read_again(write: Write, content: dict[str, Any], tmp_path: Path) -> None:

@@ -148,14 +148,21 @@ def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> No
         assert total == pytest.approx(float(result["miub"].values[rows].mean()), rel=1e-12)
 
 
-def test_other_settings_are_refused(write: Write, grid: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    grid |= {"model": grid["model"][0], "grid": [{"rank": 2, "tasks": "facts"}], "information": None}
+def test_results_name_no_place_and_other_settings_are_refused(
+    write: Write, grid: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").symlink_to(grid["model"][1])
+    grid |= {"model": "model", "grid": [{"rank": 2, "tasks": "facts"}]}
     path = write(grid)
     assert main(["study", "run", str(path), "--traceback"]) == 0
-    before = results(path)
-    modified = [file.stat().st_mtime_ns for file in path.parent.glob("study/results/*.nc")]
+    before, files = results(path), sorted(path.parent.glob("study/results/*.nc"))
+    assert len(files) == 2
+    for file in files:
+        with xr.open_dataset(file) as data:
+            assert str(tmp_path) not in str({name: str(value) for name, value in data.attrs.items()})
+    modified = [file.stat().st_mtime_ns for file in files]
     assert main(["study", "run", str(path), "--traceback"]) == 0
-    assert [file.stat().st_mtime_ns for file in path.parent.glob("study/results/*.nc")] == modified
+    assert [file.stat().st_mtime_ns for file in files] == modified
     assert "1 there already" in capsys.readouterr().out
 
     grid["training"]["learning_rate"] = 2e-2
@@ -178,15 +185,3 @@ def test_plan_counts_what_passes_and_keeps_nothing(
     assert not (path.parent / "study").exists()
     assert main(["study", "plan", str(path), "--no-probe", "--traceback"]) == 0
     assert "rehearsal" not in capsys.readouterr().out
-
-
-def test_results_name_no_place_of_this_machine(write: Write, grid: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "model").symlink_to(grid["model"][1])
-    grid |= {"model": "model", "grid": [{"rank": 2, "tasks": "facts"}]}
-    path = write(grid)
-    assert main(["study", "run", str(path), "--traceback"]) == 0
-    files = list(path.parent.glob("study/results/*.nc"))
-    assert len(files) == 2
-    for file in files:
-        with xr.open_dataset(file) as data:
-            assert str(tmp_path) not in str({name: str(value) for name, value in data.attrs.items()})

@@ -13,17 +13,7 @@ import xarray as xr
 from lorascope.stores import Problem
 from lorascope.stores.progress import Progress
 
-from .factors import (
-    DTYPES,
-    WEIGHTS,
-    Branch,
-    StoredTensor,
-    branch_problems,
-    read_factor,
-    read_keys,
-    require,
-    sort_keys,
-)
+from .factors import DTYPES, WEIGHTS, Branch, branch_problems, read_factor, read_keys, require, sort_keys
 from .settings import LoraSettings, is_residual, rank_at, read_settings, scaling_at
 from .spectrum import Spectrum, product_singular_values, summarise
 
@@ -62,9 +52,9 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
         runs), `kind` (its last name) and `layer` (-1 outside of one). Variables (component,): `rank`, `scaling` (as the
         configuration gives it), `d_in`, `d_out`, `dtype`, `frobenius_norm`, `spectral_norm`, `effective_rank`,
         `stable_rank`, `share`; and `total_norm` (), the root of the sum of all squared Frobenius norms. Norms are in
-        the unit of the weights. Attributes hold the adapter's settings, the SHA-256 of its weights file, `n_parameters`
-        (of A, B, their bias and magnitudes), `not_measured` (JSON list of other weights in the file) and `remarks`
-        (JSON list of sentences that a reader of the numbers should know).
+        the unit of the weights. Attributes hold the adapter's `config` (JSON, as it was saved), the SHA-256 of its
+        weights file, `n_parameters` (of A, B, their bias and magnitudes), `not_measured` (JSON list of other weights in
+        the file) and `remarks` (JSON list of sentences that a reader of the numbers should know).
 
     Raises
     ------
@@ -98,9 +88,20 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
         problems.append(Problem("", "empty", message))
     require(problems, folder)
     result = _dataset(branches, _measure(folder, branches, settings, progress), settings)
+    own = [tensor for key, tensor in keys.items() if ".lora_" in key]
+    with (folder / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return result.assign_attrs(
-        _attributes(folder, settings, keys, others),
+        measure="norms and ranks of s B A, from an adapter's weights alone",
+        adapter=str(folder),
+        file_sha256=digest,
+        n_parameters=sum(int(np.prod(tensor.shape)) for tensor in own),
+        config=json.dumps(settings.document),
+        scaling="alpha / sqrt(rank)" if settings.use_rslora else "alpha / rank",
+        base="residual base" if is_residual(settings) else "frozen base",
+        not_measured=json.dumps(others),
         remarks=json.dumps(list(_remarks(result, branches, others, settings)), ensure_ascii=False),
+        lorascope=version("lorascope"),
     )
 
 
@@ -127,16 +128,15 @@ def _measure(
 
 
 def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: LoraSettings) -> xr.Dataset:
-    names = [branch.path.split(".") for branch in branches]
     paths = [branch.path for branch in branches]
+    names = [path.split(".") for path in paths]
+    types = [dict.fromkeys(DTYPES[one.dtype][0] for one in (branch.down, branch.up)) for branch in branches]
     values: dict[str, Any] = {
         "rank": [rank_at(settings, path) for path in paths],
         "scaling": [scaling_at(settings, path) for path in paths],
         "d_in": [int(np.prod(branch.down.shape[1:])) for branch in branches],
         "d_out": [branch.up.shape[0] for branch in branches],
-        "dtype": np.array(
-            [", ".join(dict.fromkeys(DTYPES[one.dtype][0] for one in (b.down, b.up))) for b in branches], object
-        ),
+        "dtype": np.array([", ".join(names) for names in types], object),
         **{name: np.array([getattr(one, name) for one in spectra]) for name in Spectrum._fields},
     }
     largest = values["frobenius_norm"].max() or 1.0  # so that squares don't overflow
@@ -155,41 +155,6 @@ def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: 
             "layer": ("component", [next((int(n) for n in name if n.isdecimal()), -1) for name in names]),
         },
     )
-
-
-def _attributes(
-    folder: Path, settings: LoraSettings, keys: dict[str, StoredTensor], others: Sequence[str]
-) -> dict[str, Any]:
-    document = settings.document
-    own = [tensor for key, tensor in keys.items() if ".lora_" in key]
-    with (folder / WEIGHTS).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "measure": "norms and ranks of s B A, from an adapter's weights alone",
-        "adapter": str(folder),
-        "file_sha256": digest,
-        "n_parameters": sum(int(np.prod(tensor.shape)) for tensor in own),
-        "peft_type": "LORA",
-        "rank": settings.rank,
-        "alpha": settings.alpha,
-        "rank_pattern": json.dumps(settings.rank_pattern),
-        "alpha_pattern": json.dumps(settings.alpha_pattern),
-        "scaling": "alpha / sqrt(rank)" if settings.use_rslora else "alpha / rank",
-        "target_modules": _text(document.get("target_modules")),
-        "init_lora_weights": _text(document.get("init_lora_weights", True)),
-        "base": "residual base" if is_residual(settings) else "frozen base",
-        "use_dora": _text(bool(document.get("use_dora"))),
-        "bias": _text(document.get("bias", "none")),
-        "base_model": _text(document.get("base_model_name_or_path")),
-        "peft_version": _text(document.get("peft_version")),
-        "not_measured": json.dumps(others),
-        "lorascope": version("lorascope"),
-    }
-
-
-def _text(value: Any) -> str:
-    """As it stands, or as JSON: NetCDF has no attribute for true, null or a list of words."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _remarks(

@@ -3,9 +3,8 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -40,8 +39,7 @@ SHOWN = 2
 """Places named in an error before the rest is only counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """Where a tensor lies in its file, and what it is."""
 
     dtype: str
@@ -51,8 +49,7 @@ class StoredTensor:
     """Its first byte in the file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Branch:
+class Branch(NamedTuple):
     """What the adapter adds to one layer: A (rank, d_in) and B (d_out, rank), with 1 or more kernel axes in a conv."""
 
     path: str
@@ -92,12 +89,8 @@ def read_keys(folder: Path) -> dict[str, StoredTensor]:
         n_bytes = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(n_bytes))
     header.pop("__metadata__", None)
-    return {
-        key: StoredTensor(
-            dtype=facts["dtype"], shape=tuple(facts["shape"]), start=8 + n_bytes + facts["data_offsets"][0]
-        )
-        for key, facts in header.items()
-    }
+    starts = {key: 8 + n_bytes + facts["data_offsets"][0] for key, facts in header.items()}
+    return {key: StoredTensor(facts["dtype"], tuple(facts["shape"]), starts[key]) for key, facts in header.items()}
 
 
 def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
@@ -109,9 +102,7 @@ def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "ro
     return wide.astype(np.float64)
 
 
-def sort_keys(
-    keys: Mapping[str, StoredTensor],
-) -> tuple[list[Branch], list[str], list[Problem]]:
+def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:
     """Branches, layers in the order of their numbers; keys that are no LoRA weights; what is wrong with the rest."""
     layers: dict[str, dict[str, StoredTensor]] = {}
     others, problems, adapters = [], [], set()
@@ -120,9 +111,8 @@ def sort_keys(
         match = KEY.fullmatch(plain)
         if match is None:
             if ".lora_" in plain:
-                problems.append(
-                    Problem(plain, "unknown", "a part of a LoRA variant that can't be measured from A and B")
-                )
+                message = "a part of a LoRA variant that can't be measured from A and B"
+                problems.append(Problem(plain, "unknown", message))
             else:
                 others.append(plain)
             continue
@@ -141,7 +131,7 @@ def sort_keys(
     for path, parts in sorted(layers.items(), key=lambda layer: _by_number(layer[0])):
         if {"A", "B"} <= parts.keys():
             beside = frozenset(parts) - {"A", "B"}
-            branches.append(Branch(path=path, down=parts["A"], up=parts["B"], beside=beside))
+            branches.append(Branch(path, parts["A"], parts["B"], beside))
         else:
             there = ", ".join(sorted(parts))
             problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {there}"))
@@ -175,21 +165,15 @@ def require(problems: Iterable[Problem], folder: Path) -> None:
     """Raise one ValueError for all problems, or do nothing where there is none."""
     grouped: dict[str, list[str]] = {}
     for problem in problems:
-        grouped.setdefault(problem.message, []).append(problem.place)
-    if grouped:
-        reasons = "; ".join(f"{message}{_places(places)}" for message, places in grouped.items())
-        raise ValueError(f"adapter {str(folder)!r} can't be measured: {reasons}")
+        grouped.setdefault(problem.message, []).extend([problem.place] if problem.place else [])
+    reasons = []
+    for message, places in grouped.items():
+        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+        reasons.append(f"{message} ({', '.join(places[:SHOWN])}{more})" if places else message)
+    if reasons:
+        raise ValueError(f"adapter {str(folder)!r} can't be measured: {'; '.join(reasons)}")
 
 
 def _by_number(path: str) -> list[tuple[int, str]]:
     """Sorts layer 2 before layer 10; safetensors sorts keys as words."""
     return [(int(name), "") if name.isdecimal() else (-1, name) for name in path.split(".")]
-
-
-def _places(places: list[str]) -> str:
-    """The first places of a problem in brackets, and how many more there are."""
-    named = [place for place in places if place]
-    if not named:
-        return ""
-    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-    return f" ({', '.join(named[:SHOWN])}{more})"

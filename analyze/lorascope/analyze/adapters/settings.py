@@ -5,7 +5,7 @@ import math
 import re
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,8 @@ __all__ = ["LoraSettings", "is_residual", "rank_at", "read_settings", "scaling_a
 T = TypeVar("T", int, float)
 
 CONFIG = "adapter_config.json"
+PATTERN = r"(.*\.)?({})$"
+"""A key of a pattern fits whole names at the end of a path."""
 RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 NOT_BA = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
@@ -72,8 +74,8 @@ def read_settings(folder: Path) -> LoraSettings:
         use_rslora=bool(document.get("use_rslora")),
         document=document,
     )
-    _check_patterns(settings, str(folder))
-    _check_numbers(settings, str(folder))
+    for problem in _problems(settings, str(folder)):
+        raise ValueError(problem)
     return settings
 
 
@@ -96,12 +98,7 @@ def is_residual(settings: LoraSettings) -> bool:
 
 def _matched(pattern: Mapping[str, T], path: str, default: T) -> T:
     """The value of the first expression that fits the end of a path (PEFT 0.21, `get_pattern_key`)."""
-    return next((value for key, value in pattern.items() if re.match(_expression(key), path)), default)
-
-
-def _expression(key: str) -> str:
-    """Whole names at the end of a path."""
-    return rf"(.*\.)?({key})$"
+    return next((value for key, value in pattern.items() if re.match(PATTERN.format(key), path)), default)
 
 
 def _read_document(folder: Path) -> dict[str, Any]:
@@ -123,25 +120,34 @@ def _read_document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _check_patterns(settings: LoraSettings, folder: str) -> None:
+def _problems(settings: LoraSettings, folder: str) -> Iterator[str]:
+    """What is wrong with patterns, ranks and alphas, the first one first."""
     for name in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(settings, name)
         if not isinstance(pattern, dict):
-            raise ValueError(f"`{name}` of adapter {folder!r} is {reprlib.repr(pattern)}; it maps layers to numbers")
+            yield f"`{name}` of adapter {folder!r} is {reprlib.repr(pattern)}; it maps layers to numbers"
+            return
         for key in pattern:
+            where = f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}"
             if not _is_bounded(key):
-                raise ValueError(
-                    f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}, which may take for ever to "
-                    f"match; allowed are {MAX_REPEATS} of `*`, `+` and `{{`, none of them after a bracket, and "
-                    f"{MAX_CHOICES} of these, `?` and `(` together: name the layers more simply"
+                yield (
+                    f"{where}, which may take for ever to match; allowed are {MAX_REPEATS} of `*`, `+` and `{{`, none "
+                    f"of them after a bracket, and {MAX_CHOICES} of these, `?` and `(` together: name the layers more "
+                    "simply"
                 )
-            try:
-                re.compile(_expression(key))
-            except re.error as error:
-                raise ValueError(
-                    f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}, no regular expression ({error}); "
-                    "correct it"
-                ) from error
+            else:
+                try:
+                    re.compile(PATTERN.format(key))
+                except re.error as error:
+                    yield f"{where}, no regular expression ({error}); correct it"
+    for rank in (settings.rank, *settings.rank_pattern.values()):
+        if type(rank) is not int or not 1 <= rank < 2**31:
+            found = reprlib.repr(rank)
+            yield f"`r` of adapter {folder!r} is {found}; a rank is a whole number of 1 or more, below 2^31"
+    for alpha in (settings.alpha, *settings.alpha_pattern.values()):
+        if type(alpha) not in (int, float) or not abs(alpha) <= sys.float_info.max:
+            found = reprlib.repr(alpha)
+            yield f"`lora_alpha` of adapter {folder!r} is {found}; it must be a finite number, within float64's range"
 
 
 def _is_bounded(key: str) -> bool:
@@ -149,17 +155,3 @@ def _is_bounded(key: str) -> bool:
     plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", key, flags=re.DOTALL)  # without what is escaped, or one of a set
     repeats, choices = re.findall(r"[*+{]", plain), re.findall(r"[*+{?(]", plain)
     return len(repeats) <= MAX_REPEATS and len(choices) <= MAX_CHOICES and not re.search(r"\)[*+{]", plain)
-
-
-def _check_numbers(settings: LoraSettings, folder: str) -> None:
-    for rank in (settings.rank, *settings.rank_pattern.values()):
-        if type(rank) is not int or not 1 <= rank < 2**31:
-            raise ValueError(
-                f"`r` of adapter {folder!r} is {reprlib.repr(rank)}; a rank is a whole number of 1 or more, below 2^31"
-            )
-    for alpha in (settings.alpha, *settings.alpha_pattern.values()):
-        if type(alpha) not in (int, float) or not abs(alpha) <= sys.float_info.max:
-            raise ValueError(
-                f"`lora_alpha` of adapter {folder!r} is {reprlib.repr(alpha)}; it must be a finite number, within "
-                "float64's range"
-            )

@@ -35,7 +35,8 @@ def product_singular_values(
         If the product is beyond float64.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        core = scaling * (_triangle(B) @ _triangle(A.T).T)
+        left, right = (np.asarray(np.linalg.qr(factor, mode="r")) for factor in (B, A.T))
+        core = scaling * (left @ right.T)
     if not np.isfinite(core).all():
         raise OverflowError("s B A is beyond float64")
     return np.asarray(np.linalg.svd(core, compute_uv=False), np.float64)
@@ -66,8 +67,3 @@ def summarise(values: Float64[np.ndarray, " value"]) -> Spectrum:
     p = ratios[ratios > 0] / ratios.sum()
     stable = float(np.square(ratios).sum())
     return Spectrum(largest * stable**0.5, largest, float(np.exp(-(p * np.log(p)).sum())), stable)
-
-
-def _triangle(matrix: np.ndarray) -> np.ndarray:
-    """R of its thin QR."""
-    return np.asarray(np.linalg.qr(matrix, mode="r"))

@@ -1,33 +1,23 @@
 """Plots as functions: results in, one plotly figure out."""
 
-from .captions import headline
+from .fit_checks import laws_figure, setting_residuals_figure
 from .fit_profiles import profile_figure
-from .fit_residuals import setting_residuals_figure
 from .fits import scaling_figure
-from .information import bound_figure, estimates_figure
+from .information import bound_figure, estimates_figure, xi_figure
 from .maps import component_map, js_map, null_map
-from .metric_figures import metrics_figure
-from .plots import position_figure, share_curve
-from .profiles import depth_figure
-from .rival_laws import laws_figure
-from .spread import sample_figure
-from .theme import DIVERGING, LINES, apply_theme, legend_below
+from .plots import depth_figure, position_figure, sample_figure, share_curve
+from .stats_figures import metrics_figure, trend_figure
+from .theme import DIVERGING
 from .training_figures import training_figure
-from .trend_figures import trend_figure
-from .xi import xi_figure
 
 __all__ = [
     "DIVERGING",
-    "LINES",
-    "apply_theme",
     "bound_figure",
     "component_map",
     "depth_figure",
     "estimates_figure",
-    "headline",
     "js_map",
     "laws_figure",
-    "legend_below",
     "metrics_figure",
     "null_map",
     "position_figure",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-__all__ = ["group_name", "headline", "plural", "range_of", "run_name", "shortened", "tokens_reduced"]
+__all__ = ["headline", "plural", "range_of", "run_name", "shortened", "tokens_reduced"]
 
 TITLE_WIDTH, NOTE_WIDTH = 50, 58
 """Characters of a line that fit a phone's width of 390 pixels in a wide font."""
@@ -26,31 +26,10 @@ def headline(figure: go.Figure, title: str, *notes: str) -> None:
         text = "<br>".join(html.escape(line) for line in small)
         shown += f'<br><span style="font-size:11px;color:#5b636c">{text}</span>'
     room = 17 * (len(lines) - 1) + 16 * len(small) + 6 * bool(small)
-    figure.update_layout(
-        title={
-            "text": shown,
-            "font": {"size": 13},
-            "x": 0,
-            "xref": "container",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": 18, "l": 10},  # plotly counts from the middle of a first line of several
-        },
-        margin_t=figure.layout.margin.t + room,
-        height=figure.layout.height + room,
-    )
-
-
-def group_name(key: str, value: object) -> str:
-    """A group of a key as a legend names it, short and escaped.
-
-    Examples
-    --------
-    >>> group_name("kind", "q_proj"), group_name("layer", 3), group_name("layer", -1)
-    ('q_proj', '3', 'outside')
-    """
-    return "outside" if key == "layer" and value == -1 else shortened(value)
+    # plotly counts the pad from the middle of a first line of several
+    place = {"x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 18, "l": 10}}
+    top, height = figure.layout.margin.t + room, figure.layout.height + room
+    figure.update_layout(title={"text": shown, "font": {"size": 13}, **place}, margin_t=top, height=height)
 
 
 def shortened(name: object, n: int = 24) -> str:
@@ -65,24 +44,12 @@ def shortened(name: object, n: int = 24) -> str:
 
 
 def plural(n: int, what: str) -> str:
-    r"""A count with its noun; no line breaks between them.
-
-    Examples
-    --------
-    >>> plural(1, "sample"), plural(12, "sample")
-    ('1\xa0sample', '12\xa0samples')
-    """
+    """A count with its noun; no line breaks between them."""
     return f"{n}\u00a0{what}" if n == 1 else f"{n}\u00a0{what}s"
 
 
 def range_of(counts: Any, what: str) -> str:
-    r"""Least and largest of several counts, those of 0 left out; no line breaks between them.
-
-    Examples
-    --------
-    >>> range_of([12, 12], "sample"), range_of([0, 3, 12], "sample"), range_of([0], "sample")
-    ('12\xa0samples', '3\xa0to\xa012\xa0samples', '0\xa0samples')
-    """
+    """Least and largest of several counts, those of 0 left out; no line breaks between them."""
     known = np.asarray(counts)[np.asarray(counts) > 0]
     low, high = (int(known.min()), int(known.max())) if len(known) else (0, 0)
     return plural(high, what) if low == high else f"{low}\u00a0to\u00a0{plural(high, what)}"

@@ -1,7 +1,7 @@
 """A figure of how far each parameter of a fit may go."""
 
 import html
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
@@ -11,14 +11,13 @@ from ..scaling.profile import Interval, Profile, Rule, thresholds
 from ..scaling.result import ScalingFit
 from ..scaling.verdicts import interval_text
 from .captions import headline, plural
-from .marks import EDGES
+from .marks import BLACK, EDGES, Look, points
 from .small_multiples import small_multiples
-from .theme import INK, LINES
+from .theme import LINES
 
 __all__ = ["profile_figure"]
 
-RULES: dict[Rule, str] = {"F": LINES[1], "chi2": LINES[2]}
-"""Rule -> its colour."""
+RULES: dict[Rule, Look] = {"F": Look(LINES[1]), "chi2": Look(LINES[2])}
 FLAT = 0.05
 """A profile that doesn't move by more than this from some value on is flat there, and drawn no further."""
 LONG = 1e4
@@ -55,12 +54,14 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     for profile, panel in zip(fit.profiles.values(), panels, strict=True):
         value = float(fit.params[profile.name])
         window = _window(profile, _height(profile.ssr, fit), value)
-        for trace in _traces(fit, profile, value, window, limits):
-            figure.add_trace(trace, **panel.place)
-        for rule, color in RULES.items():
-            figure.add_hline(y=limits[rule], line={"color": color, "dash": "dot", "width": 1}, **panel.place)
+        figure.add_trace(_curve(fit, profile, value, window), **panel)
+        for rule, look in RULES.items():
+            figure.add_trace(_bar(profile.intervals[rule], window, limits[rule], rule), **panel)
+            figure.add_hline(y=limits[rule], line={"color": look.color, "dash": "dot", "width": 1}, **panel)
+        text = f"estimate: {format_number(value, digits=6)}"
+        figure.add_trace(points(BLACK, "", [text], size=9, x=[value], y=[0]), **panel)
         is_long = max(map(abs, window)) >= LONG
-        figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel.place)
+        figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel)
     figure.update_yaxes(range=[-0.08 * top, top])
     figure.update_yaxes(title_text="|t| of the profile", col=1)
     n_open = sum(any(one.intervals["F"][2:4]) for one in fit.profiles.values())
@@ -83,42 +84,21 @@ def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
 def _title(fit: ScalingFit, profile: Profile) -> str:
     """The estimate and its intervals in three lines."""
     lines = [f"<b>{html.escape(profile.name)}</b> = {format_number(fit.params[profile.name], digits=4)}"]
-    lines += [f"{rule}: {interval_text(profile.intervals[rule])}" for rule in RULES]
-    return "<br>".join(lines)
+    return "<br>".join([*lines, *(f"{rule}: {interval_text(profile.intervals[rule])}" for rule in RULES)])
 
 
-def _traces(
-    fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float], limits: dict[Rule, float]
-) -> Iterator[go.Scatter]:
-    """The profile with its estimate, intervals on their lines, and the estimate's diamond."""
+def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float]) -> go.Scatter:
+    """The profile, with 0 at the estimate."""
     order = np.argsort(np.append(profile.values, value), kind="stable")
     x, height = np.append(profile.values, value)[order], np.append(_height(profile.ssr, fit), 0.0)[order]
     inside = (x >= window[0]) & (x <= window[1])
-    yield go.Scatter(
-        x=x[inside],
-        y=height[inside],
-        mode="lines+markers",
-        line={"color": INK, "width": 1.5},
-        marker={"size": 3, "color": INK},
-        text=[
-            f"{html.escape(profile.name)} = {format_number(at, digits=4)}<br>"
-            f"SSR: {format_number(1 + h * h / fit.df_resid, digits=4)} times the least"
-            for at, h in zip(x[inside], height[inside], strict=True)
-        ],
-        hovertemplate="%{text}<extra></extra>",
-        showlegend=False,
-    )
-    for rule, color in RULES.items():
-        yield _bar(profile.intervals[rule], window, limits[rule], rule, color)
-    yield go.Scatter(
-        x=[value],
-        y=[0],
-        mode="markers",
-        marker={"symbol": "diamond", "size": 9, "color": "#222"},
-        text=[f"estimate: {format_number(value, digits=6)}"],
-        hovertemplate="%{text}<extra></extra>",
-        showlegend=False,
-    )
+    x, height = x[inside], height[inside]
+    texts = [
+        f"{html.escape(profile.name)} = {format_number(at, digits=4)}<br>"
+        f"SSR: {format_number(1 + h * h / fit.df_resid, digits=4)} times the least"
+        for at, h in zip(x, height, strict=True)
+    ]
+    return points(Look(), "", texts, size=3, x=x, y=height, mode="lines+markers")
 
 
 def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, float]:
@@ -144,23 +124,12 @@ def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
     return float(x[known][moved[-1] + 1 if len(moved) else 0])
 
 
-def _bar(interval: Interval, window: tuple[float, float], limit: float, name: str, color: str) -> go.Scatter:
+def _bar(interval: Interval, window: tuple[float, float], limit: float, rule: Rule) -> go.Scatter:
     """An interval on its rule's line, with an arrow at each open end, at the edge where that lies beyond it."""
-    ends, symbols = [], []
-    for end, is_open, side, edge in (
-        (interval.low, interval.low_open, "left", window[0]),
-        (interval.high, interval.high_open, "right", window[1]),
-    ):
-        beyond = max(end, edge) if side == "left" else min(end, edge)
-        ends.append(beyond if is_open else end)
-        symbols.append(EDGES[side] if is_open else "line-ns-open")
-    return go.Scatter(
-        x=ends,
-        y=[limit, limit],
-        mode="lines+markers",
-        line={"color": color, "width": 3},
-        marker={"symbol": symbols, "size": 11, "color": color},
-        text=[f"{name}: {interval_text(interval)}"] * 2,
-        hovertemplate="%{text}<extra></extra>",
-        showlegend=False,
-    )
+    low = max(interval.low, window[0]) if interval.low_open else interval.low
+    high = min(interval.high, window[1]) if interval.high_open else interval.high
+    is_open = {"left": interval.low_open, "right": interval.high_open}
+    marker = {"symbol": [EDGES[side] if beyond else "line-ns-open" for side, beyond in is_open.items()], "size": 11}
+    texts = [f"{rule}: {interval_text(interval)}"] * 2
+    bar: dict[str, Any] = {"mode": "lines+markers", "marker": marker, "line": {"width": 3}}
+    return points(RULES[rule], "", texts, x=[low, high], y=[limit, limit], **bar)

@@ -12,10 +12,9 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 from ..format import format_number
 from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
-from .fit_residuals import residual_unit
-from .marks import Look, add_legend, hovering, looks
-from .scales import value_axis
-from .size_axes import log_axis, size_axis, tick_text
+from .fit_checks import residual_unit
+from .marks import Look, add_legend, line, looks, points
+from .scales import ValueAxis, size_axis, tick_text, value_axis
 from .theme import apply_theme
 
 __all__ = ["scaling_figure"]
@@ -69,29 +68,26 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     series = list(_series(fit, column, np.flatnonzero(kept)))
     is_log = all((one.y > 0).all() for one in series)
     shown = np.concatenate([*(one.y for one in series), *(one.curve["mean"] for one in series)])
-    layout = log_axis(shown) if is_log else value_axis(shown, is_log=False).layout()
-    edges = [10.0**end for end in layout["range"]] if is_log else layout["range"]
+    y_axis = value_axis(shown, is_log=is_log)
     groups = list(dict.fromkeys(one.group for one in series))
     marks = dict(zip(groups, looks(len(groups)), strict=True))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.62, 0.38], vertical_spacing=0.05)
     apply_theme(figure, height=520)
     for one in series:
         hollow = one.offset != series[0].offset
-        for trace in _response(fit, one, marks[one.group], edges, hollow=hollow, is_log=is_log):
+        for trace in _response(fit, one, marks[one.group], y_axis, hollow=hollow):
             figure.add_trace(trace, row=1, col=1)
         if len(one.curve):
             for trace in _exponents(one, marks[one.group], hollow=hollow, is_log=is_log):
                 figure.add_trace(trace, row=2, col=1)
     figure.update_xaxes(**size_axis(np.concatenate([one.x for one in series])))
     figure.update_xaxes(title_text=shortened(column), row=2, col=1)
-    figure.update_yaxes(title_text=shortened(fit.design.response), row=1, col=1, **layout)
+    figure.update_yaxes(title_text=shortened(fit.design.response), row=1, col=1, **y_axis.layout())
     slope = f"d {'ln ' if is_log else ''}{shortened(fit.design.response, 12)} / d ln {shortened(column, 12)}"
     figure.update_yaxes(title_text=slope, row=2, col=1, zeroline=True, zerolinecolor="#bbb", nticks=5)
     held = {name: sorted(set(cells[kept][name])) for name in references}
-    headline(
-        figure, f"{fit.design.response} along {column}, and its local exponent",
-        *_caption(fit, series, held, int((~kept).sum()), is_log=is_log),
-    )  # fmt: skip
+    title = f"{fit.design.response} along {column}, and its local exponent"
+    headline(figure, title, *_caption(fit, series, held, int((~kept).sum()), is_log=is_log))
     add_legend(figure, "/".join(fit.design.group_columns), groups, list(marks.values()), mode="lines+markers")
     return figure
 
@@ -116,56 +112,47 @@ def _series(fit: ScalingFit, column: str, places: np.ndarray) -> Iterator[_Serie
     """Cells by group and offset, offsets of more cells first."""
     frame = fit.design.frame.iloc[places]
     columns = list(fit.design.offset_columns)
-    offsets = [", ".join(f"{name}={value}" for name, value in zip(columns, row, strict=True))
-               for row in frame[columns].values]  # fmt: skip
+    rows = frame[columns].itertuples(index=False, name=None)
+    offsets = [", ".join(f"{name}={value}" for name, value in zip(columns, row, strict=True)) for row in rows]
     for offset in sorted(dict.fromkeys(offsets), key=lambda name: -offsets.count(name)):
         for group in dict.fromkeys(fit.design.groups[places]):
             inside = (fit.design.groups[places] == group) & (np.array(offsets, object) == offset)
             if inside.any():
-                rows = frame[inside]
-                x, y = rows[column].to_numpy(), rows[fit.design.response].to_numpy()
+                own = frame[inside]
+                x, y = own[column].to_numpy(), own[fit.design.response].to_numpy()
                 curve = pd.DataFrame(columns=["x", "mean", "low", "high"], dtype=np.float64)
                 if len(set(x)) > 1:
                     along = np.geomspace(x.min(), x.max(), N_POINTS)
-                    asked = pd.concat([rows.iloc[:1]] * N_POINTS, ignore_index=True).assign(**{column: along})
+                    asked = pd.concat([own.iloc[:1]] * N_POINTS, ignore_index=True).assign(**{column: along})
                     curve = fit.predict(asked).assign(x=along)
                 yield _Series(group, offset, places[inside], x, y, curve)
 
 
-def _response(
-    fit: ScalingFit, one: _Series, look: Look, edges: list[float], *, hollow: bool, is_log: bool
-) -> Iterator[go.Scatter]:
+def _response(fit: ScalingFit, one: _Series, look: Look, axis: ValueAxis, *, hollow: bool) -> Iterator[go.Scatter]:
     """The band of the mean, cut at the edges of the axis, the mean, and the cells."""
     known = one.curve.dropna()
     if len(known):
-        low, high = (np.clip(known[name].to_numpy(), edges[0], edges[1]) for name in ("low", "high"))
-        yield go.Scatter(
-            x=np.concatenate([known["x"], known["x"][::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines",
-            line={"width": 0}, fill="toself", fillcolor=look.color, opacity=0.15, hoverinfo="skip",
-            legendgroup=html.escape(one.group), showlegend=False,
-        )  # fmt: skip
+        x = np.concatenate([known["x"], known["x"][::-1]])
+        y = axis.inside(np.concatenate([known["high"], known["low"][::-1]]))
+        yield line(look, one.group, width=0, x=x, y=y, fill="toself", fillcolor=look.color, opacity=0.15)
     if len(one.curve):
-        mean = one.curve["mean"].to_numpy()
-        yield _line(one, look, np.where(mean > 0, mean, np.nan) if is_log else mean)
-    unit, response = residual_unit(fit), html.escape(fit.design.response)
-    rows = zip(
-        fit.design.settings[one.places], one.y, fit.fittedvalues.iloc[one.places], fit.resid.iloc[one.places],
-        strict=True,
-    )  # fmt: skip
+        mean = one.curve["mean"]
+        yield line(look, one.group, x=one.curve["x"], y=mean.where(mean > 0) if axis.is_log else mean)
+    unit, response, rows = residual_unit(fit), html.escape(fit.design.response), one.places
+    numbers = (one.y, fit.fittedvalues.iloc[rows], fit.resid.iloc[rows])
     texts = [
         f"{_head(one.group)}{html.escape(str(setting))}<br>{response}: {format_number(y, digits=5)}<br>"
         f"law: {format_number(law, digits=5)}<br>residual: {unit.text(residual)}"
-        for setting, y, law, residual in rows
+        for setting, y, law, residual in zip(fit.design.settings[rows], *numbers, strict=True)
     ]
-    marker = look.marker(7, hollow=hollow)
-    yield go.Scatter(x=one.x, y=one.y, mode="markers", marker=marker, **hovering(one.group, texts))
+    yield points(look, one.group, texts, x=one.x, y=one.y, marker=look.marker(7, hollow=hollow))
 
 
 def _exponents(one: _Series, look: Look, *, hollow: bool, is_log: bool) -> Iterator[go.Scatter]:
     """Local exponents: of the law as a line, of cells as points with bars from one size to the next."""
     mean, x = one.curve["mean"].to_numpy(), one.curve["x"].to_numpy()
     mean = np.log(np.where(mean > 0, mean, np.nan)) if is_log else mean
-    yield _line(one, look, np.gradient(mean, np.log(x), edge_order=2))
+    yield line(look, one.group, x=x, y=np.gradient(mean, np.log(x), edge_order=2))
     levels = np.unique(one.x)
     values = np.log(one.y) if is_log else one.y
     means = np.array([values[one.x == level].mean() for level in levels])
@@ -175,18 +162,9 @@ def _exponents(one: _Series, look: Look, *, hollow: bool, is_log: bool) -> Itera
         f"{_head(one.group)}from {tick_text(a)} to {tick_text(b)}: {format_number(slope)}"
         for a, b, slope in zip(low, high, slopes, strict=True)
     ]
-    bar = {"type": "data", "array": high - middle, "arrayminus": middle - low, "color": look.color, "width": 0}
-    yield go.Scatter(
-        x=middle, y=slopes, mode="markers", marker=look.marker(6, hollow=hollow), error_x={**bar, "thickness": 1},
-        **hovering(one.group, texts),
-    )  # fmt: skip
-
-
-def _line(one: _Series, look: Look, y: np.ndarray) -> go.Scatter:
-    return go.Scatter(
-        x=one.curve["x"], y=y, mode="lines", line={"color": look.color, "dash": look.dash, "width": 1.5},
-        hoverinfo="skip", legendgroup=html.escape(one.group), showlegend=False,
-    )  # fmt: skip
+    reach = {"type": "data", "array": high - middle, "arrayminus": middle - low}
+    bars = {**reach, "color": look.color, "width": 0, "thickness": 1}
+    yield points(look, one.group, texts, x=middle, y=slopes, marker=look.marker(6, hollow=hollow), error_x=bars)
 
 
 def _head(group: str) -> str:
@@ -197,12 +175,14 @@ def _caption(
     fit: ScalingFit, series: list[_Series], held: Mapping[str, list[float]], n_elsewhere: int, *, is_log: bool
 ) -> Iterator[str]:
     """What the figure's numbers rest on, in sentences."""
-    parts = [f"{name} at {' or '.join(map(tick_text, values[:3]))}{' and others' if len(values) > 3 else ''}"
-             for name, values in held.items()]  # fmt: skip
+    parts = [
+        f"{name} at {' or '.join(map(tick_text, values[:3]))}{' and others' if len(values) > 3 else ''}"
+        for name, values in held.items()
+    ]
     at = f", {' and '.join(parts)}" if parts else ""
     yield f"n\u00a0=\u00a0{plural(sum(len(one.y) for one in series), 'cell')}{at}; {n_elsewhere} elsewhere, not shown."
-    band = (f"bands: {100 * fit.level:g}\u00a0% intervals of its mean by linear theory."
-            if fit.is_least_squares else "no bands with Huber's loss.")  # fmt: skip
+    band = f"bands: {100 * fit.level:g}\u00a0% intervals of its mean by linear theory."
+    band = band if fit.is_least_squares else "no bands with Huber's loss."
     yield f"Lines: {fit.design.equation}; {band}"
     if any(one.offset != series[0].offset for one in series):
         yield f"Hollow: {' or '.join(dict.fromkeys(one.offset for one in series if one.offset != series[0].offset))}."

@@ -1,25 +1,33 @@
-"""Figures of mutual information by component: MIUB beside it, and estimators beside each other."""
+"""Figures of mutual information: MIUB beside it, estimators beside each other, and what JS can say of it."""
 
 import html
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
 from ..format import format_number
+from ..information.bound import Dependence, discrete_dependence, gaussian_dependence, js_upper_bound
 from ..information.dataset import UNITS
-from .captions import headline, plural, range_of, run_name, shortened
+from .captions import headline, plural, range_of, run_name
+from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
 from .scales import ValueAxis, value_axis, whole_ticks
-from .theme import LINES, apply_theme, legend_below, line_styles
+from .theme import LINES, apply_theme, legend_below
 
-__all__ = ["bound_figure", "estimates_figure"]
+__all__ = ["bound_figure", "estimates_figure", "xi_figure"]
 
+RHO = (0.75, 0.9, 0.99, 0.9999)
+"""Correlations of the normal pairs in `xi_figure`."""
+N_SYMBOLS = (2, 3, 10, 100, 1000)
+"""Numbers of symbols of the variables in `xi_figure` that are one symbol twice."""
+MOST_NATS = 8.0
+"""Upper end of `xi_figure`."""
 VAGUE = ("saturated", "undersampled")
 """Verdicts under which a number says little: their markers are hollow."""
-SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
-"""Markers of estimators beside each other; triangles are what lies beyond an axis."""
 
 
 def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
@@ -46,42 +54,35 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     if estimator not in result["estimator"].values:
         raise ValueError(f"`estimator` is {estimator!r}; the result has {result['estimator'].values.tolist()}")
     values = _known(result, estimator)
-    y_axis = value_axis(np.concatenate([values.js, values.value, values.high]))
-    x_axis = value_axis(values.js, is_log=y_axis.is_log)
+    y_axis = value_axis(values[["js", "value", "high"]].to_numpy())
+    x_axis = value_axis(values["js"].to_numpy(), is_log=y_axis.is_log)
     figure = go.Figure()
-    ends = [x_axis.low, x_axis.high]
-    line, shade = {"color": "#777", "dash": "dot", "width": 1}, {"fill": "tozeroy", "fillcolor": "rgba(0,0,0,0.06)"}
-    figure.add_trace(go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", showlegend=False, **shade))
-    kinds = list(dict.fromkeys(values.kind.tolist()))
-    for kind, style in zip(kinds, line_styles(len(kinds), "kind"), strict=True):
-        look = {"color": style["color"], "symbol": "circle", "size": 8}
-        some = values.take(values.kind == kind)
-        symbols = np.where(some.js < x_axis.low, "triangle-left", _symbols(some, look["symbol"], y_axis))
-        figure.add_trace(_legend_point(shortened(kind), look))
-        figure.add_trace(
-            go.Scatter(
-                x=x_axis.inside(some.js),
-                y=y_axis.inside(some.value),
-                mode="markers",
-                error_y=_bars(some, look),
-                marker=look | {"symbol": symbols},
-                **_drawn(some, shortened(kind), estimator),
-            )
-        )
     apply_theme(figure, height=400)
+    ends = [x_axis.low, x_axis.high]
+    shade = {"fill": "tozeroy", "fillcolor": "rgba(0,0,0,0.06)"}
+    figure.add_trace(line(Look("#777", dash="dot"), "", width=1, x=ends, y=ends, **shade))
+    kinds = list(dict.fromkeys(values["kind"]))
+    marks = looks(len(kinds))
+    for kind, look in zip(kinds, marks, strict=True):
+        some = values[values["kind"] == kind]
+        drawn = _drawn(some, kind, look, estimator, y_axis)
+        drawn.marker.symbol = np.where(some["js"] < x_axis.low, EDGES["left"], drawn.marker.symbol)
+        figure.add_trace(drawn.update(x=x_axis.inside(some["js"].to_numpy()), marker_size=8))
     other = "lora" if result.attrs["against"] == "lora" else "delta alone"
     figure.update_xaxes(title_text=f"MIUB: JS of base and {other} (nat)", **x_axis.layout())
     figure.update_yaxes(title_text="mutual information (nat)", **y_axis.layout())
+    below, above = (values["js"] < values["low"]).sum(), (values["js"] > values["high"]).sum()
+    unknown = values[["low", "high"]].isna().any(axis=1).sum()
     headline(
         figure,
         f"MIUB and mutual information of base and {result.attrs['against']}, by component",
         f"{run_name(result.attrs)}. MI: {estimator}; {_counted(result, [values])}",
-        _sides(values),
+        f"MIUB is below the interval of MI in {below} of them, within it in {len(values) - below - above - unknown}, "
+        f"above it in {above}{f'; {unknown} without one' if unknown else ''}.",
         "Shaded: MIUB above MI, as a bound would be.",
-        _marks(figure),
-        _left_out(result, [values]),
+        *_footnotes(figure, result, [values]),
     )
-    legend_below(figure, title="kind", names=[shortened(kind) for kind in kinds])
+    add_legend(figure, "kind", kinds, marks)
     return figure
 
 
@@ -103,56 +104,36 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
         If the result isn't by component, or no component lies in a layer.
     """
     _refuse_other(result)
-    n_all = result.sizes["component"]
+    n_outside = int((result["layer"].values < 0).sum())
     result = result.isel(component=np.flatnonzero(result["layer"].values >= 0))
     if not result.sizes["component"]:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw")
     names = [str(name) for name in result["estimator"].values]
     found = [_known(result, name) for name in names]
-    axis = value_axis(np.concatenate([part for one in found for part in (one.value, one.low, one.high)]), is_log=False)
+    axis = value_axis(pd.concat(found)[["value", "low", "high"]].to_numpy(), is_log=False)
     layers = np.unique(result["layer"].values)
     step = float(np.diff(layers).min()) if len(layers) > 1 else 1.0
+    marks = [Look(LINES[k % len(LINES)], SYMBOLS[k % len(SYMBOLS)]) for k in range(len(names))]
     figure = go.Figure()
-    for k, (name, values) in enumerate(zip(names, found, strict=True)):
-        look = {"color": LINES[k % len(LINES)], "symbol": SYMBOLS[k % len(SYMBOLS)], "size": 7}
-        figure.add_trace(_legend_point(name, look))
-        figure.add_traces(_across(name, values, look, axis, 0.6 * step * ((k + 0.5) / len(names) - 0.5)))
     apply_theme(figure, height=420)
+    for k, (name, values, look) in enumerate(zip(names, found, marks, strict=True)):
+        shift = 0.6 * step * ((k + 0.5) / len(names) - 0.5)
+        medians = values.groupby("layer")["value"].median()
+        figure.add_trace(line(look, name, width=1.2, x=medians.index + shift, y=axis.inside(medians.to_numpy())))
+        figure.add_trace(_drawn(values, name, look, name, axis).update(x=values["layer"] + shift))
     low, high = int(layers.min()), int(layers.max())
     figure.update_xaxes(title_text="layer", range=[low - step / 2, high + step / 2], **whole_ticks(low, high))
     figure.update_yaxes(title_text="mutual information (nat)", **axis.layout())
-    n_outside = n_all - result.sizes["component"]
     headline(
         figure,
         f"Mutual information of base and {result.attrs['against']}, by estimator and layer",
         f"{run_name(result.attrs)}. {_counted(result, found)} Bars: 95\u00a0% intervals of the noise.",
         "Lines: medians of layers.",
-        _marks(figure),
-        _left_out(result, found),
+        *_footnotes(figure, result, found),
         f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
     )
-    legend_below(figure, title="estimator", names=names)
+    add_legend(figure, "estimator", names, marks)
     return figure
-
-
-class _Values(NamedTuple):
-    """What is drawn of one estimator: arrays (component,) of the components that have a value."""
-
-    place: np.ndarray
-    """Index in the result."""
-    component: np.ndarray
-    kind: np.ndarray
-    layer: np.ndarray
-    verdict: np.ndarray
-    js: np.ndarray
-    """Nats, as all that follow."""
-    value: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    def take(self, rows: np.ndarray) -> "_Values":
-        """Some of them."""
-        return _Values._make(part[rows] for part in self)
 
 
 def _refuse_other(result: xr.Dataset) -> None:
@@ -163,96 +144,87 @@ def _refuse_other(result: xr.Dataset) -> None:
         )
 
 
-def _known(result: xr.Dataset, estimator: str) -> _Values:
-    """The components with a value of this estimator, and without a note."""
+def _known(result: xr.Dataset, estimator: str) -> pd.DataFrame:
+    """The components with a value of this estimator, and without a note, by their index; numbers are in nats."""
     one = result.sel(estimator=estimator)
-    nats = 1 / UNITS[result.attrs["units"]]
-    js = one["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
-    columns = [one[name].values for name in ("component", "kind", "layer", "verdict")]
-    numbers = [one[name].values * nats for name in ("value", "low", "high")]
-    values = _Values._make([np.arange(len(js)), *columns, js, *numbers])
-    return values.take(~np.isnan(values.value) & (one["note"].values == ""))
+    columns: dict[str, Any] = {name: one[name].values for name in ("component", "kind", "layer", "verdict")}
+    columns["js"] = one["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values
+    columns |= {name: one[name].values / UNITS[result.attrs["units"]] for name in ("value", "low", "high")}
+    return pd.DataFrame(columns)[~np.isnan(one["value"].values) & (one["note"].values == "")]
 
 
-def _symbols(values: _Values, symbol: str, axis: ValueAxis) -> np.ndarray:
-    """Each value's marker: hollow where its verdict says that it says little, a triangle beyond an end of the axis."""
-    names = np.where(np.isin(values.verdict, VAGUE), f"{symbol}-open", symbol)
-    beyond, below = values.value > axis.high, values.value < axis.low
-    return np.where(beyond, "triangle-up", np.where(below, "triangle-down", names))
-
-
-def _bars(values: _Values, look: dict[str, Any]) -> dict[str, Any]:
-    """The 95 % interval about a value; none where there is none."""
+def _drawn(values: pd.DataFrame, group: str, look: Look, estimator: str, axis: ValueAxis) -> go.Scatter:
+    """Points with bars: hollow where a verdict says that they say little, a triangle beyond an end of the axis."""
+    symbols = np.where(values["verdict"].isin(VAGUE), f"{look.symbol}-open", look.symbol)
+    symbols = np.where(values["value"] > axis.high, EDGES["up"], symbols)
+    symbols = np.where(values["value"] < axis.low, EDGES["down"], symbols)
+    texts = []
+    for row in values.itertuples():
+        span = f"{format_number(row.low)} to {format_number(row.high)} nat" if row.low <= row.high else "not known"
+        found = f"<b>{html.escape(str(row.component))}</b><br>{html.escape(estimator)}: {format_number(row.value)} nat"
+        texts.append(f"{found}, {row.verdict}<br>95 %: {span}<br>JS: {format_number(row.js)} nat")
     with np.errstate(invalid="ignore"):  # infinite values
-        up, down = values.high - values.value, values.value - values.low
-    return {"type": "data", "array": up, "arrayminus": down, "color": look["color"], "width": 0, "thickness": 1.2}
+        ends = {"array": values["high"] - values["value"], "arrayminus": values["value"] - values["low"]}
+    bars = {"type": "data", **ends, "color": look.color, "width": 0, "thickness": 1.2}
+    y = axis.inside(values["value"].to_numpy())
+    return points(look, group, texts, size=7, y=y, error_y=bars, marker={"symbol": symbols})
 
 
-def _drawn(values: _Values, name: str, estimator: str) -> dict[str, Any]:
-    """What all points have: the group of a legend's entry, and what hovering tells."""
-    rows = zip(values.component, values.verdict, values.value, values.low, values.high, values.js, strict=True)
-    texts = [
-        f"<b>{html.escape(str(component))}</b><br>{html.escape(estimator)}: {format_number(value)} nat, {verdict}<br>"
-        f"95 %: {f'{format_number(low)} to {format_number(high)} nat' if low <= high else 'not known'}<br>"
-        f"JS: {format_number(js)} nat"
-        for component, verdict, value, low, high, js in rows
-    ]
-    return {"text": texts, "hovertemplate": "%{text}<extra></extra>", "legendgroup": name, "showlegend": False}
-
-
-def _legend_point(name: str, look: dict[str, Any]) -> go.Scatter:
-    """A point that only a legend shows: points of the plot may be hollow."""
-    return go.Scatter(x=[None], y=[None], mode="markers", marker=look, name=name, legendgroup=name)
-
-
-def _across(name: str, values: _Values, look: dict[str, Any], axis: ValueAxis, shift: float) -> list[go.Scatter]:
-    """The line through an estimator's medians by layer, and its points."""
-    layers = np.unique(values.layer)
-    medians = np.array([np.median(values.value[values.layer == layer]) for layer in layers])
-    line = {"color": look["color"], "width": 1.2}
-    return [
-        go.Scatter(
-            x=layers + shift, y=axis.inside(medians), mode="lines", line=line, legendgroup=name, showlegend=False
-        ),
-        go.Scatter(
-            x=values.layer + shift,
-            y=axis.inside(values.value),
-            mode="markers",
-            error_y=_bars(values, look),
-            marker=look | {"symbol": _symbols(values, look["symbol"], axis)},
-            **_drawn(values, name, name),
-        ),
-    ]
-
-
-def _counted(result: xr.Dataset, found: Sequence[_Values]) -> str:
+def _counted(result: xr.Dataset, found: Sequence[pd.DataFrame]) -> str:
     """How many components, and tokens of each."""
-    places = np.unique(np.concatenate([values.place for values in found]))
-    tokens = range_of(result["n_tokens"].values[places], "token")
-    return f"{plural(len(places), 'component')}, {tokens} each."
+    places = pd.concat(found).index.unique()
+    return f"{plural(len(places), 'component')}, {range_of(result['n_tokens'].values[places], 'token')} each."
 
 
-def _sides(values: _Values) -> str:
-    """In how many components MIUB lies on which side of the mutual information."""
-    below, above = int((values.js < values.low).sum()), int((values.js > values.high).sum())
-    unknown = int((np.isnan(values.low) | np.isnan(values.high)).sum())
-    within = len(values.js) - below - above - unknown
-    said = f"MIUB is below the interval of MI in {below} of them, within it in {within}, above it in {above}"
-    return f"{said}; {unknown} without one." if unknown else f"{said}."
-
-
-def _marks(figure: go.Figure) -> str:
-    """What markers mean, of those that occur."""
+def _footnotes(figure: go.Figure, result: xr.Dataset, found: Sequence[pd.DataFrame]) -> list[str]:
+    """What markers mean, of those that occur, and how much isn't drawn."""
     symbols = {str(symbol) for trace in figure.data for symbol in np.ravel(trace.marker.symbol)}
     said = ["Hollow: saturated or undersampled."] if any(symbol.endswith("-open") for symbol in symbols) else []
-    is_beyond = any(symbol.startswith("triangle") for symbol in symbols)
-    return " ".join([*said, "Triangles: beyond the axis."] if is_beyond else said)
+    said += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []
+    n_known = len(pd.concat(found).index.unique())
+    n_values = n_known * len(found) - sum(map(len, found))
+    gone = [(result.sizes["component"] - n_known, "component"), (n_values, "value")]
+    counts = [plural(n, what) for n, what in gone if n]
+    return [*said, f"{' and '.join(counts)} not known, left out."] if counts else said
 
 
-def _left_out(result: xr.Dataset, found: Sequence[_Values]) -> str:
-    """How much isn't drawn, as a sentence."""
-    n_all = result.sizes["component"]
-    gone = n_all - len(np.unique(np.concatenate([values.place for values in found])))
-    n_values = (n_all - gone) * len(found) - sum(len(values.place) for values in found)
-    said = [plural(n, what) for n, what in ((gone, "component"), (n_values, "value")) if n]
-    return f"{' and '.join(said)} not known, left out." if said else ""
+def xi_figure() -> go.Figure:
+    """What JS(joint, product) says of mutual information, in nats: the claimed upper bound, and true lower ones.
+
+    Lines: ln 2 JS, which theorem 3 of arXiv 2501.03152 calls an upper bound; 2 JS and Xi(JS), below which mutual
+    information can't lie. Points: pairs of variables with known values, named by correlation or number of symbols.
+    """
+    nats, most = np.linspace(0, MOST_NATS, 400), np.array([0.0, math.log(2)])
+    shade = {"fill": "tozeroy", "fillcolor": "rgba(33,113,181,0.15)"}
+    figure = go.Figure()
+    for name, x, y, stroke, fill in (
+        ("claimed: at most ln 2 JS", most, math.log(2) * most, {"color": LINES[1], "dash": "dash"}, shade),
+        ("true: above 2 JS", most, 2 * most, {"color": "#777", "dash": "dot"}, {}),
+        ("true: at least Xi(JS)", js_upper_bound(nats), nats, {"color": "#222"}, {}),
+    ):
+        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=stroke, name=name, hoverinfo="skip", **fill))
+    normals = {f"\u03c1\u00a0{rho:g}": gaussian_dependence(rho) for rho in RHO}
+    twice = {f"n\u00a0{n}": discrete_dependence(np.eye(n) / n) for n in N_SYMBOLS}
+    figure.add_trace(_examples("correlated normals", normals, Look(), "middle left"))
+    figure.add_trace(_examples("one symbol twice", twice, Look(LINES[2]), "bottom right"))
+    apply_theme(figure, height=400)
+    figure.update_xaxes(title_text="JS of joint and product (nat)", range=[0, 0.8])
+    figure.update_yaxes(title_text="mutual information (nat)", range=[0, MOST_NATS])
+    pairs = [*normals.values(), *twice.values()]
+    n_above = sum(pair.mutual_information > math.log(2) * pair.js for pair in pairs)
+    headline(
+        figure,
+        "What JS of joint and product says of mutual information",
+        f"{n_above} of {plural(len(pairs), 'pair')} with known values lie above the shaded part, where theorem 3 of "
+        "arXiv 2501.03152 would have them; no pair lies below Xi.",
+    )
+    legend_below(figure, title="", names=[trace.name for trace in figure.data])
+    return figure
+
+
+def _examples(name: str, pairs: Mapping[str, Dependence], look: Look, side: str) -> go.Scatter:
+    """Pairs of variables with known values, their names beside them."""
+    x, y = ([getattr(pair, key) for pair in pairs.values()] for key in ("js", "mutual_information"))
+    hover = f"{name}, %{{text}}: mutual information %{{y:.4f}} nat, JS %{{x:.4f}} nat<extra></extra>"
+    shown = {"name": name, "showlegend": True, "hovertemplate": hover, "mode": "markers+text", "textposition": side}
+    return points(look, name, list(pairs), size=8, x=x, y=y, textfont_color=look.color, **shown)

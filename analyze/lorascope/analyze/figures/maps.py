@@ -3,6 +3,7 @@
 import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
@@ -10,11 +11,11 @@ import xarray as xr
 
 from ..format import format_error, format_number, format_percent
 from ..groups import group_by
-from .captions import headline, range_of, run_name, shortened, tokens_reduced
+from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
 from .theme import COLORS, DIVERGING, apply_theme
 
-__all__ = ["component_map", "js_map", "null_map"]
+__all__ = ["component_map", "heat_map", "js_map", "null_map"]
 
 _BLUES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
 _OUTSIDE = "outside"
@@ -37,22 +38,19 @@ def js_map(result: xr.Dataset) -> go.Figure:
     """
     if "js_component" in result:
         return component_map(result["js_component"], label="mean JS (nat)", colors=COLORS, notes=_notes(result))
-    grouped = group_by(result, ["component"])
-    js, units = grouped["miub"], result.attrs["units"]
-    total = float(js.sum(skipna=False))
+    units = result.attrs["units"]
     labels = {key: result[key] for key in ("kind", "layer", "delta_source") if key in result.coords}
-    found = grouped.assign(
-        js_component=js, js_component_se=grouped["miub_se"], share=js / total if total > 0 else js * np.nan
-    ).assign_coords(labels)
-    return component_map(
-        found["js_component"],
-        label=f"mean JS ({units})",
-        colors=COLORS,
-        notes=_notes(found, units),
-        limits=None if bool((js > 0).any()) else (0.0, 1.0),  # zeros in the colour of not moved
-        note=f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{range_of(found['n_samples'], 'sample')}. "
-        f"{tokens_reduced(result.attrs)} {_grey(js.values)}",
-    )
+    found = group_by(result, ["component"]).rename(miub="js_component", miub_se="js_component_se").assign_coords(labels)
+    js = found["js_component"]
+    total = float(js.sum(skipna=False))
+    found["share"] = js / total if total > 0 else js * np.nan
+    limits = None if bool((js > 0).any()) else (0.0, 1.0)  # zeros in the colour of not moved
+    n = range_of(found["n_samples"], "sample")
+    n_bad = int((~np.isfinite(js.values)).sum())
+    note = f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(result.attrs)}"
+    note += f" Grey: {plural(n_bad, 'component')} not finite." if n_bad else ""
+    notes = _notes(found, units)
+    return component_map(js, label=f"mean JS ({units})", colors=COLORS, notes=notes, limits=limits, note=note)
 
 
 def null_map(qualified: xr.Dataset) -> go.Figure:
@@ -65,9 +63,8 @@ def null_map(qualified: xr.Dataset) -> go.Figure:
     distances = np.abs(np.log10(ratio[np.isfinite(ratio) & (ratio > 0)]))
     reach = min(max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2)), MAX_POWER)
     limits = (10**-reach, 10**reach)
-    return component_map(
-        values, label="JS / JS of permuted delta", colors=DIVERGING, limits=limits, notes=_notes(qualified)
-    )
+    label, notes = "JS / JS of permuted delta", _notes(qualified)
+    return component_map(values, label=label, colors=DIVERGING, limits=limits, notes=notes)
 
 
 def component_map(
@@ -117,20 +114,7 @@ def component_map(
     columns = [_OUTSIDE if layer < 0 else str(layer) for layer in layers]
     rows = [html.escape(kind) for kind in kinds]
     figure = go.Figure(
-        go.Heatmap(
-            z=drawn,
-            x=columns,
-            y=rows,
-            text=texts.tolist(),
-            hovertemplate="%{text}<extra></extra>",
-            colorscale=list(colors),
-            zmin=low,
-            zmax=high,
-            xgap=1,
-            ygap=1,
-            hoverongaps=False,
-            colorbar=colorbar(low, high, is_log),
-        )
+        heat_map(drawn, columns, rows, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
     )
     apply_theme(figure, height=140 + 24 * len(kinds))
     # Categories are pinned, so that labels stay where no cell has a value.
@@ -141,6 +125,21 @@ def component_map(
     figure.update_layout(plot_bgcolor="#e4e4e4", margin={"t": 36, "b": 100})
     headline(figure, label, note)
     return figure
+
+
+def heat_map(
+    values: np.ndarray,
+    x: Sequence[Any],
+    y: Sequence[Any],
+    texts: list[list[str]],
+    colors: Sequence[str],
+    ends: tuple[float, float],
+    is_log: bool,
+) -> go.Heatmap:
+    """Values (y, x), powers of ten where the scale is logarithmic, with texts to hover over and a colour bar below."""
+    scale = {"colorscale": list(colors), "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
+    hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False}
+    return go.Heatmap(z=values, x=x, y=y, **scale, **hover)
 
 
 def _cells(values: xr.DataArray) -> tuple[list[str], list[int], dict[tuple[int, int], list[int]]]:
@@ -162,14 +161,6 @@ def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label
     return f"<b>{names[0]}</b><br>{label}: {format_number(mean)}{note}"
 
 
-def _grey(js: np.ndarray) -> str:
-    """How many components have no colour, as a sentence; empty where all have one."""
-    n_bad = int((~np.isfinite(js)).sum())
-    n_zero = int((js == 0).sum()) if (js > 0).any() else 0
-    counts = [f"{n}\u00a0{what}" for n, what in ((n_bad, "not finite"), (n_zero, "exactly 0")) if n]
-    return f"Grey components: {' and '.join(counts)}." if counts else ""
-
-
 def _notes(qualified: xr.Dataset, units: str = "nat") -> list[str]:
     """What is shown beside each component's js."""
     lines, units = [], html.escape(units)
@@ -182,10 +173,8 @@ def _notes(qualified: xr.Dataset, units: str = "nat") -> list[str]:
         if "js_permuted" in one:
             parts.append(f"JS of permuted delta {format_number(float(one['js_permuted']))} nat")
         if "effective_width" in one:
-            parts += [
-                f"effective width {format_number(float(one['effective_width']))} of {int(one['d_out'])}",
-                f"|delta| / |base| {format_number(float(one['delta_ratio']))}",
-            ]
+            parts.append(f"effective width {format_number(float(one['effective_width']))} of {int(one['d_out'])}")
+            parts.append(f"|delta| / |base| {format_number(float(one['delta_ratio']))}")
         if "delta_source" in one.coords and one["delta_source"].item() == "difference":
             parts.append("delta is a difference of outputs")
         lines.append("<br>".join(parts))

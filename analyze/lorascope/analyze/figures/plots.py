@@ -1,17 +1,27 @@
-"""Figures of a run's largest components and of its tokens along the sequence."""
+"""Figures of a run: components by size, depth, samples, and positions in the sequence."""
 
 import html
+import math
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_percent
+from ..format import format_error, format_number, format_percent
+from ..groups import COMPONENT_KEYS, group_by
 from ..qualify import position_profile
-from .theme import INK, apply_theme
+from ..weights import standard_error
+from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
+from .marks import Look, line, points
+from .scales import whole_ticks
+from .theme import COLORS, INK, apply_theme, legend_below, line_styles
 
-__all__ = ["position_figure", "share_curve"]
+__all__ = ["depth_figure", "position_figure", "sample_figure", "share_curve"]
+
+N_POINTS = 300
+"""Most samples that are all drawn; of more only those outside of the whiskers are."""
 
 
 def share_curve(qualified: xr.Dataset) -> go.Figure:
@@ -20,19 +30,12 @@ def share_curve(qualified: xr.Dataset) -> go.Figure:
     counts, cumulative = np.arange(1, len(shares) + 1), np.cumsum(shares)
     five = min(5, len(shares))
     figure = go.Figure()
-    even = {"color": "#999", "dash": "dot", "width": 1}
-    figure.add_scatter(x=counts, y=counts / len(counts), mode="lines", line=even, hoverinfo="skip")
-    hover = "the %{x} largest: %{y:.1%}<extra></extra>"
-    figure.add_scatter(x=counts, y=cumulative, mode="lines", line={"color": INK, "width": 2}, hovertemplate=hover)
-    figure.add_scatter(
-        x=[five],
-        y=[cumulative[five - 1]],
-        mode="markers+text",
-        text=[f"{five} largest: {format_percent(float(cumulative[five - 1]))}"],
-        textposition="middle right",
-        marker={"color": INK, "size": 9},
-        hoverinfo="skip",
-    )
+    figure.add_trace(line(Look("#999", dash="dot"), "", width=1, x=counts, y=counts / len(counts)))
+    texts = [f"the {n} largest: {format_percent(float(share))}" for n, share in zip(counts, cumulative, strict=True)]
+    figure.add_trace(points(Look(), "", texts, x=counts, y=cumulative, mode="lines"))
+    text = f"{five} largest: {format_percent(float(cumulative[five - 1]))}"
+    shown = {"mode": "markers+text", "textposition": "middle right", "hovertemplate": None, "hoverinfo": "skip"}
+    figure.add_trace(points(Look(), "", [text], size=9, x=[five], y=[cumulative[five - 1]], **shown))
     apply_theme(figure, height=302)
     figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
     figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
@@ -65,18 +68,9 @@ def position_figure(
     for bottom, top, opacity, name in ((low, high, 0.18, "10 to 90 %"), (first, third, 0.32, "25 to 75 %")):
         figure.add_scatter(y=bottom, showlegend=False, **hidden)
         figure.add_scatter(y=top, fill="tonexty", fillcolor=f"rgba(217,72,1,{opacity})", name=name, **hidden)
-    figure.add_scatter(
-        x=x,
-        y=median,
-        mode="lines+markers",
-        marker={"size": 4},
-        line={"color": INK, "width": 1.5},
-        name="median",
-        customdata=n,
-        hovertemplate="position %{x}: %{y:.3g} nat, n = %{customdata}<extra></extra>",
-        row=1,
-        col=1,
-    )
+    texts = [f"position {at}: {format_number(js)} nat, n = {count}" for at, js, count in zip(x, median, n, strict=True)]
+    shown = {"mode": "lines+markers", "name": "median", "showlegend": True}
+    figure.add_trace(points(Look(), "", texts, size=4, x=x, y=median, **shown), row=1, col=1)
     hover = "position %{x}: %{y} tokens<extra></extra>"
     figure.add_bar(x=x, y=n, marker_color="#9a9a9a", showlegend=False, hovertemplate=hover, row=2, col=1)
     apply_theme(figure, height=340)
@@ -85,4 +79,120 @@ def position_figure(
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
     figure.update_yaxes(title_text="JS (nat)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
+    return figure
+
+
+def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
+    """Js of each layer, in the result's unit, over depth: mean over samples and bars of one standard error.
+
+    Components outside of the layers are left out, and the figure says how many.
+
+    Parameters
+    ----------
+    result
+        What `miub` or `qualify` returns.
+    by
+        A key of `group_by`, e.g. `kind` or `dataset`, to draw a line for each of its values.
+
+    Raises
+    ------
+    ValueError
+        If none of the result's components lies in a layer, or it can't be grouped by `by`.
+    """
+    grouped = group_by(result, ["layer"] if by is None else ["layer", by])
+    layers, units = grouped["layer"].values, html.escape(grouped.attrs["units"])
+    inside, outside = (grouped.isel(layer=np.flatnonzero(kept)) for kept in (layers >= 0, layers < 0))
+    if not inside.sizes["layer"]:
+        raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
+    names = [""] if by is None else [shortened(value) for value in grouped[by].values.tolist()]
+    parts = [inside] if by is None else [inside.isel({by: place}) for place in range(len(names))]
+    figure = go.Figure()
+    for name, part, style in zip(names, parts, line_styles(len(names), by), strict=True):
+        figure.add_trace(_depths(name, part, Look(style["color"], dash=style["dash"]), units))
+    apply_theme(figure, height=320)
+    low, high = int(inside["layer"].values.min()), int(inside["layer"].values.max())
+    figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
+    figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", exponentformat="power")
+    values = inside["miub"].values
+    there = (inside["n_samples"].values > 0) & (inside["n_components"].values > 0)
+    counts = outside["n_components"]
+    n_outside = int(counts.max([key for key in counts.dims if key not in COMPONENT_KEYS]).sum()) if counts.size else 0
+    n_bad = int((there & ~np.isfinite(values)).sum())
+    headline(
+        figure,
+        f"JS by layer{f' and {by}' if by else ''}",
+        f"{run_name(grouped.attrs)}. Sum over components, mean\u00a0± standard error over samples; "
+        f"n\u00a0=\u00a0{range_of(grouped['n_samples'], 'sample')}.",
+        tokens_reduced(grouped.attrs),
+        f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
+        f"{plural(n_bad, 'mean')} missing: not finite." if n_bad else "",
+    )
+    if by is not None:
+        legend_below(figure, title=by, names=names)
+    return figure
+
+
+def _depths(name: str, part: xr.Dataset, look: Look, units: str) -> go.Scatter:
+    """Points of a line, with bars; groups that don't occur are gone."""
+    part = part.isel(layer=np.flatnonzero((part["n_samples"].values > 0) & (part["n_components"].values > 0)))
+    columns = (part[key].values for key in ("layer", "miub", "miub_se", "n_samples"))
+    texts = [
+        f"layer {layer}{f', {name}' if name else ''}: {format_error(mean, error)} {units}, n = {n}"
+        for layer, mean, error, n in zip(*columns, strict=True)
+    ]
+    bars = {"array": part["miub_se"].values, "width": 0, "thickness": 1.5}
+    shown = {"mode": "lines+markers", "name": name, "showlegend": True, "error_y": bars}
+    return points(look, name, texts, size=5, x=part["layer"].values, y=part["miub"].values, **shown)
+
+
+def sample_figure(result: xr.Dataset) -> go.Figure:
+    """Histogram of miub_sample, in the result's unit, over the samples used, with its mean and standard error.
+
+    Every sample is a point above. Samples that aren't finite are left out, and the figure says how many.
+
+    Parameters
+    ----------
+    result
+        What `miub` or `qualify` returns. That of `qualify` gets no title: the report says it in the caption.
+    """
+    used, units = result["used"].values, result["miub_sample"].attrs.get("units", "nat")
+    finite = used & np.isfinite(result["miub_sample"].values)
+    values = result["miub_sample"].values[finite]
+    mean, error = float(values.mean()) if len(values) else math.nan, float(standard_error(values))
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.03)
+    boxes: dict[str, Any] = {"line": {"color": "#777", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
+    boxes |= {"boxpoints": "all" if len(values) <= N_POINTS else "outliers", "pointpos": 0, "jitter": 0.7}
+    texts = [html.escape(str(name)) for name in result["sample"].values[finite]]
+    hover = f"%{{text}}: %{{x:.4g}} {html.escape(units)}<extra></extra>"
+    marker = {"color": INK, "size": 4, "opacity": 0.55}
+    figure.add_box(x=values, text=texts, hovertemplate=hover, marker=marker, **boxes, row=1, col=1)
+    n_bins = max(10, min(40, 2 * round(math.sqrt(len(values)))))
+    hover = f"%{{x}} {html.escape(units)}: %{{y}} samples<extra></extra>"
+    marker = {"color": COLORS[2], "line": {"color": "white", "width": 1}}
+    figure.add_histogram(x=values, nbinsx=n_bins, marker=marker, hovertemplate=hover, row=2, col=1)
+    apply_theme(figure, height=340)
+    figure.update_xaxes(exponentformat="power", nticks=7)
+    figure.update_xaxes(title_text=f"MIUB of a sample ({html.escape(units)})", row=2, col=1)
+    figure.update_yaxes(visible=False, row=1, col=1)
+    figure.update_yaxes(title_text="samples", rangemode="nonnegative", row=2, col=1)
+    if len(values) and values.min() == values.max():  # else one bar would fill the figure
+        size = 0.1 * (mean or 1.0)
+        bins = {"start": mean - size / 2, "end": mean + size, "size": size}
+        figure.update_traces(xbins=bins, selector={"type": "histogram"})
+        figure.update_xaxes(range=[mean - (6 if mean else 1) * size, mean + 6 * size])
+    if len(values):
+        text = {"annotation_text": f"mean {format_number(mean)}", "annotation_position": "top right"}
+        figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)
+    if error > 0:
+        figure.add_vrect(x0=mean - error, x1=mean + error, fillcolor="#222", opacity=0.15, line_width=0, row=2, col=1)
+    if "js_component" not in result:
+        n_unused, n_bad = int((~used).sum()), int((used & ~finite).sum())
+        headline(
+            figure,
+            f"MIUB by sample: {format_error(mean, error)} {units}",
+            f"{run_name(result.attrs)}. Mean\u00a0± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
+            tokens_reduced(result.attrs),
+            f"{plural(n_unused, 'sample')} not whole or not measured, left out." if n_unused else "",
+            f"{plural(n_bad, 'sample')} not finite, left out." if n_bad else "",
+        )
     return figure

@@ -1,4 +1,4 @@
-"""Ends and ticks of colour scales and axes."""
+"""Ends and ticks of colour scales and of axes of values, sizes and responses."""
 
 import math
 import sys
@@ -8,12 +8,67 @@ import numpy as np
 
 from ..format import format_number
 
-__all__ = ["ValueAxis", "colorbar", "ends", "log_ticks", "value_axis", "whole_ticks"]
+__all__ = ["LOG_FROM", "colorbar", "ends", "log_axis", "size_axis", "tick_text", "value_axis", "whole_ticks"]
 
+NARROW = 3.0
+"""Ends of an axis nearer than this factor get ticks at even steps."""
+STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+"""Ticks of a decade, on an axis of a factor between NARROW and LOG_FROM."""
+PLOT_WIDTH, CHARACTER = 300.0, 7.5
+"""Pixels of a plot on a phone, and of a character of a tick."""
+MOST_MARKED = 20
+"""Most sizes that all have a tick; of more only those with a text have one."""
+MOST_DIGITS = 6
+"""Most digits of a tick that is written whole."""
+MOST_TICKS = 6
+"""Most ticks at even steps."""
 SMALLEST, LARGEST = -323.0, 308.0
 """Powers of ten that float64 holds."""
 LOG_FROM = 30.0
 """Values that lie further apart than this factor go on a logarithmic axis."""
+
+
+def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
+    """Values, or their powers of ten, at the ends of a colour scale; see `component_map`."""
+    if limits is not None and is_log:
+        if not 0 < limits[0] < limits[1] < math.inf:
+            raise ValueError(
+                f"`limits` are {limits}; on a logarithmic scale the first must be above 0 and below the second: give "
+                "others, or a lower one of 0 for a linear scale"
+            )
+        return math.log10(limits[0]), math.log10(limits[1])
+    known = shown[np.isfinite(shown)]
+    # a quarter of each, so that no difference is beyond float64
+    low, high = (4 * float(np.quantile(known / 4, 0.02)), float(known.max())) if len(known) else (0.0, 1.0)
+    low = max(low, high - 6) if is_log else low
+    room = max(0.5, 1e-6 * abs(low))
+    return (low, high) if high > low else (low - room, min(low + room, sys.float_info.max))
+
+
+def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
+    """A colour bar below a map, with round values where its scale is logarithmic."""
+    bar = {"orientation": "h", "thickness": 10, "y": 0, "yref": "container", "yanchor": "bottom", "outlinewidth": 0}
+    if not is_log:
+        return bar
+    ticks = log_ticks(low, high)
+    texts = [format_number(tick, digits=1 if len(ticks) > 2 else 3).removeprefix("1·") for tick in ticks]
+    return {**bar, "tickvals": [math.log10(tick) for tick in ticks], "ticktext": texts}
+
+
+def whole_ticks(low: int, high: int) -> dict[str, Any]:
+    """What makes an axis show at most a dozen whole numbers, or eight of three digits, as fit a phone's width."""
+    most = 11 if high < 100 else 7
+    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
+    return {"tick0": 0, "dtick": next(step for step in steps if (high - low) / step <= most)}
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values between two powers of ten: whole powers if there are enough of them, else 1, 2, 5."""
+    steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    ticks = [float(f"{step}e{power}") for power in powers for step in steps]  # 0 or infinite beyond float64
+    inside = [tick for tick in ticks if 0 < tick < math.inf and low - 1e-9 <= math.log10(tick) <= high + 1e-9]
+    return inside if len(inside) > 1 else [10 ** min(max(power, SMALLEST), LARGEST) for power in (low, high)]
 
 
 class ValueAxis(NamedTuple):
@@ -31,10 +86,9 @@ class ValueAxis(NamedTuple):
         """What plotly is told of it."""
         if not self.is_log:
             return {"range": [self.low, self.high], "nticks": 6}
-        low, high = math.log10(self.low), math.log10(self.high)
-        ticks = log_ticks(low, high)
-        texts = [format_number(tick, digits=1).removeprefix("1·") for tick in ticks]
-        return {"type": "log", "range": [low, high], "tickvals": ticks, "ticktext": texts}
+        ticks = _round_ticks(self.low, self.high)
+        ends = [math.log10(self.low), math.log10(self.high)]
+        return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [tick_text(tick) for tick in ticks]}
 
 
 def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
@@ -45,59 +99,58 @@ def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
         is_log = len(positive) > 0 and bool(positive.max() > LOG_FROM * positive.min())
     if is_log:
         low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
-        room = max((high / low) ** 0.05, 1.2)
+        room = max((high / low) ** 0.05, 1.01)
         return ValueAxis(low / room, high * room, is_log)
     low, high = (min(0.0, float(known.min())), max(0.0, float(known.max()))) if len(known) else (0.0, 1.0)
     room = 0.05 * (high - low) or 1.0
     return ValueAxis(low - room / 2, high + room, is_log)
 
 
-def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
-    """Values, or their powers of ten, at the ends of a colour scale; see `component_map`."""
-    if limits is not None and is_log:
-        if not 0 < limits[0] < limits[1] < math.inf:
-            raise ValueError(
-                f"`limits` are {limits}; on a logarithmic scale the first must be above 0 and below the second: give "
-                "others, or `log=False`"
-            )
-        return math.log10(limits[0]), math.log10(limits[1])
-    known = shown[np.isfinite(shown)]
-    # a quarter of each, so that no difference is beyond float64
-    low, high = (4 * float(np.quantile(known / 4, 0.02)), float(known.max())) if len(known) else (0.0, 1.0)
-    low = max(low, high - 6) if is_log else low
-    room = max(0.5, 1e-6 * abs(low))
-    return (low, high) if high > low else (low - room, min(low + room, sys.float_info.max))
+def log_axis(values: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis that holds all finite values above zero, with round ticks."""
+    return value_axis(values, is_log=True).layout()
 
 
-def colorbar(low: float, high: float, is_log: bool) -> dict[str, object]:
-    """A colour bar below a map, with round values where its scale is logarithmic."""
-    bar: dict[str, object] = {
-        "orientation": "h",
-        "thickness": 10,
-        "y": 0,
-        "yref": "container",
-        "yanchor": "bottom",
-        "outlinewidth": 0,
+def size_axis(sizes: np.ndarray) -> dict[str, Any]:
+    """A logarithmic axis with a tick at each size above zero, and a text where there is room for it on a phone."""
+    levels = np.unique(sizes)
+    low, high = math.log10(levels[0]), math.log10(levels[-1])
+    room = 0.07 * (high - low) or 0.2
+    texts = [tick_text(level) for level in levels]
+    apart = max(map(len, texts)) * CHARACTER / PLOT_WIDTH * (high - low + 2 * room)
+    kept, places = [0], np.log10(levels)
+    for k in range(1, len(places) - 1):  # the ends come first
+        if places[k] - places[kept[-1]] >= apart and places[-1] - places[k] >= apart:
+            kept.append(k)
+    kept.append(len(places) - 1)
+    marked = range(len(levels)) if len(levels) <= MOST_MARKED else kept
+    return {
+        "type": "log",
+        "range": [low - room, high + room],
+        "tickvals": [float(levels[k]) for k in marked],
+        "ticktext": [texts[k] if k in kept else "" for k in marked],
     }
-    if is_log:
-        ticks = log_ticks(low, high)
-        digits = 1 if len(ticks) > 2 else 3
-        bar["tickvals"] = [math.log10(tick) for tick in ticks]
-        bar["ticktext"] = [format_number(tick, digits=digits).removeprefix("1·") for tick in ticks]
-    return bar
 
 
-def whole_ticks(low: int, high: int) -> dict[str, Any]:
-    """What makes an axis show at most a dozen whole numbers, or eight of three digits, as fit a phone's width."""
-    most = 11 if high < 100 else 7
-    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
-    return {"tick0": 0, "dtick": next(step for step in steps if (high - low) / step <= most)}
+def tick_text(value: float) -> str:
+    """A number with the digits that it has, up to six; else with three.
+
+    Examples
+    --------
+    >>> tick_text(32.0), tick_text(65536), tick_text(2235546624), tick_text(1e9), tick_text(0.25)
+    ('32', '65536', '2.24·10⁹', '10⁹', '0.25')
+    """
+    digits = next((n for n in range(1, MOST_DIGITS + 1) if float(f"{value:.{n - 1}e}") == value), 3)
+    return format_number(value, digits=digits).removeprefix("1·")
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Round values between two powers of ten: whole powers if there are enough of them, else 1, 2, 5."""
-    steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [float(f"{step}e{power}") for power in powers for step in steps]  # 0 or infinite beyond float64
-    inside = [tick for tick in ticks if 0 < tick < math.inf and low - 1e-9 <= math.log10(tick) <= high + 1e-9]
-    return inside if len(inside) > 1 else [10 ** min(max(power, SMALLEST), LARGEST) for power in (low, high)]
+def _round_ticks(low: float, high: float) -> list[float]:
+    if high / low > LOG_FROM:
+        return log_ticks(math.log10(low), math.log10(high))
+    if high / low > NARROW:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        return [tick for power in powers for step in STEPS if low <= (tick := float(f"{step}e{power}")) <= high]
+    power = 10.0 ** math.floor(math.log10(high - low))
+    step = next(step * power for step in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if (high - low) / (step * power) <= MOST_TICKS)
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    return [round(k * step, digits) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

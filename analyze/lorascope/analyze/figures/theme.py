@@ -42,19 +42,13 @@ def legend_below(figure: go.Figure, *, title: str, names: Sequence[str]) -> None
     """Show a legend below the plot, with room for it on a narrow screen; of a single name there is none."""
     if len(names) < 2:
         return
-    n_rows = sum(_row_pixels(name) for name in (title, *names)) // 340 + 1
+    n_rows = sum(50 + 7 * len(name) for name in (title, *names)) // 340 + 1  # about as wide as a legend draws a name
     room = 24 + 19 * n_rows
     place = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
-    figure.update_layout(
-        showlegend=True,
-        legend={
-            **place,
-            "title": {"text": f"{title}  ", "font": {"size": 12}},
-            "itemwidth": 30,
-        },
-        margin_b=figure.layout.margin.b + room,
-        height=figure.layout.height + room,
-    )
+    heading = {"text": f"{title}  ", "font": {"size": 12}}
+    bottom, height = figure.layout.margin.b + room, figure.layout.height + room
+    figure.update_layout(legend={**place, "title": heading, "itemwidth": 30}, showlegend=True)
+    figure.update_layout(margin_b=bottom, height=height)
 
 
 def line_styles(n: int, key: str | None) -> list[dict[str, Any]]:
@@ -64,8 +58,3 @@ def line_styles(n: int, key: str | None) -> list[dict[str, Any]]:
         return [{"color": color, "dash": "solid"} for color in sample_colorscale(list(COLORS), places)]
     dashes = ("solid", "dash", "dot", "dashdot")
     return [{"color": LINES[k % len(LINES)], "dash": dashes[k // len(LINES) % len(dashes)]} for k in range(n)]
-
-
-def _row_pixels(name: str) -> int:
-    """About how wide a legend draws a name."""
-    return 50 + 7 * len(name)

@@ -6,7 +6,6 @@ from .estimators import ESTIMATORS, PANEL
 from .gaussian import noise_curve
 from .ksg import ksg, ksg_local
 from .projections import principal_axes, project
-from .symbols import symbol_information
 from .verdict_rules import VERDICTS
 
 __all__ = [
@@ -24,5 +23,4 @@ __all__ = [
     "noise_curve",
     "principal_axes",
     "project",
-    "symbol_information",
 ]

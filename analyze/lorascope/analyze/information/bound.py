@@ -219,7 +219,18 @@ def discrete_dependence(joint: np.ndarray) -> Dependence:
     >>> [round(value, 4) for value in discrete_dependence(np.array([[0.4, 0.1], [0.1, 0.4]]))]
     [0.1927, 0.0507, 0.0457]
     """
-    table = _probabilities(joint)
+    table = np.asarray(joint, np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"`joint` has shape {table.shape}; it must have two axes, one for each variable")
+    wrong = ~((table >= 0) & np.isfinite(table))
+    if wrong.any():
+        raise ValueError(f"`joint` holds {float(table[wrong][0])!r}; allowed are finite probabilities, 0 and above")
+    total = float(table.sum())
+    if abs(total - 1) > MASS_ROUNDING:
+        raise ValueError(
+            f"`joint` sums to {total!r}; allowed is 1, give or take {MASS_ROUNDING:g}: divide counts by their total"
+        )
+    table = np.where(table < LEAST_CELL, 0.0, table) / total
     table = table[table.any(axis=1)][:, table.any(axis=0)]
     product = np.outer(table.sum(axis=1), table.sum(axis=0))
     difference = table - product
@@ -259,21 +270,15 @@ def gaussian_dependence(rho: float) -> Dependence:
         )
     size = abs(float(rho))  # the sign is that of one variable
     mi = -math.log1p(-size * size) / 2 if size < 0.5 else -math.log((1 - size) * (1 + size)) / 2
-    difference, excess = _normal_ratios(size, mi)
-    _, js, kl_mixture = _divergences(difference, excess)
-    return Dependence(mi, js, kl_mixture)
-
-
-def _normal_ratios(rho: float, mi: float) -> tuple[np.ndarray, np.ndarray]:
-    """For the nodes of an integral: weight of joint less that of product, and density ratio less 1."""
-    # beyond 60, where the joint density falls off as exp(-|k|), and beyond 60/(1 - rho) on the other side, where that
-    # of the product falls off as exp(-(1 - rho)|k|), too little is left to see; nor is it below exp(-50)
-    size = np.exp(np.arange(-50, math.log(60 / (1 - rho)), SPACING))
-    k = np.concatenate([size[size < 60], -size])
-    falls = np.where(k > 0, 1 + rho, 1 - rho)
+    # Nodes: beyond 60, where the joint density falls off as exp(-|k|), and beyond 60/(1 - rho) on the other side, where
+    # that of the product falls off as exp(-(1 - rho)|k|), too little is left to see; nor is it below exp(-50).
+    nodes = np.exp(np.arange(-50, math.log(60 / (1 - size)), SPACING))
+    k = np.concatenate([nodes[nodes < 60], -nodes])
+    falls = np.where(k > 0, 1 + size, 1 - size)
     product = k0e(np.abs(k)) * np.abs(k) * np.exp(-falls * np.abs(k) - mi) * (SPACING / np.pi)
-    excess = np.expm1(mi + rho * k)
-    return product * excess, excess
+    excess = np.expm1(mi + size * k)
+    _, js, kl_mixture = _divergences(product * excess, excess)
+    return Dependence(mi, js, kl_mixture)
 
 
 def _divergences(difference: np.ndarray, excess: np.ndarray) -> tuple[float, float, float]:
@@ -305,18 +310,3 @@ def _in_range(name: str, values: float | np.ndarray, low: float, high: float, al
 def _plain(values: Any) -> Any:
     """A float of an array without axes."""
     return values if np.ndim(values) else float(values)
-
-
-def _probabilities(joint: np.ndarray) -> np.ndarray:
-    table = np.asarray(joint, np.float64)
-    if table.ndim != 2:
-        raise ValueError(f"`joint` has shape {table.shape}; it must have two axes, one for each variable")
-    wrong = ~((table >= 0) & np.isfinite(table))
-    if wrong.any():
-        raise ValueError(f"`joint` holds {float(table[wrong][0])!r}; allowed are finite probabilities, 0 and above")
-    total = float(table.sum())
-    if abs(total - 1) > MASS_ROUNDING:
-        raise ValueError(
-            f"`joint` sums to {total!r}; allowed is 1, give or take {MASS_ROUNDING:g}: divide counts by their total"
-        )
-    return np.where(table < LEAST_CELL, 0.0, table) / total

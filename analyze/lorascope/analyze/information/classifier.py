@@ -4,13 +4,13 @@ import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Float, Shaped
 
-from .bound import LN2, js_lower_bound
+from .bound import LN2
 from .gaussian import normal_scores
 from .projections import canonical_axes, halves, project
 
-__all__ = ["classifier_information", "classifier_js"]
+__all__ = ["classifier_js"]
 
 N_PARTNERS = 4
 """Rows of y from other groups that each row of x is put together with; each counts a fourth."""
@@ -78,20 +78,6 @@ def classifier_js(
     return float(LN2 - losses.mean() / 2)
 
 
-def classifier_information(
-    x: Float[np.ndarray, "row feature_x"],
-    y: Float[np.ndarray, "row feature_y"],
-    *,
-    groups: Shaped[np.ndarray, " row"] | None = None,
-    seed: int = 0,
-) -> float:
-    """Lower bound of the mutual information in nats: Xi, the least that goes with the JS of `classifier_js`.
-
-    Parameters and errors as of `classifier_js`; a JS below 0 counts as 0. See `js_lower_bound`.
-    """
-    return js_lower_bound(max(classifier_js(x, y, groups=groups, seed=seed), 0.0))
-
-
 def _parted(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of a fitting half, and which of its rows directions are found on.
 
@@ -112,16 +98,15 @@ def _least_groups(labels: np.ndarray, first: np.ndarray) -> int:
 
 def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Canonical pairs, found on some rows, and a pair of norms, which tell a shared scale, as Student's."""
-    kept = _principal(x, rows), _principal(y, rows)
+    kept = [_principal(side, rows) for side in (x, y)]
     axes = canonical_axes(kept[0][rows], kept[1][rows], N_PAIRS, ridge=RIDGE)
     u, v = (project(side, along) for side, along in zip(kept, axes, strict=True))
     if x.shape[1] == y.shape[1] == 1:
         return u, v
-    return np.hstack([u, _norm(x)]), np.hstack([v, _norm(y)])
-
-
-def _norm(scores: np.ndarray) -> np.ndarray:
-    return scores if scores.shape[1] == 1 else normal_scores(np.linalg.norm(scores, axis=1, keepdims=True))
+    norms = [
+        side if side.shape[1] == 1 else normal_scores(np.linalg.norm(side, axis=1, keepdims=True)) for side in (x, y)
+    ]
+    return np.hstack([u, norms[0]]), np.hstack([v, norms[1]])
 
 
 def _principal(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -133,10 +118,7 @@ def _principal(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _features(
-    u: Float64[np.ndarray, "row pair"],
-    v: Float64[np.ndarray, "row pair"],
-    labels: Int64[np.ndarray, " row"],
-    rng: np.random.Generator,
+    u: np.ndarray, v: np.ndarray, labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of rows (row, 8 pair), and of each row's u with its partners' v (row x partner, 8 pair)."""
     partners = _partners(labels, rng)

@@ -1,19 +1,25 @@
-"""Estimates as xarray: named, with their unit, and what every column means."""
+"""Estimates as xarray: named, with their unit and what every column means, and by component what they were made of."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from lorascope.stores import Run
+
+from ..measuring.sources import Source
+from .bound import js_upper_bound
+from .components import ComponentRecord
 from .estimators import ESTIMATORS, PANEL
 from .evidence import FIELDS
 from .pairs import Settings
+from .plan import Against, Plan, Unit
 from .verdict_rules import VERDICTS
 
-__all__ = ["UNITS", "Unit", "information_dataset"]
+__all__ = ["UNITS", "component_dataset", "information_dataset", "is_singular", "provenance"]
 
-Unit = Literal["nat", "bit"]
 UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
 """How many of each a nat is."""
 
@@ -32,6 +38,19 @@ MEANINGS = {
     "ceiling": "the most that this estimator can give for so many pairs; NaN where nothing holds it down",
     "verdict": "how far the value can be believed",
 }
+COLUMNS = {
+    "js": ("mean over tokens of JS(softmax(base), softmax(lora))", "nat"),
+    "js_delta_alone": ("mean over tokens of JS(softmax(base), softmax(delta))", "nat"),
+    "n_tokens": ("tokens that estimates are made of", "1"),
+    "n_samples": ("samples of these tokens", "1"),
+    "n_repeats": ("tokens left out as repeats", "1"),
+    "n_not_finite": ("tokens left out as not finite", "1"),
+    "n_axes_x": ("axes of base", "1"),
+    "n_axes_y": ("axes of what base is compared with", "1"),
+    "share_x": ("variance of base that its axes keep", "1"),
+    "share_y": ("variance of the other side that its axes keep", "1"),
+}
+"""Field of a record -> what it is, and its unit."""
 
 
 def information_dataset(
@@ -68,3 +87,69 @@ def information_dataset(
             "interval": "95 %, from the scatter of disjoint parts; noise alone, no bias",
         },
     )
+
+
+def component_dataset(
+    run: Run, adapter: str | None, sources: Sequence[Source], plan: Plan, records: Sequence[ComponentRecord], unit: Unit
+) -> xr.Dataset:
+    """What `measure_information` returns, from a record for each component."""
+    fields = np.array([record.fields for record in records])
+    result = information_dataset(
+        fields, plan.names, plan.settings, unit=unit, n_shuffles=plan.n_shuffles, dims=["component"]
+    )
+    for name, (long_name, units) in COLUMNS.items():
+        values = np.array([getattr(record, name) for record in records])
+        result[name] = ("component", values, {"long_name": long_name, "units": units})
+    notes = np.array([record.note for record in records], object)
+    result["note"] = ("component", notes, {"long_name": "why values are missing"})
+    if "classifier" in plan.names:
+        certified = np.maximum(fields[:, plan.names.index("classifier"), 0], 0.0)
+        js_joint = np.where(np.isnan(certified), np.nan, js_upper_bound(np.nan_to_num(certified)))
+        about = {"long_name": "JS of joint and product that a classifier finds at least", "units": "nat"}
+        result["js_joint"] = ("component", js_joint, about)
+    table = run.components.assign(run.adapter(adapter))
+    at = [run.component_paths.index(source.component) for source in sources]
+    columns = {name: table[name].values[at] for name in ("kind", "layer", "d_in", "d_out", "rank")}
+    is_factor = table["delta_source"].values[at] == "factor"
+    sizes = columns["d_in"], columns["d_out"], columns["rank"]
+    shared = is_singular(*sizes, plan.against, is_factor=is_factor) & (run.stream != "pair")
+    about = {"long_name": "whole states share directions: their mutual information is infinite"}
+    coordinates = {
+        "component": np.array([source.component for source in sources], object),
+        **{name: ("component", values) for name, values in columns.items()},
+        "singular": ("component", shared, about),
+    }
+    return result.assign_coords(coordinates).assign_attrs(provenance(run, adapter, plan))
+
+
+def is_singular(
+    d_in: np.ndarray, d_out: np.ndarray, rank: np.ndarray, against: Against, *, is_factor: np.ndarray
+) -> np.ndarray:
+    """Bool (component,): whether both sides together see fewer directions of x than each alone, added.
+
+    Where delta is no factor's, as with DoRA, which scales the weight too, its rank is the width. False says that sizes
+    don't show it, and never that mutual information is finite.
+    """
+    full = np.minimum(d_in, d_out)
+    together = np.minimum(d_in, d_out + np.minimum(rank, full))
+    change = np.where(is_factor, np.minimum(rank, full), full)
+    return np.asarray(together < full + (full if against == "lora" else change))
+
+
+def provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any]:
+    """Where states come from, and how pairs were made of them."""
+    return {
+        "stream": run.stream,
+        "adapter": adapter or run.adapters[0],
+        "model": str(run.attributes.get("provenance", {}).get("settings", {}).get("model", "")),
+        "run": run.place.name,
+        "run_fingerprint": str(run.attributes.get("fingerprint", "")),
+        "lorascope": version("lorascope"),
+        "against": plan.against,
+        "n_axes": plan.n_axes,
+        "share": plan.share,
+        "n_tokens_chosen": len(plan.tokens),
+        "n_samples_chosen": len(np.unique(plan.samples)),
+        "n_prefix_repeats": plan.n_prefix_repeats,
+        "seed": plan.settings.seed,
+    }

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .classifier import classifier_information
+from .bound import js_lower_bound
+from .classifier import classifier_js
 from .gaussian import (
     NOISE,
     certified_information,
@@ -19,9 +20,8 @@ from .gaussian import (
     normal_scores,
 )
 from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
-from .ksg import Variant, ksg, ksg_ceiling
+from .ksg import ksg, ksg_ceiling
 from .pairs import Pairs, Settings
-from .symbols import symbol_ceiling, symbol_information
 
 __all__ = [
     "ESTIMATORS",
@@ -33,7 +33,6 @@ __all__ = [
     "evaluate",
     "refuse_unless_whole",
     "resolve_estimators",
-    "sees_states",
 ]
 
 N_SHUFFLES = 39
@@ -48,8 +47,8 @@ class Estimator(NamedTuple):
     says: Literal["ok", "lower bound only", "assumes Gaussian"]
     """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most
     the truth but for noise; `assumes Gaussian`: neither, unless the data are."""
-    sees: Literal["values", "scores", "states"] = "values"
-    """What it is given of projected pairs: values, or normal scores; or all features of states as they are."""
+    sees: Literal["values", "scores"] = "values"
+    """What it is given of pairs: values, or normal scores."""
     ceiling: Callable[[Pairs, Settings], float] | None = None
     """The most it can give for so many pairs, nats; None where nothing holds it down."""
     bias: Callable[[int, int, int], float] | None = None
@@ -61,18 +60,15 @@ class Estimator(NamedTuple):
 
 
 def _gaussian(pairs: Pairs, settings: Settings) -> float:
-    bias = gaussian_bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
-    return gaussian_information(pairs.x, pairs.y) - bias
+    return gaussian_information(pairs.x, pairs.y) - gaussian_bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
 
 
-def _ksg(pairs: Pairs, settings: Settings, *, variant: Variant) -> float:
-    x, y = pairs.x / pairs.x.std(axis=0), pairs.y / pairs.y.std(axis=0)
-    groups = (pairs.groups_x, pairs.groups_y)
-    return float(ksg(x, y, k=(settings.k,), variant=variant, norm=settings.norm, groups=groups)[0])
+def _ksg_scaled(pairs: Pairs, settings: Settings) -> float:
+    return _ksg(pairs._replace(x=pairs.x / pairs.x.std(axis=0), y=pairs.y / pairs.y.std(axis=0)), settings)
 
 
-def _ksg_copula(scores: Pairs, settings: Settings) -> float:
-    return float(ksg(scores.x, scores.y, k=(settings.k,), groups=(scores.groups_x, scores.groups_y))[0])
+def _ksg(pairs: Pairs, settings: Settings) -> float:
+    return ksg(pairs.x, pairs.y, k=settings.k, groups=(pairs.groups_x, pairs.groups_y))
 
 
 def _noise(pairs: Pairs, settings: Settings, *, sd: float) -> float:
@@ -80,11 +76,7 @@ def _noise(pairs: Pairs, settings: Settings, *, sd: float) -> float:
 
 
 def _classifier(pairs: Pairs, settings: Settings) -> float:
-    return classifier_information(pairs.x, pairs.y, groups=pairs.groups_x, seed=settings.seed)
-
-
-def _argmax(pairs: Pairs, settings: Settings) -> float:
-    return symbol_information(pairs.x.argmax(axis=1), pairs.y.argmax(axis=1))
+    return js_lower_bound(max(classifier_js(pairs.x, pairs.y, groups=pairs.groups_x, seed=settings.seed), 0.0))
 
 
 def _ksg_ceiling(pairs: Pairs, settings: Settings) -> float:
@@ -95,18 +87,9 @@ def _held_out_ceiling(pairs: Pairs, settings: Settings) -> float:
     return ksg_ceiling(len(pairs.x) // 2, settings.k)
 
 
-def _argmax_ceiling(pairs: Pairs, settings: Settings) -> float:
-    return symbol_ceiling(pairs.x.argmax(axis=1), pairs.y.argmax(axis=1))
-
-
 ESTIMATORS: Mapping[str, Estimator] = {
-    "ksg1": Estimator(
-        partial(_ksg, variant=1), "nearest neighbours (KSG 1), columns of unit variance", "ok", ceiling=_ksg_ceiling
-    ),
-    "ksg2": Estimator(
-        partial(_ksg, variant=2), "nearest neighbours (KSG 2), columns of unit variance", "ok", ceiling=_ksg_ceiling
-    ),
-    "ksg_copula": Estimator(_ksg_copula, "nearest neighbours (KSG 1) of normal scores", "ok", "scores", _ksg_ceiling),
+    "ksg1": Estimator(_ksg_scaled, "nearest neighbours (KSG 1), columns of unit variance", "ok", ceiling=_ksg_ceiling),
+    "ksg_copula": Estimator(_ksg, "nearest neighbours (KSG 1) of normal scores", "ok", "scores", _ksg_ceiling),
     "gaussian": Estimator(_gaussian, "Gaussian, exact bias taken off", "assumes Gaussian", bias=gaussian_bias),
     "gaussian_copula": Estimator(
         certified_information,
@@ -138,9 +121,6 @@ ESTIMATORS: Mapping[str, Estimator] = {
         for sd in NOISE
     },
     "classifier": Estimator(_classifier, "Xi of a classifier's JS(joint, product), held out", "lower bound only"),
-    "argmax": Estimator(
-        _argmax, "indices of the largest features, Grassberger", "lower bound only", "states", _argmax_ceiling
-    ),
 }
 """Every estimator by its name."""
 
@@ -172,17 +152,12 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def sees_states(name: str) -> bool:
-    """Whether an estimator is meant for states as they are, not for a projection."""
-    return name in ESTIMATORS and ESTIMATORS[name].sees == "states"
-
-
 def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: bool = True) -> np.ndarray:
     """Values in nats, float64 (estimator,), of names that `resolve_estimators` gives.
 
     The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
-    given = {"values": pairs, "states": pairs}
+    given = {"values": pairs}
     if any(name in ESTIMATORS and ESTIMATORS[name].sees == "scores" for name in names):
         given["scores"] = pairs._replace(x=normal_scores(pairs.x), y=normal_scores(pairs.y))
     found = dict.fromkeys(names, math.nan)
@@ -209,8 +184,6 @@ def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:
     """Raise ValueError where an option isn't allowed."""
     for name, value, least in (("k", settings.k, 1), ("seed", settings.seed, 0), ("n_shuffles", n_shuffles, 0)):
         refuse_unless_whole(name, value, least)
-    if settings.norm not in ("maximum", "euclidean"):
-        raise ValueError(f"`norm` is {settings.norm!r}; allowed are 'maximum' and 'euclidean'")
     if unit not in ("nat", "bit"):
         raise ValueError(f"`unit` is {unit!r}; allowed are 'nat' and 'bit'")
 

@@ -10,8 +10,8 @@ from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
 
-from .estimators import ESTIMATORS, PANEL, ceilings, evaluate, sees_states
-from .pairs import LEAST_PAIRS, Pairs, Settings, least_rows
+from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
+from .pairs import Pairs, Settings, least_rows
 from .verdict_rules import VERDICTS, panel_verdicts, verdict
 
 __all__ = ["FIELDS", "SHARES", "estimate"]
@@ -47,7 +47,10 @@ def estimate(
     """
     rng = np.random.default_rng(settings.seed)
     nulls = [partial(_shuffled, pairs, _shuffled_rows(pairs, rng)) for _ in range(n_shuffles)]
-    cuts = {n: _usable(pairs, _parts(pairs, n, rng), names, settings.k) for n in SHARES}
+    cuts = {n: _parts(pairs, n, rng) for n in SHARES}
+    for n, parts in cuts.items():
+        if not all(_suffices(pairs.take(rows), settings.k) for rows in parts):
+            cuts[n] = []
     parts_of_all = [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
     values = _evaluated([lambda: pairs, *nulls, *parts_of_all], names, settings, n_workers, progress)
     whole, null, rest = values[0], values[1 : 1 + n_shuffles], values[1 + n_shuffles :]
@@ -85,13 +88,6 @@ def _parts(pairs: Pairs, n: int, rng: np.random.Generator) -> list[np.ndarray]:
     part[order] = np.minimum(before * n // len(pairs.x), n - 1)
     rows = part[np.searchsorted(labels, pairs.groups_x)]
     return [np.flatnonzero(rows == place) for place in range(n)]
-
-
-def _usable(pairs: Pairs, parts: list[np.ndarray], names: Sequence[str], k: int) -> list[np.ndarray]:
-    """The parts, or none where estimators would refuse one of them."""
-    of_states = all(map(sees_states, names))
-    suffice = (len(rows) >= LEAST_PAIRS if of_states else _suffices(pairs.take(rows), k) for rows in parts)
-    return parts if all(suffice) else []
 
 
 def _suffices(part: Pairs, k: int) -> bool:
@@ -141,7 +137,9 @@ def _fields(
     out = np.full((len(names), len(FIELDS)), np.nan)
     at = {field: out[:, place] for place, field in enumerate(FIELDS)}
     at["value"][:] = whole
-    at["bias"][:] = [_known_bias(name, pairs) for name in names]
+    sizes = len(pairs.x), pairs.x.shape[1], pairs.y.shape[1]
+    known_bias = {name: estimator.bias for name, estimator in ESTIMATORS.items() if estimator.bias}
+    at["bias"][:] = [known_bias[name](*sizes) if name in known_bias else math.nan for name in names]
     at["ceiling"][:] = ceilings(pairs, names, settings)
     at["se"][:], half_width = _errors(ladder, len(names))
     for place, name in enumerate(names):
@@ -157,27 +155,15 @@ def _fields(
     at["low"][:], at["high"][:] = at["value"] - half_width, at["value"] + half_width
     for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
         if len(ladder[n]):
-            at[field][:] = ladder[n].mean(axis=0) - _part_bias(names, at, n)
+            # A bias from few rows falls as 1/rows; that the largest of several is above 0 is noise: as their root.
+            factors = [math.sqrt(n) if name == "panel" else n * ESTIMATORS[name].null_is_bias for name in names]
+            at[field][:] = ladder[n].mean(axis=0) - np.where(factors, np.nan_to_num(at["bias"]) * factors, 0.0)
     at["verdict"][:] = _verdicts(names, at, len(pairs.x))
     return out
 
 
 def _null_is_bias(name: str) -> bool:
     return name == "panel" or ESTIMATORS[name].null_is_bias
-
-
-def _known_bias(name: str, pairs: Pairs) -> float:
-    bias = ESTIMATORS[name].bias if name in ESTIMATORS else None
-    return math.nan if bias is None else bias(len(pairs.x), pairs.x.shape[1], pairs.y.shape[1])
-
-
-def _part_bias(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> np.ndarray:
-    """What is to be taken off the n-th parts, float64 (estimator,).
-
-    A bias from few rows falls as 1/rows; that the largest of several is above 0 is noise, which falls as its root.
-    """
-    factors = [math.sqrt(n) if name == "panel" else n * ESTIMATORS[name].null_is_bias for name in names]
-    return np.where(factors, np.nan_to_num(at["bias"]) * factors, 0.0)
 
 
 def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,13 +189,9 @@ def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[f
         if name != "panel":
             if _null_is_bias(name):
                 fields["null_mean"] = math.nan
-            found[name] = verdict(_says(name, fields["value"], n), **fields)
+            checked = ESTIMATORS[name].checked_up_to
+            is_beyond = checked is not None and fields["value"] > checked(n)
+            found[name] = verdict("assumes Gaussian" if is_beyond else ESTIMATORS[name].says, **fields)
     if "panel" in names:
         found |= panel_verdicts(members, {name: found[name] for name in PANEL})
     return [float(VERDICTS.index(found[name])) for name in names]
-
-
-def _says(name: str, value: float, n: int) -> str:
-    """What an estimator says by its nature, for this value from n rows."""
-    checked = ESTIMATORS[name].checked_up_to
-    return "assumes Gaussian" if checked is not None and value > checked(n) else ESTIMATORS[name].says

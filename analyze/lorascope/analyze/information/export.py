@@ -10,7 +10,7 @@ import numpy as np
 from lorascope.stores.places.atomic_write import atomic_write
 
 from ..save import refuse_inside_store, require_writable
-from .component_pairs import ComponentPairs, NoPairs
+from .components import ComponentPairs, NoPairs
 
 __all__ = ["refuse_npz", "write_pairs"]
 
@@ -32,12 +32,8 @@ def write_pairs(path: Path, found: Mapping[str, ComponentPairs | NoPairs], about
 
     `numpy.load(path, allow_pickle=False)` reads them: `<component>/x` and `<component>/y`, float64 (n, axis);
     `<component>/sample` and `<component>/token`, int64 (n,). `components` lists what stands before x, y, sample and
-    token; `about` is JSON: how pairs were made, and under `left_out` what states couldn't be projected.
-
-    Raises
-    ------
-    ValueError
-        If no states at all can be projected.
+    token; `about` is JSON: how pairs were made, and under `left_out` what states couldn't be projected. Raises
+    ValueError if none at all could.
     """
     left_out = {name: pairs.why for name, pairs in found.items() if isinstance(pairs, NoPairs)}
     arrays: dict[str, np.ndarray] = {}

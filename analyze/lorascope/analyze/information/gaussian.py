@@ -44,30 +44,15 @@ def normal_scores(x: np.ndarray) -> np.ndarray:
 
 
 def canonical_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Canonical correlations of the columns of x and y, descending, float64 (min(dx, dy),).
-
-    Raises
-    ------
-    ValueError
-        If a side has linearly dependent columns, constant ones for instance, or no more rows than columns in all.
-    """
-    n, width = len(x), x.shape[1] + y.shape[1]
-    if n <= width + 1:
-        raise ValueError(
-            f"there are {n} rows for {x.shape[1]} + {y.shape[1]} dimensions; a Gaussian estimate needs more than "
-            f"{width + 1}: give more rows, or project to fewer dimensions"
-        )
+    """Canonical correlations of columns that vary, descending, float64 (min(dx, dy),)."""
     bases = [_orthonormal(side, name) for side, name in ((x, "x"), (y, "y"))]
     return np.asarray(np.clip(svd(bases[0].T @ bases[1], compute_uv=False), 0.0, 1.0))
 
 
 def _orthonormal(side: np.ndarray, name: str) -> np.ndarray:
-    """Orthonormal basis (n, dimension) of centred columns."""
+    """Orthonormal basis (n, dimension) of centred columns; raises ValueError where they depend on each other."""
     centred = side - side.mean(axis=0)
-    scales = np.linalg.norm(centred, axis=0)
-    if not scales.all():
-        raise ValueError(f"column {int(np.argmin(scales))} of `{name}` is constant; leave it out")
-    basis, triangle, _ = qr(centred / scales, mode="economic", pivoting=True)
+    basis, triangle, _ = qr(centred / np.linalg.norm(centred, axis=0), mode="economic", pivoting=True)
     sizes = np.abs(np.diag(triangle))
     if sizes[-1] < 1e-10 * sizes[0]:
         rank = int((sizes >= 1e-10 * sizes[0]).sum())
@@ -120,26 +105,14 @@ def gaussian_bias(n: int, dx: int, dy: int) -> float:
 def certified_information(pairs: Pairs, settings: Settings) -> float:
     """Lower bound of the mutual information in nats: the Gaussian's value, as far as a variational bound holds it.
 
-    Parameters
-    ----------
-    pairs
-        Normal scores for instance; rows that share a group aren't taken for independent of each other.
-    settings
-        Its seed picks the rows that are looked at where there are more than 1000.
-
-    Raises
-    ------
-    ValueError
-        As `canonical_correlations`.
-
     Notes
     -----
     For every function f and s, I >= s E_joint f - ln E_product exp(s f) (Donsker and Varadhan 1983). With f the log
     density ratio of Gaussians of these covariances the mean of f is `gaussian_information`, here less its bias, and if
     the data are Gaussian ln E_product exp f is 0: then the bound is the mutual information itself. Where rows come in
     clusters, or a few carry the covariance, it is far above 0, and without it the Gaussian value would be no bound. E
-    over the product is the mean over all pairs of rows of different groups; s is the best one of 0 to 1, and 1 wherever
-    that costs next to nothing.
+    over the product is the mean over all pairs, of at most 1000 rows, whose groups differ; s is the best one of 0 to 1,
+    and 1 wherever that costs next to nothing.
 
     References
     ----------
@@ -219,7 +192,13 @@ def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) ->
     ----------
     Wu and Verdu 2010, IEEE Trans. Inf. Theory 56, 3721, on the slope; Goldfeld et al. 2019, arXiv 1810.05728, on noise.
     """
-    sides = [_unit_sd(side, name) for side, name in ((x, "x"), (y, "y"))]
+    sides = []
+    for side, name in ((x, "x"), (y, "y")):
+        centred = side - side.mean(axis=0)
+        scale = np.sqrt((centred**2).sum() / (len(side) - 1) / side.shape[1])
+        if scale == 0:
+            raise ValueError(f"`{name}` is constant; nothing depends on it")
+        sides.append(centred / scale)
     own = [side.T @ side / (len(side) - 1) for side in sides]
     cross = sides[0].T @ sides[1] / (len(x) - 1)
     values = []
@@ -229,11 +208,3 @@ def noise_curve(x: np.ndarray, y: np.ndarray, noise: Sequence[float] = NOISE) ->
         rho = svd(solve_triangular(roots[1], half.T, lower=True), compute_uv=False)
         values.append(-0.5 * np.log1p(-(np.minimum(rho, 1.0) ** 2)).sum())
     return np.array(values)
-
-
-def _unit_sd(side: np.ndarray, name: str) -> np.ndarray:
-    centred = side - side.mean(axis=0)
-    scale = np.sqrt((centred**2).sum() / (len(side) - 1) / side.shape[1])
-    if scale == 0:
-        raise ValueError(f"`{name}` is constant; nothing depends on it")
-    return np.asarray(centred / scale)

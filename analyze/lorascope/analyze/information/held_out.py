@@ -24,19 +24,7 @@ OFF_CENTRE = 1e-9
 
 
 def cca_ksg(scores: Pairs, settings: Settings) -> float:
-    """Mutual information in nats between the two first pairs of canonical directions, by neighbours.
-
-    Parameters
-    ----------
-    scores
-        Normal scores of whatever was measured; samples of x are halved.
-    settings
-        Neighbours, and the seed of the halves.
-
-    Raises
-    ------
-    ValueError
-        If a half has too few rows for this many dimensions.
+    """Mutual information in nats between the two first pairs of canonical directions of normal scores, by neighbours.
 
     Notes
     -----
@@ -55,8 +43,7 @@ def cca_ksg(scores: Pairs, settings: Settings) -> float:
 def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     """Mutual information in nats between two canonical pairs of quadratic features, by neighbours.
 
-    Parameters and errors as of `cca_ksg`, which finds what correlates; this finds what correlates after products and
-    norms: shared scales, spirals, signs.
+    `cca_ksg` finds what correlates; this finds what correlates after products and norms: shared scales, spirals, signs.
 
     Notes
     -----
@@ -75,7 +62,7 @@ def radial_ksg(scores: Pairs, settings: Settings) -> float:
     for instance, the norms of the values themselves tell everything, and those of scores nearly so.
     """
     norms = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (scores.x, scores.y)]
-    return float(ksg(*norms, k=(settings.k,), groups=(scores.groups_x, scores.groups_y))[0])
+    return ksg(*norms, k=settings.k, groups=(scores.groups_x, scores.groups_y))
 
 
 def _features(x: np.ndarray) -> np.ndarray:
@@ -100,5 +87,5 @@ def _cross_fitted(
         along_x, along_y = canonical_axes(pairs.x[fitted], pairs.y[fitted], N_JOINT, ridge=ridge)
         rest = pairs.take(~fitted)
         u, v = after(project(rest.x, along_x)), after(project(rest.y, along_y))
-        found.append(float(ksg(u, v, k=(settings.k,), groups=(rest.groups_x, rest.groups_y))[0]))
+        found.append(ksg(u, v, k=settings.k, groups=(rest.groups_x, rest.groups_y)))
     return float(np.mean(found))

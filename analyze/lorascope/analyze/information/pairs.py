@@ -4,8 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .ksg import Norm
-
 __all__ = [
     "LEAST_GROUPS",
     "LEAST_PAIRS",
@@ -47,30 +45,12 @@ class Settings(NamedTuple):
 
     k: int = 3
     """Nearest neighbours."""
-    norm: Norm = "maximum"
-    """Norm of ksg1 and ksg2."""
     seed: int = 0
     """Seed of halves and shuffles."""
 
 
-def check_pairs(x: Any, y: Any, groups: Any = None, *, whole: bool = False) -> Pairs:
-    """`Pairs` of contiguous float64 (n, dimension) arrays.
-
-    Parameters
-    ----------
-    x, y
-        Real numbers (n, dimension) or (n,).
-    groups
-        Labels (n,), such as the sample of each row; by default each row is alone.
-    whole
-        Whether all features are meant, as for argmax: there constant columns and few rows are no mistake.
-
-    Raises
-    ------
-    ValueError
-        If shapes don't fit, values aren't real and finite, a column is constant, all rows are in one group, pairs
-        repeat, or there are too few.
-    """
+def check_pairs(x: Any, y: Any, groups: Any = None) -> Pairs:
+    """`Pairs` of what `mutual_information` was given, which says what is raised; by default each row is a group."""
     sides = [_numbers(side, name) for side, name in ((x, "x"), (y, "y"))]
     n = len(sides[0])
     if len(sides[1]) != n:
@@ -79,8 +59,7 @@ def check_pairs(x: Any, y: Any, groups: Any = None, *, whole: bool = False) -> P
         raise ValueError(f"there are {n} pairs; give at least {LEAST_PAIRS}")
     labels = _labels(groups, n)
     pairs = Pairs(sides[0], sides[1], labels, labels)
-    if not whole:
-        refuse_unusable(pairs)
+    refuse_unusable(pairs)
     return pairs
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from lorascope.stores import Run
 
 from ..measuring.sources import Source, matching, sources_of
-from .dataset import Unit
-from .estimators import check_settings, refuse_unless_whole, resolve_estimators, sees_states
+from .estimators import check_settings, refuse_unless_whole, resolve_estimators
 from .pairs import LEAST_GROUPS, Settings
 from .states import choose_tokens
 
-__all__ = ["Against", "Plan", "chosen_sources", "make_plan"]
+__all__ = ["Against", "Plan", "Unit", "chosen_sources", "make_plan"]
 
 Against = Literal["lora", "delta"]
+Unit = Literal["nat", "bit"]
 
 
 class Plan(NamedTuple):
@@ -36,11 +36,6 @@ class Plan(NamedTuple):
     """The most principal axes for each side."""
     share: float
     """The part of each side's variance that axes are to keep, if so many do."""
-
-    @property
-    def keeps_states(self) -> bool:
-        """Whether an estimator wants states as they are."""
-        return any(map(sees_states, self.names))
 
 
 def make_plan(
@@ -66,14 +61,6 @@ def make_plan(
 
 
 def chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | None) -> list[Source]:
-    """The components that are looked at, in the run's order.
-
-    Raises
-    ------
-    StoreError
-        As `sources_of`.
-    ValueError
-        If a path or pattern fits none that the adapter touches.
-    """
+    """The components that are looked at, in the run's order; raises where a pattern fits none."""
     sources = sources_of(run, adapter)
     return [sources[place] for place in matching([source.component for source in sources], components)]

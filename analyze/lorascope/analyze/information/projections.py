@@ -118,21 +118,8 @@ def canonical_axes(
     """The pairs of directions in which two sides correlate most, each scaled to variance 1 (less, with a ridge).
 
     Fit them on one half of the samples and evaluate them on the other (see `halves`): on the samples that they were
-    fitted on, correlations are too high.
-
-    Parameters
-    ----------
-    x, y
-        Finite samples of both sides, row by row.
-    n_axes
-        How many pairs are wanted; there are fewer where a side varies in fewer directions.
-    ridge
-        Added to each feature's variance, of 1: against directions in which a side hardly varies.
-
-    Raises
-    ------
-    ValueError
-        If a side is constant, or there are so few samples that they correlate whatever they are.
+    fitted on, correlations are too high. There are fewer than `n_axes` where a side varies in fewer directions; the
+    ridge is added to each feature's variance, of 1, against directions in which a side hardly varies.
 
     Notes
     -----
@@ -166,16 +153,8 @@ def canonical_axes(
 def halves(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.ndarray, " sample"]:
     """Which samples are in the first half: groups stay whole, and halves are as equal as groups allow.
 
-    Parameters
-    ----------
-    groups
-        Label of each sample's group; there are at least two.
-    seed
-        Seed of the order in which groups are tried: another one finds other halves, where there are several.
-
-    Notes
-    -----
-    Solves the subset sum exactly: time grows with groups times samples, memory with samples.
+    Solves the subset sum exactly, in time that grows with groups times samples. Groups, at least two, are tried in the
+    order of the seed: another one finds other halves, where there are several.
 
     Examples
     --------

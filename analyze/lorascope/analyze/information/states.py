@@ -38,17 +38,8 @@ class TokenChoice(NamedTuple):
 def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None = None) -> Iterator[States]:
     """States of a component's committed rows, one row after the other, without tokens that aren't finite.
 
-    Parameters
-    ----------
-    source
-        One component of a run.
-    tokens
-        Mask of the run's tokens that are wanted, by default all; a row that holds none is neither read nor returned.
-
-    Raises
-    ------
-    StoreError
-        If a chunk is missing, empty or broken.
+    `tokens` says which of the run's tokens are wanted, by default all: a row that holds none is neither read nor
+    returned. Raises StoreError if a chunk is missing, empty or broken.
     """
     wanted = np.ones(source.base.shape[0], bool) if tokens is None else tokens
     for row in np.unique(np.flatnonzero(wanted) // ROW_TOKENS).tolist():
@@ -57,21 +48,7 @@ def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None =
 
 
 def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> TokenChoice:
-    """A random choice of tokens for an estimate, as many from each sample as far as it has them.
-
-    Parameters
-    ----------
-    run
-        An open run that keeps states.
-    n_tokens
-        How many tokens are wanted, at least 1; there are fewer where the run has fewer.
-    seed
-        Seed of the choice within samples, and of which samples give one more where the number doesn't divide.
-
-    Raises
-    ------
-    StoreError
-        If no committed row keeps states.
+    """A random choice of so many tokens, or all, as many from each sample as far as it has them.
 
     Notes
     -----
@@ -112,36 +89,25 @@ def _repeats(run: Run, there: np.ndarray) -> np.ndarray:
         tokens = starts[alike] + place
         keys = prefixes * (int(ids.max()) + 1) + ids[tokens]
         _, prefixes, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        repeats[tokens] = _later(prefixes, there[tokens])
+        kept = np.flatnonzero(there[tokens])
+        later = np.delete(kept, np.unique(prefixes[kept], return_index=True)[1])
+        repeats[tokens[later]] = True
         place += 1
         shared = (counts[prefixes] > 1) & (n_known[alike] > place)
         alike, prefixes = alike[shared], prefixes[shared]
     return repeats
 
 
-def _later(labels: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Bool: which of those `there` aren't the first of their label."""
-    _, firsts = np.unique(labels[there], return_index=True)
-    later = there.copy()
-    later[np.flatnonzero(there)[firsts]] = False
-    return later
-
-
 def _spread(labels: np.ndarray, n_wanted: int, generator: np.random.Generator) -> np.ndarray:
     """Places, ascending, of about as many entries of each label, random among its own."""
     _, groups, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    quotas = _quotas(sizes, n_wanted, generator)
-    order = np.lexsort((generator.random(len(groups)), groups))
-    ranks = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.asarray(np.sort(order[ranks < quotas[groups[order]]]))
-
-
-def _quotas(sizes: np.ndarray, n_wanted: int, generator: np.random.Generator) -> np.ndarray:
-    """How many of each group: the same number as far as it has them, one more of some drawn by chance."""
+    # The same number of each as far as it has them, and one more of some drawn by chance.
     at_least = np.cumsum(np.bincount(sizes)[::-1])[::-1]  # level -> groups of so many or more
     totals = np.concatenate([[0], np.cumsum(at_least[1:])])  # level -> sum of min(size, level)
     level = int(np.searchsorted(totals, n_wanted, side="right")) - 1
     quotas = np.minimum(sizes, level)
     n_left = min(n_wanted, int(sizes.sum())) - int(quotas.sum())
     quotas[generator.permutation(np.flatnonzero(sizes > level))[:n_left]] += 1
-    return np.asarray(quotas)
+    order = np.lexsort((generator.random(len(groups)), groups))
+    ranks = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.asarray(np.sort(order[ranks < quotas[groups[order]]]))

@@ -30,20 +30,7 @@ def verdict(
     null_mean: float = math.nan,
     null_sd: float = math.nan,
 ) -> str:
-    """One of `VERDICTS` for an estimate.
-
-    Parameters
-    ----------
-    says
-        What the estimator says by its nature; see `estimators.Estimator`.
-    value, se
-        Nats; its standard error.
-    half, quarter, eighth
-        Means over parts with so much of the rows, NaN where there were too few.
-    ceiling
-        The most it could be, NaN where nothing holds it down.
-    null_mean, null_sd
-        Mean and scatter of shuffles; NaN where there were none, or where what they give was taken off.
+    """One of `VERDICTS` for an estimate: its fields in nats, NaN where unknown, and what its estimator `says` at best.
 
     Notes
     -----
@@ -69,14 +56,7 @@ def verdict(
 
 
 def panel_verdicts(members: Mapping[str, tuple[float, float]], verdicts: Mapping[str, str]) -> dict[str, str]:
-    """Verdicts of `panel` and of its members, which correct each other.
-
-    Parameters
-    ----------
-    members
-        Value and standard error of each, nats.
-    verdicts
-        What `verdict` says of each alone.
+    """Verdicts of `panel` and of its members (value and standard error), which correct what `verdict` says of each.
 
     Notes
     -----

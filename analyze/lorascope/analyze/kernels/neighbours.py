@@ -17,58 +17,47 @@ FAR = 1e308
 
 
 @compiled(SCAN, inline=True)
-def _one_coordinate(row: Any, here: Any, euclidean: Any, is_first: Any, out: Any) -> None:
-    if euclidean:
-        for j in range(out.shape[0]):
-            a = row[j] - here
-            out[j] = a * a if is_first else out[j] + a * a
-    else:
-        for j in range(out.shape[0]):
-            a = abs(row[j] - here)
-            out[j] = a if is_first else larger(out[j], a)
+def _one_coordinate(row: Any, here: Any, is_first: Any, out: Any) -> None:
+    for j in range(out.shape[0]):
+        a = abs(row[j] - here)
+        out[j] = a if is_first else larger(out[j], a)
 
 
 @compiled(SCAN, inline=True)
 def _four_coordinates(
-    r0: Any, r1: Any, r2: Any, r3: Any, h0: Any, h1: Any, h2: Any, h3: Any, euclidean: Any, is_first: Any, out: Any
+    r0: Any, r1: Any, r2: Any, r3: Any, h0: Any, h1: Any, h2: Any, h3: Any, is_first: Any, out: Any
 ) -> None:
-    if euclidean:
-        for j in range(out.shape[0]):
-            a, b, c, d = r0[j] - h0, r1[j] - h1, r2[j] - h2, r3[j] - h3
-            whole = (a * a + b * b) + (c * c + d * d)
-            out[j] = whole if is_first else out[j] + whole
-    else:
-        for j in range(out.shape[0]):
-            a, b, c, d = abs(r0[j] - h0), abs(r1[j] - h1), abs(r2[j] - h2), abs(r3[j] - h3)
-            whole = larger(larger(a, b), larger(c, d))
-            out[j] = whole if is_first else larger(out[j], whole)
+    for j in range(out.shape[0]):
+        a, b, c, d = abs(r0[j] - h0), abs(r1[j] - h1), abs(r2[j] - h2), abs(r3[j] - h3)
+        whole = larger(larger(a, b), larger(c, d))
+        out[j] = whole if is_first else larger(out[j], whole)
 
 
 @compiled(SCAN)
-def _distances(points: Any, i: Any, start: Any, stop: Any, euclidean: Any, out: Any) -> None:
-    """Distances of point i to points start to stop, in the maximum norm, or the squared Euclidean one."""
+def _distances(points: Any, i: Any, start: Any, stop: Any, out: Any) -> None:
+    """Distances of point i to points start to stop, in the maximum norm."""
     # Four coordinates at a time: what is between them stays in registers. Rows as views, whose indices can't be
     # negative, for else the compiler looks at each.
     d = 0
     while d + 4 <= points.shape[0]:
         _four_coordinates(
             points[d, start:stop], points[d + 1, start:stop], points[d + 2, start:stop], points[d + 3, start:stop],
-            points[d, i], points[d + 1, i], points[d + 2, i], points[d + 3, i], euclidean, d == 0, out,
+            points[d, i], points[d + 1, i], points[d + 2, i], points[d + 3, i], d == 0, out,
         )  # fmt: skip
         d += 4
     while d < points.shape[0]:
-        _one_coordinate(points[d, start:stop], points[d, i], euclidean, d == 0, out)
+        _one_coordinate(points[d, start:stop], points[d, i], d == 0, out)
         d += 1
 
 
 @compiled(SCAN, inline=True)
-def _insert(distance: Any, point: Any, nearest: Any, points: Any) -> None:
-    """Put a neighbour into ascending lists, from which the last falls out."""
+def _insert(distance: Any, nearest: Any) -> None:
+    """Put a distance into an ascending list, from which the last falls out."""
     place = nearest.shape[0] - 1
     while place > 0 and nearest[place - 1] > distance:
-        nearest[place], points[place] = nearest[place - 1], points[place - 1]
+        nearest[place] = nearest[place - 1]
         place -= 1
-    nearest[place], points[place] = distance, point
+    nearest[place] = distance
 
 
 @compiled(SCAN)
@@ -90,8 +79,8 @@ def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: 
 
 
 @compiled(SCAN)
-def _take_neighbours(of_x: Any, of_y: Any, both: Any, first: Any, nearest: Any, points: Any) -> None:
-    """Take the neighbours among some points into the lists: a few points are looked at one by one if one is near."""
+def _take_neighbours(of_x: Any, of_y: Any, both: Any, nearest: Any) -> None:
+    """Take the neighbours among some points into the list: a few points are looked at one by one if one is near."""
     last = nearest.shape[0] - 1
     n = of_x.shape[0]
     for j in range(n):
@@ -104,26 +93,21 @@ def _take_neighbours(of_x: Any, of_y: Any, both: Any, first: Any, nearest: Any, 
         if least < nearest[last]:
             for j in range(part.shape[0]):
                 if part[j] < nearest[last]:
-                    _insert(part[j], first + start + j, nearest, points)
+                    _insert(part[j], nearest)
 
 
 @compiled(SCAN)
-def _count(distances: Any, radius: Any, is_closed: Any) -> Any:
+def _count(distances: Any, radius: Any) -> Any:
     found = np.int64(0)
-    if is_closed:
-        for j in range(distances.shape[0]):
-            found += np.int64(distances[j] <= radius)
-    else:
-        for j in range(distances.shape[0]):
-            found += np.int64(distances[j] < radius)
+    for j in range(distances.shape[0]):
+        found += np.int64(distances[j] < radius)
     return found
 
 
 @compiled(SCAN, inline=True)
-def _is_beyond(edges: Any, block: Any, first: Any, euclidean: Any, distance: Any) -> Any:
+def _is_beyond(edges: Any, block: Any, first: Any, distance: Any) -> Any:
     """Whether no point of a block can be as near as this to a point, by their first coordinates."""
-    gap = larger(larger(edges[block, 0] - first, first - edges[block, 1]), 0.0)
-    return (gap * gap if euclidean else gap) > distance
+    return larger(edges[block, 0] - first, first - edges[block, 1]) > distance
 
 
 @compiled(SCAN)
@@ -135,14 +119,12 @@ def _scan(
     groups_y: Any,
     i: Any,
     is_grouped: Any,
-    euclidean: Any,
     of_x: Any,
     of_y: Any,
     both: Any,
     nearest: Any,
-    points: Any,
 ) -> tuple[int, int]:
-    """Fill in the lists of point i, and its distances; returns the range of points whose x was looked at."""
+    """Fill in the list of point i, and its distances; returns the range of points whose x was looked at."""
     n = x.shape[1]
     last = nearest.shape[0] - 1
     nearest[:] = FAR
@@ -152,17 +134,17 @@ def _scan(
         for is_right in (True, False):
             start = right if is_right else left - BLOCK
             stop = min(start + BLOCK, n)
-            if start < 0 or start >= n or _is_beyond(edges, start // BLOCK, x[0, i], euclidean, nearest[last]):
+            if start < 0 or start >= n or _is_beyond(edges, start // BLOCK, x[0, i], nearest[last]):
                 if is_right:
                     is_right_open = False
                 else:
                     is_left_open = False
                 continue
-            _distances(x, i, start, stop, euclidean, of_x[start:stop])
-            _distances(y, i, start, stop, euclidean, of_y[start:stop])
+            _distances(x, i, start, stop, of_x[start:stop])
+            _distances(y, i, start, stop, of_y[start:stop])
             _leave_out_own(of_x[start:stop], groups_x, groups_y, i, start, is_grouped)
             _leave_out_own(of_y[start:stop], groups_x, groups_y, i, start, is_grouped)
-            _take_neighbours(of_x[start:stop], of_y[start:stop], both, start, nearest, points)
+            _take_neighbours(of_x[start:stop], of_y[start:stop], both, nearest)
             if is_right:
                 right = stop
             else:
@@ -171,7 +153,7 @@ def _scan(
         if left <= start < right:
             continue
         stop = min(start + BLOCK, n)
-        _distances(y, i, start, stop, euclidean, of_y[start:stop])
+        _distances(y, i, start, stop, of_y[start:stop])
         _leave_out_own(of_y[start:stop], groups_x, groups_y, i, start, is_grouped)
     return left, right
 
@@ -184,16 +166,12 @@ def neighbour_counts(
     groups_x: Any,
     groups_y: Any,
     is_grouped: Any,
-    ks: Any,
-    is_second: Any,
-    euclidean: Any,
-    start: Any,
-    stop: Any,
+    k: Any,
     counts_x: Any,
     counts_y: Any,
     nearest_k: Any,
 ) -> None:
-    """For points start to stop: how many points of other groups lie within the distance of the k-th nearest pair.
+    """For each point: how many points of other groups lie nearer than the k-th nearest pair, on either side.
 
     Parameters
     ----------
@@ -206,35 +184,17 @@ def neighbour_counts(
         Int64 (point,): points that share either with a point are no neighbours of it; it is in its own groups.
     is_grouped
         Whether any two points share a group: else they needn't be looked at.
-    ks
-        Int64 (k,), ascending. Every point has so many others.
-    is_second
-        False: nearer than the k-th nearest pair, whose distance is the larger of |dx| and |dy|. True: not farther than
-        the largest |dx| among the k nearest pairs, and of y than their largest |dy|.
-    euclidean
-        Whether |.| is the Euclidean norm, else the maximum norm.
+    k
+        Every point has at least so many others.
     counts_x, counts_y
-        Int64 (point, k), filled.
+        Int64 (point,), filled: points whose |dx|, or |dy|, in the maximum norm is below the k-th nearest pair's
+        distance, the larger of both.
     nearest_k
-        Float64 (point, k), filled: distance of the k-th nearest pair, squared in the Euclidean norm.
+        Float64 (point,), filled: distance of the k-th nearest pair.
     """
     n = x.shape[1]
-    of_x, of_y, both = np.empty(n), np.empty(n), np.empty(BLOCK)
-    most = ks[ks.shape[0] - 1]
-    nearest, points = np.empty(most), np.empty(most, np.int64)
-    for i in range(start, stop):
-        left, right = _scan(
-            x, y, edges, groups_x, groups_y, i, is_grouped, euclidean, of_x, of_y, both, nearest, points
-        )
-        radius_x, radius_y, done = 0.0, 0.0, 0
-        for place in range(ks.shape[0]):
-            k = ks[place]
-            nearest_k[i, place] = nearest[k - 1]
-            if is_second:
-                for j in range(done, k):
-                    radius_x, radius_y = larger(radius_x, of_x[points[j]]), larger(radius_y, of_y[points[j]])
-                done = k
-            else:
-                radius_x = radius_y = nearest[k - 1]
-            counts_x[i, place] = _count(of_x[left:right], radius_x, is_second)
-            counts_y[i, place] = _count(of_y, radius_y, is_second)
+    of_x, of_y, both, nearest = np.empty(n), np.empty(n), np.empty(BLOCK), np.empty(k)
+    for i in range(n):
+        left, right = _scan(x, y, edges, groups_x, groups_y, i, is_grouped, of_x, of_y, both, nearest)
+        nearest_k[i] = nearest[k - 1]
+        counts_x[i], counts_y[i] = _count(of_x[left:right], nearest[k - 1]), _count(of_y, nearest[k - 1])

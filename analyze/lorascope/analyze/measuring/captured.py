@@ -42,14 +42,14 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
     if missing:
         raise StoreError(f"{run.place.name!r} (states {run.states!r}) holds no {missing[0]!r}; that takes all states")
     touched = run.adapter(adapter)["rank"].values > 0
-    take = {
-        "js": lambda: run.js(adapter).values,
-        "effective_width": lambda: run.reduction("effective_width", adapter).values,
-        "base_norm": lambda: run.reduction("base_norm").values,
-        "delta_norm": lambda: run.reduction("delta_norm", adapter).values,
-        "delta_ratio": lambda: _ratio(run.reduction("delta_norm", adapter).values, run.reduction("base_norm").values),
-    }
-    return [take[name]()[:, touched] for name in names]
+
+    def take(name: str) -> np.ndarray:
+        if name == "delta_ratio":
+            return _ratio(take("delta_norm"), take("base_norm"))
+        found = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)
+        return np.asarray(found.values)
+
+    return [take(name)[:, touched] for name in names]
 
 
 def counted_tokens(run: Run, js: np.ndarray) -> np.ndarray:

@@ -84,8 +84,7 @@ def _compute(client: Any, array: da.Array, done: Callable[[], None]) -> np.ndarr
     try:
         return assemble(array, blocks())
     except distributed.KilledWorker as error:
-        raise RuntimeError(
-            f"workers died again and again at one task ({error}); look at their logs and memory"
-        ) from error
+        message = f"workers died again and again at one task ({error}); look at their logs and memory"
+        raise RuntimeError(message) from error
     except (CancelledError, distributed.client.FuturesCancelledError) as error:
         raise RuntimeError("the Dask scheduler is gone; start it again, and the same command") from error

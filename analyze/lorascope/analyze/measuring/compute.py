@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask.array as da
@@ -52,9 +52,8 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         from .cluster import cluster_workers
 
         if n_workers is not None:
-            raise ValueError(
-                f"`n_workers` is {n_workers}; a cluster has the workers that it was started with: leave it out"
-            )
+            message = f"`n_workers` is {n_workers}; a cluster has the workers that it was started with: leave it out"
+            raise ValueError(message)
         with cluster_workers(client) as found:
             yield found
         return
@@ -80,13 +79,9 @@ def _local(name: str, n_workers: int | None) -> Callable[[da.Array, Callable[[],
 
 def _active_client() -> Any:
     """The client of `dask.distributed` that is active in this process, if there is one."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    try:
-        return distributed.default_client()
-    except ValueError:
-        return None
+    with suppress(KeyError, ValueError):
+        return sys.modules["distributed"].default_client()
+    return None
 
 
 class _Tasks(Callback):

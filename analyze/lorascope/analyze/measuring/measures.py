@@ -14,13 +14,8 @@ __all__ = ["MEASURES", "Measure", "resolve", "token_measure"]
 
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
-TAKEN = {"done", "token", "component", "kind", "layer", "d_out", "rank", "delta_source"} | {
-    "sample_of_token",
-    "position",
-    "role",
-    "weight",
-    "counted",
-}
+TAKEN = {"done", "token", "sample_of_token", "position", "role", "weight", "counted", "component", "kind", "layer"}
+TAKEN |= {"d_out", "rank", "delta_source"}
 """Names of what stands beside measures in a result."""
 
 
@@ -46,17 +41,12 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
     **attributes
         Others that the result is to carry, such as `references`.
 
-    Raises
-    ------
-    ValueError
-        If the function has the name of a measure of ours, or of a coordinate.
-
     Returns
     -------
     Callable
-        A decorator. What it makes goes wherever the name of a measure goes. The function gets float32 blocks
-        (token, feature) of any number of tokens, in a thread of its own; its value for a token must depend on that
-        token alone.
+        A decorator. What it makes goes wherever the name of a measure goes, unless the function has the name of one of
+        ours or of a coordinate. The function gets float32 blocks (token, feature) of any number of tokens, in a thread
+        of its own; its value for a token must depend on that token alone.
 
     Examples
     --------
@@ -69,12 +59,8 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
     """
 
     def make(function: Callable[..., Values]) -> Measure:
-        name = function.__name__
-        if name in MEASURES or name in TAKEN:
-            raise ValueError(
-                f"a measure can't be called {name!r}, as something else is; give the function another name"
-            )
-        return Measure(function=function, outputs={name: {"long_name": long_name, "units": units, **attributes}})
+        outputs = {function.__name__: {"long_name": long_name, "units": units, **attributes}}
+        return Measure(function=function, outputs=outputs)
 
     return make
 
@@ -85,14 +71,14 @@ def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
     return out
 
 
-def _js_permuted(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    return _js(base, np.take(delta, _permutation(delta.shape[1]), axis=1))  # 5 times as fast as delta[:, order]
-
-
 @lru_cache(maxsize=32)
 def _permutation(width: int) -> np.ndarray:
     # One permutation for all tokens and runs, so that the null is as reproducible as the measure.
     return np.random.default_rng(width).permutation(width)
+
+
+def _js_permuted(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    return _js(base, np.take(delta, _permutation(delta.shape[1]), axis=1))  # 5 times as fast as delta[:, order]
 
 
 def _js_delta_alone(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -135,31 +121,22 @@ def _described(long_name: str, units: str = "nat", references: str = "") -> Attr
     return {"long_name": long_name, "units": units} | ({"references": references} if references else {})
 
 
+_DIVERGENCE = "Jensen-Shannon divergence of softmax(base) and"
+_WIDTH = "exp of the entropy of softmax({}): how many features share its mass"
 _HSIC = "unbiased HSIC of {}, linear kernels, of the token's group; linear CKA is made of it"
 _ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
-    _js: {
-        "js": _described(
-            "Jensen-Shannon divergence of softmax(base) and softmax(lora)",
-            references=f"arXiv 2501.03152, eq. 9; {_LIN}",
-        )
-    },
+    _js: {"js": _described(f"{_DIVERGENCE} softmax(lora)", references=f"arXiv 2501.03152, eq. 9; {_LIN}")},
     _js_permuted: {"js_permuted": _described("js of a delta whose features are permuted: what size alone would give")},
     _js_delta_alone: {
-        "js_delta_alone": _described(
-            "Jensen-Shannon divergence of softmax(base) and softmax(delta), delta without its base", references=_LIN
-        )
+        "js_delta_alone": _described(f"{_DIVERGENCE} softmax(delta), delta without its base", references=_LIN)
     },
-    _effective_width: {
-        "effective_width": _described("exp of the entropy of softmax(base): how many features share its mass", "1")
-    },
+    _effective_width: {"effective_width": _described(_WIDTH.format("base"), "1")},
     _divergences: {
         "kl_base_lora": _described("KL(softmax(base) || softmax(lora))", references=_KULLBACK),
         "kl_lora_base": _described("KL(softmax(lora) || softmax(base))", references=_KULLBACK),
         "entropy_base": _described("Shannon entropy of softmax(base)"),
         "entropy_lora": _described("Shannon entropy of softmax(lora)"),
-        "effective_width_lora": _described(
-            "exp of the entropy of softmax(lora): how many features share its mass", "1"
-        ),
+        "effective_width_lora": _described(_WIDTH.format("lora"), "1"),
     },
     _argmax_agreement: {
         "argmax_agreement": _described("1 where base and lora have their largest feature in common", "1")
@@ -195,21 +172,16 @@ def resolve(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...], dict[s
     """
     if isinstance(names, str | Measure) or not names:
         raise ValueError(f"`names` is {names!r}; give a sequence of at least one name, such as ('js',)")
-    wanted: dict[str, tuple[Measure, Attributes]] = {}
-    for name in names:
-        found = {name: MEASURES[name]} if isinstance(name, str) and name in MEASURES else _outputs(name)
-        for output, measure in found.items():
-            if output in wanted:
-                raise ValueError(f"measure {output!r} is asked for twice; name each once")
-            wanted[output] = measure, measure.outputs[output]
-    measures = tuple({id(measure): measure for measure, _ in wanted.values()}.values())
-    return measures, {name: attributes for name, (_, attributes) in wanted.items()}
-
-
-def _outputs(measure: str | Measure) -> dict[str, Measure]:
-    if isinstance(measure, str):
-        raise ValueError(f"no measure {measure!r}; there are {sorted(MEASURES)}")
-    for name in measure.outputs:
-        if MEASURES.get(name, measure) is not measure or name in TAKEN:
-            raise ValueError(f"a measure can't be called {name!r}, as something else is; give it another name")
-    return dict.fromkeys(measure.outputs, measure)
+    wanted: dict[str, Measure] = {}
+    for asked in names:
+        if isinstance(asked, str) and asked not in MEASURES:
+            raise ValueError(f"no measure {asked!r}; there are {sorted(MEASURES)}")
+        found = {asked: MEASURES[asked]} if isinstance(asked, str) else dict.fromkeys(asked.outputs, asked)
+        for name, measure in found.items():
+            if MEASURES.get(name, measure) is not measure or name in TAKEN:
+                raise ValueError(f"a measure can't be called {name!r}, as something else is; give it another name")
+            if name in wanted:
+                raise ValueError(f"measure {name!r} is asked for twice; name each once")
+            wanted[name] = measure
+    measures = tuple({id(measure): measure for measure in wanted.values()}.values())
+    return measures, {name: measure.outputs[name] for name, measure in wanted.items()}

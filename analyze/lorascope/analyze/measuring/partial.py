@@ -72,7 +72,11 @@ def open_partial(
         (token, component).
     """
     path = partial_path(target)
-    if _identity(path) != json.loads(json.dumps(identity)):
+    try:
+        found = zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
+    except (OSError, KeyError, ValueError):  # nothing, or not set up to its end
+        found = None
+    if found != json.loads(json.dumps(identity)):
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         _create(path, identity, attributes, shape)
@@ -101,34 +105,15 @@ def partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.unfinished")
 
 
-def _identity(path: Path) -> Any:
-    """Identity of the part that lies there; None where there is none."""
-    try:
-        return zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
-    except (OSError, KeyError, ValueError):  # nothing, or not set up to its end
-        return None
-
-
 def _create(
     path: Path, identity: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]], shape: tuple[int, int]
 ) -> None:
     group = zarr.create_group(path, zarr_format=3)
     n_tokens, n_components = shape
     chunks = (min(CHUNK_TOKENS, max(n_tokens, 1)), min(CHUNK_COMPONENTS, max(n_components, 1)))
+    layout: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "float32", "fill_value": np.nan}
     for name, attrs in attributes.items():
-        group.create_array(
-            name,
-            shape=shape,
-            chunks=chunks,
-            dtype="float32",
-            fill_value=np.nan,
-            dimension_names=("token", "component"),
-            attributes=dict(attrs),
-        )
-    group.create_array(  # last: a part without it was never set up
-        DONE,
-        shape=(n_components,),
-        dtype="bool",
-        dimension_names=("component",),
-        attributes={IDENTITY: dict(identity)},
-    )
+        group.create_array(name, **layout, dimension_names=("token", "component"), attributes=dict(attrs))
+    # Last: a part without it was never set up.
+    whole: dict[str, Any] = {IDENTITY: dict(identity)}
+    group.create_array(DONE, shape=(n_components,), dtype="bool", dimension_names=("component",), attributes=whole)

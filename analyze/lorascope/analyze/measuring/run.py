@@ -116,8 +116,8 @@ def measure_unsaved(
         captured = {name: values[:, chosen] for name, values in zip(measures, columns, strict=True)}
         if target is None:
             return _dataset(run, table, captured, measures)
-    sources = [] if captured is not None else sources_of(run, adapter)
-    sources = [sources[place] for place in chosen] if sources else []
+    every = sources_of(run, adapter) if captured is None else []
+    sources = [every[place] for place in chosen] if every else []
     shape = (run.n_tokens, len(chosen))
     if target is None:
         held = _Held({name: np.full(shape, np.nan, np.float32) for name in measures})

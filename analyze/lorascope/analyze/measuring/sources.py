@@ -28,7 +28,7 @@ class Source(NamedTuple):
     """Digest of everything that was written when the run was set up, weights too."""
 
     def __hash__(self) -> int:
-        return hash((self.identity, self.delta.rows.path, self.component))
+        return hash(self._key())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Source) and self._key() == other._key()
@@ -123,6 +123,6 @@ def weights_of(source: Source) -> Weights:
     """Weights of a component with a factor, read once for the rows that a worker goes through."""
     delta = source.delta
     assert delta.lora_B is not None
-    lora_b = delta.lora_B.read()
-    bias = np.empty(0, np.float32) if delta.bias is None else delta.bias.read()
+    lora_b = delta.lora_B()
+    bias = np.empty(0, np.float32) if delta.bias is None else delta.bias()
     return Weights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling))

@@ -65,23 +65,14 @@ def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outpu
     if not sources[0].base.is_committed(row):
         return np.full((len(outputs), length, len(sources)), np.nan, np.float32)
     factors = read_factors(sources, row)
-    columns = [
-        _measure_row(source, row, factor, measures, outputs) for source, factor in zip(sources, factors, strict=True)
-    ]
-    return np.stack(columns, axis=2)
-
-
-def _measure_row(
-    source: Source, row: int, factor: np.ndarray | None, measures: Sequence[Measure], outputs: Sequence[str]
-) -> np.ndarray:
-    """Float32 (measure, token) of one component."""
-    out = np.empty((len(outputs), source.base.n_tokens(row)), np.float32)
     whole = any(measure.whole_rows for measure in measures)
-    for tile in row_tiles(source, row, factor, whole=whole):
-        found = _values(measures, tile.base, tile.delta, source.component)
-        for place, name in enumerate(outputs):
-            out[place, tile.tokens] = found[name]
-    return out
+    out = np.empty((len(sources), len(outputs), length), np.float32)  # a component's values side by side
+    for column, source, factor in zip(out, sources, factors, strict=True):
+        for tile in row_tiles(source, row, factor, whole=whole):
+            found = _values(measures, tile.base, tile.delta, source.component)
+            for place, name in enumerate(outputs):
+                column[place, tile.tokens] = found[name]
+    return np.ascontiguousarray(out.transpose(1, 2, 0))
 
 
 def _values(

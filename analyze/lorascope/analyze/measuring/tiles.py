@@ -65,16 +65,10 @@ def _widened(rows: RowArray, row: int, step: int) -> Callable[[slice], np.ndarra
 
 def _deltas(source: Source, row: int, factor: np.ndarray | None, step: int) -> _Fill:
     delta = source.delta
-    if factor is not None:
-        return _products(source, factor, step)
-    if delta.base is not None:
-        adapted = _widened(delta.rows, row, step)
-        return lambda tokens, base: adapted(tokens) - base
-    stored = _widened(delta.rows, row, step)
-    return lambda tokens, base: stored(tokens)
-
-
-def _products(source: Source, factor: np.ndarray, step: int) -> _Fill:
+    if factor is None:
+        stored = _widened(delta.rows, row, step)
+        is_difference = delta.base is not None  # of the outputs with the adapter and without
+        return lambda tokens, base: stored(tokens) - base if is_difference else stored(tokens)
     weights = weights_of(source)
     scratch = np.empty((step, weights.lora_B_T.shape[1]), np.float32)
 

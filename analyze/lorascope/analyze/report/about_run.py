@@ -15,7 +15,7 @@ from lorascope.analyze.sizes import Size
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 
-from .markup import escape, notice, section, table
+from .markup import escape, section, table
 
 __all__ = ["fidelity", "notices", "provenance", "store", "subtitle"]
 
@@ -46,12 +46,8 @@ def _name(source: str) -> str:
     return "/".join(path.parts[1:][-2:]) if path.is_absolute() else source
 
 
-def notices(run: Run, qualified: xr.Dataset) -> str:
+def notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
     """What must be known before any number."""
-    return "".join(notice(text) for text in _notices(run, qualified))
-
-
-def _notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
     attrs = qualified.attrs
     if len(run.lost_rows):
         yield (
@@ -106,12 +102,8 @@ def store(run: Run, parts: Sequence[Size]) -> str:
 
 def fidelity(run: Run, qualified: xr.Dataset) -> str:
     """How far the record can be trusted: js at capture against js from the store, and what rounding swallowed."""
-    return section(
-        "fidelity",
-        "Fidelity",
-        f"<p>{_fidelity_text(qualified)}</p>",
-        f"<p>{_swallowed_text(run, qualified.attrs['adapter'])}</p>",
-    )
+    texts = (_fidelity_text(qualified), _swallowed_text(run, qualified.attrs["adapter"]))
+    return section("fidelity", "Fidelity", *(f"<p>{text}</p>" for text in texts))
 
 
 def _fidelity_text(qualified: xr.Dataset) -> str:
@@ -145,21 +137,18 @@ def provenance(run: Run) -> str:
     attributes = {key: value for key, value in run.attributes.items() if key != "measured"}
     measured = {key: value for key, value in run.attributes.get("measured", {}).items() if key != "swallowed_share"}
     rows = [("path", run.path), *_flat({**attributes, "measured": measured})]
-    speed = f" {_speed(run, measured)}" if measured.get("seconds") else ""
+    speed = ""
+    if seconds := float(measured.get("seconds", 0)):
+        waited = format_number(float(measured.get("seconds_waiting_for_disk", 0)))
+        speed = (
+            f" Capturing took {format_number(seconds)} s ({format_number(run.n_tokens / seconds)} tokens/s), of which "
+            f"{waited} s were spent waiting for the disk."
+        )
     return section(
         "provenance",
         "Provenance",
         f"<p>Model, adapter, data, settings and libraries, as the run records them.{speed}</p>",
         f"<details><summary>{len(rows)} entries</summary>{table(('what', 'value'), rows, n_names=2)}</details>",
-    )
-
-
-def _speed(run: Run, measured: Mapping[str, Any]) -> str:
-    seconds = float(measured["seconds"])
-    waited = float(measured.get("seconds_waiting_for_disk", 0.0))
-    return (
-        f"Capturing took {format_number(seconds)} s ({format_number(run.n_tokens / seconds)} tokens/s), of which "
-        f"{format_number(waited)} s were spent waiting for the disk."
     )
 
 

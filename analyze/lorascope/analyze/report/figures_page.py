@@ -19,16 +19,12 @@ def render_figures(title: str, subtitle: str, figures: Iterable[tuple[str, Any]]
     figures
         Their names, each with a plotly figure, or with words where there is none.
     """
-    parts = [
-        section(f"section-{place}", name, f"<p>{escape(one)}</p>" if isinstance(one, str) else _drawn(place, one))
-        for place, (name, one) in enumerate(figures)
-    ]
+    parts = []
+    for place, (name, one) in enumerate(figures):
+        part = f"<p>{escape(one)}</p>" if isinstance(one, str) else figure(f"figure-{place}", one, "")
+        parts.append(section(f"section-{place}", name, part))
     body = (
         f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
         f"<noscript><p>Without JavaScript the figures stay empty.</p></noscript>{''.join(parts)}"
     )
     return document(title, body)
-
-
-def _drawn(place: int, plot: Any) -> str:
-    return figure(f"figure-{place}", plot, "")

@@ -12,6 +12,7 @@ from lorascope.stores.progress import Progress
 
 from . import about_run, sections, tokens
 from .document import document
+from .markup import notice
 
 __all__ = ["write_report"]
 
@@ -65,7 +66,7 @@ def _page(run: Run, qualified: xr.Dataset) -> str:
     body = "".join(
         (
             f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
-            about_run.notices(run, qualified),
+            *(notice(text) for text in about_run.notices(run, qualified)),
             "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
             sections.headline(run, qualified, parts[-1].stored_bytes),
             sections.components(qualified),

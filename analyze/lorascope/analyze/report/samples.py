@@ -16,6 +16,7 @@ __all__ = ["chosen_samples", "sample_block", "scale_legend", "scale_top", "token
 
 MOST_TOKENS = 600
 """Tokens of a sample that are shown; a page of all would be slow to scroll."""
+GAP = '<span class="gap" title="{0} tokens weren\'t captured">[{0}]</span>'
 _STOPS = ("#ffffff", COLORS[1], COLORS[2], "#f16913")
 _CONTROLS: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 127: 0x2421, 10: "↵\n"}
 
@@ -42,8 +43,8 @@ def token_color(value: float, top: float) -> str:
         return _STOPS[0]
     place = min(value / top, 1.0) * (len(_STOPS) - 1)
     left = min(int(place), len(_STOPS) - 2)
-    ends = zip(_channels(_STOPS[left]), _channels(_STOPS[left + 1]), strict=True)
-    return "#" + "".join(f"{round(a + (b - a) * (place - left)):02x}" for a, b in ends)
+    low, high = (bytes.fromhex(stop[1:]) for stop in _STOPS[left : left + 2])
+    return "#" + "".join(f"{round(a + (b - a) * (place - left)):02x}" for a, b in zip(low, high, strict=True))
 
 
 def scale_legend(top: float) -> str:
@@ -74,17 +75,13 @@ def _tokens(run: Run, qualified: xr.Dataset, index: int, top: float) -> Iterator
     for token in range(start, min(stop, start + MOST_TOKENS)):
         position = int(run.tokens["position"].values[token])
         if position > expected:
-            yield _gap(position - expected)
+            yield GAP.format(position - expected)
         expected = position + 1
         yield _token(run, qualified, token, top)
     if stop > start + MOST_TOKENS:
         yield f'<span class="gap">[{stop - start - MOST_TOKENS} more captured tokens aren\'t shown]</span>'
     elif expected < int(run.samples["length"].values[index]):
-        yield _gap(int(run.samples["length"].values[index]) - expected)
-
-
-def _gap(n_tokens: int) -> str:
-    return f'<span class="gap" title="{n_tokens} tokens weren\'t captured">[{n_tokens}]</span>'
+        yield GAP.format(int(run.samples["length"].values[index]) - expected)
 
 
 def _token(run: Run, qualified: xr.Dataset, token: int, top: float) -> str:
@@ -94,14 +91,10 @@ def _token(run: Run, qualified: xr.Dataset, token: int, top: float) -> str:
     title = f"position {position}, {name}: JS {format_number(value)} nat, nll {format_number(nll)} nat"
     kind = "t answer" if name in {"answer", "generated"} else "t"
     style = f"background:{token_color(value, top)}"
-    return f'<span class="{kind}" style="{style}" title="{escape(title)}">{escape(_text(run, token))}</span>'
-
-
-def _text(run: Run, token: int) -> str:
-    """A token's text with control characters made visible; its id in brackets where the run keeps no text."""
-    if "text" not in run.tokens:
-        return f"[{int(run.tokens['token_id'].values[token])}]"
-    return str(run.tokens["text"].values[token]).translate(_CONTROLS)
+    text = f"[{int(run.tokens['token_id'].values[token])}]"  # where the run keeps no text
+    if "text" in run.tokens:
+        text = str(run.tokens["text"].values[token]).translate(_CONTROLS)
+    return f'<span class="{kind}" style="{style}" title="{escape(title)}">{escape(text)}</span>'
 
 
 def _answers(run: Run, index: int) -> str:
@@ -117,7 +110,3 @@ def _answers(run: Run, index: int) -> str:
         if 0 <= picked < len(texts):
             parts.append(f"{words} “{escape(texts[picked])}” {'✓' if picked == answer else '✗'}")
     return f'<p class="picked">{" · ".join(parts)}</p>'
-
-
-def _channels(color: str) -> list[int]:
-    return [int(color[start : start + 2], 16) for start in (1, 3, 5)]

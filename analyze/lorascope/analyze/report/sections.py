@@ -33,21 +33,14 @@ def headline(run: Run, qualified: xr.Dataset, stored_bytes: int) -> str:
     attrs, miub = qualified.attrs, float(qualified["miub"])
     most = attrs["n_components"] * math.log(2)
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
+    measured = f"{attrs['n_tokens']} tokens x {attrs['n_components']} components"
+    n_committed = int(run.committed.sum())
     tiles = [
         tile("MIUB (nats)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
-        tile(
-            "measured on",
-            f"{attrs['n_samples']} samples",
-            f"{attrs['n_tokens']} tokens x {attrs['n_components']} components",
-        ),
+        tile("measured on", f"{attrs['n_samples']} samples", measured),
         tile("five largest components", format_percent(top_share(qualified)), "of MIUB"),
-        *_kl_tiles(run, attrs["adapter"]),
-        *_score_tiles(run),
-        tile(
-            "store",
-            format_size(stored_bytes),
-            f"{format_size(stored_bytes / int(run.committed.sum()))} a captured token",
-        ),
+        *_tiles(run, attrs["adapter"]),
+        tile("store", format_size(stored_bytes), f"{format_size(stored_bytes / n_committed)} a captured token"),
     ]
     return (
         f'<div class="tiles">{"".join(tiles)}</div>'
@@ -84,13 +77,11 @@ def _about(run: Run) -> str:
     return ""
 
 
-def _kl_tiles(run: Run, adapter: str) -> Iterator[str]:
-    if found := kl(run, adapter):
-        note = f"KL(base || adapted), mean over {found.n_tokens} tokens"
-        yield tile("next token (nats)", format_number(found.mean), note)
-
-
-def _score_tiles(run: Run) -> Iterator[str]:
+def _tiles(run: Run, adapter: str) -> Iterator[str]:
+    """How far the next token moves, and whether the adapter helped."""
+    if moved := kl(run, adapter):
+        note = f"KL(base || adapted), mean over {moved.n_tokens} tokens"
+        yield tile("next token (nats)", format_number(moved.mean), note)
     found = scores(run)
     for measure, label in (("ACC", "accuracy"), ("CE", "cross-entropy"), ("PPL", "perplexity")):
         for score in [score for score in found if score.measure == measure][:1]:
@@ -104,16 +95,9 @@ def _score_tiles(run: Run) -> Iterator[str]:
 
 def components(qualified: xr.Dataset) -> str:
     """Where the adapter acts: the heat map of js, and the largest components."""
-    values = qualified["js_component"].values
-    positive = values[values > 0]
-    spans = (
-        f" Values span {format_number(positive.min())} to {format_number(positive.max())} nats."
-        if len(positive)
-        else ""
-    )
     caption = (
         f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; the cells add up to MIUB. "
-        f"The colour scale is logarithmic.{spans} The palest stands for everything below its end. Grey: exactly 0, "
+        f"The colour scale is logarithmic. The palest stands for everything below its end. Grey: exactly 0, "
         "not finite, or no such component. Hover over a cell for its name, standard error and what qualifies it."
     )
     return section(
@@ -127,21 +111,17 @@ def _top_table(qualified: xr.Dataset) -> str:
     rows = [
         [c.component, format_error(*c.js), format_percent(c.share), format_percent(c.cumulative_share)] for c in top
     ]
-    chosen = [qualified["component"].values.tolist().index(component.component) for component in top]
-    if "js_permuted" in qualified:
-        columns.append("permuted (nat)")
-        for row, place in zip(rows, chosen, strict=True):
-            row.append(format_number(float(qualified["js_permuted"][place])))
-    if "effective_width" in qualified:
-        columns += ["effective width", "|delta| / |base|"]
-        for row, place in zip(rows, chosen, strict=True):
-            one = qualified.isel(component=place)
+    has_sources = "delta_source" in qualified.coords and "difference" in qualified["delta_source"].values
+    columns += ["permuted (nat)"] if "js_permuted" in qualified else []
+    columns += ["effective width", "|delta| / |base|"] if "effective_width" in qualified else []
+    columns += ["delta from"] if has_sources else []
+    for row, component in zip(rows, top, strict=True):
+        one = qualified.sel(component=component.component)
+        row += [format_number(float(one["js_permuted"]))] if "js_permuted" in one else []
+        if "effective_width" in one:
             width = f"{format_number(float(one['effective_width']))} of {int(one['d_out'])}"
             row += [width, format_number(float(one["delta_ratio"]))]
-    if "delta_source" in qualified.coords and "difference" in qualified["delta_source"].values:
-        columns.append("delta from")
-        for row, place in zip(rows, chosen, strict=True):
-            row.append(str(qualified["delta_source"].values[place]))
+        row += [str(one["delta_source"].item())] if has_sources else []
     caption = (
         f"The {len(top)} largest of {qualified.sizes['component']} components; ± standard error over samples. "
         f"The five largest hold {format_percent(top_share(qualified))} of MIUB."
@@ -151,11 +131,8 @@ def _top_table(qualified: xr.Dataset) -> str:
 
 def qualifiers(qualified: xr.Dataset) -> str:
     """What keeps a component's js from being read alone."""
-    curve = figure(
-        "share-curve",
-        share_curve(qualified),
-        f"Share of MIUB that the largest components hold. {_top_sentence(qualified)} Dotted: equal shares.",
-    )
+    caption = "Share of MIUB that the largest components hold. Dotted: equal shares."
+    curve = figure("share-curve", share_curve(qualified), caption)
     text = (
         "JS depends on the shape of a layer's output as well as on the adapter, so a large JS needn't mean a large "
         "change."
@@ -166,7 +143,11 @@ def qualifiers(qualified: xr.Dataset) -> str:
             "them, can't be computed. JS is the one measured during capture."
         )
     elif "js_permuted" in qualified:
-        text += f" {_null_sentence(qualified)}"
+        js, permuted = (float(qualified[name].sum(skipna=False)) for name in ("js_component", "js_permuted"))
+        text += (
+            f" With every component's delta permuted over its features, MIUB would be {format_number(permuted)} nats "
+            f"instead of {format_number(js)}."
+        )
     else:
         text += (
             " JS, effective width and |delta| / |base| are those measured during capture. The null of a delta with "
@@ -204,19 +185,6 @@ def _qualifier_maps(qualified: xr.Dataset) -> Iterator[str]:
             "falls on features that carry the softmax; below (blue), beside them. Means over "
             f"{n_samples} samples.",
         )
-
-
-def _top_sentence(qualified: xr.Dataset) -> str:
-    n = min(5, qualified.sizes["component"])
-    return f"The {n} largest of {qualified.sizes['component']} hold {format_percent(top_share(qualified, n))}."
-
-
-def _null_sentence(qualified: xr.Dataset) -> str:
-    js, permuted = float(qualified["js_component"].sum(skipna=False)), float(qualified["js_permuted"].sum(skipna=False))
-    return (
-        f"With every component's delta permuted over its features, MIUB would be {format_number(permuted)} nats "
-        f"instead of {format_number(js)}."
-    )
 
 
 def task_scores(run: Run) -> str:

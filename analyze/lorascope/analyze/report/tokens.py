@@ -56,22 +56,13 @@ def _is_generated(run: Run) -> bool:
 
 def _answer_starts(run: Run) -> np.ndarray:
     """Position of the first token after the prompt, float64 (sample,); NaN where there is none or it isn't known."""
-    return _generated_starts(run) if _is_generated(run) else _choice_starts(run)
-
-
-def _choice_starts(run: Run) -> np.ndarray:
     answers = run.samples["answer"].values
     start = np.full(len(answers), np.nan)
-    for index in np.flatnonzero(answers >= 0):
-        n_tokens = run.choices["n_tokens"].values[run.choices["sample"].values == index]
-        start[index] = run.samples["length"].values[index] - n_tokens[answers[index]]
-    return start
-
-
-def _generated_starts(run: Run) -> np.ndarray:
-    """By the first generated token that was captured, where all of them were."""
-    start = np.full(run.samples.sizes["sample"], np.nan)
-    if run.attributes["provenance"]["settings"].get("tokens") in {"all", "generated"}:
+    if not _is_generated(run):
+        for index in np.flatnonzero(answers >= 0):
+            n_tokens = run.choices["n_tokens"].values[run.choices["sample"].values == index]
+            start[index] = run.samples["length"].values[index] - n_tokens[answers[index]]
+    elif run.attributes["provenance"]["settings"].get("tokens") in {"all", "generated"}:  # all of them were captured
         generated = run.tokens["role"].values == ROLES.index("generated")
         np.fmin.at(start, run.tokens["sample"].values[generated], run.tokens["position"].values[generated])
     return start

@@ -1,6 +1,7 @@
 """Refits of a law on redrawn groups: all possible draws where they can be counted, else random ones."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ class Bootstrap(NamedTuple):
     """(draw,) probabilities that sum to 1; None where all are alike."""
     n_undetermined: int
     """Draws left out because too few different groups were among them."""
-    bounds: dict[str, tuple[float, float]]
+    bounds: Mapping[str, tuple[float, float]]
     """Exponent -> where it was looked for."""
 
     def intervals(self, level: float) -> pd.DataFrame:
@@ -36,40 +37,14 @@ class Bootstrap(NamedTuple):
             low, high = percentile_interval(values.to_numpy(), level, self.weights)
             least, most = self.bounds.get(name, (-math.inf, math.inf))
             margin = 1e-6 * (most - least) if name in self.bounds else 0.0
-            rows[name] = {
-                "low": low,
-                "high": high,
-                "low_open": low - least <= margin,
-                "high_open": most - high <= margin,
-            }
-        return pd.DataFrame.from_dict(rows, orient="index")
+            rows[name] = (low, high, low - least <= margin, most - high <= margin)
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high", "low_open", "high_open"])
 
 
 def bootstrap(
     fit: Estimate, *, n_draws: int, random: np.random.Generator, progress: Progress | None = None
 ) -> Bootstrap:
-    """Refits of a law on as many groups as there are, drawn with replacement.
-
-    Parameters
-    ----------
-    fit
-        A fit over at least two groups.
-    n_draws
-        How many draws may be made: all that differ if there are no more, else so many random ones.
-    random
-        Draws these.
-    progress
-        Called with how many refits are done and of how many.
-
-    Raises
-    ------
-    ValueError
-        If there is one group, or `n_draws` isn't at least 1.
-
-    Notes
-    -----
-    Intervals from few groups are coarse, and their ends are extremes: a contrast to the profile, not a replacement.
-    """
+    """Refits of a law on as many groups as there are, drawn with replacement; see `ScalingFit.bootstrap`."""
     if isinstance(n_draws, bool) or not isinstance(n_draws, int) or n_draws < 1:
         raise ValueError(f"`n_draws` is {n_draws!r}; give a whole number of at least 1, some hundreds for an interval")
     design = fit.design
@@ -92,5 +67,4 @@ def bootstrap(
         raise ValueError("no draw of groups determines the law; groups need more settings each")
     if weights is not None:
         weights = weights[kept] / weights[kept].sum()
-    ends = {name: (float(low), float(high)) for name, (low, high) in zip(design.exponents, design.bounds, strict=True)}
-    return Bootstrap(weights is not None, pd.DataFrame(values), weights, len(counts) - len(kept), ends)
+    return Bootstrap(weights is not None, pd.DataFrame(values), weights, len(counts) - len(kept), design.limits)

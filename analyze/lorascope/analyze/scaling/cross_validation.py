@@ -30,23 +30,7 @@ class _Split(NamedTuple):
 
 
 def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:
-    """Errors of prediction of cells held out, a row for each cell and way of holding out.
-
-    Returns
-    -------
-    DataFrame
-        `split`: `cell` (each alone), `setting` (a setting in all groups), `group` (a group), `ordered N` and so on (all
-        cells of a size, from those of smaller sizes alone, from the third size on). `held_out`: its name. `row`,
-        `group`, `setting` of the cell; `observed`; `predicted`; `error`: observed less predicted, in units of the fit;
-        `error_plain`: that of a plainer prediction: the group's level alone; of `ordered N` and so on, the law without
-        the terms of that size. Splits that leave the law undetermined have NaN. For each amplitude and exponent its
-        `name`: the estimate from the other cells.
-
-    Notes
-    -----
-    A group that is held out has a level that nothing else tells: each of its cells is predicted with the terms from the
-    other groups and the level from the group's other cells.
-    """
+    """Errors of prediction of cells held out, a row for each cell and way of holding out; see `ScalingFit.held_out`."""
     splits = list(_splits(fit.design))
     parts = []
     for done, split in enumerate(splits, 1):
@@ -69,27 +53,13 @@ def cross_validate(errors: pd.DataFrame) -> pd.DataFrame:
     for split, part in errors.groupby("split", sort=False):
         known = part[part["error"].notna()]
         error, plain = known["error"], known["error_plain"]
-        rows.append(
-            {
-                "split": split, "n": len(known), "n_undetermined": len(part) - len(known),
-                "rmse": math.sqrt((error**2).mean()), "mae": float(error.abs().mean()), "bias": float(error.mean()),
-                "rmse_plain": math.sqrt((plain**2).mean()),
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+        rmse, rmse_plain = math.sqrt((error**2).mean()), math.sqrt((plain**2).mean())
+        rows.append((split, len(known), len(part) - len(known), rmse, error.abs().mean(), error.mean(), rmse_plain))
+    return pd.DataFrame(rows, columns=["split", "n", "n_undetermined", "rmse", "mae", "bias", "rmse_plain"])
 
 
 def influence(fit: Estimate, errors: pd.DataFrame) -> pd.DataFrame:
-    """How far each single cell pulls the exponents and amplitudes, from what `held_out` returns.
-
-    Returns
-    -------
-    DataFrame
-        A row a cell, the most influential first: `row` (label in the table), `group`, `setting`, `residual`,
-        `left_out_residual` (of a fit without it), and for each amplitude and exponent `d_<name>`: the estimate without
-        the cell less that with it. `pull` is the largest of their sizes over their standard errors. A cell without
-        which the law isn't determined has NaN.
-    """
+    """How far each single cell pulls the exponents and amplitudes, from what `held_out` returns, the furthest first."""
     cells = errors[errors["split"] == "cell"]
     names = list(fit.design.term_names)
     moved = cells[names] - [fit.values[name] for name in names]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,22 @@ from .laws import AXES, Axes, Law, law_named
 from .refusals import Residual, exponent_bounds, refuse_constant, refuse_repeated, refuse_settings
 from .solve import Problem
 
-__all__ = ["Design", "applied", "axes_of", "determined", "level_columns", "make_design", "rank_of", "term_derivatives"]
+__all__ = [
+    "Design",
+    "applied",
+    "axes_of",
+    "determined",
+    "level_columns",
+    "make_design",
+    "rank_of",
+    "references_of",
+    "term_derivatives",
+]
 
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)
 """Exponents at which the rank of a design is looked at; any that don't depend on each other would do."""
-MOST_NAMED = 3
-"""Groups that a sentence names, however many it is about."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +37,12 @@ class Design:
     """A table and a law as arrays."""
 
     frame: pd.DataFrame
-    """The rows in use, and of their columns those in use."""
     law_name: str
     response: str
     axes: Mapping[str, str]
     """Axis (N, R, D) -> column, of those in the law."""
     references: Mapping[str, float]
-    """Axis -> the size whose ratio to itself is 1 in what is printed."""
-    within: Mapping[str, float]
-    """Axis -> the size whose ratio to itself is 1 in the columns, which lies among the sizes; `D/R` as well."""
+    """Axis -> the size whose ratio to itself is 1; `D/R` as well, where the law has it."""
     share: str | None
     group_columns: tuple[str, ...]
     offset_columns: tuple[str, ...]
@@ -51,10 +56,8 @@ class Design:
     n_offsets: int
     """How many of the last levels are offsets."""
     terms: Axes
-    columns: tuple[Column, ...]
-    exponents: tuple[str, ...]
-    bounds: np.ndarray
-    """(q, 2) where each exponent is looked for."""
+    limits: Mapping[str, tuple[float, float]]
+    """Exponent -> where it is looked for."""
     residual: Residual
     notes: tuple[str, ...]
 
@@ -62,6 +65,21 @@ class Design:
     def law(self) -> Law:
         """The law's form."""
         return law_named(self.law_name)
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The terms."""
+        return self.law.terms(self.terms)[0]
+
+    @cached_property
+    def exponents(self) -> tuple[str, ...]:
+        """Names of the exponents, in the order of their places."""
+        return self.law.terms(self.terms)[1]
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """(q, 2) where each exponent is looked for."""
+        return np.array([self.limits[name] for name in self.exponents]).reshape(-1, 2)
 
     @property
     def equation(self) -> str:
@@ -110,20 +128,17 @@ class Design:
         """Some rows, with law, references and names as they are; levels without a row keep their column."""
         terms = self.terms._replace(values={name: one[rows] for name, one in self.terms.values.items()})
         arrays = {name: getattr(self, name)[rows] for name in ("groups", "settings", "levels")}
-        return replace(self, frame=self.frame.iloc[rows], terms=terms, columns=self.law.terms(terms)[0], **arrays)
+        return replace(self, frame=self.frame.iloc[rows], terms=terms, **arrays)
 
     def without(self, axis: str) -> "Design":
         """The design less all terms of one axis: N, R, D or share."""
-        terms = self.terms.without(axis)
-        columns, exponents = self.law.terms(terms)
-        bounds = self.bounds[[self.exponents.index(name) for name in exponents]].reshape(-1, 2)
-        return replace(self, terms=terms, columns=columns, exponents=exponents, bounds=bounds)
+        return replace(self, terms=self.terms.without(axis))
 
 
 def make_design(
     frame: pd.DataFrame, response: str, N: str | None, R: str | None, D: str | None, *, groups: Sequence[str],
     offsets: Sequence[str], share: str | None, repeat: str | None, law: str, residuals: Any,
-    references: Mapping[str, float | None], bounds: Mapping[str, tuple[float, float]],
+    bounds: Mapping[str, tuple[float, float]],
 ) -> Design:  # fmt: skip
     """See `fit_scaling_law`."""
     chosen = law_named(law)
@@ -141,19 +156,16 @@ def make_design(
     refuse_repeated(rows.drop(columns=list(offsets)), response)
     refuse_constant(rows, response, groups)
     axes, dropped = _axes_in_use(rows, roles, law)
-    within = _within(rows, axes, law)
-    refs = _references(within, axes, references)
-    terms = axes_of(rows, axes, within, refs, share)
-    columns, exponents = chosen.terms(terms)
+    references = references_of(rows, axes, law)
+    terms = axes_of(rows, axes, references, share)
     group, levels, names, n_offsets = level_columns(rows, groups, offsets)
     kept = [*axes.values(), *([share] if share else []), *offsets]
-    limits, narrowed = exponent_bounds(columns, exponents, bounds)
+    limits, narrowed = exponent_bounds(*chosen.terms(terms), bounds)
     design = Design(
-        frame=rows, law_name=law, response=response, axes=axes, references=refs, within=within, share=share,
+        frame=rows, law_name=law, response=response, axes=axes, references=references, share=share,
         group_columns=tuple(groups), offset_columns=tuple(offsets), groups=group,
         settings=_setting_labels(rows, kept), levels=levels, level_names=names, n_offsets=n_offsets, terms=terms,
-        columns=columns, exponents=exponents, bounds=limits,
-        residual="absolute" if chosen.logarithmic else residuals,
+        limits=limits, residual="absolute" if chosen.logarithmic else residuals,
         notes=(*left_out, *dropped, *narrowed, *_holes(rows, groups, kept)),
     )  # fmt: skip
     _refuse_undetermined(design)
@@ -163,10 +175,7 @@ def make_design(
 def applied(design: Design, frame: pd.DataFrame) -> Design:
     """Other rows, whose response isn't looked at, with law, references and levels of a design.
 
-    Raises
-    ------
-    TypeError, ValueError
-        As `fit_scaling_law` for the columns; and if a group or an offset wasn't among the rows of the fit.
+    Raises ValueError if a group or an offset wasn't among the rows of the fit.
     """
     numbers = list(design.sizes.values())
     labels = [*design.group_columns, *design.offset_columns]
@@ -179,26 +188,24 @@ def applied(design: Design, frame: pd.DataFrame) -> Design:
         for value in dict.fromkeys(rows[column]):
             if value != design.frame[column].iloc[0]:
                 levels[(rows[column] == value).to_numpy(), _known(names, f"offset[{column}={value}]")] = 1
-    terms = axes_of(rows, design.axes, design.within, design.references, design.share)
+    terms = axes_of(rows, design.axes, design.references, design.share)
     return replace(
         design, frame=rows, groups=group, settings=_setting_labels(rows, [*numbers, *design.offset_columns]),
-        levels=levels, terms=terms, columns=design.law.terms(terms)[0],
+        levels=levels, terms=terms,
     )  # fmt: skip
 
 
 def axes_of(
-    rows: pd.DataFrame, axes: Mapping[str, str], within: Mapping[str, float], references: Mapping[str, float],
-    share: str | None = None,
-) -> Axes:  # fmt: skip
-    """What terms are made of, in these rows; ln(D/R) if `within` has it."""
-    values = {axis: np.log(within[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
-    shifts = {axis: float(np.log(references[axis] / within[axis])) for axis in axes}
+    rows: pd.DataFrame, axes: Mapping[str, str], references: Mapping[str, float], share: str | None = None
+) -> Axes:
+    """What terms are made of, in these rows; ln(D/R) if `references` has it."""
+    values = {axis: np.log(references[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
     if share is not None:
         values["share"] = rows[share].to_numpy() - 1
-    if "D/R" in within:
-        values["D/R"] = np.log(rows[axes["D"]] / rows[axes["R"]] / within["D/R"]).to_numpy()
-        shifts["D/R"] = float(np.log(within["D/R"]))
-    return Axes(values, shifts)
+    if "D/R" not in references:
+        return Axes(values)
+    values["D/R"] = np.log(rows[axes["D"]] / rows[axes["R"]] / references["D/R"]).to_numpy()
+    return Axes(values, float(np.log(references["D/R"])))
 
 
 def level_columns(
@@ -222,9 +229,8 @@ def determined(design: Design, *, spare: int = 1) -> bool:
     Levels need only be determined as far as rows like these go; so many cells must be to spare.
     """
     levels = _spanned(design.levels)
-    whole = np.column_stack(
-        [levels, *([term_derivatives(design.columns, len(design.exponents))] if design.columns else [])]
-    )
+    terms = [term_derivatives(design.columns, len(design.exponents))] if design.columns else []
+    whole = np.column_stack([levels, *terms])
     n_parameters = int(whole.shape[1])
     return len(design.frame) >= n_parameters + spare and rank_of(whole) == n_parameters
 
@@ -278,57 +284,36 @@ def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tupl
             used[axis] = column
         else:
             amplitude, exponent = AXES[axis]
-            said.append(
-                f"{column!r} is {rows[column].iloc[0]:g} in every row: {amplitude} ({axis}0/{axis})^{exponent} is part "
-                "of the level, and its term is left out"
-            )
+            term = f"{amplitude} ({axis}0/{axis})^{exponent}"
+            said.append(f"{column!r} is {rows[column].iloc[0]:g} in every row: {term} is part of the level")
     if not used and law != "share":
         sizes = ", ".join(f"{column!r} = {rows[column].iloc[0]:g}" for column in roles.values())
         raise ValueError(f"no size varies ({sizes}); a law needs a column with at least three levels")
     return used, said
 
 
-def _within(rows: pd.DataFrame, axes: Mapping[str, str], law: str) -> dict[str, float]:
+def references_of(rows: pd.DataFrame, axes: Mapping[str, str], law: str) -> dict[str, float]:
     """Axis -> the largest N and D, the smallest R; and the largest D/R of the law as printed."""
     found = {axis: float(rows[column].min() if axis == "R" else rows[column].max()) for axis, column in axes.items()}
     return found | ({"D/R": float((rows[axes["D"]] / rows[axes["R"]]).max())} if law == "as printed" else {})
 
 
-def _references(
-    within: Mapping[str, float], axes: Mapping[str, str], given: Mapping[str, float | None]
-) -> dict[str, float]:
-    """Axis -> what its sizes are taken relative to in what is printed."""
-    found = {}
-    for axis in axes:
-        own = given.get(axis)
-        is_number = isinstance(own, Real) and not isinstance(own, bool)
-        if own is not None and not (is_number and np.isfinite(own) and own > 0):
-            raise ValueError(f"`{axis}0` is {own!r}; a reference must be a finite number above zero")
-        found[axis] = within[axis] if own is None else float(own)
-    return found
-
-
 def _holes(rows: pd.DataFrame, groups: Sequence[str], kept: Sequence[str]) -> list[str]:
     """A sentence on groups that lack settings which others have."""
-    counts = pd.crosstab(group_labels(rows, groups), group_labels(rows, kept))
-    lacking = (counts == 0).sum(axis=1)
-    lacking = lacking[lacking > 0]
-    if not groups or lacking.empty:
+    lacking = (pd.crosstab(group_labels(rows, groups), group_labels(rows, kept)) == 0).any(axis=1)
+    if not groups or not lacking.any():
         return []
-    named = ", ".join(f"{name} ({n})" for name, n in lacking.iloc[:MOST_NAMED].items())
-    more = f" and {len(lacking) - MOST_NAMED} more groups" if len(lacking) > MOST_NAMED else ""
-    return [f"settings that other groups have are missing in {named}{more}; cells that are there are used"]
+    return [f"settings that other groups have are missing in {int(lacking.sum())} of {len(lacking)} groups"]
 
 
 def _refuse_undetermined(design: Design) -> None:
     """Raise where `determined` is False, with the reason."""
     n, n_levels = len(design.frame), len(design.level_names)
-    named = ", ".join([f"{n_levels} levels" if n_levels > MOST_NAMED else ", ".join(design.level_names),
-                       *design.term_names])  # fmt: skip
     if n <= len(design.names):
         raise ValueError(
-            f"{n} cells can't determine {len(design.names)} parameters ({named}) and their error; "
-            "measure more cells, or take fewer groups or a law of fewer parameters"
+            f"{n} cells can't determine {len(design.names)} parameters ({n_levels} levels, "
+            f"{', '.join(design.term_names)}) and their error; measure more cells, or take fewer groups or a law of "
+            "fewer parameters"
         )
     if _spanned(design.levels).shape[1] < n_levels:
         offsets = ", ".join(design.level_names[n_levels - design.n_offsets :])
@@ -344,6 +329,6 @@ def _refuse_undetermined(design: Design) -> None:
             f"{design.axes[few[0]]!r}; measure another, or take the law 'log' or 'log-log'"
         )
     raise ValueError(
-        f"the settings don't determine {named} apart ({levels}): sizes go along with each other or "
-        "with the groups; measure settings in which one varies alone, or leave one out"
+        f"the settings don't determine {', '.join(design.term_names)} apart ({levels}): sizes go along with each other "
+        "or with the groups; measure settings in which one varies alone, or leave one out"
     )

@@ -9,6 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from .design import Design
 from .estimate import Estimate, estimate
+from .laws import Axes
 
 __all__ = ["Criteria", "axis_tests", "criteria", "f_test", "lack_of_fit", "residuals_by_setting"]
 
@@ -30,13 +31,10 @@ class Criteria(NamedTuple):
 
 
 def criteria(fit: Estimate) -> Criteria:
-    """Information criteria of a fit.
+    """Information criteria of a fit, its residuals taken for normal.
 
-    Notes
-    -----
-    Residuals are taken for normal: n ln(2 pi SSR / n) + n, and, for relative and logarithmic ones, twice the sum of
-    ln y, which brings their likelihood to that of the response. Relative weights 1/y count as given. With Huber's loss
-    it is that of its residuals' sum of squares, larger than the least.
+    Twice the sum of ln y brings the likelihood of relative and logarithmic residuals to that of the response. With
+    Huber's loss it is that of its residuals' sum of squares, larger than the least.
     """
     n, k = fit.n, len(fit.parameters) + 1
     relative = fit.design.residual in ("relative", "log") or fit.design.law.logarithmic
@@ -48,10 +46,7 @@ def criteria(fit: Estimate) -> Criteria:
 
 
 def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, float]:
-    """F and its p of nested least-squares fits: sums of squares of the narrower and the wider one.
-
-    `n_more` parameters are added by the wider one, which leaves `df` degrees of freedom.
-    """
+    """F and its p of nested fits, by their sums of squares: the wider one has `n_more` parameters and leaves `df`."""
     from scipy import stats  # type: ignore[import-untyped]
 
     if smaller <= 0:
@@ -61,20 +56,7 @@ def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, 
 
 
 def lack_of_fit(fit: Estimate) -> pd.DataFrame:
-    """The law against free effects of settings beside the same levels, as one row: F, its p, and what it stands on.
-
-    Returns
-    -------
-    DataFrame
-        `F`, `n_more` (parameters that free settings have more than the law), `df`, `p`, `sigma_free` (of what even free
-        settings leave), `n_settings`, `note`. F is NaN, and the note says why, where settings have no more parameters
-        than the law, or leave no degrees of freedom: the law then can't be put to this test.
-
-    Notes
-    -----
-    Both are least squares, of an estimate with Huber's loss too. A small p says that no parameters of this law make it
-    follow the settings as closely as cells of one setting follow each other.
-    """
+    """The law against free effects of settings beside the same levels, by least squares; see `ScalingFit`."""
     free = _free_settings(fit.design)
     n_settings, n_free = len(set(fit.design.settings)), len(free.level_names)
     n_more, df = n_free - len(fit.parameters), fit.n - n_free
@@ -95,18 +77,7 @@ def lack_of_fit(fit: Estimate) -> pd.DataFrame:
 
 
 def axis_tests(fit: Estimate) -> pd.DataFrame:
-    """What each size adds to the others: F of the law against the law without its terms, a row for each.
-
-    Returns
-    -------
-    DataFrame
-        `axis`, `F`, `n_more`, `df`, `p`, `ssr_ratio` (sum of squares without the terms over that with them).
-
-    Notes
-    -----
-    Least squares. Without a term its exponent means nothing, so that F isn't distributed quite as said (Davies 1987,
-    Biometrika 74, 33): p is a rough one.
-    """
+    """What each size adds to the others, by least squares; see `ScalingFit`."""
     full = _least_squares(fit)
     rows = []
     for axis in fit.design.terms.names:
@@ -119,22 +90,14 @@ def axis_tests(fit: Estimate) -> pd.DataFrame:
 
 
 def residuals_by_setting(fit: Estimate) -> pd.DataFrame:
-    """Mean residual of each setting over its cells: `setting`, `n`, `mean`, `se`, `t`, `p`.
-
-    In units of the fit: relative, of the logarithm or of the response. p is of a two-sided t-test that takes cells for
-    independent, and NaN for a single cell.
-    """
+    """Mean residual of each setting over its cells; see `ScalingFit`."""
     from scipy import stats
 
-    rows = []
-    for setting in dict.fromkeys(fit.design.settings):
-        values = fit.residuals[np.asarray(fit.design.settings == setting)]
-        n, mean = len(values), float(values.mean())
-        error = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-        t = mean / error if error and not math.isnan(error) else math.nan
-        p = float(2 * stats.t.sf(abs(t), n - 1)) if not math.isnan(t) else math.nan
-        rows.append({"setting": setting, "n": n, "mean": mean, "se": error, "t": t, "p": p})
-    return pd.DataFrame(rows)
+    cells = pd.DataFrame({"setting": fit.design.settings, "residual": fit.residuals})
+    found = cells.groupby("setting", sort=False)["residual"].agg(n="size", mean="mean", se="sem").reset_index()
+    found["t"] = found["mean"] / found["se"].where(found["se"] > 0)
+    found["p"] = 2 * stats.t.sf(found["t"].abs(), found["n"] - 1)
+    return found
 
 
 def _least_squares(fit: Estimate) -> Estimate:
@@ -150,7 +113,4 @@ def _free_settings(design: Design) -> Design:
         if np.linalg.matrix_rank(trial, tol=DEPENDENT * np.linalg.norm(trial)) == trial.shape[1]:
             kept.append(column)
     names = tuple(f"level {k}" for k in range(len(kept)))
-    none = np.zeros((0, 2))
-    return replace(
-        design, columns=(), exponents=(), bounds=none, levels=np.stack(kept, axis=1), level_names=names, n_offsets=0
-    )
+    return replace(design, terms=Axes({}), levels=np.stack(kept, axis=1), level_names=names, n_offsets=0)

@@ -1,7 +1,7 @@
 """A law's parameters from a design, and what follows from them without another fit."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from .design import Design
 from .robust import minimise
-from .solve import Grid, Solution, exponent_grid, least_squares
+from .solve import Grid, Solution, exponent_grid, least_squares, slopes
 
 __all__ = ["Estimate", "Search", "estimate", "residuals_of"]
 
@@ -107,26 +107,20 @@ class Estimate:
 
     @cached_property
     def standard_errors(self) -> dict[str, float]:
-        """Name -> standard error of the printed parameter, by linear theory.
-
-        NaN where an exponent is 0, and its amplitude infinite.
-        """
+        """Name -> standard error of the printed parameter, by linear theory; NaN where an amplitude is infinite."""
         if not all(map(math.isfinite, self.values.values())):
             return dict.fromkeys(self.design.names, math.nan)
-        printed = [one.printed(self.parts[2]) for one in self.design.columns]
-        slopes = np.zeros((self.n, len(self.design.exponents)))
-        for one in self.design.columns:
-            slopes += self.values[one.amplitude] * one.printed_slopes(self.parts[2])
-        half = self._half(np.column_stack([self.design.levels, *printed, slopes]))
+        columns, exponents = self.design.columns, self.parts[2]
+        moved = np.zeros((self.n, len(exponents)))
+        for one in columns:
+            moved += self.values[one.amplitude] * one.printed_slopes(exponents)
+        half = self._half(np.column_stack([self.design.levels, *(one.printed(exponents) for one in columns), moved]))
         return dict(zip(self.design.names, map(float, self.sigma * np.linalg.norm(half, axis=1)), strict=True))
 
     def prediction_errors(self, design: Design) -> np.ndarray:
-        """(n,) standard errors of `predicted`, by linear theory.
-
-        They don't depend on how a law is written; centred columns stay apart also where an exponent is close to 0.
-        """
-        half = self._half(self._centred_jacobian(self.design))
-        return np.asarray(self.sigma * np.linalg.norm(self._centred_jacobian(design) @ half, axis=1))
+        """(n,) standard errors of `predicted`, by linear theory, which doesn't depend on how a law is written."""
+        own, asked = (slopes(one.levels, one.columns, *self.parts[1:]) for one in (self.design, design))
+        return np.asarray(self.sigma * np.linalg.norm(asked @ self._half(own), axis=1))
 
     def _half(self, jacobian: np.ndarray) -> np.ndarray:
         """(p, p) half of the inverse of J' J of the residuals, whose product with its transpose is the whole."""
@@ -136,15 +130,6 @@ class Estimate:
         sizes[sizes == 0] = 1
         _, s, vt = np.linalg.svd(jacobian / sizes, full_matrices=False)
         return np.asarray((vt.T / np.maximum(s, 1e-300)) / sizes[:, None])
-
-    def _centred_jacobian(self, design: Design) -> np.ndarray:
-        """(n, p) derivatives of what the law says by its parameters as they are searched."""
-        _, coefficients, exponents = self.parts
-        columns = [one.centred(exponents) for one in design.columns]
-        slopes = np.zeros((len(design.frame), len(exponents)))
-        for coefficient, one in zip(coefficients, design.columns, strict=True):
-            slopes += coefficient * one.centred_slopes(exponents)
-        return np.column_stack([design.levels, *columns, slopes])
 
 
 def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
@@ -158,27 +143,19 @@ def estimate(
     design: Design, *, delta: float = math.inf, n_starts: int = 0, random: np.random.Generator | None = None,
     starts: tuple[np.ndarray, ...] = (), grid: Grid = "fine",
 ) -> Estimate:  # fmt: skip
-    """The parameters with the least loss.
-
-    Parameters
-    ----------
-    design
-        What is fitted.
-    delta
-        Huber's delta, in units of the residuals.
-    n_starts
-        Random starts, drawn by `random`, beside those from a grid.
-    starts
-        (q,) exponents from which to search as well.
-    grid
-        How fine a grid of exponents is looked at first.
-    """
+    """The parameters with the least loss, from a grid, from random exponents, and from further `starts` (q,)."""
     drawn = _random_exponents(design, n_starts, random or np.random.default_rng(0)) if len(design.exponents) else []
     solution = least_squares(design.problem, (*drawn, *starts), grid=grid)
-    at, loss, converged = pack(solution), solution.ssr / 2, solution.converged
+    at, loss, converged = _pack(solution), solution.ssr / 2, solution.converged
     reached = solution.reached[: len(drawn)]
     if math.isfinite(delta) or design.residual == "log":
-        begins = [at, *(pack(least_squares(design.problem.fix_all(one))) for one in (*drawn, *starts))]
+        begins = [
+            at,
+            *(
+                _pack(least_squares(replace(design.problem, bounds=np.stack([one, one], axis=1))))
+                for one in (*drawn, *starts)
+            ),
+        ]
         ends = [minimise(design, delta, begin, is_rough=True) for begin in begins]
         at, loss, converged = minimise(design, delta, min(ends, key=lambda end: end[1])[0])
         reached = np.array([end[1] <= loss * (1 + AGREE) for end in ends[1 : 1 + len(drawn)]], bool)
@@ -188,8 +165,7 @@ def estimate(
     return Estimate(design, at, loss, delta, Search(converged, names, n_starts, share))
 
 
-def pack(solution: Solution) -> np.ndarray:
-    """(p,) the parameters of a solution: levels, coefficients, exponents."""
+def _pack(solution: Solution) -> np.ndarray:
     return np.concatenate([solution.levels, solution.coefficients, solution.exponents])
 
 

@@ -31,9 +31,6 @@ def fit_scaling_law(
     law: LawName = "additive",
     residuals: Residual = "relative",
     huber: float | Literal["auto"] | None = None,
-    N0: float | None = None,
-    R0: float | None = None,
-    D0: float | None = None,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     share: str | None = None,
     repeat: str | None = None,
@@ -57,7 +54,8 @@ def fit_scaling_law(
     offsets
         Columns whose values shift the level of all groups alike, such as two sweeps that were run differently.
     law
-        `additive`: E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma, eq. 8 of the paper as its text means it.
+        `additive`: E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma, eq. 8 of the paper as its text means it; N0 and
+        D0 are the largest N and D, R0 the smallest R.
         `as printed`: with C (D/R)^alpha in its place, as eq. 8 is printed. `log`: E + slopes times ln(N0/N) and so on,
         the limit of eq. 8 for exponents that go to 0. `log-log`: ln y = E + alpha ln(N0/N) + beta ln(R0/R) + gamma
         ln(D0/D), no floor. `multiplicative`: E + A (N0/N)^alpha (R0/R)^beta (D0/D)^gamma, arXiv 2402.17193. `share`:
@@ -68,8 +66,6 @@ def fit_scaling_law(
         Huber's delta, in units of the residuals: beyond it they count by their size in place of its square. `auto`:
         1.345 times the spread (median absolute deviation) of least-squares residuals. Losses are summed. None:
         least squares.
-    N0, R0, D0
-        References, which are held: by default the largest N, the smallest R, the largest D.
     bounds
         Exponent -> (low, high) in which it is looked for; by default alpha and gamma from 0.02 to 25, beta from -1.5 to
         12.
@@ -119,10 +115,9 @@ def fit_scaling_law(
     8.793
     """
     _refuse_settings(huber, level, n_starts, seed)
-    references = {"N": N0, "R": R0, "D": D0}
     design = make_design(
         frame, response, N, R, D, groups=groups, offsets=offsets, share=share, repeat=repeat, law=law,
-        residuals=residuals, references=references, bounds=bounds or {},
+        residuals=residuals, bounds=bounds or {},
     )  # fmt: skip
     delta = math.inf if huber in (None, "auto") else float(huber)
     with one_blas_thread():
@@ -131,8 +126,9 @@ def fit_scaling_law(
         found = estimate(design, delta=delta, n_starts=n_starts, random=np.random.default_rng(seed))
     settings = {
         "response": response, "N": N, "R": R, "D": D, "groups": list(groups), "offsets": list(offsets), "law": law,
-        "residuals": residuals, "huber": huber, "huber_delta": delta, "references": design.references,
-        "bounds": dict(zip(design.exponents, design.bounds.tolist(), strict=True)), "share": share, "repeat": repeat,
+        "residuals": residuals, "huber": huber, "huber_delta": delta,
+        "references": {axis: design.references[axis] for axis in design.axes},
+        "bounds": design.limits, "share": share, "repeat": repeat,
         "level": level, "n_starts": n_starts, "seed": seed,
     }  # fmt: skip
     return ScalingFit(found, level, provenance(design.frame, settings))
@@ -141,11 +137,9 @@ def fit_scaling_law(
 def _refuse_settings(huber: object, level: float, n_starts: int, seed: int) -> None:
     if not (isinstance(level, float) and 0 < level < 1):
         raise ValueError(f"`level` is {level!r}; it lies between 0 and 1, such as 0.95")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`seed` is {seed!r}; it is a whole number, 0 or more")
-    if isinstance(n_starts, bool) or not isinstance(n_starts, int) or n_starts < 0:
-        raise ValueError(f"`n_starts` is {n_starts!r}; it is a whole number, 0 or more")
-    if huber is None or huber == "auto":
-        return
-    if isinstance(huber, bool) or not isinstance(huber, int | float) or not huber > 0:
+    for name, value in (("seed", seed), ("n_starts", n_starts)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"`{name}` is {value!r}; it is a whole number, 0 or more")
+    is_number = isinstance(huber, int | float) and not isinstance(huber, bool)
+    if not (huber is None or huber == "auto" or (is_number and huber > 0)):
         raise ValueError(f"`huber` is {huber!r}; give 'auto', or a number above zero in units of the residuals")

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..stats.frame import checked
-from .columns import Straight
-from .design import GENERIC, axes_of, level_columns, rank_of, term_derivatives
+from .design import axes_of, level_columns, rank_of, references_of, term_derivatives
 from .laws import AXES, law_named
+from .refusals import refuse_sizes
 
 __all__ = ["Identifiability", "identifiability"]
 
@@ -24,10 +24,6 @@ class Identifiability(NamedTuple):
     axes: pd.DataFrame
     """`axis`, `column`, `n_levels`, `decades`, `n_levels_needed` (for amplitude and exponent beside a level; one more
     lets the shape be checked), `enough`."""
-    printed_names: tuple[str, ...]
-    """Parameters of the equation as it is printed, references included, levels not."""
-    printed_rank: int
-    """How many of these are determined."""
     rank: int
     """How many of a fit's parameters are determined: levels, amplitudes and exponents, references held."""
     n_parameters: int
@@ -74,44 +70,28 @@ def identifiability(
     Notes
     -----
     Eq. 8 of arXiv 2501.03152 prints nine parameters. N0, R0 and D0 come only in products with A, B and C, so that no
-    design determines more than six of them; fits hold the references. Ranks are those of the derivatives by the
-    parameters, at exponents of no meaning, on which they hardly depend.
+    design determines more than six of them; fits hold the references. The rank is that of the derivatives by the
+    parameters, at exponents of no meaning, on which it hardly depends.
 
     Examples
     --------
     >>> import pandas as pd
     >>> told = identifiability(pd.DataFrame({"N": [1e8, 2e8, 4e8, 8e8], "D": [1e5, 1e6, 1e7, 3e5]}), N="N", D="D")
-    >>> told.printed_names, told.printed_rank
-    (('A', 'C', 'N0', 'D0', 'alpha', 'gamma'), 4)
+    >>> told.rank, told.n_parameters
+    (4, 5)
     """
     chosen = law_named(law)
     if law == "share":
         raise ValueError("`law` is 'share', which isn't about N; look at 'additive'")
     roles = {axis: name for axis, name in (("N", N), ("R", R), ("D", D)) if name is not None}
-    if not roles:
-        raise ValueError("a design needs at least one of `N`, `R` and `D`: the column of each size that was varied")
-    if law == "as printed" and not {"R", "D"} <= roles.keys():
-        raise ValueError("the law 'as printed' has a term of D/R, which needs `R` and `D`; or take 'additive'")
+    refuse_sizes(roles, law)
     sizes = list(roles.values())
     rows, _ = checked(frame, numbers=sizes, positive=sizes, labels=[*groups, *offsets])
-    within = {axis: float(rows[name].min() if axis == "R" else rows[name].max()) for axis, name in roles.items()}
-    if law == "as printed":
-        within["D/R"] = float((rows[roles["D"]] / rows[roles["R"]]).max())
-    columns, exponents = chosen.terms(axes_of(rows, roles, within, within))
-    _, levels, _, _ = level_columns(rows, groups, offsets)
-    whole = np.column_stack([levels, term_derivatives(columns, len(exponents))])
+    columns, exponents = chosen.terms(axes_of(rows, roles, references_of(rows, roles, law)))
+    whole = np.column_stack([level_columns(rows, groups, offsets)[1], term_derivatives(columns, len(exponents))])
     rank, n_parameters = rank_of(whole), whole.shape[1]
-    at = np.array(GENERIC[: len(exponents)])
-    # references move a power as its amplitude does, and a straight term by a constant
-    constant = [np.ones(len(rows))] if any(isinstance(one, Straight) for one in columns) else []
-    slopes = sum(one.printed_slopes(at) for one in columns)
-    printed = np.column_stack([*(one.printed(at) for one in columns), slopes, *constant])
-    references = [f"{axis}0" for axis in roles if not (law == "as printed" and axis == "D")]
     axes = _axes(rows, roles, exponents, law)
-    return Identifiability(
-        axes, (*(one.amplitude for one in columns), *references, *exponents), rank_of(printed), rank, n_parameters,
-        _sentences(axes, law, is_determined=rank == n_parameters),
-    )  # fmt: skip
+    return Identifiability(axes, rank, n_parameters, _sentences(axes, law, is_determined=rank == n_parameters))
 
 
 def _axes(rows: pd.DataFrame, roles: Mapping[str, str], exponents: Sequence[str], law: str) -> pd.DataFrame:
@@ -138,15 +118,9 @@ def _sentences(axes: pd.DataFrame, law: str, *, is_determined: bool) -> tuple[st
                 f"{row.column!r} has {row.n_levels} levels: level, amplitude and exponent need {row.n_levels_needed}"
             )
         elif row.n_levels == row.n_levels_needed == 3:
-            said.append(
-                f"{row.column!r} has 3 levels for 3 parameters: any smooth curve goes through, so its shape isn't put "
-                "to a test"
-            )
+            said.append(f"{row.column!r} has 3 levels for 3 parameters: its shape isn't put to a test")
         if row.n_levels > 1 and row.decades < NARROW_DECADES:
-            said.append(
-                f"{row.column!r} spans {row.decades:.2g} decades: an exponent describes this range and says little "
-                "beyond it"
-            )
+            said.append(f"{row.column!r} spans {row.decades:.2g} decades: an exponent says little beyond them")
     if not is_determined and axes["enough"].all():
         said.append(f"{', '.join(map(repr, axes['column']))} go along with each other or with the groups")
     return tuple(said)

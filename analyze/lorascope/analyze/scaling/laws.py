@@ -1,12 +1,11 @@
 """The laws: which terms each has, of what, with which exponents."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .columns import Column, Power, Product, Straight
+from .columns import Column
 
 __all__ = ["AXES", "BOUNDS", "LAWS", "Axes", "Axis", "Law", "LawName", "law_named"]
 
@@ -32,10 +31,10 @@ class Axes(NamedTuple):
     """What the terms are made of."""
 
     values: Mapping[str, np.ndarray]
-    """N, R, D: (n,) ln(reference / size), of those in use, the reference being among the sizes; `D/R`: ln(D / R) less
-    its shift; `share`: layers that share weights, less 1."""
-    shifts: Mapping[str, float] = MappingProxyType({})
-    """What is added to these logarithms in what is printed: ln of the reference asked for over that of `values`."""
+    """N, R, D: (n,) ln(reference / size), of those in use; `D/R`: ln(D / R) less its shift; `share`: layers that share
+    weights, less 1."""
+    shift: float = 0.0
+    """Logarithm of the D/R that `values` are relative to."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -50,11 +49,7 @@ class Axes(NamedTuple):
     def without(self, name: str) -> "Axes":
         """The others, less what the one left out is part of."""
         gone = {name, "D/R"} if name in ("D", "R") else {name}
-        return Axes({one: values for one, values in self.values.items() if one not in gone}, self.shifts)
-
-    def power(self, name: str, amplitude: str, place: int) -> Power:
-        """A power of one of them."""
-        return Power(amplitude, self.values[name], place, self.shifts.get(name, 0.0))
+        return self._replace(values={one: values for one, values in self.values.items() if one not in gone})
 
 
 class Law(NamedTuple):
@@ -68,34 +63,33 @@ class Law(NamedTuple):
 
 
 def _powers(axes: Axes) -> Terms:
-    columns = tuple(axes.power(name, AXES[name].amplitude, place) for place, name in enumerate(axes.sizes))
-    return columns, tuple(AXES[name].exponent for name in axes.sizes)
+    terms = [(AXES[name], axes.values[name][:, None]) for name in axes.sizes]
+    columns = tuple(Column(one.amplitude, logs, (place,)) for place, (one, logs) in enumerate(terms))
+    return columns, tuple(one.exponent for one, _ in terms)
 
 
 def _as_printed(axes: Axes) -> Terms:
-    columns, exponents = _powers(Axes({k: v for k, v in axes.values.items() if k != "D"}, axes.shifts))
+    columns, exponents = _powers(Axes({k: v for k, v in axes.values.items() if k != "D"}))
     if "D/R" not in axes.values:
         return columns, exponents
     alpha = exponents if "alpha" in exponents else (*exponents, "alpha")
-    return (*columns, axes.power("D/R", "C", alpha.index("alpha"))), alpha
+    return (*columns, Column("C", axes.values["D/R"][:, None], (alpha.index("alpha"),), axes.shift)), alpha
 
 
 def _straight(axes: Axes, names: Mapping[str, str]) -> Terms:
-    return tuple(Straight(names[one], axes.values[one], axes.shifts.get(one, 0.0)) for one in axes.sizes), ()
+    return tuple(Column(names[one], axes.values[one][:, None]) for one in axes.sizes), ()
 
 
 def _multiplicative(axes: Axes) -> Terms:
     if not axes.sizes:
         return (), ()
     logs = np.stack([axes.values[name] for name in axes.sizes], axis=1)
-    shifts = np.array([axes.shifts.get(name, 0.0) for name in axes.sizes])
-    places = tuple(range(len(axes.sizes)))
-    return (Product("A", logs, places, shifts),), tuple(AXES[name].exponent for name in axes.sizes)
+    return (Column("A", logs, tuple(range(len(axes.sizes)))),), tuple(AXES[name].exponent for name in axes.sizes)
 
 
 def _share(axes: Axes) -> Terms:
     columns, exponents = _powers(axes)
-    share = (Straight("slope_share", axes.values["share"]),) if "share" in axes.values else ()
+    share = (Column("slope_share", axes.values["share"][:, None]),) if "share" in axes.values else ()
     return (*share, *columns), exponents
 
 

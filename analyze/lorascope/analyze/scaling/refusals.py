@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..stats.frame import group_labels
-from .columns import Column, Straight
+from .columns import Column
 from .laws import BOUNDS
 
-__all__ = ["Residual", "exponent_bounds", "refuse_constant", "refuse_repeated", "refuse_settings"]
+__all__ = ["Residual", "exponent_bounds", "refuse_constant", "refuse_repeated", "refuse_settings", "refuse_sizes"]
 
 Residual = Literal["relative", "log", "absolute"]
 CONSTANT = 1e-12
@@ -30,12 +30,18 @@ def refuse_settings(
     for name, given in (("groups", groups), ("offsets", offsets)):
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise ValueError(f"`{name}` is {given!r}; give a sequence of columns, which may be empty")
-    if not roles and not (law == "share" and share):
+    if law == "share" and share is None:
+        raise ValueError("the law 'share' needs `share`: the column of how many layers share their weights")
+    if law != "share":
+        refuse_sizes(roles, law)
+
+
+def refuse_sizes(roles: Mapping[str, str], law: str) -> None:
+    """Raise if no size is given, or not those that the law is about."""
+    if not roles:
         raise ValueError("a law needs at least one of `N`, `R` and `D`: the column of each size that was varied")
     if law == "as printed" and not {"R", "D"} <= roles.keys():
         raise ValueError("the law 'as printed' has a term of D/R, which needs `R` and `D`; or take 'additive'")
-    if law == "share" and share is None:
-        raise ValueError("the law 'share' needs `share`: the column of how many layers share their weights")
 
 
 def refuse_repeated(rows: pd.DataFrame, response: str) -> None:
@@ -63,12 +69,12 @@ def refuse_constant(rows: pd.DataFrame, response: str, groups: Sequence[str]) ->
 
 def exponent_bounds(
     columns: Sequence[Column], exponents: Sequence[str], given: Mapping[str, tuple[float, float]]
-) -> tuple[np.ndarray, list[str]]:
-    """Where exponents are looked for (q, 2), and a sentence on each that can't be looked for as far as was asked."""
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """Where exponents are looked for, and a sentence on each that can't be looked for as far as was asked."""
     unknown = set(given) - set(BOUNDS)
     if unknown:
         raise ValueError(f"`bounds` names {sorted(unknown)[0]!r}; exponents are {list(BOUNDS)}")
-    ends, said = [], []
+    ends, said = {}, []
     for place, name in enumerate(exponents):
         own = given.get(name, BOUNDS[name])
         if not _is_range(own):
@@ -82,16 +88,14 @@ def exponent_bounds(
             )
         if (low, high) != tuple(own):
             said.append(f"{name} is looked for from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")
-        ends.append((float(low), float(high)))
-    return np.array(ends).reshape(-1, 2), said
+        ends[name] = (float(low), float(high))
+    return ends, said
 
 
 def _computable(columns: Sequence[Column]) -> tuple[float, float]:
     """Exponents between which the powers of these columns stay below e**LARGEST_POWER, also as they are printed."""
-    powers = [one for one in columns if not isinstance(one, Straight)]
-    widest = max(float(np.abs(one.log_x).max()) for one in powers)
-    shifts = np.concatenate([np.ravel(getattr(one, "shifts", getattr(one, "shift", 0.0))) for one in powers])
-    up, down = (widest + max(float((sign * shifts).max()), 0.0) for sign in (1, -1))
+    widest = max(float(np.abs(one.log_x).max()) for one in columns)
+    up, down = (widest + max(0.0, *(sign * one.shift for one in columns)) for sign in (1, -1))
     return -LARGEST_POWER / max(down, 1e-9), LARGEST_POWER / max(up, 1e-9)
 
 

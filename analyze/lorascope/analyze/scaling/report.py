@@ -52,23 +52,16 @@ class FitReport:
     def summary(self) -> Summary:
         """All of it in print."""
         own = self.fit.summary()
+        units = "sigma and rmse are in units of each law's own residuals, relative or of the logarithm."
         refused = "".join(f" {name!r} is left out: {why}." for name, why in self.refused.items())
+        plainer = "errors in units of the fit; rmse_plain: of the group's level alone, or of the law without that size."
+        pull = "d_: the estimate without the cell less that with it; pull: the largest over its standard error."
         tables = [
             *own.tables,
-            Table(
-                "laws on the same cells", self.laws,
-                f"sigma and rmse are in units of each law's own residuals, relative or of the logarithm.{refused}",
-            ),
-            Table(
-                "cells held out", cross_validate(self.held_out),
-                "errors in units of the fit; rmse_plain: of the group's level alone; of larger sizes, of the law "
-                "without their terms.",
-            ),
-            Table(
-                "cells that pull most", self.influence.head(5),
-                "d_: the estimate without the cell less that with it; pull: the largest over its standard error.",
-            ),
-        ]  # fmt: skip
+            Table("laws on the same cells", self.laws, units + refused),
+            Table("cells held out", cross_validate(self.held_out), plainer),
+            Table("cells that pull most", self.influence.head(5), pull),
+        ]
         if self.bootstrap is not None:
             tables.append(_bootstrap_table(self.bootstrap, self.fit.level))
         return Summary(own.title, own.facts, tables, self.verdicts, own.notes)

@@ -20,7 +20,7 @@ from .design import Design, applied
 from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting
 from .estimate import Estimate
 from .identify import Identifiability, identifiability
-from .linear import LinearModels, linear_models
+from .linear import LinearModels, from_own_reference, linear_models
 from .profile import Profile, profiles
 from .summarise import search_notes, summarise
 from .verdicts import verdicts
@@ -126,12 +126,21 @@ class ScalingFit:
 
     @cached_property
     def lack_of_fit(self) -> pd.DataFrame:
-        """The law against free effects of settings; see `diagnostics.lack_of_fit`."""
+        """One row: the law against free effects of settings beside the same levels, both by least squares.
+
+        `F`, `n_more` (parameters that free settings have more than the law), `df`, `p`, `sigma_free` (of what even free
+        settings leave), `n_settings`, `note`: where F is NaN, why the law can't be put to this test. A small p says
+        that no parameters of this law make it follow the settings as closely as cells of one setting follow each other.
+        """
         return lack_of_fit(self.estimate)
 
     @cached_property
     def axis_tests(self) -> pd.DataFrame:
-        """What each size adds to the others; see `diagnostics.axis_tests`."""
+        """A row a size: the law against the law without its terms, by least squares.
+
+        `axis`, `F`, `n_more`, `df`, `p`, `ssr_ratio` (sum of squares without the terms over that with them). Without a
+        term its exponent means nothing, so that p is a rough one (Davies 1987, Biometrika 74, 33).
+        """
         return axis_tests(self.estimate)
 
     @cached_property
@@ -163,8 +172,8 @@ class ScalingFit:
             raise ValueError(f"`kind` is {kind!r}; it is one of {['F', 'chi2', 'wald', 'bootstrap']}")
         if not (self.is_least_squares if kind == "wald" else self.has_profiles):
             raise ValueError(
-                f"this fit has no {kind} intervals: they need residuals that aren't all 0, least squares, and for "
-                "profiles relative or absolute residuals; the bootstrap has intervals of any fit"
+                f"this fit has no {kind} intervals: they need least squares, and profiles residuals that are relative "
+                "or absolute and not all 0; the bootstrap has intervals of any fit"
             )
         if kind == "wald":
             return pd.DataFrame({"low": self.params - self._t * self.bse, "high": self.params + self._t * self.bse})
@@ -179,7 +188,13 @@ class ScalingFit:
         return float(stats.t.ppf((1 + self.level) / 2, self.df_resid))
 
     def bootstrap(self, *, n_draws: int = 1000, seed: int = 0, progress: Progress | None = None) -> Bootstrap:
-        """Refits on redrawn groups; see `bootstrap.bootstrap`."""
+        """Refits on as many groups as there are, drawn with replacement.
+
+        `n_draws` is how many may be made: all that differ if there are no more, else so many random ones. Intervals
+        from few groups are coarse, and their ends are extremes: a contrast to the profile, not a replacement.
+
+        Raises ValueError if there is one group, or `n_draws` isn't at least 1.
+        """
         with one_blas_thread():
             return bootstrap(self.estimate, n_draws=n_draws, random=np.random.default_rng(seed), progress=progress)
 
@@ -198,10 +213,8 @@ class ScalingFit:
 
         Notes
         -----
-        Linear theory (the delta method), t with the fit's degrees of freedom; NaN with Huber's loss, and, of residuals
-        of the logarithm, where the law isn't positive. Laws and residuals of the logarithm have intervals on its scale,
-        turned back. Where a parameter isn't identified, intervals between the settings may still hold; beyond them they
-        don't.
+        Linear theory (the delta method), of logarithms on their own scale; NaN with Huber's loss. Where a parameter
+        isn't identified, intervals between the settings may still hold; beyond them they don't.
         """
         rows = self.design if frame is None else applied(self.design, frame)
         mean, half = self.estimate.predicted(rows), self._t * self.estimate.prediction_errors(rows)
@@ -216,11 +229,25 @@ class ScalingFit:
         return pd.DataFrame({"mean": mean, "low": low, "high": high}, index=rows.frame.index)
 
     def residuals_by_setting(self) -> pd.DataFrame:
-        """Mean residual of each setting; see `diagnostics.residuals_by_setting`."""
+        """Mean residual of each setting over its cells, in units of the fit: `setting`, `n`, `mean`, `se`, `t`, `p`.
+
+        p is of a two-sided t-test that takes cells for independent, and NaN for a single cell.
+        """
         return residuals_by_setting(self.estimate)
 
     def held_out(self, *, progress: Progress | None = None) -> pd.DataFrame:
-        """Errors of prediction of cells held out; see `cross_validation.held_out`."""
+        """Errors of prediction of cells held out, a row for each cell and way of holding out.
+
+        Returns
+        -------
+        DataFrame
+            `split`: `cell` (each alone), `setting` (a setting in all groups), `group` (a group, whose level comes from
+            its other cells), `ordered N` and so on (all cells of a size, from those of smaller sizes alone, from the
+            third size on). `held_out`: its name. `row`, `group`, `setting` of the cell; `observed`; `predicted`;
+            `error`: observed less predicted, in units of the fit; `error_plain`: of the group's level alone, or of the
+            law without the terms of an ordered size. For each amplitude and exponent its `name`: the estimate from the
+            other cells. Splits that leave the law undetermined have NaN.
+        """
         with one_blas_thread():
             return held_out(self.estimate, progress=progress)
 
@@ -236,9 +263,9 @@ class ScalingFit:
         if design.exponents or not design.columns:
             raise ValueError(f"the law {design.law_name!r} isn't linear; take 'log-log' or 'log'")
         first = len(design.level_names) - design.n_offsets
-        columns = [_from_own_reference(one.centred(np.zeros(0)), design.groups) for one in design.columns]
-        names = [one.amplitude for one in design.columns] + list(design.level_names[first:])
+        columns = [from_own_reference(one.centred(np.zeros(0)), design.groups) for one in design.columns]
         x = np.column_stack([*columns, design.levels[:, first:]])
+        names = [*design.term_names, *design.level_names[first:]]
         return linear_models(design.y, x, names, design.groups, level=self.level)
 
     def summary(self) -> Summary:
@@ -260,12 +287,3 @@ class ScalingFit:
         }  # fmt: skip
         converted: dict[str, Any] = plain(found)
         return converted
-
-
-def _from_own_reference(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(n,) a column less what it is in the row of the group where it is nearest to 0."""
-    moved = x.copy()
-    for group in dict.fromkeys(groups):
-        rows = np.flatnonzero(groups == group)
-        moved[rows] -= x[rows[np.abs(x[rows]).argmin()]]
-    return moved

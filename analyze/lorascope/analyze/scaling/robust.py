@@ -1,13 +1,12 @@
 """The least loss over all of a law's parameters at once: Huber's, or squares of residuals of the logarithm."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .design import Design
-from .solve import Problem
+from .solve import Problem, slopes
 
 __all__ = ["automatic_delta", "minimise"]
 
@@ -21,8 +20,6 @@ MOST_ROUNDS = 4
 """Searches, each from the end of the one before, until the loss doesn't fall any more."""
 NEAR = 1e-3
 """Share of its range within which a search that stays inside of bounds is tried at the bound itself."""
-
-Residuals = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def automatic_delta(residuals: np.ndarray) -> float:
@@ -61,70 +58,56 @@ def _searched(
     design: Design, delta: float, begin: np.ndarray, free: np.ndarray, is_rough: bool
 ) -> tuple[np.ndarray, float, bool]:
     """The search over the parameters that are free, in units in which a derivative has length 1."""
-    first = len(begin) - len(design.exponents)
+    from scipy import optimize  # type: ignore[import-untyped]
+
+    problem, is_log = design.problem, design.residual == "log"
     ends = np.full((len(begin), 2), (-math.inf, math.inf))
-    ends[first:] = design.bounds
+    ends[len(begin) - len(design.exponents) :] = design.bounds
     ends = ends[free]
     at, loss, converged = begin.copy(), math.inf, False
     width = np.where(np.isfinite(ends[:, 0]), ends[:, 1] - ends[:, 0], 0.0)
 
-    problem, is_log = design.problem, design.residual == "log"
-
-    def whole(some: np.ndarray) -> np.ndarray:
+    def residuals(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parameters = at.copy()
         parameters[free] = some
-        return parameters
-
-    def residuals(some: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        values, slopes = _residuals(problem, is_log, whole(some))
-        return values, slopes[:, free]
+        values, moved = _residuals(problem, is_log, parameters)
+        return values, moved[:, free]
 
     for _ in range(1 if is_rough else MOST_ROUNDS):
         inside = np.clip(at[free], ends[:, 0] + 1e-9 * width, ends[:, 1] - 1e-9 * width)
-        found, there, ended = _least(residuals, inside, ends, delta)
+        unit = float(np.abs(residuals(inside)[0]).max()) or 1.0  # tolerances are absolute
+        done: Any = optimize.least_squares(
+            lambda some, unit=unit: residuals(some)[0] / unit,
+            inside,
+            jac=lambda some, unit=unit: residuals(some)[1] / unit,
+            bounds=ends.T,
+            x_scale="jac",
+            loss="huber" if math.isfinite(delta) else "linear",
+            f_scale=delta / unit if math.isfinite(delta) else 1.0,
+            xtol=1e-14,
+            ftol=1e-15,
+            gtol=1e-15,
+            max_nfev=300,
+        )
+        found = float(done.cost) * unit**2
         gain = loss - found
         if gain >= 0:
-            at, loss, converged = whole(there), found, ended
+            at[free], loss, converged = done.x, found, bool(done.status > 0)
         if not gain > 1e-9 * found:
             break
     return at, loss, converged
-
-
-def _least(residuals: Residuals, begin: np.ndarray, ends: np.ndarray, delta: float) -> tuple[float, np.ndarray, bool]:
-    """The least loss between ends (p, 2), where it is, and whether the search ended by itself."""
-    from scipy import optimize  # type: ignore[import-untyped]
-
-    unit = float(np.abs(residuals(begin)[0]).max()) or 1.0  # tolerances are absolute
-    done: Any = optimize.least_squares(
-        lambda at: residuals(at)[0] / unit,
-        begin,
-        jac=lambda at: residuals(at)[1] / unit,
-        bounds=ends.T,
-        x_scale="jac",
-        loss="huber" if math.isfinite(delta) else "linear",
-        f_scale=delta / unit if math.isfinite(delta) else 1.0,
-        xtol=1e-14,
-        ftol=1e-15,
-        gtol=1e-15,
-        max_nfev=300,
-    )
-    return float(done.cost) * unit**2, done.x, bool(done.status > 0)
 
 
 def _residuals(problem: Problem, is_log: bool, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Residuals (n,) and their derivatives (n, p)."""
     g, k = problem.levels.shape[1], len(problem.columns)
     levels, coefficients, exponents = np.split(parameters, [g, g + k])
-    columns = problem.terms(exponents)
-    slopes = np.zeros((len(problem.target), len(exponents)))
-    for coefficient, one in zip(coefficients, problem.columns, strict=True):
-        slopes += coefficient * one.centred_slopes(exponents)
-    values = problem.levels @ levels + columns @ coefficients
-    slopes = np.concatenate([problem.levels, columns, slopes], axis=1)
+    values = problem.levels @ levels + problem.terms(exponents) @ coefficients
+    moved = slopes(problem.levels, problem.columns, coefficients, exponents)
     if not is_log:
-        return (problem.target - values) * problem.weights, -slopes * problem.weights[:, None]
+        return (problem.target - values) * problem.weights, -moved * problem.weights[:, None]
     ratio = values / problem.target
     low = ratio < LEAST
     safe = np.where(low, LEAST, ratio)
     logs = np.log(safe) + np.where(low, ratio / LEAST - 1, 0)
-    return -logs, -slopes / (safe * problem.target)[:, None]
+    return -logs, -moved / (safe * problem.target)[:, None]

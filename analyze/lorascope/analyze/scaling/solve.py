@@ -12,7 +12,7 @@ import numpy as np
 
 from .columns import Column
 
-__all__ = ["Grid", "Problem", "Solution", "exponent_grid", "least_squares"]
+__all__ = ["Grid", "Problem", "Solution", "exponent_grid", "least_squares", "slopes"]
 
 Grid = Literal["fine", "coarse"]
 N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
@@ -60,10 +60,6 @@ class Problem:
         bounds[place] = value
         return replace(self, bounds=bounds)
 
-    def fix_all(self, exponents: np.ndarray) -> "Problem":
-        """The problem with all exponents held."""
-        return replace(self, bounds=np.stack([exponents, exponents], axis=1))
-
     def at_bound(self, exponents: np.ndarray) -> np.ndarray:
         """(q,) whether a free exponent lies at an end of its range."""
         low, high = self.bounds.T
@@ -101,15 +97,22 @@ class Solution(NamedTuple):
     """(k,) of the columns."""
     levels: np.ndarray
     """(g,) of the levels: of least norm where they overlap."""
-    residuals: np.ndarray
-    """(n,) weighted."""
     ssr: float
-    """Their sum of squares."""
     at_bound: np.ndarray
     """(q,) whether a free exponent lies at an end of its range."""
     converged: bool
     reached: np.ndarray
     """(start,) whether the search from each of the further starts ended here."""
+
+
+def slopes(
+    levels: np.ndarray, columns: Sequence[Column], coefficients: np.ndarray, exponents: np.ndarray
+) -> np.ndarray:
+    """(n, p) derivatives of a law by levels, coefficients (k,) and exponents (q,)."""
+    own = np.zeros((len(levels), len(exponents)))
+    for coefficient, one in zip(coefficients, columns, strict=True):
+        own += coefficient * one.centred_slopes(exponents)
+    return np.column_stack([levels, *(one.centred(exponents) for one in columns), own])
 
 
 def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
@@ -129,11 +132,8 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
     columns = problem.across(whole)
     u, s, _ = np.linalg.svd(columns / _lengths(columns, whole)[:, None, :], full_matrices=False)
     bases = u * (s > RANK**0.5 * s[:, :1])[:, None, :]  # zeros where columns depend on each other
-    if problem.known:
-        wanted = np.stack([problem.wanted(point) for point in points])[..., None]
-    else:
-        wanted = np.broadcast_to(problem.wanted(points[0])[:, None], (len(points), len(problem.target), 1))
-    rest = problem.across(wanted)
+    each = points if problem.known else points[:1]
+    rest = problem.across(np.stack([problem.wanted(point) for point in each])[..., None])
     kept = np.matmul(bases.transpose(0, 2, 1), rest)
     ssr = (rest**2).sum(axis=(1, 2)) - (kept**2).sum(axis=(1, 2))
     return list(points[minima(ssr, tuple(map(len, axes)), N_POLISHED[grid])])
@@ -221,9 +221,7 @@ def _lengths(columns: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def _projected_slopes(problem: Problem, exponents: np.ndarray) -> np.ndarray:
     """(n, q) Kaufman's Jacobian of the residuals."""
     _, coefficients, u = _solve_linear(problem, exponents)
-    moved = np.zeros((len(problem.target), len(exponents)))
-    for column, coefficient in zip(problem.columns, coefficients, strict=True):
-        moved += coefficient * column.centred_slopes(exponents)
+    moved = slopes(problem.levels, problem.columns, coefficients, exponents)[:, -len(exponents) :]
     for column, amplitude in problem.known:
         moved += amplitude * column.printed_slopes(exponents)
     moved = problem.across(problem.weights[:, None] * moved)
@@ -234,6 +232,5 @@ def _finished(problem: Problem, exponents: np.ndarray, converged: bool, reached:
     residuals, coefficients, _ = _solve_linear(problem, exponents)
     rest = problem.wanted(exponents) - problem.weighted(exponents) @ coefficients
     levels = np.linalg.lstsq(problem.weights[:, None] * problem.levels, rest, rcond=RANK)[0]
-    at_bound = problem.at_bound(exponents)
     ssr = float((residuals**2).sum())
-    return Solution(exponents, coefficients, levels, residuals, ssr, at_bound, converged, reached)
+    return Solution(exponents, coefficients, levels, ssr, problem.at_bound(exponents), converged, reached)

@@ -59,7 +59,7 @@ def _direction(fit: Estimate, row: Any, alpha: float) -> Verdict:
 def _change(fit: Estimate, axis: str) -> float:
     """What the law says between the ends of one size, the others at their references."""
     design = fit.design
-    others = {column: design.within.get(name, 1.0) for name, column in design.sizes.items()}
+    others = {column: design.references.get(name, 1.0) for name, column in design.sizes.items()}
     sizes = design.frame[design.sizes[axis]]
     ends = pd.concat([design.frame.iloc[:1]] * 2, ignore_index=True).assign(**others)
     low, high = fit.predicted(applied(design, ends.assign(**{sizes.name: [sizes.min(), sizes.max()]})))
@@ -68,16 +68,14 @@ def _change(fit: Estimate, axis: str) -> float:
 
 def _exponent(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:
     """Whether the interval is closed, and doesn't hold the power that is a constant."""
-    claim, value = f"under this law, these data determine {name}", fit.values[name]
     because = (
-        f"{name} = {format_number(value)}, {100 * level:g} % profile interval by F {interval_text(interval, 3)}, "
-        f"n = {fit.n}"
+        f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
+        f"{interval_text(interval, 3)}, n = {fit.n}"
     )
-    if interval.low_open or interval.high_open:
-        return Verdict(claim, "not identified", because)
-    if interval.low <= 0 <= interval.high and name in fit.design.exponents:
-        return Verdict(claim, "not identified", f"{because}, 0 included: its term may be a logarithm as well")
-    return Verdict(claim, "supported", because)
+    word: Word = "not identified" if interval.low_open or interval.high_open else "supported"
+    if word == "supported" and interval.low <= 0 <= interval.high and name in fit.design.exponents:
+        word, because = "not identified", f"{because}, 0 included: its term may be a logarithm as well"
+    return Verdict(f"under this law, these data determine {name}", word, because)
 
 
 def _form(fit: Estimate, row: Any, alpha: float) -> Verdict:

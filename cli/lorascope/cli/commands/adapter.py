@@ -42,32 +42,28 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
     for path, report in zip(paths, reports, strict=True):
-        _print_summary(path, report)
+        attrs, dtypes = report.attrs, np.unique(report["dtype"].values.astype(str))
+        say(
+            f"{path}: {report.sizes['component']} components, rank {_range(report['rank'].values)}, "
+            f"scaling {_range(report['scaling'].values)} ({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
+            f"{', '.join(dtypes)}, total norm {format_number(float(report['total_norm']), digits=4)}"
+        )
+        for remark in json.loads(attrs["remarks"]):
+            say(f"  {remark}")
+    names = [path.resolve().name for path in paths]
+    labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
     for key in ("kind", "component") if full else ("kind",):
         if len(reports) == 1:
             title = f"Norm of s B A by {key}, its effective and stable rank{' (medians)' if key == 'kind' else ''}"
             columns = [key, "n", "norm", "range", "effective", "stable", "share"]
             print_table(title, columns, [_row(name, part) for name, part in _parts(reports[0], key)])
         else:
-            labels = _labels(paths)
             print_table(f"Norm of s B A by {key}", [key, *labels], _beside(reports, key, "frobenius_norm"))
             if full:
                 print_table(f"Effective rank by {key}", [key, *labels], _beside(reports, key, "effective_rank"))
     if out is not None:
         save(reports[0], out)
         say(f"saved to {out}")
-
-
-def _print_summary(path: Path, report: xr.Dataset) -> None:
-    attrs = report.attrs
-    say(
-        f"{path}: {report.sizes['component']} components, rank {_range(report['rank'].values)}, "
-        f"scaling {_range(report['scaling'].values)} ({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
-        f"{', '.join(np.unique(report['dtype'].values.astype(str)))}, total norm "
-        f"{format_number(float(report['total_norm']), digits=4)}"
-    )
-    for remark in json.loads(attrs["remarks"]):
-        say(f"  {remark}")
 
 
 def _row(name: str, part: xr.Dataset) -> tuple[str, ...]:
@@ -95,12 +91,6 @@ def _parts(report: xr.Dataset, key: str) -> Iterator[tuple[str, xr.Dataset]]:
     labels = report[key].values
     for label in dict.fromkeys(labels):
         yield str(label), report.isel(component=np.flatnonzero(labels == label))
-
-
-def _labels(paths: Sequence[Path]) -> list[str]:
-    """Folder names, or whole paths where those are the same."""
-    names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
 def _median(report: xr.Dataset, name: str) -> float:

@@ -12,7 +12,7 @@ from lorascope.capture import capture as capture_run
 from lorascope.stores.size import format_size
 
 from ..quiet import quiet_libraries
-from ..screen import progress_bar, say
+from ..screen import note, progress_bar, say
 
 __all__ = ["capture"]
 
@@ -29,8 +29,8 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
         return
     with progress_bar("capture") as update:
         run = capture_run(config, progress=_meter(update))
-    for note in run.attributes["provenance"]["preflight"]:
-        say(f"note: {note['message']}{_places(note['places'])}")
+    for found in run.attributes["provenance"]["preflight"]:
+        say(f"note: {note(found['message'], found['places'])}")
     say(
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components: "
         f"{run.path}"
@@ -41,12 +41,6 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
             f"{format_size(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
             f"{measured['overhead']:.2f} times a bare forward pass"
         )
-
-
-def _places(places: list[str]) -> str:
-    """The first two places in brackets, and how many more there are."""
-    more = f" and {len(places) - 2} more" if len(places) > 2 else ""
-    return f" ({', '.join(places[:2])}{more})" if places else ""
 
 
 def _meter(update: Callable[..., None]) -> Callable[[Any], None]:

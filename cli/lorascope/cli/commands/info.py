@@ -15,7 +15,7 @@ from lorascope.analyze.stats.record import plain
 from lorascope.stores import Run, StoreError, open_run, run_state
 from lorascope.stores.size import format_size
 
-from ..screen import print_table, say
+from ..screen import note, print_table, say
 
 __all__ = ["info"]
 
@@ -40,7 +40,14 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
     full
         Also the size of each part, every score, and the notes of the preflight.
     """
-    opened = _open(run)
+    opened, torn = None, False
+    try:
+        opened = open_run(run)
+    except StoreError:
+        with suppress(StoreError):  # the first one says more
+            torn = run_state(run) == "torn"
+        if not torn:
+            raise
     facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else _facts(opened)
     if as_json:
         # Not through the terminal: it would wrap and colour.
@@ -48,25 +55,24 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
     elif opened is None:
         say(f"{run}  torn: still being set up, or interrupted then; it holds no row, and its capture can begin again")
     else:
-        say(f"{opened.place.name}  {_state(facts)}")
+        whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
+        damaged = f"finished, but damaged since: {whole}; run `lorascope verify`"
+        state = (damaged if facts["rows"]["lost"] else "finished") if opened.finished else f"unfinished: {whole}"
+        say(f"{opened.place.name}  {state}")
         print_table("Run", ["what", "value"], [*_rows(opened, facts), *_origin(facts["provenance"])])
         if full:
             _print_rest(opened, facts)
 
 
-def _open(run: str) -> Run | None:
-    """The run; None where it is still being set up."""
-    try:
-        return open_run(run)
-    except StoreError:
-        with suppress(StoreError):  # the first one says more
-            if run_state(run) == "torn":
-                return None
-        raise
-
-
 def _facts(run: Run) -> dict[str, Any]:
     committed, table = run.committed.values, run.components
+    adapters = {}
+    for name in run.adapters:
+        one = run.adapter(name)
+        touched = one["rank"].values[one["rank"].values > 0].tolist()
+        n_factored = int((one["factor_start"].values >= 0).sum())
+        rank = [min(touched, default=0), max(touched, default=0)]
+        adapters[name] = {"rank": rank, "n_touched": len(touched), "n_factored": n_factored}
     return {
         "run": run.place.name,
         "state": "finished" if run.finished else "unfinished",
@@ -92,7 +98,7 @@ def _facts(run: Run) -> dict[str, Any]:
             "kinds": dict(sorted(Counter(table["kind"].values.tolist()).items())),
             "dtypes": dict(sorted(Counter(table["stored_dtype"].values.tolist()).items())),
         },
-        "adapters": {name: _adapter(run, name) for name in run.adapters},
+        "adapters": adapters,
         "sizes": [size._asdict() for size in sizes(run)],
         "scores": [
             {**score._asdict(), **{which: _pair(getattr(score, which)) for which in ("base", "adapted", "change")}}
@@ -103,26 +109,8 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _adapter(run: Run, name: str) -> dict[str, Any]:
-    table = run.adapter(name)
-    ranks = table["rank"].values
-    touched = ranks[ranks > 0]
-    return {
-        "rank": [int(touched.min()), int(touched.max())] if len(touched) else [0, 0],
-        "n_touched": len(touched),
-        "n_factored": int((table["factor_start"].values >= 0).sum()),
-    }
-
-
 def _pair(estimate: tuple[float, float]) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in estimate]
-
-
-def _state(facts: Mapping[str, Any]) -> str:
-    whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
-    if facts["state"] != "finished":
-        return f"unfinished: {whole}"
-    return f"finished, but damaged since: {whole}; run `lorascope verify`" if facts["rows"]["lost"] else "finished"
 
 
 def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -179,10 +167,5 @@ def _print_rest(run: Run, facts: Mapping[str, Any]) -> None:
     if rows:
         print_table("Scores", columns, rows)
     if notes := facts["provenance"].get("preflight"):
-        rows = [(str(note.get("kind", "")), str(note.get("message", "")), _where(note)) for note in notes]
-        print_table("Notes of the preflight", ["kind", "what", "where"], rows)
-
-
-def _where(note: Mapping[str, Any]) -> str:
-    places = [str(place) for place in note.get("places") or []]
-    return ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
+        told = [(str(n.get("kind", "")), note(n.get("message", ""), n.get("places") or [])) for n in notes]
+        print_table("Notes of the preflight", ["kind", "what"], told)

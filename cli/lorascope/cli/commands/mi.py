@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lorascope.analyze.information.dataset import Unit
 from lorascope.analyze.information.estimators import N_SHUFFLES
 from lorascope.analyze.information.export import refuse_npz
+from lorascope.analyze.information.plan import Unit
 from lorascope.analyze.measure_information import export_pairs, measure_information
 from lorascope.analyze.save import refuse_target, save
 from lorascope.stores import open_run
@@ -29,7 +29,6 @@ def mi(
     axes: int = 8,
     share: float = 0.9,
     k: int = 3,
-    norm: Literal["maximum", "euclidean"] = "maximum",
     unit: Unit = "nat",
     shuffles: int = N_SHUFFLES,
     seed: int = 0,
@@ -54,9 +53,9 @@ def mi(
     component
         A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all.
     estimator
-        panel: five that err on the low side and the largest of them; or one of ksg1, ksg2, ksg_copula, gaussian,
-        gaussian_copula, cca_ksg, quadratic_cca_ksg, radial_ksg, classifier, argmax; noise: Gaussian, with noise of four
-        sizes; give it again for another one.
+        panel: five that err on the low side and the largest of them; or one of ksg1, ksg_copula, gaussian,
+        gaussian_copula, cca_ksg, quadratic_cca_ksg, radial_ksg, classifier; noise: Gaussian, with noise of four sizes;
+        give it again for another one.
     against
         What base is compared with: lora, or delta alone.
     tokens
@@ -67,8 +66,6 @@ def mi(
         The part of a side's variance that axes are to keep, if so many do.
     k
         Nearest neighbours.
-    norm
-        Norm of ksg1 and ksg2.
     unit
         nat or bit.
     shuffles
@@ -98,9 +95,7 @@ def mi(
         "share": share, "seed": seed, "scheduler": scheduler, "n_workers": workers,
     }  # fmt: skip
     if export is not None:
-        _refuse_unused(
-            out=out, bound=bound, full=full, estimator=tuple(estimator), k=k, norm=norm, unit=unit, shuffles=shuffles
-        )
+        _refuse_unused(out=out, bound=bound, full=full, estimator=tuple(estimator), k=k, unit=unit, shuffles=shuffles)
         refuse_npz(export)
         with progress_bar("mi --export") as update:
             left_out = export_pairs(opened, export, progress=update, **options)
@@ -111,7 +106,7 @@ def mi(
     names = ("panel", *estimator, "classifier") if bound else tuple(estimator)
     with progress_bar("mi") as update:
         result = measure_information(
-            opened, estimator=names, k=k, norm=norm, unit=unit, n_shuffles=shuffles, progress=update, **options
+            opened, estimator=names, k=k, unit=unit, n_shuffles=shuffles, progress=update, **options
         )
     n_missing = print_result(result, opened, bound=bound, full=full)
     if out is not None:

@@ -1,6 +1,6 @@
 """`lorascope miub`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,9 +86,10 @@ def miub(
     for name, given in (("out", out is not None), ("paper", paper)):
         if given and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
-    others = {"out": out, "group_by": group_by, "component": component, "over_components": over_components != "sum"}
-    others |= {"reduction": reduction != "mean", "unit": unit != "nat"}
-    if paper and (name := next((name for name, given in others.items() if given), "")):
+    changed = {"out": out, "group_by": group_by, "component": component, "over_components": over_components != "sum"}
+    changed |= {"reduction": reduction != "mean", "unit": unit != "nat"}
+    if paper and any(changed.values()):
+        name = next(name for name in changed if changed[name])
         raise ValueError(f"`paper` goes without `{name}`: it shows every reduction and unit, and saves nothing")
     target = None if out is None else refuse_target(out)  # before the work, not after it
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers}
@@ -141,8 +142,20 @@ def _print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = "
         f"({attrs['reduction']}; {attrs['n_samples']} samples, {attrs['n_tokens']} tokens, "
         f"{attrs['n_components']} components)"
     )
-    for line in _warnings(result, run):
-        say(line)
+    if attrs["n_samples_incomplete"]:
+        say(f"{left_out(attrs['n_samples_incomplete'], run)} and are left out")
+    if attrs["js_source"] == "capture":
+        kept = "no states" if run.states == "none" else "states of some rows only"
+        say(f"js is that of the capture itself: the run keeps {kept}, from which it could be computed again")
+    if text := misfit(result, run):
+        say(text)
+    if attrs["n_not_finite"]:
+        token = attrs["not_finite_token"]
+        sample = str(run.samples["id"].values[run.tokens["sample"].values[token]])
+        say(
+            f"{attrs['n_not_finite']} values aren't finite, the first at token {token} (sample {sample!r}, position "
+            f"{int(run.tokens['position'].values[token])}) of {attrs['not_finite_component']}; what they enter is NaN"
+        )
     if full and attrs["fidelity_n"]:
         say(
             f"fidelity: js from the store against js during capture differs by {attrs['fidelity_median']:.2g} (median) "
@@ -152,32 +165,13 @@ def _print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = "
         say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
 
 
-def _warnings(result: xr.Dataset, run: Run) -> Iterator[str]:
-    """What must be known beside the number."""
-    attrs = result.attrs
-    if attrs["n_samples_incomplete"]:
-        yield f"{left_out(attrs['n_samples_incomplete'], run)} and are left out"
-    if attrs["js_source"] == "capture":
-        kept = "no states" if run.states == "none" else "states of some rows only"
-        yield f"js is that of the capture itself: the run keeps {kept}, from which it could be computed again"
-    if text := misfit(result, run):
-        yield text
-    if attrs["n_not_finite"]:
-        token = attrs["not_finite_token"]
-        sample = str(run.samples["id"].values[run.tokens["sample"].values[token]])
-        yield (
-            f"{attrs['n_not_finite']} values aren't finite, the first at token {token} (sample {sample!r}, position "
-            f"{int(run.tokens['position'].values[token])}) of {attrs['not_finite_component']}; what they enter is NaN"
-        )
-
-
 def _print_components(result: xr.Dataset, *, full: bool) -> None:
     frame = to_dataframe(result).sort_values("js", ascending=False, kind="stable")
     shown = frame if full else frame.head(TOP)
-    total, unit = float(result["miub"]), result.attrs["units"]
+    total = float(result["miub"])
     print_table(
-        f"JS by component, {_counted(len(shown), len(frame))}",
-        ["component", f"js ({unit})", "share of MIUB"],
+        f"JS by component, {_counted(len(shown), len(frame)) or f'all {len(frame)}'}",
+        ["component", f"js ({result.attrs['units']})", "share of MIUB"],
         [
             (row.component, format_error(row.js, row.js_se), f"{row.js / total:.1%}" if total > 0 else "-")
             for row in shown.itertuples()
@@ -186,7 +180,8 @@ def _print_components(result: xr.Dataset, *, full: bool) -> None:
 
 
 def _counted(n_shown: int, n: int) -> str:
-    return f"all {n}" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
+    """How much of a table is shown; empty for all of it."""
+    return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
 
 
 def _print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None:
@@ -195,19 +190,13 @@ def _print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None
     if "n_runs" in frame:
         columns = {"n_runs": "runs", "miub_sd": "sd of runs"} if (frame["n_runs"] > 1).any() else {}
     shown = frame if full or len(frame) <= MOST_ROWS else frame.nlargest(TOP, "miub")
-    counted = "" if len(shown) == len(frame) else f", {_counted(len(shown), len(frame))}"
-    print_table(
-        f"MIUB by {', '.join(keys)}{counted}",
-        [*keys, f"MIUB ({table.attrs['units']})", *columns.values()],
-        [
-            (
-                *(str(row[key]) for key in keys),
-                format_error(row["miub"], row["miub_se"]),
-                *(format_number(row[name]) if name == "miub_sd" else str(int(row[name])) for name in columns),
-            )
-            for row in shown.to_dict("records")
-        ],
-    )
+    rows = [
+        [*(str(row[key]) for key in keys), format_error(row["miub"], row["miub_se"])]
+        + [format_number(row[name]) if name == "miub_sd" else str(int(row[name])) for name in columns]
+        for row in shown.to_dict("records")
+    ]
+    title = ", ".join(filter(None, (f"MIUB by {', '.join(keys)}", _counted(len(shown), len(frame)))))
+    print_table(title, [*keys, f"MIUB ({table.attrs['units']})", *columns.values()], rows)
 
 
 def _print_pairs(results: Sequence[xr.Dataset]) -> None:

@@ -13,7 +13,7 @@ from lorascope.capture.planning.plan import plan as plan_capture
 from lorascope.stores.size import format_size
 
 from ..quiet import quiet_libraries
-from ..screen import print_table, say
+from ..screen import note, print_table, say
 
 __all__ = ["plan"]
 
@@ -48,14 +48,21 @@ def plan(
 def _print(made: Plan) -> None:
     for line in _verdict(made):
         say(line)
-    print_table("What would be stored", ["part", "arrays", "files", "in memory", "on disk"], _parts(made))
+    estimated = made.estimate
+    parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in estimated.parts]
+    total = (estimated.n_arrays, estimated.n_files, estimated.raw_bytes, estimated.stored_bytes)
+    print_table(
+        "What would be stored",
+        ["part", "arrays", "files", "in memory", "on disk"],
+        [
+            (name, str(n_arrays), str(n_files), format_size(raw), format_size(stored))
+            for name, n_arrays, n_files, raw, stored in (*parts, ("in all", *total))
+        ],
+    )
     print_table("Memory", ["where", "what", "size"], [(n.where, n.what, format_size(n.n_bytes)) for n in made.needs])
     say("Notes")
-    for note in made.notes:
-        places = f" ({', '.join(note.places[:2])}{' ...' if len(note.places) > 2 else ''})" if note.places else ""
-        say(f"  - {note.message}{places}")
-    for remark in made.remarks:
-        say(f"  - {remark}")
+    for line in (*(note(one.message, one.places) for one in made.notes), *made.remarks):
+        say(f"  - {line}")
 
 
 def _verdict(made: Plan) -> Iterator[str]:
@@ -80,15 +87,6 @@ def _verdict(made: Plan) -> Iterator[str]:
     if made.trial is not None:
         parts = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         yield f"About {_duration(sum(made.seconds.values()))} ({parts}); the slowest is: {made.trial.bottleneck}."
-
-
-def _parts(made: Plan) -> Iterator[tuple[str, str, str, str, str]]:
-    estimated = made.estimate
-    for part in estimated.parts:
-        files = part.n_chunks + part.n_arrays
-        yield (part.name, str(part.n_arrays), str(files), format_size(part.raw_bytes), format_size(part.stored_bytes))
-    total = (format_size(estimated.raw_bytes), format_size(estimated.stored_bytes))
-    yield ("in all", str(estimated.n_arrays), str(estimated.n_files), *total)
 
 
 def _duration(seconds: float) -> str:

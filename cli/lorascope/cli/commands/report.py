@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lorascope.analyze.report import write_report
 from lorascope.analyze.save import require_writable
-from lorascope.stores import Run, open_run
+from lorascope.stores import open_run
 
 from ..screen import progress_bar, say
 
@@ -26,15 +26,10 @@ def report(run: str, /, *, out: Path | None = None, adapter: str | None = None, 
         Threads; by default one a processor.
     """
     opened = open_run(run)
-    page = out if out is not None else _page(opened)
+    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
+    place = Path(opened.path if isinstance(opened.path, Path) else opened.path.rstrip("/").rpartition("/")[2])
+    page = out if out is not None else place.with_name(place.name.removesuffix(".zarr") + ".html")
     require_writable(page)  # before the work, not after it
     with progress_bar("report") as update:
         write_report(opened, page, adapter=adapter, n_workers=workers, progress=update)
     say(f"report: {page}")
-
-
-def _page(run: Run) -> Path:
-    """Beside the run, or here for a remote one."""
-    place = Path(run.path) if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
-    # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
-    return place.with_name(place.name.removesuffix(".zarr") + ".html")

@@ -66,12 +66,11 @@ def verify(
         verdict = verify_run(run, level=level, progress=update)
     problems = list(verdict.problems)
     lines = [_summary(run, verdict)]
-    if reforward and verdict.ok:
-        found, line = _reforward(run, reforward, seed, overrides)
-        problems += found
-        lines.append(line)
-    elif reforward:
+    if reforward and problems:
         lines.append("nothing was computed again: what is stored is broken already")
+    elif reforward:
+        problems, line = _reforward(run, reforward, seed, overrides)
+        lines.append(line)
     if problems:
         print_table("Problems", ["kind", "what"], [(problem.kind, problem.message) for problem in problems])
     for line in lines:

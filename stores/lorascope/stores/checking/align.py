@@ -94,15 +94,6 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return np.asarray(values ^ (values >> np.uint64(31)))
 
 
-class _Case(NamedTuple):
-    """Two tokens that should agree and don't: row and place in the row of each."""
-
-    row: int
-    token: int
-    other_row: int
-    other_token: int
-
-
 class PrefixCheck:
     """Compares tokens that stand after the same sequence; a run's vectors are kept of few of them.
 
@@ -120,7 +111,8 @@ class PrefixCheck:
         self._sketches: dict[str, np.ndarray] = {}
         self.n_agree: dict[str, int] = {}
         self.n_apart: dict[str, int] = {}
-        self._cases: dict[str, _Case] = {}
+        self._cases: dict[str, list[int]] = {}
+        """Array -> row and place in it of a token, and of another one, that should agree and don't."""
 
     @property
     def n_pairs(self) -> int:
@@ -163,7 +155,7 @@ class PrefixCheck:
         self.n_apart[path] = self.n_apart.get(path, 0) + int(apart.sum())
         if apart.any() and path not in self._cases:
             case = int(np.argmax(apart))
-            self._cases[path] = _Case(*where[pairs[case]].tolist(), *where[reference[case]].tolist())
+            self._cases[path] = [*where[pairs[case]].tolist(), *where[reference[case]].tolist()]
 
     def _keep(self, pool: np.ndarray, hit: np.ndarray, where: np.ndarray, first: np.ndarray, *, n_new: int) -> None:
         """Keep what was seen twice, up to a limit, and the first of each sequence of the latest row."""
@@ -180,14 +172,14 @@ class PrefixCheck:
         agree, apart = sum(self.n_agree.values()), sum(self.n_apart.values())
         if not self._causal and agree < 9 * apart:
             return
-        for path, case in self._cases.items():
+        for path, (row, token, other_row, other_token) in self._cases.items():
             n_pairs = self.n_agree[path] + self.n_apart[path]
             yield Problem(
                 path,
                 "shifted",
                 f"{path!r}: {self.n_apart[path]} of {n_pairs} pairs of tokens after the same sequence differ, first "
-                f"token {case.token} of row {case.row} from token {case.other_token} of row {case.other_row}; one "
-                "of them isn't its token's own",
+                f"token {token} of row {row} from token {other_token} of row {other_row}; one of them isn't its "
+                "token's own",
             )
 
 

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 
@@ -26,11 +25,6 @@ def vector_labels(block: np.ndarray) -> np.ndarray:
     return labels
 
 
-class _Row(NamedTuple):
-    ids: np.ndarray
-    labels: Mapping[str, np.ndarray]
-
-
 class VectorWindow:
     """Finds one vector under two token ids, within a row and between a row and the one before it.
 
@@ -40,13 +34,13 @@ class VectorWindow:
     """
 
     def __init__(self) -> None:
-        self._before: _Row | None = None
+        self._before: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None
+        """Ids and labels of the row before."""
 
     def check(self, labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
         """Problems of a row, by `vector_labels` of each component in order, under the keys of their chunks."""
-        before, now = self._before, _Row(ids, labels)
-        self._before = now
-        by_array = {_array(key): found for key, found in before.labels.items()} if before else {}
+        before, self._before = self._before, (ids, labels)
+        by_array = {_array(key): found for key, found in before[1].items()} if before else {}
         joined = {
             key: np.concatenate([by_array[_array(key)], label]) if _array(key) in by_array else label
             for key, label in labels.items()
@@ -55,7 +49,7 @@ class VectorWindow:
         if before is None or len({len(label) for label in joined.values()}) > 1:
             joined, all_ids = dict(labels), ids
         else:
-            all_ids = np.concatenate([before.ids, ids]) if by_array else ids
+            all_ids = np.concatenate([before[0], ids]) if by_array else ids
         yield from _same_vectors(joined, all_ids, len(all_ids) - len(ids))
 
 

@@ -50,8 +50,17 @@ class RowStatistics:
         layers = zip(self._components, run.components["layer"].values.tolist(), strict=True)
         self._first_layer = {component for component, layer in layers if layer <= 0}
         self._untouched = {name: run.adapter(name)["rank"].values == 0 for name in run.adapters}
-        self._first_factors = {name: list(self._factors(run, name)) for name in run.adapters}
-        self._rounded = {f"adapters/{name}/delta/{path}" for name in run.adapters for path in _differences(run, name)}
+        self._first_factors: dict[str, list[tuple[str, int, int]]] = {name: [] for name in run.adapters}
+        """Adapter -> (component, first column, one past the last) of the first layer's factors."""
+        self._rounded: set[str] = set()
+        """Deltas that are output less base: what is left of two rounded numbers follows from their last bits."""
+        for name in run.adapters:
+            columns = (run.adapter(name)[key].values.tolist() for key in ("factor_start", "rank", "delta_source"))
+            for component, start, rank, source in zip(self._components, *columns, strict=True):
+                if component in self._first_layer and start >= 0:
+                    self._first_factors[name].append((component, start, start + rank))
+                if source == "difference":
+                    self._rounded.add(f"adapters/{name}/delta/{component}")
 
     @property
     def n_pairs(self) -> int:
@@ -71,9 +80,9 @@ class RowStatistics:
         if any(problem.kind == "blank" for problem in problems):  # told once; it is like nothing else
             return Looked(key, problems, None, None)
         labels = vector_labels(block) if names[0] == "states" else None
-        # What is left of a difference of two rounded numbers follows from their last bits.
-        rounded = path in self._rounded
-        return Looked(key, problems, labels, None if rounded else sketch(wide.reshape(len(wide), -1), tolerance))
+        if path in self._rounded:
+            return Looked(key, problems, labels, None)
+        return Looked(key, problems, labels, sketch(wide.reshape(len(wide), -1), tolerance))
 
     def _shifts(self, path: str, row: int, wide: np.ndarray, token_id: np.ndarray) -> Iterator[Problem]:
         """Shifts of what follows from the token alone: the first layer's vectors, and its factors."""
@@ -84,16 +93,6 @@ class RowStatistics:
             for component, start, stop in self._first_factors[names[1]]:
                 found = sketch(np.ascontiguousarray(wide[:, start:stop]), STATE_TOLERANCE)
                 yield from shift_problems(f"{path} of {component}", row, found, token_id)
-
-    def _factors(self, run: Run, adapter: str) -> Iterator[tuple[str, int, int]]:
-        """(component, first column, one past the last) of the first layer's factors."""
-        table = run.adapter(adapter)
-        columns = zip(
-            self._components, table["factor_start"].values.tolist(), table["rank"].values.tolist(), strict=True
-        )
-        for component, start, rank in columns:
-            if component in self._first_layer and start >= 0:
-                yield component, start, start + rank
 
     def compare(self, row: int, looked: Mapping[str, Looked]) -> Iterator[Problem]:
         """Problems of a row, from what `look` made of its arrays."""
@@ -118,12 +117,3 @@ def _model_class(run: Run) -> str:
     provenance = run.attributes.get("provenance")
     model = provenance.get("model") if isinstance(provenance, dict) else None
     return str(model.get("class", "")) if isinstance(model, dict) else ""
-
-
-def _differences(run: Run, adapter: str) -> list[str]:
-    """Components whose delta is output less base."""
-    table = run.adapter(adapter)
-    if "delta_source" not in table:
-        return []
-    sources = zip(run.component_paths, table["delta_source"].values.tolist(), strict=True)
-    return [component for component, source in sources if source == "difference"]

@@ -56,16 +56,12 @@ class TokenRows:
         return self._keys.row(*self.read(row))
 
     def _column(self, name: str, start: int, stop: int) -> np.ndarray:
-        size = self._arrays[name].chunks[0]
+        array = self._arrays[name]
+        size = array.chunks[0]
         parts = []
         for chunk in range(start // size, -(-stop // size)):
-            values = self._chunk(name, chunk)
-            parts.append(values[max(start - chunk * size, 0) : stop - chunk * size])
+            held = self._held.get(name)
+            if held is None or held[0] != chunk:
+                held = self._held[name] = (chunk, array.decode(chunk, self._place.read(array.key(chunk))))
+            parts.append(held[1][max(start - chunk * size, 0) : stop - chunk * size])
         return np.concatenate(parts)
-
-    def _chunk(self, name: str, chunk: int) -> np.ndarray:
-        held = self._held.get(name)
-        if held is None or held[0] != chunk:
-            array = self._arrays[name]
-            held = self._held[name] = (chunk, array.decode(chunk, self._place.read(array.key(chunk))))
-        return held[1]

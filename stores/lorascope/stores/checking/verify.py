@@ -10,14 +10,12 @@ from ..errors import Problem, StoreError
 from ..format.check import is_base_score
 from ..format.codec import settings_problems
 from ..format.digest import combine
-from ..format.layout import chunk_key
 from ..format.stored_array import StoredArray
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.read import array_metadata, find_layout_problems, open_group, run_of
 from ..reading.run import Run
-from .row_check import check_row
-from .row_statistics import RowStatistics
+from .row_statistics import Looked, RowStatistics
 
 __all__ = ["LEVELS", "Verdict", "verify"]
 
@@ -85,15 +83,13 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
     except StoreError as error:
         return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)),))
     problems = [problem for path, one in array_metadata(group).items() for problem in settings_problems(path, one)]
-    return _check_parts(run, rows, level, problems, progress)
-
-
-def _check_parts(
-    run: Run, rows: np.ndarray, level: Level, problems: list[Problem], progress: Progress | None
-) -> Verdict:
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="lorascope-verify") as pool:
         n_chunks, found = _check_static(run, level, pool)
-        problems += found + [_lost(int(row)) for row in run.lost_rows]
+        problems += found
+        for row in run.lost_rows.tolist():
+            key = run.arrays["rows/digest"].key(row)
+            lost = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
+            problems.append(Problem(f"row {row}", "missing", lost))
         if not len(rows):
             message = f"none of {run.n_rows} rows is committed; there is nothing to check"
             problems.append(Problem("rows", "nothing", message))
@@ -101,7 +97,7 @@ def _check_parts(
         sound = not any(problem.place.startswith(NEEDED) for problem in found)
         statistics = RowStatistics(run) if level == "statistics" and sound else None
         for done, row in enumerate(rows.tolist(), 1):
-            n_checked, found = check_row(run, row, decode=level != "digests", statistics=statistics, pool=pool)
+            n_checked, found = _check_row(run, row, decode=level != "digests", statistics=statistics, pool=pool)
             n_chunks += n_checked
             problems += found
             if progress is not None:
@@ -110,12 +106,6 @@ def _check_parts(
         problems += statistics.finish()
     n_pairs = 0 if statistics is None else statistics.n_pairs
     return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), n_pairs)
-
-
-def _lost(row: int) -> Problem:
-    key = chunk_key("rows/digest", row, 2)
-    message = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
-    return Problem(f"row {row}", "missing", message)
 
 
 def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Problem]]:
@@ -140,3 +130,33 @@ def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Pro
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
     return len(parts), problems
+
+
+def _check_row(
+    run: Run, row: int, *, decode: bool, statistics: RowStatistics | None, pool: Executor
+) -> tuple[int, list[Problem]]:
+    """(chunks that were looked for, problems) of a row; where its digest differs every chunk is decoded.
+
+    With statistics, rows are checked in ascending order.
+    """
+
+    def check(path: str, decode: bool) -> tuple[Chunk, Looked | None]:
+        chunk = read_chunk(run.place, run.arrays[path], row, decode=decode)
+        looked = None
+        if statistics is not None and chunk.block is not None:
+            looked = statistics.look(path, chunk.key, row, chunk.block)
+        return chunk._replace(block=None), looked  # small, whatever the chunk's size
+
+    paths = run.row_paths(row)
+    checked = list(pool.map(lambda path: check(path, decode), paths))
+    parts = [(chunk.key, chunk.part) for chunk, _ in checked if chunk.part is not None]
+    differs = len(parts) == len(paths) and combine(parts) != bytes(run.digest(row))
+    if differs and not decode:  # to say where
+        checked = list(pool.map(lambda path: check(path, True), paths))
+    problems = [chunk.problem for chunk, _ in checked if chunk.problem is not None]
+    if differs:
+        problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
+    if statistics is not None:
+        found = {path: looked for path, (_, looked) in zip(paths, checked, strict=True) if looked is not None}
+        problems += statistics.compare(row, found)
+    return len(paths), problems

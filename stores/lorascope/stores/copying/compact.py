@@ -53,7 +53,7 @@ def compact(source: str | Path, out: str | Path, *, progress: Progress | None = 
     if all(array.compressed for array in run.arrays.values()):
         raise StoreError(f"`{run.place.name}` is compressed already; there is nothing to gain")
     spec = replace(spec_of(run), codec="zstd", attributes=add_step(run, "compact", range(run.n_rows)))
-    target = copy_target(source, out, spec, tables=tables_of(run), weights=weights_of(run))
+    target = copy_target(source, out, spec, tables=tables_of(run), weights=weights_of(run, spec))
     if isinstance(target, Run):
         return target
     whole = Slice(
@@ -96,12 +96,10 @@ class _ReadBack:
         path, _, name = key.rpartition("/")
         if path not in self.blocks:
             return
-        found = self._place.read(key)
-        if found != content or not _same_bits(
-            self._arrays[path].decode(int(name.split(".")[1]), found), self.blocks[path]
-        ):
+        found, block = self._place.read(key), self.blocks[path]
+        as_written = found == content
+        if as_written:
+            read = self._arrays[path].decode(int(name.split(".")[1]), found)
+            as_written = read.shape == block.shape and read.tobytes() == block.tobytes()
+        if not as_written:
             raise StoreError(f"chunk {key!r} of `{self._place.name}` isn't what was written; its row wasn't committed")
-
-
-def _same_bits(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.shape == other.shape and one.tobytes() == other.tobytes()

@@ -62,16 +62,11 @@ def _columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray |
         if run.arrays[path].dims == ("token", "component") and not whole:
             columns[path] = part.components
         elif path.endswith("/factor") and not whole:
-            columns[path] = _factor_columns(run, path.split("/")[1], part.components)
+            table = run.adapter(path.split("/")[1])
+            starts, ranks = (table[name].values[part.components] for name in ("factor_start", "rank"))
+            spans = [np.arange(start, start + rank) for start, rank in zip(starts, ranks, strict=True) if start >= 0]
+            columns[path] = np.concatenate(spans)
     return columns
-
-
-def _factor_columns(run: Run, adapter: str, components: np.ndarray) -> np.ndarray:
-    """Columns of the packed factor that belong to these components, in their order."""
-    table = run.adapter(adapter)
-    starts, ranks = table["factor_start"].values[components], table["rank"].values[components]
-    parts = [np.arange(start, start + rank) for start, rank in zip(starts, ranks, strict=True) if start >= 0]
-    return np.concatenate(parts)
 
 
 def _empty(writer: RunWriter, row: int, source: Run) -> dict[str, np.ndarray]:

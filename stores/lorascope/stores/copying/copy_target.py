@@ -17,10 +17,13 @@ from ..reading.run import Run
 from ..reading.state import clear_torn, run_state
 from ..writing.create import create_run, resume_run
 from ..writing.write import RunWriter
-from .respec import attributes_of
 
 __all__ = ["add_step", "copy_target", "last_step"]
 
+FORMAT_ATTRIBUTES = frozenset(
+    {"format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished", "static_digest"}
+)
+"""Root attributes that follow from a specification, or from what became of the run."""
 ELSEWHERE = frozenset({"source", "lorascope", "time"})
 """Entries of a step that only say where and when it was."""
 
@@ -62,7 +65,7 @@ def copy_target(
 
 def add_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, Any]:
     """Root attributes of a copy of these rows of a run: the run's own, with one more step in the chain of copies."""
-    attributes = attributes_of(run)
+    attributes = {name: value for name, value in run.attributes.items() if name not in FORMAT_ATTRIBUTES}
     step = {
         "how": how,
         "source": run.place.name,

@@ -82,7 +82,7 @@ def pull(
         "adapters": None if adapters is None else list(adapters),
     }
     spec = replace(_spec(run, part), attributes=_attributes(run, part, asked))
-    target = copy_target(source, out, spec, tables=_tables(run, part), weights=_weights(run, spec))
+    target = copy_target(source, out, spec, tables=_tables(run, part), weights=weights_of(run, spec))
     if isinstance(target, Run):
         return target
     with target as writer:
@@ -109,17 +109,10 @@ def _spec(run: Run, part: Slice) -> RunSpec:
 
 
 def _adapter(adapter: Adapter, part: Slice) -> Adapter:
-    def kept(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(values[index] for index in part.components) if values else ()
-
-    biased = kept(adapter.biased)
+    columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
     return replace(
         adapter,
-        rank=kept(adapter.rank),
-        scaling=kept(adapter.scaling),
-        factored=kept(adapter.factored),
-        biased=biased if any(biased) else (),
-        delta_source=kept(adapter.delta_source),
+        **{name: tuple(values[index] for index in part.components) for name, values in columns.items() if values},
     )
 
 
@@ -136,16 +129,6 @@ def _tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
     # Runs of older writers, whose tokens were all taken or stand for themselves, have no weights.
     tokens["weight"] = (tokens.get("weight", np.float32(1)) * part.weight).astype(np.float32)
     return {"samples": samples, "choices": choices, "tokens": tokens}
-
-
-def _weights(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
-    paths = [
-        f"adapters/{adapter.name}/{kind}/{component.path}"
-        for adapter in spec.adapters
-        for component in spec.components
-        for kind in ("lora_B", "lora_bias")
-    ]
-    return weights_of(run, paths)
 
 
 def _attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,65 +1,31 @@
 """The specification, tables and weights of a run that exists, for whoever writes another one like it."""
 
 import json
-from collections.abc import Iterable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from ..format.spec import Adapter, Component, RunSpec
-from ..format.tables import TABLES, TOKEN_TEXT
+from ..format.check import stored_spec
+from ..format.layout import array_specs
+from ..format.spec import RunSpec
+from ..format.tables import TOKEN_TEXT
 from ..reading.run import Run
 
-__all__ = ["attributes_of", "spec_of", "tables_of", "weights_of"]
-
-FORMAT_ATTRIBUTES = frozenset(
-    {"format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished", "static_digest"}
-)
-"""Root attributes that follow from a specification, or from what became of the run."""
+__all__ = ["spec_of", "tables_of", "weights_of"]
 
 
 def spec_of(run: Run) -> RunSpec:
     """The specification with which an equal run is set up; its attributes are left empty."""
-    return RunSpec(
-        stream=run.stream,  # type: ignore[arg-type]  # was checked when the run was opened
-        states=run.attributes["states"],
-        state_rows=tuple(run.state_rows.tolist()) if run.attributes["states"] == "sample" else (),
+    spec = stored_spec(run.attributes, run.arrays, run.read_once)
+    fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
+    return replace(
+        spec,
+        components=tuple(replace(one, fused=ranges) for one, ranges in zip(spec.components, fused, strict=True)),
+        state_rows=tuple(run.state_rows.tolist()) if spec.states == "sample" else (),
         kl=any(f"adapters/{name}/kl" in run.arrays for name in run.adapters),
         codec="zstd" if run.arrays["tokens/nll"].compressed else "raw",
         token_text=f"tokens/{TOKEN_TEXT.name}" in run.arrays,
-        n_tokens=run.n_tokens,
-        n_samples=run.samples.sizes["sample"],
-        n_choices=run.choices.sizes["choice"],
-        components=_components(run),
-        adapters=tuple(_adapter(run, name) for name in run.adapters),
     )
-
-
-def _components(run: Run) -> tuple[Component, ...]:
-    columns = {name: run.components[name].values.tolist() for name in (c.name for c in TABLES["components"])}
-    entries = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    return tuple(
-        Component(**{**entry, "fused": tuple(map(tuple, json.loads(entry["fused"] or "[]")))}) for entry in entries
-    )
-
-
-def _adapter(run: Run, name: str) -> Adapter:
-    table = run.adapter(name)
-    sources = table["delta_source"].values.tolist() if "delta_source" in table else []
-    biased = tuple(f"adapters/{name}/lora_bias/{path}" in run.arrays for path in run.component_paths)
-    return Adapter(
-        name=name,
-        rank=tuple(table["rank"].values.tolist()),
-        scaling=tuple(table["scaling"].values.tolist()),
-        factored=tuple((table["factor_start"].values >= 0).tolist()),
-        biased=biased if any(biased) else (),
-        delta_source=tuple(sources),
-    )
-
-
-def attributes_of(run: Run) -> dict[str, Any]:
-    """Root attributes that a run like this one is given: fingerprint, provenance and what else there is."""
-    return {name: value for name, value in run.attributes.items() if name not in FORMAT_ATTRIBUTES}
 
 
 def tables_of(run: Run) -> dict[str, dict[str, np.ndarray]]:
@@ -71,7 +37,7 @@ def tables_of(run: Run) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def weights_of(run: Run, paths: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """Each `lora_B` and `lora_bias`, or those among these paths, float32, by its path in the store."""
-    named = run.arrays if paths is None else run.arrays.keys() & set(paths)
-    return {path: run.read_once(path) for path in named if "/lora_B/" in path or "/lora_bias/" in path}
+def weights_of(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
+    """Each `lora_B` and `lora_bias` of the specification, of this run or a part of it, by its path in the store."""
+    paths = (entry.path for entry in array_specs(spec) if not entry.by_row)
+    return {path: run.read_once(path) for path in paths if path.split("/")[2:3] in (["lora_B"], ["lora_bias"])}

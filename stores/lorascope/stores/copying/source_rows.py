@@ -26,17 +26,11 @@ def read_source_row(run: Run, row: int, wanted: Collection[str], pool: Executor)
     there = run.row_paths(row)
     paths = [path for path in there if path in wanted]
     chunks = list(pool.map(lambda path: read_chunk(run.place, run.arrays[path], row, decode=True), paths))
-    blocks = {}
-    for path, chunk in zip(paths, chunks, strict=True):
-        if chunk.problem is not None:
-            raise _error(run, row, chunk.problem.message)
-        assert chunk.block is not None  # a chunk that was decoded has one, or a problem
-        blocks[path] = chunk.block
+    wrong = [chunk.problem.message for chunk in chunks if chunk.problem is not None]
     parts = [(chunk.key, chunk.part) for chunk in chunks if chunk.part is not None]
-    if len(paths) == len(there) and combine(parts) != bytes(run.digest(row)):
-        raise _error(run, row, "its digest differs from what was committed")
-    return blocks
-
-
-def _error(run: Run, row: int, what: str) -> StoreError:
-    return StoreError(f"row {row} of `{run.place.name}` can't be copied: {what}; run `lorascope verify`")
+    if not wrong and len(paths) == len(there) and combine(parts) != bytes(run.digest(row)):
+        wrong = ["its digest differs from what was committed"]
+    if wrong:
+        raise StoreError(f"row {row} of `{run.place.name}` can't be copied: {wrong[0]}; run `lorascope verify`")
+    # A chunk that was decoded has a block, or a problem.
+    return {path: chunk.block for path, chunk in zip(paths, chunks, strict=True) if chunk.block is not None}

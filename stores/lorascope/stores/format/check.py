@@ -12,12 +12,13 @@ from ..errors import Problem
 from .codec import codec_problem
 from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
 from .spec import ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
+from .stored_array import StoredArray
 from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
-__all__ = ["is_answer", "is_base_score", "is_without_adapter", "layout_problems", "may_be_absent"]
-
+__all__ = ["is_answer", "is_base_score", "is_without_adapter", "layout_problems", "may_be_absent", "stored_spec"]
 
 Arrays = Mapping[str, ArrayV3Metadata]
+Shaped = ArrayV3Metadata | StoredArray
 OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
 
 
@@ -49,7 +50,7 @@ def layout_problems(
     problems = list(_attribute_problems(attributes))
     try:
         problems = problems or list(_array_problems(_deciding_specs(attributes, arrays), arrays))
-        problems = problems or list(_array_problems(array_specs(_spec_of(attributes, arrays, read)), arrays))
+        problems = problems or list(_array_problems(array_specs(stored_spec(attributes, arrays, read)), arrays))
         return problems or list(_length_problems(arrays, n_objects))
     except ValueError as error:  # a specification or a table that can't be is the finding
         return [Problem("layout", "impossible", str(error))]
@@ -87,8 +88,10 @@ def _deciding_specs(attributes: Mapping[str, Any], arrays: Arrays) -> list[Array
     ]
 
 
-def _spec_of(attributes: Mapping[str, Any], arrays: Arrays, read: Callable[[str], np.ndarray]) -> RunSpec:
-    """The specification that this run's own tables give it."""
+def stored_spec(
+    attributes: Mapping[str, Any], arrays: Mapping[str, Shaped], read: Callable[[str], np.ndarray]
+) -> RunSpec:
+    """The specification that a run's own tables give it, as far as they decide which arrays there are."""
     names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
     columns = {name: read(f"components/{name}").tolist() for name in names}
     components = tuple(
@@ -113,7 +116,7 @@ def _adapter(name: str, rank: list[int], scaling: list[float], start: list[int])
 
 def _run_spec(
     attributes: Mapping[str, Any],
-    arrays: Arrays,
+    arrays: Mapping[str, Shaped],
     components: tuple[Component, ...],
     adapters: tuple[Adapter, ...],
 ) -> RunSpec:
@@ -129,7 +132,7 @@ def _run_spec(
     )
 
 
-def _length(arrays: Arrays, table: str) -> int:
+def _length(arrays: Mapping[str, Shaped], table: str) -> int:
     """Entries of a table, by the first of its columns that is there."""
     shapes = (arrays[path].shape for column in TABLES[table] if (path := f"{table}/{column.name}") in arrays)
     return next((shape[0] for shape in shapes if shape), 0)

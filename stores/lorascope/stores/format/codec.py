@@ -58,14 +58,10 @@ def codec_problem(metadata: ArrayV3Metadata) -> str | None:
     first: type[Any] = VLenUTF8Codec if is_text else BytesCodec
     if not codecs or type(codecs[0]) is not first or _text(getattr(codecs[0], "endian", None)) == "big":
         return f"its codecs are {_names(codecs)}"
-    rest = [codec for codec in codecs[1:] if not _is_zstd(codec)]
+    rest = [codec for codec in codecs[1:] if not (type(codec) is BloscCodec and _text(codec.cname) == "zstd")]
     if [type(codec) for codec in rest] != [Crc32cCodec] or type(codecs[-1]) is not Crc32cCodec or len(codecs) > 3:
         return f"its codecs are {_names(codecs)}"
     return None
-
-
-def _is_zstd(codec: Any) -> bool:
-    return type(codec) is BloscCodec and _text(codec.cname) == "zstd"
 
 
 def _text(setting: Any) -> str:

@@ -35,10 +35,7 @@ STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
 DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
     "float32": (np.dtype("float32"), np.nan),
     "float16": (np.dtype("float16"), np.nan),
-    "bfloat16": (
-        np.dtype("uint16"),
-        0x7FC0,
-    ),  # Zarr has no bfloat16: its bits as uint16, NaN as the fill value
+    "bfloat16": (np.dtype("uint16"), 0x7FC0),  # Zarr has no bfloat16: its bits as uint16, and those of NaN
 }
 """Name of a floating-point type that a layer puts out -> what the array holds, and its NaN."""
 
@@ -93,18 +90,12 @@ class Adapter:
 
     def __post_init__(self) -> None:
         _check_name("adapter", self.name)
-        if self.delta_source and not self._sources_fit():
+        given = tuple("branch" if source == "difference" else source for source in self.delta_source)
+        if given and given != self._derived_sources:
             raise ValueError(
                 f"`delta_source` of adapter {self.name!r} must give one of {DELTA_SOURCES} for each component: "
                 "'factor' where `factored`, '' where `rank` is 0"
             )
-
-    def _sources_fit(self) -> bool:
-        derived = self._derived_sources
-        return len(self.delta_source) == len(derived) and all(
-            given == known or (given, known) == ("difference", "branch")
-            for given, known in zip(self.delta_source, derived, strict=True)
-        )
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
@@ -34,14 +35,11 @@ class FolderPlace:
     """A folder of this machine's file system."""
 
     path: Path
+    remote: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         return str(self.path)
-
-    @property
-    def remote(self) -> bool:
-        return False
 
     def zarr_store(self, *, read_only: bool) -> Store:
         return LocalStore(self.path, read_only=read_only)
@@ -61,9 +59,8 @@ class FolderPlace:
             return None
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        for key in self._files(folder):
-            if not key.endswith(PARTIAL):
-                yield key, (self.path / key).lstat().st_size
+        for key in self.keys(folder):
+            yield key, (self.path / key).lstat().st_size
 
     def keys(self, folder: str = "") -> Iterator[str]:
         return (key for key in self._files(folder) if not key.endswith(PARTIAL))

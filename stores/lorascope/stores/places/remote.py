@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from zarr.abc.buffer import Buffer
 from zarr.abc.store import Store
@@ -38,6 +38,7 @@ class ObjectPlace:
     """
 
     path: str
+    remote: ClassVar[bool] = True
     opened: str | None = None
     """Where chunks are kept in memory once they are read, tells this opening from others; None where none is kept."""
 
@@ -54,10 +55,6 @@ class ObjectPlace:
     @property
     def name(self) -> str:
         return self.path
-
-    @property
-    def remote(self) -> bool:
-        return True
 
     def zarr_store(self, *, read_only: bool) -> Store:
         return NamedStore(self, read_only=read_only)
@@ -99,13 +96,13 @@ class ObjectPlace:
         if self.opened is None or not _never_changes(key):
             return None
         cache = process_cache()
-        return cache.get((self.opened, key), lambda: self._read_at_most(key, cache.largest_bytes))
 
-    def _read_at_most(self, key: str, n_bytes: int) -> bytes | None:
-        """All bytes of a key by one request; None, and nothing but its size read, where it has more."""
-        with _named(self.path):
-            found = self._store.get(key)
-            return bytes(found.bytes()) if found.meta["size"] <= n_bytes else None
+        def fetch() -> bytes | None:
+            with _named(self.path):
+                found = self._store.get(key)
+                return bytes(found.bytes()) if found.meta["size"] <= cache.largest_bytes else None
+
+        return cache.get((self.opened, key), fetch)
 
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
         with _named(self.path):

@@ -25,8 +25,8 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
         If the file of one is broken.
     """
     digests = np.zeros(array.shape, np.uint8)
-    rows = [row for key, size in place.sizes(array.path) if (row := _digest_row(key, size)) is not None]
-    rows = [row for row in rows if row < len(digests)]
+    found = (_digest_row(key, size) for key, size in place.sizes(array.path))
+    rows = [row for row in found if row is not None and row < len(digests)]
     with ThreadPoolExecutor(N_THREADS if place.remote else 1) as pool:
         for row, digest in zip(rows, pool.map(lambda row: _read_digest(array, place, row), rows), strict=True):
             digests[row] = digest

@@ -1,13 +1,11 @@
 """Which chunks that a run had are no longer there, by their names alone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..format.check import is_base_score
 from .read import open_checked, open_group
-from .run import Run
 
 __all__ = ["missing_chunks"]
 
@@ -24,15 +22,10 @@ def missing_chunks(path: str | Path) -> list[str]:
     """
     run = open_checked(*open_group(path))
     # Before the names: others may be writing. A finished run had every row.
-    committed = np.flatnonzero(np.ones(run.n_rows, np.bool_) if run.finished else run.committed_rows)
-    there = set(run.place.keys())
-    return sorted(key for key in _wanted(run, committed) if key not in there)
-
-
-def _wanted(run: Run, committed: np.ndarray) -> Iterator[str]:
-    for row in committed.tolist():
-        yield from (run.arrays[path].key(row) for path in ("rows/digest", *run.row_paths(row)))
+    committed = range(run.n_rows) if run.finished else np.flatnonzero(run.committed_rows).tolist()
+    wanted = {run.arrays[path].key(row) for row in committed for path in ("rows/digest", *run.row_paths(row))}
     for path, array in run.arrays.items():
         # Early writers left out scores that there weren't.
         if not array.by_row and path != "rows/digest" and not is_base_score(path):
-            yield from map(array.key, range(array.n_chunks))
+            wanted |= set(map(array.key, range(array.n_chunks)))
+    return sorted(wanted.difference(run.place.keys()))

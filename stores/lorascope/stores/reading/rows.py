@@ -1,6 +1,6 @@
 """Reading an array that is written row by row: committed rows only, and nothing in place of a lost chunk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -13,7 +13,7 @@ from ..format.widen import check_storage, widen_block
 from ..places.place import Place
 from .chosen import read_chosen
 
-__all__ = ["DeltaSource", "RowArray", "Written", "delta_block", "read_once"]
+__all__ = ["DeltaSource", "RowArray", "delta_block", "read_once"]
 
 
 class RowArray:
@@ -130,25 +130,14 @@ class RowArray:
         return blocks
 
 
-class Written(NamedTuple):
-    """An array that is written when the run is set up, not read yet: small to pickle."""
-
-    array: StoredArray
-    place: Place
-
-    def read(self) -> np.ndarray:
-        """Its values; see `read_once`."""
-        return read_once(self.array, self.place)
-
-
 class DeltaSource(NamedTuple):
     """What makes a component's delta: its factor and weights, delta itself, or the outputs of two passes."""
 
     rows: RowArray
-    lora_B: Written | None = None  # noqa: N815 (PEFT's name)
-    """Float32 (feature, rank); None where `rows` is delta or adapted."""
+    lora_B: Callable[[], np.ndarray] | None = None  # noqa: N815 (PEFT's name)
+    """Reads it, float32 (feature, rank); None where `rows` is delta or adapted."""
     scaling: float = 1.0
-    bias: Written | None = None
+    bias: Callable[[], np.ndarray] | None = None
     base: RowArray | None = None
     """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
 
@@ -169,8 +158,8 @@ class DeltaSource(NamedTuple):
         """Arguments of `delta_block`, read now; none where delta isn't made from a factor."""
         if self.lora_B is None:
             return {}
-        bias = None if self.bias is None else self.bias.read()
-        return {"lora_B": self.lora_B.read(), "scaling": np.float32(self.scaling), "bias": bias}
+        bias = None if self.bias is None else self.bias()
+        return {"lora_B": self.lora_B(), "scaling": np.float32(self.scaling), "bias": bias}
 
 
 def delta_block(factor: np.ndarray, *, lora_B: np.ndarray, scaling: np.float32, bias: np.ndarray | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,14 @@ from ..format.stored_array import StoredArray
 from ..format.tables import TABLES, TOKEN_WEIGHT
 from ..places.place import Place
 from .digests import read_digests
-from .rows import DeltaSource, RowArray, Written, read_once
+from .rows import DeltaSource, RowArray, read_once
 from .take import N_THREADS, TokenSource, take_tokens
 
 __all__ = ["Run"]
 
-REDUCTIONS = {
-    "js": False,
-    "swallowed": False,
-    "delta_norm": False,
-    "kl": False,
-    "base_norm": True,
-    "effective_width": True,
-}
-"""Name of a reduction by token -> whether it is a number of base alone, whatever the adapter."""
+ADAPTER_REDUCTIONS = ("js", "swallowed", "delta_norm", "kl")
+BASE_REDUCTIONS = ("base_norm", "effective_width")
+"""Reductions by token that are numbers of base alone, whatever the adapter."""
 
 
 class Run:
@@ -289,9 +283,9 @@ class Run:
         StoreError
             If this run doesn't hold it.
         """
-        if name not in REDUCTIONS:
-            raise ValueError(f"`name` is {name!r}; allowed are {tuple(REDUCTIONS)}")
-        folder = "reductions" if REDUCTIONS[name] else f"adapters/{self._adapter_name(adapter)}"
+        if name not in ADAPTER_REDUCTIONS + BASE_REDUCTIONS:
+            raise ValueError(f"`name` is {name!r}; allowed are {ADAPTER_REDUCTIONS + BASE_REDUCTIONS}")
+        folder = "reductions" if name in BASE_REDUCTIONS else f"adapters/{self._adapter_name(adapter)}"
         path = f"{folder}/{name}"
         if path not in self.arrays:
             raise StoreError(f"{self.place.name!r} (states {self.states!r}) holds no {name!r}; it wasn't measured")
@@ -315,9 +309,9 @@ class Run:
         bias = f"adapters/{name}/lora_bias/{component}"
         return DeltaSource(
             factor,
-            lora_B=Written(self.arrays[f"adapters/{name}/lora_B/{component}"], self.place),
+            lora_B=partial(read_once, self.arrays[f"adapters/{name}/lora_B/{component}"], self.place),
             scaling=float(self.adapter(name)["scaling"].values[self._component_index(component)]),
-            bias=Written(self.arrays[bias], self.place) if bias in self.arrays else None,
+            bias=partial(read_once, self.arrays[bias], self.place) if bias in self.arrays else None,
         )
 
     def base_rows(self, component: str) -> RowArray:

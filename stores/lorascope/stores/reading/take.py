@@ -32,8 +32,11 @@ def take_tokens(
         raise ValueError(f"`n_threads` is {n_threads}; it must be at least 1")
     tokens = _checked(tokens, n_tokens)
     deltas = {path: one.delta for path, one in sources.items() if one.delta is not None}
-    base = {path: _unread(tokens, one.base) for path, one in sources.items()}
-    stored = {path: _unread(tokens, one.rows) for path, one in deltas.items()}
+    rows = ({path: one.base for path, one in sources.items()}, {path: one.rows for path, one in deltas.items()})
+    base, stored = (
+        {path: np.full((len(tokens), one.shape[1]), np.nan, np.float32) for path, one in found.items()}
+        for found in rows
+    )
     wanted = [(one.base, base[path]) for path, one in sources.items()]
     reads = _by_array(wanted + [(one.rows, stored[path]) for path, one in deltas.items()])
     with ThreadPoolExecutor(n_threads, thread_name_prefix="lorascope-take") as pool:
@@ -48,7 +51,12 @@ def take_tokens(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return _tree(tokens, base, delta)
+    nodes = {}
+    for path in base:
+        found = {"base": base[path]} | ({"delta": delta[path]} if path in delta else {})
+        arrays = {name: (("token", "feature"), block) for name, block in found.items()}
+        nodes[path] = xr.Dataset(arrays, coords={"token": tokens})
+    return xr.DataTree.from_dict(nodes)
 
 
 def _checked(tokens: Any, n_tokens: int) -> np.ndarray:
@@ -62,10 +70,6 @@ def _checked(tokens: Any, n_tokens: int) -> np.ndarray:
     if len(outside):
         raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {n_tokens - 1}")
     return found.astype(np.intp)
-
-
-def _unread(tokens: np.ndarray, rows: RowArray) -> np.ndarray:
-    return np.full((len(tokens), rows.shape[1]), np.nan, np.float32)
 
 
 class _Read(NamedTuple):
@@ -103,12 +107,3 @@ def _delta(source: DeltaSource, stored: np.ndarray, base: np.ndarray, weights: d
     if source.base is not None:
         return np.asarray(stored - base)
     return delta_block(stored, **weights) if weights else stored
-
-
-def _tree(tokens: np.ndarray, base: dict[str, np.ndarray], delta: dict[str, np.ndarray]) -> xr.DataTree:
-    def node(path: str) -> xr.Dataset:
-        found = {"base": base[path]} | ({"delta": delta[path]} if path in delta else {})
-        arrays = {name: (("token", "feature"), block) for name, block in found.items()}
-        return xr.Dataset(arrays, coords={"token": tokens})
-
-    return xr.DataTree.from_dict({path: node(path) for path in base})

@@ -25,7 +25,7 @@ from ..format.tables import TABLES, TOKEN_TEXT
 from ..places.place import Place, open_place
 from ..reading.read import array_metadata, open_checked, open_group
 from ..reading.state import run_state
-from .write import DIGESTS, RunWriter, collect, write_document
+from .write import RunWriter, collect, write_document
 
 __all__ = ["create_run", "resume_run"]
 
@@ -84,9 +84,8 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     # Last: a run without its digest was interrupted while it was being set up.
     static_digest = combine(part for parts in written for part in parts)
     write_document(place, _complete_root({"zarr.json": root, **documents}, static_digest))
-    by_row = {entry.path: arrays[entry.path] for entry in specs if entry.by_row or entry.path == DIGESTS}
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
-    return RunWriter(place, metadata=by_row, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
+    return RunWriter(place, metadata=arrays, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
 
 
 def resume_run(path: str | Path) -> RunWriter:
@@ -102,19 +101,12 @@ def resume_run(path: str | Path) -> RunWriter:
     run = open_checked(place, group)
     if run.finished:
         raise StoreError(f"`{place.name}` is finished; there is no row to write")
-    metadata = array_metadata(group)
-    by_row = {path: one for path, one in metadata.items() if one.attributes.get("written") == "by row"}
-    return RunWriter(
-        place,
-        metadata={**by_row, DIGESTS: metadata[DIGESTS]},
-        state_rows=run.state_rows,
-        committed=run.committed_rows,
-    )
+    return RunWriter(place, metadata=array_metadata(group), state_rows=run.state_rows, committed=run.committed_rows)
 
 
 def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
     """Key and SHA-256 of each chunk of an array, which lasts when this returns."""
-    block = np.asarray(values, dtype=_numpy_dtype(entry))
+    block = np.asarray(values, np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype))
     parts = []
     for index in range(-(-len(block) // entry.chunks[0])):
         key = chunk_key(entry.path, index, block.ndim)
@@ -128,9 +120,34 @@ def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: A
 def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
     """Key -> content of the metadata of every node, as Zarr writes them."""
     memory: dict[str, Buffer] = {}
-    group = zarr.create_group(MemoryStore(memory), attributes=_attributes(spec))
+    attributes = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "stream": spec.stream,
+        "states": spec.states,
+        "n_tokens": spec.n_tokens,
+        "n_rows": spec.n_rows,
+        "adapters": [adapter.name for adapter in spec.adapters],
+        "finished": False,
+        **spec.attributes,
+    }
+    group = zarr.create_group(MemoryStore(memory), attributes=attributes)
     for entry in specs:
-        _create_array(group, entry, spec)
+        group.create_array(
+            entry.path,
+            shape=entry.shape,
+            chunks=entry.chunks,
+            shards=entry.shards,
+            dtype=entry.dtype,
+            fill_value=entry.fill,
+            dimension_names=entry.dims,
+            compressors=compressors(entry.dtype, spec.codec),
+            # One file a chunk beside its metadata: half the folders, and half of what has to be flushed.
+            chunk_key_encoding={"name": "default", "separator": "."},
+            attributes=dict(entry.attributes, written="by row" if entry.by_row else "once"),  # type: ignore[arg-type]  # JSON
+            # Without it an all-NaN chunk leaves no file, and couldn't be told from a lost one.
+            config={"write_empty_chunks": True},
+        )
     return {key: content.to_bytes() for key, content in memory.items()}
 
 
@@ -151,63 +168,18 @@ def _complete_root(documents: Mapping[str, bytes], static_digest: bytes) -> dict
     return document
 
 
-def _attributes(spec: RunSpec) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "stream": spec.stream,
-        "states": spec.states,
-        "n_tokens": spec.n_tokens,
-        "n_rows": spec.n_rows,
-        "adapters": [adapter.name for adapter in spec.adapters],
-        "finished": False,
-        **spec.attributes,
-    }
-
-
-def _create_array(group: zarr.Group, entry: ArraySpec, spec: RunSpec) -> zarr.Array[Any]:
-    return group.create_array(
-        entry.path,
-        shape=entry.shape,
-        chunks=entry.chunks,
-        shards=entry.shards,
-        dtype=entry.dtype,
-        fill_value=entry.fill,
-        dimension_names=entry.dims,
-        compressors=compressors(entry.dtype, spec.codec),
-        # One file a chunk beside its metadata: half the folders, and half of what has to be flushed.
-        chunk_key_encoding={"name": "default", "separator": "."},
-        attributes=dict(entry.attributes, written="by row" if entry.by_row else "once"),  # type: ignore[arg-type]  # JSON
-        # Without it an all-NaN chunk leaves no file, and couldn't be told from a lost one.
-        config={"write_empty_chunks": True},
-    )
-
-
 def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    components = [
-        {
-            "path": c.path,
-            "kind": c.kind,
-            "layer": c.layer,
-            "d_in": c.d_in,
-            "d_out": c.d_out,
-            "dtype": c.dtype,
-            "stored_dtype": c.stored_dtype,
-            "fused": json.dumps(c.fused) if c.fused else "",
-        }
-        for c in spec.components
-    ]
-    known = {
-        **tables,
-        "components": {column.name: [row[column.name] for row in components] for column in TABLES["components"]},
-    }
+    components = {c.name: [getattr(one, c.name) for one in spec.components] for c in TABLES["components"]}
+    components["fused"] = [json.dumps(one.fused) if one.fused else "" for one in spec.components]
     for table, columns in TABLES.items():
-        given = known.get(table, {})
+        given = components if table == "components" else tables.get(table, {})
         for column in columns:
+            path = f"{table}/{column.name}"
+            needed = not may_be_absent(path) or (column is TOKEN_TEXT and spec.token_text)
             if column.name in given:
-                values[f"{table}/{column.name}"] = given[column.name]
-            elif not column.by_row and not _may_be_left_out(f"{table}/{column.name}", spec):
+                values[path] = given[column.name]
+            elif needed and not column.by_row:
                 raise StoreError(f"table `{table}` lacks the column {column.name!r}")
         extra = sorted(set(given) - {column.name for column in columns})
         if extra:
@@ -215,20 +187,12 @@ def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:
     return values
 
 
-def _may_be_left_out(path: str, spec: RunSpec) -> bool:
-    return may_be_absent(path) and not (path == f"tokens/{TOKEN_TEXT.name}" and spec.token_text)
-
-
 def _spec_values(spec: RunSpec) -> dict[str, Any]:
     values: dict[str, Any] = {"rows/states": np.array(spec.state_rows, np.uint8)} if spec.states == "sample" else {}
     for adapter in spec.adapters:
-        columns = {
-            "rank": adapter.rank,
-            "scaling": adapter.scaling,
-            "factor_start": adapter.factor_start,
-            "delta_source": adapter.sources,
-        }
-        values |= {f"adapters/{adapter.name}/{name}": column for name, column in columns.items()}
+        root = f"adapters/{adapter.name}"
+        values |= {f"{root}/{name}": getattr(adapter, name) for name in ("rank", "scaling", "factor_start")}
+        values[f"{root}/delta_source"] = adapter.sources
     return values
 
 
@@ -244,7 +208,3 @@ def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
             raise StoreError(f"weight {path!r} is missing; a factor is of no use without it")
         if path in values and np.shape(values[path]) != entry.shape:
             raise StoreError(f"{path!r} has shape {np.shape(values[path])}; the run needs {entry.shape}")
-
-
-def _numpy_dtype(entry: ArraySpec) -> Any:
-    return np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype)

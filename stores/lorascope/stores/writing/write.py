@@ -62,7 +62,7 @@ class RunWriter:
     place
         Where the run lies.
     metadata
-        Metadata of every array that is written by row, and of the digests.
+        Metadata of every array of the run.
     state_rows
         Bool (row,): which rows keep states.
     committed
@@ -74,7 +74,8 @@ class RunWriter:
     ) -> None:
         self.place = place
         self.path = place.path
-        self._encoder = ChunkEncoder(metadata)
+        by_row = {path: one for path, one in metadata.items() if one.attributes.get("written") == "by row"}
+        self._encoder = ChunkEncoder({**by_row, DIGESTS: metadata[DIGESTS]})
         self._digests = StoredArray.from_metadata(DIGESTS, metadata[DIGESTS])
         self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
         self._state_rows = state_rows

@@ -1,22 +1,24 @@
 """The parts of a study's page about the record: what is missing, what was run, where each number comes from."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from lorascope.analyze.figures.captions import shortened
 from lorascope.analyze.format import format_number
 from lorascope.analyze.report.markup import escape, notice, section, table
 
 from ..results.study_results import StudyResults
 from ..results.units import UnitResult
-from .differing import differing
 from .table_html import anchor
 
-__all__ = ["notices", "units_section"]
+__all__ = ["differing", "notices", "units_section"]
 
 MOST_NAMED = 8
 FEW_ITEMS = 400
 """Items of a data set below which an accuracy's standard error may pass 2.5 points."""
 COLUMNS = ("unit", "N", "D", "samples", "train s")
+MAY_DIFFER = {"rank", "seed", "states", "states_share", "prompt", "share", "shared_layers", "share_from"}
+"""Settings of training and capture that the grid decides, or that shape no number; prompts have names."""
 MEANING = (
     "<p>MIUB, in nats: mean over a sample's tokens, sum over components, mean over samples. Accuracy: share of items "
     "whose right choice has the highest log-likelihood. CE: nat a token of the right answer, mean over items; of texts "
@@ -39,8 +41,8 @@ def _notices(study: StudyResults) -> Iterator[str]:
             f"<b>{len(unplanned)} results are of units that the study doesn't have,</b> and aren't in here: "
             f"{_join(unplanned)}."
         )
-    for tokens in dict.fromkeys(map(_tokens, study.units)):
-        if tokens != "all":
+    for tokens in dict.fromkeys(str(unit.provenance.get("population", "all")) for unit in study.units):
+        if not tokens.startswith("all"):
             yield f"<b>MIUB is of a part of the tokens:</b> {escape(tokens)}. It doesn't compare with that of all."
     n_seeds = cells.groupby(["model", "task", "setting"])["seed"].nunique()
     if n_lone := int((n_seeds == 1).sum()):
@@ -56,9 +58,31 @@ def _notices(study: StudyResults) -> Iterator[str]:
             f"<b>Few items:</b> {low if low == high else f'{low} to {high}'} a data set. An accuracy has a standard "
             f"error of up to {format_number(100 * float(choices['ACC_se'].max()))} points."
         )
-    yield from (f"<b>Units differ</b> in {escape(said)}." for said in differing(study.units))
+    yield from (f"<b>Units differ</b> in {what}." for what in differing(study.units))
     if n_bad := int(cells["MIUB"].isna().sum()):
         yield f"<b>{n_bad} cells have a MIUB that isn't finite</b> in some sample; they are empty."
+
+
+def differing(units: Sequence[UnitResult]) -> Iterator[str]:
+    """What shapes numbers, isn't of the grid, and is one in some units and another in others; HTML."""
+    found: dict[str, dict[str, list[str]]] = {}  # what -> its value, as JSON -> units
+    for unit in units:
+        libraries, device, model = (unit.provenance.get(key) or {} for key in ("libraries", "device", "model"))
+        about = {**libraries, **{f"device {key}": device.get(key) for key in ("type", "name")}}
+        about[f"weights of {unit.model}, share{unit.share}"] = model.get("sha256")
+        for step, recipe in unit.recipe.items():
+            parts = recipe if isinstance(recipe, Mapping) else {}
+            given = parts["config"] if isinstance(parts.get("config"), Mapping) else {}
+            own = {key: value for key, value in given.items() if key not in MAY_DIFFER}
+            alike = f"{unit.task}, {unit.model}, share{unit.share}, d{unit.train_items or 'all'}"
+            about |= {f"settings of {step}, {unit.task}": own}
+            about |= {f"{key} of {step}, {alike}": parts[key] for key in parts.keys() - {"config", "information"}}
+        for what, value in about.items():
+            found.setdefault(what, {}).setdefault(json.dumps(value, sort_keys=True), []).append(unit.name)
+    for what, values in found.items():
+        if len(values) > 1:
+            parted = (f"{shortened(value, 60)} in {_join(names)}" for value, names in values.items())
+            yield f"{escape(what)}: {'; '.join(parted)}"
 
 
 def units_section(study: StudyResults) -> str:
@@ -99,13 +123,6 @@ def _unit(unit: UnitResult) -> str:
         f"{table(('', ''), rows, n_names=2)}<details><summary>training, model, libraries, recipe</summary>"
         f"<pre>{escape(text)}</pre></details></article>"
     )
-
-
-def _tokens(unit: UnitResult) -> str:
-    """Which tokens of its samples a unit was measured on."""
-    run = unit.recipe.get("main")
-    config = run.get("config") if isinstance(run, dict) else None
-    return str(config.get("tokens", "all")) if isinstance(config, dict) else "all"
 
 
 def _join(names: Sequence[str]) -> str:

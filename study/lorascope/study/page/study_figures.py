@@ -10,8 +10,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.marks import Look, add_legend, hovering, looks
-from lorascope.analyze.figures.scales import LOG_FROM
-from lorascope.analyze.figures.size_axes import log_axis, size_axis
+from lorascope.analyze.figures.scales import LOG_FROM, log_axis, size_axis
 from lorascope.analyze.figures.small_multiples import small_multiples
 from lorascope.analyze.figures.theme import line_styles
 from lorascope.analyze.format import format_error, format_number
@@ -73,16 +72,10 @@ def sweeps_figure(table: pd.DataFrame) -> go.Figure:
     rows = rows[rows["x"].notna() & (rows.groupby("side")["setting"].transform("nunique") > 1)]
     if not len(rows):
         raise ValueError("neither rank nor model size varies")
-    order = ["MIUB", "ACC", "CE"]
-    rows = rows.sort_values(
-        ["metric", "side"],
-        key=lambda key: key.map(lambda one: (*order, "rank", "model size").index(one)),
-        kind="stable",
-    )
+    order = ["MIUB", "ACC", "CE", "rank", "model size"]
+    rows = rows.sort_values(["metric", "side"], key=lambda key: key.map(order.index), kind="stable")
     note = f"Model sizes at rank {table.attrs.get('rank')}." if (rows["side"] == "model size").any() else ""
-    return _figure(
-        rows, "data set", _looks(table.assign(line=_lines(table))["line"]), "Along rank and model size", note
-    )
+    return _figure(rows, "data set", _looks(_lines(table)), "Along rank and model size", note)
 
 
 def lengths_figure(table: pd.DataFrame) -> go.Figure:
@@ -105,13 +98,11 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     titles = "<b>" + _lines(rows).map(shortened) + "</b>, " + rows["metric"]
     rows = rows.assign(line=rows["setting"], x=rows["bucket"].map(buckets.index), panel=titles)
     rows = rows.sort_values("metric", key=lambda key: key == "ACC", kind="stable")
-    rows = rows.sort_values(
-        "dataset", key=lambda key: key.map(list(dict.fromkeys(table["dataset"])).index), kind="stable"
-    )
+    order = list(dict.fromkeys(table["dataset"]))
+    rows = rows.sort_values("dataset", key=lambda key: key.map(order.index), kind="stable")
     looks_of: dict[str, Look] = {}
     for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
         own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
-        own = [name for name in own if start == "share" or not name.startswith("share")]
         styles = line_styles(len(own), "rank") if own else ()
         looks_of |= {name: Look(style["color"], symbol, dash) for name, style in zip(own, styles, strict=True)}
     n = rows["n_items"]
@@ -140,14 +131,14 @@ def _figure(
                     line={"color": look.color, "dash": look.dash, "width": 2 if look.color == MEAN.color else 1.25},
                     **hovering(name, [_text(one) for one in line.itertuples()]),
                 )  # fmt: skip
-                figure.add_trace(trace, **panel.place)
-        figure.update_yaxes(**_value_axis(own), **panel.place)
+                figure.add_trace(trace, **panel)
+        figure.update_yaxes(**_value_axis(own), **panel)
         is_size = "side" not in own or (own["side"] == "model size").all()
         axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
         if is_size and not aside:  # ticks short enough for half a phone's width
             texts = zip(axis["tickvals"], axis["ticktext"], strict=True)
             axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in texts]
-        figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel.place)
+        figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel)
     most = int(rows["n_seeds"].max())
     seeds = "one seed" if most == 1 else f"means of up to {most} seeds"
     headline(figure, title, f"Bars: standard errors over items; {seeds}. {note}")

@@ -16,6 +16,7 @@ from ..results.claims import CLAIMS
 from ..results.law import Fitted
 from ..results.layout import AVG, lay_out
 from ..results.study_results import StudyResults
+from ..results.tables import with_sizes
 from .record import notices, units_section
 from .study_figures import lengths_figure, sweeps_figure, text_sizes_figure
 from .table_html import paper_layout, verdict_list
@@ -81,11 +82,8 @@ def _tiles(study: StudyResults) -> Iterator[str]:
     for one in study.findings:
         if one.number == 1 and one.unit == "%":
             ends = f"95 % over items {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
-            yield tile(
-                one.verdict.claim.replace(" falls as ", " along ").removesuffix(" grows"),
-                f"{format_number(one.value)} %",
-                ends,
-            )
+            name = one.verdict.claim.replace(" falls as ", " along ").removesuffix(" grows")
+            yield tile(name, f"{format_number(one.value)} %", ends)
     scored = choices[choices["ACC"].notna() & choices["base_ACC"].notna()]
     if len(scored):
         without, with_it = (format_percent(float(scored[name].mean())) for name in ("base_ACC", "ACC"))
@@ -97,10 +95,8 @@ def _tables(study: StudyResults) -> Iterator[str]:
     """Tables 1 to 3."""
     one, two, three = (study.tables[f"table_{number}"] for number in (1, 2, 3))
     if len(one):
-        left_out = (
-            f" {len(one.attrs['left_out'])} units of other settings aren't in it." if one.attrs["left_out"] else ""
-        )
-        rank = one.attrs["rank"]
+        rank, n_others = one.attrs["rank"], len(one.attrs["left_out"])
+        left_out = f" {n_others} units of other settings aren't in it." if n_others else ""
         about = (
             f"Value ± standard error over items, first prompt; {AVG}: mean over data sets. r…: LoRA rank, layers share "
             f"no weights. share…: layers that share one set of base weights, rank {rank}. share1 is the rank sweep's "
@@ -128,21 +124,14 @@ def _tables(study: StudyResults) -> Iterator[str]:
 
 def _figures(study: StudyResults) -> Iterator[str]:
     """The sweeps, and figures 2 and 3."""
-    sizes = lay_out(study.tables["study"]).cells.drop_duplicates(["model", "column"])[["model", "column", "N", "R"]]
-    rows = study.tables["table_1"].merge(
-        sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left"
-    )
-    rows.attrs = study.tables["table_1"].attrs
+    rows = with_sizes(study.tables["table_1"], lay_out(study.tables["study"]).cells)
     yield _try_figure("sweeps", partial(sweeps_figure, rows))
     yield _try_figure("figure-2", partial(text_sizes_figure, study.tables["figure_2"]))
     yield _try_figure("figure-3", partial(lengths_figure, study.tables["figure_3"]))
 
 
 def _trainings(study: StudyResults) -> Iterator[str]:
-    """MIUB and loss while adapters were trained, of the first seed of each setting.
-
-    A figure a model and task, and another one for models of shared layers, whose numbers may be far larger.
-    """
+    """MIUB and loss of the first seed of each setting, by task and model, and apart where layers are shared."""
     groups: dict[tuple[bool, str, str], dict[str, Any]] = {}
     settings = {(unit.model, unit.task, unit.share, unit.rank, unit.train_items): unit for unit in study.units[::-1]}
     for unit in sorted(settings.values(), key=study.units.index):
@@ -180,17 +169,15 @@ def _metrics(study: StudyResults) -> Iterator[str]:
 def _claims(study: StudyResults) -> Iterator[str]:
     """What this study says of the paper's claims."""
     for number, text in CLAIMS.items():
-        own = [one.verdict for one in study.findings if one.number == number]
-        if own:
-            found = verdict_list([(one.claim, one.word, one.because) for one in own])
+        if own := [one.verdict for one in study.findings if one.number == number]:
             yield f"<h3>{f'Claim {number}' if number else 'First'}. {escape(text)}</h3>"
-            yield f"<details><summary>{_counts(one.word for one in own)}</summary>{found}</details>"
+            yield f"<details><summary>{_counts(one.word for one in own)}</summary>{verdict_list(own)}</details>"
 
 
 def _summary(result: Any) -> str:
     """Verdicts of a fit or comparison, and behind a click all that it prints."""
-    verdicts = verdict_list([(one.claim, one.word, one.because) for one in result.verdicts])
-    return f"{verdicts}<details><summary>all numbers</summary><pre>{escape(result.summary())}</pre></details>"
+    numbers = f"<details><summary>all numbers</summary><pre>{escape(result.summary())}</pre></details>"
+    return verdict_list(result.verdicts) + numbers
 
 
 def _try_figure(name: str, make: Make) -> str:

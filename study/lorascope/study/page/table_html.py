@@ -1,7 +1,7 @@
 """The paper's tables as HTML: a column a setting, and in every cell a link to the units that it comes from."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -54,9 +54,8 @@ def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
         body += f'<tr{begins}><td class="name">{shown}</td>'
         body += f'<td class="name">{escape(f"{metric} ({unit})" if unit else metric)}</td>'
         for k, column in enumerate(columns):
-            body += _cell(
-                cells.get((name, metric, *column)), powers[metric], "number first" if k in firsts else "number"
-            )
+            kind = "number first" if k in firsts else "number"
+            body += _cell(cells.get((name, metric, *column)), powers[metric], kind)
         body, last = f"{body}</tr>", name
     n_empty = len(found) - len(known)
     empty = f" {n_empty} of {len(found)} cells weren't measured." if n_empty else ""
@@ -70,7 +69,7 @@ def paper_layout(found: pd.DataFrame, key: str, *, caption: str = "") -> str:
     return f'<figure><div class="scroll">{whole}</div><figcaption>{caption}{empty}</figcaption></figure>'
 
 
-def verdict_list(rows: Sequence[tuple[str, str, str]]) -> str:
+def verdict_list(rows: Iterable[tuple[str, str, str]]) -> str:
     """Claim, word and reason of each verdict, the word in its colour; HTML."""
     lines = "".join(
         f'<tr><td><span class="word {escape(word.replace(" ", "-"))}">{escape(word)}</span></td>'

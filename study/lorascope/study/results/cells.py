@@ -126,12 +126,9 @@ def _table(units: Sequence[UnitResult], chosen: Callable[[xr.Dataset], np.ndarra
 def _frame_of(units: Sequence[UnitResult], rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(columns))
     items = frame["train_items"].map(lambda n: "dall" if pd.isna(n) else f"d{int(n)}")
-    names = [
-        ("share" + frame["share"].astype(str) + " ") if frame["share"].nunique() > 1 else "",
-        "r" + frame["R"].astype(str),
-        (" " + items).where(items.groupby(frame["task"]).transform("nunique") > 1, ""),
-    ]
-    frame["setting"] = names[0] + names[1] + names[2]
+    share = ("share" + frame["share"].astype(str) + " ") if frame["share"].nunique() > 1 else ""
+    several = items.groupby(frame["task"]).transform("nunique") > 1
+    frame["setting"] = share + "r" + frame["R"].astype(str) + (" " + items).where(several, "")
     for name in ("N", "N_non_embedding", "D", "train_items"):  # whole numbers, of which some may be lacking
         frame[name] = frame[name].astype("Int64")
     for name in ("first_prompt", "is_text"):  # also of a table without rows

@@ -1,8 +1,7 @@
 """The paper's seven claims on a study, each with a word, a number, its interval and what it rests on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.stats.verdict import Verdict
@@ -12,7 +11,7 @@ from .findings import Finding
 from .information_claims import information_claims
 from .prompt_claims import length_claims, prompt_claims, tuning_claims
 from .size_claims import size_claims, text_claims
-from .sweeps import Sweeps, sweeps_of
+from .sweeps import sweeps_of
 from .units import UnitResult
 
 __all__ = ["CLAIMS", "claims_table", "paper_claims"]
@@ -50,9 +49,14 @@ def paper_claims(units: Sequence[UnitResult], compared: Sequence[Verdict] = ()) 
     setting would differ is what seeds say, in claims of their own: with one seed nothing is known of it.
     """
     cells = study_cells(units)
-    found = [one for sweeps in sweeps_of(units, cells) for one in _claims(sweeps)]
+    found: list[Finding] = []
+    for sweeps in sweeps_of(units, cells):
+        if (sweeps.layout.cells["first_prompt"] & ~sweeps.layout.cells["is_text"]).any():
+            for claims in (tuning_claims, size_claims, length_claims, prompt_claims):
+                found += claims(sweeps)
+        found += [*information_claims(sweeps), *text_claims(sweeps)]
     n_items = int(cells[cells["first_prompt"] & ~cells["is_text"]]["n_scored"].sum())
-    found += [Finding(3, one, np.nan, np.nan, np.nan, "", n_items, 0) for one in compared]
+    found += [Finding(3, one, n_items=n_items) for one in compared]
     return sorted(found, key=lambda one: one.number)
 
 
@@ -61,14 +65,3 @@ def claims_table(findings: Sequence[Finding]) -> pd.DataFrame:
     columns = ["number", "claim", "verdict", "because", "value", "low", "high", "unit", "n_items", "n_seeds"]
     rows = [(one.number, one.verdict.claim, one.verdict.word, one.verdict.because, *one[2:]) for one in findings]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _claims(sweeps: Sweeps) -> Iterator[Finding]:
-    cells = sweeps.layout.cells
-    if (cells["first_prompt"] & ~cells["is_text"]).any():
-        yield from tuning_claims(sweeps)
-        yield from size_claims(sweeps)
-        yield from length_claims(sweeps)
-        yield from prompt_claims(sweeps)
-    yield from information_claims(sweeps)
-    yield from text_claims(sweeps)

@@ -24,13 +24,13 @@ class Finding(NamedTuple):
     number: int
     """Number of the paper's claim, as `docs/study-report.md` counts them; 0 for what isn't one of them."""
     verdict: Verdict
-    value: float
-    low: float
+    value: float = math.nan
+    low: float = math.nan
     """Ends of the 95 % interval that the word rests on; NaN where there is none."""
-    high: float
-    unit: str
-    n_items: int
-    n_seeds: int
+    high: float = math.nan
+    unit: str = ""
+    n_items: int = 0
+    n_seeds: int = 0
     """Fewest seeds of a setting; 0 where seeds have no part in it."""
 
 
@@ -55,7 +55,7 @@ def finding(number: int, claim: str, found: Estimate, unit: str, what: str, *, n
 
 def lacking(number: int, claim: str, why: str) -> Finding:
     """A claim on which this study has no number."""
-    return Finding(number, Verdict(claim, "not identified", why), math.nan, math.nan, math.nan, "", 0, 0)
+    return Finding(number, Verdict(claim, "not identified", why))
 
 
 def seeds_finding(number: int, table: ItemTable, metric: str, of: str) -> Finding:

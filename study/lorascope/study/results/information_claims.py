@@ -33,39 +33,32 @@ def information_claims(sweeps: Sweeps) -> Iterator[Finding]:
     if not panels:
         yield lacking(6, f"js{of} lies above MI", "mutual information was estimated of no unit")
         return
-    whole = pd.concat(distinct)
-    yield _above(f"js{of} lies above MI", whole, len(distinct))
-    yield _near(f"MI and js{of} nearly coincide, within {100 * NEAR:g} %", whole)
+    yield from _beside(of, pd.concat(distinct), len(distinct))
     for name, columns in sweeps.along.items():
         yield _falls(f"MI{of} falls as {name} grows", [one for one in columns if one in panels], name, panels)
 
 
-def _above(claim: str, panel: pd.DataFrame, n_settings: int) -> Finding:
-    """Contradicted where most estimates lie above js: the truth can't lie below these."""
+def _beside(of: str, panel: pd.DataFrame, n_settings: int) -> Iterator[Finding]:
+    """js above MI is contradicted where most estimates lie above js: the truth can't lie below these."""
     believed = panel[panel["is_believed"]]
     n, n_below = len(believed), int((believed["js"] < believed["mi"]).sum())
     because = (
         f"the panel's MI lies above js in {n_below} of {n} components of {plural(n_settings)} whose verdict is ok, "
         f"lower bound only or saturated, of {len(panel)} in all"
     )
-    if n_below > n / 2:
-        return _finding(claim, "contradicted", because, n)
-    return _finding(claim, "not identified", f"{because}; where it doesn't, the truth may", n)
-
-
-def _near(claim: str, panel: pd.DataFrame) -> Finding:
+    word: Word = "contradicted" if n_below > n / 2 else "not identified"
+    because += "" if n_below > n / 2 else "; where it doesn't, the truth may"
+    yield _finding(f"js{of} lies above MI", word, because, n)
     ratios, n = panel["mi"] / panel["js"].where(panel["js"] > 0, 0), len(panel)
     is_near = (ratios - 1).abs() <= NEAR
-    word: Word = "not identified"
-    if ((ratios > 1 + NEAR) & panel["is_believed"]).sum() > n / 2:
-        word = "contradicted"
-    elif (is_near & panel["is_clean"]).sum() > n / 2:
-        word = "supported"
+    is_higher = ((ratios > 1 + NEAR) & panel["is_believed"]).sum() > n / 2
+    is_clean_near = (is_near & panel["is_clean"]).sum() > n / 2
+    word = "contradicted" if is_higher else "supported" if is_clean_near else "not identified"
     middle = format_number(float(ratios.median())) if n else "n/a"
     share = format_percent(float(is_near.mean())) if n else "n/a"
     n_clean = int(panel["is_clean"].sum())
     because = f"MI over js: median {middle}, {share} near 1, {n_clean} verdicts ok, n = {n} components"
-    return _finding(claim, word, because, n)
+    yield _finding(f"MI and js{of} nearly coincide, within {100 * NEAR:g} %", word, because, n)
 
 
 def _falls(claim: str, columns: Sequence[str], name: str, panels: dict[str, pd.DataFrame]) -> Finding:
@@ -96,14 +89,11 @@ def _falls(claim: str, columns: Sequence[str], name: str, panels: dict[str, pd.D
 
 
 def _finding(claim: str, word: Word, because: str, n_components: int) -> Finding:
-    return Finding(6, Verdict(claim, word, because), np.nan, np.nan, np.nan, "components", n_components, 0)
+    return Finding(6, Verdict(claim, word, because), unit="components", n_items=n_components)
 
 
 def _panel(estimates: Sequence[xr.Dataset]) -> pd.DataFrame:
-    """By component, `mi` and `js` in nats, means over seeds, and whether every seed's verdict is `ok`, or believed.
-
-    Only components that have a finite estimate in every seed are in it.
-    """
+    """By component with an estimate in every seed: means of `mi` and `js` in nats, and whether all verdicts hold."""
     frames = []
     for one in estimates:
         panel = one.sel(estimator="panel")

@@ -19,15 +19,13 @@ N_DRAWS = 1000
 LEVEL = 0.95
 LEAST_ITEMS = 10
 """Items of a data set below which no interval is given: where all of them agree, that happens by chance too often."""
-CHUNK = 2**22
-"""Draws times items that are in memory at once."""
 SOURCES = {"MIUB": "miub", "ACC": "correct", "CE": "ce", "base_ACC": "base_correct", "base_CE": "base_ce"}
 """Metric -> samples' column; hits are -1 where there is none."""
 Key = tuple[str, str]
 Means = Mapping[Key, np.ndarray]
 """(metric, setting) -> means, float64 (draw,)."""
-Statistic = Callable[[Means], np.ndarray]
-"""A number made of means, float64 (draw,)."""
+Statistic = Callable[[Means, tuple[str, ...]], np.ndarray]
+"""A number made of means and the names of the settings, float64 (draw,)."""
 Chosen = Callable[[xr.Dataset], np.ndarray]
 """Which samples of a unit, bool (sample,)."""
 
@@ -84,16 +82,12 @@ class ItemTable:
         vary by (n - 1)/n of the variance, and as if it were known: the interval is widened by what Student's t has for
         both (Hesterberg 2015, The American Statistician 69, section 3.2).
         """
-        value, sizes = float(statistic(self.means())[0]), [len(one) for one in self.values.values()]
+        value, sizes = float(statistic(self.means(), self.settings)[0]), [len(one) for one in self.values.values()]
         if min(sizes) < LEAST_ITEMS or not np.isfinite(value):
             return Estimate(value, np.nan, np.nan, self.n_items)
-        rng, step = np.random.default_rng(0), max(1, CHUNK // max(sizes))
-
-        def draw(n_draws: int) -> np.ndarray:
-            return statistic(self.means(lambda n: group_draws(n, n_draws, rng).counts.astype(np.float64)))
-
-        drawn = np.concatenate([draw(min(step, N_DRAWS - k)) for k in range(0, N_DRAWS, step)])
-        ends = np.array(percentile_interval(drawn, LEVEL))
+        rng = np.random.default_rng(0)
+        drawn = self.means(lambda n: group_draws(n, N_DRAWS, rng).counts.astype(np.float64))
+        ends = np.array(percentile_interval(statistic(drawn, self.settings), LEVEL))
         quantile = stats.t.ppf((1 + LEVEL) / 2, self.n_items - len(sizes)) / stats.norm.ppf((1 + LEVEL) / 2)
         low, high = value + quantile * np.sqrt(min(sizes) / (min(sizes) - 1)) * (ends - value)
         return Estimate(value, float(low), float(high), self.n_items)

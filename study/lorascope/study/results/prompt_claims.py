@@ -1,6 +1,6 @@
 """What fine-tuning did, and the paper's claims 5 and 7, about lengths and prompts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +8,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from .cells import first_length
 from .findings import SCALES, UNITS, Finding, finding, lacking
-from .item_table import LEVEL, Estimate, ItemTable, Statistic, item_table
+from .item_table import LEVEL, Estimate, ItemTable, Means, Statistic, item_table
 from .size_claims import percent_change
 from .sweeps import Sweeps, in_bucket, is_tested, plural, under_prompt
 
@@ -61,44 +61,39 @@ def prompt_claims(sweeps: Sweeps) -> Iterator[Finding]:
         for prompt in prompts:
             claim = f"under {prompt} MIUB{sweeps.of} falls with {name}"
             table = sweeps.along_one(name, ["MIUB"], under_prompt(prompt))
-            yield sweeps.test(7, claim, table, percent_change("MIUB"), "%", "{last} against {first}:", falls=True)
+            yield sweeps.test(7, claim, table, percent_change, "%", "{last} against {first}:", falls=True)
     for higher, lower in pairwise(name for name in ORDER if name in prompts):
         yield _ordered(sweeps, higher, lower)
 
 
 def _ordered(sweeps: Sweeps, higher: str, lower: str) -> Finding:
     """Two prompts that are neighbours in the paper's order, averaged over all settings that have both."""
-    both = {
-        column: [
-            [one for one in sweeps.units[column] if under_prompt(name)(one.samples).any()] for name in (higher, lower)
-        ]
+    chosen = {name: under_prompt(name) for name in (higher, lower)}
+    units = {
+        (prompt, column): [one for one in sweeps.units[column] if chosen[prompt](one.samples).any()]
+        for prompt in chosen
         for column in sweeps.layout.settings
     }
-    known = [column for column, some in both.items() if all(some)]
-    keys = {f"{prompt} {column}": (k, prompt, column) for k, prompt in enumerate((higher, lower)) for column in known}
+    known = [column for column in sweeps.layout.settings if all(units[prompt, column] for prompt in chosen)]
+    keys = {f"{prompt} {column}": (prompt, column) for prompt in chosen for column in known}
     table = item_table(
-        {key: both[column][k] for key, (k, _, column) in keys.items()},
-        ["MIUB"],
-        {key: under_prompt(prompt) for key, (_, prompt, _) in keys.items()},
+        {name: units[key] for name, key in keys.items()}, ["MIUB"], {name: chosen[key[0]] for name, key in keys.items()}
     )
     claim = f"MIUB{sweeps.of} is higher under {higher} than under {lower}"
     either, what = table or "no item has a number under both", f"mean over {plural(len(known))}:"
     return sweeps.test(7, claim, either, _halves, "nat", what, falls=False)
 
 
-def _halves(names: Sequence[str]) -> Statistic:
+def _halves(means: Means, names: Sequence[str]) -> np.ndarray:
     """Mean of MIUB over the first half of the settings less that over the second."""
-    n = len(names) // 2
-    pairs = list(zip(names[:n], names[n:], strict=True))
-    return lambda means: np.asarray(np.mean([means["MIUB", a] - means["MIUB", b] for a, b in pairs], axis=0))
+    pairs = zip(names[: len(names) // 2], names[len(names) // 2 :], strict=True)
+    return np.asarray(np.mean([means["MIUB", a] - means["MIUB", b] for a, b in pairs], axis=0))
 
 
-def _gain(metric: str) -> Callable[[tuple[str, ...]], Statistic]:
+def _gain(metric: str) -> Statistic:
     """Mean over settings of what is with less what is without adapter."""
-    return lambda names: (
-        lambda means: np.asarray(
-            SCALES[metric] * np.mean([means[metric, name] - means[f"base_{metric}", name] for name in names], axis=0)
-        )
+    return lambda means, names: np.asarray(
+        SCALES[metric] * np.mean([means[metric, name] - means[f"base_{metric}", name] for name in names], axis=0)
     )
 
 

@@ -1,12 +1,12 @@
 """The paper's claims 1 to 4, about rank and model size, by differences between settings on the same items."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 
 from .findings import SCALES, UNITS, Finding, finding, lacking, seeds_finding
-from .item_table import Estimate, Means, Statistic
+from .item_table import Means, Statistic
 from .sweeps import Sweeps, in_text, is_tested
 
 __all__ = ["difference", "log_ratio", "percent_change", "size_claims", "text_claims"]
@@ -21,7 +21,7 @@ def size_claims(sweeps: Sweeps) -> Iterator[Finding]:
         table = sweeps.along_one(name, ["MIUB"], is_tested)
         n_sets = 0 if isinstance(table, str) else len(table.values)
         what = f"{{last}} against {{first}}, {f'mean over {n_sets} data sets' if n_sets > 1 else 'one data set'}:"
-        yield sweeps.test(1, f"MIUB{of} falls as {name} grows", table, percent_change("MIUB"), "%", what, falls=True)
+        yield sweeps.test(1, f"MIUB{of} falls as {name} grows", table, percent_change, "%", what, falls=True)
         if not isinstance(table, str):
             yield seeds_finding(1, table, "MIUB", of)
     yield _little_and_much(sweeps)
@@ -39,7 +39,7 @@ def text_claims(sweeps: Sweeps) -> Iterator[Finding]:
         claim = f"MIUB{sweeps.of} of the text {dataset} falls as the model grows"
         table = sweeps.along_one("model size", ["MIUB", "CE"], in_text(dataset))
         what = "{last} against {first}, windows of a text, which aren't as independent as items:"
-        yield sweeps.test(4, claim, table, percent_change("MIUB"), "%", what, falls=True)
+        yield sweeps.test(4, claim, table, percent_change, "%", what, falls=True)
         claim = f"along model size{sweeps.of}, steps of ln PPL of the text {dataset} differ more than those of ln MIUB"
         if not isinstance(table, str) and len(table.settings) < 3:
             table = "2 sizes have one step, which is as even as any"
@@ -47,18 +47,15 @@ def text_claims(sweeps: Sweeps) -> Iterator[Finding]:
         yield sweeps.test(4, claim, table, _unevenness_gap, "", what, falls=False)
 
 
-def difference(metric: str, first: int = 0, last: int = -1) -> Callable[[Settings], Statistic]:
+def difference(metric: str, first: int = 0, last: int = -1) -> Statistic:
     """One setting less another, the last less the first, in the unit of `UNITS`."""
-    return lambda names: lambda means: SCALES[metric] * (means[metric, names[last]] - means[metric, names[first]])
+    return lambda means, names: SCALES[metric] * (means[metric, names[last]] - means[metric, names[first]])
 
 
-def percent_change(metric: str) -> Callable[[Settings], Statistic]:
-    """Change from the first setting to the last, in percent of the first; NaN where that is 0."""
-
-    def change(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
-
-    return lambda names: lambda means: change(means[metric, names[0]], means[metric, names[-1]])
+def percent_change(means: Means, names: Settings) -> np.ndarray:
+    """Change of MIUB from the first setting to the last, in percent of the first; NaN where that is 0."""
+    first, last = means["MIUB", names[0]], means["MIUB", names[-1]]
+    return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
 
 
 def log_ratio(means: Means, metric: str, first: str, last: str) -> np.ndarray:
@@ -78,11 +75,11 @@ def _little_and_much(sweeps: Sweeps) -> Finding:
         return lacking(1, claim, "it takes two ranks and two model sizes")
     what = f"|ln| of {ranks[-1]} over {ranks[0]} less that of {sizes[-1]} over {sizes[0]}:"
 
-    def gap(means: Means) -> np.ndarray:
-        one, other = (log_ratio(means, "MIUB", names[0], names[-1]) for names in (ranks, sizes))
+    def gap(means: Means, _: Settings) -> np.ndarray:
+        one, other = (log_ratio(means, "MIUB", some[0], some[-1]) for some in (ranks, sizes))
         return np.asarray(one - other)
 
-    return sweeps.test(1, claim, table, lambda names: gap, "", what, falls=True)
+    return sweeps.test(1, claim, table, gap, "", what, falls=True)
 
 
 def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
@@ -93,11 +90,11 @@ def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
     if isinstance(table, str):
         yield lacking(2, claim, table)
     else:
-        found = {
-            f"{a} to {b}": table.estimate(difference("MIUB", k, k + 1)(names))
-            for k, (a, b) in enumerate(pairwise(names))
-        }
-        step = _deciding(found)
+        steps = enumerate(pairwise(names))
+        found = {f"{a} to {b}": table.estimate(difference("MIUB", k, k + 1)) for k, (a, b) in steps}
+        # The step that rises most surely, if one does; else that of which it is least sure that it falls.
+        rising = [name for name, one in found.items() if one.low > 0]
+        step = max(rising or found, key=lambda name: found[name].low if rising else found[name].high)
         what = f"of {len(found)} steps the one that decides, {step}:"
         yield finding(2, claim, found[step], "nat", what, n_seeds=table.n_seeds, falls=True)
     claim = f"MIUB{sweeps.of} falls less at the last step of model size than at the first"
@@ -109,23 +106,17 @@ def _steadily(sweeps: Sweeps) -> Iterator[Finding]:
     yield sweeps.test(2, claim, table, _milder, "", what, falls=True)
 
 
-def _deciding(steps: dict[str, Estimate]) -> str:
-    """The step that rises most surely, if one does; else that of which it is least sure that it falls."""
-    rising = [name for name, one in steps.items() if one.low > 0]
-    return max(rising or steps, key=lambda name: steps[name].low if rising else steps[name].high)
+def _flattening(means: Means, names: Settings) -> np.ndarray:
+    a, b, c, d = (means["MIUB", names[k]] for k in (0, 1, -2, -1))
+    return np.asarray((a - b) - (c - d))
 
 
-def _flattening(names: Settings) -> Statistic:
-    a, b, c, d = names[0], names[1], names[-2], names[-1]
-    return lambda means: (means["MIUB", a] - means["MIUB", b]) - (means["MIUB", c] - means["MIUB", d])
-
-
-def _milder(names: Settings) -> Statistic:
+def _milder(means: Means, names: Settings) -> np.ndarray:
     ends = names[0], names[-1]
-    return lambda means: log_ratio(means, "MIUB", *ends) - log_ratio(means, "CE", *ends)
+    return np.asarray(log_ratio(means, "MIUB", *ends) - log_ratio(means, "CE", *ends))
 
 
-def _unevenness_gap(names: Settings) -> Statistic:
+def _unevenness_gap(means: Means, names: Settings) -> np.ndarray:
     """Spread of steps over their mean size: of ln PPL, which is CE, less that of ln MIUB."""
 
     def spread(values: np.ndarray) -> np.ndarray:
@@ -133,8 +124,5 @@ def _unevenness_gap(names: Settings) -> Statistic:
         size = np.abs(steps).mean(axis=0)
         return np.asarray(np.divide(steps.std(axis=0, ddof=1), size, out=np.zeros_like(size), where=size > 0))
 
-    def gap(means: Means) -> np.ndarray:
-        ce, miub = (np.stack([means[metric, name] for name in names]) for metric in ("CE", "MIUB"))
-        return np.asarray(spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny))))
-
-    return gap
+    ce, miub = (np.stack([means[metric, name] for name in names]) for metric in ("CE", "MIUB"))
+    return np.asarray(spread(ce) - spread(np.log(np.maximum(miub, np.finfo(float).tiny))))

@@ -8,9 +8,8 @@ import pandas as pd  # type: ignore[import-untyped]
 from .cells import length_cells, prompt_cells, study_cells
 from .claims import claims_table, paper_claims
 from .findings import Finding
-from .information_table import information_table
 from .law import Compared, Fitted, compared_metrics, study_law
-from .tables import datasets_table, lengths_table, prompts_table, texts_table
+from .tables import datasets_table, information_table, lengths_table, prompts_table, texts_table
 from .units import UnitResult
 
 __all__ = ["StudyResults", "study_results"]

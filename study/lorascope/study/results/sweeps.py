@@ -1,6 +1,6 @@
 """A model's settings side by side: what a claim of the paper is tested on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,19 +48,16 @@ class Sweeps:
         number: int,
         claim: str,
         table: ItemTable | str,
-        statistic: Callable[[tuple[str, ...]], Statistic],
+        statistic: Statistic,
         unit: str,
         what: str,
         *,
         falls: bool,
     ) -> Finding:
-        """Whether a statistic of the table's settings lies below 0, or above; in place of a table stands why not.
-
-        `what` names the number, {first} and {last} being the table's settings.
-        """
+        """Whether a statistic lies below 0, or above; `what` names it, {first} and {last} being the settings."""
         if isinstance(table, str):
             return lacking(number, claim, table)
-        found = table.estimate(statistic(table.settings))
+        found = table.estimate(statistic)
         what = what.format(first=table.settings[0], last=table.settings[-1])
         return finding(number, claim, found, unit, what, n_seeds=table.n_seeds, falls=falls)
 

@@ -1,4 +1,4 @@
-"""The numbers of the paper's tables 1 and 2 and figures 2 and 3: a row a number, with error, unit and what it rests on.
+"""The numbers of the paper's three tables and figures 2 and 3: a row a number, with error, unit and what it rests on.
 
 Every table has the columns `model`, `metric`, `setting`, `value` (mean over seeds), `se` (over items), `seed_sd`
 (between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). What wasn't measured has no
@@ -10,15 +10,26 @@ is the mean over data sets, each of which counts the same and is independent of 
 all.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
 
 from .layout import AVG, Layout, lay_out
+from .units import UnitResult
 
-__all__ = ["average", "datasets_table", "groups", "lengths_table", "prompts_table", "table_of", "texts_table", "wide"]
+__all__ = [
+    "datasets_table",
+    "information_table",
+    "lengths_table",
+    "prompts_table",
+    "texts_table",
+    "wide",
+    "with_sizes",
+]
 
 COLUMNS = ("model", "metric", "setting", "value", "se", "seed_sd", "n_items", "n_seeds", "unit", "runs")
 UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", "MIUB": "nat"}
@@ -36,10 +47,10 @@ def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
     parts = [layout.cells]
     if len(layout.cells):  # where tasks share data sets, each task has a mean of its own
         repeated = layout.cells.groupby("dataset")["task"].nunique().max() > 1
-        means = average(layout, ("task",) if repeated else ())
+        means = _average(layout, ("task",) if repeated else ())
         parts.append(means.assign(label=AVG + (" (" + means["task"] + ")" if repeated else "")))
     whole = layout._replace(cells=pd.concat(parts, ignore_index=True))
-    return table_of(whole, "label", ("ACC", "CE", "MIUB")).rename(columns={"label": "dataset"})
+    return _table_of(whole, "label", ("ACC", "CE", "MIUB")).rename(columns={"label": "dataset"})
 
 
 def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +62,7 @@ def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `prompt_cells` returns.
     """
     layout = lay_out(cells[~cells["is_text"]])
-    return table_of(layout._replace(cells=average(layout, ("prompt",))), "prompt", ("ACC", "MIUB"))
+    return _table_of(layout._replace(cells=_average(layout, ("prompt",))), "prompt", ("ACC", "MIUB"))
 
 
 def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -67,11 +78,8 @@ def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
     layout = lay_out(cells[cells["is_text"]])
     at_rank = layout.sizes or tuple(name for name in layout.ranks if name == f"r{layout.rank}")
     own = layout.cells[layout.cells["column"].isin(at_rank)]
-    table = table_of(layout._replace(cells=own, ranks=(), sizes=at_rank), "label", ("MIUB", "PPL", "CE"))
-    sizes = own.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
-    merged = table.merge(sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left")
-    merged.attrs = dict(table.attrs)
-    return merged.rename(columns={"label": "dataset"})
+    table = _table_of(layout._replace(cells=own, ranks=(), sizes=at_rank), "label", ("MIUB", "PPL", "CE"))
+    return with_sizes(table, own).rename(columns={"label": "dataset"})
 
 
 def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -85,10 +93,10 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `length_cells` returns.
     """
     layout = lay_out(cells)
-    parts = [table_of(layout._replace(cells=layout.cells[:0]), "label", ())]
+    parts = [_table_of(layout._replace(cells=layout.cells[:0]), "label", ())]
     for bucket in dict.fromkeys(layout.cells["bucket"]):
         own = layout.cells[layout.cells["bucket"] == bucket]
-        part = table_of(layout._replace(cells=own), "label", ("MIUB", "ACC")).assign(bucket=bucket)
+        part = _table_of(layout._replace(cells=own), "label", ("MIUB", "ACC")).assign(bucket=bucket)
         # Models count tokens each in its own way, and draw other items by that.
         about = own.drop_duplicates(["label", "model"])[["label", "model", "mean_length", "n_wanted"]]
         parts.append(part.merge(about, on=["label", "model"], how="left"))
@@ -97,29 +105,68 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
     return whole.rename(columns={"label": "dataset"})
 
 
-def table_of(layout: Layout, key: str, metrics: Sequence[str]) -> pd.DataFrame:
+def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.DataFrame:
+    """The paper's table 3: {ACC, MIUB, MI} by `task` and setting, of those whose mutual information was estimated.
+
+    Parameters
+    ----------
+    cells
+        What `study_cells` returns.
+    units
+        The same study's units.
+
+    Returns
+    -------
+    DataFrame
+        As the other `tables`. `ACC` and `MIUB` are means over the task's data sets with choices. `MI` is the median
+        over components of the panel's estimate, in nats, with `low` and `high`, its quartiles; `js` the median of js
+        over the same components and tokens; `js sum` their sum, to which MIUB would come. `n_components` have an
+        estimate, and of `n_clean` the verdict is `ok`; another one says that the number is a lower bound, or less.
+
+    Notes
+    -----
+    The mutual information of whole states is infinite, and each number here is that of a few axes: see
+    `measure_information`. It compares settings, and is no property of the model.
+    """
+    known = {unit.name: unit.information for unit in units if unit.information is not None}
+    rows = cells[cells["first_prompt"] & ~cells["is_text"]]
+    layout = lay_out(rows)
+    own = layout.cells[layout.cells["run"].isin(list(known))]
+    ranks, sizes = (tuple(one for one in some if (own["column"] == one).any()) for some in (layout.ranks, layout.sizes))
+    narrow = layout._replace(cells=own, ranks=ranks, sizes=sizes)
+    scores = _table_of(narrow._replace(cells=_average(narrow, ("task",))), "task", ("ACC", "MIUB"))
+    estimates = []
+    for (task, model, column), part in _groups(own, ("task", "model", "column")):
+        runs = list(dict.fromkeys(part["run"]))
+        about = {"task": task, "model": model, "setting": column, "n_seeds": len(runs), "runs": " ".join(runs)}
+        found = [_over_components(known[run]) for run in runs]
+        estimates += [about | _over_seeds(found, metric) for metric in ("MI", "js", "js sum")]
+    table = pd.concat([scores, pd.DataFrame(estimates)], ignore_index=True) if estimates else scores
+    table.attrs = dict(scores.attrs)
+    return table
+
+
+def _table_of(layout: Layout, key: str, metrics: Sequence[str]) -> pd.DataFrame:
     """A number a row, of cells under `key` and the paper's columns, whether they are there or not."""
     cells = layout.cells
     rows = []
-    for name in dict.fromkeys(cells[key]):
-        for model in dict.fromkeys(cells["model"]):
-            own = cells[(cells[key] == name) & (cells["model"] == model)]
-            for metric in metrics:
-                for column in layout.columns:
-                    found = _value(own[own["column"] == column], metric)
-                    rows.append({key: name, "model": model, "metric": metric, "setting": column, **found})
+    for name, model in itertools.product(dict.fromkeys(cells[key]), dict.fromkeys(cells["model"])):
+        own = cells[(cells[key] == name) & (cells["model"] == model)]
+        for metric, column in itertools.product(metrics, layout.columns):
+            found = _value(own[own["column"] == column], metric)
+            rows.append({key: name, "model": model, "metric": metric, "setting": column, **found})
     table = pd.DataFrame(rows, columns=[key, *COLUMNS])
     n_empty = int(table["value"].isna().sum())
     table.attrs = {"rank": layout.rank, "left_out": list(layout.left_out), "n_empty": n_empty}
     return table
 
 
-def average(layout: Layout, by: Sequence[str]) -> pd.DataFrame:
+def _average(layout: Layout, by: Sequence[str]) -> pd.DataFrame:
     """Means over data sets, each counting the same, by model, column and seed: where all of them are there."""
     cells, keys = layout.cells, (*by, "model", "column", "seed")
-    wanted = {key: part["label"].nunique() for key, part in groups(cells, (*by, "model"))}
+    wanted = {key: part["label"].nunique() for key, part in _groups(cells, (*by, "model"))}
     rows = []
-    for key, part in groups(cells, keys):
+    for key, part in _groups(cells, keys):
         if part["label"].nunique() < wanted[key[: len(by) + 1]]:
             continue
         row: dict[str, Any] = dict(zip(keys, key, strict=True))
@@ -142,7 +189,15 @@ def wide(table: pd.DataFrame, key: str) -> pd.DataFrame:
     return found
 
 
-def groups(cells: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """A table with the sizes of its settings, from cells that are laid out."""
+    sizes = cells.drop_duplicates(["model", "column"])[["model", "column", "N", "N_non_embedding", "share", "R"]]
+    merged = table.merge(sizes.rename(columns={"column": "setting"}), on=["model", "setting"], how="left")
+    merged.attrs = dict(table.attrs)
+    return merged
+
+
+def _groups(cells: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
     """Groups in the order in which they come, their keys as tuples."""
     if len(cells):
         yield from cells.groupby(list(by), sort=False)
@@ -162,3 +217,39 @@ def _value(rows: pd.DataFrame, metric: str) -> dict[str, Any]:
         "n_seeds": len(values),
         **about,
     }
+
+
+def _over_seeds(found: Sequence[dict[str, float]], metric: str) -> dict[str, Any]:
+    """Means over seeds of what each seed's components come to, and the smallest of their counts."""
+    values = [one[metric] for one in found]
+    row: dict[str, Any] = {
+        "metric": metric,
+        "value": float(np.mean(values)),
+        "se": np.nan,
+        "seed_sd": float(np.std(values, ddof=1)) if len(values) > 1 else np.nan,
+        "n_items": min(int(one["n_samples"]) for one in found),
+        "unit": "nat",
+    }
+    row |= {name: min(int(one[name]) for one in found) for name in ("n_components", "n_clean", "n_tokens")}
+    if metric != "js sum":
+        row |= {end: float(np.mean([one[f"{metric} {end}"] for one in found])) for end in ("low", "high")}
+    return row
+
+
+def _over_components(information: xr.Dataset) -> dict[str, float]:
+    """Medians and quartiles over the components that have a finite estimate."""
+    panel = information.sel(estimator="panel")
+    values, js = panel["value"].values.astype(np.float64), information["js"].values.astype(np.float64)
+    kept = np.isfinite(values) & np.isfinite(js)
+    found: dict[str, float] = {
+        "n_components": int(kept.sum()),
+        "n_clean": int((panel["verdict"].values[kept].astype(str) == "ok").sum()),
+        "js sum": float(js[kept].sum()) if kept.any() else np.nan,
+    }
+    for name, one in (("MI", values), ("js", js)):
+        ends = np.quantile(one[kept], [0.25, 0.5, 0.75]) if kept.any() else np.full(3, np.nan)
+        found |= {f"{name} low": float(ends[0]), name: float(ends[1]), f"{name} high": float(ends[2])}
+    for name in ("n_tokens", "n_samples"):
+        counts = information[name].values[kept] if name in information else np.zeros(0)
+        found[name] = int(counts.min()) if len(counts) else 0
+    return found

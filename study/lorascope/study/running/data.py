@@ -82,7 +82,9 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
     pool, whole = list(_read(task.train, settings)), list(_read(task.test, settings))
     train = _flat(_pick(items, train_items, settings.seed, "train", notes) for items in pool)
     tests = [_pick(items, task.test_items, settings.seed, "test", notes) for items in whole]
-    _refuse_one_name(whole)
+    names = [(items[0].dataset, items[0].split) for items in whole]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two test sets are named {'.'.join(filter(None, twice[0]))!r}; results would mix them")
     _refuse_leak(train, _flat(whole))
     buckets, lengths = _draw_lengths(whole, task, settings.seed, tokenizer, notes)
     tested = frozenset(map(_key, _flat(tests)))
@@ -183,13 +185,6 @@ def _draw_lengths(
                 counted[_key(item)] = item_length(item, asked.unit, given)
         notes += missing_words(picked)
     return buckets, counted
-
-
-def _refuse_one_name(sets: Sequence[Sequence[Item]]) -> None:
-    """Raise a ValueError if results couldn't tell two test sets apart."""
-    names = [(items[0].dataset, items[0].split) for items in sets]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"two test sets are named {'.'.join(filter(None, twice[0]))!r}; results would mix them")
 
 
 def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:

@@ -1,8 +1,10 @@
-"""Pairs of one component: its axes from all tokens, and its chosen tokens along them."""
+"""One component of a run at a time: its chosen tokens along axes from all tokens, and their estimates or why none."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import dask.array as da
 import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
@@ -10,20 +12,19 @@ from lorascope.stores import StoreError
 
 from ..kernels.softmax import jensen_shannon_rows
 from ..measuring.sources import Source
-from .pairs import Pairs, repeats
+from ..threads import keep_one_blas_thread
+from .evidence import FIELDS, estimate
+from .pairs import LEAST_GROUPS, Pairs, refuse_unusable, repeats
 from .plan import Plan
 from .projections import Axes, n_axes_for, principal_axes, project
 from .states import States, component_blocks
 
-__all__ = ["ComponentPairs", "NoPairs", "component_pairs"]
+__all__ = ["ComponentPairs", "ComponentRecord", "NoPairs", "component_pairs", "component_record", "lazily"]
 
 REPEAT = 1e-5
 """Two tokens whose projections lie closer than this, in standard deviations, are one state with rounding."""
 REPEAT_JS = 1e-4
 """Two tokens' JS may differ by this, in standard deviations: theirs is the rounding of all features."""
-
-Sides = tuple[np.ndarray, np.ndarray]
-"""Base and what it is compared with."""
 
 
 class ComponentPairs(NamedTuple):
@@ -34,8 +35,6 @@ class ComponentPairs(NamedTuple):
     """Int64 (n,): their places on the run's token axis."""
     js: np.ndarray
     """Float32 (n, 2): JS(softmax(base), softmax(lora)) over all features, and the same of delta alone, nats."""
-    states: Sides | None
-    """Both sides as they are, float32 (n, feature), where an estimator wants them."""
     shares: tuple[float, float]
     """Parts of base's and of the other side's variance that their axes keep."""
     n_repeats: int
@@ -70,28 +69,21 @@ def component_pairs(source: Source, plan: Plan) -> ComponentPairs | NoPairs:
 
 
 class _Block(NamedTuple):
-    """What is kept of some chosen tokens: little, unless whole states are asked for."""
+    """What is kept of some chosen tokens."""
 
     tokens: np.ndarray
     js: np.ndarray
     x: np.ndarray
     """Float64 (n, axis), as y."""
     y: np.ndarray
-    states_x: np.ndarray
-    """Float32 (n, feature) of base as it is, as of y; (n, 0) where no estimator wants them."""
-    states_y: np.ndarray
 
     @classmethod
     def of(cls, states: States, axes: tuple[Axes, Axes], plan: Plan) -> "_Block":
         """Tokens of a row along the axes of both sides."""
-        base, other = states.base, _other(states, plan)
-        js = np.empty((2, len(base)), np.float32)
-        jensen_shannon_rows(base, states.delta, js[0])
-        jensen_shannon_rows(base, states.delta - base, js[1])
-        whole = slice(None) if plan.keeps_states else slice(0)
-        return cls(
-            states.tokens, js.T, project(base, axes[0]), project(other, axes[1]), base[:, whole], other[:, whole]
-        )
+        js = np.empty((2, len(states.base)), np.float32)
+        jensen_shannon_rows(states.base, states.delta, js[0])
+        jensen_shannon_rows(states.base, states.delta - states.base, js[1])
+        return cls(states.tokens, js.T, project(states.base, axes[0]), project(_other(states, plan), axes[1]))
 
 
 def _principal_axes(source: Source, plan: Plan) -> tuple[Axes, Axes]:
@@ -125,7 +117,6 @@ def _without_repeats(chosen: _Block, axes: tuple[Axes, Axes], plan: Plan) -> Com
         pairs.take(rows)._replace(x=pairs.x[rows, :n_x], y=pairs.y[rows, :n_y]),
         chosen.tokens[rows],
         chosen.js[rows],
-        (chosen.states_x[rows], chosen.states_y[rows]) if plan.keeps_states else None,
         (share_x, share_y),
         n_repeats=len(samples) - len(rows),
         n_not_finite=len(plan.tokens) - len(samples),
@@ -157,3 +148,73 @@ def _near_repeats(pairs: Pairs, js: np.ndarray) -> np.ndarray:
 def _in_sd(values: np.ndarray) -> np.ndarray:
     spread = values.std(axis=0)
     return np.asarray(values / np.where(spread > 0, spread, 1.0))
+
+
+class ComponentRecord(NamedTuple):
+    """All that is known of one component: estimates, and by name the columns of `measure_information` beside them."""
+
+    fields: np.ndarray
+    """Float64 (estimator, field) in nats; NaN where the states can't be estimated from."""
+    note: str
+    js: float = math.nan
+    js_delta_alone: float = math.nan
+    n_tokens: int = 0
+    n_samples: int = 0
+    n_repeats: int = 0
+    n_not_finite: int = 0
+    n_axes_x: int = 0
+    n_axes_y: int = 0
+    share_x: float = math.nan
+    share_y: float = math.nan
+
+
+def lazily(function: Callable[[Source, Plan], Any], sources: Sequence[Source], plan: Plan) -> da.Array:
+    """Object array (component,) of what `function` gives for each component, one Dask task each."""
+    components = np.empty(len(sources), object)
+    components[:] = list(sources)
+    whole: da.Array = da.map_blocks(
+        _one, da.from_array(components, chunks=1), dtype=object, meta=np.empty(0, object), function=function, plan=plan
+    )
+    return whole
+
+
+def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
+    keep_one_blas_thread()
+    out = np.empty(1, object)
+    out[0] = function(sources[0], plan)
+    return out
+
+
+def component_record(source: Source, plan: Plan) -> ComponentRecord:
+    """The record of a component; states that can't be estimated from give NaN and a note that says why."""
+    found = component_pairs(source, plan)
+    fields = np.full((len(plan.names), len(FIELDS)), np.nan)
+    if isinstance(found, NoPairs):
+        return ComponentRecord(fields, found.why, n_not_finite=found.n_not_finite)
+    n_samples, note = len(np.unique(found.pairs.groups_x)), ""
+    try:
+        if n_samples < LEAST_GROUPS:
+            raise ValueError(
+                f"the {len(found.tokens)} tokens that are left are of {n_samples} samples; halves, shuffles and "
+                f"errors need at least {LEAST_GROUPS}"
+            )
+        refuse_unusable(found.pairs)
+        fields = estimate(found.pairs, plan.names, plan.settings, n_shuffles=plan.n_shuffles)
+    except ValueError as error:
+        note = str(error)  # what an estimator says of its arrays, said of a component
+        for theirs, ours in (("`x`", "`base`"), ("`y`", f"`{plan.against}`"), (" groups", " samples")):
+            note = note.replace(theirs, ours)
+    js, js_delta_alone = found.js.mean(axis=0, dtype=np.float64).tolist()
+    return ComponentRecord(
+        fields,
+        note,
+        js,
+        js_delta_alone,
+        len(found.tokens),
+        n_samples,
+        found.n_repeats,
+        found.n_not_finite,
+        found.pairs.x.shape[1],
+        found.pairs.y.shape[1],
+        *found.shares,
+    )
