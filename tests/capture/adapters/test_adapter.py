@@ -11,19 +11,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import KasaConfig
 from safetensors.torch import load_file, save_file
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-)
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter, attach_adapters
 from lorascope.capture.adapters.fit import is_residual
 from lorascope.capture.adapters.refusal import AdapterError
 
+from ...tiny import llama
 from ..recorded import adapt
 
 TOKENS = torch.arange(8)[None]
@@ -37,12 +31,6 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, 
 def reconfigure(folder: Path, **changes: Any) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def llama(like: Any, **changes: Any) -> Any:
-    config = LlamaConfig.from_dict({**like.config.to_dict(), **changes})
-    with torch.random.fork_rng():
-        return LlamaForCausalLM(config).eval()
 
 
 def save_untrained(model: Any, folder: Path, **options: Any) -> Any:
@@ -159,7 +147,7 @@ def test_model_that_has_an_adapter(tiny_model: Any, tiny_adapter: Path) -> None:
     ids=["wider", "shallower"],
 )
 def test_adapter_of_another_model(tiny_model: Any, tiny_adapter: Path, changes: Any, words: str) -> None:
-    refuse(llama(tiny_model, **changes), tiny_adapter, words)
+    refuse(llama(tiny_model.config.vocab_size, **changes), tiny_adapter, words)
 
 
 def test_adapter_of_a_shallower_model(tiny_model: Any, tiny_adapter: Path) -> None:
@@ -167,7 +155,7 @@ def test_adapter_of_a_shallower_model(tiny_model: Any, tiny_adapter: Path) -> No
     reconfigure(tiny_adapter, target_modules=["q_proj"], exclude_modules=None)
     rewrite(tiny_adapter, lambda tensors: {key: value for key, value in tensors.items() if "q_proj" in key})
     words = r"it lacks weights that this model needs, .*layers\.2\.self_attn\.q_proj"
-    refuse(llama(tiny_model, num_hidden_layers=3), tiny_adapter, words)
+    refuse(llama(tiny_model.config.vocab_size, num_hidden_layers=3), tiny_adapter, words)
 
 
 def test_adapter_of_another_architecture(tiny_adapter: Path) -> None:
@@ -333,21 +321,19 @@ def test_several_adapters(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("options", "changes", "words"),
+    ("hidden_size", "init", "words"),
     [
-        ({}, {"hidden_size": 48}, r"other' can't be captured: .*its weights have other shapes"),
-        (
-            {"init_lora_weights": "olora"},
-            {},
-            r"its init changes the base weights, under every other adapter too; .* alone",
-        ),
+        (48, False, r"other' can't be captured: .*its weights have other shapes"),
+        (32, "olora", r"its init changes the base weights, under every other adapter too; .* alone"),
     ],
     ids=["doesn't fit", "would change the base"],
 )
 def test_one_of_several_is_refused(
-    tiny_model: Any, tiny_adapter: Path, tmp_path: Path, options: Any, changes: Any, words: str
+    tiny_model: Any, tiny_adapter: Path, tmp_path: Path, hidden_size: int, init: Any, words: str
 ) -> None:
-    save_trained(llama(tiny_model, **changes), tmp_path / "other", **options)
+    save_trained(
+        llama(tiny_model.config.vocab_size, hidden_size=hidden_size), tmp_path / "other", init_lora_weights=init
+    )
     with pytest.raises(AdapterError, match=words):
         attach_adapters(tiny_model, {"first": tiny_adapter, "second": tmp_path / "other"})
     assert not any("lora" in name for name, _ in tiny_model.named_modules())
@@ -355,19 +341,13 @@ def test_one_of_several_is_refused(
 
 def test_adapter_on_experts_from_a_file(tmp_path: Path) -> None:
     """Experts' weights are packed into one tensor, whose names changed from version to version."""
-    config = MixtralConfig(
-        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=64,
-    )  # fmt: skip
+    shape = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MixtralForCausalLM(config).eval()
-    trained = adapt(
-        model,
-        target_modules=["q_proj"],
-        target_parameters=["experts.gate_up_proj", "experts.down_proj"],
-        lora_dropout=0.0,
-    )
+        model = MixtralForCausalLM(MixtralConfig(**shape, **heads, max_position_embeddings=64)).eval()
+    experts = ["experts.gate_up_proj", "experts.down_proj"]
+    trained = adapt(model, target_modules=["q_proj"], target_parameters=experts, lora_dropout=0.0)
     folder = tmp_path / "experts"
     trained.save_pretrained(folder, save_embedding_layers=False)
     attached = attach_adapter(copy.deepcopy(model), folder)

@@ -14,9 +14,6 @@ def test_device_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match=r"`device` is 'cuda:0', but torch finds no CUDA device here; use 'cpu'"):
         require_device(torch.device("cuda:0"))
-
-
-def test_number_that_is_too_high(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert require_device(torch.device("cuda:1")) == torch.device("cuda:1")
     with pytest.raises(ValueError, match=r"`device` is 'cuda:2', but torch finds 2 of that kind here"):

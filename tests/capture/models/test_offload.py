@@ -59,10 +59,7 @@ def test_map_of_one_device(folder: Path, tiny_model: Any, device_map: Any) -> No
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`")
 @pytest.mark.parametrize(
     "options",
-    [
-        {"target_modules": ["embed_tokens", "lm_head", "q_proj"]},
-        {"modules_to_save": ["lm_head"]},
-    ],
+    [{"target_modules": ["embed_tokens", "lm_head", "q_proj"]}, {"modules_to_save": ["lm_head"]}],
     ids=["linear and embeddings", "saved modules"],
 )
 def test_states_are_those_of_the_whole_model(
@@ -100,10 +97,7 @@ def test_trained_copies_keep_the_type_of_the_base(folder: Path, spread: Any, tmp
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (
-            {"init_lora_weights": "olora"},
-            r"its init changes the base weights, some of which are offloaded; load the model",
-        ),
+        ({"init_lora_weights": "olora"}, r"its init changes the base weights, some of which are offloaded; load the"),
         ({"use_dora": True}, r"DoRA reads the frozen weights, which are offloaded here; load the model without"),
     ],
     ids=["init", "dora"],

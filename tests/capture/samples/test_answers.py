@@ -1,4 +1,3 @@
-import doctest
 import itertools
 from typing import Any
 
@@ -8,18 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lorascope.capture.samples import answers
 from lorascope.capture.samples.answers import Answer, is_cut_short, parse_choice, write_answers
 from lorascope.capture.samples.encode import EncodedSample, encode_items
 from lorascope.capture.samples.items import ChoiceItem
 
 METALS = ("iron", "iron oxide", "a wooden box", "gold")
 NUMBERS = ("3", "-3", "3.5", "0.5")
-
-
-@pytest.fixture
-def samples(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> list[EncodedSample]:
-    return encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=32)
 
 
 def writes(text: str, tokenizer: Any) -> Any:
@@ -165,10 +158,6 @@ def test_a_choice_that_is_written_out_is_read(choices: list[str], data: st.DataO
 @given(text=st.text(), choices=st.lists(st.text(min_size=1), min_size=2, max_size=26))
 def test_any_text_can_be_parsed(text: str, choices: list[str]) -> None:
     assert -1 <= parse_choice(text, choices) < len(choices)
-
-
-def test_examples_run() -> None:
-    assert doctest.testmod(answers).failed == 0
 
 
 def test_a_letter_that_was_not_shown_names_nothing() -> None:

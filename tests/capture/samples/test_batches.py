@@ -1,4 +1,3 @@
-import doctest
 from typing import Any
 
 import numpy as np
@@ -7,7 +6,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.capture.samples import batches
 from lorascope.capture.samples.batches import pad, pad_tokens, plan_batches
 from lorascope.capture.samples.encode import encode_items
 
@@ -57,7 +55,3 @@ def test_pads_on_the_left() -> None:
     input_ids, attention_mask = pad_tokens([np.array([5]), np.array([7, 8, 9])], left=True)
     assert input_ids.tolist() == [[0, 0, 5], [7, 8, 9]]
     assert attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
-
-
-def test_examples_run() -> None:
-    assert doctest.testmod(batches).failed == 0

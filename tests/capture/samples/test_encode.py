@@ -47,10 +47,9 @@ def test_special_tokens_after_the_text_are_left_out(tiny_tokenizer: Any) -> None
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
     items = [an_item(), a_text("A text.")]
-    for got, expected in zip(
-        encode_items(items, closing, **SETTINGS), encode_items(items, tiny_tokenizer, **SETTINGS), strict=True
-    ):
-        np.testing.assert_array_equal(got.token_ids, expected.token_ids)
+    found, expected = (encode_items(items, tokenizer, **SETTINGS) for tokenizer in (closing, tiny_tokenizer))
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(got.token_ids, wanted.token_ids)
 
 
 def windows(text: str, tokenizer: Any, n: int) -> list[EncodedSample]:
@@ -117,28 +116,16 @@ def test_answers_are_tokenized_as_they_follow_the_prompt() -> None:
     assert tokens == [["▁iron"], ["▁wood"]]
 
 
-def test_answers_are_tokenized_by_themselves_where_the_seam_would_go() -> None:
-    vocabulary = {character: index for index, character in enumerate(sorted(set("Answer: ironwd")))}
-    vocabulary[": "] = len(vocabulary)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab=vocabulary, merges=[(":", " ")])))
-    (sample,) = encode_items([an_item()], tokenizer, **SETTINGS)
-    tokens = [tokenizer.convert_ids_to_tokens(choice.token_ids.tolist()) for choice in sample.choices]
-    assert tokens == [list(" iron"), list(" wood")]
-
-
-def test_an_answer_over_the_seam_has_one_space_where_tokenizers_add_their_own() -> None:
-    vocabulary = {character: index for index, character in enumerate(sorted(set("▁Answer:ironwd\n")))}
-    vocabulary[":▁"] = len(vocabulary)
-    bare = Tokenizer(models.BPE(vocab=vocabulary, merges=[(":", "▁")]))
-    bare.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+@pytest.mark.parametrize("space", [" ", "▁"], ids=["plain", "adds a space of its own"])
+def test_answers_are_tokenized_by_themselves_where_the_seam_would_go(space: str) -> None:
+    vocabulary = {character: index for index, character in enumerate(sorted(set(f"Answer:{space}ironwd\n")))}
+    vocabulary[f":{space}"] = len(vocabulary)
+    bare = Tokenizer(models.BPE(vocab=vocabulary, merges=[(":", space)]))
+    if space == "▁":
+        bare.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     (sample,) = encode_items([an_item()], PreTrainedTokenizerFast(tokenizer_object=bare), **SETTINGS)
     tokens = [[bare.id_to_token(index) for index in choice.token_ids] for choice in sample.choices]
-    assert tokens == [list("▁iron"), list("▁wood")]
-
-
-def test_refuses_an_empty_data_set(tiny_tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="`items` is empty; give at least one"):
-        encode_items([], tiny_tokenizer, **SETTINGS)
+    assert tokens == [list(f"{space}iron"), list(f"{space}wood")]
 
 
 def test_refuses_a_sample_longer_than_the_context(tiny_tokenizer: Any) -> None:
@@ -151,43 +138,35 @@ def test_refuses_a_sample_longer_than_the_context(tiny_tokenizer: Any) -> None:
         encode_items([item], tiny_tokenizer, max_length=longest - 1, window_tokens=16)
 
 
-def test_refuses_a_choice_without_tokens(tiny_tokenizer: Any) -> None:
+def test_refuses_what_has_no_tokens(tiny_tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="`items` is empty; give at least one"):
+        encode_items([], tiny_tokenizer, **SETTINGS)
     deaf = without_start(tiny_tokenizer)
     deaf.backend_tokenizer.normalizer = normalizers.Replace(" mute", "")
-    with pytest.raises(
-        ValueError, match=r"sample 'q': `choices\[1\]` is 'mute', of which the tokenizer makes no tokens"
-    ):
-        encode_items([an_item(("iron", "mute"))], deaf, **SETTINGS)
-
-
-@pytest.mark.parametrize(("n", "words"), [(65, "`window_tokens` is 65; the context has 64"), (1, "1; give at least 2")])
-def test_refuses_windows_that_cannot_be(tiny_tokenizer: Any, n: int, words: str) -> None:
+    words = r"sample 'q': `choices\[1\]`, 'mute', makes no tokens; leave it out"
     with pytest.raises(ValueError, match=words):
-        windows("a text", tiny_tokenizer, n)
-
-
-def test_windows_of_two_tokens_are_the_shortest(tiny_tokenizer: Any) -> None:
-    assert len(windows("xyz", tiny_tokenizer, 2)) == 3
-    with pytest.raises(ValueError, match="`window_tokens` is 1; give at least 3"):
-        windows("xyz", without_start(tiny_tokenizer), 1)
-
-
-def test_refuses_a_text_with_nothing_to_predict(tiny_tokenizer: Any) -> None:
-    assert len(windows("x", tiny_tokenizer, 8)) == 1
-    with pytest.raises(ValueError, match="text 't' has 1 tokens, which leaves none to predict"):
-        windows("x", without_start(tiny_tokenizer), 8)
-
-
-def test_refuses_a_text_without_tokens(tiny_tokenizer: Any) -> None:
-    deaf = without_start(tiny_tokenizer)
-    deaf.backend_tokenizer.normalizer = normalizers.Replace("mute", "")
+        encode_items([an_item(("iron", "mute"))], deaf, **SETTINGS)
     with pytest.raises(ValueError, match="text 't' has 0 tokens"):
-        windows("mute", deaf, 8)
+        windows(" mute", deaf, 8)
+
+
+def test_refuses_windows_that_cannot_be(tiny_tokenizer: Any) -> None:
+    bare = without_start(tiny_tokenizer)
+    assert len(windows("xyz", tiny_tokenizer, 2)) == 3
+    assert len(windows("x", tiny_tokenizer, 8)) == 1
+    for text, tokenizer, n, words in (
+        ("xyz", tiny_tokenizer, 65, "`window_tokens` is 65; the context has 64"),
+        ("xyz", tiny_tokenizer, 1, "`window_tokens` is 1; give at least 2"),
+        ("xyz", bare, 1, "`window_tokens` is 1; give at least 3"),
+        ("x", bare, 8, "text 't' has 1 tokens, which leaves none to predict"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            windows(text, tokenizer, n)
 
 
 def test_refuses_a_slow_tokenizer(tiny_items: list[ChoiceItem]) -> None:
     class Slow:
         is_fast = False
 
-    with pytest.raises(ValueError, match="the tokenizer is a Slow, which can't tell where .* give a fast tokenizer"):
+    with pytest.raises(ValueError, match="the tokenizer is a Slow, which can't tell where .* give a fast one"):
         encode_items(tiny_items, Slow(), **SETTINGS)

@@ -91,7 +91,7 @@ def test_refuses_too_few(pool: Sequence[ChoiceItem]) -> None:
 
 
 def test_refuses_another_data_set() -> None:
-    with pytest.raises(ValueError, match="none of data set 'e', only of d; add a file such as e.train.jsonl"):
+    with pytest.raises(ValueError, match="none of data set 'e', only of d; add a file of its items"):
         Examples(POOL, seed=0).draw(an_item("x", dataset="e"))
 
 
@@ -139,7 +139,11 @@ def test_checks_items_before_anything_is_encoded(file: Path) -> None:
 @pytest.mark.parametrize(
     ("prompts", "files", "words"),
     [
-        (["main", "prompt1"], [], "prompt 'prompt1' shows examples, but `examples` is empty; name a file of items to"),
+        (
+            ["main", "prompt1"],
+            [],
+            "prompt 'prompt1' shows examples, but `examples` is empty; name a file of items to draw from",
+        ),
         (["main", "prompt3", "main"], [], "`prompt` names 'main' twice; give each prompt once"),
         (["prompt1"], ["d.train.jsonl", "d.train.jsonl"], "`examples` names a file twice"),
         (

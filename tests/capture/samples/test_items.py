@@ -88,11 +88,10 @@ def test_names_a_line_that_is_no_object(tmp_path: Path, line: str, words: str) -
 
 
 def test_refuses_a_file_without_items(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"empty.jsonl: the file holds no items"):
-        read_items(write_lines(tmp_path / "empty.jsonl"))
-    (tmp_path / "empty.txt").write_text(" \n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"empty.txt: the file holds no text"):
-        read_items(tmp_path / "empty.txt")
+    for name in ("empty.jsonl", "empty.txt"):
+        (tmp_path / name).write_text(" \n", encoding="utf-8")
+        with pytest.raises(ValueError, match=f"{name}: the file is empty; give a data file with items or text"):
+            read_items(tmp_path / name)
 
 
 def test_refuses_other_files(tmp_path: Path) -> None:

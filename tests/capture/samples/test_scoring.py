@@ -13,19 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausa
 
 from lorascope.capture.samples import scoring
 from lorascope.capture.samples.encode import EncodedSample, encode_items
-from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.scoring import join_scores, score, score_batches
-
-
-@pytest.fixture
-def samples(tiny_tokenizer: Any, tiny_items: list[ChoiceItem]) -> list[EncodedSample]:
-    return encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=32)
-
-
-@pytest.fixture
-def text_samples(tiny_tokenizer: Any) -> list[EncodedSample]:
-    text = TextItem(id="t", dataset="d", split="", text="Where the four questions are, the answer is near.")
-    return encode_items([text], tiny_tokenizer, max_length=256, window_tokens=16)
 
 
 def seeded(cls: Any, config: Any) -> Any:
@@ -44,13 +33,13 @@ def loglik_by_loss(model: Any, prompt: np.ndarray, answer: np.ndarray) -> float:
 
 
 def expected_logliks(model: Any, samples: list[EncodedSample]) -> np.ndarray:
-    return np.array(
-        [
-            loglik_by_loss(model, sample.token_ids[: sample.n_context], choice.token_ids)
-            for sample in samples
-            for choice in sample.choices
-        ]
-    )
+    pairs = [(sample, choice) for sample in samples for choice in sample.choices]
+    return np.array([loglik_by_loss(model, s.token_ids[: s.n_context], choice.token_ids) for s, choice in pairs])
+
+
+def text_losses(model: Any, samples: list[EncodedSample]) -> list[float]:
+    ids = [sample.token_ids for sample in samples]
+    return [-loglik_by_loss(model, one[:1], one[1:]) / (len(one) - 1) for one in ids]
 
 
 def test_tables_follow_from_the_logliks(tiny_model: Any, samples: list[EncodedSample]) -> None:
@@ -74,11 +63,7 @@ def test_tables_follow_from_the_logliks(tiny_model: Any, samples: list[EncodedSa
 
 def test_text_is_scored_on_all_but_the_first_token(tiny_model: Any, text_samples: list[EncodedSample]) -> None:
     scores = score(tiny_model, text_samples, batch_tokens=1000)
-    expected = [
-        -loglik_by_loss(tiny_model, sample.token_ids[:1], sample.token_ids[1:]) / (len(sample.token_ids) - 1)
-        for sample in text_samples
-    ]
-    np.testing.assert_allclose(scores.ce, expected, rtol=2e-6)
+    np.testing.assert_allclose(scores.ce, text_losses(tiny_model, text_samples), rtol=2e-6)
     for column in (scores.prediction, scores.prediction_per_token, scores.correct, scores.correct_per_token):
         assert column.tolist() == [-1] * len(text_samples)
     assert len(scores.loglik) == len(scores.loglik_per_token) == 0
@@ -113,11 +98,9 @@ def gpt2(vocab_size: int) -> Any:
 
 
 def mistral(vocab_size: int) -> Any:
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = MistralConfig(
-        vocab_size=vocab_size, num_key_value_heads=2, sliding_window=16, initializer_range=0.2, **sizes
-    )
-    return seeded(MistralForCausalLM, config)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"vocab_size": vocab_size, "num_key_value_heads": 2, "sliding_window": 16}
+    return seeded(MistralForCausalLM, MistralConfig(**shape, initializer_range=0.2))
 
 
 def mamba(vocab_size: int) -> Any:
@@ -130,9 +113,8 @@ def test_other_models_score_alike(
 ) -> None:
     model = make(len(tiny_tokenizer))
     assert scoring._Forward(model).shares_prompts is shares
-    np.testing.assert_allclose(
-        score(model, samples, batch_tokens=1000).loglik, expected_logliks(model, samples), rtol=1e-5
-    )
+    found = score(model, samples, batch_tokens=1000).loglik
+    np.testing.assert_allclose(found, expected_logliks(model, samples), rtol=1e-5)
     assert np.isfinite(score(model, text_samples, batch_tokens=1000).ce).all()
 
 
@@ -152,30 +134,16 @@ def test_a_plainer_model_gets_whole_sequences(
 ) -> None:
     bare = _Bare(tiny_model).eval()
     assert "logits_to_keep" in inspect.signature(tiny_model.forward).parameters
-    mixed = [*samples, *text_samples]
-    for got, expected in zip(
-        score(bare, mixed, batch_tokens=1000), score(tiny_model, mixed, batch_tokens=1000), strict=True
-    ):
-        if got.dtype == np.float64:
-            np.testing.assert_allclose(got, expected, rtol=2e-6)
-        else:
-            np.testing.assert_array_equal(got, expected)
+    found, expected = (score(one, [*samples, *text_samples], batch_tokens=1000) for one in (bare, tiny_model))
+    for got, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2e-6)
 
 
 class _Older(_Bare):
     """A model that puts all logits out and calls its cache `past_key_values`, as before transformers 5.24."""
 
-    def forward(
-        self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        past_key_values: Any = None,
-        **_: Any,
-    ) -> Any:
-        outputs = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, cache=past_key_values
-        )
+    def forward(self, input_ids: Any, position_ids: Any = None, past_key_values: Any = None, **others: Any) -> Any:
+        outputs = self.model(input_ids=input_ids, position_ids=position_ids, cache=past_key_values, **others)
         return SimpleNamespace(logits=outputs.logits, past_key_values=outputs.cache)
 
 
@@ -202,10 +170,7 @@ def test_choices_of_one_token_need_one_pass(tiny_model: Any, tiny_tokenizer: Any
 def test_text_in_bfloat16(tiny_model: Any, text_samples: list[EncodedSample]) -> None:
     """Alone in their batches the windows pass just as they do for the loss, which also widens logits to float32."""
     scores = score(tiny_model.to(torch.bfloat16), text_samples, batch_tokens=1)
-    losses = [
-        -loglik_by_loss(tiny_model, s.token_ids[:1], s.token_ids[1:]) / (len(s.token_ids) - 1) for s in text_samples
-    ]
-    np.testing.assert_allclose(scores.ce, losses, rtol=1e-6)
+    np.testing.assert_allclose(scores.ce, text_losses(tiny_model, text_samples), rtol=1e-6)
 
 
 def test_questions_in_bfloat16(tiny_model: Any, samples: list[EncodedSample]) -> None:

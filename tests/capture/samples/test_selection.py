@@ -1,10 +1,8 @@
-import doctest
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lorascope.capture.samples import selection
 from lorascope.capture.samples.encode import EncodedSample
 from lorascope.capture.samples.selection import TokenPlan, check_selection, plan_tokens, population, select_tokens
 
@@ -64,9 +62,7 @@ def test_generated_tokens_are_a_role() -> None:
 )
 def test_unknown_selection_is_refused(selection: str) -> None:
     for check in (check_selection, population, lambda name: select_tokens(ROLES, name, np.random.default_rng(0))):
-        with pytest.raises(
-            ValueError, match=f"`tokens` is {selection!r}; allowed are 'all', 'prompt', .*'share:P' with"
-        ):
+        with pytest.raises(ValueError, match=f"`tokens` is {selection!r}; allowed are 'all', 'prompt', .*'share:P'"):
             check(selection)
 
 
@@ -148,14 +144,10 @@ def test_share_is_exact_and_depends_on_the_seed_alone() -> None:
 
 def test_sample_without_such_a_role_is_named() -> None:
     text = sample(np.full(4, 4, dtype=np.uint8))
-    with pytest.raises(
-        ValueError,
-        match=r"`tokens` = 'answer' takes nothing of sample 'x' of 'd' under prompt '.*', .* roles \(text\)",
-    ):
+    words = r"`tokens` = 'answer' takes nothing of sample 'x' of 'd' under prompt '.*', .* roles \(text\)"
+    with pytest.raises(ValueError, match=words):
         plan_of([sample(ROLES), text], "answer")
-    with pytest.raises(
-        ValueError, match=r"other roles \(prompt, choice, generated\); choose one of these, 'all', 'last:N', 'every:K'"
-    ):
+    with pytest.raises(ValueError, match=r"other roles \(prompt, choice, generated\); choose one of these, or 'all'"):
         plan_of([sample(GENERATED)], "answer")
 
 
@@ -187,7 +179,3 @@ def test_batches_for_kl_are_a_seeded_share(share: float, n: int) -> None:
 )
 def test_selections_state_what_they_are_about(selection: str, words: str) -> None:
     assert population(selection) == words
-
-
-def test_examples_run() -> None:
-    assert doctest.testmod(selection).failed == 0

@@ -146,7 +146,16 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     AdapterError
         If the folder holds no LoRA adapter that can be read.
     """
-    return _read_config(Path(path)), _read_tensors(Path(path))
+    folder = Path(path)
+    config = _read_config(folder)
+    file = folder / SAFETENSORS_WEIGHTS_NAME
+    if not file.is_file():
+        pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
+        raise AdapterError(f"adapter {str(folder)!r} has no {file.name!r}{pickled}; save it again with PEFT")
+    try:
+        return config, load_file(file)
+    except SafetensorError as error:
+        raise AdapterError(f"{str(file)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
 
 
 def _attach(
@@ -177,10 +186,8 @@ def _read_config(folder: Path) -> LoraConfig:
     """The LoRA configuration in an adapter's folder."""
     path = folder / CONFIG_NAME
     if not path.is_file():
-        raise AdapterError(
-            f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it; "
-            "give a local folder that PEFT's `save_pretrained` wrote"
-        )
+        where = f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it"
+        raise AdapterError(f"{where}; give a local folder that PEFT's `save_pretrained` wrote")
     try:
         document = json.loads(path.read_bytes())
         if not isinstance(document, dict) or "peft_type" not in document:
@@ -207,20 +214,6 @@ def _check_numbers(config: LoraConfig, folder: str) -> None:
     for alpha in (config.lora_alpha, *patterns["alpha_pattern"].values()):
         if type(alpha) not in (int, float) or not abs(alpha) <= torch.finfo(torch.float32).max:
             raise AdapterError(f"`lora_alpha` of adapter {folder!r} is {alpha!r}; it must be a number within float32")
-
-
-def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """An adapter's weights by the keys of its file, never unpickled."""
-    path = folder / SAFETENSORS_WEIGHTS_NAME
-    if not path.is_file():
-        pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
-        raise AdapterError(
-            f"adapter {str(folder)!r} has no {SAFETENSORS_WEIGHTS_NAME!r}{pickled}; save it again with PEFT"
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise AdapterError(f"{str(path)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
 
 
 def _is_adapters_own(key: str, trained: tuple[str, ...]) -> bool:

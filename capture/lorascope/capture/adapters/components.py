@@ -1,7 +1,7 @@
 """Which layers an adapter changes, and what each of them is: the components of a run."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,8 +137,19 @@ def unsupported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> l
         message = "`layer_replication` makes another base of the model; it can't be captured"
         problems.append(Problem(adapter, "replication", message))
     for path, (_, module) in adapted_modules(model, adapter).items():
-        if left_out(path, module) is None and isinstance(module, LoraLayer):
-            problems += _layer_problems(path, module, adapter, stream)
+        if left_out(path, module) is not None or not isinstance(module, LoraLayer):
+            continue
+        source = delta_source(module, adapter)
+        if isinstance(module.base_layer, BaseTunerLayer):
+            message = "two adapters are wrapped around each other; only one LoRA layer can be captured"
+            problems.append(Problem(path, "nested", message))
+        if source == "branch" and is_offloaded(module.base_layer):
+            message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
+            problems.append(Problem(path, "offloaded", message))
+        if stream == "base" and source == "difference":
+            variant = type(module.lora_variant[adapter]).__name__.removesuffix("Variant")
+            message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
+            problems.append(Problem(path, "variant", message))
     return problems
 
 
@@ -146,18 +157,6 @@ def factor_weights(model: PeftModel, component: LoraComponent, adapter: str) -> 
     """B (feature, rank) and, where it has one, its bias (feature,), float32: what makes delta of a factor."""
     module = adapted_modules(model, adapter)[component.path][1]
     return lora_b(module, adapter), lora_bias(module, adapter)
-
-
-def _layer_problems(path: str, module: Any, adapter: str, stream: str) -> Iterator[Problem]:
-    if isinstance(module.base_layer, BaseTunerLayer):
-        yield Problem(path, "nested", "two adapters are wrapped around each other; only one LoRA layer can be captured")
-    if delta_source(module, adapter) == "branch" and is_offloaded(module.base_layer):
-        message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
-        yield Problem(path, "offloaded", message)
-    if stream == "base" and delta_source(module, adapter) == "difference":
-        variant = type(module.lora_variant[adapter]).__name__.removesuffix("Variant")
-        message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
-        yield Problem(path, "variant", message)
 
 
 def _describe(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:

@@ -62,33 +62,17 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
     except Exception as error:  # a malformed configuration makes PEFT raise anything
         message = f"PEFT can't apply it: {shorten(first_line(error), 160)} ({type(error).__name__})"
         return [Problem(CONFIG_NAME, "config", message)]
+    # PEFT saves the base's embeddings along with an adapter on them, and would load them over the base's own.
     own = held_tensors(model)
-    copies = {key: own[plain] for key in tensors.keys() - wanted.keys() if (plain := _plain_key(key)) in own}
-    rest = {key: tensor for key, tensor in tensors.items() if key not in copies}
-    return _copy_problems(copies, tensors) + _key_problems(wanted, rest)
-
-
-def _copy_problems(copies: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> list[Problem]:
-    """PEFT saves the base's embeddings along with an adapter on them, and would load them over the base's own."""
-    message = "it brings base weights that aren't this model's (resized or trained), so it was made for another one"
-    return [Problem(key, "base", message) for key in sorted(copies) if not _equal(copies[key], tensors[key])]
-
-
-def _equal(own: torch.Tensor, tensor: torch.Tensor) -> bool:
-    """Whether two weights agree, as far as can be seen: an offloaded one has a shape alone."""
-    return own.shape == tensor.shape and (own.is_meta or torch.equal(own.cpu(), tensor.to(own.dtype)))
-
-
-def _plain_key(key: str) -> str:
-    return plain_path(key).replace(".base_layer.", ".")
-
-
-def _key_problems(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, torch.Tensor]) -> list[Problem]:
-    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    plain = {key: plain_path(key).replace(".base_layer.", ".") for key in tensors.keys() - wanted.keys()}
+    copies = {key: own[name] for key, name in plain.items() if name in own}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key not in copies}
+    brought = "it brings base weights that aren't this model's (resized or trained), so it was made for another one"
     missing = "it lacks weights that this model needs, so it was made for another one"
     unexpected = "it holds weights that this model has no place for, so it was made for another one"
     other = "its weights have other shapes than this model's layers"
     return [
+        *(Problem(key, "base", brought) for key in sorted(copies) if not _equal(copies[key], tensors[key])),
         *(Problem(key, "missing", missing) for key in sorted(wanted.keys() - found.keys())),
         *(Problem(key, "unexpected", unexpected) for key in sorted(found.keys() - wanted.keys())),
         *(
@@ -97,6 +81,11 @@ def _key_problems(wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, t
             if key in found and found[key] != shape
         ),
     ]
+
+
+def _equal(own: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether two weights agree, as far as can be seen: an offloaded one has a shape alone."""
+    return own.shape == tensor.shape and (own.is_meta or torch.equal(own.cpu(), tensor.to(own.dtype)))
 
 
 def _wanted_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str, tuple[int, ...]]:

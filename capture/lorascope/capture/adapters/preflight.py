@@ -68,12 +68,14 @@ def inspect(
         return Preflight(tuple(problems), (), ())
     skipped: tuple[str, ...] = ()
     if probe is not None:
-        problems, pooled = inspect_calls(model, _paths(model, adapters), probe, adapters, stream)
+        changed = {path: module for name in adapters for path, (_, module) in adapted_modules(model, name).items()}
+        modules = {path: module for path, module in changed.items() if left_out(path, module) is None}
+        problems, pooled = inspect_calls(model, modules, probe, adapters, stream)
         skipped = tuple(pooled)
     for name in adapters:
         if not problems and not find_components(model, name, stream=stream, skip=skipped):
             problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
-    notes = () if problems else tuple(remarks(model, adapters, stream=stream, skipped=skipped))
+    notes = () if problems else tuple(remarks(model, adapters, skipped=skipped))
     return Preflight(tuple(problems), notes, skipped)
 
 
@@ -106,19 +108,18 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     return problems + weight_problems(adapter_tensors(model, name), allow_zero=allow_zero)
 
 
-def require_adapter(model: nn.Module, *, name: str | None = None, allow_zero: bool = False) -> str:
-    """Name of the model's adapter, which can be measured as it is: `name`, or else the active one.
+def require_adapter(model: nn.Module, *, allow_zero: bool = False) -> str:
+    """Name of the model's active adapter, which can be measured as it is.
 
     Raises
     ------
     AdapterError
         If there is any problem: all of them in one line.
     """
-    if name is None:
-        name = "default"  # of a model without adapters, which `inspect_adapter` refuses
-        if isinstance(model, PeftModel):
-            active = [adapter for layer in lora_layers(model).values() for adapter in layer.active_adapters]
-            name = next(iter([*active, *model.peft_config]), name)
+    name = "default"  # of a model without adapters, which `inspect_adapter` refuses
+    if isinstance(model, PeftModel):
+        active = [adapter for layer in lora_layers(model).values() for adapter in layer.active_adapters]
+        name = next(iter([*active, *model.peft_config]), name)
     require(inspect_adapter(model, name, allow_zero=allow_zero), name)
     return name
 
@@ -160,10 +161,7 @@ def inspect_calls(
             pooled.append(path)
         elif calls[0] not in {(n_sequences, n_positions), (n_sequences * n_positions,)}:
             # Every number would be right, and stand under another token.
-            message = (
-                f"it puts out tokens as {calls[0]}; only layers that keep (sequence, position) in this order can be "
-                "captured"
-            )
+            message = f"it puts out tokens as {calls[0]}; only layers that keep (sequence, position) can be captured"
             problems.append(Problem(path, "order", message))
     return problems, pooled
 
@@ -188,16 +186,6 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
             if first != plain_path(path):
                 message = f"it shares its frozen layer with {first!r}, whose hook can't tell them apart"
                 yield Problem(plain_path(path), "shared", message)
-
-
-def _paths(model: nn.Module, adapters: Sequence[str]) -> dict[str, Any]:
-    """Path -> module of all that could be captured."""
-    return {
-        path: module
-        for name in adapters
-        for path, (_, module) in adapted_modules(model, name).items()
-        if left_out(path, module) is None
-    }
 
 
 def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:

@@ -28,9 +28,13 @@ def require(problems: Iterable[Problem], what: str) -> None:
     grouped: dict[str, list[str]] = {}
     for problem in problems:
         grouped.setdefault(problem.message, []).append(problem.place)
-    if grouped:
-        reasons = "; ".join(f"{message}{_places(places, what)}" for message, places in grouped.items())
-        raise AdapterError(f"adapter {what!r} can't be captured: {reasons}")
+    reasons = []
+    for message, places in grouped.items():
+        named = [place for place in places if place != what]
+        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+        reasons.append(f"{message} ({', '.join(named[:SHOWN])}{more})" if named else message)
+    if reasons:
+        raise AdapterError(f"adapter {what!r} can't be captured: {'; '.join(reasons)}")
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
@@ -83,12 +87,3 @@ def idle_layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, bool]:
 
 def _is_zero(tensor: torch.Tensor | None) -> bool:
     return tensor is not None and not tensor.is_meta and not tensor.any()
-
-
-def _places(places: list[str], what: str) -> str:
-    """The first places of a problem in brackets, and how many more there are."""
-    named = [place for place in places if place != what]
-    if not named:
-        return ""
-    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-    return f" ({', '.join(named[:SHOWN])}{more})"

@@ -9,7 +9,7 @@ from peft.tuners.lora import Embedding, LoraLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .components import LoraComponent, adapted_modules, find_components, left_out
+from .components import adapted_modules, left_out
 from .fit import is_residual
 from .refusal import adapter_tensors, idle_layers
 
@@ -20,7 +20,7 @@ class Note(NamedTuple):
     """Something worth knowing."""
 
     kind: str
-    """One of `zero`, `residual`, `quantised`, `fused`, `variant`, `difference`, `skipped`, `several`, `training`."""
+    """One of `zero`, `residual`, `quantised`, `skipped`, `training`."""
     message: str
     places: tuple[str, ...]
     """Layers or weights that it is true of."""
@@ -30,18 +30,19 @@ class Note(NamedTuple):
         return {"kind": self.kind, "message": self.message, "places": list(self.places)}
 
 
-def remarks(model: PeftModel, adapters: Sequence[str], *, stream: str, skipped: Sequence[str]) -> Iterator[Note]:
-    """Notes on adapters that can be captured; `skipped` are paths that were found to have no token axis."""
+def remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
+    """Notes on adapters that can be captured; `skipped` are paths that were found to have no token axis.
+
+    What the run's own columns say (`delta_source`, `fused`) isn't repeated.
+    """
     for name in adapters:
-        config: Any = model.peft_config[name]
-        components = find_components(model, name, stream=stream, skip=skipped)
-        yield from _weights(model, name, config)
-        yield from _forms(name, components)
+        yield from _weights(model, name)
         yield from _left_out(model, name, skipped)
     yield from _base(model, adapters)
 
 
-def _weights(model: PeftModel, name: str, config: Any) -> Iterator[Note]:
+def _weights(model: PeftModel, name: str) -> Iterator[Note]:
+    config: Any = model.peft_config[name]
     idle = idle_layers(adapter_tensors(model, name))
     zero = tuple(path for path, is_idle in idle.items() if is_idle)
     if zero:
@@ -50,23 +51,6 @@ def _weights(model: PeftModel, name: str, config: Any) -> Iterator[Note]:
     if is_residual(config):
         made = "kasa" if getattr(config, "kasa_config", None) else config.init_lora_weights
         yield Note("residual", f"residual base: the init {made!r} of {name!r} changed the base weights", (name,))
-
-
-def _forms(name: str, components: Sequence[LoraComponent]) -> Iterator[Note]:
-    whole = tuple(c.path for c in components if c.delta_source == "branch")
-    if whole:
-        yield Note("variant", f"{name!r} is DoRA here: delta is stored whole, from the adapter's own branch", whole)
-    apart = tuple(c.path for c in components if c.delta_source == "difference")
-    if apart:
-        message = f"{name!r} has no branch here: delta is the output less the base, in the layer's own rounding"
-        yield Note("difference", message, apart)
-    fused: dict[Any, list[str]] = {}
-    for component in components:
-        if component.fused:
-            fused.setdefault(component.fused, []).append(component.path)
-    for ranges, places in fused.items():
-        rows = ", ".join(f"{part} {start}:{stop}" for part, start, stop in ranges)
-        yield Note("fused", f"a fused projection of rows {rows}", tuple(places))
 
 
 def _left_out(model: PeftModel, name: str, skipped: Sequence[str]) -> Iterator[Note]:

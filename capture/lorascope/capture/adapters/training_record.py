@@ -65,11 +65,23 @@ def read_training(
         reason = shorten(str(error), 160) or type(error).__name__
         message = f"{RECORD!r} of {name!r} can't be used, so that its training isn't known: {reason}"
         return Training({}, (), (Note("training", message, ()),))
-    problems = _sharing_problems(base, model, str(folder))
+    problems: tuple[Problem, ...] = ()
+    if base is not None and any(base[key] != model[key] for key in ("share", "shared_layers")):
+        layers = f" and `shared_layers` {base['shared_layers']}" if base["share"] > 1 else ""
+        message = (
+            f"it was trained on a model in which {say_sharing(base)}, but in this one {say_sharing(model)}; load the "
+            f"model with `share` {base['share']}{layers}"
+        )
+        problems = (Problem(str(folder), "sharing", message),)
     if None not in (adapter_sha256, trained) and adapter_sha256 != trained:
         message = f"{RECORD!r} of {name!r} was written for other adapter weights, so that its training isn't known"
         return Training({}, problems, (Note("training", message, ()),))
-    return Training(record, problems, _weight_notes(base, model, name))
+    if base is None or model.get("sha256", base["sha256"]) == base["sha256"]:
+        return Training(record, problems, ())
+    here, there = str(model["dtype"]), base["dtype"]
+    types = "" if here == there else f": {shorten(repr(there), 40)} there, {here!r} here"
+    message = f"{name!r} was trained on other base weights than these, by their SHA-256{types}"
+    return Training(record, problems, (Note("training", message, ()),))
 
 
 def say_sharing(sharing: Mapping[str, Any]) -> str:
@@ -118,24 +130,3 @@ def _entry(document: Mapping[str, Any], key: str, kind: type[Any], *, least: int
     if kind is int and not least <= value < 2**63:
         raise ValueError(f"`{key}` is {found}; it should be a number from {least} to {2**63 - 1}")
     return value
-
-
-def _sharing_problems(base: Mapping[str, Any] | None, model: Mapping[str, Any], folder: str) -> tuple[Problem, ...]:
-    if base is None or all(base[key] == model[key] for key in ("share", "shared_layers")):
-        return ()
-    message = (
-        f"it was trained on a model in which {say_sharing(base)}, but in this one {say_sharing(model)}; load the model "
-        f"with `share` {base['share']}"
-    )
-    if base["share"] > 1:
-        message += f" and `shared_layers` {base['shared_layers']}"
-    return (Problem(folder, "sharing", message),)
-
-
-def _weight_notes(base: Mapping[str, Any] | None, model: Mapping[str, Any], name: str) -> tuple[Note, ...]:
-    if base is None or "sha256" not in model or base["sha256"] == model["sha256"]:
-        return ()
-    here, there = str(model["dtype"]), base["dtype"]
-    types = "" if here == there else f": {shorten(repr(there), 40)} there, {here!r} here"
-    message = f"{name!r} was trained on other base weights than these, by their SHA-256{types}"
-    return (Note("training", message, ()),)

@@ -7,8 +7,6 @@ from .offload import execution_device
 
 __all__ = ["input_device", "is_here", "named_device", "require_device"]
 
-ALLOWED = "'auto', 'cpu', 'cuda', 'cuda:0' ..."
-
 
 def named_device(name: str, *, local_rank: int = 0) -> torch.device:
     """The device of this name, here or elsewhere; `auto` is the rank's own GPU if there is one, else the CPU.
@@ -22,29 +20,25 @@ def named_device(name: str, *, local_rank: int = 0) -> torch.device:
         return torch.device(f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"`device` is {name!r}; allowed are {ALLOWED}") from error
+    except RuntimeError:
+        device = torch.device("meta")  # no place to compute
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"`device` is {name!r}; allowed are {ALLOWED}")
+        raise ValueError(f"`device` is {name!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:0' ...")
     return device
 
 
 def is_here(device: torch.device) -> bool:
     """Whether torch finds this device on this machine."""
-    return (device.index or 0) < _count(device)
+    return device.type == "cpu" or (device.index or 0) < torch.cuda.device_count()
 
 
 def require_device(device: torch.device) -> torch.device:
     """Return the device; raise a ValueError unless torch finds it here."""
-    if not _count(device):
-        raise ValueError(f"`device` is '{device}', but torch finds no CUDA device here; use 'cpu'")
     if not is_here(device):
-        raise ValueError(f"`device` is '{device}', but torch finds {_count(device)} of that kind here, counted from 0")
+        n = torch.cuda.device_count()
+        found = f"{n} of that kind here, counted from 0" if n else "no CUDA device here; use 'cpu'"
+        raise ValueError(f"`device` is '{device}', but torch finds {found}")
     return device
-
-
-def _count(device: torch.device) -> int:
-    return torch.cuda.device_count() if device.type == "cuda" else 1
 
 
 def input_device(model: nn.Module) -> torch.device:

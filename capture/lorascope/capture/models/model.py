@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from ..hashes import fingerprint, hash_tensors
 from .device import named_device, require_device
 from .sharing import check_sharing, share_layers, sharing_of
-from .weights import base_tensors, plain_model, readable
+from .weights import ReadableWeights, base_tensors, plain_model
 
 __all__ = [
     "context_length",
@@ -119,33 +119,23 @@ def load_model(
     where, options = locate(source)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
-    spread = (
-        {} if device_map is None else {"device_map": device_map if isinstance(device_map, str) else dict(device_map)}
-    )
-    quantization = {"quantization_config": GgufConfig(dequantize=True)} if "gguf_file" in options else {}
+    loading: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
+    if device_map is not None:
+        loading["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+    if is_gguf := "gguf_file" in options:
+        loading["quantization_config"] = GgufConfig(dequantize=True)
     with one_line(f"model {source!r}{origin}"):
-        auto_class = AutoModelForCausalLM if quantization else model_class(AutoConfig.from_pretrained(where, **options))
-        loaded: Any = auto_class.from_pretrained(
-            where,
-            **options,
-            **quantization,
-            **spread,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        auto_class = AutoModelForCausalLM if is_gguf else model_class(AutoConfig.from_pretrained(where, **options))
+        loaded: Any = auto_class.from_pretrained(where, **options, **loading)
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"model {source!r} lacks {len(missing)} of its weights, first {missing[0]!r}; they would be random"
-        )
+        first = f"{len(missing)} of its weights, first {missing[0]!r}"
+        raise ValueError(f"model {source!r} lacks {first}; they would be random")
     with one_line(f"tokenizer of {source!r}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(where, **options)
     if not tokenizer.is_fast:
-        raise ValueError(
-            f"tokenizer of {source!r} is {type(tokenizer).__name__}, which can't say where in the text its tokens are; "
-            "a fast one (with 'tokenizer.json') is needed"
-        )
+        kind = f"{type(tokenizer).__name__}, which can't say where in the text its tokens are"
+        raise ValueError(f"tokenizer of {source!r} is {kind}; a fast one (with 'tokenizer.json') is needed")
     share_layers(model, share, shared_layers=shared_layers, share_from=share_from)
     return (model if place is None else model.to(place)).eval(), tokenizer
 
@@ -204,7 +194,7 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
         "n_parameters_non_embedding": _n_parameters(tensors.values(), without=_embeddings(base)),
         **sharing_of(model),
         "attention": getattr(base.config, "_attn_implementation", None),
-        "sha256": hash_tensors(readable(model, tensors)),
+        "sha256": hash_tensors(ReadableWeights(model, tensors)),
         "config_sha256": _hash_config(base.config),
     }
 
@@ -241,7 +231,14 @@ def locate(source: str) -> tuple[str, dict[str, Any]]:
     """What transformers is given for a source, once the source is known to be readable."""
     path = Path(source).expanduser()
     if path.is_dir():
-        _check_folder(path)
+        what = f"`model` is {str(path)!r}, a folder"
+        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+            raise ValueError(f"{what} with an adapter; give the model it was made for, and this folder as `adapter`")
+        if not (path / "config.json").is_file():
+            raise ValueError(f"{what} without 'config.json'; allowed are {ALLOWED}")
+        if not any(path.glob("*.safetensors")):
+            pickled = "(pickled '.bin' files aren't read)"
+            raise ValueError(f"{what} without safetensors weights {pickled}; allowed are {ALLOWED}")
         return str(path), {"local_files_only": True}
     if path.is_file():
         if path.suffix != ".gguf":
@@ -250,19 +247,6 @@ def locate(source: str) -> tuple[str, dict[str, Any]]:
     if not _HUB_ID.fullmatch(source) or path.suffix == ".gguf":
         raise FileNotFoundError(f"`model` is {source!r}, which doesn't exist; allowed are {ALLOWED}")
     return source, {}
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that holds no readable model, in our words rather than after a failed load."""
-    what = f"`model` is {str(folder)!r}, a folder"
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise ValueError(f"{what} with an adapter; give the model it was made for, and this folder as `adapter`")
-        raise ValueError(f"{what} without 'config.json'; allowed are {ALLOWED}")
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{what} without safetensors weights (pickled '.bin' files aren't read); allowed are {ALLOWED}"
-        )
 
 
 @contextmanager

@@ -106,17 +106,13 @@ def hidden_device_map(model: Any) -> Iterator[None]:
 
 def without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """A deep copy of a model that knows nothing of accelerate, whose hooks hold the offloaded weights."""
-    for module in model.modules():
-        for name in ("_hf_hook", "_old_forward"):
-            if name in module.__dict__:
-                memo[id(module.__dict__[name])] = None
-        if "_hf_hook" in module.__dict__:
-            memo[id(module.__dict__["forward"])] = None
+    names = ("_hf_hook", "_old_forward", "forward")
+    hooked = [module.__dict__ for module in model.modules() if "_hf_hook" in module.__dict__]
+    memo.update({id(held[name]): None for held in hooked for name in names if name in held})
     twin = copy.deepcopy(model, memo)
-    for module in twin.modules():
-        if "_hf_hook" in module.__dict__:
-            for name in ("_hf_hook", "_old_forward", "forward"):
-                module.__dict__.pop(name, None)
+    for held in [module.__dict__ for module in twin.modules() if "_hf_hook" in module.__dict__]:
+        for name in names:
+            held.pop(name, None)
     return twin
 
 

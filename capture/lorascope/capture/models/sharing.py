@@ -65,21 +65,27 @@ def share_layers(
     check_sharing(share, shared_layers, share_from)
     if share == 1:
         return
-    _check_model(model)
+    if hasattr(model, "peft_config") or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        raise ValueError("the model has an adapter; let the base model share its layers before it is attached")
+    labelled = getattr(getattr(model, "config", None), "quantization_config", None) is not None
+    if labelled or not all(map(_is_plain, model.parameters())):
+        raise ValueError("the model's weights are quantised, which can't be shared; load it unquantised")
+    if is_offloaded(model):
+        raise ValueError("some of the model's weights are offloaded and can't be shared; load it without `device_map`")
     path, layers = _require_layers(model, shared_layers)
     starts = range(len(layers) - shared_layers, len(layers), share)
     groups = [[*layers[start : start + share]] for start in starts]
     for start, group in zip(starts, groups, strict=True):
         for place, layer in enumerate(group):
             if found := _difference(group[0], layer):
-                raise ValueError(
-                    f"layers {start} and {start + place} of `{path}` can't share weights: {found}; only layers of one "
-                    "form can, on the same devices"
-                )
+                raise ValueError(f"layers {start} and {start + place} of `{path}` can't share weights: {found}")
     for group in groups:
         if share_from == "mean":
             _average(group)
-        _tie(group)
+        for name, tensor in held_tensors(group[0]).items():
+            module, _, local = name.rpartition(".")
+            for layer in group[1:]:
+                setattr(layer.get_submodule(module), local, tensor)
 
 
 def sharing_of(model: nn.Module) -> dict[str, int]:
@@ -100,10 +106,9 @@ def sharing_of(model: nn.Module) -> dict[str, int]:
     if not tied and len({*keys}) == len(keys):
         return {"share": 1, "shared_layers": 0}
     if len({*tied}) != 1 or sizes[-len(tied) :] != tied or len({*keys}) != len(sizes):
-        numbers: dict[Any, int] = {}
-        which = [numbers.setdefault(key, len(numbers)) for key in keys]
+        which = [keys.index(key) for key in keys]
         raise ValueError(
-            f"layers of `{path}` share weights irregularly (layer by layer, their sets are {which}); only the last "
+            f"layers of `{path}` share weights irregularly (each layer's set is that of layer {which}); only the last "
             "layers may, in groups of one size, as `share_layers` ties them"
         )
     return {"share": tied[0], "shared_layers": sum(tied)}
@@ -124,31 +129,18 @@ def _require_layers(model: nn.Module, shared_layers: int) -> tuple[str, Sequence
         raise ValueError(f"the model, a {kind}, has no list of layers (`torch.nn.ModuleList`) that could share weights")
     path, layers = lists[0]
     if len(lists) > 1 and len(lists[1][1]) == len(layers):
+        both = f"{len(layers)} modules in `{path}` and as many in `{lists[1][0]}`"
         raise ValueError(
-            f"the model, a {kind}, has {len(layers)} modules in `{path}` and as many in `{lists[1][0]}`, and which of "
-            "them are its layers isn't known; it can't share weights"
+            f"the model, a {kind}, has {both}: which are its layers isn't known, so it can't share weights"
         )
     if len(layers) < shared_layers:
-        raise ValueError(
-            f"`shared_layers` is {shared_layers}, but the model, a {kind}, has only {len(layers)} layers; give no more"
-        )
+        raise ValueError(f"`shared_layers` is {shared_layers}, but the model, a {kind}, has only {len(layers)} layers")
     found: dict[int, int] = {}
     for place, layer in enumerate(layers):
         for parameter in layer.parameters():
             if (first := found.setdefault(id(parameter), place)) != place:
                 raise ValueError(f"layers {first} and {place} of `{path}` share weights already; load the model anew")
     return path, layers
-
-
-def _check_model(model: Any) -> None:
-    """Refuse a model whose weights can't be tied, or wouldn't be the base's."""
-    if hasattr(model, "peft_config") or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-        raise ValueError("the model has an adapter; let the base model share its layers before it is attached")
-    labelled = getattr(getattr(model, "config", None), "quantization_config", None) is not None
-    if labelled or not all(map(_is_plain, model.parameters())):
-        raise ValueError("the model's weights are quantised, which can't be shared; load it unquantised")
-    if is_offloaded(model):
-        raise ValueError("some of the model's weights are offloaded and can't be shared; load it without `device_map`")
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -159,9 +151,8 @@ def _difference(one: nn.Module, other: nn.Module) -> str | None:
     """What keeps a layer from having another one's weights; None where nothing does."""
     forms, others = _forms(one), _forms(other)
     for name in (*forms, *others):
-        found = [held.get(name, "nothing") for held in (forms, others)]
-        if found[0] != found[1]:
-            first, second = (getattr(form, "__name__", form) for form in found)
+        first, second = (held.get(name, "nothing") for held in (forms, others))
+        if first != second:
             return f"{name or 'a layer'!r} is {first} in one and {second} in the other"
     second_held = held_tensors(other)
     for name, tensor in held_tensors(one).items():
@@ -171,13 +162,13 @@ def _difference(one: nn.Module, other: nn.Module) -> str | None:
     return None
 
 
-def _forms(layer: nn.Module) -> dict[str, Any]:
-    """Path of each module -> its type, and name of each weight -> its type, shape and device in words."""
+def _forms(layer: nn.Module) -> dict[str, str]:
+    """Path of each module -> its kind, and name of each weight -> its type, shape and device, in words."""
     weights = {
         name: f"{str(held.dtype).removeprefix('torch.')} of shape {tuple(held.shape)} on {held.device}"
         for name, held in held_tensors(layer).items()
     }
-    return {path: type(module) for path, module in layer.named_modules()} | weights
+    return {path: type(module).__qualname__ for path, module in layer.named_modules()} | weights
 
 
 def _average(group: Sequence[nn.Module]) -> None:
@@ -193,14 +184,6 @@ def _average(group: Sequence[nn.Module]) -> None:
         # Not in place: weights may lie in a file that is mapped into memory.
         tensor.data = (total / len(group)).to(tensor.dtype)
         done.add(id(tensor))
-
-
-def _tie(group: Sequence[nn.Module]) -> None:
-    first, *others = group
-    for name, tensor in held_tensors(first).items():
-        path, _, local = name.rpartition(".")
-        for layer in others:
-            setattr(layer.get_submodule(path), local, tensor)
 
 
 def _parameter_ids(model: nn.Module, path: str, n_layers: int) -> list[frozenset[Any]]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from .offload import real_tensor
 
-__all__ = ["base_tensors", "held_tensors", "plain_model", "plain_path", "readable"]
+__all__ = ["ReadableWeights", "base_tensors", "held_tensors", "plain_model", "plain_path"]
 
 PREFIX = "base_model.model."
 """What PEFT puts before the plain model's own names."""
@@ -52,16 +52,11 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {_plain_key(key): tensor for key, tensor in held_tensors(model).items() if not f"{key}.".startswith(added)}
 
 
-def readable(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    """These weights in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
-    return _Readable(model, dict(part for pair in tensors.items() for part in _parts(*pair)))
-
-
-class _Readable(Mapping[str, torch.Tensor]):
-    """Weights that are read one at a time, from the host or the disk where they are offloaded."""
+class ReadableWeights(Mapping[str, torch.Tensor]):
+    """Weights of a model in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._tensors = tensors
+        self._tensors = dict(part for pair in tensors.items() for part in _parts(*pair))
         self._places = {
             id(tensor): (module, name)
             for module in model.modules()

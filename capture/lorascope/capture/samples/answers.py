@@ -48,16 +48,13 @@ def write_answers(
     new = [sample.token_ids[sample.roles == GENERATED].tolist() for sample in extended]
     texts = tokenizer.batch_decode(new, skip_special_tokens=True)
     may_go_on = [len(ids) == n and ids[-1] not in tokenizer.all_special_ids for ids in new]
-    return [
-        Answer(text, _read(text, sample, may_go_on=cut))
-        for text, cut, sample in zip(texts, may_go_on, samples, strict=True)
-    ]
-
-
-def _read(text: str, sample: EncodedSample, *, may_go_on: bool) -> int:
-    choices = [choice.text for choice in sample.choices]
-    lettered = bool((sample.roles == CHOICE).any())  # the prompt lists them
-    return -1 if may_go_on and is_cut_short(text, choices) else parse_choice(text, choices, lettered=lettered)
+    answers = []
+    for text, cut, sample in zip(texts, may_go_on, samples, strict=True):
+        choices = [choice.text for choice in sample.choices]
+        lettered = bool((sample.roles == CHOICE).any())  # the prompt lists them
+        found = -1 if cut and is_cut_short(text, choices) else parse_choice(text, choices, lettered=lettered)
+        answers.append(Answer(text, found))
+    return answers
 
 
 def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) -> int:
@@ -100,22 +97,17 @@ def parse_choice(text: str, choices: Sequence[str], *, lettered: bool = True) ->
     named = re.compile(f"{_BEFORE}(?:{'|'.join(map(re.escape, longest_first))}){_AFTER}" if places else "(?!)")
     if first := named.match(line):
         return places[first[0]]
-    letter = _letter(line, len(choices)) if lettered else -1
+    alone = re.match(r"([a-z])(?:[.):](?!\w)|$)", line) if lettered else None
+    if alone and (letter := LETTERS.lower().index(alone[1])) < len(choices):
+        return letter
     found = {places[one] for one in named.findall(line)}
-    return found.pop() if letter < 0 and len(found) == 1 else letter
+    return found.pop() if len(found) == 1 else -1
 
 
 def is_cut_short(text: str, choices: Sequence[str]) -> bool:
     """Whether a text that was cut off may be another choice than the one that it is: one begins with the other."""
     line, texts = _plain(text), [_plain(choice) for choice in choices]
     return line in texts and sum(one.startswith(line) for one in texts) > 1
-
-
-def _letter(line: str, n_choices: int) -> int:
-    """Index of the choice whose letter a plain line begins with; -1 where it doesn't."""
-    found = re.match(r"([a-z])(?:[.):](?!\w)|$)", line)
-    index = LETTERS.lower().index(found[1]) if found else -1
-    return index if index < n_choices else -1
 
 
 def _plain(text: str) -> str:

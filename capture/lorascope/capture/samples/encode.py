@@ -111,10 +111,8 @@ def encode_items(
     if not items:
         raise ValueError("`items` is empty; give at least one")
     if not tokenizer.is_fast:
-        raise ValueError(
-            f"the tokenizer is a {type(tokenizer).__name__}, which can't tell where in a text a token stands; "
-            "give a fast tokenizer (one with a tokenizer.json)"
-        )
+        kind = type(tokenizer).__name__
+        raise ValueError(f"the tokenizer is a {kind}, which can't tell where in a text a token stands; give a fast one")
     template = read_template("main") if prompt is None else prompt
     asked = [item for item in items if isinstance(item, ChoiceItem)]
     choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
@@ -146,15 +144,13 @@ def _tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Tr
         verbose=False,  # texts are cut into windows afterwards, so that their length is nothing to warn of
     )
     columns = (encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"])
-    return [_without_end(*row) for row in zip(*columns, strict=True)]
-
-
-def _without_end(ids: list[int], offsets: list[tuple[int, int]], special: list[int]) -> _Tokens:
-    is_text = np.flatnonzero(np.array(special) == 0)
-    start, stop = (is_text[0], is_text[-1] + 1) if len(is_text) else (len(ids), len(ids))
-    return _Tokens(
-        np.array(ids[:stop], dtype=np.int64), np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2), int(start)
-    )
+    found = []
+    for ids, offsets, special in zip(*columns, strict=True):
+        is_text = np.flatnonzero(np.array(special) == 0)
+        start, stop = (is_text[0], is_text[-1] + 1) if len(is_text) else (len(ids), len(ids))
+        places = np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2)
+        found.append(_Tokens(np.array(ids[:stop], dtype=np.int64), places, int(start)))
+    return found
 
 
 def _encode_choice_items(
@@ -167,7 +163,15 @@ def _encode_choice_items(
     samples = []
     for item, text, prompt in zip(items, rendered, prompts, strict=True):
         choices = tuple(EncodedChoice(text=choice, token_ids=next(answers)) for choice in item.choices)
-        _check_choices(item, choices, len(prompt.ids), max_length)
+        lengths = [len(choice.token_ids) for choice in choices]
+        if not all(lengths):
+            empty = lengths.index(0)
+            raise ValueError(
+                f"sample {item.id!r}: `choices[{empty}]`, {item.choices[empty]!r}, makes no tokens; leave it out"
+            )
+        if (longest := len(prompt.ids) + max(lengths)) > max_length:
+            words = f"has {longest} tokens with its longest choice; the context has {max_length}"
+            raise ValueError(f"sample {item.id!r} {words}; leave the item out")
         roles = np.full(len(prompt.ids), PROMPT, dtype=np.uint8)
         start, stop = prompt.offsets.T
         for first, last in text.choice_spans:
@@ -191,39 +195,21 @@ def _encode_choice_items(
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
     """Tokens of each answer as it follows the prompt's last words, the cue."""
     texts = [f" {answer}" for answer in answers]
+    found: list[TokenIds | None] = [None] * len(texts)
     # Where a tokenizer joins characters across the seam, the answer is read as it follows a line's end; at the start
     # of a text, which comes last, a tokenizer may add a space to the answer's own.
-    found = [_following(tokenizer, before, texts) for before in (cue, "\n", "")]
-    return [next(ids for ids in tokens if ids is not None) for tokens in zip(*found, strict=True)]
-
-
-def _following(tokenizer: Any, before: str, texts: Sequence[str]) -> list[TokenIds | None]:
-    """Tokens of each text after another one; None where the two have a token in common."""
-    anchor = _tokenize(tokenizer, [before], special_tokens=False)[0].ids if before else np.empty(0, np.int64)
-    whole = [tokens.ids for tokens in _tokenize(tokenizer, [before + text for text in texts], special_tokens=False)]
-    return [ids[len(anchor) :] if np.array_equal(ids[: len(anchor)], anchor) else None for ids in whole]
-
-
-def _check_choices(item: ChoiceItem, choices: Sequence[EncodedChoice], n_prompt: int, max_length: int) -> None:
-    lengths = [len(choice.token_ids) for choice in choices]
-    if not all(lengths):
-        index = lengths.index(0)
-        raise ValueError(
-            f"sample {item.id!r}: `choices[{index}]` is {choices[index].text!r}, of which the tokenizer makes no "
-            "tokens; leave the item out or give another tokenizer"
-        )
-    if n_prompt + max(lengths) > max_length:
-        raise ValueError(
-            f"sample {item.id!r} has {n_prompt + max(lengths)} tokens with its longest choice; the context has "
-            f"{max_length}; leave the item out"
-        )
+    for before in (cue, "\n", ""):
+        anchor = _tokenize(tokenizer, [before], special_tokens=False)[0].ids if before else np.empty(0, np.int64)
+        whole = _tokenize(tokenizer, [before + text for text in texts], special_tokens=False)
+        for place, (ids, _, _) in enumerate(whole):
+            if found[place] is None and np.array_equal(ids[: len(anchor)], anchor):
+                found[place] = ids[len(anchor) :]
+    return [ids for ids in found if ids is not None]
 
 
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
     if window_tokens > max_length:
-        raise ValueError(
-            f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, so give at most that"
-        )
+        raise ValueError(f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, give at most that")
     tokens = _tokenize(tokenizer, [item.text])[0]
     start, body = tokens.ids[: tokens.n_start], tokens.ids[tokens.n_start :]
     # In a window without start tokens, the first token has nothing to be predicted from.

@@ -66,9 +66,9 @@ class Examples:
             and each other's.
         """
         if item.dataset not in self._pools:
+            held = ", ".join(self._pools)
             raise ValueError(
-                f"`examples` holds none of data set {item.dataset!r}, only of {', '.join(self._pools)}; add a file "
-                f"such as {item.dataset}.train.jsonl"
+                f"`examples` holds none of data set {item.dataset!r}, only of {held}; add a file of its items"
             )
         taken = self._places.get(_question(item), set())
         example = self._pick(item, "example", taken)
@@ -76,10 +76,8 @@ class Examples:
             taken = taken | self._places[_question(example)] | self._without_wrong.get(item.dataset, set())
         negative = self._pick(item, "negative", taken)
         if example is None or negative is None:
-            raise ValueError(
-                f"`examples` holds too few of data set {item.dataset!r} for item {item.id!r}; give at least two with "
-                "other questions than its own"
-            )
+            where = f"too few of data set {item.dataset!r} for item {item.id!r}"
+            raise ValueError(f"`examples` holds {where}; give at least two with other questions than its own")
         wrong = _wrong_answers(negative)
         return Drawn(example, negative, wrong[self._number(item, "wrong") % len(wrong)])
 
@@ -141,22 +139,17 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
     shown = [template.name for template in templates if template.shows_examples]
     if shown and not example_files:
         raise ValueError(
-            f"prompt {shown[0]!r} shows examples, but `examples` is empty; name a file of items to draw them from, "
-            "such as the training split"
+            f"prompt {shown[0]!r} shows examples, but `examples` is empty; name a file of items to draw from"
         )
-    return Prompts(templates, _read_examples(example_files, seed) if shown else None)
-
-
-def _read_examples(paths: Sequence[str], seed: int) -> Examples:
-    found: list[ChoiceItem] = []
-    for path, items in read_item_files("examples", paths).items():
+    if not shown:
+        return Prompts(templates, None)
+    pool: list[ChoiceItem] = []
+    for path, items in read_item_files("examples", example_files).items():
         for item in items:
             if not isinstance(item, ChoiceItem):
-                raise ValueError(
-                    f"`examples` names {path!r}, a plain text; name files of multiple-choice items (.jsonl)"
-                )
-            found.append(item)
-    return Examples(found, seed=seed)
+                raise ValueError(f"`examples` names {path!r}, a plain text; name files of multiple-choice items")
+            pool.append(item)
+    return Prompts(templates, Examples(pool, seed=seed))
 
 
 def _wrong_answers(item: ChoiceItem) -> list[int]:

@@ -65,13 +65,21 @@ def generate(
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
         raise ValueError(f"a {type(bare).__name__} can't generate text; capture without `generate` and `answer_tokens`")
     prompts = [_prompt(sample) for sample in samples]
-    _require_room(samples, prompts, n, context_length(bare))
+    context = context_length(bare)
+    for sample, prompt in zip(samples, prompts, strict=True):
+        if context is not None and len(prompt) + n > context:
+            what = "prompt" if sample.choices else "window"
+            raise ValueError(
+                f"sample {sample.id!r}: its {what} of {len(prompt)} tokens and {n} new ones don't fit the context of "
+                f"{context}; generate fewer, or give shorter {what}s"
+            )
     done: list[EncodedSample] = []
     with _greedy(bare, n) as ends:
         for batch in generation_batches(samples, n=n, batch_tokens=batch_tokens):
-            names = [sample.id for sample in samples[batch]]
-            written = _continue(bare, prompts[batch], ends, names)
-            done += [_extended(*parts) for parts in zip(samples[batch], prompts[batch], written, strict=True)]
+            written = _continue(bare, prompts[batch], ends, [sample.id for sample in samples[batch]])
+            for sample, prompt, new in zip(samples[batch], prompts[batch], written, strict=True):
+                roles = np.concatenate([sample.roles[: len(prompt)], np.full(len(new), GENERATED, np.uint8)])
+                done.append(dataclasses.replace(sample, token_ids=np.concatenate([prompt, new]), roles=roles))
             if progress is not None:
                 progress(len(done), len(samples))
     return done
@@ -84,16 +92,6 @@ def generation_batches(samples: Sequence[EncodedSample], *, n: int, batch_tokens
 
 def _prompt(sample: EncodedSample) -> Int64[np.ndarray, " position"]:
     return sample.token_ids[: sample.n_context] if sample.choices else sample.token_ids
-
-
-def _require_room(samples: Sequence[EncodedSample], prompts: Sequence[np.ndarray], n: int, context: int | None) -> None:
-    for sample, prompt in zip(samples, prompts, strict=True):
-        if context is not None and len(prompt) + n > context:
-            what = "prompt" if sample.choices else "window"
-            raise ValueError(
-                f"sample {sample.id!r}: its {what} of {len(prompt)} tokens and {n} new ones don't fit the context of "
-                f"{context}; generate fewer, or give shorter {what}s"
-            )
 
 
 @contextmanager
@@ -123,8 +121,7 @@ def _continue(
         if broken.any():  # the likeliest token would be the first of the vocabulary
             raise ValueError(
                 f"sample {names[int(broken.int().argmax())]!r}: what the model writes can't be told, its logits aren't "
-                "numbers; in float16 models overflow, so load it in bfloat16 or float32; in these its weights are "
-                "broken"
+                "numbers; in float16 models overflow, so load it in bfloat16 or float32"
             )
         return logits
 
@@ -132,14 +129,5 @@ def _continue(
     input_ids, attention_mask = pad_tokens(prompts, left=True)
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
     output = model.generate(**inputs, logits_processor=LogitsProcessorList([require_numbers]))
-    return [_until_end(row, ends) for row in output[:, input_ids.shape[1] :].cpu().numpy()]
-
-
-def _until_end(ids: np.ndarray, ends: tuple[int, ...]) -> np.ndarray:
-    found = np.flatnonzero(np.isin(ids, ends))
-    return ids[: found[0] + 1] if len(found) else ids
-
-
-def _extended(sample: EncodedSample, prompt: np.ndarray, written: np.ndarray) -> EncodedSample:
-    roles = np.concatenate([sample.roles[: len(prompt)], np.full(len(written), GENERATED, np.uint8)])
-    return dataclasses.replace(sample, token_ids=np.concatenate([prompt, written]), roles=roles)
+    rows = output[:, input_ids.shape[1] :].cpu().numpy()
+    return [row[: next(iter(np.flatnonzero(np.isin(row, ends))), len(row)) + 1] for row in rows]

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -76,13 +75,8 @@ def hub_source(path: str) -> dict[str, str | None] | None:
     if found is None:
         return None
     revision = None if found.folder or not found.known else found.known.revision
-    return {
-        "hub": found.hub,
-        "config": found.config,
-        "revision": revision,
-        "split": found.split,
-        "folder": found.folder,
-    }
+    place = {"hub": found.hub, "config": found.config, "revision": revision}
+    return {**place, "split": found.split, "folder": found.folder}
 
 
 def read_rows(reference: Reference) -> list[dict[str, Any]]:
@@ -121,15 +115,10 @@ def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[st
     try:
         question, choices, answer = known.question(row)
     except (TypeError, LookupError) as error:
-        raise ValueError(
-            f"{reference.text}, row {number}: {shorten(repr(row), 160)} isn't a row of {reference.dataset!r}; its "
-            "columns are read as docs/data.md says"
-        ) from error
+        said = shorten(repr(row), 160)
+        raise ValueError(f"{reference.text}, row {number}: {said} isn't a row of {reference.dataset!r}") from error
     if answer is None:
-        raise ValueError(
-            f"{reference.text}, row {number}: no answer is given; of {reference.dataset!r} answers are published for "
-            f"{', '.join(known.answered)}"
-        )
+        raise ValueError(f"{reference.text}, row {number}: no answer is given; take a split with published answers")
     name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
     # What is no text, or no list of texts, is left to the check of items.
     texts = [question, *choices] if isinstance(choices, list) else [question]
@@ -157,9 +146,8 @@ def _require_columns(reference: Reference, table: Any, wanted: Sequence[str]) ->
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         text = "" if reference.known else f", or `{TEXT_COLUMN}`"
-        raise ValueError(
-            f"{reference.text}: the columns are {', '.join(table.column_names)}; needed are {', '.join(wanted)}{text}"
-        )
+        found = ", ".join(table.column_names)
+        raise ValueError(f"{reference.text}: the columns are {found}; needed are {', '.join(wanted)}{text}")
 
 
 def _load(reference: Reference) -> Any:
@@ -167,18 +155,20 @@ def _load(reference: Reference) -> Any:
     import datasets  # type: ignore[import-untyped]
 
     path, options = _place(reference)
+    had_bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     try:
-        with _no_progress_bars():
-            splits = datasets.load_dataset(path, **options)
+        splits = datasets.load_dataset(path, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         # The library's own sentence about a file that it can't read says no more than that.
         told = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else error
         message = f"{reference.text}: {' '.join(str(told or error).split())}"
-        if not isinstance(error, OSError):
-            raise ValueError(message) from error
-        raise OSError(
-            message if reference.folder else f"{message}; without the hub give a folder: `{reference.text}@FOLDER`"
-        ) from error
+        if isinstance(error, OSError) and not reference.folder:
+            message += f"; without the hub give a folder: `{reference.text}@FOLDER`"
+        raise (OSError if isinstance(error, OSError) else ValueError)(message) from error
+    finally:
+        if had_bars:
+            datasets.enable_progress_bars()
     if reference.split not in splits:
         raise ValueError(f"{reference.text}: there is no split {reference.split!r}; there are {', '.join(splits)}")
     return splits[reference.split]
@@ -189,9 +179,9 @@ def _place(reference: Reference) -> tuple[str, dict[str, Any]]:
     known = reference.known
     if reference.folder is None:
         if Path(reference.hub).is_dir():  # `datasets` would read it without a word
+            folder_name = f"{reference.text}@{reference.hub}"
             raise ValueError(
-                f"{reference.text}: {reference.hub!r} is also a folder here; to read it, write "
-                f"`{reference.text}@{reference.hub}`"
+                f"{reference.text}: {reference.hub!r} is also a folder here; to read it, write `{folder_name}`"
             )
         return reference.hub, {"name": reference.config, "revision": known.revision if known else None}
     folder = Path(reference.folder)
@@ -200,17 +190,3 @@ def _place(reference: Reference) -> tuple[str, dict[str, Any]]:
     # A configuration's files lie in a folder of their own: read alone, they can't be mixed with another's.
     inner = folder / (reference.config or (known.folder if known else None) or "")
     return str((inner if inner.is_dir() else folder).resolve()), {}
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep the library's own bars off for a while."""
-    import datasets
-
-    were_on = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if were_on:
-            datasets.enable_progress_bars()

@@ -10,8 +10,6 @@ Row = Mapping[str, Any]
 
 CONVERTED = "refs/convert/parquet"
 """The hub's own conversion of a set that its authors published as a script, which `datasets` no longer runs."""
-
-
 Question = tuple[Any, Any, int | None]
 """Question, choices and index of the right one, as they stand in a row; no index where the split doesn't tell."""
 
@@ -30,16 +28,10 @@ class HubSet:
     """Folder of the files in the repository; None if it has the configuration's name."""
     columns: tuple[str, ...]
     """The columns that are read."""
-    answered: tuple[str, ...] = ()
-    """Splits whose answers are published."""
     question: Callable[[Row], Question] | None = None
     """Makes a question of a row, in a multiple-choice set; a row of another form raises TypeError or LookupError."""
     text: Callable[[Iterable[str]], str] | None = None
     """Makes one text of the texts of all rows, in a set for language modelling."""
-
-
-def _piqa(row: Row) -> Question:
-    return row["goal"], [row["sol1"], row["sol2"]], _index(row["label"], 2)
 
 
 def _arc(row: Row) -> Question:
@@ -51,33 +43,13 @@ def _arc(row: Row) -> Question:
     return row["question"], texts, answer
 
 
-def _winogrande(row: Row) -> Question:
-    return row["sentence"], [row["option1"], row["option2"]], _index(row["answer"], 2, first=1)
-
-
-def _hellaswag(row: Row) -> Question:
-    return row["ctx"], row["endings"], _index(row["label"], len(row["endings"]))
-
-
 def _index(label: Any, n_choices: int, *, first: int = 0) -> int | None:
     """Index of the choice with this number, which may be a text; None for whatever is no number of a choice."""
     number = int(label) if str(label).isdecimal() else -1
     return number - first if first <= number < first + n_choices else None
 
 
-def _wikitext(rows: Iterable[str]) -> str:
-    # The hub keeps the file's lines, its blank ones (" \n") as "".
-    return "".join(row or " \n" for row in rows)
-
-
-def _ptb(rows: Iterable[str]) -> str:
-    # The hub keeps the file's lines without the spaces around them.
-    return "".join(f" {row} \n" for row in rows)
-
-
 _ARC_COLUMNS = ("id", "question", "choices", "answerKey")
-_THREE = ("train", "validation", "test")
-_TWO = ("train", "validation")
 
 KNOWN_SETS = {
     "piqa": HubSet(
@@ -85,34 +57,34 @@ KNOWN_SETS = {
         revision=CONVERTED,
         folder="plain_text",
         columns=("goal", "sol1", "sol2", "label"),
-        answered=_TWO,
-        question=_piqa,
+        question=lambda row: (row["goal"], [row["sol1"], row["sol2"]], _index(row["label"], 2)),
     ),
-    "arc_easy": HubSet(hub="allenai/ai2_arc", config="ARC-Easy", columns=_ARC_COLUMNS, answered=_THREE, question=_arc),
-    "arc_challenge": HubSet(
-        hub="allenai/ai2_arc", config="ARC-Challenge", columns=_ARC_COLUMNS, answered=_THREE, question=_arc
-    ),
+    "arc_easy": HubSet(hub="allenai/ai2_arc", config="ARC-Easy", columns=_ARC_COLUMNS, question=_arc),
+    "arc_challenge": HubSet(hub="allenai/ai2_arc", config="ARC-Challenge", columns=_ARC_COLUMNS, question=_arc),
     "winogrande": HubSet(
         hub="allenai/winogrande",
         config="winogrande_xl",
         columns=("sentence", "option1", "option2", "answer"),
-        answered=_TWO,
-        question=_winogrande,
+        question=lambda row: (row["sentence"], [row["option1"], row["option2"]], _index(row["answer"], 2, first=1)),
     ),
     "hellaswag": HubSet(
         hub="Rowan/hellaswag",
         folder="data",
         columns=("ctx", "endings", "label"),
-        answered=_TWO,
-        question=_hellaswag,
+        question=lambda row: (row["ctx"], row["endings"], _index(row["label"], len(row["endings"]))),
     ),
-    "wikitext2": HubSet(hub="Salesforce/wikitext", config="wikitext-2-raw-v1", columns=("text",), text=_wikitext),
+    "wikitext2": HubSet(
+        hub="Salesforce/wikitext",
+        config="wikitext-2-raw-v1",
+        columns=("text",),
+        text=lambda rows: "".join(row or " \n" for row in rows),  # the hub keeps blank lines (" \n") as ""
+    ),
     "ptb": HubSet(
         hub="ptb-text-only/ptb_text_only",
         revision=CONVERTED,
         folder="penn_treebank",
         columns=("sentence",),
-        text=_ptb,
+        text=lambda rows: "".join(f" {row} \n" for row in rows),  # the hub keeps no spaces around a line
     ),
 }
 """Name in lorascope -> the set."""

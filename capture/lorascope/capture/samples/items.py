@@ -37,9 +37,8 @@ class ChoiceItem:
         for index, choice in enumerate(self.choices):
             _require_text(f"choices[{index}]", choice)
         if not 0 <= self.answer < len(self.choices):
-            raise ValueError(
-                f"`answer` is {self.answer!r}; with {len(self.choices)} choices give 0 to {len(self.choices) - 1}"
-            )
+            n = len(self.choices)
+            raise ValueError(f"`answer` is {self.answer!r}; with {n} choices give 0 to {n - 1}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +95,17 @@ def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
         return _choice_items(places, source=reference.text, dataset=reference.dataset, split=reference.split)
     path = Path(path)
     dataset, split = [*path.stem.split("."), ""][:2]
-    if path.suffix == ".jsonl":
-        # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
-        lines = enumerate(_read(path).split("\n"), start=1)
-        numbered = ((f"line {number}", line) for number, line in lines if line.strip())
-        items = _choice_items(numbered, source=str(path), dataset=dataset, split=split)
-        if not items:
-            raise ValueError(f"{path}: the file holds no items; give a data file that isn't empty")
-        return items
+    if path.suffix not in (".jsonl", ".txt"):
+        raise ValueError(f"data file is {str(path)!r}; its name must end in .jsonl (questions) or .txt (plain text)")
+    text = read_text(path, "data file", "one in .jsonl or .txt")
+    if not text.strip():
+        raise ValueError(f"{path}: the file is empty; give a data file with items or text")
     if path.suffix == ".txt":
-        text = _read(path)
-        if not text.strip():
-            raise ValueError(f"{path}: the file holds no text; give a data file that isn't empty")
         return [TextItem(id=path.stem, dataset=dataset, split=split, text=text)]
-    raise ValueError(f"data file is {str(path)!r}; its name must end in .jsonl (multiple choice) or .txt (plain text)")
+    # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
+    lines = enumerate(text.split("\n"), start=1)
+    numbered = ((f"line {number}", line) for number, line in lines if line.strip())
+    return _choice_items(numbered, source=str(path), dataset=dataset, split=split)
 
 
 def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:
@@ -142,10 +138,6 @@ def read_text(path: Path, what: str, wanted: str) -> str:
         raise FileNotFoundError(f"{what} {str(path)!r} doesn't exist; name {wanted}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
-
-
-def _read(path: Path) -> str:
-    return read_text(path, "data file", "one in .jsonl or .txt")
 
 
 def _choice_items(records: Iterable[tuple[str, Any]], *, source: str, dataset: str, split: str) -> list[ChoiceItem]:

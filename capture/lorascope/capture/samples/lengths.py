@@ -11,7 +11,6 @@ from .items import Item, TextItem
 
 __all__ = [
     "BUCKETS",
-    "ItemPick",
     "LengthPick",
     "Unit",
     "articles",
@@ -28,15 +27,6 @@ BUCKETS = ((1, 100), (101, 200), (201, 300))
 
 # A heading of the first level and the blank lines before it; without them around it, " = " may be a formula's.
 _HEADING = re.compile(r"(?:\A(?: *\n)*|(?<=\n)(?: *\n)+) = [^\n]+?(?<! =) = (?=\n *(?:\n|\Z)|\Z)")
-
-
-class ItemPick(NamedTuple):
-    """Items drawn out of more."""
-
-    items: tuple[Item, ...]
-    """Those drawn, in the order of the data."""
-    n_missing: int
-    """How many fewer there are than were asked for."""
 
 
 class LengthPick(NamedTuple):
@@ -84,8 +74,8 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def pick_items(items: Sequence[Item], n: int, seed: int = 0) -> ItemPick:
-    """At most `n` items, drawn without replacement.
+def pick_items(items: Sequence[Item], n: int, seed: int = 0) -> tuple[Item, ...]:
+    """At most `n` items, drawn without replacement, in the order of the data; all where there are fewer.
 
     Notes
     -----
@@ -101,8 +91,7 @@ def pick_items(items: Sequence[Item], n: int, seed: int = 0) -> ItemPick:
         raise ValueError(f"`n` is {n!r}; give at least 1")
     names = [canonical([seed, item.dataset, item.id]) for item in items]
     order = sorted(range(len(items)), key=lambda index: hashlib.sha256(names[index]).digest())
-    drawn = sorted(order[:n])
-    return ItemPick(tuple(items[index] for index in drawn), n - len(drawn))
+    return tuple(items[index] for index in sorted(order[:n]))
 
 
 def pick_by_length(
@@ -143,7 +132,7 @@ def pick_by_length(
     picked: dict[tuple[int, int], tuple[Item, ...]] = {}
     for first, last in buckets:
         within = [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
-        picked[first, last] = pick_items(within, n, seed).items
+        picked[first, last] = pick_items(within, n, seed)
     return LengthPick(names[0], unit, n, picked)
 
 

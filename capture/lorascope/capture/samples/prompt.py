@@ -31,20 +31,13 @@ class Template:
     def __post_init__(self) -> None:
         found = _PLACEHOLDER.findall(self.text)
         if unknown := [name for name in found if name not in PLACEHOLDERS]:
-            raise ValueError(
-                f"prompt {self.name!r} has the placeholder {{{unknown[0]}}}; allowed are "
-                f"{', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}"
-            )
+            allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"prompt {self.name!r} has the placeholder {{{unknown[0]}}}; allowed are {allowed}")
         asked = [name for name in found if name in ASKED]
         if len(asked) != 1:
-            raise ValueError(
-                f"prompt {self.name!r} has {{question}} or {{stem}} {len(asked)} times; give one of them once"
-            )
+            raise ValueError(f"prompt {self.name!r} has {{question}} or {{stem}} {len(asked)} times; give one once")
         if not self.cue:
-            raise ValueError(
-                f"prompt {self.name!r} ends in a placeholder; end it with the words that the answer follows, such as "
-                "'Answer:'"
-            )
+            raise ValueError(f"prompt {self.name!r} ends in a placeholder; end it with words such as 'Answer:'")
 
     @property
     def cue(self) -> str:

@@ -77,7 +77,10 @@ def score(
     counts = [max(len(sample.choices), 1) for sample in samples]
     logliks: list[float] = []
     for batch in score_batches(samples, batch_tokens=batch_tokens):
-        logliks += _score_batch(forward, samples[batch])
+        if forward.shares_prompts and all(sample.choices for sample in samples[batch]):
+            logliks += _score_shared(forward, samples[batch])
+        else:
+            logliks += _score_whole(forward, [pair for sample in samples[batch] for pair in _sequences(sample)])
         if progress is not None:
             progress(len(logliks), sum(counts))
     return _collect(samples, np.split(np.array(logliks), np.cumsum(counts)[:-1]))
@@ -85,19 +88,14 @@ def score(
 
 def score_batches(samples: Sequence[EncodedSample], *, batch_tokens: int) -> list[slice]:
     """Which samples `score` passes together: a sequence cut between two of these comes to the same batches."""
-    return plan_batches([_footprint(sample) for sample in samples], batch_tokens=batch_tokens)
+    # Each choice counts as if it came with a prompt of its own, padded.
+    lengths = [[len(token_ids) for token_ids, _ in _sequences(sample)] for sample in samples]
+    return plan_batches([len(one) * max(one) for one in lengths], batch_tokens=batch_tokens)
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """Scores of consecutive parts of the samples as one."""
     return Scores(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _footprint(sample: EncodedSample) -> int:
-    """Tokens of a sample when each choice comes with a prompt of its own, padded."""
-    if not sample.choices:
-        return len(sample.token_ids)
-    return len(sample.choices) * (sample.n_context + max(len(choice.token_ids) for choice in sample.choices))
 
 
 class _Forward:
@@ -134,14 +132,6 @@ class _Forward:
         return type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
 
 
-@torch.inference_mode()
-def _score_batch(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
-    """Log-likelihoods of the choices (or texts) of samples, in nats, in order."""
-    if forward.shares_prompts and all(sample.choices for sample in samples):
-        return _score_shared(forward, samples)
-    return _score_whole(forward, [sequence for sample in samples for sequence in _sequences(sample)])
-
-
 def _sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, int]]:
     """Tokens, and how many of them come before those that are scored."""
     if not sample.choices:
@@ -151,6 +141,7 @@ def _sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, int]]:
         yield np.concatenate([prompt, choice.token_ids]), len(prompt)
 
 
+@torch.inference_mode()
 def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, int]]) -> list[float]:
     """Log-likelihoods by one pass over whole sequences."""
     input_ids, attention_mask = pad_tokens([token_ids for token_ids, _ in sequences])
@@ -163,6 +154,7 @@ def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, int]])
     ]
 
 
+@torch.inference_mode()
 def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
     """Log-likelihoods by one pass over the prompts and one over all choices, which start from copies of its cache."""
     choices = [choice.token_ids for sample in samples for choice in sample.choices]
@@ -202,37 +194,18 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
         if not np.isfinite(values).all():
             raise ValueError(
                 f"sample {sample.id!r}: the log-likelihoods are {values.tolist()!r}, not all finite; "
-                "in float16 models overflow, so load it in bfloat16 or float32; in these its weights are broken, or "
-                "DoRA divides by the norm of a zero row"
+                "in float16 models overflow, so load it in bfloat16 or float32"
             )
-    per_token = [values / _n_targets(sample) for sample, values in zip(samples, logliks, strict=True)]
-    prediction, prediction_per_token = (_predict(samples, values) for values in (logliks, per_token))
-    return Scores(
-        prediction=prediction,
-        prediction_per_token=prediction_per_token,
-        correct=_correct(samples, prediction),
-        correct_per_token=_correct(samples, prediction_per_token),
-        ce=np.array([-values[sample.answer] for sample, values in zip(samples, per_token, strict=True)]),
-        loglik=_of_choices(samples, logliks),
-        loglik_per_token=_of_choices(samples, per_token),
-    )
-
-
-def _n_targets(sample: EncodedSample) -> Int64[np.ndarray, " _"]:
-    """Number of scored tokens of each choice, or of a text."""
-    return np.array([len(choice.token_ids) for choice in sample.choices] or [len(sample.token_ids) - sample.n_context])
-
-
-def _predict(samples: Sequence[EncodedSample], values: Sequence[np.ndarray]) -> Int16[np.ndarray, " sample"]:
-    best = [int(np.argmax(v)) if sample.choices else -1 for sample, v in zip(samples, values, strict=True)]
-    return np.array(best, dtype=np.int16)
-
-
-def _correct(samples: Sequence[EncodedSample], prediction: np.ndarray) -> Int8[np.ndarray, " sample"]:
+    per_token = [
+        values / ([len(choice.token_ids) for choice in sample.choices] or [len(sample.token_ids) - sample.n_context])
+        for sample, values in zip(samples, logliks, strict=True)
+    ]
     answers = np.array([sample.answer for sample in samples])
-    return np.where(prediction < 0, -1, prediction == answers).astype(np.int8)
-
-
-def _of_choices(samples: Sequence[EncodedSample], values: Sequence[np.ndarray]) -> Float64[np.ndarray, " choice"]:
-    """Values (choice,) of the samples that have choices."""
-    return np.concatenate([np.empty(0), *(v for sample, v in zip(samples, values, strict=True) if sample.choices)])
+    columns = {"ce": np.array([-values[answer] for answer, values in zip(answers, per_token, strict=True)])}
+    for ending, found in (("", logliks), ("_per_token", per_token)):
+        pairs = [*zip(samples, found, strict=True)]
+        best = np.array([int(np.argmax(v)) if sample.choices else -1 for sample, v in pairs], dtype=np.int16)
+        columns[f"prediction{ending}"] = best
+        columns[f"correct{ending}"] = np.where(best < 0, -1, best == answers).astype(np.int8)
+        columns[f"loglik{ending}"] = np.concatenate([np.empty(0), *(v for sample, v in pairs if sample.choices)])
+    return Scores(**columns)

@@ -93,8 +93,7 @@ def plan_tokens(
             roles = ", ".join(ROLES[role] for role in np.unique(sample.roles))
             raise ValueError(
                 f"`tokens` = {selection!r} takes nothing of sample {sample.id!r} of {sample.dataset!r} under prompt "
-                f"{sample.prompt!r}, whose tokens have other roles ({roles}); choose one of these, 'all', 'last:N', "
-                "'every:K' or 'share:P'"
+                f"{sample.prompt!r}, whose tokens have other roles ({roles}); choose one of these, or 'all'"
             )
     starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
     measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))

@@ -93,7 +93,7 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
     choices = [items for items in tests if isinstance(items[0], ChoiceItem)]
     if task.prompts[1:] and choices:
         n = task.prompt_items
-        few = _flat(items if n is None else pick_items(items, n, settings.seed).items for items in choices)
+        few = _flat(items if n is None else pick_items(items, n, settings.seed) for items in choices)
         runs[PROMPTS_RUN] = RunData(prompts=task.prompts[1:], items=few)
     each = -(-PROBE_ITEMS // len(tests))  # a text would be cut into many windows, of which training takes the first
     return TaskData(
@@ -157,9 +157,9 @@ def _pick(items: list[Item], n: int | None, seed: int, what: str, notes: list[st
     if n is None or isinstance(items[0], TextItem):
         return items
     picked = pick_items(items, n, seed)
-    if picked.n_missing:
-        notes.append(f"{items[0].dataset}: {picked.n_missing} of {n} {what} items are missing; there are {len(items)}")
-    return list(picked.items)
+    if missing := n - len(picked):
+        notes.append(f"{items[0].dataset}: {missing} of {n} {what} items are missing; there are {len(items)}")
+    return list(picked)
 
 
 def _draw_lengths(
