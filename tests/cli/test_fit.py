@@ -253,7 +253,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no size columns": (["{tmp}/no.csv"], "a law needs at least one of `N`, `R` and `D`: the column of each size"),
     "many levels": (
         ["paper", "--groups", "dataset,setting", "--quick"],
-        "don't determine 35 levels, A, ",
+        "don't determine A, B, alpha, beta apart",
     ),
     "no groups": (["paper", "--groups", "task"], "the table has no column 'task'"),
     "text": (["{tmp}/s.csv"], "column 'R' holds 'r8' in row 1, where a number belongs"),
