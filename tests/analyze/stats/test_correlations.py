@@ -3,6 +3,7 @@
 import doctest
 import math
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,9 @@ from lorascope.analyze.stats.correlations import (
     concordance,
     correlation_p,
     mean_spearman,
+    permutation_p,
     pooled_pearson,
+    swapped_concordance,
     williams,
 )
 
@@ -158,3 +161,29 @@ def test_concordance_of_draws_is_that_of_the_drawn_tables() -> None:
 
 def test_examples() -> None:
     assert doctest.testmod(module).failed == 0
+
+
+def test_swapped_concordance_is_exact_and_begins_with_what_was_found() -> None:
+    rng = np.random.default_rng(0)
+    a, b = np.arange(5) + 0.3 * rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    found = swapped_concordance(a, b, 100, rng)
+    assert len(found) == 2**4
+    assert found[0] == pytest.approx(concordance(a)[0] - concordance(b)[0])
+    by_hand = []
+    for swap in product((False, True), repeat=4):
+        first, second = (np.where(np.array(swap)[:, None], one, other) for one, other in ((b, a), (a, b)))
+        by_hand.append(concordance(first)[0] - concordance(second)[0])
+    np.testing.assert_allclose(sorted(found), sorted(by_hand), atol=1e-12)
+    np.testing.assert_allclose(sorted(found), sorted(-found), atol=1e-12)
+
+
+def test_random_swaps_of_many_groups_agree_with_all_of_them() -> None:
+    rng = np.random.default_rng(1)
+    a, b = np.arange(5) + rng.normal(size=(2, 8, 5))
+    exact, random = (permutation_p(swapped_concordance(a, b, n, rng)) for n in (2**8, 200))
+    assert abs(random - exact) < 4 * np.sqrt(exact * (1 - exact) / 200)
+
+
+def test_two_settings_have_no_concordance_to_swap() -> None:
+    table = np.array([[1.0, 2.0], [2.0, 1.0]])
+    assert np.isnan(swapped_concordance(table, table, 10, np.random.default_rng(0))).all()

@@ -16,7 +16,7 @@ OF_METRIC: dict[str, Any] = {
 OF_PAIR: dict[str, Any] = {
     "cells": "all", "first": "A", "second": "B", "n_effective": 20, "agreement_first": 0.5, "agreement_second": 0.2,
     "difference": 0.3, "low": 0.1, "high": 0.4, "williams_p": 0.01, "permutation_p": 0.04, "concordance_first": 0.9,
-    "concordance_second": 0.5, "concordance_low": 0.1, "concordance_high": 0.6,
+    "concordance_second": 0.5, "concordance_low": 0.1, "concordance_high": 0.6, "concordance_p": 0.02,
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_claims_and_reasons() -> None:
         "contradicted: B adds to knowing the setting, with the sign it promises (partial r = -0.400 [-0.600, -0.100], "
         "p = 0.0400 by labels of settings)",
         "supported: A orders settings more alike from group to group than B (Kendall's W 0.900 against 0.500, "
-        "difference 0.400 [0.100, 0.600])",
+        "difference 0.400 [0.100, 0.600], p = 0.0200 by swaps within groups)",
     ]
 
 
@@ -61,6 +61,7 @@ def test_claims_and_reasons() -> None:
         ("metric", {"partial_high": 0.06}, 3, "not identified"),
         ("metric", {"partial_low": 0.2, "partial_high": 0.4}, 3, "contradicted"),
         ("pair", {"concordance_low": -0.1}, 5, "not identified"),
+        ("pair", {"concordance_p": 0.2}, 5, "not identified"),
         ("pair", {"concordance_low": -0.4, "concordance_high": -0.1}, 5, "contradicted"),
     ],
 )

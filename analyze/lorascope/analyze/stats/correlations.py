@@ -4,6 +4,7 @@ Tables are (group, setting), with NaN where a group lacks a setting.
 """
 
 import math
+from itertools import product
 
 import numpy as np
 
@@ -16,6 +17,7 @@ __all__ = [
     "permutation_p",
     "permuted_pearson",
     "pooled_pearson",
+    "swapped_concordance",
     "williams",
 ]
 
@@ -143,6 +145,29 @@ def concordance(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndar
     r = rankdata(common, axis=1) - (common.shape[1] + 1) / 2
     between, whole = ((times @ r) ** 2).sum(axis=1) / len(values), times @ (r * r).sum(axis=1)
     return np.asarray(np.divide(between, whole, out=np.full(len(times), np.nan), where=whole > 0))
+
+
+def swapped_concordance(a: np.ndarray, b: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Difference (draw,) of Kendall's W of two tables after groups swapped their ranks between them; first as they are.
+
+    If two metrics order settings equally alike, either could have had the other's ranks in each group. All 2^n swaps of
+    n groups, or `n_draws` random ones beside the first where there are more. NaN where `concordance` is.
+    """
+    from scipy.stats import rankdata
+
+    n = len(a)
+    swap = np.array(list(product((False, True), repeat=n))) if 2**n <= n_draws else rng.random((n_draws + 1, n)) < 0.5
+    swap[0] = False
+    common = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+    if n < 2 or common.sum() < 3:
+        return np.full(len(swap), np.nan)
+    ranks = [rankdata(one[:, common], axis=1) - (common.sum() + 1) / 2 for one in (a, b)]
+    found = []
+    for first, second in (ranks, ranks[::-1]):
+        sums = np.where(swap[..., None], second, first).sum(axis=1)
+        whole = np.where(swap, (second**2).sum(axis=1), (first**2).sum(axis=1)).sum(axis=1)
+        found.append(np.divide((sums**2).sum(axis=1) / n, whole, out=np.full(len(swap), np.nan), where=whole > 0))
+    return found[0] - found[1]
 
 
 def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:

@@ -79,9 +79,10 @@ def _more_alike(row: Row) -> Told:
         return math.nan, low, high, "groups don't have three settings in common that some group tells apart"
     because = (
         f"Kendall's W {text(row['concordance_first'])} against {text(row['concordance_second'])}, difference "
-        f"{text(row['concordance_first'] - row['concordance_second'])} {_ends(row, 'concordance_')}"
+        f"{text(row['concordance_first'] - row['concordance_second'])} {_ends(row, 'concordance_')}, "
+        f"p = {text(row['concordance_p'])} by swaps within groups"
     )
-    return 0.0, low, high, because
+    return row["concordance_p"], low, high, because
 
 
 def _turned(row: Row, prefix: str = "") -> tuple[float, float]:

@@ -19,6 +19,7 @@ from .correlations import (
     permutation_p,
     permuted_pearson,
     pooled_pearson,
+    swapped_concordance,
     williams,
 )
 from .metric_verdicts import judge
@@ -44,7 +45,8 @@ SHOWN = {
     "pairs": (
         "Which metric agrees more with accuracy",
         "Agreement: the correlation, turned so that higher is better. williams_p: of n_effective independent cells; "
-        "low, high: bootstrap of groups; permutation_p: labels of settings permuted. concordance: Kendall's W.",
+        "low, high: bootstrap of groups; permutation_p: labels of settings permuted. concordance: Kendall's W; "
+        "concordance_p: of their difference, by swaps of ranks between the metrics within groups.",
     ),
     "noise": (
         "Chance in accuracy",
@@ -165,7 +167,8 @@ def compare_metrics(
     correlation given group and setting, without t. What k settings do in all groups alike is k values, not as many as
     there are cells: permuted labels see that, t and draws of groups don't; that some settings vary more than others
     draws of groups see, and permuted labels don't. A metric orders settings more alike if the bootstrap's interval of
-    the difference of Kendall's W leaves 0 out. A word that isn't the same for both sets of cells becomes `not
+    the difference of Kendall's W leaves 0 out and its p over swaps of ranks within groups is at most 1 - level: draws
+    repeat groups, which alone makes W larger. A word that isn't the same for both sets of cells becomes `not
     identified`. Pooled correlations weigh cells by their distance from the group's mean, so that one group may rule
     them; `mean_spearman` doesn't.
 
@@ -228,6 +231,7 @@ class _Drawn:
         self.cells, self.level = cells, level
         self.draws = group_draws(len(cells.groups), n_draws, np.random.default_rng(seed))
         self.orders = setting_orders(len(cells.settings), n_draws, np.random.default_rng(seed))
+        self.seed, self.n_draws = seed, n_draws
 
     def correlated(self, first: np.ndarray, second: np.ndarray) -> tuple[float, tuple[float, float]]:
         """Pooled Pearson of two tables, and the ends of its interval."""
@@ -277,6 +281,7 @@ def _pair_row(drawn: _Drawn, first: Metric, second: Metric) -> dict[str, Any]:
     permuted = [permuted_pearson(one, y, drawn.orders) for one in (a, b)]
     ends = drawn.interval(pooled_pearson(a, y, counts) - pooled_pearson(b, y, counts))
     alike_ends = drawn.interval(concordance(a, counts) - concordance(b, counts))
+    swapped = swapped_concordance(a, b, drawn.n_draws, np.random.default_rng(drawn.seed))
     return {
         "cells": cells.name,
         "first": first.name,
@@ -295,6 +300,7 @@ def _pair_row(drawn: _Drawn, first: Metric, second: Metric) -> dict[str, Any]:
         "concordance_second": float(concordance(b)[0]),
         "concordance_low": alike_ends[0],
         "concordance_high": alike_ends[1],
+        "concordance_p": permutation_p(swapped),
     }
 
 
