@@ -105,7 +105,7 @@ def ratio_jobs(run: Run, n_threads: int) -> dict[str, Callable[[], Took]]:
 
 
 def read_with_zarrs(path: Path, n_threads: int) -> None:
-    """The same arrays through zarr-python with the zarrs pipeline, whole chunks, the factor once a row."""
+    """Arrays of the run through zarr-python with the zarrs pipeline, whole chunks, the factor once a row."""
     import zarr
 
     with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
@@ -181,7 +181,7 @@ def require_equal(run: Run, n_threads: int) -> None:
 
 
 def same(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The same bits from threads, processes and worker processes of a cluster, and what each takes."""
+    """Whether the bits are alike from threads, processes and worker processes of a cluster, and what each takes."""
     import dask
     import distributed
 

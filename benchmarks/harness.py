@@ -56,9 +56,9 @@ class Theirs(NamedTuple):
     requests: list[tuple[str, str]]
     """Prompt and continuation of each choice."""
     loglik: np.ndarray
-    """Of each choice."""
+    """Log-likelihoods of each choice."""
     correct: np.ndarray
-    """Of each item."""
+    """Whether the likeliest choice of each item is right."""
     correct_per_character: np.ndarray
 
 

@@ -1,4 +1,4 @@
-"""The same job done by lorascope, plain hooks and nnsight: `python benchmarks/peers.py` prints two Markdown tables.
+"""One job done by lorascope, plain hooks and nnsight: `python benchmarks/peers.py` prints two Markdown tables.
 
 The job: base and LoRA-branch output of every wrapped layer of SmolLM2-135M to disk, over the same batches, by four
 processes that take turns: bare forward passes (nothing stored), lorascope, forward hooks with `torch.save` a batch, and
@@ -189,7 +189,7 @@ def measure_afterwards(work: Path, arguments: argparse.Namespace) -> dict[str, A
 
 
 def flips_noticed(peer: Peer, n_flips: int) -> str:
-    """Of single bytes changed in the larger files, one at a time, how many the format's own reader reports."""
+    """How many single bytes, changed in the larger files one at a time, the format's own reader reports."""
     files = sorted((f for f in peer.out.rglob("*") if f.is_file() and f.stat().st_size > 4096), key=str)
     chance = random.Random(0)
     reader = "lorascope" if peer.kind.startswith("lorascope") else peer.kind

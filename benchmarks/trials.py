@@ -68,7 +68,7 @@ class Bench(NamedTuple):
     how: str
     n_ranks: int
     seconds: float
-    """Of an undisturbed capture."""
+    """Time of an undisturbed capture."""
     chance: random.Random
 
     @property

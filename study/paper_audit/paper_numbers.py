@@ -214,7 +214,7 @@ def ratios() -> Iterator[dict[str, Any]]:
 
 
 def verdicts() -> Iterator[dict[str, Any]]:
-    """Of comparisons, with every cell and without collapsed ones."""
+    """Verdicts of comparisons, with every cell and without collapsed ones."""
     for cells in ("as printed", "repaired"):
         for below in (None, 0.25):
             for one in compare_metrics(paper_study(cells, once=True), collapsed_below=below).verdicts:

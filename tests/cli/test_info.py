@@ -105,7 +105,7 @@ def test_provenance_and_notes_of_the_preflight(
     root = json.loads((run / "zarr.json").read_text())
     root["attributes"]["provenance"] = {
         "model": {"class": "LlamaForCausalLM", "sha256": "a" * 64},
-        "adapter": {"sha256": "b" * 64},
+        "adapters": {"one": {"sha256": "b" * 64}, "two": {"sha256": "c" * 64}},
         "settings": {"model": "a-model", "adapter": ["one", "two=other"], "data": ["d.jsonl"], "tokens": "last:4"},
         "device": {"type": "cpu", "name": "A processor"},
         "libraries": {"lorascope": "0.1.0", "zarr": "3.1.6"},
@@ -121,7 +121,7 @@ def test_provenance_and_notes_of_the_preflight(
     out = " ".join(told(capsys, run, "--full").split())
     for words in (
         f"a-model (sha256 {'a' * 16})",
-        f"one, two=other (sha256 {'b' * 16})",
+        f"one, two=other (sha256 {'b' * 16}, {'c' * 16})",
         "cpu, A processor",
         "lorascope 0.1.0, zarr 3.1.6",
         "from s3://bucket/run.zarr at 2026-01-02T00:00:00Z",

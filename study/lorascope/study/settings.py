@@ -139,7 +139,7 @@ class StudySettings(_Settings):
     shared_layers: int = Field(16, ge=2)
     """How many of the last layers share weights."""
     share_from: Literal["first", "mean"] = "first"
-    """Whose weights a group of layers gets."""
+    """Where a group of layers has its weights from: its first layer, or the mean of all."""
     training: dict[str, Any] = {}
     """Settings of `FinetuneConfig`, but for rank and seed."""
     capture: dict[str, Any] = {}

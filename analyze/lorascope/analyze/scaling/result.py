@@ -20,8 +20,8 @@ from .design import Design, applied
 from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting
 from .estimate import Estimate
 from .identify import Identifiability, identifiability
-from .linear import LinearModels, from_own_reference, linear_models
 from .profile import Profile, profiles
+from .straight import LinearModels, from_own_reference, linear_models
 from .summarise import search_notes, summarise
 from .verdicts import verdicts
 

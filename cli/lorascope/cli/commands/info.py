@@ -141,11 +141,13 @@ def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     settings = provenance.get("settings") or {}
-    for name in ("model", "adapter"):
-        found, value = provenance.get(name), settings.get(name) or ""
-        if found or value:
-            digest = f" (sha256 {found['sha256'][:16]})" if isinstance(found, dict) and "sha256" in found else ""
-            yield f"from {name}", (", ".join(map(str, value)) if isinstance(value, list) else str(value)) + digest
+    identities = {"model": [provenance.get("model")], "adapter": list((provenance.get("adapters") or {}).values())}
+    for name, found in identities.items():
+        hashes = [one["sha256"][:16] for one in found if isinstance(one, dict) and "sha256" in one]
+        value = settings.get(name) or []
+        if hashes or value:
+            given = ", ".join(value if isinstance(value, list | tuple) else [str(value)])
+            yield f"from {name}", given + (f" (sha256 {', '.join(hashes)})" if hashes else "")
     if settings.get("data"):
         yield "from data", ", ".join(map(str, settings["data"]))
     device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}

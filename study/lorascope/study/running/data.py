@@ -54,7 +54,7 @@ class TaskData:
     tested: frozenset[Key]
     """The test items; the others stand for their length alone."""
     prompted: frozenset[Key]
-    """Those of the test items that every prompt was put to."""
+    """Test items that every prompt is put to."""
     buckets: Mapping[Key, str]
     """Item -> its bucket, such as `1-100`; what isn't here was drawn for no bucket."""
     lengths: Mapping[Key, int]

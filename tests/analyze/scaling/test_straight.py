@@ -7,7 +7,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from lorascope.analyze.scaling.linear import LinearModels, linear_models
+from lorascope.analyze.scaling.straight import LinearModels, linear_models
 from lorascope.study.paper_tables import paper_study
 
 Case = tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
