@@ -167,7 +167,7 @@ def swapped_concordance(a: np.ndarray, b: np.ndarray, n_draws: int, rng: np.rand
         sums = np.where(swap[..., None], second, first).sum(axis=1)
         whole = np.where(swap, (second**2).sum(axis=1), (first**2).sum(axis=1)).sum(axis=1)
         found.append(np.divide((sums**2).sum(axis=1) / n, whole, out=np.full(len(swap), np.nan), where=whole > 0))
-    return found[0] - found[1]
+    return np.asarray(found[0] - found[1])
 
 
 def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:
