@@ -1,6 +1,7 @@
 """A fitted law, and what can be asked of it."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -10,8 +11,9 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
 
+from ..format import format_number
 from ..stats.record import plain
-from ..stats.summary import Summary
+from ..stats.summary import Summary, Table
 from ..stats.verdict import Verdict
 from ..threads import one_blas_thread
 from .bootstrap import Bootstrap, bootstrap
@@ -21,13 +23,15 @@ from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_
 from .estimate import Estimate
 from .identify import Identifiability, identifiability
 from .profile import Profile, profiles
+from .search_notes import search_notes
 from .straight import LinearModels, from_own_reference, linear_models
-from .summarise import search_notes, summarise
-from .verdicts import verdicts
+from .verdicts import interval_text, verdicts
 
 __all__ = ["IntervalKind", "ScalingFit"]
 
 IntervalKind = Literal["F", "chi2", "wald", "bootstrap"]
+UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
+"""What residuals are, by their name."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +274,28 @@ class ScalingFit:
 
     def summary(self) -> Summary:
         """What a reader wants to see first: verdicts, parameters with intervals, what each size adds."""
-        return summarise(self)
+        design, has = self.design, self.has_profiles
+        intervals = (
+            f"{100 * self.level:g} % profile intervals; (open): the data don't bound it inside of what was looked at"
+        )
+        note = f"{intervals}. se: linear theory, a contrast." if has else "A fit of this kind has no profile intervals."
+        n_levels = len(design.level_names) - design.n_offsets
+        tables = [
+            Table("parameters", _parameter_rows(self, self.params.index[n_levels:]), note),
+            Table(
+                "what each size adds to the others", self.axis_tests, "F against the law without it; p is a rough one."
+            ),
+            Table("residuals by setting", self.residuals_by_setting(), f"mean of {UNITS[design.residual]} over cells."),
+        ]
+        if design.columns and not design.exponents and not self.estimate.is_exact:
+            found = self.linear_models()
+            about = ["of y itself, each cell alike", *found.notes] if design.residual == "relative" else found.notes
+            slopes = found.slopes.drop(columns=["df", "t"])
+            tables.append(Table("slopes by other models", slopes, " ".join(f"{one}." for one in about)))
+        levels = _parameter_rows(self, design.level_names[:n_levels])[["name", "estimate", "se"]]
+        tables.append(Table("levels of groups", levels))
+        notes = [*self.notes, *(self.identifiability.sentences if self.identifiability else ())]
+        return Summary(f"Scaling law of {design.response}", _facts(self), tables, self.verdicts, notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in `summary`, as JSON has it, at full precision."""
@@ -287,3 +312,34 @@ class ScalingFit:
         }  # fmt: skip
         converted: dict[str, Any] = plain(found)
         return converted
+
+
+def _parameter_rows(fit: ScalingFit, names: Iterable[str]) -> pd.DataFrame:
+    """A row a parameter: name, estimate, se, intervals by F and chi-square as text."""
+    rows = []
+    for name in names:
+        row: dict[str, object] = {"name": name, "estimate": fit.params[name], "se": fit.bse[name]}
+        if fit.has_profiles:
+            one = fit.profiles.get(name)
+            row |= {rule: interval_text(one.intervals[rule]) if one else "" for rule in ("F", "chi2")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _facts(fit: ScalingFit) -> dict[str, str]:
+    design, search = fit.design, fit.estimate.search
+    refs = ", ".join(f"{axis}0 = {design.references[axis]:.6g}" for axis in design.axes)
+    loss = "least squares" if fit.is_least_squares else f"Huber, delta {format_number(fit.estimate.delta)}, summed"
+    residual = "ln y - ln f" if design.law.logarithmic else UNITS[design.residual]
+    bound = f"; at a bound: {', '.join(search.at_bound)}" if search.at_bound else ""
+    starts = f"; {100 * search.share_of_starts:.0f} % of {search.n_starts} random starts ended at the best optimum"
+    return {
+        "law": f"{design.equation} ({design.law.source})",
+        "references": f"{refs}, held" if refs else "none",
+        "cells": f"{fit.nobs}; groups: {len(set(design.groups))}; settings: {len(set(design.settings))}; "
+        f"parameters: {len(design.names)}; degrees of freedom: {fit.df_resid}",
+        "loss": f"{loss} of {residual}; sum of squares {format_number(fit.ssr, digits=6)}, "
+        f"sigma {format_number(fit.sigma)}; AICc {fit.criteria.aicc:.2f}, BIC {fit.criteria.bic:.2f}",
+        "search": f"{'' if search.converged else 'not '}converged{bound}{starts if search.n_starts else ''}",
+        "data": f"sha256 {fit.provenance['data_sha256'][:12]}",
+    }

@@ -8,7 +8,6 @@ import pytest
 from lorascope.analyze.format import format_number
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.scaling.summarise import summarise
 
 from .simulated import simulate_study
 
@@ -32,12 +31,12 @@ def fitted(frame: pd.DataFrame, **options: Any) -> ScalingFit:
 
 
 def titles(fit: ScalingFit) -> list[str]:
-    return [table.title for table in summarise(fit).tables]
+    return [table.title for table in fit.summary().tables]
 
 
 def test_what_is_printed_of_a_fit() -> None:
     fit = plainly_fitted()
-    summary = summarise(fit)
+    summary = fit.summary()
     assert summary.title == "Scaling law of y"
     assert titles(fit) == [
         "parameters",
@@ -63,7 +62,7 @@ def test_what_is_printed_of_a_fit() -> None:
 
 def test_rows_of_parameters() -> None:
     fit = plainly_fitted()
-    terms, levels = (table.rows for table in (summarise(fit).tables[0], summarise(fit).tables[-1]))
+    terms, levels = (table.rows for table in (fit.summary().tables[0], fit.summary().tables[-1]))
     assert list(terms["name"]) == ["A", "B", "alpha", "beta"]
     assert list(terms.columns) == ["name", "estimate", "se", "F", "chi2"]
     assert list(levels["name"]) == ["E[a]", "E[b]"]
@@ -75,7 +74,7 @@ def test_rows_of_parameters() -> None:
 
 @pytest.mark.parametrize("options", [{"huber": 0.01}, {"residuals": "log"}], ids=str)
 def test_rows_without_intervals(options: dict[str, Any]) -> None:
-    table = summarise(fitted(study(), **options)).tables[0]
+    table = fitted(study(), **options).summary().tables[0]
     assert list(table.rows.columns) == ["name", "estimate", "se"]
     assert table.rows["se"].isna().all() == ("huber" in options)
     assert table.note == "A fit of this kind has no profile intervals."
@@ -85,10 +84,10 @@ def test_rows_without_intervals(options: dict[str, Any]) -> None:
 def test_straight_laws_show_their_slopes_by_model(law: str) -> None:
     fit = fitted(study(law), law=law)
     assert titles(fit)[3] == "slopes by other models"
-    assert ("of y itself, each cell alike" in summarise(fit).tables[3].note) == (law == "log")
+    assert ("of y itself, each cell alike" in fit.summary().tables[3].note) == (law == "log")
 
 
 def test_the_short_form_fits_a_screen() -> None:
-    lines = summarise(plainly_fitted()).text(width=80).splitlines()
+    lines = plainly_fitted().summary().text(width=80).splitlines()
     assert len(lines) < 24
     assert lines[1].startswith("supported  ")
