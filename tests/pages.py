@@ -35,7 +35,7 @@ ONLY_PARSED = {
 ONLY_COMPILED = {"SLURMCluster": "wants SLURM"}
 """What marks a block of Python that isn't run, and why."""
 QUICK = {
-    "compare": ("--n-resamples=100",),
+    "compare": ("--n-draws=100",),
     "finetune": ("--batch-size=2", "--max-steps=2"),
     "fit": ("--quick",),
     "mi": ("--component=model.layers.1.*", "--shuffles=1", "--tokens=200", "--workers=1"),

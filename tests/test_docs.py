@@ -209,6 +209,19 @@ def test_its_links_lead_somewhere(page: Path) -> None:
         assert target.startswith("https://") or not path or (page.parent / path).exists(), target
 
 
+def test_every_test_that_a_page_names_is_there() -> None:
+    files = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    named_tests = [
+        (file, test)
+        for page in sorted((ROOT / "docs").rglob("*.md"))
+        for file, test in re.findall(r"((?:\w+/)*test_\w+\.py)(?:::(test_\w+))?", page.read_text())
+    ]
+    assert len(set(named_tests)) > 50
+    for file, test in named_tests:
+        contents = [content for path, content in files.items() if f"/{path}".endswith(f"/{file}")]
+        assert any(not test or f"def {test}(" in content for content in contents), f"{file}::{test}"
+
+
 def test_the_page_of_commands_is_made_of_the_commands() -> None:
     hooks = module("hooks", ROOT / "docs/hooks.py")
     page = hooks.on_page_markdown((ROOT / "docs/reference/cli.md").read_text())

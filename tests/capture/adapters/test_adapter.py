@@ -11,7 +11,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.config import KasaConfig
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+)
 
 from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter, attach_adapters
 from lorascope.capture.adapters.fit import is_residual
@@ -163,6 +170,15 @@ def test_adapter_of_another_architecture(tiny_adapter: Path) -> None:
     with torch.random.fork_rng():
         model = GPT2LMHeadModel(config)
     refuse(model, tiny_adapter, r"it fits no layer of this model: Target modules .* \(target_modules\)$")
+
+
+def test_adapter_of_split_projections_on_a_fused_model(tiny_model: Any, tmp_path: Path) -> None:
+    save_trained(tiny_model, tmp_path, target_modules=["q_proj", "o_proj"])
+    shape = {name: getattr(tiny_model.config, name) for name in ("hidden_size", "intermediate_size", "vocab_size")}
+    config = Phi3Config(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, pad_token_id=2, **shape)
+    with torch.random.fork_rng():
+        model = Phi3ForCausalLM(config)
+    refuse(model, tmp_path, r"weights that this model has no place for, .*q_proj")
 
 
 @pytest.mark.parametrize("rename", [("self_attn", "attn"), ("base_model.model.", "")], ids=["module", "prefix"])
