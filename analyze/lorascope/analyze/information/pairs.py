@@ -130,7 +130,7 @@ def _labels(groups: Any, n: int) -> np.ndarray:
     given = np.asarray(groups)
     if given.shape != (n,):
         raise ValueError(f"`groups` has shape {given.shape}; it must be ({n},), a label for each row")
-    if given.dtype.kind in "fO" and any(label != label for label in given):
+    if given.dtype.kind in ("f", "O") and any(label != label for label in given):
         raise ValueError("`groups` holds NaN; every row needs a label")
     try:
         found, labels = np.unique(given, return_inverse=True)

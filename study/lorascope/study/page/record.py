@@ -91,7 +91,9 @@ def units_section(study: StudyResults) -> str:
     rows = []
     for unit in study.units:
         seconds = unit.training.get("train_seconds")
-        sizes = ["n/a" if unit.sizes[name] is None else f"{unit.sizes[name]:,}".replace(",", "\u202f") for name in "ND"]
+        sizes = [
+            "n/a" if unit.sizes[name] is None else f"{unit.sizes[name]:,}".replace(",", "\u202f") for name in ("N", "D")
+        ]
         time = format_number(float(seconds)) if isinstance(seconds, int | float) else "n/a"
         rows.append((unit.name, *sizes, unit.samples.sizes["sample"], time))
     caption = (
