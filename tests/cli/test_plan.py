@@ -115,12 +115,6 @@ def test_what_doesnt_fit_is_exit_code_1(
     assert "nobody knows how much is free" in out
 
 
-def test_notes_name_places(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-    code, out, _ = run(capsys, words(folder, "--no-probe", adapter="saved"))
-    assert code == 0
-    assert re.search(r"  - .*\(lm_head\)", out)
-
-
 @pytest.mark.parametrize(
     ("more", "device", "message"),
     [

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lorascope.cli import screen
-from lorascope.cli.screen import one_line, print_table, progress_bar, say, visible
+from lorascope.cli.screen import note, one_line, print_table, progress_bar, say, visible
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
 SHOWN = r"a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
@@ -73,3 +73,9 @@ def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.count(SHOWN) >= 2
     assert "\x1b]0" not in out
     assert "\x07" not in out
+
+
+def test_a_note_names_its_first_three_places() -> None:
+    assert note("lora_B is zero", ["a", "b", "c"]) == "lora_B is zero (a, b, c)"
+    assert note("lora_B is zero", [*"abcde"]) == "lora_B is zero (a, b, c and 2 more)"
+    assert note("no places", []) == "no places"

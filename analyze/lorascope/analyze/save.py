@@ -12,6 +12,8 @@ __all__ = ["DONE", "open_result", "refuse_inside_store", "refuse_target", "requi
 
 DONE = "done"
 """Name of an array that only an unfinished result has: which components are done."""
+UNIT_OF_SYMBOL = {"nat": "nat", "bit": "bit", "nat^0.5": "sqrt"}
+"""Units as results are asked for, by their symbols: results that were saved before they named both have the symbol."""
 
 
 def save(result: xr.Dataset, path: str | Path) -> Path:
@@ -39,7 +41,11 @@ def open_result(path: str | Path) -> xr.Dataset:
     """A saved result; what is large stays on the disk until it is looked at."""
     is_netcdf = Path(path).suffix == ".nc"
     options: dict[str, Any] = {"engine": "netcdf4"} if is_netcdf else {"engine": "zarr", "consolidated": False}
-    return xr.open_dataset(path, cache=False, drop_variables=[DONE], **options)
+    result = xr.open_dataset(path, cache=False, drop_variables=[DONE], **options)
+    if "over_tokens" not in result.attrs and str(result.attrs.get("reduction")).startswith("tokens: "):
+        over_tokens = result.attrs["reduction"].removeprefix("tokens: ").partition(";")[0].removeprefix("weighted ")
+        return result.assign_attrs(over_tokens=over_tokens, unit=UNIT_OF_SYMBOL[result.attrs["units"]])
+    return result
 
 
 def refuse_target(target: Path) -> Path:

@@ -490,3 +490,9 @@ def test_patterns_that_may_take_for_ever(tmp_path: Path, key: str) -> None:
 )
 def test_usual_patterns_are_taken(tmp_path: Path, key: str) -> None:
     assert adapter_report(write(tmp_path / "lora", factors(Q), alpha_pattern={key: 4})).sizes == {"component": 1}
+
+
+@pytest.mark.parametrize("layer", ["layers.99999999999999999999.q", "layers.0." + "q" * 300])
+def test_layers_that_no_store_can_name_are_refused(tmp_path: Path, layer: str) -> None:
+    with pytest.raises(ValueError, match="at most 255 characters, and no number of more than 18 digits"):
+        adapter_report(write(tmp_path / "lora", factors(layer)))

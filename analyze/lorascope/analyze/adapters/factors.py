@@ -35,6 +35,8 @@ KEY = re.compile(
 """A key of PEFT's, with the adapter's name in it or, as `save_pretrained` has it, without."""
 INNER = re.compile(r"\.base_layer(?=\.|$)")
 """PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
+MAX_PATH, MAX_DIGITS = 255, 18
+"""Characters of a layer's path, which a store must be able to name, and digits of a number in it, an int64."""
 SHOWN = 2
 """Places named in an error before the rest is only counted."""
 
@@ -127,6 +129,9 @@ def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str]
     if len(adapters) > 1:
         names = ", ".join(sorted(repr(name or "") for name in adapters))
         problems.append(Problem("", "several", f"the keys name several adapters ({names}); save each by itself"))
+    message = f"a layer's path has at most {MAX_PATH} characters, and no number of more than {MAX_DIGITS} digits"
+    problems += [Problem(path[:MAX_PATH], "path", message) for path in layers if not _is_nameable(path)]
+    layers = {path: parts for path, parts in layers.items() if _is_nameable(path)}
     branches = []
     for path, parts in sorted(layers.items(), key=lambda layer: _by_number(layer[0])):
         if {"A", "B"} <= parts.keys():
@@ -136,6 +141,10 @@ def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str]
             there = ", ".join(sorted(parts))
             problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {there}"))
     return branches, sorted(others), problems
+
+
+def _is_nameable(path: str) -> bool:
+    return len(path) <= MAX_PATH and all(len(name) <= MAX_DIGITS for name in path.split(".") if name.isdecimal())
 
 
 def branch_problems(branch: Branch, settings: LoraSettings) -> Iterator[Problem]:

@@ -113,7 +113,9 @@ def _read_document(folder: Path) -> dict[str, Any]:
         )
     try:
         document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # also bytes that aren't text
+    except RecursionError as error:
+        raise ValueError(f"{str(path)!r} is nested too deep for a configuration; save the adapter again") from error
+    except ValueError as error:  # also bytes that aren't text
         raise ValueError(f"{str(path)!r} isn't JSON: {error}; copy or save the adapter again") from error
     if not isinstance(document, dict) or "peft_type" not in document:
         raise ValueError(f"{str(path)!r} is no PEFT configuration: it holds no object with `peft_type`")

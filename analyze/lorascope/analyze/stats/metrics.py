@@ -56,6 +56,9 @@ SHOWN = {
 }
 """Table -> its title and what its columns are."""
 
+EXACT_DRAWS = 100_000
+"""Draws of groups up to which all of them are taken, whatever `n_draws` is: 10 groups have 92,378."""
+
 BRIEF = ["cells", "metric", "pearson", "p", "permutation_p", "partial_r", "partial_p", "concordance"]
 """Columns of `metrics` that the short form shows; the first one only where there are two sets of cells."""
 
@@ -147,7 +150,8 @@ def compare_metrics(
     n_items
         Test items behind each accuracy: a number, or the name of a column. None if unknown.
     n_draws, seed
-        Random draws of groups, and orders of settings; where no more than `n_draws` differ, all of them are taken.
+        Random draws of groups, and orders of settings. All that differ are taken where they are no more than `n_draws`,
+        and all draws of at most 10 groups in any case, so that nothing depends on the seed.
     level
         Share of draws inside an interval; p-values up to 1 - level count.
 
@@ -229,7 +233,9 @@ class _Drawn:
 
     def __init__(self, cells: StudyCells, n_draws: int, seed: int, level: float) -> None:
         self.cells, self.level = cells, level
-        self.draws = group_draws(len(cells.groups), n_draws, np.random.default_rng(seed))
+        n_all = math.comb(2 * len(cells.groups) - 1, len(cells.groups))
+        n_wanted = n_all if n_all <= EXACT_DRAWS else n_draws
+        self.draws = group_draws(len(cells.groups), n_wanted, np.random.default_rng(seed))
         self.orders = setting_orders(len(cells.settings), n_draws, np.random.default_rng(seed))
         self.seed, self.n_draws = seed, n_draws
 
