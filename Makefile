@@ -25,7 +25,7 @@ test: .venv/installed site test-newest test-quantised
 
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support. What can
 # differ there runs there: imports, Zarr, compiled kernels, the command line.
-NEWEST_TESTS := tests/stores tests/analyze/kernels tests/analyze/measuring tests/analyze/test_no_torch.py tests/cli
+NEWEST_TESTS := tests/stores tests/analyze/kernels tests/analyze/test_no_torch.py tests/cli
 test-newest: .venv-newest/installed
 	@if [ -n "$(NEWEST)" ]; then \
 		OMP_NUM_THREADS=1 .venv-newest/bin/pytest $(NEWEST_TESTS) -m 'not torch and not slow' -n 2 --dist worksteal -q; fi
