@@ -27,7 +27,7 @@ from checks import (
 )
 
 from lorascope.analyze.format import format_number
-from lorascope.analyze.stats.verdict import Verdict
+from lorascope.analyze.stats.summary import Verdict
 from lorascope.study.paper_tables import paper_table
 
 WEIGHTED = ("CE", "MIUB")

@@ -35,18 +35,16 @@ def test_the_papers_metrics(capsys: pytest.CaptureFixture[str], study: pd.DataFr
 def test_full_has_every_table(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "paper", "--n-draws", 200, "--full")
     assert code == 0
-    for words in ("williams_t", "items_needed", "groups dataset x model", "p-values aren't corrected for 2"):
+    for words in ("williams_t", "groups dataset x model", "No p is corrected for the number of metrics"):
         assert words in flat(out)
 
 
 def test_json_is_what_the_function_returns(capsys: pytest.CaptureFixture[str], study: pd.DataFrame) -> None:
     words = (
-        "--metric", "CE", "--metric", "ln MIUB", "--reference", "ln MIUB", "--collapsed-below", 0.25, "--n-items", 1000,
-        "--groups", "dataset,model", "--level", 0.9, "--n-draws", 200, "--seed", 3, "--setting", "setting",
+        "--metric", "CE", "--metric", "ln MIUB", "--collapsed-below", 0.25, "--groups", "dataset,model", "--level", 0.9,
+        "--n-draws", 200, "--seed", 3, "--setting", "setting",
     )  # fmt: skip
-    options: dict[str, Any] = {
-        "reference": "ln MIUB", "collapsed_below": 0.25, "n_items": 1000, "level": 0.9, "n_draws": 200, "seed": 3,
-    }  # fmt: skip
+    options: dict[str, Any] = {"collapsed_below": 0.25, "level": 0.9, "n_draws": 200, "seed": 3}
     found = compare_metrics(study, metrics=["CE", "ln MIUB"], **options)
     code, out, _ = run(capsys, "paper", *words, "--format", "json")
     assert code == 0
@@ -59,18 +57,17 @@ def test_json_is_what_the_function_returns(capsys: pytest.CaptureFixture[str], s
 
 def test_columns_of_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path, study: pd.DataFrame) -> None:
     table = study.rename(columns={"ACC": "score", "MIUB": "-loss", "block": "task", "setting": "cell"})
-    table["-loss"], table["items"] = -table["-loss"], 500
+    table["-loss"] = -table["-loss"]
     table.drop(columns=["dataset", "model"]).to_csv(tmp_path / "s.csv", index=False)
     words = (
         tmp_path / "s.csv", "--accuracy", "score", "--metric=-loss", "--higher-is-better=-loss", "--groups", "task",
-        "--setting", "cell", "--n-items", "items", "--where", "sweep=rank",
+        "--setting", "cell", "--where", "sweep=rank",
     )  # fmt: skip
     code, out, _ = run(capsys, *words, "--format", "json")
     assert code == 0
     found = json.loads(out)
     settings = found["comparison"]["provenance"]["settings"]
     assert settings["higher_is_better"] == ["-loss"]
-    assert settings["n_items"] == "items"
     assert found["study"]["n_rows"] == 30
     assert found["comparison"]["metrics"][0]["better"] == "higher"
 
@@ -100,13 +97,8 @@ def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         (["paper", "--where", "block=ARCE/Phi3"], "none of dataset, split, prompt, model varies, so that there is one"),
         (["paper", "--where", "block=ARCE/Phi3", "--groups", "block"], "1 group with two cells or more"),
         (["paper", "--setting", "sweep"], "has setting 'rank' twice; average repeated runs"),
-        (["paper", "--reference", "MI"], "`reference` names 'MI', which isn't among the metrics"),
-        (["paper", "--n-items", "0"], "`n_items` gives 0; test items are a whole number between 1 and 2^53"),
-        (["paper", "--n-items", "many"], "the table has no column 'many'"),
-        (
-            ["paper", "--collapsed-below", "2"],
-            "`collapsed_below` is 2.0; it must be an accuracy above 0, at most 1",
-        ),
+        (["paper", "--higher-is-better", "MI"], "`higher_is_better` names 'MI', which isn't among the metrics"),
+        (["paper", "--collapsed-below", "2"], "0 groups of the cells 'ACC >= 2' with two cells or more"),
         (["paper", "--n-draws", "3"], "`n_draws` is 3; it must be a whole number of at least 100"),
         (["paper", "--n-draws", "100000000"], "`n_draws` is 100000000; give at most 100000"),
         (["paper", "--n-draws", "200.5"], "'200.5' isn't a whole number"),

@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lorascope.analyze.stats.summary import Summary, Table
-from lorascope.analyze.stats.verdict import Verdict
+from lorascope.analyze.stats.summary import Summary, Table, Verdict
 from lorascope.cli.fits import options
 from lorascope.cli.fits.options import chosen_groups, rows_where
 from lorascope.cli.fits.results import Results, deliver, refuse_out

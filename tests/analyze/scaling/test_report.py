@@ -11,7 +11,7 @@ import pytest
 from lorascope.analyze.scaling.cross_validation import cross_validate
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.report import FitReport, fit_report
-from lorascope.analyze.stats.verdict import WORDS
+from lorascope.analyze.stats.summary import WORDS
 from lorascope.study.paper_tables import paper_study
 
 from .simulated import simulate_study

@@ -11,7 +11,7 @@ from lorascope.analyze.scaling.diagnostics import axis_tests, lack_of_fit
 from lorascope.analyze.scaling.estimate import Estimate, estimate
 from lorascope.analyze.scaling.profile import Interval, profiles
 from lorascope.analyze.scaling.verdicts import interval_text, verdicts
-from lorascope.analyze.stats.verdict import WORDS, Verdict
+from lorascope.analyze.stats.summary import WORDS, Verdict
 
 from .simulated import simulate_study
 

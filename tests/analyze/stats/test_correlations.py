@@ -2,7 +2,6 @@
 
 import doctest
 import math
-import re
 from itertools import product
 
 import numpy as np
@@ -18,13 +17,13 @@ from lorascope.analyze.stats.correlations import (
     beyond_setting,
     centred,
     concordance,
-    correlation_p,
     mean_spearman,
     permutation_p,
     pooled_pearson,
     swapped_concordance,
     williams,
 )
+from lorascope.analyze.stats.resampling import group_swaps
 
 NAN = np.nan
 
@@ -72,7 +71,6 @@ def test_pooled_is_the_partial_correlation_of_a_regression_on_groups(seed: int, 
     fit = sm.OLS(y[there], np.column_stack([x[there], dummies(x, 0)])).fit()
     (r,) = pooled_pearson(x, y)
     assert r == pytest.approx(fit.tvalues[0] / math.sqrt(fit.tvalues[0] ** 2 + fit.df_resid))
-    assert correlation_p(r, int(there.sum()) - 6 + 1) == pytest.approx(fit.pvalues[0])
 
 
 @pytest.mark.parametrize("n_lacking", [0, 7])
@@ -104,13 +102,6 @@ def test_mean_spearman_is_scipys(values: list[list[int]]) -> None:
     assert mean_spearman(x, y) == pytest.approx(np.mean([stats.spearmanr(a, b).statistic for a, b in both]))
 
 
-@pytest.mark.parametrize(("r", "n"), [(0.3, 20), (-0.9, 5), (0.0, 10), (1e-9, 4)])
-def test_p_of_a_correlation_is_scipys(r: float, n: int) -> None:
-    own = stats.beta(n / 2 - 1, n / 2 - 1, loc=-1, scale=2)
-    assert correlation_p(r, n) == pytest.approx(2 * own.cdf(-abs(r)))
-    assert correlation_p(1.0, n) == 0
-
-
 def test_williams_published_example() -> None:
     """Of `psych::r.test(103, 0.4, 0.5, 0.1)`, whose manual prints t = -0.89 with p = 0.37."""
     t, p_value = williams(0.4, 0.5, 0.1, 103)
@@ -129,10 +120,7 @@ def test_williams_holds_its_level() -> None:
     assert np.mean(np.array(p) <= 0.05) == pytest.approx(0.05, abs=2.6 * math.sqrt(0.05 * 0.95 / 1500))
 
 
-def test_williams_on_correlations_that_are_none() -> None:
-    for bad in ((0.9, -0.9, 0.9, 20), (1.1, 0.2, 0.3, 20), (0.5, 0.4, 0.1, 3)):
-        with pytest.raises(ValueError, match=re.escape("no three variables of")):
-            williams(*bad)
+def test_williams_of_two_columns_that_are_one() -> None:
     assert all(map(math.isnan, williams(0.5, 0.5, 1.0, 20)))
 
 
@@ -155,7 +143,7 @@ def test_concordance_of_draws_is_that_of_the_drawn_tables() -> None:
     wanted = [concordance(np.repeat(whole, times, axis=0))[0] for times in counts]
     np.testing.assert_allclose(concordance(values, counts), wanted)
     assert wanted[2] == pytest.approx(1)
-    for none in (np.arange(3.0)[None], np.arange(4.0).reshape(2, 2), np.ones((2, 3))):
+    for none in (np.arange(4.0).reshape(2, 2), np.ones((2, 3))):
         assert np.isnan(concordance(none)).all()
 
 
@@ -166,7 +154,7 @@ def test_examples() -> None:
 def test_swapped_concordance_is_exact_and_begins_with_what_was_found() -> None:
     rng = np.random.default_rng(0)
     a, b = np.arange(5) + 0.3 * rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
-    found = swapped_concordance(a, b, 100, rng)
+    found = swapped_concordance(a, b, group_swaps(4, 100, rng))
     assert len(found) == 2**4
     assert found[0] == pytest.approx(concordance(a)[0] - concordance(b)[0])
     by_hand = []
@@ -180,10 +168,10 @@ def test_swapped_concordance_is_exact_and_begins_with_what_was_found() -> None:
 def test_random_swaps_of_many_groups_agree_with_all_of_them() -> None:
     rng = np.random.default_rng(1)
     a, b = np.arange(5) + rng.normal(size=(2, 8, 5))
-    exact, random = (permutation_p(swapped_concordance(a, b, n, rng)) for n in (2**8, 200))
+    exact, random = (permutation_p(swapped_concordance(a, b, group_swaps(8, n, rng))) for n in (2**8, 200))
     assert abs(random - exact) < 4 * np.sqrt(exact * (1 - exact) / 200)
 
 
 def test_two_settings_have_no_concordance_to_swap() -> None:
     table = np.array([[1.0, 2.0], [2.0, 1.0]])
-    assert np.isnan(swapped_concordance(table, table, 10, np.random.default_rng(0))).all()
+    assert np.isnan(swapped_concordance(table, table, np.zeros((1, 2), bool))).all()

@@ -81,7 +81,7 @@ def test_every_kind_of_number_becomes_float64(values: Any) -> None:
         (
             {"note": ["x", None, "y"]},
             {"numbers": ["N"], "labels": ["note"]},
-            "column 'note' is empty in row 8; fill it in",
+            "column 'note' is empty in row 8; fill it in or drop the row",
         ),
         ({"N": np.nan}, {"numbers": ["N"], "may_lack": ["N"]}, "no row of the table has a value in 'N'"),
     ],
@@ -100,7 +100,7 @@ def test_no_rows_and_no_columns() -> None:
 
 def test_two_columns_of_one_name() -> None:
     table = pd.DataFrame([[1, 2]], columns=["N", "N"])
-    with pytest.raises(ValueError, match="the table has 2 columns 'N'; keep one"):
+    with pytest.raises(ValueError, match="the table has 2 columns 'N'; it has 'N', 'N'"):
         checked(table, numbers=["N"])
 
 

@@ -58,7 +58,6 @@ class Colour(enum.Enum):
         (OrderedDict(x=np.int8(1)), {"x": 1}),
         (Pair(1.0, math.inf), {"left": 1.0, "right": "inf"}),
         (Fit(2.0, (Pair(1.0, None),)), {"slope": 2.0, "pairs": [{"left": 1.0, "right": None}]}),
-        (Fit, f"{Fit!s}"),
         (pd.DataFrame({"a": [1, 2], "b": [np.nan, 0.5]}), [{"a": 1, "b": None}, {"a": 2, "b": 0.5}]),
         (pd.Series([1.0, np.nan], index=["x", 2]), {"x": 1.0, "2": None}),
         (pd.Index([1, 2]), [1, 2]),

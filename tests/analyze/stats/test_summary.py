@@ -1,13 +1,10 @@
 import doctest
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from lorascope.analyze.stats import summary as module
-from lorascope.analyze.stats.summary import Summary, Table, cell_text
-from lorascope.analyze.stats.verdict import Verdict
+from lorascope.analyze.stats.summary import Summary, Table, Verdict
 
 ROWS = pd.DataFrame({"name": ["alpha", "b|c"], "value": [1.23456, np.nan], "n": [3, 12], "ok": [True, False]})
 WHOLE = Summary(
@@ -19,26 +16,10 @@ WHOLE = Summary(
 )
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, ""),
-        (pd.NA, ""),
-        (pd.NaT, ""),
-        (True, "yes"),
-        (np.bool_(True), "yes"),
-        ("text", "text"),
-        (np.int64(1234567), "1234567"),
-        (1234567.0, "1.235·10⁶"),
-        (0.5, "0.5000"),
-        (np.nan, "n/a"),
-        (np.inf, "∞"),
-        (0.0, "0"),
-        ((1, 2), "(1, 2)"),
-    ],
-)
-def test_cells(value: Any, text: str) -> None:
-    assert cell_text(value) == text
+def test_cells() -> None:
+    values = [None, True, np.bool_(False), "text", np.int64(1234567), 1234567.0, 0.5, np.nan, np.inf, 0.0, (1, 2)]
+    (line,) = Summary("t", tables=[Table("x", pd.DataFrame([values]))]).as_markdown().split("\n")[6:7]
+    assert line == "|  | yes | no | text | 1234567 | 1.235·10⁶ | 0.5000 | n/a | ∞ | 0 | (1, 2) |"
 
 
 def test_the_short_form_is_the_conclusion_and_one_table() -> None:
@@ -48,9 +29,9 @@ def test_the_short_form_is_the_conclusion_and_one_table() -> None:
         "supported  it falls: 4 of 4",
         "",
         "slopes",
-        "name   value   n  ok",
+        "name   value   n   ok",
         "alpha  1.235   3  yes",
-        "b|c      n/a  12  no",
+        "b|c      n/a  12   no",
     ]
 
 
@@ -123,14 +104,14 @@ def test_wide_tables_go_on_below_and_name_their_rows_again() -> None:
     stretches = "\n".join(lines).split("\n\n")
     assert len(stretches) > 1
     assert all(one.split("\n")[1].startswith("alpha") for one in stretches)
-    shown = [name for one in stretches for name in one.split("\n")[0].split()[1:]]
+    shown = [name for one in stretches for name in one.split("\n")[0].strip("\\").split()[1:]]
     assert shown == rows.columns.tolist()[1:]
 
 
 def test_columns_of_numbers_are_aligned_to_the_right() -> None:
-    rows = pd.DataFrame({"a": [-1.5, np.inf], "b": [None, 2], "c": ["x", "2"]}, dtype=object)
+    rows = pd.DataFrame({"a": [-1.5, np.inf], "c": ["x", "2"]})
     lines = Summary("t", tables=[Table("x", rows)]).text().split("\n")[3:]
-    assert lines == ["     a  b  c", "-1.500     x", "     ∞  2  2"]
+    assert lines == ["     a c", "-1.500 x", "     ∞ 2"]
 
 
 def test_names_are_no_markup_in_markdown() -> None:

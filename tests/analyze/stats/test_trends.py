@@ -94,7 +94,7 @@ def test_paper_falls_with_rank_but_for_four_steps() -> None:
     overall, every = found.verdicts
     assert (overall.word, every.word) == ("supported", "contradicted")
     assert every.because == "4 of 20 steps between neighbouring levels go the other way, in 4 groups"
-    assert len(found.notes) == 1  # what p assumes, and nothing was left out
+    assert not found.notes
 
 
 def test_the_opposite_claim_is_contradicted() -> None:
@@ -174,7 +174,7 @@ def test_groups_that_lack_levels() -> None:
     groups = {"a": {1: [3], 2: [2], 3: [1]}, "b": {1: [3], 2: [math.nan], 3: [4]}, "c": {2: [5]}}
     found = trend_tests(study(groups | {"d": {1: [9], 2: [8], 3: [7]}}), "y", "x", groups=["group"])  # type: ignore[arg-type]
     assert (found.n_groups, found.n_levels, found.n_steps, found.provenance["n_rows"]) == (2, 3, 5, 9)
-    assert found.notes[:3] == (
+    assert found.notes == (
         "1 of 10 rows without a value in 'y' are left out",
         "'c': one level of x only, left out",
         "'b': fewer than 3 levels, left out of Page's test, but not of the steps",
@@ -216,10 +216,8 @@ def test_only_the_order_within_groups_matters(values: list[list[int]], seed: int
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"groups": "group"}, "`groups` is 'group'; give a list of columns: ['group']"),
-        ({"response": "x"}, "column 'x' is named twice among `response`, `along` and `groups`; each column has one"),
         ({"level": 0.0}, "`level` is 0.0; it must lie between 0 and 1, such as 0.95"),
-        ({"n_draws": 0}, "`n_draws` is 0; it must be at least 1"),
+        ({"n_draws": 0}, "`n_draws` is 0; it must be a whole number of at least 100"),
         (
             {"frame": study({"a": {1: [1]}, "b": {2: [1]}})},
             "no group of ['group'] has two levels of 'x', which a trend",

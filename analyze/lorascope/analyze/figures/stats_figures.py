@@ -1,16 +1,14 @@
 """Figures of a table: metrics as predictors of accuracy, and a claimed trend along levels."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..stats.correlations import centred
 from ..stats.metrics import MetricComparison
-from ..stats.study_cells import StudyCells
 from ..stats.trends import TrendResult
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
@@ -38,35 +36,36 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
         What `compare_metrics` returns.
     """
     settings, cells = comparison.provenance["settings"], comparison.cells
-    below = settings["collapsed_below"] or 0
-    marks = looks(len(cells.groups))
-    figure, panels = small_multiples([_title(comparison, name) for name in cells.metrics], height=200)
-    y = centred(cells.accuracy)
-    for (name, values), panel in zip(cells.metrics.items(), panels, strict=True):
-        x = centred(values)
-        ends = np.array([np.nanmin(x), np.nanmax(x)])
-        figure.add_trace(line(SLOPE, "", x=ends, y=ends * np.nansum(x * y) / np.nansum(x * x)), **panel)
-        for k, (group, look) in enumerate(zip(cells.groups, marks, strict=True)):
-            there = np.flatnonzero(np.isfinite(cells.accuracy[k]))
-            symbols = np.where(cells.accuracy[k, there] < below, f"{look.symbol}-open", look.symbol)
-            texts = [_text(comparison.accuracy, cells, name, k, int(one)) for one in there]
-            own = {"x": x[k, there], "y": y[k, there], "marker": {"symbol": symbols}}
+    below, by_group = settings["collapsed_below"] or 0, cells.groupby(level=0)
+    groups = list(by_group.groups)
+    marks, within = looks(len(groups)), cells - by_group.transform("mean")
+    _, *metrics = cells.columns
+    figure, panels = small_multiples([_title(comparison, name) for name in metrics], height=200)
+    for name, panel in zip(metrics, panels, strict=True):
+        x, y = within[name], within[comparison.accuracy]
+        ends = np.array([x.min(), x.max()])
+        figure.add_trace(line(SLOPE, "", x=ends, y=ends * (x @ y) / (x @ x)), **panel)
+        for (group, rows), look in zip(by_group, marks, strict=True):
+            symbols = np.where(rows[comparison.accuracy] < below, f"{look.symbol}-open", look.symbol)
+            texts = [_text(label, {one: row[one] for one in (name, comparison.accuracy)})
+                     for label, row in rows.iterrows()]  # fmt: skip
+            own = {"x": x[rows.index], "y": y[rows.index], "marker": {"symbol": symbols}}
             figure.add_trace(points(look, group, texts, size=7, **own), **panel)
         figure.update_xaxes(title_text=f"{shortened(name, 10)} less group mean", exponentformat="power", **panel)
     zero = {"zeroline": True, "zerolinecolor": "#ccc"}
     figure.update_xaxes(**zero)
     figure.update_yaxes(**zero)
     figure.update_yaxes(title_text=f"{shortened(comparison.accuracy)} less group mean", col=1)
-    every, *others = comparison.noise.itertuples()
+    every, *others = comparison.metrics.drop_duplicates("cells").itertuples()
     share = f"{100 * settings['level']:g}\u00a0%"
     headline(
         figure,
         f"{comparison.accuracy} over metrics, within groups",
-        f"{plural(every.n_cells, 'cell')} in {plural(every.n_groups, 'group')}. r: pooled correlation, with {share} of "
+        f"{plural(every.n_cells, 'cell')} in {plural(len(groups), 'group')}. r: pooled correlation, with {share} of "
         "the bootstrap over groups. Dotted: the pooled slope.",
         *(f"Second r: of the {plural(o.n_cells, 'cell')} of {o.cells}. Hollow: the others." for o in others),
     )
-    add_legend(figure, "/".join(settings["groups"]), cells.groups, marks)
+    add_legend(figure, "/".join(settings["groups"]), groups, marks)
     return figure
 
 
@@ -77,11 +76,9 @@ def _title(comparison: MetricComparison, metric: str) -> str:
     return "<br>".join([f"<b>{shortened(metric)}</b>, {table['better'].iloc[0]} is better", *lines])
 
 
-def _text(accuracy: str, cells: StudyCells, metric: str, group: int, setting: int) -> str:
-    values = {metric: cells.metrics[metric], accuracy: cells.accuracy}
-    lines = [f"<b>{html.escape(cells.groups[group])}</b>", html.escape(cells.settings[setting])]
-    lines += [f"{html.escape(name)}: {format_number(one[group, setting], digits=4)}" for name, one in values.items()]
-    return "<br>".join(lines)
+def _text(cell: tuple[str, str], values: Mapping[str, float]) -> str:
+    lines = [f"<b>{html.escape(cell[0])}</b>", html.escape(cell[1])]
+    return "<br>".join([*lines, *(f"{html.escape(k)}: {format_number(v, digits=4)}" for k, v in values.items())])
 
 
 def trend_figure(result: TrendResult) -> go.Figure:

@@ -8,8 +8,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.stores.progress import Progress
 
 from ..stats.record import plain
-from ..stats.summary import Summary, Table
-from ..stats.verdict import Verdict, Word
+from ..stats.summary import Summary, Table, Verdict, Word
 from .bootstrap import Bootstrap
 from .cross_validation import cross_validate, influence
 from .fit import fit_scaling_law

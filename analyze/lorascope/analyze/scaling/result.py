@@ -13,8 +13,7 @@ from lorascope.stores.progress import Progress
 
 from ..format import format_number
 from ..stats.record import plain
-from ..stats.summary import Summary, Table
-from ..stats.verdict import Verdict
+from ..stats.summary import Summary, Table, Verdict
 from ..threads import one_blas_thread
 from .bootstrap import Bootstrap, bootstrap
 from .cross_validation import held_out

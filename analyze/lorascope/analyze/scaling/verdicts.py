@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
-from ..stats.verdict import Verdict, Word
+from ..stats.summary import Verdict, Word
 from .design import applied
 from .estimate import Estimate
 from .laws import AXES

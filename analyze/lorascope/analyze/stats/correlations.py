@@ -4,7 +4,6 @@ Tables are (group, setting), with NaN where a group lacks a setting.
 """
 
 import math
-from itertools import product
 
 import numpy as np
 
@@ -12,7 +11,6 @@ __all__ = [
     "beyond_setting",
     "centred",
     "concordance",
-    "correlation_p",
     "mean_spearman",
     "permutation_p",
     "permuted_pearson",
@@ -25,8 +23,6 @@ ROUNDING = 1e-9
 """Share of a table's spread within groups below which what is left of it counts as 0."""
 TIE = 1e-12
 """How far two correlations may differ and count as the same; sums of squares below this share count as 0."""
-SAME = 1 - 1e-12
-"""Correlation above which two columns count as one: no test tells them apart."""
 
 
 def centred(values: np.ndarray) -> np.ndarray:
@@ -45,8 +41,7 @@ def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | N
     x, y = (np.nan_to_num(centred(one)) for one in (first, second))
     times = np.ones((1, len(x))) if counts is None else counts
     xx, yy, xy = (times @ (a * b).sum(axis=1) for a, b in ((x, x), (y, y), (x, y)))
-    scale = np.sqrt(xx) * np.sqrt(yy)
-    return np.asarray(np.clip(np.divide(xy, scale, out=np.full(len(times), np.nan), where=scale > 0), -1, 1))
+    return np.clip(_ratio(xy, np.sqrt(xx) * np.sqrt(yy)), -1, 1)
 
 
 def mean_spearman(first: np.ndarray, second: np.ndarray) -> float:
@@ -58,20 +53,10 @@ def mean_spearman(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.nanmean(by_group)) if np.isfinite(by_group).any() else math.nan
 
 
-def correlation_p(r: float, n: int) -> float:
-    """Two-sided p of a Pearson correlation of 0 among n normal cells: Student's t with n - 2 degrees of freedom."""
-    from scipy.stats import t
-
-    if abs(r) >= 1:
-        return 0.0
-    return float(2 * t.sf(abs(r) * math.sqrt((n - 2) / ((1 - r) * (1 + r))), n - 2))
-
-
 def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, float]:
     """Williams' t of two correlations that share variable 1, positive where r_12 is the larger, and its two-sided p.
 
-    r_23 is that of the two others. Of values centred within G groups, n cells count as n - G + 1. Raises ValueError if
-    n is below 4, or no three variables have such correlations.
+    r_23 is that of the two others. Of values centred within G groups, n cells count as n - G + 1, which is at least 4.
 
     Notes
     -----
@@ -91,12 +76,10 @@ def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, floa
     """
     from scipy.stats import t as student
 
-    determinant = 1 - r_12**2 - r_13**2 - r_23**2 + 2 * r_12 * r_13 * r_23
-    if n < 4 or max(map(abs, (r_12, r_13, r_23))) > 1 or determinant < -ROUNDING:
-        raise ValueError(f"no three variables of {n} cells, at least 4, have the correlations {r_12}, {r_13}, {r_23}")
-    if max(map(abs, (r_12, r_13, r_23))) > SAME:
+    if max(map(abs, (r_12, r_13, r_23))) > 1 - TIE:
         return math.nan, math.nan
-    spread = 2 * max(determinant, 0.0) * (n - 1) / (n - 3) + ((r_12 + r_13) / 2) ** 2 * (1 - r_23) ** 3
+    determinant = max(1 - r_12**2 - r_13**2 - r_23**2 + 2 * r_12 * r_13 * r_23, 0.0)
+    spread = 2 * determinant * (n - 1) / (n - 3) + ((r_12 + r_13) / 2) ** 2 * (1 - r_23) ** 3
     t = (r_12 - r_13) * math.sqrt((n - 1) * (1 + r_23) / spread)
     return t, float(2 * student.sf(abs(t), n - 3))
 
@@ -108,9 +91,8 @@ def beyond_setting(values: np.ndarray) -> np.ndarray:
     such tables is the partial correlation given group and setting (Fisher 1924, Metron 3, 329).
     """
     there = np.isfinite(values)
-    group, setting = np.nonzero(there)
-    effects = [np.arange(n) == codes[:, None] for n, codes in zip(values.shape, (group, setting), strict=True)]
-    design = np.hstack(effects).astype(np.float64)
+    effects = zip(values.shape, np.nonzero(there), strict=True)
+    design = np.hstack([np.eye(n)[places] for n, places in effects])
     inside = centred(values)[there]
     left = inside - design @ np.linalg.lstsq(design, inside, rcond=None)[0]
     is_told = np.sqrt(left @ left) > ROUNDING * np.sqrt(inside @ inside)
@@ -124,7 +106,7 @@ def concordance(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndar
 
     Groups count as often as `counts` (draw, group) says, once if None. It is (draw,), the share of the variance of
     within-group ranks that is between settings, which is W corrected for ties, and near 0 where no groups agree. It is
-    NaN for fewer than two groups or three settings in common, or where no group tells these apart.
+    NaN for fewer than three settings in common, or where no group tells these apart.
 
     References
     ----------
@@ -140,34 +122,21 @@ def concordance(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndar
 
     times = np.ones((1, len(values))) if counts is None else counts
     common = values[:, np.isfinite(values).all(axis=0)]
-    if len(values) < 2 or common.shape[1] < 3:
+    if common.shape[1] < 3:
         return np.full(len(times), np.nan)
     r = rankdata(common, axis=1) - (common.shape[1] + 1) / 2
-    between, whole = ((times @ r) ** 2).sum(axis=1) / len(values), times @ (r * r).sum(axis=1)
-    return np.asarray(np.divide(between, whole, out=np.full(len(times), np.nan), where=whole > 0))
+    return _ratio(((times @ r) ** 2).sum(axis=1) / times.sum(axis=1), times @ (r * r).sum(axis=1))
 
 
-def swapped_concordance(a: np.ndarray, b: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Difference (draw,) of Kendall's W of two tables after groups swapped their ranks between them; first as they are.
+def swapped_concordance(a: np.ndarray, b: np.ndarray, swaps: np.ndarray) -> np.ndarray:
+    """Difference (swap,) of Kendall's W of two tables, groups' ranks swapped between them where `swaps` says so.
 
-    If two metrics order settings equally alike, either could have had the other's ranks in each group. All 2^n swaps of
-    n groups, or `n_draws` random ones beside the first where there are more. NaN where `concordance` is.
+    `swaps` is bool (swap, group). If two metrics order settings equally alike, either could have had the other's ranks
+    in each group. NaN where `concordance` is.
     """
-    from scipy.stats import rankdata
-
-    n = len(a)
-    swap = np.array(list(product((False, True), repeat=n))) if 2**n <= n_draws else rng.random((n_draws + 1, n)) < 0.5
-    swap[0] = False
-    common = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
-    if n < 2 or common.sum() < 3:
-        return np.full(len(swap), np.nan)
-    ranks = [rankdata(one[:, common], axis=1) - (common.sum() + 1) / 2 for one in (a, b)]
-    found = []
-    for first, second in (ranks, ranks[::-1]):
-        sums = np.where(swap[..., None], second, first).sum(axis=1)
-        whole = np.where(swap, (second**2).sum(axis=1), (first**2).sum(axis=1)).sum(axis=1)
-        found.append(np.divide((sums**2).sum(axis=1) / n, whole, out=np.full(len(swap), np.nan), where=whole > 0))
-    return np.asarray(found[0] - found[1])
+    both, kept = np.vstack([a, b]), ~swaps
+    one, other = (np.hstack(some).astype(np.float64) for some in ((kept, swaps), (swaps, kept)))
+    return concordance(both, one) - concordance(both, other)
 
 
 def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:
@@ -187,8 +156,7 @@ def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarra
         a, b = (np.where(both, side - side.sum(axis=1, keepdims=True) / n, 0.0) for side in (a, b))
         sums += np.stack([(a * a).sum(axis=1), (b * b).sum(axis=1), (a * b).sum(axis=1)])
     defined = (sums[0] > TIE * np.nansum(x * x)) & (sums[1] > TIE * np.nansum(y * y))
-    scale = np.sqrt(sums[0]) * np.sqrt(sums[1])
-    return np.asarray(np.divide(sums[2], scale, out=np.full(len(orders), np.nan), where=defined))
+    return _ratio(sums[2], np.sqrt(sums[0]) * np.sqrt(sums[1]) * defined)
 
 
 def permutation_p(found: np.ndarray) -> float:
@@ -215,3 +183,8 @@ def permutation_p(found: np.ndarray) -> float:
     if math.isnan(found[0]):
         return math.nan
     return float((np.isnan(found) | (np.abs(found) >= abs(found[0]) - TIE)).mean())
+
+
+def _ratio(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """A quotient, NaN where what is below isn't above 0."""
+    return np.asarray(np.divide(upper, lower, out=np.full(len(upper), np.nan), where=lower > 0))

@@ -51,20 +51,22 @@ def checked(
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row a cell")
     wanted = list(dict.fromkeys([*numbers, *labels]))
-    _refuse_columns(frame, wanted)
+    for name in wanted:
+        if (n := int((frame.columns == name).sum())) != 1:
+            there = ", ".join(repr(str(one)) for one in frame.columns) or "none"
+            raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {there}")
     empty = frame[list(may_lack)].isna().any(axis=1) if may_lack else pd.Series(False, index=frame.index)
     rows = frame.loc[~empty, wanted].copy()
+    lacking = f"a value in {_listed(may_lack)}"
     if rows.empty:
-        raise ValueError(
-            f"no row of the table has a value in {_listed(may_lack)}" if len(frame) else "the table has no rows"
-        )
-    for name in numbers:
-        rows[name] = _numbers(rows[name], name, name in positive)
-    for name in labels:
+        raise ValueError(f"no row of the table has {lacking}" if len(frame) else "the table has no rows")
+    for name in wanted:
         if rows[name].isna().any():
-            raise ValueError(f"column {name!r} is empty in {_rows(rows.index[rows[name].isna()])}; fill it in")
-        rows[name] = rows[name].astype(str)
-    said = f"{int(empty.sum())} of {len(frame)} rows without a value in {_listed(may_lack)} are left out"
+            raise ValueError(
+                f"column {name!r} is empty in {_rows(rows.index[rows[name].isna()])}; fill it in or drop the row"
+            )
+        rows[name] = _numbers(rows[name], name, name in positive) if name in numbers else rows[name].astype(str)
+    said = f"{int(empty.sum())} of {len(frame)} rows without {lacking} are left out"
     return Cells(rows, (said,) if empty.any() else ())
 
 
@@ -75,31 +77,19 @@ def group_labels(frame: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
     """
     if not columns:
         return np.full(len(frame), "", dtype=object)
-    parts = list(frame[list(columns)].astype(str).itertuples(index=False, name=None))
-    seen: dict[str, tuple[str, ...]] = {}
-    for row in parts:
-        first = seen.setdefault("/".join(row), row)
-        if first != row:
-            raise ValueError(
-                f"{first!r} and {row!r} of columns {_listed(columns)} would both be called {'/'.join(row)!r}; "
-                "write one of them without a slash"
-            )
-    return np.array(["/".join(row) for row in parts], dtype=object)
-
-
-def _refuse_columns(frame: pd.DataFrame, wanted: Sequence[str]) -> None:
-    for name in wanted:
-        if (n := int((frame.columns == name).sum())) == 0:
-            there = ", ".join(repr(str(one)) for one in frame.columns) or "none"
-            raise ValueError(f"the table has no column {name!r}; it has {there}")
-        if n > 1:
-            raise ValueError(f"the table has {n} columns {name!r}; keep one")
+    rows = list(frame[list(columns)].astype(str).itertuples(index=False, name=None))
+    called = {row: "/".join(row) for row in rows}
+    if len(labels := list(called.values())) > len(set(labels)):
+        alike = sorted((row for row in called if labels.count(called[row]) > 1), key=lambda row: called[row])
+        raise ValueError(
+            f"{alike[0]!r} and {alike[1]!r} of columns {_listed(columns)} would both be called {called[alike[0]]!r}; "
+            "write one of them without a slash"
+        )
+    return np.array([called[row] for row in rows], dtype=object)
 
 
 def _numbers(column: pd.Series, name: str, positive: bool) -> pd.Series:
     """The values as float64."""
-    if (lacking := column.isna()).any():
-        raise ValueError(f"column {name!r} is empty in {_rows(column.index[lacking])}; fill it in or drop the row")
     for place, value in column.items():
         if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
             raise ValueError(f"column {name!r} holds {value!r} in row {place}, where a number belongs")

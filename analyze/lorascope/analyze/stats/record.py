@@ -35,23 +35,19 @@ def data_hash(frame: pd.DataFrame) -> str:
 def plain(value: Any) -> Any:
     """A value as JSON has it: NaN is null, an infinity `inf` or `-inf`; tables are lists of rows, sets are sorted."""
     if isinstance(value, pd.DataFrame):
-        return [plain(row) for row in value.to_dict(orient="records")]
-    if isinstance(value, pd.Series):
+        value = value.to_dict(orient="records")
+    elif dataclasses.is_dataclass(value):
+        value = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif isinstance(value, np.ndarray | np.generic | pd.Index):
+        value = value.tolist()
+    if isinstance(value, Mapping | pd.Series):
         return {str(key): plain(one) for key, one in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {one.name: plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: plain(one) for name, one in zip(value._fields, value, strict=True)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray | pd.Index):
-        return plain(value.tolist())
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=repr)
     if isinstance(value, list | tuple | range):
         return [plain(one) for one in value]
-    if isinstance(value, set | frozenset):
-        return [plain(one) for one in sorted(value, key=repr)]
-    if isinstance(value, np.generic):
-        return plain(float(value) if isinstance(value, np.floating) else value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if value is None or isinstance(value, str | int | float | bool):

@@ -1,12 +1,17 @@
-"""Draws of whole groups with replacement, orders of settings, and percentile intervals: resampling of every room."""
+"""Draws of whole groups, orders of settings, swaps within groups, and percentile intervals, for every room."""
 
 import math
-from itertools import combinations_with_replacement, permutations
+from itertools import combinations_with_replacement, permutations, product
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import gammaln  # type: ignore[import-untyped]
 
-__all__ = ["Draws", "group_draws", "percentile_interval", "setting_orders"]
+__all__ = ["Draws", "group_draws", "group_swaps", "percentile_interval", "refuse_draws", "setting_orders"]
+
+FEWEST_DRAWS = 100
+"""Fewest random draws that are worth a p-value or an interval."""
 
 
 class Draws(NamedTuple):
@@ -16,11 +21,6 @@ class Draws(NamedTuple):
     """Integers (draw, group): how often a group was drawn; each row sums to the number of groups."""
     weights: np.ndarray | None
     """Probabilities (draw,), which sum to 1, where every possible draw is there; None for random draws, all alike."""
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every possible draw is there, so that nothing depends on a seed."""
-        return self.weights is not None
 
 
 def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
@@ -45,7 +45,7 @@ def group_draws(n_groups: int, n_draws: int, rng: np.random.Generator) -> Draws:
         return Draws(rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws), None)
     drawn = combinations_with_replacement(range(n_groups), n_groups)
     counts = np.stack([np.bincount(one, minlength=n_groups) for one in drawn])
-    weights = np.array([math.exp(-sum(math.lgamma(count + 1) for count in row)) for row in counts])
+    weights = np.exp(-gammaln(counts + 1).sum(axis=1))
     return Draws(counts, weights / weights.sum())
 
 
@@ -60,23 +60,39 @@ def setting_orders(n_settings: int, n_draws: int, rng: np.random.Generator) -> n
     return np.vstack([as_it_is, rng.permuted(np.tile(as_it_is, (n_draws, 1)), axis=1)])
 
 
+def group_swaps(n_groups: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Bool (swap, group), the first of which is all False: all 2^n, or that one and `n_draws` random ones."""
+    if 2**n_groups <= n_draws:
+        return np.array(list(product((False, True), repeat=n_groups)))
+    swaps = rng.random((n_draws + 1, n_groups)) < 0.5
+    swaps[0] = False
+    return swaps
+
+
 def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | None = None) -> tuple[float, float]:
-    """Ends of the central share `level` of a number (draw,) over bootstrap draws, without those where it is NaN.
+    """Ends of the central share `level` of a number (draw,) over the bootstrap draws that define it; NaN if none does.
 
     With the weights of `Draws` an end is the least value at which the cumulated probability reaches its share; without,
-    quantiles are interpolated linearly. Few groups make such an interval too narrow. Raises ValueError if no draw
-    defines the number.
+    quantiles are interpolated linearly. Few groups make such an interval too narrow.
 
     References
     ----------
     Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3.
     """
-    known = ~np.isnan(values)
+    known, shares = ~np.isnan(values), [(1 - level) / 2, (1 + level) / 2]
     if not known.any():
-        raise ValueError("no bootstrap draw defines the number; give more groups in which it varies")
-    shares = [(1 - level) / 2, (1 + level) / 2]
+        return math.nan, math.nan
     if weights is None:
         low, high = np.quantile(values[known], shares)
     else:
         low, high = np.quantile(values[known], shares, weights=weights[known], method="inverted_cdf")
     return float(low), float(high)
+
+
+def refuse_draws(n_draws: int, seed: int, level: float) -> None:
+    """Raise ValueError unless a test can be made of these."""
+    for name, value, least in (("n_draws", n_draws, FEWEST_DRAWS), ("seed", seed, 0)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"`{name}` is {value!r}; it must be a whole number of at least {least}")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` is {level!r}; it must lie between 0 and 1, such as 0.95")

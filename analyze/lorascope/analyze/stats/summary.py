@@ -1,20 +1,40 @@
-"""What a result prints: its conclusion and one table, or everything, as text or Markdown."""
+"""What a result says: claims with their verdicts, its conclusion and one table, or everything, as text or Markdown."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
-from .verdict import Verdict
 
-__all__ = ["Summary", "Table", "cell_text", "markdown_text"]
+__all__ = ["WORDS", "Summary", "Table", "Verdict", "Word", "is_small", "markdown_text"]
 
-GAP = 2
-"""Blanks between two columns of text."""
+Word = Literal["supported", "not identified", "contradicted"]
+WORDS: tuple[str, ...] = get_args(Word)
+ROUNDING = 1e-12
+"""How far a p-value may lie above 1 - level and still count, since 1/20 as a sum isn't 0.05 to the last bit."""
+
+
+class Verdict(NamedTuple):
+    """A claim and what the data say of it."""
+
+    claim: str
+    """A sentence that could be wrong."""
+    word: Word
+    """`supported`: the data speak for it; `contradicted`: against it; `not identified`: they can't tell."""
+    because: str
+    """The number behind the word, with what it is and how many values it comes from."""
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.claim} ({self.because})"
+
+
+def is_small(p_value: float, level: float) -> bool:
+    """Whether a p-value is at most 1 - level; NaN isn't."""
+    return p_value <= 1 - level + ROUNDING
 
 
 @dataclass(frozen=True)
@@ -51,15 +71,15 @@ class Summary:
 
         A table that is wider goes on below itself, its names of rows repeated.
         """
+        indent = max((len(one.word) for one in self.verdicts), default=0) + 2
         parts = [_wrapped("", self.title, width)]
-        indent = max((len(one.word) for one in self.verdicts), default=0) + GAP
         parts += [_wrapped(f"{one.word:<{indent}}", f"{one.claim}: {one.because}", width) for one in self.verdicts]
         for place, table in enumerate(self.tables if full else self.tables[:1]):
-            parts += ["", _wrapped("", table.title, width), *_aligned(_texts(table), width)]
+            parts += ["", _wrapped("", table.title, width), *_aligned(table, width)]
             parts += [_wrapped("", table.note, width)] if table.note and (full or place) else []
         if full:
-            names = max((len(name) for name in self.facts), default=0) + GAP
-            parts += ["", *(_wrapped(f"{name:<{names}}", value, width) for name, value in self.facts.items())]
+            indent = max(map(len, self.facts), default=0) + 2
+            parts += ["", *(_wrapped(f"{name:<{indent}}", value, width) for name, value in self.facts.items())]
             parts += [_wrapped("* ", note, width) for note in self.notes]
         return "\n".join(parts).rstrip("\n")
 
@@ -80,19 +100,6 @@ class Summary:
         return "\n\n".join(parts) + "\n"
 
 
-def cell_text(value: object, digits: int = 4) -> str:
-    """A value as tables print it; nothing for what is missing, `n/a` for a number that is none."""
-    if value is None or value is pd.NA or value is pd.NaT:
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Integral):
-        return str(int(value))
-    return format_number(float(value), digits=digits) if isinstance(value, Real) else str(value)
-
-
 def markdown_text(text: str) -> str:
     r"""Text in a line of Markdown: tags, entities and links in it are shown, not obeyed.
 
@@ -105,10 +112,15 @@ def markdown_text(text: str) -> str:
 
 
 def _texts(table: Table) -> list[list[str]]:
-    """A table's cells as text, the header first."""
-    header = [str(name) for name in table.rows.columns]
-    columns = [[cell_text(value, table.digits) for value in table.rows[name]] for name in table.rows.columns]
-    return [header, *map(list, zip(*columns, strict=True))]
+    """A table's cells as text, the header first: nothing for what is missing, `n/a` for a number that is none."""
+    columns = [[name, *(_text(value, table.digits) for value in column)] for name, column in table.rows.items()]
+    return [list(map(str, row)) for row in zip(*columns, strict=True)] or [[]]
+
+
+def _text(value: object, digits: int) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    return format_number(value, digits=digits) if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _wrapped(first: str, text: str, width: int) -> str:
@@ -117,37 +129,15 @@ def _wrapped(first: str, text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(spelt, max(width, 20), subsequent_indent=" " * len(first)))
 
 
-def _aligned(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lines of text: columns of numbers to the right, others to the left; too many for a line go on below it."""
-    cells = [[text.replace("\n", "\\n") for text in row] for row in rows]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-    right = [all(_is_number(row[k]) for row in cells[1:]) for k in range(len(widths))]
-    lines = []
-    for n, part in enumerate(_parts(widths, right, width)):
-        lines += [""] if n else []
-        for row in cells:
-            aligned = (row[k].rjust(widths[k]) if right[k] else row[k].ljust(widths[k]) for k in part)
-            lines.append((" " * GAP).join(aligned).rstrip())
-    return lines
-
-
-def _parts(widths: Sequence[int], right: Sequence[bool], width: int) -> list[list[int]]:
-    """Places of columns for each stretch of a table that fits a line; each begins with those that name the rows."""
-    if sum(widths) + GAP * (len(widths) - 1) <= width:
-        return [list(range(len(widths)))]
-    names = list(range(right.index(True))) if True in right else [0]
-    if sum(widths[k] + GAP for k in names) > width / 2:
-        names = names[:1]
-    taken = sum(widths[k] + GAP for k in names)
-    parts, used = [[*names]], taken
-    for k in range(len(names), len(widths)):
-        if used + widths[k] > width and len(parts[-1]) > len(names):
-            parts.append([*names])
-            used = taken
-        parts[-1].append(k)
-        used += widths[k] + GAP
-    return parts
-
-
-def _is_number(text: str) -> bool:
-    return not text or text[0] in "-0123456789∞" or text == "n/a"
+def _aligned(table: Table, width: int) -> list[str]:
+    """Lines of text, as pandas breaks them: columns before the first one of numbers name the rows of every stretch."""
+    header, *rows = [[text.replace("\n", "\\n") for text in row] for row in _texts(table)]
+    if not rows:
+        return ["  ".join(header)]
+    is_name = [not pd.api.types.is_numeric_dtype(dtype) for dtype in table.rows.dtypes]
+    n_names = min([*is_name, False].index(False), len(is_name) - 1)
+    sizes = [max(map(len, column)) for column in zip(header, *rows, strict=True)][:n_names]
+    names, *labels = ["  ".join(map(str.ljust, row, sizes)) for row in (header, *rows)]
+    index, columns = pd.Index(labels, dtype=object), pd.Index(header[n_names:], dtype=object, name=names)
+    frame = pd.DataFrame([row[n_names:] for row in rows], index, columns, dtype=object)
+    return [line.rstrip() for line in frame.to_string(line_width=width, index=n_names > 0).split("\n")]

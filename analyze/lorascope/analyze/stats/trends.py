@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,23 +11,23 @@ import pandas as pd  # type: ignore[import-untyped]
 from ..format import format_number
 from .frame import checked, group_labels, some_of
 from .record import plain, provenance
-from .summary import Summary, Table
-from .verdict import Verdict, Word, is_small
+from .resampling import refuse_draws
+from .summary import Summary, Table, Verdict, Word, is_small
 
 __all__ = ["TrendResult", "trend_tests"]
 
 MOST_EXACT = 8
 """Most levels of which scipy's exact distribution is taken; it lists all orders of a group, which are 40,320 of 8."""
-WORDS = {1: "rises", -1: "falls", 0: "equal"}
-NULL = (
-    "p is over all orders of a group's values among its levels, each as likely, groups independent: where groups share "
-    "a run, one adapter scored on several data sets for instance, it comes out too small"
-)
+Method = Literal["exact", "asymptotic", "permutation"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrendResult:
-    """A claimed trend along ordered levels, tested within groups by Page's L; every p is one-sided."""
+    """A claimed trend along ordered levels, tested within groups by Page's L; every p is one-sided.
+
+    p is over all orders of a group's values among its levels, each as likely, groups independent: where groups share a
+    run, one adapter scored on several data sets for instance, it comes out too small.
+    """
 
     response: str
     along: str
@@ -46,7 +46,7 @@ class TrendResult:
     """P(L or more), small where the claim holds."""
     p_opposite: float
     """P(L or less), small where the opposite holds."""
-    method: Literal["exact", "asymptotic", "permutation"]
+    method: Method
     """Where p is from: Page's distribution, exact up to 8 levels, or, where responses are tied, random orders."""
     n_steps: int
     """Steps between neighbouring levels of one group, in all groups of two levels or more."""
@@ -55,10 +55,8 @@ class TrendResult:
     violations: pd.DataFrame
     """A row a step that doesn't go as claimed: `group`, `lower` and `upper` (levels), `at_lower` and `at_upper`
     (responses, averaged over the cells there), `step` (`rises`, `falls` or `equal`)."""
-    verdicts: tuple[Verdict, ...]
-    """The trend over all groups, then every step."""
     notes: tuple[str, ...]
-    """Sentences on what was assumed, averaged or left out."""
+    """Sentences on what was averaged or left out."""
     provenance: Mapping[str, Any]
     """Versions, settings and a hash of the rows that were used."""
 
@@ -66,6 +64,25 @@ class TrendResult:
     def direction(self) -> str:
         """`rises` or `falls`: what is claimed."""
         return "rises" if self.increasing else "falls"
+
+    @property
+    def verdicts(self) -> tuple[Verdict, Verdict]:
+        """The trend over all groups, then every step, as the numbers are, without their errors."""
+        claim = f"{self.response} {self.direction} along {self.along}"
+        because = (
+            f"Page's L = {self.L:g} over {self.n_groups} group{'s' if self.n_groups > 1 else ''} of {self.n_levels} "
+            f"levels, {self.method} p = {format_number(self.p_value)}, of the opposite {format_number(self.p_opposite)}"
+        )
+        word: Word = "supported" if self.p_value < self.p_opposite else "contradicted"
+        if not is_small(min(self.p_value, self.p_opposite), self.level):
+            word = "not identified"
+        against = self.violations[self.violations["step"] != "equal"]
+        n_equal = len(self.violations) - len(against)
+        steps = f"{len(against)} of {self.n_steps} steps between neighbouring levels go the other way"
+        steps += f", in {against['group'].nunique()} groups" if len(against) else ""
+        steps += f"; {n_equal} between equal values" if n_equal else ""
+        every: Word = "contradicted" if len(against) else "not identified" if n_equal else "supported"
+        return Verdict(f"{claim} overall", word, because), Verdict(f"{claim} in every group", every, steps)
 
     def summary(self) -> Summary:
         """Verdicts and the steps that don't go as claimed, to print."""
@@ -76,7 +93,7 @@ class TrendResult:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON has it, floats at full precision; see `plain`."""
-        record: dict[str, Any] = plain(self)
+        record: dict[str, Any] = {**plain(self), "verdicts": plain(self.verdicts)}
         return record
 
 
@@ -116,8 +133,7 @@ def trend_tests(
     TypeError
         If `frame` isn't a DataFrame.
     ValueError
-        If a column isn't there, is named twice or holds what it can't, `groups` is text, an option is none of what is
-        allowed, or no group has two levels.
+        If a column isn't there or holds what it can't, an option isn't allowed, or no group has two levels.
 
     Notes
     -----
@@ -144,7 +160,8 @@ def trend_tests(
     >>> found.L, round(found.p_value * 36, 9), [verdict.word for verdict in found.verdicts]
     (28.0, 1.0, ['supported', 'supported'])
     """
-    _refuse(response, along, groups, level, n_draws)
+    groups = (groups,) if isinstance(groups, str) else tuple(groups)
+    refuse_draws(n_draws, seed, level)
     cells = checked(frame, numbers=[response, along], labels=groups, may_lack=[response])
     rows = cells.frame.reset_index(drop=True)
     series = _series(rows, response, along, groups)
@@ -158,17 +175,15 @@ def trend_tests(
     complete = series[(sizes[sizes > 1] == sizes.max()).to_numpy()]
     values, levels = (complete[name].to_numpy().reshape(-1, sizes.max()) for name in ("mean", "level"))
     L, p_value, p_opposite, method = _page(values if increasing else -values, n_draws, np.random.default_rng(seed))
-    direction, opposite = ("rises", "falls") if increasing else ("falls", "rises")
     steps = _steps(series)
-    violations = steps[steps["step"] != direction].reset_index(drop=True)
     settings = {
-        "response": response, "along": along, "groups": list(groups), "increasing": increasing, "level": level,
+        "response": response, "along": along, "groups": groups, "increasing": increasing, "level": level,
         "n_draws": n_draws, "seed": seed, "source": frame.attrs.get("source", ""),
     }  # fmt: skip
-    found = TrendResult(
+    return TrendResult(
         response=response,
         along=along,
-        groups=tuple(groups),
+        groups=groups,
         increasing=increasing,
         level=level,
         L=L,
@@ -179,12 +194,10 @@ def trend_tests(
         method=method,
         n_steps=len(steps),
         series=series,
-        violations=violations,
-        verdicts=(),
-        notes=(*cells.left_out, *_notes(series, levels, short, along), NULL),
+        violations=steps[steps["step"] != ("rises" if increasing else "falls")].reset_index(drop=True),
+        notes=(*cells.left_out, *_notes(series, levels, short, along)),
         provenance=provenance(rows, settings),
     )
-    return replace(found, verdicts=(_overall(found), _every_step(found, opposite)))
 
 
 def _series(rows: pd.DataFrame, response: str, along: str, groups: Sequence[str]) -> pd.DataFrame:
@@ -198,9 +211,7 @@ def _series(rows: pd.DataFrame, response: str, along: str, groups: Sequence[str]
     return found.astype({"group": object})
 
 
-def _page(
-    values: np.ndarray, n_draws: int, rng: np.random.Generator
-) -> tuple[float, float, float, Literal["exact", "asymptotic", "permutation"]]:
+def _page(values: np.ndarray, n_draws: int, rng: np.random.Generator) -> tuple[float, float, float, Method]:
     """Page's L of a complete table (group, level) whose values are claimed to rise, p, p of the opposite, and how."""
     from scipy.stats import page_trend_test, rankdata  # type: ignore[import-untyped]
 
@@ -208,7 +219,7 @@ def _page(
     places = np.arange(1, values.shape[1] + 1)
     statistic = float((ranks @ places).sum())
     if all(len(set(row)) == len(row) for row in ranks.tolist()) and values.shape[0] > 1 and values.shape[1] > 2:
-        method: Literal["exact", "asymptotic"] = "exact" if values.shape[1] <= MOST_EXACT else "asymptotic"
+        method: Method = "exact" if values.shape[1] <= MOST_EXACT else "asymptotic"
         one, other = (page_trend_test(table, ranked=True, method=method) for table in (ranks, ranks[:, ::-1]))
         return statistic, float(one.pvalue), float(other.pvalue), method
     drawn = np.zeros(n_draws)
@@ -223,31 +234,9 @@ def _steps(series: pd.DataFrame) -> pd.DataFrame:
     after = series.groupby("group", sort=False)[["level", "mean"]].shift(-1)
     ends = {"lower": series["level"], "upper": after["level"], "at_lower": series["mean"], "at_upper": after["mean"]}
     steps = pd.DataFrame({"group": series["group"], **ends}).dropna(subset="upper")
-    steps["step"] = np.sign(steps["at_upper"] - steps["at_lower"]).map(WORDS)
+    steps["step"] = np.sign(steps["at_upper"] - steps["at_lower"]).map({1: "rises", -1: "falls", 0: "equal"})
     whole = {name: pd.to_numeric(steps[name], downcast="integer") for name in ("lower", "upper")}  # 32, not 32.0
     return steps.assign(**whole)
-
-
-def _overall(found: TrendResult) -> Verdict:
-    is_told = is_small(min(found.p_value, found.p_opposite), found.level)
-    word: Word = "supported" if found.p_value < found.p_opposite else "contradicted"
-    because = (
-        f"Page's L = {found.L:g} over {found.n_groups} group{'s' if found.n_groups > 1 else ''} of {found.n_levels} "
-        f"levels, {found.method} p = {format_number(found.p_value)}, of the opposite {format_number(found.p_opposite)}"
-    )
-    claim = f"{found.response} {found.direction} along {found.along} overall"
-    return Verdict(claim, word if is_told else "not identified", because)
-
-
-def _every_step(found: TrendResult, opposite: str) -> Verdict:
-    """Contradicted by one step that does the opposite; steps between equal values speak neither way."""
-    against = found.violations[found.violations["step"] == opposite]
-    n_equal = len(found.violations) - len(against)
-    word: Word = "contradicted" if len(against) else "not identified" if n_equal else "supported"
-    because = f"{len(against)} of {found.n_steps} steps between neighbouring levels go the other way"
-    because += f", in {against['group'].nunique()} groups" if len(against) else ""
-    because += f"; {n_equal} between equal values" if n_equal else ""
-    return Verdict(f"{found.response} {found.direction} along {found.along} in every group", word, because)
 
 
 def _notes(series: pd.DataFrame, levels: np.ndarray, short: Sequence[str], along: str) -> Iterator[str]:
@@ -261,18 +250,3 @@ def _notes(series: pd.DataFrame, levels: np.ndarray, short: Sequence[str], along
         yield f"groups differ in their levels of {along}: Page's test goes by the levels' order within a group"
     if n_shared := int((series["n_cells"] - 1).sum()):
         yield f"{n_shared} cells share group and level with another and are averaged with it"
-
-
-def _refuse(response: str, along: str, groups: Sequence[str], level: float, n_draws: int) -> None:
-    if isinstance(groups, str):
-        raise ValueError(f"`groups` is {groups!r}; give a list of columns: [{groups!r}]")
-    names = [response, along, *groups]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(
-            f"column {twice[0]!r} is named twice among `response`, `along` and `groups`; each column has one part"
-        )
-    if not 0 < level < 1:
-        raise ValueError(f"`level` is {level!r}; it must lie between 0 and 1, such as 0.95")
-    if n_draws < 1:
-        raise ValueError(f"`n_draws` is {n_draws!r}; it must be at least 1, and thousands make a good p")

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
+from lorascope.analyze.stats.metrics import compare_metrics
 
 from ..fits.options import GROUPS, Whole, chosen_groups, rows_where, study_table
 from ..fits.results import Format, Results, about_study, deliver, refuse_out
@@ -23,10 +23,8 @@ def compare(
     metric: Sequence[str] = ("ln MIUB", "CE", "ln CE"),
     groups: str | None = None,
     setting: str = "setting",
-    reference: str | None = None,
     higher_is_better: Sequence[str] = (),
     collapsed_below: float | None = None,
-    n_items: str | None = None,
     where: Sequence[str] = (),
     level: float = 0.95,
     n_draws: Whole = 10_000,
@@ -49,20 +47,17 @@ def compare(
     accuracy
         Column of shares from 0 to 1.
     metric
-        A column, or 'ln CE' for the logarithm of the column CE; give it again for another one.
+        A column, or 'ln CE' for the logarithm of the column CE; give it again for another one. The first one is held
+        against the others.
     groups
         Columns whose values together make a group, with commas between: cells are compared within groups. By default
         those of dataset, split, prompt and model that vary.
     setting
         Column that names a cell in its group.
-    reference
-        Metric whose claim is tested; by default the first one.
     higher_is_better
         Metric that promises a high accuracy where it is high; may be given several times. Others do where they are low.
     collapsed_below
         Report everything a second time, without cells whose accuracy is below this.
-    n_items
-        Test items behind each accuracy: a number, or a column (n_scored of runs).
     where
         Only rows with these values, as in 'model=Phi3' or 'R=8,32'; give it again for another column.
     level
@@ -84,28 +79,26 @@ def compare(
     if n_draws > MOST_DRAWS:
         raise ValueError(f"`n_draws` is {n_draws}; give at most {MOST_DRAWS}")
     asked = rows_where(where)
-    items = int(n_items) if n_items is not None and n_items.strip().isdecimal() else n_items
     frame = study_table(study, asked, workers)
     columns = chosen_groups(frame, groups)
     if not columns:
         none = "`groups` names no column" if groups is not None else f"none of {', '.join(GROUPS)} varies"
         raise ValueError(f"{none}, so that there is one group, and two are needed; name columns with --groups")
     found = compare_metrics(
-        frame, accuracy, metric, groups=columns, setting=setting, reference=reference,
-        higher_is_better=higher_is_better, collapsed_below=collapsed_below, n_items=items, n_draws=n_draws, seed=seed,
-        level=level,
+        frame, accuracy, metric, groups=columns, setting=setting, higher_is_better=higher_is_better,
+        collapsed_below=collapsed_below, n_draws=n_draws, seed=seed, level=level,
     )  # fmt: skip
+
+    def figure() -> object:
+        from lorascope.analyze.figures import metrics_figure  # plotly, for which no other output waits
+
+        return metrics_figure(found)
+
     results = Results(
         title=f"Metrics and {accuracy}",
         study=about_study(frame, asked),
         summaries=[found.summary()],
         record={"comparison": found.to_dict()},
-        figures=[("Correlation with accuracy", lambda: _figure(found))],
+        figures=[("Correlation with accuracy", figure)],
     )
     deliver(results, form, out, full=full)
-
-
-def _figure(found: MetricComparison) -> Any:
-    from lorascope.analyze.figures import metrics_figure  # plotly, for which no other output waits
-
-    return metrics_figure(found)

@@ -10,7 +10,7 @@ from lorascope.analyze.figures import metrics_figure, profile_figure, scaling_fi
 from lorascope.analyze.format import format_number, format_percent
 from lorascope.analyze.report.document import document
 from lorascope.analyze.report.markup import escape, figure, section, tile
-from lorascope.analyze.stats.verdict import WORDS
+from lorascope.analyze.stats.summary import WORDS
 
 from ..results.claims import CLAIMS
 from ..results.law import Fitted

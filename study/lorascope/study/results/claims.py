@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.stats.verdict import Verdict
+from lorascope.analyze.stats.summary import Verdict
 
 from .cells import study_cells
 from .findings import Finding

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze.format import format_number
-from lorascope.analyze.stats.verdict import Verdict, Word
+from lorascope.analyze.stats.summary import Verdict, Word
 
 from .item_table import Estimate, ItemTable
 

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze.format import format_number, format_percent
-from lorascope.analyze.stats.verdict import Verdict, Word
+from lorascope.analyze.stats.summary import Verdict, Word
 
 from .findings import Finding, lacking
 from .sweeps import Sweeps, plural

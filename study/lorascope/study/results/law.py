@@ -63,13 +63,12 @@ def compared_metrics(cells: pd.DataFrame) -> Compared:
     """MIUB and CE as predictors of accuracy, on means over seeds; `cells` are what `study_cells` returns."""
     rows = _choices(cells)
     keys = ["dataset", "model", "setting"]
-    table = rows.groupby(keys, sort=False)[["ACC", "MIUB", "CE", "n_scored"]].mean().reset_index()
-    table["n_scored"] = table["n_scored"].round().astype(int)
+    table = rows.groupby(keys, sort=False)[["ACC", "MIUB", "CE"]].mean().reset_index()
     known = {name: table[name].dropna() for name in ("MIUB", "CE")}
     metrics = [f"ln {name}" for name in known if len(known[name]) and (known[name] > 0).all()]
     metrics[1:1] = ["CE"] * bool(len(known["CE"]))
     try:
-        return Compared(compare_metrics(table, metrics=metrics, n_items="n_scored"), "")
+        return Compared(compare_metrics(table, metrics=metrics), "")
     except ValueError as error:
         return Compared(None, str(error))
 
