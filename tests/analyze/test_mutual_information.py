@@ -11,10 +11,9 @@ from scipy.linalg import hadamard
 
 from lorascope.analyze import mutual_information
 from lorascope.analyze.information.estimators import PANEL, evaluate, resolve_estimators
-from lorascope.analyze.information.evidence import FIELDS
+from lorascope.analyze.information.evidence import FIELDS, VERDICTS
 from lorascope.analyze.information.gaussian import gaussian_information, normal_scores
 from lorascope.analyze.information.pairs import Settings, check_pairs
-from lorascope.analyze.information.verdict_rules import VERDICTS
 
 TASKS = Path(__file__).parents[3] / "shared" / "mi_tasks"
 

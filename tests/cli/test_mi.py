@@ -7,9 +7,8 @@ import xarray as xr
 
 from lorascope.analyze import measure_information, open_result
 from lorascope.analyze.format import format_number
-from lorascope.analyze.information import VERDICTS
 from lorascope.cli import screen
-from lorascope.cli.information_tables import MEANINGS, _held, _quartiles, _shortened
+from lorascope.cli.information_tables import _held, _quartiles, _shortened
 from lorascope.cli.main import main
 from lorascope.stores import Run, open_run
 
@@ -55,7 +54,10 @@ def test_the_conclusion_comes_first_and_then_one_table(
     code, out, _ = run(capsys, some, "--shuffles", 3)
     assert code == 0
     values = measure_information(opened, n_shuffles=3)["value"].sel(estimator="panel").values
-    said = f"mutual information of base and lora: {format_number(np.median(values))} nat in the median of 3 components"
+    said = (
+        "mutual information of base and lora, median and quartiles of 3 components, by panel: "
+        f"{format_number(np.median(values))} nat ("
+    )
     assert said in out
     assert "of whole states it is infinite in 3 of 3 components, since base and lora share directions exactly" in out
     assert "┃ model.layers.… ┃ MI (nat) ┃ p ┃ axes ┃ tokens ┃ verdict ┃" in out
@@ -63,14 +65,13 @@ def test_the_conclusion_comes_first_and_then_one_table(
     places = [out.index(word) for word in (said, "…10.self_attn.k_proj", "…10.self_attn.q_proj", "…11.mlp.down_proj")]
     assert places == sorted(places)
     assert "│ 0.25 │ 4+4 │ 240 │" in out
-    assert "by estimator" not in out
+    assert "ksg_copula:" not in out
 
 
 def test_all_that_qualifies_numbers_is_told_in_full(capsys: pytest.CaptureFixture[str], some: Path) -> None:
     code, out, _ = run(capsys, some, "--shuffles", 3, "--full")
     assert code == 0
-    assert "┃ estimator ┃ median ┃ quartiles ┃" in out
-    assert out.count("│ radial_ksg │") == 1
+    assert "radial_ksg: " in out
     assert "p: of 3 shuffles of samples, whose mean is at most" in out
     assert "axes keep, in the median component, 100.0 % of base's variance and 100.0 % of lora's" in out
     _, out, _ = run(capsys, some, "--shuffles", 0, "--full", "--estimator", "gaussian")
@@ -109,7 +110,7 @@ def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], 
     assert "│ …10.self_attn.k_proj │ n/a │ n/a │ 0+0 │ 0 │ - │" in out
     code, out, _ = run(capsys, some, "--against", "delta", "--component", "*.k_proj", "--bound", *QUICK)
     assert code == 1
-    assert "n/a nat in the median of 1 component, by panel: none has a value" in out
+    assert "median and quartiles of 1 component, by panel: n/a nat (n/a to n/a); none has a value" in out
 
 
 def test_each_reason_is_told_once(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
@@ -267,10 +268,6 @@ def test_medians_lie_between_two_values_unless_one_is_infinite() -> None:
     assert _quartiles(np.array([0.1, 0.2, 0.3, 0.4, np.nan])) == ("0.175", "0.250", "0.325")
     assert _quartiles(np.array([0.2, 0.3, np.inf, np.inf])) == ("0.300", "∞", "∞")
     assert _quartiles(np.array([np.nan])) == ("n/a", "n/a", "n/a")
-
-
-def test_every_verdict_but_ok_is_explained() -> None:
-    assert {"ok", *MEANINGS} == set(VERDICTS)
 
 
 @pytest.mark.parametrize(

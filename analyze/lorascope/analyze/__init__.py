@@ -3,7 +3,7 @@
 from .adapters.adapter import adapter_report
 from .compare_runs import paired, side_by_side
 from .groups import group_by, to_dataframe
-from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
+from .information.bound import js_lower_bound, js_upper_bound
 from .jensen_shannon import jensen_shannon
 from .measure_information import export_pairs, measure_information
 from .measuring.cka import cka
@@ -35,7 +35,6 @@ __all__ = [
     "js_upper_bound",
     "measure_information",
     "measure_run",
-    "mi_upper_bound",
     "miub",
     "miub_readings",
     "mutual_information",

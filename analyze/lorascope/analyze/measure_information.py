@@ -1,27 +1,30 @@
 """Mutual information of base and lora, component by component of a run."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import dask.config
 import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 
-from .information.components import component_pairs, component_record, lazily
+from .information.components import ComponentPairs, component_pairs, component_record
 from .information.dataset import component_dataset, provenance
 from .information.estimators import N_SHUFFLES
-from .information.export import refuse_npz, write_pairs
 from .information.pairs import Settings
-from .information.plan import Against, Plan, Unit, chosen_sources, make_plan
+from .information.plan import Against, Plan, Unit, make_plan
 from .measuring.compute import workers
-from .measuring.sources import Source
-from .threads import one_blas_thread
+from .measuring.sources import Source, matching, sources_of
+from .save import refuse_inside_store, require_writable
+from .threads import keep_one_blas_thread, one_blas_thread
 
-__all__ = ["export_pairs", "measure_information"]
+__all__ = ["export_pairs", "measure_information", "refuse_npz"]
 
 ONE_BY_ONE = {"chunksize": 1}
 """Setting of Dask's processes: what is handed out together can't be called off."""
@@ -114,9 +117,9 @@ def measure_information(
         run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
     )  # fmt: skip
-    sources = chosen_sources(run, adapter, components)
+    sources = _chosen_sources(run, adapter, components)
     records = _computed(component_record, sources, plan, scheduler, n_workers, progress)
-    return component_dataset(run, adapter, sources, plan, records.tolist(), unit)
+    return component_dataset(run, adapter, sources, plan, records, unit)
 
 
 def export_pairs(
@@ -136,8 +139,10 @@ def export_pairs(
 ) -> dict[str, str]:
     """Write the pairs that `measure_information` makes its estimates of as `.npz`; returns what was left out, and why.
 
-    Parameters and errors as of `measure_information`; `information.export.write_pairs` says what the file holds. All
-    pairs are in memory together: 8 bytes for each token, axis, side and component.
+    Parameters and errors as of `measure_information`. `numpy.load(path, allow_pickle=False)` reads the file:
+    `<component>/x` and `<component>/y`, float64 (n, axis); `<component>/sample` and `<component>/token`, int64 (n,);
+    `components`, what stands before these; `about`, JSON: how pairs were made, and under `left_out` what states
+    couldn't be projected. All pairs are in memory together: 8 bytes for each token, axis, side and component.
 
     Raises
     ------
@@ -154,10 +159,44 @@ def export_pairs(
         run, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(seed=seed), unit="nat", n_shuffles=0,
     )  # fmt: skip
-    sources = chosen_sources(run, adapter, components)
+    sources = _chosen_sources(run, adapter, components)
     pairs = _computed(component_pairs, sources, plan, scheduler, n_workers, progress)
     found = {source.component: one for source, one in zip(sources, pairs, strict=True)}
-    return write_pairs(target, found, provenance(run, adapter, plan))
+    return _write_pairs(target, found, provenance(run, adapter, plan))
+
+
+def refuse_npz(path: Path) -> None:
+    """Raise unless pairs may be written under this name; see `export_pairs`."""
+    if "://" in str(path) or ":/" in path.as_posix()[1:]:
+        raise ValueError(f"`export` is {str(path)!r}; pairs go to a folder of this machine")
+    if path.suffix != ".npz":
+        raise ValueError(f"`export` is {str(path)!r}; its name must end in .npz")
+    if path.exists():
+        raise FileExistsError(f"`{path}` is there already; name another, or delete it first")
+    refuse_inside_store(path, "export")
+    require_writable(path)
+
+
+def _write_pairs(path: Path, found: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:
+    left_out = {name: pairs.why for name, pairs in found.items() if pairs.why}
+    arrays: dict[str, np.ndarray] = {}
+    for name, ((x, y, samples, _), tokens, *_) in found.items():
+        if name not in left_out:
+            arrays |= {f"{name}/x": x, f"{name}/y": y, f"{name}/sample": samples, f"{name}/token": tokens}
+    if not arrays:
+        first, why = next(iter(left_out.items()))
+        raise ValueError(f"no states can be projected; the first are those of {first}: {why}")
+    arrays["components"] = np.array([name for name in found if name not in left_out])
+    arrays["about"] = np.array(json.dumps({**about, "left_out": left_out}))
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    return left_out
+
+
+def _chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | None) -> list[Source]:
+    """The components that are looked at, in the run's order; raises where a pattern fits none."""
+    sources = sources_of(run, adapter)
+    return [sources[place] for place in matching([source.component for source in sources], components)]
 
 
 def _computed(
@@ -167,8 +206,13 @@ def _computed(
     scheduler: Any,
     n_workers: int | None,
     progress: Progress | None,
-) -> np.ndarray:
-    """What `function` gives for each component, (component,)."""
+) -> list[Any]:
+    """What `function` gives for each component, one Dask task each."""
+    components = np.empty(len(sources), object)
+    components[:] = list(sources)
+    lazy = da.map_blocks(
+        _one, da.from_array(components, chunks=1), dtype=object, meta=np.empty(0, object), function=function, plan=plan
+    )
     n_done = 0
 
     def done() -> None:
@@ -178,4 +222,11 @@ def _computed(
             progress(n_done, len(sources))
 
     with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as found:
-        return found.compute(lazily(function, sources, plan), done)
+        return found.compute(lazy, done).tolist()
+
+
+def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
+    keep_one_blas_thread()
+    out = np.empty(1, object)
+    out[0] = function(sources[0], plan)
+    return out

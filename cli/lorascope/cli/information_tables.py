@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from posixpath import commonpath
 
 import numpy as np
 import xarray as xr
@@ -14,18 +15,8 @@ from .screen import print_table, say
 
 __all__ = ["MOST_NOTES", "print_result"]
 
-MEANINGS = {
-    "lower bound only": "blind to some dependence",
-    "saturated": "there is much, not how much",
-    "undersampled": "moves with the number of tokens, or they are too few to tell",
-    "biased": "shuffles, or the value itself, are off 0 on the wrong side",
-    "assumes Gaussian": "no bound, unless states are",
-}
-"""What a verdict means, in words."""
 SHORT = {"": "-", "lower bound only": "lower bound", "assumes Gaussian": "if Gaussian"}
 """Verdicts in few words, where a table's column is narrow."""
-NARROW = {"saturated": "satu-\nrated", "undersampled": "under-\nsampled", "lower bound only": "lower\nbound"}
-"""Verdicts as headers of narrow columns, where they are longer than the numbers below."""
 EMBEDDING = re.compile(r"embed|^w[tp]e$")
 """Kinds of components that look up a token's id or position."""
 MOST_ROWS, MOST_NOTES = 10, 3
@@ -35,32 +26,33 @@ MOST_ROWS, MOST_NOTES = 10, 3
 def print_result(result: xr.Dataset, run: Run, *, bound: bool, full: bool) -> int:
     """Print a result; returns how many components lack values."""
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
-    one = result.sel(estimator=name)
-    for line in (_conclusion(one, name), *_infinite(result), *([_claim(result)] if bound else [])):
+    one, against = result.sel(estimator=name), result.attrs["against"]
+    n_all = _components(result.sizes["component"])
+    say(f"mutual information of base and {against}, median and quartiles of {n_all}, by {_told(one)}")
+    for line in (*_infinite(result), *([_claim(result)] if bound else [])):
         say(line)
     order = np.argsort(-np.nan_to_num(one["value"].values, nan=-np.inf, posinf=np.inf), kind="stable")
     some = result.isel(component=order if full else order[:MOST_ROWS])
     header, names = _shortened(some["component"].values.tolist())
     headers, rows = _bound_columns(some) if bound else _value_columns(some.sel(estimator=name))
-    title = f"mutual information of base and {result.attrs['against']}, by {name}"
+    title = f"mutual information of base and {against}, by {name}"
     if len(names) < len(order):
-        title += f": the {len(names)} largest of {len(order)} components"
+        title += f": the {len(names)} largest of {n_all}"
     print_table(title, [header, *headers], [(short, *row) for short, row in zip(names, rows, strict=True)])
-    if full and result.sizes["estimator"] > 1:
-        _print_estimators(result)
-    for line in _qualifications(result, one, run) if full else ():
-        say(line)
+    if full:
+        for line in (*(_told(result.sel(estimator=name)) for name in result["estimator"].values.tolist()),
+                     *_qualifications(result, one, run)):  # fmt: skip
+            say(line)
     return _print_missing(result, full=full)
 
 
-def _conclusion(one: xr.Dataset, name: str) -> str:
-    values, verdicts = one["value"].values, one["verdict"].values
-    counts = {word: int((verdicts == word).sum()) for word in VERDICTS}
-    said = [f"{n} {word}" + (f" ({MEANINGS[word]})" if word in MEANINGS else "") for word, n in counts.items() if n]
-    return (
-        f"mutual information of base and {one.attrs['against']}: {_quartiles(values)[1]} {one.attrs['units']} in the "
-        f"median of {_components(len(values))}, by {name}: {', '.join(said) or 'none has a value'}"
-    )
+def _told(one: xr.Dataset) -> str:
+    """Median and quartiles of one estimator, as a few components would rule a mean, and how many have each verdict."""
+    verdicts = one["verdict"].values.tolist()
+    counts = [f"{verdicts.count(word)} {word}" for word in VERDICTS if word in verdicts]
+    low, middle, high = _quartiles(one["value"].values)
+    told = ", ".join(counts) or "none has a value"
+    return f"{one['estimator'].item()}: {middle} {one.attrs['units']} ({low} to {high}); {told}"
 
 
 def _infinite(result: xr.Dataset) -> Iterator[str]:
@@ -74,7 +66,7 @@ def _infinite(result: xr.Dataset) -> Iterator[str]:
 
 
 def _claim(result: xr.Dataset) -> str:
-    held, name = _held(result), _js_name(result)
+    held, (name, _) = _held(result), _js(result)
     counts = ", ".join(f"{word} in {(held == word).sum()}" for word in ("fails", "open", "holds"))
     claim = ", the paper's claim," if name == "MIUB" else ""
     return (
@@ -83,18 +75,16 @@ def _claim(result: xr.Dataset) -> str:
     )
 
 
-def _js_name(result: xr.Dataset) -> str:
-    """Against delta it is JS(softmax(base), softmax(delta)): no MIUB, and nobody's claim."""
-    return "MIUB" if result.attrs["against"] == "lora" else "JS alone"
-
-
-def _js(result: xr.Dataset) -> np.ndarray:
-    return np.asarray(result["js" if result.attrs["against"] == "lora" else "js_delta_alone"].values)
+def _js(result: xr.Dataset) -> tuple[str, np.ndarray]:
+    """Name and values; against delta it is JS(softmax(base), softmax(delta)): no MIUB, and nobody's claim."""
+    if result.attrs["against"] == "lora":
+        return "MIUB", result["js"].values
+    return "JS alone", result["js_delta_alone"].values
 
 
 def _held(result: xr.Dataset) -> np.ndarray:
     """Whether js is at least the mutual information, by the interval of the panel, or of Xi where that has none."""
-    panel, certified, js = result.sel(estimator="panel"), result.sel(estimator="classifier"), _js(result)
+    panel, certified, (_, js) = result.sel(estimator="panel"), result.sel(estimator="classifier"), _js(result)
     low = np.where(np.isnan(panel["low"]), certified["low"], panel["low"])
     fails = (js < low) | np.isposinf(panel["value"].values)
     conditions = [np.isnan(panel["value"].values), fails, js > panel["high"].values]
@@ -102,8 +92,8 @@ def _held(result: xr.Dataset) -> np.ndarray:
 
 
 def _bound_columns(some: xr.Dataset) -> tuple[list[str], list[tuple[str, ...]]]:
-    panel, certified, name = some.sel(estimator="panel"), some.sel(estimator="classifier"), _js_name(some)
-    columns = (_js(some), panel["value"], panel["se"], some["js_joint"], certified["value"], _held(some))
+    panel, certified, (name, values) = some.sel(estimator="panel"), some.sel(estimator="classifier"), _js(some)
+    columns = (values, panel["value"], panel["se"], some["js_joint"], certified["value"], _held(some))
     rows: list[tuple[str, ...]] = [
         (format_number(js), format_error(value, se), format_number(joint), format_number(xi), str(held))
         for js, value, se, joint, xi, held in zip(*map(np.asarray, columns), strict=True)
@@ -120,30 +110,18 @@ def _value_columns(some: xr.Dataset) -> tuple[list[str], list[tuple[str, ...]]]:
     return [f"MI ({some.attrs['units']})", "p", "axes", "tokens", "verdict"], rows
 
 
-def _print_estimators(result: xr.Dataset) -> None:
-    """Medians, since a few components would rule means, quartiles, and how many have each verdict that occurs."""
-    verdicts = result["verdict"].transpose("estimator", "component").values
-    words = [word for word in VERDICTS if (verdicts == word).any()]
-    rows = []
-    for name, found in zip(result["estimator"].values.tolist(), verdicts, strict=True):
-        low, middle, high = _quartiles(result["value"].sel(estimator=name).values)
-        rows.append((name, middle, f"{low} to {high}", *(str((found == word).sum()) for word in words)))
-    headers = [NARROW.get(word, SHORT.get(word, word)) for word in words]
-    print_table(f"by estimator, {result.attrs['units']}", ["estimator", "median", "quartiles", *headers], rows)
-
-
 def _quartiles(values: np.ndarray) -> tuple[str, str, str]:
     """Quartiles and, between them, the median, as text."""
     known = values[~np.isnan(values)] if not np.isnan(values).all() else np.array([np.nan])
     # Between a number and infinity there is none.
     found = np.quantile(known, [0.25, 0.5, 0.75], method="nearest" if np.isinf(known).any() else "linear")
-    low, middle, high = (f"{value:.3f}" if abs(value) < 1 else format_number(value) for value in found)
+    low, middle, high = map(format_number, found.tolist())
     return low, middle, high
 
 
 def _qualifications(result: xr.Dataset, one: xr.Dataset, run: Run) -> Iterator[str]:
     """What values rest on, leave out, and can't say."""
-    attrs, n_all = result.attrs, result.sizes["component"]
+    attrs = result.attrs
     if attrs["n_shuffles"]:
         null = float(np.abs(np.nan_to_num(one["null_mean"])).max())
         yield f"p: of {attrs['n_shuffles']} shuffles of samples, whose mean is at most {format_number(null, digits=2)}"
@@ -155,7 +133,8 @@ def _qualifications(result: xr.Dataset, one: xr.Dataset, run: Run) -> Iterator[s
         yield f"axes keep, in the median component, {base} of base's variance and {other} of {attrs['against']}'s"
     for name, what in (("n_repeats", "repeated states"), ("n_not_finite", "tokens with NaN or infinity")):
         if (counts := result[name].values).any():
-            yield f"{what} were left out in {(counts > 0).sum()} of {_components(n_all)}, at most {counts.max()} tokens"
+            n_all = _components(len(counts))
+            yield f"{what} were left out in {(counts > 0).sum()} of {n_all}, at most {counts.max()} tokens"
     if n := attrs["n_prefix_repeats"]:
         yield f"{n} tokens of the run couldn't be chosen: an earlier one has the same id after the same ids"
     there = int((run.committed_rows & run.state_rows).sum())
@@ -165,14 +144,15 @@ def _qualifications(result: xr.Dataset, one: xr.Dataset, run: Run) -> Iterator[s
 
 def _print_missing(result: xr.Dataset, *, full: bool) -> int:
     """Say which components have no values, and why; returns how many."""
-    notes = zip(result["component"].values.tolist(), result["note"].values.tolist(), strict=True)
-    found = {name: note for name, note in notes if note}
-    if found:
-        say(f"{len(found)} of {_components(result.sizes['component'])} lack values:")
-    firsts = {note: name for name, note in reversed(found.items())}  # of each reason the first
-    for note, name in [*reversed(firsts.items())][: None if full else MOST_NOTES]:
+    firsts: dict[str, str] = {}
+    for name, note in zip(result["component"].values.tolist(), result["note"].values.tolist(), strict=True):
+        firsts.setdefault(note, name)
+    n = int((result["note"].values != "").sum())
+    if n:
+        say(f"{n} of {_components(result.sizes['component'])} lack values:")
+    for note, name in [one for one in firsts.items() if one[0]][: None if full else MOST_NOTES]:
         say(f"{name}: {note}")
-    return len(found)
+    return n
 
 
 def _components(n: int) -> str:
@@ -180,12 +160,8 @@ def _components(n: int) -> str:
 
 
 def _shortened(names: Sequence[str]) -> tuple[str, list[str]]:
-    """What all names begin with, and what is left of each."""
-    parts = [name.split(".") for name in names]
-    least = min(map(len, parts), default=1) if len(parts) > 1 else 1  # something of each name is to remain
-    n_shared = 0
-    while n_shared < least - 1 and len({part[n_shared] for part in parts}) == 1:
-        n_shared += 1
-    if not n_shared:
+    """What all names begin with, and what is left of each, which is something."""
+    shared = commonpath([name.rpartition(".")[0].replace(".", "/") for name in names]).replace("/", ".")
+    if len(names) < 2 or not shared:
         return "component", list(names)
-    return f"{'.'.join(parts[0][:n_shared])}.…", [f"…{'.'.join(part[n_shared:])}" for part in parts]
+    return f"{shared}.…", [f"…{name[len(shared) + 1 :]}" for name in names]

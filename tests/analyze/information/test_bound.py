@@ -19,7 +19,6 @@ from lorascope.analyze.information.bound import (
     gaussian_dependence,
     js_lower_bound,
     js_upper_bound,
-    mi_upper_bound,
 )
 
 LN2 = math.log(2)
@@ -100,18 +99,16 @@ def test_upper_bound_of_js_to_its_last_digits(mi: float) -> None:
 
 
 def test_ends_and_shapes() -> None:
-    assert js_lower_bound(0.0) == js_upper_bound(0.0) == mi_upper_bound(0.0, 5.0) == 0
+    assert js_lower_bound(0.0) == js_upper_bound(0.0) == 0
     assert js_upper_bound(np.inf) == js_upper_bound(1000.0) == LN2
     assert js_lower_bound(LN2 + 1e-13) == np.inf
     assert js_lower_bound(-1e-13) == js_upper_bound(-1e-13) == 0
-    assert mi_upper_bound(0.1, 1 - 1e-13) == mi_upper_bound(0.1, 1.0)
-    for function in (js_lower_bound, js_upper_bound, lambda js: mi_upper_bound(js, 2.0)):
+    for function in (js_lower_bound, js_upper_bound):
         assert type(function(0.1)) is float
         table = function(np.full((2, 3), 0.1, np.float32))
         assert table.shape == (2, 3)
         assert table.dtype == np.float64
         assert function(np.empty(0)).shape == (0,)
-    assert mi_upper_bound(np.array([0.1, 0.2]), np.array([[1.0], [9.0]])).shape == (2, 2)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 128, 1000])
@@ -145,11 +142,9 @@ def test_dependence_is_that_of_the_definitions(joint: np.ndarray) -> None:
 
 
 @given(joints())
-def test_dependence_lies_between_the_bounds(joint: np.ndarray) -> None:
-    found, product = discrete_dependence(joint), product_of(joint)
-    ratio = max(1.0, (joint[product > 0] / product[product > 0]).max())
+def test_dependence_lies_above_the_bound(joint: np.ndarray) -> None:
+    found = discrete_dependence(joint)
     assert js_lower_bound(found.js) - 1e-12 <= found.mutual_information
-    assert found.mutual_information <= mi_upper_bound(found.js, ratio) * (1 + 1e-12) + 1e-15
     if found.mutual_information > 1e-12:  # theorem 3 of the paper, refuted by every dependent pair
         assert found.mutual_information > 2 * found.js > LN2 * found.js
 
@@ -178,25 +173,6 @@ def test_probabilities_may_be_tiny_or_none() -> None:
     joint[2, 2] = 1e-310
     assert discrete_dependence(joint) == discrete_dependence(np.eye(2) / 2)
     assert discrete_dependence(np.array([[0.2, 0.8]])) == (0, 0, 0)
-
-
-@pytest.mark.parametrize("excess", [1e-15, 1e-9, 1e-3, 0.2499, 0.25, 0.4999, 0.5, 3.0, 1e6, 1e100, 1e300])
-def test_factor_to_its_last_digits(excess: float) -> None:
-    ratio = 1 + excess
-    with mpmath.workdps(360):
-        t = mpmath.mpf(ratio)
-        f = t * mpmath.log(t) - t + 1
-        g = (t * mpmath.log(2 * t / (1 + t)) + mpmath.log(2 / (1 + t))) / 2
-        assert relative(mi_upper_bound(0.25, ratio), f / g / 4) < (1e-14 if ratio < 1e9 else 1e-12)
-
-
-def test_factor_grows_and_is_the_least() -> None:
-    factors = mi_upper_bound(np.full(4001, 0.1), 1 + np.logspace(-14, 14, 4001))
-    assert (np.diff(factors) > -1e-15).all()
-    e, ratio = 1e-6, 100.0
-    joint = np.array([[ratio * e * e, e - ratio * e * e], [e - ratio * e * e, 1 - 2 * e + ratio * e * e]])
-    found = discrete_dependence(joint)
-    assert found.mutual_information == pytest.approx(mi_upper_bound(found.js, ratio), rel=1e-4)
 
 
 @pytest.mark.parametrize("rho", [1e-6, 0.01, 0.1, 0.499, 0.501, 0.9, 0.99, 0.9999, 1 - 1e-8, 1 - 1e-12, 1 - 2.0**-53])
@@ -231,7 +207,6 @@ def test_no_correlation_no_dependence() -> None:
 
 JS_ALLOWED = "allowed are 0 to ln 2 = 0.693147... nats; multiply bits by it"
 MI_ALLOWED = "allowed are 0 nats and above, infinity too"
-RATIO_ALLOWED = "allowed are finite numbers from 1 on: the mean of a density ratio is 1"
 RHO_ALLOWED = "allowed is what lies between -1 and 1: at these mutual information is infinite"
 
 
@@ -240,9 +215,7 @@ RHO_ALLOWED = "allowed is what lies between -1 and 1: at these mutual informatio
     [
         (js_lower_bound, "js", [-1e-6, 0.6932, np.nan, np.inf], JS_ALLOWED),
         (lambda js: js_lower_bound(np.array([[0.1, js]])), "js", [-1e-6, np.nan], JS_ALLOWED),
-        (lambda js: mi_upper_bound(js, 2.0), "js", [-1e-6, 0.6932, np.nan, np.inf], JS_ALLOWED),
         (js_upper_bound, "mi", [-1e-6, np.nan, -np.inf], MI_ALLOWED),
-        (lambda ratio: mi_upper_bound(0.1, ratio), "ratio", [0.99, np.nan, np.inf], RATIO_ALLOWED),
         (gaussian_dependence, "rho", [-1.0, 1.0, 2.0, np.nan], RHO_ALLOWED),
     ],
 )
@@ -273,7 +246,7 @@ def test_a_sum_next_to_1_is_divided_out() -> None:
 
 
 def test_examples_of_the_module_run() -> None:
-    assert doctest.testmod(bound) == (0, 5)
+    assert doctest.testmod(bound) == (0, 4)
 
 
 def test_examples_of_the_page_run() -> None:

@@ -8,6 +8,7 @@ from lorascope.analyze.information.estimators import ESTIMATORS, evaluate, resol
 from lorascope.analyze.information.evidence import (
     FIELDS,
     SHARES,
+    VERDICTS,
     _parts,
     _shuffled,
     _shuffled_rows,
@@ -15,7 +16,6 @@ from lorascope.analyze.information.evidence import (
     estimate,
 )
 from lorascope.analyze.information.pairs import Pairs, Settings, check_pairs
-from lorascope.analyze.information.verdict_rules import VERDICTS
 
 RNG = np.random.default_rng
 

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from lorascope.analyze.information.pairs import Settings
-from lorascope.analyze.information.plan import Plan, chosen_sources, make_plan
-from lorascope.analyze.information.states import choose_tokens
-from lorascope.stores import Run, StoreError, open_run
+from lorascope.analyze.information.plan import Plan, choose_tokens, make_plan
+from lorascope.stores import Run, open_run
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def plan_of(run: Run, **options: Any) -> Plan:
 
 def test_tokens_are_those_of_the_seed(run: Run) -> None:
     plan = plan_of(run)
-    np.testing.assert_array_equal(plan.tokens, choose_tokens(run, 50, seed=3).tokens)
+    np.testing.assert_array_equal(plan.tokens, choose_tokens(run, 50, seed=3)[0])
     np.testing.assert_array_equal(plan.samples, run.tokens["sample"].values[plan.tokens])
     assert len(plan_of(run, n_tokens=10**6).tokens) == run.n_tokens
 
@@ -48,10 +47,3 @@ def test_tokens_are_those_of_the_seed(run: Run) -> None:
 def test_options_that_cant_be(run: Run, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         plan_of(run, **options)
-
-
-def test_the_adapter_is_named_where_there_are_two(two_adapters: Path) -> None:
-    run = open_run(two_adapters)
-    assert len(chosen_sources(run, "b", None)) == 4
-    with pytest.raises(StoreError, match="`adapter` isn't given, and this run holds several; name one of"):
-        chosen_sources(run, None, None)

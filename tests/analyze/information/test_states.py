@@ -10,7 +10,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.analyze.information.states import choose_tokens, component_blocks
+from lorascope.analyze.information.components import component_blocks
+from lorascope.analyze.information.plan import choose_tokens
 from lorascope.analyze.measuring.sources import Source, sources_of
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading import rows as reading
@@ -161,9 +162,9 @@ def test_repeats_are_tokens_with_the_same_prefix(data: Any) -> None:
     there = data.draw(st.lists(st.booleans(), min_size=n, max_size=n).filter(any))
     run = table_run(sequences, firsts=firsts, there=np.array(there))
     repeats = seen_before(run)
-    found = choose_tokens(run, n, seed=0)
-    assert found.n_repeats == repeats.sum()
-    np.testing.assert_array_equal(found.tokens, np.flatnonzero(~repeats & there))
+    tokens, _, n_repeats = choose_tokens(run, n, seed=0)
+    assert n_repeats == repeats.sum()
+    np.testing.assert_array_equal(tokens, np.flatnonzero(~repeats & there))
 
 
 @given(
@@ -179,12 +180,12 @@ def test_samples_give_alike(lengths: list[int], n_tokens: int, seed: int) -> Non
     given_ = np.bincount(samples, minlength=len(lengths))
     for count, length in zip(given_, lengths, strict=True):
         assert count == length or count >= given_.max() - 1
-    np.testing.assert_array_equal(tokens, choose_tokens(run, n_tokens, seed=seed).tokens)
+    np.testing.assert_array_equal(tokens, choose_tokens(run, n_tokens, seed=seed)[0])
 
 
 def test_the_choice_is_random_within_and_between_samples() -> None:
     run = table_run([list(range(10 * i, 10 * i + 10)) for i in range(4)])
-    chosen = [choose_tokens(run, 10, seed=seed).tokens for seed in range(2000)]
+    chosen = [choose_tokens(run, 10, seed=seed)[0] for seed in range(2000)]
     share = np.bincount(np.concatenate(chosen), minlength=40) / 2000
     np.testing.assert_allclose(share, 10 / 40, atol=5 * (0.25 * 0.75 / 2000) ** 0.5)
 

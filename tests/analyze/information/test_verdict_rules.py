@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from lorascope.analyze.information.verdict_rules import (
+from lorascope.analyze.information.evidence import (
     AGREEMENT,
     DRIFT,
     GROWTH,

@@ -1,12 +1,12 @@
 """Mutual information of arrays and of a run's components: estimators, bounds, and what says how far to believe them."""
 
-from .bound import discrete_dependence, gaussian_dependence, js_lower_bound, js_upper_bound, mi_upper_bound
+from .bound import discrete_dependence, gaussian_dependence, js_lower_bound, js_upper_bound
 from .classifier import classifier_js
 from .estimators import ESTIMATORS, PANEL
+from .evidence import VERDICTS
 from .gaussian import noise_curve
 from .ksg import ksg, ksg_local
 from .projections import principal_axes, project
-from .verdict_rules import VERDICTS
 
 __all__ = [
     "ESTIMATORS",
@@ -19,7 +19,6 @@ __all__ = [
     "js_upper_bound",
     "ksg",
     "ksg_local",
-    "mi_upper_bound",
     "noise_curve",
     "principal_axes",
     "project",

@@ -13,7 +13,6 @@ __all__ = [
     "gaussian_dependence",
     "js_lower_bound",
     "js_upper_bound",
-    "mi_upper_bound",
 ]
 
 Values = TypeVar("Values", float, np.ndarray)
@@ -25,7 +24,6 @@ MASS_ROUNDING = 1e-9
 LN2 = math.log(2)
 LN2_REST = 2.3190468138462996e-17
 """What the float64 `LN2` leaves out of ln 2."""
-JS_ALLOWED = "0 to ln 2 = 0.693147... nats; multiply bits by it"
 STEPS = 5
 """Newton steps of `js_lower_bound`: four bring every js that was tried to its last digits, near ln 2 too."""
 FARTHEST = 800.0
@@ -95,7 +93,7 @@ def js_lower_bound(js: Values) -> Values:
     >>> round(js_lower_bound(0.4414), 3)
     1.716
     """
-    j = _in_range("js", js, 0.0, LN2, JS_ALLOWED)
+    j = _in_range("js", js, 0.0, LN2, "0 to ln 2 = 0.693147... nats; multiply bits by it")
     rest = (LN2 - j) + LN2_REST
     x = j * (2 / LN2)
     for _ in range(STEPS):
@@ -140,56 +138,6 @@ def _extremal_js(x: np.ndarray) -> np.ndarray:
     a, gone = np.exp(-x), -np.expm1(-x)
     # ln 2 - ((1 + a) ln(1 + a) + a x)/2, rearranged so that nothing but terms of the size of x remain where it is small
     return np.asarray((gone * LN2 - (1 + a) * np.log1p(-gone / 2) - a * x) / 2)
-
-
-def mi_upper_bound(js: Values, ratio: Values | float) -> Values:
-    """The largest mutual information, in nats, of this JS(joint || product) where joint/product is at most `ratio`.
-
-    Parameters
-    ----------
-    js
-        JS(joint || product) in nats, from 0 to ln 2, of any shape.
-    ratio
-        A number that the density ratio joint/product exceeds nowhere, at least 1; one number, or one for each js. For
-        symbols, 1/p of the rarest symbol of either side will do.
-
-    Returns
-    -------
-    float or np.ndarray
-        kappa(ratio) js, float64. The relative error of kappa is below 1e-12.
-
-    Raises
-    ------
-    ValueError
-        If a js is NaN or outside of its range by more than 1e-12, or a ratio is below 1 by more, infinite or NaN.
-
-    Notes
-    -----
-    kappa(T) = f(T)/g(T), with f and g as in `js_lower_bound`; kappa(1) = 4. Without a cap there is no such bound.
-
-    f/g grows: f(1) = f'(1) = g(1) = g'(1) = 0, f'' = 1/t and g'' = 1/(2t (1 + t)), so f'' = 2 (1 + t) g''. By Taylor's
-    formula f(t) is the integral of (t - u) 2 (1 + u) g''(u) over u from 1 to t, and g(t) that of (t - u) g''(u), so
-    f(t)/g(t) = 2 + 2 E[u], u of density proportional to |t - u|/(u (1 + u)) between 1 and t. As t grows these densities
-    have a monotone likelihood ratio, which makes E[u] grow. So f <= kappa(T) g wherever t <= T, and means under Q keep
-    that. No smaller factor will do: let t = T with a probability that vanishes, and nearly 1 elsewhere.
-
-    References
-    ----------
-    Sason and Verdu 2016, IEEE Transactions on Information Theory 62, arXiv 1508.00335: bounds from the
-    largest f/g.
-
-    Examples
-    --------
-    >>> round(mi_upper_bound(0.05, 100), 3)
-    0.561
-    """
-    j = _in_range("js", js, 0.0, LN2, JS_ALLOWED)
-    largest = float(np.finfo(np.float64).max)
-    t = _in_range("ratio", ratio, 1.0, largest, "finite numbers from 1 on: the mean of a density ratio is 1")
-    excess = np.maximum(t - 1, LEAST_CELL)  # 1 gives the limit
-    # g = (f(t) - 2 f((1 + t)/2))/2, and f(1 + s) is s times the mean logarithm
-    found: Values = _plain(2 * j / (1 - _mean_log(excess / 2) / _mean_log(excess)))
-    return found
 
 
 def discrete_dependence(joint: np.ndarray) -> Dependence:

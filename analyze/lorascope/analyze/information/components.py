@@ -1,25 +1,24 @@
 """One component of a run at a time: its chosen tokens along axes from all tokens, and their estimates or why none."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-import dask.array as da
 import numpy as np
+from jaxtyping import Bool
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from lorascope.stores import StoreError
+from lorascope.stores.format.spec import ROW_TOKENS
 
 from ..kernels.softmax import jensen_shannon_rows
-from ..measuring.sources import Source
-from ..threads import keep_one_blas_thread
+from ..measuring.sources import Source, read_factors
+from ..measuring.tiles import row_tiles
 from .evidence import FIELDS, estimate
 from .pairs import LEAST_GROUPS, Pairs, refuse_unusable, repeats
 from .plan import Plan
 from .projections import Axes, n_axes_for, principal_axes, project
-from .states import States, component_blocks
 
-__all__ = ["ComponentPairs", "ComponentRecord", "NoPairs", "component_pairs", "component_record", "lazily"]
+__all__ = ["ComponentPairs", "ComponentRecord", "component_blocks", "component_pairs", "component_record"]
 
 REPEAT = 1e-5
 """Two tokens whose projections lie closer than this, in standard deviations, are one state with rounding."""
@@ -41,86 +40,106 @@ class ComponentPairs(NamedTuple):
     """Tokens left out since an earlier one has the same states."""
     n_not_finite: int
     """Tokens left out for NaN or infinity."""
+    why: str = ""
+    """Why there are no pairs, where states can't be projected."""
 
 
-class NoPairs(NamedTuple):
-    """A component that can't be projected."""
+class ComponentRecord(NamedTuple):
+    """All that is known of one component."""
 
-    why: str
-    n_not_finite: int
-    """Tokens with NaN or infinity."""
+    fields: np.ndarray
+    """Float64 (estimator, field) in nats; NaN where the states can't be estimated from."""
+    note: str
+    """Why values are missing, or nothing."""
+    columns: dict[str, float]
+    """By name what `measure_information` returns of a component beside estimates."""
 
 
-def component_pairs(source: Source, plan: Plan) -> ComponentPairs | NoPairs:
+class _States(NamedTuple):
+    """Some tokens' states at one component: arrays of their own, safe to keep."""
+
+    tokens: np.ndarray
+    """Int64 (token,): places on the run's token axis, ascending."""
+    base: np.ndarray
+    """Float32 (token, feature), as delta."""
+    delta: np.ndarray
+
+    def other(self, plan: Plan) -> np.ndarray:
+        """What base is compared with."""
+        return self.base + self.delta if plan.against == "lora" else self.delta
+
+
+def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None = None) -> Iterator[_States]:
+    """States of a component's committed rows, one row after the other, without tokens that aren't finite.
+
+    `tokens` says which of the run's tokens are wanted, by default all: a row that holds none is neither read nor
+    returned. Raises StoreError if a chunk is missing, empty or broken.
+    """
+    wanted = np.ones(source.base.shape[0], bool) if tokens is None else tokens
+    for row in np.unique(np.flatnonzero(wanted) // ROW_TOKENS).tolist():
+        if source.base.is_committed(row):
+            yield _row_states(source, row, wanted)
+
+
+def _row_states(source: Source, row: int, wanted: np.ndarray) -> _States:
+    (factor,) = read_factors([source], row)
+    with np.errstate(over="ignore", invalid="ignore"):  # tokens that aren't finite are dropped here
+        (tile,) = row_tiles(source, row, factor, whole=True)
+        finite = np.isfinite(tile.base + tile.delta).all(axis=1)
+    kept = np.flatnonzero(wanted[row * ROW_TOKENS :][: len(tile.base)] & finite)
+    return _States(row * ROW_TOKENS + kept, tile.base[kept], tile.delta[kept])
+
+
+def component_pairs(source: Source, plan: Plan) -> ComponentPairs:
     """The pairs that estimates of a component are made of, or why there are none: three trips through its states."""
+
+    def chosen() -> Iterator[_States]:
+        wanted = np.zeros(source.base.shape[0], np.bool_)
+        wanted[plan.tokens] = True
+        return component_blocks(source, wanted)
+
     try:
-        axes = _principal_axes(source, plan)
-        blocks = [_Block.of(block, axes, plan) for block in _chosen_states(source, plan)]
-        if not any(len(block.tokens) for block in blocks):
+        axes = principal_axes(
+            lambda: ((block.base, block.other(plan)) for block in component_blocks(source)),
+            plan.n_axes,
+            names=("base", plan.against),
+            seed=plan.settings.seed,
+        )
+        blocks = [_projected(block, axes, plan) for block in chosen()]
+        if not any(len(tokens) for tokens, *_ in blocks):
             raise ValueError("there are no tokens without NaN and infinity")
     except StoreError:  # a broken store is no property of the states
         raise
     except ValueError as error:
         n_chosen = len(plan.tokens)
-        n_not_finite = n_chosen - sum(len(block.tokens) for block in _chosen_states(source, plan))
+        n_not_finite = n_chosen - sum(len(block.tokens) for block in chosen())
         why = f"all {n_chosen} tokens hold NaN or infinity" if n_not_finite == n_chosen else str(error)
-        return NoPairs(why, n_not_finite)
-    return _without_repeats(_Block(*map(np.concatenate, zip(*blocks, strict=True))), axes, plan)
-
-
-class _Block(NamedTuple):
-    """What is kept of some chosen tokens."""
-
-    tokens: np.ndarray
-    js: np.ndarray
-    x: np.ndarray
-    """Float64 (n, axis), as y."""
-    y: np.ndarray
-
-    @classmethod
-    def of(cls, states: States, axes: tuple[Axes, Axes], plan: Plan) -> "_Block":
-        """Tokens of a row along the axes of both sides."""
-        js = np.empty((2, len(states.base)), np.float32)
-        jensen_shannon_rows(states.base, states.delta, js[0])
-        jensen_shannon_rows(states.base, states.delta - states.base, js[1])
-        return cls(states.tokens, js.T, project(states.base, axes[0]), project(_other(states, plan), axes[1]))
-
-
-def _principal_axes(source: Source, plan: Plan) -> tuple[Axes, Axes]:
-    """Axes of base and of the other side, from all tokens."""
-    base, other = principal_axes(
-        lambda: ((block.base, _other(block, plan)) for block in component_blocks(source)),
-        plan.n_axes,
-        names=("base", plan.against),
-        seed=plan.settings.seed,
-    )
-    return base, other
-
-
-def _other(states: States, plan: Plan) -> np.ndarray:
-    return states.base + states.delta if plan.against == "lora" else states.delta
-
-
-def _chosen_states(source: Source, plan: Plan) -> Iterator[States]:
-    wanted = np.zeros(source.base.shape[0], np.bool_)
-    wanted[plan.tokens] = True
-    return component_blocks(source, wanted)
-
-
-def _without_repeats(chosen: _Block, axes: tuple[Axes, Axes], plan: Plan) -> ComponentPairs:
-    """Each state once, and as many axes of each side as keep the share asked for."""
-    samples = plan.samples[np.searchsorted(plan.tokens, chosen.tokens)]
-    pairs = Pairs(chosen.x, chosen.y, samples, samples)
-    rows = np.flatnonzero(~(_near_repeats(pairs, chosen.js) | repeats(pairs)))
+        none, labels = np.empty((0, 0)), np.empty(0, np.int64)
+        return ComponentPairs(
+            Pairs(none, none, labels, labels), labels, np.empty((0, 2), np.float32), (np.nan, np.nan), 0, n_not_finite,
+            why,
+        )  # fmt: skip
+    tokens, js, x, y = map(np.concatenate, zip(*blocks, strict=True))
+    samples = plan.samples[np.searchsorted(plan.tokens, tokens)]
+    pairs = Pairs(x, y, samples, samples)
+    rows = np.flatnonzero(~(_near_repeats(pairs, js) | repeats(pairs)))
     (n_x, share_x), (n_y, share_y) = (n_axes_for(side, plan.share, plan.n_axes) for side in axes)
     return ComponentPairs(
-        pairs.take(rows)._replace(x=pairs.x[rows, :n_x], y=pairs.y[rows, :n_y]),
-        chosen.tokens[rows],
-        chosen.js[rows],
+        pairs.take(rows)._replace(x=x[rows, :n_x], y=y[rows, :n_y]),
+        tokens[rows],
+        js[rows],
         (share_x, share_y),
         n_repeats=len(samples) - len(rows),
         n_not_finite=len(plan.tokens) - len(samples),
     )
+
+
+def _projected(states: _States, axes: list[Axes], plan: Plan) -> tuple[np.ndarray, ...]:
+    """Tokens of a row, their js as in `ComponentPairs`, and both sides along their axes."""
+    js = np.empty((2, len(states.base)), np.float32)
+    jensen_shannon_rows(states.base, states.delta, js[0])
+    jensen_shannon_rows(states.base, states.delta - states.base, js[1])
+    return states.tokens, js.T, project(states.base, axes[0]), project(states.other(plan), axes[1])
 
 
 def _near_repeats(pairs: Pairs, js: np.ndarray) -> np.ndarray:
@@ -150,48 +169,11 @@ def _in_sd(values: np.ndarray) -> np.ndarray:
     return np.asarray(values / np.where(spread > 0, spread, 1.0))
 
 
-class ComponentRecord(NamedTuple):
-    """All that is known of one component: estimates, and by name the columns of `measure_information` beside them."""
-
-    fields: np.ndarray
-    """Float64 (estimator, field) in nats; NaN where the states can't be estimated from."""
-    note: str
-    js: float = math.nan
-    js_delta_alone: float = math.nan
-    n_tokens: int = 0
-    n_samples: int = 0
-    n_repeats: int = 0
-    n_not_finite: int = 0
-    n_axes_x: int = 0
-    n_axes_y: int = 0
-    share_x: float = math.nan
-    share_y: float = math.nan
-
-
-def lazily(function: Callable[[Source, Plan], Any], sources: Sequence[Source], plan: Plan) -> da.Array:
-    """Object array (component,) of what `function` gives for each component, one Dask task each."""
-    components = np.empty(len(sources), object)
-    components[:] = list(sources)
-    whole: da.Array = da.map_blocks(
-        _one, da.from_array(components, chunks=1), dtype=object, meta=np.empty(0, object), function=function, plan=plan
-    )
-    return whole
-
-
-def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
-    keep_one_blas_thread()
-    out = np.empty(1, object)
-    out[0] = function(sources[0], plan)
-    return out
-
-
 def component_record(source: Source, plan: Plan) -> ComponentRecord:
     """The record of a component; states that can't be estimated from give NaN and a note that says why."""
     found = component_pairs(source, plan)
-    fields = np.full((len(plan.names), len(FIELDS)), np.nan)
-    if isinstance(found, NoPairs):
-        return ComponentRecord(fields, found.why, n_not_finite=found.n_not_finite)
-    n_samples, note = len(np.unique(found.pairs.groups_x)), ""
+    fields, note = np.full((len(plan.names), len(FIELDS)), np.nan), found.why
+    n_samples = len(np.unique(found.pairs.groups_x))
     try:
         if n_samples < LEAST_GROUPS:
             raise ValueError(
@@ -201,20 +183,20 @@ def component_record(source: Source, plan: Plan) -> ComponentRecord:
         refuse_unusable(found.pairs)
         fields = estimate(found.pairs, plan.names, plan.settings, n_shuffles=plan.n_shuffles)
     except ValueError as error:
-        note = str(error)  # what an estimator says of its arrays, said of a component
+        note = note or str(error)  # what an estimator says of its arrays, said of a component
         for theirs, ours in (("`x`", "`base`"), ("`y`", f"`{plan.against}`"), (" groups", " samples")):
             note = note.replace(theirs, ours)
-    js, js_delta_alone = found.js.mean(axis=0, dtype=np.float64).tolist()
-    return ComponentRecord(
-        fields,
-        note,
-        js,
-        js_delta_alone,
-        len(found.tokens),
-        n_samples,
-        found.n_repeats,
-        found.n_not_finite,
-        found.pairs.x.shape[1],
-        found.pairs.y.shape[1],
-        *found.shares,
-    )
+    js = [np.nan, np.nan] if found.why else found.js.mean(axis=0, dtype=np.float64).tolist()
+    columns = {
+        "js": js[0],
+        "js_delta_alone": js[1],
+        "n_tokens": len(found.tokens),
+        "n_samples": n_samples,
+        "n_repeats": found.n_repeats,
+        "n_not_finite": found.n_not_finite,
+        "n_axes_x": found.pairs.x.shape[1],
+        "n_axes_y": found.pairs.y.shape[1],
+        "share_x": found.shares[0],
+        "share_y": found.shares[1],
+    }
+    return ComponentRecord(fields, note, columns)

@@ -13,10 +13,9 @@ from ..measuring.sources import Source
 from .bound import js_upper_bound
 from .components import ComponentRecord
 from .estimators import ESTIMATORS, PANEL
-from .evidence import FIELDS
+from .evidence import FIELDS, VERDICTS
 from .pairs import Settings
 from .plan import Against, Plan, Unit
-from .verdict_rules import VERDICTS
 
 __all__ = ["UNITS", "component_dataset", "information_dataset", "is_singular", "provenance"]
 
@@ -98,7 +97,7 @@ def component_dataset(
         fields, plan.names, plan.settings, unit=unit, n_shuffles=plan.n_shuffles, dims=["component"]
     )
     for name, (long_name, units) in COLUMNS.items():
-        values = np.array([getattr(record, name) for record in records])
+        values = np.array([record.columns[name] for record in records])
         result[name] = ("component", values, {"long_name": long_name, "units": units})
     notes = np.array([record.note for record in records], object)
     result["note"] = ("component", notes, {"long_name": "why values are missing"})

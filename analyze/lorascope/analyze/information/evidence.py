@@ -1,7 +1,7 @@
 """An estimate with all that says how far to believe it: null, ladder of sample sizes, interval, ceiling, verdict."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -12,9 +12,8 @@ from lorascope.stores.progress import Progress
 
 from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
 from .pairs import Pairs, Settings, least_rows
-from .verdict_rules import VERDICTS, panel_verdicts, verdict
 
-__all__ = ["FIELDS", "SHARES", "estimate"]
+__all__ = ["FIELDS", "SHARES", "VERDICTS", "estimate", "panel_verdicts", "verdict"]
 
 SHARES = (2, 4, 8)
 """The rows are cut into so many parts, and each is looked at alone."""
@@ -27,6 +26,17 @@ VERDICT_FIELDS = ("value", "se", "half", "quarter", "eighth", "ceiling", "null_m
 """Columns that a verdict rests on."""
 LEVEL = 0.95
 """Level of confidence of the intervals."""
+VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "biased", "assumes Gaussian")
+"""What an estimate is called; `verdict` has the rules."""
+
+NEAR_CEILING = 0.8
+"""Share of its ceiling at which an estimate says that there is much, not how much."""
+GROWTH = 0.5
+"""Share of ln 4 by which an estimate that only counts its rows grows from a quarter of them to all."""
+DRIFT = 0.02
+"""Nats beyond the noise that an estimate may move from a quarter of the rows to all."""
+AGREEMENT = 0.05
+"""Nats beyond the noise up to which two members of the panel say the same."""
 
 
 def estimate(
@@ -51,12 +61,23 @@ def estimate(
     for n, parts in cuts.items():
         if not all(_suffices(pairs.take(rows), settings.k) for rows in parts):
             cuts[n] = []
-    parts_of_all = [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
-    values = _evaluated([lambda: pairs, *nulls, *parts_of_all], names, settings, n_workers, progress)
-    whole, null, rest = values[0], values[1 : 1 + n_shuffles], values[1 + n_shuffles :]
-    edges = np.cumsum([len(parts) for parts in cuts.values()])[:-1]
-    ladder = dict(zip(SHARES, np.split(rest, edges), strict=True))
-    return _fields(pairs, names, settings, whole, null, ladder)
+    jobs: list[Callable[[], Pairs]] = [lambda: pairs, *nulls]
+    jobs += [partial(pairs.take, rows) for parts in cuts.values() for rows in parts]
+
+    def one(place: int) -> np.ndarray:
+        # The first is the whole, whose mistakes are the user's. What an estimator refuses of a shuffle or a part, which
+        # may hold ties or a constant column that the whole doesn't, is NaN.
+        return evaluate(jobs[place](), names, settings, strict=not place)
+
+    values = []
+    with ThreadPoolExecutor(n_workers) as pool:
+        for found in pool.map(one, range(len(jobs))):  # pairs are made when their turn comes: few lie in memory
+            values.append(found)
+            if progress is not None:
+                progress(len(values), len(jobs))
+    edges = np.cumsum([1, n_shuffles, *map(len, cuts.values())])[:-1]
+    (whole,), null, *parts_of_all = np.split(np.array(values), edges)
+    return _fields(pairs, names, settings, whole, null, dict(zip(SHARES, parts_of_all, strict=True)))
 
 
 def _shuffled(pairs: Pairs, rows: np.ndarray) -> Pairs:
@@ -99,31 +120,6 @@ def _suffices(part: Pairs, k: int) -> bool:
     if n < least_rows(part) or n - 3 * most < 2 * k:
         return False
     return all((side.min(axis=0) < side.max(axis=0)).all() for side in (part.x, part.y))
-
-
-def _evaluated(
-    jobs: Sequence[Callable[[], Pairs]],
-    names: Sequence[str],
-    settings: Settings,
-    n_workers: int,
-    progress: Progress | None,
-) -> np.ndarray:
-    """Float64 (job, estimator); a job's pairs are made when its turn comes, so that few lie in memory.
-
-    The first job is the whole, and its mistakes are the user's. What an estimator refuses of a shuffle or a part, which
-    may hold ties or a constant column that the whole doesn't, is NaN.
-    """
-
-    def one(place: int) -> np.ndarray:
-        return evaluate(jobs[place](), names, settings, strict=not place)
-
-    values = []
-    with ThreadPoolExecutor(n_workers) as pool:
-        for found in pool.map(one, range(len(jobs))):
-            values.append(found)
-            if progress is not None:
-                progress(len(values), len(jobs))
-    return np.array(values)
 
 
 def _fields(
@@ -195,3 +191,60 @@ def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[f
     if "panel" in names:
         found |= panel_verdicts(members, {name: found[name] for name in PANEL})
     return [float(VERDICTS.index(found[name])) for name in names]
+
+
+def verdict(
+    says: str,
+    *,
+    value: float,
+    se: float,
+    half: float,
+    quarter: float,
+    eighth: float,
+    ceiling: float,
+    null_mean: float = math.nan,
+    null_sd: float = math.nan,
+) -> str:
+    """One of `VERDICTS` for an estimate: its fields in nats, NaN where unknown, and what its estimator `says` at best.
+
+    Notes
+    -----
+    `saturated`: infinite, in a part too; at 0.8 of its ceiling or more; or at half of it, and grown by half of ln 4 or
+    more from a quarter of the rows to all (half of ln 2 from a half, where quarters are too small). `undersampled`:
+    moved by more than 0.02 nat plus twice its standard error on that way, or too few rows to know. `biased`: shuffles,
+    whose truth is 0, give more or less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat
+    plus twice its standard error; ties and samples whose rows cluster do that to neighbours. Else what the estimator
+    says: `lower bound only` and `assumes Gaussian` stay that however many rows there are; an estimate that
+    stays where it is, is `ok`. That is no proof: heavy tails can hide dependence from neighbours without any drift.
+    """
+    if any(map(math.isinf, (value, half, quarter, eighth))) or value >= max(NEAR_CEILING * ceiling, DRIFT):
+        return "saturated"
+    smaller, times = (half, 2) if math.isnan(quarter) else (quarter, 4)
+    drift = value - smaller
+    if drift >= GROWTH * math.log(times) and value >= ceiling / 2:
+        return "saturated"
+    if abs(null_mean) > DRIFT + 2 * null_sd or value < -(DRIFT + 2 * se):
+        return "biased"
+    if math.isnan(drift + se) or abs(drift) > DRIFT + 2 * se:
+        return "undersampled"
+    return says
+
+
+def panel_verdicts(members: Mapping[str, tuple[float, float]], verdicts: Mapping[str, str]) -> dict[str, str]:
+    """Verdicts of `panel` and of its members (value and standard error), which correct what `verdict` says of each.
+
+    Notes
+    -----
+    No member can say too much but for noise, and for what `biased` finds. One that is below the largest by more than
+    0.05 nat plus twice that one's standard error is therefore no more than a lower bound, whatever it says of itself.
+    The panel is as good as its largest member: where that one's verdict is neither `ok` nor `lower bound only`, so is
+    the panel's; else the panel is `ok` if another member comes as near, or `lower bound only`.
+    """
+    best = max(members, key=lambda name: members[name][0])
+    value, error = members[best]
+    near = AGREEMENT + (0.0 if math.isnan(error) else 2 * error)
+    agree = [name for name in members if name != best and value - members[name][0] <= near]
+    found = {name: "lower bound only" for name in members if name not in (best, *agree) and verdicts[name] == "ok"}
+    if verdicts[best] not in ("ok", "lower bound only"):
+        return {**found, "panel": verdicts[best]}
+    return {**found, "panel": "ok" if agree else "lower bound only"}

@@ -5,14 +5,12 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from lorascope.stores import Run
+from lorascope.stores import Run, StoreError
 
-from ..measuring.sources import Source, matching, sources_of
 from .estimators import check_settings, refuse_unless_whole, resolve_estimators
 from .pairs import LEAST_GROUPS, Settings
-from .states import choose_tokens
 
-__all__ = ["Against", "Plan", "Unit", "chosen_sources", "make_plan"]
+__all__ = ["Against", "Plan", "Unit", "choose_tokens", "make_plan"]
 
 Against = Literal["lora", "delta"]
 Unit = Literal["nat", "bit"]
@@ -60,7 +58,61 @@ def make_plan(
     return Plan(tokens, samples, n_repeats, names, settings, n_shuffles, against, int(n_axes), share)
 
 
-def chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | None) -> list[Source]:
-    """The components that are looked at, in the run's order; raises where a pattern fits none."""
-    sources = sources_of(run, adapter)
-    return [sources[place] for place in matching([source.component for source in sources], components)]
+def choose_tokens(run: Run, n_tokens: int, *, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """A random choice of so many tokens, or all, as many from each sample as far as it has them.
+
+    Returns their places on the run's token axis, ascending, int64 (token,); index of each one's sample, which stays
+    whole in halves, parts and shuffles; and how many tokens repeat the states of an earlier one.
+
+    Notes
+    -----
+    In a causal model a token's states depend on it and the tokens before it alone. Two tokens of different samples
+    whose ids are the same from position 0 on have the same states: of those the first is kept, since to an estimator
+    repeats look like perfect dependence. Prefixes are known where a sample's captured positions run from 0 without a
+    gap; other tokens are kept. Weights of tokens (`run.tokens["weight"]`) play no part.
+    """
+    there = run.committed.values & run.with_states.values
+    if not there.any():
+        raise StoreError(f"no committed row of {run.place.name!r} keeps states; there are no tokens to choose from")
+    repeats = _repeats(run, there)
+    candidates = np.flatnonzero(there & ~repeats)
+    labels = np.asarray(run.tokens["sample"].values[candidates])
+    chosen = _spread(labels, n_tokens, np.random.default_rng(seed))
+    return candidates[chosen], labels[chosen], int(repeats.sum())
+
+
+def _repeats(run: Run, there: np.ndarray) -> np.ndarray:
+    """Bool (token,): tokens `there` that repeat an earlier one of them, prefix and all."""
+    starts = run.samples["token_start"].values
+    samples, positions, ids = (run.tokens[name].values for name in ("sample", "position", "token_id"))
+    # Positions of a sample ascend, so that one equal to its place says that none before it is missing.
+    known = positions == np.arange(run.n_tokens) - starts[samples]
+    n_known = np.bincount(samples[known], minlength=len(starts))
+    repeats = np.zeros(run.n_tokens, bool)
+    alike, prefixes, place = np.flatnonzero(n_known), np.zeros(np.count_nonzero(n_known), np.int64), 0
+    while len(alike) > 1:  # samples that share their first `place` ids with another, and number of that prefix
+        tokens = starts[alike] + place
+        keys = prefixes * (int(ids.max()) + 1) + ids[tokens]
+        _, prefixes, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        kept = np.flatnonzero(there[tokens])
+        later = np.delete(kept, np.unique(prefixes[kept], return_index=True)[1])
+        repeats[tokens[later]] = True
+        place += 1
+        shared = (counts[prefixes] > 1) & (n_known[alike] > place)
+        alike, prefixes = alike[shared], prefixes[shared]
+    return repeats
+
+
+def _spread(labels: np.ndarray, n_wanted: int, generator: np.random.Generator) -> np.ndarray:
+    """Places, ascending, of about as many entries of each label, random among its own."""
+    _, groups, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    # The same number of each as far as it has them, and one more of some drawn by chance.
+    at_least = np.cumsum(np.bincount(sizes)[::-1])[::-1]  # level -> groups of so many or more
+    totals = np.concatenate([[0], np.cumsum(at_least[1:])])  # level -> sum of min(size, level)
+    level = int(np.searchsorted(totals, n_wanted, side="right")) - 1
+    quotas = np.minimum(sizes, level)
+    n_left = min(n_wanted, int(sizes.sum())) - int(quotas.sum())
+    quotas[generator.permutation(np.flatnonzero(sizes > level))[:n_left]] += 1
+    order = np.lexsort((generator.random(len(groups)), groups))
+    ranks = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.asarray(np.sort(order[ranks < quotas[groups[order]]]))

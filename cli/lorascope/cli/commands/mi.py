@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorascope.analyze.information.estimators import N_SHUFFLES
-from lorascope.analyze.information.export import refuse_npz
 from lorascope.analyze.information.plan import Unit
-from lorascope.analyze.measure_information import export_pairs, measure_information
+from lorascope.analyze.measure_information import export_pairs, measure_information, refuse_npz
 from lorascope.analyze.save import refuse_target, save
 from lorascope.stores import open_run
 

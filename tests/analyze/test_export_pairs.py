@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.components import ComponentPairs, NoPairs
-from lorascope.analyze.information.export import refuse_npz, write_pairs
+from lorascope.analyze.information.components import ComponentPairs
 from lorascope.analyze.information.pairs import Pairs
+from lorascope.analyze.measure_information import _write_pairs, refuse_npz
 
 
 def some(n: int = 5, *, seed: int = 0) -> ComponentPairs:
@@ -20,8 +20,8 @@ def some(n: int = 5, *, seed: int = 0) -> ComponentPairs:
 
 def test_pairs_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "new" / "p.npz"
-    found: dict[str, Any] = {"m.a": some(5), "m.b": NoPairs("nothing varies", 3), "m.c": some(4, seed=1)}
-    assert write_pairs(path, found, {"against": "lora"}) == {"m.b": "nothing varies"}
+    found: dict[str, Any] = {"m.a": some(5), "m.b": some()._replace(why="nothing varies"), "m.c": some(4, seed=1)}
+    assert _write_pairs(path, found, {"against": "lora"}) == {"m.b": "nothing varies"}
     assert [entry.name for entry in path.parent.iterdir()] == ["p.npz"]
     with np.load(path, allow_pickle=False) as file:
         assert file["components"].tolist() == ["m.a", "m.c"]
@@ -35,7 +35,7 @@ def test_pairs_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_nothing_to_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no states can be projected; the first are those of m\.a: too few"):
-        write_pairs(tmp_path / "p.npz", {"m.a": NoPairs("too few", 0)}, {})
+        _write_pairs(tmp_path / "p.npz", {"m.a": some()._replace(why="too few")}, {})
     assert list(tmp_path.iterdir()) == []
 
 
