@@ -145,7 +145,7 @@ def _fields(
         at["null_mean"][place] = known.mean()
         at["null_sd"][place] = known.std(ddof=1) if len(known) > 1 else np.nan
         at["p"][place] = (1 + (known >= whole[place]).sum()) / (1 + len(known))
-        if _null_is_bias(name):  # the largest of several is above 0 where all are 0
+        if name == "panel" or ESTIMATORS[name].null_is_bias:  # the largest of several is above 0 where all are 0
             at["bias"][place] = at["null_mean"][place]
             at["value"][place] -= at["null_mean"][place]
     at["low"][:], at["high"][:] = at["value"] - half_width, at["value"] + half_width
@@ -156,10 +156,6 @@ def _fields(
             at[field][:] = ladder[n].mean(axis=0) - np.where(factors, np.nan_to_num(at["bias"]) * factors, 0.0)
     at["verdict"][:] = _verdicts(names, at, len(pairs.x))
     return out
-
-
-def _null_is_bias(name: str) -> bool:
-    return name == "panel" or ESTIMATORS[name].null_is_bias
 
 
 def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +179,7 @@ def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[f
         if name in PANEL:
             members[name] = (fields["value"], fields["se"])
         if name != "panel":
-            if _null_is_bias(name):
+            if ESTIMATORS[name].null_is_bias:
                 fields["null_mean"] = math.nan
             checked = ESTIMATORS[name].checked_up_to
             is_beyond = checked is not None and fields["value"] > checked(n)

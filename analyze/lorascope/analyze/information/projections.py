@@ -29,9 +29,9 @@ class Axes(NamedTuple):
     mean: Float64[np.ndarray, " feature"]
     vectors: Float64[np.ndarray, "feature axis"]
     """Orthonormal, but for canonical axes."""
-    variances: Float64[np.ndarray, " axis"]
-    """Along each axis; of principal axes, descending."""
-    total_variance: float
+    variances: Float64[np.ndarray, " axis"] = np.empty(0)
+    """Along each axis, descending; of principal axes alone, as the next."""
+    total_variance: float = np.nan
     """Trace of the covariance."""
 
 
@@ -144,10 +144,8 @@ def canonical_axes(
     left, _, right = np.linalg.svd(scores_x.T @ scores_y, full_matrices=False)
     left, right = left[:, :n_axes], right[:n_axes].T
     signs = _signs(white_x @ left)
-    return (
-        _canonical(x, white_x @ left * signs, scores_x @ left),
-        _canonical(y, white_y @ right * signs, scores_y @ right),
-    )
+    mean_x, mean_y = (side.mean(axis=0, dtype=np.float64) for side in (x, y))
+    return Axes(mean_x, white_x @ left * signs), Axes(mean_y, white_y @ right * signs)
 
 
 def halves(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.ndarray, " sample"]:
@@ -268,11 +266,6 @@ def _whitening(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, n
     damped = np.sqrt(values[kept] ** 2 + len(side) * ridge)
     white = scale[:, None] * directions[kept].T / damped * np.sqrt(len(side) - 1)
     return white, scores[:, kept] * (values[kept] / damped)
-
-
-def _canonical(side: np.ndarray, vectors: np.ndarray, scores: np.ndarray) -> Axes:
-    mean, variances = side.mean(axis=0, dtype=np.float64), np.var(side, axis=0, ddof=1, dtype=np.float64)
-    return Axes(mean, vectors, np.square(scores).sum(axis=0), float(variances.sum()))
 
 
 def _half_of(sizes: np.ndarray) -> list[int]:

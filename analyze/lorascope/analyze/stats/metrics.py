@@ -29,22 +29,17 @@ __all__ = ["MetricComparison", "compare_metrics"]
 
 EXACT_DRAWS = 100_000
 """Draws of groups up to which all of them are taken, whatever `n_draws` is: 10 groups have 92,378."""
-SHOWN = {
-    "metrics": (
-        "Correlation with accuracy, values centred within groups",
-        "p: of n_effective independent cells; low, high: bootstrap of groups, too narrow if these are few; "
-        "permutation_p: labels of settings permuted, alike in all groups. partial_r: given group and setting. "
-        "concordance: Kendall's W of the metric.",
-    ),
-    "pairs": (
-        "Which metric agrees more with accuracy",
-        "Agreement: the correlation, turned so that higher is better. williams_p: of n_effective independent cells; "
-        "low, high: bootstrap of groups; permutation_p: labels of settings permuted. concordance: Kendall's W; "
-        "concordance_p: of their difference, by swaps of ranks between the metrics within groups. No p is corrected "
-        "for the number of metrics.",
-    ),
-}
-"""Table -> its title and what its columns are."""
+COLUMNS = (
+    "p: of n_effective independent cells; low, high: bootstrap of groups, too narrow if these are few; permutation_p: "
+    "labels of settings permuted, alike in all groups. partial_r: given group and setting. concordance: Kendall's W of "
+    "the metric."
+)
+PAIR_COLUMNS = (
+    "Agreement: the correlation, turned so that higher is better. williams_p: of n_effective independent cells; low, "
+    "high: bootstrap of groups; permutation_p: labels of settings permuted. concordance: Kendall's W; concordance_p: "
+    "of their difference, by swaps of ranks between the metrics within groups. No p is corrected for the number of "
+    "metrics."
+)
 BRIEF = ["cells", "metric", "pearson", "p", "permutation_p", "partial_r", "partial_p", "concordance"]
 """Columns of `metrics` that the short form shows; the first one only where there are two sets of cells."""
 
@@ -112,13 +107,13 @@ class MetricComparison:
 
     def summary(self) -> Summary:
         """What `print` and a notebook show."""
+        title = "Correlation with accuracy, values centred within groups"
+        brief = self.metrics[BRIEF[self.metrics["cells"].nunique() == 1 :]]
+        tables = [Table(title, brief, digits=3), Table(title, self.metrics, COLUMNS)]
+        tables += [Table("Which metric agrees more with accuracy", self.pairs, PAIR_COLUMNS)] if len(self.pairs) else []
         facts = {"groups": " x ".join(self.provenance["settings"]["groups"])}
-        tables = [
-            Table(title, getattr(self, name), note) for name, (title, note) in SHOWN.items() if len(getattr(self, name))
-        ]
-        brief = Table(tables[0].title, self.metrics[BRIEF[self.metrics["cells"].nunique() == 1 :]], digits=3)
-        title = f"How well {self.metrics['metric'].iloc[0]} follows {self.accuracy} within groups"
-        return Summary(title, facts, [brief, *tables], self.verdicts, self.notes)
+        name = f"How well {self.metrics['metric'].iloc[0]} follows {self.accuracy} within groups"
+        return Summary(name, facts, tables, self.verdicts, self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON has it, at full precision; NaN is null."""

@@ -24,8 +24,9 @@ def read_cells(
     Raises TypeError or ValueError as `checked`; ValueError also if accuracy isn't between 0 and 1, a group has a
     setting twice, a metric is accuracy itself, or no column is named.
     """
-    if not (metrics and groups):
-        raise ValueError(f"`{'groups' if metrics else 'metrics'}` is empty; name at least one column")
+    for option, named in (("metrics", metrics), ("groups", groups)):
+        if not named:
+            raise ValueError(f"`{option}` is empty; name at least one column, which varies")
     sources = {name: name if name in getattr(frame, "columns", ()) else name.removeprefix(LOG) for name in metrics}
     if own := [name for name, column in sources.items() if accuracy in (name, column)]:
         raise ValueError(f"metric {own[0]!r} is accuracy itself; name what is to predict it")

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.stats.metrics import compare_metrics
 
-from ..fits.options import GROUPS, Whole, chosen_groups, rows_where, study_table
+from ..fits.options import Whole, chosen_groups, rows_where, study_table
 from ..fits.results import Format, Results, about_study, deliver, refuse_out
 
 __all__ = ["compare"]
@@ -81,9 +81,6 @@ def compare(
     asked = rows_where(where)
     frame = study_table(study, asked, workers)
     columns = chosen_groups(frame, groups)
-    if not columns:
-        none = "`groups` names no column" if groups is not None else f"none of {', '.join(GROUPS)} varies"
-        raise ValueError(f"{none}, so that there is one group, and two are needed; name columns with --groups")
     found = compare_metrics(
         frame, accuracy, metric, groups=columns, setting=setting, higher_is_better=higher_is_better,
         collapsed_below=collapsed_below, n_draws=n_draws, seed=seed, level=level,
