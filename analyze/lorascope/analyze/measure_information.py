@@ -180,9 +180,10 @@ def refuse_npz(path: Path) -> None:
 def _write_pairs(path: Path, found: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:
     left_out = {name: pairs.why for name, pairs in found.items() if pairs.why}
     arrays: dict[str, np.ndarray] = {}
-    for name, ((x, y, samples, _), tokens, *_) in found.items():
+    for name, one in found.items():
         if name not in left_out:
-            arrays |= {f"{name}/x": x, f"{name}/y": y, f"{name}/sample": samples, f"{name}/token": tokens}
+            sides = {"x": one.pairs.x, "y": one.pairs.y, "sample": one.pairs.groups_x, "token": one.tokens}
+            arrays |= {f"{name}/{key}": values for key, values in sides.items()}
     if not arrays:
         first, why = next(iter(left_out.items()))
         raise ValueError(f"no states can be projected; the first are those of {first}: {why}")
@@ -222,7 +223,7 @@ def _computed(
             progress(n_done, len(sources))
 
     with one_blas_thread(), dask.config.set(ONE_BY_ONE), workers(scheduler, n_workers) as found:
-        return found.compute(lazy, done).tolist()
+        return list(found.compute(lazy, done))
 
 
 def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
