@@ -41,7 +41,7 @@ def pooled_pearson(first: np.ndarray, second: np.ndarray, counts: np.ndarray | N
     x, y = (np.nan_to_num(centred(one)) for one in (first, second))
     times = np.ones((1, len(x))) if counts is None else counts
     xx, yy, xy = (times @ (a * b).sum(axis=1) for a, b in ((x, x), (y, y), (x, y)))
-    return np.clip(_ratio(xy, np.sqrt(xx) * np.sqrt(yy)), -1, 1)
+    return np.asarray(np.clip(_ratio(xy, np.sqrt(xx) * np.sqrt(yy)), -1, 1))
 
 
 def mean_spearman(first: np.ndarray, second: np.ndarray) -> float:
@@ -136,7 +136,7 @@ def swapped_concordance(a: np.ndarray, b: np.ndarray, swaps: np.ndarray) -> np.n
     """
     both, kept = np.vstack([a, b]), ~swaps
     one, other = (np.hstack(some).astype(np.float64) for some in ((kept, swaps), (swaps, kept)))
-    return concordance(both, one) - concordance(both, other)
+    return np.asarray(concordance(both, one) - concordance(both, other))
 
 
 def permuted_pearson(values: np.ndarray, accuracy: np.ndarray, orders: np.ndarray) -> np.ndarray:
