@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import js_upper_bound, measure_information
-from lorascope.analyze.information.dataset import MEANINGS, information_dataset, is_singular
-from lorascope.analyze.information.evidence import FIELDS, VERDICTS
+from lorascope.analyze.information.dataset import information_dataset, is_singular
+from lorascope.analyze.information.evidence import FIELDS, MEANINGS, VERDICTS
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.plan import Unit
 from lorascope.stores import open_run

@@ -13,7 +13,7 @@ from ..measuring.sources import Source
 from .bound import js_upper_bound
 from .components import ComponentRecord
 from .estimators import ESTIMATORS, PANEL
-from .evidence import FIELDS, VERDICTS
+from .evidence import MEANINGS, VERDICTS
 from .pairs import Settings
 from .plan import Against, Plan, Unit
 
@@ -22,21 +22,6 @@ __all__ = ["UNITS", "component_dataset", "information_dataset", "is_singular", "
 UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
 """How many of each a nat is."""
 
-MEANINGS = {
-    "value": "mutual information, less its bias where that is known",
-    "bias": "what was taken off as bias",
-    "se": "standard error, from the scatter of disjoint parts of the samples",
-    "low": "lower end of the 95 % interval of the noise; bias isn't in it",
-    "high": "upper end of the 95 % interval of the noise; bias isn't in it",
-    "null_mean": "mean over shuffles of samples",
-    "null_sd": "standard deviation over shuffles of samples",
-    "p": "(1 + shuffles that reach the value) / (1 + shuffles)",
-    "half": "mean over two halves of the samples",
-    "quarter": "mean over four quarters of the samples",
-    "eighth": "mean over eight eighths of the samples",
-    "ceiling": "the most that this estimator can give for so many pairs; NaN where nothing holds it down",
-    "verdict": "how far the value can be believed",
-}
 COLUMNS = {
     "js": ("mean over tokens of JS(softmax(base), softmax(lora))", "nat"),
     "js_delta_alone": ("mean over tokens of JS(softmax(base), softmax(delta))", "nat"),
@@ -63,16 +48,15 @@ def information_dataset(
 ) -> xr.Dataset:
     """A variable for each field over (*dims, estimator), of estimates float64 (..., estimator, field) in nats."""
     variables: dict[str, Any] = {}
-    for place, field in enumerate(FIELDS):
+    for place, (field, meaning) in enumerate(MEANINGS.items()):
         values = estimates[..., place]
         if field == "verdict":
             words = np.array([*VERDICTS, ""], object)
             places = np.where(np.isnan(values), len(VERDICTS), np.nan_to_num(values)).astype(int)
-            variables[field] = ((*dims, "estimator"), words[places], {"long_name": MEANINGS[field]})
+            variables[field] = ((*dims, "estimator"), words[places], {"long_name": meaning})
         else:
             units, scale = ("1", 1.0) if field == "p" else (unit, UNITS[unit])
-            attributes = {"long_name": MEANINGS[field], "units": units}
-            variables[field] = ((*dims, "estimator"), values * scale, attributes)
+            variables[field] = ((*dims, "estimator"), values * scale, {"long_name": meaning, "units": units})
     about = [f"largest of {', '.join(PANEL)}" if name == "panel" else ESTIMATORS[name].long_name for name in names]
     return xr.Dataset(
         variables,

@@ -13,15 +13,27 @@ from lorascope.stores.progress import Progress
 from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
 from .pairs import Pairs, Settings, least_rows
 
-__all__ = ["FIELDS", "SHARES", "VERDICTS", "estimate", "panel_verdicts", "verdict"]
+__all__ = ["FIELDS", "MEANINGS", "SHARES", "VERDICTS", "estimate", "panel_verdicts", "verdict"]
 
 SHARES = (2, 4, 8)
 """The rows are cut into so many parts, and each is looked at alone."""
-FIELDS = (
-    "value", "bias", "se", "low", "high", "null_mean", "null_sd", "p", "half", "quarter", "eighth", "ceiling",
-    "verdict",
-)  # fmt: skip
-"""Columns of an estimate; see `mutual_information`."""
+MEANINGS = {
+    "value": "mutual information, less its bias where that is known",
+    "bias": "what was taken off as bias",
+    "se": "standard error, from the scatter of disjoint parts of the samples",
+    "low": "lower end of the 95 % interval of the noise; bias isn't in it",
+    "high": "upper end of the 95 % interval of the noise; bias isn't in it",
+    "null_mean": "mean over shuffles of samples",
+    "null_sd": "standard deviation over shuffles of samples",
+    "p": "(1 + shuffles that reach the value) / (1 + shuffles)",
+    "half": "mean over two halves of the samples",
+    "quarter": "mean over four quarters of the samples",
+    "eighth": "mean over eight eighths of the samples",
+    "ceiling": "the most that this estimator can give for so many pairs; NaN where nothing holds it down",
+    "verdict": "how far the value can be believed",
+}
+"""Columns of an estimate, and what they are."""
+FIELDS = tuple(MEANINGS)
 VERDICT_FIELDS = ("value", "se", "half", "quarter", "eighth", "ceiling", "null_mean", "null_sd")
 """Columns that a verdict rests on."""
 LEVEL = 0.95
