@@ -13,7 +13,7 @@ from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
 from lorascope.analyze.report.markup import as_json
-from lorascope.analyze.report.samples import MOST_TOKENS, chosen_samples, token_color
+from lorascope.analyze.report.tokens import MOST_TOKENS, chosen_samples, token_color
 from lorascope.stores import Run, StoreError, open_run
 
 from .conftest import Small, as_of_old, width

@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.format import format_number, format_percent
-from lorascope.analyze.highlights import swallowed
+from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.sizes import Size
+from lorascope.analyze.weights import token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 
@@ -120,15 +121,24 @@ def _fidelity_text(qualified: xr.Dataset) -> str:
 
 
 def _swallowed_text(run: Run, adapter: str) -> str:
-    found = swallowed(run, adapter)
-    if found is None:
+    measured = reduction(run, "swallowed", adapter)
+    if measured is None:  # early runs hold one number a component
+        shares = dict(run.attributes.get("measured", {}).get("swallowed_share", {}))
+    else:
+        weights, columns = token_weights(run), zip(run.component_paths, measured.values.T, strict=True)
+        known = {path: (column, np.isfinite(column)) for path, column in columns}
+        shares = {
+            path: weighted_mean(one[there], weights[there]) for path, (one, there) in known.items() if there.any()
+        }
+    if not shares:
         return "This run doesn't know which share of features the layers' own rounding swallowed."
+    largest, mean = max(shares, key=lambda path: shares[path]), float(np.mean(list(shares.values())))
     dtypes = ", ".join(dict.fromkeys(run.components["dtype"].values.tolist()))
     return (
         f"The layers put their output out in {escape(dtypes)}. In that type, base + delta rounds back to base in "
-        f"{format_percent(found.mean)} of features (mean over {found.n_components} components; at most "
-        f"{format_percent(found.largest)}, in {escape(found.component)}): there the model itself doesn't feel the "
-        "adapter. JS here is that of base + delta before this rounding."
+        f"{format_percent(mean)} of features (mean over {len(shares)} components; at most "
+        f"{format_percent(shares[largest])}, in {escape(largest)}): there the model itself doesn't feel the adapter. JS "
+        "here is that of base + delta before this rounding."
     )
 
 
