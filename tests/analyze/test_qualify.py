@@ -8,7 +8,7 @@ import xarray as xr
 from lorascope.analyze import miub
 from lorascope.analyze.measuring.captured import _ratio
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.qualify import QUALIFIERS, position_profile, qualify
+from lorascope.analyze.qualify import QUALIFIERS, qualify
 from lorascope.analyze.weights import weighted_quantiles
 from lorascope.stores import StoreError
 
@@ -208,22 +208,3 @@ def test_zero_adapter_has_no_shares(make_small: Callable[..., Small]) -> None:
     result = qualify(make_small(zero=True).run)
     assert float(result["miub"]) == 0
     assert np.isnan(result["share"]).all()
-
-
-def test_position_profile_is_numpys_quantiles() -> None:
-    values = xr.DataArray([1.0, 2.0, np.nan, 4.0, 10.0], dims="token", attrs={"units": "nat"})
-    found = position_profile(values, np.array([5, 3, 3, 5, 5]), weights=np.full(5, 2.0))
-    assert found["position"].values.tolist() == [3, 5]
-    assert found["n"].values.tolist() == [1, 3]
-    assert found.attrs == {"units": "nat"}
-    np.testing.assert_allclose(found["quantiles"].sel(position=5), np.quantile([1, 4, 10], found["quantile"]))
-    np.testing.assert_allclose(found["quantiles"].sel(position=3), 2)
-
-
-def test_position_profile_weighs_tokens() -> None:
-    values, weights = xr.DataArray([1.0, 2.0, 3.0, 9.0], dims="token"), np.array([1.0, 1.0, 8.0, 5.0])
-    found = position_profile(values, np.array([4, 4, 4, 0]), weights=weights)
-    np.testing.assert_allclose(
-        found["quantiles"].sel(position=4), weighted_quantiles(values.values[:3], weights[:3], found["quantile"].values)
-    )
-    assert found["n"].values.tolist() == [1, 3]

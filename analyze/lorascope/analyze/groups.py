@@ -164,7 +164,7 @@ def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
 def _token_means(
     result: xr.Dataset, tokens: _Codes, parts: _Codes, how: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted means (cell, component group) over a sample's tokens of one group; the sample and the group of each cell."""
+    """Weighted means of a sample's tokens of one group (cell, component group); each cell's sample; its group."""
     convert = UNITS[result.attrs["unit"]].convert
     weights = np.where(result["counted"].values, result["weight"].values, 0.0)
     cells, places = np.unique(result["sample_of_token"].values * tokens.n + tokens.codes, return_inverse=True)

@@ -5,21 +5,23 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_error, format_number, format_percent
 from ..groups import COMPONENT_KEYS, group_by
-from ..qualify import position_profile
-from ..weights import standard_error
+from ..weights import standard_error, weighted_quantiles
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
-from .marks import Look, line, points
+from .marks import Look, add_legend, line, looks, points
 from .scales import whole_ticks
-from .theme import COLORS, INK, apply_theme, legend_below, line_styles
+from .theme import COLORS, INK, apply_theme
 
 __all__ = ["depth_figure", "position_figure", "sample_figure", "share_curve"]
 
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Quantiles that are drawn over positions."""
 N_POINTS = 300
 """Most samples that are all drawn; of more only those outside of the whiskers are."""
 
@@ -57,12 +59,12 @@ def position_figure(
     label
         What the positions count; plain text.
     """
-    positions = qualified["position"].values - (0.0 if origin is None else origin)
-    known = np.flatnonzero(np.isfinite(positions))
-    tokens, weights = qualified["js_token"][known], qualified["weight"].values[known]
-    profile = position_profile(tokens, positions[known].astype(int), weights=weights)
-    x, n = profile["position"].values, profile["n"].values
-    low, first, median, third, high = profile["quantiles"].values
+    at = qualified["position"].values - (0.0 if origin is None else origin)
+    columns = {"at": at, "js": qualified["js_token"].values, "weight": qualified["weight"].values}
+    tokens = pd.DataFrame(columns).replace([np.inf, -np.inf], np.nan).dropna().astype({"at": int}).groupby("at")
+    x, n = tokens.size().index.to_numpy(), tokens.size().to_numpy()
+    quantiles = [weighted_quantiles(part["js"].to_numpy(), part["weight"].to_numpy(), LEVELS) for _, part in tokens]
+    low, first, median, third, high = np.reshape(quantiles, (-1, len(LEVELS))).T
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.05)
     hidden = {"x": x, "mode": "lines", "line": {"width": 0, "color": INK}, "hoverinfo": "skip", "row": 1, "col": 1}
     for bottom, top, opacity, name in ((low, high, 0.18, "10 to 90 %"), (first, third, 0.32, "25 to 75 %")):
@@ -104,11 +106,12 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     inside, outside = (grouped.isel(layer=np.flatnonzero(kept)) for kept in (layers >= 0, layers < 0))
     if not inside.sizes["layer"]:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
-    names = [""] if by is None else [shortened(value) for value in grouped[by].values.tolist()]
+    names = [""] if by is None else list(map(str, grouped[by].values.tolist()))
     parts = [inside] if by is None else [inside.isel({by: place}) for place in range(len(names))]
+    marks = looks(len(names), by)
     figure = go.Figure()
-    for name, part, style in zip(names, parts, line_styles(len(names), by), strict=True):
-        figure.add_trace(_depths(name, part, Look(style["color"], dash=style["dash"]), units))
+    for name, part, look in zip(names, parts, marks, strict=True):
+        figure.add_trace(_depths(name, part, look, units))
     apply_theme(figure, height=320)
     low, high = int(inside["layer"].values.min()), int(inside["layer"].values.max())
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
@@ -127,8 +130,7 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
         f"{plural(n_bad, 'mean')} missing: not finite." if n_bad else "",
     )
-    if by is not None:
-        legend_below(figure, title=by, names=names)
+    add_legend(figure, by or "", names, marks, mode="lines+markers")
     return figure
 
 
@@ -137,12 +139,12 @@ def _depths(name: str, part: xr.Dataset, look: Look, units: str) -> go.Scatter:
     part = part.isel(layer=np.flatnonzero((part["n_samples"].values > 0) & (part["n_components"].values > 0)))
     columns = (part[key].values for key in ("layer", "miub", "miub_se", "n_samples"))
     texts = [
-        f"layer {layer}{f', {name}' if name else ''}: {format_error(mean, error)} {units}, n = {n}"
+        f"layer {layer}{f', {shortened(name)}' if name else ''}: {format_error(mean, error)} {units}, n = {n}"
         for layer, mean, error, n in zip(*columns, strict=True)
     ]
     bars = {"array": part["miub_se"].values, "width": 0, "thickness": 1.5}
-    shown = {"mode": "lines+markers", "name": name, "showlegend": True, "error_y": bars}
-    return points(look, name, texts, size=5, x=part["layer"].values, y=part["miub"].values, **shown)
+    x, y = part["layer"].values, part["miub"].values
+    return points(look, name, texts, size=5, x=x, y=y, mode="lines+markers", error_y=bars)
 
 
 def sample_figure(result: xr.Dataset) -> go.Figure:
@@ -175,11 +177,6 @@ def sample_figure(result: xr.Dataset) -> go.Figure:
     figure.update_xaxes(title_text=f"MIUB of a sample ({html.escape(units)})", row=2, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(title_text="samples", rangemode="nonnegative", row=2, col=1)
-    if len(values) and values.min() == values.max():  # else one bar would fill the figure
-        size = 0.1 * (mean or 1.0)
-        bins = {"start": mean - size / 2, "end": mean + size, "size": size}
-        figure.update_traces(xbins=bins, selector={"type": "histogram"})
-        figure.update_xaxes(range=[mean - (6 if mean else 1) * size, mean + 6 * size])
     if len(values):
         text = {"annotation_text": f"mean {format_number(mean)}", "annotation_position": "top right"}
         figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)

@@ -14,7 +14,7 @@ import numpy as np
 
 from lorascope.stores.allocator import keep_freed_memory, usual_memory
 
-from .workers import Workers, assemble
+from .compute import Workers, assemble
 
 __all__ = ["cluster_workers"]
 

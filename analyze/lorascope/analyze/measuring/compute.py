@@ -1,9 +1,9 @@
 """Where tasks run: threads of this machine, any scheduler of Dask, or a cluster."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import dask.base
@@ -14,12 +14,21 @@ from dask.callbacks import Callback
 
 from lorascope.stores.allocator import freed_memory_kept
 
-from .workers import Workers, assemble
-
-__all__ = ["workers"]
+__all__ = ["Workers", "assemble", "workers"]
 
 LOCAL = ("threads", "processes", "synchronous")
 """Schedulers of Dask on this machine, as a message names them."""
+
+
+class Workers(NamedTuple):
+    """What computes an array."""
+
+    compute: Callable[[da.Array, Callable[[], None]], np.ndarray]
+    """(array, what to call when a task is done) -> the array's values."""
+    n_threads: int
+    """Tasks that it does at a time."""
+    most_together: int = 1
+    """How many times as large as on this machine's threads tasks may be: each costs a scheduler of its own time."""
 
 
 @contextmanager
@@ -63,6 +72,15 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         raise ValueError(f"{whose} is {name!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
     with freed_memory_kept():
         yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
+
+
+def assemble(array: da.Array, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
+    """The array out of its blocks, each with its key: the array's name and its place along each dimension."""
+    out = np.empty(array.shape, array.dtype)
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in array.chunks]
+    for (_, *places), block in blocks:
+        out[tuple(slice(*edge[[i, i + 1]]) for edge, i in zip(edges, places, strict=True))] = block
+    return out
 
 
 def _local(name: str, n_workers: int | None) -> Callable[[da.Array, Callable[[], None]], np.ndarray]:

@@ -65,10 +65,15 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
     return make
 
 
-def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    out = np.empty(len(base), np.float32)
-    jensen_shannon_rows(base, delta, out)
+def _filled(kernel: Callable[..., None], n: int, *blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What a kernel writes of blocks (token, feature), n arrays float32 (token,)."""
+    out = tuple(np.empty(len(blocks[0]), np.float32) for _ in range(n))
+    kernel(*blocks, *out)
     return out
+
+
+def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    return _filled(jensen_shannon_rows, 1, base, delta)[0]
 
 
 @lru_cache(maxsize=32)
@@ -86,26 +91,20 @@ def _js_delta_alone(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def _effective_width(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    out = np.empty(len(base), np.float32)
-    effective_width_rows(base, out)
-    return out
+    return _filled(effective_width_rows, 1, base)[0]
 
 
 def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    out = tuple(np.empty(len(base), np.float32) for _ in range(4))
-    divergence_rows(base, delta, *out)
-    return (*out, np.exp(out[3]))
+    found = _filled(divergence_rows, 4, base, delta)
+    return (*found, np.exp(found[3]))
 
 
 def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    out = np.empty(len(base), np.float32)
-    argmax_agreement_rows(base, delta, out)
-    return out
+    return _filled(argmax_agreement_rows, 1, base, delta)[0]
 
 
 def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    base_norm, delta_norm, dot = (np.empty(len(base), np.float32) for _ in range(3))
-    norm_rows(base, delta, base_norm, delta_norm, dot)
+    base_norm, delta_norm, dot = _filled(norm_rows, 3, base, delta)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(np.isfinite(base_norm), delta_norm / base_norm, np.nan)
         cosine = dot / base_norm / delta_norm

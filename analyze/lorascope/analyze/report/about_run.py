@@ -137,8 +137,8 @@ def _swallowed_text(run: Run, adapter: str) -> str:
     return (
         f"The layers put their output out in {escape(dtypes)}. In that type, base + delta rounds back to base in "
         f"{format_percent(mean)} of features (mean over {len(shares)} components; at most "
-        f"{format_percent(shares[largest])}, in {escape(largest)}): there the model itself doesn't feel the adapter. JS "
-        "here is that of base + delta before this rounding."
+        f"{format_percent(shares[largest])}, in {escape(largest)}): there the model itself doesn't feel the "
+        "adapter. JS here is that of base + delta before this rounding."
     )
 
 
