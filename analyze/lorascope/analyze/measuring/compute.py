@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-import dask.array as da
 import dask.base
 import dask.config
 import dask.system
@@ -23,7 +22,7 @@ LOCAL = ("threads", "processes", "synchronous")
 class Workers(NamedTuple):
     """What computes an array."""
 
-    compute: Callable[[da.Array, Callable[[], None]], np.ndarray]
+    compute: Callable[[Any, Callable[[], None]], np.ndarray]
     """(array, what to call when a task is done) -> the array's values."""
     n_threads: int
     """Tasks that it does at a time."""
@@ -74,7 +73,7 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
 
 
-def assemble(array: da.Array, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
+def assemble(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
     """The array out of its blocks, each with its key: the array's name and its place along each dimension."""
     out = np.empty(array.shape, array.dtype)
     edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in array.chunks]
@@ -83,10 +82,10 @@ def assemble(array: da.Array, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray
     return out
 
 
-def _local(name: str, n_workers: int | None) -> Callable[[da.Array, Callable[[], None]], np.ndarray]:
+def _local(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None]], np.ndarray]:
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
-    def compute(array: da.Array, done: Callable[[], None]) -> np.ndarray:
+    def compute(array: Any, done: Callable[[], None]) -> np.ndarray:
         blocks = array.to_delayed().ravel()  # of a whole array Dask would rename the task that makes its only block
         with dask.config.set(options), _Tasks(array.name, done):
             values = dask.base.compute(*blocks)

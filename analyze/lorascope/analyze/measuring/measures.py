@@ -8,7 +8,6 @@ import numpy as np
 
 from ..kernels.linear import argmax_agreement_rows, norm_rows
 from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
-from .cka import hsic_terms
 
 __all__ = ["MEASURES", "Measure", "resolve", "token_measure"]
 
@@ -27,8 +26,6 @@ class Measure:
     """(base, delta), float32 (token, feature) each -> an array (token,), or one for each of `outputs`."""
     outputs: Mapping[str, Attributes]
     """Name -> attributes: `long_name`, `units`, and `references` where it isn't our own definition."""
-    whole_rows: bool = False
-    """Whether a value depends on the other tokens of its row, so that all of them are needed at once."""
 
 
 def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[[Callable[..., Values]], Measure]:
@@ -113,7 +110,6 @@ def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
 
 _LIN = "Lin 1991, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37(1)"
 _KULLBACK = "Kullback and Leibler 1951, On information and sufficiency, Ann. Math. Stat. 22(1)"
-_NGUYEN = "Nguyen, Raghu and Kornblith 2021, arXiv 2010.15327, eq. 3; Song et al. 2012, JMLR 13, eq. 5"
 
 
 def _described(long_name: str, units: str = "nat", references: str = "") -> Attributes:
@@ -122,7 +118,6 @@ def _described(long_name: str, units: str = "nat", references: str = "") -> Attr
 
 _DIVERGENCE = "Jensen-Shannon divergence of softmax(base) and"
 _WIDTH = "exp of the entropy of softmax({}): how many features share its mass"
-_HSIC = "unbiased HSIC of {}, linear kernels, of the token's group; linear CKA is made of it"
 _ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
     _js: {"js": _described(f"{_DIVERGENCE} softmax(lora)", references=f"arXiv 2501.03152, eq. 9; {_LIN}")},
     _js_permuted: {"js_permuted": _described("js of a delta whose features are permuted: what size alone would give")},
@@ -146,16 +141,11 @@ _ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attribute
         "delta_ratio": _described("|delta| / |base|, Euclidean norms", "1"),
         "delta_cosine": _described("cosine of the angle between base and delta", "1"),
     },
-    hsic_terms: {
-        "hsic_base": _described(_HSIC.format("base"), "1", _NGUYEN),
-        "hsic_base_lora": _described(_HSIC.format("base and lora"), "1", _NGUYEN),
-        "hsic_lora": _described(_HSIC.format("lora"), "1", _NGUYEN),
-    },
 }
 MEASURES: Mapping[str, Measure] = {
     name: measure
     for function, outputs in _ALL.items()
-    for measure in [Measure(function=function, outputs=outputs, whole_rows=function is hsic_terms)]
+    for measure in [Measure(function=function, outputs=outputs)]
     for name in outputs
 }
 """Name of a result -> the measure that gives it."""

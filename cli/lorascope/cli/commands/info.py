@@ -142,14 +142,14 @@ def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     settings = provenance.get("settings") or {}
     identities = {"model": [provenance.get("model")], "adapter": list((provenance.get("adapters") or {}).values())}
-    for name, found in identities.items():
-        hashes = [one["sha256"][:16] for one in found if isinstance(one, dict) and "sha256" in one]
+    for name in ("model", "adapter", "data"):
         value = settings.get(name) or []
-        if hashes or value:
-            given = ", ".join(value if isinstance(value, list | tuple) else [str(value)])
-            yield f"from {name}", given + (f" (sha256 {', '.join(hashes)})" if hashes else "")
-    if settings.get("data"):
-        yield "from data", ", ".join(map(str, settings["data"]))
+        given = ", ".join(map(str, value if isinstance(value, list | tuple) else [value]))
+        found = [one for one in identities.get(name, []) if isinstance(one, dict)]
+        if hashes := ", ".join(one["sha256"][:16] for one in found if "sha256" in one):
+            given += f" (sha256 {hashes})"
+        if given:
+            yield f"from {name}", given
     device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}
     if device:
         yield "device", ", ".join(str(device[name]) for name in ("type", "name") if device.get(name))
