@@ -11,7 +11,7 @@ import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_error, format_number, format_percent
-from ..groups import COMPONENT_KEYS, group_by
+from ..groups import group_by, to_dataframe
 from ..weights import standard_error, weighted_quantiles
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .marks import Look, add_legend, line, looks, points
@@ -102,25 +102,27 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         If none of the result's components lies in a layer, or it can't be grouped by `by`.
     """
     grouped = group_by(result, ["layer"] if by is None else ["layer", by])
-    layers, units = grouped["layer"].values, html.escape(grouped.attrs["units"])
-    inside, outside = (grouped.isel(layer=np.flatnonzero(kept)) for kept in (layers >= 0, layers < 0))
-    if not inside.sizes["layer"]:
+    units, n_outside = html.escape(grouped.attrs["units"]), int((result["layer"].values < 0).sum())
+    inside = to_dataframe(grouped, "group").query("layer >= 0 and n_components > 0")
+    if inside.empty:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
-    names = [""] if by is None else list(map(str, grouped[by].values.tolist()))
-    parts = [inside] if by is None else [inside.isel({by: place}) for place in range(len(names))]
-    marks = looks(len(names), by)
+    there = [""] if by is None else [one for one in grouped[by].values.tolist() if (inside[by] == one).any()]
+    names, marks = list(map(str, there)), looks(len(there), by)
     figure = go.Figure()
-    for name, part, look in zip(names, parts, marks, strict=True):
-        figure.add_trace(_depths(name, part, look, units))
+    for one, name, look in zip(there, names, marks, strict=True):
+        part = inside if by is None else inside[inside[by] == one]
+        where = f", {shortened(name)}" if name else ""
+        texts = [
+            f"layer {row.layer}{where}: {format_error(row.miub, row.miub_se)} {units}, n = {row.n_samples}"
+            for row in part.itertuples()
+        ]
+        shown = {"mode": "lines+markers", "error_y": {"array": part["miub_se"], "width": 0, "thickness": 1.5}}
+        figure.add_trace(points(look, name, texts, size=5, x=part["layer"], y=part["miub"], **shown))
     apply_theme(figure, height=320)
-    low, high = int(inside["layer"].values.min()), int(inside["layer"].values.max())
+    low, high = int(inside["layer"].min()), int(inside["layer"].max())
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
     figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", exponentformat="power")
-    values = inside["miub"].values
-    there = (inside["n_samples"].values > 0) & (inside["n_components"].values > 0)
-    counts = outside["n_components"]
-    n_outside = int(counts.max([key for key in counts.dims if key not in COMPONENT_KEYS]).sum()) if counts.size else 0
-    n_bad = int((there & ~np.isfinite(values)).sum())
+    n_bad = int((~np.isfinite(inside["miub"])).sum())
     headline(
         figure,
         f"JS by layer{f' and {by}' if by else ''}",
@@ -132,19 +134,6 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     )
     add_legend(figure, by or "", names, marks, mode="lines+markers")
     return figure
-
-
-def _depths(name: str, part: xr.Dataset, look: Look, units: str) -> go.Scatter:
-    """Points of a line, with bars; groups that don't occur are gone."""
-    part = part.isel(layer=np.flatnonzero((part["n_samples"].values > 0) & (part["n_components"].values > 0)))
-    columns = (part[key].values for key in ("layer", "miub", "miub_se", "n_samples"))
-    texts = [
-        f"layer {layer}{f', {shortened(name)}' if name else ''}: {format_error(mean, error)} {units}, n = {n}"
-        for layer, mean, error, n in zip(*columns, strict=True)
-    ]
-    bars = {"array": part["miub_se"].values, "width": 0, "thickness": 1.5}
-    x, y = part["layer"].values, part["miub"].values
-    return points(look, name, texts, size=5, x=x, y=y, mode="lines+markers", error_y=bars)
 
 
 def sample_figure(result: xr.Dataset) -> go.Figure:
