@@ -7,7 +7,7 @@ import numpy as np
 
 from ..format import format_number
 
-__all__ = ["LOG_FROM", "colorbar", "ends", "log_axis", "size_axis", "tick_text", "value_axis", "whole_ticks"]
+__all__ = ["ValueAxis", "colorbar", "ends", "size_axis", "tick_text", "value_axis", "whole_ticks"]
 
 NARROW = 3.0
 """Ends of an axis nearer than this factor get ticks at even steps."""
@@ -99,11 +99,6 @@ def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
     low, high = (min(0.0, float(known.min())), max(0.0, float(known.max()))) if len(known) else (0.0, 1.0)
     room = 0.05 * (high - low) or 1.0
     return ValueAxis(low - room / 2, high + room, is_log)
-
-
-def log_axis(values: np.ndarray) -> dict[str, Any]:
-    """A logarithmic axis that holds all finite values above zero, with round ticks."""
-    return value_axis(values, is_log=True).layout()
 
 
 def size_axis(sizes: np.ndarray) -> dict[str, Any]:

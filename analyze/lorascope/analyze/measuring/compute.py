@@ -86,8 +86,12 @@ def _local(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
     def compute(array: Any, done: Callable[[], None]) -> np.ndarray:
+        def tell(key: Any, *_: Any) -> None:
+            if key[0] == array.name:
+                done()
+
         blocks = array.to_delayed().ravel()  # of a whole array Dask would rename the task that makes its only block
-        with dask.config.set(options), _Tasks(array.name, done):
+        with dask.config.set(options), Callback(posttask=tell):  # type: ignore[no-untyped-call]  # dask is untyped
             values = dask.base.compute(*blocks)
         return assemble(array, zip((block.key for block in blocks), values, strict=True))
 
@@ -99,16 +103,3 @@ def _active_client() -> Any:
     with suppress(KeyError, ValueError):
         return sys.modules["distributed"].default_client()
     return None
-
-
-class _Tasks(Callback):
-    """Tell of each task that makes a block of one array."""
-
-    def __init__(self, name: str, done: Callable[[], None]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # dask is untyped
-        self._name = name
-        self._done = done
-
-    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
-        if key[0] == self._name:
-            self._done()

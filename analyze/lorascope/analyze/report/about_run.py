@@ -147,17 +147,10 @@ def provenance(run: Run) -> str:
     attributes = {key: value for key, value in run.attributes.items() if key != "measured"}
     measured = {key: value for key, value in run.attributes.get("measured", {}).items() if key != "swallowed_share"}
     rows = [("path", run.path), *_flat({**attributes, "measured": measured})]
-    speed = ""
-    if seconds := float(measured.get("seconds", 0)):
-        waited = format_number(float(measured.get("seconds_waiting_for_disk", 0)))
-        speed = (
-            f" Capturing took {format_number(seconds)} s ({format_number(run.n_tokens / seconds)} tokens/s), of which "
-            f"{waited} s were spent waiting for the disk."
-        )
     return section(
         "provenance",
         "Provenance",
-        f"<p>Model, adapter, data, settings and libraries, as the run records them.{speed}</p>",
+        "<p>Model, adapter, data, settings and libraries, as the run records them.</p>",
         f"<details><summary>{len(rows)} entries</summary>{table(('what', 'value'), rows, n_names=2)}</details>",
     )
 

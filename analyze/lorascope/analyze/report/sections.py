@@ -56,26 +56,22 @@ def headline(run: Run, qualified: xr.Dataset, stored_bytes: int) -> str:
 
 
 def _captured(run: Run) -> str:
-    provenance = run.attributes.get("provenance", {})
+    """Which tokens the numbers are about."""
+    provenance, n_read = run.attributes.get("provenance", {}), int(run.samples["length"].sum())
     selection = provenance.get("settings", {}).get("tokens")
     named = f" (token selection {escape(selection)})" if selection else ""
-    n_omitted = sum(provenance.get("omitted_items", {}).values())
-    omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
-    read = int(run.samples["length"].sum())
-    return f"{run.n_tokens} of the {read} tokens of {run.samples.sizes['sample']} samples{named}.{_about(run)}{omitted}"
-
-
-def _about(run: Run) -> str:
-    """Which tokens the numbers are about, where those captured aren't all."""
+    about = ""
     if is_weighted(run):
-        return (
+        about = (
             " They were drawn; means, sums and quantiles over tokens weigh each by the inverse of its chance, so that "
             "they are about all tokens of the samples."
         )
-    if run.n_tokens < int(run.samples["length"].sum()):
-        population = run.attributes.get("provenance", {}).get("population", "these tokens")
-        return f" All numbers are about {escape(population)}, not about the samples' other ones."
-    return ""
+    elif run.n_tokens < n_read:
+        population = escape(provenance.get("population", "these tokens"))
+        about = f" All numbers are about {population}, not about the samples' other ones."
+    n_omitted = sum(provenance.get("omitted_items", {}).values())
+    omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
+    return f"{run.n_tokens} of the {n_read} tokens of {run.samples.sizes['sample']} samples{named}.{about}{omitted}"
 
 
 def _tiles(run: Run, adapter: str) -> Iterator[str]:

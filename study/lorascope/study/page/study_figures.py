@@ -10,7 +10,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.marks import Look, add_legend, looks, points
-from lorascope.analyze.figures.scales import LOG_FROM, log_axis, size_axis
+from lorascope.analyze.figures.scales import size_axis, value_axis
 from lorascope.analyze.figures.theme import small_multiples
 from lorascope.analyze.format import format_error, format_number
 
@@ -167,9 +167,10 @@ def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
     """An axis of a metric's values with their errors, logarithmic where they lie far apart."""
     metric, errors = rows["metric"].iloc[0], rows["se"].fillna(0)
     values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
-    if metric == "ACC" or values.min() <= 0 or values.max() <= LOG_FROM * values.min():
+    axis = value_axis(values)
+    if metric == "ACC" or values.min() <= 0 or not axis.is_log:
         return {"title_text": AXES[metric]}
-    return log_axis(values) | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
+    return axis.layout() | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
 
 
 def _text(row: Any) -> str:
