@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub
-from lorascope.analyze.measuring.captured import _ratio
+from lorascope.analyze.measuring.measures import norm_ratio
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.qualify import QUALIFIERS, qualify
 from lorascope.analyze.weights import weighted_quantiles
@@ -125,7 +125,7 @@ def test_a_measure_that_capture_didnt_take_is_refused(make_small: Callable[..., 
 def test_norms_that_are_zero_or_not_finite_are_as_the_kernels() -> None:
     base = np.float32([0, 0, 2, np.inf, np.nan, 1])
     delta = np.float32([0, 1, 1, 1, 1, np.inf])
-    np.testing.assert_array_equal(_ratio(delta, base), np.float32([np.nan, np.inf, 0.5, np.nan, np.nan, np.nan]))
+    np.testing.assert_array_equal(norm_ratio(delta, base), np.float32([np.nan, np.inf, 0.5, np.nan, np.nan, np.nan]))
 
 
 def test_tokens_weigh_what_they_stand_for(make_small: Callable[..., Small]) -> None:

@@ -5,6 +5,8 @@ import xarray as xr
 
 from lorascope.stores import Run, StoreError
 
+from .measures import norm_ratio
+
 __all__ = ["available", "captured_measures", "counted_tokens", "keeps_all_states", "reduction"]
 
 
@@ -45,10 +47,7 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
 
     def take(name: str) -> np.ndarray:
         if name == "delta_ratio":
-            delta, base = take("delta_norm"), take("base_norm")
-            is_finite = np.isfinite(delta) & np.isfinite(base)  # as the kernel has it: infinite where only base is 0
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return np.asarray(np.where(is_finite, delta / base, np.nan), np.float32)
+            return norm_ratio(take("delta_norm"), take("base_norm"))
         found = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)
         return np.asarray(found.values)
 

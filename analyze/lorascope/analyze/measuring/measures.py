@@ -9,7 +9,7 @@ import numpy as np
 from ..kernels.linear import argmax_agreement_rows, norm_rows
 from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
 
-__all__ = ["MEASURES", "Measure", "resolve", "token_measure"]
+__all__ = ["MEASURES", "Measure", "norm_ratio", "resolve", "token_measure"]
 
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
@@ -103,9 +103,14 @@ def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
     base_norm, delta_norm, dot = _filled(norm_rows, 3, base, delta)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(np.isfinite(base_norm), delta_norm / base_norm, np.nan)
         cosine = dot / base_norm / delta_norm
-    return base_norm, delta_norm, ratio, cosine
+    return base_norm, delta_norm, norm_ratio(delta_norm, base_norm), cosine
+
+
+def norm_ratio(delta: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """|delta| / |base| of norms, float32: infinite where only base is 0, NaN where both are or one isn't finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(np.isfinite(delta) & np.isfinite(base), delta / base, np.nan), np.float32)
 
 
 _LIN = "Lin 1991, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37(1)"
