@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import dask.array as da
 import numpy as np
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
@@ -167,15 +168,14 @@ class ComponentRecord(NamedTuple):
     share_y: float = math.nan
 
 
-def lazily(function: Callable[[Source, Plan], Any], sources: Sequence[Source], plan: Plan) -> Any:
-    """Lazy Dask array (component,) of what `function` gives for each component, one task each."""
-    import dask.array as da  # half a second, for which nothing else should wait
-
+def lazily(function: Callable[[Source, Plan], Any], sources: Sequence[Source], plan: Plan) -> da.Array:
+    """Object array (component,) of what `function` gives for each component, one Dask task each."""
     components = np.empty(len(sources), object)
     components[:] = list(sources)
-    return da.map_blocks(
+    whole: da.Array = da.map_blocks(
         _one, da.from_array(components, chunks=1), dtype=object, meta=np.empty(0, object), function=function, plan=plan
     )
+    return whole
 
 
 def _one(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:
