@@ -129,7 +129,7 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     one, other = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
     found = pd.DataFrame(_tests((other - one).to_numpy(), adjust=bool(by)), index=groups)
     orders = {key: _in_order(groups.get_level_values(key).tolist(), key) for key in by}
-    grid = found.to_xarray().sel(whole=0, drop=True).sel(orders)
+    grid: xr.Dataset = found.to_xarray().sel(whole=0, drop=True).sel(orders)
     if list(by) == ["component"]:  # as maps want it
         keys = {key: np.concatenate([first[key].values, second[key].values]) for key in PAIR_KEYS}
         kinds = pd.DataFrame(keys).drop_duplicates("component").set_index("component").loc[orders["component"]]

@@ -176,7 +176,7 @@ def _difference(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """How far js lies from js of the capture, relative, float32: of the values that both have."""
     shared = np.isfinite(reference) & np.isfinite(block)
     difference = np.abs(block[shared] - reference[shared])
-    return (difference / np.maximum(reference[shared], LEAST_JS)).astype(np.float32)
+    return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
 
 
 def misfit(result: xr.Dataset, run: Run) -> str | None:

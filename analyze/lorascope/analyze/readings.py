@@ -64,7 +64,7 @@ def miub_readings(
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
     measured = measure_run(run, names, adapter=adapter, components=components, **options)
     cells = np.full((2, len(STATES), len(TOKENS), len(UNITS)), np.nan)
-    for (i, name), (j, tokens), (k, unit) in product(*map(enumerate, (STATES.values(), TOKENS, UNITS))):
+    for (i, name), (j, tokens), (k, unit) in product(enumerate(STATES.values()), enumerate(TOKENS), enumerate(UNITS)):
         if name in names:
             used = require_samples(measured, run, tokens)
             values = reduce_tokens(measured, name, run, tokens, unit=unit)[used].sum(axis=1)

@@ -110,11 +110,13 @@ def correct_per_character(run: Run, loglik: str) -> np.ndarray:
 def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
     """What `scores` says of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
     if "written_correct" in table and "written_prediction" in table:
-        wrote, read = table["written_correct"] >= 0, {"not_read": "written_prediction"}
-        read |= {"base_not_read": "base_written_prediction"} if "base_written_prediction" in table else {}
-        table = table.assign({new: xr.where(wrote, table[column] < 0, -1) for new, column in read.items()})
+        wrote, names = table["written_correct"] >= 0, ("", "base_")
+        found = {f"{name}not_read": table.get(f"{name}written_prediction") for name in names}
+        table = table.assign({name: (one < 0).where(wrote, -1) for name, one in found.items() if one is not None})
     for column, measure in _ACCURACIES.items():
-        adapted, base = _scored(table, column) if column in table else ((), ())
+        if column not in table:
+            continue
+        adapted, base = _scored(table, column)
         if len(adapted):
             change = _mean(100 * (adapted - base), np.ones(len(adapted)))
             yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)

@@ -95,10 +95,10 @@ def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, v
     fewer = changed(result, name, 0, value)
     figure = bound_figure(fewer, estimator="gaussian")
     assert sum(len(trace.x) for trace in points_of(figure)) == 5
-    assert "1 component not known, left out." in title_of(figure)
+    assert "1 value not known, left out." in title_of(figure)
     both = estimates_figure(fewer)
     assert [len(trace.x) for trace in points_of(both)] == [5, 5 if name == "note" else 6]
-    assert f"1 {'component' if name == 'note' else 'value'} not known, left out." in title_of(both)
+    assert f"{'2 values' if name == 'note' else '1 value'} not known, left out." in title_of(both)
 
 
 def test_delta_alone_and_bits(result: xr.Dataset) -> None:

@@ -181,11 +181,8 @@ def _footnotes(figure: go.Figure, result: xr.Dataset, found: Sequence[pd.DataFra
     symbols = {str(symbol) for trace in figure.data for symbol in np.ravel(trace.marker.symbol)}
     said = ["Hollow: saturated or undersampled."] if any(symbol.endswith("-open") for symbol in symbols) else []
     said += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []
-    n_known = len(pd.concat(found).index.unique())
-    n_values = n_known * len(found) - sum(map(len, found))
-    gone = [(result.sizes["component"] - n_known, "component"), (n_values, "value")]
-    counts = [plural(n, what) for n, what in gone if n]
-    return [*said, f"{' and '.join(counts)} not known, left out."] if counts else said
+    n_unknown = result.sizes["component"] * len(found) - sum(map(len, found))
+    return [*said, f"{plural(n_unknown, 'value')} not known, left out."] if n_unknown else said
 
 
 def xi_figure() -> go.Figure:

@@ -91,7 +91,7 @@ def _local(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None
                 done()
 
         blocks = array.to_delayed().ravel()  # of a whole array Dask would rename the task that makes its only block
-        with dask.config.set(options), Callback(posttask=tell):  # type: ignore[no-untyped-call]  # dask is untyped
+        with dask.config.set(options), Callback(posttask=tell):
             values = dask.base.compute(*blocks)
         return assemble(array, zip((block.key for block in blocks), values, strict=True))
 

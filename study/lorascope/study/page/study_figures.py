@@ -127,7 +127,7 @@ def _figure(
             bars = {"type": "data", "array": line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
             if len(line):
                 hover, stroke = [_text(one) for one in line.itertuples()], 2 if look.color == MEAN.color else 1.25
-                shown = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
+                shown: dict[str, Any] = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
                 trace = points(look, name, hover, x=line["x"] + shift, y=line["value"], **shown)
                 figure.add_trace(trace, **panel)
         figure.update_yaxes(**_value_axis(own), **panel)
