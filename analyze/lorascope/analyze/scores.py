@@ -121,15 +121,15 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
             change = _mean(100 * (adapted - base), np.ones(len(adapted)))
             yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
     is_text = table["answer"].values < 0
-    for kind in (False, True):
-        some = table.isel(sample=is_text == kind)
+    for has_text in (False, True):
+        some = table.isel(sample=is_text == has_text)
         adapted, base = _scored(some, "ce")
         if not len(adapted):
             continue
-        weights = some["length"].values[_is_scored(some["ce"].values)] - 1.0 if kind else np.ones(len(adapted))
+        weights = some["length"].values[_is_scored(some["ce"].values)] - 1.0 if has_text else np.ones(len(adapted))
         ce = [_mean(values, weights) for values in (base, adapted, adapted - base)]
         yield Score(name, "CE", "nat/token", len(adapted), *ce)
-        if kind:
+        if has_text:
             base_ppl, ppl = (Estimate(float(np.exp(e.value)), float(np.exp(e.value) * e.error)) for e in ce[:2])
             yield Score(name, "PPL", "", len(adapted), base_ppl, ppl, Estimate(ppl.value - base_ppl.value, np.nan))
 
