@@ -97,8 +97,9 @@ def miub(
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
     refuse_unknown(reduction, unit)
-    if keeps_all_states(run):
-        require_samples(_unmeasured(run), run, reduction)  # before the work, not after it
+    if keeps_all_states(run):  # then it is known before the work whether any sample can be reduced
+        known = {"counted": run.committed.variable, "role": ("token", run.tokens["role"].values)}
+        require_samples(xr.Dataset(coords=known), run, reduction)
     options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
     options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
@@ -107,11 +108,6 @@ def miub(
     with file_lock(target):
         measured = measure_unsaved(run, ("js",), target, **options)
         return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
-
-
-def _unmeasured(run: Run) -> xr.Dataset:
-    """What `require_samples` looks at, known before anything is measured."""
-    return xr.Dataset(coords={"counted": run.committed.variable, "role": ("token", run.tokens["role"].values)})
 
 
 def reduce_js(

@@ -101,16 +101,15 @@ def _facts(run: Run) -> dict[str, Any]:
         "adapters": adapters,
         "sizes": [size._asdict() for size in sizes(run)],
         "scores": [
-            {**score._asdict(), **{which: _pair(getattr(score, which)) for which in ("base", "adapted", "change")}}
+            {
+                name: [float(one) if np.isfinite(one) else None for one in value] if isinstance(value, tuple) else value
+                for name, value in score._asdict().items()
+            }
             for score in scores(run)
         ],
         "provenance": plain(run.attributes.get("provenance") or {}),
         "measured": plain(run.attributes.get("measured") or {}),
     }
-
-
-def _pair(estimate: tuple[float, float]) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in estimate]
 
 
 def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
