@@ -40,8 +40,8 @@ def print_result(result: xr.Dataset, run: Run, *, bound: bool, full: bool) -> in
         title += f": the {len(names)} largest of {n_all}"
     print_table(title, [header, *headers], [(short, *row) for short, row in zip(names, rows, strict=True)])
     if full:
-        for line in (*(_told(result.sel(estimator=name)) for name in result["estimator"].values.tolist()),
-                     *_qualifications(result, one, run)):  # fmt: skip
+        others = [other for other in result["estimator"].values.tolist() if other != name]
+        for line in (*(_told(result.sel(estimator=other)) for other in others), *_qualifications(result, one, run)):
             say(line)
     return _print_missing(result, full=full)
 
