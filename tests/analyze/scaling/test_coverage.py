@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,10 +67,7 @@ def test_intervals_by_f_hold_the_truth_19_times_of_20(design_of: DesignOf) -> No
 
 def interval(found: Estimate, name: str) -> Interval:
     """The reported interval of one exponent."""
-    place = ("exponent", found.design.exponents.index(name))
-    limits: Any = {"F": thresholds(found.ssr, found.n, found.df, 0.95)["F"]}
-    step = min(found.standard_errors[name], 2.0)
-    return profile(found.design.problem, found.parts[2], name, place, found.values[name], step, limits).intervals["F"]
+    return profile(found, name, {"F": thresholds(found.ssr, found.n, found.df, 0.95)["F"]}).intervals["F"]
 
 
 def reaches_a_bound(found: Estimate, name: str) -> bool:

@@ -7,14 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from .design import Design
+from .design import APART
 from .estimate import Estimate, estimate
-from .laws import Axes
+from .solve import spanned
 
 __all__ = ["Criteria", "axis_tests", "criteria", "f_test", "lack_of_fit", "residuals_by_setting"]
-
-DEPENDENT = 1e-9
-"""Singular values below this share of the norm count as zero, where free effects of settings are told from levels."""
 
 
 class Criteria(NamedTuple):
@@ -57,30 +54,31 @@ def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, 
 
 def lack_of_fit(fit: Estimate) -> pd.DataFrame:
     """The law against free effects of settings beside the same levels, by least squares; see `ScalingFit`."""
-    free = _free_settings(fit.design)
-    n_settings, n_free = len(set(fit.design.settings)), len(free.level_names)
-    n_more, df = n_free - len(fit.parameters), fit.n - n_free
+    design = fit.design
+    settings = [design.settings == one for one in dict.fromkeys(design.settings)]
+    levels = spanned(np.column_stack([design.levels, *settings]), APART)
+    n_more, df = levels.shape[1] - len(fit.parameters), fit.n - levels.shape[1]
     f = p = sigma = math.nan
     note = ""
     if n_more <= 0:
-        note = f"{n_settings} settings leave the law no freedom to be wrong"
+        note = f"{len(settings)} settings leave the law no freedom to be wrong"
     elif fit.is_exact:
         note = "the law goes through every cell, but for rounding"
     elif df <= 0:
         note = "no setting was measured in several groups or several times, so nothing tells error from lack of fit"
     else:
-        ssr = estimate(free).ssr
+        names = tuple(f"level {k}" for k in range(levels.shape[1]))
+        ssr = estimate(replace(design, logs={}, levels=levels, level_names=names)).ssr
         f, p = f_test(_least_squares(fit).ssr, ssr, n_more, df)
         sigma = math.sqrt(ssr / df)
-    row = {"F": f, "n_more": n_more, "df": df, "p": p, "sigma_free": sigma, "n_settings": n_settings, "note": note}
+    row = {"F": f, "n_more": n_more, "df": df, "p": p, "sigma_free": sigma, "n_settings": len(settings), "note": note}
     return pd.DataFrame([row])
 
 
 def axis_tests(fit: Estimate) -> pd.DataFrame:
     """What each size adds to the others, by least squares; see `ScalingFit`."""
-    full = _least_squares(fit)
-    rows = []
-    for axis in fit.design.terms.names:
+    full, rows = _least_squares(fit), []
+    for axis in fit.design.parts:
         without = estimate(fit.design.without(axis))
         n_more = len(full.parameters) - len(without.parameters)
         f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, full.ssr, n_more, full.df)
@@ -102,15 +100,3 @@ def residuals_by_setting(fit: Estimate) -> pd.DataFrame:
 
 def _least_squares(fit: Estimate) -> Estimate:
     return fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],))
-
-
-def _free_settings(design: Design) -> Design:
-    """Levels and a level for each setting, as many of them as don't follow from the others, and no terms."""
-    settings = [design.settings == one for one in dict.fromkeys(design.settings)]
-    kept: list[np.ndarray] = []
-    for column in [*design.levels.T, *np.array(settings, np.float64)]:
-        trial = np.stack([*kept, column], axis=1)
-        if np.linalg.matrix_rank(trial, tol=DEPENDENT * np.linalg.norm(trial)) == trial.shape[1]:
-            kept.append(column)
-    names = tuple(f"level {k}" for k in range(len(kept)))
-    return replace(design, terms=Axes({}), levels=np.stack(kept, axis=1), level_names=names, n_offsets=0)

@@ -9,12 +9,11 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from ..stats.record import provenance
 from ..threads import one_blas_thread
-from .design import make_design
-from .estimate import estimate
+from .design import Residual
+from .estimate import automatic_delta, estimate
 from .laws import LawName
-from .refusals import Residual
 from .result import ScalingFit
-from .robust import automatic_delta
+from .table import make_design
 
 __all__ = ["fit_scaling_law"]
 
@@ -127,8 +126,7 @@ def fit_scaling_law(
     settings = {
         "response": response, "N": N, "R": R, "D": D, "groups": list(groups), "offsets": list(offsets), "law": law,
         "residuals": residuals, "huber": huber, "huber_delta": delta,
-        "references": {axis: design.references[axis] for axis in design.axes},
-        "bounds": design.limits, "share": share, "repeat": repeat,
+        "references": design.references, "bounds": design.limits, "share": share, "repeat": repeat,
         "level": level, "n_starts": n_starts, "seed": seed,
     }  # fmt: skip
     return ScalingFit(found, level, provenance(design.frame, settings))

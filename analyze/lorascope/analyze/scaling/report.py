@@ -10,10 +10,9 @@ from lorascope.stores.progress import Progress
 from ..stats.record import plain
 from ..stats.summary import Summary, Table
 from ..stats.verdict import Verdict, Word
-from .bootstrap import Bootstrap
-from .cross_validation import cross_validate, influence
 from .fit import fit_scaling_law
 from .laws import LawName
+from .refits import Bootstrap, cross_validate, influence
 from .result import ScalingFit
 from .verdicts import interval_text
 

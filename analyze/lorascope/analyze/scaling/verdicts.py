@@ -1,22 +1,25 @@
-"""What a fit says of the law's claims, in one of three words."""
+"""What a fit says of the law's claims, in one of three words, and in sentences of its search."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
 from ..stats.verdict import Verdict, Word
 from .design import applied
 from .estimate import Estimate
-from .laws import AXES
+from .laws import BOUNDS
 from .profile import Interval
 
-__all__ = ["interval_text", "verdicts"]
+__all__ = ["interval_text", "search_notes", "verdicts"]
 
 DECISIVE = 2.0
 """Difference of AIC that one model must have before it is spoken for."""
+NOISY = 0.07
+"""Sigma of relative residuals above which weights by the observed response do harm (by simulation: 10 % noise)."""
 
 
 def verdicts(
@@ -26,12 +29,33 @@ def verdicts(
 
     `intervals` are profile intervals by F of exponents and slopes, empty with Huber's loss.
     """
-    exponents = [name for name in fit.design.term_names if name in {axis.exponent for axis in AXES.values()}]
+    names = [name for name in fit.design.term_names if name in BOUNDS and name in intervals]
     return (
         *(_direction(fit, row, 1 - level) for row in axis_tests.itertuples()),
-        *(_exponent(name, fit, intervals[name], level) for name in exponents if name in intervals),
+        *(_exponent(name, fit, intervals[name], level) for name in names),
         _form(fit, lack_of_fit.iloc[0], 1 - level),
     )
+
+
+def search_notes(fit: Estimate) -> list[str]:
+    """How the search went, where it isn't as it should be, and what a fit's numbers can't be taken for."""
+    search, said = fit.search, []
+    if not search.converged:
+        said.append("the search ended before it converged: numbers are what it had reached")
+    for name in search.at_bound:
+        low, high = fit.design.limits[name]
+        said.append(f"{name} is at an end of its range, {low:g} to {high:g}: it isn't an estimate")
+    if search.share_of_starts < 0.5:
+        share = 100 * search.share_of_starts
+        said.append(f"only {share:.0f} % of {search.n_starts} random starts ended at the optimum")
+    if fit.design.residual == "relative" and fit.sigma >= NOISY:
+        said.append(
+            f"relative residuals divide by the observed response; with as much noise, sigma {fit.sigma:.2g}, that "
+            "pulls the fit down and makes tests reject too often: compare residuals of the logarithm"
+        )
+    if math.isfinite(fit.delta):
+        said.append("what each size adds and lack of fit are tests of least squares, beside parameters by Huber's loss")
+    return said
 
 
 def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
@@ -44,26 +68,19 @@ def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
 
 def _direction(fit: Estimate, row: Any, alpha: float) -> Verdict:
     """Whether the response falls as a size grows; rises, as more layers share their weights."""
-    design, column = fit.design, fit.design.sizes[row.axis]
-    change, way = _change(fit, row.axis), "rises" if row.axis == "share" else "falls"
+    design, column, is_share = fit.design, fit.design.sizes[row.axis], row.axis == "share"
+    sizes = design.frame[column]
+    others = {name: design.references.get(axis, 1.0) for axis, name in design.sizes.items()}
+    ends = pd.concat([design.frame.iloc[:1]] * 2).assign(**others | {column: [sizes.min(), sizes.max()]})
+    change = float(np.diff(fit.predicted(applied(design, ends)))[0])
     because = (
         f"from the smallest to the largest {column} it changes by {format_number(change)} of "
         f"{'ln ' if design.law.logarithmic else ''}{design.response}; "
         f"F({row.n_more}, {row.df}) = {format_number(row.F)}, p = {format_number(row.p)}, n = {fit.n}"
     )
-    as_claimed = (change > 0) == (row.axis == "share")
+    as_claimed = (change > 0) == is_share
     word: Word = "not identified" if not row.p <= alpha else "supported" if as_claimed else "contradicted"
-    return Verdict(f"{design.response} {way} as {column} grows", word, because)
-
-
-def _change(fit: Estimate, axis: str) -> float:
-    """What the law says between the ends of one size, the others at their references."""
-    design = fit.design
-    others = {column: design.references.get(name, 1.0) for name, column in design.sizes.items()}
-    sizes = design.frame[design.sizes[axis]]
-    ends = pd.concat([design.frame.iloc[:1]] * 2, ignore_index=True).assign(**others)
-    low, high = fit.predicted(applied(design, ends.assign(**{sizes.name: [sizes.min(), sizes.max()]})))
-    return float(high - low)
+    return Verdict(f"{design.response} {'rises' if is_share else 'falls'} as {column} grows", word, because)
 
 
 def _exponent(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
+from lorascope.analyze.scaling.design import Residual
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.laws import LawName
-from lorascope.analyze.scaling.refusals import Residual
 from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.stats.trends import TrendResult, trend_tests
