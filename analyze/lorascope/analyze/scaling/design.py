@@ -12,7 +12,9 @@ from ..stats.frame import checked, group_labels
 from .laws import AXES, Column, Law, law_named
 from .solve import Problem, spanned
 
-__all__ = ["APART", "Design", "Residual", "applied", "arrays_of", "determined", "rank_of", "references_of", "term_derivatives"]  # fmt: skip
+__all__ = [
+    "APART", "Design", "Residual", "applied", "arrays_of", "determined", "rank_of", "references_of", "term_derivatives",
+]  # fmt: skip
 
 Residual = Literal["relative", "log", "absolute"]
 APART = 1e-9
