@@ -16,18 +16,8 @@ from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.stats.trends import TrendResult, trend_tests
 
-from ..fits import (
-    NONE,
-    Figure,
-    Format,
-    Whole,
-    chosen_groups,
-    deliver,
-    listed,
-    refuse_out,
-    rows_where,
-    study_table,
-)  # fmt: skip
+from .. import fits
+from ..fits import NONE, Format, Whole, listed
 from ..screen import aside, progress_bar
 
 __all__ = ["fit"]
@@ -110,9 +100,9 @@ def fit(
     out
         Write report.md, report.json and figures.html to this folder, new or empty.
     """
-    refuse_out(out)
-    asked = rows_where(where)
-    frame = study_table(study, asked, workers)
+    fits.refuse_out(out)
+    asked = fits.rows_where(where)
+    frame = fits.study_table(study, asked, workers)
     sizes: dict[str, str | None] = {}
     for name, column in (("N", N), ("R", R), ("D", D)):
         is_known = name in frame.columns and frame[name].notna().any()
@@ -137,7 +127,7 @@ def fit(
     taken = [f"response {response}", *(f"{role} {', '.join(names) or NONE}" for role, names in used.items())]
     summary = found.summary()
     verdicts = [*summary.verdicts, *(trend.verdicts[0] for trend in tested)]
-    deliver(
+    fits.deliver(
         f"Scaling law of {response}", frame, asked,
         [replace(summary, verdicts=verdicts), *(trend.summary() for trend in tested)],
         {"fit": found.to_dict(), "trends": [trend.to_dict() for trend in tested]},
@@ -148,7 +138,7 @@ def fit(
 
 def _groups(frame: pd.DataFrame, named: str | None, N: str | None) -> tuple[str, ...]:
     """Columns of groups; by default without a model's own level where that would be all that N can tell."""
-    found = chosen_groups(frame, named)
+    found = fits.chosen_groups(frame, named)
     if named is None and "model" in found and N in frame.columns and frame[N].nunique() > 1:
         varies = (frame.groupby("model")[N].nunique() > 1).any()
         return found if varies else tuple(name for name in found if name != "model")
@@ -177,10 +167,10 @@ def _pooled(frame: pd.DataFrame, told_apart: Sequence[str]) -> list[str]:
             "gives each a level" for name in mixed.index[mixed > 1]]  # fmt: skip
 
 
-def _figures(found: ScalingFit | FitReport, fitted: ScalingFit) -> list[Figure]:
+def _figures(found: ScalingFit | FitReport, fitted: ScalingFit) -> list[fits.Figure]:
     from lorascope.analyze import figures  # plotly, for which no other output waits
 
-    made: list[Figure] = [
+    made: list[fits.Figure] = [
         *((f"Along {one}", partial(figures.scaling_figure, fitted, along=one)) for one in fitted.design.sizes),
         ("Profiles", partial(figures.profile_figure, fitted)),
         ("Residuals by setting", partial(figures.setting_residuals_figure, fitted)),
