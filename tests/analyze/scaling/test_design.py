@@ -106,7 +106,7 @@ def test_the_papers_designs(design_of: DesignOf, paper_cells: PaperCells) -> Non
     shared = design_of(phi, **options, law="share", share="share")
     assert shared.names[6:] == ("slope_share", "B", "beta")
     assert shared.equation == "E + slope_share (share - 1) + B (R0/R)^beta"
-    assert (shared.share, dict(shared.axes)) == ("share", {"R": "R"})
+    assert shared.sizes == {"R": "R", "share": "share"}
     np.testing.assert_array_equal(shared.logs["share"], phi["share"] - 1)
     alone = design_of(phi[phi["sweep"] == "size"], **{**options, "offsets": []}, law="share", share="share")
     assert alone.names[5:] == ("slope_share",)  # the rank doesn't vary

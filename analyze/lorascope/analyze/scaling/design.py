@@ -29,11 +29,10 @@ class Design:
 
     law_name: str
     response: str
-    axes: Mapping[str, str]
-    """Axis (N, R, D) -> column, of those in the law."""
+    sizes: Mapping[str, str]
+    """N, R, D and share, as far as the law has them -> column."""
     references: Mapping[str, float]
-    """Axis -> the size whose ratio to itself is 1."""
-    share: str | None
+    """N, R, D -> the size whose ratio to itself is 1."""
     group_columns: tuple[str, ...]
     offset_columns: tuple[str, ...]
     residual: Residual
@@ -84,11 +83,6 @@ class Design:
         return " + ".join([head, *(term for term in terms if any(name in term for name in used))])
 
     @property
-    def sizes(self) -> dict[str, str]:
-        """N, R, D and share, as far as the law has them -> column."""
-        return {**self.axes, **({"share": self.share} if self.share else {})}
-
-    @property
     def parts(self) -> list[str]:
         """Sizes that the law can be without."""
         return [name for name in self.logs if name != "D/R"]
@@ -137,8 +131,8 @@ class Design:
 
 
 def arrays_of(
-    rows: pd.DataFrame, law: str, axes: Mapping[str, str], references: Mapping[str, float], share: str | None,
-    groups: Sequence[str], offsets: Sequence[str], first: pd.Series,
+    rows: pd.DataFrame, law: str, sizes: Mapping[str, str], references: Mapping[str, float], groups: Sequence[str],
+    offsets: Sequence[str], first: pd.Series,
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of a `Design` that go along its rows; offsets are relative to the values in `first`."""
     label = group_labels(rows, groups)
@@ -146,13 +140,13 @@ def arrays_of(
     for column in offsets:
         others = [value for value in dict.fromkeys(rows[column]) if value != first[column]]
         levels |= {f"offset[{column}={value}]": (rows[column] == value).to_numpy() for value in others}
-    logs = {axis: np.log(references[axis] / rows[column].to_numpy()) for axis, column in axes.items()}
-    if share is not None:
-        logs["share"] = rows[share].to_numpy() - 1
+    logs = {}
+    for name, column in sizes.items():
+        values = rows[column].to_numpy()
+        logs[name] = values - 1 if name == "share" else np.log(references[name] / values)
     if law == "as printed":
-        logs["D/R"] = np.log(rows[axes["D"]] / rows[axes["R"]]).to_numpy()
-    sizes = [*axes.values(), *([share] if share else []), *offsets]
-    settings = [[f"{name}={text}" for text in _short(rows[name])] for name in sizes]
+        logs["D/R"] = np.log(rows[sizes["D"]] / rows[sizes["R"]]).to_numpy()
+    settings = [[f"{name}={text}" for text in _short(rows[name])] for name in (*sizes.values(), *offsets)]
     return {
         "frame": rows, "groups": label, "logs": logs, "level_names": tuple(levels),
         "levels": np.column_stack(list(levels.values())).astype(np.float64),
@@ -160,9 +154,10 @@ def arrays_of(
     }  # fmt: skip
 
 
-def references_of(rows: pd.DataFrame, axes: Mapping[str, str]) -> dict[str, float]:
-    """Axis -> the largest N and D, the smallest R."""
-    return {axis: float(rows[column].min() if axis == "R" else rows[column].max()) for axis, column in axes.items()}
+def references_of(rows: pd.DataFrame, sizes: Mapping[str, str]) -> dict[str, float]:
+    """The largest N and D, the smallest R."""
+    ends = {"N": "max", "R": "min", "D": "max"}
+    return {name: float(rows[sizes[name]].agg(end)) for name, end in ends.items() if name in sizes}
 
 
 def applied(design: Design, frame: pd.DataFrame) -> Design:
@@ -173,8 +168,8 @@ def applied(design: Design, frame: pd.DataFrame) -> Design:
     numbers, names = list(design.sizes.values()), design.level_names
     rows, _ = checked(frame, numbers=numbers, positive=numbers, labels=[*design.group_columns, *design.offset_columns])
     arrays = arrays_of(
-        rows, design.law_name, design.axes, design.references, design.share, design.group_columns,
-        design.offset_columns, design.frame.iloc[0],
+        rows, design.law_name, design.sizes, design.references, design.group_columns, design.offset_columns,
+        design.frame.iloc[0],
     )  # fmt: skip
     levels = pd.DataFrame(arrays["levels"], columns=list(arrays["level_names"]))
     for name in levels.columns.difference(list(names)):

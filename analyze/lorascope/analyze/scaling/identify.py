@@ -87,7 +87,7 @@ def identifiability(
     refuse_sizes(roles, law)
     sizes = list(roles.values())
     rows, _ = checked(frame, numbers=sizes, positive=sizes, labels=[*groups, *offsets])
-    arrays = arrays_of(rows, law, roles, references_of(rows, roles), None, groups, offsets, rows.iloc[0])
+    arrays = arrays_of(rows, law, roles, references_of(rows, roles), groups, offsets, rows.iloc[0])
     columns, exponents = chosen.terms(arrays["logs"])
     whole = np.column_stack([arrays["levels"], term_derivatives(columns, len(exponents))])
     found, said = [], []

@@ -43,11 +43,6 @@ class FitReport:
         """The fit's verdicts, and one on its rivals."""
         return (*self.fit.verdicts, *_rival(self))
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """The fit's sentences."""
-        return self.fit.notes
-
     def summary(self) -> Summary:
         """All of it in print."""
         own = self.fit.summary()
@@ -62,7 +57,13 @@ class FitReport:
             Table("cells that pull most", self.influence.head(5), pull),
         ]
         if self.bootstrap is not None:
-            tables.append(_bootstrap_table(self.bootstrap, self.fit.level))
+            boot, intervals = self.bootstrap, self.bootstrap.intervals(self.fit.level)
+            texts = [interval_text(tuple(row)) for row in intervals.itertuples(index=False)]
+            draws = f"{'all ' if boot.is_exact else ''}{len(boot.values)} draws"
+            left_out = f", {boot.n_undetermined} left out as undetermined" if boot.n_undetermined else ""
+            rows = pd.DataFrame({"name": intervals.index, "interval": texts})
+            note = f"{100 * self.fit.level:g} % percentiles of {draws}{left_out}."
+            tables.append(Table("bootstrap over groups", rows, note))
         return Summary(own.title, own.facts, tables, self.verdicts, own.notes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,7 +134,13 @@ def fit_report(
         if same != name:
             refused[name] = f"with one size it is the law {same!r}"
         else:
-            rows.append(_law_row(name, rival, held if rival is fit else rival.held_out()))
+            errors = cross_validate(held if rival is fit else rival.held_out()).set_index("split")["rmse"]
+            rows.append({
+                "law": name, "n_parameters": len(rival.design.names), "sigma": rival.sigma,
+                "AICc": rival.criteria.aicc, "BIC": rival.criteria.bic,
+                "lack_of_fit_p": float(rival.lack_of_fit["p"].iloc[0]),
+                **{f"rmse_{way}": errors[way] for way in ("cell", "setting", "group") if way in errors},
+            })  # fmt: skip
         if progress is not None:
             progress(done, len(names), "laws")
     laws = pd.DataFrame(rows)
@@ -143,25 +150,6 @@ def fit_report(
         fit, laws.sort_values("d_AICc", kind="stable", ignore_index=True), refused,
         fit.bootstrap(n_draws=n_draws, seed=seed, progress=progress) if several else None,
         held, influence(fit.estimate, held),
-    )  # fmt: skip
-
-
-def _law_row(name: str, fit: ScalingFit, held: pd.DataFrame) -> dict[str, object]:
-    errors = cross_validate(held).set_index("split")["rmse"]
-    return {
-        "law": name, "n_parameters": len(fit.design.names), "sigma": fit.sigma, "AICc": fit.criteria.aicc,
-        "BIC": fit.criteria.bic, "lack_of_fit_p": float(fit.lack_of_fit["p"].iloc[0]),
-        **{f"rmse_{split}": float(errors[split]) for split in ("cell", "setting", "group") if split in errors.index},
-    }  # fmt: skip
-
-
-def _bootstrap_table(found: Bootstrap, level: float) -> Table:
-    rows = found.intervals(level)
-    texts = [interval_text(tuple(row)) for row in rows.itertuples(index=False)]
-    left_out = f", {found.n_undetermined} left out as undetermined" if found.n_undetermined else ""
-    return Table(
-        "bootstrap over groups", pd.DataFrame({"name": rows.index, "interval": texts}),
-        f"{100 * level:g} % percentiles of {'all ' if found.is_exact else ''}{len(found.values)} draws{left_out}.",
     )  # fmt: skip
 
 

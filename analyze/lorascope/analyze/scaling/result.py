@@ -109,7 +109,9 @@ class ScalingFit:
         """What the settings alone determine; None for the law 'share'."""
         design = self.design
         labels = {"groups": design.group_columns, "offsets": design.offset_columns}
-        return None if design.share else identifiability(design.frame, **design.axes, **labels, law=design.law_name)
+        if "share" in design.sizes:
+            return None
+        return identifiability(design.frame, **design.sizes, **labels, law=design.law_name)
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:

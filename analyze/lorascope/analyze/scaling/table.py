@@ -52,14 +52,15 @@ def make_design(
     )
     _refuse_repeated(rows.drop(columns=list(offsets)), response)
     _refuse_response(rows[response].to_numpy(), response, group_labels(rows, groups), is_grouped=bool(groups))
-    axes, dropped = _axes_in_use(rows, roles, law)
-    references = references_of(rows, axes)
-    arrays = arrays_of(rows, law, axes, references, share, groups, offsets, rows.iloc[0])
+    sizes, dropped = _sizes_in_use(rows, roles, law)
+    sizes |= {"share": share} if share else {}
+    references = references_of(rows, sizes)
+    arrays = arrays_of(rows, law, sizes, references, groups, offsets, rows.iloc[0])
     limits, narrowed = _exponent_bounds(*chosen.terms(arrays["logs"]), bounds)
     lacking = (pd.crosstab(arrays["groups"], arrays["settings"]) == 0).any(axis=1)
     holes = [f"settings that other groups have are missing in {int(lacking.sum())} of {len(lacking)} groups"]
     design = Design(
-        law_name=law, response=response, axes=axes, references=references, share=share, group_columns=tuple(groups),
+        law_name=law, response=response, sizes=sizes, references=references, group_columns=tuple(groups),
         offset_columns=tuple(offsets), residual="absolute" if chosen.logarithmic else residuals, limits=limits,
         notes=(*left_out, *dropped, *narrowed, *(holes if lacking.any() else ())), **arrays,
     )  # fmt: skip
@@ -96,13 +97,15 @@ def _refuse_response(values: np.ndarray, response: str, groups: np.ndarray, *, i
         raise ValueError(f"{response!r} doesn't vary {where}, {values[0]:g} in the first row; there is nothing to fit")
 
 
-def _axes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
-    """Axes of more than one level, and a sentence on each that has just one."""
+def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tuple[dict[str, str], list[str]]:
+    """N, R and D of more than one level, and a sentence on each that has just one."""
     used, said = {}, []
     for axis, column in roles.items():
-        if law == "as printed" or (rows[column].nunique() > 1 and not (axis == "N" and law == "share")):
+        if axis == "N" and law == "share":
+            continue
+        if law == "as printed" or rows[column].nunique() > 1:
             used[axis] = column
-        elif not (axis == "N" and law == "share"):
+        else:
             term = f"{AXES[axis].amplitude} ({axis}0/{axis})^{AXES[axis].exponent}"
             said.append(f"{column!r} is {rows[column].iloc[0]:g} in every row: {term} is part of the level")
     if not used and law != "share":
@@ -155,13 +158,13 @@ def _refuse_undetermined(design: Design) -> None:
         raise ValueError(f"{offsets} can't be told from the levels of the groups; leave `offsets` out")
     if determined(design):
         return
-    counts = {axis: int(design.frame[column].nunique()) for axis, column in design.axes.items()}
-    levels = ", ".join(f"{design.axes[axis]!r} has {count} levels" for axis, count in counts.items())
-    for axis, count in counts.items():
+    counts = {name: int(design.frame[design.sizes[name]].nunique()) for name in design.references}
+    levels = ", ".join(f"{design.sizes[name]!r} has {count} levels" for name, count in counts.items())
+    for name, count in counts.items():
         if count < 3 and design.exponents:
             raise ValueError(
-                f"{levels}: beside a level, an amplitude and {AXES[axis].exponent} need three levels of "
-                f"{design.axes[axis]!r}; measure another, or take the law 'log' or 'log-log'"
+                f"{levels}: beside a level, an amplitude and {AXES[name].exponent} need three levels of "
+                f"{design.sizes[name]!r}; measure another, or take the law 'log' or 'log-log'"
             )
     raise ValueError(
         f"the settings don't determine {names} apart ({levels}): sizes go along with each other or with the groups; "
