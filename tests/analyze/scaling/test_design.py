@@ -233,6 +233,16 @@ def test_settings_that_are_not_allowed(design_of: DesignOf, options: dict[str, A
     refused(design_of, study(), words, **options)
 
 
+@pytest.mark.parametrize(("factor", "shown"), [(1e300, "e+300"), (1e-300, "e-300")])
+@pytest.mark.parametrize("residuals", ["absolute", "relative", "log"])
+def test_a_response_whose_squares_are_not_finite(
+    design_of: DesignOf, residuals: str, factor: float, shown: str
+) -> None:
+    frame = study().assign(y=lambda rows: factor * rows["y"])
+    refused(design_of, frame, f"{shown}, whose square can't be computed; give it in another unit", residuals=residuals)
+    assert len(design_of(study().assign(y=lambda rows: factor**0.3 * rows["y"]), residuals=residuals).frame) == 24
+
+
 def test_a_run_that_stands_twice(design_of: DesignOf) -> None:
     frame = study()
     again = pd.concat([frame, frame.iloc[[5]]], ignore_index=True)
@@ -268,17 +278,13 @@ def test_fewer_cells_than_parameters(design_of: DesignOf) -> None:
 def test_fewer_levels_than_parameters(design_of: DesignOf, law: str) -> None:
     frame = study(N=(1e9, 3e9), R=())
     frame = pd.concat([frame, study(N=(1e9, 3e9), R=(), random=np.random.default_rng(1)).assign(repeat=1)])
-    words = (
-        "'N' has 2 levels: beside a level, an amplitude and alpha need three levels of 'N'; measure another, or take "
-        "the law 'log' or 'log-log'"
-    )
-    refused(design_of, frame, words, law=law, repeat="repeat")
+    refused(design_of, frame, "('N' has 2 levels): exponents need three levels of their", law=law, repeat="repeat")
     assert design_of(frame, law="log", repeat="repeat").exponents == ()
 
 
 def test_offsets_that_are_groups(design_of: DesignOf) -> None:
     frame = study().assign(sweep=lambda rows: rows["group"] + "!")
-    words = "offset[sweep=b!] can't be told from the levels of the groups; leave `offsets` out"
+    words = "sizes and `offsets` must vary apart from each other and from the groups"
     refused(design_of, frame, words, offsets=["sweep"])
 
 
@@ -295,8 +301,9 @@ def test_sizes_that_go_along_with_each_other(design_of: DesignOf) -> None:
     frame = study(R=())
     frame["R"] = frame["N"] ** 0.7
     words = (
-        "the settings don't determine A, B, alpha, beta apart ('N' has 4 levels, 'R' has 4 levels): sizes "
-        "go along with each other or with the groups; measure settings in which one varies alone, or leave one out"
+        "the settings don't determine A, B, alpha, beta apart ('N' has 4 levels, 'R' has 4 levels): exponents need "
+        "three levels of their size, and sizes and `offsets` must vary apart from each other and from the groups; "
+        "measure more settings, leave one out, or take the law 'log' or 'log-log'"
     )
     refused(design_of, frame, words)
     refused(design_of, frame, "the settings don't determine slope_N, slope_R apart", law="log")

@@ -153,20 +153,10 @@ def _refuse_undetermined(design: Design) -> None:
             f"{n} cells can't determine {len(design.names)} parameters ({n_levels} levels, {names}) and their error; "
             "measure more cells, or take fewer groups or a law of fewer parameters"
         )
-    if spanned(design.levels, APART).shape[1] < n_levels:
-        offsets = ", ".join(design.level_names[design.n_groups :])
-        raise ValueError(f"{offsets} can't be told from the levels of the groups; leave `offsets` out")
-    if determined(design):
-        return
-    counts = {name: int(design.frame[design.sizes[name]].nunique()) for name in design.references}
-    levels = ", ".join(f"{design.sizes[name]!r} has {count} levels" for name, count in counts.items())
-    for name, count in counts.items():
-        if count < 3 and design.exponents:
-            raise ValueError(
-                f"{levels}: beside a level, an amplitude and {AXES[name].exponent} need three levels of "
-                f"{design.sizes[name]!r}; measure another, or take the law 'log' or 'log-log'"
-            )
-    raise ValueError(
-        f"the settings don't determine {names} apart ({levels}): sizes go along with each other or with the groups; "
-        "measure settings in which one varies alone, or leave one out"
-    )
+    if not determined(design) or spanned(design.levels, APART).shape[1] < n_levels:
+        counts = [f"{column!r} has {design.frame[column].nunique()} levels" for column in design.sizes.values()]
+        raise ValueError(
+            f"the settings don't determine {names} apart ({', '.join(counts)}): exponents need three levels of their "
+            "size, and sizes and `offsets` must vary apart from each other and from the groups; measure more "
+            "settings, leave one out, or take the law 'log' or 'log-log'"
+        )
