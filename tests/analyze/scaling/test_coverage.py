@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.scaling.design import Design
+from lorascope.analyze.scaling.diagnostics import verdicts
 from lorascope.analyze.scaling.estimate import Estimate, estimate
 from lorascope.analyze.scaling.profile import Interval, profile, thresholds
 from lorascope.analyze.scaling.solve import least_squares
-from lorascope.analyze.scaling.verdicts import verdicts
 
 from .simulated import simulate_study
 

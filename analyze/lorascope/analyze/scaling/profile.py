@@ -5,16 +5,17 @@ constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzo
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..format import format_number
 from .estimate import Estimate
 from .solve import Problem, Solution, exponent_grid, least_squares
 
-__all__ = ["Interval", "Profile", "Rule", "profile", "profiles", "thresholds"]
+__all__ = ["Interval", "Profile", "Rule", "interval_text", "profile", "profiles", "thresholds"]
 
 Rule = Literal["chi2", "F"]
 N_STEPS = 30
@@ -49,6 +50,14 @@ class Profile(NamedTuple):
     ssr: np.ndarray
     """(m,)"""
     intervals: dict[Rule, Interval]
+
+
+def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
+    """Low, high, whether each is open, and, if known, whether it is in parts, in words: `(open) to 0.5`."""
+    low, high, low_open, high_open = interval[:4]
+    ends = ["(open)" if is_open else format_number(end, digits=digits)
+            for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip
+    return " to ".join(ends) + (", in parts" if any(interval[4:]) else "")
 
 
 def thresholds(ssr: float, n: int, df: int, level: float) -> dict[Rule, float]:

@@ -16,13 +16,12 @@ from ..stats.summary import Summary, Table
 from ..stats.verdict import Verdict
 from ..threads import one_blas_thread
 from .design import Design, applied
-from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting
+from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting, search_notes, verdicts
 from .estimate import Estimate
 from .identify import Identifiability, identifiability
-from .profile import Profile, profiles
+from .profile import Profile, interval_text, profiles
 from .refits import Bootstrap, bootstrap, held_out
 from .straight import LinearModels, linear_models
-from .verdicts import interval_text, search_notes, verdicts
 
 __all__ = ["IntervalKind", "ScalingFit"]
 

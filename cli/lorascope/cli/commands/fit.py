@@ -10,9 +10,8 @@ import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
 from lorascope.analyze.scaling.design import Residual
-from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.fit import FitReport, fit_report, fit_scaling_law
 from lorascope.analyze.scaling.laws import LawName
-from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.stats.trends import TrendResult, trend_tests
 
@@ -132,7 +131,7 @@ def fit(
         [replace(summary, verdicts=verdicts), *(trend.summary() for trend in tested)],
         {"fit": found.to_dict(), "trends": [trend.to_dict() for trend in tested]},
         form=form, out=out, full=full, remarks=["; ".join(taken), *remarks, *_pooled(frame, (*columns, *shifts))],
-        figures=_figures(found, one) if out is not None else (),
+        figures=_figures(one) if out is not None else (),
     )  # fmt: skip
 
 
@@ -167,13 +166,11 @@ def _pooled(frame: pd.DataFrame, told_apart: Sequence[str]) -> list[str]:
             "gives each a level" for name in mixed.index[mixed > 1]]  # fmt: skip
 
 
-def _figures(found: ScalingFit | FitReport, fitted: ScalingFit) -> list[fits.Figure]:
+def _figures(fitted: ScalingFit) -> list[fits.Figure]:
     from lorascope.analyze import figures  # plotly, for which no other output waits
 
-    made: list[fits.Figure] = [
-        *((f"Along {one}", partial(figures.scaling_figure, fitted, along=one)) for one in fitted.design.sizes),
+    return [
+        *((f"Along {size}", partial(figures.scaling_figure, fitted, along=size)) for size in fitted.design.sizes),
         ("Profiles", partial(figures.profile_figure, fitted)),
         ("Residuals by setting", partial(figures.setting_residuals_figure, fitted)),
     ]
-    laws = [("Laws on the same cells", partial(figures.laws_figure, found))] if isinstance(found, FitReport) else []
-    return made + laws
