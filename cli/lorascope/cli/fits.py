@@ -102,11 +102,12 @@ def deliver(
     Of a table on the terminal the first summary's short form, or with `full` everything; `record` is name -> result as
     JSON has it, `remarks` what was assumed or couldn't be computed.
     """
+    said: list[str] = list(frame.attrs.get("notes", ()))
     study = {"source": str(frame.attrs.get("source", "")), "where": {name: list(one) for name, one in where.items()},
-             "n_rows": len(frame), "notes": list(frame.attrs.get("notes", ()))}  # fmt: skip
+             "n_rows": len(frame), "notes": said}  # fmt: skip
     asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
     source = f"{study['source']}: {len(frame)} rows{f' where {asked}' if asked else ''}"
-    said = [*study["notes"], *remarks]
+    said = [*said, *remarks]
     notes = "".join(f"- {markdown_text(note)}\n" for note in said)
     parts = [f"# {markdown_text(title)}\n\n{markdown_text(source)}\n", *([notes] if notes else [])]
     markdown = visible("\n".join([*parts, *(one.as_markdown() for one in summaries)]))

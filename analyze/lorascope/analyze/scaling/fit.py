@@ -123,7 +123,14 @@ def fit_scaling_law(
     >>> round(float(fit.params["alpha"]), 3)
     8.793
     """
-    _refuse_settings(huber, level, n_starts, seed)
+    if not (isinstance(level, float) and 0 < level < 1):
+        raise ValueError(f"`level` is {level!r}; it lies between 0 and 1, such as 0.95")
+    for name, value in (("seed", seed), ("n_starts", n_starts)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"`{name}` is {value!r}; it is a whole number, 0 or more")
+    is_number = isinstance(huber, int | float) and not isinstance(huber, bool) and huber > 0
+    if not (is_number or huber in (None, "auto")):
+        raise ValueError(f"`huber` is {huber!r}; give 'auto', or a number above zero in units of the residuals")
     design = make_design(
         frame, response, N, R, D, groups=groups, offsets=offsets, share=share, repeat=repeat, law=law,
         residuals=residuals, bounds=bounds or {},
@@ -271,18 +278,6 @@ def fit_report(
         fit.bootstrap(n_draws=n_draws, seed=seed, progress=progress) if several else None,
         held, influence(fit.estimate, held),
     )  # fmt: skip
-
-
-def _refuse_settings(huber: Any, level: float, n_starts: int, seed: int) -> None:
-    if not (isinstance(level, float) and 0 < level < 1):
-        raise ValueError(f"`level` is {level!r}; it lies between 0 and 1, such as 0.95")
-    for name, value in (("seed", seed), ("n_starts", n_starts)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"`{name}` is {value!r}; it is a whole number, 0 or more")
-    if huber is None or huber == "auto":
-        return
-    if isinstance(huber, bool) or not isinstance(huber, int | float) or not huber > 0:
-        raise ValueError(f"`huber` is {huber!r}; give 'auto', or a number above zero in units of the residuals")
 
 
 def _rival(report: FitReport) -> list[Verdict]:

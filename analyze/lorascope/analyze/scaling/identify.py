@@ -27,14 +27,9 @@ class Identifiability(NamedTuple):
     rank: int
     """How many of a fit's parameters are determined: levels, amplitudes and exponents, references held."""
     n_parameters: int
-    """How many parameters a fit has, levels included."""
+    """How many parameters a fit has, levels included; all follow from the settings where the rank is as large."""
     sentences: tuple[str, ...]
     """What isn't determined, in words."""
-
-    @property
-    def determined(self) -> bool:
-        """Whether all parameters of a fit follow from the settings."""
-        return self.rank == self.n_parameters
 
 
 def identifiability(

@@ -81,16 +81,16 @@ def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
     found = {name: profile(fit, name, limits) for name in design.exponents}
     amplitudes = {}
     for column in design.columns:
-        power = column.exponents[0] if len(column.exponents) == 1 else None
-        if power is not None and abs(float(exponents[power])) < ZERO:  # its amplitude is infinite
+        powers = column.exponents if len(column.exponents) == 1 else ()
+        if any(abs(float(exponents[power])) < ZERO for power in powers):  # its amplitude is infinite
             continue
         one = amplitudes[column.amplitude] = profile(fit, column.amplitude, limits)
         # As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: what is
         # allowed has two branches that meet there, and neither end of one of them bounds it.
-        for rule, end in one.intervals.items() if power is not None else ():
-            own = found[design.exponents[power]].intervals[rule]
-            if own.low <= 0 <= own.high:
-                one.intervals[rule] = end._replace(low_open=True, high_open=True)
+        for power in powers:
+            for rule, own in found[design.exponents[power]].intervals.items():
+                if own.low <= 0 <= own.high:
+                    one.intervals[rule] = one.intervals[rule]._replace(low_open=True, high_open=True)
     return amplitudes | found
 
 

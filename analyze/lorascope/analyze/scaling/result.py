@@ -107,10 +107,10 @@ class ScalingFit:
     def identifiability(self) -> Identifiability | None:
         """What the settings alone determine; None for the law 'share'."""
         design = self.design
-        labels = {"groups": design.group_columns, "offsets": design.offset_columns}
         if "share" in design.sizes:
             return None
-        return identifiability(design.frame, **design.sizes, **labels, law=design.law_name)
+        groups, offsets = design.group_columns, design.offset_columns
+        return identifiability(design.frame, **design.sizes, groups=groups, offsets=offsets, law=design.law_name)
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:

@@ -72,7 +72,8 @@ class Problem:
         """(..., n, k) columns at exponents (..., q), weighted."""
         if not self.columns:
             return np.zeros((*exponents.shape[:-1], len(self.target), 0))
-        return np.stack([one.centred(exponents) for one in self.columns], axis=-1) * self.weights[:, None]
+        terms = np.stack([one.centred(exponents) for one in self.columns], axis=-1)
+        return np.asarray(terms * self.weights[:, None])
 
     def wanted(self, exponents: np.ndarray) -> np.ndarray:
         """(n,) weighted target less what is known."""
@@ -169,7 +170,7 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
 
 def minima(values: np.ndarray) -> np.ndarray:
     """Flat places of the local minima of values on a grid, the lowest first; neighbours share an edge."""
-    from scipy import ndimage  # type: ignore[import-untyped]
+    from scipy import ndimage
 
     cross = ndimage.generate_binary_structure(values.ndim, 1)
     places = np.flatnonzero(values == ndimage.minimum_filter(values, footprint=cross, mode="nearest"))

@@ -45,7 +45,7 @@ def linear_models(
     50, 317: CR1, few groups and what K counts.
     """
     import statsmodels.api as sm  # type: ignore[import-untyped]
-    from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWarning
+    from statsmodels.tools.sm_exceptions import ModelWarning  # type: ignore[import-untyped]
 
     kept = pd.Series(groups).groupby(groups).transform("size").to_numpy() > 1
     codes, kinds = pd.factorize(groups[kept])
@@ -65,8 +65,7 @@ def linear_models(
                 notes.append(f"CR1 rests on {n_groups} groups; of fewer than {FEW_GROUPS} it tends to be too small")
     with warnings.catch_warnings():
         # RLM's where residuals have no scale; MixedLM's boundary is a variance below 0.01, whatever y's unit
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", SingularMatrixWarning)
+        warnings.simplefilter("ignore", ModelWarning)
         robust = sm.RLM(y, whole, M=sm.robust.norms.HuberT()).fit(maxiter=2000, tol=1e-10, conv="coefs")
         if robust.scale > ABSENT * math.sqrt(ordinary.scale):
             found.append(("RLM", "H1", robust, math.inf))
