@@ -135,7 +135,7 @@ def deliver(
 
 
 def _page(title: str, source: str, figures: Sequence[Figure]) -> str:
-    from lorascope.analyze.report.figures_page import render_figures
+    from lorascope.analyze.report.document import render_figures
 
     made: list[tuple[str, Any]] = []
     for name, make in figures:

@@ -11,8 +11,7 @@ from ..scaling.profile import Interval, Profile, Rule, interval_text, thresholds
 from ..scaling.result import ScalingFit
 from .captions import headline, plural
 from .marks import BLACK, EDGES, Look, points
-from .small_multiples import small_multiples
-from .theme import LINES
+from .theme import LINES, small_multiples
 
 __all__ = ["profile_figure"]
 
