@@ -38,7 +38,7 @@ def test_role_means(make_small: Callable[..., Small], is_weighted: bool) -> None
 def test_swallowed(make_small: Callable[..., Small], is_weighted: bool) -> None:
     small = make_small(is_weighted=is_weighted)
     found: Any = swallowed(small.run)
-    measured = small.run.swallowed().values
+    measured = small.run.reduction("swallowed").values
     known = np.isfinite(measured[:, 0])
     assert 0 < known.sum() < small.run.n_tokens
     shares = np.average(measured[known], axis=0, weights=small.weight[known])
