@@ -125,8 +125,13 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     if is_residual(config) and sharing_of(model)["share"] > 1:
         message = "its init changes the base weights, which layers share here: each would change the others'"
         problems.append(Problem("init_lora_weights", "init", message))
-    problems += weight_problems(adapter_tensors(model, name), allow_zero=allow_zero)
-    return [*problems, *_unsupported(model, name, stream)]
+    if config.bias != "none":
+        message = f"`bias` is {config.bias!r}, so the adapter trains the base's own biases; only 'none' can be captured"
+        problems.append(Problem(name, "bias", message))
+    if getattr(config, "layer_replication", None):
+        message = "`layer_replication` makes another base of the model; it can't be captured"
+        problems.append(Problem(name, "replication", message))
+    return problems + weight_problems(adapter_tensors(model, name), allow_zero=allow_zero)
 
 
 def require_adapter(model: nn.Module, *, allow_zero: bool = False) -> str:
@@ -206,7 +211,7 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
 
 
 def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:
-    """What is wrong with the state of one LoRA layer."""
+    """What is wrong with one LoRA layer: its state, or what would make what is stored of it wrong."""
     carried = layer._get_available_adapters()
     active = [adapter for adapter in layer.active_adapters if adapter in carried]
     if layer.merged_adapters:
@@ -214,37 +219,23 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "merged", message)
     if layer.disable_adapters:
         yield Problem(path, "disabled", "adapters are disabled; call `enable_adapter_layers()`")
-    if stream == "base":
-        return
-    if name in carried and name not in active:
+    if stream != "base" and name in carried and name not in active:
         yield Problem(path, "active", f"the active adapter is {active}; call `set_adapter({name!r})`")
-    elif set(active) - {name}:
+    elif stream != "base" and set(active) - {name}:
         yield Problem(path, "several", f"{active} are active at once; call `set_adapter({name!r})`")
-
-
-def _unsupported(model: PeftModel, adapter: str, stream: str) -> Iterator[Problem]:
-    """What would make what is stored of an adapter wrong, in whatever state it is."""
-    config: Any = model.peft_config[adapter]
-    if config.bias != "none":
-        message = f"`bias` is {config.bias!r}, so the adapter trains the base's own biases; only 'none' can be captured"
-        yield Problem(adapter, "bias", message)
-    if getattr(config, "layer_replication", None):
-        message = "`layer_replication` makes another base of the model; it can't be captured"
-        yield Problem(adapter, "replication", message)
-    for path, (_, module) in adapted_modules(model, adapter).items():
-        if left_out(path, module) is not None or not isinstance(module, LoraLayer):
-            continue
-        source = delta_source(module, adapter)
-        if isinstance(module.base_layer, BaseTunerLayer):
-            message = "two adapters are wrapped around each other; only one LoRA layer can be captured"
-            yield Problem(path, "nested", message)
-        if source == "branch" and is_offloaded(module.base_layer):
-            message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
-            yield Problem(path, "offloaded", message)
-        if stream == "base" and source == "difference":
-            variant = type(module.lora_variant[adapter]).__name__.removesuffix("Variant")
-            message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
-            yield Problem(path, "variant", message)
+    if name not in carried or left_out(path, layer) is not None:
+        return
+    source = delta_source(layer, name)
+    if isinstance(layer.base_layer, BaseTunerLayer):
+        message = "two adapters are wrapped around each other; only one LoRA layer can be captured"
+        yield Problem(path, "nested", message)
+    if source == "branch" and is_offloaded(layer.base_layer):
+        message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
+        yield Problem(path, "offloaded", message)
+    if stream == "base" and source == "difference":
+        variant = type(layer.lora_variant[name]).__name__.removesuffix("Variant")
+        message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
+        yield Problem(path, "variant", message)
 
 
 def _remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
