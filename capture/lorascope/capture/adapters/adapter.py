@@ -34,7 +34,6 @@ from .refusal import (
     lora_layers,
     peft_type,
     require,
-    saved_tensors,
     weight_problems,
 )
 from .training_record import read_training
@@ -206,15 +205,16 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> N
     for layer in layers:
         if isinstance(layer, ModulesToSaveWrapper):
             remove_hook_from_module(layer.modules_to_save[name], recurse=True)
-    keys = {id(tensor): key for key, tensor in saved_tensors(model, name).items()}
+    saved = {plain_path(key): tensor for key, tensor in tensors.items()}
+    keys = {id(tensor): key for key, tensor in adapter_tensors(model, name).items()}
     for layer in layers:
         is_wrapper = isinstance(layer, AuxiliaryTrainingWrapper)
         device = execution_device(layer.original_module if is_wrapper else layer.get_base_layer())
         for module in layer.modules():
             for local, held in [*module._parameters.items()]:
                 key = keys.get(id(held), "")
-                if key in tensors:
-                    weight = tensors[key].to(device, held.dtype if is_wrapper else torch.float32)
+                if key in saved:
+                    weight = saved[key].to(device, held.dtype if is_wrapper else torch.float32)
                     module._parameters[local] = nn.Parameter(weight, requires_grad=False)
 
 

@@ -33,7 +33,6 @@ __all__ = [
     "lora_layers",
     "peft_type",
     "require",
-    "saved_tensors",
     "weight_problems",
 ]
 
@@ -63,18 +62,13 @@ def peft_type(config: Any) -> str:
     return str(getattr(config.peft_type, "value", config.peft_type))
 
 
-def saved_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """The adapter's own weights as the model holds them, by the keys that its folder gives them."""
+def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
+    """The adapter's own weights as the model holds them, by the names of its folder less PEFT's prefix."""
     with warnings.catch_warnings():
         # PEFT takes the bias of a lora_B (`lora_bias`) for a weight that was saved in part.
         warnings.filterwarnings("ignore", r"Adapter .* LoRA tensor\(s\) have invalid shape")
         state = get_peft_model_state_dict(model, held_tensors(model), adapter_name=name, save_embedding_layers=False)
-    return dict(state)
-
-
-def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """The adapter's own weights by the names that its folder gives them, less PEFT's prefix."""
-    return {plain_path(key): tensor.detach() for key, tensor in saved_tensors(model, name).items()}
+    return {plain_path(key): tensor for key, tensor in state.items()}
 
 
 def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) -> list[Problem]:

@@ -39,9 +39,7 @@ __all__ = [
 
 DTYPES: dict[str, Any] = {
     "auto": "auto",
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
+    **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")},
 }
 """Allowed `dtype` -> what transformers is asked for; `auto` is the type the checkpoint was saved in."""
 CLASSES: dict[str, Any] = {

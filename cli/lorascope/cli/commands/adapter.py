@@ -44,8 +44,8 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
     for path, report, frame in zip(paths, reports, frames, strict=True):
         attrs = report.attrs
         say(
-            f"{path}: {len(frame)} components, rank {_range(frame['rank'])}, "
-            f"scaling {_range(frame['scaling'])} ({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
+            f"{path}: {len(frame)} components, rank {_range(frame['rank'])}, scaling {_range(frame['scaling'])} "
+            f"({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
             f"{', '.join(sorted(frame['dtype'].unique()))}, total norm "
             f"{format_number(float(report['total_norm']), digits=4)}"
         )
@@ -59,9 +59,8 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
             columns = [key, "n", "norm", "range", "effective", "stable", "share"]
             print_table(title, columns, [_row(str(name), part) for name, part in frames[0].groupby(key, sort=False)])
         else:
-            print_table(f"Norm of s B A by {key}", [key, *labels], _beside(frames, key, "frobenius_norm"))
-            if full:
-                print_table(f"Effective rank by {key}", [key, *labels], _beside(frames, key, "effective_rank"))
+            for name, title in [("frobenius_norm", "Norm of s B A"), ("effective_rank", "Effective rank")][: 1 + full]:
+                print_table(f"{title} by {key}", [key, *labels], _beside(frames, key, name))
     if out is not None:
         save(reports[0], out)
         say(f"saved to {out}")
