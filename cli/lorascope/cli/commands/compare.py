@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lorascope.analyze.stats.metrics import compare_metrics
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
-from ..fits.options import Whole, chosen_groups, rows_where, study_table
-from ..fits.results import Format, Results, about_study, deliver, refuse_out
+from ..fits import Format, Whole, chosen_groups, deliver, refuse_out, rows_where, study_table
 
 __all__ = ["compare"]
 
@@ -85,17 +84,13 @@ def compare(
         frame, accuracy, metric, groups=columns, setting=setting, higher_is_better=higher_is_better,
         collapsed_below=collapsed_below, n_draws=n_draws, seed=seed, level=level,
     )  # fmt: skip
+    deliver(
+        f"Metrics and {accuracy}", frame, asked, [found.summary()], {"comparison": found.to_dict()}, form=form, out=out,
+        full=full, figures=[("Correlation with accuracy", lambda: _figure(found))],
+    )  # fmt: skip
 
-    def figure() -> object:
-        from lorascope.analyze.figures import metrics_figure  # plotly, for which no other output waits
 
-        return metrics_figure(found)
+def _figure(found: MetricComparison) -> Any:
+    from lorascope.analyze.figures import metrics_figure  # plotly, for which no other output waits
 
-    results = Results(
-        title=f"Metrics and {accuracy}",
-        study=about_study(frame, asked),
-        summaries=[found.summary()],
-        record={"comparison": found.to_dict()},
-        figures=[("Correlation with accuracy", figure)],
-    )
-    deliver(results, form, out, full=full)
+    return metrics_figure(found)
