@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from lorascope.capture.interrupt import Interrupted, Stop, listening
+from lorascope.capture.errors import Interrupted, Stop, listening
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

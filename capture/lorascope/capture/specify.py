@@ -27,23 +27,9 @@ def specify(
 ) -> RunSpec:
     """The specification of a run; a pure function, so that a plan and every process of a capture agree on it.
 
-    Parameters
-    ----------
-    config
-        Settings: stream, states, codec, narrowing, seed.
-    components
-        Adapter -> the components that it changes, in module order.
-    dtypes
-        Component path -> type of its frozen layer's output.
-    n_tokens, n_samples, n_choices
-        Lengths of the tables.
-    kl
-        Whether next-token distributions are compared.
-
-    Raises
-    ------
-    ValueError
-        If a component is too wide for a chunk to hold a row of it.
+    `components` has those that each adapter changes, in module order, `dtypes` the type of each one's output by its
+    path; `kl` says whether next-token distributions are compared. Raises a ValueError if a component is too wide for a
+    chunk to hold a row of it.
     """
     union = in_module_order(components)
     stored = tuple(_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union)

@@ -38,12 +38,11 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     found = trial.run_trial(CaptureConfig(**settings, **options), samples, (), torch.device("cpu"))
     assert sorted(tmp_path.rglob("*")) == before
     lengths = [len(sample.token_ids) for sample in samples]
-    assert sum(lengths) <= found.n_tokens <= len(lengths) * max(lengths)
-    assert found.raw_bytes % sum(lengths) == 0
-    assert found.raw_bytes / sum(lengths) == pytest.approx(row_bytes, rel=0.5)
-    assert found.stored_bytes > 0
-    assert found.seconds > 0
-    assert found.bare_seconds_per_token > 0
+    assert sum(lengths) <= found.tokens <= len(lengths) * max(lengths)
+    measured = found.measured
+    assert measured["raw_bytes"] % sum(lengths) == 0
+    assert measured["raw_bytes"] / sum(lengths) == pytest.approx(row_bytes, rel=0.5)
+    assert all(measured[name] > 0 for name in ("stored_bytes", "seconds", "bare_seconds"))
     assert found.bottleneck in {"forward", "copy", "encode", "disk"}
 
 
@@ -52,7 +51,7 @@ def test_no_more_samples_are_tried_than_needed(
 ) -> None:
     monkeypatch.setattr(trial, "TRIAL_TOKENS", len(samples[0].token_ids) + 1)
     found = trial.run_trial(CaptureConfig(**settings), samples, (), torch.device("cpu"))
-    assert found.n_tokens == 2 * max(len(sample.token_ids) for sample in samples[:2])
+    assert found.tokens == 2 * max(len(sample.token_ids) for sample in samples[:2])
 
 
 @pytest.fixture
@@ -84,5 +83,5 @@ def test_a_trial_leaves_nothing_in_an_object_store(
 ) -> None:
     open_place(bucket).write("other/run.zarr/zarr.json", b"{}")
     config = CaptureConfig(**{**settings, "out": f"{bucket}/other/run.zarr"})
-    assert trial.run_trial(config, samples, (), torch.device("cpu")).stored_bytes > 0
+    assert trial.run_trial(config, samples, (), torch.device("cpu")).measured["stored_bytes"] > 0
     assert list(open_place(bucket).keys()) == ["other/run.zarr/zarr.json"]

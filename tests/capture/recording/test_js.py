@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorascope.capture.recording.js import jensen_shannon
+from lorascope.capture.recording.reduce import jensen_shannon
 
 
 def reference(base: np.ndarray, delta: np.ndarray) -> float:

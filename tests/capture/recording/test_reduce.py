@@ -9,9 +9,8 @@ import torch
 
 from lorascope.analyze.measuring.measures import MEASURES
 from lorascope.analyze.qualify import qualify
-from lorascope.capture.buffers.target import nowhere
 from lorascope.capture.recording import reduce as module
-from lorascope.capture.recording.reduce import Reducer, _reduce_in_torch, _reduce_tiles, reduce_tokens
+from lorascope.capture.recording.reduce import _reduce_in_torch, _reduce_tiles, reduce_tokens
 
 
 def states(n_tokens: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,12 +90,3 @@ def test_same_numbers_as_analysis_computes_from_stored_states(make: Any) -> None
             np.testing.assert_allclose(measured[name].values[:, index], expected, rtol=1e-5, err_msg=name)
     np.testing.assert_allclose(qualify(stored)["js_sample"], qualify(reduced)["js_sample"], rtol=1e-5)
     np.testing.assert_allclose(qualify(stored)["miub"], qualify(reduced)["miub"], rtol=1e-5)
-
-
-def test_target_is_let_go_after_its_passes() -> None:
-    reducer = Reducer(n_threads=2)
-    target = nowhere((1, 1))
-    with reducer.into(target):
-        reducer(0, "x", *states(0, 4))
-        assert reducer._target is target
-    assert reducer._target is None

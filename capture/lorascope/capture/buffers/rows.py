@@ -213,15 +213,7 @@ class RowQueue:
 
 
 def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:
-    """Rows that each batch reaches into.
-
-    Parameters
-    ----------
-    starts
-        First captured token of each sample, and their number at the end (sample + 1,).
-    batches
-        Samples of each batch.
-    """
+    """Rows that each batch of samples reaches into; `starts` has each sample's first captured token (sample + 1,)."""
     return [
         range(int(starts[batch.start]) // ROW_TOKENS, -(-int(starts[batch.stop]) // ROW_TOKENS)) for batch in batches
     ]
