@@ -60,7 +60,7 @@ def test_the_verdict_comes_first_and_tables_fit_the_width(
     assert code == 0
     lines = out.splitlines()
     assert lines[0] == "It fits."
-    assert re.match(r"  ok  place: about [\d.]+ MB needed, .* free$", lines[1])
+    assert re.match(r"  ok  disk: about [\d.]+ MB needed, .* free$", lines[1])
     assert any(line.startswith("  ok  adapter 'default'") for line in lines)
     assert any(
         re.match(r"About [\d.]+ (s|min|h) \(score .*, capture .*\), by a trial of \d+ tokens; the slowest is: ", line)
@@ -108,7 +108,7 @@ def test_what_doesnt_fit_is_exit_code_1(
     monkeypatch.setattr(local, "free_bytes", lambda place: 600_000)
     code, out, _ = run(capsys, words(folder, "--no-probe"))
     assert code == 1
-    assert out.startswith("It doesn't fit.\n  NO  place: about ")
+    assert out.startswith("It doesn't fit.\n  NO  disk: about ")
     assert "      - `--states none` makes it" in out
     monkeypatch.setattr(local, "free_bytes", lambda place: None)
     code, out, _ = run(capsys, words(folder, "--no-probe"))

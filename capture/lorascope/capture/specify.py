@@ -87,11 +87,8 @@ def _adapter(name: str, found: Sequence[LoraComponent], stored: Sequence[Compone
         scaling=tuple(c.scaling if c else 0.0 for c in kept),
         factored=factored,
         biased=tuple(c is not None and c.biased and is_kept for c, is_kept in zip(kept, factored, strict=True)),
-        delta_source=tuple(_source(c, is_kept) for c, is_kept in zip(kept, factored, strict=True)),
+        delta_source=tuple(
+            "" if c is None else "branch" if c.delta_source == "factor" and not is_kept else c.delta_source
+            for c, is_kept in zip(kept, factored, strict=True)
+        ),
     )
-
-
-def _source(component: LoraComponent | None, factored: bool) -> str:
-    if component is None:
-        return ""
-    return "branch" if component.delta_source == "factor" and not factored else component.delta_source

@@ -74,7 +74,6 @@ def attach_on_meta(
     """
     configs: dict[str, LoraConfig] = {}
     problems: list[Problem] = []
-    sharing = sharing_of(model)
     for name, folder in folders.items():
         configs[name], tensors = read_adapter(folder)
         found = fit_problems(model, configs[name], tensors, name)
@@ -82,7 +81,7 @@ def attach_on_meta(
         # An empty module, since this model, unlike the one to come, looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
         problems += found + weight_problems(tensors, allow_zero=allow_zero)
-        problems += read_training(folder, name, sharing).problems
+        problems += read_training(folder, name, sharing_of(model)).problems
     adapted: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same come again when the model itself is adapted

@@ -30,10 +30,6 @@ from .trial import run_trial
 __all__ = ["Fit", "Plan", "plan"]
 
 
-COUNTS = ("n_arrays", "n_files", "raw_bytes", "stored_bytes", "needed_bytes")
-"""What of an estimate stands in the JSON."""
-
-
 class Fit(NamedTuple):
     """Whether one thing fits."""
 
@@ -114,7 +110,8 @@ class Plan:
             "n_rows": spec.n_rows,
             "n_components": len(spec.components),
             **{name: getattr(self, name) for name in ("n_all_tokens", "n_samples", "n_batches")},
-            **{name: getattr(estimated, name) for name in COUNTS},
+            **{name: getattr(estimated, name) for name in ("n_arrays", "n_files", "raw_bytes", "stored_bytes")},
+            "needed_bytes": estimated.needed_bytes,
             "parts": [part._asdict() for part in estimated.parts],
             "trial": trial and {"tokens": trial.tokens, "bottleneck": trial.bottleneck, **trial.measured},
             "seconds": dict(self.seconds),

@@ -38,8 +38,7 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components: "
         f"{run.path}"
     )
-    measured = run.attributes.get("measured")
-    if measured:
+    if measured := run.attributes.get("measured"):
         say(
             f"{format_size(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
             f"{measured['overhead']:.2f} times a bare forward pass"

@@ -17,8 +17,6 @@ from ..screen import note, print_table, say
 
 __all__ = ["plan"]
 
-_PLACES = {"disk": "place", "device": "device memory", "host": "host memory"}
-
 
 def plan(
     config: Annotated[CaptureConfig, Parameter(name="*")],
@@ -63,7 +61,7 @@ def _verdict(made: Plan) -> Iterator[str]:
     for one in made.fit:
         free = "nobody knows how much is free" if one.free_bytes is None else f"{format_size(one.free_bytes)} are free"
         mark = " ?" if one.free_bytes is None else "ok" if one.fits else "NO"
-        yield f"  {mark}  {_PLACES[one.what]}: about {format_size(one.needed_bytes)} needed, {free}"
+        yield f"  {mark}  {one.what}: about {format_size(one.needed_bytes)} needed, {free}"
         for way in made.ways if one.what == "disk" else ():
             yield f"      - {way}"
     names = ", ".join(repr(adapter.name) for adapter in spec.adapters)
