@@ -35,7 +35,7 @@ def all_scores(
     work = partial(score, loaded.model, batch_tokens=batch_tokens)
     batches = score_batches(prepared.scored, batch_tokens=batch_tokens)
     with_adapter, without = _ask(prepared, loaded, ranks, progress, ("score", "choice"), prepared.scored, batches, work)
-    return join_scores(with_adapter), without and join_scores(without)
+    return join_scores(with_adapter), None if without is None else join_scores(without)
 
 
 def all_answers(

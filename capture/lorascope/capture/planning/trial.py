@@ -42,7 +42,7 @@ def run_trial(
     model, tokenizer = load_base(config, device)
     adapted = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
-    few = samples[: np.searchsorted(totals, TRIAL_TOKENS) + 1]
+    few = samples[: int(np.searchsorted(totals, TRIAL_TOKENS)) + 1]
     place = input_device(adapted)
     loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, {})
     with evaluating(adapted), _beside(config.out) as out:

@@ -66,10 +66,9 @@ def negative_log_likelihood(
     """
     flat = flat_places(positions, logits.shape[1])
     ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
-    before, ids, is_first = (
-        torch.from_numpy(values).to(logits.device) for values in (flat - 1, ids, np.concatenate(positions) == 0)
-    )
-    return token_nll(logits.flatten(0, 1), before.clamp_(min=0), ids).masked_fill_(is_first, torch.nan)
+    is_first = np.concatenate(positions) == 0
+    before, own, first = (torch.from_numpy(values).to(logits.device) for values in (flat - 1, ids, is_first))
+    return token_nll(logits.flatten(0, 1), before.clamp_(min=0), own).masked_fill_(first, torch.nan)
 
 
 def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:

@@ -184,13 +184,12 @@ def excess(
     """
     step = max(1, part_values(output.device) * output.shape[-2] // max(1, output.numel()))
     parts = zip(*(torch.split(tensor, step, dim=-2) for tensor in (base, delta, size, output)), strict=True)
-    return torch.stack([_excess(*part, torch.finfo(dtype).eps * n_roundings) for part in parts]).amax(0)
+    return torch.stack([_excess(part, torch.finfo(dtype).eps * n_roundings) for part in parts]).amax(0)
 
 
-def _excess(
-    base: torch.Tensor, delta: torch.Tensor, size: torch.Tensor, output: torch.Tensor, rounding: float
-) -> torch.Tensor:
-    base, out, delta = base.double(), output.double(), delta.double()
+def _excess(part: tuple[torch.Tensor, ...], rounding: float) -> torch.Tensor:
+    base, delta, size, output = part
+    base, delta, out = base.double(), delta.double(), output.double()
     both = base + delta
     eps = torch.finfo(output.dtype).eps
     smallest = torch.finfo(output.dtype).smallest_normal * eps

@@ -6,11 +6,12 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import torch
 
 from lorascope.stores.places.file_lock import file_lock
@@ -133,9 +134,8 @@ def finetune(
             "leave it out"
         )
     max_length = config.max_length or stated_context(model)
-    limits = {"max_length": max_length, "window_tokens": config.window_tokens}
-    train_samples = encode_items(items_train, tokenizer, **limits)
-    eval_samples = None if items_eval is None else encode_items(items_eval, tokenizer, **limits)
+    encode = partial(encode_items, tokenizer=tokenizer, max_length=max_length, window_tokens=config.window_tokens)
+    train_samples, eval_samples = encode(items_train), None if items_eval is None else encode(items_eval)
     with file_lock(place), untouched(model, config.seed):
         refuse_used(place)  # another process may have made it meanwhile
         model.eval()
@@ -175,8 +175,8 @@ def _evaluate(model: Any, samples: Sequence[EncodedSample] | None, config: Finet
         return None
     scores = score(model, samples, batch_tokens=config.score_batch_tokens)
     hits = [correct[correct >= 0] for correct in (scores.correct, scores.correct_per_token)]
-    shares = (float(np.mean(known)) if len(known) else None for known in hits)
-    return Evaluation(float(scores.ce.mean()), *shares, n_samples=len(samples))
+    accuracy, per_token = (float(np.mean(known)) if len(known) else None for known in hits)
+    return Evaluation(float(scores.ce.mean()), accuracy, per_token, n_samples=len(samples))
 
 
 def _few_of_each(samples: Sequence[EncodedSample], n: int) -> list[EncodedSample]:

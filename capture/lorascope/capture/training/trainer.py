@@ -134,7 +134,7 @@ def train(
         callbacks=[checkpoints] if probe is None else [probe, checkpoints],
     )
     trainer.remove_callback(PrinterCallback)  # it prints every step where there is no progress bar
-    trainer.train(resume_from_checkpoint=checkpoints.last and str(checkpoints.last))
+    trainer.train(resume_from_checkpoint=None if checkpoints.last is None else str(checkpoints.last))
     history = trainer.state.log_history
     names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
     # to_dict turns the enumerations among them into plain texts.
