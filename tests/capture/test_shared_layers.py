@@ -123,7 +123,7 @@ def test_a_run_is_computed_again_from_its_settings(train: Any, settings: Any) ->
     options: dict[str, Any] = {**SHARING, "share_from": "mean"}
     run = capture(settings(train(**options), **options))
     found = reforward(str(run.path), 2)
-    assert found.problems == ()
+    assert found.problems == []
     assert found.n_equal == found.n_vectors > 0
 
 

@@ -160,15 +160,15 @@ def _fill(
     wanted[missing[ranks.share(len(missing))]] = True
     measured = None
     if wanted.any():
-        with listening() as stop:
+        with listening() as heard:
             streamed = fill_rows(
-                prepared, loaded, writer, wanted, queue_bytes=config.queue_bytes, stop=stop, progress=progress
+                prepared, loaded, writer, wanted, config.queue_bytes, stop=lambda: bool(heard), progress=progress
             )
         # Where others share the capture, a signal that came after this rank's last batch has stopped them.
-        if stop.signal is not None and (streamed.stopped or ranks.size > 1):
+        if heard and (streamed.stopped or ranks.size > 1):
             n_done = int(resume_run(config.out).committed_rows.sum())
             raise Interrupted(
-                stop.signal,
+                heard[0],
                 f"stopped after {n_done} of {writer.n_rows} rows of `{config.out}`; the same command goes on",
             )
         measured = streamed.measured

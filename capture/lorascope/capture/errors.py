@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["CaptureError", "Interrupted", "Stop", "listening"]
+__all__ = ["CaptureError", "Interrupted", "listening"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -27,36 +27,26 @@ class Interrupted(KeyboardInterrupt):
         return 128 + int(self.signal)
 
 
-class Stop:
-    """Whether a signal asked to stop; calling it tells."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __call__(self) -> bool:
-        """Whether to begin no further row."""
-        return self.signal is not None
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:  # asked twice, at once
-            raise KeyboardInterrupt
-        self.signal = number
-
-
 @contextmanager
-def listening() -> Iterator[Stop]:
-    """A `Stop` that the first SIGINT or SIGTERM sets; the second one raises KeyboardInterrupt.
+def listening() -> Iterator[list[int]]:
+    """Signals heard meanwhile: the first SIGINT or SIGTERM; the second one raises KeyboardInterrupt.
 
-    Outside of the main thread Python can't hear signals: there it never stops.
+    Outside of the main thread Python can't hear signals: there none is.
     """
-    stop = Stop()
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if heard:  # asked twice, at once
+            raise KeyboardInterrupt
+        heard.append(number)
+
     try:
-        before = {number: signal.signal(number, stop._hear) for number in SIGNALS}
+        before = {number: signal.signal(number, hear) for number in SIGNALS}
     except ValueError:  # "signal only works in main thread"
-        yield stop
+        yield heard
         return
     try:
-        yield stop
+        yield heard
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -84,7 +84,6 @@ def fill_rows(
     loaded: Loaded,
     writer: RowWriter,
     wanted: np.ndarray,
-    *,
     queue_bytes: int | None = None,
     **options: Any,
 ) -> Streamed:

@@ -2,10 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -157,7 +156,10 @@ class Reducer:
 
 def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles: deque[slice]) -> None:
     """Tile by tile while there are any: a thread whose core is busy with something else takes fewer of them."""
-    jensen_shannon_rows, norm_ratio_rows, effective_width_rows = _kernels()
+    # Here, so that capture with states never waits for numba.
+    from lorascope.analyze.kernels.linear import norm_ratio_rows
+    from lorascope.analyze.kernels.softmax import effective_width_rows, jensen_shannon_rows
+
     while tiles:
         try:
             tile = tiles.popleft()
@@ -169,15 +171,6 @@ def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles:
         norm_ratio_rows(one, x, found[1, tile])  # the norm over that of a vector of length one
         norm_ratio_rows(one, d, found[2, tile])
         effective_width_rows(x, found[3, tile])
-
-
-@cache
-def _kernels() -> tuple[Callable[..., Any], ...]:
-    """Imported where they are used, so that capture with states never waits for numba."""
-    from lorascope.analyze.kernels.linear import norm_ratio_rows
-    from lorascope.analyze.kernels.softmax import effective_width_rows, jensen_shannon_rows
-
-    return jensen_shannon_rows, norm_ratio_rows, effective_width_rows
 
 
 def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:

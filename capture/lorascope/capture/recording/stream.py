@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -92,6 +92,7 @@ def stream_states(
     OSError
         If the disk is full or fails.
     """
+    passes = recorder.passes
     stream = _Stream(model, recorder, samples, plan, rows, device, copier_for(device))
     todo = [index for index, batch in enumerate(batches) if rows.wants(*_tokens(plan, batch))]
     # In parts of about equal length; after each a bare pass is measured.
@@ -100,7 +101,8 @@ def stream_states(
     stopped = False
     start = time.perf_counter()
     for part in (todo[first:last] for first, last in pairwise(bounds)):
-        with recorder.attached(), stream.standing():
+        # Where a stream has several passes, each of them switches the adapters.
+        with recorder.attached(), passes[0].enabled(model) if len(passes) == 1 else nullcontext():
             for index in part:
                 if not stopped and stop():
                     stopped = True
@@ -170,13 +172,6 @@ class _Stream:
         self.rows.put()
         self.tokens += math.prod(shape)
         self._take_times()
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        """The adapters as the one pass of a stream needs them; where there are several, each pass switches them."""
-        passes = self.recorder.passes
-        with passes[0].enabled(self.model) if len(passes) == 1 else nullcontext():
-            yield
 
     def pass_bare(self, batch: slice) -> None:
         """Pass the batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
