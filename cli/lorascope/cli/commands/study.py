@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from lorascope.analyze.format import format_number
+from lorascope.analyze.format import format_duration, format_number
 from lorascope.stores.size import format_size
 from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
@@ -50,14 +50,14 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
         if probe:
             seconds.append(tokens.times(prices[key][0]))
             stored.append(tokens.captured * prices[key][1])
-        rows.append([unit.name, *map(format_number, tokens), _duration(seconds[-1]) if probe else ""])
+        rows.append([unit.name, *map(format_number, tokens), format_duration(seconds[-1]) if probe else ""])
     print_table("Units", ["unit", "tokens trained", "scored", "captured", "time"], rows)
     for note in dict.fromkeys(note for unit in units for note in data[unit].notes):
         say(f"note: {note}")
     if probe:
         at_most = format_size(max(stored) if settings.states == "none" else sum(stored))
-        time_text = f"about {_duration(sum(seconds))} by a rehearsal, without mutual information and MIUB in training"
-        say(f"{len(units)} units: {time_text}; at most {at_most} on the disk")
+        about = f"about {format_duration(sum(seconds))} by a rehearsal, without mutual information and MIUB in training"
+        say(f"{len(units)} units: {about}; at most {at_most} on the disk")
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
 
 
@@ -128,9 +128,3 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     settings = read_settings(study)
     planned = [unit.name for unit in units_of(settings)]
     say("\n".join(f"wrote {path}" for path in write_study_report(settings.out, out, planned=planned)))
-
-
-def _duration(seconds: float) -> str:
-    """`40 s`, `12 min` or `3.5 h`."""
-    minutes = f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-    return f"{seconds:.0f} s" if seconds < 60 else minutes

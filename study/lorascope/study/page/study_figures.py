@@ -9,10 +9,9 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from lorascope.analyze.figures.captions import headline, shortened
-from lorascope.analyze.figures.marks import Look, add_legend, hovering, looks
-from lorascope.analyze.figures.scales import LOG_FROM, log_axis, size_axis
-from lorascope.analyze.figures.small_multiples import small_multiples
-from lorascope.analyze.figures.theme import line_styles
+from lorascope.analyze.figures.marks import Look, add_legend, looks, points
+from lorascope.analyze.figures.scales import size_axis, value_axis
+from lorascope.analyze.figures.theme import small_multiples
 from lorascope.analyze.format import format_error, format_number
 
 from ..results.layout import AVG
@@ -103,8 +102,9 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     looks_of: dict[str, Look] = {}
     for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
         own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
-        styles = line_styles(len(own), "rank") if own else ()
-        looks_of |= {name: Look(style["color"], symbol, dash) for name, style in zip(own, styles, strict=True)}
+        looks_of |= {
+            name: Look(one.color, symbol, dash) for name, one in zip(own, looks(len(own), "rank"), strict=True)
+        }
     n = rows["n_items"]
     figure = _figure(
         rows, "setting", looks_of, "MIUB and accuracy against length (the paper's figure 3)",
@@ -126,11 +126,9 @@ def _figure(
             shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
             bars = {"type": "data", "array": line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
             if len(line):
-                trace = go.Scatter(
-                    x=line["x"] + shift, y=line["value"], mode="lines+markers", marker=look.marker(6), error_y=bars,
-                    line={"color": look.color, "dash": look.dash, "width": 2 if look.color == MEAN.color else 1.25},
-                    **hovering(name, [_text(one) for one in line.itertuples()]),
-                )  # fmt: skip
+                hover, stroke = [_text(one) for one in line.itertuples()], 2 if look.color == MEAN.color else 1.25
+                shown: dict[str, Any] = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
+                trace = points(look, name, hover, x=line["x"] + shift, y=line["value"], **shown)
                 figure.add_trace(trace, **panel)
         figure.update_yaxes(**_value_axis(own), **panel)
         is_size = "side" not in own or (own["side"] == "model size").all()
@@ -169,9 +167,10 @@ def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
     """An axis of a metric's values with their errors, logarithmic where they lie far apart."""
     metric, errors = rows["metric"].iloc[0], rows["se"].fillna(0)
     values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
-    if metric == "ACC" or values.min() <= 0 or values.max() <= LOG_FROM * values.min():
+    axis = value_axis(values)
+    if metric == "ACC" or values.min() <= 0 or not axis.is_log:
         return {"title_text": AXES[metric]}
-    return log_axis(values) | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
+    return axis.layout() | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
 
 
 def _text(row: Any) -> str:
