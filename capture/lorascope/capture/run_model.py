@@ -14,9 +14,8 @@ from .ranks import Ranks
 from .recording.hooks import Recorder
 from .recording.reduce import Reducer
 from .recording.stream import CaptureProgress, Streamed, stream_states
-from .samples.answers import Answer, write_answers
 from .samples.encode import EncodedSample
-from .samples.generate import generation_batches
+from .samples.generate import Answer, generation_batches, write_answers
 from .samples.scoring import Scores, join_scores, score, score_batches
 
 __all__ = ["all_answers", "all_scores", "fill_rows"]

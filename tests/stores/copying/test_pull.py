@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 from lorascope.stores import Run, StoreError, create_run, open_run, verify
+from lorascope.stores.copying.copy_rows import select
 from lorascope.stores.copying.pull import pull
-from lorascope.stores.copying.selection import select
 
 from ..on_disk import edit_root
 

@@ -12,7 +12,7 @@ from lorascope.stores.format.spec import DTYPES
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..models.device import is_here
 from ..recording.reduce import part_values
-from ..samples.likelihood import part_logits
+from ..samples.scoring import part_logits
 
 __all__ = ["device_needs", "free_device_bytes", "free_host_bytes", "job_groups"]
 

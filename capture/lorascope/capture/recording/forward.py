@@ -11,7 +11,7 @@ import torch
 from ..buffers.target import flat_places, nowhere
 from ..samples.batches import pad
 from ..samples.encode import EncodedSample
-from ..samples.likelihood import logit_parts, token_nll
+from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
 
 __all__ = ["forward", "forward_seconds", "kl_divergence", "negative_log_likelihood", "probe"]

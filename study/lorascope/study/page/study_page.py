@@ -151,7 +151,7 @@ def _law(one: Fitted, place: int) -> Iterator[str]:
         yield f"<p><b>Not identified:</b> {escape(one.refused)}.</p>"
         return
     yield _summary(one.report)
-    for size in one.report.fit.design.axes:
+    for size in one.report.fit.design.sizes:
         yield _try_figure(f"law-{place}-{size}", partial(scaling_figure, one.report.fit, along=size))
     yield _try_figure(f"law-{place}-profiles", partial(profile_figure, one.report.fit))
 

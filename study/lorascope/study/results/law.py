@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.scaling.report import FitReport, fit_report
+from lorascope.analyze.scaling.fit import FitReport, fit_report
 from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
 from .layout import data_labels, lay_out

@@ -12,9 +12,8 @@ from typing import NamedTuple
 from lorascope.analyze import open_result
 from lorascope.capture.models.model import context_length
 from lorascope.capture.samples.encode import EncodedSample, encode_items
-from lorascope.capture.samples.examples import Examples
 from lorascope.capture.samples.items import ChoiceItem, Item
-from lorascope.capture.samples.prompt import read_template
+from lorascope.capture.samples.prompt import Examples, read_template
 
 from ..grid import Unit
 from ..places import result_path
