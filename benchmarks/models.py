@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lorascope.capture import load_model, read_items
-from lorascope.capture.training.new_adapter import lora_targets
+from lorascope.capture.training.trainer import lora_targets
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")

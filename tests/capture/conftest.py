@@ -65,7 +65,7 @@ def tiny_adapter(tiny_model: Any, tmp_path: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from lorascope.capture.training.new_adapter import lora_targets
+    from lorascope.capture.training.trainer import lora_targets
 
     with torch.random.fork_rng():
         torch.manual_seed(1)

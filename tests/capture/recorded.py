@@ -38,7 +38,8 @@ class Kept:
         else:
             self.factors[path, columns.start] = output.clone()
 
-    def put_measured(self, path: str, column: int, values: torch.Tensor) -> None:
+    def put_values(self, path: str, values: torch.Tensor, column: int, *, measured: bool) -> None:
+        assert measured
         assert values.shape == self.measured_tokens.shape
         self.measured[path, column] = values.clone()
 

@@ -31,7 +31,7 @@ def test_copies_hold_what_was_put_out_though_the_pass_goes_on(limit: int, stored
         copier.copy(output, Chosen(flat), places[-1])
         output.fill_(index)  # what comes after may use the output's memory
         del output
-    copier.mark().wait()
+    copier.mark()()
     assert all(torch.equal(place, values) for place, values in zip(places, expected, strict=True))
 
 
@@ -40,7 +40,7 @@ def test_fetched_values_come_with_the_mark() -> None:
     values = torch.randn(1000, 7, device=CUDA)
     kept = values.cpu()
     host = copier.fetch(values)
-    copier.mark().wait()
+    copier.mark()()
     assert host.is_pinned()
     assert torch.equal(host, kept)
 

@@ -16,7 +16,7 @@ import torch
 
 from lorascope.capture import CaptureProgress
 from lorascope.capture.adapters.refusal import lora_layers
-from lorascope.capture.interrupt import Interrupted
+from lorascope.capture.errors import Interrupted
 from lorascope.stores import StoreError, open_run, run_state, verify
 
 

@@ -33,7 +33,7 @@ from lorascope.capture import CaptureConfig, capture
 from lorascope.capture.adapters.preflight import Preflight, inspect
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.models.model import is_causal
-from lorascope.capture.training.new_adapter import lora_targets
+from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import verify
 
 from .recorded import adapt, axis, outputs_of, record, stir

@@ -29,7 +29,7 @@ def test_a_sound_run_is_equal_bit_for_bit(go: Any, again: Any, settings: dict[st
     found = again(run, 3, seed=1)
     assert found.n_vectors > 0
     assert found.n_equal == found.n_vectors
-    assert (found.worst, found.problems) == (0.0, ())
+    assert (found.worst, found.problems) == (0.0, [])
     assert len(found.samples) == 3
     assert 200 <= found.n_tokens <= run.n_tokens
 

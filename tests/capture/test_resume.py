@@ -1,7 +1,5 @@
 """What differs between two captures, in words."""
 
-import hashlib
-
 import pytest
 
 from lorascope.capture.resume import differences, identity, require_same
@@ -39,25 +37,14 @@ def test_many_differences_are_counted_and_long_values_cut() -> None:
         require_same(stored, {str(i): 1 for i in range(9)}, "run")
 
 
-def test_a_run_from_before_sharing_prompts_and_answers_is_what_it_was() -> None:
-    text = "Choose: {question}\nAnswer:"
-    old = {
-        "model": {"name": "here", "sha256": "ab"},
-        "prompt": {"name": "main", "instruction": "Choose: ", "cue": "\nAnswer:"},
-        "settings": {"tokens": "last:3"},
-    }
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
+def test_a_run_from_before_a_setting_was_captured_as_its_default_has_it() -> None:
+    old = {"model": {"name": "here", "sha256": "ab"}, "settings": {"tokens": "last:3"}}
     new = {
         "model": {"name": "there", "sha256": "ab", "share": 1, "shared_layers": 0},
-        "prompt": {"names": ["main"], "templates": {"main": {"text": text, "sha256": sha256}}},
         "settings": {"tokens": "last:3", "answer_tokens": 0, "score_base": True},
     }
     assert not list(differences(identity(old), identity(new)))
-    others = {
-        "model": {**new["model"], "share": 2},
-        "prompt": {"names": ["brief"], "templates": {}},
-        "settings": {**new["settings"], "answer_tokens": 3},
-    }
+    others = {"model": {**new["model"], "share": 2}, "settings": {**new["settings"], "answer_tokens": 3}}
     for key, other in others.items():
         found = list(differences(identity(old), identity({**new, key: other})))
         assert found

@@ -13,7 +13,7 @@ from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.models.model import model_identity
-from lorascope.capture.training.new_adapter import lora_targets
+from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import verify
 
 pytestmark = [

@@ -4,11 +4,10 @@ from .adapters.adapter import attach_adapter
 from .adapters.refusal import AdapterError
 from .capture import capture
 from .config import CaptureConfig, FinetuneConfig
-from .errors import CaptureError
-from .interrupt import Interrupted
+from .errors import CaptureError, Interrupted
 from .models.model import load_model
 from .planning.plan import Plan, plan
-from .recording.js import jensen_shannon
+from .recording.reduce import jensen_shannon
 from .recording.stream import CaptureProgress
 from .samples.items import read_items
 from .training.callback import MiubCallback

@@ -22,20 +22,18 @@ from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.reading.read import missing_chunks
 
 from .adapters.passes import evaluating
-from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
+from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
-from .evaluate import all_answers, all_scores
-from .fill import fill_rows
+from .errors import Interrupted, listening
 from .hashes import fingerprint
-from .interrupt import Interrupted, listening
 from .load import Loaded, load
 from .models.device import named_device, require_device
 from .planning.estimate import estimate, require_space, require_writable
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
-from .recording.hooks import Recorder
-from .recording.stream import CaptureProgress, Streamed
+from .recording.stream import CaptureProgress
 from .resume import identity, require_same
+from .run_model import all_answers, all_scores, fill_rows
 from .samples.tables import make_tables
 
 __all__ = ["capture"]
@@ -97,36 +95,26 @@ def capture(
                     identity(prepared.provenance),
                     f"`{config.out}` holds another capture, which this one can't go on with",
                 )
-                _require_whole(config.out, ranks)
+                # No row is written twice, so that capture can't bring a chunk back.
+                if gone := ranks.of_leader(missing_chunks(config.out) if ranks.leads else []):
+                    raise StoreError(
+                        f"{len(gone)} chunks that were written into `{config.out}` have gone since, {gone[0]!r} first; "
+                        "put them back, or capture into a new folder"
+                    )
             if state != "finished":
-                _require_queue(prepared, loaded)
-                writer = _open_writer(prepared, loaded, state, ranks, progress)
-                with writer:
+                # Before anything is scored or written.
+                sizes = estimate(prepared.spec).row_sizes(pinned=loaded.device.type == "cuda")
+                queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), config.queue_bytes)
+                with _open_writer(prepared, loaded, state, ranks, progress) as writer:
                     _fill(prepared, loaded, writer, ranks, progress)
     return open_run(config.out)
-
-
-def _require_whole(out: str, ranks: Ranks) -> None:
-    """Raise if a chunk that the run had is gone: no row is written twice, so that capture can't bring it back."""
-    if gone := ranks.of_leader(missing_chunks(out) if ranks.leads else []):
-        raise StoreError(
-            f"{len(gone)} chunks that were written into `{out}` have gone since, {gone[0]!r} first; put them back, or "
-            "capture into a new folder"
-        )
-
-
-def _require_queue(prepared: Prepared, loaded: Loaded) -> None:
-    """Raise ValueError before anything is scored or written if the queue is too small for a batch."""
-    sizes = estimate(prepared.spec).row_sizes(pinned=loaded.device.type == "cuda")
-    queue_bytes_needed(sizes, row_spans(prepared.plan.starts, prepared.batches), prepared.config.queue_bytes)
 
 
 def _open_writer(
     prepared: Prepared, loaded: Loaded, state: str, ranks: Ranks, progress: ProgressCallback | None
 ) -> RunWriter:
     """The run's writer on every rank; the leader sets it up, or sweeps what an interruption left."""
-    config = prepared.config
-    out, place = config.out, open_place(config.out)
+    config, out, place = prepared.config, prepared.config.out, open_place(prepared.config.out)
     require_space(
         estimate(prepared.spec, base_scores=config.score and config.score_base, answers=config.answer_tokens > 0),
         out,
@@ -166,55 +154,29 @@ def _fill(
     prepared: Prepared, loaded: Loaded, writer: RunWriter, ranks: Ranks, progress: ProgressCallback | None
 ) -> None:
     """Write this rank's part of the missing rows, and finish the run once every rank has."""
+    config = prepared.config
     missing = np.flatnonzero(~ranks.of_leader(writer.committed_rows))
     wanted = np.zeros(writer.n_rows, dtype=bool)
     wanted[missing[ranks.share(len(missing))]] = True
-    measured = _write(prepared, loaded, writer, wanted, ranks, progress) if wanted.any() else None
+    measured = None
+    if wanted.any():
+        with listening() as heard:
+            streamed = fill_rows(
+                prepared, loaded, writer, wanted, config.queue_bytes, stop=lambda: bool(heard), progress=progress
+            )
+        # Where others share the capture, a signal that came after this rank's last batch has stopped them.
+        if heard and (streamed.stopped or ranks.size > 1):
+            n_done = int(resume_run(config.out).committed_rows.sum())
+            raise Interrupted(
+                heard[0],
+                f"stopped after {n_done} of {writer.n_rows} rows of `{config.out}`; the same command goes on",
+            )
+        measured = streamed.measured
     ranks.wait()
     parts = [part for part in ranks.gather(measured) if part is not None]
     if ranks.leads:
         writer.finish({"measured": _add_up(parts)} if parts else {})
     ranks.wait()
-
-
-def _write(
-    prepared: Prepared,
-    loaded: Loaded,
-    writer: RunWriter,
-    wanted: np.ndarray,
-    ranks: Ranks,
-    progress: ProgressCallback | None,
-) -> dict[str, Any]:
-    """Write the wanted rows; returns what was measured on the way."""
-    with listening() as stop:
-        filled = fill_rows(
-            prepared, loaded, writer, wanted, queue_bytes=prepared.config.queue_bytes, stop=stop, progress=progress
-        )
-    # Where others share the capture, a signal that came after this rank's last batch has stopped them.
-    if stop.signal is not None and (filled.streamed.stopped or ranks.size > 1):
-        out = prepared.config.out
-        n_done = int(resume_run(out).committed_rows.sum())
-        raise Interrupted(
-            stop.signal, f"stopped after {n_done} of {writer.n_rows} rows of `{out}`; the same command goes on"
-        )
-    return _measurements(*filled)
-
-
-def _measurements(streamed: Streamed, rows: RowQueue, recorder: Recorder) -> dict[str, Any]:
-    """What only the finished pass knows: time and size."""
-    return {
-        "seconds": streamed.seconds,
-        "stages": dict(streamed.stages),
-        "seconds_waiting_for_disk": rows.seconds_waited,
-        "bare_seconds": streamed.bare_seconds,
-        "bare_tokens": streamed.bare_tokens,
-        "overhead": streamed.overhead,
-        "rows": len(rows.written_rows),
-        "raw_bytes": rows.raw_bytes,
-        "stored_bytes": rows.stored_bytes,
-        "buffer_bytes": rows.n_bytes,
-        "worst_excess": recorder.worst_excess,
-    }
 
 
 def _add_up(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

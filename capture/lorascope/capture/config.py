@@ -1,9 +1,9 @@
 """Settings of the stages: one frozen dataclass each."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 from lorascope.stores.size import parse_size
 
@@ -47,15 +47,13 @@ class FinetuneConfig:
     """How many of the held-out samples it is measured on, the first of each data set in turn."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "batch_size", "micro_batch_size", "max_steps", "score_batch_tokens"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("miub_every", "miub_samples"):
-            _at_least(name, getattr(self, name), 1)
-        for name in ("max_length", "window_tokens"):
-            _at_least(name, getattr(self, name), 2)
-        _at_least("seed", self.seed, 0)
-        _positive("learning_rate", self.learning_rate)
-        _positive("epochs", self.epochs)
+        counts = ("rank", "alpha", "batch_size", "micro_batch_size", "max_steps", "score_batch_tokens")
+        _at_least(self, 1, *counts, "miub_every", "miub_samples")
+        _at_least(self, 2, "max_length", "window_tokens")
+        _at_least(self, 0, "seed")
+        for name in ("learning_rate", "epochs"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; give a finite number above 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout!r}; give a probability from 0 to below 1")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
@@ -105,7 +103,7 @@ class CaptureConfig:
     """How many of the last layers are put into such groups; a multiple of `share`."""
     share_from: Literal["first", "mean"] = "first"
     """Where a group's weights come from: its first layer, or the mean over its layers."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Type the model runs in: `auto` (the checkpoint's own), `float32`, `float16` or `bfloat16`."""
     store: Literal["exact", "bf16"] = "exact"
     """`exact` keeps base in the type the layer put out, bit for bit; `bf16` narrows it to bfloat16."""
@@ -143,21 +141,22 @@ class CaptureConfig:
                 object.__setattr__(self, name, (getattr(self, name),))
         self._check_names()
         self._check_choices()
-        for name in ("limit", "batch_tokens"):
-            _at_least(name, getattr(self, name), 1)
+        _at_least(self, 0, "seed", "generate", "answer_tokens")
+        _at_least(self, 1, "limit", "batch_tokens")
+        _at_least(self, 2, "window_tokens")
         for name in ("budget", "queue"):
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name))
-        _at_least("window_tokens", self.window_tokens, 2)
-        for name in ("seed", "generate", "answer_tokens"):
-            _at_least(name, getattr(self, name), 0)
         for name in ("js_share", "kl_share", "states_share"):
-            _share(name, getattr(self, name))
+            if (share := getattr(self, name)) is not None and not 0 < share <= 1:
+                raise ValueError(f"`{name}` is {share!r}; it must be above 0 and at most 1")
 
     @property
     def adapters(self) -> dict[str, str]:
         """Name -> folder of every adapter; one without a name is `default`."""
-        return {name or "default": folder for name, folder in map(_split_name, self.adapter)}
+        # A path may hold a `=` too.
+        found = [re.fullmatch(r"(?:([A-Za-z_]\w*)=(?=.))?(.*)", text) for text in self.adapter]
+        return {one[1] or "default": one[2] for one in found if one is not None}
 
     @property
     def queue_bytes(self) -> int | None:
@@ -186,11 +185,10 @@ class CaptureConfig:
 
     def _check_choices(self) -> None:
         check_selection(self.tokens)
-        _one_of("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
-        _one_of("store", self.store, ("exact", "bf16"))
-        _one_of("stream", self.stream, ("adapted", "base", "pair"))
-        _one_of("states", self.states, ("all", "sample", "none"))
-        _one_of("codec", self.codec, ("zstd", "raw"))
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if get_origin(one.type) is Literal and value not in get_args(one.type):
+                raise ValueError(f"`{one.name}` is {value!r}; allowed are {', '.join(get_args(one.type))}")
         check_sharing(self.share, self.shared_layers, self.share_from)
         if self.budget is not None and self.tokens != "all":
             raise ValueError(f"`budget` chooses the tokens, but `tokens` is {self.tokens!r}; give one of them")
@@ -203,27 +201,7 @@ class CaptureConfig:
             raise ValueError("`tokens` is 'generated', but `generate` is 0; give the number of tokens to generate")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"`{name}` is {value!r}; allowed are {', '.join(allowed)}")
-
-
-def _at_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise ValueError(f"`{name}` is {value!r}; give at least {least}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"`{name}` is {value!r}; give a finite number above 0")
-
-
-def _share(name: str, value: float | None) -> None:
-    if value is not None and not 0 < value <= 1:
-        raise ValueError(f"`{name}` is {value!r}; it must be above 0 and at most 1")
-
-
-def _split_name(text: str) -> tuple[str, str]:
-    """Name and folder of `name=folder`; a folder alone has no name, and a path may hold a `=`."""
-    named = re.fullmatch(r"([A-Za-z_]\w*)=(.+)", text)
-    return (named[1], named[2]) if named else ("", text)
+def _at_least(config: object, least: int, *names: str) -> None:
+    for name in names:
+        if (value := getattr(config, name)) is not None and value < least:
+            raise ValueError(f"`{name}` is {value!r}; give at least {least}")

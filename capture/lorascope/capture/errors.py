@@ -1,7 +1,52 @@
-"""What capture raises of its own."""
+"""What ends a capture before its end: a model that isn't what it should be, SIGINT and SIGTERM."""
 
-__all__ = ["CaptureError"]
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["CaptureError", "Interrupted", "listening"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class CaptureError(RuntimeError):
     """The model did something under capture that would have put wrong data into the store."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the capture after whole rows; the same command goes on from there."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal.Signals(number)
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that this signal ended."""
+        return 128 + int(self.signal)
+
+
+@contextmanager
+def listening() -> Iterator[list[int]]:
+    """Signals heard meanwhile: the first SIGINT or SIGTERM; the second one raises KeyboardInterrupt.
+
+    Outside of the main thread Python can't hear signals: there none is.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if heard:  # asked twice, at once
+            raise KeyboardInterrupt
+        heard.append(number)
+
+    try:
+        before = {number: signal.signal(number, hear) for number in SIGNALS}
+    except ValueError:  # "signal only works in main thread"
+        yield heard
+        return
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

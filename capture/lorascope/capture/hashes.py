@@ -11,20 +11,7 @@ __all__ = ["canonical", "fingerprint", "hash_tensors"]
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of the values as canonical JSON: keys sorted, no white space, UTF-8.
-
-    Raises
-    ------
-    ValueError
-        If a number is NaN or infinite: JSON has no word for it.
-    TypeError
-        If a value isn't a string, number, boolean, None, list, tuple or mapping of those.
-
-    Examples
-    --------
-    >>> fingerprint({"b": 1, "a": 2}) == fingerprint({"a": 2, "b": 1})
-    True
-    """
+    """SHA-256, in hexadecimal, of values as canonical JSON; raises a ValueError if one is NaN or infinite."""
     return hashlib.sha256(canonical(values)).hexdigest()
 
 

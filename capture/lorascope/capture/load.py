@@ -48,17 +48,26 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
         If the model can't be read, or one that was given shares weights otherwise than `config` says.
     """
     if model is not None:
-        _require_sharing(model, config)
-        identity, names = model_identity(model, config.model), _carried(model, config)
-        training = _training(model, config, names, identity)
-        return Loaded(model, tokenizer, names, input_device(model), identity, training)
-    for folder in config.adapters.values():
-        read_adapter(folder)  # before minutes of loading
-    model, tokenizer = load_base(config, named_device(config.device, local_rank=ranks.local_rank))
-    # Before the adapters: PiSSA and its like change the base weights while they are attached.
-    identity = model_identity(model, config.model)
-    model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
-    names = tuple(config.adapters)
+        found = sharing_of(model)
+        wanted = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
+        if found != wanted:
+            raise ValueError(
+                f"by `share` and `shared_layers` {say_sharing(wanted)}, but in the model that was given "
+                f"{say_sharing(found)}; give settings that are the model's"
+            )
+        identity = model_identity(model, config.model)
+        if config.stream == "base" and isinstance(model, PeftModel):
+            names = tuple(model.peft_config)
+        else:
+            names = (require_adapter(model, allow_zero=config.allow_zero),)
+    else:
+        for folder in config.adapters.values():
+            read_adapter(folder)  # before minutes of loading
+        model, tokenizer = load_base(config, named_device(config.device, local_rank=ranks.local_rank))
+        # Before the adapters: PiSSA and its like change the base weights while they are attached.
+        identity = model_identity(model, config.model)
+        model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
+        names = tuple(config.adapters)
     training = _training(model, config, names, identity)
     return Loaded(model, tokenizer, names, input_device(model), identity, training)
 
@@ -75,24 +84,6 @@ def load_base(config: CaptureConfig, device: torch.device) -> tuple[Any, Any]:
         shared_layers=config.shared_layers,
         share_from=config.share_from,
     )
-
-
-def _carried(model: Any, config: CaptureConfig) -> tuple[str, ...]:
-    """Adapters of a model that was given: all of them in stream base, else the active one."""
-    if config.stream == "base" and isinstance(model, PeftModel):
-        return tuple(model.peft_config)
-    return (require_adapter(model, allow_zero=config.allow_zero),)
-
-
-def _require_sharing(model: Any, config: CaptureConfig) -> None:
-    """Raise a ValueError unless a model that was given shares weights as the settings say."""
-    found = sharing_of(model)
-    wanted = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
-    if found != wanted:
-        raise ValueError(
-            f"by `share` and `shared_layers` {say_sharing(wanted)}, but in the model that was given "
-            f"{say_sharing(found)}; give settings that are the model's"
-        )
 
 
 def _training(

@@ -31,10 +31,10 @@ from .samples.prompt import Prompts, read_prompts
 from .samples.selection import TokenPlan, plan_tokens, population
 from .specify import specify
 
-__all__ = ["Files", "Prepared", "Settled", "encode_files", "js_share", "prepare", "read_files", "settle"]
+__all__ = ["Files", "Prepared", "encode_files", "prepare", "read_files", "settle"]
 
 CPU_SHARE = 1 / 64
-"""Share of tokens whose js is measured on a CPU: about 2 % of the forward pass's time."""
+"""Share of tokens whose js is measured and whose sums are checked on a CPU: about 2 % of the forward pass's time."""
 
 
 class Files(NamedTuple):
@@ -43,16 +43,6 @@ class Files(NamedTuple):
     items: Mapping[str, Sequence[Item]]
     """Data file -> its items."""
     prompts: Prompts
-
-
-class Settled(NamedTuple):
-    """What follows from samples, components and the types of their outputs, with a model or without its weights."""
-
-    config: CaptureConfig
-    """With the tokens that a budget chose."""
-    batches: Sequence[slice]
-    plan: TokenPlan
-    spec: RunSpec
 
 
 class Prepared(NamedTuple):
@@ -86,11 +76,6 @@ class Prepared(NamedTuple):
                     weights[f"adapters/{adapter.name}/lora_bias/{component.path}"] = bias
         return weights
 
-    def recorder(self, model: Any, **options: Any) -> Recorder:
-        """The hooks that fill this run's rows."""
-        starts = {adapter.name: adapter.factor_start for adapter in self.spec.adapters}
-        return Recorder(model, self.components, stream=self.spec.stream, factor_start=starts, **options)
-
 
 def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -> Prepared:
     """Check everything, and settle what will be stored; nothing is written.
@@ -106,18 +91,17 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     """
     scored, omitted = encode_files(config, loaded.model, loaded.tokenizer, files)
     samples = scored
-    preflight = _inspect(config, loaded, scored[0])
+    input_ids, attention_mask = pad(scored[:1])
+    inputs = {"input_ids": input_ids.to(loaded.device), "attention_mask": attention_mask.to(loaded.device)}
+    preflight = inspect(loaded.model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
     require(preflight.problems, ", ".join(loaded.adapters))
     if config.generate:
         samples = _generate(config, loaded, scored, ranks)
     components = {name: find_components(loaded.model, name, skip=preflight.skipped) for name in loaded.adapters}
     dtypes = probe(loaded.model, Recorder(loaded.model, components, stream=config.stream), samples[0], loaded.device)
-    share = js_share(config, loaded.device)
-    config, batches, plan, spec = settle(config, loaded.model, samples, components, dtypes, loaded.device)
-    provenance = _provenance(
-        config, loaded, samples, prompts=files.prompts, share=share, omitted=omitted, preflight=preflight
-    )
-    return Prepared(config, samples, scored, batches, plan, components, spec, provenance)
+    settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
+    provenance = _provenance(settled, loaded, prompts=files.prompts, omitted=omitted, preflight=preflight)
+    return settled._replace(scored=scored, provenance=provenance)
 
 
 def settle(
@@ -127,24 +111,11 @@ def settle(
     components: Mapping[str, Sequence[LoraComponent]],
     dtypes: Mapping[str, torch.dtype],
     device: torch.device,
-) -> Settled:
+) -> Prepared:
     """Batches, tokens and specification of a capture of these samples; a budget has chosen its tokens.
 
-    Parameters
-    ----------
-    model
-        The adapted model, maybe on the meta device.
-    components, dtypes
-        Adapter -> its components, and component path -> type of its output.
-    device
-        Where the model runs, or is to run.
-
-    Raises
-    ------
-    StoreError
-        If the budget doesn't suffice for a token of each sample.
-    ValueError
-        If the selection takes nothing of a sample.
+    The model may be on the meta device; `dtypes` has the type of each component's output. Raises a StoreError if the
+    budget doesn't suffice for a token of each sample, and a ValueError if the selection takes nothing of one.
     """
     lengths = [len(sample.token_ids) for sample in samples]
     # Next-token distributions are compared where states aren't all kept, and both models give them.
@@ -157,9 +128,12 @@ def settle(
         config = dataclasses.replace(config, tokens=tokens, budget=None)
     batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
     kl_share = config.kl_share if kl else 0.0
-    share = js_share(config, device)
+    share = config.js_share
+    if share is None:
+        share = 1.0 if device.type == "cuda" else CPU_SHARE
     plan = plan_tokens(samples, batches, config.tokens, js_share=share, kl_share=kl_share, seed=config.seed)
-    return Settled(config, batches, plan, specify(config, components, dtypes, n_tokens=plan.n_tokens, **counts))
+    spec = specify(config, components, dtypes, n_tokens=plan.n_tokens, **counts)
+    return Prepared(config, samples, samples, batches, plan, components, spec, {"js_share": share})
 
 
 def read_files(config: CaptureConfig) -> Files:
@@ -208,13 +182,6 @@ def encode_files(
     return samples, omitted
 
 
-def js_share(config: CaptureConfig, device: torch.device) -> float:
-    """Share of the captured tokens whose js is measured and whose sums are checked."""
-    if config.js_share is not None:
-        return config.js_share
-    return 1.0 if device.type == "cuda" else CPU_SHARE
-
-
 def _generate(
     config: CaptureConfig, loaded: Loaded, samples: Sequence[EncodedSample], ranks: Ranks
 ) -> list[EncodedSample]:
@@ -224,22 +191,10 @@ def _generate(
     return [sample for part in parts for sample in part]
 
 
-def _inspect(config: CaptureConfig, loaded: Loaded, sample: EncodedSample) -> Preflight:
-    input_ids, attention_mask = pad([sample])
-    inputs = {"input_ids": input_ids.to(loaded.device), "attention_mask": attention_mask.to(loaded.device)}
-    return inspect(loaded.model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
-
-
 def _provenance(
-    config: CaptureConfig,
-    loaded: Loaded,
-    samples: Sequence[EncodedSample],
-    *,
-    prompts: Prompts,
-    share: float,
-    omitted: dict[str, int],
-    preflight: Preflight,
+    settled: Prepared, loaded: Loaded, *, prompts: Prompts, omitted: dict[str, int], preflight: Preflight
 ) -> dict[str, Any]:
+    config = settled.config
     training_notes = [note for training in loaded.training.values() for note in training.notes]
     return {
         "model": loaded.identity,
@@ -248,12 +203,12 @@ def _provenance(
             for name in loaded.adapters
         },
         "tokenizer": tokenizer_identity(loaded.tokenizer),
-        "data": data_fingerprint(samples),
+        "data": data_fingerprint(settled.samples),
         "data_sources": {name: source for name in config.data if (source := hub_source(name))},
         "prompt": prompts.description(),
         "settings": dataclasses.asdict(config),
         "population": population(config.tokens),
-        "js_share": share,
+        **settled.provenance,
         "libraries": library_versions(),
         "device": device_description(loaded.device),
         "training": {name: training.record for name, training in loaded.training.items() if training.record},

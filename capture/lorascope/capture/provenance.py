@@ -37,13 +37,7 @@ def library_versions() -> dict[str, str]:
 
 
 def device_description(device: str | torch.device) -> dict[str, Any]:
-    """What kind of device it is, its name, and the torch settings that decide its rounding.
-
-    Raises
-    ------
-    ValueError
-        If `device` is neither a CPU nor a CUDA device.
-    """
+    """What kind of CPU or CUDA device it is, its name, and the torch settings that decide its rounding."""
     device = torch.device(device)
     backends: Any = torch.backends
     settings = {

@@ -70,12 +70,8 @@ ALONE = Ranks(0, 1, 0)
 def joined(device: str) -> Iterator[Ranks]:
     """The ranks of torchrun's environment, joined for as long as this lasts; `ALONE` outside of torchrun.
 
-    Only small Python objects go between ranks: the states of each go from its memory to the store.
-
-    Raises
-    ------
-    ValueError
-        If `device` is none, or a rank has no GPU of its own.
+    Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
+    if `device` is none, or a rank has no GPU of its own.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
@@ -92,13 +88,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def split_evenly(n: int, parts: int) -> list[slice]:
-    """Consecutive slices that cover range(n), their lengths at most one apart.
-
-    Examples
-    --------
-    >>> split_evenly(5, 2)
-    [slice(0, 3, None), slice(3, 5, None)]
-    """
+    """Consecutive slices that cover range(n), their lengths at most one apart."""
     bounds = [-(-n * part // parts) for part in range(parts + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +15,12 @@ from lorascope.stores.format.widen import widen_block
 
 from .adapters.passes import evaluating
 from .config import CaptureConfig
-from .fill import fill_rows
 from .load import load
 from .prepare import prepare, read_files
 from .ranks import ALONE
 from .recording.stream import CaptureProgress
 from .resume import identity, require_same
+from .run_model import fill_rows
 
 __all__ = ["TOLERANCE", "Reforwarded", "reforward"]
 
@@ -31,19 +32,20 @@ MEASURES = {"js", "swallowed", "kl", "nll", "base_norm", "delta_norm", "effectiv
 """Arrays that follow from others."""
 
 
-class Reforwarded(NamedTuple):
+@dataclass(slots=True)
+class Reforwarded:
     """What was computed again, and how far it was from what is stored."""
 
     samples: tuple[str, ...]
     """Ids of the samples that were chosen; all tokens of the rows that they lie in were compared."""
-    n_tokens: int
-    n_vectors: int
+    n_tokens: int = 0
+    n_vectors: int = 0
     """Vectors that were compared: one a token and array."""
-    n_equal: int
+    n_equal: int = 0
     """Vectors equal bit for bit."""
-    worst: float
+    worst: float = 0.0
     """Largest ||again - stored|| / ||stored|| of a vector."""
-    problems: tuple[Problem, ...]
+    problems: list[Problem] = field(default_factory=list)
 
 
 def reforward(
@@ -97,16 +99,9 @@ def reforward(
             f"`{path}` was captured from something else",
             "give the model, adapter and data that it was captured from",
         )
-        comparer = _Comparer(run)
-        fill_rows(prepared, loaded, comparer, _rows_of(run, chosen), progress=progress)
-    return Reforwarded(
-        samples=tuple(str(run.samples["id"].values[index]) for index in chosen),
-        n_tokens=comparer.n_compared,
-        n_vectors=comparer.n_vectors,
-        n_equal=comparer.n_equal,
-        worst=comparer.worst,
-        problems=tuple(comparer.problems),
-    )
+        found = Reforwarded(tuple(str(run.samples["id"].values[index]) for index in chosen))
+        fill_rows(prepared, loaded, _Comparer(run, found), _rows_of(run, chosen), progress=progress)
+    return found
 
 
 def _config_of(run: Run, overrides: Mapping[str, Any]) -> CaptureConfig:
@@ -148,15 +143,11 @@ def _rows_of(run: Run, samples: np.ndarray) -> np.ndarray:
 class _Comparer:
     """Stands where a run's writer does, and compares rows with what is stored instead of writing them."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, found: Reforwarded) -> None:
         self._run = run
         self._pool = ThreadPoolExecutor()
         self._tolerance = max(TOLERANCE[dtype] for dtype in run.components["dtype"].values.tolist())
-        self.n_compared = 0
-        self.n_vectors = 0
-        self.n_equal = 0
-        self.worst = 0.0
-        self.problems: list[Problem] = []
+        self._found = found
 
     def row_arrays(self, row: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         arrays = [self._run.arrays[path] for path in self._run.row_paths(row)]
@@ -168,15 +159,15 @@ class _Comparer:
             logical = str(self._run.arrays[path].attributes.get("dtype_logical", block.dtype.name))
             again, kept = (widen_block(one, logical).reshape(len(one), -1) for one in (block, stored[path]))
             self._compare(path, row, again, kept)
-        self.n_compared += len(next(iter(blocks.values())))
+        self._found.n_tokens += len(next(iter(blocks.values())))
         return RowWritten(row, sum(block.nbytes for block in blocks.values()), 0, 0.0, 0.0)
 
     def _compare(self, path: str, row: int, again: np.ndarray, stored: np.ndarray) -> None:
         """Vectors (token, feature) of one array, both float32."""
         same = (stored == again) | (np.isnan(stored) & np.isnan(again))
         differing = np.flatnonzero(~same.all(axis=1))
-        self.n_vectors += len(same)
-        self.n_equal += len(same) - len(differing)
+        self._found.n_vectors += len(same)
+        self._found.n_equal += len(same) - len(differing)
         # Measures follow from states; where they are tiny, their own relative difference says nothing.
         if not len(differing) or path.rpartition("/")[2] in MEASURES:
             return
@@ -184,7 +175,7 @@ class _Comparer:
         size = np.linalg.norm(stored[differing].astype(np.float64), axis=1)
         relative = np.divide(off, size, out=np.full_like(off, np.inf), where=size > 0)
         relative[~np.isfinite(relative)] = np.inf
-        self.worst = max(self.worst, float(relative.max()))
+        self._found.worst = max(self._found.worst, float(relative.max()))
         bad = np.flatnonzero(relative > self._tolerance)
         if len(bad):
             token = row * ROW_TOKENS + int(differing[bad[0]])
@@ -193,4 +184,4 @@ class _Comparer:
                 f"{path!r}: token {token} is off by {relative[bad[0]]:.3g} of its size when it is computed "
                 f"again{more}; rounding explains {self._tolerance:g}"
             )
-            self.problems.append(Problem(path, "reforward", message))
+            self._found.problems.append(Problem(path, "reforward", message))

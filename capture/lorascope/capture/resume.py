@@ -1,6 +1,5 @@
 """Whether an interrupted run may go on: it must be the same capture in everything that shapes its numbers."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
@@ -33,14 +32,13 @@ def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
     one type of device, since another node may go on with a run; and times. A run that is older than a setting was
     captured as that setting's default has it.
     """
-    found = {key: provenance.get(key) for key in ("adapters", "tokenizer", "data", "js_share")}
+    found = {key: provenance.get(key) for key in ("adapters", "tokenizer", "data", "prompt", "js_share")}
     model = {**UNSHARED, **provenance.get("model", {})}
     defaults = {field.name: field.default for field in fields(CaptureConfig) if field.default is not MISSING}
     settings = {**defaults, **provenance.get("settings", {})}
     libraries = provenance.get("libraries", {})
     return {
         **found,
-        "prompt": _prompt(provenance.get("prompt")),
         "model": {key: value for key, value in model.items() if key != "name"},
         "settings": {key: value for key, value in settings.items() if key not in FREE_SETTINGS},
         "libraries": {name: libraries.get(name) for name in DECISIVE_LIBRARIES},
@@ -75,15 +73,6 @@ def differences(stored: Any, wanted: Any, where: str = "") -> Iterator[str]:
             yield from differences(stored.get(key, _ABSENT), wanted.get(key, _ABSENT), path)
     elif _plain(stored) != _plain(wanted):
         yield f"{where}: {_show(stored)} -> {_show(wanted)}"
-
-
-def _prompt(found: Any) -> Any:
-    """What a run says of its prompts; before there were templates, its only one stood in two parts."""
-    if not isinstance(found, Mapping) or "instruction" not in found:
-        return found
-    text = f"{found['instruction']}{{question}}{found['cue']}"
-    template = {"text": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    return {"names": [found["name"]], "templates": {found["name"]: template}}
 
 
 def _plain(value: Any) -> Any:

@@ -27,23 +27,9 @@ def specify(
 ) -> RunSpec:
     """The specification of a run; a pure function, so that a plan and every process of a capture agree on it.
 
-    Parameters
-    ----------
-    config
-        Settings: stream, states, codec, narrowing, seed.
-    components
-        Adapter -> the components that it changes, in module order.
-    dtypes
-        Component path -> type of its frozen layer's output.
-    n_tokens, n_samples, n_choices
-        Lengths of the tables.
-    kl
-        Whether next-token distributions are compared.
-
-    Raises
-    ------
-    ValueError
-        If a component is too wide for a chunk to hold a row of it.
+    `components` has those that each adapter changes, in module order, `dtypes` the type of each one's output by its
+    path; `kl` says whether next-token distributions are compared. Raises a ValueError if a component is too wide for a
+    chunk to hold a row of it.
     """
     union = in_module_order(components)
     stored = tuple(_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union)
@@ -101,11 +87,8 @@ def _adapter(name: str, found: Sequence[LoraComponent], stored: Sequence[Compone
         scaling=tuple(c.scaling if c else 0.0 for c in kept),
         factored=factored,
         biased=tuple(c is not None and c.biased and is_kept for c, is_kept in zip(kept, factored, strict=True)),
-        delta_source=tuple(_source(c, is_kept) for c, is_kept in zip(kept, factored, strict=True)),
+        delta_source=tuple(
+            "" if c is None else "branch" if c.delta_source == "factor" and not is_kept else c.delta_source
+            for c, is_kept in zip(kept, factored, strict=True)
+        ),
     )
-
-
-def _source(component: LoraComponent | None, factored: bool) -> str:
-    if component is None:
-        return ""
-    return "branch" if component.delta_source == "factor" and not factored else component.delta_source

@@ -31,7 +31,7 @@ def test_copy_casts_and_chooses_in_any_layout(flat: np.ndarray, stored: torch.dt
     place = place[:, 3:9] if strided else place
     copier = DirectCopier()
     copier.copy(output, Chosen(flat), place)
-    copier.mark().wait()
+    copier.mark()()
     assert torch.equal(place, output[torch.from_numpy(flat)].to(stored))
 
 

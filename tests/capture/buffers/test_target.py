@@ -1,6 +1,7 @@
 """Outputs of a batch into rows, also where copies come late, as they do from a GPU."""
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from lorascope.capture.buffers.copies import Chosen, Copier, DirectCopier
 from lorascope.capture.buffers.rows import RowQueue
-from lorascope.capture.buffers.target import BatchTarget, nowhere
+from lorascope.capture.buffers.target import BatchTarget, Meter, nowhere
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
@@ -53,7 +54,7 @@ class LateCopier:
         return host
 
     def mark(self) -> Any:
-        return self._steps[-1][2]
+        return self._steps[-1][2].wait
 
 
 class Writer:
@@ -80,8 +81,8 @@ def run_batch(rows: RowQueue, first: int, output: torch.Tensor, flat: np.ndarray
     target.put(BASE, output)
     target.put(FACTOR, output[:, :3] * 10, slice(2, 5))
     target.put(FACTOR, output[:, :2] * 20, slice(0, 2))
-    target.put_measured(JS, 3, target.take_measured(output)[:, 0].double())
-    target.put_measured(JS, 1, target.take_measured(output)[:, 1].double())
+    target.put_values(JS, target.take_measured(output)[:, 0].double(), 3, measured=True)
+    target.put_values(JS, target.take_measured(output)[:, 1].double(), 1, measured=True)
     target.put_values("tokens/nll", target.take(output)[:, 2].clone())
     output.fill_(-1)  # the model goes on, and may use its memory again
     target.flush()
@@ -172,7 +173,35 @@ def test_nothing_is_kept_of_a_pass_to_nowhere() -> None:
     target.put(BASE, output)
     target.put(FACTOR, output, slice(0, 3))
     target.put_values("tokens/nll", torch.empty(10))
-    target.put_measured(JS, 0, target.take_measured(output)[:, 0])
+    target.put_values(JS, target.take_measured(output)[:, 0], measured=True)
     target.flush()
     assert torch.equal(target.take(output), output)
     assert torch.equal(target.take_measured(output), output)
+
+
+def test_a_stage_within_another_counts_once() -> None:
+    meter = Meter()
+    with meter.timed("forward"):
+        time.sleep(0.02)
+        with meter.timed("copy"):
+            time.sleep(0.05)
+            with meter.timed("reduce"):
+                time.sleep(0.1)
+    seconds = meter.seconds
+    assert 0.02 <= seconds["forward"] < 0.05 <= seconds["copy"] < 0.1 <= seconds["reduce"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"forward": 3.0, "encode": 3.0}, "forward"),
+        ({"forward": 3.0, "copy": 2.0, "reduce": 2.0}, "copy"),
+        ({"forward": 3.0, "wait": 1.0, "encode": 3.0, "write": 2.0}, "encode"),
+        ({"forward": 3.0, "wait": 1.0, "encode": 1.0, "write": 2.0}, "disk"),
+        ({"forward": 3.0, "wait": 0.01, "encode": 1.0, "write": 2.0}, "forward"),
+    ],
+)
+def test_bottleneck(seconds: dict[str, float], expected: str) -> None:
+    meter = Meter()
+    meter.seconds |= seconds
+    assert meter.bottleneck() == expected

@@ -22,8 +22,7 @@ from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
 from lorascope.capture.training.finetune import FinetuneResult, finetune
-from lorascope.capture.training.new_adapter import lora_targets
-from lorascope.capture.training.trainer import collate
+from lorascope.capture.training.trainer import collate, lora_targets
 
 SMALL = FinetuneConfig(rank=4, learning_rate=1e-2, batch_size=3, max_steps=4, seed=1, score_batch_tokens=1000)
 

@@ -10,6 +10,7 @@ import pytest
 import zarr
 
 from lorascope.stores import Run, StoreError, create_run, open_run, verify
+from lorascope.stores.copying.copy_rows import select
 from lorascope.stores.copying.pull import pull
 
 from ..on_disk import edit_root
@@ -42,6 +43,15 @@ def test_everything_is_equal_bit_for_bit(many_rows: Path, tmp_path: Path) -> Non
         assert bytes(pulled.digest(row)) == bytes(source.digest(row))
     (step,) = sound(tmp_path / "all.zarr").attributes["provenance"]["copied"]
     assert step["checked"] == "digest of every row"
+
+
+@pytest.mark.parametrize("share", [None, 0.1])
+def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, share: float | None) -> None:
+    run = make_run(n_tokens=100, columns={"token_start": [0, 0], "token_stop": [0, 100]})
+    part = select(open_run(run.path), components=None, samples=None, token_share=share, seed=0, adapters=None)
+    n_kept = 100 if share is None else 10
+    assert (part.samples.tolist(), part.n_tokens.tolist()) == ([0, 1], [0, n_kept])
+    assert part.weight.tolist() == [100 / n_kept] * n_kept
 
 
 def test_fewer_components_keep_their_bits(many_rows: Path, tmp_path: Path) -> None:

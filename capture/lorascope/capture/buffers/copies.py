@@ -1,17 +1,18 @@
 """How states leave the device: what is chosen of a layer's output, and the copies of it into host memory."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
-__all__ = ["Chosen", "Copier", "DirectCopier", "Mark", "StreamCopier", "copier_for"]
+__all__ = ["Chosen", "Copier", "DirectCopier", "StreamCopier", "Wait", "copier_for"]
 
 IN_FLIGHT_BYTES = 2**30
 """Most device memory that waits for its copy; beyond it the forward pass waits."""
+Wait = Callable[[], None]
 _RUN_TOKENS = 8
 """Mean length of runs above which copying run by run beats a gather."""
 
@@ -43,14 +44,6 @@ class Chosen:
         return output.index_select(0, self.index(output.device))
 
 
-class Mark(Protocol):
-    """A point in a stream of copies."""
-
-    def wait(self) -> None:
-        """Return once every copy before this point is done; any thread may ask."""
-        ...
-
-
 class Copier(Protocol):
     """Brings tensors into host memory, perhaps later; what it was given may change or go as soon as it returns."""
 
@@ -62,14 +55,9 @@ class Copier(Protocol):
         """Host memory that holds `values` once a later mark is reached; nobody else may write to `values`."""
         ...
 
-    def mark(self) -> Mark:
-        """The point after every copy so far."""
+    def mark(self) -> Wait:
+        """The point after every copy so far: a wait until it is reached, from any thread."""
         ...
-
-
-class _Done:
-    def wait(self) -> None:
-        """Every copy was done when it was asked for."""
 
 
 class DirectCopier:
@@ -89,17 +77,9 @@ class DirectCopier:
         """`values` itself if it is in host memory."""
         return values.cpu()
 
-    def mark(self) -> Mark:
+    def mark(self) -> Wait:
         """Nothing is ever left to wait for."""
-        return _Done()
-
-
-class _Events(NamedTuple):
-    events: Sequence[torch.cuda.Event]
-
-    def wait(self) -> None:
-        for event in self.events:
-            event.synchronize()
+        return lambda: None
 
 
 class StreamCopier:
@@ -131,9 +111,15 @@ class StreamCopier:
         self._send(values, host)
         return host
 
-    def mark(self) -> Mark:
+    def mark(self) -> Wait:
         """An event on every device's stream."""
-        return _Events([stream.record_event() for stream in self._streams.values()])
+        events = [stream.record_event() for stream in self._streams.values()]
+
+        def wait() -> None:
+            for event in events:
+                event.synchronize()
+
+        return wait
 
     def _send(self, source: torch.Tensor, host: torch.Tensor) -> None:
         device = source.device

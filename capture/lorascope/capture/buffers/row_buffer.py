@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import CaptureError
-from .copies import Mark
+from .copies import Wait
 
 __all__ = ["RowArrays", "RowBuffer", "Segment", "array_bytes", "buffer_bytes"]
 
@@ -48,14 +48,14 @@ class RowBuffer:
             )
         self._filled: dict[str, dict[tuple[int, int], int]] = {}
         self._later: list[Callable[[], None]] = []
-        self.mark: Mark | None = None
-        """The point at which all copies into this row are done."""
+        self.wait: Wait | None = None
+        """Returns once all copies into this row are done."""
 
     def begin(self) -> None:
         """Forget the row before. What is measured of some tokens only becomes NaN; all else must be filled."""
         self._filled = {path: {} for path in self.tensors if not _is_measured(path)}
         self._later = []
-        self.mark = None
+        self.wait = None
         for path, tensor in self.tensors.items():
             if _is_measured(path):
                 tensor.fill_(float("nan"))
@@ -100,8 +100,8 @@ class RowBuffer:
 
     def complete(self) -> None:
         """Wait for the copies into this row, then take the steps left for it."""
-        if self.mark is not None:
-            self.mark.wait()
+        if self.wait is not None:
+            self.wait()
         for step in self._later:
             step()
         self._later = []

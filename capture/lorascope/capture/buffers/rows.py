@@ -213,15 +213,7 @@ class RowQueue:
 
 
 def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:
-    """Rows that each batch reaches into.
-
-    Parameters
-    ----------
-    starts
-        First captured token of each sample, and their number at the end (sample + 1,).
-    batches
-        Samples of each batch.
-    """
+    """Rows that each batch of samples reaches into; `starts` has each sample's first captured token (sample + 1,)."""
     return [
         range(int(starts[batch.start]) // ROW_TOKENS, -(-int(starts[batch.stop]) // ROW_TOKENS)) for batch in batches
     ]
@@ -230,19 +222,8 @@ def row_spans(starts: np.ndarray, batches: Sequence[slice]) -> list[range]:
 def queue_bytes_needed(sizes: Sequence[int], spans: Sequence[range], queue_bytes: int | None) -> int:
     """Bytes that a `RowQueue` holds at most: what a batch fills, and some rows ahead as far as they are allowed.
 
-    Parameters
-    ----------
-    sizes
-        Bytes of each row's arrays in memory, 0 for those that aren't wanted.
-    spans
-        Rows that each batch reaches into (`row_spans`).
-    queue_bytes
-        What is allowed; None for 4 GiB, or what one batch fills and a row ahead of it if that is more.
-
-    Raises
-    ------
-    ValueError
-        If a batch fills more than is allowed.
+    `sizes` has the bytes of each row's arrays in memory, 0 for those that aren't wanted; `queue_bytes` is as for
+    `RowQueue`. Raises a ValueError if a batch fills more than is allowed.
     """
     filled, most = max(((sum(sizes[row] for row in span), len(span)) for span in spans), default=(0, 0))
     allowed = max(QUEUE_BYTES, filled + max(sizes, default=0)) if queue_bytes is None else queue_bytes

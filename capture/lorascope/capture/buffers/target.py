@@ -1,26 +1,50 @@
-"""Where one batch's states go: which of its padded tokens are captured, and their places in the rows."""
+"""Where one batch's states go: which of its padded tokens are captured, their places in the rows, and the time."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from .copies import Chosen, Copier, DirectCopier
-from .meter import Meter
 from .row_buffer import Segment
 
-__all__ = ["BatchTarget", "nowhere"]
+__all__ = ["BatchTarget", "Meter", "flat_places", "nowhere"]
+
+STAGES = ("forward", "copy", "reduce", "logits", "wait", "encode", "write")
+"""Where time goes: the pass itself; what hooks add, copies of states and their reductions; nll and KL; waiting for a
+free row; and, in threads beside the pass and added up over them, encoding and writing."""
+_WAITS_ABOVE = 0.05
+"""Share of the pass's time above which waiting for rows is more than jitter."""
 
 
-class _Column(NamedTuple):
-    """Values of some columns of an array, kept on the device until the pass is over."""
+class Meter:
+    """Seconds by stage; kept by the thread of the forward pass alone."""
 
-    start: int
-    values: torch.Tensor
-    """(token, column)"""
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage, less what stages within it take."""
+        start, inner = time.perf_counter(), self._passed()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start - (self._passed() - inner)
+
+    def bottleneck(self) -> str:
+        """What a faster one of would help most: `forward`, `copy` (reductions included), `encode` or `disk`."""
+        seconds = self.seconds
+        if seconds["wait"] > _WAITS_ABOVE * self._passed():
+            return "encode" if seconds["encode"] > seconds["write"] else "disk"
+        return "copy" if seconds["copy"] + seconds["reduce"] > seconds["forward"] else "forward"
+
+    def _passed(self) -> float:
+        return sum(seconds for stage, seconds in self.seconds.items() if stage not in {"encode", "write"})
 
 
 @dataclass(slots=True, eq=False)
@@ -44,8 +68,9 @@ class BatchTarget:
     _captured: Chosen = field(init=False)
     _measured: Chosen = field(init=False)
     _parts: list[Chosen] = field(init=False)
-    _columns: dict[tuple[str, bool], list[_Column]] = field(default_factory=dict)
-    """(path, whether of measured tokens only) -> columns so far."""
+    _columns: dict[tuple[str, bool, torch.device], list[tuple[int, torch.Tensor]]] = field(default_factory=dict)
+    """(path, whether of measured tokens only, device) -> first column and values (token, column) so far, which stay on
+    their device until the pass is over."""
 
     def __post_init__(self) -> None:
         self._captured = Chosen(self.flat)
@@ -74,44 +99,36 @@ class BatchTarget:
                 if (array := segment.claim(path, slice(0, output.shape[-1]))) is not None:
                     self.copier.copy(output, chosen, array[segment.target])
 
-    def put_measured(self, path: str, column: int, values: torch.Tensor) -> None:
-        """Write values (measured token,) into one column of a (token, column) array; the other tokens stay NaN.
-
-        They belong to the target from here on. Rows that don't hold the array are passed over.
-        """
-        if any(path in segment.buffer.tensors for segment in self.segments):
-            self._add(path, column, values[:, None], measured=True)
-
-    def put_values(self, path: str, values: torch.Tensor, column: int = 0) -> None:
+    def put_values(self, path: str, values: torch.Tensor, column: int = 0, *, measured: bool = False) -> None:
         """Write values (captured token,) into a (token,) array, or one column of a (token, column) array.
 
-        They belong to the target from here on. Rows that don't hold the array are passed over.
+        Or values (measured token,), while the other tokens stay NaN. They belong to the target from here on. Rows that
+        don't hold the array are passed over.
         """
         if self._claim(path, slice(column, column + 1)):
-            self._add(path, column, values[:, None], measured=False)
+            self._add(path, column, values[:, None], measured=measured)
 
     def flush(self) -> None:
         """Send what was gathered to its rows, and mark the point at which all of the batch's copies are done."""
         with self.meter.timed("copy"):
-            for (path, measured), columns in self._columns.items():
-                for part in _by_device(columns):
-                    self._send(path, part, measured=measured)
+            for (path, measured, _), columns in self._columns.items():
+                self._send(path, columns, measured=measured)
             self._columns.clear()
-            mark = self.copier.mark()
+            wait = self.copier.mark()
             for segment in self.segments:
-                segment.buffer.mark = mark
+                segment.buffer.wait = wait
 
     def _claim(self, path: str, columns: slice) -> bool:
         """Whether any row holds the array."""
         return any([segment.claim(path, columns) is not None for segment in self.segments])  # noqa: C419 (claim them all)
 
     def _add(self, path: str, start: int, values: torch.Tensor, *, measured: bool) -> None:
-        self._columns.setdefault((path, measured), []).append(_Column(start, values))
+        self._columns.setdefault((path, measured, values.device), []).append((start, values))
 
-    def _send(self, path: str, columns: Sequence[_Column], *, measured: bool) -> None:
-        places = torch.cat([torch.arange(c.start, c.start + c.values.shape[1]) for c in columns])
+    def _send(self, path: str, columns: Sequence[tuple[int, torch.Tensor]], *, measured: bool) -> None:
+        places = torch.cat([torch.arange(start, start + values.shape[1]) for start, values in columns])
         dtype = next(s.buffer.tensors[path].dtype for s in self.segments if path in s.buffer.tensors)
-        host = self.copier.fetch(torch.cat([c.values for c in columns], dim=1).to(dtype))
+        host = self.copier.fetch(torch.cat([values for _, values in columns], dim=1).to(dtype))
         for segment in self.segments:
             if path not in segment.buffer.tensors:
                 continue
@@ -125,16 +142,15 @@ class BatchTarget:
             segment.buffer.later(partial(_scatter, array, tokens, places, host[source]))
 
 
+def flat_places(positions: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Index int64 (token,) of chosen positions of each sequence in the flattened (sequence, position) axis."""
+    return np.concatenate([row * width + chosen for row, chosen in enumerate(positions)])
+
+
 def nowhere(shape: tuple[int, int]) -> BatchTarget:
     """The target of a pass of which nothing is kept, though every token is measured and proved."""
     n_tokens = shape[0] * shape[1]
     return BatchTarget(shape, np.arange(n_tokens), np.ones(n_tokens, np.bool_), ())
-
-
-def _by_device(columns: Sequence[_Column]) -> list[list[_Column]]:
-    """Columns of each device, for a model that is spread over several."""
-    devices = dict.fromkeys(column.values.device for column in columns)
-    return [[column for column in columns if column.values.device == device] for device in devices]
 
 
 def _scatter(array: torch.Tensor, tokens: slice | torch.Tensor, columns: torch.Tensor, values: torch.Tensor) -> None:

@@ -4,7 +4,6 @@ import dataclasses
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -63,55 +62,31 @@ class Part(NamedTuple):
     """Expected on disk; see `RATIOS`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class Estimate(NamedTuple):
     """What a run takes: arrays, chunks and raw bytes as they will be, stored bytes as expected."""
 
     spec: RunSpec
     parts: tuple[Part, ...]
     """The parts that the run has, in the order of `PARTS`."""
-    n_groups: int
+    n_arrays: int
+    n_files: int
+    """Files, or objects, of the run: chunks, and metadata of each array and group."""
+    raw_bytes: int
+    """Bytes of all values in memory."""
+    stored_bytes: int
+    """Expected bytes of all files, metadata included."""
+    needed_bytes: int
+    """Free space that the run should have: what is expected, a margin, and what files waste of their last block."""
     row_arrays: tuple[int, ...]
     """Bytes of one row of each array: what a row buffer holds."""
     bare_row_arrays: tuple[int, ...]
     """Bytes of each array of a row without states."""
-
-    @property
-    def n_arrays(self) -> int:
-        """Arrays of the run."""
-        return sum(part.n_arrays for part in self.parts)
-
-    @property
-    def n_files(self) -> int:
-        """Files, or objects, of the run: chunks, and metadata of each array and group."""
-        return sum(part.n_chunks for part in self.parts) + self.n_arrays + self.n_groups
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row of all arrays."""
-        return sum(self.row_arrays)
 
     def row_sizes(self, *, pinned: bool = False) -> list[int]:
         """Memory that a buffer of each row takes."""
         whole, bare = (buffer_bytes(sizes, pinned=pinned) for sizes in (self.row_arrays, self.bare_row_arrays))
         kept = self.spec.state_rows or (True,) * self.spec.n_rows
         return [whole if has_states else bare for has_states in kept]
-
-    @property
-    def raw_bytes(self) -> int:
-        """Bytes of all values in memory."""
-        return sum(part.raw_bytes for part in self.parts)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Expected bytes of all files, metadata included."""
-        metadata = self.n_arrays * ARRAY_METADATA_BYTES + self.n_groups * GROUP_METADATA_BYTES
-        return sum(part.stored_bytes for part in self.parts) + metadata
-
-    @property
-    def needed_bytes(self) -> int:
-        """Free space that the run should have: what is expected, a margin, and what files waste of their last block."""
-        return int(self.stored_bytes * (1 + MARGIN)) + self.n_files * BLOCK_BYTES
 
 
 def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) -> Estimate:
@@ -124,11 +99,20 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
     by_part: dict[str, list[ArraySpec]] = {name: [] for name in PARTS}
     for entry in arrays:
         by_part[_part_of(entry.path)].append(entry)
+    parts = tuple(_part(spec, name, found) for name, found in by_part.items() if found)
+    n_groups = len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))})
+    n_files = sum(part.n_chunks for part in parts) + len(arrays) + n_groups
+    metadata = len(arrays) * ARRAY_METADATA_BYTES + n_groups * GROUP_METADATA_BYTES
+    stored = sum(part.stored_bytes for part in parts) + metadata
     rows = [entry for entry in arrays if entry.by_row]
     return Estimate(
         spec=spec,
-        parts=tuple(_part(spec, name, found) for name, found in by_part.items() if found),
-        n_groups=len({"/".join(names[:n]) for e in arrays for names in [e.path.split("/")] for n in range(len(names))}),
+        parts=parts,
+        n_arrays=len(arrays),
+        n_files=n_files,
+        raw_bytes=sum(part.raw_bytes for part in parts),
+        stored_bytes=stored,
+        needed_bytes=int(stored * (1 + MARGIN)) + n_files * BLOCK_BYTES,
         row_arrays=tuple(_row_bytes(entry) for entry in rows),
         bare_row_arrays=tuple(_row_bytes(entry) for entry in rows if not goes_with_states(entry.path)),
     )

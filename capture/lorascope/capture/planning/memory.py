@@ -3,43 +3,25 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
 
 from lorascope.stores import RunSpec
 from lorascope.stores.format.spec import DTYPES
 
 from ..buffers.copies import IN_FLIGHT_BYTES
-from ..buffers.rows import queue_bytes_needed
 from ..models.device import is_here
-from ..recording.js import part_values
+from ..recording.reduce import part_values
 from ..samples.scoring import part_logits
-from .estimate import Estimate
 
-__all__ = ["Need", "device_needs", "free_device_bytes", "free_host_bytes", "host_needs", "job_groups", "weight_bytes"]
+__all__ = ["device_needs", "free_device_bytes", "free_host_bytes", "job_groups"]
 
 CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux says what a container or a job may take."""
 
 
-class Need(NamedTuple):
-    """Memory that one thing takes."""
-
-    where: Literal["device", "host"]
-    what: str
-    n_bytes: int
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """Bytes of a model's weights and buffers, shared ones once; on the meta device too."""
-    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-
-
-def device_needs(spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int) -> list[Need]:
-    """What the device holds while the largest batch, of so many padded tokens with so many logits each, passes.
+def device_needs(spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int) -> dict[str, int]:
+    """Bytes that the device holds while the largest batch, of so many padded tokens with so many logits each, passes.
 
     Kernels' own workspaces, the allocator's slack and what CUDA itself takes (about half a gigabyte) aren't counted.
     """
@@ -69,16 +51,7 @@ def device_needs(spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: 
         needs["states under way"] = min(states, IN_FLIGHT_BYTES) + batch_tokens * ranks * 3 * 4  # factors, and copies
     if spec.stream == "pair":
         needs["base of a pair"] = states
-    return [Need("device", what, n_bytes) for what, n_bytes in needs.items()]
-
-
-def host_needs(
-    estimated: Estimate, spans: Sequence[range], *, queue_bytes: int | None, n_threads: int, pinned: bool = False
-) -> list[Need]:
-    """What the host holds beside a model: rows as `queue_bytes_needed` has them, and threads that encode chunks."""
-    held = queue_bytes_needed(estimated.row_sizes(pinned=pinned), spans, queue_bytes)
-    chunks = n_threads * 2 * max(estimated.row_arrays)  # a chunk and what becomes of it
-    return [Need("host", "row buffers", held), Need("host", "encoding", chunks)]
+    return needs
 
 
 def free_device_bytes(device: torch.device) -> int | None:

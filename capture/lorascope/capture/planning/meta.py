@@ -73,7 +73,6 @@ def attach_on_meta(
     """
     configs: dict[str, LoraConfig] = {}
     problems: list[Problem] = []
-    sharing = sharing_of(model)
     for name, folder in folders.items():
         configs[name], tensors = read_adapter(folder)
         found = fit_problems(model, configs[name], tensors, name)
@@ -81,16 +80,19 @@ def attach_on_meta(
         # An empty module, since this model, unlike the one to come, looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
         problems += found + weight_problems(tensors, allow_zero=allow_zero)
-        problems += read_training(folder, name, sharing).problems
-    first, *others = configs
+        problems += read_training(folder, name, sharing_of(model)).problems
+    adapted: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same come again when the model itself is adapted
-        adapted = PeftModel(model, _plain(configs[first]), adapter_name=first, low_cpu_mem_usage=True)
-        for name in others:
-            adapted.add_adapter(name, _plain(configs[name]), low_cpu_mem_usage=True)
+        for name, config in configs.items():
+            plain = copy.copy(config)
+            plain.init_lora_weights = True  # which only decides numbers, and may need data or libraries
+            if adapted is None:
+                adapted = PeftModel(model, plain, adapter_name=name, low_cpu_mem_usage=True)
+            else:
+                adapted.add_adapter(name, plain, low_cpu_mem_usage=True)
     for name, config in configs.items():
-        attached: Any = adapted.peft_config[name]
-        attached.init_lora_weights = config.init_lora_weights
+        adapted.peft_config[name].init_lora_weights = config.init_lora_weights
     return adapted.to("meta").eval(), problems
 
 
@@ -137,14 +139,6 @@ def _choose_dtype(config: Any, folder: Path, dtype: str) -> torch.dtype:
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             kinds = [tensors.get_slice(key).get_dtype() for key in tensors.keys()]  # noqa: SIM118 (it is no mapping)
-        for kind in kinds:
-            if kind in SAFETENSORS_DTYPES:
-                return SAFETENSORS_DTYPES[kind]
+        if known := [SAFETENSORS_DTYPES[kind] for kind in kinds if kind in SAFETENSORS_DTYPES]:
+            return known[0]
     return torch.float32
-
-
-def _plain(config: LoraConfig) -> LoraConfig:
-    """The configuration without its init, which only decides numbers, and may need data or libraries."""
-    plain = copy.copy(config)
-    plain.init_lora_weights = True
-    return plain

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,16 +14,17 @@ from lorascope.stores.size import format_size
 
 from ..adapters.components import find_components
 from ..adapters.preflight import Note, inspect
-from ..buffers.rows import row_spans
+from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
-from ..models.device import is_here, named_device
+from ..models.device import named_device
 from ..models.model import is_causal
-from ..prepare import Settled, encode_files, read_files, settle
+from ..prepare import Prepared, encode_files, read_files, settle
+from ..recording.stream import Streamed
 from ..samples.encode import GENERATED, EncodedSample
 from .estimate import Estimate, estimate, require_writable, ways_to_fit
-from .memory import Need, device_needs, free_device_bytes, free_host_bytes, host_needs, weight_bytes
+from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
-from .trial import Trial, run_trial
+from .trial import run_trial
 
 __all__ = ["Fit", "Plan", "plan"]
 
@@ -33,9 +34,15 @@ class Fit(NamedTuple):
 
     what: str
     """`disk`, `device` or `host`."""
-    needed_bytes: int
+    parts: Mapping[str, int]
+    """What takes how many bytes of it."""
     free_bytes: int | None
     """None where nobody knows."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(self.parts.values())
 
     @property
     def fits(self) -> bool:
@@ -55,8 +62,6 @@ class Plan:
     n_batches: int
     estimate: Estimate
     """Arrays, files and bytes."""
-    needs: tuple[Need, ...]
-    """Memory, part by part."""
     fit: tuple[Fit, ...]
     """Disk and memory against what is free."""
     problems: tuple[Problem, ...]
@@ -67,7 +72,7 @@ class Plan:
     """What the numbers rest on."""
     ways: tuple[str, ...]
     """What to drop so that it fits; empty where it does."""
-    trial: Trial | None
+    trial: Streamed | None
     """What a trial on this machine measured; None where there was none."""
     seconds: Mapping[str, float]
     """What the trial promises of `score` (and answers) and of `capture`; empty where there was none."""
@@ -89,10 +94,12 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        spec, estimated = self.spec, self.estimate
+        spec, estimated, trial = self.spec, self.estimate, self.trial
         return {
             "ok": self.ok,
-            "fits": {one.what: {**one._asdict(), "fits": one.fits} for one in self.fit},
+            "fits": {
+                one.what: {**one._asdict(), "needed_bytes": one.needed_bytes, "fits": one.fits} for one in self.fit
+            },
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
             "notes": [note.as_dict() for note in self.notes],
             "remarks": list(self.remarks),
@@ -104,10 +111,8 @@ class Plan:
             **{name: getattr(self, name) for name in ("n_all_tokens", "n_samples", "n_batches")},
             **{name: getattr(estimated, name) for name in ("n_arrays", "n_files", "raw_bytes", "stored_bytes")},
             "needed_bytes": estimated.needed_bytes,
-            "row_bytes": estimated.row_bytes,
             "parts": [part._asdict() for part in estimated.parts],
-            "memory": [need._asdict() for need in self.needs],
-            "trial": None if self.trial is None else self.trial._asdict(),
+            "trial": trial and {"tokens": trial.tokens, "bottleneck": trial.bottleneck, **trial.measured},
             "seconds": dict(self.seconds),
             "settings": dataclasses.asdict(self.config),
         }
@@ -159,24 +164,27 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     estimated = estimate(settled.spec, base_scores=n_scored > 0 and config.score_base, answers=config.answer_tokens > 0)
     lengths = [len(sample.token_ids) for sample in samples]
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in settled.batches]
-    needs = _needs(settled, model, estimated, max(padded), device)
-    fit = _fit(config, estimated, needs, device)
+    fit = _fit(settled, model, estimated, max(padded), device)
     may_try = probe and loaded.has_weights and not problems and all(one.fits for one in fit)
     trial = run_trial(settled.config, samples, preflight.skipped, device) if may_try else None
+    seconds = {}
+    if trial is not None:  # token by token as in the trial
+        times = trial.measured
+        seconds["score"] = times["bare_seconds"] / times["bare_tokens"] * n_scored
+        seconds["capture"] = times["seconds"] / trial.tokens * sum(padded)
     return Plan(
         config=settled.config,
         n_samples=len(samples),
         n_all_tokens=sum(lengths),
         n_batches=len(settled.batches),
         estimate=estimated,
-        needs=needs,
         fit=fit,
         problems=tuple(problems),
         notes=preflight.notes,
-        remarks=tuple(_remarks(settled, loaded, device, probe=probe, trial=trial)),
+        remarks=tuple(_remarks(settled, loaded)),
         ways=() if fit[0].fits else tuple(ways_to_fit(settled.spec, fit[0].free_bytes or 0)),
         trial=trial,
-        seconds={} if trial is None else _seconds(trial, n_scored, sum(padded)),
+        seconds=seconds,
     )
 
 
@@ -199,46 +207,30 @@ def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
     return n_models * (sample.n_context + sum(len(choice.token_ids) for choice in sample.choices) + answered)
 
 
-def _needs(
-    settled: Settled, model: Any, estimated: Estimate, batch_tokens: int, device: torch.device
-) -> tuple[Need, ...]:
-    """Memory of the largest batch and of the rows; a model on the CPU is in the host's."""
-    vocabulary = model.get_base_model().config.get_text_config().vocab_size if is_causal(model) else 0
-    weights = weight_bytes(model)
-    on_device = device_needs(settled.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary)
-    if device.type == "cpu":  # where states are copied at once
-        on_device = [need._replace(where="host") for need in on_device if need.what != "states under way"]
-    n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
-    on_host = host_needs(
-        estimated,
-        row_spans(settled.plan.starts, settled.batches),
-        queue_bytes=settled.config.queue_bytes,
-        n_threads=n_threads,
-        pinned=device.type == "cuda",
-    )
-    return (*on_device, *on_host)
-
-
-def _fit(config: CaptureConfig, estimated: Estimate, needs: Sequence[Need], device: torch.device) -> tuple[Fit, ...]:
-    place = open_place(config.out)
+def _fit(
+    settled: Prepared, model: Any, estimated: Estimate, batch_tokens: int, device: torch.device
+) -> tuple[Fit, ...]:
+    """Disk, and memory of the largest batch and of the rows; a model on the CPU is in the host's."""
+    config, place = settled.config, open_place(settled.config.out)
     written = sum(size for _, size in place.sizes())  # of the same capture, interrupted
-    disk = Fit("disk", max(estimated.needed_bytes - written, 0), place.free_bytes())
-    free = {"device": None if config.device_map else free_device_bytes(device), "host": free_host_bytes()}
-    sums = {where: sum(need.n_bytes for need in needs if need.where == where) for where in free}
-    return (disk, *(Fit(where, size, free[where]) for where, size in sums.items() if size))
-
-
-def _seconds(trial: Trial, scored_tokens: int, padded_tokens: int) -> dict[str, float]:
-    """Seconds of scores and of the capture, token by token as in the trial."""
-    return {
-        "score": trial.bare_seconds_per_token * scored_tokens,
-        "capture": trial.seconds / trial.n_tokens * padded_tokens,
+    disk = Fit("disk", {"run": max(estimated.needed_bytes - written, 0)}, place.free_bytes())
+    base, spans = model.get_base_model(), row_spans(settled.plan.starts, settled.batches)
+    vocabulary = base.config.get_text_config().vocab_size if is_causal(model) else 0
+    weights = base.get_memory_footprint()  # shared ones once; the adapters' are within it
+    on_device = device_needs(settled.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary)
+    n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
+    on_host = {
+        "row buffers": queue_bytes_needed(estimated.row_sizes(pinned=device.type == "cuda"), spans, config.queue_bytes),
+        "encoding": n_threads * 2 * max(estimated.row_arrays),  # a chunk and what becomes of it
     }
+    if device.type == "cpu":  # where states are copied at once
+        on_device.pop("states under way", None)
+        return disk, Fit("host", on_device | on_host, free_host_bytes())
+    free = None if config.device_map else free_device_bytes(device)
+    return disk, Fit("device", on_device, free), Fit("host", on_host, free_host_bytes())
 
 
-def _remarks(
-    settled: Settled, loaded: MetaModel, device: torch.device, *, probe: bool, trial: Trial | None
-) -> Iterator[str]:
+def _remarks(settled: Prepared, loaded: MetaModel) -> Iterator[str]:
     """What stored bytes, memory and time rest on."""
     config = settled.config
     if there := sum(size for _, size in open_place(config.out).sizes()):
@@ -252,20 +244,9 @@ def _remarks(
         yield "the weights are quantised, but counted as if they weren't: they take less memory than is said here"
     if config.device_map:
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
-    elif not is_here(device):
-        yield f"there is no device '{device}' on this machine, so what is free there isn't known"
     if n := config.answer_tokens:
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
     if config.generate:
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
-    if trial is not None:
-        yield (
-            f"time rests on a trial just now: {trial.n_tokens} tokens captured in {trial.seconds:.1f} s, and "
-            f"{format_size(trial.raw_bytes)} of states written as {format_size(trial.stored_bytes)}"
-        )
-    elif not loaded.has_weights:
+    if not loaded.has_weights:
         yield "the model's weights aren't there, so neither whether they are whole nor any time is known"
-    elif not probe:
-        yield "nothing was measured, so no time is known"
-    else:
-        yield "nothing was measured, since something doesn't fit or is wrong with the adapter"

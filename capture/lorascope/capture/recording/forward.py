@@ -1,18 +1,20 @@
-"""Forward passes over batches of samples."""
+"""Forward passes over batches of samples, and what is kept of their logits."""
 
 import inspect
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..buffers.target import nowhere
+from ..buffers.target import flat_places, nowhere
 from ..samples.batches import pad
 from ..samples.encode import EncodedSample
+from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
 
-__all__ = ["forward", "forward_seconds", "probe"]
+__all__ = ["forward", "forward_seconds", "kl_divergence", "negative_log_likelihood", "probe"]
 
 
 def probe(model: Any, recorder: Recorder, sample: EncodedSample, device: torch.device) -> dict[str, torch.dtype]:
@@ -38,16 +40,55 @@ def forward_seconds(model: Any, samples: Sequence[EncodedSample], device: torch.
 def forward(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> torch.Tensor | None:
     """Logits (sequence, position, token id) of a batch; None of a model that has none."""
     input_ids, attention_mask = pad(samples)
+    # Encoders have no cache, and some no such argument.
+    parameters = inspect.signature(model.get_base_model().forward).parameters
+    takes_use_cache = "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     output = model(
         input_ids=input_ids.to(device, non_blocking=True),
         attention_mask=attention_mask.to(device, non_blocking=True),
-        **({"use_cache": False} if _takes_use_cache(model) else {}),
+        **({"use_cache": False} if takes_use_cache else {}),
     )
     logits: torch.Tensor | None = getattr(output, "logits", None)
     return logits
 
 
-def _takes_use_cache(model: Any) -> bool:
-    """Encoders have no cache, and some no such argument."""
-    parameters = inspect.signature(model.get_base_model().forward).parameters
-    return "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+def negative_log_likelihood(
+    logits: torch.Tensor, samples: Sequence[EncodedSample], positions: Sequence[np.ndarray]
+) -> torch.Tensor:
+    """Negative log-likelihood of chosen tokens given those before them, in nats, float32 (chosen token,).
+
+    Parameters
+    ----------
+    logits
+        Shape (sequence, position, token id), of a batch.
+    samples, positions
+        Its samples, and which of each one's tokens are chosen; NaN comes back for position 0.
+    """
+    flat = flat_places(positions, logits.shape[1])
+    ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
+    is_first = np.concatenate(positions) == 0
+    before, own, first = (torch.from_numpy(values).to(logits.device) for values in (flat - 1, ids, is_first))
+    return token_nll(logits.flatten(0, 1), before.clamp_(min=0), own).masked_fill_(first, torch.nan)
+
+
+def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """KL(base || adapted) of what either foresees after each captured token, in nats, float32 (captured token,).
+
+    Parameters
+    ----------
+    base, adapted
+        Logits (sequence, position, token id) of the same batch without and with the adapter.
+    flat
+        Index of each captured token in the flattened (sequence, position) axis, int64.
+
+    Notes
+    -----
+    sum_i p_i (log p_i - log q_i) in float64: what is left of differences that nearly cancel is good to about 1e-13.
+    """
+    base, adapted = base.flatten(0, 1), adapted.flatten(0, 1)
+    kl = torch.empty(len(flat), dtype=torch.float32, device=base.device)
+    for part in logit_parts(len(flat), base):
+        log_p = base.index_select(0, flat[part]).double().log_softmax(-1)
+        log_q = adapted.index_select(0, flat[part]).double().log_softmax(-1)
+        kl[part] = (log_p.exp() * (log_p - log_q)).sum(-1).clamp_(min=0).float()
+    return kl

@@ -45,9 +45,10 @@ class Recorder:
     keep_states
         Whether base, factor and delta are stored; may be set between batches.
     reducer
-        Called once a batch for every component and adapter, with tensors on the device that are valid during the call
-        and not to be changed: base of the captured tokens in the layer's own type, and delta in float32. In `pair` they
-        are the base pass's output and what the adapted pass's differs from it. With a reducer no js is measured here.
+        Called once a batch for every component and adapter, with the target and tensors on the device that are valid
+        during the call and not to be changed: base of the captured tokens in the layer's own type, and delta in
+        float32. In `pair` they are the base pass's output and what the adapted pass's differs from it. With a reducer
+        no js is measured here.
 
     Raises
     ------
@@ -57,7 +58,7 @@ class Recorder:
     Notes
     -----
     A `pair` holds the base pass's outputs on their devices until the adapted pass has gone by: of the measured tokens,
-    or with a reducer of all captured tokens, which is the batch's whole states (`held_bytes`).
+    or with a reducer of all captured tokens, which is the batch's whole states.
     """
 
     def __init__(
@@ -76,8 +77,6 @@ class Recorder:
         """Type of each component's output, as last seen."""
         self.worst_excess = 0.0
         """Largest |output - (base + delta)| so far, over what rounding allows."""
-        self.held_bytes = 0
-        """Most bytes so far that waited on the device for the adapted pass of a pair."""
         self._model = model
         self._components = components
         self._stream = stream
@@ -119,7 +118,6 @@ class Recorder:
             self._check_fired()
             sink.finish()
             self._check_sums(sink)
-            self.held_bytes = max(self.held_bytes, sum(tensor.nbytes for tensor in self._held.values()))
         except BaseException:
             self._held.clear()
             raise

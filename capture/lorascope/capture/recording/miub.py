@@ -1,46 +1,40 @@
 """MIUB of a model as it stands, in memory: one pass over a few samples, of which nothing is stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from ..adapters.components import LoraComponent, find_components
+from ..adapters.components import find_components
 from ..adapters.passes import evaluating
-from ..buffers.target import BatchTarget
+from ..buffers.target import BatchTarget, flat_places
 from ..errors import CaptureError
 from ..models.device import input_device
 from ..models.model import is_causal
 from ..samples.batches import pad, plan_batches
 from ..samples.encode import EncodedSample
+from .forward import negative_log_likelihood
 from .hooks import Recorder
-from .logits import negative_log_likelihood
 from .reduce import other_threads, reduce_tokens
 
-__all__ = ["MeasuredMiub", "measure_miub"]
+__all__ = ["KIND", "LAYER", "measure_miub"]
 
+LAYER, KIND = "miub_layer_", "miub_kind_"
+"""How the names of its parts begin."""
 PROVED_EVERY = 64
 """Tokens of which one is compared with base + delta, as in a capture on a CPU."""
 
 
-class MeasuredMiub(NamedTuple):
-    """MIUB of a model as it stands, in nats."""
-
-    miub: float
-    """Mean over samples of the sum over components of the mean over tokens; NaN where base or delta isn't finite."""
-    by_layer: Mapping[int, float]
-    """Layer -> its components' part of it; those outside of the layers are in no part."""
-    by_kind: Mapping[str, float]
-    """Kind of component -> its part."""
-    ce: float | None
-    """Mean over samples of the cross-entropy of their targets with the adapter, nats per token; None of an encoder."""
-
-
 @torch.no_grad()
-def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: int = 1024) -> MeasuredMiub:
-    """MIUB of a `PeftModel`'s active adapter over all tokens of these samples, in nats, its parts and their CE.
+def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: int = 1024) -> dict[str, float]:
+    """MIUB of a `PeftModel`'s active adapter over all tokens of these samples, in nats, as `MiubCallback` logs it.
+
+    That is `miub`, the mean over samples of the sum over components of the mean over tokens (NaN where base or delta
+    isn't finite); its parts `miub_layer_{i}` and `miub_kind_{kind}`, components outside of the layers being in none of
+    the former; and, unless the model is an encoder, `ce`, the mean over samples of the cross-entropy of their targets
+    with the adapter, a token.
 
     The model is afterwards as it was: training modes, gradients, and what hangs on its modules. It runs as it is, in
     the types and under the autocast that it trains in.
@@ -58,7 +52,7 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
     js, ce = [], []
     with evaluating(model), other_threads() or nullcontext() as threads:
 
-        def take(index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
+        def take(_: BatchTarget, index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
             found[index] = reduce_tokens(base, delta, threads=threads).js
 
         recorder = Recorder(model, {adapter: components}, keep_states=False, reducer=take)
@@ -66,9 +60,14 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
         with recorder.attached(), pass_.enabled(model):
             for part in (by_length[batch] for batch in batches):
                 found.clear()
+                # Not in inference mode: what a model keeps of a pass must be of use to the training afterwards.
+                input_ids, attention_mask = (tensor.to(input_device(model)) for tensor in pad(part))
+                flat = flat_places([np.arange(len(sample.token_ids)) for sample in part], input_ids.shape[1])
+                shape = (len(part), input_ids.shape[1])
+                target = BatchTarget(shape, flat, np.arange(len(flat)) % PROVED_EVERY == 0, ())
                 try:
-                    with recorder.recording(_target(part), pass_):
-                        output = _forward(model, part)
+                    with recorder.recording(target, pass_):
+                        output = model(input_ids=input_ids, attention_mask=attention_mask)
                 except CaptureError:
                     # A js that is NaN is no fault of the measurement: the training has diverged.
                     if len(found) < len(components) or not any(bool(values.isnan().any()) for values in found.values()):
@@ -77,20 +76,14 @@ def measure_miub(model: Any, samples: Sequence[EncodedSample], *, batch_tokens: 
                 js.append(_sample_means(own.double().cpu().numpy(), [len(sample.token_ids) for sample in part]))
                 if is_causal(model):
                     ce.append(_cross_entropies(output.logits, part))
-    return _reduced(components, np.concatenate(js, axis=1), float(np.concatenate(ce).mean()) if ce else None)
-
-
-def _forward(model: Any, samples: Sequence[EncodedSample]) -> Any:
-    """One pass. Not in inference mode: what a model keeps of it must be of use to the training afterwards."""
-    input_ids, attention_mask = (tensor.to(input_device(model)) for tensor in pad(samples))
-    return model(input_ids=input_ids, attention_mask=attention_mask)
-
-
-def _target(samples: Sequence[EncodedSample]) -> BatchTarget:
-    """Takes every token that isn't padding, and stores nothing."""
-    width = max(len(sample.token_ids) for sample in samples)
-    flat = np.concatenate([row * width + np.arange(len(sample.token_ids)) for row, sample in enumerate(samples)])
-    return BatchTarget((len(samples), width), flat, np.arange(len(flat)) % PROVED_EVERY == 0, ())
+    by_sample = np.concatenate(js, axis=1)
+    logs = {"miub": float(by_sample.sum(axis=0).mean())}
+    layers = [f"{LAYER}{component.layer}" if component.layer >= 0 else "" for component in components]
+    kinds = [f"{KIND}{component.kind}" for component in components]
+    for name, mean in zip([*layers, *kinds], 2 * by_sample.mean(axis=1).tolist(), strict=True):
+        if name:
+            logs[name] = logs.get(name, 0.0) + mean
+    return {**logs, "ce": float(np.concatenate(ce).mean())} if ce else logs
 
 
 def _sample_means(js: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
@@ -103,20 +96,6 @@ def _sample_means(js: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
 def _cross_entropies(logits: torch.Tensor, samples: Sequence[EncodedSample]) -> np.ndarray:
     """Mean over each sample's target tokens of their negative log-likelihood, nats, float64 (sample,)."""
     positions = [np.flatnonzero(sample.is_target) for sample in samples]
-    flat = np.concatenate([row * logits.shape[1] + places for row, places in enumerate(positions)])
-    ids = np.concatenate([sample.token_ids[places] for sample, places in zip(samples, positions, strict=True)])
-    tensors = (torch.from_numpy(values).to(logits.device) for values in (flat, ids, np.concatenate(positions)))
-    nll = negative_log_likelihood(logits, *tensors).double().cpu().numpy()
+    nll = negative_log_likelihood(logits, samples, positions).double().cpu().numpy()
     (means,) = _sample_means(nll[None], [len(places) for places in positions])
     return np.asarray(means)
-
-
-def _reduced(components: Sequence[LoraComponent], by_sample: np.ndarray, ce: float | None) -> MeasuredMiub:
-    """MIUB and its parts, from js (component, sample)."""
-    by_layer: dict[int, float] = {}
-    by_kind: dict[str, float] = {}
-    for component, js in zip(components, by_sample.mean(axis=1).tolist(), strict=True):
-        by_kind[component.kind] = by_kind.get(component.kind, 0.0) + js
-        if component.layer >= 0:
-            by_layer[component.layer] = by_layer.get(component.layer, 0.0) + js
-    return MeasuredMiub(float(by_sample.sum(axis=0).mean()), by_layer, by_kind, ce)

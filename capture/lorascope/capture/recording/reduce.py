@@ -1,22 +1,87 @@
-"""What is kept of a token at a component where its states aren't: js, norms and effective width."""
+"""What is measured of a token at a component: js, and where its states aren't kept norms and effective width."""
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..buffers.target import BatchTarget
-from .js import jensen_shannon, part_values
 
-__all__ = ["Reduced", "Reducer", "other_threads", "reduce_tokens"]
+__all__ = ["Reduced", "Reducer", "jensen_shannon", "other_threads", "part_values", "reduce_tokens"]
 
 _TILE_VALUES = 2**16
 """Values that go through all kernels before the next ones do: small enough to stay in a core's cache meanwhile."""
+_PART_VALUES = {"cpu": 2**17}
+"""Values worked on at a time: on a CPU a dozen float64 temporaries of 1 MB, which its cache holds."""
+_PART_VALUES_ELSEWHERE = 2**21
+"""16 MB for each temporary, whatever the batch."""
+_SERIES_BELOW = 0.1
+"""|d| under which g is its even series: there the closed form loses digits to cancellation."""
+
+
+def jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """JS of softmax(base) and softmax(base + delta) over the last axis, in nats, float64.
+
+    Parameters
+    ----------
+    base, delta
+        Shape (..., feature), any floating type; all arithmetic is float64.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (...,), float64; NaN where base or delta isn't finite.
+
+    Notes
+    -----
+    With d = log q - log p and m = (p + q) / 2, JS = sum_i m_i g(d_i), g(d) = (d/2) tanh(d/2) - log cosh(d/2) >= 0,
+    so no terms cancel. d is delta less the log-ratio of the normalisers, which is log1p(sum_i p_i expm1(delta_i))
+    where delta is small: the difference of two logarithms would lose it.
+
+    References
+    ----------
+    Zhang et al., arXiv 2501.03152, eqs. 3 and 9.
+    """
+    n_features = max(1, base.shape[-1])
+    n_tokens = max(1, part_values(base.device) // n_features)
+    if base.numel() <= n_tokens * n_features:
+        return _jensen_shannon(base, delta)
+    parts = zip(*(torch.split(values.flatten(0, -2), n_tokens) for values in (base, delta)), strict=True)
+    return torch.cat([_jensen_shannon(*part) for part in parts]).reshape(base.shape[:-1])
+
+
+def part_values(device: torch.device) -> int:
+    """Values that are best worked on at a time on a device, where each takes a dozen float64 temporaries."""
+    return _PART_VALUES.get(device.type, _PART_VALUES_ELSEWHERE)
+
+
+def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    base, delta = base.double(), delta.double()
+    log_p = torch.log_softmax(base - base.amax(-1, keepdim=True), -1)
+    # A constant changes no softmax; without the mean under p, small differences of large deltas keep their digits.
+    delta = delta - (log_p.exp() * delta).sum(-1, keepdim=True)
+    shift = delta.amax(-1, keepdim=True)
+    direct = shift + torch.logsumexp(log_p + (delta - shift), -1, keepdim=True)
+    moved = (log_p.exp() * torch.expm1(delta.clamp(max=1.0))).sum(-1, keepdim=True)
+    small = delta.abs().amax(-1, keepdim=True) < 0.5
+    d = delta - torch.where(small, torch.log1p(moved.clamp(min=-0.5)), direct)
+    mean = (log_p.exp() + (log_p + d).exp()) / 2
+    terms = torch.where(mean > 0, mean * _excess(d), torch.zeros_like(mean))
+    finite = torch.isfinite(base).all(-1) & torch.isfinite(delta).all(-1)
+    return torch.where(finite, terms.sum(-1), torch.nan)
+
+
+def _excess(d: torch.Tensor) -> torch.Tensor:
+    """g(d) = ln 2 - H_b(sigmoid(d)): what one index with log-ratio d tells on which of two softmaxes it came from."""
+    t = torch.exp(-d.abs())
+    closed = math.log(2) - torch.log1p(t) - d.abs() * t / (1 + t)
+    x = (d / 2) ** 2
+    series = x * (1 / 2 - x * (1 / 4 - x * (1 / 9 - x * (17 / 360))))
+    return torch.where(d.abs() < _SERIES_BELOW, series, closed)
 
 
 class Reduced(NamedTuple):
@@ -57,9 +122,9 @@ def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoo
     return Reduced(*found)
 
 
-def other_threads(n_threads: int | None = None) -> ThreadPoolExecutor | None:
-    """Threads beside this one, together so many or as many as torch uses; None where this one is alone."""
-    n_others = (torch.get_num_threads() if n_threads is None else n_threads) - 1
+def other_threads() -> ThreadPoolExecutor | None:
+    """Threads beside this one, together as many as torch uses; None where this one is alone."""
+    n_others = torch.get_num_threads() - 1
     return ThreadPoolExecutor(n_others, "lorascope-reduce") if n_others > 0 else None
 
 
@@ -69,27 +134,16 @@ class Reducer:
     A `Recorder` calls it with the captured tokens of each adapter and component.
     """
 
-    def __init__(self, n_threads: int | None = None) -> None:
-        """`n_threads` take part in host memory; None for as many as torch uses."""
-        self._threads = other_threads(n_threads)
+    def __init__(self) -> None:
+        self._threads = other_threads()
         self._target: BatchTarget | None = None
         self._reduced: set[int] = set()
 
-    @contextmanager
-    def into(self, target: BatchTarget) -> Iterator[None]:
-        """The passes of one batch, whose measures go into `target`."""
-        self._target = target
-        self._reduced.clear()
-        try:
-            yield
-        finally:
-            self._target = None
-
-    def __call__(self, index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
+    def __call__(self, target: BatchTarget, index: int, adapter: str, base: torch.Tensor, delta: torch.Tensor) -> None:
         """Take base and delta (captured token, feature) of the component at `index` of the component axis."""
-        target = self._target
-        if target is None:
-            return
+        if target is not self._target:  # another batch
+            self._target = target
+            self._reduced.clear()
         with target.meter.timed("reduce"):
             found = reduce_tokens(base, delta, threads=self._threads)
             target.put_values(f"adapters/{adapter}/js", found.js, index)
@@ -102,7 +156,10 @@ class Reducer:
 
 def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles: deque[slice]) -> None:
     """Tile by tile while there are any: a thread whose core is busy with something else takes fewer of them."""
-    jensen_shannon_rows, norm_ratio_rows, effective_width_rows = _kernels()
+    # Here, so that capture with states never waits for numba.
+    from lorascope.analyze.kernels.linear import norm_ratio_rows
+    from lorascope.analyze.kernels.softmax import effective_width_rows, jensen_shannon_rows
+
     while tiles:
         try:
             tile = tiles.popleft()
@@ -114,15 +171,6 @@ def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles:
         norm_ratio_rows(one, x, found[1, tile])  # the norm over that of a vector of length one
         norm_ratio_rows(one, d, found[2, tile])
         effective_width_rows(x, found[3, tile])
-
-
-@cache
-def _kernels() -> tuple[Callable[..., Any], ...]:
-    """Imported where they are used, so that capture with states never waits for numba."""
-    from lorascope.analyze.kernels.linear import norm_ratio_rows
-    from lorascope.analyze.kernels.softmax import effective_width_rows, jensen_shannon_rows
-
-    return jensen_shannon_rows, norm_ratio_rows, effective_width_rows
 
 
 def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:

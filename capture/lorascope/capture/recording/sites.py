@@ -19,11 +19,11 @@ class Addition:
 
     adapter: str
     component: LoraComponent
-    start: int
+    start: int = -1
     """First column in the adapter's packed factor; -1 where delta itself is stored."""
-    weight: torch.Tensor | None
+    weight: torch.Tensor | None = None
     """B, float32 (feature, rank); None where delta isn't made of a factor."""
-    bias: torch.Tensor | None
+    bias: torch.Tensor | None = None
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
         """B and its bias on this device, where they stay."""
@@ -74,19 +74,11 @@ def make_sites(
         for component in found:
             path, module = component.path, modules[component.path][1]
             site = sites.setdefault(path, Site(axis[path], path, module))
-            start = -1 if factor_start is None else factor_start[adapter][site.index]
-            site.additions.append(_addition(module, adapter, component, start))
+            addition = Addition(adapter, component)
+            if component.delta_source == "factor":
+                addition.start = -1 if factor_start is None else factor_start[adapter][site.index]
+                addition.weight = torch.from_numpy(lora_b(module, adapter))
+                bias = lora_bias(module, adapter)
+                addition.bias = None if bias is None else torch.from_numpy(bias)
+            site.additions.append(addition)
     return sorted(sites.values(), key=lambda site: site.index)
-
-
-def _addition(module: Any, adapter: str, component: LoraComponent, start: int) -> Addition:
-    if component.delta_source != "factor":
-        return Addition(adapter, component, -1, None, None)
-    bias = lora_bias(module, adapter)
-    return Addition(
-        adapter,
-        component,
-        start,
-        torch.from_numpy(lora_b(module, adapter)),
-        None if bias is None else torch.from_numpy(bias),
-    )

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -13,16 +13,12 @@ import torch
 
 from ..adapters.passes import Pass
 from ..buffers.copies import Copier, copier_for
-from ..buffers.meter import Meter
-from ..buffers.row_buffer import Segment
 from ..buffers.rows import RowQueue
-from ..buffers.target import BatchTarget
+from ..buffers.target import BatchTarget, Meter, flat_places
 from ..samples.encode import EncodedSample
 from ..samples.selection import TokenPlan
-from .forward import forward, forward_seconds
+from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder
-from .logits import kl_divergence, negative_log_likelihood
-from .reduce import Reducer
 
 __all__ = ["CaptureProgress", "Streamed", "stream_states"]
 
@@ -50,29 +46,16 @@ class CaptureProgress(NamedTuple):
 class Streamed(NamedTuple):
     """What a stream of batches took, and whether it went to its end."""
 
-    seconds: float
-    """From the first batch to the last row on the disk, without the bare passes."""
-    stages: Mapping[str, float]
-    """Seconds by stage (`meter.STAGES`)."""
-    n_batches: int
-    """Batches that passed; those without a token of a wanted row don't."""
+    measured: dict[str, Any]
+    """What a run keeps of it, as JSON values: seconds from the first batch to the last row on the disk, in all (without
+    the bare passes) and by stage; those of the bare passes, taken in between; rows and bytes; and `overhead`, the time
+    over that of the bare passes, token by token, NaN where there were none."""
     tokens: int
-    """Tokens of those batches, padding included."""
-    bare_seconds: float
-    """Seconds of a few of these batches without hooks or writers beside them, taken in between."""
-    bare_tokens: int
-    """Tokens of the bare passes, padding included."""
+    """Tokens that passed, padding included; batches without a token of a wanted row don't."""
     stopped: bool
     """Whether it was stopped: rows that had been begun are written, others aren't."""
     bottleneck: str
     """What a faster one of would help most (`Meter.bottleneck`)."""
-
-    @property
-    def overhead(self) -> float:
-        """Time of capture over that of the bare passes, token by token; NaN where there were none."""
-        if not self.bare_tokens:
-            return math.nan
-        return (self.seconds / self.tokens) / (self.bare_seconds / self.bare_tokens)
 
 
 def stream_states(
@@ -84,7 +67,6 @@ def stream_states(
     rows: RowQueue,
     *,
     device: torch.device,
-    reducer: Reducer | None = None,
     kl_batches: np.ndarray | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[CaptureProgress], None] | None = None,
@@ -93,8 +75,6 @@ def stream_states(
 
     Parameters
     ----------
-    reducer
-        The recorder's own, where measures of every token are kept.
     kl_batches
         Bool (batch,): those whose KL of base and adapted logits is measured, at the cost of a pass without the adapter
         unless the recorder makes one anyway.
@@ -112,25 +92,46 @@ def stream_states(
     OSError
         If the disk is full or fails.
     """
-    copier = copier_for(device)
-    stream = _Stream(model, recorder, samples, plan, rows, device, reducer, copier)
+    passes = recorder.passes
+    stream = _Stream(model, recorder, samples, plan, rows, device, copier_for(device))
     todo = [index for index, batch in enumerate(batches) if rows.wants(*_tokens(plan, batch))]
+    # In parts of about equal length; after each a bare pass is measured.
+    n_parts = min(_MOST_BARE_PASSES, -(-len(todo) // _BATCHES_A_BARE_PASS))
+    bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
     stopped = False
     start = time.perf_counter()
-    for part in _cut(todo):
-        with recorder.attached(), stream.standing():
+    for part in (todo[first:last] for first, last in pairwise(bounds)):
+        # Where a stream has several passes, each of them switches the adapters.
+        with recorder.attached(), passes[0].enabled(model) if len(passes) == 1 else nullcontext():
             for index in part:
                 if not stopped and stop():
                     stopped = True
                     rows.begin_no_more()
-                if rows.wants(*_tokens(plan, batches[index])):
+                first, n_tokens = _tokens(plan, batches[index])
+                if rows.wants(first, n_tokens):
                     stream.capture(batches[index], kl=kl_batches is not None and bool(kl_batches[index]))
                     if progress is not None:
-                        progress(stream.progress(batches[index]))
+                        now = (rows.stored_bytes, stream.meter.bottleneck())
+                        progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "token", *now))
         if not stopped:
             stream.pass_bare(batches[part[len(part) // 2]])
     stream.drain()
-    return stream.result(time.perf_counter() - start, stopped=stopped)
+    seconds = time.perf_counter() - start - stream.seconds_apart
+    bare = stream.bare_seconds / stream.bare_tokens if stream.bare_tokens else math.nan
+    measured = {
+        "seconds": seconds,
+        "stages": dict(stream.meter.seconds),
+        "seconds_waiting_for_disk": rows.seconds_waited,
+        "bare_seconds": stream.bare_seconds,
+        "bare_tokens": stream.bare_tokens,
+        "overhead": seconds / stream.tokens / bare if stream.tokens else math.nan,
+        "rows": len(rows.written_rows),
+        "raw_bytes": rows.raw_bytes,
+        "stored_bytes": rows.stored_bytes,
+        "buffer_bytes": rows.n_bytes,
+        "worst_excess": recorder.worst_excess,
+    }
+    return Streamed(measured, stream.tokens, stopped, stream.meter.bottleneck())
 
 
 @dataclass(slots=True)
@@ -143,37 +144,34 @@ class _Stream:
     plan: TokenPlan
     rows: RowQueue
     device: torch.device
-    reducer: Reducer | None
     copier: Copier
     meter: Meter = field(default_factory=Meter)
-    n_batches: int = 0
-    n_padded: int = 0
+    tokens: int = 0
     seconds_apart: float = 0.0
     """Spent on bare passes."""
     bare_seconds: float = 0.0
-    bare_padded: int = 0
+    bare_tokens: int = 0
 
     def capture(self, batch: slice, *, kl: bool) -> None:
         """One batch: all of its passes into the rows of its tokens."""
         with self.meter.timed("wait"):
             segments = self.rows.take(*_tokens(self.plan, batch))
         samples, positions = self.samples[batch], self.plan.positions[batch]
-        target = _target(samples, positions, self.plan, batch, segments, self.copier, self.meter)
-        logits = self._run_passes(samples, target)
+        shape = _shape(samples)
+        measured = self.plan.measured[self.plan.starts[batch.start] : self.plan.starts[batch.stop]]
+        target = BatchTarget(shape, flat_places(positions, shape[1]), measured, segments, self.copier, self.meter)
+        logits: dict[str, torch.Tensor | None] = {}
+        for pass_ in self.recorder.passes:
+            # Walking over all modules to switch them takes as long as a small batch on a fast device.
+            switched = pass_.enabled(self.model) if len(self.recorder.passes) > 1 else nullcontext()
+            with switched, self.meter.timed("forward"), self.recorder.recording(target, pass_):
+                logits[pass_.name] = forward(self.model, samples, self.device)
         with self.meter.timed("logits"):
             self._put_logits(logits, samples, positions, target, kl=kl)
         target.flush()
         self.rows.put()
-        self.n_batches += 1
-        self.n_padded += math.prod(target.shape)
+        self.tokens += math.prod(shape)
         self._take_times()
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        """The adapters as the one pass of a stream needs them; where there are several, each pass switches them."""
-        passes = self.recorder.passes
-        with passes[0].enabled(self.model) if len(passes) == 1 else nullcontext():
-            yield
 
     def pass_bare(self, batch: slice) -> None:
         """Pass the batch once more without hooks, when no writer is at work; waiting for that is capture's own time."""
@@ -183,7 +181,7 @@ class _Stream:
         for pass_ in self.recorder.passes:
             with pass_.enabled(self.model):
                 self.bare_seconds += forward_seconds(self.model, samples, self.device)
-        self.bare_padded += _width(samples) * len(samples)
+        self.bare_tokens += math.prod(_shape(samples))
         self.seconds_apart += time.perf_counter() - start
 
     def drain(self) -> None:
@@ -191,35 +189,6 @@ class _Stream:
         with self.meter.timed("wait"):
             self.rows.drain()
         self._take_times()
-
-    def progress(self, batch: slice) -> CaptureProgress:
-        """How far it is after this batch."""
-        plan = self.plan
-        done = int(plan.starts[batch.stop])
-        return CaptureProgress("capture", done, plan.n_tokens, "token", self.rows.stored_bytes, self.meter.bottleneck())
-
-    def result(self, seconds: float, *, stopped: bool) -> Streamed:
-        """What it all took."""
-        return Streamed(
-            seconds=seconds - self.seconds_apart,
-            stages=dict(self.meter.seconds),
-            n_batches=self.n_batches,
-            tokens=self.n_padded,
-            bare_seconds=self.bare_seconds,
-            bare_tokens=self.bare_padded,
-            stopped=stopped,
-            bottleneck=self.meter.bottleneck(),
-        )
-
-    def _run_passes(self, samples: Sequence[EncodedSample], target: BatchTarget) -> dict[str, torch.Tensor | None]:
-        logits: dict[str, torch.Tensor | None] = {}
-        with nullcontext() if self.reducer is None else self.reducer.into(target):
-            for pass_ in self.recorder.passes:
-                # Walking over all modules to switch them takes as long as a small batch on a fast device.
-                switched = pass_.enabled(self.model) if len(self.recorder.passes) > 1 else nullcontext()
-                with switched, self.meter.timed("forward"), self.recorder.recording(target, pass_):
-                    logits[pass_.name] = forward(self.model, samples, self.device)
-        return logits
 
     def _put_logits(
         self,
@@ -236,13 +205,11 @@ class _Stream:
         if found is None:
             target.put_values("tokens/nll", torch.full((len(target.flat),), torch.nan))
             return
-        flat = torch.from_numpy(target.flat).to(found.device)
-        ids = np.concatenate([sample.token_ids[chosen] for sample, chosen in zip(samples, positions, strict=True)])
-        places = (torch.from_numpy(values).to(found.device) for values in (ids, np.concatenate(positions)))
-        target.put_values("tokens/nll", negative_log_likelihood(found, flat, *places))
+        target.put_values("tokens/nll", negative_log_likelihood(found, samples, positions))
         if kl and last.name == "adapted":
             base = logits["base"] if "base" in logits else self._base_logits(samples)
             assert base is not None
+            flat = torch.from_numpy(target.flat).to(found.device)
             target.put_values(f"adapters/{last.adapter}/kl", kl_divergence(base, found, flat))
 
     def _base_logits(self, samples: Sequence[EncodedSample]) -> torch.Tensor | None:
@@ -254,32 +221,11 @@ class _Stream:
         self.meter.seconds["write"] = self.rows.seconds_write
 
 
-def _target(
-    samples: Sequence[EncodedSample],
-    positions: Sequence[np.ndarray],
-    plan: TokenPlan,
-    batch: slice,
-    segments: Sequence[Segment],
-    copier: Copier,
-    meter: Meter,
-) -> BatchTarget:
-    width = _width(samples)
-    flat = np.concatenate([index * width + chosen for index, chosen in enumerate(positions)])
-    measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
-    return BatchTarget((len(samples), width), flat, measured, segments, copier, meter)
-
-
 def _tokens(plan: TokenPlan, batch: slice) -> tuple[int, int]:
     """First captured token of a batch, and how many it has."""
     return int(plan.starts[batch.start]), int(plan.starts[batch.stop] - plan.starts[batch.start])
 
 
-def _width(samples: Sequence[EncodedSample]) -> int:
-    return max(len(sample.token_ids) for sample in samples)
-
-
-def _cut(todo: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Batches in parts of about equal length; after each a bare pass is measured."""
-    n_parts = min(_MOST_BARE_PASSES, -(-len(todo) // _BATCHES_A_BARE_PASS))
-    bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
-    return (todo[start:stop] for start, stop in pairwise(bounds))
+def _shape(samples: Sequence[EncodedSample]) -> tuple[int, int]:
+    """(sequences, positions) of the padded batch."""
+    return len(samples), max(len(sample.token_ids) for sample in samples)

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from ..adapters.branches import dora_delta, dora_dtype, dora_output, factor_beside, replaced_output
-from .proof import Sum, factor_size, proved
-from .sink import Sink
+from .sink import Sink, Sum, factor_size, proved
 from .sites import Addition, Site
 
 __all__ = ["AdaptedTaker", "BaseTaker", "Call"]
@@ -55,8 +54,7 @@ class BaseTaker:
     def take_base(self, site: Site, call: Call) -> None:
         """The frozen layer's output."""
         base = call.flat
-        measured = self._take(site, base)
-        self.seen[site.index] = measured
+        measured = self.seen[site.index] = self._take(site, base)
         if not self.sink.is_pair:
             for addition in site.additions:
                 delta = self._add(site, addition, call)
@@ -66,7 +64,7 @@ class BaseTaker:
     def take_output(self, site: Site, call: Call) -> None:
         """The wrapped layer's output, which must be the frozen layer's."""
         if site.index in self.seen:  # else a hook didn't fire, which is found when the pass is over
-            self.sink.prove_equal(site, self.seen.pop(site.index), self.sink.take_measured(call.flat))
+            self.sink.prove_equal(site, self.seen.pop(site.index), self.sink.target.take_measured(call.flat))
 
     def take_replaced(self, site: Site, call: Call) -> None:
         """The output of a wrapper of trained weights, here the base's own."""
@@ -75,30 +73,22 @@ class BaseTaker:
         if not self.sink.is_pair:
             for addition in site.additions:
                 trained = replaced_output(site.module, addition.adapter, call.args, call.kwargs).flatten(0, -2)
-                delta = trained.float() - base.float()
-                self.sink.put_delta(addition, delta)
-                self.sink.reduce_delta(site, addition, base, delta)
-                self.sink.measure(site, addition, measured, self.sink.take_measured(delta))
+                delta = self.sink.take_delta(site, addition, base, trained.float() - base.float())
+                self.sink.measure(site, addition, measured, delta)
 
     def _take(self, site: Site, base: torch.Tensor) -> torch.Tensor:
-        self.sink.put_state(site, "base", base)
         if self.sink.is_pair:
             self.held[site.index] = self.sink.hold(base)
-        return self.sink.take_measured(base)
+        return self.sink.take_state(site, "base", base)
 
     def _add(self, site: Site, addition: Addition, call: Call) -> torch.Tensor:
         """One adapter's branch, from the frozen layer's own input: delta of the measured tokens."""
         base = call.flat
         if addition.component.delta_source == "factor":
             factor = factor_beside(site.module, addition.adapter, call.args[0]).flatten(0, -2)
-            self.sink.put_factor(addition, factor)
-            self.sink.reduce_factor(site, addition, base, factor)
-            return addition.delta(self.sink.take_measured(factor))
+            return addition.delta(self.sink.take_factor(site, addition, base, factor))
         output = dora_output(site.module, addition.adapter, call.args[0], call.output)
-        delta = dora_delta(site.module, output, base)
-        self.sink.put_delta(addition, delta)
-        self.sink.reduce_delta(site, addition, base, delta)
-        return self.sink.take_measured(delta)
+        return self.sink.take_delta(site, addition, base, dora_delta(site.module, output, base))
 
 
 @dataclass(slots=True)
@@ -114,11 +104,10 @@ class AdaptedTaker:
         """The frozen layer's output, of which PEFT hasn't changed anything yet."""
         (addition,) = site.additions
         base = call.flat
-        if not self.sink.is_pair:
-            self.sink.put_state(site, "base", base)
+        measured = self._take(site, base)
         if addition.component.delta_source == "difference":
             base = base.clone()  # aLoRA adds to it in place
-        self.seen[site.index] = _Seen(base, self.sink.take_measured(base))
+        self.seen[site.index] = _Seen(base, measured)
         if site.is_embedding and addition.component.delta_source == "factor":
             factor = factor_beside(site.module, addition.adapter, call.args[0])
             self.take_factor(site, Call((), {}, factor))
@@ -128,10 +117,8 @@ class AdaptedTaker:
         (addition,) = site.additions
         if site.index not in self.seen:
             return
-        seen, factor = self.seen[site.index], call.flat
-        self.sink.put_factor(addition, factor)
-        self.sink.reduce_factor(site, addition, seen.base, factor)
-        z = self.sink.take_measured(factor)
+        seen = self.seen[site.index]
+        z = self.sink.take_factor(site, addition, seen.base, call.flat)
         seen.delta = addition.delta(z)
         size = factor_size(proved(z), *addition.on(z.device), addition.component.scaling)
         seen.total = Sum(proved(seen.measured), proved(seen.delta), size, z.shape[-1] + 4, z.dtype)
@@ -142,10 +129,7 @@ class AdaptedTaker:
         if site.index not in self.seen:
             return
         seen = self.seen[site.index]
-        delta = dora_delta(site.module, call.output, seen.base)
-        self.sink.put_delta(addition, delta)
-        self.sink.reduce_delta(site, addition, seen.base, delta)
-        seen.delta = self.sink.take_measured(delta)
+        seen.delta = self.sink.take_delta(site, addition, seen.base, dora_delta(site.module, call.output, seen.base))
         base, added = proved(seen.measured), proved(seen.delta)
         size = base.float().abs() + 2 * added.abs()
         seen.total = Sum(base, added, size, 4, dora_dtype(call.output))
@@ -157,9 +141,9 @@ class AdaptedTaker:
         if seen is None:
             return  # a hook didn't fire, which is found when the pass is over
         if addition.component.delta_source == "difference":
-            self._take_difference(site, addition, seen.base, seen.measured, call.flat)
+            self._take_difference(site, addition, seen, call.flat)
         elif seen.delta is not None and seen.total is not None:
-            measured = self.sink.take_measured(call.flat)
+            measured = self.sink.target.take_measured(call.flat)
             self.sink.prove(site, seen.total, proved(measured))
             self.sink.measure_swallowed(site, addition, seen.measured, seen.delta, measured)
             self.sink.measure(site, addition, seen.measured, seen.delta)
@@ -169,18 +153,18 @@ class AdaptedTaker:
         """The output of a wrapper of trained weights; the base's own weights are run beside it."""
         (addition,) = site.additions
         base = site.module.original_module(*call.args, **call.kwargs).flatten(0, -2)
-        if not self.sink.is_pair:
-            self.sink.put_state(site, "base", base)
-        self._take_difference(site, addition, base, self.sink.take_measured(base), call.flat)
+        self._take_difference(site, addition, _Seen(base, self._take(site, base)), call.flat)
         self._finish(site, addition, call.flat)
 
-    def _take_difference(
-        self, site: Site, addition: Addition, base: torch.Tensor, measured: torch.Tensor, output: torch.Tensor
-    ) -> None:
-        delta = output.float() - base.float()
-        self.sink.put_delta(addition, delta)
-        self.sink.reduce_delta(site, addition, base, delta)
-        self.sink.measure(site, addition, measured, self.sink.take_measured(delta))
+    def _take(self, site: Site, base: torch.Tensor) -> torch.Tensor:
+        """Store the base, unless the base pass of a pair has; its measured tokens."""
+        if self.sink.is_pair:
+            return self.sink.target.take_measured(base)
+        return self.sink.take_state(site, "base", base)
+
+    def _take_difference(self, site: Site, addition: Addition, seen: _Seen, output: torch.Tensor) -> None:
+        delta = self.sink.take_delta(site, addition, seen.base, output.float() - seen.base.float())
+        self.sink.measure(site, addition, seen.measured, delta)
 
     def _finish(self, site: Site, addition: Addition, output: torch.Tensor) -> None:
         if self.sink.is_pair:

@@ -17,7 +17,7 @@ from ..recording.miub import measure_miub
 from ..samples.encode import EncodedSample, encode_items
 from ..samples.items import Item
 
-__all__ = ["MiubCallback"]
+__all__ = ["MiubCallback", "stated_context"]
 
 
 class MiubCallback(TrainerCallback):
@@ -101,17 +101,22 @@ class MiubCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Check that MIUB can be measured, before any step."""
         self._trainer = _calling_trainer()
-        _refuse_sharded(self._trainer)
+        is_zero3 = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        if self._trainer.is_fsdp_enabled or is_zero3:
+            raise ValueError(
+                "the model's weights are sharded over processes (FSDP or ZeRO-3), so that no process has a whole "
+                "layer; MIUB can be measured under DDP, or afterwards with `lorascope capture`"
+            )
         plain = _unwrapped(model)
         require_adapter(plain, allow_zero=True)
-        self.samples = self._encode(plain)
+        self.samples = self._encode(plain.get_base_model())
         self.seconds, self._began, self._is_start = 0.0, time.perf_counter(), True
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Measure at the start: by now every logger has begun. A resumed training has that in its history."""
-        is_start, self._is_start = self._is_start, False
-        if is_start and not any("miub" in entry for entry in state.log_history):
-            self._measure(control, model, with_share=False)  # of no training so far
+        if self._is_start and not any("miub" in entry for entry in state.log_history):
+            self._measure(control, model)
+        self._is_start = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Measure after a step, if it is one of those."""
@@ -125,46 +130,37 @@ class MiubCallback(TrainerCallback):
     def _encode(self, model: Any) -> Sequence[EncodedSample]:
         samples = [item for item in self._items if isinstance(item, EncodedSample)]
         items = [item for item in self._items if not isinstance(item, EncodedSample)]
-        if not items:
-            return samples
-        max_length = self._max_length or context_length(model.get_base_model())
-        if max_length is None:
-            kind = type(model.get_base_model()).__name__
-            raise ValueError(f"the model is a {kind}, which states no context; give `max_length`")
-        return samples + encode_items(items, self._tokenizer, max_length=max_length, window_tokens=self._window_tokens)
+        if items:
+            max_length = self._max_length or stated_context(model)
+            samples += encode_items(items, self._tokenizer, max_length=max_length, window_tokens=self._window_tokens)
+        return samples
 
-    def _measure(self, control: Any, model: Any, *, with_share: bool = True) -> None:
+    def _measure(self, control: Any, model: Any) -> None:
         assert self._trainer is not None
         start = _settled()
-        found = measure_miub(_unwrapped(model), self.samples, batch_tokens=self._batch_tokens)
+        logs = measure_miub(_unwrapped(model), self.samples, batch_tokens=self._batch_tokens)
         now = _settled()
         self.seconds += now - start
-        logs = {
-            "miub": found.miub,
-            **{f"miub_layer_{layer}": value for layer, value in found.by_layer.items()},
-            **{f"miub_kind_{kind}": value for kind, value in found.by_kind.items()},
-            **({} if found.ce is None else {"ce": found.ce}),
-            "miub_seconds": now - start,
-            **({"miub_share": self.seconds / (now - self._began)} if with_share else {}),
-        }
+        logs["miub_seconds"] = now - start
+        if not self._is_start:  # of no training so far
+            logs["miub_share"] = self.seconds / (now - self._began)
         should_log = control.should_log
         # Not the method of a subclass: TRL's puts its running means into whatever is logged, and begins them anew.
         Trainer.log(self._trainer, logs)
         control.should_log = should_log  # which a log sets back, although the loss of this step isn't logged yet
 
 
+def stated_context(model: Any) -> int:
+    """The model's context in tokens; raises a ValueError where it states none."""
+    length = context_length(model)
+    if length is None:
+        raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
+    return length
+
+
 def _unwrapped(model: Any) -> Any:
     """The model without what distributes or compiles it, but under its own autocast."""
     return extract_model_from_parallel(model, keep_torch_compile=False)
-
-
-def _refuse_sharded(trainer: Trainer) -> None:
-    is_zero3 = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    if trainer.is_fsdp_enabled or is_zero3:
-        raise ValueError(
-            "the model's weights are sharded over processes (FSDP or ZeRO-3), so that no process has a whole layer; "
-            "MIUB can be measured under DDP, or afterwards with `lorascope capture`"
-        )
 
 
 def _settled() -> float:

@@ -2,23 +2,23 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
-from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.places.atomic_write import atomic_write, flush_to_disk
+from lorascope.stores.progress import Progress
 
 from ..resume import require_same
 
-__all__ = ["Checkpoint", "Checkpoints", "begin", "going_on", "training_folder"]
+__all__ = ["Checkpoints", "going_on", "training_folder"]
 
 SECONDS = 300.0
 """Wall time of training after which the next step ends in a checkpoint."""
@@ -26,89 +26,35 @@ RECIPE, WHOLE = "recipe.json", "whole.json"
 """Files that say what training a folder is of, and that all of a checkpoint is on the disk, with its files' SHA-256."""
 
 
-class Checkpoint(NamedTuple):
-    """All that a training needs to go on."""
-
-    path: Path
-    step: int
-    """Optimiser steps done."""
-    seconds: float
-    """Wall time that they took."""
-
-
 def training_folder(out: Path) -> Path:
     """The folder beside an adapter where its checkpoints lie while it trains."""
     return out.with_name(f".{out.name}.training")
 
 
-@contextmanager
-def going_on(out: Path) -> Iterator[Path]:
-    """The folder of a training's checkpoints; it stays when it is stopped and has one, unless it diverged."""
-    folder = training_folder(out)
-    try:
-        yield folder
-    except BaseException as error:
-        is_ours = (folder / RECIPE).is_file()
-        if is_ours and (isinstance(error, FloatingPointError) or _last(folder) is None):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def begin(folder: Path, recipe: Mapping[str, Any]) -> Checkpoint | None:
-    """Make the folder of a training, or find what it may go on from.
-
-    Raises
-    ------
-    FileExistsError
-        If something else is there.
-    StoreError
-        If a training of other settings, data, base weights or libraries was stopped there.
-    ValueError
-        If the checkpoint isn't what was written.
-    """
-    _refuse_foreign(folder)
-    last = _last(folder)
-    if last is None:  # nothing to lose
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        _write(folder / RECIPE, recipe)
-        return None
-    advice = "repeat the command that began it, or delete that folder to begin anew"
-    what = f"the training that was stopped in {str(folder)!r} was another"
-    require_same(_read(folder / RECIPE), recipe, what, advice)
-    checkpoint = _checked(last)
-    for other in folder.glob("checkpoint-*"):
-        if other != last:  # half written, or half deleted
-            shutil.rmtree(other)
-    return checkpoint
-
-
 class Checkpoints(TrainerCallback):
-    """Has Trainer write a checkpoint every so often, and keeps the newest that is whole.
+    """Has Trainer write a checkpoint every so often, keeps the newest that is whole, and tells how far it is."""
 
-    Parameters
-    ----------
-    folder
-        Where they go: Trainer's `output_dir`.
-    last
-        The one that the training goes on from.
-    """
-
-    def __init__(self, folder: Path, last: Checkpoint | None = None) -> None:
+    def __init__(self, folder: Path, last: Path | None, seconds: float) -> None:
         self.folder = folder
+        """Where they go: Trainer's `output_dir`."""
         self.last = last
-        self.seconds = 0.0 if last is None else last.seconds
+        """The one that the training goes on from."""
+        self.seconds = seconds
         """Wall time of the steps when it was last told, with those before it was stopped."""
+        self.progress: Progress | None = None
+        """Told the number of steps done and of all after each, and where it goes on."""
         self._told = self._saved = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin to count."""
         self._told = self._saved = time.perf_counter()
+        if self.progress is not None and state.global_step:
+            self.progress(state.global_step, state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for one when it is time; not after the last step, from which Trainer would take one more."""
+        if self.progress is not None:
+            self.progress(state.global_step, state.max_steps)
         self._count()
         if state.global_step < state.max_steps and self._told - self._saved >= SECONDS:
             control.should_save = True
@@ -126,7 +72,10 @@ class Checkpoints(TrainerCallback):
         folder = self.folder / f"checkpoint-{step}"
         try:
             yield
-            _settle(folder, step, self.seconds)
+            for file in folder.iterdir():
+                flush_to_disk(file)
+            _write(folder / WHOLE, {"seconds": self.seconds, "files": _digests(folder)})
+            flush_to_disk(self.folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             reason = " ".join(str(error).split())
@@ -149,37 +98,10 @@ class Checkpoints(TrainerCallback):
         self._told = now
 
 
-def _last(folder: Path) -> Path | None:
-    """The newest checkpoint that says that it is whole."""
-    return max(
-        (marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")),
-        key=lambda path: int(path.name.removeprefix("checkpoint-")),
-        default=None,
-    )
-
-
-def _settle(folder: Path, step: int, seconds: float) -> None:
-    """Put a checkpoint onto the disk, and say in it what it is."""
-    for file in folder.iterdir():
-        _flush(file)
-    _write(folder / WHOLE, {"step": step, "seconds": seconds, "files": _digests(folder)})
-    _flush(folder.parent)
-
-
-def _checked(folder: Path) -> Checkpoint:
-    """A checkpoint whose files are those that were written."""
-    whole = _read(folder / WHOLE)
-    wanted, step, seconds = (whole.get(key) for key in ("files", "step", "seconds"))
-    if not isinstance(wanted, dict) or type(step) is not int or type(seconds) is not float:
-        raise _damaged(folder / WHOLE, "it isn't what was written")
-    found = _digests(folder)
-    for name in sorted({*found, *wanted}):
-        if found.get(name) != wanted.get(name):
-            raise _damaged(folder / name, "it isn't what was written")
-    return Checkpoint(folder, step, seconds)
-
-
-def _refuse_foreign(folder: Path) -> None:
+@contextmanager
+def going_on(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
+    """The checkpoints of a training; they stay when it is stopped and there is one, unless it diverged."""
+    folder = training_folder(out)
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     is_ours = folder.is_dir() and (RECIPE in names or all(name.startswith(f".{RECIPE}.") for name in names))
     if (folder.exists() or folder.is_symlink()) and not is_ours:
@@ -187,16 +109,52 @@ def _refuse_foreign(folder: Path) -> None:
             f"{str(folder)!r} is where a training keeps its checkpoints, but something else is there; move it away, or "
             "name another `out`"
         )
+    last, seconds = _last(folder), 0.0
+    if last is None:  # nothing to lose
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        _write(folder / RECIPE, recipe)
+    else:
+        advice = "repeat the command that began it, or delete that folder to begin anew"
+        what = f"the training that was stopped in {str(folder)!r} was another"
+        require_same(_read(folder / RECIPE), recipe, what, advice)
+        seconds = _checked_seconds(last)
+        for other in folder.glob("checkpoint-*"):
+            if other != last:  # half written, or half deleted
+                shutil.rmtree(other)
+    try:
+        yield Checkpoints(folder, last, seconds)
+    except BaseException as error:
+        if isinstance(error, FloatingPointError) or _last(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last(folder: Path) -> Path | None:
+    """The newest checkpoint that says that it is whole."""
+    whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+def _checked_seconds(checkpoint: Path) -> float:
+    """Wall time up to a checkpoint, whose files are those that were written."""
+    whole, found = _read(checkpoint / WHOLE), _digests(checkpoint)
+    wanted, seconds = whole.get("files"), whole.get("seconds")
+    if not isinstance(wanted, dict) or not isinstance(seconds, float):
+        raise _damaged(checkpoint / WHOLE, "it isn't what was written")
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            raise _damaged(checkpoint / name, "it isn't what was written")
+    return seconds
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+        return dict(json.loads(file.read_bytes()))
+    except (OSError, TypeError, ValueError) as error:
         raise _damaged(file, str(error)) from error
-    if not isinstance(content, dict):
-        raise _damaged(file, f"it holds a {type(content).__name__}, not an object")
-    return content
 
 
 def _damaged(file: Path, reason: str) -> ValueError:
@@ -212,23 +170,11 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _flush(path: Path) -> None:
-    """Put a file, or a folder's names, onto the disk."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint but the one that tells them, in hexadecimal; of a folder none."""
-    files = sorted(file for file in folder.iterdir() if file.name != WHOLE)
-    return {file.name: _digest(file) if file.is_file() else "" for file in files}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256, in hexadecimal, of every file of a checkpoint but the one that tells them."""
+    found = {}
+    for file in folder.iterdir():
+        if file.name != WHOLE and file.is_file():
+            with file.open("rb") as stream:
+                found[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return found

@@ -5,10 +5,13 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import torch
 
 from lorascope.stores.places.file_lock import file_lock
@@ -17,21 +20,32 @@ from lorascope.stores.progress import Progress
 from ..adapters.adapter import adapter_identity
 from ..adapters.training_record import RECORD
 from ..config import FinetuneConfig
-from ..models.model import context_length, model_identity
+from ..models.model import model_identity
 from ..provenance import data_fingerprint, device_description, library_versions
 from ..samples.encode import EncodedSample, encode_items
 from ..samples.items import Item
-from .callback import MiubCallback
-from .checkpoints import Checkpoints, begin, going_on
-from .curve import MiubCurve, few_of_each
-from .held_out import Evaluation, evaluate
-from .new_adapter import new_adapter, restoring, seeding
-from .trainer import TrainingStep, train
+from ..samples.scoring import score
+from .callback import MiubCallback, stated_context
+from .checkpoints import going_on
+from .trainer import TrainingStep, new_adapter, train, untouched
 
-__all__ = ["FinetuneResult", "finetune", "refuse_used"]
+__all__ = ["Evaluation", "FinetuneResult", "finetune", "refuse_used"]
 
 MACHINE = ("name", "threads", "instructions")
-"""What of a device's description may change while a training is stopped."""
+"""What of a device's description may change while a training is stopped: another machine may go on."""
+
+
+class Evaluation(NamedTuple):
+    """How the model does on held-out samples."""
+
+    ce: float
+    """Mean over samples of the cross-entropy of the right answer (or the text), nats per token."""
+    accuracy: float | None
+    """Share of choice samples whose right choice is the likeliest; None if there are only texts."""
+    accuracy_per_token: float | None
+    """Share of those whose right choice has the highest log-likelihood per token."""
+    n_samples: int
+    """Number of samples."""
 
 
 class FinetuneResult(NamedTuple):
@@ -47,8 +61,8 @@ class FinetuneResult(NamedTuple):
     """The held-out samples with the trained adapter; None if there are none."""
     train_seconds: float
     """Wall time of the steps that count, what MIUB took of it included, whether or not the training was stopped."""
-    miub: MiubCurve | None
-    """MIUB on held-out samples while it trained; None where it wasn't measured."""
+    miub: dict[str, Any] | None
+    """MIUB on held-out samples while it trained, as `finetune.json` keeps it; None where it wasn't measured."""
 
 
 def finetune(
@@ -119,46 +133,34 @@ def finetune(
             f"`miub_every` is {config.miub_every}, but there are no held-out items to measure MIUB on; give some, or "
             "leave it out"
         )
-    max_length = config.max_length or context_length(model)
-    if max_length is None:
-        raise ValueError(f"the model is a {type(model).__name__}, which states no context; give `max_length`")
-
-    def encode(items: Sequence[Item]) -> list[EncodedSample]:
-        return encode_items(items, tokenizer, max_length=max_length, window_tokens=config.window_tokens)
-
-    train_samples = encode(items_train)
-    eval_samples = None if items_eval is None else encode(items_eval)
-    fingerprints = {
-        "data": data_fingerprint(train_samples),
-        "held_out": data_fingerprint(eval_samples) if eval_samples else None,
-    }
-    with (
-        file_lock(place),
-        restoring(model),
-        seeding(config.seed, model),
-        going_on(place) as folder,
-    ):
+    max_length = config.max_length or stated_context(model)
+    encode = partial(encode_items, tokenizer=tokenizer, max_length=max_length, window_tokens=config.window_tokens)
+    train_samples, eval_samples = encode(items_train), None if items_eval is None else encode(items_eval)
+    with file_lock(place), untouched(model, config.seed):
         refuse_used(place)  # another process may have made it meanwhile
         model.eval()
         base = model_identity(model, str(getattr(model, "name_or_path", "")))
-        checkpoint = begin(folder, _recipe(config, base, fingerprints, next(model.parameters()).device))
-        before = evaluate(model, eval_samples, batch_tokens=config.score_batch_tokens)
-        with new_adapter(model, config) as peft_model:
-            checkpoints = Checkpoints(folder, checkpoint)
-            probe = _probe(eval_samples, config)
-            steps, settings, curve = train(peft_model, train_samples, checkpoints, config, progress, probe)
-            _refuse_non_finite(peft_model, steps)
-            after = evaluate(peft_model.eval(), eval_samples, batch_tokens=config.score_batch_tokens)
-            # Else PEFT asks the hub whether the base model's vocabulary was resized.
-            adapter = folder / "adapter"
-            if adapter.exists():  # of an attempt that was killed while it saved
-                shutil.rmtree(adapter)
-            peft_model.save_pretrained(adapter, save_embedding_layers=False)
-        result = FinetuneResult(Path(out), steps, before, after, checkpoints.seconds, curve)
-        record = _record(result, config, settings, train_samples)
-        record |= {"model": base, "adapter_sha256": adapter_identity(adapter)["sha256"]}
-        (adapter / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        adapter.rename(place)
+        recipe = _recipe(config, base, train_samples, eval_samples, next(model.parameters()).device)
+        with going_on(place, recipe) as checkpoints:
+            checkpoints.progress = progress
+            before = _evaluate(model, eval_samples, config)
+            with new_adapter(model, config) as peft_model:
+                probe = None
+                if eval_samples is not None and config.miub_every is not None:
+                    probe = MiubCallback(_few_of_each(eval_samples, config.miub_samples), every=config.miub_every)
+                steps, settings, miub = train(peft_model, train_samples, checkpoints, config, probe)
+                _refuse_non_finite(peft_model, steps)
+                after = _evaluate(peft_model.eval(), eval_samples, config)
+                adapter = checkpoints.folder / "adapter"
+                if adapter.exists():  # of an attempt that was killed while it saved
+                    shutil.rmtree(adapter)
+                # Else PEFT asks the hub whether the base model's vocabulary was resized.
+                peft_model.save_pretrained(adapter, save_embedding_layers=False)
+            result = FinetuneResult(Path(out), steps, before, after, checkpoints.seconds, miub)
+            record = _record(result, recipe, settings, train_samples)
+            record |= {"model": base, "adapter_sha256": adapter_identity(adapter)["sha256"]}
+            (adapter / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            adapter.rename(place)
     return result
 
 
@@ -168,11 +170,20 @@ def refuse_used(out: Path) -> None:
         raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
 
 
-def _probe(samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> MiubCallback | None:
-    """What measures MIUB while the model trains, on a few of the held-out samples."""
-    if samples is None or config.miub_every is None:
+def _evaluate(model: Any, samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> Evaluation | None:
+    if samples is None:
         return None
-    return MiubCallback(few_of_each(samples, config.miub_samples), every=config.miub_every)
+    scores = score(model, samples, batch_tokens=config.score_batch_tokens)
+    hits = [correct[correct >= 0] for correct in (scores.correct, scores.correct_per_token)]
+    accuracy, per_token = (float(np.mean(known)) if len(known) else None for known in hits)
+    return Evaluation(float(scores.ce.mean()), accuracy, per_token, n_samples=len(samples))
+
+
+def _few_of_each(samples: Sequence[EncodedSample], n: int) -> list[EncodedSample]:
+    """The first of each data set in turn, n in all or as many as there are."""
+    codes, _ = pd.factorize(np.array([sample.dataset for sample in samples], object))
+    turns = pd.Series(codes).groupby(codes).cumcount()
+    return [samples[index] for index in np.lexsort((codes, turns))[:n]]
 
 
 def _refuse_non_finite(model: torch.nn.Module, steps: Sequence[TrainingStep]) -> None:
@@ -185,39 +196,39 @@ def _refuse_non_finite(model: torch.nn.Module, steps: Sequence[TrainingStep]) ->
 
 
 def _recipe(
-    config: FinetuneConfig, base: dict[str, Any], fingerprints: dict[str, Any], device: torch.device
+    config: FinetuneConfig,
+    base: Mapping[str, Any],
+    samples: Sequence[EncodedSample],
+    held_out: Sequence[EncodedSample] | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     """What shapes a training's numbers, equal for two attempts at one."""
+    versions = library_versions()
     return {
         "config": dataclasses.asdict(config),
         "model": {key: value for key, value in base.items() if key != "name"},
-        **fingerprints,
-        "libraries": _library_versions(),
-        # Another machine may go on, within one type of device.
+        "data": data_fingerprint(samples),
+        "held_out": data_fingerprint(held_out) if held_out else None,
+        "libraries": {name: versions[name] for name in ("lorascope", "torch", "transformers", "peft", "accelerate")},
         "device": {key: value for key, value in device_description(device).items() if key not in MACHINE},
         "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", "no"),  # which Trainer obeys
     }
 
 
-def _library_versions() -> dict[str, str]:
-    versions = library_versions()
-    return {name: versions[name] for name in ("lorascope", "torch", "transformers", "peft", "accelerate")}
-
-
 def _record(
-    result: FinetuneResult, config: FinetuneConfig, settings: dict[str, Any], samples: Sequence[EncodedSample]
+    result: FinetuneResult, recipe: Mapping[str, Any], settings: dict[str, Any], samples: Sequence[EncodedSample]
 ) -> dict[str, Any]:
     """What `finetune.json` holds."""
     return {
-        "config": dataclasses.asdict(config),
+        "config": recipe["config"],
         "trainer": settings,
         "data": sorted({f"{sample.dataset}.{sample.split}".strip(".") for sample in samples}),
         "n_samples": len(samples),
         "n_target_tokens": int(sum(sample.is_target.sum() for sample in samples)),
-        "libraries": _library_versions(),
+        "libraries": recipe["libraries"],
         "steps": [step._asdict() for step in result.steps],
         "before": result.before and result.before._asdict(),
         "after": result.after and result.after._asdict(),
         "train_seconds": result.train_seconds,
-        "miub": result.miub and result.miub.as_dict(),
+        "miub": result.miub,
     }

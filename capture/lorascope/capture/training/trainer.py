@@ -1,24 +1,26 @@
-"""transformers' Trainer, told what `FinetuneConfig` says and nothing else, and what it logged."""
+"""A new LoRA adapter, and transformers' Trainer, told what `FinetuneConfig` says and nothing else."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.pytorch_utils import Conv1D
 
-from lorascope.stores.progress import Progress
-
+from ..adapters.passes import restoring_modes
 from ..config import FinetuneConfig
+from ..recording.miub import KIND, LAYER
 from ..samples.batches import pad
 from ..samples.encode import EncodedSample
 from .callback import MiubCallback
 from .checkpoints import Checkpoints
-from .curve import MiubCurve, miub_curve
 
-__all__ = ["TrainingStep", "collate", "train"]
+__all__ = ["TrainingStep", "collate", "lora_targets", "new_adapter", "train", "untouched"]
 
 IGNORED = -100
 """The label that transformers' losses pass over."""
@@ -35,43 +37,74 @@ class TrainingStep(NamedTuple):
     """2-norm of the adapter's gradient before it was clipped."""
 
 
+def lora_targets(model: torch.nn.Module) -> list[str]:
+    """Names of the linear layers (Linear, Conv1D) inside the model's numbered blocks: those of attention and FFN.
+
+    Embeddings, the output layer and what else stands outside the blocks are left out, as are experts that a model
+    keeps as one three-dimensional weight. Raises a ValueError if there are none.
+    """
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and any(part.isdecimal() for part in name.split("."))
+    ]
+    if not targets:
+        raise ValueError(
+            f"the model is a {type(model).__name__} without linear layers in numbered blocks; nothing to adapt"
+        )
+    return targets
+
+
+@contextmanager
+def untouched(model: Any, seed: int) -> Iterator[None]:
+    """Seeds the global generators, which PEFT and Trainer draw from; puts their states and the model's back."""
+    settings = dict(vars(model.config))
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is the global state that must be kept
+    devices = [device for device in {p.device for p in model.parameters()} if device.type == "cuda"]
+    try:
+        with restoring_modes(model), torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002 - see above
+        vars(model.config).clear()  # Trainer sets use_cache, also where a model has no such setting
+        vars(model.config).update(settings)
+
+
+@contextmanager
+def new_adapter(model: Any, config: FinetuneConfig) -> Iterator[Any]:
+    """The model with a new adapter, taken out of it afterwards."""
+    targets = lora_targets(model)
+    peft_model = get_peft_model(
+        model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.rank,
+            lora_alpha=2 * config.rank if config.alpha is None else config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=targets,
+            fan_in_fan_out=all(isinstance(model.get_submodule(name), Conv1D) for name in targets),
+        ),
+    )
+    try:
+        yield peft_model
+    finally:
+        peft_model.unload()
+
+
 def train(
     model: Any,
     samples: Sequence[EncodedSample],
     checkpoints: Checkpoints,
     config: FinetuneConfig,
-    progress: Progress | None,
     probe: MiubCallback | None,
-) -> tuple[tuple[TrainingStep, ...], dict[str, Any], MiubCurve | None]:
-    """The steps taken, what Trainer was told or took by default, and MIUB meanwhile."""
-    arguments = _arguments(checkpoints.folder, config, next(model.parameters()).device)
-    trainer = _Trainer(
-        checkpoints,
-        model=model,
-        args=arguments,
-        train_dataset=list(samples),
-        data_collator=collate,
-        callbacks=[callback for callback in (probe, progress and _Report(progress), checkpoints) if callback],
-    )
-    trainer.remove_callback(PrinterCallback)  # it prints every step where there is no progress bar
-    trainer.train(resume_from_checkpoint=checkpoints.last and str(checkpoints.last.path))
-    steps = tuple(
-        TrainingStep(entry["loss"], entry["learning_rate"], entry["grad_norm"])
-        for entry in trainer.state.log_history
-        if "loss" in entry
-    )
-    names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
-    # to_dict turns the enumerations among them into plain texts.
-    settings = arguments.to_dict()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-    curve = None if probe is None else miub_curve(trainer.state.log_history, probe.samples, checkpoints.seconds)
-    told = {name: settings[name] for name in names} | {"mixed_precision": trainer.accelerator.mixed_precision}
-    return steps, told, curve
-
-
-def _arguments(folder: Path, config: FinetuneConfig, device: torch.device) -> TrainingArguments:
+) -> tuple[tuple[TrainingStep, ...], dict[str, Any], dict[str, Any] | None]:
+    """The steps taken, what Trainer was told or took by default, and MIUB meanwhile (see `docs/training.md`)."""
+    device = next(model.parameters()).device
     micro_batch_size = config.micro_batch_size or config.batch_size
     arguments = TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(checkpoints.folder),
         per_device_train_batch_size=micro_batch_size,
         gradient_accumulation_steps=config.batch_size // micro_batch_size,
         num_train_epochs=config.epochs,
@@ -92,7 +125,52 @@ def _arguments(folder: Path, config: FinetuneConfig, device: torch.device) -> Tr
     )
     # Trainer would spread a batch over all GPUs, and so multiply the batch size by their number.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
+    trainer = _Trainer(
+        checkpoints,
+        model=model,
+        args=arguments,
+        train_dataset=list(samples),
+        data_collator=collate,
+        callbacks=[checkpoints] if probe is None else [probe, checkpoints],
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints every step where there is no progress bar
+    trainer.train(resume_from_checkpoint=None if checkpoints.last is None else str(checkpoints.last))
+    history = trainer.state.log_history
+    names = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm", "lr_scheduler_type")
+    # to_dict turns the enumerations among them into plain texts.
+    settings = arguments.to_dict()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    told = {name: settings[name] for name in names} | {"mixed_precision": trainer.accelerator.mixed_precision}
+    steps = tuple(TrainingStep(*(entry[name] for name in TrainingStep._fields)) for entry in history if "loss" in entry)
+    return steps, told, None if probe is None else _miub_curve(history, probe.samples, checkpoints.seconds)
+
+
+def _miub_curve(
+    history: Sequence[Mapping[str, Any]], samples: Sequence[EncodedSample], train_seconds: float
+) -> dict[str, Any]:
+    """What a log says of MIUB, in nats, on these samples: parts of layers and kinds as lists in the order of names."""
+    entries = [entry for entry in history if "miub" in entry]
+    layers, kinds = ([key for key in entries[-1] if key.startswith(start)] for start in (LAYER, KIND))
+    seconds = sum(entry["miub_seconds"] for entry in entries)
+    return {
+        "unit": "nat",
+        "samples": [[sample.dataset, sample.id] for sample in samples],
+        "n_tokens": sum(len(sample.token_ids) for sample in samples),
+        "layers": [int(key.removeprefix(LAYER)) for key in layers],
+        "kinds": [key.removeprefix(KIND) for key in kinds],
+        "steps": [
+            {
+                "step": entry["step"],
+                "miub": entry["miub"],
+                "ce": entry.get("ce"),
+                "layers": [entry[key] for key in layers],
+                "kinds": [entry[key] for key in kinds],
+                "seconds": entry["miub_seconds"],
+            }
+            for entry in entries
+        ],
+        "seconds": seconds,
+        "share": seconds / train_seconds,
+    }
 
 
 def collate(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
@@ -103,20 +181,6 @@ def collate(samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         targets = torch.from_numpy(np.flatnonzero(sample.is_target))
         labels[row, targets] = input_ids[row, targets]
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-
-
-class _Report(TrainerCallback):
-    """Passes the number of steps on; at the start, of those done before it was stopped."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step:
-            self._progress(state.global_step, state.max_steps)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress(state.global_step, state.max_steps)
 
 
 class _Trainer(Trainer):

@@ -1,13 +1,11 @@
 """`lorascope capture`."""
 
 import os
-import time
-from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.capture import CaptureConfig
+from lorascope.capture import CaptureConfig, CaptureProgress
 from lorascope.capture import capture as capture_run
 from lorascope.stores.size import format_size
 
@@ -28,33 +26,20 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
         capture_run(config)
         return
     with progress_bar("capture") as update:
-        run = capture_run(config, progress=_meter(update))
+
+        def report(now: CaptureProgress) -> None:
+            meanwhile = f"{format_size(now.stored_bytes)} on disk, bound by {now.waits_for}"
+            update(now.done, now.total, meanwhile if now.stage == "capture" else f"{now.unit}s", now.stage)
+
+        run = capture_run(config, progress=report)
     for found in run.attributes["provenance"]["preflight"]:
         say(f"note: {note(found['message'], found['places'])}")
     say(
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components: "
         f"{run.path}"
     )
-    measured = run.attributes.get("measured")
-    if measured:
+    if measured := run.attributes.get("measured"):
         say(
             f"{format_size(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
             f"{measured['overhead']:.2f} times a bare forward pass"
         )
-
-
-def _meter(update: Callable[..., None]) -> Callable[[Any], None]:
-    """Turns a capture's progress into the bar's numbers: tokens and MB a second, and what the run waits for."""
-    began: dict[str, tuple[float, int, int]] = {}
-
-    def show(now: Any) -> None:
-        # A run that goes on begins with what is done already; nobody knows how long the first report has taken.
-        begin, done, stored = began.setdefault(now.stage, (time.perf_counter(), now.done, now.stored_bytes))
-        seconds = time.perf_counter() - begin
-        notes = [f"{(now.done - done) / seconds:.0f} {now.unit}/s"] if now.done > done else []
-        if now.stage == "capture":
-            notes += [f"{(now.stored_bytes - stored) / 1e6 / seconds:.0f} MB/s"] if notes else []
-            notes.append(f"bound by {now.waits_for}")
-        update(now.done, now.total, ", ".join(notes), now.stage)
-
-    return show

@@ -68,7 +68,7 @@ def finetune(
             accuracy = "" if scores.accuracy is None else f", accuracy {scores.accuracy:.3f}"
             say(f"{name}: CE {scores.ce:.4f} nat/token{accuracy} on {scores.n_samples} held-out samples")
     if result.miub is not None:
-        last, n_samples = result.miub.steps[-1], len(result.miub.samples)
-        cost = f"measuring it took {100 * result.miub.share:.0f} % of the training"
-        say(f"MIUB: {last.miub:.4g} nat after step {last.step}, on {n_samples} held-out samples; {cost}")
+        last, n_samples = result.miub["steps"][-1], len(result.miub["samples"])
+        cost = f"measuring it took {100 * result.miub['share']:.0f} % of the training"
+        say(f"MIUB: {last['miub']:.4g} nat after step {last['step']}, on {n_samples} held-out samples; {cost}")
     say(f"adapter: {result.path} after {result.train_seconds:.0f} s of training")

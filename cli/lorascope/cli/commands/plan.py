@@ -17,8 +17,6 @@ from ..screen import note, print_table, say
 
 __all__ = ["plan"]
 
-_PLACES = {"disk": "place", "device": "device memory", "host": "host memory"}
-
 
 def plan(
     config: Annotated[CaptureConfig, Parameter(name="*")],
@@ -40,29 +38,20 @@ def plan(
     made = plan_capture(config, probe=probe)
     if as_json:
         say(json.dumps(made.as_dict(), indent=2))
-    else:
-        _print(made)
-    return 0 if made.ok else 1
-
-
-def _print(made: Plan) -> None:
+        return 0 if made.ok else 1
     for line in _verdict(made):
         say(line)
-    estimated = made.estimate
-    parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in estimated.parts]
-    total = (estimated.n_arrays, estimated.n_files, estimated.raw_bytes, estimated.stored_bytes)
-    print_table(
-        "What would be stored",
-        ["part", "arrays", "files", "in memory", "on disk"],
-        [
-            (name, str(n_arrays), str(n_files), format_size(raw), format_size(stored))
-            for name, n_arrays, n_files, raw, stored in (*parts, ("in all", *total))
-        ],
-    )
-    print_table("Memory", ["where", "what", "size"], [(n.where, n.what, format_size(n.n_bytes)) for n in made.needs])
+    total = made.estimate
+    parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in total.parts]
+    parts.append(("in all", total.n_arrays, total.n_files, total.raw_bytes, total.stored_bytes))
+    cells = [(name, str(arrays), str(files), *map(format_size, sizes)) for name, arrays, files, *sizes in parts]
+    print_table("What would be stored", ["part", "arrays", "files", "in memory", "on disk"], cells)
+    memory = [(one.what, what, format_size(size)) for one in made.fit[1:] for what, size in one.parts.items()]
+    print_table("Memory", ["where", "what", "size"], memory)
     say("Notes")
     for line in (*(note(one.message, one.places) for one in made.notes), *made.remarks):
         say(f"  - {line}")
+    return 0 if made.ok else 1
 
 
 def _verdict(made: Plan) -> Iterator[str]:
@@ -72,7 +61,7 @@ def _verdict(made: Plan) -> Iterator[str]:
     for one in made.fit:
         free = "nobody knows how much is free" if one.free_bytes is None else f"{format_size(one.free_bytes)} are free"
         mark = " ?" if one.free_bytes is None else "ok" if one.fits else "NO"
-        yield f"  {mark}  {_PLACES[one.what]}: about {format_size(one.needed_bytes)} needed, {free}"
+        yield f"  {mark}  {one.what}: about {format_size(one.needed_bytes)} needed, {free}"
         for way in made.ways if one.what == "disk" else ():
             yield f"      - {way}"
     names = ", ".join(repr(adapter.name) for adapter in spec.adapters)
@@ -86,12 +75,13 @@ def _verdict(made: Plan) -> Iterator[str]:
     )
     if made.trial is not None:
         parts = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
-        yield f"About {_duration(sum(made.seconds.values()))} ({parts}); the slowest is: {made.trial.bottleneck}."
+        yield (
+            f"About {_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens; the "
+            f"slowest is: {made.trial.bottleneck}."
+        )
 
 
 def _duration(seconds: float) -> str:
     """A time as people say it: seconds below 2 minutes, minutes below 2 hours, then hours."""
-    for limit, unit, name in ((120, 1, "s"), (7200, 60, "min"), (float("inf"), 3600, "h")):
-        if seconds < limit:
-            return f"{format_number(seconds / unit)} {name}"
-    raise AssertionError(seconds)
+    size, name = (1, "s") if seconds < 120 else (60, "min") if seconds < 7200 else (3600, "h")
+    return f"{format_number(seconds / size)} {name}"

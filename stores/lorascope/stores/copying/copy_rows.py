@@ -232,5 +232,5 @@ def _tokens(run: Run, chosen: np.ndarray, share: float | None, seed: int) -> tup
         # Each sample has a generator of its own, so that which tokens it keeps doesn't depend on what else is taken.
         drawn = np.random.default_rng([seed, sample]).permutation(n_all)[:n_kept]
         parts.append(start + np.sort(drawn))
-        weights.append(np.full(n_kept, n_all / n_kept))
+        weights.append(np.full(n_kept, n_all / max(n_kept, 1)))  # a sample may have no tokens
     return np.concatenate(parts), np.array([len(part) for part in parts]), np.concatenate(weights)

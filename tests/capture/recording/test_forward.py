@@ -1,12 +1,16 @@
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from lorascope.capture.recording.logits import kl_divergence, negative_log_likelihood
+from lorascope.capture.recording.forward import kl_divergence, negative_log_likelihood
 from lorascope.capture.samples import scoring
 
 FLAT = torch.tensor([0, 1, 2, 5, 6, 9])
-POSITIONS = torch.tensor([0, 1, 2, 0, 1, 4])
+POSITIONS = [np.array([0, 1, 2]), np.array([0, 1, 4])]
+SAMPLES: Any = [SimpleNamespace(token_ids=np.array(ids)) for ids in ([3, 1, 10], [0, 7, 5, 5, 8])]
 
 
 def make(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -18,8 +22,8 @@ def test_nll_is_that_of_the_token_given_those_before(
     monkeypatch: pytest.MonkeyPatch, chunk: int, dtype: torch.dtype
 ) -> None:
     monkeypatch.setitem(scoring._PART_LOGITS, "cpu", chunk)
-    logits, ids = make(0, dtype), torch.tensor([3, 1, 10, 0, 7, 7])
-    nll = negative_log_likelihood(logits, FLAT, ids, POSITIONS)
+    logits, ids = make(0, dtype), [3, 1, 10, 0, 7, 8]
+    nll = negative_log_likelihood(logits, SAMPLES, POSITIONS)
     log_p = logits.double().log_softmax(-1).flatten(0, 1)
     expected = [-log_p[flat - 1, token].item() for flat, token in zip(FLAT, ids, strict=True)]
     assert nll.dtype == torch.float32
@@ -53,5 +57,5 @@ def test_small_kl_keeps_its_digits() -> None:
 
 def test_no_tokens() -> None:
     none = torch.empty(0, dtype=torch.int64)
-    assert negative_log_likelihood(make(0), none, none, none).shape == (0,)
+    assert negative_log_likelihood(make(0), SAMPLES, [none.numpy()] * 2).shape == (0,)
     assert kl_divergence(make(0), make(1), none).shape == (0,)
