@@ -58,11 +58,12 @@ def _unevenness(values: np.ndarray) -> np.ndarray:
 
 def _unevenness_gap(means: Means) -> np.ndarray:
     """Of ln PPL, which is CE, less that of ln MIUB."""
-    return _unevenness(means["CE"]) - _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
+    of_miub = _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
+    return np.asarray(_unevenness(means["CE"]) - of_miub)
 
 
 def _milder(means: Means) -> np.ndarray:
-    return log_ratio(means["MIUB"]) - log_ratio(means["CE"])
+    return np.asarray(log_ratio(means["MIUB"]) - log_ratio(means["CE"]))
 
 
 class Claim(NamedTuple):

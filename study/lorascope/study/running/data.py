@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,19 +134,12 @@ def _read(sets: Sequence[str | Articles], settings: StudySettings) -> Iterator[l
     for one in sets:
         name = one.data if isinstance(one, Articles) else one
         path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
-        about = path.stat() if path is not None and path.is_file() else None
-        items = [*_items(str(path or name), (about.st_mtime_ns, about.st_size) if about else None)]
+        items: list[Item] = [*read_items(str(path or name))]
         if isinstance(one, Articles):
             if not isinstance(items[0], TextItem):
                 raise ValueError(f"`{one.data}` holds questions, which have no articles; name it without `articles`")
             items = [pick_articles(items[0], *one.articles)]
         yield items
-
-
-@cache
-def _items(path: str, stamp: tuple[int, int] | None) -> tuple[Item, ...]:
-    """Read once, and again where the file's time or size is another one."""
-    return tuple(read_items(path))
 
 
 def _pick(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
