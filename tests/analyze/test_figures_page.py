@@ -4,7 +4,7 @@ import re
 
 import plotly.graph_objects as go
 
-from lorascope.analyze.report.figures_page import render_figures
+from lorascope.analyze.report.document import render_figures
 
 HOSTILE = "</script><b>x"
 

@@ -6,9 +6,9 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import miub
-from lorascope.analyze.measuring.captured import _ratio
+from lorascope.analyze.measuring.measures import norm_ratio
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.qualify import QUALIFIERS, position_profile, qualify
+from lorascope.analyze.qualify import QUALIFIERS, qualify
 from lorascope.analyze.weights import weighted_quantiles
 from lorascope.stores import StoreError
 
@@ -125,7 +125,7 @@ def test_a_measure_that_capture_didnt_take_is_refused(make_small: Callable[..., 
 def test_norms_that_are_zero_or_not_finite_are_as_the_kernels() -> None:
     base = np.float32([0, 0, 2, np.inf, np.nan, 1])
     delta = np.float32([0, 1, 1, 1, 1, np.inf])
-    np.testing.assert_array_equal(_ratio(delta, base), np.float32([np.nan, np.inf, 0.5, np.nan, np.nan, np.nan]))
+    np.testing.assert_array_equal(norm_ratio(delta, base), np.float32([np.nan, np.inf, 0.5, np.nan, np.nan, np.nan]))
 
 
 def test_tokens_weigh_what_they_stand_for(make_small: Callable[..., Small]) -> None:
@@ -208,22 +208,3 @@ def test_zero_adapter_has_no_shares(make_small: Callable[..., Small]) -> None:
     result = qualify(make_small(zero=True).run)
     assert float(result["miub"]) == 0
     assert np.isnan(result["share"]).all()
-
-
-def test_position_profile_is_numpys_quantiles() -> None:
-    values = xr.DataArray([1.0, 2.0, np.nan, 4.0, 10.0], dims="token", attrs={"units": "nat"})
-    found = position_profile(values, np.array([5, 3, 3, 5, 5]), weights=np.full(5, 2.0))
-    assert found["position"].values.tolist() == [3, 5]
-    assert found["n"].values.tolist() == [1, 3]
-    assert found.attrs == {"units": "nat"}
-    np.testing.assert_allclose(found["quantiles"].sel(position=5), np.quantile([1, 4, 10], found["quantile"]))
-    np.testing.assert_allclose(found["quantiles"].sel(position=3), 2)
-
-
-def test_position_profile_weighs_tokens() -> None:
-    values, weights = xr.DataArray([1.0, 2.0, 3.0, 9.0], dims="token"), np.array([1.0, 1.0, 8.0, 5.0])
-    found = position_profile(values, np.array([4, 4, 4, 0]), weights=weights)
-    np.testing.assert_allclose(
-        found["quantiles"].sel(position=4), weighted_quantiles(values.values[:3], weights[:3], found["quantile"].values)
-    )
-    assert found["n"].values.tolist() == [1, 3]

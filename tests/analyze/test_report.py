@@ -13,7 +13,7 @@ from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
 from lorascope.analyze.report.markup import as_json
-from lorascope.analyze.report.samples import MOST_TOKENS, chosen_samples, token_color
+from lorascope.analyze.report.tokens import MOST_TOKENS, chosen_samples, token_color
 from lorascope.stores import Run, StoreError, open_run
 
 from .conftest import Small, as_of_old, width
@@ -122,6 +122,18 @@ def test_figures_hold_the_definitions_numbers(small: Small, page: Page) -> None:
     assert format_error(100 * accuracy, 100 * np.sqrt(accuracy * (1 - accuracy) / 12)) in section(page, "scores")
 
 
+def test_the_largest_components_come_first(small: Small, page: Page) -> None:
+    means = small.by_sample(small.js()).mean(axis=0)
+    order = np.argsort(-means)
+    shares = means[order] / means.sum()
+    table = section(page, "components").replace("<wbr>", "")
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    assert [row[0] for row in rows] == [small.run.component_paths[place] for place in order]
+    assert [row[2] for row in rows] == list(map(format_percent, shares))
+    assert [row[3] for row in rows] == list(map(format_percent, np.cumsum(shares)))
+    assert f"The five largest hold {format_percent(shares[:5].sum())} of MIUB." in page.text
+
+
 def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
     total = small.js().sum(axis=1)
     top = np.quantile(total, 0.98)
@@ -143,9 +155,9 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
 def test_store_fidelity_and_provenance_are_told(small: Small, page: Page) -> None:
     assert "whole run" in section(page, "store")
     assert f"over {int(np.isfinite(small.run.js().values).sum())} values" in section(page, "fidelity")
-    largest = np.nanmean(small.run.swallowed().values[:, -1].astype(float))
-    assert f"at most {format_percent(largest)}, in model.layers.1.down_proj" in section(page, "fidelity")
-    assert "Capturing took 2.00 s" in page.text
+    shares = np.nanmean(small.run.swallowed().values.astype(float), axis=0)
+    told = f"{format_percent(shares.mean())} of features (mean over 6 components; at most {format_percent(shares[-1])}"
+    assert f"{told}, in model.layers.1.down_proj" in section(page, "fidelity")
     assert "static_digest" in section(page, "provenance").replace("<wbr>", "")
     assert "swallowed_share" not in page.source
     assert not page.with_class("notice")
@@ -251,10 +263,19 @@ def test_divergence_of_the_next_token(make_small: Callable[..., Small], tmp_path
 
 
 def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    small = make_small(is_weighted=True)
+    small = make_small(is_weighted=True, kl_share=0.6)
+    total, weight = small.js().sum(axis=1), small.weight
     by_sample = small.by_sample(small.js()).sum(axis=1)
     page = page_of(small.run, tmp_path)
     assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
+    answers = small.run.tokens["role"].values == 2
+    mean = format_number(np.average(total[answers], weights=weight[answers]))
+    assert f"answer{answers.sum()}{mean}" in page.text
+    measured = {"kl": small.run.reduction("kl").values, "swallowed": small.run.swallowed().values[:, -1]}
+    known = {name: np.isfinite(values) for name, values in measured.items()}
+    means = {name: np.average(values[known[name]], weights=weight[known[name]]) for name, values in measured.items()}
+    assert f"next token (nats){format_number(means['kl'])}KL(base" in page.text
+    assert f"at most {format_percent(means['swallowed'])}, in model.layers.1.down_proj" in section(page, "fidelity")
     assert "They were drawn; means, sums and quantiles over tokens weigh each by the inverse of its chance" in page.text
 
 

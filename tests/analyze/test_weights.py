@@ -10,7 +10,6 @@ from hypothesis.extra.numpy import arrays
 from lorascope.analyze.weights import (
     is_weighted,
     token_weights,
-    weighted_medians,
     weighted_quantiles,
 )
 
@@ -41,16 +40,3 @@ def test_quantiles_go_to_where_the_weight_is() -> None:
     # Ascending places 0, (1 + 3)/2 = 2 and 2 + (3 + 6)/2 = 6.5 for weights 1, 3 and 6.
     found = weighted_quantiles(np.array([30.0, 10.0, 20.0]), np.array([6.0, 1.0, 3.0]), [0, 2 / 6.5, 0.5, 1])
     np.testing.assert_allclose(found, [10, 20, 20 + 10 * 1.25 / 4.5, 30])
-
-
-def test_medians_are_by_column_over_what_counts() -> None:
-    values = np.float32([[1, 5], [2, 5], [9, 5], [100, np.nan]])
-    counted = np.array([True, True, True, False])
-    assert weighted_medians(values, np.ones(4), counted).tolist() == [2, 5]
-    heavy = weighted_medians(values, np.array([1.0, 1.0, 8.0, 1.0]), counted)
-    assert heavy.tolist() == [weighted_quantiles(values[:3, 0], np.array([1.0, 1, 8]), [0.5])[0], 5]
-    assert heavy[0] > 4
-    everything = np.ones(4, bool)
-    for weights in (np.ones(4), np.array([1.0, 2, 1, 1])):
-        assert np.isnan(weighted_medians(values, weights, everything)).tolist() == [False, True]
-    assert np.isnan(weighted_medians(values, np.ones(4), ~everything)).all()

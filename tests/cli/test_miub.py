@@ -62,6 +62,9 @@ def test_every_reading_of_the_paper(capsys: pytest.CaptureFixture[str], many_row
     assert out.count("delta alone") == 9
     assert "size alone can't tell which reading of eq. 9 the paper used" in out
     assert "11.8 to 17.1 per component" in out
+    code, out, _ = run(capsys, many_rows, "--paper", "--component", "*.up_proj")
+    assert code == 0
+    assert "this run has 2 components" in out
 
 
 def test_several_runs_are_compared(capsys: pytest.CaptureFixture[str], many_rows: Path, unfinished: Path) -> None:
@@ -127,6 +130,9 @@ def test_no_scheduler_there(capsys: pytest.CaptureFixture[str], many_rows: Path,
     assert "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in err
     code, _, err = run(capsys, many_rows, "--scheduler", "slurm")
     assert "`scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
+    code, _, err = run(capsys, many_rows, "--workers", "-1")
+    assert code == 2
+    assert "`n_workers` is -1; it must be a whole number of at least 1" in err
 
 
 @pytest.mark.parametrize("name", ["m.zarr", "m.nc"])

@@ -6,7 +6,6 @@ from .groups import group_by, to_dataframe
 from .information.bound import js_lower_bound, js_upper_bound, mi_upper_bound
 from .jensen_shannon import jensen_shannon
 from .measure_information import export_pairs, measure_information
-from .measuring.cka import cka
 from .measuring.measures import token_measure
 from .measuring.run import measure_run
 from .miub import miub
@@ -23,7 +22,6 @@ from .stats.trends import trend_tests
 
 __all__ = [
     "adapter_report",
-    "cka",
     "compare_metrics",
     "export_pairs",
     "fit_report",

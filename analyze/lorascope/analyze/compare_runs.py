@@ -1,9 +1,10 @@
 """Several results side by side, and whether two of them differ: paired by sample."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from .groups import SAMPLE_KEYS, group_by, to_dataframe
@@ -44,8 +45,6 @@ def side_by_side(results: Sequence[xr.Dataset], by: Sequence[str] = ("run",)) ->
     names = [_name(result) for result in results]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twice[0]!r} is given twice; give each run and adapter once")
-    import pandas as pd  # type: ignore[import-untyped]
-
     table = pd.concat([_rows(result, by) for result in results], ignore_index=True)
     for key in by:
         if table[key].map(type).nunique() > 1:  # ranks, some of which are mixed
@@ -61,8 +60,6 @@ def side_by_side(results: Sequence[xr.Dataset], by: Sequence[str] = ("run",)) ->
 
 def _rows(result: xr.Dataset, by: Sequence[str]) -> Any:
     """One row for each of the result's groups, with a column for each key."""
-    import pandas as pd
-
     inner = [key for key in by if key not in RUN_KEYS]
     if inner:
         rows = to_dataframe(group_by(result, inner), "group")
@@ -121,25 +118,23 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     _check_alike((first, second))
     if isinstance(by, str) or set(by) - set(PAIR_KEYS):
         raise ValueError(f"`by` is {by!r}; paired differences go by a sequence of {list(PAIR_KEYS)}")
-    names = [_sample_names(result) for result in (first, second)]
-    shared = [name for name in names[0] if name in names[1]]
-    ones, others = ([places[name] for name in shared] for places in names)
-    if len(ones) < 2:
+    tables = [_by_sample(result, by) for result in (first, second)]
+    shared = tables[0].index.intersection(tables[1].index, sort=False)
+    if len(shared) < 2:
         raise ValueError(
-            f"{_name(first)!r} and {_name(second)!r} share {len(ones)} whole samples; at least 2 must be in both: "
+            f"{_name(first)!r} and {_name(second)!r} share {len(shared)} whole samples; at least 2 must be in both: "
             "the same data, prompt and ids"
         )
-    groups = dict.fromkeys(label for result in (first, second) for label in _group_labels(result, by))
-    tables = [_group_sums(one, by, places, list(groups)) for one, places in ((first, ones), (second, others))]
-    found = _tests(tables[1] - tables[0], adjust=bool(by))
-    grid = _grid(found, by, list(groups))
+    groups = tables[0].columns.append(tables[1].columns).drop_duplicates()
+    one, other = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
+    found = pd.DataFrame(_tests((other - one).to_numpy(), adjust=bool(by)), index=groups)
+    orders = {key: _in_order(groups.get_level_values(key).tolist(), key) for key in by}
+    grid: xr.Dataset = found.to_xarray().sel(whole=0, drop=True).sel(orders)
     if list(by) == ["component"]:  # as maps want it
-        for key in ("kind", "layer"):
-            labels = {name: label for one in (first, second) for name, label in _group_labels(one, ("component", key))}
-            grid = grid.assign_coords(
-                {key: ("component", [labels[name] for name in grid["component"].values.tolist()])}
-            )
-    return grid.assign(n_samples=len(ones)).assign_attrs(
+        keys = {key: np.concatenate([first[key].values, second[key].values]) for key in PAIR_KEYS}
+        kinds = pd.DataFrame(keys).drop_duplicates("component").set_index("component").loc[orders["component"]]
+        grid = grid.assign_coords({key: ("component", kinds[key].to_numpy()) for key in kinds})
+    return grid.assign(n_samples=len(shared)).assign_attrs(
         **_shared((first, second)), first=_name(first), second=_name(second)
     )
 
@@ -162,7 +157,7 @@ def _label(result: xr.Dataset, key: str) -> Any:
     return result.attrs[key]
 
 
-def _shared(results: Sequence[xr.Dataset]) -> Mapping[str, Any]:
+def _shared(results: Sequence[xr.Dataset]) -> dict[str, Any]:
     return {key: results[0].attrs[key] for key in ("measure", "units", "reduction", "lorascope")}
 
 
@@ -170,29 +165,17 @@ def _name(result: xr.Dataset) -> str:
     return f"{result.attrs['run']} ({result.attrs['adapter']})"
 
 
-def _sample_names(result: xr.Dataset) -> dict[tuple[str, ...], int]:
-    """(data set, split, prompt, id) -> its place, of the samples that were used."""
-    columns = [result[key].values for key in (*SAMPLE_KEYS[:3], "sample")]
-    used = np.flatnonzero(result["used"].values).tolist()
-    names = {tuple(str(column[place]) for column in columns): place for place in used}
-    if len(names) < len(used):
+def _by_sample(result: xr.Dataset, by: Sequence[str]) -> pd.DataFrame:
+    """Js of the samples used, by (data set, split, prompt, id), summed over the components of each group."""
+    used = result["used"].values
+    samples = pd.MultiIndex.from_arrays([result[key].values[used].astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
+    if not samples.is_unique:
         raise ValueError(f"several samples of {_name(result)!r} share a name; pairs need names that are unique")
-    return names
-
-
-def _group_labels(result: xr.Dataset, by: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Group of each component; an empty one for all where there are no keys."""
-    return list(zip(*(result[key].values.tolist() for key in by), strict=True)) if by else [()]
-
-
-def _group_sums(result: xr.Dataset, by: Sequence[str], places: Sequence[int], groups: Sequence[Any]) -> np.ndarray:
-    """Float64 (pair, group): js summed over the components of each group, 0 where it has none here."""
-    values = result["js_sample"].values[list(places)]
-    if not by:
-        return np.asarray(values.sum(axis=1, keepdims=True))
-    labels = _group_labels(result, by)
-    members = [[index for index, label in enumerate(labels) if label == group] for group in groups]
-    return np.stack([values[:, some].sum(axis=1) for some in members], axis=1)
+    labels = {key: result[key].values for key in by} | {"whole": np.zeros(result.sizes["component"], int)}
+    codes, groups = pd.MultiIndex.from_frame(pd.DataFrame(labels)).factorize()
+    values = result["js_sample"].values[used]
+    sums = [values[:, codes == code].sum(axis=1) for code in range(len(groups))]
+    return pd.DataFrame(np.stack(sums, axis=1), index=samples, columns=groups.set_names([*by, "whole"]))
 
 
 def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
@@ -203,29 +186,11 @@ def _tests(differences: np.ndarray, *, adjust: bool) -> dict[str, np.ndarray]:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = mean / error
     p = 2 * stats.t.sf(np.abs(t), len(differences) - 1)
-    ranks = np.array([_wilcoxon(column, stats.wilcoxon) for column in differences.T])
-    found = {"difference": mean, "difference_se": error, "t": t, "p_t": p, "p_wilcoxon": ranks}
+    can_rank = np.isfinite(differences).all(axis=0) & differences.any(axis=0)
+    ranks = [stats.wilcoxon(one).pvalue if can else np.nan for one, can in zip(differences.T, can_rank, strict=True)]
+    found = {"difference": mean, "difference_se": error, "t": t, "p_t": p, "p_wilcoxon": np.array(ranks)}
     if adjust:
         adjusted, known = np.full(p.shape, np.nan), np.isfinite(p)
         adjusted[known] = stats.false_discovery_control(p[known]) if known.any() else []
         found["p_adjusted"] = adjusted
     return found
-
-
-def _grid(found: Mapping[str, np.ndarray], by: Sequence[str], groups: Sequence[tuple[Any, ...]]) -> xr.Dataset:
-    """Groups laid out over a dimension for each key; NaN where a combination doesn't occur."""
-    labels = {key: _in_order([group[place] for group in groups], key) for place, key in enumerate(by)}
-    shape = [len(values) for values in labels.values()]
-    cells = tuple(np.array([labels[key].index(group[i]) for group in groups], int) for i, key in enumerate(by))
-    variables = {}
-    for name, values in found.items():
-        grid = np.full(shape, np.nan)
-        grid[cells] = values if by else values[0]
-        variables[name] = (tuple(by), grid)
-    return xr.Dataset(variables, coords=labels)
-
-
-def _wilcoxon(differences: np.ndarray, test: Callable[[np.ndarray], Any]) -> float:
-    if not np.isfinite(differences).all() or not differences.any():
-        return float("nan")
-    return float(test(differences).pvalue)

@@ -2,7 +2,7 @@
 
 import math
 
-__all__ = ["format_error", "format_number", "format_percent", "format_power"]
+__all__ = ["format_duration", "format_error", "format_number", "format_percent", "format_power"]
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -58,6 +58,19 @@ def format_percent(share: float) -> str:
     if math.isnan(share):
         return "n/a"
     return f"{format_number(100 * share, digits=2)} %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def format_duration(seconds: float) -> str:
+    """A time in seconds below two minutes, in minutes below two hours, then in hours.
+
+    Examples
+    --------
+    >>> format_duration(40), format_duration(750), format_duration(12600)
+    ('40.0 s', '12.5 min', '3.50 h')
+    """
+    if seconds < 120:
+        return f"{format_number(seconds)} s"
+    return f"{format_number(seconds / 60)} min" if seconds < 7200 else f"{format_number(seconds / 3600)} h"
 
 
 def format_power(exponent: int) -> str:

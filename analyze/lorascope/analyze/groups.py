@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from lorascope.stores.format.tables import ROLES
@@ -17,6 +18,8 @@ SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
 COMPONENT_KEYS = ("component", "layer", "kind", "rank")
 TOKEN_KEYS = ("role", "position")
 KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
+UNSORTED = ("dataset", "split", "prompt", "component", "kind")
+"""Keys whose values stay in the order in which they come."""
 LENGTH_TOKENS = 100
 """Tokens of a bucket of lengths: 1-100, 101-200, ..., as the paper's."""
 
@@ -54,16 +57,33 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, over_components: str = "s
     """
     _check(result, by, over_components)
     used = np.flatnonzero(result["used"].values)
-    samples = _codes({key: _sample_labels(result, key)[used] for key in by if key in SAMPLE_KEYS}, len(used))
-    parts = _codes({k: result[k].values for k in by if k in COMPONENT_KEYS}, result.sizes["component"])
-    tokens = _codes({k: result[k].values for k in by if k in TOKEN_KEYS}, result.sizes["token"])
+    samples = _codes({key: result[key].values[used] for key in by if key in SAMPLE_KEYS}, len(used))
+    tokens = _codes({key: result[key].values for key in by if key in TOKEN_KEYS}, result.sizes["token"])
+    parts = _codes({key: result[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"])
     if tokens.labels:
-        sums = _by_position if "position" in by else _by_role
-        count, mean, spread = sums(result, used, samples, parts, tokens, over_components)
+        values, sample, group = _token_means(result, tokens, parts, over_components)
+        kept = np.isin(sample, used)
+        codes = samples.codes[np.searchsorted(used, sample[kept])] * tokens.n + group[kept]
+        count, mean, error = _moments(values[kept], codes, samples.n * tokens.n)
     else:
         values = _over_components(result["js_sample"].values[used], parts, over_components)
-        count, mean, spread = _moments(values[:, None], samples)
-    return _dataset(result, by, over_components, (samples, tokens, parts), (count, mean, spread))
+        count, mean, error = _moments(values, samples.codes, samples.n)
+    labels = {**samples.labels, **tokens.labels, **parts.labels}
+    dims, shape = tuple(labels), [len(values) for values in labels.values()]
+    members = np.broadcast_to(np.bincount(parts.codes, minlength=parts.n), count.shape)
+    about = result.attrs["reduction"].replace("components: sum", f"components: {over_components}")
+    units = result.attrs["units"]
+    grouped = xr.Dataset(
+        {
+            "miub": (dims, mean.reshape(shape), {"long_name": f"js; {about}", "units": units}),
+            "miub_se": (dims, error.reshape(shape), {"long_name": "standard error over samples", "units": units}),
+            "n_samples": (dims, count.reshape(shape)),
+            "n_components": (dims, members.reshape(shape)),
+        },
+        coords={key: _named(key, values) for key, values in labels.items()},
+        attrs={**result.attrs, "reduction": about},
+    )
+    return grouped.transpose(*by)
 
 
 def to_dataframe(result: xr.Dataset, per: str = "component") -> Any:
@@ -130,23 +150,31 @@ def _check(result: xr.Dataset, by: Sequence[str], over_components: str) -> None:
         raise ValueError("tokens can't be grouped where samples were taken out of the result; group the whole result")
 
 
-def _sample_labels(result: xr.Dataset, key: str) -> np.ndarray:
-    values = result[key].values
-    return values if key != "length" else np.asarray(np.maximum(values - 1, 0) // LENGTH_TOKENS)
-
-
 def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
     labels: dict[str, list[Any]] = {}
     codes, size = np.zeros(n, np.int64), 1
     for key, values in columns.items():
-        found, inverse = np.unique(values.astype(str) if values.dtype == object else values, return_inverse=True)
-        if key in ("kind", "component", "dataset", "prompt", "split"):  # in the order in which they come
-            first = np.unique(inverse, return_index=True)[1]
-            order = np.argsort(first, kind="stable")
-            found, inverse = found[order], np.argsort(order, kind="stable")[inverse]
-        labels[key] = found.tolist()
-        codes, size = codes * len(found) + inverse, size * len(found)
+        buckets = np.maximum(values - 1, 0) // LENGTH_TOKENS if key == "length" else values
+        found, names = pd.factorize(buckets, sort=key not in UNSORTED)
+        labels[key] = names.tolist()
+        codes, size = codes * len(names) + found, size * len(names)
     return _Codes(labels, codes, size)
+
+
+def _token_means(
+    result: xr.Dataset, tokens: _Codes, parts: _Codes, how: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted means of a sample's tokens of one group (cell, component group); each cell's sample; its group."""
+    convert = UNITS[result.attrs["unit"]].convert
+    weights = np.where(result["counted"].values, result["weight"].values, 0.0)
+    cells, places = np.unique(result["sample_of_token"].values * tokens.n + tokens.codes, return_inverse=True)
+    totals, sums = np.bincount(places, weights), np.zeros((len(cells), parts.n))
+    for span, block in token_blocks(result["js"].variable):
+        w = weights[span, None]
+        values = np.where(w > 0, convert(block.astype(np.float64)), 0.0)  # what doesn't count may be NaN
+        np.add.at(sums, places[span], _over_components(values, parts, how) * w)
+    there = totals > 0
+    return sums[there] / totals[there, None], *np.divmod(cells[there], tokens.n)
 
 
 def _over_components(values: np.ndarray, parts: _Codes, how: str) -> np.ndarray:
@@ -158,105 +186,15 @@ def _over_components(values: np.ndarray, parts: _Codes, how: str) -> np.ndarray:
     return sums if how == "sum" else np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
-_Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""How many samples, their mean and their summed squares about it: (sample group, token group, component group)."""
-
-
-def _moments(values: np.ndarray, samples: _Codes) -> _Moments:
-    """Moments of values (sample, token group, component group), by group of samples."""
-    shape = (samples.n, *values.shape[1:])
-    count, mean, spread = np.zeros(shape), np.full(shape, np.nan), np.full(shape, np.nan)
-    for code in range(samples.n):
-        for token in range(shape[1]):
-            part = values[samples.codes == code, token]
-            if len(part):
-                count[code, token] = len(part)
-                mean[code, token] = part.mean(axis=0)
-                spread[code, token] = ((part - mean[code, token]) ** 2).sum(axis=0)
-    return count, mean, spread
-
-
-def _by_role(
-    result: xr.Dataset, used: np.ndarray, samples: _Codes, parts: _Codes, tokens: _Codes, how: str
-) -> _Moments:
-    """Tokens of one group are reduced to their weighted mean in each sample first."""
-    n_samples = result.sizes["sample"]
-    sums = np.zeros((n_samples * tokens.n, parts.n))
-    weights = np.zeros(n_samples * tokens.n)
-    for span, block, w in _counted_blocks(result):
-        places = result["sample_of_token"].values[span] * tokens.n + tokens.codes[span]
-        np.add.at(sums, places, _over_components(block, parts, how) * w[:, None])
-        np.add.at(weights, places, w)
-    means = np.divide(sums, weights[:, None], out=np.full_like(sums, np.nan), where=weights[:, None] > 0)
-    means = means.reshape(n_samples, tokens.n, parts.n)[used]
-    there = (weights.reshape(n_samples, tokens.n) > 0)[used]
-    found = []
-    for token in range(tokens.n):
-        kept = there[:, token]
-        found.append(_moments(means[kept, token][:, None], samples._replace(codes=samples.codes[kept])))
-    count, mean, spread = (np.concatenate(parts_of_all, axis=1) for parts_of_all in zip(*found, strict=True))
-    return count, mean, spread
-
-
-def _by_position(
-    result: xr.Dataset, used: np.ndarray, samples: _Codes, parts: _Codes, tokens: _Codes, how: str
-) -> _Moments:
-    """A sample has one token at a position: each is its own mean. Two trips, for deviations are from the mean."""
-    shape = (samples.n * tokens.n, parts.n)
-    of_sample = np.full(result.sizes["sample"], -1)
-    of_sample[used] = samples.codes
-    count, total, spread = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-
-    def cells(span: slice) -> tuple[np.ndarray, np.ndarray]:
-        sample = of_sample[result["sample_of_token"].values[span]]
-        return sample * tokens.n + tokens.codes[span], sample >= 0
-
-    for span, block, w in _counted_blocks(result):
-        places, kept = cells(span)
-        kept = kept & (w > 0)
-        np.add.at(count, places[kept], 1.0)
-        np.add.at(total, places[kept], _over_components(block[kept], parts, how))
-    mean = np.divide(total, count, out=np.full(shape, np.nan), where=count > 0)
-    for span, block, w in _counted_blocks(result):
-        places, kept = cells(span)
-        kept = kept & (w > 0)
-        np.add.at(spread, places[kept], (_over_components(block[kept], parts, how) - mean[places[kept]]) ** 2)
-    full = (samples.n, tokens.n, parts.n)
-    return count.reshape(full), mean.reshape(full), spread.reshape(full)
-
-
-def _counted_blocks(result: xr.Dataset) -> Any:
-    """(tokens, js in the result's unit (token, component), weights) by ranges of tokens; weight 0 where none counts."""
-    convert = UNITS[result.attrs["unit"]].convert
-    counted, weights = result["counted"].values, result["weight"].values
-    for span, block in token_blocks(result["js"].variable):
-        w = np.where(counted[span], weights[span], 0.0)
-        yield span, np.where(w[:, None] > 0, convert(block.astype(np.float64)), 0.0), w
-
-
-def _dataset(
-    result: xr.Dataset, by: Sequence[str], how: str, codes: tuple[_Codes, _Codes, _Codes], moments: _Moments
-) -> xr.Dataset:
-    samples, tokens, parts = codes
-    count, mean, spread = moments
-    labels = {**samples.labels, **tokens.labels, **parts.labels}
-    shape = [len(values) for values in labels.values()]
+def _moments(values: np.ndarray, codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, mean and standard error (group, component group) of values (sample, component group), by their codes."""
+    count = np.bincount(codes, minlength=n)[:, None]
+    total, spread = np.zeros((2, n, values.shape[1]))
+    np.add.at(total, codes, values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.where(count > 1, np.sqrt(spread / (count - 1) / count), np.nan)
-    members = np.broadcast_to(np.bincount(parts.codes, minlength=parts.n), count.shape)
-    units, about = result.attrs["units"], result.attrs["reduction"].replace("components: sum", f"components: {how}")
-    dims = tuple(labels)
-    grouped = xr.Dataset(
-        {
-            "miub": (dims, mean.reshape(shape), {"long_name": f"js; {about}", "units": units}),
-            "miub_se": (dims, error.reshape(shape), {"long_name": "standard error over samples", "units": units}),
-            "n_samples": (dims, count.reshape(shape).astype(np.int64)),
-            "n_components": (dims, members.reshape(shape)),
-        },
-        coords={key: _named(key, values) for key, values in labels.items()},
-        attrs={**result.attrs, "reduction": about},
-    )
-    return grouped.transpose(*by)
+        mean = total / count
+        np.add.at(spread, codes, (values - mean[codes]) ** 2)
+        return np.broadcast_to(count, mean.shape), mean, np.sqrt(spread / (count - 1) / count)
 
 
 def _named(key: str, values: list[Any]) -> list[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -97,8 +97,9 @@ def miub(
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
     refuse_unknown(reduction, unit)
-    if keeps_all_states(run):
-        require_samples(_unmeasured(run), run, reduction)  # before the work, not after it
+    if keeps_all_states(run):  # then it is known before the work whether any sample can be reduced
+        known = {"counted": run.committed.variable, "role": ("token", run.tokens["role"].values)}
+        require_samples(xr.Dataset(coords=known), run, reduction)
     options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
     options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
@@ -109,18 +110,12 @@ def miub(
         return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
 
 
-def _unmeasured(run: Run) -> xr.Dataset:
-    """What `require_samples` looks at, known before anything is measured."""
-    return xr.Dataset(coords={"counted": run.committed.variable, "role": ("token", run.tokens["role"].values)})
-
-
 def reduce_js(
     measured: xr.Dataset, run: Run, adapter: str | None = None, *, reduction: Reduction = "mean", unit: Unit = "nat"
 ) -> xr.Dataset:
     """`miub`'s dataset from one that holds `js` (token, component); adds which samples were `used`."""
     used = require_samples(measured, run, reduction)
-    found = _scan(measured, run, adapter, reduction, unit)
-    by_sample = found.by_sample
+    by_sample, found = _scan(measured, run, adapter, reduction, unit)
     by_sample[~used] = np.nan
     totals = by_sample.sum(axis=1)
     whole, units = totals[used], UNITS[unit].symbol
@@ -143,79 +138,41 @@ def reduce_js(
         reduction=f"tokens: {weighted}{reduction}; components: sum; samples: mean",
         n_samples=int(used.sum()),
         n_samples_incomplete=int((~used).sum()),
-        **found.attributes,
+        **found,
     )
 
 
-class _Scan(NamedTuple):
-    """What one trip over js gives."""
-
-    by_sample: np.ndarray
-    """Float64 (sample, component)."""
-    attributes: dict[str, Any]
-    """How many values aren't finite, the first of them, and how far js lies from that of the capture."""
-
-
-def _scan(measured: xr.Dataset, run: Run, adapter: str | None, reduction: Reduction, unit: Unit) -> _Scan:
-    """Its reduction, its holes and its fidelity, from one trip over js, which may lie on the disk."""
+def _scan(
+    measured: xr.Dataset, run: Run, adapter: str | None, reduction: Reduction, unit: Unit
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Js by (sample, component), its holes and its fidelity, from one trip over js, which may lie on the disk."""
     sums = SampleSums(measured, run, reduction, unit=unit)
-    holes, differences = _Holes(measured), _Differences(measured, run, adapter)
+    names, counted, captured = measured["component"].values, measured["counted"].values[:, None], None
+    if keeps_all_states(run):
+        captured = run.js(adapter)[:, [run.component_paths.index(path) for path in names]]
+    step = -(-measured["js"].size // MEDIAN_VALUES)
+    n_not_finite, first, n, largest, some = 0, {}, 0, 0.0, []
     for tokens, block in token_blocks(measured["js"].variable):
         sums.add(tokens, block)
-        holes.add(tokens, block)
-        differences.add(tokens, block)
-    return _Scan(sums.values(), holes.attributes() | differences.attributes())
+        holes = np.argwhere(np.isnan(block) & counted[tokens])  # there base or delta isn't finite
+        if len(holes) and not n_not_finite:
+            token, component = holes[0].tolist()
+            first = {"not_finite_token": tokens.start + token, "not_finite_component": str(names[component])}
+        n_not_finite += len(holes)
+        if captured is not None:
+            relative = _difference(block, captured[tokens].values.astype(np.float64))
+            n, largest = n + len(relative), max(largest, float(relative.max(initial=0.0)))
+            some.append(relative[::step])
+    median = float(np.median(np.concatenate(some))) if n else np.nan
+    fidelity = {"fidelity_max": largest if n else np.nan, "fidelity_median": median, "fidelity_n": n}
+    return sums.values(), {"n_not_finite": n_not_finite, **first, **fidelity}
 
 
-class _Holes:
-    """Js that is NaN though its token was measured: there base or delta isn't finite."""
-
-    def __init__(self, measured: xr.Dataset) -> None:
-        self._names, self._counted = measured["component"].values, measured["counted"].values[:, None]
-        self._n, self._first = 0, (-1, "")
-
-    def add(self, tokens: slice, block: np.ndarray) -> None:
-        found = np.isnan(block) & self._counted[tokens]
-        if found.any():
-            if not self._n:
-                token, index = np.argwhere(found)[0]
-                self._first = (tokens.start + int(token), str(self._names[index]))
-            self._n += int(found.sum())
-
-    def attributes(self) -> dict[str, Any]:
-        token, component = self._first
-        where = {"not_finite_token": token, "not_finite_component": component} if self._n else {}
-        return {"n_not_finite": self._n, **where}
-
-
-class _Differences:
-    """How far js from the store lies from js in memory at capture: relative, over the tokens that have both."""
-
-    def __init__(self, measured: xr.Dataset, run: Run, adapter: str | None) -> None:
-        self._captured = None
-        if keeps_all_states(run):
-            kept = [run.component_paths.index(path) for path in measured["component"].values]
-            self._captured = run.js(adapter)[:, kept]
-        self._step = -(-measured["js"].size // MEDIAN_VALUES)
-        self._n, self._largest, self._some = 0, 0.0, [np.empty(0, np.float32)]
-
-    def add(self, tokens: slice, block: np.ndarray) -> None:
-        if self._captured is None:
-            return
-        reference = self._captured[tokens].values.astype(np.float64)
-        shared = np.isfinite(reference) & np.isfinite(block)
-        difference = np.abs(block[shared] - reference[shared])
-        relative = (difference / np.maximum(reference[shared], LEAST_JS)).astype(np.float32)
-        self._n += len(relative)
-        self._largest = max(self._largest, float(relative.max(initial=0.0)))
-        self._some.append(relative[:: self._step])
-
-    def attributes(self) -> dict[str, float | int]:
-        """`fidelity_max`, `fidelity_median` (NaN if nothing is shared) and `fidelity_n`."""
-        if not self._n:
-            return {"fidelity_max": np.nan, "fidelity_median": np.nan, "fidelity_n": 0}
-        median = float(np.median(np.concatenate(self._some)))
-        return {"fidelity_max": self._largest, "fidelity_median": median, "fidelity_n": self._n}
+def _difference(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """How far js lies from js of the capture, relative, float32: of the values that both have."""
+    shared = np.isfinite(reference) & np.isfinite(block)
+    difference = np.abs(block[shared] - reference[shared])
+    return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
 
 
 def misfit(result: xr.Dataset, run: Run) -> str | None:

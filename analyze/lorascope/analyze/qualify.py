@@ -11,13 +11,12 @@ from .measuring.measures import MEASURES
 from .measuring.run import measure_run
 from .miub import reduce_js
 from .reduce import reduce_tokens
-from .weights import standard_error, weighted_medians, weighted_quantiles
+from .weights import standard_error, weighted_quantiles
 
-__all__ = ["QUALIFIERS", "position_profile", "qualify"]
+__all__ = ["QUALIFIERS", "qualify"]
 
 QUALIFIERS = ("js_permuted", "effective_width", "delta_ratio")
 """Measures that say how a component's js is to be read; the permuted one needs the states of all tokens."""
-LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
 def qualify(
@@ -85,47 +84,22 @@ def qualify(
     return result.drop_vars("js")
 
 
-def position_profile(values: xr.DataArray, position: np.ndarray, *, weights: np.ndarray) -> xr.Dataset:
-    """Quantiles of a token-level quantity by position, in its unit, and how many tokens each rests on.
-
-    Parameters
-    ----------
-    values
-        (token,); tokens where it is NaN are left out.
-    position
-        (token,), whole numbers, in the sequence or from any other origin.
-    weights
-        (token,), how many tokens each stands for.
-
-    Returns
-    -------
-    xr.Dataset
-        `quantiles` (quantile, position) at 0.1, 0.25, 0.5, 0.75 and 0.9, and `n` (position,).
-    """
-    known = np.isfinite(values.values)
-    order = np.argsort(position[known], kind="stable")
-    found, starts, counts = np.unique(position[known][order], return_index=True, return_counts=True)
-    groups = np.split(values.values[known][order], starts[1:])
-    group_weights = np.split(weights[known][order], starts[1:])
-    quantiles = np.full((len(LEVELS), len(found)), np.nan)
-    for place in range(len(found)):
-        quantiles[:, place] = weighted_quantiles(groups[place], group_weights[place], LEVELS)
-    return xr.Dataset(
-        {"quantiles": (("quantile", "position"), quantiles), "n": ("position", counts)},
-        coords={"position": found, "quantile": list(LEVELS)},
-        attrs=dict(values.attrs),
-    )
-
-
 def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, xr.DataArray]:
     found = {}
     if "js_permuted" in measured:
-        permuted = reduce_tokens(measured, "js_permuted", run, "mean")[used].mean(axis=0)
+        permuted = reduce_tokens(measured, "js_permuted", run)[used].mean(axis=0)
         found["js_permuted"] = _named(permuted, "js_permuted", "reduced like js_component")
+    counted = measured["counted"].values
+    weights = measured["weight"].values[counted]
     for name in [name for name in ("effective_width", "delta_ratio") if name in measured]:
-        values, weights, counted = (measured[key].values for key in (name, "weight", "counted"))
-        found[name] = _named(weighted_medians(values, weights, counted), name, "median over tokens")
+        medians = [_median(column, weights) for column in measured[name].values[counted].T]
+        found[name] = _named(np.array(medians), name, "median over tokens")
     return found
+
+
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    """NaN where there is no value, or one of them is NaN."""
+    return np.nan if np.isnan(values).any() or not len(values) else float(weighted_quantiles(values, weights, [0.5])[0])
 
 
 def _named(values: np.ndarray, name: str, reduction: str) -> xr.DataArray:

@@ -1,6 +1,7 @@
 """Every number that the paper's eq. 9 may mean, side by side, and how large each is beside the paper's own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def miub_readings(
     run: Run,
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     scheduler: Any = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
@@ -36,7 +38,7 @@ def miub_readings(
 
     Parameters
     ----------
-    run, adapter, scheduler, n_workers, progress
+    run, adapter, components, scheduler, n_workers, progress
         As for `miub`.
 
     Returns
@@ -59,33 +61,23 @@ def miub_readings(
     how each reading compares in size with them; which of them the paper used can't be told from size alone.
     """
     names = available(run, tuple(STATES.values()))
-    measured = measure_run(run, names, adapter=adapter, scheduler=scheduler, n_workers=n_workers, progress=progress)
-    shape = (len(STATES), len(TOKENS), len(UNITS))
-    cells = np.full((2, *shape), np.nan)
-    for place in np.ndindex(shape):
-        name = list(STATES.values())[place[0]]
+    options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
+    measured = measure_run(run, names, adapter=adapter, components=components, **options)
+    cells = np.full((2, len(STATES), len(TOKENS), len(UNITS)), np.nan)
+    for (i, name), (j, tokens), (k, unit) in product(enumerate(STATES.values()), enumerate(TOKENS), enumerate(UNITS)):
         if name in names:
-            cells[(slice(None), *place)] = _reading(measured, run, name, TOKENS[place[1]], list(UNITS)[place[2]])
-    n = measured.sizes["component"]
+            used = require_samples(measured, run, tokens)
+            values = reduce_tokens(measured, name, run, tokens, unit=unit)[used].sum(axis=1)
+            cells[:, i, j, k] = values.mean(), standard_error(values)
+    per_component = cells[0] / measured.sizes["component"]
     low, high = (end(value / m for *values, m in PRINTED.values() for value in values) for end in (min, max))
+    found = {"miub": cells[0], "miub_se": cells[1], "per_component": per_component}
     with np.errstate(divide="ignore"):
-        times = [bound / (cells[0] / n) for bound in (low, high)]
+        found |= {"times_low": low / per_component, "times_high": high / per_component}
     dims = ("states", "tokens", "unit")
     return xr.Dataset(
-        {
-            "miub": (dims, cells[0]),
-            "miub_se": (dims, cells[1], {"long_name": "standard error over samples"}),
-            "per_component": (dims, cells[0] / n),
-            "times_low": (dims, times[0], {"units": "1"}),
-            "times_high": (dims, times[1], {"units": "1"}),
-        },
+        {name: (dims, values) for name, values in found.items()},
         coords={"states": list(STATES), "tokens": list(TOKENS), "unit": list(UNITS)},
         attrs={**miub_attributes(run, adapter, measured), "printed_low": low, "printed_high": high}
         | {"n_samples": int(require_samples(measured, run, "mean").sum())},
     )
-
-
-def _reading(measured: xr.Dataset, run: Run, name: str, tokens: Reduction, unit: str) -> tuple[float, float]:
-    used = require_samples(measured, run, tokens)
-    values = reduce_tokens(measured, name, run, tokens, unit=unit)[used].sum(axis=1)
-    return float(values.mean()), float(standard_error(values))

@@ -94,20 +94,16 @@ class SampleSums:
     def __init__(self, measured: xr.Dataset, run: Run, reduction: Reduction, *, unit: str) -> None:
         starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
         self._some = np.flatnonzero(stops > starts)  # a sample of which no token was captured has no value
-        self._starts, self._last = starts[self._some], stops[self._some] - 1
+        self._starts = starts[self._some]
         self._weights = measured["weight"].values
-        self._counted = np.where(_wanted(measured, reduction), self._weights, 0.0)
+        self._counted = np.where(_wanted(measured, run, reduction), self._weights, 0.0)
         self._convert = UNITS[unit].convert
-        self._reduction = reduction
+        self._is_sum = reduction == "sum"
         self._sums = np.zeros((len(self._some), measured.sizes["component"]))
         self._whole = np.full((len(starts), measured.sizes["component"]), np.nan)
 
     def add(self, tokens: slice, block: np.ndarray) -> None:
         """Take in the values (token, component) of a range of tokens."""
-        if self._reduction == "last":
-            here = (self._last >= tokens.start) & (self._last < tokens.stop)
-            self._sums[here] = self._convert(block[self._last[here] - tokens.start].astype(np.float64))
-            return
         w = self._counted[tokens, None]
         terms = np.where(w != 0, self._convert(block.astype(np.float64)), 0.0) * w
         first = max(int(np.searchsorted(self._starts, tokens.start, side="right")) - 1, 0)
@@ -117,12 +113,9 @@ class SampleSums:
 
     def values(self) -> Float64[np.ndarray, "sample component"]:
         """What every sample was reduced to; NaN where none of its tokens counts."""
-        if self._reduction == "last":
-            self._whole[self._some] = self._sums
-            return self._whole
         totals = np.add.reduceat(self._counted, self._starts)[:, None]
         means = np.divide(self._sums, totals, out=np.full_like(self._sums, np.nan), where=totals > 0)
-        if self._reduction == "sum":
+        if self._is_sum:
             means *= np.add.reduceat(self._weights, self._starts)[:, None]
         self._whole[self._some] = means
         return self._whole
@@ -131,18 +124,19 @@ class SampleSums:
 def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (sample,): all of the sample's tokens lie in committed rows, and what is reduced was measured."""
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-    wanted = _wanted(measured, reduction)
-    usable = np.zeros(len(starts), bool)
     some = np.flatnonzero(stops > starts)
-    starts, stops = starts[some], stops[some]
-    there = wanted[stops - 1] if reduction == "last" else np.logical_or.reduceat(wanted, starts)
-    usable[some] = np.logical_and.reduceat(run.committed.values, starts) & there
+    usable = np.zeros(len(starts), bool)
+    usable[some] = np.logical_and.reduceat(run.committed.values, starts[some])
+    usable[some] &= np.logical_or.reduceat(_wanted(measured, run, reduction), starts[some])
     return usable
 
 
-def _wanted(measured: xr.Dataset, reduction: Reduction) -> np.ndarray:
+def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (token,): tokens that count, before a sample's weights."""
-    counted = measured["counted"].values
-    if reduction != "answer":
-        return np.asarray(counted)
-    return np.asarray(counted & (measured["role"].values == ROLES.index("answer")))
+    wanted = np.asarray(measured["counted"].values)
+    if reduction == "answer":
+        return np.asarray(wanted & (measured["role"].values == ROLES.index("answer")))
+    if reduction == "last":
+        starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
+        return wanted & np.isin(np.arange(len(wanted)), stops[stops > starts] - 1)
+    return wanted

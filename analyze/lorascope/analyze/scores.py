@@ -9,16 +9,15 @@ import xarray as xr
 from lorascope.stores import Run
 
 from .format import format_error
-from .weights import standard_error
 
 __all__ = ["Estimate", "Score", "correct_per_character", "sample_scores", "scores", "scores_table"]
-
 
 _ACCURACIES = {
     "correct": "ACC",
     "correct_per_token": "ACC per token",
     "correct_per_character": "ACC per character",
     "written_correct": "ACC by generation",
+    "not_read": "not read",
 }
 """Column of samples -> what its mean is called."""
 
@@ -110,34 +109,29 @@ def correct_per_character(run: Run, loglik: str) -> np.ndarray:
 
 def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
     """What `scores` says of some samples under the name of a data set; `table` holds rows of `Run.samples`."""
-    for column, measure in _ACCURACIES.items():
-        if column in table:
-            yield from _shares(name, measure, *_scored(table, column))
     if "written_correct" in table and "written_prediction" in table:
-        yield from _shares(name, "not read", *_unread(table))
+        wrote, names = table["written_correct"] >= 0, ("", "base_")
+        found = {f"{name}not_read": table.get(f"{name}written_prediction") for name in names}
+        table = table.assign({name: (one < 0).where(wrote, -1) for name, one in found.items() if one is not None})
+    for column, measure in _ACCURACIES.items():
+        if column not in table:
+            continue
+        adapted, base = _scored(table, column)
+        if len(adapted):
+            change = _mean(100 * (adapted - base), np.ones(len(adapted)))
+            yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
     is_text = table["answer"].values < 0
-    adapted, base = _scored(table.isel(sample=~is_text), "ce")
-    if len(adapted):
-        yield Score(name, "CE", "nat/token", len(adapted), _mean(base), _mean(adapted), _mean(adapted - base))
-    yield from _text_scores(name, table.isel(sample=is_text))
-
-
-def _shares(name: str, measure: str, adapted: np.ndarray, base: np.ndarray) -> Iterator[Score]:
-    """How many of the samples, 0 or 1 each, in percent."""
-    if len(adapted):
-        change = _mean(100 * (adapted - base))
-        yield Score(name, measure, "%", len(adapted), _proportion(base), _proportion(adapted), change)
-
-
-def _text_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
-    adapted, base = _scored(table, "ce")
-    if not len(adapted):
-        return
-    weights = table["length"].values[_is_scored(table["ce"].values)] - 1.0
-    ce = [_weighted(values, weights) for values in (base, adapted, adapted - base)]
-    yield Score(name, "CE", "nat/token", len(adapted), ce[0], ce[1], ce[2])
-    base_ppl, ppl = (Estimate(float(np.exp(e.value)), float(np.exp(e.value) * e.error)) for e in ce[:2])
-    yield Score(name, "PPL", "", len(adapted), base_ppl, ppl, Estimate(ppl.value - base_ppl.value, np.nan))
+    for has_text in (False, True):
+        some = table.isel(sample=is_text == has_text)
+        adapted, base = _scored(some, "ce")
+        if not len(adapted):
+            continue
+        weights = some["length"].values[_is_scored(some["ce"].values)] - 1.0 if has_text else np.ones(len(adapted))
+        ce = [_mean(values, weights) for values in (base, adapted, adapted - base)]
+        yield Score(name, "CE", "nat/token", len(adapted), *ce)
+        if has_text:
+            base_ppl, ppl = (Estimate(float(np.exp(e.value)), float(np.exp(e.value) * e.error)) for e in ce[:2])
+            yield Score(name, "PPL", "", len(adapted), base_ppl, ppl, Estimate(ppl.value - base_ppl.value, np.nan))
 
 
 def _is_scored(values: np.ndarray) -> Any:
@@ -152,29 +146,16 @@ def _scored(table: xr.Dataset, column: str) -> tuple[np.ndarray, np.ndarray]:
     return adapted[kept].astype(np.float64), np.where(_is_scored(base), base, np.nan)[kept].astype(np.float64)
 
 
-def _unread(table: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """(with, without) the adapter, float64 (sample,): 1 where no choice was read in what was written."""
-    kept = table["written_correct"].values >= 0
-    names = ("written_prediction", "base_written_prediction")
-    found = [(table[name].values[kept] < 0).astype(np.float64) for name in names if name in table]
-    return found[0], found[1] if len(found) > 1 else np.full(len(found[0]), np.nan)
-
-
-def _mean(values: np.ndarray) -> Estimate:
-    return Estimate(float(values.mean()), float(standard_error(values)))
-
-
 def _proportion(values: np.ndarray) -> Estimate:
     """In percent, with its binomial standard error."""
     share = values.mean()
     return Estimate(float(100 * share), float(100 * np.sqrt(share * (1 - share) / len(values))))
 
 
-def _weighted(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Mean over tokens of windows' means, and its standard error over windows, as of a ratio."""
+def _mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Weighted mean over samples, and its standard error as of a ratio: for equal weights, that of a mean."""
     n, total = len(values), weights.sum()
     mean = float((weights * values).sum() / total)
     if n < 2:
         return Estimate(mean, np.nan)
-    error = np.sqrt((weights**2 * (values - mean) ** 2).sum() * n / (n - 1)) / total
-    return Estimate(mean, float(error))
+    return Estimate(mean, float(np.sqrt((weights**2 * (values - mean) ** 2).sum() * n / (n - 1)) / total))

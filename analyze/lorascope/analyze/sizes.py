@@ -29,21 +29,19 @@ class Size(NamedTuple):
 def sizes(run: Run) -> list[Size]:
     """Bytes of a run's parts in memory and on disk, and of the whole at the end."""
     raw: dict[str, int] = {}
+    committed = run.committed.values
     for path, node in zarr.open_group(run.place.zarr_store(read_only=True), mode="r").members(max_depth=None):
         if isinstance(node, zarr.Array):
-            share = _tokens_kept(run, path) / run.n_tokens if node.attrs.get("written") == "by row" else 1
+            share = 1.0
+            if node.attrs.get("written") == "by row":  # tokens of which it holds values
+                kept = committed & run.with_states.values if goes_with_states(path) else committed
+                share = int(kept.sum()) / run.n_tokens
             raw[_part(path)] = raw.get(_part(path), 0) + round(node.nbytes * share)
     stored: dict[str, int] = {}
     for path, n_bytes in run.place.sizes():
         stored[_part(path)] = stored.get(_part(path), 0) + n_bytes
     parts = [Size(part, raw[part], stored[part]) for part in PARTS if raw.get(part)]
     return [*parts, Size("whole run", sum(p.raw_bytes for p in parts), sum(stored.values()))]
-
-
-def _tokens_kept(run: Run, path: str) -> int:
-    """Tokens of which an array that is written row by row holds values."""
-    committed = run.committed.values
-    return int((committed & run.with_states.values if goes_with_states(path) else committed).sum())
 
 
 def _part(path: str) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 from lorascope.stores import Run
 
-__all__ = ["is_weighted", "standard_error", "token_weights", "weighted_mean", "weighted_medians", "weighted_quantiles"]
+__all__ = ["is_weighted", "standard_error", "token_weights", "weighted_mean", "weighted_quantiles"]
 
 
 def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
@@ -49,17 +49,3 @@ def weighted_quantiles(
     w = weights[order]
     places = np.cumsum(w) - w / 2 - w[0] / 2
     return np.asarray(np.interp(np.asarray(levels) * places[-1], places, values[order]), np.float64)
-
-
-def weighted_medians(
-    values: np.ndarray, weights: np.ndarray, counted: Bool[np.ndarray, " token"]
-) -> Float64[np.ndarray, " component"]:
-    """Median of each column of values (token, component) over the counted tokens; NaN where one of them is NaN."""
-    kept, w = values[counted], weights[counted]
-    if not len(w):
-        return np.full(values.shape[1], np.nan)
-    if (w == w[0]).all():
-        return np.asarray(np.median(kept, axis=0), np.float64)
-    return np.array(
-        [np.nan if np.isnan(column).any() else weighted_quantiles(column, w, [0.5])[0] for column in kept.T]
-    )

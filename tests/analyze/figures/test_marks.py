@@ -10,7 +10,8 @@ def test_looks_differ() -> None:
     assert [made[k].color for k in (0, 8)] == [LINES[0]] * 2
     assert [made[k].symbol for k in (0, 8, 16)] == ["circle", "square", "diamond"]
     assert made[8].marker(5, hollow=True) == {"color": LINES[0], "symbol": "square-open", "size": 5}
-    assert looks(0) == []
+    assert looks(0) == looks(0, "rank") == []
+    assert len({look.color for look in looks(9, "rank")}) == 9
 
 
 def test_names_are_as_long_as_it_takes() -> None:
@@ -33,3 +34,14 @@ def test_a_legend_of_several_groups() -> None:
     assert (figure.layout.legend.tracegroupgap, figure.layout.legend.title.side) == (0, "top")
     assert figure.layout.height - 300 == figure.layout.margin.b - 10
     assert figure.layout.height > 300
+
+
+def test_a_legend_gets_room_by_its_names() -> None:
+    heights = []
+    for names in (["a"], ["a", "b"], ["a long name of something"] * 6):
+        figure = go.Figure()
+        apply_theme(figure, height=300)
+        add_legend(figure, "kind", names, looks(len(names)))
+        assert figure.layout.showlegend is (len(names) > 1)
+        heights.append(figure.layout.height)
+    assert 300 == heights[0] < heights[1] < heights[2]

@@ -2,12 +2,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from lorascope.analyze.figures import depth_figure, position_figure, sample_figure, share_curve
 from lorascope.analyze.miub import miub
 from lorascope.analyze.qualify import qualify
+from lorascope.analyze.weights import weighted_quantiles
 
 from ..conftest import Small
 from .conftest import title_of
@@ -40,6 +42,17 @@ def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.
         assert figure.layout.xaxis2.title.text == "&lt;b&gt;place"
 
 
+def test_positions_weigh_their_tokens(make_small: Callable[..., Small]) -> None:
+    qualified = qualify(make_small(is_weighted=True).run)
+    figure = position_figure(qualified)
+    bands = [trace.y for trace in figure.data[:5]]  # low, high, first and third quartile, median
+    columns = {"at": qualified["position"], "js": qualified["js_token"], "w": qualified["weight"]}
+    groups = pd.DataFrame({name: values.values for name, values in columns.items()}).groupby("at")
+    levels = [0.1, 0.9, 0.25, 0.75, 0.5]
+    expected = [weighted_quantiles(part["js"].to_numpy(), part["w"].to_numpy(), levels) for _, part in groups]
+    np.testing.assert_allclose(np.transpose(bands), expected)
+
+
 @pytest.fixture(scope="module")
 def result(small: Small) -> xr.Dataset:
     found = miub(small.run)
@@ -47,7 +60,7 @@ def result(small: Small) -> xr.Dataset:
 
 
 def lines_of(figure: Any) -> list[Any]:
-    return [trace for trace in figure.data if trace.type == "scatter" and trace.fill is None]
+    return [trace for trace in figure.data if trace.hovertemplate]
 
 
 def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.Dataset) -> None:
@@ -69,7 +82,7 @@ def test_depth_by_kind(small: Small, result: xr.Dataset) -> None:
     for found in (result, qualify(small.run)):
         figure = depth_figure(found, by="kind")
         lines = lines_of(figure)
-        assert [line.name for line in lines] == ["q_proj", "up_proj", "down_proj"]
+        assert [line.legendgroup for line in lines] == ["q_proj", "up_proj", "down_proj"]
         np.testing.assert_allclose([line.y for line in lines], by_sample.T, rtol=1e-5)
         assert figure.layout.legend.title.text.strip() == "kind"
         assert title_of(figure).startswith("JS by layer and kind ")
@@ -85,7 +98,7 @@ def test_depth_says_what_lies_outside(make_small: Callable[..., Small], by: str 
 
 def test_names_are_escaped(result: xr.Dataset) -> None:
     figure = depth_figure(result.assign_attrs(run="<script>"), by="dataset")
-    assert [line.name for line in lines_of(figure)] == ["a", "b", "&lt;b&gt;"]
+    assert [line.legendgroup for line in lines_of(figure)] == ["a", "b", "&lt;b&gt;"]
     assert "<script>" not in figure.layout.title.text
 
 
@@ -111,14 +124,6 @@ def test_histogram_marks_mean_and_error(small: Small, result: xr.Dataset) -> Non
         assert box.boxpoints == "all"
         assert list(box.text) == [f"item-{i}" for i in range(12)]
     assert "n = 12 samples. Tokens: mean." in title_of(sample_figure(result))
-
-
-@pytest.mark.parametrize(("value", "size", "low"), [(0.0, 0.1, -0.1), (2.0, 0.2, 0.8)])
-def test_equal_samples_are_one_narrow_bar(result: xr.Dataset, value: float, size: float, low: float) -> None:
-    figure = sample_figure(result.assign(miub_sample=result["miub_sample"] * 0 + value))
-    assert figure.data[1].xbins.size == pytest.approx(size)
-    assert figure.layout.xaxis2.range == pytest.approx((low, value + 6 * size))
-    assert not [shape for shape in figure.layout.shapes if shape.type == "rect"]
 
 
 def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:

@@ -1,20 +1,21 @@
-import plotly.graph_objects as go
+import pytest
 
-from lorascope.analyze.figures.theme import LINES, apply_theme, legend_below, line_styles
-
-
-def test_lines_without_order_are_told_apart() -> None:
-    styles = line_styles(20, "kind")
-    assert [style["color"] for style in styles[:8]] == list(LINES)
-    assert len({(style["color"], style["dash"]) for style in styles}) == 20
+from lorascope.analyze.figures.theme import small_multiples
 
 
-def test_a_legend_gets_room_by_its_names() -> None:
-    heights = []
-    for names in (["a"], ["a", "b"], ["a long name of something"] * 6):
-        figure = go.Figure()
-        apply_theme(figure, height=300)
-        legend_below(figure, title="kind", names=names)
-        assert figure.layout.showlegend is (len(names) > 1)
-        heights.append(figure.layout.height)
-    assert 300 == heights[0] < heights[1] < heights[2]
+@pytest.mark.parametrize(("n", "rows"), [(1, 1), (2, 1), (3, 2), (4, 2), (7, 4)])
+def test_panels_go_two_across(n: int, rows: int) -> None:
+    figure, panels = small_multiples([f"panel {k}" for k in range(n)], height=150)
+    assert [tuple(panel.values()) for panel in panels] == [(k // 2 + 1, k % 2 + 1) for k in range(n)]
+    assert [note.text for note in figure.layout.annotations] == [f"panel {k}" for k in range(n)]
+    assert figure.layout.height > rows * 150
+    first = figure.layout.yaxis.domain
+    inside = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    assert (first[1] - first[0]) * (rows * 150 + (rows - 1) * 72) == pytest.approx(150)
+    assert inside > rows * 150
+
+
+def test_the_place_of_a_missing_panel_is_empty() -> None:
+    figure, _ = small_multiples(["a", "b", "c"], height=150)
+    assert (figure.layout.xaxis4.visible, figure.layout.yaxis4.visible) == (False, False)
+    assert figure.layout.xaxis3.visible is None

@@ -10,10 +10,10 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze.measuring import run as module
+from lorascope.analyze.measuring.compute import Workers
 from lorascope.analyze.measuring.measures import token_measure
 from lorascope.analyze.measuring.partial import Partial, partial_path
 from lorascope.analyze.measuring.run import measure_run, measure_unsaved
-from lorascope.analyze.measuring.workers import Workers
 from lorascope.analyze.miub import miub
 from lorascope.analyze.save import DONE, open_result
 from lorascope.stores import Run, StoreError, open_run

@@ -12,8 +12,7 @@ from ..scaling.result import ScalingFit
 from ..scaling.verdicts import interval_text
 from .captions import headline, plural
 from .marks import BLACK, EDGES, Look, points
-from .small_multiples import small_multiples
-from .theme import LINES
+from .theme import LINES, small_multiples
 
 __all__ = ["profile_figure"]
 

@@ -16,7 +16,7 @@ from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name
 from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
 from .scales import ValueAxis, value_axis, whole_ticks
-from .theme import LINES, apply_theme, legend_below
+from .theme import LINES, apply_theme
 
 __all__ = ["bound_figure", "estimates_figure", "xi_figure"]
 
@@ -181,11 +181,8 @@ def _footnotes(figure: go.Figure, result: xr.Dataset, found: Sequence[pd.DataFra
     symbols = {str(symbol) for trace in figure.data for symbol in np.ravel(trace.marker.symbol)}
     said = ["Hollow: saturated or undersampled."] if any(symbol.endswith("-open") for symbol in symbols) else []
     said += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []
-    n_known = len(pd.concat(found).index.unique())
-    n_values = n_known * len(found) - sum(map(len, found))
-    gone = [(result.sizes["component"] - n_known, "component"), (n_values, "value")]
-    counts = [plural(n, what) for n, what in gone if n]
-    return [*said, f"{' and '.join(counts)} not known, left out."] if counts else said
+    n_unknown = result.sizes["component"] * len(found) - sum(map(len, found))
+    return [*said, f"{plural(n_unknown, 'value')} not known, left out."] if n_unknown else said
 
 
 def xi_figure() -> go.Figure:
@@ -196,21 +193,20 @@ def xi_figure() -> go.Figure:
     """
     nats, most = np.linspace(0, MOST_NATS, 400), np.array([0.0, math.log(2)])
     shade = {"fill": "tozeroy", "fillcolor": "rgba(33,113,181,0.15)"}
+    claimed, twice, certified = Look(LINES[1], dash="dash"), Look("#777", dash="dot"), Look("#222")
     figure = go.Figure()
-    for name, x, y, stroke, fill in (
-        ("claimed: at most ln 2 JS", most, math.log(2) * most, {"color": LINES[1], "dash": "dash"}, shade),
-        ("true: above 2 JS", most, 2 * most, {"color": "#777", "dash": "dot"}, {}),
-        ("true: at least Xi(JS)", js_upper_bound(nats), nats, {"color": "#222"}, {}),
-    ):
-        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=stroke, name=name, hoverinfo="skip", **fill))
-    normals = {f"\u03c1\u00a0{rho:g}": gaussian_dependence(rho) for rho in RHO}
-    twice = {f"n\u00a0{n}": discrete_dependence(np.eye(n) / n) for n in N_SYMBOLS}
-    figure.add_trace(_examples("correlated normals", normals, Look(), "middle left"))
-    figure.add_trace(_examples("one symbol twice", twice, Look(LINES[2]), "bottom right"))
     apply_theme(figure, height=400)
+    figure.add_trace(line(claimed, "", width=2, x=most, y=math.log(2) * most, **shade))
+    figure.add_trace(line(twice, "", width=2, x=most, y=2 * most))
+    figure.add_trace(line(certified, "", width=2, x=js_upper_bound(nats), y=nats))
+    normals = {f"\u03c1\u00a0{rho:g}": gaussian_dependence(rho) for rho in RHO}
+    symbols = {f"n\u00a0{n}": discrete_dependence(np.eye(n) / n) for n in N_SYMBOLS}
+    one, other = Look(), Look(LINES[2])
+    figure.add_trace(_examples("correlated normals", normals, one, "middle left"))
+    figure.add_trace(_examples("one symbol twice", symbols, other, "bottom right"))
     figure.update_xaxes(title_text="JS of joint and product (nat)", range=[0, 0.8])
     figure.update_yaxes(title_text="mutual information (nat)", range=[0, MOST_NATS])
-    pairs = [*normals.values(), *twice.values()]
+    pairs = [*normals.values(), *symbols.values()]
     n_above = sum(pair.mutual_information > math.log(2) * pair.js for pair in pairs)
     headline(
         figure,
@@ -218,7 +214,14 @@ def xi_figure() -> go.Figure:
         f"{n_above} of {plural(len(pairs), 'pair')} with known values lie above the shaded part, where theorem 3 of "
         "arXiv 2501.03152 would have them; no pair lies below Xi.",
     )
-    legend_below(figure, title="", names=[trace.name for trace in figure.data])
+    marks = {
+        "claimed: at most ln 2 JS": claimed,
+        "true: above 2 JS": twice,
+        "true: at least Xi(JS)": certified,
+        "correlated normals": one,
+        "one symbol twice": other,
+    }
+    add_legend(figure, "", list(marks), list(marks.values()), mode=["lines"] * 3 + ["markers"] * 2)
     return figure
 
 
@@ -226,5 +229,5 @@ def _examples(name: str, pairs: Mapping[str, Dependence], look: Look, side: str)
     """Pairs of variables with known values, their names beside them."""
     x, y = ([getattr(pair, key) for pair in pairs.values()] for key in ("js", "mutual_information"))
     hover = f"{name}, %{{text}}: mutual information %{{y:.4f}} nat, JS %{{x:.4f}} nat<extra></extra>"
-    shown = {"name": name, "showlegend": True, "hovertemplate": hover, "mode": "markers+text", "textposition": side}
-    return points(look, name, list(pairs), size=8, x=x, y=y, textfont_color=look.color, **shown)
+    shown = {"hovertemplate": hover, "mode": "markers+text", "textposition": side, "textfont_color": look.color}
+    return points(look, name, list(pairs), size=8, x=x, y=y, **shown)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 
@@ -19,8 +20,6 @@ __all__ = ["component_map", "heat_map", "js_map", "null_map"]
 
 _BLUES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
 _OUTSIDE = "outside"
-MAX_POWER = 300.0
-"""Powers of ten that a scale about 1 reaches to either side."""
 N_LETTERS = 24
 """Longest kind that is written out, or it would leave no room for the map on a phone."""
 
@@ -56,12 +55,11 @@ def js_map(result: xr.Dataset) -> go.Figure:
 def null_map(qualified: xr.Dataset) -> go.Figure:
     """Js of each component over that of its delta with permuted features, by layer and kind; 1 is where both agree."""
     js, permuted = qualified["js_component"].values, qualified["js_permuted"].values
-    with np.errstate(over="ignore", invalid="ignore"):  # what isn't finite is drawn as a gap
-        ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
+    ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
     values = qualified["js_component"].copy(data=ratio)
     # A few components whose softmax is all but one-hot would stretch the scale over many decades.
     distances = np.abs(np.log10(ratio[np.isfinite(ratio) & (ratio > 0)]))
-    reach = min(max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2)), MAX_POWER)
+    reach = max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2))
     limits = (10**-reach, 10**reach)
     label, notes = "JS / JS of permuted delta", _notes(qualified)
     return component_map(values, label=label, colors=DIVERGING, limits=limits, notes=notes)
@@ -99,13 +97,15 @@ def component_map(
     ValueError
         If `limits` can't be the ends of a scale.
     """
-    kinds, layers, cells = _cells(values)
+    frame = pd.DataFrame({"kind": values["kind"].values, "layer": values["layer"].values})
+    kinds = list(dict.fromkeys(frame["kind"]))
+    layers = sorted(set(frame["layer"]), key=lambda layer: (layer < 0, layer))  # what is outside of them comes last
     grid = np.full((len(kinds), len(layers)), np.nan)
     texts = np.full(grid.shape, "", dtype=object)
-    for (row, column), members in cells.items():
-        with np.errstate(over="ignore", invalid="ignore"):  # NaN where no mean is one that float64 holds
-            grid[row, column] = values.values[members].mean()
-        texts[row, column] = _hover(values, members, notes, label, float(grid[row, column]))
+    for (kind, layer), members in frame.groupby(["kind", "layer"]).indices.items():
+        cell = kinds.index(kind), layers.index(layer)
+        grid[cell] = values.values[members].mean()
+        texts[cell] = _hover(values, members.tolist(), notes, label, float(grid[cell]))
     finite = grid[np.isfinite(grid)]
     is_log = bool((finite > 0).any() and (finite >= 0).all()) and (limits is None or limits[0] > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -140,16 +140,6 @@ def heat_map(
     scale = {"colorscale": list(colors), "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
     hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False}
     return go.Heatmap(z=values, x=x, y=y, **scale, **hover)
-
-
-def _cells(values: xr.DataArray) -> tuple[list[str], list[int], dict[tuple[int, int], list[int]]]:
-    """Kinds and layers, and which components stand in which cell; what is outside of the layers comes last."""
-    kinds = list(dict.fromkeys(values["kind"].values.tolist()))
-    layers = sorted(set(values["layer"].values.tolist()), key=lambda layer: (layer < 0, layer))
-    cells: dict[tuple[int, int], list[int]] = {}
-    for index, (kind, layer) in enumerate(zip(values["kind"].values, values["layer"].values, strict=True)):
-        cells.setdefault((kinds.index(kind), layers.index(layer)), []).append(index)
-    return kinds, layers, cells
 
 
 def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:

@@ -5,18 +5,20 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
+from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
 
 from .captions import shortened
-from .theme import INK, LINES, legend_below, line_styles
+from .theme import COLORS, INK, LINES
 
-__all__ = ["BLACK", "EDGES", "SYMBOLS", "Look", "add_legend", "hovering", "line", "looks", "points", "unique_labels"]
+__all__ = ["BLACK", "EDGES", "SYMBOLS", "Look", "add_legend", "line", "looks", "points", "unique_labels"]
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
 """Symbols of groups, the next one once all colours are used; triangles are what lies beyond an axis."""
 EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}
 """Side of an axis -> symbol of what lies beyond it."""
-TITLE = 16
-"""Pixels of a legend's title."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+ORDERED = ("rank", "length", "layer", "position")
+"""Keys of `group_by` and `side_by_side` whose values have an order."""
 LENGTHS = (24, 36, 54)
 """Characters that names are cut to: the first of these that tells them apart is taken."""
 
@@ -37,19 +39,25 @@ BLACK = Look("#222", "diamond")
 """How means and estimates stand out from their groups."""
 
 
-def looks(n: int) -> list[Look]:
-    """Looks of n groups without an order: colours first, then other symbols and dashes."""
-    return [
-        Look(style["color"], SYMBOLS[k // len(LINES) % len(SYMBOLS)], style["dash"])
-        for k, style in enumerate(line_styles(n, None))
-    ]
+def looks(n: int, key: str | None = None) -> list[Look]:
+    """Looks of a key's n values: pale to dark where they have an order; else colours first, then symbols and dashes."""
+    if key in ORDERED:
+        places = [0.75] if n == 1 else [0.35 + 0.65 * place / (n - 1) for place in range(n)]
+        return [Look(color) for color in sample_colorscale(list(COLORS), places)]
+    rounds = [(k % len(LINES), k // len(LINES)) for k in range(n)]
+    return [Look(LINES[k], SYMBOLS[turn % len(SYMBOLS)], DASHES[turn % len(DASHES)]) for k, turn in rounds]
 
 
 def points(look: Look, group: str, texts: Sequence[str], *, size: float = 6, **options: Any) -> go.Scatter:
-    """Points of a group with a text each to hover over; plotly's options come last, and win."""
+    """Points of a group, with a text (HTML) each to hover over and no entry of their own in a legend.
+
+    Plotly's options come last, and win.
+    """
     marker = look.marker(size) | options.pop("marker", {})
     stroke = {"color": look.color, "dash": look.dash, "width": 1.5} | options.pop("line", {})
-    return go.Scatter({"mode": "markers", "marker": marker, "line": stroke, **hovering(group, texts), **options})
+    hover = {"text": list(texts), "hovertemplate": "%{text}<extra></extra>"}
+    shown = {"mode": "markers", "legendgroup": html.escape(group), "showlegend": False}
+    return go.Scatter({"marker": marker, "line": stroke, **hover, **shown, **options})
 
 
 def line(look: Look, group: str, *, width: float = 1.5, **options: Any) -> go.Scatter:
@@ -69,28 +77,25 @@ def unique_labels(names: Sequence[str]) -> list[str]:
 
 
 def add_legend(
-    figure: go.Figure, title: str, names: Sequence[str], marks: Sequence[Look], *, mode: str = "markers"
+    figure: go.Figure, title: str, names: Sequence[str], marks: Sequence[Look], *, mode: str | Sequence[str] = "markers"
 ) -> None:
     """Show a legend below, of which each entry stands for all traces of its group; of a single group there is none.
 
-    Names and title are plain text; the figure is in the common theme and has all its traces.
+    Names and title are plain text; the figure is in the common theme and has all its traces. Its height grows by the
+    legend's on a narrow screen.
     """
     if len(names) < 2:
         return
     shown = unique_labels(names)
-    for name, entry, look in zip(names, shown, marks, strict=True):
-        figure.add_trace(
-            points(
-                look, name, [], size=7, x=[None], y=[None], mode=mode, name=entry, showlegend=True, hovertemplate=None
-            )
-        )
-    legend_below(figure, title=shortened(title), names=shown)
+    modes = [mode] * len(names) if isinstance(mode, str) else mode
+    for name, entry, look, kind in zip(names, shown, marks, modes, strict=True):
+        own = {"mode": kind, "name": entry, "showlegend": True, "hovertemplate": None}
+        figure.add_trace(points(look, name, [], size=7, x=[None], y=[None], **own))
+    heading = shortened(title)
+    n_rows = sum(50 + 7 * len(name) for name in (heading, *shown)) // 340 + 1  # about as wide as a legend draws a name
+    room = 40 + 19 * n_rows
+    place = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
     # No gap, as each entry would count as a block; a title above, as plotly wraps entries as if it took no width.
-    bottom, height = figure.layout.margin.b + TITLE, figure.layout.height + TITLE
-    figure.update_layout(legend_tracegroupgap=0, legend_title_side="top", margin_b=bottom, height=height)
-
-
-def hovering(group: str, texts: Sequence[str]) -> dict[str, Any]:
-    """What the points of a group have in common: escaped texts to hover over, and no entry of their own in a legend."""
-    template = "%{text}<extra></extra>"
-    return {"text": list(texts), "hovertemplate": template, "legendgroup": html.escape(group), "showlegend": False}
+    above = {"text": heading, "font": {"size": 12}, "side": "top"}
+    figure.update_layout(showlegend=True, legend={**place, "title": above, "itemwidth": 30, "tracegroupgap": 0})
+    figure.update_layout(margin_b=figure.layout.margin.b + room, height=figure.layout.height + room)

@@ -5,21 +5,23 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_error, format_number, format_percent
-from ..groups import COMPONENT_KEYS, group_by
-from ..qualify import position_profile
-from ..weights import standard_error
+from ..groups import group_by, to_dataframe
+from ..weights import standard_error, weighted_quantiles
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
-from .marks import Look, line, points
+from .marks import Look, add_legend, line, looks, points
 from .scales import whole_ticks
-from .theme import COLORS, INK, apply_theme, legend_below, line_styles
+from .theme import COLORS, INK, apply_theme
 
 __all__ = ["depth_figure", "position_figure", "sample_figure", "share_curve"]
 
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Quantiles that are drawn over positions."""
 N_POINTS = 300
 """Most samples that are all drawn; of more only those outside of the whiskers are."""
 
@@ -57,12 +59,12 @@ def position_figure(
     label
         What the positions count; plain text.
     """
-    positions = qualified["position"].values - (0.0 if origin is None else origin)
-    known = np.flatnonzero(np.isfinite(positions))
-    tokens, weights = qualified["js_token"][known], qualified["weight"].values[known]
-    profile = position_profile(tokens, positions[known].astype(int), weights=weights)
-    x, n = profile["position"].values, profile["n"].values
-    low, first, median, third, high = profile["quantiles"].values
+    at = qualified["position"].values - (0.0 if origin is None else origin)
+    columns = {"at": at, "js": qualified["js_token"].values, "weight": qualified["weight"].values}
+    tokens = pd.DataFrame(columns).replace([np.inf, -np.inf], np.nan).dropna().astype({"at": int}).groupby("at")
+    x, n = tokens.size().index.to_numpy(), tokens.size().to_numpy()
+    quantiles = [weighted_quantiles(part["js"].to_numpy(), part["weight"].to_numpy(), LEVELS) for _, part in tokens]
+    low, first, median, third, high = np.reshape(quantiles, (-1, len(LEVELS))).T
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.8, 0.2], vertical_spacing=0.05)
     hidden = {"x": x, "mode": "lines", "line": {"width": 0, "color": INK}, "hoverinfo": "skip", "row": 1, "col": 1}
     for bottom, top, opacity, name in ((low, high, 0.18, "10 to 90 %"), (first, third, 0.32, "25 to 75 %")):
@@ -100,24 +102,27 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         If none of the result's components lies in a layer, or it can't be grouped by `by`.
     """
     grouped = group_by(result, ["layer"] if by is None else ["layer", by])
-    layers, units = grouped["layer"].values, html.escape(grouped.attrs["units"])
-    inside, outside = (grouped.isel(layer=np.flatnonzero(kept)) for kept in (layers >= 0, layers < 0))
-    if not inside.sizes["layer"]:
+    units, n_outside = html.escape(grouped.attrs["units"]), int((result["layer"].values < 0).sum())
+    inside = to_dataframe(grouped, "group").query("layer >= 0 and n_components > 0")
+    if inside.empty:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
-    names = [""] if by is None else [shortened(value) for value in grouped[by].values.tolist()]
-    parts = [inside] if by is None else [inside.isel({by: place}) for place in range(len(names))]
+    there = [""] if by is None else [one for one in grouped[by].values.tolist() if (inside[by] == one).any()]
+    names, marks = list(map(str, there)), looks(len(there), by)
     figure = go.Figure()
-    for name, part, style in zip(names, parts, line_styles(len(names), by), strict=True):
-        figure.add_trace(_depths(name, part, Look(style["color"], dash=style["dash"]), units))
+    for one, name, look in zip(there, names, marks, strict=True):
+        part = inside if by is None else inside[inside[by] == one]
+        where = f", {shortened(name)}" if name else ""
+        texts = [
+            f"layer {row.layer}{where}: {format_error(row.miub, row.miub_se)} {units}, n = {row.n_samples}"
+            for row in part.itertuples()
+        ]
+        shown = {"mode": "lines+markers", "error_y": {"array": part["miub_se"], "width": 0, "thickness": 1.5}}
+        figure.add_trace(points(look, name, texts, size=5, x=part["layer"], y=part["miub"], **shown))
     apply_theme(figure, height=320)
-    low, high = int(inside["layer"].values.min()), int(inside["layer"].values.max())
+    low, high = int(inside["layer"].min()), int(inside["layer"].max())
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
     figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", exponentformat="power")
-    values = inside["miub"].values
-    there = (inside["n_samples"].values > 0) & (inside["n_components"].values > 0)
-    counts = outside["n_components"]
-    n_outside = int(counts.max([key for key in counts.dims if key not in COMPONENT_KEYS]).sum()) if counts.size else 0
-    n_bad = int((there & ~np.isfinite(values)).sum())
+    n_bad = int((~np.isfinite(inside["miub"])).sum())
     headline(
         figure,
         f"JS by layer{f' and {by}' if by else ''}",
@@ -127,22 +132,8 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",
         f"{plural(n_bad, 'mean')} missing: not finite." if n_bad else "",
     )
-    if by is not None:
-        legend_below(figure, title=by, names=names)
+    add_legend(figure, by or "", names, marks, mode="lines+markers")
     return figure
-
-
-def _depths(name: str, part: xr.Dataset, look: Look, units: str) -> go.Scatter:
-    """Points of a line, with bars; groups that don't occur are gone."""
-    part = part.isel(layer=np.flatnonzero((part["n_samples"].values > 0) & (part["n_components"].values > 0)))
-    columns = (part[key].values for key in ("layer", "miub", "miub_se", "n_samples"))
-    texts = [
-        f"layer {layer}{f', {name}' if name else ''}: {format_error(mean, error)} {units}, n = {n}"
-        for layer, mean, error, n in zip(*columns, strict=True)
-    ]
-    bars = {"array": part["miub_se"].values, "width": 0, "thickness": 1.5}
-    shown = {"mode": "lines+markers", "name": name, "showlegend": True, "error_y": bars}
-    return points(look, name, texts, size=5, x=part["layer"].values, y=part["miub"].values, **shown)
 
 
 def sample_figure(result: xr.Dataset) -> go.Figure:
@@ -175,11 +166,6 @@ def sample_figure(result: xr.Dataset) -> go.Figure:
     figure.update_xaxes(title_text=f"MIUB of a sample ({html.escape(units)})", row=2, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(title_text="samples", rangemode="nonnegative", row=2, col=1)
-    if len(values) and values.min() == values.max():  # else one bar would fill the figure
-        size = 0.1 * (mean or 1.0)
-        bins = {"start": mean - size / 2, "end": mean + size, "size": size}
-        figure.update_traces(xbins=bins, selector={"type": "histogram"})
-        figure.update_xaxes(range=[mean - (6 if mean else 1) * size, mean + 6 * size])
     if len(values):
         text = {"annotation_text": f"mean {format_number(mean)}", "annotation_position": "top right"}
         figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)

@@ -1,14 +1,13 @@
 """Ends and ticks of colour scales and of axes of values, sizes and responses."""
 
 import math
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..format import format_number
 
-__all__ = ["LOG_FROM", "colorbar", "ends", "log_axis", "size_axis", "tick_text", "value_axis", "whole_ticks"]
+__all__ = ["ValueAxis", "colorbar", "ends", "size_axis", "tick_text", "value_axis", "whole_ticks"]
 
 NARROW = 3.0
 """Ends of an axis nearer than this factor get ticks at even steps."""
@@ -22,8 +21,6 @@ MOST_DIGITS = 6
 """Most digits of a tick that is written whole."""
 MOST_TICKS = 6
 """Most ticks at even steps."""
-SMALLEST, LARGEST = -323.0, 308.0
-"""Powers of ten that float64 holds."""
 LOG_FROM = 30.0
 """Values that lie further apart than this factor go on a logarithmic axis."""
 
@@ -38,11 +35,9 @@ def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) ->
             )
         return math.log10(limits[0]), math.log10(limits[1])
     known = shown[np.isfinite(shown)]
-    # a quarter of each, so that no difference is beyond float64
-    low, high = (4 * float(np.quantile(known / 4, 0.02)), float(known.max())) if len(known) else (0.0, 1.0)
+    low, high = (float(np.quantile(known, 0.02)), float(known.max())) if len(known) else (0.0, 1.0)
     low = max(low, high - 6) if is_log else low
-    room = max(0.5, 1e-6 * abs(low))
-    return (low, high) if high > low else (low - room, min(low + room, sys.float_info.max))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
 def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
@@ -66,9 +61,9 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Round values between two powers of ten: whole powers if there are enough of them, else 1, 2, 5."""
     steps: tuple[int, ...] = (1,) if high - low > 3 else (1, 3) if high - low > 1.5 else (1, 2, 5)
     powers = range(math.floor(low), math.ceil(high) + 1)
-    ticks = [float(f"{step}e{power}") for power in powers for step in steps]  # 0 or infinite beyond float64
-    inside = [tick for tick in ticks if 0 < tick < math.inf and low - 1e-9 <= math.log10(tick) <= high + 1e-9]
-    return inside if len(inside) > 1 else [10 ** min(max(power, SMALLEST), LARGEST) for power in (low, high)]
+    ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+    inside = [tick for tick in ticks if low - 1e-9 <= math.log10(tick) <= high + 1e-9]
+    return inside if len(inside) > 1 else [10**low, 10**high]
 
 
 class ValueAxis(NamedTuple):
@@ -104,11 +99,6 @@ def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
     low, high = (min(0.0, float(known.min())), max(0.0, float(known.max()))) if len(known) else (0.0, 1.0)
     room = 0.05 * (high - low) or 1.0
     return ValueAxis(low - room / 2, high + room, is_log)
-
-
-def log_axis(values: np.ndarray) -> dict[str, Any]:
-    """A logarithmic axis that holds all finite values above zero, with round ticks."""
-    return value_axis(values, is_log=True).layout()
 
 
 def size_axis(sizes: np.ndarray) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from ..stats.trends import TrendResult
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
 from .scales import size_axis, tick_text
-from .small_multiples import small_multiples
-from .theme import apply_theme
+from .theme import apply_theme, small_multiples
 
 __all__ = ["metrics_figure", "trend_figure"]
 

@@ -1,12 +1,11 @@
-"""What all figures share: colours, type and margins."""
+"""What all figures share: colours, type, margins, and how panels stand beside each other."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
-from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
+from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-__all__ = ["COLORS", "DIVERGING", "INK", "LINES", "ORDERED", "apply_theme", "legend_below", "line_styles"]
+__all__ = ["COLORS", "DIVERGING", "INK", "LINES", "apply_theme", "small_multiples"]
 
 COLORS = ("#fff5eb", "#fdd0a2", "#fd8d3c", "#d94801", "#7f2704")
 """Colours from not moved to moved furthest."""
@@ -16,8 +15,13 @@ INK = "#b8460a"
 """Colour of lines and points, dark enough on white."""
 LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#17859b", "#555555")
 """Colours of lines beside each other that have no order."""
-ORDERED = ("rank", "length", "layer", "position")
-"""Keys of `group_by` and `side_by_side` whose values have one."""
+ACROSS = 2
+LINE = 14
+"""Pixels of a line above a panel."""
+AXIS = 52
+"""Pixels of a panel's ticks and the title of its axis."""
+CORNER = {"x": 0, "y": 1, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
+"""Where a panel's title stands."""
 
 
 def apply_theme(figure: go.Figure, *, height: int) -> None:
@@ -38,23 +42,30 @@ def apply_theme(figure: go.Figure, *, height: int) -> None:
     figure.update_yaxes(automargin=True, **axis)
 
 
-def legend_below(figure: go.Figure, *, title: str, names: Sequence[str]) -> None:
-    """Show a legend below the plot, with room for it on a narrow screen; of a single name there is none."""
-    if len(names) < 2:
-        return
-    n_rows = sum(50 + 7 * len(name) for name in (title, *names)) // 340 + 1  # about as wide as a legend draws a name
-    room = 24 + 19 * n_rows
-    place = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
-    heading = {"text": f"{title}  ", "font": {"size": 12}}
-    bottom, height = figure.layout.margin.b + room, figure.layout.height + room
-    figure.update_layout(legend={**place, "title": heading, "itemwidth": 30}, showlegend=True)
-    figure.update_layout(margin_b=bottom, height=height)
+def small_multiples(
+    titles: Sequence[str], *, height: int, share_y: bool = True
+) -> tuple[go.Figure, list[dict[str, int]]]:
+    """An empty figure, in the common theme, with a panel for each title, and the row and column of each.
 
-
-def line_styles(n: int, key: str | None) -> list[dict[str, Any]]:
-    """Colour and dash of a line for each of a key's n values: pale to dark where they have an order; else hues."""
-    if key in ORDERED:
-        places = [0.35 + 0.65 * place / max(n - 1, 1) for place in range(n)] if n > 1 else [0.75]
-        return [{"color": color, "dash": "solid"} for color in sample_colorscale(list(COLORS), places)]
-    dashes = ("solid", "dash", "dot", "dashdot")
-    return [{"color": LINES[k % len(LINES)], "dash": dashes[k // len(LINES) % len(dashes)]} for k in range(n)]
+    Titles are escaped, their lines separated by `<br>`; `height` is that of a panel, in pixels, without its title and
+    ticks. Panels that share their y axis show its ticks on the left only.
+    """
+    n_rows, n_columns = -(-len(titles) // ACROSS), min(ACROSS, len(titles))
+    above = LINE * max(title.count("<br>") + 1 for title in titles) + 6
+    gap = above + AXIS
+    whole = n_rows * height + (n_rows - 1) * gap
+    spacing = {"vertical_spacing": gap / whole, "horizontal_spacing": 0.06 if share_y else 0.16}
+    figure = make_subplots(rows=n_rows, cols=n_columns, shared_yaxes="all" if share_y else False, **spacing)
+    apply_theme(figure, height=whole + above + AXIS + 40)
+    figure.update_layout(margin_t=figure.layout.margin.t + above)
+    panels = [{"row": k // ACROSS + 1, "col": k % ACROSS + 1} for k in range(n_rows * n_columns)]
+    for title, panel in zip(titles, panels, strict=False):
+        note = {"text": title, "align": "left", "showarrow": False, "font": {"size": 11}}
+        figure.add_annotation(**note, **CORNER, **panel)
+    small = {"title_font_size": 12, "title_standoff": 4}
+    figure.update_xaxes(nticks=4, tickangle=0, **small)
+    figure.update_yaxes(nticks=5, **small)
+    for panel in panels[len(titles) :]:  # what is left of the last row
+        figure.update_xaxes(visible=False, **panel)
+        figure.update_yaxes(visible=False, **panel)
+    return figure, panels[: len(titles)]

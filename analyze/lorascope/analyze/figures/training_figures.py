@@ -2,9 +2,10 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
@@ -17,27 +18,11 @@ from .theme import COLORS, apply_theme
 
 __all__ = ["training_figure"]
 
-LAYER = "miub_layer_"
+LAYER, COLUMNS = "miub_layer_", ("step", "loss", "miub", "ce", "miub_share")
 PANEL, GAP = 150, 22
 """Pixels of a panel, and between two of them."""
 N_MARKED = 60
 """Most points of a line that has markers."""
-
-
-class _Training(NamedTuple):
-    """One training, as its record has it."""
-
-    miub: Sequence[tuple[int, float]]
-    """Step and MIUB in nats."""
-    ce: Sequence[tuple[int, float]]
-    """Step and cross-entropy of the samples that MIUB is measured on, nats per token; NaN where it isn't known."""
-    loss: Sequence[tuple[int, float]]
-    """Step and loss of its batch, nats per token."""
-    layers: Sequence[int]
-    by_layer: np.ndarray
-    """MIUB in nats (layer, step)."""
-    share: float
-    """Share of the training's time that measuring took; NaN where it isn't known."""
 
 
 def training_figure(record: Mapping[str, Any]) -> go.Figure:
@@ -63,82 +48,85 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
     if not trainings:
         raise ValueError("`record` is empty; give what a training left, or several of these by name")
     only = next(iter(trainings.values())) if len(trainings) == 1 else None
-    n_rows = 3 if only is not None and len(only.layers) else 2
+    layers = [] if only is None else [key for key in only if key.startswith(LAYER)]
+    n_rows = 3 if layers else 2
     whole = n_rows * PANEL + (n_rows - 1) * GAP
     figure = make_subplots(rows=n_rows, cols=1, shared_xaxes=True, vertical_spacing=GAP / whole)
     marks = looks(len(trainings))
     for (name, one), look in zip(trainings.items(), marks, strict=True):
-        figure.add_trace(_line(name, one.miub, look, "MIUB", "nat"), row=1, col=1)
-        figure.add_trace(_line(name, one.loss, look, "loss", "nat/token", thin=True), row=2, col=1)
-        if any(np.isfinite(value) for _, value in one.ce):
-            figure.add_trace(_line(name, one.ce, look, "CE", "nat/token"), row=2, col=1)
+        figure.add_trace(_line(name, one, "miub", look, "MIUB", "nat"), row=1, col=1)
+        figure.add_trace(_line(name, one, "loss", look, "loss", "nat/token", thin=True), row=2, col=1)
+        if one["ce"].notna().any():
+            figure.add_trace(_line(name, one, "ce", look, "CE", "nat/token"), row=2, col=1)
     apply_theme(figure, height=whole + 70)
-    if only is not None and n_rows == 3:
-        _add_layers(figure, only)
-    last = max(step for one in trainings.values() for step, _ in (*one.miub, *one.loss))
+    if only is not None and layers:
+        _add_layers(figure, only.loc[only["miub"].notna(), ["step", *layers]])
+    last = max(int(one["step"].max()) for one in trainings.values())
     room = max(0.02 * last, 0.5)
     figure.update_xaxes(range=[-room, last + room], **whole_ticks(0, last))
     figure.update_xaxes(title_text="optimiser steps", row=n_rows, col=1)
     figure.update_yaxes(title_text="MIUB (nat)", rangemode="tozero", exponentformat="power", nticks=5, row=1, col=1)
     figure.update_yaxes(title_text="loss, CE (nat/token)", nticks=5, row=2, col=1)
-    share = max((one.share for one in trainings.values() if np.isfinite(one.share)), default=0)
-    most = f"Measuring took {'up to ' if only is None else ''}{format_percent(share)} of the training."
+    shares = pd.concat([one["miub_share"].dropna().tail(1) for one in trainings.values()])
+    most = f"Measuring took {'up to ' if only is None else ''}{format_percent(shares.max())} of the training."
     headline(
         figure,
         "MIUB during training",
         "Thin: the loss of the batches; with points: CE of the samples that MIUB is measured on.",
-        most if share else "",
+        most if shares.max() > 0 else "",
         "Colour: MIUB of each layer (nat); none where it is exactly 0." if n_rows == 3 else "",
     )
     add_legend(figure, "training", list(trainings), marks, mode="lines+markers")
     return figure
 
 
-def _read(name: str, record: Mapping[str, Any]) -> _Training:
-    """A training from what a Trainer logged, or from `finetune.json`."""
+def _read(name: str, record: Mapping[str, Any]) -> pd.DataFrame:
+    """What a Trainer logged, or `finetune.json`, by step: `COLUMNS` and MIUB of each layer."""
     if "log_history" in record:
-        losses = [(entry["step"], entry["loss"]) for entry in record["log_history"] if "loss" in entry]
-        curve = [entry for entry in record["log_history"] if "miub" in entry]
-        keys = [key for key in curve[-1] if key.startswith(LAYER)] if curve else []
-        layers = [int(key.removeprefix(LAYER)) for key in keys]
-        by_layer = [[point[key] for key in keys] for point in curve]
-        share = curve[-1].get("miub_share", np.nan) if curve else np.nan
+        found = pd.DataFrame(record["log_history"])
     else:
-        losses = [(place, step["loss"]) for place, step in enumerate(record["steps"], start=1)]
-        measured = record.get("miub") or {"steps": [], "layers": [], "share": np.nan}
-        curve, layers, share = measured["steps"], measured["layers"], measured["share"]
-        by_layer = [point["layers"] for point in curve]
-    if not curve:
-        raise ValueError(
-            f"the record{f' of {name!r}' if name else ''} holds no MIUB; fine-tune with `miub_every`, or give the "
-            "Trainer a `MiubCallback`"
-        )
-    miub, ce = ([(point["step"], point.get(key)) for point in curve] for key in ("miub", "ce"))
-    miub, ce, loss = ([(at, np.nan if value is None else value) for at, value in one] for one in (miub, ce, losses))
-    return _Training(miub, ce, loss, layers, np.array(by_layer, dtype=float).T, share)
+        losses = pd.DataFrame({"loss": [step["loss"] for step in record["steps"]]}).rename_axis("step").reset_index()
+        curve = record.get("miub") or {"steps": [], "layers": [], "share": np.nan}
+        measured = pd.DataFrame(curve["steps"], columns=["step", "miub", "ce"]).assign(miub_share=curve["share"])
+        layers = [f"{LAYER}{layer}" for layer in curve["layers"]]
+        measured[layers] = [point["layers"] for point in curve["steps"]]
+        found = pd.concat([losses.assign(step=losses["step"] + 1), measured])
+    found = found.reindex(columns=[*COLUMNS, *(key for key in found if key.startswith(LAYER))]).astype(float)
+    if found["miub"].notna().any():
+        return found
+    raise ValueError(
+        f"the record{f' of {name!r}' if name else ''} holds no MIUB; fine-tune with `miub_every`, or give the "
+        "Trainer a `MiubCallback`"
+    )
 
 
 def _line(
-    name: str, curve: Sequence[tuple[int, float]], look: Look, what: str, unit: str, *, thin: bool = False
+    name: str, training: pd.DataFrame, column: str, look: Look, what: str, unit: str, *, thin: bool = False
 ) -> go.Scatter:
+    curve = training[training["loss" if thin else "miub"].notna()]
     title = f"<b>{html.escape(name)}</b><br>" if name else ""
-    texts = [f"{title}step {step}: {what} {format_number(value)} {unit}" for step, value in curve]
+    pairs = zip(curve["step"].astype(int), curve[column], strict=True)
+    texts = [f"{title}step {step}: {what} {format_number(value)} {unit}" for step, value in pairs]
     shown = {"mode": "lines" if thin or len(curve) > N_MARKED else "lines+markers", "opacity": 0.6 if thin else 1}
-    x, y = ([point[place] for point in curve] for place in (0, 1))
-    return points(look, name, texts, size=5, x=x, y=y, line={"width": 1 if thin else 1.5}, **shown)
+    stroke = {"width": 1 if thin else 1.5}
+    return points(look, name, texts, size=5, x=curve["step"], y=curve[column], line=stroke, **shown)
 
 
-def _add_layers(figure: go.Figure, training: _Training) -> None:
+def _add_layers(figure: go.Figure, by_layer: pd.DataFrame) -> None:
     """A heat map in the third panel: a column a measurement, as wide as it is far from its neighbours."""
-    values, steps = training.by_layer, [step for step, _ in training.miub]
+    steps, layers = (
+        by_layer["step"].astype(int).tolist(),
+        [int(key.removeprefix(LAYER)) for key in by_layer.columns[1:]],
+    )
+    values = by_layer.iloc[:, 1:].to_numpy().T
     is_log = bool((values > 0).any())
     powers = np.full(values.shape, np.nan)
     np.log10(values, out=powers, where=values > 0)
     texts = [
         [f"step {step}, layer {layer}: {format_number(value)} nat" for step, value in zip(steps, row, strict=True)]
-        for layer, row in zip(training.layers, values.tolist(), strict=True)
+        for layer, row in zip(layers, values.tolist(), strict=True)
     ]
-    heat = heat_map(powers, steps, list(training.layers), texts, COLORS, ends(powers, None, is_log), is_log)
+    heat = heat_map(powers, steps, layers, texts, COLORS, ends(powers, None, is_log), is_log)
     figure.add_trace(heat, row=3, col=1)
-    figure.update_yaxes(title_text="layer", **whole_ticks(min(training.layers), max(training.layers)), row=3, col=1)
+    figure.update_yaxes(title_text="layer", **whole_ticks(min(layers), max(layers)), row=3, col=1)
     figure.update_layout(margin_b=80, height=figure.layout.height + 70)

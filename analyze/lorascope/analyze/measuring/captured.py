@@ -5,6 +5,8 @@ import xarray as xr
 
 from lorascope.stores import Run, StoreError
 
+from .measures import norm_ratio
+
 __all__ = ["available", "captured_measures", "counted_tokens", "keeps_all_states", "reduction"]
 
 
@@ -45,7 +47,7 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
 
     def take(name: str) -> np.ndarray:
         if name == "delta_ratio":
-            return _ratio(take("delta_norm"), take("base_norm"))
+            return norm_ratio(take("delta_norm"), take("base_norm"))
         found = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)
         return np.asarray(found.values)
 
@@ -65,10 +67,3 @@ def counted_tokens(run: Run, js: np.ndarray) -> np.ndarray:
 def _has_norms(run: Run) -> bool:
     """Whether the run was written by a version that measures every token where states aren't kept."""
     return reduction(run, "base_norm", run.adapters[0]) is not None
-
-
-def _ratio(delta: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """|delta| / |base| as the kernel has it: infinite where only base is 0, NaN where both are or one isn't finite."""
-    is_finite = np.isfinite(delta) & np.isfinite(base)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(is_finite, delta / base, np.nan), np.float32)

@@ -8,13 +8,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-import dask.array as da
 import distributed
 import numpy as np
 
 from lorascope.stores.allocator import keep_freed_memory, usual_memory
 
-from .workers import Workers, assemble
+from .compute import Workers, assemble
 
 __all__ = ["cluster_workers"]
 
@@ -71,7 +70,7 @@ def _connect(address: str) -> Any:
         raise OSError(message) from error
 
 
-def _compute(client: Any, array: da.Array, done: Callable[[], None]) -> np.ndarray:
+def _compute(client: Any, array: Any, done: Callable[[], None]) -> np.ndarray:
     """Blocks come back one by one, as they are done; those of a worker that is lost are computed again elsewhere."""
     # Never by making the client current: that is a setting of the whole process, which other threads may be changing.
     futures = distributed.futures_of(client.persist(array), client=client)

@@ -1,11 +1,10 @@
 """Where tasks run: threads of this machine, any scheduler of Dask, or a cluster."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
-import dask.array as da
 import dask.base
 import dask.config
 import dask.system
@@ -14,12 +13,21 @@ from dask.callbacks import Callback
 
 from lorascope.stores.allocator import freed_memory_kept
 
-from .workers import Workers, assemble
-
-__all__ = ["workers"]
+__all__ = ["Workers", "assemble", "workers"]
 
 LOCAL = ("threads", "processes", "synchronous")
 """Schedulers of Dask on this machine, as a message names them."""
+
+
+class Workers(NamedTuple):
+    """What computes an array."""
+
+    compute: Callable[[Any, Callable[[], None]], np.ndarray]
+    """(array, what to call when a task is done) -> the array's values."""
+    n_threads: int
+    """Tasks that it does at a time."""
+    most_together: int = 1
+    """How many times as large as on this machine's threads tasks may be: each costs a scheduler of its own time."""
 
 
 @contextmanager
@@ -65,12 +73,25 @@ def workers(scheduler: Any = None, n_workers: int | None = None) -> Iterator[Wor
         yield Workers(_local(name, n_workers), n_workers or dask.system.CPU_COUNT)
 
 
-def _local(name: str, n_workers: int | None) -> Callable[[da.Array, Callable[[], None]], np.ndarray]:
+def assemble(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:
+    """The array out of its blocks, each with its key: the array's name and its place along each dimension."""
+    out = np.empty(array.shape, array.dtype)
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in array.chunks]
+    for (_, *places), block in blocks:
+        out[tuple(slice(*edge[[i, i + 1]]) for edge, i in zip(edges, places, strict=True))] = block
+    return out
+
+
+def _local(name: str, n_workers: int | None) -> Callable[[Any, Callable[[], None]], np.ndarray]:
     options = {"scheduler": name, **({} if n_workers is None else {"num_workers": n_workers})}
 
-    def compute(array: da.Array, done: Callable[[], None]) -> np.ndarray:
+    def compute(array: Any, done: Callable[[], None]) -> np.ndarray:
+        def tell(key: Any, *_: Any) -> None:
+            if key[0] == array.name:
+                done()
+
         blocks = array.to_delayed().ravel()  # of a whole array Dask would rename the task that makes its only block
-        with dask.config.set(options), _Tasks(array.name, done):
+        with dask.config.set(options), Callback(posttask=tell):
             values = dask.base.compute(*blocks)
         return assemble(array, zip((block.key for block in blocks), values, strict=True))
 
@@ -82,16 +103,3 @@ def _active_client() -> Any:
     with suppress(KeyError, ValueError):
         return sys.modules["distributed"].default_client()
     return None
-
-
-class _Tasks(Callback):
-    """Tell of each task that makes a block of one array."""
-
-    def __init__(self, name: str, done: Callable[[], None]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # dask is untyped
-        self._name = name
-        self._done = done
-
-    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker_id: Any) -> None:
-        if key[0] == self._name:
-            self._done()

@@ -8,9 +8,8 @@ import numpy as np
 
 from ..kernels.linear import argmax_agreement_rows, norm_rows
 from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
-from .cka import hsic_terms
 
-__all__ = ["MEASURES", "Measure", "resolve", "token_measure"]
+__all__ = ["MEASURES", "Measure", "norm_ratio", "resolve", "token_measure"]
 
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
@@ -27,8 +26,6 @@ class Measure:
     """(base, delta), float32 (token, feature) each -> an array (token,), or one for each of `outputs`."""
     outputs: Mapping[str, Attributes]
     """Name -> attributes: `long_name`, `units`, and `references` where it isn't our own definition."""
-    whole_rows: bool = False
-    """Whether a value depends on the other tokens of its row, so that all of them are needed at once."""
 
 
 def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[[Callable[..., Values]], Measure]:
@@ -65,10 +62,15 @@ def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[
     return make
 
 
-def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    out = np.empty(len(base), np.float32)
-    jensen_shannon_rows(base, delta, out)
+def _filled(kernel: Callable[..., None], n: int, *blocks: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What a kernel writes of blocks (token, feature), n arrays float32 (token,)."""
+    out = tuple(np.empty(len(blocks[0]), np.float32) for _ in range(n))
+    kernel(*blocks, *out)
     return out
+
+
+def _js(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    return _filled(jensen_shannon_rows, 1, base, delta)[0]
 
 
 @lru_cache(maxsize=32)
@@ -86,35 +88,33 @@ def _js_delta_alone(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def _effective_width(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    out = np.empty(len(base), np.float32)
-    effective_width_rows(base, out)
-    return out
+    return _filled(effective_width_rows, 1, base)[0]
 
 
 def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    out = tuple(np.empty(len(base), np.float32) for _ in range(4))
-    divergence_rows(base, delta, *out)
-    return (*out, np.exp(out[3]))
+    found = _filled(divergence_rows, 4, base, delta)
+    return (*found, np.exp(found[3]))
 
 
 def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    out = np.empty(len(base), np.float32)
-    argmax_agreement_rows(base, delta, out)
-    return out
+    return _filled(argmax_agreement_rows, 1, base, delta)[0]
 
 
 def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    base_norm, delta_norm, dot = (np.empty(len(base), np.float32) for _ in range(3))
-    norm_rows(base, delta, base_norm, delta_norm, dot)
+    base_norm, delta_norm, dot = _filled(norm_rows, 3, base, delta)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(np.isfinite(base_norm), delta_norm / base_norm, np.nan)
         cosine = dot / base_norm / delta_norm
-    return base_norm, delta_norm, ratio, cosine
+    return base_norm, delta_norm, norm_ratio(delta_norm, base_norm), cosine
+
+
+def norm_ratio(delta: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """|delta| / |base| of norms, float32: infinite where only base is 0, NaN where both are or one isn't finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(np.isfinite(delta) & np.isfinite(base), delta / base, np.nan), np.float32)
 
 
 _LIN = "Lin 1991, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37(1)"
 _KULLBACK = "Kullback and Leibler 1951, On information and sufficiency, Ann. Math. Stat. 22(1)"
-_NGUYEN = "Nguyen, Raghu and Kornblith 2021, arXiv 2010.15327, eq. 3; Song et al. 2012, JMLR 13, eq. 5"
 
 
 def _described(long_name: str, units: str = "nat", references: str = "") -> Attributes:
@@ -123,7 +123,6 @@ def _described(long_name: str, units: str = "nat", references: str = "") -> Attr
 
 _DIVERGENCE = "Jensen-Shannon divergence of softmax(base) and"
 _WIDTH = "exp of the entropy of softmax({}): how many features share its mass"
-_HSIC = "unbiased HSIC of {}, linear kernels, of the token's group; linear CKA is made of it"
 _ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
     _js: {"js": _described(f"{_DIVERGENCE} softmax(lora)", references=f"arXiv 2501.03152, eq. 9; {_LIN}")},
     _js_permuted: {"js_permuted": _described("js of a delta whose features are permuted: what size alone would give")},
@@ -147,16 +146,11 @@ _ALL: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attribute
         "delta_ratio": _described("|delta| / |base|, Euclidean norms", "1"),
         "delta_cosine": _described("cosine of the angle between base and delta", "1"),
     },
-    hsic_terms: {
-        "hsic_base": _described(_HSIC.format("base"), "1", _NGUYEN),
-        "hsic_base_lora": _described(_HSIC.format("base and lora"), "1", _NGUYEN),
-        "hsic_lora": _described(_HSIC.format("lora"), "1", _NGUYEN),
-    },
 }
 MEASURES: Mapping[str, Measure] = {
     name: measure
     for function, outputs in _ALL.items()
-    for measure in [Measure(function=function, outputs=outputs, whole_rows=function is hsic_terms)]
+    for measure in [Measure(function=function, outputs=outputs)]
     for name in outputs
 }
 """Name of a result -> the measure that gives it."""

@@ -2,7 +2,7 @@
 
 import itertools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +18,11 @@ from lorascope.stores.progress import Progress
 from ..save import refuse_target
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
-from .compute import workers
+from .compute import Workers, workers
 from .measures import Measure, resolve
-from .partial import CHUNK_COMPONENTS, Partial, finish, open_partial
+from .partial import CHUNK_COMPONENTS, finish, open_partial
 from .sources import GROUP_BYTES, Source, group_sizes, matching, sources_of
 from .tasks import measure_sources
-from .workers import Workers
 
 __all__ = ["measure_run", "measure_unsaved"]
 
@@ -110,53 +109,41 @@ def measure_unsaved(
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
     chosen = matching(table["path"].values.tolist(), components)
     table = table.isel(component=chosen)
-    captured: dict[str, np.ndarray] | None = None
-    if not keeps_all_states(run):
-        columns = captured_measures(run, tuple(measures), adapter)
-        captured = {name: values[:, chosen] for name, values in zip(measures, columns, strict=True)}
-        if target is None:
-            return _dataset(run, table, captured, measures)
-    every = sources_of(run, adapter) if captured is None else []
-    sources = [every[place] for place in chosen] if every else []
     shape = (run.n_tokens, len(chosen))
-    if target is None:
-        held = _Held({name: np.full(shape, np.nan, np.float32) for name in measures})
-        _fill(held, sources, names, scheduler, n_workers, progress)
-        return _dataset(run, table, held.arrays, measures)
-    identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
-    partial = open_partial(target, identity=identity, attributes=measures, shape=shape)
-    if captured is None:
-        _fill(partial, sources, names, scheduler, n_workers, progress)
+    partial = None
+    if target is not None:
+        identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
+        partial = open_partial(target, identity=identity, attributes=measures, shape=shape)
+    blocks: Iterable[tuple[slice, Mapping[str, np.ndarray]]]
+    if keeps_all_states(run):
+        every = sources_of(run, adapter)
+        done = np.zeros(len(chosen), bool) if partial is None else partial.done
+        blocks = _computed([every[place] for place in chosen], names, done, scheduler, n_workers, progress)
     else:
-        partial.write(slice(None), captured)
-    stored = partial.open()
-    return _dataset(run, table, {name: stored[name].variable for name in measures}, measures)
+        columns = captured_measures(run, tuple(measures), adapter)
+        blocks = [(slice(None), {name: one[:, chosen] for name, one in zip(measures, columns, strict=True)})]
+    if partial is not None:
+        for part, values in blocks:
+            partial.write(part, values)
+        stored = partial.open()
+        return _dataset(run, table, {name: stored[name].variable for name in measures}, measures)
+    held = {name: np.full(shape, np.nan, np.float32) for name in measures}
+    for part, values in blocks:
+        for name, block in values.items():
+            held[name][:, part] = block
+    return _dataset(run, table, held, measures)
 
 
-class _Held:
-    """Measures in memory, as `Partial` holds them on disk."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.arrays = arrays
-        self.done = np.zeros(next(iter(arrays.values())).shape[1], bool)
-
-    def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
-        for name, block in blocks.items():
-            self.arrays[name][:, components] = block
-        self.done[components] = True
-
-
-def _fill(
-    target: Partial | _Held,
+def _computed(
     sources: Sequence[Source],
     names: Sequence[str | Measure],
+    done: np.ndarray,
     scheduler: Any,
     n_workers: int | None,
     progress: Progress | None,
-) -> None:
-    """Compute the components that aren't done, a batch at a time."""
+) -> Iterator[tuple[slice, Mapping[str, np.ndarray]]]:
+    """Which components, and their measures (token, component), of those that aren't done: a batch at a time."""
     outputs = resolve(names)[1]
-    done = target.done
     with workers(scheduler, n_workers) as found:
         group_bytes = GROUP_BYTES * _together(sources, found)
         cut = _batches(sources, group_bytes=group_bytes, n_threads=found.n_threads, n_outputs=len(outputs))
@@ -170,8 +157,7 @@ def _fill(
 
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
-            target.write(batch, dict(zip(outputs, found.compute(array, one_more), strict=True)))
-    assert target.done.all()
+            yield batch, dict(zip(outputs, found.compute(array, one_more), strict=True))
 
 
 def _together(sources: Sequence[Source], found: Workers) -> int:

@@ -4,7 +4,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import dask.array as da
 import numpy as np
 
 from .measures import MEASURES, Measure, resolve
@@ -16,8 +15,8 @@ __all__ = ["measure_sources"]
 
 def measure_sources(
     sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES
-) -> da.Array:
-    """Lazy float32 (measure, token, component) of some components of one run; NaN in rows that aren't committed.
+) -> Any:
+    """Lazy Dask array float32 (measure, token, component) of components of one run; NaN in rows that aren't committed.
 
     Parameters
     ----------
@@ -33,6 +32,8 @@ def measure_sources(
     ValueError
         If a name isn't in `MEASURES`, is asked for twice, or there is none.
     """
+    import dask.array as da  # half a second, for which nothing else should wait
+
     measures, outputs = resolve(names)
     components = np.empty(len(sources), object)
     components[:] = list(sources)
@@ -40,7 +41,7 @@ def measure_sources(
     rows = sources[0].base
     lengths = tuple(rows.n_tokens(row) for row in range(rows.n_rows))
     token = uuid.uuid4().hex
-    blocks: da.Array = da.blockwise(
+    return da.blockwise(
         measure_block,
         "mtc",
         da.from_array(components, chunks=(sizes,), name=f"sources-{token}"),
@@ -56,7 +57,6 @@ def measure_sources(
         measures=measures,
         outputs=tuple(outputs),
     )
-    return blocks
 
 
 def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outputs: Sequence[str]) -> np.ndarray:
@@ -65,10 +65,9 @@ def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outpu
     if not sources[0].base.is_committed(row):
         return np.full((len(outputs), length, len(sources)), np.nan, np.float32)
     factors = read_factors(sources, row)
-    whole = any(measure.whole_rows for measure in measures)
     out = np.empty((len(sources), len(outputs), length), np.float32)  # a component's values side by side
     for column, source, factor in zip(out, sources, factors, strict=True):
-        for tile in row_tiles(source, row, factor, whole=whole):
+        for tile in row_tiles(source, row, factor):
             found = _values(measures, tile.base, tile.delta, source.component)
             for place, name in enumerate(outputs):
                 column[place, tile.tokens] = found[name]

@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.format import format_number, format_percent
-from lorascope.analyze.highlights import swallowed
+from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.sizes import Size
+from lorascope.analyze.weights import token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 
@@ -120,14 +121,23 @@ def _fidelity_text(qualified: xr.Dataset) -> str:
 
 
 def _swallowed_text(run: Run, adapter: str) -> str:
-    found = swallowed(run, adapter)
-    if found is None:
+    measured = reduction(run, "swallowed", adapter)
+    if measured is None:  # early runs hold one number a component
+        shares = dict(run.attributes.get("measured", {}).get("swallowed_share", {}))
+    else:
+        weights, columns = token_weights(run), zip(run.component_paths, measured.values.T, strict=True)
+        known = {path: (column, np.isfinite(column)) for path, column in columns}
+        shares = {
+            path: weighted_mean(one[there], weights[there]) for path, (one, there) in known.items() if there.any()
+        }
+    if not shares:
         return "This run doesn't know which share of features the layers' own rounding swallowed."
+    largest, mean = max(shares, key=lambda path: shares[path]), float(np.mean(list(shares.values())))
     dtypes = ", ".join(dict.fromkeys(run.components["dtype"].values.tolist()))
     return (
         f"The layers put their output out in {escape(dtypes)}. In that type, base + delta rounds back to base in "
-        f"{format_percent(found.mean)} of features (mean over {found.n_components} components; at most "
-        f"{format_percent(found.largest)}, in {escape(found.component)}): there the model itself doesn't feel the "
+        f"{format_percent(mean)} of features (mean over {len(shares)} components; at most "
+        f"{format_percent(shares[largest])}, in {escape(largest)}): there the model itself doesn't feel the "
         "adapter. JS here is that of base + delta before this rounding."
     )
 
@@ -137,17 +147,10 @@ def provenance(run: Run) -> str:
     attributes = {key: value for key, value in run.attributes.items() if key != "measured"}
     measured = {key: value for key, value in run.attributes.get("measured", {}).items() if key != "swallowed_share"}
     rows = [("path", run.path), *_flat({**attributes, "measured": measured})]
-    speed = ""
-    if seconds := float(measured.get("seconds", 0)):
-        waited = format_number(float(measured.get("seconds_waiting_for_disk", 0)))
-        speed = (
-            f" Capturing took {format_number(seconds)} s ({format_number(run.n_tokens / seconds)} tokens/s), of which "
-            f"{waited} s were spent waiting for the disk."
-        )
     return section(
         "provenance",
         "Provenance",
-        f"<p>Model, adapter, data, settings and libraries, as the run records them.{speed}</p>",
+        "<p>Model, adapter, data, settings and libraries, as the run records them.</p>",
         f"<details><summary>{len(rows)} entries</summary>{table(('what', 'value'), rows, n_names=2)}</details>",
     )
 

@@ -1,15 +1,17 @@
-"""An HTML page that is complete in itself: its head, its style, and the only two scripts that it may run."""
+"""HTML pages that are complete in themselves: head, style, and the only two scripts that they may run."""
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.resources import files
+from typing import Any
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly ships no types
 
-from .markup import escape
+from .markup import escape, figure, section
 
-__all__ = ["document"]
+__all__ = ["document", "render_figures"]
 
 
 def document(title: str, body: str) -> str:
@@ -24,6 +26,27 @@ def document(title: str, body: str) -> str:
         f"<style>{_resource('style.css')}</style></head><body>{body}{footer}"
         f"{''.join(f'<script>{code}</script>' for code in scripts)}</body></html>\n"
     )
+
+
+def render_figures(title: str, subtitle: str, figures: Iterable[tuple[str, Any]]) -> str:
+    """HTML of a page with figures, complete in itself.
+
+    Parameters
+    ----------
+    title, subtitle
+        Texts at its head.
+    figures
+        Their names, each with a plotly figure, or with words where there is none.
+    """
+    parts = []
+    for place, (name, one) in enumerate(figures):
+        part = f"<p>{escape(one)}</p>" if isinstance(one, str) else figure(f"figure-{place}", one, "")
+        parts.append(section(f"section-{place}", name, part))
+    body = (
+        f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
+        f"<noscript><p>Without JavaScript the figures stay empty.</p></noscript>{''.join(parts)}"
+    )
+    return document(title, body)
 
 
 def _resource(name: str) -> str:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import xarray as xr
-
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.sizes import sizes
 from lorascope.stores import Run
@@ -54,30 +52,23 @@ def write_report(
     page = Path(path)
     if page.is_dir():
         raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'report.html')!r}")
-    text = _page(run, qualify(run, adapter=adapter, n_workers=n_workers, progress=progress))
+    qualified, parts = qualify(run, adapter=adapter, n_workers=n_workers, progress=progress), sizes(run)
+    body = (
+        f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
+        *(notice(text) for text in about_run.notices(run, qualified)),
+        "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
+        sections.headline(run, qualified, parts[-1].stored_bytes),
+        sections.components(qualified),
+        sections.qualifiers(qualified),
+        tokens.across_samples(qualified),
+        tokens.across_tokens(run, qualified),
+        tokens.token_texts(run, qualified),
+        sections.task_scores(run),
+        about_run.store(run, parts),
+        about_run.fidelity(run, qualified),
+        about_run.provenance(run),
+    )
+    text = document(TITLE, "".join(body))
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
-
-
-def _page(run: Run, qualified: xr.Dataset) -> str:
-    """HTML of the page, complete in itself: its sections in order."""
-    parts = sizes(run)
-    body = "".join(
-        (
-            f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
-            *(notice(text) for text in about_run.notices(run, qualified)),
-            "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
-            sections.headline(run, qualified, parts[-1].stored_bytes),
-            sections.components(qualified),
-            sections.qualifiers(qualified),
-            tokens.across_samples(qualified),
-            tokens.across_tokens(run, qualified),
-            tokens.token_texts(run, qualified),
-            sections.task_scores(run),
-            about_run.store(run, parts),
-            about_run.fidelity(run, qualified),
-            about_run.provenance(run),
-        )
-    )
-    return document(TITLE, body)

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import component_map, js_map, null_map, share_curve
 from lorascope.analyze.format import format_error, format_number, format_percent
-from lorascope.analyze.highlights import kl, top_components, top_share
+from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.scores import scores, scores_table
-from lorascope.analyze.weights import is_weighted
+from lorascope.analyze.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 
@@ -38,7 +39,7 @@ def headline(run: Run, qualified: xr.Dataset, stored_bytes: int) -> str:
     tiles = [
         tile("MIUB (nats)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
         tile("measured on", f"{attrs['n_samples']} samples", measured),
-        tile("five largest components", format_percent(top_share(qualified)), "of MIUB"),
+        tile("five largest components", _top_share(qualified), "of MIUB"),
         *_tiles(run, attrs["adapter"]),
         tile("store", format_size(stored_bytes), f"{format_size(stored_bytes / n_committed)} a captured token"),
     ]
@@ -55,33 +56,32 @@ def headline(run: Run, qualified: xr.Dataset, stored_bytes: int) -> str:
 
 
 def _captured(run: Run) -> str:
-    provenance = run.attributes.get("provenance", {})
+    """Which tokens the numbers are about."""
+    provenance, n_read = run.attributes.get("provenance", {}), int(run.samples["length"].sum())
     selection = provenance.get("settings", {}).get("tokens")
     named = f" (token selection {escape(selection)})" if selection else ""
-    n_omitted = sum(provenance.get("omitted_items", {}).values())
-    omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
-    read = int(run.samples["length"].sum())
-    return f"{run.n_tokens} of the {read} tokens of {run.samples.sizes['sample']} samples{named}.{_about(run)}{omitted}"
-
-
-def _about(run: Run) -> str:
-    """Which tokens the numbers are about, where those captured aren't all."""
+    about = ""
     if is_weighted(run):
-        return (
+        about = (
             " They were drawn; means, sums and quantiles over tokens weigh each by the inverse of its chance, so that "
             "they are about all tokens of the samples."
         )
-    if run.n_tokens < int(run.samples["length"].sum()):
-        population = run.attributes.get("provenance", {}).get("population", "these tokens")
-        return f" All numbers are about {escape(population)}, not about the samples' other ones."
-    return ""
+    elif run.n_tokens < n_read:
+        population = escape(provenance.get("population", "these tokens"))
+        about = f" All numbers are about {population}, not about the samples' other ones."
+    n_omitted = sum(provenance.get("omitted_items", {}).values())
+    omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
+    return f"{run.n_tokens} of the {n_read} tokens of {run.samples.sizes['sample']} samples{named}.{about}{omitted}"
 
 
 def _tiles(run: Run, adapter: str) -> Iterator[str]:
     """How far the next token moves, and whether the adapter helped."""
-    if moved := kl(run, adapter):
-        note = f"KL(base || adapted), mean over {moved.n_tokens} tokens"
-        yield tile("next token (nats)", format_number(moved.mean), note)
+    moved = reduction(run, "kl", adapter)
+    known = np.empty(0, int) if moved is None else np.flatnonzero(np.isfinite(moved.values))
+    if moved is not None and len(known):
+        mean = weighted_mean(moved.values[known], token_weights(run)[known])
+        note = f"KL(base || adapted), mean over {len(known)} tokens"
+        yield tile("next token (nats)", format_number(mean), note)
     found = scores(run)
     for measure, label in (("ACC", "accuracy"), ("CE", "cross-entropy"), ("PPL", "perplexity")):
         for score in [score for score in found if score.measure == measure][:1]:
@@ -105,28 +105,37 @@ def components(qualified: xr.Dataset) -> str:
     )
 
 
+def _largest(qualified: xr.Dataset, n: int) -> xr.Dataset:
+    """The n components with the largest js; those without a finite one come last."""
+    means = np.nan_to_num(qualified["js_component"].values, nan=-1.0)
+    return qualified.isel(component=np.argsort(-means, kind="stable")[:n])
+
+
+def _top_share(qualified: xr.Dataset) -> str:
+    return format_percent(float(_largest(qualified, 5)["share"].sum(skipna=False)))
+
+
 def _top_table(qualified: xr.Dataset) -> str:
-    top = top_components(qualified)
-    columns = ["component", "JS (nat)", "share", "cumulative"]
-    rows = [
-        [c.component, format_error(*c.js), format_percent(c.share), format_percent(c.cumulative_share)] for c in top
-    ]
-    has_sources = "delta_source" in qualified.coords and "difference" in qualified["delta_source"].values
-    columns += ["permuted (nat)"] if "js_permuted" in qualified else []
-    columns += ["effective width", "|delta| / |base|"] if "effective_width" in qualified else []
-    columns += ["delta from"] if has_sources else []
-    for row, component in zip(rows, top, strict=True):
-        one = qualified.sel(component=component.component)
-        row += [format_number(float(one["js_permuted"]))] if "js_permuted" in one else []
-        if "effective_width" in one:
-            width = f"{format_number(float(one['effective_width']))} of {int(one['d_out'])}"
-            row += [width, format_number(float(one["delta_ratio"]))]
-        row += [str(one["delta_source"].item())] if has_sources else []
+    top = _largest(qualified, 10)
+    columns = {
+        "component": top["component"].values.tolist(),
+        "JS (nat)": list(map(format_error, top["js_component"].values, top["js_component_se"].values)),
+        "share": list(map(format_percent, top["share"].values)),
+        "cumulative": list(map(format_percent, top["share"].values.cumsum())),
+    }
+    if "js_permuted" in top:
+        columns["permuted (nat)"] = list(map(format_number, top["js_permuted"].values))
+    if "effective_width" in top:
+        widths = zip(map(format_number, top["effective_width"].values), top["d_out"].values, strict=True)
+        columns["effective width"] = [f"{width} of {n}" for width, n in widths]
+        columns["|delta| / |base|"] = list(map(format_number, top["delta_ratio"].values))
+    if "delta_source" in top.coords and "difference" in qualified["delta_source"].values:
+        columns["delta from"] = top["delta_source"].values.tolist()
     caption = (
-        f"The {len(top)} largest of {qualified.sizes['component']} components; ± standard error over samples. "
-        f"The five largest hold {format_percent(top_share(qualified))} of MIUB."
+        f"The {top.sizes['component']} largest of {qualified.sizes['component']} components; ± standard error over "
+        f"samples. The five largest hold {_top_share(qualified)} of MIUB."
     )
-    return table(columns, rows, caption=caption)
+    return table(list(columns), zip(*columns.values(), strict=True), caption=caption)
 
 
 def qualifiers(qualified: xr.Dataset) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from lorascope.analyze.report import write_report
 from lorascope.capture import CaptureConfig, FinetuneConfig, attach_adapter, capture, finetune, load_model, read_items
-from lorascope.capture.adapters.adapter import adapter_identity
 from lorascope.capture.training.checkpoints import training_folder
 from lorascope.stores import open_run, run_state
 from lorascope.study.demo_inputs import demo_model, facts_path
@@ -59,13 +58,11 @@ def _run_demo(out: Path, report: Callable[..., None]) -> Path:
     if adapter.exists():  # it appears under its name only when it is whole
         report(1, 1, "reused", "finetune")
     else:
-        items = read_items(facts_path("train"))
+        shutil.rmtree(run, ignore_errors=True)  # that of an adapter which is gone
         finetune(
-            *(*loaded(), items, adapter, FINETUNE),
+            *(*loaded(), read_items(facts_path("train")), adapter, FINETUNE),
             progress=lambda n, total, part="": report(n, total, "steps", "finetune"),
         )
-    if run_state(run) in ("unfinished", "finished") and not _is_run_of(run, adapter):
-        shutil.rmtree(run)
     if run_state(run) == "finished":
         report(1, 1, "reused", "capture")
     else:
@@ -87,12 +84,6 @@ def _run_demo(out: Path, report: Callable[..., None]) -> Path:
         )
     write_report(open_run(run), page, progress=lambda n, total, part="": report(n, total, part, "report"))
     return page
-
-
-def _is_run_of(run: Path, adapter: Path) -> bool:
-    """Whether the run was captured with the weights that lie in the adapter's folder now."""
-    captured = open_run(run).attributes["provenance"]["adapters"]["default"]["sha256"]
-    return bool(captured == adapter_identity(adapter)["sha256"])
 
 
 def _claim(out: Path, model_file: Path) -> None:

@@ -101,16 +101,15 @@ def _facts(run: Run) -> dict[str, Any]:
         "adapters": adapters,
         "sizes": [size._asdict() for size in sizes(run)],
         "scores": [
-            {**score._asdict(), **{which: _pair(getattr(score, which)) for which in ("base", "adapted", "change")}}
+            {
+                name: [float(one) if np.isfinite(one) else None for one in value] if isinstance(value, tuple) else value
+                for name, value in score._asdict().items()
+            }
             for score in scores(run)
         ],
         "provenance": plain(run.attributes.get("provenance") or {}),
         "measured": plain(run.attributes.get("measured") or {}),
     }
-
-
-def _pair(estimate: tuple[float, float]) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in estimate]
 
 
 def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -142,14 +141,14 @@ def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     settings = provenance.get("settings") or {}
     identities = {"model": [provenance.get("model")], "adapter": list((provenance.get("adapters") or {}).values())}
-    for name, found in identities.items():
-        hashes = [one["sha256"][:16] for one in found if isinstance(one, dict) and "sha256" in one]
+    for name in ("model", "adapter", "data"):
         value = settings.get(name) or []
-        if hashes or value:
-            given = ", ".join(value if isinstance(value, list | tuple) else [str(value)])
-            yield f"from {name}", given + (f" (sha256 {', '.join(hashes)})" if hashes else "")
-    if settings.get("data"):
-        yield "from data", ", ".join(map(str, settings["data"]))
+        given = ", ".join(map(str, value if isinstance(value, list | tuple) else [value]))
+        found = [one for one in identities.get(name, []) if isinstance(one, dict)]
+        if hashes := ", ".join(one["sha256"][:16] for one in found if "sha256" in one):
+            given += f" (sha256 {hashes})"
+        if given:
+            yield f"from {name}", given
     device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}
     if device:
         yield "device", ", ".join(str(device[name]) for name in ("type", "name") if device.get(name))

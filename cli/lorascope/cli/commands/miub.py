@@ -15,7 +15,7 @@ from lorascope.analyze.groups import group_by as grouped
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.miub import miub as miub_of
 from lorascope.analyze.readings import PRINTED, miub_readings
-from lorascope.analyze.reduce import Reduction, Unit
+from lorascope.analyze.reduce import UNITS, Reduction, Unit
 from lorascope.analyze.save import refuse_target
 from lorascope.stores import Run, open_run
 
@@ -79,26 +79,24 @@ def miub(
     """
     n = len(runs) * max(1, len(adapter))
     keys = _keys(group_by, n, several_adapters=len(adapter) > 1)
-    if n_workers is not None and n_workers < 1:
-        raise ValueError(f"`workers` is {n_workers}; give at least 1")
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
     for name, given in (("out", out is not None), ("paper", paper)):
         if given and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
-    changed = {"out": out, "group_by": group_by, "component": component, "over_components": over_components != "sum"}
+    changed = {"out": out, "group_by": group_by, "over_components": over_components != "sum"}
     changed |= {"reduction": reduction != "mean", "unit": unit != "nat"}
     if paper and any(changed.values()):
         name = next(name for name in changed if changed[name])
         raise ValueError(f"`paper` goes without `{name}`: it shows every reduction and unit, and saves nothing")
     target = None if out is None else refuse_target(out)  # before the work, not after it
-    options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers}
+    options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": n_workers}
     pairs = [(run, name) for run in map(open_run, runs) for name in adapter or (None,)]
     if paper:
         with progress_bar("paper") as update:
             _print_readings(miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options))
         return 0
-    options |= {"components": list(component) or None, "reduction": reduction, "unit": unit, "out": target}
+    options |= {"reduction": reduction, "unit": unit, "out": target}
     with progress_bar("miub") as update:
         titles = [f"{Path(run.place.name).name} {name or ''}".rstrip() for run, name in pairs]
         results = [
@@ -166,22 +164,12 @@ def _print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = "
 
 
 def _print_components(result: xr.Dataset, *, full: bool) -> None:
-    frame = to_dataframe(result).sort_values("js", ascending=False, kind="stable")
-    shown = frame if full else frame.head(TOP)
-    total = float(result["miub"])
-    print_table(
-        f"JS by component, {_counted(len(shown), len(frame)) or f'all {len(frame)}'}",
-        ["component", f"js ({result.attrs['units']})", "share of MIUB"],
-        [
-            (row.component, format_error(row.js, row.js_se), f"{row.js / total:.1%}" if total > 0 else "-")
-            for row in shown.itertuples()
-        ],
-    )
-
-
-def _counted(n_shown: int, n: int) -> str:
-    """How much of a table is shown; empty for all of it."""
-    return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
+    frame, total = to_dataframe(result).sort_values("js", ascending=False, kind="stable"), float(result["miub"])
+    shares = [f"{js / total:.1%}" if total > 0 else "-" for js in frame["js"]]
+    columns = ["component", f"js ({result.attrs['units']})", "share of MIUB"]
+    rows = list(zip(frame["component"], map(format_error, frame["js"], frame["js_se"]), shares, strict=True))
+    n_shown = len(rows) if full else min(TOP, len(rows))
+    print_table(f"JS by component, {_counted(n_shown, len(rows)) or f'all {n_shown}'}", columns, rows[:n_shown])
 
 
 def _print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None:
@@ -197,6 +185,11 @@ def _print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None
     ]
     title = ", ".join(filter(None, (f"MIUB by {', '.join(keys)}", _counted(len(shown), len(frame)))))
     print_table(title, [*keys, f"MIUB ({table.attrs['units']})", *columns.values()], rows)
+
+
+def _counted(n_shown: int, n: int) -> str:
+    """How much of a table is shown; empty for all of it."""
+    return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
 
 
 def _print_pairs(results: Sequence[xr.Dataset]) -> None:
@@ -228,12 +221,9 @@ def _print_readings(cells: xr.Dataset) -> None:
         ["against", "tokens", "unit", "MIUB", "times as large"],
         [
             (
-                row.states,
-                row.tokens,
-                "nat^0.5" if row.unit == "sqrt" else row.unit,
-                f"{row.miub:.4g} ± {row.miub_se:.1g}",
-                f"{format_number(row.times_low, digits=2)} to {format_number(row.times_high, digits=2)}",
+                *(one.states, one.tokens, UNITS[one.unit].symbol, f"{one.miub:.4g} ± {one.miub_se:.1g}"),
+                f"{format_number(one.times_low, digits=2)} to {format_number(one.times_high, digits=2)}",
             )
-            for row in cells.to_dataframe().reset_index().itertuples()
+            for one in cells.to_dataframe().reset_index().itertuples()
         ],
     )

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from lorascope.analyze.format import format_number
+from lorascope.analyze.format import format_duration, format_number
 from lorascope.stores.size import format_size
 from lorascope.study.grid import Unit, units_of
 from lorascope.study.settings import read_settings
@@ -34,7 +34,7 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     settings = read_settings(study)
     quiet_libraries()
     planned = plan_study(settings, only=only, probe=probe)
-    times = ["" if one.seconds is None else _duration(one.seconds) for one in planned]
+    times = ["" if one.seconds is None else format_duration(one.seconds) for one in planned]
     rows = [(one.unit.name, *map(format_number, one.tokens), time) for one, time in zip(planned, times, strict=True)]
     print_table("Units", ["unit", "tokens trained", "scored", "captured", "time"], rows)
     for note in dict.fromkeys(note for one in planned for note in one.notes):
@@ -42,7 +42,7 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     if probe:
         stored = [one.stored_bytes for one in planned]
         at_most = format_size(max(stored, default=0) if settings.states == "none" else sum(stored))
-        time = f"about {_duration(sum(one.seconds or 0 for one in planned))} by a rehearsal"
+        time = f"about {format_duration(sum(one.seconds or 0 for one in planned))} by a rehearsal"
         without = "without mutual information and MIUB in training"
         say(f"{len(planned)} units: {time}, {without}; at most {at_most} on the disk")
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
@@ -115,9 +115,3 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     settings = read_settings(study)
     planned = [unit.name for unit in units_of(settings)]
     say("\n".join(f"wrote {path}" for path in write_study_report(settings.out, out, planned=planned)))
-
-
-def _duration(seconds: float) -> str:
-    """`40 s`, `12 min` or `3.5 h`."""
-    minutes = f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-    return f"{seconds:.0f} s" if seconds < 60 else minutes

@@ -2,6 +2,8 @@
 
 from typing import Any, Literal
 
+from cyclopts.types import NonNegativeInt
+
 from lorascope.stores import Problem, Verdict
 from lorascope.stores import verify as verify_run
 
@@ -15,7 +17,7 @@ def verify(
     /,
     *,
     level: Literal["digests", "decode", "statistics"] = "statistics",
-    reforward: int = 0,
+    reforward: NonNegativeInt = 0,
     model: str | None = None,
     adapter: tuple[str, ...] = (),
     data: tuple[str, ...] = (),
@@ -23,7 +25,7 @@ def verify(
     examples: tuple[str, ...] = (),
     device: str | None = None,
     trust_remote_code: bool = False,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
 ) -> int:
     """Check a run against itself, and with --reforward against its model; exit code 1 if anything is wrong.
 
@@ -56,9 +58,6 @@ def verify(
     named = {"model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples}
     given = {**named, "device": device, "trust_remote_code": trust_remote_code}
     overrides: dict[str, Any] = {name: value for name, value in given.items() if value}
-    for name, value in (("reforward", reforward), ("seed", seed)):
-        if value < 0:
-            raise ValueError(f"`--{name}` is {value}; give 0 or more")
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")

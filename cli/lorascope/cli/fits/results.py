@@ -106,7 +106,7 @@ def _json(results: Results) -> str:
 
 
 def _page(results: Results) -> str:
-    from lorascope.analyze.report.figures_page import render_figures
+    from lorascope.analyze.report.document import render_figures
 
     made: list[tuple[str, Any]] = []
     for name, make in results.figures:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import dask.array as da
 import numpy as np
 
 from ..errors import StoreError
@@ -116,9 +115,11 @@ class RowArray:
         blocks = read_chosen(self._place, self._array, row, offsets, columns)
         return [widen_block(block, self.dtype_logical) for block in blocks]
 
-    def to_dask(self) -> da.Array:
+    def to_dask(self) -> Any:
         """A lazy Dask array of these rows, one block each."""
-        blocks: da.Array = da.from_array(
+        import dask.array as da  # half a second, for which nothing else should wait
+
+        return da.from_array(
             self,
             chunks=(ROW_TOKENS, *self.shape[1:]),
             name=False,
@@ -127,7 +128,6 @@ class RowArray:
             inline_array=True,
             meta=np.empty((0,) * self.ndim, self.dtype),
         )
-        return blocks
 
 
 class DeltaSource(NamedTuple):
@@ -141,18 +141,18 @@ class DeltaSource(NamedTuple):
     base: RowArray | None = None
     """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
 
-    def to_dask(self) -> da.Array:
+    def to_dask(self) -> Any:
         """Delta as a lazy Dask array, one block a row."""
+        import dask.array as da
+
         rows = self.rows.to_dask()
         if self.base is not None:
-            difference: da.Array = rows - self.base.to_dask()
-            return difference
+            return rows - self.base.to_dask()
         weights = self.weights()
         if not weights:
             return rows
         chunks = (rows.chunks[0], (len(weights["lora_B"]),))
-        blocks: da.Array = da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
-        return blocks
+        return da.map_blocks(delta_block, rows, **weights, dtype=np.float32, chunks=chunks)
 
     def weights(self) -> dict[str, Any]:
         """Arguments of `delta_block`, read now; none where delta isn't made from a factor."""

@@ -10,9 +10,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from lorascope.analyze.figures.captions import headline, shortened
 from lorascope.analyze.figures.marks import Look, add_legend, looks, points
-from lorascope.analyze.figures.scales import LOG_FROM, log_axis, size_axis
-from lorascope.analyze.figures.small_multiples import small_multiples
-from lorascope.analyze.figures.theme import line_styles
+from lorascope.analyze.figures.scales import size_axis, value_axis
+from lorascope.analyze.figures.theme import small_multiples
 from lorascope.analyze.format import format_error, format_number
 
 from ..results.tables import AVG
@@ -102,8 +101,9 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     looks_of: dict[str, Look] = {}
     for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
         own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
-        styles = line_styles(len(own), "rank") if own else ()
-        looks_of |= {name: Look(style["color"], symbol, dash) for name, style in zip(own, styles, strict=True)}
+        looks_of |= {
+            name: Look(one.color, symbol, dash) for name, one in zip(own, looks(len(own), "rank"), strict=True)
+        }
     n = rows["n_items"]
     figure = _figure(
         rows, "setting", looks_of, "MIUB and accuracy against length (the paper's figure 3)",
@@ -125,10 +125,10 @@ def _figure(
             shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
             bars = {"type": "data", "array": line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
             if len(line):
-                texts = [_text(one) for one in line.itertuples()]
-                width = {"width": 2 if look.color == MEAN.color else 1.25}
-                xy = {"x": line["x"] + shift, "y": line["value"], "mode": "lines+markers", "error_y": bars}
-                figure.add_trace(points(look, name, texts, line=width, **xy), **panel)
+                hover, stroke = [_text(one) for one in line.itertuples()], 2 if look.color == MEAN.color else 1.25
+                shown: dict[str, Any] = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
+                trace = points(look, name, hover, x=line["x"] + shift, y=line["value"], **shown)
+                figure.add_trace(trace, **panel)
         figure.update_yaxes(**_value_axis(own), **panel)
         is_size = not aside and ("side" not in own or (own["side"] == "model size").all())
         axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
@@ -166,9 +166,10 @@ def _value_axis(rows: pd.DataFrame) -> dict[str, Any]:
     """An axis of a metric's values with their errors, logarithmic where they lie far apart."""
     metric, errors = rows["metric"].iloc[0], rows["se"].fillna(0)
     values = np.concatenate([rows["value"] - errors, rows["value"] + errors]).astype(float)
-    if metric == "ACC" or values.min() <= 0 or values.max() <= LOG_FROM * values.min():
+    axis = value_axis(values)
+    if metric == "ACC" or values.min() <= 0 or not axis.is_log:
         return {"title_text": AXES[metric]}
-    return log_axis(values) | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
+    return axis.layout() | {"title_text": ", ".join(filter(None, (AXES[metric], "log")))}
 
 
 def _text(row: Any) -> str:
