@@ -155,7 +155,7 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
 def test_store_fidelity_and_provenance_are_told(small: Small, page: Page) -> None:
     assert "whole run" in section(page, "store")
     assert f"over {int(np.isfinite(small.run.js().values).sum())} values" in section(page, "fidelity")
-    shares = np.nanmean(small.run.swallowed().values.astype(float), axis=0)
+    shares = np.nanmean(small.run.reduction("swallowed").values.astype(float), axis=0)
     told = f"{format_percent(shares.mean())} of features (mean over 6 components; at most {format_percent(shares[-1])}"
     assert f"{told}, in model.layers.1.down_proj" in section(page, "fidelity")
     assert "static_digest" in section(page, "provenance").replace("<wbr>", "")
@@ -271,7 +271,7 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
     answers = small.run.tokens["role"].values == 2
     mean = format_number(np.average(total[answers], weights=weight[answers]))
     assert f"answer{answers.sum()}{mean}" in page.text
-    measured = {"kl": small.run.reduction("kl").values, "swallowed": small.run.swallowed().values[:, -1]}
+    measured = {"kl": small.run.reduction("kl").values, "swallowed": small.run.reduction("swallowed").values[:, -1]}
     known = {name: np.isfinite(values) for name, values in measured.items()}
     means = {name: np.average(values[known[name]], weights=weight[known[name]]) for name, values in measured.items()}
     assert f"next token (nats){format_number(means['kl'])}KL(base" in page.text

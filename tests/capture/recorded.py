@@ -91,9 +91,8 @@ def record(
     model: Any, inputs: Mapping[str, torch.Tensor], *, adapters: Sequence[str] = ("default",), **options: Any
 ) -> Recorded:
     """All passes of a recorder over one batch."""
-    stream = options.get("stream", "adapted")
     skip, every = options.pop("skip", ()), options.pop("every", 1)
-    components = {name: find_components(model, name, stream=stream, skip=skip) for name in adapters}
+    components = {name: find_components(model, name, skip=skip) for name in adapters}
     recorder = Recorder(model, components, factor_start=options.pop("factor_start", starts(components)), **options)
     kept = Kept(tuple(inputs["input_ids"].shape), every)
     with recorder.attached():

@@ -101,7 +101,7 @@ def test_half_precision_base_is_bit_identical(
             rounded = torch.from_numpy(run.lora(path)[tokens].values).to(dtype)
             assert (rounded != seen[path][mask]).float().mean() < 1e-3
     assert set(run.components["dtype"].values) == {str(dtype).removeprefix("torch.")}
-    swallowed = run.swallowed().values
+    swallowed = run.reduction("swallowed").values
     assert np.isfinite(swallowed).all()  # every token is measured here
     assert ((swallowed >= 0) & (swallowed < 1)).all()
 

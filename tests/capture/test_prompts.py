@@ -13,10 +13,9 @@ from lorascope.analyze.compare_runs import paired
 from lorascope.analyze.scores import scores
 from lorascope.capture import CaptureConfig, CaptureProgress, capture
 from lorascope.capture.reforward import reforward
-from lorascope.capture.samples.answers import parse_choice
-from lorascope.capture.samples.examples import Examples
+from lorascope.capture.samples.generate import parse_choice
 from lorascope.capture.samples.items import ChoiceItem
-from lorascope.capture.samples.prompt import PROMPTS, read_template, render
+from lorascope.capture.samples.prompt import PROMPTS, Examples, read_template, render
 from lorascope.stores import StoreError, verify
 from lorascope.stores.format.tables import ROLES
 
@@ -40,8 +39,7 @@ def wanted_prompt(name: str, item: Any) -> str:
         ChoiceItem(id="x", dataset="tiny", split="valid", question="5 + 5?", choices=("9", "10"), answer=1),
         ChoiceItem(id="y", dataset="tiny", split="valid", question="Sky?", choices=("blue", "red", "so"), answer=0),
     ]
-    template = read_template(name)
-    return render(template, item, *Examples(pool, seed=0).draw(item).texts(template)).text
+    return render(read_template(name), item, Examples(pool, seed=0).draw(item)).text
 
 
 def test_every_prompt_is_put_to_every_item(make: Any, tiny_items: Any, more: Path, data: Path, text: Path) -> None:

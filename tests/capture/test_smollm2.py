@@ -82,4 +82,4 @@ def test_states_of_smollm2(smollm2: Path, tmp_path: Path) -> None:
     result = miub(run)
     assert result.attrs["n_not_finite"] == 0
     assert result.attrs["fidelity_max"] < 1e-5
-    assert np.nanmax(run.swallowed().values) > 0.01
+    assert np.nanmax(run.reduction("swallowed").values) > 0.01

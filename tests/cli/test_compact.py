@@ -6,7 +6,7 @@ import pytest
 
 from lorascope.cli.main import main
 from lorascope.stores import create_run, open_run
-from lorascope.stores.copying.respec import spec_of, tables_of, weights_of
+from lorascope.stores.copying.copy_target import spec_of, tables_of, weights_of
 
 
 def raw_run(source: Path, path: Path) -> Path:

@@ -10,27 +10,28 @@ import pytest
 
 from lorascope.analyze.stats.summary import Summary, Table
 from lorascope.analyze.stats.verdict import Verdict
-from lorascope.cli.fits import options
-from lorascope.cli.fits.options import chosen_groups, rows_where
-from lorascope.cli.fits.results import Results, deliver, refuse_out
+from lorascope.cli import fits
+from lorascope.cli.fits import chosen_groups, deliver, refuse_out, rows_where
 
 HOSTILE = "a\x1b[2Jb\u202ec\x9bd\ud800"
 SHOWN = r"a\x1b[2Jb\u202ec\x9bd\ud800"
 
 
-def results(**more: Any) -> Results:
-    study = {"source": f"s {HOSTILE}", "where": {"model": ["Phi3"]}, "n_rows": 2, "notes": [f"n {HOSTILE}"]}
+def delivered(form: Any, out: Path | None = None, **more: Any) -> None:
+    frame = pd.DataFrame({"x": [1, 2]})
+    frame.attrs = {"source": f"s {HOSTILE}", "notes": [f"n {HOSTILE}"]}
     # As objects: with pyarrow beside it, pandas' own strings take no halves of characters.
     columns = pd.Index([f"c {HOSTILE}", "x"], dtype=object)
     table = Table("t", pd.DataFrame([[f"v {HOSTILE}", 0.1]], columns=columns, dtype=object), note=f"note {HOSTILE}")
     verdicts = [Verdict(HOSTILE, "supported", "x")]
     summaries = [Summary(f"title {HOSTILE}", {"fact": HOSTILE}, [table], verdicts, [HOSTILE]), Summary("second")]
     record = {"fit": {"value": 0.1, "name": HOSTILE}}
-    return Results(title="T", study=study, summaries=summaries, record=record, remarks=[f"r {HOSTILE}"], **more)
+    remarks = [f"r {HOSTILE}"]
+    deliver("T", frame, {"model": ["Phi3"]}, summaries, record, form=form, out=out, remarks=remarks, **more)
 
 
 def test_examples() -> None:
-    assert doctest.testmod(options).failed == 0
+    assert doctest.testmod(fits).failed == 0
 
 
 def test_where() -> None:
@@ -53,16 +54,16 @@ def test_groups_that_vary_are_taken_unless_others_are_named() -> None:
 
 
 def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    deliver(results(), "table", None, full=True)
+    delivered("table", full=True)
     full = capsys.readouterr().out
-    deliver(results(), "table", None)
+    delivered("table")
     short = capsys.readouterr().out
-    deliver(results(), "markdown", None)
+    delivered("markdown")
     markdown = capsys.readouterr().out
     for text in (full, short, markdown):
         assert SHOWN in text
         assert not set("\x1b\x9b\u202e\ud800") & set(text)
-    deliver(results(), "json", None)
+    delivered("json")
     text = capsys.readouterr().out
     assert "\\u001b[2J" in text
     assert json.loads(text)["fit"] == {"value": 0.1, "name": HOSTILE}
@@ -70,12 +71,12 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_short_form_is_the_first_summary_without_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
-    deliver(results(), "table", None)
+    delivered("table")
     short = capsys.readouterr().out
     assert "fact" not in short
     assert "second" not in short
     assert short.splitlines()[-1] == "--full shows all tables and remarks"
-    deliver(results(), "table", None, full=True)
+    delivered("table", full=True)
     full = capsys.readouterr().out
     assert "fact" in full
     assert "second" in full
@@ -87,7 +88,7 @@ def test_a_folder_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         raise ValueError("there is <none>")
 
     out = tmp_path / "new" / "out"
-    deliver(results(figures=[("first <one>", refused)]), "json", out)
+    delivered("json", out, figures=[("first <one>", refused)])
     printed, err = capsys.readouterr()
     assert (out / "report.json").read_text() == printed
     assert err == f"written to {out}\n"
@@ -103,22 +104,22 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError("on the way")
 
     with pytest.raises(RuntimeError, match="on the way"):
-        deliver(results(figures=[("f", broken)]), "json", tmp_path / "out")
+        delivered("json", tmp_path / "out", figures=[("f", broken)])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_names_are_no_markup_and_no_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     evil = "<b>\n# x"
-    study = {"source": evil, "where": {evil: [evil]}, "n_rows": 2, "notes": [evil]}
+    frame = pd.DataFrame({"x": [1, 2]})
+    frame.attrs = {"source": evil, "notes": [evil]}
     summary = Summary(
         evil, {evil: evil}, [Table(evil, pd.DataFrame({evil: [evil]}), evil)], [Verdict(evil, "supported", evil)]
     )
-    whole = Results(title=evil, study=study, summaries=[summary], record={}, remarks=[evil])
-    deliver(whole, "markdown", None)
+    deliver(evil, frame, {evil: [evil]}, [summary], {}, form="markdown", out=None, remarks=[evil])
     text = capsys.readouterr().out
     assert "<" not in text
     assert "\n# x" not in text
-    deliver(whole, "table", None, full=True)
+    deliver(evil, frame, {evil: [evil]}, [summary], {}, form="table", out=None, full=True, remarks=[evil])
     assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
 
 

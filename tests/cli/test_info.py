@@ -8,7 +8,7 @@ import pytest
 
 from lorascope.cli.main import main
 from lorascope.stores import RunSpec, create_run, open_run
-from lorascope.stores.copying.respec import spec_of, tables_of, weights_of
+from lorascope.stores.copying.copy_target import spec_of, tables_of, weights_of
 
 KEYS = [
     "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "tokens", "samples", "choices",

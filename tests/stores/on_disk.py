@@ -31,12 +31,14 @@ def go_on(path: Path | str, run: Any) -> None:
 
 
 def damage(file: Path, how: str) -> None:
-    """Make a file missing, empty or truncated, or flip a bit in its middle."""
+    """Make a file missing, empty, truncated or a folder, or flip a bit in its middle."""
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4 * (how == "flip")
     file.write_bytes({"empty": b"", "truncated": content[:-9]}.get(how, content))
-    if how == "missing":
+    if how in ("missing", "folder"):
         file.unlink()
+    if how == "folder":
+        file.mkdir()
 
 
 def edit_root(root: Path, *, consolidated: bool = True, **attributes: Any) -> None:

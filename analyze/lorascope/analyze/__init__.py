@@ -13,9 +13,8 @@ from .mutual_information import mutual_information
 from .qualify import qualify
 from .readings import miub_readings
 from .save import open_result, save
-from .scaling.fit import fit_scaling_law
+from .scaling.fit import fit_report, fit_scaling_law
 from .scaling.identify import identifiability
-from .scaling.report import fit_report
 from .scores import scores_table
 from .stats.metrics import compare_metrics
 from .stats.trends import trend_tests

@@ -19,8 +19,9 @@ from lorascope.stores import (
     run_state,
 )
 from lorascope.stores.allocator import freed_memory_kept
-from lorascope.stores.reading.missing import missing_chunks
+from lorascope.stores.reading.read import missing_chunks
 
+from .adapters.passes import evaluating
 from .buffers.rows import RowQueue, queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .evaluate import all_answers, all_scores
@@ -29,7 +30,6 @@ from .hashes import fingerprint
 from .interrupt import Interrupted, listening
 from .load import Loaded, load
 from .models.device import named_device, require_device
-from .models.modes import evaluating
 from .planning.estimate import estimate, require_space, require_writable
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined

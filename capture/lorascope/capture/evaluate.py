@@ -6,9 +6,8 @@ from .load import Loaded
 from .prepare import Prepared
 from .ranks import Ranks
 from .recording.stream import CaptureProgress
-from .samples.answers import Answer, write_answers
 from .samples.encode import EncodedSample
-from .samples.generate import generation_batches
+from .samples.generate import Answer, generation_batches, write_answers
 from .samples.scoring import Scores, join_scores, score, score_batches
 
 __all__ = ["all_answers", "all_scores"]

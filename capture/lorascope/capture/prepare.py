@@ -24,10 +24,10 @@ from .recording.forward import probe
 from .recording.hooks import Recorder
 from .samples.batches import pad, plan_batches
 from .samples.encode import EncodedSample, encode_items
-from .samples.examples import Prompts, read_prompts
 from .samples.generate import generate, generation_batches
 from .samples.hub import hub_source
 from .samples.items import ChoiceItem, Item, read_item_files
+from .samples.prompt import Prompts, read_prompts
 from .samples.selection import TokenPlan, plan_tokens, population
 from .specify import specify
 
@@ -110,10 +110,7 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     require(preflight.problems, ", ".join(loaded.adapters))
     if config.generate:
         samples = _generate(config, loaded, scored, ranks)
-    components = {
-        name: find_components(loaded.model, name, stream=config.stream, skip=preflight.skipped)
-        for name in loaded.adapters
-    }
+    components = {name: find_components(loaded.model, name, skip=preflight.skipped) for name in loaded.adapters}
     dtypes = probe(loaded.model, Recorder(loaded.model, components, stream=config.stream), samples[0], loaded.device)
     share = js_share(config, loaded.device)
     config, batches, plan, spec = settle(config, loaded.model, samples, components, dtypes, loaded.device)

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
-from lorascope.stores.copying.source_rows import read_source_row
+from lorascope.stores.copying.copy_rows import read_source_row
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 
+from .adapters.passes import evaluating
 from .config import CaptureConfig
 from .fill import fill_rows
 from .load import load
-from .models.modes import evaluating
 from .prepare import prepare, read_files
 from .ranks import ALONE
 from .recording.stream import CaptureProgress

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from lorascope.analyze.scaling.fit import fit_scaling_law
-from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 from lorascope.study.paper_tables import paper_study
@@ -45,11 +44,6 @@ def phi(study: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def phi_fit(phi: pd.DataFrame) -> ScalingFit:
     return fit_scaling_law(phi, "MIUB", **ROLES, n_starts=0)
-
-
-@pytest.fixture(scope="session")
-def phi_report(phi: pd.DataFrame) -> FitReport:
-    return fit_report(phi, "MIUB", **ROLES, share="share", n_starts=0)
 
 
 @pytest.fixture(scope="session")

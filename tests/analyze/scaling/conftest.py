@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling.design import Design, make_design
+from lorascope.analyze.scaling.design import Design
+from lorascope.analyze.scaling.table import make_design
 from lorascope.study.paper_tables import paper_study
 
 DesignOf = Callable[..., Design]

@@ -6,7 +6,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from lorascope.analyze.scaling.design import axes_of
 from lorascope.analyze.scaling.laws import law_named
 
 __all__ = ["expected", "laid_out", "simulate_study"]
@@ -56,10 +55,12 @@ def expected(
     settings: pd.DataFrame, parameters: Mapping[str, float], law: str, references: Mapping[str, float] | None = None
 ) -> np.ndarray:
     """(n,) the law's value, of the response itself, at settings with a column for each axis."""
-    axes = {axis: axis for axis in ("N", "R", "D") if axis in settings}
-    own = {axis: float(settings[axis].min() if axis == "R" else settings[axis].max()) for axis in axes}
-    relative = {**(references or own), **({"D/R": 1.0} if law == "as printed" else {})}
-    columns, exponents = law_named(law).terms(axes_of(settings, axes, relative))
+    axes = [axis for axis in ("N", "R", "D") if axis in settings]
+    own = references or {axis: settings[axis].min() if axis == "R" else settings[axis].max() for axis in axes}
+    logs = {axis: np.log(own[axis] / settings[axis].to_numpy()) for axis in axes}
+    if law == "as printed":
+        logs["D/R"] = np.log(settings["D"] / settings["R"]).to_numpy()
+    columns, exponents = law_named(law).terms(logs)
     at = np.array([parameters[name] for name in exponents])
     values = parameters["E"] + sum(parameters[one.amplitude] * one.printed(at) for one in columns)
     return np.exp(values) if law_named(law).logarithmic else np.asarray(values)

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling import bootstrap as module
-from lorascope.analyze.scaling.bootstrap import Bootstrap, bootstrap
+from lorascope.analyze.scaling import refits as module
 from lorascope.analyze.scaling.design import Design
 from lorascope.analyze.scaling.estimate import Estimate, estimate
+from lorascope.analyze.scaling.refits import Bootstrap, bootstrap
 
 from .simulated import simulate_study
 

@@ -3,17 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lorascope.analyze.scaling.design import Design
+from lorascope.analyze.scaling.diagnostics import verdicts
 from lorascope.analyze.scaling.estimate import Estimate, estimate
 from lorascope.analyze.scaling.profile import Interval, profile, thresholds
 from lorascope.analyze.scaling.solve import least_squares
-from lorascope.analyze.scaling.verdicts import verdicts
 
 from .simulated import simulate_study
 
@@ -68,10 +67,7 @@ def test_intervals_by_f_hold_the_truth_19_times_of_20(design_of: DesignOf) -> No
 
 def interval(found: Estimate, name: str) -> Interval:
     """The reported interval of one exponent."""
-    place = ("exponent", found.design.exponents.index(name))
-    limits: Any = {"F": thresholds(found.ssr, found.n, found.df, 0.95)["F"]}
-    step = min(found.standard_errors[name], 2.0)
-    return profile(found.design.problem, found.parts[2], name, place, found.values[name], step, limits).intervals["F"]
+    return profile(found, name, {"F": thresholds(found.ssr, found.n, found.df, 0.95)["F"]}).intervals["F"]
 
 
 def reaches_a_bound(found: Estimate, name: str) -> bool:

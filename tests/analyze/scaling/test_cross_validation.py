@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from lorascope.analyze.scaling.cross_validation import cross_validate, held_out, influence
 from lorascope.analyze.scaling.design import Design, determined
 from lorascope.analyze.scaling.estimate import Estimate, estimate
+from lorascope.analyze.scaling.refits import cross_validate, held_out, influence
 
 from .simulated import simulate_study
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling.design import Design, applied, determined, make_design
+from lorascope.analyze.scaling.design import Design, applied, determined
 from lorascope.analyze.scaling.laws import BOUNDS
-from lorascope.analyze.scaling.refusals import LARGEST_POWER
+from lorascope.analyze.scaling.table import LARGEST_POWER, make_design
 
 from .simulated import simulate_study
 
@@ -47,8 +47,8 @@ def test_arrays_of_a_study(design_of: DesignOf) -> None:
     np.testing.assert_array_equal(design.y, frame["y"])
     np.testing.assert_array_equal(design.weights, 1 / frame["y"])
     assert design.references == {"N": 3e10, "R": 8.0}
-    np.testing.assert_allclose(design.terms.values["N"], np.log(3e10 / frame["N"]))
-    np.testing.assert_allclose(design.terms.values["R"], np.log(8 / frame["R"]))
+    np.testing.assert_allclose(design.logs["N"], np.log(3e10 / frame["N"]))
+    np.testing.assert_allclose(design.logs["R"], np.log(8 / frame["R"]))
     assert list(design.settings[:2]) == ["N=1e+09 R=8", "N=1e+09 R=32"]
     assert len(set(design.settings)) == 12
     assert design.notes == ()
@@ -100,14 +100,14 @@ def test_the_papers_designs(design_of: DesignOf, paper_cells: PaperCells) -> Non
     options: dict[str, Any] = {"response": "MIUB", "groups": ["dataset"], "offsets": ["sweep"]}
     design = design_of(phi, **options)
     assert design.names[:6] == ("E[ARCE]", "E[ARCC]", "E[Hel]", "E[PIQA]", "E[Win]", "offset[sweep=size]")
-    assert design.n_offsets == 1
+    assert design.n_groups == 5
     np.testing.assert_array_equal(design.levels[:, -1], phi["sweep"] == "size")
     assert len(set(design.settings)) == 7
     shared = design_of(phi, **options, law="share", share="share")
     assert shared.names[6:] == ("slope_share", "B", "beta")
     assert shared.equation == "E + slope_share (share - 1) + B (R0/R)^beta"
-    assert (shared.share, dict(shared.axes)) == ("share", {"R": "R"})
-    np.testing.assert_array_equal(shared.terms.values["share"], phi["share"] - 1)
+    assert shared.sizes == {"R": "R", "share": "share"}
+    np.testing.assert_array_equal(shared.logs["share"], phi["share"] - 1)
     alone = design_of(phi[phi["sweep"] == "size"], **{**options, "offsets": []}, law="share", share="share")
     assert alone.names[5:] == ("slope_share",)  # the rank doesn't vary
     assert alone.notes == ("'R' is 32 in every row: B (R0/R)^beta is part of the level",)
@@ -136,7 +136,7 @@ def test_some_rows_keep_names_and_levels(design_of: DesignOf) -> None:
     np.testing.assert_array_equal(some.y, frame["y"][rows])
     np.testing.assert_array_equal(some.levels, np.tile([0.0, 1.0], (12, 1)))
     np.testing.assert_allclose(some.columns[0].printed(np.array([1.0, 0.0])), 3e10 / frame["N"][rows])
-    np.testing.assert_allclose(some.terms.values["R"], np.log(8 / frame["R"][rows]))
+    np.testing.assert_allclose(some.logs["R"], np.log(8 / frame["R"][rows]))
     assert (set(some.groups), len(some.settings)) == ({"b"}, 12)
 
 
@@ -233,6 +233,16 @@ def test_settings_that_are_not_allowed(design_of: DesignOf, options: dict[str, A
     refused(design_of, study(), words, **options)
 
 
+@pytest.mark.parametrize(("factor", "shown"), [(1e300, "e+300"), (1e-300, "e-300")])
+@pytest.mark.parametrize("residuals", ["absolute", "relative", "log"])
+def test_a_response_whose_squares_are_not_finite(
+    design_of: DesignOf, residuals: str, factor: float, shown: str
+) -> None:
+    frame = study().assign(y=lambda rows: factor * rows["y"])
+    refused(design_of, frame, f"{shown}, whose square can't be computed; give it in another unit", residuals=residuals)
+    assert len(design_of(study().assign(y=lambda rows: factor**0.3 * rows["y"]), residuals=residuals).frame) == 24
+
+
 def test_a_run_that_stands_twice(design_of: DesignOf) -> None:
     frame = study()
     again = pd.concat([frame, frame.iloc[[5]]], ignore_index=True)
@@ -268,17 +278,13 @@ def test_fewer_cells_than_parameters(design_of: DesignOf) -> None:
 def test_fewer_levels_than_parameters(design_of: DesignOf, law: str) -> None:
     frame = study(N=(1e9, 3e9), R=())
     frame = pd.concat([frame, study(N=(1e9, 3e9), R=(), random=np.random.default_rng(1)).assign(repeat=1)])
-    words = (
-        "'N' has 2 levels: beside a level, an amplitude and alpha need three levels of 'N'; measure another, or take "
-        "the law 'log' or 'log-log'"
-    )
-    refused(design_of, frame, words, law=law, repeat="repeat")
+    refused(design_of, frame, "('N' has 2 levels): exponents need three levels of their", law=law, repeat="repeat")
     assert design_of(frame, law="log", repeat="repeat").exponents == ()
 
 
 def test_offsets_that_are_groups(design_of: DesignOf) -> None:
     frame = study().assign(sweep=lambda rows: rows["group"] + "!")
-    words = "offset[sweep=b!] can't be told from the levels of the groups; leave `offsets` out"
+    words = "sizes and `offsets` must vary apart from each other and from the groups"
     refused(design_of, frame, words, offsets=["sweep"])
 
 
@@ -295,8 +301,9 @@ def test_sizes_that_go_along_with_each_other(design_of: DesignOf) -> None:
     frame = study(R=())
     frame["R"] = frame["N"] ** 0.7
     words = (
-        "the settings don't determine A, B, alpha, beta apart ('N' has 4 levels, 'R' has 4 levels): sizes "
-        "go along with each other or with the groups; measure settings in which one varies alone, or leave one out"
+        "the settings don't determine A, B, alpha, beta apart ('N' has 4 levels, 'R' has 4 levels): exponents need "
+        "three levels of their size, and sizes and `offsets` must vary apart from each other and from the groups; "
+        "measure more settings, leave one out, or take the law 'log' or 'log-log'"
     )
     refused(design_of, frame, words)
     refused(design_of, frame, "the settings don't determine slope_N, slope_R apart", law="log")
@@ -325,7 +332,7 @@ def test_applied_to_other_rows_keeps_references_and_offsets(design_of: DesignOf,
     )
     new = applied(design, rows)  # without a response, and with an offset that isn't the first
     np.testing.assert_array_equal(new.levels, [[0, 0, 0, 0, 1, 1]])
-    np.testing.assert_allclose([new.terms.values["N"][0], new.terms.values["R"][0]], np.log([0.5, 2.0]))
+    np.testing.assert_allclose([new.logs["N"][0], new.logs["R"][0]], np.log([0.5, 2.0]))
     assert list(new.frame.index) == ["new"]
 
 

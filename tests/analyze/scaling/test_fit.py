@@ -12,9 +12,9 @@ from scipy import stats
 
 from lorascope.analyze.scaling import fit as module
 from lorascope.analyze.scaling.design import applied
+from lorascope.analyze.scaling.estimate import automatic_delta
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.result import IntervalKind, ScalingFit
-from lorascope.analyze.scaling.robust import automatic_delta
 from lorascope.analyze.stats.record import data_hash
 
 from .simulated import simulate_study

@@ -28,18 +28,12 @@ def study(seed: int = 0, law: str = "additive", **options: Any) -> pd.DataFrame:
 
 
 def profiled(found: Estimate, name: str, level: float = 0.95) -> Profile:
-    design = found.design
-    g, k = len(design.level_names), len(design.columns)
-    where = design.names.index(name)
-    place = ("amplitude", where - g) if where < g + k else ("exponent", where - g - k)
-    limits = thresholds(found.ssr, found.n, found.df, level)
-    step = found.standard_errors[name]
-    return profile(design.problem, found.parts[2], name, place, found.values[name], step, limits)
+    return profile(found, name, thresholds(found.ssr, found.n, found.df, level))
 
 
 def peer(design: Design, level: float) -> dict[str, tuple[float, float]]:
     """Profile intervals by F that lmfit finds, over the printed parameters."""
-    n, r = (np.exp(design.terms.values[axis]) for axis in "NR")
+    n, r = (np.exp(design.logs[axis]) for axis in "NR")
     parameters = lmfit.create_params(
         a=1.5,
         b=2.5,
@@ -141,7 +135,7 @@ def test_an_interval_in_parts(design_of: DesignOf) -> None:
     assert found.ssr < other.ssr < ridge
     limits: Any = {"F": 1.432}
     assert other.ssr < limits["F"] < least_squares(design.problem.fix(0, 8.0)).ssr < ridge
-    one = profile(design.problem, found.parts[2], "alpha", ("exponent", 0), found.values["alpha"], 0.1, limits)
+    one = profile(found, "alpha", limits)
     low, high, low_open, high_open, in_parts = one.intervals["F"]
     assert in_parts
     assert low < other.exponents[0] < 0 < found.values["alpha"] < high
@@ -149,7 +143,7 @@ def test_an_interval_in_parts(design_of: DesignOf) -> None:
     for end in (low, high):
         assert least_squares(design.problem.fix(0, end)).ssr == pytest.approx(limits["F"], rel=1e-6)
     narrower: Any = {"F": (found.ssr + other.ssr) / 2}
-    one = profile(design.problem, found.parts[2], "alpha", ("exponent", 0), found.values["alpha"], 0.1, narrower)
+    one = profile(found, "alpha", narrower)
     assert not one.intervals["F"].in_parts
     assert one.intervals["F"].low > 0
 

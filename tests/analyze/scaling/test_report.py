@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lorascope.analyze.scaling.cross_validation import cross_validate
-from lorascope.analyze.scaling.fit import fit_scaling_law
-from lorascope.analyze.scaling.report import FitReport, fit_report
+from lorascope.analyze.scaling.fit import FitReport, fit_report, fit_scaling_law
+from lorascope.analyze.scaling.refits import cross_validate
 from lorascope.analyze.stats.verdict import WORDS
 from lorascope.study.paper_tables import paper_study
 

@@ -9,9 +9,7 @@ import pytest
 from scipy import optimize, special, stats
 
 from lorascope.analyze.scaling.design import Design
-from lorascope.analyze.scaling.estimate import Estimate, estimate
-from lorascope.analyze.scaling.robust import MAD_TO_SD, automatic_delta, minimise
-from lorascope.analyze.scaling.solve import least_squares
+from lorascope.analyze.scaling.estimate import MAD_TO_SD, Estimate, automatic_delta, estimate
 
 from .simulated import simulate_study
 
@@ -47,16 +45,6 @@ def test_the_loss_is_the_least_that_simplexes_find(design_of: DesignOf, residual
             options={"initial_simplex": simplex, "xatol": 1e-10, "fatol": 1e-16, "maxiter": 1500},
         )  # fmt: skip
         assert found.loss <= search.fun * (1 + 1e-9)
-
-
-def test_a_loss_of_least_squares_is_found_from_a_poor_start(design_of: DesignOf) -> None:
-    design = design_of(study())
-    best = least_squares(design.problem)
-    poor = least_squares(design.problem.fix(0, 4.0).fix(1, 5.0))
-    at, loss, converged = minimise(design, math.inf, np.r_[poor.levels, poor.coefficients, poor.exponents])
-    assert converged
-    assert loss == pytest.approx(best.ssr / 2, rel=1e-8, abs=0)
-    np.testing.assert_allclose(at[-2:], best.exponents, rtol=1e-4)
 
 
 def test_an_exponent_goes_all_the_way_to_its_bound(design_of: DesignOf) -> None:

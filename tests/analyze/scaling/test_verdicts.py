@@ -7,10 +7,9 @@ import pytest
 
 from lorascope.analyze.format import format_number
 from lorascope.analyze.scaling.design import Design
-from lorascope.analyze.scaling.diagnostics import axis_tests, lack_of_fit
+from lorascope.analyze.scaling.diagnostics import axis_tests, lack_of_fit, verdicts
 from lorascope.analyze.scaling.estimate import Estimate, estimate
-from lorascope.analyze.scaling.profile import Interval, profiles
-from lorascope.analyze.scaling.verdicts import interval_text, verdicts
+from lorascope.analyze.scaling.profile import Interval, interval_text, profiles
 from lorascope.analyze.stats.verdict import WORDS, Verdict
 
 from .simulated import simulate_study

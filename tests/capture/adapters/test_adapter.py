@@ -21,8 +21,7 @@ from transformers import (
 )
 
 from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter, attach_adapters
-from lorascope.capture.adapters.fit import is_residual
-from lorascope.capture.adapters.refusal import AdapterError
+from lorascope.capture.adapters.refusal import AdapterError, is_residual
 
 from ...tiny import llama
 from ..recorded import adapt
@@ -92,9 +91,11 @@ def test_folder_that_holds_no_adapter(tiny_model: Any, tmp_path: Path) -> None:
         ("{not json", "Expecting property name"),
         ("[]", "it holds no object with `peft_type`"),
         ("{}", "it holds no object with `peft_type`"),
+        ('{"peft_type": "LORA", "base_model_name_or_path": "\\ud83d"}', "'utf-8' codec .* surrogates not allowed$"),
+        ("[" * 100_000, "maximum recursion depth"),
         ('{"peft_type": "LORA", "use_dora": true, "megatron_config": {"a": 1}, "loftq_config": 3}', ""),
     ],
-    ids=["json", "list", "no-type", "values"],
+    ids=["json", "list", "no-type", "half-a-character", "deep", "values"],
 )
 def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, text: str, words: str) -> None:
     (tiny_adapter / "adapter_config.json").write_text(text)

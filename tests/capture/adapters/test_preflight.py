@@ -9,9 +9,15 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from peft.tuners.lora.config import KasaConfig
 
 from lorascope.capture.adapters.adapter import attach_adapter
-from lorascope.capture.adapters.preflight import Preflight, inspect, inspect_adapter, inspect_calls, require_adapter
+from lorascope.capture.adapters.preflight import (
+    Note,
+    Preflight,
+    inspect,
+    inspect_adapter,
+    inspect_calls,
+    require_adapter,
+)
 from lorascope.capture.adapters.refusal import AdapterError, lora_layers, require
-from lorascope.capture.adapters.remarks import Note
 from lorascope.stores import Problem
 
 PROBE = {"input_ids": torch.arange(3, 9)[None], "attention_mask": torch.ones(1, 6, dtype=torch.long)}

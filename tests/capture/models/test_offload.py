@@ -8,12 +8,10 @@ import torch
 from torch import nn
 
 from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter
-from lorascope.capture.adapters.components import find_components
 from lorascope.capture.adapters.preflight import inspect
 from lorascope.capture.adapters.refusal import AdapterError
-from lorascope.capture.models.device import input_device
+from lorascope.capture.models.device import execution_device, input_device, is_offloaded
 from lorascope.capture.models.model import load_model, model_identity
-from lorascope.capture.models.offload import execution_device, is_offloaded, saved_key
 
 from ...tiny import save_model
 from ..recorded import adapt, axis, outputs_of, record
@@ -105,7 +103,7 @@ def test_trained_copies_keep_the_type_of_the_base(folder: Path, spread: Any, tmp
 def test_what_needs_the_base_weights(spread: Any, tiny_model: Any, tmp_path: Path, options: Any, words: str) -> None:
     adapt(tiny_model, **options).save_pretrained(tmp_path / "adapter")
     with pytest.raises(AdapterError, match=words):
-        find_components(attach_adapter(spread, tmp_path / "adapter"), "default")
+        attach_adapter(spread, tmp_path / "adapter")
 
 
 def test_weights_that_nobody_holds() -> None:
@@ -116,19 +114,3 @@ def test_weights_that_nobody_holds() -> None:
     model.config = None
     with pytest.raises(ValueError, match=r"is on the meta device"):
         model_identity(model, "x")
-
-
-@pytest.mark.parametrize(
-    ("key", "saved"),
-    [
-        ("m.fc.lora_A.default.weight", "m.fc.lora_A.weight"),
-        ("m.fc.lora_magnitude_vector.default.weight", "m.fc.lora_magnitude_vector"),
-        ("m.embed.lora_embedding_A.default", "m.embed.lora_embedding_A"),
-        ("m.head.modules_to_save.default.weight", "m.head.weight"),
-        ("m.embed.token_adapter.trainable_tokens_delta.default", "m.embed.token_adapter.trainable_tokens_delta"),
-        ("m.default.base_layer.weight", None),
-        ("m.fc.lora_A.other.weight", None),
-    ],
-)
-def test_names_of_saved_weights(key: str, saved: str | None) -> None:
-    assert saved_key(key, "default") == saved

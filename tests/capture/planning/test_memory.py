@@ -16,7 +16,7 @@ from lorascope.capture.planning.memory import (
     job_groups,
     weight_bytes,
 )
-from lorascope.capture.samples.likelihood import part_logits
+from lorascope.capture.samples.scoring import part_logits
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.spec import ROW_TOKENS
 

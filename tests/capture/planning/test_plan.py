@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorascope.capture import CaptureConfig, capture, load_model
-from lorascope.capture.adapters.refusal import AdapterError
 from lorascope.capture.planning.meta import load_on_meta
 from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
 from lorascope.capture.prepare import encode_files, read_files
@@ -245,8 +244,7 @@ def test_what_is_wrong_with_an_adapter_is_in_the_plan(config: Callable[..., Capt
     )
     settings = json.loads((tiny_adapter / "adapter_config.json").read_text())
     (tiny_adapter / "adapter_config.json").write_text(json.dumps(settings | {"bias": "all"}))
-    with pytest.raises(AdapterError, match="`bias` is 'all'"):
-        plan(config(), probe=False)
+    assert {"bias", "missing"} <= {problem.kind for problem in plan(config(), probe=False).problems}
 
 
 def test_new_tokens_are_counted_as_many_as_there_may_be(config: Callable[..., CaptureConfig], text: Path) -> None:

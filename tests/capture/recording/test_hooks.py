@@ -97,7 +97,7 @@ def test_reducer_sees_base_and_delta(tiny_model: Any, stream: str, options: dict
 @pytest.mark.parametrize("reducer", [None, lambda *_: None])
 def test_a_pair_holds_no_more_memory_than_its_values(tiny_model: Any, reducer: Any) -> None:
     """A slice of an output would keep all of it."""
-    components = {"default": find_components(adapt(tiny_model, target_modules=["q_proj"]), "default", stream="pair")}
+    components = {"default": find_components(adapt(tiny_model, target_modules=["q_proj"]), "default")}
     model = adapt(tiny_model, target_modules=["q_proj"])
     recorder = Recorder(model, components, stream="pair", factor_start=starts(components), reducer=reducer)
     first = recorder.passes[0]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lorascope.capture.recording.logits import kl_divergence, negative_log_likelihood
-from lorascope.capture.samples import likelihood
+from lorascope.capture.samples import scoring
 
 FLAT = torch.tensor([0, 1, 2, 5, 6, 9])
 POSITIONS = torch.tensor([0, 1, 2, 0, 1, 4])
@@ -17,7 +17,7 @@ def make(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def test_nll_is_that_of_the_token_given_those_before(
     monkeypatch: pytest.MonkeyPatch, chunk: int, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setitem(likelihood._PART_LOGITS, "cpu", chunk)
+    monkeypatch.setitem(scoring._PART_LOGITS, "cpu", chunk)
     logits, ids = make(0, dtype), torch.tensor([3, 1, 10, 0, 7, 7])
     nll = negative_log_likelihood(logits, FLAT, ids, POSITIONS)
     log_p = logits.double().log_softmax(-1).flatten(0, 1)
@@ -29,7 +29,7 @@ def test_nll_is_that_of_the_token_given_those_before(
 
 @pytest.mark.parametrize("chunk", [1, 2**22])
 def test_kl_against_scipys_formula(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setitem(likelihood._PART_LOGITS, "cpu", chunk)
+    monkeypatch.setitem(scoring._PART_LOGITS, "cpu", chunk)
     base, adapted = make(0), make(1)
     p, q = (x.double().softmax(-1).flatten(0, 1)[FLAT].numpy() for x in (base, adapted))
     expected = np.sum(p * np.log(p / q), axis=-1)

@@ -10,8 +10,7 @@ import pytest
 
 from lorascope.capture import CaptureConfig
 from lorascope.capture.prepare import read_files
-from lorascope.capture.samples.hub import hub_source, parse_reference
-from lorascope.capture.samples.hub_sets import KNOWN_SETS
+from lorascope.capture.samples.hub import KNOWN_SETS, hub_source, parse_reference
 from lorascope.capture.samples.items import ChoiceItem, TextItem, read_items
 
 Rows = Sequence[Mapping[str, Any]]
@@ -285,7 +284,8 @@ def test_what_the_hub_is_asked_for(name: str, monkeypatch: pytest.MonkeyPatch) -
 def test_spellings(text: str, expected: tuple[str | None, ...]) -> None:
     reference = parse_reference(text)
     assert reference is not None
-    assert (reference.dataset, reference.split, reference.hub, reference.config, reference.folder) == expected
+    source = reference.source
+    assert (reference.dataset, reference.split, source.hub, source.config, reference.folder) == expected
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.capture.samples.answers import Answer
 from lorascope.capture.samples.batches import plan_batches
 from lorascope.capture.samples.encode import EncodedSample, encode_items
-from lorascope.capture.samples.generate import generate
+from lorascope.capture.samples.generate import Answer, generate
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
 from lorascope.capture.samples.selection import TokenPlan, plan_tokens

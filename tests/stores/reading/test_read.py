@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from lorascope.stores import StoreError, open_run, verify, widen
-from lorascope.stores.reading.missing import missing_chunks
+from lorascope.stores.reading.read import missing_chunks
 
 from ..on_disk import damage, edit_root
 
@@ -146,13 +146,13 @@ def test_pickled_rows_are_small_and_know_which_are_there(make_run: Any) -> None:
     assert len(pickle.dumps(rows)) < 12_500
 
 
-@pytest.mark.parametrize("how", ["missing", "empty", "truncated", "flip"])
+@pytest.mark.parametrize("how", ["missing", "empty", "truncated", "flip", "folder"])
 @pytest.mark.parametrize("path", [f"states/{F32}/base", "adapters/default/factor"])
 def test_damaged_chunk_is_an_error_and_nan_to_a_stranger(make_run: Any, how: str, path: str) -> None:
     run = make_run()
     damage(run.path / path / "c.1.0", how)
     opened = open_run(run.path)
-    words = {"missing": "is missing", "empty": "is empty"}.get(how, "is broken")
+    words = {"missing": "is missing", "empty": "is empty", "folder": "is a folder"}.get(how, "is broken")
     with pytest.raises(StoreError, match=rf"chunk '{path}/c\.1\.0'.* {words}.*lorascope verify"):
         (opened.base(F32) if path.startswith("states") else opened.factor(F32)).values
     if how == "missing":
@@ -361,7 +361,6 @@ def test_reductions_are_read_back(make_run: Any) -> None:
         assert found["component"].values.tolist() == [F32, BF16, F16]
         np.testing.assert_array_equal(found.values, run.whole(path))
     assert opened.js().attrs["units"] == "nat"
-    assert opened.swallowed().identical(opened.reduction("swallowed"))
     kl = opened.reduction("kl")
     assert (kl.dims, kl.attrs["units"]) == (("token",), "nat")
     np.testing.assert_array_equal(kl.values, run.whole("adapters/default/kl"))
@@ -377,7 +376,7 @@ def test_reduction_that_was_not_measured(make_run: Any) -> None:
     run = make_run("early.zarr")
     edit_out(run.path, "adapters/default/swallowed")
     with pytest.raises(StoreError, match="holds no 'swallowed'"):
-        open_run(run.path).swallowed()
+        open_run(run.path).reduction("swallowed")
 
 
 def test_only_some_rows_keep_states(make_run: Any) -> None:

@@ -2,31 +2,28 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float64
 
 from lorascope.stores import Problem
 from lorascope.stores.progress import Progress
 
 from .factors import DTYPES, WEIGHTS, Branch, branch_problems, read_factor, read_keys, require, sort_keys
-from .settings import LoraSettings, is_residual, rank_at, read_settings, scaling_at
-from .spectrum import Spectrum, product_singular_values, summarise
+from .settings import is_residual, rank_at, read_settings, scaling_at
 
 __all__ = ["adapter_report"]
 
 VARIABLES = {
     "rank": ("rank r of A and B", "1"),
     "scaling": ("what B A is multiplied by, s", "1"),
-    "d_in": ("columns of A: features in, tokens of an embedding, channels times kernel of a convolution", "1"),
-    "d_out": ("rows of B: features out", "1"),
     "dtype": ("stored type of A, and of B where it is another", ""),
     "frobenius_norm": ("Frobenius norm of s B A", "1"),
-    "spectral_norm": ("largest singular value of s B A", "1"),
     "effective_rank": ("effective rank of B A, from singular values that add up to one; NaN where B A is zero", "1"),
     "stable_rank": ("squared Frobenius norm by squared spectral norm; NaN where B A is zero", "1"),
     "share": ("share of the sum of squared Frobenius norms; NaN where all are zero", "1"),
@@ -50,11 +47,10 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     xr.Dataset
         Over `component`, layers in ascending order, with coordinates `component` (module path in the plain model, as in
         runs), `kind` (its last name) and `layer` (-1 outside of one). Variables (component,): `rank`, `scaling` (as the
-        configuration gives it), `d_in`, `d_out`, `dtype`, `frobenius_norm`, `spectral_norm`, `effective_rank`,
-        `stable_rank`, `share`; and `total_norm` (), the root of the sum of all squared Frobenius norms. Norms are in
-        the unit of the weights. Attributes hold the adapter's `config` (JSON, as it was saved), the SHA-256 of its
-        weights file, `n_parameters` (of A, B, their bias and magnitudes), `not_measured` (JSON list of other weights in
-        the file) and `remarks` (JSON list of sentences that a reader of the numbers should know).
+        configuration gives it), `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`; and `total_norm`
+        (), the root of the sum of all squared Frobenius norms. Norms are in the unit of the weights. Attributes hold
+        the adapter's `config` (JSON, as it was saved), the SHA-256 of its weights file, `n_parameters` (of A, B, their
+        bias and magnitudes) and `remarks` (JSON list of sentences that a reader of the numbers should know).
 
     Raises
     ------
@@ -69,14 +65,15 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     -----
     All is float64 and of the order of (d_in + d_out) r^2: thin QR of B and of A^T, then the SVD of the r x r core. Only
     one layer's factors are in memory at a time. The effective rank is that of Roy and Vetterli, exp(-sum p_k ln p_k)
-    with p_k = sigma_k / sum_l sigma_l; the stable rank is sum sigma_k^2 / sigma_1^2. `fan_in_fan_out` transposes s B A,
+    with p_k = sigma_k / sum_l sigma_l, singular values themselves and not their squares; the stable rank is
+    sum sigma_k^2 / sigma_1^2. Both lie between 1 and the rank. `fan_in_fan_out` transposes s B A,
     which changes none of these. DoRA's magnitudes, the bias of a lora_B, and the scale that some models put on an
     embedding's output aren't in the norms. A convolution's A is taken as a matrix (rank, channels x kernel).
 
     References
     ----------
     Hu et al., arXiv 2106.09685 (LoRA). Kalajdzievski, arXiv 2312.03732 (rsLoRA's scaling). Roy & Vetterli (2007), "The
-    effective rank", EUSIPCO, eqs. 2 to 4.
+    effective rank", EUSIPCO, eqs. 2 to 4. Rudelson & Vershynin (2007), J. ACM 54(4) (stable rank).
     """
     folder = Path(path)
     settings = read_settings(folder)
@@ -96,48 +93,66 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
         adapter=str(folder),
         file_sha256=digest,
         n_parameters=sum(int(np.prod(tensor.shape)) for tensor in own),
-        config=json.dumps(settings.document),
-        scaling="alpha / sqrt(rank)" if settings.use_rslora else "alpha / rank",
-        base="residual base" if is_residual(settings) else "frozen base",
-        not_measured=json.dumps(others),
+        config=json.dumps(settings),
+        scaling="alpha / sqrt(rank)" if settings.get("use_rslora") else "alpha / rank",
         remarks=json.dumps(list(_remarks(result, branches, others, settings)), ensure_ascii=False),
         lorascope=version("lorascope"),
     )
 
 
+def _spectrum(
+    B: Float64[np.ndarray, "d_out rank"], A: Float64[np.ndarray, "rank d_in"], scaling: float
+) -> dict[str, float]:
+    """Norm and ranks of scaling * B A, which itself is never formed; ranks are NaN where it is zero."""
+    # B A = Q_B (R_B R_A^T) Q_A^T, and orthonormal columns don't change singular values. The Gram matrices B^T B and
+    # A A^T would be cheaper, but lose half the digits of the small ones.
+    with np.errstate(over="ignore", invalid="ignore"):
+        left, right = (np.asarray(np.linalg.qr(factor, mode="r")) for factor in (B, A.T))
+        core = scaling * (left @ right.T)
+    if not np.isfinite(core).all():
+        raise OverflowError("s B A is beyond float64")
+    values = np.linalg.svd(core, compute_uv=False)
+    largest = float(values[0])
+    if largest == 0:
+        return {"frobenius_norm": 0.0, "effective_rank": float("nan"), "stable_rank": float("nan")}
+    ratios = values / largest  # so that squares neither overflow nor vanish
+    p = ratios[ratios > 0] / ratios.sum()
+    stable = float(np.square(ratios).sum())
+    effective = float(np.exp(-(p * np.log(p)).sum()))
+    return {"frobenius_norm": largest * stable**0.5, "effective_rank": effective, "stable_rank": stable}
+
+
 def _measure(
-    folder: Path, branches: Sequence[Branch], settings: LoraSettings, progress: Progress | None
-) -> list[Spectrum]:
-    """The spectrum of s B A of each branch."""
-    spectra, problems = [], []
+    folder: Path, branches: Sequence[Branch], settings: Mapping[str, Any], progress: Progress | None
+) -> list[dict[str, float]]:
+    """Norm and ranks of s B A of each branch."""
+    found, problems = [], []
     with (folder / WEIGHTS).open("rb") as file:
         for done, branch in enumerate(branches, start=1):
             A, B = read_factor(file, branch.down), read_factor(file, branch.up)
-            if not (np.isfinite(A).all() and np.isfinite(B).all()):
-                message = "the weights hold NaN or infinite values; take an earlier checkpoint"
-                problems.append(Problem(branch.path, "nan", message))
-                continue
             try:
-                spectra.append(summarise(product_singular_values(B, A, scaling=scaling_at(settings, branch.path))))
+                if not (np.isfinite(A).all() and np.isfinite(B).all()):
+                    raise OverflowError("the weights hold NaN or infinite values")
+                found.append(_spectrum(B, A, scaling_at(settings, branch.path)))
             except OverflowError as error:
-                problems.append(Problem(branch.path, "overflow", f"{error}; take an earlier checkpoint"))
+                problems.append(Problem(branch.path, "values", f"{error}; take an earlier checkpoint"))
             if progress is not None:
                 progress(done, len(branches))
     require(problems, folder)
-    return spectra
+    return found
 
 
-def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: LoraSettings) -> xr.Dataset:
+def _dataset(
+    branches: Sequence[Branch], measured: Sequence[Mapping[str, float]], settings: Mapping[str, Any]
+) -> xr.Dataset:
     paths = [branch.path for branch in branches]
     names = [path.split(".") for path in paths]
     types = [dict.fromkeys(DTYPES[one.dtype][0] for one in (branch.down, branch.up)) for branch in branches]
     values: dict[str, Any] = {
         "rank": [rank_at(settings, path) for path in paths],
         "scaling": [scaling_at(settings, path) for path in paths],
-        "d_in": [int(np.prod(branch.down.shape[1:])) for branch in branches],
-        "d_out": [branch.up.shape[0] for branch in branches],
         "dtype": np.array([", ".join(names) for names in types], object),
-        **{name: np.array([getattr(one, name) for one in spectra]) for name in Spectrum._fields},
+        **{name: np.array([one[name] for one in measured]) for name in measured[0]},
     }
     largest = values["frobenius_norm"].max() or 1.0  # so that squares don't overflow
     squares = np.square(values["frobenius_norm"] / largest)
@@ -158,7 +173,7 @@ def _dataset(branches: Sequence[Branch], spectra: Sequence[Spectrum], settings: 
 
 
 def _remarks(
-    result: xr.Dataset, branches: Sequence[Branch], others: Sequence[str], settings: LoraSettings
+    result: xr.Dataset, branches: Sequence[Branch], others: Sequence[str], settings: Mapping[str, Any]
 ) -> Iterator[str]:
     """What a reader of these numbers should know."""
     n, n_zero = len(branches), int((result["frobenius_norm"].values == 0).sum())
@@ -167,7 +182,7 @@ def _remarks(
     elif n_zero:
         yield f"s B A is zero in {n_zero} of {n} components, which stay as they were"
     if is_residual(settings):
-        init = settings.document["init_lora_weights"]
+        init = settings["init_lora_weights"]
         yield f"the init {init!r} changed the base weights: s B A is the change from that base, not from the checkpoint"
     if any("magnitude_vector" in branch.beside for branch in branches):
         yield "DoRA: norms are those of s B A, before the magnitude vector rescales the sum of base and change"
@@ -177,7 +192,7 @@ def _remarks(
         yield "norms of an embedding are without the scale that some models put on its output"
     if n_conv := sum(len(branch.down.shape) > 2 for branch in branches):
         yield f"convolutions, {n_conv} of {n} components, are measured as matrices (d_out, channels x kernel)"
-    if settings.document.get("alora_invocation_tokens"):
+    if settings.get("alora_invocation_tokens"):
         yield "aLoRA: the change acts only on tokens from the invocation on"
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""

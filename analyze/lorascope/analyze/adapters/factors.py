@@ -4,16 +4,17 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 
 from lorascope.stores import Problem
+from lorascope.stores.errors import join_problems
 from lorascope.stores.format.widen import widen_block
 
-from .settings import LoraSettings, rank_at
+from .settings import rank_at
 
 __all__ = ["WEIGHTS", "Branch", "StoredTensor", "branch_problems", "read_factor", "read_keys", "require", "sort_keys"]
 
@@ -37,8 +38,6 @@ INNER = re.compile(r"\.base_layer(?=\.|$)")
 """PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
 MAX_PATH, MAX_DIGITS = 255, 18
 """Characters of a layer's path, which a store must be able to name, and digits of a number in it, an int64."""
-SHOWN = 2
-"""Places named in an error before the rest is only counted."""
 
 
 class StoredTensor(NamedTuple):
@@ -107,47 +106,43 @@ def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "ro
 def sort_keys(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:
     """Branches, layers in the order of their numbers; keys that are no LoRA weights; what is wrong with the rest."""
     layers: dict[str, dict[str, StoredTensor]] = {}
+    first: dict[tuple[str, str], str] = {}
     others, problems, adapters = [], [], set()
     for key, tensor in keys.items():
         plain = key.removeprefix(PREFIX)
         match = KEY.fullmatch(plain)
-        if match is None:
-            if ".lora_" in plain:
-                message = "a part of a LoRA variant that can't be measured from A and B"
-                problems.append(Problem(plain, "unknown", message))
-            else:
-                others.append(plain)
-            continue
-        adapters.add(match["adapter"])
-        part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
-        parts = layers.setdefault(INNER.sub("", match["path"]), {})
-        if part in parts:
-            problems.append(Problem(plain, "twice", f"there are two tensors for lora_{part}; save the adapter again"))
-        parts[part] = tensor
-        if match["part"].startswith("embedding_"):
-            parts["embedding"] = tensor
+        if match is None and ".lora_" in plain:
+            problems.append(Problem(plain, "unknown", "a part of a LoRA variant that can't be measured from A and B"))
+        elif match is None:
+            others.append(plain)
+        else:
+            adapters.add(match["adapter"])
+            path = INNER.sub("", match["path"])
+            part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
+            if (before := first.setdefault((path, part), key)) != key:
+                both, message = sorted((before, key)), f"there are two tensors for lora_{part}; save the adapter again"
+                problems.append(Problem(" and ".join(both), "twice", message))
+            parts = layers.setdefault(path, {})
+            parts[part] = tensor
+            if match["part"].startswith("embedding_"):
+                parts["embedding"] = tensor
     if len(adapters) > 1:
         names = ", ".join(sorted(repr(name or "") for name in adapters))
         problems.append(Problem("", "several", f"the keys name several adapters ({names}); save each by itself"))
     message = f"a layer's path has at most {MAX_PATH} characters, and no number of more than {MAX_DIGITS} digits"
-    problems += [Problem(path[:MAX_PATH], "path", message) for path in layers if not _is_nameable(path)]
-    layers = {path: parts for path, parts in layers.items() if _is_nameable(path)}
     branches = []
     for path, parts in sorted(layers.items(), key=lambda layer: _by_number(layer[0])):
-        if {"A", "B"} <= parts.keys():
-            beside = frozenset(parts) - {"A", "B"}
-            branches.append(Branch(path, parts["A"], parts["B"], beside))
+        if len(path) > MAX_PATH or any(len(name) > MAX_DIGITS for name in path.split(".") if name.isdecimal()):
+            problems.append(Problem(path[:MAX_PATH], "path", message))
+        elif {"A", "B"} <= parts.keys():
+            branches.append(Branch(path, parts["A"], parts["B"], frozenset(parts) - {"A", "B"}))
         else:
             there = ", ".join(sorted(parts))
             problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {there}"))
     return branches, sorted(others), problems
 
 
-def _is_nameable(path: str) -> bool:
-    return len(path) <= MAX_PATH and all(len(name) <= MAX_DIGITS for name in path.split(".") if name.isdecimal())
-
-
-def branch_problems(branch: Branch, settings: LoraSettings) -> Iterator[Problem]:
+def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Problem]:
     """What keeps one layer's factors from being multiplied, or from being what the configuration says."""
     for name, tensor in (("lora_A", branch.down), ("lora_B", branch.up)):
         if tensor.dtype not in DTYPES:
@@ -172,15 +167,8 @@ def branch_problems(branch: Branch, settings: LoraSettings) -> Iterator[Problem]
 
 def require(problems: Iterable[Problem], folder: Path) -> None:
     """Raise one ValueError for all problems, or do nothing where there is none."""
-    grouped: dict[str, list[str]] = {}
-    for problem in problems:
-        grouped.setdefault(problem.message, []).extend([problem.place] if problem.place else [])
-    reasons = []
-    for message, places in grouped.items():
-        more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-        reasons.append(f"{message} ({', '.join(places[:SHOWN])}{more})" if places else message)
-    if reasons:
-        raise ValueError(f"adapter {str(folder)!r} can't be measured: {'; '.join(reasons)}")
+    if reasons := join_problems(problems):
+        raise ValueError(f"adapter {str(folder)!r} can't be measured: {reasons}")
 
 
 def _by_number(path: str) -> list[tuple[int, str]]:

@@ -5,14 +5,11 @@ import math
 import re
 import reprlib
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-__all__ = ["LoraSettings", "is_residual", "rank_at", "read_settings", "scaling_at"]
-
-T = TypeVar("T", int, float)
+__all__ = ["is_residual", "rank_at", "read_settings", "scaling_at"]
 
 CONFIG = "adapter_config.json"
 PATTERN = r"(.*\.)?({})$"
@@ -25,25 +22,8 @@ MAX_REPEATS, MAX_CHOICES = 3, 8
 """Signs of a layer pattern, `*`, `+` and `{`, and these with `?` and `(`: with more, matching a path may never end."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraSettings:
-    """Settings of a LoRA configuration that enter s B A."""
-
-    rank: int
-    """Rank where no pattern says otherwise."""
-    alpha: float
-    """Alpha where no pattern says otherwise."""
-    rank_pattern: Mapping[str, int]
-    """Regular expression for the end of a module's path -> rank."""
-    alpha_pattern: Mapping[str, float]
-    use_rslora: bool
-    """Whether alpha is divided by the root of the rank."""
-    document: Mapping[str, Any]
-    """The whole file, as JSON has it."""
-
-
-def read_settings(folder: Path) -> LoraSettings:
-    """The LoRA configuration in an adapter's folder.
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The LoRA configuration in an adapter's folder, as JSON has it, whose ranks, alphas and patterns are sound.
 
     Raises
     ------
@@ -52,52 +32,55 @@ def read_settings(folder: Path) -> LoraSettings:
     ValueError
         If the file is no LoRA configuration, or one whose change of weight isn't s B A.
     """
-    document = _read_document(folder)
-    if document["peft_type"] != "LORA":
-        raise ValueError(
-            f"`peft_type` of adapter {str(folder)!r} is {reprlib.repr(document['peft_type'])}; only 'LORA' can be "
-            "measured"
-        )
-    if "r" not in document or "lora_alpha" not in document:
+    settings, where = _read_document(folder), f"of adapter {str(folder)!r}"
+    if settings["peft_type"] != "LORA":
+        found = reprlib.repr(settings["peft_type"])
+        raise ValueError(f"`peft_type` {where} is {found}; only 'LORA' can be measured")
+    if "r" not in settings or "lora_alpha" not in settings:
         raise ValueError(f"{str(folder / CONFIG)!r} lacks `r` or `lora_alpha`; save the adapter again with PEFT")
     for name in NOT_BA:
-        if document.get(name):
+        if settings.get(name):
             raise ValueError(
-                f"`{name}` of adapter {str(folder)!r} is {reprlib.repr(document[name])}: what it adds isn't one "
-                "product s B A a layer, which is all that is measured here; capture a run with it instead"
+                f"`{name}` {where} is {reprlib.repr(settings[name])}: what it adds isn't one product s B A a layer, "
+                "which is all that is measured here; capture a run with it instead"
             )
-    settings = LoraSettings(
-        rank=document["r"],
-        alpha=document["lora_alpha"],
-        rank_pattern=document.get("rank_pattern") or {},
-        alpha_pattern=document.get("alpha_pattern") or {},
-        use_rslora=bool(document.get("use_rslora")),
-        document=document,
-    )
-    for problem in _problems(settings, str(folder)):
-        raise ValueError(problem)
+    for name in ("rank_pattern", "alpha_pattern"):
+        pattern = settings.get(name) or {}
+        if not isinstance(pattern, dict):
+            raise ValueError(f"`{name}` {where} is {reprlib.repr(pattern)}; it maps layers to numbers")
+        for key in pattern:
+            _check_pattern(key, f"`{name}` {where} has the key {reprlib.repr(key)}")
+    for rank in (settings["r"], *(settings.get("rank_pattern") or {}).values()):
+        if type(rank) is not int or not 1 <= rank < 2**31:
+            found = reprlib.repr(rank)
+            raise ValueError(f"`r` {where} is {found}; a rank is a whole number of 1 or more, below 2^31")
+    for alpha in (settings["lora_alpha"], *(settings.get("alpha_pattern") or {}).values()):
+        if type(alpha) not in (int, float) or not abs(alpha) <= sys.float_info.max:
+            found = reprlib.repr(alpha)
+            raise ValueError(f"`lora_alpha` {where} is {found}; it must be a finite number, within float64's range")
     return settings
 
 
-def rank_at(settings: LoraSettings, path: str) -> int:
+def rank_at(settings: Mapping[str, Any], path: str) -> int:
     """Rank that a module of this path was given."""
-    return _matched(settings.rank_pattern, path, settings.rank)
+    return int(_matched(settings, "rank_pattern", path, settings["r"]))
 
 
-def scaling_at(settings: LoraSettings, path: str) -> float:
+def scaling_at(settings: Mapping[str, Any], path: str) -> float:
     """What B A is multiplied by at a module of this path: alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
-    rank, alpha = rank_at(settings, path), _matched(settings.alpha_pattern, path, settings.alpha)
-    return alpha / math.sqrt(rank) if settings.use_rslora else alpha / rank
+    rank, alpha = rank_at(settings, path), _matched(settings, "alpha_pattern", path, settings["lora_alpha"])
+    return float(alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank)
 
 
-def is_residual(settings: LoraSettings) -> bool:
+def is_residual(settings: Mapping[str, Any]) -> bool:
     """Whether the adapter's init left another base than the checkpoint's."""
-    init = settings.document.get("init_lora_weights")
+    init = settings.get("init_lora_weights")
     return isinstance(init, str) and init.lower().startswith(RESIDUAL)
 
 
-def _matched(pattern: Mapping[str, T], path: str, default: T) -> T:
-    """The value of the first expression that fits the end of a path (PEFT 0.21, `get_pattern_key`)."""
+def _matched(settings: Mapping[str, Any], name: str, path: str, default: float) -> float:
+    """The value of the first expression of a pattern that fits the end of a path (PEFT 0.21, `get_pattern_key`)."""
+    pattern: Mapping[str, float] = settings.get(name) or {}
     return next((value for key, value in pattern.items() if re.match(PATTERN.format(key), path)), default)
 
 
@@ -113,6 +96,9 @@ def _read_document(folder: Path) -> dict[str, Any]:
         )
     try:
         document = json.loads(path.read_bytes())
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{str(path)!r} holds half of a character ({error.reason}); save the adapter again") from error
     except RecursionError as error:
         raise ValueError(f"{str(path)!r} is nested too deep for a configuration; save the adapter again") from error
     except ValueError as error:  # also bytes that aren't text
@@ -122,38 +108,16 @@ def _read_document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _problems(settings: LoraSettings, folder: str) -> Iterator[str]:
-    """What is wrong with patterns, ranks and alphas, the first one first."""
-    for name in ("rank_pattern", "alpha_pattern"):
-        pattern = getattr(settings, name)
-        if not isinstance(pattern, dict):
-            yield f"`{name}` of adapter {folder!r} is {reprlib.repr(pattern)}; it maps layers to numbers"
-            return
-        for key in pattern:
-            where = f"`{name}` of adapter {folder!r} has the key {reprlib.repr(key)}"
-            if not _is_bounded(key):
-                yield (
-                    f"{where}, which may take for ever to match; allowed are {MAX_REPEATS} of `*`, `+` and `{{`, none "
-                    f"of them after a bracket, and {MAX_CHOICES} of these, `?` and `(` together: name the layers more "
-                    "simply"
-                )
-            else:
-                try:
-                    re.compile(PATTERN.format(key))
-                except re.error as error:
-                    yield f"{where}, no regular expression ({error}); correct it"
-    for rank in (settings.rank, *settings.rank_pattern.values()):
-        if type(rank) is not int or not 1 <= rank < 2**31:
-            found = reprlib.repr(rank)
-            yield f"`r` of adapter {folder!r} is {found}; a rank is a whole number of 1 or more, below 2^31"
-    for alpha in (settings.alpha, *settings.alpha_pattern.values()):
-        if type(alpha) not in (int, float) or not abs(alpha) <= sys.float_info.max:
-            found = reprlib.repr(alpha)
-            yield f"`lora_alpha` of adapter {folder!r} is {found}; it must be a finite number, within float64's range"
-
-
-def _is_bounded(key: str) -> bool:
-    """Whether a pattern repeats and branches little enough to be matched soon, whatever the path."""
+def _check_pattern(key: str, where: str) -> None:
+    """Raise a ValueError unless a layer pattern is an expression that is matched soon, whatever the path."""
     plain = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", key, flags=re.DOTALL)  # without what is escaped, or one of a set
     repeats, choices = re.findall(r"[*+{]", plain), re.findall(r"[*+{?(]", plain)
-    return len(repeats) <= MAX_REPEATS and len(choices) <= MAX_CHOICES and not re.search(r"\)[*+{]", plain)
+    if len(repeats) > MAX_REPEATS or len(choices) > MAX_CHOICES or re.search(r"\)[*+{]", plain):
+        raise ValueError(
+            f"{where}, which may take for ever to match; allowed are {MAX_REPEATS} of `*`, `+` and `{{`, none of them "
+            f"after a bracket, and {MAX_CHOICES} of these, `?` and `(` together: name the layers more simply"
+        )
+    try:
+        re.compile(PATTERN.format(key))
+    except re.error as error:
+        raise ValueError(f"{where}, no regular expression ({error}); correct it") from error

@@ -1,6 +1,6 @@
 """Plots as functions: results in, one plotly figure out."""
 
-from .fit_checks import laws_figure, setting_residuals_figure
+from .fit_checks import setting_residuals_figure
 from .fit_profiles import profile_figure
 from .fits import scaling_figure
 from .information import bound_figure, estimates_figure, xi_figure
@@ -17,7 +17,6 @@ __all__ = [
     "depth_figure",
     "estimates_figure",
     "js_map",
-    "laws_figure",
     "metrics_figure",
     "null_map",
     "position_figure",

@@ -7,9 +7,8 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..scaling.profile import Interval, Profile, Rule, thresholds
+from ..scaling.profile import Interval, Profile, Rule, interval_text, thresholds
 from ..scaling.result import ScalingFit
-from ..scaling.verdicts import interval_text
 from .captions import headline, plural
 from .marks import BLACK, EDGES, Look, points
 from .theme import LINES, small_multiples

@@ -1,20 +1,29 @@
-"""What speaks against a law: free effects of settings, residuals by setting; and what each size adds."""
+"""What speaks for and against a law: tests, residuals by setting, criteria, and verdicts, each of one number."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from .design import Design
+from ..format import format_number
+from ..stats.verdict import Verdict, Word
+from .design import APART, applied
 from .estimate import Estimate, estimate
-from .laws import Axes
+from .laws import BOUNDS
+from .profile import Interval, interval_text
+from .solve import spanned
 
-__all__ = ["Criteria", "axis_tests", "criteria", "f_test", "lack_of_fit", "residuals_by_setting"]
+__all__ = [
+    "Criteria", "axis_tests", "criteria", "f_test", "lack_of_fit", "residuals_by_setting", "search_notes", "verdicts",
+]  # fmt: skip
 
-DEPENDENT = 1e-9
-"""Singular values below this share of the norm count as zero, where free effects of settings are told from levels."""
+DECISIVE = 2.0
+"""Difference of AIC that one model must have before it is spoken for."""
+NOISY = 0.07
+"""Sigma of relative residuals above which weights by the observed response do harm (by simulation: 10 % noise)."""
 
 
 class Criteria(NamedTuple):
@@ -57,30 +66,31 @@ def f_test(larger: float, smaller: float, n_more: int, df: int) -> tuple[float, 
 
 def lack_of_fit(fit: Estimate) -> pd.DataFrame:
     """The law against free effects of settings beside the same levels, by least squares; see `ScalingFit`."""
-    free = _free_settings(fit.design)
-    n_settings, n_free = len(set(fit.design.settings)), len(free.level_names)
-    n_more, df = n_free - len(fit.parameters), fit.n - n_free
+    design = fit.design
+    settings = [design.settings == one for one in dict.fromkeys(design.settings)]
+    levels = spanned(np.column_stack([design.levels, *settings]), APART)
+    n_more, df = levels.shape[1] - len(fit.parameters), fit.n - levels.shape[1]
     f = p = sigma = math.nan
     note = ""
     if n_more <= 0:
-        note = f"{n_settings} settings leave the law no freedom to be wrong"
+        note = f"{len(settings)} settings leave the law no freedom to be wrong"
     elif fit.is_exact:
         note = "the law goes through every cell, but for rounding"
     elif df <= 0:
         note = "no setting was measured in several groups or several times, so nothing tells error from lack of fit"
     else:
-        ssr = estimate(free).ssr
+        names = tuple(f"level {k}" for k in range(levels.shape[1]))
+        ssr = estimate(replace(design, logs={}, levels=levels, level_names=names)).ssr
         f, p = f_test(_least_squares(fit).ssr, ssr, n_more, df)
         sigma = math.sqrt(ssr / df)
-    row = {"F": f, "n_more": n_more, "df": df, "p": p, "sigma_free": sigma, "n_settings": n_settings, "note": note}
+    row = {"F": f, "n_more": n_more, "df": df, "p": p, "sigma_free": sigma, "n_settings": len(settings), "note": note}
     return pd.DataFrame([row])
 
 
 def axis_tests(fit: Estimate) -> pd.DataFrame:
     """What each size adds to the others, by least squares; see `ScalingFit`."""
-    full = _least_squares(fit)
-    rows = []
-    for axis in fit.design.terms.names:
+    full, rows = _least_squares(fit), []
+    for axis in fit.design.parts:
         without = estimate(fit.design.without(axis))
         n_more = len(full.parameters) - len(without.parameters)
         f, p = (math.nan, math.nan) if without.is_exact else f_test(without.ssr, full.ssr, n_more, full.df)
@@ -100,17 +110,86 @@ def residuals_by_setting(fit: Estimate) -> pd.DataFrame:
     return found
 
 
+def verdicts(
+    fit: Estimate, intervals: Mapping[str, Interval], axis_tests: pd.DataFrame, lack_of_fit: pd.DataFrame, level: float
+) -> tuple[Verdict, ...]:
+    """Direction along each size, each exponent, and the form of the law.
+
+    `intervals` are profile intervals by F of exponents and slopes, empty with Huber's loss.
+    """
+    names = [name for name in fit.design.term_names if name in BOUNDS and name in intervals]
+    return (
+        *(_direction(fit, row, 1 - level) for row in axis_tests.itertuples()),
+        *(_exponent(name, fit, intervals[name], level) for name in names),
+        _form(fit, lack_of_fit.iloc[0], 1 - level),
+    )
+
+
+def search_notes(fit: Estimate) -> list[str]:
+    """How the search went, where it isn't as it should be, and what a fit's numbers can't be taken for."""
+    search, said = fit.search, []
+    if not search.converged:
+        said.append("the search ended before it converged: numbers are what it had reached")
+    for name in search.at_bound:
+        low, high = fit.design.limits[name]
+        said.append(f"{name} is at an end of its range, {low:g} to {high:g}: it isn't an estimate")
+    if search.share_of_starts < 0.5:
+        share = 100 * search.share_of_starts
+        said.append(f"only {share:.0f} % of {search.n_starts} random starts ended at the optimum")
+    if fit.design.residual == "relative" and fit.sigma >= NOISY:
+        said.append(
+            f"relative residuals divide by the observed response; with as much noise, sigma {fit.sigma:.2g}, that "
+            "pulls the fit down and makes tests reject too often: compare residuals of the logarithm"
+        )
+    if math.isfinite(fit.delta):
+        said.append("what each size adds and lack of fit are tests of least squares, beside parameters by Huber's loss")
+    return said
+
+
+def _direction(fit: Estimate, row: Any, alpha: float) -> Verdict:
+    """Whether the response falls as a size grows; rises, as more layers share their weights."""
+    design, column, is_share = fit.design, fit.design.sizes[row.axis], row.axis == "share"
+    sizes = design.frame[column]
+    others = {name: design.references.get(axis, 1.0) for axis, name in design.sizes.items()}
+    ends = pd.concat([design.frame.iloc[:1]] * 2).assign(**others | {column: [sizes.min(), sizes.max()]})
+    change = float(np.diff(fit.predicted(applied(design, ends)))[0])
+    because = (
+        f"from the smallest to the largest {column} it changes by {format_number(change)} of "
+        f"{'ln ' if design.law.logarithmic else ''}{design.response}; "
+        f"F({row.n_more}, {row.df}) = {format_number(row.F)}, p = {format_number(row.p)}, n = {fit.n}"
+    )
+    as_claimed = (change > 0) == is_share
+    word: Word = "not identified" if not row.p <= alpha else "supported" if as_claimed else "contradicted"
+    return Verdict(f"{design.response} {'rises' if is_share else 'falls'} as {column} grows", word, because)
+
+
+def _exponent(name: str, fit: Estimate, interval: Interval, level: float) -> Verdict:
+    """Whether the interval is closed, and doesn't hold the power that is a constant."""
+    because = (
+        f"{name} = {format_number(fit.values[name])}, {100 * level:g} % profile interval by F "
+        f"{interval_text(interval, 3)}, n = {fit.n}"
+    )
+    word: Word = "not identified" if interval.low_open or interval.high_open else "supported"
+    if word == "supported" and interval.low <= 0 <= interval.high and name in fit.design.exponents:
+        word, because = "not identified", f"{because}, 0 included: its term may be a logarithm as well"
+    return Verdict(f"under this law, these data determine {name}", word, because)
+
+
+def _form(fit: Estimate, row: Any, alpha: float) -> Verdict:
+    """Whether settings follow the law as closely as cells of one setting follow each other."""
+    claim = f"settings follow {fit.design.equation} as closely as cells of one setting follow each other"
+    if math.isnan(row["p"]):
+        return Verdict(claim, "not identified", row["note"])
+    # Akaike's price for the freedom of the settings: a law that does as well without it is spoken for.
+    gain = 2 * row["n_more"] - fit.n * math.log1p(row["F"] * row["n_more"] / row["df"])
+    because = (
+        f"lack of fit F({row['n_more']}, {row['df']}) = {format_number(row['F'])}, "
+        f"p = {format_number(row['p'])}, against free effects of {row['n_settings']} settings, AIC of "
+        f"the law {format_number(abs(gain))} {'below' if gain > 0 else 'above'} theirs, n = {fit.n}"
+    )
+    word: Word = "contradicted" if row["p"] <= alpha else "supported" if gain > DECISIVE else "not identified"
+    return Verdict(claim, word, because)
+
+
 def _least_squares(fit: Estimate) -> Estimate:
     return fit if not math.isfinite(fit.delta) else estimate(fit.design, starts=(fit.parts[2],))
-
-
-def _free_settings(design: Design) -> Design:
-    """Levels and a level for each setting, as many of them as don't follow from the others, and no terms."""
-    settings = [design.settings == one for one in dict.fromkeys(design.settings)]
-    kept: list[np.ndarray] = []
-    for column in [*design.levels.T, *np.array(settings, np.float64)]:
-        trial = np.stack([*kept, column], axis=1)
-        if np.linalg.matrix_rank(trial, tol=DEPENDENT * np.linalg.norm(trial)) == trial.shape[1]:
-            kept.append(column)
-    names = tuple(f"level {k}" for k in range(len(kept)))
-    return replace(design, terms=Axes({}), levels=np.stack(kept, axis=1), level_names=names, n_offsets=0)

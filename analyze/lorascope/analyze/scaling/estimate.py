@@ -1,22 +1,28 @@
 """A law's parameters from a design, and what follows from them without another fit."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .design import Design
-from .robust import minimise
-from .solve import Grid, Solution, exponent_grid, least_squares, slopes
+from .solve import Grid, Optimum, Solution, exponent_grid, least_squares, search, slopes
 
-__all__ = ["Estimate", "Search", "estimate", "residuals_of"]
+__all__ = ["Estimate", "Search", "automatic_delta", "estimate", "residuals_of"]
 
+HUBER = 1.345
+"""Huber's delta over the standard deviation of normal residuals: 95 % as efficient as least squares."""
+MAD_TO_SD = 1.482602218505602
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 ROUNDING = 1e-11
 """Residuals below this share of the response are nothing but rounding."""
+LEAST = 1e-3
+"""Share of the response below which a fitted value's logarithm goes on as a straight line."""
 AGREE = 1e-5
-"""Share of the best loss by which a rough search may miss it and count as having ended there."""
+"""Share of the best loss by which a search may miss it and count as having ended there."""
 
 
 class Search(NamedTuple):
@@ -47,27 +53,23 @@ class Estimate:
     @property
     def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Levels (g,), coefficients of centred columns (k,) and exponents (q,)."""
-        g, k = len(self.design.level_names), len(self.design.columns)
-        levels, coefficients, exponents = np.split(self.parameters, [g, g + k])
-        return levels, coefficients, exponents
+        return _parts(self.design, self.parameters)
 
     @cached_property
     def values(self) -> dict[str, float]:
         """Name -> value of every parameter, as the law is printed."""
         levels, coefficients, exponents = self.parts
-        printed = levels.copy()
-        amplitudes = []
+        printed, amplitudes = levels.copy(), []
         for column, coefficient in zip(self.design.columns, coefficients, strict=True):
-            amplitude = coefficient * column.per_unit(exponents) if coefficient else 0.0
-            printed[: len(levels) - self.design.n_offsets] -= amplitude * column.constant(exponents)
-            amplitudes.append(amplitude)
+            amplitudes.append(coefficient * column.per_unit(exponents) if coefficient else 0.0)
+            printed[: self.design.n_groups] -= amplitudes[-1] if column.exponents else 0.0
         return dict(zip(self.design.names, map(float, [*printed, *amplitudes, *exponents]), strict=True))
 
     def predicted(self, design: Design) -> np.ndarray:
         """(n,) what the law says of the rows of a design of the same law, in the unit of the fit."""
         levels, coefficients, exponents = self.parts
         terms = [c * one.centred(exponents) for c, one in zip(coefficients, design.columns, strict=True)]
-        return np.asarray(design.levels @ levels + sum(terms, start=np.zeros(len(design.frame))))
+        return np.asarray(design.levels @ levels + sum(terms))
 
     @cached_property
     def fitted(self) -> np.ndarray:
@@ -139,37 +141,62 @@ def residuals_of(design: Design, predicted: np.ndarray) -> np.ndarray:
     return np.where(predicted > 0, np.log(design.y / np.where(predicted > 0, predicted, 1)), np.inf)
 
 
+def automatic_delta(residuals: np.ndarray) -> float:
+    """Huber's delta for residuals: 1.345 times their median absolute deviation, as a standard deviation.
+
+    Raises ValueError if half of the residuals or more are 0.
+    """
+    spread = MAD_TO_SD * float(np.median(np.abs(residuals - np.median(residuals))))
+    if spread <= 1e-14:
+        raise ValueError("half of the residuals are 0, so that no `huber` delta follows from them; give it as a number")
+    return HUBER * spread
+
+
 def estimate(
     design: Design, *, delta: float = math.inf, n_starts: int = 0, random: np.random.Generator | None = None,
-    starts: tuple[np.ndarray, ...] = (), grid: Grid = "fine",
+    starts: Sequence[np.ndarray] = (), grid: Grid = "fine",
 ) -> Estimate:  # fmt: skip
     """The parameters with the least loss, from a grid, from random exponents, and from further `starts` (q,)."""
-    drawn = _random_exponents(design, n_starts, random or np.random.default_rng(0)) if len(design.exponents) else []
-    solution = least_squares(design.problem, (*drawn, *starts), grid=grid)
-    at, loss, converged = _pack(solution), solution.ssr / 2, solution.converged
-    reached = solution.reached[: len(drawn)]
+    problem, q, drawn = design.problem, len(design.exponents), list[np.ndarray]()
+    if q and random is not None:
+        grids = [exponent_grid(low, high, 1001) for low, high in design.bounds]
+        drawn = [np.array([one[random.integers(1001)] for one in grids]) for _ in range(n_starts)]
+    solution = least_squares(problem, (*drawn, *starts), grid=grid)
+    at, loss, converged, reached = _pack(solution), solution.ssr / 2, solution.converged, solution.reached
     if math.isfinite(delta) or design.residual == "log":
-        begins = [
-            at,
-            *(
-                _pack(least_squares(replace(design.problem, bounds=np.stack([one, one], axis=1))))
-                for one in (*drawn, *starts)
-            ),
-        ]
-        ends = [minimise(design, delta, begin, is_rough=True) for begin in begins]
-        at, loss, converged = minimise(design, delta, min(ends, key=lambda end: end[1])[0])
-        reached = np.array([end[1] <= loss * (1 + AGREE) for end in ends[1 : 1 + len(drawn)]], bool)
-    bounded = design.problem.at_bound(at[len(at) - len(design.exponents) :])
-    share = float(reached.mean()) if len(reached) else 1.0 if n_starts else math.nan
-    names = tuple(name for name, is_at in zip(design.exponents, bounded, strict=True) if is_at)
-    return Estimate(design, at, loss, delta, Search(converged, names, n_starts, share))
+        held = [replace(problem, bounds=np.stack([one, one], axis=1)) for one in (*drawn, *starts)]
+        begins = [at, *(_pack(least_squares(one)) for one in held)]
+        ends = [_minimise(design, delta, begin, method="trf", max_nfev=300) for begin in begins]
+        at, loss, converged = _minimise(design, delta, min(ends, key=lambda end: end[1])[0])
+        reached = np.array([end[1] <= loss * (1 + AGREE) for end in ends[1:]], bool)
+    bounded = tuple(design.exponents[place] for place in np.flatnonzero(problem.at_bound(at[len(at) - q :])))
+    share = float(reached[: len(drawn)].mean()) if drawn else 1.0 if n_starts else math.nan
+    return Estimate(design, at, loss, delta, Search(converged, bounded, n_starts, share))
 
 
 def _pack(solution: Solution) -> np.ndarray:
     return np.concatenate([solution.levels, solution.coefficients, solution.exponents])
 
 
-def _random_exponents(design: Design, n: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Exponents (q,) drawn over their whole ranges."""
-    grids = [exponent_grid(low, high, 1001) for low, high in design.bounds]
-    return [np.array([grid[random.integers(1001)] for grid in grids]) for _ in range(n)]
+def _parts(design: Design, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    g, k = len(design.level_names), len(design.columns)
+    return parameters[:g], parameters[g : g + k], parameters[g + k :]
+
+
+def _minimise(design: Design, delta: float, begin: np.ndarray, **options: Any) -> Optimum:
+    """The least loss over all parameters (p,) at once: Huber's, or squares of residuals of the logarithm."""
+    bounds = np.full((len(begin), 2), (-math.inf, math.inf))
+    bounds[len(begin) - len(design.exponents) :] = design.bounds
+
+    def at(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals (n,) and their derivatives (n, p)."""
+        levels, coefficients, exponents = _parts(design, parameters)
+        moved = slopes(design.levels, design.columns, coefficients, exponents)
+        values = moved[:, : len(levels) + len(coefficients)] @ parameters[: len(levels) + len(coefficients)]
+        if design.residual != "log":
+            return (design.y - values) * design.weights, -moved * design.weights[:, None]
+        ratio = values / design.y
+        safe = np.maximum(ratio, LEAST)
+        return -np.log(safe) - np.minimum(ratio / LEAST - 1, 0), -moved / (safe * design.y)[:, None]
+
+    return search(lambda p: at(p)[0], lambda p: at(p)[1], begin, bounds, delta=delta, x_scale="jac", **options)

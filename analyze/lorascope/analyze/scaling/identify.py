@@ -1,16 +1,16 @@
 """What a design can tell of a law's parameters, before any response is looked at."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from ..stats.frame import checked
-from .design import axes_of, level_columns, rank_of, references_of, term_derivatives
+from .design import arrays_of, rank_of, references_of, term_derivatives
 from .laws import AXES, law_named
-from .refusals import refuse_sizes
+from .table import refuse_sizes
 
 __all__ = ["Identifiability", "identifiability"]
 
@@ -27,14 +27,9 @@ class Identifiability(NamedTuple):
     rank: int
     """How many of a fit's parameters are determined: levels, amplitudes and exponents, references held."""
     n_parameters: int
-    """How many parameters a fit has, levels included."""
+    """How many parameters a fit has, levels included; all follow from the settings where the rank is as large."""
     sentences: tuple[str, ...]
     """What isn't determined, in words."""
-
-    @property
-    def determined(self) -> bool:
-        """Whether all parameters of a fit follow from the settings."""
-        return self.rank == self.n_parameters
 
 
 def identifiability(
@@ -87,40 +82,28 @@ def identifiability(
     refuse_sizes(roles, law)
     sizes = list(roles.values())
     rows, _ = checked(frame, numbers=sizes, positive=sizes, labels=[*groups, *offsets])
-    columns, exponents = chosen.terms(axes_of(rows, roles, references_of(rows, roles, law)))
-    whole = np.column_stack([level_columns(rows, groups, offsets)[1], term_derivatives(columns, len(exponents))])
-    rank, n_parameters = rank_of(whole), whole.shape[1]
-    axes = _axes(rows, roles, exponents, law)
-    return Identifiability(axes, rank, n_parameters, _sentences(axes, law, is_determined=rank == n_parameters))
-
-
-def _axes(rows: pd.DataFrame, roles: Mapping[str, str], exponents: Sequence[str], law: str) -> pd.DataFrame:
-    found = []
+    arrays = arrays_of(rows, law, roles, references_of(rows, roles), groups, offsets, rows.iloc[0])
+    columns, exponents = chosen.terms(arrays["logs"])
+    whole = np.column_stack([arrays["levels"], term_derivatives(columns, len(exponents))])
+    found, said = [], []
     for axis, column in roles.items():
-        n_levels = int(rows[column].nunique())
-        n_needed = 3 if AXES[axis].exponent in exponents and not (law == "multiplicative" and len(roles) > 1) else 2
-        decades = math.log10(rows[column].max() / rows[column].min())
+        amplitude, exponent = AXES[axis]
+        n_levels, decades = int(rows[column].nunique()), math.log10(rows[column].max() / rows[column].min())
+        n_needed = 3 if exponent in exponents and not (law == "multiplicative" and len(roles) > 1) else 2
         found.append((axis, column, n_levels, decades, n_needed, n_levels >= n_needed))
-    return pd.DataFrame(found, columns=["axis", "column", "n_levels", "decades", "n_levels_needed", "enough"])
-
-
-def _sentences(axes: pd.DataFrame, law: str, *, is_determined: bool) -> tuple[str, ...]:
-    said = []
-    for row in axes.itertuples():
-        amplitude, exponent = AXES[row.axis]
-        is_power = law == "additive" or (law == "as printed" and row.axis != "D")
-        if is_power and row.n_levels > 1:
-            said.append(f"only {amplitude} {row.axis}0^{exponent} is determined, not {amplitude} and {row.axis}0 apart")
-        if row.n_levels == 1:
-            said.append(f"{row.column!r} has one level: its term is a constant, part of the level")
-        elif not row.enough:
-            said.append(
-                f"{row.column!r} has {row.n_levels} levels: level, amplitude and exponent need {row.n_levels_needed}"
-            )
-        elif row.n_levels == row.n_levels_needed == 3:
-            said.append(f"{row.column!r} has 3 levels for 3 parameters: its shape isn't put to a test")
-        if row.n_levels > 1 and row.decades < NARROW_DECADES:
-            said.append(f"{row.column!r} spans {row.decades:.2g} decades: an exponent says little beyond them")
-    if not is_determined and axes["enough"].all():
-        said.append(f"{', '.join(map(repr, axes['column']))} go along with each other or with the groups")
-    return tuple(said)
+        if n_levels == 1:
+            said.append(f"{column!r} has one level: its term is a constant, part of the level")
+            continue
+        if law == "additive" or (law == "as printed" and axis != "D"):
+            said.append(f"only {amplitude} {axis}0^{exponent} is determined, not {amplitude} and {axis}0 apart")
+        if n_levels < n_needed:
+            said.append(f"{column!r} has {n_levels} levels: level, amplitude and exponent need {n_needed}")
+        elif n_levels == n_needed == 3:
+            said.append(f"{column!r} has 3 levels for 3 parameters: its shape isn't put to a test")
+        if decades < NARROW_DECADES:
+            said.append(f"{column!r} spans {decades:.2g} decades: an exponent says little beyond them")
+    axes = pd.DataFrame(found, columns=["axis", "column", "n_levels", "decades", "n_levels_needed", "enough"])
+    rank, n_parameters = rank_of(whole), whole.shape[1]
+    if rank < n_parameters and axes["enough"].all():
+        said.append(f"{', '.join(map(repr, sizes))} go along with each other or with the groups")
+    return Identifiability(axes, rank, n_parameters, tuple(said))

@@ -1,17 +1,27 @@
-"""The laws: which terms each has, of what, with which exponents."""
+"""The laws: their terms, as columns of a linear model once exponents are given.
 
+A power x**e comes as (x**e - 1) / e: the constant goes to the level of its group, so that the column stays well away
+from a constant while e goes to 0, where it becomes ln x. What is printed is turned back into A * x**e.
+"""
+
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .columns import Column
-
-__all__ = ["AXES", "BOUNDS", "LAWS", "Axes", "Axis", "Law", "LawName", "law_named"]
+__all__ = ["AXES", "BOUNDS", "LAWS", "Axis", "Column", "Law", "LawName", "law_named"]
 
 LawName = Literal["additive", "as printed", "log", "log-log", "multiplicative", "share"]
-Terms = tuple[tuple[Column, ...], tuple[str, ...]]
-"""Columns, and the names of their exponents in the order of their places."""
+Logs = Mapping[str, np.ndarray]
+"""N, R, D: (n,) ln(reference / size), of those in use; `D/R`: ln(D / R); `share`: layers that share weights, less 1."""
+Term = tuple[str, list[np.ndarray], tuple[str, ...]]
+"""Amplitude, what it is a product of, and names of the exponents."""
+SMALL = 1e-3
+"""Arguments below which the derivative's series to the fifth term is exact to 1e-15."""
+LEAST = 1e-290
+"""Exponents closer to 0 count as 0: products with them lose their digits."""
 
 
 class Axis(NamedTuple):
@@ -27,73 +37,99 @@ BOUNDS: Mapping[str, tuple[float, float]] = {"alpha": (0.02, 25.0), "beta": (-1.
 """Where exponents are looked for, unless told otherwise."""
 
 
-class Axes(NamedTuple):
-    """What the terms are made of."""
+@dataclass(frozen=True)
+class Column:
+    """amplitude * prod_j x_j**exponents[j], or, without exponents, amplitude * ln x."""
 
-    values: Mapping[str, np.ndarray]
-    """N, R, D: (n,) ln(reference / size), of those in use; `D/R`: ln(D / R) less its shift; `share`: layers that share
-    weights, less 1."""
-    shift: float = 0.0
-    """Logarithm of the D/R that `values` are relative to."""
+    amplitude: str
+    """Name of what it is multiplied with."""
+    log_x: np.ndarray
+    """(n, j) ln x_j."""
+    exponents: tuple[int, ...] = ()
+    """(j,) places of its exponents among the law's."""
 
-    @property
-    def sizes(self) -> tuple[str, ...]:
-        """Names of the sizes among `values`: N, R, D."""
-        return tuple(name for name in self.values if name in AXES)
+    def centred(self, exponents: np.ndarray) -> np.ndarray:
+        """(..., n) the term at exponents (..., q), less 1; a single power over its exponent."""
+        if not self.exponents:
+            return np.broadcast_to(self.log_x[:, 0], (*exponents.shape[:-1], len(self.log_x)))
+        grown = np.expm1(exponents[..., list(self.exponents)] @ self.log_x.T)
+        if len(self.exponents) > 1:
+            return np.asarray(grown)
+        e = exponents[..., self.exponents[0], None]
+        none = np.abs(e) < LEAST
+        return np.where(none, self.log_x[:, 0], grown / np.where(none, 1, e))
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all that a law can be without: sizes and share."""
-        return tuple(name for name in self.values if name != "D/R")
+    def centred_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        """(n, q) derivatives of `centred` by the exponents (q,)."""
+        if len(self.exponents) != 1:
+            return self.printed_slopes(exponents)
+        u = exponents[self.exponents[0]] * self.log_x
+        small = np.abs(u) < SMALL
+        safe = np.where(small, 1.0, u)
+        exact = (safe * np.exp(safe) - np.expm1(safe)) / safe**2
+        series = 0.5 + u * (1 / 3 + u * (1 / 8 + u * (1 / 30 + u / 144)))
+        slopes = np.zeros((len(u), len(exponents)))
+        slopes[:, list(self.exponents)] = self.log_x**2 * np.where(small, series, exact)
+        return slopes
 
-    def without(self, name: str) -> "Axes":
-        """The others, less what the one left out is part of."""
-        gone = {name, "D/R"} if name in ("D", "R") else {name}
-        return self._replace(values={one: values for one, values in self.values.items() if one not in gone})
+    def per_unit(self, exponents: np.ndarray) -> float:
+        """The amplitude of the printed term where the coefficient of `centred` is 1."""
+        if len(self.exponents) != 1:
+            return 1.0
+        e = float(exponents[self.exponents[0]])
+        return 1 / e if e else math.inf
+
+    def printed(self, exponents: np.ndarray) -> np.ndarray:
+        """(..., n) the term as printed, at amplitude 1."""
+        if not self.exponents:
+            return self.centred(exponents)
+        return np.asarray(np.exp(exponents[..., list(self.exponents)] @ self.log_x.T))
+
+    def printed_slopes(self, exponents: np.ndarray) -> np.ndarray:
+        """(n, q) derivatives of `printed` by the exponents (q,)."""
+        slopes = np.zeros((len(self.log_x), len(exponents)))
+        if self.exponents:
+            slopes[:, list(self.exponents)] = self.log_x * self.printed(exponents)[:, None]
+        return slopes
 
 
 class Law(NamedTuple):
     """One form of dependence on the sizes."""
 
     equation: str
-    terms: Callable[[Axes], Terms]
+    parts: Callable[[Logs], list[Term]]
     source: str
     logarithmic: bool = False
     """Whether it is a law of the logarithm of the response."""
 
-
-def _powers(axes: Axes) -> Terms:
-    terms = [(AXES[name], axes.values[name][:, None]) for name in axes.sizes]
-    columns = tuple(Column(one.amplitude, logs, (place,)) for place, (one, logs) in enumerate(terms))
-    return columns, tuple(one.exponent for one, _ in terms)
-
-
-def _as_printed(axes: Axes) -> Terms:
-    columns, exponents = _powers(Axes({k: v for k, v in axes.values.items() if k != "D"}))
-    if "D/R" not in axes.values:
-        return columns, exponents
-    alpha = exponents if "alpha" in exponents else (*exponents, "alpha")
-    return (*columns, Column("C", axes.values["D/R"][:, None], (alpha.index("alpha"),), axes.shift)), alpha
+    def terms(self, logs: Logs) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+        """Columns, and the names of their exponents in the order of their places."""
+        parts = self.parts(logs)
+        names = tuple(dict.fromkeys(name for *_, exponents in parts for name in exponents))
+        places = [tuple(map(names.index, exponents)) for *_, exponents in parts]
+        columns = [Column(one, np.stack(x, axis=1), own) for (one, x, _), own in zip(parts, places, strict=True)]
+        return tuple(columns), names
 
 
-def _straight(axes: Axes, names: Mapping[str, str]) -> Terms:
-    return tuple(Column(names[one], axes.values[one][:, None]) for one in axes.sizes), ()
+def _powers(logs: Logs) -> list[Term]:
+    return [(one.amplitude, [logs[name]], (one.exponent,)) for name, one in AXES.items() if name in logs]
 
 
-def _multiplicative(axes: Axes) -> Terms:
-    if not axes.sizes:
-        return (), ()
-    logs = np.stack([axes.values[name] for name in axes.sizes], axis=1)
-    return (Column("A", logs, tuple(range(len(axes.sizes)))),), tuple(AXES[name].exponent for name in axes.sizes)
+def _as_printed(logs: Logs) -> list[Term]:
+    ratio: list[Term] = [("C", [logs["D/R"]], ("alpha",))] if "D/R" in logs else []
+    return [*(term for term in _powers(logs) if term[0] != "C"), *ratio]
 
 
-def _share(axes: Axes) -> Terms:
-    columns, exponents = _powers(axes)
-    share = (Column("slope_share", axes.values["share"][:, None]),) if "share" in axes.values else ()
-    return (*share, *columns), exponents
+def _multiplicative(logs: Logs) -> list[Term]:
+    used = [name for name in AXES if name in logs]
+    return [("A", [logs[name] for name in used], tuple(AXES[name].exponent for name in used))] if used else []
 
 
-LAWS: Mapping[LawName, Law] = {
+def _share(logs: Logs) -> list[Term]:
+    return [("slope_share", [logs["share"]], ()), *_powers(logs)] if "share" in logs else _powers(logs)
+
+
+LAWS: Mapping[str, Law] = {
     "additive": Law(
         "E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma", _powers, "arXiv 2501.03152, eq. 8 as its text means it"
     ),
@@ -102,12 +138,12 @@ LAWS: Mapping[LawName, Law] = {
     ),
     "log": Law(
         "E + slope_N ln(N0/N) + slope_R ln(R0/R) + slope_D ln(D0/D)",
-        lambda axes: _straight(axes, {name: f"slope_{name}" for name in AXES}),
+        lambda logs: [(f"slope_{name}", [logs[name]], ()) for name in AXES if name in logs],
         "the limit of eq. 8 as its exponents go to 0 while A alpha, B beta and C gamma stay",
     ),
     "log-log": Law(
         "ln y = E + alpha ln(N0/N) + beta ln(R0/R) + gamma ln(D0/D)",
-        lambda axes: _straight(axes, {name: axis.exponent for name, axis in AXES.items()}),
+        lambda logs: [(one.exponent, [logs[name]], ()) for name, one in AXES.items() if name in logs],
         "a pure power law, without a floor",
         logarithmic=True,
     ),
@@ -124,7 +160,6 @@ LAWS: Mapping[LawName, Law] = {
 
 def law_named(name: str) -> Law:
     """One of `LAWS`; raises ValueError if there is none of this name."""
-    for known, law in LAWS.items():
-        if known == name:
-            return law
-    raise ValueError(f"`law` is {name!r}; it is one of {list(get_args(LawName))}")
+    if name not in LAWS:
+        raise ValueError(f"`law` is {name!r}; it is one of {list(get_args(LawName))}")
+    return LAWS[name]

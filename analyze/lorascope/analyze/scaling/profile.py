@@ -5,16 +5,17 @@ constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..format import format_number
 from .estimate import Estimate
 from .solve import Problem, Solution, exponent_grid, least_squares
 
-__all__ = ["Interval", "Profile", "Rule", "profile", "profiles", "thresholds"]
+__all__ = ["Interval", "Profile", "Rule", "interval_text", "profile", "profiles", "thresholds"]
 
 Rule = Literal["chi2", "F"]
 N_STEPS = 30
@@ -51,6 +52,14 @@ class Profile(NamedTuple):
     intervals: dict[Rule, Interval]
 
 
+def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
+    """Low, high, whether each is open, and, if known, whether it is in parts, in words: `(open) to 0.5`."""
+    low, high, low_open, high_open = interval[:4]
+    ends = ["(open)" if is_open else format_number(end, digits=digits)
+            for end, is_open in ((low, low_open), (high, high_open))]  # fmt: skip
+    return " to ".join(ends) + (", in parts" if any(interval[4:]) else "")
+
+
 def thresholds(ssr: float, n: int, df: int, level: float) -> dict[Rule, float]:
     """Sums of squares up to which a value of one parameter is in its interval.
 
@@ -69,52 +78,44 @@ def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
     """Profile of each amplitude, slope and exponent of a least-squares fit."""
     design, exponents = fit.design, fit.parts[2]
     limits = thresholds(fit.ssr, fit.n, fit.df, level)
-    found: dict[str, Profile] = {}
-    for k, name in reversed(list(enumerate(design.exponents))):
-        step = _first_step(fit.standard_errors[name], 2.0, fit.values[name])
-        found[name] = profile(design.problem, exponents, name, ("exponent", k), fit.values[name], step, limits)
-    for k, column in reversed(list(enumerate(design.columns))):
-        name, powers = column.amplitude, list(column.exponents)
-        if len(powers) == 1 and abs(float(exponents[powers[0]])) < ZERO:  # its amplitude is infinite
+    found = {name: profile(fit, name, limits) for name in design.exponents}
+    amplitudes = {}
+    for column in design.columns:
+        powers = column.exponents if len(column.exponents) == 1 else ()
+        if any(abs(float(exponents[power])) < ZERO for power in powers):  # its amplitude is infinite
             continue
-        value = fit.values[name]
-        step = _first_step(fit.standard_errors[name], 10 * max(abs(value), 1e-9), value)
-        one = profile(design.problem, exponents, name, ("amplitude", k), value, step, limits)
+        one = amplitudes[column.amplitude] = profile(fit, column.amplitude, limits)
         # As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: what is
         # allowed has two branches that meet there, and neither end of one of them bounds it.
-        for rule, end in one.intervals.items() if len(powers) == 1 else ():
-            own = found[design.exponents[powers[0]]].intervals[rule]
-            if own.low <= 0 <= own.high:
-                one.intervals[rule] = end._replace(low_open=True, high_open=True)
-        found[name] = one
-    return dict(reversed(found.items()))
+        for power in powers:
+            for rule, own in found[design.exponents[power]].intervals.items():
+                if own.low <= 0 <= own.high:
+                    one.intervals[rule] = one.intervals[rule]._replace(low_open=True, high_open=True)
+    return amplitudes | found
 
 
-def _first_step(error: float, most: float, value: float) -> float:
-    """A step outwards: a standard error, where that is of any use."""
-    return min(max(error, 1e-6 * max(abs(value), 1e-3)), most) if math.isfinite(error) else most / 10
-
-
-def profile(
-    problem: Problem, exponents: np.ndarray, name: str, place: tuple[str, int], value: float, step: float,
-    limits: dict[Rule, float],
-) -> Profile:  # fmt: skip
-    """A parameter's profile and intervals from the best exponents, its place and a first step."""
-    kind, which = place
+def profile(fit: Estimate, name: str, limits: Mapping[Rule, float]) -> Profile:
+    """The profile of an amplitude or exponent, and its interval by each limit of the sum of squares."""
+    design, problem, value, error = fit.design, fit.design.problem, fit.values[name], fit.standard_errors[name]
+    is_exponent = name in design.exponents
+    place = (design.exponents if is_exponent else design.term_names).index(name)
+    most = 2.0 if is_exponent else 10 * max(abs(value), 1e-9)  # a first step is a standard error, where that is of use
+    step = min(max(error, 1e-6 * max(abs(value), 1e-3)), most) if math.isfinite(error) else most / 10
     seen: dict[float, Solution] = {}
 
     def solve(at: float) -> Solution:
         if at not in seen:
-            begin = seen[min(seen, key=lambda one: abs(one - at))].exponents if seen else exponents
-            seen[at] = least_squares(_held(problem, kind, which, at), [begin], grid="coarse")
+            begin = seen[min(seen, key=lambda one: abs(one - at))].exponents if seen else fit.parts[2]
+            held = problem.fix(place, at) if is_exponent else _with_known(problem, place, at)
+            seen[at] = least_squares(held, [begin], grid="coarse")
         return seen[at]
 
     bounds, coarse, own = (-math.inf, math.inf), np.zeros(0), list[int]()
-    if kind == "amplitude":
-        own += problem.columns[which].exponents
-    else:
-        bounds = (float(problem.bounds[which, 0]), float(problem.bounds[which, 1]))
+    if is_exponent:
+        bounds = (float(problem.bounds[place, 0]), float(problem.bounds[place, 1]))
         coarse = exponent_grid(*bounds, N_LOOKS)  # so that no further valley stays unseen
+    else:
+        own += problem.columns[place].exponents
     inside = {at: solve(at).ssr for at in map(float, coarse)}
     intervals = {}
     for rule, limit in limits.items():
@@ -122,19 +123,19 @@ def profile(
         low, low_open = _end(solve, min(allowed), -step, bounds[0], limit)
         high, high_open = _end(solve, max(allowed), step, bounds[1], limit)
         # an end that only stands where it does because an exponent of the term can go no further is open
-        low_open, high_open = low_open or _stuck(solve(low), own), high_open or _stuck(solve(high), own)
+        low_open, high_open = (
+            is_open or bool(solve(end).at_bound[own].any()) for end, is_open in ((low, low_open), (high, high_open))
+        )
         in_parts = any(low < at < high and ssr > limit for at, ssr in inside.items())
         intervals[rule] = Interval(low, high, low_open, high_open, in_parts)
     values = np.array(sorted(seen))
     return Profile(name, values, np.array([seen[at].ssr for at in values]), intervals)
 
 
-def _held(problem: Problem, kind: str, which: int, at: float) -> Problem:
-    """The problem with one parameter as it is printed held."""
-    if kind == "exponent":
-        return problem.fix(which, at)
-    rest = problem.columns[:which] + problem.columns[which + 1 :]
-    return replace(problem, columns=rest, known=(*problem.known, (problem.columns[which], at)))
+def _with_known(problem: Problem, place: int, amplitude: float) -> Problem:
+    """The problem with the printed amplitude of one column held."""
+    rest = problem.columns[:place] + problem.columns[place + 1 :]
+    return replace(problem, columns=rest, known=(*problem.known, (problem.columns[place], amplitude)))
 
 
 def _end(
@@ -157,7 +158,3 @@ def _end(
             return bound, True
         inner = outer
     return inner, True
-
-
-def _stuck(solution: Solution, exponents: list[int]) -> bool:
-    return bool(solution.at_bound[exponents].any())

@@ -1,7 +1,6 @@
 """A fitted law, and what can be asked of it."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -16,16 +15,13 @@ from ..stats.record import plain
 from ..stats.summary import Summary, Table
 from ..stats.verdict import Verdict
 from ..threads import one_blas_thread
-from .bootstrap import Bootstrap, bootstrap
-from .cross_validation import held_out
 from .design import Design, applied
-from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting
+from .diagnostics import Criteria, axis_tests, criteria, lack_of_fit, residuals_by_setting, search_notes, verdicts
 from .estimate import Estimate
 from .identify import Identifiability, identifiability
-from .profile import Profile, profiles
-from .search_notes import search_notes
-from .straight import LinearModels, from_own_reference, linear_models
-from .verdicts import interval_text, verdicts
+from .profile import Profile, interval_text, profiles
+from .refits import Bootstrap, bootstrap, held_out
+from .straight import LinearModels, linear_models
 
 __all__ = ["IntervalKind", "ScalingFit"]
 
@@ -111,11 +107,10 @@ class ScalingFit:
     def identifiability(self) -> Identifiability | None:
         """What the settings alone determine; None for the law 'share'."""
         design = self.design
-        if design.share:
+        if "share" in design.sizes:
             return None
-        return identifiability(
-            design.frame, **design.axes, groups=design.group_columns, offsets=design.offset_columns, law=design.law_name
-        )
+        groups, offsets = design.group_columns, design.offset_columns
+        return identifiability(design.frame, **design.sizes, groups=groups, offsets=offsets, law=design.law_name)
 
     @cached_property
     def profiles(self) -> dict[str, Profile]:
@@ -266,22 +261,28 @@ class ScalingFit:
         design = self.design
         if design.exponents or not design.columns:
             raise ValueError(f"the law {design.law_name!r} isn't linear; take 'log-log' or 'log'")
-        first = len(design.level_names) - design.n_offsets
-        columns = [from_own_reference(one.centred(np.zeros(0)), design.groups) for one in design.columns]
-        x = np.column_stack([*columns, design.levels[:, first:]])
-        names = [*design.term_names, *design.level_names[first:]]
+        x = pd.DataFrame({one.amplitude: one.log_x[:, 0] for one in design.columns})
+        x -= x.groupby(design.groups).transform(lambda logs: logs.loc[logs.abs().idxmin()])
+        names = [*x.columns, *design.level_names[design.n_groups :]]
+        x = np.column_stack([x, design.levels[:, design.n_groups :]])
         return linear_models(design.y, x, names, design.groups, level=self.level)
 
     def summary(self) -> Summary:
         """What a reader wants to see first: verdicts, parameters with intervals, what each size adds."""
-        design, has = self.design, self.has_profiles
-        intervals = (
-            f"{100 * self.level:g} % profile intervals; (open): the data don't bound it inside of what was looked at"
+        design, search = self.design, self.estimate.search
+        note = (
+            f"{100 * self.level:g} % profile intervals; (open): the data don't bound it inside of what was looked at. "
+            "se: linear theory, a contrast."
         )
-        note = f"{intervals}. se: linear theory, a contrast." if has else "A fit of this kind has no profile intervals."
-        n_levels = len(design.level_names) - design.n_offsets
+        rows = pd.DataFrame({"name": self.params.index, "estimate": self.params.array, "se": self.bse.array})
+        terms = rows.iloc[design.n_groups :]
+        if self.has_profiles:
+            known = {name: one.intervals for name, one in self.profiles.items()}
+            for rule in ("F", "chi2"):
+                texts = [interval_text(known[name][rule]) if name in known else "" for name in terms["name"]]
+                terms = terms.assign(**{rule: texts})
         tables = [
-            Table("parameters", _parameter_rows(self, self.params.index[n_levels:]), note),
+            Table("parameters", terms, note if self.has_profiles else "A fit of this kind has no profile intervals."),
             Table(
                 "what each size adds to the others", self.axis_tests, "F against the law without it; p is a rough one."
             ),
@@ -292,10 +293,26 @@ class ScalingFit:
             about = ["of y itself, each cell alike", *found.notes] if design.residual == "relative" else found.notes
             slopes = found.slopes.drop(columns=["df", "t"])
             tables.append(Table("slopes by other models", slopes, " ".join(f"{one}." for one in about)))
-        levels = _parameter_rows(self, design.level_names[:n_levels])[["name", "estimate", "se"]]
-        tables.append(Table("levels of groups", levels))
+        tables.append(Table("levels of groups", rows.iloc[: design.n_groups]))
+        refs = ", ".join(f"{axis}0 = {size:.6g}" for axis, size in design.references.items())
+        loss = (
+            "least squares" if self.is_least_squares else f"Huber, delta {format_number(self.estimate.delta)}, summed"
+        )
+        bound = f"; at a bound: {', '.join(search.at_bound)}" if search.at_bound else ""
+        starts = f"; {100 * search.share_of_starts:.0f} % of {search.n_starts} random starts ended at the best optimum"
+        facts = {
+            "law": f"{design.equation} ({design.law.source})",
+            "references": f"{refs}, held" if refs else "none",
+            "cells": f"{self.nobs}; groups: {len(set(design.groups))}; settings: {len(set(design.settings))}; "
+            f"parameters: {len(design.names)}; degrees of freedom: {self.df_resid}",
+            "loss": f"{loss} of {UNITS['log' if design.law.logarithmic else design.residual]}; sum of squares "
+            f"{format_number(self.ssr, digits=6)}, sigma {format_number(self.sigma)}; "
+            f"AICc {self.criteria.aicc:.2f}, BIC {self.criteria.bic:.2f}",
+            "search": f"{'' if search.converged else 'not '}converged{bound}{starts if search.n_starts else ''}",
+            "data": f"sha256 {self.provenance['data_sha256'][:12]}",
+        }
         notes = [*self.notes, *(self.identifiability.sentences if self.identifiability else ())]
-        return Summary(f"Scaling law of {design.response}", _facts(self), tables, self.verdicts, notes)
+        return Summary(f"Scaling law of {design.response}", facts, tables, self.verdicts, notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in `summary`, as JSON has it, at full precision."""
@@ -312,34 +329,3 @@ class ScalingFit:
         }  # fmt: skip
         converted: dict[str, Any] = plain(found)
         return converted
-
-
-def _parameter_rows(fit: ScalingFit, names: Iterable[str]) -> pd.DataFrame:
-    """A row a parameter: name, estimate, se, intervals by F and chi-square as text."""
-    rows = []
-    for name in names:
-        row: dict[str, object] = {"name": name, "estimate": fit.params[name], "se": fit.bse[name]}
-        if fit.has_profiles:
-            one = fit.profiles.get(name)
-            row |= {rule: interval_text(one.intervals[rule]) if one else "" for rule in ("F", "chi2")}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _facts(fit: ScalingFit) -> dict[str, str]:
-    design, search = fit.design, fit.estimate.search
-    refs = ", ".join(f"{axis}0 = {design.references[axis]:.6g}" for axis in design.axes)
-    loss = "least squares" if fit.is_least_squares else f"Huber, delta {format_number(fit.estimate.delta)}, summed"
-    residual = "ln y - ln f" if design.law.logarithmic else UNITS[design.residual]
-    bound = f"; at a bound: {', '.join(search.at_bound)}" if search.at_bound else ""
-    starts = f"; {100 * search.share_of_starts:.0f} % of {search.n_starts} random starts ended at the best optimum"
-    return {
-        "law": f"{design.equation} ({design.law.source})",
-        "references": f"{refs}, held" if refs else "none",
-        "cells": f"{fit.nobs}; groups: {len(set(design.groups))}; settings: {len(set(design.settings))}; "
-        f"parameters: {len(design.names)}; degrees of freedom: {fit.df_resid}",
-        "loss": f"{loss} of {residual}; sum of squares {format_number(fit.ssr, digits=6)}, "
-        f"sigma {format_number(fit.sigma)}; AICc {fit.criteria.aicc:.2f}, BIC {fit.criteria.bic:.2f}",
-        "search": f"{'' if search.converged else 'not '}converged{bound}{starts if search.n_starts else ''}",
-        "data": f"sha256 {fit.provenance['data_sha256'][:12]}",
-    }

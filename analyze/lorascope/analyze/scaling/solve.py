@@ -3,18 +3,21 @@
 Golub, Pereyra (1973), SIAM J. Numer. Anal. 10, 413; Kaufman (1975), BIT 15, 49, whose gradient is the exact one.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .columns import Column
+from .laws import Column
 
-__all__ = ["Grid", "Problem", "Solution", "exponent_grid", "least_squares", "slopes"]
+__all__ = ["Grid", "Problem", "Solution", "exponent_grid", "least_squares", "search", "slopes", "spanned"]
 
 Grid = Literal["fine", "coarse"]
+Optimum = tuple[np.ndarray, float, bool]
+"""Where a loss is least, the loss, and whether the search ended by itself."""
 N_GRID: Mapping[Grid, Mapping[int, int]] = {"fine": {1: 241, 2: 45, 3: 19}, "coarse": {1: 41, 2: 13, 3: 7}}
 """Number of exponents -> grid points for each: of a first search, and of one that has a good start."""
 N_POLISHED: Mapping[Grid, int] = {"fine": 4, "coarse": 2}
@@ -46,8 +49,7 @@ class Problem:
     @cached_property
     def basis(self) -> np.ndarray:
         """(n, rank) an orthonormal basis of the weighted levels."""
-        u, s, _ = np.linalg.svd(self.weights[:, None] * self.levels, full_matrices=False)
-        return np.asarray(u[:, s > RANK * s[:1].sum()])
+        return spanned(self.weights[:, None] * self.levels, RANK)
 
     @property
     def free(self) -> np.ndarray:
@@ -66,22 +68,17 @@ class Problem:
         near = AT_BOUND * (high - low)
         return np.asarray((high > low) & ((exponents - low <= near) | (high - exponents <= near)))
 
-    def terms(self, exponents: np.ndarray) -> np.ndarray:
-        """(..., n, k) columns at exponents (..., q)."""
-        if not self.columns:
-            return np.zeros((*exponents.shape[:-1], len(self.target), 0))
-        return np.stack([one.centred(exponents) for one in self.columns], axis=-1)
-
     def weighted(self, exponents: np.ndarray) -> np.ndarray:
         """(..., n, k) columns at exponents (..., q), weighted."""
-        return np.asarray(self.terms(exponents) * self.weights[:, None])
+        if not self.columns:
+            return np.zeros((*exponents.shape[:-1], len(self.target), 0))
+        terms = np.stack([one.centred(exponents) for one in self.columns], axis=-1)
+        return np.asarray(terms * self.weights[:, None])
 
     def wanted(self, exponents: np.ndarray) -> np.ndarray:
         """(n,) weighted target less what is known."""
-        rest = self.target
-        for column, amplitude in self.known:
-            rest = rest - amplitude * column.printed(exponents)
-        return np.asarray(self.weights * rest)
+        known = sum(amplitude * column.printed(exponents) for column, amplitude in self.known)
+        return np.asarray(self.weights * (self.target - known))
 
     def across(self, columns: np.ndarray) -> np.ndarray:
         """What of columns (..., n, k) the levels leave."""
@@ -105,6 +102,12 @@ class Solution(NamedTuple):
     """(start,) whether the search from each of the further starts ended here."""
 
 
+def spanned(columns: np.ndarray, least: float) -> np.ndarray:
+    """(n, rank) an orthonormal basis of what columns span, singular values below a share of the largest left out."""
+    u, s, _ = np.linalg.svd(columns, full_matrices=False)
+    return np.asarray(u[:, s > least * s[:1].sum()])
+
+
 def slopes(
     levels: np.ndarray, columns: Sequence[Column], coefficients: np.ndarray, exponents: np.ndarray
 ) -> np.ndarray:
@@ -117,10 +120,36 @@ def slopes(
 
 def exponent_grid(low: float, high: float, n: int) -> np.ndarray:
     """(n,) exponents from one end to the other, evenly spaced in asinh(exponent / SPREAD)."""
-    ends = np.arcsinh(np.array([low, high]) / SPREAD)
-    grid = SPREAD * np.sinh(np.linspace(ends[0], ends[1], n))
+    grid = SPREAD * np.sinh(np.linspace(np.arcsinh(low / SPREAD), np.arcsinh(high / SPREAD), n))
     grid[0], grid[-1] = low, high
     return np.asarray(grid)
+
+
+def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: Grid = "fine") -> Solution:
+    """The least sum of squares, from the lowest minima of a grid over the exponents and from further starts (q,)."""
+    if not len(problem.free):
+        return _finished(problem, problem.bounds[:, 0].copy(), True, np.ones(len(starts), bool))
+    ends = [_polished(problem, np.clip(one, *problem.bounds.T)) for one in (*starts, *_grid_minima(problem, grid))]
+    exponents, loss, converged = min(ends, key=lambda end: end[1])
+    reached = np.array([end[1] <= loss * (1 + 1e-8) for end in ends[: len(starts)]], bool)
+    return _finished(problem, exponents, converged, reached)
+
+
+def search(
+    residuals: Callable[[np.ndarray], np.ndarray], moved: Callable[[np.ndarray], np.ndarray], begin: np.ndarray,
+    bounds: np.ndarray, *, delta: float = math.inf, **options: Any,
+) -> Optimum:  # fmt: skip
+    """The least loss, half of squares or Huber's, of residuals with derivatives `moved`, within bounds (p, 2)."""
+    from scipy import optimize  # type: ignore[import-untyped]
+
+    unit = float(np.abs(residuals(begin)).max()) or 1.0  # tolerances are absolute
+    is_huber = math.isfinite(delta)
+    done: Any = optimize.least_squares(
+        lambda at: residuals(at) / unit, begin, jac=lambda at: moved(at) / unit, bounds=bounds.T,
+        loss="huber" if is_huber else "linear", f_scale=delta / unit if is_huber else 1.0,
+        **{"method": "dogbox", "xtol": 1e-14, "ftol": 1e-15, "gtol": 1e-15, **options},
+    )  # fmt: skip
+    return done.x, float(done.cost) * unit**2, bool(done.status > 0)
 
 
 def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
@@ -136,67 +165,33 @@ def _grid_minima(problem: Problem, grid: Grid) -> list[np.ndarray]:
     rest = problem.across(np.stack([problem.wanted(point) for point in each])[..., None])
     kept = np.matmul(bases.transpose(0, 2, 1), rest)
     ssr = (rest**2).sum(axis=(1, 2)) - (kept**2).sum(axis=(1, 2))
-    return list(points[minima(ssr, tuple(map(len, axes)), N_POLISHED[grid])])
+    return list(points[minima(ssr.reshape([len(axis) for axis in axes]))[: N_POLISHED[grid]]])
 
 
-def minima(values: np.ndarray, shape: tuple[int, ...], n: int) -> np.ndarray:
-    """Flat places of the n lowest local minima of values on a grid."""
-    grid = values.reshape(shape)
-    padded = np.pad(grid, 1, constant_values=np.inf)
-    lowest = np.ones(shape, bool)
-    for axis in range(grid.ndim):
-        for step in (0, 2):
-            window = [slice(1, -1)] * grid.ndim
-            window[axis] = slice(step, step + shape[axis])
-            lowest &= grid <= padded[tuple(window)]
-    places = np.flatnonzero(lowest)
-    return np.asarray(places[np.argsort(values[places], kind="stable")][:n])
+def minima(values: np.ndarray) -> np.ndarray:
+    """Flat places of the local minima of values on a grid, the lowest first; neighbours share an edge."""
+    from scipy import ndimage
+
+    cross = ndimage.generate_binary_structure(values.ndim, 1)
+    places = np.flatnonzero(values == ndimage.minimum_filter(values, footprint=cross, mode="nearest"))
+    return np.asarray(places[np.argsort(values.ravel()[places], kind="stable")])
 
 
-def least_squares(problem: Problem, starts: Sequence[np.ndarray] = (), *, grid: Grid = "fine") -> Solution:
-    """The least sum of squares, from the lowest minima of a grid over the exponents and from further starts (q,)."""
-    if not len(problem.free):
-        return _finished(problem, problem.bounds[:, 0].copy(), True, np.ones(len(starts), bool))
-    begins = [*(np.clip(start, *problem.bounds.T) for start in starts), *_grid_minima(problem, grid)]
-    ends = [_polished(problem, begin) for begin in begins]
-    best = min(ends, key=lambda end: end[1])
-    reached = np.array([end[1] <= best[1] * (1 + 1e-8) for end in ends[: len(starts)]], bool)
-    return _finished(problem, best[0], best[2], reached)
-
-
-def _polished(problem: Problem, begin: np.ndarray) -> tuple[np.ndarray, float, bool]:
-    """Exponents, sum of squares and whether the search ended by itself, from one start."""
-    from scipy import optimize  # type: ignore[import-untyped]
-
+def _polished(problem: Problem, begin: np.ndarray) -> Optimum:
+    """The least half sum of squares from exponents (q,) to begin with."""
     free = problem.free
-    low, high = problem.bounds[free].T
-    width = high - low
-    exponents = begin.astype(np.float64).copy()
 
     def whole(some: np.ndarray) -> np.ndarray:
+        exponents = begin.astype(np.float64)
         exponents[free] = some
         return exponents
 
-    inside = np.clip(begin[free], low + 1e-9 * width, high - 1e-9 * width)
-    unit = float(np.linalg.norm(_solve_linear(problem, whole(inside))[0])) or 1.0  # `gtol` is absolute
-    done: Any = optimize.least_squares(
-        lambda some: _solve_linear(problem, whole(some))[0] / unit,
-        inside,
-        jac=lambda some: _projected_slopes(problem, whole(some))[:, free] / unit,
-        bounds=(low, high),
-        x_scale=np.maximum(np.abs(inside), 0.1),
-        xtol=1e-12,
-        ftol=1e-14,
-        gtol=1e-14,
-        max_nfev=200,
-    )
-    ends = [(2 * float(done.cost) * unit**2, done.x)]
-    for near, end in (((done.x - low) / width, low), ((high - done.x) / width, high)):
-        if ((near > 0) & (near < 1e-3)).any():  # a search inside of bounds never reaches them
-            moved = np.where(near < 1e-3, end, done.x)
-            ends.append((float((_solve_linear(problem, whole(moved))[0] ** 2).sum()), moved))
-    ssr, at = min(ends, key=lambda one: one[0])
-    return whole(at).copy(), ssr, bool(done.status > 0)
+    at, loss, converged = search(
+        lambda some: _solve_linear(problem, whole(some))[0],
+        lambda some: _projected_slopes(problem, whole(some))[:, free],
+        begin[free], problem.bounds[free], x_scale=np.maximum(np.abs(begin[free]), 0.1), xtol=1e-12, max_nfev=200,
+    )  # fmt: skip
+    return whole(at), loss, converged
 
 
 def _solve_linear(problem: Problem, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["LinearModels", "from_own_reference", "linear_models"]
+__all__ = ["LinearModels", "linear_models"]
 
-HUBER = 1.345
-"""Huber's corner over the scale of the residuals."""
 FEW_GROUPS = 20
 """Groups below which errors by group are known to be too small."""
 ABSENT = 1e-8
@@ -38,100 +36,62 @@ def linear_models(
     -----
     OLS has G intercepts and k slopes, K = G + k; its errors are plain and HC3, with Student's t of n - K, and CR1: by
     group, times G/(G - 1) (n - 1)/(n - K), with t of G - 1. RLM is Huber's M-estimate, its scale the median absolute
-    residual. MixedLM has a random intercept for each group, by restricted maximum likelihood, of columns scaled to unit
-    spread within groups; where its variance is zero or very large it is no third model, and isn't among the slopes.
-    Groups of a single row are left out.
+    residual. MixedLM has a random intercept for each group, by restricted maximum likelihood; where its variance is
+    zero or very large it is no third model, and isn't among the slopes. Groups of a single row are left out.
 
     References
     ----------
     MacKinnon and White 1985, Journal of Econometrics 29, 305: HC3. Cameron and Miller 2015, Journal of Human Resources
     50, 317: CR1, few groups and what K counts.
     """
-    from statsmodels.regression.linear_model import OLS  # type: ignore[import-untyped]
+    import statsmodels.api as sm  # type: ignore[import-untyped]
+    from statsmodels.tools.sm_exceptions import ModelWarning  # type: ignore[import-untyped]
 
-    codes = pd.factorize(groups)[0]
-    kept = np.bincount(codes)[codes] > 1
-    y, x, codes = y[kept], x[kept], pd.factorize(groups[kept])[0]
-    dummies = np.asarray(codes[:, None] == np.arange(codes.max() + 1), np.float64)
-    centred = x - dummies @ np.linalg.lstsq(dummies, x, rcond=None)[0]
-    unit = np.linalg.norm(centred, axis=0)
-    k, n_groups, notes = len(names), dummies.shape[1], []
-    whole = np.column_stack([centred / unit, dummies])
-    ordinary = OLS(y, whole).fit()
-    df, scale = float(ordinary.df_resid), math.sqrt(ordinary.scale)
-    found = [("OLS", "plain", ordinary, 1.0, df)]
+    kept = pd.Series(groups).groupby(groups).transform("size").to_numpy() > 1
+    codes, kinds = pd.factorize(groups[kept])
+    unit, (k, n_groups), notes = y[kept].std(), (len(names), len(kinds)), list[str]()
+    y, x = (y[kept] - y[kept].mean()) / unit, x[kept] - x[kept].mean(axis=0)
+    whole = np.column_stack([x, np.eye(n_groups)[codes]])
+    ordinary = sm.OLS(y, whole).fit()
+    found = [("OLS", "plain", ordinary, ordinary.df_resid)]
     if (ordinary.get_influence().hat_matrix_diag < 1 - ABSENT).all():
-        found.append(("OLS", "HC3", ordinary.get_robustcov_results("HC3"), 1.0, df))
-    if n_groups > 1:
+        found.append(("OLS", "HC3", ordinary.get_robustcov_results("HC3"), ordinary.df_resid))
+    by = pd.DataFrame(x).groupby(codes)
+    if n_groups > 1 and ((by.max() > by.min()).sum() > 1).all():
         by_group = ordinary.get_robustcov_results("cluster", groups=codes, use_correction=True)
-        n_varying = sum(np.ptp(x[codes == place], axis=0) > 0 for place in range(n_groups))
-        if (n_varying > 1).all() and (
-            by_group.bse[:k] > ABSENT * ordinary.bse[:k]
-        ).all():  # else scores cancel by group
-            found.append(("OLS", "CR1", by_group, 1.0, n_groups - 1.0))
+        if (by_group.bse[:k] > ABSENT * ordinary.bse[:k]).all():  # else scores cancel by group
+            found.append(("OLS", "CR1", by_group, n_groups - 1))
             if n_groups < FEW_GROUPS:
                 notes.append(f"CR1 rests on {n_groups} groups; of fewer than {FEW_GROUPS} it tends to be too small")
-    robust = _huber(y / scale, whole)
-    if robust.scale > ABSENT:
-        found.append(("RLM", "H1", robust, scale, math.inf))
-    if n_groups > 1:
-        mixed, said = _random_intercept((y - y.mean()) / y.std(), x / unit, codes)
-        found += [("MixedLM", "REML", mixed, float(y.std()), math.inf)] if mixed is not None else []
-        notes += said
-    table = pd.concat([_rows(*one, unit, names, level) for one in found], ignore_index=True)
-    return LinearModels(table, tuple(notes))
-
-
-def _huber(y: np.ndarray, whole: np.ndarray) -> Any:
-    from statsmodels.robust.norms import HuberT  # type: ignore[import-untyped]
-    from statsmodels.robust.robust_linear_model import RLM  # type: ignore[import-untyped]
-    from statsmodels.tools.sm_exceptions import ConvergenceWarning  # type: ignore[import-untyped]
-
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # where half of the residuals are 0, and there is no scale
-        return RLM(y, whole, M=HuberT(t=HUBER)).fit(maxiter=2000, tol=1e-10, conv="coefs")
+        # RLM's where residuals have no scale; MixedLM's boundary is a variance below 0.01, whatever y's unit
+        warnings.simplefilter("ignore", ModelWarning)
+        robust = sm.RLM(y, whole, M=sm.robust.norms.HuberT()).fit(maxiter=2000, tol=1e-10, conv="coefs")
+        if robust.scale > ABSENT * math.sqrt(ordinary.scale):
+            found.append(("RLM", "H1", robust, math.inf))
+        if n_groups > 1:
+            columns = np.column_stack([x, np.ones(len(y))])
+            try:
+                mixed = sm.MixedLM(y, columns, groups=codes).fit(reml=True, method=["bfgs", "powell"])
+                ratio = float(mixed.cov_re[0, 0]) / float(mixed.scale)
+            except np.linalg.LinAlgError:
+                notes.append("MixedLM isn't among the slopes: its search met a singular matrix")
+            else:
+                what = "zero, where it is one intercept for all groups" if ratio < 1 else "so large that it is fixed"
+                if BOUNDARY < ratio < 1 / BOUNDARY:
+                    found.append(("MixedLM", "REML", mixed, math.inf))
+                else:
+                    notes.append(f"MixedLM isn't among the slopes: the variance of a random intercept is {what}")
+    table = [_rows(*one, names, unit, level) for one in found]
+    return LinearModels(pd.concat(table, ignore_index=True), tuple(notes))
 
 
-def _random_intercept(y: np.ndarray, x: np.ndarray, codes: np.ndarray) -> tuple[Any, list[str]]:
-    """A mixed model, or None and a sentence where the variance lies at an end."""
-    from statsmodels.regression.mixed_linear_model import MixedLM  # type: ignore[import-untyped]
-    from statsmodels.tools.sm_exceptions import ConvergenceWarning, SingularMatrixWarning
-
-    columns = np.column_stack([x - x.mean(axis=0), np.ones(len(y))])
-    with warnings.catch_warnings():
-        # its test of the boundary is a variance below 0.01, whatever y's unit; ours is below
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", SingularMatrixWarning)
-        try:
-            found = MixedLM(y, columns, groups=codes).fit(reml=True, method=["bfgs", "powell"])
-        except np.linalg.LinAlgError:
-            return None, ["MixedLM isn't among the slopes: its search met a singular matrix"]
-    ratio = float(found.cov_re[0, 0]) / float(found.scale)
-    if BOUNDARY < ratio < 1 / BOUNDARY:
-        return found, []
-    what = "zero, where it is one intercept for all groups" if ratio <= BOUNDARY else "so large that it is fixed"
-    return None, [f"MixedLM isn't among the slopes: the variance of a random intercept is {what}"]
-
-
-def _rows(
-    model: str, covariance: str, found: Any, scale: float, df: float, unit: np.ndarray, names: list[str], level: float
-) -> pd.DataFrame:
-    """A row a slope, from what statsmodels found of y over a scale and columns over their unit."""
-    k = len(names)
-    low, high = found.conf_int(1 - level)[:k].T * scale / unit
-    return pd.DataFrame(
-        {
-            "model": model, "covariance": covariance, "slope": names, "estimate": found.params[:k] * scale / unit,
-            "se": found.bse[:k] * scale / unit, "df": df, "t": found.tvalues[:k], "p": found.pvalues[:k],
-            "low": low, "high": high,
-        }
-    )  # fmt: skip
-
-
-def from_own_reference(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(n,) a column less what it is in the row of the group where it is nearest to 0."""
-    moved = x.copy()
-    for group in dict.fromkeys(groups):
-        rows = np.flatnonzero(groups == group)
-        moved[rows] -= x[rows[np.abs(x[rows]).argmin()]]
-    return moved
+def _rows(model: str, covariance: str, found: Any, df: float, names: list[str], unit: float, level: float) -> Any:
+    """A row a slope, from what statsmodels found of y over its unit."""
+    slopes = np.column_stack([found.params, found.bse, found.tvalues, found.pvalues, found.conf_int(1 - level)])
+    table = pd.DataFrame(slopes[: len(names)], columns=["estimate", "se", "t", "p", "low", "high"])
+    table[["estimate", "se", "low", "high"]] *= unit
+    table.insert(2, "df", float(df))
+    for place, (name, value) in enumerate({"model": model, "covariance": covariance, "slope": names}.items()):
+        table.insert(place, name, value)
+    return table

@@ -1,6 +1,6 @@
 """Attach a LoRA adapter to a model, and refuse one that isn't what will be measured.
 
-Every adapter is held against the model first (`fit`); one that is refused by then leaves the model as it was.
+Every adapter is held against the model first; one that is refused by then leaves the model as it was.
 """
 
 import json
@@ -10,20 +10,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]  # it has no stubs
 from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
+from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from ..hashes import hash_tensors
-from ..models.offload import fill_adapter, hidden_device_map, is_offloaded
+from ..models.device import execution_device, hidden_device_map, is_offloaded
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
-from .fit import first_line, fit_problems, init_problems, is_residual
 from .preflight import inspect_adapter
-from .refusal import AdapterError, adapter_tensors, lora_layers, peft_type, require, weight_problems
+from .refusal import (
+    AdapterError,
+    adapter_tensors,
+    first_line,
+    fit_problems,
+    init_problems,
+    is_residual,
+    lora_layers,
+    peft_type,
+    require,
+    weight_problems,
+)
 from .training_record import read_training
 
 __all__ = ["adapter_identity", "attach_adapter", "attach_adapters", "read_adapter", "scaling_identity"]
@@ -178,42 +190,64 @@ def _attach(
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"PEFT can't attach adapter {str(folder)!r}: {first_line(error)}") from error
     if offloaded:
-        fill_adapter(adapted, tensors, name)
+        _fill(adapted, tensors, name)
     return adapted
 
 
+def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Put an adapter's weights where the layers under it compute: LoRA's in float32, trained copies as the base is.
+
+    PEFT brings them to where an offloaded layer's own weights are: on the meta device they are lost. And the copy of an
+    offloaded module that it trains instead (`modules_to_save`) is given the hook that loads the base's weights.
+    """
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    layers = [layer for layer in layers if name in layer._get_available_adapters()]
+    for layer in layers:
+        if isinstance(layer, ModulesToSaveWrapper):
+            remove_hook_from_module(layer.modules_to_save[name], recurse=True)
+    saved = {plain_path(key): tensor for key, tensor in tensors.items()}
+    keys = {id(tensor): key for key, tensor in adapter_tensors(model, name).items()}
+    for layer in layers:
+        is_wrapper = isinstance(layer, AuxiliaryTrainingWrapper)
+        device = execution_device(layer.original_module if is_wrapper else layer.get_base_layer())
+        for module in layer.modules():
+            for local, held in [*module._parameters.items()]:
+                key = keys.get(id(held), "")
+                if key in saved:
+                    weight = saved[key].to(device, held.dtype if is_wrapper else torch.float32)
+                    module._parameters[local] = nn.Parameter(weight, requires_grad=False)
+
+
 def _read_config(folder: Path) -> LoraConfig:
-    """The LoRA configuration in an adapter's folder."""
-    path = folder / CONFIG_NAME
+    """The LoRA configuration in an adapter's folder, with ranks and alphas that PEFT would take whatever they are."""
+    path, where = folder / CONFIG_NAME, f"of adapter {str(folder)!r}"
     if not path.is_file():
-        where = f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it"
-        raise AdapterError(f"{where}; give a local folder that PEFT's `save_pretrained` wrote")
+        raise AdapterError(
+            f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it; give a local folder that PEFT's "
+            "`save_pretrained` wrote"
+        )
     try:
         document = json.loads(path.read_bytes())
+        json.dumps(document, ensure_ascii=False).encode()  # JSON can spell half a character, which no run can hold
         if not isinstance(document, dict) or "peft_type" not in document:
             raise ValueError("it holds no object with `peft_type`")
         kind = document["peft_type"]
         config: LoraConfig | None = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise AdapterError(f"{str(path)!r} is no PEFT configuration: {first_line(error)}") from error
     if config is None:
-        raise AdapterError(f"`peft_type` of adapter {str(folder)!r} is {kind!r}; only 'LORA' can be captured")
-    _check_numbers(config, str(folder))
-    return config
-
-
-def _check_numbers(config: LoraConfig, folder: str) -> None:
-    """Ranks and alphas that PEFT takes as they come, and fails with much later, or not at all."""
+        raise AdapterError(f"`peft_type` {where} is {kind!r}; only 'LORA' can be captured")
     patterns = {"rank_pattern": config.rank_pattern or {}, "alpha_pattern": config.alpha_pattern or {}}
     for name, pattern in patterns.items():
         if not isinstance(pattern, dict):
-            raise AdapterError(f"`{name}` of adapter {folder!r} is {pattern!r}; it maps layers to numbers")
+            raise AdapterError(f"`{name}` {where} is {pattern!r}; it maps layers to numbers")
     for rank in (config.r, *patterns["rank_pattern"].values()):
         if type(rank) is not int or rank < 1:
-            raise AdapterError(f"`r` of adapter {folder!r} is {rank!r}; a rank is a whole number of 1 or more")
+            raise AdapterError(f"`r` {where} is {rank!r}; a rank is a whole number of 1 or more")
     for alpha in (config.lora_alpha, *patterns["alpha_pattern"].values()):
         if type(alpha) not in (int, float) or not abs(alpha) <= torch.finfo(torch.float32).max:
-            raise AdapterError(f"`lora_alpha` of adapter {folder!r} is {alpha!r}; it must be a number within float32")
+            raise AdapterError(f"`lora_alpha` {where} is {alpha!r}; it must be a number within float32")
+    return config
 
 
 def _is_adapters_own(key: str, trained: tuple[str, ...]) -> bool:

@@ -8,17 +8,12 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, LoraLayer, MultiheadAttention, ParamWrapper
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.stores import Problem
-
-from ..models.offload import is_offloaded
 from ..models.weights import plain_path
 from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
-from .refusal import require
 
 __all__ = [
     "LoraComponent",
@@ -27,7 +22,6 @@ __all__ = [
     "find_components",
     "in_module_order",
     "left_out",
-    "unsupported",
 ]
 
 RowRanges = tuple[tuple[str, int, int], ...]
@@ -64,26 +58,11 @@ class LoraComponent:
     are interleaved head by head (GPT-NeoX, Bloom, Falcon, CodeGen), and for a kind of model that isn't known."""
 
 
-def find_components(
-    model: PeftModel, adapter: str, *, stream: str = "adapted", skip: Collection[str] = ()
-) -> list[LoraComponent]:
-    """Every layer that the adapter changes and that can be captured, in module order; `left_out` says which can't.
+def find_components(model: PeftModel, adapter: str, *, skip: Collection[str] = ()) -> list[LoraComponent]:
+    """Every layer that an adapter changes and that can be captured, in module order, but for those at `skip`.
 
-    Parameters
-    ----------
-    model, adapter
-        A model and the name of one of its adapters.
-    stream
-        What is to be captured: in `base`, deltas must be computable beside the base.
-    skip
-        Paths to leave out, e.g. those that a probe found to have no token axis.
-
-    Raises
-    ------
-    AdapterError
-        If something about the adapter would make what is stored wrong.
+    The adapter is one that `inspect_adapter` doesn't refuse; `left_out` says which of its layers can't be captured.
     """
-    require(unsupported(model, adapter, stream=stream), adapter)
     base: Any = model.get_base_model()
     return [
         _describe(path, order, module, adapter, base.config)
@@ -124,33 +103,6 @@ def left_out(path: str, module: Any) -> str | None:
         kind = type(module.original_module).__name__
         return f"`modules_to_save` replaces a {kind}; only linear layers and embeddings are captured"
     return None
-
-
-def unsupported(model: PeftModel, adapter: str, *, stream: str = "adapted") -> list[Problem]:
-    """Everything about the adapter that would make what is stored wrong; empty where nothing does."""
-    config: Any = model.peft_config[adapter]
-    problems = []
-    if config.bias != "none":
-        message = f"`bias` is {config.bias!r}, so the adapter trains the base's own biases; only 'none' can be captured"
-        problems.append(Problem(adapter, "bias", message))
-    if getattr(config, "layer_replication", None):
-        message = "`layer_replication` makes another base of the model; it can't be captured"
-        problems.append(Problem(adapter, "replication", message))
-    for path, (_, module) in adapted_modules(model, adapter).items():
-        if left_out(path, module) is not None or not isinstance(module, LoraLayer):
-            continue
-        source = delta_source(module, adapter)
-        if isinstance(module.base_layer, BaseTunerLayer):
-            message = "two adapters are wrapped around each other; only one LoRA layer can be captured"
-            problems.append(Problem(path, "nested", message))
-        if source == "branch" and is_offloaded(module.base_layer):
-            message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
-            problems.append(Problem(path, "offloaded", message))
-        if stream == "base" and source == "difference":
-            variant = type(module.lora_variant[adapter]).__name__.removesuffix("Variant")
-            message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
-            problems.append(Problem(path, "variant", message))
-    return problems
 
 
 def factor_weights(model: PeftModel, component: LoraComponent, adapter: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -200,34 +152,29 @@ def _row_ranges(config: Any, kind: str, d_out: int) -> RowRanges:
     return tuple((name, int(stop) - size, int(stop)) for (name, size), stop in zip(sizes.items(), stops, strict=True))
 
 
-def _grouped(config: Any) -> dict[str, int]:
+def _heads(config: Any) -> dict[str, int]:
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shared = config.num_key_value_heads * head
     return {"q": config.num_attention_heads * head, "k": shared, "v": shared}
 
 
-def _thirds(config: Any) -> dict[str, int]:
-    return dict.fromkeys("qkv", int(config.hidden_size))
-
-
-def _multi_query(config: Any) -> dict[str, int]:
+def _one_head(config: Any) -> dict[str, int]:
     # GPTBigCode has one key and value head for all; its multi-head form is interleaved.
     head = config.hidden_size // config.num_attention_heads
     return {"q": config.hidden_size, "k": head, "v": head} if config.multi_query else {}
 
 
-def _gated(config: Any) -> dict[str, int]:
-    return dict.fromkeys(("gate", "up"), int(config.intermediate_size))
-
-
 FUSED: dict[tuple[str, str], Callable[[Any], dict[str, int]]] = {
-    ("phi3", "qkv_proj"): _grouped,
-    ("phi3", "gate_up_proj"): _gated,
-    ("glm", "gate_up_proj"): _gated,
-    ("glm4", "gate_up_proj"): _gated,
-    ("gpt2", "c_attn"): _thirds,
-    ("gpt_bigcode", "c_attn"): _multi_query,
-    ("mpt", "Wqkv"): _thirds,
+    ("phi3", "qkv_proj"): _heads,
+    ("gpt_bigcode", "c_attn"): _one_head,
+    **dict.fromkeys(
+        [("phi3", "gate_up_proj"), ("glm", "gate_up_proj"), ("glm4", "gate_up_proj")],
+        lambda config: dict.fromkeys(("gate", "up"), config.intermediate_size),
+    ),
+    **dict.fromkeys(
+        [("gpt2", "c_attn"), ("mpt", "Wqkv")],
+        lambda config: dict.fromkeys("qkv", config.hidden_size),
+    ),
 }
 """(model type, kind) -> size of each part in the order of the rows, read from the forward pass of each model in
 transformers 5. A name alone doesn't tell: CodeGen's `qkv_proj` is interleaved."""

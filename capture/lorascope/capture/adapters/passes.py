@@ -1,4 +1,4 @@
-"""The forward passes of a stream, and the state of the adapters that each of them needs."""
+"""The forward passes of a stream, and the state of model and adapters that each of them needs, put back afterwards."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,9 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
-__all__ = ["Pass", "passes_of"]
+from ..errors import CaptureError
+
+__all__ = ["Pass", "evaluating", "passes_of", "restoring_modes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,31 @@ def passes_of(stream: str, adapters: Sequence[str]) -> tuple[Pass, ...]:
         raise ValueError(f"stream {stream!r} has adapters {list(adapters)}; it takes {allowed}")
     adapted = Pass("adapted", adapters[0])
     return (adapted,) if stream == "adapted" else (Pass("base", None), adapted)
+
+
+@contextmanager
+def restoring_modes(model: torch.nn.Module) -> Iterator[None]:
+    """Put every module's training mode and every parameter's requires_grad flag back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in gradients:
+            parameter.requires_grad_(flag)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for every module, checked; afterwards all modes and requires_grad flags are as they were."""
+    with restoring_modes(model):
+        model.eval()
+        stubborn = [name for name, module in model.named_modules() if module.training]
+        if stubborn:
+            raise CaptureError(
+                f"module {stubborn[0]!r} stays in training mode after `eval()` ({len(stubborn)} such); "
+                "dropout would add noise to every delta"
+            )
+        yield

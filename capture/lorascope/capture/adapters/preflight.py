@@ -2,25 +2,49 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Embedding, LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores import Problem
 
-from ..models.modes import restoring_modes
+from ..models.device import is_offloaded
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
-from .components import adapted_modules, find_components, left_out, unsupported
-from .fit import is_residual
-from .passes import passes_of
-from .refusal import adapter_tensors, lora_layers, peft_type, require, weight_problems
-from .remarks import Note, remarks
+from .branches import delta_source
+from .components import adapted_modules, find_components, left_out
+from .passes import evaluating, passes_of, restoring_modes
+from .refusal import (
+    adapter_tensors,
+    idle_layers,
+    is_residual,
+    lora_layers,
+    peft_type,
+    require,
+    weight_problems,
+)
 
-__all__ = ["Preflight", "inspect", "inspect_adapter", "inspect_calls", "require_adapter"]
+__all__ = ["Note", "Preflight", "inspect", "inspect_adapter", "inspect_calls", "require_adapter"]
+
+
+class Note(NamedTuple):
+    """Something worth knowing."""
+
+    kind: str
+    """One of `zero`, `residual`, `quantised`, `skipped`, `training`."""
+    message: str
+    places: tuple[str, ...]
+    """Layers or weights that it is true of."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The note as JSON has it."""
+        return {"kind": self.kind, "message": self.message, "places": list(self.places)}
 
 
 class Preflight(NamedTuple):
@@ -60,10 +84,7 @@ def inspect(
     """
     problems = [*_model_problems(model)]
     for name in adapters:
-        found = inspect_adapter(model, name, stream=stream, allow_zero=allow_zero)
-        problems += found
-        if not any(problem.kind in {"plain", "unknown", "method", "no-layers"} for problem in found):
-            problems += unsupported(model, name, stream=stream)  # type: ignore[arg-type]  # "plain" is among the kinds
+        problems += inspect_adapter(model, name, stream=stream, allow_zero=allow_zero)
     if problems or not isinstance(model, PeftModel):
         return Preflight(tuple(problems), (), ())
     skipped: tuple[str, ...] = ()
@@ -73,9 +94,9 @@ def inspect(
         problems, pooled = inspect_calls(model, modules, probe, adapters, stream)
         skipped = tuple(pooled)
     for name in adapters:
-        if not problems and not find_components(model, name, stream=stream, skip=skipped):
+        if not problems and not find_components(model, name, skip=skipped):
             problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
-    notes = () if problems else tuple(remarks(model, adapters, skipped=skipped))
+    notes = () if problems else tuple(_remarks(model, adapters, skipped=skipped))
     return Preflight(tuple(problems), notes, skipped)
 
 
@@ -90,8 +111,8 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
         return [Problem(name, "plain", message)]
     if name not in model.peft_config:
         return [Problem(name, "unknown", f"the model has no such adapter; it has {sorted(model.peft_config)}")]
-    kind = peft_type(model.peft_config[name])
-    if kind != "LORA":
+    config: Any = model.peft_config[name]
+    if (kind := peft_type(config)) != "LORA":
         return [Problem(name, "method", f"`peft_type` is {kind!r}; only 'LORA' can be captured")]
     layers = lora_layers(model)
     if not any(name in layer._get_available_adapters() for layer in layers.values()):
@@ -101,10 +122,15 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     if scalings and not any(scalings) and not allow_zero:
         message = "it is 0 on every layer, so the adapter changes nothing; look at its file, or pass `allow_zero`"
         problems.append(Problem("lora_alpha", "zero", message))
-    config: Any = model.peft_config[name]
     if is_residual(config) and sharing_of(model)["share"] > 1:
         message = "its init changes the base weights, which layers share here: each would change the others'"
         problems.append(Problem("init_lora_weights", "init", message))
+    if config.bias != "none":
+        message = f"`bias` is {config.bias!r}, so the adapter trains the base's own biases; only 'none' can be captured"
+        problems.append(Problem(name, "bias", message))
+    if getattr(config, "layer_replication", None):
+        message = "`layer_replication` makes another base of the model; it can't be captured"
+        problems.append(Problem(name, "replication", message))
     return problems + weight_problems(adapter_tensors(model, name), allow_zero=allow_zero)
 
 
@@ -134,17 +160,13 @@ def inspect_calls(
     n_sequences, n_positions = probe["input_ids"].shape
     shapes: dict[str, list[tuple[int, ...] | str]] = {path: [] for path in modules}
 
-    def counter(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            is_tensor = isinstance(output, torch.Tensor)
-            shapes[path].append(tuple(output.shape[:-1]) if is_tensor else type(output).__name__)
+    def keep_shape(path: str, module: nn.Module, args: Any, output: Any) -> None:
+        is_tensor = isinstance(output, torch.Tensor)
+        shapes[path].append(tuple(output.shape[:-1]) if is_tensor else type(output).__name__)
 
-        return hook
-
-    handles = [module.register_forward_hook(counter(path)) for path, module in modules.items()]
+    handles = [module.register_forward_hook(partial(keep_shape, path)) for path, module in modules.items()]
     try:
-        with restoring_modes(model), passes_of(stream, adapters)[-1].enabled(model), torch.inference_mode():
-            model.eval()
+        with evaluating(model), passes_of(stream, adapters)[-1].enabled(model), torch.inference_mode():
             model(**probe)
     finally:
         for handle in handles:
@@ -189,7 +211,7 @@ def _model_problems(model: nn.Module) -> Iterator[Problem]:
 
 
 def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iterator[Problem]:
-    """What is wrong with the state of one LoRA layer."""
+    """What is wrong with one LoRA layer: its state, or what would make what is stored of it wrong."""
     carried = layer._get_available_adapters()
     active = [adapter for adapter in layer.active_adapters if adapter in carried]
     if layer.merged_adapters:
@@ -197,9 +219,65 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "merged", message)
     if layer.disable_adapters:
         yield Problem(path, "disabled", "adapters are disabled; call `enable_adapter_layers()`")
-    if stream == "base":
-        return
-    if name in carried and name not in active:
+    if stream != "base" and name in carried and name not in active:
         yield Problem(path, "active", f"the active adapter is {active}; call `set_adapter({name!r})`")
-    elif set(active) - {name}:
+    elif stream != "base" and set(active) - {name}:
         yield Problem(path, "several", f"{active} are active at once; call `set_adapter({name!r})`")
+    if name not in carried or left_out(path, layer) is not None:
+        return
+    source = delta_source(layer, name)
+    if isinstance(layer.base_layer, BaseTunerLayer):
+        message = "two adapters are wrapped around each other; only one LoRA layer can be captured"
+        yield Problem(path, "nested", message)
+    if source == "branch" and is_offloaded(layer.base_layer):
+        message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
+        yield Problem(path, "offloaded", message)
+    if stream == "base" and source == "difference":
+        variant = type(layer.lora_variant[name]).__name__.removesuffix("Variant")
+        message = f"the delta of {variant} can't be computed beside the base; capture stream 'adapted' or 'pair'"
+        yield Problem(path, "variant", message)
+
+
+def _remarks(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
+    """Notes on adapters that can be captured; what a run's own columns say (`delta_source`, `fused`) isn't repeated."""
+    quantised: dict[str, list[str]] = {}
+    for name in adapters:
+        config: Any = model.peft_config[name]
+        idle = idle_layers(adapter_tensors(model, name))
+        if zero := tuple(path for path, is_idle in idle.items() if is_idle):
+            message = f"{len(zero)} of {len(idle)} lora_B of {name!r} are zero, so it leaves those layers alone"
+            yield Note("zero", message, zero)
+        if is_residual(config):
+            made = "kasa" if getattr(config, "kasa_config", None) else config.init_lora_weights
+            yield Note("residual", f"residual base: the init {made!r} of {name!r} changed the base weights", (name,))
+        reasons: dict[str, list[str]] = {}
+        for path, (_, module) in adapted_modules(model, name).items():
+            why = left_out(path, module)
+            if why is None and (kind := _quantised(module)) and path not in quantised.get(kind, ()):
+                quantised.setdefault(kind, []).append(path)
+            pooled = "it puts out something else than one vector a token" if path in skipped else None
+            if reason := why or pooled:
+                reasons.setdefault(reason, []).append(path)
+        for reason, places in reasons.items():
+            words = f"which isn't captured: {reason}; the other layers' states are unaffected"
+            yield Note("skipped", f"{name!r} changes this too, {words}", tuple(places))
+    for kind, places in quantised.items():
+        message = f"quantised base ({kind}): its outputs are those of the quantised layer"
+        if kind == "Linear8bitLt":
+            message += ", which depend on what else is in the batch"
+        yield Note("quantised", message, tuple(places))
+
+
+def _quantised(module: Any) -> str | None:
+    """What keeps a LoRA layer's frozen weights in fewer bits; None where they are plain floating-point numbers."""
+    if not isinstance(module, LoraLayer):
+        return None
+    inner: Any = module.get_base_layer()
+    weight = getattr(inner, "weight", None)
+    if isinstance(inner, nn.Linear | nn.Embedding | Conv1D) or isinstance(module, Embedding):
+        known = not type(inner).__module__.startswith("bitsandbytes")
+        if known and isinstance(weight, torch.Tensor) and type(weight) not in {torch.Tensor, nn.Parameter}:
+            return type(weight).__name__
+        if known and isinstance(weight, torch.Tensor) and weight.is_floating_point():
+            return None
+    return type(inner).__name__

@@ -1,22 +1,45 @@
-"""What is refused, and how it is said; PEFT's names of what an adapter consists of."""
+"""What is refused, and how it is said; whether an adapter was made for a model.
 
+PEFT loads an adapter with `strict=False`: keys that fit nowhere at most warn, and the output stays the base's own. So
+PEFT first adapts a twin of the model on the meta device, which has every name and shape and no numbers.
+"""
+
+import copy
 import warnings
 from collections.abc import Iterable, Mapping
+from textwrap import shorten
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.utils import CONFIG_NAME
 from torch import nn
 
 from lorascope.stores import Problem
+from lorascope.stores.errors import join_problems
 
+from ..models.device import is_offloaded, without_hooks
 from ..models.weights import held_tensors, plain_path
 
-__all__ = ["AdapterError", "adapter_tensors", "idle_layers", "lora_layers", "peft_type", "require", "weight_problems"]
+__all__ = [
+    "AdapterError",
+    "adapter_tensors",
+    "first_line",
+    "fit_problems",
+    "idle_layers",
+    "init_problems",
+    "is_residual",
+    "lora_layers",
+    "peft_type",
+    "require",
+    "weight_problems",
+]
 
-SHOWN = 2
-"""Places named in an error before the rest is only counted."""
+RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
+UNREPEATED = ("pissa_niter", "lora_ga")
+"""Inits whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, without a word."""
 
 
 class AdapterError(ValueError):
@@ -25,16 +48,8 @@ class AdapterError(ValueError):
 
 def require(problems: Iterable[Problem], what: str) -> None:
     """Raise one readable `AdapterError` for all problems, or do nothing where there is none."""
-    grouped: dict[str, list[str]] = {}
-    for problem in problems:
-        grouped.setdefault(problem.message, []).append(problem.place)
-    reasons = []
-    for message, places in grouped.items():
-        named = [place for place in places if place != what]
-        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-        reasons.append(f"{message} ({', '.join(named[:SHOWN])}{more})" if named else message)
-    if reasons:
-        raise AdapterError(f"adapter {what!r} can't be captured: {'; '.join(reasons)}")
+    if reasons := join_problems(problems, but=what):
+        raise AdapterError(f"adapter {what!r} can't be captured: {reasons}")
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
@@ -48,12 +63,12 @@ def peft_type(config: Any) -> str:
 
 
 def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
-    """The adapter's own weights by the names that its folder gives them, less PEFT's prefix."""
+    """The adapter's own weights as the model holds them, by the names of its folder less PEFT's prefix."""
     with warnings.catch_warnings():
         # PEFT takes the bias of a lora_B (`lora_bias`) for a weight that was saved in part.
         warnings.filterwarnings("ignore", r"Adapter .* LoRA tensor\(s\) have invalid shape")
         state = get_peft_model_state_dict(model, held_tensors(model), adapter_name=name, save_embedding_layers=False)
-    return {plain_path(key): tensor.detach() for key, tensor in state.items()}
+    return {plain_path(key): tensor for key, tensor in state.items()}
 
 
 def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) -> list[Problem]:
@@ -87,3 +102,92 @@ def idle_layers(tensors: Mapping[str, torch.Tensor]) -> dict[str, bool]:
 
 def _is_zero(tensor: torch.Tensor | None) -> bool:
     return tensor is not None and not tensor.is_meta and not tensor.any()
+
+
+def is_residual(config: LoraConfig) -> bool:
+    """Whether the adapter's init left another base than the checkpoint's.
+
+    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
+    """
+    init = config.init_lora_weights
+    return bool(getattr(config, "kasa_config", None)) or (isinstance(init, str) and init.lower().startswith(RESIDUAL))
+
+
+def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list[Problem]:
+    """Inits that change the base weights where they can't be changed as they were in training."""
+    message = None
+    if str(config.init_lora_weights).startswith(UNREPEATED):
+        message = (
+            f"{config.init_lora_weights!r} changed the base weights in a way that loading doesn't repeat; save it "
+            "with PEFT's `path_initial_model_for_weight_conversion`"
+        )
+    elif is_residual(config) and n_adapters > 1:
+        message = "its init changes the base weights, under every other adapter too; capture it alone"
+    elif is_residual(config) and is_offloaded(model):
+        message = "its init changes the base weights, some of which are offloaded; load the model without `device_map`"
+    return [] if message is None else [Problem("init_lora_weights", "init", message)]
+
+
+def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:
+    """Where an adapter's keys and shapes differ from those that PEFT makes for this plain model."""
+    try:
+        wanted = _wanted_shapes(model, config, name)
+    except ValueError as error:
+        message = f"it fits no layer of this model: {shorten(first_line(error), 160)}"
+        return [Problem("target_modules", "no-layers", message)]
+    except Exception as error:  # a malformed configuration makes PEFT raise anything
+        message = f"PEFT can't apply it: {shorten(first_line(error), 160)} ({type(error).__name__})"
+        return [Problem(CONFIG_NAME, "config", message)]
+    # PEFT saves the base's embeddings along with an adapter on them, and would load them over the base's own.
+    own = held_tensors(model)
+    plain = {key: plain_path(key).replace(".base_layer.", ".") for key in tensors.keys() - wanted.keys()}
+    copies = {key: own[name] for key, name in plain.items() if name in own}
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items() if key not in copies}
+    brought = "it brings base weights that aren't this model's (resized or trained), so it was made for another one"
+    missing = "it lacks weights that this model needs, so it was made for another one"
+    unexpected = "it holds weights that this model has no place for, so it was made for another one"
+    other = "its weights have other shapes than this model's layers"
+    return [
+        *(Problem(key, "base", brought) for key in sorted(copies) if not _equal(copies[key], tensors[key])),
+        *(Problem(key, "missing", missing) for key in sorted(wanted.keys() - found.keys())),
+        *(Problem(key, "unexpected", unexpected) for key in sorted(found.keys() - wanted.keys())),
+        *(
+            Problem(f"{key}: {found[key]}, not {shape}", "shape", other)
+            for key, shape in wanted.items()
+            if key in found and found[key] != shape
+        ),
+    ]
+
+
+def _equal(own: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether two weights agree, as far as can be seen: an offloaded one has a shape alone."""
+    return own.shape == tensor.shape and (own.is_meta or torch.equal(own.cpu(), tensor.to(own.dtype)))
+
+
+def _wanted_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str, tuple[int, ...]]:
+    """Shape by key of the file that fits, found by adapting a twin without numbers."""
+    memo: dict[int, Any] = {id(tensor): _numberless(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    # Quantised layers take the place of linear ones, under whose names and shapes PEFT keeps its own parts.
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.is_floating_point():
+            memo[id(module)] = nn.Linear(module.in_features, module.out_features, device="meta")
+    # Inits only decide numbers, and some of them need data or libraries that a twin doesn't.
+    plain = copy.copy(config)
+    plain.init_lora_weights = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same come again when the model itself is adapted
+        twin = PeftModel(without_hooks(model, memo), plain, adapter_name=name, low_cpu_mem_usage=True)
+        state = get_peft_model_state_dict(twin, adapter_name=name, save_embedding_layers=False)
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def _numberless(tensor: torch.Tensor) -> torch.Tensor:
+    """One of the same shape and type on the meta device."""
+    twin = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or else its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lorascope.stores import Problem
 
-from .remarks import Note
+from .preflight import Note
 
 __all__ = ["RECORD", "Training", "read_training", "say_sharing"]
 
@@ -96,17 +96,15 @@ def _amounts(document: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValueError(f"it holds a {type(document).__name__}, not an object")
     data, steps = _entry(document, "data", list), _entry(document, "steps", list)
-    if len(data) > MOST_NAMES or not all(map(_is_name, data)):
+    # A run repeats names to terminals and on pages; half of a surrogate pair can't even be written.
+    if len(data) > MOST_NAMES or not all(
+        isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable() for name in data
+    ):
         raise ValueError(
             f"`data` should have at most {MOST_NAMES} names, of at most {LONGEST_NAME} characters that can be printed"
         )
     counts = {key: _entry(document, key, int, least=1) for key in ("n_samples", "n_target_tokens")}
     return {**counts, "n_steps": len(steps), "data": data}
-
-
-def _is_name(value: Any) -> bool:
-    # A run repeats it to terminals and on pages; half of a surrogate pair can't even be written.
-    return isinstance(value, str) and len(value) <= LONGEST_NAME and value.isprintable()
 
 
 def _base(document: Mapping[str, Any]) -> dict[str, Any] | None:

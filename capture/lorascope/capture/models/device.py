@@ -1,11 +1,25 @@
-"""Which device a name means, and where a model computes."""
+"""Where a model computes, and where accelerate keeps its weights: on devices, the host or the disk."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from accelerate.hooks import AlignDevicesHook, SequentialHook  # type: ignore[import-untyped]  # it has no stubs
 from torch import nn
 
-from .offload import execution_device
-
-__all__ = ["input_device", "is_here", "named_device", "require_device"]
+__all__ = [
+    "execution_device",
+    "hidden_device_map",
+    "input_device",
+    "is_here",
+    "is_offloaded",
+    "named_device",
+    "real_tensor",
+    "require_device",
+    "without_hooks",
+]
 
 
 def named_device(name: str, *, local_rank: int = 0) -> torch.device:
@@ -54,3 +68,58 @@ def input_device(model: nn.Module) -> torch.device:
         if module is not None and (device := execution_device(module)) is not None:
             return device
     raise ValueError(f"the model, a {type(model).__name__}, has no weights")
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether some weights are only brought to a device while they are used."""
+    return any(hook.offload for module in model.modules() for hook in _hooks(module))
+
+
+def execution_device(module: nn.Module) -> torch.device | None:
+    """Where a module computes; None for one without weights and hooks."""
+    for hook in _hooks(module):
+        if hook.execution_device is not None:
+            return torch.device(hook.execution_device)
+    tensor = next(iter((*module.parameters(), *module.buffers())), None)
+    return None if tensor is None else tensor.device
+
+
+def real_tensor(module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A module's own weight, from the host or the disk where it is offloaded there."""
+    if tensor.is_meta:
+        for hook in _hooks(module):
+            if hook.weights_map is not None and name in hook.weights_map:
+                real: torch.Tensor = hook.weights_map[name]
+                return real
+    return tensor
+
+
+@contextmanager
+def hidden_device_map(model: Any) -> Iterator[None]:
+    """While an adapter is attached: PEFT would spread the model anew, by a map of its own making."""
+    held = getattr(model, "get_base_model", lambda: model)()
+    devices = held.__dict__.pop("hf_device_map", None)
+    try:
+        yield
+    finally:
+        if devices is not None:
+            held.hf_device_map = devices
+
+
+def without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A deep copy of a model that knows nothing of accelerate, whose hooks hold the offloaded weights."""
+    names = ("_hf_hook", "_old_forward", "forward")
+    hooked = [module.__dict__ for module in model.modules() if "_hf_hook" in module.__dict__]
+    memo.update({id(held[name]): None for held in hooked for name in names if name in held})
+    twin = copy.deepcopy(model, memo)
+    for held in [module.__dict__ for module in twin.modules() if "_hf_hook" in module.__dict__]:
+        for name in names:
+            held.pop(name, None)
+    return twin
+
+
+def _hooks(module: nn.Module) -> list[AlignDevicesHook]:
+    """Accelerate's hooks that place a module's weights."""
+    hook = getattr(module, "_hf_hook", None)
+    hooks = hook.hooks if isinstance(hook, SequentialHook) else [hook]
+    return [hook for hook in hooks if isinstance(hook, AlignDevicesHook)]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -39,9 +39,7 @@ __all__ = [
 
 DTYPES: dict[str, Any] = {
     "auto": "auto",
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
+    **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")},
 }
 """Allowed `dtype` -> what transformers is asked for; `auto` is the type the checkpoint was saved in."""
 CLASSES: dict[str, Any] = {
@@ -186,12 +184,13 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
     tensors = base_tensors(model)
     base = plain_model(model)
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+    n_parameters, n_others = _n_parameters(model)
     return {
         "name": source,
         "class": type(base).__name__,
         "dtype": "+".join(sorted(dtypes)),
-        "n_parameters": _n_parameters(tensors.values()),
-        "n_parameters_non_embedding": _n_parameters(tensors.values(), without=_embeddings(base)),
+        "n_parameters": n_parameters,
+        "n_parameters_non_embedding": n_others,
         **sharing_of(model),
         "attention": getattr(base.config, "_attn_implementation", None),
         "sha256": hash_tensors(ReadableWeights(model, tensors)),
@@ -199,19 +198,16 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
     }
 
 
-def _n_parameters(tensors: Iterable[torch.Tensor], without: Collection[int] = ()) -> int:
-    """Numbers in the parameters among some tensors, shared ones once, but for those of some ids."""
-    found = {id(tensor): tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter)}
-    return sum(n for key, n in found.items() if key not in without)
-
-
-def _embeddings(model: Any) -> set[int]:
-    """Ids of the parameters that turn tokens into states, and states into logits; in a plain module, of embeddings."""
-    modules: list[Any] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-    if isinstance(model, PreTrainedModel):
-        whole: Any = model  # transformers types one of the two
+def _n_parameters(model: Any) -> tuple[int, int]:
+    """Numbers in the base's parameters, shared ones once: all, and those that neither embed tokens nor make logits."""
+    base = plain_model(model)
+    modules: list[Any] = [module for module in base.modules() if isinstance(module, nn.Embedding)]
+    if isinstance(base, PreTrainedModel):
+        whole: Any = base  # transformers types one of the two
         modules = [whole.get_input_embeddings(), whole.get_output_embeddings()]
-    return {id(tensor) for module in modules if module is not None for tensor in module.parameters()}
+    left_out = {id(tensor) for module in modules if module is not None for tensor in module.parameters()}
+    sizes = {id(tensor): tensor.numel() for tensor in base_tensors(model).values() if isinstance(tensor, nn.Parameter)}
+    return sum(sizes.values()), sum(n for key, n in sizes.items() if key not in left_out)
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, str]:

@@ -13,7 +13,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from .offload import is_offloaded
+from .device import is_offloaded
 from .weights import base_tensors, held_tensors, plain_path
 
 __all__ = ["check_sharing", "share_layers", "sharing_of"]
@@ -100,7 +100,12 @@ def sharing_of(model: nn.Module) -> dict[str, int]:
         If layers are tied in another manner than `share_layers` ties them.
     """
     path, layers = next(_layer_lists(model), ("", []))
-    keys = _parameter_ids(model, path, len(layers))
+    found: list[set[Any]] = [set() for _ in layers]
+    for key, tensor in base_tensors(model).items():
+        number, _, name = key.removeprefix(f"{path}.").partition(".")
+        if key.startswith(f"{path}.") and isinstance(tensor, nn.Parameter):
+            found[int(number)].add((name, id(tensor)))
+    keys = [frozenset(ids or {place}) for place, ids in enumerate(found)]
     sizes = [len([*group]) for _, group in groupby(keys)]
     tied = [size for size in sizes if size > 1]
     if not tied and len({*keys}) == len(keys):
@@ -149,26 +154,26 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _difference(one: nn.Module, other: nn.Module) -> str | None:
     """What keeps a layer from having another one's weights; None where nothing does."""
-    forms, others = _forms(one), _forms(other)
-    for name in (*forms, *others):
-        first, second = (held.get(name, "nothing") for held in (forms, others))
+    (forms, held), (other_forms, other_held) = map(_forms, (one, other))
+    for name in (*forms, *other_forms):
+        first, second = (found.get(name, "nothing") for found in (forms, other_forms))
         if first != second:
             return f"{name or 'a layer'!r} is {first} in one and {second} in the other"
-    second_held = held_tensors(other)
-    for name, tensor in held_tensors(one).items():
+    for name, tensor in held.items():
         # Packed weights that are no parameters, or masks that make a layer what it is.
-        if not _is_plain(tensor) and not tensor.is_meta and not torch.equal(tensor, second_held[name]):
+        if not _is_plain(tensor) and not tensor.is_meta and not torch.equal(tensor, other_held[name]):
             return f"the saved buffer {name!r} has no floating-point numbers, and differs"
     return None
 
 
-def _forms(layer: nn.Module) -> dict[str, str]:
-    """Path of each module -> its kind, and name of each weight -> its type, shape and device, in words."""
-    weights = {
-        name: f"{str(held.dtype).removeprefix('torch.')} of shape {tuple(held.shape)} on {held.device}"
-        for name, held in held_tensors(layer).items()
-    }
-    return {path: type(module).__qualname__ for path, module in layer.named_modules()} | weights
+def _forms(layer: nn.Module) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Kind of each module and form of each weight, by path, in words; and the weights."""
+    held = held_tensors(layer)
+    forms = {path: type(module).__qualname__ for path, module in layer.named_modules()}
+    for name, tensor in held.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        forms[name] = f"{dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
+    return forms, held
 
 
 def _average(group: Sequence[nn.Module]) -> None:
@@ -184,13 +189,3 @@ def _average(group: Sequence[nn.Module]) -> None:
         # Not in place: weights may lie in a file that is mapped into memory.
         tensor.data = (total / len(group)).to(tensor.dtype)
         done.add(id(tensor))
-
-
-def _parameter_ids(model: nn.Module, path: str, n_layers: int) -> list[frozenset[Any]]:
-    """Names and ids of the base's parameters, by layer; a layer's own number where it has none."""
-    found: list[set[Any]] = [set() for _ in range(n_layers)]
-    for key, tensor in base_tensors(model).items():
-        number, _, name = key.removeprefix(f"{path}.").partition(".")
-        if key.startswith(f"{path}.") and isinstance(tensor, nn.Parameter):
-            found[int(number)].add((name, id(tensor)))
-    return [frozenset(ids or {place}) for place, ids in enumerate(found)]

@@ -1,6 +1,7 @@
 """A model's weights as they are: whole, by the plain model's names, and wherever they are kept."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
-from .offload import real_tensor
+from .device import real_tensor
 
 __all__ = ["ReadableWeights", "base_tensors", "held_tensors", "plain_model", "plain_path"]
 
@@ -49,14 +50,15 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
         for name in module.adapter_layer_names
     )
-    return {_plain_key(key): tensor for key, tensor in held_tensors(model).items() if not f"{key}.".startswith(added)}
+    held = {key: tensor for key, tensor in held_tensors(model).items() if not f"{key}.".startswith(added)}
+    return {re.sub(r"\.(base_layer|original_module)(?=\.)", "", plain_path(key)): held[key] for key in held}
 
 
-class ReadableWeights(Mapping[str, torch.Tensor]):
-    """Weights of a model in plain tensors: quantised ones in their parts, offloaded ones read when asked for."""
+class ReadableWeights(dict[str, torch.Tensor]):
+    """Weights of a model in plain tensors: quantised ones in their parts, offloaded ones read when asked for by key."""
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._tensors = dict(part for pair in tensors.items() for part in _parts(*pair))
+        super().__init__(part for pair in tensors.items() for part in _parts(*pair))
         self._places = {
             id(tensor): (module, name)
             for module in model.modules()
@@ -64,19 +66,9 @@ class ReadableWeights(Mapping[str, torch.Tensor]):
         }
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        tensor = self._tensors[key]
+        tensor = super().__getitem__(key)
         module, name = self._places.get(id(tensor), (None, ""))
         return tensor if module is None else real_tensor(module, name, tensor)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-def _plain_key(key: str) -> str:
-    return ".".join(name for name in plain_path(key).split(".") if name not in {"base_layer", "original_module"})
 
 
 def _parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:

@@ -15,7 +15,7 @@ from ..buffers.copies import IN_FLIGHT_BYTES
 from ..buffers.rows import queue_bytes_needed
 from ..models.device import is_here
 from ..recording.js import part_values
-from ..samples.likelihood import part_logits
+from ..samples.scoring import part_logits
 from .estimate import Estimate
 
 __all__ = ["Need", "device_needs", "free_device_bytes", "free_host_bytes", "host_needs", "job_groups", "weight_bytes"]

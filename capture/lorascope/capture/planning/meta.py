@@ -17,8 +17,7 @@ from lorascope.stores import Problem
 
 from ..adapters.adapter import read_adapter
 from ..adapters.components import LoraComponent, adapted_modules
-from ..adapters.fit import fit_problems, init_problems
-from ..adapters.refusal import require, weight_problems
+from ..adapters.refusal import fit_problems, init_problems, require, weight_problems
 from ..adapters.training_record import read_training
 from ..models.model import DTYPES, locate, model_class, one_line
 from ..models.sharing import share_layers, sharing_of

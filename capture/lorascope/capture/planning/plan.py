@@ -13,8 +13,7 @@ from lorascope.stores import Problem, RunSpec, open_place, run_state
 from lorascope.stores.size import format_size
 
 from ..adapters.components import find_components
-from ..adapters.preflight import inspect
-from ..adapters.remarks import Note
+from ..adapters.preflight import Note, inspect
 from ..buffers.rows import row_spans
 from ..config import CaptureConfig
 from ..models.device import is_here, named_device
@@ -128,8 +127,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     Raises
     ------
     AdapterError
-        If an adapter can't be read, fits no layer of the model, or can't be captured at all; lesser problems are in the
-        plan.
+        If an adapter can't be read or fits no layer of the model; what else is wrong with it is in the plan.
     CaptureError
         If a hook doesn't fire once a pass, or a layer's output isn't its base plus delta.
     StoreError
@@ -155,7 +153,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     names = tuple(config.adapters)
     preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
     problems += preflight.problems
-    components = {name: find_components(model, name, stream=config.stream, skip=preflight.skipped) for name in names}
+    components = {name: find_components(model, name, skip=preflight.skipped) for name in names}
     settled = settle(config, model, samples, components, output_dtypes(model, components), device)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if is_causal(model) else 0
     estimated = estimate(settled.spec, base_scores=n_scored > 0 and config.score_base, answers=config.answer_tokens > 0)

@@ -14,11 +14,11 @@ from lorascope.stores import create_run, open_place
 
 from ..adapters.adapter import attach_adapters
 from ..adapters.components import find_components
+from ..adapters.passes import evaluating
 from ..config import CaptureConfig
 from ..fill import fill_rows
 from ..load import Loaded, load_base
 from ..models.device import input_device
-from ..models.modes import evaluating
 from ..prepare import Prepared, settle
 from ..recording.forward import probe
 from ..recording.hooks import Recorder
@@ -62,7 +62,7 @@ def run_trial(
     place = input_device(adapted)
     loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, {})
     with evaluating(adapted), _beside(config.out) as out:
-        components = {name: find_components(adapted, name, stream=config.stream, skip=skip) for name in config.adapters}
+        components = {name: find_components(adapted, name, skip=skip) for name in config.adapters}
         dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), few[0], place)  # warms up as well
         if config.states != "all":
             reduce_tokens(torch.ones(1, 8), torch.ones(1, 8))  # compiles its kernels

@@ -2,7 +2,7 @@
 
 import torch
 
-from ..samples.likelihood import logit_parts, token_nll
+from ..samples.scoring import logit_parts, token_nll
 
 __all__ = ["kl_divergence", "negative_log_likelihood"]
 

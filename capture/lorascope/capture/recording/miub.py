@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from ..adapters.components import LoraComponent, find_components
+from ..adapters.passes import evaluating
 from ..buffers.target import BatchTarget
 from ..errors import CaptureError
 from ..models.device import input_device
 from ..models.model import is_causal
-from ..models.modes import evaluating
 from ..samples.batches import pad, plan_batches
 from ..samples.encode import EncodedSample
 from .hooks import Recorder

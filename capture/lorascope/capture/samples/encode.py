@@ -10,9 +10,8 @@ from jaxtyping import Bool, Int64, UInt8
 
 from lorascope.stores.format.tables import ROLES
 
-from .examples import Examples
 from .items import ChoiceItem, Item, TextItem
-from .prompt import Template, read_template, render
+from .prompt import Examples, Template, read_template, render
 
 __all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
 
@@ -157,7 +156,7 @@ def _encode_choice_items(
     items: Sequence[ChoiceItem], template: Template, examples: Examples | None, tokenizer: Any, max_length: int
 ) -> list[EncodedSample]:
     shown = examples if template.shows_examples else None
-    rendered = [render(template, item, *(shown.draw(item).texts(template) if shown else ())) for item in items]
+    rendered = [render(template, item, shown.draw(item) if shown else None) for item in items]
     prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
     answers = iter(_tokenize_answers(tokenizer, template.cue, [choice for item in items for choice in item.choices]))
     samples = []

@@ -1,20 +1,87 @@
-"""Rows of a data set on the Hugging Face hub, or of a folder with such a set's files, by the library `datasets`."""
+"""Data sets of the Hugging Face hub, or of a folder with such a set's files: seven that are known, and any other."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from .hub_sets import KNOWN_SETS, HubSet
-
-__all__ = ["Reference", "hub_source", "parse_reference", "read_rows"]
+__all__ = ["KNOWN_SETS", "HubSet", "Reference", "hub_source", "parse_reference", "read_rows"]
 
 # Names don't begin with "." or "/", and a split has no dots: no data file's path looks like this, nor `s3://` or `C:\`.
 _PART = r"[A-Za-z0-9][\w.-]*"
 _REFERENCE = re.compile(rf"(?P<name>{_PART}(?:/{_PART}){{0,2}}):(?P<split>\w+)(?:@(?P<folder>.+))?")
 CHOICE_COLUMNS = ("id", "question", "choices", "answer")
 TEXT_COLUMN = "text"
+CONVERTED = "refs/convert/parquet"
+"""The hub's own conversion of a set that its authors published as a script, which `datasets` no longer runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSet:
+    """A data set on the hub: where it lies, and the columns that make a question of each row, or one text of all."""
+
+    hub: str
+    """Its repository."""
+    config: str | None = None
+    """Its configuration; None for the only one."""
+    revision: str | None = None
+    """Branch or commit; None for the newest."""
+    folder: str | None = None
+    """Folder of the files in the repository; None if it has the configuration's name."""
+    id: str | None = None
+    """The column with a row's own id; None where rows are numbered."""
+    question: str = ""
+    choices: tuple[str, ...] = ()
+    """A column for each choice, or the one that lists them, as texts or as `text` and `label` of each."""
+    answer: str = ""
+    """Label of the right choice, or its number, which may be a text."""
+    first: int = 0
+    """Number of the first choice."""
+    text: str = ""
+    line: str = "{}"
+    """How a text stands in the original file."""
+    blank: str = ""
+    """What stands there for an empty one."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        names = (self.text,) if self.text else (self.id, self.question, *self.choices, self.answer)
+        return tuple(filter(None, names))
+
+
+_ARC = partial(HubSet, hub="allenai/ai2_arc", id="id", question="question", choices=("choices",), answer="answerKey")
+
+KNOWN_SETS = {
+    "piqa": HubSet(
+        hub="ybisk/piqa",
+        revision=CONVERTED,
+        folder="plain_text",
+        question="goal",
+        choices=("sol1", "sol2"),
+        answer="label",
+    ),
+    "arc_easy": _ARC(config="ARC-Easy"),
+    "arc_challenge": _ARC(config="ARC-Challenge"),
+    "winogrande": HubSet(
+        hub="allenai/winogrande",
+        config="winogrande_xl",
+        question="sentence",
+        choices=("option1", "option2"),
+        answer="answer",
+        first=1,
+    ),
+    "hellaswag": HubSet(hub="Rowan/hellaswag", folder="data", question="ctx", choices=("endings",), answer="label"),
+    # The hub keeps WikiText's blank lines (" \n") as "", and PTB's without the spaces around them.
+    "wikitext2": HubSet(hub="Salesforce/wikitext", config="wikitext-2-raw-v1", text="text", blank=" \n"),
+    "ptb": HubSet(
+        hub="ptb-text-only/ptb_text_only", revision=CONVERTED, folder="penn_treebank", text="sentence", line=" {} \n"
+    ),
+}
+"""Name in lorascope -> the set."""
 
 
 class Reference(NamedTuple):
@@ -25,12 +92,8 @@ class Reference(NamedTuple):
     dataset: str
     """Name of the data set in a run."""
     split: str
-    known: HubSet | None
-    """The set, where it is one of the seven."""
-    hub: str
-    """Repository on the hub; "" for a folder whose set isn't known."""
-    config: str | None
-    """Configuration asked for; None for the only one."""
+    source: HubSet
+    """One of the seven, in the configuration asked for; another set has no columns, and only in a folder no `hub`."""
     folder: str | None
     """Folder of the files; None for the hub."""
 
@@ -57,7 +120,7 @@ def parse_reference(text: str) -> Reference | None:
     first, _, rest = name.partition("/")
     if first in KNOWN_SETS and "/" not in rest:
         known = KNOWN_SETS[first]
-        return Reference(text, first, split, known, known.hub, rest or known.config, folder)
+        return Reference(text, first, split, replace(known, config=rest or known.config), folder)
     owner, _, config = rest.partition("/")
     if not rest and folder is None:
         raise ValueError(
@@ -66,7 +129,9 @@ def parse_reference(text: str) -> Reference | None:
         )
     # A data set's name is part of file names, whose parts dots divide.
     dataset = re.sub(r"[./]", "_", rest or name)
-    return Reference(text, dataset, split, None, f"{first}/{owner}" if rest else "", config or None, folder)
+    return Reference(
+        text, dataset, split, HubSet(hub=f"{first}/{owner}" if rest else "", config=config or None), folder
+    )
 
 
 def hub_source(path: str) -> dict[str, str | None] | None:
@@ -74,8 +139,8 @@ def hub_source(path: str) -> dict[str, str | None] | None:
     found = parse_reference(path)
     if found is None:
         return None
-    revision = None if found.folder or not found.known else found.known.revision
-    place = {"hub": found.hub, "config": found.config, "revision": revision}
+    source = found.source
+    place = {"hub": source.hub, "config": source.config, "revision": None if found.folder else source.revision}
     return {**place, "split": found.split, "folder": found.folder}
 
 
@@ -99,31 +164,43 @@ def read_rows(reference: Reference) -> list[dict[str, Any]]:
     own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. In
     other sets `id`, `question`, `choices` and `answer` are taken as they stand, or each `text` that isn't blank.
     """
-    table, known = _load(reference), reference.known
-    if known is None:
+    table, known = _load(reference), reference.source
+    if not known.columns:
         return _other_rows(reference, table)
     _require_columns(reference, table, known.columns)
-    if known.text is not None:
-        text = known.text(_texts(reference, table, *known.columns))
-        return [{"id": f"{reference.dataset}.{reference.split}", "text": text}]
-    rows = table.select_columns(list(known.columns))
-    return [_known_row(reference, known, number, row) for number, row in enumerate(rows)]
+    if known.text:
+        lines = (known.line.format(text or known.blank) for text in _texts(reference, table, known.text))
+        return [{"id": f"{reference.dataset}.{reference.split}", "text": "".join(lines)}]
+    rows = enumerate(table.select_columns(list(known.columns)))
+    return [_question(reference, number, row) for number, row in rows]
 
 
-def _known_row(reference: Reference, known: HubSet, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    assert known.question is not None
+def _question(reference: Reference, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of an item, of a row of a known set; what is no text is left to the check of items."""
+    known, place = reference.source, f"{reference.text}, row {number}"
     try:
-        question, choices, answer = known.question(row)
+        choices = [row[column] for column in known.choices]
+        if len(choices) == 1:
+            (choices,) = choices
+        labels = [str(known.first + index) for index in range(len(choices))]
+        if isinstance(choices, dict):  # ARC's: a few items number their choices 1 to 4 where others have letters
+            labels, choices = choices["label"], choices["text"]
+            if len({*labels}) != len(labels) or len(labels) != len(choices):
+                raise TypeError("each text needs a label of its own")
     except (TypeError, LookupError) as error:
-        said = shorten(repr(row), 160)
-        raise ValueError(f"{reference.text}, row {number}: {said} isn't a row of {reference.dataset!r}") from error
-    if answer is None:
-        raise ValueError(f"{reference.text}, row {number}: no answer is given; take a split with published answers")
-    name = row.get("id") or f"{reference.dataset}-{reference.split}-{number}"
-    # What is no text, or no list of texts, is left to the check of items.
-    texts = [question, *choices] if isinstance(choices, list) else [question]
+        raise ValueError(f"{place}: {shorten(repr(row), 160)} isn't a row of {reference.dataset!r}") from error
+    answer = str(row[known.answer])
+    if answer not in labels:
+        raise ValueError(f"{place}: no answer is given; take a split with published answers")
+    texts = [row[known.question], *(choices if isinstance(choices, list) else ())]
     question, *stripped = (text.strip() if isinstance(text, str) else text for text in texts)
-    return {"id": name, "question": question, "choices": stripped or choices, "answer": answer}
+    name = known.id and row[known.id]
+    return {
+        "id": name or f"{reference.dataset}-{reference.split}-{number}",
+        "question": question,
+        "choices": stripped or choices,
+        "answer": labels.index(answer),
+    }
 
 
 def _other_rows(reference: Reference, table: Any) -> list[dict[str, Any]]:
@@ -145,7 +222,7 @@ def _texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
 def _require_columns(reference: Reference, table: Any, wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
-        text = "" if reference.known else f", or `{TEXT_COLUMN}`"
+        text = "" if reference.source.columns else f", or `{TEXT_COLUMN}`"
         found = ", ".join(table.column_names)
         raise ValueError(f"{reference.text}: the columns are {found}; needed are {', '.join(wanted)}{text}")
 
@@ -154,7 +231,18 @@ def _load(reference: Reference) -> Any:
     """The split as a table of `datasets`, which runs no code of the set's own unless it is asked to."""
     import datasets  # type: ignore[import-untyped]
 
-    path, options = _place(reference)
+    source, path = reference.source, reference.source.hub
+    options: dict[str, Any] = {"name": source.config, "revision": source.revision}
+    if reference.folder is not None:
+        folder = Path(reference.folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{reference.text}: folder {reference.folder!r} doesn't exist")
+        # A configuration's files lie in a folder of their own: read alone, they can't be mixed with another's.
+        inner = folder / (source.config or source.folder or "")
+        path, options = str((inner if inner.is_dir() else folder).resolve()), {}
+    elif Path(path).is_dir():  # `datasets` would read it without a word
+        written = f"{reference.text}@{path}"
+        raise ValueError(f"{reference.text}: {path!r} is also a folder here; to read it, write `{written}`")
     had_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -172,21 +260,3 @@ def _load(reference: Reference) -> Any:
     if reference.split not in splits:
         raise ValueError(f"{reference.text}: there is no split {reference.split!r}; there are {', '.join(splits)}")
     return splits[reference.split]
-
-
-def _place(reference: Reference) -> tuple[str, dict[str, Any]]:
-    """What `load_dataset` is given: a repository or a folder, and options."""
-    known = reference.known
-    if reference.folder is None:
-        if Path(reference.hub).is_dir():  # `datasets` would read it without a word
-            folder_name = f"{reference.text}@{reference.hub}"
-            raise ValueError(
-                f"{reference.text}: {reference.hub!r} is also a folder here; to read it, write `{folder_name}`"
-            )
-        return reference.hub, {"name": reference.config, "revision": known.revision if known else None}
-    folder = Path(reference.folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{reference.text}: folder {reference.folder!r} doesn't exist")
-    # A configuration's files lie in a folder of their own: read alone, they can't be mixed with another's.
-    inner = folder / (reference.config or (known.folder if known else None) or "")
-    return str((inner if inner.is_dir() else folder).resolve()), {}

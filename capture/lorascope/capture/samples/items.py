@@ -161,14 +161,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (_is_text, "a string of characters"),
     "question": (_is_text, "a string of characters"),
-    "choices": (_is_texts, "a list of strings of characters"),
+    "choices": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings of characters"),
     # bool is an int to Python, but no index to whoever wrote the file.
     "answer": (lambda value: type(value) is int, "a whole number, counted from 0"),
 }

@@ -129,11 +129,11 @@ def pick_by_length(
     if len(names) != 1:
         raise ValueError(f"the items are of the data sets {names!r}; draw from one at a time")
     lengths = [item_length(item, unit, tokenizer) for item in items]
-    picked: dict[tuple[int, int], tuple[Item, ...]] = {}
-    for first, last in buckets:
-        within = [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
-        picked[first, last] = pick_items(within, n, seed)
-    return LengthPick(names[0], unit, n, picked)
+    within = {
+        (first, last): [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
+        for first, last in buckets
+    }
+    return LengthPick(names[0], unit, n, {span: pick_items(found, n, seed) for span, found in within.items()})
 
 
 def missing_words(pick: LengthPick) -> list[str]:

@@ -1,15 +1,30 @@
-"""The prompts that multiple-choice items are asked with: the paper's four, and templates of one's own."""
+"""What multiple-choice items are asked with: the paper's four prompts, templates of one's own, and drawn examples."""
 
+import dataclasses
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .items import LETTERS, ChoiceItem, read_text
+import numpy as np
 
-__all__ = ["PROMPTS", "RenderedPrompt", "Template", "laid_out", "read_template", "render"]
+from ..hashes import canonical
+from .items import LETTERS, ChoiceItem, Item, read_item_files, read_text
+
+__all__ = [
+    "PROMPTS",
+    "Drawn",
+    "Examples",
+    "Prompts",
+    "RenderedPrompt",
+    "Template",
+    "read_prompts",
+    "read_template",
+    "render",
+]
 
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
 """Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
@@ -55,6 +70,17 @@ class Template:
         return "question" in _PLACEHOLDER.findall(self.text)
 
 
+class Drawn(NamedTuple):
+    """The examples of one item."""
+
+    example: ChoiceItem
+    """Shown with its right answer: the paper's s_i."""
+    negative: ChoiceItem
+    """Another one, shown with a wrong answer: the paper's n_i."""
+    wrong: int
+    """Index of that answer."""
+
+
 class RenderedPrompt(NamedTuple):
     """A prompt's text, and where in it the choices stand."""
 
@@ -92,10 +118,8 @@ def read_template(name: str) -> Template:
     return Template(name=path.stem, text=read_text(path, "prompt file", "a template in .txt").rstrip())
 
 
-def render(
-    template: Template, item: ChoiceItem, example: str | None = None, negative: str | None = None
-) -> RenderedPrompt:
-    r"""Prompt of an item: the template with what is asked in it, and examples as `laid_out` makes them.
+def render(template: Template, item: ChoiceItem, drawn: Drawn | None = None) -> RenderedPrompt:
+    r"""Prompt of an item: the template with what is asked in it, and examples as it asks, with choices or without.
 
     Raises
     ------
@@ -105,7 +129,7 @@ def render(
     Notes
     -----
     The paper doesn't say how choices are written inside the question; here each stands on a line of its own after its
-    letter, and `{stem}` leaves them out.
+    letter, and `{stem}` leaves them out. An example's answer follows it on a line of its own.
 
     Examples
     --------
@@ -114,32 +138,134 @@ def render(
     'Choose the correct answer for the following question: 2 + 2?\nA. 3\nB. 4\nAnswer:'
     """
     question, spans = _lettered(item)
-    given = {"question": question, "stem": item.question, "example": example, "negative": negative}
-    text, listed = "", tuple[tuple[int, int], ...]()
-    for index, part in enumerate(_PLACEHOLDER.split(template.text)):  # words, placeholder, words, ...
-        if index % 2 == 0:
-            text += part
-            continue
-        value = given[part]
-        if value is None:
-            raise ValueError(f"prompt {template.name!r} shows {{{part}}}, but none is given")
-        if part == "question":
-            listed = tuple((len(text) + first, len(text) + last) for first, last in spans)
-        text += value
-    return RenderedPrompt(text, listed)
+    given = {"question": question, "stem": item.question}
+    if drawn is not None:
+        for name, one, answer in (
+            ("example", drawn.example, drawn.example.answer),
+            ("negative", drawn.negative, drawn.wrong),
+        ):
+            asked = _lettered(one)[0] if template.lists_choices else one.question
+            given[name] = f"{asked}\nAnswer: {one.choices[answer]}"
+    if missing := [name for name in _PLACEHOLDER.findall(template.text) if name not in given]:
+        raise ValueError(f"prompt {template.name!r} shows {{{missing[0]}}}, but none is given")
+
+    def fill(text: str) -> str:
+        return _PLACEHOLDER.sub(lambda found: given[found[1]], text)
+
+    start = len(fill(template.text.partition("{question}")[0])) if template.lists_choices else 0
+    listed = tuple((start + first, start + last) for first, last in spans) if template.lists_choices else ()
+    return RenderedPrompt(fill(template.text), listed)
 
 
-def laid_out(item: ChoiceItem, answer: int, *, with_choices: bool) -> str:
-    r"""An item with an answer, as it stands in a prompt that shows it as an example.
+class Examples:
+    """Items that examples are drawn from, by data set.
 
-    Examples
-    --------
-    >>> item = ChoiceItem(id="1", dataset="d", split="", question="2 + 2?", choices=("3", "4"), answer=1)
-    >>> laid_out(item, 1, with_choices=True)
-    '2 + 2?\nA. 3\nB. 4\nAnswer: 4'
+    Notes
+    -----
+    The paper (arXiv 2501.03152, section 3.2) shows examples but doesn't say how they are picked or written. Here both
+    come from items that are given for it, such as a training split, of the item's own data set; never one with the
+    item's question, and the two have different questions. The draw is uniform over these and follows from the seed and
+    the item's data set and id alone: whatever else is asked, in whichever order, and with whichever prompt, an item
+    gets the same examples from the same items.
     """
-    question = _lettered(item)[0] if with_choices else item.question
-    return f"{question}\nAnswer: {item.choices[answer]}"
+
+    def __init__(self, items: Sequence[ChoiceItem], *, seed: int) -> None:
+        self.items = tuple(sorted(items, key=lambda item: (item.dataset, item.split, item.id)))
+        self._seed = seed
+        self._questions: dict[str, int] = {}
+        """Number of each question."""
+        self._pools: dict[str, tuple[list[ChoiceItem], np.ndarray, np.ndarray]] = {}
+        """Data set -> its items, the numbers of their questions, and which have a wrong answer."""
+        for dataset in dict.fromkeys(item.dataset for item in self.items):
+            pool = [item for item in self.items if item.dataset == dataset]
+            numbers = [self._questions.setdefault(_question(item), len(self._questions)) for item in pool]
+            self._pools[dataset] = pool, np.array(numbers), np.array([bool(_wrong_answers(item)) for item in pool])
+
+    def draw(self, item: ChoiceItem) -> Drawn:
+        """The examples of an item.
+
+        Raises
+        ------
+        ValueError
+            If there is none of its data set, or there are fewer than two whose questions are others than the item's
+            and each other's.
+        """
+        if item.dataset not in self._pools:
+            held = ", ".join(self._pools)
+            raise ValueError(
+                f"`examples` holds none of data set {item.dataset!r}, only of {held}; add a file of its items"
+            )
+        pool, questions, has_wrong = self._pools[item.dataset]
+        free, drawn = questions != self._questions.get(_question(item), -1), []
+        for what in ("example", "negative"):
+            places = np.flatnonzero(free)
+            if not len(places):
+                where = f"too few of data set {item.dataset!r} for item {item.id!r}"
+                raise ValueError(f"`examples` holds {where}; give at least two with other questions than its own")
+            place = places[self._number(item, what) % len(places)]
+            drawn.append(pool[place])
+            free &= has_wrong & (questions != questions[place])
+        wrong = _wrong_answers(drawn[1])
+        return Drawn(drawn[0], drawn[1], wrong[self._number(item, "wrong") % len(wrong)])
+
+    def _number(self, item: ChoiceItem, what: str) -> int:
+        """A random number of 256 bits, by nothing but the seed, the item's name and what it is for."""
+        name = "\0".join((str(self._seed), item.dataset, item.id, what))
+        return int.from_bytes(hashlib.sha256(name.encode()).digest())
+
+
+class Prompts(NamedTuple):
+    """What the multiple-choice items of a run are asked with, one prompt after the other."""
+
+    templates: tuple[Template, ...]
+    examples: Examples | None
+    """None where no template shows any."""
+
+    def check(self, items: Iterable[Item]) -> None:
+        """Raise a `ValueError` unless there are examples for each of these items, where a prompt shows them."""
+        if self.examples is not None:
+            for item in items:
+                if isinstance(item, ChoiceItem):
+                    self.examples.draw(item)
+
+    def description(self) -> dict[str, Any]:
+        """Names, wordings and hashes of what a run's prompts are made of, as JSON values."""
+        wordings = {one.name: {"text": one.text, "sha256": _sha256(one.text.encode())} for one in self.templates}
+        found: dict[str, Any] = {"names": list(wordings), "templates": wordings}
+        if self.examples is not None:
+            items = [dataclasses.astuple(item) for item in self.examples.items]
+            found["examples"] = {"n_items": len(items), "sha256": _sha256(canonical(items))}
+        return found
+
+
+def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: int) -> Prompts:
+    """Templates by name or file, and the items that their examples are drawn from, if they show any.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file doesn't exist.
+    ValueError
+        If a name isn't known or stands twice, a template isn't one, it shows examples and no file of them is given, or
+        such a file isn't one of multiple-choice items.
+    """
+    templates = tuple(read_template(name) for name in names)
+    found = [template.name for template in templates]
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise ValueError(f"`prompt` names {twice[0]!r} twice; give each prompt once")
+    shown = [template.name for template in templates if template.shows_examples]
+    if not shown:
+        return Prompts(templates, None)
+    if not example_files:
+        raise ValueError(
+            f"prompt {shown[0]!r} shows examples, but `examples` is empty; name a file of items to draw from"
+        )
+    pool: list[ChoiceItem] = []
+    for path, items in read_item_files("examples", example_files).items():
+        pool += [item for item in items if isinstance(item, ChoiceItem)]
+        if not isinstance(items[0], ChoiceItem):
+            raise ValueError(f"`examples` names {path!r}, a plain text; name files of multiple-choice items")
+    return Prompts(templates, Examples(pool, seed=seed))
 
 
 def _lettered(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:
@@ -150,3 +276,16 @@ def _lettered(item: ChoiceItem) -> tuple[str, Sequence[tuple[int, int]]]:
         spans.append((len(text), len(text) + len(choice)))
         text += choice
     return text, spans
+
+
+def _wrong_answers(item: ChoiceItem) -> list[int]:
+    return [index for index, choice in enumerate(item.choices) if choice != item.choices[item.answer]]
+
+
+def _question(item: ChoiceItem) -> str:
+    """What makes a question another one: neither case nor white space; data sets have pools of their own."""
+    return " ".join(item.question.split()).casefold()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,6 @@ ALLOWED = (
     "'all', 'prompt', 'choice', 'answer', 'generated', 'last:N' and 'every:K' with whole numbers from 1, or 'share:P' "
     "with P above 0 and at most 1"
 )
-_COUNTED = re.compile(r"(last|every):([1-9][0-9]*)")
 
 
 class Selected(NamedTuple):
@@ -109,12 +109,17 @@ def plan_tokens(
     )
 
 
-def check_selection(selection: str) -> None:
-    """Raise a `ValueError` unless `selection` is one that `select_tokens` knows."""
-    if selection == "all" or selection in ROLE_SELECTIONS or _COUNTED.fullmatch(selection):
-        return
-    if not (selection.startswith("share:") and 0 < _number(selection.removeprefix("share:")) <= 1):
-        raise ValueError(f"`tokens` is {selection!r}; allowed are {ALLOWED}")
+def check_selection(selection: str) -> tuple[str, float]:
+    """Kind of a selection and its number, 0 where it has none; raises a ValueError unless `select_tokens` knows it."""
+    kind, colon, number = selection.partition(":")
+    if not colon and kind in ("all", *ROLE_SELECTIONS):
+        return kind, 0
+    if kind in ("last", "every") and re.fullmatch("[1-9][0-9]*", number):
+        return kind, int(number)
+    with suppress(ValueError):
+        if kind == "share" and 0 < float(number) <= 1:
+            return kind, float(number)
+    raise ValueError(f"`tokens` is {selection!r}; allowed are {ALLOWED}")
 
 
 def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generator: np.random.Generator) -> Selected:
@@ -140,19 +145,18 @@ def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generat
     The others take whole groups of tokens. Their weights are 1, and what is computed from them is about these groups
     and not about the sequence: see `population`.
     """
-    check_selection(selection)
-    n, sampled = len(roles), False
-    if selection in ROLE_SELECTIONS:
-        kept = [ROLES.index(role) for role in ROLE_SELECTIONS[selection][0]]
-        positions = np.flatnonzero(np.isin(roles, kept))
-    elif selection.startswith("share:"):
-        m, sampled = max(round(_number(selection.removeprefix("share:")) * n), 1), True
-        positions = np.sort(generator.choice(n, m, replace=False))
-    elif counted := _COUNTED.fullmatch(selection):
-        count, sampled = min(int(counted[2]), n), counted[1] == "every"  # a count above n picks what n does
-        positions = np.arange(generator.integers(n) % count, n, count) if sampled else np.arange(n - count, n)
-    else:
-        positions = np.arange(n)
+    kind, number = check_selection(selection)
+    n, sampled = len(roles), kind in ("share", "every")
+    count = int(min(number, n))  # above n it picks what n does
+    positions = np.arange(n)
+    if kind in ROLE_SELECTIONS:
+        positions = np.flatnonzero(np.isin(roles, [ROLES.index(role) for role in ROLE_SELECTIONS[kind][0]]))
+    elif kind == "share":
+        positions = np.sort(generator.choice(n, max(round(number * n), 1), replace=False))
+    elif kind == "every":
+        positions = positions[generator.integers(n) % count :: count]
+    elif kind == "last":
+        positions = positions[n - count :]
     return Selected(positions, np.full(len(positions), n / len(positions) if sampled else 1.0, np.float32))
 
 
@@ -164,12 +168,10 @@ def population(selection: str) -> str:
     >>> population("share:0.1"), population("answer")
     ('all tokens', 'the tokens of the answer')
     """
-    check_selection(selection)
-    if selection in ROLE_SELECTIONS:
-        return ROLE_SELECTIONS[selection][1]
-    if selection.startswith("last:"):
-        return f"the last {selection.removeprefix('last:')} tokens of each sequence"
-    return "all tokens"
+    kind, number = check_selection(selection)
+    if kind == "last":
+        return f"the last {number} tokens of each sequence"
+    return ROLE_SELECTIONS[kind][1] if kind in ROLE_SELECTIONS else "all tokens"
 
 
 def _generator(sample: EncodedSample, seed: int) -> np.random.Generator:
@@ -185,11 +187,3 @@ def _seeded_share(n: int, share: float, generator: np.random.Generator) -> np.nd
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
     return mask
-
-
-def _number(text: str) -> float:
-    """The number that a text spells, NaN if it spells none."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")

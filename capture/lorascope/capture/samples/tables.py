@@ -1,12 +1,12 @@
 """The run's tables, filled from the samples, their scores and the token plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .answers import Answer
 from .encode import EncodedSample
+from .generate import Answer
 from .scoring import Scores
 from .selection import TokenPlan
 
@@ -40,62 +40,44 @@ def make_tables(
     answers, base_answers
         What the model wrote with and without it, of each sample that has choices; None where it wasn't asked to.
     """
-    choices = [(index, choice) for index, sample in enumerate(samples) for choice in sample.choices]
-    return {
-        "samples": {
-            "id": [sample.id for sample in samples],
-            "dataset": [sample.dataset for sample in samples],
-            "split": [sample.split for sample in samples],
-            "prompt": [sample.prompt for sample in samples],
-            "length": [len(sample.token_ids) for sample in samples],
-            "answer": [sample.answer for sample in samples],
-            "token_start": plan.starts[:-1],
-            "token_stop": plan.starts[1:],
-            **_scores(scores, "", _SAMPLE_SCORES, len(samples)),
-            **_scores(base_scores, "base_", _SAMPLE_SCORES, len(samples)),
-            **_answers(answers, "", samples),
-            **_answers(base_answers, "base_", samples),
+    owners = [(index, choice) for index, sample in enumerate(samples) for choice in sample.choices]
+    table: dict[str, Any] = {
+        **{
+            name: [getattr(sample, name) for sample in samples]
+            for name in ("id", "dataset", "split", "prompt", "answer")
         },
-        "choices": {
-            "sample": [index for index, _ in choices],
-            "text": [choice.text for _, choice in choices],
-            "n_tokens": [len(choice.token_ids) for _, choice in choices],
-            **_scores(scores, "", _CHOICE_SCORES, len(choices)),
-            **_scores(base_scores, "base_", _CHOICE_SCORES, len(choices)),
-        },
-        "tokens": {
-            "sample": np.repeat(np.arange(len(samples)), np.diff(plan.starts)),
-            "position": np.concatenate(plan.positions),
-            "token_id": _gather([sample.token_ids for sample in samples], plan),
-            "role": _gather([sample.roles for sample in samples], plan),
-            "text": list(texts),
-            "weight": plan.weights,
-        },
+        "length": [len(sample.token_ids) for sample in samples],
+        "token_start": plan.starts[:-1],
+        "token_stop": plan.starts[1:],
     }
-
-
-def _gather(columns: Sequence[np.ndarray], plan: TokenPlan) -> np.ndarray:
-    return np.concatenate([column[chosen] for column, chosen in zip(columns, plan.positions, strict=True)])
-
-
-def _scores(scores: Scores | None, prefix: str, names: Sequence[str], n: int) -> Mapping[str, Any]:
-    if scores is not None:
-        return {prefix + name: getattr(scores, name) for name in names}
-    if prefix:
-        return {}  # the format leaves out what wasn't asked for
-    return {name: np.full(n, np.nan if name.startswith(("ce", "loglik")) else -1) for name in names}
-
-
-def _answers(answers: Sequence[Answer] | None, prefix: str, samples: Sequence[EncodedSample]) -> Mapping[str, Any]:
-    if answers is None:
-        return {}
-    left = iter(answers)
-    found = [next(left) if sample.choices else Answer("", -1) for sample in samples]
-    return {
-        f"{prefix}written": [one.written for one in found],
-        f"{prefix}written_prediction": [one.prediction for one in found],
-        f"{prefix}written_correct": [
-            one.prediction == sample.answer if sample.choices else -1
-            for one, sample in zip(found, samples, strict=True)
-        ],
+    choices: dict[str, Any] = {
+        "sample": [index for index, _ in owners],
+        "text": [choice.text for _, choice in owners],
+        "n_tokens": [len(choice.token_ids) for _, choice in owners],
     }
+    blank = (np.full((4, len(samples)), -1), np.full((1, len(samples)), np.nan), np.full((2, len(owners)), np.nan))
+    unscored = Scores(*(column for columns in blank for column in columns))
+    # The format leaves out what wasn't asked for without the adapter.
+    for prefix, found, written in (("", scores or unscored, answers), ("base_", base_scores, base_answers)):
+        if found is not None:
+            table |= {prefix + name: getattr(found, name) for name in _SAMPLE_SCORES}
+            choices |= {prefix + name: getattr(found, name) for name in _CHOICE_SCORES}
+        if written is not None:
+            left = iter(written)
+            each = [next(left) if sample.choices else None for sample in samples]
+            table |= {
+                f"{prefix}written": [one.written if one else "" for one in each],
+                f"{prefix}written_prediction": [one.prediction if one else -1 for one in each],
+                f"{prefix}written_correct": [
+                    one.prediction == sample.answer if one else -1 for one, sample in zip(each, samples, strict=True)
+                ],
+            }
+    tokens = {
+        "sample": np.repeat(np.arange(len(samples)), np.diff(plan.starts)),
+        "position": np.concatenate(plan.positions),
+        "token_id": np.concatenate([one.token_ids[kept] for one, kept in zip(samples, plan.positions, strict=True)]),
+        "role": np.concatenate([one.roles[kept] for one, kept in zip(samples, plan.positions, strict=True)]),
+        "text": list(texts),
+        "weight": plan.weights,
+    }
+    return {"samples": table, "choices": choices, "tokens": tokens}

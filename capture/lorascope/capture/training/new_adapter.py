@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers.pytorch_utils import Conv1D
 
+from ..adapters.passes import restoring_modes
 from ..config import FinetuneConfig
-from ..models.modes import restoring_modes
 
 __all__ = ["lora_targets", "new_adapter", "restoring", "seeding"]
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import xarray as xr
+import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.adapters.adapter import adapter_report
 from lorascope.analyze.format import format_number, format_percent
@@ -41,12 +40,14 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
         refuse_target(out)  # before the work, not after it
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
-    for path, report in zip(paths, reports, strict=True):
-        attrs, dtypes = report.attrs, np.unique(report["dtype"].values.astype(str))
+    frames = [report.reset_coords().to_dataframe() for report in reports]
+    for path, report, frame in zip(paths, reports, frames, strict=True):
+        attrs = report.attrs
         say(
-            f"{path}: {report.sizes['component']} components, rank {_range(report['rank'].values)}, "
-            f"scaling {_range(report['scaling'].values)} ({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
-            f"{', '.join(dtypes)}, total norm {format_number(float(report['total_norm']), digits=4)}"
+            f"{path}: {len(frame)} components, rank {_range(frame['rank'])}, scaling {_range(frame['scaling'])} "
+            f"({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
+            f"{', '.join(sorted(frame['dtype'].unique()))}, total norm "
+            f"{format_number(float(report['total_norm']), digits=4)}"
         )
         for remark in json.loads(attrs["remarks"]):
             say(f"  {remark}")
@@ -56,51 +57,36 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
         if len(reports) == 1:
             title = f"Norm of s B A by {key}, its effective and stable rank{' (medians)' if key == 'kind' else ''}"
             columns = [key, "n", "norm", "range", "effective", "stable", "share"]
-            print_table(title, columns, [_row(name, part) for name, part in _parts(reports[0], key)])
+            print_table(title, columns, [_row(str(name), part) for name, part in frames[0].groupby(key, sort=False)])
         else:
-            print_table(f"Norm of s B A by {key}", [key, *labels], _beside(reports, key, "frobenius_norm"))
-            if full:
-                print_table(f"Effective rank by {key}", [key, *labels], _beside(reports, key, "effective_rank"))
+            for name, title in [("frobenius_norm", "Norm of s B A"), ("effective_rank", "Effective rank")][: 1 + full]:
+                print_table(f"{title} by {key}", [key, *labels], _beside(frames, key, name))
     if out is not None:
         save(reports[0], out)
         say(f"saved to {out}")
 
 
-def _row(name: str, part: xr.Dataset) -> tuple[str, ...]:
-    norms = part["frobenius_norm"].values
+def _row(name: str, part: pd.DataFrame) -> tuple[str, ...]:
+    norms = part["frobenius_norm"]
     return (
         name,
-        str(len(norms)),
-        format_number(_median(part, "frobenius_norm")),
+        str(len(part)),
+        format_number(norms.median()),
         f"{format_number(norms.min())} to {format_number(norms.max())}" if len(norms) > 1 else "",
-        f"{format_number(_median(part, 'effective_rank'))} of {_range(part['rank'].values)}",
-        format_number(_median(part, "stable_rank")),
-        format_percent(float(part["share"].sum(skipna=False))),
+        f"{format_number(part['effective_rank'].median())} of {_range(part['rank'])}",
+        format_number(part["stable_rank"].median()),
+        format_percent(float(part["share"].sum(min_count=1))),
     )
 
 
-def _beside(reports: Sequence[xr.Dataset], key: str, name: str) -> Iterator[tuple[str, ...]]:
-    """A row for each kind or component that any of the adapters has: the median of its values."""
-    columns = [{group: _median(part, name) for group, part in _parts(report, key)} for report in reports]
-    for group in dict.fromkeys(group for column in columns for group in column):
-        yield group, *(format_number(column[group]) if group in column else "-" for column in columns)
+def _beside(frames: Sequence[pd.DataFrame], key: str, name: str) -> Iterator[tuple[str, ...]]:
+    """A row for each kind or component that any of the adapters has, in the model's order: the median of its values."""
+    columns = [frame.groupby(key, sort=False)[name].median() for frame in frames]
+    for group in dict.fromkeys(group for column in columns for group in column.index):
+        yield str(group), *(format_number(column[group]) if group in column.index else "-" for column in columns)
 
 
-def _parts(report: xr.Dataset, key: str) -> Iterator[tuple[str, xr.Dataset]]:
-    """The report of each kind or component, in the model's order."""
-    labels = report[key].values
-    for label in dict.fromkeys(labels):
-        yield str(label), report.isel(component=np.flatnonzero(labels == label))
-
-
-def _median(report: xr.Dataset, name: str) -> float:
-    """Median over components, of those where it is defined; NaN for none."""
-    values = report[name].values
-    values = values[~np.isnan(values)]
-    return float(np.median(values)) if len(values) else float("nan")
-
-
-def _range(values: np.ndarray) -> str:
+def _range(values: pd.Series) -> str:
     """One number where all agree, else the least and the most."""
     least, most = f"{values.min():.4g}", f"{values.max():.4g}"
     return least if least == most else f"{least} to {most}"

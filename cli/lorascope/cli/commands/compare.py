@@ -8,8 +8,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
-from ..fits.options import GROUPS, Whole, chosen_groups, rows_where, study_table
-from ..fits.results import Format, Results, about_study, deliver, refuse_out
+from ..fits import GROUPS, Format, Whole, chosen_groups, deliver, refuse_out, rows_where, study_table
 
 __all__ = ["compare"]
 
@@ -95,14 +94,10 @@ def compare(
         higher_is_better=higher_is_better, collapsed_below=collapsed_below, n_items=items, n_draws=n_draws, seed=seed,
         level=level,
     )  # fmt: skip
-    results = Results(
-        title=f"Metrics and {accuracy}",
-        study=about_study(frame, asked),
-        summaries=[found.summary()],
-        record={"comparison": found.to_dict()},
-        figures=[("Correlation with accuracy", lambda: _figure(found))],
-    )
-    deliver(results, form, out, full=full)
+    deliver(
+        f"Metrics and {accuracy}", frame, asked, [found.summary()], {"comparison": found.to_dict()}, form=form, out=out,
+        full=full, figures=[("Correlation with accuracy", lambda: _figure(found))],
+    )  # fmt: skip
 
 
 def _figure(found: MetricComparison) -> Any:

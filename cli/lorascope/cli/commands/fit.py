@@ -9,20 +9,17 @@ from typing import Annotated, Any, Literal
 import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
-from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.design import Residual
+from lorascope.analyze.scaling.fit import FitReport, fit_report, fit_scaling_law
 from lorascope.analyze.scaling.laws import LawName
-from lorascope.analyze.scaling.refusals import Residual
-from lorascope.analyze.scaling.report import FitReport, fit_report
 from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.stats.trends import TrendResult, trend_tests
 
-from ..fits.options import NONE, Whole, chosen_groups, listed, rows_where, study_table
-from ..fits.results import Figure, Format, Results, about_study, deliver, refuse_out
+from .. import fits
+from ..fits import NONE, Format, Whole, listed
 from ..screen import aside, progress_bar
 
 __all__ = ["fit"]
-
-SIZES = ("N", "R", "D")
 
 
 def fit(
@@ -102,10 +99,13 @@ def fit(
     out
         Write report.md, report.json and figures.html to this folder, new or empty.
     """
-    refuse_out(out)
-    asked = rows_where(where)
-    frame = study_table(study, asked, workers)
-    sizes = _sizes(frame, {"N": N, "R": R, "D": D})
+    fits.refuse_out(out)
+    asked = fits.rows_where(where)
+    frame = fits.study_table(study, asked, workers)
+    sizes: dict[str, str | None] = {}
+    for name, column in (("N", N), ("R", R), ("D", D)):
+        is_known = name in frame.columns and frame[name].notna().any()
+        sizes[name] = (name if is_known else None) if column is None else None if column == NONE else column
     columns, shifts = _groups(frame, groups, sizes["N"]), listed(offsets)
     options: dict[str, Any] = {
         **sizes, "groups": columns, "offsets": shifts, "law": law, "residuals": residuals, "huber": huber,
@@ -114,41 +114,30 @@ def fit(
     found: ScalingFit | FitReport
     with progress_bar("fit", to=aside) as update:
         if quick:
-            found = fit_scaling_law(frame, response, **options)
+            found = one = fit_scaling_law(frame, response, **options)
         else:
             found = fit_report(
                 frame, response, n_draws=n_draws, **options,
                 progress=lambda done, total, part="": update(done, total, title=part),
             )  # fmt: skip
-    one = found if isinstance(found, ScalingFit) else found.fit
+            one = found.fit
     tested, remarks = ([], []) if quick else _trends(frame, one)
+    used = {"sizes": one.design.sizes.values(), "groups": columns, "offsets": shifts}
+    taken = [f"response {response}", *(f"{role} {', '.join(names) or NONE}" for role, names in used.items())]
     summary = found.summary()
     verdicts = [*summary.verdicts, *(trend.verdicts[0] for trend in tested)]
-    deliver(
-        Results(
-            title=f"Scaling law of {response}",
-            study=about_study(frame, asked),
-            summaries=[replace(summary, verdicts=verdicts), *(trend.summary() for trend in tested)],
-            record={"fit": found.to_dict(), "trends": [trend.to_dict() for trend in tested]},
-            remarks=[_columns_text(one), *remarks, *_pooled(frame, (*columns, *shifts))],
-            figures=_figures(found, one) if out is not None else (),
-        ),
-        form,
-        out,
-        full=full,
-    )
-
-
-def _sizes(frame: pd.DataFrame, given: dict[str, str | None]) -> dict[str, str | None]:
-    """Column of each size: the one named, or that of its own name where the table knows it of some row."""
-    known = {name for name in SIZES if name in frame.columns and frame[name].notna().any()}
-    chosen = {name: (name if name in known else None) if column is None else column for name, column in given.items()}
-    return {name: None if column == NONE else column for name, column in chosen.items()}
+    fits.deliver(
+        f"Scaling law of {response}", frame, asked,
+        [replace(summary, verdicts=verdicts), *(trend.summary() for trend in tested)],
+        {"fit": found.to_dict(), "trends": [trend.to_dict() for trend in tested]},
+        form=form, out=out, full=full, remarks=["; ".join(taken), *remarks, *_pooled(frame, (*columns, *shifts))],
+        figures=_figures(one) if out is not None else (),
+    )  # fmt: skip
 
 
 def _groups(frame: pd.DataFrame, named: str | None, N: str | None) -> tuple[str, ...]:
     """Columns of groups; by default without a model's own level where that would be all that N can tell."""
-    found = chosen_groups(frame, named)
+    found = fits.chosen_groups(frame, named)
     if named is None and "model" in found and N in frame.columns and frame[N].nunique() > 1:
         varies = (frame.groupby("model")[N].nunique() > 1).any()
         return found if varies else tuple(name for name in found if name != "model")
@@ -177,25 +166,11 @@ def _pooled(frame: pd.DataFrame, told_apart: Sequence[str]) -> list[str]:
             "gives each a level" for name in mixed.index[mixed > 1]]  # fmt: skip
 
 
-def _columns_text(fitted: ScalingFit) -> str:
-    """Which columns were taken for what, since defaults depend on the table."""
-    design = fitted.design
-    sizes, groups, offsets = (
-        ", ".join(names) or NONE for names in (design.sizes.values(), design.group_columns, design.offset_columns)
-    )
-    return f"response {design.response}; sizes {sizes}; groups {groups}; offsets {offsets}"
-
-
-def _figures(found: ScalingFit | FitReport, fitted: ScalingFit) -> list[Figure]:
+def _figures(fitted: ScalingFit) -> list[fits.Figure]:
     from lorascope.analyze import figures  # plotly, for which no other output waits
 
-    made: list[Figure] = [
-        (f"Along {size}", partial(figures.scaling_figure, fitted, along=size)) for size in fitted.design.sizes
-    ]
-    made += [
+    return [
+        *((f"Along {size}", partial(figures.scaling_figure, fitted, along=size)) for size in fitted.design.sizes),
         ("Profiles", partial(figures.profile_figure, fitted)),
         ("Residuals by setting", partial(figures.setting_residuals_figure, fitted)),
     ]
-    if isinstance(found, FitReport):
-        made.append(("Laws on the same cells", partial(figures.laws_figure, found)))
-    return made

@@ -1,17 +1,17 @@
 """How the numbers of a run's rows look, each row by itself and beside the others."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import Problem
+from ..format.spec import ROW_TOKENS
 from ..format.widen import widen_block
 from ..reading.run import Run
-from .align import PrefixCheck, Sketch, shift_problems, sketch
-from .repeated import RepeatedRows, VectorWindow, vector_labels
-from .token_rows import TokenRows
-from .values import RANGES, value_problems
+from .align import PrefixCheck, PrefixKeys, Sketch, shift_problems, sketch
+from .values import RANGES, RepeatedRows, VectorWindow, value_problems, vector_labels
 
 __all__ = ["Looked", "RowStatistics"]
 
@@ -19,6 +19,7 @@ REDUCTION_TOLERANCE = 0.5
 """Share of their size by which numbers such as js may differ with the batch: they are squares of small differences."""
 STATE_TOLERANCE = 0.05
 """Share of their norm by which vectors may differ with the batch."""
+TOKEN_COLUMNS = ("sample", "position", "token_id")
 
 
 class Looked(NamedTuple):
@@ -117,3 +118,56 @@ def _model_class(run: Run) -> str:
     provenance = run.attributes.get("provenance")
     model = provenance.get("model") if isinstance(provenance, dict) else None
     return str(model.get("class", "")) if isinstance(model, dict) else ""
+
+
+class TokenRow(NamedTuple):
+    """Columns of one row's tokens, (token,) each."""
+
+    sample: np.ndarray
+    position: np.ndarray
+    token_id: np.ndarray
+
+
+class TokenRows:
+    """Rows of the token table; a chunk of each column is held at a time, whatever the run's size.
+
+    For any thread, but for `prefixes`.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._place = run.place
+        self._arrays = {name: run.arrays[f"tokens/{name}"] for name in TOKEN_COLUMNS}
+        self._n_tokens = run.n_tokens
+        self._held: dict[str, tuple[int, np.ndarray]] = {}
+        self._keys = PrefixKeys()
+        self._n_keyed = 0
+        self._lock = threading.Lock()
+
+    def read(self, row: int) -> TokenRow:
+        """The columns of one row."""
+        start, stop = row * ROW_TOKENS, min((row + 1) * ROW_TOKENS, self._n_tokens)
+        with self._lock:
+            return TokenRow(*(self._column(name, start, stop) for name in TOKEN_COLUMNS))
+
+    def ids_and_positions(self, row: int) -> np.ndarray:
+        """Int64 (2, token): which tokens stand in a row, so that rows can be compared."""
+        found = self.read(row)
+        return np.stack([found.token_id, found.position]).astype(np.int64)
+
+    def prefixes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """`PrefixKeys.row` of this row; rows are asked for in ascending order."""
+        for before in range(self._n_keyed, row):  # what a sample holds in a row that isn't committed counts too
+            self._keys.row(*self.read(before))
+        self._n_keyed = row + 1
+        return self._keys.row(*self.read(row))
+
+    def _column(self, name: str, start: int, stop: int) -> np.ndarray:
+        array = self._arrays[name]
+        size = array.chunks[0]
+        parts = []
+        for chunk in range(start // size, -(-stop // size)):
+            held = self._held.get(name)
+            if held is None or held[0] != chunk:
+                held = self._held[name] = (chunk, array.decode(chunk, self._place.read(array.key(chunk))))
+            parts.append(held[1][max(start - chunk * size, 0) : stop - chunk * size])
+        return np.concatenate(parts)

@@ -1,18 +1,19 @@
 """Checking a run against itself: digests, then decoding, then what the numbers look like."""
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ..errors import Problem, StoreError
 from ..format.check import is_base_score
 from ..format.codec import settings_problems
-from ..format.digest import combine
 from ..format.stored_array import StoredArray
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
+from ..reading.digests import combine
 from ..reading.read import array_metadata, find_layout_problems, open_group, run_of
 from ..reading.run import Run
 from .row_statistics import Looked, RowStatistics
@@ -113,50 +114,46 @@ def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Pro
     once = [array for path, array in run.arrays.items() if not array.by_row and path != "rows/digest"]
     tasks = [(array, index) for array in once for index in range(array.n_chunks)]
 
-    def read(task: tuple[StoredArray, int], decode: bool) -> Chunk:
+    def check(task: tuple[StoredArray, int], decode: bool) -> Chunk:
         return read_chunk(run.place, *task, decode=decode)._replace(block=None)  # looked at, not kept
 
-    found = list(pool.map(lambda task: read(task, level != "digests"), tasks))
-    parts = [(chunk.key, chunk.part) for chunk in found if chunk.part is not None]
-    differs = combine(parts).hex() != run.attributes["static_digest"]
-    if differs and level == "digests":  # to say where
-        found = list(pool.map(lambda task: read(task, True), tasks))
+    decode, expected = level != "digests", run.attributes["static_digest"]
+    found, n_chunks, differs = _check_all(check, tasks, decode, expected, pool)
     # Early writers made base scores without a chunk where they weren't asked for.
-    problems = [
-        chunk.problem
-        for chunk in found
-        if chunk.problem is not None and not (chunk.problem.kind == "missing" and is_base_score(chunk.problem.place))
-    ]
+    problems = [one for one in found if not (one.kind == "missing" and is_base_score(one.place))]
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
-    return len(parts), problems
+    return n_chunks, problems
 
 
 def _check_row(
     run: Run, row: int, *, decode: bool, statistics: RowStatistics | None, pool: Executor
 ) -> tuple[int, list[Problem]]:
-    """(chunks that were looked for, problems) of a row; where its digest differs every chunk is decoded.
+    """(chunks that were looked for, problems) of a row; with statistics, rows are checked in ascending order."""
+    seen: dict[str, Looked] = {}
 
-    With statistics, rows are checked in ascending order.
-    """
-
-    def check(path: str, decode: bool) -> tuple[Chunk, Looked | None]:
+    def check(path: str, decode: bool) -> Chunk:
         chunk = read_chunk(run.place, run.arrays[path], row, decode=decode)
-        looked = None
         if statistics is not None and chunk.block is not None:
-            looked = statistics.look(path, chunk.key, row, chunk.block)
-        return chunk._replace(block=None), looked  # small, whatever the chunk's size
+            seen[path] = statistics.look(path, chunk.key, row, chunk.block)
+        return chunk._replace(block=None)  # small, whatever the chunk's size
 
     paths = run.row_paths(row)
-    checked = list(pool.map(lambda path: check(path, decode), paths))
-    parts = [(chunk.key, chunk.part) for chunk, _ in checked if chunk.part is not None]
-    differs = len(parts) == len(paths) and combine(parts) != bytes(run.digest(row))
-    if differs and not decode:  # to say where
-        checked = list(pool.map(lambda path: check(path, True), paths))
-    problems = [chunk.problem for chunk, _ in checked if chunk.problem is not None]
-    if differs:
+    problems, n_chunks, differs = _check_all(check, paths, decode, bytes(run.digest(row)).hex(), pool)
+    if differs and n_chunks == len(paths):
         problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
     if statistics is not None:
-        found = {path: looked for path, (_, looked) in zip(paths, checked, strict=True) if looked is not None}
-        problems += statistics.compare(row, found)
+        problems += statistics.compare(row, {path: seen[path] for path in paths if path in seen})
     return len(paths), problems
+
+
+def _check_all(
+    check: Callable[[Any, bool], Chunk], tasks: Sequence[Any], decode: bool, expected: str, pool: Executor
+) -> tuple[list[Problem], int, bool]:
+    """Problems of chunks, how many are there, and whether their digest isn't as expected: then all are decoded."""
+    found = list(pool.map(lambda task: check(task, decode), tasks))
+    parts = [(chunk.key, chunk.part) for chunk in found if chunk.part is not None]
+    differs = combine(parts).hex() != expected
+    if differs and not decode:  # to say where
+        found = list(pool.map(lambda task: check(task, True), tasks))
+    return [chunk.problem for chunk in found if chunk.problem is not None], len(parts), differs

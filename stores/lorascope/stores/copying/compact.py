@@ -13,10 +13,8 @@ from ..places.place import Place
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
 from ..reading.run import Run
-from .copy_rows import copy_rows
-from .copy_target import add_step, copy_target
-from .respec import spec_of, tables_of, weights_of
-from .selection import Slice
+from .copy_rows import copy_rows, select
+from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
 
 __all__ = ["compact"]
 
@@ -56,15 +54,7 @@ def compact(source: str | Path, out: str | Path, *, progress: Progress | None = 
     target = copy_target(source, out, spec, tables=tables_of(run), weights=weights_of(run, spec))
     if isinstance(target, Run):
         return target
-    whole = Slice(
-        components=np.arange(len(run.component_paths)),
-        adapters=run.adapters,
-        samples=np.arange(spec.n_samples),
-        n_samples_incomplete=0,
-        tokens=np.arange(run.n_tokens),
-        n_tokens=(run.samples["token_stop"] - run.samples["token_start"]).values,
-        weight=np.ones(run.n_tokens),
-    )
+    whole = select(run, components=None, samples=None, token_share=None, seed=0, adapters=None)
     with target as writer:
         checked = _ReadBack(writer.place, open_checked(*open_group(out)).arrays)
         writer.place = checked

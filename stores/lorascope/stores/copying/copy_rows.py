@@ -1,21 +1,80 @@
-"""Moving the rows of a slice from one run into another, whose rows are cut anew."""
+"""A slice of a run, and moving its rows into another run, whose rows are cut anew."""
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
 from ..progress import Progress
+from ..reading.chunks import read_chunk
+from ..reading.digests import combine
 from ..reading.run import Run
 from ..writing.write import RunWriter
-from .selection import Slice
-from .source_rows import read_source_row
 
-__all__ = ["copy_rows"]
+__all__ = ["Slice", "copy_rows", "read_source_row", "select"]
 
 N_THREADS = 8
 """Threads that read chunks at once: each mostly waits for a disk or a network."""
+
+
+class Slice(NamedTuple):
+    """A part of a run, by index in the run."""
+
+    components: np.ndarray
+    """Int (component,), ascending."""
+    adapters: tuple[str, ...]
+    samples: np.ndarray
+    """Int (sample,), ascending; each wholly committed."""
+    n_samples_incomplete: int
+    """Samples that were meant but aren't wholly committed."""
+    tokens: np.ndarray
+    """Int (token,), ascending."""
+    n_tokens: np.ndarray
+    """Int (sample,): how many of the tokens belong to each sample."""
+    weight: np.ndarray
+    """Float (token,): by how many tokens of its sample each one stands for, in this selection alone."""
+
+
+def select(
+    run: Run,
+    *,
+    components: Sequence[str] | None,
+    samples: Sequence[str] | int | None,
+    token_share: float | None,
+    seed: int,
+    adapters: Sequence[str] | None,
+) -> Slice:
+    """The slice of a run that names, patterns and a share ask for.
+
+    Raises
+    ------
+    StoreError
+        If a name or pattern fits nothing, or no sample that was asked for is wholly committed.
+    ValueError
+        If `token_share` isn't in (0, 1], or a number of samples is below 1.
+    """
+    if token_share is not None and not 0 < token_share <= 1:
+        raise ValueError(f"`token_share` is {token_share!r}; give a share above 0 and at most 1")
+    if isinstance(samples, int) and samples < 1:
+        raise ValueError(f"`samples` is {samples}; give at least 1, or names")
+    chosen_components = _matches("component", run.component_paths, components)
+    chosen_adapters = _matches("adapter", run.adapters, adapters)
+    chosen, n_incomplete = _samples(run, samples)
+    tokens, n_tokens, weight = _tokens(run, chosen, token_share, seed)
+    return Slice(
+        components=chosen_components,
+        adapters=tuple(run.adapters[index] for index in chosen_adapters),
+        samples=chosen,
+        n_samples_incomplete=n_incomplete,
+        tokens=tokens,
+        n_tokens=n_tokens,
+        weight=weight,
+    )
 
 
 def copy_rows(
@@ -50,6 +109,29 @@ def copy_rows(
                     commit(target, filling.pop(target))
             if progress is not None:
                 progress(done, len(rows))
+
+
+def read_source_row(run: Run, row: int, wanted: Collection[str], pool: Executor) -> dict[str, np.ndarray]:
+    """Path -> (token, ...) of one committed row as stored, of the wanted arrays that it has, read side by side.
+
+    Each chunk's own checksum is checked; where all of the row is read, its digest too.
+
+    Raises
+    ------
+    StoreError
+        If a chunk is missing or broken, or the row isn't what was committed.
+    """
+    there = run.row_paths(row)
+    paths = [path for path in there if path in wanted]
+    chunks = list(pool.map(lambda path: read_chunk(run.place, run.arrays[path], row, decode=True), paths))
+    wrong = [chunk.problem.message for chunk in chunks if chunk.problem is not None]
+    parts = [(chunk.key, chunk.part) for chunk in chunks if chunk.part is not None]
+    if not wrong and len(paths) == len(there) and combine(parts) != bytes(run.digest(row)):
+        wrong = ["its digest differs from what was committed"]
+    if wrong:
+        raise StoreError(f"row {row} of `{run.place.name}` can't be copied: {wrong[0]}; run `lorascope verify`")
+    # A chunk that was decoded has a block, or a problem.
+    return {path: chunk.block for path, chunk in zip(paths, chunks, strict=True) if chunk.block is not None}
 
 
 def _columns(run: Run, part: Slice, writer: RunWriter) -> dict[str, np.ndarray | None]:
@@ -95,3 +177,60 @@ def _move(
         else:
             values = found[path][tokens]
             into[path][start : start + len(tokens)] = values if kept is None else values[:, kept]
+
+
+def _matches(what: str, names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str]) -> np.ndarray:
+    """Indices of the names that one of the patterns fits, or that one of their other names does."""
+    if patterns is None:
+        return np.arange(len(names))
+    if isinstance(patterns, str):
+        raise StoreError(f"`{what}s` is the text {patterns!r}; give a list of names or patterns")
+    kept = np.zeros(len(names), bool)
+    for pattern in patterns:
+        fits = [
+            pattern in same or any(fnmatchcase(name, pattern) for name in same)
+            for same in zip(names, *others, strict=True)
+        ]
+        if not any(fits):
+            close = difflib.get_close_matches(pattern, names, n=3) or list(names[:1])
+            raise StoreError(f"no {what} of the run fits {pattern!r}; there are {len(names)}, such as {close}")
+        kept |= fits
+    if not kept.any():
+        raise StoreError(f"`{what}s` names nothing; leave it out for all {len(names)}")
+    return np.flatnonzero(kept)
+
+
+def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:
+    """(indices of the wholly committed samples that were asked for, how many others were)."""
+    ids = [str(name) for name in run.samples["id"].values]
+    if samples is None or isinstance(samples, int):
+        asked = np.arange(len(ids))
+    else:
+        # One item is a sample for each of the prompts that it was asked with.
+        full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
+        prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
+        asked = _matches("sample", ids, samples, full, prompted)
+    committed = np.concatenate([[0], np.cumsum(run.committed.values)])
+    starts, stops = run.samples["token_start"].values[asked], run.samples["token_stop"].values[asked]
+    whole = committed[stops] - committed[starts] == stops - starts
+    if not whole.any():
+        raise StoreError(
+            f"none of the {len(asked)} samples asked for is wholly committed in `{run.place.name}`; capture more of it"
+        )
+    chosen = asked[whole]
+    if isinstance(samples, int):
+        return chosen[:samples], 0
+    return chosen, int((~whole).sum())
+
+
+def _tokens(run: Run, chosen: np.ndarray, share: float | None, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    starts, stops = run.samples["token_start"].values[chosen], run.samples["token_stop"].values[chosen]
+    parts, weights = [], []
+    for sample, start, stop in zip(chosen.tolist(), starts.tolist(), stops.tolist(), strict=True):
+        n_all = stop - start
+        n_kept = n_all if share is None else int(np.ceil(share * n_all))
+        # Each sample has a generator of its own, so that which tokens it keeps doesn't depend on what else is taken.
+        drawn = np.random.default_rng([seed, sample]).permutation(n_all)[:n_kept]
+        parts.append(start + np.sort(drawn))
+        weights.append(np.full(n_kept, n_all / n_kept))
+    return np.concatenate(parts), np.array([len(part) for part in parts]), np.concatenate(weights)

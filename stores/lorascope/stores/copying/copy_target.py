@@ -1,7 +1,9 @@
-"""The run that a copy is written to: new, or the rest of one that was interrupted."""
+"""The run that a copy is written to, new or the rest of one that was interrupted, and what it takes from its source."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError
-from ..format.digest import combine
+from ..format.check import stored_spec
+from ..format.layout import array_specs
 from ..format.spec import RunSpec
+from ..format.tables import TOKEN_TEXT
 from ..places.place import open_place
+from ..reading.digests import combine
 from ..reading.read import open_run
 from ..reading.run import Run
 from ..reading.state import clear_torn, run_state
 from ..writing.create import create_run, resume_run
 from ..writing.write import RunWriter
 
-__all__ = ["add_step", "copy_target", "last_step"]
+__all__ = ["add_step", "copy_target", "last_step", "spec_of", "tables_of", "weights_of"]
 
 FORMAT_ATTRIBUTES = frozenset(
     {"format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished", "static_digest"}
@@ -85,3 +90,32 @@ def last_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
     provenance = attributes.get("provenance")
     steps = provenance.get("copied") if isinstance(provenance, dict) else None
     return {key: value for key, value in steps[-1].items() if key not in ELSEWHERE} if steps else {}
+
+
+def spec_of(run: Run) -> RunSpec:
+    """The specification with which an equal run is set up; its attributes are left empty."""
+    spec = stored_spec(run.attributes, run.arrays, run.read_once)
+    fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
+    return replace(
+        spec,
+        components=tuple(replace(one, fused=ranges) for one, ranges in zip(spec.components, fused, strict=True)),
+        state_rows=tuple(run.state_rows.tolist()) if spec.states == "sample" else (),
+        kl=any(f"adapters/{name}/kl" in run.arrays for name in run.adapters),
+        codec="zstd" if run.arrays["tokens/nll"].compressed else "raw",
+        token_text=f"tokens/{TOKEN_TEXT.name}" in run.arrays,
+    )
+
+
+def tables_of(run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """`samples`, `choices` and `tokens` as `create_run` takes them: what is known before the first row."""
+    once = {path for path, array in run.arrays.items() if not array.by_row}  # a run fills in some that it doesn't hold
+    return {
+        table: {str(name): column.values for name, column in dataset.items() if f"{table}/{name}" in once}
+        for table, dataset in {"samples": run.samples, "choices": run.choices, "tokens": run.tokens}.items()
+    }
+
+
+def weights_of(run: Run, spec: RunSpec) -> dict[str, np.ndarray]:
+    """Each `lora_B` and `lora_bias` of the specification, of this run or a part of it, by its path in the store."""
+    paths = (entry.path for entry in array_specs(spec) if not entry.by_row)
+    return {path: run.read_once(path) for path in paths if path.split("/")[2:3] in (["lora_B"], ["lora_bias"])}

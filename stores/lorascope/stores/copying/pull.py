@@ -13,10 +13,8 @@ from ..format.spec import ROW_TOKENS, Adapter, RunSpec
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
 from ..reading.run import Run
-from .copy_rows import copy_rows
-from .copy_target import add_step, copy_target, last_step
-from .respec import spec_of, tables_of, weights_of
-from .selection import Slice, select
+from .copy_rows import Slice, copy_rows, select
+from .copy_target import add_step, copy_target, last_step, spec_of, tables_of, weights_of
 
 __all__ = ["pull"]
 

@@ -160,11 +160,9 @@ def _length_problems(arrays: Arrays, n_objects: Callable[[str], int]) -> Iterato
 def may_be_absent(path: str) -> bool:
     """Whether a run may do without this array: it wasn't asked for, or older writers didn't know it."""
     folder, _, name = path.rpartition("/")
-    if folder.startswith("adapters/"):
-        return folder.count("/") == 1 and name in OPTIONAL
-    if folder == "reductions" or is_base_score(path) or is_answer(path):
-        return True
-    return folder == "tokens" and name in OPTIONAL
+    if folder == "tokens" or (folder.startswith("adapters/") and folder.count("/") == 1):
+        return name in OPTIONAL
+    return folder == "reductions" or is_without_adapter(path) or is_answer(path)
 
 
 def is_base_score(path: str) -> bool:

@@ -1,5 +1,7 @@
-"""Digests of a run's rows, which say what is committed."""
+"""Digests of what a row, or all that is written once, is made of; those of a run's rows say what is committed."""
 
+import hashlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -8,12 +10,23 @@ from ..errors import StoreError
 from ..format.stored_array import StoredArray
 from ..places.place import Place
 
-__all__ = ["read_digests"]
+__all__ = ["combine", "read_digests"]
 
 MAX_DIGEST_BYTES = 4096
 """A digest's file, whose own content is 32 bytes, is refused unread where it has more bytes than this."""
 N_THREADS = 32
 """Digests that are asked for at once: each is a request of its own to an object store."""
+
+
+def combine(parts: Iterable[tuple[str, bytes]]) -> bytes:
+    """SHA-256 over (key, SHA-256 of that chunk) pairs in ascending order of key: the digest of a row.
+
+    Each pair enters as the key in UTF-8, a newline, the 32 bytes, a newline.
+    """
+    digest = hashlib.sha256()
+    for key, part in sorted(parts):
+        digest.update(key.encode() + b"\n" + part + b"\n")
+    return digest.digest()
 
 
 def read_digests(array: StoredArray, place: Place) -> np.ndarray:

@@ -3,19 +3,28 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 import zarr
 import zarr.errors
 from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import Problem, StoreError
-from ..format.check import layout_problems
+from ..format.check import is_base_score, layout_problems
 from ..format.stored_array import StoredArray
 from ..places.place import Place, cached, open_place
 from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
 
-__all__ = ["array_metadata", "find_layout_problems", "open_checked", "open_group", "open_run", "run_of"]
+__all__ = [
+    "array_metadata",
+    "find_layout_problems",
+    "missing_chunks",
+    "open_checked",
+    "open_group",
+    "open_run",
+    "run_of",
+]
 
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, zarr.errors.BaseZarrError)
 """Errors of Zarr for metadata that it can't make sense of."""
@@ -103,3 +112,24 @@ def array_metadata(group: zarr.Group) -> dict[str, ArrayV3Metadata]:
             warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=UserWarning)
             nodes = {path: node.metadata for path, node in group.members(max_depth=None)}
     return {path: node for path, node in nodes.items() if isinstance(node, ArrayV3Metadata)}
+
+
+def missing_chunks(path: str | Path) -> list[str]:
+    """Keys of the chunks that the run at `path` lacks, sorted; nothing is read but their names.
+
+    Wanted are those of its committed rows, and all of the arrays that are written when a run is set up.
+
+    Raises
+    ------
+    StoreError
+        If there is no run, or it isn't laid out as the format says.
+    """
+    run = open_checked(*open_group(path))
+    # Before the names: others may be writing. A finished run had every row.
+    committed = range(run.n_rows) if run.finished else np.flatnonzero(run.committed_rows).tolist()
+    wanted = {run.arrays[path].key(row) for row in committed for path in ("rows/digest", *run.row_paths(row))}
+    for path, array in run.arrays.items():
+        # Early writers left out scores that there weren't.
+        if not array.by_row and path != "rows/digest" and not is_base_score(path):
+            wanted |= set(map(array.key, range(array.n_chunks)))
+    return sorted(wanted.difference(run.place.keys()))

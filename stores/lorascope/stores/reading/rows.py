@@ -10,7 +10,7 @@ from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
 from ..format.widen import check_storage, widen_block
 from ..places.place import Place
-from .chosen import read_chosen
+from .chunks import read_chosen
 
 __all__ = ["DeltaSource", "RowArray", "delta_block", "read_once"]
 

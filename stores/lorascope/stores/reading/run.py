@@ -261,10 +261,6 @@ class Run:
         """JS measured during capture, nats (token, component); NaN outside the share of tokens it was measured on."""
         return self.reduction("js", adapter)
 
-    def swallowed(self, adapter: str | None = None) -> xr.DataArray:
-        """Share of features that the layers' rounding left equal to base, (token, component); lazy."""
-        return self.reduction("swallowed", adapter)
-
     def reduction(self, name: str, adapter: str | None = None) -> xr.DataArray:
         """A number by token that capture measured: float32 (token, component), `kl` (token,); lazy.
 
@@ -272,7 +268,8 @@ class Run:
         ----------
         name
             `base_norm` and `delta_norm`, Euclidean; `effective_width`, exp of the entropy of softmax(base); `kl`, nats,
-            KL(base || adapted) of the next-token distributions; `js` and `swallowed`, which have their own methods.
+            KL(base || adapted) of the next-token distributions; `js`, nats; `swallowed`, the share of
+            features that the layers' rounding left equal to base.
         adapter
             Adapter that was measured; may be left out where there is one.
 

@@ -37,10 +37,14 @@ def take_tokens(
         {path: np.full((len(tokens), one.shape[1]), np.nan, np.float32) for path, one in found.items()}
         for found in rows
     )
-    wanted = [(one.base, base[path]) for path, one in sources.items()]
-    reads = _by_array(wanted + [(one.rows, stored[path]) for path, one in deltas.items()])
+    reads: dict[str, _Read] = {}
+    for wanted, outs in zip(rows, (base, stored), strict=True):
+        for path, one in wanted.items():
+            read = reads.setdefault(one.path, _Read(one, [], []))
+            read.columns.append(one.columns)
+            read.outs.append(outs[path])
     with ThreadPoolExecutor(n_threads, thread_name_prefix="lorascope-take") as pool:
-        jobs = [pool.submit(_read, read, *part) for part in _by_row(tokens) for read in reads]
+        jobs = [pool.submit(_read, read, *part) for part in _by_row(tokens) for read in reads.values()]
         weights = {path: pool.submit(one.weights) for path, one in deltas.items()}
         try:
             for job in jobs:
@@ -78,15 +82,6 @@ class _Read(NamedTuple):
     rows: RowArray
     columns: list[slice]
     outs: list[np.ndarray]
-
-
-def _by_array(wanted: list[tuple[RowArray, np.ndarray]]) -> list[_Read]:
-    reads: dict[str, _Read] = {}
-    for rows, out in wanted:
-        read = reads.setdefault(rows.path, _Read(rows, [], []))
-        read.columns.append(rows.columns)
-        read.outs.append(out)
-    return list(reads.values())
 
 
 def _by_row(tokens: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -18,11 +18,11 @@ from zarr.storage import MemoryStore
 from ..errors import StoreError
 from ..format.check import may_be_absent
 from ..format.codec import ChunkEncoder, compressors
-from ..format.digest import combine
 from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, RunSpec
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..places.place import Place, open_place
+from ..reading.digests import combine
 from ..reading.read import array_metadata, open_checked, open_group
 from ..reading.state import run_state
 from .write import RunWriter, collect, write_document

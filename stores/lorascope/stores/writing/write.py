@@ -12,12 +12,11 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder
-from ..format.digest import combine
 from ..format.layout import chunk_key, goes_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
 from ..places.place import Place
-from ..reading.digests import read_digests
+from ..reading.digests import combine, read_digests
 
 __all__ = ["DIGESTS", "RowWritten", "RunWriter", "collect", "write_document"]
 

@@ -200,7 +200,7 @@ def _law(study: StudyResults) -> Iterator[str]:
         yield f"<p><b>Not identified:</b> {escape(study.law)}.</p>"
         return
     yield _summary(study.law)
-    for size in study.law.fit.design.axes:
+    for size in study.law.fit.design.sizes:
         yield _try_figure(f"law-{size}", partial(scaling_figure, study.law.fit, along=size))
     yield _try_figure("law-profiles", partial(profile_figure, study.law.fit))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.analyze.scaling.report import FitReport, fit_report
+from lorascope.analyze.scaling.fit import FitReport, fit_report
 from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
 from .cells import length_cells, prompt_cells, study_cells

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from lorascope.capture.models.model import context_length
 from lorascope.capture.samples.encode import encode_items
-from lorascope.capture.samples.examples import Examples
 from lorascope.capture.samples.items import ChoiceItem, Item
-from lorascope.capture.samples.prompt import read_template
+from lorascope.capture.samples.prompt import Examples, read_template
 
 from ..grid import Unit, chosen_units, result_path, units_of
 from ..results.units import read_record

@@ -10,7 +10,7 @@ import zarr
 from lorascope.stores import StoreError, open_place
 from lorascope.stores.format.codec import compressors
 from lorascope.stores.format.stored_array import StoredArray
-from lorascope.stores.reading.chosen import read_chosen
+from lorascope.stores.reading.chunks import read_chosen
 
 SHAPE = (2048, 200)
 

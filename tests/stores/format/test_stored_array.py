@@ -9,7 +9,7 @@ import numcodecs.blosc
 import numpy as np
 import pytest
 
-from lorascope.stores.format.blocks import decode_rows, unsealed
+from lorascope.stores.format.stored_array import decode_rows, unsealed
 
 N_ROWS, ROW_BYTES = 1024, 1100  # 1.07 MiB: two blocks of 512 KiB and a short one
 BLOCK = 512 * 1024

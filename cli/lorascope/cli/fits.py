@@ -1,0 +1,146 @@
+"""What `fit` and `compare` share: options of columns and rows, and results on the terminal, as text or in a folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd  # type: ignore[import-untyped]
+from cyclopts import Parameter, Token
+
+from lorascope.analyze.save import refuse_inside_store, require_writable
+from lorascope.analyze.stats.record import to_json
+from lorascope.analyze.stats.summary import Summary, markdown_text
+from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.study.read_study import read_study
+
+from .screen import COMMANDS, aside, console, one_line, progress_bar, say, visible, write
+
+__all__ = ["GROUPS", "NONE", "Figure", "Format", "Whole", "chosen_groups", "deliver", "listed", "refuse_out",
+           "rows_where", "study_table"]  # fmt: skip
+
+Format = Literal["table", "json", "markdown"]
+Figure = tuple[str, Callable[[], Any]]
+"""A name, and what makes a plotly figure or raises ValueError where the result has no such one."""
+GROUPS = ("dataset", "split", "prompt", "model")
+"""Columns of which those that vary tell groups apart, where nothing else is said."""
+NONE = "none"
+"""The word for no column."""
+
+
+def _whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """A whole number as it is written: 1.5 isn't rounded to one."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} isn't a whole number") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Names with commas between; `none` for no name.
+
+    Examples
+    --------
+    >>> listed("dataset, model"), listed("none")
+    (('dataset', 'model'), ())
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    return () if names == (NONE,) else names
+
+
+def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Column -> values of which a row must hold one, from `column=value,value`."""
+    found = {}
+    for one in where:
+        name, _, values = (side.strip() for side in one.partition("="))
+        if not name or not values:
+            raise ValueError(f"`where` is {one!r}; write it as name=value")
+        found[name] = tuple(value.strip() for value in values.split(","))
+    if len(found) < len(where):
+        raise ValueError(f"`where` is {list(where)}; name each column once, its values with commas between")
+    return found
+
+
+def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> pd.DataFrame:
+    """What `read_study` returns, a bar for each run drawn beside the answer."""
+    if workers is not None and workers < 1:
+        raise ValueError(f"`workers` is {workers}; give at least 1")
+    with progress_bar("runs", to=aside) as update:
+        return read_study(
+            study, where=where, n_workers=workers, progress=lambda done, total, part="": update(done, total, title=part)
+        )
+
+
+def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
+    """Columns that tell groups apart: those named, or by default those of `GROUPS` that vary in the table."""
+    if named is not None:
+        return listed(named)
+    return tuple(name for name in GROUPS if name in frame.columns and frame[name].nunique() > 1)
+
+
+def refuse_out(out: Path | None) -> None:
+    """Raise unless a folder of results may be written here: before the work, not after it."""
+    if out is None:
+        return
+    if "://" in str(out) or ":/" in out.as_posix()[1:]:
+        raise ValueError(f"`out` is {str(out)!r}; results go to a folder of this machine")
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
+    refuse_inside_store(out, "out")
+    require_writable(out)
+
+
+def deliver(
+    title: str, frame: pd.DataFrame, where: Mapping[str, Sequence[str]], summaries: Sequence[Summary],
+    record: Mapping[str, Any], *, form: Format, out: Path | None, full: bool = False, remarks: Sequence[str] = (),
+    figures: Sequence[Figure] = (),
+) -> None:  # fmt: skip
+    """Write what was found in a table to a folder if one is named, and print it in one form.
+
+    Of a table on the terminal the first summary's short form, or with `full` everything; `record` is name -> result as
+    JSON has it, `remarks` what was assumed or couldn't be computed.
+    """
+    said: list[str] = list(frame.attrs.get("notes", ()))
+    study = {"source": str(frame.attrs.get("source", "")), "where": {name: list(one) for name, one in where.items()},
+             "n_rows": len(frame), "notes": said}  # fmt: skip
+    asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
+    source = f"{study['source']}: {len(frame)} rows{f' where {asked}' if asked else ''}"
+    said = [*said, *remarks]
+    notes = "".join(f"- {markdown_text(note)}\n" for note in said)
+    parts = [f"# {markdown_text(title)}\n\n{markdown_text(source)}\n", *([notes] if notes else [])]
+    markdown = visible("\n".join([*parts, *(one.as_markdown() for one in summaries)]))
+    # As JSON spells it, what a terminal would obey is the same text, and no terminal's business.
+    text = to_json({"study": study, **record, "remarks": list(remarks)})
+    text = COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    if out is not None:
+        with atomic_write(out.absolute()) as folder:
+            folder.mkdir()
+            (folder / "report.md").write_text(markdown, encoding="utf-8")
+            (folder / "report.json").write_text(text, encoding="utf-8")
+            if figures:
+                (folder / "figures.html").write_text(_page(title, source, figures), encoding="utf-8")
+    if form == "table":
+        for summary in summaries if full else summaries[:1]:
+            say(f"{summary.text(full=full, width=console.width)}\n")
+        for line in (source, *(f"* {note}" for note in said)):
+            say(one_line(line))
+        if not full:
+            say("--full shows all tables and remarks")
+    else:
+        write(text if form == "json" else markdown)
+    if out is not None:
+        say(f"written to {out}", to=console if form == "table" else aside)
+
+
+def _page(title: str, source: str, figures: Sequence[Figure]) -> str:
+    from lorascope.analyze.report.document import render_figures
+
+    made: list[tuple[str, Any]] = []
+    for name, make in figures:
+        try:
+            made.append((visible(name), make()))
+        except ValueError as error:  # the result has no such figure, and says why
+            made.append((visible(name), visible(str(error))))
+    return render_figures(visible(title), visible(source), made)

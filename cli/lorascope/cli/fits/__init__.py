@@ -1,1 +1,0 @@
-"""What `fit` and `compare` share."""
