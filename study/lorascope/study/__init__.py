@@ -1,6 +1,6 @@
 """The paper's experiment: a grid of runs, what is fitted over it, and the paper's own printed tables."""
 
-from .page.report import write_study_report
+from .page.study_page import write_study_report
 from .paper_tables import paper_study, paper_table
 from .read_study import read_study
 from .results.cells import length_cells, prompt_cells, study_cells

@@ -1,17 +1,33 @@
-"""The units of a study: every setting of its grid, with every task."""
+"""The units of a study: every setting of its grid, with every task; and where the parts of each lie."""
 
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from .settings import StudySettings
 
-__all__ = ["Unit", "chosen_units", "units_of"]
+__all__ = [
+    "INFORMATION",
+    "Unit",
+    "adapter_path",
+    "chosen_units",
+    "information_path",
+    "result_path",
+    "run_path",
+    "unit_folder",
+    "units_of",
+]
 
+INFORMATION = ".information.nc"
+"""Ending of files of estimates, beside a unit's results."""
 LONGEST_NAME = 200
 """Letters that a unit's name may have: file systems take 255, and files beside its results have longer names."""
+Count = Annotated[int, Field(strict=True, ge=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +36,13 @@ class Unit:
 
     model: str
     """As the study's file names it."""
-    share: int
-    rank: int
-    seed: int
+    share: Count
+    rank: Count
+    seed: Annotated[int, Field(strict=True, ge=0)]
     task: str
-    train_items: int | None
+    train_items: Count | None = None
     """Training items a data set; None for all."""
-    name: str
+    name: Annotated[str, Field(pattern=rf"^[A-Za-z0-9._-]{{1,{LONGEST_NAME}}}$")]
     """Its place among results: what tells it from the study's other units, in letters, digits and `-`."""
 
 
@@ -44,16 +60,26 @@ def units_of(settings: StudySettings) -> list[Unit]:
         for setting, task in itertools.product(product, part.tasks or settings.tasks):
             for n in part.train_items or (settings.tasks[task].train_items,):
                 keys[*setting, task, n] = None
-    labels = _labels(sorted({key[0] for key in keys}))
+    models = list(dict.fromkeys(key[0] for key in keys))
+    labels = {model: re.sub(r"[^A-Za-z0-9._]", "-", Path(model).name) for model in models}
     counts = {task: len({key[5] for key in keys if key[4] == task}) for task in settings.tasks}
-    units = []
+    units: dict[str, Unit] = {}
     for model, share, rank, seed, task, n in keys:
         items = ("dall" if n is None else f"d{n}") if counts[task] > 1 else ""
-        name = "-".join(filter(None, (labels[model], f"share{share}", f"r{rank}", f"s{seed}", items, task)))
-        units.append(Unit(model=model, share=share, rank=rank, seed=seed, task=task, train_items=n, name=name))
-    _refuse_names(units)
-    order = list(dict.fromkeys(unit.model for unit in units))
-    return sorted(units, key=lambda unit: (order.index(unit.model), unit.share))
+        label = labels[model] if len(models) > 1 else ""
+        name = "-".join(filter(None, (label, f"share{share}", f"r{rank}", f"s{seed}", items, task)))
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"unit {name!r} has {len(name)} letters; give its model or task a shorter name")
+        # Every unit has a file of its own, also where capitals don't count.
+        if (other := units.get(name.casefold())) is not None:
+            raise ValueError(
+                f"task {other.task!r} of {other.model!r} and task {task!r} of {model!r} both make a unit {name!r}; "
+                "rename a task or a folder"
+            )
+        units[name.casefold()] = Unit(
+            model=model, share=share, rank=rank, seed=seed, task=task, train_items=n, name=name
+        )
+    return sorted(units.values(), key=lambda unit: (models.index(unit.model), unit.share))
 
 
 def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
@@ -72,27 +98,26 @@ def chosen_units(units: Sequence[Unit], only: str | None) -> list[Unit]:
     return list(units[int(first) - 1 :: int(parts)])
 
 
-def _refuse_names(units: Sequence[Unit]) -> None:
-    """Raise a ValueError unless every unit has a file of its own, also where capitals don't count."""
-    seen: dict[str, Unit] = {}
-    for unit in units:
-        if len(unit.name) > LONGEST_NAME:
-            raise ValueError(f"unit {unit.name!r} has {len(unit.name)} letters; give its model or task a shorter name")
-        other = seen.setdefault(unit.name.casefold(), unit)
-        if other is not unit:
-            raise ValueError(
-                f"task {other.task!r} of {other.model!r} and task {unit.task!r} of {unit.model!r} both make a unit "
-                f"{unit.name!r}; rename a task or a folder"
-            )
+def result_path(settings: StudySettings, unit: Unit) -> Path:
+    """A unit's results, there once it is done."""
+    return settings.results / f"{unit.name}.nc"
 
 
-def _labels(models: Sequence[str]) -> dict[str, str]:
-    """A short name for each model; none where there is one model."""
-    if len(models) == 1:
-        return {models[0]: ""}
-    labels = {model: re.sub(r"[^A-Za-z0-9._]", "-", Path(model).name) for model in models}
-    for label in labels.values():
-        same = [other for other, theirs in labels.items() if theirs == label]
-        if len(same) > 1:
-            raise ValueError(f"models {same[0]!r} and {same[1]!r} have one name, {label!r}; rename a folder")
-    return labels
+def information_path(settings: StudySettings, unit: Unit) -> Path:
+    """A unit's estimates of mutual information, if there are any."""
+    return settings.results / f"{unit.name}{INFORMATION}"
+
+
+def unit_folder(settings: StudySettings, unit: Unit) -> Path:
+    """What a unit is made of: adapter and runs."""
+    return settings.work / unit.name
+
+
+def adapter_path(settings: StudySettings, unit: Unit) -> Path:
+    """A unit's adapter, there once it is trained."""
+    return unit_folder(settings, unit) / "adapter" / "weights"
+
+
+def run_path(settings: StudySettings, unit: Unit, run: str) -> Path:
+    """One of a unit's runs."""
+    return unit_folder(settings, unit) / run / "run.zarr"

@@ -5,14 +5,13 @@ from typing import Literal, get_args
 
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["METRICS", "SOURCE", "CellSet", "paper_study", "paper_table"]
+__all__ = ["SOURCE", "CellSet", "paper_study", "paper_table"]
 
 SOURCE = (
     "Zhang, Gao, Zhang, Sun, Yang, Hou (2025), The Scaling Law for LoRA Base on Mutual Information Upper Bound, "
     "arXiv 2501.03152"
 )
 CellSet = Literal["as printed", "repaired", "without collapsed"]
-METRICS = ("ACC", "CE", "MIUB")
 CHANCE = 0.25
 """Cells whose accuracy is below that of guessing among four choices count as collapsed."""
 
@@ -88,23 +87,24 @@ def paper_study(cells: CellSet = "as printed", *, once: bool = False) -> pd.Data
     """
     if cells not in get_args(CellSet):
         raise ValueError(f"`cells` is {cells!r}; it is one of {list(get_args(CellSet))}")
-    table = paper_table(1)
-    wide = table[table["dataset"] != "AVG"].pivot(
-        index=["dataset", "model", "setting"], columns="metric", values="value"
-    )
-    order = table[table["dataset"] != "AVG"][["dataset", "model", "setting"]].drop_duplicates()
-    study = wide.loc[list(order.itertuples(index=False, name=None))].reset_index()
-    study.columns.name = None
-    study.insert(2, "block", study["dataset"] + "/" + study["model"])
-    size = study["setting"].str.startswith("share")
-    study.insert(4, "sweep", size.map({True: "size", False: "rank"}))
-    study.insert(5, "share", study["setting"].where(size, "share1").str.removeprefix("share").astype(int))
-    study.insert(6, "layers", study["setting"].where(size, "share1").map(LAYERS))
-    non_embedding = study["layers"] * study["model"].map(LAYER_PARAMETERS)
-    study.insert(7, "N", non_embedding + study["model"].map(OTHER_PARAMETERS))
-    study.insert(8, "N_non_embedding", non_embedding)
-    ranks = study["setting"].where(~size, f"r{REFERENCE_RANK}").str.removeprefix("r").astype(int)
-    study.insert(9, "R", ranks)
+    printed = paper_table(1).query("dataset != 'AVG'")
+    keys = ["dataset", "model", "setting"]
+    found = printed.pivot(index=keys, columns="metric", values="value")
+    found = found.reindex(pd.MultiIndex.from_frame(printed[keys].drop_duplicates())).reset_index()
+    size = found["setting"].str.startswith("share")
+    share = found["setting"].where(size, "share1")
+    non_embedding = share.map(LAYERS) * found["model"].map(LAYER_PARAMETERS)
+    sizes = {
+        "block": found["dataset"] + "/" + found["model"],
+        "setting": found["setting"],
+        "sweep": size.map({True: "size", False: "rank"}),
+        "share": share.str.removeprefix("share").astype(int),
+        "layers": share.map(LAYERS),
+        "N": non_embedding + found["model"].map(OTHER_PARAMETERS),
+        "N_non_embedding": non_embedding,
+        "R": found["setting"].where(~size, f"r{REFERENCE_RANK}").str.removeprefix("r").astype(int),
+    }
+    study = pd.DataFrame({**found[["dataset", "model"]], **sizes, **found[["ACC", "CE", "MIUB"]]})
     if cells == "repaired":
         slipped = (study["block"] == "ARCE/LLaMA3") & study["setting"].isin(["share4", "share2"])
         study.loc[slipped & (study["setting"] == "share4"), ["ACC", "CE"]] = 0.217, 13.645

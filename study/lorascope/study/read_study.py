@@ -4,10 +4,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
 
 from lorascope.analyze.miub import miub
 from lorascope.stores import Run, open_run
@@ -34,22 +35,8 @@ COLUMNS = (
 )  # fmt: skip
 MAY_LACK = {"N": "parameters of the model (N)", "ACC": "accuracy (ACC)", "CE": "cross-entropy (CE)"}
 """Column -> what isn't known where it is empty."""
-KINDS = {
-    "stream": "what x feeds the layers (stream)",
-    "tokens": "which tokens they keep",
-    "js": "whether js is from states or from capture",
-}
+KINDS = ("what x feeds the layers (stream)", "which tokens they keep", "whether js is from states or from capture")
 """What makes MIUB of some runs another quantity than that of others."""
-
-
-class _RunRows(NamedTuple):
-    """What a run adds to a study."""
-
-    rows: list[dict[str, Any]]
-    """A row an adapter, data set, split and prompt; what the run doesn't know is None, or not there."""
-    kind: dict[str, str]
-    """What all runs of a study should share for their MIUB to be one quantity: name -> its value."""
-    notes: tuple[str, ...]
 
 
 def read_study(
@@ -147,15 +134,35 @@ def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progr
     real = [place.rstrip("/") if "://" in place else str(Path(place).resolve()) for _, place in named]
     if twice := [name for (name, _), place in zip(named, real, strict=True) if real.count(place) > 1]:
         raise ValueError(f"run {twice[0]!r} is given twice; give each run once")
-    found = {}
+    rows: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
+    kinds: dict[str, dict[str, None]] = {what: {} for what in KINDS}
     for name, place in named:
 
         def tell(done: int, total: int, part: str = "", name: str = name) -> None:
             if progress is not None:
                 progress(done, total, name)
 
-        found[name] = _run_rows(open_run(place), name, n_workers, tell)
-    frame = pd.DataFrame([row for one in found.values() for row in one.rows])
+        run = open_run(place)
+        for adapter, rank in {adapter: _rank(run, adapter) for adapter in run.adapters}.items():  # all before any work
+            result = miub(run, adapter=adapter, n_workers=n_workers, progress=tell)
+            rows += _rows(run, result, name, adapter, rank)
+            if n := result.attrs["n_samples_incomplete"]:
+                notes[f"run {name!r}: {n} samples aren't wholly captured and not in MIUB"] = None
+            if n := result.attrs["n_not_finite"]:
+                notes[f"run {name!r}: {n} values aren't finite, and MIUB is empty where they enter"] = None
+            population = dict(run.attributes.get("provenance") or {}).get("population", "")
+            for what, value in zip(KINDS, (run.stream, population, result.attrs["js_source"]), strict=True):
+                kinds[what][str(value)] = None
+    frame = pd.DataFrame(rows)
+    for column, what in MAY_LACK.items():
+        if lacks := list(dict.fromkeys(frame["run"][frame[column].isna()] if column in frame else frame["run"])):
+            is_none = len(lacks) == frame["run"].nunique()
+            who = "no run" if is_none else f"not every run: {_join(lacks)} lacks it"
+            notes[f"{what}: known of {who}"] = None
+    for what, values in kinds.items():
+        if len(values) > 1:
+            notes[f"runs differ in {what}: {_join(list(values))}; their MIUB isn't one quantity"] = None
     told = [name for name in ("share", "D") if frame[name].notna().all() and frame[name].nunique() > 1]
     frame["setting"] = "r" + frame["R"].astype(str)
     if "share" in told:
@@ -163,40 +170,26 @@ def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progr
     if "D" in told:
         frame["setting"] += " d" + frame["D"].astype(int).astype(str)
     known = [name for name in COLUMNS if name == "MIUB" or (name in frame and frame[name].notna().any())]
-    notes = [*(note for one in found.values() for note in one.notes), *_notes(frame, found)]
     frame = frame[known].infer_objects()
-    frame.attrs = {"source": f"{len(found)} run{'s' if len(found) > 1 else ''}: {', '.join(map(str, given))}"}
-    frame.attrs["notes"] = notes
+    source = f"{len(named)} run{'s' if len(named) > 1 else ''}: {', '.join(map(str, given))}"
+    frame.attrs = {"source": source, "notes": list(notes)}
     return frame
 
 
-def _run_rows(run: Run, name: str, n_workers: int | None, progress: Progress | None) -> _RunRows:
-    """Rows of a study from a run, whose MIUB in nats is computed on the way."""
+def _rows(run: Run, result: xr.Dataset, name: str, adapter: str, rank: int) -> Iterator[dict[str, Any]]:
+    """A row a data set, split and prompt of a run with an adapter; what the run doesn't know is None, or not there."""
     provenance = dict(run.attributes.get("provenance") or {})
     model, training = (dict(provenance.get(key) or {}) for key in ("model", "training"))
-    kind = {"stream": run.stream, "tokens": str(provenance.get("population", ""))}
-    rows: list[dict[str, Any]] = []
-    notes: dict[str, None] = {}
-    ranks = {adapter: _rank(run, adapter) for adapter in run.adapters}  # before the work, not after it
-    for adapter, rank in ranks.items():
-        result = miub(run, adapter=adapter, n_workers=n_workers, progress=progress)
-        kind["js"], attrs = str(result.attrs["js_source"]), result.attrs
-        if n := attrs["n_samples_incomplete"]:
-            notes[f"run {name!r}: {n} samples aren't wholly captured and not in MIUB"] = None
-        if n := attrs["n_not_finite"]:
-            notes[f"run {name!r}: {n} values aren't finite, and MIUB is empty where they enter"] = None
-        about = {
-            "run": name, "adapter": adapter, "model": str(attrs["model"]), "N": model.get("n_parameters"),
-            "N_non_embedding": model.get("n_parameters_non_embedding"), "share": model.get("share", 1), "R": rank,
-            "D": dict(training.get(adapter) or {}).get("n_samples"),
-        }  # fmt: skip
-        samples = run.samples.assign(
-            miub=("sample", result["miub_sample"].values), used=("sample", result["used"].values)
-        )
-        for labels, part in parts(samples, np.ones(samples.sizes["sample"], bool)):
-            if part["used"].any():
-                rows.append(about | labels | cell_values(part, part["miub"].values[part["used"].values]))
-    return _RunRows(rows, kind, tuple(notes))
+    about = {
+        "run": name, "adapter": adapter, "model": str(result.attrs["model"]), "N": model.get("n_parameters"),
+        "N_non_embedding": model.get("n_parameters_non_embedding"), "share": model.get("share", 1), "R": rank,
+        "D": dict(training.get(adapter) or {}).get("n_samples"),
+    }  # fmt: skip
+    samples = run.samples.assign(miub=("sample", result["miub_sample"].values))
+    is_used = result["used"].values
+    for labels, part in parts(samples.assign(used=("sample", is_used)), np.ones(len(is_used), bool)):
+        if part["used"].any():
+            yield about | labels | cell_values(part, part["miub"].values[part["used"].values])
 
 
 def _rank(run: Run, adapter: str) -> int:
@@ -253,20 +246,6 @@ def _is_run(path: Path) -> bool:
     except ValueError:
         return True
     return isinstance(content, dict) and (content.get("attributes") or {}).get("format") == FORMAT
-
-
-def _notes(frame: pd.DataFrame, found: Mapping[str, _RunRows]) -> Iterator[str]:
-    """A sentence on each number that some run doesn't know, and on each thing that makes MIUB another quantity."""
-    for column, what in MAY_LACK.items():
-        lacks = frame["run"][frame[column].isna()] if column in frame else frame["run"]
-        if len(lacks):
-            names = list(dict.fromkeys(lacks))
-            who = "no run" if len(names) == frame["run"].nunique() else f"not every run: {_join(names)} lacks it"
-            yield f"{what}: known of {who}"
-    for key, what in KINDS.items():
-        values = list(dict.fromkeys(one.kind[key] for one in found.values()))
-        if len(values) > 1:
-            yield f"runs differ in {what}: {_join(values)}; their MIUB isn't one quantity"
 
 
 def _join(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = ["Articles", "GridPart", "Information", "Lengths", "StudySettings", "Task", "read_settings"]
+__all__ = ["Articles", "GridPart", "Information", "Lengths", "StudySettings", "Task", "first_mistake", "read_settings"]
 
 DECIDED = "which the study itself decides; leave it out"
 NOT_IN_CAPTURE = {
@@ -200,7 +200,7 @@ def read_settings(path: str | Path) -> StudySettings:
     try:
         settings = StudySettings.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"`{path}`: {_first_mistake(error)}") from None
+        raise ValueError(f"`{path}`: {first_mistake(error)}") from None
     given, folder = settings.model_fields_set, path.parent
     out = folder / (settings.out if "out" in given else path.stem)
     work = folder / settings.work if "work" in given else out / "work"
@@ -241,7 +241,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _first_mistake(error: ValidationError) -> str:
+def first_mistake(error: ValidationError) -> str:
     """Place, value and reason of the first thing that is wrong, and how many more there are."""
     first, *others = error.errors(include_url=False)
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lorascope.study.page.report import write_study_report
+from lorascope.study.page.study_page import write_study_report
 
 from ..made import make_study, make_unit
 
@@ -56,7 +56,7 @@ TORCH = "print({'torch', 'transformers', 'peft', 'lorascope.capture'} & sys.modu
     ("code", "printed"),
     [
         ("from lorascope.study import write_study_report; write_study_report(Path(sys.argv[1]))", "set()"),
-        ("from lorascope.study import grid, places, settings, status", "set()"),
+        ("from lorascope.study import grid, settings, status", "set()"),
         ("import types; sys.modules['torch'] = types.ModuleType('torch')", "{'torch'}"),
     ],
     ids=["report", "status", "this test can fail"],

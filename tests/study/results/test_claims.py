@@ -1,4 +1,6 @@
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -7,10 +9,11 @@ import xarray as xr
 from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze import save
+from lorascope.analyze.stats.verdict import Verdict
 from lorascope.study import read_units, study_cells
-from lorascope.study.results.claims import CLAIMS, claims_table, paper_claims
-from lorascope.study.results.findings import Finding
-from lorascope.study.results.law import compared_metrics
+from lorascope.study.results.claims import CLAIMS
+from lorascope.study.results.paper_claims import paper_claims
+from lorascope.study.results.study_results import compared_metrics
 from lorascope.study.results.units import UnitResult
 
 from ..made import HIGHER, make_study, make_unit, true_miub
@@ -18,16 +21,20 @@ from .test_cells import raw
 
 
 @pytest.fixture(scope="module")
-def found(units: list[UnitResult]) -> list[Finding]:
-    return paper_claims(units)
+def found(units: list[UnitResult]) -> pd.DataFrame:
+    return claims_of(units)
 
 
 SMALL = {"text": False, "lengths": False, "prompts": ("main",), "informed": False}
 """Options of a unit of test items alone."""
 
 
-def of(found: list[Finding], claim: str) -> Finding:
-    (one,) = [one for one in found if one.verdict.claim == claim]
+def claims_of(units: list[UnitResult], compared: Iterable[Verdict] = ()) -> pd.DataFrame:
+    return paper_claims(units, study_cells(units), compared)
+
+
+def of(found: pd.DataFrame, claim: str) -> Any:
+    (one,) = found[found["claim"] == claim].itertuples()
     return one
 
 
@@ -42,22 +49,20 @@ def paired(study: Path, first: tuple[int, int], last: tuple[int, int], column: s
     return differences.mean().mean(), float(np.sqrt((differences.sem() ** 2).sum()) / 3)
 
 
-def test_every_claim_has_its_number_interval_and_n(found: list[Finding]) -> None:
-    assert [one.number for one in found] == sorted(one.number for one in found)
-    assert {one.number for one in found} == set(CLAIMS)
-    table = claims_table(found)
-    assert table["claim"].tolist() == [one.verdict.claim for one in found]
-    assert table.columns[-4:].tolist() == ["high", "unit", "n_items", "n_seeds"]
-    for one in found:
-        assert one.verdict.because
+def test_every_claim_has_its_number_interval_and_n(found: pd.DataFrame) -> None:
+    assert found["number"].is_monotonic_increasing
+    assert set(found["number"]) == set(CLAIMS)
+    assert found.columns[-4:].tolist() == ["high", "unit", "n_items", "n_seeds"]
+    for one in found.itertuples():
+        assert one.because
         if np.isfinite(one.value):
             assert one.low <= one.value <= one.high
-            assert one.unit or "ln" in one.verdict.claim
-            assert f"over {one.n_items} items" in one.verdict.because
-            assert "one seed, whose noise is unknown" in one.verdict.because
+            assert one.unit or "ln" in one.claim
+            assert f"over {one.n_items} items" in one.because
+            assert "one seed, whose noise is unknown" in one.because
 
 
-def test_miub_falls_along_rank_and_size(study: Path, found: list[Finding]) -> None:
+def test_miub_falls_along_rank_and_size(study: Path, found: pd.DataFrame) -> None:
     for claim, first, last in (
         ("MIUB falls as rank grows", (1, 8), (1, 128)),
         ("MIUB falls as model size grows", (8, 8), (1, 8)),
@@ -72,7 +77,7 @@ def test_miub_falls_along_rank_and_size(study: Path, found: list[Finding]) -> No
         parts = averages(study, *last)["miub"] - ratio * averages(study, *first)["miub"]
         error = np.sqrt((parts.groupby(level="dataset").sem() ** 2).sum()) / 3 / start
         assert (one.high - one.low) / 2 == pytest.approx(199.5 * error, rel=0.12)
-        assert one.verdict.word == "supported"
+        assert one.verdict == "supported"
         truth = 100 * (true_miub(*last) / true_miub(*first) - 1)
         assert one.value == pytest.approx(truth, abs=1.5)
     one = of(found, "ln MIUB changes less over the ranks than over the model sizes")
@@ -81,7 +86,7 @@ def test_miub_falls_along_rank_and_size(study: Path, found: list[Finding]) -> No
     ]
     logs = np.abs(np.log([means[1] / means[0], means[3] / means[2]]))
     assert one.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
-    assert one.verdict.word == "supported"
+    assert one.verdict == "supported"
 
 
 def test_a_rise_counts_like_a_fall(tmp_path: Path) -> None:
@@ -90,39 +95,39 @@ def test_a_rise_counts_like_a_fall(tmp_path: Path) -> None:
         by = times / true_miub(share, rank)
         change = lambda found, by=by: found.assign(miub=found["miub"] * by)  # noqa: E731
         make_unit(tmp_path, share, rank, change=change, **SMALL)  # type: ignore[arg-type]
-    one = of(paper_claims(read_units(tmp_path)), "ln MIUB changes less over the ranks than over the model sizes")
+    one = of(claims_of(read_units(tmp_path)), "ln MIUB changes less over the ranks than over the model sizes")
     assert one.value == pytest.approx(np.log(2) - np.log(3), abs=0.02)
-    assert one.verdict.word == "supported"
-    assert "|ln| of r128 over r8 less that of share1 over share8:" in one.verdict.because
+    assert one.verdict == "supported"
+    assert "|ln| of r128 over r8 less that of share1 over share8:" in one.because
 
 
-def test_seeds_say_how_another_adapter_would_differ(found: list[Finding], seeds: list[UnitResult]) -> None:
+def test_seeds_say_how_another_adapter_would_differ(found: pd.DataFrame, seeds: list[UnitResult]) -> None:
     claim = "MIUB falls from share8 to share1 by more than seeds differ"
-    assert of(found, claim).verdict.word == "not identified"
-    assert "fewer than two seeds a setting" in of(found, claim).verdict.because
-    made = paper_claims([unit for unit in seeds if unit.rank == 8 and unit.share in (8, 1)])
+    assert of(found, claim).verdict == "not identified"
+    assert "fewer than two seeds a setting" in of(found, claim).because
+    made = claims_of([unit for unit in seeds if unit.rank == 8 and unit.share in (8, 1)])
     one = of(made, claim)
-    assert (one.verdict.word, one.n_seeds) == ("supported", 3)
-    assert "t over 3 and 3 seeds:" in one.verdict.because
-    assert "means of 3 seeds" in of(made, "MIUB falls as model size grows").verdict.because
+    assert (one.verdict, one.n_seeds) == ("supported", 3)
+    assert "t over 3 and 3 seeds:" in one.because
+    assert "means of 3 seeds" in of(made, "MIUB falls as model size grows").because
 
 
-def test_steps_of_size(study: Path, found: list[Finding]) -> None:
+def test_steps_of_size(study: Path, found: pd.DataFrame) -> None:
     one = of(found, "MIUB falls at every step of model size")
     steps = [paired(study, (a, 8), (b, 8), "miub")[0] for a, b in ((8, 4), (4, 2), (2, 1))]
     assert one.value == pytest.approx(max(steps), rel=1e-9)
-    assert one.verdict.word == "supported"
+    assert one.verdict == "supported"
     steeper = of(found, "MIUB falls less at the last step of model size than at the first")
     assert steeper.value == pytest.approx(steps[2] - steps[0], rel=1e-9)
-    assert steeper.verdict.word == "contradicted"  # the law that these results follow bends the other way
+    assert steeper.verdict == "contradicted"  # the law that these results follow bends the other way
     milder = of(found, "over the model sizes, ln MIUB changes less than ln CE")
     ends = [averages(study, share, 8)[["miub", "ce"]].groupby(level="dataset").mean().mean() for share in (8, 1)]
     logs = np.abs(np.log(ends[1] / ends[0])).tolist()
     assert milder.value == pytest.approx(logs[0] - logs[1], rel=1e-9)
-    assert "|ln| of share1 over share8, MIUB's less CE's:" in milder.verdict.because
+    assert "|ln| of share1 over share8, MIUB's less CE's:" in milder.because
 
 
-def test_accuracy_is_in_points(study: Path, found: list[Finding]) -> None:
+def test_accuracy_is_in_points(study: Path, found: pd.DataFrame) -> None:
     one = of(found, "ACC rises with rank")
     difference, error = paired(study, (1, 8), (1, 128), "correct")
     assert one.value == pytest.approx(100 * difference)
@@ -135,18 +140,19 @@ def test_accuracy_is_in_points(study: Path, found: list[Finding]) -> None:
         for own in (averages(study, *key) for key in ((1, 8), (1, 32), (1, 128), (8, 8), (4, 8), (2, 8)))
     ]
     assert tuned.value == pytest.approx(100 * np.mean(gains))
-    assert "6 settings" in tuned.verdict.because  # share1 is r8, shown again
+    assert "6 settings" in tuned.because  # share1 is r8, shown again
 
 
 def test_metrics_count_for_claim_3(units: list[UnitResult]) -> None:
-    comparison = compared_metrics(study_cells(units)).comparison
-    assert comparison is not None
-    without, with_them = (paper_claims(units[:1], some) for some in ((), comparison.verdicts))
-    own = [one.verdict for one in with_them if one.number == 3]
-    assert own == [*(one.verdict for one in without if one.number == 3), *comparison.verdicts]
+    comparison = compared_metrics(study_cells(units))
+    assert not isinstance(comparison, str)
+    without, with_them = (claims_of(units[:1], some).query("number == 3") for some in ((), comparison.verdicts))
+    own = with_them[["claim", "verdict", "because"]].to_records(index=False).tolist()
+    assert own[: len(without)] == without[["claim", "verdict", "because"]].to_records(index=False).tolist()
+    assert own[len(without) :] == [tuple(one) for one in comparison.verdicts]
 
 
-def test_texts(study: Path, found: list[Finding]) -> None:
+def test_texts(study: Path, found: pd.DataFrame) -> None:
     one = of(found, "MIUB of the text wiki falls as the model grows")
     means = [raw(study, f"share{share}-r8-s0-qa").query("answer < 0")["miub"].mean() for share in (8, 1)]
     assert one.value == pytest.approx(100 * (means[1] / means[0] - 1), rel=1e-9)
@@ -158,7 +164,7 @@ def test_texts(study: Path, found: list[Finding]) -> None:
     assert evenly.value == pytest.approx(spread[0] - spread[1], rel=1e-9)
 
 
-def test_lengths_are_of_other_items(study: Path, found: list[Finding]) -> None:
+def test_lengths_are_of_other_items(study: Path, found: pd.DataFrame) -> None:
     one = of(found, "MIUB falls with the items' length")
     value, parts = 0.0, []
     names = [f"share1-r{rank}-s0-qa" for rank in (8, 32, 128)] + [f"share{share}-r8-s0-qa" for share in (8, 4, 2)]
@@ -175,26 +181,26 @@ def test_lengths_are_of_other_items(study: Path, found: list[Finding]) -> None:
     assert one.n_items == 35
 
 
-def test_prompts_in_their_order(found: list[Finding]) -> None:
+def test_prompts_in_their_order(found: pd.DataFrame) -> None:
     for higher, lower in (("prompt1", "main"), ("main", "prompt3"), ("prompt3", "prompt2")):
         one = of(found, f"MIUB is higher under {higher} than under {lower}")
         assert one.value == pytest.approx(HIGHER[higher] - HIGHER[lower], abs=0.01)
-        assert one.verdict.word == "supported"
+        assert one.verdict == "supported"
         assert one.n_items == 36
-    assert of(found, "under prompt3 MIUB falls with model size").verdict.word == "supported"
+    assert of(found, "under prompt3 MIUB falls with model size").verdict == "supported"
 
 
-def test_mutual_information_beside_js(found: list[Finding]) -> None:
+def test_mutual_information_beside_js(found: pd.DataFrame) -> None:
     above = of(found, "js lies above MI")
-    assert above.verdict.word == "contradicted"  # these estimates are ten times js, and can't lie above the truth
-    assert "above js in 21 of 21 components of 3 settings" in above.verdict.because
+    assert above.verdict == "contradicted"  # these estimates are ten times js, and can't lie above the truth
+    assert "above js in 21 of 21 components of 3 settings" in above.because
     near = of(found, "MI and js nearly coincide, within 10 %")
-    assert near.verdict.word == "contradicted"
-    assert "median 10.0, 0.0 % near 1, 18 verdicts ok, n = 21" in near.verdict.because
+    assert near.verdict == "contradicted"
+    assert "median 10.0, 0.0 % near 1, 18 verdicts ok, n = 21" in near.because
     falls = of(found, "MI falls as rank grows")
-    assert falls.verdict.word == "supported"
-    assert "falls in 6 of the 6 components, of 7, whose verdict is ok at both ends" in falls.verdict.because
-    assert "sign test p = 0.0312" in falls.verdict.because  # 2/2^6
+    assert falls.verdict == "supported"
+    assert "falls in 6 of the 6 components, of 7, whose verdict is ok at both ends" in falls.because
+    assert "sign test p = 0.0312" in falls.because  # 2/2^6
 
 
 @pytest.mark.parametrize(
@@ -220,36 +226,36 @@ def test_what_estimates_can_say_depends_on_their_verdicts(
         values = estimates["value"] * 0 + factor * estimates["js"]
         words = xr.full_like(estimates["verdict"], verdict)
         save(estimates.assign(value=values.assign_attrs(units="nat"), verdict=words), path)
-    made = paper_claims(read_units(tmp_path))
-    assert of(made, "js lies above MI").verdict.word == above
-    assert of(made, "MI and js nearly coincide, within 10 %").verdict.word == near
+    made = claims_of(read_units(tmp_path))
+    assert of(made, "js lies above MI").verdict == above
+    assert of(made, "MI and js nearly coincide, within 10 %").verdict == near
     falls = of(made, "MI falls as rank grows")
     if verdict != "ok":  # bounds aren't compared
-        assert (falls.verdict.word, falls.n_items) == ("not identified", 0)
-        assert " components has a verdict of ok at both ends: from r8 to r32 the" in falls.verdict.because
+        assert (falls.verdict, falls.n_items) == ("not identified", 0)
+        assert " components has a verdict of ok at both ends: from r8 to r32 the" in falls.because
 
 
 def test_small_studies_say_what_they_lack(tmp_path: Path) -> None:
     make_study(tmp_path, [(1, 8)], **SMALL)
-    made = paper_claims(read_units(tmp_path))
-    rest = [one for one in made if one.number]
-    assert {one.verdict.word for one in rest} == {"not identified"}
-    assert of(made, "MIUB falls as rank grows").verdict.because == "the study has 1 setting of rank; a change takes two"
-    assert of(made, "js lies above MI").verdict.because == "mutual information was estimated of no unit"
-    assert of(made, "MIUB falls with the items' length").verdict.because.startswith("0 buckets")
-    assert "there is one prompt" in [one.verdict.because for one in rest]
+    made = claims_of(read_units(tmp_path))
+    rest = made[made["number"] > 0]
+    assert set(rest["verdict"]) == {"not identified"}
+    assert of(made, "MIUB falls as rank grows").because == "the study has 1 setting of rank; a change takes two"
+    assert of(made, "js lies above MI").because == "mutual information was estimated of no unit"
+    assert of(made, "MIUB falls with the items' length").because.startswith("0 buckets")
+    assert "there is one prompt" in set(rest["because"])
 
 
 def test_models_and_tasks_are_told_apart(tmp_path: Path) -> None:
     make_unit(tmp_path, model="big", **SMALL)  # type: ignore[arg-type]
     make_unit(tmp_path, **SMALL)  # type: ignore[arg-type]
-    made = paper_claims(read_units(tmp_path))
+    made = claims_of(read_units(tmp_path))
     assert of(made, "ACC of big rises with fine-tuning, mean over all settings").n_items == 72
     assert of(made, "ACC of smol rises with fine-tuning, mean over all settings").n_items == 72
     apart = tmp_path / "apart"
     for task in ("a", "b"):
         make_unit(apart, task=task, **SMALL)  # type: ignore[arg-type]
-    assert of(paper_claims(read_units(apart)), "ACC of b rises with fine-tuning, mean over all settings")
+    assert of(claims_of(read_units(apart)), "ACC of b rises with fine-tuning, mean over all settings")
 
 
 def test_every_step_must_fall_surely(tmp_path: Path) -> None:
@@ -262,6 +268,6 @@ def test_every_step_must_fall_surely(tmp_path: Path) -> None:
     for share in (8, 4):
         make_unit(tmp_path, share, **SMALL)  # type: ignore[arg-type]
     make_unit(tmp_path, 1, change=noisy, **SMALL)  # type: ignore[arg-type]
-    made = of(paper_claims(read_units(tmp_path)), "MIUB falls at every step of model size")
-    assert made.verdict.word == "not identified"
-    assert "share4 to share1" in made.verdict.because
+    made = of(claims_of(read_units(tmp_path)), "MIUB falls at every step of model size")
+    assert made.verdict == "not identified"
+    assert "share4 to share1" in made.because

@@ -18,7 +18,7 @@ def test_units_come_back_with_all_that_was_written(study: Path) -> None:
     assert [one.name for one in read_units(study / "results")] == [one.name for one in units]
     assert [(one.share, one.rank) for one in units] == sorted(GRID, key=lambda key: (-key[0], key[1]))
     one = next(one for one in units if one.share == 4)
-    with xr.open_dataset(study / "results" / one.file, engine="netcdf4") as raw:
+    with xr.open_dataset(study / "results" / f"{one.name}.nc", engine="netcdf4") as raw:
         np.testing.assert_array_equal(one.samples["miub"], raw["miub"])
         assert one.samples["id"].values.tolist() == raw["id"].values.tolist()
         assert one.recipe == json.loads(raw.attrs["recipe"])
@@ -49,18 +49,18 @@ def in_bits(found: xr.Dataset) -> xr.Dataset:
 
 
 REFUSED: dict[str, tuple[Callable[[xr.Dataset], xr.Dataset], str]] = {
-    "no json": (with_attribute("training", "{"), "its attribute 'training' isn't JSON"),
-    "deep json": (with_attribute("recipe", "[" * 100_000), "its attribute 'recipe' isn't JSON"),
-    "list": (with_attribute("runs", "[]"), "its attribute 'runs' is a list"),
-    "no rank": (with_unit(rank=None), "`unit` has rank None, which no study has"),
-    "rank 0": (with_unit(rank=0), "`unit` has rank 0, which no study has"),
-    "true": (with_unit(share=True), "`unit` has share True, which no study has"),
-    "seed": (with_unit(seed=-1), "`unit` has seed -1, which no study has"),
-    "other name": (with_unit(name="other"), "says it is unit 'other'; give it back its name"),
-    "markup": (with_unit(name='"><script>'), "says it is unit"),
-    "column": (lambda found: found.drop_vars("miub"), "isn't a unit's results: it has no 'miub' by sample"),
-    "texts": (lambda found: found.assign(ce=found["id"]), "'ce' holds .*, where numbers belong"),
-    "bits": (in_bits, "`miub` is in 'bit', where nats belong"),
+    "no json": (with_attribute("training", "{"), "`training` is '{': invalid JSON"),
+    "deep json": (with_attribute("recipe", "[" * 1000), "`recipe` .* recursion limit exceeded"),
+    "list": (with_attribute("runs", "[]"), "`runs` is .*: input should be a valid dictionary"),
+    "no rank": (with_unit(rank=None), "`unit.rank` is None: input should be a valid integer"),
+    "rank 0": (with_unit(rank=0), "`unit.rank` is 0: input should be greater than or equal to 1"),
+    "true": (with_unit(share=True), "`unit.share` is True: input should be a valid integer"),
+    "seed": (with_unit(seed=-1), "`unit.seed` is -1: input should be greater"),
+    "other name": (with_unit(name="other"), "it is of unit 'other' by its own words"),
+    "markup": (with_unit(name='"><script>'), "`unit.name` is .*: string should match pattern"),
+    "column": (lambda found: found.drop_vars("miub"), "it has no numbers 'miub' by sample"),
+    "texts": (lambda found: found.assign(ce=found["id"]), "it has no numbers 'ce' by sample"),
+    "bits": (in_bits, "`miub` is in 'bit', not in nats"),
     "empty": (lambda found: found.isel(sample=slice(0)), "holds no sample"),
 }
 
@@ -79,11 +79,15 @@ def test_foreign_and_damaged_files(tmp_path: Path) -> None:
     path = make_unit(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="can't be read: .*; delete it, and `lorascope study run` makes it again"):
+    with pytest.raises(
+        ValueError, match="or is damaged: .*; take it out, or delete it, and `lorascope study run` makes it again"
+    ):
         read_units(tmp_path)
     path.unlink()
     save(xr.Dataset({"x": ("y", [1.0])}), tmp_path / "other.nc")
-    with pytest.raises(ValueError, match=r"other\.nc` isn't a unit's results: it has no attribute 'unit'; take it out"):
+    with pytest.raises(
+        ValueError, match=r"other\.nc` isn't a unit's results, or is damaged: `unit`: field required .*; take it out"
+    ):
         read_units(tmp_path)
 
 
@@ -91,7 +95,7 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
     path = make_unit(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(module, "MOST_BYTES", path.stat().st_size - 1)
-        with pytest.raises(ValueError, match="bytes; results have"):
+        with pytest.raises(ValueError, match="bytes, where results have"):
             read_units(tmp_path)
     packed = make_unit(tmp_path / "packed").rename(tmp_path / "packed.nc")
     size = packed.stat().st_size
@@ -108,11 +112,11 @@ def test_large_files_are_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
     [
         (lambda found: found.assign_attrs(fingerprint="share1-r8-s0-qa-main-0123456789abcdef"), None),
         (lambda found: found.assign_attrs(fingerprint="another"), "is of another run than the results beside it"),
-        (lambda found: found.drop_vars("verdict"), "isn't what `measure_information` returns: no 'verdict'"),
+        (lambda found: found.drop_vars("verdict"), "isn't what `measure_information` returns: it has no 'verdict'"),
         (lambda found: found.drop_vars("js"), "has no estimate of the panel beside 'js'"),
         (lambda found: found.isel(estimator=[1]), "has no estimate of the panel beside 'js'"),
         (lambda found: found.isel(component=[0, 0]), "has a component twice"),
-        (lambda found: found.assign(value=found["value"].assign_attrs(units="bit")), "is in 'bit', not in nats"),
+        (lambda found: found.assign(value=found["value"].assign_attrs(units="bit")), "are in 'bit', not in nats"),
     ],
 )
 def test_other_estimates_are_refused(

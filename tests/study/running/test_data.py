@@ -58,16 +58,16 @@ def test_buckets_are_drawn_from_the_whole_set_and_what_lacks_is_said(write: Writ
         item.id: len(" ".join([item.question, *item.choices]).split())  # type: ignore[union-attr]
         for item in read_items(facts_path("test"))
     }
-    for (dataset, split, name), bucket in data.buckets.items():
+    for (dataset, split, name), (bucket, length) in data.lengths.items():
         shortest, longest = map(int, bucket.split("-"))
         assert (dataset, split) == ("facts", "test")
         assert shortest <= lengths[name] <= longest
-        assert data.lengths[dataset, split, name] == lengths[name]
+        assert length == lengths[name]
     found = {span: sum(span[0] <= n <= span[1] for n in lengths.values()) for span in map(tuple, buckets)}
-    assert sorted(data.buckets.values()).count("13-900") == min(5, found[13, 900])
+    assert [bucket for bucket, _ in data.lengths.values()].count("13-900") == min(5, found[13, 900])
     short = [span for span, n in found.items() if n < 5]
     assert len(data.notes) == len(short)
-    assert set(ids(data.runs["main"].items)) == {key[2] for key in data.tested | data.buckets.keys()}
+    assert set(ids(data.runs["main"].items)) == {key[2] for key in data.tested | data.lengths.keys()}
 
 
 def test_test_items_that_are_trained_on_are_refused(write: Write, content: dict[str, Any], tmp_path: Path) -> None:

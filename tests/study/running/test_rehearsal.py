@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 
 from lorascope.cli.main import main  # noqa: E402
 from lorascope.study.grid import units_of  # noqa: E402
-from lorascope.study.running.models import Models  # noqa: E402
 from lorascope.study.running.rehearsal import Cost, count_tokens, rehearse  # noqa: E402
 from lorascope.study.running.run import draw_all  # noqa: E402
+from lorascope.study.running.steps import Models  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]

@@ -140,7 +140,7 @@ def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> No
     assert set(ids[main_rows & (result["in_test"].values == 1)]) == {key[2] for key in data.tested}
     assert set(ids[result["in_prompts"].values == 1]) == {key[2] for key in data.prompted}
     assert {name: b for name, b in zip(ids[main_rows], result["bucket"].values[main_rows], strict=True) if b} == {
-        key[2]: bucket for key, bucket in data.buckets.items()
+        key[2]: bucket for key, (bucket, _) in data.lengths.items()
     }
     for cell in range(result.sizes["cell"]):
         rows = result["prompt"].values == str(result["cell_prompt"].values[cell])

@@ -12,8 +12,8 @@ pytest.importorskip("torch")
 
 from lorascope.analyze import save  # noqa: E402
 from lorascope.cli.main import main  # noqa: E402
-from lorascope.study.running import made_by, run, steps  # noqa: E402
-from lorascope.study.running.made_by import claim, discard, is_made_by  # noqa: E402
+from lorascope.study.running import run, steps  # noqa: E402
+from lorascope.study.running.steps import claim, discard, is_made_by  # noqa: E402
 from lorascope.study.settings import read_settings  # noqa: E402
 
 Write = Callable[[dict[str, Any]], Path]
@@ -87,13 +87,13 @@ def test_results_have_their_name_only_once_they_were_read_again(path: Path, monk
 
     real, results = xr.open_dataset, path.parent / "study/results"
     with monkeypatch.context() as patch:
-        patch.setattr(made_by.xr, "open_dataset", stopped)
+        patch.setattr(steps.xr, "open_dataset", stopped)
         with pytest.raises(Killed):
             run_study(path)
     assert not list(results.iterdir())
     other = lambda *given, **how: real(*given, **how).assign(miub=real(*given, **how)["miub"] * 2)  # noqa: E731
     with monkeypatch.context() as patch:
-        patch.setattr(made_by.xr, "open_dataset", other)
+        patch.setattr(steps.xr, "open_dataset", other)
         with pytest.raises(OSError, match="wouldn't hold what was written"):
             run_study(path)
     assert run_study(path) == ["made"]

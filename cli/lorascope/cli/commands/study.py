@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorascope.analyze.format import format_duration, format_number
 from lorascope.stores.size import format_size
-from lorascope.study.grid import Unit, chosen_units, units_of
+from lorascope.study.grid import Unit, units_of
 from lorascope.study.settings import read_settings
 
 from ..screen import print_table, progress_bar, say
@@ -27,37 +27,24 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
         Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
         counted.
     """
-    from lorascope.study.running.models import Models
-    from lorascope.study.running.recipe import information_of
-    from lorascope.study.running.rehearsal import Cost, count_tokens, rehearse
-    from lorascope.study.running.run import draw_all
+    from lorascope.study.running.rehearsal import plan_study
 
     from ..quiet import quiet_libraries
 
     settings = read_settings(study)
     quiet_libraries()
-    units = chosen_units(units_of(settings), only)
-    models = Models(settings)
-    data = draw_all(settings, units, models)
-    prices: dict[tuple[str, str], tuple[Cost, float]] = {}
-    rows, seconds, stored = [], [], [0.0]
-    for unit in units:
-        tokens, key = count_tokens(unit, settings, data[unit], models), (unit.model, unit.task)
-        if probe and key not in prices:
-            alike = [one for one in units if (one.model, one.task) == key]
-            largest = max(alike, key=lambda one: (information_of(one, settings) is not None, one.rank))
-            prices[key] = rehearse(largest, settings, data[largest], models)
-        if probe:
-            seconds.append(tokens.times(prices[key][0]))
-            stored.append(tokens.captured * prices[key][1])
-        rows.append([unit.name, *map(format_number, tokens), format_duration(seconds[-1]) if probe else ""])
+    planned = plan_study(settings, only=only, probe=probe)
+    times = ["" if one.seconds is None else format_duration(one.seconds) for one in planned]
+    rows = [(one.unit.name, *map(format_number, one.tokens), time) for one, time in zip(planned, times, strict=True)]
     print_table("Units", ["unit", "tokens trained", "scored", "captured", "time"], rows)
-    for note in dict.fromkeys(note for unit in units for note in data[unit].notes):
+    for note in dict.fromkeys(note for one in planned for note in one.notes):
         say(f"note: {note}")
     if probe:
-        at_most = format_size(max(stored) if settings.states == "none" else sum(stored))
-        about = f"about {format_duration(sum(seconds))} by a rehearsal, without mutual information and MIUB in training"
-        say(f"{len(units)} units: {about}; at most {at_most} on the disk")
+        stored = [one.stored_bytes for one in planned]
+        at_most = format_size(max(stored, default=0) if settings.states == "none" else sum(stored))
+        time = f"about {format_duration(sum(one.seconds or 0 for one in planned))} by a rehearsal"
+        without = "without mutual information and MIUB in training"
+        say(f"{len(planned)} units: {time}, {without}; at most {at_most} on the disk")
     say(f"results: {settings.results}; adapters and runs: {settings.work}")
 
 
@@ -123,7 +110,7 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     out
         File of the page; by default `report.html` in the study's folder of results, beside the CSV files.
     """
-    from lorascope.study.page.report import write_study_report
+    from lorascope.study.page.study_page import write_study_report
 
     settings = read_settings(study)
     planned = [unit.name for unit in units_of(settings)]

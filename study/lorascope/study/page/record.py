@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lorascope.analyze.figures.captions import shortened
 from lorascope.analyze.format import format_number
-from lorascope.analyze.report.markup import escape, notice, section, table
+from lorascope.analyze.report.markup import escape, section, table
 
 from ..results.study_results import StudyResults
 from ..results.units import UnitResult
@@ -26,12 +26,8 @@ MEANING = (
 )
 
 
-def notices(study: StudyResults) -> str:
-    """What must be known before any number."""
-    return "".join(map(notice, _notices(study)))
-
-
-def _notices(study: StudyResults) -> Iterator[str]:
+def notices(study: StudyResults) -> Iterator[str]:
+    """What must be known before any number; HTML."""
     cells, missing, unplanned = study.tables["study"], study.missing, study.unplanned_units
     if missing:
         n = f"{len(missing)} of {len(study.planned)}"
@@ -90,10 +86,8 @@ def units_section(study: StudyResults) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in dict.fromkeys(n for unit in study.units for n in unit.notes))
     rows = []
     for unit in study.units:
-        seconds = unit.training.get("train_seconds")
-        sizes = [
-            "n/a" if unit.sizes[name] is None else f"{unit.sizes[name]:,}".replace(",", "\u202f") for name in ("N", "D")
-        ]
+        n, d, seconds = unit.sizes["N"], unit.sizes["D"], unit.training.get("train_seconds")
+        sizes = ["n/a" if size is None else f"{size:,}".replace(",", "\u202f") for size in (n, d)]
         time = format_number(float(seconds)) if isinstance(seconds, int | float) else "n/a"
         rows.append((unit.name, *sizes, unit.samples.sizes["sample"], time))
     caption = (
@@ -106,7 +100,7 @@ def units_section(study: StudyResults) -> str:
 
 
 def _unit(unit: UnitResult) -> str:
-    rows = [("file", f"results/{unit.file}"), ("model", unit.model)]
+    rows = [("file", f"results/{unit.name}.nc"), ("model", unit.model)]
     for name, run in unit.runs.items():
         about = f"{run.get('fingerprint')}; {run.get('n_tokens')} tokens, states kept: {run.get('states')}"
         rows.append((f"run {name}", about))

@@ -14,7 +14,7 @@ from lorascope.analyze.figures.scales import size_axis, value_axis
 from lorascope.analyze.figures.theme import small_multiples
 from lorascope.analyze.format import format_error, format_number
 
-from ..results.layout import AVG
+from ..results.tables import AVG
 
 __all__ = ["lengths_figure", "sweeps_figure", "text_sizes_figure"]
 
@@ -96,9 +96,8 @@ def lengths_figure(table: pd.DataFrame) -> go.Figure:
     buckets = list(dict.fromkeys(rows["bucket"]))
     titles = "<b>" + _lines(rows).map(shortened) + "</b>, " + rows["metric"]
     rows = rows.assign(line=rows["setting"], x=rows["bucket"].map(buckets.index), panel=titles)
-    rows = rows.sort_values("metric", key=lambda key: key == "ACC", kind="stable")
-    order = list(dict.fromkeys(table["dataset"]))
-    rows = rows.sort_values("dataset", key=lambda key: key.map(order.index), kind="stable")
+    order = [*dict.fromkeys(table["dataset"]), "MIUB", "ACC"]
+    rows = rows.sort_values(["dataset", "metric"], key=lambda key: key.map(order.index), kind="stable")
     looks_of: dict[str, Look] = {}
     for start, symbol, dash in (("r", "circle", "solid"), ("share", "square", "dash")):
         own = [name for name in dict.fromkeys(table["setting"]) if name.startswith(start)]
@@ -120,7 +119,7 @@ def _figure(
 ) -> go.Figure:
     """Panels of rows by `panel`, in each a line a `line` over `x`, with standard errors."""
     figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
-    for panel, own in zip(panels, (part for _, part in rows.groupby("panel", sort=False)), strict=True):
+    for panel, (_, own) in zip(panels, rows.groupby("panel", sort=False), strict=True):
         for k, (name, look) in enumerate(marks.items()):
             line = own[own["line"] == name].sort_values("x", kind="stable")
             shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
@@ -131,11 +130,11 @@ def _figure(
                 trace = points(look, name, hover, x=line["x"] + shift, y=line["value"], **shown)
                 figure.add_trace(trace, **panel)
         figure.update_yaxes(**_value_axis(own), **panel)
-        is_size = "side" not in own or (own["side"] == "model size").all()
+        is_size = not aside and ("side" not in own or (own["side"] == "model size").all())
         axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
-        if is_size and not aside:  # ticks short enough for half a phone's width
-            texts = zip(axis["tickvals"], axis["ticktext"], strict=True)
-            axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in texts]
+        if is_size:  # ticks short enough for half a phone's width
+            ticks = zip(axis["tickvals"], axis["ticktext"], strict=True)
+            axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in ticks]
         figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel)
     most = int(rows["n_seeds"].max())
     seeds = "one seed" if most == 1 else f"means of up to {most} seeds"

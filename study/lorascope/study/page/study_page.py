@@ -1,7 +1,8 @@
-"""The page about a study: the numbers to take away, the paper's tables and figures, law, metrics and claims."""
+"""A study's report: its tables as CSV, and one page with tables, figures, law, metrics and claims."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -9,20 +10,21 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.figures import metrics_figure, profile_figure, scaling_figure, training_figure
 from lorascope.analyze.format import format_number, format_percent
 from lorascope.analyze.report.document import document
-from lorascope.analyze.report.markup import escape, figure, section, tile
+from lorascope.analyze.report.markup import escape, figure, notice, section, tile
 from lorascope.analyze.stats.summary import WORDS
+from lorascope.stores.places.atomic_write import atomic_write
 
 from ..results.claims import CLAIMS
-from ..results.law import Fitted
-from ..results.layout import AVG, lay_out
-from ..results.study_results import StudyResults
-from ..results.tables import with_sizes
+from ..results.study_results import StudyResults, study_results
+from ..results.tables import AVG, lay_out, with_sizes
+from ..results.units import read_units
 from .record import notices, units_section
 from .study_figures import lengths_figure, sweeps_figure, text_sizes_figure
 from .table_html import paper_layout, verdict_list
 
-__all__ = ["render_study"]
+__all__ = ["render_study", "write_study_report"]
 
+PAGE = "report.html"
 TITLE = "Adapters by rank and model size"
 MIUB = (
     "<p><b>What MIUB is.</b> The size of the adapters' push on the layers' outputs: the Jensen-Shannon divergence of "
@@ -40,7 +42,70 @@ WORDS_MEAN = (
     "adapter of the same setting would do the same is what seeds say, in sentences of their own. Intervals aren't "
     "corrected for how many there are.</p>"
 )
-Make = Callable[[], Any]
+TABLES = {
+    1: (
+        "data sets",
+        "dataset",
+        f"Value ± standard error over items, first prompt; {AVG}: mean over data sets. A number leads to its unit. r…: "
+        "LoRA rank, layers share no weights. share…: layers that share one set of base weights, rank {rank}. share1 is "
+        "the rank sweep's r{rank}, shown again.",
+        "no data set with choices",
+    ),
+    2: (
+        "prompts",
+        "prompt",
+        "Mean over data sets, the same items under every prompt.",
+        "no items were put to more than one prompt",
+    ),
+    3: (
+        "mutual information",
+        "task",
+        "ACC and MIUB as in table 1. MI: median over components of the panel's estimate, its quartiles, and how many "
+        "components' verdict is ok; others are lower bounds or less. js: median of the same components and tokens; js "
+        "sum: their sum, MIUB over these. Mutual information of whole states is infinite: each estimate is of a few "
+        "axes of both.",
+        "mutual information was estimated of no unit",
+    ),
+}
+"""Number of a table -> title, column of its rows' names, what its numbers are, and what it lacks where it is empty."""
+
+
+def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence[str] = ()) -> list[Path]:
+    """Write a study's tables into its folder, and its page; returns all paths, the page last.
+
+    Parameters
+    ----------
+    out
+        The study's folder, with `results` in it.
+    page
+        File of the page; by default `report.html` in that folder.
+    planned
+        Names of all units of the grid, results of others are left out; by default those that are done.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no results.
+    ValueError
+        If a file of results is damaged, or isn't one; all are of units that aren't planned; or the page's place is a
+        folder.
+
+    Notes
+    -----
+    What is there already is replaced, each file by a whole one. `study.csv` is what `read_study`, `lorascope fit` and
+    `lorascope compare` take where they are given the folder.
+    """
+    if page is not None and page.is_dir():
+        raise ValueError(f"`out` is {str(page)!r}, a folder; name the page's file, such as {str(page / PAGE)!r}")
+    study = study_results(read_units(out), planned=planned)
+    texts = {
+        out / f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in study.tables.items()
+    }
+    texts[out / PAGE if page is None else page] = render_study(study, source=out.name)
+    for path, text in texts.items():
+        with atomic_write(path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+    return list(texts)
 
 
 def render_study(study: StudyResults, *, source: str = "") -> str:
@@ -58,13 +123,13 @@ def render_study(study: StudyResults, *, source: str = "") -> str:
     about = " · ".join(filter(None, (f"model {models}", f"data {datasets}", source)))
     parts = (
         f'<header><h1>{TITLE}</h1><p class="subtitle">{escape(about)}</p></header>',
-        notices(study),
+        "".join(map(notice, notices(study))),
         "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
         f'<div class="tiles">{"".join(_tiles(study))}</div>{MIUB}',
         section("tables", "The paper's tables", *_tables(study)),
         section("figures", "The paper's figures", *_figures(study)),
         section("training", "During training", *_trainings(study)),
-        section("law", "The scaling law", LAW, *(part for k, one in enumerate(study.laws) for part in _law(one, k))),
+        section("law", "The scaling law", LAW, *_law(study)),
         section("metrics", "Metrics against accuracy", *_metrics(study)),
         section("claims", "The paper's claims on this study", WORDS_MEAN, *_claims(study)),
         units_section(study),
@@ -79,47 +144,32 @@ def _tiles(study: StudyResults) -> Iterator[str]:
     yield tile("units", f"{len(study.units)} of {len(study.planned)}", "done")
     n_items = choices.drop_duplicates(["model", "task", "dataset", "split"])["n_samples"].sum()
     yield tile("test items", str(int(n_items)), f"of {choices['dataset'].nunique()} data sets with choices")
-    for one in study.findings:
-        if one.number == 1 and one.unit == "%":
-            ends = f"95 % over items {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
-            name = one.verdict.claim.replace(" falls as ", " along ").removesuffix(" grows")
-            yield tile(name, f"{format_number(one.value)} %", ends)
+    claims = study.tables["claims"]
+    for one in claims[(claims["number"] == 1) & (claims["unit"] == "%")].itertuples():
+        ends = f"95 % over items {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
+        name = one.claim.replace(" falls as ", " along ").removesuffix(" grows")
+        yield tile(name, f"{format_number(one.value)} %", ends)
     scored = choices[choices["ACC"].notna() & choices["base_ACC"].notna()]
     if len(scored):
         without, with_it = (format_percent(float(scored[name].mean())) for name in ("base_ACC", "ACC"))
         yield tile("accuracy", f"{without} → {with_it}", "without → with adapter, mean over units and data sets")
-    yield tile("claims looked at", str(len(study.findings)), _counts(one.verdict.word for one in study.findings))
+    yield tile("claims looked at", str(len(claims)), _counts(claims["verdict"]))
 
 
 def _tables(study: StudyResults) -> Iterator[str]:
-    """Tables 1 to 3."""
-    one, two, three = (study.tables[f"table_{number}"] for number in (1, 2, 3))
-    if len(one):
-        rank, n_others = one.attrs["rank"], len(one.attrs["left_out"])
-        left_out = f" {n_others} units of other settings aren't in it." if n_others else ""
-        about = (
-            f"Value ± standard error over items, first prompt; {AVG}: mean over data sets. r…: LoRA rank, layers share "
-            f"no weights. share…: layers that share one set of base weights, rank {rank}. share1 is the rank sweep's "
-            f"r{rank}, shown again. {_seeds(one)}{left_out} A number leads to its unit."
-        )
-        yield "<h3>Table 1: data sets</h3>" + paper_layout(one, "dataset", caption=about)
-    else:
-        yield "<p>Table 1: no data set with choices.</p>"
-    if len(two):
-        about = f"Mean over data sets, the same items under every prompt. {_seeds(two)}"
-        yield "<h3>Table 2: prompts</h3>" + paper_layout(two, "prompt", caption=about)
-    else:
-        yield "<p>Table 2: no items were put to more than one prompt.</p>"
-    if len(three):
-        about = (
-            "ACC and MIUB as in table 1. MI: median over components of the panel's estimate, its quartiles, and how "
-            "many components' verdict is ok; others are lower bounds or less. js: median of the same components and "
-            "tokens; js sum: their sum, MIUB over these. Mutual information of whole states is infinite: each "
-            f"estimate is of a few axes of both. {_seeds(three)}"
-        )
-        yield "<h3>Table 3: mutual information</h3>" + paper_layout(three, "task", caption=about)
-    else:
-        yield "<p>Table 3: mutual information was estimated of no unit.</p>"
+    """Tables 1 to 3, or what there is none of."""
+    for number, (title, key, about, lacking) in TABLES.items():
+        table = study.tables[f"table_{number}"]
+        if not len(table):
+            yield f"<p>Table {number}: {lacking}.</p>"
+            continue
+        known = table[table["value"].notna()]["n_seeds"]
+        low, high = (1, 1) if not len(known) else (int(known.min()), int(known.max()))
+        means = f"Means of {low if low == high else f'{low} to {high}'} seeds; small figures lead to the others."
+        n_others = len(table.attrs["left_out"])
+        left_out = f" {n_others} units of other settings aren't in it." if n_others and number == 1 else ""
+        caption = f"{about.format(rank=table.attrs['rank'])} {means if high > 1 else 'One seed a cell.'}{left_out}"
+        yield f"<h3>Table {number}: {title}</h3>{paper_layout(table, key, caption=caption)}"
 
 
 def _figures(study: StudyResults) -> Iterator[str]:
@@ -144,34 +194,32 @@ def _trainings(study: StudyResults) -> Iterator[str]:
         yield _try_figure(f"training-{place}", partial(training_figure, records))
 
 
-def _law(one: Fitted, place: int) -> Iterator[str]:
+def _law(study: StudyResults) -> Iterator[str]:
     """Eq. 8 fitted, or why it can't be."""
-    yield f"<h3>{escape(one.name)}</h3>"
-    if one.report is None:
-        yield f"<p><b>Not identified:</b> {escape(one.refused)}.</p>"
+    if isinstance(study.law, str):
+        yield f"<p><b>Not identified:</b> {escape(study.law)}.</p>"
         return
-    yield _summary(one.report)
-    for size in one.report.fit.design.sizes:
-        yield _try_figure(f"law-{place}-{size}", partial(scaling_figure, one.report.fit, along=size))
-    yield _try_figure(f"law-{place}-profiles", partial(profile_figure, one.report.fit))
+    yield _summary(study.law)
+    for size in study.law.fit.design.sizes:
+        yield _try_figure(f"law-{size}", partial(scaling_figure, study.law.fit, along=size))
+    yield _try_figure("law-profiles", partial(profile_figure, study.law.fit))
 
 
 def _metrics(study: StudyResults) -> Iterator[str]:
     """MIUB and CE as predictors of accuracy."""
-    found, refused = study.compared
-    if found is None:
-        yield f"<p>Not compared: {escape(refused)}.</p>"
+    if isinstance(study.compared, str):
+        yield f"<p>Not compared: {escape(study.compared)}.</p>"
         return
-    yield _summary(found)
-    yield _try_figure("metrics-figure", partial(metrics_figure, found))
+    yield _summary(study.compared)
+    yield _try_figure("metrics-figure", partial(metrics_figure, study.compared))
 
 
 def _claims(study: StudyResults) -> Iterator[str]:
     """What this study says of the paper's claims."""
-    for number, text in CLAIMS.items():
-        if own := [one.verdict for one in study.findings if one.number == number]:
-            yield f"<h3>{f'Claim {number}' if number else 'First'}. {escape(text)}</h3>"
-            yield f"<details><summary>{_counts(one.word for one in own)}</summary>{verdict_list(own)}</details>"
+    for number, own in study.tables["claims"].groupby("number"):
+        verdicts = own[["claim", "verdict", "because"]].itertuples(index=False, name=None)
+        yield f"<h3>{f'Claim {number}' if number else 'First'}. {escape(CLAIMS[number])}</h3>"
+        yield f"<details><summary>{_counts(own['verdict'])}</summary>{verdict_list(verdicts)}</details>"
 
 
 def _summary(result: Any) -> str:
@@ -180,7 +228,7 @@ def _summary(result: Any) -> str:
     return verdict_list(result.verdicts) + numbers
 
 
-def _try_figure(name: str, make: Make) -> str:
+def _try_figure(name: str, make: Callable[[], Any]) -> str:
     """A figure, or in place of one that a study can't have the words why: a training's record may lack anything."""
     try:
         return figure(name, make(), "")
@@ -191,11 +239,3 @@ def _try_figure(name: str, make: Make) -> str:
 def _counts(words: Iterable[str]) -> str:
     counts = pd.Series(list(words)).value_counts()
     return ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)
-
-
-def _seeds(table: pd.DataFrame) -> str:
-    known = table[table["value"].notna()]["n_seeds"]
-    if not len(known) or known.max() == 1:
-        return "One seed a cell."
-    low, high = int(known.min()), int(known.max())
-    return f"Means of {low if low == high else f'{low} to {high}'} seeds; small figures lead to the others."

@@ -1,7 +1,7 @@
 """A study's table: a row a unit, data set and prompt, and the rows by length."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ COLUMNS = (
     *("base_CE", "base_CE_se", "base_PPL", "base_PPL_se", "ACC_change", "ACC_change_se", "CE_change", "CE_change_se"),
     *("MIUB", "MIUB_se", "n_samples", "n_scored"),
 )
-LACKING = re.compile(r"(?P<dataset>.+): (?P<n>\d+) of (?P<wanted>\d+) items of (?P<first>\d+) to (?P<last>\d+) \w+")
+LACKING = re.compile(r"(.+): \d+ of (\d+) items of (\d+) to (\d+) \w+")
 """What a unit's notes say of a bucket that isn't full."""
 
 
@@ -54,12 +54,12 @@ def study_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
     `scores` says what ACC, CE and PPL are: CE of items is the mean over samples, CE of texts the mean over tokens. A
     MIUB that isn't finite in one sample is empty in its cell.
     """
-    return _table(units, lambda samples: samples["in_test"].values > 0)
+    return _frame(units, [row for unit in units for row in _rows(unit, unit.samples["in_test"].values > 0)])
 
 
 def prompt_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
     """Rows over the items that every prompt was put to, so that prompts can be compared; none with one prompt."""
-    return _table(units, lambda samples: samples["in_prompts"].values > 0)
+    return _frame(units, [row for unit in units for row in _rows(unit, unit.samples["in_prompts"].values > 0)])
 
 
 def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
@@ -70,27 +70,19 @@ def length_cells(units: Sequence[UnitResult]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for unit in units:
-        samples = unit.samples
+        samples, notes = unit.samples, filter(None, map(LACKING.fullmatch, unit.notes))
+        wanted = {(note[1], f"{note[3]}-{note[4]}"): int(note[2]) for note in notes}
         is_first, buckets = samples["prompt"].values == unit.first_prompt, samples["bucket"].values
-        wanted = {
-            (found["dataset"], f"{found['first']}-{found['last']}"): int(found["wanted"])
-            for note in unit.notes
-            if (found := LACKING.fullmatch(note))
-        }
-        seen = set()
         for bucket in sorted(set(buckets[is_first].tolist()) - {""}, key=first_length):
-            for labels, part in parts(samples, is_first & (buckets == bucket)):
-                seen.add((labels["dataset"], bucket))
-                n_wanted = wanted.get((labels["dataset"], bucket), part.sizes["sample"])
-                about = {"bucket": bucket, "n_wanted": n_wanted, "mean_length": float(part["item_length"].mean())}
-                rows.append(_row(unit, labels, part) | about)
-        for dataset, bucket in [key for key in wanted if key not in seen]:
+            for row in _rows(unit, is_first & (buckets == bucket)):
+                n_wanted = wanted.pop((row["dataset"], bucket), row["n_samples"])
+                rows.append(row | {"bucket": bucket, "n_wanted": n_wanted})
+        for (dataset, bucket), n_wanted in wanted.items():
             splits = samples["split"].values[samples["dataset"].values == dataset].tolist()
             labels = {"dataset": dataset, "split": (splits or [""])[0], "prompt": unit.first_prompt}
-            empty = {"first_prompt": True, "is_text": False, "n_samples": 0, "n_scored": 0}
-            about = {"bucket": bucket, "n_wanted": wanted[dataset, bucket], "mean_length": np.nan}
-            rows.append(_about(unit, labels) | empty | about)
-    frame = _frame_of(units, rows, (*COLUMNS, "bucket", "n_wanted", "mean_length"))
+            kind = {"first_prompt": True, "is_text": False, "n_samples": 0, "n_scored": 0}
+            rows.append(_about(unit) | labels | kind | {"bucket": bucket, "n_wanted": n_wanted})
+    frame = _frame(units, rows, "bucket", "n_wanted", "mean_length")
     return frame.sort_values("bucket", key=lambda names: names.map(first_length), kind="stable", ignore_index=True)
 
 
@@ -118,13 +110,28 @@ def first_length(bucket: str) -> int:
     return int(first) if first.isdecimal() else -1
 
 
-def _table(units: Sequence[UnitResult], chosen: Callable[[xr.Dataset], np.ndarray]) -> pd.DataFrame:
-    rows = [_row(unit, labels, part) for unit in units for labels, part in parts(unit.samples, chosen(unit.samples))]
-    return _frame_of(units, rows, COLUMNS)
+def parts(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
+    """Data set, split and prompt with the samples of each, in their order."""
+    labels = pd.DataFrame({name: samples[name].values for name in LABELS})[chosen]
+    for key, members in labels.groupby(list(LABELS), sort=False):
+        yield dict(zip(LABELS, map(str, key), strict=True)), samples.isel(sample=members.index)
 
 
-def _frame_of(units: Sequence[UnitResult], rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(columns))
+def _rows(unit: UnitResult, chosen: np.ndarray) -> Iterator[dict[str, Any]]:
+    for labels, part in parts(unit.samples, chosen):
+        is_text = bool((part["answer"].values < 0).all())
+        kind: dict[str, Any] = {"first_prompt": is_text or labels["prompt"] == unit.first_prompt, "is_text": is_text}
+        kind["mean_length"] = float(part["item_length"].mean())
+        yield _about(unit) | labels | kind | cell_values(part, part["miub"].values)
+
+
+def _about(unit: UnitResult) -> dict[str, Any]:
+    own = {name: getattr(unit, name) for name in ("model", "share", "seed", "task", "train_items")}
+    return {"run": unit.name, "adapter": unit.name, "R": unit.rank} | own | unit.sizes
+
+
+def _frame(units: Sequence[UnitResult], rows: list[dict[str, Any]], *more: str) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *more])
     items = frame["train_items"].map(lambda n: "dall" if pd.isna(n) else f"d{int(n)}")
     share = ("share" + frame["share"].astype(str) + " ") if frame["share"].nunique() > 1 else ""
     several = items.groupby(frame["task"]).transform("nunique") > 1
@@ -135,25 +142,3 @@ def _frame_of(units: Sequence[UnitResult], rows: list[dict[str, Any]], columns: 
         frame[name] = frame[name].astype(bool)
     frame.attrs["source"] = f"{len(units)} unit{'' if len(units) == 1 else 's'} of a study"
     return frame
-
-
-def parts(samples: xr.Dataset, chosen: np.ndarray) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
-    """Data set, split and prompt with the samples of each, in their order."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for place in np.flatnonzero(chosen).tolist():
-        groups.setdefault(tuple(str(samples[name].values[place]) for name in LABELS), []).append(place)
-    for key, members in groups.items():
-        yield dict(zip(LABELS, key, strict=True)), samples.isel(sample=members)
-
-
-def _row(unit: UnitResult, labels: dict[str, str], part: xr.Dataset) -> dict[str, Any]:
-    is_text = bool((part["answer"].values < 0).all())
-    kind = {"first_prompt": is_text or labels["prompt"] == unit.first_prompt, "is_text": is_text}
-    return _about(unit, labels) | kind | cell_values(part, part["miub"].values)
-
-
-def _about(unit: UnitResult, labels: dict[str, str]) -> dict[str, Any]:
-    return {
-        "run": unit.name, "adapter": unit.name, "model": unit.model, **labels, **unit.sizes, "share": unit.share,
-        "R": unit.rank, "seed": unit.seed, "task": unit.task, "train_items": unit.train_items,
-    }  # fmt: skip

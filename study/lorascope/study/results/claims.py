@@ -1,20 +1,12 @@
-"""The paper's seven claims on a study, each with a word, a number, its interval and what it rests on."""
+"""The paper's seven claims, and which number of a study decides each."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
-import pandas as pd  # type: ignore[import-untyped]
+import numpy as np
 
-from lorascope.analyze.stats.summary import Verdict
+from .items import Means, Statistic
 
-from .cells import study_cells
-from .findings import Finding
-from .information_claims import information_claims
-from .prompt_claims import length_claims, prompt_claims, tuning_claims
-from .size_claims import size_claims, text_claims
-from .sweeps import sweeps_of
-from .units import UnitResult
-
-__all__ = ["CLAIMS", "claims_table", "paper_claims"]
+__all__ = ["CLAIMS", "PROMPT", "PROMPTS", "RANK", "SIZE", "TEXT", "TUNING", "Claim", "log_ratio", "percent_change"]
 
 CLAIMS = {
     0: "Fine-tuning changes what the model answers (no claim of the paper, but what all others stand on)",
@@ -27,41 +19,101 @@ CLAIMS = {
     7: "Under every prompt MIUB falls; it is highest under prompt1, then main, prompt3, prompt2 (4.8, table 2)",
 }
 """Number -> the paper's claim, as `paper_claims` counts them."""
+PROMPTS = ("prompt1", "main", "prompt3", "prompt2")
+"""Prompts by MIUB, the largest first, as the paper has it."""
 
 
-def paper_claims(units: Sequence[UnitResult], compared: Sequence[Verdict] = ()) -> list[Finding]:
-    """What this study says of the paper's claims 1 to 7, and, numbered 0, of fine-tuning itself.
-
-    Each model is looked at for itself, and each task where tasks share data sets.
-
-    Parameters
-    ----------
-    units
-        What `read_units` returns.
-    compared
-        Verdicts of `compare_metrics` over all models; they count for claim 3.
-
-    Notes
-    -----
-    Differences between settings are of the same items, which are drawn with replacement, by data set, 1000 times: the
-    95 % interval of a number is that of another draw of items, for these very adapters. A claim is `supported` where
-    it leaves 0 out on the claim's side, and `contradicted` where it does on the other. How another adapter of the
-    setting would differ is what seeds say, in claims of their own: with one seed nothing is known of it.
-    """
-    cells = study_cells(units)
-    found: list[Finding] = []
-    for sweeps in sweeps_of(units, cells):
-        if (sweeps.layout.cells["first_prompt"] & ~sweeps.layout.cells["is_text"]).any():
-            for claims in (tuning_claims, size_claims, length_claims, prompt_claims):
-                found += claims(sweeps)
-        found += [*information_claims(sweeps), *text_claims(sweeps)]
-    n_items = int(cells[cells["first_prompt"] & ~cells["is_text"]]["n_scored"].sum())
-    found += [Finding(3, one, n_items=n_items) for one in compared]
-    return sorted(found, key=lambda one: one.number)
+def percent_change(means: Means) -> np.ndarray:
+    """Change of MIUB from the first setting to the last, in percent of the first; NaN where that is 0."""
+    first, last = means["MIUB"][0], means["MIUB"][-1]
+    return np.asarray(100 * (np.divide(last, first, out=np.full_like(last, np.nan), where=first != 0) - 1))
 
 
-def claims_table(findings: Sequence[Finding]) -> pd.DataFrame:
-    """A claim a row: `number`, `claim`, `verdict`, `because`, `value`, `low`, `high`, `unit`, `n_items`, `n_seeds`."""
-    columns = ["number", "claim", "verdict", "because", "value", "low", "high", "unit", "n_items", "n_seeds"]
-    rows = [(one.number, one.verdict.claim, one.verdict.word, one.verdict.because, *one[2:]) for one in findings]
-    return pd.DataFrame(rows, columns=columns)
+def log_ratio(values: np.ndarray) -> np.ndarray:
+    """Size of the logarithm of the last setting over the first; NaN where one of them isn't above 0."""
+    known = np.where(values > 0, values, np.nan)
+    return np.asarray(np.abs(np.log(known[-1] / known[0])))
+
+
+def _gain(metric: str, scale: float = 1.0) -> Statistic:
+    return lambda means: np.asarray(scale * (means[metric] - means[f"base_{metric}"]).mean(axis=0))
+
+
+def _difference(metric: str, scale: float = 1.0) -> Statistic:
+    return lambda means: np.asarray(scale * (means[metric][-1] - means[metric][0]))
+
+
+def _flattening(means: Means) -> np.ndarray:
+    a, b, c, d = means["MIUB"][[0, 1, -2, -1]]
+    return np.asarray((a - b) - (c - d))
+
+
+def _unevenness(values: np.ndarray) -> np.ndarray:
+    """Spread of the steps from setting to setting over their mean size; a single step is as even as any."""
+    steps = np.diff(values, axis=0)
+    size = np.abs(steps).mean(axis=0)
+    spread = steps.std(axis=0, ddof=min(len(steps) - 1, 1))
+    return np.asarray(np.divide(spread, size, out=np.zeros_like(size), where=size > 0))
+
+
+def _unevenness_gap(means: Means) -> np.ndarray:
+    """Of ln PPL, which is CE, less that of ln MIUB."""
+    of_miub = _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
+    return np.asarray(_unevenness(means["CE"]) - of_miub)
+
+
+def _milder(means: Means) -> np.ndarray:
+    return np.asarray(log_ratio(means["MIUB"]) - log_ratio(means["CE"]))
+
+
+class Claim(NamedTuple):
+    """A sentence that one number decides, made of means over items that several settings share."""
+
+    number: int
+    sentence: str
+    """With {of} for the model, {along} for the sweep and {name} for the text or prompt."""
+    statistic: Statistic
+    unit: str
+    what: str
+    """What the number is, with names of settings; {settings} and {sets}, how many there are."""
+    falls: bool = True
+    """Whether the claim is that the number lies below 0, or above."""
+
+
+GAIN, LESS, CHANGE = "with less without adapter, {settings}:", "{last} less {first}:", "{last} against {first}, {sets}:"
+FALLS = "fall of {first} to {second} less that of {last_but_one} to {last}:"
+WINDOWS = "{last} against {first}, windows of a text, which aren't as independent as items:"
+STEPS = "spread of steps over their mean size, PPL's less MIUB's:"
+TUNING = (
+    Claim(0, "ACC{of} rises with fine-tuning, mean over all settings", _gain("ACC", 100), "points", GAIN, False),
+    Claim(0, "CE{of} falls with fine-tuning, mean over all settings", _gain("CE"), "nat/token", GAIN),
+)
+"""Whether adapters answer better than the model without them, which no claim of the paper says, and all suppose."""
+RANK = (
+    Claim(1, "MIUB{of} falls as rank grows", percent_change, "%", CHANGE),
+    Claim(3, "CE{of} rises with rank", _difference("CE"), "nat/token", LESS, False),
+    Claim(3, "ACC{of} rises with rank", _difference("ACC", 100), "points", LESS, False),
+)
+SIZE = (
+    Claim(1, "MIUB{of} falls as model size grows", percent_change, "%", CHANGE),
+    Claim(2, "MIUB{of} falls less at the last step of model size than at the first", _flattening, "nat", FALLS, False),
+    Claim(
+        2,
+        "over the model sizes{of}, ln MIUB changes less than ln CE",
+        _milder,
+        "",
+        "|ln| of {last} over {first}, MIUB's less CE's:",
+    ),
+)
+TEXT = (
+    Claim(4, "MIUB{of} of the text {name} falls as the model grows", percent_change, "%", WINDOWS),
+    Claim(
+        4,
+        "along model size{of}, steps of ln PPL of the text {name} differ more than those of ln MIUB",
+        _unevenness_gap,
+        "",
+        STEPS,
+        False,
+    ),
+)
+PROMPT = Claim(7, "under {name} MIUB{of} falls with {along}", percent_change, "%", "{last} against {first}:")

@@ -2,17 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.analyze.scaling.fit import FitReport, fit_report
+from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
+
 from .cells import length_cells, prompt_cells, study_cells
-from .claims import claims_table, paper_claims
-from .findings import Finding
-from .law import Compared, Fitted, compared_metrics, study_law
-from .tables import datasets_table, information_table, lengths_table, prompts_table, texts_table
+from .paper_claims import paper_claims
+from .tables import data_labels, datasets_table, information_table, lengths_table, prompts_table, texts_table
 from .units import UnitResult
 
-__all__ = ["StudyResults", "study_results"]
+__all__ = ["StudyResults", "compared_metrics", "study_law", "study_results"]
+
+N_DRAWS = 200
+"""Draws of a bootstrap over groups, where they are too many to look at all."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,9 +31,10 @@ class StudyResults:
     """Units whose results lie there too, and which the grid doesn't have: they enter nothing."""
     tables: Mapping[str, pd.DataFrame]
     """`study`, `lengths`, `table_1`, `table_2`, `table_3`, `figure_2`, `figure_3`, `claims`."""
-    findings: tuple[Finding, ...]
-    laws: tuple[Fitted, ...]
-    compared: Compared
+    law: FitReport | str
+    """Eq. 8 on all settings, or why it can't be fitted."""
+    compared: MetricComparison | str
+    """MIUB and CE as predictors of accuracy, or why they weren't compared."""
 
     @property
     def missing(self) -> list[str]:
@@ -38,7 +44,7 @@ class StudyResults:
 
 
 def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -> StudyResults:
-    """Tables, figures' numbers, claims, fits and comparisons of a study.
+    """Tables, figures' numbers, claims, fit and comparison of a study.
 
     Parameters
     ----------
@@ -63,8 +69,8 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
         key = (unit.model, unit.share, unit.rank, unit.seed, unit.task, unit.train_items)
         if (other := seen.setdefault(key, unit.name)) != unit.name:
             raise ValueError(f"units {other!r} and {unit.name!r} are of one setting and seed; take one of them out")
-    cells, lengths, compared = study_cells(units), length_cells(units), compared_metrics(study_cells(units))
-    findings = paper_claims(units, compared.comparison.verdicts if compared.comparison else ())
+    cells, lengths = study_cells(units), length_cells(units)
+    compared = compared_metrics(cells)
     return StudyResults(
         units=tuple(units),
         planned=tuple(planned) or tuple(unit.name for unit in units),
@@ -77,9 +83,53 @@ def study_results(units: Sequence[UnitResult], *, planned: Sequence[str] = ()) -
             "table_3": information_table(cells, units),
             "figure_2": texts_table(cells),
             "figure_3": lengths_table(lengths),
-            "claims": claims_table(findings),
+            "claims": paper_claims(units, cells, () if isinstance(compared, str) else compared.verdicts),
         },
-        findings=tuple(findings),
-        laws=tuple(study_law(cells)),
+        law=study_law(cells),
         compared=compared,
     )
+
+
+def study_law(cells: pd.DataFrame) -> FitReport | str:
+    """Eq. 8 of MIUB on all cells with the first prompt, or what the fit says of cells that can't tell it.
+
+    Parameters
+    ----------
+    cells
+        What `study_cells` returns. Each data set has a level of its own; seeds are repeats.
+    """
+    rows = _choices(cells)
+    if not len(rows):
+        return "there is no data set with choices"
+    sizes = [name for name in ("N", "R", "D") if not rows[name].isna().any() and rows[name].nunique() > 1]
+    if not sizes:
+        return "no size varies: a law needs several model sizes, ranks or numbers of training samples"
+    frame = rows.astype(dict.fromkeys(sizes, float))
+    # A model's own level would take all that N can tell, unless each model has several sizes.
+    varies = "N" not in sizes or bool((frame.groupby("model")["N"].nunique() > 1).any())
+    groups = [one for one in ("dataset", "model") if frame[one].nunique() > 1 and (one != "model" or varies)]
+    options: dict[str, Any] = {size: size for size in sizes}
+    options |= {"repeat": "seed"} if frame["seed"].nunique() > 1 else {}
+    try:
+        return fit_report(frame, "MIUB", groups=groups, n_draws=N_DRAWS, **options)
+    except ValueError as error:
+        return str(error)
+
+
+def compared_metrics(cells: pd.DataFrame) -> MetricComparison | str:
+    """MIUB and CE as predictors of accuracy, on means over seeds; `cells` are what `study_cells` returns."""
+    groups = _choices(cells).groupby(["dataset", "model", "setting"], sort=False)
+    table = groups[["ACC", "MIUB", "CE"]].mean().reset_index()
+    known = {name: table[name].dropna() for name in ("MIUB", "CE")}
+    metrics = [f"ln {name}" for name, values in known.items() if len(values) and (values > 0).all()]
+    metrics[1:1] = ["CE"] * bool(len(known["CE"]))
+    try:
+        return compare_metrics(table, metrics=metrics)
+    except ValueError as error:
+        return str(error)
+
+
+def _choices(cells: pd.DataFrame) -> pd.DataFrame:
+    rows = cells[cells["first_prompt"] & ~cells["is_text"]].copy()
+    rows["dataset"] = data_labels(rows)
+    return rows

@@ -2,7 +2,7 @@
 
 Every table has the columns `model`, `metric`, `setting`, `value` (mean over seeds), `se` (over items), `seed_sd`
 (between seeds, empty for one), `n_items`, `n_seeds`, `unit` and `runs` (names of units). What wasn't measured has no
-value and 0 items; `attrs` counts these in `n_empty`, and says the `rank` of the sizes and what is `left_out`.
+value and 0 items; `attrs` says the `rank` of the sizes and what is `left_out`.
 
 `se` says how another draw of items would differ; `seed_sd` says how another adapter would. Of a mean over seeds `se`
 is the mean of their errors, which is no smaller than the error of that mean, since seeds answer the same items. `AVG`
@@ -11,19 +11,23 @@ all.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from .layout import AVG, Layout, lay_out
+from .cells import first_length
 from .units import UnitResult
 
 __all__ = [
+    "AVG",
+    "Layout",
+    "data_labels",
     "datasets_table",
     "information_table",
+    "lay_out",
     "lengths_table",
     "prompts_table",
     "texts_table",
@@ -31,8 +35,75 @@ __all__ = [
     "with_sizes",
 ]
 
-COLUMNS = ("model", "metric", "setting", "value", "se", "seed_sd", "n_items", "n_seeds", "unit", "runs")
-UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", "MIUB": "nat"}
+AVG = "AVG"
+"""The paper's word for the mean over data sets."""
+UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", **dict.fromkeys(("MIUB", "MI", "js", "js sum"), "nat")}
+
+
+class Layout(NamedTuple):
+    """Cells, each under its column of the paper's tables."""
+
+    cells: pd.DataFrame
+    """With `column` (`r8`, `share4`) and `label` (the data set's name); a cell of two columns is there twice."""
+    ranks: tuple[str, ...]
+    """Columns of the rank sweep, the smallest rank first."""
+    sizes: tuple[str, ...]
+    """Columns of the model's size at `rank`, the smallest model first; none where no layers share weights."""
+    rank: int
+    """LoRA rank at which the model's size was varied."""
+    left_out: tuple[str, ...]
+    """Units that stand in no column."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, in the paper's order."""
+        return (*self.ranks, *self.sizes)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The columns without the one that shows units a second time."""
+        again = "share1" if f"r{self.rank}" in self.ranks else ""
+        return tuple(name for name in self.columns if name != again)
+
+
+def lay_out(cells: pd.DataFrame) -> Layout:
+    """Cells under the paper's columns.
+
+    Parameters
+    ----------
+    cells
+        What `study_cells`, `prompt_cells` or `length_cells` returns, or rows of it.
+
+    Notes
+    -----
+    Ranks r... are of models whose layers share no weights; sizes share8 ... share1 are of the rank that most sizes were
+    run with, the smallest of these. So share1 is the rank sweep's run of that rank, shown a second time, as in the
+    paper. Of units that differ in their number of training items those with the most count, by task.
+    """
+    items = cells["train_items"].astype("Float64").fillna(float("inf"))
+    full = cells[items == items.groupby(cells["task"]).transform("max")]
+    n_sizes = full[["model", "share", "R"]].drop_duplicates().groupby("R").size()
+    rank = int(n_sizes.idxmax()) if len(n_sizes) else 0  # the first of several, which is the smallest
+    plain = full[full["share"] == 1]
+    shared = full[(full["R"] == rank) & (full["share"] > 1).any()]
+    columns = ["r" + plain["R"].astype(str), "share" + shared["share"].astype(str)]
+    both = pd.concat([plain, shared], ignore_index=True).assign(column=pd.concat(columns, ignore_index=True))
+    return Layout(
+        both.assign(label=data_labels(both)).astype({"label": str}),
+        tuple(f"r{one}" for one in sorted(plain["R"].unique().tolist())),
+        tuple(f"share{one}" for one in sorted(shared["share"].unique().tolist(), reverse=True)),
+        rank,
+        tuple(name for name in dict.fromkeys(cells["run"]) if name not in set(both["run"])),
+    )
+
+
+def data_labels(cells: pd.DataFrame) -> list[str]:
+    """The name of each row's data set, with its split or task where the name alone doesn't tell two apart."""
+    n_splits, n_tasks = (cells.groupby("dataset")[name].nunique() for name in ("split", "task"))
+    return [
+        dataset + (f"/{split}" if n_splits[dataset] > 1 else "") + (f" ({task})" if n_tasks[dataset] > 1 else "")
+        for dataset, split, task in cells[["dataset", "split", "task"]].itertuples(index=False, name=None)
+    ]
 
 
 def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -44,13 +115,13 @@ def datasets_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `study_cells` returns.
     """
     layout = lay_out(cells[cells["first_prompt"] & ~cells["is_text"]])
-    parts = [layout.cells]
-    if len(layout.cells):  # where tasks share data sets, each task has a mean of its own
-        repeated = layout.cells.groupby("dataset")["task"].nunique().max() > 1
-        means = _average(layout, ("task",) if repeated else ())
-        parts.append(means.assign(label=AVG + (" (" + means["task"] + ")" if repeated else "")))
-    whole = layout._replace(cells=pd.concat(parts, ignore_index=True))
-    return _table_of(whole, "label", ("ACC", "CE", "MIUB")).rename(columns={"label": "dataset"})
+    # Where tasks share data sets, each task has a mean of its own.
+    is_shared = layout.cells.groupby("dataset")["task"].nunique().max() > 1
+    if len(layout.cells):
+        means = _average(layout.cells, *(["task"] if is_shared else []))
+        means["label"] = AVG + (" (" + means["task"] + ")" if is_shared else "")
+        layout = layout._replace(cells=pd.concat([layout.cells, means]))
+    return _table(layout, ["label"], ("ACC", "CE", "MIUB")).rename(columns={"label": "dataset"})
 
 
 def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +133,7 @@ def prompts_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `prompt_cells` returns.
     """
     layout = lay_out(cells[~cells["is_text"]])
-    return _table_of(layout._replace(cells=_average(layout, ("prompt",))), "prompt", ("ACC", "MIUB"))
+    return _table(layout._replace(cells=_average(layout.cells, "prompt")), ["prompt"], ("ACC", "MIUB"))
 
 
 def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +149,7 @@ def texts_table(cells: pd.DataFrame) -> pd.DataFrame:
     layout = lay_out(cells[cells["is_text"]])
     at_rank = layout.sizes or tuple(name for name in layout.ranks if name == f"r{layout.rank}")
     own = layout.cells[layout.cells["column"].isin(at_rank)]
-    table = _table_of(layout._replace(cells=own, ranks=(), sizes=at_rank), "label", ("MIUB", "PPL", "CE"))
+    table = _table(layout._replace(cells=own, ranks=(), sizes=at_rank), ["label"], ("MIUB", "PPL", "CE"))
     return with_sizes(table, own).rename(columns={"label": "dataset"})
 
 
@@ -93,16 +164,14 @@ def lengths_table(cells: pd.DataFrame) -> pd.DataFrame:
         What `length_cells` returns.
     """
     layout = lay_out(cells)
-    parts = [_table_of(layout._replace(cells=layout.cells[:0]), "label", ())]
-    for bucket in dict.fromkeys(layout.cells["bucket"]):
-        own = layout.cells[layout.cells["bucket"] == bucket]
-        part = _table_of(layout._replace(cells=own), "label", ("MIUB", "ACC")).assign(bucket=bucket)
-        # Models count tokens each in its own way, and draw other items by that.
-        about = own.drop_duplicates(["label", "model"])[["label", "model", "mean_length", "n_wanted"]]
-        parts.append(part.merge(about, on=["label", "model"], how="left"))
-    whole = pd.concat(parts[1:] or parts, ignore_index=True)
-    whole.attrs = parts[0].attrs | {"n_empty": int(whole["value"].isna().sum())}
-    return whole.rename(columns={"label": "dataset"})
+    own = layout.cells.sort_values("bucket", key=lambda names: names.map(first_length), kind="stable")
+    table = _table(layout._replace(cells=own), ["bucket", "label"], ("MIUB", "ACC"))
+    # Models count tokens each in its own way, and draw other items by that.
+    keys, about = ["label", "model", "bucket"], ["mean_length", "n_wanted"]
+    found = table.drop(columns="bucket").assign(bucket=table["bucket"])
+    found = found.merge(own.drop_duplicates(keys)[keys + about], on=keys, how="left")
+    found.attrs = table.attrs
+    return found.rename(columns={"label": "dataset"})
 
 
 def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.DataFrame:
@@ -129,54 +198,18 @@ def information_table(cells: pd.DataFrame, units: Sequence[UnitResult]) -> pd.Da
     `measure_information`. It compares settings, and is no property of the model.
     """
     known = {unit.name: unit.information for unit in units if unit.information is not None}
-    rows = cells[cells["first_prompt"] & ~cells["is_text"]]
-    layout = lay_out(rows)
+    layout = lay_out(cells[cells["first_prompt"] & ~cells["is_text"]])
     own = layout.cells[layout.cells["run"].isin(list(known))]
     ranks, sizes = (tuple(one for one in some if (own["column"] == one).any()) for some in (layout.ranks, layout.sizes))
-    narrow = layout._replace(cells=own, ranks=ranks, sizes=sizes)
-    scores = _table_of(narrow._replace(cells=_average(narrow, ("task",))), "task", ("ACC", "MIUB"))
-    estimates = []
-    for (task, model, column), part in _groups(own, ("task", "model", "column")):
-        runs = list(dict.fromkeys(part["run"]))
-        about = {"task": task, "model": model, "setting": column, "n_seeds": len(runs), "runs": " ".join(runs)}
-        found = [_over_components(known[run]) for run in runs]
-        estimates += [about | _over_seeds(found, metric) for metric in ("MI", "js", "js sum")]
-    table = pd.concat([scores, pd.DataFrame(estimates)], ignore_index=True) if estimates else scores
-    table.attrs = dict(scores.attrs)
+    scores = _table(layout._replace(cells=_average(own, "task"), ranks=ranks, sizes=sizes), ["task"], ("ACC", "MIUB"))
+    if not known:
+        return scores
+    found = pd.concat([_over_components(one).assign(run=name) for name, one in known.items()])
+    runs = own[["task", "model", "column", "run"]].drop_duplicates()
+    estimates = _over_seeds(runs.merge(found, on="run"), ["task", "model", "column", "metric"]).reset_index()
+    table = pd.concat([scores, estimates.rename(columns={"column": "setting"})], ignore_index=True)
+    table.attrs = scores.attrs
     return table
-
-
-def _table_of(layout: Layout, key: str, metrics: Sequence[str]) -> pd.DataFrame:
-    """A number a row, of cells under `key` and the paper's columns, whether they are there or not."""
-    cells = layout.cells
-    rows = []
-    for name, model in itertools.product(dict.fromkeys(cells[key]), dict.fromkeys(cells["model"])):
-        own = cells[(cells[key] == name) & (cells["model"] == model)]
-        for metric, column in itertools.product(metrics, layout.columns):
-            found = _value(own[own["column"] == column], metric)
-            rows.append({key: name, "model": model, "metric": metric, "setting": column, **found})
-    table = pd.DataFrame(rows, columns=[key, *COLUMNS])
-    n_empty = int(table["value"].isna().sum())
-    table.attrs = {"rank": layout.rank, "left_out": list(layout.left_out), "n_empty": n_empty}
-    return table
-
-
-def _average(layout: Layout, by: Sequence[str]) -> pd.DataFrame:
-    """Means over data sets, each counting the same, by model, column and seed: where all of them are there."""
-    cells, keys = layout.cells, (*by, "model", "column", "seed")
-    wanted = {key: part["label"].nunique() for key, part in _groups(cells, (*by, "model"))}
-    rows = []
-    for key, part in _groups(cells, keys):
-        if part["label"].nunique() < wanted[key[: len(by) + 1]]:
-            continue
-        row: dict[str, Any] = dict(zip(keys, key, strict=True))
-        for name in ("ACC", "CE", "MIUB"):
-            errors = part[f"{name}_se"].to_numpy(dtype=np.float64)
-            row[name] = float(part[name].mean(skipna=False))
-            row[f"{name}_se"] = float(np.sqrt((errors**2).sum()) / len(errors))
-        row |= {name: int(part[name].sum()) for name in ("n_samples", "n_scored")}
-        rows.append(row | {"run": " ".join(dict.fromkeys(part["run"])), "label": AVG})
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*keys, "label"])
 
 
 def wide(table: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -197,59 +230,69 @@ def with_sizes(table: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return merged
 
 
-def _groups(cells: pd.DataFrame, by: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """Groups in the order in which they come, their keys as tuples."""
-    if len(cells):
-        yield from cells.groupby(list(by), sort=False)
+def _table(layout: Layout, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """A number a row, of cells `by` a name and under the paper's columns, whether they are there or not."""
+    cells, keys = layout.cells, [*by, "model", "metric", "column"]
+    numbers = pd.concat(
+        cells.assign(
+            metric=name,
+            value=cells[name].astype(float),
+            se=cells[f"{name}_se"].astype(float),
+            n_items=cells["n_samples" if name == "MIUB" else "n_scored"],
+        )
+        for name in metrics
+    )
+    names = list(cells[list(by)].drop_duplicates().itertuples(index=False, name=None))
+    product = itertools.product(names, dict.fromkeys(cells["model"]), metrics, layout.columns)
+    whole = pd.MultiIndex.from_tuples([(*name, *rest) for name, *rest in product], names=keys)
+    table = _over_seeds(numbers, keys).reindex(whole).reset_index().astype(dict.fromkeys(keys, str))
+    table = table.rename(columns={"column": "setting"})
+    table["unit"], table["runs"] = table["metric"].map(UNITS), table["runs"].fillna("")
+    table[["n_items", "n_seeds"]] = table[["n_items", "n_seeds"]].fillna(0).astype(int)
+    table.attrs = {"rank": layout.rank, "left_out": list(layout.left_out)}
+    return table
 
 
-def _value(rows: pd.DataFrame, metric: str) -> dict[str, Any]:
-    """Mean over seeds, with what it rests on."""
-    about = {"unit": UNITS[metric], "runs": " ".join(dict.fromkeys(rows["run"])) if len(rows) else ""}
-    if not len(rows) or rows[metric].isna().any():
-        return {"value": np.nan, "se": np.nan, "seed_sd": np.nan, "n_items": 0, "n_seeds": 0, **about}
-    values = rows[metric].astype(float)
-    return {
-        "value": float(values.mean()),
-        "se": float(rows[f"{metric}_se"].astype(float).mean(skipna=False)),
-        "seed_sd": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
-        "n_items": int(rows["n_samples" if metric == "MIUB" else "n_scored"].min()),
-        "n_seeds": len(values),
-        **about,
-    }
+def _average(cells: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Means over data sets, each counting the same, by model, column and seed: where all of them are there."""
+    wanted = cells.groupby([*by, "model"])["label"].transform("nunique")
+    groups = cells.assign(wanted=wanted).groupby([*by, "model", "column", "seed"], sort=False)
+    how = {"n_samples": "sum", "n_scored": "sum", "run": _joined}
+    for name in ("ACC", "CE", "MIUB"):
+        how[name] = lambda values: values.mean(skipna=False)
+        how[f"{name}_se"] = lambda errors: np.sqrt((errors**2).sum(skipna=False)) / len(errors)
+    found = groups.agg(how)
+    return found[groups["label"].nunique() == groups["wanted"].first()].reset_index()
 
 
-def _over_seeds(found: Sequence[dict[str, float]], metric: str) -> dict[str, Any]:
-    """Means over seeds of what each seed's components come to, and the smallest of their counts."""
-    values = [one[metric] for one in found]
-    row: dict[str, Any] = {
-        "metric": metric,
-        "value": float(np.mean(values)),
-        "se": np.nan,
-        "seed_sd": float(np.std(values, ddof=1)) if len(values) > 1 else np.nan,
-        "n_items": min(int(one["n_samples"]) for one in found),
-        "unit": "nat",
-    }
-    row |= {name: min(int(one[name]) for one in found) for name in ("n_components", "n_clean", "n_tokens")}
-    if metric != "js sum":
-        row |= {end: float(np.mean([one[f"{metric} {end}"] for one in found])) for end in ("low", "high")}
-    return row
-
-
-def _over_components(information: xr.Dataset) -> dict[str, float]:
-    """Medians and quartiles over the components that have a finite estimate."""
-    panel = information.sel(estimator="panel")
-    values, js = panel["value"].values.astype(np.float64), information["js"].values.astype(np.float64)
-    kept = np.isfinite(values) & np.isfinite(js)
-    found: dict[str, float] = {
-        "n_components": int(kept.sum()),
-        "n_clean": int((panel["verdict"].values[kept].astype(str) == "ok").sum()),
-        "js sum": float(js[kept].sum()) if kept.any() else np.nan,
-    }
-    for name, one in (("MI", values), ("js", js)):
-        ends = np.quantile(one[kept], [0.25, 0.5, 0.75]) if kept.any() else np.full(3, np.nan)
-        found |= {f"{name} low": float(ends[0]), name: float(ends[1]), f"{name} high": float(ends[2])}
-    for name in ("n_tokens", "n_samples"):
-        counts = information[name].values[kept] if name in information else np.zeros(0)
-        found[name] = int(counts.min()) if len(counts) else 0
+def _over_seeds(numbers: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds and what they rest on; none where a seed has no number."""
+    groups = numbers.groupby(list(keys), sort=False)
+    found = groups[["value", "se"]].mean()
+    found["seed_sd"], found["n_items"], found["n_seeds"] = groups["value"].std(), groups["n_items"].min(), groups.size()
+    found["unit"], found["runs"] = found.index.get_level_values("metric").map(UNITS), groups["run"].agg(_joined)
+    for names, mean in ((("n_components", "n_clean", "n_tokens"), "min"), (("low", "high"), "mean")):
+        for name in (name for name in names if name in numbers):
+            found[name] = groups[name].agg(mean)
+    is_lacking = groups["value"].count() < found["n_seeds"]
+    found.loc[is_lacking, ["value", "se", "seed_sd"]] = np.nan
+    found.loc[is_lacking, ["n_items", "n_seeds"]] = 0
     return found
+
+
+def _joined(names: pd.Series) -> str:
+    return " ".join(dict.fromkeys(names))
+
+
+def _over_components(information: xr.Dataset) -> pd.DataFrame:
+    """Medians and quartiles over the components that have a finite estimate; rows `MI`, `js` and `js sum`."""
+    panel = information.sel(estimator="panel")
+    columns = {"MI": panel["value"], "js": panel["js"], "is_clean": panel["verdict"].astype(str) == "ok"}
+    columns |= {name: panel[name] for name in ("n_tokens", "n_samples") if name in panel}
+    frame = pd.DataFrame({name: values.values for name, values in columns.items()})
+    frame = frame[np.isfinite(frame[["MI", "js"]].astype(float)).all(axis=1)]
+    found = frame[["MI", "js"]].quantile([0.25, 0.5, 0.75]).T.set_axis(["low", "value", "high"], axis=1)
+    found.loc["js sum", "value"] = frame["js"].sum() if len(frame) else np.nan
+    counts = {name: frame[name].min() if name in frame and len(frame) else 0 for name in ("n_tokens", "n_samples")}
+    found["n_items"], found["n_tokens"], found["n_components"] = counts["n_samples"], counts["n_tokens"], len(frame)
+    return found.assign(n_clean=frame["is_clean"].sum(), se=np.nan).rename_axis("metric").reset_index()

@@ -1,27 +1,24 @@
 """A study's results, read and checked where they enter: a file a unit, and what was estimated beside it."""
 
-import json
-import re
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from pydantic import BaseModel, Json, ValidationError
 
-__all__ = ["UnitResult", "read_units"]
+from ..grid import INFORMATION, Unit
+from ..settings import first_mistake
+
+__all__ = ["Record", "UnitResult", "read_record", "read_units"]
 
 RESULTS = "results"
 """Folder of results in a study's folder."""
-INFORMATION = ".information.nc"
 MOST_BYTES = 2**30
 """Bytes that a file may have, and its arrays in memory: results are small, and what is larger is none."""
-NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
-AGAIN = "delete it, and `lorascope study run` makes it again"
-
-UNIT: dict[str, type] = {"model": str, "share": int, "rank": int, "seed": int, "task": str, "name": str}
-LEAST = {"share": 1, "rank": 1, "seed": 0}
 TEXTS = ("id", "dataset", "split", "prompt", "bucket")
 NUMBERS = (
     *("length", "answer", "correct", "correct_per_token", "ce", "miub"),
@@ -29,13 +26,23 @@ NUMBERS = (
 )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+class Record(BaseModel):
+    """The attributes of a file of results, which hold JSON."""
+
+    unit: Json[Unit]
+    recipe: Json[dict[str, Any]]
+    runs: Json[dict[str, dict[str, Any]]]
+    training: Json[dict[str, Any]]
+    notes: Json[tuple[str, ...]] = ()
+    measured: datetime
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class UnitResult:
     """What one adapter of a study came to."""
 
-    file: str
-    """Name of the file."""
     name: str
+    """That of its file, but for the ending."""
     model: str
     share: int
     """Layers that share one set of base weights."""
@@ -65,18 +72,16 @@ class UnitResult:
     @property
     def provenance(self) -> Mapping[str, Any]:
         """What the first run says of its model, libraries and device."""
-        first: Mapping[str, Any] = next(iter(self.runs.values()), {})
-        found = first.get("provenance")
+        found = next(iter(self.runs.values()), {}).get("provenance")
         return found if isinstance(found, Mapping) else {}
 
     @property
     def sizes(self) -> dict[str, int | None]:
         """N, N_non_embedding and D; None for what the runs and the training don't say."""
         model = self.provenance.get("model") or {}
-        names = {"N": "n_parameters", "N_non_embedding": "n_parameters_non_embedding"}
-        return {key: _whole(model.get(name)) for key, name in names.items()} | {
-            "D": _whole(self.training.get("n_samples"))
-        }
+        found = {"N": model.get("n_parameters"), "N_non_embedding": model.get("n_parameters_non_embedding")}
+        found["D"] = self.training.get("n_samples")
+        return {name: n if type(n) is int and n > 0 else None for name, n in found.items()}
 
 
 def read_units(folder: str | Path) -> list[UnitResult]:
@@ -100,99 +105,82 @@ def read_units(folder: str | Path) -> list[UnitResult]:
     if not place.is_dir():
         raise FileNotFoundError(f"`{place}` is no folder; name the folder that `lorascope study run` writes to")
     files = [file for file in sorted(place.glob("*.nc")) if not file.name.startswith(".")]
-    files = [file for file in files if not file.name.endswith(INFORMATION)]
-    if not files:
+    units = [_unit(file) for file in files if not file.name.endswith(INFORMATION)]
+    if not units:
         raise FileNotFoundError(f"`{place}` holds no results of a unit; `lorascope study run` makes them")
-    units = [_unit(file) for file in files]
     return sorted(units, key=lambda one: (one.model, one.task, -one.share, one.rank, one.train_items or 0, one.seed))
+
+
+def read_record(file: Path, found: xr.Dataset | None = None) -> Record:
+    """What a file of results says of itself, its arrays unread; raises ValueError if it isn't one, or is damaged."""
+    try:
+        return Record.model_validate((_load(file, arrays=False) if found is None else found).attrs)
+    except ValidationError as error:
+        raise _mistake(file, first_mistake(error)) from None
 
 
 def _unit(file: Path) -> UnitResult:
     found = _load(file)
-    unit, recipe, runs, training = (_json(found, key, file, Mapping) for key in ("unit", "recipe", "runs", "training"))
-    for key, kind in UNIT.items():
-        value = unit.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < LEAST[key]):
-            raise ValueError(f"`{file}`: `unit` has {key} {value!r}, which no study has; {AGAIN}")
-    if not NAME.fullmatch(unit["name"]) or file.name != f"{unit['name']}.nc":
-        raise ValueError(f"`{file}` says it is unit {unit['name']!r}; give it back its name, or {AGAIN}")
-    runs = {str(name): run for name, run in runs.items() if isinstance(run, Mapping)}
+    record = read_record(file, found)
+    _require(file.name == f"{record.unit.name}.nc", file, f"it is of unit {record.unit.name!r} by its own words")
+    estimates = file.with_name(f"{record.unit.name}{INFORMATION}")
     return UnitResult(
-        file=file.name,
-        **{key: unit[key] for key in UNIT},
-        train_items=_whole(unit.get("train_items")),
+        **dataclasses.asdict(record.unit),
+        **record.model_dump(include={"recipe", "runs", "training", "notes"}),
         samples=_samples(found, file),
-        recipe=recipe,
-        runs=runs,
-        training=training,
-        notes=tuple(map(str, _json(found, "notes", file, list) if "notes" in found.attrs else ())),
-        information=_information(file.with_name(f"{unit['name']}{INFORMATION}"), runs),
+        information=_information(estimates, record.runs) if estimates.is_file() else None,
     )
 
 
-def _load(file: Path) -> xr.Dataset:
+def _load(file: Path, *, arrays: bool = True) -> xr.Dataset:
     """All of a file, if that isn't too much."""
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"`{file}` has {file.stat().st_size} bytes; results have {MOST_BYTES} at most")
+    n_bytes = file.stat().st_size
+    _require(n_bytes <= MOST_BYTES, file, f"it has {n_bytes} bytes, where results have {MOST_BYTES} at most")
     try:
         with xr.open_dataset(file, engine="netcdf4", cache=False, decode_times=False) as opened:
             if opened.nbytes > MOST_BYTES:
                 raise ValueError(f"its arrays take {opened.nbytes} bytes; results take {MOST_BYTES} at most")
-            return opened.load()
+            return opened.load() if arrays else opened
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ValueError(f"`{file}` can't be read: {' '.join(str(error).split())}; {AGAIN}") from error
-
-
-def _json(found: xr.Dataset, key: str, file: Path, kind: type) -> Any:
-    _require(key in found.attrs, file, f"it has no attribute {key!r}")
-    try:
-        value = json.loads(str(found.attrs[key]))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"`{file}`: its attribute {key!r} isn't JSON: {error}; {AGAIN}") from error
-    if not isinstance(value, kind):
-        raise ValueError(f"`{file}`: its attribute {key!r} is a {type(value).__name__}; {AGAIN}")
-    return value
+        raise _mistake(file, " ".join(str(error).split())) from error
 
 
 def _samples(found: xr.Dataset, file: Path) -> xr.Dataset:
+    """Texts and numbers by sample."""
+    numbers = [str(name) for name, values in found.data_vars.items() if values.dtype.kind in "fiu"]
+    kept = {
+        name: ("sample", found[name].values.astype(np.str_) if name in TEXTS else found[name].values)
+        for name in (*TEXTS, *numbers)
+        if name in found and found[name].dims == ("sample",)
+    }
     for name in (*TEXTS, *NUMBERS):
-        _require(name in found and found[name].dims == ("sample",), file, f"it has no {name!r} by sample")
-        if name in NUMBERS and found[name].dtype.kind not in "fiu":
-            raise ValueError(f"`{file}`: {name!r} holds {found[name].dtype}, where numbers belong; {AGAIN}")
-    if not found.sizes["sample"]:
-        raise ValueError(f"`{file}` holds no sample; {AGAIN}")
-    if (units := found["miub"].attrs.get("units")) != "nat":
-        raise ValueError(f"`{file}`: `miub` is in {units!r}, where nats belong; {AGAIN}")
-    kept = {name: ("sample", found[name].values.astype(np.str_)) for name in TEXTS}
-    for key, values in found.data_vars.items():
-        if values.dims == ("sample",) and key not in TEXTS and values.dtype.kind in "fiu":
-            kept[str(key)] = ("sample", values.values)
+        _require(name in kept, file, f"it has no {'texts' if name in TEXTS else 'numbers'} {name!r} by sample")
+    _require(found.sizes["sample"] > 0, file, "it holds no sample")
+    _require((units := found["miub"].attrs.get("units")) == "nat", file, f"`miub` is in {units!r}, not in nats")
     return xr.Dataset(kept)
 
 
-def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset | None:
-    if not file.is_file():
-        return None
+def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
     found = _load(file)
     run = str(next(iter(runs.values()), {}).get("fingerprint"))
-    if found.attrs.get("fingerprint", run) != run:
-        raise ValueError(f"`{file}` is of another run than the results beside it; {AGAIN}")
+    _require(found.attrs.get("fingerprint", run) == run, file, "it is of another run than the results beside it")
     for name in ("value", "verdict"):
-        if name not in found or found[name].dims != ("component", "estimator"):
-            raise ValueError(f"`{file}` isn't what `measure_information` returns: no {name!r} by component; {AGAIN}")
-    if "js" not in found or "panel" not in found["estimator"].values.tolist():
-        raise ValueError(f"`{file}` has no estimate of the panel beside 'js'; {AGAIN}")
-    if len(set(found["component"].values.tolist())) < found.sizes["component"]:
-        raise ValueError(f"`{file}` has a component twice; {AGAIN}")
-    if (units := found["value"].attrs.get("units")) != "nat":
-        raise ValueError(f"`{file}`: mutual information is in {units!r}, not in nats; {AGAIN}")
+        is_there = name in found and found[name].dims == ("component", "estimator")
+        _require(is_there, file, f"it isn't what `measure_information` returns: it has no {name!r} by component")
+    is_panel = "js" in found and "panel" in found["estimator"].values.tolist()
+    _require(is_panel, file, "it has no estimate of the panel beside 'js'")
+    _require(found.indexes["component"].is_unique, file, "it has a component twice")
+    _require((units := found["value"].attrs.get("units")) == "nat", file, f"its values are in {units!r}, not in nats")
     return found
 
 
-def _require(is_there: bool, file: Path, lack: str) -> None:
-    if not is_there:
-        raise ValueError(f"`{file}` isn't a unit's results: {lack}; take it out")
+def _require(is_sound: bool, file: Path, why: str) -> None:
+    if not is_sound:
+        raise _mistake(file, why)
 
 
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _mistake(file: Path, why: str) -> ValueError:
+    return ValueError(
+        f"`{file}` isn't a unit's results, or is damaged: {why}; take it out, or delete it, and `lorascope study run` "
+        "makes it again"
+    )

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,8 @@ class TaskData:
     """The test items; the others stand for their length alone."""
     prompted: frozenset[Key]
     """Test items that every prompt is put to."""
-    buckets: Mapping[Key, str]
-    """Item -> its bucket, such as `1-100`; what isn't here was drawn for no bucket."""
-    lengths: Mapping[Key, int]
-    """Item -> its length in the unit of the buckets."""
+    lengths: Mapping[Key, tuple[str, int]]
+    """Item -> its bucket, such as `1-100`, and its length in the unit of the buckets; of items drawn for a bucket."""
     notes: tuple[str, ...]
     """Sentences on what there wasn't enough of."""
 
@@ -86,9 +83,9 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two test sets are named {'.'.join(filter(None, twice[0]))!r}; results would mix them")
     _refuse_leak(train, _flat(whole))
-    buckets, lengths = _draw_lengths(whole, task, settings.seed, tokenizer, notes)
+    lengths = _draw_lengths(whole, task, settings.seed, tokenizer, notes)
     tested = frozenset(map(_key, _flat(tests)))
-    wanted = tested | buckets.keys()
+    wanted = tested | lengths.keys()
     runs = {TEST_RUN: RunData(prompts=task.prompts[:1], items=tuple(x for x in _flat(whole) if _key(x) in wanted))}
     choices = [items for items in tests if isinstance(items[0], ChoiceItem)]
     if task.prompts[1:] and choices:
@@ -103,7 +100,6 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
         runs=runs,
         tested=tested,
         prompted=frozenset(map(_key, runs[PROMPTS_RUN].items if PROMPTS_RUN in runs else ())),
-        buckets=buckets,
         lengths=lengths,
         notes=tuple(notes),
     )
@@ -138,19 +134,12 @@ def _read(sets: Sequence[str | Articles], settings: StudySettings) -> Iterator[l
     for one in sets:
         name = one.data if isinstance(one, Articles) else one
         path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
-        about = path.stat() if path is not None and path.is_file() else None
-        items = [*_items(str(path or name), (about.st_mtime_ns, about.st_size) if about else None)]
+        items: list[Item] = [*read_items(str(path or name))]
         if isinstance(one, Articles):
             if not isinstance(items[0], TextItem):
                 raise ValueError(f"`{one.data}` holds questions, which have no articles; name it without `articles`")
             items = [pick_articles(items[0], *one.articles)]
         yield items
-
-
-@cache
-def _items(path: str, stamp: tuple[int, int] | None) -> tuple[Item, ...]:
-    """Read once, and again where the file's time or size is another one."""
-    return tuple(read_items(path))
 
 
 def _pick(items: list[Item], n: int | None, seed: int, what: str, notes: list[str]) -> list[Item]:
@@ -164,12 +153,11 @@ def _pick(items: list[Item], n: int | None, seed: int, what: str, notes: list[st
 
 def _draw_lengths(
     sets: Sequence[list[Item]], task: Task, seed: int, tokenizer: Callable[[], Any], notes: list[str]
-) -> tuple[dict[Key, str], dict[Key, int]]:
+) -> dict[Key, tuple[str, int]]:
     """Buckets of the items that are drawn for their length, and their lengths."""
-    buckets: dict[Key, str] = {}
-    counted: dict[Key, int] = {}
+    drawn: dict[Key, tuple[str, int]] = {}
     if (asked := task.lengths) is None:
-        return buckets, counted
+        return drawn
     for items in sets:
         choices = [item for item in items if isinstance(item, ChoiceItem)]
         if not choices:
@@ -180,11 +168,10 @@ def _draw_lengths(
             choices, buckets=asked.buckets, unit=asked.unit, n=asked.items, seed=seed, tokenizer=given
         )
         for (shortest, longest), members in picked.items.items():
-            for item in members:
-                buckets[_key(item)] = f"{shortest}-{longest}"
-                counted[_key(item)] = item_length(item, asked.unit, given)
+            bucket = f"{shortest}-{longest}"
+            drawn |= {_key(item): (bucket, item_length(item, asked.unit, given)) for item in members}
         notes += missing_words(picked)
-    return buckets, counted
+    return drawn
 
 
 def _refuse_leak(train: Sequence[Item], test: Sequence[Item]) -> None:

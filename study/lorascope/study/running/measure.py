@@ -100,9 +100,10 @@ def _samples(run: Run, result: xr.Dataset, data: TaskData) -> xr.Dataset:
     for prefix in ("", "base_"):
         hits = correct_per_character(run, f"{prefix}loglik") if f"{prefix}loglik" in run.choices else none
         columns[f"{prefix}correct_per_character"] = ("sample", hits)
+    buckets, lengths = zip(*(data.lengths.get(key, ("", -1)) for key in keys), strict=True)
     columns |= {
-        "bucket": ("sample", np.array([data.buckets.get(key, "") for key in keys], dtype=np.str_)),
-        "item_length": ("sample", np.array([data.lengths.get(key, -1) for key in keys], dtype=np.int32)),
+        "bucket": ("sample", np.array(buckets, dtype=np.str_)),
+        "item_length": ("sample", np.array(lengths, dtype=np.int32)),
         "in_test": ("sample", tested | (table["answer"].values < 0)),
         "in_prompts": ("sample", np.array([key in data.prompted for key in keys], dtype=np.int8)),
     }

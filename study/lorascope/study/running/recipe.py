@@ -62,7 +62,7 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
             "examples": items_hash(data.examples) if name == PROMPTS_RUN else None,
         }
     recipe["measure"] = {
-        "buckets": _hash([[*key, bucket, data.lengths[key]] for key, bucket in sorted(data.buckets.items())]),
+        "buckets": _hash([[*key, *drawn] for key, drawn in sorted(data.lengths.items())]),
         "tested": _hash(sorted(data.tested)),
         "prompted": _hash(sorted(data.prompted)),
         "information": information_of(unit, settings),

@@ -1,29 +1,27 @@
 """What a study will take: its tokens are counted, and their price is measured on a rehearsal of one unit."""
 
 import dataclasses
-import json
-import math
+import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lorascope.analyze import open_result
 from lorascope.capture.models.model import context_length
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.items import ChoiceItem, Item
 from lorascope.capture.samples.prompt import Examples, read_template
 
-from ..grid import Unit
-from ..places import result_path
+from ..grid import Unit, chosen_units, result_path, units_of
+from ..results.units import read_record
 from ..settings import StudySettings
 from .data import TEST_RUN, TaskData
-from .models import Models
-from .recipe import capture_config, finetune_config
-from .steps import UnitWork
+from .recipe import capture_config, finetune_config, information_of
+from .run import draw_all
+from .steps import Models, UnitWork
 
-__all__ = ["Cost", "count_tokens", "rehearse"]
+__all__ = ["Cost", "Planned", "count_tokens", "plan_study", "rehearse"]
 
 REHEARSED = 4
 """Items of each data set in a rehearsal, and steps of its training: the first and the last aren't counted."""
@@ -46,21 +44,58 @@ class Cost(NamedTuple):
         return sum(n * price for n, price in zip(self, prices, strict=True))
 
 
+class Planned(NamedTuple):
+    """What a unit will take."""
+
+    unit: Unit
+    tokens: Cost
+    seconds: float | None
+    """By a rehearsal, without mutual information and MIUB in training; None without one."""
+    stored_bytes: float
+    """Most that its runs take on the disk; 0 without a rehearsal."""
+    notes: tuple[str, ...]
+    """Sentences on what there isn't enough of."""
+
+
+def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[Planned]:
+    """What the units of a study, or a part of them, will take; with `probe` one of each model and task is rehearsed."""
+    units, models = chosen_units(units_of(settings), only), Models(settings)
+    data = draw_all(settings, units, models)
+    prices: dict[tuple[str, str], tuple[Cost, float]] = {}
+    planned = []
+    for unit in units:
+        tokens, key = count_tokens(unit, settings, data[unit], models), (unit.model, unit.task)
+        if probe and key not in prices:
+            alike = [one for one in units if (one.model, one.task) == key]
+            largest = max(alike, key=lambda one: (information_of(one, settings) is not None, one.rank))
+            prices[key] = rehearse(largest, settings, data[largest], models)
+        price, bytes_each = prices.get(key, (None, 0.0))
+        seconds = None if price is None else tokens.times(price)
+        planned.append(Planned(unit, tokens, seconds, tokens.captured * bytes_each, data[unit].notes))
+    return planned
+
+
 def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Cost:
     """Tokens that pass the model for a unit."""
-    outline, config = models.outline(unit), finetune_config(unit, settings)
-    limit = config.max_length or context_length(outline.model) or ENDLESS
-    train = encode_items(data.train, outline.tokenizer, max_length=limit, window_tokens=config.window_tokens)
-    steps = config.max_steps or math.ceil(math.ceil(len(train) / config.batch_size) * config.epochs)
-    passes = config.epochs if config.max_steps is None else steps * config.batch_size / len(train)
-    samples = list(_run_samples(unit, settings, data, models))
-    scored = [
-        sample.n_context + sum(len(choice.token_ids) for choice in sample.choices)
-        if sample.choices
-        else len(sample.token_ids)
-        for sample in samples
-    ]
-    return Cost(passes * _length(train), 2 * sum(scored), _length(samples))
+    outline, training = models.outline(unit), finetune_config(unit, settings)
+    context = context_length(outline.model) or ENDLESS
+    longest = training.max_length or context
+    train = encode_items(data.train, outline.tokenizer, max_length=longest, window_tokens=training.window_tokens)
+    steps = training.max_steps
+    passes = training.epochs if steps is None else steps * training.batch_size / len(train)
+    trained = passes * sum(len(sample.token_ids) for sample in train)
+    examples = Examples([item for item in data.examples if isinstance(item, ChoiceItem)], seed=settings.seed)
+    scored = captured = 0
+    for name, run in data.runs.items():
+        config = capture_config(unit, settings, data, run=name)
+        for items, prompt in itertools.product(_sets(run.items), map(read_template, config.prompt)):
+            how: dict[str, Any] = {"max_length": context, "window_tokens": config.window_tokens, "prompt": prompt}
+            found = encode_items(items, outline.tokenizer, examples=examples, **how)
+            for sample in found[: config.limit]:
+                choices = sum(len(choice.token_ids) for choice in sample.choices)
+                captured += len(sample.token_ids)
+                scored += sample.n_context + choices if choices else len(sample.token_ids)
+    return Cost(trained, 2 * scored, captured)
 
 
 def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> tuple[Cost, float]:
@@ -70,7 +105,7 @@ def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models
     """
     runs = {name: dataclasses.replace(run, items=_first(run.items)) for name, run in data.runs.items()}
     few = dataclasses.replace(data, train=_first(data.train), runs=runs)
-    kept = capture_config(unit, settings, data, run=TEST_RUN)
+    keeps_states = capture_config(unit, settings, data, run=TEST_RUN).states != "none"
     steps: list[float] = []
 
     def watch(step: str, done: int, total: int, counted: str) -> None:
@@ -78,11 +113,12 @@ def rehearse(unit: Unit, settings: StudySettings, data: TaskData, models: Models
             steps.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        small = _shorten(settings, Path(folder), "none" if kept.states == "none" else "all")
+        small = _shorten(settings, Path(folder), "all" if keeps_states else "none")
         models.load(unit)
         UnitWork(unit=unit, settings=small, data=few, models=models, report=watch).run()
-        with open_result(result_path(small, unit)) as found:
-            measured = [{**run["measured"], "n": run["n_tokens"]} for run in json.loads(found.attrs["runs"]).values()]
+        measured = [
+            {**run["measured"], "n": run["n_tokens"]} for run in read_record(result_path(small, unit)).runs.values()
+        ]
     tokens = count_tokens(unit, small, few, models)
     sums = {name: sum(run[name] for run in measured) for name in ("bare_seconds", "bare_tokens", "seconds", "n")}
     # The first step sets everything up, and after the last one MIUB is measured.
@@ -105,26 +141,10 @@ def _shorten(settings: StudySettings, folder: Path, states: str) -> StudySetting
     return settings.model_copy(update={"tasks": tasks, **changes})
 
 
-def _run_samples(unit: Unit, settings: StudySettings, data: TaskData, models: Models) -> Iterator[EncodedSample]:
-    """What the runs of a unit capture."""
-    outline = models.outline(unit)
-    length = context_length(outline.model) or ENDLESS
-    examples = Examples([item for item in data.examples if isinstance(item, ChoiceItem)], seed=settings.seed)
-    for name, run in data.runs.items():
-        config = capture_config(unit, settings, data, run=name)
-        limits = {"max_length": length, "window_tokens": config.window_tokens}
-        for dataset in dict.fromkeys(item.dataset for item in run.items):
-            items = [item for item in run.items if item.dataset == dataset]
-            for prompt in map(read_template, config.prompt):
-                found = encode_items(items, outline.tokenizer, prompt=prompt, examples=examples, **limits)
-                yield from found[: config.limit]
+def _sets(items: Sequence[Item]) -> list[list[Item]]:
+    """Items by data set."""
+    return [[item for item in items if item.dataset == name] for name in dict.fromkeys(item.dataset for item in items)]
 
 
 def _first(items: Sequence[Item]) -> tuple[Item, ...]:
-    """The first items of each data set."""
-    sets = {name: [item for item in items if item.dataset == name] for name in dict.fromkeys(x.dataset for x in items)}
-    return tuple(item for own in sets.values() for item in own[:REHEARSED])
-
-
-def _length(samples: Sequence[EncodedSample]) -> int:
-    return sum(len(sample.token_ids) for sample in samples)
+    return tuple(item for own in _sets(items) for item in own[:REHEARSED])

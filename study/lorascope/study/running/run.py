@@ -6,10 +6,8 @@ from typing import NamedTuple
 from ..grid import Unit, chosen_units, units_of
 from ..settings import StudySettings
 from .data import TaskData, draw
-from .made_by import is_done
-from .models import Models
 from .recipe import recipe_of
-from .steps import UnitWork
+from .steps import Models, UnitWork, is_done
 
 __all__ = ["Outcome", "draw_all", "run_study"]
 

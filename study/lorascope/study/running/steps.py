@@ -1,29 +1,68 @@
 """The steps of a unit: train, capture, measure. Each is passed over where what it makes lies there already."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from lorascope.analyze import measure_information
-from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune
+from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune, load_model
+from lorascope.capture.planning.meta import MetaModel, load_on_meta
+from lorascope.capture.resume import differences
 from lorascope.stores import Run
+from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 
-from ..grid import Unit
-from ..places import adapter_path, information_path, result_path, run_path, unit_folder
+from ..grid import Unit, adapter_path, information_path, result_path, run_path, unit_folder
+from ..results.units import read_record
 from ..settings import StudySettings
 from .data import PROMPTS_RUN, TEST_RUN, TaskData, write_files
-from .made_by import claim, discard, is_done, is_made_by, save_whole
 from .measure import measure_runs, require_sound
-from .models import Models
-from .recipe import capture_config, finetune_config, information_of, recipe_of
+from .recipe import capture_config, finetune_config, information_of, model_source, recipe_of
 
-__all__ = ["Report", "UnitWork"]
+__all__ = ["Models", "Report", "UnitWork", "claim", "discard", "is_done", "is_made_by"]
+
+MADE_BY = "recipe.json"
+"""File of a unit's folder: the recipe that all in it was made by."""
+MOST_SHOWN = 3
+"""Differences that an error names before it only counts the rest."""
 
 Report = Callable[[str, int, int, str], None]
 """Called with (step, done, total, what is counted)."""
+
+
+class Models:
+    """Base models of a study, by unit: one is loaded at a time, and kept while the units that follow need it."""
+
+    def __init__(self, settings: StudySettings) -> None:
+        self._settings = settings
+        self._loaded: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._outlines = cache(load_on_meta)
+
+    def load(self, unit: Unit) -> tuple[Any, Any]:
+        """The base model of a unit, with its shared weights, and its tokenizer; the one before it is let go."""
+        settings, key = self._settings, (unit.model, unit.share)
+        if key not in self._loaded:
+            self._loaded.clear()  # before the next one takes its place
+            self._loaded[key] = load_model(
+                model_source(unit.model, settings),
+                dtype=settings.dtype,
+                device=settings.device,
+                share=unit.share,
+                shared_layers=settings.shared_layers,
+                share_from=settings.share_from,
+            )
+        return self._loaded[key]
+
+    def outline(self, unit: Unit) -> MetaModel:
+        """A unit's model without its weights, and its tokenizer."""
+        return self._outlines(model_source(unit.model, self._settings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,3 +182,76 @@ class UnitWork:
             progress=self._teller("measure", "task"),
         )
         save_whole(results, result_path(self.settings, self.unit))
+
+
+def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Make a unit's folder, and note there by what recipe; what another recipe made there is refused.
+
+    The note is the first file of a folder: what lies in one without it is nobody's, and deleted.
+
+    Raises
+    ------
+    ValueError
+        If it was made by another recipe.
+    """
+    marker = folder / MADE_BY
+    if marker.is_file():
+        _require_same(json.loads(marker.read_text()), recipe, folder)
+        return
+    discard(folder)
+    with atomic_write(marker) as partial:
+        partial.write_text(json.dumps(recipe, indent=1))
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder: killed meanwhile, no part of it is left under its name."""
+    gone = folder.with_name(f".{folder.name}.discarded")
+    if gone.exists():
+        shutil.rmtree(gone)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)
+
+
+def is_made_by(folder: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether a unit's folder was made by this recipe, and not for another study."""
+    marker = folder / MADE_BY
+    return marker.is_file() and json.loads(marker.read_text()) == recipe
+
+
+def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any]) -> bool:
+    """Whether a unit's results are there, by this recipe.
+
+    Raises
+    ------
+    ValueError
+        If they were made by another recipe, are damaged, or a part is missing.
+    """
+    path, estimates = result_path(settings, unit), information_path(settings, unit)
+    if not path.exists():
+        return False
+    _require_same(read_record(path).recipe, recipe, path)
+    if recipe["measure"]["information"] is not None and not estimates.exists():
+        raise ValueError(
+            f"`{estimates}` is missing; put it back, or delete `{path}` too, and the study makes both again"
+        )
+    return True
+
+
+def save_whole(result: xr.Dataset, path: Path) -> None:
+    """Save, read again, compare, and only then give it its name: what it was made of may be deleted afterwards."""
+    with atomic_write(path, flush=True) as partial:
+        result.to_netcdf(partial, engine="netcdf4")
+        with xr.open_dataset(partial, engine="netcdf4", cache=False) as stored:
+            texts = {key: value for key, value in result.attrs.items() if isinstance(value, str)}
+            if not (result.equals(stored.load()) and texts.items() <= stored.attrs.items()):
+                raise OSError(f"`{path}` wouldn't hold what was written; is the disk sound?")
+
+
+def _require_same(stored: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    if found := list(differences(stored, wanted)):
+        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+        raise ValueError(
+            f"`{path}` was made with other settings ({'; '.join(found[:MOST_SHOWN])}{more}); put them back, name "
+            "another `out`, or delete it"
+        )

@@ -1,43 +1,36 @@
-from collections.abc import Sequence
-
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 from lorascope.study import datasets_table, study_cells
-from lorascope.study.results.findings import finding, lacking, seeds_finding
-from lorascope.study.results.item_table import Chosen, Estimate, ItemTable, Means, item_table
-from lorascope.study.results.size_claims import log_ratio, percent_change
-from lorascope.study.results.sweeps import is_tested
+from lorascope.study.results.claims import log_ratio, percent_change
+from lorascope.study.results.items import Estimate, ItemTable, Means, decided, item_rows, item_table
+from lorascope.study.results.paper_claims import beyond_seeds
 from lorascope.study.results.units import UnitResult
 
 
-def by_setting(units: list[UnitResult]) -> dict[str, list[UnitResult]]:
-    found: dict[str, list[UnitResult]] = {}
-    for unit in units:
-        found.setdefault(f"{unit.share}/{unit.rank}", []).append(unit)
-    return found
-
-
-def items(units: dict[str, list[UnitResult]], metrics: Sequence[str], chosen: Chosen = is_tested) -> ItemTable | None:
-    return item_table(units, metrics, dict.fromkeys(units, chosen))
+def items(units: list[UnitResult], *metrics: str) -> ItemTable | None:
+    """Test items by share and rank."""
+    rows = pd.concat([item_rows(one).assign(setting=f"{one.share}/{one.rank}") for one in units])
+    return item_table(rows[rows["is_first"] & (rows["in_test"] > 0)], list(dict.fromkeys(rows["setting"])), metrics)
 
 
 def table_of(*sets: np.ndarray, seeds: dict[str, list[float]] | None = None) -> ItemTable:
     """MIUB of data sets, (item, setting), under settings a and b."""
-    columns = tuple(("MIUB", name) for name in "ab"[: sets[0].shape[1]])
     values = {f"set {k}": one for k, one in enumerate(sets)}
     weights = {name: np.ones_like(one) for name, one in values.items()}
-    by_seed = {key: dict(enumerate((seeds or {}).get(key[1], [0.0]))) for key in columns}
-    return ItemTable(columns, values, weights, by_seed)
+    settings = tuple("ab"[: sets[0].shape[1]])
+    by_seed = {name: np.array((seeds or {}).get(name, [0.0])) for name in settings}
+    return ItemTable(("MIUB",), settings, values, weights, by_seed)
 
 
-def gap(means: Means, _: object) -> np.ndarray:
-    return means["MIUB", "b"] - means["MIUB", "a"]
+def gap(means: Means) -> np.ndarray:
+    return means["MIUB"][1] - means["MIUB"][0]
 
 
 def mean(table: ItemTable, metric: str, setting: str) -> float:
-    return float(table.means()[metric, setting][0])
+    return float(table.means()[metric][table.settings.index(setting)][0])
 
 
 def with_samples(unit: UnitResult, samples: xr.Dataset) -> UnitResult:
@@ -45,7 +38,7 @@ def with_samples(unit: UnitResult, samples: xr.Dataset) -> UnitResult:
 
 
 def test_means_are_those_of_the_tables(units: list[UnitResult]) -> None:
-    table = items(by_setting(units), ["MIUB", "ACC", "CE"])
+    table = items(units, "MIUB", "ACC", "CE")
     assert table is not None
     assert (table.n_items, len(table.values)) == (72, 3)
     averages = datasets_table(study_cells(units)).query("dataset == 'AVG'").set_index(["metric", "setting"])
@@ -55,29 +48,28 @@ def test_means_are_those_of_the_tables(units: list[UnitResult]) -> None:
 
 
 def test_means_over_seeds_and_of_each(seeds: list[UnitResult]) -> None:
-    table = items(by_setting(seeds), ["MIUB"])
+    table = items(seeds, "MIUB")
     assert table is not None
     assert table.n_seeds == 3
     cells = study_cells(seeds).query("first_prompt and not is_text and share == 2")
     by_seed = cells.groupby("seed")["MIUB"].mean()
-    assert table.seeds["MIUB", "2/8"] == pytest.approx(by_seed.to_dict())
+    assert table.seeds["2/8"].tolist() == pytest.approx(by_seed.tolist())
     assert mean(table, "MIUB", "2/8") == pytest.approx(by_seed.mean(), rel=1e-12)
 
 
 def test_items_that_a_setting_lacks_are_left_out(units: list[UnitResult]) -> None:
     first, second = units[:2]
     fewer = second.samples.isel(sample=np.flatnonzero(second.samples["id"].values != "piqa-3"))
-    table = items({"a": [first], "b": [with_samples(second, fewer)]}, ["MIUB"])
+    table = items([first, with_samples(second, fewer)], "MIUB")
     assert table is not None
     assert [len(values) for values in table.values.values()] == [23, 24, 24]
     broken = second.samples.copy()
     broken["miub"] = ("sample", np.where(broken["id"].values == "arce-5", np.nan, broken["miub"].values))
-    table = items({"a": [first], "b": [with_samples(second, broken)]}, ["MIUB"])
+    table = items([first, with_samples(second, broken)], "MIUB")
     assert table is not None
     assert table.n_items == 71
-    assert items({"a": [first]}, ["MIUB"], lambda samples: np.zeros(samples.sizes["sample"], bool)) is None
-    assert items({}, ["MIUB"]) is None
-    assert items({"a": [with_samples(first, first.samples.drop_vars("base_ce"))]}, ["base_CE"]) is None
+    assert item_table(item_rows(first).assign(setting="a"), ["b"], ["MIUB"]) is None
+    assert items([with_samples(first, first.samples.drop_vars("base_ce"))], "base_CE") is None
 
 
 def test_bootstrap_has_the_standard_error_of_paired_differences() -> None:
@@ -95,16 +87,16 @@ def test_bootstrap_has_the_standard_error_of_paired_differences() -> None:
 def test_data_sets_count_the_same() -> None:
     table = table_of(np.zeros((100, 1)), np.ones((10, 1)))
     assert mean(table, "MIUB", "a") == 0.5
-    assert table.estimate(lambda means, _: means["MIUB", "a"]) == (0.5, 0.5, 0.5, 110)
+    assert table.estimate(lambda means: means["MIUB"][0]) == (0.5, 0.5, 0.5, 110)
 
 
 @pytest.mark.parametrize("n_items", [2, 5, 9])
 def test_few_items_support_nothing(n_items: int) -> None:
     """Of five items that only scatter, all fall together once in sixteen times."""
     values = np.stack([np.full(n_items, 2.0), np.linspace(1, 1.5, n_items)], axis=1)
-    made = finding(1, "c", table_of(values).estimate(gap), "nat", "b less a:", n_seeds=1, falls=True)
-    assert made.verdict.word == "not identified"
-    assert f"no interval of {n_items} items" in made.verdict.because
+    made = decided(1, "c", table_of(values).estimate(gap), "nat", "b less a:", n_seeds=1, falls=True)
+    assert made.verdict == "not identified"
+    assert f"no interval of {n_items} items" in made.because
 
 
 def test_intervals_of_ten_items_hold_what_they_promise() -> None:
@@ -129,12 +121,11 @@ def test_intervals_of_ten_items_hold_what_they_promise() -> None:
     ],
 )
 def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -> None:
-    made = finding(2, "a claim", Estimate(0.5, low, high, 40), "nat", "b less a:", n_seeds=1, falls=falls)
-    assert made.verdict.word == word
-    assert made.verdict.because.startswith("b less a: 0.500 [")
-    assert made.verdict.because.endswith("nat, 95 % over 40 items; one seed, whose noise is unknown")
-    assert made[2:] == (0.5, low, high, "nat", 40, 1)
-    assert lacking(4, "c", "why").verdict == ("c", "not identified", "why")
+    made = decided(2, "a claim", Estimate(0.5, low, high, 40), "nat", "b less a:", n_seeds=1, falls=falls)
+    assert made.verdict == word
+    assert made.because.startswith("b less a: 0.500 [")
+    assert made.because.endswith("nat, 95 % over 40 items; one seed, whose noise is unknown")
+    assert made[4:] == (0.5, low, high, "nat", 40, 1)
 
 
 @pytest.mark.parametrize(
@@ -147,14 +138,14 @@ def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -
     ],
 )
 def test_seeds_against_each_other(a: list[float], b: list[float], word: str) -> None:
-    made = seeds_finding(1, table_of(np.ones((4, 2)), seeds={"a": a, "b": b}), "MIUB", " of m")
-    assert made.verdict.word == word
-    assert made.verdict.claim == "MIUB of m falls from a to b by more than seeds differ"
+    made = beyond_seeds(" of m", table_of(np.ones((4, 2)), seeds={"a": a, "b": b}))
+    assert made.verdict == word
+    assert made.claim == "MIUB of m falls from a to b by more than seeds differ"
     if a[-1] == 0.99:  # Student's t with 4 degrees of freedom: 2.7764; pooled standard deviation 0.01
         assert made.high - made.value == pytest.approx(2.7764451 * 0.01 * np.sqrt(2 / 3), rel=1e-6)
 
 
 def test_changes_in_percent_and_logarithms() -> None:
-    means = {("MIUB", "a"): np.array([2.0, 0.0]), ("MIUB", "b"): np.array([1.0, 1.0])}
-    np.testing.assert_allclose(percent_change(means, ("a", "b")), [-50, np.nan])
-    np.testing.assert_allclose(log_ratio(means, "MIUB", "a", "b"), [np.log(2), np.nan])
+    means = np.array([[2.0, 0.0], [1.0, 1.0]])
+    np.testing.assert_allclose(percent_change({"MIUB": means}), [-50, np.nan])
+    np.testing.assert_allclose(log_ratio(means), [np.log(2), np.nan])
