@@ -10,8 +10,6 @@ import xarray as xr
 from .groups import SAMPLE_KEYS, group_by, to_dataframe
 from .weights import standard_error
 
-__all__ = ["RUN_KEYS", "paired", "side_by_side"]
-
 PAIR_KEYS = ("component", "layer", "kind")
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
 

@@ -2,8 +2,6 @@
 
 import math
 
-__all__ = ["format_duration", "format_error", "format_number", "format_percent", "format_power"]
-
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -12,8 +12,6 @@ from lorascope.stores.format.tables import ROLES
 from .reduce import UNITS, token_blocks
 from .weights import standard_error
 
-__all__ = ["COMPONENT_KEYS", "KEYS", "SAMPLE_KEYS", "TOKEN_KEYS", "group_by", "to_dataframe"]
-
 SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
 COMPONENT_KEYS = ("component", "layer", "kind", "rank")
 TOKEN_KEYS = ("role", "position")

@@ -24,8 +24,6 @@ from .measuring.sources import Source, matching, sources_of
 from .save import refuse_inside_store, require_writable
 from .threads import keep_one_blas_thread, one_blas_thread
 
-__all__ = ["export_pairs", "measure_information", "refuse_npz"]
-
 ONE_BY_ONE = {"chunksize": 1}
 """Setting of Dask's processes: what is handed out together can't be called off."""
 

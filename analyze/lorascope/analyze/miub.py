@@ -19,8 +19,6 @@ from .reduce import UNITS, Reduction, SampleSums, Unit, refuse_unknown, token_bl
 from .save import refuse_target
 from .weights import is_weighted, standard_error
 
-__all__ = ["misfit", "miub", "miub_attributes", "reduce_js", "require_samples"]
-
 MISFIT = 1e-2
 """Relative difference of js above which stored states aren't those of the capture; rounding comes to 1e-6."""
 LEAST_JS = 1e-24

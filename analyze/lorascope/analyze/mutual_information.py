@@ -21,8 +21,6 @@ from .information.pairs import Settings, check_pairs
 from .information.plan import Unit
 from .threads import one_blas_thread
 
-__all__ = ["mutual_information"]
-
 
 def mutual_information(
     x: Any,

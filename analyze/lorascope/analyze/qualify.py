@@ -13,8 +13,6 @@ from .miub import reduce_js
 from .reduce import reduce_tokens
 from .weights import standard_error, weighted_quantiles
 
-__all__ = ["QUALIFIERS", "qualify"]
-
 QUALIFIERS = ("js_permuted", "effective_width", "delta_ratio")
 """Measures that say how a component's js is to be read; the permuted one needs the states of all tokens."""
 

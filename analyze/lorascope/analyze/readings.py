@@ -16,8 +16,6 @@ from .miub import miub_attributes, require_samples
 from .reduce import UNITS, Reduction, reduce_tokens
 from .weights import standard_error
 
-__all__ = ["PRINTED", "miub_readings"]
-
 PRINTED: Mapping[str, tuple[float, float, int]] = {"Phi3": (1511.6, 1913.3, 128), "LLaMA3": (3217.7, 3837.0, 224)}
 """Model -> least and largest MIUB of the paper's table 1, and how many linear layers its LoRA wraps if it wraps all of
 attention and FFN (Phi-3 fuses q, k, v and gate, up), which the paper doesn't say."""

@@ -13,19 +13,6 @@ from lorascope.stores.format.tables import ROLES
 
 from .measuring.partial import CHUNK_TOKENS
 
-__all__ = [
-    "REDUCTIONS",
-    "UNITS",
-    "Reduction",
-    "SampleSums",
-    "Unit",
-    "UnitOf",
-    "reduce_tokens",
-    "refuse_unknown",
-    "token_blocks",
-    "usable_samples",
-]
-
 Reduction = Literal["mean", "sum", "last", "answer"]
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 Unit = Literal["nat", "bit", "sqrt"]

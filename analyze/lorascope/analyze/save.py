@@ -8,8 +8,6 @@ import xarray as xr
 
 from lorascope.stores.places.atomic_write import atomic_write
 
-__all__ = ["DONE", "open_result", "refuse_inside_store", "refuse_target", "require_writable", "save"]
-
 DONE = "done"
 """Name of an array that only an unfinished result has: which components are done."""
 UNIT_OF_SYMBOL = {"nat": "nat", "bit": "bit", "nat^0.5": "sqrt"}

@@ -10,8 +10,6 @@ from lorascope.stores import Run
 
 from .format import format_error
 
-__all__ = ["Estimate", "Score", "correct_per_character", "sample_scores", "scores", "scores_table"]
-
 _ACCURACIES = {
     "correct": "ACC",
     "correct_per_token": "ACC per token",

@@ -8,8 +8,6 @@ import zarr
 from lorascope.stores import Run
 from lorascope.stores.format.layout import goes_with_states
 
-__all__ = ["Size", "sizes"]
-
 PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
 """Parts of a store in the order in which they are listed."""
 REDUCTIONS = ("delta_norm", "swallowed", "kl")

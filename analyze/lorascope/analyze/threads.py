@@ -7,8 +7,6 @@ from multiprocessing import parent_process
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-__all__ = ["keep_one_blas_thread", "one_blas_thread"]
-
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:

@@ -8,8 +8,6 @@ from jaxtyping import Float64
 
 from lorascope.stores import Run
 
-__all__ = ["is_weighted", "standard_error", "token_weights", "weighted_mean", "weighted_quantiles"]
-
 
 def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
     """Inverse of the chance with which each token was taken of its sample."""

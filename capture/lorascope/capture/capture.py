@@ -36,8 +36,6 @@ from .resume import identity, require_same
 from .run_model import all_answers, all_scores, fill_rows
 from .samples.tables import make_tables
 
-__all__ = ["capture"]
-
 ProgressCallback = Callable[[CaptureProgress], None]
 
 

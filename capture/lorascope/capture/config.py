@@ -10,8 +10,6 @@ from lorascope.stores.size import parse_size
 from .models.sharing import check_sharing
 from .samples.selection import check_selection
 
-__all__ = ["CaptureConfig", "FinetuneConfig"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig:

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["CaptureError", "Interrupted", "listening"]
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

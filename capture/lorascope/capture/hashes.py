@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["canonical", "fingerprint", "hash_tensors"]
-
 
 def fingerprint(values: Mapping[str, Any]) -> str:
     """SHA-256, in hexadecimal, of values as canonical JSON; raises a ValueError if one is NaN or infinite."""

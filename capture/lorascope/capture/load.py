@@ -17,8 +17,6 @@ from .models.model import load_model, model_identity
 from .models.sharing import sharing_of
 from .ranks import Ranks
 
-__all__ = ["Loaded", "load", "load_base"]
-
 
 class Loaded(NamedTuple):
     """A model ready to be measured."""

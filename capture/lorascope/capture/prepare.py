@@ -31,8 +31,6 @@ from .samples.prompt import Prompts, read_prompts
 from .samples.selection import TokenPlan, plan_tokens, population
 from .specify import specify
 
-__all__ = ["Files", "Prepared", "encode_files", "prepare", "read_files", "settle"]
-
 CPU_SHARE = 1 / 64
 """Share of tokens whose js is measured and whose sums are checked on a CPU: about 2 % of the forward pass's time."""
 

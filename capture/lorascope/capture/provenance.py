@@ -13,8 +13,6 @@ import torch
 from .hashes import canonical
 from .samples.encode import EncodedSample
 
-__all__ = ["data_fingerprint", "device_description", "library_versions"]
-
 LIBRARIES = (
     "torch",
     "transformers",

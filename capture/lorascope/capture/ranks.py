@@ -13,8 +13,6 @@ import torch.distributed as dist
 
 from .models.device import named_device, require_device
 
-__all__ = ["ALONE", "Ranks", "joined", "split_evenly"]
-
 _PATIENCE = timedelta(days=30)
 """How long a rank that is done waits for the others; one that died is noticed at once."""
 

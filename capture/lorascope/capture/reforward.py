@@ -22,8 +22,6 @@ from .recording.stream import CaptureProgress
 from .resume import identity, require_same
 from .run_model import fill_rows
 
-__all__ = ["TOLERANCE", "Reforwarded", "reforward"]
-
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest ||again - stored|| / ||stored|| of a token's vector, by the type that the layers put out: what another device
 type, another number of threads or another library's order of summation may do over all layers of a deep model. A vector

@@ -8,8 +8,6 @@ from lorascope.stores import StoreError
 
 from .config import CaptureConfig
 
-__all__ = ["differences", "identity", "require_same"]
-
 FREE_SETTINGS = {
     *("model", "adapter", "data", "prompt", "examples"),  # wherever they lie: their hashes are compared
     *("share", "shared_layers", "share_from"),  # the model's identity says what came of them

@@ -18,8 +18,6 @@ from .samples.encode import EncodedSample
 from .samples.generate import Answer, generation_batches, write_answers
 from .samples.scoring import Scores, join_scores, score, score_batches
 
-__all__ = ["all_answers", "all_scores", "fill_rows"]
-
 Report = Callable[[CaptureProgress], None] | None
 T = TypeVar("T")
 

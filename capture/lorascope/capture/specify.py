@@ -12,8 +12,6 @@ from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
 from .adapters.components import LoraComponent, in_module_order
 from .config import CaptureConfig
 
-__all__ = ["choose_state_rows", "specify"]
-
 
 def specify(
     config: CaptureConfig,

@@ -15,9 +15,6 @@ from lorascope.study.read_study import read_study
 
 from .screen import COMMANDS, aside, console, one_line, progress_bar, say, visible, write
 
-__all__ = ["GROUPS", "NONE", "Figure", "Format", "Whole", "chosen_groups", "deliver", "listed", "refuse_out",
-           "rows_where", "study_table"]  # fmt: skip
-
 Format = Literal["table", "json", "markdown"]
 Figure = tuple[str, Callable[[], Any]]
 """A name, and what makes a plotly figure or raises ValueError where the result has no such one."""

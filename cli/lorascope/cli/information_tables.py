@@ -13,8 +13,6 @@ from lorascope.stores import Run
 
 from .screen import print_table, say
 
-__all__ = ["MOST_NOTES", "print_result"]
-
 SHORT = {"": "-", "lower bound only": "lower bound", "assumes Gaussian": "if Gaussian"}
 """Verdicts in few words, where a table's column is narrow."""
 EMBEDDING = re.compile(r"embed|^w[tp]e$")

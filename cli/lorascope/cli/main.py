@@ -12,8 +12,6 @@ from cyclopts.exceptions import UnknownCommandError
 
 from .screen import visible
 
-__all__ = ["app", "main"]
-
 COMMANDS = {
     "demo": "See it work: fine-tune, capture, analyse and report on a small real model, on this machine.",
     "finetune": "Train a LoRA adapter on every linear layer of attention and FFN.",

@@ -4,8 +4,6 @@ import warnings
 
 from transformers.utils import logging
 
-__all__ = ["quiet_libraries"]
-
 
 def quiet_libraries() -> None:
     """No loading bars beside ours, and none of the warnings that one library gives another."""

@@ -13,8 +13,6 @@ from rich.text import Text
 if TYPE_CHECKING:
     from lorascope.stores import Run
 
-__all__ = ["aside", "console", "left_out", "note", "one_line", "print_table", "progress_bar", "say", "visible", "write"]
-
 console = Console()
 aside = Console(stderr=True)
 """Takes all that isn't the answer, where a program may read the answer."""

@@ -4,8 +4,6 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["freed_memory_kept", "keep_freed_memory", "usual_memory"]
-
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of two of glibc's settings, from its `malloc.h`."""
 _USUAL = 32 * 2**20

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Problem", "StoreError", "join_problems"]
-
 SHOWN = 2
 """Places named in an error before the rest is only counted."""
 

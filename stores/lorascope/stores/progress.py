@@ -2,8 +2,6 @@
 
 from typing import Protocol
 
-__all__ = ["Progress"]
-
 
 class Progress(Protocol):
     """A function that is told how far the work is; library code calls it and never draws."""

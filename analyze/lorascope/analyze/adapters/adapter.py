@@ -17,8 +17,6 @@ from lorascope.stores.progress import Progress
 from .factors import DTYPES, WEIGHTS, Branch, branch_problems, read_factor, read_keys, require, sort_keys
 from .settings import is_residual, rank_at, read_settings, scaling_at
 
-__all__ = ["adapter_report"]
-
 VARIABLES = {
     "rank": ("rank r of A and B", "1"),
     "scaling": ("what B A is multiplied by, s", "1"),

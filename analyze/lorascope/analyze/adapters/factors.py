@@ -16,8 +16,6 @@ from lorascope.stores.format.widen import widen_block
 
 from .settings import rank_at
 
-__all__ = ["WEIGHTS", "Branch", "StoredTensor", "branch_problems", "read_factor", "read_keys", "require", "sort_keys"]
-
 WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
 DTYPES = {

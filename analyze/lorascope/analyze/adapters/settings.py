@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_residual", "rank_at", "read_settings", "scaling_at"]
-
 CONFIG = "adapter_config.json"
 PATTERN = r"(.*\.)?({})$"
 """A key of a pattern fits whole names at the end of a path."""

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-__all__ = ["headline", "plural", "range_of", "run_name", "shortened", "tokens_reduced"]
-
 TITLE_WIDTH, NOTE_WIDTH = 50, 58
 """Characters of a line that fit a phone's width of 390 pixels in a wide font."""
 

@@ -14,8 +14,6 @@ from .marks import BLACK, add_legend, looks, points
 from .scales import tick_text
 from .theme import apply_theme
 
-__all__ = ["ResidualUnit", "residual_unit", "setting_residuals_figure"]
-
 ROW = 34
 """Pixels of a setting."""
 

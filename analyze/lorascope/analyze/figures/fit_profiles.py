@@ -13,8 +13,6 @@ from .captions import headline, plural
 from .marks import BLACK, EDGES, Look, points
 from .theme import LINES, small_multiples
 
-__all__ = ["profile_figure"]
-
 RULES: dict[Rule, Look] = {"F": Look(LINES[1]), "chi2": Look(LINES[2])}
 FLAT = 0.05
 """A profile that doesn't move by more than this from some value on is flat there, and drawn no further."""

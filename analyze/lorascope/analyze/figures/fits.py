@@ -17,8 +17,6 @@ from .marks import Look, add_legend, line, looks, points
 from .scales import ValueAxis, size_axis, tick_text, value_axis
 from .theme import apply_theme
 
-__all__ = ["scaling_figure"]
-
 N_POINTS = 61
 """Points of a curve."""
 

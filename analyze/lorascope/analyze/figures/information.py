@@ -18,8 +18,6 @@ from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
 from .scales import ValueAxis, value_axis, whole_ticks
 from .theme import LINES, apply_theme
 
-__all__ = ["bound_figure", "estimates_figure", "xi_figure"]
-
 RHO = (0.75, 0.9, 0.99, 0.9999)
 """Correlations of the normal pairs in `xi_figure`."""
 N_SYMBOLS = (2, 3, 10, 100, 1000)

@@ -16,8 +16,6 @@ from .captions import headline, plural, range_of, run_name, shortened, tokens_re
 from .scales import colorbar, ends
 from .theme import COLORS, DIVERGING, apply_theme
 
-__all__ = ["component_map", "heat_map", "js_map", "null_map"]
-
 _BLUES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
 _OUTSIDE = "outside"
 N_LETTERS = 24

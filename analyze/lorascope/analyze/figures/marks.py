@@ -10,8 +10,6 @@ from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # p
 from .captions import shortened
 from .theme import COLORS, INK, LINES
 
-__all__ = ["BLACK", "EDGES", "SYMBOLS", "Look", "add_legend", "line", "looks", "points", "unique_labels"]
-
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
 """Symbols of groups, the next one once all colours are used; triangles are what lies beyond an axis."""
 EDGES = {"left": "triangle-left", "right": "triangle-right", "down": "triangle-down", "up": "triangle-up"}

@@ -18,8 +18,6 @@ from .marks import Look, add_legend, line, looks, points
 from .scales import whole_ticks
 from .theme import COLORS, INK, apply_theme
 
-__all__ = ["depth_figure", "position_figure", "sample_figure", "share_curve"]
-
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles that are drawn over positions."""
 N_POINTS = 300

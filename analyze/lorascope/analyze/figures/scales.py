@@ -7,8 +7,6 @@ import numpy as np
 
 from ..format import format_number
 
-__all__ = ["ValueAxis", "colorbar", "ends", "size_axis", "tick_text", "value_axis", "whole_ticks"]
-
 NARROW = 3.0
 """Ends of an axis nearer than this factor get ticks at even steps."""
 STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)

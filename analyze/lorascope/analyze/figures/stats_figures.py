@@ -15,8 +15,6 @@ from .marks import Look, add_legend, line, looks, points
 from .scales import size_axis, tick_text
 from .theme import apply_theme, small_multiples
 
-__all__ = ["metrics_figure", "trend_figure"]
-
 AGAINST = Look("#d62728")
 """How steps are drawn that don't go as claimed."""
 SLOPE = Look("#777", dash="dot")

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-__all__ = ["COLORS", "DIVERGING", "INK", "LINES", "apply_theme", "small_multiples"]
-
 COLORS = ("#fff5eb", "#fdd0a2", "#fd8d3c", "#d94801", "#7f2704")
 """Colours from not moved to moved furthest."""
 DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")

@@ -16,8 +16,6 @@ from .marks import Look, add_legend, looks, points
 from .scales import ends, whole_ticks
 from .theme import COLORS, apply_theme
 
-__all__ = ["training_figure"]
-
 LAYER, COLUMNS = "miub_layer_", ("step", "loss", "miub", "ce", "miub_share")
 PANEL, GAP = 150, 22
 """Pixels of a panel, and between two of them."""

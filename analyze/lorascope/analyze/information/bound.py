@@ -7,14 +7,6 @@ import numpy as np
 from numpy.polynomial.polynomial import polyval
 from scipy.special import k0e, xlog1py  # type: ignore[import-untyped]
 
-__all__ = [
-    "Dependence",
-    "discrete_dependence",
-    "gaussian_dependence",
-    "js_lower_bound",
-    "js_upper_bound",
-]
-
 Values = TypeVar("Values", float, np.ndarray)
 
 ROUNDING = 1e-12

@@ -10,8 +10,6 @@ from .bound import LN2
 from .gaussian import normal_scores
 from .projections import canonical_axes, halves, project
 
-__all__ = ["classifier_js"]
-
 N_PARTNERS = 4
 """Rows of y from other groups that each row of x is put together with; each counts a fourth."""
 N_PAIRS = 8

@@ -18,8 +18,6 @@ from .pairs import LEAST_GROUPS, Pairs, refuse_unusable, repeats
 from .plan import Plan
 from .projections import Axes, n_axes_for, principal_axes, project
 
-__all__ = ["ComponentPairs", "ComponentRecord", "component_blocks", "component_pairs", "component_record"]
-
 REPEAT = 1e-5
 """Two tokens whose projections lie closer than this, in standard deviations, are one state with rounding."""
 REPEAT_JS = 1e-4

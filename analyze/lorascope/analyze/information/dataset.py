@@ -17,8 +17,6 @@ from .evidence import MEANINGS, VERDICTS
 from .pairs import Settings
 from .plan import Against, Plan, Unit
 
-__all__ = ["UNITS", "component_dataset", "information_dataset", "is_singular", "provenance"]
-
 UNITS: dict[str, float] = {"nat": 1.0, "bit": 1 / np.log(2)}
 """How many of each a nat is."""
 

@@ -23,18 +23,6 @@ from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
 from .ksg import ksg, ksg_ceiling
 from .pairs import Pairs, Settings
 
-__all__ = [
-    "ESTIMATORS",
-    "N_SHUFFLES",
-    "PANEL",
-    "Estimator",
-    "ceilings",
-    "check_settings",
-    "evaluate",
-    "refuse_unless_whole",
-    "resolve_estimators",
-]
-
 N_SHUFFLES = 39
 """Shuffles of the null by default: p can be 0.025."""
 

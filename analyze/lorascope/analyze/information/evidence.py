@@ -13,8 +13,6 @@ from lorascope.stores.progress import Progress
 from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
 from .pairs import Pairs, Settings, least_rows
 
-__all__ = ["FIELDS", "MEANINGS", "SHARES", "VERDICTS", "estimate", "panel_verdicts", "verdict"]
-
 SHARES = (2, 4, 8)
 """The rows are cut into so many parts, and each is looked at alone."""
 MEANINGS = {

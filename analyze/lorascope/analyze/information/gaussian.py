@@ -9,17 +9,6 @@ from scipy.special import digamma, ndtri  # type: ignore[import-untyped]
 
 from .pairs import Pairs, Settings
 
-__all__ = [
-    "NOISE",
-    "canonical_correlations",
-    "certified_information",
-    "gaussian_bias",
-    "gaussian_information",
-    "most_checked",
-    "noise_curve",
-    "normal_scores",
-]
-
 NOISE = (0.03, 0.1, 0.3, 1.0)
 """Standard deviations of noise, as shares of a side's own."""
 MOST_ROWS = 1000

@@ -9,8 +9,6 @@ from .ksg import ksg
 from .pairs import Pairs, Settings
 from .projections import canonical_axes, halves, project
 
-__all__ = ["cca_ksg", "quadratic_cca_ksg", "radial_ksg"]
-
 N_JOINT = 2
 """Canonical pairs that go into neighbour distances together; in more dimensions these lose more than they find."""
 ROWS_A_FEATURE = 20

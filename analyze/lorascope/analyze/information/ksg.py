@@ -5,8 +5,6 @@ from scipy.special import digamma  # type: ignore[import-untyped]
 
 from ..kernels.neighbours import BLOCK, neighbour_counts
 
-__all__ = ["ksg", "ksg_ceiling", "ksg_local"]
-
 _Groups = np.ndarray | tuple[np.ndarray, np.ndarray] | None
 
 

@@ -4,17 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "LEAST_GROUPS",
-    "LEAST_PAIRS",
-    "Pairs",
-    "Settings",
-    "check_pairs",
-    "least_rows",
-    "refuse_unusable",
-    "repeats",
-]
-
 LEAST_PAIRS = 32
 """Fewer pairs say nothing about nearest neighbours."""
 LEAST_GROUPS = 4

@@ -10,8 +10,6 @@ from lorascope.stores import Run, StoreError
 from .estimators import check_settings, refuse_unless_whole, resolve_estimators
 from .pairs import LEAST_GROUPS, Settings
 
-__all__ = ["Against", "Plan", "Unit", "choose_tokens", "make_plan"]
-
 Against = Literal["lora", "delta"]
 Unit = Literal["nat", "bit"]
 

@@ -6,8 +6,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
 
-__all__ = ["Axes", "canonical_axes", "halves", "n_axes_for", "principal_axes", "project"]
-
 Sides = Callable[[], Iterable[Sequence[np.ndarray]]]
 """() -> the same lists of blocks each time, a block of each side."""
 

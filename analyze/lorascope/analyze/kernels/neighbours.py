@@ -6,8 +6,6 @@ import numpy as np
 
 from .compiled import SCAN, compiled, larger, smaller
 
-__all__ = ["BLOCK", "neighbour_counts"]
-
 BLOCK = 512
 """Points that are looked at together: their distances stay in the first-level cache."""
 FEW = 32

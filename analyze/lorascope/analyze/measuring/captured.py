@@ -7,8 +7,6 @@ from lorascope.stores import Run, StoreError
 
 from .measures import norm_ratio
 
-__all__ = ["available", "captured_measures", "counted_tokens", "keeps_all_states", "reduction"]
-
 
 def keeps_all_states(run: Run) -> bool:
     """Whether measures can be computed from the states of every token; else they are those of capture."""

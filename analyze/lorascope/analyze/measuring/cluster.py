@@ -15,8 +15,6 @@ from lorascope.stores.allocator import keep_freed_memory, usual_memory
 
 from .compute import Workers, assemble
 
-__all__ = ["cluster_workers"]
-
 TIMEOUT_SECONDS = 10
 PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss", "inproc")
 MOST_TOGETHER = 8

@@ -13,8 +13,6 @@ from dask.callbacks import Callback
 
 from lorascope.stores.allocator import freed_memory_kept
 
-__all__ = ["Workers", "assemble", "workers"]
-
 LOCAL = ("threads", "processes", "synchronous")
 """Schedulers of Dask on this machine, as a message names them."""
 

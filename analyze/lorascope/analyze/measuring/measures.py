@@ -9,8 +9,6 @@ import numpy as np
 from ..kernels.linear import argmax_agreement_rows, norm_rows
 from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
 
-__all__ = ["MEASURES", "Measure", "norm_ratio", "resolve", "token_measure"]
-
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
 TAKEN = {"done", "token", "sample_of_token", "position", "role", "weight", "counted", "component", "kind", "layer"}

@@ -12,8 +12,6 @@ import zarr
 
 from ..save import DONE, open_result, save
 
-__all__ = ["CHUNK_COMPONENTS", "CHUNK_TOKENS", "Partial", "finish", "open_partial", "partial_path"]
-
 CHUNK_TOKENS = 16_384
 CHUNK_COMPONENTS = 16
 """A chunk of a result has 1 MB of float32: who reads columns or ranges of tokens reads little more than is wanted."""

@@ -24,8 +24,6 @@ from .partial import CHUNK_COMPONENTS, finish, open_partial
 from .sources import GROUP_BYTES, Source, group_sizes, matching, sources_of
 from .tasks import measure_sources
 
-__all__ = ["measure_run", "measure_unsaved"]
-
 BATCH_TASKS = 32
 """Least tasks for each worker in a batch, at whose end a worker waits for at most one."""
 BATCH_BYTES = 128 * 2**20

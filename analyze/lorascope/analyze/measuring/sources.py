@@ -12,8 +12,6 @@ from lorascope.stores import Run, StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading.rows import DeltaSource, RowArray
 
-__all__ = ["GROUP_BYTES", "Source", "Weights", "group_sizes", "matching", "read_factors", "sources_of", "weights_of"]
-
 GROUP_BYTES = 16 * 2**20
 """Least bytes of float32 base in one task: below that Dask's own time shows."""
 

@@ -10,8 +10,6 @@ from .measures import MEASURES, Measure, resolve
 from .sources import GROUP_BYTES, Source, group_sizes, read_factors
 from .tiles import row_tiles
 
-__all__ = ["measure_sources"]
-
 
 def measure_sources(
     sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES

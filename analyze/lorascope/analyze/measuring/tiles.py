@@ -11,8 +11,6 @@ from lorascope.stores.reading.rows import RowArray
 from ..kernels.linear import delta_rows, widen_bfloat16_rows
 from .sources import Source, weights_of
 
-__all__ = ["Tile", "row_tiles"]
-
 TILE_VALUES = 2**16
 """Values of a tile: 256 KiB each of base and delta, which the second-level cache of one core holds."""
 

@@ -18,8 +18,6 @@ from lorascope.stores.size import format_size
 
 from .markup import escape, section, table
 
-__all__ = ["fidelity", "notices", "provenance", "store", "subtitle"]
-
 
 def subtitle(run: Run, qualified: xr.Dataset) -> str:
     """Model, adapter and data in one line."""

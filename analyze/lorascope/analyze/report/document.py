@@ -11,8 +11,6 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotl
 
 from .markup import escape, figure, section
 
-__all__ = ["document", "render_figures"]
-
 
 def document(title: str, body: str) -> str:
     """A page of this title (text) whose content is `body` (HTML) and a line on what made it."""

@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["as_json", "escape", "figure", "notice", "section", "table", "tile"]
-
 
 def escape(value: object) -> str:
     """A value as text that no browser takes for markup, in content and in quoted attributes."""

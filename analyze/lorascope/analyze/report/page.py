@@ -12,8 +12,6 @@ from . import about_run, sections, tokens
 from .document import document
 from .markup import notice
 
-__all__ = ["write_report"]
-
 TITLE = "What the adapter changed, layer by layer"
 
 

@@ -16,9 +16,6 @@ from lorascope.stores.size import format_size
 
 from .markup import escape, figure, section, table, tile
 
-__all__ = ["components", "headline", "qualifiers", "task_scores"]
-
-
 STREAMS = {
     "adapted": "a layer's base and delta are both computed from the input that it gets in the adapted model",
     "base": "a layer's base and delta are both computed from the input that it gets in the model without adapters, so "

@@ -14,8 +14,6 @@ from lorascope.stores.format.tables import ROLES
 
 from .markup import escape, figure, section, table
 
-__all__ = ["across_samples", "across_tokens", "chosen_samples", "token_color", "token_texts"]
-
 MOST_TOKENS = 600
 """Tokens of a sample that are shown; a page of all would be slow to scroll."""
 GAP = '<span class="gap" title="{0} tokens weren\'t captured">[{0}]</span>'

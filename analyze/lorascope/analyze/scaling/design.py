@@ -12,10 +12,6 @@ from ..stats.frame import checked, group_labels
 from .laws import AXES, Column, Law, law_named
 from .solve import Problem, spanned
 
-__all__ = [
-    "APART", "Design", "Residual", "applied", "arrays_of", "determined", "rank_of", "references_of", "term_derivatives",
-]  # fmt: skip
-
 Residual = Literal["relative", "log", "absolute"]
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""

@@ -16,10 +16,6 @@ from .laws import BOUNDS
 from .profile import Interval, interval_text
 from .solve import spanned
 
-__all__ = [
-    "Criteria", "axis_tests", "criteria", "f_test", "lack_of_fit", "residuals_by_setting", "search_notes", "verdicts",
-]  # fmt: skip
-
 DECISIVE = 2.0
 """Difference of AIC that one model must have before it is spoken for."""
 NOISY = 0.07

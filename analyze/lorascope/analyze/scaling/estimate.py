@@ -11,8 +11,6 @@ import numpy as np
 from .design import Design
 from .solve import Grid, Optimum, Solution, exponent_grid, least_squares, search, slopes
 
-__all__ = ["Estimate", "Search", "automatic_delta", "estimate", "residuals_of"]
-
 HUBER = 1.345
 """Huber's delta over the standard deviation of normal residuals: 95 % as efficient as least squares."""
 MAD_TO_SD = 1.482602218505602

@@ -21,8 +21,6 @@ from .refits import Bootstrap, cross_validate, influence
 from .result import ScalingFit
 from .table import make_design
 
-__all__ = ["MOST_DRAWS", "FitReport", "fit_report", "fit_scaling_law"]
-
 MOST_DRAWS = 2000
 """Draws that a report's bootstrap takes at most, as each is a fit."""
 

@@ -12,8 +12,6 @@ from .design import arrays_of, rank_of, references_of, term_derivatives
 from .laws import AXES, law_named
 from .table import refuse_sizes
 
-__all__ = ["Identifiability", "identifiability"]
-
 NARROW_DECADES = 1.0
 """Decades of a size below which an exponent describes its range and says little beyond it."""
 

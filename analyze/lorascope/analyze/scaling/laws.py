@@ -11,8 +11,6 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-__all__ = ["AXES", "BOUNDS", "LAWS", "Axis", "Column", "Law", "LawName", "law_named"]
-
 LawName = Literal["additive", "as printed", "log", "log-log", "multiplicative", "share"]
 Logs = Mapping[str, np.ndarray]
 """N, R, D: (n,) ln(reference / size), of those in use; `D/R`: ln(D / R); `share`: layers that share weights, less 1."""

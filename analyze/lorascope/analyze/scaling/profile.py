@@ -15,8 +15,6 @@ from ..format import format_number
 from .estimate import Estimate
 from .solve import Problem, Solution, exponent_grid, least_squares
 
-__all__ = ["Interval", "Profile", "Rule", "interval_text", "profile", "profiles", "thresholds"]
-
 Rule = Literal["chi2", "F"]
 N_STEPS = 30
 """Steps outwards, each half as long again as the one before, before an end counts as open."""

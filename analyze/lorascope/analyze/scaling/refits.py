@@ -14,8 +14,6 @@ from .design import APART, Design, determined
 from .estimate import Estimate, estimate, residuals_of
 from .solve import spanned
 
-__all__ = ["Bootstrap", "bootstrap", "cross_validate", "held_out", "influence"]
-
 
 class Bootstrap(NamedTuple):
     """Parameters of refits on redrawn groups."""

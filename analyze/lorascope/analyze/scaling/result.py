@@ -22,8 +22,6 @@ from .profile import Profile, interval_text, profiles
 from .refits import Bootstrap, bootstrap, held_out
 from .straight import LinearModels, linear_models
 
-__all__ = ["IntervalKind", "ScalingFit"]
-
 IntervalKind = Literal["F", "chi2", "wald", "bootstrap"]
 UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
 """What residuals are, by their name."""

@@ -13,8 +13,6 @@ import numpy as np
 
 from .laws import Column
 
-__all__ = ["Grid", "Problem", "Solution", "exponent_grid", "least_squares", "search", "slopes", "spanned"]
-
 Grid = Literal["fine", "coarse"]
 Optimum = tuple[np.ndarray, float, bool]
 """Where a loss is least, the loss, and whether the search ended by itself."""

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["LinearModels", "linear_models"]
-
 FEW_GROUPS = 20
 """Groups below which errors by group are known to be too small."""
 ABSENT = 1e-8

@@ -13,8 +13,6 @@ from .design import APART, Design, Residual, arrays_of, determined, references_o
 from .laws import AXES, BOUNDS, Column, law_named
 from .solve import spanned
 
-__all__ = ["make_design", "refuse_sizes"]
-
 CONSTANT = 1e-12
 """Share of the response below which differences are nothing but rounding."""
 LARGEST = 1e100

@@ -7,18 +7,6 @@ import math
 
 import numpy as np
 
-__all__ = [
-    "beyond_setting",
-    "centred",
-    "concordance",
-    "mean_spearman",
-    "permutation_p",
-    "permuted_pearson",
-    "pooled_pearson",
-    "swapped_concordance",
-    "williams",
-]
-
 ROUNDING = 1e-9
 """Share of a table's spread within groups below which what is left of it counts as 0."""
 TIE = 1e-12

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["Cells", "checked", "group_labels", "some_of"]
-
 MOST_NAMED = 3
 """Names that a sentence lists; of the others it gives the number."""
 

@@ -25,8 +25,6 @@ from .resampling import Draws, group_draws, group_swaps, percentile_interval, re
 from .study_cells import comparable, read_cells
 from .summary import Summary, Table, Verdict, Word, is_small
 
-__all__ = ["MetricComparison", "compare_metrics"]
-
 EXACT_DRAWS = 100_000
 """Draws of groups up to which all of them are taken, whatever `n_draws` is: 10 groups have 92,378."""
 COLUMNS = (

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-__all__ = ["data_hash", "plain", "provenance", "to_json"]
-
 SHAPING = ("lorascope", "numpy", "scipy", "pandas", "statsmodels")
 """Packages whose versions may move a number."""
 

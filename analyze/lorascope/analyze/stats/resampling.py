@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln  # type: ignore[import-untyped]
 
-__all__ = ["Draws", "group_draws", "group_swaps", "percentile_interval", "refuse_draws", "setting_orders"]
-
 FEWEST_DRAWS = 100
 """Fewest random draws that are worth a p-value or an interval."""
 

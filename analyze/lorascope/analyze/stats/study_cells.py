@@ -8,8 +8,6 @@ import pandas as pd  # type: ignore[import-untyped]
 from .correlations import centred
 from .frame import Cells, checked, group_labels, some_of
 
-__all__ = ["comparable", "read_cells"]
-
 LOG = "ln "
 """Beginning of the name of a metric that is the natural logarithm of a column."""
 LEAST_EFFECTIVE = 4

@@ -10,8 +10,6 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from ..format import format_number
 
-__all__ = ["WORDS", "Summary", "Table", "Verdict", "Word", "is_small", "markdown_text"]
-
 Word = Literal["supported", "not identified", "contradicted"]
 WORDS: tuple[str, ...] = get_args(Word)
 ROUNDING = 1e-12

@@ -14,8 +14,6 @@ from .record import plain, provenance
 from .resampling import refuse_draws
 from .summary import Summary, Table, Verdict, Word, is_small
 
-__all__ = ["TrendResult", "trend_tests"]
-
 MOST_EXACT = 8
 """Most levels of which scipy's exact distribution is taken; it lists all orders of a group, which are 40,320 of 8."""
 Method = Literal["exact", "asymptotic", "permutation"]

@@ -38,8 +38,6 @@ from .refusal import (
 )
 from .training_record import read_training
 
-__all__ = ["adapter_identity", "attach_adapter", "attach_adapters", "read_adapter", "scaling_identity"]
-
 
 def attach_adapter(model: nn.Module, path: str | Path, *, name: str = "default", allow_zero: bool = False) -> PeftModel:
     """Attach the LoRA adapter in a folder to a plain model, active and in eval mode; as `attach_adapters` with one."""

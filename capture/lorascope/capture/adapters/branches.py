@@ -16,19 +16,6 @@ from peft.tuners.lora import Embedding, LoraLayer
 
 from .passes import Pass
 
-__all__ = [
-    "DeltaSource",
-    "delta_source",
-    "dora_delta",
-    "dora_dtype",
-    "dora_output",
-    "effective_scaling",
-    "factor_beside",
-    "lora_b",
-    "lora_bias",
-    "replaced_output",
-]
-
 DeltaSource = Literal["factor", "branch", "difference"]
 
 IN_FACTOR_FORM = frozenset(

@@ -15,15 +15,6 @@ from transformers.pytorch_utils import Conv1D
 from ..models.weights import plain_path
 from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
 
-__all__ = [
-    "LoraComponent",
-    "adapted_modules",
-    "factor_weights",
-    "find_components",
-    "in_module_order",
-    "left_out",
-]
-
 RowRanges = tuple[tuple[str, int, int], ...]
 
 EXPERT = re.compile(r"\.experts\.\d+(\.|$)")

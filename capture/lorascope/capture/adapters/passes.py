@@ -11,8 +11,6 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 
 from ..errors import CaptureError
 
-__all__ = ["Pass", "evaluating", "passes_of", "restoring_modes"]
-
 
 @dataclass(frozen=True, slots=True)
 class Pass:

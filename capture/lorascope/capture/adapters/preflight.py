@@ -30,8 +30,6 @@ from .refusal import (
     weight_problems,
 )
 
-__all__ = ["Note", "Preflight", "inspect", "inspect_adapter", "inspect_calls", "require_adapter"]
-
 
 class Note(NamedTuple):
     """Something worth knowing."""

@@ -22,20 +22,6 @@ from lorascope.stores.errors import join_problems
 from ..models.device import is_offloaded, without_hooks
 from ..models.weights import held_tensors, plain_path
 
-__all__ = [
-    "AdapterError",
-    "adapter_tensors",
-    "first_line",
-    "fit_problems",
-    "idle_layers",
-    "init_problems",
-    "is_residual",
-    "lora_layers",
-    "peft_type",
-    "require",
-    "weight_problems",
-]
-
 RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 UNREPEATED = ("pissa_niter", "lora_ga")

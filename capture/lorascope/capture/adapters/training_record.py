@@ -13,8 +13,6 @@ from lorascope.stores import Problem
 
 from .preflight import Note
 
-__all__ = ["RECORD", "Training", "read_training", "say_sharing"]
-
 RECORD = "finetune.json"
 """The file that `finetune` leaves beside an adapter."""
 MOST_NAMES, LONGEST_NAME = 1000, 300

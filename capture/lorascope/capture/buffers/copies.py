@@ -8,8 +8,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-__all__ = ["Chosen", "Copier", "DirectCopier", "StreamCopier", "Wait", "copier_for"]
-
 IN_FLIGHT_BYTES = 2**30
 """Most device memory that waits for its copy; beyond it the forward pass waits."""
 Wait = Callable[[], None]

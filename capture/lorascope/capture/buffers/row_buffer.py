@@ -10,8 +10,6 @@ import torch
 from ..errors import CaptureError
 from .copies import Wait
 
-__all__ = ["RowArrays", "RowBuffer", "Segment", "array_bytes", "buffer_bytes"]
-
 RowArrays = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Path -> (shape of a full row, dtype)."""
 

@@ -14,8 +14,6 @@ from lorascope.stores.writing.write import RowWritten
 
 from .row_buffer import RowArrays, RowBuffer, Segment, array_bytes, buffer_bytes
 
-__all__ = ["QUEUE_BYTES", "RowQueue", "RowWriter", "queue_bytes_needed", "row_spans"]
-
 QUEUE_BYTES = 4 * 2**30
 """Host memory for rows where nothing else is asked for."""
 _ROWS_AHEAD = 2

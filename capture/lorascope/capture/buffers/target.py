@@ -12,8 +12,6 @@ import torch
 from .copies import Chosen, Copier, DirectCopier
 from .row_buffer import Segment
 
-__all__ = ["BatchTarget", "Meter", "flat_places", "nowhere"]
-
 STAGES = ("forward", "copy", "reduce", "logits", "wait", "encode", "write")
 """Where time goes: the pass itself; what hooks add, copies of states and their reductions; nll and KL; waiting for a
 free row; and, in threads beside the pass and added up over them, encoding and writing."""

@@ -9,18 +9,6 @@ import torch
 from accelerate.hooks import AlignDevicesHook, SequentialHook  # type: ignore[import-untyped]  # it has no stubs
 from torch import nn
 
-__all__ = [
-    "execution_device",
-    "hidden_device_map",
-    "input_device",
-    "is_here",
-    "is_offloaded",
-    "named_device",
-    "real_tensor",
-    "require_device",
-    "without_hooks",
-]
-
 
 def named_device(name: str, *, local_rank: int = 0) -> torch.device:
     """The device of this name, here or elsewhere; `auto` is the rank's own GPU if there is one, else the CPU.

@@ -28,15 +28,6 @@ from .device import named_device, require_device
 from .sharing import check_sharing, share_layers, sharing_of
 from .weights import ReadableWeights, base_tensors, plain_model
 
-__all__ = [
-    "context_length",
-    "is_causal",
-    "load_model",
-    "model_class",
-    "model_identity",
-    "tokenizer_identity",
-]
-
 DTYPES: dict[str, Any] = {
     "auto": "auto",
     **{name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")},

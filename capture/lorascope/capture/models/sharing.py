@@ -16,8 +16,6 @@ from torch import nn
 from .device import is_offloaded
 from .weights import base_tensors, held_tensors, plain_path
 
-__all__ = ["check_sharing", "share_layers", "sharing_of"]
-
 
 def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
     """Raise a ValueError unless these settings name a sharing."""

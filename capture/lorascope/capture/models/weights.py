@@ -12,8 +12,6 @@ from torch import nn
 
 from .device import real_tensor
 
-__all__ = ["ReadableWeights", "base_tensors", "held_tensors", "plain_model", "plain_path"]
-
 PREFIX = "base_model.model."
 """What PEFT puts before the plain model's own names."""
 

@@ -18,8 +18,6 @@ from lorascope.stores.size import format_size
 
 from ..buffers.row_buffer import buffer_bytes
 
-__all__ = ["Estimate", "Part", "choose_share", "estimate", "require_space", "require_writable", "ways_to_fit"]
-
 PARTS = ("base", "adapted", "factor", "delta", "reductions", "weights", "tables")
 
 RATIOS = {"reductions": 0.87, "weights": 0.925, "tables": 0.25}

@@ -14,8 +14,6 @@ from ..models.device import is_here
 from ..recording.reduce import part_values
 from ..samples.scoring import part_logits
 
-__all__ = ["device_needs", "free_device_bytes", "free_host_bytes", "job_groups"]
-
 CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux says what a container or a job may take."""
 

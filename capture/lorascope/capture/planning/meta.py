@@ -22,8 +22,6 @@ from ..adapters.training_record import read_training
 from ..models.model import DTYPES, locate, model_class, one_line
 from ..models.sharing import share_layers, sharing_of
 
-__all__ = ["MetaModel", "attach_on_meta", "load_on_meta", "meta_inputs", "output_dtypes"]
-
 PROBE_TOKENS = 4
 """Tokens of the pass that shows how often each layer runs."""
 SAFETENSORS_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}

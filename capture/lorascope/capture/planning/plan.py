@@ -26,8 +26,6 @@ from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 from .trial import run_trial
 
-__all__ = ["Fit", "Plan", "plan"]
-
 
 class Fit(NamedTuple):
     """Whether one thing fits."""

@@ -26,8 +26,6 @@ from ..run_model import fill_rows
 from ..samples.encode import EncodedSample
 from ..samples.tables import make_tables
 
-__all__ = ["run_trial"]
-
 TRIAL_TOKENS = 1024
 """Tokens after which no further sample is added to a trial; they take seconds."""
 

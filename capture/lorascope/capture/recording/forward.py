@@ -14,8 +14,6 @@ from ..samples.encode import EncodedSample
 from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
 
-__all__ = ["forward", "forward_seconds", "kl_divergence", "negative_log_likelihood", "probe"]
-
 
 def probe(model: Any, recorder: Recorder, sample: EncodedSample, device: torch.device) -> dict[str, torch.dtype]:
     """Type of every component's output, from one sample in whose passes each hook must fire as planned."""

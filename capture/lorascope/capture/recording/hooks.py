@@ -24,8 +24,6 @@ from .sink import ReduceStates, Sink
 from .sites import Site, make_sites
 from .takers import AdaptedTaker, BaseTaker, Call
 
-__all__ = ["Recorder"]
-
 
 class Recorder:
     """Takes base and delta of every component into the rows of a batch while the model runs.

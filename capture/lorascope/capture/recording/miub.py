@@ -19,8 +19,6 @@ from .forward import negative_log_likelihood
 from .hooks import Recorder
 from .reduce import other_threads, reduce_tokens
 
-__all__ = ["KIND", "LAYER", "measure_miub"]
-
 LAYER, KIND = "miub_layer_", "miub_kind_"
 """How the names of its parts begin."""
 PROVED_EVERY = 64

@@ -11,8 +11,6 @@ import torch
 
 from ..buffers.target import BatchTarget
 
-__all__ = ["Reduced", "Reducer", "jensen_shannon", "other_threads", "part_values", "reduce_tokens"]
-
 _TILE_VALUES = 2**16
 """Values that go through all kernels before the next ones do: small enough to stay in a core's cache meanwhile."""
 _PART_VALUES = {"cpu": 2**17}

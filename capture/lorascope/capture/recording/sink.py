@@ -11,8 +11,6 @@ from ..buffers.target import BatchTarget
 from .reduce import jensen_shannon, part_values
 from .sites import Addition, Site
 
-__all__ = ["PROVED_TOKENS", "ReduceStates", "Sink", "Sum", "excess", "factor_size", "proved"]
-
 ReduceStates = Callable[[BatchTarget, int, str, torch.Tensor, torch.Tensor], None]
 """Takes (target, place on the component axis, adapter, base, delta) of a batch's captured tokens, (token, feature)."""
 Work = Callable[..., torch.Tensor]

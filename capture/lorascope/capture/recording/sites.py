@@ -10,8 +10,6 @@ from peft.tuners.lora import Embedding, LoraLayer
 from ..adapters.branches import lora_b, lora_bias
 from ..adapters.components import LoraComponent, adapted_modules, in_module_order
 
-__all__ = ["Addition", "Site", "make_sites"]
-
 
 @dataclass(slots=True)
 class Addition:

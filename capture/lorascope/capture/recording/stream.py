@@ -20,8 +20,6 @@ from ..samples.selection import TokenPlan
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder
 
-__all__ = ["CaptureProgress", "Streamed", "stream_states"]
-
 _BATCHES_A_BARE_PASS = 64
 """Batches of which one is passed again without hooks: little time, and the overhead is measured where it occurs."""
 _MOST_BARE_PASSES = 3

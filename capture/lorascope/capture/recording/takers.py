@@ -9,8 +9,6 @@ from ..adapters.branches import dora_delta, dora_dtype, dora_output, factor_besi
 from .sink import Sink, Sum, factor_size, proved
 from .sites import Addition, Site
 
-__all__ = ["AdaptedTaker", "BaseTaker", "Call"]
-
 
 @dataclass(slots=True)
 class Call:

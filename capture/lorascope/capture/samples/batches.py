@@ -9,8 +9,6 @@ from torch import Tensor
 
 from .encode import EncodedSample
 
-__all__ = ["pad", "pad_tokens", "plan_batches"]
-
 PADDING_ID = 0
 """Any id of the vocabulary will do: the attention mask hides it."""
 

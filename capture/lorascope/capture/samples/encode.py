@@ -13,8 +13,6 @@ from lorascope.stores.format.tables import ROLES
 from .items import ChoiceItem, Item, TextItem
 from .prompt import Examples, Template, read_template, render
 
-__all__ = ["EncodedChoice", "EncodedSample", "encode_items"]
-
 PROMPT, CHOICE, ANSWER, GENERATED, TEXT = (
     ROLES.index(role) for role in ("prompt", "choice", "answer", "generated", "text")
 )

@@ -18,8 +18,6 @@ from .batches import PADDING_ID, pad_tokens, plan_batches
 from .encode import CHOICE, GENERATED, EncodedSample
 from .items import LETTERS
 
-__all__ = ["Answer", "generate", "generation_batches", "is_cut_short", "parse_choice", "write_answers"]
-
 _OUTER = ",;:!?…\"'“”‘’„«»()[]{}*_` "  # noqa: RUF001  # quotes as they are typeset
 """What may stand around an answer without being part of it, as signs and units are (-3, .5, 5 %, C++)."""
 _BEFORE = r"(?<![\w+/'’-])(?!(?<=[.,])\d)"  # noqa: RUF001

@@ -8,8 +8,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-__all__ = ["KNOWN_SETS", "HubSet", "Reference", "hub_source", "parse_reference", "read_rows"]
-
 # Names don't begin with "." or "/", and a split has no dots: no data file's path looks like this, nor `s3://` or `C:\`.
 _PART = r"[A-Za-z0-9][\w.-]*"
 _REFERENCE = re.compile(rf"(?P<name>{_PART}(?:/{_PART}){{0,2}}):(?P<split>\w+)(?:@(?P<folder>.+))?")

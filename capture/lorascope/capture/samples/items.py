@@ -8,8 +8,6 @@ from typing import Any
 
 from .hub import parse_reference, read_rows
 
-__all__ = ["ChoiceItem", "Item", "TextItem", "read_item_files", "read_items", "read_text"]
-
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 

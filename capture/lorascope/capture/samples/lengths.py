@@ -9,18 +9,6 @@ from typing import Any, Literal, NamedTuple
 from ..hashes import canonical
 from .items import Item, TextItem
 
-__all__ = [
-    "BUCKETS",
-    "LengthPick",
-    "Unit",
-    "articles",
-    "item_length",
-    "missing_words",
-    "pick_articles",
-    "pick_by_length",
-    "pick_items",
-]
-
 Unit = Literal["tokens", "words", "characters"]
 BUCKETS = ((1, 100), (101, 200), (201, 300))
 """The lengths of arXiv 2501.03152, section 4.2, which states no unit."""

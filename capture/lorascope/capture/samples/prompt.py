@@ -14,18 +14,6 @@ import numpy as np
 from ..hashes import canonical
 from .items import LETTERS, ChoiceItem, Item, read_item_files, read_text
 
-__all__ = [
-    "PROMPTS",
-    "Drawn",
-    "Examples",
-    "Prompts",
-    "RenderedPrompt",
-    "Template",
-    "read_prompts",
-    "read_template",
-    "render",
-]
-
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
 """Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
 PLACEHOLDERS = ("question", "stem", "example", "negative")

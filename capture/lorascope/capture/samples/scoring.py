@@ -19,16 +19,6 @@ from ..models.weights import plain_model
 from .batches import pad_tokens, plan_batches
 from .encode import EncodedSample
 
-__all__ = [
-    "Scores",
-    "join_scores",
-    "logit_parts",
-    "part_logits",
-    "score",
-    "score_batches",
-    "token_nll",
-]
-
 _PART_LOGITS = {"cpu": 2**18, "cuda": 2**24}
 """On a CPU what its cache holds, which is three times as fast; and never all of a batch's."""
 

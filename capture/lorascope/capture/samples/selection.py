@@ -13,8 +13,6 @@ from lorascope.stores.format.tables import ROLES
 
 from .encode import EncodedSample
 
-__all__ = ["Selected", "TokenPlan", "check_selection", "plan_tokens", "population", "select_tokens"]
-
 ROLE_SELECTIONS = {
     "prompt": (("prompt", "choice"), "the tokens of the prompt, its choices included"),
     "choice": (("choice",), "the tokens of the choices in the prompt"),

@@ -10,8 +10,6 @@ from .generate import Answer
 from .scoring import Scores
 from .selection import TokenPlan
 
-__all__ = ["make_tables"]
-
 _SAMPLE_SCORES = ("prediction", "prediction_per_token", "correct", "correct_per_token", "ce")
 _CHOICE_SCORES = ("loglik", "loglik_per_token")
 

@@ -17,8 +17,6 @@ from ..recording.miub import measure_miub
 from ..samples.encode import EncodedSample, encode_items
 from ..samples.items import Item
 
-__all__ = ["MiubCallback", "stated_context"]
-
 
 class MiubCallback(TrainerCallback):
     """Logs MIUB every so many optimiser steps, through the Trainer's own loggers; training goes on as without it.

@@ -18,8 +18,6 @@ from lorascope.stores.progress import Progress
 
 from ..resume import require_same
 
-__all__ = ["Checkpoints", "going_on", "training_folder"]
-
 SECONDS = 300.0
 """Wall time of training after which the next step ends in a checkpoint."""
 RECIPE, WHOLE = "recipe.json", "whole.json"

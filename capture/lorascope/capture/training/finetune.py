@@ -29,8 +29,6 @@ from .callback import MiubCallback, stated_context
 from .checkpoints import going_on
 from .trainer import TrainingStep, new_adapter, train, untouched
 
-__all__ = ["Evaluation", "FinetuneResult", "finetune", "refuse_used"]
-
 MACHINE = ("name", "threads", "instructions")
 """What of a device's description may change while a training is stopped: another machine may go on."""
 

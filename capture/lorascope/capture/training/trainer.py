@@ -20,8 +20,6 @@ from ..samples.encode import EncodedSample
 from .callback import MiubCallback
 from .checkpoints import Checkpoints
 
-__all__ = ["TrainingStep", "collate", "lora_targets", "new_adapter", "train", "untouched"]
-
 IGNORED = -100
 """The label that transformers' losses pass over."""
 

@@ -13,8 +13,6 @@ from lorascope.analyze.save import refuse_target, save
 
 from ..screen import print_table, progress_bar, say
 
-__all__ = ["adapter"]
-
 
 def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
     """Size and rank of what LoRA adapters change, from their folders alone: no data, no model, no torch.

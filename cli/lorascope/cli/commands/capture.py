@@ -12,8 +12,6 @@ from lorascope.stores.size import format_size
 from ..quiet import quiet_libraries
 from ..screen import note, progress_bar, say
 
-__all__ = ["capture"]
-
 
 def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
     """Run a model with its adapter over data and store base and delta of every LoRA layer.

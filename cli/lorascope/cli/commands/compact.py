@@ -7,8 +7,6 @@ from lorascope.stores.size import format_size
 
 from ..screen import progress_bar, say
 
-__all__ = ["compact"]
-
 
 def compact(source: str, out: str, /) -> None:
     """Write a run that was captured with --codec raw again, compressed; the source stays as it is.

@@ -10,8 +10,6 @@ from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
 from ..fits import Format, Whole, chosen_groups, deliver, refuse_out, rows_where, study_table
 
-__all__ = ["compare"]
-
 MOST_DRAWS = 100_000
 """Most random draws and orders; with more a comparison takes minutes and gains no digit."""
 

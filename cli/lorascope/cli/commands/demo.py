@@ -20,8 +20,6 @@ from lorascope.study.demo_inputs import demo_model, facts_path
 from ..quiet import quiet_libraries
 from ..screen import progress_bar, say
 
-__all__ = ["demo"]
-
 N_ITEMS = 100
 """Questions whose states are captured."""
 FINETUNE = FinetuneConfig(rank=8, learning_rate=1e-3, batch_size=8, max_steps=40)

@@ -12,8 +12,6 @@ from lorascope.capture.training.finetune import refuse_used
 from ..quiet import quiet_libraries
 from ..screen import progress_bar, say
 
-__all__ = ["finetune"]
-
 
 def finetune(
     *,

@@ -19,8 +19,6 @@ from .. import fits
 from ..fits import NONE, Format, Whole, listed
 from ..screen import aside, progress_bar
 
-__all__ = ["fit"]
-
 
 def fit(
     *study: str,

@@ -17,8 +17,6 @@ from lorascope.stores.size import format_size
 
 from ..screen import note, print_table, say
 
-__all__ = ["info"]
-
 
 def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False, full: bool = False) -> None:
     """What is in a run, how large it is, and how far it got; also while it is being written.

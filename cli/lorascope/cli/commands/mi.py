@@ -14,8 +14,6 @@ from lorascope.stores import open_run
 from ..information_tables import MOST_NOTES, print_result
 from ..screen import progress_bar, say
 
-__all__ = ["mi"]
-
 
 def mi(
     run: str,

@@ -21,8 +21,6 @@ from lorascope.stores import Run, open_run
 
 from ..screen import left_out, print_table, progress_bar, say
 
-__all__ = ["miub"]
-
 TOP, MOST_ROWS = 10, 32
 """Rows that are shown of a longer table without `--full`, and the longest table that is shown whole."""
 

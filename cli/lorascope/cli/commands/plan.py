@@ -15,8 +15,6 @@ from lorascope.stores.size import format_size
 from ..quiet import quiet_libraries
 from ..screen import note, print_table, say
 
-__all__ = ["plan"]
-
 
 def plan(
     config: Annotated[CaptureConfig, Parameter(name="*")],

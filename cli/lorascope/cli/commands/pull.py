@@ -6,8 +6,6 @@ from lorascope.stores.size import format_size
 
 from ..screen import left_out, progress_bar, say
 
-__all__ = ["pull"]
-
 
 def pull(
     source: str,

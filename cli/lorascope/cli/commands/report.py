@@ -8,8 +8,6 @@ from lorascope.stores import open_run
 
 from ..screen import progress_bar, say
 
-__all__ = ["report"]
-
 
 def report(run: str, /, *, out: Path | None = None, adapter: str | None = None, workers: int | None = None) -> None:
     """One self-contained HTML page about a run.

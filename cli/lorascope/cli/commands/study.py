@@ -11,8 +11,6 @@ from lorascope.study.settings import read_settings
 
 from ..screen import print_table, progress_bar, say
 
-__all__ = ["plan", "report", "run", "status"]
-
 
 def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None:
     """What a study will run, and what it will take in time and on the disk; nothing is kept.

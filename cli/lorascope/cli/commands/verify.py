@@ -9,8 +9,6 @@ from lorascope.stores import verify as verify_run
 
 from ..screen import print_table, progress_bar, say
 
-__all__ = ["verify"]
-
 
 def verify(
     run: str,

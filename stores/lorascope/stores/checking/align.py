@@ -13,8 +13,6 @@ import numpy as np
 
 from ..errors import Problem
 
-__all__ = ["PrefixCheck", "PrefixKeys", "Sketch", "shift_problems", "sketch"]
-
 SKETCH_WIDTH = 4
 """Random projections of a vector: enough to tell a distance of a third of the usual one from one of a fiftieth."""
 MAX_SHIFT = 4

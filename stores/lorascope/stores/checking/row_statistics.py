@@ -13,8 +13,6 @@ from ..reading.run import Run
 from .align import PrefixCheck, PrefixKeys, Sketch, shift_problems, sketch
 from .values import RANGES, RepeatedRows, VectorWindow, value_problems, vector_labels
 
-__all__ = ["Looked", "RowStatistics"]
-
 REDUCTION_TOLERANCE = 0.5
 """Share of their size by which numbers such as js may differ with the batch: they are squares of small differences."""
 STATE_TOLERANCE = 0.05

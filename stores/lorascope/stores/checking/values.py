@@ -9,8 +9,6 @@ import numpy as np
 
 from ..errors import Problem
 
-__all__ = ["RANGES", "RepeatedRows", "VectorWindow", "value_problems", "vector_labels"]
-
 LN2 = float(np.log(2)) * (1 + 1e-6)
 """Largest JS, with room for float32."""
 RANGES = {

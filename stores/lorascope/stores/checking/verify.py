@@ -18,8 +18,6 @@ from ..reading.read import array_metadata, find_layout_problems, open_group, run
 from ..reading.run import Run
 from .row_statistics import Looked, RowStatistics
 
-__all__ = ["LEVELS", "Verdict", "verify"]
-
 Level = Literal["digests", "decode", "statistics"]
 NEEDED = ("tokens/sample/", "tokens/position/", "tokens/token_id/", "components/", "adapters/")
 """Beginnings of the keys of what statistics rest on."""

@@ -16,8 +16,6 @@ from ..reading.run import Run
 from .copy_rows import copy_rows, select
 from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
 
-__all__ = ["compact"]
-
 
 def compact(source: str | Path, out: str | Path, *, progress: Progress | None = None) -> Run:
     """A copy of a run with the format's own compression, finished; the source stays as it is.

@@ -16,8 +16,6 @@ from ..reading.digests import combine
 from ..reading.run import Run
 from ..writing.write import RunWriter
 
-__all__ = ["Slice", "copy_rows", "read_source_row", "select"]
-
 N_THREADS = 8
 """Threads that read chunks at once: each mostly waits for a disk or a network."""
 

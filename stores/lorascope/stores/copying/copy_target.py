@@ -23,8 +23,6 @@ from ..reading.state import clear_torn, run_state
 from ..writing.create import create_run, resume_run
 from ..writing.write import RunWriter
 
-__all__ = ["add_step", "copy_target", "last_step", "spec_of", "tables_of", "weights_of"]
-
 FORMAT_ATTRIBUTES = frozenset(
     {"format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished", "static_digest"}
 )

@@ -16,8 +16,6 @@ from ..reading.run import Run
 from .copy_rows import Slice, copy_rows, select
 from .copy_target import add_step, copy_target, last_step, spec_of, tables_of, weights_of
 
-__all__ = ["pull"]
-
 
 def pull(
     source: str | Path,

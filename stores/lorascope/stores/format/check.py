@@ -15,8 +15,6 @@ from .spec import ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
 from .stored_array import StoredArray
 from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
-__all__ = ["is_answer", "is_base_score", "is_without_adapter", "layout_problems", "may_be_absent", "stored_spec"]
-
 Arrays = Mapping[str, ArrayV3Metadata]
 Shaped = ArrayV3Metadata | StoredArray
 OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")

@@ -12,18 +12,6 @@ import numpy as np
 from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec
 from .tables import TABLES, TOKEN_TEXT, Column
 
-__all__ = [
-    "BITS_NOTE",
-    "MAX_CHUNK_BYTES",
-    "TABLE_CHUNK",
-    "ArraySpec",
-    "array_specs",
-    "chunk_key",
-    "goes_with_states",
-    "require_chunks",
-    "worth_factoring",
-]
-
 MAX_CHUNK_BYTES = 2**31 - 1
 """Blosc holds no more in one buffer: no larger chunk is written, and none that announces more is read."""
 

@@ -7,19 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = [
-    "DELTA_SOURCES",
-    "DTYPES",
-    "FORMAT",
-    "FORMAT_VERSION",
-    "ROW_TOKENS",
-    "STATES",
-    "STREAMS",
-    "Adapter",
-    "Component",
-    "RunSpec",
-]
-
 FORMAT = "lorascope.run"
 FORMAT_VERSION = 1
 ROW_TOKENS = 1024

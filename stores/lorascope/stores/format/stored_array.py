@@ -20,8 +20,6 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from .layout import chunk_key
 
-__all__ = ["StoredArray", "announced_bytes", "decode_rows", "index_bytes", "shard_index", "unsealed"]
-
 MAX_TEXT_BYTES = 256 * 2**20
 """No chunk of text decodes to more: 4 KiB for each of 65,536 entries."""
 CHECKSUM = struct.Struct("<I")

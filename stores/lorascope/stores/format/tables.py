@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["ROLES", "TABLES", "TOKEN_TEXT", "TOKEN_WEIGHT", "Column"]
-
 ROLES = ("prompt", "choice", "answer", "generated", "text")
 """What a token is there for; its number in `tokens/role` is its place here."""
 

@@ -8,8 +8,6 @@ import xarray as xr
 from .layout import BITS_NOTE
 from .spec import DTYPES
 
-__all__ = ["check_storage", "widen", "widen_block"]
-
 
 def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
     """The block in float32, whatever it was stored as; exact for every type of the format."""

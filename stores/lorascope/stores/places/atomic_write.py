@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["PARTIAL", "atomic_write", "flush_to_disk"]
-
 PARTIAL = ".partial"
 """Ends the name of a file that an interrupted writer left unfinished."""
 

@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError, Future
 
-__all__ = ["CACHE_BYTES", "ByteCache", "process_cache"]
-
 CACHE_BYTES = 256 * 2**20
 """Bytes that one process keeps, however many runs it reads."""
 LARGEST_SHARE = 4

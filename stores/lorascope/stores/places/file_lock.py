@@ -7,8 +7,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["file_lock"]
-
 
 @contextmanager
 def file_lock(target: Path) -> Iterator[None]:

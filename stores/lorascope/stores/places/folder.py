@@ -16,8 +16,6 @@ from zarr.storage import LocalStore
 
 from .atomic_write import PARTIAL, atomic_write, flush_to_disk
 
-__all__ = ["FolderPlace"]
-
 DIRECT_BYTES = 64 * 1024
 """A file of at least so many bytes is written past the page cache."""
 PIECE_BYTES = 4 * 2**20

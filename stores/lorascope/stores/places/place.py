@@ -12,8 +12,6 @@ from ..errors import StoreError
 from .folder import FolderPlace
 from .remote import PREFIXES, ObjectPlace
 
-__all__ = ["Place", "cached", "open_place"]
-
 
 class Place(Protocol):
     """Named bytes of one run; keys are relative to it, with `/`."""

@@ -14,8 +14,6 @@ from zarr.storage import ObjectStore
 
 from .byte_cache import process_cache
 
-__all__ = ["PREFIXES", "ObjectPlace"]
-
 CLIENT = {"connect_timeout": "10s", "timeout": "180s"}
 """A row's largest chunk must go up within one request; whoever has a slower line sets `AWS_TIMEOUT`."""
 RETRY: Any = {

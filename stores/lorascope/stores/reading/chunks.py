@@ -14,8 +14,6 @@ from ..errors import Problem, StoreError
 from ..format.stored_array import StoredArray, index_bytes, shard_index
 from ..places.place import Place
 
-__all__ = ["Chunk", "read_chosen", "read_chunk"]
-
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors of a place that has no file under a key."""
 

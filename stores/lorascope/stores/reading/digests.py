@@ -10,8 +10,6 @@ from ..errors import StoreError
 from ..format.stored_array import StoredArray
 from ..places.place import Place
 
-__all__ = ["combine", "read_digests"]
-
 MAX_DIGEST_BYTES = 4096
 """A digest's file, whose own content is 32 bytes, is refused unread where it has more bytes than this."""
 N_THREADS = 32

@@ -16,16 +16,6 @@ from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
 
-__all__ = [
-    "array_metadata",
-    "find_layout_problems",
-    "missing_chunks",
-    "open_checked",
-    "open_group",
-    "open_run",
-    "run_of",
-]
-
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, zarr.errors.BaseZarrError)
 """Errors of Zarr for metadata that it can't make sense of."""
 

@@ -12,8 +12,6 @@ from ..format.widen import check_storage, widen_block
 from ..places.place import Place
 from .chunks import read_chosen
 
-__all__ = ["DeltaSource", "RowArray", "delta_block", "read_once"]
-
 
 class RowArray:
     """A (token, ...) array of a run that reads like a NumPy array, in float32, a row at a time.

@@ -19,8 +19,6 @@ from .digests import read_digests
 from .rows import DeltaSource, RowArray, read_once
 from .take import N_THREADS, TokenSource, take_tokens
 
-__all__ = ["Run"]
-
 ADAPTER_REDUCTIONS = ("js", "swallowed", "delta_norm", "kl")
 BASE_REDUCTIONS = ("base_norm", "effective_width")
 """Reductions by token that are numbers of base alone, whatever the adapter."""

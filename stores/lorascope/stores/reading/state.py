@@ -10,8 +10,6 @@ from ..errors import StoreError
 from ..format.spec import FORMAT, FORMAT_VERSION
 from ..places.place import Place, open_place
 
-__all__ = ["RunState", "clear_torn", "refuse_unknown", "run_state"]
-
 RunState = Literal["absent", "torn", "unfinished", "finished"]
 
 _OURS = re.compile(

@@ -10,8 +10,6 @@ import xarray as xr
 from ..format.spec import ROW_TOKENS
 from .rows import DeltaSource, RowArray, delta_block
 
-__all__ = ["N_THREADS", "TokenSource", "take_tokens"]
-
 N_THREADS = 8
 """Threads that read chunks at once: each mostly waits for the disk, or for an object store."""
 

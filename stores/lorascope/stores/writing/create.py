@@ -27,8 +27,6 @@ from ..reading.read import array_metadata, open_checked, open_group
 from ..reading.state import run_state
 from .write import RunWriter, collect, write_document
 
-__all__ = ["create_run", "resume_run"]
-
 N_THREADS = 16
 """Threads that write at once: each mostly waits for the disk or the network."""
 

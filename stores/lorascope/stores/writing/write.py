@@ -18,8 +18,6 @@ from ..format.stored_array import StoredArray
 from ..places.place import Place
 from ..reading.digests import combine, read_digests
 
-__all__ = ["DIGESTS", "RowWritten", "RunWriter", "collect", "write_document"]
-
 DIGESTS = "rows/digest"
 
 Result = TypeVar("Result")

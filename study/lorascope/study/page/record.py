@@ -11,8 +11,6 @@ from ..results.study_results import StudyResults
 from ..results.units import UnitResult
 from .table_html import anchor
 
-__all__ = ["differing", "notices", "units_section"]
-
 MOST_NAMED = 8
 FEW_ITEMS = 400
 """Items of a data set below which an accuracy's standard error may pass 2.5 points."""

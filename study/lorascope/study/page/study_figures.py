@@ -16,8 +16,6 @@ from lorascope.analyze.format import format_error, format_number
 
 from ..results.tables import AVG
 
-__all__ = ["lengths_figure", "sweeps_figure", "text_sizes_figure"]
-
 AXES = {"ACC": "share", "CE": "nat/token", "PPL": "", "MIUB": "nat"}
 """Metric -> its unit; its name stands above the panel."""
 MEAN = Look("#222222", "diamond", "solid")

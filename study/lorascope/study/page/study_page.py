@@ -22,8 +22,6 @@ from .record import notices, units_section
 from .study_figures import lengths_figure, sweeps_figure, text_sizes_figure
 from .table_html import paper_layout, verdict_list
 
-__all__ = ["render_study", "write_study_report"]
-
 PAGE = "report.html"
 TITLE = "Adapters by rank and model size"
 MIUB = (

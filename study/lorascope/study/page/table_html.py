@@ -9,8 +9,6 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.format import format_error, format_number, format_power
 from lorascope.analyze.report.markup import escape
 
-__all__ = ["anchor", "anchors", "paper_layout", "verdict_list"]
-
 UNITS = {"ACC": "share", "CE": "nat/token", "MIUB": "nat", "MI": "nat", "js": "nat", "js sum": "nat"}
 
 

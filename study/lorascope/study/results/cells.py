@@ -12,8 +12,6 @@ from lorascope.analyze.scores import sample_scores
 
 from .units import UnitResult
 
-__all__ = ["cell_values", "first_length", "length_cells", "parts", "prompt_cells", "study_cells"]
-
 LABELS = ("dataset", "split", "prompt")
 SCORES = {
     "ACC": "ACC",

@@ -6,8 +6,6 @@ import numpy as np
 
 from .items import Means, Statistic
 
-__all__ = ["CLAIMS", "PROMPT", "PROMPTS", "RANK", "SIZE", "TEXT", "TUNING", "Claim", "log_ratio", "percent_change"]
-
 CLAIMS = {
     0: "Fine-tuning changes what the model answers (no claim of the paper, but what all others stand on)",
     1: "MIUB falls as rank grows, a little, and as the model grows, much (section 4.5)",

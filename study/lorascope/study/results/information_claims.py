@@ -14,8 +14,6 @@ from .items import LEVEL, Finding, lacking, plural
 from .tables import Layout
 from .units import UnitResult
 
-__all__ = ["information_claims"]
-
 NEAR = 0.1
 """Share of js within which MI counts as nearly equal."""
 FROM_BELOW = ("ok", "lower bound only", "saturated")

@@ -16,20 +16,6 @@ from lorascope.analyze.stats.summary import Word
 
 from .units import UnitResult
 
-__all__ = [
-    "LEVEL",
-    "Estimate",
-    "Finding",
-    "ItemTable",
-    "Means",
-    "Statistic",
-    "decided",
-    "item_rows",
-    "item_table",
-    "lacking",
-    "plural",
-]
-
 N_DRAWS = 1000
 LEVEL = 0.95
 LEAST_ITEMS = 10

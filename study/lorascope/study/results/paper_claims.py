@@ -17,8 +17,6 @@ from .items import LEVEL, Estimate, Finding, ItemTable, decided, item_rows, item
 from .tables import Layout, lay_out
 from .units import UnitResult
 
-__all__ = ["beyond_seeds", "paper_claims"]
-
 MIUB, BOTH, SCORED = ("MIUB",), ("MIUB", "CE"), ("MIUB", "ACC", "CE")
 TUNED = ("ACC", "base_ACC", "CE", "base_CE")
 

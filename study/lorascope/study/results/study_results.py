@@ -14,8 +14,6 @@ from .paper_claims import paper_claims
 from .tables import data_labels, datasets_table, information_table, lengths_table, prompts_table, texts_table
 from .units import UnitResult
 
-__all__ = ["StudyResults", "compared_metrics", "study_law", "study_results"]
-
 N_DRAWS = 200
 """Draws of a bootstrap over groups, where they are too many to look at all."""
 

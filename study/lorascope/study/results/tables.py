@@ -21,20 +21,6 @@ import xarray as xr
 from .cells import first_length
 from .units import UnitResult
 
-__all__ = [
-    "AVG",
-    "Layout",
-    "data_labels",
-    "datasets_table",
-    "information_table",
-    "lay_out",
-    "lengths_table",
-    "prompts_table",
-    "texts_table",
-    "wide",
-    "with_sizes",
-]
-
 AVG = "AVG"
 """The paper's word for the mean over data sets."""
 UNITS = {"ACC": "share", "CE": "nat/token", "PPL": "1", **dict.fromkeys(("MIUB", "MI", "js", "js sum"), "nat")}

@@ -13,8 +13,6 @@ from pydantic import BaseModel, Json, ValidationError
 from ..grid import INFORMATION, Unit
 from ..settings import first_mistake
 
-__all__ = ["Record", "UnitResult", "read_record", "read_units"]
-
 RESULTS = "results"
 """Folder of results in a study's folder."""
 MOST_BYTES = 2**30

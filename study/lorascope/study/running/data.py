@@ -20,8 +20,6 @@ from lorascope.stores.places.atomic_write import atomic_write
 
 from ..settings import Articles, StudySettings, Task
 
-__all__ = ["PROMPTS_RUN", "TEST_RUN", "RunData", "TaskData", "draw", "items_hash", "write_files"]
-
 TEST_RUN, PROMPTS_RUN = "main", "prompts"
 """Names of a unit's runs: the first prompt on all items; the other prompts on as many as they get."""
 PROBE_ITEMS = 16

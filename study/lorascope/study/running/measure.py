@@ -17,8 +17,6 @@ from lorascope.stores.progress import Progress
 from ..grid import Unit
 from .data import TaskData
 
-__all__ = ["measure_runs", "require_sound"]
-
 SCORES = ("prediction", "prediction_per_token", "correct", "correct_per_token", "ce")
 WRITTEN = ("written", "written_prediction", "written_correct")
 COLUMNS = (

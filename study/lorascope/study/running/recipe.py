@@ -18,8 +18,6 @@ from ..grid import Unit
 from ..settings import StudySettings
 from .data import PROMPTS_RUN, TEST_RUN, TaskData, items_hash
 
-__all__ = ["NO_NUMBER", "capture_config", "finetune_config", "information_of", "model_source", "recipe_of"]
-
 VERSION = 1
 """Version of recipes; raised when the same settings come to mean other numbers."""
 PLACES = {"model", "adapter", "data", "examples", "out"}

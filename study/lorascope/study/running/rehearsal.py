@@ -21,8 +21,6 @@ from .recipe import capture_config, finetune_config, information_of
 from .run import draw_all
 from .steps import Models, UnitWork
 
-__all__ = ["Cost", "Planned", "count_tokens", "plan_study", "rehearse"]
-
 REHEARSED = 4
 """Items of each data set in a rehearsal, and steps of its training: the first and the last aren't counted."""
 ENDLESS = 2**31

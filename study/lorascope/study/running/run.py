@@ -9,8 +9,6 @@ from .data import TaskData, draw
 from .recipe import recipe_of
 from .steps import Models, UnitWork, is_done
 
-__all__ = ["Outcome", "draw_all", "run_study"]
-
 StudyReport = Callable[[int, int, Unit, str, int, int, str], None]
 """Called with (number of the unit, units in all, unit, step, done, total, what is counted)."""
 

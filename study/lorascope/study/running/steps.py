@@ -26,8 +26,6 @@ from .data import PROMPTS_RUN, TEST_RUN, TaskData, write_files
 from .measure import measure_runs, require_sound
 from .recipe import capture_config, finetune_config, information_of, model_source, recipe_of
 
-__all__ = ["Models", "Report", "UnitWork", "claim", "discard", "is_done", "is_made_by"]
-
 MADE_BY = "recipe.json"
 """File of a unit's folder: the recipe that all in it was made by."""
 MOST_SHOWN = 3
