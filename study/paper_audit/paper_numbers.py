@@ -107,11 +107,11 @@ def robust(cells: CellSet, model: str, delta: float) -> dict[str, float]:
 def eq8_parameters() -> Iterator[dict[str, Any]]:
     for start, fit, _ in eq8_fits():
         wald = fit.conf_int("wald")
-        kinds = {"F": fit.conf_int("F"), "chi2": fit.conf_int("chi2")}
+        found = fit.conf_int("F")
         for name, value in fit.params.items():
             row = {**start, "parameter": name, "estimate": value, "se": fit.bse[name]}
             row |= {"Wald": ends(wald.loc[name])}
-            yield row | {kind: ends(found.loc[name]) if name in found.index else "" for kind, found in kinds.items()}
+            yield row | {"F": ends(found.loc[name]) if name in found.index else ""}
 
 
 def ends(row: pd.Series) -> str:

@@ -12,7 +12,7 @@ from .conftest import ROLES, title_of
 
 
 def panel_of(figure: Any, place: int) -> list[Any]:
-    """Profile, interval by F, by chi-square, and estimate of one panel."""
+    """Profile, interval and estimate of one panel."""
     axis = "y" if place == 0 else f"y{place + 1}"
     return [trace for trace in figure.data if (trace.yaxis or "y") == axis]
 
@@ -24,7 +24,7 @@ def figure(phi_fit: ScalingFit) -> Any:
 
 def test_profiles_touch_zero_at_the_estimate(phi_fit: ScalingFit, figure: Any) -> None:
     for place, (name, profile) in enumerate(phi_fit.profiles.items()):
-        line, _, _, dot = panel_of(figure, place)
+        line, _, dot = panel_of(figure, place)
         assert (list(dot.x), list(dot.y)) == ([phi_fit.params[name]], [0])
         assert line.y[list(line.x).index(phi_fit.params[name])] == 0
         assert list(line.x) == sorted(line.x)
@@ -38,32 +38,29 @@ def test_intervals_lie_on_their_lines(phi_fit: ScalingFit, figure: Any) -> None:
     from scipy import stats
 
     t = stats.t.ppf(0.975, phi_fit.df_resid)
-    chi2 = math.sqrt(phi_fit.df_resid * math.expm1(stats.chi2.ppf(0.95, 1) / phi_fit.nobs))
-    heights = [shape.y0 for shape in figure.layout.shapes]
-    assert heights == pytest.approx([t, chi2] * 4)
+    assert [shape.y0 for shape in figure.layout.shapes] == pytest.approx([t] * 4)
     for place, (name, profile) in enumerate(phi_fit.profiles.items()):
-        for trace, rule, height in zip(panel_of(figure, place)[1:3], ("F", "chi2"), (t, chi2), strict=True):
-            interval = profile.intervals[rule]
-            assert trace.y == pytest.approx([height] * 2)
-            if name in ("A", "alpha"):
-                assert list(trace.x) == [interval.low, interval.high]
-                assert list(trace.marker.symbol) == ["line-ns-open"] * 2
-            else:
-                assert list(trace.marker.symbol) == ["triangle-left", "triangle-right"]
+        trace = panel_of(figure, place)[1]
+        assert trace.y == pytest.approx([t] * 2)
+        if name in ("A", "alpha"):
+            assert list(trace.x) == [profile.interval.low, profile.interval.high]
+            assert list(trace.marker.symbol) == ["line-ns-open"] * 2
+        else:
+            assert list(trace.marker.symbol) == ["triangle-left", "triangle-right"]
 
 
 def test_open_ends_are_said_and_drawn_where_the_profile_is_flat(figure: Any) -> None:
     titles = [note.text for note in figure.layout.annotations]
-    assert titles[0] == "<b>A</b> = 2.698<br>F: 0.9842 to 6.339<br>chi2: 1.188 to 5.516"
-    assert titles[1] == "<b>B</b> = 16.57<br>F: (open) to (open)<br>chi2: (open) to (open)"
+    assert titles[0] == "<b>A</b> = 2.698<br>0.9842 to 6.339"
+    assert titles[1] == "<b>B</b> = 16.57<br>(open) to (open)"
     line, bar, *_ = panel_of(figure, 1)
     assert bar.x[0] <= line.x[0] < 0 < line.x[-1] <= bar.x[1] < 1000  # looked at: 4 million to either side
     assert abs(line.y[0] - 0.785) < 0.06
     for words in (
         "How far the parameters of MIUB may go",
         "n = 35 cells, df = 25.",
-        "Lines: 95 % by F (upper, blue) and by chi-square (green)",
-        "intervals by F that are open: 2 of 4.",
+        "Bars on the dotted line: 95 % intervals by F",
+        "2 of 4 are open.",
     ):
         assert words in title_of(figure)
 

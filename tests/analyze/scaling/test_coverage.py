@@ -11,7 +11,7 @@ import pytest
 from lorascope.analyze.scaling.design import Design
 from lorascope.analyze.scaling.diagnostics import verdicts
 from lorascope.analyze.scaling.estimate import Estimate, estimate
-from lorascope.analyze.scaling.profile import Interval, profile, thresholds
+from lorascope.analyze.scaling.profile import Interval, profile, threshold
 from lorascope.analyze.scaling.solve import least_squares
 
 from .simulated import simulate_study
@@ -41,7 +41,7 @@ def holds_the_truth(found: Estimate, name: str) -> bool:
         own = next(one for one in problem.columns if one.amplitude == name)
         others = tuple(one for one in problem.columns if one.amplitude != name)
         held = replace(problem, columns=others, known=((own, TRUTH[name]),))
-    limit = thresholds(found.ssr, found.n, found.df, 0.95)["F"]
+    limit = threshold(found.ssr, found.df, 0.95)
     return least_squares(held, [found.parts[2]], grid="coarse").ssr <= limit
 
 
@@ -67,13 +67,13 @@ def test_intervals_by_f_hold_the_truth_19_times_of_20(design_of: DesignOf) -> No
 
 def interval(found: Estimate, name: str) -> Interval:
     """The reported interval of one exponent."""
-    return profile(found, name, {"F": thresholds(found.ssr, found.n, found.df, 0.95)["F"]}).intervals["F"]
+    return profile(found, name, threshold(found.ssr, found.df, 0.95)).interval
 
 
 def reaches_a_bound(found: Estimate, name: str) -> bool:
     """Whether the data don't speak against an exponent at an end of its range, which leaves its interval open."""
     problem, place = found.design.problem, found.design.exponents.index(name)
-    limit = thresholds(found.ssr, found.n, found.df, 0.95)["F"]
+    limit = threshold(found.ssr, found.df, 0.95)
     ends = problem.bounds[place]
     return any(least_squares(problem.fix(place, end), [found.parts[2]], grid="coarse").ssr <= limit for end in ends)
 

@@ -171,7 +171,7 @@ def test_a_column_that_is_not_there(design_of: DesignOf, name: str) -> None:
 
 def test_a_column_that_is_there_twice(design_of: DesignOf) -> None:
     frame = pd.concat([study(), study()[["N"]]], axis=1)
-    refused(design_of, frame, "the table has 2 columns 'N'; keep one", R="R", D=None)
+    refused(design_of, frame, "the table has 2 columns 'N'; it has 'group', 'N'", R="R", D=None)
 
 
 @pytest.mark.parametrize(

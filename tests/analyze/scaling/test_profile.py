@@ -12,7 +12,7 @@ from scipy import stats
 
 from lorascope.analyze.scaling.design import Design
 from lorascope.analyze.scaling.estimate import Estimate, estimate
-from lorascope.analyze.scaling.profile import Profile, profile, profiles, thresholds
+from lorascope.analyze.scaling.profile import Profile, profile, profiles, threshold
 from lorascope.analyze.scaling.solve import least_squares
 
 from .simulated import simulate_study
@@ -28,7 +28,7 @@ def study(seed: int = 0, law: str = "additive", **options: Any) -> pd.DataFrame:
 
 
 def profiled(found: Estimate, name: str, level: float = 0.95) -> Profile:
-    return profile(found, name, thresholds(found.ssr, found.n, found.df, level))
+    return profile(found, name, threshold(found.ssr, found.df, level))
 
 
 def peer(design: Design, level: float) -> dict[str, tuple[float, float]]:
@@ -61,7 +61,7 @@ def test_closed_intervals_are_those_of_lmfit(design_of: DesignOf, residuals: str
     for name, ends in peer(design, level).items():
         if name.startswith("E"):
             continue
-        low, high, *open_or_parts = profiled(found, name, level).intervals["F"]
+        low, high, *open_or_parts = profiled(found, name, level).interval
         assert (low, high) == pytest.approx(ends, rel=2e-4), name
         assert open_or_parts == [False, False, False]
 
@@ -73,18 +73,17 @@ def test_interval_of_a_slope_is_students(design_of: DesignOf, law: str) -> None:
     x = np.column_stack([design.levels, *(one.log_x for one in design.columns)])
     exact = sm.OLS(design.y, x).fit().conf_int(0.1)
     for k, name in enumerate(design.names[2:], 2):
-        low, high, *open_or_parts = profiled(found, name, 0.9).intervals["F"]
+        low, high, *open_or_parts = profiled(found, name, 0.9).interval
         assert (low, high) == pytest.approx(tuple(exact[k]), rel=1e-7), name
         assert open_or_parts == [False, False, False]
 
 
-def test_thresholds_by_hand() -> None:
-    found = thresholds(2.0, 40, 34, 0.95)
-    assert found["chi2"] == pytest.approx(2 * math.exp(3.841458820694124 / 40), rel=1e-12)
-    assert found["F"] == pytest.approx(2 * (1 + stats.t.ppf(0.975, 34) ** 2 / 34), rel=1e-12)
-    assert thresholds(2.0, 40, 34, 0.5)["F"] < thresholds(2.0, 40, 34, 0.9)["F"] < found["F"]
-    many = thresholds(1.0, 10**7, 10**7, 0.95)
-    assert (many["F"] - 1) / (many["chi2"] - 1) == pytest.approx(1, rel=1e-5)
+def test_threshold_by_hand() -> None:
+    found = threshold(2.0, 34, 0.95)
+    assert found == pytest.approx(2 * (1 + stats.t.ppf(0.975, 34) ** 2 / 34), rel=1e-12)
+    assert threshold(2.0, 34, 0.5) < threshold(2.0, 34, 0.9) < found
+    # With many cells the likelihood ratio's chi-square: n ln(SSR / least SSR).
+    assert threshold(1.0, 10**7, 0.95) - 1 == pytest.approx(math.expm1(3.841458820694124 / 10**7), rel=1e-5)
 
 
 # Where the data don't tell.
@@ -93,22 +92,22 @@ def test_thresholds_by_hand() -> None:
 def test_a_short_range_leaves_both_ends_open(design_of: DesignOf) -> None:
     design = design_of(study(N=tuple(np.geomspace(9e9, 1e10, 5)), R=(), noise=0.05))
     found = estimate(design)
-    interval = profiled(found, "alpha").intervals["F"]
+    interval = profiled(found, "alpha").interval
     assert (interval.low, interval.high) == (0.02, 25.0)
     assert (interval.low_open, interval.high_open) == (True, True)
-    amplitude = profiled(found, "A").intervals["F"]
+    amplitude = profiled(found, "A").interval
     assert amplitude.low_open
     assert amplitude.high_open
     for end, bound in ((0.02, "low"), (25.0, "high")):  # the sum of squares there is inside, whatever the search says
         held = least_squares(design.problem.fix(0, end)).ssr
-        assert held <= thresholds(found.ssr, found.n, found.df, 0.95)["F"], bound
+        assert held <= threshold(found.ssr, found.df, 0.95), bound
 
 
 def test_an_estimate_at_its_bound_has_an_open_end(design_of: DesignOf) -> None:
     design = design_of(study(), bounds={"alpha": (0.7, 3.0)})
     found = estimate(design)
     assert found.search.at_bound == ("alpha",)
-    interval = profiled(found, "alpha").intervals["F"]
+    interval = profiled(found, "alpha").interval
     assert (interval.low, interval.low_open, interval.high_open) == (0.7, True, False)
 
 
@@ -116,7 +115,7 @@ def test_an_amplitude_whose_exponent_can_go_no_further_is_open(design_of: Design
     """A grows as alpha falls: where alpha stops, A's interval does, and that isn't the data's doing."""
     frame = study(R=(), noise=0.05, N=(3e9, 5e9, 1e10))
     wide, narrow = (design_of(frame, bounds={"alpha": (low, 25.0)}) for low in (0.02, 0.6))
-    one, other = (profiled(estimate(design), "A").intervals["F"] for design in (wide, narrow))
+    one, other = (profiled(estimate(design), "A").interval for design in (wide, narrow))
     assert (one.low_open, one.high_open) == (False, False)
     assert (other.low_open, other.high_open) == (False, True)
     assert other.high < one.high
@@ -133,19 +132,18 @@ def test_an_interval_in_parts(design_of: DesignOf) -> None:
     ridge = least_squares(design.problem.fix(0, 0.0)).ssr
     other = least_squares(replace(design.problem, bounds=np.array([[-8.0, 0.0]])))
     assert found.ssr < other.ssr < ridge
-    limits: Any = {"F": 1.432}
-    assert other.ssr < limits["F"] < least_squares(design.problem.fix(0, 8.0)).ssr < ridge
-    one = profile(found, "alpha", limits)
-    low, high, low_open, high_open, in_parts = one.intervals["F"]
+    limit = 1.432
+    assert other.ssr < limit < least_squares(design.problem.fix(0, 8.0)).ssr < ridge
+    one = profile(found, "alpha", limit)
+    low, high, low_open, high_open, in_parts = one.interval
     assert in_parts
     assert low < other.exponents[0] < 0 < found.values["alpha"] < high
     assert (low_open, high_open) == (False, False)
     for end in (low, high):
-        assert least_squares(design.problem.fix(0, end)).ssr == pytest.approx(limits["F"], rel=1e-6)
-    narrower: Any = {"F": (found.ssr + other.ssr) / 2}
-    one = profile(found, "alpha", narrower)
-    assert not one.intervals["F"].in_parts
-    assert one.intervals["F"].low > 0
+        assert least_squares(design.problem.fix(0, end)).ssr == pytest.approx(limit, rel=1e-6)
+    one = profile(found, "alpha", (found.ssr + other.ssr) / 2)
+    assert not one.interval.in_parts
+    assert one.interval.low > 0
 
 
 # All profiles of a fit.
@@ -156,11 +154,8 @@ def test_profiles_are_of_amplitudes_and_exponents(design_of: DesignOf) -> None:
     every, narrow = profiles(found, 0.95), profiles(found, 0.5)
     assert list(every) == ["A", "B", "alpha", "beta"]
     for name, one in every.items():
-        for rule in ("F", "chi2"):
-            low, high, *_ = one.intervals[rule]
-            assert (
-                low < narrow[name].intervals[rule].low < found.values[name] < narrow[name].intervals[rule].high < high
-            )
+        assert one.interval.low < narrow[name].interval.low < found.values[name]
+        assert found.values[name] < narrow[name].interval.high < one.interval.high
     straight = estimate(design_of(study(law="log-log"), law="log-log"))
     assert list(profiles(straight, 0.95)) == ["alpha", "beta"]
 
@@ -172,4 +167,4 @@ def test_no_profile_of_an_amplitude_without_end(design_of: DesignOf) -> None:
     assert found.search.at_bound == ("alpha",)
     every = profiles(found, 0.95)
     assert list(every) == ["alpha"]
-    assert every["alpha"].intervals["F"].low_open
+    assert every["alpha"].interval.low_open

@@ -64,12 +64,12 @@ def test_rows_of_parameters() -> None:
     fit = plainly_fitted()
     terms, levels = (table.rows for table in (fit.summary().tables[0], fit.summary().tables[-1]))
     assert list(terms["name"]) == ["A", "B", "alpha", "beta"]
-    assert list(terms.columns) == ["name", "estimate", "se", "F", "chi2"]
+    assert list(terms.columns) == ["name", "estimate", "se", "interval"]
     assert list(levels["name"]) == ["E[a]", "E[b]"]
     np.testing.assert_array_equal([*levels["estimate"], *terms["estimate"]], fit.params)
     low, high = fit.conf_int("F").loc["beta", ["low", "high"]]  # type: ignore[arg-type]
     expected = f"{format_number(low, digits=4)} to {format_number(high, digits=4)}"
-    assert terms.set_index("name").loc["beta", "F"] == expected
+    assert terms.set_index("name").loc["beta", "interval"] == expected
 
 
 @pytest.mark.parametrize("options", [{"huber": 0.01}, {"residuals": "log"}], ids=str)

@@ -29,7 +29,7 @@ def study(law: str = "additive", truth: dict[str, float] | None = None, **option
 
 def said(found: Estimate, intervals: dict[str, Interval] | None = None, level: float = 0.95) -> dict[str, Verdict]:
     if intervals is None:
-        intervals = {name: one.intervals["F"] for name, one in profiles(found, level).items()}
+        intervals = {name: one.interval for name, one in profiles(found, level).items()}
     every = verdicts(found, intervals, axis_tests(found), lack_of_fit(found), level)
     assert all(one.word in WORDS for one in every)
     return {one.claim: one for one in every}
@@ -56,7 +56,7 @@ def test_because_holds_the_numbers(design_of: DesignOf) -> None:
     because = found["y falls as N grows"].because
     assert because.startswith(f"from the smallest to the largest N it changes by {change:.2f} of y; F(2, 18) = ")
     assert f"F(2, 18) = {format_number(row['F'])}, p = {format_number(row['p'])}, n = 24" in because
-    low, high, *_ = profiles(fit, 0.95)["alpha"].intervals["F"]
+    low, high, *_ = profiles(fit, 0.95)["alpha"].interval
     expected = f"alpha = {fit.values['alpha']:.3f}, 95 % profile interval by F {low:.3f} to {high:.3f}, n = 24"
     assert found["under this law, these data determine alpha"].because == expected
 

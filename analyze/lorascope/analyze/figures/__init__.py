@@ -3,7 +3,7 @@
 from .fit_checks import setting_residuals_figure
 from .fit_profiles import profile_figure
 from .fits import scaling_figure
-from .information import bound_figure, estimates_figure, xi_figure
+from .information import bound_figure, estimates_figure
 from .maps import component_map, js_map, null_map
 from .plots import depth_figure, position_figure, sample_figure, share_curve
 from .stats_figures import metrics_figure, trend_figure
@@ -27,5 +27,4 @@ __all__ = [
     "share_curve",
     "training_figure",
     "trend_figure",
-    "xi_figure",
 ]

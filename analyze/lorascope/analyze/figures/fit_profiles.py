@@ -7,13 +7,13 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
-from ..scaling.profile import Interval, Profile, Rule, interval_text, thresholds
+from ..scaling.profile import Interval, Profile, interval_text, threshold
 from ..scaling.result import ScalingFit
 from .captions import headline, plural
 from .marks import BLACK, EDGES, Look, points
 from .theme import LINES, small_multiples
 
-RULES: dict[Rule, Look] = {"F": Look(LINES[1]), "chi2": Look(LINES[2])}
+BAR = Look(LINES[1])
 FLAT = 0.05
 """A profile that doesn't move by more than this from some value on is flat there, and drawn no further."""
 LONG = 1e4
@@ -26,8 +26,8 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     """Profile of each amplitude, slope and exponent: how much worse the law gets as the parameter is held elsewhere.
 
     Height is the square root of (SSR - least SSR) / (least SSR / df), all other parameters fitted: 0 at the estimate,
-    a V for a parameter of which the law is linear. Where it lies below a dotted line, values are in the interval of
-    that rule; an end that is open, as the data don't bound the parameter there, has an arrow.
+    a V for a parameter of which the law is linear. Where it lies below the dotted line, values are in the interval; an
+    end that is open, as the data don't bound the parameter there, has an arrow.
 
     Parameters
     ----------
@@ -43,32 +43,29 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
         raise ValueError(
             "this fit has no profiles: they need least squares of relative or absolute residuals that aren't all 0"
         )
-    ends = thresholds(fit.ssr, fit.nobs, fit.df_resid, fit.level)
-    limits = {rule: float(_height(np.array(end), fit)) for rule, end in ends.items()}
-    top = 1.8 * max(limits.values())
+    limit = float(_height(np.array(threshold(fit.ssr, fit.df_resid, fit.level)), fit))
+    top = 1.8 * limit
     figure, panels = small_multiples([_title(fit, one) for one in fit.profiles.values()], height=170)
     for profile, panel in zip(fit.profiles.values(), panels, strict=True):
         value = float(fit.params[profile.name])
         window = _window(profile, _height(profile.ssr, fit), value)
         figure.add_trace(_curve(fit, profile, value, window), **panel)
-        for rule, look in RULES.items():
-            figure.add_trace(_bar(profile.intervals[rule], window, limits[rule], rule), **panel)
-            figure.add_hline(y=limits[rule], line={"color": look.color, "dash": "dot", "width": 1}, **panel)
+        figure.add_trace(_bar(profile.interval, window, limit), **panel)
+        figure.add_hline(y=limit, line={"color": BAR.color, "dash": "dot", "width": 1}, **panel)
         text = f"estimate: {format_number(value, digits=6)}"
         figure.add_trace(points(BLACK, "", [text], size=9, x=[value], y=[0]), **panel)
         is_long = max(map(abs, window)) >= LONG
         figure.update_xaxes(exponentformat="power", nticks=3 if is_long else 4, **panel)
     figure.update_yaxes(range=[-0.08 * top, top])
     figure.update_yaxes(title_text="|t| of the profile", col=1)
-    n_open = sum(any(one.intervals["F"][2:4]) for one in fit.profiles.values())
+    n_open = sum(any(one.interval[2:4]) for one in fit.profiles.values())
     headline(
         figure,
         f"How far the parameters of {fit.design.response} may go",
         f"Law: {fit.design.equation}; n\u00a0=\u00a0{plural(fit.nobs, 'cell')}, df\u00a0=\u00a0{fit.df_resid}.",
         "Height, |t|: root of (SSR - least) / (least / df), all else fitted. Diamonds: estimates.",
-        f"Lines: {100 * fit.level:g}\u00a0% by F (upper, blue) and by chi-square (green); bars on them: intervals.",
-        f"Arrows: open ends, where the data don't bound the parameter; intervals by F that are open: {n_open} of "
-        f"{len(fit.profiles)}.",
+        f"Bars on the dotted line: {100 * fit.level:g}\u00a0% intervals by F; arrows: open ends, where the data don't "
+        f"bound the parameter: {n_open} of {len(fit.profiles)} are open.",
     )
     return figure
 
@@ -78,9 +75,9 @@ def _height(ssr: np.ndarray, fit: ScalingFit) -> np.ndarray:
 
 
 def _title(fit: ScalingFit, profile: Profile) -> str:
-    """The estimate and its intervals in three lines."""
-    lines = [f"<b>{html.escape(profile.name)}</b> = {format_number(fit.params[profile.name], digits=4)}"]
-    return "<br>".join([*lines, *(f"{rule}: {interval_text(profile.intervals[rule])}" for rule in RULES)])
+    """The estimate and its interval in two lines."""
+    value = format_number(fit.params[profile.name], digits=4)
+    return f"<b>{html.escape(profile.name)}</b> = {value}<br>{interval_text(profile.interval)}"
 
 
 def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float, float]) -> go.Scatter:
@@ -98,13 +95,12 @@ def _curve(fit: ScalingFit, profile: Profile, value: float, window: tuple[float,
 
 
 def _window(profile: Profile, height: np.ndarray, value: float) -> tuple[float, float]:
-    """From where the profile stops being flat at an open end, and to a little beyond the intervals' closed ends."""
-    intervals = profile.intervals.values()
-    low, high = min(one.low for one in intervals), max(one.high for one in intervals)
+    """From where the profile stops being flat at an open end, and to a little beyond the interval's closed ends."""
+    low, high, low_open, high_open, _ = profile.interval
     below, above = profile.values < value, profile.values > value
-    if any(one.low_open for one in intervals):
+    if low_open:
         low = _flat_from(profile.values[below][::-1], height[below][::-1], low)
-    if any(one.high_open for one in intervals):
+    if high_open:
         high = _flat_from(profile.values[above], height[above], high)
     low, high = min(low, value), max(high, value)
     room = ROOM * (high - low) or abs(value) or 1.0
@@ -120,12 +116,12 @@ def _flat_from(x: np.ndarray, height: np.ndarray, end: float) -> float:
     return float(x[known][moved[-1] + 1 if len(moved) else 0])
 
 
-def _bar(interval: Interval, window: tuple[float, float], limit: float, rule: Rule) -> go.Scatter:
-    """An interval on its rule's line, with an arrow at each open end, at the edge where that lies beyond it."""
+def _bar(interval: Interval, window: tuple[float, float], limit: float) -> go.Scatter:
+    """An interval on its line, with an arrow at each open end, at the edge where that lies beyond it."""
     low = max(interval.low, window[0]) if interval.low_open else interval.low
     high = min(interval.high, window[1]) if interval.high_open else interval.high
     is_open = {"left": interval.low_open, "right": interval.high_open}
     marker = {"symbol": [EDGES[side] if beyond else "line-ns-open" for side, beyond in is_open.items()], "size": 11}
-    texts = [f"{rule}: {interval_text(interval)}"] * 2
+    texts = [interval_text(interval)] * 2
     bar: dict[str, Any] = {"mode": "lines+markers", "marker": marker, "line": {"width": 3}}
-    return points(RULES[rule], "", texts, x=[low, high], y=[limit, limit], **bar)
+    return points(BAR, "", texts, x=[low, high], y=[limit, limit], **bar)

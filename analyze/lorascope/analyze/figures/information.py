@@ -1,8 +1,7 @@
-"""Figures of mutual information: MIUB beside it, estimators beside each other, and what JS can say of it."""
+"""Figures of mutual information: MIUB beside it, and estimators beside each other."""
 
 import html
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,19 +10,12 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 
 from ..format import format_number
-from ..information.bound import Dependence, discrete_dependence, gaussian_dependence, js_upper_bound
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name
 from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
 from .scales import ValueAxis, value_axis, whole_ticks
 from .theme import LINES, apply_theme
 
-RHO = (0.75, 0.9, 0.99, 0.9999)
-"""Correlations of the normal pairs in `xi_figure`."""
-N_SYMBOLS = (2, 3, 10, 100, 1000)
-"""Numbers of symbols of the variables in `xi_figure` that are one symbol twice."""
-MOST_NATS = 8.0
-"""Upper end of `xi_figure`."""
 VAGUE = ("saturated", "undersampled")
 """Verdicts under which a number says little: their markers are hollow."""
 
@@ -181,51 +173,3 @@ def _footnotes(figure: go.Figure, result: xr.Dataset, found: Sequence[pd.DataFra
     said += ["Triangles: beyond the axis."] if symbols & set(EDGES.values()) else []
     n_unknown = result.sizes["component"] * len(found) - sum(map(len, found))
     return [*said, f"{plural(n_unknown, 'value')} not known, left out."] if n_unknown else said
-
-
-def xi_figure() -> go.Figure:
-    """What JS(joint, product) says of mutual information, in nats: the claimed upper bound, and true lower ones.
-
-    Lines: ln 2 JS, which theorem 3 of arXiv 2501.03152 calls an upper bound; 2 JS and Xi(JS), below which mutual
-    information can't lie. Points: pairs of variables with known values, named by correlation or number of symbols.
-    """
-    nats, most = np.linspace(0, MOST_NATS, 400), np.array([0.0, math.log(2)])
-    shade = {"fill": "tozeroy", "fillcolor": "rgba(33,113,181,0.15)"}
-    claimed, twice, certified = Look(LINES[1], dash="dash"), Look("#777", dash="dot"), Look("#222")
-    figure = go.Figure()
-    apply_theme(figure, height=400)
-    figure.add_trace(line(claimed, "", width=2, x=most, y=math.log(2) * most, **shade))
-    figure.add_trace(line(twice, "", width=2, x=most, y=2 * most))
-    figure.add_trace(line(certified, "", width=2, x=js_upper_bound(nats), y=nats))
-    normals = {f"\u03c1\u00a0{rho:g}": gaussian_dependence(rho) for rho in RHO}
-    symbols = {f"n\u00a0{n}": discrete_dependence(np.eye(n) / n) for n in N_SYMBOLS}
-    one, other = Look(), Look(LINES[2])
-    figure.add_trace(_examples("correlated normals", normals, one, "middle left"))
-    figure.add_trace(_examples("one symbol twice", symbols, other, "bottom right"))
-    figure.update_xaxes(title_text="JS of joint and product (nat)", range=[0, 0.8])
-    figure.update_yaxes(title_text="mutual information (nat)", range=[0, MOST_NATS])
-    pairs = [*normals.values(), *symbols.values()]
-    n_above = sum(pair.mutual_information > math.log(2) * pair.js for pair in pairs)
-    headline(
-        figure,
-        "What JS of joint and product says of mutual information",
-        f"{n_above} of {plural(len(pairs), 'pair')} with known values lie above the shaded part, where theorem 3 of "
-        "arXiv 2501.03152 would have them; no pair lies below Xi.",
-    )
-    marks = {
-        "claimed: at most ln 2 JS": claimed,
-        "true: above 2 JS": twice,
-        "true: at least Xi(JS)": certified,
-        "correlated normals": one,
-        "one symbol twice": other,
-    }
-    add_legend(figure, "", list(marks), list(marks.values()), mode=["lines"] * 3 + ["markers"] * 2)
-    return figure
-
-
-def _examples(name: str, pairs: Mapping[str, Dependence], look: Look, side: str) -> go.Scatter:
-    """Pairs of variables with known values, their names beside them."""
-    x, y = ([getattr(pair, key) for pair in pairs.values()] for key in ("js", "mutual_information"))
-    hover = f"{name}, %{{text}}: mutual information %{{y:.4f}} nat, JS %{{x:.4f}} nat<extra></extra>"
-    shown = {"hovertemplate": hover, "mode": "markers+text", "textposition": side, "textfont_color": look.color}
-    return points(look, name, list(pairs), size=8, x=x, y=y, **shown)

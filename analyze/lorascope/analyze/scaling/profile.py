@@ -5,9 +5,9 @@ constant. Bates, Watts (1988), Nonlinear Regression Analysis, section 6.1; Venzo
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from ..format import format_number
 from .estimate import Estimate
 from .solve import Problem, Solution, exponent_grid, least_squares
 
-Rule = Literal["chi2", "F"]
 N_STEPS = 30
 """Steps outwards, each half as long again as the one before, before an end counts as open."""
 N_LOOKS = 19
@@ -47,7 +46,7 @@ class Profile(NamedTuple):
     """(m,) ascending."""
     ssr: np.ndarray
     """(m,)"""
-    intervals: dict[Rule, Interval]
+    interval: Interval
 
 
 def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
@@ -58,42 +57,38 @@ def interval_text(interval: Sequence[Any], digits: int = 4) -> str:
     return " to ".join(ends) + (", in parts" if any(interval[4:]) else "")
 
 
-def thresholds(ssr: float, n: int, df: int, level: float) -> dict[Rule, float]:
-    """Sums of squares up to which a value of one parameter is in its interval.
+def threshold(ssr: float, df: int, level: float) -> float:
+    """Sum of squares up to which a value of one parameter is in its interval.
 
-    chi2: n ln(SSR / least SSR) is at most the quantile of chi-square with 1 degree of freedom. F: (SSR - least SSR) is
-    at most the quantile of F with 1 and df, times the least SSR over df.
+    (SSR - least SSR) is at most the quantile of F with 1 and df, times the least SSR over df.
     """
     from scipy import stats  # type: ignore[import-untyped]
 
-    return {
-        "chi2": ssr * math.exp(stats.chi2.ppf(level, 1) / n),
-        "F": ssr * (1 + stats.f.ppf(level, 1, df) / df),
-    }
+    return float(ssr * (1 + stats.f.ppf(level, 1, df) / df))
 
 
 def profiles(fit: Estimate, level: float) -> dict[str, Profile]:
     """Profile of each amplitude, slope and exponent of a least-squares fit."""
     design, exponents = fit.design, fit.parts[2]
-    limits = thresholds(fit.ssr, fit.n, fit.df, level)
-    found = {name: profile(fit, name, limits) for name in design.exponents}
+    limit = threshold(fit.ssr, fit.df, level)
+    found = {name: profile(fit, name, limit) for name in design.exponents}
     amplitudes = {}
     for column in design.columns:
         powers = column.exponents if len(column.exponents) == 1 else ()
         if any(abs(float(exponents[power])) < ZERO for power in powers):  # its amplitude is infinite
             continue
-        one = amplitudes[column.amplitude] = profile(fit, column.amplitude, limits)
+        one = profile(fit, column.amplitude, limit)
         # As a power becomes a constant, its amplitude goes to infinity on one side and comes back on the other: what is
         # allowed has two branches that meet there, and neither end of one of them bounds it.
-        for power in powers:
-            for rule, own in found[design.exponents[power]].intervals.items():
-                if own.low <= 0 <= own.high:
-                    one.intervals[rule] = one.intervals[rule]._replace(low_open=True, high_open=True)
+        exponents_allowed = [found[design.exponents[power]].interval for power in powers]
+        if any(own.low <= 0 <= own.high for own in exponents_allowed):
+            one = one._replace(interval=one.interval._replace(low_open=True, high_open=True))
+        amplitudes[column.amplitude] = one
     return amplitudes | found
 
 
-def profile(fit: Estimate, name: str, limits: Mapping[Rule, float]) -> Profile:
-    """The profile of an amplitude or exponent, and its interval by each limit of the sum of squares."""
+def profile(fit: Estimate, name: str, limit: float) -> Profile:
+    """The profile of an amplitude or exponent, and its interval by a limit of the sum of squares."""
     design, problem, value, error = fit.design, fit.design.problem, fit.values[name], fit.standard_errors[name]
     is_exponent = name in design.exponents
     place = (design.exponents if is_exponent else design.term_names).index(name)
@@ -115,19 +110,17 @@ def profile(fit: Estimate, name: str, limits: Mapping[Rule, float]) -> Profile:
     else:
         own += problem.columns[place].exponents
     inside = {at: solve(at).ssr for at in map(float, coarse)}
-    intervals = {}
-    for rule, limit in limits.items():
-        allowed = [value, *(at for at, ssr in inside.items() if ssr <= limit)]
-        low, low_open = _end(solve, min(allowed), -step, bounds[0], limit)
-        high, high_open = _end(solve, max(allowed), step, bounds[1], limit)
-        # an end that only stands where it does because an exponent of the term can go no further is open
-        low_open, high_open = (
-            is_open or bool(solve(end).at_bound[own].any()) for end, is_open in ((low, low_open), (high, high_open))
-        )
-        in_parts = any(low < at < high and ssr > limit for at, ssr in inside.items())
-        intervals[rule] = Interval(low, high, low_open, high_open, in_parts)
+    allowed = [value, *(at for at, ssr in inside.items() if ssr <= limit)]
+    low, low_open = _end(solve, min(allowed), -step, bounds[0], limit)
+    high, high_open = _end(solve, max(allowed), step, bounds[1], limit)
+    # an end that only stands where it does because an exponent of the term can go no further is open
+    low_open, high_open = (
+        is_open or bool(solve(end).at_bound[own].any()) for end, is_open in ((low, low_open), (high, high_open))
+    )
+    in_parts = any(low < at < high and ssr > limit for at, ssr in inside.items())
+    interval = Interval(low, high, low_open, high_open, in_parts)
     values = np.array(sorted(seen))
-    return Profile(name, values, np.array([seen[at].ssr for at in values]), intervals)
+    return Profile(name, values, np.array([seen[at].ssr for at in values]), interval)
 
 
 def _with_known(problem: Problem, place: int, amplitude: float) -> Problem:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
@@ -22,7 +22,7 @@ from .profile import Profile, interval_text, profiles
 from .refits import Bootstrap, bootstrap, held_out
 from .straight import LinearModels, linear_models
 
-IntervalKind = Literal["F", "chi2", "wald", "bootstrap"]
+IntervalKind = Literal["F", "wald", "bootstrap"]
 UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
 """What residuals are, by their name."""
 
@@ -142,7 +142,7 @@ class ScalingFit:
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """What the data say of the law's claims."""
-        intervals = {name: one.intervals["F"] for name, one in self.profiles.items()}
+        intervals = {name: one.interval for name, one in self.profiles.items()}
         return verdicts(self.estimate, intervals, self.axis_tests, self.lack_of_fit, self.level)
 
     def conf_int(self, kind: IntervalKind = "F", *, n_draws: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -151,7 +151,7 @@ class ScalingFit:
         Parameters
         ----------
         kind
-            `F` or `chi2`: profile intervals, whose ends may be open: then the data don't bound the parameter inside of
+            `F`: profile intervals, whose ends may be open: then the data don't bound the parameter inside of
             what was looked at. `wald`: linear theory, of levels too, which can't be open and is wrong where those are.
             `bootstrap`: percentiles over redrawn groups.
         n_draws, seed
@@ -164,8 +164,8 @@ class ScalingFit:
         """
         if kind == "bootstrap":
             return self.bootstrap(n_draws=n_draws, seed=seed).intervals(self.level)
-        if kind not in ("F", "chi2", "wald"):
-            raise ValueError(f"`kind` is {kind!r}; it is one of {['F', 'chi2', 'wald', 'bootstrap']}")
+        if kind not in get_args(IntervalKind):
+            raise ValueError(f"`kind` is {kind!r}; it is one of {list(get_args(IntervalKind))}")
         if not (self.is_least_squares if kind == "wald" else self.has_profiles):
             raise ValueError(
                 f"this fit has no {kind} intervals: they need least squares, and profiles residuals that are relative "
@@ -173,7 +173,7 @@ class ScalingFit:
             )
         if kind == "wald":
             return pd.DataFrame({"low": self.params - self._t * self.bse, "high": self.params + self._t * self.bse})
-        found = {name: one.intervals[kind]._asdict() for name, one in self.profiles.items()}
+        found = {name: one.interval._asdict() for name, one in self.profiles.items()}
         return pd.DataFrame.from_dict(found, orient="index")
 
     @property
@@ -274,10 +274,8 @@ class ScalingFit:
         rows = pd.DataFrame({"name": self.params.index, "estimate": self.params.array, "se": self.bse.array})
         terms = rows.iloc[design.n_groups :]
         if self.has_profiles:
-            known = {name: one.intervals for name, one in self.profiles.items()}
-            for rule in ("F", "chi2"):
-                texts = [interval_text(known[name][rule]) if name in known else "" for name in terms["name"]]
-                terms = terms.assign(**{rule: texts})
+            known = {name: interval_text(one.interval) for name, one in self.profiles.items()}
+            terms = terms.assign(interval=[known.get(name, "") for name in terms["name"]])
         tables = [
             Table("parameters", terms, note if self.has_profiles else "A fit of this kind has no profile intervals."),
             Table(
@@ -317,9 +315,7 @@ class ScalingFit:
             "params": self.params, "bse": self.bse, "nobs": self.nobs, "df_resid": self.df_resid, "ssr": self.ssr,
             "sigma": self.sigma, "loss": self.estimate.loss, "huber_delta": self.estimate.delta,
             "criteria": self.criteria, "search": self.estimate.search, "identifiability": self.identifiability,
-            "intervals": {
-                rule: {name: one.intervals[rule] for name, one in self.profiles.items()} for rule in ("F", "chi2")
-            },
+            "intervals": {name: one.interval for name, one in self.profiles.items()},
             "axis_tests": self.axis_tests, "lack_of_fit": self.lack_of_fit,
             "residuals_by_setting": self.residuals_by_setting(), "verdicts": self.verdicts, "notes": self.notes,
             "provenance": self.provenance,
