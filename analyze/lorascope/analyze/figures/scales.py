@@ -7,18 +7,12 @@ import numpy as np
 
 from ..format import format_number
 
-NARROW = 3.0
-"""Ends of an axis nearer than this factor get ticks at even steps."""
-STEPS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
-"""Ticks of a decade, on an axis of a factor between NARROW and LOG_FROM."""
 PLOT_WIDTH, CHARACTER = 300.0, 7.5
 """Pixels of a plot on a phone, and of a character of a tick."""
 MOST_MARKED = 20
 """Most sizes that all have a tick; of more only those with a text have one."""
 MOST_DIGITS = 6
 """Most digits of a tick that is written whole."""
-MOST_TICKS = 6
-"""Most ticks at even steps."""
 LOG_FROM = 30.0
 """Values that lie further apart than this factor go on a logarithmic axis."""
 
@@ -79,9 +73,7 @@ class ValueAxis(NamedTuple):
         """What plotly is told of it."""
         if not self.is_log:
             return {"range": [self.low, self.high], "nticks": 6}
-        ticks = _round_ticks(self.low, self.high)
-        ends = [math.log10(self.low), math.log10(self.high)]
-        return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [tick_text(tick) for tick in ticks]}
+        return {"type": "log", "range": [math.log10(self.low), math.log10(self.high)], "exponentformat": "power"}
 
 
 def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:
@@ -130,15 +122,3 @@ def tick_text(value: float) -> str:
     """
     digits = next((n for n in range(1, MOST_DIGITS + 1) if float(f"{value:.{n - 1}e}") == value), 3)
     return format_number(value, digits=digits).removeprefix("1·")
-
-
-def _round_ticks(low: float, high: float) -> list[float]:
-    if high / low > LOG_FROM:
-        return log_ticks(math.log10(low), math.log10(high))
-    if high / low > NARROW:
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        return [tick for power in powers for step in STEPS if low <= (tick := float(f"{step}e{power}")) <= high]
-    power = 10.0 ** math.floor(math.log10(high - low))
-    step = next(step * power for step in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0) if (high - low) / (step * power) <= MOST_TICKS)
-    digits = max(0, 2 - math.floor(math.log10(step)))
-    return [round(k * step, digits) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -20,15 +20,7 @@ from ..models.weights import plain_path
 from .branches import delta_source
 from .components import adapted_modules, find_components, left_out
 from .passes import evaluating, passes_of, restoring_modes
-from .refusal import (
-    adapter_tensors,
-    idle_layers,
-    is_residual,
-    lora_layers,
-    peft_type,
-    require,
-    weight_problems,
-)
+from .refusal import adapter_tensors, idle_layers, is_residual, lora_layers, peft_type, require, weight_problems
 
 
 class Note(NamedTuple):

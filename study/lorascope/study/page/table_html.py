@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from lorascope.analyze.format import format_error, format_number, format_power
 from lorascope.analyze.report.markup import escape
 
-UNITS = {"ACC": "share", "CE": "nat/token", "MIUB": "nat", "MI": "nat", "js": "nat", "js sum": "nat"}
+from ..results.tables import UNITS
 
 
 def anchor(unit: str) -> str:
