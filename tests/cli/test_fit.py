@@ -37,7 +37,7 @@ def two() -> pd.DataFrame:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole report, written once."""
     out = tmp_path_factory.mktemp("fit") / "out"
-    assert main(["fit", *PAPER, "--n-draws", "20", "--format", "json", "--out", str(out)]) == 0
+    assert main(["fit", *PAPER, "--n-draws", "20", "--json", "--out", str(out)]) == 0
     return out
 
 
@@ -59,12 +59,12 @@ def test_json_is_what_the_functions_return(written: Path, two: pd.DataFrame) -> 
 
 
 def test_a_folder_has_the_report_and_its_figures(written: Path, two: pd.DataFrame) -> None:
-    markdown = (written / "report.md").read_text()
+    text = (written / "report.txt").read_text()
     report = fit_report(two, "MIUB", n_draws=20, **OPTIONS)
-    assert markdown.startswith(f"# Scaling law of MIUB\n\n{two.attrs['source']}: 14 rows where model=Phi3 and dataset=")
-    assert report.summary().as_markdown().partition("### Verdicts")[0] in markdown
-    assert report.summary().as_markdown().partition("### parameters")[2] in markdown
-    assert "## Trend of MIUB along N" in markdown
+    assert text.startswith("Scaling law of MIUB\n\n")
+    assert f"{two.attrs['source']}: 14 rows where model=Phi3 and dataset=" in text
+    assert report.summary().text(full=True, width=120).partition("\n\nparameters\n")[2] in text
+    assert "Trend of MIUB along N" in text
     page = (written / "figures.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
     assert page.count('class="plot"') == 4
@@ -110,20 +110,18 @@ def test_all_of_it_is_printed_on_request(capsys: pytest.CaptureFixture[str]) -> 
         assert title not in short
 
 
-def test_a_quick_fit_as_json_and_markdown(capsys: pytest.CaptureFixture[str], two: pd.DataFrame) -> None:
+def test_a_quick_fit_as_json(capsys: pytest.CaptureFixture[str], two: pd.DataFrame) -> None:
     fit = fit_scaling_law(two, "MIUB", law="log-log", level=0.9, seed=1, **OPTIONS)
     words = (*PAPER, "--quick", "--law", "log-log", "--level", 0.9, "--seed", 1)
-    code, out, err = run(capsys, *words, "--format", "json")
+    code, out, err = run(capsys, *words, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["fit"] == as_json(fit.to_dict())
     assert found["trends"] == []
-    code, out, _ = run(capsys, *words, "--format", "markdown")
-    assert fit.summary().as_markdown() in out
 
 
 def test_progress_goes_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, *PAPER, "--n-draws", 1, "--format", "json")
+    code, out, err = run(capsys, *PAPER, "--n-draws", 1, "--json")
     assert code == 0
     assert len(json.loads(out)["trends"]) == 2
     for part in ("held out", "laws", "bootstrap"):
@@ -138,7 +136,7 @@ def test_every_option_reaches_the_fit(capsys: pytest.CaptureFixture[str], tmp_pa
         "--response", "y", "--N", "params", "--R", "none", "--groups", "block", "--offsets", "sweep,R", "--huber",
         "auto", "--residuals", "log", "--repeat", "seed", "--where", "sweep=size",
     )  # fmt: skip
-    code, out, _ = run(capsys, tmp_path / "s.csv", *words, "--quick", "--format", "json")
+    code, out, _ = run(capsys, tmp_path / "s.csv", *words, "--quick", "--json")
     assert code == 0
     settings = json.loads(out)["fit"]["provenance"]["settings"]
     expected = {
@@ -147,14 +145,14 @@ def test_every_option_reaches_the_fit(capsys: pytest.CaptureFixture[str], tmp_pa
     }  # fmt: skip
     assert expected.items() <= settings.items()
     code, out, _ = run(capsys, "paper", "--where", "model=Phi3", "--law", "share", "--share", "share", "--huber", 0.01,
-                       "--groups", "dataset", "--quick", "--format", "json")  # fmt: skip
+                       "--groups", "dataset", "--quick", "--json")  # fmt: skip
     assert code == 0
     settings = json.loads(out)["fit"]["provenance"]["settings"]
     assert {"law": "share", "share": "share", "huber": 0.01}.items() <= settings.items()
 
 
 def test_defaults_are_those_columns_that_vary(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, out, _ = run(capsys, "paper", "--quick", "--format", "json")
+    code, out, _ = run(capsys, "paper", "--quick", "--json")
     assert json.loads(out)["remarks"] == [
         "response MIUB; sizes N, R; groups dataset, model; offsets none",
         "Phi3's sweeps are fitted as one, though runs of the same N and R differ between them: --offsets sweep "
@@ -232,12 +230,12 @@ def test_names_that_would_command_the_terminal_are_spelt_out(
     hostile = "a\x1b[2J\x9bm"
     study = read_study("paper", where={"model": ["Phi3"], "sweep": ["size"]}).replace({"dataset": {"Hel": hostile}})
     study.to_csv(tmp_path / "s.csv", index=False)
-    for form in ("table", "markdown", "json"):
-        code, out, _ = run(capsys, tmp_path / "s.csv", "--quick", "--full", "--format", form)
+    for form in ("--full", "--json"):
+        code, out, _ = run(capsys, tmp_path / "s.csv", "--quick", form)
         assert code == 0
         assert "\x1b" not in out
         assert "\x9b" not in out
-        assert ("\\u001b[2J\\u009bm" if form == "json" else r"a\x1b[2J\x9bm") in out
+        assert ("\\u001b[2J\\u009bm" if form == "--json" else r"a\x1b[2J\x9bm") in out
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -266,7 +264,6 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "draws": (["paper", "--n-draws", "0"], "`n_draws` is 0; it lies between 1 and 2000"),
     "workers": (["paper", "--workers", "0"], "`workers` is 0; give at least 1"),
     "huber": (["paper", "--huber", "-1"], "`huber` is -1.0; give 'auto', or a number above zero"),
-    "format": (["paper", "--format", "xml"], 'Invalid value "xml" for --format'),
     "out": (["paper", "--out", "{tmp}"], "which is there already; give a new or empty folder"),
     "out url": (["paper", "--out", "s3://b/x"], "results go to a folder of this machine"),
 }  # fmt: skip
@@ -289,5 +286,5 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for option in ("--N ", "--groups", "--huber", "--quick", "--format", "--out"):
+    for option in ("--N ", "--groups", "--huber", "--quick", "--json", "--out"):
         assert option in out

@@ -16,7 +16,7 @@ HOSTILE = "a\x1b[2Jb\u202ec\x9bd\ud800"
 SHOWN = r"a\x1b[2Jb\u202ec\x9bd\ud800"
 
 
-def delivered(form: Any, out: Path | None = None, **more: Any) -> None:
+def delivered(out: Path | None = None, *, as_json: bool = False, **more: Any) -> None:
     frame = pd.DataFrame({"x": [1, 2]})
     frame.attrs = {"source": f"s {HOSTILE}", "notes": [f"n {HOSTILE}"]}
     # As objects: with pyarrow beside it, pandas' own strings take no halves of characters.
@@ -26,7 +26,7 @@ def delivered(form: Any, out: Path | None = None, **more: Any) -> None:
     summaries = [Summary(f"title {HOSTILE}", {"fact": HOSTILE}, [table], verdicts, [HOSTILE]), Summary("second")]
     record = {"fit": {"value": 0.1, "name": HOSTILE}}
     remarks = [f"r {HOSTILE}"]
-    deliver("T", frame, {"model": ["Phi3"]}, summaries, record, form=form, out=out, remarks=remarks, **more)
+    deliver("T", frame, {"model": ["Phi3"]}, summaries, record, as_json=as_json, out=out, remarks=remarks, **more)
 
 
 def test_examples() -> None:
@@ -53,16 +53,14 @@ def test_groups_that_vary_are_taken_unless_others_are_named() -> None:
 
 
 def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    delivered("table", full=True)
+    delivered(full=True)
     full = capsys.readouterr().out
-    delivered("table")
+    delivered()
     short = capsys.readouterr().out
-    delivered("markdown")
-    markdown = capsys.readouterr().out
-    for text in (full, short, markdown):
+    for text in (full, short):
         assert SHOWN in text
         assert not set("\x1b\x9b\u202e\ud800") & set(text)
-    delivered("json")
+    delivered(as_json=True)
     text = capsys.readouterr().out
     assert "\\u001b[2J" in text
     assert json.loads(text)["fit"] == {"value": 0.1, "name": HOSTILE}
@@ -70,12 +68,12 @@ def test_names_command_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_short_form_is_the_first_summary_without_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
-    delivered("table")
+    delivered()
     short = capsys.readouterr().out
     assert "fact" not in short
     assert "second" not in short
     assert short.splitlines()[-1] == "--full shows all tables and remarks"
-    delivered("table", full=True)
+    delivered(full=True)
     full = capsys.readouterr().out
     assert "fact" in full
     assert "second" in full
@@ -87,15 +85,18 @@ def test_a_folder_of_results(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         raise ValueError("there is <none>")
 
     out = tmp_path / "new" / "out"
-    delivered("json", out, figures=[("first <one>", refused)])
+    delivered(out, as_json=True, figures=[("first <one>", refused)])
     printed, err = capsys.readouterr()
     assert (out / "report.json").read_text() == printed
     assert err == f"written to {out}\n"
-    assert (out / "report.md").read_text().startswith("# T\n")
+    text = (out / "report.txt").read_text()
+    assert text.startswith("T\n")
+    assert SHOWN in text
+    assert not set("\x1b\x9b\u202e\ud800") & set(text)
     page = (out / "figures.html").read_text()
     assert f"s {SHOWN}: 2 rows where model=Phi3" in page
     assert "<h2>first &lt;one&gt;</h2><p>there is &lt;none&gt;</p>" in page
-    assert sorted(path.name for path in out.iterdir()) == ["figures.html", "report.json", "report.md"]
+    assert sorted(path.name for path in out.iterdir()) == ["figures.html", "report.json", "report.txt"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -103,23 +104,21 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError("on the way")
 
     with pytest.raises(RuntimeError, match="on the way"):
-        delivered("json", tmp_path / "out", figures=[("f", broken)])
+        delivered(tmp_path / "out", figures=[("f", broken)])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_are_no_markup_and_no_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_no_lines_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "<b>\n# x"
     frame = pd.DataFrame({"x": [1, 2]})
     frame.attrs = {"source": evil, "notes": [evil]}
     summary = Summary(
         evil, {evil: evil}, [Table(evil, pd.DataFrame({evil: [evil]}), evil)], [Verdict(evil, "supported", evil)]
     )
-    deliver(evil, frame, {evil: [evil]}, [summary], {}, form="markdown", out=None, remarks=[evil])
-    text = capsys.readouterr().out
-    assert "<" not in text
-    assert "\n# x" not in text
-    deliver(evil, frame, {evil: [evil]}, [summary], {}, form="table", out=None, full=True, remarks=[evil])
-    assert not any(line.strip().startswith("# x") for line in capsys.readouterr().out.splitlines())
+    out = tmp_path / "out"
+    deliver(evil, frame, {evil: [evil]}, [summary], {}, as_json=False, out=out, full=True, remarks=[evil])
+    for text in (capsys.readouterr().out, (out / "report.txt").read_text()):
+        assert not any(line.strip().startswith("# x") for line in text.splitlines())
 
 
 def test_places_for_results(tmp_path: Path) -> None:

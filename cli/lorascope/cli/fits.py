@@ -2,22 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter, Token
 
 from lorascope.analyze.save import refuse_inside_store, require_writable
 from lorascope.analyze.stats.record import to_json
-from lorascope.analyze.stats.summary import Summary, markdown_text
+from lorascope.analyze.stats.summary import Summary
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.study.read_study import read_study
 
 from .screen import COMMANDS, aside, console, one_line, progress_bar, say, visible, write
 
-Format = Literal["table", "json", "markdown"]
 Figure = tuple[str, Callable[[], Any]]
 """A name, and what makes a plotly figure or raises ValueError where the result has no such one."""
+PAGE_WIDTH = 120
+"""Characters of a line of a report that is written to a file."""
 GROUPS = ("dataset", "split", "prompt", "model")
 """Columns of which those that vary tell groups apart, where nothing else is said."""
 NONE = "none"
@@ -91,44 +92,43 @@ def refuse_out(out: Path | None) -> None:
 
 def deliver(
     title: str, frame: pd.DataFrame, where: Mapping[str, Sequence[str]], summaries: Sequence[Summary],
-    record: Mapping[str, Any], *, form: Format, out: Path | None, full: bool = False, remarks: Sequence[str] = (),
+    record: Mapping[str, Any], *, as_json: bool, out: Path | None, full: bool = False, remarks: Sequence[str] = (),
     figures: Sequence[Figure] = (),
 ) -> None:  # fmt: skip
-    """Write what was found in a table to a folder if one is named, and print it in one form.
+    """Write what was found in a table to a folder if one is named, and print it, as JSON or as text.
 
-    Of a table on the terminal the first summary's short form, or with `full` everything; `record` is name -> result as
-    JSON has it, `remarks` what was assumed or couldn't be computed.
+    The text is the first summary's short form, or with `full` everything; `record` is name -> result as JSON has it,
+    `remarks` what was assumed or couldn't be computed.
     """
     said: list[str] = list(frame.attrs.get("notes", ()))
     study = {"source": str(frame.attrs.get("source", "")), "where": {name: list(one) for name, one in where.items()},
              "n_rows": len(frame), "notes": said}  # fmt: skip
     asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
     source = f"{study['source']}: {len(frame)} rows{f' where {asked}' if asked else ''}"
-    said = [*said, *remarks]
-    notes = "".join(f"- {markdown_text(note)}\n" for note in said)
-    parts = [f"# {markdown_text(title)}\n\n{markdown_text(source)}\n", *([notes] if notes else [])]
-    markdown = visible("\n".join([*parts, *(one.as_markdown() for one in summaries)]))
+    remarked = [one_line(line) for line in (source, *(f"* {note}" for note in (*said, *remarks)))]
     # As JSON spells it, what a terminal would obey is the same text, and no terminal's business.
     text = to_json({"study": study, **record, "remarks": list(remarks)})
     text = COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     if out is not None:
         with atomic_write(out.absolute()) as folder:
             folder.mkdir()
-            (folder / "report.md").write_text(markdown, encoding="utf-8")
+            parts = [one_line(title), *(visible(one.text(full=True, width=PAGE_WIDTH)) for one in summaries)]
+            whole = "\n\n".join([*parts, "\n".join(remarked)])
+            (folder / "report.txt").write_text(f"{whole}\n", encoding="utf-8")
             (folder / "report.json").write_text(text, encoding="utf-8")
             if figures:
                 (folder / "figures.html").write_text(_page(title, source, figures), encoding="utf-8")
-    if form == "table":
+    if as_json:
+        write(text)
+    else:
         for summary in summaries if full else summaries[:1]:
             say(f"{summary.text(full=full, width=console.width)}\n")
-        for line in (source, *(f"* {note}" for note in said)):
-            say(one_line(line))
+        for line in remarked:
+            say(line)
         if not full:
             say("--full shows all tables and remarks")
-    else:
-        write(text if form == "json" else markdown)
     if out is not None:
-        say(f"written to {out}", to=console if form == "table" else aside)
+        say(f"written to {out}", to=aside if as_json else console)
 
 
 def _page(title: str, source: str, figures: Sequence[Figure]) -> str:

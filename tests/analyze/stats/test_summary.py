@@ -18,8 +18,8 @@ WHOLE = Summary(
 
 def test_cells() -> None:
     values = [None, True, np.bool_(False), "text", np.int64(1234567), 1234567.0, 0.5, np.nan, np.inf, 0.0, (1, 2)]
-    (line,) = Summary("t", tables=[Table("x", pd.DataFrame([values]))]).as_markdown().split("\n")[6:7]
-    assert line == "|  | yes | no | text | 1234567 | 1.235·10⁶ | 0.5000 | n/a | ∞ | 0 | (1, 2) |"
+    line = Summary("t", tables=[Table("x", pd.DataFrame([values]))]).text().split("\n")[-1]
+    assert line.split() == ["yes", "no", "text", "1234567", "1.235·10⁶", "0.5000", "n/a", "∞", "0", "(1,", "2)"]
 
 
 def test_the_short_form_is_the_conclusion_and_one_table() -> None:
@@ -60,41 +60,12 @@ def test_long_sentences_are_broken_below_their_beginning() -> None:
     assert lines[-1].startswith("  left")
 
 
-def test_markdown() -> None:
-    assert WHOLE.as_markdown() == (
-        "## A fit\n\n"
-        "### Verdicts\n\n"
-        "- **supported**: it falls (4 of 4)\n\n"
-        "### slopes\n\n"
-        "| name | value | n | ok |\n"
-        "| --- | --- | --- | --- |\n"
-        "| alpha | 1.235 | 3 | yes |\n"
-        "| b\\|c | n/a | 12 | no |\n\n"
-        "of ln MIUB\n\n"
-        "### digits\n\n"
-        "| value |\n"
-        "| --- |\n"
-        "| 1.2 |\n"
-        "| n/a |\n\n"
-        "### Remarks\n\n"
-        "- cells: 12\n- seed: 7\n- one row left out\n"
-    )
-
-
-def test_tables_of_pipes_keep_their_columns() -> None:
-    rows = pd.DataFrame({"a|b": ["x\ny", "|"], "n": [1, 2]})
-    lines = [line for line in Summary("t", tables=[Table("x", rows)]).as_markdown().split("\n") if line.startswith("|")]
-    assert lines == ["| a\\|b | n |", "| --- | --- |", "| x y | 1 |", "| \\| | 2 |"]
-
-
 def test_what_is_not_there_leaves_no_trace() -> None:
     bare = Summary("Nothing")
-    assert (bare.text(full=True), bare.as_markdown()) == ("Nothing", "## Nothing\n")
+    assert bare.text(full=True) == "Nothing"
     rowless, empty = (Summary("t", tables=[Table("x", rows)]) for rows in (ROWS.iloc[:0], pd.DataFrame()))
     assert "name  value  n  ok" in rowless.text()
-    assert "| name | value | n | ok |\n| --- | --- | --- | --- |\n" in rowless.as_markdown()
     assert empty.text() == "t\n\nx"
-    assert "### x" in empty.as_markdown()
 
 
 def test_wide_tables_go_on_below_and_name_their_rows_again() -> None:
@@ -112,18 +83,6 @@ def test_columns_of_numbers_are_aligned_to_the_right() -> None:
     rows = pd.DataFrame({"a": [-1.5, np.inf], "c": ["x", "2"]})
     lines = Summary("t", tables=[Table("x", rows)]).text().split("\n")[3:]
     assert lines == ["     a c", "-1.500 x", "     ∞ 2"]
-
-
-def test_names_are_no_markup_in_markdown() -> None:
-    evil = "<script>&amp;\n# x\r\n[a](b)"
-    rows = pd.DataFrame({evil: [evil]})
-    text = Summary(
-        evil, {evil: evil}, [Table(evil, rows, evil)], [Verdict(evil, "supported", evil)], [evil]
-    ).as_markdown()
-    assert "<" not in text
-    assert "\n# x" not in text
-    assert "](" not in text
-    assert text.count("&lt;script>&amp;amp; # x [a]\\(b)") == 1 + 2 + 4 + 2 + 1
 
 
 def test_line_breaks_in_names_are_spelt_out() -> None:

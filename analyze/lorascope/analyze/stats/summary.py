@@ -1,4 +1,4 @@
-"""What a result says: claims with their verdicts, its conclusion and one table, or everything, as text or Markdown."""
+"""What a result says: claims with their verdicts, its conclusion and one table, or everything."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -80,33 +80,6 @@ class Summary:
             parts += ["", *(_wrapped(f"{name:<{indent}}", value, width) for name, value in self.facts.items())]
             parts += [_wrapped("* ", note, width) for note in self.notes]
         return "\n".join(parts).rstrip("\n")
-
-    def as_markdown(self) -> str:
-        """Everything, with tables of pipes under headings of the third level; no name in it is markup."""
-        parts = [f"## {markdown_text(self.title)}"]
-        if self.verdicts:
-            lines = [f"- **{one.word}**: {markdown_text(f'{one.claim} ({one.because})')}" for one in self.verdicts]
-            parts += ["### Verdicts", "\n".join(lines)]
-        for table in self.tables:
-            cells = [[markdown_text(text).replace("|", "\\|") for text in row] for row in _texts(table)]
-            lines = [f"| {' | '.join(row)} |" for row in cells]
-            lines.insert(1, "|" + " --- |" * len(table.rows.columns))
-            parts += [f"### {markdown_text(table.title)}", "\n".join(lines)]
-            parts += [markdown_text(table.note)] if table.note else []
-        remarks = [*(f"{name}: {value}" for name, value in self.facts.items()), *self.notes]
-        parts += ["### Remarks", "\n".join(f"- {markdown_text(one)}" for one in remarks)] if remarks else []
-        return "\n\n".join(parts) + "\n"
-
-
-def markdown_text(text: str) -> str:
-    r"""Text in a line of Markdown: tags, entities and links in it are shown, not obeyed.
-
-    Examples
-    --------
-    >>> print(markdown_text("<b>&amp;\n[a](b)"))
-    &lt;b>&amp;amp; [a]\(b)
-    """
-    return " ".join(text.splitlines()).replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _texts(table: Table) -> list[list[str]]:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
 
-from ..fits import Format, Whole, chosen_groups, deliver, refuse_out, rows_where, study_table
+from ..fits import Whole, chosen_groups, deliver, refuse_out, rows_where, study_table
 
 MOST_DRAWS = 100_000
 """Most random draws and orders; with more a comparison takes minutes and gains no digit."""
@@ -28,7 +28,7 @@ def compare(
     seed: Whole = 0,
     workers: Whole | None = None,
     full: bool = False,
-    form: Annotated[Format, Parameter(name="--format")] = "table",
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
 ) -> None:
     """Which metric follows accuracy: MIUB, cross-entropy and others, compared within groups of a study.
@@ -67,10 +67,10 @@ def compare(
         Threads that read runs; by default one a processor.
     full
         Print all tables and remarks beside the verdicts.
-    form
-        table, json (all numbers at full precision) or markdown.
+    as_json
+        Print all numbers at full precision as JSON.
     out
-        Write report.md, report.json and figures.html to this folder, new or empty.
+        Write report.txt, report.json and figures.html to this folder, new or empty.
     """
     refuse_out(out)
     if n_draws > MOST_DRAWS:
@@ -83,8 +83,8 @@ def compare(
         collapsed_below=collapsed_below, n_draws=n_draws, seed=seed, level=level,
     )  # fmt: skip
     deliver(
-        f"Metrics and {accuracy}", frame, asked, [found.summary()], {"comparison": found.to_dict()}, form=form, out=out,
-        full=full, figures=[("Correlation with accuracy", lambda: _figure(found))],
+        f"Metrics and {accuracy}", frame, asked, [found.summary()], {"comparison": found.to_dict()}, as_json=as_json,
+        out=out, full=full, figures=[("Correlation with accuracy", lambda: _figure(found))],
     )  # fmt: skip
 
 

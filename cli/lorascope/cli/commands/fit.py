@@ -16,7 +16,7 @@ from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.analyze.stats.trends import TrendResult, trend_tests
 
 from .. import fits
-from ..fits import NONE, Format, Whole, listed
+from ..fits import NONE, Whole, listed
 from ..screen import aside, progress_bar
 
 
@@ -40,7 +40,7 @@ def fit(
     quick: bool = False,
     full: bool = False,
     workers: Whole | None = None,
-    form: Annotated[Format, Parameter(name="--format")] = "table",
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
 ) -> None:
     """Fit a scaling law of MIUB, or of another number, in model size, LoRA rank and data size, and put it to the test.
@@ -92,10 +92,10 @@ def fit(
         Print all tables and remarks.
     workers
         Threads that read runs; by default one a processor.
-    form
-        table, json (all numbers at full precision) or markdown.
+    as_json
+        Print all numbers at full precision as JSON.
     out
-        Write report.md, report.json and figures.html to this folder, new or empty.
+        Write report.txt, report.json and figures.html to this folder, new or empty.
     """
     fits.refuse_out(out)
     asked = fits.rows_where(where)
@@ -128,7 +128,7 @@ def fit(
         f"Scaling law of {response}", frame, asked,
         [replace(summary, verdicts=verdicts), *(trend.summary() for trend in tested)],
         {"fit": found.to_dict(), "trends": [trend.to_dict() for trend in tested]},
-        form=form, out=out, full=full, remarks=["; ".join(taken), *remarks, *_pooled(frame, (*columns, *shifts))],
+        as_json=as_json, out=out, full=full, remarks=["; ".join(taken), *remarks, *_pooled(frame, (*columns, *shifts))],
         figures=_figures(one) if out is not None else (),
     )  # fmt: skip
 
