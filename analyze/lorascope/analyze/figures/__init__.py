@@ -1,6 +1,5 @@
 """Plots as functions: results in, one plotly figure out."""
 
-from .fit_checks import setting_residuals_figure
 from .fit_profiles import profile_figure
 from .fits import scaling_figure
 from .information import bound_figure, estimates_figure
@@ -23,7 +22,6 @@ __all__ = [
     "profile_figure",
     "sample_figure",
     "scaling_figure",
-    "setting_residuals_figure",
     "share_curve",
     "training_figure",
     "trend_figure",

@@ -12,7 +12,6 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 from ..format import format_number
 from ..scaling.result import ScalingFit
 from .captions import headline, plural, shortened
-from .fit_checks import residual_unit
 from .marks import Look, add_legend, line, looks, points
 from .scales import ValueAxis, size_axis, tick_text, value_axis
 from .theme import apply_theme
@@ -136,11 +135,11 @@ def _response(fit: ScalingFit, one: _Series, look: Look, axis: ValueAxis, *, hol
     if len(one.curve):
         mean = one.curve["mean"]
         yield line(look, one.group, x=one.curve["x"], y=mean.where(mean > 0) if axis.is_log else mean)
-    unit, response, rows = residual_unit(fit), html.escape(fit.design.response), one.places
+    response, rows = html.escape(fit.design.response), one.places
     numbers = (one.y, fit.fittedvalues.iloc[rows], fit.resid.iloc[rows])
     texts = [
         f"{_head(one.group)}{html.escape(str(setting))}<br>{response}: {format_number(y, digits=5)}<br>"
-        f"law: {format_number(law, digits=5)}<br>residual: {unit.text(residual)}"
+        f"law: {format_number(law, digits=5)}<br>residual: {_residual(fit, residual)}"
         for setting, y, law, residual in zip(fit.design.settings[rows], *numbers, strict=True)
     ]
     yield points(look, one.group, texts, x=one.x, y=one.y, marker=look.marker(7, hollow=hollow))
@@ -163,6 +162,12 @@ def _exponents(one: _Series, look: Look, *, hollow: bool, is_log: bool) -> Itera
     reach = {"type": "data", "array": high - middle, "arrayminus": middle - low}
     bars = {**reach, "color": look.color, "width": 0, "thickness": 1}
     yield points(look, one.group, texts, x=middle, y=slopes, marker=look.marker(6, hollow=hollow), error_x=bars)
+
+
+def _residual(fit: ScalingFit, residual: float) -> str:
+    """In percent where residuals are relative or of the logarithm, else in units of the response."""
+    is_share = fit.design.residual != "absolute" or fit.design.law.logarithmic
+    return f"{format_number(100 * residual)}\u00a0%" if is_share else format_number(residual)
 
 
 def _head(group: str) -> str:

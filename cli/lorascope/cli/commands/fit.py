@@ -170,5 +170,4 @@ def _figures(fitted: ScalingFit) -> list[fits.Figure]:
     return [
         *((f"Along {size}", partial(figures.scaling_figure, fitted, along=size)) for size in fitted.design.sizes),
         ("Profiles", partial(figures.profile_figure, fitted)),
-        ("Residuals by setting", partial(figures.setting_residuals_figure, fitted)),
     ]

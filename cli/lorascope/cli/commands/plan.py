@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from lorascope.analyze.format import format_number
+from lorascope.analyze.format import format_duration
 from lorascope.capture import CaptureConfig
 from lorascope.capture.planning.plan import Plan
 from lorascope.capture.planning.plan import plan as plan_capture
@@ -72,14 +72,8 @@ def _verdict(made: Plan) -> Iterator[str]:
         f"in {made.n_batches} batches, {len(spec.components)} components, stream {spec.stream}, states {spec.states}"
     )
     if made.trial is not None:
-        parts = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
+        parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         yield (
-            f"About {_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens; the "
+            f"About {format_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens; the "
             f"slowest is: {made.trial.bottleneck}."
         )
-
-
-def _duration(seconds: float) -> str:
-    """A time as people say it: seconds below 2 minutes, minutes below 2 hours, then hours."""
-    size, name = (1, "s") if seconds < 120 else (60, "min") if seconds < 7200 else (3600, "h")
-    return f"{format_number(seconds / size)} {name}"
