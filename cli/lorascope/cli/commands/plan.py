@@ -74,6 +74,6 @@ def _verdict(made: Plan) -> Iterator[str]:
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         yield (
-            f"About {format_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens; the "
-            f"slowest is: {made.trial.bottleneck}."
+            f"About {format_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens; "
+            f"the slowest is: {made.trial.bottleneck}."
         )
