@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from lorascope.analyze.stats.verdict import Verdict
 from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze import save
+from lorascope.analyze.stats.summary import Verdict
 from lorascope.study import read_units, study_cells
 from lorascope.study.results.claims import CLAIMS
 from lorascope.study.results.paper_claims import paper_claims
