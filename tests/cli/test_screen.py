@@ -39,6 +39,14 @@ def test_lines_in_a_name_are_spelt_out() -> None:
     assert one_line(f"{HOSTILE}\nmore") == f"{SHOWN}\\nmore"
 
 
+@pytest.mark.parametrize(("columns", "width"), [("0", 80), ("5", 80), ("20", 20), ("33", 33)])
+def test_a_terminal_without_columns_has_the_usual_ones(
+    monkeypatch: pytest.MonkeyPatch, columns: str, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert screen._console().width == width
+
+
 @pytest.mark.parametrize("closed", [">&-", "| true"])
 @pytest.mark.parametrize("what", ["say", "write"])
 def test_an_answer_that_nobody_reads_is_no_error(closed: str, what: str) -> None:

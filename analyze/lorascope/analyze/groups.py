@@ -1,6 +1,7 @@
 """MIUB by data set, prompt, length, role, position, layer and kind, with errors that take samples for independent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,8 @@ import xarray as xr
 
 from lorascope.stores.format.tables import ROLES
 
-from .reduce import UNITS, token_blocks
+from .measuring.partial import CHUNK_TOKENS
+from .reduce import UNITS
 from .weights import standard_error
 
 SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
@@ -59,13 +61,13 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, over_components: str = "s
     tokens = _codes({key: result[key].values for key in by if key in TOKEN_KEYS}, result.sizes["token"])
     parts = _codes({key: result[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"])
     if tokens.labels:
-        values, sample, group = _token_means(result, tokens, parts, over_components)
-        kept = np.isin(sample, used)
-        codes = samples.codes[np.searchsorted(used, sample[kept])] * tokens.n + group[kept]
-        count, mean, error = _moments(values[kept], codes, samples.n * tokens.n)
+        groups = np.full(result.sizes["sample"], -1)
+        groups[used] = samples.codes
+        cells = partial(_token_means, result, groups, tokens, parts, over_components)
     else:
         values = _over_components(result["js_sample"].values[used], parts, over_components)
-        count, mean, error = _moments(values, samples.codes, samples.n)
+        cells = partial(iter, [(samples.codes, values)])
+    count, mean, error = _moments(cells, samples.n * tokens.n, parts.n)
     labels = {**samples.labels, **tokens.labels, **parts.labels}
     dims, shape = tuple(labels), [len(values) for values in labels.values()]
     members = np.broadcast_to(np.bincount(parts.codes, minlength=parts.n), count.shape)
@@ -160,19 +162,28 @@ def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
 
 
 def _token_means(
-    result: xr.Dataset, tokens: _Codes, parts: _Codes, how: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted means of a sample's tokens of one group (cell, component group); each cell's sample; its group."""
-    convert = UNITS[result.attrs["unit"]].convert
-    weights = np.where(result["counted"].values, result["weight"].values, 0.0)
-    cells, places = np.unique(result["sample_of_token"].values * tokens.n + tokens.codes, return_inverse=True)
-    totals, sums = np.bincount(places, weights), np.zeros((len(cells), parts.n))
-    for span, block in token_blocks(result["js"].variable):
-        w = weights[span, None]
-        values = np.where(w > 0, convert(block.astype(np.float64)), 0.0)  # what doesn't count may be NaN
-        np.add.at(sums, places[span], _over_components(values, parts, how) * w)
-    there = totals > 0
-    return sums[there] / totals[there, None], *np.divmod(cells[there], tokens.n)
+    result: xr.Dataset, groups: np.ndarray, tokens: _Codes, parts: _Codes, how: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Weighted means of each sample's tokens of one group (cell, component group), and codes of (its group, theirs).
+
+    `groups` is (sample,), -1 for one that isn't used. Some whole samples are in memory at a time.
+    """
+    convert, owner = UNITS[result.attrs["unit"]].convert, result["sample_of_token"].values
+    weights = np.where(result["counted"].values & (groups[owner] >= 0), result["weight"].values, 0.0)
+    edges = [0]
+    for stop in [*(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]:
+        if stop - edges[-1] >= CHUNK_TOKENS or stop == len(owner):
+            edges.append(stop)
+    for span in map(slice, edges, edges[1:]):
+        cells, places = np.unique(owner[span] * tokens.n + tokens.codes[span], return_inverse=True)
+        w, sums = weights[span, None], np.zeros((len(cells), parts.n))
+        values = convert(np.asarray(result["js"].variable[span]).astype(np.float64))
+        # What doesn't count may be NaN.
+        np.add.at(sums, places, _over_components(np.where(w > 0, values, 0.0), parts, how) * w)
+        totals = np.bincount(places, weights[span])
+        there = totals > 0
+        sample, group = np.divmod(cells[there], tokens.n)
+        yield groups[sample] * tokens.n + group, sums[there] / totals[there, None]
 
 
 def _over_components(values: np.ndarray, parts: _Codes, how: str) -> np.ndarray:
@@ -184,15 +195,23 @@ def _over_components(values: np.ndarray, parts: _Codes, how: str) -> np.ndarray:
     return sums if how == "sum" else np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
-def _moments(values: np.ndarray, codes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean and standard error (group, component group) of values (sample, component group), by their codes."""
-    count = np.bincount(codes, minlength=n)[:, None]
-    total, spread = np.zeros((2, n, values.shape[1]))
-    np.add.at(total, codes, values)
+def _moments(
+    cells: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]], n: int, n_parts: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, mean and standard error (group, component group) of values (cell, component group), by their codes.
+
+    Cells come twice, for deviations are from the mean.
+    """
+    count, total, spread = np.zeros(n), np.zeros((n, n_parts)), np.zeros((n, n_parts))
+    for codes, values in cells():
+        count += np.bincount(codes, minlength=n)
+        np.add.at(total, codes, values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total / count
-        np.add.at(spread, codes, (values - mean[codes]) ** 2)
-        return np.broadcast_to(count, mean.shape), mean, np.sqrt(spread / (count - 1) / count)
+        mean = total / count[:, None]
+        for codes, values in cells():
+            np.add.at(spread, codes, (values - mean[codes]) ** 2)
+        error = np.sqrt(spread / (count - 1)[:, None] / count[:, None])
+    return np.broadcast_to(count[:, None], mean.shape), mean, error
 
 
 def _named(key: str, values: list[Any]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from posixpath import commonpath
+from itertools import takewhile
 
 import numpy as np
 import xarray as xr
@@ -159,7 +159,8 @@ def _components(n: int) -> str:
 
 def _shortened(names: Sequence[str]) -> tuple[str, list[str]]:
     """What all names begin with, and what is left of each, which is something."""
-    shared = commonpath([name.rpartition(".")[0].replace(".", "/") for name in names]).replace("/", ".")
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    shared = ".".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
     if len(names) < 2 or not shared:
         return "component", list(names)
     return f"{shared}.…", [f"…{name[len(shared) + 1 :]}" for name in names]

@@ -13,8 +13,19 @@ from rich.text import Text
 if TYPE_CHECKING:
     from lorascope.stores import Run
 
-console = Console()
-aside = Console(stderr=True)
+NARROWEST, USUAL = 20, 80
+"""A terminal that claims fewer columns than the first doesn't know; it is taken to have the second."""
+
+
+def _console(*, stderr: bool = False) -> Console:
+    made = Console(stderr=stderr)
+    if made.width < NARROWEST:
+        made.width = USUAL
+    return made
+
+
+console = _console()
+aside = _console(stderr=True)
 """Takes all that isn't the answer, where a program may read the answer."""
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that a terminal obeys instead of showing them, but for newlines and tabs; and halves of characters."""

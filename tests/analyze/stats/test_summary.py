@@ -75,7 +75,7 @@ def test_wide_tables_go_on_below_and_name_their_rows_again() -> None:
     stretches = "\n".join(lines).split("\n\n")
     assert len(stretches) > 1
     assert all(one.split("\n")[1].startswith("alpha") for one in stretches)
-    shown = [name for one in stretches for name in one.split("\n")[0].strip("\\").split()[1:]]
+    shown = [name for one in stretches for name in one.split("\n")[0].split()[1:]]
     assert shown == rows.columns.tolist()[1:]
 
 
@@ -83,6 +83,12 @@ def test_columns_of_numbers_are_aligned_to_the_right() -> None:
     rows = pd.DataFrame({"a": [-1.5, np.inf], "c": ["x", "2"]})
     lines = Summary("t", tables=[Table("x", rows)]).text().split("\n")[3:]
     assert lines == ["     a c", "-1.500 x", "     ∞ 2"]
+
+
+def test_columns_of_text_are_aligned_to_the_left() -> None:
+    rows = pd.DataFrame({"a": [1.5, 2.5], "verdict": ["ok", "saturated"], "b": ["x", "y"]})
+    lines = [line.split("ok")[0] for line in Summary("t", tables=[Table("x", rows)]).text().split("\n")[3:]]
+    assert lines[1] == lines[2].split("saturated")[0]
 
 
 def test_line_breaks_in_names_are_spelt_out() -> None:

@@ -5,7 +5,7 @@ from .fits import scaling_figure
 from .information import bound_figure, estimates_figure
 from .maps import component_map, js_map, null_map
 from .plots import depth_figure, position_figure, sample_figure, share_curve
-from .stats_figures import metrics_figure, trend_figure
+from .stats_figures import metrics_figure
 from .theme import DIVERGING
 from .training_figures import training_figure
 
@@ -24,5 +24,4 @@ __all__ = [
     "scaling_figure",
     "share_curve",
     "training_figure",
-    "trend_figure",
 ]

@@ -1,22 +1,17 @@
-"""Figures of a table: metrics as predictors of accuracy, and a claimed trend along levels."""
+"""A figure of metrics as predictors of accuracy."""
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from ..format import format_number
 from ..stats.metrics import MetricComparison
-from ..stats.trends import TrendResult
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
-from .scales import size_axis, tick_text
-from .theme import apply_theme, small_multiples
+from .theme import small_multiples
 
-AGAINST = Look("#d62728")
-"""How steps are drawn that don't go as claimed."""
 SLOPE = Look("#777", dash="dot")
 """How the pooled slope is drawn."""
 
@@ -76,53 +71,3 @@ def _title(comparison: MetricComparison, metric: str) -> str:
 def _text(cell: tuple[str, str], values: Mapping[str, float]) -> str:
     lines = [f"<b>{html.escape(cell[0])}</b>", html.escape(cell[1])]
     return "<br>".join([*lines, *(f"{html.escape(k)}: {format_number(v, digits=4)}" for k, v in values.items())])
-
-
-def trend_figure(result: TrendResult) -> go.Figure:
-    """Responses along levels, a line a group that begins at 0, in % of its value at the lowest level.
-
-    Steps that don't go as claimed are thick and red. Cells of one group and level are averaged. Where a response isn't
-    above zero, lines are differences in its unit. Levels are on a logarithmic axis where all are above zero.
-
-    Parameters
-    ----------
-    result
-        What `trend_tests` returns.
-    """
-    groups, levels = list(dict.fromkeys(result.series["group"])), result.series["level"].to_numpy()
-    marks = looks(len(groups))
-    is_relative = bool(result.series["mean"].min() > 0)
-    figure = go.Figure()
-    for (_, one), look in zip(result.series.groupby("group", sort=False), marks, strict=True):
-        figure.add_traces(list(_lines(result, one, look, is_relative=is_relative)))
-    apply_theme(figure, height=360)
-    axis = size_axis(levels) if levels.min() > 0 else {"nticks": 6}
-    figure.update_xaxes(title_text=shortened(result.along), **axis)
-    what = f"change of {shortened(result.response)}{' (%)' if is_relative else ''}"
-    figure.update_yaxes(title_text=what, zeroline=True, zerolinecolor="#bbb", nticks=7)
-    n = plural(int(result.series["n_cells"].sum()), "cell")
-    headline(
-        figure,
-        f"Claim: {result.response} {result.direction} along {result.along}",
-        f"n\u00a0=\u00a0{n} in {plural(len(groups), 'group')}, each against its lowest level.",
-        f"Red: {len(result.violations)} of {plural(result.n_steps, 'step')} between neighbouring levels, not as "
-        f"claimed. Page's L, one-sided: p = {format_number(result.p_value, digits=2)}.",
-    )
-    add_legend(figure, "/".join(result.groups), groups, marks, mode="lines+markers")
-    return figure
-
-
-def _lines(result: TrendResult, series: pd.DataFrame, look: Look, *, is_relative: bool) -> Iterator[go.Scatter]:
-    group, (levels, means) = series["group"].iloc[0], series[["level", "mean"]].to_numpy().T
-    values = 100 * (means / means[0] - 1) if is_relative else means - means[0]
-    lower = set(result.violations["lower"][result.violations["group"] == group])
-    steps = [k for k in range(len(values) - 1) if levels[k] in lower]
-    if steps:
-        x, y = ([one for k in steps for one in (*part[k : k + 2], None)] for part in (levels, values))
-        yield line(AGAINST, group, width=6, x=x, y=y, opacity=0.45)
-    texts = [
-        f"<b>{html.escape(group)}</b><br>{html.escape(result.along)} {tick_text(level)}: "
-        f"{html.escape(result.response)} {format_number(mean, digits=6)}"
-        for level, mean in zip(levels, means, strict=True)
-    ]
-    yield points(look, group, texts, x=levels, y=values, mode="lines+markers")

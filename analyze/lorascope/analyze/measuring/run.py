@@ -119,7 +119,10 @@ def measure_unsaved(
         blocks = _computed([every[place] for place in chosen], names, done, scheduler, n_workers, progress)
     else:
         columns = captured_measures(run, tuple(measures), adapter)
-        blocks = [(slice(None), {name: one[:, chosen] for name, one in zip(measures, columns, strict=True)})]
+        captured = {name: one[:, chosen] for name, one in zip(measures, columns, strict=True)}
+        if partial is None:
+            return _dataset(run, table, captured, measures)
+        blocks = [(slice(None), captured)]
     if partial is not None:
         for part, values in blocks:
             partial.write(part, values)

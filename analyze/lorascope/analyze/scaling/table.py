@@ -41,9 +41,6 @@ def make_design(
         refuse_sizes(roles, law)
     numbers = [response, *roles.values(), *([share] if share else [])]
     columns = [*numbers, *groups, *offsets, *([repeat] if repeat else [])]
-    for name in columns:
-        if columns.count(name) > 1:
-            raise ValueError(f"column {name!r} is given two roles; each column has one")
     positive = numbers if chosen.logarithmic or residuals != "absolute" else numbers[1:]
     rows, left_out = checked(
         frame, numbers=numbers, positive=positive, labels=columns[len(numbers) :], may_lack=[response]

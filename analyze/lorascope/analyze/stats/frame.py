@@ -44,11 +44,13 @@ def checked(
     TypeError
         If this isn't a DataFrame.
     ValueError
-        If a column isn't there once, a value isn't as it must be, or no row is left.
+        If a column is named or there twice, or isn't there, a value isn't as it must be, or no row is left.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"`frame` is a {type(frame).__name__}; give a pandas DataFrame, one row a cell")
-    wanted = list(dict.fromkeys([*numbers, *labels]))
+    wanted = [*numbers, *labels]
+    if twice := [name for name in wanted if wanted.count(name) > 1]:
+        raise ValueError(f"column {twice[0]!r} is given two roles; each column has one")
     for name in wanted:
         if (n := int((frame.columns == name).sum())) != 1:
             there = ", ".join(repr(str(one)) for one in frame.columns) or "none"

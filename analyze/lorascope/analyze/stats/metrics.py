@@ -191,6 +191,8 @@ def compare_metrics(
         (one,) if isinstance(one, str) else tuple(dict.fromkeys(one)) for one in (metrics, groups, higher_is_better)
     )
     refuse_draws(n_draws, seed, level)
+    if collapsed_below is not None and not 0 < collapsed_below <= 1:
+        raise ValueError(f"`collapsed_below` is {collapsed_below!r}; accuracy is a share above 0, at most 1")
     if unknown := [name for name in higher if name not in metrics]:
         raise ValueError(f"`higher_is_better` names {unknown[0]!r}, which isn't among the metrics {list(metrics)}")
     (rows, left_out), table = read_cells(frame, accuracy, metrics, groups, setting)
@@ -200,8 +202,13 @@ def compare_metrics(
         kept, name = table[table[accuracy] >= collapsed_below], f"{accuracy} >= {collapsed_below:g}"
         sets[name], lone = comparable(kept, name)
         out = f"{len(table) - len(kept)} of {len(table)} cells are left out of the cells {name!r}"
-        notes += [f"{out}, chosen by what is to be predicted, which bends correlations", *lone]
+        notes += [
+            out + ", chosen by what is to be predicted, which bends correlations" * (len(kept) < len(table)),
+            *lone,
+        ]
     resampled = [_resampled(name, one, n_draws, seed, level) for name, one in sets.items()]
+    if (least := 1 / len(resampled[0].orders)) > 1 - level:  # of so few settings all orders are there
+        notes.append(f"labels of settings have {1 / least:.0f} orders: no p by them can be below {least:.3g}")
     signs = {name: 1 if name in higher else -1 for name in metrics}
     of_metric = [_metric_row(one, name, sign) for one in resampled for name, sign in signs.items()]
     of_pair = [_pair_row(one, *pair, signs) for one in resampled for pair in combinations(metrics, 2)]

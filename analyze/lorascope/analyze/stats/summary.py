@@ -107,8 +107,15 @@ def _aligned(table: Table, width: int) -> list[str]:
         return ["  ".join(header)]
     is_name = [not pd.api.types.is_numeric_dtype(dtype) for dtype in table.rows.dtypes]
     n_names = min([*is_name, False].index(False), len(is_name) - 1)
-    sizes = [max(map(len, column)) for column in zip(header, *rows, strict=True)][:n_names]
-    names, *labels = ["  ".join(map(str.ljust, row, sizes)) for row in (header, *rows)]
+    sizes = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    header, *rows = [
+        [text.ljust(size) if left else text for text, size, left in zip(row, sizes, is_name, strict=True)]
+        for row in (header, *rows)
+    ]
+    names, *labels = ["  ".join(row[:n_names]) for row in (header, *rows)]
     index, columns = pd.Index(labels, dtype=object), pd.Index(header[n_names:], dtype=object, name=names)
     frame = pd.DataFrame([row[n_names:] for row in rows], index, columns, dtype=object)
-    return [line.rstrip() for line in frame.to_string(line_width=width, index=n_names > 0).split("\n")]
+    return [
+        line.rstrip().removesuffix("\\").rstrip()
+        for line in frame.to_string(line_width=width, index=n_names > 0).split("\n")
+    ]

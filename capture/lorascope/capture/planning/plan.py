@@ -179,7 +179,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         fit=fit,
         problems=tuple(problems),
         notes=preflight.notes,
-        remarks=tuple(_remarks(settled, loaded)),
+        remarks=tuple(_remarks(settled, loaded, is_tried=trial is not None)),
         ways=() if fit[0].fits else tuple(ways_to_fit(settled.spec, fit[0].free_bytes or 0)),
         trial=trial,
         seconds=seconds,
@@ -228,7 +228,7 @@ def _fit(
     return disk, Fit("device", on_device, free), Fit("host", on_host, free_host_bytes())
 
 
-def _remarks(settled: Prepared, loaded: MetaModel) -> Iterator[str]:
+def _remarks(settled: Prepared, loaded: MetaModel, *, is_tried: bool) -> Iterator[str]:
     """What stored bytes, memory and time rest on."""
     config = settled.config
     if there := sum(size for _, size in open_place(config.out).sizes()):
@@ -248,3 +248,5 @@ def _remarks(settled: Prepared, loaded: MetaModel) -> Iterator[str]:
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
     if not loaded.has_weights:
         yield "the model's weights aren't there, so neither whether they are whole nor any time is known"
+    elif not is_tried:
+        yield "nothing was measured, so no time is known: it wasn't asked for, doesn't fit, or an adapter has a problem"

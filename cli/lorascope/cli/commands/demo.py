@@ -56,7 +56,8 @@ def _run_demo(out: Path, report: Callable[..., None]) -> Path:
     if adapter.exists():  # it appears under its name only when it is whole
         report(1, 1, "reused", "finetune")
     else:
-        shutil.rmtree(run, ignore_errors=True)  # that of an adapter which is gone
+        if run.exists():  # that of an adapter which is gone
+            shutil.rmtree(run)
         finetune(
             *(*loaded(), read_items(facts_path("train")), adapter, FINETUNE),
             progress=lambda n, total, part="": report(n, total, "steps", "finetune"),

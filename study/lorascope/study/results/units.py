@@ -167,6 +167,7 @@ def _information(file: Path, runs: Mapping[str, Mapping[str, Any]]) -> xr.Datase
         _require(is_there, file, f"it isn't what `measure_information` returns: it has no {name!r} by component")
     is_panel = "js" in found and "panel" in found["estimator"].values.tolist()
     _require(is_panel, file, "it has no estimate of the panel beside 'js'")
+    _require("component" in found.indexes, file, "it doesn't name its components")
     _require(found.indexes["component"].is_unique, file, "it has a component twice")
     _require((units := found["value"].attrs.get("units")) == "nat", file, f"its values are in {units!r}, not in nats")
     return found

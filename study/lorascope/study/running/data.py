@@ -24,6 +24,7 @@ TEST_RUN, PROMPTS_RUN = "main", "prompts"
 """Names of a unit's runs: the first prompt on all items; the other prompts on as many as they get."""
 PROBE_ITEMS = 16
 """Held-out items on which a training is watched."""
+Read = Callable[[str], Sequence[Item]]
 Key = tuple[str, str, str]
 """(data set, split, id) of an item."""
 
@@ -58,7 +59,9 @@ class TaskData:
     """Sentences on what there wasn't enough of."""
 
 
-def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer: Callable[[], Any]) -> TaskData:
+def draw(
+    task: Task, settings: StudySettings, train_items: int | None, tokenizer: Callable[[], Any], read: Read = read_items
+) -> TaskData:
     """Items of a task, the same for the same files, seed and tokenizer.
 
     Parameters
@@ -67,6 +70,8 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
         Training items a data set; None for all.
     tokenizer
         Gives a fast tokenizer of transformers; called where lengths are in tokens.
+    read
+        Reads the items of a data set; one that remembers them serves several tasks.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def draw(task: Task, settings: StudySettings, train_items: int | None, tokenizer
         If a data set can't be read, two of one name are tested on, or an item stands both in train and test.
     """
     notes: list[str] = []
-    pool, whole = list(_read(task.train, settings)), list(_read(task.test, settings))
+    pool, whole = (list(_read(sets, settings, read)) for sets in (task.train, task.test))
     train = _flat(_pick(items, train_items, settings.seed, "train", notes) for items in pool)
     tests = [_pick(items, task.test_items, settings.seed, "test", notes) for items in whole]
     names = [(items[0].dataset, items[0].split) for items in whole]
@@ -127,12 +132,12 @@ def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
     return tuple(str(folder / name) for name in by_set)
 
 
-def _read(sets: Sequence[str | Articles], settings: StudySettings) -> Iterator[list[Item]]:
+def _read(sets: Sequence[str | Articles], settings: StudySettings, read: Read) -> Iterator[list[Item]]:
     """Data sets, from the study's folder of data, from beside its file, or known by name."""
     for one in sets:
         name = one.data if isinstance(one, Articles) else one
         path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
-        items: list[Item] = [*read_items(str(path or name))]
+        items: list[Item] = [*read(str(path or name))]
         if isinstance(one, Articles):
             if not isinstance(items[0], TextItem):
                 raise ValueError(f"`{one.data}` holds questions, which have no articles; name it without `articles`")

@@ -1,7 +1,10 @@
 """A study from end to end: its units, one after the other."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
+
+from lorascope.capture.samples.items import read_items
 
 from ..grid import Unit, chosen_units, units_of
 from ..settings import StudySettings
@@ -72,11 +75,12 @@ def run_study(
 def draw_all(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:
     """What each unit trains and tests on, drawn once a task, number of items and model: before any work."""
     drawn: dict[tuple[str, str, int | None], TaskData] = {}
-    found = {}
+    found, read = {}, cache(read_items)  # each file once, and nothing of it is kept afterwards
     for unit in units:
         key = (unit.model, unit.task, unit.train_items)
         if key not in drawn:
             task = settings.tasks[unit.task]
-            drawn[key] = draw(task, settings, unit.train_items, lambda unit=unit: models.outline(unit).tokenizer)  # type: ignore[misc]
+            tokenizer = lambda unit=unit: models.outline(unit).tokenizer  # noqa: E731
+            drawn[key] = draw(task, settings, unit.train_items, tokenizer, read)
         found[unit] = drawn[key]
     return found
