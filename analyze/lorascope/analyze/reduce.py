@@ -1,8 +1,8 @@
 """From values by token and component to one by sample and component: the reductions the paper may have meant."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -43,6 +43,13 @@ def refuse_unknown(reduction: str, unit: str) -> None:
             raise ValueError(f"`{name}` is {value!r}; allowed are {allowed}")
 
 
+def token_blocks(values: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """Ranges of tokens and what an array (token, ...) holds there, in memory one range at a time."""
+    for start in range(0, values.shape[0], CHUNK_TOKENS):
+        tokens = slice(start, min(start + CHUNK_TOKENS, values.shape[0]))
+        yield tokens, np.asarray(values[tokens])
+
+
 def reduce_tokens(
     measured: xr.Dataset, name: str, run: Run, reduction: Reduction = "mean", *, unit: str = "nat"
 ) -> Float64[np.ndarray, "sample component"]:
@@ -59,10 +66,8 @@ def reduce_tokens(
         What each token's value becomes before that; see `UNITS`.
     """
     sums = SampleSums(measured, run, reduction, unit=unit)
-    values = measured[name].variable
-    for start in range(0, values.shape[0], CHUNK_TOKENS):  # in memory one range at a time
-        tokens = slice(start, min(start + CHUNK_TOKENS, values.shape[0]))
-        sums.add(tokens, np.asarray(values[tokens]))
+    for tokens, block in token_blocks(measured[name].variable):
+        sums.add(tokens, block)
     return sums.values()
 
 

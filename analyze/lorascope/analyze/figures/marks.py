@@ -75,7 +75,7 @@ def unique_labels(names: Sequence[str]) -> list[str]:
 
 
 def add_legend(
-    figure: go.Figure, title: str, names: Sequence[str], marks: Sequence[Look], *, mode: str | Sequence[str] = "markers"
+    figure: go.Figure, title: str, names: Sequence[str], marks: Sequence[Look], *, mode: str = "markers"
 ) -> None:
     """Show a legend below, of which each entry stands for all traces of its group; of a single group there is none.
 
@@ -85,9 +85,8 @@ def add_legend(
     if len(names) < 2:
         return
     shown = unique_labels(names)
-    modes = [mode] * len(names) if isinstance(mode, str) else mode
-    for name, entry, look, kind in zip(names, shown, marks, modes, strict=True):
-        own = {"mode": kind, "name": entry, "showlegend": True, "hovertemplate": None}
+    for name, entry, look in zip(names, shown, marks, strict=True):
+        own = {"mode": mode, "name": entry, "showlegend": True, "hovertemplate": None}
         figure.add_trace(points(look, name, [], size=7, x=[None], y=[None], **own))
     heading = shortened(title)
     n_rows = sum(50 + 7 * len(name) for name in (heading, *shown)) // 340 + 1  # about as wide as a legend draws a name

@@ -59,14 +59,9 @@ class TrendResult:
     """Versions, settings and a hash of the rows that were used."""
 
     @property
-    def direction(self) -> str:
-        """`rises` or `falls`: what is claimed."""
-        return "rises" if self.increasing else "falls"
-
-    @property
     def verdicts(self) -> tuple[Verdict, Verdict]:
         """The trend over all groups, then every step, as the numbers are, without their errors."""
-        claim = f"{self.response} {self.direction} along {self.along}"
+        claim = f"{self.response} {'rises' if self.increasing else 'falls'} along {self.along}"
         because = (
             f"Page's L = {self.L:g} over {self.n_groups} group{'s' if self.n_groups > 1 else ''} of {self.n_levels} "
             f"levels, {self.method} p = {format_number(self.p_value)}, of the opposite {format_number(self.p_opposite)}"
