@@ -102,7 +102,6 @@ def test_the_opposite_claim_is_contradicted() -> None:
     assert [one.word for one in found.verdicts] == ["contradicted", "contradicted"]
     assert found.p_opposite == pytest.approx(24.0**-10, rel=1e-9)
     assert set(found.violations["step"]) == {"falls"}
-    assert found.direction == "rises"
 
 
 def study(values: dict[str, dict[int, list[float]]]) -> pd.DataFrame:
