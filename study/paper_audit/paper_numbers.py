@@ -158,8 +158,9 @@ def trends() -> Iterator[dict[str, Any]]:
                     rows = chosen(cells, model, sweep)
                     found = trend_tests(rows, response, size, groups=GROUPS, increasing=increasing)
                     steps = found.violations["step"]
+                    verb = "rises" if increasing else "falls"
                     yield {
-                        "claim": f"{response} {'rises' if found.increasing else 'falls'} along {size}", "cells": cells, "model": model or "both",
+                        "claim": f"{response} {verb} along {size}", "cells": cells, "model": model or "both",
                         "groups": found.n_groups, "L": found.L, "p": found.p_value, "method": found.method,
                         "steps against": int((steps != "equal").sum()), "steps level": int((steps == "equal").sum()),
                         "steps": found.n_steps,

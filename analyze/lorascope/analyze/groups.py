@@ -202,7 +202,7 @@ def _moments(
 
     Cells come twice, for deviations are from the mean.
     """
-    count, total, spread = np.zeros(n), np.zeros((n, n_parts)), np.zeros((n, n_parts))
+    count, total, spread = np.zeros(n, np.int64), np.zeros((n, n_parts)), np.zeros((n, n_parts))
     for codes, values in cells():
         count += np.bincount(codes, minlength=n)
         np.add.at(total, codes, values)

@@ -44,8 +44,6 @@ def test_values_beyond_an_axis_lie_at_its_ends() -> None:
     np.testing.assert_array_equal(axis.inside(np.array([0.0, 1.0, np.inf])), [0.1, 1.0, 1000.0])
     layout = axis.layout()
     assert (layout["type"], layout["range"]) == ("log", [-1, 3])
-    assert layout["tickvals"] == [0.1, 1, 10, 100, 1000]
-    assert layout["ticktext"] == ["0.1", "1", "10", "100", "1000"]
     assert ValueAxis(0.0, 3.0, is_log=False).layout() == {"range": [0.0, 3.0], "nticks": 6}
 
 
@@ -58,28 +56,10 @@ def test_each_size_has_a_tick_and_a_text_where_there_is_room() -> None:
     assert close["ticktext"] == ["2.24·10⁹", "", "2.92·10⁹", "3.82·10⁹"]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "ticks"),
-    [
-        (1510.0, 1900.0, [1500, 1600, 1700, 1800, 1900]),
-        (1500.0, 3800.0, [1500, 2000, 2500, 3000, 3500]),
-        (0.2, 2.0, [0.2, 0.3, 0.5, 0.7, 1, 1.5, 2]),
-        (1e-3, 1e3, [0.001, 0.01, 0.1, 1, 10, 100, 1000]),
-    ],
-)
-def test_responses_have_round_ticks(low: float, high: float, ticks: list[float]) -> None:
-    axis = value_axis(np.array([high, low, np.nan, 0.0, -1.0, np.inf]), is_log=True).layout()
-    assert axis["tickvals"] == pytest.approx(ticks)
-    assert axis["range"][0] < math.log10(low) < math.log10(high) < axis["range"][1]
-    assert len(axis["ticktext"]) == len(ticks)
-
-
 @pytest.mark.parametrize("values", [[5.0], [5.0, 5.0], [5.0, 5.0001], []])
-def test_responses_that_hardly_differ_have_ticks(values: list[float]) -> None:
+def test_responses_that_hardly_differ_have_room(values: list[float]) -> None:
     axis = value_axis(np.array(values), is_log=True).layout()
     assert axis["range"][0] < axis["range"][1]
-    assert 2 <= len(axis["tickvals"]) <= 7
-    assert len(set(axis["ticktext"])) == len(axis["ticktext"])
 
 
 def test_sizes_are_written_as_they_are() -> None:

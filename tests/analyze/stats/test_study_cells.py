@@ -63,8 +63,12 @@ def test_collapsed_cells_are_left_out() -> None:
     ) in found.notes
     found = compare_metrics(frame, collapsed_below=0.3, **options)
     assert "of the cells 'ACC >= 0.3', 'g2' has a single one: left out" in found.notes
-    for above in (0.99, 2, np.nan):
-        with pytest.raises(ValueError, match=re.escape(f"0 groups of the cells 'ACC >= {above:g}' with two cells or")):
+    for above, words in (
+        (0.99, "0 groups of the cells 'ACC >= 0.99' with two cells or"),
+        (2, "`collapsed_below` is 2; accuracy is a share above 0, at most 1"),
+        (np.nan, "`collapsed_below` is nan"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
             compare_metrics(frame, collapsed_below=above, **options)
 
 

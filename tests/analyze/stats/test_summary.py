@@ -87,8 +87,8 @@ def test_columns_of_numbers_are_aligned_to_the_right() -> None:
 
 def test_columns_of_text_are_aligned_to_the_left() -> None:
     rows = pd.DataFrame({"a": [1.5, 2.5], "verdict": ["ok", "saturated"], "b": ["x", "y"]})
-    lines = [line.split("ok")[0] for line in Summary("t", tables=[Table("x", rows)]).text().split("\n")[3:]]
-    assert lines[1] == lines[2].split("saturated")[0]
+    _, one, other = Summary("t", tables=[Table("x", rows)]).text().split("\n")[3:]
+    assert one.index("ok") == other.index("saturated")
 
 
 def test_line_breaks_in_names_are_spelt_out() -> None:
