@@ -372,6 +372,7 @@ def run_python(script: str, **environment: str) -> None:
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, **environment}, timeout=300)
 
 
+@pytest.mark.slow
 def test_accuracy_on_a_processor_without_fma_and_avx(tmp_path: Path, exact, exact_kl):
     # numba's "generic" processor has 128-bit vectors at most and no fused multiply-add
     names = [name for name in ROWS if len(ROWS[name][0]) < 4096]

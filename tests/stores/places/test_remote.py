@@ -75,6 +75,7 @@ def test_passing_faults_change_nothing(make_run: Any, s3: Any, faults: str) -> N
     assert stored(s3.prefix) == stored(run.path)
 
 
+@pytest.mark.slow
 def test_lost_remote_is_one_line_and_the_same_command_goes_on(make_run: Any, s3: Any) -> None:
     """Lost at one request after the other: while it is set up, in a row's chunks, at its digest, and at the end."""
     run = make_run(**SMALL)
