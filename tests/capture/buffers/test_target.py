@@ -1,13 +1,13 @@
 """Outputs of a batch into rows, also where copies come late, as they do from a GPU."""
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from lorascope.capture.buffers import target as target_module
 from lorascope.capture.buffers.copies import Chosen, Copier, DirectCopier
 from lorascope.capture.buffers.rows import RowQueue
 from lorascope.capture.buffers.target import BatchTarget, Meter, nowhere
@@ -179,16 +179,14 @@ def test_nothing_is_kept_of_a_pass_to_nowhere() -> None:
     assert torch.equal(target.take_measured(output), output)
 
 
-def test_a_stage_within_another_counts_once() -> None:
+def test_a_stage_within_another_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])  # as stages begin and end
+    monkeypatch.setattr(target_module.time, "perf_counter", lambda: next(clock))
     meter = Meter()
-    with meter.timed("forward"):
-        time.sleep(0.02)
-        with meter.timed("copy"):
-            time.sleep(0.05)
-            with meter.timed("reduce"):
-                time.sleep(0.1)
-    seconds = meter.seconds
-    assert 0.02 <= seconds["forward"] < 0.05 <= seconds["copy"] < 0.1 <= seconds["reduce"]
+    with meter.timed("forward"), meter.timed("copy"), meter.timed("reduce"):
+        pass
+    expected = {"reduce": 7.0 - 3.0, "copy": (15.0 - 1.0) - 4.0, "forward": 31.0 - 14.0}
+    assert {stage: meter.seconds[stage] for stage in expected} == expected
 
 
 @pytest.mark.parametrize(

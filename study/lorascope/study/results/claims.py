@@ -55,7 +55,7 @@ def _unevenness(values: np.ndarray) -> np.ndarray:
 
 
 def _unevenness_gap(means: Means) -> np.ndarray:
-    """Of ln PPL, which is CE, less that of ln MIUB."""
+    """Unevenness of ln PPL, which is CE, less that of ln MIUB."""
     of_miub = _unevenness(np.log(np.maximum(means["MIUB"], np.finfo(float).tiny)))
     return np.asarray(_unevenness(means["CE"]) - of_miub)
 

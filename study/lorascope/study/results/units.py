@@ -40,7 +40,7 @@ class UnitResult:
     """What one adapter of a study came to."""
 
     name: str
-    """That of its file, but for the ending."""
+    """Name of its file, without the ending."""
     model: str
     share: int
     """Layers that share one set of base weights."""
