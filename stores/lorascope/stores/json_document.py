@@ -1,0 +1,51 @@
+"""JSON that somebody else may have written: read whole or refused in one line, in bounded memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreError
+from .places.regular_file import read_regular
+from .size import format_size
+
+MAX_BYTES = 32 * 2**20
+"""Bytes of the largest document that is parsed; a run of a thousand components has some 3 MB of metadata."""
+MAX_CONTAINERS = 2**20
+"""Objects and lists in it, each of which takes some 70 bytes in memory however small it is in the file."""
+
+
+def read_json(path: Path) -> Any:
+    """What the JSON file at `path` holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    StoreError
+        If it isn't a regular file, or as `parse_json`.
+    """
+    return parse_json(read_regular(path, at_most=MAX_BYTES), str(path))
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """What JSON holds.
+
+    Raises
+    ------
+    StoreError
+        If it isn't JSON in UTF-8, is larger or nested deeper than any document of ours, or spells half a character; the
+        message calls it by its `name`.
+    """
+    if len(content) > MAX_BYTES or content.count(b"{") + content.count(b"[") > MAX_CONTAINERS:
+        raise StoreError(f"`{name}`, {format_size(len(content))} of JSON, holds more than is read; look at what it is")
+    try:
+        document = json.loads(content)
+        if b"\\ud" in content.lower():  # JSON can spell half of a surrogate pair, which no file can hold
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise StoreError(f"`{name}` holds half of a character ({error.reason}); write it again") from error
+    except RecursionError as error:
+        raise StoreError(f"`{name}` is nested too deep; write it again") from error
+    except ValueError as error:  # also bytes that aren't text
+        raise StoreError(f"`{name}` isn't JSON: {error}; copy or write it again") from error
+    return document

@@ -1,0 +1,55 @@
+"""Reading a file that somebody else may have put there: a regular one, no larger than it can be."""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import StoreError
+from ..size import format_size
+
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_UNBLOCKED = getattr(os, "O_NONBLOCK", 0)  # Windows has neither this nor named pipes in folders
+
+
+def open_regular(path: Path, *, at_most: int) -> BinaryIO:
+    """Open a file to read, links followed; nothing of it is read yet.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If nothing is there.
+    StoreError
+        If it isn't a regular file, or has more than `at_most` bytes.
+    """
+    _require_regular(path, os.stat(path), at_most)  # opening a device may already do something
+    file = os.fdopen(os.open(path, os.O_RDONLY | _UNBLOCKED), "rb")
+    try:
+        _require_regular(path, os.fstat(file.fileno()), at_most)  # another one may lie there by now
+    except StoreError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path, *, at_most: int) -> bytes:
+    """All bytes of a file; raises as `open_regular`."""
+    with open_regular(path, at_most=at_most) as file:
+        return file.read(at_most + 1)[:at_most]  # however it has grown
+
+
+def _require_regular(path: Path, found: os.stat_result, at_most: int) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "no regular file")
+        raise StoreError(f"`{path}` is {kind}, not a file; put the file back")
+    if found.st_size > at_most:
+        raise StoreError(
+            f"`{path}` has {format_size(found.st_size)}, where at most {format_size(at_most)} can be; "
+            "it isn't what was written there"
+        )
