@@ -166,9 +166,9 @@ class _Tree:
         if kind is _constants.BRANCH:
             return self._add(tuple(self._sequence(part, flags, then) for part in value[1]))
         if kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
-            return self._repeat(*value, flags, then, is_greedy=kind is _constants.MAX_REPEAT)
+            return self._repeat(value, flags, then, is_greedy=kind is _constants.MAX_REPEAT)
         if kind is _constants.POSSESSIVE_REPEAT:
-            return self._alone(self._repeat(*value, flags, 0, is_greedy=True), value[0] * value[2].getwidth()[0], then)
+            return self._alone(self._repeat(value, flags, 0, is_greedy=True), value[0] * value[2].getwidth()[0], then)
         if kind is _constants.ATOMIC_GROUP:
             return self._alone(self._sequence(value, flags, 0), value.getwidth()[0], then)
         if kind in _LOOKS:
@@ -186,7 +186,8 @@ class _Tree:
         self.widths[node] = width
         return node
 
-    def _repeat(self, least: int, most: int, part: Any, flags: Flags, then: int, *, is_greedy: bool) -> int:
+    def _repeat(self, value: tuple[int, int, Any], flags: Flags, then: int, *, is_greedy: bool) -> int:
+        least, most, part = value
         if most is _constants.MAXREPEAT:
             if part.getwidth()[0] == 0:
                 self._refuse("which repeats without end what may be empty")

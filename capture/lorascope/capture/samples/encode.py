@@ -167,9 +167,9 @@ def _encode_choice_items(
 ) -> list[EncodedSample]:
     shown = examples if template.shows_examples else None
     rendered = [render(template, item, shown.draw(item) if shown else None) for item in items]
-    for item, prompt in zip(items, rendered, strict=True):
-        for text in (prompt.text, *item.choices):
-            _require_short(tokenizer, item.id, text, max_length)
+    for item, asked in zip(items, rendered, strict=True):
+        for words in (asked.text, *item.choices):
+            _require_short(tokenizer, item.id, words, max_length)
     prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
     answers = iter(_tokenize_answers(tokenizer, template.cue, [choice for item in items for choice in item.choices]))
     samples = []
