@@ -235,9 +235,10 @@ def _read_config(folder: Path) -> LoraConfig:
     except (FileNotFoundError, ValueError) as error:
         raise AdapterError(str(error)) from error
     try:
-        return LoraConfig.from_pretrained(str(folder))  # of what was found sound
+        config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # of what was found sound
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
         raise AdapterError(f"{str(folder / CONFIG_NAME)!r} is no PEFT configuration: {first_line(error)}") from error
+    return config
 
 
 def _is_adapters_own(key: str, trained: tuple[str, ...]) -> bool:
