@@ -141,11 +141,12 @@ def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]
 def read_text(path: Path, what: str, wanted: str) -> str:
     """Text of a UTF-8 file; errors call it `what`, and say which files are `wanted` instead of one that isn't there."""
     try:
-        return read_regular(path, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # some editors begin a file with a mark
+        text = read_regular(path, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{what} {str(path)!r} doesn't exist; name {wanted}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _choice_items(records: Iterable[tuple[str, Any]], *, source: str, dataset: str, split: str) -> list[ChoiceItem]:
