@@ -18,6 +18,7 @@ from lorascope.capture import CaptureProgress
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.errors import Interrupted
 from lorascope.stores import StoreError, open_run, run_state, verify
+from lorascope.stores.format.fingerprint import sealed
 
 
 def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[CaptureProgress], None]:
@@ -209,7 +210,7 @@ def unfinish(run: Path) -> None:
     root = json.loads((run / "zarr.json").read_text())
     root["attributes"]["finished"] = False
     del root["attributes"]["measured"]
-    (run / "zarr.json").write_text(json.dumps(root))
+    (run / "zarr.json").write_bytes(sealed(root))
 
 
 def test_finished_run_that_lost_a_chunk_is_no_success(go: Any, tmp_path: Path) -> None:
