@@ -167,6 +167,12 @@ def test_what_lies_below_a_file_is_said_by_the_writer(make_run: Any, tmp_path: P
         pull(make_run("other.zarr").path, tmp_path / "x/a")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no such folder")
+def test_folder_that_can_not_be_made_is_no_endless_wait() -> None:
+    with pytest.raises(FileNotFoundError, match="/proc/nothing"):
+        ask(Path("/proc/nothing/run.zarr"))
+
+
 def test_nothing_is_held_of_an_object_store() -> None:
     with run_lock("s3://bucket/run.zarr"), run_lock("s3://bucket/run.zarr"):
         pass

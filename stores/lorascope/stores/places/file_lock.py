@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import count
 from pathlib import Path
 
 from .holder import Holder, holder_of, this_process
@@ -16,6 +17,8 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 MOST_BYTES = 4096
 """Bytes of a lock file that are read: its holder takes some 200."""
+MOST_ATTEMPTS = 100
+"""Times that a folder is made for a lock before it counts as one that can't be made, as below `/proc`."""
 NAMING_SECONDS = 0.1
 """A holder has written its name so soon after it took the lock."""
 
@@ -67,11 +70,14 @@ def run_lock(path: str | Path) -> AbstractContextManager[None]:
 
 def _held(path: Path, target: Path) -> int | None:
     """Descriptor of the lock's file, locked and naming this process; None where there can be none."""
+    attempts = count()
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
         except FileNotFoundError:  # who made the folder has just taken it away
+            if next(attempts) == MOST_ATTEMPTS:
+                raise
             continue
         except (FileExistsError, NotADirectoryError):  # below a file: whoever writes there says so
             return None
