@@ -57,9 +57,10 @@ def stopped(where: str, words: list[str], log: Path) -> Iterator[int]:
 
 def rest(run: Path) -> dict[str, bytes]:
     """All of a run but its root, whose attributes hold times and places; unfinished files too."""
-    place = open_place(run)
-    assert not list(place.temporary_files())
-    return {key: place.read(key) for key in place.keys() if key != "zarr.json"}  # noqa: SIM118 (no dictionary)
+    assert not list(open_place(run).temporary_files())
+    return {str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*") if file.is_file()} | {
+        "zarr.json": b""
+    }
 
 
 def who(pid: int) -> str:

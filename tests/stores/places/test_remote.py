@@ -136,7 +136,7 @@ def test_credentials_stay_in_the_environment(make_run: Any, s3: Any) -> None:
     run = make_run()
     go_on(s3.prefix, run)
     opened = open_run(s3.prefix)
-    said = [repr(opened), opened.place.name, str(opened.place.zarr_store(read_only=True)), repr(opened.place)]
+    said = [repr(opened), opened.place.name, repr(opened.place)]
     lazy = pickle.dumps([opened.place, opened.delta(F32), opened.delta_source(F32)])
     for secret in ("an-id", "a-secret"):
         assert not [text for text in said if secret in text]
@@ -151,7 +151,7 @@ def test_damage_is_found_there_too(make_run: Any, s3: Any) -> None:
     place = open_place(s3.prefix)
     place.delete([f"states/{F32}/base/c.0.0"])
     place.write(f"states/{BF16}/base/c.0.0", b"")
-    place.write(f"states/{F16}/base/c.0.0", place.read(f"states/{F16}/base/c.0.0")[:-9])
+    place.write(f"states/{F16}/base/c.0.0", place.read(f"states/{F16}/base/c.0.0", at_most=2**31)[:-9])
     opened = open_run(s3.prefix)
     for component, words in ((F32, "is missing"), (BF16, "is empty"), (F16, "is broken")):
         with pytest.raises(ValueError, match=words):
@@ -208,7 +208,7 @@ def test_remote_set_up_of_a_living_process_is_left_alone(make_run: Any, s3: Any)
 def test_remote_set_up_of_nobody_is_left_alone(make_run: Any, s3: Any, setter: Any) -> None:
     go_on(s3.prefix, make_run(**SMALL))
     place = open_place(s3.prefix)
-    root = json.loads(place.read("zarr.json"))
+    root = json.loads(place.read("zarr.json", at_most=2**31))
     del root["attributes"]["static_digest"]
     root["attributes"] |= {} if setter is None else {"set_up_by": setter}
     place.write("zarr.json", json.dumps(root).encode())

@@ -1,6 +1,5 @@
 """How far a run has come, from its root alone, and taking away one that was never set up to its end."""
 
-import json
 import re
 from collections.abc import Mapping
 from itertools import chain
@@ -11,6 +10,7 @@ from ..errors import StoreError
 from ..format.spec import FORMAT, FORMAT_VERSION
 from ..places.holder import holder_of, may_live
 from ..places.place import Place, open_place
+from .root import read_root
 
 SET_UP_BY = "set_up_by"
 """Root attribute of a run that is being set up: the process that does so. A run that is set up has none."""
@@ -107,16 +107,10 @@ def root_attributes(place: Place) -> Mapping[str, Any] | None:
             below = "is a file" if there == place.path.absolute() else f"lies below `{there}`, a file"
             raise StoreError(f"`{place.name}` {below}; name a run's folder, or for a new run one that is new or empty")
     try:
-        document = json.loads(place.read("zarr.json"))
+        return read_root(place).attributes
     except FileNotFoundError:
         _refuse_remains(place)
         return None
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"`{place.name}` isn't a readable Zarr group ({error})") from error
-    if not isinstance(document, dict):
-        raise StoreError(f"`{place.name}` isn't a readable Zarr group (its 'zarr.json' is {document!r:.40})")
-    attributes = document.get("attributes")
-    return attributes if isinstance(attributes, dict) else {}
 
 
 def _refuse_remains(place: Place) -> None:
