@@ -19,6 +19,7 @@ from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.errors import Interrupted
 from lorascope.stores import StoreError, open_run, run_state, verify
 from lorascope.stores.format.fingerprint import sealed
+from lorascope.stores.places.file_lock import file_lock
 
 
 def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[CaptureProgress], None]:
@@ -199,6 +200,15 @@ def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_p
     assert content(tmp_path / "alone.zarr") == content(tmp_path / "three.zarr")
     measured = json.loads((tmp_path / "three.zarr/zarr.json").read_text())["attributes"]["measured"]
     assert (measured["ranks"], measured["rows"]) == (3, open_run(tmp_path / "three.zarr").n_rows)
+
+
+def test_ranks_end_with_the_refusal_of_the_first(command: Any, tmp_path: Path) -> None:
+    with file_lock(tmp_path / "run.zarr"):
+        done = command("run.zarr", 2)
+    assert done.returncode != 0
+    assert f"error: `run.zarr` is being written by process {os.getpid()} on host" in done.stderr
+    assert "gloo" not in done.stderr.lower()
+    assert not (tmp_path / "run.zarr").exists()
 
 
 def raise_enough() -> None:

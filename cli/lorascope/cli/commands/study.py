@@ -75,7 +75,7 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
 
         for outcome in run_study(settings, tell, only=only, scheduler=scheduler):
             outcomes[outcome.did] += 1
-            say(f"{outcome.unit.name}: {outcome.did}")
+            say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
     counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
     say(f"units: {counts}, in {time.perf_counter() - began:.0f} s; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")

@@ -5,6 +5,7 @@ from functools import cache
 from typing import NamedTuple
 
 from lorascope.capture.samples.items import read_items
+from lorascope.stores.places.file_lock import HeldError
 
 from ..grid import Unit, chosen_units, units_of
 from ..settings import StudySettings
@@ -22,6 +23,8 @@ class Outcome(NamedTuple):
     unit: Unit
     did: str
     """`made`, `there already`, or `another process works on it`."""
+    who: str = ""
+    """Which process that is, and since when; empty where nobody knows."""
 
 
 def run_study(
@@ -66,10 +69,8 @@ def run_study(
         work = UnitWork(unit=unit, settings=settings, data=data[unit], models=models, report=tell, scheduler=scheduler)
         try:
             yield Outcome(unit, "made" if work.run() else "there already")
-        except FileExistsError as error:
-            if "another process" not in str(error):
-                raise
-            yield Outcome(unit, "another process works on it")
+        except HeldError as error:
+            yield Outcome(unit, "another process works on it", str(error.holder or ""))
 
 
 def draw_all(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:
