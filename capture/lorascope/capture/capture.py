@@ -26,9 +26,10 @@ from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
 from .hashes import fingerprint
+from .inputs import require_inputs
 from .load import Loaded, load
 from .models.device import named_device, require_device
-from .planning.estimate import estimate, require_space, require_writable
+from .planning.estimate import estimate, require_space
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
 from .recording.stream import CaptureProgress
@@ -79,7 +80,7 @@ def capture(
     Nothing is written before all checks have passed, every choice is scored and every answer is given.
     """
     with joined(config.device) as ranks, freed_memory_kept():
-        require_writable(config.out)
+        require_inputs(config, model_given=model is not None)
         require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
         files = read_files(config)

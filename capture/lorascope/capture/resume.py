@@ -18,6 +18,11 @@ UNSHARED = {"share": 1, "shared_layers": 0}
 DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
 """Libraries whose version shapes the numbers."""
 
+COMPARED = (
+    "weights of model and adapters, tokenizer, data, prompts, settings that shape numbers, type of device, and "
+    f"versions of {', '.join(DECISIVE_LIBRARIES)}"
+)
+"""What `identity` holds, in words."""
 SHOWN = 6
 """Differences named in an error before the rest is only counted."""
 _ABSENT = object()

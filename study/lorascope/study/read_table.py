@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
-"""Endings of the names of files that hold a table."""
+from .named import SUFFIXES
+
 MOST_NAMED = 8
 """Values of a column that a message names."""
 

@@ -13,19 +13,19 @@ import torch
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]  # it has no stubs
 from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from ..errors import AdapterError
 from ..hashes import hash_tensors
 from ..models.device import execution_device, hidden_device_map, is_offloaded
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
+from .files import require_adapter_config, require_adapter_weights
 from .preflight import inspect_adapter
 from .refusal import (
-    AdapterError,
     adapter_tensors,
     first_line,
     fit_problems,
@@ -158,10 +158,7 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     """
     folder = Path(path)
     config = _read_config(folder)
-    file = folder / SAFETENSORS_WEIGHTS_NAME
-    if not file.is_file():
-        pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
-        raise AdapterError(f"adapter {str(folder)!r} has no {file.name!r}{pickled}; save it again with PEFT")
+    file = require_adapter_weights(folder)
     try:
         return config, load_file(file)
     except SafetensorError as error:
@@ -218,12 +215,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> N
 
 def _read_config(folder: Path) -> LoraConfig:
     """The LoRA configuration in an adapter's folder, with ranks and alphas that PEFT would take whatever they are."""
-    path, where = folder / CONFIG_NAME, f"of adapter {str(folder)!r}"
-    if not path.is_file():
-        raise AdapterError(
-            f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it; give a local folder that PEFT's "
-            "`save_pretrained` wrote"
-        )
+    path, where = require_adapter_config(folder), f"of adapter {str(folder)!r}"
     try:
         document = json.loads(path.read_bytes())
         json.dumps(document, ensure_ascii=False).encode()  # JSON can spell half a character, which no run can hold

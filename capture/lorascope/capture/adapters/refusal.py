@@ -19,6 +19,7 @@ from torch import nn
 from lorascope.stores import Problem
 from lorascope.stores.errors import join_problems
 
+from ..errors import AdapterError
 from ..models.device import is_offloaded, without_hooks
 from ..models.weights import held_tensors, plain_path
 
@@ -26,10 +27,6 @@ RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 UNREPEATED = ("pissa_niter", "lora_ga")
 """Inits whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, without a word."""
-
-
-class AdapterError(ValueError):
-    """The adapter can't be measured on this model; the message names every reason."""
 
 
 def require(problems: Iterable[Problem], what: str) -> None:

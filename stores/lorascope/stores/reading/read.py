@@ -15,6 +15,7 @@ from ..places.place import Place, cached, open_place
 from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
+from .there import no_store
 
 UNREADABLE = (ValueError, KeyError, TypeError, RecursionError, zarr.errors.BaseZarrError)
 """Errors of Zarr for metadata that it can't make sense of."""
@@ -60,9 +61,7 @@ def open_group(path: str | Path) -> tuple[Place, zarr.Group]:
 
 def _open(place: Place) -> tuple[Place, zarr.Group]:
     if place.size("zarr.json") is None:
-        nowhere = isinstance(place.path, Path) and not place.path.exists()
-        found = "doesn't exist" if nowhere else "holds no Zarr store"
-        raise StoreError(f"`{place.name}` {found}; name a run that `lorascope capture` wrote")
+        raise no_store(place.name, nowhere=isinstance(place.path, Path) and not place.path.exists())
     try:
         group = zarr.open_group(place.zarr_store(read_only=True), mode="r", zarr_format=3)
     except UNREADABLE as error:

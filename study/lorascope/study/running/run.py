@@ -9,6 +9,7 @@ from lorascope.capture.samples.items import read_items
 from ..grid import Unit, chosen_units, units_of
 from ..settings import StudySettings
 from .data import TaskData, draw
+from .inputs import require_inputs
 from .recipe import recipe_of
 from .steps import Models, UnitWork, is_done
 
@@ -54,6 +55,7 @@ def run_study(
     Several processes may run one study: each passes over the units that another works on.
     """
     units = chosen_units(units_of(settings), only)
+    require_inputs(settings, units)
     models = Models(settings)
     data = draw_all(settings, units, models)
     for unit in units:  # whatever is wrong with one of them is said before hours of work on others
