@@ -21,4 +21,7 @@ def import_on_demand(package: str, names: Collection[str]) -> None:
             if not (name in names and isinstance(value, ModuleType)):
                 super().__setattr__(name, value)
 
+        def __dir__(self) -> list[str]:
+            return sorted({*super().__dir__(), *names})
+
     sys.modules[package].__class__ = OnDemand

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from lorascope.stores.places.atomic_write import atomic_write, flush_to_disk
 from lorascope.stores.progress import Progress
+from lorascope.stores.visible import visible
 
 from ..resume import require_same
 from .folder import WHOLE, last_checkpoint, training_folder
@@ -72,7 +73,7 @@ class Checkpoints(TrainerCallback):
             flush_to_disk(self.folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            reason = " ".join(str(error).split())
+            reason = visible(" ".join(str(error).split()))
             warnings.warn(
                 f"no checkpoint after step {step}: {reason}; stopped now, the training would go on from the one before",
                 RuntimeWarning,
