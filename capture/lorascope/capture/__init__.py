@@ -5,9 +5,19 @@ from typing import TYPE_CHECKING
 from lorascope.stores.on_demand import import_on_demand
 
 if TYPE_CHECKING:
-    from .public import *  # noqa: F403
+    from .adapters.adapter import attach_adapter
+    from .capture import capture
+    from .config import CaptureConfig, FinetuneConfig
+    from .errors import AdapterError, CaptureError, Interrupted
+    from .models.model import load_model
+    from .planning.plan import Plan, plan
+    from .recording.reduce import jensen_shannon
+    from .recording.stream import CaptureProgress
+    from .samples.items import read_items
+    from .training.callback import MiubCallback
+    from .training.finetune import finetune
 
-__all__ = [  # noqa: F405
+__all__ = [
     "AdapterError",
     "CaptureConfig",
     "CaptureError",
@@ -25,4 +35,4 @@ __all__ = [  # noqa: F405
     "read_items",
 ]
 
-import_on_demand(__name__, __all__)
+import_on_demand(__name__)

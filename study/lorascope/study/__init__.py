@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING
 from lorascope.stores.on_demand import import_on_demand
 
 if TYPE_CHECKING:
-    from .public import *  # noqa: F403
+    from .page.study_page import write_study_report
+    from .paper_tables import paper_study, paper_table
+    from .read_study import read_study
+    from .results.cells import length_cells, prompt_cells, study_cells
+    from .results.study_results import study_results
+    from .results.tables import datasets_table, information_table, lengths_table, prompts_table, texts_table, wide
+    from .results.units import read_units
 
-__all__ = [  # noqa: F405
+__all__ = [
     "datasets_table",
     "information_table",
     "length_cells",
@@ -25,4 +31,4 @@ __all__ = [  # noqa: F405
     "write_study_report",
 ]
 
-import_on_demand(__name__, __all__)
+import_on_demand(__name__)
