@@ -53,7 +53,7 @@ def write_run(
         n_tokens=STOPS[-1],
         n_samples=n,
         n_choices=0,
-        attributes={"fingerprint": "f" * 64, "provenance": {}},
+        attributes={"provenance": {}},
     )
     starts = (0, *STOPS[:-1])
     lengths = np.subtract(STOPS, starts)

@@ -44,7 +44,7 @@ CASES = {
         for option, value, message in (
             ("model", "./no", "`model` is './no', which doesn't exist"),
             ("model", "adapter", "a folder with an adapter"),
-            ("adapter", "no", "'no' is no adapter folder"),
+            ("adapter", "no", "adapter 'no' is not there"),
             ("adapter", "bare", "adapter 'bare' has no 'adapter_model.safetensors'"),
             ("data", "no.jsonl", "data file 'no.jsonl' doesn't exist"),
             ("data", "arc_easy:test@no", "folder 'no' doesn't exist"),

@@ -27,8 +27,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stages")
     make_inputs(path, 12)
     (path / "empty").mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (path / "empty" / name).touch()
+    (path / "empty/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    (path / "empty/adapter_model.safetensors").touch()
     return path
 
 
@@ -132,7 +132,7 @@ def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--adapter", "nowhere"], "'nowhere' is no adapter folder"),
+        (["--adapter", "nowhere"], "adapter 'nowhere' is not there; give a local folder"),
         (["--adapter", "model"], "is no adapter folder"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'prompt'"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope.stores.errors import StoreError
 
-from .adapters.files import require_adapter_config, require_adapter_weights
+from .adapters.files import require_settings, weights_file
 from .config import CaptureConfig
 from .models.source import locate
 from .samples.items import require_data
@@ -52,8 +52,8 @@ def require_inputs(
     if not model_given:
         locate(config.model, weights=weights)
         for folder in config.adapters.values():
-            require_adapter_config(Path(folder))
-            require_adapter_weights(Path(folder))
+            require_settings(Path(folder))
+            weights_file(Path(folder))
     if writes and "://" not in config.out:  # an object store is asked once, by the capture itself
         from lorascope.stores.reading.state import run_state  # and Zarr, which takes half a second
 

@@ -3,7 +3,6 @@
 Every adapter is held against the model first; one that is refused by then leaves the model as it was.
 """
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from lorascope.stores import StoreError
+from lorascope.stores.adapter_settings import CONFIG
+from lorascope.stores.tensor_file import read_tensor_header
+
 from ..errors import AdapterError
 from ..hashes import hash_tensors
 from ..models.device import execution_device, hidden_device_map, is_offloaded
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
-from .files import require_adapter_config, require_adapter_weights
+from .files import require_settings, weights_file
 from .preflight import inspect_adapter
 from .refusal import (
     adapter_tensors,
@@ -81,7 +84,9 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
     for name, (config, tensors) in contents.items():
         problems = init_problems(model, config, len(contents)) or fit_problems(model, config, tensors, name)
         problems += read_training(folders[name], name, sharing_of(model)).problems
-        require(problems + weight_problems(tensors, allow_zero=allow_zero), str(folders[name]))
+        if not any(problem.kind in {"shape", "unexpected"} for problem in problems):  # of any size, and mapped only
+            problems += weight_problems(tensors, allow_zero=allow_zero)
+        require(problems, str(folders[name]))
     adapted: Any = model
     for name, content in contents.items():
         adapted = _attach(adapted, folders[name], name, *content)
@@ -158,9 +163,16 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     """
     folder = Path(path)
     config = _read_config(folder)
-    file = require_adapter_weights(folder)
+    file = weights_file(folder)
     try:
-        return config, load_file(file)
+        read_tensor_header(file)
+        return config, load_file(file)  # mapped, not yet read
+    except StoreError as error:
+        raise AdapterError(str(error)) from error
+    except RuntimeError as error:  # torch's, where there is no room to map it
+        raise AdapterError(
+            f"{str(file)!r} can't be mapped: {first_line(error)}; is it as large as it should?"
+        ) from error
     except SafetensorError as error:
         raise AdapterError(f"{str(file)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
 
@@ -215,28 +227,11 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> N
 
 def _read_config(folder: Path) -> LoraConfig:
     """The LoRA configuration in an adapter's folder, with ranks and alphas that PEFT would take whatever they are."""
-    path, where = require_adapter_config(folder), f"of adapter {str(folder)!r}"
+    require_settings(folder)
     try:
-        document = json.loads(path.read_bytes())
-        json.dumps(document, ensure_ascii=False).encode()  # JSON can spell half a character, which no run can hold
-        if not isinstance(document, dict) or "peft_type" not in document:
-            raise ValueError("it holds no object with `peft_type`")
-        kind = document["peft_type"]
-        config: LoraConfig | None = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise AdapterError(f"{str(path)!r} is no PEFT configuration: {first_line(error)}") from error
-    if config is None:
-        raise AdapterError(f"`peft_type` {where} is {kind!r}; only 'LORA' can be captured")
-    patterns = {"rank_pattern": config.rank_pattern or {}, "alpha_pattern": config.alpha_pattern or {}}
-    for name, pattern in patterns.items():
-        if not isinstance(pattern, dict):
-            raise AdapterError(f"`{name}` {where} is {pattern!r}; it maps layers to numbers")
-    for rank in (config.r, *patterns["rank_pattern"].values()):
-        if type(rank) is not int or rank < 1:
-            raise AdapterError(f"`r` {where} is {rank!r}; a rank is a whole number of 1 or more")
-    for alpha in (config.lora_alpha, *patterns["alpha_pattern"].values()):
-        if type(alpha) not in (int, float) or not abs(alpha) <= torch.finfo(torch.float32).max:
-            raise AdapterError(f"`lora_alpha` {where} is {alpha!r}; it must be a number within float32")
+        config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # of what was found sound
+    except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
+        raise AdapterError(f"{str(folder / CONFIG)!r} is no PEFT configuration: {first_line(error)}") from error
     return config
 
 

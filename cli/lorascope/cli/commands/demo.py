@@ -13,6 +13,7 @@ from typing import Any
 
 from lorascope.capture.config import CaptureConfig, FinetuneConfig
 from lorascope.capture.training.folder import training_folder
+from lorascope.stores.json_document import read_json
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 from ..screen import progress_bar, say
@@ -114,7 +115,7 @@ def _claim(out: Path, model_file: Path) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f"`{out}` is there already and isn't the demo's; name a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
-    elif json.loads(marker.read_text()) == recipe:
+    elif read_json(marker) == recipe:
         return
     for made in (out / "adapter", training_folder(out / "adapter"), out / "run.zarr"):
         shutil.rmtree(made, ignore_errors=True)
