@@ -27,9 +27,10 @@ from .adapters.passes import evaluating
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
+from .inputs import require_inputs
 from .load import Loaded, load
 from .models.device import named_device, require_device
-from .planning.estimate import estimate, require_space, require_writable
+from .planning.estimate import estimate, require_space
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
 from .recording.stream import CaptureProgress
@@ -81,6 +82,7 @@ def capture(
     -----
     Nothing is written before all checks have passed, every choice is scored and every answer is given.
     """
+    require_inputs(config, model_given=model is not None)
     with joined(config.device) as ranks, freed_memory_kept(), _alone_at(config.out, ranks):
         require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
@@ -113,7 +115,6 @@ def capture(
 @contextmanager
 def _alone_at(out: str, ranks: Ranks) -> Iterator[None]:
     """Nobody but these ranks captures into a run's folder; where another process does, each of them is refused."""
-    require_writable(out)
     with ExitStack() as held:
         refusal: OSError | None = None
         if ranks.leads:

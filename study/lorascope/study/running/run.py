@@ -10,6 +10,7 @@ from lorascope.stores.places.file_lock import HeldError
 from ..grid import Unit, chosen_units, units_of
 from ..settings import StudySettings
 from .data import TaskData, draw
+from .inputs import require_inputs
 from .recipe import recipe_of
 from .steps import Models, UnitWork, is_done
 
@@ -57,6 +58,7 @@ def run_study(
     Several processes may run one study: each passes over the units that another works on.
     """
     units = chosen_units(units_of(settings), only)
+    require_inputs(settings, units)
     models = Models(settings)
     data = draw_all(settings, units, models)
     for unit in units:  # whatever is wrong with one of them is said before hours of work on others
