@@ -163,7 +163,7 @@ def test_results_name_no_place_and_other_settings_are_refused(
     modified = [file.stat().st_mtime_ns for file in files]
     assert main(["study", "run", str(path), "--traceback"]) == 0
     assert [file.stat().st_mtime_ns for file in files] == modified
-    assert "1 there already" in capsys.readouterr().out
+    assert "already complete: all 1 units are done" in capsys.readouterr().out
 
     grid["training"]["learning_rate"] = 2e-2
     write(grid)
