@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         chance, how = random.Random(arguments.seed), describe(arguments)
         others = 0 if arguments.signals or arguments.ranks > 1 else arguments.trials * 15 // 100
-        numbers = {command: others for command in COMMANDS} | {"capture": arguments.trials - 3 * others}
+        numbers = dict.fromkeys(COMMANDS, others) | {"capture": arguments.trials - 3 * others}
         setting = (arguments.start, arguments.ranks, chance, arguments.size)
         if arguments.signals:
             bench = prepare(Path(name), "capture", *setting)

@@ -3,7 +3,6 @@
 python benchmarks/tiny_run.py FOLDER CHARACTERS
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path

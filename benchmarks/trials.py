@@ -133,9 +133,7 @@ def run_trial(bench: Bench) -> Trial:
                 break
         while code := running.wait(PATIENCE):
             if not phases.died_of_watching(running.log.read_text(errors="replace")):
-                raise SystemExit(
-                    f"`{bench.command}`, killed in {kills} ended at last with {code}:\n{running.last_words()}"
-                )
+                raise SystemExit(f"`{bench.command}`, killed in {kills}, ended with {code}:\n{running.last_words()}")
             print("a process died of being watched and was started again", flush=True)
             running = bench.start(bench.n_ranks)
             n_starts += 1
