@@ -15,21 +15,25 @@ import resource
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from shutil import rmtree
 from typing import NamedTuple
 
+import dask
 from hostile_stores import make_hostile
 from rounds import print_table, write_json
 from tiny_run import make_run
 
 from lorascope.cli.main import main as command
 from lorascope.cli.screen import COMMANDS as OBEYED
-from lorascope.stores import missing_chunks, open_run, verify
+from lorascope.stores import open_run, verify
+from lorascope.stores.reading.read import missing_chunks
 
 Reader = Callable[[Path, Path], object]
 """Takes a run and a folder of its own; a command returns its exit code, a function something else."""
@@ -91,8 +95,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         sound = make_run(folder / "inputs", 4_000, "--states", "sample", "--states-share", "0.6")
-        for _ in range(2):  # numba's kernels and whatever else is kept come with the first
-            usual = {reader: try_reader(reader, sound, folder, None) for reader in READERS}
+        warm_up(sound, folder / "scratch")
+        usual = {reader: try_reader(reader, sound, folder, None) for reader in READERS}
         for reader, outcome in usual.items():
             print(f"{reader}: {outcome.seconds:.1f} s, {outcome.n_bytes / 2**20:.0f} MiB, {outcome.what}", flush=True)
             if outcome.what != "read":
@@ -116,6 +120,17 @@ def main() -> None:
     print_counts(counts, worst, n_cases, len({seed for seed, *_ in failed}), time.monotonic() - began)
     write_json(arguments.json, {"failed": [(*case[:3], case[3]._asdict()) for case in failed]})
     sys.exit(bool(failed))
+
+
+def warm_up(sound: Path, scratch: Path) -> None:
+    """Import and compile all that the readers need, so that each of their processes begins at once."""
+    scratch.mkdir()
+    # A pool of Dask's would outlive this, and its threads wouldn't be there in a forked process.
+    with open(scratch / "log", "w") as log, redirect_stdout(log), dask.config.set(scheduler="synchronous"):
+        for reader in READERS.values():
+            reader(sound, scratch)
+    others = [one.name for one in threading.enumerate() if one is not threading.main_thread()]
+    print(f"threads beside the main one, which no forked process has: {others or 'none'}")
 
 
 def try_reader(reader: str, run: Path, folder: Path, usual: Outcome | None) -> Outcome:
