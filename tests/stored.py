@@ -48,7 +48,7 @@ def store_states(
         n_samples=len(lengths),
         n_choices=0,
         token_text=False,
-        attributes={"fingerprint": "f" * 64, "provenance": dict(provenance or {})},
+        attributes={"provenance": dict(provenance or {})},
     )
     with (
         pytest.MonkeyPatch.context() as patch,

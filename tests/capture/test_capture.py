@@ -284,6 +284,23 @@ def test_residual_base_is_told_in_the_run(tiny_model: Any, tiny_tokenizer: Any, 
     assert [note["kind"] for note in provenance["preflight"]] == ["residual"]
 
 
+def test_another_model_and_equal_choices_are_told(make: Any, tiny_adapter: Path, data: Path, tmp_path: Path) -> None:
+    path = tiny_adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "someone/large"}))
+    item = {"id": "q", "question": "2 + 2?", "choices": ["4", "3", "4"], "answer": 2}
+    tied = tmp_path / "tied.jsonl"
+    tied.write_text(json.dumps(item))
+    run = make(data=(str(data), str(tied)))
+    notes = {note["kind"]: note["message"] for note in run.attributes["provenance"]["preflight"]}
+    assert set(notes) == {"base", "data"}
+    assert (
+        "'default' was made for 'someone/large' by its `base_model_name_or_path`, and 'tiny' is captured"
+        in (notes["base"])
+    )
+    assert f"1 of 1 items of '{tied}' have equal choices, 'q' the first of them; of equal likel" in notes["data"]
+    assert int(run.samples["prediction"][-1]) in {0, 1}
+
+
 def test_dora_of_a_zero_row(make: Any, tiny_model: Any, tmp_path: Path) -> None:
     """Its norm is zero, so PEFT divides by it: not stored, nor blamed on half precision."""
     tiny_model.model.layers[0].self_attn.q_proj.weight.data[0] = 0

@@ -73,7 +73,7 @@ def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--adapter", "nowhere"], "'nowhere' is no adapter folder"),
+        (["--adapter", "nowhere"], "adapter 'nowhere' is not there; give a local folder"),
         (["--adapter", "model"], "is no adapter folder"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'prompt'"),

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from lorascope.stores import clear_torn, create_run, open_place, resume_run, run_state
+from lorascope.stores.format.fingerprint import sealed
+
+LARGEST = 2**31
+"""Bytes of any file or object."""
 
 
 def stored(path: Path | str) -> dict[str, bytes]:
     """Every file, unfinished ones too, or every object."""
     place = open_place(path)
-    return {key: place.read(key) for key in (*place.keys(), *place.temporary_files())}
+    return {key: place.read(key, at_most=LARGEST) for key in (*place.keys(), *place.temporary_files())}
 
 
 def go_on(path: Path | str, run: Any) -> None:
@@ -42,11 +46,15 @@ def damage(file: Path, how: str) -> None:
 
 
 def edit_root(root: Path, *, consolidated: bool = True, **attributes: Any) -> None:
-    """Change attributes of the root; None deletes one. Without consolidated metadata each node's own count."""
+    """Change attributes of the root; None deletes one. Its digest, if it has one, is made anew.
+
+    Without consolidated metadata each node's own count, and as in a run of the first writers nothing has a digest.
+    """
     file = root / "zarr.json"
     content = json.loads(file.read_text())
+    merged = {**content["attributes"], **attributes}
     if not consolidated:
         content.pop("consolidated_metadata", None)
-    merged = {**content["attributes"], **attributes}
+        merged |= {"root_digest": None, "metadata_digest": None}
     content["attributes"] = {name: value for name, value in merged.items() if value is not None}
-    file.write_text(json.dumps(content))
+    file.write_bytes(sealed(content) if "root_digest" in content["attributes"] else json.dumps(content).encode())

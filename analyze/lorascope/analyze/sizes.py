@@ -1,9 +1,8 @@
 """What a run takes, in memory and on disk."""
 
+import math
 from pathlib import PurePosixPath
 from typing import NamedTuple
-
-import zarr
 
 from lorascope.stores import Run
 from lorascope.stores.format.layout import goes_with_states
@@ -28,13 +27,12 @@ def sizes(run: Run) -> list[Size]:
     """Bytes of a run's parts in memory and on disk, and of the whole at the end."""
     raw: dict[str, int] = {}
     committed = run.committed.values
-    for path, node in zarr.open_group(run.place.zarr_store(read_only=True), mode="r").members(max_depth=None):
-        if isinstance(node, zarr.Array):
-            share = 1.0
-            if node.attrs.get("written") == "by row":  # tokens of which it holds values
-                kept = committed & run.with_states.values if goes_with_states(path) else committed
-                share = int(kept.sum()) / run.n_tokens
-            raw[_part(path)] = raw.get(_part(path), 0) + round(node.nbytes * share)
+    for path, array in run.arrays.items():
+        share = 1.0
+        if array.by_row:  # tokens of which it holds values
+            kept = committed & run.with_states.values if goes_with_states(path) else committed
+            share = int(kept.sum()) / run.n_tokens
+        raw[_part(path)] = raw.get(_part(path), 0) + round(math.prod(array.shape) * array.dtype.itemsize * share)
     stored: dict[str, int] = {}
     for path, n_bytes in run.place.sizes():
         stored[_part(path)] = stored.get(_part(path), 0) + n_bytes

@@ -25,7 +25,6 @@ from .adapters.passes import evaluating
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
-from .hashes import fingerprint
 from .load import Loaded, load
 from .models.device import named_device, require_device
 from .planning.estimate import estimate, require_space, require_writable
@@ -134,11 +133,7 @@ def _open_writer(
     if state == "torn":
         clear_torn(out)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    attributes = {
-        "fingerprint": fingerprint(identity(prepared.provenance)),
-        "provenance": {**prepared.provenance, "started": started},
-    }
-    spec = dataclasses.replace(prepared.spec, attributes=attributes)
+    spec = dataclasses.replace(prepared.spec, attributes={"provenance": {**prepared.provenance, "started": started}})
     texts = loaded.tokenizer.batch_decode(
         [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
     )

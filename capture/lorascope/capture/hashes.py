@@ -1,16 +1,12 @@
-"""What identifies values, tensors and settings: SHA-256 over bytes that mean one thing only."""
+"""What identifies tensors: SHA-256 over bytes that mean one thing only."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-
-def fingerprint(values: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of values as canonical JSON; raises a ValueError if one is NaN or infinite."""
-    return hashlib.sha256(canonical(values)).hexdigest()
+from lorascope.stores.format.fingerprint import canonical
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None = None) -> str:
@@ -38,9 +34,3 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype | No
         octets: Any = tensor.reshape(-1).view(torch.uint8).numpy()
         digest.update(octets)
     return digest.hexdigest()
-
-
-def canonical(value: Any) -> bytes:
-    """Canonical JSON: keys sorted, no white space, UTF-8; NaN is refused with a ValueError."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()

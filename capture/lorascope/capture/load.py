@@ -33,6 +33,10 @@ class Loaded(NamedTuple):
     training: Mapping[str, Training]
     """What the adapters' folders say of how they were trained."""
 
+    def is_proven(self, adapter: str) -> bool:
+        """Whether an adapter's record has the hash of this very base model."""
+        return adapter in self.training and self.training[adapter].is_proven
+
 
 def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loaded:
     """The model that `config` names with its adapters, or the one given, which stays where it is.

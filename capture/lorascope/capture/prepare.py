@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +12,9 @@ from lorascope.stores.size import parse_size
 
 from .adapters.adapter import adapter_identity, scaling_identity
 from .adapters.components import LoraComponent, factor_weights, find_components
-from .adapters.preflight import Preflight, inspect
+from .adapters.preflight import Note, inspect
 from .adapters.refusal import require
+from .adapters.training_record import base_notes
 from .config import CaptureConfig
 from .load import Loaded
 from .models.model import context_length, is_causal, tokenizer_identity
@@ -98,7 +99,10 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     components = {name: find_components(loaded.model, name, skip=preflight.skipped) for name in loaded.adapters}
     dtypes = probe(loaded.model, Recorder(loaded.model, components, stream=config.stream), samples[0], loaded.device)
     settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
-    provenance = _provenance(settled, loaded, prompts=files.prompts, omitted=omitted, preflight=preflight)
+    unproven = [name for name in loaded.adapters if not loaded.is_proven(name)]
+    notes = [*preflight.notes, *(note for one in loaded.training.values() for note in one.notes)]
+    notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(files)]
+    provenance = _provenance(settled, loaded, prompts=files.prompts, omitted=omitted, notes=notes)
     return settled._replace(scored=scored, provenance=provenance)
 
 
@@ -152,6 +156,18 @@ def read_files(config: CaptureConfig) -> Files:
     return Files(files, prompts)
 
 
+def data_notes(files: Files) -> Iterator[Note]:
+    """What a reader of a run should know of its data."""
+    for path, items in files.items.items():
+        tied = [one.id for one in items if isinstance(one, ChoiceItem) and len({*one.choices}) < len(one.choices)]
+        if tied:
+            message = (
+                f"{len(tied)} of {len(items)} items of {path!r} have equal choices, {tied[0]!r} the first of them; of "
+                "equal likelihoods the first choice counts as the prediction"
+            )
+            yield Note("data", message, ())
+
+
 def encode_files(
     config: CaptureConfig, model: Any, tokenizer: Any, files: Files
 ) -> tuple[list[EncodedSample], dict[str, int]]:
@@ -190,10 +206,9 @@ def _generate(
 
 
 def _provenance(
-    settled: Prepared, loaded: Loaded, *, prompts: Prompts, omitted: dict[str, int], preflight: Preflight
+    settled: Prepared, loaded: Loaded, *, prompts: Prompts, omitted: dict[str, int], notes: Sequence[Note]
 ) -> dict[str, Any]:
     config = settled.config
-    training_notes = [note for training in loaded.training.values() for note in training.notes]
     return {
         "model": loaded.identity,
         "adapters": {
@@ -210,6 +225,6 @@ def _provenance(
         "libraries": library_versions(),
         "device": device_description(loaded.device),
         "training": {name: training.record for name, training in loaded.training.items() if training.record},
-        "preflight": [note.as_dict() for note in (*preflight.notes, *training_notes)],
+        "preflight": [note.as_dict() for note in notes],
         "omitted_items": omitted,
     }

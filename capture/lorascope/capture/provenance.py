@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .hashes import canonical
+from lorascope.stores.format.fingerprint import canonical
+
 from .samples.encode import EncodedSample
 
 LIBRARIES = (

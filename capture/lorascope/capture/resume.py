@@ -5,18 +5,11 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from lorascope.stores import StoreError
+from lorascope.stores.format import fingerprint
 
 from .config import CaptureConfig
 
-FREE_SETTINGS = {
-    *("model", "adapter", "data", "prompt", "examples"),  # wherever they lie: their hashes are compared
-    *("share", "shared_layers", "share_from"),  # the model's identity says what came of them
-    *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
-}
-"""Settings that don't shape the numbers."""
 UNSHARED = {"share": 1, "shared_layers": 0}
-DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
-"""Libraries whose version shapes the numbers."""
 
 SHOWN = 6
 """Differences named in an error before the rest is only counted."""
@@ -24,24 +17,16 @@ _ABSENT = object()
 
 
 def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's provenance shapes its numbers: the same for two attempts at one capture.
+    """What of a run's provenance shapes its numbers, as its fingerprint has it, with what its writer didn't know yet.
 
-    Left out are names and places of files, whose content is hashed; the number of threads and the device's name, within
-    one type of device, since another node may go on with a run; and times. A run that is older than a setting was
-    captured as that setting's default has it.
+    A run that is older than a setting was captured as that setting's default has it.
     """
-    found = {key: provenance.get(key) for key in ("adapters", "tokenizer", "data", "prompt", "js_share")}
-    model = {**UNSHARED, **provenance.get("model", {})}
     defaults = {field.name: field.default for field in fields(CaptureConfig) if field.default is not MISSING}
-    settings = {**defaults, **provenance.get("settings", {})}
-    libraries = provenance.get("libraries", {})
-    return {
-        **found,
-        "model": {key: value for key, value in model.items() if key != "name"},
-        "settings": {key: value for key, value in settings.items() if key not in FREE_SETTINGS},
-        "libraries": {name: libraries.get(name) for name in DECISIVE_LIBRARIES},
-        "device": provenance.get("device", {}).get("type"),
+    filled = {
+        "model": {**UNSHARED, **provenance.get("model", {})},
+        "settings": {**defaults, **provenance.get("settings", {})},
     }
+    return fingerprint.identity({**provenance, **filled})
 
 
 def require_same(

@@ -33,13 +33,13 @@ def parse_json(content: bytes, name: str) -> Any:
     Raises
     ------
     StoreError
-        If it isn't JSON in UTF-8, is larger or nested deeper than any document of ours, or spells half a character; the
-        message calls it by its `name`.
+        If it isn't JSON in UTF-8, is larger or nested deeper than any document of ours, has a key twice in an object,
+        or spells half a character; the message calls it by its `name`.
     """
     if len(content) > MAX_BYTES or content.count(b"{") + content.count(b"[") > MAX_CONTAINERS:
         raise StoreError(f"`{name}`, {format_size(len(content))} of JSON, holds more than is read; look at what it is")
     try:
-        document = json.loads(content)
+        document = json.loads(content, object_pairs_hook=distinct)
         if b"\\ud" in content.lower():  # JSON can spell half of a surrogate pair, which no file can hold
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -48,4 +48,13 @@ def parse_json(content: bytes, name: str) -> Any:
         raise StoreError(f"`{name}` is nested too deep; write it again") from error
     except ValueError as error:  # also bytes that aren't text
         raise StoreError(f"`{name}` isn't JSON: {error}; copy or write it again") from error
+    return document
+
+
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these keys and values; a ValueError if a key comes twice, of which each reader takes another."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in document if keys.count(key) > 1)!r} is twice in one object")
     return document

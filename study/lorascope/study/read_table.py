@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -10,8 +11,13 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
+from lorascope.stores.json_document import distinct
+from lorascope.stores.places.regular_file import read_regular
+
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 """Endings of the names of files that hold a table."""
+MAX_FILE_BYTES = 2**30
+"""Bytes of the largest file, which is read whole."""
 MOST_NAMED = 8
 """Values of a column that a message names."""
 
@@ -41,12 +47,15 @@ def read_table(path: str | Path) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"`{file}` {'is no file' if file.exists() else 'is not there'}; name a table")
     try:
-        content = file.read_bytes().decode("utf-8-sig")  # a file of a spreadsheet may begin with a mark
+        content = read_regular(file, at_most=MAX_FILE_BYTES).decode(
+            "utf-8-sig"
+        )  # a file of a spreadsheet may begin with a mark
         if suffix in (".csv", ".tsv"):
             frame = _delimited(content, "," if suffix == ".csv" else "\t")
         else:
             lines = [line for line in content.split("\n") if line.strip()]
-            rows = json.loads(content) if suffix == ".json" else [json.loads(line) for line in lines]
+            parse = partial(json.loads, object_pairs_hook=distinct)
+            rows = parse(content) if suffix == ".json" else [parse(line) for line in lines]
             # Not pandas' own reader, which makes numbers of text and dates of numbers.
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise ValueError("it isn't a list of objects, one a row")

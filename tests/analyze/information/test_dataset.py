@@ -144,7 +144,7 @@ def test_columns_and_their_words(many_rows: Path) -> None:
     attrs = result.attrs
     assert (attrs["stream"], attrs["adapter"], attrs["against"]) == ("adapted", "default", "lora")
     assert (attrs["n_tokens_chosen"], attrs["n_samples_chosen"], attrs["n_axes"]) == (200, 5, 2)
-    assert attrs["run_fingerprint"] == "f" * 64
+    assert attrs["run_fingerprint"] == run.attributes["fingerprint"]
     assert (attrs["units"], attrs["p_floor"], attrs["k"]) == ("nat", 0.5, 3)
 
 

@@ -88,18 +88,20 @@ def test_folder_that_holds_no_adapter(tiny_model: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{not json", "Expecting property name"),
-        ("[]", "it holds no object with `peft_type`"),
-        ("{}", "it holds no object with `peft_type`"),
-        ('{"peft_type": "LORA", "base_model_name_or_path": "\\ud83d"}', "'utf-8' codec .* surrogates not allowed$"),
-        ("[" * 100_000, "maximum recursion depth"),
-        ('{"peft_type": "LORA", "use_dora": true, "megatron_config": {"a": 1}, "loftq_config": 3}', ""),
+        ("{not json", "isn't JSON: Expecting property name"),
+        ("[]", "is no PEFT configuration: it holds no object with `peft_type`"),
+        ("{}", "is no PEFT configuration: it holds no object with `peft_type`"),
+        ('{"peft_type": "LORA", "base_model_name_or_path": "\\ud83d"}', "holds half of a character .surrogates"),
+        ("[" * 100_000, "is nested too deep"),
+        ('{"r": 4, "r": 8}', "isn't JSON: 'r' is twice in one object"),
+        ('{"peft_type": "LORA", "r": 4}', "lacks `r` or `lora_alpha`"),
+        ('{"peft_type": "LORA", "r": 4, "lora_alpha": 4, "use_dora": true, "megatron_config": {"a": 1}}', "is no PEFT"),
     ],
-    ids=["json", "list", "no-type", "half-a-character", "deep", "values"],
+    ids=["json", "list", "no-type", "half-a-character", "deep", "twice", "without-alpha", "values"],
 )
 def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, text: str, words: str) -> None:
     (tiny_adapter / "adapter_config.json").write_text(text)
-    refuse(tiny_model, tiny_adapter, rf"adapter_config\.json' is no PEFT configuration: {words}")
+    refuse(tiny_model, tiny_adapter, rf"adapter_config\.json['`] {words}")
 
 
 @pytest.mark.parametrize(
@@ -112,10 +114,27 @@ def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, 
         ({"lora_alpha": float("nan")}, r"`lora_alpha` of adapter .* is nan"),
         ({"lora_alpha": 10**400}, r"`lora_alpha` of adapter .* is 1000"),
         ({"alpha_pattern": {"q_proj": "x"}}, r"`lora_alpha` of adapter .* is 'x'"),
-        ({"target_modules": "(["}, r"PEFT can't apply it: .* \(\w+\) \(adapter_config\.json\)"),
+        ({"rank_pattern": {"q_proj": 2**31}}, r"`r` of adapter .* is 2147483648; .* at most 65536"),
+        (
+            {"target_modules": "(["},
+            r"`target_modules` of the adapter is '\(\[', no regular .* \(adapter_config\.json\)",
+        ),
+        ({"target_modules": "(([a-z._0-9])+)+$x"}, r"`target_modules` of the adapter .*, which may take for ever to m"),
+        (
+            {"modules_to_save": ["(.+)+x"]},
+            r"`modules_to_save` of the adapter has '\(\.\+\)\+x', which may take for ever",
+        ),
+        (
+            {"rank_pattern": dict.fromkeys(map(str, range(2000)), 4)},
+            r"`rank_pattern` of adapter .* has 2000 entries; al",
+        ),
+        (
+            {"init_lora_weights": "loftq", "loftq_config": {"loftq_iter": 10**9}},
+            r"its `loftq_iter` is 1000000000; allowed",
+        ),
         ({"modules_to_save": 3}, r"PEFT can't apply it: .* \(adapter_config\.json\)"),
-        ({"layer_replication": [[0, 9]]}, r"PEFT can't apply it: .* \(adapter_config\.json\)"),
-        ({"peft_type": "IA3"}, r"`peft_type` of adapter '.*' is 'IA3'; only 'LORA' can be captured"),
+        ({"layer_replication": [[0, 9]]}, r"`layer_replication` of adapter .* is \[\[0, 9\]\]: it makes another base"),
+        ({"peft_type": "IA3"}, r"`peft_type` of adapter '.*' is 'IA3'; only 'LORA' can be measured"),
     ],
 )
 def test_configuration_with_a_wrong_value(tiny_model: Any, tiny_adapter: Path, change: Any, words: str) -> None:

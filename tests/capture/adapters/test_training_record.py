@@ -3,11 +3,12 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lorascope.capture.adapters.training_record import Training, read_training
+from lorascope.capture.adapters.training_record import Training, base_notes, read_training
 
 BASE = {"sha256": "a" * 64, "dtype": "float32", "share": 2, "shared_layers": 4}
 RECORD: dict[str, Any] = {
@@ -32,7 +33,7 @@ def test_a_folder_without_a_record_says_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sha256", [None, "b" * 64])
 def test_a_record_is_taken(tmp_path: Path, sha256: str | None) -> None:
     write(tmp_path, RECORD)
-    assert read_training(tmp_path, "mine", BASE, adapter_sha256=sha256) == Training(KNOWN, (), ())
+    assert read_training(tmp_path, "mine", BASE, adapter_sha256=sha256) == Training(KNOWN, (), (), is_proven=True)
 
 
 def test_a_record_that_names_no_model_is_taken(tmp_path: Path) -> None:
@@ -65,8 +66,11 @@ def test_words_of_a_record_are_shown_short_and_harmless(tmp_path: Path) -> None:
         ({"n_target_tokens": 2**63}, r"`n_target_tokens` is 9223372036854775808; it should be a number from 1"),
         ({"n_target_tokens": 1.5}, r"`n_target_tokens` is 1.5; it should be of type 'int'"),
         ({"data": "tiny"}, r"`data` is 'tiny'; it should be of type 'list'"),
-        ({"data": ["\ud800"]}, r"`data` should have at most 1000 names, of at most 300 characters that can be printed"),
-        ({"data": ["\x1b[31mtiny"]}, r"`data` should have at most 1000 names"),
+        ({"data": ["\ud800"]}, r"`finetune.json` holds half of a character"),
+        (
+            {"data": ["\x1b[31mtiny"]},
+            r"`data` should have at most 1000 names, of at most 300 characters that can be printed",
+        ),
         ({"data": ["x" * 301]}, r"`data` should have at most 1000 names"),
         ({"data": ["x"] * 1001}, r"`data` should have at most 1000 names"),
         ({"model": "tiny"}, r"`model` is 'tiny'; it should be of type 'dict'"),
@@ -82,7 +86,7 @@ def test_nothing_is_taken_from_a_malformed_record(tmp_path: Path, entries: dict[
 
 def test_nothing_is_taken_from_what_is_no_record(tmp_path: Path) -> None:
     contents = {b"[1]": "it holds a list, not an object", b"{": "Expecting property name", b"\xff\xff": "can't decode"}
-    for content, words in {**contents, b"[" * 100_000: "recursion"}.items():
+    for content, words in {**contents, b"[" * 100_000: "is nested too deep"}.items():
         (tmp_path / "finetune.json").write_bytes(content)
         refuse(tmp_path, words)
 
@@ -96,3 +100,31 @@ def refuse(folder: Path, words: str) -> None:
     assert re.match(f"{re.escape(start)}.*({words})", note.message)
     assert len(note.message) < 300
     assert "\n" not in note.message
+
+
+@pytest.mark.parametrize(
+    ("made_for", "captured", "is_told"),
+    [
+        ("meta-llama/Llama-3.2-1B", "HuggingFaceTB/SmolLM2-135M", True),
+        ("meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-1B", True),
+        ("meta-llama/Llama-3.2-1B", "/models/llama-3.2-1b/", False),
+        ("/cache/models--meta-llama--Llama-3.2-1B/snapshots/4e20de36", "unsloth/Llama-3.2-1B", False),
+        ("C:\\models\\Llama-3.2-1B", "Llama-3.2-1B", False),
+        ("", "tiny", False),
+        (None, "tiny", False),
+        (3, "tiny", False),
+        ("tiny", "", False),
+    ],
+)
+def test_an_adapter_of_another_model_is_told(made_for: Any, captured: str, is_told: bool) -> None:
+    model: Any = SimpleNamespace(peft_config={"mine": SimpleNamespace(base_model_name_or_path=made_for)})
+    found = [*base_notes(model, ["mine"], captured)]
+    assert [(note.kind, note.places) for note in found] == ([("base", ("mine",))] if is_told else [])
+    assert all(f"{made_for!r}" in note.message and f"{captured!r}" in note.message for note in found)
+
+
+def test_a_long_name_of_another_model_is_cut_and_harmless() -> None:
+    model: Any = SimpleNamespace(peft_config={"mine": SimpleNamespace(base_model_name_or_path="\x1b[2J" + "x" * 1000)})
+    (note,) = base_notes(model, ["mine"], "tiny")
+    assert note.message.isprintable()
+    assert len(note.message) < 600

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,41 @@ def test_refuses_a_sample_longer_than_the_context(tiny_tokenizer: Any) -> None:
     assert encode_items([item], tiny_tokenizer, max_length=longest, window_tokens=16)
     with pytest.raises(ValueError, match=f"sample 'q' has {longest} tokens .* the context has {longest - 1};"):
         encode_items([item], tiny_tokenizer, max_length=longest - 1, window_tokens=16)
+
+
+@pytest.mark.parametrize("where", ["question", "choice"])
+@pytest.mark.parametrize("letters", ["x ", "x"], ids=["words", "one-word"])
+def test_refuses_an_item_of_50_mb_by_its_beginning(tiny_tokenizer: Any, where: str, letters: str) -> None:
+    """No tokenizer gets the whole of it, which would take minutes and gigabytes."""
+    text = letters * (50_000_000 // len(letters))
+    item = an_item(("iron", text if where == "choice" else "wood"))
+    item = replace(item, question=text if where == "question" else item.question)
+    given = 0
+
+    def tokenizer(texts: list[str], **options: Any) -> Any:
+        nonlocal given
+        given = max(given, *map(len, texts))
+        return tiny_tokenizer(texts, **options)
+
+    tokenizer.is_fast = True  # type: ignore[attr-defined]
+    with pytest.raises(
+        ValueError, match=r"sample 'q' has \d+ tokens and more in its 50\d+ characters; the context has 256"
+    ):
+        encode_items([item], tokenizer, **SETTINGS)
+    assert 0 < given < 100_000
+
+
+def test_takes_a_long_item_of_few_tokens(tiny_tokenizer: Any) -> None:
+    """What a tokenizer makes little of isn't long."""
+    brief = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tiny_tokenizer.backend_tokenizer.to_str()))
+    brief.backend_tokenizer.normalizer = normalizers.Replace("x", "")
+    item = replace(an_item(), question="What?" + "x" * 100_000)
+    assert len(encode_items([item], brief, **SETTINGS)) == 1
+
+
+def test_refuses_a_text_without_white_space(tiny_tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match=r"'xx.*' has 50000000 characters without white space .* allowed are 1048576"):
+        encode_items([a_text("x" * 50_000_000)], tiny_tokenizer, **SETTINGS)
 
 
 def test_refuses_what_has_no_tokens(tiny_tokenizer: Any) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def test_passes_over_blank_lines_and_keeps_unicode_line_separators(tmp_path: Pat
         ({"question": 3}, "`question` is 3; give a string"),
         ({"id": 3}, "`id` is 3; give a string"),
         ({"id": "\t"}, "`id` is '\\\\t'; give a text"),
+        ({"id": "x" * 1001}, r"`id` is 'xx+\.\.\.x+', of 1001 characters; give at most 1000"),
         ({"id": "q1"}, "`id` is 'q1', as in line 1; ids must be unique"),
     ],
 )
@@ -107,3 +109,34 @@ def test_refuses_other_files(tmp_path: Path) -> None:
 def test_a_text_item_refuses_an_empty_text() -> None:
     with pytest.raises(ValueError, match="`text` is ' '; give a text"):
         TextItem(id="t", dataset="d", split="", text=" ")
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])
+@pytest.mark.parametrize("name", ["odd.jsonl", "odd.txt"])
+def test_files_that_have_no_end_are_refused(tmp_path: Path, kind: str, name: str) -> None:
+    path = tmp_path / name
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(ValueError, match=rf"{name}` is {kind}, not a file"):
+        read_items(path)
+
+
+def test_a_file_beyond_any_data_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hole.txt"
+    path.touch()
+    os.truncate(path, 40 * 10**9)
+    with pytest.raises(ValueError, match=r"hole.txt` has .*, where at most 1.* can be"):
+        read_items(path)
+
+
+def test_a_long_line_is_read_and_repeated_short(tmp_path: Path) -> None:
+    (item,) = read_items(write_lines(tmp_path / "a.jsonl", GOOD | {"question": "x" * 50_000_000}))
+    assert isinstance(item, ChoiceItem)
+    assert len(item.question) == 50_000_000
+    with pytest.raises(ValueError, match=r"line 1: `answer` is 'yy") as caught:
+        read_items(write_lines(tmp_path / "b.jsonl", GOOD | {"answer": "y" * 50_000_000}))
+    assert len(str(caught.value)) < 1000

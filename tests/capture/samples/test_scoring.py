@@ -1,6 +1,7 @@
 """Scores against transformers' own loss: CE (eq. 10), PPL (eq. 11) and the choices' log-likelihoods."""
 
 import inspect
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lorascope.capture.samples import scoring
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import EncodedChoice, EncodedSample, encode_items
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.scoring import join_scores, score, score_batches
 
@@ -59,6 +60,33 @@ def test_tables_follow_from_the_logliks(tiny_model: Any, samples: list[EncodedSa
     # Otherwise the two ways of predicting, and hits and misses, would not be told apart above.
     assert (scores.prediction != scores.prediction_per_token).any()
     assert set(scores.correct.tolist()) == {0, 1}
+
+
+def test_of_equal_choices_the_first_is_the_prediction(tiny_model: Any, tiny_tokenizer: Any) -> None:
+    """However many there are in a batch, whose rows may differ by their rounding."""
+    choices = ("no", "the fourth", "no", "the fourth", "yes it is", "no")
+    items = [
+        ChoiceItem(id=str(i), dataset="d", split="", question=f"{i} " * (i + 1), choices=choices, answer=3)
+        for i in range(8)
+    ]
+    samples = encode_items(items, tiny_tokenizer, max_length=256, window_tokens=32)
+    scores = score(tiny_model, samples, batch_tokens=100_000)
+    for logliks in np.split(scores.loglik, len(samples)):
+        assert logliks[0] == logliks[2] == logliks[5]
+        assert logliks[1] == logliks[3]
+    assert set(scores.prediction.tolist()) <= {0, 1, 4}
+    assert not scores.correct.any()  # the right one is the second of two
+
+
+def test_likelihoods_that_tie_by_chance_go_to_the_first(samples: list[EncodedSample]) -> None:
+    (sample,) = samples[:1]
+    choices = tuple(EncodedChoice(text=str(token), token_ids=np.array([token])) for token in (3, 4, 5))
+    scores = scoring._collect([replace(sample, choices=choices, answer=2)], [np.array([-2.0, -1.0, -1.0])])
+    assert (scores.prediction.tolist(), scores.prediction_per_token.tolist(), scores.correct.tolist()) == (
+        [1],
+        [1],
+        [0],
+    )
 
 
 def test_text_is_scored_on_all_but_the_first_token(tiny_model: Any, text_samples: list[EncodedSample]) -> None:

@@ -77,8 +77,8 @@ def test_row_that_is_read_back_otherwise_is_not_committed(
     read = FolderPlace.read
     lying = "states/model.layers.1.mlp.up_proj/base/c.1.0"
 
-    def misread(self: FolderPlace, key: str) -> bytes:
-        content = read(self, key)
+    def misread(self: FolderPlace, key: str, *, at_most: int) -> bytes:
+        content = read(self, key, at_most=at_most)
         return content[:-1] if key == lying and self.path == out else content
 
     with monkeypatch.context() as patch:

@@ -2,14 +2,17 @@
 
 import struct
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numcodecs.blosc
 import numpy as np
 import pytest
+import zarr
 
-from lorascope.stores.format.stored_array import decode_rows, unsealed
+from lorascope.stores.format.codec import compressors
+from lorascope.stores.format.stored_array import StoredArray, decode_rows, unsealed
 
 N_ROWS, ROW_BYTES = 1024, 1100  # 1.07 MiB: two blocks of 512 KiB and a short one
 BLOCK = 512 * 1024
@@ -148,3 +151,24 @@ def test_what_comes_back_is_the_callers_own(form: str, rows: Any) -> None:
     found = decode_rows(body, chosen, n_rows=N_ROWS, row_bytes=ROW_BYTES, compressed=form != "raw")
     found += 1
     np.testing.assert_array_equal(found, (plain if rows is None else plain[chosen]) + np.uint8(1))
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize(
+    ("shape", "shards"), [((1024,), None), ((1024, 24), None), ((1024, 192), (1024, 192))], ids=str
+)
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_no_chunk_is_larger_than_its_array_allows(
+    tmp_path: Path, codec: Any, shape: Any, shards: Any, dtype: str
+) -> None:
+    """Noise gets larger by compression; nothing of it is more than the bound, and some of it is the bound."""
+    chunks = shape if shards is None else (1024, 64)
+    made = zarr.create_array(
+        tmp_path / "x", shape=shape, chunks=chunks, shards=shards, dtype=dtype, compressors=compressors(dtype, codec)
+    )
+    noise = np.random.default_rng(0).integers(0, 256, shape[:1] + shape[1:] + (np.dtype(dtype).itemsize,), np.uint8)
+    made[...] = noise.reshape(*shape[:-1], -1).view(dtype).reshape(shape)
+    (file,) = (path for path in (tmp_path / "x/c").rglob("*") if path.is_file())
+    array = StoredArray.from_metadata("x", made.metadata)
+    over = 16 * (codec == "raw") * (1 if shards is None else 3)
+    assert array.max_bytes - file.stat().st_size == over

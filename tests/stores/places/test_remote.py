@@ -129,7 +129,7 @@ def test_credentials_stay_in_the_environment(make_run: Any, s3: Any) -> None:
     run = make_run()
     go_on(s3.prefix, run)
     opened = open_run(s3.prefix)
-    said = [repr(opened), opened.place.name, str(opened.place.zarr_store(read_only=True)), repr(opened.place)]
+    said = [repr(opened), opened.place.name, repr(opened.place)]
     lazy = pickle.dumps([opened.place, opened.delta(F32), opened.delta_source(F32)])
     for secret in ("an-id", "a-secret"):
         assert not [text for text in said if secret in text]
@@ -144,7 +144,7 @@ def test_damage_is_found_there_too(make_run: Any, s3: Any) -> None:
     place = open_place(s3.prefix)
     place.delete([f"states/{F32}/base/c.0.0"])
     place.write(f"states/{BF16}/base/c.0.0", b"")
-    place.write(f"states/{F16}/base/c.0.0", place.read(f"states/{F16}/base/c.0.0")[:-9])
+    place.write(f"states/{F16}/base/c.0.0", place.read(f"states/{F16}/base/c.0.0", at_most=2**31)[:-9])
     opened = open_run(s3.prefix)
     for component, words in ((F32, "is missing"), (BF16, "is empty"), (F16, "is broken")):
         with pytest.raises(ValueError, match=words):

@@ -1,7 +1,13 @@
 """Stores made to harm: what would be executed, lie outside, or take memory, is refused before it is touched."""
 
 import json
+import os
+import re
+import stat
 import struct
+import threading
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,11 +151,14 @@ def test_tokens_without_their_chunks_are_refused(make_run: Any) -> None:
             document["shape"][0] = -(-many // 1024)
 
     edit(run.path, change)
-    lengthen(run.path, 2148, many, where=lambda path: True)
+    lengthen(run.path, 2148, many, where=lambda path: True, chunk=65_536)
     with pytest.raises(StoreError, match=rf"'tokens/sample' announces {many} entries, but has 1 of \d+ chunks"):
         open_run(run.path)
     lengthen(run.path, many, many, where=lambda path: True, chunk=many)
-    with pytest.raises(StoreError, match=rf"chunks of 'tokens/\w+' are \({many},\); .* tables by 65536 at most"):
+    with pytest.raises(StoreError, match=rf"chunks of 'tokens/\w+' are \({many},\); .* and 65536 at most"):
+        open_run(run.path)
+    lengthen(run.path, many, many, where=lambda path: True, chunk=1)
+    with pytest.raises(StoreError, match=r"chunks of 'tokens/\w+' are \(1,\); .* tables by 1024 at least"):
         open_run(run.path)
 
 
@@ -157,15 +166,21 @@ def test_tokens_without_their_chunks_are_refused(make_run: Any) -> None:
 def test_tables_without_their_chunks_are_refused(make_run: Any, table: str) -> None:
     run = make_run()
     length = {"samples": 2, "choices": 4}[table]
-    lengthen(run.path, length, 10**12, where=lambda path: path.startswith(table))
+    lengthen(run.path, length, 10**12, where=lambda path: path.startswith(table), chunk=65_536)
     with pytest.raises(StoreError, match=f"'{table}/.*' announces {10**12} entries, but has 1 of"):
         open_run(run.path)
 
 
-@pytest.mark.parametrize(("chunk", "words"), [(None, "chunk 'components/path/c.1' is missing"), (10**12, "at most")])
-def test_components_without_their_chunks_are_refused(make_run: Any, chunk: int | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [
+        (10**6, "`components` announces 1000000 entries; a run has at most 16384"),
+        (16_384, r"chunk 'components/path/c.0' is broken \(it announces 3 texts, not 16384\)"),
+    ],
+)
+def test_components_without_their_chunks_are_refused(make_run: Any, n: int, words: str) -> None:
     run = make_run()
-    lengthen(run.path, 3, 10**12, where=lambda path: "digest" not in path, chunk=chunk)
+    lengthen(run.path, 3, n, where=lambda path: "digest" not in path, chunk=n)
     with pytest.raises(StoreError, match=words):
         open_run(run.path)
 
@@ -250,6 +265,10 @@ def test_text_that_announces_what_there_isnt_is_refused(make_run: Any) -> None:
         many = struct.pack("<I", 2**31) + (numcodecs.blosc.decompress(content) if codec == "zstd" else content)[4:]
         packed = numcodecs.blosc.compress(many, b"zstd", 1, 0, typesize=1)
         cases = [(packed if codec == "zstd" else many, r"it announces 2147483648 texts, not 2\)")]
+        body = struct.pack("<II", 2, 1) + b"a" + struct.pack("<I", 2**31) + b"b"
+        cases += [
+            (body if codec == "raw" else numcodecs.blosc.compress(body, b"zstd", 1, 0, typesize=1), "before text 1")
+        ]
         if codec == "zstd":
             cases += [(claim(content, MAX_TEXT_BYTES + 1), "bytes of text"), (claim(content, 20), "")]
             cases += [(b"abc", "it announces -1 bytes of text")]
@@ -265,3 +284,70 @@ def test_metadata_that_are_nested_without_end(make_run: Any) -> None:
     (run.path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"x": ' + deep + "}}")
     with pytest.raises(StoreError, match="isn't a readable Zarr group"):
         open_run(run.path)
+
+
+PLACES = {
+    "root": "zarr.json",
+    "node": "samples/id/zarr.json",
+    "table": "samples/dataset/c.0",
+    "row": f"{BASE}/c.1.0",
+    "digest": "rows/digest/c.1.0",
+}
+KINDS: dict[str, Callable[[Path], object]] = {
+    "named pipe": os.mkfifo,
+    "40 GB": lambda path: (path.touch(), os.truncate(path, 40 * 10**9)),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+    "socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_no_file_in_the_place_of_one_is_said_in_words(make_run: Any, place: str, kind: str) -> None:
+    run = make_run(n_tokens=1100)
+    file = run.path / PLACES[place]
+    file.unlink()
+    KINDS[kind](file)
+    # Whoever waits for the pipe to be written to gets an end after all, so that this fails and doesn't hang.
+    release = threading.Timer(20, lambda: kind == "named pipe" and os.close(os.open(file, os.O_RDWR)))
+    release.start()
+    begun = time.monotonic()
+    words = f"`{file}`? (is a {kind}, not a file|has 40 GB, where at most)"
+    if (place, kind) == ("digest", "folder"):  # as where it was lost
+        words = "row 1 of a finished run has no digest"
+    try:
+        found = " ".join(problem.message for problem in verify(run.path).problems)
+    except StoreError as error:
+        found = str(error)
+        assert place == "root"
+    assert re.search(words, found), found
+    if place in ("root", "table", "row") or (place == "digest" and kind != "folder"):
+        with pytest.raises(StoreError, match=words):
+            (lambda opened: (opened.samples, opened.base(F32).values))(open_run(run.path))
+    release.cancel()
+    assert time.monotonic() - begun < 15
+
+
+def test_text_that_unpacks_to_a_multiple_of_itself_takes_bounded_memory(make_run: Any) -> None:
+    run = make_run(n_tokens=1100)
+    largest = b"\0" * (MAX_TEXT_BYTES - 12)
+    bodies = {
+        "samples/id": struct.pack("<II", 2, len(largest)) + largest + struct.pack("<I", 0),
+        "samples/dataset": struct.pack("<II", 2, len(largest)) + largest + struct.pack("<I", 1) + b"x",  # one too many
+        "samples/split": struct.pack("<II", 2, len(largest)) + largest + struct.pack("<I", 0),
+        "choices/text": struct.pack("<II", 4, len(largest)) + largest + bytes(12),
+    }
+    for path, body in bodies.items():
+        packed = numcodecs.blosc.compress(body, b"zstd", 1, 0, typesize=1)
+        assert len(packed) < 100_000
+        (run.path / path / "c.0").write_bytes(with_checksum(packed))
+    del bodies, body, largest
+    tracemalloc.start()
+    try:
+        problems = {problem.place: problem.message for problem in verify(run.path, level="decode").problems}
+        assert tracemalloc.get_traced_memory()[1] < 220 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert {"samples/dataset/c.0", "choices/text/c.0", "tables"} == set(problems)
+    assert "it announces 67108865 bytes of text, where at most 67108864 can be" in problems["samples/dataset/c.0"]

@@ -160,9 +160,9 @@ def test_each_chunk_is_read_once(make_run: Any, monkeypatch: pytest.MonkeyPatch)
     def count(name: str) -> None:
         plain = getattr(FolderPlace, name)
 
-        def counted(self: FolderPlace, key: str, *rest: int) -> bytes:
+        def counted(self: FolderPlace, key: str, *rest: int, at_most: int) -> bytes:
             asked[key] += 1
-            content: bytes = plain(self, key, *rest)
+            content: bytes = plain(self, key, *rest, at_most=at_most)
             return content
 
         monkeypatch.setattr(FolderPlace, name, counted)

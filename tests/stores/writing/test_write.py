@@ -321,3 +321,16 @@ def test_columns_left_out_are_not_made_and_others_always_have_a_chunk(make_run: 
     for file in run.path.rglob("zarr.json"):
         if json.loads(file.read_text())["node_type"] == "array":
             assert list(file.parent.glob("c.*")), file.parent
+
+
+def test_texts_that_would_not_be_read_again_are_refused(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorascope.stores.format.stored_array.MAX_TEXT_BYTES", 4 + 4 + 1 + 4 + 2)  # of "a" and "ü"
+    words = "4 texts of 'choices/text' take 32 B, where at most 15 B can be kept; put fewer samples into one run"
+    with pytest.raises(StoreError, match=words):
+        make_run(n_tokens=100, columns={name: ["a", "ü"] for name in ("dataset", "split", "prompt")})
+
+
+def test_more_components_than_can_be_kept_are_refused() -> None:
+    component = Component(path="a", kind="a", layer=0, d_in=1, d_out=1, dtype="float32", stored_dtype="float32")
+    with pytest.raises(ValueError, match="a run of 16385 components; at most 16384 can be kept"):
+        RunSpec(stream="base", components=(component,) * 16_385, adapters=(), n_tokens=1, n_samples=1, n_choices=0)

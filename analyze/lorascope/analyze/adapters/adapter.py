@@ -12,10 +12,12 @@ import xarray as xr
 from jaxtyping import Float64
 
 from lorascope.stores import Problem
+from lorascope.stores.adapter_settings import is_residual, patterns_of
+from lorascope.stores.patterns import check_patterns
 from lorascope.stores.progress import Progress
 
 from .factors import DTYPES, WEIGHTS, Branch, branch_problems, read_factor, read_keys, require, sort_keys
-from .settings import is_residual, rank_at, read_settings, scaling_at
+from .settings import rank_at, read_settings, scaling_at
 
 VARIABLES = {
     "rank": ("rank r of A and B", "1"),
@@ -55,9 +57,10 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     FileNotFoundError
         If there is no such folder, or no configuration or no safetensors in it.
     ValueError
-        If the configuration isn't LoRA's, or a variant whose change isn't one product s B A a layer; the weights file
-        is damaged; factors are missing, don't fit each other or the configuration, or hold NaN or infinite values; or
-        s B A is beyond float64. The message names all reasons and layers.
+        If the configuration isn't LoRA's, has expressions that may take for ever to match, or is a variant whose change
+        isn't one product s B A a layer; the weights file is damaged; factors are missing, don't fit each other or the
+        configuration, or hold NaN or infinite values; or s B A is beyond float64. The message names all reasons and
+        layers.
 
     Notes
     -----
@@ -77,6 +80,7 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
     settings = read_settings(folder)
     keys = read_keys(folder)
     branches, others, problems = sort_keys(keys)
+    check_patterns(patterns_of(settings, f"of adapter {str(folder)!r}"), [branch.path for branch in branches])
     problems += [problem for branch in branches for problem in branch_problems(branch, settings)]
     if not branches and not problems:
         message = f"there are no LoRA weights among the {len(keys)} tensors of {WEIGHTS!r}; save it again with PEFT"

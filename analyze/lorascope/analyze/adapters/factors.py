@@ -1,6 +1,6 @@
 """The tensors of an adapter's file, by the layer that they belong to; one at a time in memory."""
 
-import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from lorascope.stores import Problem
 from lorascope.stores.errors import join_problems
 from lorascope.stores.format.widen import widen_block
+from lorascope.stores.tensor_file import read_tensor_header
 
 from .settings import rank_at
 
@@ -36,6 +37,10 @@ INNER = re.compile(r"\.base_layer(?=\.|$)")
 """PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
 MAX_PATH, MAX_DIGITS = 255, 18
 """Characters of a layer's path, which a store must be able to name, and digits of a number in it, an int64."""
+
+
+MAX_FACTOR = 2**27
+"""Numbers in one factor, 1 GiB in float64; rank 256 over a vocabulary of 262,144 has half as many."""
 
 
 class StoredTensor(NamedTuple):
@@ -67,29 +72,27 @@ def read_keys(folder: Path) -> dict[str, StoredTensor]:
     FileNotFoundError
         If there is no file of safetensors; a pickle is never read.
     ValueError
-        If the file is cut short or otherwise damaged.
+        If the file is no regular one, cut short or otherwise damaged.
     """
     path = folder / WEIGHTS
-    if not path.is_file():
+    if not path.exists():
         is_pickled = (folder / PICKLED).is_file()
         pickled = f" but {PICKLED!r}, a pickle, which is never loaded" if is_pickled else ""
         raise FileNotFoundError(
             f"adapter {str(folder)!r} has no {WEIGHTS!r}{pickled}; load it where you trust it and save it again with "
             "PEFT's `save_pretrained(folder, safe_serialization=True)`"
         )
+    # The NumPy side of safetensors (0.8) has no bfloat16 and can't hand out raw bytes, so the header is read here.
+    header, first = read_tensor_header(path)
     try:
         with safe_open(path, framework="np"):
             pass  # it compares the header with the file's length, so that offsets can be trusted below
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}; copy or save the adapter again") from error
-    # The NumPy side of safetensors (0.8) has no bfloat16 and can't hand out raw bytes, so the header is read here, as
-    # its format is documented: its length in 8 bytes, JSON, then all tensors.
-    with path.open("rb") as file:
-        n_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(n_bytes))
-    header.pop("__metadata__", None)
-    starts = {key: 8 + n_bytes + facts["data_offsets"][0] for key, facts in header.items()}
-    return {key: StoredTensor(facts["dtype"], tuple(facts["shape"]), starts[key]) for key, facts in header.items()}
+    return {
+        key: StoredTensor(facts["dtype"], tuple(facts["shape"]), first + facts["data_offsets"][0])
+        for key, facts in header.items()
+    }
 
 
 def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
@@ -155,6 +158,9 @@ def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Pro
             "(d_out, rank, 1, ...), none empty and no groups: gather shards before saving"
         )
         yield Problem(branch.path, "shape", message)
+    elif max(math.prod(down), math.prod(up)) > MAX_FACTOR:
+        message = f"lora_A has shape {down} and lora_B {up}; allowed are {MAX_FACTOR} numbers in each: look at the file"
+        yield Problem(branch.path, "size", message)
     elif down[0] != rank:
         message = (
             f"lora_A has {down[0]} rows, but `r` and `rank_pattern` of the configuration give rank {rank}; "

@@ -3,7 +3,6 @@
 Every adapter is held against the model first; one that is refused by then leaves the model as it was.
 """
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,10 @@ from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+
+from lorascope.stores import StoreError
+from lorascope.stores.adapter_settings import read_adapter_settings
+from lorascope.stores.tensor_file import read_tensor_header
 
 from ..hashes import hash_tensors
 from ..models.device import execution_device, hidden_device_map, is_offloaded
@@ -81,7 +84,9 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
     for name, (config, tensors) in contents.items():
         problems = init_problems(model, config, len(contents)) or fit_problems(model, config, tensors, name)
         problems += read_training(folders[name], name, sharing_of(model)).problems
-        require(problems + weight_problems(tensors, allow_zero=allow_zero), str(folders[name]))
+        if not any(problem.kind in {"shape", "unexpected"} for problem in problems):  # of any size, and mapped only
+            problems += weight_problems(tensors, allow_zero=allow_zero)
+        require(problems, str(folders[name]))
     adapted: Any = model
     for name, content in contents.items():
         adapted = _attach(adapted, folders[name], name, *content)
@@ -159,11 +164,18 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     folder = Path(path)
     config = _read_config(folder)
     file = folder / SAFETENSORS_WEIGHTS_NAME
-    if not file.is_file():
+    if not file.exists():
         pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
         raise AdapterError(f"adapter {str(folder)!r} has no {file.name!r}{pickled}; save it again with PEFT")
     try:
-        return config, load_file(file)
+        read_tensor_header(file)
+        return config, load_file(file)  # mapped, not yet read
+    except StoreError as error:
+        raise AdapterError(str(error)) from error
+    except RuntimeError as error:  # torch's, where there is no room to map it
+        raise AdapterError(
+            f"{str(file)!r} can't be mapped: {first_line(error)}; is it as large as it should?"
+        ) from error
     except SafetensorError as error:
         raise AdapterError(f"{str(file)!r} is damaged: {first_line(error)}; copy or save the adapter again") from error
 
@@ -218,33 +230,14 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> N
 
 def _read_config(folder: Path) -> LoraConfig:
     """The LoRA configuration in an adapter's folder, with ranks and alphas that PEFT would take whatever they are."""
-    path, where = folder / CONFIG_NAME, f"of adapter {str(folder)!r}"
-    if not path.is_file():
-        raise AdapterError(
-            f"{str(folder)!r} is no adapter folder: there is no {CONFIG_NAME!r} in it; give a local folder that PEFT's "
-            "`save_pretrained` wrote"
-        )
     try:
-        document = json.loads(path.read_bytes())
-        json.dumps(document, ensure_ascii=False).encode()  # JSON can spell half a character, which no run can hold
-        if not isinstance(document, dict) or "peft_type" not in document:
-            raise ValueError("it holds no object with `peft_type`")
-        kind = document["peft_type"]
-        config: LoraConfig | None = LoraConfig.from_pretrained(str(folder)) if kind == "LORA" else None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise AdapterError(f"{str(path)!r} is no PEFT configuration: {first_line(error)}") from error
-    if config is None:
-        raise AdapterError(f"`peft_type` {where} is {kind!r}; only 'LORA' can be captured")
-    patterns = {"rank_pattern": config.rank_pattern or {}, "alpha_pattern": config.alpha_pattern or {}}
-    for name, pattern in patterns.items():
-        if not isinstance(pattern, dict):
-            raise AdapterError(f"`{name}` {where} is {pattern!r}; it maps layers to numbers")
-    for rank in (config.r, *patterns["rank_pattern"].values()):
-        if type(rank) is not int or rank < 1:
-            raise AdapterError(f"`r` {where} is {rank!r}; a rank is a whole number of 1 or more")
-    for alpha in (config.lora_alpha, *patterns["alpha_pattern"].values()):
-        if type(alpha) not in (int, float) or not abs(alpha) <= torch.finfo(torch.float32).max:
-            raise AdapterError(f"`lora_alpha` {where} is {alpha!r}; it must be a number within float32")
+        read_adapter_settings(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise AdapterError(str(error)) from error
+    try:
+        config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # of what was found sound
+    except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
+        raise AdapterError(f"{str(folder / CONFIG_NAME)!r} is no PEFT configuration: {first_line(error)}") from error
     return config
 
 

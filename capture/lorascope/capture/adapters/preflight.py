@@ -27,7 +27,7 @@ class Note(NamedTuple):
     """Something worth knowing."""
 
     kind: str
-    """One of `zero`, `residual`, `quantised`, `skipped`, `training`."""
+    """One of `zero`, `residual`, `quantised`, `skipped`, `training`, `base`, `data`."""
     message: str
     places: tuple[str, ...]
     """Layers or weights that it is true of."""

@@ -5,6 +5,7 @@ PEFT first adapts a twin of the model on the meta device, which has every name a
 """
 
 import copy
+import reprlib
 import warnings
 from collections.abc import Iterable, Mapping
 from textwrap import shorten
@@ -14,18 +15,23 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import CONFIG_NAME
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
 
-from lorascope.stores import Problem
+from lorascope.stores import Problem, adapter_settings
 from lorascope.stores.errors import join_problems
+from lorascope.stores.patterns import check_patterns
 
 from ..models.device import is_offloaded, without_hooks
 from ..models.weights import held_tensors, plain_path
 
-RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
 UNREPEATED = ("pissa_niter", "lora_ga")
 """Inits whose base a load doesn't give back: PEFT draws PiSSA's fast SVD anew and skips LoRA-GA, without a word."""
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+"""Types of weights that can be measured."""
+MAX_LOFTQ = 100
+"""Rounds of LoftQ's init, which a load repeats; its paper takes 5."""
 
 
 class AdapterError(ValueError):
@@ -58,10 +64,13 @@ def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
 
 
 def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) -> list[Problem]:
-    """NaN or infinite weights, and an adapter that changes nothing since all of its lora_B are zero.
+    """Weights that are no floating-point numbers, NaN or infinite; and an adapter all of whose lora_B are zero.
 
     Weights on the meta device have no values, so nothing is wrong with them.
     """
+    if odd := {key: str(one.dtype) for key, one in tensors.items() if ".lora_" in key and one.dtype not in DTYPES}:
+        message = f"its weights are of {', '.join(sorted({*odd.values()}))}; allowed are {', '.join(map(str, DTYPES))}"
+        return [Problem(key, "dtype", message) for key in odd]
     problems = [
         Problem(key, "nan", "the adapter holds NaN or infinite weights")
         for key, tensor in tensors.items()
@@ -91,18 +100,17 @@ def _is_zero(tensor: torch.Tensor | None) -> bool:
 
 
 def is_residual(config: LoraConfig) -> bool:
-    """Whether the adapter's init left another base than the checkpoint's.
-
-    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
-    """
-    init = config.init_lora_weights
-    return bool(getattr(config, "kasa_config", None)) or (isinstance(init, str) and init.lower().startswith(RESIDUAL))
+    """Whether the adapter's init left another base than the checkpoint's; see `adapter_settings.is_residual`."""
+    return adapter_settings.is_residual(vars(config))
 
 
 def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list[Problem]:
     """Inits that change the base weights where they can't be changed as they were in training."""
     message = None
-    if str(config.init_lora_weights).startswith(UNREPEATED):
+    iterations = (config.loftq_config or {}).get("loftq_iter", 1) if isinstance(config.loftq_config, dict) else 1
+    if type(iterations) is not int or not 1 <= iterations <= MAX_LOFTQ:
+        message = f"its `loftq_iter` is {reprlib.repr(iterations)}; allowed are 1 to {MAX_LOFTQ}"
+    elif str(config.init_lora_weights).startswith(UNREPEATED):
         message = (
             f"{config.init_lora_weights!r} changed the base weights in a way that loading doesn't repeat; save it "
             "with PEFT's `path_initial_model_for_weight_conversion`"
@@ -116,6 +124,11 @@ def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list
 
 def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:
     """Where an adapter's keys and shapes differ from those that PEFT makes for this plain model."""
+    try:
+        names = [*EMBEDDING_LAYER_NAMES, *(path for path, _ in model.named_modules())]
+        check_patterns(adapter_settings.patterns_of(vars(config), "of the adapter"), names)
+    except ValueError as error:
+        return [Problem(CONFIG_NAME, "config", str(error))]
     try:
         wanted = _wanted_shapes(model, config, name)
     except ValueError as error:

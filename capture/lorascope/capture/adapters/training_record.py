@@ -3,20 +3,24 @@
 `finetune.json` came with the adapter, from anywhere: nothing of it is taken that isn't of the type it should be.
 """
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
+from peft import PeftModel
+
 from lorascope.stores import Problem
+from lorascope.stores.json_document import MAX_BYTES, parse_json
+from lorascope.stores.places.regular_file import read_regular
 
 from .preflight import Note
 
 RECORD = "finetune.json"
 """The file that `finetune` leaves beside an adapter."""
 MOST_NAMES, LONGEST_NAME = 1000, 300
-"""Names of data sets that a run repeats, and characters of each."""
+"""Names of data sets that a run repeats, and characters of a name."""
 
 
 class Training(NamedTuple):
@@ -28,6 +32,8 @@ class Training(NamedTuple):
     """What keeps the adapter from being measured on this model."""
     notes: tuple[Note, ...]
     """What a reader of the run should know."""
+    is_proven: bool = False
+    """Whether the record has the hash of this very base model."""
 
 
 def read_training(
@@ -53,13 +59,13 @@ def read_training(
     rounding of the same, and are a note.
     """
     path = Path(folder) / RECORD
-    if not path.is_file():
+    if not path.exists():
         return Training({}, (), ())
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(read_regular(path, at_most=MAX_BYTES), RECORD)
         record, base = _amounts(document), _base(document)
         trained = document.get("adapter_sha256")
-    except (OSError, ValueError, RecursionError) as error:  # JSON fails to decode, or is nested too deeply
+    except (OSError, ValueError) as error:
         reason = shorten(str(error), 160) or type(error).__name__
         message = f"{RECORD!r} of {name!r} can't be used, so that its training isn't known: {reason}"
         return Training({}, (), (Note("training", message, ()),))
@@ -75,11 +81,26 @@ def read_training(
         message = f"{RECORD!r} of {name!r} was written for other adapter weights, so that its training isn't known"
         return Training({}, problems, (Note("training", message, ()),))
     if base is None or model.get("sha256", base["sha256"]) == base["sha256"]:
-        return Training(record, problems, ())
+        return Training(record, problems, (), is_proven=base is not None and "sha256" in model)
     here, there = str(model["dtype"]), base["dtype"]
     types = "" if here == there else f": {shorten(repr(there), 40)} there, {here!r} here"
     message = f"{name!r} was trained on other base weights than these, by their SHA-256{types}"
     return Training(record, problems, (Note("training", message, ()),))
+
+
+def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iterator[Note]:
+    """Notes on adapters whose own configuration names another model than the one captured, by their last parts.
+
+    Leave out adapters whose base is known by its hash; nothing is noted where a name is missing.
+    """
+    for name in adapters:
+        made_for = getattr(model.peft_config[name], "base_model_name_or_path", None)
+        if isinstance(made_for, str) and len({_last_part(made_for), _last_part(captured), ""}) == 3:
+            message = (
+                f"{name!r} was made for {made_for[:LONGEST_NAME]!r} by its `base_model_name_or_path`, and {captured!r} "
+                "is captured: layers of another model may have the same shapes"
+            )
+            yield Note("base", message, (name,))
 
 
 def say_sharing(sharing: Mapping[str, Any]) -> str:
@@ -87,6 +108,13 @@ def say_sharing(sharing: Mapping[str, Any]) -> str:
     if sharing["share"] == 1:
         return "no layers share weights"
     return f"the last {sharing['shared_layers']} layers share weights in groups of {sharing['share']}"
+
+
+def _last_part(name: str) -> str:
+    """What a model is called wherever it lies; the hub's cache names it in a folder above the files."""
+    parts = [part for part in re.split(r"[/\\]", name.strip().casefold()) if part]
+    cached = (part.rpartition("--")[2] for part in parts if part.startswith("models--"))
+    return next(cached, parts[-1] if parts else "")
 
 
 def _amounts(document: Any) -> dict[str, Any]:

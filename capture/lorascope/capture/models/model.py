@@ -23,7 +23,9 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from ..hashes import fingerprint, hash_tensors
+from lorascope.stores.format.fingerprint import fingerprint
+
+from ..hashes import hash_tensors
 from .device import named_device, require_device
 from .sharing import check_sharing, share_layers, sharing_of
 from .weights import ReadableWeights, base_tensors, plain_model

@@ -77,7 +77,9 @@ def attach_on_meta(
         require([problem for problem in found if problem.kind in {"no-layers", "config"}], folder)
         # An empty module, since this model, unlike the one to come, looks as if it were offloaded.
         problems += init_problems(nn.Module(), configs[name], len(folders))
-        problems += found + weight_problems(tensors, allow_zero=allow_zero)
+        problems += found
+        if not any(problem.kind in {"shape", "unexpected"} for problem in found):  # of any size, and mapped only
+            problems += weight_problems(tensors, allow_zero=allow_zero)
         problems += read_training(folder, name, sharing_of(model)).problems
     adapted: Any = None
     with warnings.catch_warnings():

@@ -14,11 +14,12 @@ from lorascope.stores.size import format_size
 
 from ..adapters.components import find_components
 from ..adapters.preflight import Note, inspect
+from ..adapters.training_record import base_notes
 from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
 from ..models.device import named_device
 from ..models.model import is_causal
-from ..prepare import Prepared, encode_files, read_files, settle
+from ..prepare import Prepared, data_notes, encode_files, read_files, settle
 from ..recording.stream import Streamed
 from ..samples.encode import GENERATED, EncodedSample
 from .estimate import Estimate, estimate, require_writable, ways_to_fit
@@ -178,7 +179,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         estimate=estimated,
         fit=fit,
         problems=tuple(problems),
-        notes=preflight.notes,
+        notes=(*preflight.notes, *base_notes(model, names, config.model), *data_notes(files)),
         remarks=tuple(_remarks(settled, loaded, is_tried=trial is not None)),
         ways=() if fit[0].fits else tuple(ways_to_fit(settled.spec, fit[0].free_bytes or 0)),
         trial=trial,

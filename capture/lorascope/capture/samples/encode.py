@@ -1,6 +1,7 @@
 """Encoded samples: token ids and their roles, ready for the model."""
 
 import itertools
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +17,11 @@ from .prompt import Examples, Template, read_template, render
 PROMPT, CHOICE, ANSWER, GENERATED, TEXT = (
     ROLES.index(role) for role in ("prompt", "choice", "answer", "generated", "text")
 )
+
+MAX_WORD = 2**20
+"""Characters without white space between them that a tokenizer gets; it takes a second for so many."""
+MOST_CHARACTERS = 64
+"""Characters for each token of the context beyond which the beginning of a text is tokenized before the rest."""
 
 TokenIds = Int64[np.ndarray, " position"]
 
@@ -133,6 +139,12 @@ class _Tokens(NamedTuple):
 
 
 def _tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = True) -> list[_Tokens]:
+    for text in texts:
+        if len(text) > MAX_WORD and (longest := max(map(len, text.split()))) > MAX_WORD:
+            raise ValueError(
+                f"the text {reprlib.repr(text)} has {longest} characters without white space between them; allowed are "
+                f"{MAX_WORD}: put white space into it, or leave it out"
+            )
     encoding = tokenizer(
         list(texts),
         add_special_tokens=special_tokens,
@@ -155,6 +167,9 @@ def _encode_choice_items(
 ) -> list[EncodedSample]:
     shown = examples if template.shows_examples else None
     rendered = [render(template, item, shown.draw(item) if shown else None) for item in items]
+    for item, asked in zip(items, rendered, strict=True):
+        for words in (asked.text, *item.choices):
+            _require_short(tokenizer, item.id, words, max_length)
     prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
     answers = iter(_tokenize_answers(tokenizer, template.cue, [choice for item in items for choice in item.choices]))
     samples = []
@@ -187,6 +202,15 @@ def _encode_choice_items(
             )
         )
     return samples
+
+
+def _require_short(tokenizer: Any, name: str, text: str, max_length: int) -> None:
+    """Raise a ValueError where the beginning of a text fills the context twice over, whatever the rest of it is."""
+    if len(text) > (start := MOST_CHARACTERS * max_length):
+        (tokens,) = _tokenize(tokenizer, [text[:start]])
+        if len(tokens.ids) > 2 * max_length:
+            words = f"has {len(tokens.ids)} tokens and more in its {len(text)} characters"
+            raise ValueError(f"sample {name!r} {words}; the context has {max_length}: leave the item out")
 
 
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:

@@ -1,14 +1,22 @@
 """Data items: multiple-choice questions and plain texts, read from files or data sets of the hub."""
 
 import json
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorascope.stores.json_document import distinct
+from lorascope.stores.places.regular_file import read_regular
+
 from .hub import parse_reference, read_rows
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+MAX_FILE_BYTES = 2**30
+"""Bytes of the largest file of data or prompts, which is read whole."""
+MAX_ID = 1000
+"""Characters of an item's name, which messages repeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +36,12 @@ class ChoiceItem:
     """Index of the right choice."""
 
     def __post_init__(self) -> None:
-        _require_text("id", self.id)
+        _require_id(self.id)
         _require_text("question", self.question)
         if not 2 <= len(self.choices) <= len(LETTERS):
-            raise ValueError(f"`choices` has {len(self.choices)} texts: {self.choices!r}; give 2 to {len(LETTERS)}")
+            raise ValueError(
+                f"`choices` has {len(self.choices)} texts: {reprlib.repr(self.choices)}; give 2 to {len(LETTERS)}"
+            )
         for index, choice in enumerate(self.choices):
             _require_text(f"choices[{index}]", choice)
         if not 0 <= self.answer < len(self.choices):
@@ -50,7 +60,7 @@ class TextItem:
     """The text as it stands in the file."""
 
     def __post_init__(self) -> None:
-        _require_text("id", self.id)
+        _require_id(self.id)
         _require_text("text", self.text)
 
 
@@ -131,11 +141,12 @@ def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]
 def read_text(path: Path, what: str, wanted: str) -> str:
     """Text of a UTF-8 file; errors call it `what`, and say which files are `wanted` instead of one that isn't there."""
     try:
-        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+        text = read_regular(path, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{what} {str(path)!r} doesn't exist; name {wanted}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _choice_items(records: Iterable[tuple[str, Any]], *, source: str, dataset: str, split: str) -> list[ChoiceItem]:
@@ -155,8 +166,13 @@ def _choice_items(records: Iterable[tuple[str, Any]], *, source: str, dataset: s
 
 
 def _is_text(value: Any) -> bool:
-    # JSON can spell half of a surrogate pair, which is no character and which no tokenizer takes.
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()  # JSON can spell half of a surrogate pair, which is no character and which no tokenizer takes
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -173,17 +189,25 @@ def _fields(record: Any) -> dict[str, Any]:
     """Fields of a JSON line or a row, their types checked."""
     if isinstance(record, str):
         try:
-            record = json.loads(record)
+            record = json.loads(record, object_pairs_hook=distinct)
         except json.JSONDecodeError as error:
             raise ValueError(f"not JSON ({error}); give one object a line") from error
         if not isinstance(record, dict):
-            raise ValueError(f"the line holds {record!r}; give an object with the fields {', '.join(_FIELDS)}")
+            raise ValueError(
+                f"the line holds {reprlib.repr(record)}; give an object with the fields {', '.join(_FIELDS)}"
+            )
     for name, (accepts, description) in _FIELDS.items():
         if name not in record:
             raise ValueError(f"`{name}` is missing; give {description}")
         if not accepts(record[name]):
-            raise ValueError(f"`{name}` is {record[name]!r}; give {description}")
+            raise ValueError(f"`{name}` is {reprlib.repr(record[name])}; give {description}")
     return {name: record[name] for name in _FIELDS} | {"choices": tuple(record["choices"])}
+
+
+def _require_id(name: str) -> None:
+    _require_text("id", name)
+    if len(name) > MAX_ID:
+        raise ValueError(f"`id` is {reprlib.repr(name)}, of {len(name)} characters; give at most {MAX_ID}")
 
 
 def _require_text(name: str, text: str) -> None:

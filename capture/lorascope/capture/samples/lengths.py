@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from ..hashes import canonical
+from lorascope.stores.format.fingerprint import canonical
+
 from .items import Item, TextItem
 
 Unit = Literal["tokens", "words", "characters"]

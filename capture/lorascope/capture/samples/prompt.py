@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..hashes import canonical
+from lorascope.stores.format.fingerprint import canonical
+
 from .items import LETTERS, ChoiceItem, Item, read_item_files, read_text
 
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")

@@ -29,7 +29,7 @@ class Scores(NamedTuple):
     prediction: Int16[np.ndarray, " sample"]
     """Index of the choice with the highest log-likelihood, the first of equals; -1 for text."""
     prediction_per_token: Int16[np.ndarray, " sample"]
-    """Index of the choice with the highest log-likelihood per token; -1 for text."""
+    """Index of the choice with the highest log-likelihood per token, the first of equals; -1 for text."""
     correct: Int8[np.ndarray, " sample"]
     """1 if `prediction` is the right choice, 0 if not; -1 for text."""
     correct_per_token: Int8[np.ndarray, " sample"]
@@ -199,6 +199,8 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
         for sample, values in zip(samples, logliks, strict=True)
     ]
     answers = np.array([sample.answer for sample in samples])
+    # Equal choices are as likely; rounding may tell rows of a batch apart.
+    logliks = [v[_first_equals(sample)] if sample.choices else v for sample, v in zip(samples, logliks, strict=True)]
     columns = {"ce": np.array([-values[answer] for answer, values in zip(answers, per_token, strict=True)])}
     for ending, found in (("", logliks), ("_per_token", per_token)):
         pairs = [*zip(samples, found, strict=True)]
@@ -207,6 +209,12 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
         columns[f"correct{ending}"] = np.where(best < 0, -1, best == answers).astype(np.int8)
         columns[f"loglik{ending}"] = np.concatenate([np.empty(0), *(v for sample, v in pairs if sample.choices)])
     return Scores(**columns)
+
+
+def _first_equals(sample: EncodedSample) -> list[int]:
+    """For each choice the first whose tokens are the same."""
+    found: dict[bytes, int] = {}
+    return [found.setdefault(one.token_ids.tobytes(), place) for place, one in enumerate(sample.choices)]
 
 
 def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

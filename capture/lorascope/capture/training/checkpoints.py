@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 
+from lorascope.stores.json_document import read_json
 from lorascope.stores.places.atomic_write import atomic_write, flush_to_disk
 from lorascope.stores.progress import Progress
 
@@ -150,7 +151,7 @@ def _checked_seconds(checkpoint: Path) -> float:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_bytes()))
+        return dict(read_json(file))
     except (OSError, TypeError, ValueError) as error:
         raise _damaged(file, str(error)) from error
 

@@ -15,6 +15,7 @@ from lorascope.analyze.report import write_report
 from lorascope.capture import CaptureConfig, FinetuneConfig, attach_adapter, capture, finetune, load_model, read_items
 from lorascope.capture.training.checkpoints import training_folder
 from lorascope.stores import open_run, run_state
+from lorascope.stores.json_document import read_json
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 from ..quiet import quiet_libraries
@@ -100,7 +101,7 @@ def _claim(out: Path, model_file: Path) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FileExistsError(f"`{out}` is there already and isn't the demo's; name a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
-    elif json.loads(marker.read_text()) == recipe:
+    elif read_json(marker) == recipe:
         return
     for made in (out / "adapter", training_folder(out / "adapter"), out / "run.zarr"):
         shutil.rmtree(made, ignore_errors=True)

@@ -62,7 +62,7 @@ def verify(
     with progress_bar("verify") as update:
         verdict = verify_run(run, level=level, progress=update)
     problems = list(verdict.problems)
-    lines = [_summary(run, verdict)]
+    lines = [_summary(run, verdict), *verdict.untold]
     if reforward and problems:
         lines.append("nothing was computed again: what is stored is broken already")
     elif reforward:

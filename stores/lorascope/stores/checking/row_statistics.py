@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import Problem
+from ..format.check import stored_spec
+from ..format.layout import array_specs
 from ..format.spec import ROW_TOKENS
 from ..format.widen import widen_block
 from ..reading.run import Run
@@ -40,6 +42,7 @@ class RowStatistics:
 
     def __init__(self, run: Run) -> None:
         self._components = run.component_paths
+        self._known = {one.path for one in array_specs(stored_spec(run.attributes, run.arrays, run.read_once))}
         self._logical = {path: str(one.attributes.get("dtype_logical", "float32")) for path, one in run.arrays.items()}
         self._tokens = TokenRows(run)
         by_row = [path for path, one in run.arrays.items() if one.by_row]
@@ -68,9 +71,11 @@ class RowStatistics:
 
     def look(self, path: str, key: str, row: int, block: np.ndarray) -> Looked:
         """Findings in one chunk of a row, its block as stored."""
+        names = path.split("/")
+        if path not in self._known:  # a newer writer's
+            return Looked(key, [], None, None)
         tokens = self._tokens.read(row)
         wide = widen_block(block, self._logical[path])
-        names = path.split("/")
         untouched = self._untouched[names[1]] if names[0] == "adapters" else None
         problems = list(value_problems(key, wide, row=row, position=tokens.position, untouched=untouched))
         problems += self._repeated.check(path, row, block)
@@ -166,6 +171,7 @@ class TokenRows:
         for chunk in range(start // size, -(-stop // size)):
             held = self._held.get(name)
             if held is None or held[0] != chunk:
-                held = self._held[name] = (chunk, array.decode(chunk, self._place.read(array.key(chunk))))
+                content = self._place.read(array.key(chunk), at_most=array.max_bytes)
+                held = self._held[name] = (chunk, array.decode(chunk, content))
             parts.append(held[1][max(start - chunk * size, 0) : stop - chunk * size])
         return np.concatenate(parts)

@@ -14,8 +14,9 @@ from ..format.stored_array import StoredArray
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.digests import combine
-from ..reading.read import array_metadata, find_layout_problems, open_group, run_of
+from ..reading.read import find_layout_problems, open_group, run_of
 from ..reading.run import Run
+from .metadata import metadata_problems, untold
 from .row_statistics import Looked, RowStatistics
 
 Level = Literal["digests", "decode", "statistics"]
@@ -36,6 +37,8 @@ class Verdict(NamedTuple):
     n_pairs: int = 0
     """Pairs of tokens after the same sequence, whose vectors must agree: at level `statistics`, what a shift is told
     by. Few samples, or a run that holds only their ends, may have none."""
+    untold: tuple[str, ...] = ()
+    """What no digest of this run covers, a sentence each: its writer was older than the digest that would."""
 
     @property
     def ok(self) -> bool:
@@ -71,20 +74,21 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
-    place, group = open_group(path)
-    n_rows = group.attrs.get("n_rows")
-    broken = find_layout_problems(place, group)
+    place, root = open_group(path)
+    n_rows = root.attributes.get("n_rows")
+    problems = metadata_problems(root)
+    broken = find_layout_problems(place, root)
     if broken:  # where the parts lie isn't known, or how they are encoded, so nothing else can be checked
-        return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, tuple(broken))
-    run = run_of(place, group)
+        return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, (*broken, *problems))
+    run = run_of(place, root)
     try:
         rows = np.flatnonzero(run.committed_rows)
     except StoreError as error:
-        return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)),))
-    problems = [problem for path, one in array_metadata(group).items() for problem in settings_problems(path, one)]
+        return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)), *problems))
+    problems += [problem for path, one in root.arrays.items() for problem in settings_problems(path, one)]
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="lorascope-verify") as pool:
-        n_chunks, found = _check_static(run, level, pool)
-        problems += found
+        n_chunks, broken = _check_static(run, level, pool)
+        problems += broken
         for row in run.lost_rows.tolist():
             key = run.arrays["rows/digest"].key(row)
             lost = f"row {row} of a finished run has no digest; {key!r} was lost, and the row can't be read without it"
@@ -93,18 +97,18 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
             message = f"none of {run.n_rows} rows is committed; there is nothing to check"
             problems.append(Problem("rows", "nothing", message))
         # With a table that can't be read, which tokens may be equal isn't known.
-        sound = not any(problem.place.startswith(NEEDED) for problem in found)
+        sound = not any(problem.place.startswith(NEEDED) for problem in broken)
         statistics = RowStatistics(run) if level == "statistics" and sound else None
         for done, row in enumerate(rows.tolist(), 1):
-            n_checked, found = _check_row(run, row, decode=level != "digests", statistics=statistics, pool=pool)
+            n_checked, broken = _check_row(run, row, decode=level != "digests", statistics=statistics, pool=pool)
             n_chunks += n_checked
-            problems += found
+            problems += broken
             if progress is not None:
                 progress(done, len(rows))
     if statistics is not None:
         problems += statistics.finish()
     n_pairs = 0 if statistics is None else statistics.n_pairs
-    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), n_pairs)
+    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), n_pairs, untold(root))
 
 
 def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Problem]]:

@@ -84,7 +84,7 @@ class _ReadBack:
         path, _, name = key.rpartition("/")
         if path not in self.blocks:
             return
-        found, block = self._place.read(key), self.blocks[path]
+        found, block = self._place.read(key, at_most=self._arrays[path].max_bytes), self.blocks[path]
         as_written = found == content
         if as_written:
             read = self._arrays[path].decode(int(name.split(".")[1]), found)

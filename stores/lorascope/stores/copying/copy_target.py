@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import StoreError
 from ..format.check import stored_spec
+from ..format.fingerprint import step_identity
 from ..format.layout import array_specs
 from ..format.spec import RunSpec
 from ..format.tables import TOKEN_TEXT
@@ -24,11 +25,12 @@ from ..writing.create import create_run, resume_run
 from ..writing.write import RunWriter
 
 FORMAT_ATTRIBUTES = frozenset(
-    {"format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished", "static_digest"}
+    {
+        *("format", "format_version", "stream", "states", "n_tokens", "n_rows", "adapters", "finished"),
+        *("static_digest", "metadata_digest", "root_digest", "fingerprint"),
+    }
 )
 """Root attributes that follow from a specification, or from what became of the run."""
-ELSEWHERE = frozenset({"source", "lorascope", "time"})
-"""Entries of a step that only say where and when it was."""
 
 
 def copy_target(
@@ -72,7 +74,7 @@ def add_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, 
     step = {
         "how": how,
         "source": run.place.name,
-        "fingerprint": attributes.get("fingerprint", ""),
+        "fingerprint": run.attributes.get("fingerprint", ""),
         "static_digest": run.attributes["static_digest"],
         "rows_digest": combine((f"{row:012d}", bytes(run.digest(row))) for row in rows).hex(),
         **more,
@@ -87,7 +89,7 @@ def last_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The latest copying step without where and when it was; empty for a run that was captured."""
     provenance = attributes.get("provenance")
     steps = provenance.get("copied") if isinstance(provenance, dict) else None
-    return {key: value for key, value in steps[-1].items() if key not in ELSEWHERE} if steps else {}
+    return step_identity(steps[-1]) if steps else {}
 
 
 def spec_of(run: Run) -> RunSpec:

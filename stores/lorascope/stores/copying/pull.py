@@ -1,7 +1,5 @@
 """Copying a slice of a run: some components, some samples, some of their tokens, into a small run for the laptop."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
 from ..reading.run import Run
 from .copy_rows import Slice, copy_rows, select
-from .copy_target import add_step, copy_target, last_step, spec_of, tables_of, weights_of
+from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
 
 
 def pull(
@@ -141,6 +139,5 @@ def _attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, An
         samples_incomplete=part.n_samples_incomplete,
         tokens=[len(part.tokens), run.n_tokens],
     )
-    step = json.dumps(last_step(attributes), sort_keys=True)
     attributes.pop("measured", None)  # what the capture took, not this
-    return {**attributes, "fingerprint": hashlib.sha256(step.encode()).hexdigest()}
+    return attributes

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,12 +12,18 @@ from zarr.core.metadata import ArrayV3Metadata
 from ..errors import Problem
 from .codec import codec_problem
 from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
-from .spec import ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
+from .spec import MAX_COMPONENTS, ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
 from .stored_array import StoredArray
 from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
 Arrays = Mapping[str, ArrayV3Metadata]
 Shaped = ArrayV3Metadata | StoredArray
+BY_COMPONENT = ("lora_B", "lora_bias", "delta")
+"""Folders of an adapter that hold one array a component."""
+MAX_PROBLEMS = 1000
+"""Differences that are listed at most."""
+MAX_ADAPTERS = 256
+"""Adapters of a run at most."""
 OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
 
 
@@ -48,8 +55,17 @@ def layout_problems(
     problems = list(_attribute_problems(attributes))
     try:
         problems = problems or list(_array_problems(_deciding_specs(attributes, arrays), arrays))
-        problems = problems or list(_array_problems(array_specs(stored_spec(attributes, arrays, read)), arrays))
-        return problems or list(_length_problems(arrays, n_objects))
+        if problems:
+            return problems
+        spec, known = stored_spec(attributes, arrays, read), set()
+        for entry in array_specs(spec):
+            known.add(entry.path)
+            problems += _array_problems([entry], arrays)
+            if len(problems) >= MAX_PROBLEMS:  # there may be any number of arrays that aren't there
+                return problems
+        others = {path: found for path, found in arrays.items() if path not in known}
+        problems += _owner_problems(spec, others)
+        return problems or list(_other_problems(spec, others)) or list(_length_problems(arrays, others, n_objects))
     except ValueError as error:  # a specification or a table that can't be is the finding
         return [Problem("layout", "impossible", str(error))]
 
@@ -59,25 +75,29 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
     counts = type(n_tokens) is int and n_tokens > 0
     n_rows = -(-n_tokens // ROW_TOKENS) if type(n_tokens) is int and counts else "ceil(n_tokens / 1024)"
     adapters = attributes.get("adapters")
-    names = isinstance(adapters, list) and all(isinstance(name, str) for name in adapters)
+    names = isinstance(adapters, list) and 0 < len(adapters) <= MAX_ADAPTERS
+    names = names and all(isinstance(name, str) for name in attributes["adapters"])
     for name, good, allowed in (
         ("stream", attributes.get("stream") in STREAMS, f"one of {STREAMS}"),
         ("states", attributes.get("states") in STATES, f"one of {STATES}"),
         ("n_tokens", counts, "a whole number above 0"),
         ("n_rows", type(attributes.get("n_rows")) is int and attributes["n_rows"] == n_rows, str(n_rows)),
-        ("adapters", names, "a list of names"),
+        ("adapters", names, f"a list of names, 1 to {MAX_ADAPTERS}"),
         ("finished", type(attributes.get("finished")) is bool, "true or false"),
         ("static_digest", isinstance(attributes.get("static_digest"), str), "a digest in hexadecimal"),
     ):
         if name not in attributes:
             yield Problem(name, "missing", f"attribute `{name}` is missing; it must be {allowed}")
         elif not good:
-            yield Problem(name, "attribute", f"attribute `{name}` is {attributes[name]!r}; it must be {allowed}")
+            found = reprlib.repr(attributes[name])
+            yield Problem(name, "attribute", f"attribute `{name}` is {found}; it must be {allowed}")
 
 
 def _deciding_specs(attributes: Mapping[str, Any], arrays: Arrays) -> list[ArraySpec]:
     """The arrays along the component axis, and the rows' own, whose values decide which others there are."""
     n_components = _length(arrays, "components")
+    if n_components > MAX_COMPONENTS:
+        raise ValueError(f"`components` announces {n_components} entries; a run has at most {MAX_COMPONENTS}")
     bare = _run_spec(attributes, arrays, (), tuple(_adapter(name, [], [], []) for name in attributes["adapters"]))
     return [
         dataclasses.replace(entry, shape=(n_components,)) if entry.dims == ("component",) else entry
@@ -144,9 +164,43 @@ def _array_problems(specs: Iterator[ArraySpec] | list[ArraySpec], arrays: Arrays
             yield Problem(entry.path, "missing", f"array {entry.path!r} is missing")
 
 
-def _length_problems(arrays: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
+def _owner_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
+    """Arrays of an adapter that isn't listed, or of a component that isn't in the table."""
+    adapters, components = {one.name for one in spec.adapters}, {one.path for one in spec.components}
+    for path in others:
+        folder, *below = path.split("/")
+        if folder == "adapters" and (len(below) < 2 or below[0] not in adapters):
+            message = f"array {path!r} is of an adapter that `adapters` doesn't list: {sorted(adapters)}"
+            yield Problem(path, "unlisted", message)
+        owner = None
+        if folder == "states":
+            owner = below[0] if len(below) == 2 else ""
+        elif folder == "adapters" and len(below) > 2 and below[1] in BY_COMPONENT:
+            owner = below[2]
+        if owner is not None and owner not in components:
+            yield Problem(path, "unlisted", f"array {path!r} is of a component that isn't in `components/path`")
+
+
+def _other_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
+    """Arrays that this version doesn't know, as a newer writer of the format may add them, and can't be read safely."""
+    for path, found in others.items():
+        by_row = found.attributes.get("written") == "by row"
+        if not found.shape or (by_row and found.shape[0] != spec.n_tokens):
+            yield Problem(path, "shape", f"`shape` of {path!r} is {found.shape}; its first axis must be its entries'")
+            continue
+        entry = ArraySpec(path=path, shape=found.shape, chunks=found.shape, dtype="", fill=0, dims=(), by_row=by_row)
+        yield from _encoding_problems(entry, found)
+        dtype = found.data_type.to_native_dtype()
+        if dtype.kind not in ("biuf" if by_row else "biufT"):
+            yield Problem(
+                path, "dtype", f"`dtype` of {path!r} is {dtype}; it must be a number{'' if by_row else ' or text'}"
+            )
+
+
+def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
     """Tables whose chunks aren't all there: without them an announced length is only a number."""
-    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states"):
+    once = [path for path, found in others.items() if found.attributes.get("written") != "by row"]
+    for path in ("samples/id", "choices/sample", "tokens/sample", "rows/states", *once):
         if path in arrays:
             needed = -(-arrays[path].shape[0] // _chunks(arrays[path])[0])
             found = n_objects(path)
@@ -192,6 +246,11 @@ def _differences(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
     if found.fill_value != entry.fill and not (_is_nan(found.fill_value) and _is_nan(entry.fill)):
         message = f"fill value of {entry.path!r} is {found.fill_value!r}; it must be {entry.fill!r}"
         yield Problem(entry.path, "fill", message)
+    yield from _encoding_problems(entry, found)
+
+
+def _encoding_problems(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
+    """What would make decoding a chunk more than undoing the format's own codecs in bounded memory."""
     strange = codec_problem(found)
     if strange is not None:
         message = f"{entry.path!r} can't be decoded: {strange}, which this format doesn't have"
@@ -199,7 +258,7 @@ def _differences(entry: ArraySpec, found: ArrayV3Metadata) -> Iterator[Problem]:
     if not _chunks_fit(entry, found):
         message = (
             f"chunks of {entry.path!r} are {_chunks(found)}; only the first axis may be cut, rows by {ROW_TOKENS}, "
-            f"tables by {TABLE_CHUNK} at most, and none may hold 2 GiB"
+            f"tables by {ROW_TOKENS} at least and {TABLE_CHUNK} at most, and none may hold 2 GiB"
         )
         yield Problem(entry.path, "chunks", message)
 
@@ -212,13 +271,20 @@ def _chunks(found: ArrayV3Metadata) -> tuple[int, ...]:
 def _chunks_fit(entry: ArraySpec, found: ArrayV3Metadata) -> bool:
     """One stored object a row, so that a row's digest knows the keys, and whole entries in every other array."""
     chunks = _chunks(found)
-    decoded = getattr(found.codecs[0], "chunk_shape", chunks)  # of a shard, one of its inner chunks at a time
-    n_bytes = math.prod(decoded) * (getattr(found.data_type, "item_size", None) or 1)
+    n_bytes = math.prod(chunks) * (getattr(found.data_type, "item_size", None) or 1)
+    inner = getattr(found.codecs[0], "chunk_shape", None)
     if len(chunks) != len(found.shape) or n_bytes > MAX_CHUNK_BYTES:
         return False
-    first = ROW_TOKENS if entry.by_row else 1 if entry.path == "rows/digest" else chunks[0]
-    whole = all(c >= n for c, n in zip(chunks[1:], found.shape[1:], strict=True))
-    return whole and chunks[0] == first and chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
+    if inner is not None and not (
+        entry.by_row and len(inner) == len(chunks) == 2 and inner[0] == chunks[0] and inner[1]
+    ):
+        return False
+    width = 1 if inner is None else inner[1]  # a shard is filled up to whole inner chunks
+    whole = all(n <= c < n + width and c % width == 0 for c, n in zip(chunks[1:], found.shape[1:], strict=True))
+    if entry.by_row or entry.path == "rows/digest":
+        return whole and chunks[0] == (ROW_TOKENS if entry.by_row else 1)
+    fewest = min(found.shape[0], ROW_TOKENS)  # a table of tiny chunks would be any number of them
+    return whole and max(fewest, 1) <= chunks[0] <= max(entry.chunks[0], TABLE_CHUNK)
 
 
 def _is_nan(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """The specification of a run: its components, adapters and sizes, as whoever captures it says."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,6 +19,8 @@ STATES: tuple[States, ...] = ("all", "sample", "none")
 DELTA_SOURCES = ("factor", "branch", "difference", "")
 """Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
+MAX_COMPONENTS = 16_384
+"""Components of a run at most: twenty times as many as the largest models have linear layers."""
 
 DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
     "float32": (np.dtype("float32"), np.nan),
@@ -133,7 +136,7 @@ class RunSpec:
     token_text: bool = True
     """Whether each token's own text is kept, so that a report needs no tokenizer."""
     attributes: Mapping[str, object] = field(default_factory=dict)
-    """Further attributes of the root group: fingerprint, provenance, selection."""
+    """Further attributes of the root group, such as `provenance`, of which the fingerprint is made."""
 
     def __post_init__(self) -> None:
         if self.stream not in STREAMS:
@@ -142,6 +145,8 @@ class RunSpec:
             raise ValueError(f"stream 'pair' takes one adapter, not {len(self.adapters)}")
         if self.n_tokens < 1:
             raise ValueError(f"`n_tokens` is {self.n_tokens}; a run holds at least one token")
+        if len(self.components) > MAX_COMPONENTS:
+            raise ValueError(f"a run of {len(self.components)} components; at most {MAX_COMPONENTS} can be kept")
         if self.states not in STATES:
             raise ValueError(f"`states` is {self.states!r}; allowed are {STATES}")
         if self.state_rows and self.states != "sample":
@@ -167,6 +172,6 @@ def _check_name(what: str, name: str) -> None:
 
 
 def _check_unique(what: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise ValueError(f"{what} names must differ; {twice} stand twice")

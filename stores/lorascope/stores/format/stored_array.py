@@ -7,21 +7,25 @@ Blosc takes it for a chunk of one block (c-blosc 1.21, `README_CHUNK_FORMAT.rst`
 
 import math
 import struct
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import google_crc32c
 import numcodecs.blosc  # type: ignore[import-untyped]
-import numcodecs.vlen  # type: ignore[import-untyped]
 import numpy as np
 from zarr.codecs import BloscCodec, ShardingCodec
 from zarr.core.metadata import ArrayV3Metadata
 
 from .layout import chunk_key
 
-MAX_TEXT_BYTES = 256 * 2**20
-"""No chunk of text decodes to more: 4 KiB for each of 65,536 entries."""
+MAX_TEXT_BYTES = 64 * 2**20
+"""No chunk of text decodes to more: 1 KiB for each of 65,536 entries."""
+MAX_NAME_BYTES = 16 * 2**20
+"""No text of the table of components decodes to more: all of it is read whenever a run is opened."""
+SIDE_BY_SIDE = 64
+"""Texts that are decoded in one step."""
 CHECKSUM = struct.Struct("<I")
 HEADER = struct.Struct("<BBBBIII")
 START = struct.Struct("<I")
@@ -31,6 +35,9 @@ ONE_STREAM = 0x10
 """Flag of blocks that are one stream each, as zstd's are; others are one a byte of their type."""
 ABSENT = 2**64 - 1
 """Both numbers of an inner chunk that a shard's index says isn't there."""
+
+_decoding_text = threading.Lock()
+"""Held while a chunk of text is decoded, whose size isn't known from its array: one at a time, however many threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,15 @@ class StoredArray:
         """Stored objects that hold it."""
         return -(-self.shape[0] // self.chunks[0])
 
+    @property
+    def max_bytes(self) -> int:
+        """Bytes that a stored object can have: Blosc adds no more than its header to what it can't make smaller."""
+        if self.dtype.kind == "T":
+            return max_text_bytes(self.path) + HEADER.size + CHECKSUM.size
+        n_parts = 1 if self.part_width is None else self.chunks[1] // self.part_width
+        n_bytes = math.prod(self.chunks) * self.dtype.itemsize + n_parts * (HEADER.size + CHECKSUM.size)
+        return n_bytes if self.part_width is None else n_bytes + index_bytes(n_parts)
+
     def key(self, chunk: int) -> str:
         """Key of a chunk along the first axis."""
         return chunk_key(self.path, chunk, len(self.shape))
@@ -105,7 +121,7 @@ class StoredArray:
         """These entries, or all, of a chunk that isn't a shard, or of an inner chunk of one; raises as `decode`."""
         body = unsealed(content)
         if self.dtype.kind == "T":
-            texts = _decode_text(body.tobytes(), self.chunks[0], compressed=self.compressed)
+            texts = _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.compressed)
             return texts if entries is None else texts[entries]
         rest = self.chunks[1:] if self.part_width is None else (self.part_width,)
         row_bytes = math.prod(rest) * self.dtype.itemsize
@@ -113,17 +129,33 @@ class StoredArray:
         return rows.view(self.dtype).reshape(len(rows), *rest)
 
 
-def _decode_text(body: bytes, n_texts: int, *, compressed: bool) -> np.ndarray:
+def max_text_bytes(path: str) -> int:
+    """Bytes that a chunk of this array of texts may decode to."""
+    return MAX_NAME_BYTES if path.startswith("components/") else MAX_TEXT_BYTES
+
+
+def _decode_text(body: np.ndarray, n_texts: int, max_bytes: int, *, compressed: bool) -> np.ndarray:
     """Texts of a chunk; only a bound of their length in bytes is known, and their number, which comes first."""
-    if compressed:
-        n_bytes = announced_bytes(body)
-        if not 0 <= n_bytes <= MAX_TEXT_BYTES:
-            raise ValueError(f"it announces {n_bytes} bytes of text")
-        body = numcodecs.blosc.decompress(body)
-    announced = int.from_bytes(body[:4], "little")
-    if announced != n_texts:
-        raise ValueError(f"it announces {announced} texts, not {n_texts}")
-    return np.asarray(numcodecs.vlen.VLenUTF8().decode(body)).astype(np.dtypes.StringDType())
+    n_bytes = announced_bytes(body[: HEADER.size].tobytes()) if compressed else len(body)
+    if not 0 <= n_bytes <= max_bytes:
+        raise ValueError(f"it announces {n_bytes} bytes of text, where at most {max_bytes} can be")
+    with _decoding_text:
+        content = numcodecs.blosc.decompress(body) if compressed else body.tobytes()
+        announced = int.from_bytes(content[: START.size], "little")
+        if announced != n_texts:
+            raise ValueError(f"it announces {announced} texts, not {n_texts}")
+        texts, place = np.empty(n_texts, np.dtypes.StringDType()), START.size
+        for first in range(0, n_texts, SIDE_BY_SIDE):  # all of them as objects would be a third copy
+            part: list[str] = []
+            for _ in range(min(SIDE_BY_SIDE, n_texts - first)):
+                start = place + START.size
+                stop = start + START.unpack_from(content, place)[0] if start <= len(content) else start
+                if stop > len(content):
+                    raise ValueError(f"it ends before text {first + len(part)} does")
+                part.append(str(content[start:stop], "utf-8"))
+                place = stop
+            texts[first : first + len(part)] = part
+        return texts
 
 
 def unsealed(content: bytes) -> np.ndarray:

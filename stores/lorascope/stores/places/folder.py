@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from zarr.abc.store import Store
-from zarr.storage import LocalStore
-
 from .atomic_write import PARTIAL, atomic_write, flush_to_disk
+from .regular_file import open_regular, read_regular
 
 DIRECT_BYTES = 64 * 1024
 """A file of at least so many bytes is written past the page cache."""
@@ -39,14 +37,11 @@ class FolderPlace:
     def name(self) -> str:
         return str(self.path)
 
-    def zarr_store(self, *, read_only: bool) -> Store:
-        return LocalStore(self.path, read_only=read_only)
+    def read(self, key: str, *, at_most: int) -> bytes:
+        return read_regular(self.path / key, at_most=at_most)
 
-    def read(self, key: str) -> bytes:
-        return (self.path / key).read_bytes()
-
-    def read_part(self, key: str, start: int, stop: int) -> bytes:
-        with open(self.path / key, "rb") as file:
+    def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
+        with open_regular(self.path / key, at_most=at_most) as file:
             file.seek(start)
             return file.read(stop - start)
 

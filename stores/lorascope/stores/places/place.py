@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from zarr.abc.store import Store
-
 from ..errors import StoreError
 from .folder import FolderPlace
 from .remote import PREFIXES, ObjectPlace
@@ -28,14 +26,19 @@ class Place(Protocol):
     def remote(self) -> bool:
         """Whether each request goes over a network."""
 
-    def zarr_store(self, *, read_only: bool) -> Store:
-        """The place as Zarr sees it."""
+    def read(self, key: str, *, at_most: int) -> bytes:
+        """All bytes of a key; nothing is taken before its size is known.
 
-    def read(self, key: str) -> bytes:
-        """All bytes of a key; raises FileNotFoundError where there is none."""
+        Raises
+        ------
+        FileNotFoundError, NotADirectoryError
+            If there is none.
+        StoreError
+            If it has more than `at_most` bytes, or is no regular file.
+        """
 
-    def read_part(self, key: str, start: int, stop: int) -> bytes:
-        """Bytes start to stop of a key, fewer where it ends before; raises FileNotFoundError where there is none."""
+    def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
+        """Bytes start to stop of a key, fewer where it ends before; all of it has `at_most`; raises as `read`."""
 
     def size(self, key: str) -> int | None:
         """Bytes of a key; None where there is none."""

@@ -1,5 +1,6 @@
 """Reading a file that somebody else may have put there: a regular one, no larger than it can be."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -24,11 +25,17 @@ def open_regular(path: Path, *, at_most: int) -> BinaryIO:
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If nothing is there.
+        If nothing is there, links lead nowhere, or no file can have this name.
     StoreError
         If it isn't a regular file, or has more than `at_most` bytes.
     """
-    _require_regular(path, os.stat(path), at_most)  # opening a device may already do something
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise FileNotFoundError(errno.ENOENT, error.strerror, str(path)) from error
+        raise
+    _require_regular(path, found, at_most)  # opening a device may already do something
     file = os.fdopen(os.open(path, os.O_RDONLY | _UNBLOCKED), "rb")
     try:
         _require_regular(path, os.fstat(file.fileno()), at_most)  # another one may lie there by now
@@ -41,15 +48,20 @@ def open_regular(path: Path, *, at_most: int) -> BinaryIO:
 def read_regular(path: Path, *, at_most: int) -> bytes:
     """All bytes of a file; raises as `open_regular`."""
     with open_regular(path, at_most=at_most) as file:
-        return file.read(at_most + 1)[:at_most]  # however it has grown
+        return file.read(os.fstat(file.fileno()).st_size)  # some files of the system have no end
+
+
+def require_size(name: str, n_bytes: int, at_most: int) -> None:
+    """Raise StoreError where a file or object has more bytes than it can have."""
+    if n_bytes > at_most:
+        raise StoreError(
+            f"`{name}` has {format_size(n_bytes)}, where at most {format_size(at_most)} can be; "
+            "it isn't what was written there"
+        )
 
 
 def _require_regular(path: Path, found: os.stat_result, at_most: int) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = next((name for is_kind, name in KINDS if is_kind(found.st_mode)), "no regular file")
         raise StoreError(f"`{path}` is {kind}, not a file; put the file back")
-    if found.st_size > at_most:
-        raise StoreError(
-            f"`{path}` has {format_size(found.st_size)}, where at most {format_size(at_most)} can be; "
-            "it isn't what was written there"
-        )
+    require_size(str(path), found.st_size, at_most)

@@ -1,18 +1,15 @@
 """A run in an object store: each object put by one request, and every failure in one line."""
 
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, ClassVar
 
-from zarr.abc.buffer import Buffer
-from zarr.abc.store import Store
-from zarr.storage import ObjectStore
-
 from .byte_cache import process_cache
+from .regular_file import require_size
 
 CLIENT = {"connect_timeout": "10s", "timeout": "180s"}
 """A row's largest chunk must go up within one request; whoever has a slower line sets `AWS_TIMEOUT`."""
@@ -54,18 +51,17 @@ class ObjectPlace:
     def name(self) -> str:
         return self.path
 
-    def zarr_store(self, *, read_only: bool) -> Store:
-        return NamedStore(self, read_only=read_only)
-
-    def read(self, key: str) -> bytes:
-        content = self._kept(key)
+    def read(self, key: str, *, at_most: int) -> bytes:
+        content = self._kept(key, at_most)
         if content is not None:
             return content
         with _named(self.path):
-            return bytes(self._store.get(key).bytes())
+            found = self._store.get(key)
+            require_size(f"{self.path}/{key}", found.meta["size"], at_most)  # its body isn't taken yet
+            return bytes(found.bytes())
 
-    def read_part(self, key: str, start: int, stop: int) -> bytes:
-        content = self._kept(key)
+    def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
+        content = self._kept(key, at_most)
         if content is not None:
             return content[start:stop]
         try:
@@ -81,7 +77,7 @@ class ObjectPlace:
 
     def size(self, key: str) -> int | None:
         try:
-            content = self._kept(key)
+            content = self._kept(key, process_cache().largest_bytes)
             if content is not None:
                 return len(content)
             with _named(self.path):
@@ -89,7 +85,7 @@ class ObjectPlace:
         except FileNotFoundError:
             return None
 
-    def _kept(self, key: str) -> bytes | None:
+    def _kept(self, key: str, at_most: int) -> bytes | None:
         """All bytes of a chunk, kept from now on; None for another key, or where they are too many to be kept."""
         if self.opened is None or not _never_changes(key):
             return None
@@ -98,7 +94,7 @@ class ObjectPlace:
         def fetch() -> bytes | None:
             with _named(self.path):
                 found = self._store.get(key)
-                return bytes(found.bytes()) if found.meta["size"] <= cache.largest_bytes else None
+                return bytes(found.bytes()) if found.meta["size"] <= min(at_most, cache.largest_bytes) else None
 
         return cache.get((self.opened, key), fetch)
 
@@ -143,27 +139,6 @@ class ObjectPlace:
 def _never_changes(key: str) -> bool:
     """Whether this is a chunk that is the same as long as it may be read: neither metadata nor a row's commit."""
     return key.rpartition("/")[2].startswith("c.") and not key.startswith("rows/")
-
-
-class NamedStore(ObjectStore[Any]):
-    """Zarr's own view of an object store, which it reads metadata through, failing as the place does."""
-
-    def __init__(self, place: ObjectPlace, *, read_only: bool) -> None:
-        super().__init__(place._store, read_only=read_only)
-        self._place = place
-
-    async def get(self, *args: Any, **options: Any) -> Buffer | None:
-        with _named(self._place.path):
-            return await super().get(*args, **options)
-
-    async def exists(self, key: str) -> bool:
-        with _named(self._place.path):
-            return await super().exists(key)
-
-    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
-        with _named(self._place.path):
-            async for name in super().list_dir(prefix):
-                yield name
 
 
 def _client_options(url: str) -> Any:

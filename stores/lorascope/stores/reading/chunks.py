@@ -14,7 +14,7 @@ from ..errors import Problem, StoreError
 from ..format.stored_array import StoredArray, index_bytes, shard_index
 from ..places.place import Place
 
-ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors of a place that has no file under a key."""
 
 
@@ -33,10 +33,11 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, decode: bool) ->
     """A chunk along the first axis of an array, read once, hashed, and decoded from the bytes that were hashed."""
     key = array.key(index)
     try:
-        content = place.read(key)
-    except ABSENT as error:
-        kind, how = ("folder", "is a folder") if isinstance(error, IsADirectoryError) else ("missing", "is missing")
-        return Chunk(key, None, problem=Problem(key, kind, f"chunk {key!r} {how}"))
+        content = place.read(key, at_most=array.max_bytes)
+    except ABSENT:
+        return Chunk(key, None, problem=Problem(key, "missing", f"chunk {key!r} is missing"))
+    except StoreError as error:
+        return Chunk(key, None, problem=Problem(key, "file", f"chunk {key!r} can't be read: {error}"))
     if not content:
         return Chunk(key, None, problem=Problem(key, "empty", f"chunk {key!r} is an empty file"))
     part = sha256(content).digest()
@@ -67,12 +68,11 @@ def read_chosen(
     key = array.key(chunk)
     try:
         if array.part_width is None:
-            whole = array.decode_part(_present(place.read(key), key), offsets)
+            whole = array.decode_part(_present(place.read(key, at_most=array.max_bytes), key), offsets)
             return [whole[:, one] for one in columns] if whole.ndim > 1 else [whole]
         return _read_shard(place, array, key, offsets, [range(*one.indices(array.shape[1])) for one in columns])
-    except ABSENT as error:
-        how = "a folder, not a file" if isinstance(error, IsADirectoryError) else "missing"
-        raise StoreError(f"chunk {key!r} is {how}; run `lorascope verify`") from None
+    except ABSENT:
+        raise StoreError(f"chunk {key!r} is missing; run `lorascope verify`") from None
     except StoreError:
         raise
     except (ValueError, RuntimeError) as error:
@@ -86,19 +86,20 @@ def _read_shard(
     assert array.part_width is not None
     width = array.part_width
     wanted = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
-    places = _shard_places(place, key, array.chunks[1] // width, wanted)
+    places = _shard_places(place, array, key, wanted)
     parts = {
-        part: array.decode_part(_present(place.read_part(key, start, stop), key), offsets)
+        part: array.decode_part(_present(place.read_part(key, start, stop, at_most=array.max_bytes), key), offsets)
         for part, (start, stop) in zip(wanted, places, strict=True)
     }
     return [_columns(parts, span, width) for span in spans]
 
 
-def _shard_places(place: Place, key: str, n_parts: int, wanted: Sequence[int]) -> list[tuple[int, int]]:
+def _shard_places(place: Place, array: StoredArray, key: str, wanted: Sequence[int]) -> list[tuple[int, int]]:
     """(first byte, byte after the last) of inner chunks, by the index that closes the shard."""
+    assert array.part_width is not None
     size = place.size(key) or 0
-    n_bytes = index_bytes(n_parts)
-    tail = _present(place.read_part(key, max(size - n_bytes, 0), size), key)
+    n_bytes = index_bytes(array.chunks[1] // array.part_width)
+    tail = _present(place.read_part(key, max(size - n_bytes, 0), size, at_most=array.max_bytes), key)
     if len(tail) < n_bytes:
         raise ValueError("it ends before its index")
     try:

@@ -10,8 +10,6 @@ from ..errors import StoreError
 from ..format.stored_array import StoredArray
 from ..places.place import Place
 
-MAX_DIGEST_BYTES = 4096
-"""A digest's file, whose own content is 32 bytes, is refused unread where it has more bytes than this."""
 N_THREADS = 32
 """Digests that are asked for at once: each is a request of its own to an object store."""
 
@@ -36,7 +34,7 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
         If the file of one is broken.
     """
     digests = np.zeros(array.shape, np.uint8)
-    found = (_digest_row(key, size) for key, size in place.sizes(array.path))
+    found = map(_digest_row, place.keys(array.path))
     rows = [row for row in found if row is not None and row < len(digests)]
     with ThreadPoolExecutor(N_THREADS if place.remote else 1) as pool:
         for row, digest in zip(rows, pool.map(lambda row: _read_digest(array, place, row), rows), strict=True):
@@ -44,25 +42,18 @@ def read_digests(array: StoredArray, place: Place) -> np.ndarray:
     return digests
 
 
-def _digest_row(key: str, size: int) -> int | None:
+def _digest_row(key: str) -> int | None:
     """Row of a digest's key; None for another file's."""
     name = key.rpartition("/")[2].split(".")
-    if len(name) != 3 or not name[1].isdecimal():
-        return None
-    if size > MAX_DIGEST_BYTES:
-        raise _broken(key, name[1], f"it has {size} bytes")
-    return int(name[1])
+    return int(name[1]) if len(name) == 3 and name[1].isdecimal() else None
 
 
 def _read_digest(array: StoredArray, place: Place, row: int) -> np.ndarray:
     key = array.key(row)
     try:
-        return np.asarray(array.decode(row, place.read(key))[0])
+        return np.asarray(array.decode(row, place.read(key, at_most=array.max_bytes))[0])
     except FileNotFoundError:  # deleted since it was listed
         return np.zeros(array.shape[1], np.uint8)
     except (ValueError, RuntimeError) as error:
-        raise _broken(key, row, str(error)) from error
-
-
-def _broken(key: str, row: int | str, how: str) -> StoreError:
-    return StoreError(f"digest {key!r} is broken ({how}); restore this file, or delete it to give row {row} up")
+        message = f"digest {key!r} is broken ({error}); restore this file, or delete it to give row {row} up"
+        raise StoreError(message) from error

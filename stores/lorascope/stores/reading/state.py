@@ -1,6 +1,5 @@
 """How far a run has come, from its root alone, and taking away one that was never set up to its end."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from ..errors import StoreError
 from ..format.spec import FORMAT, FORMAT_VERSION
 from ..places.place import Place, open_place
+from .root import read_root
 
 RunState = Literal["absent", "torn", "unfinished", "finished"]
 
@@ -89,16 +89,10 @@ def _root_attributes(place: Place) -> Mapping[str, Any] | None:
             below = "is a file" if there == place.path.absolute() else f"lies below `{there}`, a file"
             raise StoreError(f"`{place.name}` {below}; name a run's folder, or for a new run one that is new or empty")
     try:
-        document = json.loads(place.read("zarr.json"))
+        return read_root(place).attributes
     except FileNotFoundError:
         if next(place.keys(), None) is not None:
             raise StoreError(
                 f"`{place.name}` isn't empty and holds no run; name a new folder, or empty this one first"
             ) from None
         return None
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"`{place.name}` isn't a readable Zarr group ({error})") from error
-    if not isinstance(document, dict):
-        raise StoreError(f"`{place.name}` isn't a readable Zarr group (its 'zarr.json' is {document!r:.40})")
-    attributes = document.get("attributes")
-    return attributes if isinstance(attributes, dict) else {}

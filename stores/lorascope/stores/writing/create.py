@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,17 @@ from zarr.storage import MemoryStore
 from ..errors import StoreError
 from ..format.check import may_be_absent
 from ..format.codec import ChunkEncoder, compressors
+from ..format.fingerprint import with_fingerprint
 from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, RunSpec
+from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..places.place import Place, open_place
 from ..reading.digests import combine
-from ..reading.read import array_metadata, open_checked, open_group
+from ..reading.read import open_checked, open_group
+from ..reading.root import require_sealed
 from ..reading.state import run_state
+from ..size import format_size
 from .write import RunWriter, collect, write_document
 
 N_THREADS = 16
@@ -80,8 +84,11 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
         written = collect([threads.submit(_write_once, place, encoder, e, values[e.path]) for e in once])
         collect([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
     # Last: a run without its digest was interrupted while it was being set up.
-    static_digest = combine(part for parts in written for part in parts)
-    write_document(place, _complete_root({"zarr.json": root, **documents}, static_digest))
+    digests = {
+        "static_digest": combine(part for parts in written for part in parts).hex(),
+        "metadata_digest": combine((k, hashlib.sha256(content).digest()) for k, content in documents.items()).hex(),
+    }
+    write_document(place, _complete_root({"zarr.json": root, **documents}, digests))
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
     return RunWriter(place, metadata=arrays, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
 
@@ -92,14 +99,15 @@ def resume_run(path: str | Path) -> RunWriter:
     Raises
     ------
     StoreError
-        If there is no run at `path`, it is finished, was interrupted while it was set up, or isn't laid out as the
-        format says.
+        If there is no run at `path`, it is finished, was interrupted while it was set up, isn't laid out as the format
+        says, or its root isn't what was written there.
     """
-    place, group = open_group(path)
-    run = open_checked(place, group)
+    place, root = open_group(path)
+    run = open_checked(place, root)
     if run.finished:
         raise StoreError(f"`{place.name}` is finished; there is no row to write")
-    return RunWriter(place, metadata=array_metadata(group), state_rows=run.state_rows, committed=run.committed_rows)
+    require_sealed(root)
+    return RunWriter(place, metadata=root.arrays, state_rows=run.state_rows, committed=run.committed_rows)
 
 
 def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
@@ -127,7 +135,7 @@ def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
         "n_rows": spec.n_rows,
         "adapters": [adapter.name for adapter in spec.adapters],
         "finished": False,
-        **spec.attributes,
+        **with_fingerprint(spec.attributes),
     }
     group = zarr.create_group(MemoryStore(memory), attributes=attributes)
     for entry in specs:
@@ -149,14 +157,14 @@ def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
     return {key: content.to_bytes() for key, content in memory.items()}
 
 
-def _complete_root(documents: Mapping[str, bytes], static_digest: bytes) -> dict[str, Any]:
-    """The root's metadata with the digest of all that is written once, and the metadata of every node.
+def _complete_root(documents: Mapping[str, bytes], digests: Mapping[str, str]) -> dict[str, Any]:
+    """The root's metadata with the digests of all that is written once, and the metadata of every node.
 
     So a run opens with one read from its first moment on. Every node keeps its own: that Zarr v3 doesn't specify
     consolidated metadata yet is in docs/store-format.md.
     """
     memory: dict[str, Buffer] = {key: cpu.Buffer.from_bytes(content) for key, content in documents.items()}
-    zarr.open_group(MemoryStore(memory), mode="r+").attrs["static_digest"] = static_digest.hex()
+    zarr.open_group(MemoryStore(memory), mode="r+").attrs.update(digests)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
         zarr.consolidate_metadata(MemoryStore(memory))
@@ -206,3 +214,17 @@ def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
             raise StoreError(f"weight {path!r} is missing; a factor is of no use without it")
         if path in values and np.shape(values[path]) != entry.shape:
             raise StoreError(f"{path!r} has shape {np.shape(values[path])}; the run needs {entry.shape}")
+        if path in values and entry.dtype == "string":
+            _require_text(entry, values[path])
+
+
+def _require_text(entry: ArraySpec, texts: Sequence[str]) -> None:
+    """Raise unless every chunk of these texts is one that is read again: each takes its bytes and 4 more."""
+    for start in range(0, len(texts), entry.chunks[0]):
+        chunk = texts[start : start + entry.chunks[0]]
+        n_bytes = 4 + sum(4 + len(text.encode()) for text in chunk)
+        if n_bytes > max_text_bytes(entry.path):
+            raise StoreError(
+                f"{len(chunk)} texts of {entry.path!r} take {format_size(n_bytes)}, where at most "
+                f"{format_size(max_text_bytes(entry.path))} can be kept; put fewer samples into one run"
+            )

@@ -1,7 +1,6 @@
 """Writing rows: every chunk, then the row's digest, each lasting before the next."""
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -12,11 +11,13 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder
+from ..format.fingerprint import sealed, with_fingerprint
 from ..format.layout import chunk_key, goes_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
 from ..places.place import Place
 from ..reading.digests import combine, read_digests
+from ..reading.root import read_root, require_sealed
 
 DIGESTS = "rows/digest"
 
@@ -146,14 +147,15 @@ class RunWriter:
         Raises
         ------
         StoreError
-            If a row is still missing, whoever should have written it.
+            If a row is still missing, whoever should have written it, or the root isn't what was written there.
         """
         missing = int((~self.committed_rows).sum())
         if missing:
             raise StoreError(f"{missing} rows of `{self.place.name}` aren't committed; write them before finishing")
-        document = json.loads(self.place.read("zarr.json"))
-        document["attributes"] |= {**attributes, "finished": True}
-        write_document(self.place, document)
+        root = read_root(self.place)
+        require_sealed(root)
+        added = {**with_fingerprint(attributes), "finished": True}
+        write_document(self.place, {**root.document, "attributes": {**root.attributes, **added}})
 
     def _check_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
         if not 0 <= row < self.n_rows:
@@ -195,6 +197,6 @@ def collect(tasks: Sequence[Future[Result]]) -> list[Result]:
 
 
 def write_document(place: Place, document: Mapping[str, Any]) -> None:
-    """Put the root's metadata in the place of the old; in Zarr's own format."""
-    place.write("zarr.json", json.dumps(document, indent=2).encode())
+    """Put the root's metadata, under a digest of their own, in the place of the old; in Zarr's own format."""
+    place.write("zarr.json", sealed(document))
     place.flush("")

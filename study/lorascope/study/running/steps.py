@@ -15,6 +15,7 @@ from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune
 from lorascope.capture.planning.meta import MetaModel, load_on_meta
 from lorascope.capture.resume import differences
 from lorascope.stores import Run
+from lorascope.stores.json_document import read_json
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
@@ -125,7 +126,7 @@ class UnitWork:
                 items_eval=self.data.probe,
                 progress=self._teller("train", "step"),
             )
-        record: dict[str, Any] = json.loads((folder / "finetune.json").read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(folder / "finetune.json")
         return record
 
     def _capture(self, name: str) -> Run:
@@ -194,7 +195,7 @@ def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
     """
     marker = folder / MADE_BY
     if marker.is_file():
-        _require_same(json.loads(marker.read_text()), recipe, folder)
+        _require_same(read_json(marker), recipe, folder)
         return
     discard(folder)
     with atomic_write(marker) as partial:
@@ -214,7 +215,7 @@ def discard(folder: Path) -> None:
 def is_made_by(folder: Path, recipe: Mapping[str, Any]) -> bool:
     """Whether a unit's folder was made by this recipe, and not for another study."""
     marker = folder / MADE_BY
-    return marker.is_file() and json.loads(marker.read_text()) == recipe
+    return marker.is_file() and read_json(marker) == recipe
 
 
 def is_done(settings: StudySettings, unit: Unit, recipe: Mapping[str, Any]) -> bool:

@@ -1,0 +1,102 @@
+"""How a LoRA adapter was set up: PEFT's `adapter_config.json`, read without PEFT, by one rule for every room."""
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .json_document import read_json
+from .patterns import Pattern
+
+CONFIG = "adapter_config.json"
+PATTERN = r"(.*\.)?({})$"
+"""A key of a pattern fits whole names at the end of a path (PEFT 0.21, `get_pattern_key`)."""
+RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
+MAX_RANK = 2**16
+"""The largest rank that is taken; no layer in use has more features that a change of it could fill."""
+MAX_ALPHA = float.fromhex("0x1.fffffep+127")
+"""The largest number in float32."""
+MAX_KEYS, MAX_NAMES = 1024, 16_384
+"""Expressions of a setting, each of which PEFT tries on every layer, and names in one."""
+
+
+def read_adapter_settings(folder: Path) -> dict[str, Any]:
+    """The LoRA configuration in an adapter's folder, as JSON has it, whose ranks, alphas and lists are sound.
+
+    Its expressions are to be checked on the names that they will be matched with: see `patterns_of`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder, or no configuration in it.
+    ValueError
+        If the file is no LoRA configuration; the message is one line.
+    """
+    path, where = folder / CONFIG, f"of adapter {str(folder)!r}"
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "not there"
+        raise FileNotFoundError(f"adapter {str(folder)!r} is {what}; give a local folder that PEFT saved")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is no adapter folder: there is no {CONFIG!r} in it; "
+            "give a local folder that PEFT's `save_pretrained` wrote"
+        )
+    settings = read_json(path)
+    if not isinstance(settings, dict) or "peft_type" not in settings:
+        raise ValueError(f"{str(path)!r} is no PEFT configuration: it holds no object with `peft_type`")
+    if settings["peft_type"] != "LORA":
+        found = reprlib.repr(settings["peft_type"])
+        raise ValueError(f"`peft_type` {where} is {found}; only 'LORA' can be measured")
+    if "r" not in settings or "lora_alpha" not in settings:
+        raise ValueError(f"{str(path)!r} lacks `r` or `lora_alpha`; save the adapter again with PEFT")
+    for name in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(settings.get(name) or {}, dict):
+            raise ValueError(f"`{name}` {where} is {reprlib.repr(settings[name])}; it maps layers to numbers")
+    for rank in (settings["r"], *(settings.get("rank_pattern") or {}).values()):
+        if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+            raise ValueError(
+                f"`r` {where} is {reprlib.repr(rank)}; a rank is a whole number of 1 or more, at most {MAX_RANK}"
+            )
+    for alpha in (settings["lora_alpha"], *(settings.get("alpha_pattern") or {}).values()):
+        if type(alpha) not in (int, float) or not abs(alpha) <= MAX_ALPHA:
+            raise ValueError(
+                f"`lora_alpha` {where} is {reprlib.repr(alpha)}; it must be a finite number, within float32's range"
+            )
+    if settings.get("layer_replication"):
+        found = reprlib.repr(settings["layer_replication"])
+        raise ValueError(
+            f"`layer_replication` {where} is {found}: it makes another base of the model, which can't be measured"
+        )
+    for name, value in settings.items():
+        most = MAX_KEYS if name in ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save") else MAX_NAMES
+        if isinstance(value, list | dict) and len(value) > most:
+            raise ValueError(f"`{name}` {where} has {len(value)} entries; allowed are {most}: save it more simply")
+    return settings
+
+
+def patterns_of(settings: Mapping[str, Any], where: str) -> Iterator[Pattern]:
+    """Every expression of a configuration, as PEFT 0.21 tries it on each module's name; `where` says whose it is."""
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(text := settings.get(name), str):
+            yield Pattern(f"`{name}` {where} is {reprlib.repr(text)}", text, whole=True)
+    named = {
+        "layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.",
+        "modules_to_save": r"(^|.*\.){}($|\..*)",
+        "rank_pattern": PATTERN,
+        "alpha_pattern": PATTERN,
+    }
+    for name, form in named.items():
+        value = settings.get(name) or ()
+        for key in [value] if isinstance(value, str) else value if isinstance(value, list | dict) else ():
+            if isinstance(key, str):
+                yield Pattern(f"`{name}` {where} has {reprlib.repr(key)}", form.replace("{}", key))
+
+
+def is_residual(settings: Mapping[str, Any]) -> bool:
+    """Whether the adapter's init left another base than the checkpoint's.
+
+    PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and KaSA change the base weights; EVA, MiCA and orthogonal init don't.
+    """
+    init = settings.get("init_lora_weights")
+    return bool(settings.get("kasa_config")) or (isinstance(init, str) and init.lower().startswith(RESIDUAL))

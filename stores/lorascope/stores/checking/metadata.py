@@ -1,0 +1,108 @@
+"""Whether a run's metadata are what was written: the root, each node's own, and the fingerprint."""
+
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+from ..errors import Problem, StoreError
+from ..format.fingerprint import run_fingerprint
+from ..json_document import parse_json
+from ..reading.digests import combine
+from ..reading.root import Root, own_paths, parse_nodes, read_documents, root_problem
+
+NO_ROOT_DIGEST = (
+    "the root is older than its digest: whether attributes such as parameter counts, weight hashes and settings are "
+    "those that were written can't be told"
+)
+NO_METADATA_DIGEST = (
+    "the nodes are older than their digest: whether metadata that were changed in a node and in the root alike are "
+    "those that were written can't be told"
+)
+NO_FINGERPRINT = (
+    "the fingerprint isn't the one that today's rule makes of the provenance: an older rule made it, or one of the two "
+    "was changed"
+)
+
+
+def metadata_problems(root: Root) -> list[Problem]:
+    """Every way in which the root and the nodes' own metadata aren't what was written, as far as digests tell."""
+    problem = root_problem(root)
+    problems = [] if problem is None else [Problem("zarr.json", "digest", problem)]
+    if "metadata_digest" in root.attributes and not _has_fingerprint(root):
+        message = "the fingerprint isn't that of the provenance; one of them isn't what was written"
+        problems.append(Problem("fingerprint", "digest", message))
+    return problems + _node_problems(root)
+
+
+def untold(root: Root) -> tuple[str, ...]:
+    """What no digest of this run covers, a sentence each; nothing for a run of today."""
+    attributes = root.attributes
+    if "metadata_digest" in attributes:
+        return ()
+    told = (NO_METADATA_DIGEST,) if "root_digest" in attributes else (NO_ROOT_DIGEST, NO_METADATA_DIGEST)
+    return told if _has_fingerprint(root) else (*told, NO_FINGERPRINT)
+
+
+def _has_fingerprint(root: Root) -> bool:
+    """Whether the fingerprint is that of the provenance, or there is neither."""
+    attributes = root.attributes
+    if "provenance" not in attributes and "fingerprint" not in attributes:
+        return True
+    try:
+        return bool(attributes.get("fingerprint") == run_fingerprint(attributes.get("provenance")))
+    except (ValueError, RecursionError):  # a number that isn't finite has no place in it
+        return False
+
+
+def _node_problems(root: Root) -> list[Problem]:
+    """Nodes whose own metadata are missing, broken or other than those in the root; else whether all were changed."""
+    expected = root.attributes.get("metadata_digest")
+    try:
+        nodes = root.nodes
+        paths = list(nodes) if nodes is not None else own_paths(root.place) if expected is not None else []
+    except StoreError:  # a problem of the layout
+        return []
+    contents = read_documents(root.place, paths)
+    in_root = nodes or {}
+    problems = [one for path in in_root for one in _own_problems(path, contents[path], in_root[path])]
+    parts = ((f"{path}/zarr.json", sha256(own).digest()) for path, own in contents.items() if isinstance(own, bytes))
+    if not problems and expected is not None and combine(parts).hex() != expected:
+        problems.append(
+            Problem("metadata", "digest", "metadata of nodes aren't what was written: their digest differs")
+        )
+    return problems
+
+
+def _own_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> Iterator[Problem]:
+    key = f"{path}/zarr.json"
+    if own is None:
+        yield Problem(key, "missing", f"{key!r} is missing; a plain reader of Zarr wouldn't find this part of the run")
+        return
+    try:
+        if isinstance(own, StoreError):
+            raise own
+        differs = _differ(path, parse_json(own, key), in_root)
+    except StoreError as error:
+        yield Problem(key, "unreadable", f"{key!r} can't be read: {error}")
+        return
+    if differs:
+        yield Problem(key, "digest", f"{key!r} isn't what the root's consolidated metadata say of it")
+
+
+def _differ(path: str, own: Any, in_root: Any) -> bool:
+    """Whether two documents of a node mean different things: early writers left out what says nothing."""
+    if _text(own) == _text(in_root):
+        return False
+    if not isinstance(own, dict) or own.get("node_type") != in_root.get("node_type"):
+        return True
+    if own["node_type"] == "group":
+        return (own.get("zarr_format"), own.get("attributes")) != (3, in_root.get("attributes"))
+    found, expected = (parse_nodes({path: document})[path].to_dict() for document in (own, in_root))
+    return _text(found) != _text(expected)
+
+
+def _text(document: Any) -> str:
+    if isinstance(document, dict) and document.get("node_type") == "group":
+        document = {**document, "consolidated_metadata": None}  # each group in the root has an empty one
+    return json.dumps(document, sort_keys=True)

@@ -1,0 +1,94 @@
+"""What identifies a run: the SHA-256 of its root's metadata, and of what shaped its numbers."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+FREE_SETTINGS = frozenset(
+    {
+        *("model", "adapter", "data", "prompt", "examples"),  # wherever they lie: their hashes are compared
+        *("share", "shared_layers", "share_from"),  # the model's identity says what came of them
+        *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
+    }
+)
+"""Settings of a capture that don't shape its numbers."""
+DECISIVE_LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
+"""Libraries whose version shapes the numbers."""
+ELSEWHERE = frozenset({"source", "lorascope", "time"})
+"""Entries of a copying step that only say where and when it was."""
+ZEROS = "0" * 64
+"""Stands for the digest of the root in the bytes that it is the digest of."""
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON: keys sorted, no white space, UTF-8; NaN is refused with a ValueError."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of values as canonical JSON; raises a ValueError if one is NaN or infinite."""
+    return hashlib.sha256(canonical(values)).hexdigest()
+
+
+def run_fingerprint(provenance: Any) -> str:
+    """The `fingerprint` of a run with this provenance, in hexadecimal: equal where the same shaped the numbers.
+
+    Raises
+    ------
+    ValueError
+        If a number in it is NaN or infinite.
+    """
+    steps = _object(provenance).get("copied")
+    pulls = [step for step in steps if _object(step).get("how") == "pull"] if isinstance(steps, list) else []
+    return fingerprint(step_identity(pulls[-1]) if pulls else identity(provenance))
+
+
+def with_fingerprint(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Root attributes with the fingerprint of their provenance, if they have one; raises as `run_fingerprint`."""
+    found = {"fingerprint": run_fingerprint(attributes["provenance"])} if "provenance" in attributes else {}
+    return {**attributes, **found}
+
+
+def step_identity(step: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a copying step decides what was copied."""
+    return {key: value for key, value in step.items() if key not in ELSEWHERE}
+
+
+def identity(provenance: Any) -> dict[str, Any]:
+    """What of a run's provenance shapes its numbers: the same for two attempts at one capture.
+
+    Left out are names and places of files, whose content is hashed; the number of threads and the device's name, within
+    one type of device, since another node may go on with a run; and times.
+    """
+    whole = _object(provenance)
+    libraries = _object(whole.get("libraries"))
+    return {
+        **{key: whole.get(key) for key in ("adapters", "tokenizer", "data", "prompt", "js_share")},
+        "model": {key: value for key, value in _object(whole.get("model")).items() if key != "name"},
+        "settings": {k: value for k, value in _object(whole.get("settings")).items() if k not in FREE_SETTINGS},
+        "libraries": {name: libraries.get(name) for name in DECISIVE_LIBRARIES},
+        "device": _object(whole.get("device")).get("type"),
+    }
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """An empty one where somebody else wrote something else there."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def sealed(document: Mapping[str, Any]) -> bytes:
+    """Content of the root's `zarr.json`, with a `root_digest` of all of it."""
+    mark = secrets.token_hex(32)  # stands nowhere else
+    content = json.dumps({**document, "attributes": {**document["attributes"], "root_digest": mark}}, indent=2)
+    digest = hashlib.sha256(content.replace(mark, ZEROS).encode()).hexdigest()
+    return content.replace(mark, digest).encode()
+
+
+def is_sealed(content: bytes, root_digest: Any) -> bool:
+    """Whether the root's `zarr.json` is what it was when this digest, out of it, was written into it."""
+    if not isinstance(root_digest, str) or content.count(root_digest.encode()) != 1:
+        return False
+    return hashlib.sha256(content.replace(root_digest.encode(), ZEROS.encode())).hexdigest() == root_digest

@@ -1,0 +1,165 @@
+"""A run's metadata: its root, and every node below, bounded and checked before Zarr makes sense of them."""
+
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import zarr.errors
+from zarr.core.metadata import ArrayV3Metadata
+
+from ..errors import StoreError
+from ..format.fingerprint import is_sealed
+from ..json_document import MAX_BYTES, parse_json
+from ..places.place import Place
+
+MAX_NODE_BYTES = 256 * 1024
+"""Bytes of a node's own `zarr.json`, which has about 1 kB."""
+MAX_NODES = 2**16
+"""Arrays and groups of a run, for each of which some kB of memory are taken."""
+N_THREADS = 32
+"""Documents that are asked for at once: each is a request of its own to an object store."""
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError)
+"""Errors of Zarr, beside its own, for metadata that it can't make sense of."""
+
+_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}(/[A-Za-z0-9_][A-Za-z0-9_.\-]{0,254}){0,7}")
+
+
+@dataclass(frozen=True)
+class Root:
+    """The root's `zarr.json` as it was read, and what follows from it."""
+
+    place: Place
+    content: bytes
+    document: Mapping[str, Any]
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the root group."""
+        found = self.document.get("attributes")
+        return dict(found) if isinstance(found, dict) else {}
+
+    @cached_property
+    def nodes(self) -> Mapping[str, Any] | None:
+        """Path -> document of every node, as consolidated into the root; None where they aren't.
+
+        Raises
+        ------
+        StoreError
+            If they aren't such documents, or one is named as no part of a run can be.
+        """
+        consolidated = self.document.get("consolidated_metadata")
+        if not consolidated:
+            return None
+        nodes = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+        if not isinstance(nodes, dict) or consolidated.get("kind") != "inline":
+            raise StoreError("the consolidated metadata aren't a table of nodes")
+        _require_paths(nodes)
+        return nodes
+
+    @cached_property
+    def arrays(self) -> Mapping[str, ArrayV3Metadata]:
+        """Path -> metadata of every array below: consolidated ones, or those of each node's own file.
+
+        Raises
+        ------
+        StoreError
+            If those of a node can't be read, or as `nodes`.
+        """
+        return parse_nodes(_own_nodes(self.place) if self.nodes is None else self.nodes)
+
+
+def read_root(place: Place) -> Root:
+    """The root of what lies at a place.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is none.
+    StoreError
+        If it isn't a readable Zarr group.
+    """
+    try:
+        content = place.read("zarr.json", at_most=MAX_BYTES)
+        document = parse_json(content, "zarr.json")
+    except StoreError as error:
+        raise StoreError(f"`{place.name}` isn't a readable Zarr group ({error})") from error
+    if not isinstance(document, dict):
+        raise StoreError(f"`{place.name}` isn't a readable Zarr group (its 'zarr.json' is {document!r:.40})")
+    return Root(place, content, document)
+
+
+def require_sealed(root: Root) -> None:
+    """Raise StoreError where the root isn't what its writer put there; older ones have no digest that could tell."""
+    problem = root_problem(root)
+    if problem is not None:
+        raise StoreError(
+            f"`{root.place.name}` can't be gone on with: {problem}; put that file back, or name a new folder"
+        )
+
+
+def root_problem(root: Root) -> str | None:
+    """What is wrong with the root's digest; None where it is right, or where the writer was older than it."""
+    attributes = root.attributes
+    if "root_digest" not in attributes:
+        return "'zarr.json' has lost its `root_digest`" if "metadata_digest" in attributes else None
+    sealed = is_sealed(root.content, attributes["root_digest"])
+    return None if sealed else "'zarr.json' isn't what was written: its digest differs"
+
+
+def read_documents(place: Place, paths: list[str]) -> dict[str, bytes | StoreError | None]:
+    """Path -> content of each node's own `zarr.json`; None where there is none, and an error where it can't be read."""
+
+    def read(path: str) -> bytes | StoreError | None:
+        try:
+            return place.read(f"{path}/zarr.json", at_most=MAX_NODE_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except StoreError as error:
+            return error
+
+    with ThreadPoolExecutor(N_THREADS if place.remote else 1, thread_name_prefix="lorascope-metadata") as pool:
+        return dict(zip(paths, pool.map(read, paths), strict=True))
+
+
+def parse_nodes(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
+    """Path -> metadata of the arrays among these documents of nodes; raises as `Root.arrays`."""
+    arrays = {}
+    for path, document in nodes.items():
+        try:
+            if document["node_type"] == "array":
+                arrays[path] = ArrayV3Metadata.from_dict(document)
+            elif (document["node_type"], document["zarr_format"]) != ("group", 3):
+                raise ValueError("it is no node of Zarr 3")
+        except (*UNREADABLE, zarr.errors.BaseZarrError) as error:
+            raise StoreError(f"{path!r} can't be made sense of ({type(error).__name__}: {error})") from error
+    return arrays
+
+
+def own_paths(place: Place) -> list[str]:
+    """Paths of every node that has a file of its own, sorted; raises StoreError as `Root.nodes`."""
+    paths = sorted(key.removesuffix("/zarr.json") for key, _ in place.sizes() if key.endswith("/zarr.json"))
+    _require_paths(paths)
+    return paths
+
+
+def _own_nodes(place: Place) -> dict[str, Any]:
+    """Path -> document of every node, each out of its own file, as where nothing is consolidated."""
+    found: dict[str, Any] = {}
+    for path, content in read_documents(place, own_paths(place)).items():
+        if isinstance(content, StoreError):
+            raise content
+        if content is not None:
+            found[path] = parse_json(content, f"{path}/zarr.json")
+    return found
+
+
+def _require_paths(paths: Any) -> None:
+    """Nothing outside of the run's folder is ever read."""
+    if len(paths) > MAX_NODES:
+        raise StoreError(f"it announces {len(paths)} nodes; a run has at most {MAX_NODES}")
+    for path in paths:
+        if not _PATH.fullmatch(path) or ".." in path:
+            raise StoreError(f"{path!r} names no part of a run; names are letters, digits, `_`, `-` and single dots")
