@@ -12,6 +12,7 @@ import shutil
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from lorascope.stores.format.codec import ChunkEncoder
+from lorascope.stores.format.fingerprint import with_fingerprint
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.places.place import open_place
 from lorascope.stores.reading.digests import combine
@@ -337,6 +339,8 @@ def seal(sound: Path, run: Path, chance: random.Random) -> str:
     fresh = {"static_digest": combine(once).hex(), "metadata_digest": combine(nodes).hex()}
     root = json.loads((run / "zarr.json").read_bytes())
     root["attributes"].update(fresh)
+    with suppress(ValueError):  # NaN in a provenance: it has none
+        root["attributes"] = with_fingerprint(root["attributes"])
     write_document(open_place(run), root)  # under the digest of the root itself
     return "sealed"
 
