@@ -16,7 +16,7 @@ from lorascope.analyze import compare_metrics, fit_scaling_law, trend_tests
 from lorascope.analyze.scaling.laws import LawName
 from lorascope.analyze.scaling.refits import cross_validate
 from lorascope.study import paper_study
-from lorascope.study.paper_tables import CellSet
+from lorascope.study.named import CellSet
 
 MODELS = ("Phi3", "LLaMA3")
 SETS = get_args(CellSet)

@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import reduce
-from lorascope.analyze.groups import KEYS, group_by, to_dataframe
+from lorascope.analyze.groups import group_by, to_dataframe
 from lorascope.analyze.miub import miub
+from lorascope.analyze.options import KEYS
 
 
 @pytest.fixture(scope="module")

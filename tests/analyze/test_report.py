@@ -15,6 +15,7 @@ from lorascope.analyze.report import write_report
 from lorascope.analyze.report.markup import as_json
 from lorascope.analyze.report.tokens import MOST_TOKENS, chosen_samples, token_color
 from lorascope.stores import Run, StoreError, open_run
+from lorascope.stores.visible import COMMANDS
 
 from .conftest import Small, as_of_old, width
 
@@ -199,6 +200,18 @@ def test_json_in_a_script_element_cant_end_it() -> None:
 
 def test_control_characters_become_visible(make_small: Callable[..., Small], tmp_path: Path) -> None:
     assert ">␀\t␉␡↵\n<".replace("\t", "") in page_of(make_small(word="\x00\t\x7f\n").run, tmp_path).source
+
+
+def test_no_terminal_obeys_what_a_store_says(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    hostile = "a\x1b[2J\x9bm\u202eb"
+    attributes = {"provenance": {"settings": {"model": hostile, "tokens": hostile}, "population": hostile, hostile: 1}}
+    page = page_of(make_small(word=hostile, sample_id=hostile, dataset=hostile, attributes=attributes).run, tmp_path)
+    without_scripts = page.source
+    for script in page.scripts:
+        without_scripts = without_scripts.replace(script, "")
+    assert COMMANDS.findall(without_scripts) == []
+    assert r"model a\x1b[2J\x9bm\u202eb · adapter" in page.text
+    assert page.text.count(r"a\x1b[2J\x9bm\u202eb") > 5
 
 
 def test_token_ids_stand_in_for_missing_text(make_small: Callable[..., Small], tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from lorascope.capture import CaptureProgress
 from lorascope.capture.adapters.refusal import lora_layers
 from lorascope.capture.errors import Interrupted
 from lorascope.stores import StoreError, open_run, run_state, verify
+from lorascope.stores.format.fingerprint import sealed
+from lorascope.stores.places.file_lock import file_lock
 
 
 def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[CaptureProgress], None]:
@@ -200,6 +202,15 @@ def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_p
     assert (measured["ranks"], measured["rows"]) == (3, open_run(tmp_path / "three.zarr").n_rows)
 
 
+def test_ranks_end_with_the_refusal_of_the_first(command: Any, tmp_path: Path) -> None:
+    with file_lock(tmp_path / "run.zarr"):
+        done = command("run.zarr", 2)
+    assert done.returncode != 0
+    assert f"error: `run.zarr` is being written by process {os.getpid()} on host" in done.stderr
+    assert "gloo" not in done.stderr.lower()
+    assert not (tmp_path / "run.zarr").exists()
+
+
 def raise_enough() -> None:
     raise RuntimeError("enough")
 
@@ -209,7 +220,7 @@ def unfinish(run: Path) -> None:
     root = json.loads((run / "zarr.json").read_text())
     root["attributes"]["finished"] = False
     del root["attributes"]["measured"]
-    (run / "zarr.json").write_text(json.dumps(root))
+    (run / "zarr.json").write_bytes(sealed(root))
 
 
 def test_finished_run_that_lost_a_chunk_is_no_success(go: Any, tmp_path: Path) -> None:

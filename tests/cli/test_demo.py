@@ -66,8 +66,8 @@ def test_demo_from_nothing_to_a_report_and_again(
     assert "model.layers.29.mlp.down_proj" in page
 
     # All of it is there: not even the model is loaded again.
-    monkeypatch.setattr(demo, "load_model", lambda *_, **__: pytest.fail("the model was loaded"))
-    monkeypatch.setattr(demo, "write_report", lambda run, page, *, progress: progress(1, 1))
+    monkeypatch.setattr("lorascope.capture.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("lorascope.analyze.report.write_report", lambda run, page, *, progress: progress(1, 1))
     before = {f: f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
     assert main(["demo", "--out", str(out), "--traceback"]) == 0
     assert {f: f.stat().st_mtime_ns for f in before} == before

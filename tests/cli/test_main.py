@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import shutil
 import signal
@@ -11,8 +10,6 @@ import pytest
 
 from lorascope.cli.main import COMMANDS, main
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     code = main([str(word) for word in words])
@@ -20,10 +17,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
     return code, " ".join(out.split()), err
 
 
-@pytest.mark.parametrize("command", [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "demo"])
+@pytest.mark.parametrize(
+    "command", [None, "info", "verify", "miub", "mi", "fit", "compare", "report", "demo", "capture", "plan", "finetune"]
+)
 def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) -> None:
-    if command == "demo" and not HAS_TORCH:
-        pytest.skip("the demo's help needs torch")
     words = [command, "--help"] if command else ["--help"]
     code, out, _ = run(capsys, *words)
     assert code == 0
@@ -78,6 +75,9 @@ def test_verify_says_sound_or_what_is_wrong(
     assert code == 1
     assert "missing" in out
     assert "1 problem at level digests" in out
+    code, out, _ = run(capsys, "verify", Path(__file__).parents[1] / "stores/golden/v1.zarr")
+    assert code == 0
+    assert "the root is older than its digest: whether attributes such as parameter counts" in " ".join(out.split())
 
 
 def test_report_is_written_beside_the_run(capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path) -> None:
@@ -112,9 +112,10 @@ sys.exit(main(sys.argv[1:]))
 def test_help_and_version_load_nothing_heavy() -> None:
     """Zarr, xarray and Dask take seconds; a second import proves that the first finding can differ."""
     code = "import sys; from lorascope.cli.main import main; main(['--help']); print('zarr' in sys.modules);"
-    code += " import lorascope.stores; print('zarr' in sys.modules)"
+    code += " import lorascope.stores; print('zarr' in sys.modules);"
+    code += " lorascope.stores.open_run; print('zarr' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-2:] == ["False", "True"]
+    assert done.stdout.split()[-3:] == ["False", "False", "True"]
     done = subprocess.run([sys.executable, "-m", "lorascope", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.1.0"
 
@@ -122,7 +123,7 @@ def test_help_and_version_load_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("module", "extra", "words"),
     [
-        ("torch", "capture", ["capture", "--help"]),
+        ("torch", "capture", ["verify", "{run}", "--reforward", "1"]),
         ("distributed", "cluster", ["miub", "{run}", "--scheduler", "tcp://127.0.0.1:1"]),
         pytest.param(
             *("datasets", "datasets", ["finetune", "--model", "none", "--data", "piqa:train", "--out", "{run}/out"]),
@@ -184,7 +185,7 @@ class Stopped(KeyboardInterrupt):
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, Stopped("stopped after 2 of 4 rows")])
 def test_signal_ends_a_command_in_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: signal.Signals | Stopped
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stop: signal.Signals | Stopped
 ) -> None:
     cleaned = []
 
@@ -198,14 +199,58 @@ def test_signal_ends_a_command_in_one_line(
             cleaned.append(path)
         return "absent"
 
-    monkeypatch.setattr("lorascope.cli.commands.info.run_state", state_of)
+    monkeypatch.setattr("lorascope.stores.open_run", state_of)
+    (tmp_path / "zarr.json").write_text("{}")
     before = signal.getsignal(signal.SIGTERM)
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
-        code, out, err = run(capsys, "info", "there.zarr")
+        code, out, err = run(capsys, "info", tmp_path)
     finally:
         signal.signal(signal.SIGINT, interrupt)
     said = str(stop) if isinstance(stop, Stopped) else "interrupted; what was finished until then is whole"
     assert (code, out, err) == (130 if stop == signal.SIGINT else 143, "", f"lorascope: error: {said}\n")
-    assert cleaned == ["there.zarr"]
+    assert cleaned == [str(tmp_path)]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError("Unable to allocate 9 EiB"), "there isn't memory enough for `lorascope info {run}`: Unable to"),
+        (MemoryError(), "there isn't memory enough for `lorascope info {run}`\n"),
+        (RecursionError("maximum recursion depth exceeded"), "something is nested too deep for `lorascope info {run}`"),
+    ],
+)
+def test_what_is_too_large_or_too_deep_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    many_rows: Path,
+    error: BaseException,
+    said: str,
+) -> None:
+    def fail(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr("lorascope.stores.open_run", fail)
+    code, _, err = run(capsys, "info", many_rows)
+    assert code == 2
+    assert err.startswith("lorascope: error: " + said.format(run=many_rows))
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", ["info {run} --json", "info {run} --full", "fit paper --json --quick", "--help"])
+def test_an_answer_that_nobody_reads_to_its_end_is_no_error(many_rows: Path, words: str) -> None:
+    shell = f'{{ "$0" -m lorascope {words.format(run=many_rows)}; echo "$?" >&2; }} | true'
+    done = subprocess.run(["bash", "-c", shell, sys.executable], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() in {"1", "141"}  # nothing but the exit code
+
+
+def test_a_broken_pipe_of_another_kind_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, many_rows: Path
+) -> None:
+    def fail(path: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe", "worker")
+
+    monkeypatch.setattr("lorascope.stores.open_run", fail)
+    code, _, err = run(capsys, "info", many_rows)
+    assert (code, err) == (2, "lorascope: error: [Errno 32] Broken pipe: 'worker'\n")

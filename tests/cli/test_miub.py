@@ -32,9 +32,9 @@ def test_the_conclusion_comes_first_and_the_rest_by_full(capsys: pytest.CaptureF
 def test_long_tables_are_cut(
     capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_module("lorascope.cli.commands.miub"), "TOP", 3)
+    monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), "TOP", 3)
     assert "JS by component, the 3 largest of 4 (--full: all)" in run(capsys, many_rows)[1]
-    monkeypatch.setattr(import_module("lorascope.cli.commands.miub"), "MOST_ROWS", 3)
+    monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), "MOST_ROWS", 3)
     assert "MIUB by component, the 3 largest of 4 (--full: all)" in run(capsys, many_rows, "--group-by", "component")[1]
 
 

@@ -5,7 +5,9 @@ import sys
 import pytest
 
 from lorascope.cli import screen
-from lorascope.cli.screen import note, one_line, print_table, progress_bar, say, visible
+from lorascope.cli.screen import note, print_table, progress_bar, say
+from lorascope.stores import visible as visible_module
+from lorascope.stores.visible import one_line, visible
 
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
 SHOWN = r"a\x1b[2J\x1b]0;title\x07b\rc\x9bd\x7fe\u202ef\ud800g"
@@ -17,7 +19,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_examples() -> None:
-    assert doctest.testmod(screen).failed == 0
+    assert doctest.testmod(visible_module).failed == 0
 
 
 def test_every_command_is_spelt_out_and_nothing_else() -> None:

@@ -1,7 +1,9 @@
 """Every stage through the command line, on a model made on the spot."""
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,8 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("needs lorascope[capture]", allow_module_level=True)
 
 from lorascope.cli import screen  # noqa: E402
+from lorascope.cli.stopped import GOES_ON  # noqa: E402
+from lorascope.study.grid import units_of  # noqa: E402
 
 from .called import call, flat, make_inputs  # noqa: E402
 
@@ -22,6 +26,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and questions."""
     path = tmp_path_factory.mktemp("stages")
     make_inputs(path, 12)
+    (path / "empty").mkdir()
+    (path / "empty/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    (path / "empty/adapter_model.safetensors").touch()
     return path
 
 
@@ -41,14 +48,16 @@ def lorascope(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str
 def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = ["--miub-every", "2", "--miub-samples", "5"]
     captured = ["capture", *MODEL, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"]
+    pulled = ["pull", "run.zarr", "small.zarr", "--component", "model.layers.0.*", "--samples", "3"]
     steps = [
         (["finetune", *MODEL, "--out", "adapter", "--held-out", "sums.train.jsonl", *FINE, *measured], "after: CE"),
         (captured, "at 14 components"),
         (["info", "run.zarr"], "sums/train"),
-        (captured, "at 14 components"),  # done already
+        (captured, "already complete: "),
         (["verify", "run.zarr"], "sound at level statistics"),
         (["verify", "run.zarr", "--reforward", "2"], "2 samples computed again"),
-        (["pull", "run.zarr", "small.zarr", "--component", "model.layers.0.*", "--samples", "3"], "small.zarr"),
+        (pulled, "small.zarr; checked by the"),
+        (pulled, "in small.zarr; nothing was copied"),
         (["info", "small.zarr"], "pull"),
         (["miub", "run.zarr", "--out", "result.zarr"], "MIUB"),
         (["report", "run.zarr"], "run.html"),
@@ -61,6 +70,56 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
             assert " nat after step 3, on 5 held-out samples; measuring it took " in out
     assert (folder / "result.zarr/zarr.json").is_file()
     assert (folder / "run.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "said"),
+    [
+        (
+            ["capture", *MODEL, "--adapter", "empty", "--out", "stopped.zarr"],
+            "lorascope.capture.prepare.read_item_files",
+            "stopped before anything was written to `stopped.zarr`; the same command begins again",
+        ),
+        (
+            ["finetune", *MODEL, "--out", "stopped"],
+            "lorascope.capture.load_model",
+            "stopped before the first checkpoint; nothing of the training stays, and the same command begins again",
+        ),
+    ],
+)
+def test_stopped_while_the_model_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], where: str, said: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, stop)
+    assert lorascope(capsys, *words) == (130, "", f"lorascope: error: {said}\n")
+
+
+def test_a_study_says_what_is_done(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lorascope.study.running.run import Outcome
+
+    task = "{train: sums.train.jsonl, test: sums.train.jsonl}"
+    (folder / "study.yaml").write_text(f"{{model: model, grid: {{rank: [2, 4]}}, tasks: {{sums: {task}}}}}")
+    n_done = 2
+
+    def outcomes(settings: Any, *_: object, **__: object) -> Iterator[Outcome]:
+        for unit in units_of(settings)[:n_done]:
+            yield Outcome(unit, "there already")
+        if n_done < 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("lorascope.study.running.run.run_study", outcomes)
+    code, out, _ = lorascope(capsys, "study", "run", "study.yaml")
+    assert code == 0
+    assert "already complete: all 2 units are done, by the same settings, models, data and prompts" in out
+    assert " s; results" not in out
+    n_done = 1
+    code, _, err = lorascope(capsys, "study", "run", "study.yaml")
+    assert (code, err) == (130, f"lorascope: error: stopped with 1 of 2 units known to be done; {GOES_ON}\n")
 
 
 def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +136,7 @@ def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: 
         (["--adapter", "model"], "is no adapter folder"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'prompt'"),
-        (["--device", "tpu9"], "`device` is 'tpu9'; allowed are"),
+        (["--adapter", "empty", "--device", "tpu9"], "`device` is 'tpu9'; allowed are"),
         (["--out", "sums.train.jsonl"], "is a file"),
     ],
 )

@@ -20,11 +20,12 @@ def test_what_json_holds(tmp_path: Path) -> None:
         (b"[" * 100_000 + b"]" * 100_000, "`x` is nested too deep; write it again"),
         (b'{"a": "\\ud83d"}', "`x` holds half of a character"),
         (b'{"\\uD83D": 1}', "`x` holds half of a character"),
+        (b'[{"a": 1, "b": 2, "a": 1}]', "`x` isn't JSON: 'a' is twice in one object"),
         (b"1" * 5000, "`x` isn't JSON: Exceeds the limit"),
         (b"[" + b"{}," * MAX_CONTAINERS + b"1]", "`x`, 3.15 MB of JSON, holds more than is read; look at what it is"),
         (b" " * (MAX_BYTES + 1), "`x`, 33.6 MB of JSON, holds more than is read"),
     ],
-    ids=["empty", "torn", "bytes", "deep", "half", "half a key", "digits", "containers", "size"],
+    ids=["empty", "torn", "bytes", "deep", "half", "half a key", "key twice", "digits", "containers", "size"],
 )
 def test_what_is_refused_in_one_line(content: bytes, words: str) -> None:
     with pytest.raises(StoreError, match=words) as refused:

@@ -1,23 +1,28 @@
 """Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
 
-from .adapters.adapter import adapter_report
-from .compare_runs import paired, side_by_side
-from .groups import group_by, to_dataframe
-from .information.bound import js_lower_bound, js_upper_bound
-from .jensen_shannon import jensen_shannon
-from .measure_information import export_pairs, measure_information
-from .measuring.measures import token_measure
-from .measuring.run import measure_run
-from .miub import miub
-from .mutual_information import mutual_information
-from .qualify import qualify
-from .readings import miub_readings
-from .save import open_result, save
-from .scaling.fit import fit_report, fit_scaling_law
-from .scaling.identify import identifiability
-from .scores import scores_table
-from .stats.metrics import compare_metrics
-from .stats.trends import trend_tests
+from typing import TYPE_CHECKING
+
+from lorascope.stores.on_demand import import_on_demand
+
+if TYPE_CHECKING:
+    from .adapters.adapter import adapter_report
+    from .compare_runs import paired, side_by_side
+    from .groups import group_by, to_dataframe
+    from .information.bound import js_lower_bound, js_upper_bound
+    from .jensen_shannon import jensen_shannon
+    from .measure_information import export_pairs, measure_information
+    from .measuring.measures import token_measure
+    from .measuring.run import measure_run
+    from .miub import miub
+    from .mutual_information import mutual_information
+    from .qualify import qualify
+    from .readings import miub_readings
+    from .save import open_result, save
+    from .scaling.fit import fit_report, fit_scaling_law
+    from .scaling.identify import identifiability
+    from .scores import scores_table
+    from .stats.metrics import compare_metrics
+    from .stats.trends import trend_tests
 
 __all__ = [
     "adapter_report",
@@ -45,3 +50,5 @@ __all__ = [
     "token_measure",
     "trend_tests",
 ]
+
+import_on_demand(__name__)

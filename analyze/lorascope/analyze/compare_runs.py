@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from .groups import SAMPLE_KEYS, group_by, to_dataframe
+from .groups import group_by, to_dataframe
+from .options import RUN_KEYS, SAMPLE_KEYS
 from .weights import standard_error
 
 PAIR_KEYS = ("component", "layer", "kind")
-RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
 
 
 def side_by_side(results: Sequence[xr.Dataset], by: Sequence[str] = ("run",)) -> xr.Dataset:

@@ -11,13 +11,10 @@ import xarray as xr
 from lorascope.stores.format.tables import ROLES
 
 from .measuring.partial import CHUNK_TOKENS
+from .options import COMPONENT_KEYS, KEYS, SAMPLE_KEYS, TOKEN_KEYS
 from .reduce import UNITS
 from .weights import standard_error
 
-SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
-COMPONENT_KEYS = ("component", "layer", "kind", "rank")
-TOKEN_KEYS = ("role", "position")
-KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
 UNSORTED = ("dataset", "split", "prompt", "component", "kind")
 """Keys whose values stay in the order in which they come."""
 LENGTH_TOKENS = 100

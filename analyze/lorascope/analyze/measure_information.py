@@ -16,12 +16,12 @@ from lorascope.stores.progress import Progress
 
 from .information.components import ComponentPairs, component_pairs, component_record
 from .information.dataset import component_dataset, provenance
-from .information.estimators import N_SHUFFLES
 from .information.pairs import Settings
 from .information.plan import Against, Plan, Unit, make_plan
 from .measuring.compute import workers
 from .measuring.sources import Source, matching, sources_of
-from .save import refuse_inside_store, require_writable
+from .options import N_SHUFFLES
+from .targets import refuse_inside_store, require_writable
 from .threads import keep_one_blas_thread, one_blas_thread
 
 ONE_BY_ONE = {"chunksize": 1}

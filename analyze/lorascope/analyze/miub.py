@@ -15,8 +15,9 @@ from lorascope.stores.progress import Progress
 from .measuring.captured import keeps_all_states
 from .measuring.partial import finish
 from .measuring.run import measure_unsaved
-from .reduce import UNITS, Reduction, SampleSums, Unit, refuse_unknown, token_blocks, usable_samples
-from .save import refuse_target
+from .options import Reduction, Unit
+from .reduce import UNITS, SampleSums, refuse_unknown, token_blocks, usable_samples
+from .targets import refuse_target
 from .weights import is_weighted, standard_error
 
 MISFIT = 1e-2

@@ -10,10 +10,11 @@ import xarray as xr
 from lorascope.stores.progress import Progress
 
 from .information.dataset import information_dataset
-from .information.estimators import N_SHUFFLES, check_settings, refuse_unless_whole, resolve_estimators
+from .information.estimators import check_settings, refuse_unless_whole, resolve_estimators
 from .information.evidence import estimate
 from .information.pairs import Settings, check_pairs
 from .information.plan import Unit
+from .options import N_SHUFFLES
 from .threads import one_blas_thread
 
 

@@ -13,7 +13,8 @@ from lorascope.stores.progress import Progress
 from .measuring.captured import available
 from .measuring.run import measure_run
 from .miub import miub_attributes, require_samples
-from .reduce import UNITS, Reduction, reduce_tokens
+from .options import Reduction
+from .reduce import UNITS, reduce_tokens
 from .weights import standard_error
 
 PRINTED: Mapping[str, tuple[float, float, int]] = {"Phi3": (1511.6, 1913.3, 128), "LLaMA3": (3217.7, 3837.0, 224)}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -12,10 +12,9 @@ from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 
 from .measuring.partial import CHUNK_TOKENS
+from .options import Reduction
 
-Reduction = Literal["mean", "sum", "last", "answer"]
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
-Unit = Literal["nat", "bit", "sqrt"]
 
 
 class UnitOf(NamedTuple):

@@ -1,17 +1,21 @@
 """Capture: a model with its adapter, run over data, into a store. Needs `lorascope[capture]`."""
 
-from .adapters.adapter import attach_adapter
-from .adapters.refusal import AdapterError
-from .capture import capture
-from .config import CaptureConfig, FinetuneConfig
-from .errors import CaptureError, Interrupted
-from .models.model import load_model
-from .planning.plan import Plan, plan
-from .recording.reduce import jensen_shannon
-from .recording.stream import CaptureProgress
-from .samples.items import read_items
-from .training.callback import MiubCallback
-from .training.finetune import finetune
+from typing import TYPE_CHECKING
+
+from lorascope.stores.on_demand import import_on_demand
+
+if TYPE_CHECKING:
+    from .adapters.adapter import attach_adapter
+    from .capture import capture
+    from .config import CaptureConfig, FinetuneConfig
+    from .errors import AdapterError, CaptureError, Interrupted
+    from .models.model import load_model
+    from .planning.plan import Plan, plan
+    from .recording.reduce import jensen_shannon
+    from .recording.stream import CaptureProgress
+    from .samples.items import read_items
+    from .training.callback import MiubCallback
+    from .training.finetune import finetune
 
 __all__ = [
     "AdapterError",
@@ -30,3 +34,5 @@ __all__ = [
     "plan",
     "read_items",
 ]
+
+import_on_demand(__name__)

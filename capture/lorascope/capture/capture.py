@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,17 @@ from lorascope.stores import (
     run_state,
 )
 from lorascope.stores.allocator import freed_memory_kept
+from lorascope.stores.places.file_lock import run_lock
 from lorascope.stores.reading.read import missing_chunks
 
 from .adapters.passes import evaluating
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
+from .inputs import require_inputs
 from .load import Loaded, load
 from .models.device import named_device, require_device
-from .planning.estimate import estimate, require_space, require_writable
+from .planning.estimate import estimate, require_space
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
 from .recording.stream import CaptureProgress
@@ -68,6 +71,8 @@ def capture(
         If the model or a data file can't be read, or a sample can't be captured as it is.
     CaptureError
         If a hook doesn't fire exactly once a pass, or a layer's output isn't its base plus delta.
+    FileExistsError
+        If another process captures into `config.out`: the message says which one and since when.
     OSError
         If the disk is full or the remote is lost; committed rows stay, and the same call goes on later.
     Interrupted
@@ -77,8 +82,8 @@ def capture(
     -----
     Nothing is written before all checks have passed, every choice is scored and every answer is given.
     """
-    with joined(config.device) as ranks, freed_memory_kept():
-        require_writable(config.out)
+    require_inputs(config, model_given=model is not None)
+    with joined(config.device) as ranks, freed_memory_kept(), _alone_at(config.out, ranks):
         require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
         files = read_files(config)
@@ -105,6 +110,21 @@ def capture(
                 with _open_writer(prepared, loaded, state, ranks, progress) as writer:
                     _fill(prepared, loaded, writer, ranks, progress)
     return open_run(config.out)
+
+
+@contextmanager
+def _alone_at(out: str, ranks: Ranks) -> Iterator[None]:
+    """Nobody but these ranks captures into a run's folder; where another process does, each of them is refused."""
+    with ExitStack() as held:
+        refusal: OSError | None = None
+        if ranks.leads:
+            try:
+                held.enter_context(run_lock(out))
+            except OSError as error:
+                refusal = error
+        if (refusal := ranks.of_leader(refusal)) is not None:
+            raise refusal
+        yield
 
 
 def _open_writer(

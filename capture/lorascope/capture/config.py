@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 
 from lorascope.stores.size import parse_size
 
-from .models.sharing import check_sharing
+from .models.source import check_sharing
 from .samples.selection import check_selection
 
 

@@ -1,4 +1,4 @@
-"""What ends a capture before its end: a model that isn't what it should be, SIGINT and SIGTERM."""
+"""What ends a capture before its end: a model or adapter that isn't what it should be, SIGINT and SIGTERM."""
 
 import signal
 from collections.abc import Iterator
@@ -10,6 +10,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 class CaptureError(RuntimeError):
     """The model did something under capture that would have put wrong data into the store."""
+
+
+class AdapterError(ValueError):
+    """The adapter can't be measured on this model; the message names every reason."""
 
 
 class Interrupted(KeyboardInterrupt):

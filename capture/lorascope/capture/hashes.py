@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 from lorascope.stores.format.fingerprint import canonical
 
 
-def hash_tensors(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype | None = None) -> str:
+def hash_tensors(tensors: Mapping[str, "torch.Tensor"], *, dtype: "torch.dtype | None" = None) -> str:
     """SHA-256, in hexadecimal, over tensors in the order of their names: name, dtype, shape and bytes of each.
 
     Parameters
@@ -24,6 +25,8 @@ def hash_tensors(tensors: Mapping[str, torch.Tensor], *, dtype: torch.dtype | No
     ValueError
         If a tensor is on the meta device and has no bytes.
     """
+    import torch  # not for who only hashes settings
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach()

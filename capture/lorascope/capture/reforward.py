@@ -1,6 +1,5 @@
 """The last level of checking a run: its model computes some of its rows again, and they are compared."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 
 from .adapters.passes import evaluating
-from .config import CaptureConfig
+from .inputs import require_inputs, settings_of_run
 from .load import load
 from .prepare import prepare, read_files
 from .ranks import ALONE
@@ -85,7 +84,8 @@ def reforward(
     if k < 1:
         raise ValueError(f"`k` is {k!r}; choose at least 1 sample")
     run = open_run(path)
-    config = _config_of(run, overrides or {})
+    config = settings_of_run(run, overrides or {})
+    require_inputs(config, model_given=model is not None, writes=False)
     chosen = _choose(run, k, seed)
     loaded = load(config, model, tokenizer, ALONE)
     with evaluating(loaded.model):
@@ -100,22 +100,6 @@ def reforward(
         found = Reforwarded(tuple(str(run.samples["id"].values[index]) for index in chosen))
         fill_rows(prepared, loaded, _Comparer(run, found), _rows_of(run, chosen), progress=progress)
     return found
-
-
-def _config_of(run: Run, overrides: Mapping[str, Any]) -> CaptureConfig:
-    """The settings that the run was captured with."""
-    provenance = dict(run.attributes.get("provenance") or {})
-    settings = provenance.get("settings")
-    if not isinstance(settings, dict):
-        raise StoreError(f"`{run.path}` doesn't say how it was captured, so that nothing can be computed again")
-    if any(step.get("how") == "pull" for step in provenance.get("copied", [])):
-        raise StoreError(f"`{run.path}` was pulled from another run, of which it is a part; compute that one again")
-    known = {field.name for field in dataclasses.fields(CaptureConfig)}
-    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    unknown = sorted(kept.keys() - known)
-    if unknown:
-        raise StoreError(f"`{run.path}` was captured with settings that this lorascope doesn't know: {unknown}")
-    return CaptureConfig(**{**kept, **overrides})
 
 
 def _choose(run: Run, k: int, seed: int) -> np.ndarray:

@@ -10,7 +10,11 @@ from lorascope.stores.format import fingerprint
 from .config import CaptureConfig
 
 UNSHARED = {"share": 1, "shared_layers": 0}
-
+COMPARED = (
+    "weights of model and adapters, tokenizer, data, prompts, settings that shape numbers, type of device, and "
+    f"versions of {', '.join(fingerprint.DECISIVE_LIBRARIES)}"
+)
+"""What `identity` holds, in words."""
 SHOWN = 6
 """Differences named in an error before the rest is only counted."""
 _ABSENT = object()

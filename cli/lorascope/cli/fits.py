@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter, Token
 
-from lorascope.analyze.save import refuse_inside_store, require_writable
-from lorascope.analyze.stats.record import to_json
-from lorascope.analyze.stats.summary import Summary
+from lorascope.analyze.targets import refuse_inside_store, require_writable
 from lorascope.stores.places.atomic_write import atomic_write
-from lorascope.study.read_study import read_study
+from lorascope.stores.visible import COMMANDS, one_line, visible
+from lorascope.study.named import require_there
 
-from .screen import COMMANDS, aside, console, one_line, progress_bar, say, visible, write
+from .screen import aside, console, progress_bar, say, write
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
+    from lorascope.analyze.stats.summary import Summary
 
 Figure = tuple[str, Callable[[], Any]]
 """A name, and what makes a plotly figure or raises ValueError where the result has no such one."""
@@ -61,17 +64,21 @@ def rows_where(where: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> pd.DataFrame:
+def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], workers: int | None) -> "pd.DataFrame":
     """What `read_study` returns, a bar for each run drawn beside the answer."""
     if workers is not None and workers < 1:
         raise ValueError(f"`workers` is {workers}; give at least 1")
+    require_there(study)
+
+    from lorascope.study.read_study import read_study
+
     with progress_bar("runs", to=aside) as update:
         return read_study(
             study, where=where, n_workers=workers, progress=lambda done, total, part="": update(done, total, title=part)
         )
 
 
-def chosen_groups(frame: pd.DataFrame, named: str | None) -> tuple[str, ...]:
+def chosen_groups(frame: "pd.DataFrame", named: str | None) -> tuple[str, ...]:
     """Columns that tell groups apart: those named, or by default those of `GROUPS` that vary in the table."""
     if named is not None:
         return listed(named)
@@ -91,7 +98,7 @@ def refuse_out(out: Path | None) -> None:
 
 
 def deliver(
-    title: str, frame: pd.DataFrame, where: Mapping[str, Sequence[str]], summaries: Sequence[Summary],
+    title: str, frame: "pd.DataFrame", where: Mapping[str, Sequence[str]], summaries: Sequence["Summary"],
     record: Mapping[str, Any], *, as_json: bool, out: Path | None, full: bool = False, remarks: Sequence[str] = (),
     figures: Sequence[Figure] = (),
 ) -> None:  # fmt: skip
@@ -100,6 +107,8 @@ def deliver(
     The text is the first summary's short form, or with `full` everything; `record` is name -> result as JSON has it,
     `remarks` what was assumed or couldn't be computed.
     """
+    from lorascope.analyze.stats.record import to_json
+
     said: list[str] = list(frame.attrs.get("notes", ()))
     study = {"source": str(frame.attrs.get("source", "")), "where": {name: list(one) for name, one in where.items()},
              "n_rows": len(frame), "notes": said}  # fmt: skip

@@ -1,5 +1,7 @@
 """The command `lorascope`: parses, calls one function, reports; a mistake by the user is one line and exit code 2."""
 
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,7 +12,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError
 
-from .screen import visible
+from lorascope.stores.visible import visible
 
 COMMANDS = {
     "demo": "See it work: fine-tune, capture, analyse and report on a small real model, on this machine.",
@@ -79,7 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         extra = f"lorascope[{EXTRAS[missing]}]"
         return _fail(f"this needs {missing}, which isn't installed; `pip install '{extra}'` brings it")
+    except (MemoryError, RecursionError) as error:
+        if traceback:
+            raise
+        what = "there isn't memory enough" if isinstance(error, MemoryError) else "something is nested too deep"
+        said = " ".join(str(error).split())
+        return _fail(f"{what} for `lorascope {shlex.join(words)}`{f': {said}' if said else ''}")
     except (CycloptsError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         if traceback:
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)
@@ -116,6 +126,16 @@ def _missing_module(error: BaseException | None) -> str:
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__
     return (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout goes to a program that has ended; what is left for it is dropped then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -1,6 +1,5 @@
 """The terminal: lines, tables and progress bars; imports nothing heavy, since `lorascope --help` waits for it."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -9,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from lorascope.stores.visible import visible
 
 if TYPE_CHECKING:
     from lorascope.stores import Run
@@ -27,30 +28,6 @@ def _console(*, stderr: bool = False) -> Console:
 console = _console()
 aside = _console(stderr=True)
 """Takes all that isn't the answer, where a program may read the answer."""
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that a terminal obeys instead of showing them, but for newlines and tabs; and halves of characters."""
-
-
-def visible(text: str) -> str:
-    r"""Text in which everything that a terminal would obey is spelt out: names in a store may hold anything.
-
-    Examples
-    --------
-    >>> print(visible("\x1b[2Jgone\r"))
-    \x1b[2Jgone\r
-    """
-    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def one_line(text: str) -> str:
-    r"""Text as `visible` makes it, line breaks spelt out too: no name in a table can pass for a line of its own.
-
-    Examples
-    --------
-    >>> print(one_line("a\nverdicts"))
-    a\nverdicts
-    """
-    return visible(text).replace("\n", r"\n")
 
 
 def write(text: str) -> None:

@@ -1,17 +1,22 @@
 """Runs on disk: the store that capture writes and analysis reads (format version 1, `docs/store-format.md`)."""
 
-from .checking.verify import Verdict, verify
-from .copying.compact import compact
-from .copying.pull import pull
-from .errors import Problem, StoreError
-from .format.spec import Adapter, Component, RunSpec
-from .format.widen import widen
-from .places.place import Place, open_place
-from .reading.read import open_run
-from .reading.run import Run
-from .reading.state import clear_torn, run_state
-from .writing.create import create_run, resume_run
-from .writing.write import RowWritten, RunWriter
+from typing import TYPE_CHECKING
+
+from .on_demand import import_on_demand
+
+if TYPE_CHECKING:
+    from .checking.verify import Verdict, verify
+    from .copying.compact import compact
+    from .copying.pull import pull
+    from .errors import Problem, StoreError
+    from .format.spec import Adapter, Component, RunSpec
+    from .format.widen import widen
+    from .places.place import Place, open_place
+    from .reading.read import open_run
+    from .reading.run import Run
+    from .reading.state import clear_torn, run_state
+    from .writing.create import create_run, resume_run
+    from .writing.write import RowWritten, RunWriter
 
 __all__ = [
     "Adapter",
@@ -35,3 +40,5 @@ __all__ = [
     "verify",
     "widen",
 ]
+
+import_on_demand(__name__)

@@ -1,6 +1,8 @@
 """JSON that somebody else may have written: read whole or refused in one line, in bounded memory."""
 
 import json
+import reprlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,6 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object of these keys and values; a ValueError if a key comes twice, of which each reader takes another."""
     document = dict(pairs)
     if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in document if keys.count(key) > 1)!r} is twice in one object")
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{reprlib.repr(twice)} is twice in one object")
     return document

@@ -5,11 +5,12 @@ from typing import Literal, get_args
 
 import pandas as pd  # type: ignore[import-untyped]
 
+from .named import CellSet
+
 SOURCE = (
     "Zhang, Gao, Zhang, Sun, Yang, Hou (2025), The Scaling Law for LoRA Base on Mutual Information Upper Bound, "
     "arXiv 2501.03152"
 )
-CellSet = Literal["as printed", "repaired", "without collapsed"]
 CHANCE = 0.25
 """Cells whose accuracy is below that of guessing among four choices count as collapsed."""
 

@@ -15,18 +15,11 @@ from lorascope.stores import Run, open_run
 from lorascope.stores.format.spec import FORMAT
 from lorascope.stores.progress import Progress
 
-from .paper_tables import CellSet, paper_study
-from .read_table import SUFFIXES, read_table, select_rows
+from .named import PAPER, TABLE, CellSet, is_store, table_of
+from .paper_tables import paper_study
+from .read_table import read_table, select_rows
 from .results.cells import cell_values, parts
 
-PAPER: dict[str, CellSet] = {
-    "paper": "as printed",
-    "paper:repaired": "repaired",
-    "paper:without-collapsed": "without collapsed",
-}
-"""Word -> which cells of the paper's table 1."""
-TABLE = "study.csv"
-"""File of a study's folder that is taken in place of its runs."""
 COLUMNS = (
     "run", "adapter", "model", "dataset", "split", "prompt", "setting", "N", "N_non_embedding", "share", "R", "D",
     "ACC", "CE", "PPL", "MIUB", "MIUB_se", "n_samples", "n_scored",
@@ -91,7 +84,7 @@ def read_study(
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
         raise ValueError("no study is named; give a table, a folder of runs, runs, or the word 'paper'")
-    asked, tables = dict(where or {}), {str(one): _table_of(one) for one in given}
+    asked, tables = dict(where or {}), {str(one): table_of(one) for one in given}
     whole = [one for one, table in tables.items() if table is not None]
     if whole and len(given) > 1:
         raise ValueError(f"{whole[0]!r} is a whole table and can't be put together with others; name it alone")
@@ -99,21 +92,6 @@ def read_study(
         return select_rows(_of_runs(given, n_workers, progress), asked)
     table = tables[whole[0]]
     return select_rows(read_table(table), asked) if isinstance(table, Path) else _paper(PAPER[str(table)], asked)
-
-
-def _table_of(one: str | Path) -> str | Path | None:
-    """The file that is the table, or the word for the paper's; None for runs."""
-    if isinstance(one, str) and (one in PAPER or "://" in one):
-        return one if one in PAPER else None
-    path = Path(one)
-    if path.is_dir():
-        return path / TABLE if (path / TABLE).is_file() and not _is_store(path) else None
-    if not path.exists():
-        words = ", ".join(map(repr, PAPER))
-        raise FileNotFoundError(
-            f"`{path}` is not there; name a table ({', '.join(SUFFIXES)}), a folder of runs, runs, or {words}"
-        )
-    return path
 
 
 def _paper(cells: CellSet, where: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -206,7 +184,7 @@ def _rank(run: Run, adapter: str) -> int:
 def _runs_of(one: str | Path, *, alone: bool) -> list[tuple[str, str]]:
     """(name, place) of the run at a place, or of those below a folder; short names where it stands alone."""
     path = Path(one)
-    if "://" in str(one) or _is_store(path):
+    if "://" in str(one) or is_store(path):
         return [(str(one), str(one))]
     found = sorted(_below(path))
     if not found:
@@ -225,16 +203,12 @@ def _below(folder: Path) -> Iterator[Path]:
     seen = set()
     for place, folders, _ in os.walk(folder, onerror=fail, followlinks=True):
         path = Path(place)
-        if path.resolve() in seen or _is_store(path):
+        if path.resolve() in seen or is_store(path):
             folders.clear()
-        if path.resolve() not in seen and _is_store(path) and _is_run(path):
+        if path.resolve() not in seen and is_store(path) and _is_run(path):
             yield path
         seen.add(path.resolve())
         folders[:] = [name for name in folders if not name.startswith(".")]
-
-
-def _is_store(path: Path) -> bool:
-    return (path / "zarr.json").is_file()
 
 
 def _is_run(path: Path) -> bool:

@@ -14,8 +14,8 @@ from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 from lorascope.stores.json_document import distinct
 from lorascope.stores.places.regular_file import read_regular
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
-"""Endings of the names of files that hold a table."""
+from .named import SUFFIXES
+
 MAX_FILE_BYTES = 2**30
 """Bytes of the largest file, which is read whole."""
 MOST_NAMED = 8

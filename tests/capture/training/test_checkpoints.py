@@ -362,6 +362,9 @@ def test_an_adapter_that_came_meanwhile_is_told_before_the_training(
 
 
 def test_one_process_at_a_time(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path) -> None:
-    with file_lock(tmp_path / "out"), pytest.raises(FileExistsError, match="out` is being made by another process"):
+    with (
+        file_lock(tmp_path / "out"),
+        pytest.raises(FileExistsError, match=f"out` is being written by process {os.getpid()} on host "),
+    ):
         finetune(tiny_model, tiny_tokenizer, tiny_items, tmp_path / "out", CONFIG, items_eval=tiny_items)
     assert os.listdir(tmp_path) == []

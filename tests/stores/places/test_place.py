@@ -17,6 +17,7 @@ from lorascope.stores.places.place import cached
 @pytest.fixture(params=["folder", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "folder":
+        (tmp_path / "run").mkdir()
         return open_place(tmp_path / "run")
     return open_place(request.getfixturevalue("s3").prefix + "/run")
 

@@ -1,12 +1,17 @@
 """A run in an object store behind a real HTTP server that fails as servers do."""
 
+import json
 import pickle
+import socket
+import subprocess
+import sys
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lorascope.stores import create_run, open_place, open_run, run_state, verify
+from lorascope.stores import StoreError, clear_torn, create_run, open_place, open_run, run_state, verify
 from lorascope.stores.places import remote
 
 from ..on_disk import go_on, stored
@@ -38,12 +43,14 @@ def test_it_holds_what_a_folder_would(make_run: Any, s3: Any) -> None:
 def test_row_is_committed_by_its_last_request(make_run: Any, s3: Any) -> None:
     run = make_run(rows=())
     with create_run(s3.prefix, run.spec, tables=run.tables, weights=run.weights) as writer:
+        writer.write_row(0, run.blocks[0])
         s3.counted_from_now(lambda index, method: None)
         written = writer.write_row(1, run.blocks[1])
-        assert {request.split()[0] for request in s3.requests} == {"PUT"}
-        assert len(s3.requests) == len(run.blocks[1]) + 1
+        methods = [request.split()[0] for request in s3.requests]
+        # Before and after the chunks the root is still this run's.
+        assert methods == ["HEAD", *["PUT"] * len(run.blocks[1]), "HEAD", "PUT"]
         assert s3.requests[-1].endswith("/rows/digest/c.1.0")
-        assert writer.committed_rows.tolist() == [False, True, False]
+        assert writer.committed_rows.tolist() == [True, True, False]
     assert written.seconds_encode > 0
     assert written.seconds_write > 0
 
@@ -155,3 +162,57 @@ def test_attempts_end() -> None:
     """Nobody waits for ever: attempts, each attempt, and all of them together are bounded."""
     assert set(remote.RETRY) == {"max_retries", "backoff", "retry_timeout"}
     assert {"connect_timeout", "timeout"} <= set(remote.CLIENT)
+
+
+SET_UP = """
+import pickle, sys, time
+from lorascope.stores import create_run
+from lorascope.stores.places.remote import ObjectPlace
+url, spec, tables, weights = pickle.load(sys.stdin.buffer)
+write = ObjectPlace.write
+def slow(place, key, content):
+    if key.endswith("ce/c.0"):
+        print("there", flush=True)
+        time.sleep(600)
+    write(place, key, content)
+ObjectPlace.write = slow
+create_run(url, spec, tables=tables, weights=weights)
+"""
+
+
+def test_remote_set_up_of_a_living_process_is_left_alone(make_run: Any, s3: Any) -> None:
+    run = make_run()
+    command = [sys.executable, "-c", SET_UP]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(pickle.dumps((s3.prefix, run.spec, run.tables, run.weights)))
+        process.stdin.flush()
+        assert process.stdout.readline() == b"there\n"
+        while len(list(open_place(s3.prefix).keys())) < 20:
+            time.sleep(0.01)
+        assert run_state(s3.prefix) == "torn"
+        who = f"process {process.pid} on host {socket.gethostname()} since 2.* UTC"
+        says = f"^`{s3.prefix}` is being set up by {who}, which may still be at it; .* delete all below `{s3.prefix}`"
+        before = stored(s3.prefix)
+        with pytest.raises(StoreError, match=says):
+            clear_torn(s3.prefix)
+        assert before.items() <= stored(s3.prefix).items()
+        process.kill()
+        process.wait()
+    clear_torn(s3.prefix)
+    assert run_state(s3.prefix) == "absent"
+
+
+@pytest.mark.parametrize("setter", [None, {"host": "node7"}], ids=["an older writer", "no holder"])
+def test_remote_set_up_of_nobody_is_left_alone(make_run: Any, s3: Any, setter: Any) -> None:
+    go_on(s3.prefix, make_run(**SMALL))
+    place = open_place(s3.prefix)
+    root = json.loads(place.read("zarr.json", at_most=2**31))
+    del root["attributes"]["static_digest"]
+    root["attributes"] |= {} if setter is None else {"set_up_by": setter}
+    place.write("zarr.json", json.dumps(root).encode())
+    before = stored(s3.prefix)
+    with pytest.raises(StoreError, match="is being set up by a process that left no name, which may still be at it"):
+        clear_torn(s3.prefix)
+    assert stored(s3.prefix) == before

@@ -1,6 +1,7 @@
 """Killed anywhere, a run is absent, torn, unfinished or finished; and the same command gives the same bytes."""
 
 import itertools
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,11 @@ def test_states_of_a_run(make_run: Any, tmp_path: Path) -> None:
     [
         (None, "is a file; name a run's folder, or for a new run one that is new or empty"),
         ({"notes.txt": "x"}, "isn't empty and holds no run; name a new folder, or empty this one first"),
+        (
+            {"c.0": "x"},
+            r"holds parts of a run \('c.0'\) without its root 'zarr.json', .*; delete what is left, and the",
+        ),
+        ({"c.0": "x", "notes.txt": "x"}, "isn't empty and holds no run; name a new folder"),
         ({"zarr.json": "{"}, "isn't a readable Zarr group"),
         ({"zarr.json": "[1]"}, r"isn't a readable Zarr group \(its 'zarr.json' is \[1\]\)"),
         ({"zarr.json": "{}"}, "is a Zarr group but no lorascope run: `format` is None"),
@@ -190,3 +196,16 @@ def test_clearing_does_not_follow_links(torn: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds 'states/link', which isn't part of a run"):
         clear_torn(torn)
     assert (tmp_path / "outside/c.0").exists()
+
+
+def test_what_is_left_of_a_run_is_known_and_deleting_it_goes_on(make_run: Any) -> None:
+    run = make_run(n_tokens=1100)
+    expected = stored(run.path)
+    (run.path / "zarr.json").unlink()
+    with pytest.raises(
+        StoreError, match=r"run.zarr` holds parts of a run \('.*'\) without its root 'zarr.json', as where"
+    ):
+        go_on(run.path, run)
+    shutil.rmtree(run.path)
+    go_on(run.path, run)
+    assert stored(run.path) == expected

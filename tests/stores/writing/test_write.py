@@ -1,6 +1,8 @@
+import errno
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +15,10 @@ import numpy as np
 import pytest
 import zarr
 
-from lorascope.stores import Component, RunSpec, StoreError, create_run, open_run, resume_run, verify
+from lorascope.stores import Component, RunSpec, StoreError, create_run, open_place, open_run, resume_run, verify
 from lorascope.stores.format.codec import BATCHED
 from lorascope.stores.places.folder import FolderPlace
+from lorascope.stores.writing import create
 
 from ..on_disk import edit_root, go_on, stored
 
@@ -143,8 +146,10 @@ def test_full_disk_is_an_oserror_and_the_run_goes_on_once_there_is_room(make_run
         with create_run(disk / "run", source.spec, tables=source.tables, weights=source.weights) as writer:
             writer.write_row(0, source.blocks[0])
             (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 100_000))
-            with pytest.raises(OSError, match="No space left on device"):
+            full = rf"^'.*' of `{disk}/run` can't be written \(No space left on device\); free some space, and the"
+            with pytest.raises(OSError, match=full) as found:
                 writer.write_row(1, source.blocks[1])
+            assert found.value.errno == errno.ENOSPC
         run = open_run(disk / "run")
         assert run.committed_rows.tolist() == [True, False, False]
         assert verify(run.path).ok
@@ -321,6 +326,182 @@ def test_columns_left_out_are_not_made_and_others_always_have_a_chunk(make_run: 
     for file in run.path.rglob("zarr.json"):
         if json.loads(file.read_text())["node_type"] == "array":
             assert list(file.parent.glob("c.*")), file.parent
+
+
+LIMITED = """
+import pickle, resource, sys
+from lorascope.stores import resume_run
+path, blocks = pickle.load(sys.stdin.buffer)
+with resume_run(path) as writer:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    try:
+        writer.write_row(1, blocks)
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_what_the_system_refuses_is_one_line_and_the_run_goes_on(make_run: Any) -> None:
+    """A process that may write no larger file, which nobody has to be root for."""
+    run, whole = make_run(rows=(0,)), make_run("whole.zarr")
+    given = pickle.dumps((run.path, run.blocks[1]))
+    done = subprocess.run([sys.executable, "-c", LIMITED], input=given, capture_output=True, check=True)
+    said = (
+        rf"'states/\S+/c.1.0' of `{run.path}` can't be written \(File too large\); mend that, and the same command goes"
+    )
+    assert re.match(said, done.stdout.decode())
+    assert done.stdout.count(b"\n") == 1
+    assert open_run(run.path).committed_rows.tolist() == [True, False, False]
+    go_on(run.path, run)
+    assert stored(run.path) == stored(whole.path)
+
+
+def test_folder_where_a_chunk_is_to_be(make_run: Any) -> None:
+    run, whole = make_run(rows=(0,)), make_run("whole.zarr")
+    (run.path / "tokens/nll/c.1").mkdir()
+    said = f"'tokens/nll/c.1' of `{run.path}` is a folder, where a file is to be; move it away, and the same command"
+    with pytest.raises(IsADirectoryError, match=said):
+        run.writer.write_row(1, run.blocks[1])
+    (run.path / "tokens/nll/c.1").rmdir()
+    go_on(run.path, run)
+    assert stored(run.path) == stored(whole.path)
+
+
+def at_a_chunk(patch: pytest.MonkeyPatch, what: Any) -> None:
+    """Let something happen when the first chunk of a row is written."""
+    original, begun = FolderPlace.write, threading.Lock()
+
+    def write(place: FolderPlace, key: str, content: Any) -> None:
+        with begun:
+            if what:
+                what.pop()()
+        original(place, key, content)
+
+    patch.setattr(FolderPlace, "write", write)
+
+
+GONE = (
+    "^`.*run.zarr` was deleted or moved away while it was written; put it back and the same command goes on, or delete"
+)
+
+
+@pytest.mark.parametrize("step", ["before a row", "in a row", "before the end"])
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_run_that_is_gone_stops_its_writer_and_stays_gone(
+    make_run: Any, monkeypatch: pytest.MonkeyPatch, how: str, step: str
+) -> None:
+    run, whole = make_run(rows=(0, 1)), make_run("whole.zarr")
+    away = run.path.with_name("away")
+    take = (lambda: shutil.rmtree(run.path)) if how == "deleted" else (lambda: run.path.rename(away))
+    if step == "before the end":
+        run.writer.write_row(2, run.blocks[2])
+    with monkeypatch.context() as patch:
+        at_a_chunk(patch, [take] if step == "in a row" else [])
+        if step != "in a row":
+            take()
+        with pytest.raises(FileNotFoundError, match=GONE):
+            run.writer.finish({}) if step == "before the end" else run.writer.write_row(2, run.blocks[2])
+    assert not run.path.exists()
+    if how == "moved":
+        away.rename(run.path)
+    go_on(run.path, run)
+    assert stored(run.path) == stored(whole.path)
+
+
+@pytest.mark.parametrize("step", ["before a row", "in a row", "before the end"])
+def test_run_that_another_one_took_the_place_of(make_run: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    run, whole = make_run(rows=(0, 1)), make_run("whole.zarr")
+    other = make_run("other.zarr", rows=(0, 1), base_ce=[1.0, 2.0])
+    before = stored(other.path)
+
+    def swap() -> None:
+        run.path.rename(run.path.with_name("away"))
+        other.path.rename(run.path)
+
+    if step == "before the end":
+        run.writer.write_row(2, run.blocks[2])
+    with monkeypatch.context() as patch:
+        at_a_chunk(patch, [swap] if step == "in a row" else [])
+        if step != "in a row":
+            swap()
+        with pytest.raises(
+            StoreError, match="^another run took the place of `.*run.zarr` while it was written; move that"
+        ):
+            run.writer.finish({}) if step == "before the end" else run.writer.write_row(2, run.blocks[2])
+    assert open_run(run.path).committed_rows.tolist() == [True, True, False]
+    if step != "in a row":
+        assert stored(run.path) == before
+    run.path.rename(other.path)
+    run.path.with_name("away").rename(run.path)
+    go_on(run.path, run)
+    assert stored(run.path) == stored(whole.path)
+
+
+@pytest.mark.parametrize("how", ["deleted", "swapped"])
+def test_remote_run_that_is_gone_or_swapped(make_run: Any, s3: Any, how: str) -> None:
+    run, other = make_run(n_tokens=1100), make_run("other.zarr", n_tokens=1100, base_ce=[1.0, 2.0])
+    with create_run(s3.prefix, run.spec, tables=run.tables, weights=run.weights) as writer:
+        writer.write_row(0, run.blocks[0])
+        place = open_place(s3.prefix)
+        root = (other.path / "zarr.json").read_bytes()
+        place.delete(place.keys()) if how == "deleted" else place.write("zarr.json", root)
+        words = "was deleted or moved away" if how == "deleted" else "another run took the place"
+        with pytest.raises((FileNotFoundError, StoreError), match=words):
+            writer.write_row(1, run.blocks[1])
+        assert not [key for key in list(place.keys()) if key.endswith(("c.1", "c.1.0"))]
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_two_that_set_up_at_the_same_moment(
+    make_run: Any, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Both had found nothing there: on a file system without locks, or in an object store."""
+    run = make_run(n_tokens=1100)
+    path = tmp_path / "both.zarr" if where == "folder" else request.getfixturevalue("s3").prefix
+    original, others = create._write_once, [1]
+    begun = threading.Lock()
+
+    def set_up() -> None:
+        with create_run(path, run.spec, tables=run.tables, weights=run.weights) as writer:
+            for row in range(2):
+                writer.write_row(row, run.blocks[row])
+
+    def overtaken(*given: Any) -> Any:
+        with begun:
+            first = others and others.pop()
+        if first:
+            set_up()
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(create, "_refuse_used", lambda place: None)
+        patch.setattr(create, "_write_once", overtaken)
+        with pytest.raises(
+            (StoreError, FileNotFoundError), match="another process (set up a run at|that writes there)"
+        ):
+            set_up()
+    go_on(path, run)
+    assert stored(path) == stored(run.path)
+
+
+def test_the_one_that_comes_later_touches_nothing(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had found nothing there before the other one began."""
+    run, path = make_run(n_tokens=1100), tmp_path / "both.zarr"
+    original, before = create._documents, []
+
+    def overtaken(*given: Any) -> Any:
+        if not before:
+            before.append(None)
+            go_on(path, run)
+            before.append(stored(path))
+        return original(*given)
+
+    monkeypatch.setattr(create, "_documents", overtaken)
+    with pytest.raises(StoreError, match="holds another run; name a new folder"):
+        create_run(path, run.spec, tables=run.tables, weights=run.weights)
+    assert stored(path) == before[1]
 
 
 def test_texts_that_would_not_be_read_again_are_refused(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

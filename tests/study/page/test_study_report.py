@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from lorascope.stores.visible import COMMANDS
 from lorascope.study.page.study_page import write_study_report
 
 from ..made import make_study, make_unit
@@ -47,6 +48,18 @@ def test_what_must_be_known_first(tmp_path: Path) -> None:
     assert "MIUB is of a part of the tokens:</b> the tokens of the answer" in page
     assert "1 results are of units that the study doesn't have,</b> and aren't in here: share1-r32-s0-qa" in page
     assert 'id="unit-share1-r32-s0-qa"' not in page
+
+
+def test_no_terminal_obeys_what_results_say(tmp_path: Path) -> None:
+    hostile = "a\x1b[2J\x9bm"
+    for rank in (8, 32):
+        make_unit(tmp_path / "results", 1, rank, model=hostile, sets=(hostile, "piqa"), name=f"share1-r{rank}-s0-qa")
+    *tables, page = write_study_report(tmp_path)
+    for path in tables:
+        assert COMMANDS.findall(path.read_text()) == []
+    assert r"a\x1b[2J\x9bm" in (tmp_path / "study.csv").read_text()
+    assert "\x1b" not in page.read_text()
+    assert r"model a\x1b[2J\x9bm" in page.read_text()
 
 
 TORCH = "print({'torch', 'transformers', 'peft', 'lorascope.capture'} & sys.modules.keys())"

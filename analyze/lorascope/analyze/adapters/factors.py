@@ -10,9 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 
-from lorascope.stores import Problem
-from lorascope.stores.errors import join_problems
-from lorascope.stores.format.widen import widen_block
+from lorascope.stores.errors import Problem, join_problems
 from lorascope.stores.tensor_file import read_tensor_header
 
 from .settings import rank_at
@@ -97,6 +95,8 @@ def read_keys(folder: Path) -> dict[str, StoredTensor]:
 
 def read_factor(file: BinaryIO, tensor: StoredTensor) -> Float64[np.ndarray, "row column"]:
     """A tensor's values, all axes after the first in one."""
+    from lorascope.stores.format.widen import widen_block  # and xarray, for which no refusal waits
+
     name, bits = DTYPES[tensor.dtype]
     file.seek(tensor.start)
     values = np.fromfile(file, bits, count=int(np.prod(tensor.shape))).reshape(tensor.shape[0], -1)

@@ -23,9 +23,6 @@ from .held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
 from .ksg import ksg, ksg_ceiling
 from .pairs import Pairs, Settings
 
-N_SHUFFLES = 39
-"""Shuffles of the null by default: p can be 0.025."""
-
 
 class Estimator(NamedTuple):
     """How a number is made of pairs, and what it can say."""

@@ -15,7 +15,7 @@ from lorascope.stores import Run
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 
-from ..save import refuse_target
+from ..targets import refuse_target
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
 from .compute import Workers, workers

@@ -5,10 +5,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lorascope.stores.visible import visible
+
 
 def escape(value: object) -> str:
-    """A value as text that no browser takes for markup, in content and in quoted attributes."""
-    return html.escape(str(value), quote=True)
+    """A value as text that no browser takes for markup, in content and in quoted attributes, and no terminal obeys."""
+    return html.escape(visible(str(value)), quote=True)
 
 
 def as_json(json_text: str) -> str:

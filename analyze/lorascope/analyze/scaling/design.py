@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
+from ..options import Residual
 from ..stats.frame import checked, group_labels
 from .laws import AXES, Column, Law, law_named
 from .solve import Problem, spanned
 
-Residual = Literal["relative", "log", "absolute"]
 APART = 1e-9
 """Singular values of the derivatives, each scaled to length 1, below this share of the largest count as zero."""
 GENERIC = (0.31, 0.47, 0.83, 1.21)

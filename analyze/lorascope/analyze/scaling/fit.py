@@ -10,10 +10,10 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
 
+from ..options import Residual
 from ..stats.record import plain, provenance
 from ..stats.summary import Summary, Table, Verdict, Word
 from ..threads import one_blas_thread
-from .design import Residual
 from .estimate import automatic_delta, estimate
 from .laws import LawName
 from .profile import interval_text

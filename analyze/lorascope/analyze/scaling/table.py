@@ -8,8 +8,9 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
+from ..options import Residual
 from ..stats.frame import checked, group_labels
-from .design import APART, Design, Residual, arrays_of, determined, references_of
+from .design import APART, Design, arrays_of, determined, references_of
 from .laws import AXES, BOUNDS, Column, law_named
 from .solve import spanned
 

@@ -12,23 +12,23 @@ import torch
 from accelerate.hooks import remove_hook_from_module  # type: ignore[import-untyped]  # it has no stubs
 from peft import LoraConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from lorascope.stores import StoreError
-from lorascope.stores.adapter_settings import read_adapter_settings
+from lorascope.stores.adapter_settings import CONFIG
 from lorascope.stores.tensor_file import read_tensor_header
 
+from ..errors import AdapterError
 from ..hashes import hash_tensors
 from ..models.device import execution_device, hidden_device_map, is_offloaded
 from ..models.sharing import sharing_of
 from ..models.weights import plain_path
+from .files import require_settings, weights_file
 from .preflight import inspect_adapter
 from .refusal import (
-    AdapterError,
     adapter_tensors,
     first_line,
     fit_problems,
@@ -163,10 +163,7 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
     """
     folder = Path(path)
     config = _read_config(folder)
-    file = folder / SAFETENSORS_WEIGHTS_NAME
-    if not file.exists():
-        pickled = f"; {WEIGHTS_NAME!r} is a pickle and isn't read" if (folder / WEIGHTS_NAME).is_file() else ""
-        raise AdapterError(f"adapter {str(folder)!r} has no {file.name!r}{pickled}; save it again with PEFT")
+    file = weights_file(folder)
     try:
         read_tensor_header(file)
         return config, load_file(file)  # mapped, not yet read
@@ -230,14 +227,11 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> N
 
 def _read_config(folder: Path) -> LoraConfig:
     """The LoRA configuration in an adapter's folder, with ranks and alphas that PEFT would take whatever they are."""
-    try:
-        read_adapter_settings(folder)
-    except (FileNotFoundError, ValueError) as error:
-        raise AdapterError(str(error)) from error
+    require_settings(folder)
     try:
         config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # of what was found sound
     except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
-        raise AdapterError(f"{str(folder / CONFIG_NAME)!r} is no PEFT configuration: {first_line(error)}") from error
+        raise AdapterError(f"{str(folder / CONFIG)!r} is no PEFT configuration: {first_line(error)}") from error
     return config
 
 

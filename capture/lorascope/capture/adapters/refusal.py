@@ -22,6 +22,7 @@ from lorascope.stores import Problem, adapter_settings
 from lorascope.stores.errors import join_problems
 from lorascope.stores.patterns import check_patterns
 
+from ..errors import AdapterError
 from ..models.device import is_offloaded, without_hooks
 from ..models.weights import held_tensors, plain_path
 
@@ -32,10 +33,6 @@ DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 """Types of weights that can be measured."""
 MAX_LOFTQ = 100
 """Rounds of LoftQ's init, which a load repeats; its paper takes 5."""
-
-
-class AdapterError(ValueError):
-    """The adapter can't be measured on this model; the message names every reason."""
 
 
 def require(problems: Iterable[Problem], what: str) -> None:

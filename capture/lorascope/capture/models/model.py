@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,7 +25,8 @@ from lorascope.stores.format.fingerprint import fingerprint
 
 from ..hashes import hash_tensors
 from .device import named_device, require_device
-from .sharing import check_sharing, share_layers, sharing_of
+from .sharing import share_layers, sharing_of
+from .source import check_sharing, locate
 from .weights import ReadableWeights, base_tensors, plain_model
 
 DTYPES: dict[str, Any] = {
@@ -45,9 +44,6 @@ CLASSES: dict[str, Any] = {
 }
 """End of an architecture's name -> what loads it, the first that fits. Models of a decoder beside an encoder have two
 token axes, and aren't among them."""
-ALLOWED = "a hub id ('owner/name'), a local folder with 'config.json' and safetensors, or a '.gguf' file"
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 """Entries of a model's config that say where it came from or how it was loaded, not what it is."""
 
@@ -214,28 +210,6 @@ def context_length(model: Any) -> int | None:
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
     found = (getattr(model.config.get_text_config(), name, None) for name in names)
     return next((length for length in found if isinstance(length, int) and length > 0), None)
-
-
-def locate(source: str) -> tuple[str, dict[str, Any]]:
-    """What transformers is given for a source, once the source is known to be readable."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        what = f"`model` is {str(path)!r}, a folder"
-        if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
-            raise ValueError(f"{what} with an adapter; give the model it was made for, and this folder as `adapter`")
-        if not (path / "config.json").is_file():
-            raise ValueError(f"{what} without 'config.json'; allowed are {ALLOWED}")
-        if not any(path.glob("*.safetensors")):
-            pickled = "(pickled '.bin' files aren't read)"
-            raise ValueError(f"{what} without safetensors weights {pickled}; allowed are {ALLOWED}")
-        return str(path), {"local_files_only": True}
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ValueError(f"`model` is {source!r}, a file that isn't '.gguf'; allowed are {ALLOWED}")
-        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
-    if not _HUB_ID.fullmatch(source) or path.suffix == ".gguf":
-        raise FileNotFoundError(f"`model` is {source!r}, which doesn't exist; allowed are {ALLOWED}")
-    return source, {}
 
 
 @contextmanager

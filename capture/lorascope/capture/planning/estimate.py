@@ -1,16 +1,14 @@
 """What a run will take on disk, from its specification alone: no model, no device, no disk."""
 
 import dataclasses
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from lorascope.stores import RunSpec, StoreError, open_place
+from lorascope.stores import RunSpec, StoreError
 from lorascope.stores.format.check import is_answer, is_without_adapter
 from lorascope.stores.format.layout import ArraySpec, array_specs, goes_with_states
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -114,18 +112,6 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False) 
         row_arrays=tuple(_row_bytes(entry) for entry in rows),
         bare_row_arrays=tuple(_row_bytes(entry) for entry in rows if not goes_with_states(entry.path)),
     )
-
-
-def require_writable(out: str) -> None:
-    """Raise ValueError before any work if the run's folder couldn't be made."""
-    found = open_place(out)
-    if found.remote:
-        return
-    place = Path(found.path).absolute()
-    parent = next(folder for folder in (place, *place.parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        what = "can't be written to" if parent.is_dir() else "is a file"
-        raise ValueError(f"`out` is {out!r}, but `{parent}` {what}; name another place")
 
 
 def require_space(

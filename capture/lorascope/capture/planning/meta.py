@@ -19,8 +19,9 @@ from ..adapters.adapter import read_adapter
 from ..adapters.components import LoraComponent, adapted_modules
 from ..adapters.refusal import fit_problems, init_problems, require, weight_problems
 from ..adapters.training_record import read_training
-from ..models.model import DTYPES, locate, model_class, one_line
+from ..models.model import DTYPES, model_class, one_line
 from ..models.sharing import share_layers, sharing_of
+from ..models.source import locate
 
 PROBE_TOKENS = 4
 """Tokens of the pass that shows how often each layer runs."""
@@ -47,7 +48,7 @@ def load_on_meta(
     """
     folder = Path(source).expanduser()
     bare = (folder / "config.json").is_file() and not any(folder.glob("*.safetensors"))
-    where, options = (str(folder), {"local_files_only": True}) if bare else locate(source)
+    where, options = locate(source, weights=False)
     options["trust_remote_code"] = trust_remote_code
     with one_line(f"model {source!r}"):
         config = AutoConfig.from_pretrained(where, **options)

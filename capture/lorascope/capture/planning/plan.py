@@ -17,12 +17,13 @@ from ..adapters.preflight import Note, inspect
 from ..adapters.training_record import base_notes
 from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
+from ..inputs import require_inputs
 from ..models.device import named_device
 from ..models.model import is_causal
 from ..prepare import Prepared, data_notes, encode_files, read_files, settle
 from ..recording.stream import Streamed
 from ..samples.encode import GENERATED, EncodedSample
-from .estimate import Estimate, estimate, require_writable, ways_to_fit
+from .estimate import Estimate, estimate, ways_to_fit
 from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 from .trial import run_trial
@@ -139,7 +140,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     ValueError, FileNotFoundError
         If the model or a data file can't be read, or a sample can't be captured as it is.
     """
-    require_writable(config.out)
+    require_inputs(config, weights=False)
     run_state(config.out)  # refuses what is neither empty nor a run
     device = named_device(config.device)
     files = read_files(config)

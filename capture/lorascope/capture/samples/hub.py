@@ -132,6 +132,12 @@ def parse_reference(text: str) -> Reference | None:
     )
 
 
+def require_folder(reference: Reference) -> None:
+    """Raise FileNotFoundError if a data set's files are to come from a folder that isn't there."""
+    if reference.folder is not None and not Path(reference.folder).is_dir():
+        raise FileNotFoundError(f"{reference.text}: folder {reference.folder!r} doesn't exist")
+
+
 def hub_source(path: str) -> dict[str, str | None] | None:
     """Where the data of this name comes from, as JSON values; None for a file."""
     found = parse_reference(path)
@@ -233,8 +239,7 @@ def _load(reference: Reference) -> Any:
     options: dict[str, Any] = {"name": source.config, "revision": source.revision}
     if reference.folder is not None:
         folder = Path(reference.folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{reference.text}: folder {reference.folder!r} doesn't exist")
+        require_folder(reference)
         # A configuration's files lie in a folder of their own: read alone, they can't be mixed with another's.
         inner = folder / (source.config or source.folder or "")
         path, options = str((inner if inner.is_dir() else folder).resolve()), {}

@@ -10,7 +10,7 @@ from typing import Any
 from lorascope.stores.json_document import distinct
 from lorascope.stores.places.regular_file import read_regular
 
-from .hub import parse_reference, read_rows
+from .hub import parse_reference, read_rows, require_folder
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_FILE_BYTES = 2**30
@@ -101,10 +101,9 @@ def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
             return [TextItem(dataset=reference.dataset, split=reference.split, **row) for row in rows]
         places = ((f"row {number}", row) for number, row in enumerate(rows))
         return _choice_items(places, source=reference.text, dataset=reference.dataset, split=reference.split)
+    require_data(path)
     path = Path(path)
     dataset, split = [*path.stem.split("."), ""][:2]
-    if path.suffix not in (".jsonl", ".txt"):
-        raise ValueError(f"data file is {str(path)!r}; its name must end in .jsonl (questions) or .txt (plain text)")
     text = read_text(path, "data file", "one in .jsonl or .txt")
     if not text.strip():
         raise ValueError(f"{path}: the file is empty; give a data file with items or text")
@@ -114,6 +113,18 @@ def read_items(path: str | Path) -> list[ChoiceItem] | list[TextItem]:
     lines = enumerate(text.split("\n"), start=1)
     numbered = ((f"line {number}", line) for number, line in lines if line.strip())
     return _choice_items(numbered, source=str(path), dataset=dataset, split=split)
+
+
+def require_data(path: str | Path) -> None:
+    """Raise as `read_items` does where there is no such file, folder or known data set; the hub isn't asked."""
+    reference = parse_reference(str(path))
+    if reference is not None:
+        require_folder(reference)
+        return
+    if Path(path).suffix not in (".jsonl", ".txt"):
+        raise ValueError(f"data file is {str(path)!r}; its name must end in .jsonl (questions) or .txt (plain text)")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"data file {str(path)!r} doesn't exist; name one in .jsonl or .txt")
 
 
 def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:

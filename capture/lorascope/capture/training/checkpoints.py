@@ -16,18 +16,15 @@ from transformers import TrainerCallback
 from lorascope.stores.json_document import read_json
 from lorascope.stores.places.atomic_write import atomic_write, flush_to_disk
 from lorascope.stores.progress import Progress
+from lorascope.stores.visible import visible
 
 from ..resume import require_same
+from .folder import WHOLE, last_checkpoint, training_folder
 
 SECONDS = 300.0
 """Wall time of training after which the next step ends in a checkpoint."""
-RECIPE, WHOLE = "recipe.json", "whole.json"
-"""Files that say what training a folder is of, and that all of a checkpoint is on the disk, with its files' SHA-256."""
-
-
-def training_folder(out: Path) -> Path:
-    """The folder beside an adapter where its checkpoints lie while it trains."""
-    return out.with_name(f".{out.name}.training")
+RECIPE = "recipe.json"
+"""File that says what training a folder is of."""
 
 
 class Checkpoints(TrainerCallback):
@@ -77,7 +74,7 @@ class Checkpoints(TrainerCallback):
             flush_to_disk(self.folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            reason = " ".join(str(error).split())
+            reason = visible(" ".join(str(error).split()))
             warnings.warn(
                 f"no checkpoint after step {step}: {reason}; stopped now, the training would go on from the one before",
                 RuntimeWarning,
@@ -108,7 +105,7 @@ def going_on(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
             f"{str(folder)!r} is where a training keeps its checkpoints, but something else is there; move it away, or "
             "name another `out`"
         )
-    last, seconds = _last(folder), 0.0
+    last, seconds = last_checkpoint(folder), 0.0
     if last is None:  # nothing to lose
         if folder.exists():
             shutil.rmtree(folder)
@@ -125,16 +122,10 @@ def going_on(out: Path, recipe: Mapping[str, Any]) -> Iterator[Checkpoints]:
     try:
         yield Checkpoints(folder, last, seconds)
     except BaseException as error:
-        if isinstance(error, FloatingPointError) or _last(folder) is None:
+        if isinstance(error, FloatingPointError) or last_checkpoint(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _last(folder: Path) -> Path | None:
-    """The newest checkpoint that says that it is whole."""
-    whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
 
 
 def _checked_seconds(checkpoint: Path) -> float:

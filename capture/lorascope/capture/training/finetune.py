@@ -20,6 +20,7 @@ from lorascope.stores.progress import Progress
 from ..adapters.adapter import adapter_identity
 from ..adapters.training_record import RECORD
 from ..config import FinetuneConfig
+from ..inputs import refuse_used
 from ..models.model import model_identity
 from ..provenance import data_fingerprint, device_description, library_versions
 from ..samples.encode import EncodedSample, encode_items
@@ -160,12 +161,6 @@ def finetune(
             (adapter / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             adapter.rename(place)
     return result
-
-
-def refuse_used(out: Path) -> None:
-    """Raise a `FileExistsError` unless an adapter may be written here."""
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
 
 
 def _evaluate(model: Any, samples: Sequence[EncodedSample] | None, config: FinetuneConfig) -> Evaluation | None:

@@ -4,14 +4,17 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd  # type: ignore[import-untyped]
-
-from lorascope.analyze.adapters.adapter import adapter_report
+from lorascope.analyze.adapters.factors import read_keys
+from lorascope.analyze.adapters.settings import read_settings
 from lorascope.analyze.format import format_number, format_percent
-from lorascope.analyze.save import refuse_target, save
+from lorascope.analyze.targets import refuse_target
 
 from ..screen import print_table, progress_bar, say
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
 
 
 def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
@@ -36,6 +39,13 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
         if len(paths) > 1:
             raise ValueError(f"`out` takes one adapter, and there are {len(paths)}; call it once for each")
         refuse_target(out)  # before the work, not after it
+    for path in paths:
+        read_settings(path)
+        read_keys(path)
+
+    from lorascope.analyze.adapters.adapter import adapter_report
+    from lorascope.analyze.save import save
+
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
     frames = [report.reset_coords().to_dataframe() for report in reports]
@@ -64,7 +74,7 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
         say(f"saved to {out}")
 
 
-def _row(name: str, part: pd.DataFrame) -> tuple[str, ...]:
+def _row(name: str, part: "pd.DataFrame") -> tuple[str, ...]:
     norms = part["frobenius_norm"]
     return (
         name,
@@ -77,14 +87,14 @@ def _row(name: str, part: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def _beside(frames: Sequence[pd.DataFrame], key: str, name: str) -> Iterator[tuple[str, ...]]:
+def _beside(frames: Sequence["pd.DataFrame"], key: str, name: str) -> Iterator[tuple[str, ...]]:
     """A row for each kind or component that any of the adapters has, in the model's order: the median of its values."""
     columns = [frame.groupby(key, sort=False)[name].median() for frame in frames]
     for group in dict.fromkeys(group for column in columns for group in column.index):
         yield str(group), *(format_number(column[group]) if group in column.index else "-" for column in columns)
 
 
-def _range(values: pd.Series) -> str:
+def _range(values: "pd.Series") -> str:
     """One number where all agree, else the least and the most."""
     least, most = f"{values.min():.4g}", f"{values.max():.4g}"
     return least if least == most else f"{least} to {most}"

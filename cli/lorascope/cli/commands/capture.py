@@ -1,16 +1,22 @@
 """`lorascope capture`."""
 
 import os
-from typing import Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from lorascope.capture import CaptureConfig, CaptureProgress
-from lorascope.capture import capture as capture_run
+from lorascope.capture.config import CaptureConfig
+from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
 
-from ..quiet import quiet_libraries
 from ..screen import note, progress_bar, say
+from ..stopped import rows_that_remain, saying_what_remains
+
+if TYPE_CHECKING:
+    from lorascope.capture import CaptureProgress
+    from lorascope.stores import Run
 
 
 def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
@@ -19,25 +25,45 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
     Before anything is written the adapter is checked and every choice is scored. Interrupted at any point, the run
     opens and holds whole rows only; the same command goes on after them. Under torchrun the processes share the rows.
     """
-    quiet_libraries()
-    if os.environ.get("RANK", "0") != "0":  # of several processes one talks
-        capture_run(config)
+    require_inputs(config)
+
+    with saying_what_remains(partial(rows_that_remain, config.out)):
+        from lorascope.capture import capture as capture_run
+        from lorascope.capture.resume import COMPARED
+        from lorascope.stores import run_state
+
+        from ..quiet import quiet_libraries
+
+        quiet_libraries()
+        if os.environ.get("RANK", "0") != "0":  # of several processes one talks
+            capture_run(config)
+            return
+        was_finished = run_state(config.out) == "finished"
+        run = _capture(config, capture_run)
+    captured = (
+        f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components"
+    )
+    if was_finished:
+        say(f"already complete: {captured}: {run.path}")
+        say(f"nothing was captured; the model was loaded to compare, and these are as in the run: {COMPARED}")
+        say("stored rows weren't read; `lorascope verify` reads them")
         return
-    with progress_bar("capture") as update:
-
-        def report(now: CaptureProgress) -> None:
-            meanwhile = f"{format_size(now.stored_bytes)} on disk, bound by {now.waits_for}"
-            update(now.done, now.total, meanwhile if now.stage == "capture" else f"{now.unit}s", now.stage)
-
-        run = capture_run(config, progress=report)
     for found in run.attributes["provenance"]["preflight"]:
         say(f"note: {note(found['message'], found['places'])}")
-    say(
-        f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components: "
-        f"{run.path}"
-    )
+    say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
         say(
             f"{format_size(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
             f"{measured['overhead']:.2f} times a bare forward pass"
         )
+
+
+def _capture(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":
+    """Capture with a bar."""
+    with progress_bar("capture") as update:
+
+        def report(now: "CaptureProgress") -> None:
+            meanwhile = f"{format_size(now.stored_bytes)} on disk, bound by {now.waits_for}"
+            update(now.done, now.total, meanwhile if now.stage == "capture" else f"{now.unit}s", now.stage)
+
+        return capture_run(config, progress=report)

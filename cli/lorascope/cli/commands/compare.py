@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
-
 from ..fits import Whole, chosen_groups, deliver, refuse_out, rows_where, study_table
+
+if TYPE_CHECKING:
+    from lorascope.analyze.stats.metrics import MetricComparison
 
 MOST_DRAWS = 100_000
 """Most random draws and orders; with more a comparison takes minutes and gains no digit."""
@@ -77,6 +78,9 @@ def compare(
         raise ValueError(f"`n_draws` is {n_draws}; give at most {MOST_DRAWS}")
     asked = rows_where(where)
     frame = study_table(study, asked, workers)
+
+    from lorascope.analyze.stats.metrics import compare_metrics
+
     columns = chosen_groups(frame, groups)
     found = compare_metrics(
         frame, accuracy, metric, groups=columns, setting=setting, higher_is_better=higher_is_better,
@@ -88,7 +92,7 @@ def compare(
     )  # fmt: skip
 
 
-def _figure(found: MetricComparison) -> Any:
+def _figure(found: "MetricComparison") -> Any:
     from lorascope.analyze.figures import metrics_figure  # plotly, for which no other output waits
 
     return metrics_figure(found)

@@ -11,15 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.report import write_report
-from lorascope.capture import CaptureConfig, FinetuneConfig, attach_adapter, capture, finetune, load_model, read_items
-from lorascope.capture.training.checkpoints import training_folder
-from lorascope.stores import open_run, run_state
+from lorascope.capture.config import CaptureConfig, FinetuneConfig
+from lorascope.capture.training.folder import training_folder
 from lorascope.stores.json_document import read_json
 from lorascope.study.demo_inputs import demo_model, facts_path
 
-from ..quiet import quiet_libraries
 from ..screen import progress_bar, say
+from ..stopped import rows_that_remain, saying_what_remains, training_that_remains
 
 N_ITEMS = 100
 """Questions whose states are captured."""
@@ -40,18 +38,33 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
     out
         Folder for the adapter, the run and the report.
     """
-    quiet_libraries()
     began = time.perf_counter()
-    with progress_bar("demo") as update:
-        page = _run_demo(out, update)
+    model_file, adapter, run = demo_model(), out / "adapter", out / "run.zarr"
+    _claim(out, model_file)
+
+    def remains() -> str:
+        return rows_that_remain(str(run)) if adapter.exists() else training_that_remains(adapter)
+
+    with saying_what_remains(remains), progress_bar("demo") as update:
+        page, was_there = _run_demo(out, model_file, update)
+    if was_there:
+        say("already complete: adapter and run are of this recipe (`demo.json`); the report alone was written anew")
     say(f"done in {time.perf_counter() - began:.0f} s")
     say(f"report: {page.resolve()}")
 
 
-def _run_demo(out: Path, report: Callable[..., None]) -> Path:
-    """Do what is missing in `out`, which must be new or the demo's; `report` takes (done, total, note, stage)."""
-    model_file = demo_model()
-    _claim(out, model_file)
+def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple[Path, bool]:
+    """Do what is missing in the demo's folder; (the report, whether adapter and run were there already).
+
+    `report` takes (done, total, note, stage).
+    """
+    from lorascope.analyze.report import write_report
+    from lorascope.capture import attach_adapter, capture, finetune, load_model, read_items
+    from lorascope.stores import open_run, run_state
+
+    from ..quiet import quiet_libraries
+
+    quiet_libraries()
     loaded = cache(partial(load_model, str(model_file), dtype="float32"))  # not at all where all is there
     adapter, run, page = out / "adapter", out / "run.zarr", out / "report.html"
     if adapter.exists():  # it appears under its name only when it is whole
@@ -63,7 +76,8 @@ def _run_demo(out: Path, report: Callable[..., None]) -> Path:
             *(*loaded(), read_items(facts_path("train")), adapter, FINETUNE),
             progress=lambda n, total, part="": report(n, total, "steps", "finetune"),
         )
-    if run_state(run) == "finished":
+    was_there = run_state(run) == "finished"
+    if was_there:
         report(1, 1, "reused", "capture")
     else:
         config = CaptureConfig(
@@ -83,7 +97,7 @@ def _run_demo(out: Path, report: Callable[..., None]) -> Path:
             progress=lambda now: report(now.done, now.total, f"{now.unit}s", now.stage),
         )
     write_report(open_run(run), page, progress=lambda n, total, part="": report(n, total, part, "report"))
-    return page
+    return page, was_there
 
 
 def _claim(out: Path, model_file: Path) -> None:

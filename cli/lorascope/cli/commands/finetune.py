@@ -1,16 +1,16 @@
 """`lorascope finetune`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lorascope.capture import FinetuneConfig, load_model, read_items
-from lorascope.capture import finetune as finetune_model
-from lorascope.capture.training.finetune import refuse_used
+from lorascope.capture.config import FinetuneConfig
+from lorascope.capture.inputs import require_training_inputs
 
-from ..quiet import quiet_libraries
 from ..screen import progress_bar, say
+from ..stopped import saying_what_remains, training_that_remains
 
 
 def finetune(
@@ -52,15 +52,22 @@ def finetune(
     share_from
         Weights that a group gets: those of its first layer, or the mean over its layers.
     """
-    quiet_libraries()
-    refuse_used(out)  # before minutes of loading
-    train = [item for path in data for item in read_items(path)]
-    evaluate = [item for path in held_out for item in read_items(path)]
-    loaded, tokenizer = load_model(
-        model, dtype=dtype, device=device, share=share, shared_layers=shared_layers, share_from=share_from
-    )
-    with progress_bar("finetune") as update:
-        result = finetune_model(loaded, tokenizer, train, out, config, items_eval=evaluate or None, progress=update)
+    require_training_inputs(model=model, data=(*data, *held_out), out=out)
+
+    with saying_what_remains(partial(training_that_remains, out)):
+        from lorascope.capture import finetune as finetune_model
+        from lorascope.capture import load_model, read_items
+
+        from ..quiet import quiet_libraries
+
+        quiet_libraries()
+        train = [item for path in data for item in read_items(path)]
+        evaluate = [item for path in held_out for item in read_items(path)]
+        loaded, tokenizer = load_model(
+            model, dtype=dtype, device=device, share=share, shared_layers=shared_layers, share_from=share_from
+        )
+        with progress_bar("finetune") as update:
+            result = finetune_model(loaded, tokenizer, train, out, config, items_eval=evaluate or None, progress=update)
     for name, scores in (("before", result.before), ("after", result.after)):
         if scores is not None:
             accuracy = "" if scores.accuracy is None else f", accuracy {scores.accuracy:.3f}"

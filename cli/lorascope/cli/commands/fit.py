@@ -4,20 +4,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd  # type: ignore[import-untyped]
 from cyclopts import Parameter
 
-from lorascope.analyze.scaling.design import Residual
-from lorascope.analyze.scaling.fit import FitReport, fit_report, fit_scaling_law
+from lorascope.analyze.options import Residual
 from lorascope.analyze.scaling.laws import LawName
-from lorascope.analyze.scaling.result import ScalingFit
-from lorascope.analyze.stats.trends import TrendResult, trend_tests
 
 from .. import fits
 from ..fits import NONE, Whole, listed
 from ..screen import aside, progress_bar
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
+
+    from lorascope.analyze.scaling.fit import FitReport
+    from lorascope.analyze.scaling.result import ScalingFit
+    from lorascope.analyze.stats.trends import TrendResult
 
 
 def fit(
@@ -100,6 +103,9 @@ def fit(
     fits.refuse_out(out)
     asked = fits.rows_where(where)
     frame = fits.study_table(study, asked, workers)
+
+    from lorascope.analyze.scaling.fit import fit_report, fit_scaling_law
+
     sizes: dict[str, str | None] = {}
     for name, column in (("N", N), ("R", R), ("D", D)):
         is_known = name in frame.columns and frame[name].notna().any()
@@ -133,7 +139,7 @@ def fit(
     )  # fmt: skip
 
 
-def _groups(frame: pd.DataFrame, named: str | None, N: str | None) -> tuple[str, ...]:
+def _groups(frame: "pd.DataFrame", named: str | None, N: str | None) -> tuple[str, ...]:
     """Columns of groups; by default without a model's own level where that would be all that N can tell."""
     found = fits.chosen_groups(frame, named)
     if named is None and "model" in found and N in frame.columns and frame[N].nunique() > 1:
@@ -142,8 +148,10 @@ def _groups(frame: pd.DataFrame, named: str | None, N: str | None) -> tuple[str,
     return found
 
 
-def _trends(frame: pd.DataFrame, fitted: ScalingFit) -> tuple[list[TrendResult], list[str]]:
+def _trends(frame: "pd.DataFrame", fitted: "ScalingFit") -> tuple[list["TrendResult"], list[str]]:
     """A test along each size of the law, at equal other sizes; and why there is none."""
+    from lorascope.analyze.stats.trends import trend_tests
+
     design, sizes = fitted.design, list(fitted.design.sizes.values())
     found, remarks = [], []
     for size in sizes:
@@ -155,7 +163,7 @@ def _trends(frame: pd.DataFrame, fitted: ScalingFit) -> tuple[list[TrendResult],
     return found, remarks
 
 
-def _pooled(frame: pd.DataFrame, told_apart: Sequence[str]) -> list[str]:
+def _pooled(frame: "pd.DataFrame", told_apart: Sequence[str]) -> list[str]:
     """What is silently put together where a table has sweeps and they aren't told apart."""
     if "sweep" in told_apart or not {"sweep", "model", "dataset", "N", "R"} <= set(frame.columns):
         return []
@@ -164,7 +172,7 @@ def _pooled(frame: pd.DataFrame, told_apart: Sequence[str]) -> list[str]:
             "gives each a level" for name in mixed.index[mixed > 1]]  # fmt: skip
 
 
-def _figures(fitted: ScalingFit) -> list[fits.Figure]:
+def _figures(fitted: "ScalingFit") -> list[fits.Figure]:
     from lorascope.analyze import figures  # plotly, for which no other output waits
 
     return [

@@ -1,21 +1,14 @@
 """`lorascope info`."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Annotated, Any
 
-import numpy as np
 from cyclopts import Parameter
 
-from lorascope.analyze.scores import scores, scores_table
-from lorascope.analyze.sizes import sizes
-from lorascope.analyze.stats.record import plain
-from lorascope.stores import Run, StoreError, open_run, run_state
-from lorascope.stores.size import format_size
+from lorascope.stores.reading.there import require_store
 
-from ..screen import note, print_table, say
+from ..screen import say, write
 
 
 def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False, full: bool = False) -> None:
@@ -38,6 +31,12 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
     full
         Also the size of each part, every score, and the notes of the preflight.
     """
+    require_store(run)
+
+    from lorascope.stores import StoreError, open_run, run_state
+
+    from ..info_tables import facts_of, print_facts
+
     opened, torn = None, False
     try:
         opened = open_run(run)
@@ -46,125 +45,11 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
             torn = run_state(run) == "torn"
         if not torn:
             raise
-    facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else _facts(opened)
+    facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else facts_of(opened)
     if as_json:
         # Not through the terminal: it would wrap and colour.
-        print(json.dumps(facts, indent=2, allow_nan=False))  # noqa: T201
+        write(json.dumps(facts, indent=2, allow_nan=False) + "\n")
     elif opened is None:
         say(f"{run}  torn: still being set up, or interrupted then; it holds no row, and its capture can begin again")
     else:
-        whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
-        damaged = f"finished, but damaged since: {whole}; run `lorascope verify`"
-        state = (damaged if facts["rows"]["lost"] else "finished") if opened.finished else f"unfinished: {whole}"
-        say(f"{opened.place.name}  {state}")
-        print_table("Run", ["what", "value"], [*_rows(opened, facts), *_origin(facts["provenance"])])
-        if full:
-            _print_rest(opened, facts)
-
-
-def _facts(run: Run) -> dict[str, Any]:
-    committed, table = run.committed.values, run.components
-    adapters = {}
-    for name in run.adapters:
-        one = run.adapter(name)
-        touched = one["rank"].values[one["rank"].values > 0].tolist()
-        n_factored = int((one["factor_start"].values >= 0).sum())
-        rank = [min(touched, default=0), max(touched, default=0)]
-        adapters[name] = {"rank": rank, "n_touched": len(touched), "n_factored": n_factored}
-    return {
-        "run": run.place.name,
-        "state": "finished" if run.finished else "unfinished",
-        "format_version": run.attributes["format_version"],
-        "stream": run.stream,
-        "states": run.states,
-        "fingerprint": str(run.attributes.get("fingerprint", "")),
-        "rows": {
-            "n": run.n_rows,
-            "committed": int(run.committed_rows.sum()),
-            "lost": len(run.lost_rows),
-            "with_states": int((run.committed_rows & run.state_rows).sum()),
-        },
-        "tokens": {
-            "n": run.n_tokens,
-            "committed": int(committed.sum()),
-            "weighted": bool((run.tokens["weight"] != 1).any()),
-        },
-        "samples": run.samples.sizes["sample"],
-        "choices": run.choices.sizes["choice"],
-        "components": {
-            "n": len(run.component_paths),
-            "kinds": dict(sorted(Counter(table["kind"].values.tolist()).items())),
-            "dtypes": dict(sorted(Counter(table["stored_dtype"].values.tolist()).items())),
-        },
-        "adapters": adapters,
-        "sizes": [size._asdict() for size in sizes(run)],
-        "scores": [
-            {
-                name: [float(one) if np.isfinite(one) else None for one in value] if isinstance(value, tuple) else value
-                for name, value in score._asdict().items()
-            }
-            for score in scores(run)
-        ],
-        "provenance": plain(run.attributes.get("provenance") or {}),
-        "measured": plain(run.attributes.get("measured") or {}),
-    }
-
-
-def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    tokens, components, rows = (facts[name] for name in ("tokens", "components", "rows"))
-    selection = (facts["provenance"].get("settings") or {}).get("tokens")
-    partly = f", in {rows['with_states']} of {rows['committed']} rows" if facts["states"] == "sample" else ""
-    yield "stream, states", f"{facts['stream']}, {facts['states']}{partly}"
-    yield (
-        "tokens",
-        f"{tokens['n']}{f' ({selection})' if selection else ''}{', weighted' if tokens['weighted'] else ''} "
-        f"of {facts['samples']} samples in {rows['n']} row{'s' if rows['n'] > 1 else ''}",
-    )
-    yield "components", ", ".join(f"{count} {kind}" for kind, count in components["kinds"].items())
-    yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
-    for name, adapter in facts["adapters"].items():
-        rank = " to ".join(map(str, dict.fromkeys(adapter["rank"])))
-        kept = f"{adapter['n_factored']} as factors" if facts["states"] != "none" else "no factors kept"
-        yield f"adapter {name}", f"rank {rank} at {adapter['n_touched']} components, {kept}"
-    whole = facts["sizes"][-1]
-    yield "size", f"{format_size(whole['stored_bytes'])} on disk, {format_size(whole['raw_bytes'])} in memory"
-    for dataset, measure, n, base, adapted, _ in scores_table(run)[1]:
-        if measure.split(" (")[0] in ("ACC", "CE", "PPL"):  # the rest under --full
-            yield f"{dataset}: {measure}", f"{base} without, {adapted} with the adapter, n = {n}"
-    if notes := facts["provenance"].get("preflight"):
-        yield "preflight", f"{len(notes)} note{'s' if len(notes) > 1 else ''}, shown by --full"
-    yield "fingerprint", facts["fingerprint"][:16]
-
-
-def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    settings = provenance.get("settings") or {}
-    identities = {"model": [provenance.get("model")], "adapter": list((provenance.get("adapters") or {}).values())}
-    for name in ("model", "adapter", "data"):
-        value = settings.get(name) or []
-        given = ", ".join(map(str, value if isinstance(value, list | tuple) else [value]))
-        found = [one for one in identities.get(name, []) if isinstance(one, dict)]
-        if hashes := ", ".join(one["sha256"][:16] for one in found if "sha256" in one):
-            given += f" (sha256 {hashes})"
-        if given:
-            yield f"from {name}", given
-    device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}
-    if device:
-        yield "device", ", ".join(str(device[name]) for name in ("type", "name") if device.get(name))
-    if libraries:
-        named = ("lorascope", "torch", "transformers", "peft", "zarr")
-        yield "libraries", ", ".join(f"{name} {libraries[name]}" for name in named if name in libraries)
-    if provenance.get("started"):
-        yield "started", str(provenance["started"])
-    for step in provenance.get("copied") or []:
-        yield step["how"], f"from {step['source']} at {step['time']}"
-
-
-def _print_rest(run: Run, facts: Mapping[str, Any]) -> None:
-    parts = [(s["part"], format_size(s["raw_bytes"]), format_size(s["stored_bytes"])) for s in facts["sizes"]]
-    print_table("Size", ["part", "in memory", "on disk"], parts)
-    columns, rows = scores_table(run)
-    if rows:
-        print_table("Scores", columns, rows)
-    if notes := facts["provenance"].get("preflight"):
-        told = [(str(n.get("kind", "")), note(n.get("message", ""), n.get("places") or [])) for n in notes]
-        print_table("Notes of the preflight", ["kind", "what"], told)
+        print_facts(opened, facts, full=full)

@@ -5,13 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lorascope.analyze.information.estimators import N_SHUFFLES
-from lorascope.analyze.information.plan import Unit
-from lorascope.analyze.measure_information import export_pairs, measure_information, refuse_npz
-from lorascope.analyze.save import refuse_target, save
-from lorascope.stores import open_run
+from lorascope.analyze.options import N_SHUFFLES
+from lorascope.analyze.targets import refuse_target
+from lorascope.stores.reading.there import require_store
 
-from ..information_tables import MOST_NOTES, print_result
 from ..screen import progress_bar, say
 
 
@@ -26,7 +23,7 @@ def mi(
     axes: int = 8,
     share: float = 0.9,
     k: int = 3,
-    unit: Unit = "nat",
+    unit: Literal["nat", "bit"] = "nat",
     shuffles: int = N_SHUFFLES,
     seed: int = 0,
     bound: bool = False,
@@ -86,6 +83,14 @@ def mi(
         raise ValueError(f"`bound` compares nats with nats, and `unit` is {unit!r}; leave it out")
     if out is not None:
         refuse_target(out)  # before the work, not after it
+    require_store(run)
+
+    from lorascope.analyze.measure_information import export_pairs, measure_information, refuse_npz
+    from lorascope.analyze.save import save
+    from lorascope.stores import open_run
+
+    from ..information_tables import MOST_NOTES, print_result
+
     opened = open_run(run)
     options: dict[str, Any] = {
         "adapter": adapter, "components": component or None, "against": against, "n_tokens": tokens, "n_axes": axes,

@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from lorascope.analyze.format import format_duration
-from lorascope.capture import CaptureConfig
-from lorascope.capture.planning.plan import Plan
-from lorascope.capture.planning.plan import plan as plan_capture
+from lorascope.capture.config import CaptureConfig
+from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
 
-from ..quiet import quiet_libraries
 from ..screen import note, print_table, say
+
+if TYPE_CHECKING:
+    from lorascope.capture import Plan
 
 
 def plan(
@@ -32,6 +33,12 @@ def plan(
     as_json
         Print the plan as one JSON object.
     """
+    require_inputs(config, weights=False)
+
+    from lorascope.capture import plan as plan_capture
+
+    from ..quiet import quiet_libraries
+
     quiet_libraries()
     made = plan_capture(config, probe=probe)
     if as_json:
@@ -52,7 +59,7 @@ def plan(
     return 0 if made.ok else 1
 
 
-def _verdict(made: Plan) -> Iterator[str]:
+def _verdict(made: "Plan") -> Iterator[str]:
     """Whether it fits, and whether the adapters can be captured."""
     spec = made.spec
     yield "It fits." if made.fits else "It doesn't fit."

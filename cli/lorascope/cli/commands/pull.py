@@ -1,10 +1,12 @@
 """`lorascope pull`."""
 
-from lorascope.stores import open_place, open_run
-from lorascope.stores.copying.pull import pull as pull_slice
+from functools import partial
+
+from lorascope.stores.reading.there import require_store
 from lorascope.stores.size import format_size
 
 from ..screen import left_out, progress_bar, say
+from ..stopped import rows_that_remain, saying_what_remains
 
 
 def pull(
@@ -40,8 +42,14 @@ def pull(
     adapter
         An adapter's name or a pattern; by default all.
     """
+    require_store(source)
+
+    from lorascope.stores import open_place, open_run, run_state
+    from lorascope.stores import pull as pull_slice
+
+    was_finished = run_state(out) == "finished"
     a_number = len(samples) == 1 and samples[0].isdecimal()
-    with progress_bar("pull") as update:
+    with saying_what_remains(partial(rows_that_remain, out)), progress_bar("pull") as update:
         run = pull_slice(
             source,
             out,
@@ -54,6 +62,10 @@ def pull(
         )
     step = run.attributes["provenance"]["copied"][-1]
     kept = ", ".join(f"{step[what][0]} of {step[what][1]} {what}" for what in ("components", "samples", "tokens"))
+    if was_finished:
+        say(f"already complete: {kept} in {run.place.name}; nothing was copied")
+        say("the same slice was asked for, of a source of the same fingerprint and digests of rows and tables")
+        return
     size = sum(n_bytes for _, n_bytes in open_place(out).sizes())
     say(f"{kept}: {format_size(size)} in {run.place.name}; checked by the {step['checked']}")
     if step["samples_incomplete"]:

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from lorascope.analyze.report import write_report
-from lorascope.analyze.save import require_writable
-from lorascope.stores import open_run
+from lorascope.analyze.targets import require_writable
+from lorascope.stores.reading.there import require_store
 
 from ..screen import progress_bar, say
 
@@ -23,6 +22,11 @@ def report(run: str, /, *, out: Path | None = None, adapter: str | None = None, 
     workers
         Threads; by default one a processor.
     """
+    require_store(run)
+
+    from lorascope.analyze.report import write_report
+    from lorascope.stores import open_run
+
     opened = open_run(run)
     # Not with_suffix: of `llama-3.1` it would make `llama-3.html`.
     place = Path(opened.path if isinstance(opened.path, Path) else opened.path.rstrip("/").rpartition("/")[2])

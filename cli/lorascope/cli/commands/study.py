@@ -6,10 +6,13 @@ from pathlib import Path
 
 from lorascope.analyze.format import format_duration, format_number
 from lorascope.stores.size import format_size
-from lorascope.study.grid import Unit, units_of
+from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
 
 from ..screen import print_table, progress_bar, say
+from ..stopped import GOES_ON, saying_what_remains
+
+THERE = "there already"
 
 
 def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None:
@@ -25,11 +28,15 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
         Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
         counted.
     """
+    from lorascope.study.running.inputs import require_inputs
+
+    settings = read_settings(study)
+    require_inputs(settings, chosen_units(units_of(settings), only), weights=probe)
+
     from lorascope.study.running.rehearsal import plan_study
 
     from ..quiet import quiet_libraries
 
-    settings = read_settings(study)
     quiet_libraries()
     planned = plan_study(settings, only=only, probe=probe)
     times = ["" if one.seconds is None else format_duration(one.seconds) for one in planned]
@@ -60,22 +67,35 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
     scheduler
         Address of a running Dask scheduler, on whose workers MIUB and mutual information are computed.
     """
-    from lorascope.study.running.run import run_study
-
-    from ..quiet import quiet_libraries
+    from lorascope.study.running.inputs import require_inputs
 
     settings = read_settings(study)
-    quiet_libraries()
+    units = chosen_units(units_of(settings), only)
+    require_inputs(settings, units)
     began = time.perf_counter()
     outcomes: Counter[str] = Counter()
-    with progress_bar("study") as update:
+
+    def remains() -> str:
+        n_done = outcomes["made"] + outcomes[THERE]
+        return f"stopped with {n_done} of {len(units)} units known to be done; {GOES_ON}"
+
+    with saying_what_remains(remains), progress_bar("study") as update:
+        from lorascope.study.running.run import run_study
+
+        from ..quiet import quiet_libraries
+
+        quiet_libraries()
 
         def tell(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
             update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
 
         for outcome in run_study(settings, tell, only=only, scheduler=scheduler):
             outcomes[outcome.did] += 1
-            say(f"{outcome.unit.name}: {outcome.did}")
+            say(f"{outcome.unit.name}: {outcome.did}" + (f" ({outcome.who})" if outcome.who else ""))
+    if outcomes[THERE] and outcomes.total() == outcomes[THERE]:
+        say(f"already complete: all {len(units)} units are done, by the same settings, models, data and prompts")
+        say(f"nothing was computed; results: {settings.results}")
+        return
     counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
     say(f"units: {counts}, in {time.perf_counter() - began:.0f} s; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")

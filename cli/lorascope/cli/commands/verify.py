@@ -1,13 +1,17 @@
 """`lorascope verify`."""
 
-from typing import Any, Literal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 from cyclopts.types import NonNegativeInt
 
-from lorascope.stores import Problem, Verdict
-from lorascope.stores import verify as verify_run
+from lorascope.stores.errors import StoreError
+from lorascope.stores.reading.there import require_store
 
 from ..screen import print_table, progress_bar, say
+
+if TYPE_CHECKING:
+    from lorascope.stores import Problem, Verdict
 
 
 def verify(
@@ -59,6 +63,12 @@ def verify(
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
+    require_store(run)
+    if reforward:
+        _require_inputs(run, overrides)  # before all of it is read
+
+    from lorascope.stores import verify as verify_run
+
     with progress_bar("verify") as update:
         verdict = verify_run(run, level=level, progress=update)
     problems = list(verdict.problems)
@@ -75,7 +85,7 @@ def verify(
     return 1 if problems else 0
 
 
-def _summary(run: str, verdict: Verdict) -> str:
+def _summary(run: str, verdict: "Verdict") -> str:
     n_problems = len(verdict.problems)
     state = "sound" if verdict.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''}"
     line = (
@@ -89,7 +99,19 @@ def _summary(run: str, verdict: Verdict) -> str:
     return f"{line}; {verdict.n_pairs} pairs of tokens that follow the same sequence compared"
 
 
-def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> tuple[list[Problem], str]:
+def _require_inputs(run: str, overrides: dict[str, Any]) -> None:
+    """Raise unless model, adapters and data are there; of a run that can't be read, `verify` says more."""
+    from lorascope.capture.inputs import require_inputs, settings_of_run
+    from lorascope.stores import open_run
+
+    config = None
+    with suppress(StoreError):
+        config = settings_of_run(open_run(run), overrides)
+    if config is not None:
+        require_inputs(config, writes=False)
+
+
+def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> tuple[list["Problem"], str]:
     """(problems, a line on what was compared); only here is torch needed."""
     from lorascope.capture.reforward import reforward
 

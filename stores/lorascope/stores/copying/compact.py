@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import StoreError
 from ..format.stored_array import StoredArray
+from ..places.file_lock import run_lock
 from ..places.place import Place
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
@@ -38,6 +39,8 @@ def compact(source: str | Path, out: str | Path, *, progress: Progress | None = 
     StoreError
         If the source isn't finished or is compressed already, a row of it is broken, something else is at `out`, or
         what was written isn't what is read back.
+    FileExistsError
+        If another process writes the copy.
 
     Notes
     -----
@@ -49,21 +52,22 @@ def compact(source: str | Path, out: str | Path, *, progress: Progress | None = 
     if all(array.compressed for array in run.arrays.values()):
         raise StoreError(f"`{run.place.name}` is compressed already; there is nothing to gain")
     spec = replace(spec_of(run), codec="zstd", attributes=add_step(run, "compact", range(run.n_rows)))
-    target = copy_target(source, out, spec, tables=tables_of(run), weights=weights_of(run, spec))
-    if isinstance(target, Run):
-        return target
-    whole = select(run, components=None, samples=None, token_share=None, seed=0, adapters=None)
-    with target as writer:
-        checked = _ReadBack(writer.place, open_checked(*open_group(out)).arrays)
-        writer.place = checked
+    with run_lock(out):
+        target = copy_target(source, out, spec, tables=tables_of(run), weights=weights_of(run, spec))
+        if isinstance(target, Run):
+            return target
+        whole = select(run, components=None, samples=None, token_share=None, seed=0, adapters=None)
+        with target as writer:
+            checked = _ReadBack(writer.place, open_checked(*open_group(out)).arrays)
+            writer.place = checked
 
-        def commit(row: int, blocks: Mapping[str, np.ndarray]) -> None:
-            checked.blocks = blocks
-            writer.write_row(row, blocks)
+            def commit(row: int, blocks: Mapping[str, np.ndarray]) -> None:
+                checked.blocks = blocks
+                writer.write_row(row, blocks)
 
-        copy_rows(run, whole, writer, commit, progress)
-        writer.finish({})
-    return open_run(out)
+            copy_rows(run, whole, writer, commit, progress)
+            writer.finish({})
+        return open_run(out)
 
 
 class _ReadBack:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..format.spec import ROW_TOKENS, Adapter, RunSpec
+from ..places.file_lock import run_lock
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
 from ..reading.run import Run
@@ -58,6 +59,8 @@ def pull(
         If a name fits nothing, no sample is whole, a chunk of the source is broken, or something else is at `out`.
     ValueError
         If `token_share` isn't in (0, 1], or a number of samples is below 1.
+    FileExistsError
+        If another process writes the slice.
 
     Notes
     -----
@@ -76,13 +79,14 @@ def pull(
         "adapters": None if adapters is None else list(adapters),
     }
     spec = replace(_spec(run, part), attributes=_attributes(run, part, asked))
-    target = copy_target(source, out, spec, tables=_tables(run, part), weights=weights_of(run, spec))
-    if isinstance(target, Run):
-        return target
-    with target as writer:
-        copy_rows(run, part, writer, writer.write_row, progress)
-        writer.finish({})
-    return open_run(out)
+    with run_lock(out):
+        target = copy_target(source, out, spec, tables=_tables(run, part), weights=weights_of(run, spec))
+        if isinstance(target, Run):
+            return target
+        with target as writer:
+            copy_rows(run, part, writer, writer.write_row, progress)
+            writer.finish({})
+        return open_run(out)
 
 
 def _spec(run: Run, part: Slice) -> RunSpec:

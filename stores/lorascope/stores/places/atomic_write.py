@@ -12,15 +12,17 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def atomic_write(target: Path, *, flush: bool = False) -> Iterator[Path]:
+def atomic_write(target: Path, *, flush: bool = False, make_folder: bool = True) -> Iterator[Path]:
     """A name beside `target` to write to, which takes the target's place when the block ends without an error.
 
     Parameters
     ----------
     target
-        File or folder that is to be; its own folder is made. A file that is there is replaced.
+        File or folder that is to be. A file that is there is replaced.
     flush
         Whether the file is on the disk before its name is, so that it survives the loss of power.
+    make_folder
+        Whether the target's own folder is made where it is missing.
 
     Examples
     --------
@@ -31,7 +33,8 @@ def atomic_write(target: Path, *, flush: bool = False) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        target.parent.mkdir(parents=True, exist_ok=True)
     # This call's own name; its dot keeps it out of every `c.*` that looks for chunks.
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:

@@ -1,58 +1,137 @@
 """One process at a time makes what is to lie at a path."""
 
 import errno
+import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import count
 from pathlib import Path
-from typing import IO
+
+from .holder import Holder, holder_of, this_process
+from .place import open_place
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+MOST_BYTES = 4096
+"""Bytes of a lock file that are read: its holder takes some 200."""
+MOST_ATTEMPTS = 100
+"""Times that a folder is made for a lock before it counts as one that can't be made, as below `/proc`."""
+NAMING_SECONDS = 0.1
+"""A holder has written its name so soon after it took the lock."""
+
+
+class HeldError(FileExistsError):
+    """Another process makes what is to lie at a path."""
+
+    def __init__(self, message: str, holder: Holder | None = None) -> None:
+        super().__init__(message)
+        self.holder = holder
+        """Which process; None where that isn't known."""
 
 
 @contextmanager
 def file_lock(target: Path) -> Iterator[None]:
     """No other process of this machine, or of one that shares the file's locks, makes the same meanwhile.
 
+    The lock is the operating system's, on a file beside the target that names its holder: it ends with the process,
+    however that ends, and a file that is left is no obstacle. Where a file system has no locks, or nobody may make a
+    file there, nothing is held.
+
     Raises
     ------
-    FileExistsError
-        If another one does.
+    HeldError
+        If another one does: the message says which process, since when, and what to do.
     """
-    path = target.with_name(f".{target.name}.lock")
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a", encoding="ascii")  # noqa: SIM115 (closed below)
-        _lock(file, target)
-        if _is_still(file, path):
-            break
-        file.close()  # the one that held it has just taken it away
+    real = Path(os.path.realpath(target))  # a link to it is held as what it leads to
+    path = real.parent / f".{real.name}.lock"
+    made = [folder for folder in path.parents if not os.path.lexists(folder)]
+    descriptor = None
     try:
+        descriptor = _held(path, target)
         yield
     finally:
-        with suppress(PermissionError):  # Windows: it is open
-            path.unlink(missing_ok=True)
-        file.close()
+        if descriptor is not None:
+            with suppress(PermissionError):  # Windows: it is open; or the folder is somebody else's
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+        for folder in made:
+            with suppress(OSError):  # something was put there
+                folder.rmdir()
 
 
-def _lock(file: IO[str], target: Path) -> None:
+def run_lock(path: str | Path) -> AbstractContextManager[None]:
+    """`file_lock` of a run's folder; nothing is held of an object store, which has no locks."""
+    place = open_place(path)
+    return file_lock(place.path) if isinstance(place.path, Path) else nullcontext()
+
+
+def _held(path: Path, target: Path) -> int | None:
+    """Descriptor of the lock's file, locked and naming this process; None where there can be none."""
+    attempts = count()
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _PLAIN, 0o666)
+        except FileNotFoundError:  # who made the folder has just taken it away
+            if next(attempts) == MOST_ATTEMPTS:
+                raise
+            continue
+        except (FileExistsError, NotADirectoryError):  # below a file: whoever writes there says so
+            return None
+        except OSError as error:
+            if error.errno not in _NOT_ALLOWED:
+                raise
+            try:
+                descriptor = os.open(path, os.O_RDONLY | _PLAIN)  # another user's
+            except OSError:
+                return None
+        try:
+            if not _locked(descriptor):
+                raise _refusal(descriptor, target)
+            if _is_still(descriptor, path):
+                _name(descriptor)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the one that held it has just taken it away
+
+
+def _locked(descriptor: int) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows: whoever deletes or renames what another one has open fails there
-        return
+        return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
-            return
-        file.close()
-        if not isinstance(error, BlockingIOError):
+        if error.errno not in _NO_LOCKS:
             raise
-        raise FileExistsError(
-            f"`{target}` is being made by another process; wait for it, or name another place"
-        ) from None
+    return True
 
 
-def _is_still(file: IO[str], path: Path) -> bool:
+def _name(descriptor: int) -> None:
+    with suppress(OSError):  # a full disk, or another user's file: the lock is held without a name
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(this_process()._asdict()).encode())
+
+
+def _refusal(descriptor: int, target: Path) -> HeldError:
+    time.sleep(NAMING_SECONDS)
+    holder = None
+    with suppress(OSError, ValueError, RecursionError):
+        holder = holder_of(json.loads(os.read(descriptor, MOST_BYTES)))
+    who = holder or "another process"
+    return HeldError(f"`{target}` is being written by {who}; wait for it, or name another place", holder)
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .atomic_write import PARTIAL, atomic_write, flush_to_disk
+from .in_words import writing_in_words
 from .regular_file import open_regular, read_regular
 
 DIRECT_BYTES = 64 * 1024
@@ -68,14 +69,32 @@ class FolderPlace:
             for name in sorted(files + links):
                 yield (Path(at) / name).relative_to(self.path).as_posix()
 
+    def mark(self, key: str) -> str | None:
+        try:
+            found = (self.path / key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return f"{found.st_dev} {found.st_ino} {found.st_mtime_ns}"
+
     def write(self, key: str, content: bytes | memoryview) -> None:
-        with atomic_write(self.path / key) as partial:
-            _write_durably(partial, memoryview(content).cast("B"))
+        with writing_in_words(self.path, key):
+            self._make_folder(key)
+            with atomic_write(self.path / key, make_folder=False) as partial:
+                _write_durably(partial, memoryview(content).cast("B"))
+
+    def _make_folder(self, key: str) -> None:
+        """The folder of a key; the run's own, which may have been deleted meanwhile, comes with its root alone."""
+        if "/" not in key:
+            self.path.mkdir(parents=True, exist_ok=True)
+        elif not (self.path / key).parent.is_dir():
+            for folder in reversed(Path(key).parents[:-1]):
+                (self.path / folder).mkdir(exist_ok=True)
 
     def flush(self, folder: str) -> None:
-        flush_to_disk(self.path / folder)
-        if not folder:
-            flush_to_disk(self.path.absolute().parent)
+        with writing_in_words(self.path, folder or "zarr.json"):
+            flush_to_disk(self.path / folder)
+            if not folder:
+                flush_to_disk(self.path.absolute().parent)
 
     def delete(self, keys: Iterable[str]) -> None:
         folders = set()

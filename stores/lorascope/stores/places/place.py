@@ -43,6 +43,9 @@ class Place(Protocol):
     def size(self, key: str) -> int | None:
         """Bytes of a key; None where there is none."""
 
+    def mark(self, key: str) -> str | None:
+        """What tells a key's content from whatever takes its place; None where there is none."""
+
     def sizes(self, folder: str = "") -> Iterator[tuple[str, int]]:
         """Every key at and below a folder with its bytes; temporary files are passed over."""
 
@@ -50,7 +53,10 @@ class Place(Protocol):
         """Keys that interrupted writers left unfinished."""
 
     def write(self, key: str, content: bytes | memoryview) -> None:
-        """Put content there, whole or not at all; it lasts once its folder is flushed too."""
+        """Put content there, whole or not at all; it lasts once its folder is flushed too.
+
+        The run's own folder is made with its root alone: one that was deleted stays deleted.
+        """
 
     def flush(self, folder: str) -> None:
         """Make the names in a folder last."""

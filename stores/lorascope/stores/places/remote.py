@@ -85,6 +85,14 @@ class ObjectPlace:
         except FileNotFoundError:
             return None
 
+    def mark(self, key: str) -> str | None:
+        try:
+            with _named(self.path):
+                found = self._store.head(key)
+        except FileNotFoundError:
+            return None
+        return str(found["e_tag"] or (found["last_modified"], found["size"]))
+
     def _kept(self, key: str, at_most: int) -> bytes | None:
         """All bytes of a chunk, kept from now on; None for another key, or where they are too many to be kept."""
         if self.opened is None or not _never_changes(key):

@@ -13,6 +13,7 @@ from .root import Root, read_root
 from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
+from .there import no_store
 
 
 def open_run(path: str | Path) -> Run:
@@ -57,9 +58,7 @@ def _open(place: Place) -> tuple[Place, Root]:
     try:
         root = read_root(place)
     except ABSENT:
-        nowhere = isinstance(place.path, Path) and not place.path.exists()
-        found = "doesn't exist" if nowhere else "holds no Zarr store"
-        raise StoreError(f"`{place.name}` {found}; name a run that `lorascope capture` wrote") from None
+        raise no_store(place.name, nowhere=isinstance(place.path, Path) and not place.path.exists()) from None
     refuse_unknown(place, root.attributes)
     if (root.document.get("zarr_format"), root.document.get("node_type")) != (3, "group"):
         raise StoreError(f"`{place.name}` isn't a readable Zarr group (its 'zarr.json' is none of Zarr 3)")

@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import StoreError
 from ..format.spec import FORMAT, FORMAT_VERSION
+from ..places.holder import holder_of, may_live
 from ..places.place import Place, open_place
 from .root import read_root
+
+SET_UP_BY = "set_up_by"
+"""Root attribute of a run that is being set up: the process that does so. A run that is set up has none."""
 
 RunState = Literal["absent", "torn", "unfinished", "finished"]
 
@@ -33,7 +38,7 @@ def run_state(path: str | Path) -> RunState:
         If something else lies there, or a run of a version that we don't know.
     """
     place = open_place(path)
-    attributes = _root_attributes(place)
+    attributes = root_attributes(place)
     if attributes is None:
         return "absent"
     refuse_unknown(place, attributes)
@@ -48,13 +53,15 @@ def clear_torn(path: str | Path) -> None:
     Raises
     ------
     StoreError
-        If it isn't such a run, or anything that setting a run up doesn't write lies in its folder: then nothing is
-        deleted.
+        If it isn't such a run, anything that setting a run up doesn't write lies in its folder, or it lies in an object
+        store, which has no locks, and whoever sets it up may still be at it: then nothing is deleted.
     """
     state = run_state(path)
     if state != "torn":
         raise StoreError(f"`{path}` was not interrupted while it was set up but is {state}; nothing was deleted")
     place = open_place(path)
+    if place.remote:
+        _refuse_living(place)
     keys = list(place.keys())
     foreign = [key for key in keys if not _OURS.fullmatch(key) or key.startswith("rows/digest/c.")]
     if foreign:
@@ -65,6 +72,17 @@ def clear_torn(path: str | Path) -> None:
     place.delete([*place.temporary_files(), *(key for key in keys if key != "zarr.json")])
     place.flush("")
     place.delete(["zarr.json"])  # last: until then it is known what lies here
+
+
+def _refuse_living(place: Place) -> None:
+    """Raise StoreError unless the process that set this run up is known to have ended, or is this one."""
+    holder = holder_of((root_attributes(place) or {}).get(SET_UP_BY))
+    if holder is None or may_live(holder):
+        who = holder or "a process that left no name"
+        raise StoreError(
+            f"`{place.name}` is being set up by {who}, which may still be at it; wait for it, or if it has ended, "
+            f"delete all below `{place.name}` (as with `aws s3 rm --recursive`) and give the command again"
+        )
 
 
 def refuse_unknown(place: Place, attributes: Mapping[str, Any]) -> None:
@@ -81,7 +99,7 @@ def refuse_unknown(place: Place, attributes: Mapping[str, Any]) -> None:
         )
 
 
-def _root_attributes(place: Place) -> Mapping[str, Any] | None:
+def root_attributes(place: Place) -> Mapping[str, Any] | None:
     """Attributes of the root; None where nothing lies at all."""
     if isinstance(place.path, Path):
         there = next(path for path in (place.path.absolute(), *place.path.absolute().parents) if path.exists())
@@ -91,8 +109,21 @@ def _root_attributes(place: Place) -> Mapping[str, Any] | None:
     try:
         return read_root(place).attributes
     except FileNotFoundError:
-        if next(place.keys(), None) is not None:
-            raise StoreError(
-                f"`{place.name}` isn't empty and holds no run; name a new folder, or empty this one first"
-            ) from None
+        _refuse_remains(place)
         return None
+
+
+def _refuse_remains(place: Place) -> None:
+    """Raise StoreError if anything lies where there is no root."""
+    keys = place.keys()
+    first = next(keys, None)
+    if first is None:
+        return
+    if all(_OURS.fullmatch(key) for key in chain([first], keys)):
+        raise StoreError(
+            f"`{place.name}` holds parts of a run ({first!r}) without its root 'zarr.json', as where a run was deleted "
+            "while it was written; delete what is left, and the same command begins anew"
+        ) from None
+    raise StoreError(
+        f"`{place.name}` isn't empty and holds no run; name a new folder, or empty this one first"
+    ) from None

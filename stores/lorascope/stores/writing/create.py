@@ -23,11 +23,12 @@ from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, RunSpec
 from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
+from ..places.holder import this_process
 from ..places.place import Place, open_place
 from ..reading.digests import combine
 from ..reading.read import open_checked, open_group
-from ..reading.root import require_sealed
-from ..reading.state import run_state
+from ..reading.root import read_root, require_sealed
+from ..reading.state import SET_UP_BY, run_state
 from ..size import format_size
 from .write import RunWriter, collect, write_document
 
@@ -60,19 +61,20 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     ValueError
         If a component is too wide for a chunk to hold a row of it.
     """
-    if run_state(path) != "absent":
-        raise StoreError(f"`{path}` holds another run; name a new folder, or delete this one first")
-    require_chunks(spec)
     place = open_place(path)
+    _refuse_used(place)
+    require_chunks(spec)
     values = {**_table_values(spec, tables), **_spec_values(spec), **weights}
     # A column that was left out isn't made, so that one whose chunk is gone was lost.
     specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not may_be_absent(e.path)]
     _check_values(specs, values)
     place.delete(list(place.temporary_files()))
     documents = _documents(spec, specs)
-    # First: what lies here from now on is a run that is being set up, should this end.
     root = documents.pop("zarr.json")
-    place.write("zarr.json", root)
+    mine = _with_writer(root)
+    _refuse_used(place)  # what came meanwhile
+    # First: what lies here from now on is a run that is being set up, should this end.
+    place.write("zarr.json", mine)
     place.flush("")
     arrays = {
         entry.path: ArrayV3Metadata.from_dict(json.loads(documents[f"{entry.path}/zarr.json"])) for entry in specs
@@ -88,9 +90,12 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
         "static_digest": combine(part for parts in written for part in parts).hex(),
         "metadata_digest": combine((k, hashlib.sha256(content).digest()) for k, content in documents.items()).hex(),
     }
+    _require_own(place, mine)
     write_document(place, _complete_root({"zarr.json": root, **documents}, digests))
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
-    return RunWriter(place, metadata=arrays, state_rows=rows, committed=np.zeros(spec.n_rows, bool))
+    committed = np.zeros(spec.n_rows, bool)
+    digest = digests["static_digest"]
+    return RunWriter(place, metadata=arrays, state_rows=rows, committed=committed, static_digest=digest)
 
 
 def resume_run(path: str | Path) -> RunWriter:
@@ -107,7 +112,38 @@ def resume_run(path: str | Path) -> RunWriter:
     if run.finished:
         raise StoreError(f"`{place.name}` is finished; there is no row to write")
     require_sealed(root)
-    return RunWriter(place, metadata=root.arrays, state_rows=run.state_rows, committed=run.committed_rows)
+    return RunWriter(
+        place,
+        metadata=root.arrays,
+        state_rows=run.state_rows,
+        committed=run.committed_rows,
+        static_digest=run.attributes["static_digest"],
+    )
+
+
+def _refuse_used(place: Place) -> None:
+    if run_state(place.path) != "absent":
+        raise StoreError(f"`{place.name}` holds another run; name a new folder, or delete this one first")
+
+
+def _with_writer(root: bytes) -> bytes:
+    """The root of a run that this process sets up, which it names; when it is set up, that goes."""
+    document = json.loads(root)
+    document["attributes"][SET_UP_BY] = this_process()._asdict()
+    return json.dumps(document, indent=2).encode()
+
+
+def _require_own(place: Place, root: bytes) -> None:
+    """Raise unless the run that was set up here is still this process's own."""
+    try:
+        if read_root(place).content == root:
+            return
+    except FileNotFoundError:
+        pass
+    raise StoreError(
+        f"another process set up a run at `{place.name}` at the same moment, or deleted this one; let it end, or end "
+        "it, and give the command again, or name another place"
+    )
 
 
 def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:

@@ -15,9 +15,11 @@ from ..format.fingerprint import sealed, with_fingerprint
 from ..format.layout import chunk_key, goes_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
+from ..places.in_words import gone
 from ..places.place import Place
 from ..reading.digests import combine, read_digests
 from ..reading.root import read_root, require_sealed
+from ..reading.state import root_attributes
 
 DIGESTS = "rows/digest"
 
@@ -65,13 +67,23 @@ class RunWriter:
         Bool (row,): which rows keep states.
     committed
         Bool (row,): which rows are there already.
+    static_digest
+        The run's own: one with another digest that took its place is another run.
     """
 
     def __init__(
-        self, place: Place, *, metadata: Mapping[str, ArrayV3Metadata], state_rows: np.ndarray, committed: np.ndarray
+        self,
+        place: Place,
+        *,
+        metadata: Mapping[str, ArrayV3Metadata],
+        state_rows: np.ndarray,
+        committed: np.ndarray,
+        static_digest: str,
     ) -> None:
         self.place = place
         self.path = place.path
+        self._static_digest = static_digest
+        self._root_mark: str | None = None
         by_row = {path: one for path, one in metadata.items() if one.attributes.get("written") == "by row"}
         self._encoder = ChunkEncoder({**by_row, DIGESTS: metadata[DIGESTS]})
         self._digests = StoredArray.from_metadata(DIGESTS, metadata[DIGESTS])
@@ -122,12 +134,15 @@ class RunWriter:
         Raises
         ------
         StoreError
-            If the row doesn't exist or is committed already, or the blocks aren't what `row_arrays` asks for.
+            If the row doesn't exist or is committed already, the blocks aren't what `row_arrays` asks for, or another
+            run lies there by now.
         OSError
-            If the disk is full or fails, or a remote is lost; the row stays uncommitted.
+            If the disk is full or fails, the run's folder is gone, or a remote is lost; the row stays uncommitted.
         """
         self._check_row(row, blocks)
+        self._require_root()
         chunks = collect([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
+        self._require_root()
         digest = combine((chunk.key, chunk.part) for chunk in chunks)
         self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
         self._committed.add(row)
@@ -147,8 +162,12 @@ class RunWriter:
         Raises
         ------
         StoreError
-            If a row is still missing, whoever should have written it, or the root isn't what was written there.
+            If a row is still missing, whoever should have written it, the root isn't what was written there, or another
+            run lies there by now.
+        FileNotFoundError
+            If the run is gone.
         """
+        self._require_root()
         missing = int((~self.committed_rows).sum())
         if missing:
             raise StoreError(f"{missing} rows of `{self.place.name}` aren't committed; write them before finishing")
@@ -156,6 +175,20 @@ class RunWriter:
         require_sealed(root)
         added = {**with_fingerprint(attributes), "finished": True}
         write_document(self.place, {**root.document, "attributes": {**root.attributes, **added}})
+
+    def _require_root(self) -> None:
+        """Raise unless the run that lies there is still this one, and neither gone nor swapped for another."""
+        mark = self.place.mark("zarr.json")
+        if mark is not None and mark == self._root_mark:
+            return
+        if mark is None:
+            raise FileNotFoundError(gone(self.place.name))
+        if (root_attributes(self.place) or {}).get("static_digest") != self._static_digest:
+            raise StoreError(
+                f"another run took the place of `{self.place.name}` while it was written; move that one away and put "
+                "this one back, and the same command goes on, or name another place"
+            )
+        self._root_mark = mark
 
     def _check_row(self, row: int, blocks: Mapping[str, np.ndarray]) -> None:
         if not 0 <= row < self.n_rows:

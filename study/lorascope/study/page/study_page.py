@@ -13,6 +13,7 @@ from lorascope.analyze.report.document import document
 from lorascope.analyze.report.markup import escape, figure, notice, section, tile
 from lorascope.analyze.stats.summary import WORDS
 from lorascope.stores.places.atomic_write import atomic_write
+from lorascope.stores.visible import visible
 
 from ..results.claims import CLAIMS
 from ..results.study_results import StudyResults, study_results
@@ -97,7 +98,8 @@ def write_study_report(out: Path, page: Path | None = None, *, planned: Sequence
         raise ValueError(f"`out` is {str(page)!r}, a folder; name the page's file, such as {str(page / PAGE)!r}")
     study = study_results(read_units(out), planned=planned)
     texts = {
-        out / f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in study.tables.items()
+        out / f"{name}.csv": visible(table.to_csv(index=False, lineterminator="\n"))
+        for name, table in study.tables.items()
     }
     texts[out / PAGE if page is None else page] = render_study(study, source=out.name)
     for path, text in texts.items():

@@ -108,6 +108,13 @@ def draw(
     )
 
 
+def data_source(one: str | Articles, settings: StudySettings) -> str:
+    """A data set's file, in the study's folder of data or beside its own, or the name by which it is known."""
+    name = one.data if isinstance(one, Articles) else one
+    path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
+    return str(path or name)
+
+
 def items_hash(items: Sequence[Item]) -> str:
     """SHA-256 over all that items say, in their order; hexadecimal."""
     digest = hashlib.sha256()
@@ -133,11 +140,9 @@ def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
 
 
 def _read(sets: Sequence[str | Articles], settings: StudySettings, read: Read) -> Iterator[list[Item]]:
-    """Data sets, from the study's folder of data, from beside its file, or known by name."""
+    """Items of each data set."""
     for one in sets:
-        name = one.data if isinstance(one, Articles) else one
-        path = next((path for path in (settings.data / name, settings.folder / name) if path.exists()), None)
-        items: list[Item] = [*read(str(path or name))]
+        items: list[Item] = [*read(data_source(one, settings))]
         if isinstance(one, Articles):
             if not isinstance(items[0], TextItem):
                 raise ValueError(f"`{one.data}` holds questions, which have no articles; name it without `articles`")

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from lorascope.capture import CaptureConfig, FinetuneConfig
+from lorascope.capture.config import CaptureConfig, FinetuneConfig
 from lorascope.capture.samples.prompt import read_template
 
 from ..demo_inputs import demo_model
@@ -47,7 +47,7 @@ def recipe_of(unit: Unit, settings: StudySettings, data: TaskData) -> dict[str, 
     }
     names: list[str] = []
     for name, run in data.runs.items():
-        templates = [read_template(prompt) for prompt in _prompts(run.prompts, settings)]
+        templates = [read_template(prompt) for prompt in prompt_sources(run.prompts, settings)]
         named = tuple(template.name for template in templates)
         if twice := [one for one in named if [*names, *named].count(one) > 1]:
             raise ValueError(f"two prompts are named {min(twice)!r}; results would mix them: rename a file")
@@ -110,7 +110,7 @@ def capture_config(
         states="sample" if settings.states == "none" and needs_states else settings.states,
         model=model_source(unit.model, settings),
         examples=examples if run == PROMPTS_RUN else (),
-        prompt=_prompts(data.runs[run].prompts, settings),
+        prompt=prompt_sources(data.runs[run].prompts, settings),
         share=unit.share,
         shared_layers=settings.shared_layers,
         share_from=settings.share_from,
@@ -135,7 +135,7 @@ def model_source(model: str, settings: StudySettings) -> str:
     return str(path) if path.exists() else model
 
 
-def _prompts(prompts: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
+def prompt_sources(prompts: Sequence[str], settings: StudySettings) -> tuple[str, ...]:
     """Prompts as `read_template` takes them: files are looked for beside the study's file."""
     beside = {name: settings.folder / name for name in prompts}
     return tuple(str(path) if path.is_file() else name for name, path in beside.items())

@@ -17,6 +17,7 @@ from ..grid import Unit, chosen_units, result_path, units_of
 from ..results.units import read_record
 from ..settings import StudySettings
 from .data import TEST_RUN, TaskData
+from .inputs import require_inputs
 from .recipe import capture_config, finetune_config, information_of
 from .run import draw_all
 from .steps import Models, UnitWork
@@ -58,6 +59,7 @@ class Planned(NamedTuple):
 def plan_study(settings: StudySettings, *, only: str | None = None, probe: bool = True) -> list[Planned]:
     """What the units of a study, or a part of them, will take; with `probe` one of each model and task is rehearsed."""
     units, models = chosen_units(units_of(settings), only), Models(settings)
+    require_inputs(settings, units, weights=probe)
     data = draw_all(settings, units, models)
     prices: dict[tuple[str, str], tuple[Cost, float]] = {}
     planned = []

@@ -5,10 +5,12 @@ from functools import cache
 from typing import NamedTuple
 
 from lorascope.capture.samples.items import read_items
+from lorascope.stores.places.file_lock import HeldError
 
 from ..grid import Unit, chosen_units, units_of
 from ..settings import StudySettings
 from .data import TaskData, draw
+from .inputs import require_inputs
 from .recipe import recipe_of
 from .steps import Models, UnitWork, is_done
 
@@ -22,6 +24,8 @@ class Outcome(NamedTuple):
     unit: Unit
     did: str
     """`made`, `there already`, or `another process works on it`."""
+    who: str = ""
+    """Which process that is, and since when; empty where nobody knows."""
 
 
 def run_study(
@@ -54,6 +58,7 @@ def run_study(
     Several processes may run one study: each passes over the units that another works on.
     """
     units = chosen_units(units_of(settings), only)
+    require_inputs(settings, units)
     models = Models(settings)
     data = draw_all(settings, units, models)
     for unit in units:  # whatever is wrong with one of them is said before hours of work on others
@@ -66,10 +71,8 @@ def run_study(
         work = UnitWork(unit=unit, settings=settings, data=data[unit], models=models, report=tell, scheduler=scheduler)
         try:
             yield Outcome(unit, "made" if work.run() else "there already")
-        except FileExistsError as error:
-            if "another process" not in str(error):
-                raise
-            yield Outcome(unit, "another process works on it")
+        except HeldError as error:
+            yield Outcome(unit, "another process works on it", str(error.holder or ""))
 
 
 def draw_all(settings: StudySettings, units: Sequence[Unit], models: Models) -> dict[Unit, TaskData]:

@@ -1,0 +1,19 @@
+"""Words and numbers that options take, apart from all that computes with them: a command is parsed without that."""
+
+from typing import Literal
+
+Reduction = Literal["mean", "sum", "last", "answer"]
+"""What becomes of a sample's tokens at a component."""
+Unit = Literal["nat", "bit", "sqrt"]
+"""Units of js; `sqrt` is the root of nats."""
+Residual = Literal["relative", "log", "absolute"]
+"""What a fit of a scaling law makes small."""
+N_SHUFFLES = 39
+"""Shuffles of the null by default: p can be 0.025."""
+SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
+COMPONENT_KEYS = ("component", "layer", "kind", "rank")
+TOKEN_KEYS = ("role", "position")
+KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
+"""What `group_by` takes a result apart by."""
+RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
+"""What tells several results apart."""

@@ -1,0 +1,27 @@
+"""The two files of an adapter's folder, looked at without torch."""
+
+from pathlib import Path
+
+from lorascope.stores.adapter_settings import read_adapter_settings
+
+from ..errors import AdapterError
+
+WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
+"""Names that PEFT's `save_pretrained` gives to weights."""
+
+
+def require_settings(folder: Path) -> None:
+    """Raise AdapterError unless the folder has an adapter's configuration, and a sound one."""
+    try:
+        read_adapter_settings(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise AdapterError(str(error)) from error
+
+
+def weights_file(folder: Path) -> Path:
+    """The file with an adapter's weights; raises AdapterError if the folder has none that is no pickle."""
+    path = folder / WEIGHTS
+    if not path.exists():
+        pickled = f"; {PICKLED!r} is a pickle and isn't read" if (folder / PICKLED).is_file() else ""
+        raise AdapterError(f"adapter {str(folder)!r} has no {path.name!r}{pickled}; save it again with PEFT")
+    return path

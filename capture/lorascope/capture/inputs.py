@@ -1,0 +1,104 @@
+"""What a stage needs on this machine, looked at before anything heavy is imported; the commands ask first."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorascope.stores.errors import StoreError
+
+from .adapters.files import require_settings, weights_file
+from .config import CaptureConfig
+from .models.source import locate
+from .samples.items import require_data
+from .samples.prompt import read_template
+
+if TYPE_CHECKING:
+    from lorascope.stores import Run
+
+
+def require_inputs(
+    config: CaptureConfig, *, model_given: bool = False, weights: bool = True, writes: bool = True
+) -> None:
+    """Raise unless all that a capture names is there, as far as this machine tells: what it reads, and where it writes.
+
+    Parameters
+    ----------
+    config
+        A capture's settings.
+    model_given
+        Whether the model is loaded already, so that neither it nor its adapters need be where the settings say.
+    weights
+        Whether the model's weights must be there.
+    writes
+        Whether a run is to be written to `out`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a model, file of data, prompt or example isn't there, or isn't what it should be by its name.
+    AdapterError
+        If a folder lacks one of the two files of an adapter.
+    StoreError
+        If `out` holds something else than a run.
+    """
+    if writes:
+        require_writable(config.out)
+    prompts = [read_template(name) for name in config.prompt]
+    shows_examples = any(prompt.shows_examples for prompt in prompts)
+    for path in (*config.data, *(config.examples if shows_examples else ())):
+        require_data(path)
+    if not model_given:
+        locate(config.model, weights=weights)
+        for folder in config.adapters.values():
+            require_settings(Path(folder))
+            weights_file(Path(folder))
+    if writes and "://" not in config.out:  # an object store is asked once, by the capture itself
+        from lorascope.stores.reading.state import run_state  # and Zarr, which takes half a second
+
+        run_state(config.out)
+
+
+def require_training_inputs(*, model: str, data: Iterable[str], out: Path) -> None:
+    """Raise unless all that a fine-tuning names is there, and `out` isn't; see `require_inputs`."""
+    refuse_used(out)
+    for path in data:
+        require_data(path)
+    locate(model)
+
+
+def require_writable(out: str) -> None:
+    """Raise ValueError before any work if the run's folder couldn't be made."""
+    local = out.removeprefix("file://")
+    if "://" in local:
+        return
+    place = Path(local).absolute()
+    parent = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        what = "can't be written to" if parent.is_dir() else "is a file"
+        raise ValueError(f"`out` is {out!r}, but `{parent}` {what}; name another place")
+
+
+def refuse_used(out: Path) -> None:
+    """Raise a `FileExistsError` unless an adapter may be written here."""
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        # Of what it was trained on it doesn't say enough to be compared.
+        what = ": the adapter of a training that is complete" if (out / "finetune.json").is_file() else ""
+        raise FileExistsError(f"`out` is {str(out)!r}, which is there already{what}; give a new or empty folder")
+
+
+def settings_of_run(run: "Run", overrides: Mapping[str, Any]) -> CaptureConfig:
+    """The settings that a run was captured with, some of them others now."""
+    provenance = dict(run.attributes.get("provenance") or {})
+    settings = provenance.get("settings")
+    if not isinstance(settings, dict):
+        raise StoreError(f"`{run.path}` doesn't say how it was captured, so that nothing can be computed again")
+    if any(step.get("how") == "pull" for step in provenance.get("copied", [])):
+        raise StoreError(f"`{run.path}` was pulled from another run, of which it is a part; compute that one again")
+    known = {field.name for field in fields(CaptureConfig)}
+    kept = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    unknown = sorted(kept.keys() - known)
+    if unknown:
+        raise StoreError(f"`{run.path}` was captured with settings that this lorascope doesn't know: {unknown}")
+    return CaptureConfig(**{**kept, **overrides})

@@ -1,0 +1,17 @@
+"""Where the checkpoints of a training lie, told without torch."""
+
+from pathlib import Path
+
+WHOLE = "whole.json"
+"""File that says that all of a checkpoint is on the disk, with its files' SHA-256."""
+
+
+def training_folder(out: Path) -> Path:
+    """The folder beside an adapter where its checkpoints lie while it trains."""
+    return out.with_name(f".{out.name}.training")
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that says that it is whole."""
+    whole = [marker.parent for marker in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)

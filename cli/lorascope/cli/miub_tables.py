@@ -1,0 +1,119 @@
+"""What `lorascope miub` prints: a conclusion, and a table that fits a screen."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from lorascope.analyze.compare_runs import paired
+from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.groups import to_dataframe
+from lorascope.analyze.miub import misfit
+from lorascope.analyze.readings import PRINTED
+from lorascope.analyze.reduce import UNITS
+from lorascope.stores import Run
+
+from .screen import left_out, print_table, say
+
+TOP, MOST_ROWS = 10, 32
+"""Rows that are shown of a longer table without `--full`, and the longest table that is shown whole."""
+
+
+def print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = "") -> None:
+    """MIUB of a run with its error, and what it rests on."""
+    attrs = result.attrs
+    say(
+        f"{name}MIUB {float(result['miub']):.6g} ± {float(result['miub_se']):.2g} {attrs['units']} "
+        f"({attrs['reduction']}; {attrs['n_samples']} samples, {attrs['n_tokens']} tokens, "
+        f"{attrs['n_components']} components)"
+    )
+    if attrs["n_samples_incomplete"]:
+        say(f"{left_out(attrs['n_samples_incomplete'], run)} and are left out")
+    if attrs["js_source"] == "capture":
+        kept = "no states" if run.states == "none" else "states of some rows only"
+        say(f"js is that of the capture itself: the run keeps {kept}, from which it could be computed again")
+    if text := misfit(result, run):
+        say(text)
+    if attrs["n_not_finite"]:
+        token = attrs["not_finite_token"]
+        sample = str(run.samples["id"].values[run.tokens["sample"].values[token]])
+        say(
+            f"{attrs['n_not_finite']} values aren't finite, the first at token {token} (sample {sample!r}, position "
+            f"{int(run.tokens['position'].values[token])}) of {attrs['not_finite_component']}; what they enter is NaN"
+        )
+    if full and attrs["fidelity_n"]:
+        say(
+            f"fidelity: js from the store against js during capture differs by {attrs['fidelity_median']:.2g} (median) "
+            f"and {attrs['fidelity_max']:.2g} (largest), relative, over {attrs['fidelity_n']} values"
+        )
+    elif full and attrs["js_source"] == "states":
+        say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
+
+
+def print_components(result: xr.Dataset, *, full: bool) -> None:
+    """The largest components, or all."""
+    frame, total = to_dataframe(result).sort_values("js", ascending=False, kind="stable"), float(result["miub"])
+    shares = [f"{js / total:.1%}" if total > 0 else "-" for js in frame["js"]]
+    columns = ["component", f"js ({result.attrs['units']})", "share of MIUB"]
+    rows = list(zip(frame["component"], map(format_error, frame["js"], frame["js_se"]), shares, strict=True))
+    n_shown = len(rows) if full else min(TOP, len(rows))
+    print_table(f"JS by component, {_counted(n_shown, len(rows)) or f'all {n_shown}'}", columns, rows[:n_shown])
+
+
+def print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None:
+    """MIUB by the keys of `group_by`."""
+    frame = to_dataframe(table, "group")
+    columns = {"n_samples": "samples", "n_components": "components"}
+    if "n_runs" in frame:
+        columns = {"n_runs": "runs", "miub_sd": "sd of runs"} if (frame["n_runs"] > 1).any() else {}
+    shown = frame if full or len(frame) <= MOST_ROWS else frame.nlargest(TOP, "miub")
+    rows = [
+        [*(str(row[key]) for key in keys), format_error(row["miub"], row["miub_se"])]
+        + [format_number(row[name]) if name == "miub_sd" else str(int(row[name])) for name in columns]
+        for row in shown.to_dict("records")
+    ]
+    title = ", ".join(filter(None, (f"MIUB by {', '.join(keys)}", _counted(len(shown), len(frame)))))
+    print_table(title, [*keys, f"MIUB ({table.attrs['units']})", *columns.values()], rows)
+
+
+def _counted(n_shown: int, n: int) -> str:
+    """How much of a table is shown; empty for all of it."""
+    return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
+
+
+def print_pairs(results: Sequence[xr.Dataset]) -> None:
+    """How results differ from the first one, paired by sample."""
+    try:
+        tests = [paired(results[0], other) for other in results[1:]]
+    except ValueError as error:
+        say(f"not paired: {error}")
+        return
+    for test in tests:
+        p_t, p_ranks = (format_number(float(test[name]), digits=2) for name in ("p_t", "p_wilcoxon"))
+        difference = format_error(float(test["difference"]), float(test["difference_se"]))
+        say(
+            f"{test.attrs['second']} less {test.attrs['first']}: {difference} {test.attrs['units']}, paired by "
+            f"{int(test['n_samples'])} samples, p = {p_t} (t), {p_ranks} (Wilcoxon)"
+        )
+
+
+def print_readings(cells: xr.Dataset) -> None:
+    """Every reading of the paper's equation beside the paper's numbers."""
+    attrs = cells.attrs
+    models = "; ".join(f"{name} {low} to {high} over {m} layers" for name, (low, high, m) in PRINTED.items())
+    say(
+        "size alone can't tell which reading of eq. 9 the paper used, and its models and data are others than this "
+        f"run's: its table 1 has {attrs['printed_low']:.1f} to {attrs['printed_high']:.1f} per component ({models}), "
+        f"where a mean over tokens can reach ln 2 = 0.693 nat; this run has {attrs['n_components']} components and "
+        f"{attrs['n_tokens']} tokens in {attrs['n_samples']} samples"
+    )
+    print_table(
+        "MIUB under each reading of eq. 9, and how many times as large the paper's values per component are",
+        ["against", "tokens", "unit", "MIUB", "times as large"],
+        [
+            (
+                *(one.states, one.tokens, UNITS[one.unit].symbol, f"{one.miub:.4g} ± {one.miub_se:.1g}"),
+                f"{format_number(one.times_low, digits=2)} to {format_number(one.times_high, digits=2)}",
+            )
+            for one in cells.to_dataframe().reset_index().itertuples()
+        ],
+    )

@@ -1,0 +1,32 @@
+"""A package's public objects, each imported when it is first asked for: who wants a constant waits for no torch."""
+
+import ast
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def import_on_demand(package: str) -> None:
+    """Have a package give the names that it imports `if TYPE_CHECKING`, from where it says, once one is wanted."""
+    source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
+    checked = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    imports = [node for block in checked for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: f".{node.module}" for node in imports for alias in node.names}
+
+    class OnDemand(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            if name not in homes:
+                raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            return getattr(import_module(homes[name], package), name)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            # Importing a module binds its name in the package, which would hide the function of that name.
+            if not (name in homes and isinstance(value, ModuleType)):
+                super().__setattr__(name, value)
+
+        def __dir__(self) -> list[str]:
+            return sorted({*super().__dir__(), *homes})
+
+    sys.modules[package].__class__ = OnDemand

@@ -1,0 +1,108 @@
+"""A wrong path is refused before anything heavy is imported: torch above all, which takes seconds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "peft", "xarray", "pandas", "dask", "numba", "scipy", "statsmodels")
+RUN = """
+import sys
+from lorascope.cli.main import main
+code = main(sys.argv[2:])
+print(code, sorted(set(sys.argv[1].split(",")) & set(sys.modules)))
+"""
+CAPTURE = {"--model": "model", "--adapter": "adapter", "--data": "d.jsonl", "--out": "o.zarr"}
+TRAIN = {"--model": "model", "--data": "d.jsonl", "--out": "o"}
+
+
+def made_of(words: list[str], options: dict[str, str], **changed: str) -> list[str]:
+    options = options | {f"--{name}": value for name, value in changed.items()}
+    return [*words, *(word for pair in options.items() for word in pair)]
+
+
+CASES = {
+    **{
+        " ".join([command, *more]): ([command, "no.zarr", *more], "`no.zarr` doesn't exist; name a run")
+        for command, *more in (
+            *(["miub"], ["mi"], ["info"], ["report"], ["verify"], ["verify", "--reforward", "2"]),
+            *(["pull", "o.zarr"], ["compact", "o.zarr"]),
+        )
+    },
+    "second run": (["miub", "run.zarr", "no.zarr"], "`no.zarr` doesn't exist"),
+    "miub out": (["miub", "run.zarr", "--out", "d.jsonl/x.nc"], "can't be made"),
+    "no store": (["miub", "model"], "`model` holds no Zarr store"),
+    "fit": (["fit", "no.csv"], "`no.csv` is not there"),
+    "compare": (["compare", "no.csv"], "`no.csv` is not there"),
+    "adapter": (["adapter", "no"], "adapter 'no' is not there"),
+    "adapter weights": (["adapter", "bare"], "has no 'adapter_model.safetensors'"),
+    **{
+        f"{command} --{option} {value}": (made_of([command], CAPTURE, **{option: value}), message)
+        for command in ("capture", "plan")
+        for option, value, message in (
+            ("model", "./no", "`model` is './no', which doesn't exist"),
+            ("model", "adapter", "a folder with an adapter"),
+            ("adapter", "no", "adapter 'no' is not there"),
+            ("adapter", "bare", "adapter 'bare' has no 'adapter_model.safetensors'"),
+            ("data", "no.jsonl", "data file 'no.jsonl' doesn't exist"),
+            ("data", "arc_easy:test@no", "folder 'no' doesn't exist"),
+            ("prompt", "no.txt", "prompt file 'no.txt' doesn't exist"),
+            ("out", "d.jsonl", "is a file"),
+            ("out", "model", "isn't empty and holds no run"),
+        )
+    },
+    "capture examples": (made_of(["capture"], CAPTURE, prompt="prompt1", examples="no.jsonl"), "'no.jsonl' doesn't"),
+    "finetune model": (made_of(["finetune"], TRAIN, model="./no"), "`model` is './no', which doesn't exist"),
+    "finetune data": (made_of(["finetune"], TRAIN, data="no.jsonl"), "data file 'no.jsonl' doesn't exist"),
+    "finetune held_out": (made_of(["finetune"], TRAIN, **{"held-out": "no.jsonl"}), "data file 'no.jsonl' doesn't"),
+    "finetune out": (made_of(["finetune"], TRAIN, out="model"), "is there already"),
+    "study run": (["study", "run", "no.yaml"], "no study's file `no.yaml`"),
+    "study run model": (["study", "run", "model.yaml"], "`model` is './no', which doesn't exist"),
+    "study plan data": (["study", "plan", "data.yaml"], "data file 'no.jsonl' doesn't exist"),
+    "demo": (["demo", "--out", "model"], "the demo's"),  # isn't the demo's; or the demo's model isn't installed
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all commands need, but for what is missing; the model's weights and the run are empty files."""
+    path = tmp_path_factory.mktemp("early")
+    for name in ("model", "adapter", "bare", "run.zarr"):
+        (path / name).mkdir()
+    settings = json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2})
+    for file, text in {
+        "model/config.json": "{}",
+        "model/model.safetensors": "",
+        "adapter/adapter_config.json": settings,
+        "adapter/adapter_model.safetensors": "",
+        "bare/adapter_config.json": settings,
+        "run.zarr/zarr.json": "{}",
+        "d.jsonl": "",
+        "model.yaml": "{model: ./no, grid: {rank: 2}, tasks: {t: {train: d.jsonl, test: d.jsonl}}}",
+        "data.yaml": "{model: model, grid: {rank: 2}, tasks: {t: {train: no.jsonl, test: d.jsonl}}}",
+    }.items():
+        (path / file).write_text(text)
+    return path
+
+
+def called(folder: Path, words: list[str], heavy: str = ",".join(HEAVY)) -> tuple[str, str]:
+    line = [sys.executable, "-c", RUN, heavy, *words]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, check=True)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_wrong_path_is_refused_before_heavy_imports(folder: Path, name: str) -> None:
+    words, message = CASES[name]
+    out, err = called(folder, words)
+    assert err.startswith("lorascope: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert out == "2 []\n"
+
+
+def test_the_check_can_fail(folder: Path) -> None:
+    out, _ = called(folder, ["info", "run.zarr"], "xarray,zarr")
+    assert out == "2 ['xarray', 'zarr']\n"
