@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
     words: str
     seconds: float
     n_bytes: int
-    """Largest resident memory."""
+    """Largest resident memory, beyond that of the process it was forked from."""
 
 
 def read_parts(run: Path, scratch: Path) -> object:
@@ -140,6 +140,7 @@ def try_reader(reader: str, run: Path, folder: Path, usual: Outcome | None) -> O
     scratch.mkdir()
     limit = 300.0 if usual is None else usual.seconds + EXTRA_SECONDS
     sys.stdout.flush()
+    own = resident_bytes()
     began = time.monotonic()
     pid = os.fork()
     if not pid:
@@ -155,7 +156,7 @@ def try_reader(reader: str, run: Path, folder: Path, usual: Outcome | None) -> O
             break
         time.sleep(0.002)
     words = (scratch / "log").read_text(errors="replace").strip() if (scratch / "log").exists() else ""
-    n_bytes = usage.ru_maxrss * 1024
+    n_bytes = max(usage.ru_maxrss * 1024 - own, 0)
     if seconds > limit:
         return Outcome("hung", words[-400:], seconds, n_bytes)
     if not (scratch / "outcome").exists():
@@ -164,6 +165,10 @@ def try_reader(reader: str, run: Path, folder: Path, usual: Outcome | None) -> O
     if usual is not None and n_bytes > usual.n_bytes + EXTRA_BYTES:
         return Outcome("memory", f"{n_bytes / 2**20:.0f} MiB; {what}: {told}", seconds, n_bytes)
     return Outcome(what, told, seconds, n_bytes)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def in_child(reader: Reader, run: Path, scratch: Path, limit: float) -> None:
