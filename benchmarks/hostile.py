@@ -31,9 +31,9 @@ from rounds import print_table, write_json
 from tiny_run import make_run
 
 from lorascope.cli.main import main as command
-from lorascope.cli.screen import COMMANDS as OBEYED
 from lorascope.stores import open_run, verify
 from lorascope.stores.reading.read import missing_chunks
+from lorascope.stores.visible import COMMANDS as OBEYED
 
 Reader = Callable[[Path, Path], object]
 """Takes a run and a folder of its own; a command returns its exit code, a function something else."""
