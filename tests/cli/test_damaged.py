@@ -42,3 +42,17 @@ def test_a_result_that_could_not_be_saved_is_refused_before_the_work(
     out, err = capsys.readouterr()
     assert out == ""
     assert f"`{words[2]}` can't be made: `{tmp_path / 'file'}` is a file; name another place" in err
+
+
+def test_of_many_problems_some_are_shown_and_the_others_counted(
+    capsys: pytest.CaptureFixture[str], many_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(many_rows, tmp_path / "run.zarr")
+    for row in range(3):
+        (run / f"tokens/nll/c.{row}").unlink()
+    monkeypatch.setattr("lorascope.cli.commands.verify.MOST_SHOWN", 1)
+    assert main(["verify", str(run)]) == 1
+    out = capsys.readouterr().out
+    assert "'tokens/nll/c.0' is missing" in out
+    assert "'tokens/nll/c.1'" not in out
+    assert "and 2 more: 2 missing" in out

@@ -113,7 +113,7 @@ def _origin(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if given:
             yield f"from {name}", given
     device, libraries = provenance.get("device") or {}, provenance.get("libraries") or {}
-    if device:
+    if isinstance(device, dict) and device:
         yield "device", ", ".join(str(device[name]) for name in ("type", "name") if device.get(name))
     if libraries:
         named = ("lorascope", "torch", "transformers", "peft", "zarr")

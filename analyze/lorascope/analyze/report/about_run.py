@@ -24,7 +24,7 @@ def subtitle(run: Run, qualified: xr.Dataset) -> str:
     settings = run.attributes.get("provenance", {}).get("settings", {})
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
     parts = [
-        f"model {_name(settings['model'])}" if settings.get("model") else "",
+        f"model {_name(str(settings['model']))}" if settings.get("model") else "",
         f"adapter {_adapter(settings.get('adapter'), qualified.attrs['adapter'])}",
         f"data {datasets}",
         f"stream {run.stream}",
@@ -32,9 +32,9 @@ def subtitle(run: Run, qualified: xr.Dataset) -> str:
     return f'<p class="subtitle">{" · ".join(escape(part) for part in parts if part)}</p>'
 
 
-def _adapter(sources: str | Sequence[str] | None, name: str) -> str:
+def _adapter(sources: Any, name: str) -> str:
     """Where the page's adapter came from, of what the settings name; its own name where they don't tell."""
-    named = [sources] if isinstance(sources, str) else list(sources or ())
+    named = list(map(str, sources)) if isinstance(sources, list | tuple) else [str(sources)] if sources else []
     own = [source.removeprefix(f"{name}=") for source in named if len(named) == 1 or source.startswith(f"{name}=")]
     return _name(own[0]) if own else name
 

@@ -1,5 +1,6 @@
 """`lorascope verify`."""
 
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,9 @@ from ..screen import print_table, progress_bar, say
 
 if TYPE_CHECKING:
     from lorascope.stores import Problem, Verdict
+
+MOST_SHOWN = 200
+"""Problems that are listed; of a run in ruins the others are counted by kind."""
 
 
 def verify(
@@ -79,7 +83,10 @@ def verify(
         problems, line = _reforward(run, reforward, seed, overrides)
         lines.append(line)
     if problems:
-        print_table("Problems", ["kind", "what"], [(problem.kind, problem.message) for problem in problems])
+        shown, rest = problems[:MOST_SHOWN], Counter(problem.kind for problem in problems[MOST_SHOWN:])
+        print_table("Problems", ["kind", "what"], [(problem.kind, problem.message) for problem in shown])
+        if rest:
+            lines.insert(0, f"and {rest.total()} more: {', '.join(f'{n} {kind}' for kind, n in rest.items())}")
     for line in lines:
         say(line)
     return 1 if problems else 0

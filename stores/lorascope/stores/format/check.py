@@ -24,6 +24,8 @@ MAX_PROBLEMS = 1000
 """Differences that are listed at most."""
 MAX_ADAPTERS = 256
 """Adapters of a run at most."""
+OBJECTS = ("settings", "model", "adapters", "libraries", "omitted_items")
+"""Parts of the provenance that are objects, where they are."""
 OPTIONAL = (TOKEN_TEXT.name, TOKEN_WEIGHT.name, "delta_source", "swallowed", "delta_norm", "kl")
 
 
@@ -52,7 +54,7 @@ def layout_problems(
     whose values decide which others there are, then these others, then whether tables are as long as they say. Nothing
     is read whose size hasn't been looked at.
     """
-    problems = list(_attribute_problems(attributes))
+    problems = [*_attribute_problems(attributes), *_record_problems(attributes)]
     try:
         problems = problems or list(_array_problems(_deciding_specs(attributes, arrays), arrays))
         if problems:
@@ -91,6 +93,24 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
         elif not good:
             found = reprlib.repr(attributes[name])
             yield Problem(name, "attribute", f"attribute `{name}` is {found}; it must be {allowed}")
+
+
+def _record_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
+    """What a run says of itself may be anything, but what its readers take for an object is one."""
+    found = {name: attributes[name] for name in ("provenance", "measured") if name in attributes}
+    provenance = found.get("provenance")
+    if isinstance(provenance, dict):
+        found |= {f"provenance.{name}": provenance[name] for name in OBJECTS if provenance.get(name) is not None}
+        for name in ("copied", "preflight"):
+            listed = provenance.get(name)
+            if isinstance(listed, list):
+                found |= {f"provenance.{name}[{index}]": one for index, one in enumerate(listed)}
+            elif listed is not None:
+                message = f"attribute `provenance.{name}` is {reprlib.repr(listed)}; it must be a list of objects"
+                yield Problem(f"provenance.{name}", "attribute", message)
+    for name, value in found.items():
+        if not isinstance(value, dict):
+            yield Problem(name, "attribute", f"attribute `{name}` is {reprlib.repr(value)}; it must be an object")
 
 
 def _deciding_specs(attributes: Mapping[str, Any], arrays: Arrays) -> list[ArraySpec]:
