@@ -66,11 +66,6 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
             raise ValueError(
                 f"`lora_alpha` {where} is {reprlib.repr(alpha)}; it must be a finite number, within float32's range"
             )
-    if settings.get("layer_replication"):
-        found = reprlib.repr(settings["layer_replication"])
-        raise ValueError(
-            f"`layer_replication` {where} is {found}: it makes another base of the model, which can't be measured"
-        )
     for name, value in settings.items():
         most = MAX_KEYS if name in ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save") else MAX_NAMES
         if isinstance(value, list | dict) and len(value) > most:
