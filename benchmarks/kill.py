@@ -1,14 +1,15 @@
-"""Captures that are killed and started again: `python benchmarks/kill.py` prints a Markdown table by phase.
+"""Commands that are killed and started again: `python benchmarks/kill.py` prints a Markdown table by phase.
 
     python benchmarks/kill.py                                100 stores, SIGKILL; each start forked from a warm parent
-    python benchmarks/kill.py --start command --trials 10    the same with `python -m lorascope capture`
+    python benchmarks/kill.py --start command --trials 10    the same with `python -m lorascope`
     python benchmarks/kill.py --ranks 3 --trials 20          torchrun; one rank is killed, or all of them
     python benchmarks/kill.py --signals 20                   SIGTERM and SIGINT: the exit code, what is left
 
-A tiny model with its adapter, questions and a text make a run of some 25 rows. A trial starts the capture, kills it at
-a random moment (half of them uniform over the run, half in a phase that is waited for), starts the same command again,
-kills that one too with some probability, until it ends; then the store is compared with an undisturbed one, byte for
-byte. The comparison is tried on planted changes first. Every process is real, and so is every kill.
+Of 100 stores 55 are captured, 15 pulled, 15 compacted, and 15 are studies of two units, runs and adapters included. A
+tiny model with its adapter, questions and a text make a run of some 25 rows. A trial starts the command, kills it at a
+random moment (half of them uniform over its life, half in a phase that is waited for), starts the same command again,
+kills that one too with some probability, until it ends; then all files are compared with those of an undisturbed one,
+byte for byte. The comparison is tried on planted changes first. Every process is real, and so is every kill.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from typing import Any
 import processes
 from rounds import print_table, write_json
 from same_store import check_comparison, differences
-from tiny_run import make_inputs
+from tiny_run import COMMANDS, prepare_command
 from trials import Bench, Stopped, Trial, run_stop, run_trial, undisturbed
 
 
@@ -41,41 +42,42 @@ def main() -> None:
     arguments = parser.parse_args()
     processes.warm_up()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        bench = prepare(Path(name), arguments)
-        how = describe(arguments)
+        chance, how = random.Random(arguments.seed), describe(arguments)
+        others = 0 if arguments.signals or arguments.ranks > 1 else arguments.trials * 15 // 100
+        numbers = dict.fromkeys(COMMANDS, others) | {"capture": arguments.trials - 3 * others}
+        setting = (arguments.start, arguments.ranks, chance, arguments.size)
         if arguments.signals:
+            bench = prepare(Path(name), "capture", *setting)
             stopped = [run_stop(bench, index) for index in range(arguments.signals)]
             print_stopped(stopped, how)
             n_wrong, found = sum(stop.n_litter > 0 or not stop.same for stop in stopped), stopped
         else:
-            trials = [run_and_tell(bench, index) for index in range(arguments.trials)]
+            trials = []
+            for command, number in numbers.items():
+                if number:
+                    bench = prepare(Path(name) / command, command, *setting)
+                    trials += [run_and_tell(bench, index) for index in range(number)]
             print_kills(trials, how)
             n_wrong, found = sum(bool(trial.differences) for trial in trials), trials
     write_json(arguments.json, {"how": how, "n_wrong": n_wrong, "found": [entry._asdict() for entry in found]})
     sys.exit(n_wrong > 0)
 
 
-def prepare(folder: Path, arguments: argparse.Namespace) -> Bench:
-    """Inputs, an undisturbed store, a second one that must equal it, and a comparison that finds planted changes."""
-    out = folder / "run.zarr"
-    words = ["capture", *make_inputs(folder / "inputs", arguments.size), "--out", str(out)]
-    (folder / "notes").mkdir()
-    chance = random.Random(arguments.seed)
-    bench = Bench(folder, words, out, folder / "reference", arguments.start, arguments.ranks, 0.0, chance)
+def prepare(folder: Path, command: str, start: str, n_ranks: int, chance: random.Random, size: int) -> Bench:
+    """Inputs, an undisturbed result, a second one that must equal it, and a comparison that finds planted changes."""
+    (folder / "notes").mkdir(parents=True)
+    words, out = prepare_command(command, folder, size)
+    bench = Bench(folder, command, words, out, folder / "reference", start, n_ranks, 0.0, chance)
     undisturbed(bench, 1)
     out.rename(bench.reference)
     began = time.monotonic()
-    undisturbed(bench, arguments.ranks)
+    undisturbed(bench, n_ranks)
     bench = bench._replace(seconds=time.monotonic() - began)
     if found := differences(bench.reference, out):
-        raise SystemExit(f"two undisturbed captures differ: {found[:5]}")
+        raise SystemExit(f"two undisturbed results of `{command}` differ: {found[:5]}")
     shutil.rmtree(out)
     n_files = sum(file.is_file() for file in bench.reference.rglob("*"))
-    print(
-        f"An undisturbed capture takes {bench.seconds:.1f} s and leaves {bench.n_rows} rows in {n_files} files;",
-        end=" ",
-    )
-    print("two are equal.")
+    print(f"An undisturbed `{command}` takes {bench.seconds:.1f} s and leaves {n_files} files; two are equal.")
     n_found, n_planted = check_comparison(bench.reference)
     print(f"The comparison found {n_found} of {n_planted} planted changes.", flush=True)
     if n_found < n_planted:
@@ -93,20 +95,20 @@ def run_and_tell(bench: Bench, index: int) -> Trial:
     """One trial; a difference is told at once."""
     trial = run_trial(bench)
     if trial.differences:
-        print(f"trial {index}: {trial.kills}: {trial.differences[:5]}", flush=True)
+        print(f"`{bench.command}`, trial {index}: {trial.kills}: {trial.differences[:5]}", flush=True)
     return trial
 
 
 def print_kills(trials: Sequence[Trial], how: str) -> None:
     kills = [(kill, trial) for trial in trials for kill in trial.kills]
     rows: list[list[Any]] = []
-    for phase in sorted({kill.phase for kill, _ in kills}):
-        group = [(kill, trial) for kill, trial in kills if kill.phase == phase]
+    for command, phase in sorted({(trial.command, kill.phase) for kill, trial in kills}):
+        group = [(kill, trial) for kill, trial in kills if (trial.command, kill.phase) == (command, phase)]
         n_rows = [kill.n_rows for kill, _ in group]
         n_equal = sum(not trial.differences for _, trial in group)
         rows.append(
             [
-                phase,
+                f"`{command}`: {phase}",
                 len(group),
                 sum(kill.passing for kill, _ in group),
                 sum(kill.resumed for kill, _ in group),

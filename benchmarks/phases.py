@@ -1,4 +1,4 @@
-"""Where a capture stands: what its threads are doing, and what lies in its folder.
+"""Where a command stands: what its threads are doing, and what lies in its folder.
 
 `watch` runs inside the process under test and notes every two milliseconds, in a file that outlives it, which
 functions of lorascope its threads are in. Everything else looks from outside, after the process is dead.
@@ -16,6 +16,8 @@ from types import FrameType
 
 N_BYTES = 8192
 ENDED = "after the end"
+STUDY_STEPS = {"steps._train": "training", "steps._capture": "capture", "steps._measure": "measuring"}
+"""Function of a study's unit -> what it does."""
 SITE = """import os
 if "CAPTURE_PHASES" in os.environ:
     import sys
@@ -120,6 +122,13 @@ def phase(out: Path, stacks: str, *, resumed: bool) -> str:
         return "chunk write"
     if "write_row" in stacks:
         return "encode, flush"
+    if "copy_rows." in stacks:
+        return "reading the source"
     if "stream_states" in stacks or "stream." in stacks:
         return "forward"
     return "resuming: loading, checks" if resumed else "before the first row"
+
+
+def study_phase(stacks: str) -> str:
+    """Which step of a unit a study was at."""
+    return next((step for function, step in STUDY_STEPS.items() if function in stacks), "loading, between steps")

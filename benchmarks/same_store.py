@@ -1,4 +1,4 @@
-"""Whether two finished stores are the same, byte for byte; what only the clock knows is left out."""
+"""Whether two finished runs or studies are the same, byte for byte; what only the clock knows is left out."""
 
 import json
 import os
@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-CLOCK = (("measured",), ("provenance", "started"), ("root_digest",))
-"""Attributes of a run that say when it was made and how long it took, or cover these."""
+import xarray as xr
+
+CLOCK = frozenset({"measured", "started", "time", "train_seconds", "root_digest"})
+"""Entries of a run's root, and of the record of a training, that say when it was made or how long it took, or that
+follow from these."""
 
 
 def differences(first: Path, second: Path) -> list[str]:
@@ -42,20 +45,27 @@ def unequal(one: Any, other: Any) -> Iterator[tuple[str, ...]]:
 
 
 def content(store: Path, name: str) -> Any:
-    """A file's bytes; of the root's metadata everything but the clock's part."""
-    octets = (store / name).read_bytes()
-    if name != "zarr.json":
+    """A file's bytes; of a run's root, a training's record and a unit's results everything but the clock's part."""
+    file = store / name
+    octets = file.read_bytes()
+    if file.suffix == ".nc":  # its attributes hold times
+        with xr.open_dataset(file) as results:
+            return json.dumps(results.load().drop_attrs().to_dict(), default=str)
+    if file.name != "finetune.json" and (file.name != "zarr.json" or (file.parent.parent / "zarr.json").exists()):
         return octets
     try:
-        root = json.loads(octets)
-        for *above, last in CLOCK:
-            place = root["attributes"]
-            for key in above:
-                place = place[key]
-            place.pop(last, None)
-        return root
-    except (ValueError, KeyError):
+        return without_clock(json.loads(octets))
+    except ValueError:
         return octets
+
+
+def without_clock(value: Any) -> Any:
+    """JSON without the entries that `CLOCK` names, wherever they are."""
+    if isinstance(value, list):
+        return [without_clock(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: without_clock(one) for key, one in value.items() if key not in CLOCK}
 
 
 def check_comparison(store: Path) -> tuple[int, int]:
@@ -83,15 +93,22 @@ def planted(store: Path) -> Iterator[Callable[[Path], None]]:
         if file.is_file():
             name = file.relative_to(store).as_posix()
             kinds.setdefault(f"{name.split('/')[0]} {file.name == 'zarr.json'}", []).append(name)
+    is_run = (store / "zarr.json").exists()
+    if not is_run:  # of a file of results what it says counts, not its bytes
+        first, second = [name for name in kinds.pop("results False") if name.endswith(".nc")]
+        yield lambda copy: rewrite(copy / first, lambda octets: (store / second).read_bytes())
     for names in kinds.values():
         name = chance.choice(names)
         if name != "zarr.json":
             yield lambda copy, name=name: rewrite(copy / name, change_byte(chance))
-    chunk = chance.choice(kinds["states False"])
+    chunk = chance.choice(kinds["states False" if is_run else "work False"])
     yield lambda copy: rewrite(copy / chunk, lambda octets: octets[:-1])
     yield lambda copy: (copy / chunk).unlink()
-    yield lambda copy: (copy / "rows" / ".litter.partial").write_bytes(b"")
-    yield lambda copy: rewrite(copy / "zarr.json", lambda octets: octets.replace(b'"stream": "', b'"stream": "x', 1))
+    yield lambda copy: (copy / chunk).with_name(".litter.partial").write_bytes(b"")
+    if is_run:
+        yield lambda copy: rewrite(
+            copy / "zarr.json", lambda octets: octets.replace(b'"stream": "', b'"stream": "x', 1)
+        )
 
 
 def change_byte(chance: random.Random) -> Callable[[bytes], bytes]:

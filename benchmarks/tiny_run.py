@@ -1,14 +1,24 @@
-"""A tiny model, its adapter and data in a folder: what `kill.py` captures.
+"""A tiny model, its adapter and data in a folder: what `kill.py` and its kin capture.
 
 python benchmarks/tiny_run.py FOLDER CHARACTERS
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 N_QUESTIONS = 40
+COMMANDS = ("capture", "pull", "compact", "study run")
+"""Commands that write what must survive a kill."""
+STUDY = """
+model: inputs/model
+grid: [{rank: [2, 4]}]
+shared_layers: 2
+states: all
+training: {learning_rate: 0.01, batch_size: 4, max_steps: 6}
+tasks:
+  facts: {train: inputs/questions.test.jsonl, train_items: 24, test: inputs/held-out.jsonl, test_items: 6}
+"""
 
 
 def make_inputs(folder: Path, n_characters: int) -> list[str]:
@@ -21,6 +31,28 @@ def make_inputs(folder: Path, n_characters: int) -> list[str]:
         *("--window-tokens", "300"),  # neither windows nor batches end where rows do
         *("--js-share", "0.05"),
     ]
+
+
+def make_run(folder: Path, n_characters: int, *more: str) -> Path:
+    """A finished run of them, captured by the command line with these further words; `folder` must be new."""
+    inputs, run = make_inputs(folder, n_characters), folder / "run.zarr"
+    words = ["capture", *inputs, *more, "--out", str(run)]
+    subprocess.run([sys.executable, "-m", "lorascope", *words], check=True, capture_output=True)
+    return run
+
+
+def prepare_command(command: str, folder: Path, n_characters: int) -> tuple[list[str], Path]:
+    """(words of a command, folder that it writes), once all that it needs lies in `folder`."""
+    out = folder / "run.zarr"
+    if command == "capture":
+        return ["capture", *make_inputs(folder / "inputs", n_characters), "--out", str(out)], out
+    if command == "study run":
+        make_inputs(folder / "inputs", 0)
+        file = folder / "study.yaml"
+        file.write_text(STUDY)
+        return ["study", "run", str(file)], folder / "study"
+    source = make_run(folder / "inputs", n_characters, *(("--codec", "raw") if command == "compact" else ()))
+    return [command, str(source), str(out), *(("--token-share", "0.9") if command == "pull" else ())], out
 
 
 def main() -> None:
@@ -49,8 +81,9 @@ def main() -> None:
     model.save_pretrained(str(folder / "model"))
     tokenizer.save_pretrained(str(folder / "model"))
     adapt(model, folder / "adapter", rank=4)
-    lines = facts_path("test").read_text().splitlines()[:N_QUESTIONS]
-    (folder / "questions.test.jsonl").write_text("\n".join(json.dumps(json.loads(line)) for line in lines) + "\n")
+    lines = facts_path("test").read_text().splitlines(keepends=True)
+    (folder / "questions.test.jsonl").write_text("".join(lines[:N_QUESTIONS]))
+    (folder / "held-out.jsonl").write_text("".join(lines[N_QUESTIONS : 2 * N_QUESTIONS]))
     (folder / "text.txt").write_text(facts_text(n_characters))
 
 

@@ -1,4 +1,4 @@
-"""One trial: a capture that is killed or asked to stop, started again until it is finished, and compared."""
+"""One trial: a command that is killed or asked to stop, started again until it is finished, and compared."""
 
 import random
 import shutil
@@ -12,7 +12,14 @@ import processes
 from processes import Running
 from same_store import differences
 
-TARGETS = ("scoring", "set-up", "forward", "chunk write", "digest write", "finish")
+COPY = ("set-up", "chunk write", "digest write", "finish")
+TARGETS = {
+    "capture": ("scoring", "forward", *COPY),
+    "pull": COPY,
+    "compact": COPY,
+    "study run": tuple(phases.STUDY_STEPS.values()),
+}
+"""Command -> phases of it that are waited for."""
 AGAIN = 0.35
 """Probability that a process which resumes is killed as well."""
 GRACE = 10.0
@@ -33,8 +40,9 @@ class Killed(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One store, killed until it was finished."""
+    """One store, or study, killed until it was finished."""
 
+    command: str
     kills: list[Killed]
     differences: list[str]
     n_starts: int
@@ -62,13 +70,14 @@ class Bench(NamedTuple):
     """What all trials share."""
 
     folder: Path
+    command: str
     words: list[str]
     out: Path
     reference: Path
     how: str
     n_ranks: int
     seconds: float
-    """Time of an undisturbed capture."""
+    """Time that it takes undisturbed."""
     chance: random.Random
 
     @property
@@ -78,11 +87,18 @@ class Bench(NamedTuple):
 
     @property
     def n_rows(self) -> int:
-        """Rows of the finished run."""
+        """Rows of the finished run; 0 of a study."""
         return phases.committed(self.reference)
 
+    def phase(self, stacks: str, *, resumed: bool) -> str:
+        """In which phase it was, from what it left and what its threads were doing."""
+        if self.command != "study run":
+            return phases.phase(self.out, stacks, resumed=resumed)
+        n_results = [len(phases.names_in(folder / "results")) for folder in (self.out, self.reference)]
+        return phases.ENDED if n_results[0] == n_results[1] else phases.study_phase(stacks)
+
     def start(self, n_ranks: int) -> Running:
-        """The capture, as one process or as many."""
+        """The command, as one process or as many."""
         for file in self.notes.iterdir():
             file.unlink()
         if n_ranks == 1 and self.how == "fork":
@@ -95,10 +111,10 @@ class Bench(NamedTuple):
 
 
 def undisturbed(bench: Bench, n_ranks: int) -> None:
-    """A capture to its end; SystemExit with its last words if it fails."""
+    """The command to its end; SystemExit with its last words if it fails."""
     running = bench.start(n_ranks)
     if code := running.wait(PATIENCE):
-        raise SystemExit(f"an undisturbed capture ended with {code}:\n{running.last_words()}")
+        raise SystemExit(f"an undisturbed `{bench.command}` ended with {code}:\n{running.last_words()}")
 
 
 def run_trial(bench: Bench) -> Trial:
@@ -117,12 +133,12 @@ def run_trial(bench: Bench) -> Trial:
                 break
         while code := running.wait(PATIENCE):
             if not phases.died_of_watching(running.log.read_text(errors="replace")):
-                raise SystemExit(f"a capture killed in {kills} ended at last with {code}:\n{running.last_words()}")
+                raise SystemExit(f"`{bench.command}`, killed in {kills}, ended with {code}:\n{running.last_words()}")
             print("a process died of being watched and was started again", flush=True)
             running = bench.start(bench.n_ranks)
             n_starts += 1
         if kills:
-            return Trial(kills, differences(bench.reference, bench.out), n_starts)
+            return Trial(bench.command, kills, differences(bench.reference, bench.out), n_starts)
 
 
 def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed | None:
@@ -143,7 +159,7 @@ def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed |
     code = running.wait(PATIENCE)
     if left := processes.outlive(ranks, GRACE):
         raise SystemExit(f"{len(left)} ranks still ran {GRACE:.0f} s after the others had ended{who}")
-    at = phases.phase(bench.out, stacks, resumed=resumed)
+    at = bench.phase(stacks, resumed=resumed)
     if code == 0:
         return None
     return Killed(at + who, resumed, phases.passing(stacks), phases.committed(bench.out))
@@ -152,10 +168,11 @@ def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed |
 def wait_for_moment(bench: Bench, running: Running) -> None:
     """Until a random time, or a little after a phase has begun that is waited for; or until the process ends."""
     began, chance = time.monotonic(), bench.chance
-    target = chance.choice(TARGETS) if chance.random() < 0.5 else ""
-    # Most writes are over within a few milliseconds.
-    delay = chance.choice((0.0, chance.uniform(0, 0.02))) if target else chance.uniform(0, bench.seconds)
-    n_rows = chance.randrange(bench.n_rows)
+    target = chance.choice(TARGETS[bench.command]) if chance.random() < 0.5 else ""
+    # Most writes are over within a few milliseconds, a step of a study isn't.
+    after = 0.02 if bench.n_rows else bench.seconds / 8
+    delay = chance.choice((0.0, chance.uniform(0, after))) if target else chance.uniform(0, bench.seconds)
+    n_rows = chance.randrange(max(bench.n_rows, 1))
     while running.poll() is None and time.monotonic() - began < PATIENCE:
         if running.ranks() and (not target or reached(bench, running, target, n_rows)):
             break
@@ -168,6 +185,8 @@ def wait_for_moment(bench: Bench, running: Running) -> None:
 
 def reached(bench: Bench, running: Running, target: str, n_rows: int) -> bool:
     """Whether that phase has begun; writes and digests count once so many rows are committed."""
+    if bench.command == "study run":
+        return phases.study_phase(bench.stacks(running)) == target
     if target == "scoring":
         return "scoring." in bench.stacks(running)
     if target == "set-up":

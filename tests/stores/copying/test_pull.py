@@ -54,6 +54,15 @@ def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, share: 
     assert part.weight.tolist() == [100 / n_kept] * n_kept
 
 
+@pytest.mark.parametrize(
+    ("starts", "stops"), [([0, 40], [50, 100]), ([0, 50], [50, 5000]), ([5, 50], [50, 100]), ([0, 60], [60, -40])]
+)
+def test_samples_that_do_not_follow_each_other_are_refused(make_run: Any, starts: list[int], stops: list[int]) -> None:
+    run = make_run(n_tokens=100, columns={"token_start": starts, "token_stop": stops})
+    with pytest.raises(StoreError, match="don't follow each other along its 100 tokens; their `token_start` and"):
+        select(open_run(run.path), components=None, samples=None, token_share=None, seed=0, adapters=None)
+
+
 def test_fewer_components_keep_their_bits(many_rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "part.zarr"
     pulled = pull(many_rows, out, components=["*.layers.1.*", COMPONENTS[0]])

@@ -351,3 +351,23 @@ def test_text_that_unpacks_to_a_multiple_of_itself_takes_bounded_memory(make_run
         tracemalloc.stop()
     assert {"samples/dataset/c.0", "choices/text/c.0", "tables"} == set(problems)
     assert "it announces 67108865 bytes of text, where at most 67108864 can be" in problems["samples/dataset/c.0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda nodes: nodes.update({BASE: 0.5}), "the consolidated metadata aren't a table of nodes"),
+        (
+            lambda nodes: nodes[BASE].update(attributes=[0]),
+            f"'{BASE}' can't be made .*attributes are no object",
+        ),
+    ],
+)
+def test_nodes_that_are_no_objects_are_refused(make_run: Any, change: Callable[[Any], None], words: str) -> None:
+    run = make_run()
+    content = json.loads((run.path / "zarr.json").read_text())
+    change(content["consolidated_metadata"]["metadata"])
+    (run.path / "zarr.json").write_text(json.dumps(content))
+    with pytest.raises(StoreError, match=words):
+        open_run(run.path)
+    assert "metadata" in {problem.place for problem in verify(run.path).problems}

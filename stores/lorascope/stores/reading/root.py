@@ -54,7 +54,8 @@ class Root:
         if not consolidated:
             return None
         nodes = consolidated.get("metadata") if isinstance(consolidated, dict) else None
-        if not isinstance(nodes, dict) or consolidated.get("kind") != "inline":
+        is_table = isinstance(nodes, dict) and all(isinstance(node, dict) for node in nodes.values())
+        if not is_table or consolidated.get("kind") != "inline":
             raise StoreError("the consolidated metadata aren't a table of nodes")
         _require_paths(nodes)
         return nodes
@@ -129,6 +130,8 @@ def parse_nodes(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
     arrays = {}
     for path, document in nodes.items():
         try:
+            if not isinstance(document.get("attributes", {}), dict):
+                raise ValueError("its attributes are no object")
             if document["node_type"] == "array":
                 arrays[path] = ArrayV3Metadata.from_dict(document)
             elif (document["node_type"], document["zarr_format"]) != ("group", 3):
