@@ -59,6 +59,7 @@ CASES = {
     "finetune held_out": (made_of(["finetune"], TRAIN, **{"held-out": "no.jsonl"}), "data file 'no.jsonl' doesn't"),
     "finetune out": (made_of(["finetune"], TRAIN, out="model"), "is there already"),
     "study run": (["study", "run", "no.yaml"], "no study's file `no.yaml`"),
+    "study report": (["study", "report", "no.yaml"], "no study's file `no.yaml`"),
     "study run model": (["study", "run", "model.yaml"], "`model` is './no', which doesn't exist"),
     "study plan data": (["study", "plan", "data.yaml"], "data file 'no.jsonl' doesn't exist"),
     "demo": (["demo", "--out", "model"], "the demo's"),  # isn't the demo's; or the demo's model isn't installed

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lorascope.stores.adapter_settings import patterns_of
 from lorascope.stores.patterns import MAX_LENGTH, MAX_NODES, MAX_STEPS, Pattern, _Tree, check_patterns
 
 PARTS = ("", "self_attn.q_proj", "self_attn.k_proj", "mlp.down_proj", "mlp.experts.11.w1", "post_attention_layernorm")
@@ -33,6 +34,7 @@ def check(text: str, *, whole: bool = True) -> None:
         r"(?s)(?i:MODEL)\.LAYERS.*|.*",
         r"(?>[a-z]+\.)++x|[\w.]{3,40}?proj",
         "(([a-z._0-9])+)+",  # takes a name at once; only where it can't has it to try
+        ".*.*.*q_proj",
         "q_proj",
         "",
     ],
@@ -76,6 +78,20 @@ def test_expressions_that_may_take_for_ever(text: str) -> None:
 def test_expressions_that_are_not_looked_into(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"^`target_modules` is odd, .*{words}"):
         check(text)
+
+
+def test_a_mixture_of_experts_has_names_enough_for_an_expression_in_use() -> None:
+    experts = [f"model.layers.{layer}.mlp.experts.{one}.down_proj" for layer in range(100) for one in range(128)]
+    check_patterns([Pattern("`target_modules`", UNSLOTH, True)], experts)
+
+
+def test_a_rank_of_its_own_for_each_layer_is_nothing_to_try() -> None:
+    """As EVA's init writes them; an expression among them is still looked at."""
+    names = [f"model.layers.{layer}.self_attn.{one}_proj" for layer in range(126) for one in "qkvogud"]
+    settings = {"rank_pattern": dict.fromkeys(names, 8)}
+    check_patterns(patterns_of(settings, "of it"), [f"base_model.{name}.parametrizations" for name in names])
+    with pytest.raises(ValueError, match="for ever"):
+        check_patterns(patterns_of({"rank_pattern": settings["rank_pattern"] | {"(.+)+x": 1}}, "of it"), names)
 
 
 def test_all_expressions_together_are_bounded() -> None:

@@ -1,5 +1,6 @@
 """How a LoRA adapter was set up: PEFT's `adapter_config.json`, read without PEFT, by one rule for every room."""
 
+import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ PATTERN = r"(.*\.)?({})$"
 """A key of a pattern fits whole names at the end of a path (PEFT 0.21, `get_pattern_key`)."""
 RESIDUAL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Inits that subtract the adapter's starting point from the base weights (PEFT's `lora/layer.py`, `*_init`)."""
+_NAME = re.compile(r"[\w.]{1,255}")
+"""A layer's name, whose dots fit anything: there is nothing to try, and an init may give each layer a rank."""
 MAX_RANK = 2**16
 """The largest rank that is taken; no layer in use has more features that a change of it could fill."""
 MAX_ALPHA = float.fromhex("0x1.fffffep+127")
@@ -63,11 +66,6 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
             raise ValueError(
                 f"`lora_alpha` {where} is {reprlib.repr(alpha)}; it must be a finite number, within float32's range"
             )
-    if settings.get("layer_replication"):
-        found = reprlib.repr(settings["layer_replication"])
-        raise ValueError(
-            f"`layer_replication` {where} is {found}: it makes another base of the model, which can't be measured"
-        )
     for name, value in settings.items():
         most = MAX_KEYS if name in ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save") else MAX_NAMES
         if isinstance(value, list | dict) and len(value) > most:
@@ -89,7 +87,7 @@ def patterns_of(settings: Mapping[str, Any], where: str) -> Iterator[Pattern]:
     for name, form in named.items():
         value = settings.get(name) or ()
         for key in [value] if isinstance(value, str) else value if isinstance(value, list | dict) else ():
-            if isinstance(key, str):
+            if isinstance(key, str) and not _NAME.fullmatch(key):
                 yield Pattern(f"`{name}` {where} has {reprlib.repr(key)}", form.replace("{}", key))
 
 

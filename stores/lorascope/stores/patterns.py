@@ -15,12 +15,14 @@ MAX_LENGTH = 2**17
 """Characters of all expressions together."""
 MAX_NODES = 4096
 """Places in an expression, its counted repeats written out."""
-MAX_STEPS = 20_000
-"""Steps of the matcher on one name, less than a millisecond; expressions in use take some hundred."""
+MAX_STEPS = 200_000
+"""Steps of the matcher on one name, some milliseconds; expressions in use take some hundred."""
 MAX_ALL_STEPS = 200_000_000
 """Steps on all names, some seconds."""
-MAX_STATES = 1_000_000
+MAX_STATES = 4_000_000
 """Places of expressions in names that are looked at here, some seconds too."""
+MAX_KEPT = 500_000
+"""Of these, so many are remembered at a time, in some 100 MB; a mixture of experts has 20,000 names."""
 
 _ATOMS = frozenset({_constants.LITERAL, _constants.NOT_LITERAL, _constants.ANY, _constants.IN, _constants.AT})
 _LOOKS = frozenset({_constants.ASSERT, _constants.ASSERT_NOT})
@@ -244,4 +246,7 @@ def check_patterns(patterns: Iterable[Pattern], names: Collection[str]) -> None:
                     f"{pattern.what}, which may take for ever to match: on {name[:80]!r} or on all names more "
                     f"than {MAX_STEPS} or {MAX_ALL_STEPS} steps; name the layers more simply"
                 )
+            if len(known) > MAX_KEPT:
+                n_states += len(known)
+                tails, known = {}, {}
         n_states += len(known)

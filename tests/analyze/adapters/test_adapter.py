@@ -247,6 +247,13 @@ def test_what_is_beside_the_factors_is_said(tmp_path: Path) -> None:
     assert report.attrs["n_parameters"] == 4 * 32 + 40
 
 
+def test_layers_that_come_twice_are_measured_each(tmp_path: Path) -> None:
+    """What the base is made of changes nothing in an adapter's own factors, which PEFT saves for each of its layers."""
+    tensors = factors("layers.0.q", seed=1) | factors("layers.1.q", seed=2)
+    report = adapter_report(write(tmp_path, tensors, layer_replication=[[0, 1], [0, 1]]))
+    xr.testing.assert_equal(report, adapter_report(write(tmp_path / "plain", tensors)))
+
+
 def test_progress_counts_components(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     adapter_report(write(tmp_path / "lora", factors(Q) | factors(UP)), progress=lambda *at: seen.append(at))

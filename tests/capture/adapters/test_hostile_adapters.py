@@ -65,7 +65,7 @@ def answer(call: Any, *args: Any) -> str | None:
     return None
 
 
-READ_WITHOUT = {"targets-number", "init-pissa", "init-loftq", "tokens-beyond", "dropout"}
+READ_WITHOUT = {"targets-number", "layers-twice", "init-pissa", "init-loftq", "tokens-beyond", "dropout"}
 """Adapters whose weights say something although no model could take them."""
 
 

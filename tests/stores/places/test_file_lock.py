@@ -168,6 +168,19 @@ def test_what_lies_below_a_file_is_said_by_the_writer(make_run: Any, tmp_path: P
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no such folder")
+@pytest.mark.parametrize("there", ["folder", "link", "name"])
+def test_lock_that_can_not_be_made_is_said_in_words(tmp_path: Path, there: str) -> None:
+    target = tmp_path / ("n" * 252 if there == "name" else "run.zarr")
+    lock = tmp_path / f".{target.name}.lock"
+    if there == "folder":
+        lock.mkdir()
+    if there == "link":
+        lock.symlink_to(tmp_path / "elsewhere")
+    words = f"^`{lock}`, which keeps others from writing `{target}` meanwhile, can't be made .*name another place$"
+    with pytest.raises(OSError, match=words), file_lock(target):
+        pass
+
+
 def test_folder_that_can_not_be_made_is_no_endless_wait() -> None:
     with pytest.raises(FileNotFoundError, match="/proc/nothing"):
         ask(Path("/proc/nothing/run.zarr"))

@@ -511,6 +511,20 @@ def test_texts_that_would_not_be_read_again_are_refused(make_run: Any, monkeypat
         make_run(n_tokens=100, columns={name: ["a", "ü"] for name in ("dataset", "split", "prompt")})
 
 
+def test_more_metadata_than_would_be_read_again_are_refused(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    n_bytes = (run.path / "zarr.json").stat().st_size
+    monkeypatch.setattr(create, "MAX_BYTES", n_bytes - 1 + create.ROOM_BYTES)  # one byte too few
+    with pytest.raises(StoreError, match="arrays and groups take .* of metadata, where at most .* can be kept"):
+        create_run(tmp_path / "other", run.spec, tables=run.tables, weights=run.weights)
+    assert not (tmp_path / "other").exists()
+    monkeypatch.setattr(create, "MAX_BYTES", n_bytes * 5 // 4 + create.ROOM_BYTES)
+    with create_run(tmp_path / "other", run.spec, tables=run.tables, weights=run.weights):
+        pass
+
+
 def test_more_components_than_can_be_kept_are_refused() -> None:
     component = Component(path="a", kind="a", layer=0, d_in=1, d_out=1, dtype="float32", stored_dtype="float32")
     with pytest.raises(ValueError, match="a run of 16385 components; at most 16384 can be kept"):

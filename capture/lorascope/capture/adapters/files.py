@@ -1,5 +1,6 @@
 """The two files of an adapter's folder, looked at without torch."""
 
+import reprlib
 from pathlib import Path
 
 from lorascope.stores.adapter_settings import read_adapter_settings
@@ -13,9 +14,14 @@ WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 def require_settings(folder: Path) -> None:
     """Raise AdapterError unless the folder has an adapter's configuration, and a sound one."""
     try:
-        read_adapter_settings(folder)
+        settings = read_adapter_settings(folder)
     except (FileNotFoundError, ValueError) as error:
         raise AdapterError(str(error)) from error
+    if found := settings.get("layer_replication"):
+        raise AdapterError(
+            f"`layer_replication` of adapter {str(folder)!r} is {reprlib.repr(found)}: it makes another base of the "
+            "model, which can't be captured"
+        )
 
 
 def weights_file(folder: Path) -> Path:

@@ -128,8 +128,9 @@ def report(study: Path, /, *, out: Path | None = None) -> None:
     out
         File of the page; by default `report.html` in the study's folder of results, beside the CSV files.
     """
-    from lorascope.study.page.study_page import write_study_report
-
     settings = read_settings(study)
     planned = [unit.name for unit in units_of(settings)]
+
+    from lorascope.study.page.study_page import write_study_report
+
     say("\n".join(f"wrote {path}" for path in write_study_report(settings.out, out, planned=planned)))

@@ -44,6 +44,8 @@ def file_lock(target: Path) -> Iterator[None]:
     ------
     HeldError
         If another one does: the message says which process, since when, and what to do.
+    OSError
+        If the lock's file can't be made, as on a full disk or where a folder of its name lies.
     """
     real = Path(os.path.realpath(target))  # a link to it is held as what it leads to
     path = real.parent / f".{real.name}.lock"
@@ -83,7 +85,10 @@ def _held(path: Path, target: Path) -> int | None:
             return None
         except OSError as error:
             if error.errno not in _NOT_ALLOWED:
-                raise
+                raise OSError(
+                    f"`{path}`, which keeps others from writing `{target}` meanwhile, can't be made "
+                    f"({error.strerror}); look at what lies there, or name another place"
+                ) from error
             try:
                 descriptor = os.open(path, os.O_RDONLY | _PLAIN)  # another user's
             except OSError:

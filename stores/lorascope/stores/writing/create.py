@@ -23,6 +23,7 @@ from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, RunSpec
 from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
+from ..json_document import MAX_BYTES
 from ..places.holder import this_process
 from ..places.place import Place, open_place
 from ..reading.digests import combine
@@ -34,6 +35,8 @@ from .write import RunWriter, collect, write_document
 
 N_THREADS = 16
 """Threads that write at once: each mostly waits for the disk or the network."""
+ROOM_BYTES = 2**20
+"""Kept free in the root's metadata for what is added when the run is finished."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 
@@ -57,7 +60,8 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     Raises
     ------
     StoreError
-        If the folder isn't empty, or a table or weight doesn't fit the specification.
+        If the folder isn't empty, a table or weight doesn't fit the specification, or the run would have more metadata
+        than is read.
     ValueError
         If a component is too wide for a chunk to hold a row of it.
     """
@@ -70,6 +74,7 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     _check_values(specs, values)
     place.delete(list(place.temporary_files()))
     documents = _documents(spec, specs)
+    _require_readable_root(documents)
     root = documents.pop("zarr.json")
     mine = _with_writer(root)
     _refuse_used(place)  # what came meanwhile
@@ -124,6 +129,16 @@ def resume_run(path: str | Path) -> RunWriter:
 def _refuse_used(place: Place) -> None:
     if run_state(place.path) != "absent":
         raise StoreError(f"`{place.name}` holds another run; name a new folder, or delete this one first")
+
+
+def _require_readable_root(documents: Mapping[str, bytes]) -> None:
+    """Raise unless the root, with all these documents set in by three levels, is one that is read again."""
+    n_bytes = sum(100 + len(key) + len(content) + 6 * content.count(b"\n") for key, content in documents.items())
+    if n_bytes > MAX_BYTES - ROOM_BYTES:
+        raise StoreError(
+            f"{len(documents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most "
+            f"{format_size(MAX_BYTES - ROOM_BYTES)} can be kept; capture fewer adapters or components into one run"
+        )
 
 
 def _with_writer(root: bytes) -> bytes:
