@@ -203,8 +203,14 @@ def test_answers_are_kept_with_and_without_the_adapter(
 
 
 def test_refused_before_anything_is_loaded(tmp_path: Path, data: Path, more: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4, "lora_alpha": 8}')
+    (adapter / "adapter_model.safetensors").touch()
+
     def refused(error: type[Exception], words: str, **settings: Any) -> None:
-        options = {"model": "nowhere", "adapter": "nowhere", "data": str(data), "out": str(tmp_path / "x"), **settings}
+        options = {"model": "nowhere", "adapter": str(adapter), "data": str(data), "out": str(tmp_path / "x")}
+        options |= settings
         with pytest.raises(error, match=words):
             capture(CaptureConfig(**options))
 

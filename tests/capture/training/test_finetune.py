@@ -121,6 +121,13 @@ def test_leaves_the_model_and_the_random_states_as_they_were(tune: Tune, tiny_mo
     assert not hasattr(tiny_model, "peft_config")
 
 
+def test_scores_before_do_not_depend_on_what_wants_gradients(tune: Tune, tiny_model: Any, tiny_items: Any) -> None:
+    given = {"items_eval": tiny_items}
+    first = tune("a", given=given)
+    tiny_model.requires_grad_(False)  # as an adapter leaves it that was attached and taken away
+    assert tune("b", given=given).before == first.before
+
+
 def test_the_seed_decides_the_weights(tune: Tune, tmp_path: Path) -> None:
     runs = {}
     for name, seed in {"one": 1, "again": 1, "two": 2}.items():

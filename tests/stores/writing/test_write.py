@@ -506,9 +506,18 @@ def test_the_one_that_comes_later_touches_nothing(
 
 def test_texts_that_would_not_be_read_again_are_refused(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorascope.stores.format.stored_array.MAX_TEXT_BYTES", 4 + 4 + 1 + 4 + 2)  # of "a" and "ü"
-    words = "4 texts of 'choices/text' take 32 B, where at most 15 B can be kept; put fewer samples into one run"
+    words = "4 texts of 'choices/text' take 32 B, where at most 15 B can be kept; put shorter ones into the run"
     with pytest.raises(StoreError, match=words):
         make_run(n_tokens=100, columns={name: ["a", "ü"] for name in ("dataset", "split", "prompt")})
+
+
+def test_long_texts_lie_in_short_chunks(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorascope.stores.format.stored_array.MAX_TEXT_BYTES", 10_000)
+    run = make_run()
+    found = open_run(run.path)
+    assert found.arrays["tokens/text"].chunks == (1074,)
+    assert found.tokens["text"].values.tolist() == [f"t{i}" for i in range(2148)]
+    assert verify(run.path).ok
 
 
 def test_more_metadata_than_would_be_read_again_are_refused(

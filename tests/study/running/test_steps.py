@@ -90,7 +90,7 @@ def test_results_have_their_name_only_once_they_were_read_again(path: Path, monk
         patch.setattr(steps.xr, "open_dataset", stopped)
         with pytest.raises(Killed):
             run_study(path)
-    assert not list(results.iterdir())
+    assert not list(results.glob("*"))
     other = lambda *given, **how: real(*given, **how).assign(miub=real(*given, **how)["miub"] * 2)  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(steps.xr, "open_dataset", other)

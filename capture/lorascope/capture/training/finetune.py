@@ -137,7 +137,8 @@ def finetune(
     train_samples, eval_samples = encode(items_train), None if items_eval is None else encode(items_eval)
     with file_lock(place), untouched(model, config.seed):
         refuse_used(place)  # another process may have made it meanwhile
-        model.eval()
+        # Frozen as it is while it trains: whether weights want gradients decides the last digits of its scores.
+        model.eval().requires_grad_(False)
         base = model_identity(model, str(getattr(model, "name_or_path", "")))
         recipe = _recipe(config, base, train_samples, eval_samples, next(model.parameters()).device)
         with going_on(place, recipe) as checkpoints:

@@ -17,8 +17,8 @@ from ..places.place import Place
 
 MAX_NODE_BYTES = 256 * 1024
 """Bytes of a node's own `zarr.json`, which has about 1 kB."""
-MAX_NODES = 2**16
-"""Arrays and groups of a run, for each of which some kB of memory are taken."""
+MAX_NODES = 2**14
+"""Arrays and groups of a run, some three a component: for each of them some kB of memory are taken."""
 N_THREADS = 32
 """Documents that are asked for at once: each is a request of its own to an object store."""
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, AssertionError)

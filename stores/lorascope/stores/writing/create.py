@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..format.check import may_be_absent
 from ..format.codec import ChunkEncoder, compressors
 from ..format.fingerprint import with_fingerprint
 from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
-from ..format.spec import FORMAT, FORMAT_VERSION, RunSpec
+from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, RunSpec
 from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..json_document import MAX_BYTES
@@ -28,7 +29,7 @@ from ..places.holder import this_process
 from ..places.place import Place, open_place
 from ..reading.digests import combine
 from ..reading.read import open_checked, open_group
-from ..reading.root import read_root, require_sealed
+from ..reading.root import MAX_NODES, read_root, require_sealed
 from ..reading.state import SET_UP_BY, run_state
 from ..size import format_size
 from .write import RunWriter, collect, write_document
@@ -72,6 +73,7 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     # A column that was left out isn't made, so that one whose chunk is gone was lost.
     specs = [e for e in array_specs(spec) if e.by_row or e.path in values or not may_be_absent(e.path)]
     _check_values(specs, values)
+    specs = [_with_texts(e, values[e.path]) if e.dtype == "string" and e.path in values else e for e in specs]
     place.delete(list(place.temporary_files()))
     documents = _documents(spec, specs)
     _require_readable_root(documents)
@@ -134,9 +136,9 @@ def _refuse_used(place: Place) -> None:
 def _require_readable_root(documents: Mapping[str, bytes]) -> None:
     """Raise unless the root, with all these documents set in by three levels, is one that is read again."""
     n_bytes = sum(100 + len(key) + len(content) + 6 * content.count(b"\n") for key, content in documents.items())
-    if n_bytes > MAX_BYTES - ROOM_BYTES:
+    if n_bytes > MAX_BYTES - ROOM_BYTES or len(documents) > MAX_NODES:
         raise StoreError(
-            f"{len(documents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most "
+            f"{len(documents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most {MAX_NODES} in "
             f"{format_size(MAX_BYTES - ROOM_BYTES)} can be kept; capture fewer adapters or components into one run"
         )
 
@@ -265,17 +267,21 @@ def _check_values(specs: list[ArraySpec], values: Mapping[str, Any]) -> None:
             raise StoreError(f"weight {path!r} is missing; a factor is of no use without it")
         if path in values and np.shape(values[path]) != entry.shape:
             raise StoreError(f"{path!r} has shape {np.shape(values[path])}; the run needs {entry.shape}")
-        if path in values and entry.dtype == "string":
-            _require_text(entry, values[path])
 
 
-def _require_text(entry: ArraySpec, texts: Sequence[str]) -> None:
-    """Raise unless every chunk of these texts is one that is read again: each takes its bytes and 4 more."""
-    for start in range(0, len(texts), entry.chunks[0]):
-        chunk = texts[start : start + entry.chunks[0]]
-        n_bytes = 4 + sum(4 + len(text.encode()) for text in chunk)
-        if n_bytes > max_text_bytes(entry.path):
+def _with_texts(entry: ArraySpec, texts: Sequence[str]) -> ArraySpec:
+    """The array in chunks that can hold these texts, each of which takes its bytes and 4: shorter for long ones."""
+    most = max_text_bytes(entry.path)
+    ends = np.cumsum([4 + len(text.encode()) for text in texts])
+    n = entry.chunks[0]
+    while True:
+        starts = np.arange(0, len(texts), n)
+        n_bytes = np.diff(np.append(0, ends[np.minimum(starts + n, len(texts)) - 1])).max(initial=0) + 4
+        if n_bytes <= most:
+            return replace(entry, chunks=(n,))
+        if n <= ROW_TOKENS:
             raise StoreError(
-                f"{len(chunk)} texts of {entry.path!r} take {format_size(n_bytes)}, where at most "
-                f"{format_size(max_text_bytes(entry.path))} can be kept; put fewer samples into one run"
+                f"{min(n, len(texts))} texts of {entry.path!r} take {format_size(int(n_bytes))}, where at most "
+                f"{format_size(most)} can be kept; put shorter ones into the run"
             )
+        n = max(-(-n // 2), ROW_TOKENS)
