@@ -27,9 +27,10 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
 
 # Analysis must work without torch, and with the newest zarr, which needs a newer Python than the oldest we support. What can
-# differ there runs there: imports, Zarr, compiled kernels, the command line (its statistics are pandas' and scipy's).
-NEWEST_TESTS := tests/stores tests/analyze/kernels tests/analyze/test_no_torch.py tests/cli --ignore-glob=tests/cli/test_fit.py \
-	--ignore-glob=tests/cli/test_compare.py --ignore-glob=tests/cli/test_mi.py
+# differ there runs there: imports, Zarr, compiled kernels, the command line; not statistics, copies and what processes do.
+NEWEST_TESTS := tests/stores tests/analyze/kernels tests/analyze/test_no_torch.py tests/cli \
+	$(addprefix --ignore=tests/,stores/copying stores/reading/test_state.py \
+	$(addprefix cli/test_,fit.py compare.py mi.py refused_early.py stopped.py))
 test-newest: .venv-newest/installed
 	@if [ -n "$(NEWEST)" ]; then \
 		OMP_NUM_THREADS=1 .venv-newest/bin/pytest $(NEWEST_TESTS) -m 'not torch and not slow' -n 3 --dist worksteal -q; fi
@@ -54,6 +55,9 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 	$(BIN)/python benchmarks/peers.py
 	.venv-harness/bin/python benchmarks/harness.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/flips.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/hostile.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/double.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/wide.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py
