@@ -30,7 +30,7 @@ test: .venv/installed
 # differ there runs there: imports, Zarr, compiled kernels, the command line; not statistics, copies and what processes do.
 NEWEST_TESTS := tests/stores tests/analyze/kernels tests/analyze/test_no_torch.py tests/cli \
 	$(addprefix --ignore=tests/,stores/copying stores/reading/test_state.py \
-	$(addprefix cli/test_,fit.py compare.py mi.py refused_early.py stopped.py))
+	$(addprefix cli/test_,fit.py compare.py mi.py one_writer.py refused_early.py stopped.py))
 test-newest: .venv-newest/installed
 	@if [ -n "$(NEWEST)" ]; then \
 		OMP_NUM_THREADS=1 .venv-newest/bin/pytest $(NEWEST_TESTS) -m 'not torch and not slow' -n 3 --dist worksteal -q; fi

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import mpmath
@@ -124,14 +125,14 @@ CASES = {
 ROWS = {name: (np.float32(base), np.float32(delta)) for name, (base, delta) in CASES.items()}
 
 
-@pytest.fixture(scope="module")
-def exact() -> dict[str, float]:
-    return {name: exact_jensen_shannon(*row) for name, row in ROWS.items()}
+@cache
+def exact(name: str) -> float:
+    return exact_jensen_shannon(*ROWS[name])
 
 
-@pytest.fixture(scope="module")
-def exact_kl() -> dict[str, tuple[float, float, float, float]]:
-    return {name: exact_divergences(*row) for name, row in ROWS.items()}
+@cache
+def exact_kl(name: str) -> tuple[float, float, float, float]:
+    return exact_divergences(*ROWS[name])
 
 
 def divergences(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -147,18 +148,18 @@ def one_row(kernel, *rows: np.ndarray, dtype=np.float32) -> float:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_jensen_shannon_rows_against_mpmath(name, exact):
-    assert one_row(jensen_shannon_rows, *ROWS[name]) == pytest.approx(exact[name], rel=4e-7, abs=1e-36)
+def test_jensen_shannon_rows_against_mpmath(name):
+    assert one_row(jensen_shannon_rows, *ROWS[name]) == pytest.approx(exact(name), rel=4e-7, abs=1e-36)
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_jensen_shannon_rows_float64_against_mpmath(name, exact):
+def test_jensen_shannon_rows_float64_against_mpmath(name):
     result = one_row(jensen_shannon_rows_float64, *ROWS[name], dtype=np.float64)
-    assert result == pytest.approx(exact[name], rel=1e-12, abs=1e-300)
+    assert result == pytest.approx(exact(name), rel=1e-12, abs=1e-300)
 
 
-def test_the_cases_reach_from_1e_16_to_ln_2(exact):
-    values = sorted(exact.values())
+def test_the_cases_reach_from_1e_16_to_ln_2():
+    values = sorted(map(exact, ROWS))
     assert sum(1e-17 < x < 1e-15 for x in values) >= 2
     assert values[-1] == pytest.approx(LN2, rel=1e-3)
 
@@ -277,17 +278,17 @@ def test_results_depend_on_neither_the_split_of_rows_nor_their_alignment(width):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_divergence_rows_against_mpmath(name, exact_kl):
+def test_divergence_rows_against_mpmath(name):
     base, delta = ROWS[name]
-    forth, back, entropy, entropy_lora = exact_kl[name]
+    forth, back, entropy, entropy_lora = exact_kl(name)
     result = divergences(base[None], delta[None])[:, 0]
     assert result[:2] == pytest.approx([forth, back], rel=5e-7, abs=1e-36)
     assert result[2] == pytest.approx(entropy, rel=1e-6, abs=1e-6)
     assert result[3] == pytest.approx(entropy_lora, rel=1e-6, abs=1e-6)
 
 
-def test_the_divergences_of_the_cases_reach_from_1e_16_to_many_nats(exact_kl):
-    for values in list(zip(*exact_kl.values(), strict=True))[:2]:
+def test_the_divergences_of_the_cases_reach_from_1e_16_to_many_nats():
+    for values in list(zip(*map(exact_kl, ROWS), strict=True))[:2]:
         assert sum(1e-16 < x < 1e-14 for x in values) >= 2
         assert max(x for x in values) > 10
 
@@ -373,7 +374,7 @@ def run_python(script: str, **environment: str) -> None:
 
 
 @pytest.mark.slow
-def test_accuracy_on_a_processor_without_fma_and_avx(tmp_path: Path, exact, exact_kl):
+def test_accuracy_on_a_processor_without_fma_and_avx(tmp_path: Path):
     # numba's "generic" processor has 128-bit vectors at most and no fused multiply-add
     names = [name for name in ROWS if len(ROWS[name][0]) < 4096]
     np.savez(tmp_path / "rows.npz", **{f"{i}": ROWS[name] for i, name in enumerate(names)})
@@ -392,10 +393,10 @@ np.savez({str(tmp_path / "out.npz")!r}, out=out, out64=out64)
 """
     run_python(script, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
     out, out64 = np.load(tmp_path / "out.npz").values()
-    expected = np.array([exact[name] for name in names])
+    expected = np.array([exact(name) for name in names])
     np.testing.assert_allclose(out[0], expected, rtol=4e-7, atol=1e-36)
     np.testing.assert_allclose(out64, expected, rtol=1e-12, atol=1e-300)
-    expected_kl = np.transpose([exact_kl[name] for name in names])
+    expected_kl = np.transpose([exact_kl(name) for name in names])
     np.testing.assert_allclose(out[1:3], expected_kl[:2], rtol=5e-7, atol=1e-36)
     np.testing.assert_allclose(out[3:], expected_kl[2:], rtol=1e-6, atol=1e-6)
 
