@@ -64,7 +64,7 @@ def main() -> None:
 def start_twice(bench: Bench) -> Double:
     shutil.rmtree(bench.out, ignore_errors=True)
     first = bench.start(1)
-    time.sleep(bench.chance.uniform(0, bench.seconds))
+    time.sleep(bench.chance.uniform(0, bench.seconds))  # the random moment of the second start
     stacks, n_rows = bench.stacks(first), phases.committed(bench.out)
     at = "after the end" if first.poll() is not None else phases.phase(bench.out, stacks, resumed=False)
     second = processes.fork(bench.words, bench.notes, bench.folder / "second.log")

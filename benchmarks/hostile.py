@@ -154,7 +154,7 @@ def try_reader(reader: str, run: Path, folder: Path, usual: Outcome | None) -> O
             os.killpg(pid, signal.SIGKILL)
             _, status, usage = os.wait4(pid, 0)
             break
-        time.sleep(0.002)
+        time.sleep(0.002)  # between looks at whether it has ended, which `wait4` alone would not bound
     words = (scratch / "log").read_text(errors="replace").strip() if (scratch / "log").exists() else ""
     n_bytes = usage.ru_maxrss * 1024 - own  # below 0 at times: a fork lacks pages of files
     if seconds > limit:

@@ -22,7 +22,7 @@ MAX_ALL_STEPS = 200_000_000
 MAX_STATES = 4_000_000
 """Places of expressions in names that are looked at here, some seconds too."""
 MAX_KEPT = 500_000
-"""Of these, so many are remembered at a time, in some 100 MB; a mixture of experts has 20,000 names."""
+"""Places remembered at a time, in some 100 MB; a mixture of experts has 20,000 names."""
 
 _ATOMS = frozenset({_constants.LITERAL, _constants.NOT_LITERAL, _constants.ANY, _constants.IN, _constants.AT})
 _LOOKS = frozenset({_constants.ASSERT, _constants.ASSERT_NOT})
@@ -50,7 +50,7 @@ class _Node(NamedTuple):
     within: int | None = None
     """First node of what is tried by itself, and not entered again from behind."""
     look: int | None = None
-    """Of a look ahead or behind, which takes no characters: how many before this place it begins."""
+    """Characters before this place at which a look ahead or behind begins, which itself takes none."""
     wanted: bool = True
     """Whether what is within should succeed."""
 
