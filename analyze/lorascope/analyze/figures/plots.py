@@ -24,8 +24,21 @@ N_POINTS = 300
 """Most samples that are all drawn; of more only those outside of the whiskers are."""
 
 
-def share_curve(qualified: xr.Dataset) -> go.Figure:
-    """Share of MIUB that the n largest components hold, over n, with the five largest marked."""
+def share_figure(qualified: xr.Dataset) -> go.Figure:
+    """Curve of how few components hold MIUB: the share of the n largest, over n, with the five largest marked.
+
+    The steeper it begins, the fewer components the adapter acts in; dotted is what equal shares would give.
+
+    Parameters
+    ----------
+    qualified
+        What `qualify` returns.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Number of components across, their share of MIUB up.
+    """
     shares = np.nan_to_num(np.sort(qualified["share"].values)[::-1])
     counts, cumulative = np.arange(1, len(shares) + 1), np.cumsum(shares)
     five = min(5, len(shares))
@@ -39,13 +52,17 @@ def share_curve(qualified: xr.Dataset) -> go.Figure:
     apply_theme(figure, height=302)
     figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
     figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
+    headline(figure, "Share of MIUB in the largest components")
     return figure
 
 
 def position_figure(
     qualified: xr.Dataset, *, origin: np.ndarray | None = None, label: str = "position in the sequence"
 ) -> go.Figure:
-    """Median and bands of js_token, nats, over positions, and below it how many tokens each rests on.
+    """Median and bands of the tokens' JS, nats, over their position, and below it how many tokens each rests on.
+
+    The line is the median over tokens at a position, the bands hold their middle half and eight in ten. JS of a token
+    is summed over components.
 
     Parameters
     ----------
@@ -56,6 +73,11 @@ def position_figure(
         the sequence.
     label
         What the positions count; plain text.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Position across; JS up, and in a panel below the tokens captured there.
     """
     at = qualified["position"].values - (0.0 if origin is None else origin)
     columns = {"at": at, "js": qualified["js_token"].values, "weight": qualified["weight"].values}
@@ -75,17 +97,18 @@ def position_figure(
     figure.add_bar(x=x, y=n, marker_color="#9a9a9a", showlegend=False, hovertemplate=hover, row=2, col=1)
     apply_theme(figure, height=340)
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    figure.update_layout(showlegend=True, legend=legend, bargap=0.1)
+    figure.update_layout(showlegend=True, legend=legend, bargap=0.1, margin_t=50)
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
     figure.update_yaxes(title_text="JS (nat)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
+    headline(figure, f"JS of a token, by {label}")
     return figure
 
 
 def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
-    """Js of each layer, in the result's unit, over depth: mean over samples and bars of one standard error.
+    """Lines of JS by layer, in the result's unit, over depth: mean over samples and bars of one standard error.
 
-    Components outside of the layers are left out, and the figure says how many.
+    JS is summed over a layer's components. Those outside of the layers are left out, and the figure says how many.
 
     Parameters
     ----------
@@ -93,6 +116,11 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         What `miub` or `qualify` returns.
     by
         A key of `group_by`, e.g. `kind` or `dataset`, to draw a line for each of its values.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Layer across, JS up; with `by` a legend below.
 
     Raises
     ------
@@ -103,7 +131,9 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     units, n_outside = html.escape(grouped.attrs["units"]), int((result["layer"].values < 0).sum())
     inside = to_dataframe(grouped, "group").query("layer >= 0 and n_components > 0")
     if inside.empty:
-        raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
+        raise ValueError(
+            "none of the result's components lies in a layer, so there is no depth to draw; see `js_figure`"
+        )
     there = [""] if by is None else [one for one in grouped[by].values.tolist() if (inside[by] == one).any()]
     names, marks = list(map(str, there)), looks(len(there), by)
     figure = go.Figure()
@@ -135,14 +165,20 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
 
 
 def sample_figure(result: xr.Dataset) -> go.Figure:
-    """Histogram of miub_sample, in the result's unit, over the samples used, with its mean and standard error.
+    """Histogram of MIUB by sample, in the result's unit, over the samples used, with its mean and standard error.
 
-    Every sample is a point above. Samples that aren't finite are left out, and the figure says how many.
+    Every sample is a point above, with its name to hover over. Samples that aren't finite are left out, and the figure
+    says how many.
 
     Parameters
     ----------
     result
         What `miub` or `qualify` returns. That of `qualify` gets no title: the report says it in the caption.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        MIUB across; samples up, and above them the box and points of the samples.
     """
     used, units = result["used"].values, result["miub_sample"].attrs.get("units", "nat")
     finite = used & np.isfinite(result["miub_sample"].values)

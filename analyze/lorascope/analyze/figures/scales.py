@@ -18,7 +18,7 @@ LOG_FROM = 30.0
 
 
 def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
-    """Values, or their powers of ten, at the ends of a colour scale; see `component_map`."""
+    """Values, or their powers of ten, at the ends of a colour scale; see `component_figure`."""
     if limits is not None and is_log:
         if not 0 < limits[0] < limits[1] < math.inf:
             raise ValueError(
