@@ -128,7 +128,8 @@ def for_our_study(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]
     """The study that the repository holds, without its data."""
     own = ROOT / "study/smollm2"
     (place / "study/smollm2").mkdir(parents=True)
-    shutil.copy(own / "study.yaml", place / "study/smollm2")
+    for name in ("study.yaml", "study.csv"):
+        shutil.copy(own / name, place / "study/smollm2")
     shutil.copytree(own / "results", place / "study/smollm2/results")
     return {}
 
@@ -165,6 +166,7 @@ def for_training(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
 
 PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
     "README.md": for_studies,
+    "docs/gallery.md": for_our_study,
     "docs/mutual-information.md": for_pairs,
     "docs/scaling-laws.md": for_tables,
     "docs/studies.md": for_studies,

@@ -52,6 +52,7 @@ def share_figure(qualified: xr.Dataset) -> go.Figure:
     apply_theme(figure, height=302)
     figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
     figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
+    figure.update_layout(margin_t=40)
     headline(figure, "Share of MIUB in the largest components")
     return figure
 
@@ -97,7 +98,7 @@ def position_figure(
     figure.add_bar(x=x, y=n, marker_color="#9a9a9a", showlegend=False, hovertemplate=hover, row=2, col=1)
     apply_theme(figure, height=340)
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    figure.update_layout(showlegend=True, legend=legend, bargap=0.1, margin_t=50)
+    figure.update_layout(showlegend=True, legend=legend, bargap=0.1, margin_t=64, height=374)
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
     figure.update_yaxes(title_text="JS (nat)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
