@@ -161,7 +161,8 @@ def component_figure(
     apply_theme(figure, height=140 + 24 * len(kinds))
     # Categories are pinned, so that labels stay where no cell has a value.
     figure.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=columns)
-    figure.update_xaxes(range=[-0.5, len(columns) - 0.5], nticks=16, tickangle=0)
+    n_ticks = 16 if max(map(len, kinds)) < N_LETTERS / 2 else 8  # long kinds leave a phone half the room
+    figure.update_xaxes(range=[-0.5, len(columns) - 0.5], nticks=n_ticks, tickangle=0)
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5])
     figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds], ticklabelstandoff=4)
     figure.update_layout(plot_bgcolor="#e4e4e4", margin={"t": 36, "b": 100})

@@ -16,7 +16,7 @@ from ..weights import standard_error, weighted_quantiles
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .marks import Look, add_legend, line, looks, points
 from .scales import whole_ticks
-from .theme import COLORS, INK, apply_theme
+from .theme import BELOW, COLORS, INK, apply_theme
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles that are drawn over positions."""
@@ -96,9 +96,8 @@ def position_figure(
     figure.add_trace(points(Look(), "", texts, size=4, x=x, y=median, **shown), row=1, col=1)
     hover = "position %{x}: %{y} tokens<extra></extra>"
     figure.add_bar(x=x, y=n, marker_color="#9a9a9a", showlegend=False, hovertemplate=hover, row=2, col=1)
-    apply_theme(figure, height=340)
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    figure.update_layout(showlegend=True, legend=legend, bargap=0.1, margin_t=64, height=374)
+    apply_theme(figure, height=380)
+    figure.update_layout(showlegend=True, legend=BELOW, bargap=0.1, margin_b=50)
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
     figure.update_yaxes(title_text="JS (nat)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)

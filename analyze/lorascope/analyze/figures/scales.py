@@ -36,7 +36,7 @@ def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
     """A colour bar below a map, with round values where its scale is logarithmic."""
     bar = {"orientation": "h", "thickness": 10, "y": 0, "yref": "container", "yanchor": "bottom", "outlinewidth": 0}
     if not is_log:
-        return bar
+        return {**bar, "exponentformat": "power", "nticks": 6}
     ticks = log_ticks(low, high)
     texts = [format_number(tick, digits=1 if len(ticks) > 2 else 3).removeprefix("1·") for tick in ticks]
     return {**bar, "tickvals": [math.log10(tick) for tick in ticks], "ticktext": texts}

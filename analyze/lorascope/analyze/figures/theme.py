@@ -18,6 +18,8 @@ LINE = 14
 """Pixels of a line above a panel."""
 AXIS = 52
 """Pixels of a panel's ticks and the title of its axis."""
+BELOW = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
+"""Where legends stand."""
 CORNER = {"x": 0, "y": 1, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
 """Where a panel's title stands."""
 

@@ -4,8 +4,11 @@ import base64
 import json
 import logging
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +16,8 @@ from .markup import NEEDS_SCRIPT, escape
 
 WIDTH = 720
 """Pixels of a picture's width; its height is the figure's own."""
+START_SECONDS, FIGURE_SECONDS = 60.0, 5.0
+"""Time that a Chrome and each figure may take, several times what they take on a busy machine."""
 _FIGURE = re.compile(
     rf'(<div class="plot" id="([^"]+)"[^>]*>){re.escape(NEEDS_SCRIPT)}'
     r'(</div><script type="application/json" id="\2-data">(.*?)</script>)'
@@ -38,31 +43,31 @@ def with_pictures(body: str) -> str:
 
 
 def draw(figures: Mapping[str, Mapping[str, Any]], kind: Literal["svg", "webp"] = "svg") -> dict[str, bytes]:
-    """Picture of each figure (data and layout) by name; of none without kaleido or a Chrome, which is started once."""
-    try:
-        from kaleido import write_fig_from_object_sync  # type: ignore[import-untyped]
-        from kaleido.errors import ChromeNotFoundError  # type: ignore[import-untyped]
-    except ImportError:
+    """Picture of each figure (data and layout) by name; of none without kaleido or a Chrome, which is started once.
+
+    All is done by another process, as a browser that dies can leave kaleido waiting for ever.
+    """
+    if find_spec("kaleido") is None:
         return {}
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder) / f"{place}.{kind}" for place, name in enumerate(figures)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = {one: folder / f"{place}.{kind}" for place, one in enumerate(figures)}
         wanted = [
             {
-                "fig": one,
-                "path": paths[name],
-                "opts": {"format": kind, "width": WIDTH, "height": one["layout"]["height"]},
+                "fig": figure,
+                "path": str(paths[one]),
+                "opts": {"format": kind, "width": WIDTH, "height": figure["layout"]["height"]},
             }
-            for name, one in figures.items()
+            for one, figure in figures.items()
         ]
+        (folder / "figures.json").write_text(json.dumps(wanted))
+        command = [sys.executable, str(Path(__file__).with_name("run_kaleido.py")), name]
+        seconds = START_SECONDS + FIGURE_SECONDS * len(figures)
         try:
-            # Without MathJax, which it would fetch.
-            failed = write_fig_from_object_sync(wanted, kopts={"mathjax": False, "timeout": 30})
-        except ChromeNotFoundError as error:
-            _logger.info("no pictures of figures: %s", error)
-            return {}
-        except Exception:  # of a browser anything may come, and a page without pictures is better than none
-            _logger.warning("no pictures of figures", exc_info=True)
-            return {}
-        for reason in failed:
-            _logger.warning("a figure has no picture: %s", reason)
-        return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)  # noqa: S603  # our own file
+            reason = done.stderr.strip().rpartition("\n")[2]
+        except subprocess.TimeoutExpired as error:
+            reason = str(error)
+        if reason:
+            _logger.info("figures without pictures: %s", reason)
+        return {one: path.read_bytes() for one, path in paths.items() if path.is_file()}
