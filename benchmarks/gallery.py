@@ -6,6 +6,7 @@ Where the repository lies, after `make demo`. It needs kaleido and a Chrome.
 """
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from lorascope.analyze.report.pictures import draw
 
 PAGE = Path("docs/gallery.md")
+WIDTH = 720
+"""Pixels: what a page of the documentation has."""
 BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n!\[[^\]]*\]\(([^)]+)\))?", re.DOTALL | re.MULTILINE)
 """A block of code, and the picture that follows it."""
 
@@ -26,10 +29,11 @@ def main() -> None:
         exec(compile(ast.Module(first, []), PAGE.name, "exec"), scope)
         if picture:
             assert isinstance(last, ast.Expr), f"the block of {picture} must end in a figure"
-            figures[picture] = eval(compile(ast.Expression(last.value), PAGE.name, "eval"), scope).to_dict()
+            figure = eval(compile(ast.Expression(last.value), PAGE.name, "eval"), scope)
+            figures[picture] = json.loads(figure.to_json())
         else:
             exec(compile(ast.Module([last], []), PAGE.name, "exec"), scope)
-    drawn = draw(figures, "webp")
+    drawn = draw(figures, kind="webp", width=WIDTH)
     if missing := sorted(figures.keys() - drawn.keys()):
         raise SystemExit(f"not drawn: {missing}; install kaleido and a Chrome")
     for picture, content in drawn.items():

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from .markup import NEEDS_SCRIPT, escape
 
-WIDTH = 720
-"""Pixels of a picture's width; its height is the figure's own."""
+WIDTH = 540
+"""Pixels of a picture's width, between a phone's and a page's, where it can't follow; its height is the figure's own."""
 START_SECONDS, FIGURE_SECONDS = 60.0, 5.0
 """Time that a Chrome and each figure may take, several times what they take on a busy machine."""
 _FIGURE = re.compile(
@@ -31,7 +31,7 @@ def with_pictures(body: str) -> str:
     Without kaleido (plotly's exporter) or a Chrome it stays as it is; so do figures that can't be drawn.
     """
     figures = {found[2]: json.loads(found[4]) for found in _FIGURE.finditer(body)}
-    pictures = draw(figures) if figures else {}
+    pictures = draw(figures, kind="svg", width=WIDTH) if figures else {}
 
     def shown(found: re.Match[str]) -> str:
         if found[2] not in pictures:
@@ -42,7 +42,7 @@ def with_pictures(body: str) -> str:
     return _FIGURE.sub(shown, body)
 
 
-def draw(figures: Mapping[str, Mapping[str, Any]], kind: Literal["svg", "webp"] = "svg") -> dict[str, bytes]:
+def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp"], width: int) -> dict[str, bytes]:
     """Picture of each figure (data and layout) by name; of none without kaleido or a Chrome, which is started once.
 
     All is done by another process, as a browser that dies can leave kaleido waiting for ever.
@@ -56,7 +56,7 @@ def draw(figures: Mapping[str, Mapping[str, Any]], kind: Literal["svg", "webp"] 
             {
                 "fig": figure,
                 "path": str(paths[one]),
-                "opts": {"format": kind, "width": WIDTH, "height": figure["layout"]["height"]},
+                "opts": {"format": kind, "width": width, "height": figure["layout"]["height"]},
             }
             for one, figure in figures.items()
         ]
