@@ -31,7 +31,7 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
     full
         Also the size of each part, every score, and the notes of the preflight.
     """
-    require_store(run)
+    run = require_store(run)
 
     from lorascope.stores import StoreError, open_run, run_state
 

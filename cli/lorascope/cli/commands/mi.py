@@ -83,7 +83,7 @@ def mi(
         raise ValueError(f"`bound` compares nats with nats, and `unit` is {unit!r}; leave it out")
     if out is not None:
         refuse_target(out)  # before the work, not after it
-    require_store(run)
+    run = require_store(run)
 
     from lorascope.analyze.measure_information import export_pairs, measure_information, refuse_npz
     from lorascope.analyze.save import save

@@ -79,7 +79,7 @@ def miub(
         name = next(name for name in changed if changed[name])
         raise ValueError(f"`paper` goes without `{name}`: it shows every reduction and unit, and saves nothing")
     target = None if out is None else refuse_target(out)  # before the work, not after it
-    require_store(*runs)
+    found = [require_store(run) for run in runs]
 
     from lorascope.analyze.compare_runs import side_by_side
     from lorascope.analyze.groups import group_by as grouped
@@ -90,7 +90,7 @@ def miub(
     from ..miub_tables import print_components, print_conclusion, print_groups, print_pairs, print_readings
 
     options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": n_workers}
-    pairs = [(run, name) for run in map(open_run, runs) for name in adapter or (None,)]
+    pairs = [(run, name) for run in map(open_run, found) for name in adapter or (None,)]
     if paper:
         with progress_bar("paper") as update:
             print_readings(miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options))

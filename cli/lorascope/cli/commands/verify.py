@@ -67,7 +67,7 @@ def verify(
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
-    require_store(run)
+    run = require_store(run)
     if reforward:
         _require_inputs(run, overrides)  # before all of it is read
 

@@ -16,6 +16,7 @@ from ..reading.chunks import Chunk, read_chunk
 from ..reading.digests import combine
 from ..reading.read import find_layout_problems, open_group, run_of
 from ..reading.run import Run
+from ..reading.there import find_run
 from .metadata import metadata_problems, untold
 from .row_statistics import Looked, RowStatistics
 
@@ -74,7 +75,7 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
-    place, root = open_group(path)
+    place, root = open_group(find_run(path))
     n_rows = root.attributes.get("n_rows")
     problems = metadata_problems(root)
     broken = find_layout_problems(place, root)
