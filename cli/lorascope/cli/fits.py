@@ -8,10 +8,10 @@ from cyclopts import Parameter, Token
 
 from lorascope.analyze.targets import refuse_inside_store, require_writable
 from lorascope.stores.places.atomic_write import atomic_write
-from lorascope.stores.visible import COMMANDS, one_line, visible
+from lorascope.stores.visible import one_line, visible
 from lorascope.study.named import require_there
 
-from .screen import aside, console, progress_bar, say, write
+from .screen import aside, console, json_text, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -72,7 +72,7 @@ def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], worker
 
     from lorascope.study.read_study import read_study
 
-    with progress_bar("runs", to=aside) as update:
+    with progress_bar("runs") as update:
         return read_study(
             study, where=where, n_workers=workers, progress=lambda done, total, part="": update(done, total, title=part)
         )
@@ -107,28 +107,24 @@ def deliver(
     The text is the first summary's short form, or with `full` everything; `record` is name -> result as JSON has it,
     `remarks` what was assumed or couldn't be computed.
     """
-    from lorascope.analyze.stats.record import to_json
-
     said: list[str] = list(frame.attrs.get("notes", ()))
     study = {"source": str(frame.attrs.get("source", "")), "where": {name: list(one) for name, one in where.items()},
              "n_rows": len(frame), "notes": said}  # fmt: skip
     asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
     source = f"{study['source']}: {len(frame)} rows{f' where {asked}' if asked else ''}"
     remarked = [one_line(line) for line in (source, *(f"* {note}" for note in (*said, *remarks)))]
-    # As JSON spells it, what a terminal would obey is the same text, and no terminal's business.
-    text = to_json({"study": study, **record, "remarks": list(remarks)})
-    text = COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    answer = {"study": study, **record, "remarks": list(remarks)}
     if out is not None:
         with atomic_write(out.absolute()) as folder:
             folder.mkdir()
             parts = [one_line(title), *(visible(one.text(full=True, width=PAGE_WIDTH)) for one in summaries)]
             whole = "\n\n".join([*parts, "\n".join(remarked)])
             (folder / "report.txt").write_text(f"{whole}\n", encoding="utf-8")
-            (folder / "report.json").write_text(text, encoding="utf-8")
+            (folder / "report.json").write_text(json_text(answer), encoding="utf-8")
             if figures:
                 (folder / "figures.html").write_text(_page(title, source, figures), encoding="utf-8")
     if as_json:
-        write(text)
+        write_json(answer)
     else:
         for summary in summaries if full else summaries[:1]:
             say(f"{summary.text(full=full, width=console.width)}\n")

@@ -13,7 +13,7 @@ from lorascope.analyze.scaling.laws import LawName
 
 from .. import fits
 from ..fits import NONE, Whole, listed
-from ..screen import aside, progress_bar
+from ..screen import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -116,7 +116,7 @@ def fit(
         "share": share, "repeat": repeat, "level": level, "seed": seed,
     }  # fmt: skip
     found: ScalingFit | FitReport
-    with progress_bar("fit", to=aside) as update:
+    with progress_bar("fit") as update:
         if quick:
             found = one = fit_scaling_law(frame, response, **options)
         else:

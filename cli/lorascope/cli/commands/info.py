@@ -1,6 +1,5 @@
 """`lorascope info`."""
 
-import json
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ from cyclopts import Parameter
 
 from lorascope.stores.reading.there import require_store
 
-from ..screen import say, write
+from ..screen import say, write_json
 
 
 def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False, full: bool = False) -> None:
@@ -47,8 +46,7 @@ def info(run: str, /, *, as_json: Annotated[bool, Parameter(name="--json")] = Fa
             raise
     facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else facts_of(opened)
     if as_json:
-        # Not through the terminal: it would wrap and colour.
-        write(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+        write_json(facts)
     elif opened is None:
         say(f"{run}  torn: still being set up, or interrupted then; it holds no row, and its capture can begin again")
     else:
