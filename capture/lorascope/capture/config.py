@@ -74,7 +74,7 @@ class CaptureConfig:
     out: str
     """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which goes on."""
     component: tuple[str, ...] = ()
-    """Paths of components or patterns, such as `*.q_proj`, to hook and to store; all that the adapter changes if none."""
+    """Components to hook and store, by path or pattern, such as `*.q_proj`; by default all that an adapter changes."""
     stream: Literal["adapted", "base", "pair"] = "adapted"
     """What x feeds the layers: `adapted` (adapter on), `base` (off, any adapters' deltas beside it), `pair` (both)."""
     states: Literal["all", "sample", "none"] = "all"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from lorascope.analyze.targets import refuse_inside_store, require_writable
+from lorascope.analyze.targets import TABLES, refuse_inside_store, refuse_target, require_writable
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.visible import one_line, visible
 from lorascope.study.named import require_there
@@ -86,8 +86,11 @@ def chosen_groups(frame: "pd.DataFrame", named: str | None) -> tuple[str, ...]:
 
 
 def refuse_out(out: Path | None) -> None:
-    """Raise unless a folder of results may be written here: before the work, not after it."""
+    """Raise unless a table or a folder of results may be written here: before the work, not after it."""
     if out is None:
+        return
+    if out.suffix in TABLES:
+        refuse_target(out, TABLES)
         return
     if "://" in str(out) or ":/" in out.as_posix()[1:]:
         raise ValueError(f"`out` is {str(out)!r}; results go to a folder of this machine")
@@ -102,7 +105,7 @@ def deliver(
     record: Mapping[str, Any], *, as_json: bool, out: Path | None, full: bool = False, remarks: Sequence[str] = (),
     figures: Sequence[Figure] = (),
 ) -> None:  # fmt: skip
-    """Write what was found in a table to a folder if one is named, and print it, as JSON or as text.
+    """Write what was found in a table to a folder or as a table if one is named, and print it, as JSON or as text.
 
     The text is the first summary's short form, or with `full` everything; `record` is name -> result as JSON has it,
     `remarks` what was assumed or couldn't be computed.
@@ -114,7 +117,11 @@ def deliver(
     source = f"{study['source']}: {len(frame)} rows{f' where {asked}' if asked else ''}"
     remarked = [one_line(line) for line in (source, *(f"* {note}" for note in (*said, *remarks)))]
     answer = {"study": study, **record, "remarks": list(remarks)}
-    if out is not None:
+    if out is not None and out.suffix in TABLES:
+        from lorascope.analyze.save_table import save_table, with_units
+
+        save_table(with_units(summaries[0].tables[0].rows, {}, {"title": title, **study}), out)
+    elif out is not None:
         with atomic_write(out.absolute()) as folder:
             folder.mkdir()
             parts = [one_line(title), *(visible(one.text(full=True, width=PAGE_WIDTH)) for one in summaries)]

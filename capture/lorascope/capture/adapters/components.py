@@ -83,8 +83,8 @@ def chosen_components(
     for name, components in chosen.items():
         if not components:
             raise ValueError(
-                f"`component` is {list(patterns)}, and adapter {name!r} changes none of these; leave the adapter out, or "
-                f"name one of its components, such as {found[name][0].path!r}"
+                f"`component` is {list(patterns)}, and adapter {name!r} changes none of these; leave it out, or name "
+                f"one of its components, such as {found[name][0].path!r}"
             )
     return chosen
 

@@ -71,7 +71,8 @@ def compare(
     as_json
         Print all numbers at full precision as JSON.
     out
-        Write report.txt, report.json and figures.html to this folder, new or empty.
+        Write report.txt, report.json and figures.html to this folder, new or empty; or the first table alone, to a name
+        ending in .csv, .parquet, .json, .nc or .zarr.
     """
     refuse_out(out)
     if n_draws > MOST_DRAWS:

@@ -98,7 +98,8 @@ def fit(
     as_json
         Print all numbers at full precision as JSON.
     out
-        Write report.txt, report.json and figures.html to this folder, new or empty.
+        Write report.txt, report.json and figures.html to this folder, new or empty; or the first table alone, to a name
+        ending in .csv, .parquet, .json, .nc or .zarr.
     """
     fits.refuse_out(out)
     asked = fits.rows_where(where)

@@ -25,8 +25,8 @@ def open_run(path: str | Path) -> Run:
     Raises
     ------
     StoreError
-        If there is no run at `path` or there are several, it is still being set up, its format is newer than this version of lorascope
-        reads, or it isn't laid out as the format says.
+        If there is no run at `path` or several are in it, it is still being set up, its format is newer than this
+        version of lorascope reads, or it isn't laid out as the format says.
     """
     return open_checked(*_open(cached(open_place(find_run(path)))))
 

@@ -378,4 +378,6 @@ class Run:
             return self.component_paths.index(path)
         except ValueError:
             names = self.component_paths
-            raise StoreError(f"no component {path!r} among the {len(names)} of this run{close_to(path, names)}") from None
+            raise StoreError(
+                f"no component {path!r} among the {len(names)} of this run{close_to(path, names)}"
+            ) from None
