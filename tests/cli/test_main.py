@@ -39,7 +39,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "not a level": (["verify", "x", "--level", "all"], 'Invalid value "all" for --level'),
         "not a reduction": (["miub", "x", "--reduction", "median"], 'Invalid value "median" for --reduction'),
         "not a number": (["miub", "x", "--workers", "two"], 'unable to convert "two" into int'),
-        "wrong suffix": (["miub", "x", "--out", "x.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
+        "wrong suffix": (["miub", "x", "--out", "x.txt"], ".zarr (Zarr) or .nc (NetCDF)"),
         "no store": (["info", Path(__file__)], "holds no Zarr store"),
         "no re-forward": (["verify", "x", "--model", "y"], "say how many, as in `--reforward 4`"),
         "nothing to trust": (["verify", "x", "--trust-remote-code"], "`--trust-remote-code` says how to compute"),

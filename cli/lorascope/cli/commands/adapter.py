@@ -34,10 +34,6 @@ def adapter(
     singular values, scaled to add up to one (Roy & Vetterli 2007); the stable rank is its squared Frobenius norm by its
     squared spectral norm. Several adapters are put side by side.
 
-    With --json, one object on stdout and nothing else: `adapters`, a list of `attributes` (`adapter`, its folder;
-    `scaling`, `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`,
-    `scaling`, `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
-
     Parameters
     ----------
     paths
@@ -48,7 +44,9 @@ def adapter(
     full
         Also every component, in the model's order.
     as_json
-        Print all numbers as JSON.
+        Print one JSON object and nothing else: `adapters`, a list of `attributes` (`adapter`, its folder; `scaling`,
+        `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`, `scaling`,
+        `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
     out
         Save the numbers of all components here: a folder ending in .zarr or a file ending in .nc, of one adapter; or a
         file ending in .csv, .parquet or .json, of all.
@@ -58,7 +56,7 @@ def adapter(
     if out is not None:
         if len(paths) > 1 and out.suffix in RESULTS:
             raise ValueError(
-                f"`out` ending in {out.suffix!r} takes one adapter, and there are {len(paths)}; call it once for each"
+                f"`out` ending in `.zarr` or `.nc` takes one adapter, and there are {len(paths)}; call it once for each"
             )
         refuse_target(out, TABLES)  # before the work, not after it
     for path in paths:

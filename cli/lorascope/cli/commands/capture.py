@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from lorascope.analyze.format import format_duration
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
@@ -64,7 +65,7 @@ def capture(
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
         say(
-            f"{format_size(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
+            f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}, "
             f"{measured['overhead']:.2f} times a bare forward pass"
         )
 

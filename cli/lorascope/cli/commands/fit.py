@@ -96,7 +96,8 @@ def fit(
     workers
         Threads that read runs; by default one a processor.
     as_json
-        Print all numbers at full precision as JSON.
+        Print one JSON object and nothing else: `study` (`source`, `where`, `n_rows`, `notes`), `fit` and `trends`,
+        every number at full precision, and `remarks`.
     out
         Write report.txt, report.json and figures.html to this folder, new or empty; or the first table alone, to a name
         ending in .csv, .parquet, .json, .nc or .zarr.

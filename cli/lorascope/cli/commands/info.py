@@ -23,14 +23,6 @@ def info(
 ) -> None:
     """What is in a run, how large it is, and how far it got; also while it is being written.
 
-    With --json, one object on stdout and nothing else. Its keys: `run`, `state` ("torn", "unfinished" or "finished"; a
-    torn run has these two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`,
-    `lost`, `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
-    `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `sizes` (list of `part`,
-    `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and `base`,
-    `adapted`, `change`, each [value, standard error], null for what there isn't), `provenance` and `measured` (as
-    stored; {} where there is none).
-
     Parameters
     ----------
     run
@@ -39,7 +31,13 @@ def info(
         A component's path or a pattern, e.g. '*.q_proj': `components` and `adapters` are of those that fit, and a table
         lists them; may be given several times.
     as_json
-        Print everything as JSON.
+        Print one JSON object and nothing else: `run`, `state` ("torn", "unfinished" or "finished"; a torn run has these
+        two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
+        `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
+        `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `sizes` (list of `part`,
+        `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and
+        `base`, `adapted`, `change`, each [value, standard error], null for what there isn't), `provenance` and
+        `measured` (as stored; {} where there is none).
     full
         Also the size of each part, every score, and the notes of the preflight.
     out

@@ -41,10 +41,6 @@ def mi(
     Whole states share infinite information, since an adapter leaves most directions as they are. Printed is what a few
     axes of each side share, over tokens, with its null, its error and a verdict.
 
-    With --json, one object on stdout and nothing else. Its keys: `attributes` (how it was measured), `units` (column ->
-    unit), and `rows`, one for each component and estimator: `value`, its error `se`, `low` and `high` of its interval,
-    `p`, `verdict`, `js` and all that qualifies them; null for what there isn't, "inf" for an infinity.
-
     Parameters
     ----------
     run
@@ -78,7 +74,9 @@ def mi(
     full
         All components, every estimator, and all that qualifies the numbers.
     as_json
-        Print all numbers as JSON.
+        Print one JSON object and nothing else: `attributes` (how it was measured), `units` (column -> unit), and
+        `rows`, one for each component and estimator: `value`, its error `se`, `low` and `high` of its interval, `p`,
+        `verdict`, `js` and all that qualifies them; null for what there isn't, "inf" for an infinity.
     workers
         Threads; by default one a processor.
     scheduler

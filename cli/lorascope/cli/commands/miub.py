@@ -36,12 +36,6 @@ def miub(
     It is the paper's quantity (arXiv 2501.03152, eq. 9, there called a mutual information upper bound), the size of a
     perturbation. It bounds no mutual information. Errors are standard errors over samples.
 
-    With --json, one object on stdout and nothing else. Its keys: `results` (one for each run and adapter: `miub`,
-    `miub_se`, and the attributes of a result, such as `run`, `adapter`, `units`, `n_samples`), `units` (column ->
-    unit), `rows` (the table that would be printed, whole: by component `js` and `js_se`, by groups `miub` and
-    `miub_se`), and `paired` (`first`, `second`, `units`, `difference`, `difference_se`, `n_samples`, `p_t`,
-    `p_wilcoxon`; empty for one result). With --paper: `readings`, a row each.
-
     Parameters
     ----------
     runs
@@ -65,7 +59,12 @@ def miub(
     full
         Tables whole, and how far js from the store lies from js during capture.
     as_json
-        Print all numbers as JSON.
+        Print one JSON object and nothing else: `results` (one for each run and adapter: `miub`, `miub_se`, and the
+        attributes of a result, such as `run`, `adapter`, `units`, `n_samples`), `units` (column -> unit), `rows` (the
+        table that would be printed, whole: by component `js` and `js_se`, by groups `miub` and `miub_se`), and `paired`
+        (`first`, `second`, `units`, `difference`, `difference_se`, `n_samples`, `p_t`, `p_wilcoxon`; empty for one
+        result, and where samples can't be paired, which `not_paired` explains). With --paper: `attributes`, `units`,
+        and `rows`, a reading each.
     n_workers
         Threads; by default one a processor.
     scheduler
@@ -81,7 +80,7 @@ def miub(
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
     is_result = out is not None and out.suffix in RESULTS
-    for name, given in ((f"out` ending in `{'` or `'.join(RESULTS)}", is_result), ("paper", paper)):
+    for name, given in (("out` ending in `.zarr` or `.nc", is_result), ("paper", paper)):
         if given and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
     changed = {"out": out, "group_by": group_by, "over_components": over_components != "sum"}
@@ -98,7 +97,7 @@ def miub(
     from lorascope.analyze.groups import group_by as group_by_keys
     from lorascope.analyze.miub import miub as miub_of
     from lorascope.analyze.readings import miub_readings
-    from lorascope.analyze.save_table import save_table
+    from lorascope.analyze.save_table import json_of, save_table, table_of
     from lorascope.stores import open_run
 
     from .. import miub_tables
@@ -109,7 +108,7 @@ def miub(
         with progress_bar("paper") as update:
             readings = miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
         if as_json:
-            write_json({"readings": readings.to_dataframe().reset_index(), **readings.attrs})
+            write_json(json_of(table_of(readings)))
         else:
             miub_tables.print_readings(readings)
         return 0

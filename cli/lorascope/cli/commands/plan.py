@@ -34,7 +34,10 @@ def plan(
         Whether to load the model and measure how fast it, the copies and the disk are; without, its weights needn't be
         there.
     as_json
-        Print the plan as one JSON object.
+        Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
+        `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
+        `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
+        `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, and `settings`.
     """
     require_inputs(settings, weights=False)
 

@@ -28,9 +28,6 @@ def plan(
 ) -> None:
     """What a study will run, and what it will take in time and on the disk; nothing is kept.
 
-    With --json, one object on stdout and nothing else. Its keys: `units` (a list of `unit`, `tokens` [trained, scored,
-    captured], `seconds` and `stored_bytes`, null without a rehearsal), `notes`, `results` and `work`, its folders.
-
     Parameters
     ----------
     study
@@ -41,7 +38,8 @@ def plan(
         Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
         counted.
     as_json
-        Print the plan as JSON.
+        Print one JSON object and nothing else: `units` (a list of `unit`, `tokens`: `trained`, `scored` and `captured`,
+        `seconds`, null without a rehearsal, and `stored_bytes`), `notes`, and the folders `results` and `work`.
     """
     from lorascope.study.running.inputs import require_inputs
 
@@ -120,22 +118,20 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
         say(f"nothing was computed; results: {settings.results}")
         return
     counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
-    say(f"units: {counts}, in {time.perf_counter() - began:.0f} s; results: {settings.results}")
+    say(f"units: {counts}, in {format_duration(time.perf_counter() - began)}; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 
 
 def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> int:
     """How far a study has got; needs no torch. The exit code is 0 once all units are done, else 1.
 
-    With --json, one object on stdout and nothing else. Its keys: `n_units`, `n_done`, and `units`, a list of `unit`,
-    `state` and `detail`.
-
     Parameters
     ----------
     study
         The study's YAML file.
     as_json
-        Print everything as JSON.
+        Print one JSON object and nothing else: `n_units`, `n_done`, and `units`, a list of `unit`, `state` and
+        `detail`.
     """
     from lorascope.study.status import study_status
 

@@ -40,11 +40,6 @@ def verify(
 ) -> int:
     """Check a run against itself, and with --reforward against its model; exit code 1 if anything is wrong.
 
-    With --json, one object on stdout and nothing else. Its keys: `run`, `sound`, `level`, `n_rows`, `n_committed`,
-    `n_chunks` (checked), `n_pairs` (of tokens that follow the same sequence, compared), `problems` (all: `place`,
-    `kind`, `message`), `untold` (sentences on what no digest covers), `reforward` (null without --reforward and where
-    the run is broken; else `samples`, `n_tokens`, `n_vectors`, `n_equal`, `worst`).
-
     Parameters
     ----------
     run
@@ -74,7 +69,10 @@ def verify(
     seed
         With --reforward: chooses the samples.
     as_json
-        Print everything as JSON.
+        Print one JSON object and nothing else: `run`, `sound`, `level`, `n_rows`, `n_committed`, `n_chunks` (checked),
+        `n_pairs` (of tokens that follow the same sequence, compared), `problems` (all of them: `place`, `kind`,
+        `message`), `untold` (sentences on what no digest covers), `reforward` (null without --reforward and where the
+        run is broken; else `samples`, `n_tokens`, `n_vectors`, `n_equal`, `worst`).
     """
     named = {"model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples}
     given = {**named, "device": device, "trust_remote_code": trust_remote_code}
