@@ -105,6 +105,9 @@ def _print(
     *, full: bool,
 ) -> None:  # fmt: skip
     for path, report, frame in zip(paths, reports, frames, strict=True):
+        if frame.empty:
+            say(f"{path}: changes none of these components")
+            continue
         attrs = report.attrs
         say(
             f"{path}: {len(frame)} components, rank {_range(frame['rank'])}, scaling {_range(frame['scaling'])} "

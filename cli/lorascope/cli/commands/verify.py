@@ -46,7 +46,7 @@ def verify(
         Folder or url of the run.
     component
         A component's path or a pattern, e.g. '*.q_proj', of which states and deltas are looked at; may be given several
-        times; by default all. Digests of rows are those of all components: with fewer, checksums of chunks stand in.
+        times; by default all. Digests of rows are of all components; checksums of chunks stand in for them.
     level
         How deep to look, each level with those before it: `digests` reads every chunk, `decode` decompresses it,
         `statistics` looks for NaN, Inf, zero, constant, blank, repeated and shifted vectors and rows.

@@ -67,8 +67,8 @@ def verify(
         vector is zero or constant and rows that are blank; one vector under different tokens, and rows that repeat
         another one; and, where tokens occur more than once, vectors that stand beside other tokens than their own.
     components
-        Paths or patterns of the components whose states and deltas are looked at, by default all. With fewer than all a
-        row's digest can't be compared: every chunk is decoded instead, which compares its own checksum.
+        Paths or patterns of the components whose states and deltas are looked at, by default all. Where
+        they are given, a row's digest isn't compared: every chunk is decoded instead, which compares its own checksum.
     progress
         Called with (rows done, rows in all).
 
@@ -98,8 +98,9 @@ def verify(
         rows = np.flatnonzero(run.committed_rows)
     except StoreError as error:
         return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)), *problems))
-    chosen = {run.component_paths[place] for place in matching(run.component_paths, components, of="of this run")}
-    part = None if len(chosen) == len(run.component_paths) else chosen
+    part = None
+    if components is not None:
+        part = {run.component_paths[place] for place in matching(run.component_paths, components, of="of this run")}
     problems += [problem for path, one in root.arrays.items() for problem in settings_problems(path, one)]
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="lorascope-verify") as pool:
         n_chunks, broken = _check_static(run, level, pool)
