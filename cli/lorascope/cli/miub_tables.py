@@ -23,7 +23,7 @@ TOP, MOST_ROWS = 10, 32
 """Rows that are shown of a longer table without `--full`, and the longest table that is shown whole."""
 
 
-def print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = "") -> None:
+def print_conclusion(result: xr.DataTree, run: Run, *, full: bool, name: str = "") -> None:
     """MIUB of a run with its error, and what it rests on."""
     attrs = result.attrs
     say(
@@ -54,7 +54,7 @@ def print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = ""
         say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
 
 
-def components_table(result: xr.Dataset) -> "pd.DataFrame":
+def components_table(result: xr.DataTree) -> "pd.DataFrame":
     """js of each component, in the run's order."""
     units = result.attrs["units"]
     return with_units(to_dataframe(result), {"js": units, "js_se": units}, result.attrs)
@@ -66,7 +66,7 @@ def groups_table(table: xr.Dataset) -> "pd.DataFrame":
     return with_units(to_dataframe(table, "group"), dict.fromkeys(("miub", "miub_se", "miub_sd"), units), table.attrs)
 
 
-def answer(results: Sequence[xr.Dataset], table: "pd.DataFrame") -> dict[str, Any]:
+def answer(results: Sequence[xr.DataTree], table: "pd.DataFrame") -> dict[str, Any]:
     """What `lorascope miub --json` prints of results and of the table of their groups or components."""
     tests, why = pairs_of(results)
     numbers = [{"miub": float(one["miub"]), "miub_se": float(one["miub_se"]), **one.attrs} for one in results]
@@ -105,7 +105,7 @@ def _counted(n_shown: int, n: int) -> str:
     return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
 
 
-def pairs_of(results: Sequence[xr.Dataset]) -> tuple[list[xr.Dataset], str]:
+def pairs_of(results: Sequence[xr.DataTree]) -> tuple[list[xr.Dataset], str]:
     """How each result differs from the first one, and why that can't be told; one of the two is empty."""
     try:
         return [paired(results[0], other) for other in results[1:]], ""
@@ -113,7 +113,7 @@ def pairs_of(results: Sequence[xr.Dataset]) -> tuple[list[xr.Dataset], str]:
         return [], str(error)
 
 
-def print_pairs(results: Sequence[xr.Dataset]) -> None:
+def print_pairs(results: Sequence[xr.DataTree]) -> None:
     """How results differ from the first one, paired by sample."""
     tests, why = pairs_of(results)
     if why:
