@@ -83,9 +83,8 @@ def test_a_mistake_in_it_is_one_line(
     assert said.format(command=command) in err
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_installed_without_torch(tmp_path: Path, shell: str) -> None:
-    line = [sys.executable, "-c", WITHOUT_TORCH, "--install-completion", "--shell", shell]
+def test_completion_is_installed_without_torch(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", WITHOUT_TORCH, "--install-completion", "--shell", "bash"]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

@@ -89,17 +89,7 @@ def facts_of(run: Run, patterns: Sequence[str] = ()) -> dict[str, Any]:
 
 def scores_frame(run: Run) -> pd.DataFrame:
     """The scores of a run, a row for each data set and measure, with standard errors; `unit` says what it is in."""
-    rows = [
-        {
-            **{name: getattr(score, name) for name in ("dataset", "measure", "unit", "n")},
-            **{
-                f"{name}{end}": value
-                for name in ("base", "adapted", "change")
-                for end, value in zip(("", "_se"), getattr(score, name), strict=True)
-            },
-        }
-        for score in scores(run)
-    ]
+    rows = [(one.dataset, one.measure, one.unit, one.n, *one.base, *one.adapted, *one.change) for one in scores(run)]
     columns = ["dataset", "measure", "unit", "n", "base", "base_se", "adapted", "adapted_se", "change", "change_se"]
     return with_units(pd.DataFrame(rows, columns=columns), {}, {"run": run.place.name})
 
