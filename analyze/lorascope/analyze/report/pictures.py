@@ -15,7 +15,7 @@ from typing import Any, Literal
 from .markup import NEEDS_SCRIPT, escape
 
 WIDTH = 540
-"""Pixels of a picture's width, between a phone's and a page's, where it can't follow; its height is the figure's own."""
+"""Pixels of a picture's width, which follows no page: between a phone's and a page's. Its height is the figure's."""
 START_SECONDS, FIGURE_SECONDS = 60.0, 5.0
 """Time that a Chrome and each figure may take, several times what they take on a busy machine."""
 _FIGURE = re.compile(
