@@ -50,6 +50,9 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
         If the model can't be read, or one that was given shares weights otherwise than `config` says.
     """
     if model is not None:
+        if not hasattr(tokenizer, "is_fast"):
+            kind = "missing" if tokenizer is None else f"a {type(tokenizer).__name__}"
+            raise ValueError(f"`tokenizer` is {kind}; give the model's own, a fast one of transformers")
         found = sharing_of(model)
         wanted = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
         if found != wanted:
