@@ -14,7 +14,8 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from ..adapters.preflight import require_adapter
 from ..models.model import context_length
 from ..recording.miub import measure_miub
-from ..samples.encode import EncodedSample, encode_items
+from ..samples.encode import encode_items
+from ..samples.encoded import EncodedSample
 from ..samples.items import Item
 
 
