@@ -22,8 +22,8 @@ _SENTENCES = (
 def chat_tokenizer(name: str) -> Any:
     """A tokenizer of about 350 tokens, trained on three sentences, with special tokens and template of a real one.
 
-    `chatml` and `marked` are byte-level BPE without a start token, `llama3` with one; `gemma` is BPE with `▁` for spaces
-    and a byte where a character is unknown.
+    `chatml` and `marked` are byte-level BPE without a start token, `llama3` with one; `gemma` is BPE with `▁` for a
+    space, and a byte where a character is unknown.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -48,9 +48,12 @@ def chat_tokenizer(name: str) -> Any:
     tokenizer.train_from_iterator(_SENTENCES, trainer)
     start = {"llama3": "<|begin_of_text|>", "gemma": "<bos>"}.get(name)
     if start:
-        tokenizer.post_processor = processors.TemplateProcessing(
+        begun = processors.TemplateProcessing(
             single=f"{start} $A", special_tokens=[(start, tokenizer.token_to_id(start))]
         )
+        # Llama 3's leaves white space out of what its tokens cover.
+        trimmed = processors.ByteLevel(trim_offsets=True)
+        tokenizer.post_processor = begun if name == "gemma" else processors.Sequence([trimmed, begun])
     ends = {"llama3": "<|eot_id|>", "gemma": "<eos>"}.get(name, "<|im_end|>")
     made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -45,7 +45,7 @@ def row_digests(run: Run) -> list[bytes]:
     return [digest.tobytes() for digest in zarr.open_group(run.path, mode="r")["rows/digest"][:]]
 
 
-@pytest.mark.parametrize("form", ["path", "paths", "items"])
+@pytest.mark.parametrize("form", ["path", "paths", "items", "rows"])
 def test_it_is_the_capture_of_the_files(
     form: str, make: Any, within: Capture, data: Path, tiny_items: Any, adapted: Any
 ) -> None:

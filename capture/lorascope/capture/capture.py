@@ -215,7 +215,7 @@ def _open_writer(
     texts = loaded.tokenizer.batch_decode(
         [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
     )
-    tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers)
+    tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers, scored=prepared.scored)
     writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model))
     ranks.wait()
     return writer

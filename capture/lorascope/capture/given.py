@@ -16,7 +16,8 @@ from .models.device import input_device
 from .models.model import DTYPES
 from .models.sharing import sharing_of
 from .models.weights import base_tensors, plain_model
-from .samples.items import Item, read_items
+from .samples.items import Item
+from .samples.sources import read_items
 
 Given = Mapping[str, Sequence[Item]]
 """Name of data in memory -> its items."""
@@ -70,12 +71,12 @@ def named_data(data: Any) -> tuple[tuple[str, ...], Given | None]:
         return (str(data),), None
     if isinstance(data, list | tuple) and data and all(isinstance(one, str | Path) for one in data):
         return tuple(map(str, data)), None
-    items = items_of(data)
+    items = given_items(data)
     name = f"{', '.join(dict.fromkeys(item.dataset for item in items))} {IN_MEMORY}"
     return (name,), {name: items}
 
 
-def items_of(data: Any) -> list[Item]:
+def given_items(data: Any) -> list[Item]:
     """Items of data in any form that `named_data` takes; raises likewise."""
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | Path):
         items = [item for path in data for item in read_items(path)]

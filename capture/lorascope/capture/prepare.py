@@ -24,12 +24,15 @@ from .ranks import Ranks
 from .recording.forward import probe
 from .recording.hooks import Recorder
 from .samples.batches import pad, plan_batches
-from .samples.encode import EncodedSample, encode_items
+from .samples.chats import special_text
+from .samples.encode import encode_items
+from .samples.encoded import EncodedSample
 from .samples.generate import generate, generation_batches
 from .samples.hub import hub_source
-from .samples.items import ChoiceItem, Item, read_item_files
+from .samples.items import ChatItem, ChoiceItem, Item
 from .samples.prompt import Prompts, read_prompts
 from .samples.selection import TokenPlan, plan_tokens, population
+from .samples.sources import read_item_files
 from .specify import specify
 
 CPU_SHARE = 1 / 64
@@ -102,7 +105,7 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
     unproven = [name for name in loaded.adapters if not loaded.is_proven(name)]
     notes = [*preflight.notes, *(note for one in loaded.training.values() for note in one.notes)]
-    notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(files)]
+    notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(files, loaded.tokenizer)]
     provenance = _provenance(settled, loaded, prompts=files.prompts, omitted=omitted, notes=notes)
     return settled._replace(scored=scored, provenance=provenance)
 
@@ -169,7 +172,7 @@ def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
             )
 
 
-def data_notes(files: Files) -> Iterator[Note]:
+def data_notes(files: Files, tokenizer: Any) -> Iterator[Note]:
     """What a reader of a run should know of its data."""
     for path, items in files.items.items():
         tied = [one.id for one in items if isinstance(one, ChoiceItem) and len({*one.choices}) < len(one.choices)]
@@ -179,6 +182,13 @@ def data_notes(files: Files) -> Iterator[Note]:
                 "equal likelihoods the first choice counts as the prediction"
             )
             yield Note("data", message, ())
+        found = [(one.id, special_text(one, tokenizer)) for one in items if isinstance(one, ChatItem)]
+        if special := [(name, token) for name, token in found if token]:
+            message = (
+                f"{len(special)} of {len(items)} chats of {path!r} hold the text of a special token in a message, "
+                f"{special[0][0]!r} ({special[0][1]!r}) the first of them; it passes as that token, as in training"
+            )
+            yield Note("data", message, ())
 
 
 def encode_files(
@@ -186,7 +196,7 @@ def encode_files(
 ) -> tuple[list[EncodedSample], dict[str, int]]:
     """Samples of all files, and by file how many items (windows, for text) the limit left out.
 
-    One prompt after the other is put to all items; plain text knows no prompt and comes with the first.
+    One prompt after the other is put to all questions; what isn't one knows no prompt and comes with the first.
     """
     length = context_length(model) or sys.maxsize
     samples: list[EncodedSample] = []

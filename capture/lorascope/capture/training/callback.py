@@ -12,10 +12,11 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..adapters.preflight import require_adapter
-from ..given import items_of
+from ..given import given_items
 from ..models.model import context_length
 from ..recording.miub import measure_miub
-from ..samples.encode import EncodedSample, encode_items
+from ..samples.encode import encode_items
+from ..samples.encoded import EncodedSample
 from ..samples.items import Item
 
 
@@ -88,7 +89,7 @@ class MiubCallback(TrainerCallback):
         """What it is measured on; known once training begins."""
         self.seconds = 0.0
         """Wall time that the measurements of this training took."""
-        self._items: Sequence[Item | EncodedSample] = items if are_encoded else items_of(items)
+        self._items: Sequence[Item | EncodedSample] = items if are_encoded else given_items(items)
         self._tokenizer = tokenizer
         self._every = every
         self._max_length = max_length

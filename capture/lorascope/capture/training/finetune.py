@@ -23,7 +23,8 @@ from ..config import FinetuneConfig
 from ..inputs import refuse_used
 from ..models.model import model_identity
 from ..provenance import data_fingerprint, device_description, library_versions
-from ..samples.encode import EncodedSample, encode_items
+from ..samples.encode import encode_items
+from ..samples.encoded import EncodedSample
 from ..samples.items import Item
 from ..samples.scoring import score
 from .callback import MiubCallback, stated_context
