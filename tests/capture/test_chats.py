@@ -77,7 +77,7 @@ def spans(name: str, text: str, chat: Chat) -> Iterator[Span]:
 
 def token_bytes(name: str, tokenizer: Any, token_id: int) -> bytes:
     """The bytes that a token stands for, by its name in the vocabulary."""
-    token = tokenizer.convert_ids_to_tokens(token_id)
+    token = tokenizer.convert_ids_to_tokens(int(token_id))
     if token in tokenizer.all_special_tokens:
         return bytes(token.encode())
     if name == "gemma":
@@ -126,7 +126,8 @@ def test_fifty_conversations_from_memory_are_those_of_their_file(name: str, tmp_
     chats, tokenizer = dialogues(50), chat_tokenizer(name)
     tokenizer.chat_template = PUBLISHED[name]
     rows = Dataset.from_list([{"messages": chat} for chat in chats])
-    base = llama(len(tokenizer), max_position_embeddings=1024)
+    special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
+    base = llama(len(tokenizer), max_position_embeddings=256, **special)
     folder, file = save_model(tmp_path / "model", base, tokenizer), tmp_path / "chats.jsonl"
     file.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats), encoding="utf-8")
     logger = Logger()
@@ -165,7 +166,7 @@ def test_fifty_conversations_from_memory_are_those_of_their_file(name: str, tmp_
         assert [found[k] for k in mine] == by_hand, chat
     assert set(found) == {"system", "user", "assistant", "template"}
     # TRL trains on these very tokens; two of its templates count a line break around a turn to it.
-    samples = encode_items(read_items(file), tokenizer, max_length=1024, window_tokens=64)
+    samples = encode_items(read_items(file), tokenizer, max_length=256, window_tokens=64)
     for sample, row in zip(samples, trainer.train_dataset, strict=True):
         assert row["input_ids"] == sample.token_ids.tolist()
         trained = np.array(row["labels"]) != -100

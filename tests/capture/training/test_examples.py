@@ -1,9 +1,8 @@
 """The examples of docs/training.md, as they are printed, with the real libraries; and what a logger gets of them."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from transformers import TrainerCallback
@@ -18,23 +17,24 @@ EXAMPLES = [block for block in blocks((ROOT / "docs/training.md").read_text()) i
 class Logger(TrainerCallback):
     """Stands where those of `report_to` stand: before the callbacks that a Trainer is given."""
 
-    logs: list[dict[str, Any]] = []
+    logs: ClassVar[list[dict[str, Any]]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         self.logs.append({**logs, "step": state.global_step})
 
 
 @pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     from transformers import trainer
 
     monkeypatch.setattr(Logger, "logs", [])
     monkeypatch.setattr(trainer, "DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, Logger])
-    yield Logger.logs
+    return Logger.logs
 
 
-# What TRL 1.16 asks of transformers 5.24, and torch's of a machine without a GPU.
+# TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
 @pytest.mark.parametrize("example", EXAMPLES, ids=["transformers", "trl"])
 def test_it_runs_as_printed_and_its_logger_gets_miub(
     example: Any,
@@ -56,4 +56,3 @@ def test_it_runs_as_printed_and_its_logger_gets_miub(
     assert [entry["step"] for entry in measured] == [0, 2, 4]
     assert [entry for entry in logged if "miub" in entry] == measured
     assert measured[-1]["miub"] > measured[0]["miub"] == 0
-    assert sum("loss" in entry for entry in logged) >= 0
