@@ -168,6 +168,9 @@ PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
 """Page -> makes what it needs beside runs; returns names that its Python is given."""
 
 
+# TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=named)
 def test_its_code_runs_as_printed(page: Path, made: Path, place: Path, request: pytest.FixtureRequest) -> None:
