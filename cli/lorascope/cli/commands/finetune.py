@@ -29,8 +29,8 @@ def finetune(
     """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
 
     The loss is on answers, completions and what the assistant says alone. Learning rate, batch and optimiser are those
-    of arXiv 2501.03152. Stopped or killed, the same command goes on from the last checkpoint, of which there is one every
-    five minutes.
+    of arXiv 2501.03152. Stopped or killed, the same command goes on from the last checkpoint, of which there is
+    one every five minutes.
 
     Parameters
     ----------
