@@ -85,8 +85,8 @@ def finetune(
     tokenizer
         Its fast tokenizer.
     items_train
-        What to train on: for multiple-choice items the loss is on the right answer's tokens, for texts on every token
-        but a window's first.
+        What to train on: the loss is on the right answer's tokens, a completion's, or what the assistant says in a
+        chat; for texts on every token but a window's first.
     out
         The adapter's folder, new or empty.
     config
