@@ -139,6 +139,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "close option": ({"token": "answer"}, TypeError, "has no option `token`; did you mean `tokens`"),
     "no such option": ({"zzz": 1}, TypeError, "`capture` has no option `zzz`; `CaptureConfig` names them all"),
     "how to load": ({"dtype": "float16"}, TypeError, "`dtype` says how a model is loaded, and this one is;"),
+    "its adapter": ({"adapter": "my-adapter"}, TypeError, "`adapter` says how a model is loaded, and this one is;"),
     "option's value": ({"tokens": "most"}, ValueError, "`tokens` is 'most'"),
     "no such file": ({"data": "no.jsonl"}, FileNotFoundError, "data file 'no.jsonl' doesn't exist"),
 }
@@ -166,6 +167,13 @@ def test_the_tokenizer_of_another_model_is_refused(within: Capture, tiny_items: 
 def test_an_item_that_stands_twice_is_refused(within: Capture, tiny_items: Any) -> None:
     with pytest.raises(ValueError, match="item 'a' of 'tiny' stands in `data` twice; give each an `id` of its own"):
         within([*tiny_items, tiny_items[0]])
+
+
+def test_other_prompts_are_put_to_the_questions_among_the_items(within: Capture, tiny_items: Any) -> None:
+    (completion,) = read_items([{"prompt": "Iron is", "completion": " a metal."}])
+    run = within([tiny_items[0], completion, tiny_items[1]], prompt=("main", "prompt3"))
+    found = list(zip(run.samples["id"].values, run.samples["prompt"].values, strict=True))
+    assert found == [("a", "main"), ("data:0", "completion"), ("b", "main"), ("a", "prompt3"), ("b", "prompt3")]
 
 
 def test_beside_a_config_nothing_else_is_said(adapted: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:

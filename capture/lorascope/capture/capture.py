@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -57,7 +57,7 @@ def capture(
     out: str | Path,
     *,
     tokenizer: Any,
-    progress: ProgressCallback | Literal[False] | None = None,
+    progress: ProgressCallback | bool | None = None,
     **options: Any,
 ) -> Run: ...
 
@@ -95,8 +95,7 @@ def capture(
         Called with a `CaptureProgress` after every batch. In memory, None shows a bar in a notebook or on a terminal,
         and False none.
     **options
-        In memory: settings of `CaptureConfig`, but for those of how a model is loaded. `adapter`, the folder that it
-        came from, is only recorded.
+        In memory: settings of `CaptureConfig`, but for those of how a model is loaded.
 
     Raises
     ------
@@ -132,7 +131,7 @@ def capture(
         raise TypeError("give `capture` a `CaptureConfig`, or one `model` with `data`, `out` and `tokenizer`")
     names, items = named_data(data)
     settings = settings_of_model(given, names, out, options)
-    with progress_bar() if progress is None else nullcontext(progress or None) as report:
+    with progress_bar() if progress in (None, True) else nullcontext(progress or None) as report:
         return _capture(settings, items, given, tokenizer, report)
 
 

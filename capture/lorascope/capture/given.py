@@ -7,11 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-
-from .adapters.preflight import require_adapter
 from .config import CaptureConfig
 from .inputs import IN_MEMORY
+from .load import captured_adapters
 from .models.device import input_device
 from .models.model import DTYPES
 from .models.sharing import sharing_of
@@ -21,9 +19,9 @@ from .samples.sources import read_items
 
 Given = Mapping[str, Sequence[Item]]
 """Name of data in memory -> its items."""
-SAID = frozenset({"model", "data", "out"})
-"""Settings that are arguments of their own."""
-LOADING = frozenset({"dtype", "device", "device_map", "trust_remote_code", "share", "shared_layers", "share_from"})
+LOADING = frozenset(
+    {"adapter", "dtype", "device", "device_map", "trust_remote_code", "share", "shared_layers", "share_from"}
+)
 """Settings of how a model is loaded; one that is loaded has its own."""
 
 
@@ -40,9 +38,7 @@ def settings_of_model(model: Any, data: Sequence[str], out: str | Path, options:
     _require_options(options)
     if isinstance(model, str | Path):
         raise TypeError(f"`model` is {str(model)!r}; give a loaded `PeftModel`, or a `CaptureConfig` that names it")
-    # Where it isn't a PeftModel, that is said here.
-    active = require_adapter(model, allow_zero=bool(options.get("allow_zero")))
-    names = [*model.peft_config] if options.get("stream") == "base" and isinstance(model, PeftModel) else [active]
+    names = captured_adapters(model, options.get("stream", "adapted"), allow_zero=bool(options.get("allow_zero")))
     plain, sharing = plain_model(model), sharing_of(model)
     shared = {"share": sharing["share"], "shared_layers": sharing["shared_layers"]} if sharing["share"] > 1 else {}
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in base_tensors(model).values()}
@@ -92,7 +88,7 @@ def given_items(data: Any) -> list[Item]:
 
 
 def _require_options(options: Mapping[str, Any]) -> None:
-    known = {field.name for field in fields(CaptureConfig)} - SAID
+    known = {field.name for field in fields(CaptureConfig)}
     for name in options:
         if name in LOADING:
             raise TypeError(f"`{name}` says how a model is loaded, and this one is; leave it out")

@@ -203,10 +203,12 @@ def encode_files(
     omitted: dict[str, int] = {}
     for template in files.prompts.templates:
         for path, items in files.items.items():
-            if template is not files.prompts.templates[0] and not isinstance(items[0], ChoiceItem):
+            is_first = template is files.prompts.templates[0]
+            asked = [item for item in items if is_first or isinstance(item, ChoiceItem)]
+            if not asked:
                 continue
             found = encode_items(
-                items,
+                asked,
                 tokenizer,
                 max_length=length,
                 window_tokens=config.window_tokens,
