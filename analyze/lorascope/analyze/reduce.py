@@ -121,7 +121,7 @@ def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (token,): tokens that count, before a sample's weights."""
     wanted = np.asarray(measured["counted"].values)
     if reduction == "answer":
-        return np.asarray(wanted & (measured["role"].values == ROLES.index("answer")))
+        return np.asarray(wanted & np.isin(measured["role"].values, [ROLES.index("answer"), ROLES.index("assistant")]))
     if reduction == "last":
         starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
         return wanted & np.isin(np.arange(len(wanted)), stops[stops > starts] - 1)
