@@ -21,19 +21,22 @@ _STOPS = ("#ffffff", COLORS[1], COLORS[2], "#f16913")
 _CONTROLS: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 127: 0x2421, 10: "↵\n"}
 
 
-def across_samples(qualified: xr.Dataset) -> str:
-    """How miub_sample spreads."""
-    values = qualified["miub_sample"].values[qualified["used"].values]
+def across_samples(qualified: xr.DataTree) -> str:
+    """How MIUB spreads over samples."""
+    by_sample = qualified.children["samples"].dataset
+    values = by_sample["miub"].values[by_sample["used"].values]
     low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
     caption = (
         f"MIUB by sample in nats (n = {len(values)}): median {format_number(median)}, and 10 to 90 % of the samples "
         f"lie from {format_number(low)} to {format_number(high)}. Each point above is a sample."
     )
-    return section("samples", "Across samples", figure("sample-spread", sample_figure(qualified), caption))
+    return section(
+        "samples", "Across samples", figure("sample-spread", sample_figure(qualified, titled=False), caption)
+    )
 
 
-def across_tokens(run: Run, qualified: xr.Dataset) -> str:
-    """How js_token goes along the sequence and, where there is one, about the answer's start; and by role."""
+def across_tokens(run: Run, qualified: xr.DataTree) -> str:
+    """How the js of a token goes along the sequence and, where there is one, about the answer's start; and by role."""
     parts = [
         figure(
             "positions",
@@ -42,14 +45,15 @@ def across_tokens(run: Run, qualified: xr.Dataset) -> str:
             "captured tokens at that position, on which line and bands rest.",
         )
     ]
+    by_token = qualified.children["tokens"].dataset
     what = "first generated token" if _is_generated(run) else "answer's first token"
-    origin = _answer_starts(run)[qualified["sample_of_token"].values]
+    origin = _answer_starts(run)[by_token["sample_of_token"].values]
     if np.isfinite(origin).any():
         plot = position_figure(qualified, origin=origin, label=f"position from the {what}")
         caption = f"As before, counted from the {what}: the model predicts that token at -1 and reads it at 0."
         parts.append(figure("answer-positions", plot, caption))
-    values, roles, weights = (qualified[name].values for name in ("js_token", "role", "weight"))
-    found = [(name, (roles == number) & np.isfinite(values)) for number, name in enumerate(ROLES)]
+    values, roles, weights = (by_token[name].values for name in ("miub", "role", "weight"))
+    found = [(name, (roles == name) & np.isfinite(values)) for name in ROLES]
     rows = [(name, k.sum(), format_number(weighted_mean(values[k], weights[k]))) for name, k in found if k.any()]
     caption = "JS summed over components, mean over tokens."
     means = table(("role of the token", "tokens", "mean JS (nat)"), rows, caption=caption)
@@ -75,9 +79,9 @@ def _answer_starts(run: Run) -> np.ndarray:
     return start
 
 
-def token_texts(run: Run, qualified: xr.Dataset) -> str:
+def token_texts(run: Run, qualified: xr.DataTree) -> str:
     """A few samples as text, coloured."""
-    values, chosen = qualified["js_token"].values, chosen_samples(qualified)
+    values, chosen = qualified.children["tokens"].dataset["miub"].values, chosen_samples(qualified)
     known = values[np.isfinite(values)]
     top = float(np.quantile(known, 0.98)) if len(known) else 0.0  # a few tokens shouldn't bleach the rest
     text = (
@@ -94,10 +98,11 @@ def token_texts(run: Run, qualified: xr.Dataset) -> str:
     return section("texts", "Token by token", text, legend, blocks)
 
 
-def chosen_samples(qualified: xr.Dataset, n: int = 5) -> list[int]:
-    """Indices of samples at even steps of rank in miub_sample, from the most moved to the least."""
-    values = qualified["miub_sample"].values
-    known = np.flatnonzero(qualified["used"].values & np.isfinite(values))
+def chosen_samples(qualified: xr.DataTree, n: int = 5) -> list[int]:
+    """Indices of samples at even steps of rank in samples/miub, from the most moved to the least."""
+    by_sample = qualified.children["samples"].dataset
+    values = by_sample["miub"].values
+    known = np.flatnonzero(by_sample["used"].values & np.isfinite(values))
     ranked = known[np.argsort(-values[known], kind="stable")]
     places = np.linspace(0, len(ranked) - 1, min(n, len(ranked))).round().astype(int)
     return [int(index) for index in ranked[places]]
@@ -113,10 +118,10 @@ def token_color(value: float, top: float) -> str:
     return "#" + "".join(f"{round(a + (b - a) * (place - left)):02x}" for a, b in zip(low, high, strict=True))
 
 
-def _sample_block(run: Run, qualified: xr.Dataset, index: int, top: float) -> str:
+def _sample_block(run: Run, qualified: xr.DataTree, index: int, top: float) -> str:
     """One sample: its name and numbers, its tokens, and what was answered."""
     sample = run.samples.isel(sample=index)
-    miub = float(qualified["miub_sample"].values[index])
+    miub = float(qualified.children["samples"].dataset["miub"].values[index])
     several = len(set(run.samples["prompt"].values[run.samples["answer"].values >= 0].tolist())) > 1
     names = ("dataset", "id", "prompt") if several else ("dataset", "id")
     title = " · ".join(escape(sample[name].item()) for name in names)
@@ -126,7 +131,7 @@ def _sample_block(run: Run, qualified: xr.Dataset, index: int, top: float) -> st
     )
 
 
-def _tokens(run: Run, qualified: xr.Dataset, index: int, top: float) -> Iterator[str]:
+def _tokens(run: Run, qualified: xr.DataTree, index: int, top: float) -> Iterator[str]:
     start, stop = (int(run.samples[name].values[index]) for name in ("token_start", "token_stop"))
     expected = 0
     for token in range(start, min(stop, start + MOST_TOKENS)):
@@ -141,8 +146,11 @@ def _tokens(run: Run, qualified: xr.Dataset, index: int, top: float) -> Iterator
         yield GAP.format(int(run.samples["length"].values[index]) - expected)
 
 
-def _token(run: Run, qualified: xr.Dataset, token: int, top: float) -> str:
-    value, role = float(qualified["js_token"].values[token]), int(run.tokens["role"].values[token])
+def _token(run: Run, qualified: xr.DataTree, token: int, top: float) -> str:
+    value, role = (
+        float(qualified.children["tokens"].dataset["miub"].values[token]),
+        int(run.tokens["role"].values[token]),
+    )
     name = ROLES[role] if 0 <= role < len(ROLES) else "no role"
     nll, position = float(run.tokens["nll"].values[token]), int(run.tokens["position"].values[token])
     title = f"position {position}, {name}: JS {format_number(value)} nat, nll {format_number(nll)} nat"
