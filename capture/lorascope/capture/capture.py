@@ -29,7 +29,7 @@ from .bar import progress_bar
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
-from .given import Given, named_data, settings_of_model
+from .given import Given, settings_of
 from .inputs import require_inputs
 from .load import Loaded, load
 from .models.device import named_device, require_device
@@ -125,12 +125,11 @@ def capture(
         if data is not None or out is not None or options:
             name = "data" if data is not None else "out" if out is not None else next(iter(options))
             raise TypeError(f"`{name}` stands beside a `CaptureConfig`, which says it; set it there")
-        return _capture(config, None, model, tokenizer, progress)
+        return _capture(config, None, model, tokenizer, progress or None)
     given = model if config is None else config
     if given is None or data is None or out is None or (config is not None and model is not None):
         raise TypeError("give `capture` a `CaptureConfig`, or one `model` with `data`, `out` and `tokenizer`")
-    names, items = named_data(data)
-    settings = settings_of_model(given, names, out, options)
+    settings, items = settings_of(given, data, out, options)
     with progress_bar() if progress in (None, True) else nullcontext(progress or None) as report:
         return _capture(settings, items, given, tokenizer, report)
 

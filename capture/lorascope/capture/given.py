@@ -25,15 +25,19 @@ LOADING = frozenset(
 """Settings of how a model is loaded; one that is loaded has its own."""
 
 
-def settings_of_model(model: Any, data: Sequence[str], out: str | Path, options: Mapping[str, Any]) -> CaptureConfig:
-    """The settings that say what is true of a loaded model; options are those that it leaves open.
+def settings_of(
+    model: Any, data: Any, out: str | Path, options: Mapping[str, Any]
+) -> tuple[CaptureConfig, Given | None]:
+    """The settings that say what is true of a loaded model and of data (see `named_data`), and the latter's items.
 
     Raises
     ------
     TypeError
-        If the model is only named, or an option is none of them.
+        If the model is only named, or an option is none of the settings that are left open.
     AdapterError
-        If it has no adapter that can be measured.
+        If the model has no adapter that can be measured.
+    Exception
+        What `named_data` raises.
     """
     _require_options(options)
     if isinstance(model, str | Path):
@@ -48,7 +52,8 @@ def settings_of_model(model: Any, data: Sequence[str], out: str | Path, options:
         "dtype": dtypes.pop() if len(dtypes) == 1 and dtypes <= DTYPES.keys() else "auto",
         "device": input_device(model).type,
     }
-    return CaptureConfig(**{**settings, **shared, **options, "data": tuple(data), "out": str(out)})
+    named, items = named_data(data)
+    return CaptureConfig(**{**settings, **shared, **options, "data": named, "out": str(out)}), items
 
 
 def named_data(data: Any) -> tuple[tuple[str, ...], Given | None]:
@@ -61,7 +66,7 @@ def named_data(data: Any) -> tuple[tuple[str, ...], Given | None]:
     ValueError
         If it holds nothing, or an item twice.
     Exception
-        Whatever `read_items` raises of data that isn't files.
+        What `read_items` raises of data that isn't files.
     """
     if isinstance(data, str | Path):
         return (str(data),), None
