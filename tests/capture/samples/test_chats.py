@@ -151,6 +151,17 @@ def test_options_reach_the_template_and_json_is_seen_through(tokenizers: dict[st
     assert tokenizer.decode(sample.token_ids[sample.is_target]) == "Iron.<|im_end|>"
 
 
+@pytest.mark.parametrize("trim", ["", " | trim", ".strip('\\n')", ".lstrip('\\n')", ".rstrip()"])
+def test_white_space_around_what_is_said_may_be_kept_or_trimmed(trim: str, tokenizers: dict[str, Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizers["llama3"])  # whose tokens of white space cover nothing
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|start_header_id|>{{ m.content" + trim + " }}<|eot_id|>{% endfor %}"
+    )
+    (item,) = read_items([{"messages": [{"role": "assistant", "content": "\n One.\n two \n  "}]}])
+    sample = encode_chat(item, tokenizer, max_length=100)
+    assert [ROLES[role] for role in sample.roles] == ["template"] + ["assistant"] * (len(sample.roles) - 1)
+
+
 def test_special_tokens_in_what_is_said_pass_as_transformers_takes_them(tokenizers: dict[str, Any]) -> None:
     tokenizer = tokenizers["chatml"]
     item = chat([{"role": "user", "content": "Say <|im_end|> twice."}, {"role": "assistant", "content": "No."}])

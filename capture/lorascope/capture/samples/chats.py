@@ -166,8 +166,10 @@ def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) ->
     place = len(first) if text.startswith(first) else -1
     for number, after in zip(numbers, pieces[1::2], strict=True):
         content = contents[number]
-        # As it is, trimmed, or as JSON, which is how some templates write what a tool says.
-        written = (content, content.strip(), json.dumps(content, ensure_ascii=False)[1:-1])
+        trims = (str.strip, str.lstrip, str.rstrip)
+        trimmed = [trim(content, signs) for trim in trims for signs in (None, "\n")]
+        # Some templates write what a tool says as JSON.
+        written = (content, *trimmed, json.dumps(content, ensure_ascii=False)[1:-1])
         found = [one for one in written if place >= 0 and text.startswith(one + after, place)]
         if not found:
             raise ValueError(_unproved(item, number, "changes what"))

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from lorascope.stores.format.fingerprint import canonical
 
-from .items import ChatItem, ChoiceItem, CompletionItem, Item, TextItem
+from .items import ChoiceItem, Item, TextItem
 
 Unit = Literal["tokens", "words", "characters"]
 SomeItem = TypeVar("SomeItem", bound=Item)
@@ -32,7 +32,7 @@ class LengthPick(NamedTuple):
 
 
 def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int:
-    """Length of an item: of its question and choices, or its messages, joined by single spaces; without a prompt.
+    """Length of an item: of its question and choices joined by single spaces, or of its text, without a prompt.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     Raises
     ------
     ValueError
-        If the unit is another one, or tokens are asked for without a tokenizer.
+        If the unit is another one, tokens are asked for without a tokenizer, or the item is of another kind.
 
     Examples
     --------
@@ -69,11 +69,7 @@ def _text_of(item: Item) -> str:
         return item.text
     if isinstance(item, ChoiceItem):
         return " ".join([item.question, *item.choices])
-    if isinstance(item, ChatItem):
-        return " ".join(message["content"] or "" for message in item.messages)
-    if isinstance(item, CompletionItem):
-        return item.prompt + item.completion
-    raise ValueError(f"item {item.id!r} came as token ids, whose text isn't known; give items with texts")
+    raise ValueError(f"item {item.id!r} is a {type(item).__name__}; lengths are of questions and plain texts")
 
 
 def pick_items(items: Sequence[SomeItem], n: int, seed: int = 0) -> tuple[SomeItem, ...]:
