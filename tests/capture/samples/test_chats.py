@@ -213,6 +213,15 @@ def test_what_a_template_makes_of_a_chat_is_proved(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["truncation", "padding", "chat_template", "return_dict", "continue_final_message"])
+def test_data_neither_brings_a_template_nor_cuts_tokens_off(name: str, tokenizers: dict[str, Any]) -> None:
+    (item,) = read_items([{"messages": SHORT, "chat_template_kwargs": {name: True, "max_length": 20}}])
+    with pytest.raises(
+        ValueError, match="sample 'data:0': `chat_template_kwargs` has `.*`, which isn't for the template"
+    ):
+        encode_chat(item, tokenizers["marked"], max_length=1000)
+
+
 def test_a_chat_that_is_too_long_is_refused_whole(tokenizers: dict[str, Any]) -> None:
     for name, tokenizer in tokenizers.items():
         n = len(encode_chat(chat(SHORT), tokenizer, max_length=1000).token_ids)

@@ -1,5 +1,6 @@
 """Chats in a tokenizer's own template: token ids, and whose each token is, proved against what the template writes."""
 
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
     spans = _find_contents(item, tokenizer, text, marks=marks)
     encoding = tokenizer.apply_chat_template(
         list(item.messages),
-        **_options(item),
+        **_options(item, tokenizer),
         return_dict=True,
         return_assistant_tokens_mask=marks,
         tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
@@ -106,7 +107,7 @@ def special_text(item: ChatItem, tokenizer: Any) -> str | None:
 
 def _template(item: ChatItem, tokenizer: Any) -> str:
     try:
-        return str(tokenizer.get_chat_template(**_chosen(item)))
+        return str(tokenizer.get_chat_template(tools=item.tools))
     except ValueError as error:
         raise ValueError(
             f"sample {item.id!r} is a chat, but the tokenizer has no chat template for it; set "
@@ -115,18 +116,21 @@ def _template(item: ChatItem, tokenizer: Any) -> str:
         ) from error
 
 
-def _chosen(item: ChatItem) -> dict[str, Any]:
-    """What chooses one of several templates of a tokenizer."""
-    return {"chat_template": item.template_options.get("chat_template"), "tools": item.tools}
-
-
-def _options(item: ChatItem) -> dict[str, Any]:
-    return {**item.template_options, **_chosen(item), "add_generation_prompt": False}
+def _options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
+    """What the template is told; nothing by which transformers would take another one, or cut the tokens off."""
+    own = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"documents"}
+    if taken := sorted(own & item.template_options.keys()):
+        raise ValueError(
+            f"sample {item.id!r}: `chat_template_kwargs` has `{taken[0]}`, which isn't for the template to read; leave "
+            "it out, and set the template itself as `tokenizer.chat_template`"
+        )
+    return {**item.template_options, "tools": item.tools, "add_generation_prompt": False}
 
 
 def _render(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
+    options = _options(item, tokenizer)
     try:
-        return str(tokenizer.apply_chat_template(list(messages), **_options(item), tokenize=False))
+        return str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         told = " ".join(str(error).split())
         raise ValueError(f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {told}") from error
