@@ -193,6 +193,7 @@ SHORT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content":
             "{% for m in messages %}{{ m.content | replace('4', 'four') }}{% endfor %}",
             r"changes what message 1 \(assis",
         ),
+        ("{{ 1 / 0 }}", "template doesn't take the chat: division by zero"),
         (
             "{% generation %}{% endgeneration %}{{ messages[0].content }}",
             "none of its [0-9]+ tokens is the assistant's",
@@ -220,6 +221,18 @@ def test_data_neither_brings_a_template_nor_cuts_tokens_off(name: str, tokenizer
         ValueError, match="sample 'data:0': `chat_template_kwargs` has `.*`, which isn't for the template"
     ):
         encode_chat(item, tokenizers["marked"], max_length=1000)
+
+
+def test_null_is_no_option_and_what_a_template_writes_must_be_text(tokenizers: dict[str, Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizers["chatml"])
+    tokenizer.chat_template = "{{ date | default('today') }}" + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    options: dict[str, str | None]
+    for options, text in (({"date": None}, "today2 + 2? 4 "), ({"date": "then "}, "then 2 + 2? 4 ")):
+        (item,) = read_items([{"messages": SHORT, "chat_template_kwargs": options}])
+        assert tokenizer.decode(encode_chat(item, tokenizer, max_length=100).token_ids) == text
+    (item,) = read_items([{"messages": SHORT, "chat_template_kwargs": {"date": "\ud800"}}])
+    with pytest.raises(ValueError, match="sample 'data:0': .* doesn't take the chat: .* surrogates not allowed"):
+        encode_chat(item, tokenizer, max_length=100)
 
 
 def test_a_chat_that_is_too_long_is_refused_whole(tokenizers: dict[str, Any]) -> None:

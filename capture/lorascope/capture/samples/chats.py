@@ -130,10 +130,20 @@ def _options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
 def _render(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
     options = _options(item, tokenizer)
     try:
-        return str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        text = str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
+        text.encode()  # half of a surrogate pair may stand in whatever else the template writes
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         told = " ".join(str(error).split())
         raise ValueError(f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {told}") from error
+    return text
 
 
 def _require_said(item: ChatItem, tokenizer: Any, text: str) -> None:

@@ -171,7 +171,9 @@ def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(tools, list | None) or not isinstance(options, Mapping):
         found = f"`tools` is {reprlib.repr(tools)}, `chat_template_kwargs` {reprlib.repr(options)}"
         raise ValueError(f"{found}; give a list of tools, and an object")
-    return {"tools": tuple(tools) if tools else None, "template_options": options}
+    # A table has null where a row lacks an option, which to a template isn't the same.
+    told = {key: one for key, one in options.items() if one is not None}
+    return {"tools": tuple(tools) if tools else None, "template_options": told}
 
 
 def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
