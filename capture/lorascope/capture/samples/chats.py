@@ -31,7 +31,14 @@ class _Span(NamedTuple):
     stop: int
 
 
-def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Special tokens of a tokenizer by id; to be asked for once, since some have thousands."""
+    return {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def encode_chat(
+    item: ChatItem, tokenizer: Any, *, max_length: int, special: Mapping[int, str] | None = None
+) -> EncodedSample:
     """A chat as the tokenizer's template writes it, each token with its role; the assistant's are to be predicted.
 
     Raises
@@ -49,6 +56,7 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
     To find the contents, the chat is rendered once with a mark in the place of each; the text with contents must then
     be that text with the contents in the places of the marks, but for white space around them.
     """
+    special = special_tokens(tokenizer) if special is None else special
     template = _template(item, tokenizer)
     text = _render(item, tokenizer, item.messages)
     require_words(text)
@@ -76,7 +84,7 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
             continue
         role, last = item.messages[message]["role"], where[-1]
         if role == "assistant" and last + 1 < len(token_ids) and starts[last + 1] == stop:
-            last += _is_special(tokenizer, int(token_ids[last + 1]))
+            last += (end := int(token_ids[last + 1])) == tokenizer.eos_token_id or end in special
         roles[where[0] : last + 1] = ROLES.index(role)
     if marks:
         roles[np.array(encoding["assistant_masks"]) == 1] = ASSISTANT
@@ -98,11 +106,10 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
     )
 
 
-def special_text(item: ChatItem, tokenizer: Any) -> str | None:
+def special_text(item: ChatItem, special: Mapping[int, str]) -> str | None:
     """A special token whose text stands in a message, and which transformers takes for that token; None for none."""
-    contents = [message["content"] for message in item.messages if message.get("content")]
-    names = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return next((name for name in names if any(name in content for content in contents)), None)
+    contents = "\0".join(message["content"] or "" for message in item.messages)
+    return next((name for name in special.values() if name in contents), None)
 
 
 def _template(item: ChatItem, tokenizer: Any) -> str:
@@ -201,8 +208,3 @@ def _unproved(item: ChatItem, number: int, what: str) -> str:
         f"sample {item.id!r}: the tokenizer's chat template {what} message {number} ({role}) says, so that its tokens "
         f"can't be told; {way}, or leave the item out"
     )
-
-
-def _is_special(tokenizer: Any, token_id: int) -> bool:
-    added = tokenizer.added_tokens_decoder.get(token_id)
-    return token_id == tokenizer.eos_token_id or bool(added is not None and added.special)
