@@ -79,7 +79,7 @@ def qualify(
     }
     for name, (values, long_name, units) in found.items():
         result[name] = ("component", values, {"long_name": long_name, "units": units})
-    return result.drop_vars("js")
+    return result
 
 
 def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, xr.DataArray]:

@@ -12,7 +12,6 @@ from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
-from lorascope.stores.size import format_size
 
 from .markup import escape, figure, section, table, tile
 
@@ -24,21 +23,26 @@ STREAMS = {
     "with it, in the layer's own rounding: it holds what the adapter did before this layer too",
 }
 """Stream -> what base and delta are in it."""
+SCORES_CAPTION = (
+    "ACC: items whose right choice has the highest log-likelihood, plain, per token and per character, or was read "
+    "in what the model wrote (not read: nothing was, which counts as wrong), ± binomial standard error. CE: mean "
+    "negative log-likelihood of the answer's tokens (text: of all tokens), ± standard error over samples. PPL = "
+    "exp(CE). The change's error is that of paired differences."
+)
+"""What stands below a table of scores."""
 
 
-def headline(run: Run, qualified: xr.Dataset, stored_bytes: int) -> str:
+def headline(run: Run, qualified: xr.Dataset) -> str:
     """The few numbers to take away, and what MIUB is and isn't."""
     attrs, miub = qualified.attrs, float(qualified["miub"])
     most = attrs["n_components"] * math.log(2)
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
     measured = f"{attrs['n_tokens']} tokens x {attrs['n_components']} components"
-    n_committed = int(run.committed.sum())
     tiles = [
         tile("MIUB (nats)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
         tile("measured on", f"{attrs['n_samples']} samples", measured),
         tile("five largest components", _top_share(qualified), "of MIUB"),
         *_tiles(run, attrs["adapter"]),
-        tile("store", format_size(stored_bytes), f"{format_size(stored_bytes / n_committed)} a captured token"),
     ]
     return (
         f'<div class="tiles">{"".join(tiles)}</div>'
@@ -94,8 +98,9 @@ def components(qualified: xr.Dataset) -> str:
     """Where the adapter acts: the heat map of js, and the largest components."""
     caption = (
         f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; the cells add up to MIUB. "
-        f"The colour scale is logarithmic. The palest stands for everything below its end. Grey: exactly 0, "
-        "not finite, or no such component. Hover over a cell for its name, standard error and what qualifies it."
+        f"The colour scale is logarithmic, and its low end stands for everything below. Grey: exactly 0, not finite, or "
+        "no such component. Hover over a cell for its name, standard error and what qualifies it; click it, and the "
+        "tokens below show that component."
     )
     return section(
         "components", "Where the adapter acts", figure("js-map", js_map(qualified), caption), _top_table(qualified)
@@ -198,10 +203,4 @@ def task_scores(run: Run) -> str:
     columns, rows = scores_table(run)
     if not rows:
         return section("scores", "Did it help?", "<p>This run wasn't scored.</p>")
-    caption = (
-        "ACC: items whose right choice has the highest log-likelihood, plain, per token and per character, or was read "
-        "in what the model wrote (not read: nothing was, which counts as wrong), ± binomial standard error. CE: mean "
-        "negative log-likelihood of the answer's tokens (text: of all tokens), ± standard error over samples. PPL = "
-        "exp(CE). The change's error is that of paired differences."
-    )
-    return section("scores", "Did it help?", table(columns, rows, n_names=2, caption=caption))
+    return section("scores", "Did it help?", table(columns, rows, n_names=2, caption=SCORES_CAPTION))

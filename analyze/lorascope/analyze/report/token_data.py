@@ -1,0 +1,159 @@
+"""What the page's script needs to show any sample and any component by token, within a number of bytes."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lorascope.analyze.format import format_number
+from lorascope.stores import Run
+from lorascope.stores.format.tables import ROLES
+from lorascope.stores.visible import visible
+
+from .markup import as_json
+from .token_texts import MOST_TOKENS, SPEAKERS, UNDERLINED, answer_text, sample_title, token_strings
+
+KEPT_TOKENS = 4000
+"""Tokens of one sample that the page holds."""
+DECADES = 6
+"""Powers of ten below the largest value that codes reach; smaller values are shown as this much."""
+_NLL_STEPS = 1000
+_BYTES_A_SAMPLE, _BYTES_A_TOKEN = 260, 12
+
+
+def token_data(run: Run, qualified: xr.Dataset, room: int) -> dict[str, Any]:
+    """Samples, their tokens and js by token and component, as JSON takes it.
+
+    Parameters
+    ----------
+    run, qualified
+        A run and what `qualify` made of it.
+    room
+        Bytes that it may take. Where it is too small, every n-th sample by its MIUB is there; half of the room at most
+        is for texts, the rest for js by component, of every n-th of those samples again.
+    """
+    ranked, texts = _ranked(qualified), token_strings(run)
+    starts = run.samples["token_start"].values
+    counts = np.minimum(run.samples["token_stop"].values - starts, KEPT_TOKENS)
+    sizes = {text: len(_dumps(text).encode()) + 1 for text in set(texts)}
+    costs = np.array(
+        [
+            sum(sizes[text] for text in texts[starts[k] : starts[k] + counts[k]]) + _BYTES_A_TOKEN * counts[k]
+            for k in ranked
+        ],
+        dtype=np.int64,
+    )
+    n_components = qualified.sizes["component"]
+    by_component = counts[ranked] * n_components * 4 // 3
+    all_fit = costs.sum() + by_component.sum() + _BYTES_A_SAMPLE * len(ranked) <= room
+    shown = ranked[_every(costs + _BYTES_A_SAMPLE, room if all_fit else room // 2)]
+    left = room - int(costs[np.isin(ranked, shown)].sum()) - _BYTES_A_SAMPLE * len(shown)
+    carrying = shown[_every(counts[shown] * n_components * 4 // 3, left)]
+    return {
+        "samples": _samples(run, qualified, shown, set(carrying.tolist())),
+        "n_samples": len(ranked),
+        "texts": [list(texts[starts[k] : starts[k] + counts[k]]) for k in shown],
+        "roles": list(ROLES),
+        "underlined": sorted(UNDERLINED),
+        "speakers": sorted(SPEAKERS),
+        "most": MOST_TOKENS,
+        **_tokens(run, qualified, [np.arange(starts[k], starts[k] + counts[k]) for k in shown]),
+        **_components(qualified, [np.arange(starts[k], starts[k] + counts[k]) for k in carrying]),
+    }
+
+
+def as_script(data: Mapping[str, Any]) -> str:
+    """The element that the script reads."""
+    return f'<script type="application/json" id="token-data">{_dumps(data)}</script>'
+
+
+def codes(values: np.ndarray, top: np.ndarray | float, dtype: type[np.unsignedinteger[Any]]) -> np.ndarray:
+    """Values from 0 to `top` as whole numbers on a logarithmic scale: 0 for 0, the largest code for NaN."""
+    last = np.iinfo(dtype).max - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = 1 + (last - 1) * (1 + np.log10(values / top) / DECADES)
+    found = np.where(values > 0, np.clip(np.round(place), 1, last), 0)
+    return np.where(np.isnan(values), last + 1, found).astype(dtype)
+
+
+def _ranked(qualified: xr.Dataset) -> np.ndarray:
+    """Samples that were measured, from the most moved to the least; those that aren't finite come last."""
+    values = np.nan_to_num(qualified["miub_sample"].values, nan=-1.0)
+    ranked = np.argsort(-values, kind="stable")
+    return ranked[qualified["used"].values[ranked]]
+
+
+def _every(costs: np.ndarray, room: int) -> np.ndarray:
+    """Places of every n-th, n the smallest for which they fit into the room; none where not even one does."""
+    for step in range(1, len(costs) + 1):
+        if costs[::step].sum() <= room:
+            return np.arange(0, len(costs), step)
+    return np.arange(0)
+
+
+def _samples(run: Run, qualified: xr.Dataset, shown: Sequence[int], carrying: set[int]) -> list[dict[str, Any]]:
+    miub, length = qualified["miub_sample"].values, run.samples["length"].values
+    change = np.full(len(length), np.nan)
+    if "base_ce" in run.samples:
+        change = run.samples["ce"].values - run.samples["base_ce"].values
+    return [
+        {
+            "title": visible(sample_title(run, index)),
+            "miub": _number(miub[index]),
+            "shown": format_number(float(miub[index])),
+            "change": _number(change[index]),
+            "length": int(length[index]),
+            "captured": int(run.samples["token_stop"].values[index] - run.samples["token_start"].values[index]),
+            "answers": visible(answer_text(run, index)),
+            "place": int(index),
+            "carries": index in carrying,
+        }
+        for index in map(int, shown)
+    ]
+
+
+def _tokens(run: Run, qualified: xr.Dataset, places: list[np.ndarray]) -> dict[str, Any]:
+    """Columns by token, one sample behind the other."""
+    at = np.concatenate([np.empty(0, np.int64), *places])
+    js, nll = qualified["js_token"].values, run.tokens["nll"].values[at].astype(np.float64)
+    top = float(np.nanmax(js, initial=0.0))
+    steps = np.where(np.isfinite(nll), np.clip(np.round(np.abs(nll) * _NLL_STEPS), 0, 65534), 65535)
+    return {
+        "position": _packed(run.tokens["position"].values[at].astype(np.uint32)),
+        "role": _packed(run.tokens["role"].values[at].astype(np.int8).view(np.uint8)),
+        "nll": _packed(steps.astype(np.uint16)),
+        "js": _packed(codes(js[at], top, np.uint16)),
+        "js_top": top,
+    }
+
+
+def _components(qualified: xr.Dataset, places: list[np.ndarray]) -> dict[str, Any]:
+    """Js by component, and in it by token of the samples that carry it."""
+    at = np.concatenate([np.empty(0, np.int64), *places])
+    js = qualified["js"].values[at].astype(np.float64)
+    tops = np.nanmax(np.where(np.isnan(js), 0.0, js), axis=0, initial=0.0)
+    labels = zip(*(qualified[name].values.tolist() for name in ("component", "layer", "kind")), strict=True)
+    return {
+        "components": [
+            {"path": visible(path), "layer": layer, "kind": visible(kind), "top": float(top)}
+            for (path, layer, kind), top in zip(labels, tops, strict=True)
+        ],
+        "values": _packed(codes(js, np.where(tops > 0, tops, 1.0), np.uint8).T),
+        "decades": DECADES,
+    }
+
+
+def _packed(values: np.ndarray) -> str:
+    """Little-endian bytes in base64."""
+    return base64.b64encode(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()).decode()
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _dumps(value: Any) -> str:
+    return as_json(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
