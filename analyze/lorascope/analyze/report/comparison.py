@@ -76,8 +76,8 @@ def _miub_table(names: Sequence[str], results: Sequence[xr.Dataset]) -> str:
 def _difference(first: xr.Dataset, second: xr.Dataset) -> tuple[str, str, str]:
     try:
         found = paired(first, second)
-    except ValueError as error:
-        return f"not paired: {error}", "", ""
+    except ValueError as why:
+        return f"not paired: {why}", "", ""
     value, error, p = (float(found[key]) for key in ("difference", "difference_se", "p_t"))
     return f"{'+' if value > 0 else ''}{format_error(value, error)}", str(int(found["n_samples"])), format_number(p)
 

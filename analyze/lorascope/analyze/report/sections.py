@@ -98,7 +98,7 @@ def components(qualified: xr.Dataset) -> str:
     """Where the adapter acts: the heat map of js, and the largest components."""
     caption = (
         f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; the cells add up to MIUB. "
-        f"The colour scale is logarithmic, and its low end stands for everything below. Grey: exactly 0, not finite, or "
+        "The colour scale is logarithmic, and its low end stands for everything below. Grey: exactly 0, not finite, or "
         "no such component. Hover over a cell for its name, standard error and what qualifies it; click it, and the "
         "tokens below show that component."
     )

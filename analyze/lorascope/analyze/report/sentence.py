@@ -1,4 +1,4 @@
-"""What happened, in one sentence made from numbers: whether the adapter helped, where it acts, whether that is large."""
+"""What happened, in one sentence made from numbers: did the adapter help, where does it act, and is that large."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,7 @@ def sentence(qualified: xr.Dataset, found: Sequence[Score]) -> str:
     found
         What `scores` returns of the same run.
     """
-    acts = ", ".join(part for part in (_where(qualified), _large(qualified)) if part)
-    return f"{_helped(found)}; {acts}."
+    return f"{_helped(found)}; {_where(qualified)}{_large(qualified)}."
 
 
 def _helped(found: Sequence[Score]) -> str:
@@ -57,7 +56,7 @@ def _change(what: str, unit: str, own: Sequence[Score]) -> str:
     if math.isnan(change.error):
         return f"takes {what} {ends}"
     if abs(change.value) <= 2 * change.error:
-        return f"takes {what} {ends}, which is within twice the error of the change ({format_number(change.error)})"
+        return f"takes {what} {ends} (less than twice the error of the change)"
     return f"{'raises' if change.value > 0 else 'lowers'} {what} {ends}"
 
 
@@ -73,7 +72,7 @@ def _where(qualified: xr.Dataset) -> str:
         return "where it acts isn't known, because some values aren't finite"
     if miub == 0:
         return f"it moves no layer at all ({_MIUB}, is 0)"
-    parts = []
+    parts: list[str] = []
     for key in ("layer", "kind"):
         values = qualified[key].values
         shares = {name: float(js[values == name].sum() / js.sum()) for name in dict.fromkeys(values.tolist())}
@@ -126,10 +125,10 @@ def _large(qualified: xr.Dataset) -> str:
     if not miub > 0:
         return ""
     if "js_permuted" not in qualified:
-        return "whether that is large isn't known, because the null needs the states of all tokens"
+        return "; whether that is large isn't known, because the null needs the states of all tokens"
     js, null = float(qualified["js_component"].sum()), float(qualified["js_permuted"].sum(skipna=False))
     if not null > 0:
-        return "the null, the same change on shuffled features, isn't known"
+        return "; the null, the same change on shuffled features, isn't known"
     ratio = js / null
     word = "more than" if ratio >= LARGE else "less than" if ratio <= 1 / LARGE else "about as much as"
-    return f"{word} the same change would on shuffled features ({format_number(ratio)} times that null)"
+    return f", {word} the same change would on shuffled features ({format_number(ratio)} times that null)"

@@ -21,7 +21,7 @@ KEPT_TOKENS = 4000
 DECADES = 6
 """Powers of ten below the largest value that codes reach; smaller values are shown as this much."""
 _NLL_STEPS = 1000
-_BYTES_A_SAMPLE, _BYTES_A_TOKEN = 260, 12
+_BYTES, _BYTES_A_SAMPLE, _BYTES_A_TOKEN, _BYTES_A_COMPONENT = 500, 300, 12, 100
 
 
 def token_data(run: Run, qualified: xr.Dataset, room: int) -> dict[str, Any]:
@@ -38,30 +38,27 @@ def token_data(run: Run, qualified: xr.Dataset, room: int) -> dict[str, Any]:
     ranked, texts = _ranked(qualified), token_strings(run)
     starts = run.samples["token_start"].values
     counts = np.minimum(run.samples["token_stop"].values - starts, KEPT_TOKENS)
+    spans = [np.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
     sizes = {text: len(_dumps(text).encode()) + 1 for text in set(texts)}
-    costs = np.array(
-        [
-            sum(sizes[text] for text in texts[starts[k] : starts[k] + counts[k]]) + _BYTES_A_TOKEN * counts[k]
-            for k in ranked
-        ],
-        dtype=np.int64,
-    )
-    n_components = qualified.sizes["component"]
-    by_component = counts[ranked] * n_components * 4 // 3
-    all_fit = costs.sum() + by_component.sum() + _BYTES_A_SAMPLE * len(ranked) <= room
-    shown = ranked[_every(costs + _BYTES_A_SAMPLE, room if all_fit else room // 2)]
-    left = room - int(costs[np.isin(ranked, shown)].sum()) - _BYTES_A_SAMPLE * len(shown)
-    carrying = shown[_every(counts[shown] * n_components * 4 // 3, left)]
+    lengths = np.array([sizes[text] for text in texts], dtype=np.int64)
+    costs = _BYTES_A_SAMPLE + np.array([lengths[spans[k]].sum() + _BYTES_A_TOKEN * counts[k] for k in ranked])
+    names = _BYTES_A_COMPONENT * qualified.sizes["component"] + sum(map(len, qualified["component"].values.tolist()))
+    by_component = np.ceil(counts[ranked] * qualified.sizes["component"] * 4 / 3)
+    room -= _BYTES
+    all_fit = costs.sum() + by_component.sum() + names <= room
+    places = _every(costs, room if all_fit else room / 2)
+    kept = _every(by_component[places], room - names - costs[places].sum())
+    shown, carrying = ranked[places], ranked[places[kept]]
     return {
         "samples": _samples(run, qualified, shown, set(carrying.tolist())),
         "n_samples": len(ranked),
-        "texts": [list(texts[starts[k] : starts[k] + counts[k]]) for k in shown],
+        "texts": [[texts[token] for token in spans[k]] for k in shown],
         "roles": list(ROLES),
         "underlined": sorted(UNDERLINED),
         "speakers": sorted(SPEAKERS),
         "most": MOST_TOKENS,
-        **_tokens(run, qualified, [np.arange(starts[k], starts[k] + counts[k]) for k in shown]),
-        **_components(qualified, [np.arange(starts[k], starts[k] + counts[k]) for k in carrying]),
+        **_tokens(run, qualified, [spans[k] for k in shown]),
+        **_components(qualified, [spans[k] for k in carrying]),
     }
 
 
@@ -76,7 +73,8 @@ def codes(values: np.ndarray, top: np.ndarray | float, dtype: type[np.unsignedin
     with np.errstate(divide="ignore", invalid="ignore"):
         place = 1 + (last - 1) * (1 + np.log10(values / top) / DECADES)
     found = np.where(values > 0, np.clip(np.round(place), 1, last), 0)
-    return np.where(np.isnan(values), last + 1, found).astype(dtype)
+    found[np.isnan(values)] = last + 1
+    return np.asarray(found.astype(dtype))
 
 
 def _ranked(qualified: xr.Dataset) -> np.ndarray:
@@ -86,7 +84,7 @@ def _ranked(qualified: xr.Dataset) -> np.ndarray:
     return ranked[qualified["used"].values[ranked]]
 
 
-def _every(costs: np.ndarray, room: int) -> np.ndarray:
+def _every(costs: np.ndarray, room: float) -> np.ndarray:
     """Places of every n-th, n the smallest for which they fit into the room; none where not even one does."""
     for step in range(1, len(costs) + 1):
         if costs[::step].sum() <= room:
@@ -132,7 +130,9 @@ def _tokens(run: Run, qualified: xr.Dataset, places: list[np.ndarray]) -> dict[s
 
 def _components(qualified: xr.Dataset, places: list[np.ndarray]) -> dict[str, Any]:
     """Js by component, and in it by token of the samples that carry it."""
-    at = np.concatenate([np.empty(0, np.int64), *places])
+    if not places:
+        return {"components": [], "values": "", "decades": DECADES}
+    at = np.concatenate(places)
     js = qualified["js"].values[at].astype(np.float64)
     tops = np.nanmax(np.where(np.isnan(js), 0.0, js), axis=0, initial=0.0)
     labels = zip(*(qualified[name].values.tolist() for name in ("component", "layer", "kind")), strict=True)
