@@ -7,28 +7,33 @@ from scipy import stats
 
 from lorascope.analyze.compare_runs import paired, side_by_side
 from lorascope.analyze.miub import miub
+from lorascope.analyze.tree import result_tree
 
 
 @pytest.fixture(scope="module")
-def base(make_small: Any) -> xr.Dataset:
+def base(make_small: Any) -> xr.DataTree:
     return miub(make_small().run)
 
 
-def like(base: xr.Dataset, *, run: str, rank: int, seed: int, shift: float = 0.0) -> xr.Dataset:
+def like(base: xr.DataTree, *, run: str, rank: int, seed: int, shift: float = 0.0) -> xr.DataTree:
     """The same samples and components with other numbers."""
     rng = np.random.default_rng(seed)
-    values = base["js_sample"].values * rng.uniform(0.5, 1.5, base["js_sample"].shape) + shift
-    totals = values.sum(axis=1)
-    found = base.assign(
-        js_sample=base["js_sample"].copy(data=values),
-        miub_sample=base["miub_sample"].copy(data=totals),
-        miub=base["miub"].copy(data=totals.mean()),
-        miub_se=base["miub_se"].copy(data=totals.std(ddof=1) / np.sqrt(len(totals))),
-    ).assign_coords(rank=("component", np.full(base.sizes["component"], rank)))
-    return found.assign_attrs(run=run)
+    samples = base["samples"].to_dataset()
+    values = samples["js"].values * rng.uniform(0.5, 1.5, samples["js"].shape) + shift
+    samples = samples.assign(js=samples["js"].copy(data=values), miub=samples["miub"].copy(data=values.sum(axis=1)))
+    tokens = base["tokens"].to_dataset().drop_vars("rank")
+    found = result_tree(tokens.assign_coords(rank=("component", np.full(base.sizes["component"], rank))), samples)
+    found.attrs = {**base.attrs, "run": run}
+    return found
 
 
-def test_runs_side_by_side(base: xr.Dataset) -> None:
+def with_labels(result: xr.DataTree, **labels: Any) -> xr.DataTree:
+    found = result.copy()
+    found["samples"] = xr.DataTree(result["samples"].to_dataset().assign_coords(labels))
+    return found
+
+
+def test_runs_side_by_side(base: xr.DataTree) -> None:
     results = [
         like(base, run=run, rank=rank, seed=seed) for run, rank, seed in (("a", 8, 1), ("b", 16, 2), ("c", 8, 3))
     ]
@@ -47,10 +52,10 @@ def test_runs_side_by_side(base: xr.Dataset) -> None:
     assert ranks["n_samples"].values.tolist() == [24, 12]
 
 
-def test_what_isnt_finite_is_never_averaged_away(base: xr.Dataset) -> None:
+def test_what_isnt_finite_is_never_averaged_away(base: xr.DataTree) -> None:
     bad = like(base, run="bad", rank=8, seed=1)
-    bad["js_sample"].values[0] = np.nan
-    bad = bad.assign(miub=bad["miub"] * np.nan)
+    bad["samples/js"].values[0] = np.nan
+    bad["miub"] = bad["miub"] * np.nan
     good = like(base, run="good", rank=8, seed=2)
     assert np.isnan(side_by_side([bad, good], ["rank"])["miub"].values).all()
     assert np.isnan(side_by_side([bad, good], ["rank", "kind"])["miub"].values).all()
@@ -59,37 +64,43 @@ def test_what_isnt_finite_is_never_averaged_away(base: xr.Dataset) -> None:
     assert table["n_runs"].values.tolist() == [1, 1]
 
 
-def test_groups_that_one_run_lacks(base: xr.Dataset) -> None:
-    one = like(base, run="one", rank=8, seed=1).assign_coords(length=("sample", [50] * 6 + [1050] * 6))
-    two = like(base, run="two", rank=8, seed=2).assign_coords(length=("sample", [50] * 6 + [150] * 6))
+def test_groups_that_one_run_lacks(base: xr.DataTree) -> None:
+    one = like(base, run="one", rank=8, seed=1)
+    two = like(base, run="two", rank=8, seed=2)
+    one, two = (with_labels(r, length=("sample", [50] * 6 + [n] * 6)) for r, n in ((one, 1050), (two, 150)))
     table = side_by_side([one, two], ["length"])
     assert table["length"].values.tolist() == ["1-100", "101-200", "1001-1100"]
     assert table["n_runs"].values.tolist() == [2, 1, 1]
     assert np.isfinite(table["miub_se"].values).all()
 
 
-def test_nothing_and_the_same_twice_are_refused(base: xr.Dataset) -> None:
+def test_nothing_and_the_same_twice_are_refused(base: xr.DataTree) -> None:
     with pytest.raises(ValueError, match="`results` is empty"):
         side_by_side([])
     with pytest.raises(ValueError, match="is given twice; give each run and adapter once"):
         side_by_side([base, base])
 
 
-def test_pairs_by_keys_whose_combinations_only_one_result_has(base: xr.Dataset) -> None:
+def test_pairs_by_keys_whose_combinations_only_one_result_has(base: xr.DataTree) -> None:
     """A combination that only one of them holds counts as 0 in the other; one that neither holds is NaN."""
-    first = base.isel(component=[0, 1]).assign_coords(kind=("component", ["q", "k"]), layer=("component", [0, 0]))
-    second = base.isel(component=[0, 2]).assign_coords(kind=("component", ["q", "k"]), layer=("component", [0, 1]))
+    nodes = [base[name].to_dataset().drop_vars(["kind", "layer"]) for name in ("tokens", "samples")]
+    first, second = (
+        result_tree(*(node.isel(component=places).assign_coords(labels) for node in nodes))
+        for places, layers in (([0, 1], [0, 0]), ([0, 2], [0, 1]))
+        for labels in [{"kind": ("component", ["q", "k"]), "layer": ("component", layers)}]
+    )
+    first.attrs = second.attrs = base.attrs
     found = paired(first, second, ["layer", "kind"])["difference"]
-    js = base["js_sample"].values.mean(axis=0)
+    js = base["samples/js"].values.mean(axis=0)
     expected = {(0, "q"): 0.0, (0, "k"): -js[1], (1, "k"): js[2], (1, "q"): np.nan}
     for (layer, kind), value in expected.items():
         np.testing.assert_allclose(found.sel(layer=layer, kind=kind), value, atol=1e-15)
 
 
-def test_pairs_are_the_usual_tests(base: xr.Dataset) -> None:
+def test_pairs_are_the_usual_tests(base: xr.DataTree) -> None:
     other = like(base, run="b", rank=8, seed=4, shift=0.001)
     found = paired(base, other)
-    a, b = base["miub_sample"].values, other["miub_sample"].values
+    a, b = base["samples/miub"].values, other["samples/miub"].values
     assert int(found["n_samples"]) == len(a)
     assert float(found["difference"]) == pytest.approx((b - a).mean())
     test = stats.ttest_rel(b, a)
@@ -99,7 +110,7 @@ def test_pairs_are_the_usual_tests(base: xr.Dataset) -> None:
 
 
 @pytest.mark.parametrize("by", [["component"], ["kind"], ["layer", "kind"]])
-def test_pairs_by_component(base: xr.Dataset, by: list[str]) -> None:
+def test_pairs_by_component(base: xr.DataTree, by: list[str]) -> None:
     other = like(base, run="b", rank=8, seed=4)
     found = paired(base, other, by)
     assert set(found["difference"].dims) == set(by)
@@ -109,24 +120,24 @@ def test_pairs_by_component(base: xr.Dataset, by: list[str]) -> None:
     np.testing.assert_allclose(found["p_adjusted"].values.ravel(), stats.false_discovery_control(p))
 
 
-def test_only_shared_samples_and_components_are_paired(base: xr.Dataset) -> None:
+def test_only_shared_samples_and_components_are_paired(base: xr.DataTree) -> None:
     other = like(base, run="b", rank=8, seed=4)
     fewer = other.isel(sample=slice(3, None)).isel(component=slice(1, None))
     found = paired(base, fewer, ["component"])
-    assert int(found["n_samples"]) == base.sizes["sample"] - 3
+    assert int(found["n_samples"]) == base["samples"].sizes["sample"] - 3
     first = base["component"].values[0]
     gone = found["difference"].sel(component=first)
-    assert float(gone) == pytest.approx(-base["js_sample"].values[3:, 0].mean())
+    assert float(gone) == pytest.approx(-base["samples/js"].values[3:, 0].mean())
 
 
-def test_equal_results_differ_by_nothing(base: xr.Dataset) -> None:
+def test_equal_results_differ_by_nothing(base: xr.DataTree) -> None:
     found = paired(base, base)
     assert float(found["difference"]) == 0
     assert np.isnan(float(found["p_wilcoxon"]))
     assert np.isnan(float(found["t"]))
 
 
-def test_what_cant_be_compared_is_refused(base: xr.Dataset, make_small: Any) -> None:
+def test_what_cant_be_compared_is_refused(base: xr.DataTree, make_small: Any) -> None:
     bits = miub(make_small().run, unit="bit")
     with pytest.raises(ValueError, match="results of different units can't be compared: \\['bit', 'nat'\\]"):
         paired(base, bits)
@@ -136,6 +147,6 @@ def test_what_cant_be_compared_is_refused(base: xr.Dataset, make_small: Any) -> 
         paired(base, base, ["dataset"])
     with pytest.raises(ValueError, match="paired differences go by"):
         paired(base, base, ["rank"])
-    twice = base.assign_coords(sample=["x"] * base.sizes["sample"])
+    twice = with_labels(base, sample=["x"] * base["samples"].sizes["sample"])
     with pytest.raises(ValueError, match="several samples of .* share a name"):
         paired(twice, base)

@@ -11,31 +11,35 @@ from lorascope.analyze.options import KEYS
 
 
 @pytest.fixture(scope="module")
-def result(make_small: Any) -> xr.Dataset:
+def result(make_small: Any) -> xr.DataTree:
     """Twelve samples of two data sets and two lengths, weights that differ, one of them not usable."""
     found = miub(make_small(is_weighted=True).run)
     dataset = np.array(["b", "a"] * 6, object)
     length = np.array([5, 101, 100, 250, 5, 5] * 2)
-    used = found["used"].values.copy()
+    used = found["samples/used"].values.copy()
     used[4] = False
-    return found.assign_coords(dataset=("sample", dataset), length=("sample", length), used=("sample", used))
+    samples = found["samples"].to_dataset()
+    samples = samples.assign_coords(dataset=("sample", dataset), length=("sample", length), used=("sample", used))
+    found["samples"] = xr.DataTree(samples)
+    return found
 
 
-def expected_cell(result: xr.Dataset, samples: np.ndarray, components: np.ndarray, tokens: np.ndarray) -> list[float]:
+def expected_cell(result: xr.DataTree, samples: np.ndarray, components: np.ndarray, tokens: np.ndarray) -> list[float]:
     """Mean, error and count from the definition, sample by sample."""
     values = []
-    for sample in np.flatnonzero(samples & result["used"].values):
-        kept = tokens & (result["sample_of_token"].values == sample)
+    for sample in np.flatnonzero(samples & result["samples/used"].values):
+        kept = tokens & (result["tokens/sample_of_token"].values == sample)
         if kept.any():
-            js = result["js"].values[kept].astype(np.float64)[:, components].sum(axis=1)
-            values.append(np.average(js, weights=result["weight"].values[kept]))
+            js = result["tokens/js"].values[kept].astype(np.float64)[:, components].sum(axis=1)
+            values.append(np.average(js, weights=result["tokens/weight"].values[kept]))
     n = len(values)
     error = np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.nan
     return [np.mean(values) if n else np.nan, error, n]
 
 
-def everywhere(result: xr.Dataset) -> dict[str, np.ndarray]:
-    return {dim: np.ones(result.sizes[dim], bool) for dim in ("sample", "component", "token")}
+def everywhere(result: xr.DataTree) -> dict[str, np.ndarray]:
+    sizes = {**result["samples"].sizes, **result["tokens"].sizes}
+    return {dim: np.ones(sizes[dim], bool) for dim in ("sample", "component", "token")}
 
 
 @pytest.mark.parametrize(
@@ -49,18 +53,17 @@ def everywhere(result: xr.Dataset) -> dict[str, np.ndarray]:
         ("position", "role", "kind"),
     ],
 )
-def test_every_group_is_its_definition(result: xr.Dataset, by: tuple[str, ...]) -> None:
+def test_every_group_is_its_definition(result: xr.DataTree, by: tuple[str, ...]) -> None:
     grouped = group_by(result, by)
     assert grouped["miub"].dims == by
     dims = {"dataset": "sample", "split": "sample", "prompt": "sample", "length": "sample"}
     dims |= {"role": "token", "position": "token"}
-    labels = {key: result[key].values for key in by}
+    nodes = {"sample": "samples", "token": "tokens"}
+    labels = {key: result[f"/{nodes.get(dims.get(key, ''), '')}/{key}".replace("//", "/")].values for key in by}
     if "length" in labels:
         labels["length"] = np.array(
             [f"{100 * ((n - 1) // 100) + 1}-{100 * ((n - 1) // 100) + 100}" for n in labels["length"]]
         )
-    if "role" in labels:
-        labels["role"] = np.array(["prompt", "choice", "answer"])[labels["role"]]
     for place in np.ndindex(grouped["miub"].shape):
         cell = grouped[dict(zip(by, place, strict=True))]
         masks = everywhere(result)
@@ -72,7 +75,7 @@ def test_every_group_is_its_definition(result: xr.Dataset, by: tuple[str, ...]) 
         np.testing.assert_allclose([cell["miub"].item(), cell["miub_se"].item()], [mean, error], rtol=1e-9)
 
 
-def test_groups_of_components_add_up(result: xr.Dataset) -> None:
+def test_groups_of_components_add_up(result: xr.DataTree) -> None:
     total = group_by(result, ["dataset"])["miub"]
     np.testing.assert_allclose(group_by(result, ["dataset", "layer", "kind"])["miub"].sum(["layer", "kind"]), total)
     mean = group_by(result, ["dataset"], over_components="mean")["miub"]
@@ -81,7 +84,7 @@ def test_groups_of_components_add_up(result: xr.Dataset) -> None:
 
 @pytest.mark.parametrize("by", [("position",), ("role", "kind")])
 def test_ranges_of_tokens_change_nothing(
-    result: xr.Dataset, monkeypatch: pytest.MonkeyPatch, by: tuple[str, ...]
+    result: xr.DataTree, monkeypatch: pytest.MonkeyPatch, by: tuple[str, ...]
 ) -> None:
     whole = group_by(result, by)
     monkeypatch.setattr(reduce, "CHUNK_TOKENS", 7)
@@ -97,31 +100,29 @@ def test_what_isnt_finite_stays_seen(make_small: Any) -> None:
 
 
 @pytest.mark.parametrize("by", [[], ["colour"], ["kind", "kind"]])
-def test_unknown_keys_are_refused(result: xr.Dataset, by: list[str]) -> None:
+def test_unknown_keys_are_refused(result: xr.DataTree, by: list[str]) -> None:
     with pytest.raises(ValueError, match="`by` is .*; name one or several of"):
         group_by(result, by)
 
 
-def test_sums_of_tokens_arent_grouped_by_token(make_small: Any, result: xr.Dataset) -> None:
+def test_sums_of_tokens_arent_grouped_by_token(make_small: Any, result: xr.DataTree) -> None:
     with pytest.raises(ValueError, match="take the one of reduction 'mean'"):
         group_by(miub(make_small().run, reduction="sum"), ["position"])
     with pytest.raises(ValueError, match="`over_components` is 'max'"):
         group_by(result, ["kind"], over_components="max")
 
 
-@pytest.mark.parametrize("per", ["component", "sample", "sample component", "token component"])
-def test_tables_are_tidy(result: xr.Dataset, per: str) -> None:
+@pytest.mark.parametrize("per", ["component", "sample", "sample component", "token", "token component"])
+def test_tables_are_tidy(result: xr.DataTree, per: str) -> None:
     frame = to_dataframe(result, per)
-    assert len(frame) == np.prod([result.sizes[dim] for dim in per.split()])
-    assert {"component": {"js", "js_se", "kind", "layer"}, "sample": {"miub_sample", "dataset"}}.get(per, set()) <= set(
-        frame
-    )
+    assert len(frame) == np.prod([len(everywhere(result)[dim]) for dim in per.split()])
+    assert {"component": {"js", "js_se", "kind", "layer"}, "sample": {"miub", "dataset"}}.get(per, set()) <= set(frame)
     assert not frame.columns.duplicated().any()
 
 
-def test_tables_hold_the_numbers(result: xr.Dataset) -> None:
+def test_tables_hold_the_numbers(result: xr.DataTree) -> None:
     frame = to_dataframe(result)
-    kept = result["js_sample"].values[result["used"].values]
+    kept = result["samples/js"].values
     np.testing.assert_allclose(frame["js"], kept.mean(axis=0))
     np.testing.assert_allclose(frame["js_se"], kept.std(axis=0, ddof=1) / np.sqrt(len(kept)))
     grouped = group_by(result, ["dataset", "kind"])

@@ -20,13 +20,13 @@ def test_miub_and_components_follow_from_the_definition(small: Small) -> None:
     js = small.js()
     by_sample = small.by_sample(js)
     n = len(by_sample)
-    np.testing.assert_allclose(result["js_component"], by_sample.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(result["js_component_se"], by_sample.std(axis=0, ddof=1) / n**0.5, rtol=1e-5)
+    np.testing.assert_allclose(result["js"], by_sample.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(result["js_se"], by_sample.std(axis=0, ddof=1) / n**0.5, rtol=1e-5)
     np.testing.assert_allclose(result["share"], by_sample.mean(axis=0) / by_sample.mean(axis=0).sum(), rtol=1e-5)
-    np.testing.assert_allclose(result["js_token"], js.sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(result["tokens/miub"], js.sum(axis=1), rtol=1e-5)
     assert float(result["miub"]) == pytest.approx(by_sample.sum(axis=1).mean(), rel=1e-5)
     assert float(result["miub"]) == float(miub(small.run)["miub"])
-    assert result["used"].all()
+    assert result["samples/used"].all()
 
 
 def test_qualifiers_follow_from_their_definitions(small: Small) -> None:
@@ -52,12 +52,12 @@ def test_a_run_without_states_has_what_capture_measured(make_small: Callable[...
     assert qualify(whole.run).attrs["js_source"] == "states"
 
 
-def check_captured(result: xr.Dataset, small: Small) -> None:
+def check_captured(result: xr.DataTree, small: Small) -> None:
     js, weights = small.js(), np.repeat(small.weight[:, None], 6, axis=1)
     by_sample = small.by_sample(js)
-    np.testing.assert_allclose(result["js_sample"], by_sample, rtol=1e-5)
-    np.testing.assert_allclose(result["js_component"], by_sample.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(result["js_token"], js.sum(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(result["samples/js"], by_sample, rtol=1e-5)
+    np.testing.assert_allclose(result["js"], by_sample.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(result["tokens/miub"], js.sum(axis=1), rtol=1e-5)
     for index, path in enumerate(small.run.component_paths):
         base, delta = small.base[path], small.delta[path]
         ratio = np.linalg.norm(delta, axis=1) / np.linalg.norm(base, axis=1)
@@ -65,7 +65,7 @@ def check_captured(result: xr.Dataset, small: Small) -> None:
             expected = weighted_quantiles(values, weights[:, index], [0.5])[0]
             assert float(result[name][index]) == pytest.approx(expected, rel=1e-5)
     assert "js_permuted" not in result
-    assert result["used"].all()
+    assert result["samples/used"].all()
     assert (result.attrs["n_tokens"], result.attrs["n_not_finite"]) == (small.run.n_tokens, 0)
     assert result.attrs["fidelity_n"] == 0
 
@@ -93,19 +93,19 @@ def test_an_early_run_without_states_is_reduced_over_measured_tokens(
         np.mean(js[a:b][np.isfinite(js[a:b, 0])].astype(float), axis=0).sum() if known else np.nan
         for a, b, known in zip(starts, stops, measured, strict=True)
     ]
-    assert result["used"].values.tolist() == measured
+    assert result["samples/used"].values.tolist() == measured
     assert all(measured) is (share == 0.9)
-    np.testing.assert_allclose(result["miub_sample"], means, rtol=1e-6)
+    np.testing.assert_allclose(result["samples/miub"], means, rtol=1e-6)
     assert float(result["miub"]) == pytest.approx(np.nanmean(means))
     assert result.attrs["n_tokens"] == int(np.isfinite(js[:, 0]).sum())
     assert result.attrs["n_samples"] == sum(measured)
     assert not set(QUALIFIERS) & set(result.data_vars)
     # A sum over all of a sample's tokens is estimated from those that were measured; a last one is there or not.
-    sums = miub(run, reduction="sum")["miub_sample"]
+    sums = miub(run, reduction="sum")["samples/miub"]
     np.testing.assert_allclose(sums, np.array(means) * (stops - starts), rtol=1e-6)
     last = miub(run, reduction="last")
-    assert last["used"].values.tolist() == np.isfinite(js[stops - 1, 0]).tolist()
-    np.testing.assert_allclose(last["miub_sample"], js[stops - 1].astype(float).sum(axis=1), rtol=1e-6)
+    assert last["samples/used"].values.tolist() == np.isfinite(js[stops - 1, 0]).tolist()
+    np.testing.assert_allclose(last["samples/miub"], js[stops - 1].astype(float).sum(axis=1), rtol=1e-6)
 
 
 def test_a_run_with_neither_states_nor_js_is_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_tokens_weigh_what_they_stand_for(make_small: Callable[..., Small]) -> N
     assert len(set(small.weight)) > 3
     result, js = qualify(small.run), small.js()
     by_sample = small.by_sample(js)
-    np.testing.assert_allclose(result["js_component"], by_sample.mean(axis=0), rtol=1e-5)
-    np.testing.assert_array_equal(result["weight"], small.weight)
+    np.testing.assert_allclose(result["js"], by_sample.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(result["tokens/weight"], small.weight)
     for index, path in enumerate(small.run.component_paths):
         base, delta = small.base[path], small.delta[path]
         order = np.random.default_rng(delta.shape[1]).permutation(delta.shape[1])
@@ -145,9 +145,9 @@ def test_tokens_weigh_what_they_stand_for(make_small: Callable[..., Small]) -> N
     assert result.attrs["reduction"] == "tokens: weighted mean; components: sum; samples: mean"
     sums = miub(small.run, reduction="sum")
     expected = np.add.reduceat(small.weight[:, None] * js, small.starts, axis=0)
-    np.testing.assert_allclose(sums["js_sample"], expected, rtol=1e-5)
+    np.testing.assert_allclose(sums["samples/js"], expected, rtol=1e-5)
     last = miub(small.run, reduction="last")
-    np.testing.assert_allclose(last["js_sample"], js[np.append(small.starts[1:], len(js)) - 1], rtol=1e-5)
+    np.testing.assert_allclose(last["samples/js"], js[np.append(small.starts[1:], len(js)) - 1], rtol=1e-5)
     assert last.attrs["reduction"] == "tokens: last; components: sum; samples: mean"
 
 
@@ -172,7 +172,7 @@ def test_a_pairs_delta_is_the_difference_of_its_runs(make_small: Callable[..., S
     small = make_small(stream="pair", states=states, js_share=1.0)
     result = qualify(small.run)
     by_sample = small.by_sample(small.js())
-    np.testing.assert_allclose(result["js_component"], by_sample.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(result["js"], by_sample.mean(axis=0), rtol=1e-5)
     path = small.run.component_paths[0]
     ratio = np.linalg.norm(small.delta[path], axis=1) / np.linalg.norm(small.base[path], axis=1)
     assert float(result["delta_ratio"][0]) == pytest.approx(np.median(ratio), rel=1e-5)
@@ -195,7 +195,7 @@ def test_sources_of_delta_are_told(make_small: Callable[..., Small], tmp_path: P
 def test_adapters_beside_each_other_are_told_apart(make_small: Callable[..., Small], states: str) -> None:
     small = make_small(adapters=("a", "b"), states=states)
     found = {name: qualify(small.run, adapter=name) for name in small.run.adapters}
-    np.testing.assert_allclose(found["a"]["js_sample"], small.by_sample(small.js()), rtol=1e-5)
+    np.testing.assert_allclose(found["a"]["samples/js"], small.by_sample(small.js()), rtol=1e-5)
     assert float(found["a"]["miub"]) != float(found["b"]["miub"])
     assert [found[name].attrs["adapter"] for name in ("a", "b")] == ["a", "b"]
     with pytest.raises(StoreError, match=r"`adapter` isn't given, .* name one of \['a', 'b'\]"):

@@ -59,9 +59,9 @@ def test_each_cell_is_its_definition(make_small: Any, reduction: Any, unit: Any)
             }[reduction]
         )
     result = miub(small.run, reduction=reduction, unit=unit)
-    np.testing.assert_allclose(result["js_sample"].values, expected, rtol=2e-6)
+    np.testing.assert_allclose(result["samples/js"].values, expected, rtol=2e-6)
     assert result["miub"].attrs["units"] == {"nat": "nat", "bit": "bit", "sqrt": "nat^0.5"}[unit]
-    assert result["js"].attrs["units"] == "nat"
+    assert result["tokens/js"].attrs["units"] == "nat"
 
 
 def test_samples_without_an_answer_are_left_out(make_small: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_sample_half_of_which_is_missing_isnt_usable(unfinished: Path) -> None
     assert used.tolist() == [True, False, False, False, False] or (used.any() and not used.all())
     values = reduce_tokens(measured, "js", run)
     assert np.isfinite(values[used]).all()
-    assert np.isnan(reduce_js(measured, run)["js_sample"].values[~used]).all()
+    assert np.isnan(reduce_js(measured, run)["samples/js"].values[~used]).all()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,11 @@ def test_a_sample_of_which_no_token_was_captured_has_no_value(reduction: Any, em
     table = xr.Dataset({"token_start": ("sample", stops - lengths), "token_stop": ("sample", stops)})
     run: Any = SimpleNamespace(samples=table, committed=xr.DataArray(np.ones(6, bool), dims="token"))
     js = np.arange(6, dtype=np.float32)[:, None]
-    coords = {"weight": ("token", np.ones(6)), "counted": ("token", np.ones(6, bool)), "role": ("token", np.zeros(6))}
+    coords = {
+        "weight": ("token", np.ones(6)),
+        "counted": ("token", np.ones(6, bool)),
+        "role": ("token", ["prompt"] * 6),
+    }
     measured = xr.Dataset({"js": (("token", "component"), js)}, coords=coords)
     found = reduce_tokens(measured, "js", run, reduction)[:, 0]
     whole = {"mean": [0.5, 2, 4], "sum": [1, 2, 12], "last": [1, 2, 5]}[reduction]

@@ -392,7 +392,7 @@ def test_a_folder_is_no_page(small: Small, tmp_path: Path) -> None:
 def test_chosen_samples_go_from_most_to_least_moved(small: Small) -> None:
     qualified = qualify(small.run)
     chosen = chosen_samples(qualified)
-    values = qualified["miub_sample"].values[chosen]
+    values = qualified["samples/miub"].values[chosen]
     assert len(set(chosen)) == 5
-    assert (values[0], values[-1]) == (qualified["miub_sample"].max(), qualified["miub_sample"].min())
+    assert (values[0], values[-1]) == (qualified["samples/miub"].max(), qualified["samples/miub"].min())
     assert (np.diff(values) < 0).all()

@@ -62,7 +62,7 @@ def test_figures_hold_every_run_on_one_scale(three: list[Run], tmp_path: Path) -
     assert set(page.data) == {"depth-figure", "map-0", "map-1", "map-2"}
     assert sum(len(trace["x"]) > 1 for trace in page.data["depth-figure"]["data"]) == 3
     scales = {(m["zmin"], m["zmax"]) for k in range(3) for m in page.data[f"map-{k}"]["data"]}
-    largest = max(float(qualify(run)["js_component"].max()) for run in three)
+    largest = max(float(qualify(run)["js"].max()) for run in three)
     assert len(scales) == 1
     assert scales.pop()[1] == pytest.approx(np.log10(largest))
 

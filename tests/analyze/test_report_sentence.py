@@ -25,17 +25,18 @@ def score(measure: str = "ACC", *, dataset: str = "facts/test", n: int = 100, **
 
 def measured(
     js: Any, *, layers: Sequence[int] | None = None, kinds: Sequence[str] | None = None, null: Any = None
-) -> xr.Dataset:
+) -> xr.DataTree:
     """The part of what `qualify` returns that the sentence is made of; layers count up where they aren't given."""
     values = np.asarray(js, float)
     labels = {
         "layer": list(range(len(values)) if layers is None else layers),
         "kind": list(kinds or ["q_proj"] * len(values)),
     }
-    found = {"js_component": ("component", values), "miub": ((), values.sum())}
+    found = {"js": ("component", values), "miub": ((), values.sum())}
     if null is not None:
         found["js_permuted"] = ("component", np.asarray(null, float))
-    return xr.Dataset(found, coords={name: ("component", label) for name, label in labels.items()})
+    table = xr.Dataset(found, coords={name: ("component", label) for name, label in labels.items()})
+    return xr.DataTree(table)
 
 
 WORDS = {

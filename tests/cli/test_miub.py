@@ -143,10 +143,11 @@ def test_what_is_saved_is_what_is_computed(
     assert code == 0
     assert "saved to" in out
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if name.endswith("zarr") else {}
-    with xr.open_dataset(tmp_path / name, **options) as saved:
-        np.testing.assert_array_equal(saved["js"], miub_of(open_run(many_rows))["js"])
+    with xr.open_datatree(tmp_path / name, **options) as saved:
+        np.testing.assert_array_equal(saved["tokens/js"], miub_of(open_run(many_rows))["tokens/js"])
         assert f"MIUB {float(saved['miub']):.6g} ±" in out
-        assert saved.sizes == {"token": 2500, "component": 4, "sample": 5}
+        assert saved["tokens/js"].sizes == {"token": 2500, "component": 4}
+        assert saved["samples/js"].sizes == {"sample": 5, "component": 4}
     code, _, err = run(capsys, many_rows, "--out", tmp_path / name)
     assert code == 2
     assert "is there already" in err

@@ -14,7 +14,7 @@ from .weights import standard_error
 PAIR_KEYS = ("component", "layer", "kind")
 
 
-def side_by_side(results: Sequence[xr.Dataset], by: Sequence[str] = ("run",)) -> xr.Dataset:
+def side_by_side(results: Sequence[xr.DataTree], by: Sequence[str] = ("run",)) -> xr.Dataset:
     """MIUB of several results, by what tells their runs apart and by what `group_by` knows.
 
     Parameters
@@ -56,7 +56,7 @@ def side_by_side(results: Sequence[xr.Dataset], by: Sequence[str] = ("run",)) ->
     return whole.assign_attrs(_shared(results))
 
 
-def _rows(result: xr.Dataset, by: Sequence[str]) -> Any:
+def _rows(result: xr.DataTree, by: Sequence[str]) -> Any:
     """One row for each of the result's groups, with a column for each key."""
     inner = [key for key in by if key not in RUN_KEYS]
     if inner:
@@ -85,7 +85,7 @@ def _in_order(labels: list[Any], key: str) -> list[Any]:
     return sorted(found) if all(isinstance(label, int | float) for label in found) else found
 
 
-def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.Dataset:
+def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> xr.Dataset:
     """How much larger MIUB is in the second result, from samples that both hold, and whether by more than chance.
 
     Parameters
@@ -137,7 +137,7 @@ def paired(first: xr.Dataset, second: xr.Dataset, by: Sequence[str] = ()) -> xr.
     )
 
 
-def _check_alike(results: Sequence[xr.Dataset]) -> None:
+def _check_alike(results: Sequence[xr.DataTree]) -> None:
     if not results:
         raise ValueError("`results` is empty; give what `miub` returned for each run")
     for key, what in (("unit", "units"), ("over_tokens", "reductions")):
@@ -146,32 +146,33 @@ def _check_alike(results: Sequence[xr.Dataset]) -> None:
             raise ValueError(f"results of different {what} can't be compared: {sorted(found)}; compute them alike")
 
 
-def _label(result: xr.Dataset, key: str) -> Any:
+def _label(result: xr.DataTree, key: str) -> Any:
     if key == "rank":
-        ranks = np.unique(result["rank"].values)
+        ranks = np.unique(result.dataset["rank"].values)
         return int(ranks[0]) if len(ranks) == 1 else "mixed"
     if key == "datasets":
-        return ", ".join(dict.fromkeys(result["dataset"].values.tolist()))
+        return ", ".join(dict.fromkeys(result.children["samples"].dataset["dataset"].values.tolist()))
     return result.attrs[key]
 
 
-def _shared(results: Sequence[xr.Dataset]) -> dict[str, Any]:
+def _shared(results: Sequence[xr.DataTree]) -> dict[str, Any]:
     return {key: results[0].attrs[key] for key in ("measure", "units", "reduction", "lorascope")}
 
 
-def _name(result: xr.Dataset) -> str:
+def _name(result: xr.DataTree) -> str:
     return f"{result.attrs['run']} ({result.attrs['adapter']})"
 
 
-def _by_sample(result: xr.Dataset, by: Sequence[str]) -> pd.DataFrame:
+def _by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
     """Js of the samples used, by (data set, split, prompt, id), summed over the components of each group."""
-    used = result["used"].values
-    samples = pd.MultiIndex.from_arrays([result[key].values[used].astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
+    table = result.children["samples"].dataset
+    used = table["used"].values
+    samples = pd.MultiIndex.from_arrays([table[key].values[used].astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
     if not samples.is_unique:
         raise ValueError(f"several samples of {_name(result)!r} share a name; pairs need names that are unique")
     labels = {key: result[key].values for key in by} | {"whole": np.zeros(result.sizes["component"], int)}
     codes, groups = pd.MultiIndex.from_frame(pd.DataFrame(labels)).factorize()
-    values = result["js_sample"].values[used]
+    values = table["js"].values[used]
     sums = [values[:, codes == code].sum(axis=1) for code in range(len(groups))]
     return pd.DataFrame(np.stack(sums, axis=1), index=samples, columns=groups.set_names([*by, "whole"]))
 

@@ -10,10 +10,9 @@ import xarray as xr
 
 from lorascope.stores.format.tables import ROLES
 
-from .measuring.partial import CHUNK_TOKENS
 from .options import COMPONENT_KEYS, KEYS, SAMPLE_KEYS, TOKEN_KEYS
 from .reduce import UNITS
-from .weights import standard_error
+from .tree import CHUNK_TOKENS
 
 UNSORTED = ("dataset", "split", "prompt", "component", "kind")
 """Keys whose values stay in the order in which they come."""
@@ -21,7 +20,7 @@ LENGTH_TOKENS = 100
 """Tokens of a bucket of lengths: 1-100, 101-200, ..., as the paper's."""
 
 
-def group_by(result: xr.Dataset, by: Sequence[str], *, over_components: str = "sum") -> xr.Dataset:
+def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: str = "sum") -> xr.Dataset:
     """Mean over samples of js, reduced over each group's tokens and components, with its standard error.
 
     Parameters
@@ -52,21 +51,26 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, over_components: str = "s
     A sample's tokens and components depend on each other; samples are taken for independent. The error is therefore
     that of a mean over samples, each of which enters with one number a group: errors clustered by sample.
     """
+    by = (by,) if isinstance(by, str) else tuple(by)
     _check(result, by, over_components)
-    used = np.flatnonzero(result["used"].values)
-    samples = _codes({key: result[key].values[used] for key in by if key in SAMPLE_KEYS}, len(used))
-    tokens = _codes({key: result[key].values for key in by if key in TOKEN_KEYS}, result.sizes["token"])
-    parts = _codes({key: result[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"])
+    by_sample, by_token = result.children["samples"].dataset, result.children["tokens"].dataset
+    used = np.flatnonzero(by_sample["used"].values)
+    samples = _codes({key: by_sample[key].values[used] for key in by if key in SAMPLE_KEYS}, len(used))
+    labels = {key: by_token[key].values for key in by if key in TOKEN_KEYS}
+    if "role" in labels:  # numbers stay in the order of the roles
+        labels["role"] = pd.Index(ROLES).get_indexer(labels["role"])
+    tokens = _codes(labels, by_token.sizes["token"])
+    parts = _codes({key: result.dataset[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"])
     if tokens.labels:
-        groups = np.full(result.sizes["sample"], -1)
+        groups = np.full(by_sample.sizes["sample"], -1)
         groups[used] = samples.codes
-        cells = partial(_token_means, result, groups, tokens, parts, over_components)
+        cells = partial(_token_means, by_token, result.attrs["unit"], groups, tokens, parts, over_components)
     else:
-        values = _over_components(result["js_sample"].values[used], parts, over_components)
+        values = _over_components(by_sample["js"].values[used], parts, over_components)
         cells = partial(iter, [(samples.codes, values)])
     count, mean, error = _moments(cells, samples.n * tokens.n, parts.n)
-    labels = {**samples.labels, **tokens.labels, **parts.labels}
-    dims, shape = tuple(labels), [len(values) for values in labels.values()]
+    names = {**samples.labels, **tokens.labels, **parts.labels}
+    dims, shape = tuple(names), [len(values) for values in names.values()]
     members = np.broadcast_to(np.bincount(parts.codes, minlength=parts.n), count.shape)
     about = result.attrs["reduction"].replace("components: sum", f"components: {over_components}")
     units = result.attrs["units"]
@@ -77,19 +81,19 @@ def group_by(result: xr.Dataset, by: Sequence[str], *, over_components: str = "s
             "n_samples": (dims, count.reshape(shape)),
             "n_components": (dims, members.reshape(shape)),
         },
-        coords={key: _named(key, values) for key, values in labels.items()},
+        coords={key: _named(key, values) for key, values in names.items()},
         attrs={**result.attrs, "reduction": about},
     )
     return grouped.transpose(*by)
 
 
-def to_dataframe(result: xr.Dataset, per: str = "component") -> Any:
+def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> Any:
     """A tidy pandas table of a result: a row for each component, sample, token, or pair of them.
 
     Parameters
     ----------
     result
-        What `miub`, `group_by` or `qualify` returns.
+        What `miub`, `qualify` or `group_by` returns.
     per
         `component`, `sample`, `sample component`, `token` or `token component`; `group` for what `group_by` returns.
 
@@ -97,7 +101,6 @@ def to_dataframe(result: xr.Dataset, per: str = "component") -> Any:
     -------
     pandas.DataFrame
         One column for each coordinate and variable that has these dimensions, groups without samples left out.
-        `component` of a result of `miub` has `js`, the mean over samples of `js_sample`, and `js_se`.
 
     Raises
     ------
@@ -107,16 +110,14 @@ def to_dataframe(result: xr.Dataset, per: str = "component") -> Any:
     if per == "group" and "n_samples" in result:
         frame = result.to_dataframe().reset_index()
         return frame[frame["n_samples"] > 0].reset_index(drop=True)
-    if per == "component" and "js_sample" in result:
-        values, units = result["js_sample"].values[result["used"].values], result["js_sample"].attrs["units"]
-        means = {"js": values.mean(axis=0), "js_se": standard_error(values)}
-        result = result.assign({name: ("component", one, {"units": units}) for name, one in means.items()})
-    dims = tuple(per.split())
-    kept = [name for name, values in result.data_vars.items() if values.dims == dims]
-    if not kept:
-        known = sorted({" ".join(map(str, values.dims)) for values in result.data_vars.values() if values.dims})
-        raise ValueError(f"`per` is {per!r}; this result holds numbers per {known}")
-    return result[kept].to_dataframe().reset_index()
+    nodes = [result] if isinstance(result, xr.Dataset) else [node.to_dataset() for node in result.subtree]
+    dims = {" ".join(map(str, one.dims)): node for node in nodes for one in node.data_vars.values() if one.dims}
+    if per not in dims:
+        raise ValueError(f"`per` is {per!r}; this result holds numbers per {sorted(dims)}")
+    kept = [name for name, values in dims[per].data_vars.items() if " ".join(map(str, values.dims)) == per]
+    table = dims[per][kept]  # to xarray, a label with an index is no column
+    frame = table.drop_indexes(set(table.xindexes) - set(table.dims)).to_dataframe().reset_index()
+    return frame[[name for name in frame if name not in kept] + kept]
 
 
 class _Codes(NamedTuple):
@@ -130,9 +131,7 @@ class _Codes(NamedTuple):
     """Places of that product."""
 
 
-def _check(result: xr.Dataset, by: Sequence[str], over_components: str) -> None:
-    if isinstance(by, str):
-        raise ValueError(f"`by` is {by!r}; give a sequence of keys, such as [{by!r}]")
+def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None:
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
         raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once")
@@ -143,7 +142,8 @@ def _check(result: xr.Dataset, by: Sequence[str], over_components: str) -> None:
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
             f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
         )
-    if set(by) & set(TOKEN_KEYS) and result["sample_of_token"].max() >= result.sizes["sample"]:
+    by_sample, by_token = result.children["samples"].dataset, result.children["tokens"].dataset
+    if set(by) & set(TOKEN_KEYS) and by_token["sample_of_token"].max() >= by_sample.sizes["sample"]:
         raise ValueError("tokens can't be grouped where samples were taken out of the result; group the whole result")
 
 
@@ -159,14 +159,14 @@ def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:
 
 
 def _token_means(
-    result: xr.Dataset, groups: np.ndarray, tokens: _Codes, parts: _Codes, how: str
+    by_token: xr.Dataset, unit: str, groups: np.ndarray, tokens: _Codes, parts: _Codes, how: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Weighted means of each sample's tokens of one group (cell, component group), and codes of (its group, theirs).
 
     `groups` is (sample,), -1 for one that isn't used. Some whole samples are in memory at a time.
     """
-    convert, owner = UNITS[result.attrs["unit"]].convert, result["sample_of_token"].values
-    weights = np.where(result["counted"].values & (groups[owner] >= 0), result["weight"].values, 0.0)
+    convert, owner = UNITS[unit].convert, by_token["sample_of_token"].values
+    weights = np.where(by_token["counted"].values & (groups[owner] >= 0), by_token["weight"].values, 0.0)
     edges = [0]
     for stop in [*(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]:
         if stop - edges[-1] >= CHUNK_TOKENS or stop == len(owner):
@@ -174,7 +174,7 @@ def _token_means(
     for span in map(slice, edges, edges[1:]):
         cells, places = np.unique(owner[span] * tokens.n + tokens.codes[span], return_inverse=True)
         w, sums = weights[span, None], np.zeros((len(cells), parts.n))
-        values = convert(np.asarray(result["js"].variable[span]).astype(np.float64))
+        values = convert(np.asarray(by_token["js"].variable[span]).astype(np.float64))
         # What doesn't count may be NaN.
         np.add.at(sums, places, _over_components(np.where(w > 0, values, 0.0), parts, how) * w)
         totals = np.bincount(places, weights[span])
@@ -215,4 +215,4 @@ def _named(key: str, values: list[Any]) -> list[Any]:
     """Labels as a reader wants them: buckets of lengths and roles by name."""
     if key == "length":
         return [f"{LENGTH_TOKENS * place + 1}-{LENGTH_TOKENS * (place + 1)}" for place in values]
-    return [ROLES[number] for number in values] if key == "role" else values
+    return [[*ROLES, ""][number] for number in values] if key == "role" else values

@@ -16,9 +16,10 @@ from .measuring.captured import keeps_all_states
 from .measuring.partial import finish
 from .measuring.run import measure_unsaved
 from .options import Reduction, Unit
-from .reduce import UNITS, SampleSums, refuse_unknown, token_blocks, usable_samples
+from .reduce import UNITS, SampleSums, refuse_unknown, token_blocks, token_sums, usable_samples
 from .targets import refuse_target
-from .weights import is_weighted, standard_error
+from .tree import result_tree
+from .weights import is_weighted
 
 MISFIT = 1e-2
 """Relative difference of js above which stored states aren't those of the capture; rounding comes to 1e-6."""
@@ -39,7 +40,7 @@ def miub(
     n_workers: int | None = None,
     progress: Progress | None = None,
     out: str | Path | None = None,
-) -> xr.Dataset:
+) -> xr.DataTree:
     """MIUB of a run in nats, with the JS of every token and component that it is made of.
 
     Parameters
@@ -54,7 +55,8 @@ def miub(
         touches.
     reduction
         What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
-        mean of those that are the `answer`. Mean and sum weigh tokens that were drawn by the inverse of their chance.
+        mean of those that are the `answer`, in a chat the assistant's. Mean and sum weigh tokens that were drawn by
+        the inverse of their chance.
     unit
         `nat`, `bit`, or `sqrt`: the root of each token's JS in nats. `js` itself always is in nats.
     scheduler, n_workers
@@ -68,13 +70,20 @@ def miub(
 
     Returns
     -------
-    xr.Dataset
-        `js` (token, component), nats, float32; `js_sample` (sample, component): the tokens reduced; `miub_sample`
-        (sample,): its sum over components; `miub` (): the mean of that over samples, and `miub_se`: its standard
-        error, which takes samples for independent and nothing else, NaN for one sample. A token whose base or delta
-        isn't finite makes all of them NaN. Attributes hold reduction, counts, the first value that isn't finite,
-        provenance, whether js comes from `states` or from `capture`, and how far the one written at capture lies from
-        the one computed from states.
+    xr.DataTree
+        By component, at the root: `js`, a mean over samples, and its `share` of `miub`, their sum. `js_se` and
+        `miub_se` are standard errors, which take samples for independent and nothing else, NaN for one sample.
+
+        In the node `tokens`: `js` (token, component), float32 and always in nats, and `miub` (token,), its sum over
+        components. In the node `samples`: `js` (sample, component), the tokens reduced, and `miub` (sample,), its sum.
+
+        Labels are coordinates: of components `kind`, `layer` and `rank`, of tokens `sample` (an id), `role`,
+        `position` and `text`, of samples `sample`, `dataset`, `split`, `prompt`, `length`, and whether one was `used`.
+        Those of components, and a token's but for its text, have an index: `result["tokens/js"].sel(sample="q03")`.
+
+        A token whose base or delta isn't finite makes all that it enters NaN. Attributes, all at the root, hold
+        reduction, counts, the first value that isn't finite, provenance, whether js comes from `states` or from
+        `capture`, and how far the one written at capture lies from the one computed from states.
 
     Raises
     ------
@@ -97,39 +106,34 @@ def miub(
     """
     refuse_unknown(reduction, unit)
     if keeps_all_states(run):  # then it is known before the work whether any sample can be reduced
-        known = {"counted": run.committed.variable, "role": ("token", run.tokens["role"].values)}
-        require_samples(xr.Dataset(coords=known), run, reduction)
+        known = xr.Dataset(coords=run.token_labels).assign_coords(counted=run.committed.variable)
+        require_samples(known, run, reduction)
     options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
     options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
         return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))
     with file_lock(target):
-        measured = measure_unsaved(run, ("js",), target, **options)
+        measured = measure_unsaved(run, ("js",), target, node="/tokens", **options)
         return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
 
 
 def reduce_js(
     measured: xr.Dataset, run: Run, adapter: str | None = None, *, reduction: Reduction = "mean", unit: Unit = "nat"
-) -> xr.Dataset:
-    """`miub`'s dataset from one that holds `js` (token, component); adds which samples were `used`."""
+) -> xr.DataTree:
+    """`miub`'s tree from one that holds `js` (token, component); adds which samples were `used`."""
     used = require_samples(measured, run, reduction)
-    by_sample, found = _scan(measured, run, adapter, reduction, unit)
+    by_sample, by_token, found = _scan(measured, run, adapter, reduction, unit)
     by_sample[~used] = np.nan
-    totals = by_sample.sum(axis=1)
-    whole, units = totals[used], UNITS[unit].symbol
-    result = measured[["js"]].assign(
-        js_sample=(("sample", "component"), by_sample, {"long_name": f"{reduction} of js over tokens", "units": units}),
-        miub_sample=("sample", totals, {"long_name": "js_sample, summed over components", "units": units}),
-        miub=((), whole.mean(), {"long_name": "MIUB: miub_sample, mean over samples", "units": units}),
-        miub_se=((), standard_error(whole), {"long_name": "standard error of miub over samples", "units": units}),
-    )
-    labels: dict[str, Any] = {
-        name: ("sample", run.samples[name].values) for name in ("dataset", "split", "prompt", "length")
-    }
-    result = result.assign_coords(sample=run.samples["id"].values, used=("sample", used), **labels)
+    units, about = UNITS[unit].symbol, "js, summed over components"
+    tokens = measured[["js"]].assign(miub=("token", by_token, {"long_name": about, "units": units}))
+    js = (("sample", "component"), by_sample, {"long_name": f"{reduction} of js over tokens", "units": units})
+    totals = ("sample", by_sample.sum(axis=1), {"long_name": about, "units": units})
+    labels = {name: ("sample", run.samples[name].values) for name in ("dataset", "split", "prompt", "length")}
+    coords = {"sample": run.samples["id"].values, "used": ("sample", used), **labels}
+    result = result_tree(tokens, xr.Dataset({"js": js, "miub": totals}, coords=coords))
     weighted = "weighted " if is_weighted(run) and reduction != "last" else ""
-    return result.assign_attrs(
+    result.attrs = dict(
         **miub_attributes(run, adapter, measured),
         unit=unit,
         units=units,
@@ -139,13 +143,14 @@ def reduce_js(
         n_samples_incomplete=int((~used).sum()),
         **found,
     )
+    return result
 
 
 def _scan(
     measured: xr.Dataset, run: Run, adapter: str | None, reduction: Reduction, unit: Unit
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Js by (sample, component), its holes and its fidelity, from one trip over js, which may lie on the disk."""
-    sums = SampleSums(measured, run, reduction, unit=unit)
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Js by (sample, component), its sums by token, holes and fidelity, from one trip: js may lie on the disk."""
+    sums, by_token = SampleSums(measured, run, reduction, unit=unit), np.empty(measured.sizes["token"])
     names, counted, captured = measured["component"].values, measured["counted"].values[:, None], None
     if keeps_all_states(run):
         captured = run.js(adapter)[:, [run.component_paths.index(path) for path in names]]
@@ -153,6 +158,7 @@ def _scan(
     n_not_finite, first, n, largest, some = 0, {}, 0, 0.0, []
     for tokens, block in token_blocks(measured["js"].variable):
         sums.add(tokens, block)
+        by_token[tokens] = token_sums(block, unit)
         holes = np.argwhere(np.isnan(block) & counted[tokens])  # there base or delta isn't finite
         if len(holes) and not n_not_finite:
             token, component = holes[0].tolist()
@@ -164,7 +170,7 @@ def _scan(
             some.append(relative[::step])
     median = float(np.median(np.concatenate(some))) if n else np.nan
     fidelity = {"fidelity_max": largest if n else np.nan, "fidelity_median": median, "fidelity_n": n}
-    return sums.values(), {"n_not_finite": n_not_finite, **first, **fidelity}
+    return sums.values(), by_token, {"n_not_finite": n_not_finite, **first, **fidelity}
 
 
 def _difference(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -174,7 +180,7 @@ def _difference(block: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
 
 
-def misfit(result: xr.Dataset, run: Run) -> str | None:
+def misfit(result: xr.DataTree, run: Run) -> str | None:
     """What to say where stored states give another js than was measured when they were captured; None where they fit.
 
     States that were narrowed (`--store bf16`) may differ by as much; of others only rounding is expected.

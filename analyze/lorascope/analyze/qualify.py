@@ -11,7 +11,7 @@ from .measuring.measures import MEASURES
 from .measuring.run import measure_run
 from .miub import reduce_js
 from .reduce import reduce_tokens
-from .weights import standard_error, weighted_quantiles
+from .weights import weighted_quantiles
 
 QUALIFIERS = ("js_permuted", "effective_width", "delta_ratio")
 """Measures that say how a component's js is to be read; the permuted one needs the states of all tokens."""
@@ -23,7 +23,7 @@ def qualify(
     adapter: str | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
-) -> xr.Dataset:
+) -> xr.DataTree:
     """MIUB of a run in nats, by sample, component and token, and what qualifies it by component.
 
     Parameters
@@ -39,13 +39,10 @@ def qualify(
 
     Returns
     -------
-    xr.Dataset
-        `js_sample`, `miub_sample`, `miub`, `miub_se` and attributes as `miub` with its default reduction gives them.
-        By component: `js_component`, the mean of js_sample over samples, `js_component_se`, its standard error, and
-        `share` of MIUB, NaN where MIUB is 0; `js_permuted`, reduced like js_component; `effective_width` and
-        `delta_ratio`, medians over tokens. By token: `js_token`, js summed over components. Coordinates say a
-        component's kind, layer, d_out and `delta_source`, a token's sample, position, role and `weight`, and which
-        samples were `used`.
+    xr.DataTree
+        What `miub` with its default reduction returns. At the root, by component, there are also `js_permuted`,
+        reduced like js; `effective_width` and `delta_ratio`, medians over tokens; and the coordinates d_out and
+        `delta_source`.
 
     Raises
     ------
@@ -61,24 +58,8 @@ def qualify(
     names = available(run, ("js", *QUALIFIERS))
     measured = measure_run(run, names, adapter=adapter, n_workers=n_workers, progress=progress)
     result = reduce_js(measured, run, adapter)
-    result = result.assign(_qualifiers(measured, run, result["used"].values))
-    total = result["js"].astype(np.float64).sum("component", skipna=False)
-    result["js_token"] = total.assign_attrs(long_name="js summed over components", units="nat")
-    widths = dict(zip(run.component_paths, run.components["d_out"].values.tolist(), strict=True))
-    result = result.assign_coords(
-        role=("token", run.tokens["role"].values),
-        d_out=("component", [widths[path] for path in result["component"].values]),
-    )
-    samples = result["js_sample"].values[result["used"].values]
-    means = samples.mean(axis=0)
-    share = means / means.sum() if means.sum() > 0 else np.full_like(means, np.nan)
-    found = {
-        "js_component": (means, "js_sample, mean over samples", "nat"),
-        "js_component_se": (standard_error(samples), "standard error of js_component", "nat"),
-        "share": (share, "js_component / miub", "1"),
-    }
-    for name, (values, long_name, units) in found.items():
-        result[name] = ("component", values, {"long_name": long_name, "units": units})
+    used = result.children["samples"].dataset["used"].values
+    result.update({name: values.variable for name, values in _qualifiers(measured, run, used).items()})
     return result
 
 
@@ -86,7 +67,7 @@ def _qualifiers(measured: xr.Dataset, run: Run, used: np.ndarray) -> dict[str, x
     found = {}
     if "js_permuted" in measured:
         permuted = reduce_tokens(measured, "js_permuted", run)[used].mean(axis=0)
-        found["js_permuted"] = _named(permuted, "js_permuted", "reduced like js_component")
+        found["js_permuted"] = _named(permuted, "js_permuted", "reduced like js")
     counted = measured["counted"].values
     weights = measured["weight"].values[counted]
     for name in [name for name in ("effective_width", "delta_ratio") if name in measured]:

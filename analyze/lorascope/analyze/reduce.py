@@ -9,12 +9,13 @@ import xarray as xr
 from jaxtyping import Float64
 
 from lorascope.stores import Run
-from lorascope.stores.format.tables import ROLES
 
-from .measuring.partial import CHUNK_TOKENS
 from .options import Reduction
+from .tree import CHUNK_TOKENS
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+ANSWERS = ("answer", "assistant")
+"""Roles of tokens that the reduction `answer` is over: a chosen answer's, and in a chat the assistant's."""
 
 
 class UnitOf(NamedTuple):
@@ -49,6 +50,11 @@ def token_blocks(values: Any) -> Iterator[tuple[slice, np.ndarray]]:
         yield tokens, np.asarray(values[tokens])
 
 
+def token_sums(block: np.ndarray, unit: str) -> Float64[np.ndarray, " token"]:
+    """Js (token, component) in this unit, summed over components."""
+    return np.asarray(UNITS[unit].convert(block.astype(np.float64)).sum(axis=1))
+
+
 def reduce_tokens(
     measured: xr.Dataset, name: str, run: Run, reduction: Reduction = "mean", *, unit: str = "nat"
 ) -> Float64[np.ndarray, "sample component"]:
@@ -60,7 +66,7 @@ def reduce_tokens(
         What `measure_run` returns.
     reduction
         The `mean` of the sample's captured tokens; their `sum`; the `last` one; the mean of those that are the
-        `answer`. Mean and sum weigh tokens that were drawn by the inverse of their chance.
+        `answer`, in a chat the assistant's. Mean and sum weigh tokens that were drawn by the inverse of their chance.
     unit
         What each token's value becomes before that; see `UNITS`.
     """
@@ -121,7 +127,7 @@ def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (token,): tokens that count, before a sample's weights."""
     wanted = np.asarray(measured["counted"].values)
     if reduction == "answer":
-        return np.asarray(wanted & (measured["role"].values == ROLES.index("answer")))
+        return np.asarray(wanted & np.isin(measured["role"].values, ANSWERS))
     if reduction == "last":
         starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
         return wanted & np.isin(np.arange(len(wanted)), stops[stops > starts] - 1)

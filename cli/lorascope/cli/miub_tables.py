@@ -18,7 +18,7 @@ TOP, MOST_ROWS = 10, 32
 """Rows that are shown of a longer table without `--full`, and the longest table that is shown whole."""
 
 
-def print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = "") -> None:
+def print_conclusion(result: xr.DataTree, run: Run, *, full: bool, name: str = "") -> None:
     """MIUB of a run with its error, and what it rests on."""
     attrs = result.attrs
     say(
@@ -49,7 +49,7 @@ def print_conclusion(result: xr.Dataset, run: Run, *, full: bool, name: str = ""
         say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
 
 
-def print_components(result: xr.Dataset, *, full: bool) -> None:
+def print_components(result: xr.DataTree, *, full: bool) -> None:
     """The largest components, or all."""
     frame, total = to_dataframe(result).sort_values("js", ascending=False, kind="stable"), float(result["miub"])
     shares = [f"{js / total:.1%}" if total > 0 else "-" for js in frame["js"]]
@@ -80,7 +80,7 @@ def _counted(n_shown: int, n: int) -> str:
     return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
 
 
-def print_pairs(results: Sequence[xr.Dataset]) -> None:
+def print_pairs(results: Sequence[xr.DataTree]) -> None:
     """How results differ from the first one, paired by sample."""
     try:
         tests = [paired(results[0], other) for other in results[1:]]

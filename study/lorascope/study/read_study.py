@@ -152,7 +152,7 @@ def _of_runs(given: Sequence[str | Path], n_workers: int | None, progress: Progr
     return frame
 
 
-def _rows(run: Run, result: xr.Dataset, name: str, adapter: str, rank: int) -> Iterator[dict[str, Any]]:
+def _rows(run: Run, result: xr.DataTree, name: str, adapter: str, rank: int) -> Iterator[dict[str, Any]]:
     """A row a data set, split and prompt of a run with an adapter; what the run doesn't know is None, or not there."""
     provenance = dict(run.attributes.get("provenance") or {})
     model, training = (dict(provenance.get(key) or {}) for key in ("model", "training"))
@@ -161,8 +161,9 @@ def _rows(run: Run, result: xr.Dataset, name: str, adapter: str, rank: int) -> I
         "N_non_embedding": model.get("n_parameters_non_embedding"), "share": model.get("share", 1), "R": rank,
         "D": dict(training.get(adapter) or {}).get("n_samples"),
     }  # fmt: skip
-    samples = run.samples.assign(miub=("sample", result["miub_sample"].values))
-    is_used = result["used"].values
+    by_sample = result.children["samples"].dataset
+    samples = run.samples.assign(miub=("sample", by_sample["miub"].values))
+    is_used = by_sample["used"].values
     for labels, part in parts(samples.assign(used=("sample", is_used)), np.ones(len(is_used), bool)):
         if part["used"].any():
             yield about | labels | cell_values(part, part["miub"].values[part["used"].values])

@@ -29,7 +29,7 @@ def values_of(values: Any, *, layers: Any, kinds: Any) -> xr.DataArray:
     return xr.DataArray(np.asarray(values, float), dims="component", coords=coords)
 
 
-def test_js_map_shows_each_component_on_a_log_scale(small: Small, qualified: xr.Dataset) -> None:
+def test_js_map_shows_each_component_on_a_log_scale(small: Small, qualified: xr.DataTree) -> None:
     heat = js_map(qualified).data[0]
     means = small.by_sample(small.js()).mean(axis=0)
     assert (list(heat.x), list(heat.y)) == (["0", "1"], ["q_proj", "up_proj", "down_proj"])
@@ -50,9 +50,9 @@ def test_js_map_says_which_deltas_are_differences(make_small: Callable[..., Smal
     assert "difference" not in texts["branch"]
 
 
-def test_null_map_is_centred_on_one(qualified: xr.Dataset) -> None:
+def test_null_map_is_centred_on_one(qualified: xr.DataTree) -> None:
     heat = null_map(qualified).data[0]
-    ratio = qualified["js_component"].values / qualified["js_permuted"].values
+    ratio = qualified["js"].values / qualified["js_permuted"].values
     np.testing.assert_allclose(10.0 ** np.asarray(heat.z).T.ravel(), ratio, rtol=1e-6)
     assert heat.zmin == -heat.zmax
     assert heat.zmax >= np.log10(2)
@@ -66,16 +66,16 @@ def test_map_puts_outside_components_last_and_leaves_gaps() -> None:
     np.testing.assert_array_equal(np.asarray(heat.z), [[np.nan, np.nan, 0], [1, 2, np.nan]])
 
 
-def test_js_map_says_what_it_rests_on(small: Small, result: xr.Dataset, qualified: xr.Dataset) -> None:
+def test_js_map_says_what_it_rests_on(small: Small, result: xr.DataTree, qualified: xr.DataTree) -> None:
     title = js_map(result).layout.title.text.replace("\u00a0", " ").replace("<br>", " ")
     assert title.startswith("mean JS (nat) ")
     assert "run.zarr (default). Mean over samples; n = 12 samples. Tokens: mean." in title
-    assert js_map(qualified).layout.title.text == "mean JS (nat)"
+    assert js_map(qualified, titled=False).layout.title.text == "mean JS (nat)"
     assert js_map(miub(small.run, unit="bit")).layout.title.text.startswith("mean JS (bit)<br>")
 
 
-def test_js_map_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.Dataset) -> None:
-    zero, missing = (js_map(result.assign(js_sample=result["js_sample"] * factor)) for factor in (0.0, np.nan))
+def test_js_map_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.DataTree) -> None:
+    zero, missing = (js_map(result.assign(js=result["js"] * factor)) for factor in (0.0, np.nan))
     assert (zero.data[0].zmin, zero.data[0].zmax) == (0, 1)
     assert not np.asarray(zero.data[0].z).any()
     assert list(missing.layout.xaxis.categoryarray) == ["0", "1"]
@@ -112,7 +112,7 @@ def test_limits_that_no_logarithmic_scale_has(limits: tuple[float, float]) -> No
         component_map(values, label="x", limits=limits)
 
 
-def test_labels_and_units_are_plain_text(result: xr.Dataset) -> None:
+def test_labels_and_units_are_plain_text(result: xr.DataTree) -> None:
     two = values_of([1, 2, 3], layers=[0, 0, 1], kinds=["o", "o", "o"])
     figure = component_map(two, label="<b>x</b>")
     assert figure.layout.title.text == "&lt;b&gt;x&lt;/b&gt;"
@@ -120,7 +120,9 @@ def test_labels_and_units_are_plain_text(result: xr.Dataset) -> None:
         "&lt;b&gt;x&lt;/b&gt;, their mean",
         "&lt;b&gt;x&lt;/b&gt;",
     ]
-    figure = js_map(result.assign_attrs(units="<i>nat"))
+    hostile = result.copy()
+    hostile.attrs = {**result.attrs, "units": "<i>nat"}
+    figure = js_map(hostile)
     assert all("<i>" not in text and text.count("&lt;i&gt;nat") == 2 for text in figure.data[0].text[0])
     assert "<i>" not in figure.layout.title.text
 

@@ -16,11 +16,11 @@ from .conftest import title_of
 
 
 @pytest.fixture(scope="module")
-def qualified(small: Small) -> xr.Dataset:
+def qualified(small: Small) -> xr.DataTree:
     return qualify(small.run)
 
 
-def test_share_curve_ends_at_one(qualified: xr.Dataset) -> None:
+def test_share_curve_ends_at_one(qualified: xr.DataTree) -> None:
     even, line, mark = share_curve(qualified).data
     shares = np.sort(qualified["share"].values)[::-1]
     np.testing.assert_allclose(line.y, np.cumsum(shares))
@@ -28,8 +28,8 @@ def test_share_curve_ends_at_one(qualified: xr.Dataset) -> None:
     assert even.y[-1] == 1
 
 
-def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.Dataset) -> None:
-    position, total = qualified["position"].values, small.js().sum(axis=1)
+def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.DataTree) -> None:
+    position, total = qualified["tokens/position"].values, small.js().sum(axis=1)
     origin = np.where(np.arange(len(position)) % 2, 2.0, np.nan)
     for start in (None, origin):
         figure = position_figure(qualified, origin=start, label="<b>place")
@@ -46,7 +46,7 @@ def test_positions_weigh_their_tokens(make_small: Callable[..., Small]) -> None:
     qualified = qualify(make_small(is_weighted=True).run)
     figure = position_figure(qualified)
     bands = [trace.y for trace in figure.data[:5]]  # low, high, first and third quartile, median
-    columns = {"at": qualified["position"], "js": qualified["js_token"], "w": qualified["weight"]}
+    columns = {"at": qualified["tokens/position"], "js": qualified["tokens/miub"], "w": qualified["tokens/weight"]}
     groups = pd.DataFrame({name: values.values for name, values in columns.items()}).groupby("at")
     levels = [0.1, 0.9, 0.25, 0.75, 0.5]
     expected = [weighted_quantiles(part["js"].to_numpy(), part["w"].to_numpy(), levels) for _, part in groups]
@@ -54,16 +54,18 @@ def test_positions_weigh_their_tokens(make_small: Callable[..., Small]) -> None:
 
 
 @pytest.fixture(scope="module")
-def result(small: Small) -> xr.Dataset:
+def result(small: Small) -> xr.DataTree:
     found = miub(small.run)
-    return found.assign_coords(dataset=("sample", np.array(["a", "b", "<b>"] * 4, object)))
+    samples = found["samples"].to_dataset()
+    found["samples"] = xr.DataTree(samples.assign_coords(dataset=("sample", np.array(["a", "b", "<b>"] * 4, object))))
+    return found
 
 
 def lines_of(figure: Any) -> list[Any]:
     return [trace for trace in figure.data if trace.hovertemplate]
 
 
-def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.Dataset) -> None:
+def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.DataTree) -> None:
     figure = depth_figure(result)
     (line,) = lines_of(figure)
     layers = small.by_sample(small.js()).reshape(12, 2, 3).sum(axis=2)
@@ -77,7 +79,7 @@ def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.Dat
     assert "standard error over samples; n = 12 samples. Tokens: mean." in title_of(figure)
 
 
-def test_depth_by_kind(small: Small, result: xr.Dataset) -> None:
+def test_depth_by_kind(small: Small, result: xr.DataTree) -> None:
     by_sample = small.by_sample(small.js()).mean(axis=0).reshape(2, 3)
     for found in (result, qualify(small.run)):
         figure = depth_figure(found, by="kind")
@@ -96,13 +98,15 @@ def test_depth_says_what_lies_outside(make_small: Callable[..., Small], by: str 
     assert figure.layout.xaxis.range == (-0.5, 1.5)
 
 
-def test_names_are_escaped(result: xr.Dataset) -> None:
-    figure = depth_figure(result.assign_attrs(run="<script>"), by="dataset")
+def test_names_are_escaped(result: xr.DataTree) -> None:
+    hostile = result.copy()
+    hostile.attrs = {**result.attrs, "run": "<script>"}
+    figure = depth_figure(hostile, by="dataset")
     assert [line.legendgroup for line in lines_of(figure)] == ["a", "b", "&lt;b&gt;"]
     assert "<script>" not in figure.layout.title.text
 
 
-def test_other_results_are_refused(result: xr.Dataset, make_small: Callable[..., Small]) -> None:
+def test_other_results_are_refused(result: xr.DataTree, make_small: Callable[..., Small]) -> None:
     with pytest.raises(ValueError, match="name one or several of"):
         depth_figure(result, by="colour")
     outside = miub(make_small(outside=True).run).isel(component=[-1])
@@ -110,16 +114,16 @@ def test_other_results_are_refused(result: xr.Dataset, make_small: Callable[...,
         depth_figure(outside)
 
 
-def test_histogram_marks_mean_and_error(small: Small, result: xr.Dataset) -> None:
+def test_histogram_marks_mean_and_error(small: Small, result: xr.DataTree) -> None:
     expected = small.by_sample(small.js()).sum(axis=1)
     error = expected.std(ddof=1) / np.sqrt(12)
-    for found in (result, qualify(small.run)):
-        figure = sample_figure(found)
+    for titled in (True, False):
+        figure = sample_figure(result, titled=titled)
         box, bars = figure.data
         np.testing.assert_allclose(bars.x, expected, rtol=1e-5)
         band = next(shape for shape in figure.layout.shapes if shape.type == "rect")
         np.testing.assert_allclose([band.x0, band.x1], expected.mean() + error * np.array([-1, 1]), rtol=1e-5)
-        assert title_of(figure).startswith("None" if "js_component" in found else "MIUB by sample: ")
+        assert title_of(figure).startswith("MIUB by sample: " if titled else "None")
         assert figure.layout.xaxis2.title.text == "MIUB of a sample (nat)"
         assert box.boxpoints == "all"
         assert list(box.text) == [f"item-{i}" for i in range(12)]

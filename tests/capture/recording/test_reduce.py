@@ -91,7 +91,7 @@ def test_same_numbers_as_analysis_computes_from_stored_states(make: Any) -> None
         for name, states in (("base_norm", base), ("delta_norm", delta)):
             expected = np.linalg.norm(states.astype(np.float64), axis=1)
             np.testing.assert_allclose(measured[name].values[:, index], expected, rtol=1e-5, err_msg=name)
-    np.testing.assert_allclose(qualify(stored)["js_sample"], qualify(reduced)["js_sample"], rtol=1e-5)
+    np.testing.assert_allclose(qualify(stored)["samples/js"], qualify(reduced)["samples/js"], rtol=1e-5)
     np.testing.assert_allclose(qualify(stored)["miub"], qualify(reduced)["miub"], rtol=1e-5)
 
 

@@ -132,7 +132,7 @@ def test_results_are_those_of_the_runs(write: Write, grid: dict[str, Any]) -> No
     runs = [open_run(settings.work / unit.name / name / "run.zarr") for name in ("main", "prompts")]
     assert [run.has_states for run in runs] == [True, True]
     assert result.sizes["sample"] == sum(run.samples.sizes["sample"] for run in runs)
-    np.testing.assert_array_equal(result["miub"], np.concatenate([miub(run)["miub_sample"] for run in runs]))
+    np.testing.assert_array_equal(result["miub"], np.concatenate([miub(run)["samples/miub"] for run in runs]))
     for name in ("ce", "base_ce", "correct"):
         np.testing.assert_array_equal(result[name], np.concatenate([run.samples[name] for run in runs]))
     ids = result["id"].values

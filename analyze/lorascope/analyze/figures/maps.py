@@ -11,8 +11,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 
 from ..format import format_error, format_number, format_percent
-from ..groups import group_by
-from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
+from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
 from .theme import COLORS, DIVERGING, apply_theme
 
@@ -22,7 +21,7 @@ N_LETTERS = 24
 """Longest kind that is written out, or it would leave no room for the map on a phone."""
 
 
-def js_map(result: xr.Dataset) -> go.Figure:
+def js_map(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     """Mean js of each component, in the result's unit, by layer and module kind, on a logarithmic scale.
 
     Hovering names the component, its js and share of MIUB, and what qualifies them.
@@ -30,31 +29,25 @@ def js_map(result: xr.Dataset) -> go.Figure:
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns. That of `miub` gets a note on the number of samples; the report says it in the
-        caption.
+        What `miub` or `qualify` returns.
+    titled
+        Say below the title what the numbers rest on; the report says it in its captions.
     """
-    if "js_component" in result:
-        return component_map(result["js_component"], label="mean JS (nat)", colors=COLORS, notes=_notes(result))
-    units = result.attrs["units"]
-    labels = {key: result[key] for key in ("kind", "layer", "delta_source") if key in result.coords}
-    found = group_by(result, ["component"]).rename(miub="js_component", miub_se="js_component_se").assign_coords(labels)
-    js = found["js_component"]
-    total = float(js.sum(skipna=False))
-    found["share"] = js / total if total > 0 else js * np.nan
+    js, attrs = result.dataset["js"], result.dataset.attrs
     limits = None if bool((js > 0).any()) else (0.0, 1.0)  # zeros in the colour of not moved
-    n = range_of(found["n_samples"], "sample")
     n_bad = int((~np.isfinite(js.values)).sum())
-    note = f"{run_name(result.attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(result.attrs)}"
+    n = plural(attrs["n_samples"], "sample")
+    note = f"{run_name(attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(attrs)}"
     note += f" Grey: {plural(n_bad, 'component')} not finite." if n_bad else ""
-    notes = _notes(found, units)
-    return component_map(js, label=f"mean JS ({units})", colors=COLORS, notes=notes, limits=limits, note=note)
+    options: dict[str, Any] = {"limits": limits, "note": note if titled else ""}
+    return component_map(js, label=f"mean JS ({attrs['units']})", colors=COLORS, notes=_notes(result), **options)
 
 
-def null_map(qualified: xr.Dataset) -> go.Figure:
+def null_map(qualified: xr.DataTree) -> go.Figure:
     """Js of each component over that of its delta with permuted features, by layer and kind; 1 is where both agree."""
-    js, permuted = qualified["js_component"].values, qualified["js_permuted"].values
+    js, permuted = (qualified.dataset[name].values for name in ("js", "js_permuted"))
     ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
-    values = qualified["js_component"].copy(data=ratio)
+    values = qualified.dataset["js"].copy(data=ratio)
     # A few components whose softmax is all but one-hot would stretch the scale over many decades.
     distances = np.abs(np.log10(ratio[np.isfinite(ratio) & (ratio > 0)]))
     reach = max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2))
@@ -149,13 +142,13 @@ def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label
     return f"<b>{names[0]}</b><br>{label}: {format_number(mean)}{note}"
 
 
-def _notes(qualified: xr.Dataset, units: str = "nat") -> list[str]:
+def _notes(result: xr.DataTree) -> list[str]:
     """What is shown beside each component's js."""
-    lines, units = [], html.escape(units)
-    for index in range(qualified.sizes["component"]):
-        one = qualified.isel(component=index)
+    lines, units, table = [], html.escape(result.attrs["units"]), result.to_dataset()
+    for index in range(table.sizes["component"]):
+        one = table.isel(component=index)
         parts = [
-            f"JS {format_error(float(one['js_component']), float(one['js_component_se']))} {units}",
+            f"JS {format_error(float(one['js']), float(one['js_se']))} {units}",
             f"share of MIUB {format_percent(float(one['share']))}",
         ]
         if "js_permuted" in one:

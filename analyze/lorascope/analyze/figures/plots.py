@@ -24,9 +24,9 @@ N_POINTS = 300
 """Most samples that are all drawn; of more only those outside of the whiskers are."""
 
 
-def share_curve(qualified: xr.Dataset) -> go.Figure:
+def share_curve(result: xr.DataTree) -> go.Figure:
     """Share of MIUB that the n largest components hold, over n, with the five largest marked."""
-    shares = np.nan_to_num(np.sort(qualified["share"].values)[::-1])
+    shares = np.nan_to_num(np.sort(result.dataset["share"].values)[::-1])
     counts, cumulative = np.arange(1, len(shares) + 1), np.cumsum(shares)
     five = min(5, len(shares))
     figure = go.Figure()
@@ -43,22 +43,23 @@ def share_curve(qualified: xr.Dataset) -> go.Figure:
 
 
 def position_figure(
-    qualified: xr.Dataset, *, origin: np.ndarray | None = None, label: str = "position in the sequence"
+    result: xr.DataTree, *, origin: np.ndarray | None = None, label: str = "position in the sequence"
 ) -> go.Figure:
-    """Median and bands of js_token, nats, over positions, and below it how many tokens each rests on.
+    """Median and bands over positions of js, summed over components, and below it how many tokens each rests on.
 
     Parameters
     ----------
-    qualified
-        What `qualify` returns.
+    result
+        What `miub` or `qualify` returns.
     origin
         Position (token,) that is to count as 0, float64; a token where it is NaN is left out. By default the start of
         the sequence.
     label
         What the positions count; plain text.
     """
-    at = qualified["position"].values - (0.0 if origin is None else origin)
-    columns = {"at": at, "js": qualified["js_token"].values, "weight": qualified["weight"].values}
+    by_token, units = result.children["tokens"].dataset, html.escape(result.attrs["units"])
+    at = by_token["position"].values - (0.0 if origin is None else origin)
+    columns = {"at": at, "js": by_token["miub"].values, "weight": by_token["weight"].values}
     tokens = pd.DataFrame(columns).replace([np.inf, -np.inf], np.nan).dropna().astype({"at": int}).groupby("at")
     x, n = tokens.size().index.to_numpy(), tokens.size().to_numpy()
     quantiles = [weighted_quantiles(part["js"].to_numpy(), part["weight"].to_numpy(), LEVELS) for _, part in tokens]
@@ -68,7 +69,9 @@ def position_figure(
     for bottom, top, opacity, name in ((low, high, 0.18, "10 to 90 %"), (first, third, 0.32, "25 to 75 %")):
         figure.add_scatter(y=bottom, showlegend=False, **hidden)
         figure.add_scatter(y=top, fill="tonexty", fillcolor=f"rgba(217,72,1,{opacity})", name=name, **hidden)
-    texts = [f"position {at}: {format_number(js)} nat, n = {count}" for at, js, count in zip(x, median, n, strict=True)]
+    texts = [
+        f"position {at}: {format_number(js)} {units}, n = {count}" for at, js, count in zip(x, median, n, strict=True)
+    ]
     shown = {"mode": "lines+markers", "name": "median", "showlegend": True}
     figure.add_trace(points(Look(), "", texts, size=4, x=x, y=median, **shown), row=1, col=1)
     hover = "position %{x}: %{y} tokens<extra></extra>"
@@ -77,12 +80,12 @@ def position_figure(
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
     figure.update_layout(showlegend=True, legend=legend, bargap=0.1)
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
-    figure.update_yaxes(title_text="JS (nat)", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
     return figure
 
 
-def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
+def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
     """Js of each layer, in the result's unit, over depth: mean over samples and bars of one standard error.
 
     Components outside of the layers are left out, and the figure says how many.
@@ -100,7 +103,7 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
         If none of the result's components lies in a layer, or it can't be grouped by `by`.
     """
     grouped = group_by(result, ["layer"] if by is None else ["layer", by])
-    units, n_outside = html.escape(grouped.attrs["units"]), int((result["layer"].values < 0).sum())
+    units, n_outside = html.escape(grouped.attrs["units"]), int((result.dataset["layer"].values < 0).sum())
     inside = to_dataframe(grouped, "group").query("layer >= 0 and n_components > 0")
     if inside.empty:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
@@ -134,24 +137,27 @@ def depth_figure(result: xr.Dataset, *, by: str | None = None) -> go.Figure:
     return figure
 
 
-def sample_figure(result: xr.Dataset) -> go.Figure:
-    """Histogram of miub_sample, in the result's unit, over the samples used, with its mean and standard error.
+def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
+    """Histogram of MIUB by sample, in the result's unit, over the samples used, with its mean and standard error.
 
     Every sample is a point above. Samples that aren't finite are left out, and the figure says how many.
 
     Parameters
     ----------
     result
-        What `miub` or `qualify` returns. That of `qualify` gets no title: the report says it in the caption.
+        What `miub` or `qualify` returns.
+    titled
+        Write a title above it; the report says the same in its caption.
     """
-    used, units = result["used"].values, result["miub_sample"].attrs.get("units", "nat")
-    finite = used & np.isfinite(result["miub_sample"].values)
-    values = result["miub_sample"].values[finite]
+    by_sample, units = result.children["samples"].dataset, result.attrs["units"]
+    used = by_sample["used"].values
+    finite = used & np.isfinite(by_sample["miub"].values)
+    values = by_sample["miub"].values[finite]
     mean, error = float(values.mean()) if len(values) else math.nan, float(standard_error(values))
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.03)
     boxes: dict[str, Any] = {"line": {"color": "#777", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
     boxes |= {"boxpoints": "all" if len(values) <= N_POINTS else "outliers", "pointpos": 0, "jitter": 0.7}
-    texts = [html.escape(str(name)) for name in result["sample"].values[finite]]
+    texts = [html.escape(str(name)) for name in by_sample["sample"].values[finite]]
     hover = f"%{{text}}: %{{x:.4g}} {html.escape(units)}<extra></extra>"
     marker = {"color": INK, "size": 4, "opacity": 0.55}
     figure.add_box(x=values, text=texts, hovertemplate=hover, marker=marker, **boxes, row=1, col=1)
@@ -169,13 +175,14 @@ def sample_figure(result: xr.Dataset) -> go.Figure:
         figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)
     if error > 0:
         figure.add_vrect(x0=mean - error, x1=mean + error, fillcolor="#222", opacity=0.15, line_width=0, row=2, col=1)
-    if "js_component" not in result:
+    if titled:
+        attrs = result.dataset.attrs
         n_unused, n_bad = int((~used).sum()), int((used & ~finite).sum())
         headline(
             figure,
             f"MIUB by sample: {format_error(mean, error)} {units}",
-            f"{run_name(result.attrs)}. Mean\u00a0± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
-            tokens_reduced(result.attrs),
+            f"{run_name(attrs)}. Mean\u00a0± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
+            tokens_reduced(attrs),
             f"{plural(n_unused, 'sample')} not whole or not measured, left out." if n_unused else "",
             f"{plural(n_bad, 'sample')} not finite, left out." if n_bad else "",
         )

@@ -12,7 +12,7 @@ from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shan
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
 TAKEN = {"done", "token", "sample_of_token", "position", "role", "weight", "counted", "component", "kind", "layer"}
-TAKEN |= {"d_out", "rank", "delta_source"}
+TAKEN |= {"d_out", "rank", "delta_source", "sample", "text", "miub"}
 """Names of what stands beside measures in a result."""
 
 

@@ -10,11 +10,9 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from ..save import DONE, open_result, save
+from ..save import DONE, open_result, packed, save
+from ..tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 
-CHUNK_TOKENS = 16_384
-CHUNK_COMPONENTS = 16
-"""A chunk of a result has 1 MB of float32: who reads columns or ranges of tokens reads little more than is wanted."""
 IDENTITY = "identity"
 """An attribute of the array `DONE`, since xarray writes those of the root anew."""
 
@@ -22,8 +20,9 @@ IDENTITY = "identity"
 class Partial:
     """Arrays float32 (token, component), one a measure, and which components are done; made by `open_partial`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, node: str = "/") -> None:
         self.path = path
+        self._node = node
         self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
 
     @property
@@ -34,14 +33,15 @@ class Partial:
     def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
         """Put the values (token, component) of some components there; they count once all of them are."""
         for name, block in blocks.items():
-            self._array(name)[:, components] = block
+            self._array(f"{self._node}/{name}")[:, components] = block
         done = self.done
         done[components] = True
         self._array(DONE)[:] = done
 
     def open(self) -> xr.Dataset:
         """The measures, read from the disk where they are looked at."""
-        return xr.open_dataset(self.path, engine="zarr", consolidated=False, cache=False, drop_variables=[DONE])
+        options: dict[str, Any] = {"group": self._node, "consolidated": False, "drop_variables": [DONE]}
+        return xr.open_dataset(self.path, engine="zarr", cache=False, **options)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group[name]
@@ -55,6 +55,7 @@ def open_partial(
     identity: Mapping[str, Any],
     attributes: Mapping[str, Mapping[str, str]],
     shape: tuple[int, int],
+    node: str = "/",
 ) -> Partial:
     """What was computed already for the result `target`, or a new one where nothing was or it was something else.
 
@@ -68,7 +69,10 @@ def open_partial(
         Name of each measure -> its attributes.
     shape
         (token, component).
+    node
+        Where in the result the measures are to be.
     """
+    identity = {**identity, "node": node}
     path = partial_path(target)
     try:
         found = zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
@@ -77,23 +81,30 @@ def open_partial(
     if found != json.loads(json.dumps(identity)):
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        _create(path, identity, attributes, shape)
-    return Partial(path)
+        _create(path, identity, attributes, shape, node)
+    return Partial(path, node)
 
 
-def finish(result: xr.Dataset, target: Path) -> xr.Dataset:
+def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
     """Make the part that was written beside `target` the result itself; returns it as it is on disk.
 
     Raises what `save` raises.
     """
     partial = partial_path(target)
-    large = [name for name, values in result.data_vars.items() if values.dims == ("token", "component")]
+    large = {
+        node.path: [name for name, values in node.data_vars.items() if values.dims == ("token", "component")]
+        for node in result.subtree
+    }
     if target.suffix == ".zarr":
-        result.drop_vars(large).to_zarr(partial, mode="a", zarr_format=3, consolidated=False)
+        for node in packed(result).subtree:
+            others = node.to_dataset(inherit=False).drop_vars(large[node.path])
+            others.to_zarr(partial, group=node.path, mode="a", zarr_format=3, consolidated=False)
         partial.rename(target)
         shutil.rmtree(target / DONE)  # afterwards: without it what was computed would be taken for nothing
     else:
-        save(result.assign({name: result[name].chunk({"token": CHUNK_TOKENS}) for name in large}), target)
+        for node in result.subtree:
+            node.update({name: node.dataset[name].chunk({"token": CHUNK_TOKENS}) for name in large[node.path]})
+        save(result, target)
         shutil.rmtree(partial)
     return open_result(target)
 
@@ -104,14 +115,20 @@ def partial_path(target: Path) -> Path:
 
 
 def _create(
-    path: Path, identity: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]], shape: tuple[int, int]
+    path: Path,
+    identity: Mapping[str, Any],
+    attributes: Mapping[str, Mapping[str, str]],
+    shape: tuple[int, int],
+    node: str,
 ) -> None:
     group = zarr.create_group(path, zarr_format=3)
     n_tokens, n_components = shape
     chunks = (min(CHUNK_TOKENS, max(n_tokens, 1)), min(CHUNK_COMPONENTS, max(n_components, 1)))
     layout: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "float32", "fill_value": np.nan}
     for name, attrs in attributes.items():
-        group.create_array(name, **layout, dimension_names=("token", "component"), attributes=dict(attrs))
+        group.create_array(
+            f"{node}/{name}".strip("/"), **layout, dimension_names=("token", "component"), attributes=dict(attrs)
+        )
     # Last: a part without it was never set up.
     whole: dict[str, Any] = {IDENTITY: dict(identity)}
     group.create_array(DONE, shape=(n_components,), dtype="bool", dimension_names=("component",), attributes=whole)

@@ -14,13 +14,15 @@ import xarray as xr
 from lorascope.stores import Run
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.labels import COMPONENT_INDEXES, with_indexes
 
 from ..targets import refuse_target
+from ..tree import CHUNK_COMPONENTS
 from ..weights import token_weights
 from .captured import captured_measures, counted_tokens, keeps_all_states
 from .compute import Workers, workers
 from .measures import Measure, resolve
-from .partial import CHUNK_COMPONENTS, finish, open_partial
+from .partial import finish, open_partial
 from .sources import GROUP_BYTES, Source, group_sizes, matching, sources_of
 from .tasks import measure_sources
 
@@ -67,8 +69,10 @@ def measure_run(
     Returns
     -------
     xr.Dataset
-        Coordinates are those of `component` (kind, layer, rank, d_out, `delta_source`) and of `token`: its sample,
-        position, role and weight, and which tokens are `counted`: have been measured.
+        Coordinates are those of `component` (kind, layer, rank, d_out, `delta_source`) and of `token`: the id of its
+        `sample` and that sample's place `sample_of_token` in the run, its text, position, role and weight, and which
+        tokens are `counted`: have been measured. `kind`, `layer`, `rank`, `sample`, `position` and `role` have
+        indexes, so that `.sel(sample="q03")` works.
 
     Raises
     ------
@@ -87,7 +91,8 @@ def measure_run(
         return measure_unsaved(run, names, None, **options)
     target = refuse_target(Path(out))
     with file_lock(target):
-        return finish(measure_unsaved(run, names, target, **options), target)
+        measured = measure_unsaved(run, names, target, **options)
+        return finish(xr.DataTree(measured), target).to_dataset()
 
 
 def measure_unsaved(
@@ -100,6 +105,7 @@ def measure_unsaved(
     scheduler: Any,
     n_workers: int | None,
     progress: Progress | None,
+    node: str = "/",
 ) -> xr.Dataset:
     """`measure_run`, whose values, with a target, lie beside it until `finish` makes a result of them."""
     measures = resolve(names)[1]
@@ -111,7 +117,7 @@ def measure_unsaved(
     partial = None
     if target is not None:
         identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
-        partial = open_partial(target, identity=identity, attributes=measures, shape=shape)
+        partial = open_partial(target, identity=identity, attributes=measures, shape=shape, node=node)
     blocks: Iterable[tuple[slice, Mapping[str, np.ndarray]]]
     if keeps_all_states(run):
         every = sources_of(run, adapter)
@@ -196,9 +202,8 @@ def _dataset(
     """Values with the coordinates of tokens and of the components in `table`."""
     # In a pair, what is measured as delta is a difference whatever the adapter's own branch is kept as.
     labels = ["kind", "layer", "d_out", "rank"] + ([] if run.stream == "pair" else ["delta_source"])
-    tokens = {"sample_of_token": "sample", "position": "position", "role": "role"}
     js = values["js"] if "js" in values else next(iter(values.values()))
-    return xr.Dataset(
+    measured = xr.Dataset(
         {
             name: block if isinstance(block, xr.Variable) else (("token", "component"), block, dict(attributes[name]))
             for name, block in values.items()
@@ -206,8 +211,9 @@ def _dataset(
         coords={
             "component": table["path"].values.astype(object),
             **{name: ("component", table[name].values) for name in labels},
-            **{name: ("token", run.tokens[column].values) for name, column in tokens.items()},
+            "sample_of_token": ("token", run.tokens["sample"].values),
             "weight": ("token", token_weights(run)),
             "counted": ("token", counted_tokens(run, js)),
         },
     )
+    return with_indexes(measured, COMPONENT_INDEXES).assign_coords(run.token_labels)

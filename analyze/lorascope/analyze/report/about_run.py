@@ -19,12 +19,12 @@ from lorascope.stores.size import format_size
 from .markup import escape, folded, section, table
 
 
-def subtitle(run: Run, qualified: xr.Dataset) -> str:
+def subtitle(run: Run, qualified: xr.DataTree) -> str:
     """Model, adapter and data in one line; HTML."""
     return f'<p class="subtitle">{escape(source(run, qualified))}</p>'
 
 
-def source(run: Run, qualified: xr.Dataset) -> str:
+def source(run: Run, qualified: xr.DataTree) -> str:
     """Model, adapter and data, as plain text."""
     settings = run.attributes.get("provenance", {}).get("settings", {})
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
@@ -50,7 +50,7 @@ def _name(source: str) -> str:
     return "/".join(path.parts[1:][-2:]) if path.is_absolute() else source
 
 
-def notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
+def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
     """What must be known before any number."""
     attrs = qualified.attrs
     if len(run.lost_rows):
@@ -67,7 +67,7 @@ def notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
             "aren't wholly captured are left out."
         )
     if attrs["n_not_finite"]:
-        values = qualified["js_component"]
+        values = qualified.dataset["js"]
         bad = [str(path) for path in values["component"].values[np.isnan(values.values)]]
         more = f" and {len(bad) - 1} more components" if len(bad) > 1 else ""
         where = f"In {escape(bad[0])}{more}" if bad else "In samples that aren't wholly captured"
@@ -84,7 +84,7 @@ def notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
             f"<b>This run keeps {kept}.</b> JS is the one measured during capture, on {attrs['n_tokens']} of "
             f"{run.n_tokens} tokens; what needs states is left out."
         )
-    sources = qualified["delta_source"].values if "delta_source" in qualified.coords else np.empty(0, object)
+    sources = qualified.dataset["delta_source"].values if "delta_source" in qualified.coords else np.empty(0, object)
     if n_differences := int((sources == "difference").sum()):
         yield (
             f"<b>{n_differences} components have no additive branch.</b> Their delta is the layer's output less its "
@@ -94,7 +94,7 @@ def notices(run: Run, qualified: xr.Dataset) -> Iterator[str]:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
 
 
-def record(run: Run, qualified: xr.Dataset, parts: Sequence[Size]) -> str:
+def record(run: Run, qualified: xr.DataTree, parts: Sequence[Size]) -> str:
     """Size, fidelity and provenance, each in a line that unfolds."""
     return section("record", "The record", _store(run, parts), _fidelity(run, qualified), _provenance(run))
 
@@ -112,7 +112,7 @@ def _store(run: Run, parts: Sequence[Size]) -> str:
     return folded("store", line, table(("part", "in memory", "on disk"), rows, caption=caption))
 
 
-def _fidelity(run: Run, qualified: xr.Dataset) -> str:
+def _fidelity(run: Run, qualified: xr.DataTree) -> str:
     """How far the record can be trusted: js at capture against js from the store, and what rounding swallowed."""
     attrs, line = qualified.attrs, "not compared"
     if attrs["js_source"] == "states" and attrs["fidelity_n"]:
@@ -121,7 +121,7 @@ def _fidelity(run: Run, qualified: xr.Dataset) -> str:
     return folded("fidelity", f"<b>Fidelity:</b> {line}", *(f"<p>{text}</p>" for text in texts))
 
 
-def _fidelity_text(qualified: xr.Dataset) -> str:
+def _fidelity_text(qualified: xr.DataTree) -> str:
     attrs = qualified.attrs
     if attrs["js_source"] == "capture":
         return "JS is the one measured during capture; it isn't computed again from states and compared."

@@ -25,7 +25,7 @@ from .sentence import sentence
 TITLE = "Adapters compared, layer by layer"
 
 
-def comparison(runs: Sequence[Run], results: Sequence[xr.Dataset]) -> str:
+def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
     """HTML of the page, complete in itself, of runs and what `qualify` made of each."""
     names = run_names(runs)
     body = (
@@ -50,14 +50,14 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     return ["/".join(part) for part in parts]
 
 
-def _each(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.Dataset]) -> Iterator[str]:
+def _each(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
     for name, run, result in zip(names, runs, results, strict=True):
         yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(source(run, result))}</p>'
         yield f"<p>{escape(sentence(result, scores(run)))}</p>"
         yield from map(notice, notices(run, result))
 
 
-def _miub_table(names: Sequence[str], results: Sequence[xr.Dataset]) -> str:
+def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
     rows = []
     for name, result in zip(names, results, strict=True):
         size = format_error(float(result["miub"]), float(result["miub_se"]))
@@ -73,7 +73,7 @@ def _miub_table(names: Sequence[str], results: Sequence[xr.Dataset]) -> str:
     return table(columns, rows, caption=caption)
 
 
-def _difference(first: xr.Dataset, second: xr.Dataset) -> tuple[str, str, str]:
+def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str]:
     try:
         found = paired(first, second)
     except ValueError as why:
@@ -90,15 +90,15 @@ def _scores(names: Sequence[str], runs: Sequence[Run]) -> str:
     return without + (table(("run", *found[0][1]), rows, n_names=3, caption=SCORES_CAPTION) if rows else "")
 
 
-def _depth(names: Sequence[str], results: Sequence[xr.Dataset]) -> str:
-    inside = [result for result in results if (result["layer"].values >= 0).any()]
+def _depth(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
+    inside = [result for result in results if (result.dataset["layer"].values >= 0).any()]
     if len(inside) < len(results):
         return "<p>Not every run has components in layers, so there is no depth to draw.</p>"
     caption = "JS of each layer in nats: sum over its components, mean over samples, bars of one standard error."
     return figure("depth-figure", _depth_figure(names, results), caption)
 
 
-def _depth_figure(names: Sequence[str], results: Sequence[xr.Dataset]) -> go.Figure:
+def _depth_figure(names: Sequence[str], results: Sequence[xr.DataTree]) -> go.Figure:
     plot, marks, last = go.Figure(), looks(len(names)), 0
     for name, result, look in zip(names, results, marks, strict=True):
         grouped = group_by(result, ["layer"])
@@ -118,9 +118,9 @@ def _depth_figure(names: Sequence[str], results: Sequence[xr.Dataset]) -> go.Fig
     return plot
 
 
-def _maps(names: Sequence[str], results: Sequence[xr.Dataset]) -> Iterator[str]:
+def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:
     yield "<p>Mean JS of each component in nats, on one logarithmic colour scale. Grey: 0, not finite, or none.</p>"
-    values = np.concatenate([result["js_component"].values for result in results])
+    values = np.concatenate([result.dataset["js"].values for result in results])
     known = values[np.isfinite(values) & (values > 0)]
     high = float(known.max(initial=0.0))
     low = max(float(np.quantile(known, 0.02)), high / 1e6) if len(known) else 0.0
@@ -128,7 +128,7 @@ def _maps(names: Sequence[str], results: Sequence[xr.Dataset]) -> Iterator[str]:
     plots = [
         figure(
             f"map-{place}",
-            component_map(result["js_component"], label="mean JS (nat)", colors=COLORS, limits=limits),
+            component_map(result.dataset["js"], label="mean JS (nat)", colors=COLORS, limits=limits),
             escape(name),
         )
         for place, (name, result) in enumerate(zip(names, results, strict=True))

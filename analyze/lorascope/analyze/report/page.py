@@ -71,7 +71,7 @@ def write_report(
     return page
 
 
-def _one(run: Run, qualified: xr.Dataset) -> str:
+def _one(run: Run, qualified: xr.DataTree) -> str:
     head = (
         f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
         opening(sentence(qualified, scores(run))),

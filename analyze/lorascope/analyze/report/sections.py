@@ -32,7 +32,7 @@ SCORES_CAPTION = (
 """What stands below a table of scores."""
 
 
-def headline(run: Run, qualified: xr.Dataset) -> str:
+def headline(run: Run, qualified: xr.DataTree) -> str:
     """The few numbers to take away, and what MIUB is and isn't."""
     attrs, miub = qualified.attrs, float(qualified["miub"])
     most = attrs["n_components"] * math.log(2)
@@ -94,7 +94,7 @@ def _tiles(run: Run, adapter: str) -> Iterator[str]:
             yield tile(label + (" (nat/token)" if measure == "CE" else ""), value, note)
 
 
-def components(qualified: xr.Dataset) -> str:
+def components(qualified: xr.DataTree) -> str:
     """Where the adapter acts: the heat map of js, and the largest components."""
     caption = (
         f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; the cells add up to MIUB. "
@@ -103,25 +103,28 @@ def components(qualified: xr.Dataset) -> str:
         "tokens below show that component."
     )
     return section(
-        "components", "Where the adapter acts", figure("js-map", js_map(qualified), caption), _top_table(qualified)
+        "components",
+        "Where the adapter acts",
+        figure("js-map", js_map(qualified, titled=False), caption),
+        _top_table(qualified),
     )
 
 
-def _largest(qualified: xr.Dataset, n: int) -> xr.Dataset:
+def _largest(qualified: xr.DataTree, n: int) -> xr.Dataset:
     """The n components with the largest js; those without a finite one come last."""
-    means = np.nan_to_num(qualified["js_component"].values, nan=-1.0)
-    return qualified.isel(component=np.argsort(-means, kind="stable")[:n])
+    means = np.nan_to_num(qualified.dataset["js"].values, nan=-1.0)
+    return qualified.to_dataset().isel(component=np.argsort(-means, kind="stable")[:n])
 
 
-def _top_share(qualified: xr.Dataset) -> str:
+def _top_share(qualified: xr.DataTree) -> str:
     return format_percent(float(_largest(qualified, 5)["share"].sum(skipna=False)))
 
 
-def _top_table(qualified: xr.Dataset) -> str:
+def _top_table(qualified: xr.DataTree) -> str:
     top = _largest(qualified, 10)
     columns = {
         "component": top["component"].values.tolist(),
-        "JS (nat)": list(map(format_error, top["js_component"].values, top["js_component_se"].values)),
+        "JS (nat)": list(map(format_error, top["js"].values, top["js_se"].values)),
         "share": list(map(format_percent, top["share"].values)),
         "cumulative": list(map(format_percent, top["share"].values.cumsum())),
     }
@@ -131,7 +134,7 @@ def _top_table(qualified: xr.Dataset) -> str:
         widths = zip(map(format_number, top["effective_width"].values), top["d_out"].values, strict=True)
         columns["effective width"] = [f"{width} of {n}" for width, n in widths]
         columns["|delta| / |base|"] = list(map(format_number, top["delta_ratio"].values))
-    if "delta_source" in top.coords and "difference" in qualified["delta_source"].values:
+    if "delta_source" in top.coords and "difference" in qualified.dataset["delta_source"].values:
         columns["delta from"] = top["delta_source"].values.tolist()
     caption = (
         f"The {top.sizes['component']} largest of {qualified.sizes['component']} components; ± standard error over "
@@ -140,7 +143,7 @@ def _top_table(qualified: xr.Dataset) -> str:
     return table(list(columns), zip(*columns.values(), strict=True), caption=caption)
 
 
-def qualifiers(qualified: xr.Dataset) -> str:
+def qualifiers(qualified: xr.DataTree) -> str:
     """What keeps a component's js from being read alone."""
     caption = "Share of MIUB that the largest components hold. Dotted: equal shares."
     curve = figure("share-curve", share_curve(qualified), caption)
@@ -154,7 +157,7 @@ def qualifiers(qualified: xr.Dataset) -> str:
             "them, can't be computed. JS is the one measured during capture."
         )
     elif "js_permuted" in qualified:
-        js, permuted = (float(qualified[name].sum(skipna=False)) for name in ("js_component", "js_permuted"))
+        js, permuted = (float(qualified.dataset[name].sum(skipna=False)) for name in ("js", "js_permuted"))
         text += (
             f" With every component's delta permuted over its features, MIUB would be {format_number(permuted)} nats "
             f"instead of {format_number(js)}."
@@ -173,18 +176,18 @@ def qualifiers(qualified: xr.Dataset) -> str:
     )
 
 
-def _qualifier_maps(qualified: xr.Dataset) -> Iterator[str]:
+def _qualifier_maps(qualified: xr.DataTree) -> Iterator[str]:
     n_tokens, n_samples = qualified.attrs["n_tokens"], qualified.attrs["n_samples"]
     if "effective_width" in qualified:
         yield figure(
             "width-map",
-            component_map(qualified["effective_width"], label="effective width (features)"),
+            component_map(qualified.dataset["effective_width"], label="effective width (features)"),
             "Effective width exp(H(softmax(base))): how many features share the softmax's mass. Near 1, one huge "
             f"feature holds it all, and JS sees little else. Median over {n_tokens} tokens.",
         )
         yield figure(
             "ratio-map",
-            component_map(qualified["delta_ratio"], label="|delta| / |base|"),
+            component_map(qualified.dataset["delta_ratio"], label="|delta| / |base|"),
             "|delta| / |base|: the Euclidean norm of what the adapter adds over that of what it adds to. It says how "
             f"large the change is without any softmax. Median over {n_tokens} tokens.",
         )

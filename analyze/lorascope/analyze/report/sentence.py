@@ -19,7 +19,7 @@ _MIUB = "MIUB, the “mutual information upper bound” of its paper"
 _MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss", " nat/token")}
 
 
-def sentence(qualified: xr.Dataset, found: Sequence[Score]) -> str:
+def sentence(qualified: xr.DataTree, found: Sequence[Score]) -> str:
     """What the adapter did, as plain text.
 
     Parameters
@@ -65,16 +65,16 @@ def _mean(some: Sequence[Estimate]) -> Estimate:
     return Estimate(*(float(np.mean(values)) for values in zip(*some, strict=True)))
 
 
-def _where(qualified: xr.Dataset) -> str:
+def _where(qualified: xr.DataTree) -> str:
     """Which layers and kinds of modules hold half of MIUB."""
-    miub, js = float(qualified["miub"]), qualified["js_component"].values
+    miub, js = float(qualified["miub"]), qualified.dataset["js"].values
     if not math.isfinite(miub):
         return "where it acts isn't known, because some values aren't finite"
     if miub == 0:
         return f"it moves no layer at all ({_MIUB}, is 0)"
     parts: list[str] = []
     for key in ("layer", "kind"):
-        values = qualified[key].values
+        values = qualified.dataset[key].values
         shares = {name: float(js[values == name].sum() / js.sum()) for name in dict.fromkeys(values.tolist())}
         if len(shares) > 1:
             share, names = _half(shares, "layers" if key == "layer" else "kinds of modules")
@@ -119,14 +119,14 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _large(qualified: xr.Dataset) -> str:
+def _large(qualified: xr.DataTree) -> str:
     """MIUB beside its null: the same deltas on permuted features."""
     miub = float(qualified["miub"])
     if not miub > 0:
         return ""
     if "js_permuted" not in qualified:
         return "; whether that is large isn't known, because the null needs the states of all tokens"
-    js, null = float(qualified["js_component"].sum()), float(qualified["js_permuted"].sum(skipna=False))
+    js, null = float(qualified["js"].sum()), float(qualified["js_permuted"].sum(skipna=False))
     if not null > 0:
         return "; the null, the same change on shuffled features, isn't known"
     ratio = js / null

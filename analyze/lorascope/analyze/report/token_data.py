@@ -24,7 +24,7 @@ _NLL_STEPS = 1000
 _BYTES, _BYTES_A_SAMPLE, _BYTES_A_TOKEN, _BYTES_A_COMPONENT = 500, 300, 12, 100
 
 
-def token_data(run: Run, qualified: xr.Dataset, room: int) -> dict[str, Any]:
+def token_data(run: Run, qualified: xr.DataTree, room: int) -> dict[str, Any]:
     """Samples, their tokens and js by token and component, as JSON takes it.
 
     Parameters
@@ -42,7 +42,9 @@ def token_data(run: Run, qualified: xr.Dataset, room: int) -> dict[str, Any]:
     sizes = {text: len(_dumps(text).encode()) + 1 for text in set(texts)}
     lengths = np.array([sizes[text] for text in texts], dtype=np.int64)
     costs = _BYTES_A_SAMPLE + np.array([lengths[spans[k]].sum() + _BYTES_A_TOKEN * counts[k] for k in ranked])
-    names = _BYTES_A_COMPONENT * qualified.sizes["component"] + sum(map(len, qualified["component"].values.tolist()))
+    names = _BYTES_A_COMPONENT * qualified.sizes["component"] + sum(
+        map(len, qualified.dataset["component"].values.tolist())
+    )
     by_component = np.ceil(counts[ranked] * qualified.sizes["component"] * 4 / 3)
     room -= _BYTES
     all_fit = costs.sum() + by_component.sum() + names <= room
@@ -77,11 +79,11 @@ def codes(values: np.ndarray, top: np.ndarray | float, dtype: type[np.unsignedin
     return np.asarray(found.astype(dtype))
 
 
-def _ranked(qualified: xr.Dataset) -> np.ndarray:
+def _ranked(qualified: xr.DataTree) -> np.ndarray:
     """Samples that were measured, from the most moved to the least; those that aren't finite come last."""
-    values = np.nan_to_num(qualified["miub_sample"].values, nan=-1.0)
-    ranked = np.argsort(-values, kind="stable")
-    return ranked[qualified["used"].values[ranked]]
+    by_sample = qualified.children["samples"].dataset
+    ranked = np.argsort(-np.nan_to_num(by_sample["miub"].values, nan=-1.0), kind="stable")
+    return np.asarray(ranked[by_sample["used"].values[ranked]])
 
 
 def _every(costs: np.ndarray, room: float) -> np.ndarray:
@@ -92,8 +94,8 @@ def _every(costs: np.ndarray, room: float) -> np.ndarray:
     return np.arange(0)
 
 
-def _samples(run: Run, qualified: xr.Dataset, shown: Sequence[int], carrying: set[int]) -> list[dict[str, Any]]:
-    miub, length = qualified["miub_sample"].values, run.samples["length"].values
+def _samples(run: Run, qualified: xr.DataTree, shown: Sequence[int], carrying: set[int]) -> list[dict[str, Any]]:
+    miub, length = qualified.children["samples"].dataset["miub"].values, run.samples["length"].values
     change = np.full(len(length), np.nan)
     if "base_ce" in run.samples:
         change = run.samples["ce"].values - run.samples["base_ce"].values
@@ -113,10 +115,10 @@ def _samples(run: Run, qualified: xr.Dataset, shown: Sequence[int], carrying: se
     ]
 
 
-def _tokens(run: Run, qualified: xr.Dataset, places: list[np.ndarray]) -> dict[str, Any]:
+def _tokens(run: Run, qualified: xr.DataTree, places: list[np.ndarray]) -> dict[str, Any]:
     """Columns by token, one sample behind the other."""
     at = np.concatenate([np.empty(0, np.int64), *places])
-    js, nll = qualified["js_token"].values, run.tokens["nll"].values[at].astype(np.float64)
+    js, nll = qualified.children["tokens"].dataset["miub"].values, run.tokens["nll"].values[at].astype(np.float64)
     top = float(np.nanmax(js, initial=0.0))
     steps = np.where(np.isfinite(nll), np.clip(np.round(np.abs(nll) * _NLL_STEPS), 0, 65534), 65535)
     return {
@@ -128,14 +130,14 @@ def _tokens(run: Run, qualified: xr.Dataset, places: list[np.ndarray]) -> dict[s
     }
 
 
-def _components(qualified: xr.Dataset, places: list[np.ndarray]) -> dict[str, Any]:
+def _components(qualified: xr.DataTree, places: list[np.ndarray]) -> dict[str, Any]:
     """Js by component, and in it by token of the samples that carry it."""
     if not places:
         return {"components": [], "values": "", "decades": DECADES}
     at = np.concatenate(places)
-    js = qualified["js"].values[at].astype(np.float64)
+    js = qualified.children["tokens"].dataset["js"].values[at].astype(np.float64)
     tops = np.nanmax(np.where(np.isnan(js), 0.0, js), axis=0, initial=0.0)
-    labels = zip(*(qualified[name].values.tolist() for name in ("component", "layer", "kind")), strict=True)
+    labels = zip(*(qualified.dataset[name].values.tolist() for name in ("component", "layer", "kind")), strict=True)
     return {
         "components": [
             {"path": visible(path), "layer": layer, "kind": visible(kind), "top": float(top)}

@@ -53,16 +53,18 @@ def answer_text(run: Run, index: int) -> str:
     return " · ".join(parts)
 
 
-def strongest(qualified: xr.Dataset) -> float:
+def strongest(qualified: xr.DataTree) -> float:
     """The js from which on tokens have the strongest colour: a few of them shouldn't bleach the rest."""
-    known = qualified["js_token"].values[np.isfinite(qualified["js_token"].values)]
+    values = qualified.children["tokens"].dataset["miub"].values
+    known = values[np.isfinite(values)]
     return float(np.quantile(known, 0.98)) if len(known) else 0.0
 
 
-def chosen_samples(qualified: xr.Dataset, n: int = 5) -> list[int]:
-    """Indices of samples at even steps of rank in miub_sample, from the most moved to the least."""
-    values = qualified["miub_sample"].values
-    known = np.flatnonzero(qualified["used"].values & np.isfinite(values))
+def chosen_samples(qualified: xr.DataTree, n: int = 5) -> list[int]:
+    """Indices of samples at even steps of rank in samples/miub, from the most moved to the least."""
+    by_sample = qualified.children["samples"].dataset
+    values = by_sample["miub"].values
+    known = np.flatnonzero(by_sample["used"].values & np.isfinite(values))
     ranked = known[np.argsort(-values[known], kind="stable")]
     places = np.linspace(0, len(ranked) - 1, min(n, len(ranked))).round().astype(int)
     return [int(index) for index in ranked[places]]
@@ -87,9 +89,9 @@ def legend(run: Run, top: float) -> str:
     return f'<p class="legend">{" &emsp; ".join(filter(None, marks))}</p>'
 
 
-def sample_block(run: Run, qualified: xr.Dataset, index: int, top: float, texts: list[str]) -> str:
+def sample_block(run: Run, qualified: xr.DataTree, index: int, top: float, texts: list[str]) -> str:
     """One sample: its name and number, its tokens, and what was answered; HTML."""
-    miub = format_number(float(qualified["miub_sample"].values[index]))
+    miub = format_number(float(qualified.children["samples"].dataset["miub"].values[index]))
     answers = answer_text(run, index)
     below = f'<p class="picked">{escape(answers)}</p>' if answers else ""
     return (
@@ -98,9 +100,9 @@ def sample_block(run: Run, qualified: xr.Dataset, index: int, top: float, texts:
     )
 
 
-def _tokens(run: Run, qualified: xr.Dataset, index: int, top: float, texts: list[str]) -> Iterator[str]:
+def _tokens(run: Run, qualified: xr.DataTree, index: int, top: float, texts: list[str]) -> Iterator[str]:
     start, stop = (int(run.samples[name].values[index]) for name in ("token_start", "token_stop"))
-    expected, before = 0, ""
+    expected, before, js = 0, "", qualified.children["tokens"].dataset["miub"].values
     for token in range(start, min(stop, start + MOST_TOKENS)):
         position, number = (int(run.tokens[name].values[token]) for name in ("position", "role"))
         role = ROLES[number] if 0 <= number < len(ROLES) else "no role"
@@ -109,7 +111,7 @@ def _tokens(run: Run, qualified: xr.Dataset, index: int, top: float, texts: list
         if role in SPEAKERS and role != before:
             yield f'<span class="role">{role}</span>'
         expected, before = position + 1, role
-        value, nll = float(qualified["js_token"].values[token]), float(run.tokens["nll"].values[token])
+        value, nll = float(js[token]), float(run.tokens["nll"].values[token])
         title = f"position {position}, {role}: JS {format_number(value)} nat, nll {format_number(nll)} nat"
         marks = f"t{' answer' if role in UNDERLINED else ''}{' template' if role == 'template' else ''}"
         style = f"--js:{heat(value, top)}%"

@@ -14,19 +14,22 @@ from .token_data import as_script, token_data
 from .token_texts import chosen_samples, legend, sample_block, strongest, token_strings
 
 
-def across_samples(qualified: xr.Dataset) -> str:
-    """How miub_sample spreads."""
-    values = qualified["miub_sample"].values[qualified["used"].values]
+def across_samples(qualified: xr.DataTree) -> str:
+    """How MIUB spreads over samples."""
+    by_sample = qualified.children["samples"].dataset
+    values = by_sample["miub"].values[by_sample["used"].values]
     low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
     caption = (
         f"MIUB by sample in nats (n = {len(values)}): median {format_number(median)}, and 10 to 90 % of the samples "
         f"lie from {format_number(low)} to {format_number(high)}. Each point above is a sample."
     )
-    return section("samples", "Across samples", figure("sample-spread", sample_figure(qualified), caption))
+    return section(
+        "samples", "Across samples", figure("sample-spread", sample_figure(qualified, titled=False), caption)
+    )
 
 
-def across_tokens(run: Run, qualified: xr.Dataset) -> str:
-    """How js_token goes along the sequence and, where there is one, about the answer's start; and by role."""
+def across_tokens(run: Run, qualified: xr.DataTree) -> str:
+    """How the js of a token goes along the sequence and, where there is one, about the answer's start; and by role."""
     parts = [
         figure(
             "positions",
@@ -35,14 +38,15 @@ def across_tokens(run: Run, qualified: xr.Dataset) -> str:
             "captured tokens at that position, on which line and bands rest.",
         )
     ]
+    by_token = qualified.children["tokens"].dataset
     what = "first generated token" if _is_generated(run) else "answer's first token"
-    origin = _answer_starts(run)[qualified["sample_of_token"].values]
+    origin = _answer_starts(run)[by_token["sample_of_token"].values]
     if np.isfinite(origin).any():
         plot = position_figure(qualified, origin=origin, label=f"position from the {what}")
         caption = f"As before, counted from the {what}: the model predicts that token at -1 and reads it at 0."
         parts.append(figure("answer-positions", plot, caption))
-    values, roles, weights = (qualified[name].values for name in ("js_token", "role", "weight"))
-    found = [(name, (roles == number) & np.isfinite(values)) for number, name in enumerate(ROLES)]
+    values, roles, weights = (by_token[name].values for name in ("miub", "role", "weight"))
+    found = [(name, (roles == name) & np.isfinite(values)) for name in ROLES]
     rows = [(name, k.sum(), format_number(weighted_mean(values[k], weights[k]))) for name, k in found if k.any()]
     caption = "JS summed over components, mean over tokens."
     means = table(("role of the token", "tokens", "mean JS (nat)"), rows, caption=caption)
@@ -68,7 +72,7 @@ def _answer_starts(run: Run) -> np.ndarray:
     return start
 
 
-def token_texts(run: Run, qualified: xr.Dataset, room: int) -> str:
+def token_texts(run: Run, qualified: xr.DataTree, room: int) -> str:
     """A few samples as text, coloured, and all that fits into `room` bytes for the page's script to draw."""
     top, chosen, texts = strongest(qualified), chosen_samples(qualified), token_strings(run)
     blocks = "".join(sample_block(run, qualified, index, top, texts) for index in chosen)

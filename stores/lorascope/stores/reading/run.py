@@ -16,6 +16,7 @@ from ..format.stored_array import StoredArray
 from ..format.tables import TABLES, TOKEN_WEIGHT
 from ..places.place import Place
 from .digests import read_digests
+from .labels import TOKEN_INDEXES, role_names, shared, with_indexes
 from .rows import DeltaSource, RowArray, read_once
 from .take import N_THREADS, TokenSource, take_tokens
 
@@ -119,6 +120,20 @@ class Run:
             return tokens
         ones = xr.Variable("token", np.ones(self.n_tokens, np.float32), dict(TOKEN_WEIGHT.attributes))
         return tokens.assign({TOKEN_WEIGHT.name: ones})
+
+    @cached_property
+    def token_labels(self) -> xr.Coordinates:
+        """Coordinates (token,): `sample` (an id), `role` (a name), `position`, with indexes, and `text` where kept."""
+        ids = self.read_once("samples/id").astype(object)
+        columns = {
+            "sample": ids[self.read_once("tokens/sample")],
+            "role": role_names(self.read_once("tokens/role")),
+            "position": self.read_once("tokens/position"),
+        }
+        if "tokens/text" in self.arrays:
+            columns["text"] = shared(self.read_once("tokens/text"))
+        labels = xr.Dataset(coords={name: ("token", values) for name, values in columns.items()})
+        return with_indexes(labels, TOKEN_INDEXES).coords
 
     @cached_property
     def components(self) -> xr.Dataset:

@@ -66,8 +66,9 @@ def measure_runs(
     for run in runs.values():
         result = miub(run, scheduler=scheduler, progress=progress)
         parts.append(_samples(run, result, data))
-        labels = list(zip(result["dataset"].values.tolist(), result["prompt"].values.tolist(), strict=True))
-        js = result["js_sample"].values
+        by_sample = result.children["samples"].dataset
+        labels = list(zip(by_sample["dataset"].values.tolist(), by_sample["prompt"].values.tolist(), strict=True))
+        js = by_sample["js"].values
         cells += [(*own, js[[other == own for other in labels]].mean(axis=0)) for own in dict.fromkeys(labels)]
     samples = parts[0] if len(parts) == 1 else xr.concat(parts, "sample")
     js = np.array([values for _, _, values in cells], dtype=np.float64)
@@ -89,7 +90,7 @@ def measure_runs(
     )
 
 
-def _samples(run: Run, result: xr.Dataset, data: TaskData) -> xr.Dataset:
+def _samples(run: Run, result: xr.DataTree, data: TaskData) -> xr.Dataset:
     table = run.samples
     keys = list(zip(*(table[name].values.tolist() for name in ("dataset", "split", "id")), strict=True))
     tested = np.array([key in data.tested for key in keys], dtype=np.int8)
@@ -105,7 +106,7 @@ def _samples(run: Run, result: xr.Dataset, data: TaskData) -> xr.Dataset:
         "in_test": ("sample", tested | (table["answer"].values < 0)),
         "in_prompts": ("sample", np.array([key in data.prompted for key in keys], dtype=np.int8)),
     }
-    miub_sample = ("sample", result["miub_sample"].values, {"units": "nat", "long_name": "MIUB of the sample"})
+    miub_sample = ("sample", result["samples/miub"].values, {"units": "nat", "long_name": "MIUB of the sample"})
     return xr.Dataset(columns).assign(miub=miub_sample)
 
 

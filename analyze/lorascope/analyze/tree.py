@@ -1,0 +1,38 @@
+"""The tree that a result is: what belongs to components at its root, to tokens and to samples in a node each."""
+
+import numpy as np
+import xarray as xr
+
+from .weights import standard_error
+
+CHUNK_TOKENS = 16_384
+CHUNK_COMPONENTS = 16
+"""A chunk of a result has 1 MB of float32: who reads columns or ranges of tokens reads little more than is wanted."""
+
+
+def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
+    """MIUB and js by component out of js by sample, with `tokens` and `samples` as the nodes below it.
+
+    Parameters
+    ----------
+    tokens
+        `js` (token, component) and `miub` (token,), with the coordinates of tokens and components.
+    samples
+        `js` (sample, component) and `miub` (sample,), with `used` beside the ids `sample`.
+    """
+    used, units = samples["used"].values, samples["js"].attrs["units"]
+    values, totals = samples["js"].values[used], samples["miub"].values[used]
+    means = values.mean(axis=0)
+    share = means / means.sum() if means.sum() > 0 else np.full_like(means, np.nan)
+    found = {
+        "miub": ((), totals.mean(), "MIUB: samples/miub, mean over samples", units),
+        "miub_se": ((), standard_error(totals), "standard error of miub over samples", units),
+        "js": ("component", means, "samples/js, mean over samples", units),
+        "js_se": ("component", standard_error(values), "standard error of js over samples", units),
+        "share": ("component", share, "js / miub", "1"),
+    }
+    root = tokens.drop_vars([name for name, one in tokens.variables.items() if "token" in one.dims])
+    for name, (dims, numbers, long_name, symbol) in found.items():
+        root[name] = (dims, numbers, {"long_name": long_name, "units": symbol})
+    own = [name for name in root.coords if name not in root.xindexes]  # a child has only those of the root's with one
+    return xr.DataTree.from_dict({"/": root, "tokens": tokens.drop_vars(own), "samples": samples})
