@@ -59,9 +59,9 @@ WORDS = {
         [score(adapted=(33.0, 4.7), change=(0.0, 0.0))],
         "the adapter leaves accuracy at 33.0 ± 4.7 %; ",
     ),
-    "not known without it": (
+    "unknown without it": (
         [score(base=(math.nan, math.nan), change=(math.nan, math.nan))],
-        "the adapter gives accuracy 66.0 ± 4.7 % (not known without it); ",
+        "the adapter has accuracy 66.0 ± 4.7 % (unknown without it); ",
     ),
     "both": (
         [score(), score("CE", base=(2.0, 0.1), adapted=(1.0, 0.1), change=(-1.0, 0.1)), score("PPL")],

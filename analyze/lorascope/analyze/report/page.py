@@ -15,12 +15,13 @@ from lorascope.stores.progress import Progress
 from . import about_run, sections, tokens
 from .comparison import comparison
 from .document import document
-from .markup import NOSCRIPT, contents, notice, opening
+from .markup import NOSCRIPT, contents, notice, opening, section
 from .sentence import sentence
 
 TITLE = "What the adapter changed, layer by layer"
 MOST_BYTES = 8_000_000
 """Size of a page that samples' texts and values by component are cut to; figures and tables are there in any case."""
+_TEXTS = "<!-- texts -->"
 
 
 def write_report(
@@ -72,22 +73,23 @@ def write_report(
 
 
 def _one(run: Run, qualified: xr.DataTree) -> str:
-    head = (
-        f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
-        opening(sentence(qualified, scores(run))),
-        *(notice(text) for text in about_run.notices(run, qualified)),
-    )
-    before = (
+    """HTML of the page about one run; samples' texts get the room that all else leaves."""
+    body = (
         sections.headline(run, qualified),
         sections.components(qualified),
         sections.task_scores(run),
-    )
-    after = (
+        section("texts", "Token by token", _TEXTS),
         sections.qualifiers(qualified),
         tokens.across_samples(qualified),
         tokens.across_tokens(run, qualified),
         about_run.record(run, qualified, sizes(run)),
     )
-    room = MOST_BYTES - len(document(TITLE, "".join((*head, *before, *after))).encode())
-    body = "".join((*before, tokens.token_texts(run, qualified, room), *after))
-    return document(TITLE, f"{''.join(head)}{contents(body)}{NOSCRIPT}{body}")
+    head = (
+        f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
+        opening(sentence(qualified, scores(run))),
+        *(notice(text) for text in about_run.notices(run, qualified)),
+        contents("".join(body)),
+        NOSCRIPT,
+    )
+    page = document(TITLE, "".join((*head, *body)))
+    return page.replace(_TEXTS, tokens.token_texts(run, qualified, MOST_BYTES - len(page.encode())))

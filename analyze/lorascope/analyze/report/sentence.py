@@ -49,7 +49,7 @@ def _helped(found: Sequence[Score]) -> str:
 def _change(what: str, unit: str, own: Sequence[Score]) -> str:
     base, adapted, change = (_mean([getattr(score, key) for score in own]) for key in ("base", "adapted", "change"))
     if math.isnan(base.value):
-        return f"gives {what} {format_error(*adapted)}{unit} (not known without it)"
+        return f"has {what} {format_error(*adapted)}{unit} (unknown without it)"
     ends = f"from {format_error(*base)} to {format_error(*adapted)}{unit}"
     if change.value == 0 and not change.error > 0:
         return f"leaves {what} at {format_error(*adapted)}{unit}"

@@ -88,11 +88,11 @@ def token_texts(run: Run, qualified: xr.DataTree, room: int) -> str:
             f"The page holds {n_shown} of {n} to be searched, and of {n_by_component} each component's JS: as many as "
             "fit into 8 MB, at even steps of MIUB."
         )
+    first = f"{len(chosen)} of {n} measured samples come first, at even steps from the most moved to the least. "
     about = (
         "<p>A token's colour is its JS, summed over components; the strongest is the 98th percentile over all captured "
         "tokens. Hover over a token, or tap it, for the number. A click on a cell of the map under “Where the adapter "
-        f"acts” shows that component's JS instead.</p><p>{len(chosen)} of {n} measured samples come first, at even "
-        f"steps from the most moved to the least. {held}</p>"
+        f"acts” shows that component's JS instead.</p><p>{first if len(chosen) < n else ''}{held}</p>"
     )
     listed = f'<div id="texts-controls"></div><div id="texts-list" data-top="{top!r}">{blocks}</div>'
-    return section("texts", "Token by token", about, legend(run, top), listed, as_script(data) if n_shown else "")
+    return "".join((about, legend(run, top), listed, as_script(data) if n_shown else ""))
