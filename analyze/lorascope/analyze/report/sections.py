@@ -13,7 +13,7 @@ from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
 
-from .markup import escape, figure, section, table, tile
+from .markup import escape, figure, folded, section, table, tile
 
 STREAMS = {
     "adapted": "a layer's base and delta are both computed from the input that it gets in the adapted model",
@@ -44,15 +44,17 @@ def headline(run: Run, qualified: xr.DataTree) -> str:
         tile("five largest components", _top_share(qualified), "of MIUB"),
         *_tiles(run, attrs["adapter"]),
     ]
+    meaning = (
+        "<p>The size of the adapter's push on the layers' outputs: the Jensen-Shannon divergence of softmax(base) and "
+        "softmax(base + delta), averaged over a sample's captured tokens, summed over components and averaged over "
+        f"samples. It is 0 where the adapter does nothing and at most ln 2 = 0.693 nats a component{share}. In this "
+        f"run (stream {run.stream}), {STREAMS[run.stream]}.</p><p>The paper that introduced it (arXiv 2501.03152, eq. "
+        "9) calls it an upper bound of a mutual information. That theorem doesn't hold, so don't read it as one.</p>"
+    )
+    line = "<b>MIUB</b> says how far the adapter pushes the layers' outputs. In spite of its name it is no bound of a mutual information."
     return (
-        f'<div class="tiles">{"".join(tiles)}</div>'
-        "<p><b>What MIUB is.</b> The size of the adapter's push on the layers' outputs: the Jensen-Shannon "
-        "divergence of softmax(base) and softmax(base + delta), averaged over a sample's captured tokens, summed "
-        "over components and averaged over samples. It is 0 where the adapter does nothing and at most ln 2 = "
-        f"0.693 nats a component{share}. In this run (stream {run.stream}), {STREAMS[run.stream]}.</p>"
-        "<p><b>What it isn't.</b> The paper that introduced it (arXiv 2501.03152, eq. 9) calls it an upper bound of a "
-        "mutual information. That theorem doesn't hold, so don't read it as one.</p>"
-        f"<p><b>What was captured.</b> {_captured(run)}</p>"
+        f'<div class="tiles">{"".join(tiles)}</div><p><b>What was captured.</b> {_captured(run)}</p>'
+        f"{folded('miub', line, meaning)}"
     )
 
 
