@@ -345,6 +345,14 @@ def test_several_adapters(make_small: Callable[..., Small], tmp_path: Path) -> N
         write_report(run, tmp_path / "report.html")
 
 
+def test_chosen_components(small: Small, tmp_path: Path) -> None:
+    page = page_of(small.run, tmp_path, components=["*.up_proj"])
+    assert "2 of 6 components were chosen: MIUB, shares and colours are about these alone." in page.text
+    by_sample = small.by_sample(small.js())[:, [1, 4]].sum(axis=1)
+    assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
+    assert [one["path"][-7:] for one in page.samples["components"]] == ["up_proj", "up_proj"]
+
+
 def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
     page = page_of(open_run(unfinished), tmp_path)
     assert "This run is unfinished: 2 of 3 rows are committed. 3 samples that aren't wholly captured" in page.text

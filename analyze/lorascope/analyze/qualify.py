@@ -1,5 +1,8 @@
 """MIUB of a run together with what qualifies it, from one trip over the store."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -21,6 +24,7 @@ def qualify(
     run: Run,
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -32,6 +36,8 @@ def qualify(
         An open run, finished or not; samples that aren't wholly committed are left out.
     adapter
         Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter touches.
     n_workers
         Threads; by default one a processor.
     progress
@@ -56,7 +62,8 @@ def qualify(
     is the mean of those of its tokens that were measured. Means and medians over tokens are weighted.
     """
     names = available(run, ("js", *QUALIFIERS))
-    measured = measure_run(run, names, adapter=adapter, n_workers=n_workers, progress=progress)
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+    measured = measure_run(run, names, progress=progress, **options)
     result = reduce_js(measured, run, adapter)
     used = result.children["samples"].dataset["used"].values
     result.update({name: values.variable for name, values in _qualifiers(measured, run, used).items()})

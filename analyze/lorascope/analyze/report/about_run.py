@@ -75,6 +75,9 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
             f"<b>{attrs['n_not_finite']} values aren't finite.</b> {where} base or delta holds NaN or infinity. "
             "Nothing is averaged over them: whatever they enter, MIUB included, is shown as n/a."
         )
+    n, n_all = attrs["n_components"], int((run.adapter(attrs["adapter"])["rank"].values > 0).sum())
+    if n < n_all:
+        yield f"<b>{n} of {n_all} components were chosen:</b> MIUB, shares and colours are about these alone."
     if float(qualified["miub"]) == 0:
         yield "<b>MIUB is 0:</b> the adapter changes nothing (its B is zero), so there are no shares to show."
     if attrs["js_source"] == "capture":

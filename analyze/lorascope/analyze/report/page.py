@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -29,6 +30,7 @@ def write_report(
     path: str | Path,
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -44,6 +46,8 @@ def write_report(
         File of the page; its folder is made where it is missing.
     adapter
         Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`, that the page is to be about; by default all.
     n_workers
         Threads; by default one a processor.
     progress
@@ -65,7 +69,8 @@ def write_report(
     places = [str(run.path) for run in given]
     if not given or len(set(places)) < len(places):
         raise ValueError(f"`runs` are {places}; give at least one run, and each once")
-    results = [qualify(run, adapter=adapter, n_workers=n_workers, progress=progress) for run in given]
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+    results = [qualify(run, progress=progress, **options) for run in given]
     text = _one(given[0], results[0]) if len(given) == 1 else comparison(given, results)
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")

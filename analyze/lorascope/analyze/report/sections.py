@@ -51,7 +51,10 @@ def headline(run: Run, qualified: xr.DataTree) -> str:
         f"run (stream {run.stream}), {STREAMS[run.stream]}.</p><p>The paper that introduced it (arXiv 2501.03152, eq. "
         "9) calls it an upper bound of a mutual information. That theorem doesn't hold, so don't read it as one.</p>"
     )
-    line = "<b>MIUB</b> says how far the adapter pushes the layers' outputs. In spite of its name it is no bound of a mutual information."
+    line = (
+        "<b>MIUB</b> says how far the adapter pushes the layers' outputs. In spite of its name it is no bound of a "
+        "mutual information."
+    )
     return (
         f'<div class="tiles">{"".join(tiles)}</div><p><b>What was captured.</b> {_captured(run)}</p>'
         f"{folded('miub', line, meaning)}"

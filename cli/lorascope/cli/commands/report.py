@@ -1,6 +1,8 @@
 """`lorascope report`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lorascope.analyze.targets import require_writable
 from lorascope.stores.reading.there import require_store
@@ -9,7 +11,13 @@ from ..screen import progress_bar, say
 
 
 def report(
-    run: str, /, *more: str, out: Path | None = None, adapter: str | None = None, workers: int | None = None
+    run: str,
+    /,
+    *more: str,
+    out: Path | None = None,
+    adapter: str | None = None,
+    component: Sequence[str] = (),
+    workers: int | None = None,
 ) -> None:
     """One self-contained HTML page about a run, or one that compares several.
 
@@ -24,6 +32,8 @@ def report(
         .zarr, or with -compared.html.
     adapter
         Name of the adapter, where the runs hold several.
+    component
+        Paths of components or patterns, such as '*.q_proj', that the page is to be about; all by default.
     workers
         Threads; by default one a processor.
     """
@@ -41,5 +51,6 @@ def report(
     page = out if out is not None else place.with_name(place.name.removesuffix(".zarr") + ending)
     require_writable(page)  # before the work, not after it
     with progress_bar("report") as update:
-        write_report(opened, page, adapter=adapter, n_workers=workers, progress=update)
+        options: dict[str, Any] = {"adapter": adapter, "components": component or None, "n_workers": workers}
+        write_report(opened, page, progress=update, **options)
     say(f"report: {page}")
