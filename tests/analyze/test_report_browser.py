@@ -170,6 +170,6 @@ def test_without_scripts_five_samples_show(small: Small, tmp_path: Path) -> None
         async with shown(page, scripts=False) as evaluate:
             assert len(await evaluate(TITLES)) == 5
             assert await evaluate(f"{CONTROLS}.childElementCount") == 0
-            assert await evaluate("document.querySelector('noscript p').checkVisibility()")
+            assert await evaluate("document.querySelector('.plot noscript').checkVisibility()")
 
     asyncio.run(look())

@@ -1,7 +1,7 @@
 """The page that compares runs."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from .conftest import Small
 from .test_report import EVIL, FETCHING, Page, numbers, section
 
 
-def page_of(runs: list[Run], folder: Path) -> Page:
+def page_of(runs: Sequence[Run], folder: Path) -> Page:
     return Page(write_report(runs, folder / "page.html"))
 
 

@@ -7,7 +7,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 
 from lorascope.analyze.compare_runs import paired
-from lorascope.analyze.figures import component_map
+from lorascope.analyze.figures import component_figure
 from lorascope.analyze.figures.marks import add_legend, looks, points
 from lorascope.analyze.figures.scales import whole_ticks
 from lorascope.analyze.figures.theme import COLORS, apply_theme
@@ -18,7 +18,7 @@ from lorascope.stores import Run
 
 from .about_run import notices, source
 from .document import document
-from .markup import NOSCRIPT, contents, escape, figure, notice, section, table
+from .markup import contents, escape, figure, notice, section, table
 from .sections import SCORES_CAPTION
 from .sentence import sentence
 
@@ -37,7 +37,7 @@ def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
     )
     subtitle = f"{len(runs)} runs · {' · '.join(names)}"
     header = f'<header><h1>{TITLE}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
-    return document(TITLE, f"{header}{contents(''.join(body))}{NOSCRIPT}{''.join(body)}")
+    return document(TITLE, f"{header}{contents(''.join(body))}{''.join(body)}")
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -128,7 +128,7 @@ def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]
     plots = [
         figure(
             f"map-{place}",
-            component_map(result.dataset["js"], label="mean JS (nat)", colors=COLORS, limits=limits),
+            component_figure(result.dataset["js"], label="mean JS (nat)", colors=COLORS, limits=limits),
             escape(name),
         )
         for place, (name, result) in enumerate(zip(names, results, strict=True))

@@ -16,7 +16,7 @@ from lorascope.stores.progress import Progress
 from . import about_run, sections, tokens
 from .comparison import comparison
 from .document import document
-from .markup import NOSCRIPT, contents, notice, opening, section
+from .markup import contents, notice, opening, section
 from .sentence import sentence
 
 TITLE = "What the adapter changed, layer by layer"
@@ -94,7 +94,6 @@ def _one(run: Run, qualified: xr.DataTree) -> str:
         opening(sentence(qualified, scores(run))),
         *(notice(text) for text in about_run.notices(run, qualified)),
         contents("".join(body)),
-        NOSCRIPT,
     )
     page = document(TITLE, "".join((*head, *body)))
     return page.replace(_TEXTS, tokens.token_texts(run, qualified, MOST_BYTES - len(page.encode())))
