@@ -92,6 +92,7 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
         If a sample can't be captured as it is, or the budget doesn't suffice for a token of each sample.
     """
     scored, omitted = encode_files(config, loaded.model, loaded.tokenizer, files)
+    require_known_tokens(loaded.model, scored)
     samples = scored
     input_ids, attention_mask = pad(scored[:1])
     inputs = {"input_ids": input_ids.to(loaded.device), "attention_mask": attention_mask.to(loaded.device)}
@@ -141,8 +142,8 @@ def settle(
     return Prepared(config, samples, samples, batches, plan, components, spec, {"js_share": share})
 
 
-def read_files(config: CaptureConfig) -> Files:
-    """Items by file, and what they are asked with.
+def read_files(config: CaptureConfig, given: Mapping[str, Sequence[Item]] | None = None) -> Files:
+    """Items by file, or those that are given, and what they are asked with.
 
     Raises
     ------
@@ -153,10 +154,22 @@ def read_files(config: CaptureConfig) -> Files:
         examples and there are none for an item.
     """
     prompts = read_prompts(config.prompt, config.examples, seed=config.seed)
-    files = read_item_files("data", config.data)
+    files = read_item_files("data", config.data) if given is None else given
     for items in files.values():
         prompts.check(items)
     return Files(files, prompts)
+
+
+def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
+    """Raise a ValueError if a sample has a token that the model doesn't know."""
+    n_known = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
+    for sample in samples:
+        highest = max(int(ids.max()) for ids in (sample.token_ids, *(one.token_ids for one in sample.choices)))
+        if highest >= n_known:
+            raise ValueError(
+                f"sample {sample.id!r} has token {highest}, but the model knows {n_known}, from 0; give the tokenizer "
+                "that belongs to the model"
+            )
 
 
 def data_notes(files: Files, tokenizer: Any) -> Iterator[Note]:
@@ -190,10 +203,12 @@ def encode_files(
     omitted: dict[str, int] = {}
     for template in files.prompts.templates:
         for path, items in files.items.items():
-            if template is not files.prompts.templates[0] and not isinstance(items[0], ChoiceItem):
+            is_first = template is files.prompts.templates[0]
+            asked = [item for item in items if is_first or isinstance(item, ChoiceItem)]
+            if not asked:
                 continue
             found = encode_items(
-                items,
+                asked,
                 tokenizer,
                 max_length=length,
                 window_tokens=config.window_tokens,
