@@ -13,6 +13,7 @@ import xarray as xr
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from .information.components import ComponentPairs, component_pairs, component_record
 from .information.dataset import component_dataset, provenance
@@ -29,7 +30,7 @@ ONE_BY_ONE = {"chunksize": 1}
 
 
 def measure_information(
-    run: Run,
+    run: RunLike,
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
@@ -51,7 +52,7 @@ def measure_information(
     Parameters
     ----------
     run
-        An open run that keeps states, finished or not.
+        An open run that keeps states, or its path or url, finished or not.
     adapter
         Name of the adapter; may be left out where there is one.
     components
@@ -111,6 +112,7 @@ def measure_information(
     ----------
     arXiv 2501.03152, whose table 3 has one such number; Amjad and Geiger 2018, arXiv 1802.09766, on why it is infinite.
     """
+    run = as_run(run)
     plan = make_plan(
         run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
@@ -121,7 +123,7 @@ def measure_information(
 
 
 def export_pairs(
-    run: Run,
+    run: RunLike,
     path: str | Path,
     *,
     adapter: str | None = None,
@@ -151,6 +153,7 @@ def export_pairs(
     PermissionError
         If nothing can be written there.
     """
+    run = as_run(run)
     target = Path(path)
     refuse_npz(target)
     plan = make_plan(
