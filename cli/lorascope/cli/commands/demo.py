@@ -36,11 +36,15 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
     Parameters
     ----------
     out
-        Folder for the adapter, the run and the report.
+        Folder for the adapter, the run and the report, with links to the model and its questions.
     """
     began = time.perf_counter()
     model_file, adapter, run = demo_model(), out / "adapter", out / "run.zarr"
     _claim(out, model_file)
+    for name, target in (("model.gguf", model_file), ("questions.jsonl", facts_path("test"))):
+        if not (out / name).exists():  # at hand for other commands; a link that leads nowhere isn't there
+            (out / name).unlink(missing_ok=True)
+            (out / name).symlink_to(target.resolve())
 
     def remains() -> str:
         return rows_that_remain(str(run)) if adapter.exists() else training_that_remains(adapter)
