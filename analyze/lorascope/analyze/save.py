@@ -83,7 +83,8 @@ def _unpacked(dataset: xr.Dataset) -> xr.Dataset:
     labels = {name: dataset[table].values[dataset[name].values] for name, table in tables.items()}
     if "role" in dataset.coords and "role" not in tables:  # an earlier version's
         labels["role"] = role_names(dataset["role"].values)
-    labels |= {name: dataset[name].values for name in TOKEN_INDEXES if name in dataset.coords and name not in labels}
+    plain = {str(name): one.values for name, one in dataset.coords.items() if one.dims == ("token",)}
+    labels |= {name: plain[name] for name in TOKEN_INDEXES if name in plain and name not in labels}
     dataset = dataset.drop_vars([*tables.values(), *labels]).assign_coords(token_coordinates(labels))
     return with_indexes(dataset)
 

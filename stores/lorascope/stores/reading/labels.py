@@ -46,10 +46,20 @@ def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
         if name in TOKEN_INDEXES:
             index = pd.Index(values, dtype=values.dtype, name=name, copy=False)
             coordinates = coordinates.assign(xr.Coordinates.from_xindex(xr.indexes.PandasIndex(index, "token")))
-        else:  # without `fastpath` xarray makes another text of each
-            lazy = indexing.LazilyIndexedArray(values) if isinstance(values, LazyText) else values
-            coordinates = coordinates.assign({name: xr.Variable("token", lazy, fastpath=True)})
+        else:
+            text = values if isinstance(values, xr.Variable) else _text(values)
+            coordinates = coordinates.assign({name: text})
     return coordinates
+
+
+def lazy_text(read: Callable[[], np.ndarray], n_tokens: int, attributes: Mapping[str, Any]) -> xr.Variable:
+    """Text (token,) that is read when it is first looked at."""
+    attributes = {key: value for key, value in attributes.items() if key != "written"}
+    return _text(indexing.LazilyIndexedArray(LazyText(read, n_tokens)), attributes)
+
+
+def _text(values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
+    return xr.Variable("token", values, attributes, fastpath=True)  # else xarray makes another text of each
 
 
 def role_names(roles: np.ndarray) -> np.ndarray:

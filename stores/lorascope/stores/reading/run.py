@@ -17,7 +17,7 @@ from ..format.tables import TABLES, TOKEN_WEIGHT
 from ..places.place import Place
 from .digests import read_digests
 from .glance import html_of
-from .labels import LazyText, role_names, token_coordinates, tokens_of
+from .labels import lazy_text, role_names, token_coordinates, tokens_of
 from .rows import DeltaSource, RowArray, read_once
 from .take import N_THREADS, TokenSource, take_tokens
 
@@ -158,8 +158,14 @@ class Run:
             "position": self.read_once("tokens/position"),
         }
         if "tokens/text" in self.arrays:
-            columns["text"] = LazyText(partial(read_once, self.arrays["tokens/text"], self.place), self.n_tokens)
+            columns["text"] = self._token_text.copy(deep=False)
+            columns["text"].attrs = {}
         return token_coordinates(columns)
+
+    @cached_property
+    def _token_text(self) -> xr.Variable:
+        array = self.arrays["tokens/text"]
+        return lazy_text(partial(read_once, array, self.place), self.n_tokens, array.attributes)
 
     @cached_property
     def components(self) -> xr.Dataset:
@@ -414,6 +420,8 @@ class Run:
 
     def _column(self, path: str) -> xr.Variable:
         array = self.arrays[path]
+        if path == "tokens/text":
+            return self._token_text
         values = self._rows(path)[:] if array.by_row else self.read_once(path)
         if values.dtype.kind == "T":  # xarray and pandas know text as object
             values = values.astype(object)
