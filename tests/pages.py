@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lorascope.capture.config import CaptureConfig
 from lorascope.cli.main import app, main
 from lorascope.study.settings import StudySettings
 
@@ -152,6 +153,8 @@ def check(block: Block, scope: dict[str, Any]) -> None:
                 run_command(words, only_parse=True)
     elif block.language == "yaml":
         StudySettings.model_validate(yaml.safe_load(block.text))
+    elif block.language == "toml":
+        CaptureConfig(**{"out": "x", **tomllib.loads(block.text)})
     elif block.language == "json":
         json.loads(block.text)
     else:

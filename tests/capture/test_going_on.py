@@ -115,6 +115,7 @@ def test_interrupted_while_being_set_up(content: Any, go: Any, tmp_path: Path, m
         ({"tokens": "last:5"}, r"settings.tokens: 'all' -> 'last:5'"),
         ({"store": "bf16", "seed": 3}, r"settings.seed: 0 -> 3; settings.store: 'exact' -> 'bf16'"),
         ({"dtype": torch.bfloat16}, r"model.dtype: 'float32' -> 'bfloat16'"),
+        ({"component": ("*.q_proj",)}, r"settings.component: \[\] -> \['\*.q_proj'\]"),
     ],
 )
 def test_another_capture_is_refused_with_what_differs(

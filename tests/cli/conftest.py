@@ -1,6 +1,7 @@
 """For the tests of commands."""
 
 import pytest
+from rich.console import Console
 
 from lorascope.cli import screen
 
@@ -9,3 +10,9 @@ from lorascope.cli import screen
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal on which no table is cut."""
     monkeypatch.setattr(screen.console, "width", 500)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal beside an answer that goes elsewhere."""
+    monkeypatch.setattr(screen, "aside", Console(stderr=True, force_terminal=True, width=200))

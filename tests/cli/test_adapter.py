@@ -108,8 +108,15 @@ def test_saved(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) ->
     ("words", "message"),
     [
         ([], "`paths` is empty; give one adapter folder or several"),
-        (["{lora}", "{lora}", "--out", "x.nc"], "`out` takes one adapter, and there are 2; call it once for each"),
-        (["{lora}", "--out", "x.csv"], "`out` is 'x.csv'; its name must end in .zarr (Zarr) or .nc (NetCDF)"),
+        (
+            ["{lora}", "{lora}", "--out", "x.nc"],
+            "`out` ending in `.zarr` or `.nc` takes one adapter, and there are 2; call it once for each",
+        ),
+        (
+            ["{lora}", "--out", "x.txt"],
+            "`out` is 'x.txt'; its name must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr) or .nc "
+            "(NetCDF)",
+        ),
         (["nowhere"], "adapter 'nowhere' is not there; give a local folder that PEFT saved"),
     ],
 )

@@ -119,6 +119,7 @@ def test_a_quick_fit_as_json(capsys: pytest.CaptureFixture[str], two: pd.DataFra
     assert found["trends"] == []
 
 
+@pytest.mark.usefixtures("watched")
 def test_progress_goes_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, *PAPER, "--n-draws", 1, "--json")
     assert code == 0
@@ -204,6 +205,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.usefixtures("watched")
 def test_a_folder_of_runs(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
     code, out, err = run(capsys, runs, "--quick", "--full", "--workers", 1)
     assert code == 0

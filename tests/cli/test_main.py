@@ -39,7 +39,7 @@ def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
         "not a level": (["verify", "x", "--level", "all"], 'Invalid value "all" for --level'),
         "not a reduction": (["miub", "x", "--reduction", "median"], 'Invalid value "median" for --reduction'),
         "not a number": (["miub", "x", "--workers", "two"], 'unable to convert "two" into int'),
-        "wrong suffix": (["miub", "x", "--out", "x.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
+        "wrong suffix": (["miub", "x", "--out", "x.txt"], ".zarr (Zarr) or .nc (NetCDF)"),
         "no store": (["info", Path(__file__)], "holds no Zarr store"),
         "no re-forward": (["verify", "x", "--model", "y"], "say how many, as in `--reforward 4`"),
         "nothing to trust": (["verify", "x", "--trust-remote-code"], "`--trust-remote-code` says how to compute"),
@@ -238,11 +238,13 @@ def test_what_is_too_large_or_too_deep_is_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", ["info {run} --json", "info {run} --full", "fit paper --json --quick", "--help"])
+@pytest.mark.parametrize(
+    "words", ["info {run} --json", "info {run} --full", "fit paper --json --quick", "--help", "--version"]
+)
 def test_an_answer_that_nobody_reads_to_its_end_is_no_error(many_rows: Path, words: str) -> None:
     shell = f'{{ "$0" -m lorascope {words.format(run=many_rows)}; echo "$?" >&2; }} | true'
     done = subprocess.run(["bash", "-c", shell, sys.executable], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() in {"1", "141"}  # nothing but the exit code
+    assert done.stderr == "0\n"  # nothing but the exit code
 
 
 def test_a_broken_pipe_of_another_kind_is_said(

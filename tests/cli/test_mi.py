@@ -196,7 +196,7 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `full`, `k` out"),
         (["--export", "p.npz", "--out", "r.nc"], "estimates nothing; leave `out` out"),
         (["--export", "p.npy"], "`export` is 'p.npy'; its name must end in .npz"),
-        (["--out", "r.txt"], "its name must end in .zarr (Zarr) or .nc (NetCDF)"),
+        (["--out", "r.txt"], ".zarr (Zarr) or .nc (NetCDF)"),
         (["--against", "base"], 'Invalid value "base" for --against'),
         (["--component", "q_prj"], "`components` names 'q_prj', which fits none of the 3 that the adapter touches"),
     ],

@@ -67,14 +67,25 @@ def test_print_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in out
 
 
-def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+def progressed(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     with progress_bar("begin") as update:
         update(1, 2, HOSTILE, HOSTILE)
         update(2, 2, HOSTILE, HOSTILE)
-    out = capsys.readouterr().out
-    assert out.count(SHOWN) >= 2
-    assert "\x1b]0" not in out
-    assert "\x07" not in out
+    out, err = capsys.readouterr()
+    return out, err
+
+
+@pytest.mark.usefixtures("watched")
+def test_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    out, err = progressed(capsys)
+    assert out == ""
+    assert err.count(SHOWN) >= 2
+    assert "\x1b]0" not in err
+    assert "\x07" not in err
+
+
+def test_where_no_terminal_is_no_bar_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    assert progressed(capsys) == ("", "")
 
 
 def test_a_note_names_its_first_three_places() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .qualify import qualify
     from .readings import miub_readings
     from .save import open_result, save
+    from .save_table import save_table
     from .scaling.fit import fit_report, fit_scaling_law
     from .scaling.identify import identifiability
     from .scores import scores_table
@@ -47,6 +48,7 @@ __all__ = [
     "paired",
     "qualify",
     "save",
+    "save_table",
     "scores_table",
     "side_by_side",
     "to_dataframe",

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.names import matching
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike, as_run
@@ -20,7 +21,7 @@ from .information.dataset import component_dataset, provenance
 from .information.pairs import Settings
 from .information.plan import Against, Plan, Unit, make_plan
 from .measuring.compute import workers
-from .measuring.sources import Source, matching, sources_of
+from .measuring.sources import TOUCHED, Source, sources_of
 from .options import N_SHUFFLES
 from .targets import refuse_inside_store, require_writable
 from .threads import keep_one_blas_thread, one_blas_thread
@@ -198,7 +199,8 @@ def _write_pairs(path: Path, found: Mapping[str, ComponentPairs], about: dict[st
 def _chosen_sources(run: Run, adapter: str | None, components: Sequence[str] | None) -> list[Source]:
     """The components that are looked at, in the run's order; raises where a pattern fits none."""
     sources = sources_of(run, adapter)
-    return [sources[place] for place in matching([source.component for source in sources], components)]
+    names = [source.component for source in sources]
+    return [sources[place] for place in matching(names, components, of=TOUCHED, option="components")]
 
 
 def _computed(

@@ -1,15 +1,22 @@
 """Where a result may be saved, looked at before any work."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+RESULTS = {".zarr": "Zarr", ".nc": "NetCDF"}
+"""What names of results end in, and what that is."""
+TABLES = {".csv": "CSV", ".parquet": "Parquet", ".json": "JSON", **RESULTS}
+"""What names of tables end in."""
 
-def refuse_target(target: Path) -> Path:
-    """The name itself; raises unless a result may be saved under it, see `save`."""
+
+def refuse_target(target: Path, formats: Mapping[str, str] = RESULTS) -> Path:
+    """The name itself; raises unless a result, or a table of `TABLES`, may be saved under it."""
     if "://" in str(target) or ":/" in target.as_posix()[1:]:
         raise ValueError(f"`out` is {str(target)!r}; a result goes to a folder of this machine")
-    if target.suffix not in {".zarr", ".nc"}:
-        raise ValueError(f"`out` is {str(target)!r}; its name must end in .zarr (Zarr) or .nc (NetCDF)")
+    if target.suffix not in formats:
+        *others, last = (f"{suffix} ({name})" for suffix, name in formats.items())
+        raise ValueError(f"`out` is {str(target)!r}; its name must end in {', '.join(others)} or {last}")
     if target.exists():
         raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
     refuse_inside_store(target, "out")

@@ -73,6 +73,8 @@ class CaptureConfig:
     """Samples: files in JSON Lines or plain text, or data sets such as `piqa:validation`; docs/data.md names them."""
     out: str
     """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which goes on."""
+    component: tuple[str, ...] = ()
+    """Components to hook and store, by path or pattern, such as `*.q_proj`; by default all that an adapter changes."""
     stream: Literal["adapted", "base", "pair"] = "adapted"
     """What x feeds the layers: `adapted` (adapter on), `base` (off, any adapters' deltas beside it), `pair` (both)."""
     states: Literal["all", "sample", "none"] = "all"
@@ -134,7 +136,7 @@ class CaptureConfig:
     """Whether code that comes with the model may run."""
 
     def __post_init__(self) -> None:
-        for name in ("adapter", "data", "prompt", "examples"):
+        for name in ("adapter", "data", "component", "prompt", "examples"):
             if isinstance(getattr(self, name), str):  # one is as good as a tuple of one
                 object.__setattr__(self, name, (getattr(self, name),))
         self._check_names()

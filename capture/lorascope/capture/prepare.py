@@ -11,7 +11,7 @@ from lorascope.stores import RunSpec
 from lorascope.stores.size import parse_size
 
 from .adapters.adapter import adapter_identity, scaling_identity
-from .adapters.components import LoraComponent, factor_weights, find_components
+from .adapters.components import LoraComponent, chosen_components, factor_weights
 from .adapters.preflight import Note, inspect
 from .adapters.refusal import require
 from .adapters.training_record import base_notes
@@ -96,7 +96,7 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     require(preflight.problems, ", ".join(loaded.adapters))
     if config.generate:
         samples = _generate(config, loaded, scored, ranks)
-    components = {name: find_components(loaded.model, name, skip=preflight.skipped) for name in loaded.adapters}
+    components = chosen_components(loaded.model, loaded.adapters, config.component, skip=preflight.skipped)
     dtypes = probe(loaded.model, Recorder(loaded.model, components, stream=config.stream), samples[0], loaded.device)
     settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
     unproven = [name for name in loaded.adapters if not loaded.is_proven(name)]

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from lorascope.analyze.targets import refuse_inside_store, require_writable
+from lorascope.analyze.targets import TABLES, refuse_inside_store, refuse_target, require_writable
 from lorascope.stores.places.atomic_write import atomic_write
-from lorascope.stores.visible import COMMANDS, one_line, visible
+from lorascope.stores.visible import one_line, visible
 from lorascope.study.named import require_there
 
-from .screen import aside, console, progress_bar, say, write
+from .screen import aside, console, json_text, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -72,7 +72,7 @@ def study_table(study: Sequence[str], where: Mapping[str, Sequence[str]], worker
 
     from lorascope.study.read_study import read_study
 
-    with progress_bar("runs", to=aside) as update:
+    with progress_bar("runs") as update:
         return read_study(
             study, where=where, n_workers=workers, progress=lambda done, total, part="": update(done, total, title=part)
         )
@@ -86,8 +86,11 @@ def chosen_groups(frame: "pd.DataFrame", named: str | None) -> tuple[str, ...]:
 
 
 def refuse_out(out: Path | None) -> None:
-    """Raise unless a folder of results may be written here: before the work, not after it."""
+    """Raise unless a table or a folder of results may be written here: before the work, not after it."""
     if out is None:
+        return
+    if out.suffix in TABLES:
+        refuse_target(out, TABLES)
         return
     if "://" in str(out) or ":/" in out.as_posix()[1:]:
         raise ValueError(f"`out` is {str(out)!r}; results go to a folder of this machine")
@@ -102,33 +105,33 @@ def deliver(
     record: Mapping[str, Any], *, as_json: bool, out: Path | None, full: bool = False, remarks: Sequence[str] = (),
     figures: Sequence[Figure] = (),
 ) -> None:  # fmt: skip
-    """Write what was found in a table to a folder if one is named, and print it, as JSON or as text.
+    """Write what was found in a table to a folder or as a table if one is named, and print it, as JSON or as text.
 
     The text is the first summary's short form, or with `full` everything; `record` is name -> result as JSON has it,
     `remarks` what was assumed or couldn't be computed.
     """
-    from lorascope.analyze.stats.record import to_json
-
     said: list[str] = list(frame.attrs.get("notes", ()))
     study = {"source": str(frame.attrs.get("source", "")), "where": {name: list(one) for name, one in where.items()},
              "n_rows": len(frame), "notes": said}  # fmt: skip
     asked = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
     source = f"{study['source']}: {len(frame)} rows{f' where {asked}' if asked else ''}"
     remarked = [one_line(line) for line in (source, *(f"* {note}" for note in (*said, *remarks)))]
-    # As JSON spells it, what a terminal would obey is the same text, and no terminal's business.
-    text = to_json({"study": study, **record, "remarks": list(remarks)})
-    text = COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    if out is not None:
+    answer = {"study": study, **record, "remarks": list(remarks)}
+    if out is not None and out.suffix in TABLES:
+        from lorascope.analyze.save_table import save_table, with_units
+
+        save_table(with_units(summaries[0].tables[0].rows, {}, {"title": title, **study}), out)
+    elif out is not None:
         with atomic_write(out.absolute()) as folder:
             folder.mkdir()
             parts = [one_line(title), *(visible(one.text(full=True, width=PAGE_WIDTH)) for one in summaries)]
             whole = "\n\n".join([*parts, "\n".join(remarked)])
             (folder / "report.txt").write_text(f"{whole}\n", encoding="utf-8")
-            (folder / "report.json").write_text(text, encoding="utf-8")
+            (folder / "report.json").write_text(json_text(answer), encoding="utf-8")
             if figures:
                 (folder / "figures.html").write_text(_page(title, source, figures), encoding="utf-8")
     if as_json:
-        write(text)
+        write_json(answer)
     else:
         for summary in summaries if full else summaries[:1]:
             say(f"{summary.text(full=full, width=console.width)}\n")

@@ -1,37 +1,49 @@
 """What `lorascope info` tells of a run, as JSON values and on the terminal."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.analyze.save_table import with_units
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.sizes import sizes
 from lorascope.analyze.stats.record import plain
 from lorascope.stores import Run
+from lorascope.stores.names import matching
 from lorascope.stores.size import format_size
 
 from .screen import note, print_table, say
 
 
-def print_facts(run: Run, facts: Mapping[str, Any], *, full: bool) -> None:
+def print_facts(run: Run, facts: Mapping[str, Any], patterns: Sequence[str], *, full: bool) -> None:
     """The run on the terminal."""
     whole = f"{facts['rows']['committed']} of {facts['rows']['n']} rows are whole"
     damaged = f"finished, but damaged since: {whole}; run `lorascope verify`"
     state = (damaged if facts["rows"]["lost"] else "finished") if run.finished else f"unfinished: {whole}"
     say(f"{run.place.name}  {state}")
     print_table("Run", ["what", "value"], [*_rows(run, facts), *_origin(facts["provenance"])])
+    if patterns:
+        table = run.components.isel(component=_chosen(run, patterns)).to_dataframe()
+        columns = ["path", "d_in", "d_out", "stored_dtype"]
+        print_table("Components", ["component", *columns[1:]], table[columns].astype(str).values.tolist())
     if full:
         _print_rest(run, facts)
 
 
-def facts_of(run: Run) -> dict[str, Any]:
-    """What `lorascope info --json` prints of a run that is set up."""
-    committed, table = run.committed.values, run.components
+def _chosen(run: Run, patterns: Sequence[str]) -> list[int]:
+    return matching(run.component_paths, patterns or None, of="of this run")
+
+
+def facts_of(run: Run, patterns: Sequence[str] = ()) -> dict[str, Any]:
+    """What `lorascope info --json` prints of a run that is set up; its components are those that fit the patterns."""
+    chosen = _chosen(run, patterns)
+    committed, table = run.committed.values, run.components.isel(component=chosen)
     adapters = {}
     for name in run.adapters:
-        one = run.adapter(name)
+        one = run.adapter(name).isel(component=chosen)
         touched = one["rank"].values[one["rank"].values > 0].tolist()
         n_factored = int((one["factor_start"].values >= 0).sum())
         rank = [min(touched, default=0), max(touched, default=0)]
@@ -57,7 +69,7 @@ def facts_of(run: Run) -> dict[str, Any]:
         "samples": run.samples.sizes["sample"],
         "choices": run.choices.sizes["choice"],
         "components": {
-            "n": len(run.component_paths),
+            "n": len(chosen),
             "kinds": dict(sorted(Counter(table["kind"].values.tolist()).items())),
             "dtypes": dict(sorted(Counter(table["stored_dtype"].values.tolist()).items())),
         },
@@ -73,6 +85,13 @@ def facts_of(run: Run) -> dict[str, Any]:
         "provenance": plain(run.attributes.get("provenance") or {}),
         "measured": plain(run.attributes.get("measured") or {}),
     }
+
+
+def scores_frame(run: Run) -> pd.DataFrame:
+    """The scores of a run, a row for each data set and measure, with standard errors; `unit` says what it is in."""
+    rows = [(one.dataset, one.measure, one.unit, one.n, *one.base, *one.adapted, *one.change) for one in scores(run)]
+    columns = ["dataset", "measure", "unit", "n", "base", "base_se", "adapted", "adapted_se", "change", "change_se"]
+    return with_units(pd.DataFrame(rows, columns=columns), {}, {"run": run.place.name})
 
 
 def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

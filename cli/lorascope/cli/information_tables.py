@@ -21,8 +21,8 @@ MOST_ROWS, MOST_NOTES = 10, 3
 """Components that are listed, and reasons for missing values, unless all are asked for: a screen's worth."""
 
 
-def print_result(result: xr.Dataset, run: Run, *, bound: bool, full: bool) -> int:
-    """Print a result; returns how many components lack values."""
+def print_result(result: xr.Dataset, run: Run, *, bound: bool, full: bool) -> None:
+    """Print a result."""
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
     one, against = result.sel(estimator=name), result.attrs["against"]
     n_all = _components(result.sizes["component"])
@@ -41,7 +41,7 @@ def print_result(result: xr.Dataset, run: Run, *, bound: bool, full: bool) -> in
         others = [other for other in result["estimator"].values.tolist() if other != name]
         for line in (*(_told(result.sel(estimator=other)) for other in others), *_qualifications(result, one, run)):
             say(line)
-    return _print_missing(result, full=full)
+    _print_missing(result, full=full)
 
 
 def _told(one: xr.Dataset) -> str:
@@ -140,8 +140,8 @@ def _qualifications(result: xr.Dataset, one: xr.Dataset, run: Run) -> Iterator[s
         yield f"tokens are of {there} of the run's {run.n_rows} rows; others aren't committed, or keep no states"
 
 
-def _print_missing(result: xr.Dataset, *, full: bool) -> int:
-    """Say which components have no values, and why; returns how many."""
+def _print_missing(result: xr.Dataset, *, full: bool) -> None:
+    """Say which components have no values, and why."""
     firsts: dict[str, str] = {}
     for name, note in zip(result["component"].values.tolist(), result["note"].values.tolist(), strict=True):
         firsts.setdefault(note, name)
@@ -150,7 +150,6 @@ def _print_missing(result: xr.Dataset, *, full: bool) -> int:
         say(f"{n} of {_components(result.sizes['component'])} lack values:")
     for note, name in [one for one in firsts.items() if one[0]][: None if full else MOST_NOTES]:
         say(f"{name}: {note}")
-    return n
 
 
 def _components(n: int) -> str:

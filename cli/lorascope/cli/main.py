@@ -14,6 +14,9 @@ from cyclopts.exceptions import UnknownCommandError
 
 from lorascope.stores.visible import visible
 
+from .config_file import settings_of_file
+from .screen import console
+
 COMMANDS = {
     "demo": "See it work: fine-tune, capture, analyse and report on a small real model, on this machine.",
     "finetune": "Train a LoRA adapter on every linear layer of attention and FFN.",
@@ -52,6 +55,8 @@ app = App(
     version=version("lorascope"),
     default_parameter=Parameter(negative_iterable=(), negative_none=()),
     result_action="return_value",
+    config=settings_of_file,
+    console=console,
     suppress_keyboard_interrupt=False,  # a capture that was stopped has something to say
 )
 for _name, _help in COMMANDS.items():
@@ -62,6 +67,7 @@ _study = App(name="study", help=COMMANDS["study"])
 for _name, _help in STUDY_COMMANDS.items():
     _study.command(f"lorascope.cli.commands.study:{_name}", name=_name, help=_help)
 app.command(_study)
+app.register_install_completion_command(help="Write completion of commands and options for this shell, and load it.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{what} for `lorascope {shlex.join(words)}`{f': {said}' if said else ''}")
     except (CycloptsError, ValueError, ArithmeticError, OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
-            return 128 + signal.SIGPIPE
+            return 0
         if traceback:
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)

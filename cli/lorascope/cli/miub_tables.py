@@ -1,6 +1,7 @@
 """What `lorascope miub` prints: a conclusion, and a table that fits a screen."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -10,9 +11,13 @@ from lorascope.analyze.groups import to_dataframe
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.readings import PRINTED
 from lorascope.analyze.reduce import UNITS
+from lorascope.analyze.save_table import with_units
 from lorascope.stores import Run
 
 from .screen import left_out, print_table, say
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped]
 
 TOP, MOST_ROWS = 10, 32
 """Rows that are shown of a longer table without `--full`, and the longest table that is shown whole."""
@@ -49,19 +54,39 @@ def print_conclusion(result: xr.DataTree, run: Run, *, full: bool, name: str = "
         say("fidelity: no token's js was measured during capture, so there is nothing to compare with")
 
 
-def print_components(result: xr.DataTree, *, full: bool) -> None:
+def components_table(result: xr.DataTree) -> "pd.DataFrame":
+    """js of each component, in the run's order."""
+    units = result.attrs["units"]
+    return with_units(to_dataframe(result), {"js": units, "js_se": units}, result.attrs)
+
+
+def groups_table(table: xr.Dataset) -> "pd.DataFrame":
+    """MIUB of each group that occurs."""
+    units = table.attrs["units"]
+    return with_units(to_dataframe(table, "group"), dict.fromkeys(("miub", "miub_se", "miub_sd"), units), table.attrs)
+
+
+def answer(results: Sequence[xr.DataTree], table: "pd.DataFrame") -> dict[str, Any]:
+    """What `lorascope miub --json` prints of results and of the table of their groups or components."""
+    tests, why = pairs_of(results)
+    numbers = [{"miub": float(one["miub"]), "miub_se": float(one["miub_se"]), **one.attrs} for one in results]
+    paired = [{**one.attrs, **{name: one[name].item() for name in one.data_vars}} for one in tests]
+    more = {"not_paired": why} if why else {}
+    return {"results": numbers, "units": table.attrs["units"], "rows": table, "paired": paired, **more}
+
+
+def print_components(frame: "pd.DataFrame", total: float, *, full: bool) -> None:
     """The largest components, or all."""
-    frame, total = to_dataframe(result).sort_values("js", ascending=False, kind="stable"), float(result["miub"])
+    units, frame = frame.attrs["units"]["js"], frame.sort_values("js", ascending=False, kind="stable")
     shares = [f"{js / total:.1%}" if total > 0 else "-" for js in frame["js"]]
-    columns = ["component", f"js ({result.attrs['units']})", "share of MIUB"]
+    columns = ["component", f"js ({units})", "share of MIUB"]
     rows = list(zip(frame["component"], map(format_error, frame["js"], frame["js_se"]), shares, strict=True))
     n_shown = len(rows) if full else min(TOP, len(rows))
     print_table(f"JS by component, {_counted(n_shown, len(rows)) or f'all {n_shown}'}", columns, rows[:n_shown])
 
 
-def print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None:
+def print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> None:
     """MIUB by the keys of `group_by`."""
-    frame = to_dataframe(table, "group")
     columns = {"n_samples": "samples", "n_components": "components"}
     if "n_runs" in frame:
         columns = {"n_runs": "runs", "miub_sd": "sd of runs"} if (frame["n_runs"] > 1).any() else {}
@@ -72,7 +97,7 @@ def print_groups(table: xr.Dataset, keys: Sequence[str], *, full: bool) -> None:
         for row in shown.to_dict("records")
     ]
     title = ", ".join(filter(None, (f"MIUB by {', '.join(keys)}", _counted(len(shown), len(frame)))))
-    print_table(title, [*keys, f"MIUB ({table.attrs['units']})", *columns.values()], rows)
+    print_table(title, [*keys, f"MIUB ({frame.attrs['units']['miub']})", *columns.values()], rows)
 
 
 def _counted(n_shown: int, n: int) -> str:
@@ -80,13 +105,19 @@ def _counted(n_shown: int, n: int) -> str:
     return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
 
 
+def pairs_of(results: Sequence[xr.DataTree]) -> tuple[list[xr.Dataset], str]:
+    """How each result differs from the first one, and why that can't be told; one of the two is empty."""
+    try:
+        return [paired(results[0], other) for other in results[1:]], ""
+    except ValueError as error:
+        return [], str(error)
+
+
 def print_pairs(results: Sequence[xr.DataTree]) -> None:
     """How results differ from the first one, paired by sample."""
-    try:
-        tests = [paired(results[0], other) for other in results[1:]]
-    except ValueError as error:
-        say(f"not paired: {error}")
-        return
+    tests, why = pairs_of(results)
+    if why:
+        say(f"not paired: {why}")
     for test in tests:
         p_t, p_ranks = (format_number(float(test[name]), digits=2) for name in ("p_t", "p_wilcoxon"))
         difference = format_error(float(test["difference"]), float(test["difference_se"]))

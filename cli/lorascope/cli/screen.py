@@ -1,15 +1,16 @@
 """The terminal: lines, tables and progress bars; imports nothing heavy, since `lorascope --help` waits for it."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from lorascope.stores.visible import visible
+from lorascope.stores.visible import COMMANDS, visible
 
 if TYPE_CHECKING:
     from lorascope.stores import Run
@@ -18,8 +19,17 @@ NARROWEST, USUAL = 20, 80
 """A terminal that claims fewer columns than the first doesn't know; it is taken to have the second."""
 
 
+class _Console(Console):
+    """A console whose reader may leave."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop what is left to say; the command ends as if all had been read."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 def _console(*, stderr: bool = False) -> Console:
-    made = Console(stderr=stderr)
+    made = _Console(stderr=stderr)
     if made.width < NARROWEST:
         made.width = USUAL
     return made
@@ -37,6 +47,18 @@ def write(text: str) -> None:
         console.file.flush()
     except BrokenPipeError:
         console.on_broken_pipe()
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON, NaN as null; what a terminal would obey is spelt out, which JSON reads alike."""
+    from lorascope.analyze.stats.record import to_json
+
+    return COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", to_json(value))
+
+
+def write_json(value: Any) -> None:
+    """The answer as one JSON object and nothing else."""
+    write(json_text(value))
 
 
 def say(text: str, *, to: Console | None = None) -> None:
@@ -73,8 +95,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 @contextmanager
-def progress_bar(title: str, *, to: Console | None = None) -> Iterator[Callable[..., None]]:
-    """A bar fed by `update(done, total, note="", title=None)`; a new title begins a new bar."""
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """A bar fed by `update(done, total, note="", title=None)`; a new title begins a new bar.
+
+    It is drawn beside the answer where that goes to a file or a program, and nowhere where no terminal is.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<12}", markup=False),
@@ -83,7 +108,8 @@ def progress_bar(title: str, *, to: Console | None = None) -> Iterator[Callable[
         TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    bars = Progress(*columns, console=to or console)
+    shown = console if console.file.isatty() else aside
+    bars = Progress(*columns, console=shown, disable=not shown.is_terminal)
     tasks: dict[str, int] = {}
 
     def update(done: int, total: int, note: str = "", title: str = title) -> None:

@@ -52,7 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "last tokens, raw": {"tokens": "last:3", "codec": "raw", "score": False},
     "narrowed pair": {"stream": "pair", "store": "bf16"},
     "base, bfloat16": {"stream": "base", "dtype": "bfloat16", "batch_tokens": 64},
-    "states none": {"states": "none"},
+    "states none of some components": {"states": "none", "component": ("*.q_proj", "*.0.*")},
     "states sample, several prompts": {"states": "sample", "states_share": 0.5, "prompt": ("main", "prompt1")},
     "a budget": {"budget": "3MB", "answer_tokens": 4, "score_base": False},
 }

@@ -1,5 +1,6 @@
 """A study from its file to its results: the whole grid on both shapes of models, killed and gone on with."""
 
+import json
 import os
 import signal
 import subprocess
@@ -185,3 +186,9 @@ def test_plan_counts_what_passes_and_keeps_nothing(
     assert not (path.parent / "study").exists()
     assert main(["study", "plan", str(path), "--no-probe", "--traceback"]) == 0
     assert "rehearsal" not in capsys.readouterr().out
+    assert main(["study", "plan", str(path), "--no-probe", "--json", "--traceback"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    (unit,) = planned["units"]
+    assert unit["seconds"] is None
+    assert unit["tokens"]["scored"] > 0
+    assert set(planned) == {"units", "notes", "results", "work"}

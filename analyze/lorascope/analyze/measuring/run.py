@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.names import matching
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.labels import with_indexes
@@ -24,7 +25,7 @@ from .captured import captured_measures, counted_tokens, keeps_all_states
 from .compute import Workers, workers
 from .measures import Measure, resolve
 from .partial import finish, open_partial
-from .sources import GROUP_BYTES, Source, group_sizes, matching, sources_of
+from .sources import GROUP_BYTES, TOUCHED, Source, group_sizes, sources_of
 from .tasks import measure_sources
 
 BATCH_TASKS = 32
@@ -113,7 +114,7 @@ def measure_unsaved(
     measures = resolve(names)[1]
     table = run.components.assign(run.adapter(adapter))
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
-    chosen = matching(table["path"].values.tolist(), components)
+    chosen = matching(table["path"].values.tolist(), components, of=TOUCHED, option="components")
     table = table.isel(component=chosen)
     shape = (run.n_tokens, len(chosen))
     partial = None

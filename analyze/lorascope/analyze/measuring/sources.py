@@ -1,8 +1,6 @@
 """What a task reads: one component of a run, a row at a time, and the weights that make its delta."""
 
-import difflib
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,6 +10,8 @@ from lorascope.stores import Run, StoreError
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.reading.rows import DeltaSource, RowArray
 
+TOUCHED = "that the adapter touches"
+"""Components of which some can be chosen, as an error calls them."""
 GROUP_BYTES = 16 * 2**20
 """Least bytes of float32 base in one task: below that Dask's own time shows."""
 
@@ -62,31 +62,6 @@ def sources_of(run: Run, adapter: str | None = None) -> list[Source]:
         for path, rank in zip(run.component_paths, ranks, strict=True)
         if rank > 0
     ]
-
-
-def matching(paths: Sequence[str], patterns: Sequence[str] | None) -> list[int]:
-    """Places of the components that fit any of the patterns, such as `*.q_proj`; all where there are none.
-
-    Raises
-    ------
-    ValueError
-        If a pattern fits none of them.
-    """
-    if patterns is None:
-        return list(range(len(paths)))
-    if isinstance(patterns, str) or not patterns:
-        raise ValueError(f"`components` is {patterns!r}; it must be a list of paths or patterns, or left out for all")
-    kept: set[int] = set()
-    for pattern in patterns:
-        fits = {place for place, path in enumerate(paths) if path == pattern or fnmatchcase(path, pattern)}
-        if not fits:
-            close = difflib.get_close_matches(pattern, paths, n=3) or list(paths[:1])
-            raise ValueError(
-                f"`components` names {pattern!r}, which fits none of the {len(paths)} that the adapter touches; close "
-                f"to it are {close}"
-            )
-        kept |= fits
-    return sorted(kept)
 
 
 def group_sizes(sources: Sequence[Source], group_bytes: int) -> list[int]:

@@ -12,6 +12,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lorascope.stores.names import matching
+
 from ..models.weights import plain_path
 from .branches import DeltaSource, delta_source, effective_scaling, lora_b, lora_bias
 
@@ -60,6 +62,31 @@ def find_components(model: PeftModel, adapter: str, *, skip: Collection[str] = (
         for path, (order, module) in adapted_modules(model, adapter).items()
         if path not in skip and left_out(path, module) is None
     ]
+
+
+def chosen_components(
+    model: PeftModel, adapters: Sequence[str], patterns: Sequence[str], *, skip: Collection[str] = ()
+) -> dict[str, list[LoraComponent]]:
+    """Adapter -> its components that fit any of the patterns, all where there are none; see `find_components`.
+
+    Raises
+    ------
+    StoreError
+        If a pattern fits no component of any adapter.
+    ValueError
+        If an adapter has no component that fits.
+    """
+    found = {name: find_components(model, name, skip=skip) for name in adapters}
+    paths = [component.path for component in in_module_order(found)]
+    kept = {paths[place] for place in matching(paths, patterns or None, of="that the adapter changes")}
+    chosen = {name: [one for one in components if one.path in kept] for name, components in found.items()}
+    for name, components in chosen.items():
+        if not components:
+            raise ValueError(
+                f"`component` is {list(patterns)}, and adapter {name!r} changes none of these; leave it out, or name "
+                f"one of its components, such as {found[name][0].path!r}"
+            )
+    return chosen
 
 
 def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]]:

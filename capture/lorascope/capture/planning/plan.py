@@ -12,7 +12,7 @@ import torch
 from lorascope.stores import Problem, RunSpec, open_place, run_state
 from lorascope.stores.size import format_size
 
-from ..adapters.components import find_components
+from ..adapters.components import chosen_components
 from ..adapters.preflight import Note, inspect
 from ..adapters.training_record import base_notes
 from ..buffers.rows import queue_bytes_needed, row_spans
@@ -158,7 +158,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     names = tuple(config.adapters)
     preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
     problems += preflight.problems
-    components = {name: find_components(model, name, skip=preflight.skipped) for name in names}
+    components = chosen_components(model, names, config.component, skip=preflight.skipped)
     settled = settle(config, model, samples, components, output_dtypes(model, components), device)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if is_causal(model) else 0
     estimated = estimate(settled.spec, base_scores=n_scored > 0 and config.score_base, answers=config.answer_tokens > 0)

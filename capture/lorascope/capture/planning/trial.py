@@ -12,7 +12,7 @@ import torch
 from lorascope.stores import create_run, open_place
 
 from ..adapters.adapter import attach_adapters
-from ..adapters.components import find_components
+from ..adapters.components import chosen_components
 from ..adapters.passes import evaluating
 from ..config import CaptureConfig
 from ..load import Loaded, load_base
@@ -44,7 +44,7 @@ def run_trial(
     place = input_device(adapted)
     loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, {})
     with evaluating(adapted), _beside(config.out) as out:
-        components = {name: find_components(adapted, name, skip=skip) for name in config.adapters}
+        components = chosen_components(adapted, loaded.adapters, config.component, skip=skip)
         dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), few[0], place)  # warms up as well
         if config.states != "all":
             reduce_tokens(torch.ones(1, 8), torch.ones(1, 8))  # compiles its kernels

@@ -4,20 +4,30 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from lorascope.analyze.adapters.factors import read_keys
 from lorascope.analyze.adapters.settings import read_settings
 from lorascope.analyze.format import format_number, format_percent
-from lorascope.analyze.targets import refuse_target
+from lorascope.analyze.targets import RESULTS, TABLES, refuse_target
+from lorascope.stores.names import matching
 
-from ..screen import print_table, progress_bar, say
+from ..screen import aside, print_table, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
+    import xarray as xr
 
 
-def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
+def adapter(
+    *paths: Path,
+    component: tuple[str, ...] = (),
+    full: bool = False,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+    out: Path | None = None,
+) -> None:
     """Size and rank of what LoRA adapters change, from their folders alone: no data, no model, no torch.
 
     Norms are Frobenius norms of s B A, the change of a layer's weight. The effective rank is exp of the entropy of its
@@ -28,28 +38,76 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
     ----------
     paths
         Folders with `adapter_config.json` and `adapter_model.safetensors`.
+    component
+        A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all. Shares, the number
+        of parameters and the total norm stay those of the whole adapter.
     full
         Also every component, in the model's order.
+    as_json
+        Print one JSON object and nothing else: `adapters`, a list of `attributes` (`adapter`, its folder; `scaling`,
+        `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`, `scaling`,
+        `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
     out
-        Save all numbers of one adapter here: a folder ending in .zarr, or a NetCDF file ending in .nc.
+        Save the numbers of all components here: a folder ending in .zarr or a file ending in .nc, of one adapter; or a
+        file ending in .csv, .parquet or .json, of all.
     """
     if not paths:
         raise ValueError("`paths` is empty; give one adapter folder or several")
     if out is not None:
-        if len(paths) > 1:
-            raise ValueError(f"`out` takes one adapter, and there are {len(paths)}; call it once for each")
-        refuse_target(out)  # before the work, not after it
+        if len(paths) > 1 and out.suffix in RESULTS:
+            raise ValueError(
+                f"`out` ending in `.zarr` or `.nc` takes one adapter, and there are {len(paths)}; call it once for each"
+            )
+        refuse_target(out, TABLES)  # before the work, not after it
     for path in paths:
         read_settings(path)
         read_keys(path)
 
+    import pandas as pd
+
     from lorascope.analyze.adapters.adapter import adapter_report
-    from lorascope.analyze.save import save
+    from lorascope.analyze.save_table import save_table, table_of
 
     with progress_bar("adapter") as update:
         reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
-    frames = [report.reset_coords().to_dataframe() for report in reports]
+    names = [report["component"].values.tolist() for report in reports]
+    every = list(dict.fromkeys(name for one in names for name in one))
+    chosen = {every[place] for place in matching(every, component or None, of="that the adapters change")}
+    reports = [
+        report.isel(component=[name in chosen for name in one]) for report, one in zip(reports, names, strict=True)
+    ]
+    frames = [table_of(report.drop_vars("total_norm")) for report in reports]
+    labels = _labels(paths)
+    if as_json:
+        write_json({"adapters": [_answer(*one) for one in zip(reports, frames, strict=True)]})
+    else:
+        _print(paths, labels, reports, frames, full=full)
+    if out is not None:
+        whole = pd.concat([frame.assign(adapter=label) for frame, label in zip(frames, labels, strict=True)])
+        save_table(reports[0] if len(reports) == 1 else whole, out)
+        say(f"saved to {out}", to=aside if as_json else None)
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Names that tell the adapters apart."""
+    names = [path.resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _answer(report: "xr.Dataset", frame: "pd.DataFrame") -> dict[str, Any]:
+    """What `lorascope adapter --json` prints of one adapter."""
+    texts = {name: json.loads(report.attrs[name]) for name in ("remarks", "config")}
+    return {"attributes": {**report.attrs, **texts}, "total_norm": float(report["total_norm"]), "rows": frame}
+
+
+def _print(
+    paths: Sequence[Path], labels: Sequence[str], reports: Sequence["xr.Dataset"], frames: Sequence["pd.DataFrame"],
+    *, full: bool,
+) -> None:  # fmt: skip
     for path, report, frame in zip(paths, reports, frames, strict=True):
+        if frame.empty:
+            say(f"{path}: changes none of these components")
+            continue
         attrs = report.attrs
         say(
             f"{path}: {len(frame)} components, rank {_range(frame['rank'])}, scaling {_range(frame['scaling'])} "
@@ -59,8 +117,6 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
         )
         for remark in json.loads(attrs["remarks"]):
             say(f"  {remark}")
-    names = [path.resolve().name for path in paths]
-    labels = names if len(set(names)) == len(names) else [str(path) for path in paths]
     for key in ("kind", "component") if full else ("kind",):
         if len(reports) == 1:
             title = f"Norm of s B A by {key}, its effective and stable rank{' (medians)' if key == 'kind' else ''}"
@@ -69,9 +125,6 @@ def adapter(*paths: Path, full: bool = False, out: Path | None = None) -> None:
         else:
             for name, title in [("frobenius_norm", "Norm of s B A"), ("effective_rank", "Effective rank")][: 1 + full]:
                 print_table(f"{title} by {key}", [key, *labels], _beside(frames, key, name))
-    if out is not None:
-        save(reports[0], out)
-        say(f"saved to {out}")
 
 
 def _row(name: str, part: "pd.DataFrame") -> tuple[str, ...]:

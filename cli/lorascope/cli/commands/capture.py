@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from lorascope.analyze.format import format_duration
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
@@ -19,15 +21,25 @@ if TYPE_CHECKING:
     from lorascope.stores import Run
 
 
-def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
+def capture(
+    settings: Annotated[CaptureConfig, Parameter(name="*")],
+    *,
+    config: Path | None = None,  # read by `settings_of_file`
+) -> None:
     """Run a model with its adapter over data and store base and delta of every LoRA layer.
 
     Before anything is written the adapter is checked and every choice is scored. Interrupted at any point, the run
     opens and holds whole rows only; the same command goes on after them. Under torchrun the processes share the rows.
-    """
-    require_inputs(config)
 
-    with saying_what_remains(partial(rows_that_remain, config.out)):
+    Parameters
+    ----------
+    config
+        A TOML file of these settings, each under the name of its option with `_` for `-`, such as `batch_tokens = 2048`
+        or `component = ["*.q_proj"]`; what the command line says goes first.
+    """
+    require_inputs(settings)
+
+    with saying_what_remains(partial(rows_that_remain, settings.out)):
         from lorascope.capture import capture as capture_run
         from lorascope.capture.resume import COMPARED
         from lorascope.stores import run_state
@@ -36,10 +48,10 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
 
         quiet_libraries()
         if os.environ.get("RANK", "0") != "0":  # of several processes one talks
-            capture_run(config)
+            capture_run(settings)
             return
-        was_finished = run_state(config.out) == "finished"
-        run = _capture(config, capture_run)
+        was_finished = run_state(settings.out) == "finished"
+        run = _capture(settings, capture_run)
     captured = (
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components"
     )
@@ -53,7 +65,7 @@ def capture(config: Annotated[CaptureConfig, Parameter(name="*")]) -> None:
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
         say(
-            f"{format_size(measured['stored_bytes'])} in {measured['seconds']:.1f} s, "
+            f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}, "
             f"{measured['overhead']:.2f} times a bare forward pass"
         )
 

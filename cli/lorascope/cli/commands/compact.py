@@ -22,7 +22,7 @@ def compact(source: str, out: str, /) -> None:
     out
         Folder or url of the compressed run, new or empty.
     """
-    require_store(source)
+    source = require_store(source)
 
     from lorascope.stores import compact as compact_run
     from lorascope.stores import open_place, run_state

@@ -69,9 +69,11 @@ def compare(
     full
         Print all tables and remarks beside the verdicts.
     as_json
-        Print all numbers at full precision as JSON.
+        Print one JSON object and nothing else: `study` (`source`, `where`, `n_rows`, `notes`), `comparison`, every
+        number at full precision, and `remarks`.
     out
-        Write report.txt, report.json and figures.html to this folder, new or empty.
+        Write report.txt, report.json and figures.html to this folder, new or empty; or the first table alone, to a name
+        ending in .csv, .parquet, .json, .nc or .zarr.
     """
     refuse_out(out)
     if n_draws > MOST_DRAWS:

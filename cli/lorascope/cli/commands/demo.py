@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lorascope.analyze.format import format_duration
 from lorascope.capture.config import CaptureConfig, FinetuneConfig
 from lorascope.capture.training.folder import training_folder
 from lorascope.stores.json_document import read_json
@@ -53,7 +54,7 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
         page, was_there = _run_demo(out, model_file, update)
     if was_there:
         say("already complete: adapter and run are of this recipe (`demo.json`); the report alone was written anew")
-    say(f"done in {time.perf_counter() - began:.0f} s")
+    say(f"done in {format_duration(time.perf_counter() - began)}")
     say(f"report: {page.resolve()}")
 
 

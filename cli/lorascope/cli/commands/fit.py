@@ -13,7 +13,7 @@ from lorascope.analyze.scaling.laws import LawName
 
 from .. import fits
 from ..fits import NONE, Whole, listed
-from ..screen import aside, progress_bar
+from ..screen import progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
@@ -96,9 +96,11 @@ def fit(
     workers
         Threads that read runs; by default one a processor.
     as_json
-        Print all numbers at full precision as JSON.
+        Print one JSON object and nothing else: `study` (`source`, `where`, `n_rows`, `notes`), `fit` and `trends`,
+        every number at full precision, and `remarks`.
     out
-        Write report.txt, report.json and figures.html to this folder, new or empty.
+        Write report.txt, report.json and figures.html to this folder, new or empty; or the first table alone, to a name
+        ending in .csv, .parquet, .json, .nc or .zarr.
     """
     fits.refuse_out(out)
     asked = fits.rows_where(where)
@@ -116,7 +118,7 @@ def fit(
         "share": share, "repeat": repeat, "level": level, "seed": seed,
     }  # fmt: skip
     found: ScalingFit | FitReport
-    with progress_bar("fit", to=aside) as update:
+    with progress_bar("fit") as update:
         if quick:
             found = one = fit_scaling_law(frame, response, **options)
         else:

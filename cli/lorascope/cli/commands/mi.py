@@ -3,13 +3,15 @@
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from lorascope.analyze.options import N_SHUFFLES
-from lorascope.analyze.targets import refuse_target
+from lorascope.analyze.targets import TABLES, refuse_target
 from lorascope.stores.reading.there import require_store
 
-from ..screen import progress_bar, say
+from ..screen import aside, progress_bar, say, write_json
 
 
 def mi(
@@ -28,6 +30,7 @@ def mi(
     seed: int = 0,
     bound: bool = False,
     full: bool = False,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
     workers: int | None = None,
     scheduler: str | None = None,
     out: Path | None = None,
@@ -70,23 +73,28 @@ def mi(
         MIUB beside the mutual information that the paper calls it a bound of, and beside the true bound, in nats.
     full
         All components, every estimator, and all that qualifies the numbers.
+    as_json
+        Print one JSON object and nothing else: `attributes` (how it was measured), `units` (column -> unit), and
+        `rows`, one for each component and estimator: `value`, its error `se`, `low` and `high` of its interval, `p`,
+        `verdict`, `js` and all that qualifies them; null for what there isn't, "inf" for an infinity.
     workers
         Threads; by default one a processor.
     scheduler
         Address of a running Dask scheduler, such as tcp://host:8786; or threads, processes or synchronous.
     out
-        Save all numbers here: a folder ending in .zarr, or a NetCDF file ending in .nc.
+        Save all numbers here: a folder ending in .zarr, or a file ending in .nc, .csv, .parquet or .json, with a row
+        for each component and estimator.
     export
         Write the projected pairs here, a file ending in .npz, for estimators of elsewhere; nothing is estimated.
     """
     if bound and unit != "nat":
         raise ValueError(f"`bound` compares nats with nats, and `unit` is {unit!r}; leave it out")
     if out is not None:
-        refuse_target(out)  # before the work, not after it
-    require_store(run)
+        refuse_target(out, TABLES)  # before the work, not after it
+    run = require_store(run)
 
     from lorascope.analyze.measure_information import export_pairs, measure_information, refuse_npz
-    from lorascope.analyze.save import save
+    from lorascope.analyze.save_table import json_of, save_table, table_of
     from lorascope.stores import open_run
 
     from ..information_tables import MOST_NOTES, print_result
@@ -97,7 +105,16 @@ def mi(
         "share": share, "seed": seed, "scheduler": scheduler, "n_workers": workers,
     }  # fmt: skip
     if export is not None:
-        _refuse_unused(out=out, bound=bound, full=full, estimator=tuple(estimator), k=k, unit=unit, shuffles=shuffles)
+        _refuse_unused(
+            out=out,
+            bound=bound,
+            full=full,
+            as_json=as_json,
+            estimator=tuple(estimator),
+            k=k,
+            unit=unit,
+            shuffles=shuffles,
+        )
         refuse_npz(export)
         with progress_bar("mi --export") as update:
             left_out = export_pairs(opened, export, progress=update, **options)
@@ -110,11 +127,14 @@ def mi(
         result = measure_information(
             opened, estimator=names, k=k, unit=unit, n_shuffles=shuffles, progress=update, **options
         )
-    n_missing = print_result(result, opened, bound=bound, full=full)
+    if as_json:
+        write_json(json_of(table_of(result)))
+    else:
+        print_result(result, opened, bound=bound, full=full)
     if out is not None:
-        save(result, out)
-        say(f"saved to {out}")
-    return int(n_missing > 0)
+        save_table(result, out)
+        say(f"saved to {out}", to=aside if as_json else None)
+    return int((result["note"].values != "").any())
 
 
 def _refuse_unused(**given: object) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lorascope.analyze.options import KEYS, RUN_KEYS, Reduction, Unit
-from lorascope.analyze.targets import refuse_target
+from lorascope.analyze.targets import RESULTS, TABLES, refuse_target
 from lorascope.stores.reading.there import require_store
 
-from ..screen import progress_bar, say
+from ..screen import aside, progress_bar, say, write_json
 from ..stopped import components_that_remain, saying_what_remains
 
 
@@ -26,6 +26,7 @@ def miub(
     over_components: Literal["sum", "mean"] = "sum",
     paper: bool = False,
     full: bool = False,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
     n_workers: Annotated[int | None, Parameter(name="--workers")] = None,
     scheduler: str | None = None,
     out: Path | None = None,
@@ -57,6 +58,13 @@ def miub(
         Every reading of the paper's equation side by side, and how it compares in size with the paper's tables.
     full
         Tables whole, and how far js from the store lies from js during capture.
+    as_json
+        Print one JSON object and nothing else: `results` (one for each run and adapter: `miub`, `miub_se`, and the
+        attributes of a result, such as `run`, `adapter`, `units`, `n_samples`), `units` (column -> unit), `rows` (the
+        table that would be printed, whole: by component `js` and `js_se`, by groups `miub` and `miub_se`), and `paired`
+        (`first`, `second`, `units`, `difference`, `difference_se`, `n_samples`, `p_t`, `p_wilcoxon`; empty for one
+        result, and where samples can't be paired, which `not_paired` explains). With --paper: `attributes`, `units`,
+        and `rows`, a reading each.
     n_workers
         Threads; by default one a processor.
     scheduler
@@ -64,13 +72,15 @@ def miub(
         processes or synchronous on this machine.
     out
         Save token-level js and its reductions here: a folder ending in .zarr, or a NetCDF file ending in .nc. A call
-        that was stopped goes on after what it had done.
+        that was stopped goes on after what it had done. In a file ending in .csv, .parquet or .json, the table that is
+        printed, whole.
     """
     n = len(runs) * max(1, len(adapter))
     keys = _keys(group_by, n, several_adapters=len(adapter) > 1)
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
-    for name, given in (("out", out is not None), ("paper", paper)):
+    is_result = out is not None and out.suffix in RESULTS
+    for name, given in (("out` ending in `.zarr` or `.nc", is_result), ("paper", paper)):
         if given and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
     changed = {"out": out, "group_by": group_by, "over_components": over_components != "sum"}
@@ -78,22 +88,29 @@ def miub(
     if paper and any(changed.values()):
         name = next(name for name in changed if changed[name])
         raise ValueError(f"`paper` goes without `{name}`: it shows every reduction and unit, and saves nothing")
-    target = None if out is None else refuse_target(out)  # before the work, not after it
-    require_store(*runs)
+    if out is not None:
+        refuse_target(out, TABLES)  # before the work, not after it
+    target = out if is_result else None
+    found = [require_store(run) for run in runs]
 
     from lorascope.analyze.compare_runs import side_by_side
-    from lorascope.analyze.groups import group_by as grouped
+    from lorascope.analyze.groups import group_by as group_by_keys
     from lorascope.analyze.miub import miub as miub_of
     from lorascope.analyze.readings import miub_readings
+    from lorascope.analyze.save_table import json_of, save_table, table_of
     from lorascope.stores import open_run
 
-    from ..miub_tables import print_components, print_conclusion, print_groups, print_pairs, print_readings
+    from .. import miub_tables
 
     options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": n_workers}
-    pairs = [(run, name) for run in map(open_run, runs) for name in adapter or (None,)]
+    pairs = [(run, name) for run in map(open_run, found) for name in adapter or (None,)]
     if paper:
         with progress_bar("paper") as update:
-            print_readings(miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options))
+            readings = miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)
+        if as_json:
+            write_json(json_of(table_of(readings)))
+        else:
+            miub_tables.print_readings(readings)
         return 0
     options |= {"reduction": reduction, "unit": unit, "out": target}
     saying = nullcontext() if target is None else saying_what_remains(partial(components_that_remain, target))
@@ -103,19 +120,26 @@ def miub(
             miub_of(run, adapter=name, progress=partial(update, title=title), **options)
             for (run, name), title in zip(pairs, titles, strict=True)
         ]
-    if len(results) == 1:
-        print_conclusion(results[0], pairs[0][0], full=full)
-        if keys:
-            print_groups(grouped(results[0], keys, over_components=over_components), keys, full=full)
-        if full or not keys:
-            print_components(results[0], full=full)
+    grouped = side_by_side(results, keys) if n > 1 else None
+    if keys and grouped is None:
+        grouped = group_by_keys(results[0], keys, over_components=over_components)
+    by_component = miub_tables.components_table(results[0])
+    table = by_component if grouped is None else miub_tables.groups_table(grouped)
+    if as_json:
+        write_json(miub_tables.answer(results, table))
     else:
-        print_pairs(results)
+        if n > 1:
+            miub_tables.print_pairs(results)
         for result, (run, _) in zip(results, pairs, strict=True):
-            print_conclusion(result, run, full=full, name=f"{run.place.name}: ")
-        print_groups(side_by_side(results, keys), keys, full=full)
+            miub_tables.print_conclusion(result, run, full=full, name=f"{run.place.name}: " if n > 1 else "")
+        if grouped is not None:
+            miub_tables.print_groups(table, keys, full=full)
+        if n == 1 and (full or not keys):
+            miub_tables.print_components(by_component, float(results[0]["miub"]), full=full)
     if out is not None:
-        say(f"saved to {out}")
+        if not is_result:
+            save_table(table, out)
+        say(f"saved to {out}", to=aside if as_json else None)
     return int(any(result.attrs["n_not_finite"] for result in results))
 
 

@@ -1,7 +1,7 @@
 """`lorascope plan`."""
 
-import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -11,15 +11,16 @@ from lorascope.capture.config import CaptureConfig
 from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
 
-from ..screen import note, print_table, say
+from ..screen import note, print_table, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
 
 
 def plan(
-    config: Annotated[CaptureConfig, Parameter(name="*")],
+    settings: Annotated[CaptureConfig, Parameter(name="*")],
     *,
+    config: Path | None = None,  # read by `settings_of_file`
     probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -27,22 +28,27 @@ def plan(
 
     Parameters
     ----------
+    config
+        A TOML file of the settings of the capture; see `lorascope capture --help`.
     probe
         Whether to load the model and measure how fast it, the copies and the disk are; without, its weights needn't be
         there.
     as_json
-        Print the plan as one JSON object.
+        Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
+        `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
+        `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
+        `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, and `settings`.
     """
-    require_inputs(config, weights=False)
+    require_inputs(settings, weights=False)
 
     from lorascope.capture import plan as plan_capture
 
     from ..quiet import quiet_libraries
 
     quiet_libraries()
-    made = plan_capture(config, probe=probe)
+    made = plan_capture(settings, probe=probe)
     if as_json:
-        say(json.dumps(made.as_dict(), indent=2))
+        write_json(made.as_dict())
         return 0 if made.ok else 1
     for line in _verdict(made):
         say(line)

@@ -42,7 +42,7 @@ def pull(
     adapter
         An adapter's name or a pattern; by default all.
     """
-    require_store(source)
+    source = require_store(source)
 
     from lorascope.stores import open_place, open_run, run_state
     from lorascope.stores import pull as pull_slice

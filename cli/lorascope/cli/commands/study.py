@@ -3,19 +3,29 @@
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from lorascope.analyze.format import format_duration, format_number
 from lorascope.stores.size import format_size
 from lorascope.study.grid import Unit, chosen_units, units_of
 from lorascope.study.settings import read_settings
 
-from ..screen import print_table, progress_bar, say
+from ..screen import print_table, progress_bar, say, write_json
 from ..stopped import GOES_ON, saying_what_remains
 
 THERE = "there already"
 
 
-def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None:
+def plan(
+    study: Path,
+    /,
+    *,
+    only: str | None = None,
+    probe: bool = True,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> None:
     """What a study will run, and what it will take in time and on the disk; nothing is kept.
 
     Parameters
@@ -27,6 +37,9 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
     probe
         Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
         counted.
+    as_json
+        Print one JSON object and nothing else: `units` (a list of `unit`, `tokens`: `trained`, `scored` and `captured`,
+        `seconds`, null without a rehearsal, and `stored_bytes`), `notes`, and the folders `results` and `work`.
     """
     from lorascope.study.running.inputs import require_inputs
 
@@ -39,10 +52,18 @@ def plan(study: Path, /, *, only: str | None = None, probe: bool = True) -> None
 
     quiet_libraries()
     planned = plan_study(settings, only=only, probe=probe)
+    notes = list(dict.fromkeys(note for one in planned for note in one.notes))
+    if as_json:
+        units = [
+            {"unit": one.unit.name, "tokens": one.tokens, "seconds": one.seconds, "stored_bytes": one.stored_bytes}
+            for one in planned
+        ]
+        write_json({"units": units, "notes": notes, "results": settings.results, "work": settings.work})
+        return
     times = ["" if one.seconds is None else format_duration(one.seconds) for one in planned]
     rows = [(one.unit.name, *map(format_number, one.tokens), time) for one, time in zip(planned, times, strict=True)]
     print_table("Units", ["unit", "tokens trained", "scored", "captured", "time"], rows)
-    for note in dict.fromkeys(note for one in planned for note in one.notes):
+    for note in notes:
         say(f"note: {note}")
     if probe:
         stored = [one.stored_bytes for one in planned]
@@ -97,24 +118,32 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
         say(f"nothing was computed; results: {settings.results}")
         return
     counts = ", ".join(f"{n} {did}" for did, n in outcomes.items()) or f"none of them is in part {only}"
-    say(f"units: {counts}, in {time.perf_counter() - began:.0f} s; results: {settings.results}")
+    say(f"units: {counts}, in {format_duration(time.perf_counter() - began)}; results: {settings.results}")
     say(f"`lorascope study report {study}` writes tables and figures")
 
 
-def status(study: Path, /) -> int:
+def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> int:
     """How far a study has got; needs no torch. The exit code is 0 once all units are done, else 1.
 
     Parameters
     ----------
     study
         The study's YAML file.
+    as_json
+        Print one JSON object and nothing else: `n_units`, `n_done`, and `units`, a list of `unit`, `state` and
+        `detail`.
     """
     from lorascope.study.status import study_status
 
     found = study_status(read_settings(study))
     n_left = sum(one.state != "done" for one in found)
-    say(f"{len(found) - n_left} of {len(found)} units done")
-    print_table("Units", ["unit", "state", "detail"], [(one.unit.name, one.state, one.detail) for one in found])
+    columns, rows = ("unit", "state", "detail"), [(one.unit.name, one.state, one.detail) for one in found]
+    if as_json:
+        units = [dict(zip(columns, row, strict=True)) for row in rows]
+        write_json({"n_units": len(found), "n_done": len(found) - n_left, "units": units})
+    else:
+        say(f"{len(found) - n_left} of {len(found)} units done")
+        print_table("Units", columns, rows)
     return int(n_left > 0)
 
 

@@ -2,17 +2,20 @@
 
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
 from lorascope.stores.errors import StoreError
 from lorascope.stores.reading.there import require_store
 
-from ..screen import print_table, progress_bar, say
+from ..screen import print_table, progress_bar, say, write_json
 
 if TYPE_CHECKING:
-    from lorascope.stores import Problem, Verdict
+    from lorascope.capture.reforward import Reforwarded
+    from lorascope.stores import Verdict
 
 MOST_SHOWN = 200
 """Problems that are listed; of a run in ruins the others are counted by kind."""
@@ -22,6 +25,7 @@ def verify(
     run: str,
     /,
     *,
+    component: tuple[str, ...] = (),
     level: Literal["digests", "decode", "statistics"] = "statistics",
     reforward: NonNegativeInt = 0,
     model: str | None = None,
@@ -32,6 +36,7 @@ def verify(
     device: str | None = None,
     trust_remote_code: bool = False,
     seed: NonNegativeInt = 0,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Check a run against itself, and with --reforward against its model; exit code 1 if anything is wrong.
 
@@ -39,6 +44,9 @@ def verify(
     ----------
     run
         Folder or url of the run.
+    component
+        A component's path or a pattern, e.g. '*.q_proj', of which states and deltas are looked at; may be given several
+        times; by default all. Digests of rows are of all components; checksums of chunks stand in for them.
     level
         How deep to look, each level with those before it: `digests` reads every chunk, `decode` decompresses it,
         `statistics` looks for NaN, Inf, zero, constant, blank, repeated and shifted vectors and rows.
@@ -60,6 +68,11 @@ def verify(
         With --reforward: run code that comes with the model.
     seed
         With --reforward: chooses the samples.
+    as_json
+        Print one JSON object and nothing else: `run`, `sound`, `level`, `n_rows`, `n_committed`, `n_chunks` (checked),
+        `n_pairs` (of tokens that follow the same sequence, compared), `problems` (all of them: `place`, `kind`,
+        `message`), `untold` (sentences on what no digest covers), `reforward` (null without --reforward and where the
+        run is broken; else `samples`, `n_tokens`, `n_vectors`, `n_equal`, `worst`).
     """
     named = {"model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples}
     given = {**named, "device": device, "trust_remote_code": trust_remote_code}
@@ -67,21 +80,29 @@ def verify(
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
-    require_store(run)
+    run = require_store(run)
     if reforward:
         _require_inputs(run, overrides)  # before all of it is read
 
     from lorascope.stores import verify as verify_run
 
     with progress_bar("verify") as update:
-        verdict = verify_run(run, level=level, progress=update)
-    problems = list(verdict.problems)
+        verdict = verify_run(run, level=level, components=component or None, progress=update)
+    problems, again = list(verdict.problems), None
     lines = [_summary(run, verdict), *verdict.untold]
+    if component:
+        lines.append(f"of components that fit {', '.join(component)}: by the checksum of every chunk")
     if reforward and problems:
         lines.append("nothing was computed again: what is stored is broken already")
     elif reforward:
-        problems, line = _reforward(run, reforward, seed, overrides)
-        lines.append(line)
+        again = _reforward(run, reforward, seed, overrides)
+        problems = again.problems
+        lines.append(_compared(again))
+    if as_json:
+        found = {**verdict._asdict(), "problems": problems}
+        computed = None if again is None else {k: v for k, v in asdict(again).items() if k != "problems"}
+        write_json({"run": run, "sound": not problems, **found, "reforward": computed})
+        return 1 if problems else 0
     if problems:
         shown, rest = problems[:MOST_SHOWN], Counter(problem.kind for problem in problems[MOST_SHOWN:])
         print_table("Problems", ["kind", "what"], [(problem.kind, problem.message) for problem in shown])
@@ -118,20 +139,22 @@ def _require_inputs(run: str, overrides: dict[str, Any]) -> None:
         require_inputs(config, writes=False)
 
 
-def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> tuple[list["Problem"], str]:
-    """(problems, a line on what was compared); only here is torch needed."""
+def _reforward(run: str, k: int, seed: int, overrides: dict[str, Any]) -> "Reforwarded":
+    """What was computed again; only here is torch needed."""
     from lorascope.capture.reforward import reforward
 
     from ..quiet import quiet_libraries
 
     quiet_libraries()
     with progress_bar("reforward") as update:
-        again = reforward(
+        return reforward(
             run, k, seed=seed, overrides=overrides, progress=lambda now: update(now.done, now.total, "", now.stage)
         )
+
+
+def _compared(again: "Reforwarded") -> str:
     others = "" if again.n_equal == again.n_vectors else f", the others within {again.worst:.2g} of their size"
-    line = (
+    return (
         f"{len(again.samples)} samples computed again: {again.n_equal} of {again.n_vectors} vectors of "
         f"{again.n_tokens} tokens equal bit for bit{others}"
     )
-    return list(again.problems), line

@@ -1,6 +1,6 @@
 """Checking a run against itself: digests, then decoding, then what the numbers look like."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,12 +10,15 @@ import numpy as np
 from ..errors import Problem, StoreError
 from ..format.check import is_base_score
 from ..format.codec import settings_problems
+from ..format.layout import component_of
 from ..format.stored_array import StoredArray
+from ..names import matching
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.digests import combine
 from ..reading.read import find_layout_problems, open_group, run_of
 from ..reading.run import Run
+from ..reading.there import find_run
 from .metadata import metadata_problems, untold
 from .row_statistics import Looked, RowStatistics
 
@@ -46,7 +49,13 @@ class Verdict(NamedTuple):
         return not self.problems
 
 
-def verify(path: str | Path, *, level: Level = "statistics", progress: Progress | None = None) -> Verdict:
+def verify(
+    path: str | Path,
+    *,
+    level: Level = "statistics",
+    components: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
     """Every problem of the run at `path` up to a level; each level includes those before it.
 
     Parameters
@@ -57,13 +66,17 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
         `digests` reads every chunk's bytes; `decode` decompresses them; `statistics` looks for NaN, Inf, tokens whose
         vector is zero or constant and rows that are blank; one vector under different tokens, and rows that repeat
         another one; and, where tokens occur more than once, vectors that stand beside other tokens than their own.
+    components
+        Paths or patterns of the components whose states and deltas are looked at, by default all. Where
+        they are given, a row's digest isn't compared: every chunk is decoded instead, which compares its own checksum.
     progress
         Called with (rows done, rows in all).
 
     Raises
     ------
     StoreError
-        If there is no run at `path`, or one of a format version that we don't know, or one that is still being set up.
+        If there is no run at `path`, or one of a format version that we don't know, or one that is still being set up;
+        or if a pattern fits no component.
     ValueError
         If `level` isn't one of the three.
 
@@ -74,7 +87,7 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
-    place, root = open_group(path)
+    place, root = open_group(find_run(path))
     n_rows = root.attributes.get("n_rows")
     problems = metadata_problems(root)
     broken = find_layout_problems(place, root)
@@ -85,6 +98,9 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
         rows = np.flatnonzero(run.committed_rows)
     except StoreError as error:
         return Verdict(level, run.n_rows, 0, 0, (Problem("rows/digest", "decode", str(error)), *problems))
+    part = None
+    if components is not None:
+        part = {run.component_paths[place] for place in matching(run.component_paths, components, of="of this run")}
     problems += [problem for path, one in root.arrays.items() for problem in settings_problems(path, one)]
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="lorascope-verify") as pool:
         n_chunks, broken = _check_static(run, level, pool)
@@ -100,7 +116,7 @@ def verify(path: str | Path, *, level: Level = "statistics", progress: Progress 
         sound = not any(problem.place.startswith(NEEDED) for problem in broken)
         statistics = RowStatistics(run) if level == "statistics" and sound else None
         for done, row in enumerate(rows.tolist(), 1):
-            n_checked, broken = _check_row(run, row, decode=level != "digests", statistics=statistics, pool=pool)
+            n_checked, broken = _check_row(run, row, part, decode=level != "digests", statistics=statistics, pool=pool)
             n_chunks += n_checked
             problems += broken
             if progress is not None:
@@ -129,9 +145,12 @@ def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Pro
 
 
 def _check_row(
-    run: Run, row: int, *, decode: bool, statistics: RowStatistics | None, pool: Executor
+    run: Run, row: int, part: Collection[str] | None, *, decode: bool, statistics: RowStatistics | None, pool: Executor
 ) -> tuple[int, list[Problem]]:
-    """(chunks that were looked for, problems) of a row; with statistics, rows are checked in ascending order."""
+    """(chunks that were looked for, problems) of a row, with `part` of these components alone.
+
+    With statistics, rows are checked in ascending order.
+    """
     seen: dict[str, Looked] = {}
 
     def check(path: str, decode: bool) -> Chunk:
@@ -140,8 +159,12 @@ def _check_row(
             seen[path] = statistics.look(path, chunk.key, row, chunk.block)
         return chunk._replace(block=None)  # small, whatever the chunk's size
 
-    paths = run.row_paths(row)
-    problems, n_chunks, differs = _check_all(check, paths, decode, bytes(run.digest(row)).hex(), pool)
+    paths, expected = run.row_paths(row), bytes(run.digest(row)).hex()
+    if part is None:
+        problems, n_chunks, differs = _check_all(check, paths, decode, expected, pool)
+    else:  # a digest is that of all chunks
+        paths = [path for path in paths if (one := component_of(path)) is None or one in part]
+        problems, n_chunks, differs = _check_all(check, paths, True, None, pool)
     if differs and n_chunks == len(paths):
         problems.append(Problem(f"row {row}", "digest", f"row {row} isn't what was committed: its digest differs"))
     if statistics is not None:
@@ -150,12 +173,12 @@ def _check_row(
 
 
 def _check_all(
-    check: Callable[[Any, bool], Chunk], tasks: Sequence[Any], decode: bool, expected: str, pool: Executor
+    check: Callable[[Any, bool], Chunk], tasks: Sequence[Any], decode: bool, expected: str | None, pool: Executor
 ) -> tuple[list[Problem], int, bool]:
     """Problems of chunks, how many are there, and whether their digest isn't as expected: then all are decoded."""
     found = list(pool.map(lambda task: check(task, decode), tasks))
     parts = [(chunk.key, chunk.part) for chunk in found if chunk.part is not None]
-    differs = combine(parts).hex() != expected
+    differs = expected is not None and combine(parts).hex() != expected
     if differs and not decode:  # to say where
         found = list(pool.map(lambda task: check(task, True), tasks))
     return [chunk.problem for chunk in found if chunk.problem is not None], len(parts), differs

@@ -14,6 +14,7 @@ from ..places.place import Place
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
 from ..reading.run import Run
+from ..reading.there import find_run
 from .copy_rows import copy_rows, select
 from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
 
@@ -46,6 +47,7 @@ def compact(source: str | Path, out: str | Path, *, progress: Progress | None = 
     -----
     Memory holds one row, and a chunk a thread.
     """
+    source = find_run(source)
     run = open_checked(*open_group(source))
     if not run.finished or len(run.lost_rows):
         raise StoreError(f"`{run.place.name}` isn't finished; let its capture come to an end first")

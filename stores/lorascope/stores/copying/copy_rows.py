@@ -1,6 +1,5 @@
 """A slice of a run, and moving its rows into another run, whose rows are cut anew."""
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from fnmatch import fnmatchcase
@@ -10,6 +9,7 @@ import numpy as np
 
 from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
+from ..names import close_to
 from ..progress import Progress
 from ..reading.chunks import read_chunk
 from ..reading.digests import combine
@@ -190,8 +190,8 @@ def _matches(what: str, names: Sequence[str], patterns: Sequence[str] | None, *o
             for same in zip(names, *others, strict=True)
         ]
         if not any(fits):
-            close = difflib.get_close_matches(pattern, names, n=3) or list(names[:1])
-            raise StoreError(f"no {what} of the run fits {pattern!r}; there are {len(names)}, such as {close}")
+            near = close_to(pattern, names)
+            raise StoreError(f"no {what} of the run fits {pattern!r}; there are {len(names)}{near}")
         kept |= fits
     if not kept.any():
         raise StoreError(f"`{what}s` names nothing; leave it out for all {len(names)}")

@@ -12,6 +12,7 @@ from ..places.file_lock import run_lock
 from ..progress import Progress
 from ..reading.read import open_checked, open_group, open_run
 from ..reading.run import Run
+from ..reading.there import find_run
 from .copy_rows import Slice, copy_rows, select
 from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
 
@@ -69,6 +70,7 @@ def pull(
     provenance says which it was. Memory holds two rows of the slice at most, and a chunk a thread. A row of a run of
     states 'sample' keeps its states if all of its tokens had them.
     """
+    source = find_run(source)
     run = open_checked(*open_group(source))
     part = select(run, components=components, samples=samples, token_share=token_share, seed=seed, adapters=adapters)
     asked = {

@@ -97,6 +97,14 @@ def goes_with_states(path: str) -> bool:
     return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
 
 
+def component_of(path: str) -> str | None:
+    """Component whose states, delta or weights this array holds alone; None where it is of several, or of none."""
+    parts = path.split("/")
+    if parts[0] == "states":
+        return parts[1]
+    return parts[3] if parts[0] == "adapters" and len(parts) == 4 else None
+
+
 def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
     """Every array of a run with this specification, tables first."""
     yield ArraySpec(

@@ -53,14 +53,13 @@ def _ranks(ranks: np.ndarray) -> str:
 
 def _scores(samples: Any) -> Iterator[tuple[str, str]]:
     """Accuracy and cross-entropy of the samples that were scored, without and with the adapter."""
-    correct, ce = samples["correct"].values, samples["ce"].values
-    picked, known = correct >= 0, np.isfinite(ce)
-    base = {name: samples[f"base_{name}"].values if f"base_{name}" in samples else None for name in ("correct", "ce")}
-    for name, kept, values, before, factor, unit in (
-        ("accuracy", picked, correct, base["correct"], 100, " %"),
-        ("cross-entropy", known, ce, base["ce"], 1, " nat/token"),
-    ):
-        if kept.any():
-            without = "" if before is None else f"{factor * before[kept].mean():.3g} → "
-            n = int(kept.sum())
-            yield name, f"{without}{factor * values[kept].mean():.3g}{unit} with the adapter, mean over {n} samples"
+    for name, column, factor, unit in (("accuracy", "correct", 100, " %"), ("cross-entropy", "ce", 1, " nat/token")):
+        values = samples[column].values
+        kept = np.isfinite(values) if column == "ce" else values >= 0
+        if not kept.any():
+            continue
+        base = samples[f"base_{column}"].values[kept] if f"base_{column}" in samples else np.array([np.nan])
+        with_adapter = f"{factor * values[kept].mean():.3g}{unit} with the adapter"
+        known = np.isfinite(base).all() and (base >= 0).all()
+        without = f"{factor * base.mean():.3g}{unit} without, " if known else ""
+        yield name, f"{without}{with_adapter} (mean over {int(kept.sum())} samples)"

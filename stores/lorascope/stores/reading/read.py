@@ -13,14 +13,14 @@ from .root import Root, read_root
 from .rows import read_once
 from .run import Run
 from .state import refuse_unknown
-from .there import no_store
+from .there import find_run, no_store
 
 RunLike = Run | str | Path
 """An open run, or where one is stored."""
 
 
 def open_run(path: str | Path) -> Run:
-    """The run stored at `path`, finished or not.
+    """The run stored at `path`, finished or not; `path` may also be a local folder that holds one run.
 
     Chunks read from an object store are kept in memory, the latest 256 MiB of them a process, so that one which
     several components share is asked for once.
@@ -28,10 +28,10 @@ def open_run(path: str | Path) -> Run:
     Raises
     ------
     StoreError
-        If there is no run at `path`, it is still being set up, its format is newer than this version of lorascope
-        reads, or it isn't laid out as the format says.
+        If there is no run at `path` or several are in it, it is still being set up, its format is newer than this
+        version of lorascope reads, or it isn't laid out as the format says.
     """
-    return open_checked(*_open(cached(open_place(path))))
+    return open_checked(*_open(cached(open_place(find_run(path)))))
 
 
 def as_run(run: RunLike) -> Run:

@@ -1,6 +1,5 @@
 """A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -14,6 +13,7 @@ from ..format.layout import BITS_NOTE, goes_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
 from ..format.tables import TABLES, TOKEN_WEIGHT
+from ..names import close_to
 from ..places.place import Place
 from .digests import read_digests
 from .glance import html_of
@@ -142,7 +142,10 @@ class Run:
 
     @cached_property
     def tokens(self) -> xr.Dataset:
-        """One entry a captured token: its sample, position, id, role, weight in unbiased means, and nll in nats."""
+        """One entry a captured token: its sample, position, id, role, weight in unbiased means, and nll in nats.
+
+        Its `text` is read when it is looked at.
+        """
         tokens = self._table("tokens")
         if TOKEN_WEIGHT.name in tokens:
             return tokens
@@ -447,6 +450,7 @@ class Run:
         try:
             return self.component_paths.index(path)
         except ValueError:
-            close = difflib.get_close_matches(path, self.component_paths, n=3)
-            hint = f"; close to it are {close}" if close else f"; the first is {self.component_paths[0]!r}"
-            raise StoreError(f"no component {path!r} among the {len(self.component_paths)} of this run{hint}") from None
+            names = self.component_paths
+            raise StoreError(
+                f"no component {path!r} among the {len(names)} of this run{close_to(path, names)}"
+            ) from None

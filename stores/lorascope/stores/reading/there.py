@@ -1,15 +1,52 @@
 """Whether anything is where a run is said to be: asked before the libraries that read it are imported."""
 
 from pathlib import Path
+from typing import TypeVar
 
 from ..errors import StoreError
+from ..json_document import read_json
+
+APath = TypeVar("APath", bound=str | Path)
 
 
-def require_store(*paths: str | Path) -> None:
-    """Raise StoreError if one of these folders holds no Zarr store; what lies under a url isn't looked at."""
-    for path in paths:
-        if not ("://" in str(path) or (Path(path) / "zarr.json").exists()):
-            raise no_store(str(path), nowhere=not Path(path).exists())
+def require_store(path: APath) -> APath:
+    """The path of the run that is meant, see `find_run`; raises StoreError if a local folder holds no Zarr store."""
+    found = find_run(path)
+    if not ("://" in str(found) or (Path(found) / "zarr.json").exists()):
+        raise no_store(str(path), nowhere=not Path(path).exists())
+    return found
+
+
+def find_run(path: APath) -> APath:
+    """The path itself; or, where it is a local folder that holds one run and is none, that run's.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds several runs.
+    """
+    folder = Path(str(path).removeprefix("file://"))
+    if "://" in str(folder) or not folder.is_dir() or (folder / "zarr.json").exists():
+        return path
+    runs = [one for one in sorted(folder.iterdir()) if _is_run(one)]
+    if len(runs) > 1:
+        raise StoreError(f"`{path}` holds {len(runs)} runs: {', '.join(f'`{one.name}`' for one in runs)}; name one")
+    return type(path)(runs[0]) if runs else path
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the root of a run is here; results are Zarr groups too."""
+    if not (folder / "zarr.json").is_file():
+        return False
+
+    from ..format.spec import FORMAT
+
+    try:
+        document = read_json(folder / "zarr.json")
+    except (StoreError, OSError):
+        return False
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    return isinstance(attributes, dict) and attributes.get("format") == FORMAT
 
 
 def no_store(name: str, *, nowhere: bool) -> StoreError:

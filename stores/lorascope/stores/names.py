@@ -1,0 +1,67 @@
+"""Names of components: which of them a pattern fits, and which ones somebody may have meant who named none."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from .errors import StoreError
+
+MOST_NAMED = 3
+"""Names that a suggestion holds: more don't help who reads it."""
+
+
+def matching(names: Sequence[str], patterns: Sequence[str] | None, *, of: str, option: str = "component") -> list[int]:
+    """Places of the names that any of the patterns is or fits, such as `*.q_proj`, ascending; all without patterns.
+
+    Parameters
+    ----------
+    of
+        What names these are, as an error says: "that the adapter touches".
+    option
+        What the patterns were given as.
+
+    Raises
+    ------
+    StoreError
+        If there are patterns but none in the list, or one of them fits no name.
+    """
+    if patterns is None:
+        return list(range(len(names)))
+    if isinstance(patterns, str) or not patterns:
+        raise StoreError(f"`{option}` is {patterns!r}; it must be a list of paths or patterns, or left out for all")
+    kept: set[int] = set()
+    for pattern in patterns:
+        fits = {place for place, name in enumerate(names) if name == pattern or fnmatchcase(name, pattern)}
+        if not fits:
+            raise StoreError(
+                f"`{option}` names {pattern!r}, which fits none of the {len(names)} {of}{close_to(pattern, names)}"
+            )
+        kept |= fits
+    return sorted(kept)
+
+
+def close_to(name: str, names: Sequence[str]) -> str:
+    """The end of an error about a name that isn't there: `; close to it are [...]`; empty where there are no names."""
+    close = close_names(name, names)
+    first = f"; the first is {names[0]!r}" if names else ""
+    return f"; close to it {'are' if len(close) > 1 else 'is'} {', '.join(map(repr, close))}" if close else first
+
+
+def close_names(name: str, names: Sequence[str], n: int = MOST_NAMED) -> list[str]:
+    """Names that somebody may have meant, likeliest first: those whose last part and numbers are the same.
+
+    Where there are none, those whose last part alone is the same, or spelt most alike; else names spelt alike.
+
+    Examples
+    --------
+    >>> names = ["model.layers.3.mlp.up_proj", "model.layers.3.self_attn.q_proj", "model.layers.4.self_attn.q_proj"]
+    >>> close_names("model.layers.3.q_proj", names), close_names("q_proj", names)
+    (['model.layers.3.self_attn.q_proj'], ['model.layers.3.self_attn.q_proj', 'model.layers.4.self_attn.q_proj'])
+    """
+    kinds = list(dict.fromkeys(one.rpartition(".")[2] for one in names))
+    last = name.rpartition(".")[2]
+    kind = last if last in kinds else next(iter(difflib.get_close_matches(last, kinds, 1)), None)
+    same = [one for one in names if one.rpartition(".")[2] == kind]
+    exact = [one for one in same if re.findall(r"\d+", one) == re.findall(r"\d+", name)]
+    return (exact or same)[:n] or difflib.get_close_matches(name, names, n)

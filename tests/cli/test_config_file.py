@@ -1,0 +1,95 @@
+"""Settings of a capture from a TOML file, and completion: neither needs torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorascope.capture.config import CaptureConfig
+
+from .called import call
+from .test_main import WITHOUT_TORCH
+
+FILE = """
+model = "from the file"
+adapter = ["one", "two=other"]
+data = "d.jsonl"
+out = "o.zarr"
+stream = "base"
+batch_tokens = 77
+kl_share = 0.5
+score = false
+component = ["*.q_proj"]
+"""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[CaptureConfig]:
+    """Settings with which the commands would go on."""
+    found: list[CaptureConfig] = []
+
+    def take(config: CaptureConfig, **_: Any) -> None:
+        found.append(config)
+        raise ValueError("far enough")
+
+    for command in ("capture", "plan"):
+        monkeypatch.setattr(f"lorascope.cli.commands.{command}.require_inputs", take)
+    (tmp_path / "settings.toml").write_text(FILE)
+    return found
+
+
+@pytest.mark.parametrize("command", ["capture", "plan"])
+def test_a_file_has_the_settings_and_the_command_line_goes_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, asked: list[CaptureConfig], command: str
+) -> None:
+    words = ["--config", tmp_path / "settings.toml", "--model", "mine", "--score", "--component", "*.k_proj"]
+    code, _, err = call(command, capsys, *words)
+    assert (code, err) == (2, "lorascope: error: far enough\n")
+    assert asked == [
+        CaptureConfig(
+            model="mine", adapter=("one", "two=other"), data=("d.jsonl",), out="o.zarr", stream="base",
+            batch_tokens=77, kl_share=0.5, score=True, component=("*.k_proj",),
+        )
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["capture", "plan"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            FILE + "batch_token = 3",
+            "has 'batch_token', which is no setting of `{command}`; close to it is 'batch_tokens'",
+        ),
+        (FILE + "[more]\nx = 1", "has 'more', which is no setting of `{command}`"),
+        (FILE + "config = 'x'", "has 'config', which is no setting of `{command}`"),
+        (FILE + "limit = 'x'", 'unable to convert "x" into int'),
+        (FILE + "limit = 0", "`limit` is 0; give at least 1"),
+        (FILE + "limit = ", "which isn't TOML: Invalid value"),
+        (None, "and there is no such file; name a TOML file"),
+    ],
+)
+@pytest.mark.usefixtures("asked")
+def test_a_mistake_in_it_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str, text: str | None, said: str
+) -> None:
+    path = tmp_path / "mistaken.toml"
+    if text is not None:
+        path.write_text(text)
+    code, out, err = call(command, capsys, "--config", path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said.format(command=command) in err
+
+
+def test_completion_is_installed_without_torch(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", WITHOUT_TORCH, "--install-completion", "--shell", "bash"]
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    scripts = [path for path in tmp_path.rglob("*lorascope*") if path.is_file()]
+    assert len(scripts) == 1
+    script = scripts[0].read_text()
+    for word in ("capture", "batch-tokens", "component", "group-by"):
+        assert word in script
