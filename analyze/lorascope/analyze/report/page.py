@@ -4,9 +4,9 @@ from pathlib import Path
 
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.sizes import sizes
-from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from . import about_run, sections, tokens
 from .document import document
@@ -16,7 +16,7 @@ TITLE = "What the adapter changed, layer by layer"
 
 
 def write_report(
-    run: Run,
+    run: RunLike,
     path: str | Path,
     *,
     adapter: str | None = None,
@@ -30,7 +30,7 @@ def write_report(
     Parameters
     ----------
     run
-        An open run, finished or not, with states or without.
+        An open run or its path or url, finished or not, with states or without.
     path
         File of the page; its folder is made where it is missing.
     adapter
@@ -47,6 +47,7 @@ def write_report(
     StoreError
         If the run holds no such adapter, no sample is wholly committed, or a chunk is broken.
     """
+    run = as_run(run)
     page = Path(path)
     if page.is_dir():
         raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'report.html')!r}")
