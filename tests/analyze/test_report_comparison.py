@@ -12,12 +12,13 @@ from lorascope.analyze.format import format_error, format_number
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
 from lorascope.stores import Run
+from lorascope.stores.reading.read import RunLike
 
 from .conftest import Small
 from .test_report import EVIL, FETCHING, Page, numbers, section
 
 
-def page_of(runs: Sequence[Run], folder: Path) -> Page:
+def page_of(runs: Sequence[RunLike], folder: Path) -> Page:
     return Page(write_report(runs, folder / "page.html"))
 
 
@@ -93,6 +94,13 @@ def test_hostile_names(make_small: Callable[..., Small], tmp_path: Path) -> None
     assert page._open == []
     assert len(page.scripts) == 3
     assert not {tag for tag, _ in page.tags} & {"img"}
+
+
+def test_paths_do_as_well(small: Small, make_small: Callable[..., Small], tmp_path: Path) -> None:
+    runs = [small.run, make_small(states="none").run]
+    assert page_of([str(runs[0].path), Path(runs[1].path)], tmp_path).text == page_of(runs, tmp_path).text
+    one = Page(write_report(str(runs[0].path), tmp_path / "page.html"))
+    assert one.text == Page(write_report(runs[0], tmp_path / "page.html")).text
 
 
 @pytest.mark.parametrize("n", [0, 2])

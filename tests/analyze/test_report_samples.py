@@ -1,6 +1,7 @@
 """What a page holds for its script: every sample's tokens, and js by token and component as small codes."""
 
 import base64
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lorascope.analyze.report.token_texts import legend
 from lorascope.stores.format.tables import ROLES
 
 from .conftest import Small
-from .test_report import page_of
+from .test_report import page_of, section
 
 STEP = 10 ** (DECADES / 2 / 253) - 1
 
@@ -121,6 +122,25 @@ def test_values_that_arent_finite_are_shown_last(make_small: Callable[..., Small
     assert data["samples"][-1]["miub"] is None
     assert 255 in unpacked(data["values"], "u1")
     assert all(sample["miub"] is not None for sample in data["samples"][:-1])
+
+
+def test_a_chat_says_who_speaks(make_small: Callable[..., Small], tmp_path: Path) -> None:
+    small = make_small(is_text=True, chat=True)
+    page = page_of(small.run, tmp_path)
+    texts = section(page, "texts")
+    assert re.findall(r'<span class="role">(\w+)</span>', texts.split("<article")[1])[:3] == [
+        "system",
+        "user",
+        "assistant",
+    ]
+    roles = [str(attrs["title"]).partition(", ")[2].partition(":")[0] for attrs in page.with_class("t")]
+    marked = [str(attrs["class"]).removeprefix("t").strip() for attrs in page.with_class("t")]
+    assert set(zip(roles, marked, strict=True)) == {
+        ("system", ""), ("template", "template"), ("user", ""), ("assistant", "answer")
+    }  # fmt: skip
+    assert "<u>underlined</u>: assistant" in texts
+    assert "who speaks" in texts
+    assert "the chat template&#x27;s" in texts.replace("'", "&#x27;")
 
 
 def test_the_legend_names_what_is_underlined(small: Small, make_small: Callable[..., Small]) -> None:

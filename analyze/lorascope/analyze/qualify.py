@@ -8,6 +8,7 @@ import xarray as xr
 
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from .measuring.captured import available
 from .measuring.measures import MEASURES
@@ -21,7 +22,7 @@ QUALIFIERS = ("js_permuted", "effective_width", "delta_ratio")
 
 
 def qualify(
-    run: Run,
+    run: RunLike,
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
@@ -33,7 +34,7 @@ def qualify(
     Parameters
     ----------
     run
-        An open run, finished or not; samples that aren't wholly committed are left out.
+        An open run or its path or url, finished or not; samples that aren't wholly committed are left out.
     adapter
         Name of the adapter; may be left out where there is one.
     components
@@ -61,6 +62,7 @@ def qualify(
     took; js_permuted is missing. Early runs without states have js only, and of a share of their tokens, and a sample
     is the mean of those of its tokens that were measured. Means and medians over tokens are weighted.
     """
+    run = as_run(run)
     names = available(run, ("js", *QUALIFIERS))
     options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
     measured = measure_run(run, names, progress=progress, **options)

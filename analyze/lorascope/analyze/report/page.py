@@ -12,6 +12,7 @@ from lorascope.analyze.sizes import sizes
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from . import about_run, sections, tokens
 from .comparison import comparison
@@ -26,7 +27,7 @@ _TEXTS = "<!-- texts -->"
 
 
 def write_report(
-    runs: Run | Sequence[Run],
+    runs: RunLike | Sequence[RunLike],
     path: str | Path,
     *,
     adapter: str | None = None,
@@ -41,7 +42,7 @@ def write_report(
     Parameters
     ----------
     runs
-        An open run, finished or not, with states or without; or several, to be compared.
+        An open run or its path or url, finished or not, with states or without; or several, to be compared.
     path
         File of the page; its folder is made where it is missing.
     adapter
@@ -65,7 +66,7 @@ def write_report(
     page = Path(path)
     if page.is_dir():
         raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'report.html')!r}")
-    given = [runs] if isinstance(runs, Run) else list(runs)
+    given = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
     places = [str(run.path) for run in given]
     if not given or len(set(places)) < len(places):
         raise ValueError(f"`runs` are {places}; give at least one run, and each once")
