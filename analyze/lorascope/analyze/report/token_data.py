@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.format import format_number
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 from lorascope.stores.visible import visible
 
 from .markup import as_json
-from .token_texts import MOST_TOKENS, SPEAKERS, UNDERLINED, answer_text, sample_title, token_strings
+from .token_texts import MOST_TOKENS, SPEAKERS, UNDERLINED, answer_text, sample_titles, token_strings
 
 KEPT_TOKENS = 4000
 """Tokens of one sample that the page holds."""
@@ -32,8 +31,8 @@ def token_data(run: Run, qualified: xr.DataTree, room: int) -> dict[str, Any]:
     run, qualified
         A run and what `qualify` made of it.
     room
-        Bytes that it may take. Where it is too small, every n-th sample by its MIUB is there; half of the room at most
-        is for texts, the rest for js by component, of every n-th of those samples again.
+        Bytes that it may take. Where it is too small, every n-th sample by its MIUB is there. Where js by component
+        would take more than half of it, texts get that half, and of every n-th of those samples js is there as well.
     """
     ranked, texts = _ranked(qualified), token_strings(run)
     starts = run.samples["token_start"].values
@@ -47,8 +46,7 @@ def token_data(run: Run, qualified: xr.DataTree, room: int) -> dict[str, Any]:
     )
     by_component = np.ceil(counts[ranked] * qualified.sizes["component"] * 4 / 3)
     room -= _BYTES
-    all_fit = costs.sum() + by_component.sum() + names <= room
-    places = _every(costs, room if all_fit else room / 2)
+    places = max(_every(costs + by_component, room - names), _every(costs, room / 2), key=len)
     kept = _every(by_component[places], room - names - costs[places].sum())
     shown, carrying = ranked[places], ranked[places[kept]]
     return {
@@ -96,14 +94,13 @@ def _every(costs: np.ndarray, room: float) -> np.ndarray:
 
 def _samples(run: Run, qualified: xr.DataTree, shown: Sequence[int], carrying: set[int]) -> list[dict[str, Any]]:
     miub, length = qualified.children["samples"].dataset["miub"].values, run.samples["length"].values
-    change = np.full(len(length), np.nan)
+    titles, change = sample_titles(run), np.full(len(length), np.nan)
     if "base_ce" in run.samples:
         change = run.samples["ce"].values - run.samples["base_ce"].values
     return [
         {
-            "title": visible(sample_title(run, index)),
+            "title": visible(titles[index]),
             "miub": _number(miub[index]),
-            "shown": format_number(float(miub[index])),
             "change": _number(change[index]),
             "length": int(length[index]),
             "captured": int(run.samples["token_stop"].values[index] - run.samples["token_start"].values[index]),

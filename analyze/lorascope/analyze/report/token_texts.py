@@ -31,12 +31,12 @@ def token_strings(run: Run) -> list[str]:
     return [known[text] for text in texts]
 
 
-def sample_title(run: Run, index: int) -> str:
-    """Data set and id, and the prompt where the run has several."""
+def sample_titles(run: Run) -> list[str]:
+    """Data set and id of each sample, and its prompt where the run has several."""
     samples = run.samples
     several = len(set(samples["prompt"].values[samples["answer"].values >= 0].tolist())) > 1
     names = ("dataset", "id", "prompt") if several else ("dataset", "id")
-    return " · ".join(str(samples[name].values[index]) for name in names)
+    return [" · ".join(row) for row in zip(*(samples[name].values.astype(str) for name in names), strict=True)]
 
 
 def answer_text(run: Run, index: int) -> str:
@@ -95,24 +95,24 @@ def sample_block(run: Run, qualified: xr.DataTree, index: int, top: float, texts
     answers = answer_text(run, index)
     below = f'<p class="picked">{escape(answers)}</p>' if answers else ""
     return (
-        f'<article class="sample"><h3>{escape(sample_title(run, index))} <small>{miub} nat</small></h3>'
+        f'<article class="sample"><h3>{escape(sample_titles(run)[index])} <small>{miub} nat</small></h3>'
         f'<p class="tokens">{"".join(_tokens(run, qualified, index, top, texts))}</p>{below}</article>'
     )
 
 
 def _tokens(run: Run, qualified: xr.DataTree, index: int, top: float, texts: list[str]) -> Iterator[str]:
     start, stop = (int(run.samples[name].values[index]) for name in ("token_start", "token_stop"))
+    columns = [run.tokens[name].values for name in ("position", "role", "nll")]
     expected, before, js = 0, "", qualified.children["tokens"].dataset["miub"].values
     for token in range(start, min(stop, start + MOST_TOKENS)):
-        position, number = (int(run.tokens[name].values[token]) for name in ("position", "role"))
+        position, number, nll = (column[token] for column in columns)
         role = ROLES[number] if 0 <= number < len(ROLES) else "no role"
         if position > expected:
             yield GAP.format(position - expected)
         if role in SPEAKERS and role != before:
             yield f'<span class="role">{role}</span>'
-        expected, before = position + 1, role
-        value, nll = float(js[token]), float(run.tokens["nll"].values[token])
-        title = f"position {position}, {role}: JS {format_number(value)} nat, nll {format_number(nll)} nat"
+        expected, before, value = int(position) + 1, role, float(js[token])
+        title = f"position {position}, {role}: JS {format_number(value)} nat, nll {format_number(float(nll))} nat"
         marks = f"t{' answer' if role in UNDERLINED else ''}{' template' if role == 'template' else ''}"
         style = f"--js:{heat(value, top)}%"
         yield f'<span class="{marks}" style="{style}" title="{escape(title)}">{escape(texts[token])}</span>'
