@@ -22,7 +22,8 @@ from lm_eval.tasks import TaskManager
 from rounds import print_table
 
 from lorascope.capture import load_model, read_items
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.scoring import Scores, score
 from lorascope.study.demo_inputs import demo_model, facts_path

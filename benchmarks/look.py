@@ -1,4 +1,4 @@
-"""Pictures of a report in headless Chromium, at desktop and phone width and in print, to be looked at.
+"""Pictures of a page in headless Chromium, at desktop and phone width, light and dark, and in print, to be looked at.
 
     python benchmarks/look.py runs/demo/report.html --out runs/look
 
@@ -6,6 +6,7 @@ Chromium has no network here, so a picture also shows that the page needs none.
 """
 
 import argparse
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SIZES = {"desktop": (1300, 6400), "phone": (400, 12000)}
+SIZES = {"desktop": (1440, 6400), "phone": (390, 12000)}
+SCHEMES = {"light": 1, "dark": 0}
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -39,10 +41,12 @@ def main() -> None:
     if not arguments.page.is_file():
         parser.error(f"{str(arguments.page)!r} doesn't exist; name a page that `lorascope report` wrote")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, (width, height) in SIZES.items():
-        picture = arguments.out / f"{name}.png"
+    for (name, (width, height)), (scheme, number) in itertools.product(SIZES.items(), SCHEMES.items()):
+        picture = arguments.out / f"{name}-{scheme}.png"
+        wanted = f"--blink-settings=preferredColorScheme={number}"
         with framed(arguments.page, width, height) as frame:
-            render(browser, frame, f"--screenshot={picture.resolve()}", f"--window-size={max(width, 500)},{height}")
+            size = f"--window-size={max(width, 500)},{height}"
+            render(browser, frame, f"--screenshot={picture.resolve()}", size, wanted)
         print(picture)
     printed = arguments.out / "print.pdf"
     render(browser, arguments.page, f"--print-to-pdf={printed.resolve()}", "--no-pdf-header-footer")

@@ -20,7 +20,8 @@ from rounds import print_table, spread, take_turns, timed, write_json
 from lorascope.capture import FinetuneConfig, finetune, load_model, read_items
 from lorascope.capture.recording.miub import measure_miub
 from lorascope.capture.samples.batches import pad, plan_batches
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 RANK = 16

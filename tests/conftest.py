@@ -20,6 +20,9 @@ from lorascope.stores.places import remote
 settings.register_profile("lorascope", deadline=None)
 settings.load_profile("lorascope")
 
+# Pages are written by the dozen; the tests of their pictures look for a Chrome themselves.
+os.environ["BROWSER_PATH"] = "no-chrome"
+
 WIDTHS = (40, 24, 64, 32)
 STOPS = (700, 1100, 2000, 2060, 2500)
 

@@ -128,7 +128,8 @@ def for_our_study(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]
     """The study that the repository holds, without its data."""
     own = ROOT / "study/smollm2"
     (place / "study/smollm2").mkdir(parents=True)
-    shutil.copy(own / "study.yaml", place / "study/smollm2")
+    for name in ("study.yaml", "study.csv"):
+        shutil.copy(own / name, place / "study/smollm2")
     shutil.copytree(own / "results", place / "study/smollm2/results")
     return {}
 
@@ -146,25 +147,19 @@ def for_pairs(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
 
 
 def for_training(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
-    """A model to train, as one has it before a Trainer is made."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+    """A model whose tokenizer has a chat template, and another training's record."""
+    from transformers import AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained("my-model")
-    tokenizer = AutoTokenizer.from_pretrained("my-model")
-    ids = tokenizer("Which of these is a metal? iron")["input_ids"]
-    arguments = TrainingArguments("trained", max_steps=2, use_cpu=True, report_to="none", save_strategy="no")
-    return {
-        "peft_model": get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")),
-        "tokenizer": tokenizer,
-        "arguments": arguments,
-        "train_dataset": [{"input_ids": ids, "labels": ids}] * 16,
-        "other_record": json.loads(Path("my-adapter/finetune.json").read_text()),
-    }
+    shutil.copytree("my-model", "my-chat-model")
+    tokenizer = AutoTokenizer.from_pretrained("my-chat-model")
+    tokenizer.chat_template = (ROOT / "tests/capture/samples/chat_templates/marked.jinja").read_text()
+    tokenizer.save_pretrained("my-chat-model")
+    return {"other_record": json.loads(Path("my-adapter/finetune.json").read_text())}
 
 
 PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
     "README.md": for_studies,
+    "docs/gallery.md": for_our_study,
     "docs/mutual-information.md": for_pairs,
     "docs/scaling-laws.md": for_tables,
     "docs/studies.md": for_studies,
@@ -175,6 +170,9 @@ PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
 """Page -> makes what it needs beside runs; returns names that its Python is given."""
 
 
+# TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text())], ids=named)
 def test_its_code_runs_as_printed(page: Path, made: Path, place: Path, request: pytest.FixtureRequest) -> None:

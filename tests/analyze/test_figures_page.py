@@ -1,17 +1,22 @@
 import base64
 import hashlib
+import logging
 import re
 
 import plotly.graph_objects as go
+import pytest
+from choreographer.browsers.chromium import Chromium
 
+from lorascope.analyze.report import pictures
 from lorascope.analyze.report.document import render_figures
+from lorascope.analyze.report.markup import NEEDS_SCRIPT
 
 HOSTILE = "</script><b>x"
+PLOT = go.Figure(go.Scatter(x=[1], y=[2], name=HOSTILE), layout={"height": 300, "title": {"text": "a &lt;title"}})
 
 
 def test_a_page_of_figures() -> None:
-    plot = go.Figure(go.Scatter(x=[1], y=[2], name=HOSTILE), layout={"height": 300})
-    page = render_figures(f"T {HOSTILE}", f"s {HOSTILE}", [("one", plot), (f"two {HOSTILE}", f"why {HOSTILE}")])
+    page = render_figures(f"T {HOSTILE}", f"s {HOSTILE}", [("one", PLOT), (f"two {HOSTILE}", f"why {HOSTILE}")])
     assert "<title>T &lt;/script&gt;&lt;b&gt;x</title>" in page
     assert page.count('class="plot"') == 1
     assert "<h2>two &lt;/script&gt;&lt;b&gt;x</h2><p>why &lt;/script&gt;&lt;b&gt;x</p>" in page
@@ -28,3 +33,50 @@ def test_only_its_own_scripts_may_run() -> None:
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     assert f"script-src {allowed};" in policy[1]
     assert len(scripts) == 2
+
+
+def shown_pictures(page: str) -> list[str]:
+    """SVG of each picture that a viewer without JavaScript sees."""
+    found = re.findall(r'<noscript><img src="data:image/svg\+xml;base64,([^"]*)" alt="[^"]+"></noscript></div>', page)
+    return [base64.b64decode(one).decode() for one in found]
+
+
+def test_figures_are_pictures_where_scripts_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BROWSER_PATH")
+    if Chromium.find_browser(skip_local=False) is None:
+        pytest.skip("no Chrome")
+    page = render_figures("t", "s", [("one", PLOT), ("two", go.Figure(PLOT).update_layout(height=410)), ("no", "why")])
+    first, second = shown_pictures(page)
+    assert 'width="540" height="300"' in first
+    assert "a &#60;title" in first
+    assert 'width="540" height="410"' in second
+    assert NEEDS_SCRIPT not in page
+    assert page.count('class="plot"') == page.count('type="application/json"') == 2
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        ("kaleido", ""),
+        ("a Chrome", "No browser found at BROWSER_PATH='/no/chrome'."),
+        ("a Chrome that works", "figures without pictures: "),
+        ("time", "timed out after"),
+    ],
+)
+def test_without_plotly_s_exporter_figures_say_what_they_need(
+    lacking: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if lacking == "kaleido":
+        monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+    elif lacking == "time":
+        monkeypatch.setattr(pictures, "START_SECONDS", 0.0)
+        monkeypatch.setattr(pictures, "FIGURE_SECONDS", 0.01)
+    else:
+        monkeypatch.setenv("BROWSER_PATH", "/no/chrome" if lacking == "a Chrome" else "/bin/false")
+        monkeypatch.setattr(pictures, "START_SECONDS", 5.0)  # at times kaleido waits for a browser that is gone
+    with caplog.at_level(logging.INFO, "lorascope"):
+        page = render_figures("t", "s", [("one", PLOT)])
+    assert f">{NEEDS_SCRIPT}</div>" in page
+    assert shown_pictures(page) == []
+    assert reason in caplog.text
+    assert len(caplog.records) == bool(reason)

@@ -16,7 +16,7 @@ from lorascope.capture.provenance import (
     device_description,
     library_versions,
 )
-from lorascope.capture.samples.encode import EncodedChoice, EncodedSample
+from lorascope.capture.samples.encoded import EncodedChoice, EncodedSample
 
 
 def sample() -> EncodedSample:

@@ -48,7 +48,7 @@ class Score(NamedTuple):
 
 
 def scores(run: Run) -> list[Score]:
-    """Accuracy and cross-entropy of each data set of a run; perplexity for text.
+    """Accuracy and cross-entropy of each data set of a run; perplexity for text, chats and completions.
 
     Accuracies are in percent, with binomial standard errors; CE is in nats a token, its errors over samples. Empty
     where nothing was scored.
@@ -60,8 +60,8 @@ def scores(run: Run) -> list[Score]:
     read in what the model wrote, where it was asked to. `not read` says in how many nothing could be; they count as
     wrong.
 
-    CE of items is the mean over samples of the answer's mean negative log-likelihood; of text, the mean over tokens,
-    and PPL = exp(CE) (arXiv 2501.03152, eq. 10 and 11).
+    CE of items is the mean over samples of the answer's mean negative log-likelihood; of text and chats, the mean over
+    the tokens to be predicted, and PPL = exp(CE) (arXiv 2501.03152, eq. 10 and 11).
     """
     samples = run.samples
     for prefix in [prefix for prefix in ("", "base_") if f"{prefix}loglik" in run.choices]:
@@ -126,7 +126,8 @@ def sample_scores(name: str, table: xr.Dataset) -> Iterator[Score]:
         adapted, base = _scored(some, "ce")
         if not len(adapted):
             continue
-        weights = some["length"].values[_is_scored(some["ce"].values)] - 1.0 if has_text else np.ones(len(adapted))
+        n_targets = some.get("n_targets", some["length"] - 1).values[_is_scored(some["ce"].values)]
+        weights = n_targets.astype(np.float64) if has_text else np.ones(len(adapted))
         ce = [_mean(values, weights) for values in (base, adapted, adapted - base)]
         yield Score(name, "CE", "nat/token", len(adapted), *ce)
         if has_text:

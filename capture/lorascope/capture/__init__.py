@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .planning.plan import Plan, plan
     from .recording.reduce import jensen_shannon
     from .recording.stream import CaptureProgress
-    from .samples.items import read_items
+    from .samples.sources import read_items
     from .training.callback import MiubCallback
     from .training.finetune import finetune
 

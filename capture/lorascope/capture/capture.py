@@ -3,8 +3,9 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,9 +25,11 @@ from lorascope.stores.places.file_lock import run_lock
 from lorascope.stores.reading.read import missing_chunks
 
 from .adapters.passes import evaluating
+from .bar import progress_bar
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, listening
+from .given import Given, settings_of
 from .inputs import require_inputs
 from .load import Loaded, load
 from .models.device import named_device, require_device
@@ -41,27 +44,63 @@ from .samples.tables import make_tables
 ProgressCallback = Callable[[CaptureProgress], None]
 
 
+@overload
 def capture(
-    config: CaptureConfig, *, model: Any = None, tokenizer: Any = None, progress: ProgressCallback | None = None
+    config: CaptureConfig, /, *, model: Any = None, tokenizer: Any = None, progress: ProgressCallback | None = None
+) -> Run: ...
+
+
+@overload
+def capture(
+    model: Any,
+    data: Any,
+    out: str | Path,
+    *,
+    tokenizer: Any,
+    progress: ProgressCallback | bool | None = None,
+    **options: Any,
+) -> Run: ...
+
+
+def capture(
+    config: Any = None,
+    /,
+    data: Any = None,
+    out: Any = None,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    progress: Any = None,
+    **options: Any,
 ) -> Run:
     """Capture base states and deltas of every LoRA-wrapped layer into a run, and open it.
 
-    A run that was interrupted goes on after its committed rows; one that is finished is opened as it is. Under torchrun
-    the processes share the rows of one run.
+    Either `capture(config)`, where everything is named, or `capture(model, data, out, tokenizer=...)` of what is in
+    memory. A run that was interrupted goes on after its committed rows when the same is asked for again; one that is
+    finished is opened as it is. Under torchrun the processes share the rows of one run.
 
     Parameters
     ----------
     config
-        What to capture, from where and to where.
+        What to capture, from where and to where: a `CaptureConfig`. Or `model`, in memory.
+    data
+        In memory: whatever `read_items` takes, a list of paths, or items that were read.
+    out
+        In memory: folder of the run, or an `s3://` address.
     model, tokenizer
-        A `PeftModel` and its tokenizer, already loaded, instead of those that `config` names: its active adapter is
-        captured, in stream `base` all of its adapters. The model's training mode, its active adapter and its
+        A `PeftModel` and its tokenizer, already loaded; beside a config, instead of those that it names. Its active
+        adapter is captured, in stream `base` all of its adapters. The model's training mode, its active adapter and its
         requires_grad flags are afterwards as they were.
     progress
-        Called with a `CaptureProgress` after every batch.
+        Called with a `CaptureProgress` after every batch. In memory, None shows a bar in a notebook or on a terminal,
+        and False none.
+    **options
+        In memory: settings of `CaptureConfig`, but for those of how a model is loaded.
 
     Raises
     ------
+    TypeError
+        If an option is none of `CaptureConfig`, or stands beside a config.
     StoreError
         If `config.out` holds something else, or an interrupted run of another capture: then the differences are named;
         or if the run is expected not to fit the free space.
@@ -82,11 +121,28 @@ def capture(
     -----
     Nothing is written before all checks have passed, every choice is scored and every answer is given.
     """
-    require_inputs(config, model_given=model is not None)
+    if isinstance(config, CaptureConfig):
+        if data is not None or out is not None or options:
+            name = "data" if data is not None else "out" if out is not None else next(iter(options))
+            raise TypeError(f"`{name}` stands beside a `CaptureConfig`, which says it; set it there")
+        return _capture(config, None, model, tokenizer, progress or None)
+    given = model if config is None else config
+    if given is None or data is None or out is None or (config is not None and model is not None):
+        raise TypeError("give `capture` a `CaptureConfig`, or one `model` with `data`, `out` and `tokenizer`")
+    settings, items = settings_of(given, data, out, options)
+    with progress_bar() if progress in (None, True) else nullcontext(progress or None) as report:
+        return _capture(settings, items, given, tokenizer, report)
+
+
+def _capture(
+    config: CaptureConfig, given: Given | None, model: Any, tokenizer: Any, progress: ProgressCallback | None
+) -> Run:
+    """Capture what the settings name, or in its place items and a model that are given."""
+    require_inputs(config, model_given=model is not None, data_given=given is not None)
     with joined(config.device) as ranks, freed_memory_kept(), _alone_at(config.out, ranks):
         require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
-        files = read_files(config)
+        files = read_files(config, given)
         loaded = load(config, model, tokenizer, ranks)
         with evaluating(loaded.model):
             prepared = prepare(config, loaded, files, ranks)
@@ -157,7 +213,7 @@ def _open_writer(
     texts = loaded.tokenizer.batch_decode(
         [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
     )
-    tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers)
+    tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers, scored=prepared.scored)
     writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model))
     ranks.wait()
     return writer

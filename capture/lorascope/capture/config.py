@@ -70,7 +70,7 @@ class CaptureConfig:
     adapter: tuple[str, ...]
     """Folder of the PEFT LoRA adapter, or `name=folder`; several for the stream `base`."""
     data: tuple[str, ...]
-    """Samples: files in JSON Lines or plain text, or data sets such as `piqa:validation`; docs/data.md names them."""
+    """Samples: files (.jsonl, .parquet, .txt), or data sets such as `piqa:validation`; docs/data.md names formats."""
     out: str
     """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which goes on."""
     component: tuple[str, ...] = ()
@@ -84,11 +84,12 @@ class CaptureConfig:
     codec: Literal["zstd", "raw"] = "zstd"
     """`raw` doesn't compress: faster where disk is plenty; `lorascope compact` compresses later."""
     tokens: str = "all"
-    """Which tokens to keep: `all`, `prompt`, `choice`, `answer`, `generated`, `last:N`, `every:K` or `share:P`."""
+    """Which tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; `last:N`,
+    `every:K` or `share:P`."""
     budget: str | None = None
     """Bytes that the run may take, such as `50GB`: chooses the share of tokens that fits, so `tokens` must be `all`."""
     generate: int = 0
-    """Tokens to generate greedily after each prompt, in place of the answer; 0 for none."""
+    """Tokens to generate greedily after each prompt, in place of the answer or last turn; 0 for none."""
     limit: int | None = None
     """Capture only the first so many items, or windows of text, of each file."""
     prompt: tuple[str, ...] = ("main",)

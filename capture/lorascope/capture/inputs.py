@@ -11,15 +11,23 @@ from lorascope.stores.errors import StoreError
 from .adapters.files import require_settings, weights_file
 from .config import CaptureConfig
 from .models.source import locate
-from .samples.items import require_data
 from .samples.prompt import read_template
+from .samples.sources import require_data
+
+IN_MEMORY = "(in memory)"
+"""Ends what the settings of a capture name and no file holds."""
 
 if TYPE_CHECKING:
     from lorascope.stores import Run
 
 
 def require_inputs(
-    config: CaptureConfig, *, model_given: bool = False, weights: bool = True, writes: bool = True
+    config: CaptureConfig,
+    *,
+    model_given: bool = False,
+    data_given: bool = False,
+    weights: bool = True,
+    writes: bool = True,
 ) -> None:
     """Raise unless all that a capture names is there, as far as this machine tells: what it reads, and where it writes.
 
@@ -29,6 +37,8 @@ def require_inputs(
         A capture's settings.
     model_given
         Whether the model is loaded already, so that neither it nor its adapters need be where the settings say.
+    data_given
+        Whether the data is read already, likewise.
     weights
         Whether the model's weights must be there.
     writes
@@ -37,17 +47,25 @@ def require_inputs(
     Raises
     ------
     FileNotFoundError, ValueError
-        If a model, file of data, prompt or example isn't there, or isn't what it should be by its name.
+        If a model, file of data, prompt or example isn't there, isn't what it should be by its name, or was only in
+        memory.
     AdapterError
         If a folder lacks one of the two files of an adapter.
     StoreError
         If `out` holds something else than a run.
     """
+    named = {} if model_given else {"model": (config.model,), "adapter": config.adapter}
+    named |= {} if data_given else {"data": config.data}
+    if lost := [f"`{name}`" for name, texts in named.items() if any(text.endswith(IN_MEMORY) for text in texts)]:
+        raise ValueError(
+            f"{', '.join(lost)} of this capture stood in memory; name files that hold the same, or give what "
+            "`capture` was given (`reforward(path, k, model=..., tokenizer=..., data=...)`)"
+        )
     if writes:
         require_writable(config.out)
     prompts = [read_template(name) for name in config.prompt]
     shows_examples = any(prompt.shows_examples for prompt in prompts)
-    for path in (*config.data, *(config.examples if shows_examples else ())):
+    for path in (*(() if data_given else config.data), *(config.examples if shows_examples else ())):
         require_data(path)
     if not model_given:
         locate(config.model, weights=weights)

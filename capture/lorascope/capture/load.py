@@ -50,6 +50,9 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
         If the model can't be read, or one that was given shares weights otherwise than `config` says.
     """
     if model is not None:
+        if not hasattr(tokenizer, "is_fast"):
+            kind = "missing" if tokenizer is None else f"a {type(tokenizer).__name__}"
+            raise ValueError(f"`tokenizer` is {kind}; give the model's own, a fast one of transformers")
         found = sharing_of(model)
         wanted = {"share": config.share, "shared_layers": config.shared_layers if config.share > 1 else 0}
         if found != wanted:
@@ -58,10 +61,7 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
                 f"{say_sharing(found)}; give settings that are the model's"
             )
         identity = model_identity(model, config.model)
-        if config.stream == "base" and isinstance(model, PeftModel):
-            names = tuple(model.peft_config)
-        else:
-            names = (require_adapter(model, allow_zero=config.allow_zero),)
+        names = captured_adapters(model, config.stream, allow_zero=config.allow_zero)
     else:
         for folder in config.adapters.values():
             read_adapter(folder)  # before minutes of loading
@@ -72,6 +72,13 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
         names = tuple(config.adapters)
     training = _training(model, config, names, identity)
     return Loaded(model, tokenizer, names, input_device(model), identity, training)
+
+
+def captured_adapters(model: Any, stream: str, *, allow_zero: bool) -> tuple[str, ...]:
+    """Names of a loaded model's adapters that are captured; raises an AdapterError if the active one can't be."""
+    if stream == "base" and isinstance(model, PeftModel):
+        return tuple(model.peft_config)
+    return (require_adapter(model, allow_zero=allow_zero),)
 
 
 def load_base(config: CaptureConfig, device: torch.device) -> tuple[Any, Any]:

@@ -24,12 +24,15 @@ from .ranks import Ranks
 from .recording.forward import probe
 from .recording.hooks import Recorder
 from .samples.batches import pad, plan_batches
-from .samples.encode import EncodedSample, encode_items
+from .samples.chats import special_text
+from .samples.encode import encode_items
+from .samples.encoded import EncodedSample
 from .samples.generate import generate, generation_batches
 from .samples.hub import hub_source
-from .samples.items import ChoiceItem, Item, read_item_files
+from .samples.items import ChatItem, ChoiceItem, Item
 from .samples.prompt import Prompts, read_prompts
 from .samples.selection import TokenPlan, plan_tokens, population
+from .samples.sources import read_item_files
 from .specify import specify
 
 CPU_SHARE = 1 / 64
@@ -89,6 +92,7 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
         If a sample can't be captured as it is, or the budget doesn't suffice for a token of each sample.
     """
     scored, omitted = encode_files(config, loaded.model, loaded.tokenizer, files)
+    require_known_tokens(loaded.model, scored)
     samples = scored
     input_ids, attention_mask = pad(scored[:1])
     inputs = {"input_ids": input_ids.to(loaded.device), "attention_mask": attention_mask.to(loaded.device)}
@@ -101,7 +105,7 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
     unproven = [name for name in loaded.adapters if not loaded.is_proven(name)]
     notes = [*preflight.notes, *(note for one in loaded.training.values() for note in one.notes)]
-    notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(files)]
+    notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(files, loaded.tokenizer)]
     provenance = _provenance(settled, loaded, prompts=files.prompts, omitted=omitted, notes=notes)
     return settled._replace(scored=scored, provenance=provenance)
 
@@ -138,8 +142,8 @@ def settle(
     return Prepared(config, samples, samples, batches, plan, components, spec, {"js_share": share})
 
 
-def read_files(config: CaptureConfig) -> Files:
-    """Items by file, and what they are asked with.
+def read_files(config: CaptureConfig, given: Mapping[str, Sequence[Item]] | None = None) -> Files:
+    """Items by file, or those that are given, and what they are asked with.
 
     Raises
     ------
@@ -150,13 +154,25 @@ def read_files(config: CaptureConfig) -> Files:
         examples and there are none for an item.
     """
     prompts = read_prompts(config.prompt, config.examples, seed=config.seed)
-    files = read_item_files("data", config.data)
+    files = read_item_files("data", config.data) if given is None else given
     for items in files.values():
         prompts.check(items)
     return Files(files, prompts)
 
 
-def data_notes(files: Files) -> Iterator[Note]:
+def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
+    """Raise a ValueError if a sample has a token that the model doesn't know."""
+    n_known = getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize
+    for sample in samples:
+        highest = max(int(ids.max()) for ids in (sample.token_ids, *(one.token_ids for one in sample.choices)))
+        if highest >= n_known:
+            raise ValueError(
+                f"sample {sample.id!r} has token {highest}, but the model knows {n_known}, from 0; give the tokenizer "
+                "that belongs to the model"
+            )
+
+
+def data_notes(files: Files, tokenizer: Any) -> Iterator[Note]:
     """What a reader of a run should know of its data."""
     for path, items in files.items.items():
         tied = [one.id for one in items if isinstance(one, ChoiceItem) and len({*one.choices}) < len(one.choices)]
@@ -166,6 +182,13 @@ def data_notes(files: Files) -> Iterator[Note]:
                 "equal likelihoods the first choice counts as the prediction"
             )
             yield Note("data", message, ())
+        found = [(one.id, special_text(one, tokenizer)) for one in items if isinstance(one, ChatItem)]
+        if special := [(name, token) for name, token in found if token]:
+            message = (
+                f"{len(special)} of {len(items)} chats of {path!r} hold the text of a special token in a message, "
+                f"{special[0][0]!r} ({special[0][1]!r}) the first of them; it passes as that token, as in training"
+            )
+            yield Note("data", message, ())
 
 
 def encode_files(
@@ -173,17 +196,19 @@ def encode_files(
 ) -> tuple[list[EncodedSample], dict[str, int]]:
     """Samples of all files, and by file how many items (windows, for text) the limit left out.
 
-    One prompt after the other is put to all items; plain text knows no prompt and comes with the first.
+    One prompt after the other is put to all questions; what isn't one knows no prompt and comes with the first.
     """
     length = context_length(model) or sys.maxsize
     samples: list[EncodedSample] = []
     omitted: dict[str, int] = {}
     for template in files.prompts.templates:
         for path, items in files.items.items():
-            if template is not files.prompts.templates[0] and not isinstance(items[0], ChoiceItem):
+            is_first = template is files.prompts.templates[0]
+            asked = [item for item in items if is_first or isinstance(item, ChoiceItem)]
+            if not asked:
                 continue
             found = encode_items(
-                items,
+                asked,
                 tokenizer,
                 max_length=length,
                 window_tokens=config.window_tokens,

@@ -12,7 +12,7 @@ import torch
 
 from lorascope.stores.format.fingerprint import canonical
 
-from .samples.encode import EncodedSample
+from .samples.encoded import EncodedSample
 
 LIBRARIES = (
     "torch",
@@ -66,13 +66,15 @@ def device_description(device: str | torch.device) -> dict[str, Any]:
 
 
 def data_fingerprint(samples: Sequence[EncodedSample]) -> str:
-    """SHA-256, in hexadecimal, over every sample's names, tokens, roles and choices, in order."""
+    """SHA-256, in hexadecimal, over every sample's names, tokens, roles, choices and targets, in order."""
     digest = hashlib.sha256()
     for sample in samples:
         names = [sample.id, sample.dataset, sample.split, sample.prompt, int(sample.answer), len(sample.token_ids)]
         choices = [[choice.text, [int(token) for token in choice.token_ids]] for choice in sample.choices]
         # A JSON line ends itself and holds the length of what follows, so no two data sets give the same bytes.
-        digest.update(canonical([*names, choices]) + b"\n")
+        # Targets that differ from what the roles say are written out, so that old data keep their fingerprints.
+        targets = [] if sample.targets is None else [np.flatnonzero(sample.targets).tolist()]
+        digest.update(canonical([*names, choices, *targets]) + b"\n")
         digest.update(np.ascontiguousarray(sample.token_ids, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(sample.roles, dtype="u1").tobytes())
     return digest.hexdigest()

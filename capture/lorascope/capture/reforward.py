@@ -13,6 +13,7 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 
 from .adapters.passes import evaluating
+from .given import named_data
 from .inputs import require_inputs, settings_of_run
 from .load import load
 from .prepare import prepare, read_files
@@ -53,6 +54,7 @@ def reforward(
     overrides: Mapping[str, Any] | None = None,
     model: Any = None,
     tokenizer: Any = None,
+    data: Any = None,
     progress: Callable[[CaptureProgress], None] | None = None,
 ) -> Reforwarded:
     """Load the model of a run again, and compare what it computes for k random samples with what is stored.
@@ -68,7 +70,7 @@ def reforward(
     overrides
         Settings of the capture that may be others here: `model`, `adapter`, `data`, `prompt`, `examples` (they are held
         against the run's hashes), `device`, `device_map`, `trust_remote_code`.
-    model, tokenizer
+    model, tokenizer, data
         Already loaded, as for `capture`.
     progress
         Called with a `CaptureProgress` after every batch.
@@ -84,12 +86,13 @@ def reforward(
     if k < 1:
         raise ValueError(f"`k` is {k!r}; choose at least 1 sample")
     run = open_run(path)
-    config = settings_of_run(run, overrides or {})
-    require_inputs(config, model_given=model is not None, writes=False)
+    names, items = (None, None) if data is None else named_data(data)
+    config = settings_of_run(run, {**(overrides or {}), **({"data": names} if names else {})})
+    require_inputs(config, model_given=model is not None, data_given=items is not None, writes=False)
     chosen = _choose(run, k, seed)
     loaded = load(config, model, tokenizer, ALONE)
     with evaluating(loaded.model):
-        prepared = prepare(config, loaded, read_files(config), ALONE)
+        prepared = prepare(config, loaded, read_files(config, items), ALONE)
         stored = identity(run.attributes["provenance"])
         require_same(
             {**stored, "libraries": {}},

@@ -14,7 +14,7 @@ from .ranks import Ranks
 from .recording.hooks import Recorder
 from .recording.reduce import Reducer
 from .recording.stream import CaptureProgress, Streamed, stream_states
-from .samples.encode import EncodedSample
+from .samples.encoded import EncodedSample
 from .samples.generate import Answer, generation_batches, write_answers
 from .samples.scoring import Scores, join_scores, score, score_batches
 

@@ -8,6 +8,7 @@ import xarray as xr
 
 from lorascope.analyze import measure_information
 from lorascope.analyze.figures import bound_figure, estimates_figure
+from lorascope.analyze.figures.captions import run_name
 
 from ..conftest import Small
 from .conftest import points_of, title_of
@@ -58,7 +59,7 @@ def test_bound_figure_puts_mutual_information_over_js(result: xr.Dataset) -> Non
     assert figure.layout.xaxis.title.text == "MIUB: JS of base and lora (nat)"
     for words in (
         "MIUB and mutual information of base and lora, by component",
-        "run.zarr (default). MI: gaussian; 6 components, ",
+        f"{run_name(result.attrs)}. MI: gaussian; 6 components, ",
         "MIUB is below the interval of MI in 1 of them, within it in 5, above it in 0. Shaded: MIUB above MI",
     ):
         assert words in title_of(figure)

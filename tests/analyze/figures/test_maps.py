@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.figures import component_map, js_map, null_map
+from lorascope.analyze.figures import component_figure, js_figure, null_figure
+from lorascope.analyze.figures.captions import run_name
 from lorascope.analyze.miub import miub
 from lorascope.analyze.qualify import qualify
 
@@ -29,8 +30,8 @@ def values_of(values: Any, *, layers: Any, kinds: Any) -> xr.DataArray:
     return xr.DataArray(np.asarray(values, float), dims="component", coords=coords)
 
 
-def test_js_map_shows_each_component_on_a_log_scale(small: Small, qualified: xr.DataTree) -> None:
-    heat = js_map(qualified).data[0]
+def test_js_figure_shows_each_component_on_a_log_scale(small: Small, qualified: xr.DataTree) -> None:
+    heat = js_figure(qualified).data[0]
     means = small.by_sample(small.js()).mean(axis=0)
     assert (list(heat.x), list(heat.y)) == (["0", "1"], ["q_proj", "up_proj", "down_proj"])
     np.testing.assert_allclose(10.0 ** np.asarray(heat.z).T.ravel(), means, rtol=1e-5)
@@ -38,20 +39,20 @@ def test_js_map_shows_each_component_on_a_log_scale(small: Small, qualified: xr.
     assert text.startswith("<b>model.layers.1.down_proj</b><br>mean JS (nat): ")
     for word in ("share of MIUB", "JS of permuted delta", "effective width", "of 16", "|delta| / |base|", "±"):
         assert word in text
-    assert "autosize" in js_map(qualified).layout
+    assert "autosize" in js_figure(qualified).layout
 
 
-def test_js_map_says_which_deltas_are_differences(make_small: Callable[..., Small]) -> None:
+def test_js_figure_says_which_deltas_are_differences(make_small: Callable[..., Small]) -> None:
     texts = {
-        source: js_map(qualify(make_small(factored=False, delta_source=source).run)).data[0].text[0][0]
+        source: js_figure(qualify(make_small(factored=False, delta_source=source).run)).data[0].text[0][0]
         for source in ("branch", "difference")
     }
     assert "delta is a difference of outputs" in texts["difference"]
     assert "difference" not in texts["branch"]
 
 
-def test_null_map_is_centred_on_one(qualified: xr.DataTree) -> None:
-    heat = null_map(qualified).data[0]
+def test_null_figure_is_centred_on_one(qualified: xr.DataTree) -> None:
+    heat = null_figure(qualified).data[0]
     ratio = qualified["js"].values / qualified["js_permuted"].values
     np.testing.assert_allclose(10.0 ** np.asarray(heat.z).T.ravel(), ratio, rtol=1e-6)
     assert heat.zmin == -heat.zmax
@@ -60,22 +61,22 @@ def test_null_map_is_centred_on_one(qualified: xr.DataTree) -> None:
 
 def test_map_puts_outside_components_last_and_leaves_gaps() -> None:
     values = values_of([1, 10, 100], layers=[-1, 0, 2], kinds=["lm_head", "fc", "fc"])
-    heat = component_map(values, label="x").data[0]
+    heat = component_figure(values, label="x").data[0]
     assert list(heat.x) == ["0", "2", "outside"]
     assert list(heat.y) == ["lm_head", "fc"]
     np.testing.assert_array_equal(np.asarray(heat.z), [[np.nan, np.nan, 0], [1, 2, np.nan]])
 
 
-def test_js_map_says_what_it_rests_on(small: Small, result: xr.DataTree, qualified: xr.DataTree) -> None:
-    title = js_map(result).layout.title.text.replace("\u00a0", " ").replace("<br>", " ")
+def test_js_figure_says_what_it_rests_on(small: Small, result: xr.DataTree, qualified: xr.DataTree) -> None:
+    title = js_figure(result).layout.title.text.replace("\u00a0", " ").replace("<br>", " ")
     assert title.startswith("mean JS (nat) ")
-    assert "run.zarr (default). Mean over samples; n = 12 samples. Tokens: mean." in title
-    assert js_map(qualified, titled=False).layout.title.text == "mean JS (nat)"
-    assert js_map(miub(small.run, unit="bit")).layout.title.text.startswith("mean JS (bit)<br>")
+    assert f"{run_name(result.attrs)}. Mean over samples; n = 12 samples. Tokens: mean." in title
+    assert js_figure(qualified, titled=False).layout.title.text == "mean JS (nat)"
+    assert js_figure(miub(small.run, unit="bit")).layout.title.text.startswith("mean JS (bit)<br>")
 
 
-def test_js_map_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.DataTree) -> None:
-    zero, missing = (js_map(result.assign(js=result["js"] * factor)) for factor in (0.0, np.nan))
+def test_js_figure_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.DataTree) -> None:
+    zero, missing = (js_figure(result.assign(js=result["js"] * factor)) for factor in (0.0, np.nan))
     assert (zero.data[0].zmin, zero.data[0].zmax) == (0, 1)
     assert not np.asarray(zero.data[0].z).any()
     assert list(missing.layout.xaxis.categoryarray) == ["0", "1"]
@@ -86,20 +87,27 @@ def test_js_map_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.DataTree
 
 def test_a_map_of_differences_is_linear() -> None:
     values = values_of([1, -2, 3, 4], layers=[0, 1, 0, 0], kinds=["fc", "fc", "o", "o"])
-    figure = component_map(values, label="x < y", limits=(-5, 5), note="n < 3")
+    figure = component_figure(values, label="x < y", limits=(-5, 5), note="n < 3")
     heat = figure.data[0]
     np.testing.assert_array_equal(np.asarray(heat.z), [[1, -2], [3.5, np.nan]])
     assert (heat.zmin, heat.zmax, heat.colorbar.tickvals) == (-5, 5, None)
     assert figure.layout.title.text.startswith("x &lt; y<br>")
     assert "n &lt; 3" in figure.layout.title.text
-    assert figure.layout.height > component_map(values, label="x").layout.height
+    assert figure.layout.height > component_figure(values, label="x").layout.height
+
+
+@pytest.mark.parametrize("colors", [None, "Viridis"])
+def test_differences_are_coloured_about_zero(colors: str | None) -> None:
+    heat = component_figure(values_of([1, -2], layers=[0, 1], kinds=["o", "o"]), label="x", colors=colors).data[0]
+    assert (heat.zmin, heat.zmax) == (-2, 2)
+    assert heat.colorscale[len(heat.colorscale) // 2][1] == ("#f7f7f7" if colors is None else "#1f9e89")
 
 
 @pytest.mark.parametrize("values", [[1.0], [np.inf, 1.0], [0.0, 0.0], [np.nan, np.nan]])
 @pytest.mark.parametrize("one_cell", [True, False])
 def test_maps_without_a_range_are_drawn(values: list[float], one_cell: bool) -> None:
     layers = [0] * len(values) if one_cell else list(range(len(values)))
-    heat = component_map(values_of(values, layers=layers, kinds=["o"] * len(values)), label="x").data[0]
+    heat = component_figure(values_of(values, layers=layers, kinds=["o"] * len(values)), label="x").data[0]
     assert heat.zmin < heat.zmax
     assert all(np.isfinite(heat.colorbar.tickvals or ()))
 
@@ -109,12 +117,12 @@ def test_limits_that_no_logarithmic_scale_has(limits: tuple[float, float]) -> No
     values = values_of([1, 2], layers=[0, 1], kinds=["o", "o"])
     words = r"`limits` are \(.*\); on a logarithmic scale the first must be above 0 and below the second: give others"
     with pytest.raises(ValueError, match=words):
-        component_map(values, label="x", limits=limits)
+        component_figure(values, label="x", limits=limits)
 
 
 def test_labels_and_units_are_plain_text(result: xr.DataTree) -> None:
     two = values_of([1, 2, 3], layers=[0, 0, 1], kinds=["o", "o", "o"])
-    figure = component_map(two, label="<b>x</b>")
+    figure = component_figure(two, label="<b>x</b>")
     assert figure.layout.title.text == "&lt;b&gt;x&lt;/b&gt;"
     assert [text.split("<br>")[1].split(":")[0] for text in figure.data[0].text[0]] == [
         "&lt;b&gt;x&lt;/b&gt;, their mean",
@@ -122,12 +130,12 @@ def test_labels_and_units_are_plain_text(result: xr.DataTree) -> None:
     ]
     hostile = result.copy()
     hostile.attrs = {**result.attrs, "units": "<i>nat"}
-    figure = js_map(hostile)
+    figure = js_figure(hostile)
     assert all("<i>" not in text and text.count("&lt;i&gt;nat") == 2 for text in figure.data[0].text[0])
     assert "<i>" not in figure.layout.title.text
 
 
 def test_names_are_escaped_in_maps() -> None:
     hostile = values_of([1], layers=[0], kinds=["<b>"])
-    heat = component_map(hostile.assign_coords(component=["<script>"]), label="x").data[0]
+    heat = component_figure(hostile.assign_coords(component=["<script>"]), label="x").data[0]
     assert (heat.y[0], "<script>" in json.dumps(heat.text[0][0])) == ("&lt;b&gt;", False)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from lorascope.analyze.figures import depth_figure, position_figure, sample_figure, share_curve
+from lorascope.analyze.figures import depth_figure, position_figure, sample_figure, share_figure
 from lorascope.analyze.miub import miub
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.weights import weighted_quantiles
@@ -21,7 +21,7 @@ def qualified(small: Small) -> xr.DataTree:
 
 
 def test_share_curve_ends_at_one(qualified: xr.DataTree) -> None:
-    even, line, mark = share_curve(qualified).data
+    even, line, mark = share_figure(qualified).data
     shares = np.sort(qualified["share"].values)[::-1]
     np.testing.assert_allclose(line.y, np.cumsum(shares))
     assert (mark.x[0], mark.y[0]) == (5, pytest.approx(shares[:5].sum()))

@@ -16,8 +16,9 @@ from lorascope.capture import CaptureConfig, capture, load_model
 from lorascope.capture.planning.meta import load_on_meta
 from lorascope.capture.planning.plan import Plan, _scored_tokens, plan
 from lorascope.capture.prepare import encode_files, read_files
-from lorascope.capture.samples.items import ChoiceItem, read_items
+from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import read_template, render
+from lorascope.capture.samples.sources import read_items
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import StoreError, open_place
 

@@ -8,7 +8,8 @@ import torch
 
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.planning import trial
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.stores import open_place
 
 from ...tiny import save_model

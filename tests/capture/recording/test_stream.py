@@ -18,7 +18,8 @@ from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reducer
 from lorascope.capture.recording.stream import Streamed, stream_states
 from lorascope.capture.samples.batches import plan_batches
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import TextItem
 from lorascope.capture.samples.selection import TokenPlan, plan_tokens
 from lorascope.stores.format.spec import ROW_TOKENS

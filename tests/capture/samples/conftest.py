@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 
 

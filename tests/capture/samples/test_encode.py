@@ -6,7 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lorascope.capture.samples.encode import ANSWER, CHOICE, PROMPT, TEXT, EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import ANSWER, CHOICE, PROMPT, TEXT, EncodedSample
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.prompt import read_template, render
 

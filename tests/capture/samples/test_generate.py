@@ -17,7 +17,8 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from lorascope.capture.samples.encode import CHOICE, GENERATED, PROMPT, EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import CHOICE, GENERATED, PROMPT, EncodedSample
 from lorascope.capture.samples.generate import Answer, generate, is_cut_short, parse_choice, write_answers
 from lorascope.capture.samples.items import ChoiceItem
 

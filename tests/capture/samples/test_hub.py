@@ -11,7 +11,8 @@ import pytest
 from lorascope.capture import CaptureConfig
 from lorascope.capture.prepare import read_files
 from lorascope.capture.samples.hub import KNOWN_SETS, hub_source, parse_reference
-from lorascope.capture.samples.items import ChoiceItem, TextItem, read_items
+from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.sources import read_items
 
 Rows = Sequence[Mapping[str, Any]]
 PIQA = [
@@ -215,7 +216,7 @@ def test_names_what_is_not_there(parquet: Callable[..., Path], tmp_path: Path) -
     for name, words in (
         ("piqa:tset", r"^piqa:tset@.*: there is no split 'tset'; there are train$"),
         ("hellaswag:train", "the columns are goal, sol1, sol2, label; needed are ctx, endings, label$"),
-        ("mine:train", "the columns are goal, .*; needed are id, question, choices, answer, or `text`$"),
+        ("mine:train", "row 0: the format can't be told: the keys are 'goal', .*; known are `messages`; .*"),
     ):
         with pytest.raises(ValueError, match=words):
             read_items(f"{name}@{folder}")

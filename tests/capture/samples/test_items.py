@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lorascope.capture.samples.items import ChoiceItem, TextItem, read_items
+from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.sources import read_items
 
 GOOD = {"id": "q1", "question": "2 + 2?", "choices": ["3", "4"], "answer": 1}
 
@@ -61,7 +62,7 @@ def test_passes_over_blank_lines_and_keeps_unicode_line_separators(tmp_path: Pat
         ({"choices": ["3", " "]}, r"`choices\[1\]` is ' '; give a text"),
         ({"question": ""}, "`question` is ''; give a text"),
         ({"question": 3}, "`question` is 3; give a string"),
-        ({"id": 3}, "`id` is 3; give a string"),
+        ({"id": 3.5}, "`id` is 3.5; give a string of characters, a whole number, or none"),
         ({"id": "\t"}, "`id` is '\\\\t'; give a text"),
         ({"id": "x" * 1001}, r"`id` is 'xx+\.\.\.x+', of 1001 characters; give at most 1000"),
         ({"id": "q1"}, "`id` is 'q1', as in line 1; ids must be unique"),
@@ -80,7 +81,7 @@ def test_names_a_missing_field(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"), [("{", "not JSON"), ("[1]", r"the line holds \[1\]; give an object"), ("[" * 100_000, "")]
+    ("line", "words"), [("{", "not JSON"), ("[1]", r"it holds \[1\]; give an object"), ("[" * 100_000, "")]
 )
 def test_names_a_line_that_is_no_object(tmp_path: Path, line: str, words: str) -> None:
     path = tmp_path / "bad.jsonl"

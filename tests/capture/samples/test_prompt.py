@@ -295,7 +295,7 @@ def test_checks_items_before_anything_is_encoded(file: Path) -> None:
             ["d.train.jsonl", "more/d.train.jsonl"],
             "item '0' of 'd' stands in both 'd.train.jsonl' and 'mo",
         ),
-        (["prompt1"], ["d.txt"], "`examples` names 'd.txt', a plain text; name files of multiple-choice items"),
+        (["prompt1"], ["d.txt"], "`examples` names 'd.txt', without questions; name files of multiple-choice items"),
     ],
 )
 def test_refuses_what_makes_no_prompts(

@@ -13,7 +13,8 @@ from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from lorascope.capture.samples import scoring
-from lorascope.capture.samples.encode import EncodedChoice, EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedChoice, EncodedSample
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.scoring import join_scores, score, score_batches
 

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.capture.samples.encode import EncodedSample
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.selection import TokenPlan, check_selection, plan_tokens, population, select_tokens
 
 ROLES = np.array([0, 0, 1, 1, 0, 2, 2], dtype=np.uint8)
@@ -147,7 +147,10 @@ def test_sample_without_such_a_role_is_named() -> None:
     words = r"`tokens` = 'answer' takes nothing of sample 'x' of 'd' under prompt '.*', .* roles \(text\)"
     with pytest.raises(ValueError, match=words):
         plan_of([sample(ROLES), text], "answer")
-    with pytest.raises(ValueError, match=r"other roles \(prompt, choice, generated\); choose one of these, or 'all'"):
+    with pytest.raises(
+        ValueError,
+        match=r"other roles \(prompt, choice, generated\); give 'prompt' or 'choice' or 'generated' or 'all'",
+    ):
         plan_of([sample(GENERATED)], "answer")
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lorascope.capture.samples.batches import plan_batches
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.generate import Answer, generate
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score

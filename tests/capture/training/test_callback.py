@@ -35,7 +35,8 @@ from lorascope.capture import (
 )
 from lorascope.capture.config import FinetuneConfig
 from lorascope.capture.recording.miub import KIND, LAYER, measure_miub
-from lorascope.capture.samples.encode import EncodedSample, encode_items
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
 from lorascope.capture.training.callback import _unwrapped

@@ -111,7 +111,7 @@ def test_tables_come_back_as_given(make_run: Any) -> None:
         for column, values in run.tables[table].items():
             assert dataset[column].values.tolist() == values, column
     assert opened.samples["ce"].attrs["units"] == "nat/token"
-    assert opened.tokens["role"].attrs["flag_meanings"] == "prompt choice answer generated text"
+    assert opened.tokens["role"].attrs["flag_meanings"].startswith("prompt choice answer generated text system user")
     assert json.loads(opened.components["fused"].values[2]) == [["gate", 0, 3], ["up", 3, 6]]
     np.testing.assert_array_equal(opened.tokens["nll"].values, run.whole("tokens/nll"))
     assert "base_ce" not in opened.samples

@@ -1,27 +1,25 @@
-"""Plots as functions: results in, one plotly figure out."""
+"""Plots as functions: results in, one plotly figure out; `docs/gallery.md` shows each."""
 
 from .fit_profiles import profile_figure
 from .fits import scaling_figure
 from .information import bound_figure, estimates_figure
-from .maps import component_map, js_map, null_map
-from .plots import depth_figure, position_figure, sample_figure, share_curve
+from .maps import component_figure, js_figure, null_figure
+from .plots import depth_figure, position_figure, sample_figure, share_figure
 from .stats_figures import metrics_figure
-from .theme import DIVERGING
 from .training_figures import training_figure
 
 __all__ = [
-    "DIVERGING",
     "bound_figure",
-    "component_map",
+    "component_figure",
     "depth_figure",
     "estimates_figure",
-    "js_map",
+    "js_figure",
     "metrics_figure",
-    "null_map",
+    "null_figure",
     "position_figure",
     "profile_figure",
     "sample_figure",
     "scaling_figure",
-    "share_curve",
+    "share_figure",
     "training_figure",
 ]

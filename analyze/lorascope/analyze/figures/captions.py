@@ -1,6 +1,7 @@
 """What stands above a figure: its title, and what its numbers rest on."""
 
 import html
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -54,8 +55,17 @@ def range_of(counts: Any, what: str) -> str:
 
 
 def run_name(attributes: Mapping[str, Any]) -> str:
-    """Run and adapter of a result, from its attributes, each cut where it is long."""
-    return f"{_cut(str(attributes['run']), 36)} ({_cut(str(attributes['adapter']), 24)})"
+    """Run and adapter of a result, from its attributes, without folders and each cut where it is long.
+
+    Examples
+    --------
+    >>> run_name({"run": "runs/demo/run.zarr", "adapter": "default"}), run_name({"run": "/data/r8", "adapter": "a"})
+    ('demo (default)', 'r8 (a)')
+    """
+    *folders, name = re.split(r"[/\\]", str(attributes["run"]).rstrip("/\\"))
+    if name == "run.zarr" and folders:  # which every run may be called
+        name = folders[-1]
+    return f"{_cut(name, 36)} ({_cut(str(attributes['adapter']), 24)})"
 
 
 def tokens_reduced(attributes: Mapping[str, Any]) -> str:

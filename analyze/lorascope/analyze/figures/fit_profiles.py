@@ -34,6 +34,11 @@ def profile_figure(fit: ScalingFit) -> go.Figure:
     fit
         What `fit_scaling_law` returns, of relative or absolute residuals by least squares.
 
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A panel a parameter: its value across, |t| of the profile up, its estimate and interval above.
+
     Raises
     ------
     ValueError

@@ -48,6 +48,11 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
     along
         N, R, D, or share of the law 'share'; the law's first one if None.
 
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        The size across; the response up, and in a panel below the local exponents. A colour a group.
+
     Raises
     ------
     ValueError

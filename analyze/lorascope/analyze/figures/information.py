@@ -35,6 +35,11 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     estimator
         One of the result's.
 
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        JS across, mutual information up; a point a component.
+
     Raises
     ------
     ValueError
@@ -87,6 +92,11 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     ----------
     result
         What `measure_information` returns.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Layer across, mutual information up; a colour an estimator.
 
     Raises
     ------

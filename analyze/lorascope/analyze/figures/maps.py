@@ -21,10 +21,12 @@ N_LETTERS = 24
 """Longest kind that is written out, or it would leave no room for the map on a phone."""
 
 
-def js_map(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
-    """Mean js of each component, in the result's unit, by layer and module kind, on a logarithmic scale.
+def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
+    """Heat map of where the adapter acts: mean JS of each component, in the result's unit, by layer and module kind.
 
-    Hovering names the component, its js and share of MIUB, and what qualifies them.
+    The darker a cell, the further the adapter moves this component's output; colours are on a logarithmic scale. Grey
+    is a component whose JS is exactly 0 or not finite, or that isn't there. Hovering names the component, its JS with
+    standard error and share of MIUB, and what qualifies them.
 
     Parameters
     ----------
@@ -32,6 +34,11 @@ def js_map(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
         What `miub` or `qualify` returns.
     titled
         Say below the title what the numbers rest on; the report says it in its captions.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Modules down, layers across, the colour scale below.
     """
     js, attrs = result.dataset["js"], result.dataset.attrs
     limits = None if bool((js > 0).any()) else (0.0, 1.0)  # zeros in the colour of not moved
@@ -40,11 +47,30 @@ def js_map(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     note = f"{run_name(attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(attrs)}"
     note += f" Grey: {plural(n_bad, 'component')} not finite." if n_bad else ""
     options: dict[str, Any] = {"limits": limits, "note": note if titled else ""}
-    return component_map(js, label=f"mean JS ({attrs['units']})", colors=COLORS, notes=_notes(result), **options)
+    return component_figure(js, label=f"mean JS ({attrs['units']})", colors=COLORS, notes=_notes(result), **options)
 
 
-def null_map(qualified: xr.DataTree) -> go.Figure:
-    """Js of each component over that of its delta with permuted features, by layer and kind; 1 is where both agree."""
+def null_figure(qualified: xr.DataTree) -> go.Figure:
+    """Heat map of a null: JS of each component over that of its delta with permuted features, by layer and kind.
+
+    Red, above 1: delta falls on features that carry the softmax, so that the adapter moves the output further than a
+    change of equal size in random features would. Blue, below 1: it falls beside them. White: no different from chance.
+
+    Parameters
+    ----------
+    qualified
+        What `qualify` returns, of a run that keeps states.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Modules down, layers across, the colour scale, logarithmic and symmetric about 1, below.
+
+    Raises
+    ------
+    KeyError
+        If the result has no `js_permuted`, as the run keeps no states.
+    """
     js, permuted = (qualified.dataset[name].values for name in ("js", "js_permuted"))
     ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
     values = qualified.dataset["js"].copy(data=ratio)
@@ -53,19 +79,22 @@ def null_map(qualified: xr.DataTree) -> go.Figure:
     reach = max(float(np.quantile(distances, 0.98)) if len(distances) else 0.0, math.log10(2))
     limits = (10**-reach, 10**reach)
     label, notes = "JS / JS of permuted delta", _notes(qualified)
-    return component_map(values, label=label, colors=DIVERGING, limits=limits, notes=notes)
+    return component_figure(values, label=label, colors=DIVERGING, limits=limits, notes=notes)
 
 
-def component_map(
+def component_figure(
     values: xr.DataArray,
     *,
     label: str,
     notes: Sequence[str] = (),
-    colors: Sequence[str] = _BLUES,
+    colors: str | Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Heat map of a quantity by layer and module kind, on a logarithmic colour scale unless a value is negative.
+    """Heat map of anything that has a value for each component, by layer and module kind.
+
+    Colours are on a logarithmic scale. Where a value is negative, as differences are, the scale is linear, blue below 0
+    and red above.
 
     Parameters
     ----------
@@ -76,12 +105,18 @@ def component_map(
     notes
         A line of HTML for each component, shown when hovering over it.
     colors
-        Colours from the least value to the largest.
+        Colours from the least value to the largest, or the name of a plotly scale such as `Viridis`.
     limits
         Values at the ends of the scale, and what lies beyond is drawn like them; a lower one of 0 or less makes the
-        scale a linear one. By default the 2 % quantile and the largest value, at most six decades apart.
+        scale a linear one. By default the 2 % quantile and the largest value, at most six decades apart; with negative
+        values, those furthest from 0 on both sides.
     note
         Sentences below the title: what the values rest on. The report says it in its captions instead.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Modules down, layers across, components outside of the layers last, the colour scale below.
 
     Raises
     ------
@@ -98,6 +133,10 @@ def component_map(
         grid[cell] = values.values[members].mean()
         texts[cell] = _hover(values, members.tolist(), notes, label, float(grid[cell]))
     finite = grid[np.isfinite(grid)]
+    if is_signed := bool((finite < 0).any()):
+        reach = float(np.abs(finite).max())
+        limits = (-reach, reach) if limits is None else limits
+    colors = colors or (DIVERGING if is_signed else _BLUES)
     is_log = bool((finite > 0).any() and (finite >= 0).all()) and (limits is None or limits[0] > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
@@ -110,7 +149,8 @@ def component_map(
     apply_theme(figure, height=140 + 24 * len(kinds))
     # Categories are pinned, so that labels stay where no cell has a value.
     figure.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=columns)
-    figure.update_xaxes(range=[-0.5, len(columns) - 0.5], nticks=16, tickangle=0)
+    n_ticks = 16 if max(map(len, kinds)) < N_LETTERS / 2 else 8  # long kinds leave a phone half the room
+    figure.update_xaxes(range=[-0.5, len(columns) - 0.5], nticks=n_ticks, tickangle=0)
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5])
     figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds], ticklabelstandoff=4)
     figure.update_layout(plot_bgcolor="#e4e4e4", margin={"t": 36, "b": 100})
@@ -123,12 +163,13 @@ def heat_map(
     x: Sequence[Any],
     y: Sequence[Any],
     texts: list[list[str]],
-    colors: Sequence[str],
+    colors: str | Sequence[str],
     ends: tuple[float, float],
     is_log: bool,
 ) -> go.Heatmap:
     """Values (y, x), powers of ten where the scale is logarithmic, with texts to hover over and a colour bar below."""
-    scale = {"colorscale": list(colors), "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
+    shades = colors if isinstance(colors, str) else list(colors)
+    scale = {"colorscale": shades, "zmin": ends[0], "zmax": ends[1], "colorbar": colorbar(*ends, is_log)}
     hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False}
     return go.Heatmap(z=values, x=x, y=y, **scale, **hover)
 

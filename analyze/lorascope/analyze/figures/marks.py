@@ -8,7 +8,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 from plotly.colors import sample_colorscale  # type: ignore[import-untyped]  # plotly ships no types
 
 from .captions import shortened
-from .theme import COLORS, INK, LINES
+from .theme import BELOW, COLORS, INK, LINES
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "star", "hexagon", "pentagon", "hourglass", "bowtie")
 """Symbols of groups, the next one once all colours are used; triangles are what lies beyond an axis."""
@@ -91,8 +91,7 @@ def add_legend(
     heading = shortened(title)
     n_rows = sum(50 + 7 * len(name) for name in (heading, *shown)) // 340 + 1  # about as wide as a legend draws a name
     room = 40 + 19 * n_rows
-    place = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
     # No gap, as each entry would count as a block; a title above, as plotly wraps entries as if it took no width.
     above = {"text": heading, "font": {"size": 12}, "side": "top"}
-    figure.update_layout(showlegend=True, legend={**place, "title": above, "itemwidth": 30, "tracegroupgap": 0})
+    figure.update_layout(showlegend=True, legend={**BELOW, "title": above, "itemwidth": 30, "tracegroupgap": 0})
     figure.update_layout(margin_b=figure.layout.margin.b + room, height=figure.layout.height + room)

@@ -16,7 +16,7 @@ from ..weights import standard_error, weighted_quantiles
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .marks import Look, add_legend, line, looks, points
 from .scales import whole_ticks
-from .theme import COLORS, INK, apply_theme
+from .theme import BELOW, COLORS, INK, apply_theme
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 """Quantiles that are drawn over positions."""
@@ -24,8 +24,21 @@ N_POINTS = 300
 """Most samples that are all drawn; of more only those outside of the whiskers are."""
 
 
-def share_curve(result: xr.DataTree) -> go.Figure:
-    """Share of MIUB that the n largest components hold, over n, with the five largest marked."""
+def share_figure(result: xr.DataTree) -> go.Figure:
+    """Curve of how few components hold MIUB: the share of the n largest, over n, with the five largest marked.
+
+    The steeper it begins, the fewer components the adapter acts in; dotted is what equal shares would give.
+
+    Parameters
+    ----------
+    result
+        What `miub` or `qualify` returns.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Number of components across, their share of MIUB up.
+    """
     shares = np.nan_to_num(np.sort(result.dataset["share"].values)[::-1])
     counts, cumulative = np.arange(1, len(shares) + 1), np.cumsum(shares)
     five = min(5, len(shares))
@@ -39,13 +52,18 @@ def share_curve(result: xr.DataTree) -> go.Figure:
     apply_theme(figure, height=302)
     figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
     figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
+    figure.update_layout(margin_t=40)
+    headline(figure, "Share of MIUB in the largest components")
     return figure
 
 
 def position_figure(
     result: xr.DataTree, *, origin: np.ndarray | None = None, label: str = "position in the sequence"
 ) -> go.Figure:
-    """Median and bands over positions of js, summed over components, and below it how many tokens each rests on.
+    """Median and bands of the tokens' JS, in the result's unit, over their positions, and how many tokens are there.
+
+    The line is the median over tokens at a position, the bands hold their middle half and eight in ten. JS of a token
+    is summed over components.
 
     Parameters
     ----------
@@ -56,6 +74,11 @@ def position_figure(
         the sequence.
     label
         What the positions count; plain text.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Position across; JS up, and in a panel below the tokens captured there.
     """
     by_token, units = result.children["tokens"].dataset, html.escape(result.attrs["units"])
     at = by_token["position"].values - (0.0 if origin is None else origin)
@@ -76,19 +99,19 @@ def position_figure(
     figure.add_trace(points(Look(), "", texts, size=4, x=x, y=median, **shown), row=1, col=1)
     hover = "position %{x}: %{y} tokens<extra></extra>"
     figure.add_bar(x=x, y=n, marker_color="#9a9a9a", showlegend=False, hovertemplate=hover, row=2, col=1)
-    apply_theme(figure, height=340)
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
-    figure.update_layout(showlegend=True, legend=legend, bargap=0.1)
+    apply_theme(figure, height=380)
+    figure.update_layout(showlegend=True, legend=BELOW, bargap=0.1, margin_b=50)
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
     figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
+    headline(figure, f"JS of a token, by {label}")
     return figure
 
 
 def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
-    """Js of each layer, in the result's unit, over depth: mean over samples and bars of one standard error.
+    """Lines of JS by layer, in the result's unit, over depth: mean over samples and bars of one standard error.
 
-    Components outside of the layers are left out, and the figure says how many.
+    JS is summed over a layer's components. Those outside of the layers are left out, and the figure says how many.
 
     Parameters
     ----------
@@ -96,6 +119,11 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
         What `miub` or `qualify` returns.
     by
         A key of `group_by`, e.g. `kind` or `dataset`, to draw a line for each of its values.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Layer across, JS up; with `by` a legend below.
 
     Raises
     ------
@@ -106,7 +134,9 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
     units, n_outside = html.escape(grouped.attrs["units"]), int((result.dataset["layer"].values < 0).sum())
     inside = to_dataframe(grouped, "group").query("layer >= 0 and n_components > 0")
     if inside.empty:
-        raise ValueError("none of the result's components lies in a layer, so there is no depth to draw; see `js_map`")
+        raise ValueError(
+            "none of the result's components lies in a layer, so there is no depth to draw; see `js_figure`"
+        )
     there = [""] if by is None else [one for one in grouped[by].values.tolist() if (inside[by] == one).any()]
     names, marks = list(map(str, there)), looks(len(there), by)
     figure = go.Figure()
@@ -140,7 +170,8 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
 def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     """Histogram of MIUB by sample, in the result's unit, over the samples used, with its mean and standard error.
 
-    Every sample is a point above. Samples that aren't finite are left out, and the figure says how many.
+    Every sample is a point above, with its name to hover over. Samples that aren't finite are left out, and the figure
+    says how many.
 
     Parameters
     ----------
@@ -148,6 +179,11 @@ def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
         What `miub` or `qualify` returns.
     titled
         Write a title above it; the report says the same in its caption.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        MIUB across; samples up, and above them the box and points of the samples.
     """
     by_sample, units = result.children["samples"].dataset, result.attrs["units"]
     used = by_sample["used"].values

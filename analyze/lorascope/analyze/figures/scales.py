@@ -18,7 +18,7 @@ LOG_FROM = 30.0
 
 
 def ends(shown: np.ndarray, limits: tuple[float, float] | None, is_log: bool) -> tuple[float, float]:
-    """Values, or their powers of ten, at the ends of a colour scale; see `component_map`."""
+    """Values, or their powers of ten, at the ends of a colour scale; see `component_figure`."""
     if limits is not None and is_log:
         if not 0 < limits[0] < limits[1] < math.inf:
             raise ValueError(
@@ -36,7 +36,7 @@ def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
     """A colour bar below a map, with round values where its scale is logarithmic."""
     bar = {"orientation": "h", "thickness": 10, "y": 0, "yref": "container", "yanchor": "bottom", "outlinewidth": 0}
     if not is_log:
-        return bar
+        return {**bar, "exponentformat": "power", "nticks": 6}
     ticks = log_ticks(low, high)
     texts = [format_number(tick, digits=1 if len(ticks) > 2 else 3).removeprefix("1·") for tick in ticks]
     return {**bar, "tickvals": [math.log10(tick) for tick in ticks], "ticktext": texts}

@@ -17,15 +17,21 @@ SLOPE = Look("#777", dash="dot")
 
 
 def metrics_figure(comparison: MetricComparison) -> go.Figure:
-    """Accuracy over each metric, both less their group's mean, with the pooled correlation and its interval.
+    """Points of accuracy over each metric, both less their group's mean, with the pooled correlation and its interval.
 
-    Lines are the pooled slope within groups. Cells that the comparison left out of its second set, as collapsed, are
+    Which metric tells best how accurate a model is: the closer its points lie to the dotted line, the pooled slope
+    within groups, the better. Cells that the comparison left out of its second set, as collapsed, are
     hollow.
 
     Parameters
     ----------
     comparison
         What `compare_metrics` returns.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        A panel a metric: the metric across, accuracy up, a colour a group.
     """
     settings, cells = comparison.provenance["settings"], comparison.cells
     below, by_group = settings["collapsed_below"] or 0, cells.groupby(level=0)

@@ -18,6 +18,8 @@ LINE = 14
 """Pixels of a line above a panel."""
 AXIS = 52
 """Pixels of a panel's ticks and the title of its axis."""
+BELOW = {"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0.01, "xref": "container"}
+"""Where legends stand."""
 CORNER = {"x": 0, "y": 1, "xref": "x domain", "yref": "y domain", "xanchor": "left", "yanchor": "bottom"}
 """Where a panel's title stands."""
 
@@ -26,10 +28,11 @@ def apply_theme(figure: go.Figure, *, height: int) -> None:
     """Give a figure the common look and a height in pixels; its width follows the page."""
     figure.update_layout(
         template=go.layout.Template(),  # an empty one: plotly's own are 7 kB a figure
-        plot_bgcolor="white",
+        plot_bgcolor="rgba(0,0,0,0)",
         height=height,
         autosize=True,
         showlegend=False,
+        legend={"bgcolor": "rgba(0,0,0,0)"},
         margin={"l": 10, "r": 10, "t": 30, "b": 10},
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#222"},
         hoverlabel={"align": "left", "bgcolor": "white", "font": {"color": "#222"}},

@@ -24,7 +24,7 @@ N_MARKED = 60
 
 
 def training_figure(record: Mapping[str, Any]) -> go.Figure:
-    """MIUB against optimiser steps, in nats, with the loss below it and, of one training, MIUB by layer.
+    """Lines of MIUB during training, in nats, with the loss below it and, of one training, MIUB by layer.
 
     Thin lines are the loss on the batches of each step, as it is logged; lines with points are the cross-entropy of
     the samples that MIUB is measured on. By layer colours are on a logarithmic scale, on which 0 has none.
@@ -35,6 +35,11 @@ def training_figure(record: Mapping[str, Any]) -> go.Figure:
         What a training left, read from JSON: `finetune.json` of an adapter, or a Trainer's `trainer_state.json` (or
         `{"log_history": trainer.state.log_history}`) that `MiubCallback` has logged to. Or several of them by name,
         to be compared.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Optimiser steps across; panels of MIUB, of loss and CE, and of one training a heat map by layer.
 
     Raises
     ------

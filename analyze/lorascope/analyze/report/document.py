@@ -10,10 +10,14 @@ from typing import Any
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotly ships no types
 
 from .markup import escape, figure, section
+from .pictures import with_pictures
 
 
 def document(title: str, body: str) -> str:
-    """A page of this title (text) whose content is `body` (HTML) and a line on what made it."""
+    """A page of this title (text) whose content is `body` (HTML) and a line on what made it.
+
+    Figures are drawn by the page's script; where kaleido and a Chrome are installed, each has a picture as well.
+    """
     # A closing tag inside of a string would end the script; this spelling means the same in JavaScript.
     scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), _resource("figures.js"))]
     footer = f"<footer>lorascope {escape(version('lorascope'))} · nothing here is fetched from elsewhere</footer>"
@@ -21,7 +25,7 @@ def document(title: str, body: str) -> str:
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_resource('style.css')}</style></head><body>{body}{footer}"
+        f"<style>{_resource('style.css')}</style></head><body>{with_pictures(body)}{footer}"
         f"{''.join(f'<script>{code}</script>' for code in scripts)}</body></html>\n"
     )
 
@@ -40,11 +44,8 @@ def render_figures(title: str, subtitle: str, figures: Iterable[tuple[str, Any]]
     for place, (name, one) in enumerate(figures):
         part = f"<p>{escape(one)}</p>" if isinstance(one, str) else figure(f"figure-{place}", one, "")
         parts.append(section(f"section-{place}", name, part))
-    body = (
-        f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
-        f"<noscript><p>Without JavaScript the figures stay empty.</p></noscript>{''.join(parts)}"
-    )
-    return document(title, body)
+    header = f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
+    return document(title, header + "".join(parts))
 
 
 def _resource(name: str) -> str:

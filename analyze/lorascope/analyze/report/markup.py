@@ -7,6 +7,9 @@ from typing import Any
 
 from lorascope.stores.visible import visible
 
+NEEDS_SCRIPT = "<noscript>This figure needs JavaScript.</noscript>"
+"""What stands in the place of a figure that isn't drawn; `with_pictures` puts a picture there where it can."""
+
 
 def escape(value: object) -> str:
     """A value as text that no browser takes for markup, in content and in quoted attributes, and no terminal obeys."""
@@ -22,7 +25,7 @@ def figure(name: str, plot: Any, caption: str) -> str:
     """A plotly figure that the page's own script draws from the JSON beside it, and its caption (HTML)."""
     data = as_json(json.dumps(json.loads(plot.to_json()), separators=(",", ":")))
     return (
-        f'<figure><div class="plot" id="{escape(name)}" style="height:{int(plot.layout.height)}px"></div>'
+        f'<figure><div class="plot" id="{escape(name)}" style="height:{int(plot.layout.height)}px">{NEEDS_SCRIPT}</div>'
         f'<script type="application/json" id="{escape(name)}-data">{data}</script>'
         f"<figcaption>{caption}</figcaption></figure>"
     )

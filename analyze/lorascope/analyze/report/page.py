@@ -55,7 +55,6 @@ def write_report(
     body = (
         f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
         *(notice(text) for text in about_run.notices(run, qualified)),
-        "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
         sections.headline(run, qualified, parts[-1].stored_bytes),
         sections.components(qualified),
         sections.qualifiers(qualified),

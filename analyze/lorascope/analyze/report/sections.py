@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.figures import component_map, js_map, null_map, share_curve
+from lorascope.analyze.figures import component_figure, js_figure, null_figure, share_figure
 from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.scores import scores, scores_table
@@ -100,7 +100,7 @@ def components(qualified: xr.DataTree) -> str:
     return section(
         "components",
         "Where the adapter acts",
-        figure("js-map", js_map(qualified, titled=False), caption),
+        figure("js-map", js_figure(qualified, titled=False), caption),
         _top_table(qualified),
     )
 
@@ -141,7 +141,7 @@ def _top_table(qualified: xr.DataTree) -> str:
 def qualifiers(qualified: xr.DataTree) -> str:
     """What keeps a component's js from being read alone."""
     caption = "Share of MIUB that the largest components hold. Dotted: equal shares."
-    curve = figure("share-curve", share_curve(qualified), caption)
+    curve = figure("share-curve", share_figure(qualified), caption)
     text = (
         "JS depends on the shape of a layer's output as well as on the adapter, so a large JS needn't mean a large "
         "change."
@@ -176,20 +176,20 @@ def _qualifier_maps(qualified: xr.DataTree) -> Iterator[str]:
     if "effective_width" in qualified:
         yield figure(
             "width-map",
-            component_map(qualified.dataset["effective_width"], label="effective width (features)"),
+            component_figure(qualified.dataset["effective_width"], label="effective width (features)"),
             "Effective width exp(H(softmax(base))): how many features share the softmax's mass. Near 1, one huge "
             f"feature holds it all, and JS sees little else. Median over {n_tokens} tokens.",
         )
         yield figure(
             "ratio-map",
-            component_map(qualified.dataset["delta_ratio"], label="|delta| / |base|"),
+            component_figure(qualified.dataset["delta_ratio"], label="|delta| / |base|"),
             "|delta| / |base|: the Euclidean norm of what the adapter adds over that of what it adds to. It says how "
             f"large the change is without any softmax. Median over {n_tokens} tokens.",
         )
     if "js_permuted" in qualified:
         yield figure(
             "null-map",
-            null_map(qualified),
+            null_figure(qualified),
             "JS over the JS of the same delta with its features permuted: a null of equal size. Above 1 (red), delta "
             "falls on features that carry the softmax; below (blue), beside them. Means over "
             f"{n_samples} samples.",

@@ -22,7 +22,7 @@ from ..models.device import named_device
 from ..models.model import is_causal
 from ..prepare import Prepared, data_notes, encode_files, read_files, settle
 from ..recording.stream import Streamed
-from ..samples.encode import GENERATED, EncodedSample
+from ..samples.encoded import EncodedSample, count_roles
 from .estimate import Estimate, estimate, ways_to_fit
 from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
@@ -59,6 +59,8 @@ class Plan:
     n_samples: int
     n_all_tokens: int
     """Tokens that pass the model, captured or not; padding left out."""
+    roles: Mapping[str, int]
+    """How many of these each role has, such as `template` for what a chat template adds."""
     n_batches: int
     estimate: Estimate
     """Arrays, files and bytes."""
@@ -109,6 +111,7 @@ class Plan:
             "n_rows": spec.n_rows,
             "n_components": len(spec.components),
             **{name: getattr(self, name) for name in ("n_all_tokens", "n_samples", "n_batches")},
+            "n_tokens_by_role": dict(self.roles),
             **{name: getattr(estimated, name) for name in ("n_arrays", "n_files", "raw_bytes", "stored_bytes")},
             "needed_bytes": estimated.needed_bytes,
             "parts": [part._asdict() for part in estimated.parts],
@@ -152,7 +155,8 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         shared_layers=config.shared_layers,
     )
     scored, _ = encode_files(config, loaded.model, loaded.tokenizer, files)
-    samples = [_generated(sample, config.generate) for sample in scored] if config.generate else scored
+    new = np.zeros(config.generate, np.int64)  # as many as a sample may get, which ones nobody knows yet
+    samples = [sample.going_on(new) for sample in scored] if config.generate else scored
     model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
     # Whether lora_B is zero was seen in the files.
     names = tuple(config.adapters)
@@ -176,25 +180,16 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         config=settled.config,
         n_samples=len(samples),
         n_all_tokens=sum(lengths),
+        roles=count_roles(samples),
         n_batches=len(settled.batches),
         estimate=estimated,
         fit=fit,
         problems=tuple(problems),
-        notes=(*preflight.notes, *base_notes(model, names, config.model), *data_notes(files)),
+        notes=(*preflight.notes, *base_notes(model, names, config.model), *data_notes(files, loaded.tokenizer)),
         remarks=tuple(_remarks(settled, loaded, is_tried=trial is not None)),
         ways=() if fit[0].fits else tuple(ways_to_fit(settled.spec, fit[0].free_bytes or 0)),
         trial=trial,
         seconds=seconds,
-    )
-
-
-def _generated(sample: EncodedSample, n: int) -> EncodedSample:
-    """The sample with as many new tokens as it may get, which ones nobody knows yet."""
-    prompt = sample.n_context if sample.choices else len(sample.token_ids)
-    return dataclasses.replace(
-        sample,
-        token_ids=np.concatenate([sample.token_ids[:prompt], np.zeros(n, np.int64)]),
-        roles=np.concatenate([sample.roles[:prompt], np.full(n, GENERATED, np.uint8)]),
     )
 
 

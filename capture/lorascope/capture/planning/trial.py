@@ -23,7 +23,7 @@ from ..recording.hooks import Recorder
 from ..recording.reduce import reduce_tokens
 from ..recording.stream import Streamed
 from ..run_model import fill_rows
-from ..samples.encode import EncodedSample
+from ..samples.encoded import EncodedSample
 from ..samples.tables import make_tables
 
 TRIAL_TOKENS = 1024

@@ -10,7 +10,7 @@ import torch
 
 from ..buffers.target import flat_places, nowhere
 from ..samples.batches import pad
-from ..samples.encode import EncodedSample
+from ..samples.encoded import EncodedSample
 from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
 

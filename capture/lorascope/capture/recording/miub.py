@@ -14,7 +14,7 @@ from ..errors import CaptureError
 from ..models.device import input_device
 from ..models.model import is_causal
 from ..samples.batches import pad, plan_batches
-from ..samples.encode import EncodedSample
+from ..samples.encoded import EncodedSample
 from .forward import negative_log_likelihood
 from .hooks import Recorder
 from .reduce import other_threads, reduce_tokens

@@ -15,7 +15,7 @@ from ..adapters.passes import Pass
 from ..buffers.copies import Copier, copier_for
 from ..buffers.rows import RowQueue
 from ..buffers.target import BatchTarget, Meter, flat_places
-from ..samples.encode import EncodedSample
+from ..samples.encoded import EncodedSample
 from ..samples.selection import TokenPlan
 from .forward import forward, forward_seconds, kl_divergence, negative_log_likelihood
 from .hooks import Recorder

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from .encode import EncodedSample
+from .encoded import EncodedSample
 
 PADDING_ID = 0
 """Any id of the vocabulary will do: the attention mask hides it."""

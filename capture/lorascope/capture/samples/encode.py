@@ -1,73 +1,17 @@
 """Encoded samples: token ids and their roles, ready for the model."""
 
 import itertools
-import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
 
-from lorascope.stores.format.tables import ROLES
-
-from .items import ChoiceItem, Item, TextItem
+from .chats import encode_chat
+from .completions import encode_completion, encode_token_ids
+from .encoded import ANSWER, CHOICE, PROMPT, TEXT, EncodedChoice, EncodedSample, TokenIds
+from .items import ChatItem, ChoiceItem, CompletionItem, Item, TextItem
 from .prompt import Examples, Template, read_template, render
-
-PROMPT, CHOICE, ANSWER, GENERATED, TEXT = (
-    ROLES.index(role) for role in ("prompt", "choice", "answer", "generated", "text")
-)
-
-MAX_WORD = 2**20
-"""Characters without white space between them that a tokenizer gets; it takes a second for so many."""
-MOST_CHARACTERS = 64
-"""Characters for each token of the context beyond which the beginning of a text is tokenized before the rest."""
-
-TokenIds = Int64[np.ndarray, " position"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedChoice:
-    """One possible answer, as it would follow the prompt."""
-
-    text: str
-    token_ids: TokenIds
-    """Its tokens (position,), the space before it included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedSample:
-    """One sequence for the model: a prompt with its right answer, or a window of plain text.
-
-    `generate` puts what the model writes in the answer's place, or after the window; what is scored comes before that.
-    """
-
-    id: str
-    """Name of the item; a window of text adds ":" and its number."""
-    dataset: str
-    split: str
-    prompt: str
-    """Name of the prompt, such as `main`; `text` for plain text."""
-    token_ids: TokenIds
-    """The prompt's tokens, then the right answer's or the model's own."""
-    roles: UInt8[np.ndarray, " position"]
-    """What each token is to the sample: its index in `ROLES`."""
-    choices: tuple[EncodedChoice, ...]
-    """The possible answers (choice,); none for text."""
-    answer: int
-    """Index of the right choice; -1 for text."""
-
-    @property
-    def is_target(self) -> Bool[np.ndarray, " position"]:
-        """Whether each token is one the model must predict: the right answer's, or a text's but for the first."""
-        targets: np.ndarray = (self.roles == ANSWER) | (self.roles == TEXT)
-        targets[0] = False
-        return targets
-
-    @property
-    def n_context(self) -> int:
-        """Number of tokens before the first that the model must predict."""
-        return int(np.argmax(self.is_target))
+from .tokens import require_short, tokenize
 
 
 def encode_items(
@@ -84,11 +28,11 @@ def encode_items(
     Parameters
     ----------
     items
-        Multiple-choice items give one sample each; a text gives one for each of its windows.
+        A text gives a sample for each of its windows, any other item one.
     tokenizer
         A fast tokenizer of transformers.
     max_length
-        The model's context in tokens; the prompt with any of its choices must fit.
+        The model's context in tokens; a prompt with any of its choices must fit, and so must a chat or completion.
     window_tokens
         Tokens of a window of text, the tokenizer's start tokens included.
     prompt
@@ -101,7 +45,7 @@ def encode_items(
     ValueError
         If there are no items, a sample is longer than the context, a choice or text has no tokens, a window leaves no
         token to predict or is longer than the context, the tokenizer isn't a fast one, or the prompt shows examples
-        that aren't given.
+        that aren't given; or as `encode_chat`, `encode_completion` and `encode_token_ids` do.
 
     Notes
     -----
@@ -123,43 +67,15 @@ def encode_items(
     for item in items:
         if isinstance(item, ChoiceItem):
             samples.append(next(choice_samples))
-        else:
+        elif isinstance(item, TextItem):
             samples += _encode_text(item, tokenizer, max_length=max_length, window_tokens=window_tokens)
+        elif isinstance(item, ChatItem):
+            samples.append(encode_chat(item, tokenizer, max_length=max_length))
+        elif isinstance(item, CompletionItem):
+            samples.append(encode_completion(item, tokenizer, max_length=max_length))
+        else:
+            samples.append(encode_token_ids(item, tokenizer, max_length=max_length))
     return samples
-
-
-class _Tokens(NamedTuple):
-    """A tokenized text, without special tokens after it."""
-
-    ids: TokenIds
-    offsets: Int64[np.ndarray, "position side"]
-    """Start and stop of each token in the text, in characters; 0, 0 for special tokens."""
-    n_start: int
-    """Number of special tokens before the text."""
-
-
-def _tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = True) -> list[_Tokens]:
-    for text in texts:
-        if len(text) > MAX_WORD and (longest := max(map(len, text.split()))) > MAX_WORD:
-            raise ValueError(
-                f"the text {reprlib.repr(text)} has {longest} characters without white space between them; allowed are "
-                f"{MAX_WORD}: put white space into it, or leave it out"
-            )
-    encoding = tokenizer(
-        list(texts),
-        add_special_tokens=special_tokens,
-        return_offsets_mapping=True,
-        return_special_tokens_mask=True,
-        verbose=False,  # texts are cut into windows afterwards, so that their length is nothing to warn of
-    )
-    columns = (encoding["input_ids"], encoding["offset_mapping"], encoding["special_tokens_mask"])
-    found = []
-    for ids, offsets, special in zip(*columns, strict=True):
-        is_text = np.flatnonzero(np.array(special) == 0)
-        start, stop = (is_text[0], is_text[-1] + 1) if len(is_text) else (len(ids), len(ids))
-        places = np.array(offsets[:stop], dtype=np.int64).reshape(stop, 2)
-        found.append(_Tokens(np.array(ids[:stop], dtype=np.int64), places, int(start)))
-    return found
 
 
 def _encode_choice_items(
@@ -169,8 +85,8 @@ def _encode_choice_items(
     rendered = [render(template, item, shown.draw(item) if shown else None) for item in items]
     for item, asked in zip(items, rendered, strict=True):
         for words in (asked.text, *item.choices):
-            _require_short(tokenizer, item.id, words, max_length)
-    prompts = _tokenize(tokenizer, [prompt.text for prompt in rendered])
+            require_short(tokenizer, item.id, words, max_length)
+    prompts = tokenize(tokenizer, [prompt.text for prompt in rendered])
     answers = iter(_tokenize_answers(tokenizer, template.cue, [choice for item in items for choice in item.choices]))
     samples = []
     for item, text, prompt in zip(items, rendered, prompts, strict=True):
@@ -204,15 +120,6 @@ def _encode_choice_items(
     return samples
 
 
-def _require_short(tokenizer: Any, name: str, text: str, max_length: int) -> None:
-    """Raise a ValueError where the beginning of a text fills the context twice over, whatever the rest of it is."""
-    if len(text) > (start := MOST_CHARACTERS * max_length):
-        (tokens,) = _tokenize(tokenizer, [text[:start]])
-        if len(tokens.ids) > 2 * max_length:
-            words = f"has {len(tokens.ids)} tokens and more in its {len(text)} characters"
-            raise ValueError(f"sample {name!r} {words}; the context has {max_length}: leave the item out")
-
-
 def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[TokenIds]:
     """Tokens of each answer as it follows the prompt's last words, the cue."""
     texts = [f" {answer}" for answer in answers]
@@ -220,8 +127,8 @@ def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[
     # Where a tokenizer joins characters across the seam, the answer is read as it follows a line's end; at the start
     # of a text, which comes last, a tokenizer may add a space to the answer's own.
     for before in (cue, "\n", ""):
-        anchor = _tokenize(tokenizer, [before], special_tokens=False)[0].ids if before else np.empty(0, np.int64)
-        whole = _tokenize(tokenizer, [before + text for text in texts], special_tokens=False)
+        anchor = tokenize(tokenizer, [before], special_tokens=False)[0].ids if before else np.empty(0, np.int64)
+        whole = tokenize(tokenizer, [before + text for text in texts], special_tokens=False)
         for place, (ids, _, _) in enumerate(whole):
             if found[place] is None and np.array_equal(ids[: len(anchor)], anchor):
                 found[place] = ids[len(anchor) :]
@@ -231,7 +138,7 @@ def _tokenize_answers(tokenizer: Any, cue: str, answers: Sequence[str]) -> list[
 def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_tokens: int) -> list[EncodedSample]:
     if window_tokens > max_length:
         raise ValueError(f"`window_tokens` is {window_tokens}; the context has {max_length} tokens, give at most that")
-    tokens = _tokenize(tokenizer, [item.text])[0]
+    tokens = tokenize(tokenizer, [item.text])[0]
     start, body = tokens.ids[: tokens.n_start], tokens.ids[tokens.n_start :]
     # In a window without start tokens, the first token has nothing to be predicted from.
     n_unpredicted = 0 if len(start) else 1
@@ -251,8 +158,6 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
             prompt="text",
             token_ids=np.concatenate([start, body[first:last]]),
             roles=np.repeat(np.array([PROMPT, TEXT], dtype=np.uint8), [len(start), last - first]),
-            choices=(),
-            answer=-1,
         )
         for number, (first, last) in enumerate(itertools.pairwise(cuts))
     ]

@@ -1,6 +1,5 @@
 """What the adapted model itself writes after a prompt or a text, greedily decoded, and the choice read in it."""
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,14 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64
 from transformers import GenerationConfig, LogitsProcessorList
 
 from ..models.device import input_device
 from ..models.model import context_length
 from ..models.weights import plain_model
 from .batches import PADDING_ID, pad_tokens, plan_batches
-from .encode import CHOICE, GENERATED, EncodedSample
+from .encoded import CHOICE, GENERATED, EncodedSample
 from .items import LETTERS
 
 _OUTER = ",;:!?…\"'“”‘’„«»()[]{}*_` "  # noqa: RUF001  # quotes as they are typeset
@@ -42,14 +40,15 @@ def generate(
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[EncodedSample]:
-    """Samples whose prompt, or window of text, is followed by what the model writes after it, at most n tokens.
+    """Samples whose prompt, chat or window of text is followed by what the model writes after it, at most n tokens.
 
     Parameters
     ----------
     model
         A causal language model of transformers in evaluation mode; an adapter counts where it is active.
     samples
-        Choice items go on from their prompt, without the right answer; a text from the end of its window.
+        Choice items go on from their prompt, without the right answer; a chat or completion from before the last turn
+        that is to be predicted; a text from the end of its window.
     n
         Most new tokens of a sample. They have the role `generated`; the token with which a model ends its text is one.
     batch_tokens
@@ -79,11 +78,11 @@ def generate(
     bare = plain_model(model)
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
         raise ValueError(f"a {type(bare).__name__} can't generate text; capture without `generate` and `answer_tokens`")
-    prompts = [_prompt(sample) for sample in samples]
+    prompts = [sample.token_ids[: sample.n_before_own] for sample in samples]
     context = context_length(bare)
     for sample, prompt in zip(samples, prompts, strict=True):
         if context is not None and len(prompt) + n > context:
-            what = "prompt" if sample.choices else "window"
+            what = "window" if sample.prompt == "text" else "prompt"
             raise ValueError(
                 f"sample {sample.id!r}: its {what} of {len(prompt)} tokens and {n} new ones don't fit the context of "
                 f"{context}; generate fewer, or give shorter {what}s"
@@ -92,9 +91,7 @@ def generate(
     with _greedy(bare, n) as ends:
         for batch in generation_batches(samples, n=n, batch_tokens=batch_tokens):
             written = _continue(bare, prompts[batch], ends, [sample.id for sample in samples[batch]])
-            for sample, prompt, new in zip(samples[batch], prompts[batch], written, strict=True):
-                roles = np.concatenate([sample.roles[: len(prompt)], np.full(len(new), GENERATED, np.uint8)])
-                done.append(dataclasses.replace(sample, token_ids=np.concatenate([prompt, new]), roles=roles))
+            done += [sample.going_on(new) for sample, new in zip(samples[batch], written, strict=True)]
             if progress is not None:
                 progress(len(done), len(samples))
     return done
@@ -102,7 +99,7 @@ def generate(
 
 def generation_batches(samples: Sequence[EncodedSample], *, n: int, batch_tokens: int) -> list[slice]:
     """Which samples `generate` passes together: a sequence cut between two of these comes to the same batches."""
-    return plan_batches([len(_prompt(sample)) + n for sample in samples], batch_tokens=batch_tokens)
+    return plan_batches([sample.n_before_own + n for sample in samples], batch_tokens=batch_tokens)
 
 
 def write_answers(
@@ -187,10 +184,6 @@ def is_cut_short(text: str, choices: Sequence[str]) -> bool:
     """Whether a text that was cut off may be another choice than the one that it is: one begins with the other."""
     line, texts = _plain(text), [_plain(choice) for choice in choices]
     return line in texts and sum(one.startswith(line) for one in texts) > 1
-
-
-def _prompt(sample: EncodedSample) -> Int64[np.ndarray, " position"]:
-    return sample.token_ids[: sample.n_context] if sample.choices else sample.token_ids
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
+from .records import FIELDS
+
 # Names don't begin with "." or "/", and a split has no dots: no data file's path looks like this, nor `s3://` or `C:\`.
 _PART = r"[A-Za-z0-9][\w.-]*"
 _REFERENCE = re.compile(rf"(?P<name>{_PART}(?:/{_PART}){{0,2}}):(?P<split>\w+)(?:@(?P<folder>.+))?")
-CHOICE_COLUMNS = ("id", "question", "choices", "answer")
-TEXT_COLUMN = "text"
 CONVERTED = "refs/convert/parquet"
 """The hub's own conversion of a set that its authors published as a script, which `datasets` no longer runs."""
 
@@ -122,8 +122,8 @@ def parse_reference(text: str) -> Reference | None:
     owner, _, config = rest.partition("/")
     if not rest and folder is None:
         raise ValueError(
-            f"{text!r} is no file, and {name!r} no known data set ({', '.join(KNOWN_SETS)}); give a path in .jsonl or "
-            ".txt, one of these, or `owner/name:split` of the hub"
+            f"{text!r} is no file, and {name!r} no known data set ({', '.join(KNOWN_SETS)}); give a path in .jsonl, "
+            ".parquet or .txt, one of these, or `owner/name:split` of the hub"
         )
     # A data set's name is part of file names, whose parts dots divide.
     dataset = re.sub(r"[./]", "_", rest or name)
@@ -149,7 +149,7 @@ def hub_source(path: str) -> dict[str, str | None] | None:
 
 
 def read_rows(reference: Reference) -> list[dict[str, Any]]:
-    """Fields of a split's items, in the order of its rows: id, question, choices and answer, or id and text.
+    """Fields of a split's items, in the order of its rows: of a known set id, question, choices and answer, or text.
 
     Nothing that comes with the data is executed.
 
@@ -166,11 +166,12 @@ def read_rows(reference: Reference) -> list[dict[str, Any]]:
     -----
     In the seven sets, white space around questions and choices is removed and nothing else changed; a row's id is its
     own, or `dataset-split-N`, N counting from 0. WikiText-2 and PTB become one text, that of the original file. In
-    other sets `id`, `question`, `choices` and `answer` are taken as they stand, or each `text` that isn't blank.
+    other sets the columns that `read_items` knows are taken as they stand.
     """
     table, known = _load(reference), reference.source
     if not known.columns:
-        return _other_rows(reference, table)
+        kept = [name for name in table.column_names if name in FIELDS]
+        return list(table.select_columns(kept or table.column_names))
     _require_columns(reference, table, known.columns)
     if known.text:
         lines = (known.line.format(text or known.blank) for text in _texts(reference, table, known.text))
@@ -207,14 +208,6 @@ def _question(reference: Reference, number: int, row: Mapping[str, Any]) -> dict
     }
 
 
-def _other_rows(reference: Reference, table: Any) -> list[dict[str, Any]]:
-    if TEXT_COLUMN in table.column_names and "choices" not in table.column_names:
-        texts = enumerate(_texts(reference, table, TEXT_COLUMN))
-        return [{"id": str(number), "text": text} for number, text in texts if text.strip()]
-    _require_columns(reference, table, CHOICE_COLUMNS)
-    return list(table.select_columns(list(CHOICE_COLUMNS)))
-
-
 def _texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
     """The column's texts, checked: a missing one would be read as the word None, or as a blank line."""
     for number, text in enumerate(table[column]):
@@ -226,9 +219,8 @@ def _texts(reference: Reference, table: Any, column: str) -> Iterator[str]:
 def _require_columns(reference: Reference, table: Any, wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
-        text = "" if reference.source.columns else f", or `{TEXT_COLUMN}`"
         found = ", ".join(table.column_names)
-        raise ValueError(f"{reference.text}: the columns are {found}; needed are {', '.join(wanted)}{text}")
+        raise ValueError(f"{reference.text}: the columns are {found}; needed are {', '.join(wanted)}")
 
 
 def _load(reference: Reference) -> Any:

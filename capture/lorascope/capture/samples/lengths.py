@@ -4,13 +4,14 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from lorascope.stores.format.fingerprint import canonical
 
-from .items import Item, TextItem
+from .items import ChoiceItem, Item, TextItem
 
 Unit = Literal["tokens", "words", "characters"]
+SomeItem = TypeVar("SomeItem", bound=Item)
 BUCKETS = ((1, 100), (101, 200), (201, 300))
 """The lengths of arXiv 2501.03152, section 4.2, which states no unit."""
 
@@ -43,7 +44,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     Raises
     ------
     ValueError
-        If the unit is another one, or tokens are asked for without a tokenizer.
+        If the unit is another one, tokens are asked for without a tokenizer, or the item is of another kind.
 
     Examples
     --------
@@ -51,7 +52,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     >>> item_length(item, "words"), item_length(item, "characters")
     (6, 19)
     """
-    text = item.text if isinstance(item, TextItem) else " ".join([item.question, *item.choices])
+    text = _text_of(item)
     if unit == "characters":
         return len(text)
     if unit == "words":
@@ -63,7 +64,15 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def pick_items(items: Sequence[Item], n: int, seed: int = 0) -> tuple[Item, ...]:
+def _text_of(item: Item) -> str:
+    if isinstance(item, TextItem):
+        return item.text
+    if isinstance(item, ChoiceItem):
+        return " ".join([item.question, *item.choices])
+    raise ValueError(f"item {item.id!r} is a {type(item).__name__}; lengths are of questions and plain texts")
+
+
+def pick_items(items: Sequence[SomeItem], n: int, seed: int = 0) -> tuple[SomeItem, ...]:
     """At most `n` items, drawn without replacement, in the order of the data; all where there are fewer.
 
     Notes

@@ -13,7 +13,8 @@ import numpy as np
 
 from lorascope.stores.format.fingerprint import canonical
 
-from .items import LETTERS, ChoiceItem, Item, read_item_files, read_text
+from .items import LETTERS, ChoiceItem, Item
+from .sources import read_item_files, read_text
 
 PROMPTS = ("main", "prompt1", "prompt2", "prompt3")
 """Names of the prompts of arXiv 2501.03152 (figure in section 3.2), each a file beside this one."""
@@ -102,7 +103,7 @@ def read_template(name: str) -> Template:
     path = Path(name)
     if path.suffix != ".txt":
         raise ValueError(f"`prompt` is {name!r}; allowed are {', '.join(PROMPTS)}, or the path of a template in .txt")
-    if path.stem in (*PROMPTS, "text"):
+    if path.stem in (*PROMPTS, "text", "chat", "completion", "tokens"):
         raise ValueError(f"prompt file {name!r} would be named {path.stem!r} like another prompt; rename it")
     return Template(name=path.stem, text=read_text(path, "prompt file", "a template in .txt").rstrip())
 
@@ -253,7 +254,7 @@ def read_prompts(names: Sequence[str], example_files: Sequence[str], *, seed: in
     for path, items in read_item_files("examples", example_files).items():
         pool += [item for item in items if isinstance(item, ChoiceItem)]
         if not isinstance(items[0], ChoiceItem):
-            raise ValueError(f"`examples` names {path!r}, a plain text; name files of multiple-choice items")
+            raise ValueError(f"`examples` names {path!r}, without questions; name files of multiple-choice items")
     return Prompts(templates, Examples(pool, seed=seed))
 
 

@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from ..models.device import input_device
 from ..models.weights import plain_model
 from .batches import pad_tokens, plan_batches
-from .encode import EncodedSample
+from .encoded import EncodedSample
 
 _PART_LOGITS = {"cpu": 2**18, "cuda": 2**24}
 """On a CPU what its cache holds, which is three times as fast; and never all of a batch's."""
@@ -35,7 +35,7 @@ class Scores(NamedTuple):
     correct_per_token: Int8[np.ndarray, " sample"]
     """1 if `prediction_per_token` is the right choice, 0 if not; -1 for text."""
     ce: Float64[np.ndarray, " sample"]
-    """Mean negative log-likelihood of the right choice's tokens, or of a text's but for the first; nats per token."""
+    """Mean negative log-likelihood of the tokens to be predicted, such as the right choice's; nats per token."""
     loglik: Float64[np.ndarray, " choice"]
     """Log-likelihood of the choice's tokens after the prompt, in nats."""
     loglik_per_token: Float64[np.ndarray, " choice"]
@@ -130,25 +130,25 @@ class _Forward:
         return outputs
 
 
-def _sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, int]]:
-    """Tokens, and how many of them come before those that are scored."""
+def _sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Tokens, and the ascending positions of those that are scored."""
     if not sample.choices:
-        yield sample.token_ids, sample.n_context
+        yield sample.token_ids, np.flatnonzero(sample.is_target)
     for choice in sample.choices:
-        prompt = sample.token_ids[: sample.n_context]
-        yield np.concatenate([prompt, choice.token_ids]), len(prompt)
+        whole = np.concatenate([sample.token_ids[: sample.n_context], choice.token_ids])
+        yield whole, np.arange(sample.n_context, len(whole))
 
 
 @torch.inference_mode()
-def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, int]]) -> list[float]:
+def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
     """Log-likelihoods by one pass over whole sequences."""
     input_ids, attention_mask = pad_tokens([token_ids for token_ids, _ in sequences])
-    first = min(n_context for _, n_context in sequences) - 1
+    first = int(min(targets[0] for _, targets in sequences)) - 1
     keep = torch.arange(first, input_ids.shape[1] - 1)
     outputs = forward(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, keep=keep)
     return [
-        _loglik(logits[n_context - 1 - first : len(token_ids) - 1 - first], token_ids[n_context:])
-        for logits, (token_ids, n_context) in zip(outputs.logits, sequences, strict=True)
+        _loglik(logits, targets - 1 - first, token_ids[targets])
+        for logits, (token_ids, targets) in zip(outputs.logits, sequences, strict=True)
     ]
 
 
@@ -163,7 +163,7 @@ def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[f
     after_prompt = prompt.logits[owner]
     # The last token of a choice predicts nothing, so that choices of one token need no second pass.
     if max(len(choice) for choice in choices) == 1:
-        return [_loglik(logits, choice) for logits, choice in zip(after_prompt, choices, strict=True)]
+        return [_loglik(logits, np.arange(1), choice) for logits, choice in zip(after_prompt, choices, strict=True)]
     cache = getattr(prompt, forward.cache_name)
     cache.batch_select_indices(owner.to(after_prompt.device))
     choice_ids, choice_mask = pad_tokens([choice[:-1] for choice in choices])
@@ -176,15 +176,15 @@ def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[f
         **{forward.cache_name: cache},
     )
     return [
-        _loglik(torch.cat([first, others[: len(choice) - 1]]), choice)
+        _loglik(torch.cat([first, others[: len(choice) - 1]]), np.arange(len(choice)), choice)
         for first, others, choice in zip(after_prompt, outputs.logits, choices, strict=True)
     ]
 
 
-def _loglik(logits: Tensor, token_ids: Int64[np.ndarray, " position"]) -> float:
-    """Sum of the tokens' log-likelihoods in nats, by logits (position, vocabulary) of float32 or narrower."""
-    rows = torch.arange(len(token_ids), device=logits.device)
-    return -float(token_nll(logits, rows, torch.as_tensor(token_ids, device=logits.device)).double().sum())
+def _loglik(logits: Tensor, rows: Int64[np.ndarray, " position"], token_ids: Int64[np.ndarray, " position"]) -> float:
+    """Sum of the tokens' log-likelihoods in nats, each by its row of the logits (row, vocabulary)."""
+    where, ids = (torch.as_tensor(one, device=logits.device) for one in (rows, token_ids))
+    return -float(token_nll(logits, where, ids).double().sum())
 
 
 def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndarray, " _"]]) -> Scores:
@@ -195,7 +195,7 @@ def _collect(samples: Sequence[EncodedSample], logliks: Sequence[Float64[np.ndar
                 "in float16 models overflow, so load it in bfloat16 or float32"
             )
     per_token = [
-        values / ([len(choice.token_ids) for choice in sample.choices] or [len(sample.token_ids) - sample.n_context])
+        values / ([len(choice.token_ids) for choice in sample.choices] or [sample.is_target.sum()])
         for sample, values in zip(samples, logliks, strict=True)
     ]
     answers = np.array([sample.answer for sample in samples])

@@ -11,18 +11,19 @@ from jaxtyping import Float32, Int64, UInt8
 
 from lorascope.stores.format.tables import ROLES
 
-from .encode import EncodedSample
+from .encoded import EncodedSample
 
 ROLE_SELECTIONS = {
     "prompt": (("prompt", "choice"), "the tokens of the prompt, its choices included"),
     "choice": (("choice",), "the tokens of the choices in the prompt"),
     "answer": (("answer",), "the tokens of the answer"),
     "generated": (("generated",), "the generated tokens"),
+    "assistant": (("assistant",), "the assistant's tokens"),
 }
 """Selection -> the roles that it takes, and the tokens that its means are about, in words."""
 ALLOWED = (
-    "'all', 'prompt', 'choice', 'answer', 'generated', 'last:N' and 'every:K' with whole numbers from 1, or 'share:P' "
-    "with P above 0 and at most 1"
+    "'all', 'prompt', 'choice', 'answer', 'generated', 'assistant', 'last:N' and 'every:K' with whole numbers from 1, "
+    "or 'share:P' with P above 0 and at most 1"
 )
 
 
@@ -88,10 +89,11 @@ def plan_tokens(
     selected = [select_tokens(sample.roles, selection, _generator(sample, seed)) for sample in samples]
     for sample, (positions, _) in zip(samples, selected, strict=True):
         if not len(positions):
-            roles = ", ".join(ROLES[role] for role in np.unique(sample.roles))
+            roles = [ROLES[role] for role in np.unique(sample.roles)]
+            choice = " or ".join(map(repr, [*(role for role in roles if role in ROLE_SELECTIONS), "all"]))
             raise ValueError(
                 f"`tokens` = {selection!r} takes nothing of sample {sample.id!r} of {sample.dataset!r} under prompt "
-                f"{sample.prompt!r}, whose tokens have other roles ({roles}); choose one of these, or 'all'"
+                f"{sample.prompt!r}, whose tokens have other roles ({', '.join(roles)}); give {choice}"
             )
     starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
     measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))
@@ -126,7 +128,8 @@ def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generat
     Parameters
     ----------
     selection
-        `all`; `prompt` (the whole prompt, its choices included), `choice`, `answer` or `generated`, by role;
+        `all`; `prompt` (the whole prompt, its choices included), `choice`, `answer`, `generated` or `assistant`, by
+        role;
         `last:N`, the last N; `every:K`, every K-th from a drawn start; `share:P`, so large a share, drawn.
     generator
         Draws the start of `every:K` and the tokens of `share:P`.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .encode import EncodedSample
+from .encoded import EncodedSample
 from .generate import Answer
 from .scoring import Scores
 from .selection import TokenPlan
@@ -22,6 +22,8 @@ def make_tables(
     base_scores: Scores | None,
     answers: Sequence[Answer] | None = None,
     base_answers: Sequence[Answer] | None = None,
+    *,
+    scored: Sequence[EncodedSample] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Columns of `samples`, `choices` and `tokens`; scores that weren't asked for are -1 or NaN.
 
@@ -35,6 +37,8 @@ def make_tables(
         Text of each captured token (token,).
     scores, base_scores
         With and without the adapter.
+    scored
+        The samples as they were scored, where that was before tokens were generated.
     answers, base_answers
         What the model wrote with and without it, of each sample that has choices; None where it wasn't asked to.
     """
@@ -45,6 +49,7 @@ def make_tables(
             for name in ("id", "dataset", "split", "prompt", "answer")
         },
         "length": [len(sample.token_ids) for sample in samples],
+        "n_targets": [int(sample.is_target.sum()) for sample in scored or samples],
         "token_start": plan.starts[:-1],
         "token_stop": plan.starts[1:],
     }

@@ -12,9 +12,11 @@ from transformers import Trainer, TrainerCallback
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ..adapters.preflight import require_adapter
+from ..given import given_items
 from ..models.model import context_length
 from ..recording.miub import measure_miub
-from ..samples.encode import EncodedSample, encode_items
+from ..samples.encode import encode_items
+from ..samples.encoded import EncodedSample
 from ..samples.items import Item
 
 
@@ -30,10 +32,10 @@ class MiubCallback(TrainerCallback):
     Parameters
     ----------
     items
-        What to measure on: items as `read_items` gives them, or samples encoded already. Each costs a forward pass,
-        so a few of them, which the training doesn't see.
+        What to measure on: whatever `read_items` takes, a list of paths, items, or samples encoded already. Each costs
+        a forward pass, so a few of them, which the training doesn't see.
     tokenizer
-        The model's fast tokenizer; needed for items.
+        The model's fast tokenizer; needed unless samples are encoded already.
     every
         Optimiser steps from one measurement to the next.
     max_length
@@ -68,7 +70,7 @@ class MiubCallback(TrainerCallback):
 
     def __init__(
         self,
-        items: Sequence[Item] | Sequence[EncodedSample],
+        items: Any,
         tokenizer: Any = None,
         *,
         every: int = 50,
@@ -78,15 +80,16 @@ class MiubCallback(TrainerCallback):
     ) -> None:
         if every < 1:
             raise ValueError(f"`every` is {every!r}; give at least 1")
-        if not items:
+        if isinstance(items, Sequence) and not items:
             raise ValueError("`items` is empty; give at least one to measure MIUB on")
-        if tokenizer is None and not all(isinstance(item, EncodedSample) for item in items):
+        are_encoded = isinstance(items, Sequence) and all(isinstance(item, EncodedSample) for item in items)
+        if tokenizer is None and not are_encoded:
             raise ValueError("`tokenizer` is None, but `items` aren't encoded; give the model's fast tokenizer")
         self.samples: Sequence[EncodedSample] = ()
         """What it is measured on; known once training begins."""
         self.seconds = 0.0
         """Wall time that the measurements of this training took."""
-        self._items = items
+        self._items: Sequence[Item | EncodedSample] = items if are_encoded else given_items(items)
         self._tokenizer = tokenizer
         self._every = every
         self._max_length = max_length
@@ -126,12 +129,12 @@ class MiubCallback(TrainerCallback):
         self._trainer = None
 
     def _encode(self, model: Any) -> Sequence[EncodedSample]:
-        samples = [item for item in self._items if isinstance(item, EncodedSample)]
+        encoded = [item for item in self._items if isinstance(item, EncodedSample)]
         items = [item for item in self._items if not isinstance(item, EncodedSample)]
-        if items:
-            max_length = self._max_length or stated_context(model)
-            samples += encode_items(items, self._tokenizer, max_length=max_length, window_tokens=self._window_tokens)
-        return samples
+        if encoded:
+            return encoded
+        max_length = self._max_length or stated_context(model)
+        return encode_items(items, self._tokenizer, max_length=max_length, window_tokens=self._window_tokens)
 
     def _measure(self, control: Any, model: Any) -> None:
         assert self._trainer is not None

@@ -23,7 +23,8 @@ from ..config import FinetuneConfig
 from ..inputs import refuse_used
 from ..models.model import model_identity
 from ..provenance import data_fingerprint, device_description, library_versions
-from ..samples.encode import EncodedSample, encode_items
+from ..samples.encode import encode_items
+from ..samples.encoded import EncodedSample
 from ..samples.items import Item
 from ..samples.scoring import score
 from .callback import MiubCallback, stated_context
@@ -84,8 +85,8 @@ def finetune(
     tokenizer
         Its fast tokenizer.
     items_train
-        What to train on: for multiple-choice items the loss is on the right answer's tokens, for texts on every token
-        but a window's first.
+        What to train on: the loss is on the right answer's tokens, a completion's, or what the assistant says in a
+        chat; for texts on every token but a window's first.
     out
         The adapter's folder, new or empty.
     config

@@ -16,7 +16,7 @@ from ..adapters.passes import restoring_modes
 from ..config import FinetuneConfig
 from ..recording.miub import KIND, LAYER
 from ..samples.batches import pad
-from ..samples.encode import EncodedSample
+from ..samples.encoded import EncodedSample
 from .callback import MiubCallback
 from .checkpoints import Checkpoints
 

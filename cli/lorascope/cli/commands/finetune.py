@@ -28,15 +28,16 @@ def finetune(
 ) -> None:
     """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
 
-    The loss is on the answers only. Learning rate, batch and optimiser are those of arXiv 2501.03152. Stopped or
-    killed, the same command goes on from the last checkpoint, of which there is one every five minutes.
+    The loss is on answers, completions and what the assistant says alone. Learning rate, batch and optimiser are those
+    of arXiv 2501.03152. Stopped or killed, the same command goes on from the last checkpoint, of which there is
+    one every five minutes.
 
     Parameters
     ----------
     model
         The base model: a hub id, a local folder, or a .gguf file.
     data
-        What to train on: files in JSON Lines or plain text, or data sets as `piqa:train`; see docs/data.md.
+        What to train on: files (.jsonl, .parquet, .txt), or data sets such as `piqa:train`; docs/data.md names formats.
     out
         Folder of the adapter, new or empty.
     held_out

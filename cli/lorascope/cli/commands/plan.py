@@ -84,6 +84,8 @@ def _verdict(made: "Plan") -> Iterator[str]:
         f"{spec.n_tokens} of {made.n_all_tokens} tokens (`--tokens {made.config.tokens}`) of {made.n_samples} samples "
         f"in {made.n_batches} batches, {len(spec.components)} components, stream {spec.stream}, states {spec.states}"
     )
+    if len(made.roles) > 1:
+        yield f"By role: {', '.join(f'{n} {role}' for role, n in made.roles.items())}"
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         yield (

@@ -14,7 +14,7 @@ from .codec import codec_problem
 from .layout import MAX_CHUNK_BYTES, TABLE_CHUNK, ArraySpec, array_specs
 from .spec import MAX_COMPONENTS, ROW_TOKENS, STATES, STREAMS, Adapter, Component, RunSpec
 from .stored_array import StoredArray
-from .tables import TABLES, TOKEN_TEXT, TOKEN_WEIGHT
+from .tables import SAMPLE_TARGETS, TABLES, TOKEN_TEXT, TOKEN_WEIGHT
 
 Arrays = Mapping[str, ArrayV3Metadata]
 Shaped = ArrayV3Metadata | StoredArray
@@ -234,7 +234,8 @@ def may_be_absent(path: str) -> bool:
     folder, _, name = path.rpartition("/")
     if folder == "tokens" or (folder.startswith("adapters/") and folder.count("/") == 1):
         return name in OPTIONAL
-    return folder == "reductions" or is_without_adapter(path) or is_answer(path)
+    once_unknown = path == f"samples/{SAMPLE_TARGETS.name}"
+    return once_unknown or folder == "reductions" or is_without_adapter(path) or is_answer(path)
 
 
 def is_base_score(path: str) -> bool:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-ROLES = ("prompt", "choice", "answer", "generated", "text")
+ROLES = (
+    *("prompt", "choice", "answer", "generated", "text"),
+    *("system", "user", "assistant", "tool", "template"),  # of a chat
+)
 """What a token is there for; its number in `tokens/role` is its place here."""
 
 
@@ -57,6 +60,7 @@ def _answers(prefix: str, which: str) -> tuple[Column, ...]:
     )
 
 
+SAMPLE_TARGETS = _count("n_targets", "tokens that `ce` is the mean over: the answer's, a text's or the assistant's")
 TOKEN_TEXT = _text("text", "the token's own text, as the tokenizer decodes it alone")
 TOKEN_WEIGHT = Column(
     name="weight",
@@ -77,6 +81,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         _text("prompt", "name of the prompt, or `text`"),
         _count("length", "tokens of the whole sequence that the model read"),
         _count("answer", "index of the right choice; -1 for text", "int16"),
+        SAMPLE_TARGETS,
         *_scores("", "with the adapter"),
         *_scores("base_", "without the adapter"),
         *_answers("", "with the adapter"),

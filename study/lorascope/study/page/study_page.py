@@ -124,7 +124,6 @@ def render_study(study: StudyResults, *, source: str = "") -> str:
     parts = (
         f'<header><h1>{TITLE}</h1><p class="subtitle">{escape(about)}</p></header>',
         "".join(map(notice, notices(study))),
-        "<noscript><p>Without JavaScript the figures stay empty; text and tables don't need it.</p></noscript>",
         f'<div class="tiles">{"".join(_tiles(study))}</div>{MIUB}',
         section("tables", "The paper's tables", *_tables(study)),
         section("figures", "The paper's figures", *_figures(study)),

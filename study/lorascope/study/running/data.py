@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorascope.capture.samples.items import ChoiceItem, Item, TextItem, read_items
+from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.items import Item as AnyItem
 from lorascope.capture.samples.lengths import (
     articles,
     item_length,
@@ -16,6 +17,7 @@ from lorascope.capture.samples.lengths import (
     pick_by_length,
     pick_items,
 )
+from lorascope.capture.samples.sources import read_items
 from lorascope.stores.places.atomic_write import atomic_write
 
 from ..settings import Articles, StudySettings, Task
@@ -24,7 +26,8 @@ TEST_RUN, PROMPTS_RUN = "main", "prompts"
 """Names of a unit's runs: the first prompt on all items; the other prompts on as many as they get."""
 PROBE_ITEMS = 16
 """Held-out items on which a training is watched."""
-Read = Callable[[str], Sequence[Item]]
+Item = ChoiceItem | TextItem
+Read = Callable[[str], Sequence[AnyItem]]
 Key = tuple[str, str, str]
 """(data set, split, id) of an item."""
 
@@ -142,7 +145,10 @@ def write_files(items: Sequence[Item], folder: Path) -> tuple[str, ...]:
 def _read(sets: Sequence[str | Articles], settings: StudySettings, read: Read) -> Iterator[list[Item]]:
     """Items of each data set."""
     for one in sets:
-        items: list[Item] = [*read(data_source(one, settings))]
+        found = read(data_source(one, settings))
+        items: list[Item] = [item for item in found if isinstance(item, ChoiceItem | TextItem)]
+        if not items:
+            raise ValueError(f"`{getattr(one, 'data', one)}` holds neither questions nor a text, which a study is of")
         if isinstance(one, Articles):
             if not isinstance(items[0], TextItem):
                 raise ValueError(f"`{one.data}` holds questions, which have no articles; name it without `articles`")
@@ -207,7 +213,7 @@ def _flat(sets: Any) -> tuple[Item, ...]:
     return tuple(item for items in sets for item in items)
 
 
-def _key(item: Item) -> Key:
+def _key(item: AnyItem) -> Key:
     return (item.dataset, item.split, item.id)
 
 

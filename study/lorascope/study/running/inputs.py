@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from lorascope.capture.models.source import locate
-from lorascope.capture.samples.items import require_data
 from lorascope.capture.samples.prompt import read_template
+from lorascope.capture.samples.sources import require_data
 
 from ..grid import Unit
 from ..settings import StudySettings

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from lorascope.capture.models.model import context_length
 from lorascope.capture.samples.encode import encode_items
-from lorascope.capture.samples.items import ChoiceItem, Item
+from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import Examples, read_template
 
 from ..grid import Unit, chosen_units, result_path, units_of
 from ..results.units import read_record
 from ..settings import StudySettings
-from .data import TEST_RUN, TaskData
+from .data import TEST_RUN, Item, TaskData
 from .inputs import require_inputs
 from .recipe import capture_config, finetune_config, information_of
 from .run import draw_all

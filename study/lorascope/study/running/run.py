@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from lorascope.capture.samples.items import read_items
+from lorascope.capture.samples.sources import read_items
 from lorascope.stores.places.file_lock import HeldError
 
 from ..grid import Unit, chosen_units, units_of

@@ -1,0 +1,73 @@
+"""Pictures of figures for viewers without JavaScript, drawn where plotly's exporter and a Chrome are installed."""
+
+import base64
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from .markup import NEEDS_SCRIPT, escape
+
+WIDTH = 540
+"""Pixels of a picture's width, which follows no page: between a phone's and a page's. Its height is the figure's."""
+START_SECONDS, FIGURE_SECONDS = 60.0, 5.0
+"""Time that a Chrome and each figure may take, several times what they take on a busy machine."""
+_FIGURE = re.compile(
+    rf'(<div class="plot" id="([^"]+)"[^>]*>){re.escape(NEEDS_SCRIPT)}'
+    r'(</div><script type="application/json" id="\2-data">(.*?)</script>)'
+)
+_logger = logging.getLogger(__name__)
+
+
+def with_pictures(body: str) -> str:
+    """The content of a page (HTML), each of its figures with a picture for viewers that run no scripts.
+
+    Without kaleido (plotly's exporter) or a Chrome it stays as it is; so do figures that can't be drawn.
+    """
+    figures = {found[2]: json.loads(found[4]) for found in _FIGURE.finditer(body)}
+    pictures = draw(figures, kind="svg", width=WIDTH) if figures else {}
+
+    def shown(found: re.Match[str]) -> str:
+        if found[2] not in pictures:
+            return found[0]
+        source = f"data:image/svg+xml;base64,{base64.b64encode(pictures[found[2]]).decode()}"
+        return f'{found[1]}<noscript><img src="{source}" alt="{escape(found[2])}"></noscript>{found[3]}'
+
+    return _FIGURE.sub(shown, body)
+
+
+def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp"], width: int) -> dict[str, bytes]:
+    """Picture of each figure (data and layout) by name; of none without kaleido or a Chrome, which is started once.
+
+    All is done by another process, as a browser that dies can leave kaleido waiting for ever.
+    """
+    if find_spec("kaleido") is None:
+        return {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = {one: folder / f"{place}.{kind}" for place, one in enumerate(figures)}
+        wanted = [
+            {
+                "fig": figure,
+                "path": str(paths[one]),
+                "opts": {"format": kind, "width": width, "height": figure["layout"]["height"]},
+            }
+            for one, figure in figures.items()
+        ]
+        (folder / "figures.json").write_text(json.dumps(wanted))
+        command = [sys.executable, str(Path(__file__).with_name("run_kaleido.py")), name]
+        seconds = START_SECONDS + FIGURE_SECONDS * len(figures)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)  # noqa: S603  # our own file
+            reason = done.stderr.strip().rpartition("\n")[2]
+        except subprocess.TimeoutExpired as error:
+            reason = str(error)
+        if reason:
+            _logger.info("figures without pictures: %s", reason)
+        return {one: path.read_bytes() for one, path in paths.items() if path.is_file()}

@@ -1,0 +1,42 @@
+"""The bar of a capture that was called from Python: in a notebook or on a terminal, and nowhere else."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .recording.stream import CaptureProgress
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
+    """What shows a `CaptureProgress`: tqdm's bar, one a stage; of several processes the first shows it."""
+    with warnings.catch_warnings():
+        # Without ipywidgets a notebook's bar is text, of which nobody has to be warned.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]  # it has no stubs
+    # A notebook's streams are no terminals, by which tqdm would go.
+    disable = True if os.environ.get("RANK", "0") != "0" else False if _in_notebook() else None
+    bars: dict[str, Any] = {}
+
+    def show(now: CaptureProgress) -> None:
+        if now.stage not in bars:
+            close()  # else the next bar would stand a line below
+            bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=f" {now.unit}s", disable=disable)
+        bars[now.stage].update(now.done - bars[now.stage].n)
+
+    def close() -> None:
+        for bar in bars.values():
+            bar.close()
+
+    try:
+        yield show
+    finally:
+        close()
+
+
+def _in_notebook() -> bool:
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config

@@ -1,0 +1,194 @@
+"""Chats in a tokenizer's own template: token ids, and whose each token is, proved against what the template writes."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import TemplateError
+
+from lorascope.stores.format.tables import ROLES
+
+from .encoded import ASSISTANT, TEMPLATE, EncodedSample
+from .items import ChatItem
+from .tokens import require_fitting, require_short, require_words
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_STANDS_FOR = re.compile("\ue000lorascope([0-9]+)\ue001")
+"""What stands for a message's content while it is found out where the template puts it."""
+MARKED = "a template that marks what the assistant says with {% generation %}"
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class _Span(NamedTuple):
+    """Where in a chat's text the content of a message stands, in characters."""
+
+    message: int
+    start: int
+    stop: int
+
+
+def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
+    """A chat as the tokenizer's template writes it, each token with its role; the assistant's are to be predicted.
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has no chat template, the template refuses the chat or changes what it says, none of its tokens
+        is the assistant's, or it is longer than the context.
+
+    Notes
+    -----
+    A token has a message's role if it covers any character of the message's content; all others are `template`. Where
+    the template marks what the assistant says (`{% generation %}`), its marks decide what is `assistant`. Else it is
+    the content of the assistant's messages, and the special token right after one, with which the model ends its turn.
+
+    To find the contents, the chat is rendered once with a mark in the place of each; the text with contents must then
+    be that text with the contents in the places of the marks, but for white space around them.
+    """
+    template = _template(item, tokenizer)
+    text = _render(item, tokenizer, item.messages)
+    require_words(text)
+    require_short(tokenizer, item.id, text, max_length)
+    marks = _GENERATION.search(template) is not None
+    if not marks:
+        _require_said(item, tokenizer, text)
+    spans = _find_contents(item, tokenizer, text, marks=marks)
+    encoding = tokenizer.apply_chat_template(
+        list(item.messages),
+        **_options(item),
+        return_dict=True,
+        return_assistant_tokens_mask=marks,
+        tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
+    )
+    token_ids = np.array(encoding["input_ids"], dtype=np.int64)
+    require_fitting(item.id, len(token_ids), max_length)
+    starts, stops = np.array(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
+    roles = np.full(len(token_ids), TEMPLATE, dtype=np.uint8)
+    for message, start, stop in spans:
+        # A token of white space may cover nothing by its offsets: what lies between a content's tokens is its own too.
+        covers = (starts < stop) & (stops > start) | ((starts == stops) & (starts > start) & (stops <= stop))
+        where = np.flatnonzero(covers)
+        if not len(where):
+            continue
+        role, last = item.messages[message]["role"], where[-1]
+        if role == "assistant" and last + 1 < len(token_ids) and starts[last + 1] == stop:
+            last += _is_special(tokenizer, int(token_ids[last + 1]))
+        roles[where[0] : last + 1] = ROLES.index(role)
+    if marks:
+        roles[np.array(encoding["assistant_masks"]) == 1] = ASSISTANT
+    said = roles == ASSISTANT
+    after_prompt = starts >= max((span.stop for span in spans if span.message < item.n_prompt), default=0)
+    if not (said & after_prompt)[1:].any():
+        raise ValueError(
+            f"sample {item.id!r}: by the tokenizer's chat template none of its {len(token_ids)} tokens is the "
+            "assistant's; give a chat in which the assistant says something, or a template that marks it"
+        )
+    return EncodedSample(
+        id=item.id,
+        dataset=item.dataset,
+        split=item.split,
+        prompt="chat",
+        token_ids=token_ids,
+        roles=roles,
+        targets=said & after_prompt if (said & ~after_prompt).any() else None,
+    )
+
+
+def special_text(item: ChatItem, tokenizer: Any) -> str | None:
+    """A special token whose text stands in a message, and which transformers takes for that token; None for none."""
+    contents = [message["content"] for message in item.messages if message.get("content")]
+    names = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return next((name for name in names if any(name in content for content in contents)), None)
+
+
+def _template(item: ChatItem, tokenizer: Any) -> str:
+    try:
+        return str(tokenizer.get_chat_template(**_chosen(item)))
+    except ValueError as error:
+        raise ValueError(
+            f"sample {item.id!r} is a chat, but the tokenizer has no chat template for it; set "
+            "`tokenizer.chat_template` to the one it was trained with and save it to the model's folder, or give "
+            "`prompt` and `completion` as texts"
+        ) from error
+
+
+def _chosen(item: ChatItem) -> dict[str, Any]:
+    """What chooses one of several templates of a tokenizer."""
+    return {"chat_template": item.template_options.get("chat_template"), "tools": item.tools}
+
+
+def _options(item: ChatItem) -> dict[str, Any]:
+    return {**item.template_options, **_chosen(item), "add_generation_prompt": False}
+
+
+def _render(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), **_options(item), tokenize=False))
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {told}") from error
+
+
+def _require_said(item: ChatItem, tokenizer: Any, text: str) -> None:
+    """Raise a ValueError where the template writes more of the assistant's messages than their contents."""
+    plain = [
+        {"role": "assistant", "content": message["content"] or ""} if message["role"] == "assistant" else message
+        for message in item.messages
+    ]
+    others = sorted({name for one in item.messages for name in one if one["role"] == "assistant"} - {"role", "content"})
+    if others and _render(item, tokenizer, plain) != text:
+        raise ValueError(
+            f"sample {item.id!r}: the tokenizer's chat template writes more of the assistant's messages than their "
+            f"`content` ({', '.join(others)}), so that its tokens can't be told; give the tokenizer {MARKED}"
+        )
+
+
+def _find_contents(item: ChatItem, tokenizer: Any, text: str, *, marks: bool) -> list[_Span]:
+    """Where each content stands in the chat's text; without the assistant's where the template `marks` them."""
+    contents = {
+        number: message["content"]
+        for number, message in enumerate(item.messages)
+        if message.get("content") and not (marks and message["role"] == "assistant")
+    }
+    hidden = [
+        {**message, "content": f"\ue000lorascope{number}\ue001"} if number in contents else message
+        for number, message in enumerate(item.messages)
+    ]
+    first, *pieces = _STANDS_FOR.split(_render(item, tokenizer, hidden))
+    numbers = [int(number) for number in pieces[::2]]
+    for number in contents:
+        if (times := numbers.count(number)) != 1:
+            raise ValueError(_unproved(item, number, f"writes {times} times what"))
+    spans: list[_Span] = []
+    place = len(first) if text.startswith(first) else -1
+    for number, after in zip(numbers, pieces[1::2], strict=True):
+        content = contents[number]
+        trims = (str.strip, str.lstrip, str.rstrip)
+        trimmed = [trim(content, signs) for trim in trims for signs in (None, "\n")]
+        # Some templates write what a tool says as JSON.
+        written = (content, *trimmed, json.dumps(content, ensure_ascii=False)[1:-1])
+        found = [one for one in written if place >= 0 and text.startswith(one + after, place)]
+        if not found:
+            raise ValueError(_unproved(item, number, "changes what"))
+        spans.append(_Span(number, place, place + len(found[0])))
+        place += len(found[0] + after)
+    if place != len(text):
+        raise ValueError(_unproved(item, numbers[-1] if numbers else 0, "changes what"))
+    return spans
+
+
+def _unproved(item: ChatItem, number: int, what: str) -> str:
+    role = item.messages[number]["role"]
+    way = f"give the tokenizer {MARKED}" if role == "assistant" else "give it as the template writes it"
+    return (
+        f"sample {item.id!r}: the tokenizer's chat template {what} message {number} ({role}) says, so that its tokens "
+        f"can't be told; {way}, or leave the item out"
+    )
+
+
+def _is_special(tokenizer: Any, token_id: int) -> bool:
+    added = tokenizer.added_tokens_decoder.get(token_id)
+    return token_id == tokenizer.eos_token_id or bool(added is not None and added.special)

@@ -1,0 +1,69 @@
+"""Prompts with their completions as texts, and sequences that came as token ids."""
+
+from typing import Any
+
+import numpy as np
+
+from .encoded import ANSWER, PROMPT, TEXT, EncodedSample
+from .items import CompletionItem, TokensItem
+from .tokens import require_fitting, require_short, tokenize
+
+
+def encode_completion(item: CompletionItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
+    """Prompt and completion as one text, ended by the tokenizer's end token; the completion is to be predicted.
+
+    Raises
+    ------
+    ValueError
+        If it is longer than the context.
+
+    Notes
+    -----
+    The completion begins where the tokens of the whole text leave those of the prompt alone, as in TRL's `SFTTrainer`:
+    where the tokenizer joins characters across the seam, that token is the completion's. The end token is added unless
+    the completion ends in its text.
+    """
+    end = tokenizer.eos_token or ""
+    text = item.prompt + item.completion + ("" if item.completion.endswith(end) else end)
+    require_short(tokenizer, item.id, text, max_length)
+    before, whole = (tokens.ids for tokens in tokenize(tokenizer, [item.prompt, text]))
+    require_fitting(item.id, len(whole), max_length)
+    n = min(len(before), len(whole))
+    differing = np.flatnonzero(before[:n] != whole[:n])
+    n_prompt = int(differing[0]) if len(differing) else n
+    if n_prompt == len(whole) or len(whole) < 2:
+        raise ValueError(f"sample {item.id!r}: its completion makes no tokens; leave the item out")
+    return EncodedSample(
+        id=item.id,
+        dataset=item.dataset,
+        split=item.split,
+        prompt="completion",
+        token_ids=whole,
+        roles=np.repeat(np.array([PROMPT, ANSWER], dtype=np.uint8), [n_prompt, len(whole) - n_prompt]),
+    )
+
+
+def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
+    """Token ids as they were given; roles are `prompt` and `answer` where only some are to be predicted, else `text`.
+
+    Raises
+    ------
+    ValueError
+        If an id isn't one of the tokenizer's, or the sequence is longer than the context.
+    """
+    token_ids, targets = np.array(item.token_ids, dtype=np.int64), np.array(item.targets, dtype=bool)
+    require_fitting(item.id, len(token_ids), max_length)
+    if len(strange := token_ids[(token_ids < 0) | (token_ids >= len(tokenizer))]):
+        raise ValueError(
+            f"sample {item.id!r}: `input_ids` holds {int(strange[0])}, but the tokenizer has the ids 0 to "
+            f"{len(tokenizer) - 1}; give ids of the model's own tokenizer"
+        )
+    roles = np.full(len(token_ids), TEXT) if targets[1:].all() else np.where(targets, ANSWER, PROMPT)
+    return EncodedSample(
+        id=item.id,
+        dataset=item.dataset,
+        split=item.split,
+        prompt="tokens",
+        token_ids=token_ids,
+        roles=roles.astype(np.uint8),
+    )

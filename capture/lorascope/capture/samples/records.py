@@ -1,0 +1,230 @@
+"""Items of records: JSON lines, rows of a table, dictionaries, each in one of the known formats."""
+
+import json
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lorascope.stores.json_document import distinct
+
+from .items import ChatItem, ChoiceItem, CompletionItem, Item, TextItem, TokensItem
+
+IGNORED = -100
+"""The label of a token that isn't to be predicted, as in transformers."""
+KNOWN_FORMATS = (
+    "`messages`; `prompt` and `completion`; `text`; `question`, `choices` and `answer`; or `input_ids`, with `labels`"
+)
+TOKEN_FIELDS = ("input_ids", "attention_mask", "labels", "assistant_masks", "completion_mask")
+"""Fields that have an entry for each token; the last two are TRL's, and say where labels count."""
+FIELDS = (
+    *("id", "messages", "tools", "chat_template_kwargs", "prompt", "completion", "text"),
+    *("question", "choices", "answer", *TOKEN_FIELDS),
+)
+"""The fields that are read; others are passed over."""
+
+
+def items_of(records: Iterable[tuple[str, str, Any]], *, source: str, dataset: str, split: str) -> list[Item]:
+    """Items of records, all of one format, whose ids must differ.
+
+    Parameters
+    ----------
+    records
+        Of each its place, which errors name, the id that it gets if it has none, and the record: a mapping, or the text
+        of a JSON object. Blank texts are passed over.
+    source
+        Where they come from, for errors.
+
+    Raises
+    ------
+    ValueError
+        If a record isn't in one of the known formats, or in another one than the first.
+    """
+    items: list[Item] = []
+    places: dict[str, str] = {}
+    first: tuple[str, str] | None = None
+    for place, default_id, record in records:
+        try:
+            fields = _fields(record)
+            fmt = _format(fields)
+            first = first or (fmt, place)
+            if fmt != first[0]:
+                raise ValueError(f"it holds `{fmt}`, where {first[1]} holds `{first[0]}`; give each format apart")
+            text = fields.get("text")
+            if fmt == "text" and isinstance(text, str) and not text.strip():
+                continue
+            item = _MAKERS[fmt](fields, {"id": _id(fields, default_id), "dataset": dataset, "split": split})
+            if item.id in places:
+                raise ValueError(f"`id` is {item.id!r}, as in {places[item.id]}; ids must be unique within a file")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{source}, {place}: {error}") from error
+        places[item.id] = place
+        items.append(item)
+    return items
+
+
+def _fields(record: Any) -> Mapping[str, Any]:
+    """Fields of a record."""
+    if isinstance(record, str):
+        try:
+            record = json.loads(record, object_pairs_hook=distinct)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON ({error}); give one object a line") from error
+    if not isinstance(record, Mapping):
+        raise ValueError(f"it holds {reprlib.repr(record)}; give an object with {KNOWN_FORMATS}")
+    return record
+
+
+def _format(fields: Mapping[str, Any]) -> str:
+    """The field that tells a record's format; of several formats the one that is nearest to what a model reads."""
+    there = {name for name, value in fields.items() if value is not None}  # tables have null where a row lacks a field
+    for names in (there, set(fields)):
+        for name in _MAKERS:
+            if name in names and (name != "completion" or "prompt" in names):
+                return name
+        if {"question", "answer"} <= names:
+            return "choices"
+    found = reprlib.repr(sorted(map(str, fields)))[1:-1] or "none"
+    raise ValueError(f"the format can't be told: the keys are {found}; known are {KNOWN_FORMATS}")
+
+
+def _id(fields: Mapping[str, Any], default: str) -> str:
+    name = default if fields.get("id") is None else fields["id"]
+    if type(name) is int:  # as tables number their rows
+        return str(name)
+    if not _is_text(name):
+        raise ValueError(f"`id` is {reprlib.repr(name)}; give a string of characters, a whole number, or none")
+    return str(name)
+
+
+def _is_text(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()  # JSON can spell half of a surrogate pair, which is no character and which no tokenizer takes
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("question", "text"), (_is_text, "a string of characters")),
+    "choices": (_is_texts, "a list of strings of characters"),
+    # bool is an int to Python, but no index to whoever wrote the file.
+    "answer": (lambda value: type(value) is int, "a whole number, counted from 0"),
+}
+"""What a field must be, and how that is said."""
+
+
+def _checked(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    for name in names:
+        accepts, description = _TYPES[name]
+        if name not in fields:
+            raise ValueError(f"`{name}` is missing; give {description}")
+        if not accepts(fields[name]):
+            raise ValueError(f"`{name}` is {reprlib.repr(fields[name])}; give {description}")
+    return {name: fields[name] for name in names}
+
+
+def _choice_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChoiceItem:
+    found = _checked(fields, "question", "choices", "answer")
+    return ChoiceItem(**names, **{**found, "choices": tuple(found["choices"])})
+
+
+def _text_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TextItem:
+    return TextItem(**names, **_checked(fields, "text"))
+
+
+def _chat_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem:
+    messages = _messages("messages", fields["messages"])
+    return ChatItem(**names, messages=messages, **_template_fields(fields))
+
+
+def _completion_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem | CompletionItem:
+    prompt, completion = fields["prompt"], fields["completion"]
+    if _is_text(prompt) and _is_text(completion):
+        return CompletionItem(**names, prompt=prompt, completion=completion)
+    if not (isinstance(prompt, list) and isinstance(completion, list)):
+        found = f"`prompt` is {reprlib.repr(prompt)} and `completion` {reprlib.repr(completion)}"
+        raise ValueError(f"{found}; give two strings of characters, or two lists of messages")
+    first = _messages("prompt", prompt)
+    return ChatItem(
+        **names,
+        messages=first + _messages("completion", completion),
+        n_prompt=len(first),
+        **_template_fields(fields),
+    )
+
+
+def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a chat's template is told beside its messages."""
+    tools, options = fields.get("tools"), fields.get("chat_template_kwargs") or {}
+    if isinstance(tools, str):  # tables keep what has no fixed form as a text
+        tools = json.loads(tools)
+    if not isinstance(tools, list | None) or not isinstance(options, Mapping):
+        found = f"`tools` is {reprlib.repr(tools)}, `chat_template_kwargs` {reprlib.repr(options)}"
+        raise ValueError(f"{found}; give a list of tools, and an object")
+    return {"tools": tuple(tools) if tools else None, "template_options": options}
+
+
+def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
+    """Messages with their contents as texts, without what is null."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"`{name}` is {reprlib.repr(value)}; give a list of messages with `role` and `content`")
+    found = []
+    for number, message in enumerate(value):
+        if not isinstance(message, Mapping) or "role" not in message:
+            words = "give an object with `role` and `content`"
+            raise ValueError(f"`{name}[{number}]` is {reprlib.repr(message)}; {words}")
+        content = message.get("content")
+        if isinstance(content, list):
+            if not all(isinstance(p, Mapping) and p.get("type") == "text" and _is_text(p.get("text")) for p in content):
+                words = "give a text, or parts of the type 'text'"
+                raise ValueError(f"`{name}[{number}].content` is {reprlib.repr(content)}; {words}")
+            content = "".join(part["text"] for part in content)
+        if isinstance(content, str) and not _is_text(content):
+            words = "give a string of characters"
+            raise ValueError(f"`{name}[{number}].content` is {reprlib.repr(content)}; {words}")
+        rest = {key: one for key, one in message.items() if one is not None}
+        found.append({**rest, "content": content})
+    return tuple(found)
+
+
+def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensItem:
+    columns = {name: fields[name] for name in TOKEN_FIELDS if fields.get(name) is not None}
+    masks = [columns[name] for name in TOKEN_FIELDS[3:] if name in columns]
+    for name, values in columns.items():
+        if not isinstance(values, list) or not all(type(value) is int for value in values):
+            raise ValueError(f"`{name}` is {reprlib.repr(values)}; give a list of whole numbers")
+        if len(values) != (n := len(columns["input_ids"])):
+            raise ValueError(f"`{name}` has {len(values)} entries where `input_ids` has {n}; give one a token")
+    ids = columns["input_ids"]
+    mask = columns.get("attention_mask", [1] * len(ids))
+    kept = [place for place, value in enumerate(mask) if value]
+    if kept and len(kept) != kept[-1] + 1 - kept[0]:
+        raise ValueError("`attention_mask` has gaps; give sequences that are padded at one side, one a row")
+    labels = columns.get("labels", ids)
+    for place in kept:
+        if labels[place] not in (IGNORED, ids[place]):
+            raise ValueError(
+                f"`labels[{place}]` is {labels[place]} where `input_ids[{place}]` is {ids[place]}; give each token its "
+                f"own id, not shifted, or {IGNORED} where nothing is to be predicted"
+            )
+    return TokensItem(
+        **names,
+        token_ids=tuple(ids[place] for place in kept),
+        targets=tuple(labels[place] != IGNORED and all(one[place] for one in masks) for place in kept),
+    )
+
+
+_MAKERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Item]] = {
+    "input_ids": _tokens_item,
+    "choices": _choice_item,
+    "completion": _completion_item,
+    "messages": _chat_item,
+    "text": _text_item,
+}
+"""The field that tells a format -> what makes an item of a record's fields and its names."""

@@ -1,0 +1,195 @@
+"""Where items come from: files, data sets of the hub, and what is in memory already."""
+
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorascope.stores.places.regular_file import open_regular, read_regular
+from lorascope.stores.size import format_size
+
+from .hub import Reference, parse_reference, read_rows, require_folder
+from .items import Item, TextItem
+from .records import FIELDS, KNOWN_FORMATS, TOKEN_FIELDS, items_of
+
+MAX_FILE_BYTES = 2**30
+"""Bytes of the largest file of data or prompts, which is read whole; of Parquet, of its rows in memory too."""
+FILE_TYPES = (".jsonl", ".parquet", ".txt")
+_BATCH_ROWS = 1024
+
+
+def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -> list[Item]:
+    """Items of a file, a data set of the hub, or data in memory, in its order.
+
+    Parameters
+    ----------
+    source
+        `<dataset>[.<split>].jsonl` or `.parquet`: one item a line or row, all in one of the formats below.
+        `<dataset>[.<split>].txt`: one plain text. Texts are UTF-8.
+        `NAME:SPLIT` or `NAME:SPLIT@FOLDER`: see `parse_reference` and `read_rows`; a file of that name goes first.
+        A list of dictionaries, a `datasets.Dataset` or `IterableDataset`, or anything else that gives dictionaries; a
+        DataLoader gives them by batch, with `input_ids` (row, position).
+    name
+        `<dataset>[.<split>]` that the items are of; by default the file's own, or what a `Dataset` says, or `data`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the name ends otherwise, there are no items, or a line isn't as described; names file, line and field.
+    OSError, ImportError
+        See `read_rows`.
+
+    Notes
+    -----
+    An item has `messages`; `prompt` and `completion`, both as texts or both as messages; `text`; `question`, `choices`
+    (2 to 26 texts) and `answer` (index into `choices`, from 0); or `input_ids`, with `attention_mask` and `labels`.
+    Beside messages there may be `tools` and `chat_template_kwargs` for the chat template. `id` may be missing: then it
+    is file and line (`chats.jsonl:3`), or name and number. Other fields, blank lines and blank texts are passed over.
+    """
+    if not isinstance(source, str | Path):
+        return _from_memory(source, name)
+    reference = parse_reference(str(source))
+    if reference is not None:
+        return _from_hub(reference, name)
+    require_data(source)
+    path = Path(source)
+    dataset, split = _names(name or path.stem)
+    if path.suffix == ".parquet":
+        rows = ((f"row {n}", f"{path.name}:{n}", row) for n, row in enumerate(_parquet_rows(path)))
+        return _not_empty(items_of(rows, source=str(path), dataset=dataset, split=split), str(path), "file")
+    text = read_text(path, "data file", "one in .jsonl, .parquet or .txt")
+    if not text.strip():
+        raise ValueError(f"{path}: the file is empty; give a data file with items or text")
+    if path.suffix == ".txt":
+        return [TextItem(id=path.stem, dataset=dataset, split=split, text=text)]
+    # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
+    lines = enumerate(text.split("\n"), start=1)
+    numbered = ((f"line {n}", f"{path.name}:{n}", line) for n, line in lines if line.strip())
+    return _not_empty(items_of(numbered, source=str(path), dataset=dataset, split=split), str(path), "file")
+
+
+def require_data(path: str | Path) -> None:
+    """Raise as `read_items` does where there is no such file, folder or known data set; the hub isn't asked."""
+    reference = parse_reference(str(path))
+    if reference is not None:
+        require_folder(reference)
+        return
+    if Path(path).suffix not in FILE_TYPES:
+        raise ValueError(
+            f"data file is {str(path)!r}; its name must end in .jsonl or .parquet (an item a line) or .txt (plain text)"
+        )
+    if not Path(path).exists():
+        raise FileNotFoundError(f"data file {str(path)!r} doesn't exist; name one in .jsonl, .parquet or .txt")
+
+
+def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:
+    """Items of all the files that a setting names, by file.
+
+    Raises
+    ------
+    ValueError
+        If a file is named twice, or an item stands in two files.
+    FileNotFoundError, ValueError, OSError, ImportError
+        See `read_items`.
+    """
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"`{setting}` names a file twice: {list(paths)}")
+    files = {path: read_items(path) for path in paths}
+    owners: dict[tuple[str, str, str], str] = {}
+    for path, items in files.items():
+        for item in items:
+            first = owners.setdefault((item.dataset, item.split, item.id), path)
+            if first != path:
+                raise ValueError(f"item {item.id!r} of {item.dataset!r} stands in both {first!r} and {path!r}")
+    return files
+
+
+def read_text(path: Path, what: str, wanted: str) -> str:
+    """Text of a UTF-8 file; errors call it `what`, and say which files are `wanted` instead of one that isn't there."""
+    try:
+        text = read_regular(path, at_most=MAX_FILE_BYTES).decode("utf-8-sig")  # some editors begin a file with a mark
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{what} {str(path)!r} doesn't exist; name {wanted}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} isn't UTF-8; save the file as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _names(name: str) -> tuple[str, str]:
+    """Data set and split of `<dataset>[.<split>]`."""
+    dataset, split, *_ = [*name.split("."), ""]
+    return dataset, split
+
+
+def _not_empty(items: list[Item], source: str, what: str) -> list[Item]:
+    if not items:
+        raise ValueError(f"{source}: the {what} holds no items; give one that isn't empty")
+    return items
+
+
+def _from_hub(reference: Reference, name: str | None) -> list[Item]:
+    rows = ((f"row {number}", str(number), row) for number, row in enumerate(read_rows(reference)))
+    dataset, split = _names(name) if name else (reference.dataset, reference.split)
+    return _not_empty(items_of(rows, source=reference.text, dataset=dataset, split=split), reference.text, "split")
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet file, of the columns that are read."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    n_bytes = 0
+    with open_regular(path, at_most=MAX_FILE_BYTES) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            columns = parquet.schema_arrow.names
+            if not set(columns) & set(FIELDS):
+                found = reprlib.repr(columns)[1:-1]
+                raise ValueError(f"the format can't be told: the columns are {found}; known are {KNOWN_FORMATS}")
+            known = [column for column in columns if column in FIELDS]
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=known):
+                n_bytes += batch.nbytes
+                if n_bytes > MAX_FILE_BYTES:  # a small file may unpack to any number of bytes
+                    raise ValueError(f"its rows take more than {format_size(MAX_FILE_BYTES)}; give it in parts")
+                yield from batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            told = " ".join(str(error).split())
+            raise ValueError(f"{path}: it can't be read as Parquet: {told}") from error
+
+
+def _from_memory(source: Iterable[Any], name: str | None) -> list[Item]:
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        held = f" with the keys {reprlib.repr(list(source))[1:-1]}" if isinstance(source, Mapping) else ""
+        raise ValueError(
+            f"the data is a {type(source).__name__}{held}; give a path, a list of dictionaries, one split of a "
+            "data set, or a DataLoader"
+        )
+    if name:
+        dataset, split = _names(name)
+    else:  # what a `datasets.Dataset` says of itself
+        told = getattr(getattr(source, "info", None), "dataset_name", None)
+        dataset, split = told if isinstance(told, str) else "data", str(getattr(source, "split", None) or "")
+    records = (record for one in source for record in _unbatched(one))
+    numbered = ((f"item {number}", f"{dataset}:{number}", record) for number, record in enumerate(records))
+    return _not_empty(items_of(numbered, source=dataset, dataset=dataset, split=split), dataset, "data")
+
+
+def _unbatched(one: Any) -> Iterator[Any]:
+    """Records of a dictionary: several where its `input_ids` are those of a batch."""
+    if not isinstance(one, Mapping):
+        yield one
+        return
+    # Tensors and arrays become lists, without a word of which library they are.
+    record = {key: value.tolist() if hasattr(value, "tolist") else value for key, value in one.items()}
+    ids = record.get("input_ids")
+    if not (isinstance(ids, list) and ids and isinstance(ids[0], list)):
+        yield record
+        return
+    columns = {key: record[key] for key in ("id", *TOKEN_FIELDS) if record.get(key) is not None}
+    for key, rows in columns.items():
+        if not isinstance(rows, list) or len(rows) != len(ids):
+            raise ValueError(f"a batch of {len(ids)} `input_ids` has {reprlib.repr(rows)} as `{key}`; give one a row")
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))

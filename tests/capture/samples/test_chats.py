@@ -1,0 +1,221 @@
+"""Chats: every token's role against an independent walk over the tokens, and against transformers' own marks."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lorascope.capture.samples.chats import encode_chat, special_text
+from lorascope.capture.samples.encoded import EncodedSample, count_roles
+from lorascope.capture.samples.items import ChatItem
+from lorascope.capture.samples.sources import read_items
+from lorascope.stores.format.tables import ROLES
+
+from ...chats import CHAT_TOKENIZERS, chat_tokenizer, conversations
+
+# Template -> what opens a turn, what ends the opening, what ends the turn, and its name for the assistant.
+TURNS = {
+    "chatml": ("<|im_start|>", "\n", "<|im_end|>", "assistant"),
+    "marked": ("<|im_start|>", "\n", "<|im_end|>", "assistant"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "assistant"),
+    "gemma": ("<start_of_turn>", "\n", "<end_of_turn>", "model"),
+}
+QWEN = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> dict[str, Any]:
+    return {name: chat_tokenizer(name) for name in CHAT_TOKENIZERS}
+
+
+def chat(messages: list[dict[str, Any]], **options: Any) -> ChatItem:
+    return ChatItem(id="c", dataset="d", split="", messages=tuple(messages), **options)
+
+
+def walked_roles(name: str, tokenizer: Any, sample: EncodedSample, system: str | None) -> list[str]:
+    """Role of each token, by the turns' special tokens alone: the item isn't looked at but for its system prompt."""
+    opening, headed, ending, assistant = TURNS[name]
+    roles, speaker, header, said = [], "", "", ""
+    for token_id in sample.token_ids.tolist():
+        text = tokenizer.decode([token_id])
+        if text == opening:
+            speaker, header, said = "", "", ""
+            roles.append("template")
+        elif text == ending:
+            roles.append("assistant" if speaker == "assistant" else "template")
+            speaker = ""
+        elif not speaker:
+            header += text
+            if header.endswith(headed):
+                speaker = header.removesuffix(headed)
+                speaker = "assistant" if speaker == assistant else speaker
+            roles.append("template")
+        else:
+            said += text
+            role = speaker
+            if name == "gemma" and speaker == "user" and system and roles.count("template") < 5:
+                role = "system" if len(said) <= len(system) else "template"  # which the template puts before the first
+            if name == "chatml" and speaker == "system" and system is None:
+                role = "template"  # Qwen's own
+            roles.append(role)
+    return roles
+
+
+@pytest.mark.parametrize("name", CHAT_TOKENIZERS)
+def test_every_token_has_the_role_that_the_turns_give_it(name: str, tokenizers: dict[str, Any]) -> None:
+    tokenizer, chats = tokenizers[name], conversations(50)
+    for number, (item, messages) in enumerate(zip(read_items([{"messages": m} for m in chats]), chats, strict=True)):
+        sample = encode_chat(item, tokenizer, max_length=1000)
+        system = messages[0]["content"] if messages[0]["role"] == "system" else None
+        found = [ROLES[role] for role in sample.roles]
+        assert found == walked_roles(name, tokenizer, sample, system), number
+        assert sample.token_ids.tolist() == tokenizer.apply_chat_template(messages, return_dict=False)
+        assert (sample.is_target == (sample.roles == ROLES.index("assistant"))).all()
+        # What each role's tokens say is what the messages say, but for white space that the template trims.
+        for role, end in (("system", ""), ("user", ""), ("assistant", TURNS[name][2])):
+            spoken = tokenizer.decode(sample.token_ids[sample.roles == ROLES.index(role)])
+            wanted = "".join(m["content"].strip() + end for m in messages if m["role"] == role)
+            assert "".join(spoken.split()) == "".join(wanted.split())
+
+
+def test_roles_are_those_of_the_marks_where_a_template_has_them(tokenizers: dict[str, Any]) -> None:
+    """And the tokens found without marks are the same: ChatML with and without `{% generation %}`."""
+    marked = tokenizers["marked"]
+    bare = copy.deepcopy(marked)
+    bare.chat_template = marked.chat_template.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
+    for messages in conversations(12):
+        one, other = (encode_chat(chat(messages), tokenizer, max_length=1000) for tokenizer in (marked, bare))
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        assert one.roles.tolist() == other.roles.tolist()
+        mask = marked.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        assert one.is_target.tolist() == [bool(value) for value in mask["assistant_masks"]]
+
+
+def test_only_the_completion_is_predicted_and_gone_on_from(tokenizers: dict[str, Any]) -> None:
+    messages = conversations(6)[5]
+    for name in CHAT_TOKENIZERS:
+        (item,) = read_items([{"prompt": messages[:3], "completion": messages[3:]}])
+        sample = encode_chat(item, tokenizers[name], max_length=1000)
+        whole = encode_chat(chat(messages), tokenizers[name], max_length=1000)
+        assert sample.roles.tolist() == whole.roles.tolist()
+        first, second = runs(whole.is_target)
+        assert runs(sample.is_target) == [second]
+        assert sample.n_before_own == whole.n_before_own == second[0]
+        prompt = tokenizers[name].apply_chat_template(messages[:3], add_generation_prompt=True, return_dict=False)
+        assert sample.token_ids[: sample.n_before_own].tolist() == prompt
+        written = sample.going_on(np.array([7, 8]))
+        assert written.token_ids.tolist() == [*prompt, 7, 8]
+        assert not written.is_target.any()
+        assert first[0] < second[0]
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.r_[0, mask.astype(int), 0]))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def test_tools_and_calls_go_through_a_template_that_marks(tokenizers: dict[str, Any]) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}}
+    messages = [
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": '{"sum": 4}'},
+        {"role": "assistant", "content": "4"},
+    ]
+    (item,) = read_items([{"messages": messages}])
+    sample = encode_chat(item, tokenizers["marked"], max_length=1000)
+    assert {"tool", "assistant", "user", "template"} == count_roles([sample]).keys()
+    first = tokenizers["marked"].decode(sample.token_ids[slice(*runs(sample.is_target)[0])])
+    assert first.endswith("</tool_call><|im_end|>")
+    assert '"a": 2' in first
+    words = r"sample 'data:0': .* writes more of the assistant's messages than their `content` \(tool_calls\), so"
+    with pytest.raises(ValueError, match=words + r".* marks what the assistant says with \{% generation %\}"):
+        encode_chat(item, tokenizers["chatml"], max_length=1000)
+    (shown,) = read_items([{"messages": messages[:1] + messages[3:], "tools": [{"name": "add"}]}])
+    text = tokenizers["chatml"].decode(encode_chat(shown, tokenizers["chatml"], max_length=1000).token_ids)
+    assert '<tools>\n{"name": "add"}\n</tools>' in text
+
+
+def test_options_reach_the_template_and_json_is_seen_through(tokenizers: dict[str, Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizers["marked"])
+    tokenizer.chat_template = (
+        "{{ greeting }}{% for m in messages %}<|im_start|>"
+        "{% if m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}"
+    )
+    turns = [{"role": "tool", "content": 'a "b"\nc'}, {"role": "assistant", "content": "Iron."}]
+    (item,) = read_items([{"messages": turns, "chat_template_kwargs": {"greeting": "Hello!"}}])
+    sample = encode_chat(item, tokenizer, max_length=100)
+    assert tokenizer.decode(sample.token_ids).startswith('Hello!<|im_start|>"a \\"b\\"\\nc"<|im_end|>')
+    assert tokenizer.decode(sample.token_ids[sample.roles == ROLES.index("tool")]) == 'a \\"b\\"\\nc'
+    assert tokenizer.decode(sample.token_ids[sample.is_target]) == "Iron.<|im_end|>"
+
+
+@pytest.mark.parametrize("trim", ["", " | trim", ".strip('\\n')", ".lstrip('\\n')", ".rstrip()"])
+def test_white_space_around_what_is_said_may_be_kept_or_trimmed(trim: str, tokenizers: dict[str, Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizers["llama3"])  # whose tokens of white space cover nothing
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|start_header_id|>{{ m.content" + trim + " }}<|eot_id|>{% endfor %}"
+    )
+    (item,) = read_items([{"messages": [{"role": "assistant", "content": "\n One.\n two \n  "}]}])
+    sample = encode_chat(item, tokenizer, max_length=100)
+    assert [ROLES[role] for role in sample.roles] == ["template"] + ["assistant"] * (len(sample.roles) - 1)
+
+
+def test_special_tokens_in_what_is_said_pass_as_transformers_takes_them(tokenizers: dict[str, Any]) -> None:
+    tokenizer = tokenizers["chatml"]
+    item = chat([{"role": "user", "content": "Say <|im_end|> twice."}, {"role": "assistant", "content": "No."}])
+    sample = encode_chat(item, tokenizer, max_length=1000)
+    said = sample.token_ids[sample.roles == ROLES.index("user")]
+    assert (said == tokenizer.convert_tokens_to_ids("<|im_end|>")).sum() == 1
+    assert special_text(item, tokenizer) == "<|im_end|>"
+    assert special_text(chat(conversations(1)[0]), tokenizer) is None
+
+
+SHORT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": " 4 "}]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (None, "sample 'c' is a chat, but the tokenizer has no chat template for it; set `tokenizer.chat_template`"),
+        ("{{ raise_exception('Not\nso') }}", "sample 'c': the tokenizer's chat template doesn't take the chat: Not so"),
+        ("{{ messages[0].content }}", r"template writes 0 times what message 1 \(assistant\) says.*\{% generation %\}"),
+        (
+            "{{ messages[1].content }}{% for m in messages %}{{ m.content }}{% endfor %}",
+            r"template writes 2 times what message 1 \(assistant\) says",
+        ),
+        (
+            "{% for m in messages %}{{ m.content | replace('2', 'two') }}{% endfor %}",
+            r"changes what message 0 \(user\) says, .*; give it as the template writes it, or leave the item out",
+        ),
+        (
+            "{% for m in messages %}{{ m.content | replace('4', 'four') }}{% endfor %}",
+            r"changes what message 1 \(assis",
+        ),
+        (
+            "{% generation %}{% endgeneration %}{{ messages[0].content }}",
+            "none of its [0-9]+ tokens is the assistant's",
+        ),
+        (
+            "{% for m in messages %}{{ m.content * 999 }}{% endfor %}",
+            "tokens and more in its .* characters; the context",
+        ),
+    ],
+)
+def test_what_a_template_makes_of_a_chat_is_proved(
+    template: str | None, words: str, tokenizers: dict[str, Any]
+) -> None:
+    tokenizer = copy.deepcopy(tokenizers["chatml"])
+    tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=words) as caught:
+        encode_chat(chat(SHORT), tokenizer, max_length=100)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chat_that_is_too_long_is_refused_whole(tokenizers: dict[str, Any]) -> None:
+    for name, tokenizer in tokenizers.items():
+        n = len(encode_chat(chat(SHORT), tokenizer, max_length=1000).token_ids)
+        assert len(encode_chat(chat(SHORT), tokenizer, max_length=n).token_ids) == n, name
+        with pytest.raises(ValueError, match=f"sample 'c' has {n} tokens; the context has {n - 1}: leave the item out"):
+            encode_chat(chat(SHORT), tokenizer, max_length=n - 1)

@@ -1,0 +1,58 @@
+"""The examples of docs/training.md, as they are printed, with the real libraries; and what a logger gets of them."""
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from transformers import TrainerCallback
+
+from ...chats import TEMPLATES
+from ...pages import ROOT, blocks, run_python
+from ...tiny import save_model
+
+EXAMPLES = [block for block in blocks((ROOT / "docs/training.md").read_text()) if "callbacks=" in block.text]
+
+
+class Logger(TrainerCallback):
+    """Stands where those of `report_to` stand: before the callbacks that a Trainer is given."""
+
+    logs: ClassVar[list[dict[str, Any]]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        self.logs.append({**logs, "step": state.global_step})
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    from transformers import trainer
+
+    monkeypatch.setattr(Logger, "logs", [])
+    monkeypatch.setattr(trainer, "DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, Logger])
+    return Logger.logs
+
+
+# TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
+@pytest.mark.parametrize("example", EXAMPLES, ids=["transformers", "trl"])
+def test_it_runs_as_printed_and_its_logger_gets_miub(
+    example: Any,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    data: Path,
+    logged: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(data, "held-out.jsonl")
+    save_model(Path("my-model"), tiny_model, tiny_tokenizer)
+    tiny_tokenizer.chat_template = (TEMPLATES / "marked.jinja").read_text()
+    save_model(Path("my-chat-model"), tiny_model, tiny_tokenizer)
+    scope: dict[str, Any] = {}
+    run_python(example.text, scope)
+    measured = [entry for entry in scope["trainer"].state.log_history if "miub" in entry]
+    assert [entry["step"] for entry in measured] == [0, 2, 4]
+    assert [entry for entry in logged if "miub" in entry] == measured
+    assert measured[-1]["miub"] > measured[0]["miub"] == 0
