@@ -83,7 +83,7 @@ def legend(run: Run, top: float) -> str:
         f'0 <span class="scale"></span> <span id="texts-top">{format_number(top)}</span> nat or more',
         f"<u>underlined</u>: {escape(said)}" if said else "",
         '<span class="role">user</span> who speaks' if there & SPEAKERS else "",
-        '<span class="template">dim</span>: the chat template\'s' if "template" in there else "",
+        '<span class="template">small</span>: the chat template\'s' if "template" in there else "",
         '<span class="gap">[3]</span>: so many tokens that weren\'t captured',
     ]
     return f'<p class="legend">{" &emsp; ".join(filter(None, marks))}</p>'
