@@ -26,6 +26,8 @@ STANDS_IN = {
     "meta-llama/Llama-3.1-8B": "./my-model",
     "/scratch/": "scratch/",
     "piqa:validation": "piqa.validation.jsonl",
+    "runs/demo/model.gguf": "./my-model",
+    "runs/demo/questions.jsonl": "questions.jsonl",
 }
 """What only the reader has -> what is put in its place before a block runs."""
 RUNS = {

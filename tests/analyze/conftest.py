@@ -94,6 +94,7 @@ def write_small(
     kl_share: float | None = None,
     is_weighted: bool = False,
     generated: bool = False,
+    chat: bool = False,
     not_finite: bool = False,
     word: str = " word",
     sample_id: str = "item",
@@ -113,6 +114,9 @@ def write_small(
         del tables["tokens"]["text"]
     if generated:
         tables["tokens"]["role"] = np.where(tables["tokens"]["role"] == 2, 3, tables["tokens"]["role"])
+    if chat:  # a token of the template on both sides of each speaker's
+        turns = [5, 9, 6, 9, 7, 7, 9, 6]  # places in ROLES
+        tables["tokens"]["role"] = np.concatenate([turns[:length] for length in lengths])
     # Tokens of a sample weigh alike, as capture has it, and a few other ones don't, as the format allows.
     weight = np.repeat(rng.integers(1, 6, n_samples), lengths) + (rng.random(int(lengths.sum())) < 0.1)
     if is_weighted:

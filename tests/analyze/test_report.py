@@ -13,13 +13,13 @@ from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
 from lorascope.analyze.report.markup import as_json
-from lorascope.analyze.report.tokens import MOST_TOKENS, chosen_samples, token_color
+from lorascope.analyze.report.token_texts import MOST_TOKENS, chosen_samples, heat
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.visible import COMMANDS
 
 from .conftest import Small, as_of_old, width
 
-SECTIONS = ["components", "qualifiers", "samples", "tokens", "texts", "scores", "store", "fidelity", "provenance"]
+SECTIONS = ["components", "scores", "texts", "qualifiers", "samples", "tokens", "record"]
 FIGURES = {"js-map", "width-map", "ratio-map", "null-map", "share-curve", "sample-spread", "positions"}
 FETCHING = {"src", "href", "action", "data", "poster", "srcset", "formaction", "background", "cite", "xlink:href"}
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
@@ -33,6 +33,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.scripts: list[str] = []
         self.data: dict[str, Any] = {}
+        self.samples: dict[str, Any] = {}
         self.styles: list[str] = []
         self.text = ""
         self._open: list[tuple[str, dict[str, str | None]]] = []
@@ -50,7 +51,9 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         tag, attrs = self._open[-1] if self._open else ("", {})
-        if tag == "script" and attrs.get("type") == "application/json":
+        if tag == "script" and attrs.get("id") == "token-data":
+            self.samples = json.loads(data)
+        elif tag == "script" and attrs.get("type") == "application/json":
             self.data[str(attrs["id"]).removesuffix("-data")] = json.loads(data)
         elif tag == "script":
             self.scripts.append(data)
@@ -68,7 +71,8 @@ def page_of(run: Run, folder: Path, **options: Any) -> Page:
 
 
 def section(page: Page, name: str) -> str:
-    return re.split(r"<section id=\"", page.source.split(f'<section id="{name}">')[1])[0]
+    """HTML of a section, or of what is folded away in one."""
+    return re.split(r'<(?:section|details) id="', re.split(rf'<(?:section|details) id="{name}">', page.source)[1])[0]
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +81,8 @@ def page(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 def test_nothing_is_fetched_from_elsewhere(page: Page) -> None:
-    addresses = [value for _, attrs in page.tags for name, value in attrs.items() if name in FETCHING]
-    assert addresses == []
+    addresses = [str(value) for _, attrs in page.tags for name, value in attrs.items() if name in FETCHING]
+    assert [address for address in addresses if not address.startswith("#")] == []
     styles = "".join(page.styles) + "".join(str(attrs.get("style", "")) for _, attrs in page.tags)
     assert not re.search(r"url\(|@import", styles)
     policy = next(attrs["content"] for tag, attrs in page.tags if tag == "meta" and "http-equiv" in attrs)
@@ -92,7 +96,7 @@ def test_nothing_is_fetched_from_elsewhere(page: Page) -> None:
 def test_page_is_whole_and_not_too_large(page: Page) -> None:
     assert page._open == []
     assert len(page.source.encode()) < 6e6
-    assert len(page.scripts) == 2
+    assert len(page.scripts) == 3
     assert "displaylogo: false" in page.scripts[1]
     assert page.source.count("* plotly.js v") == 1
 
@@ -113,7 +117,7 @@ def test_headline_is_the_definitions_number(small: Small, page: Page) -> None:
     assert "That theorem doesn't hold" in page.text
 
 
-def test_figures_hold_the_definitions_numbers(small: Small, page: Page) -> None:
+def test_figures_hold_the_definitionsnumbers(small: Small, page: Page) -> None:
     texts = page.data["js-map"]["data"][0]["text"]
     means = small.by_sample(small.js()).mean(axis=0)
     for index, path in enumerate(small.run.component_paths):
@@ -147,7 +151,7 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
     assert len(answers) == 2 * len(chosen)
     for attrs, value in zip(tokens, expected, strict=True):
         assert f"JS {format_number(value)} nat" in str(attrs["title"])
-        assert attrs["style"] == f"background:{token_color(value, top)}"
+        assert attrs["style"] == f"--js:{heat(value, top)}%"
     assert str(tokens[0]["title"]).startswith("position 2, prompt")
     assert len([attrs for attrs in page.with_class("gap") if attrs.get("title") == "2 tokens weren't captured"]) == 5
     assert "picked with the adapter" in page.text
@@ -184,7 +188,7 @@ def test_what_a_store_says_is_never_code(make_small: Callable[..., Small], tmp_p
     attributes = {"provenance": {"settings": {"model": EVIL, "tokens": EVIL}, "device": EVIL, "population": EVIL}}
     run = make_small(word=EVIL, sample_id=EVIL, dataset=EVIL, attributes=attributes).run
     page = page_of(run, tmp_path)
-    assert len(page.scripts) == 2
+    assert len(page.scripts) == 3
     assert page._open == []
     assert not {tag for tag, _ in page.tags} & {"img"}
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
@@ -299,13 +303,13 @@ def test_generated_tokens(make_small: Callable[..., Small], tmp_path: Path, toke
     assert ("answer-positions" in page.data) is is_known
     if is_known:  # every sample's last two tokens are generated
         x = page.data["answer-positions"]["data"][-1]["x"]
-        assert (max(_numbers(x)), min(_numbers(x))) == (1, -6)
+        assert (max(numbers(x)), min(numbers(x))) == (1, -6)
         assert "counted from the first generated token" in page.text
     assert "generated" in section(page, "tokens")
     assert len(page.with_class("answer")) == 10
 
 
-def _numbers(values: Any) -> list[int]:
+def numbers(values: Any) -> list[int]:
     """A plotly array, which is plain or binary."""
     if isinstance(values, dict):
         return np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"]).tolist()
@@ -341,6 +345,14 @@ def test_several_adapters(make_small: Callable[..., Small], tmp_path: Path) -> N
         write_report(run, tmp_path / "report.html")
 
 
+def test_chosen_components(small: Small, tmp_path: Path) -> None:
+    page = page_of(small.run, tmp_path, components=["*.up_proj"])
+    assert "2 of 6 components were chosen: MIUB, shares and colours are about these alone." in page.text
+    by_sample = small.by_sample(small.js())[:, [1, 4]].sum(axis=1)
+    assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
+    assert [one["path"][-7:] for one in page.samples["components"]] == ["up_proj", "up_proj"]
+
+
 def test_unfinished_run(unfinished: Path, tmp_path: Path) -> None:
     page = page_of(open_run(unfinished), tmp_path)
     assert "This run is unfinished: 2 of 3 rows are committed. 3 samples that aren't wholly captured" in page.text
@@ -359,7 +371,7 @@ def test_nothing_committed_leaves_no_page(nothing_committed: Path, tmp_path: Pat
 def test_adapter_that_does_nothing(make_small: Callable[..., Small], tmp_path: Path) -> None:
     page = page_of(make_small(zero=True).run, tmp_path)
     assert "MIUB is 0: the adapter changes nothing" in page.text
-    assert {str(attrs["style"]) for attrs in page.with_class("t")} == {"background:#ffffff"}
+    assert {str(attrs["style"]) for attrs in page.with_class("t")} == {"--js:0%"}
 
 
 def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Path) -> None:

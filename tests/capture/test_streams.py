@@ -59,7 +59,7 @@ def test_pair_holds_the_true_base_and_the_true_adapted_run(make: Any, base_outpu
         expected = jensen_shannon(base, adapted - base).numpy()
         np.testing.assert_allclose(run.js().values[:, index], expected, rtol=1e-6)
     result = miub(run)
-    np.testing.assert_allclose(result["js"].values, run.js().values, rtol=2e-6)
+    np.testing.assert_allclose(result["tokens/js"].values, run.js().values, rtol=2e-6)
     assert result.attrs["fidelity_max"] < 2e-6
     assert verify(run.path).ok
 
@@ -124,7 +124,7 @@ def test_without_states_the_measures_are_those_of_the_states(make: Any, stream: 
     assert not bare.has_states
     with pytest.raises(StoreError, match="states 'none'"):
         bare.base(bare.component_paths[0])
-    np.testing.assert_allclose(bare.js().values, miub(whole)["js"].values, rtol=3e-6)
+    np.testing.assert_allclose(bare.js().values, miub(whole)["tokens/js"].values, rtol=3e-6)
     assert float(miub(bare)["miub"]) == pytest.approx(float(miub(whole)["miub"]), rel=1e-6)
     for index, path in enumerate(whole.component_paths):
         base, lora = whole.base(path).values, whole.lora(path).values
@@ -159,7 +159,7 @@ def test_a_sample_of_rows_keeps_its_states(make: Any, text: Path) -> None:
         base = some.base(path).values
         assert np.array_equal(base[mask], whole.base(path).values[mask])
         assert np.isnan(base[~mask]).all()
-    np.testing.assert_allclose(some.js().values, miub(whole)["js"].values, rtol=3e-6)
+    np.testing.assert_allclose(some.js().values, miub(whole)["tokens/js"].values, rtol=3e-6)
     assert float(miub(some)["miub"]) == pytest.approx(float(miub(whole)["miub"]), rel=1e-6)
     assert verify(some.path).ok
 

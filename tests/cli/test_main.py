@@ -91,6 +91,16 @@ def test_report_is_written_beside_the_run(capsys: pytest.CaptureFixture[str], ma
     assert code == 0
     assert str(tmp_path / "llama-3.1[b].html") in out
     assert (tmp_path / "llama-3.1[b].html").is_file()
+    code, out, _ = run(capsys, "report", dotted, copy)
+    assert code == 0
+    assert str(tmp_path / "llama-3.1[b]-compared.html") in out
+    assert "What each adapter did" in (tmp_path / "llama-3.1[b]-compared.html").read_text()
+    code, out, _ = run(capsys, "report", copy, "--component", "*.up_proj", "--component", "*.1.*")
+    assert code == 0
+    assert "3 of 4 components were chosen" in (tmp_path / "run.html").read_text()
+    code, _, err = run(capsys, "report", copy, tmp_path / "none")
+    assert code == 2
+    assert "doesn't exist" in err
 
 
 WITHOUT_TORCH = """

@@ -58,6 +58,7 @@ def test_the_verdict_comes_first_and_tables_fit_the_width(
     monkeypatch.setattr(screen, "console", Console(width=width))
     code, out, _ = run(capsys, words(folder))
     assert code == 0
+    assert re.search(r"^By role: \d+ prompt, \d+ choice, \d+ answer$", out, re.MULTILINE)
     lines = out.splitlines()
     assert lines[0] == "It fits."
     assert re.match(r"  ok  disk: about [\d.]+ MB needed, .* free$", lines[1])

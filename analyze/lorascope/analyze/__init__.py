@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from lorascope.stores.on_demand import import_on_demand
 
 if TYPE_CHECKING:
+    from lorascope.stores import open_run
+
     from .adapters.adapter import adapter_report
     from .compare_runs import paired, side_by_side
     from .groups import group_by, to_dataframe
@@ -42,6 +44,7 @@ __all__ = [
     "miub_readings",
     "mutual_information",
     "open_result",
+    "open_run",
     "paired",
     "qualify",
     "save",

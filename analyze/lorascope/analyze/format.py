@@ -1,6 +1,7 @@
 """Numbers as a reader wants them: three digits, an error beside its value."""
 
 import math
+from collections.abc import Iterable
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -69,6 +70,21 @@ def format_duration(seconds: float) -> str:
     if seconds < 120:
         return f"{format_number(seconds)} s"
     return f"{format_number(seconds / 60)} min" if seconds < 7200 else f"{format_number(seconds / 3600)} h"
+
+
+def in_common_power(values: Iterable[float], unit: str) -> tuple[float, str]:
+    """What to multiply a column of numbers by, so that they compare at a glance, and the unit that they have then.
+
+    Examples
+    --------
+    >>> in_common_power([0.00012, 0.0031], "nat"), in_common_power([0.2, 0.00001], "nat")
+    ((1000.0, '10⁻³ nat'), (1.0, 'nat'))
+    """
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    exponent = math.floor(math.log10(largest)) if largest > 0 else 0
+    if -3 < exponent < 6:
+        return 1.0, unit
+    return 10.0**-exponent, f"{format_power(exponent)} {unit}"
 
 
 def format_power(exponent: int) -> str:

@@ -14,6 +14,7 @@ from lorascope.stores import Run
 from lorascope.stores.names import matching
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from .information.components import ComponentPairs, component_pairs, component_record
 from .information.dataset import component_dataset, provenance
@@ -30,7 +31,7 @@ ONE_BY_ONE = {"chunksize": 1}
 
 
 def measure_information(
-    run: Run,
+    run: RunLike,
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
@@ -52,7 +53,7 @@ def measure_information(
     Parameters
     ----------
     run
-        An open run that keeps states, finished or not.
+        An open run that keeps states, or its path or url, finished or not.
     adapter
         Name of the adapter; may be left out where there is one.
     components
@@ -112,6 +113,7 @@ def measure_information(
     ----------
     arXiv 2501.03152, whose table 3 has one such number; Amjad and Geiger 2018, arXiv 1802.09766, on why it is infinite.
     """
+    run = as_run(run)
     plan = make_plan(
         run, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
@@ -122,7 +124,7 @@ def measure_information(
 
 
 def export_pairs(
-    run: Run,
+    run: RunLike,
     path: str | Path,
     *,
     adapter: str | None = None,
@@ -152,6 +154,7 @@ def export_pairs(
     PermissionError
         If nothing can be written there.
     """
+    run = as_run(run)
     target = Path(path)
     refuse_npz(target)
     plan = make_plan(

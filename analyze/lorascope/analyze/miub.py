@@ -11,6 +11,7 @@ import xarray as xr
 from lorascope.stores import Run, StoreError
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from .measuring.captured import keeps_all_states
 from .measuring.partial import finish
@@ -30,7 +31,7 @@ MEDIAN_VALUES = 2**20
 
 
 def miub(
-    run: Run,
+    run: RunLike,
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
@@ -46,8 +47,8 @@ def miub(
     Parameters
     ----------
     run
-        An open run, finished or not; samples that aren't wholly committed are left out. Where it keeps no states, or
-        not those of all tokens, js is the one measured during capture.
+        An open run or its path or url, finished or not; samples that aren't wholly committed are left out. Where it
+        keeps no states, or not those of all tokens, js is the one measured during capture.
     adapter
         Name of the adapter; may be left out where there is one.
     components
@@ -104,6 +105,7 @@ def miub(
     ----------
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
+    run = as_run(run)
     refuse_unknown(reduction, unit)
     if keeps_all_states(run):  # then it is known before the work whether any sample can be reduced
         known = xr.Dataset(coords=run.token_labels).assign_coords(counted=run.committed.variable)

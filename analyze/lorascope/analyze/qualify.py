@@ -1,10 +1,14 @@
 """MIUB of a run together with what qualifies it, from one trip over the store."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from .measuring.captured import available
 from .measuring.measures import MEASURES
@@ -18,9 +22,10 @@ QUALIFIERS = ("js_permuted", "effective_width", "delta_ratio")
 
 
 def qualify(
-    run: Run,
+    run: RunLike,
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -29,9 +34,11 @@ def qualify(
     Parameters
     ----------
     run
-        An open run, finished or not; samples that aren't wholly committed are left out.
+        An open run or its path or url, finished or not; samples that aren't wholly committed are left out.
     adapter
         Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter touches.
     n_workers
         Threads; by default one a processor.
     progress
@@ -55,8 +62,10 @@ def qualify(
     took; js_permuted is missing. Early runs without states have js only, and of a share of their tokens, and a sample
     is the mean of those of its tokens that were measured. Means and medians over tokens are weighted.
     """
+    run = as_run(run)
     names = available(run, ("js", *QUALIFIERS))
-    measured = measure_run(run, names, adapter=adapter, n_workers=n_workers, progress=progress)
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+    measured = measure_run(run, names, progress=progress, **options)
     result = reduce_js(measured, run, adapter)
     used = result.children["samples"].dataset["used"].values
     result.update({name: values.variable for name, values in _qualifiers(measured, run, used).items()})

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lorascope.stores import Run
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from .measuring.captured import available
 from .measuring.run import measure_run
@@ -25,7 +25,7 @@ TOKENS: tuple[Reduction, ...] = ("mean", "sum", "last")
 
 
 def miub_readings(
-    run: Run,
+    run: RunLike,
     *,
     adapter: str | None = None,
     components: Sequence[str] | None = None,
@@ -59,6 +59,7 @@ def miub_readings(
     values per component exceed ln 2 = 0.693 nats, the most that a mean over tokens can reach, 17 to 25 times. This says
     how each reading compares in size with them; which of them the paper used can't be told from size alone.
     """
+    run = as_run(run)
     names = available(run, tuple(STATES.values()))
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
     measured = measure_run(run, names, adapter=adapter, components=components, **options)

@@ -8,7 +8,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from lorascope.stores.places.atomic_write import atomic_write
-from lorascope.stores.reading.labels import COMPONENT_INDEXES, TOKEN_INDEXES, role_names, with_indexes
+from lorascope.stores.reading.labels import TOKEN_INDEXES, role_names, token_coordinates, with_indexes
 
 from .reduce import token_blocks, token_sums
 from .targets import refuse_target
@@ -79,12 +79,14 @@ def _unpacked(dataset: xr.Dataset) -> xr.Dataset:
     texts = {name: one.astype(object) for name, one in dataset.variables.items() if one.dtype.kind in "TU"}
     dataset = dataset.assign_coords({name: texts[name] for name in dataset.coords if name in texts})
     dataset = dataset.assign({name: texts[name] for name in dataset.data_vars if name in texts})
-    tables = {name: one.attrs[LABELS] for name, one in dataset.coords.items() if LABELS in one.attrs}
+    tables = {str(name): one.attrs[LABELS] for name, one in dataset.coords.items() if LABELS in one.attrs}
     labels = {name: dataset[table].values[dataset[name].values] for name, table in tables.items()}
     if "role" in dataset.coords and "role" not in tables:  # an earlier version's
         labels["role"] = role_names(dataset["role"].values)
-    dataset = dataset.drop_vars(tables.values()).assign_coords({name: ("token", one) for name, one in labels.items()})
-    return with_indexes(dataset, (*TOKEN_INDEXES, *COMPONENT_INDEXES))
+    plain = {str(name): one.values for name, one in dataset.coords.items() if one.dims == ("token",)}
+    labels |= {name: plain[name] for name in TOKEN_INDEXES if name in plain and name not in labels}
+    dataset = dataset.drop_vars([*tables.values(), *labels]).assign_coords(token_coordinates(labels))
+    return with_indexes(dataset)
 
 
 def _of_flat(result: xr.Dataset) -> xr.DataTree:
@@ -96,10 +98,10 @@ def _of_flat(result: xr.Dataset) -> xr.DataTree:
     by_token = {name for name, one in result.variables.items() if "token" in one.dims}
     by_sample = {name for name, one in result.variables.items() if "sample" in one.dims}
     samples = result.drop_vars(set(result.variables) - by_sample | by_token).rename(js_sample="js", miub_sample="miub")
-    tokens = result[["js"]]
-    tokens = tokens.assign_coords(sample=("token", result["sample"].values[tokens["sample_of_token"].values]))
+    ids = result["sample"].values[result["sample_of_token"].values]
+    tokens = result[["js"]].assign_coords(token_coordinates({"sample": ids}))
     sums = [token_sums(block, attrs["unit"]) for _, block in token_blocks(tokens["js"].variable)]
     tokens["miub"] = ("token", np.concatenate(sums), {"units": attrs["units"]})
-    tree = result_tree(with_indexes(tokens, TOKEN_INDEXES), samples)
+    tree = result_tree(tokens, samples)
     tree.attrs = attrs
     return tree

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.reading.read import RunLike, as_run
 
 from .format import format_error
 
@@ -69,8 +70,9 @@ def scores(run: Run) -> list[Score]:
     return [score for name, table in _datasets(samples) for score in sample_scores(name, table)]
 
 
-def scores_table(run: Run) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Column names and cells of `scores`, as text with errors and units."""
+    run = as_run(run)
     columns = ("data set", "measure", "n", "without adapter", "with adapter", "change")
     rows = []
     for score in scores(run):

@@ -32,7 +32,7 @@ COMMANDS = {
     "compare": "MIUB, cross-entropy and other metrics compared as predictors of accuracy.",
     "study": "A grid of fine-tunings and captures from one file: the paper's experiment on your model.",
     "adapter": "Size and rank of what LoRA adapters change, from their folders alone.",
-    "report": "One self-contained HTML page about a run.",
+    "report": "One self-contained HTML page about a run, or one that compares several.",
 }
 STUDY_COMMANDS = {
     "plan": "What a study will run, and what it will take in time and on the disk.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from lorascope.analyze.compare_runs import paired
-from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.format import format_error, format_number, in_common_power
 from lorascope.analyze.groups import to_dataframe
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.readings import PRINTED
@@ -79,8 +79,10 @@ def print_components(frame: "pd.DataFrame", total: float, *, full: bool) -> None
     """The largest components, or all."""
     units, frame = frame.attrs["units"]["js"], frame.sort_values("js", ascending=False, kind="stable")
     shares = [f"{js / total:.1%}" if total > 0 else "-" for js in frame["js"]]
+    scale, units = in_common_power(frame["js"], units)
     columns = ["component", f"js ({units})", "share of MIUB"]
-    rows = list(zip(frame["component"], map(format_error, frame["js"], frame["js_se"]), shares, strict=True))
+    js = map(format_error, scale * frame["js"], scale * frame["js_se"])
+    rows = list(zip(frame["component"], js, shares, strict=True))
     n_shown = len(rows) if full else min(TOP, len(rows))
     print_table(f"JS by component, {_counted(n_shown, len(rows)) or f'all {n_shown}'}", columns, rows[:n_shown])
 
@@ -91,13 +93,14 @@ def print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> N
     if "n_runs" in frame:
         columns = {"n_runs": "runs", "miub_sd": "sd of runs"} if (frame["n_runs"] > 1).any() else {}
     shown = frame if full or len(frame) <= MOST_ROWS else frame.nlargest(TOP, "miub")
+    scale, units = in_common_power(shown["miub"], frame.attrs["units"]["miub"])
     rows = [
-        [*(str(row[key]) for key in keys), format_error(row["miub"], row["miub_se"])]
-        + [format_number(row[name]) if name == "miub_sd" else str(int(row[name])) for name in columns]
+        [*(str(row[key]) for key in keys), format_error(scale * row["miub"], scale * row["miub_se"])]
+        + [format_number(scale * row[name]) if name == "miub_sd" else str(int(row[name])) for name in columns]
         for row in shown.to_dict("records")
     ]
     title = ", ".join(filter(None, (f"MIUB by {', '.join(keys)}", _counted(len(shown), len(frame)))))
-    print_table(title, [*keys, f"MIUB ({frame.attrs['units']['miub']})", *columns.values()], rows)
+    print_table(title, [*keys, f"MIUB ({units})", *columns.values()], rows)
 
 
 def _counted(n_shown: int, n: int) -> str:

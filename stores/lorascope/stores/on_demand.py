@@ -13,7 +13,7 @@ def import_on_demand(package: str) -> None:
     source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
     checked = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     imports = [node for block in checked for node in block.body if isinstance(node, ast.ImportFrom)]
-    homes = {alias.name: f".{node.module}" for node in imports for alias in node.names}
+    homes = {alias.name: f"{'.' * node.level}{node.module}" for node in imports for alias in node.names}
 
     class OnDemand(ModuleType):
         def __getattr__(self, name: str) -> Any:

@@ -15,7 +15,8 @@ from lorascope.stores import Run
 from lorascope.stores.names import matching
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
-from lorascope.stores.reading.labels import COMPONENT_INDEXES, with_indexes
+from lorascope.stores.reading.labels import with_indexes
+from lorascope.stores.reading.read import RunLike, as_run
 
 from ..targets import refuse_target
 from ..tree import CHUNK_COMPONENTS
@@ -34,7 +35,7 @@ BATCH_BYTES = 128 * 2**20
 
 
 def measure_run(
-    run: Run,
+    run: RunLike,
     names: Sequence[str | Measure],
     *,
     adapter: str | None = None,
@@ -51,7 +52,7 @@ def measure_run(
     Parameters
     ----------
     run
-        An open run, finished or not; tokens that aren't committed are NaN.
+        An open run or its path or url, finished or not; tokens that aren't committed are NaN.
     names
         Names in `MEASURES`, or measures of your own, made by `token_measure`.
     adapter
@@ -86,6 +87,7 @@ def measure_run(
     FileExistsError
         If something of the name `out` is there, or another process is making it.
     """
+    run = as_run(run)
     options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
     options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
@@ -217,4 +219,7 @@ def _dataset(
             "counted": ("token", counted_tokens(run, js)),
         },
     )
-    return with_indexes(measured, COMPONENT_INDEXES).assign_coords(run.token_labels)
+    labelled = with_indexes(measured).assign_coords(run.token_labels)
+    if "text" in labelled:
+        labelled["text"].load()  # a result doesn't need its run any more
+    return labelled

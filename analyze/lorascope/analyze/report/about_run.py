@@ -16,11 +16,16 @@ from lorascope.analyze.weights import token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.size import format_size
 
-from .markup import escape, section, table
+from .markup import escape, folded, section, table
 
 
 def subtitle(run: Run, qualified: xr.DataTree) -> str:
-    """Model, adapter and data in one line."""
+    """Model, adapter and data in one line; HTML."""
+    return f'<p class="subtitle">{escape(source(run, qualified))}</p>'
+
+
+def source(run: Run, qualified: xr.DataTree) -> str:
+    """Model, adapter and data, as plain text."""
     settings = run.attributes.get("provenance", {}).get("settings", {})
     datasets = ", ".join(dict.fromkeys(run.samples["dataset"].values.tolist()))
     parts = [
@@ -29,7 +34,7 @@ def subtitle(run: Run, qualified: xr.DataTree) -> str:
         f"data {datasets}",
         f"stream {run.stream}",
     ]
-    return f'<p class="subtitle">{" · ".join(escape(part) for part in parts if part)}</p>'
+    return " · ".join(part for part in parts if part)
 
 
 def _adapter(sources: Any, name: str) -> str:
@@ -70,6 +75,9 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
             f"<b>{attrs['n_not_finite']} values aren't finite.</b> {where} base or delta holds NaN or infinity. "
             "Nothing is averaged over them: whatever they enter, MIUB included, is shown as n/a."
         )
+    n, n_all = attrs["n_components"], int((run.adapter(attrs["adapter"])["rank"].values > 0).sum())
+    if n < n_all:
+        yield f"<b>{n} of {n_all} components were chosen:</b> MIUB, shares and colours are about these alone."
     if float(qualified["miub"]) == 0:
         yield "<b>MIUB is 0:</b> the adapter changes nothing (its B is zero), so there are no shares to show."
     if attrs["js_source"] == "capture":
@@ -89,20 +97,31 @@ def notices(run: Run, qualified: xr.DataTree) -> Iterator[str]:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
 
 
-def store(run: Run, parts: Sequence[Size]) -> str:
+def record(run: Run, qualified: xr.DataTree, parts: Sequence[Size]) -> str:
+    """Size, fidelity and provenance, each in a line that unfolds."""
+    return section("record", "The record", _store(run, parts), _fidelity(run, qualified), _provenance(run))
+
+
+def _store(run: Run, parts: Sequence[Size]) -> str:
     """What the run takes on disk."""
     rows = [(size.part, format_size(size.raw_bytes), format_size(size.stored_bytes)) for size in parts]
     caption = (
         "In memory: values of committed tokens before compression. On disk: files with their metadata. factor is z "
         "= A x, from which delta = scaling * B z follows exactly."
     )
-    return section("store", "The store", table(("part", "in memory", "on disk"), rows, caption=caption))
+    stored = parts[-1].stored_bytes
+    each = format_size(stored / int(run.committed.sum()))
+    line = f"<b>Store:</b> {format_size(stored)} on disk, {each} a captured token"
+    return folded("store", line, table(("part", "in memory", "on disk"), rows, caption=caption))
 
 
-def fidelity(run: Run, qualified: xr.DataTree) -> str:
+def _fidelity(run: Run, qualified: xr.DataTree) -> str:
     """How far the record can be trusted: js at capture against js from the store, and what rounding swallowed."""
-    texts = (_fidelity_text(qualified), _swallowed_text(run, qualified.attrs["adapter"]))
-    return section("fidelity", "Fidelity", *(f"<p>{text}</p>" for text in texts))
+    attrs, line = qualified.attrs, "not compared"
+    if attrs["js_source"] == "states" and attrs["fidelity_n"]:
+        line = f"JS of the store is that of the capture within {format_number(attrs['fidelity_max'])}"
+    texts = (_fidelity_text(qualified), _swallowed_text(run, attrs["adapter"]))
+    return folded("fidelity", f"<b>Fidelity:</b> {line}", *(f"<p>{text}</p>" for text in texts))
 
 
 def _fidelity_text(qualified: xr.DataTree) -> str:
@@ -140,17 +159,13 @@ def _swallowed_text(run: Run, adapter: str) -> str:
     )
 
 
-def provenance(run: Run) -> str:
-    """Everything that the run says about itself, folded away."""
+def _provenance(run: Run) -> str:
+    """Everything that the run says about itself."""
     attributes = {key: value for key, value in run.attributes.items() if key != "measured"}
     measured = {key: value for key, value in run.attributes.get("measured", {}).items() if key != "swallowed_share"}
     rows = [("path", run.path), *_flat({**attributes, "measured": measured})]
-    return section(
-        "provenance",
-        "Provenance",
-        "<p>Model, adapter, data, settings and libraries, as the run records them.</p>",
-        f"<details><summary>{len(rows)} entries</summary>{table(('what', 'value'), rows, n_names=2)}</details>",
-    )
+    line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
+    return folded("provenance", line, table(("what", "value"), rows, n_names=2))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""HTML pages that are complete in themselves: head, style, and the only two scripts that they may run."""
+"""HTML pages that are complete in themselves: head, style, and the only scripts that they may run."""
 
 import base64
 import hashlib
@@ -12,6 +12,9 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # plotl
 from .markup import escape, figure, section
 from .pictures import with_pictures
 
+SCRIPTS = ("figures.js", "report.js")
+"""What a page runs beside Plotly, in this order."""
+
 
 def document(title: str, body: str) -> str:
     """A page of this title (text) whose content is `body` (HTML) and a line on what made it.
@@ -19,7 +22,7 @@ def document(title: str, body: str) -> str:
     Figures are drawn by the page's script; where kaleido and a Chrome are installed, each has a picture as well.
     """
     # A closing tag inside of a string would end the script; this spelling means the same in JavaScript.
-    scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), _resource("figures.js"))]
+    scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), *map(_resource, SCRIPTS))]
     footer = f"<footer>lorascope {escape(version('lorascope'))} · nothing here is fetched from elsewhere</footer>"
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'

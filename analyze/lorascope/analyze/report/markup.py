@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,14 +33,24 @@ def figure(name: str, plot: Any, caption: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: int = 1, caption: str = "") -> str:
-    """A table of escaped cells; all but the first `n_names` columns are numbers. The caption is HTML."""
+    """A table of escaped cells; all but the first `n_names` columns are numbers. The caption is HTML.
+
+    On a narrow screen the numbers of a row stand below its names, each under the name of its column.
+    """
     kinds = ["name" if place < n_names else "number" for place in range(len(columns))]
-    head = "".join(f'<th class="{kind}">{escape(column)}</th>' for kind, column in zip(kinds, columns, strict=True))
+    labels = [escape(column) for column in columns]
+    head = "".join(f'<th class="{kind}">{label}</th>' for kind, label in zip(kinds, labels, strict=True))
     body = "".join(
-        "<tr>" + "".join(f'<td class="{k}">{_cell(k, cell)}</td>' for k, cell in zip(kinds, row, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(
+            f'<td class="{kind}" data-label="{label}">{_cell(kind, cell)}</td>'
+            for kind, label, cell in zip(kinds, labels, row, strict=True)
+        )
+        + "</tr>"
         for row in rows
     )
-    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    stacks = ' class="stacks"' if len(columns) > 3 else ""
+    whole = f"<table{stacks}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     below = f"<figcaption>{caption}</figcaption>" if caption else ""
     return f'<figure><div class="scroll">{whole}</div>{below}</figure>'
 
@@ -50,6 +61,23 @@ def tile(label: str, value: str, note: str) -> str:
         f'<div class="tile"><div class="label">{escape(label)}</div><div class="value">{escape(value)}</div>'
         f'<div class="note">{escape(note)}</div></div>'
     )
+
+
+def opening(text: str) -> str:
+    """The plain text that a page opens with."""
+    return f'<p class="opening">{escape(text)}</p>'
+
+
+def contents(body: str) -> str:
+    """Links to the sections of a page's body."""
+    found = re.findall(r'<section id="([^"]*)"><h2>(.*?)</h2>', body)
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in found)
+    return f'<nav class="contents" aria-label="Contents"><ul>{links}</ul></nav>'
+
+
+def folded(name: str, summary: str, *parts: str) -> str:
+    """What is told in one line (HTML), and more of it behind a click."""
+    return f'<details id="{escape(name)}"><summary>{summary}</summary>{"".join(parts)}</details>'
 
 
 def notice(text: str) -> str:

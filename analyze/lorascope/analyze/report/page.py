@@ -1,71 +1,100 @@
-"""From a run to a page on disk."""
+"""From a run, or several, to a page on disk."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import xarray as xr
 
 from lorascope.analyze.qualify import qualify
+from lorascope.analyze.scores import scores
 from lorascope.analyze.sizes import sizes
 from lorascope.stores import Run
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.progress import Progress
+from lorascope.stores.reading.read import RunLike, as_run
 
 from . import about_run, sections, tokens
+from .comparison import comparison
 from .document import document
-from .markup import notice
+from .markup import contents, notice, opening, section
+from .sentence import sentence
 
 TITLE = "What the adapter changed, layer by layer"
+MOST_BYTES = 8_000_000
+"""Size of a page that samples' texts and values by component are cut to; figures and tables are there in any case."""
+_TEXTS = "<!-- texts -->"
 
 
 def write_report(
-    run: Run,
+    runs: RunLike | Sequence[RunLike],
     path: str | Path,
     *,
     adapter: str | None = None,
+    components: Sequence[str] | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Write one HTML page about a run, with nothing in it that is fetched from elsewhere; returns its path.
+    """Write one HTML page about a run, or one that compares several; returns its path.
 
-    A page that is there already is replaced, and only by a whole one.
+    Nothing in it is fetched from elsewhere. A page that is there already is replaced, and only by a whole one.
 
     Parameters
     ----------
-    run
-        An open run, finished or not, with states or without.
+    runs
+        An open run or its path or url, finished or not, with states or without; or several, to be compared.
     path
         File of the page; its folder is made where it is missing.
     adapter
         Name of the adapter; may be left out where there is one.
+    components
+        Paths of components or patterns, such as `*.q_proj`, that the page is to be about; by default all.
     n_workers
         Threads; by default one a processor.
     progress
-        Called with (tasks done, tasks in all).
+        Called with (tasks done, tasks in all), for each run anew.
 
     Raises
     ------
     IsADirectoryError
         If `path` is a folder.
+    ValueError
+        If `runs` is empty or holds a run twice.
     StoreError
-        If the run holds no such adapter, no sample is wholly committed, or a chunk is broken.
+        If a run holds no such adapter, no sample is wholly committed, or a chunk is broken.
     """
     page = Path(path)
     if page.is_dir():
         raise IsADirectoryError(f"`path` is {str(path)!r}, a folder; name a file, e.g. {str(page / 'report.html')!r}")
-    qualified, parts = qualify(run, adapter=adapter, n_workers=n_workers, progress=progress), sizes(run)
-    body = (
-        f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
-        *(notice(text) for text in about_run.notices(run, qualified)),
-        sections.headline(run, qualified, parts[-1].stored_bytes),
-        sections.components(qualified),
-        sections.qualifiers(qualified),
-        tokens.across_samples(qualified),
-        tokens.across_tokens(run, qualified),
-        tokens.token_texts(run, qualified),
-        sections.task_scores(run),
-        about_run.store(run, parts),
-        about_run.fidelity(run, qualified),
-        about_run.provenance(run),
-    )
-    text = document(TITLE, "".join(body))
+    given = [as_run(one) for one in ([runs] if isinstance(runs, RunLike) else runs)]
+    places = [str(run.path) for run in given]
+    if not given or len(set(places)) < len(places):
+        raise ValueError(f"`runs` are {places}; give at least one run, and each once")
+    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+    results = [qualify(run, progress=progress, **options) for run in given]
+    text = _one(given[0], results[0]) if len(given) == 1 else comparison(given, results)
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
+
+
+def _one(run: Run, qualified: xr.DataTree) -> str:
+    """HTML of the page about one run; samples' texts get the room that all else leaves."""
+    body = (
+        sections.headline(run, qualified),
+        sections.components(qualified),
+        sections.task_scores(run),
+        section("texts", "Token by token", _TEXTS),
+        sections.qualifiers(qualified),
+        tokens.across_samples(qualified),
+        tokens.across_tokens(run, qualified),
+        about_run.record(run, qualified, sizes(run)),
+    )
+    head = (
+        f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
+        opening(sentence(qualified, scores(run))),
+        *(notice(text) for text in about_run.notices(run, qualified)),
+        contents("".join(body)),
+    )
+    page = document(TITLE, "".join((*head, *body)))
+    return page.replace(_TEXTS, tokens.token_texts(run, qualified, MOST_BYTES - len(page.encode())))

@@ -12,9 +12,8 @@ from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
-from lorascope.stores.size import format_size
 
-from .markup import escape, figure, section, table, tile
+from .markup import escape, figure, folded, section, table, tile
 
 STREAMS = {
     "adapted": "a layer's base and delta are both computed from the input that it gets in the adapted model",
@@ -24,31 +23,41 @@ STREAMS = {
     "with it, in the layer's own rounding: it holds what the adapter did before this layer too",
 }
 """Stream -> what base and delta are in it."""
+SCORES_CAPTION = (
+    "ACC: items whose right choice has the highest log-likelihood, plain, per token and per character, or was read "
+    "in what the model wrote (not read: nothing was, which counts as wrong), ± binomial standard error. CE: mean "
+    "negative log-likelihood of the answer's tokens (text: of all tokens), ± standard error over samples. PPL = "
+    "exp(CE). The change's error is that of paired differences."
+)
+"""What stands below a table of scores."""
 
 
-def headline(run: Run, qualified: xr.DataTree, stored_bytes: int) -> str:
+def headline(run: Run, qualified: xr.DataTree) -> str:
     """The few numbers to take away, and what MIUB is and isn't."""
     attrs, miub = qualified.attrs, float(qualified["miub"])
     most = attrs["n_components"] * math.log(2)
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
     measured = f"{attrs['n_tokens']} tokens x {attrs['n_components']} components"
-    n_committed = int(run.committed.sum())
     tiles = [
         tile("MIUB (nats)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
         tile("measured on", f"{attrs['n_samples']} samples", measured),
         tile("five largest components", _top_share(qualified), "of MIUB"),
         *_tiles(run, attrs["adapter"]),
-        tile("store", format_size(stored_bytes), f"{format_size(stored_bytes / n_committed)} a captured token"),
     ]
+    meaning = (
+        "<p>The size of the adapter's push on the layers' outputs: the Jensen-Shannon divergence of softmax(base) and "
+        "softmax(base + delta), averaged over a sample's captured tokens, summed over components and averaged over "
+        f"samples. It is 0 where the adapter does nothing and at most ln 2 = 0.693 nats a component{share}. In this "
+        f"run (stream {run.stream}), {STREAMS[run.stream]}.</p><p>The paper that introduced it (arXiv 2501.03152, eq. "
+        "9) calls it an upper bound of a mutual information. That theorem doesn't hold, so don't read it as one.</p>"
+    )
+    line = (
+        "<b>MIUB</b> says how far the adapter pushes the layers' outputs. In spite of its name it is no bound of a "
+        "mutual information."
+    )
     return (
-        f'<div class="tiles">{"".join(tiles)}</div>'
-        "<p><b>What MIUB is.</b> The size of the adapter's push on the layers' outputs: the Jensen-Shannon "
-        "divergence of softmax(base) and softmax(base + delta), averaged over a sample's captured tokens, summed "
-        "over components and averaged over samples. It is 0 where the adapter does nothing and at most ln 2 = "
-        f"0.693 nats a component{share}. In this run (stream {run.stream}), {STREAMS[run.stream]}.</p>"
-        "<p><b>What it isn't.</b> The paper that introduced it (arXiv 2501.03152, eq. 9) calls it an upper bound of a "
-        "mutual information. That theorem doesn't hold, so don't read it as one.</p>"
-        f"<p><b>What was captured.</b> {_captured(run)}</p>"
+        f'<div class="tiles">{"".join(tiles)}</div><p><b>What was captured.</b> {_captured(run)}</p>'
+        f"{folded('miub', line, meaning)}"
     )
 
 
@@ -94,8 +103,9 @@ def components(qualified: xr.DataTree) -> str:
     """Where the adapter acts: the heat map of js, and the largest components."""
     caption = (
         f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; the cells add up to MIUB. "
-        f"The colour scale is logarithmic. The palest stands for everything below its end. Grey: exactly 0, "
-        "not finite, or no such component. Hover over a cell for its name, standard error and what qualifies it."
+        "The colour scale is logarithmic, and its low end stands for everything below. Grey: exactly 0, not finite, or "
+        "no such component. Hover over a cell for its name, standard error and what qualifies it; click it, and the "
+        "tokens below show that component."
     )
     return section(
         "components",
@@ -152,7 +162,7 @@ def qualifiers(qualified: xr.DataTree) -> str:
             "them, can't be computed. JS is the one measured during capture."
         )
     elif "js_permuted" in qualified:
-        js, permuted = (float(qualified[name].sum(skipna=False)) for name in ("js", "js_permuted"))
+        js, permuted = (float(qualified.dataset[name].sum(skipna=False)) for name in ("js", "js_permuted"))
         text += (
             f" With every component's delta permuted over its features, MIUB would be {format_number(permuted)} nats "
             f"instead of {format_number(js)}."
@@ -201,10 +211,4 @@ def task_scores(run: Run) -> str:
     columns, rows = scores_table(run)
     if not rows:
         return section("scores", "Did it help?", "<p>This run wasn't scored.</p>")
-    caption = (
-        "ACC: items whose right choice has the highest log-likelihood, plain, per token and per character, or was read "
-        "in what the model wrote (not read: nothing was, which counts as wrong), ± binomial standard error. CE: mean "
-        "negative log-likelihood of the answer's tokens (text: of all tokens), ± standard error over samples. PPL = "
-        "exp(CE). The change's error is that of paired differences."
-    )
-    return section("scores", "Did it help?", table(columns, rows, n_names=2, caption=caption))
+    return section("scores", "Did it help?", table(columns, rows, n_names=2, caption=SCORES_CAPTION))

@@ -1,24 +1,17 @@
-"""The sections of the page about samples and tokens: how js spreads over them, and a few of them as text."""
-
-from collections.abc import Iterator
+"""The sections of the page about samples and tokens: how js spreads over them, and samples as text."""
 
 import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import position_figure, sample_figure
-from lorascope.analyze.figures.theme import COLORS
 from lorascope.analyze.format import format_number
 from lorascope.analyze.weights import weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 
-from .markup import escape, figure, section, table
-
-MOST_TOKENS = 600
-"""Tokens of a sample that are shown; a page of all would be slow to scroll."""
-GAP = '<span class="gap" title="{0} tokens weren\'t captured">[{0}]</span>'
-_STOPS = ("#ffffff", COLORS[1], COLORS[2], "#f16913")
-_CONTROLS: dict[int, int | str] = {**{code: 0x2400 + code for code in range(32)}, 127: 0x2421, 10: "↵\n"}
+from .markup import figure, section, table
+from .token_data import as_script, token_data
+from .token_texts import chosen_samples, legend, sample_block, strongest, token_strings
 
 
 def across_samples(qualified: xr.DataTree) -> str:
@@ -79,99 +72,27 @@ def _answer_starts(run: Run) -> np.ndarray:
     return start
 
 
-def token_texts(run: Run, qualified: xr.DataTree) -> str:
-    """A few samples as text, coloured."""
-    values, chosen = qualified.children["tokens"].dataset["miub"].values, chosen_samples(qualified)
-    known = values[np.isfinite(values)]
-    top = float(np.quantile(known, 0.98)) if len(known) else 0.0  # a few tokens shouldn't bleach the rest
-    text = (
-        f"<p>{len(chosen)} of {qualified.attrs['n_samples']} samples, at even steps from the most moved to the "
-        "least. A token's colour is its JS summed over components; hover over it for the number. The dark end is "
-        "the 98th percentile over all captured tokens.</p>"
+def token_texts(run: Run, qualified: xr.DataTree, room: int) -> str:
+    """A few samples as text, coloured, and all that fits into `room` bytes for the page's script to draw."""
+    top, chosen, texts = strongest(qualified), chosen_samples(qualified), token_strings(run)
+    blocks = "".join(sample_block(run, qualified, index, top, texts) for index in chosen)
+    data = token_data(run, qualified, room - len(blocks.encode()))
+    n, n_shown = data["n_samples"], len(data["samples"])
+    n_by_component = sum(sample["carries"] for sample in data["samples"])
+    if not n_shown:
+        held = "A page of 8 MB has no room to search others."
+    elif n_by_component == n:
+        held = f"The page holds all {n}: search them, sort them, look at each component's JS in them."
+    else:
+        held = (
+            f"The page holds {n_shown} of {n} to be searched, and of {n_by_component} each component's JS: as many as "
+            "fit into 8 MB, at even steps of MIUB."
+        )
+    first = f"{len(chosen)} of {n} measured samples come first, at even steps from the most moved to the least. "
+    about = (
+        "<p>A token's colour is its JS, summed over components; the strongest is the 98th percentile over all captured "
+        "tokens. Hover over a token, or tap it, for the number. A click on a cell of the map under “Where the adapter "
+        f"acts” shows that component's JS instead.</p><p>{first if len(chosen) < n else ''}{held}</p>"
     )
-    legend = (
-        f'<p class="legend">0 <span class="scale" style="background:linear-gradient(90deg,{",".join(_STOPS)})"></span> '
-        f"{format_number(top)} nat or more &emsp; <u>underlined</u>: the answer &emsp; "
-        '<span class="gap">[3]</span>: so many tokens that weren\'t captured</p>'
-    )
-    blocks = "".join(_sample_block(run, qualified, index, top) for index in chosen)
-    return section("texts", "Token by token", text, legend, blocks)
-
-
-def chosen_samples(qualified: xr.DataTree, n: int = 5) -> list[int]:
-    """Indices of samples at even steps of rank in samples/miub, from the most moved to the least."""
-    by_sample = qualified.children["samples"].dataset
-    values = by_sample["miub"].values
-    known = np.flatnonzero(by_sample["used"].values & np.isfinite(values))
-    ranked = known[np.argsort(-values[known], kind="stable")]
-    places = np.linspace(0, len(ranked) - 1, min(n, len(ranked))).round().astype(int)
-    return [int(index) for index in ranked[places]]
-
-
-def token_color(value: float, top: float) -> str:
-    """Background of a token, #rrggbb, for a value from 0 to `top` or above; black text stays readable on it."""
-    if not (top > 0 and value > 0):
-        return _STOPS[0]
-    place = min(value / top, 1.0) * (len(_STOPS) - 1)
-    left = min(int(place), len(_STOPS) - 2)
-    low, high = (bytes.fromhex(stop[1:]) for stop in _STOPS[left : left + 2])
-    return "#" + "".join(f"{round(a + (b - a) * (place - left)):02x}" for a, b in zip(low, high, strict=True))
-
-
-def _sample_block(run: Run, qualified: xr.DataTree, index: int, top: float) -> str:
-    """One sample: its name and numbers, its tokens, and what was answered."""
-    sample = run.samples.isel(sample=index)
-    miub = float(qualified.children["samples"].dataset["miub"].values[index])
-    several = len(set(run.samples["prompt"].values[run.samples["answer"].values >= 0].tolist())) > 1
-    names = ("dataset", "id", "prompt") if several else ("dataset", "id")
-    title = " · ".join(escape(sample[name].item()) for name in names)
-    return (
-        f'<article class="sample"><h3>{title} <small>{format_number(miub)} nat</small></h3>'
-        f'<p class="tokens">{"".join(_tokens(run, qualified, index, top))}</p>{_answers(run, index)}</article>'
-    )
-
-
-def _tokens(run: Run, qualified: xr.DataTree, index: int, top: float) -> Iterator[str]:
-    start, stop = (int(run.samples[name].values[index]) for name in ("token_start", "token_stop"))
-    expected = 0
-    for token in range(start, min(stop, start + MOST_TOKENS)):
-        position = int(run.tokens["position"].values[token])
-        if position > expected:
-            yield GAP.format(position - expected)
-        expected = position + 1
-        yield _token(run, qualified, token, top)
-    if stop > start + MOST_TOKENS:
-        yield f'<span class="gap">[{stop - start - MOST_TOKENS} more captured tokens aren\'t shown]</span>'
-    elif expected < int(run.samples["length"].values[index]):
-        yield GAP.format(int(run.samples["length"].values[index]) - expected)
-
-
-def _token(run: Run, qualified: xr.DataTree, token: int, top: float) -> str:
-    value, role = (
-        float(qualified.children["tokens"].dataset["miub"].values[token]),
-        int(run.tokens["role"].values[token]),
-    )
-    name = ROLES[role] if 0 <= role < len(ROLES) else "no role"
-    nll, position = float(run.tokens["nll"].values[token]), int(run.tokens["position"].values[token])
-    title = f"position {position}, {name}: JS {format_number(value)} nat, nll {format_number(nll)} nat"
-    kind = "t answer" if name in {"answer", "generated"} else "t"
-    style = f"background:{token_color(value, top)}"
-    text = f"[{int(run.tokens['token_id'].values[token])}]"  # where the run keeps no text
-    if "text" in run.tokens:
-        text = str(run.tokens["text"].values[token]).translate(_CONTROLS)
-    return f'<span class="{kind}" style="{style}" title="{escape(title)}">{escape(text)}</span>'
-
-
-def _answers(run: Run, index: int) -> str:
-    """What is right and what was picked, of a multiple-choice sample that was scored."""
-    sample = run.samples.isel(sample=index)
-    texts = run.choices["text"].values[run.choices["sample"].values == index]
-    answer = int(sample["answer"])
-    if not 0 <= answer < len(texts):
-        return ""
-    parts = [f"answer “{escape(texts[answer])}”"]
-    for column, words in (("prediction", "picked with the adapter"), ("base_prediction", "without")):
-        picked = int(sample[column]) if column in sample else -1
-        if 0 <= picked < len(texts):
-            parts.append(f"{words} “{escape(texts[picked])}” {'✓' if picked == answer else '✗'}")
-    return f'<p class="picked">{" · ".join(parts)}</p>'
+    listed = f'<div id="texts-controls"></div><div id="texts-list" data-top="{top!r}">{blocks}</div>'
+    return "".join((about, legend(run, top), listed, as_script(data) if n_shown else ""))

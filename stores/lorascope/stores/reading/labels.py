@@ -1,10 +1,17 @@
-"""Names beside numbers: the sample, text, role and position of a token, each where `.sel` finds it."""
+"""Names beside numbers: the sample, role, position and text of a token, the kind and layer of a component."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
+from ..errors import StoreError
 from ..format.tables import ROLES
 
 TOKEN_INDEXES = ("sample", "role", "position")
@@ -12,24 +19,78 @@ COMPONENT_INDEXES = ("kind", "layer", "rank")
 """Labels by which tokens and components can be selected, beside a component's own name."""
 
 
+class LazyText(BackendArray):
+    """Text of tokens that is read once, when it is first looked at: of ten million tokens that takes seconds."""
+
+    def __init__(self, read: Callable[[], np.ndarray], n_tokens: int) -> None:
+        self.shape, self.dtype, self._read = (n_tokens,), np.dtype(object), read
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        support = indexing.IndexingSupport.OUTER
+        return indexing.explicit_indexing_adapter(key, self.shape, support, lambda places: self._values[places])
+
+    @cached_property
+    def _values(self) -> np.ndarray:
+        texts = self._read()
+        found, known = np.empty(len(texts), object), dict[str, str]()
+        for start in range(0, len(texts), 2**16):  # each text once: there are some thousands of them
+            part = texts[start : start + 2**16].tolist()
+            found[start : start + len(part)] = [known.setdefault(text, text) for text in part]
+        return found
+
+
+def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
+    """Coordinates (token,), those of `TOKEN_INDEXES` with an index; text stays the objects that it is, or lazy."""
+    coordinates = xr.Coordinates()
+    for name, values in columns.items():
+        if name in TOKEN_INDEXES:
+            index = pd.Index(values, dtype=values.dtype, name=name, copy=False)
+            coordinates = coordinates.assign(xr.Coordinates.from_xindex(xr.indexes.PandasIndex(index, "token")))
+        else:
+            text = values if isinstance(values, xr.Variable) else _text(values)
+            coordinates = coordinates.assign({name: text})
+    return coordinates
+
+
+def lazy_text(read: Callable[[], np.ndarray], n_tokens: int, attributes: Mapping[str, Any]) -> xr.Variable:
+    """Text (token,) that is read when it is first looked at."""
+    attributes = {key: value for key, value in attributes.items() if key != "written"}
+    return _text(indexing.LazilyIndexedArray(LazyText(read, n_tokens)), attributes)
+
+
+def _text(values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:
+    return xr.Variable("token", values, attributes, fastpath=True)  # else xarray makes another text of each
+
+
 def role_names(roles: np.ndarray) -> np.ndarray:
     """Names of roles that are given by number; empty for a token that has none."""
     return np.asarray(np.array([*ROLES, ""], object)[roles])
 
 
-def with_indexes(dataset: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
-    """The dataset with an index for each of these coordinates that it has."""
-    for name in names:
+def with_indexes(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with an index for each label of components that it has."""
+    for name in COMPONENT_INDEXES:
         if name in dataset.coords and dataset[name].ndim == 1 and name not in dataset.xindexes:
             dataset = dataset.set_xindex(name)
     return dataset
 
 
-def shared(texts: np.ndarray) -> np.ndarray:
-    """Text as Python's own, of which each is there once: of ten million tokens there are some thousands."""
-    found = np.empty(len(texts), object)
-    known: dict[str, str] = {}
-    for start in range(0, len(texts), 2**16):
-        part = texts[start : start + 2**16].tolist()
-        found[start : start + len(part)] = [known.setdefault(text, text) for text in part]
-    return found
+def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.ndarray:
+    """Places of the tokens of these samples, by their ids, in the order in which they are named.
+
+    Raises
+    ------
+    StoreError
+        If there is no sample of this id.
+    """
+    ids, places = samples["id"].values, []
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        found = np.flatnonzero(ids == name)
+        if not len(found):
+            close = difflib.get_close_matches(str(name), ids, n=3)
+            hint = f"close to it are {close}" if close else f"the first is {ids[0]!r}"
+            raise StoreError(f"no sample {name!r} among the {len(ids)} of this run; {hint}")
+        places += [slice(*samples[["token_start", "token_stop"]].isel(sample=i).to_array().values) for i in found]
+    if len(places) == 1:
+        return places[0]
+    return np.concatenate([np.arange(place.start, place.stop) for place in places] or [np.empty(0, np.intp)])

@@ -15,6 +15,9 @@ from .run import Run
 from .state import refuse_unknown
 from .there import find_run, no_store
 
+RunLike = Run | str | Path
+"""An open run, or where one is stored."""
+
 
 def open_run(path: str | Path) -> Run:
     """The run stored at `path`, finished or not; `path` may also be a local folder that holds one run.
@@ -29,6 +32,11 @@ def open_run(path: str | Path) -> Run:
         version of lorascope reads, or it isn't laid out as the format says.
     """
     return open_checked(*_open(cached(open_place(find_run(path)))))
+
+
+def as_run(run: RunLike) -> Run:
+    """The run itself, or the one that is stored at a path or url; raises what `open_run` raises."""
+    return run if isinstance(run, Run) else open_run(run)
 
 
 def open_checked(place: Place, root: Root) -> Run:

@@ -1,6 +1,6 @@
 """A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,10 +16,13 @@ from ..format.tables import TABLES, TOKEN_WEIGHT
 from ..names import close_to
 from ..places.place import Place
 from .digests import read_digests
-from .labels import TOKEN_INDEXES, role_names, shared, with_indexes
+from .glance import html_of
+from .labels import lazy_text, role_names, token_coordinates, tokens_of
 from .rows import DeltaSource, RowArray, read_once
 from .take import N_THREADS, TokenSource, take_tokens
 
+Samples = str | Sequence[str] | None
+"""Ids of the samples whose tokens are wanted; None for all."""
 ADAPTER_REDUCTIONS = ("js", "swallowed", "delta_norm", "kl")
 BASE_REDUCTIONS = ("base_norm", "effective_width")
 """Reductions by token that are numbers of base alone, whatever the adapter."""
@@ -29,6 +32,8 @@ class Run:
     """One run, open for reading; made by `open_run`.
 
     Only committed rows are read: tokens of the others are NaN in every state, and `committed` tells which they are.
+
+    As a mapping, it goes by component: `run[path]` has its states, `len(run)`, `in` and loops are about paths.
     """
 
     def __init__(self, place: Place, attributes: Mapping[str, Any], arrays: Mapping[str, StoredArray]) -> None:
@@ -53,6 +58,29 @@ class Run:
             f"<Run {self.place.name!r}: stream {self.stream}, {len(self.component_paths)} components, "
             f"adapters {list(self.adapters)}, {self.n_tokens} tokens, {rows}{state}>"
         )
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
+
+    def __getitem__(self, component: str) -> xr.Dataset:
+        """`base`, `delta` and `lora` of a component, lazy, float32 (token, feature); one left alone has only `base`."""
+        adapter = self._adapter_name(None)
+        states = [self.base(component)]
+        if self.adapter(adapter)["rank"].values[self._component_index(component)] > 0:
+            states += [self.delta(component), self.lora(component)]
+        return xr.Dataset({one.name: one for one in states})
+
+    def __len__(self) -> int:
+        return len(self.component_paths)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.component_paths)
+
+    def __contains__(self, component: object) -> bool:
+        return component in self.component_paths
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.component_paths)
 
     @cached_property
     def committed_rows(self) -> np.ndarray:
@@ -114,7 +142,10 @@ class Run:
 
     @cached_property
     def tokens(self) -> xr.Dataset:
-        """One entry a captured token: its sample, position, id, role, weight in unbiased means, and nll in nats."""
+        """One entry a captured token: its sample, position, id, role, weight in unbiased means, and nll in nats.
+
+        Its `text` is read when it is looked at.
+        """
         tokens = self._table("tokens")
         if TOKEN_WEIGHT.name in tokens:
             return tokens
@@ -124,16 +155,20 @@ class Run:
     @cached_property
     def token_labels(self) -> xr.Coordinates:
         """Coordinates (token,): `sample` (an id), `role` (a name), `position`, with indexes, and `text` where kept."""
-        ids = self.read_once("samples/id").astype(object)
-        columns = {
-            "sample": ids[self.read_once("tokens/sample")],
+        columns: dict[str, Any] = {
+            "sample": self.read_once("samples/id").astype(object)[self.read_once("tokens/sample")],
             "role": role_names(self.read_once("tokens/role")),
             "position": self.read_once("tokens/position"),
         }
         if "tokens/text" in self.arrays:
-            columns["text"] = shared(self.read_once("tokens/text"))
-        labels = xr.Dataset(coords={name: ("token", values) for name, values in columns.items()})
-        return with_indexes(labels, TOKEN_INDEXES).coords
+            columns["text"] = self._token_text.copy(deep=False)
+            columns["text"].attrs = {}
+        return token_coordinates(columns)
+
+    @cached_property
+    def _token_text(self) -> xr.Variable:
+        array = self.arrays["tokens/text"]
+        return lazy_text(partial(read_once, array, self.place), self.n_tokens, array.attributes)
 
     @cached_property
     def components(self) -> xr.Dataset:
@@ -169,17 +204,21 @@ class Run:
             self._adapter_tables[name] = xr.Dataset(columns)
         return self._adapter_tables[name]
 
-    def base(self, component: str) -> xr.DataArray:
-        """h_LLM of a component, float32 (token, feature), lazy, one Dask block a row."""
-        return self._state(component, "base")
+    def base(self, component: str, *, sample: Samples = None) -> xr.DataArray:
+        """h_LLM of a component, float32 (token, feature), lazy, one Dask block a row.
 
-    def adapted(self, component: str) -> xr.DataArray:
+        As in every array by token, `sample` is an id, or several, of the samples whose tokens are wanted, and
+        coordinates label tokens; see `token_labels`.
+        """
+        return self._state(component, "base", sample)
+
+    def adapted(self, component: str, *, sample: Samples = None) -> xr.DataArray:
         """The component's output in the adapted run of a `pair` stream, float32 (token, feature), lazy."""
         if self.stream != "pair":
             raise StoreError(f"only a run of stream 'pair' holds `adapted`; {self.place.name!r} is {self.stream!r}")
-        return self._state(component, "adapted")
+        return self._state(component, "adapted", sample)
 
-    def factor(self, component: str, adapter: str | None = None) -> xr.DataArray:
+    def factor(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """z = A x of a component, float32 (token, rank), lazy.
 
         Raises
@@ -191,7 +230,8 @@ class Run:
         rows = self._factor_rows(component, name)
         if rows is None:
             raise StoreError(f"component {component!r} of adapter {name!r} is stored as delta; there is no factor")
-        return xr.DataArray(rows.to_dask(), dims=("token", "rank"), name="factor", attrs={"component": component})
+        array = xr.DataArray(rows.to_dask(), dims=("token", "rank"), name="factor", attrs={"component": component})
+        return self._labelled(array, sample, component)
 
     def lora_B(self, component: str, adapter: str | None = None) -> xr.DataArray:  # noqa: N802 (PEFT's name)
         """The adapter's B, float32 (feature, rank)."""
@@ -200,16 +240,17 @@ class Run:
         values = self.read_once(f"adapters/{name}/lora_B/{component}")
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
-    def delta(self, component: str, adapter: str | None = None) -> xr.DataArray:
+    def delta(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """Delta, scaling * B A x (+ the adapter's bias), float32 (token, feature), lazy; see `delta_source`."""
-        array = self.delta_source(component, adapter).to_dask()
-        return xr.DataArray(array, dims=("token", "feature"), name="delta", attrs={"component": component})
+        blocks = self.delta_source(component, adapter).to_dask()
+        array = xr.DataArray(blocks, dims=("token", "feature"), name="delta", attrs={"component": component})
+        return self._labelled(array, sample, component)
 
-    def lora(self, component: str, adapter: str | None = None) -> xr.DataArray:
+    def lora(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """h_LoRA = base + delta before the layer rounds, float32 (token, feature), lazy; `adapted` in a `pair` run."""
         if self.stream == "pair":
-            return self.adapted(component).rename("lora")
-        lora = self.base(component) + self.delta(component, adapter)
+            return self.adapted(component, sample=sample).rename("lora")
+        lora = self.base(component, sample=sample) + self.delta(component, adapter, sample=sample)
         return lora.rename("lora").assign_attrs(component=component)
 
     def take(
@@ -270,11 +311,11 @@ class Run:
         }
         return take_tokens(sources, tokens, n_tokens=self.n_tokens, n_threads=n_threads)
 
-    def js(self, adapter: str | None = None) -> xr.DataArray:
+    def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN outside the share of tokens it was measured on."""
-        return self.reduction("js", adapter)
+        return self.reduction("js", adapter, sample=sample)
 
-    def reduction(self, name: str, adapter: str | None = None) -> xr.DataArray:
+    def reduction(self, name: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """A number by token that capture measured: float32 (token, component), `kl` (token,); lazy.
 
         Parameters
@@ -285,6 +326,8 @@ class Run:
             features that the layers' rounding left equal to base.
         adapter
             Adapter that was measured; may be left out where there is one.
+        sample
+            Id of the sample, or of several, whose tokens are wanted; by default all.
 
         Raises
         ------
@@ -303,7 +346,11 @@ class Run:
         attrs = {key: str(stored[key]) for key in ("units", "long_name") if key in stored}
         rows = self._rows(path).to_dask()
         array = xr.DataArray(rows, dims=("token", "component")[: rows.ndim], name=name, attrs=attrs)
-        return array.assign_coords(component=list(self.component_paths)) if rows.ndim == 2 else array
+        if rows.ndim == 2:
+            kinds = {name: ("component", self.components[name].values) for name in ("kind", "layer")}
+            array = array.assign_coords({"component": list(self.component_paths), **kinds})
+            array = array.set_xindex("kind").set_xindex("layer")
+        return self._labelled(array, sample)
 
     def delta_source(self, component: str, adapter: str | None = None) -> DeltaSource:
         """Arrays and weights that `delta` is made from, to be read a row at a time in any thread or process.
@@ -339,12 +386,21 @@ class Run:
                 f"{self.place.name!r} was captured with states 'none'; it holds no {what}, only js by token"
             )
 
-    def _state(self, component: str, name: str) -> xr.DataArray:
+    def _labelled(self, array: xr.DataArray, sample: Samples, component: str | None = None) -> xr.DataArray:
+        """With coordinates of its tokens, and of its component where it is one's; of all tokens or some samples'."""
+        if component is not None:
+            row = self.components.isel(component=self._component_index(component))
+            array = array.assign_coords(component=component, kind=row["kind"].item(), layer=row["layer"].item())
+        array = array.assign_coords(self.token_labels)
+        return array if sample is None else array.isel(token=tokens_of(self.samples, sample))
+
+    def _state(self, component: str, name: str, sample: Samples) -> xr.DataArray:
         rows = self._state_rows(component, name)
         stored = self.arrays[f"states/{component}/{name}"].attributes
         attrs = {"component": component, **{key: str(value) for key, value in stored.items() if key != "written"}}
         attrs["long_name"] = attrs.get("long_name", name).removesuffix(BITS_NOTE)
-        return xr.DataArray(rows.to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
+        array = xr.DataArray(rows.to_dask(), dims=("token", "feature"), name=name, attrs=attrs)
+        return self._labelled(array, sample, component)
 
     def _factor_rows(self, component: str, adapter: str) -> RowArray | None:
         self._require_states("factor")
@@ -367,6 +423,8 @@ class Run:
 
     def _column(self, path: str) -> xr.Variable:
         array = self.arrays[path]
+        if path == "tokens/text":
+            return self._token_text
         values = self._rows(path)[:] if array.by_row else self.read_once(path)
         if values.dtype.kind == "T":  # xarray and pandas know text as object
             values = values.astype(object)

@@ -1,0 +1,136 @@
+"""The page that compares runs: what each did, MIUB with paired differences, depth, maps on one scale, scores."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
+import xarray as xr
+
+from lorascope.analyze.compare_runs import paired
+from lorascope.analyze.figures import component_figure
+from lorascope.analyze.figures.marks import add_legend, looks, points
+from lorascope.analyze.figures.scales import whole_ticks
+from lorascope.analyze.figures.theme import COLORS, apply_theme
+from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.groups import group_by
+from lorascope.analyze.scores import scores, scores_table
+from lorascope.stores import Run
+
+from .about_run import notices, source
+from .document import document
+from .markup import contents, escape, figure, notice, section, table
+from .sections import SCORES_CAPTION
+from .sentence import sentence
+
+TITLE = "Adapters compared, layer by layer"
+
+
+def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
+    """HTML of the page, complete in itself, of runs and what `qualify` made of each."""
+    names = run_names(runs)
+    body = (
+        section("runs", "What each adapter did", *_each(names, runs, results)),
+        section("miub", "MIUB", _miub_table(names, results)),
+        section("scores", "Did they help?", _scores(names, runs)),
+        section("depth", "By layer", _depth(names, results)),
+        section("maps", "Where they act", *_maps(names, results)),
+    )
+    subtitle = f"{len(runs)} runs · {' · '.join(names)}"
+    header = f'<header><h1>{TITLE}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
+    return document(TITLE, f"{header}{contents(''.join(body))}{''.join(body)}")
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """Names that tell runs apart: the ends of their paths, as long as that takes."""
+    parts = [str(run.path).rstrip("/").split("/") for run in runs]
+    for n in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-n:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return ["/".join(part) for part in parts]
+
+
+def _each(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
+    for name, run, result in zip(names, runs, results, strict=True):
+        yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(source(run, result))}</p>'
+        yield f"<p>{escape(sentence(result, scores(run)))}</p>"
+        yield from map(notice, notices(run, result))
+
+
+def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
+    rows = []
+    for name, result in zip(names, results, strict=True):
+        size = format_error(float(result["miub"]), float(result["miub_se"]))
+        cells = [name, size, result.attrs["n_samples"], result.attrs["n_components"]]
+        rows.append((*cells, *(_difference(results[0], result) if result is not results[0] else ("", "", ""))))
+    columns = ("run", "MIUB (nat)", "samples", "components", f"less {names[0]}", "pairs", "p (t-test)")
+    caption = (
+        "MIUB (“mutual information upper bound” in its paper, which it isn't): the adapter's push on the layers' "
+        "outputs; ± standard error over samples. Differences from the first run are those of samples that both runs "
+        "hold, paired by data set, split, prompt and id; a component that only one holds counts as 0 in the other. "
+        "Differences are in nats, and p isn't corrected for how many there are."
+    )
+    return table(columns, rows, caption=caption)
+
+
+def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str]:
+    try:
+        found = paired(first, second)
+    except ValueError as why:
+        return f"not paired: {why}", "", ""
+    value, error, p = (float(found[key]) for key in ("difference", "difference_se", "p_t"))
+    return f"{'+' if value > 0 else ''}{format_error(value, error)}", str(int(found["n_samples"])), format_number(p)
+
+
+def _scores(names: Sequence[str], runs: Sequence[Run]) -> str:
+    found = [(name, *scores_table(run)) for name, run in zip(names, runs, strict=True)]
+    rows = [(name, *row) for name, _, rows in found for row in rows]
+    unscored = ", ".join(name for name, _, rows in found if not rows)
+    without = f"<p>Not scored: {escape(unscored)}.</p>" if unscored else ""
+    return without + (table(("run", *found[0][1]), rows, n_names=3, caption=SCORES_CAPTION) if rows else "")
+
+
+def _depth(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
+    inside = [result for result in results if (result.dataset["layer"].values >= 0).any()]
+    if len(inside) < len(results):
+        return "<p>Not every run has components in layers, so there is no depth to draw.</p>"
+    caption = "JS of each layer in nats: sum over its components, mean over samples, bars of one standard error."
+    return figure("depth-figure", _depth_figure(names, results), caption)
+
+
+def _depth_figure(names: Sequence[str], results: Sequence[xr.DataTree]) -> go.Figure:
+    plot, marks, last = go.Figure(), looks(len(names)), 0
+    for name, result, look in zip(names, results, marks, strict=True):
+        grouped = group_by(result, ["layer"])
+        grouped = grouped.isel(layer=np.flatnonzero(grouped["layer"].values >= 0))
+        layers, js, error = (grouped[key].values for key in ("layer", "miub", "miub_se"))
+        texts = [
+            f"{escape(name)}, layer {layer}: {format_error(*pair)} nat"
+            for layer, *pair in zip(layers, js, error, strict=True)
+        ]
+        bars = {"array": error, "width": 0, "thickness": 1.5}
+        plot.add_trace(points(look, name, texts, size=5, x=layers, y=js, mode="lines+markers", error_y=bars))
+        last = max(last, int(layers.max()))
+    apply_theme(plot, height=320)
+    plot.update_xaxes(title_text="layer", range=[-0.5, last + 0.5], **whole_ticks(0, last))
+    plot.update_yaxes(title_text="JS (nat)", rangemode="tozero", exponentformat="power")
+    add_legend(plot, "run", names, marks, mode="lines+markers")
+    return plot
+
+
+def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]:
+    yield "<p>Mean JS of each component in nats, on one logarithmic colour scale. Grey: 0, not finite, or none.</p>"
+    values = np.concatenate([result.dataset["js"].values for result in results])
+    known = values[np.isfinite(values) & (values > 0)]
+    high = float(known.max(initial=0.0))
+    low = max(float(np.quantile(known, 0.02)), high / 1e6) if len(known) else 0.0
+    limits = (low, high) if low < high else (0.0, high or 1.0)
+    plots = [
+        figure(
+            f"map-{place}",
+            component_figure(result.dataset["js"], label="mean JS (nat)", colors=COLORS, limits=limits),
+            escape(name),
+        )
+        for place, (name, result) in enumerate(zip(names, results, strict=True))
+    ]
+    yield f'<div class="pair">{"".join(plots)}</div>'

@@ -1,0 +1,101 @@
+import pickle
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from lorascope.stores import StoreError, open_run
+from lorascope.stores.format.tables import ROLES
+from lorascope.stores.reading.labels import LazyText
+from lorascope.stores.reading.read import as_run
+from lorascope.stores.reading.run import Run
+
+UP, DOWN = (f"model.layers.0.mlp.{kind}" for kind in ("up_proj", "down_proj"))
+
+
+@pytest.fixture(scope="module")
+def run(many_rows: Path) -> Run:
+    return open_run(many_rows)
+
+
+@pytest.mark.parametrize("name", ["base", "delta", "lora", "factor", "js", "swallowed"])
+def test_every_array_by_token_says_whose_each_token_is(run: Run, name: str) -> None:
+    def read(**options: Any) -> xr.DataArray:
+        found: xr.DataArray = (
+            run.reduction(name, **options) if name in ("js", "swallowed") else getattr(run, name)(UP, **options)
+        )
+        return found
+
+    whole, tokens = read(), run.tokens
+    ids = run.samples["id"].values[tokens["sample"].values]
+    assert whole["sample"].values.tolist() == ids.tolist()
+    assert whole["role"].values.tolist() == [ROLES[role] for role in tokens["role"].values]
+    assert whole["position"].values.tolist() == tokens["position"].values.tolist()
+    assert whole["text"].values.tolist() == tokens["text"].values.tolist()
+    for wanted in ("s2", ["s4", "s0"]):
+        expected = np.concatenate([np.flatnonzero(ids == one) for one in np.atleast_1d(wanted)])
+        xr.testing.assert_identical(read(sample=wanted), whole.isel(token=expected))
+    xr.testing.assert_identical(whole.sel(sample="s2"), read(sample="s2"))
+    assert set(whole.coords) >= {"component", "kind", "layer"}
+
+
+def test_only_the_rows_of_a_sample_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    original = run.base_rows(UP).__class__.read_row
+    monkeypatch.setattr(
+        "lorascope.stores.reading.rows.RowArray.read_row",
+        lambda self, row, *span: rows.append(row) or original(self, row, *span),
+    )
+    run.base(UP, sample="s4").compute()
+    assert set(rows) == {2}  # tokens 2060 to 2499
+
+
+def test_text_is_read_when_it_is_looked_at(many_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: LazyText) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LazyText, "_values", property(fail))
+        part = open_run(many_rows).lora(UP).sel(sample="s1")
+        part.values
+    again = pickle.loads(pickle.dumps(part))
+    assert (part["text"].values.tolist(), again["text"].values.tolist()) == (["x"] * 400, ["x"] * 400)
+
+
+@pytest.mark.parametrize(("name", "said"), [("s22", r"close to it are \['s2'"), ("other", "the first is 's0'")])
+def test_an_unknown_sample_is_refused_with_those_like_it(run: Run, name: str, said: str) -> None:
+    with pytest.raises(StoreError, match=f"no sample '{name}' among the 5 of this run; {said}"):
+        run.base(UP, sample=["s0", name])
+
+
+def test_a_run_is_a_mapping_of_components(run: Run) -> None:
+    assert (len(run), list(run), UP in run, "up" in run) == (4, list(run.component_paths), True, False)
+    assert run._ipython_key_completions_() == list(run)
+    states = run[DOWN]
+    assert set(states) == {"base", "delta", "lora"}
+    for name in states:
+        xr.testing.assert_identical(states[name], getattr(run, name)(DOWN))
+    with pytest.raises(StoreError, match="no component 'up'"):
+        run["up"]
+
+
+def test_a_run_is_taken_as_it_is_or_opened(run: Run, many_rows: Path) -> None:
+    assert as_run(run) is run
+    assert as_run(str(many_rows)).component_paths == run.component_paths
+
+
+def test_a_notebook_shows_what_a_run_is(many_rows: Path, unfinished: Path) -> None:
+    for path, state in ((many_rows, "finished"), (unfinished, "unfinished: ")):
+        run = open_run(path)
+        run.attributes["provenance"] = {"settings": {"model": "<script>model</script>"}}
+        page = run._repr_html_()
+        assert "<script>" not in page
+        for said in (state, "d: 5 samples", "2500; stream adapted", "4: 2 up_proj, 2 down_proj", "rank 2 to 4", " MB"):
+            assert said in page
+        assert "cross-entropy</th>" in page
+        parser = HTMLParser()
+        parser.feed(page)
+        parser.close()
