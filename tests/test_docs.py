@@ -48,6 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("os.fsync", lambda descriptor: None)  # the slowest part, and no test cuts the power
         module("make_models", ROOT / "study/tiny/make_models.py").main(Path("models"))
         shutil.copytree("models/llama", "my-model")
+        shutil.copy(ROOT / "tests/capture/samples/chat_templates/chatml.jinja", "my-model/chat_template.jinja")
         for name, split, n in (("questions", "train", 60), ("held-out", "test", 16)):
             lines = facts_path(split).read_text().splitlines(keepends=True)
             Path(f"{name}.jsonl").write_text("".join(lines[:n]))
