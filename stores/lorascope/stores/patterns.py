@@ -62,7 +62,7 @@ def check_patterns(patterns: Iterable[Pattern], names: Collection[str]) -> None:
     task = json.dumps([MAX_SECONDS, [(one.text, one.whole) for one in tried], list(names)])
     done = subprocess.run(command, input=task, capture_output=True, text=True, check=False)  # noqa: S603  # our own
     if done.returncode:
-        last = tried[int((done.stdout.split() or [len(tried) - 1])[-1])].what
+        last = tried[int(done.stdout.split()[-1]) if done.stdout else -1].what
         if done.returncode > 0:
             raise ValueError(f"{last}, {done.stderr.strip().splitlines()[-1]}")
         raise ValueError(
