@@ -31,11 +31,6 @@ def refuse_elsewhere(target: Path, option: str) -> None:
     inside = next((folder for folder in target.absolute().parents if (folder / "zarr.json").exists()), None)
     if inside is not None:
         raise ValueError(f"`{option}` is {str(target)!r}, inside the store `{inside}`; name a place outside of it")
-    require_writable(target)
-
-
-def require_writable(target: Path) -> None:
-    """Raise PermissionError before any work if a file of this name couldn't be made."""
     parent = next(folder for folder in target.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         what = "can't be written to" if parent.is_dir() else "is a file"
