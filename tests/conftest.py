@@ -3,6 +3,7 @@
 import fcntl
 import importlib.util
 import os
+import sys
 import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
@@ -20,8 +21,10 @@ from lorascope.stores.places import remote
 settings.register_profile("lorascope", deadline=None)
 settings.load_profile("lorascope")
 
-# Pages are written by the dozen; the tests of their pictures look for a Chrome themselves.
+# Pages are written by the dozen, and for each a process would look for a Chrome: `pictured` lets it, in other processes
+# there is none.
 os.environ["BROWSER_PATH"] = "no-chrome"
+sys.modules["kaleido"] = None  # type: ignore[assignment]  # as if it weren't installed
 
 WIDTHS = (40, 24, 64, 32)
 STOPS = (700, 1100, 2000, 2060, 2500)

@@ -8,7 +8,8 @@ import pytest
 
 from lorascope.analyze.information.components import ComponentPairs
 from lorascope.analyze.information.pairs import Pairs
-from lorascope.analyze.measure_information import _write_pairs, refuse_npz
+from lorascope.analyze.measure_information import _write_pairs
+from lorascope.analyze.targets import PAIRS, refuse_target
 
 
 def some(n: int = 5, *, seed: int = 0) -> ComponentPairs:
@@ -43,7 +44,7 @@ def test_nothing_to_write_leaves_nothing_behind(tmp_path: Path) -> None:
     ("path", "error", "words"),
     [
         ("p.npy", ValueError, "its name must end in .npz"),
-        ("s3://bucket/p.npz", ValueError, "pairs go to a folder of this machine"),
+        ("s3://bucket/p.npz", ValueError, "a result goes to a folder of this machine"),
         ("there.npz", FileExistsError, "is there already; name another, or delete it first"),
         ("store/p.npz", ValueError, "inside the store"),
     ],
@@ -56,4 +57,4 @@ def test_names_that_pairs_cant_have(
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "zarr.json").touch()
     with pytest.raises(error, match=re.escape(words)):
-        refuse_npz(Path(path))
+        refuse_target(Path(path), PAIRS, option="export")

@@ -2,6 +2,7 @@ import base64
 import hashlib
 import logging
 import re
+import sys
 
 import plotly.graph_objects as go
 import pytest
@@ -41,8 +42,15 @@ def shown_pictures(page: str) -> list[str]:
     return [base64.b64decode(one).decode() for one in found]
 
 
-def test_figures_are_pictures_where_scripts_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pictured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kaleido is there, and any Chrome may be found."""
+    monkeypatch.delitem(sys.modules, "kaleido")
     monkeypatch.delenv("BROWSER_PATH")
+
+
+@pytest.mark.usefixtures("pictured")
+def test_figures_are_pictures_where_scripts_do_not_run() -> None:
     if Chromium.find_browser(skip_local=False) is None:
         pytest.skip("no Chrome")
     page = render_figures("t", "s", [("one", PLOT), ("two", go.Figure(PLOT).update_layout(height=410)), ("no", "why")])
@@ -54,6 +62,7 @@ def test_figures_are_pictures_where_scripts_do_not_run(monkeypatch: pytest.Monke
     assert page.count('class="plot"') == page.count('type="application/json"') == 2
 
 
+@pytest.mark.usefixtures("pictured")
 @pytest.mark.parametrize(
     ("lacking", "reason"),
     [

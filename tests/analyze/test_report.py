@@ -12,6 +12,7 @@ import pytest
 from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
+from lorascope.analyze.report.about_run import source
 from lorascope.analyze.report.markup import as_json
 from lorascope.analyze.report.token_texts import MOST_TOKENS, chosen_samples, heat
 from lorascope.stores import Run, StoreError, open_run
@@ -326,9 +327,9 @@ def numbers(values: Any) -> list[int]:
         (None, "adapter default"),
     ],
 )
-def test_the_pages_adapter_is_named(make_small: Callable[..., Small], tmp_path: Path, adapter: Any, words: str) -> None:
+def test_the_pages_adapter_is_named(make_small: Callable[..., Small], adapter: Any, words: str) -> None:
     run = make_small(attributes={"provenance": {"settings": {"adapter": adapter}}}).run
-    assert f"{words} · data facts" in page_of(run, tmp_path).text
+    assert f"{words} · data facts" in source(run, qualify(run))
 
 
 def test_unscored_run(make_small: Callable[..., Small], tmp_path: Path) -> None:

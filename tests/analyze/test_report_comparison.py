@@ -27,14 +27,18 @@ def rows(page: Page, name: str) -> list[list[str]]:
     return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def three(small: Small, make_small: Callable[..., Small]) -> list[Run]:
     """With and without states, and one of other samples that wasn't scored."""
     return [small.run, make_small(states="none").run, make_small(is_scored=False, sample_id="other").run]
 
 
-def test_sections_sentences_and_contents(three: list[Run], tmp_path: Path) -> None:
-    page = page_of(three, tmp_path)
+@pytest.fixture(scope="module")
+def page(three: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(three, tmp_path_factory.mktemp("three"))
+
+
+def test_sections_sentences_and_contents(page: Page) -> None:
     names = ["runs", "miub", "scores", "depth", "maps"]
     assert [str(attrs["id"]) for tag, attrs in page.tags if tag == "section"] == names
     assert [attrs["href"] for tag, attrs in page.tags if tag == "a"] == [f"#{name}" for name in names]
@@ -45,9 +49,9 @@ def test_sections_sentences_and_contents(three: list[Run], tmp_path: Path) -> No
     assert not [a for _, attrs in page.tags for n, a in attrs.items() if n in FETCHING and not str(a).startswith("#")]
 
 
-def test_differences_are_paired_with_the_first_run(three: list[Run], tmp_path: Path) -> None:
+def test_differences_are_paired_with_the_first_run(three: list[Run], page: Page) -> None:
     results = [qualify(run) for run in three]
-    found = rows(page_of(three, tmp_path), "miub")
+    found = rows(page, "miub")
     for row, result in zip(found, results, strict=True):
         assert row[1:4] == [format_error(float(result["miub"]), float(result["miub_se"])), "12", "6"]
     expected = paired(results[0], results[1])
@@ -58,8 +62,7 @@ def test_differences_are_paired_with_the_first_run(three: list[Run], tmp_path: P
     assert "share 0 whole samples" in found[2][4]
 
 
-def test_figures_hold_every_run_on_one_scale(three: list[Run], tmp_path: Path) -> None:
-    page = page_of(three, tmp_path)
+def test_figures_hold_every_run_on_one_scale(three: list[Run], page: Page) -> None:
     assert set(page.data) == {"depth-figure", "map-0", "map-1", "map-2"}
     assert sum(len(trace["x"]) > 1 for trace in page.data["depth-figure"]["data"]) == 3
     scales = {(m["zmin"], m["zmax"]) for k in range(3) for m in page.data[f"map-{k}"]["data"]}
@@ -68,8 +71,7 @@ def test_figures_hold_every_run_on_one_scale(three: list[Run], tmp_path: Path) -
     assert scales.pop()[1] == pytest.approx(np.log10(largest))
 
 
-def test_scores_name_their_runs(three: list[Run], tmp_path: Path) -> None:
-    page = page_of(three, tmp_path)
+def test_scores_name_their_runs(three: list[Run], page: Page) -> None:
     names = [str(run.path).rpartition("/")[0].rpartition("/")[2] + "/run.zarr" for run in three]
     assert {row[0] for row in rows(page, "scores")} == set(names[:2])
     assert f"Not scored: {names[2]}." in page.text
@@ -96,11 +98,11 @@ def test_hostile_names(make_small: Callable[..., Small], tmp_path: Path) -> None
     assert not {tag for tag, _ in page.tags} & {"img"}
 
 
-def test_paths_do_as_well(small: Small, make_small: Callable[..., Small], tmp_path: Path) -> None:
-    runs = [small.run, make_small(states="none").run]
-    assert page_of([str(runs[0].path), Path(runs[1].path)], tmp_path).text == page_of(runs, tmp_path).text
-    one = Page(write_report(str(runs[0].path), tmp_path / "page.html"))
-    assert one.text == Page(write_report(runs[0], tmp_path / "page.html")).text
+def test_paths_do_as_well(three: list[Run], page: Page, small: Small, tmp_path: Path) -> None:
+    first, *others = three
+    assert page_of([str(first.path), Path(others[0].path), others[1]], tmp_path).text == page.text
+    one = Page(write_report(str(small.run.path), tmp_path / "page.html"))
+    assert one.text == Page(write_report([small.run], tmp_path / "page.html")).text
 
 
 @pytest.mark.parametrize("n", [0, 2])

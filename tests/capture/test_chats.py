@@ -75,6 +75,16 @@ def spans(name: str, text: str, chat: Chat) -> Iterator[Span]:
             yield start, turn.end(3) if role == "assistant" else turn.end(2), role
 
 
+def gpt2_alphabet() -> dict[str, int]:
+    """GPT-2's: bytes that print stand for themselves, the others follow from 256 on."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + k): byte for k, byte in enumerate(others)}
+
+
+ALPHABET = gpt2_alphabet()
+
+
 def token_bytes(name: str, tokenizer: Any, token_id: int) -> bytes:
     """The bytes that a token stands for, by its name in the vocabulary."""
     token = tokenizer.convert_ids_to_tokens(int(token_id))
@@ -83,11 +93,7 @@ def token_bytes(name: str, tokenizer: Any, token_id: int) -> bytes:
     if name == "gemma":
         found = re.fullmatch("<0x([0-9A-F]{2})>", token)
         return bytes([int(found[1], 16)]) if found else bytes(token.replace("▁", " ").encode())
-    # GPT-2's alphabet: bytes that print stand for themselves, the others follow from 256 on.
-    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printed]
-    alphabet = {chr(byte): byte for byte in printed} | {chr(256 + k): byte for k, byte in enumerate(others)}
-    return bytes(alphabet[character] for character in token)
+    return bytes(ALPHABET[character] for character in token)
 
 
 def roles_by_hand(name: str, tokenizer: Any, chat: Chat, token_ids: Sequence[int]) -> list[str]:

@@ -266,7 +266,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "workers": (["paper", "--workers", "0"], "`workers` is 0; give at least 1"),
     "huber": (["paper", "--huber", "-1"], "`huber` is -1.0; give 'auto', or a number above zero"),
     "out": (["paper", "--out", "{tmp}"], "which is there already; give a new or empty folder"),
-    "out url": (["paper", "--out", "s3://b/x"], "results go to a folder of this machine"),
+    "out url": (["paper", "--out", "s3://b/x"], "a result goes to a folder of this machine"),
 }  # fmt: skip
 
 

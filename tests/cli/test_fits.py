@@ -135,7 +135,7 @@ def test_places_for_results(tmp_path: Path) -> None:
         (tmp_path / "link", FileExistsError, "which is there already"),
         (tmp_path / "file" / "x", PermissionError, "can't be made"),
         (tmp_path / "store" / "inside", ValueError, "inside the store"),
-        (Path("s3://bucket/x"), ValueError, "`out` is 's3:/bucket/x'; results go to a folder of this machine"),
+        (Path("s3://bucket/x"), ValueError, "`out` is 's3:/bucket/x'; a result goes to a folder of this machine"),
     ):
         with pytest.raises(kind, match=message):
             refuse_out(place)

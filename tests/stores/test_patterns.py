@@ -1,13 +1,13 @@
 """Expressions that Python's matcher would try for ever are told from those that it wouldn't."""
 
-import random
-import re
-
 import pytest
 
+from lorascope.stores import patterns
 from lorascope.stores.adapter_settings import patterns_of
-from lorascope.stores.patterns import MAX_LENGTH, MAX_NODES, MAX_STEPS, Pattern, _Tree, check_patterns
+from lorascope.stores.patterns import MAX_LENGTH, Pattern, check_patterns
 
+TIME = 0.2
+"""Seconds that the matcher has here."""
 PARTS = ("", "self_attn.q_proj", "self_attn.k_proj", "mlp.down_proj", "mlp.experts.11.w1", "post_attention_layernorm")
 NAMES = [f"{top}model.layers.{i}.{part}" for top in ("", "language_model.") for i in range(30) for part in PARTS]
 UNSLOTH = (
@@ -17,30 +17,36 @@ UNSLOTH = (
 )
 
 
+@pytest.fixture(autouse=True)
+def short_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "MAX_SECONDS", TIME)
+
+
 def check(text: str, *, whole: bool = True) -> None:
     check_patterns([Pattern("`target_modules` is odd", text, whole)], NAMES)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        UNSLOTH,
-        r".*\.(q_proj|v_proj)$",
-        r"model\.layers\.(1?[0-9]|2[0-7])\..*(q|k|v)_proj",
-        r"(layers\.\d+\.)*x",
-        r"(?:[a-z_]+\.)+(?:\d+\.)*q_proj",
-        r"^(?!.*vision)(?=.*layers).*\.(?:q|v)_proj$",
-        r".*(?<!self_)attn.*|(?<=q_)proj",
-        r"(?s)(?i:MODEL)\.LAYERS.*|.*",
-        r"(?>[a-z]+\.)++x|[\w.]{3,40}?proj",
-        "(([a-z._0-9])+)+",  # takes a name at once; only where it can't has it to try
-        ".*.*.*q_proj",
-        "q_proj",
-        "",
-    ],
+HARMLESS = (
+    UNSLOTH,
+    r".*\.(q_proj|v_proj)$",
+    r"model\.layers\.(1?[0-9]|2[0-7])\..*(q|k|v)_proj",
+    r"(layers\.\d+\.)*x",
+    r"(?:[a-z_]+\.)+(?:\d+\.)*q_proj",
+    r"^(?!.*vision)(?=.*layers).*\.(?:q|v)_proj$",
+    r".*(?<!self_)attn.*|(?<=q_)proj",
+    r"(?s)(?i:MODEL)\.LAYERS.*|.*",
+    r"(?>[a-z]+\.)++x|[\w.]{3,40}?proj",
+    "(([a-z._0-9])+)+",  # takes a name at once; only where it can't has it to try
+    ".*.*.*q_proj",
+    "q_proj",
+    "",
+    r"(.)\1",
+    "(?P<a>.)?(?(a)b|c)",
 )
-def test_harmless_expressions_are_taken(text: str) -> None:
-    check(text)
+
+
+def test_harmless_expressions_are_taken() -> None:
+    check_patterns([Pattern(f"`target_modules` is {text!r}", text, True) for text in HARMLESS], NAMES)
 
 
 @pytest.mark.parametrize(
@@ -48,27 +54,20 @@ def test_harmless_expressions_are_taken(text: str) -> None:
     [
         "(([a-z._0-9])+)+$x",
         "(.+)+x",
-        r"(\w|.)+x",
-        "(m|.)?" * 30 + "x",
+        "(?:.*)*x",
         ".*" * 10 + "x",
-        r"(?:\w+\W?)+,",
         "(?=(.+)+x).*",
-        "(?>(.+)+x).*",
         r"(?:[a-z_0-9]{1,9}\.?){2,30}x",
     ],
 )
 def test_expressions_that_may_take_for_ever(text: str) -> None:
-    with pytest.raises(ValueError, match=rf"^`target_modules` is odd, which may take for ever.* {MAX_STEPS} or"):
+    with pytest.raises(ValueError, match=r"^`target_modules` is odd, which may take for ever.* 0\.2 s on 360 na"):
         check(text)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("(?:.*)*x", "repeats without end what may be empty; name the layers more simply"),
-        (r"(.)\1", "refers to what a group of it has matched; name the layers"),
-        ("(?P<a>.)?(?(a)b|c)", "refers to what a group"),
-        ("((a{100}){100}){100}", f"more than {MAX_NODES} places with its repeats written out"),
         ("x" * 200_000, f"the last of 200000 characters; allowed are {MAX_LENGTH} in all"),
         ("([", r"no regular expression \(unterminated character set"),
         ("(" * 2000 + ")" * 2000, r"no regular expression \(nested too deep\); correct it"),
@@ -98,44 +97,5 @@ def test_all_expressions_together_are_bounded() -> None:
     """Each of them is harmless alone."""
     text = ".*.*x"
     check(text)
-    with pytest.raises(ValueError, match="on all names more"):
+    with pytest.raises(ValueError, match=r"^one of many, which may take for ever.*it and those before"):
         check_patterns([Pattern("one of many", f"{text}{i}") for i in range(2000)], NAMES)
-
-
-def written(rng: random.Random, depth: int) -> str:
-    """An expression at random."""
-    kind = rng.random()
-    if depth == 0 or kind < 0.35:
-        return rng.choice(["a", "b", "c", ".", "[ab]", "[^a]", r"\w", r"\.", r"\b", "^", "$", "ab"])
-    inner = written(rng, depth - 1)
-    if kind < 0.5:
-        return inner + written(rng, depth - 1)
-    if kind < 0.65:
-        return f"(?:{inner}|{written(rng, depth - 1)})"
-    if kind < 0.85:
-        return f"(?:{inner})" + rng.choice(["*", "+", "?", "{1,3}", "*?", "+?", "??", "{2}", "*+", "?+"])
-    return rng.choice(["(?={})", "(?!{})", "(?>{})", "(?i:{})", "(?<=a)(?:{})", "(?<!ab)(?:{})"]).format(inner)
-
-
-def test_steps_end_where_the_matcher_does() -> None:
-    """Against `re` itself, where it doesn't take for ever."""
-    rng = random.Random(1)
-    n_compared = n_found = 0
-    for _ in range(1500):
-        pattern = Pattern("drawn", written(rng, 4), rng.random() < 0.5)
-        try:
-            tree = _Tree(pattern)
-        except ValueError:
-            continue  # repeats what may be empty
-        tails, known = {}, {}
-        for name in ("".join(rng.choices("abcA.", k=rng.randrange(7))) for _ in range(4)):
-            steps = tree.count(name, tails, known)
-            assert steps <= tree.most(len(name))
-            if steps > MAX_STEPS:
-                continue  # which `re` would really take
-            left = known[len(tree.nodes) * tails[0, name] + tree.start][1]
-            found = (re.fullmatch if pattern.whole else re.match)(pattern.text, name)
-            assert left == (None if found is None else len(name) - found.end()), (pattern, name)
-            n_compared, n_found = n_compared + 1, n_found + (found is not None)
-    assert n_compared > 3000
-    assert n_found > n_compared / 5

@@ -23,7 +23,7 @@ from .information.plan import Against, Plan, Unit, make_plan
 from .measuring.compute import workers
 from .measuring.sources import TOUCHED, Source, sources_of
 from .options import N_SHUFFLES
-from .targets import refuse_inside_store, require_writable
+from .targets import PAIRS, refuse_target
 from .threads import keep_one_blas_thread, one_blas_thread
 
 ONE_BY_ONE = {"chunksize": 1}
@@ -155,8 +155,7 @@ def export_pairs(
         If nothing can be written there.
     """
     run = as_run(run)
-    target = Path(path)
-    refuse_npz(target)
+    target = refuse_target(Path(path), PAIRS, option="export")
     plan = make_plan(
         run, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(seed=seed), unit="nat", n_shuffles=0,
@@ -165,18 +164,6 @@ def export_pairs(
     pairs = _computed(component_pairs, sources, plan, scheduler, n_workers, progress)
     found = {source.component: one for source, one in zip(sources, pairs, strict=True)}
     return _write_pairs(target, found, provenance(run, adapter, plan))
-
-
-def refuse_npz(path: Path) -> None:
-    """Raise unless pairs may be written under this name; see `export_pairs`."""
-    if "://" in str(path) or ":/" in path.as_posix()[1:]:
-        raise ValueError(f"`export` is {str(path)!r}; pairs go to a folder of this machine")
-    if path.suffix != ".npz":
-        raise ValueError(f"`export` is {str(path)!r}; its name must end in .npz")
-    if path.exists():
-        raise FileExistsError(f"`{path}` is there already; name another, or delete it first")
-    refuse_inside_store(path, "export")
-    require_writable(path)
 
 
 def _write_pairs(path: Path, found: Mapping[str, ComponentPairs], about: dict[str, Any]) -> dict[str, str]:

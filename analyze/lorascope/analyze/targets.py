@@ -8,31 +8,29 @@ RESULTS = {".zarr": "Zarr", ".nc": "NetCDF"}
 """What names of results end in, and what that is."""
 TABLES = {".csv": "CSV", ".parquet": "Parquet", ".json": "JSON", **RESULTS}
 """What names of tables end in."""
+PAIRS = {".npz": "NumPy"}
+"""What names of exported pairs end in."""
 
 
-def refuse_target(target: Path, formats: Mapping[str, str] = RESULTS) -> Path:
-    """The name itself; raises unless a result, or a table of `TABLES`, may be saved under it."""
-    if "://" in str(target) or ":/" in target.as_posix()[1:]:
-        raise ValueError(f"`out` is {str(target)!r}; a result goes to a folder of this machine")
+def refuse_target(target: Path, formats: Mapping[str, str] = RESULTS, *, option: str = "out") -> Path:
+    """The name itself; raises unless a file or folder of these formats may be made under it."""
     if target.suffix not in formats:
-        *others, last = (f"{suffix} ({name})" for suffix, name in formats.items())
-        raise ValueError(f"`out` is {str(target)!r}; its name must end in {', '.join(others)} or {last}")
+        endings = [f"{suffix} ({name})" for suffix, name in formats.items()]
+        named = " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+        raise ValueError(f"`{option}` is {str(target)!r}; its name must end in {named}")
     if target.exists():
         raise FileExistsError(f"`{target}` is there already; name another, or delete it first")
-    refuse_inside_store(target, "out")
-    require_writable(target)
+    refuse_elsewhere(target, option)
     return target
 
 
-def refuse_inside_store(target: Path, option: str) -> None:
-    """Raise ValueError, which names the option, if this place lies inside a store."""
+def refuse_elsewhere(target: Path, option: str) -> None:
+    """Raise, naming the option, unless this is a place of this machine outside of stores where things can be made."""
+    if "://" in str(target) or ":/" in target.as_posix()[1:]:
+        raise ValueError(f"`{option}` is {str(target)!r}; a result goes to a folder of this machine")
     inside = next((folder for folder in target.absolute().parents if (folder / "zarr.json").exists()), None)
     if inside is not None:
         raise ValueError(f"`{option}` is {str(target)!r}, inside the store `{inside}`; name a place outside of it")
-
-
-def require_writable(target: Path) -> None:
-    """Raise PermissionError before any work if a file of this name couldn't be made."""
     parent = next(folder for folder in target.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         what = "can't be written to" if parent.is_dir() else "is a file"

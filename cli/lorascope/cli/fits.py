@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from lorascope.analyze.targets import TABLES, refuse_inside_store, refuse_target, require_writable
+from lorascope.analyze.targets import TABLES, refuse_elsewhere, refuse_target
 from lorascope.stores.places.atomic_write import atomic_write
 from lorascope.stores.visible import one_line, visible
 from lorascope.study.named import require_there
@@ -92,12 +92,9 @@ def refuse_out(out: Path | None) -> None:
     if out.suffix in TABLES:
         refuse_target(out, TABLES)
         return
-    if "://" in str(out) or ":/" in out.as_posix()[1:]:
-        raise ValueError(f"`out` is {str(out)!r}; results go to a folder of this machine")
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise FileExistsError(f"`out` is {str(out)!r}, which is there already; give a new or empty folder")
-    refuse_inside_store(out, "out")
-    require_writable(out)
+    refuse_elsewhere(out, "out")
 
 
 def deliver(

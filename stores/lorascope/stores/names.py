@@ -11,11 +11,15 @@ MOST_NAMED = 3
 """Names that a suggestion holds: more don't help who reads it."""
 
 
-def matching(names: Sequence[str], patterns: Sequence[str] | None, *, of: str, option: str = "component") -> list[int]:
+def matching(
+    names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str, option: str = "component"
+) -> list[int]:
     """Places of the names that any of the patterns is or fits, such as `*.q_proj`, ascending; all without patterns.
 
     Parameters
     ----------
+    others
+        Other names of the same things.
     of
         What names these are, as an error says: "that the adapter touches".
     option
@@ -29,10 +33,14 @@ def matching(names: Sequence[str], patterns: Sequence[str] | None, *, of: str, o
     if patterns is None:
         return list(range(len(names)))
     if isinstance(patterns, str) or not patterns:
-        raise StoreError(f"`{option}` is {patterns!r}; it must be a list of paths or patterns, or left out for all")
+        raise StoreError(f"`{option}` is {patterns!r}; it must be a list of names or patterns, or left out for all")
     kept: set[int] = set()
     for pattern in patterns:
-        fits = {place for place, name in enumerate(names) if name == pattern or fnmatchcase(name, pattern)}
+        fits = {
+            place
+            for place, same in enumerate(zip(names, *others, strict=True))
+            if any(name == pattern or fnmatchcase(name, pattern) for name in same)
+        }
         if not fits:
             raise StoreError(
                 f"`{option}` names {pattern!r}, which fits none of the {len(names)} {of}{close_to(pattern, names)}"

@@ -276,5 +276,5 @@ def test_some_components_are_those_of_all(make_small: Any, tmp_path: Path, state
         xr.testing.assert_equal(saved.load(), found)
     with pytest.raises(ValueError, match="`components` names 'q', which fits none of the .* that the adapter touches"):
         measure_run(run, ("js",), components=["q"])
-    with pytest.raises(ValueError, match="it must be a list of paths or patterns"):
+    with pytest.raises(ValueError, match="it must be a list of names or patterns"):
         measure_run(run, ("js",), components="q")

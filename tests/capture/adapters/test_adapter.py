@@ -22,6 +22,7 @@ from transformers import (
 
 from lorascope.capture.adapters.adapter import adapter_identity, attach_adapter, attach_adapters
 from lorascope.capture.adapters.refusal import AdapterError, is_residual
+from lorascope.stores import patterns
 
 from ...tiny import llama
 from ..recorded import adapt
@@ -137,7 +138,10 @@ def test_configuration_that_cannot_be_read(tiny_model: Any, tiny_adapter: Path, 
         ({"peft_type": "IA3"}, r"`peft_type` of adapter '.*' is 'IA3'; only 'LORA' can be measured"),
     ],
 )
-def test_configuration_with_a_wrong_value(tiny_model: Any, tiny_adapter: Path, change: Any, words: str) -> None:
+def test_configuration_with_a_wrong_value(
+    tiny_model: Any, tiny_adapter: Path, change: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "MAX_SECONDS", 0.2)
     reconfigure(tiny_adapter, **change)
     refuse(tiny_model, tiny_adapter, words)
 

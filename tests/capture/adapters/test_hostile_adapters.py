@@ -10,6 +10,7 @@ import pytest
 
 from lorascope.analyze import adapter_report
 from lorascope.capture.adapters.adapter import attach_adapter
+from lorascope.stores import patterns
 
 from ...hostile_adapters import HOSTILE
 
@@ -65,7 +66,15 @@ def answer(call: Any, *args: Any) -> str | None:
     return None
 
 
-READ_WITHOUT = {"targets-number", "layers-twice", "init-pissa", "init-loftq", "tokens-beyond", "dropout"}
+READ_WITHOUT = {
+    "targets-number",
+    "layers-twice",
+    "init-pissa",
+    "init-loftq",
+    "tokens-beyond",
+    "dropout",
+    "pattern-repeats",
+}
 """Adapters whose weights say something although no model could take them."""
 
 
@@ -77,7 +86,10 @@ def test_there_are_sixty() -> None:
 @pytest.mark.skipif(not STATUS.exists(), reason="needs Linux's /proc")
 @pytest.mark.filterwarnings("ignore")  # PEFT's, on settings that it doesn't know
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_adapters_are_refused_soon(tiny_model: Any, tiny_adapter: Path, name: str) -> None:
+def test_hostile_adapters_are_refused_soon(
+    tiny_model: Any, tiny_adapter: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "MAX_SECONDS", 0.2)  # of another process
     HOSTILE[name](tiny_adapter)
     assert (answer(adapter_report, tiny_adapter) is None) == (name in READ_WITHOUT or name == "escape-in-a-name")
     assert (answer(attach_adapter, tiny_model, tiny_adapter) is None) == (name == "escape-in-a-name")

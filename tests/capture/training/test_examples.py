@@ -1,4 +1,4 @@
-"""The examples of docs/training.md, as they are printed, with the real libraries; and what a logger gets of them."""
+"""The first example of docs/training.md, as it is printed, with the real library; and what a logger gets of it."""
 
 import shutil
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import pytest
 from transformers import TrainerCallback
 
-from ...chats import TEMPLATES
 from ...pages import ROOT, blocks, run_python
 from ...tiny import save_model
 
-EXAMPLES = [block for block in blocks((ROOT / "docs/training.md").read_text()) if "callbacks=" in block.text]
+EXAMPLE = next(block for block in blocks((ROOT / "docs/training.md").read_text()) if "callbacks=" in block.text)
+"""With `transformers.Trainer`; of TRL's, test_chats.py looks at the log."""
 
 
 class Logger(TrainerCallback):
@@ -32,12 +32,9 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return Logger.logs
 
 
-# TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+# Torch's, on a machine without a GPU.
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
-@pytest.mark.parametrize("example", EXAMPLES, ids=["transformers", "trl"])
 def test_it_runs_as_printed_and_its_logger_gets_miub(
-    example: Any,
     tiny_model: Any,
     tiny_tokenizer: Any,
     data: Path,
@@ -48,10 +45,8 @@ def test_it_runs_as_printed_and_its_logger_gets_miub(
     monkeypatch.chdir(tmp_path)
     shutil.copy(data, "held-out.jsonl")
     save_model(Path("my-model"), tiny_model, tiny_tokenizer)
-    tiny_tokenizer.chat_template = (TEMPLATES / "marked.jinja").read_text()
-    save_model(Path("my-chat-model"), tiny_model, tiny_tokenizer)
     scope: dict[str, Any] = {}
-    run_python(example.text, scope)
+    run_python(EXAMPLE.text, scope)
     measured = [entry for entry in scope["trainer"].state.log_history if "miub" in entry]
     assert [entry["step"] for entry in measured] == [0, 2, 4]
     assert [entry for entry in logged if "miub" in entry] == measured

@@ -19,11 +19,6 @@ from lorascope.stores.size import format_size
 from .markup import escape, folded, section, table
 
 
-def subtitle(run: Run, qualified: xr.DataTree) -> str:
-    """Model, adapter and data in one line; HTML."""
-    return f'<p class="subtitle">{escape(source(run, qualified))}</p>'
-
-
 def source(run: Run, qualified: xr.DataTree) -> str:
     """Model, adapter and data, as plain text."""
     settings = run.attributes.get("provenance", {}).get("settings", {})

@@ -36,8 +36,7 @@ def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
         section("maps", "Where they act", *_maps(names, results)),
     )
     subtitle = f"{len(runs)} runs · {' · '.join(names)}"
-    header = f'<header><h1>{TITLE}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
-    return document(TITLE, f"{header}{contents(''.join(body))}{''.join(body)}")
+    return document(TITLE, subtitle, contents("".join(body)) + "".join(body))
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:

@@ -16,19 +16,20 @@ SCRIPTS = ("figures.js", "report.js")
 """What a page runs beside Plotly, in this order."""
 
 
-def document(title: str, body: str) -> str:
-    """A page of this title (text) whose content is `body` (HTML) and a line on what made it.
+def document(title: str, subtitle: str, body: str) -> str:
+    """A page with these titles (text), whose content is `body` (HTML) and a line on what made it.
 
     Figures are drawn by the page's script; where kaleido and a Chrome are installed, each has a picture as well.
     """
     # A closing tag inside of a string would end the script; this spelling means the same in JavaScript.
     scripts = [code.replace("</script", "<\\/script") for code in (get_plotlyjs(), *map(_resource, SCRIPTS))]
+    header = f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
     footer = f"<footer>lorascope {escape(version('lorascope'))} · nothing here is fetched from elsewhere</footer>"
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_resource('style.css')}</style></head><body>{with_pictures(body)}{footer}"
+        f"<style>{_resource('style.css')}</style></head><body>{header}{with_pictures(body)}{footer}"
         f"{''.join(f'<script>{code}</script>' for code in scripts)}</body></html>\n"
     )
 
@@ -47,8 +48,7 @@ def render_figures(title: str, subtitle: str, figures: Iterable[tuple[str, Any]]
     for place, (name, one) in enumerate(figures):
         part = f"<p>{escape(one)}</p>" if isinstance(one, str) else figure(f"figure-{place}", one, "")
         parts.append(section(f"section-{place}", name, part))
-    header = f'<header><h1>{escape(title)}</h1><p class="subtitle">{escape(subtitle)}</p></header>'
-    return document(title, header + "".join(parts))
+    return document(title, subtitle, "".join(parts))
 
 
 def _resource(name: str) -> str:

@@ -63,11 +63,6 @@ def tile(label: str, value: str, note: str) -> str:
     )
 
 
-def opening(text: str) -> str:
-    """The plain text that a page opens with."""
-    return f'<p class="opening">{escape(text)}</p>'
-
-
 def contents(body: str) -> str:
     """Links to the sections of a page's body."""
     found = re.findall(r'<section id="([^"]*)"><h2>(.*?)</h2>', body)

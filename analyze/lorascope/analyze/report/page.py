@@ -17,7 +17,7 @@ from lorascope.stores.reading.read import RunLike, as_run
 from . import about_run, sections, tokens
 from .comparison import comparison
 from .document import document
-from .markup import contents, notice, opening, section
+from .markup import contents, escape, notice, section
 from .sentence import sentence
 
 TITLE = "What the adapter changed, layer by layer"
@@ -91,10 +91,9 @@ def _one(run: Run, qualified: xr.DataTree) -> str:
         about_run.record(run, qualified, sizes(run)),
     )
     head = (
-        f"<header><h1>{TITLE}</h1>{about_run.subtitle(run, qualified)}</header>",
-        opening(sentence(qualified, scores(run))),
+        f'<p class="opening">{escape(sentence(qualified, scores(run)))}</p>',
         *(notice(text) for text in about_run.notices(run, qualified)),
         contents("".join(body)),
     )
-    page = document(TITLE, "".join((*head, *body)))
+    page = document(TITLE, about_run.source(run, qualified), "".join((*head, *body)))
     return page.replace(_TEXTS, tokens.token_texts(run, qualified, MOST_BYTES - len(page.encode())))

@@ -22,6 +22,15 @@ _FIGURE = re.compile(
     rf'(<div class="plot" id="([^"]+)"[^>]*>){re.escape(NEEDS_SCRIPT)}'
     r'(</div><script type="application/json" id="\2-data">(.*?)</script>)'
 )
+_DRAW = """
+import json, sys
+from pathlib import Path
+from kaleido import write_fig_from_object_sync
+wanted = json.loads(Path(sys.argv[1]).read_text())
+for error in write_fig_from_object_sync(wanted, kopts={"mathjax": False}):  # which it would fetch
+    sys.stderr.write(f"{error}\\n")
+"""
+"""Draws what it can, and tells of the rest."""
 _logger = logging.getLogger(__name__)
 
 
@@ -61,7 +70,7 @@ def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp
             for one, figure in figures.items()
         ]
         (folder / "figures.json").write_text(json.dumps(wanted))
-        command = [sys.executable, str(Path(__file__).with_name("run_kaleido.py")), name]
+        command = [sys.executable, "-P", "-c", _DRAW, str(folder / "figures.json")]
         seconds = START_SECONDS + FIGURE_SECONDS * len(figures)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)  # noqa: S603  # our own file

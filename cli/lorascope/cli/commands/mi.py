@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from lorascope.analyze.options import N_SHUFFLES
-from lorascope.analyze.targets import TABLES, refuse_target
+from lorascope.analyze.targets import PAIRS, TABLES, refuse_target
 from lorascope.stores.reading.there import require_store
 
 from ..screen import aside, progress_bar, say, write_json
@@ -93,7 +93,7 @@ def mi(
         refuse_target(out, TABLES)  # before the work, not after it
     run = require_store(run)
 
-    from lorascope.analyze.measure_information import export_pairs, measure_information, refuse_npz
+    from lorascope.analyze.measure_information import export_pairs, measure_information
     from lorascope.analyze.save_table import json_of, save_table, table_of
     from lorascope.stores import open_run
 
@@ -106,16 +106,10 @@ def mi(
     }  # fmt: skip
     if export is not None:
         _refuse_unused(
-            out=out,
-            bound=bound,
-            full=full,
-            as_json=as_json,
-            estimator=tuple(estimator),
-            k=k,
-            unit=unit,
+            out=out, bound=bound, full=full, as_json=as_json, estimator=tuple(estimator), k=k, unit=unit,
             shuffles=shuffles,
-        )
-        refuse_npz(export)
+        )  # fmt: skip
+        refuse_target(export, PAIRS, option="export")
         with progress_bar("mi --export") as update:
             left_out = export_pairs(opened, export, progress=update, **options)
         say(f"pairs to {export}" + (f", but for those of {len(left_out)} components:" if left_out else ""))

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
-from ..names import close_to
+from ..names import matching
 from ..progress import Progress
 from ..reading.chunks import read_chunk
 from ..reading.digests import combine
@@ -60,8 +59,10 @@ def select(
         raise ValueError(f"`token_share` is {token_share!r}; give a share above 0 and at most 1")
     if isinstance(samples, int) and samples < 1:
         raise ValueError(f"`samples` is {samples}; give at least 1, or names")
-    chosen_components = _matches("component", run.component_paths, components)
-    chosen_adapters = _matches("adapter", run.adapters, adapters)
+    chosen_components = np.array(
+        matching(run.component_paths, components, of="components of the run", option="components")
+    )
+    chosen_adapters = np.array(matching(run.adapters, adapters, of="adapters of the run", option="adapters"))
     chosen, n_incomplete = _samples(run, samples)
     tokens, n_tokens, weight = _tokens(run, chosen, token_share, seed)
     return Slice(
@@ -177,27 +178,6 @@ def _move(
             into[path][start : start + len(tokens)] = values if kept is None else values[:, kept]
 
 
-def _matches(what: str, names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str]) -> np.ndarray:
-    """Indices of the names that one of the patterns fits, or that one of their other names does."""
-    if patterns is None:
-        return np.arange(len(names))
-    if isinstance(patterns, str):
-        raise StoreError(f"`{what}s` is the text {patterns!r}; give a list of names or patterns")
-    kept = np.zeros(len(names), bool)
-    for pattern in patterns:
-        fits = [
-            pattern in same or any(fnmatchcase(name, pattern) for name in same)
-            for same in zip(names, *others, strict=True)
-        ]
-        if not any(fits):
-            near = close_to(pattern, names)
-            raise StoreError(f"no {what} of the run fits {pattern!r}; there are {len(names)}{near}")
-        kept |= fits
-    if not kept.any():
-        raise StoreError(f"`{what}s` names nothing; leave it out for all {len(names)}")
-    return np.flatnonzero(kept)
-
-
 def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:
     """(indices of the wholly committed samples that were asked for, how many others were)."""
     ids = [str(name) for name in run.samples["id"].values]
@@ -207,7 +187,7 @@ def _samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray,
         # One item is a sample for each of the prompts that it was asked with.
         full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
         prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
-        asked = _matches("sample", ids, samples, full, prompted)
+        asked = np.array(matching(ids, samples, full, prompted, of="samples of the run", option="samples"))
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     bounds = np.append(starts, run.n_tokens)
     if starts[:1].any() or not np.array_equal(bounds[1:], stops) or (starts > stops).any():

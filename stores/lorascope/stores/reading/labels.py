@@ -1,6 +1,5 @@
 """Names beside numbers: the sample, role, position and text of a token, the kind and layer of a component."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,7 @@ from xarray.core import indexing
 
 from ..errors import StoreError
 from ..format.tables import ROLES
+from ..names import close_to
 
 TOKEN_INDEXES = ("sample", "role", "position")
 COMPONENT_INDEXES = ("kind", "layer", "rank")
@@ -87,9 +87,7 @@ def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.nd
     for name in [wanted] if isinstance(wanted, str) else wanted:
         found = np.flatnonzero(ids == name)
         if not len(found):
-            close = difflib.get_close_matches(str(name), ids, n=3)
-            hint = f"close to it are {close}" if close else f"the first is {ids[0]!r}"
-            raise StoreError(f"no sample {name!r} among the {len(ids)} of this run; {hint}")
+            raise StoreError(f"no sample {name!r} among the {len(ids)} of this run{close_to(str(name), ids.tolist())}")
         places += [slice(*samples[["token_start", "token_stop"]].isel(sample=i).to_array().values) for i in found]
     if len(places) == 1:
         return places[0]

@@ -122,7 +122,6 @@ def render_study(study: StudyResults, *, source: str = "") -> str:
     datasets = ", ".join(dict.fromkeys(study.tables["study"]["dataset"]))
     about = " · ".join(filter(None, (f"model {models}", f"data {datasets}", source)))
     parts = (
-        f'<header><h1>{TITLE}</h1><p class="subtitle">{escape(about)}</p></header>',
         "".join(map(notice, notices(study))),
         f'<div class="tiles">{"".join(_tiles(study))}</div>{MIUB}',
         section("tables", "The paper's tables", *_tables(study)),
@@ -133,7 +132,7 @@ def render_study(study: StudyResults, *, source: str = "") -> str:
         section("claims", "The paper's claims on this study", WORDS_MEAN, *_claims(study)),
         units_section(study),
     )
-    return document(TITLE, "".join(parts))
+    return document(TITLE, about, "".join(parts))
 
 
 def _tiles(study: StudyResults) -> Iterator[str]:
