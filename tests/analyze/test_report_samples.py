@@ -15,6 +15,7 @@ from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import page as page_module
 from lorascope.analyze.report import token_data as data_module
 from lorascope.analyze.report import tokens as tokens_module
+from lorascope.analyze.report.sections import components
 from lorascope.analyze.report.token_data import as_script, codes, largest, lowest, token_data
 from lorascope.analyze.report.token_texts import legend
 from lorascope.stores.format.tables import ROLES
@@ -102,6 +103,14 @@ def test_what_has_no_room_is_left_out_at_even_steps(
     assert len(as_script(data).encode()) <= max(room, 1000)
     monkeypatch.setattr(tokens_module, "sample_block", lambda *sample: "")
     assert words in tokens_module.token_texts(small.run, qualified, room)
+
+
+def test_a_cell_of_several_components_says_what_it_shows(small: Small) -> None:
+    qualified = qualify(small.run)
+    said = ("the cells add up to MIUB", "a cell that several share has their mean")
+    for result, expected in ((qualified, said[0]), (qualified.isel(component=[0, 1, 1]), said[1])):
+        page = components(result)
+        assert [one in page for one in said] == [one == expected for one in said]
 
 
 def test_a_page_is_cut_to_its_size(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
