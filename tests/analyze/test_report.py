@@ -275,8 +275,8 @@ def test_divergence_of_the_next_token(make_small: Callable[..., Small], tmp_path
     n = int(np.isfinite(values).sum())
     page = page_of(run, tmp_path)
     mean = format_number(np.nanmean(values.astype(float)))
-    assert f"next token (nats){mean}KL(base || adapted), mean over {n} tokens" in page.text
-    assert "next token (nats)" not in page_of(make_small().run, tmp_path).text
+    assert f"next token (nat){mean}KL(base || adapted), mean over {n} tokens" in page.text
+    assert "next token (nat)" not in page_of(make_small().run, tmp_path).text
 
 
 def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
     measured = {"kl": small.run.reduction("kl").values, "swallowed": small.run.reduction("swallowed").values[:, -1]}
     known = {name: np.isfinite(values) for name, values in measured.items()}
     means = {name: np.average(values[known[name]], weights=weight[known[name]]) for name, values in measured.items()}
-    assert f"next token (nats){format_number(means['kl'])}KL(base" in page.text
+    assert f"next token (nat){format_number(means['kl'])}KL(base" in page.text
     assert f"at most {format_percent(means['swallowed'])}, in model.layers.1.down_proj" in section(page, "fidelity")
     assert "They were drawn; means, sums and quantiles over tokens weigh each by the inverse of its chance" in page.text
 
@@ -377,7 +377,7 @@ def test_adapter_that_does_nothing(make_small: Callable[..., Small], tmp_path: P
 def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Path) -> None:
     page = page_of(make_small(not_finite=True).run, tmp_path)
     assert "1 values aren't finite. In model.layers.0.q_proj base or delta holds NaN or infinity." in page.text
-    assert "MIUB (nats)n/a" in page.text
+    assert "MIUB (nat)n/a" in page.text
     assert "model.layers.1.up_proj" in page.data["js-map"]["data"][0]["text"][1][1]
 
 

@@ -356,6 +356,9 @@ def test_place_that_can_not_be_written_is_refused_first(make: Any, tmp_path: Pat
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="`out` is .*, but `.*file` is a file; name another place"):
         make("file/run.zarr")
+    make("run.zarr")
+    with pytest.raises(ValueError, match="`out` is .*, inside the store `.*run.zarr`; name a place outside of it"):
+        make("run.zarr/inner.zarr")
 
 
 def test_layer_that_goes_past_its_modules_is_caught_by_the_probe(make: Any, adapted: Any, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 import zarr
 from datasets import Dataset
 from nbclient import NotebookClient
+from peft import LoraConfig, PeftModel
 
 from lorascope.capture import (
     AdapterError,
@@ -58,6 +60,15 @@ def test_it_is_the_capture_of_the_files_in_whatever_form(
         assert row_digests(within(given, f"{form}.zarr")) == named, form
     assert [module.training for module in adapted.modules()] == modes
     assert not any(module._forward_hooks for module in adapted.modules())
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.autocast("cpu", torch.bfloat16), torch.inference_mode()], ids=["autocast", "inference"]
+)
+def test_what_the_caller_is_in_changes_no_number(mode: Any, within: Capture, tiny_items: Any) -> None:
+    named = row_digests(within(tiny_items, "named.zarr"))
+    with mode:
+        assert row_digests(within(tiny_items)) == named
 
 
 def test_what_a_run_remembers_of_it_is_true(within: Capture, tiny_items: Any, data: Path) -> None:
@@ -133,6 +144,11 @@ def test_a_run_of_memory_is_computed_again_from_files_that_hold_the_same(
 
 MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no adapter": ({"model": llama(300)}, AdapterError, "the model is a plain LlamaForCausalLM without an "),
+    "a compiled model": (
+        {"model": torch.compile(PeftModel(llama(300), LoraConfig(target_modules=["q_proj"])), backend="eager")},
+        AdapterError,
+        "the model is a OptimizedModule, which hides a `PeftModel`; give that, `model._orig_mod`",
+    ),
     "a model's name": ({"model": "owner/name"}, TypeError, "`model` is 'owner/name'; give a loaded `PeftMo"),
     "no model": ({"model": None}, TypeError, "give `capture` a `CaptureConfig`, or one `model` with `data`, "),
     "no data": ({"data": None}, TypeError, "give `capture` a `CaptureConfig`, or one `model` with `data`, "),

@@ -66,7 +66,7 @@ def test_a_file_has_the_settings_and_the_command_line_goes_first(
         (FILE + "[more]\nx = 1", "has 'more', which is no setting of `{command}`"),
         (FILE + "config = 'x'", "has 'config', which is no setting of `{command}`"),
         (FILE + "limit = 'x'", 'unable to convert "x" into int'),
-        (FILE + "limit = 0", "`limit` is 0; give at least 1"),
+        ("\ufeff" + FILE + "limit = 0", "`limit` is 0; give at least 1"),
         (FILE + "limit = ", "which isn't TOML: Invalid value"),
         (None, "and there is no such file; name a TOML file"),
     ],
@@ -77,7 +77,7 @@ def test_a_mistake_in_it_is_one_line(
 ) -> None:
     path = tmp_path / "mistaken.toml"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     code, out, err = call(command, capsys, "--config", path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said.format(command=command) in err

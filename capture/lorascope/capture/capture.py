@@ -24,7 +24,7 @@ from lorascope.stores.allocator import freed_memory_kept
 from lorascope.stores.places.file_lock import run_lock
 from lorascope.stores.reading.read import missing_chunks
 
-from .adapters.passes import evaluating
+from .adapters.passes import alone
 from .bar import progress_bar
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
@@ -144,7 +144,7 @@ def _capture(
         state = ranks.of_leader(run_state(config.out))
         files = read_files(config, given)
         loaded = load(config, model, tokenizer, ranks)
-        with evaluating(loaded.model):
+        with alone(loaded.model, loaded.device):
             prepared = prepare(config, loaded, files, ranks)
             if state in {"unfinished", "finished"}:
                 stored = open_run(config.out).attributes.get("provenance", {})

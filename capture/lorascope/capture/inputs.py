@@ -96,6 +96,8 @@ def require_writable(out: str) -> None:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         what = "can't be written to" if parent.is_dir() else "is a file"
         raise ValueError(f"`out` is {out!r}, but `{parent}` {what}; name another place")
+    if inside := [folder for folder in place.parents if (folder / "zarr.json").exists()]:
+        raise ValueError(f"`out` is {out!r}, inside the store `{inside[0]}`; name a place outside of it")
 
 
 def refuse_used(out: Path) -> None:

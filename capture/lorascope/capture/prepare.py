@@ -24,7 +24,7 @@ from .ranks import Ranks
 from .recording.forward import probe
 from .recording.hooks import Recorder
 from .samples.batches import pad, plan_batches
-from .samples.chats import special_text
+from .samples.chats import special_text, special_tokens
 from .samples.encode import encode_items
 from .samples.encoded import EncodedSample
 from .samples.generate import generate, generation_batches
@@ -174,6 +174,7 @@ def require_known_tokens(model: Any, samples: Sequence[EncodedSample]) -> None:
 
 def data_notes(files: Files, tokenizer: Any) -> Iterator[Note]:
     """What a reader of a run should know of its data."""
+    known = special_tokens(tokenizer)
     for path, items in files.items.items():
         tied = [one.id for one in items if isinstance(one, ChoiceItem) and len({*one.choices}) < len(one.choices)]
         if tied:
@@ -182,7 +183,7 @@ def data_notes(files: Files, tokenizer: Any) -> Iterator[Note]:
                 "equal likelihoods the first choice counts as the prediction"
             )
             yield Note("data", message, ())
-        found = [(one.id, special_text(one, tokenizer)) for one in items if isinstance(one, ChatItem)]
+        found = [(one.id, special_text(one, known)) for one in items if isinstance(one, ChatItem)]
         if special := [(name, token) for name, token in found if token]:
             message = (
                 f"{len(special)} of {len(items)} chats of {path!r} hold the text of a special token in a message, "

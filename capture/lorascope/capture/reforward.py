@@ -12,7 +12,7 @@ from lorascope.stores.copying.copy_rows import read_source_row
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 
-from .adapters.passes import evaluating
+from .adapters.passes import alone
 from .given import named_data
 from .inputs import require_inputs, settings_of_run
 from .load import load
@@ -91,7 +91,7 @@ def reforward(
     require_inputs(config, model_given=model is not None, data_given=items is not None, writes=False)
     chosen = _choose(run, k, seed)
     loaded = load(config, model, tokenizer, ALONE)
-    with evaluating(loaded.model):
+    with alone(loaded.model, loaded.device):
         prepared = prepare(config, loaded, read_files(config, items), ALONE)
         stored = identity(run.attributes["provenance"])
         require_same(

@@ -29,7 +29,7 @@ def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     if not path.is_file():
         raise FileNotFoundError(f"`config` is {str(path)!r}, and there is no such file; name a TOML file")
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"`config` is {str(path)!r}, which isn't TOML: {error}; correct it") from error
     allowed = [one.name[2:].replace("-", "_") for one in arguments if one.name.startswith("--") and one is not named]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.capture.samples.chats import encode_chat, special_text
+from lorascope.capture.samples.chats import encode_chat, special_text, special_tokens
 from lorascope.capture.samples.encoded import EncodedSample, count_roles
 from lorascope.capture.samples.items import ChatItem
 from lorascope.capture.samples.sources import read_items
@@ -168,8 +168,8 @@ def test_special_tokens_in_what_is_said_pass_as_transformers_takes_them(tokenize
     sample = encode_chat(item, tokenizer, max_length=1000)
     said = sample.token_ids[sample.roles == ROLES.index("user")]
     assert (said == tokenizer.convert_tokens_to_ids("<|im_end|>")).sum() == 1
-    assert special_text(item, tokenizer) == "<|im_end|>"
-    assert special_text(chat(conversations(1)[0]), tokenizer) is None
+    assert special_text(item, special_tokens(tokenizer)) == "<|im_end|>"
+    assert special_text(chat(conversations(1)[0]), special_tokens(tokenizer)) is None
 
 
 SHORT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": " 4 "}]
@@ -193,6 +193,7 @@ SHORT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content":
             "{% for m in messages %}{{ m.content | replace('4', 'four') }}{% endfor %}",
             r"changes what message 1 \(assis",
         ),
+        ("{{ 1 / 0 }}", "template doesn't take the chat: division by zero"),
         (
             "{% generation %}{% endgeneration %}{{ messages[0].content }}",
             "none of its [0-9]+ tokens is the assistant's",
@@ -211,6 +212,27 @@ def test_what_a_template_makes_of_a_chat_is_proved(
     with pytest.raises(ValueError, match=words) as caught:
         encode_chat(chat(SHORT), tokenizer, max_length=100)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["truncation", "padding", "chat_template", "return_dict", "continue_final_message"])
+def test_data_neither_brings_a_template_nor_cuts_tokens_off(name: str, tokenizers: dict[str, Any]) -> None:
+    (item,) = read_items([{"messages": SHORT, "chat_template_kwargs": {name: True, "max_length": 20}}])
+    with pytest.raises(
+        ValueError, match="sample 'data:0': `chat_template_kwargs` has `.*`, which isn't for the template"
+    ):
+        encode_chat(item, tokenizers["marked"], max_length=1000)
+
+
+def test_null_is_no_option_and_what_a_template_writes_must_be_text(tokenizers: dict[str, Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizers["chatml"])
+    tokenizer.chat_template = "{{ date | default('today') }}" + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    options: dict[str, str | None]
+    for options, text in (({"date": None}, "today2 + 2? 4 "), ({"date": "then "}, "then 2 + 2? 4 ")):
+        (item,) = read_items([{"messages": SHORT, "chat_template_kwargs": options}])
+        assert tokenizer.decode(encode_chat(item, tokenizer, max_length=100).token_ids) == text
+    (item,) = read_items([{"messages": SHORT, "chat_template_kwargs": {"date": "\ud800"}}])
+    with pytest.raises(ValueError, match="sample 'data:0': .* doesn't take the chat: .* surrogates not allowed"):
+        encode_chat(item, tokenizer, max_length=100)
 
 
 def test_a_chat_that_is_too_long_is_refused_whole(tokenizers: dict[str, Any]) -> None:

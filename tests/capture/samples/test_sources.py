@@ -157,6 +157,7 @@ def test_given_tokens_have_roles_by_their_labels(tiny_tokenizer: Any) -> None:
             [5, 100_000],
             r"sample 'data:0': `input_ids` holds 100000, but the tokenizer has the ids 0 to 2\d\d; give ids",
         ),
+        ([5, 2**70], "`input_ids` holds 1180591620717411303424, but the tokenizer has the ids 0 to"),
         ([5] * 5, "sample 'data:0' has 5 tokens; the context has 4"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -253,6 +254,13 @@ def test_a_completion_begins_where_the_tokens_differ(
         ),
         ([{"input_ids": [1, 2], "labels": [1, -100]}], "none of the 2 tokens is to be predicted: give at least two"),
         ([{"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}], "`attention_mask` has gaps; give sequences"),
+        ([{"input_ids": [1, 2, 3, 4], "attention_mask": [1, 1, 2, 2]}], "`attention_mask` is .*; give a list of zeros"),
+        ([{"input_ids": [1, 2, 3, 4], "position_ids": [0, 1, 0, 1]}], "it packs several sequences into one, by its"),
+        ([{"input_ids": [1, 2, 3, 4], "seq_lengths": [2, 2]}], "it packs several sequences into one, by its"),
+        (
+            [{"messages": [ASKED, SAID], "tools": "add"}],
+            r"`tools` is a text that isn't JSON \(.*\); give a list of tools",
+        ),
         ([{"input_ids": []}], "none of the 0 tokens is to be predicted"),
         ([[1, 2]], r"it holds \[1, 2\]; give an object with `messages`; "),
     ],
@@ -300,6 +308,7 @@ def test_a_parquet_file_that_unpacks_to_too_much_is_refused(tmp_path: Path, monk
             "is a DatasetDict with the keys 'train'; give",
         ),
         ([], "data: the data holds no items; give one that isn't empty"),
+        (["a", "b"], "the data gives the text 'a'; give a dictionary an item, or one a batch"),
         (7, "the data is a int; give a path, a list of dictionaries, one split of a data set, or a DataLoader"),
         (
             [{"input_ids": [[1, 2], [3, 4]], "labels": [[1, 2]]}],

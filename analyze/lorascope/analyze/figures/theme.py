@@ -11,7 +11,7 @@ DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
 """Colours from less to more, with a middle."""
 INK = "#b8460a"
 """Colour of lines and points, dark enough on white."""
-LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#17859b", "#555555")
+LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#d9a400", "#555555")
 """Colours of lines beside each other that have no order."""
 ACROSS = 2
 LINE = 14

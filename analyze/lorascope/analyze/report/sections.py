@@ -39,7 +39,7 @@ def headline(run: Run, qualified: xr.DataTree) -> str:
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
     measured = f"{attrs['n_tokens']} tokens x {attrs['n_components']} components"
     tiles = [
-        tile("MIUB (nats)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
+        tile("MIUB (nat)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
         tile("measured on", f"{attrs['n_samples']} samples", measured),
         tile("five largest components", _top_share(qualified), "of MIUB"),
         *_tiles(run, attrs["adapter"]),
@@ -87,7 +87,7 @@ def _tiles(run: Run, adapter: str) -> Iterator[str]:
     if moved is not None and len(known):
         mean = weighted_mean(moved.values[known], token_weights(run)[known])
         note = f"KL(base || adapted), mean over {len(known)} tokens"
-        yield tile("next token (nats)", format_number(mean), note)
+        yield tile("next token (nat)", format_number(mean), note)
     found = scores(run)
     for measure, label in (("ACC", "accuracy"), ("CE", "cross-entropy"), ("PPL", "perplexity")):
         for score in [score for score in found if score.measure == measure][:1]:

@@ -84,3 +84,10 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
                 "dropout would add noise to every delta"
             )
         yield
+
+
+@contextmanager
+def alone(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """`evaluating`, in the model's own types: neither the caller's autocast nor inference mode reaches what it does."""
+    with evaluating(model), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+        yield

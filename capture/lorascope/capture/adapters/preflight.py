@@ -98,6 +98,9 @@ def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", all
     if not isinstance(model, PeftModel):
         kind = type(model).__name__
         message = f"the model is a plain {kind} without an adapter; give a `PeftModel`, not merged or unloaded"
+        for inner in ("_orig_mod", "module"):  # of `torch.compile` and of what distributes a model
+            if isinstance(getattr(model, inner, None), PeftModel):
+                message = f"the model is a {kind}, which hides a `PeftModel`; give that, `model.{inner}`"
         return [Problem(name, "plain", message)]
     if name not in model.peft_config:
         return [Problem(name, "unknown", f"the model has no such adapter; it has {sorted(model.peft_config)}")]

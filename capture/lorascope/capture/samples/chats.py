@@ -1,5 +1,6 @@
 """Chats in a tokenizer's own template: token ids, and whose each token is, proved against what the template writes."""
 
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,14 @@ class _Span(NamedTuple):
     stop: int
 
 
-def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Special tokens of a tokenizer by id; to be asked for once, since some have thousands."""
+    return {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def encode_chat(
+    item: ChatItem, tokenizer: Any, *, max_length: int, special: Mapping[int, str] | None = None
+) -> EncodedSample:
     """A chat as the tokenizer's template writes it, each token with its role; the assistant's are to be predicted.
 
     Raises
@@ -48,6 +56,7 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
     To find the contents, the chat is rendered once with a mark in the place of each; the text with contents must then
     be that text with the contents in the places of the marks, but for white space around them.
     """
+    special = special_tokens(tokenizer) if special is None else special
     template = _template(item, tokenizer)
     text = _render(item, tokenizer, item.messages)
     require_words(text)
@@ -58,7 +67,7 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
     spans = _find_contents(item, tokenizer, text, marks=marks)
     encoding = tokenizer.apply_chat_template(
         list(item.messages),
-        **_options(item),
+        **_options(item, tokenizer),
         return_dict=True,
         return_assistant_tokens_mask=marks,
         tokenizer_kwargs={"return_offsets_mapping": True, "verbose": False},
@@ -75,7 +84,7 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
             continue
         role, last = item.messages[message]["role"], where[-1]
         if role == "assistant" and last + 1 < len(token_ids) and starts[last + 1] == stop:
-            last += _is_special(tokenizer, int(token_ids[last + 1]))
+            last += (end := int(token_ids[last + 1])) == tokenizer.eos_token_id or end in special
         roles[where[0] : last + 1] = ROLES.index(role)
     if marks:
         roles[np.array(encoding["assistant_masks"]) == 1] = ASSISTANT
@@ -97,16 +106,15 @@ def encode_chat(item: ChatItem, tokenizer: Any, *, max_length: int) -> EncodedSa
     )
 
 
-def special_text(item: ChatItem, tokenizer: Any) -> str | None:
+def special_text(item: ChatItem, special: Mapping[int, str]) -> str | None:
     """A special token whose text stands in a message, and which transformers takes for that token; None for none."""
-    contents = [message["content"] for message in item.messages if message.get("content")]
-    names = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-    return next((name for name in names if any(name in content for content in contents)), None)
+    contents = "\0".join(message["content"] or "" for message in item.messages)
+    return next((name for name in special.values() if name in contents), None)
 
 
 def _template(item: ChatItem, tokenizer: Any) -> str:
     try:
-        return str(tokenizer.get_chat_template(**_chosen(item)))
+        return str(tokenizer.get_chat_template(tools=item.tools))
     except ValueError as error:
         raise ValueError(
             f"sample {item.id!r} is a chat, but the tokenizer has no chat template for it; set "
@@ -115,21 +123,34 @@ def _template(item: ChatItem, tokenizer: Any) -> str:
         ) from error
 
 
-def _chosen(item: ChatItem) -> dict[str, Any]:
-    """What chooses one of several templates of a tokenizer."""
-    return {"chat_template": item.template_options.get("chat_template"), "tools": item.tools}
-
-
-def _options(item: ChatItem) -> dict[str, Any]:
-    return {**item.template_options, **_chosen(item), "add_generation_prompt": False}
+def _options(item: ChatItem, tokenizer: Any) -> dict[str, Any]:
+    """What the template is told; nothing by which transformers would take another one, or cut the tokens off."""
+    own = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"documents"}
+    if taken := sorted(own & item.template_options.keys()):
+        raise ValueError(
+            f"sample {item.id!r}: `chat_template_kwargs` has `{taken[0]}`, which isn't for the template to read; leave "
+            "it out, and set the template itself as `tokenizer.chat_template`"
+        )
+    return {**item.template_options, "tools": item.tools, "add_generation_prompt": False}
 
 
 def _render(item: ChatItem, tokenizer: Any, messages: Messages) -> str:
+    options = _options(item, tokenizer)
     try:
-        return str(tokenizer.apply_chat_template(list(messages), **_options(item), tokenize=False))
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        text = str(tokenizer.apply_chat_template(list(messages), **options, tokenize=False))
+        text.encode()  # half of a surrogate pair may stand in whatever else the template writes
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         told = " ".join(str(error).split())
         raise ValueError(f"sample {item.id!r}: the tokenizer's chat template doesn't take the chat: {told}") from error
+    return text
 
 
 def _require_said(item: ChatItem, tokenizer: Any, text: str) -> None:
@@ -187,8 +208,3 @@ def _unproved(item: ChatItem, number: int, what: str) -> str:
         f"sample {item.id!r}: the tokenizer's chat template {what} message {number} ({role}) says, so that its tokens "
         f"can't be told; {way}, or leave the item out"
     )
-
-
-def _is_special(tokenizer: Any, token_id: int) -> bool:
-    added = tokenizer.added_tokens_decoder.get(token_id)
-    return token_id == tokenizer.eos_token_id or bool(added is not None and added.special)

@@ -51,13 +51,14 @@ def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> En
     ValueError
         If an id isn't one of the tokenizer's, or the sequence is longer than the context.
     """
-    token_ids, targets = np.array(item.token_ids, dtype=np.int64), np.array(item.targets, dtype=bool)
-    require_fitting(item.id, len(token_ids), max_length)
-    if len(strange := token_ids[(token_ids < 0) | (token_ids >= len(tokenizer))]):
+    require_fitting(item.id, len(item.token_ids), max_length)
+    n_known = len(tokenizer)
+    if strange := [token for token in item.token_ids if not 0 <= token < n_known]:
         raise ValueError(
-            f"sample {item.id!r}: `input_ids` holds {int(strange[0])}, but the tokenizer has the ids 0 to "
-            f"{len(tokenizer) - 1}; give ids of the model's own tokenizer"
+            f"sample {item.id!r}: `input_ids` holds {strange[0]}, but the tokenizer has the ids 0 to "
+            f"{n_known - 1}; give ids of the model's own tokenizer"
         )
+    token_ids, targets = np.array(item.token_ids, dtype=np.int64), np.array(item.targets, dtype=bool)
     roles = np.full(len(token_ids), TEXT) if targets[1:].all() else np.where(targets, ANSWER, PROMPT)
     return EncodedSample(
         id=item.id,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .chats import encode_chat
+from .chats import encode_chat, special_tokens
 from .completions import encode_completion, encode_token_ids
 from .encoded import ANSWER, CHOICE, PROMPT, TEXT, EncodedChoice, EncodedSample, TokenIds
 from .items import ChatItem, ChoiceItem, CompletionItem, Item, TextItem
@@ -63,6 +63,7 @@ def encode_items(
     template = read_template("main") if prompt is None else prompt
     asked = [item for item in items if isinstance(item, ChoiceItem)]
     choice_samples = iter(_encode_choice_items(asked, template, examples, tokenizer, max_length) if asked else ())
+    special = special_tokens(tokenizer)
     samples: list[EncodedSample] = []
     for item in items:
         if isinstance(item, ChoiceItem):
@@ -70,7 +71,7 @@ def encode_items(
         elif isinstance(item, TextItem):
             samples += _encode_text(item, tokenizer, max_length=max_length, window_tokens=window_tokens)
         elif isinstance(item, ChatItem):
-            samples.append(encode_chat(item, tokenizer, max_length=max_length))
+            samples.append(encode_chat(item, tokenizer, max_length=max_length, special=special))
         elif isinstance(item, CompletionItem):
             samples.append(encode_completion(item, tokenizer, max_length=max_length))
         else:

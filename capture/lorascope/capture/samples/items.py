@@ -13,14 +13,26 @@ CHAT_ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChoiceItem:
-    """A question with its possible answers, one of which is right."""
+class _Named:
+    """What every item has."""
 
     id: str
     """Name of the item, unique within its data set."""
     dataset: str
     split: str
     """Name of the split, "" if there is none."""
+
+    def __post_init__(self) -> None:
+        _require_text("id", self.id)
+        if len(self.id) > MAX_ID:
+            words = f"of {len(self.id)} characters; give at most {MAX_ID}"
+            raise ValueError(f"`id` is {reprlib.repr(self.id)}, {words}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceItem(_Named):
+    """A question with its possible answers, one of which is right."""
+
     question: str
     """The question without its choices."""
     choices: tuple[str, ...]
@@ -29,7 +41,7 @@ class ChoiceItem:
     """Index of the right choice."""
 
     def __post_init__(self) -> None:
-        _require_id(self.id)
+        _Named.__post_init__(self)
         _require_text("question", self.question)
         if not 2 <= len(self.choices) <= len(LETTERS):
             raise ValueError(
@@ -43,27 +55,21 @@ class ChoiceItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextItem:
+class TextItem(_Named):
     """A plain text for language modelling."""
 
-    id: str
-    dataset: str
-    split: str
     text: str
     """The text as it stands in the file."""
 
     def __post_init__(self) -> None:
-        _require_id(self.id)
+        _Named.__post_init__(self)
         _require_text("text", self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatItem:
+class ChatItem(_Named):
     """A conversation for the tokenizer's chat template; what the assistant says after the prompt is to be predicted."""
 
-    id: str
-    dataset: str
-    split: str
     messages: tuple[Mapping[str, Any], ...]
     """Turns (message,), each with its `role`, its `content` as a text, and what else the template reads."""
     n_prompt: int = 0
@@ -74,7 +80,7 @@ class ChatItem:
     """What else the template is told."""
 
     def __post_init__(self) -> None:
-        _require_id(self.id)
+        _Named.__post_init__(self)
         for number, message in enumerate(self.messages):
             name, role, content = f"messages[{number}]", message.get("role"), message.get("content")
             if role not in CHAT_ROLES:
@@ -93,36 +99,30 @@ class ChatItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionItem:
+class CompletionItem(_Named):
     """A text and how it goes on; that is to be predicted."""
 
-    id: str
-    dataset: str
-    split: str
     prompt: str
     completion: str
     """What follows the prompt, its own white space included."""
 
     def __post_init__(self) -> None:
-        _require_id(self.id)
+        _Named.__post_init__(self)
         _require_text("prompt", self.prompt)
         _require_text("completion", self.completion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokensItem:
+class TokensItem(_Named):
     """A sequence that was tokenized already."""
 
-    id: str
-    dataset: str
-    split: str
     token_ids: tuple[int, ...]
     """Ids without padding."""
     targets: tuple[bool, ...]
     """Whether each token is to be predicted (position,); the first never is."""
 
     def __post_init__(self) -> None:
-        _require_id(self.id)
+        _Named.__post_init__(self)
         if not any(self.targets[1:]):
             raise ValueError(
                 f"none of the {len(self.token_ids)} tokens is to be predicted: give at least two `input_ids`, and "
@@ -131,12 +131,6 @@ class TokensItem:
 
 
 Item = ChoiceItem | TextItem | ChatItem | CompletionItem | TokensItem
-
-
-def _require_id(name: str) -> None:
-    _require_text("id", name)
-    if len(name) > MAX_ID:
-        raise ValueError(f"`id` is {reprlib.repr(name)}, of {len(name)} characters; give at most {MAX_ID}")
 
 
 def _require_text(name: str, text: str) -> None:

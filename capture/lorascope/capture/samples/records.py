@@ -14,11 +14,11 @@ IGNORED = -100
 KNOWN_FORMATS = (
     "`messages`; `prompt` and `completion`; `text`; `question`, `choices` and `answer`; or `input_ids`, with `labels`"
 )
-TOKEN_FIELDS = ("input_ids", "attention_mask", "labels", "assistant_masks", "completion_mask")
-"""Fields that have an entry for each token; the last two are TRL's, and say where labels count."""
+TOKEN_FIELDS = ("input_ids", "labels", "position_ids", "attention_mask", "assistant_masks", "completion_mask")
+"""Fields that have an entry for each token: three of numbers, then masks; the last two are TRL's, for labels."""
 FIELDS = (
     *("id", "messages", "tools", "chat_template_kwargs", "prompt", "completion", "text"),
-    *("question", "choices", "answer", *TOKEN_FIELDS),
+    *("question", "choices", "answer", *TOKEN_FIELDS, "seq_lengths"),
 )
 """The fields that are read; others are passed over."""
 
@@ -65,13 +65,17 @@ def items_of(records: Iterable[tuple[str, str, Any]], *, source: str, dataset: s
 def _fields(record: Any) -> Mapping[str, Any]:
     """Fields of a record."""
     if isinstance(record, str):
-        try:
-            record = json.loads(record, object_pairs_hook=distinct)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"not JSON ({error}); give one object a line") from error
+        record = _from_json(record, "not JSON", "give one object a line")
     if not isinstance(record, Mapping):
         raise ValueError(f"it holds {reprlib.repr(record)}; give an object with {KNOWN_FORMATS}")
     return record
+
+
+def _from_json(text: str, what: str, wanted: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=distinct)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{what} ({error}); {wanted}") from error
 
 
 def _format(fields: Mapping[str, Any]) -> str:
@@ -163,11 +167,13 @@ def _template_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What a chat's template is told beside its messages."""
     tools, options = fields.get("tools"), fields.get("chat_template_kwargs") or {}
     if isinstance(tools, str):  # tables keep what has no fixed form as a text
-        tools = json.loads(tools)
+        tools = _from_json(tools, "`tools` is a text that isn't JSON", "give a list of tools")
     if not isinstance(tools, list | None) or not isinstance(options, Mapping):
         found = f"`tools` is {reprlib.repr(tools)}, `chat_template_kwargs` {reprlib.repr(options)}"
         raise ValueError(f"{found}; give a list of tools, and an object")
-    return {"tools": tuple(tools) if tools else None, "template_options": options}
+    # A table has null where a row lacks an option, which to a template isn't the same.
+    told = {key: one for key, one in options.items() if one is not None}
+    return {"tools": tuple(tools) if tools else None, "template_options": told}
 
 
 def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
@@ -195,10 +201,12 @@ def _messages(name: str, value: Any) -> tuple[dict[str, Any], ...]:
 
 def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensItem:
     columns = {name: fields[name] for name in TOKEN_FIELDS if fields.get(name) is not None}
-    masks = [columns[name] for name in TOKEN_FIELDS[3:] if name in columns]
+    masks = [columns[name] for name in TOKEN_FIELDS[4:] if name in columns]
     for name, values in columns.items():
-        if not isinstance(values, list) or not all(type(value) is int for value in values):
-            raise ValueError(f"`{name}` is {reprlib.repr(values)}; give a list of whole numbers")
+        is_mask = name in TOKEN_FIELDS[3:]  # of whichever type; other numbers would tell packed sequences apart
+        if not isinstance(values, list) or not all(v in (0, 1) if is_mask else type(v) is int for v in values):
+            wanted = "zeros and ones" if is_mask else "whole numbers"
+            raise ValueError(f"`{name}` is {reprlib.repr(values)}; give a list of {wanted}")
         if len(values) != (n := len(columns["input_ids"])):
             raise ValueError(f"`{name}` has {len(values)} entries where `input_ids` has {n}; give one a token")
     ids = columns["input_ids"]
@@ -206,6 +214,9 @@ def _tokens_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TokensI
     kept = [place for place, value in enumerate(mask) if value]
     if kept and len(kept) != kept[-1] + 1 - kept[0]:
         raise ValueError("`attention_mask` has gaps; give sequences that are padded at one side, one a row")
+    positions = columns.get("position_ids", range(len(ids)))
+    if len(fields.get("seq_lengths") or ()) > 1 or any(positions[i] != positions[kept[0]] + i - kept[0] for i in kept):
+        raise ValueError("it packs several sequences into one, by its `position_ids` or `seq_lengths`; give one a row")
     labels = columns.get("labels", ids)
     for place in kept:
         if labels[place] not in (IGNORED, ids[place]):

@@ -178,6 +178,8 @@ def _from_memory(source: Iterable[Any], name: str | None) -> list[Item]:
 
 def _unbatched(one: Any) -> Iterator[Any]:
     """Records of a dictionary: several where its `input_ids` are those of a batch."""
+    if isinstance(one, str):
+        raise ValueError(f"the data gives the text {reprlib.repr(one)}; give a dictionary an item, or one a batch")
     if not isinstance(one, Mapping):
         yield one
         return

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.targets import require_writable
+from lorascope.analyze.targets import refuse_inside_store, require_writable
 from lorascope.stores.reading.there import require_store
 
 from ..screen import progress_bar, say
@@ -49,6 +49,7 @@ def report(
     place = Path(first if isinstance(first, Path) else first.rstrip("/").rpartition("/")[2])
     ending = "-compared.html" if more else ".html"
     page = out if out is not None else place.with_name(place.name.removesuffix(".zarr") + ending)
+    refuse_inside_store(page, "out")
     require_writable(page)  # before the work, not after it
     with progress_bar("report") as update:
         options: dict[str, Any] = {"adapter": adapter, "components": component or None, "n_workers": workers}
