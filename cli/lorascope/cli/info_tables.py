@@ -112,9 +112,9 @@ def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"adapter {name}", f"rank {rank} at {adapter['n_touched']} components, {kept}"
     whole = facts["sizes"][-1]
     yield "size", f"{format_size(whole['stored_bytes'])} on disk, {format_size(whole['raw_bytes'])} in memory"
-    for dataset, measure, n, base, adapted, _ in scores_table(run)[1]:
+    for dataset, measure, n, base, adapted, change in scores_table(run)[1]:
         if measure.split(" (")[0] in ("ACC", "CE", "PPL"):  # the rest under --full
-            yield f"{dataset}: {measure}", f"{base} without, {adapted} with the adapter, n = {n}"
+            yield f"{dataset}: {measure}", f"{base} without, {adapted} with the adapter: {change}, n = {n}"
     if notes := facts["provenance"].get("preflight"):
         yield "preflight", f"{len(notes)} note{'s' if len(notes) > 1 else ''}, shown by --full"
     yield "fingerprint", facts["fingerprint"][:16]

@@ -42,7 +42,8 @@ def demo(*, out: Path = Path("runs/demo")) -> None:
     began = time.perf_counter()
     model_file, adapter, run = demo_model(), out / "adapter", out / "run.zarr"
     _claim(out, model_file)
-    for name, target in (("model.gguf", model_file), ("questions.jsonl", facts_path("test"))):
+    links = {"model.gguf": model_file} | {f"facts.{split}.jsonl": facts_path(split) for split in ("train", "test")}
+    for name, target in links.items():
         if not (out / name).exists():  # at hand for other commands; a link that leads nowhere isn't there
             (out / name).unlink(missing_ok=True)
             (out / name).symlink_to(target.resolve())
