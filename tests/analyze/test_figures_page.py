@@ -62,6 +62,12 @@ def test_figures_are_pictures_where_scripts_do_not_run() -> None:
     assert page.count('class="plot"') == page.count('type="application/json"') == 2
 
 
+def test_a_picture_of_thousands_of_points_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {"figure-0": b"<svg/>", "figure-1": b" " * (pictures.MOST_BYTES + 1)}
+    monkeypatch.setattr(pictures, "draw", lambda figures, kind, width: drawn)
+    assert shown_pictures(render_figures("t", "s", [("one", PLOT), ("two", PLOT)])) == ["<svg/>"]
+
+
 @pytest.mark.usefixtures("pictured")
 @pytest.mark.parametrize(
     ("lacking", "reason"),

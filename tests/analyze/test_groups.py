@@ -129,3 +129,11 @@ def test_tables_hold_the_numbers(result: xr.DataTree) -> None:
     assert len(to_dataframe(grouped, "group")) == grouped["miub"].size
     with pytest.raises(ValueError, match="`per` is 'layer'; this result holds numbers per"):
         to_dataframe(result, "layer")
+
+
+@pytest.mark.parametrize("samples", [slice(6), slice(None, None, -1)])
+def test_tokens_arent_grouped_by_samples_that_moved(result: xr.DataTree, samples: slice) -> None:
+    moved = result.isel(sample=samples)
+    assert group_by(moved, "dataset").sizes["dataset"] == 2
+    with pytest.raises(ValueError, match="chosen or sorted"):
+        group_by(moved, ["dataset", "role"])

@@ -15,19 +15,22 @@ from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import page as page_module
 from lorascope.analyze.report import token_data as data_module
 from lorascope.analyze.report import tokens as tokens_module
-from lorascope.analyze.report.token_data import DECADES, as_script, codes, token_data
+from lorascope.analyze.report.sections import components
+from lorascope.analyze.report.token_data import as_script, codes, largest, lowest, token_data
 from lorascope.analyze.report.token_texts import legend
 from lorascope.stores.format.tables import ROLES
 
 from .conftest import Small
 from .test_report import page_of, section
 
-STEP = 10 ** (DECADES / 2 / 253) - 1
+STEP = 10 ** (6 / 2 / 253) - 1
+"""Half of a step of 253 over six powers of ten, which is more than a small run has."""
 
 
-def decoded(values: np.ndarray, top: Any) -> np.ndarray:
+def decoded(values: np.ndarray, low: Any, top: Any) -> np.ndarray:
     """What report.js makes of codes of one byte."""
-    found = top * 10 ** (DECADES * ((values - 1.0) / 253 - 1))
+    with np.errstate(divide="ignore"):
+        found = low * (top / low) ** ((values - 1.0) / 253)
     return np.where(values == 0, 0.0, np.where(values == 255, np.nan, found))
 
 
@@ -35,16 +38,23 @@ def unpacked(text: str, dtype: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), dtype)
 
 
-@given(st.floats(1e-5, 1.0), st.floats(1e-30, 1e3))
+@given(st.floats(1e-11, 1.0), st.floats(1e-30, 1e3))
 def test_a_code_is_off_by_half_a_step_at_most(share: float, top: float) -> None:
-    value = np.array([share * top])
-    assert decoded(codes(value, top, np.uint8), top) == pytest.approx(value, rel=1.01 * STEP)
+    values = np.array([share * top, top, share**0.5 * top])
+    low = lowest(values)
+    found = decoded(codes(values, low, top, np.uint8), low, top)
+    np.testing.assert_allclose(found, values, rtol=1.01 * (share ** (-0.5 / 253) - 1) + 1e-9)  # half of its own steps
 
 
 def test_codes_of_zero_nothing_and_the_ends() -> None:
-    values = np.array([0.0, np.nan, 1e-9, 1e-6, 1.0])
-    assert codes(values, 1.0, np.uint8).tolist() == [0, 255, 1, 1, 254]
-    assert codes(values, 1.0, np.uint16).tolist() == [0, 65535, 1, 1, 65534]
+    values = np.array([0.0, np.nan, 1e-15, 1e-12, 1.0])
+    low = lowest(values)
+    assert (low, largest(values)) == (1e-12, 1.0)
+    assert codes(values, low, 1.0, np.uint8).tolist() == [0, 255, 1, 1, 254]
+    assert codes(values, low, 1.0, np.uint16).tolist() == [0, 65535, 1, 1, 65534]
+    for flat in (np.zeros(2), np.array([np.nan, 0.0]), np.full(2, 3.0), np.empty(0)):
+        found = decoded(codes(flat, lowest(flat), largest(flat), np.uint8), lowest(flat), largest(flat))
+        np.testing.assert_array_equal(found, flat)
 
 
 def test_all_samples_and_components_ride_along(small: Small) -> None:
@@ -61,12 +71,12 @@ def test_all_samples_and_components_ride_along(small: Small) -> None:
     nll = unpacked(data["nll"], "<u2") / 1000
     np.testing.assert_allclose(nll, small.run.tokens["nll"].values[at], atol=6e-4)
     whole = unpacked(data["js"], "<u2")
-    total = data["js_top"] * 10 ** (DECADES * ((whole - 1.0) / 65533 - 1))
+    total = data["js_low"] * (data["js_top"] / data["js_low"]) ** ((whole - 1.0) / 65533)
     np.testing.assert_allclose(total, js[at].sum(axis=1), rtol=1e-3)
     values = unpacked(data["values"], "u1").reshape(6, -1)
     for column, (component, found) in enumerate(zip(data["components"], values, strict=True)):
         assert component["path"] == small.run.component_paths[column]
-        np.testing.assert_allclose(decoded(found, component["top"]), js[at, column], rtol=1.01 * STEP)
+        np.testing.assert_allclose(decoded(found, component["low"], component["top"]), js[at, column], rtol=STEP)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +84,7 @@ def test_all_samples_and_components_ride_along(small: Small) -> None:
     [
         (60_000, 12, 12, "holds all 12: search them, sort them, look at each component's JS in them."),
         (30_000, 12, 6, "holds 12 of 12 to be searched, and of 6 each component's JS: as many as fit into 8 MB, at"),
-        (24_000, 12, 4, "holds 12 of 12 to be searched, and of 4 each"),
+        (27_000, 12, 4, "holds 12 of 12 to be searched, and of 4 each"),
         (18_000, 12, 0, "holds 12 of 12 to be searched, and of 0 each"),
         (10_000, 6, 0, "holds 6 of 12 to be searched, and of 0 each"),
         (1_700, 1, 0, "holds 1 of 12 to be searched, and of 0 each"),
@@ -93,6 +103,14 @@ def test_what_has_no_room_is_left_out_at_even_steps(
     assert len(as_script(data).encode()) <= max(room, 1000)
     monkeypatch.setattr(tokens_module, "sample_block", lambda *sample: "")
     assert words in tokens_module.token_texts(small.run, qualified, room)
+
+
+def test_a_cell_of_several_components_says_what_it_shows(small: Small) -> None:
+    qualified = qualify(small.run)
+    said = ("the cells add up to MIUB", "a cell that several share has their mean")
+    for result, expected in ((qualified, said[0]), (qualified.isel(component=[0, 1, 1]), said[1])):
+        page = components(result)
+        assert [one in page for one in said] == [one == expected for one in said]
 
 
 def test_a_page_is_cut_to_its_size(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze import group_by, measure_run, miub, open_result, save
+from lorascope.analyze import group_by, measure_run, miub, open_result, qualify, save
 from lorascope.stores.format.tables import ROLES
 
 from .conftest import Small
@@ -27,8 +27,9 @@ def as_of_old(result: xr.DataTree) -> xr.Dataset:
 
 @pytest.mark.parametrize("name", ["old.zarr", "old.nc"])
 def test_results_of_earlier_versions_are_trees_too(make_small: Callable[..., Small], tmp_path: Path, name: str) -> None:
-    result = miub(make_small(is_weighted=True).run, unit="bit")
-    old: Any = as_of_old(result)
+    run = make_small(is_weighted=True).run
+    result, null = miub(run, unit="bit"), qualify(run)["js_permuted"]
+    old: Any = as_of_old(result).assign(js_permuted=null.variable)  # what `qualify` gave
     if name.endswith("zarr"):
         old.to_zarr(tmp_path / name, zarr_format=3, consolidated=False)
     else:
@@ -36,6 +37,7 @@ def test_results_of_earlier_versions_are_trees_too(make_small: Callable[..., Sma
     found = open_result(tmp_path / name)
     for path in ("miub", "js", "js_se", "share", "tokens/js", "tokens/miub", "samples/js", "samples/miub"):
         np.testing.assert_array_equal(found[path], result[path])
+    np.testing.assert_array_equal(found["js_permuted"], null)
     assert (found.attrs["unit"], found.attrs["over_tokens"]) == ("bit", "mean")
     assert found["tokens/js"].sel(sample="item-3").sel(role="answer").sizes == {"token": 2, "component": 6}
     xr.testing.assert_allclose(group_by(found, ["role", "kind"]), group_by(result, ["role", "kind"]))

@@ -66,6 +66,13 @@ def test_all_are_listed_in_the_models_order(capsys: pytest.CaptureFixture[str], 
     assert cells(out, "model.layers.5.q")[0][1:] == ["1", "17.0", "", "2.00 of 2", "2.00", "19.8 %"]
 
 
+def test_of_some_components_what_is_the_whole_adapters_is_called_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = told(capsys, write(tmp_path / "lora"), "--component=*.q_proj")
+    assert "lora: 6 of 12 components, rank 2, scaling 2 (alpha / rank); the whole adapter: 576 parameters" in out
+
+
 def test_untrained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = told(capsys, write(tmp_path / "lora", scale=0))
     assert "untrained: s B A is zero in every component" in out

@@ -142,9 +142,15 @@ def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
             f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
         )
-    by_sample, by_token = result.children["samples"].dataset, result.children["tokens"].dataset
-    if set(by) & set(TOKEN_KEYS) and by_token["sample_of_token"].max() >= by_sample.sizes["sample"]:
-        raise ValueError("tokens can't be grouped where samples were taken out of the result; group the whole result")
+    if set(by) & set(TOKEN_KEYS) and not _tokens_fit(result):
+        raise ValueError("tokens can't be grouped where samples of the result were chosen or sorted; group it whole")
+
+
+def _tokens_fit(result: xr.DataTree) -> bool:
+    """Whether every token's sample is still at the place that the token names."""
+    ids, by_token = result.children["samples"].dataset["sample"].values, result.children["tokens"].dataset
+    owners = by_token["sample_of_token"].values
+    return not len(owners) or bool(owners.max() < len(ids) and (ids[owners] == by_token["sample"].values).all())
 
 
 def _codes(columns: Mapping[str, np.ndarray], n: int) -> _Codes:

@@ -103,5 +103,7 @@ def _of_flat(result: xr.Dataset) -> xr.DataTree:
     sums = [token_sums(block, attrs["unit"]) for _, block in token_blocks(tokens["js"].variable)]
     tokens["miub"] = ("token", np.concatenate(sums), {"units": attrs["units"]})
     tree = result_tree(tokens, samples)
+    qualifiers = {name: result.variables[name] for name in result.data_vars if result[name].dims == ("component",)}
+    tree.update({name: one for name, one in qualifiers.items() if name not in tree})
     tree.attrs = attrs
     return tree

@@ -71,6 +71,11 @@ def test_an_unknown_sample_is_refused_with_those_like_it(run: Run, name: str, sa
         run.base(UP, sample=["s0", name])
 
 
+def test_a_sample_is_named_by_its_id(run: Run) -> None:
+    with pytest.raises(TypeError, match="`sample` is 3; give the id of a sample"):
+        run.base(UP, sample=3)  # type: ignore[arg-type]
+
+
 def test_a_run_is_a_mapping_of_components(run: Run) -> None:
     assert (len(run), list(run), UP in run, "up" in run) == (4, list(run.component_paths), True, False)
     assert run._ipython_key_completions_() == list(run)
@@ -85,6 +90,8 @@ def test_a_run_is_a_mapping_of_components(run: Run) -> None:
 def test_a_run_is_taken_as_it_is_or_opened(run: Run, many_rows: Path) -> None:
     assert as_run(run) is run
     assert as_run(str(many_rows)).component_paths == run.component_paths
+    with pytest.raises(TypeError, match="`run` is 3; give an open run, its path or its url"):
+        as_run(3)  # type: ignore[arg-type]
 
 
 def test_a_notebook_shows_what_a_run_is(many_rows: Path, unfinished: Path) -> None:
@@ -96,6 +103,8 @@ def test_a_notebook_shows_what_a_run_is(many_rows: Path, unfinished: Path) -> No
         for said in (state, "d: 5 samples", "2500; stream adapted", "4: 2 up_proj, 2 down_proj", "rank 2 to 4", " MB"):
             assert said in page
         assert "cross-entropy</th>" in page
+        ce = np.average(run.samples["ce"], weights=run.samples["length"] - 1)  # these are texts
+        assert f"{ce:.3g} nat/token with the adapter (mean over tokens of 5 samples)" in page
         parser = HTMLParser()
         parser.feed(page)
         parser.close()

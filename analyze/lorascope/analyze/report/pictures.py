@@ -16,6 +16,8 @@ from .markup import NEEDS_SCRIPT, escape
 
 WIDTH = 540
 """Pixels of a picture's width, which follows no page: between a phone's and a page's. Its height is the figure's."""
+MOST_BYTES = 300_000
+"""Size from which on a picture is left out: thousands of points would take the room of the page's texts."""
 START_SECONDS, FIGURE_SECONDS = 60.0, 5.0
 """Time that a Chrome and each figure may take, several times what they take on a busy machine."""
 _FIGURE = re.compile(
@@ -37,13 +39,14 @@ _logger = logging.getLogger(__name__)
 def with_pictures(body: str) -> str:
     """The content of a page (HTML), each of its figures with a picture for viewers that run no scripts.
 
-    Without kaleido (plotly's exporter) or a Chrome it stays as it is; so do figures that can't be drawn.
+    Without kaleido (plotly's exporter) or a Chrome it stays as it is; so do figures that can't be drawn, or whose
+    picture is too large.
     """
     figures = {found[2]: json.loads(found[4]) for found in _FIGURE.finditer(body)}
     pictures = draw(figures, kind="svg", width=WIDTH) if figures else {}
 
     def shown(found: re.Match[str]) -> str:
-        if found[2] not in pictures:
+        if found[2] not in pictures or len(pictures[found[2]]) > MOST_BYTES:
             return found[0]
         source = f"data:image/svg+xml;base64,{base64.b64encode(pictures[found[2]]).decode()}"
         return f'{found[1]}<noscript><img src="{source}" alt="{escape(found[2])}"></noscript>{found[3]}'

@@ -44,12 +44,12 @@ function showSamples(data) {
   let members = []; // components that the tokens show; none: all of them, summed
   let limit = AT_ONCE, strongest = wholeTop;
 
-  const decoded = (code, last, top) =>
-    code === 0 ? 0 : code > last ? NaN : top * 10 ** (data.decades * ((code - 1) / (last - 1) - 1));
+  const decoded = (code, last, low, top) =>
+    code === 0 ? 0 : code > last ? NaN : low * (top / low) ** ((code - 1) / (last - 1));
   const partOf = (place) =>
-    members.reduce((sum, one) => sum + decoded(values[one * carried + place], 254, data.components[one].top), 0);
+    members.reduce((sum, one) => sum + decoded(values[one * carried + place], 254, data.components[one].low, data.components[one].top), 0);
   const valueOf = (sample, token) =>
-    members.length ? partOf(sample.carried + token) : decoded(js[sample.first + token], 65534, data.js_top);
+    members.length ? partOf(sample.carried + token) : decoded(js[sample.first + token], 65534, data.js_low, data.js_top);
   const meanOf = (sample) =>
     members.length ? sample.tokens.reduce((sum, _, token) => sum + valueOf(sample, token), 0) / sample.tokens.length : sample.miub;
   const superscript = (power) => [...power].map((sign) => ({ "-": "⁻" })[sign] ?? "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign]).join("");

@@ -101,11 +101,14 @@ def _tiles(run: Run, adapter: str) -> Iterator[str]:
 
 def components(qualified: xr.DataTree) -> str:
     """Where the adapter acts: the heat map of js, and the largest components."""
+    cells = set(zip(*(qualified.dataset[key].values.tolist() for key in ("layer", "kind")), strict=True))
+    shared = len(cells) < qualified.sizes["component"]
+    sums = "a cell that several share has their mean" if shared else "the cells add up to MIUB"
     caption = (
-        f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; the cells add up to MIUB. "
+        f"Mean JS of each component in nats, over {qualified.attrs['n_samples']} samples; {sums}. "
         "The colour scale is logarithmic, and its low end stands for everything below. Grey: exactly 0, not finite, or "
         "no such component. Hover over a cell for its name, standard error and what qualifies it; click it, and the "
-        "tokens below show that component."
+        f"tokens below show {'what lies in it, summed' if shared else 'that component'}."
     )
     return section(
         "components",

@@ -17,10 +17,10 @@ from .token_texts import MOST_TOKENS, SPEAKERS, UNDERLINED, answer_text, sample_
 
 KEPT_TOKENS = 4000
 """Tokens of one sample that the page holds."""
-DECADES = 6
-"""Powers of ten below the largest value that codes reach; smaller values are shown as this much."""
+DECADES = 12
+"""Most powers of ten below the largest value that codes reach; smaller values are shown as this much."""
 _NLL_STEPS = 1000
-_BYTES, _BYTES_A_SAMPLE, _BYTES_A_TOKEN, _BYTES_A_COMPONENT = 500, 300, 12, 100
+_BYTES, _BYTES_A_SAMPLE, _BYTES_A_TOKEN, _BYTES_A_COMPONENT = 500, 300, 12, 130
 
 
 def token_data(run: Run, qualified: xr.DataTree, room: int) -> dict[str, Any]:
@@ -67,11 +67,25 @@ def as_script(data: Mapping[str, Any]) -> str:
     return f'<script type="application/json" id="token-data">{_dumps(data)}</script>'
 
 
-def codes(values: np.ndarray, top: np.ndarray | float, dtype: type[np.unsignedinteger[Any]]) -> np.ndarray:
-    """Values from 0 to `top` as whole numbers on a logarithmic scale: 0 for 0, the largest code for NaN."""
+def lowest(values: np.ndarray) -> np.ndarray:
+    """The least value above 0 that codes tell apart, of each column: tokens may differ by many powers of ten."""
+    positive = np.where(values > 0, values, np.inf).min(axis=0, initial=np.inf)
+    tops = largest(values)
+    return np.asarray(np.where(tops > 0, np.maximum(positive, tops * 10.0**-DECADES), 1.0))
+
+
+def largest(values: np.ndarray) -> np.ndarray:
+    """The largest value of each column; 0 where none is finite."""
+    return np.asarray(np.where(np.isnan(values), 0.0, values).max(axis=0, initial=0.0))
+
+
+def codes(
+    values: np.ndarray, low: np.ndarray | float, top: np.ndarray | float, dtype: type[np.unsignedinteger[Any]]
+) -> np.ndarray:
+    """Values from `low` to `top` as whole numbers on a logarithmic scale: 0 for 0, the largest code for NaN."""
     last = np.iinfo(dtype).max - 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        place = 1 + (last - 1) * (1 + np.log10(values / top) / DECADES)
+        place = 1 + (last - 1) * np.where(top > low, np.log(values / low) / np.log(top / low), 1.0)
     found = np.where(values > 0, np.clip(np.round(place), 1, last), 0)
     found[np.isnan(values)] = last + 1
     return np.asarray(found.astype(dtype))
@@ -116,13 +130,14 @@ def _tokens(run: Run, qualified: xr.DataTree, places: list[np.ndarray]) -> dict[
     """Columns by token, one sample behind the other."""
     at = np.concatenate([np.empty(0, np.int64), *places])
     js, nll = qualified.children["tokens"].dataset["miub"].values, run.tokens["nll"].values[at].astype(np.float64)
-    top = float(np.nanmax(js, initial=0.0))
+    low, top = float(lowest(js)), float(largest(js))
     steps = np.where(np.isfinite(nll), np.clip(np.round(np.abs(nll) * _NLL_STEPS), 0, 65534), 65535)
     return {
         "position": _packed(run.tokens["position"].values[at].astype(np.uint32)),
         "role": _packed(run.tokens["role"].values[at].astype(np.int8).view(np.uint8)),
         "nll": _packed(steps.astype(np.uint16)),
-        "js": _packed(codes(js[at], top, np.uint16)),
+        "js": _packed(codes(js[at], low, top, np.uint16)),
+        "js_low": low,
         "js_top": top,
     }
 
@@ -130,18 +145,17 @@ def _tokens(run: Run, qualified: xr.DataTree, places: list[np.ndarray]) -> dict[
 def _components(qualified: xr.DataTree, places: list[np.ndarray]) -> dict[str, Any]:
     """Js by component, and in it by token of the samples that carry it."""
     if not places:
-        return {"components": [], "values": "", "decades": DECADES}
+        return {"components": [], "values": ""}
     at = np.concatenate(places)
     js = qualified.children["tokens"].dataset["js"].values[at].astype(np.float64)
-    tops = np.nanmax(np.where(np.isnan(js), 0.0, js), axis=0, initial=0.0)
+    lows, tops = lowest(js), largest(js)
     labels = zip(*(qualified.dataset[name].values.tolist() for name in ("component", "layer", "kind")), strict=True)
     return {
         "components": [
-            {"path": visible(path), "layer": layer, "kind": visible(kind), "top": float(top)}
-            for (path, layer, kind), top in zip(labels, tops, strict=True)
+            {"path": visible(path), "layer": layer, "kind": visible(kind), "low": float(low), "top": float(top)}
+            for (path, layer, kind), low, top in zip(labels, lows, tops, strict=True)
         ],
-        "values": _packed(codes(js, np.where(tops > 0, tops, 1.0), np.uint8).T),
-        "decades": DECADES,
+        "values": _packed(codes(js, lows, tops, np.uint8).T),
     }
 
 

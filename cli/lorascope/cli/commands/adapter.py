@@ -81,7 +81,7 @@ def adapter(
     if as_json:
         write_json({"adapters": [_answer(*one) for one in zip(reports, frames, strict=True)]})
     else:
-        _print(paths, labels, reports, frames, full=full)
+        _print(paths, labels, reports, frames, [*map(len, names)], full=full)
     if out is not None:
         whole = pd.concat([frame.assign(adapter=label) for frame, label in zip(frames, labels, strict=True)])
         save_table(reports[0] if len(reports) == 1 else whole, out)
@@ -102,16 +102,18 @@ def _answer(report: "xr.Dataset", frame: "pd.DataFrame") -> dict[str, Any]:
 
 def _print(
     paths: Sequence[Path], labels: Sequence[str], reports: Sequence["xr.Dataset"], frames: Sequence["pd.DataFrame"],
-    *, full: bool,
+    counts: Sequence[int], *, full: bool,
 ) -> None:  # fmt: skip
-    for path, report, frame in zip(paths, reports, frames, strict=True):
+    """Each adapter in a line, `counts` being how many components it has in all, and tables of the chosen ones."""
+    for path, report, frame, n in zip(paths, reports, frames, counts, strict=True):
         if frame.empty:
             say(f"{path}: changes none of these components")
             continue
         attrs = report.attrs
+        chosen, whole = (f" of {n}", "; the whole adapter:") if len(frame) < n else ("", ",")
         say(
-            f"{path}: {len(frame)} components, rank {_range(frame['rank'])}, scaling {_range(frame['scaling'])} "
-            f"({attrs['scaling']}), {attrs['n_parameters']:,} parameters in "
+            f"{path}: {len(frame)}{chosen} components, rank {_range(frame['rank'])}, scaling "
+            f"{_range(frame['scaling'])} ({attrs['scaling']}){whole} {attrs['n_parameters']:,} parameters in "
             f"{', '.join(sorted(frame['dtype'].unique()))}, total norm "
             f"{format_number(float(report['total_norm']), digits=4)}"
         )

@@ -52,14 +52,21 @@ def _ranks(ranks: np.ndarray) -> str:
 
 
 def _scores(samples: Any) -> Iterator[tuple[str, str]]:
-    """Accuracy and cross-entropy of the samples that were scored, without and with the adapter."""
+    """Accuracy and cross-entropy of the samples that were scored, without and with the adapter.
+
+    Of texts and chats alone, cross-entropy is the mean over the tokens to be predicted, as wherever else it is told.
+    """
+    is_text = bool((samples["answer"].values < 0).all())
+    n_targets = samples.get("n_targets", samples["length"] - 1).values.astype(np.float64)
     for name, column, factor, unit in (("accuracy", "correct", 100, " %"), ("cross-entropy", "ce", 1, " nat/token")):
         values = samples[column].values
         kept = np.isfinite(values) if column == "ce" else values >= 0
         if not kept.any():
             continue
         base = samples[f"base_{column}"].values[kept] if f"base_{column}" in samples else np.array([np.nan])
-        with_adapter = f"{factor * values[kept].mean():.3g}{unit} with the adapter"
+        weights = n_targets[kept] if column == "ce" and is_text else np.ones(int(kept.sum()))
+        with_adapter = f"{factor * np.average(values[kept], weights=weights):.3g}{unit} with the adapter"
         known = np.isfinite(base).all() and (base >= 0).all()
-        without = f"{factor * base.mean():.3g}{unit} without, " if known else ""
-        yield name, f"{without}{with_adapter} (mean over {int(kept.sum())} samples)"
+        without = f"{factor * np.average(base, weights=weights):.3g}{unit} without, " if known else ""
+        over = "tokens of " if column == "ce" and is_text else ""
+        yield name, f"{without}{with_adapter} (mean over {over}{len(weights)} samples)"

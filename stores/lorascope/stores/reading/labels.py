@@ -1,6 +1,6 @@
 """Names beside numbers: the sample, role, position and text of a token, the kind and layer of a component."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,8 @@ def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.nd
         If there is no sample of this id.
     """
     ids, places = samples["id"].values, []
+    if not isinstance(wanted, Iterable):
+        raise TypeError(f"`sample` is {wanted!r}; give the id of a sample, a text, or several")
     for name in [wanted] if isinstance(wanted, str) else wanted:
         found = np.flatnonzero(ids == name)
         if not len(found):

@@ -35,7 +35,9 @@ def open_run(path: str | Path) -> Run:
 
 
 def as_run(run: RunLike) -> Run:
-    """The run itself, or the one that is stored at a path or url; raises what `open_run` raises."""
+    """The run itself, or the one that is stored at a path or url; raises what `open_run` raises, or TypeError."""
+    if not isinstance(run, RunLike):
+        raise TypeError(f"`run` is {run!r}; give an open run, its path or its url")
     return run if isinstance(run, Run) else open_run(run)
 
 
