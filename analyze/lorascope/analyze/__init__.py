@@ -1,4 +1,4 @@
-"""Analysis of a run without its model: MIUB, other measures in the same trip, and what qualifies them."""
+"""Analysis of a run without its model: MIUB, other measures, mutual information, scaling laws."""
 
 from typing import TYPE_CHECKING
 

@@ -15,15 +15,15 @@ PAIR_KEYS = ("component", "layer", "kind")
 
 
 def side_by_side(results: Sequence[xr.DataTree], by: Sequence[str] = ("run",)) -> xr.Dataset:
-    """MIUB of several results, by what tells their runs apart and by what `group_by` knows.
+    """MIUB of several results in one table, by properties of the runs and by any key of `group_by`.
 
     Parameters
     ----------
     results
         What `miub` returns, of different runs or adapters, with one reduction and unit.
     by
-        Keys of runs (`RUN_KEYS`), and after them any of `group_by`. `rank` is the adapter's; `mixed` where its
-        components have several.
+        Keys of runs (`RUN_KEYS`), followed by any keys of `group_by`. `rank` is the adapter's, or `mixed` if its
+        components have different ranks.
 
     Returns
     -------
@@ -86,21 +86,22 @@ def _in_order(labels: list[Any], key: str) -> list[Any]:
 
 
 def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> xr.Dataset:
-    """How much larger MIUB is in the second result, from samples that both hold, and whether by more than chance.
+    """Difference of MIUB between two results, second minus first, over the samples that both have, with tests.
 
     Parameters
     ----------
     first, second
         What `miub` returns, with one reduction and unit. Samples are matched by data set, split, prompt and id.
     by
-        Keys of components by which to take the differences apart: of `component`, `layer` and `kind`.
+        Keys of components to group the differences by: any of `component`, `layer` and `kind`.
 
     Returns
     -------
     xr.Dataset
-        `difference`, second less first, mean over samples; `difference_se`; `t` and `p_t` of the paired t-test;
-        `p_wilcoxon` of the signed-rank test, which doesn't take differences for normal; with `by` also `p_adjusted`,
-        p_t after Benjamini and Hochberg's control of false discoveries over all groups. `n_samples` were matched.
+        `difference`, second minus first, mean over samples; `difference_se`, its standard error; `t` and `p_t` of the
+        paired t-test; `p_wilcoxon` of the signed-rank test, which doesn't assume normal differences; `n_samples`, the
+        number of matched samples. With `by` also `p_adjusted`: p_t after Benjamini and Hochberg's correction over all
+        groups.
 
     Raises
     ------
@@ -110,8 +111,7 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
 
     Notes
     -----
-    Pairs take away what makes samples differ from each other in either run. A component that only one result holds
-    counts as 0 in the other.
+    Pairing removes the differences between samples. A component that only one result has counts as 0 in the other.
     """
     _check_alike((first, second))
     if isinstance(by, str) or set(by) - set(PAIR_KEYS):

@@ -21,7 +21,7 @@ LENGTH_TOKENS = 100
 
 
 def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: str = "sum") -> xr.Dataset:
-    """Mean over samples of js, reduced over each group's tokens and components, with its standard error.
+    """MIUB by groups of samples, components or tokens, with standard errors.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
 
     Notes
     -----
-    A sample's tokens and components depend on each other; samples are taken for independent. The error is therefore
-    that of a mean over samples, each of which enters with one number a group: errors clustered by sample.
+    Tokens and components of a sample depend on each other, and samples are assumed to be independent. So the error is
+    the error of a mean over samples, where each sample gives one number a group: errors clustered by sample.
     """
     by = (by,) if isinstance(by, str) else tuple(by)
     _check(result, by, over_components)
@@ -88,7 +88,7 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
 
 
 def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> Any:
-    """A tidy pandas table of a result: a row for each component, sample, token, or pair of them.
+    """A result as a tidy pandas table, with one row for each component, sample, token, or pair of them.
 
     Parameters
     ----------

@@ -20,22 +20,21 @@ def jensen_shannon(base: xr.DataArray, delta: xr.DataArray) -> xr.DataArray: ...
 
 
 def jensen_shannon(base: Any, delta: Any) -> Any:
-    """Return JS(softmax(base), softmax(base + delta)) over the last axis, in nats.
+    """JS(softmax(base), softmax(base + delta)) over the last axis, in nats.
 
     Parameters
     ----------
     base, delta
-        What the frozen layer puts out, and what the adapter adds to it: two NumPy arrays (..., feature), or two
+        Output of the frozen layer, and what the adapter adds to it: two NumPy arrays (..., feature), or two
         xarray.DataArrays with the same last dimension, such as `run.base(component)` and `run.delta(component)`;
         float16, float32 or float64. The sum is never rounded to their dtype.
 
     Returns
     -------
     numpy.ndarray or xarray.DataArray
-        One value from 0 to ln 2 for each place of `batch`: float64 if either argument is, else float32. A DataArray is
-        lazy where its arguments are, and its features must lie in one Dask chunk. It is
-        NaN exactly where a row of `base` or `delta` holds NaN or infinity, so that
-        `numpy.argwhere(numpy.isnan(result))` names those rows.
+        One value from 0 to ln 2 for each row; float64 if either argument is, else float32. A DataArray is lazy if its
+        arguments are; its features must be in one Dask chunk. The value is NaN exactly if the row of `base` or `delta`
+        has NaN or infinity, so `numpy.argwhere(numpy.isnan(result))` finds these rows.
 
     Raises
     ------

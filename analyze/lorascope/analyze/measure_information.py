@@ -48,26 +48,26 @@ def measure_information(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """Mutual information of base and lora over tokens, by component and estimator, in nats, beside js of those tokens.
+    """Mutual information of base and lora over tokens, by component and estimator, in nats, with js of the same tokens.
 
     Parameters
     ----------
     run
         An open run that keeps states, or its path or url, finished or not.
     adapter
-        Name of the adapter; may be left out where there is one.
+        Name of the adapter; not needed if there is only one.
     components
-        Their paths or patterns, such as `*.q_proj`; by default all that the adapter touches.
+        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
     estimator
         Names of `ESTIMATORS`, or `panel`; see `mutual_information`.
     against
         What base is compared with: `lora`, or `delta` alone.
     n_tokens
-        How many tokens to choose at most, as many of each sample as it has. Repeated states are left out, and those
-        that aren't finite.
+        Largest number of tokens to use; they are taken evenly from the samples. Repeated states and states that aren't
+        finite are left out.
     n_axes, share
-        As many principal axes of a side, taken from all tokens of the run, as keep this share of its variance, at most
-        `n_axes`.
+        Principal axes of each side, found in all tokens of the run: as many as keep this share of the variance, but at
+        most `n_axes`.
     k, unit, n_shuffles, seed
         As in `mutual_information`. Shuffles, halves and parts keep samples whole, and tokens of one sample are no
         neighbours.
@@ -138,9 +138,9 @@ def export_pairs(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Write the pairs that `measure_information` makes its estimates of as `.npz`; returns what was left out, and why.
+    """Write the pairs behind the estimates of `measure_information` as `.npz`; returns what was left out, and why.
 
-    Parameters and errors as of `measure_information`. `numpy.load(path, allow_pickle=False)` reads the file:
+    Parameters and errors are those of `measure_information`. `numpy.load(path, allow_pickle=False)` reads the file:
     `<component>/x` and `<component>/y`, float64 (n, axis); `<component>/sample` and `<component>/token`, int64 (n,);
     `components`, what stands before these; `about`, JSON: how pairs were made, and under `left_out` what states
     couldn't be projected. All pairs are in memory together: 8 bytes for each token, axis, side and component.

@@ -42,7 +42,7 @@ def miub(
     progress: Progress | None = None,
     out: str | Path | None = None,
 ) -> xr.DataTree:
-    """MIUB of a run in nats, with the JS of every token and component that it is made of.
+    """MIUB of a run in nats, with the JS of every token and component.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ def miub(
         An open run or its path or url, finished or not; samples that aren't wholly committed are left out. Where it
         keeps no states, or not those of all tokens, js is the one measured during capture.
     adapter
-        Name of the adapter; may be left out where there is one.
+        Name of the adapter; not needed if there is only one.
     components
-        Paths of components or patterns, such as `*.q_proj`, that MIUB is to be of; by default all that the adapter
-        touches.
+        Paths of components or patterns, such as `*.q_proj`, to compute MIUB for; by default all that the adapter
+        changes.
     reduction
         What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
         mean of those that are the `answer`, in a chat the assistant's. Mean and sum weigh tokens that were drawn by
@@ -61,13 +61,14 @@ def miub(
     unit
         `nat`, `bit`, or `sqrt`: the root of each token's JS in nats. `js` itself always is in nats.
     scheduler, n_workers
-        Where tasks run: an address of a running `dask.distributed` scheduler, a client of one, or the name of one of
-        Dask's own; by default the active client, else as many threads as there are processors. No number depends on it.
+        Where tasks run: the address of a running `dask.distributed` scheduler, a client, or the name of one of Dask's
+        local schedulers. By default the active client or, without one, as many threads as there are processors. Results
+        don't depend on it.
     progress
         Called with (tasks done, tasks in all).
     out
-        Save the result here, a folder ending in .zarr or a NetCDF file ending in .nc. `js` then goes there component by
-        component and never lies in memory whole, and a call that was stopped goes on after what it had done.
+        Save the result here: a folder ending in .zarr, or a NetCDF file ending in .nc. `js` is then written component
+        by component and never held in memory as a whole. If the call is stopped, the same call continues it.
 
     Returns
     -------
@@ -97,9 +98,9 @@ def miub(
 
     Notes
     -----
-    M = (1/N) sum_samples sum_m JS(softmax(h_LLM^m), softmax(h_LoRA^m)). The paper doesn't say what becomes of the
-    tokens of a sample. It calls M an upper bound of a mutual information; that theorem doesn't hold. What M is: the
-    size of the adapter's perturbation of the softmaxes, 0 where the adapter does nothing, at most ln 2 a component.
+    M = (1/N) sum_samples sum_m JS(softmax(h_LLM^m), softmax(h_LoRA^m)). The paper doesn't say how the tokens of a
+    sample are reduced. It calls M an upper bound of a mutual information; that theorem doesn't hold. M is the size of
+    the adapter's change, seen through a softmax: 0 if the adapter does nothing, at most ln 2 a component.
 
     References
     ----------

@@ -36,13 +36,13 @@ def mutual_information(
     Parameters
     ----------
     x, y
-        Real numbers (n, dimension) or (n,), row i of one belonging to row i of the other.
+        Real numbers (n, dimension) or (n,); row i of x belongs to row i of y.
     estimator
-        One name or several of `ESTIMATORS`, and `panel`: five that say too little for different reasons, and their
-        largest. `docs/mutual-information.md` says what each is.
+        One or several names of `ESTIMATORS`, or `panel`: five estimators that can only be too low, each for another
+        reason, and the largest of them. `docs/mutual-information.md` describes each.
     groups
-        Labels (n,) of rows that aren't independent of each other, such as the tokens of a sample: they are no
-        neighbours, stay together in shuffles, halves and parts. By default every row is alone.
+        Labels (n,) of rows that depend on each other, such as the tokens of a sample. Rows with one label don't count
+        as neighbours, and stay together in shuffles, halves and parts. By default all rows are independent.
     k
         Nearest neighbours.
     unit
@@ -52,7 +52,7 @@ def mutual_information(
     seed
         Seed of shuffles, halves and parts: the same seed gives the same numbers.
     n_workers
-        Threads, by default one a processor; no number depends on it.
+        Threads, by default one a processor; results don't depend on it.
     progress
         Called with (evaluations done, evaluations in all).
 
@@ -73,9 +73,9 @@ def mutual_information(
 
     Notes
     -----
-    `se` and the interval come from disjoint parts of the groups (no pair is drawn twice, which neighbours would take
-    for dependence), whose variance falls as 1/n. They hold the noise, not the bias; the ladder and the verdict speak of
-    that.
+    `se` and the interval come from disjoint parts of the groups, with a variance that falls as 1/n. No pair is drawn
+    twice, since nearest neighbours would see that as dependence. They describe the noise, not the bias; `half`,
+    `quarter`, `eighth` and the verdict show the bias.
 
     References
     ----------

@@ -29,7 +29,7 @@ def qualify(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
-    """MIUB of a run in nats, by sample, component and token, and what qualifies it by component.
+    """MIUB of a run in nats, by sample, component and token, with its null and other context for each component.
 
     Parameters
     ----------
@@ -58,9 +58,9 @@ def qualify(
 
     Notes
     -----
-    Where a run doesn't keep the states of all tokens, js, effective_width and delta_ratio are those that capture
-    took; js_permuted is missing. Early runs without states have js only, and of a share of their tokens, and a sample
-    is the mean of those of its tokens that were measured. Means and medians over tokens are weighted.
+    If a run doesn't have the states of all tokens, js, effective_width and delta_ratio are those measured during
+    capture, and js_permuted is missing. Early runs without states have only js, for a share of their tokens; a sample
+    is then the mean of its measured tokens. Means and medians over tokens are weighted.
     """
     run = as_run(run)
     names = available(run, ("js", *QUALIFIERS))

@@ -33,7 +33,7 @@ def miub_readings(
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
-    """MIUB under each reading of the paper's eq. 9, from one trip over the store.
+    """MIUB under each reading of the paper's eq. 9; reads the store once.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def miub_readings(
 
     Notes
     -----
-    The paper says neither what becomes of tokens nor whether the residual base is part of h_LoRA, nor the unit. Its
+    The paper doesn't say how tokens are reduced, whether base is part of h_LoRA, or which unit it uses. Its
     values per component exceed ln 2 = 0.693 nats, the most that a mean over tokens can reach, 17 to 25 times. This says
     how each reading compares in size with them; which of them the paper used can't be told from size alone.
     """

@@ -25,13 +25,13 @@ UNIT_OF_SYMBOL = {"nat": "nat", "bit": "bit", "nat^0.5": "sqrt"}
 def save(result: xr.Dataset | xr.DataTree, path: str | Path) -> Path:
     """Write a result as Zarr (`.zarr`) or NetCDF (`.nc`), with its attributes; returns the path.
 
-    It appears under its name only when it is whole. What tells a token's sample, text and role is stored as numbers
-    that are places in `sample_labels`, `text_labels` and `role_labels`: every name is there once.
+    The file appears under its name only when it is complete. What tells a token's sample, text and role is stored as
+    numbers that are places in `sample_labels`, `text_labels` and `role_labels`: every name is there once.
 
     Raises
     ------
     ValueError
-        If the name ends otherwise.
+        If the name has another ending.
     FileExistsError
         If something of that name is there.
     """
@@ -46,7 +46,7 @@ def save(result: xr.Dataset | xr.DataTree, path: str | Path) -> Path:
 
 
 def open_result(path: str | Path) -> xr.DataTree:
-    """A saved result; what is large stays on the disk until it is looked at.
+    """Open a saved result; large arrays are read from disk only when they are used.
 
     That of `miub` or `qualify` is as they return it, also where an earlier version saved it; other datasets are the
     root of a tree without nodes, and `to_dataset()` gives them back.

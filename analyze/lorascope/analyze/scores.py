@@ -71,7 +71,7 @@ def scores(run: Run) -> list[Score]:
 
 
 def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Column names and cells of `scores`, as text with errors and units."""
+    """Scores of a run as a table of text, with errors and units."""
     run = as_run(run)
     columns = ("data set", "measure", "n", "without adapter", "with adapter", "change")
     rows = []

@@ -73,7 +73,7 @@ def capture(
     progress: Any = None,
     **options: Any,
 ) -> Run:
-    """Capture base states and deltas of every LoRA-wrapped layer into a run, and open it.
+    """Capture base and delta of every LoRA-wrapped layer into a run, and return the run.
 
     Either `capture(config)`, where everything is named, or `capture(model, data, out, tokenizer=...)` of what is in
     memory. A run that was interrupted goes on after its committed rows when the same is asked for again; one that is
@@ -115,7 +115,7 @@ def capture(
     OSError
         If the disk is full or the remote is lost; committed rows stay, and the same call goes on later.
     Interrupted
-        After the first SIGINT or SIGTERM, once the rows that were begun are committed; a KeyboardInterrupt.
+        After the first SIGINT or SIGTERM, when the rows in progress are committed. It is a KeyboardInterrupt.
 
     Notes
     -----

@@ -13,7 +13,7 @@ from .samples.selection import check_selection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneConfig:
-    """How a LoRA adapter is trained; learning rate, batch size and optimiser default to those of arXiv 2501.03152."""
+    """Settings of a training; learning rate, batch size and optimiser default to those of arXiv 2501.03152."""
 
     rank: int = 32
     """Rank of every layer's adapter."""
@@ -24,9 +24,9 @@ class FinetuneConfig:
     learning_rate: float = 4e-5
     """Step size at the start; it falls linearly to 0 over the training, without warm-up."""
     batch_size: int = 32
-    """Samples of an optimiser step."""
+    """Samples in one optimiser step."""
     micro_batch_size: int | None = None
-    """Samples that pass the model at once, a divisor of the batch size; None for the whole batch."""
+    """Samples in one forward pass, a divisor of the batch size; None for the whole batch."""
     epochs: float = 3.0
     """Passes over the training samples."""
     max_steps: int | None = None
@@ -34,15 +34,15 @@ class FinetuneConfig:
     seed: int = 0
     """Seed of the adapter's first weights, the order of samples and dropout."""
     max_length: int | None = None
-    """Most tokens of a sample; None for the model's context."""
+    """Largest number of tokens in a sample; None for the model's context."""
     window_tokens: int = 512
     """Tokens of a window that plain text is cut into."""
     score_batch_tokens: int = 4096
-    """Most tokens of a batch when held-out samples are scored."""
+    """Largest number of tokens in a batch when held-out samples are scored."""
     miub_every: int | None = None
-    """Measure MIUB on held-out samples every so many optimiser steps, and at the start; None for never."""
+    """Measure MIUB on held-out samples at the start and then after this many optimiser steps; None for never."""
     miub_samples: int = 16
-    """How many of the held-out samples it is measured on, the first of each data set in turn."""
+    """Number of held-out samples for MIUB; they are taken from the start of each data set in turn."""
 
     def __post_init__(self) -> None:
         counts = ("rank", "alpha", "batch_size", "micro_batch_size", "max_steps", "score_batch_tokens")
@@ -63,7 +63,7 @@ class FinetuneConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureConfig:
-    """What one capture does; the store keeps it whole."""
+    """Settings of one capture; the run stores all of them."""
 
     model: str
     """The frozen base model: a hub id, a local folder, or a .gguf file."""
@@ -76,65 +76,68 @@ class CaptureConfig:
     component: tuple[str, ...] = ()
     """Components to hook and store, by path or pattern, such as `*.q_proj`; by default all that an adapter changes."""
     stream: Literal["adapted", "base", "pair"] = "adapted"
-    """What x feeds the layers: `adapted` (adapter on), `base` (off, any adapters' deltas beside it), `pair` (both)."""
+    """Which input the layers get: `adapted` (adapter on), `base` (adapter off; for several adapters), `pair` (both)."""
     states: Literal["all", "sample", "none"] = "all"
-    """`all` keeps base and delta; `none` only js, norms, effective width and KL by token; `sample` all in some rows."""
+    """`all` stores base and delta; `none` only js, norms, effective width and KL of each token; `sample` all in some
+    rows."""
     states_share: float = 0.05
-    """Share of the rows of 1024 tokens that keep base and delta where `states` is `sample`."""
+    """With `states` = `sample`: share of the rows (of 1024 tokens) that store base and delta."""
     codec: Literal["zstd", "raw"] = "zstd"
-    """`raw` doesn't compress: faster where disk is plenty; `lorascope compact` compresses later."""
+    """`raw` doesn't compress: faster, but larger; `lorascope compact` can compress the run later."""
     tokens: str = "all"
     """Which tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; `last:N`,
     `every:K` or `share:P`."""
     budget: str | None = None
-    """Bytes that the run may take, such as `50GB`: chooses the share of tokens that fits, so `tokens` must be `all`."""
+    """Largest size of the run, such as `50GB`: keeps as many tokens as fit, chosen at random; `tokens` must be
+    `all`."""
     generate: int = 0
     """Tokens to generate greedily after each prompt, in place of the answer or last turn; 0 for none."""
     limit: int | None = None
-    """Capture only the first so many items, or windows of text, of each file."""
+    """Capture only this many items (or windows of text) from the start of each file."""
     prompt: tuple[str, ...] = ("main",)
     """Prompts of multiple-choice items: `main`, `prompt1`, `prompt2`, `prompt3`, or files of templates (.txt)."""
     examples: tuple[str, ...] = ()
-    """Files of multiple-choice items from which a prompt's examples are drawn, by data set."""
+    """Files of multiple-choice items; the examples in a prompt are drawn from them, by data set."""
     answer_tokens: int = 0
-    """Tokens that the model may write as its own answer when it is scored, read by a parser; 0 for none."""
+    """Largest number of tokens that the model may write as its own answer for scoring; 0 for none."""
     share: int = 1
-    """Layers that share one set of base weights, in groups of so many neighbours; 1 for the model as it is."""
+    """Number of neighbouring layers that share one set of base weights; 1 for the model as it is."""
     shared_layers: int = 16
-    """How many of the last layers are put into such groups; a multiple of `share`."""
+    """How many of the last layers are in such groups; a multiple of `share`."""
     share_from: Literal["first", "mean"] = "first"
     """Where a group's weights come from: its first layer, or the mean over its layers."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Type the model runs in: `auto` (the checkpoint's own), `float32`, `float16` or `bfloat16`."""
     store: Literal["exact", "bf16"] = "exact"
-    """`exact` keeps base in the type the layer put out, bit for bit; `bf16` narrows it to bfloat16."""
+    """`exact` stores base in the type of the layer's output, bit for bit; `bf16` rounds it to bfloat16."""
     device: str = "auto"
     """Where the model runs: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ...; under torchrun one a rank."""
     device_map: str | None = None
     """Spreads a model that is too big for one device: a strategy of accelerate, such as `auto` or `balanced`."""
     batch_tokens: int = 1024
-    """Most tokens in a batch, padding included; a longer sample stands alone. Part of what the results depend on."""
+    """Largest number of tokens in a batch, with padding; a longer sample has its own batch. Results depend on it
+    slightly."""
     window_tokens: int = 512
     """Tokens in each window that plain text is cut into."""
     js_share: float | None = None
-    """Share of tokens whose js is measured and whose sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
+    """Share of tokens on which js is measured and sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
     kl_share: float = 1 / 64
-    """Share of the batches whose KL between base and adapted logits is measured, unless all states are kept."""
+    """Share of the batches in which KL between base and adapted logits is measured, unless all states are stored."""
     seed: int = 0
-    """Chooses those tokens and batches, and the tokens of a share."""
+    """Seed of the random choice of tokens and batches."""
     queue: str | None = None
-    """Most host memory for rows that wait to be written, such as `8 GiB`; by default 4 GiB, or what a batch fills and a
-    row ahead of it if that is more."""
+    """Largest amount of memory for rows that wait to be written, such as `8 GiB`; by default 4 GiB, or one batch and
+    one row if that is more."""
     overfill: bool = False
-    """Whether to start a capture that is expected not to fit the free space."""
+    """Start the capture even if it is expected not to fit in the free space."""
     score: bool = True
-    """Whether to score every choice, with and without the adapter, before states are captured."""
+    """Score every choice, with and without the adapter, before states are captured."""
     score_base: bool = True
-    """Whether that is done without the adapter too; not needed where another run has these scores already."""
+    """Score without the adapter too; not needed if another run has these scores already."""
     allow_zero: bool = False
-    """Whether an adapter whose lora_B is all zero (untrained) may be captured."""
+    """Allow an adapter with an all-zero lora_B, which was never trained."""
     trust_remote_code: bool = False
-    """Whether code that comes with the model may run."""
+    """Run Python code that comes with the model."""
 
     def __post_init__(self) -> None:
         for name in ("adapter", "data", "component", "prompt", "examples"):

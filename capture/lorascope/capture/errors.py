@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class CaptureError(RuntimeError):
-    """The model did something under capture that would have put wrong data into the store."""
+    """The model did something during the capture that would have stored wrong data."""
 
 
 class AdapterError(ValueError):
@@ -17,7 +17,7 @@ class AdapterError(ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the capture after whole rows; the same command goes on from there."""
+    """A signal stopped the capture after complete rows; the same command continues it."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)

@@ -8,12 +8,12 @@ SHOWN = 2
 
 
 class StoreError(ValueError):
-    """A store isn't what it should be, or an operation would make it so; the message says what to do."""
+    """A store is wrong, or an operation would make it wrong; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that a check found; checks return them all, and raising is a step of its own."""
+    """One problem that a check found."""
 
     place: str
     """Where it is: a chunk's key, a row or an array; a module's path, a key of an adapter's file, or the adapter."""

@@ -32,7 +32,7 @@ VARIABLES = {
 
 
 def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.Dataset:
-    """Size and rank of s B A, the change that a LoRA adapter makes to the weight of each layer, from its folder alone.
+    """Size and rank of an adapter's change to each layer's weight, s B A, computed from its folder.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
         Folder with `adapter_config.json` and `adapter_model.safetensors`, as PEFT's `save_pretrained` writes it; keys
         may hold the adapter's name. Weights in bfloat16, float16, float32 or float64; a pickle is never read.
     progress
-        Called with how many components are measured, and of how many.
+        Called with (components done, components in all).
 
     Returns
     -------
@@ -64,12 +64,12 @@ def adapter_report(path: str | Path, *, progress: Progress | None = None) -> xr.
 
     Notes
     -----
-    All is float64 and of the order of (d_in + d_out) r^2: thin QR of B and of A^T, then the SVD of the r x r core. Only
-    one layer's factors are in memory at a time. The effective rank is that of Roy and Vetterli, exp(-sum p_k ln p_k)
-    with p_k = sigma_k / sum_l sigma_l, singular values themselves and not their squares; the stable rank is
-    sum sigma_k^2 / sigma_1^2. Both lie between 1 and the rank. `fan_in_fan_out` transposes s B A,
-    which changes none of these. DoRA's magnitudes, the bias of a lora_B, and the scale that some models put on an
-    embedding's output aren't in the norms. A convolution's A is taken as a matrix (rank, channels x kernel).
+    All arithmetic is float64. The cost is of the order of (d_in + d_out) r^2: thin QR of B and of A^T, then the SVD of
+    the r x r core. Only one layer's factors are in memory at a time. The effective rank is that of Roy and Vetterli,
+    exp(-sum p_k ln p_k) with p_k = sigma_k / sum_l sigma_l, singular values themselves and not their squares; the
+    stable rank is sum sigma_k^2 / sigma_1^2. Both lie between 1 and the rank. `fan_in_fan_out` transposes s B A, which
+    changes none of these. DoRA's magnitudes, the bias of a lora_B, and the scale that some models put on an embedding's
+    output aren't in the norms. A convolution's A is taken as a matrix (rank, channels x kernel).
 
     References
     ----------

@@ -42,7 +42,7 @@ class Dependence(NamedTuple):
 
 
 def js_lower_bound(js: Values) -> Values:
-    """Xi(js): the least mutual information, in nats, that goes with this JS of joint against product.
+    """Lower bound of the mutual information, in nats, from the JS of joint and product distribution: Xi(js).
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def js_lower_bound(js: Values) -> Values:
 
 
 def js_upper_bound(mi: Values) -> Values:
-    """The largest JS(joint || product), in nats, that a mutual information allows: the inverse of `js_lower_bound`.
+    """Largest possible JS of joint and product distribution, in nats, for a mutual information.
 
     Parameters
     ----------

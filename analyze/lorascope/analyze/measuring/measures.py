@@ -27,21 +27,21 @@ class Measure:
 
 
 def token_measure(*, long_name: str, units: str, **attributes: str) -> Callable[[Callable[..., Values]], Measure]:
-    """Make a measure of a function (base, delta) -> (token,), which gives it its name.
+    """Decorator that makes a measure of a function (base, delta) -> (token,); the measure has the function's name.
 
     Parameters
     ----------
     long_name, units
         What it is, in words, and its unit; "1" for a pure number.
     **attributes
-        Others that the result is to carry, such as `references`.
+        Further attributes of the result, such as `references`.
 
     Returns
     -------
     Callable
-        A decorator. What it makes goes wherever the name of a measure goes, unless the function has the name of one of
-        ours or of a coordinate. The function gets float32 blocks (token, feature) of any number of tokens, in a thread
-        of its own; its value for a token must depend on that token alone.
+        A decorator. Its result can be used wherever the name of a measure can. The function's name must not be that of
+        an existing measure or of a coordinate. The function gets float32 blocks (token, feature) with any number of
+        tokens, and is called in threads or other processes. Its value for a token must depend on that token alone.
 
     Examples
     --------

@@ -45,9 +45,10 @@ def measure_run(
     progress: Progress | None = None,
     out: str | Path | None = None,
 ) -> xr.Dataset:
-    """Measures (token, component) of a run as a dataset, one float32 variable each; see `MEASURES`.
+    """Measures of a run for each token and component, one float32 variable a measure; see `MEASURES`.
 
-    They are computed from states where those of all tokens were kept, and are else those that capture took.
+    They are computed from states if the run has those of all tokens. Otherwise they are the values measured during
+    capture.
 
     Parameters
     ----------
@@ -56,17 +57,17 @@ def measure_run(
     names
         Names in `MEASURES`, or measures of your own, made by `token_measure`.
     adapter
-        Name of the adapter; may be left out where there is one.
+        Name of the adapter; not needed if there is only one.
     components
-        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter touches.
+        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
     scheduler, n_workers
         Where tasks run; see `compute.workers`. No number depends on it.
     progress
         Called with (tasks done, tasks in all).
     out
-        Save the result here, a folder ending in .zarr or a NetCDF file ending in .nc. Values then go to the disk by
-        batches of components, the dataset reads them from there, and a call that was stopped goes on after what it had
-        done.
+        Save the result here: a folder ending in .zarr, or a NetCDF file ending in .nc. Values are then written to disk
+        by batches of components, and the dataset reads them from there. If the call is stopped, the same call continues
+        it.
 
     Returns
     -------

@@ -44,21 +44,22 @@ def fit_scaling_law(
     n_starts: int = 24,
     seed: int = 0,
 ) -> ScalingFit:
-    """A scaling law of a response in model size N, LoRA rank R and data size D, fitted to a table of runs.
+    """Fit a scaling law of a response in model size N, LoRA rank R and data size D to a table of runs.
 
     Parameters
     ----------
     frame
         One row a cell: a run's response and sizes. Rows whose response is empty are left out, and counted.
     response
-        Column of what the law is about, such as MIUB (in its own unit) or a loss.
+        Column that the law describes, such as MIUB (in its own unit) or a loss.
     N, R, D
         Columns of parameters of the model, LoRA rank and size of the data set; a size that doesn't vary drops out
         with a message.
     groups
-        Columns whose combinations have a level E of their own, such as data set and model; without, there is one E.
+        Columns that together define a group with its own level E, such as data set and model; without them there is one
+        E.
     offsets
-        Columns whose values shift the level of all groups alike, such as two sweeps that were run differently.
+        Columns that shift the level of all groups by the same amount, such as two sweeps that were run differently.
     law
         `additive`: E + A (N0/N)^alpha + B (R0/R)^beta + C (D0/D)^gamma, eq. 8 of the paper as its text means it; N0 and
         D0 are the largest N and D, R0 the smallest R.
@@ -80,7 +81,7 @@ def fit_scaling_law(
     repeat
         Column that tells repeated runs of a setting apart, such as their seed; its values don't matter.
     level
-        Level of confidence of intervals; verdicts hold p-values against 1 - level.
+        Confidence level of intervals; verdicts compare p-values with 1 - level.
     n_starts
         Random starts of the search, beside those from a grid.
     seed
@@ -103,8 +104,8 @@ def fit_scaling_law(
     -----
     Exponents are found on a grid over their bounds and polished, everything linear is solved exactly for each (variable
     projection); amplitudes may have either sign. Huber's loss, and residuals of the logarithm, go on from there over
-    all parameters. Which cells, which N and which loss were used is in `provenance` and moves the numbers: say it with
-    them.
+    all parameters. The result depends on the cells, on N and on the loss. They are recorded in `provenance`; report
+    them with the numbers.
 
     References
     ----------
@@ -220,7 +221,7 @@ def fit_report(
     progress: Progress | None = None,
     **options: Any,
 ) -> FitReport:
-    """A fit, its rivals on the same cells, a bootstrap over groups, predictions of cells held out, and influence.
+    """A fit with its tests: other laws, a bootstrap over groups, predictions of held-out cells, and influence.
 
     Parameters
     ----------
@@ -229,14 +230,14 @@ def fit_report(
     n_draws
         How many draws the bootstrap may make, at most 2000.
     progress
-        Called with how much of a part is done, of how much, and the part's name.
+        Called with (steps done, steps in all, name of the part).
     **options
         Further ones of `fit_scaling_law`.
 
     Raises
     ------
     TypeError, ValueError
-        As `fit_scaling_law`; rivals that the cells can't determine are left out, and named in `refused`.
+        As `fit_scaling_law`. Other laws that the cells can't determine are left out, and named in `refused`.
     """
     if not 1 <= n_draws <= MOST_DRAWS:
         raise ValueError(f"`n_draws` is {n_draws!r}; it lies between 1 and {MOST_DRAWS}")

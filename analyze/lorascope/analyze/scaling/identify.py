@@ -40,7 +40,7 @@ def identifiability(
     offsets: Sequence[str] = (),
     law: str = "additive",
 ) -> Identifiability:
-    """What a table's settings can tell of a law's parameters; the response isn't needed.
+    """Which parameters of a law the settings in a table can determine; the response isn't needed.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def identifiability(
     N, R, D
         Columns of sizes.
     groups
-        Columns that tell apart groups with a level of their own.
+        Columns that together define a group with its own level.
     offsets
         Columns whose values shift the level of all groups alike.
     law

@@ -132,7 +132,7 @@ def compare_metrics(
     seed: int = 0,
     level: float = 0.95,
 ) -> MetricComparison:
-    """How well each metric predicts accuracy within groups, and whether the first one does so better than the others.
+    """Compare how well metrics predict accuracy within groups; the first metric is compared with the others.
 
     Parameters
     ----------
@@ -144,18 +144,18 @@ def compare_metrics(
         Columns, first the one whose claim is tested; `ln CE` is the natural logarithm of the column `CE`, or a column
         of that name as it is if there is one. Rows in which one is empty are left out.
     groups
-        Columns whose values together make a group. Cells are compared within groups only, and groups count as
-        independent of each other.
+        Columns that together define a group. Cells are compared only within groups, and groups count as independent.
     setting
         Column that names a cell in its group; the same name in two groups means the same setting, and what settings do
         in all groups alike counts once.
     higher_is_better
-        Metrics that promise a high accuracy where they are high; all others do where they are low.
+        Metrics of which high values should go with high accuracy; for all other metrics low values should.
     collapsed_below
         Report everything a second time, without cells whose accuracy is below this.
     n_draws, seed
-        Random draws of groups, and orders of settings. All that differ are taken where they are no more than `n_draws`,
-        and all draws of at most 10 groups in any case, so that nothing depends on the seed.
+        Number of random draws of groups and orders of settings, and their seed. If there are no more than `n_draws`
+        different ones, all are used. With at most 10 groups, all draws are used, so the result doesn't depend on the
+        seed.
     level
         Share of draws inside an interval; p-values up to 1 - level count.
 

@@ -101,7 +101,7 @@ def trend_tests(
     n_draws: int = 10_000,
     seed: int = 0,
 ) -> TrendResult:
-    """Page's test of a response that is claimed to fall, or rise, along ordered levels within groups.
+    """Page's trend test: whether a response falls (or rises) along ordered levels within groups.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def trend_tests(
         Columns of labels that together name a group, such as data set and model. Only values of one group are compared.
         Without any, all rows are one group.
     increasing
-        The claim: the response rises, or else falls.
+        Whether the claim is that the response rises; by default that it falls.
     level
         A p of at most 1 - level speaks for its direction.
     n_draws, seed

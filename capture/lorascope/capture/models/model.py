@@ -72,7 +72,7 @@ def load_model(
     device_map
         How accelerate spreads the model: `auto`, or module name -> device, `cpu` or `disk`.
     trust_remote_code
-        Whether Python code that the model brings may run.
+        Whether Python code that comes with the model may run.
     share, shared_layers, share_from
         How the last layers share their weights once they are loaded; see `share_layers`.
 
@@ -91,12 +91,12 @@ def load_model(
 
     Notes
     -----
-    GGUF weights are unpacked to `dtype`. Left alone, transformers may keep them packed where a kernel is installed, and
-    without one it unpacks them and still labels the model quantized (`hf_quantizer`, `is_quantized`,
+    GGUF weights are unpacked to `dtype`. By default, transformers may keep them packed if a kernel is installed;
+    without a kernel it unpacks them but still labels the model quantized (`hf_quantizer`, `is_quantized`,
     `quantization_method`, `config.quantization_config`), so that `float()`, `save_pretrained` and `Trainer` refuse it.
     `GgufConfig(dequantize=True)` unpacks in any case and leaves no label.
 
-    Which kind of model it is follows from the architecture that its configuration names: causal, masked, a classifier
+    The kind of model follows from the architecture in its configuration: causal, masked, a classifier
     of sequences or tokens, or a bare encoder.
     """
     if dtype not in DTYPES:

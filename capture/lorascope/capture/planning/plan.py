@@ -52,10 +52,10 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a capture would be: counts as they will be; stored bytes, memory and time as estimates."""
+    """What a capture will need: exact counts, and estimates of stored bytes, memory and time."""
 
     config: CaptureConfig
-    """With the tokens that a budget chose."""
+    """The settings; if there is a budget, with the tokens that it chose."""
     n_samples: int
     n_all_tokens: int
     """Tokens that pass the model, captured or not; padding left out."""
@@ -67,17 +67,17 @@ class Plan:
     fit: tuple[Fit, ...]
     """Disk and memory against what is free."""
     problems: tuple[Problem, ...]
-    """What keeps the adapters from being captured, as far as it shows without the model's weights."""
+    """Reasons why the adapters can't be captured, as far as they show without the model's weights."""
     notes: tuple[Note, ...]
-    """What is unusual about them, and goes into the store."""
+    """Unusual things about the adapters; they are stored in the run."""
     remarks: tuple[str, ...]
-    """What the numbers rest on."""
+    """Assumptions behind the numbers."""
     ways: tuple[str, ...]
-    """What to drop so that it fits; empty where it does."""
+    """What to leave out so that it fits; empty if it fits."""
     trial: Streamed | None
     """What a trial on this machine measured; None where there was none."""
     seconds: Mapping[str, float]
-    """What the trial promises of `score` (and answers) and of `capture`; empty where there was none."""
+    """Estimated seconds of `score` (with answers) and `capture`, from the trial; empty without a trial."""
 
     @property
     def spec(self) -> RunSpec:
@@ -122,7 +122,7 @@ class Plan:
 
 
 def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
-    """What a capture would store, hold in memory and take in time; nothing stays on the disk.
+    """How much disk, memory and time a capture will need; nothing stays on disk.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ class CaptureProgress(NamedTuple):
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"
-    """What a faster one of would help most: the `forward` pass, `copy`, `encode` or the `disk`."""
+    """The slowest part at the moment: the `forward` pass, `copy`, `encode` or the `disk`."""
 
 
 class Streamed(NamedTuple):

@@ -21,13 +21,13 @@ from ..samples.items import Item
 
 
 class MiubCallback(TrainerCallback):
-    """Logs MIUB every so many optimiser steps, through the Trainer's own loggers; training goes on as without it.
+    """Logs MIUB after every `every` optimiser steps, through the Trainer's own loggers, without changing the training.
 
-    What is logged, in nats: `miub`, `miub_layer_{i}`, `miub_kind_{kind}`, and `ce` of the same samples, a token; and
-    `miub_seconds`, the wall time that this took, and `miub_share`, that of all such so far over the training's since it
-    began or was resumed. It stands in `state.log_history`, and goes to whatever `report_to` names, at the step that it
-    was measured after: at the start, after every step divisible by `every`, and after the last, unless something stops
-    training early.
+    It logs, in nats: `miub`, `miub_layer_{i}`, `miub_kind_{kind}`, and `ce` a token of the same samples. It also logs
+    `miub_seconds`, the wall time of the measurement, and `miub_share`, the share of the training's time that all
+    measurements took since it began or was resumed. The numbers go to `state.log_history` and to the loggers in
+    `report_to`: at the start, after every step divisible by `every`, and after the last step, unless something stops
+    the training early.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ class MiubCallback(TrainerCallback):
     tokenizer
         The model's fast tokenizer; needed unless samples are encoded already.
     every
-        Optimiser steps from one measurement to the next.
+        Number of optimiser steps between measurements.
     max_length
-        Most tokens of a sample; None for the model's context.
+        Largest number of tokens in a sample; None for the model's context.
     window_tokens
-        Tokens of a window that plain text is cut into.
+        Number of tokens in each window of plain text.
     batch_tokens
-        Most tokens that pass the model at once, padding included; a longer sample passes alone.
+        Largest number of tokens in a batch, with padding; a longer sample has its own batch.
 
     Raises
     ------
@@ -58,10 +58,10 @@ class MiubCallback(TrainerCallback):
 
     Notes
     -----
-    MIUB is the paper's eq. 9 as `analyze.miub` has it: of the adapter as it stands, dropout off, the mean over all
-    tokens of a sample. At the start it is 0, unless the adapter's init already changed the base: then the base is the
-    frozen rest. Under autocast, base is what the layer puts out in the lower precision. Values of a training that
-    diverged are NaN. On several processes each measures the same samples.
+    MIUB is the paper's eq. 9, as in `analyze.miub`, for the current adapter without dropout: the mean over all tokens
+    of a sample. At the start it is 0, unless the adapter's init already changed the base; then base is the frozen rest.
+    Under autocast, base is the layer's output in the lower precision. If the training diverges, values are NaN. With
+    several processes, each measures the same samples.
 
     References
     ----------

@@ -80,8 +80,8 @@ def finetune(
     Parameters
     ----------
     model
-        A causal language model of transformers without adapters. It trains on the device where it is, and is
-        afterwards as it was before.
+        A causal language model of transformers without adapters. It is trained on its current device. Afterwards the
+        model is as before.
     tokenizer
         Its fast tokenizer.
     items_train
@@ -92,9 +92,10 @@ def finetune(
     config
         How to train.
     items_eval
-        Held-out items, scored before and after; a few of them are what MIUB is measured on.
+        Held-out items, scored before and after the training. MIUB is measured on a few of them.
     progress
-        Called after each optimiser step with the number of steps done and of all, and where it goes on.
+        Called after each optimiser step with the number of steps done, the number of all steps, and where the training
+        was resumed.
 
     Raises
     ------
@@ -120,9 +121,9 @@ def finetune(
     settings, library versions, losses, scores, and which base model it was, with how its layers share weights. It
     appears under its name only when complete.
 
-    Every five minutes all that the training needs goes to `.{name}.training` beside `out`. One that was stopped goes on
-    from there when it is called again likewise, and ends with the same weights, losses and scores: on the same CPU with
-    as many threads, to the last bit. One that diverged or ended leaves nothing there.
+    Every five minutes a checkpoint is written to `.{name}.training` beside `out`. If the training is stopped, call it
+    again with the same arguments: it continues from the checkpoint and ends with the same weights, losses and scores;
+    on the same CPU with as many threads, bit for bit. The checkpoint is deleted when the training ends or diverges.
     """
     place = Path(os.path.abspath(out))
     refuse_used(place)

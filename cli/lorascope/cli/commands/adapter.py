@@ -28,11 +28,11 @@ def adapter(
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
 ) -> None:
-    """Size and rank of what LoRA adapters change, from their folders alone: no data, no model, no torch.
+    """Compare LoRA adapters by their weights: size and rank of each layer's change. Needs no data, model or torch.
 
     Norms are Frobenius norms of s B A, the change of a layer's weight. The effective rank is exp of the entropy of its
-    singular values, scaled to add up to one (Roy & Vetterli 2007); the stable rank is its squared Frobenius norm by its
-    squared spectral norm. Several adapters are put side by side.
+    singular values, scaled to add up to one (Roy & Vetterli 2007). The stable rank is its squared Frobenius norm
+    divided by its squared spectral norm. Several adapters are shown in one table.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def adapter(
         A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all. Shares, the number
         of parameters and the total norm stay those of the whole adapter.
     full
-        Also every component, in the model's order.
+        Also print every component, in the model's order.
     as_json
         Print one JSON object and nothing else: `adapters`, a list of `attributes` (`adapter`, its folder; `scaling`,
         `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`, `scaling`,

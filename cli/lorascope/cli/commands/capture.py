@@ -28,8 +28,8 @@ def capture(
 ) -> None:
     """Run a model with its adapter over data and store base and delta of every LoRA layer.
 
-    Before anything is written the adapter is checked and every choice is scored. Interrupted at any point, the run
-    opens and holds whole rows only; the same command goes on after them. Under torchrun the processes share the rows.
+    Before anything is written, the adapter is checked and every choice is scored. An interrupted run can be opened, and
+    has only complete rows; run the same command again to continue it. Under torchrun, the processes share the rows.
 
     Parameters
     ----------

@@ -11,9 +11,10 @@ from ..stopped import rows_that_remain, saying_what_remains
 
 
 def compact(source: str, out: str, /) -> None:
-    """Write a run that was captured with --codec raw again, compressed; the source stays as it is.
+    """Compress a run that was captured with --codec raw, into a new run; the source doesn't change.
 
-    Every chunk is read back and compared before its row counts. Interrupted, the same command goes on where it was.
+    Every chunk is read back and compared before its row counts as done. If it is interrupted, run the same command
+    again to continue.
 
     Parameters
     ----------

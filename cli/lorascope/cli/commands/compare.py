@@ -32,10 +32,10 @@ def compare(
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
 ) -> None:
-    """Which metric follows accuracy: MIUB, cross-entropy and others, compared within groups of a study.
+    """Compare how well MIUB, cross-entropy and other metrics predict accuracy, within groups of a study.
 
-    Correlations with accuracy, what each metric adds to knowing the setting, and tests of the differences between
-    metrics that take into account that they are of the same cells.
+    It prints correlations with accuracy, what each metric adds if the setting is known, and tests of the differences
+    between metrics; these take into account that all metrics come from the same cells.
 
     Parameters
     ----------
@@ -45,15 +45,16 @@ def compare(
     accuracy
         Column of shares from 0 to 1.
     metric
-        A column, or 'ln CE' for the logarithm of the column CE; give it again for another one. The first one is held
-        against the others.
+        A column, or 'ln CE' for the logarithm of the column CE; repeat the option for more. The first one is compared
+        with the others.
     groups
-        Columns whose values together make a group, with commas between: cells are compared within groups. By default
-        those of dataset, split, prompt and model that vary.
+        Columns that together define a group, separated by commas; cells are compared within groups. By default those of
+        dataset, split, prompt and model that vary.
     setting
         Column that names a cell in its group.
     higher_is_better
-        Metric that promises a high accuracy where it is high; may be given several times. Others do where they are low.
+        A metric of which high values should go with high accuracy; repeat the option for more. For all other metrics
+        low values should.
     collapsed_below
         Report everything a second time, without cells whose accuracy is below this.
     where
@@ -61,13 +62,13 @@ def compare(
     level
         Share of draws inside an interval; p-values up to 1 - level count.
     n_draws
-        Random draws, where groups or settings are too many to look at all draws.
+        Number of random draws, if there are too many groups or settings for all draws.
     seed
         Seed of random draws.
     workers
         Threads that read runs; by default one a processor.
     full
-        Print all tables and remarks beside the verdicts.
+        Print all tables and remarks, not only the verdicts.
     as_json
         Print one JSON object and nothing else: `study` (`source`, `where`, `n_rows`, `notes`), `comparison`, every
         number at full precision, and `remarks`.

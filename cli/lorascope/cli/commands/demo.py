@@ -31,8 +31,8 @@ TOKENS = "last:16"
 def demo(*, out: Path = Path("runs/demo")) -> None:
     """See it work: fine-tune, capture, analyse and report on a small real model, on this machine.
 
-    SmolLM2-135M-Instruct gets an adapter on every linear layer, trained on a few hundred questions of fact made for
-    lorascope. Nothing is downloaded. Run again, it reuses what is there.
+    It trains an adapter on every linear layer of SmolLM2-135M-Instruct, on a few hundred questions written for
+    lorascope. Nothing is downloaded. If you run it again, it reuses what is there.
 
     Parameters
     ----------

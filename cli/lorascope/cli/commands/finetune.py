@@ -29,8 +29,8 @@ def finetune(
     """Train a LoRA adapter on every linear layer of attention and FFN; the base stays frozen.
 
     The loss is on answers, completions and what the assistant says alone. Learning rate, batch and optimiser are those
-    of arXiv 2501.03152. Stopped or killed, the same command goes on from the last checkpoint, of which there is
-    one every five minutes.
+    of arXiv 2501.03152. If it is stopped or killed, run the same command again: it continues from the last checkpoint,
+    written every five minutes.
 
     Parameters
     ----------
@@ -41,13 +41,13 @@ def finetune(
     out
         Folder of the adapter, new or empty.
     held_out
-        What to score before and after; likewise.
+        Data to score before and after the training, in the same formats.
     device
         Where to train: auto (a GPU if there is one), cpu, cuda, cuda:1 ...
     dtype
         Type of the frozen base: auto (the checkpoint's own), float32, float16 or bfloat16.
     share
-        Layers that share one set of base weights, in groups of so many neighbours; 1 for the model as it is.
+        Number of neighbouring layers that share one set of base weights; 1 for the model as it is.
     shared_layers
         How many of the last layers are put into such groups; a multiple of `--share`.
     share_from

@@ -46,11 +46,12 @@ def fit(
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
 ) -> None:
-    """Fit a scaling law of MIUB, or of another number, in model size, LoRA rank and data size, and put it to the test.
+    """Fit a scaling law of MIUB, or of another number, in model size, LoRA rank and data size, and test the fit.
 
-    What is fitted is eq. 8 of arXiv 2501.03152 as its text means it, E + A (N0/N)^alpha + B (R0/R)^beta +
-    C (D0/D)^gamma, with a level E for each group. It is put beside rival laws, a bootstrap over groups, predictions of
-    cells held out, and tests of trend; verdicts say what these data support, contradict or can't tell.
+    By default the law is eq. 8 of arXiv 2501.03152 as its text means it, E + A (N0/N)^alpha + B (R0/R)^beta + C
+    (D0/D)^gamma, with a level E for each group. The fit is compared with other laws and tested by a bootstrap over
+    groups, by predictions of held-out cells, and by trend tests. Verdicts say what the data support, what they
+    contradict, and what they can't tell.
 
     Parameters
     ----------
@@ -58,18 +59,18 @@ def fit(
         A table (.csv, .tsv, .json, .jsonl), a folder that holds study.csv or runs, several runs, or one of the words
         paper, paper:repaired and paper:without-collapsed: table 1 of the paper. MIUB of runs is computed.
     response
-        Column of what the law is about.
+        Column of the number that the law describes.
     N
-        Column of the model's parameters; by default N where the table has it, and none leaves it out.
+        Column with the number of model parameters; by default N if the table has it; none leaves it out.
     R
         Column of the LoRA rank; by default R, as above.
     D
         Column of the size of the data set; by default D, as above.
     groups
-        Columns whose combinations have a level of their own, with commas between, or none for one level; by default
-        those of dataset, split, prompt and model that vary, but no model where N varies from model to model alone.
+        Columns that together define a group with its own level, separated by commas, or none for a single level. By
+        default those of dataset, split, prompt and model that vary; model is left out if N varies only between models.
     offsets
-        Columns whose values shift the level of all groups alike, with commas between, such as the paper's sweep.
+        Columns that shift the level of all groups by the same amount, separated by commas, such as the paper's sweep.
     law
         additive; 'as printed': eq. 8 with its term of D/R; log: its limit for exponents that go to 0; log-log: a power
         law without a floor; multiplicative; share: linear in how many layers share their weights, in place of N.
@@ -86,11 +87,11 @@ def fit(
     level
         Level of confidence of intervals; a test counts where p is at most 1 - level.
     n_draws
-        Draws of the bootstrap, where groups are too many to look at all.
+        Number of bootstrap draws, if there are too many groups for all draws.
     seed
         Seed of random starts and of the bootstrap.
     quick
-        The fit and its profiles alone.
+        Only the fit and its profile intervals.
     full
         Print all tables and remarks.
     workers

@@ -21,7 +21,7 @@ def info(
     full: bool = False,
     out: Path | None = None,
 ) -> None:
-    """What is in a run, how large it is, and how far it got; also while it is being written.
+    """Show what a run contains, how large it is, and how much of it is done; works while it is being written.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def info(
         `base`, `adapted`, `change`, each [value, standard error], null for what there isn't), `provenance` and
         `measured` (as stored; {} where there is none).
     full
-        Also the size of each part, every score, and the notes of the preflight.
+        Also print the size of each part, every score, and the notes of the checks before the capture.
     out
         Save the scores here: a file ending in .csv, .parquet, .json or .nc, or a folder ending in .zarr.
     """

@@ -36,10 +36,11 @@ def mi(
     out: Path | None = None,
     export: Path | None = None,
 ) -> int:
-    """Mutual information of base and LoRA states by component: finite estimates, and what each can and can't say.
+    """Estimate the mutual information of base and LoRA states by component, with errors and verdicts.
 
-    Whole states share infinite information, since an adapter leaves most directions as they are. Printed is what a few
-    axes of each side share, over tokens, with its null, its error and a verdict.
+    The mutual information of whole states is infinite, because an adapter doesn't change most directions. So the
+    command estimates it for a few axes of each side, over tokens, with its null (the value on shuffled data), its error
+    and a verdict.
 
     Parameters
     ----------
@@ -50,17 +51,17 @@ def mi(
     component
         A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all.
     estimator
-        panel: five that err on the low side and the largest of them; or one of ksg1, ksg_copula, gaussian,
+        panel: five estimators that can only be too low, and the largest of them; or one of ksg1, ksg_copula, gaussian,
         gaussian_copula, cca_ksg, quadratic_cca_ksg, radial_ksg, classifier; noise: Gaussian, with noise of four sizes;
         give it again for another one.
     against
         What base is compared with: lora, or delta alone.
     tokens
-        How many tokens to choose at most, as many of each sample as it has.
+        Largest number of tokens to use; they are taken evenly from the samples.
     axes
         The most principal axes for each side.
     share
-        The part of a side's variance that axes are to keep, if so many do.
+        Share of a side's variance that its axes should keep, as far as `axes` allows.
     k
         Nearest neighbours.
     unit
@@ -70,9 +71,9 @@ def mi(
     seed
         Seed of tokens, shuffles, halves and parts.
     bound
-        MIUB beside the mutual information that the paper calls it a bound of, and beside the true bound, in nats.
+        Also print MIUB and the true bound, in nats, to compare with the paper's claim that MIUB is an upper bound.
     full
-        All components, every estimator, and all that qualifies the numbers.
+        Print all components, every estimator, and everything that comes with an estimate.
     as_json
         Print one JSON object and nothing else: `attributes` (how it was measured), `units` (column -> unit), and
         `rows`, one for each component and estimator: `value`, its error `se`, `low` and `high` of its interval, `p`,
@@ -85,7 +86,7 @@ def mi(
         Save all numbers here: a folder ending in .zarr, or a file ending in .nc, .csv, .parquet or .json, with a row
         for each component and estimator.
     export
-        Write the projected pairs here, a file ending in .npz, for estimators of elsewhere; nothing is estimated.
+        Write the projected pairs to this file, ending in .npz, for other software; nothing is estimated.
     """
     if bound and unit != "nat":
         raise ValueError(f"`bound` compares nats with nats, and `unit` is {unit!r}; leave it out")

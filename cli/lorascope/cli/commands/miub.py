@@ -33,31 +33,31 @@ def miub(
 ) -> int:
     """MIUB of a run: how far the adapter moves each layer's softmax away from the frozen base's, in nats.
 
-    It is the paper's quantity (arXiv 2501.03152, eq. 9, there called a mutual information upper bound), the size of a
-    perturbation. It bounds no mutual information. Errors are standard errors over samples.
+    MIUB is defined by eq. 9 of arXiv 2501.03152, which calls it a mutual information upper bound. It measures the size
+    of the adapter's change; it is no bound of a mutual information. Errors are standard errors over samples.
 
     Parameters
     ----------
     runs
-        Folders or urls of one run or several; several are put side by side and compared, paired by sample.
+        Folders or urls of one or several runs; several runs are compared with the first, paired by sample.
     adapter
         Name of the adapter, where a run holds several; give it again for another one, to be compared with the first.
     component
-        Paths of components or patterns, such as '*.q_proj', that MIUB is to be of; all by default.
+        Paths of components or patterns, such as '*.q_proj', to compute MIUB for; all by default.
     reduction
-        What becomes of a sample's captured tokens at a component: their mean or sum, the last one, or the mean of those
-        that are the answer.
+        How a sample's captured tokens are reduced: their mean or sum, the last token, or the mean of the answer's
+        tokens.
     unit
         nat, bit, or sqrt: the root of each token's JS in nats.
     group_by
-        Take it apart by these, with commas between: dataset, split, prompt, length, component, layer, kind, rank, role,
-        position; for several runs also run, model, adapter, stream, datasets.
+        Print MIUB by these keys, separated by commas: dataset, split, prompt, length, component, layer, kind, rank,
+        role, position; for several runs also run, model, adapter, stream, datasets.
     over_components
-        What becomes of the components of a group: their sum or mean.
+        How a group's components are combined: their sum or mean.
     paper
-        Every reading of the paper's equation side by side, and how it compares in size with the paper's tables.
+        Print MIUB for every reading of the paper's equation, and how it compares in size with the paper's tables.
     full
-        Tables whole, and how far js from the store lies from js during capture.
+        Print whole tables, and the difference between js from the store and js measured during capture.
     as_json
         Print one JSON object and nothing else: `results` (one for each run and adapter: `miub`, `miub_se`, and the
         attributes of a result, such as `run`, `adapter`, `units`, `n_samples`), `units` (column -> unit), `rows` (the
@@ -71,8 +71,8 @@ def miub(
         Address of a running Dask scheduler, such as tcp://host:8786, on whose workers it is computed; or threads,
         processes or synchronous on this machine.
     out
-        Save token-level js and its reductions here: a folder ending in .zarr, or a NetCDF file ending in .nc. A call
-        that was stopped goes on after what it had done. In a file ending in .csv, .parquet or .json, the table that is
+        Save token-level js and its reductions here: a folder ending in .zarr, or a NetCDF file ending in .nc. If it is
+        stopped, run the same command again to continue. In a file ending in .csv, .parquet or .json, the table that is
         printed, whole.
     """
     n = len(runs) * max(1, len(adapter))

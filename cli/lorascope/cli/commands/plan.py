@@ -24,15 +24,15 @@ def plan(
     probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
-    """What a capture would store, hold in memory and take in time, and whether it fits; nothing is kept.
+    """How much disk, memory and time a capture will need, and whether it fits; nothing is kept on disk.
 
     Parameters
     ----------
     config
         A TOML file of the settings of the capture; see `lorascope capture --help`.
     probe
-        Whether to load the model and measure how fast it, the copies and the disk are; without, its weights needn't be
-        there.
+        Load the model and measure the speed of model, copies and disk. With --no-probe, the model's weights aren't
+        needed.
     as_json
         Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,

@@ -20,9 +20,9 @@ def pull(
     seed: int = 0,
     adapter: tuple[str, ...] = (),
 ) -> None:
-    """Copy a slice of a local or remote run into a small one; only whole samples, and what is copied keeps its bits.
+    """Copy part of a run, local or remote, into a smaller one. Copies whole samples only, with exactly the same values.
 
-    Interrupted, the same command goes on where it was.
+    If it is interrupted, run the same command again to continue.
 
     Parameters
     ----------
@@ -33,10 +33,10 @@ def pull(
     component
         A component's name or a pattern, e.g. 'model.layers.3.*'; may be given several times; by default all.
     samples
-        A number, for the first so many; or an id, 'data set/id', 'prompt/data set/id' or pattern of these, several
-        times; by default all.
+        A number, to take that many from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these;
+        repeat the option for more; by default all.
     token_share
-        Share of each sample's tokens to draw; their weights grow, so that weighted means stay unbiased.
+        Share of each sample's tokens to draw at random. Weights are adjusted, so weighted means stay unbiased.
     seed
         Seed of the draw.
     adapter

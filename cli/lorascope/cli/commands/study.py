@@ -26,16 +26,16 @@ def plan(
     probe: bool = True,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> None:
-    """What a study will run, and what it will take in time and on the disk; nothing is kept.
+    """What a study will run, and how much time and disk it needs; nothing is kept.
 
     Parameters
     ----------
     study
         The study's YAML file.
     only
-        i/n: of the units every n-th from the i-th on.
+        i/n: only every n-th unit, starting with the i-th.
     probe
-        Whether to rehearse a unit of each model and task with a few items, and take the time; without, tokens are
+        Try one unit of each model and task with a few items, and measure the time. With --no-probe, only tokens are
         counted.
     as_json
         Print one JSON object and nothing else: `units` (a list of `unit`, `tokens`: `trained`, `scored` and `captured`,
@@ -77,16 +77,16 @@ def plan(
 def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None) -> None:
     """Do what is missing of a study: fine-tune, capture and measure every unit of its grid.
 
-    Killed at any point, the same command goes on. Several processes may run one study at a time.
+    If it is killed, run the same command again to continue. Several processes may run one study at the same time.
 
     Parameters
     ----------
     study
         The study's YAML file.
     only
-        i/n: of the units every n-th from the i-th on, counted from 1; for job arrays.
+        i/n: only every n-th unit, starting with the i-th (from 1); for job arrays.
     scheduler
-        Address of a running Dask scheduler, on whose workers MIUB and mutual information are computed.
+        Address of a running Dask scheduler; its workers then compute MIUB and mutual information.
     """
     from lorascope.study.running.inputs import require_inputs
 
@@ -123,7 +123,7 @@ def run(study: Path, /, *, only: str | None = None, scheduler: str | None = None
 
 
 def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")] = False) -> int:
-    """How far a study has got; needs no torch. The exit code is 0 once all units are done, else 1.
+    """Show which units of a study are done; needs no torch. The exit code is 0 once all units are done, else 1.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def status(study: Path, /, *, as_json: Annotated[bool, Parameter(name="--json")]
 
 
 def report(study: Path, /, *, out: Path | None = None) -> None:
-    """Tables and figures of a study, as one HTML page and as CSV; needs no torch, and works on a part of the units.
+    """Write a study's tables and figures as one HTML page and as CSV. Needs no torch; units may be missing.
 
     Parameters
     ----------

@@ -48,22 +48,24 @@ def verify(
         A component's path or a pattern, e.g. '*.q_proj', of which states and deltas are looked at; may be given several
         times; by default all. Digests of rows are of all components; checksums of chunks stand in for them.
     level
-        How deep to look, each level with those before it: `digests` reads every chunk, `decode` decompresses it,
-        `statistics` looks for NaN, Inf, zero, constant, blank, repeated and shifted vectors and rows.
+        How much to check; each level includes those before it. `digests` reads every chunk and compares checksums,
+        `decode` decompresses it, `statistics` looks for NaN, Inf, zero, constant, blank, repeated and shifted vectors
+        and rows.
     reforward
-        Also load the model and compute so many random samples again (needs torch).
+        Also load the model and compute this many random samples again (needs torch).
     model
-        With --reforward: the model, where it isn't where it was. It must be the same one; so must the next four.
+        With --reforward: the place of the model, if it has moved. It must be the same model; the same holds for the
+        next four options.
     adapter
-        With --reforward: the adapters, likewise.
+        With --reforward: the adapters, if they have moved.
     data
-        With --reforward: the files of data, likewise.
+        With --reforward: the data files, if they have moved.
     prompt
-        With --reforward: the prompts, likewise, all of them and in order.
+        With --reforward: the prompts, if they have moved; give all of them, in order.
     examples
-        With --reforward: the files of examples, likewise.
+        With --reforward: the files of examples, if they have moved.
     device
-        With --reforward: where to compute, where not as in the capture.
+        With --reforward: the device, if it isn't the capture's.
     trust_remote_code
         With --reforward: run code that comes with the model.
     seed

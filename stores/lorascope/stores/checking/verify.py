@@ -29,7 +29,7 @@ LEVELS: tuple[Level, ...] = ("digests", "decode", "statistics")
 
 
 class Verdict(NamedTuple):
-    """Outcome of `verify`: how much it looked at, and every problem that it found."""
+    """Result of `verify`: how much was checked, and every problem that was found."""
 
     level: Level
     n_rows: int
@@ -56,7 +56,7 @@ def verify(
     components: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Every problem of the run at `path` up to a level; each level includes those before it.
+    """Check the run at `path`, and return every problem; each level includes those before it.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def verify(
 
     Notes
     -----
-    Memory doesn't grow with the run, but for 8 bytes a chunk. What a run alone can't tell: whether another model or
-    other weights made its numbers. For that, samples are computed again.
+    Memory doesn't grow with the run, except for 8 bytes a chunk. The run alone can't show whether another model or
+    other weights made its numbers; to check that, compute samples again (`lorascope verify --reforward`).
     """
     if level not in LEVELS:
         raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")

@@ -20,11 +20,11 @@ from .copy_target import add_step, copy_target, spec_of, tables_of, weights_of
 
 
 def compact(source: str | Path, out: str | Path, *, progress: Progress | None = None) -> Run:
-    """A copy of a run with the format's own compression, finished; the source stays as it is.
+    """Copy a run with the format's own compression; the source doesn't change.
 
     Each row is checked against its digest when it is read, and each chunk is read back and compared, bytes and values,
-    before its row is committed. Interrupted, the same call goes on where it was. The result is, root attributes aside,
-    the store that a capture without `raw` would have written, byte for byte.
+    before its row is committed. If it is interrupted, the same call continues it. Except for root attributes, the
+    result is byte for byte the store that a capture without `raw` would have written.
 
     Parameters
     ----------

@@ -28,10 +28,10 @@ def pull(
     adapters: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """A finished run that holds a slice of another one, finished or not.
+    """Copy part of a run, finished or not, into a smaller, finished run.
 
-    Only samples that are wholly committed are taken. What is copied keeps its bits: js, states and factors of a run of
-    fewer components are the source's. Interrupted, the same call goes on where it was.
+    Only samples that are wholly committed are copied, and all copied values are exactly those of the source. If it is
+    interrupted, the same call continues it.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ def pull(
     components
         Names, or patterns such as `model.layers.3.*`, of the components to take; by default all.
     samples
-        Ids, patterns of ids, either of them after `data set/` or `prompt/data set/`, or a number: the first so many; by
-        default all. An id alone takes an item under all prompts that it was asked with.
+        Ids or patterns of ids, which may follow `data set/` or `prompt/data set/`; or a number, to take that many from
+        the start; by default all. An id alone takes the item with every prompt that it was asked with.
     token_share
         Share of each sample's tokens to draw, without replacement, at least one of each; `tokens/weight` grows so that
         weighted means and sums over tokens stay unbiased.
     seed
-        Seed of the draw; a sample's tokens don't depend on what else is taken.
+        Seed of the draw; a sample's tokens don't depend on the other samples.
     adapters
         Names or patterns; by default all.
     progress

@@ -29,9 +29,10 @@ def check_storage(dtype: np.dtype[Any], dtype_logical: str) -> None:
 
 
 def widen(tree: xr.DataTree) -> xr.DataTree:
-    """A tree like this one with every stored state as float32, still lazy where it was.
+    """Convert the stored states of a tree to float32; arrays that were lazy stay lazy.
 
-    For a run opened with `xarray.open_datatree`: it holds bfloat16 as uint16, whose mean or sum would be nonsense.
+    Use it for a run opened with `xarray.open_datatree`: there bfloat16 is stored as uint16, and means or sums of these
+    are nonsense.
 
     Raises
     ------

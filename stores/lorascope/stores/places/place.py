@@ -72,7 +72,7 @@ class Place(Protocol):
 
 
 def open_place(path: str | Path) -> Place:
-    """The place that a path or a url names; nothing is read yet.
+    """The place at a path or url; nothing is read yet.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def open_place(path: str | Path) -> Place:
     Raises
     ------
     StoreError
-        If the url is of no known kind, or carries credentials.
+        If the url is of an unknown kind, or has credentials in it.
     """
     if isinstance(path, Path) or "://" not in path:
         return FolderPlace(Path(path))

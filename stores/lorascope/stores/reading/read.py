@@ -22,8 +22,8 @@ RunLike = Run | str | Path
 def open_run(path: str | Path) -> Run:
     """The run stored at `path`, finished or not; `path` may also be a local folder that holds one run.
 
-    Chunks read from an object store are kept in memory, the latest 256 MiB of them a process, so that one which
-    several components share is asked for once.
+    Chunks from an object store are kept in memory (the latest 256 MiB a process), so a chunk that several components
+    share is read once.
 
     Raises
     ------

@@ -31,7 +31,7 @@ BASE_REDUCTIONS = ("base_norm", "effective_width")
 class Run:
     """One run, open for reading; made by `open_run`.
 
-    Only committed rows are read: tokens of the others are NaN in every state, and `committed` tells which they are.
+    Only committed rows are read. Tokens in other rows are NaN in every state; `committed` says which tokens are read.
 
     As a mapping, it goes by component: `run[path]` has its states, `len(run)`, `in` and loops are about paths.
     """
@@ -205,7 +205,7 @@ class Run:
         return self._adapter_tables[name]
 
     def base(self, component: str, *, sample: Samples = None) -> xr.DataArray:
-        """h_LLM of a component, float32 (token, feature), lazy, one Dask block a row.
+        """Output of a component's frozen layer (h_LLM), float32 (token, feature), lazy, one Dask block a row.
 
         As in every array by token, `sample` is an id, or several, of the samples whose tokens are wanted, and
         coordinates label tokens; see `token_labels`.
@@ -241,7 +241,7 @@ class Run:
         return xr.DataArray(values, dims=("feature", "rank"), name="lora_B", attrs={"component": component})
 
     def delta(self, component: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """Delta, scaling * B A x (+ the adapter's bias), float32 (token, feature), lazy; see `delta_source`."""
+        """What the adapter adds, scaling * B A x (+ its bias), float32 (token, feature), lazy; see `delta_source`."""
         blocks = self.delta_source(component, adapter).to_dask()
         array = xr.DataArray(blocks, dims=("token", "feature"), name="delta", attrs={"component": component})
         return self._labelled(array, sample, component)
@@ -261,19 +261,18 @@ class Run:
         adapter: str | None = None,
         n_threads: int = N_THREADS,
     ) -> xr.DataTree:
-        """Base and delta of a few tokens at many components, float32, read at once and past Dask.
+        """Base and delta of a few tokens at many components, float32, read at once without Dask.
 
         Parameters
         ----------
         tokens
-            A sequence of integers, as many and as often as wanted. They are places on the token axis: negative ones
-            are refused.
+            Indices on the token axis, a sequence of integers from 0; an index may occur several times.
         components
             Their paths; by default all.
         adapter
-            Adapter whose delta it is; may be left out where there is one.
+            Name of the adapter; not needed if there is only one.
         n_threads
-            Chunks that are read side by side.
+            Number of chunks that are read at the same time.
 
         Returns
         -------
@@ -312,7 +311,7 @@ class Run:
         return take_tokens(sources, tokens, n_tokens=self.n_tokens, n_threads=n_threads)
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
-        """JS measured during capture, nats (token, component); NaN outside the share of tokens it was measured on."""
+        """JS measured during capture, nats (token, component); NaN for tokens on which it wasn't measured."""
         return self.reduction("js", adapter, sample=sample)
 
     def reduction(self, name: str, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
@@ -325,7 +324,7 @@ class Run:
             KL(base || adapted) of the next-token distributions; `js`, nats; `swallowed`, the share of
             features that the layers' rounding left equal to base.
         adapter
-            Adapter that was measured; may be left out where there is one.
+            Name of the adapter; not needed if there is only one.
         sample
             Id of the sample, or of several, whose tokens are wanted; by default all.
 

@@ -24,7 +24,7 @@ _OURS = re.compile(
 
 
 def run_state(path: str | Path) -> RunState:
-    """How far the run at `path` has come.
+    """State of the run at `path`: absent, torn, unfinished or finished.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def run_state(path: str | Path) -> RunState:
 
 
 def clear_torn(path: str | Path) -> None:
-    """Delete a run that was interrupted while it was being set up; may itself be interrupted and repeated.
+    """Delete a run that was interrupted while it was being set up; may be repeated if it is interrupted itself.
 
     Raises
     ------

@@ -43,7 +43,7 @@ Tables = Mapping[str, Mapping[str, Any]]
 
 
 def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapping[str, np.ndarray]) -> RunWriter:
-    """Set up an empty run on disk and return the writer of its rows.
+    """Create an empty run on disk, and return the writer of its rows.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
 
 
 def resume_run(path: str | Path) -> RunWriter:
-    """The writer of an unfinished run's missing rows.
+    """Open an unfinished run for writing its missing rows.
 
     Raises
     ------

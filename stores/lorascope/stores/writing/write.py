@@ -36,9 +36,9 @@ class RowWritten(NamedTuple):
     stored_bytes: int
     """Bytes of its chunks on disk."""
     seconds_encode: float
-    """Seconds of compressing and hashing, summed over the chunks, many of which are under way at a time."""
+    """Seconds of compressing and hashing, summed over chunks; several chunks run at the same time."""
     seconds_write: float
-    """Seconds of writing and flushing, summed likewise."""
+    """Seconds of writing and flushing, summed over chunks."""
 
 
 class _Chunk(NamedTuple):
@@ -53,9 +53,9 @@ class _Chunk(NamedTuple):
 class RunWriter:
     """The writer of a run's rows; made by `create_run` and `resume_run`.
 
-    A row is written whole and once. It counts only when its digest lasts, which is written only when all of
-    the row's chunks do: whatever interrupts the writer, no reader sees half a row. Rows may come in any order, from
-    several threads and processes, one row from one of them.
+    A row is written once, as a whole. Its digest is written after all of its chunks are safely on disk, and the row
+    counts only with its digest. So no reader sees half a row, even if the writer is interrupted. Rows may come in any
+    order, from several threads and processes, but each row from only one of them.
 
     Parameters
     ----------
