@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from lorascope.analyze import group_by, to_dataframe
 from lorascope.analyze import miub as miub_of
 from lorascope.stores import open_run
 
@@ -74,6 +75,22 @@ def test_several_runs_are_compared(capsys: pytest.CaptureFixture[str], many_rows
     assert "samples aren't wholly captured yet and are left out" in out
     assert "MIUB by run" in out
     assert ": 0 nat, paired by 1 samples" in out or "p = n/a (t), n/a (Wilcoxon)" in out  # the same numbers in both
+
+
+def test_runs_stand_side_by_side_with_their_differences(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    first = write_small(tmp_path / "first.zarr").run.path
+    second = write_small(tmp_path / "second.zarr", zero=True).run.path
+    code, out, _ = call("miub", capsys, first, second, "--group-by", "run,layer,kind")
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    frame = to_dataframe(group_by(miub_of(first), ["layer", "kind"]), "group")
+    assert [row[:2] for row in rows] == [
+        [str(layer), kind] for layer, kind in zip(frame["layer"], frame["kind"], strict=True)
+    ]
+    assert {(row[3], row[4]) for row in rows} == {("0", f"-{row[2]}") for row in rows}
+    assert float(rows[0][2].split()[0]) / float(rows[1][2].split()[0]) == pytest.approx(
+        frame["miub"][0] / frame["miub"][1], rel=0.05
+    )
 
 
 def test_several_adapters_of_one_run(capsys: pytest.CaptureFixture[str], two_adapters: Path) -> None:

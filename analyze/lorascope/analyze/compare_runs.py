@@ -9,12 +9,13 @@ import xarray as xr
 
 from .groups import group_by, to_dataframe
 from .options import RUN_KEYS, SAMPLE_KEYS
+from .tree import require_result
 from .weights import standard_error
 
 PAIR_KEYS = ("component", "layer", "kind")
 
 
-def side_by_side(results: Sequence[xr.DataTree], by: Sequence[str] = ("run",)) -> xr.Dataset:
+def side_by_side(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run",)) -> xr.Dataset:
     """MIUB of several results in one table, by properties of the runs and by any key of `group_by`.
 
     Parameters
@@ -40,6 +41,7 @@ def side_by_side(results: Sequence[xr.DataTree], by: Sequence[str] = ("run",)) -
         If there is no result, one is given twice, units or reductions differ, or a key isn't known.
     """
     _check_alike(results)
+    by = (by,) if isinstance(by, str) else by
     names = [_name(result) for result in results]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{twice[0]!r} is given twice; give each run and adapter once")
@@ -147,6 +149,8 @@ def _sources(result: xr.DataTree) -> str:
 def _check_alike(results: Sequence[xr.DataTree]) -> None:
     if not results:
         raise ValueError("`results` is empty; give what `miub` returned for each run")
+    for result in results:
+        require_result(result)
     for key, what in (("unit", "units"), ("over_tokens", "reductions")):
         found = {result.attrs[key] for result in results}
         if len(found) > 1:

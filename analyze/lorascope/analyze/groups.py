@@ -12,7 +12,7 @@ from lorascope.stores.format.tables import ROLES
 
 from .options import COMPONENT_KEYS, KEYS, SAMPLE_KEYS, TOKEN_KEYS
 from .reduce import UNITS
-from .tree import CHUNK_TOKENS
+from .tree import CHUNK_TOKENS, require_result
 
 UNSORTED = ("dataset", "split", "prompt", "component", "kind")
 """Keys whose values stay in the order in which they come."""
@@ -107,6 +107,8 @@ def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> An
     ValueError
         If nothing in the result has these dimensions.
     """
+    if not isinstance(result, xr.Dataset):
+        require_result(result)
     if per == "group" and "n_samples" in result:
         frame = result.to_dataframe().reset_index()
         return frame[frame["n_samples"] > 0].reset_index(drop=True)
@@ -132,6 +134,7 @@ class _Codes(NamedTuple):
 
 
 def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None:
+    require_result(result)
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
         raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once")

@@ -1,5 +1,7 @@
 """The tree that a result is: what belongs to components at its root, to tokens and to samples in a node each."""
 
+import reprlib
+
 import numpy as np
 import xarray as xr
 
@@ -8,6 +10,13 @@ from .weights import standard_error
 CHUNK_TOKENS = 16_384
 CHUNK_COMPONENTS = 16
 """A chunk of a result has 1 MB of float32: who reads columns or ranges of tokens reads little more than is wanted."""
+
+
+def require_result(result: object) -> None:
+    """Raise a TypeError unless this is a result, and not the run that one could be made of."""
+    if not isinstance(result, xr.DataTree):
+        what = reprlib.repr(result) if isinstance(result, str) else f"a {type(result).__name__}"
+        raise TypeError(f"the result is {what}; give what `miub` or `qualify` returns, such as `miub(run)`")
 
 
 def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:

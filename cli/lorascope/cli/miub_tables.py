@@ -103,6 +103,30 @@ def print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> N
     print_table(title, [*keys, f"MIUB ({units})", *columns.values()], rows)
 
 
+def print_differences(
+    results: Sequence[xr.DataTree], frame: "pd.DataFrame", keys: Sequence[str], *, full: bool
+) -> None:
+    """MIUB of each run by keys of components, a column a run, and how the others differ from the first, by sample."""
+    runs = list(dict.fromkeys(frame["run"]))
+    names = [run.removesuffix("/run.zarr").rpartition("/")[2] for run in runs]
+    names = names if len(set(names)) == len(runs) else runs
+    columns = dict(zip(names, (frame[frame["run"] == run] for run in runs), strict=True))
+    if not pairs_of(results)[1]:  # else it was said why
+        tests = [to_dataframe(paired(results[0], other, keys), " ".join(keys)) for other in results[1:]]
+        columns |= {f"{name} less {names[0]}": one for name, one in zip(names[1:], tests, strict=True)}
+    alike = {"difference": "miub", "difference_se": "miub_se"}
+    found = [one.rename(columns=alike).set_index(list(keys))[["miub", "miub_se"]] for one in columns.values()]
+    scale, units = in_common_power(frame["miub"], frame.attrs["units"]["miub"])
+    shown = found[0].index if full or len(found[0]) <= MOST_ROWS else found[0]["miub"].nlargest(TOP).index
+    rows = [
+        [*map(str, group if isinstance(group, tuple) else (group,))]
+        + [format_error(*(scale * one.reindex([group]).to_numpy()[0])) for one in found]
+        for group in shown
+    ]
+    title = ", ".join(filter(None, (f"MIUB ({units}) by {', '.join(keys)}", _counted(len(shown), len(found[0])))))
+    print_table(title, [*keys, *columns], rows)
+
+
 def _counted(n_shown: int, n: int) -> str:
     """How much of a table is shown; empty for all of it."""
     return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"

@@ -11,6 +11,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 
 from ..format import format_error, format_number, format_percent
+from ..tree import require_result
 from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
 from .theme import COLORS, DIVERGING, apply_theme
@@ -40,6 +41,7 @@ def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     plotly.graph_objects.Figure
         Modules down, layers across, the colour scale below.
     """
+    require_result(result)
     js, attrs = result.dataset["js"], result.dataset.attrs
     limits = None if bool((js > 0).any()) else (0.0, 1.0)  # zeros in the colour of not moved
     n_bad = int((~np.isfinite(js.values)).sum())
@@ -71,6 +73,7 @@ def null_figure(qualified: xr.DataTree) -> go.Figure:
     KeyError
         If the result has no `js_permuted`, as the run keeps no states.
     """
+    require_result(qualified)
     js, permuted = (qualified.dataset[name].values for name in ("js", "js_permuted"))
     ratio = np.divide(js, permuted, out=np.full_like(js, np.nan), where=permuted > 0)
     values = qualified.dataset["js"].copy(data=ratio)

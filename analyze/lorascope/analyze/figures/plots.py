@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plo
 
 from ..format import format_error, format_number, format_percent
 from ..groups import group_by, to_dataframe
+from ..tree import require_result
 from ..weights import standard_error, weighted_quantiles
 from .captions import headline, plural, range_of, run_name, shortened, tokens_reduced
 from .marks import Look, add_legend, line, looks, points
@@ -39,6 +40,7 @@ def share_figure(result: xr.DataTree) -> go.Figure:
     plotly.graph_objects.Figure
         Number of components across, their share of MIUB up.
     """
+    require_result(result)
     shares = np.nan_to_num(np.sort(result.dataset["share"].values)[::-1])
     counts, cumulative = np.arange(1, len(shares) + 1), np.cumsum(shares)
     five = min(5, len(shares))
@@ -80,6 +82,7 @@ def position_figure(
     plotly.graph_objects.Figure
         Position across; JS up, and in a panel below the tokens captured there.
     """
+    require_result(result)
     by_token, units = result.children["tokens"].dataset, html.escape(result.attrs["units"])
     at = by_token["position"].values - (0.0 if origin is None else origin)
     columns = {"at": at, "js": by_token["miub"].values, "weight": by_token["weight"].values}
@@ -185,6 +188,7 @@ def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     plotly.graph_objects.Figure
         MIUB across; samples up, and above them the box and points of the samples.
     """
+    require_result(result)
     by_sample, units = result.children["samples"].dataset, result.attrs["units"]
     used = by_sample["used"].values
     finite = used & np.isfinite(by_sample["miub"].values)

@@ -93,7 +93,7 @@ def miub(
     target = out if is_result else None
     found = [require_store(run) for run in runs]
 
-    from lorascope.analyze.compare_runs import side_by_side
+    from lorascope.analyze.compare_runs import PAIR_KEYS, side_by_side
     from lorascope.analyze.groups import group_by as group_by_keys
     from lorascope.analyze.miub import miub as miub_of
     from lorascope.analyze.readings import miub_readings
@@ -132,7 +132,10 @@ def miub(
             miub_tables.print_pairs(results)
         for result, (run, _) in zip(results, pairs, strict=True):
             miub_tables.print_conclusion(result, run, full=full, name=f"{run.place.name}: " if n > 1 else "")
-        if grouped is not None:
+        inner = [key for key in keys if key != "run"]
+        if n > 1 and len(inner) < len(keys) and inner and set(inner) <= set(PAIR_KEYS):
+            miub_tables.print_differences(results, table, inner, full=full)
+        elif grouped is not None:
             miub_tables.print_groups(table, keys, full=full)
         if n == 1 and (full or not keys):
             miub_tables.print_components(by_component, float(results[0]["miub"]), full=full)
