@@ -72,7 +72,7 @@ def test_figures_hold_every_run_on_one_scale(three: list[Run], page: Page) -> No
 
 
 def test_scores_name_their_runs(three: list[Run], page: Page) -> None:
-    names = [str(run.path).rpartition("/")[0].rpartition("/")[2] + "/run.zarr" for run in three]
+    names = [str(run.path).rpartition("/")[0].rpartition("/")[2] for run in three]
     assert {row[0] for row in rows(page, "scores")} == set(names[:2])
     assert f"Not scored: {names[2]}." in page.text
 

@@ -1,7 +1,7 @@
 """Numbers as a reader wants them: three digits, an error beside its value."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -96,6 +96,22 @@ def format_power(exponent: int) -> str:
     '10⁻⁶'
     """
     return f"10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def run_names(paths: Sequence[str]) -> list[str]:
+    """Names that tell runs apart: the ends of their paths, as long as that takes, without a last `run.zarr`.
+
+    Examples
+    --------
+    >>> run_names(["runs/demo/run.zarr", "runs/r8"]), run_names(["a/r8", "b/r8"])
+    (['demo', 'r8'], ['a/r8', 'b/r8'])
+    """
+    parts = [path.rstrip("/").removesuffix("/run.zarr").split("/") for path in paths]
+    for n in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-n:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
 
 
 def _fixed(value: float, error: float) -> str:

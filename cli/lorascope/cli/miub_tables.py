@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from lorascope.analyze.compare_runs import paired
-from lorascope.analyze.format import format_error, format_number, in_common_power
+from lorascope.analyze.format import format_error, format_number, in_common_power, run_names
 from lorascope.analyze.groups import to_dataframe
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.readings import PRINTED
@@ -108,8 +108,7 @@ def print_differences(
 ) -> None:
     """MIUB of each run by keys of components, a column a run, and how the others differ from the first, by sample."""
     runs = list(dict.fromkeys(frame["run"]))
-    names = [run.removesuffix("/run.zarr").rpartition("/")[2] for run in runs]
-    names = names if len(set(names)) == len(runs) else runs
+    names = run_names(runs)
     columns = dict(zip(names, (frame[frame["run"] == run] for run in runs), strict=True))
     if not pairs_of(results)[1]:  # else it was said why
         tests = [to_dataframe(paired(results[0], other, keys), " ".join(keys)) for other in results[1:]]

@@ -11,7 +11,7 @@ from lorascope.analyze.figures import component_figure
 from lorascope.analyze.figures.marks import add_legend, looks, points
 from lorascope.analyze.figures.scales import whole_ticks
 from lorascope.analyze.figures.theme import COLORS, apply_theme
-from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.format import format_error, format_number, run_names
 from lorascope.analyze.groups import group_by
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.stores import Run
@@ -27,7 +27,7 @@ TITLE = "Adapters compared, layer by layer"
 
 def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
     """HTML of the page, complete in itself, of runs and what `qualify` made of each."""
-    names = run_names(runs)
+    names = run_names([str(run.path) for run in runs])
     body = (
         section("runs", "What each adapter did", *_each(names, runs, results)),
         section("miub", "MIUB", _miub_table(names, results)),
@@ -37,16 +37,6 @@ def comparison(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
     )
     subtitle = f"{len(runs)} runs · {' · '.join(names)}"
     return document(TITLE, subtitle, contents("".join(body)) + "".join(body))
-
-
-def run_names(runs: Sequence[Run]) -> list[str]:
-    """Names that tell runs apart: the ends of their paths, as long as that takes."""
-    parts = [str(run.path).rstrip("/").split("/") for run in runs]
-    for n in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-n:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return ["/".join(part) for part in parts]
 
 
 def _each(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
