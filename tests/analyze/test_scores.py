@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,9 +32,9 @@ def a_run(choices: list[list[tuple[str, float, float]]], **columns: Any) -> Run:
     }
     names = ("sample", "text", "loglik", "base_loglik")
     table = {name: ("choice", list(values)) for name, values in zip(names, zip(*flat, strict=True), strict=True)}
-    run: Any = SimpleNamespace(
-        samples=xr.Dataset({name: ("sample", values) for name, values in samples.items()}), choices=xr.Dataset(table)
-    )
+    run = object.__new__(Run)  # of which nothing but its tables is looked at
+    run.samples = xr.Dataset({name: ("sample", values) for name, values in samples.items()})
+    run.choices = xr.Dataset(table)
     return run
 
 
