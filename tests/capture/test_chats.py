@@ -32,7 +32,7 @@ Chat = list[dict[str, str]]
 Span = tuple[int, int, str]
 
 WORDS = "iron air über là 水 銀 🙂 👩\u200d🚀 naïve Ω system user assistant model im_start 3.5 \u00a0 <b> {x} \n\n \n  "
-SYSTEM = ("You are a helpful assistant.", "Réponds en français, s'il te plaît…", "system\n\nuser: be brief 🙂")
+SYSTEM = ("You are a helpful assistant.", "Réponds en français, sans façon…", "system\n\nuser: be brief 🙂")
 
 
 def dialogues(n: int, seed: int = 0) -> list[Chat]:
