@@ -39,6 +39,13 @@ RUNS = {
 """Run made here -> names that pages call it by."""
 
 
+def test_a_run_is_opened_in_one_way() -> None:
+    pages = [*PAGES, *(ROOT / "notebooks").glob("*.ipynb")]
+    texts = {page.name: page.read_text() for page in pages}
+    assert any("open_run" in text for text in texts.values())
+    assert [name for name, text in texts.items() if "from lorascope.stores import open_run" in text] == []
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of what pages take for granted: a tiny model, adapters, questions, runs, a study."""

@@ -54,3 +54,35 @@ def save_model(folder: Path, model: Any, tokenizer: Any) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_gguf(path: Path) -> Path:
+    """A Llama of one layer whose matrices are in 8-bit GGUF blocks; skips the test where the library isn't there."""
+    import numpy as np
+    import pytest
+
+    gguf, width = pytest.importorskip("gguf"), 32
+    writer = gguf.GGUFWriter(path, "llama")
+    vocabulary = ["<s>", "</s>", "a", "b", "ab", "Ġ"]
+    entries = {"context_length": 64, "embedding_length": width, "block_count": 1, "feed_forward_length": 2 * width}
+    entries |= {"head_count": 4, "head_count_kv": 2, "layer_norm_rms_eps": 1e-5}
+    entries |= {"vocab_size": len(vocabulary), "tokenizer_model": "gpt2", "token_list": vocabulary}
+    entries |= {"token_merges": ["a b"], "bos_token_id": 0, "eos_token_id": 1}
+    for name, value in entries.items():
+        getattr(writer, f"add_{name}")(value)
+    square, narrow, wide = (width, width), (width // 2, width), (2 * width, width)
+    matrices = {"token_embd": (len(vocabulary), width), "blk.0.attn_q": square, "blk.0.attn_output": square}
+    matrices |= {"blk.0.attn_k": narrow, "blk.0.attn_v": narrow, "blk.0.ffn_gate": wide, "blk.0.ffn_up": wide}
+    matrices["blk.0.ffn_down"] = (width, 2 * width)
+    rng = np.random.default_rng(0)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    for name, shape in matrices.items():
+        numbers = rng.normal(size=shape, scale=0.1).astype(np.float32)
+        writer.add_tensor(f"{name}.weight", gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(width, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

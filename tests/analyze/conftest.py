@@ -96,7 +96,7 @@ def write_small(
     generated: bool = False,
     chat: bool = False,
     not_finite: bool = False,
-    word: str = " word",
+    word: str | tuple[str, ...] = " word",
     sample_id: str = "item",
     dataset: str = "facts",
     token_text: bool = True,
@@ -264,7 +264,13 @@ def as_of_old(run: Run, root: Path, *, js_share: float) -> Run:
 
 
 def make_tables(
-    rng: np.random.Generator, lengths: np.ndarray, *, is_text: bool, is_scored: bool, word: str, sample_id: str
+    rng: np.random.Generator,
+    lengths: np.ndarray,
+    *,
+    is_text: bool,
+    is_scored: bool,
+    word: str | tuple[str, ...],
+    sample_id: str,
 ) -> dict[str, dict[str, Any]]:
     """Each sample's last two tokens are its answer; two tokens before the first captured one weren't captured."""
     n, stops = len(lengths), np.cumsum(lengths)
@@ -309,6 +315,6 @@ def make_tables(
             "position": np.concatenate([np.arange(2, k + 2) for k in lengths]),
             "token_id": np.arange(stops[-1]) + 100,
             "role": np.concatenate(roles),
-            "text": [word] * int(stops[-1]),
+            "text": np.resize(word, stops[-1]).tolist(),
         },
     }

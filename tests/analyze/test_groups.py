@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze import reduce
+from lorascope.analyze import groups
 from lorascope.analyze.groups import group_by, to_dataframe
 from lorascope.analyze.miub import miub
 from lorascope.analyze.options import KEYS
@@ -13,7 +13,7 @@ from lorascope.analyze.options import KEYS
 @pytest.fixture(scope="module")
 def result(make_small: Any) -> xr.DataTree:
     """Twelve samples of two data sets and two lengths, weights that differ, one of them not usable."""
-    found = miub(make_small(is_weighted=True).run)
+    found = miub(make_small(is_weighted=True, word=(" a", "b", "")).run)
     dataset = np.array(["b", "a"] * 6, object)
     length = np.array([5, 101, 100, 250, 5, 5] * 2)
     used = found["samples/used"].values.copy()
@@ -51,13 +51,14 @@ def everywhere(result: xr.DataTree) -> dict[str, np.ndarray]:
         ("role", "dataset"),
         ("layer", "position"),
         ("position", "role", "kind"),
+        ("text", "layer"),
     ],
 )
 def test_every_group_is_its_definition(result: xr.DataTree, by: tuple[str, ...]) -> None:
     grouped = group_by(result, by)
     assert grouped["miub"].dims == by
     dims = {"dataset": "sample", "split": "sample", "prompt": "sample", "length": "sample"}
-    dims |= {"role": "token", "position": "token"}
+    dims |= {"role": "token", "position": "token", "text": "token"}
     nodes = {"sample": "samples", "token": "tokens"}
     labels = {key: result[f"/{nodes.get(dims.get(key, ''), '')}/{key}".replace("//", "/")].values for key in by}
     if "length" in labels:
@@ -72,6 +73,10 @@ def test_every_group_is_its_definition(result: xr.DataTree, by: tuple[str, ...])
         mean, error, n = expected_cell(result, masks["sample"], masks["component"], masks["token"])
         assert cell["n_samples"].item() == n
         assert cell["n_components"].item() == masks["component"].sum()
+        if "n_tokens" in cell:
+            in_use = (masks["sample"] & result["samples/used"].values)[result["tokens/sample_of_token"].values]
+            assert cell["n_tokens"].item() == (masks["token"] & in_use).sum()
+        assert ("n_tokens" in cell) == ("token" in [dims.get(key) for key in by])
         np.testing.assert_allclose([cell["miub"].item(), cell["miub_se"].item()], [mean, error], rtol=1e-9)
 
 
@@ -87,7 +92,7 @@ def test_ranges_of_tokens_change_nothing(
     result: xr.DataTree, monkeypatch: pytest.MonkeyPatch, by: tuple[str, ...]
 ) -> None:
     whole = group_by(result, by)
-    monkeypatch.setattr(reduce, "CHUNK_TOKENS", 7)
+    monkeypatch.setattr(groups, "CHUNK_TOKENS", 7)
     xr.testing.assert_allclose(group_by(result, by), whole, rtol=1e-12)
 
 
@@ -99,10 +104,27 @@ def test_what_isnt_finite_stays_seen(make_small: Any) -> None:
     assert np.isnan(group_by(result, ["role"])["miub"].values).any()
 
 
-@pytest.mark.parametrize("by", [[], ["colour"], ["kind", "kind"]])
-def test_unknown_keys_are_refused(result: xr.DataTree, by: list[str]) -> None:
-    with pytest.raises(ValueError, match="`by` is .*; name one or several of"):
+@pytest.mark.parametrize(
+    ("by", "close"),
+    [([], ""), (["colour"], ""), (["kind", "kind"], ""), (["kind", "layers"], r"; did you mean 'layer'\?")],
+)
+def test_unknown_keys_are_refused(result: xr.DataTree, by: list[str], close: str) -> None:
+    with pytest.raises(ValueError, match=rf"`by` is .*; name one or several of .*, each once{close}$"):
         group_by(result, by)
+
+
+def test_texts_are_grouped_where_the_run_keeps_them(make_small: Any) -> None:
+    with pytest.raises(ValueError, match="tokens can't be grouped by 'text', which the run doesn't keep"):
+        group_by(miub(make_small(token_text=False).run), "text")
+
+
+def test_a_table_has_so_many_groups_at_most(result: xr.DataTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = group_by(result, ["position", "layer"])["miub"].size
+    monkeypatch.setattr(groups, "MOST_GROUPS", n)
+    assert group_by(result, ["position", "layer"])["miub"].size == n
+    monkeypatch.setattr(groups, "MOST_GROUPS", n - 1)
+    with pytest.raises(ValueError, match=f"makes {n} groups; name fewer keys: at most {n - 1}"):
+        group_by(result, ["position", "layer"])
 
 
 def test_sums_of_tokens_arent_grouped_by_token(make_small: Any, result: xr.DataTree) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorascope.analyze import miub
 from lorascope.analyze.scores import scores
 from lorascope.capture import CaptureConfig, FinetuneConfig, attach_adapter, capture, finetune, plan, read_items
 from lorascope.capture.reforward import reforward
@@ -141,6 +142,14 @@ def test_of_a_prompt_and_completion_the_completion_is_scored(
     assert roles_of(run) == roles_of(whole)
     expected = masked_losses(*loaded, [len(messages) - 1 for messages in CHATS])
     np.testing.assert_allclose(run.samples["ce"].values, expected, rtol=1e-5)
+    # What is scored is also what the reduction `answer` is over: the last turn alone, or all turns.
+    for one, n_turns in ((run, 1), (capture(config("split", "last.zarr", tokens="last:40")), 1), (whole, 9)):
+        js, found = one.js().values, miub(one, reduction="answer")["samples/js"].values
+        for index, sample in enumerate(one.tokens.groupby("sample")):
+            said = np.flatnonzero(sample[1]["role"].values == ROLES.index("assistant"))
+            turns = np.split(said, np.flatnonzero(np.diff(said) > 1) + 1)
+            kept = np.concatenate(turns[-n_turns:]) + one.samples["token_start"].values[index]
+            np.testing.assert_allclose(found[index], js[kept].mean(axis=0), rtol=1e-5)
     # Of the same tokens in the same roles, what is to be predicted makes other data.
     assert run.attributes["provenance"]["data"] != whole.attributes["provenance"]["data"]
 

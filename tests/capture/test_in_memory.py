@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no data": ({"data": None}, TypeError, "give `capture` a `CaptureConfig`, or one `model` with `data`, "),
     "no tokenizer": ({"tokenizer": None}, ValueError, "`tokenizer` is missing; give the model's own, a fast"),
     "no such tokenizer": ({"tokenizer": "gpt2"}, ValueError, "`tokenizer` is a str; give the model's own, a"),
-    "close option": ({"token": "answer"}, TypeError, "has no option `token`; did you mean `tokens`"),
+    "close option": ({"token": "answer"}, TypeError, "has no option `token`; did you mean 'tokens'"),
     "no such option": ({"zzz": 1}, TypeError, "`capture` has no option `zzz`; `CaptureConfig` names them all"),
     "how to load": ({"dtype": "float16"}, TypeError, "`dtype` says how a model is loaded, and this one is;"),
     "its adapter": ({"adapter": "my-adapter"}, TypeError, "`adapter` says how a model is loaded, and this one is;"),

@@ -61,12 +61,26 @@ def test_a_file_has_the_settings_and_the_command_line_goes_first(
     [
         (
             FILE + "batch_token = 3",
-            "has 'batch_token', which is no setting of `{command}`; close to it is 'batch_tokens'",
+            "has 'batch_token', which is no setting of `{command}`; did you mean 'batch_tokens'?",
         ),
         (FILE + "[more]\nx = 1", "has 'more', which is no setting of `{command}`"),
         (FILE + "config = 'x'", "has 'config', which is no setting of `{command}`"),
-        (FILE + "limit = 'x'", 'unable to convert "x" into int'),
-        ("\ufeff" + FILE + "limit = 0", "`limit` is 0; give at least 1"),
+        ("\ufeff" + FILE + "limit = 0", "`--limit` is 0; give at least 1"),
+        *[
+            (FILE.replace(f"{key} = ", f"{key} = {value} # ") if key in FILE else FILE + f"{key} = {value}", said)
+            for key, value, said in (
+                ("batch_tokens", "3.5", "has batch_tokens = 3.5; give a whole number"),
+                ("batch_tokens", "true", "has batch_tokens = true; give a whole number"),
+                ("limit", "'8'", 'has limit = "8"; give a whole number'),
+                ("kl_share", "'0.5'", 'has kl_share = "0.5"; give a number'),
+                ("js_share", "false", "has js_share = false; give a number"),
+                ("score", "'no'", 'has score = "no"; give true or false'),
+                ("score", "0", "has score = 0; give true or false"),
+                ("budget", "50", "has budget = 50; give a text"),
+                ("stream", "[1]", "has stream = [1]; give a text"),
+                ("component", "[1]", "has component = [1]; give a text, or a list of texts"),
+            )
+        ],
         (FILE + "limit = ", "which isn't TOML: Invalid value"),
         (None, "and there is no such file; name a TOML file"),
     ],
@@ -81,6 +95,12 @@ def test_a_mistake_in_it_is_one_line(
     code, out, err = call(command, capsys, "--config", path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said.format(command=command) in err
+
+
+@pytest.mark.parametrize("words", [("plan", "--limit", "2.5"), ("mi", "run", "--tokens", "2.5")])
+def test_a_fraction_isnt_rounded_to_a_whole_number(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    code, _, err = call(words[0], capsys, *words[1:])
+    assert (code, err) == (2, f"lorascope: error: `{words[-2]}` is 2.5; give a whole number\n")
 
 
 def test_completion_is_installed_without_torch(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_a_component_that_fits_nothing_is_one_line(
     code, _, err = call(command, capsys, *words, "--component", "layers.1.up_proj")
     assert (code, err.count("\n")) == (2, 1)
     close = "model.layers.1.up_proj" if command == "adapter" else "model.layers.1.mlp.up_proj"
-    assert f"close to it is '{close}'" in err
+    assert f"did you mean '{close}'?" in err
 
 
 def test_verify_of_a_component_sees_what_is_broken_there_and_nothing_else(

@@ -33,6 +33,7 @@ def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) 
 def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:
     return {
         "no such command": (["frobnicate"], "no command 'frobnicate'; there are demo, finetune, plan, capture"),
+        "nearly a command": (["mibu"], "study, adapter, report; did you mean 'miub'?"),
         "no such option": (["verify", "--deep", "x"], "--deep"),
         "no run named": (["miub"], "`runs` is empty; name one run or several"),
         "no run there": (["miub", tmp_path / "nothing"], "doesn't exist; name a run that"),

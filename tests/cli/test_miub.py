@@ -1,8 +1,10 @@
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -34,9 +36,28 @@ def test_long_tables_are_cut(
     capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), "TOP", 3)
-    assert "JS by component, the 3 largest of 4 (--full: all)" in run(capsys, many_rows)[1]
+    assert "JS by component, the 3 largest of 4 (--full or --out: all)" in run(capsys, many_rows)[1]
     monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), "MOST_ROWS", 3)
-    assert "MIUB by component, the 3 largest of 4 (--full: all)" in run(capsys, many_rows, "--group-by", "component")[1]
+    _, out, _ = run(capsys, many_rows, "--group-by", "component")
+    assert "MIUB by component, the 3 largest of 4 (--full or --out: all)" in out
+
+
+def test_which_tokens_moved_most(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_path = write_small(tmp_path / "run.zarr", word=(" the", "\n", "2", "", "the")).run.path
+    code, out, _ = call("miub", capsys, run_path, "--group-by", "text", "--json", "--out", tmp_path / "texts.csv")
+    rows = json.loads(out)["rows"]
+    tokens = to_dataframe(miub_of(run_path), "token")
+    assert code == 0
+    assert {row["text"]: row["n_tokens"] for row in rows} == tokens["text"].value_counts().to_dict()
+    assert [row["miub"] for row in rows] == sorted((row["miub"] for row in rows), reverse=True)
+    assert pd.read_csv(tmp_path / "texts.csv", keep_default_na=False)["text"].tolist() == [row["text"] for row in rows]
+    for name, value in (("TOP", 2), ("MOST_ROWS", 2)):
+        monkeypatch.setattr(import_module("lorascope.cli.miub_tables"), name, value)
+    _, out, _ = run(capsys, run_path, "--group-by", "text")
+    assert f"MIUB by text, the 2 largest of {len(rows)} (--full or --out: all)" in out
+    assert [repr(row["text"]) in out for row in rows] == [True] * 2 + [False] * 3
 
 
 def test_some_components_in_another_unit_and_reduction(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
@@ -122,17 +143,18 @@ def test_processes_give_the_same_screen(capsys: pytest.CaptureFixture[str], many
         ([], "`runs` is empty; name one run or several"),
         (
             ["x", "y", "--out", "z.nc"],
-            "`out` ending in `.zarr` or `.nc` takes one run and one adapter, and there are 2; call it once for each",
+            "`--out` ending in `.zarr` or `.nc` takes one run and one adapter, and there are 2; call it once for each",
         ),
         (
             ["x", "--adapter", "a", "--adapter", "b", "--paper"],
-            "`paper` takes one run and one adapter, and there are 2",
+            "`--paper` takes one run and one adapter, and there are 2",
         ),
-        (["x", "--group-by", "colour"], "`group_by` names 'colour'; allowed are dataset,"),
-        (["x", "--group-by", "layer,layer"], "`group_by` is 'layer,layer'; name each key once"),
-        (["x", "--paper", "--unit", "bit"], "`paper` goes without `unit`: it shows every reduction and unit"),
-        (["x", "--paper", "--out", "y.zarr"], "`paper` goes without `out`"),
-        (["x", "--group-by", "run"], "`group_by` names 'run'; allowed are dataset,"),
+        (["x", "--group-by", "colour"], "`--group-by` names 'colour'; allowed are dataset,"),
+        (["x", "--group-by", "kind,layers"], "text, with commas between; did you mean 'layer'?"),
+        (["x", "--group-by", "layer,layer"], "`--group-by` is 'layer,layer'; name each key once"),
+        (["x", "--paper", "--unit", "bit"], "`--paper` goes without `--unit`: it shows every reduction and unit"),
+        (["x", "--paper", "--out", "y.zarr"], "`--paper` goes without `--out`"),
+        (["x", "--group-by", "run"], "`--group-by` names 'run'; allowed are dataset,"),
         (["x", "--unit", "dit"], 'Invalid value "dit" for --unit'),
     ],
 )
@@ -149,10 +171,10 @@ def test_no_scheduler_there(capsys: pytest.CaptureFixture[str], many_rows: Path,
     assert code == 2
     assert "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in err
     code, _, err = run(capsys, many_rows, "--scheduler", "slurm")
-    assert "`scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
+    assert "`--scheduler` is 'slurm'; give an address such as 'tcp://host:8786'" in err
     code, _, err = run(capsys, many_rows, "--workers", "-1")
     assert code == 2
-    assert "`n_workers` is -1; it must be a whole number of at least 1" in err
+    assert "`--workers` is -1; it must be a whole number of at least 1" in err
 
 
 @pytest.mark.parametrize("name", ["m.zarr", "m.nc"])

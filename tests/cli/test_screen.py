@@ -88,6 +88,14 @@ def test_where_no_terminal_is_no_bar_is_drawn(capsys: pytest.CaptureFixture[str]
     assert progressed(capsys) == ("", "")
 
 
+def test_a_log_has_a_line_of_progress_every_so_often(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorascope.cli.screen.LOG_SECONDS", 0.0)
+    title, *_, last = progressed(capsys)[1].splitlines()
+    assert [title, last] == [f"{SHOWN}: 1 of 2 {SHOWN}", f"{SHOWN}: 2 of 2 {SHOWN}"]
+
+
 def test_a_note_names_its_first_three_places() -> None:
     assert note("lora_B is zero", ["a", "b", "c"]) == "lora_B is zero (a, b, c)"
     assert note("lora_B is zero", [*"abcde"]) == "lora_B is zero (a, b, c and 2 more)"

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lorascope.cli import screen  # noqa: E402
 from lorascope.cli.stopped import GOES_ON  # noqa: E402
 from lorascope.study.grid import units_of  # noqa: E402
 
+from ..tiny import save_gguf  # noqa: E402
 from .called import call, flat, make_inputs  # noqa: E402
 
 MODEL = ["--model", "model", "--data", "sums.train.jsonl"]
@@ -72,6 +74,37 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
     assert (folder / "run.html").is_file()
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(9.9, False), (10.0, True)])
+def test_a_capture_is_compared_with_a_bare_pass_if_it_took_long_enough(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: float, told: bool
+) -> None:
+    measured = {"stored_bytes": 3_000_000, "seconds": seconds, "overhead": 1.5}
+    attributes = {"measured": measured, "provenance": {"preflight": []}}
+    samples = SimpleNamespace(sizes={"sample": 1})
+    run = SimpleNamespace(n_tokens=1, samples=samples, component_paths=("a",), path="run", attributes=attributes)
+    monkeypatch.setattr("lorascope.cli.commands.capture._capture", lambda *_: run)
+    code, out, _ = lorascope(capsys, "capture", *MODEL, "--adapter", "empty", "--out", "none.zarr")
+    assert code == 0
+    assert "3 MB in " in out
+    assert (", 1.50 times a bare forward pass" in out) == told
+
+
+def test_the_reader_of_gguf_files_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    from tqdm.auto import tqdm
+    from transformers import modeling_gguf_pytorch_utils
+
+    from lorascope.capture import load_model
+    from lorascope.cli.quiet import quiet_libraries
+
+    path = save_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(modeling_gguf_pytorch_utils, "tqdm", tqdm)  # as it is before a command
+    load_model(str(path))
+    assert "de-quantizing GGUF tensors" in capfd.readouterr().err
+    quiet_libraries()
+    load_model(str(path))
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("words", "where", "said"),
     [
@@ -125,7 +158,7 @@ def test_a_study_says_what_is_done(
 def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = lorascope(capsys, "finetune", *MODEL, *FINE, "--miub-every", "2", "--out", "refused")
     assert code == 2
-    assert "`miub_every` is 2, but there are no held-out items to measure MIUB on; give some" in err
+    assert "`--miub-every` is 2, but there are no held-out items to measure MIUB on; give some" in err
     assert not (folder / "refused").exists()
 
 
@@ -135,8 +168,8 @@ def test_measuring_miub_without_held_out_items_is_refused(folder: Path, capsys: 
         (["--adapter", "nowhere"], "adapter 'nowhere' is not there; give a local folder"),
         (["--adapter", "model"], "is no adapter folder"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["--tokens", "first"], "`tokens` is 'first'; allowed are 'all', 'prompt'"),
-        (["--adapter", "empty", "--device", "tpu9"], "`device` is 'tpu9'; allowed are"),
+        (["--tokens", "first"], "`--tokens` is 'first'; allowed are 'all', 'prompt'"),
+        (["--adapter", "empty", "--device", "tpu9"], "`--device` is 'tpu9'; allowed are"),
         (["--out", "sums.train.jsonl"], "is a file"),
     ],
 )

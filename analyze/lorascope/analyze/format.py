@@ -31,6 +31,8 @@ def format_number(value: float, *, digits: int = 3) -> str:
 def format_error(value: float, error: float) -> str:
     """A value and its standard error, rounded to the error's second digit; the value alone where there is no error.
 
+    An error that rounding explains, of numbers that were equal, is none.
+
     Examples
     --------
     >>> format_error(1.23456, 0.0123), format_error(1.23456, float("nan")), format_error(12345.6, 120.0)
@@ -38,7 +40,7 @@ def format_error(value: float, error: float) -> str:
     >>> format_error(0.000283712, 0.0000026)
     '(2.837 ± 0.026)·10⁻⁴'
     """
-    if not (math.isfinite(value) and math.isfinite(error)) or error <= 0:
+    if not (math.isfinite(value) and math.isfinite(error)) or error <= 1e-12 * abs(value):
         return format_number(value)
     exponent = math.floor(math.log10(max(abs(value), error)))
     if math.log10(error) < -4 or exponent >= 6:

@@ -1,4 +1,4 @@
-"""MIUB by data set, prompt, length, role, position, layer and kind, with errors that take samples for independent."""
+"""MIUB by properties of samples, components and tokens, with errors that take samples for independent."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -9,15 +9,18 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from lorascope.stores.format.tables import ROLES
+from lorascope.stores.names import meant
 
 from .options import COMPONENT_KEYS, KEYS, SAMPLE_KEYS, TOKEN_KEYS
 from .reduce import UNITS
 from .tree import CHUNK_TOKENS, require_result
 
-UNSORTED = ("dataset", "split", "prompt", "component", "kind")
+UNSORTED = ("dataset", "split", "prompt", "component", "kind", "text")
 """Keys whose values stay in the order in which they come."""
 LENGTH_TOKENS = 100
 """Tokens of a bucket of lengths: 1-100, 101-200, ..., as the paper's."""
+MOST_GROUPS = 10_000_000
+"""Groups of a table, those that don't occur among them: some hundred bytes each. Texts by position could be more."""
 
 
 def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: str = "sum") -> xr.Dataset:
@@ -29,8 +32,8 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
         What `miub` returns; its reduction and unit are kept.
     by
         One or several of `KEYS`: of samples (`dataset`, `split`, `prompt`, `length` of the whole sequence in hundreds
-        of tokens), components (`component`, `layer`, `kind`, `rank`) and tokens (`role`, `position`). Tokens of one
-        role are reduced to their mean; at a position a sample has one.
+        of tokens), components (`component`, `layer`, `kind`, `rank`) and tokens (`role`, `position`, `text`). A
+        sample's tokens of one group are reduced to their mean.
     over_components
         `sum` (as MIUB) or `mean` over the components of a group.
 
@@ -38,13 +41,14 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
     -------
     xr.Dataset
         Over a dimension for each key: `miub`, its standard error `miub_se`, and how many samples, `n_samples`, and
-        components, `n_components`, it rests on. Groups that don't occur are NaN with 0 samples.
+        components, `n_components`, it rests on; by keys of tokens also how many tokens, `n_tokens`. Groups that don't
+        occur are NaN with 0 samples.
 
     Raises
     ------
     ValueError
-        If a key or `over_components` isn't one of those, a key is given twice or none, or tokens are grouped though the
-        result is no mean over tokens.
+        If a key or `over_components` isn't one of those, a key is given twice or none, tokens are grouped though the
+        result is no mean over tokens, or there are more than `MOST_GROUPS` groups.
 
     Notes
     -----
@@ -61,9 +65,16 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
         labels["role"] = pd.Index(ROLES).get_indexer(labels["role"])
     tokens = _codes(labels, by_token.sizes["token"])
     parts = _codes({key: result.dataset[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"])
+    if (n_groups := samples.n * tokens.n * parts.n) > MOST_GROUPS:
+        raise ValueError(f"`by` is {list(by)}, which makes {n_groups} groups; name fewer keys: at most {MOST_GROUPS}")
+    counts = {"n_components": np.bincount(parts.codes, minlength=parts.n)}
     if tokens.labels:
         groups = np.full(by_sample.sizes["sample"], -1)
         groups[used] = samples.codes
+        of_token = groups[by_token["sample_of_token"].values]
+        counted = by_token["counted"].values & (of_token >= 0)
+        codes = of_token[counted] * tokens.n + tokens.codes[counted]
+        counts["n_tokens"] = np.bincount(codes, minlength=samples.n * tokens.n)[:, None]
         cells = partial(_token_means, by_token, result.attrs["unit"], groups, tokens, parts, over_components)
     else:
         values = _over_components(by_sample["js"].values[used], parts, over_components)
@@ -71,15 +82,14 @@ def group_by(result: xr.DataTree, by: str | Sequence[str], *, over_components: s
     count, mean, error = _moments(cells, samples.n * tokens.n, parts.n)
     names = {**samples.labels, **tokens.labels, **parts.labels}
     dims, shape = tuple(names), [len(values) for values in names.values()]
-    members = np.broadcast_to(np.bincount(parts.codes, minlength=parts.n), count.shape)
+    counts = {"n_samples": count, **counts}
     about = result.attrs["reduction"].replace("components: sum", f"components: {over_components}")
     units = result.attrs["units"]
     grouped = xr.Dataset(
         {
             "miub": (dims, mean.reshape(shape), {"long_name": f"js; {about}", "units": units}),
             "miub_se": (dims, error.reshape(shape), {"long_name": "standard error over samples", "units": units}),
-            "n_samples": (dims, count.reshape(shape)),
-            "n_components": (dims, members.reshape(shape)),
+            **{name: (dims, np.broadcast_to(one, count.shape).reshape(shape)) for name, one in counts.items()},
         },
         coords={key: _named(key, values) for key, values in names.items()},
         attrs={**result.attrs, "reduction": about},
@@ -137,7 +147,8 @@ def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None
     require_result(result)
     unknown = [key for key in by if key not in KEYS]
     if unknown or not by or len(set(by)) < len(by):
-        raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once")
+        close = meant(unknown[0], KEYS) if unknown else ""
+        raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once{close}")
     if over_components not in ("sum", "mean"):
         raise ValueError(f"`over_components` is {over_components!r}; allowed are 'sum' and 'mean'")
     if set(by) & set(TOKEN_KEYS) and result.attrs["over_tokens"] != "mean":
@@ -147,6 +158,8 @@ def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None
         )
     if set(by) & set(TOKEN_KEYS) and not _tokens_fit(result):
         raise ValueError("tokens can't be grouped where samples of the result were chosen or sorted; group it whole")
+    if "text" in by and "text" not in result.children["tokens"].coords:
+        raise ValueError("tokens can't be grouped by 'text', which the run doesn't keep; group them by another key")
 
 
 def _tokens_fit(result: xr.DataTree) -> bool:

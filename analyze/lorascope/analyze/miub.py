@@ -56,8 +56,8 @@ def miub(
         changes.
     reduction
         What becomes of a sample's captured tokens at a component: their `mean` (ours), `sum`, the `last` one, or the
-        mean of those that are the `answer`, in a chat the assistant's. Mean and sum weigh tokens that were drawn by
-        the inverse of their chance.
+        mean of those that are the `answer`, in a chat the assistant's that are scored. Mean and sum weigh tokens that
+        were drawn by the inverse of their chance.
     unit
         `nat`, `bit`, or `sqrt`: the root of each token's JS in nats. `js` itself always is in nats.
     scheduler, n_workers

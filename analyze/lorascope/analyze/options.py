@@ -12,7 +12,7 @@ N_SHUFFLES = 39
 """Shuffles of the null by default: p can be 0.025."""
 SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
 COMPONENT_KEYS = ("component", "layer", "kind", "rank")
-TOKEN_KEYS = ("role", "position")
+TOKEN_KEYS = ("role", "position", "text")
 KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
 """What `group_by` takes a result apart by."""
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")

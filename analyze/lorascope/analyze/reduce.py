@@ -15,7 +15,7 @@ from .tree import CHUNK_TOKENS
 
 REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 ANSWERS = ("answer", "assistant")
-"""Roles of tokens that the reduction `answer` is over: a chosen answer's, and in a chat the assistant's."""
+"""Roles of tokens that the reduction `answer` is over: an answer's; in a chat the assistant's that are scored."""
 
 
 class UnitOf(NamedTuple):
@@ -66,7 +66,8 @@ def reduce_tokens(
         What `measure_run` returns.
     reduction
         The `mean` of the sample's captured tokens; their `sum`; the `last` one; the mean of those that are the
-        `answer`, in a chat the assistant's. Mean and sum weigh tokens that were drawn by the inverse of their chance.
+        `answer`, in a chat the assistant's that are scored. Mean and sum weigh tokens that were drawn by the inverse of
+        their chance.
     unit
         What each token's value becomes before that; see `UNITS`.
     """
@@ -126,9 +127,14 @@ def usable_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.n
 def _wanted(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:
     """Bool (token,): tokens that count, before a sample's weights."""
     wanted = np.asarray(measured["counted"].values)
+    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     if reduction == "answer":
-        return np.asarray(wanted & np.isin(measured["role"].values, ANSWERS))
+        answers = np.isin(measured["role"].values, ANSWERS)
+        # In a chat that a prompt begins, what the assistant says there isn't scored: the last `n_targets` tokens are.
+        n_later = np.append(np.cumsum(answers[::-1])[::-1], 0)
+        owner = run.read_once("tokens/sample")
+        n_targets = run.samples.get("n_targets", run.samples["length"]).values
+        return np.asarray(wanted & answers & (n_later[:-1] - n_later[stops[owner]] <= n_targets[owner]))
     if reduction == "last":
-        starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
         return wanted & np.isin(np.arange(len(wanted)), stops[stops > starts] - 1)
     return wanted

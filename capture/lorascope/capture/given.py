@@ -1,11 +1,12 @@
 """A model and data that are loaded already, in the words of a capture's settings."""
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from lorascope.stores.names import meant
 
 from .config import CaptureConfig
 from .inputs import IN_MEMORY
@@ -98,6 +99,5 @@ def _require_options(options: Mapping[str, Any]) -> None:
         if name in LOADING:
             raise TypeError(f"`{name}` says how a model is loaded, and this one is; leave it out")
         if name not in known:
-            close = difflib.get_close_matches(name, known - LOADING, n=3)
-            meant = f"; did you mean {' or '.join(f'`{one}`' for one in close)}?" if close else ""
-            raise TypeError(f"`capture` has no option `{name}`{meant or '; `CaptureConfig` names them all'}")
+            close = meant(name, sorted(known - LOADING))
+            raise TypeError(f"`capture` has no option `{name}`{close or '; `CaptureConfig` names them all'}")

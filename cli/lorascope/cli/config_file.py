@@ -1,15 +1,26 @@
 """Settings of a command from a TOML file, beneath those of its command line."""
 
+import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from cyclopts import App, ArgumentCollection
 from cyclopts.config import Dict
 
-from lorascope.stores.names import close_to
+from lorascope.stores.names import meant
 
 OPTION = "--config"
+NUMBERS = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number")}
+"""Type of a setting that is no text -> types of values that it takes, and how they are called."""
+
+
+def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Raise a ValueError where a fraction is given for a whole number, which Cyclopts would round."""
+    for one in arguments:
+        for token in one.tokens:
+            if int in (one.hint, *get_args(one.hint)) and "." in token.value:
+                raise ValueError(f"`{one.field_info.name}` is {token.value}; give a whole number")
 
 
 def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -20,7 +31,7 @@ def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it isn't TOML, or has a key that is no setting of the command.
+        If it isn't TOML, or has a key that is no setting of the command, or a value of another type than the setting's.
     """
     named = next((one for one in arguments if one.name == OPTION and one.tokens), None)
     if named is None:
@@ -32,12 +43,26 @@ def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
         found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"`config` is {str(path)!r}, which isn't TOML: {error}; correct it") from error
-    allowed = [one.name[2:].replace("-", "_") for one in arguments if one.name.startswith("--") and one is not named]
-    for key in found:
+    settings = [one for one in arguments if one.name.startswith("--") and one is not named]
+    allowed = {one.name[2:].replace("-", "_"): one.hint for one in settings}
+    for key, value in found.items():
         if key not in allowed:
             command = " ".join(commands)
-            raise ValueError(f"`{path}` has {key!r}, which is no setting of `{command}`{close_to(key, allowed)}")
+            raise ValueError(f"`{path}` has {key!r}, which is no setting of `{command}`{meant(key, list(allowed))}")
+        if wanted := _refused(value, allowed[key]):
+            raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {wanted}")
     nested: dict[str, Any] = found
     for command in reversed(commands):
         nested = {command: nested}
     Dict(data=nested, source=str(path))(app, commands, arguments)
+
+
+def _refused(value: Any, hint: Any) -> str:
+    """What a setting of this type takes, if it doesn't take the value; else nothing."""
+    for kind, (types, words) in NUMBERS.items():
+        if kind in (hint, *get_args(hint)):
+            return "" if type(value) in types else words
+    several = get_origin(hint) is tuple
+    texts = value if several and isinstance(value, list) else [value]
+    words = "a text, or a list of texts" if several else "a text"
+    return "" if all(isinstance(text, str) for text in texts) else words

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter, Token
+from typing import TYPE_CHECKING, Any
 
 from lorascope.analyze.targets import TABLES, refuse_elsewhere, refuse_target
 from lorascope.stores.places.atomic_write import atomic_write
@@ -26,17 +24,6 @@ GROUPS = ("dataset", "split", "prompt", "model")
 """Columns of which those that vary tell groups apart, where nothing else is said."""
 NONE = "none"
 """The word for no column."""
-
-
-def _whole(kind: Any, tokens: Sequence[Token]) -> int:
-    """A whole number as it is written: 1.5 isn't rounded to one."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise ValueError(f"{tokens[0].value!r} isn't a whole number") from None
-
-
-Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 def listed(text: str) -> tuple[str, ...]:

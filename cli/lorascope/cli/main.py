@@ -1,6 +1,7 @@
 """The command `lorascope`: parses, calls one function, reports; a mistake by the user is one line and exit code 2."""
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -12,9 +13,10 @@ from types import FrameType
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError
 
+from lorascope.stores.names import meant
 from lorascope.stores.visible import visible
 
-from .config_file import settings_of_file
+from .config_file import refuse_fractions, settings_of_file
 from .screen import console
 
 COMMANDS = {
@@ -55,7 +57,7 @@ app = App(
     version=version("lorascope"),
     default_parameter=Parameter(negative_iterable=(), negative_none=()),
     result_action="return_value",
-    config=settings_of_file,
+    config=(refuse_fractions, settings_of_file),
     console=console,
     suppress_keyboard_interrupt=False,  # a capture that was stopped has something to say
 )
@@ -80,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(app(words, exit_on_error=False, print_error=False) or 0)
     except UnknownCommandError as error:
         # Its own text would import every command to list them, torch's too.
-        return _fail(f"no command {(error.unused_tokens or ['?'])[0]!r}; there are {', '.join(COMMANDS)}")
+        name = (error.unused_tokens or ["?"])[0]
+        return _fail(f"no command {name!r}; there are {', '.join(COMMANDS)}{meant(name, list(COMMANDS))}")
     except ImportError as error:
         missing = _missing_module(error)
         if traceback or missing not in EXTRAS:
@@ -98,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if traceback:
             raise
-        return _fail(" ".join(str(error).split()) or type(error).__name__)
+        return _fail(_as_typed(" ".join(str(error).split()), words) or type(error).__name__)
     except KeyboardInterrupt as error:
         message = str(error) or "interrupted; what was finished until then is whole"
         return _fail(message, code=getattr(error, "exit_code", 130))
@@ -142,6 +145,19 @@ def _nobody_reads() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
+
+
+def _as_typed(message: str, words: Sequence[str]) -> str:
+    """The message with options as they are typed, such as `--workers` for a function's `n_workers`.
+
+    Fields of data have such names too. So in a message that doesn't begin with an option, only a name with `_` is one.
+    """
+    arguments = app.parse_commands(words)[1][-1].assemble_argument_collection(parse_docstring=False)
+    options = {one.field_info.name: one.name for one in arguments if one.name.startswith("--")}
+    typed = {form.format(name): option for form in ("{}s", "n_{}", "{}") for name, option in options.items()}
+    first = re.match(r"`(\w+)`", message)
+    known = [name for name in typed if "_" in name or (first and first[1] in typed)]
+    return re.sub(r"`(\w+)`", lambda found: f"`{typed[found[1]]}`" if found[1] in known else found[0], message)
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -19,7 +19,7 @@ from .screen import left_out, print_table, say
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
 
-TOP, MOST_ROWS = 10, 32
+TOP, MOST_ROWS = 20, 32
 """Rows that are shown of a longer table without `--full`, and the longest table that is shown whole."""
 
 
@@ -61,9 +61,11 @@ def components_table(result: xr.DataTree) -> "pd.DataFrame":
 
 
 def groups_table(table: xr.Dataset) -> "pd.DataFrame":
-    """MIUB of each group that occurs."""
-    units = table.attrs["units"]
-    return with_units(to_dataframe(table, "group"), dict.fromkeys(("miub", "miub_se", "miub_sd"), units), table.attrs)
+    """MIUB of each group that occurs; by the texts of tokens, which have no order of their own, the largest first."""
+    units, frame = table.attrs["units"], to_dataframe(table, "group")
+    if "text" in frame:
+        frame = frame.sort_values("miub", ascending=False, kind="stable", ignore_index=True)
+    return with_units(frame, dict.fromkeys(("miub", "miub_se", "miub_sd"), units), table.attrs)
 
 
 def answer(results: Sequence[xr.DataTree], table: "pd.DataFrame") -> dict[str, Any]:
@@ -89,13 +91,18 @@ def print_components(frame: "pd.DataFrame", total: float, *, full: bool) -> None
 
 def print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> None:
     """MIUB by the keys of `group_by`."""
-    columns = {"n_samples": "samples", "n_components": "components"}
+    names = {"n_samples": "samples", "n_tokens": "tokens", "n_components": "components"}
+    columns = {name: title for name, title in names.items() if name in frame}
     if "n_runs" in frame:
         columns = {"n_runs": "runs", "miub_sd": "sd of runs"} if (frame["n_runs"] > 1).any() else {}
     shown = frame if full or len(frame) <= MOST_ROWS else frame.nlargest(TOP, "miub")
     scale, units = in_common_power(shown["miub"], frame.attrs["units"]["miub"])
+    runs = list(dict.fromkeys(frame["run"])) if "run" in keys else []
+    named = dict(zip(runs, run_names(runs), strict=True))
     rows = [
-        [*(str(row[key]) for key in keys), format_error(scale * row["miub"], scale * row["miub_se"])]
+        # A space is part of a token's text.
+        [repr(row[key]) if key == "text" else str(named.get(row[key], row[key])) for key in keys]
+        + [format_error(scale * row["miub"], scale * row["miub_se"])]
         + [format_number(scale * row[name]) if name == "miub_sd" else str(int(row[name])) for name in columns]
         for row in shown.to_dict("records")
     ]
@@ -128,7 +135,7 @@ def print_differences(
 
 def _counted(n_shown: int, n: int) -> str:
     """How much of a table is shown; empty for all of it."""
-    return "" if n_shown == n else f"the {n_shown} largest of {n} (--full: all)"
+    return "" if n_shown == n else f"the {n_shown} largest of {n} (--full or --out: all)"
 
 
 def pairs_of(results: Sequence[xr.DataTree]) -> tuple[list[xr.Dataset], str]:

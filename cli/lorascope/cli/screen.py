@@ -1,6 +1,7 @@
 """The terminal: lines, tables and progress bars; imports nothing heavy, since `lorascope --help` waits for it."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 NARROWEST, USUAL = 20, 80
 """A terminal that claims fewer columns than the first doesn't know; it is taken to have the second."""
+LOG_SECONDS = 30.0
+"""Time between two lines of progress where no terminal is: so much of a log is read, and short work leaves none."""
 
 
 class _Console(Console):
@@ -98,7 +101,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     """A bar fed by `update(done, total, note="", title=None)`; a new title begins a new bar.
 
-    It is drawn beside the answer where that goes to a file or a program, and nowhere where no terminal is.
+    It is drawn beside the answer where that goes to a file or a program. Where no terminal is, as in a batch job's log,
+    a line says every `LOG_SECONDS` how far it is.
     """
     columns = (
         SpinnerColumn(),
@@ -111,8 +115,15 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     shown = console if console.file.isatty() else aside
     bars = Progress(*columns, console=shown, disable=not shown.is_terminal)
     tasks: dict[str, int] = {}
+    logged = time.monotonic()
 
     def update(done: int, total: int, note: str = "", title: str = title) -> None:
+        nonlocal logged
+        if bars.disable:
+            if time.monotonic() - logged >= LOG_SECONDS:
+                logged = time.monotonic()
+                say(f"{title}: {done} of {total} {note}".rstrip(), to=aside)
+            return
         if not tasks:
             bars.start()
         if title not in tasks:

@@ -50,10 +50,14 @@ def matching(
 
 
 def close_to(name: str, names: Sequence[str]) -> str:
-    """The end of an error about a name that isn't there: `; close to it are [...]`; empty where there are no names."""
+    """The end of an error about a name that isn't there: `meant`, or which name is the first; empty without names."""
+    return meant(name, names) or (f"; the first is {names[0]!r}" if names else "")
+
+
+def meant(name: str, names: Sequence[str]) -> str:
+    """The end of an error about an unknown name: `; did you mean 'tokens'?`; empty where no name is close to it."""
     close = close_names(name, names)
-    first = f"; the first is {names[0]!r}" if names else ""
-    return f"; close to it {'are' if len(close) > 1 else 'is'} {', '.join(map(repr, close))}" if close else first
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def close_names(name: str, names: Sequence[str], n: int = MOST_NAMED) -> list[str]:

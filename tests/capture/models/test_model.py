@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -25,9 +24,7 @@ from lorascope.capture.adapters.adapter import attach_adapter
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.models.model import load_model, model_class, model_identity
 
-from ...tiny import save_model
-
-WIDTH, HEADS, SHARED_HEADS = 32, 4, 2
+from ...tiny import save_gguf, save_model
 
 
 @pytest.fixture
@@ -37,33 +34,7 @@ def model_folder(tiny_model: Any, tiny_tokenizer: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of one layer whose matrices are in 8-bit GGUF blocks."""
-    gguf = pytest.importorskip("gguf")
-    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    vocabulary = ["<s>", "</s>", "a", "b", "ab", "Ġ"]
-    entries = {"context_length": 64, "embedding_length": WIDTH, "block_count": 1, "feed_forward_length": 2 * WIDTH}
-    entries |= {"head_count": HEADS, "head_count_kv": SHARED_HEADS, "layer_norm_rms_eps": 1e-5}
-    entries |= {"vocab_size": len(vocabulary), "tokenizer_model": "gpt2", "token_list": vocabulary}
-    entries |= {"token_merges": ["a b"], "bos_token_id": 0, "eos_token_id": 1}
-    for name, value in entries.items():
-        getattr(writer, f"add_{name}")(value)
-    square, narrow, wide = (WIDTH, WIDTH), (WIDTH * SHARED_HEADS // HEADS, WIDTH), (2 * WIDTH, WIDTH)
-    matrices = {"token_embd": (len(vocabulary), WIDTH), "blk.0.attn_q": square, "blk.0.attn_output": square}
-    matrices |= {"blk.0.attn_k": narrow, "blk.0.attn_v": narrow, "blk.0.ffn_gate": wide, "blk.0.ffn_up": wide}
-    matrices["blk.0.ffn_down"] = (WIDTH, 2 * WIDTH)
-    rng = np.random.default_rng(0)
-    kind = gguf.GGMLQuantizationType.Q8_0
-    for name, shape in matrices.items():
-        numbers = rng.normal(size=shape, scale=0.1).astype(np.float32)
-        writer.add_tensor(f"{name}.weight", gguf.quants.quantize(numbers, kind), raw_dtype=kind)
-    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
-        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return save_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
 def refuse(source: object, words: str, **options: Any) -> None:

@@ -58,7 +58,7 @@ def train(tiny_model: Any, tiny_tokenizer: Any, tiny_items: Any, tmp_path: Path)
     def run(name: str, config: FinetuneConfig = CONFIG, *, stop: int | None = None) -> tuple[Any, list[int]]:
         seen: list[int] = []
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: int, total: int, part: str = "") -> None:
             assert total == (config.max_steps or N_STEPS)
             seen.append(done)
             if done == stop:
@@ -184,7 +184,7 @@ from lorascope.capture.training import checkpoints
 torch.set_num_threads(1)
 checkpoints.SECONDS = 0.0
 
-def kill(done, total):
+def kill(done, total, part=""):
     if done == 4:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -207,7 +207,7 @@ def test_a_process_that_is_killed_loses_no_step_before_its_last_checkpoint(
     model, tokenizer = load_model(str(tmp_path / "model"))
     seen: list[int] = []
     gone_on, whole = (
-        finetune(model, tokenizer, read_items(data), tmp_path / name, config, progress=lambda n, _: seen.append(n))
+        finetune(model, tokenizer, read_items(data), tmp_path / name, config, progress=lambda n, *_: seen.append(n))
         for name in ("out", "whole")
     )
     assert seen == [*range(3, N_STEPS + 1), *range(1, N_STEPS + 1)]

@@ -61,14 +61,14 @@ def test_trains_and_saves_an_adapter_that_peft_loads(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     base = copy.deepcopy(tiny_model)
-    steps: list[tuple[int, int]] = []
+    steps: list[tuple[int, int, str]] = []
     result = tune(max_steps=20, given={"items_eval": tiny_items, "progress": lambda *call: steps.append(call)})
     assert capfd.readouterr() == ("", "")
     assert result.path == tmp_path / "out"
     assert {"adapter_config.json", "adapter_model.safetensors", "finetune.json"} <= set(os.listdir(result.path))
     assert os.listdir(tmp_path) == ["out"]
-    assert steps == [(n, 20) for n in range(1, 21)]
     assert len(result.steps) == 20
+    assert steps == [(n, 20, f"steps, loss {step.loss:.4g}") for n, step in enumerate(result.steps, 1)]
     assert result.before is not None
     assert result.after is not None
     # Trained on the very items: the loss must fall.
@@ -272,7 +272,7 @@ def test_refuses_a_model_without_linear_layers_in_blocks() -> None:
 def test_an_interrupted_finetuning_leaves_nothing(tune: Tune, tiny_model: Any, tmp_path: Path) -> None:
     names = [name for name, _ in tiny_model.named_modules()]
 
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(done: int, total: int, part: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

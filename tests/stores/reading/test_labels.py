@@ -65,7 +65,12 @@ def test_text_is_read_when_it_is_looked_at(many_rows: Path, monkeypatch: pytest.
     assert (part["text"].values.tolist(), again["text"].values.tolist()) == (["x"] * 400, ["x"] * 400)
 
 
-@pytest.mark.parametrize(("name", "said"), [("s22", "close to it is 's2'"), ("other", "the first is 's0'")])
+def test_a_sample_is_found_by_its_id(run: Run) -> None:
+    assert run.samples.sel(sample="s3")["token_start"] == run.samples["token_start"][3]
+    assert run.samples.indexes["sample"].tolist() == run.samples["id"].values.tolist()
+
+
+@pytest.mark.parametrize(("name", "said"), [("s22", "did you mean 's2'"), ("other", "the first is 's0'")])
 def test_an_unknown_sample_is_refused_with_those_like_it(run: Run, name: str, said: str) -> None:
     with pytest.raises(StoreError, match=f"no sample '{name}' among the 5 of this run; {said}"):
         run.base(UP, sample=["s0", name])

@@ -173,7 +173,7 @@ def test_missing_bfloat16_chunk_reads_as_nan_bits(make_run: Any) -> None:
 
 def test_unknown_component_comes_with_a_hint(make_run: Any) -> None:
     opened = open_run(make_run().path)
-    with pytest.raises(StoreError, match="no component 'model.layers.0.mlp.up' among the 3 of this run; close to it"):
+    with pytest.raises(StoreError, match="no component 'model.layers.0.mlp.up' among the 3 of this run; did you mean"):
         opened.base("model.layers.0.mlp.up")
     with pytest.raises(StoreError, match="the first is 'model.layers.0.mlp.up_proj'"):
         opened.base("xyz")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lorascope.stores.json_document import distinct
+from lorascope.stores.names import meant
 
 from .items import ChatItem, ChoiceItem, CompletionItem, Item, TextItem, TokensItem
 
@@ -88,7 +89,8 @@ def _format(fields: Mapping[str, Any]) -> str:
         if {"question", "answer"} <= names:
             return "choices"
     found = reprlib.repr(sorted(map(str, fields)))[1:-1] or "none"
-    raise ValueError(f"the format can't be told: the keys are {found}; known are {KNOWN_FORMATS}")
+    close = next(filter(None, (meant(str(name), FIELDS) for name in fields if name not in FIELDS)), "")
+    raise ValueError(f"the format can't be told: the keys are {found}; known are {KNOWN_FORMATS}{close}")
 
 
 def _id(fields: Mapping[str, Any], default: str) -> str:

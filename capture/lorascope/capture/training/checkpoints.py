@@ -38,7 +38,7 @@ class Checkpoints(TrainerCallback):
         self.seconds = seconds
         """Wall time of the steps when it was last told, with those before it was stopped."""
         self.progress: Progress | None = None
-        """Told the number of steps done and of all after each, and where it goes on."""
+        """Told the number of steps done and of all after each, and its loss; and where it goes on."""
         self._told = self._saved = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -49,11 +49,14 @@ class Checkpoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask for one when it is time; not after the last step, from which Trainer would take one more."""
-        if self.progress is not None:
-            self.progress(state.global_step, state.max_steps)
         self._count()
         if state.global_step < state.max_steps and self._told - self._saved >= SECONDS:
             control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+        """Tell of a step, whose loss Trainer logs right after it."""
+        if self.progress is not None and "loss" in logs:
+            self.progress(state.global_step, state.max_steps, f"steps, loss {logs['loss']:.4g}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count to the end."""

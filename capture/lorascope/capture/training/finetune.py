@@ -94,8 +94,8 @@ def finetune(
     items_eval
         Held-out items, scored before and after the training. MIUB is measured on a few of them.
     progress
-        Called after each optimiser step with the number of steps done, the number of all steps, and where the training
-        was resumed.
+        Called after each optimiser step with the number of steps done, the number of all steps, and its loss as a text;
+        and where the training is resumed, without a loss.
 
     Raises
     ------

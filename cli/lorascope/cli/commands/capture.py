@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from lorascope.capture import CaptureProgress
     from lorascope.stores import Run
 
+LEAST_SECONDS = 10.0
+"""Least duration of a capture that is compared with bare passes: its beginning and end take a second of any."""
+
 
 def capture(
     settings: Annotated[CaptureConfig, Parameter(name="*")],
@@ -64,10 +67,9 @@ def capture(
         say(f"note: {note(found['message'], found['places'])}")
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
-        say(
-            f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}, "
-            f"{measured['overhead']:.2f} times a bare forward pass"
-        )
+        ratio = f", {measured['overhead']:.2f} times a bare forward pass"
+        told = ratio if measured["seconds"] >= LEAST_SECONDS else ""
+        say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{told}")
 
 
 def _capture(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ..fits import Whole, chosen_groups, deliver, refuse_out, rows_where, study_table
+from ..fits import chosen_groups, deliver, refuse_out, rows_where, study_table
 
 if TYPE_CHECKING:
     from lorascope.analyze.stats.metrics import MetricComparison
@@ -25,9 +25,9 @@ def compare(
     collapsed_below: float | None = None,
     where: Sequence[str] = (),
     level: float = 0.95,
-    n_draws: Whole = 10_000,
-    seed: Whole = 0,
-    workers: Whole | None = None,
+    n_draws: int = 10_000,
+    seed: int = 0,
+    workers: int | None = None,
     full: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,

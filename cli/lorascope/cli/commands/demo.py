@@ -80,7 +80,7 @@ def _run_demo(out: Path, model_file: Path, report: Callable[..., None]) -> tuple
             shutil.rmtree(run)
         finetune(
             *(*loaded(), read_items(facts_path("train")), adapter, FINETUNE),
-            progress=lambda n, total, part="": report(n, total, "steps", "finetune"),
+            progress=lambda n, total, part="": report(n, total, part, "finetune"),
         )
     was_there = run_state(run) == "finished"
     if was_there:

@@ -12,7 +12,7 @@ from lorascope.analyze.options import Residual
 from lorascope.analyze.scaling.laws import LawName
 
 from .. import fits
-from ..fits import NONE, Whole, listed
+from ..fits import NONE, listed
 from ..screen import progress_bar
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def fit(
     repeat: str | None = None,
     where: Sequence[str] = (),
     level: float = 0.95,
-    n_draws: Whole = 1000,
-    seed: Whole = 0,
+    n_draws: int = 1000,
+    seed: int = 0,
     quick: bool = False,
     full: bool = False,
-    workers: Whole | None = None,
+    workers: int | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
     out: Path | None = None,
 ) -> None:

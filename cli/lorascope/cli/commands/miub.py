@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from lorascope.analyze.options import KEYS, RUN_KEYS, Reduction, Unit
 from lorascope.analyze.targets import RESULTS, TABLES, refuse_target
+from lorascope.stores.names import meant
 from lorascope.stores.reading.there import require_store
 
 from ..screen import aside, progress_bar, say, write_json
@@ -27,7 +28,7 @@ def miub(
     paper: bool = False,
     full: bool = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
-    n_workers: Annotated[int | None, Parameter(name="--workers")] = None,
+    workers: int | None = None,
     scheduler: str | None = None,
     out: Path | None = None,
 ) -> int:
@@ -51,7 +52,8 @@ def miub(
         nat, bit, or sqrt: the root of each token's JS in nats.
     group_by
         Print MIUB by these keys, separated by commas: dataset, split, prompt, length, component, layer, kind, rank,
-        role, position; for several runs also run, model, adapter, stream, datasets.
+        role, position, text (tokens of one text, those that moved most first); for several runs also run, model,
+        adapter, stream, datasets.
     over_components
         How a group's components are combined: their sum or mean.
     paper
@@ -65,7 +67,7 @@ def miub(
         (`first`, `second`, `units`, `difference`, `difference_se`, `n_samples`, `p_t`, `p_wilcoxon`; empty for one
         result, and where samples can't be paired, which `not_paired` explains). With --paper: `attributes`, `units`,
         and `rows`, a reading each.
-    n_workers
+    workers
         Threads; by default one a processor.
     scheduler
         Address of a running Dask scheduler, such as tcp://host:8786, on whose workers it is computed; or threads,
@@ -102,7 +104,7 @@ def miub(
 
     from .. import miub_tables
 
-    options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": n_workers}
+    options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": workers}
     pairs = [(run, name) for run in map(open_run, found) for name in adapter or (None,)]
     if paper:
         with progress_bar("paper") as update:
@@ -152,7 +154,8 @@ def _keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
     allowed = KEYS if n <= 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
     for key in keys:
         if key not in allowed:
-            raise ValueError(f"`group_by` names {key!r}; allowed are {', '.join(allowed)}, with commas between")
+            words = f"allowed are {', '.join(allowed)}, with commas between{meant(key, allowed)}"
+            raise ValueError(f"`group_by` names {key!r}; {words}")
     if len(set(keys)) < len(keys):
         raise ValueError(f"`group_by` is {group_by!r}; name each key once")
     if n > 1 and not set(keys) & set(RUN_KEYS):

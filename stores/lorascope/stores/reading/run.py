@@ -132,8 +132,9 @@ class Run:
 
     @cached_property
     def samples(self) -> xr.Dataset:
-        """One entry a sample: id, dataset, scores, and the range of its captured tokens."""
-        return self._table("samples")
+        """One entry a sample, labelled by its id: dataset, scores, and the range of its captured tokens."""
+        samples = self._table("samples")
+        return samples.assign_coords(sample=samples["id"].values)
 
     @cached_property
     def choices(self) -> xr.Dataset:
