@@ -121,8 +121,8 @@ def test_saved(capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str) ->
         ),
         (
             ["{lora}", "--out", "x.txt"],
-            "`--out` is 'x.txt'; its name must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr) or .nc "
-            "(NetCDF)",
+            "`--out` is 'x.txt'; its name must end in .csv (CSV), .parquet (Parquet), .json (JSON), .zarr (Zarr) or "
+            ".nc (NetCDF)",
         ),
         (["nowhere"], "adapter 'nowhere' is not there; give a local folder that PEFT saved"),
     ],

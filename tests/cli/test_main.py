@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,8 @@ def test_help_explains(capsys: pytest.CaptureFixture[str], command: str | None) 
     for name, text in COMMANDS.items():
         if command in (None, name):
             assert text[:30] in out
+    if command is None:  # in the order in which they are used
+        assert re.findall(r"^\W ([a-z]+) ", out, re.MULTILINE) == list(COMMANDS)
 
 
 def mistakes(tmp_path: Path) -> dict[str, tuple[list[object], str]]:

@@ -61,13 +61,13 @@ app = App(
     console=console,
     suppress_keyboard_interrupt=False,  # a capture that was stopped has something to say
 )
-for _name, _help in COMMANDS.items():
+for _place, (_name, _help) in enumerate(COMMANDS.items()):
     # A command's module is imported when it is called: `lorascope miub` never waits for torch.
     if _name != "study":
-        app.command(f"lorascope.cli.commands.{_name}:{_name}", name=_name, help=_help)
-_study = App(name="study", help=COMMANDS["study"])
-for _name, _help in STUDY_COMMANDS.items():
-    _study.command(f"lorascope.cli.commands.study:{_name}", name=_name, help=_help)
+        app.command(f"lorascope.cli.commands.{_name}:{_name}", name=_name, help=_help, sort_key=_place)
+_study = App(name="study", help=COMMANDS["study"], sort_key=[*COMMANDS].index("study"))
+for _place, (_name, _help) in enumerate(STUDY_COMMANDS.items()):
+    _study.command(f"lorascope.cli.commands.study:{_name}", name=_name, help=_help, sort_key=_place)
 app.command(_study)
 app.register_install_completion_command(help="Write completion of commands and options for this shell, and load it.")
 

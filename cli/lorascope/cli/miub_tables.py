@@ -98,7 +98,7 @@ def print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> N
     shown = frame if full or len(frame) <= MOST_ROWS else frame.nlargest(TOP, "miub")
     scale, units = in_common_power(shown["miub"], frame.attrs["units"]["miub"])
     runs = list(dict.fromkeys(frame["run"])) if "run" in keys else []
-    named = dict(zip(runs, run_names(runs), strict=True))
+    named = dict(zip(runs, run_names(runs), strict=True)) if runs else {}
     rows = [
         # A space is part of a token's text.
         [repr(row[key]) if key == "text" else str(named.get(row[key], row[key])) for key in keys]

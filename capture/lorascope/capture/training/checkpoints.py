@@ -53,10 +53,10 @@ class Checkpoints(TrainerCallback):
         if state.global_step < state.max_steps and self._told - self._saved >= SECONDS:
             control.should_save = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Tell of a step, whose loss Trainer logs right after it."""
-        if self.progress is not None and "loss" in logs:
-            self.progress(state.global_step, state.max_steps, f"steps, loss {logs['loss']:.4g}")
+        if self.progress is not None and "loss" in more["logs"]:
+            self.progress(state.global_step, state.max_steps, f"steps, loss {more['logs']['loss']:.4g}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Count to the end."""
