@@ -114,16 +114,18 @@ def test_headline_is_the_definitions_number(small: Small, page: Page) -> None:
     error = by_sample.std(ddof=1) / np.sqrt(len(by_sample))
     assert format_error(by_sample.mean(), error) in page.text
     assert f"12 samples{small.run.n_tokens} tokens x 6 components" in page.text
+    assert re.search(r"accuracy[\d.]+ → [\d.]+ %without → with adapter; change \S+ ± \S+; facts/\w+, n = 12", page.text)
     assert "at most ln 2 = 0.693 nats a component" in page.text
     assert "That theorem doesn't hold" in page.text
 
 
 def test_figures_hold_the_definitionsnumbers(small: Small, page: Page) -> None:
     texts = page.data["js-map"]["data"][0]["text"]
-    means = small.by_sample(small.js()).mean(axis=0)
+    by_sample = small.by_sample(small.js())
+    means, errors = by_sample.mean(axis=0), by_sample.std(axis=0, ddof=1) / np.sqrt(12)
     for index, path in enumerate(small.run.component_paths):
         shown = texts[index % 3][index // 3]
-        assert shown.startswith(f"<b>{path}</b><br>mean JS (nat): {format_number(means[index])}<br>")
+        assert shown.startswith(f"<b>{path}</b><br>mean JS (nat): {format_error(means[index], errors[index])}<br>")
     accuracy = small.run.samples["correct"].values.mean()
     assert format_error(100 * accuracy, 100 * np.sqrt(accuracy * (1 - accuracy) / 12)) in section(page, "scores")
 
@@ -287,8 +289,11 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
     page = page_of(small.run, tmp_path)
     assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
     answers = small.run.tokens["role"].values == 2
-    mean = format_number(np.average(total[answers], weights=weight[answers]))
-    assert f"answer{answers.sum()}{mean}" in page.text
+    of = small.run.tokens["sample"].values
+    sums = [np.bincount(of[answers], one[answers]) for one in (total * weight, weight)]
+    means_of_answers = sums[0] / sums[1]
+    error = means_of_answers.std(ddof=1) / np.sqrt(12)
+    assert f"answer12{format_error(means_of_answers.mean(), error)}" in page.text
     measured = {"kl": small.run.reduction("kl").values, "swallowed": small.run.reduction("swallowed").values[:, -1]}
     known = {name: np.isfinite(values) for name, values in measured.items()}
     means = {name: np.average(values[known[name]], weights=weight[known[name]]) for name, values in measured.items()}

@@ -13,7 +13,7 @@ from ..format import format_number
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name
 from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
-from .scales import ValueAxis, value_axis, whole_ticks
+from .scales import ValueAxis, value_axis
 from .theme import LINES, apply_theme
 
 VAGUE = ("saturated", "undersampled")
@@ -122,7 +122,8 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
         figure.add_trace(line(look, name, width=1.2, x=medians.index + shift, y=axis.inside(medians.to_numpy())))
         figure.add_trace(_drawn(values, name, look, name, axis).update(x=values["layer"] + shift))
     low, high = int(layers.min()), int(layers.max())
-    figure.update_xaxes(title_text="layer", range=[low - step / 2, high + step / 2], **whole_ticks(low, high))
+    ticks = layers if len(layers) <= 10 else None
+    figure.update_xaxes(title_text="layer", range=[low - step / 2, high + step / 2], tickvals=ticks)
     figure.update_yaxes(title_text="mutual information (nat)", **axis.layout())
     headline(
         figure,
