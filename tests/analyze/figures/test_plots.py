@@ -79,7 +79,7 @@ def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.Dat
     assert line.text[0].startswith("layer 0: ")
     assert line.text[0].endswith("nat, n = 12")
     assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("JS (nat)", "layer")
-    assert "standard error over samples; n = 12 samples. Tokens: mean." in title_of(figure)
+    assert "standard error over samples; n = 12 samples. Over tokens: mean." in title_of(figure)
 
 
 def test_depth_by_kind(small: Small, result: xr.DataTree) -> None:
@@ -130,7 +130,7 @@ def test_histogram_marks_mean_and_error(small: Small, result: xr.DataTree) -> No
         assert figure.layout.xaxis2.title.text == "MIUB of a sample (nat)"
         assert box.boxpoints == "all"
         assert list(box.text) == [f"item-{i}" for i in range(12)]
-    assert "Dashed: mean; grey: ± standard error; n = 12 samples. Tokens: mean." in title_of(sample_figure(result))
+    assert "Dashed: mean; grey: ± standard error; n = 12 samples. Over tokens: mean." in title_of(sample_figure(result))
 
 
 def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:

@@ -120,8 +120,8 @@ def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]
     plots = [
         figure(
             f"map-{place}",
-            component_figure(result.dataset["js"], label="mean JS (nat)", colors=COLORS, limits=limits),
-            escape(name),
+            component_figure(result.dataset["js"], label=f"{name}: mean JS (nat)", colors=COLORS, limits=limits),
+            "",
         )
         for place, (name, result) in enumerate(zip(names, results, strict=True))
     ]
