@@ -107,7 +107,7 @@ def position_figure(
     apply_theme(figure, height=380)
     figure.update_layout(showlegend=True, legend=BELOW, bargap=0.1, margin_b=50)
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
-    figure.update_yaxes(title_text=f"JS of a token ({units})", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title_text=f"JS of a token ({units})", title_standoff=8, rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
     headline(figure, f"JS by {label}")
     return figure
