@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,45 @@ def test_what_cant_be_compared_is_refused(base: xr.DataTree, make_small: Any) ->
     twice = with_labels(base, sample=["x"] * base["samples"].sizes["sample"])
     with pytest.raises(ValueError, match="several samples of .* share a name"):
         paired(twice, base)
+
+
+def with_texts(result: xr.DataTree, texts: Mapping[int, str], role: str = "prompt") -> xr.DataTree:
+    """The result with other texts of some tokens, and one role of all."""
+    found, tokens = result.copy(), result["tokens"].to_dataset()
+    words = tokens["text"].values.copy()
+    words[list(texts)] = list(texts.values())
+    roles = np.full(len(words), role, object)
+    tokens = tokens.drop_vars("role").assign_coords(text=("token", words), role=("token", roles))
+    found["tokens"] = xr.DataTree(tokens)
+    return found
+
+
+def test_what_has_a_samples_name_and_other_tokens_is_no_pair_of_it(base: xr.DataTree) -> None:
+    """As where a line was put into a file whose items have no ids."""
+    other = like(base, run="b", rank=8, seed=4)
+    changed = with_texts(other, {7: " another"})
+    name, position = base["tokens/sample"].values[7], int(base["tokens/position"].values[7])
+    words = f"sample '{name}' of 'facts' isn't the same text in both: at position {position} .* has ' word', .* ' anoth"
+    with pytest.raises(ValueError, match=words):
+        paired(base, changed)
+    whole = float(paired(base, other)["difference"])
+    generated = with_texts(other, {7: " another"}, role="generated")
+    assert float(paired(base, generated)["difference"]) == whole
+    others = changed.copy()
+    others.attrs = {**changed.attrs, "tokenizer": "another"}
+    assert float(paired(base, others)["difference"]) == whole
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "answer", "last"])
+def test_means_over_other_kinds_of_tokens_are_not_compared(make_small: Any, reduction: Any) -> None:
+    """Where all tokens were captured of one run and the answers alone of the other."""
+    runs = [make_small(attributes={"provenance": {"population": one}}).run for one in ("all tokens", "the answer's")]
+    results = [miub(run, reduction=reduction) for run in runs]
+    for compare in (lambda: paired(*results), lambda: side_by_side(results)):
+        if reduction in ("answer", "last"):
+            assert compare().attrs["units"] == "nat"
+            continue
+        with pytest.raises(
+            ValueError, match="about different tokens can't be compared: all tokens, the answer's; capt"
+        ):
+            compare()

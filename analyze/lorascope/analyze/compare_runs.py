@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from .groups import group_by, to_dataframe
+from .groups import group_by, to_dataframe, tokens_fit
 from .options import RUN_KEYS, SAMPLE_KEYS
 from .tree import require_result
 from .weights import standard_error
@@ -21,7 +21,7 @@ def side_by_side(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run
     Parameters
     ----------
     results
-        What `miub` returns, of different runs or adapters, with one reduction and unit.
+        What `miub` returns, of different runs or adapters, with one reduction and unit, about the same kind of tokens.
     by
         Keys of runs (`RUN_KEYS`), followed by any keys of `group_by`. `rank` is the adapter's, or `mixed` if its
         components have different ranks.
@@ -38,7 +38,8 @@ def side_by_side(results: Sequence[xr.DataTree], by: str | Sequence[str] = ("run
     Raises
     ------
     ValueError
-        If there is no result, one is given twice, units or reductions differ, or a key isn't known.
+        If there is no result, one is given twice, a key isn't known, or units, reductions or, in a mean or sum, the
+        kind of tokens that were captured differ.
     """
     _check_alike(results)
     by = (by,) if isinstance(by, str) else by
@@ -108,8 +109,9 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
     Raises
     ------
     ValueError
-        If units or reductions differ, fewer than two samples are in both, a name of a sample isn't unique, or a key
-        isn't one of a component's.
+        If results aren't alike (see `side_by_side`), fewer than two samples are in both, a name of a sample isn't
+        unique, or a key isn't one of a component's; or if a sample's name stands for other tokens in the other result,
+        which generated ones may be, and those of another tokenizer.
 
     Notes
     -----
@@ -125,6 +127,7 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
             f"{_name(first)!r} and {_name(second)!r} share {len(shared)} whole samples; at least 2 must be in both, by "
             f"data set, split, prompt and id: {_sources(first)} there, {_sources(second)} here"
         )
+    _require_same_tokens(first, second, shared)
     groups = tables[0].columns.append(tables[1].columns).drop_duplicates()
     one, other = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
     found = pd.DataFrame(_tests((other - one).to_numpy(), adjust=bool(by)), index=groups)
@@ -155,6 +158,13 @@ def _check_alike(results: Sequence[xr.DataTree]) -> None:
         found = {result.attrs[key] for result in results}
         if len(found) > 1:
             raise ValueError(f"results of different {what} can't be compared: {sorted(found)}; compute them alike")
+    # What is reduced to its answer or its last token is the same where more was captured.
+    kinds = {result.attrs.get("population", "") for result in results} - {""}
+    if len(kinds) > 1 and results[0].attrs["over_tokens"] in ("mean", "sum"):
+        raise ValueError(
+            f"results about different tokens can't be compared: {', '.join(sorted(kinds))}; capture with one `tokens`, "
+            "or take the reduction 'answer' or 'last' of runs that hold these"
+        )
 
 
 def _label(result: xr.DataTree, key: str) -> Any:
@@ -174,11 +184,45 @@ def _name(result: xr.DataTree) -> str:
     return f"{result.attrs['run']} ({result.attrs['adapter']})"
 
 
+def _names(result: xr.DataTree) -> pd.MultiIndex:
+    """(data set, split, prompt, id) of each sample."""
+    table = result.children["samples"].dataset
+    return pd.MultiIndex.from_arrays([table[key].values.astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
+
+
+def _require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.MultiIndex) -> None:
+    """Raise a ValueError where a sample's name stands for other tokens, as where a line was put into a file.
+
+    Only tokens that both results hold, by one tokenizer, are compared, and none that were generated.
+    """
+    tokenizers = {result.attrs.get("tokenizer") for result in (first, second)}
+    nodes = [result.children["tokens"].dataset for result in (first, second)]
+    if len(tokenizers) > 1 or None in tokenizers or not all("text" in node.coords for node in nodes):
+        return
+    if not (tokens_fit(first) and tokens_fit(second)):
+        return  # samples were chosen, and their tokens can't be told any more
+    places, texts = [], []
+    for result, node in zip((first, second), nodes, strict=True):
+        owners = shared.get_indexer(_names(result))[node["sample_of_token"].values]
+        kept = (owners >= 0) & (node["role"].values != "generated")
+        places.append(owners[kept].astype(np.int64) << 32 | node["position"].values[kept])
+        texts.append(node["text"].values[kept])
+    both, *where = np.intersect1d(places[0], places[1], assume_unique=True, return_indices=True)
+    one, other = (text[place] for text, place in zip(texts, where, strict=True))
+    if len(differing := np.flatnonzero(one != other)):
+        at = differing[0]
+        dataset, _, _, name = shared[both[at] >> 32]
+        raise ValueError(
+            f"sample {name!r} of {dataset!r} isn't the same text in both: at position {both[at] & 0xFFFFFFFF} "
+            f"{_name(first)!r} has {one[at]!r}, {_name(second)!r} has {other[at]!r}; pair runs of the same data"
+        )
+
+
 def _by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
     """Js of the samples used, by (data set, split, prompt, id), summed over the components of each group."""
     table = result.children["samples"].dataset
     used = table["used"].values
-    samples = pd.MultiIndex.from_arrays([table[key].values[used].astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
+    samples = _names(result)[used]
     if not samples.is_unique:
         raise ValueError(f"several samples of {_name(result)!r} share a name; pairs need names that are unique")
     labels = {key: result[key].values for key in by} | {"whole": np.zeros(result.sizes["component"], int)}

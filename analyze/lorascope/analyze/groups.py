@@ -145,11 +145,11 @@ def _check(result: xr.DataTree, by: Sequence[str], over_components: str) -> None
             f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
             f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
         )
-    if set(by) & set(TOKEN_KEYS) and not _tokens_fit(result):
+    if set(by) & set(TOKEN_KEYS) and not tokens_fit(result):
         raise ValueError("tokens can't be grouped where samples of the result were chosen or sorted; group it whole")
 
 
-def _tokens_fit(result: xr.DataTree) -> bool:
+def tokens_fit(result: xr.DataTree) -> bool:
     """Whether every token's sample is still at the place that the token names."""
     ids, by_token = result.children["samples"].dataset["sample"].values, result.children["tokens"].dataset
     owners = by_token["sample_of_token"].values

@@ -213,6 +213,7 @@ def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
 
 def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:
     """Where js comes from, and how much of it there is."""
+    provenance = run.attributes.get("provenance", {})
     return {
         "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
         "n_tokens": int(measured["counted"].sum()),
@@ -220,7 +221,9 @@ def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict
         "js_source": "states" if keeps_all_states(run) else "capture",
         "stream": run.stream,
         "adapter": adapter or run.adapters[0],
-        "model": str(run.attributes.get("provenance", {}).get("settings", {}).get("model", "")),
+        "model": str(provenance.get("settings", {}).get("model", "")),
+        "tokenizer": str(provenance.get("tokenizer", {}).get("sha256", "")),
+        "population": str(provenance.get("population", "")),
         "run": run.place.name,
         "run_fingerprint": str(run.attributes.get("fingerprint", "")),
         "lorascope": version("lorascope"),

@@ -185,12 +185,32 @@ def test_a_finish_that_was_interrupted_is_only_that(run: Run, tmp_path: Path, mo
                 miub(run, out=target)
         assert Partial(partial_path(target)).done.all()
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", fail)
+        remove = shutil.rmtree
+        patch.setattr("shutil.rmtree", lambda path, **more: fail() if path == target / DONE else remove(path, **more))
         with pytest.raises(OSError, match="no space left"):
             miub(run, out=target, progress=lambda done, total: calls.append(done))
     assert not calls
     assert (target / DONE).exists()
     xr.testing.assert_equal(open_result(target).load(), miub(run))
+
+
+def test_what_an_interrupted_finish_wrote_of_another_unit_goes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Js of tokens is that of any unit and reduction; names and units of what was made of it are not."""
+
+    def stop(*_: Path) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.rename", stop)
+        with pytest.raises(Stopped):
+            miub(run, out=tmp_path / "result.zarr")
+    found, wanted = (
+        miub(run, out=tmp_path / name, unit="bit", reduction="last") for name in ("result.zarr", "other.zarr")
+    )
+    for path in ("/", "tokens", "samples"):
+        xr.testing.assert_identical(found[path].to_dataset().load(), wanted[path].to_dataset().load())
 
 
 def test_one_process_at_a_time(run: Run, tmp_path: Path) -> None:

@@ -159,6 +159,14 @@ def test_given_tokens_have_roles_by_their_labels(tiny_tokenizer: Any) -> None:
         ),
         ([5, 2**70], "`input_ids` holds 1180591620717411303424, but the tokenizer has the ids 0 to"),
         ([5] * 5, "sample 'data:0' has 5 tokens; the context has 4"),
+        (
+            [5, 6, 2, 2],
+            "`input_ids` begins or ends with tokens 2, with which the tokenizer pads; give `attention_mask`",
+        ),
+        (
+            [2, 2, 5, 6],
+            "`input_ids` begins or ends with tokens 2, with which the tokenizer pads; give `attention_mask`",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             encode_items(read_items([{"input_ids": ids}]), tiny_tokenizer, max_length=4, window_tokens=4)

@@ -13,6 +13,8 @@ from lorascope.stores.reading.labels import LazyText
 from lorascope.stores.reading.read import as_run
 from lorascope.stores.reading.run import Run
 
+from ...stored import store_states
+
 UP, DOWN = (f"model.layers.0.mlp.{kind}" for kind in ("up_proj", "down_proj"))
 
 
@@ -74,6 +76,19 @@ def test_an_unknown_sample_is_refused_with_those_like_it(run: Run, name: str, sa
 def test_a_sample_is_named_by_its_id(run: Run) -> None:
     with pytest.raises(TypeError, match="`sample` is 3; give the id of a sample"):
         run.base(UP, sample=3)  # type: ignore[arg-type]
+
+
+def test_an_id_of_several_samples_is_refused(tmp_path: Path) -> None:
+    """As in two data sets that number their items: tokens of both in one array can't be told apart."""
+    states = {UP: (np.zeros((7, 2)), np.ones((7, 2)))}
+    run = store_states(tmp_path / "run.zarr", states, lengths=[3, 2, 2], datasets=["a", "b", "a"])
+    run.samples["id"].values[:] = ["1", "1", "2"]
+    words = (
+        r"2 samples are called '1' \(a, test, text; b, test, text\); take the tokens of one, `token_start` to `token_"
+    )
+    with pytest.raises(StoreError, match=words):
+        run.base(UP, sample=["2", "1"])
+    assert run.base(UP, sample="2").sizes["token"] == 2
 
 
 def test_a_run_is_a_mapping_of_components(run: Run) -> None:

@@ -98,6 +98,8 @@ def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
     if target.suffix == ".zarr":
         for node in packed(result).subtree:
             others = node.to_dataset(inherit=False).drop_vars(large[node.path])
+            for name in others.variables:  # xarray would leave an interrupted finish's attributes, such as units
+                shutil.rmtree(partial / node.path.strip("/") / str(name), ignore_errors=True)
             others.to_zarr(partial, group=node.path, mode="a", zarr_format=3, consolidated=False)
         partial.rename(target)
         shutil.rmtree(target / DONE)  # afterwards: without it what was computed would be taken for nothing

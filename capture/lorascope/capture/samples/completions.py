@@ -49,7 +49,8 @@ def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> En
     Raises
     ------
     ValueError
-        If an id isn't one of the tokenizer's, or the sequence is longer than the context.
+        If an id isn't one of the tokenizer's, the sequence is longer than the context, or two tokens or more with which
+        the tokenizer pads stand at one of its ends, as where there is no `attention_mask`.
     """
     require_fitting(item.id, len(item.token_ids), max_length)
     n_known = len(tokenizer)
@@ -57,6 +58,11 @@ def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> En
         raise ValueError(
             f"sample {item.id!r}: `input_ids` holds {strange[0]}, but the tokenizer has the ids 0 to "
             f"{n_known - 1}; give ids of the model's own tokenizer"
+        )
+    if [tokenizer.pad_token_id] * 2 in ([*item.token_ids[:2]], [*item.token_ids[-2:]]):
+        raise ValueError(
+            f"sample {item.id!r}: `input_ids` begins or ends with tokens {tokenizer.pad_token_id}, with which the "
+            "tokenizer pads; give `attention_mask` with them, or leave the padding out"
         )
     token_ids, targets = np.array(item.token_ids, dtype=np.int64), np.array(item.targets, dtype=bool)
     roles = np.full(len(token_ids), TEXT) if targets[1:].all() else np.where(targets, ANSWER, PROMPT)

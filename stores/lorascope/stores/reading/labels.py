@@ -81,7 +81,7 @@ def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.nd
     Raises
     ------
     StoreError
-        If there is no sample of this id.
+        If there is no sample of this id, or several: of two data sets, say, or of one that was asked with two prompts.
     """
     ids, places = samples["id"].values, []
     if not isinstance(wanted, Iterable):
@@ -90,7 +90,14 @@ def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.nd
         found = np.flatnonzero(ids == name)
         if not len(found):
             raise StoreError(f"no sample {name!r} among the {len(ids)} of this run{close_to(str(name), ids.tolist())}")
-        places += [slice(*samples[["token_start", "token_stop"]].isel(sample=i).to_array().values) for i in found]
+        if len(found) > 1:  # nothing beside their numbers would tell their tokens apart
+            owners = zip(*(samples[key].values[found].tolist() for key in ("dataset", "split", "prompt")), strict=True)
+            told = "; ".join(", ".join(filter(None, one)) for one in owners)
+            raise StoreError(
+                f"{len(found)} samples are called {name!r} ({told}); take the tokens of one, `token_start` to "
+                "`token_stop` of `run.samples`, by `isel`"
+            )
+        places.append(slice(*samples[["token_start", "token_stop"]].isel(sample=found[0]).to_array().values))
     if len(places) == 1:
         return places[0]
     return np.concatenate([np.arange(place.start, place.stop) for place in places] or [np.empty(0, np.intp)])
