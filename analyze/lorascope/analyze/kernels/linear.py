@@ -16,31 +16,6 @@ _I = np.int32
 
 
 @compiled(SUM)
-def _sum_squares(x: Any) -> float:
-    prefer_512_bits()
-    total = 0.0
-    for i in range(x.size):
-        total += np.float64(x[i]) * np.float64(x[i])
-    return total
-
-
-@compiled()
-def norm_ratio_rows(
-    base: Float32[np.ndarray, "row feature"],
-    delta: Float32[np.ndarray, "row feature"],
-    out: Float32[np.ndarray, " row"],
-) -> None:
-    """Fill `out` with the Euclidean norm of delta over that of base, of each row.
-
-    It is infinite where only base is zero, and NaN where both are zero or the row holds NaN or infinity.
-    """
-    for row in range(base.shape[0]):
-        squares, delta_squares = _sum_squares(base[row]), _sum_squares(delta[row])
-        is_finite = math.isfinite(squares) and math.isfinite(delta_squares)
-        out[row] = math.sqrt(delta_squares / squares) if is_finite else np.nan
-
-
-@compiled(SUM)
 def _products(x: Any, y: Any) -> tuple[float, float, float]:
     prefer_512_bits()
     squares = squares_y = dot = 0.0
