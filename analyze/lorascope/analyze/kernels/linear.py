@@ -141,21 +141,8 @@ def _four_tiles(B: Any, k: Any, start: Any, width: Any) -> Any:
 
 
 @compiled(EXACT)
-def _add_four(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
-    # four rows at once share what they read of B; they start from `begin`, or go on where it is None
-    prefer_512_bits()
-    z0, z1, z2, z3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
-    B0, B1, B2, B3 = _four_tiles(B, k, start, out0.size)
-    for i in range(out0.size):
-        b = B0[i], B1[i], B2[i], B3[i]
-        out0[i] = _plus_four(out0[i] if begin is None else begin[i], z0, b)
-        out1[i] = _plus_four(out1[i] if begin is None else begin[i], z1, b)
-        out2[i] = _plus_four(out2[i] if begin is None else begin[i], z2, b)
-        out3[i] = _plus_four(out3[i] if begin is None else begin[i], z3, b)
-
-
-@compiled(EXACT)
 def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
+    # four rows at once share what they read of B; they start from `begin`, or go on where it is None
     prefer_512_bits()
     z0, z1, z2, z3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
     k += 4
@@ -172,19 +159,9 @@ def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: 
 
 @compiled()
 def _four_rows(z: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
-    n_ranks = B.shape[0]
-    k = 0
-    if n_ranks > 4:
-        _add_eight(z, k, B, start, begin, out0, out1, out2, out3)
-        k = 8
-    else:
-        _add_four(z, k, B, start, begin, out0, out1, out2, out3)
-        k = 4
-    while n_ranks - k > 4:
+    _add_eight(z, 0, B, start, begin, out0, out1, out2, out3)
+    for k in range(8, B.shape[0], 8):
         _add_eight(z, k, B, start, None, out0, out1, out2, out3)
-        k += 8
-    if k < n_ranks:
-        _add_four(z, k, B, start, None, out0, out1, out2, out3)
 
 
 @compiled()
