@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         module("make_models", ROOT / "study/tiny/make_models.py").main(Path("models"))
         shutil.copytree("models/llama", "my-model")
         shutil.copy(ROOT / "tests/capture/samples/chat_templates/chatml.jinja", "my-model/chat_template.jinja")
-        for name, split, n in (("questions", "train", 60), ("held-out", "test", 16)):
+        for name, split, n in (("questions", "train", 24), ("held-out", "test", 16)):
             lines = facts_path(split).read_text().splitlines(keepends=True)
             Path(f"{name}.jsonl").write_text("".join(lines[:n]))
         common = "--model my-model --data questions.jsonl --held-out held-out.jsonl --learning-rate 0.01 --max-steps 4"

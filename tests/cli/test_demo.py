@@ -48,7 +48,8 @@ def test_demo_from_nothing_to_a_report_and_again(
     assert str((out / "report.html").resolve()) in capsys.readouterr().out.replace("\n", "")
 
     run = open_run(out / "run.zarr")
-    assert (len(run.component_paths), run.samples.sizes["sample"], run.n_tokens) == (210, 6, 6 * 16)
+    assert (len(run.component_paths), run.samples.sizes["sample"]) == (210, 6)
+    assert run.n_tokens == int(run.samples["length"].sum())  # whole questions
     assert verify(run.path).ok
     result = miub(run)
     assert 0 < float(result["miub"]) < 210 * np.log(2)
