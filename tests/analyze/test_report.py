@@ -18,7 +18,7 @@ from lorascope.analyze.report.token_texts import MOST_TOKENS, chosen_samples, he
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.visible import COMMANDS
 
-from .conftest import Small, as_of_old, width
+from .conftest import Small, width
 
 SECTIONS = ["components", "scores", "texts", "qualifiers", "samples", "tokens", "record"]
 FIGURES = {"js-map", "width-map", "ratio-map", "null-map", "share-curve", "sample-spread", "positions"}
@@ -167,7 +167,6 @@ def test_store_fidelity_and_provenance_are_told(small: Small, page: Page) -> Non
     told = f"{format_percent(shares.mean())} of features (mean over 6 components; at most {format_percent(shares[-1])}"
     assert f"{told}, in model.layers.1.down_proj" in section(page, "fidelity")
     assert "static_digest" in section(page, "provenance").replace("<wbr>", "")
-    assert "swallowed_share" not in page.source
     assert not page.with_class("notice")
 
 
@@ -240,16 +239,6 @@ def test_run_without_states(make_small: Callable[..., Small], tmp_path: Path) ->
     first = small.run.component_paths[0]
     assert page.data["width-map"]["data"][0]["text"][0][0].startswith(f"<b>{first}</b>")
     assert format_number(np.median(width(small.base[first]))) in page.data["width-map"]["data"][0]["text"][0][0]
-
-
-def test_early_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.5)
-    page = page_of(run, tmp_path)
-    assert set(page.data) == WITHOUT_STATES
-    measured = int(np.isfinite(run.js().values[:, 0]).sum())
-    assert f"JS is the one measured during capture, on {measured} of {run.n_tokens} tokens" in page.text
-    assert "effective width, |delta| / |base| and the permuted-feature null, which need them, can't be" in page.text
-    assert "12.5 %, in model.layers.0.q_proj" in section(page, "fidelity")
 
 
 def test_pair(make_small: Callable[..., Small], tmp_path: Path) -> None:

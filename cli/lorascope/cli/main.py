@@ -4,14 +4,14 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError
 
+from lorascope.stores.signals import answering
 from lorascope.stores.visible import visible
 
 from .config_file import settings_of_file
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
-        with _terminated_in_order():
+        with answering(_terminate, signal.SIGTERM):
             return int(app(words, exit_on_error=False, print_error=False) or 0)
     except UnknownCommandError as error:
         # Its own text would import every command to list them, torch's too.
@@ -109,22 +109,9 @@ class _Terminated(KeyboardInterrupt):
     """What a shell expects of a process that this signal ended."""
 
 
-@contextmanager
-def _terminated_in_order() -> Iterator[None]:
+def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM ends a command as SIGINT does: half-written files are removed on the way out."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # "signal only works in main thread"
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise _Terminated
 
 
 def _missing_module(error: BaseException | None) -> str:
