@@ -11,7 +11,6 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 from audit import audit_paper
-from straight import slopes_by_models
 
 from lorascope.analyze import compare_metrics, fit_scaling_law, trend_tests
 from lorascope.analyze.scaling.laws import LawName
@@ -55,7 +54,7 @@ def log_log() -> Iterator[dict[str, Any]]:
             for model in (None, *MODELS):
                 axis = {"R" if size == "R" else "N": size}
                 fit = fit_scaling_law(chosen(cells, model, sweep), "MIUB", **axis, groups=GROUPS, law="log-log")
-                slopes = slopes_by_models(fit).slopes
+                slopes = fit.linear_models().slopes
                 row = {"sweep": f"{sweep}, {size}", "cells": cells, "model": model or "both", "n": fit.nobs}
                 found = {(one.model, one.covariance): one for one in slopes.itertuples()}
                 # ln MIUB = E - alpha ln N: the slope along ln(size) is minus the exponent.

@@ -184,6 +184,12 @@ def test_rows_that_are_not_predicted(row: dict[str, Any], words: str) -> None:
 # Linear models.
 
 
+@pytest.mark.parametrize("law", ["additive", "multiplicative"])
+def test_a_law_that_is_not_linear(law: str) -> None:
+    with pytest.raises(ValueError, match=f"the law '{law}' isn't linear; take 'log-log' or 'log'"):
+        fitted(study(), law=law).linear_models()
+
+
 # Notes.
 
 

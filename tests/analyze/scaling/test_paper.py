@@ -13,10 +13,6 @@ from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.result import ScalingFit
 from lorascope.study.paper_tables import paper_study
 
-from ...printed import script
-
-straight = script("study/paper_audit/straight.py")
-
 MODELS = ("Phi3", "LLaMA3")
 models = pytest.mark.parametrize("model", MODELS)
 
@@ -184,7 +180,7 @@ def test_slopes_of_the_sweeps_apart(sweep: str, size: str, name: str, model: str
     assert found.df_resid == peer.df_resid
     low, high = -peer.conf_int().loc[term]
     assert found.conf_int("F").loc[name, ["low", "high"]].tolist() == pytest.approx([high, low], rel=1e-6)
-    slopes = straight.slopes_by_models(found).slopes.set_index(["model", "covariance"])
+    slopes = found.linear_models().slopes.set_index(["model", "covariance"])
     for covariance, kind in (("plain", {}), ("HC3", {"cov_type": "HC3"})):
         errors = ols(f"np.log(MIUB) ~ C(block) + np.log({size})", cells).fit(**kind)
         assert slopes.loc[("OLS", covariance), "se"] == pytest.approx(errors.bse[term], rel=1e-7)

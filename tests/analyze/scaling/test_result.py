@@ -80,6 +80,13 @@ def test_rows_without_intervals(options: dict[str, Any]) -> None:
     assert table.note == "A fit of this kind has no profile intervals."
 
 
+@pytest.mark.parametrize("law", ["log", "log-log"])
+def test_straight_laws_show_their_slopes_by_model(law: str) -> None:
+    fit = fitted(study(law), law=law)
+    assert titles(fit)[3] == "slopes by other models"
+    assert ("of y itself, each cell alike" in fit.summary().tables[3].note) == (law == "log")
+
+
 def test_the_short_form_fits_a_screen() -> None:
     lines = plainly_fitted().summary().text(width=80).splitlines()
     assert len(lines) < 24

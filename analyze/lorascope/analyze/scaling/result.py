@@ -20,6 +20,7 @@ from .estimate import Estimate
 from .identify import Identifiability, identifiability
 from .profile import Profile, interval_text, profiles
 from .refits import Bootstrap, bootstrap, held_out
+from .straight import LinearModels, linear_models
 
 IntervalKind = Literal["F", "wald", "bootstrap"]
 UNITS = {"relative": "(y - f) / y", "log": "ln y - ln f", "absolute": "y - f"}
@@ -246,6 +247,23 @@ class ScalingFit:
         with one_blas_thread():
             return held_out(self.estimate, progress=progress)
 
+    def linear_models(self) -> LinearModels:
+        """Slopes of a straight law by OLS with three kinds of errors, Huber's norm and a random intercept.
+
+        Sizes are taken relative to that of each group which is nearest to the reference: it doesn't matter to fixed
+        effects, and lets a random intercept be the level where groups are alike.
+
+        Raises ValueError if the law has exponents to search for.
+        """
+        design = self.design
+        if design.exponents or not design.columns:
+            raise ValueError(f"the law {design.law_name!r} isn't linear; take 'log-log' or 'log'")
+        x = pd.DataFrame({one.amplitude: one.log_x[:, 0] for one in design.columns})
+        x -= x.groupby(design.groups).transform(lambda logs: logs.loc[logs.abs().idxmin()])
+        names = [*x.columns, *design.level_names[design.n_groups :]]
+        x = np.column_stack([x, design.levels[:, design.n_groups :]])
+        return linear_models(design.y, x, names, design.groups, level=self.level)
+
     def summary(self) -> Summary:
         """What a reader wants to see first: verdicts, parameters with intervals, what each size adds."""
         design, search = self.design, self.estimate.search
@@ -265,6 +283,11 @@ class ScalingFit:
             ),
             Table("residuals by setting", self.residuals_by_setting(), f"mean of {UNITS[design.residual]} over cells."),
         ]
+        if design.columns and not design.exponents and not self.estimate.is_exact:
+            found = self.linear_models()
+            about = ["of y itself, each cell alike", *found.notes] if design.residual == "relative" else found.notes
+            slopes = found.slopes.drop(columns=["df", "t"])
+            tables.append(Table("slopes by other models", slopes, " ".join(f"{one}." for one in about)))
         tables.append(Table("levels of groups", rows.iloc[: design.n_groups]))
         refs = ", ".join(f"{axis}0 = {size:.6g}" for axis, size in design.references.items())
         loss = (

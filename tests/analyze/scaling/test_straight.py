@@ -7,12 +7,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from lorascope.analyze.scaling.straight import LinearModels, linear_models
 from lorascope.study.paper_tables import paper_study
-
-from ..printed import script
-
-straight = script("study/paper_audit/straight.py")
-linear_models = straight.linear_models
 
 Case = tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
 
@@ -35,7 +31,7 @@ def drawn(seed: int) -> Case:
     return y, x, ["a", "b"], groups
 
 
-def row(found: Any, model: str, covariance: str) -> pd.DataFrame:
+def row(found: LinearModels, model: str, covariance: str) -> pd.DataFrame:
     slopes = found.slopes
     return slopes[(slopes["model"] == model) & (slopes["covariance"] == covariance)].reset_index(drop=True)
 

@@ -5,9 +5,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-
-from lorascope.analyze.scaling.result import ScalingFit
+import pandas as pd  # type: ignore[import-untyped]
 
 FEW_GROUPS = 20
 """Groups below which errors by group are known to be too small."""
@@ -44,8 +42,8 @@ def linear_models(
     MacKinnon and White 1985, Journal of Econometrics 29, 305: HC3. Cameron and Miller 2015, Journal of Human Resources
     50, 317: CR1, few groups and what K counts.
     """
-    import statsmodels.api as sm
-    from statsmodels.tools.sm_exceptions import ModelWarning
+    import statsmodels.api as sm  # type: ignore[import-untyped]
+    from statsmodels.tools.sm_exceptions import ModelWarning  # type: ignore[import-untyped]
 
     kept = pd.Series(groups).groupby(groups).transform("size").to_numpy() > 1
     codes, kinds = pd.factorize(groups[kept])
@@ -84,21 +82,6 @@ def linear_models(
                     notes.append(f"MixedLM isn't among the slopes: the variance of a random intercept is {what}")
     table = [_rows(*one, names, unit, level) for one in found]
     return LinearModels(pd.concat(table, ignore_index=True), tuple(notes))
-
-
-def slopes_by_models(fit: ScalingFit) -> LinearModels:
-    """Slopes of a law without exponents to search for, 'log' or 'log-log', by these models.
-
-    Sizes are taken relative to that of each group which is nearest to the reference: it doesn't matter to fixed
-    effects, and lets a random intercept be the level where groups are alike.
-    """
-    design = fit.design
-    x = pd.DataFrame({one.amplitude: one.log_x[:, 0] for one in design.columns})
-    x -= x.groupby(design.groups).transform(lambda logs: logs.loc[logs.abs().idxmin()])
-    names = [*x.columns, *design.level_names[design.n_groups :]]
-    return linear_models(
-        design.y, np.column_stack([x, design.levels[:, design.n_groups :]]), names, design.groups, level=fit.level
-    )
 
 
 def _rows(model: str, covariance: str, found: Any, df: float, names: list[str], unit: float, level: float) -> Any:
