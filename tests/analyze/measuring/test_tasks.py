@@ -89,14 +89,6 @@ def test_measures_equal_their_definitions(run: Run) -> None:
             np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_the_first_of_equal_features_is_the_largest_and_a_row_that_is_not_finite_has_none() -> None:
-    huge, inf, nan = 3e38, np.inf, np.nan
-    base = np.array([[1, 1, 0], [1, 1, 0], [0, 2, 2], [0, 2, 2], [huge, 1, 0], [0, 1, -inf], [0, 1, 2]], np.float32)
-    delta = np.array([[0, 0, 1], [-1, 0, 0], [2, 0, 0], [0, 0, 0], [huge, 0, 0], [0, 0, 0], [nan, 0, 0]], np.float32)
-    found = MEASURES["argmax_agreement"].function(base, delta)
-    np.testing.assert_array_equal(found, [1, 0, 0, 1, 1, nan, nan])
-
-
 def test_the_docs_list_every_measure() -> None:
     page = (Path(__file__).parents[3] / "docs" / "analysis.md").read_text()
     table = page[page.index("| name | definition") : page.index("**Mutual information**")]

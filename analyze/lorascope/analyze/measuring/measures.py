@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..kernels.linear import norm_rows
+from ..kernels.linear import argmax_agreement_rows, norm_rows
 from ..kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
 
 Values = np.ndarray | tuple[np.ndarray, ...]
@@ -95,10 +95,7 @@ def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):
-        same = base.argmax(1) == (base + delta).argmax(1)  # of equal ones the first
-    is_finite = np.isfinite(base).all(1) & np.isfinite(delta).all(1)
-    return np.where(is_finite, same, np.nan).astype(np.float32)
+    return _filled(argmax_agreement_rows, 1, base, delta)[0]
 
 
 def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
