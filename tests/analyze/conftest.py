@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
 
 from lorascope.stores import Adapter, Component, Run, RunSpec, create_run, open_run
 from lorascope.stores.format.layout import array_specs
@@ -240,26 +239,15 @@ def width(base: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(-(p * np.log(p)).sum(axis=1)))
 
 
-def as_of_old(run: Run, root: Path, *, js_share: float) -> Run:
-    """A copy as written before there were norms, weights, sources and a share by token of what was swallowed.
-
-    Js without states was measured on a share of the tokens only.
-    """
-    rng = np.random.default_rng(6)
+def without_newer(run: Run, root: Path) -> Run:
+    """A copy without the arrays that a run of version 1 may lack."""
     shutil.copytree(run.path, root)
     content = json.loads((root / "zarr.json").read_text())
     nodes = content["consolidated_metadata"]["metadata"]
     for path in [p for p in nodes if p.startswith("reductions") or p.endswith(NEWER)]:
         del nodes[path]
         shutil.rmtree(root / path, ignore_errors=True)
-    content["attributes"]["measured"]["swallowed_share"] = dict.fromkeys(run.component_paths, SWALLOWED)
     (root / "zarr.json").write_text(json.dumps(content))
-    for name in run.adapters:
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            js = zarr.open_array(root / "adapters" / name / "js", mode="r+")
-        values = np.asarray(js[:])
-        values[rng.random(len(values)) >= js_share] = np.nan
-        js[:] = values
     return open_run(root)
 
 

@@ -8,11 +8,11 @@ import xarray as xr
 from lorascope.analyze import miub
 from lorascope.analyze.measuring.measures import norm_ratio
 from lorascope.analyze.measuring.run import measure_run
-from lorascope.analyze.qualify import QUALIFIERS, qualify
+from lorascope.analyze.qualify import qualify
 from lorascope.analyze.weights import weighted_quantiles
 from lorascope.stores import StoreError
 
-from .conftest import Small, as_of_old, divergence, width
+from .conftest import Small, divergence, width, without_newer
 
 
 def test_miub_and_components_follow_from_the_definition(small: Small) -> None:
@@ -80,46 +80,10 @@ def test_a_run_with_some_states_has_js_of_all_tokens(make_small: Callable[..., S
     assert result.attrs["n_not_finite"] == 0
 
 
-@pytest.mark.parametrize("share", [0.9, 0.15])
-def test_an_early_run_without_states_is_reduced_over_measured_tokens(
-    make_small: Callable[..., Small], tmp_path: Path, share: float
-) -> None:
-    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=share)
-    result = qualify(run)
-    js = run.js().values
-    starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
-    measured = [bool(np.isfinite(js[a:b, 0]).any()) for a, b in zip(starts, stops, strict=True)]
-    means = [
-        np.mean(js[a:b][np.isfinite(js[a:b, 0])].astype(float), axis=0).sum() if known else np.nan
-        for a, b, known in zip(starts, stops, measured, strict=True)
-    ]
-    assert result["samples/used"].values.tolist() == measured
-    assert all(measured) is (share == 0.9)
-    np.testing.assert_allclose(result["samples/miub"], means, rtol=1e-6)
-    assert float(result["miub"]) == pytest.approx(np.nanmean(means))
-    assert result.attrs["n_tokens"] == int(np.isfinite(js[:, 0]).sum())
-    assert result.attrs["n_samples"] == sum(measured)
-    assert not set(QUALIFIERS) & set(result.data_vars)
-    # A sum over all of a sample's tokens is estimated from those that were measured; a last one is there or not.
-    sums = miub(run, reduction="sum")["samples/miub"]
-    np.testing.assert_allclose(sums, np.array(means) * (stops - starts), rtol=1e-6)
-    last = miub(run, reduction="last")
-    assert last["samples/used"].values.tolist() == np.isfinite(js[stops - 1, 0]).tolist()
-    np.testing.assert_allclose(last["samples/miub"], js[stops - 1].astype(float).sum(axis=1), rtol=1e-6)
-
-
-def test_a_run_with_neither_states_nor_js_is_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.0)
-    with pytest.raises(StoreError, match="holds no states, and js of no token"):
-        qualify(run)
-
-
-def test_a_measure_that_capture_didnt_take_is_refused(make_small: Callable[..., Small], tmp_path: Path) -> None:
+def test_a_measure_that_capture_didnt_take_is_refused(make_small: Callable[..., Small]) -> None:
     run = make_small(states="none").run
     with pytest.raises(StoreError, match=r"\(states 'none'\) holds no 'js_permuted'; that takes all states"):
         measure_run(run, ("js", "js_permuted"))
-    with pytest.raises(StoreError, match="holds no 'effective_width'"):
-        measure_run(as_of_old(run, tmp_path / "old.zarr", js_share=1.0), ("js", "effective_width"))
 
 
 def test_norms_that_are_zero_or_not_finite_are_as_the_kernels() -> None:
@@ -187,7 +151,7 @@ def test_sources_of_delta_are_told(make_small: Callable[..., Small], tmp_path: P
     run = make_small(factored=False, delta_source="difference").run
     assert qualify(run)["delta_source"].values.tolist() == ["difference"] * 6
     assert qualify(make_small().run)["delta_source"].values.tolist() == ["factor"] * 6
-    old = as_of_old(make_small().run, tmp_path / "old.zarr", js_share=1.0)
+    old = without_newer(make_small().run, tmp_path / "old.zarr")
     assert qualify(old)["delta_source"].values.tolist() == ["factor"] * 6
 
 

@@ -18,7 +18,7 @@ from lorascope.analyze.report.token_texts import MOST_TOKENS, chosen_samples, he
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.visible import COMMANDS
 
-from .conftest import Small, as_of_old, width
+from .conftest import Small, width
 
 SECTIONS = ["components", "scores", "texts", "qualifiers", "samples", "tokens", "record"]
 FIGURES = {"js-map", "width-map", "ratio-map", "null-map", "share-curve", "sample-spread", "positions"}
@@ -114,16 +114,18 @@ def test_headline_is_the_definitions_number(small: Small, page: Page) -> None:
     error = by_sample.std(ddof=1) / np.sqrt(len(by_sample))
     assert format_error(by_sample.mean(), error) in page.text
     assert f"12 samples{small.run.n_tokens} tokens x 6 components" in page.text
+    assert re.search(r"accuracy[\d.]+ → [\d.]+ %without → with adapter; change \S+ ± \S+; facts/\w+, n = 12", page.text)
     assert "at most ln 2 = 0.693 nats a component" in page.text
     assert "That theorem doesn't hold" in page.text
 
 
 def test_figures_hold_the_definitionsnumbers(small: Small, page: Page) -> None:
     texts = page.data["js-map"]["data"][0]["text"]
-    means = small.by_sample(small.js()).mean(axis=0)
+    by_sample = small.by_sample(small.js())
+    means, errors = by_sample.mean(axis=0), by_sample.std(axis=0, ddof=1) / np.sqrt(12)
     for index, path in enumerate(small.run.component_paths):
         shown = texts[index % 3][index // 3]
-        assert shown.startswith(f"<b>{path}</b><br>mean JS (nat): {format_number(means[index])}<br>")
+        assert shown.startswith(f"<b>{path}</b><br>mean JS (nat): {format_error(means[index], errors[index])}<br>")
     accuracy = small.run.samples["correct"].values.mean()
     assert format_error(100 * accuracy, 100 * np.sqrt(accuracy * (1 - accuracy) / 12)) in section(page, "scores")
 
@@ -165,7 +167,6 @@ def test_store_fidelity_and_provenance_are_told(small: Small, page: Page) -> Non
     told = f"{format_percent(shares.mean())} of features (mean over 6 components; at most {format_percent(shares[-1])}"
     assert f"{told}, in model.layers.1.down_proj" in section(page, "fidelity")
     assert "static_digest" in section(page, "provenance").replace("<wbr>", "")
-    assert "swallowed_share" not in page.source
     assert not page.with_class("notice")
 
 
@@ -240,16 +241,6 @@ def test_run_without_states(make_small: Callable[..., Small], tmp_path: Path) ->
     assert format_number(np.median(width(small.base[first]))) in page.data["width-map"]["data"][0]["text"][0][0]
 
 
-def test_early_run_without_states(make_small: Callable[..., Small], tmp_path: Path) -> None:
-    run = as_of_old(make_small(states="none").run, tmp_path / "old.zarr", js_share=0.5)
-    page = page_of(run, tmp_path)
-    assert set(page.data) == WITHOUT_STATES
-    measured = int(np.isfinite(run.js().values[:, 0]).sum())
-    assert f"JS is the one measured during capture, on {measured} of {run.n_tokens} tokens" in page.text
-    assert "effective width, |delta| / |base| and the permuted-feature null, which need them, can't be" in page.text
-    assert "12.5 %, in model.layers.0.q_proj" in section(page, "fidelity")
-
-
 def test_pair(make_small: Callable[..., Small], tmp_path: Path) -> None:
     small = make_small(stream="pair")
     page = page_of(small.run, tmp_path)
@@ -287,8 +278,11 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
     page = page_of(small.run, tmp_path)
     assert format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12)) in page.text
     answers = small.run.tokens["role"].values == 2
-    mean = format_number(np.average(total[answers], weights=weight[answers]))
-    assert f"answer{answers.sum()}{mean}" in page.text
+    of = small.run.tokens["sample"].values
+    sums = [np.bincount(of[answers], one[answers]) for one in (total * weight, weight)]
+    means_of_answers = sums[0] / sums[1]
+    error = means_of_answers.std(ddof=1) / np.sqrt(12)
+    assert f"answer12{format_error(means_of_answers.mean(), error)}" in page.text
     measured = {"kl": small.run.reduction("kl").values, "swallowed": small.run.reduction("swallowed").values[:, -1]}
     known = {name: np.isfinite(values) for name, values in measured.items()}
     means = {name: np.average(values[known[name]], weights=weight[known[name]]) for name, values in measured.items()}

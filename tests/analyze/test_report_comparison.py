@@ -42,7 +42,7 @@ def test_sections_sentences_and_contents(page: Page) -> None:
     names = ["runs", "miub", "scores", "depth", "maps"]
     assert [str(attrs["id"]) for tag, attrs in page.tags if tag == "section"] == names
     assert [attrs["href"] for tag, attrs in page.tags if tag == "a"] == [f"#{name}" for name in names]
-    assert page.text.count("the “mutual information upper bound” of its paper") == 3
+    assert page.text.count("MIUB, the size of its push on the layers' outputs") == 3
     assert page.text.count("the adapter raises accuracy") + page.text.count("the adapter takes accuracy") == 2
     assert page.text.count("Nothing was scored") == 1
     assert section(page, "runs").count("This run keeps no states.") == 1
@@ -59,7 +59,8 @@ def test_differences_are_paired_with_the_first_run(three: list[Run], page: Page)
     assert found[0][4:] == ["", "", ""]
     assert found[1][4].removeprefix("+") == difference
     assert found[1][5:] == ["12", format_number(float(expected["p_t"]))]
-    assert "share 0 whole samples" in found[2][4]
+    assert found[2][4:] == ["not paired", "", ""]
+    assert re.search("isn't paired with the first run: .* share 0 whole samples", page.text)
 
 
 def test_figures_hold_every_run_on_one_scale(three: list[Run], page: Page) -> None:

@@ -15,9 +15,10 @@ from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import page as page_module
 from lorascope.analyze.report import token_data as data_module
 from lorascope.analyze.report import tokens as tokens_module
-from lorascope.analyze.report.sections import components
+from lorascope.analyze.report.sections import components, headline
 from lorascope.analyze.report.token_data import as_script, codes, largest, lowest, token_data
 from lorascope.analyze.report.token_texts import legend
+from lorascope.stores import open_run
 from lorascope.stores.format.tables import ROLES
 
 from .conftest import Small
@@ -164,3 +165,11 @@ def test_a_chat_says_who_speaks(make_small: Callable[..., Small], tmp_path: Path
 def test_the_legend_names_what_is_underlined(small: Small, make_small: Callable[..., Small]) -> None:
     assert "<u>underlined</u>: answer" in legend(small.run, 1.0)
     assert "underlined" not in legend(make_small(is_text=True).run, 1.0)
+
+
+def test_where_all_tokens_were_captured_none_is_said_to_be_missing(small: Small) -> None:
+    run = open_run(small.run.path)
+    assert "weren't captured" in legend(run, 1.0)
+    run.samples = run.samples.assign(length=run.samples["length"] - 2)
+    assert "weren't captured" not in legend(run, 1.0)
+    assert f"All {run.n_tokens} tokens of 12 samples" in headline(run, qualify(run))

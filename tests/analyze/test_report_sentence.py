@@ -15,7 +15,7 @@ from lorascope.analyze.scores import Estimate, Score
 from .conftest import Small
 from .test_report import page_of
 
-MIUB = "MIUB, the “mutual information upper bound” of its paper"
+MIUB = "MIUB, the size of its push on the layers' outputs"
 
 
 def score(measure: str = "ACC", *, dataset: str = "facts/test", n: int = 100, **values: tuple[float, float]) -> Score:
@@ -113,9 +113,9 @@ def test_where_it_acts(name: str) -> None:
         (None, "; whether that is large isn't known, because the null needs the states of all tokens."),
         ([0, 0], "; the null, the same change on shuffled features, isn't known."),
         ([1, math.nan], "; the null, the same change on shuffled features, isn't known."),
-        ([1, 1], ", more than the same change would on shuffled features (2.00 times that null)."),
-        ([2, 1], ", about as much as the same change would on shuffled features (1.33 times that null)."),
-        ([4, 4], ", less than the same change would on shuffled features (0.500 times that null)."),
+        ([1, 1], ". In all, it pushes more than the same change would on shuffled features (2.00 times as much)."),
+        ([2, 1], " about as much as the same change would on shuffled features (1.33 times as much)."),
+        ([4, 4], " less than the same change would on shuffled features (0.500 times as much)."),
     ],
 )
 def test_whether_that_is_large(null: Any, words: str) -> None:

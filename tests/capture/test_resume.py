@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorascope.capture.resume import differences, identity, require_same
+from lorascope.capture.resume import differences, require_same
 from lorascope.stores import StoreError
 
 IDENTITY = {"model": {"sha256": "ab"}, "settings": {"tokens": "all", "data_limit": None, "adapter": ("one",)}}
@@ -35,17 +35,3 @@ def test_many_differences_are_counted_and_long_values_cut() -> None:
     stored = {str(i): "x" * 100 for i in range(9)}
     with pytest.raises(StoreError, match=r"0: 'x{35}\.\.\.' -> 1;.*, and 3 more; repeat"):
         require_same(stored, {str(i): 1 for i in range(9)}, "run")
-
-
-def test_a_run_from_before_a_setting_was_captured_as_its_default_has_it() -> None:
-    old = {"model": {"name": "here", "sha256": "ab"}, "settings": {"tokens": "last:3"}}
-    new = {
-        "model": {"name": "there", "sha256": "ab", "share": 1, "shared_layers": 0},
-        "settings": {"tokens": "last:3", "answer_tokens": 0, "score_base": True},
-    }
-    assert not list(differences(identity(old), identity(new)))
-    others = {"model": {**new["model"], "share": 2}, "settings": {**new["settings"], "answer_tokens": 3}}
-    for key, other in others.items():
-        found = list(differences(identity(old), identity({**new, key: other})))
-        assert found
-        assert all(words.startswith(key) for words in found)

@@ -76,9 +76,6 @@ def test_a_file_has_the_settings_and_the_command_line_goes_first(
                 ("js_share", "false", "has js_share = false; give a number"),
                 ("score", "'no'", 'has score = "no"; give true or false'),
                 ("score", "0", "has score = 0; give true or false"),
-                ("budget", "50", "has budget = 50; give a text"),
-                ("stream", "[1]", "has stream = [1]; give a text"),
-                ("component", "[1]", "has component = [1]; give a text, or a list of texts"),
             )
         ],
         (FILE + "limit = ", "which isn't TOML: Invalid value"),

@@ -48,6 +48,17 @@ def format_error(value: float, error: float) -> str:
     return _fixed(value, error)
 
 
+def format_change(value: float, error: float) -> str:
+    """A difference and its standard error, with a sign in any case.
+
+    Examples
+    --------
+    >>> format_change(1.23456, 0.0123), format_change(-1.23456, 0.0123)
+    ('+1.235 ± 0.012', '-1.235 ± 0.012')
+    """
+    return f"{'+' if value > 0 else ''}{format_error(value, error)}"
+
+
 def format_percent(share: float) -> str:
     """A share of one as a percentage, to a tenth or to two digits below that; `n/a` for NaN.
 

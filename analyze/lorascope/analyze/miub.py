@@ -1,7 +1,6 @@
 """MIUB, the paper's eq. 9, over a run: JS by token and component, and what becomes of it."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from .measuring.run import measure_unsaved
 from .options import Reduction, Unit
 from .reduce import UNITS, SampleSums, refuse_unknown, token_blocks, token_sums, usable_samples
 from .targets import refuse_target
-from .tree import result_tree
+from .tree import result_tree, run_attributes
 from .weights import is_weighted
 
 MISFIT = 1e-2
@@ -90,7 +89,7 @@ def miub(
     Raises
     ------
     StoreError
-        If the run holds neither states nor js, no sample is wholly committed, or a chunk is broken.
+        If no sample is wholly committed, or a chunk is broken.
     ValueError
         If `reduction` or `unit` isn't one of those, a component isn't known, or the name `out` has another ending.
     FileExistsError
@@ -117,7 +116,7 @@ def miub(
         return reduce_js(measure_unsaved(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))
     with file_lock(target):
-        measured = measure_unsaved(run, ("js",), target, node="/tokens", **options)
+        measured = measure_unsaved(run, ("js",), target, **options)
         return finish(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
 
 
@@ -202,29 +201,17 @@ def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.
     used = usable_samples(measured, run, reduction)
     if used.any():
         return used
-    if not usable_samples(measured.assign_coords(counted=run.committed.variable), run, "mean").any():
-        raise StoreError(f"no sample of {run.place.name!r} is wholly committed yet; capture more of it")
     if reduction == "answer" and usable_samples(measured, run, "mean").any():
         raise StoreError(f"no whole sample of {run.place.name!r} has tokens of an answer; take another reduction")
-    raise StoreError(
-        f"{run.place.name!r} holds no states, and js of no token of a whole sample; capture it with states"
-    )
+    raise StoreError(f"no sample of {run.place.name!r} is wholly committed yet; capture more of it")
 
 
 def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict[str, Any]:
     """Where js comes from, and how much of it there is."""
-    provenance = run.attributes.get("provenance", {})
     return {
         "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
         "n_tokens": int(measured["counted"].sum()),
         "n_components": measured.sizes["component"],
         "js_source": "states" if keeps_all_states(run) else "capture",
-        "stream": run.stream,
-        "adapter": adapter or run.adapters[0],
-        "model": str(provenance.get("settings", {}).get("model", "")),
-        "tokenizer": str(provenance.get("tokenizer", {}).get("sha256", "")),
-        "population": str(provenance.get("population", "")),
-        "run": run.place.name,
-        "run_fingerprint": str(run.attributes.get("fingerprint", "")),
-        "lorascope": version("lorascope"),
+        **run_attributes(run, adapter),
     }

@@ -54,13 +54,12 @@ def qualify(
     Raises
     ------
     StoreError
-        If no sample is wholly committed, a chunk is broken, or a run without states has no js either.
+        If no sample is wholly committed, or a chunk is broken.
 
     Notes
     -----
     If a run doesn't have the states of all tokens, js, effective_width and delta_ratio are those measured during
-    capture, and js_permuted is missing. Early runs without states have only js, for a share of their tokens; a sample
-    is then the mean of its measured tokens. Means and medians over tokens are weighted.
+    capture, and js_permuted is missing. Means and medians over tokens are weighted.
     """
     run = as_run(run)
     names = available(run, ("js", *QUALIFIERS))

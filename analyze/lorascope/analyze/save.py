@@ -8,18 +8,14 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from lorascope.stores.places.atomic_write import atomic_write
-from lorascope.stores.reading.labels import TOKEN_INDEXES, role_names, token_coordinates, with_indexes
+from lorascope.stores.reading.labels import TOKEN_INDEXES, token_coordinates, with_indexes
 
-from .reduce import token_blocks, token_sums
 from .targets import refuse_target
-from .tree import result_tree
 
 DONE = "done"
 """Name of an array that only an unfinished result has: which components are done."""
 LABELS = "labels"
 """Attribute of a token's label that is stored as a number: the name of the table in which the number is a place."""
-UNIT_OF_SYMBOL = {"nat": "nat", "bit": "bit", "nat^0.5": "sqrt"}
-"""Units as results are asked for, by their symbols: results that were saved before they named both have the symbol."""
 
 
 def save(result: xr.Dataset | xr.DataTree, path: str | Path) -> Path:
@@ -48,14 +44,14 @@ def save(result: xr.Dataset | xr.DataTree, path: str | Path) -> Path:
 def open_result(path: str | Path) -> xr.DataTree:
     """Open a saved result; large arrays are read from disk only when they are used.
 
-    That of `miub` or `qualify` is as they return it, also where an earlier version saved it; other datasets are the
-    root of a tree without nodes, and `to_dataset()` gives them back.
+    That of `miub` or `qualify` is as they return it; other datasets are the root of a tree without nodes, and
+    `to_dataset()` gives them back.
     """
     is_netcdf = Path(path).suffix == ".nc"
     options: dict[str, Any] = {"engine": "netcdf4"} if is_netcdf else {"engine": "zarr", "consolidated": False}
     stored = xr.open_datatree(path, cache=False, drop_variables=[DONE], **options)
     nodes = {node.path: _unpacked(node.to_dataset(inherit=False)) for node in stored.subtree}
-    tree = _of_flat(nodes["/"]) if "js_sample" in nodes["/"] else xr.DataTree.from_dict(nodes)
+    tree = xr.DataTree.from_dict(nodes)
     tree.set_close(stored.close)
     return tree
 
@@ -81,29 +77,7 @@ def _unpacked(dataset: xr.Dataset) -> xr.Dataset:
     dataset = dataset.assign({name: texts[name] for name in dataset.data_vars if name in texts})
     tables = {str(name): one.attrs[LABELS] for name, one in dataset.coords.items() if LABELS in one.attrs}
     labels = {name: dataset[table].values[dataset[name].values] for name, table in tables.items()}
-    if "role" in dataset.coords and "role" not in tables:  # an earlier version's
-        labels["role"] = role_names(dataset["role"].values)
     plain = {str(name): one.values for name, one in dataset.coords.items() if one.dims == ("token",)}
     labels |= {name: plain[name] for name in TOKEN_INDEXES if name in plain and name not in labels}
     dataset = dataset.drop_vars([*tables.values(), *labels]).assign_coords(token_coordinates(labels))
     return with_indexes(dataset)
-
-
-def _of_flat(result: xr.Dataset) -> xr.DataTree:
-    """The tree of what an earlier version saved as one dataset; its js is read once, for its sums by token."""
-    attrs = dict(result.attrs)
-    if "over_tokens" not in attrs:
-        attrs["over_tokens"] = attrs["reduction"].removeprefix("tokens: ").partition(";")[0].removeprefix("weighted ")
-        attrs["unit"] = UNIT_OF_SYMBOL[attrs["units"]]
-    by_token = {name for name, one in result.variables.items() if "token" in one.dims}
-    by_sample = {name for name, one in result.variables.items() if "sample" in one.dims}
-    samples = result.drop_vars(set(result.variables) - by_sample | by_token).rename(js_sample="js", miub_sample="miub")
-    ids = result["sample"].values[result["sample_of_token"].values]
-    tokens = result[["js"]].assign_coords(token_coordinates({"sample": ids}))
-    sums = [token_sums(block, attrs["unit"]) for _, block in token_blocks(tokens["js"].variable)]
-    tokens["miub"] = ("token", np.concatenate(sums), {"units": attrs["units"]})
-    tree = result_tree(tokens, samples)
-    qualifiers = {name: result.variables[name] for name in result.data_vars if result[name].dims == ("component",)}
-    tree.update({name: one for name, one in qualifiers.items() if name not in tree})
-    tree.attrs = attrs
-    return tree

@@ -9,7 +9,7 @@ import xarray as xr
 from lorascope.stores import Run
 from lorascope.stores.reading.read import RunLike, as_run
 
-from .format import format_error
+from .format import format_change, format_error
 
 _ACCURACIES = {
     "correct": "ACC",
@@ -77,8 +77,7 @@ def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     rows = []
     for score in scores(run):
         unit = f" ({score.unit})" if score.unit else ""
-        sign = "+" if score.change.value > 0 else ""
-        cells = [format_error(*score.base), format_error(*score.adapted), sign + format_error(*score.change)]
+        cells = [format_error(*score.base), format_error(*score.adapted), format_change(*score.change)]
         rows.append((score.dataset, score.measure + unit, str(score.n), *cells))
     return columns, rows
 

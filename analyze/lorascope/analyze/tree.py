@@ -1,9 +1,12 @@
 """The tree that a result is: what belongs to components at its root, to tokens and to samples in a node each."""
 
 import reprlib
+from importlib.metadata import version
 
 import numpy as np
 import xarray as xr
+
+from lorascope.stores import Run
 
 from .weights import standard_error
 
@@ -45,3 +48,18 @@ def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
         root[name] = (dims, numbers, {"long_name": long_name, "units": symbol})
     own = [name for name in root.coords if name not in root.xindexes]  # a child has only those of the root's with one
     return xr.DataTree.from_dict({"/": root, "tokens": tokens.drop_vars(own), "samples": samples})
+
+
+def run_attributes(run: Run, adapter: str | None) -> dict[str, str]:
+    """What a result is of."""
+    provenance = run.attributes.get("provenance", {})
+    return {
+        "stream": run.stream,
+        "adapter": adapter or run.adapters[0],
+        "model": str(provenance.get("settings", {}).get("model", "")),
+        "tokenizer": str(provenance.get("tokenizer", {}).get("sha256", "")),
+        "population": str(provenance.get("population", "")),
+        "run": run.place.name,
+        "run_fingerprint": str(run.attributes.get("fingerprint", "")),
+        "lorascope": version("lorascope"),
+    }

@@ -21,6 +21,7 @@ from lorascope.stores import (
     run_state,
 )
 from lorascope.stores.allocator import freed_memory_kept
+from lorascope.stores.format.fingerprint import identity
 from lorascope.stores.places.file_lock import run_lock
 from lorascope.stores.reading.read import missing_chunks
 
@@ -37,7 +38,7 @@ from .planning.estimate import estimate, require_space
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
 from .recording.stream import CaptureProgress
-from .resume import identity, require_same
+from .resume import require_same
 from .run_model import all_answers, all_scores, fill_rows
 from .samples.tables import make_tables
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lorascope.stores.signals import answering
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -42,13 +44,5 @@ def listening() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         heard.append(number)
 
-    try:
-        before = {number: signal.signal(number, hear) for number in SIGNALS}
-    except ValueError:  # "signal only works in main thread"
+    with answering(hear, *SIGNALS):
         yield heard
-        return
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

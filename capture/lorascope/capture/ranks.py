@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 
+from lorascope.stores.signals import answering
+
 from .models.device import named_device, require_device
 
 _PATIENCE = timedelta(days=30)
@@ -42,7 +44,8 @@ class Ranks(NamedTuple):
         if self.size == 1:
             return [value]
         values: list[T] = [value] * self.size
-        with _ended_by_sigterm():
+        # No handler of Python's would be called while a rank waits for others.
+        with answering(signal.SIG_DFL, signal.SIGTERM):
             dist.all_gather_object(values, value)
         return values
 
@@ -93,17 +96,3 @@ def split_evenly(n: int, parts: int) -> list[slice]:
 
 def _local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """While a rank waits for others, where no handler of Python's would be called, SIGTERM ends it at once."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    except ValueError:  # "signal only works in main thread"
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -9,6 +9,7 @@ import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
 from lorascope.stores.copying.copy_rows import read_source_row
+from lorascope.stores.format.fingerprint import identity
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.widen import widen_block
 
@@ -19,7 +20,7 @@ from .load import load
 from .prepare import prepare, read_files
 from .ranks import ALONE
 from .recording.stream import CaptureProgress
-from .resume import identity, require_same
+from .resume import require_same
 from .run_model import fill_rows
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}

@@ -1,36 +1,19 @@
 """Whether an interrupted run may go on: it must be the same capture in everything that shapes its numbers."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
 from lorascope.stores import StoreError
-from lorascope.stores.format import fingerprint
+from lorascope.stores.format.fingerprint import DECISIVE_LIBRARIES
 
-from .config import CaptureConfig
-
-UNSHARED = {"share": 1, "shared_layers": 0}
 COMPARED = (
     "weights of model and adapters, tokenizer, data, prompts, settings that shape numbers, type of device, and "
-    f"versions of {', '.join(fingerprint.DECISIVE_LIBRARIES)}"
+    f"versions of {', '.join(DECISIVE_LIBRARIES)}"
 )
-"""What `identity` holds, in words."""
+"""What the identity of a run holds, in words; see `lorascope.stores.format.fingerprint`."""
 SHOWN = 6
 """Differences named in an error before the rest is only counted."""
 _ABSENT = object()
-
-
-def identity(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's provenance shapes its numbers, as its fingerprint has it, with what its writer didn't know yet.
-
-    A run that is older than a setting was captured as that setting's default has it.
-    """
-    defaults = {field.name: field.default for field in fields(CaptureConfig) if field.default is not MISSING}
-    filled = {
-        "model": {**UNSHARED, **provenance.get("model", {})},
-        "settings": {**defaults, **provenance.get("settings", {})},
-    }
-    return fingerprint.identity({**provenance, **filled})
 
 
 def require_same(
@@ -39,7 +22,7 @@ def require_same(
     what: str,
     advice: str = "repeat the command that began it, or name a new folder",
 ) -> None:
-    """Raise unless two identities agree; see `identity`.
+    """Raise unless two identities agree.
 
     Raises
     ------

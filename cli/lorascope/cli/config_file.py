@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from cyclopts import App, ArgumentCollection
 from cyclopts.config import Dict
@@ -11,8 +11,8 @@ from cyclopts.config import Dict
 from lorascope.stores.names import meant
 
 OPTION = "--config"
-NUMBERS = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number")}
-"""Type of a setting that is no text -> types of values that it takes, and how they are called."""
+WANTED = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number")}
+"""Type of a setting that is no text -> types of the values that it takes, and what these are called."""
 
 
 def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -49,20 +49,10 @@ def settings_of_file(app: App, commands: tuple[str, ...], arguments: ArgumentCol
         if key not in allowed:
             command = " ".join(commands)
             raise ValueError(f"`{path}` has {key!r}, which is no setting of `{command}`{meant(key, list(allowed))}")
-        if wanted := _refused(value, allowed[key]):
-            raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {wanted}")
+        for kind, (types, words) in WANTED.items():
+            if kind in (allowed[key], *get_args(allowed[key])) and type(value) not in types:
+                raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {words}")
     nested: dict[str, Any] = found
     for command in reversed(commands):
         nested = {command: nested}
     Dict(data=nested, source=str(path))(app, commands, arguments)
-
-
-def _refused(value: Any, hint: Any) -> str:
-    """What a setting of this type takes, if it doesn't take the value; else nothing."""
-    for kind, (types, words) in NUMBERS.items():
-        if kind in (hint, *get_args(hint)):
-            return "" if type(value) in types else words
-    several = get_origin(hint) is tuple
-    texts = value if several and isinstance(value, list) else [value]
-    words = "a text, or a list of texts" if several else "a text"
-    return "" if all(isinstance(text, str) for text in texts) else words

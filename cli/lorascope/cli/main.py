@@ -5,15 +5,16 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import UnknownCommandError
 
 from lorascope.stores.names import meant
+from lorascope.stores.signals import answering
 from lorascope.stores.visible import visible
 
 from .config_file import refuse_fractions, settings_of_file
@@ -49,13 +50,20 @@ EXTRAS = {
 }
 """Module -> the extra of lorascope that brings it."""
 
+
+def _told(default: Any) -> str | None:
+    """What help says of a default: nothing where it is empty or no."""
+    told = ", ".join(default) if isinstance(default, tuple) else default
+    return None if told in (None, "") or told is False else str(told)
+
+
 app = App(
     name="lorascope",
     help="See what a LoRA adapter does inside a language model.\n\n"
     "Capture once, on the machine with the model; analyse again and again, without it.",
     help_epilogue="Add --traceback to any command to see where an error came from.",
     version=version("lorascope"),
-    default_parameter=Parameter(negative_iterable=(), negative_none=()),
+    default_parameter=Parameter(negative_iterable=(), negative_none=(), show_default=_told),
     result_action="return_value",
     config=(refuse_fractions, settings_of_file),
     console=console,
@@ -78,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:
-        with _terminated_in_order():
+        with answering(_terminate, signal.SIGTERM):
             return int(app(words, exit_on_error=False, print_error=False) or 0)
     except UnknownCommandError as error:
         # Its own text would import every command to list them, torch's too.
@@ -112,22 +120,9 @@ class _Terminated(KeyboardInterrupt):
     """What a shell expects of a process that this signal ended."""
 
 
-@contextmanager
-def _terminated_in_order() -> Iterator[None]:
+def _terminate(number: int, frame: FrameType | None) -> None:
     """SIGTERM ends a command as SIGINT does: half-written files are removed on the way out."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    try:
-        before = signal.signal(signal.SIGTERM, end)
-    except ValueError:  # "signal only works in main thread"
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise _Terminated
 
 
 def _missing_module(error: BaseException | None) -> str:

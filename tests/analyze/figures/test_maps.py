@@ -8,6 +8,7 @@ import xarray as xr
 
 from lorascope.analyze.figures import component_figure, js_figure, null_figure
 from lorascope.analyze.figures.captions import run_name
+from lorascope.analyze.figures.theme import DIVERGING, MISSING
 from lorascope.analyze.miub import miub
 from lorascope.analyze.qualify import qualify
 
@@ -39,6 +40,7 @@ def test_js_figure_shows_each_component_on_a_log_scale(small: Small, qualified: 
     assert text.startswith("<b>model.layers.1.down_proj</b><br>mean JS (nat): ")
     for word in ("share of MIUB", "JS of permuted delta", "effective width", "of 16", "|delta| / |base|", "±"):
         assert word in text
+    assert text.count("mean JS") == null_figure(qualified).data[0].text[2][1].count("mean JS") == 1
     assert "autosize" in js_figure(qualified).layout
 
 
@@ -67,10 +69,34 @@ def test_map_puts_outside_components_last_and_leaves_gaps() -> None:
     np.testing.assert_array_equal(np.asarray(heat.z), [[np.nan, np.nan, 0], [1, 2, np.nan]])
 
 
+def test_cells_without_a_colour_are_grey_and_say_why() -> None:
+    values = values_of([1, 0, np.nan], layers=[0, 1, 0], kinds=["o", "o", "q"])
+    heat, grey = component_figure(values, label="x").data
+    np.testing.assert_array_equal(np.isnan(np.asarray(grey.z, float)), np.isfinite(np.asarray(heat.z, float)))
+    assert np.ravel(grey.text).tolist() == [
+        "", "<b>layers.1.o</b><br>x: 0", "<b>layers.0.q</b><br>x: n/a", "no such component",
+    ]  # fmt: skip
+    assert {color for _, color in grey.colorscale} == {MISSING}
+
+
+@pytest.mark.parametrize("n", [1, 9, 10, 11, 30, 32, 80, 126])
+@pytest.mark.parametrize("is_outside", [True, False])
+@pytest.mark.parametrize("kind", ["q_proj", "a_kind_with_a_long_name"])
+def test_few_layers_have_a_tick_and_what_lies_outside_always(n: int, is_outside: bool, kind: str) -> None:
+    layers = [*range(n), -1] if is_outside else list(range(n))
+    axis = component_figure(values_of(layers, layers=layers, kinds=[kind] * len(layers)), label="x").layout.xaxis
+    places = [list(axis.categoryarray).index(tick) for tick in axis.tickvals]
+    assert len(places) <= (10 if kind == "q_proj" else 6)
+    assert len(set(np.diff(places if not is_outside else places[:-1]))) <= 1
+    if is_outside:
+        assert axis.tickvals[-1] == "outside"
+        assert min(np.diff(places)) >= places[1] - places[0]  # it is wider than a number
+
+
 def test_js_figure_says_what_it_rests_on(small: Small, result: xr.DataTree, qualified: xr.DataTree) -> None:
     title = js_figure(result).layout.title.text.replace("\u00a0", " ").replace("<br>", " ")
     assert title.startswith("mean JS (nat) ")
-    assert f"{run_name(result.attrs)}. Mean over samples; n = 12 samples. Tokens: mean." in title
+    assert f"{run_name(result.attrs)}. Mean over samples; n = 12 samples. Over tokens: mean." in title
     assert js_figure(qualified, titled=False).layout.title.text == "mean JS (nat)"
     assert js_figure(miub(small.run, unit="bit")).layout.title.text.startswith("mean JS (bit)<br>")
 
@@ -82,7 +108,7 @@ def test_js_figure_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.DataT
     assert list(missing.layout.xaxis.categoryarray) == ["0", "1"]
     assert list(missing.layout.yaxis.categoryarray) == ["q_proj", "up_proj", "down_proj"]
     assert missing.layout.yaxis.range == (2.5, -0.5)
-    assert "6\u00a0components not finite" in missing.layout.title.text.replace("<br>", " ")
+    assert "6\u00a0components, 0 or not finite" in missing.layout.title.text.replace("<br>", " ")
 
 
 def test_a_map_of_differences_is_linear() -> None:
@@ -100,7 +126,7 @@ def test_a_map_of_differences_is_linear() -> None:
 def test_differences_are_coloured_about_zero(colors: str | None) -> None:
     heat = component_figure(values_of([1, -2], layers=[0, 1], kinds=["o", "o"]), label="x", colors=colors).data[0]
     assert (heat.zmin, heat.zmax) == (-2, 2)
-    assert heat.colorscale[len(heat.colorscale) // 2][1] == ("#f7f7f7" if colors is None else "#1f9e89")
+    assert heat.colorscale[len(heat.colorscale) // 2][1] == (DIVERGING[2] if colors is None else "#1f9e89")
 
 
 @pytest.mark.parametrize("values", [[1.0], [np.inf, 1.0], [0.0, 0.0], [np.nan, np.nan]])
@@ -131,7 +157,7 @@ def test_labels_and_units_are_plain_text(result: xr.DataTree) -> None:
     hostile = result.copy()
     hostile.attrs = {**result.attrs, "units": "<i>nat"}
     figure = js_figure(hostile)
-    assert all("<i>" not in text and text.count("&lt;i&gt;nat") == 2 for text in figure.data[0].text[0])
+    assert all("<i>" not in text and text.count("&lt;i&gt;nat") == 1 for text in figure.data[0].text[0])
     assert "<i>" not in figure.layout.title.text
 
 

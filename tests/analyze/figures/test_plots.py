@@ -21,11 +21,14 @@ def qualified(small: Small) -> xr.DataTree:
 
 
 def test_share_curve_ends_at_one(qualified: xr.DataTree) -> None:
-    even, line, mark = share_figure(qualified).data
+    figure = share_figure(qualified)
+    even, line, mark = figure.data
     shares = np.sort(qualified["share"].values)[::-1]
     np.testing.assert_allclose(line.y, np.cumsum(shares))
     assert (mark.x[0], mark.y[0]) == (5, pytest.approx(shares[:5].sum()))
     assert even.y[-1] == 1
+    texts = [note.text for note in figure.layout.annotations]
+    assert texts == [f"5 largest: {100 * shares[:5].sum():.1f} %", "equal shares"]
 
 
 def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.DataTree) -> None:
@@ -76,7 +79,7 @@ def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.Dat
     assert line.text[0].startswith("layer 0: ")
     assert line.text[0].endswith("nat, n = 12")
     assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("JS (nat)", "layer")
-    assert "standard error over samples; n = 12 samples. Tokens: mean." in title_of(figure)
+    assert "standard error over samples; n = 12 samples. Over tokens: mean." in title_of(figure)
 
 
 def test_depth_by_kind(small: Small, result: xr.DataTree) -> None:
@@ -127,7 +130,7 @@ def test_histogram_marks_mean_and_error(small: Small, result: xr.DataTree) -> No
         assert figure.layout.xaxis2.title.text == "MIUB of a sample (nat)"
         assert box.boxpoints == "all"
         assert list(box.text) == [f"item-{i}" for i in range(12)]
-    assert "n = 12 samples. Tokens: mean." in title_of(sample_figure(result))
+    assert "Dashed: mean; grey: ± standard error; n = 12 samples. Over tokens: mean." in title_of(sample_figure(result))
 
 
 def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:

@@ -1,6 +1,7 @@
 """Designs of studies, with the options of a fit that aren't under test left out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -16,15 +17,20 @@ PaperCells = Callable[[str], pd.DataFrame]
 
 @pytest.fixture(scope="session")
 def design_of() -> DesignOf:
-    """The design of a table with columns `y`, `group`, and those of `N`, `R` and `D` that are there."""
+    """The design of a table with columns `y`, `group`, and those of `N`, `R` and `D` that are there.
+
+    `bounds`: exponent -> where it is looked for, in place of the usual.
+    """
 
     def make(frame: pd.DataFrame, **options: Any) -> Design:
         roles: dict[str, Any] = {axis: axis if axis in frame.columns else None for axis in ("N", "R", "D")}
         defaults: dict[str, Any] = {
             "response": "y", "groups": ["group"] if "group" in frame.columns else [], "offsets": [], "share": None,
-            "repeat": None, "law": "additive", "residuals": "relative", "bounds": {},
+            "repeat": None, "law": "additive", "residuals": "relative",
         }  # fmt: skip
-        return make_design(frame, **{**roles, **defaults, **options})
+        bounds = options.pop("bounds", {})
+        design = make_design(frame, **{**roles, **defaults, **options})
+        return replace(design, limits={**design.limits, **bounds})
 
     return make
 

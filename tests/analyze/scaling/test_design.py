@@ -121,9 +121,9 @@ def test_term_of_data_per_rank_has_no_reference(design_of: DesignOf) -> None:
 
 def test_exponents_are_held_where_powers_stay_finite(design_of: DesignOf) -> None:
     frame = study(N=(1.0, 1e10, 1e20, 1e30))
-    bounds = design_of(frame, bounds={"beta": (-900.0, 0.5)}).bounds
+    bounds = design_of(frame).bounds
     np.testing.assert_allclose(bounds[0], [0.02, LARGEST_POWER / math.log(1e30)])
-    np.testing.assert_allclose(bounds[1], [-LARGEST_POWER / math.log(16), 0.5])
+    np.testing.assert_array_equal(bounds[1], BOUNDS["beta"])
     product = design_of(frame, law="multiplicative").bounds
     np.testing.assert_allclose(product[:, 1], LARGEST_POWER / math.log(1e30))
 
@@ -203,7 +203,7 @@ def test_tables_that_are_none(design_of: DesignOf) -> None:
     with pytest.raises(TypeError, match="`frame` is a dict; give a pandas DataFrame, one row a cell"):
         make_design(
             {"y": [1.0]}, "y", "N", None, None, groups=[], offsets=[], share=None, repeat=None, law="log",
-            residuals="relative", bounds={},
+            residuals="relative",
         )  # fmt: skip
     refused(design_of, study().iloc[:0], "the table has no rows")
     refused(design_of, study().assign(y=np.nan), "no row of the table has a value in 'y'")
@@ -223,10 +223,6 @@ def test_tables_that_are_none(design_of: DesignOf) -> None:
         ({"groups": ["N"]}, "column 'N' is given two roles; each column has one"),
         ({"repeat": "y"}, "column 'y' is given two roles; each column has one"),
         ({"groups": ["group", "group"]}, "column 'group' is given two roles; each column has one"),
-        ({"bounds": {"delta": (0.0, 1.0)}}, "`bounds` names 'delta'; exponents are ['alpha', 'beta', 'gamma']"),
-        ({"bounds": {"alpha": (1.0, 1.0)}}, "`bounds` of 'alpha' are (1.0, 1.0); give two finite numbers, the lower"),
-        ({"bounds": {"beta": (2.0, 1.0)}}, "`bounds` of 'beta' are (2.0, 1.0); give two finite numbers, the lower"),
-        ({"bounds": {"beta": (-math.inf, 1.0)}}, "`bounds` of 'beta' are (-inf, 1.0); give two finite numbers"),
     ],
 )
 def test_settings_that_are_not_allowed(design_of: DesignOf, options: dict[str, Any], words: str) -> None:

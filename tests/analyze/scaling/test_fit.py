@@ -12,11 +12,13 @@ from scipy import stats
 
 from lorascope.analyze.scaling import fit as module
 from lorascope.analyze.scaling.design import applied
-from lorascope.analyze.scaling.estimate import automatic_delta
+from lorascope.analyze.scaling.diagnostics import search_notes
+from lorascope.analyze.scaling.estimate import automatic_delta, estimate
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.result import IntervalKind, ScalingFit
 from lorascope.analyze.stats.record import data_hash
 
+from .conftest import DesignOf
 from .simulated import simulate_study
 
 TRUTH = {"A": 1.0, "alpha": 0.5, "B": 0.8, "beta": 0.6, "slope_N": 0.3, "slope_R": 0.2}
@@ -191,11 +193,12 @@ def test_a_law_that_is_not_linear(law: str) -> None:
 # Notes.
 
 
-def test_notes() -> None:
+def test_notes(design_of: DesignOf) -> None:
     assert fitted(study()).notes == ()
     frame = study().assign(D=5.0)
     frame.loc[4, "y"] = math.nan
-    notes = fitted(frame, bounds={"alpha": (0.02, 0.25)}).notes
+    design = design_of(frame, bounds={"alpha": (0.02, 0.25)})
+    notes = (*design.notes, *search_notes(estimate(design)))
     assert notes[:4] == (
         "1 of 24 rows without a value in 'y' are left out",
         "'D' is 5 in every row: C (D0/D)^gamma is part of the level",
@@ -242,13 +245,13 @@ def test_delta_of_residuals_that_are_zero() -> None:
 
 def test_provenance() -> None:
     frame = study().assign(more="?")
-    fit = fitted(frame, bounds={"alpha": (0.1, 3.0)}, seed=7)
+    fit = fitted(frame, seed=7)
     record = fit.provenance
     assert record["data_sha256"] == data_hash(fit.design.frame)
     assert record["n_rows"] == 24
     assert {"numpy", "scipy", "pandas", "lorascope"} <= set(record["versions"])
     settings = record["settings"]
-    assert settings["bounds"] == {"alpha": [0.1, 3.0], "beta": [-1.5, 12.0]}
+    assert settings["bounds"] == {"alpha": [0.02, 25.0], "beta": [-1.5, 12.0]}
     assert settings["references"] == {"N": 1e10, "R": 4.0}
     assert (settings["response"], settings["N"], settings["R"], settings["D"]) == ("y", "N", "R", None)
     assert (settings["groups"], settings["offsets"], settings["law"]) == (["group"], [], "additive")

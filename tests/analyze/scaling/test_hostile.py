@@ -64,17 +64,6 @@ def test_groups_that_only_slashes_tell_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"bounds": {"alpha": (300.0, 400.0)}},
-            r"`bounds` of 'alpha' are \(300.0, 400.0\), where powers of these sizes",
-        ),
-        (
-            {"bounds": {"alpha": (-400.0, -300.0)}},
-            "where powers of these sizes, over their reference, can't be computed",
-        ),
-        ({"bounds": {"alpha": None}}, "`bounds` of 'alpha' are None; give two finite numbers, the lower first"),
-        ({"bounds": {"alpha": (1.0, 2.0, 3.0)}}, "give two finite numbers, the lower first"),
-        ({"bounds": {"alpha": "12"}}, "`bounds` of 'alpha' are '12'; give two finite numbers, the lower first"),
         ({"groups": None}, "`groups` is None; give a sequence of columns, which may be empty"),
         ({"seed": "a"}, "`seed` is 'a'; it is a whole number, 0 or more"),
         ({"seed": -1}, "`seed` is -1; it is a whole number, 0 or more"),

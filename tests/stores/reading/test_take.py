@@ -1,4 +1,4 @@
-"""A few tokens at many components: the same numbers as the lazy arrays', each chunk read once."""
+"""A few tokens at many components: the same numbers as the lazy arrays', each state read once."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,6 @@ import xarray as xr
 
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.places.folder import FolderPlace
-from lorascope.stores.reading.take import TokenSource, take_tokens
 
 F32, BF16, F16 = COMPONENTS = tuple(f"model.layers.{i}.mlp.up_proj" for i in range(3))
 TOKENS = [2100, 3, 1024, 3, 1023, 0, 2147]
@@ -38,7 +37,7 @@ def test_they_are_those_of_the_lazy_arrays(make_run: Any, codec: str, biased: tu
 @pytest.mark.parametrize("tokens", [TOKENS, tuple(TOKENS), np.array(TOKENS, np.uint16), xr.DataArray(TOKENS), range(5)])
 def test_any_sequence_of_integers_is_taken(make_run: Any, tokens: Any) -> None:
     run = open_run(make_run().path)
-    assert_is(run.take(tokens, components=[BF16], n_threads=1), run, list(np.asarray(tokens)))
+    assert_is(run.take(tokens, components=[BF16]), run, list(np.asarray(tokens)))
 
 
 def test_no_tokens_no_components_and_some_in_their_order(make_run: Any) -> None:
@@ -50,12 +49,15 @@ def test_no_tokens_no_components_and_some_in_their_order(make_run: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["token", "feature", "base", "delta"])
-def test_components_may_have_any_name(make_run: Any, name: str) -> None:
+def test_components_may_have_any_name(make_run: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     run = open_run(make_run().path)
-    sources = {name: TokenSource(run.base_rows(F32), run.delta_source(F32)), F16: TokenSource(run.base_rows(F16), None)}
-    tree = take_tokens(sources, TOKENS, n_tokens=run.n_tokens)
+    base, delta = run.base_rows(F32), run.delta_source(F32)
+    monkeypatch.setattr(run, "base_rows", lambda path: base)
+    monkeypatch.setattr(run, "delta_source", lambda path, adapter: delta)
+    monkeypatch.setattr(run, "_component_index", lambda path: 0)
+    tree = run.take(TOKENS, components=[name, F16])
     assert tuple(tree.children) == (name, F16)
-    np.testing.assert_array_equal(tree[name]["base"].values, run.base(F32)[TOKENS].values)
+    np.testing.assert_array_equal(tree[name]["base"].values, base[TOKENS])
     assert tree[name].dataset["token"].values.tolist() == tree[F16].dataset["token"].values.tolist() == TOKENS
 
 
@@ -119,8 +121,6 @@ def test_what_is_no_token_is_refused(make_run: Any) -> None:
 
 def test_other_mistakes_are_refused(make_run: Any) -> None:
     run = open_run(make_run().path)
-    with pytest.raises(ValueError, match="`n_threads` is 0; it must be at least 1"):
-        run.take([1], n_threads=0)
     with pytest.raises(ValueError, match=r"`components` is 'x'; it must be a sequence of paths: \['x'\]"):
         run.take([1], components="x")
     with pytest.raises(StoreError, match="no component 'x' among the 3"):
@@ -152,7 +152,7 @@ def test_a_bit_anywhere_in_a_chunk_is_never_read_over(make_run: Any, codec: str,
         opened.take([7])
 
 
-def test_each_chunk_is_read_once(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_state_is_read_once(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(make_run(factored=(True, True, True)).path)
     run.take([0])  # tables are read once and kept
     asked: Counter[str] = Counter()
@@ -172,5 +172,5 @@ def test_each_chunk_is_read_once(make_run: Any, monkeypatch: pytest.MonkeyPatch)
     run.take([5, 2, 1030, 1040])
     bases = {f"states/{component}/base/c.{row}.0": 1 for component in COMPONENTS for row in (0, 1)}
     weights = {f"adapters/default/lora_B/{component}/c.0.0": 1 for component in COMPONENTS}
-    factors = {f"adapters/default/factor/c.{row}.0": 2 for row in (0, 1)}  # its index, and all of its columns
+    factors = {f"adapters/default/factor/c.{row}.0": 2 * len(COMPONENTS) for row in (0, 1)}  # index and columns of each
     assert asked == {**bases, **weights, **factors}

@@ -70,7 +70,7 @@ def run_name(attributes: Mapping[str, Any]) -> str:
 
 def tokens_reduced(attributes: Mapping[str, Any]) -> str:
     """How a result's tokens were reduced, as a sentence, from its attributes."""
-    return f"Tokens: {attributes['reduction'].split(';')[0].removeprefix('tokens: ')}."
+    return f"Over tokens: {attributes['reduction'].split(';')[0].removeprefix('tokens: ')}."
 
 
 def _cut(text: str, n: int) -> str:

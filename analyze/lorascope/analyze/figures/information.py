@@ -13,7 +13,7 @@ from ..format import format_number
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name
 from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
-from .scales import ValueAxis, value_axis, whole_ticks
+from .scales import ValueAxis, value_axis
 from .theme import LINES, apply_theme
 
 VAGUE = ("saturated", "undersampled")
@@ -65,12 +65,12 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
         figure.add_trace(drawn.update(x=x_axis.inside(some["js"].to_numpy()), marker_size=8))
     other = "lora" if result.attrs["against"] == "lora" else "delta alone"
     figure.update_xaxes(title_text=f"MIUB: JS of base and {other} (nat)", **x_axis.layout())
-    figure.update_yaxes(title_text="mutual information (nat)", **y_axis.layout())
+    figure.update_yaxes(title_text=f"MI of base and {result.attrs['against']} (nat)", **y_axis.layout())
     below, above = (values["js"] < values["low"]).sum(), (values["js"] > values["high"]).sum()
     unknown = values[["low", "high"]].isna().any(axis=1).sum()
     headline(
         figure,
-        f"MIUB and mutual information of base and {result.attrs['against']}, by component",
+        "MIUB and mutual information by component",
         f"{run_name(result.attrs)}. MI: {estimator}; {_counted(result, [values])}",
         f"MIUB is below the interval of MI in {below} of them, within it in {len(values) - below - above - unknown}, "
         f"above it in {above}{f'; {unknown} without one' if unknown else ''}.",
@@ -122,11 +122,12 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
         figure.add_trace(line(look, name, width=1.2, x=medians.index + shift, y=axis.inside(medians.to_numpy())))
         figure.add_trace(_drawn(values, name, look, name, axis).update(x=values["layer"] + shift))
     low, high = int(layers.min()), int(layers.max())
-    figure.update_xaxes(title_text="layer", range=[low - step / 2, high + step / 2], **whole_ticks(low, high))
-    figure.update_yaxes(title_text="mutual information (nat)", **axis.layout())
+    ticks = layers if len(layers) <= 10 else None
+    figure.update_xaxes(title_text="layer", range=[low - step / 2, high + step / 2], tickvals=ticks)
+    figure.update_yaxes(title_text=f"MI of base and {result.attrs['against']} (nat)", **axis.layout())
     headline(
         figure,
-        f"Mutual information of base and {result.attrs['against']}, by estimator and layer",
+        "Mutual information (MI) by estimator and layer",
         f"{run_name(result.attrs)}. {_counted(result, found)} Bars: 95\u00a0% intervals of the noise.",
         "Lines: medians of layers.",
         *_footnotes(figure, result, found),

@@ -14,9 +14,8 @@ from ..format import format_error, format_number, format_percent
 from ..tree import require_result
 from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
-from .theme import COLORS, DIVERGING, apply_theme
+from .theme import BLUES, COLORS, DIVERGING, MISSING, apply_theme
 
-_BLUES = ("#f7fbff", "#c6dbef", "#6baed6", "#2171b5", "#08306b")
 _OUTSIDE = "outside"
 N_LETTERS = 24
 """Longest kind that is written out, or it would leave no room for the map on a phone."""
@@ -44,10 +43,10 @@ def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     require_result(result)
     js, attrs = result.dataset["js"], result.dataset.attrs
     limits = None if bool((js > 0).any()) else (0.0, 1.0)  # zeros in the colour of not moved
-    n_bad = int((~np.isfinite(js.values)).sum())
+    n_grey = int((~np.isfinite(js.values) | ((js.values == 0) & (limits is None))).sum())
     n = plural(attrs["n_samples"], "sample")
     note = f"{run_name(attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(attrs)}"
-    note += f" Grey: {plural(n_bad, 'component')} not finite." if n_bad else ""
+    note += f" Grey: {plural(n_grey, 'component')}, 0 or not finite." if n_grey else ""
     options: dict[str, Any] = {"limits": limits, "note": note if titled else ""}
     return component_figure(js, label=f"mean JS ({attrs['units']})", colors=COLORS, notes=_notes(result), **options)
 
@@ -106,7 +105,8 @@ def component_figure(
     label
         What it is, with its unit; plain text.
     notes
-        A line of HTML for each component, shown when hovering over it.
+        A line of HTML for each component, shown when hovering over it; in place of the value where it begins with
+        `label`.
     colors
         Colours from the least value to the largest, or the name of a plotly scale such as `Viridis`.
     limits
@@ -130,7 +130,7 @@ def component_figure(
     kinds = list(dict.fromkeys(frame["kind"]))
     layers = sorted(set(frame["layer"]), key=lambda layer: (layer < 0, layer))  # what is outside of them comes last
     grid = np.full((len(kinds), len(layers)), np.nan)
-    texts = np.full(grid.shape, "", dtype=object)
+    texts = np.full(grid.shape, "no such component", dtype=object)
     for (kind, layer), members in frame.groupby(["kind", "layer"]).indices.items():
         cell = kinds.index(kind), layers.index(layer)
         grid[cell] = values.values[members].mean()
@@ -139,24 +139,28 @@ def component_figure(
     if is_signed := bool((finite < 0).any()):
         reach = float(np.abs(finite).max())
         limits = (-reach, reach) if limits is None else limits
-    colors = colors or (DIVERGING if is_signed else _BLUES)
+    colors = colors or (DIVERGING if is_signed else BLUES)
     is_log = bool((finite > 0).any() and (finite >= 0).all()) and (limits is None or limits[0] > 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
     low, high = limits if limits is not None and not is_log else ends(drawn, limits, is_log)
     columns = [_OUTSIDE if layer < 0 else str(layer) for layer in layers]
     rows = [html.escape(kind) for kind in kinds]
-    figure = go.Figure(
-        heat_map(drawn, columns, rows, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
-    )
-    apply_theme(figure, height=140 + 24 * len(kinds))
+    heat = heat_map(drawn, columns, rows, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
+    known = np.isfinite(drawn)
+    missing = go.Heatmap(heat).update(z=np.where(known, np.nan, low), text=np.where(known, "", texts).tolist())
+    missing.update(colorscale=[MISSING] * 2, showscale=False)
+    figure = go.Figure([heat, missing])
+    apply_theme(figure, height=128 + 24 * len(kinds))
     # Categories are pinned, so that labels stay where no cell has a value.
     figure.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=columns)
-    n_ticks = 16 if max(map(len, kinds)) < N_LETTERS / 2 else 8  # long kinds leave a phone half the room
-    figure.update_xaxes(range=[-0.5, len(columns) - 0.5], nticks=n_ticks, tickangle=0)
+    most = 10 if max(map(len, kinds)) < N_LETTERS / 2 else 6  # long kinds leave a phone half the room
+    step = -(-len(columns) // most)
+    ticks = [*columns[:-step:step], _OUTSIDE] if _OUTSIDE in columns else columns[::step]
+    figure.update_xaxes(range=[-0.5, len(columns) - 0.5], tickvals=ticks, tickangle=0, title_standoff=8)
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5])
     figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds], ticklabelstandoff=4)
-    figure.update_layout(plot_bgcolor="#e4e4e4", margin={"t": 36, "b": 100})
+    figure.update_layout(margin={"t": 36, "b": 88})
     headline(figure, label, note)
     return figure
 
@@ -182,8 +186,9 @@ def _hover(values: xr.DataArray, members: list[int], notes: Sequence[str], label
     names = [html.escape(str(values["component"].values[member])) for member in members]
     if len(members) > 1:
         return f"<b>{names[0]}</b> and {len(members) - 1} more<br>{label}, their mean: {format_number(mean)}"
-    note = f"<br>{notes[members[0]]}" if notes else ""
-    return f"<b>{names[0]}</b><br>{label}: {format_number(mean)}{note}"
+    note = notes[members[0]] if notes else ""
+    value = "" if note.startswith(label) else f"{label}: {format_number(mean)}"
+    return "<br>".join(filter(None, (f"<b>{names[0]}</b>", value, note)))
 
 
 def _notes(result: xr.DataTree) -> list[str]:
@@ -192,7 +197,7 @@ def _notes(result: xr.DataTree) -> list[str]:
     for index in range(table.sizes["component"]):
         one = table.isel(component=index)
         parts = [
-            f"JS {format_error(float(one['js']), float(one['js_se']))} {units}",
+            f"mean JS ({units}): {format_error(float(one['js']), float(one['js_se']))}",
             f"share of MIUB {format_percent(float(one['share']))}",
         ]
         if "js_permuted" in one:

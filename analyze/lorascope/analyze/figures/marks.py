@@ -54,7 +54,7 @@ def points(look: Look, group: str, texts: Sequence[str], *, size: float = 6, **o
     marker = look.marker(size) | options.pop("marker", {})
     stroke = {"color": look.color, "dash": look.dash, "width": 1.5} | options.pop("line", {})
     hover = {"text": list(texts), "hovertemplate": "%{text}<extra></extra>"}
-    shown = {"mode": "markers", "legendgroup": html.escape(group), "showlegend": False}
+    shown = {"mode": "markers", "legendgroup": html.escape(group), "showlegend": False, "cliponaxis": False}
     return go.Scatter({"marker": marker, "line": stroke, **hover, **shown, **options})
 
 

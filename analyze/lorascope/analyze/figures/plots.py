@@ -49,9 +49,11 @@ def share_figure(result: xr.DataTree) -> go.Figure:
     texts = [f"the {n} largest: {format_percent(float(share))}" for n, share in zip(counts, cumulative, strict=True)]
     figure.add_trace(points(Look(), "", texts, x=counts, y=cumulative, mode="lines"))
     text = f"{five} largest: {format_percent(float(cumulative[five - 1]))}"
-    shown = {"mode": "markers+text", "textposition": "middle right", "hovertemplate": None, "hoverinfo": "skip"}
-    figure.add_trace(points(Look(), "", [text], size=9, x=[five], y=[cumulative[five - 1]], **shown))
+    figure.add_trace(points(Look(), "", [text], size=9, x=[five], y=[cumulative[five - 1]]))
     apply_theme(figure, height=302)
+    said = {"showarrow": False, "xanchor": "left", "bgcolor": "white"}
+    figure.add_annotation(x=five, y=cumulative[five - 1], xshift=8, text=text, **said)
+    figure.add_annotation(x=0.6 * len(shares), y=0.6, yshift=-12, text="equal shares", **said)
     figure.update_xaxes(title_text="components, from the largest", rangemode="tozero")
     figure.update_yaxes(title_text="share of MIUB", range=[0, 1.03], tickformat=".0%")
     figure.update_layout(margin_t=40)
@@ -105,9 +107,9 @@ def position_figure(
     apply_theme(figure, height=380)
     figure.update_layout(showlegend=True, legend=BELOW, bargap=0.1, margin_b=50)
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
-    figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title_text=f"JS of a token ({units})", title_standoff=8, rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
-    headline(figure, f"JS of a token, by {label}")
+    headline(figure, f"JS by {label}")
     return figure
 
 
@@ -194,7 +196,7 @@ def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     finite = used & np.isfinite(by_sample["miub"].values)
     values = by_sample["miub"].values[finite]
     mean, error = float(values.mean()) if len(values) else math.nan, float(standard_error(values))
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.03)
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.08)
     boxes: dict[str, Any] = {"line": {"color": "#777", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
     boxes |= {"boxpoints": "all" if len(values) <= N_POINTS else "outliers", "pointpos": 0, "jitter": 0.7}
     texts = [html.escape(str(name)) for name in by_sample["sample"].values[finite]]
@@ -208,10 +210,11 @@ def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     apply_theme(figure, height=340)
     figure.update_xaxes(exponentformat="power", nticks=7)
     figure.update_xaxes(title_text=f"MIUB of a sample ({html.escape(units)})", row=2, col=1)
+    figure.update_xaxes(visible=False, row=1, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(title_text="samples", rangemode="nonnegative", row=2, col=1)
     if len(values):
-        text = {"annotation_text": f"mean {format_number(mean)}", "annotation_position": "top right"}
+        text = {"annotation_text": f"mean {format_number(mean)}", "annotation_position": "top"}
         figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)
     if error > 0:
         figure.add_vrect(x0=mean - error, x1=mean + error, fillcolor="#222", opacity=0.15, line_width=0, row=2, col=1)
@@ -221,7 +224,7 @@ def sample_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
         headline(
             figure,
             f"MIUB by sample: {format_error(mean, error)} {units}",
-            f"{run_name(attrs)}. Mean\u00a0± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
+            f"{run_name(attrs)}. Dashed: mean; grey: ± standard error; n\u00a0=\u00a0{plural(len(values), 'sample')}.",
             tokens_reduced(attrs),
             f"{plural(n_unused, 'sample')} not whole or not measured, left out." if n_unused else "",
             f"{plural(n_bad, 'sample')} not finite, left out." if n_bad else "",

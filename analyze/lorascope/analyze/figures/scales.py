@@ -43,10 +43,8 @@ def colorbar(low: float, high: float, is_log: bool) -> dict[str, Any]:
 
 
 def whole_ticks(low: int, high: int) -> dict[str, Any]:
-    """What makes an axis show at most a dozen whole numbers, or eight of three digits, as fit a phone's width."""
-    most = 11 if high < 100 else 7
-    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
-    return {"tick0": 0, "dtick": next(step for step in steps if (high - low) / step <= most)}
+    """What makes an axis show whole numbers: plotly's own ticks, as many as fit a width, do from ten on."""
+    return {"dtick": 1} if high - low < 10 else {}
 
 
 def log_ticks(low: float, high: float) -> list[float]:

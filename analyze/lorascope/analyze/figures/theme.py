@@ -5,10 +5,14 @@ from collections.abc import Sequence
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-COLORS = ("#fff5eb", "#fdd0a2", "#fd8d3c", "#d94801", "#7f2704")
-"""Colours from not moved to moved furthest."""
-DIVERGING = ("#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b")
+COLORS = ("#fee6ce", "#fdbe85", "#fd8d3c", "#d94801", "#7f2704")
+"""Colours from not moved to moved furthest; like those below, none is too pale to tell from a page, light or dark."""
+BLUES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
+"""Colours from little to much."""
+DIVERGING = ("#2166ac", "#92c5de", "#e0e0e0", "#f4a582", "#b2182b")
 """Colours from less to more, with a middle."""
+MISSING = "#9a9a9a"
+"""Colour of a cell that has none on its scale."""
 INK = "#b8460a"
 """Colour of lines and points, dark enough on white."""
 LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#d9a400", "#555555")

@@ -1,7 +1,6 @@
 """Estimates as xarray: named, with their unit and what every column means, and by component what they were made of."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import xarray as xr
 from lorascope.stores import Run
 
 from ..measuring.sources import Source
+from ..tree import run_attributes
 from .bound import js_upper_bound
 from .components import ComponentRecord
 from .estimators import ESTIMATORS, PANEL
@@ -120,12 +120,7 @@ def is_singular(
 def provenance(run: Run, adapter: str | None, plan: Plan) -> dict[str, Any]:
     """Where states come from, and how pairs were made of them."""
     return {
-        "stream": run.stream,
-        "adapter": adapter or run.adapters[0],
-        "model": str(run.attributes.get("provenance", {}).get("settings", {}).get("model", "")),
-        "run": run.place.name,
-        "run_fingerprint": str(run.attributes.get("fingerprint", "")),
-        "lorascope": version("lorascope"),
+        **run_attributes(run, adapter),
         "against": plan.against,
         "n_axes": plan.n_axes,
         "share": plan.share,

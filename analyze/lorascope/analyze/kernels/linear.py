@@ -16,31 +16,6 @@ _I = np.int32
 
 
 @compiled(SUM)
-def _sum_squares(x: Any) -> float:
-    prefer_512_bits()
-    total = 0.0
-    for i in range(x.size):
-        total += np.float64(x[i]) * np.float64(x[i])
-    return total
-
-
-@compiled()
-def norm_ratio_rows(
-    base: Float32[np.ndarray, "row feature"],
-    delta: Float32[np.ndarray, "row feature"],
-    out: Float32[np.ndarray, " row"],
-) -> None:
-    """Fill `out` with the Euclidean norm of delta over that of base, of each row.
-
-    It is infinite where only base is zero, and NaN where both are zero or the row holds NaN or infinity.
-    """
-    for row in range(base.shape[0]):
-        squares, delta_squares = _sum_squares(base[row]), _sum_squares(delta[row])
-        is_finite = math.isfinite(squares) and math.isfinite(delta_squares)
-        out[row] = math.sqrt(delta_squares / squares) if is_finite else np.nan
-
-
-@compiled(SUM)
 def _products(x: Any, y: Any) -> tuple[float, float, float]:
     prefer_512_bits()
     squares = squares_y = dot = 0.0
@@ -145,71 +120,40 @@ def _rows_of_tile(B: Any, k: Any, j: Any, start: Any, width: Any) -> Any:
 
 
 @compiled(EXACT, inline=True)
-def _plus_four(total: Any, z: Any, b: Any) -> Any:
-    # in this order, whichever kernel it is inlined in: so that rows don't depend on how they are grouped
-    return total + z[0] * b[0] + z[1] * b[1] + z[2] * b[2] + z[3] * b[3]
+def _plus_eight(total: Any, z: Any, b: Any) -> Any:
+    # in this order, wherever it is inlined: so that rows don't depend on how they are grouped
+    total = total + z[0] * b[0] + z[1] * b[1] + z[2] * b[2] + z[3] * b[3]
+    return total + z[4] * b[4] + z[5] * b[5] + z[6] * b[6] + z[7] * b[7]
 
 
 @compiled(inline=True)
-def _four_weights(z: Any, k: Any) -> Any:
-    return z[k], z[k + 1], z[k + 2], z[k + 3]
-
-
-@compiled(inline=True)
-def _four_tiles(B: Any, k: Any, start: Any, width: Any) -> Any:
-    return (
-        _rows_of_tile(B, k, 0, start, width),
-        _rows_of_tile(B, k, 1, start, width),
-        _rows_of_tile(B, k, 2, start, width),
-        _rows_of_tile(B, k, 3, start, width),
-    )
-
-
-@compiled(EXACT)
-def _add_four(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
-    # four rows at once share what they read of B; they start from `begin`, or go on where it is None
-    prefer_512_bits()
-    z0, z1, z2, z3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
-    B0, B1, B2, B3 = _four_tiles(B, k, start, out0.size)
-    for i in range(out0.size):
-        b = B0[i], B1[i], B2[i], B3[i]
-        out0[i] = _plus_four(out0[i] if begin is None else begin[i], z0, b)
-        out1[i] = _plus_four(out1[i] if begin is None else begin[i], z1, b)
-        out2[i] = _plus_four(out2[i] if begin is None else begin[i], z2, b)
-        out3[i] = _plus_four(out3[i] if begin is None else begin[i], z3, b)
+def _eight_weights(z: Any, k: Any) -> Any:
+    return z[k], z[k + 1], z[k + 2], z[k + 3], z[k + 4], z[k + 5], z[k + 6], z[k + 7]
 
 
 @compiled(EXACT)
 def _add_eight(z: Any, k: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
+    # four rows at once share what they read of B; they start from `begin`, or go on where it is None
     prefer_512_bits()
-    z0, z1, z2, z3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
-    k += 4
-    y0, y1, y2, y3 = _four_weights(z[0], k), _four_weights(z[1], k), _four_weights(z[2], k), _four_weights(z[3], k)
-    B0, B1, B2, B3 = _four_tiles(B, k - 4, start, out0.size)
-    B4, B5, B6, B7 = _four_tiles(B, k, start, out0.size)
-    for i in range(out0.size):
-        b, c = (B0[i], B1[i], B2[i], B3[i]), (B4[i], B5[i], B6[i], B7[i])
-        out0[i] = _plus_four(_plus_four(out0[i] if begin is None else begin[i], z0, b), y0, c)
-        out1[i] = _plus_four(_plus_four(out1[i] if begin is None else begin[i], z1, b), y1, c)
-        out2[i] = _plus_four(_plus_four(out2[i] if begin is None else begin[i], z2, b), y2, c)
-        out3[i] = _plus_four(_plus_four(out3[i] if begin is None else begin[i], z3, b), y3, c)
+    z0, z1, z2, z3 = _eight_weights(z[0], k), _eight_weights(z[1], k), _eight_weights(z[2], k), _eight_weights(z[3], k)
+    n = out0.size
+    B0, B1 = _rows_of_tile(B, k, 0, start, n), _rows_of_tile(B, k, 1, start, n)
+    B2, B3 = _rows_of_tile(B, k, 2, start, n), _rows_of_tile(B, k, 3, start, n)
+    B4, B5 = _rows_of_tile(B, k, 4, start, n), _rows_of_tile(B, k, 5, start, n)
+    B6, B7 = _rows_of_tile(B, k, 6, start, n), _rows_of_tile(B, k, 7, start, n)
+    for i in range(n):
+        b = B0[i], B1[i], B2[i], B3[i], B4[i], B5[i], B6[i], B7[i]
+        out0[i] = _plus_eight(out0[i] if begin is None else begin[i], z0, b)
+        out1[i] = _plus_eight(out1[i] if begin is None else begin[i], z1, b)
+        out2[i] = _plus_eight(out2[i] if begin is None else begin[i], z2, b)
+        out3[i] = _plus_eight(out3[i] if begin is None else begin[i], z3, b)
 
 
 @compiled()
 def _four_rows(z: Any, B: Any, start: Any, begin: Any, out0: Any, out1: Any, out2: Any, out3: Any) -> None:
-    n_ranks = B.shape[0]
-    k = 0
-    if n_ranks > 4:
-        _add_eight(z, k, B, start, begin, out0, out1, out2, out3)
-        k = 8
-    else:
-        _add_four(z, k, B, start, begin, out0, out1, out2, out3)
-        k = 4
-    while n_ranks - k > 4:
+    _add_eight(z, 0, B, start, begin, out0, out1, out2, out3)
+    for k in range(8, B.shape[0], 8):
         _add_eight(z, k, B, start, None, out0, out1, out2, out3)
-        k += 8
-    if k < n_ranks:
-        _add_four(z, k, B, start, None, out0, out1, out2, out3)
 
 
 @compiled()

@@ -7,6 +7,9 @@ from lorascope.stores import Run, StoreError
 
 from .measures import norm_ratio
 
+TAKEN = ("js", "effective_width", "base_norm", "delta_norm", "delta_ratio")
+"""Measures that capture takes of every token where it doesn't keep all states."""
+
 
 def keeps_all_states(run: Run) -> bool:
     """Whether measures can be computed from the states of every token; else they are those of capture."""
@@ -24,10 +27,7 @@ def reduction(run: Run, name: str, adapter: str | None = None) -> xr.DataArray |
 
 def available(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
     """Names of the measures that this run can give: all from states, else those that capture took."""
-    if keeps_all_states(run):
-        return names
-    known = {"js", "effective_width", "base_norm", "delta_norm", "delta_ratio"} if _has_norms(run) else {"js"}
-    return tuple(name for name in names if name in known)
+    return names if keeps_all_states(run) else tuple(name for name in names if name in TAKEN)
 
 
 def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> list[np.ndarray]:
@@ -50,18 +50,3 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
         return np.asarray(found.values)
 
     return [take(name)[:, touched] for name in names]
-
-
-def counted_tokens(run: Run, js: np.ndarray) -> np.ndarray:
-    """Bool (token,): tokens whose js (token, component) is known: all that are committed.
-
-    Early runs without states measured a share of their tokens only; there it is those that have any.
-    """
-    if keeps_all_states(run) or _has_norms(run):
-        return np.asarray(run.committed.values)
-    return np.asarray(np.isfinite(js).any(axis=1))
-
-
-def _has_norms(run: Run) -> bool:
-    """Whether the run was written by a version that measures every token where states aren't kept."""
-    return reduction(run, "base_norm", run.adapters[0]) is not None

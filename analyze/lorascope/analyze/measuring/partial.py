@@ -15,14 +15,15 @@ from ..tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 
 IDENTITY = "identity"
 """An attribute of the array `DONE`, since xarray writes those of the root anew."""
+NODE = "tokens"
+"""Where in the result the measures are to be."""
 
 
 class Partial:
     """Arrays float32 (token, component), one a measure, and which components are done; made by `open_partial`."""
 
-    def __init__(self, path: Path, node: str = "/") -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._node = node
         self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
 
     @property
@@ -33,14 +34,14 @@ class Partial:
     def write(self, components: slice, blocks: Mapping[str, np.ndarray]) -> None:
         """Put the values (token, component) of some components there; they count once all of them are."""
         for name, block in blocks.items():
-            self._array(f"{self._node}/{name}")[:, components] = block
+            self._array(f"{NODE}/{name}")[:, components] = block
         done = self.done
         done[components] = True
         self._array(DONE)[:] = done
 
     def open(self) -> xr.Dataset:
         """The measures, read from the disk where they are looked at."""
-        options: dict[str, Any] = {"group": self._node, "consolidated": False, "drop_variables": [DONE]}
+        options: dict[str, Any] = {"group": NODE, "consolidated": False, "drop_variables": [DONE]}
         return xr.open_dataset(self.path, engine="zarr", cache=False, **options)
 
     def _array(self, name: str) -> zarr.Array[Any]:
@@ -55,7 +56,6 @@ def open_partial(
     identity: Mapping[str, Any],
     attributes: Mapping[str, Mapping[str, str]],
     shape: tuple[int, int],
-    node: str = "/",
 ) -> Partial:
     """What was computed already for the result `target`, or a new one where nothing was or it was something else.
 
@@ -69,10 +69,7 @@ def open_partial(
         Name of each measure -> its attributes.
     shape
         (token, component).
-    node
-        Where in the result the measures are to be.
     """
-    identity = {**identity, "node": node}
     path = partial_path(target)
     try:
         found = zarr.open_group(path, mode="r", use_consolidated=False)[DONE].attrs[IDENTITY]
@@ -81,8 +78,8 @@ def open_partial(
     if found != json.loads(json.dumps(identity)):
         if path.exists():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        _create(path, identity, attributes, shape, node)
-    return Partial(path, node)
+        _create(path, identity, attributes, shape)
+    return Partial(path)
 
 
 def finish(result: xr.DataTree, target: Path) -> xr.DataTree:
@@ -117,20 +114,14 @@ def partial_path(target: Path) -> Path:
 
 
 def _create(
-    path: Path,
-    identity: Mapping[str, Any],
-    attributes: Mapping[str, Mapping[str, str]],
-    shape: tuple[int, int],
-    node: str,
+    path: Path, identity: Mapping[str, Any], attributes: Mapping[str, Mapping[str, str]], shape: tuple[int, int]
 ) -> None:
     group = zarr.create_group(path, zarr_format=3)
     n_tokens, n_components = shape
     chunks = (min(CHUNK_TOKENS, max(n_tokens, 1)), min(CHUNK_COMPONENTS, max(n_components, 1)))
     layout: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "float32", "fill_value": np.nan}
     for name, attrs in attributes.items():
-        group.create_array(
-            f"{node}/{name}".strip("/"), **layout, dimension_names=("token", "component"), attributes=dict(attrs)
-        )
+        group.create_array(f"{NODE}/{name}", **layout, dimension_names=("token", "component"), attributes=dict(attrs))
     # Last: a part without it was never set up.
     whole: dict[str, Any] = {IDENTITY: dict(identity)}
     group.create_array(DONE, shape=(n_components,), dtype="bool", dimension_names=("component",), attributes=whole)

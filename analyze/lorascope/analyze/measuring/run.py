@@ -13,18 +13,16 @@ import xarray as xr
 
 from lorascope.stores import Run
 from lorascope.stores.names import matching
-from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.labels import with_indexes
 from lorascope.stores.reading.read import RunLike, as_run
 
-from ..targets import refuse_target
 from ..tree import CHUNK_COMPONENTS
 from ..weights import token_weights
-from .captured import captured_measures, counted_tokens, keeps_all_states
+from .captured import captured_measures, keeps_all_states
 from .compute import Workers, workers
 from .measures import Measure, resolve
-from .partial import finish, open_partial
+from .partial import open_partial
 from .sources import GROUP_BYTES, TOUCHED, Source, group_sizes, sources_of
 from .tasks import measure_sources
 
@@ -43,7 +41,6 @@ def measure_run(
     scheduler: Any = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
-    out: str | Path | None = None,
 ) -> xr.Dataset:
     """Measures of a run for each token and component, one float32 variable a measure; see `MEASURES`.
 
@@ -64,10 +61,6 @@ def measure_run(
         Where tasks run; see `compute.workers`. No number depends on it.
     progress
         Called with (tasks done, tasks in all).
-    out
-        Save the result here: a folder ending in .zarr, or a NetCDF file ending in .nc. Values are then written to disk
-        by batches of components, and the dataset reads them from there. If the call is stopped, the same call continues
-        it.
 
     Returns
     -------
@@ -80,23 +73,14 @@ def measure_run(
     Raises
     ------
     ValueError
-        If a name isn't in `MEASURES`, a component isn't known, a measure of yours returns something else than it
-        should, or `out` has another ending.
+        If a name isn't in `MEASURES`, a component isn't known, or a measure of yours returns something else than it
+        should.
     StoreError
         If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
         no component.
-    FileExistsError
-        If something of the name `out` is there, or another process is making it.
     """
-    run = as_run(run)
     options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
-    options |= {"n_workers": n_workers, "progress": progress}
-    if out is None:
-        return measure_unsaved(run, names, None, **options)
-    target = refuse_target(Path(out))
-    with file_lock(target):
-        measured = measure_unsaved(run, names, target, **options)
-        return finish(xr.DataTree(measured), target).to_dataset()
+    return measure_unsaved(as_run(run), names, None, n_workers=n_workers, progress=progress, **options)
 
 
 def measure_unsaved(
@@ -109,7 +93,6 @@ def measure_unsaved(
     scheduler: Any,
     n_workers: int | None,
     progress: Progress | None,
-    node: str = "/",
 ) -> xr.Dataset:
     """`measure_run`, whose values, with a target, lie beside it until `finish` makes a result of them."""
     measures = resolve(names)[1]
@@ -121,7 +104,7 @@ def measure_unsaved(
     partial = None
     if target is not None:
         identity = _identity(run, adapter, names) | {"components": table["path"].values.tolist()}
-        partial = open_partial(target, identity=identity, attributes=measures, shape=shape, node=node)
+        partial = open_partial(target, identity=identity, attributes=measures, shape=shape)
     blocks: Iterable[tuple[slice, Mapping[str, np.ndarray]]]
     if keeps_all_states(run):
         every = sources_of(run, adapter)
@@ -206,7 +189,6 @@ def _dataset(
     """Values with the coordinates of tokens and of the components in `table`."""
     # In a pair, what is measured as delta is a difference whatever the adapter's own branch is kept as.
     labels = ["kind", "layer", "d_out", "rank"] + ([] if run.stream == "pair" else ["delta_source"])
-    js = values["js"] if "js" in values else next(iter(values.values()))
     measured = xr.Dataset(
         {
             name: block if isinstance(block, xr.Variable) else (("token", "component"), block, dict(attributes[name]))
@@ -217,7 +199,7 @@ def _dataset(
             **{name: ("component", table[name].values) for name in labels},
             "sample_of_token": ("token", run.tokens["sample"].values),
             "weight": ("token", token_weights(run)),
-            "counted": ("token", counted_tokens(run, js)),
+            "counted": ("token", run.committed.values),
         },
     )
     labelled = with_indexes(measured).assign_coords(run.token_labels)

@@ -134,9 +134,8 @@ def _fidelity_text(qualified: xr.DataTree) -> str:
 
 def _swallowed_text(run: Run, adapter: str) -> str:
     measured = reduction(run, "swallowed", adapter)
-    if measured is None:  # early runs hold one number a component
-        shares = dict(run.attributes.get("measured", {}).get("swallowed_share", {}))
-    else:
+    shares = {}
+    if measured is not None:
         weights, columns = token_weights(run), zip(run.component_paths, measured.values.T, strict=True)
         known = {path: (column, np.isfinite(column)) for path, column in columns}
         shares = {
@@ -156,9 +155,7 @@ def _swallowed_text(run: Run, adapter: str) -> str:
 
 def _provenance(run: Run) -> str:
     """Everything that the run says about itself."""
-    attributes = {key: value for key, value in run.attributes.items() if key != "measured"}
-    measured = {key: value for key, value in run.attributes.get("measured", {}).items() if key != "swallowed_share"}
-    rows = [("path", run.path), *_flat({**attributes, "measured": measured})]
+    rows = [("path", run.path), *_flat(run.attributes)]
     line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return folded("provenance", line, table(("what", "value"), rows, n_names=2))
 

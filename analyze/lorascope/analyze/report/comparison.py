@@ -11,7 +11,7 @@ from lorascope.analyze.figures import component_figure
 from lorascope.analyze.figures.marks import add_legend, looks, points
 from lorascope.analyze.figures.scales import whole_ticks
 from lorascope.analyze.figures.theme import COLORS, apply_theme
-from lorascope.analyze.format import format_error, format_number, run_names
+from lorascope.analyze.format import format_change, format_error, format_number, run_names
 from lorascope.analyze.groups import group_by
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.stores import Run
@@ -47,11 +47,13 @@ def _each(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTr
 
 
 def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
-    rows = []
+    rows, unpaired = [], []
     for name, result in zip(names, results, strict=True):
         size = format_error(float(result["miub"]), float(result["miub_se"]))
         cells = [name, size, result.attrs["n_samples"], result.attrs["n_components"]]
-        rows.append((*cells, *(_difference(results[0], result) if result is not results[0] else ("", "", ""))))
+        *difference, why = _difference(results[0], result) if result is not results[0] else [""] * 4
+        rows.append((*cells, *difference))
+        unpaired += [f"<p><b>{escape(name)}</b> isn't paired with the first run: {escape(why)}.</p>"] if why else []
     columns = ("run", "MIUB (nat)", "samples", "components", f"less {names[0]}", "pairs", "p (t-test)")
     caption = (
         "MIUB (“mutual information upper bound” in its paper, which it isn't): the adapter's push on the layers' "
@@ -59,16 +61,17 @@ def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
         "hold, paired by data set, split, prompt and id; a component that only one holds counts as 0 in the other. "
         "Differences are in nats, and p isn't corrected for how many there are."
     )
-    return table(columns, rows, caption=caption)
+    return table(columns, rows, caption=caption) + "".join(unpaired)
 
 
-def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str]:
+def _difference(first: xr.DataTree, second: xr.DataTree) -> tuple[str, str, str, str]:
+    """The difference, its pairs and p, and why there are none."""
     try:
         found = paired(first, second)
     except ValueError as why:
-        return f"not paired: {why}", "", ""
+        return "not paired", "", "", str(why)
     value, error, p = (float(found[key]) for key in ("difference", "difference_se", "p_t"))
-    return f"{'+' if value > 0 else ''}{format_error(value, error)}", str(int(found["n_samples"])), format_number(p)
+    return format_change(value, error), str(int(found["n_samples"])), format_number(p), ""
 
 
 def _scores(names: Sequence[str], runs: Sequence[Run]) -> str:
@@ -117,8 +120,8 @@ def _maps(names: Sequence[str], results: Sequence[xr.DataTree]) -> Iterator[str]
     plots = [
         figure(
             f"map-{place}",
-            component_figure(result.dataset["js"], label="mean JS (nat)", colors=COLORS, limits=limits),
-            escape(name),
+            component_figure(result.dataset["js"], label=f"{name}: mean JS (nat)", colors=COLORS, limits=limits),
+            "",
         )
         for place, (name, result) in enumerate(zip(names, results, strict=True))
     ]

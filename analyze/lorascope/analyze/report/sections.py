@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import component_figure, js_figure, null_figure, share_figure
-from lorascope.analyze.format import format_error, format_number, format_percent
+from lorascope.analyze.format import format_change, format_error, format_number, format_percent
 from lorascope.analyze.measuring.captured import reduction
 from lorascope.analyze.scores import scores, scores_table
 from lorascope.analyze.weights import is_weighted, token_weights, weighted_mean
@@ -39,10 +39,10 @@ def headline(run: Run, qualified: xr.DataTree) -> str:
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
     measured = f"{attrs['n_tokens']} tokens x {attrs['n_components']} components"
     tiles = [
-        tile("MIUB (nat)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
-        tile("measured on", f"{attrs['n_samples']} samples", measured),
-        tile("five largest components", _top_share(qualified), "of MIUB"),
         *_tiles(run, attrs["adapter"]),
+        tile("MIUB (nat)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
+        tile("five largest components", _top_share(qualified), "of MIUB"),
+        tile("measured on", f"{attrs['n_samples']} samples", measured),
     ]
     meaning = (
         "<p>The size of the adapter's push on the layers' outputs: the Jensen-Shannon divergence of softmax(base) and "
@@ -77,7 +77,8 @@ def _captured(run: Run) -> str:
         about = f" All numbers are about {population}, not about the samples' other ones."
     n_omitted = sum(provenance.get("omitted_items", {}).values())
     omitted = f" {n_omitted} items beyond the limit weren't read." if n_omitted else ""
-    return f"{run.n_tokens} of the {n_read} tokens of {run.samples.sizes['sample']} samples{named}.{about}{omitted}"
+    some = f"{run.n_tokens} of the" if run.n_tokens < n_read else "All"
+    return f"{some} {n_read} tokens of {run.samples.sizes['sample']} samples{named}.{about}{omitted}"
 
 
 def _tiles(run: Run, adapter: str) -> Iterator[str]:
@@ -95,7 +96,8 @@ def _tiles(run: Run, adapter: str) -> Iterator[str]:
             base, adapted = (format_number(e.value) for e in (score.base, score.adapted))
             has_base = not math.isnan(score.base.value)
             value = f"{base} → {adapted}{unit}" if has_base else f"{adapted}{unit}"
-            note = f"{'without → ' if has_base else ''}with adapter, {score.dataset}, n = {score.n}"
+            change = f"; change {format_change(*score.change)}" if has_base else ""
+            note = f"{'without → ' if has_base else ''}with adapter{change}; {score.dataset}, n = {score.n}"
             yield tile(label + (" (nat/token)" if measure == "CE" else ""), value, note)
 
 
@@ -153,7 +155,7 @@ def _top_table(qualified: xr.DataTree) -> str:
 
 def qualifiers(qualified: xr.DataTree) -> str:
     """What keeps a component's js from being read alone."""
-    caption = "Share of MIUB that the largest components hold. Dotted: equal shares."
+    caption = "Share of MIUB that the largest components hold; dotted, what equal shares would give."
     curve = figure("share-curve", share_figure(qualified), caption)
     text = (
         "JS depends on the shape of a layer's output as well as on the adapter, so a large JS needn't mean a large "

@@ -1,4 +1,4 @@
-"""What happened, in one sentence made from numbers: did the adapter help, where does it act, and is that large."""
+"""What happened, in a sentence or two made from numbers: did the adapter help, where does it act, and is that large."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ MOST_NAMED = 5
 """Most layers or ranges of them, and kinds of modules, that the sentence names; more are counted."""
 LARGE = 1.5
 """Times the null from which on MIUB is called more than it; below the inverse it is called less."""
-_MIUB = "MIUB, the “mutual information upper bound” of its paper"
+_MIUB = "MIUB, the size of its push on the layers' outputs"
 _MEASURES = {"ACC": ("accuracy", " %"), "CE": ("the loss", " nat/token")}
 
 
@@ -131,4 +131,6 @@ def _large(qualified: xr.DataTree) -> str:
         return "; the null, the same change on shuffled features, isn't known"
     ratio = js / null
     word = "more than" if ratio >= LARGE else "less than" if ratio <= 1 / LARGE else "about as much as"
-    return f", {word} the same change would on shuffled features ({format_number(ratio)} times that null)"
+    return (
+        f". In all, it pushes {word} the same change would on shuffled features ({format_number(ratio)} times as much)"
+    )

@@ -79,12 +79,13 @@ def legend(run: Run, top: float) -> str:
     """What colours and marks mean; HTML."""
     there = {ROLES[number] for number in np.unique(run.tokens["role"].values).tolist() if 0 <= number < len(ROLES)}
     said = " or ".join(name for name in ROLES if name in there & UNDERLINED)
+    n_read = int(run.samples["length"].sum())
     marks = [
         f'0 <span class="scale"></span> <span id="texts-top">{format_number(top)}</span> nat or more',
         f"<u>underlined</u>: {escape(said)}" if said else "",
         '<span class="role">user</span> who speaks' if there & SPEAKERS else "",
         '<span class="template">small</span>: the chat template\'s' if "template" in there else "",
-        '<span class="gap">[3]</span>: so many tokens that weren\'t captured',
+        '<span class="gap">[3]</span>: so many tokens that weren\'t captured' if run.n_tokens < n_read else "",
     ]
     return f'<p class="legend">{" &emsp; ".join(filter(None, marks))}</p>'
 
@@ -95,7 +96,7 @@ def sample_block(run: Run, qualified: xr.DataTree, index: int, top: float, texts
     answers = answer_text(run, index)
     below = f'<p class="picked">{escape(answers)}</p>' if answers else ""
     return (
-        f'<article class="sample"><h3>{escape(sample_titles(run)[index])} <small>{miub} nat</small></h3>'
+        f'<article class="sample"><h3>{escape(sample_titles(run)[index])} <small>JS {miub} nat</small></h3>'
         f'<p class="tokens">{"".join(_tokens(run, qualified, index, top, texts))}</p>{below}</article>'
     )
 

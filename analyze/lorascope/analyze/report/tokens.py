@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.figures import position_figure, sample_figure
-from lorascope.analyze.format import format_number
-from lorascope.analyze.weights import weighted_mean
+from lorascope.analyze.format import format_error, format_number
+from lorascope.analyze.groups import group_by, to_dataframe
 from lorascope.stores import Run
 from lorascope.stores.format.tables import ROLES
 
@@ -21,7 +21,8 @@ def across_samples(qualified: xr.DataTree) -> str:
     low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
     caption = (
         f"MIUB by sample in nats (n = {len(values)}): median {format_number(median)}, and 10 to 90 % of the samples "
-        f"lie from {format_number(low)} to {format_number(high)}. Each point above is a sample."
+        f"lie from {format_number(low)} to {format_number(high)}. Dashed: the mean; grey: one standard error on either "
+        "side of it. Each point above is a sample."
     )
     return section(
         "samples", "Across samples", figure("sample-spread", sample_figure(qualified, titled=False), caption)
@@ -45,11 +46,10 @@ def across_tokens(run: Run, qualified: xr.DataTree) -> str:
         plot = position_figure(qualified, origin=origin, label=f"position from the {what}")
         caption = f"As before, counted from the {what}: the model predicts that token at -1 and reads it at 0."
         parts.append(figure("answer-positions", plot, caption))
-    values, roles, weights = (by_token[name].values for name in ("miub", "role", "weight"))
-    found = [(name, (roles == name) & np.isfinite(values)) for name in ROLES]
-    rows = [(name, k.sum(), format_number(weighted_mean(values[k], weights[k]))) for name, k in found if k.any()]
-    caption = "JS summed over components, mean over tokens."
-    means = table(("role of the token", "tokens", "mean JS (nat)"), rows, caption=caption)
+    by_role = to_dataframe(group_by(qualified, "role"), "group")
+    rows = [(one.role, one.n_samples, format_error(one.miub, one.miub_se)) for one in by_role.itertuples()]
+    caption = "JS summed over components, mean over a sample's tokens of this role; ± standard error over samples."
+    means = table(("role of the token", "samples", "mean JS (nat)"), rows, caption=caption)
     return section("tokens", "Across tokens", f'<div class="pair">{"".join(parts)}</div>', means)
 
 

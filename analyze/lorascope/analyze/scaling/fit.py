@@ -1,7 +1,7 @@
 """A law fitted to a study's table, and a report that puts it to the test: rivals, bootstrap, held-out cells."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -37,7 +37,6 @@ def fit_scaling_law(
     law: LawName = "additive",
     residuals: Residual = "relative",
     huber: float | Literal["auto"] | None = None,
-    bounds: Mapping[str, tuple[float, float]] | None = None,
     share: str | None = None,
     repeat: str | None = None,
     level: float = 0.95,
@@ -73,9 +72,6 @@ def fit_scaling_law(
         Huber's delta, in units of the residuals: beyond it they count by their size in place of its square. `auto`:
         1.345 times the spread (median absolute deviation) of least-squares residuals. Losses are summed. None:
         least squares.
-    bounds
-        Exponent -> (low, high) in which it is looked for; by default alpha and gamma from 0.02 to 25, beta from -1.5 to
-        12.
     share
         Column of how many layers share their weights, for the law 'share'.
     repeat
@@ -102,10 +98,10 @@ def fit_scaling_law(
 
     Notes
     -----
-    Exponents are found on a grid over their bounds and polished, everything linear is solved exactly for each (variable
-    projection); amplitudes may have either sign. Huber's loss, and residuals of the logarithm, go on from there over
-    all parameters. The result depends on the cells, on N and on the loss. They are recorded in `provenance`; report
-    them with the numbers.
+    Exponents, alpha and gamma from 0.02 to 25 and beta from -1.5 to 12, are found on a grid and polished; everything
+    linear is solved exactly for each (variable projection), and amplitudes may have either sign. Huber's loss, and
+    residuals of the logarithm, go on from there over all parameters. The result depends on the cells, on N and on the
+    loss. They are recorded in `provenance`; report them with the numbers.
 
     References
     ----------
@@ -131,7 +127,7 @@ def fit_scaling_law(
         raise ValueError(f"`huber` is {huber!r}; give 'auto', or a number above zero in units of the residuals")
     design = make_design(
         frame, response, N, R, D, groups=groups, offsets=offsets, share=share, repeat=repeat, law=law,
-        residuals=residuals, bounds=bounds or {},
+        residuals=residuals,
     )  # fmt: skip
     delta = math.inf if huber in (None, "auto") else float(huber)
     with one_blas_thread():

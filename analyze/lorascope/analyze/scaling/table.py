@@ -1,8 +1,6 @@
 """From a study's table to a design: what it can't tell is refused here, in words."""
 
-import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
@@ -25,7 +23,6 @@ LARGEST_POWER = 250.0
 def make_design(
     frame: pd.DataFrame, response: str, N: str | None, R: str | None, D: str | None, *, groups: Sequence[str],
     offsets: Sequence[str], share: str | None, repeat: str | None, law: str, residuals: Any,
-    bounds: Mapping[str, tuple[float, float]],
 ) -> Design:  # fmt: skip
     """See `fit_scaling_law`."""
     chosen = law_named(law)
@@ -52,7 +49,7 @@ def make_design(
     sizes |= {"share": share} if share else {}
     references = references_of(rows, sizes)
     arrays = arrays_of(rows, law, sizes, references, groups, offsets, rows.iloc[0])
-    limits, narrowed = _exponent_bounds(*chosen.terms(arrays["logs"]), bounds)
+    limits, narrowed = _exponent_bounds(*chosen.terms(arrays["logs"]))
     lacking = (pd.crosstab(arrays["groups"], arrays["settings"]) == 0).any(axis=1)
     holes = [f"settings that other groups have are missing in {int(lacking.sum())} of {len(lacking)} groups"]
     design = Design(
@@ -111,34 +108,17 @@ def _sizes_in_use(rows: pd.DataFrame, roles: Mapping[str, str], law: str) -> tup
 
 
 def _exponent_bounds(
-    columns: Sequence[Column], exponents: Sequence[str], given: Mapping[str, tuple[float, float]]
+    columns: Sequence[Column], exponents: Sequence[str]
 ) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """Where exponents are looked for, and a sentence on each that can't be looked for as far as was asked."""
-    for name in sorted(set(given) - set(BOUNDS)):
-        raise ValueError(f"`bounds` names {name!r}; exponents are {list(BOUNDS)}")
+    """Where exponents are looked for, and a sentence on each whose powers can't be computed as far as others'."""
     ends, said = {}, []
     for place, name in enumerate(exponents):
-        own = given.get(name, BOUNDS[name])
-        if not _is_range(own):
-            raise ValueError(f"`bounds` of {name!r} are {own!r}; give two finite numbers, the lower first")
         widest = max(float(np.abs(one.log_x).max()) for one in columns if place in one.exponents)
         most = LARGEST_POWER / max(widest, 1e-9)
-        low, high = max(own[0], -most), min(own[1], most)
-        if low >= high:
-            raise ValueError(
-                f"`bounds` of {name!r} are {own!r}, where powers of these sizes, over their reference, can't be "
-                f"computed; they can from {-most:.3g} to {most:.3g}"
-            )
-        if (low, high) != tuple(own):
+        low, high = ends[name] = (max(BOUNDS[name][0], -most), min(BOUNDS[name][1], most))
+        if ends[name] != BOUNDS[name]:
             said.append(f"{name} is looked for from {low:.3g} to {high:.3g} only: powers beyond it can't be computed")
-        ends[name] = (float(low), float(high))
     return ends, said
-
-
-def _is_range(value: object) -> bool:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        return False
-    return all(isinstance(end, Real) and math.isfinite(end) for end in value) and bool(value[0] < value[1])
 
 
 def _refuse_undetermined(design: Design) -> None:

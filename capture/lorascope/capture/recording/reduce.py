@@ -155,7 +155,7 @@ class Reducer:
 def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles: deque[slice]) -> None:
     """Tile by tile while there are any: a thread whose core is busy with something else takes fewer of them."""
     # Here, so that capture with states never waits for numba.
-    from lorascope.analyze.kernels.linear import norm_ratio_rows
+    from lorascope.analyze.kernels.linear import norm_rows
     from lorascope.analyze.kernels.softmax import effective_width_rows, jensen_shannon_rows
 
     while tiles:
@@ -164,10 +164,8 @@ def _reduce_tiles(base: np.ndarray, delta: np.ndarray, found: np.ndarray, tiles:
         except IndexError:  # another thread took the last one
             return
         x, d = base[tile], delta[tile]
-        one = np.ones((len(x), 1), np.float32)
         jensen_shannon_rows(x, d, found[0, tile])
-        norm_ratio_rows(one, x, found[1, tile])  # the norm over that of a vector of length one
-        norm_ratio_rows(one, d, found[2, tile])
+        norm_rows(x, d, found[1, tile], found[2, tile], np.empty(len(x), np.float32))
         effective_width_rows(x, found[3, tile])
 
 

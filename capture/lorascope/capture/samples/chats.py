@@ -95,15 +95,8 @@ def encode_chat(
             f"sample {item.id!r}: by the tokenizer's chat template none of its {len(token_ids)} tokens is the "
             "assistant's; give a chat in which the assistant says something, or a template that marks it"
         )
-    return EncodedSample(
-        id=item.id,
-        dataset=item.dataset,
-        split=item.split,
-        prompt="chat",
-        token_ids=token_ids,
-        roles=roles,
-        targets=said & after_prompt if (said & ~after_prompt).any() else None,
-    )
+    targets = said & after_prompt if (said & ~after_prompt).any() else None
+    return EncodedSample.of(item, "chat", token_ids, roles, targets=targets)
 
 
 def special_text(item: ChatItem, special: Mapping[int, str]) -> str | None:

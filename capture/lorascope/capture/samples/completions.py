@@ -33,14 +33,8 @@ def encode_completion(item: CompletionItem, tokenizer: Any, *, max_length: int) 
     n_prompt = int(differing[0]) if len(differing) else n
     if n_prompt == len(whole) or len(whole) < 2:
         raise ValueError(f"sample {item.id!r}: its completion makes no tokens; leave the item out")
-    return EncodedSample(
-        id=item.id,
-        dataset=item.dataset,
-        split=item.split,
-        prompt="completion",
-        token_ids=whole,
-        roles=np.repeat(np.array([PROMPT, ANSWER], dtype=np.uint8), [n_prompt, len(whole) - n_prompt]),
-    )
+    roles = np.repeat([PROMPT, ANSWER], [n_prompt, len(whole) - n_prompt])
+    return EncodedSample.of(item, "completion", whole, roles)
 
 
 def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> EncodedSample:
@@ -66,11 +60,4 @@ def encode_token_ids(item: TokensItem, tokenizer: Any, *, max_length: int) -> En
         )
     token_ids, targets = np.array(item.token_ids, dtype=np.int64), np.array(item.targets, dtype=bool)
     roles = np.full(len(token_ids), TEXT) if targets[1:].all() else np.where(targets, ANSWER, PROMPT)
-    return EncodedSample(
-        id=item.id,
-        dataset=item.dataset,
-        split=item.split,
-        prompt="tokens",
-        token_ids=token_ids,
-        roles=roles.astype(np.uint8),
-    )
+    return EncodedSample.of(item, "tokens", token_ids, roles)

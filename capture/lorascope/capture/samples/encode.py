@@ -101,23 +101,13 @@ def _encode_choice_items(
         if (longest := len(prompt.ids) + max(lengths)) > max_length:
             words = f"has {longest} tokens with its longest choice; the context has {max_length}"
             raise ValueError(f"sample {item.id!r} {words}; leave the item out")
-        roles = np.full(len(prompt.ids), PROMPT, dtype=np.uint8)
+        roles = np.full(len(prompt.ids), PROMPT)
         start, stop = prompt.offsets.T
         for first, last in text.choice_spans:
             roles[(start < last) & (stop > first)] = CHOICE
         gold = choices[item.answer].token_ids
-        samples.append(
-            EncodedSample(
-                id=item.id,
-                dataset=item.dataset,
-                split=item.split,
-                prompt=template.name,
-                token_ids=np.concatenate([prompt.ids, gold]),
-                roles=np.concatenate([roles, np.full(len(gold), ANSWER, dtype=np.uint8)]),
-                choices=choices,
-                answer=item.answer,
-            )
-        )
+        ids, roles = np.concatenate([prompt.ids, gold]), np.concatenate([roles, np.full(len(gold), ANSWER)])
+        samples.append(EncodedSample.of(item, template.name, ids, roles, choices=choices, answer=item.answer))
     return samples
 
 
@@ -152,13 +142,12 @@ def _encode_text(item: TextItem, tokenizer: Any, *, max_length: int, window_toke
     if len(cuts) > 2 and cuts[-1] - cuts[-2] <= n_unpredicted:
         cuts[-2] -= 1  # a last window of one token gets a second one, from which it is predicted
     return [
-        EncodedSample(
+        EncodedSample.of(
+            item,
+            "text",
+            np.concatenate([start, body[first:last]]),
+            np.repeat([PROMPT, TEXT], [len(start), last - first]),
             id=f"{item.id}:{number}",
-            dataset=item.dataset,
-            split=item.split,
-            prompt="text",
-            token_ids=np.concatenate([start, body[first:last]]),
-            roles=np.repeat(np.array([PROMPT, TEXT], dtype=np.uint8), [len(start), last - first]),
         )
         for number, (first, last) in enumerate(itertools.pairwise(cuts))
     ]

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
@@ -49,6 +50,12 @@ class EncodedSample:
     """Index of the right choice; -1 where there are none."""
     targets: Bool[np.ndarray, " position"] | None = None
     """Whether each token is one that the model must predict; None where the roles say it."""
+
+    @classmethod
+    def of(cls, item: Any, prompt: str, token_ids: TokenIds, roles: np.ndarray, **more: Any) -> Self:
+        """The sample of an item, under the item's own id unless another is given."""
+        named = {"id": item.id, "dataset": item.dataset, "split": item.split, **more}
+        return cls(prompt=prompt, token_ids=token_ids, roles=roles.astype(np.uint8), **named)
 
     @property
     def is_target(self) -> Bool[np.ndarray, " position"]:

@@ -9,19 +9,11 @@ from ..errors import Problem, StoreError
 from ..format.fingerprint import run_fingerprint
 from ..json_document import parse_json
 from ..reading.digests import combine
-from ..reading.root import Root, own_paths, parse_nodes, read_documents, root_problem
+from ..reading.root import Root, own_paths, read_documents, root_problem
 
-NO_ROOT_DIGEST = (
-    "the root is older than its digest: whether attributes such as parameter counts, weight hashes and settings are "
-    "those that were written can't be told"
-)
-NO_METADATA_DIGEST = (
-    "the nodes are older than their digest: whether metadata that were changed in a node and in the root alike are "
-    "those that were written can't be told"
-)
-NO_FINGERPRINT = (
-    "the fingerprint isn't the one that today's rule makes of the provenance: an older rule made it, or one of the two "
-    "was changed"
+OLDER = (
+    "the root is older than its digest: whether attributes such as parameter counts, weight hashes and settings, and "
+    "metadata that were changed in a node and in the root alike, are those that were written can't be told"
 )
 
 
@@ -36,12 +28,8 @@ def metadata_problems(root: Root) -> list[Problem]:
 
 
 def untold(root: Root) -> tuple[str, ...]:
-    """What no digest of this run covers, a sentence each; nothing for a run of today."""
-    attributes = root.attributes
-    if "metadata_digest" in attributes:
-        return ()
-    told = (NO_METADATA_DIGEST,) if "root_digest" in attributes else (NO_ROOT_DIGEST, NO_METADATA_DIGEST)
-    return told if _has_fingerprint(root) else (*told, NO_FINGERPRINT)
+    """What no digest of this run covers, in a sentence; nothing for a run of today."""
+    return () if "metadata_digest" in root.attributes else (OLDER,)
 
 
 def _has_fingerprint(root: Root) -> bool:
@@ -82,24 +70,12 @@ def _own_problems(path: str, own: bytes | StoreError | None, in_root: Any) -> It
     try:
         if isinstance(own, StoreError):
             raise own
-        differs = _differ(path, parse_json(own, key), in_root)
+        differs = _text(parse_json(own, key)) != _text(in_root)
     except StoreError as error:
         yield Problem(key, "unreadable", f"{key!r} can't be read: {error}")
         return
     if differs:
         yield Problem(key, "digest", f"{key!r} isn't what the root's consolidated metadata say of it")
-
-
-def _differ(path: str, own: Any, in_root: Any) -> bool:
-    """Whether two documents of a node mean different things: early writers left out what says nothing."""
-    if _text(own) == _text(in_root):
-        return False
-    if not isinstance(own, dict) or own.get("node_type") != in_root.get("node_type"):
-        return True
-    if own["node_type"] == "group":
-        return (own.get("zarr_format"), own.get("attributes")) != (3, in_root.get("attributes"))
-    found, expected = (parse_nodes({path: document})[path].to_dict() for document in (own, in_root))
-    return _text(found) != _text(expected)
 
 
 def _text(document: Any) -> str:

@@ -1,16 +1,11 @@
-"""One array of a run as its metadata describe it, and the numbers in its chunks: the one decoder of the format.
-
-Of a chunk every byte is checked, but of its blocks only those decoded that are wanted. A Blosc chunk is a header, the
-places of its blocks, and the blocks, each compressed by itself; here a wanted block gets a header of its own, so that
-Blosc takes it for a chunk of one block (c-blosc 1.21, `README_CHUNK_FORMAT.rst`).
-"""
+"""One array of a run as its metadata describe it, and the numbers in its chunks: the one decoder of the format."""
 
 import math
 import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import google_crc32c
 import numcodecs.blosc  # type: ignore[import-untyped]
@@ -31,8 +26,6 @@ HEADER = struct.Struct("<BBBBIII")
 START = struct.Struct("<I")
 STORED = 0x02
 """Flag of a chunk that didn't get smaller: its bytes follow the header as they are."""
-ONE_STREAM = 0x10
-"""Flag of blocks that are one stream each, as zstd's are; others are one a byte of their type."""
 ABSENT = 2**64 - 1
 """Both numbers of an inner chunk that a shard's index says isn't there."""
 
@@ -117,16 +110,19 @@ class StoredArray:
         n_entries = min(self.chunks[0], self.shape[0] - chunk * self.chunks[0])
         return whole[(slice(n_entries), *map(slice, self.shape[1:]))]
 
-    def decode_part(self, content: bytes, entries: np.ndarray | None = None) -> np.ndarray:
-        """These entries, or all, of a chunk that isn't a shard, or of an inner chunk of one; raises as `decode`."""
+    def decode_part(self, content: bytes) -> np.ndarray:
+        """All entries of a chunk that isn't a shard, or of an inner chunk of one, to be written to; see `decode`."""
         body = unsealed(content)
         if self.dtype.kind == "T":
-            texts = _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.compressed)
-            return texts if entries is None else texts[entries]
-        rest = self.chunks[1:] if self.part_width is None else (self.part_width,)
-        row_bytes = math.prod(rest) * self.dtype.itemsize
-        rows = decode_rows(body, entries, n_rows=self.chunks[0], row_bytes=row_bytes, compressed=self.compressed)
-        return rows.view(self.dtype).reshape(len(rows), *rest)
+            return _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.compressed)
+        shape = (self.chunks[0], *(self.chunks[1:] if self.part_width is None else (self.part_width,)))
+        n_bytes = math.prod(shape) * self.dtype.itemsize
+        if self.compressed:
+            body = _decompressed(body, n_bytes)
+        if len(body) != n_bytes:
+            raise ValueError(f"it has {len(body)} bytes, not {n_bytes}")
+        entries = body.view(self.dtype).reshape(shape)
+        return entries if entries.flags.writeable else entries.copy()
 
 
 def max_text_bytes(path: str) -> int:
@@ -185,84 +181,17 @@ def shard_index(tail: bytes) -> list[tuple[int, int] | None]:
     return [None if start == n_bytes == ABSENT else (start, start + n_bytes) for start, n_bytes in found]
 
 
-def decode_rows(
-    body: np.ndarray, rows: np.ndarray | None, *, n_rows: int, row_bytes: int, compressed: bool
-) -> np.ndarray:
-    """Rows, or all of them, of a chunk of `n_rows`, uint8 (row, byte), out of its bytes without their checksum.
-
-    What comes back is the caller's own, to be written to; `body` is only read.
-
-    Raises
-    ------
-    ValueError, RuntimeError
-        If these aren't the bytes of such a chunk.
-    """
-    n_bytes = n_rows * row_bytes
-    if compressed:
-        body = _decompressed(body, n_bytes, None if rows is None else rows * row_bytes, row_bytes)
-    if len(body) != n_bytes:
-        raise ValueError(f"it has {len(body)} bytes, not {n_bytes}")
-    whole = body.reshape(n_rows, row_bytes)
-    if rows is not None:
-        return np.asarray(whole[rows])
-    return whole if whole.flags.writeable else whole.copy()
-
-
-class _Header(NamedTuple):
-    version: int
-    compressor_version: int
-    flags: int
-    typesize: int
-    n_bytes: int
-    block_bytes: int
-    compressed_bytes: int
-
-    @classmethod
-    def of(cls, body: np.ndarray, n_bytes: int) -> Self:
-        """Header of a chunk that decompresses to so many bytes; raises ValueError if it isn't."""
-        found = cls(*HEADER.unpack(body[: HEADER.size].tobytes())) if len(body) >= HEADER.size else None
-        if found is None or (found.n_bytes, found.compressed_bytes) != (n_bytes, len(body)) or not found.block_bytes:
-            raise ValueError(f"it isn't {n_bytes} bytes compressed by Blosc")
-        if not found.flags & STORED and HEADER.size + START.size * found.n_blocks > len(body):
-            raise ValueError(f"it has no room for its {found.n_blocks} blocks")
-        return found
-
-    @property
-    def n_blocks(self) -> int:
-        return -(-self.n_bytes // self.block_bytes)
-
-
-def _decompressed(body: np.ndarray, n_bytes: int, starts: np.ndarray | None, length: int) -> np.ndarray:
-    """All bytes of a chunk; where `starts` are given, only those in ranges of this length from there need be right."""
-    header = _Header.of(body, n_bytes)
-    if header.flags & STORED:
+def _decompressed(body: np.ndarray, n_bytes: int) -> np.ndarray:
+    """All bytes of a chunk that decompresses to so many (c-blosc 1.21, `README_CHUNK_FORMAT.rst`)."""
+    header = HEADER.unpack(body[: HEADER.size].tobytes()) if len(body) >= HEADER.size else (0,) * 7
+    _, _, flags, _, announced, block_bytes, compressed_bytes = header
+    if (announced, compressed_bytes) != (n_bytes, len(body)) or not block_bytes:
+        raise ValueError(f"it isn't {n_bytes} bytes compressed by Blosc")
+    if flags & STORED:
         return body[HEADER.size :]
-    size, n_blocks = header.block_bytes, header.n_blocks
-    wanted = np.empty(0, np.intp) if starts is None else _touched(starts, starts + length, size, n_blocks)
-    whole = np.empty(n_bytes, np.uint8)  # pages that nothing is written to take no memory
-    if len(wanted) in (0, n_blocks) or not header.flags & ONE_STREAM:
-        numcodecs.blosc.decompress(body, whole)
-        return whole
-    places = np.frombuffer(body, "<u4", n_blocks, HEADER.size)
-    for block in wanted.tolist():
-        _decode_block(body, header, int(places[block]), whole[block * size : (block + 1) * size])
+    n_blocks = -(-n_bytes // block_bytes)
+    if HEADER.size + START.size * n_blocks > len(body):
+        raise ValueError(f"it has no room for its {n_blocks} blocks")
+    whole = np.empty(n_bytes, np.uint8)
+    numcodecs.blosc.decompress(body, whole)
     return whole
-
-
-def _touched(starts: np.ndarray, stops: np.ndarray, size: int, n_blocks: int) -> np.ndarray:
-    """Blocks of this size in which any of these ranges of bytes lies, ascending."""
-    begin = np.bincount(starts // size, minlength=n_blocks + 1)
-    end = np.bincount(-(-stops // size), minlength=n_blocks + 1)
-    return np.flatnonzero(np.cumsum(begin - end)[:n_blocks])
-
-
-def _decode_block(body: np.ndarray, header: _Header, place: int, out: np.ndarray) -> None:
-    """Fill `out` with the block that lies there: 4 bytes that say how many follow, and these."""
-    length = int.from_bytes(body[place : place + START.size].tobytes(), "little")
-    stream = body[place : place + START.size + length]
-    if len(stream) != START.size + length or not length:
-        raise ValueError("a block of it ends too early")
-    alone = header._replace(
-        n_bytes=len(out), block_bytes=len(out), compressed_bytes=HEADER.size + START.size + len(stream)
-    )
-    numcodecs.blosc.decompress(HEADER.pack(*alone) + START.pack(HEADER.size + START.size) + stream.tobytes(), out)

@@ -14,9 +14,7 @@ def widen_block(block: np.ndarray, dtype_logical: str) -> np.ndarray:
     check_storage(block.dtype, dtype_logical)
     if dtype_logical != "bfloat16":
         return block.astype(np.float32, copy=False)
-    # A bfloat16 is the upper half of a float32. The strided copy is 3 times as fast as a shift of widened integers.
-    bits = np.zeros(block.shape, dtype="<u4")
-    bits.view("<u2").reshape(*block.shape, 2)[..., 1] = block
+    bits: np.ndarray = np.left_shift(block, 16, dtype="<u4")  # a bfloat16 is the upper half of a float32
     return bits.view("<f4").astype(np.float32, copy=False)
 
 

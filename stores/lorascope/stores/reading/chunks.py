@@ -1,4 +1,4 @@
-"""Chunks read past Zarr with Zarr's own codecs, whole or some of their entries: each object once, checksums checked.
+"""Chunks read past Zarr with Zarr's own codecs: each object once, checksums checked.
 
 Zarr's pipelines pay for asynchronous machinery: for whole chunks of a megabyte the fastest takes twice the processor
 time of this, and it skips the checksum of a chunk that it decodes in part.
@@ -51,13 +51,9 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, decode: bool) ->
 
 
 def read_chosen(
-    place: Place,
-    array: StoredArray,
-    chunk: int,
-    offsets: np.ndarray | None = None,
-    columns: Sequence[slice] = (slice(None),),
+    place: Place, array: StoredArray, chunk: int, columns: Sequence[slice] = (slice(None),)
 ) -> list[np.ndarray]:
-    """Entries `offsets`, or all, of one chunk along the first axis, as stored: (entry, column) for each of `columns`.
+    """Entries of one chunk along the first axis, as stored: (entry, column) for each of `columns`.
 
     Raises
     ------
@@ -68,9 +64,9 @@ def read_chosen(
     key = array.key(chunk)
     try:
         if array.part_width is None:
-            whole = array.decode_part(_present(place.read(key, at_most=array.max_bytes), key), offsets)
+            whole = array.decode_part(_present(place.read(key, at_most=array.max_bytes), key))
             return [whole[:, one] for one in columns] if whole.ndim > 1 else [whole]
-        return _read_shard(place, array, key, offsets, [range(*one.indices(array.shape[1])) for one in columns])
+        return _read_shard(place, array, key, [range(*one.indices(array.shape[1])) for one in columns])
     except ABSENT:
         raise StoreError(f"chunk {key!r} is missing; run `lorascope verify`") from None
     except StoreError:
@@ -79,16 +75,14 @@ def read_chosen(
         raise StoreError(f"chunk {key!r} is broken ({error}); run `lorascope verify`") from error
 
 
-def _read_shard(
-    place: Place, array: StoredArray, key: str, offsets: np.ndarray | None, spans: Sequence[range]
-) -> list[np.ndarray]:
+def _read_shard(place: Place, array: StoredArray, key: str, spans: Sequence[range]) -> list[np.ndarray]:
     """Each span of columns, from the inner chunks that hold it; each of these is read once."""
     assert array.part_width is not None
     width = array.part_width
     wanted = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
     places = _shard_places(place, array, key, wanted)
     parts = {
-        part: array.decode_part(_present(place.read_part(key, start, stop, at_most=array.max_bytes), key), offsets)
+        part: array.decode_part(_present(place.read_part(key, start, stop, at_most=array.max_bytes), key))
         for part, (start, stop) in zip(wanted, places, strict=True)
     }
     return [_columns(parts, span, width) for span in spans]

@@ -4,7 +4,7 @@ import html
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ _STYLE = "text-align:left;vertical-align:top;padding:1px 1em 1px 0;background:no
 
 
 def html_of(run: "Run") -> str:
-    """A table: model, adapters, data, how much there is, whether it is whole, and how its data was answered."""
+    """A table: model, adapters, data, how much there is, and whether it is whole."""
     rows = "".join(
         f'<tr style="background:none"><th style="{_STYLE};opacity:.65;font-weight:normal">{html.escape(name)}</th>'
         f'<td style="{_STYLE}">{html.escape(value)}</td></tr>'
@@ -43,30 +43,8 @@ def _rows(run: "Run") -> Iterator[tuple[str, str]]:
     rows = f"{int(run.committed_rows.sum())} of {run.n_rows} rows"
     lost = f"damaged: {rows} are there; see `lorascope verify`"
     yield "state", (lost if len(run.lost_rows) else "finished") if run.finished else f"unfinished: {rows}"
-    yield from _scores(run.samples)
 
 
 def _ranks(ranks: np.ndarray) -> str:
     low, high = ranks[ranks > 0].min(initial=ranks.max()), ranks.max()
     return f"rank {high}" if low == high else f"rank {low} to {high}"
-
-
-def _scores(samples: Any) -> Iterator[tuple[str, str]]:
-    """Accuracy and cross-entropy of the samples that were scored, without and with the adapter.
-
-    Of texts and chats alone, cross-entropy is the mean over the tokens to be predicted, as wherever else it is told.
-    """
-    is_text = bool((samples["answer"].values < 0).all())
-    n_targets = samples.get("n_targets", samples["length"] - 1).values.astype(np.float64)
-    for name, column, factor, unit in (("accuracy", "correct", 100, " %"), ("cross-entropy", "ce", 1, " nat/token")):
-        values = samples[column].values
-        kept = np.isfinite(values) if column == "ce" else values >= 0
-        if not kept.any():
-            continue
-        base = samples[f"base_{column}"].values[kept] if f"base_{column}" in samples else np.array([np.nan])
-        weights = n_targets[kept] if column == "ce" and is_text else np.ones(int(kept.sum()))
-        with_adapter = f"{factor * np.average(values[kept], weights=weights):.3g}{unit} with the adapter"
-        known = np.isfinite(base).all() and (base >= 0).all()
-        without = f"{factor * np.average(base, weights=weights):.3g}{unit} without, " if known else ""
-        over = "tokens of " if column == "ce" and is_text else ""
-        yield name, f"{without}{with_adapter} (mean over {over}{len(weights)} samples)"

@@ -101,3 +101,17 @@ def tokens_of(samples: xr.Dataset, wanted: str | Sequence[str]) -> slice | np.nd
     if len(places) == 1:
         return places[0]
     return np.concatenate([np.arange(place.start, place.stop) for place in places] or [np.empty(0, np.intp)])
+
+
+def token_places(tokens: Any, n_tokens: int) -> np.ndarray:
+    """Places of tokens that are given one by one, checked."""
+    found = np.asarray(tokens)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise ValueError(
+            f"`tokens` is {found.dtype} of shape {found.shape}; it must be a sequence of integers (of a mask, take "
+            "`numpy.flatnonzero`)"
+        )
+    outside = found[(found < 0) | (found >= n_tokens)]
+    if len(outside):
+        raise IndexError(f"`tokens` holds {int(outside[0])}; this run's tokens are 0 to {n_tokens - 1}")
+    return found.astype(np.intp)

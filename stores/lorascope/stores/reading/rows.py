@@ -51,18 +51,22 @@ class RowArray:
         tokens, *rest = key if isinstance(key, tuple) else (key,)
         if not isinstance(tokens, slice) or (tokens.step or 1) < 0:
             places = np.asarray(np.arange(self.shape[0])[tokens])
-            rows = np.unique(places // ROW_TOKENS)
-            whole = self._concatenate([self.read_row(int(row)) for row in rows])
-            # Each row before the last one read is full, so that a token's place follows from its row's.
-            places = np.searchsorted(rows, places // ROW_TOKENS) * ROW_TOKENS + places % ROW_TOKENS
-            return np.asarray(whole[(places, *rest)])
+            found = self.take(places.ravel())
+            return np.asarray(found[(np.arange(places.size).reshape(places.shape), *rest)])
         start, stop, step = tokens.indices(self.shape[0])
         stop = max(start, stop)
         parts = [self.read_row(row, start, stop) for row in range(start // ROW_TOKENS, -(-stop // ROW_TOKENS))]
-        return np.asarray(self._concatenate(parts)[(slice(None, None, step), *rest)])
+        whole = np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+        return np.asarray(whole[(slice(None, None, step), *rest)])
 
-    def _concatenate(self, parts: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(parts) if parts else np.empty((0, *self.shape[1:]), self.dtype)
+    def take(self, tokens: np.ndarray) -> np.ndarray:
+        """Tokens by their places in the run, in any order; of each row that holds some, the whole is read once."""
+        found = np.empty((len(tokens), *self.shape[1:]), self.dtype)
+        rows, offsets = np.divmod(tokens, ROW_TOKENS)
+        for row in np.unique(rows).tolist():
+            here = rows == row
+            found[here] = self.read_row(row)[offsets[here]]
+        return found
 
     def read_row(self, row: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Tokens start to stop of one row (all of it by default), float32.
@@ -85,7 +89,7 @@ class RowArray:
 
     def read_columns(self, row: int, columns: Sequence[slice]) -> list[np.ndarray]:
         """A committed row as it is stored, for each of these columns of the array: what lies together is read once."""
-        return [block[: self.n_tokens(row)] for block in read_chosen(self._place, self._array, row, None, columns)]
+        return [block[: self.n_tokens(row)] for block in read_chosen(self._place, self._array, row, columns)]
 
     @property
     def n_rows(self) -> int:
@@ -99,19 +103,6 @@ class RowArray:
     def n_tokens(self, row: int) -> int:
         """Tokens of a row: all but the last have as many as a row can."""
         return min(ROW_TOKENS, self.shape[0] - row * ROW_TOKENS)
-
-    def read_chosen(self, row: int, offsets: np.ndarray, columns: Sequence[slice]) -> list[np.ndarray]:
-        """Tokens of one row by their places in it, float32 (token, column), for each of these columns of the array.
-
-        Raises
-        ------
-        StoreError
-            If a chunk of a committed row is missing, empty or broken, wherever in it.
-        """
-        if not self.is_committed(row):
-            return [np.full((len(offsets), one.stop - one.start), np.nan, self.dtype) for one in columns]
-        blocks = read_chosen(self._place, self._array, row, offsets, columns)
-        return [widen_block(block, self.dtype_logical) for block in blocks]
 
     def to_dask(self) -> Any:
         """A lazy Dask array of these rows, one block each."""
@@ -138,6 +129,14 @@ class DeltaSource(NamedTuple):
     bias: Callable[[], np.ndarray] | None = None
     base: RowArray | None = None
     """In stream `pair`, where `rows` are adapted, base is subtracted from them."""
+
+    def take(self, tokens: np.ndarray) -> np.ndarray:
+        """Delta of these tokens, read now."""
+        rows = self.rows.take(tokens)
+        if self.base is not None:
+            return np.asarray(rows - self.base.take(tokens))
+        weights = self.weights()
+        return delta_block(rows, **weights) if weights else rows
 
     def to_dask(self) -> Any:
         """Delta as a lazy Dask array, one block a row."""

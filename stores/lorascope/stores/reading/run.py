@@ -1,6 +1,7 @@
 """A run that is open: its tables as xarray datasets, its states as lazy float32 arrays."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,15 +18,16 @@ from ..names import close_to
 from ..places.place import Place
 from .digests import read_digests
 from .glance import html_of
-from .labels import lazy_text, role_names, token_coordinates, tokens_of
+from .labels import lazy_text, role_names, token_coordinates, token_places, tokens_of
 from .rows import DeltaSource, RowArray, read_once
-from .take import N_THREADS, TokenSource, take_tokens
 
 Samples = str | Sequence[str] | None
 """Ids of the samples whose tokens are wanted; None for all."""
 ADAPTER_REDUCTIONS = ("js", "swallowed", "delta_norm", "kl")
 BASE_REDUCTIONS = ("base_norm", "effective_width")
 """Reductions by token that are numbers of base alone, whatever the adapter."""
+READERS = 8
+"""Components that `Run.take` reads at once: each mostly waits for the disk, or for an object store."""
 
 
 class Run:
@@ -254,14 +256,7 @@ class Run:
         lora = self.base(component, sample=sample) + self.delta(component, adapter, sample=sample)
         return lora.rename("lora").assign_attrs(component=component)
 
-    def take(
-        self,
-        tokens: Any,
-        *,
-        components: Sequence[str] | None = None,
-        adapter: str | None = None,
-        n_threads: int = N_THREADS,
-    ) -> xr.DataTree:
+    def take(self, tokens: Any, *, components: Sequence[str] | None = None, adapter: str | None = None) -> xr.DataTree:
         """Base and delta of a few tokens at many components, float32, read at once without Dask.
 
         Parameters
@@ -272,8 +267,6 @@ class Run:
             Their paths; by default all.
         adapter
             Name of the adapter; not needed if there is only one.
-        n_threads
-            Number of chunks that are read at the same time.
 
         Returns
         -------
@@ -289,27 +282,30 @@ class Run:
             If a chunk of a committed row is missing, empty or broken in any of its bytes, a name is unknown, or the run
             holds no states.
         ValueError
-            If `tokens` isn't a sequence of integers, `components` is a single name, or `n_threads` is below 1.
+            If `tokens` isn't a sequence of integers, or `components` is a single name.
         IndexError
             If the run has no such token.
 
         Notes
         -----
-        A chunk is read once, whole, and its checksum checked; only the blocks of it that hold the tokens are decoded.
         `base` is `Run.base` bit for bit; where delta is made from a factor, the last bits may differ from those of
         `Run.delta`, whose product has other shapes.
         """
         if isinstance(components, str):
             raise ValueError(f"`components` is {components!r}; it must be a sequence of paths: [{components!r}]")
+        places = token_places(tokens, self.n_tokens)
         ranks = self.adapter(adapter)["rank"].values
-        sources = {
-            path: TokenSource(
-                self.base_rows(path),
-                self.delta_source(path, adapter) if ranks[self._component_index(path)] > 0 else None,
-            )
-            for path in (self.component_paths if components is None else components)
-        }
-        return take_tokens(sources, tokens, n_tokens=self.n_tokens, n_threads=n_threads)
+
+        def node(path: str) -> xr.Dataset:
+            found = {"base": self.base_rows(path).take(places)}
+            if ranks[self._component_index(path)] > 0:
+                found["delta"] = self.delta_source(path, adapter).take(places)
+            arrays = {name: (("token", "feature"), block) for name, block in found.items()}
+            return xr.Dataset(arrays, coords={"token": places})
+
+        paths = self.component_paths if components is None else components
+        with ThreadPoolExecutor(READERS, thread_name_prefix="lorascope-take") as pool:
+            return xr.DataTree.from_dict(dict(zip(paths, pool.map(node, paths), strict=True)))
 
     def js(self, adapter: str | None = None, *, sample: Samples = None) -> xr.DataArray:
         """JS measured during capture, nats (token, component); NaN for tokens on which it wasn't measured."""
