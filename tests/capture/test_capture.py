@@ -401,8 +401,6 @@ def test_module_that_stays_in_training_mode_is_caught(make: Any, adapted: Any, t
         ({"adapter": "a/b=."}, r"`adapter` is 'a/b=.'; a name has letters, digits and `_`"),
         ({"prompt": ()}, "`prompt` is empty; name at least one, such as 'main'"),
         ({"answer_tokens": -1}, "`answer_tokens` is -1; give at least 0"),
-        ({"batch_tokens": 3.5}, "`batch_tokens` is 3.5; give a whole number"),
-        ({"limit": True}, "`limit` is True; give a whole number"),
         ({"answer_tokens": 3, "score": False}, "`answer_tokens` is 3, but `score` is off"),
         ({"seed": -1}, "`seed` is -1"),
         ({"window_tokens": 1}, "`window_tokens` is 1"),

@@ -257,8 +257,6 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "text": (["{tmp}/s.csv"], "column 'R' holds 'r8' in row 1, where a number belongs"),
     "law": (["paper", "--law", "cubic"], 'Invalid value "cubic" for --law. Choose from: "additive", "as printed"'),
     "where": (["paper", "--where", "model=GPT"], "`--where` asks for model=GPT, which no row has; 'model'"),
-    "where, nearly": (["paper", "--where", "modl=Phi3"], "'MIUB'; did you mean 'model'?"),
-    "nearly a column": (["paper", "--response", "MUIB"], "'MIUB'; did you mean 'MIUB'?"),
     "where what": (["paper", "--where", "Phi3"], "`--where` is 'Phi3'; write it as name=value"),
     "level": (["paper", "--level", "95"], "`--level` is 95.0; it lies between 0 and 1, such as 0.95"),
     "seed": (["paper", "--seed", "-1"], "`--seed` is -1; it is a whole number, 0 or more"),

@@ -32,10 +32,7 @@ def test_articles_of_a_text(write: Write, content: dict[str, Any]) -> None:
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown": (
-        {"ranks": 4},
-        "`ranks` is no setting of a study; see docs/studies.md for those that are; did you mean 'rank'?",
-    ),
+    "unknown": ({"ranks": 4}, "`ranks` is no setting of a study; see docs/studies.md"),
     "no grid": ({"grid": []}, "`grid` is []"),
     "no rank": ({"grid": [{"share": 2}]}, "`grid.0.rank`: field required"),
     "not a number": ({"grid": [{"rank": "eight"}]}, "`grid.0.rank.0` is 'eight'"),

@@ -29,9 +29,7 @@ def format_number(value: float, *, digits: int = 3) -> str:
 
 
 def format_error(value: float, error: float) -> str:
-    """A value and its standard error, rounded to the error's second digit; the value alone where there is no error.
-
-    An error that rounding explains, of numbers that were equal, is none.
+    """A value and its standard error, rounded to the error's second digit; the value alone where that is rounding's.
 
     Examples
     --------

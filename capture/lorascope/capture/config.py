@@ -207,8 +207,5 @@ class CaptureConfig:
 
 def _at_least(config: object, least: int, *names: str) -> None:
     for name in names:
-        value = getattr(config, name)
-        if value is not None and type(value) is not int:  # True is an int to Python
-            raise ValueError(f"`{name}` is {value!r}; give a whole number")
-        if value is not None and value < least:
+        if (value := getattr(config, name)) is not None and value < least:
             raise ValueError(f"`{name}` is {value!r}; give at least {least}")

@@ -145,13 +145,13 @@ def _nobody_reads() -> bool:
 def _as_typed(message: str, words: Sequence[str]) -> str:
     """The message with options as they are typed, such as `--workers` for a function's `n_workers`.
 
-    Fields of data have such names too. So in a message that doesn't begin with an option, only a name with `_` is one.
+    Data and runs have such names too. So in a message that doesn't begin with an option, only its own name with `_` is.
     """
     arguments = app.parse_commands(words)[1][-1].assemble_argument_collection(parse_docstring=False)
     options = {one.field_info.name: one.name for one in arguments if one.name.startswith("--")}
     typed = {form.format(name): option for form in ("{}s", "n_{}", "{}") for name, option in options.items()}
     first = re.match(r"`(\w+)`", message)
-    known = [name for name in typed if "_" in name or (first and first[1] in typed)]
+    known = typed if first and first[1] in typed else [name for name in options if "_" in name]
     return re.sub(r"`(\w+)`", lambda found: f"`{typed[found[1]]}`" if found[1] in known else found[0], message)
 
 

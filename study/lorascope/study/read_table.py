@@ -12,7 +12,6 @@ import pandas as pd  # type: ignore[import-untyped]
 from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
 from lorascope.stores.json_document import distinct
-from lorascope.stores.names import meant
 from lorascope.stores.places.regular_file import read_regular
 
 from .named import SUFFIXES
@@ -80,8 +79,7 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
     for name, values in where.items():
         if name not in frame.columns:
             there = ", ".join(repr(str(column)) for column in frame.columns)
-            close = meant(name, [*map(str, frame.columns)])
-            raise ValueError(f"`where` names column {name!r}; the table has {there}{close}")
+            raise ValueError(f"`where` names column {name!r}; the table has {there}")
         held, wanted = frame[name].map(_label), [_label(value) for value in values]
         for value in values:
             if _label(value) not in set(held):

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from lorascope.stores.names import meant
-
 DECIDED = "which the study itself decides; leave it out"
 NOT_IN_CAPTURE = {
     **dict.fromkeys(("adapter", "data", "device", "dtype", "examples", "model", "out", "prompt", "seed"), DECIDED),
@@ -251,7 +249,5 @@ def first_mistake(error: ValidationError) -> str:
     if first["type"] == "value_error" and not first["loc"]:
         return reason + more
     if first["type"] == "extra_forbidden":
-        known = [name for one in _Settings.__subclasses__() for name in one.model_fields]
-        close = meant(place.rpartition(".")[2], known)
-        return f"`{place}` is no setting of a study; see docs/studies.md for those that are{close}{more}"
+        return f"`{place}` is no setting of a study; see docs/studies.md for those that are{more}"
     return f"`{place}`{value}: {reason[0].lower()}{reason[1:]}{more}"

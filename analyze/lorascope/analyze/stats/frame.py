@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-from lorascope.stores.names import meant
-
 MOST_NAMED = 3
 """Names that a sentence lists; of the others it gives the number."""
 
@@ -56,8 +54,7 @@ def checked(
     for name in wanted:
         if (n := int((frame.columns == name).sum())) != 1:
             there = ", ".join(repr(str(one)) for one in frame.columns) or "none"
-            close = "" if n else meant(name, [*map(str, frame.columns)])
-            raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {there}{close}")
+            raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {there}")
     empty = frame[list(may_lack)].isna().any(axis=1) if may_lack else pd.Series(False, index=frame.index)
     rows = frame.loc[~empty, wanted].copy()
     lacking = f"a value in {_listed(may_lack)}"

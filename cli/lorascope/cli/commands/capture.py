@@ -67,8 +67,7 @@ def capture(
         say(f"note: {note(found['message'], found['places'])}")
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
-        ratio = f", {measured['overhead']:.2f} times a bare forward pass"
-        told = ratio if measured["seconds"] >= LEAST_SECONDS else ""
+        told = f", {measured['overhead']:.2f} times a bare forward pass" if measured["seconds"] >= LEAST_SECONDS else ""
         say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{told}")
 
 
