@@ -10,6 +10,7 @@ import xarray as xr
 
 from lorascope.analyze import group_by, to_dataframe
 from lorascope.analyze import miub as miub_of
+from lorascope.analyze.format import format_error
 from lorascope.stores import open_run
 
 from ..analyze.conftest import write_small
@@ -65,7 +66,7 @@ def test_some_components_in_another_unit_and_reduction(capsys: pytest.CaptureFix
     code, out, _ = run(capsys, many_rows, *options)
     assert code == 0
     expected = miub_of(open_run(many_rows), components=["*.up_proj"], unit="bit", reduction="last")
-    assert f"MIUB {float(expected['miub']):.6g} ± {float(expected['miub_se']):.2g} bit (tokens: last;" in out
+    assert f"MIUB {format_error(float(expected['miub']), float(expected['miub_se']))} bit (tokens: last;" in out
     assert "2 components)" in out
     assert "down_proj" not in out
 

@@ -27,7 +27,7 @@ def print_conclusion(result: xr.DataTree, run: Run, *, full: bool, name: str = "
     """MIUB of a run with its error, and what it rests on."""
     attrs = result.attrs
     say(
-        f"{name}MIUB {float(result['miub']):.6g} ± {float(result['miub_se']):.2g} {attrs['units']} "
+        f"{name}MIUB {format_error(float(result['miub']), float(result['miub_se']))} {attrs['units']} "
         f"({attrs['reduction']}; {attrs['n_samples']} samples, {attrs['n_tokens']} tokens, "
         f"{attrs['n_components']} components)"
     )
