@@ -188,7 +188,7 @@ def test_what_is_saved_is_what_is_computed(
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False} if name.endswith("zarr") else {}
     with xr.open_datatree(tmp_path / name, **options) as saved:
         np.testing.assert_array_equal(saved["tokens/js"], miub_of(open_run(many_rows))["tokens/js"])
-        assert f"MIUB {float(saved['miub']):.6g} ±" in out
+        assert f"MIUB {format_error(float(saved['miub']), float(saved['miub_se']))} nat" in out
         assert saved["tokens/js"].sizes == {"token": 2500, "component": 4}
         assert saved["samples/js"].sizes == {"sample": 5, "component": 4}
     code, _, err = run(capsys, many_rows, "--out", tmp_path / name)
