@@ -32,8 +32,9 @@ def test_format_number(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("value", "error", "text"),
     [
-        (5.0, 0.0, "5.00"),
-        (5.0, 4e-16, "5.00"),
+        (5.0, 0.0, "5.00 ± 0"),
+        (5.0, 4e-16, "5.00 ± 0"),
+        (5.0, np.nan, "5.00"),
         (np.nan, 1.0, "n/a"),
         (0.0, 0.01, "0.000 ± 0.010"),
         (2e7, 3e5, "(2.000 ± 0.030)·10⁷"),

@@ -149,6 +149,7 @@ def test_tables_hold_the_numbers(result: xr.DataTree) -> None:
     np.testing.assert_allclose(frame["js_se"], kept.std(axis=0, ddof=1) / np.sqrt(len(kept)))
     grouped = group_by(result, ["dataset", "kind"])
     assert len(to_dataframe(grouped, "group")) == grouped["miub"].size
+    assert to_dataframe(grouped).equals(to_dataframe(grouped, "group"))
     with pytest.raises(ValueError, match="`per` is 'layer'; this result holds numbers per"):
         to_dataframe(result, "layer")
 

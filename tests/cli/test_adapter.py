@@ -56,6 +56,7 @@ def test_one_adapter(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     )
     assert cells(out, "q_proj") == [["q_proj", "6", "9.90", "2.83 to 17.0", "2.00 of 2", "2.00", "50.0 %"]]
     assert cells(out, "model.") == []
+    assert "share: the part of the squared total norm" in out
     assert "untrained" not in out
 
 

@@ -72,13 +72,13 @@ def test_verify_says_sound_or_what_is_wrong(
 ) -> None:
     code, out, _ = run(capsys, "verify", many_rows)
     assert code == 0
-    assert "sound at level statistics; 3 of 3 rows committed" in out
+    assert "sound by checksums, decoding and statistics; 3 of 3 rows committed" in out
     broken = shutil.copytree(many_rows, tmp_path / "broken")
     (broken / "states/model.layers.0.mlp.up_proj/base/c.1.0").unlink()
     code, out, _ = run(capsys, "verify", broken, "--level", "digests")
     assert code == 1
     assert "missing" in out
-    assert "1 problem at level digests" in out
+    assert "1 problem by checksums;" in out
     code, out, _ = run(capsys, "verify", Path(__file__).parents[1] / "stores/golden/v1.zarr")
     assert code == 0
     assert "the root is older than its digest: whether attributes such as parameter counts" in " ".join(out.split())

@@ -1,4 +1,5 @@
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def test_runs_stand_side_by_side_with_their_differences(capsys: pytest.CaptureFi
     assert [row[:2] for row in rows] == [
         [str(layer), kind] for layer, kind in zip(frame["layer"], frame["kind"], strict=True)
     ]
-    assert {(row[3], row[4]) for row in rows} == {("0", f"-{row[2]}") for row in rows}
+    assert {(row[3], row[4]) for row in rows} == {("0 ± 0", f"-{row[2]}") for row in rows}
+    assert re.search(r"┃[^│]* \d+ pairs", out)  # in the head of the differences
     assert float(rows[0][2].split()[0]) / float(rows[1][2].split()[0]) == pytest.approx(
         frame["miub"][0] / frame["miub"][1], rel=0.05
     )
@@ -156,6 +158,7 @@ def test_processes_give_the_same_screen(capsys: pytest.CaptureFixture[str], many
         (["x", "--paper", "--unit", "bit"], "`--paper` goes without `--unit`: it shows every reduction and unit"),
         (["x", "--paper", "--out", "y.zarr"], "`--paper` goes without `--out`"),
         (["x", "--group-by", "run"], "`--group-by` names 'run'; allowed are dataset,"),
+        (["x", "--by", "layer"], "Unknown option: --by. Did you mean --group-by?"),
         (["x", "--unit", "dit"], 'Invalid value "dit" for --unit'),
     ],
 )

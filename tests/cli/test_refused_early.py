@@ -47,6 +47,8 @@ CASES = {
             ("adapter", "no", "adapter 'no' is not there"),
             ("adapter", "bare", "adapter 'bare' has no 'adapter_model.safetensors'"),
             ("data", "no.jsonl", "data file 'no.jsonl' doesn't exist"),
+            ("data", "keys.jsonl", "keys.jsonl, line 2: the format can't be told: the keys are 'mesages'"),
+            ("data", "half.jsonl", "half.jsonl, line 1: not JSON"),
             ("data", "arc_easy:test@no", "folder 'no' doesn't exist"),
             ("prompt", "no.txt", "prompt file 'no.txt' doesn't exist"),
             ("out", "d.jsonl", "is a file"),
@@ -81,6 +83,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "bare/adapter_config.json": settings,
         "run.zarr/zarr.json": "{}",
         "d.jsonl": "",
+        "keys.jsonl": '\ufeff\n{"mesages": []}\n',
+        "half.jsonl": '{"text": "x"\n',
         "model.yaml": "{model: ./no, grid: {rank: 2}, tasks: {t: {train: d.jsonl, test: d.jsonl}}}",
         "data.yaml": "{model: model, grid: {rank: 2}, tasks: {t: {train: no.jsonl, test: d.jsonl}}}",
     }.items():

@@ -44,6 +44,7 @@ def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
     [
         (["*.up_proj", "model.layers.3.q_proj"], "`component` names 'model.layers.3.q_proj', which fits none of the 8 "
          "here; did you mean 'model.layers.3.self_attn.q_proj'\\?"),
+        (["*.qproj"], r"fits none of the 8 here; did you mean '\*.q_proj'\?"),
         (["x"], "fits none of the 8 here; the first is 'model.layers.3.mlp.up_proj'"),
         ([], r"`component` is \[\]; it must be a list of names or patterns"),
         ("*.up_proj", "must be a list of names or patterns"),

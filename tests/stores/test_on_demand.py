@@ -15,6 +15,7 @@ try:
     package.nonsense
 except AttributeError as error:
     print(error)
+assert "TYPE_CHECKING" not in dir(package)
 """
 
 
@@ -34,3 +35,11 @@ def test_public_objects_are_imported_when_they_are_asked_for(package: str, modul
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout == f"module 'lorascope.{package}' has no attribute 'nonsense'\n"
+
+
+def test_folders_of_a_package_are_imported_when_they_are_asked_for() -> None:
+    code = (
+        "import lorascope.analyze as a; print(a.figures.__name__, callable(a.report.write_report), 'report' in dir(a))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "lorascope.analyze.figures True True\n"

@@ -7,6 +7,8 @@ from lorascope.stores.on_demand import import_on_demand
 if TYPE_CHECKING:
     from lorascope.stores import open_run
 
+    from . import figures as figures
+    from . import report as report
     from .adapters.adapter import adapter_report
     from .compare_runs import paired, side_by_side
     from .groups import group_by, to_dataframe

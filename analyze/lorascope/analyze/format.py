@@ -29,7 +29,9 @@ def format_number(value: float, *, digits: int = 3) -> str:
 
 
 def format_error(value: float, error: float) -> str:
-    """A value and its standard error, rounded to the error's second digit; the value alone where that is rounding's.
+    """A value and its standard error, rounded to the error's second digit; 0 where the error is but rounding.
+
+    The value alone where there is no error.
 
     Examples
     --------
@@ -38,8 +40,10 @@ def format_error(value: float, error: float) -> str:
     >>> format_error(0.000283712, 0.0000026)
     '(2.837 ± 0.026)·10⁻⁴'
     """
-    if not (math.isfinite(value) and math.isfinite(error)) or error <= 1e-12 * abs(value):
+    if not (math.isfinite(value) and math.isfinite(error)):
         return format_number(value)
+    if error <= 1e-12 * abs(value):
+        return f"{format_number(value)} ± 0"
     exponent = math.floor(math.log10(max(abs(value), error)))
     if math.log10(error) < -4 or exponent >= 6:
         return f"({_fixed(value / 10.0**exponent, error / 10.0**exponent)})·{format_power(exponent)}"

@@ -119,7 +119,7 @@ def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> An
     """
     if not isinstance(result, xr.Dataset):
         require_result(result)
-    if per == "group" and "n_samples" in result:
+    if per in ("group", "component") and "n_samples" in result and per not in result.dims:
         frame = result.to_dataframe().reset_index()
         return frame[frame["n_samples"] > 0].reset_index(drop=True)
     nodes = [result] if isinstance(result, xr.Dataset) else [node.to_dataset() for node in result.subtree]

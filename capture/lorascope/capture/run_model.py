@@ -31,7 +31,8 @@ def all_scores(
         return None, None
     work = partial(score, loaded.model, batch_tokens=batch_tokens)
     batches = score_batches(prepared.scored, batch_tokens=batch_tokens)
-    with_adapter, without = _ask(prepared, loaded, ranks, progress, ("score", "choice"), prepared.scored, batches, work)
+    names = ("score", "choice" if any(sample.choices for sample in prepared.scored) else "sample")
+    with_adapter, without = _ask(prepared, loaded, ranks, progress, names, prepared.scored, batches, work)
     return join_scores(with_adapter), None if without is None else join_scores(without)
 
 

@@ -37,6 +37,8 @@ def print_result(result: xr.Dataset, run: Run, *, bound: bool, full: bool) -> No
     if len(names) < len(order):
         title += f": the {len(names)} largest of {n_all}"
     print_table(title, [header, *headers], [(short, *row) for short, row in zip(names, rows, strict=True)])
+    if not bound:
+        say(f"axes: the principal axes of base + {against} between which it is measured")
     if full:
         others = [other for other in result["estimator"].values.tolist() if other != name]
         for line in (*(_told(result.sel(estimator=other)) for other in others), *_qualifications(result, one, run)):
@@ -59,7 +61,7 @@ def _infinite(result: xr.Dataset) -> Iterator[str]:
     if n := int((result["singular"].values & ~repeats & ~embeds).sum()):
         yield (
             f"of whole states it is infinite in {n} of {_components(len(repeats))}, since base and "
-            f"{result.attrs['against']} share directions exactly; values are of less than the whole"
+            f"{result.attrs['against']} share directions exactly; values are of a few axes of each side"
         )
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.exceptions import UnknownCommandError
+from cyclopts.exceptions import UnknownCommandError, UnknownOptionError
 
 from lorascope.stores.names import meant
 from lorascope.stores.signals import answering
@@ -109,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if traceback:
             raise
-        return _fail(_as_typed(" ".join(str(error).split()), words) or type(error).__name__)
+        said = _as_typed(" ".join(str(error).split()), words) or type(error).__name__
+        return _fail(said + (_option_meant(error) if isinstance(error, UnknownOptionError) else ""))
     except KeyboardInterrupt as error:
         message = str(error) or "interrupted; what was finished until then is whole"
         return _fail(message, code=getattr(error, "exit_code", 130))
@@ -153,6 +154,13 @@ def _as_typed(message: str, words: Sequence[str]) -> str:
     first = re.match(r"`(\w+)`", message)
     known = typed if first and first[1] in typed else [name for name in options if "_" in name]
     return re.sub(r"`(\w+)`", lambda found: f"`{typed[found[1]]}`" if found[1] in known else found[0], message)
+
+
+def _option_meant(error: UnknownOptionError) -> str:
+    """The end of an error about an unknown option: one that has its word, as `--group-by` has `--by`'s."""
+    word = (error.token.keyword or error.token.value).strip("-")
+    close = [name for one in error.argument_collection for name in one.names if word in name.strip("-").split("-")]
+    return f" Did you mean {close[0]}?" if close and "Did you mean" not in str(error) else ""
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from lorascope.analyze.compare_runs import paired
-from lorascope.analyze.format import format_error, format_number, in_common_power, run_names
+from lorascope.analyze.format import format_error, format_number, format_percent, in_common_power, run_names
 from lorascope.analyze.groups import to_dataframe
 from lorascope.analyze.miub import misfit
 from lorascope.analyze.readings import PRINTED
@@ -80,7 +80,7 @@ def answer(results: Sequence[xr.DataTree], table: "pd.DataFrame") -> dict[str, A
 def print_components(frame: "pd.DataFrame", total: float, *, full: bool) -> None:
     """The largest components, or all."""
     units, frame = frame.attrs["units"]["js"], frame.sort_values("js", ascending=False, kind="stable")
-    shares = [f"{js / total:.1%}" if total > 0 else "-" for js in frame["js"]]
+    shares = [format_percent(js / total) if total > 0 else "-" for js in frame["js"]]
     scale, units = in_common_power(frame["js"], units)
     columns = ["component", f"js ({units})", "share of MIUB"]
     js = map(format_error, scale * frame["js"], scale * frame["js_se"])
@@ -118,8 +118,10 @@ def print_differences(
     names = run_names(runs)
     columns = dict(zip(names, (frame[frame["run"] == run] for run in runs), strict=True))
     if not pairs_of(results)[1]:  # else it was said why
-        tests = [to_dataframe(paired(results[0], other, keys), " ".join(keys)) for other in results[1:]]
-        columns |= {f"{name} less {names[0]}": one for name, one in zip(names[1:], tests, strict=True)}
+        for name, other in zip(names[1:], results[1:], strict=True):
+            test = paired(results[0], other, keys)  # of the samples that both have, so that columns may differ by more
+            head = f"{name} less {names[0]}, {int(test['n_samples'])} pairs"
+            columns[head] = to_dataframe(test, " ".join(keys))
     alike = {"difference": "miub", "difference_se": "miub_se"}
     found = [one.rename(columns=alike).set_index(list(keys))[["miub", "miub_se"]] for one in columns.values()]
     scale, units = in_common_power(frame["miub"], frame.attrs["units"]["miub"])

@@ -42,11 +42,19 @@ def matching(
             if any(name == pattern or fnmatchcase(name, pattern) for name in same)
         }
         if not fits:
-            raise StoreError(
-                f"`{option}` names {pattern!r}, which fits none of the {len(names)} {of}{close_to(pattern, names)}"
-            )
+            mended = _mended(pattern, names)
+            hint = f"; did you mean {mended!r}?" if mended else close_to(pattern, names)
+            raise StoreError(f"`{option}` names {pattern!r}, which fits none of the {len(names)} {of}{hint}")
         kept |= fits
     return sorted(kept)
+
+
+def _mended(pattern: str, names: Sequence[str]) -> str:
+    """The pattern with a last part that names have, such as `*.q_proj` for `*.qproj`, where that fits any."""
+    head, dot, last = pattern.rpartition(".")
+    kinds = list(dict.fromkeys(one.rpartition(".")[2] for one in names))
+    mended = head + dot + next(iter(difflib.get_close_matches(last, kinds, 1)), last)
+    return mended if any(fnmatchcase(name, mended) for name in names) else ""
 
 
 def close_to(name: str, names: Sequence[str]) -> str:

@@ -13,13 +13,15 @@ def import_on_demand(package: str) -> None:
     source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
     checked = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
     imports = [node for block in checked for node in block.body if isinstance(node, ast.ImportFrom)]
-    homes = {alias.name: f"{'.' * node.level}{node.module}" for node in imports for alias in node.names}
+    homes = {one.name: f"{'.' * node.level}{node.module or one.name}" for node in imports for one in node.names}
+    modules = {one.name for node in imports if node.module is None for one in node.names}
 
     class OnDemand(ModuleType):
         def __getattr__(self, name: str) -> Any:
             if name not in homes:
                 raise AttributeError(f"module {package!r} has no attribute {name!r}")
-            return getattr(import_module(homes[name], package), name)
+            home = import_module(homes[name], package)
+            return home if name in modules else getattr(home, name)
 
         def __setattr__(self, name: str, value: Any) -> None:
             # Importing a module binds its name in the package, which would hide the function of that name.
@@ -27,6 +29,6 @@ def import_on_demand(package: str) -> None:
                 super().__setattr__(name, value)
 
         def __dir__(self) -> list[str]:
-            return sorted({*super().__dir__(), *homes})
+            return sorted({*homes, *(name for name in super().__dir__() if name.startswith("__"))})
 
     sys.modules[package].__class__ = OnDemand

@@ -56,6 +56,13 @@ def remarks(report: xr.Dataset) -> str:
     return "\n".join(json.loads(report.attrs["remarks"]))
 
 
+def test_a_layers_modules_come_as_they_run(tmp_path: Path) -> None:
+    names = ["self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj", "mlp.down_proj", "other"]
+    made = [f"model.layers.{layer}.{name}" for layer in (2, 10) for name in names]
+    tensors = {key: value for path in made for key, value in factors(path).items()}
+    assert adapter_report(write(tmp_path / "lora", tensors))["component"].values.tolist() == made
+
+
 def test_equals_the_dense_matrix(tmp_path: Path) -> None:
     tensors = factors(UP, d_out=30) | factors(Q, d_out=3, seed=1)
     report = adapter_report(write(tmp_path / "lora", tensors))

@@ -123,6 +123,18 @@ def test_an_adapter_of_another_model_is_told(made_for: Any, captured: str, is_to
     assert all(f"{made_for!r}" in note.message and f"{captured!r}" in note.message for note in found)
 
 
+@pytest.mark.parametrize(
+    ("made_for", "is_told"), [("weights", False), ("link", False), ("/x/weights", False), ("y", True)]
+)
+def test_a_gguf_file_is_called_as_its_folder(tmp_path: Path, made_for: str, is_told: bool) -> None:
+    for name in ("weights", "link"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "weights/m.gguf").write_bytes(b"")
+    (tmp_path / "link/model.gguf").symlink_to(tmp_path / "weights/m.gguf")
+    model: Any = SimpleNamespace(peft_config={"mine": SimpleNamespace(base_model_name_or_path=made_for)})
+    assert bool([*base_notes(model, ["mine"], str(tmp_path / "link/model.gguf"))]) == is_told
+
+
 def test_a_long_name_of_another_model_is_cut_and_harmless() -> None:
     model: Any = SimpleNamespace(peft_config={"mine": SimpleNamespace(base_model_name_or_path="\x1b[2J" + "x" * 1000)})
     (note,) = base_notes(model, ["mine"], "tiny")

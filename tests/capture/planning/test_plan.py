@@ -93,7 +93,8 @@ def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: 
     assert sorted(tmp_path.rglob("*")) == before
     assert made.trial is not None
     assert made.seconds["score"] > 0
-    assert made.seconds["capture"] == pytest.approx(made.trial.measured["seconds"])  # of so few samples, all were tried
+    assert made.seconds["load"] == made.trial.measured["load_seconds"] > 0
+    assert made.seconds["capture"] > made.trial.measured["seconds"]  # of which a part was tried
     assert json.loads(json.dumps(made.as_dict()))["seconds"] == made.seconds
     assert plan(config(limit=3, score=False)).seconds["score"] == 0
 

@@ -66,6 +66,11 @@ def test_unknown_selection_is_refused(selection: str) -> None:
             check(selection)
 
 
+def test_a_selection_that_was_meant_is_named() -> None:
+    with pytest.raises(ValueError, match=r"; did you mean 'assistant'\?"):
+        check_selection("asistant")
+
+
 @pytest.mark.parametrize(
     ("selection", "n", "counts"), [("every:4", 14, {3, 4}), ("every:4", 3, {1}), ("every:4", 8, {2})]
 )

@@ -125,6 +125,10 @@ def test_states_of_a_run(make_run: Any, tmp_path: Path) -> None:
             {"c.0": "x"},
             r"holds parts of a run \('c.0'\) without its root 'zarr.json', .*; delete what is left, and the",
         ),
+        (
+            {"run.zarr/zarr.json": "{}", "report.html": "x"},
+            "isn't a run but holds `.*run.zarr`; name that one, or a new",
+        ),
         ({"c.0": "x", "notes.txt": "x"}, "isn't empty and holds no run; name a new folder"),
         ({"zarr.json": "{"}, "isn't a readable Zarr group"),
         ({"zarr.json": "[1]"}, r"isn't a readable Zarr group \(its 'zarr.json' is \[1\]\)"),
@@ -140,11 +144,13 @@ def test_what_is_no_run_is_refused_and_kept(tmp_path: Path, content: dict[str, s
     else:
         path.mkdir()
         for name, text in content.items():
+            (path / name).parent.mkdir(exist_ok=True)
             (path / name).write_text(text)
     for ask in (run_state, clear_torn):
         with pytest.raises(StoreError, match=words):
             ask(path)
-    assert path.is_file() if content is None else {file.name: file.read_text() for file in path.iterdir()} == content
+    left = {str(file.relative_to(path)): file.read_text() for file in path.rglob("*") if file.is_file()}
+    assert path.is_file() if content is None else left == content
 
 
 def test_what_lies_below_a_file_is_no_run_and_can_not_become_one(tmp_path: Path) -> None:

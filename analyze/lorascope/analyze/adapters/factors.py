@@ -35,8 +35,8 @@ INNER = re.compile(r"\.base_layer(?=\.|$)")
 """PEFT names the inner layer of what it wraps twice over `base_layer`; the plain model doesn't."""
 MAX_PATH, MAX_DIGITS = 255, 18
 """Characters of a layer's path, which a store must be able to name, and digits of a number in it, an int64."""
-
-
+AS_THEY_RUN = ("self_attn", "mlp", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Modules of a layer in the order in which Llama and its like have them; others come after them, by name."""
 MAX_FACTOR = 2**27
 """Numbers in one factor, 1 GiB in float64; rank 256 over a vocabulary of 262,144 has half as many."""
 
@@ -175,6 +175,8 @@ def require(problems: Iterable[Problem], folder: Path) -> None:
         raise ValueError(f"adapter {str(folder)!r} can't be measured: {reasons}")
 
 
-def _by_number(path: str) -> list[tuple[int, str]]:
-    """Sorts layer 2 before layer 10; safetensors sorts keys as words."""
-    return [(int(name), "") if name.isdecimal() else (-1, name) for name in path.split(".")]
+def _by_number(path: str) -> list[tuple[int, int, str]]:
+    """Sorts layer 2 before layer 10, and a layer's modules as they run; safetensors sorts keys as words."""
+    places = {name: place for place, name in enumerate(AS_THEY_RUN)}
+    names = path.split(".")
+    return [(int(n), 0, "") if n.isdecimal() else (-1, places.get(n, len(places)), n) for n in names]

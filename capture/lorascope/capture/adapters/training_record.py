@@ -94,8 +94,9 @@ def base_notes(model: PeftModel, adapters: Iterable[str], captured: str) -> Iter
     Leave out adapters whose base is known by its hash; nothing is noted where a name is missing.
     """
     for name in adapters:
-        made_for = getattr(model.peft_config[name], "base_model_name_or_path", None)
-        if isinstance(made_for, str) and len({_last_part(made_for), _last_part(captured), ""}) == 3:
+        made_for: Any = getattr(model.peft_config[name], "base_model_name_or_path", None)
+        called = _last_part(made_for) if isinstance(made_for, str) else ""
+        if called and captured and called not in _called(captured):
             message = (
                 f"{name!r} was made for {made_for[:LONGEST_NAME]!r} by its `base_model_name_or_path`, and {captured!r} "
                 "is captured: layers of another model may have the same shapes"
@@ -108,6 +109,12 @@ def say_sharing(sharing: Mapping[str, Any]) -> str:
     if sharing["share"] == 1:
         return "no layers share weights"
     return f"the last {sharing['shared_layers']} layers share weights in groups of {sharing['share']}"
+
+
+def _called(model: str) -> set[str]:
+    """What a model may be called in an adapter: by its name, and by its folder, of links where they end too."""
+    folders = [place.parent for place in (Path(model), Path(model).resolve()) if place.suffix == ".gguf"]
+    return {_last_part(name) for name in (model, str(Path(model).resolve()), *map(str, folders))}
 
 
 def _last_part(name: str) -> str:

@@ -61,6 +61,8 @@ def load_model(
 ) -> tuple[Any, Any]:
     """Load a language model in eval mode, and its fast tokenizer.
 
+    Where the environment has `TQDM_DISABLE=1` when Python starts, transformers draws no bars meanwhile.
+
     Parameters
     ----------
     source

@@ -77,7 +77,7 @@ class Plan:
     trial: Streamed | None
     """What a trial on this machine measured; None where there was none."""
     seconds: Mapping[str, float]
-    """Estimated seconds of `score` (with answers) and `capture`, from the trial; empty without a trial."""
+    """Seconds of `load`, as measured, and of `score` (with answers) and `capture`, from the trial; else empty."""
 
     @property
     def spec(self) -> RunSpec:
@@ -174,6 +174,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     seconds = {}
     if trial is not None:  # token by token as in the trial
         times = trial.measured
+        seconds["load"] = times["load_seconds"]
         seconds["score"] = times["bare_seconds"] / times["bare_tokens"] * n_scored
         seconds["capture"] = times["seconds"] / trial.tokens * sum(padded)
     return Plan(

@@ -34,7 +34,7 @@ class CaptureProgress(NamedTuple):
     done: int
     total: int
     unit: str
-    """`choice` for scores, `token` for states."""
+    """`choice` for scores, `sample` where there are no choices, `token` for states."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
 from lorascope.stores.format.tables import ROLES
+from lorascope.stores.names import meant
 
 from .encoded import EncodedSample
 
@@ -119,7 +120,7 @@ def check_selection(selection: str) -> tuple[str, float]:
     with suppress(ValueError):
         if kind == "share" and 0 < float(number) <= 1:
             return kind, float(number)
-    raise ValueError(f"`tokens` is {selection!r}; allowed are {ALLOWED}")
+    raise ValueError(f"`tokens` is {selection!r}; allowed are {ALLOWED}{meant(kind, ('all', *ROLE_SELECTIONS))}")
 
 
 def select_tokens(roles: UInt8[np.ndarray, " position"], selection: str, generator: np.random.Generator) -> Selected:

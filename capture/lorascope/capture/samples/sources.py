@@ -2,6 +2,8 @@
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,10 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
 
 
 def require_data(path: str | Path) -> None:
-    """Raise as `read_items` does where there is no such file, folder or known data set; the hub isn't asked."""
+    """Raise as `read_items` does where there is no such file, folder or known data set, or a first line is no item.
+
+    The hub isn't asked.
+    """
     reference = parse_reference(str(path))
     if reference is not None:
         require_folder(reference)
@@ -82,6 +87,11 @@ def require_data(path: str | Path) -> None:
         )
     if not Path(path).exists():
         raise FileNotFoundError(f"data file {str(path)!r} doesn't exist; name one in .jsonl, .parquet or .txt")
+    if Path(path).suffix == ".jsonl":
+        with suppress(UnicodeDecodeError), open_regular(Path(path), at_most=MAX_FILE_BYTES) as file:
+            lines = enumerate(TextIOWrapper(file, encoding="utf-8-sig"), start=1)
+            first = next(((f"line {n}", str(n), line) for n, line in lines if line.strip()), None)
+            items_of([first] if first else [], source=str(path), dataset="", split="")
 
 
 def read_item_files(setting: str, paths: Sequence[str]) -> dict[str, list[Item]]:

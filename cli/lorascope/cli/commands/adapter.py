@@ -127,6 +127,8 @@ def _print(
         else:
             for name, title in [("frobenius_norm", "Norm of s B A"), ("effective_rank", "Effective rank")][: 1 + full]:
                 print_table(f"{title} by {key}", [key, *labels], _beside(frames, key, name))
+    if len(reports) == 1:
+        say("share: the part of the squared total norm that these layers hold")
 
 
 def _row(name: str, part: "pd.DataFrame") -> tuple[str, ...]:

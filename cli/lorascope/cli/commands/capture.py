@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from lorascope.analyze.format import format_duration
+from lorascope.analyze.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
 
-from ..screen import note, progress_bar, say
+from ..screen import aside, note, progress_bar, say
 from ..stopped import rows_that_remain, saying_what_remains
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ def capture(
         or `component = ["*.q_proj"]`; what the command line says goes first.
     """
     require_inputs(settings)
+    leads = os.environ.get("RANK", "0") == "0"  # of several processes one talks
+    if leads:
+        say(f"loading {settings.model}", to=aside)
 
     with saying_what_remains(partial(rows_that_remain, settings.out)):
         from lorascope.capture import capture as capture_run
@@ -50,7 +53,7 @@ def capture(
         from ..quiet import quiet_libraries
 
         quiet_libraries()
-        if os.environ.get("RANK", "0") != "0":  # of several processes one talks
+        if not leads:
             capture_run(settings)
             return
         was_finished = run_state(settings.out) == "finished"
@@ -67,7 +70,8 @@ def capture(
         say(f"note: {note(found['message'], found['places'])}")
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
-        told = f", {measured['overhead']:.2f} times a bare forward pass" if measured["seconds"] >= LEAST_SECONDS else ""
+        times = f", {format_number(measured['overhead'], digits=2)} times a bare forward pass"
+        told = times if measured["seconds"] >= LEAST_SECONDS else ""
         say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{told}")
 
 
@@ -76,7 +80,7 @@ def _capture(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":
     with progress_bar("capture") as update:
 
         def report(now: "CaptureProgress") -> None:
-            meanwhile = f"{format_size(now.stored_bytes)} on disk, bound by {now.waits_for}"
-            update(now.done, now.total, meanwhile if now.stage == "capture" else f"{now.unit}s", now.stage)
+            more = f", {format_size(now.stored_bytes)} on disk, bound by {now.waits_for}"
+            update(now.done, now.total, f"{now.unit}s{more if now.stage == 'capture' else ''}", now.stage)
 
         return capture_run(config, progress=report)

@@ -11,7 +11,7 @@ from lorascope.capture.config import CaptureConfig
 from lorascope.capture.inputs import require_inputs
 from lorascope.stores.size import format_size
 
-from ..screen import note, print_table, say, write_json
+from ..screen import aside, note, print_table, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
@@ -40,6 +40,7 @@ def plan(
         `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, and `settings`.
     """
     require_inputs(settings, weights=False)
+    say(f"loading {settings.model}", to=aside)
 
     from lorascope.capture import plan as plan_capture
 
@@ -80,9 +81,10 @@ def _verdict(made: "Plan") -> Iterator[str]:
         yield f"  ok  adapter {names}: nothing wrong that shows without a pass of the model"
     for problem in made.problems:
         yield f"  NO  adapter {names}: {problem.message} ({problem.place})"
+    batches = "1 batch" if made.n_batches == 1 else f"{made.n_batches} batches"
     yield (
         f"{spec.n_tokens} of {made.n_all_tokens} tokens (`--tokens {made.config.tokens}`) of {made.n_samples} samples "
-        f"in {made.n_batches} batches, {len(spec.components)} components, stream {spec.stream}, states {spec.states}"
+        f"in {batches}, {len(spec.components)} components, stream {spec.stream}, states {spec.states}"
     )
     if len(made.roles) > 1:
         yield f"By role: {', '.join(f'{n} {role}' for role, n in made.roles.items())}"

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from lorascope.capture.reforward import Reforwarded
     from lorascope.stores import Verdict
 
+CHECKED = {
+    "digests": "checksums",
+    "decode": "checksums and decoding",
+    "statistics": "checksums, decoding and statistics",
+}
+"""Level -> what it checks."""
 MOST_SHOWN = 200
 """Problems that are listed; of a run in ruins the others are counted by kind."""
 
@@ -119,7 +125,7 @@ def _summary(run: str, verdict: "Verdict") -> str:
     n_problems = len(verdict.problems)
     state = "sound" if verdict.ok else f"{n_problems} problem{'s' if n_problems > 1 else ''}"
     line = (
-        f"{run}: {state} at level {verdict.level}; {verdict.n_committed} of {verdict.n_rows} rows committed, "
+        f"{run}: {state} by {CHECKED[verdict.level]}; {verdict.n_committed} of {verdict.n_rows} rows committed, "
         f"{verdict.n_chunks} chunks checked"
     )
     if verdict.level != "statistics" or not verdict.n_chunks or not verdict.ok:

@@ -14,7 +14,7 @@ from ..format.layout import BITS_NOTE, goes_with_states
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray
 from ..format.tables import TABLES, TOKEN_WEIGHT
-from ..names import close_to
+from ..names import close_to, meant
 from ..places.place import Place
 from .digests import read_digests
 from .glance import html_of
@@ -439,7 +439,7 @@ class Run:
         if name is None:
             raise StoreError(f"`adapter` isn't given, and this run holds several; name one of {list(self.adapters)}")
         if name not in self.adapters:
-            raise StoreError(f"`adapter` is {name!r}; this run holds {list(self.adapters)}")
+            raise StoreError(f"`adapter` is {name!r}; this run holds {list(self.adapters)}{meant(name, self.adapters)}")
         return name
 
     def _component_index(self, path: str) -> int:

@@ -124,6 +124,11 @@ def _refuse_remains(place: Place) -> None:
             f"`{place.name}` holds parts of a run ({first!r}) without its root 'zarr.json', as where a run was deleted "
             "while it was written; delete what is left, and the same command begins anew"
         ) from None
+    inside = sorted(root.parent for root in place.path.glob("*/zarr.json")) if isinstance(place.path, Path) else []
+    if inside:
+        raise StoreError(
+            f"`{place.name}` isn't a run but holds `{inside[0]}`; name that one, or a new folder"
+        ) from None
     raise StoreError(
         f"`{place.name}` isn't empty and holds no run; name a new folder, or empty this one first"
     ) from None
