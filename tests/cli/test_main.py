@@ -72,7 +72,7 @@ def test_verify_says_sound_or_what_is_wrong(
 ) -> None:
     code, out, _ = run(capsys, "verify", many_rows)
     assert code == 0
-    assert "sound by checksums, decoding and statistics; 3 of 3 rows committed" in out
+    assert "sound by checksums, decoding, statistics; 3 of 3 rows committed" in out
     broken = shutil.copytree(many_rows, tmp_path / "broken")
     (broken / "states/model.layers.0.mlp.up_proj/base/c.1.0").unlink()
     code, out, _ = run(capsys, "verify", broken, "--level", "digests")

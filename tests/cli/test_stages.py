@@ -56,7 +56,7 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
         (captured, "at 14 components"),
         (["info", "run.zarr"], "sums/train"),
         (captured, "already complete: "),
-        (["verify", "run.zarr"], "sound by checksums, decoding and statistics"),
+        (["verify", "run.zarr"], "sound by checksums, decoding, statistics"),
         (["verify", "run.zarr", "--reforward", "2"], "2 samples computed again"),
         (pulled, "small.zarr; checked by the"),
         (pulled, "in small.zarr; nothing was copied"),

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
     from lorascope.capture.reforward import Reforwarded
     from lorascope.stores import Verdict
 
-CHECKED = {
-    "digests": "checksums",
-    "decode": "checksums and decoding",
-    "statistics": "checksums, decoding and statistics",
-}
+CHECKED = {"digests": "checksums", "decode": "checksums, decoding", "statistics": "checksums, decoding, statistics"}
 """Level -> what it checks."""
 MOST_SHOWN = 200
 """Problems that are listed; of a run in ruins the others are counted by kind."""
