@@ -93,6 +93,14 @@ PAIR = {
         [score("CE", base=(1.0, 0.1), adapted=(1.2, 0.1), change=(0.2, 0.15))],
         "one has the lower loss (1.00 ± 0.10 against 1.20 ± 0.10 nat/token, apart by less than twice the error",
     ),
+    "both": (
+        [score(change=(33.0, 8.0)), score("CE", base=(2.0, 0.1), adapted=(1.0, 0.1), change=(-1.0, 0.1))],
+        "error of their difference) and the lower loss (1.00 ± 0.10 against 2.00 ± 0.10 nat/token, apart by more",
+    ),
+    "either": (
+        [score(change=(33.0, 8.0)), score("CE", base=(1.0, 0.1), adapted=(2.0, 0.1), change=(1.0, 0.1))],
+        "error of their difference) and one has the lower loss (1.00",
+    ),
     "equal": ([score(adapted=(33.0, 4.7), change=(0.0, 0.0))], "share, accuracy is 33.0 ± 4.7 % in both."),
     "none": ([], "one and two share no scored samples."),
 }

@@ -84,12 +84,11 @@ def shared_scores(first: Run, second: Run) -> list[Score]:
         return []
     places = one.get_indexer(other)
     both, table = first.samples.isel(sample=places[places >= 0]), second.samples.isel(sample=places >= 0)
-    columns = [name for name in ("correct", "written_correct", "ce") if name in table and name in both]
     kept = table[[name for name in ("dataset", "split", "prompt", "answer", "length", "n_targets") if name in table]]
-    for name in columns:
-        unknown = np.nan if name == "ce" else -1
-        kept[f"base_{name}"] = ("sample", both[name].values)
-        kept[name] = table[name].where(_is_scored(both[name].values), unknown)
+    for name, unknown in {"correct": -1, "written_correct": -1, "ce": np.nan}.items():
+        if name in table and name in both:
+            kept[f"base_{name}"] = ("sample", both[name].values)
+            kept[name] = table[name].where(_is_scored(both[name].values), unknown)
     return [score for name, part in _datasets(kept) for score in sample_scores(name, part) if score.measure != "PPL"]
 
 

@@ -110,7 +110,7 @@ def position_figure(
     figure.update_yaxes(title_text=f"JS of a token ({units})", title_standoff=8, rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
     counted = f"n\u00a0=\u00a0{plural(int(n.sum()), 'token')} of {plural(result.attrs['n_samples'], 'sample')}"
-    headline(figure, f"JS by {label}", f"{run_name(result.attrs)}. Median and bands over tokens; {counted}.")
+    headline(figure, f"JS by {label}", f"{run_name(result.dataset.attrs)}. Median and bands over tokens; {counted}.")
     return figure
 
 

@@ -115,10 +115,7 @@ def _depth(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:
     inside = [result for result in results if (result.dataset["layer"].values >= 0).any()]
     if len(inside) < len(results):
         return "<p>Not every run has components in layers, so there is no depth to draw.</p>"
-    caption = (
-        "JS of each layer in nats: sum over its components, mean over samples, bars of one standard error. The axis is "
-        "logarithmic; a triangle at its foot is 0."
-    )
+    caption = "JS of each layer: sum over its components, mean over samples, bars of a standard error; triangles are 0."
     return figure("depth-figure", _depth_figure(names, results), caption)
 
 

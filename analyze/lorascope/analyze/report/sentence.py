@@ -56,7 +56,8 @@ def compared(names: tuple[str, str], found: Sequence[Score]) -> str:
                 _mean([getattr(score, key) for score in own]) for key in ("base", "adapted", "change")
             )
             name, best, worst = (names[0], one, other) if sign * change.value < 0 else (names[1], other, one)
-            which = f"{name} has the {'higher' if sign > 0 else 'lower'} {what.removeprefix('the ')}"
+            which = f"the {'higher' if sign > 0 else 'lower'} {what.removeprefix('the ')}"
+            which = which if parts and parts[0].startswith(f"{name} has ") else f"{name} has {which}"
             size = "more" if abs(change.value) > 2 * change.error else "less"
             doubt = "" if math.isnan(change.error) else f", apart by {size} than twice the error of their difference"
             ends = f" ({format_error(*best)} against {format_error(*worst)}{unit}{doubt})"
