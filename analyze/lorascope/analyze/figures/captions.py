@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-TITLE_WIDTH, NOTE_WIDTH = 80, 94
-"""Characters of a line that fit a width of 600 pixels in a wide font; on a narrower one a page's script breaks it."""
+TITLE_WIDTH, NOTE_WIDTH = 84, 100
+"""Characters of a line that fit a width of 660 pixels in a wide font; on a narrower one a page's script breaks it."""
 
 
 def headline(figure: go.Figure, title: str, *notes: str) -> None:
