@@ -95,10 +95,7 @@ def _paired_scores(names: Sequence[str], shared: Sequence[Sequence[Score]]) -> s
         for name, own in zip(names[1:], shared, strict=True) for score in own
     ]  # fmt: skip
     columns = ("run", "data set", "measure", "samples", names[0], "this run", f"less {names[0]}")
-    caption = (
-        "With the adapter, on the samples that a run shares with the first, matched by data set, split, prompt and id; "
-        "the difference with the standard error of paired differences."
-    )
+    caption = "Both with their adapter, on the samples that they share; the difference's error is that of pairs."
     return table(columns, rows, n_names=3, caption=caption) if rows else ""
 
 

@@ -48,13 +48,11 @@ def _helped(found: Sequence[Score]) -> str:
 
 def compared(names: tuple[str, str], found: Sequence[Score]) -> str:
     """Which of two adapters answers better, as plain text, by what `shared_scores` returns of their runs."""
-    parts = []
+    parts: list[str] = []
     for measure, sign in (("ACC", 1), ("CE", -1)):
         if own := [score for score in found if score.measure == measure]:
             what, unit = _MEASURES[measure]
-            one, other, change = (
-                _mean([getattr(score, key) for score in own]) for key in ("base", "adapted", "change")
-            )
+            one, other, change = map(_mean, zip(*((s.base, s.adapted, s.change) for s in own), strict=True))
             name, best, worst = (names[0], one, other) if sign * change.value < 0 else (names[1], other, one)
             which = f"the {'higher' if sign > 0 else 'lower'} {what.removeprefix('the ')}"
             which = which if parts and parts[0].startswith(f"{name} has ") else f"{name} has {which}"

@@ -24,7 +24,9 @@ def across_samples(qualified: xr.DataTree) -> str:
         f"lie from {format_number(low)} to {format_number(high)}. Dashed: the mean; grey: one standard error on either "
         "side of it. Each point above is a sample."
     )
-    return section("samples", "Across samples", figure("sample-spread", sample_figure(qualified), caption))
+    return section(
+        "samples", "Across samples", figure("sample-spread", sample_figure(qualified, titled=False), caption)
+    )
 
 
 def across_tokens(run: Run, qualified: xr.DataTree) -> str:
