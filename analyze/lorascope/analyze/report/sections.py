@@ -221,7 +221,7 @@ def scores_caption(rows: Sequence[Sequence[str]]) -> str:
     """What stands below rows of `scores_table`: what their measures are, and no other ones."""
     measures = [row[1].split(" (")[0] for row in rows]
     of = ["an item's right answer"] * (measures.count("CE") > measures.count("PPL"))
-    of += ["a text's tokens that are to be predicted"] * ("PPL" in measures)
+    of += ["a text's or chat's tokens that are to be predicted"] * ("PPL" in measures)
     said = [text.format(" or of ".join(of)) for name, text in MEASURES.items() if name in measures]
     said += ["The change's error is that of paired differences"] * any("±" in row[-1] for row in rows)
     return f"{'. '.join(said)}."
