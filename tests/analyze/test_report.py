@@ -98,7 +98,11 @@ def test_nothing_is_fetched_from_elsewhere(page: Page) -> None:
 
 CAPTIONS = {
     "items": ({}, ["ACC: items", "CE: mean negative log-likelihood of an item's right answer,"], ["PPL", "not read"]),
-    "text": ({"is_text": True}, ["of a text's or chat's tokens that are to be predicted,", "PPL: exp(CE)"], ["ACC", "item"]),
+    "text": (
+        {"is_text": True},
+        ["of a text's or chat's tokens that are to be predicted,", "PPL: exp(CE)"],
+        ["ACC", "item"],
+    ),
 }
 
 
