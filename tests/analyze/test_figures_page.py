@@ -55,9 +55,9 @@ def test_figures_are_pictures_where_scripts_do_not_run() -> None:
         pytest.skip("no Chrome")
     page = render_figures("t", "s", [("one", PLOT), ("two", go.Figure(PLOT).update_layout(height=410)), ("no", "why")])
     first, second = shown_pictures(page)
-    assert 'width="540" height="300"' in first
+    assert 'width="660" height="300"' in first
     assert "a &#60;title" in first
-    assert 'width="540" height="410"' in second
+    assert 'width="660" height="410"' in second
     assert NEEDS_SCRIPT not in page
     assert page.count('class="plot"') == page.count('type="application/json"') == 2
 

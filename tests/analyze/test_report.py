@@ -13,8 +13,10 @@ from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
 from lorascope.analyze.report.about_run import source
-from lorascope.analyze.report.markup import as_json
+from lorascope.analyze.report.markup import as_json, table, tile
+from lorascope.analyze.report.sections import scores_caption
 from lorascope.analyze.report.token_texts import MOST_TOKENS, chosen_samples, heat
+from lorascope.analyze.scores import scores_table
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.visible import COMMANDS
 
@@ -94,6 +96,33 @@ def test_nothing_is_fetched_from_elsewhere(page: Page) -> None:
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
 
 
+CAPTIONS = {
+    "items": ({}, ["ACC: items", "CE: mean negative log-likelihood of an item's right answer,"], ["PPL", "not read"]),
+    "text": (
+        {"is_text": True},
+        ["of a text's or chat's tokens that are to be predicted,", "PPL: exp(CE)"],
+        ["ACC", "item"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_a_caption_speaks_of_what_its_table_holds(make_small: Callable[..., Small], name: str) -> None:
+    options, said, unsaid = CAPTIONS[name]
+    caption = scores_caption(scores_table(make_small(**options).run)[1])
+    assert all(words in caption for words in said)
+    assert not any(words in caption for words in unsaid)
+    assert "change's error" in caption
+
+
+def test_numbers_on_pages_have_a_minus_sign() -> None:
+    shown = table(("a-b", "c"), [("x-1", "-1.5 ± 0.2"), ("y", "1-5"), ("z", "2·10⁻³, -∞")])
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", shown)
+    minus = "\N{MINUS SIGN}"
+    assert cells == ["x-1", f"{minus}1.5 ± 0.2", "y", "1-5", "z", f"2·10⁻³, {minus}∞"]
+    assert f"change {minus}2" in tile("a", "1", "change -2")
+
+
 def test_page_is_whole_and_not_too_large(page: Page) -> None:
     assert page._open == []
     assert len(page.source.encode()) < 6e6
@@ -113,7 +142,7 @@ def test_headline_is_the_definitions_number(small: Small, page: Page) -> None:
     by_sample = small.by_sample(small.js()).sum(axis=1)
     error = by_sample.std(ddof=1) / np.sqrt(len(by_sample))
     assert format_error(by_sample.mean(), error) in page.text
-    assert f"12 samples{small.run.n_tokens} tokens x 6 components" in page.text
+    assert f"12 samples{small.run.n_tokens} tokens \N{MULTIPLICATION SIGN} 6 components" in page.text
     assert re.search(r"accuracy[\d.]+ → [\d.]+ %without → with adapter; change \S+ ± \S+; facts/\w+, n = 12", page.text)
     assert "at most ln 2 = 0.693 nats a component" in page.text
     assert "That theorem doesn't hold" in page.text
@@ -140,6 +169,7 @@ def test_the_largest_components_come_first(small: Small, page: Page) -> None:
     assert [row[2] for row in rows] == list(map(format_percent, shares))
     assert [row[3] for row in rows] == list(map(format_percent, np.cumsum(shares)))
     assert f"The five largest hold {format_percent(shares[:5].sum())} of MIUB." in page.text
+    assert 'permuted, effective width, |delta| / |base|: see <a href="#qualifiers">' in table
 
 
 def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
@@ -158,6 +188,8 @@ def test_tokens_are_coloured_by_their_js(small: Small, page: Page) -> None:
     assert str(tokens[0]["title"]).startswith("position 2, prompt")
     assert len([attrs for attrs in page.with_class("gap") if attrs.get("title") == "2 tokens weren't captured"]) == 5
     assert "picked with the adapter" in page.text
+    miub = small.by_sample(small.js()).sum(axis=1)[chosen[0]]
+    assert f"<small>MIUB {format_number(miub)} nat</small>" in page.source
 
 
 def test_store_fidelity_and_provenance_are_told(small: Small, page: Page) -> None:
@@ -282,7 +314,7 @@ def test_drawn_tokens_are_weighed(make_small: Callable[..., Small], tmp_path: Pa
     sums = [np.bincount(of[answers], one[answers]) for one in (total * weight, weight)]
     means_of_answers = sums[0] / sums[1]
     error = means_of_answers.std(ddof=1) / np.sqrt(12)
-    assert f"answer12{format_error(means_of_answers.mean(), error)}" in page.text
+    assert f"answer12{answers.sum()}{format_error(means_of_answers.mean(), error)}" in page.text
     measured = {"kl": small.run.reduction("kl").values, "swallowed": small.run.reduction("swallowed").values[:, -1]}
     known = {name: np.isfinite(values) for name, values in measured.items()}
     means = {name: np.average(values[known[name]], weights=weight[known[name]]) for name, values in measured.items()}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorascope.analyze.format import format_number
 from lorascope.analyze.report import write_report
 
 from .conftest import Small
@@ -165,6 +166,9 @@ def test_every_sample_is_found_by_its_id_and_its_text_and_sorted(
             )
             expected_order = ids[np.argsort(values, kind="stable")].tolist()
             assert [title.partition(" · ")[2] for title in await evaluate(TITLES)] == expected_order, order
+        with_adapter, without = (format_number(float(small.run.samples[name][0])) for name in ("ce", "base_ce"))
+        told = await evaluate("document.querySelector('#texts-list article small').textContent")
+        assert told == f"MIUB {format_number(miub[0])} nat, loss {without} → {with_adapter} nat/token"
 
     in_chrome(look, page)
 
@@ -181,6 +185,11 @@ def test_a_hostile_store_on_a_phone_in_the_dark(
         assert (await evaluate("document.querySelector('.t').textContent")) == EVIL * 3
         assert EVIL in (await evaluate(TITLES))[0]
         assert await evaluate("document.documentElement.scrollWidth") <= 390
+        await until(
+            evaluate, "document.querySelectorAll('.gtitle').length === document.querySelectorAll('.plot').length"
+        )
+        titles = "[...document.querySelectorAll('.gtitle')].map((title) => title.getBoundingClientRect().right)"
+        assert max(await evaluate(titles)) <= 390
         background = "getComputedStyle(document.body).backgroundColor"
         assert await evaluate(background) == "rgb(18, 18, 18)"
         await evaluate("document.querySelector('.theme').click()")

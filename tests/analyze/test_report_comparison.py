@@ -11,6 +11,8 @@ from lorascope.analyze import paired
 from lorascope.analyze.format import format_error, format_number
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.report import write_report
+from lorascope.analyze.report.comparison import _depth_figure
+from lorascope.analyze.scores import shared_scores
 from lorascope.stores import Run
 from lorascope.stores.reading.read import RunLike
 
@@ -57,7 +59,7 @@ def test_differences_are_paired_with_the_first_run(three: list[Run], page: Page)
     expected = paired(results[0], results[1])
     difference = format_error(float(expected["difference"]), float(expected["difference_se"]))
     assert found[0][4:] == ["", "", ""]
-    assert found[1][4].removeprefix("+") == difference
+    assert found[1][4].removeprefix("+") == difference.replace("-", "\N{MINUS SIGN}")
     assert found[1][5:] == ["12", format_number(float(expected["p_t"]))]
     assert found[2][4:] == ["not paired", "", ""]
     assert re.search("isn't paired with the first run: .* share 0 whole samples", page.text)
@@ -74,7 +76,13 @@ def test_figures_hold_every_run_on_one_scale(three: list[Run], page: Page) -> No
 
 def test_scores_name_their_runs(three: list[Run], page: Page) -> None:
     names = [str(run.path).rpartition("/")[0].rpartition("/")[2] for run in three]
-    assert {row[0] for row in rows(page, "scores")} == set(names[:2])
+    found = [row for row in rows(page, "scores") if row]
+    assert {row[0] for row in found} == set(names[:2])
+    paired = [(names[1], score.measure, str(score.n)) for score in shared_scores(*three[:2])]
+    assert [(row[0], row[2].split(" (")[0], row[3]) for row in found[:2]] == paired
+    (opening,) = re.findall(r'<p class="opening">(.*?)</p>', page.source)
+    assert f"On the 12 samples of facts/test that {names[0]} and {names[1]} share, " in opening
+    assert f"{names[0]} and {names[2]} share no scored samples." in opening
     assert f"Not scored: {names[2]}." in page.text
 
 
@@ -89,6 +97,19 @@ def test_components_outside_of_layers_have_no_depth(make_small: Callable[..., Sm
     page = page_of([make_small(outside=True).run, make_small().run], tmp_path)
     x = page.data["depth-figure"]["data"][0]["x"]
     assert numbers(x) == [0, 1]
+
+
+def test_layers_lie_on_a_logarithmic_axis_with_zeros_at_its_foot(
+    small: Small, make_small: Callable[..., Small]
+) -> None:
+    figure = _depth_figure(["none", "some"], [qualify(make_small(zero=True).run), qualify(small.run)])
+    foot = 10 ** figure.layout.yaxis.range[0]
+    assert figure.layout.yaxis.type == "log"
+    assert set(figure.data[0].marker.symbol) == {"triangle-down"}
+    np.testing.assert_allclose(figure.data[0].y, foot)
+    layers = small.by_sample(small.js()).reshape(12, 2, 3).sum(axis=2).mean(axis=0)
+    np.testing.assert_allclose(figure.data[1].y, layers, rtol=1e-5)
+    assert (figure.data[1].y > foot).all()
 
 
 def test_hostile_names(make_small: Callable[..., Small], tmp_path: Path) -> None:

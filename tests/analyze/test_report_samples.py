@@ -83,12 +83,12 @@ def test_all_samples_and_components_ride_along(small: Small) -> None:
 @pytest.mark.parametrize(
     ("room", "n_shown", "n_carrying", "words"),
     [
-        (60_000, 12, 12, "holds all 12: search them, sort them, look at each component's JS in them."),
-        (30_000, 12, 6, "holds 12 of 12 to be searched, and of 6 each component's JS: as many as fit into 8 MB, at"),
-        (27_000, 12, 4, "holds 12 of 12 to be searched, and of 4 each"),
-        (18_000, 12, 0, "holds 12 of 12 to be searched, and of 0 each"),
-        (10_000, 6, 0, "holds 6 of 12 to be searched, and of 0 each"),
-        (1_700, 1, 0, "holds 1 of 12 to be searched, and of 0 each"),
+        (60_000, 12, 12, "All 12 samples can be searched, sorted and looked at by component."),
+        (30_000, 12, 6, "12 of 12 samples can be searched and sorted, 6 of them looked at by component: as many"),
+        (27_000, 12, 4, "12 of 12 samples can be searched and sorted, 4 of them looked at"),
+        (18_000, 12, 0, "12 of 12 samples can be searched and sorted, 0 of them looked at"),
+        (10_000, 6, 0, "6 of 12 samples can be searched and sorted, 0 of them looked at"),
+        (1_700, 1, 0, "1 of 12 samples can be searched and sorted, 0 of them looked at"),
         (0, 0, 0, "of 8 MB has no room to search others."),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.report.sentence import sentence
+from lorascope.analyze.report.sentence import compared, sentence
 from lorascope.analyze.scores import Estimate, Score
 
 from .conftest import Small
@@ -81,6 +81,35 @@ WORDS = {
 def test_whether_it_helped(name: str) -> None:
     found, words = WORDS[name]
     assert words in sentence(measured([1.0, 1.0]), found)
+
+
+PAIR = {
+    "accuracy": (
+        [score(change=(33.0, 8.0))],
+        "that one and two share, two has the higher accuracy (66.0 ± 4.7 against 33.0 ± 4.7 %, apart by more than "
+        "twice the error of their difference).",
+    ),
+    "loss": (
+        [score("CE", base=(1.0, 0.1), adapted=(1.2, 0.1), change=(0.2, 0.15))],
+        "one has the lower loss (1.00 ± 0.10 against 1.20 ± 0.10 nat/token, apart by less than twice the error",
+    ),
+    "both": (
+        [score(change=(33.0, 8.0)), score("CE", base=(2.0, 0.1), adapted=(1.0, 0.1), change=(-1.0, 0.1))],
+        "error of their difference) and the lower loss (1.00 ± 0.10 against 2.00 ± 0.10 nat/token, apart by more",
+    ),
+    "either": (
+        [score(change=(33.0, 8.0)), score("CE", base=(1.0, 0.1), adapted=(2.0, 0.1), change=(1.0, 0.1))],
+        "error of their difference) and one has the lower loss (1.00",
+    ),
+    "equal": ([score(adapted=(33.0, 4.7), change=(0.0, 0.0))], "share, accuracy is 33.0 ± 4.7 % in both."),
+    "none": ([], "one and two share no scored samples."),
+}
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_which_of_two_answers_better(name: str) -> None:
+    found, words = PAIR[name]
+    assert words in compared(("one", "two"), found)
 
 
 PLACES = {

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.scores import Score, sample_scores, scores, scores_table
+from lorascope.analyze.scores import (
+    Estimate,
+    Score,
+    format_perplexity,
+    sample_scores,
+    scores,
+    scores_table,
+    shared_scores,
+)
 from lorascope.stores import Run, open_run
 
 from .conftest import Small
@@ -105,6 +113,25 @@ def test_columns_of_answers_may_be_absent_each_by_itself(absent: str) -> None:
     assert ("ACC by generation" in found) == (absent == "written_prediction")
 
 
+def test_scores_of_shared_samples_are_paired() -> None:
+    first = a_run([ITEM] * 4, id=np.array(list("abcd"), object), correct=[1, 0, 1, -1], ce=[1.0, 2.0, 3.0, 4.0])
+    second = a_run([ITEM] * 4, id=np.array(list("dcbx"), object), correct=[1, 0, 0, 1], ce=[1.0, 2.0, 6.0, 9.0])
+    accuracy, ce = shared_scores(first, second)
+    assert [(one.measure, one.n) for one in (accuracy, ce)] == [("ACC", 2), ("CE", 3)]  # d has no accuracy in the first
+    assert (accuracy.base.value, accuracy.adapted.value) == (50.0, 0.0)
+    assert accuracy.change == pytest.approx((-50.0, 50.0))  # c: -100, b: 0
+    assert (ce.base.value, ce.adapted.value) == (3.0, 3.0)
+    assert ce.change == pytest.approx((0.0, np.std([-3, -1, 4], ddof=1) / 3**0.5))
+    assert shared_scores(first, a_run([ITEM] * 2, id=np.array(["a", "a"], object), correct=[1, 1])) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "text"), [(47.0, "47.0 (17.3 to 128)"), (0.47, "47.0 (46.5 to 47.5)"), (np.nan, "47.0"), (0.0, "47.0")]
+)
+def test_perplexity_has_the_interval_of_its_cross_entropy(error: float, text: str) -> None:
+    assert format_perplexity(Estimate(47.0, error)) == text
+
+
 def test_prompts_of_a_data_set_are_apart() -> None:
     run = a_run(
         [ITEM] * 5,
@@ -143,6 +170,7 @@ def test_scores_of_text_weigh_windows_by_tokens(make_small: Callable[..., Small]
     assert found["CE"].adapted.value == pytest.approx(ce)
     assert found["PPL"].adapted.value == pytest.approx(np.exp(ce))
     assert found["PPL"].base.value == pytest.approx(np.exp(np.average(run.samples["base_ce"].values, weights=weights)))
+    assert scores_table(run)[1][1][1::4] == ("PPL", "")  # there is no change
     assert found["PPL"].adapted.error == pytest.approx(np.exp(ce) * found["CE"].adapted.error)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,12 @@ def test_json_has_everything_under_stable_keys(capsys: pytest.CaptureFixture[str
     assert score["base"] == [None, None]
     assert len(score["adapted"]) == 2
     assert found["provenance"] == {}
+
+
+def test_perplexity_has_an_interval_and_no_change(capsys: pytest.CaptureFixture[str], many_rows: Path) -> None:
+    words = " ".join(told(capsys, many_rows).replace("│", " ").split())
+    assert re.search(r"d/test: CE .*? with the adapter: n/a, n = 5", words)
+    assert re.search(r"d/test: PPL n/a without, \S+ \(\S+ to \S+\) with the adapter, n = 5", words)
 
 
 def test_while_it_is_being_written(

@@ -127,7 +127,7 @@ def paired(first: xr.DataTree, second: xr.DataTree, by: Sequence[str] = ()) -> x
             f"{_name(first)!r} and {_name(second)!r} share {len(shared)} whole samples; at least 2 must be in both, by "
             f"data set, split, prompt and id: {_sources(first)} there, {_sources(second)} here"
         )
-    _require_same_tokens(first, second, shared)
+    require_same_tokens(first, second, shared)
     groups = tables[0].columns.append(tables[1].columns).drop_duplicates()
     one, other = (table.loc[shared].reindex(columns=groups, fill_value=0.0) for table in tables)
     found = pd.DataFrame(_tests((other - one).to_numpy(), adjust=bool(by)), index=groups)
@@ -184,13 +184,13 @@ def _name(result: xr.DataTree) -> str:
     return f"{result.attrs['run']} ({result.attrs['adapter']})"
 
 
-def _names(result: xr.DataTree) -> pd.MultiIndex:
+def sample_names(result: xr.DataTree) -> pd.MultiIndex:
     """(data set, split, prompt, id) of each sample."""
     table = result.children["samples"].dataset
     return pd.MultiIndex.from_arrays([table[key].values.astype(str) for key in (*SAMPLE_KEYS[:3], "sample")])
 
 
-def _require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.MultiIndex) -> None:
+def require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.MultiIndex) -> None:
     """Raise a ValueError where a sample's name stands for other tokens, as where a line was put into a file.
 
     Only tokens that both results hold, by one tokenizer, are compared, and none that were generated.
@@ -203,7 +203,7 @@ def _require_same_tokens(first: xr.DataTree, second: xr.DataTree, shared: pd.Mul
         return  # samples were chosen, and their tokens can't be told any more
     places, texts = [], []
     for result, node in zip((first, second), nodes, strict=True):
-        owners = shared.get_indexer(_names(result))[node["sample_of_token"].values]
+        owners = shared.get_indexer(sample_names(result))[node["sample_of_token"].values]
         kept = (owners >= 0) & (node["role"].values != "generated")
         places.append(owners[kept].astype(np.int64) << 32 | node["position"].values[kept])
         texts.append(node["text"].values[kept])
@@ -222,7 +222,7 @@ def _by_sample(result: xr.DataTree, by: Sequence[str]) -> pd.DataFrame:
     """Js of the samples used, by (data set, split, prompt, id), summed over the components of each group."""
     table = result.children["samples"].dataset
     used = table["used"].values
-    samples = _names(result)[used]
+    samples = sample_names(result)[used]
     if not samples.is_unique:
         raise ValueError(f"several samples of {_name(result)!r} share a name; pairs need names that are unique")
     labels = {key: result[key].values for key in by} | {"whole": np.zeros(result.sizes["component"], int)}

@@ -1,15 +1,17 @@
 """How well the data of a run is answered, with and without the adapter."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from lorascope.stores import Run
 from lorascope.stores.reading.read import RunLike, as_run
 
-from .format import format_change, format_error
+from .format import format_change, format_error, format_number
 
 _ACCURACIES = {
     "correct": "ACC",
@@ -70,6 +72,26 @@ def scores(run: Run) -> list[Score]:
     return [score for name, table in _datasets(samples) for score in sample_scores(name, table)]
 
 
+def shared_scores(first: Run, second: Run) -> list[Score]:
+    """Accuracy and CE of two adapters on the samples that both runs scored: `base` is the first, `adapted` the second.
+
+    `change` has the error of paired differences. Samples are matched by data set, split, prompt and id; there are none
+    where these aren't unique.
+    """
+    names = [run.samples[["dataset", "split", "prompt", "id"]].to_dataframe() for run in (first, second)]
+    one, other = (pd.MultiIndex.from_frame(frame.astype(str)) for frame in names)
+    if not (one.is_unique and other.is_unique):
+        return []
+    places = one.get_indexer(other)
+    both, table = first.samples.isel(sample=places[places >= 0]), second.samples.isel(sample=places >= 0)
+    kept = table[[name for name in ("dataset", "split", "prompt", "answer", "length", "n_targets") if name in table]]
+    for name, unknown in {"correct": -1, "written_correct": -1, "ce": np.nan}.items():
+        if name in table and name in both:
+            kept[f"base_{name}"] = ("sample", both[name].values)
+            kept[name] = table[name].where(_is_scored(both[name].values), unknown)
+    return [score for name, part in _datasets(kept) for score in sample_scores(name, part) if score.measure != "PPL"]
+
+
 def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Scores of a run as a table of text, with errors and units."""
     run = as_run(run)
@@ -78,8 +100,16 @@ def scores_table(run: RunLike) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     for score in scores(run):
         unit = f" ({score.unit})" if score.unit else ""
         cells = [format_error(*score.base), format_error(*score.adapted), format_change(*score.change)]
+        if score.measure == "PPL":
+            cells = [format_perplexity(score.base), format_perplexity(score.adapted), ""]
         rows.append((score.dataset, score.measure + unit, str(score.n), *cells))
     return columns, rows
+
+
+def format_perplexity(ppl: Estimate) -> str:
+    """A perplexity and exp(CE ± standard error), which doesn't reach as far down as up."""
+    ends = [format_number(ppl.value * math.exp(sign * ppl.error / ppl.value)) for sign in (-1, 1)]
+    return format_number(ppl.value) + (f" ({' to '.join(ends)})" if ppl.error > 0 else "")
 
 
 def _datasets(samples: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:

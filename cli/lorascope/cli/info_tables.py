@@ -114,7 +114,8 @@ def _rows(run: Run, facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "size", f"{format_size(whole['stored_bytes'])} on disk, {format_size(whole['raw_bytes'])} in memory"
     for dataset, measure, n, base, adapted, change in scores_table(run)[1]:
         if measure.split(" (")[0] in ("ACC", "CE", "PPL"):  # the rest under --full
-            yield f"{dataset}: {measure}", f"{base} without, {adapted} with the adapter: {change}, n = {n}"
+            changed = f": {change}" if change else ""
+            yield f"{dataset}: {measure}", f"{base} without, {adapted} with the adapter{changed}, n = {n}"
     if notes := facts["provenance"].get("preflight"):
         yield "preflight", f"{len(notes)} note{'s' if len(notes) > 1 else ''}, shown by --full"
     yield "fingerprint", facts["fingerprint"][:16]

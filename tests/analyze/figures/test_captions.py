@@ -14,11 +14,11 @@ from lorascope.analyze.figures.theme import apply_theme
 def test_headline_wraps_escapes_and_makes_room() -> None:
     figure = go.Figure()
     apply_theme(figure, height=300)
-    headline(figure, "a <b>title</b>", "word " * 30, "", "n\u00a0=\u00a012 samples")
+    headline(figure, "a <b>title</b>", "word " * 48, "", "n\u00a0=\u00a012 samples")
     lines = figure.layout.title.text.split("<br>")
     assert lines[0] == "a &lt;b&gt;title&lt;/b&gt;"
     assert len(lines) == 4
-    assert all(len(line) <= 58 for line in lines[2:-1])
+    assert all(len(line) <= 100 for line in lines[2:-1])
     assert "n\u00a0=\u00a012" in figure.layout.title.text
     assert figure.layout.height - 300 == figure.layout.margin.t - 30 == 3 * 16 + 6
 

@@ -68,6 +68,12 @@ def test_many_groups_with_hostile_names(many: pd.DataFrame) -> None:
     assert "n = 36 cells, r at 8; 72 elsewhere" in title_of(figure)
 
 
+@pytest.mark.parametrize(("along", "title"), [("N", "parameters N"), ("R", "rank R")])
+def test_axes_of_the_laws_say_what_they_are(phi_fit: ScalingFit, along: str, title: str) -> None:
+    layout = scaling_figure(phi_fit, along=along).layout
+    assert (layout.xaxis2.title.text, layout.yaxis.title.text) == (title, "MIUB (nat)")
+
+
 def test_a_size_of_the_fit_is_needed(phi_fit: ScalingFit, phi: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="`along` is 'rank'; the sizes of this fit are"):
         scaling_figure(phi_fit, along="rank")

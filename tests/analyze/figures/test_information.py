@@ -9,6 +9,7 @@ import xarray as xr
 from lorascope.analyze import measure_information
 from lorascope.analyze.figures import bound_figure, estimates_figure
 from lorascope.analyze.figures.captions import run_name
+from lorascope.analyze.figures.marks import BLACK
 
 from ..conftest import Small
 from .conftest import points_of, title_of
@@ -131,6 +132,15 @@ def test_estimates_go_by_layer(result: xr.Dataset) -> None:
     assert list(figure.layout.xaxis.range) == [-0.5, 1.5]
     single = estimates_figure(result.isel(component=[1]))
     assert list(single.layout.xaxis.range) == [-0.5, 0.5]
+
+
+def test_the_panel_stands_in_the_middle_in_front(result: xr.Dataset) -> None:
+    far = result.assign_coords(estimator=["panel", "ksg1"], layer=result["layer"] * 9)
+    behind, front = points_of(estimates_figure(far))
+    np.testing.assert_allclose(front.x, far["layer"])
+    np.testing.assert_array_equal(front.y, 1)
+    assert front.marker.color == BLACK.color
+    assert np.abs(behind.x - far["layer"].values).max() <= 0.3
 
 
 def test_components_outside_of_layers(make_small: Callable[..., Small]) -> None:

@@ -96,7 +96,7 @@ def test_few_layers_have_a_tick_and_what_lies_outside_always(n: int, is_outside:
 def test_js_figure_says_what_it_rests_on(small: Small, result: xr.DataTree, qualified: xr.DataTree) -> None:
     title = js_figure(result).layout.title.text.replace("\u00a0", " ").replace("<br>", " ")
     assert title.startswith("mean JS (nat) ")
-    assert f"{run_name(result.attrs)}. Mean over samples; n = 12 samples. Over tokens: mean." in title
+    assert f"{run_name(result.attrs)}. Mean over samples; n = 12 samples. Mean over tokens." in title
     assert js_figure(qualified, titled=False).layout.title.text == "mean JS (nat)"
     assert js_figure(miub(small.run, unit="bit")).layout.title.text.startswith("mean JS (bit)<br>")
 

@@ -7,6 +7,8 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze.figures import depth_figure, position_figure, sample_figure, share_figure
+from lorascope.analyze.figures.captions import run_name
+from lorascope.analyze.format import format_power
 from lorascope.analyze.miub import miub
 from lorascope.analyze.qualify import qualify
 from lorascope.analyze.weights import weighted_quantiles
@@ -43,6 +45,8 @@ def test_position_figure_shows_quantiles_and_counts(small: Small, qualified: xr.
             assert y == pytest.approx(np.median(total[places == x]), rel=1e-5)
             assert n == (places == x).sum()
         assert figure.layout.xaxis2.title.text == "&lt;b&gt;place"
+        counted = f"n = {sum(figure.data[-1].y)} tokens of 12 samples."
+        assert f"{run_name(qualified.attrs)}. Median and bands over tokens; {counted}" in title_of(figure)
 
 
 def test_positions_weigh_their_tokens(make_small: Callable[..., Small]) -> None:
@@ -79,7 +83,18 @@ def test_depth_is_the_sum_of_a_layer_with_its_error(small: Small, result: xr.Dat
     assert line.text[0].startswith("layer 0: ")
     assert line.text[0].endswith("nat, n = 12")
     assert (figure.layout.yaxis.title.text, figure.layout.xaxis.title.text) == ("JS (nat)", "layer")
-    assert "standard error over samples; n = 12 samples. Over tokens: mean." in title_of(figure)
+    assert "standard error over samples; n = 12 samples. Mean over tokens." in title_of(figure)
+
+
+def test_small_values_share_the_power_of_their_axis(result: xr.DataTree) -> None:
+    small = result.copy()
+    small["samples/js"] = small["samples/js"] * 1e-4
+    figure, (whole,) = depth_figure(small), lines_of(depth_figure(result))
+    (line,) = lines_of(figure)
+    power = round(np.log10(line.y[0] / (whole.y[0] * 1e-4)))
+    assert figure.layout.yaxis.title.text == f"JS ({format_power(-power)} nat)"
+    assert 1 <= max(line.y) < 10
+    np.testing.assert_allclose(line.error_y.array / line.y, whole.error_y.array / whole.y)
 
 
 def test_depth_by_kind(small: Small, result: xr.DataTree) -> None:
@@ -130,7 +145,7 @@ def test_histogram_marks_mean_and_error(small: Small, result: xr.DataTree) -> No
         assert figure.layout.xaxis2.title.text == "MIUB of a sample (nat)"
         assert box.boxpoints == "all"
         assert list(box.text) == [f"item-{i}" for i in range(12)]
-    assert "Dashed: mean; grey: ± standard error; n = 12 samples. Over tokens: mean." in title_of(sample_figure(result))
+    assert "Dashed: mean; grey: ± standard error; n = 12 samples. Mean over tokens." in title_of(sample_figure(result))
 
 
 def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:

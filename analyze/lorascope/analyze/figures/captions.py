@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
-TITLE_WIDTH, NOTE_WIDTH = 50, 58
-"""Characters of a line that fit a phone's width of 390 pixels in a wide font."""
+TITLE_WIDTH, NOTE_WIDTH = 84, 100
+"""Characters of a line that fit a width of 660 pixels in a wide font; on a narrower one a page's script breaks it."""
 
 
 def headline(figure: go.Figure, title: str, *notes: str) -> None:
@@ -70,7 +70,8 @@ def run_name(attributes: Mapping[str, Any]) -> str:
 
 def tokens_reduced(attributes: Mapping[str, Any]) -> str:
     """How a result's tokens were reduced, as a sentence, from its attributes."""
-    return f"Over tokens: {attributes['reduction'].split(';')[0].removeprefix('tokens: ')}."
+    how = attributes["reduction"].split(";")[0].removeprefix("tokens: ")
+    return f"{how[0].upper()}{how[1:]} over tokens." if how.endswith(("mean", "sum")) else f"Tokens: {how}."
 
 
 def _cut(text: str, n: int) -> str:

@@ -16,6 +16,8 @@ from .marks import Look, add_legend, line, looks, points
 from .scales import ValueAxis, size_axis, tick_text, value_axis
 from .theme import apply_theme
 
+AXES = {"N": "parameters N", "R": "rank R", "MIUB": "MIUB (nat)", "CE": "CE (nat/token)"}
+"""Column, where it is called as in the paper -> title of its axis."""
 N_POINTS = 61
 """Points of a curve."""
 
@@ -83,9 +85,10 @@ def scaling_figure(fit: ScalingFit, *, along: str | None = None) -> go.Figure:
             for trace in _exponents(one, marks[one.group], hollow=hollow, is_log=is_log):
                 figure.add_trace(trace, row=2, col=1)
     figure.update_xaxes(**size_axis(np.concatenate([one.x for one in series])))
-    figure.update_xaxes(title_text=shortened(column), row=2, col=1)
-    figure.update_yaxes(title_text=shortened(fit.design.response), row=1, col=1, **y_axis.layout())
-    slope = f"d {'ln ' if is_log else ''}{shortened(fit.design.response, 12)} / d ln {shortened(column, 12)}"
+    figure.update_xaxes(title_text=AXES.get(column, shortened(column)), row=2, col=1)
+    response = fit.design.response
+    figure.update_yaxes(title_text=AXES.get(response, shortened(response)), row=1, col=1, **y_axis.layout())
+    slope = f"d {'ln ' if is_log else ''}{shortened(response, 12)} / d ln {shortened(column, 12)}"
     figure.update_yaxes(title_text=slope, row=2, col=1, zeroline=True, zerolinecolor="#bbb", nticks=5)
     held = {name: sorted(set(cells[kept][name])) for name in references}
     title = f"{fit.design.response} along {column}, and its local exponent"

@@ -12,7 +12,7 @@ import xarray as xr
 from ..format import format_number
 from ..information.dataset import UNITS
 from .captions import headline, plural, range_of, run_name
-from .marks import EDGES, SYMBOLS, Look, add_legend, line, looks, points
+from .marks import BLACK, EDGES, SYMBOLS, Look, add_legend, line, looks, points
 from .scales import ValueAxis, value_axis
 from .theme import LINES, apply_theme
 
@@ -84,9 +84,10 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
 def estimates_figure(result: xr.Dataset) -> go.Figure:
     """Every estimate by layer, in nats: where estimators agree, and where they can't be believed.
 
-    A line runs through the median of each layer; components outside of the layers are left out. Bars are 95 %
-    intervals of the noise; a hollow marker is a value whose verdict is saturated or undersampled, a triangle an
-    infinite one. Components with a note on why values are missing, and values that are, are left out and counted.
+    A line runs through the median of each layer; the panel, the largest of its members, is black. Components outside
+    of the layers are left out. Bars are 95 % intervals of the noise; a hollow marker is a value whose verdict is
+    saturated or undersampled, a triangle an infinite one. Components with a note on why values are missing, and values
+    that are, are left out and counted.
 
     Parameters
     ----------
@@ -108,22 +109,22 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     result = result.isel(component=np.flatnonzero(result["layer"].values >= 0))
     if not result.sizes["component"]:
         raise ValueError("none of the result's components lies in a layer, so there is no depth to draw")
-    names = [str(name) for name in result["estimator"].values]
+    names = sorted(map(str, result["estimator"].values), key=lambda name: name == "panel")  # in front of its members
     found = [_known(result, name) for name in names]
     axis = value_axis(pd.concat(found)[["value", "low", "high"]].to_numpy(), is_log=False)
     layers = np.unique(result["layer"].values)
-    step = float(np.diff(layers).min()) if len(layers) > 1 else 1.0
     marks = [Look(LINES[k % len(LINES)], SYMBOLS[k % len(SYMBOLS)]) for k in range(len(names))]
+    marks = [BLACK if name == "panel" else look for name, look in zip(names, marks, strict=True)]
     figure = go.Figure()
     apply_theme(figure, height=420)
     for k, (name, values, look) in enumerate(zip(names, found, marks, strict=True)):
-        shift = 0.6 * step * ((k + 0.5) / len(names) - 0.5)
+        shift = 0.0 if name == "panel" else 0.6 * ((k + 0.5) / (len(names) - ("panel" in names)) - 0.5)
         medians = values.groupby("layer")["value"].median()
         figure.add_trace(line(look, name, width=1.2, x=medians.index + shift, y=axis.inside(medians.to_numpy())))
         figure.add_trace(_drawn(values, name, look, name, axis).update(x=values["layer"] + shift))
     low, high = int(layers.min()), int(layers.max())
     ticks = layers if len(layers) <= 10 else None
-    figure.update_xaxes(title_text="layer", range=[low - step / 2, high + step / 2], tickvals=ticks)
+    figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], tickvals=ticks)
     figure.update_yaxes(title_text=f"MI of base and {result.attrs['against']} (nat)", **axis.layout())
     headline(
         figure,

@@ -10,7 +10,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 import xarray as xr
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]  # plotly ships no types
 
-from ..format import format_error, format_number, format_percent
+from ..format import format_error, format_number, format_percent, in_common_power
 from ..groups import group_by, to_dataframe
 from ..tree import require_result
 from ..weights import standard_error, weighted_quantiles
@@ -109,7 +109,8 @@ def position_figure(
     figure.update_xaxes(title_text=html.escape(label), row=2, col=1)
     figure.update_yaxes(title_text=f"JS of a token ({units})", title_standoff=8, rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="tokens", nticks=3, row=2, col=1)
-    headline(figure, f"JS by {label}")
+    counted = f"n\u00a0=\u00a0{plural(int(n.sum()), 'token')} of {plural(result.attrs['n_samples'], 'sample')}"
+    headline(figure, f"JS by {label}", f"{run_name(result.dataset.attrs)}. Median and bands over tokens; {counted}.")
     return figure
 
 
@@ -144,6 +145,7 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
         )
     there = [""] if by is None else [one for one in grouped[by].values.tolist() if (inside[by] == one).any()]
     names, marks = list(map(str, there)), looks(len(there), by)
+    factor, power = in_common_power(inside["miub"], units)
     figure = go.Figure()
     for one, name, look in zip(there, names, marks, strict=True):
         part = inside if by is None else inside[inside[by] == one]
@@ -152,12 +154,12 @@ def depth_figure(result: xr.DataTree, *, by: str | None = None) -> go.Figure:
             f"layer {row.layer}{where}: {format_error(row.miub, row.miub_se)} {units}, n = {row.n_samples}"
             for row in part.itertuples()
         ]
-        shown = {"mode": "lines+markers", "error_y": {"array": part["miub_se"], "width": 0, "thickness": 1.5}}
-        figure.add_trace(points(look, name, texts, size=5, x=part["layer"], y=part["miub"], **shown))
+        shown = {"mode": "lines+markers", "error_y": {"array": factor * part["miub_se"], "width": 0, "thickness": 1.5}}
+        figure.add_trace(points(look, name, texts, size=5, x=part["layer"], y=factor * part["miub"], **shown))
     apply_theme(figure, height=320)
     low, high = int(inside["layer"].min()), int(inside["layer"].max())
     figure.update_xaxes(title_text="layer", range=[low - 0.5, high + 0.5], **whole_ticks(low, high))
-    figure.update_yaxes(title_text=f"JS ({units})", rangemode="tozero", exponentformat="power")
+    figure.update_yaxes(title_text=f"JS ({power})", rangemode="tozero")
     n_bad = int((~np.isfinite(inside["miub"])).sum())
     headline(
         figure,

@@ -70,8 +70,9 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
 def _title(comparison: MetricComparison, metric: str) -> str:
     """A metric's correlations, in a line for each set of cells."""
     table = comparison.metrics[comparison.metrics["metric"] == metric]
+    sign = f"{table['better'].iloc[0]} should go with higher {shortened(comparison.accuracy, 10)}"
     lines = [f"r = {row.pearson:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in table.itertuples()]
-    return "<br>".join([f"<b>{shortened(metric)}</b>, {table['better'].iloc[0]} is better", *lines])
+    return "<br>".join([f"<b>{shortened(metric)}</b>: {sign}", *lines])
 
 
 def _text(cell: tuple[str, str], values: Mapping[str, float]) -> str:

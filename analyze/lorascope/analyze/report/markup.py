@@ -57,9 +57,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, n_names: 
 
 def tile(label: str, value: str, note: str) -> str:
     """A headline number, what it is, and what it rests on."""
+    value, note = escape(with_minus(value)), escape(with_minus(note))
     return (
-        f'<div class="tile"><div class="label">{escape(label)}</div><div class="value">{escape(value)}</div>'
-        f'<div class="note">{escape(note)}</div></div>'
+        f'<div class="tile"><div class="label">{escape(label)}</div><div class="value">{value}</div>'
+        f'<div class="note">{note}</div></div>'
     )
 
 
@@ -87,4 +88,9 @@ def section(name: str, title: str, *parts: str) -> str:
 
 def _cell(kind: str, value: object) -> str:
     """Escaped; module paths may break after a dot."""
-    return escape(value).replace(".", ".<wbr>") if kind == "name" else escape(value)
+    return escape(value).replace(".", ".<wbr>") if kind == "name" else escape(with_minus(str(value)))
+
+
+def with_minus(text: str) -> str:
+    """Numbers with a minus sign in place of the hyphen that a terminal takes."""
+    return re.sub(r"(?<![\w.])-(?=[\d∞])", "\N{MINUS SIGN}", text)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from .markup import NEEDS_SCRIPT, escape
 
-WIDTH = 540
-"""Pixels of a picture's width, which follows no page: between a phone's and a page's. Its height is the figure's."""
+WIDTH = 660
+"""Pixels of a picture's width, which follows no page: it holds the lines of a title. Its height is the figure's."""
 MOST_BYTES = 300_000
 """Size from which on a picture is left out: thousands of points would take the room of the page's texts."""
 START_SECONDS, FIGURE_SECONDS = 60.0, 5.0

@@ -87,8 +87,8 @@ function showSamples(data) {
         tokens.append(more);
       } else tokens.append(make("span", { className: "gap", textContent: `[${left} more captured tokens aren't in this page]` }));
     } else if (expected < sample.length) tokens.append(gap(sample.length - expected));
-    const change = sample.change === null ? "" : `, loss ${sample.change > 0 ? "+" : sample.change < 0 ? "-" : ""}${number(Math.abs(sample.change), 3)} nat/token`;
-    const heading = make("h3", {}, `${sample.title} `, make("small", { textContent: `JS ${number(meanOf(sample))} nat${change}` }));
+    const change = sample.change === null ? "" : `, loss ${number(sample.loss - sample.change, 3)} → ${number(sample.loss, 3)} nat/token`;
+    const heading = make("h3", {}, `${sample.title} `, make("small", { textContent: `${members.length ? "JS" : "MIUB"} ${number(meanOf(sample))} nat${change}` }));
     const article = make("article", { className: "sample" }, heading, tokens);
     if (sample.answers) article.append(make("p", { className: "picked", textContent: sample.answers }));
     return article;

@@ -1,7 +1,7 @@
 """The sections of the page about what was measured, each a function of the run and what `qualify` made of it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
@@ -23,13 +23,16 @@ STREAMS = {
     "with it, in the layer's own rounding: it holds what the adapter did before this layer too",
 }
 """Stream -> what base and delta are in it."""
-SCORES_CAPTION = (
-    "ACC: items whose right choice has the highest log-likelihood, plain, per token and per character, or was read "
-    "in what the model wrote (not read: nothing was, which counts as wrong), ± binomial standard error. CE: mean "
-    "negative log-likelihood of the answer's tokens (text: of all tokens), ± standard error over samples. PPL = "
-    "exp(CE). The change's error is that of paired differences."
-)
-"""What stands below a table of scores."""
+MEASURES = {
+    "ACC": "ACC: items whose right choice has the highest log-likelihood, ± binomial standard error",
+    "ACC per token": "ACC per token: the highest one a token",
+    "ACC per character": "ACC per character: the highest one a character",
+    "ACC by generation": "ACC by generation: items whose right choice is read in what the model wrote",
+    "not read": "not read: items in whose answer none could be read, which count as wrong",
+    "CE": "CE: mean negative log-likelihood of {}, ± standard error over samples",
+    "PPL": "PPL: exp(CE), in brackets exp(CE ± standard error)",
+}
+"""Measure -> what the caption of a table of scores says of it."""
 
 
 def headline(run: Run, qualified: xr.DataTree) -> str:
@@ -37,7 +40,7 @@ def headline(run: Run, qualified: xr.DataTree) -> str:
     attrs, miub = qualified.attrs, float(qualified["miub"])
     most = attrs["n_components"] * math.log(2)
     share = f" ({format_percent(miub / most)} of the most it could be, {format_number(most)} nats)" if miub > 0 else ""
-    measured = f"{attrs['n_tokens']} tokens x {attrs['n_components']} components"
+    measured = f"{attrs['n_tokens']} tokens \N{MULTIPLICATION SIGN} {attrs['n_components']} components"
     tiles = [
         *_tiles(run, attrs["adapter"]),
         tile("MIUB (nat)", format_error(miub, float(qualified["miub_se"])), "± standard error over samples"),
@@ -96,7 +99,7 @@ def _tiles(run: Run, adapter: str) -> Iterator[str]:
             base, adapted = (format_number(e.value) for e in (score.base, score.adapted))
             has_base = not math.isnan(score.base.value)
             value = f"{base} → {adapted}{unit}" if has_base else f"{adapted}{unit}"
-            change = f"; change {format_change(*score.change)}" if has_base else ""
+            change = f"; change {format_change(*score.change)}" if has_base and measure != "PPL" else ""
             note = f"{'without → ' if has_base else ''}with adapter{change}; {score.dataset}, n = {score.n}"
             yield tile(label + (" (nat/token)" if measure == "CE" else ""), value, note)
 
@@ -150,6 +153,9 @@ def _top_table(qualified: xr.DataTree) -> str:
         f"The {top.sizes['component']} largest of {qualified.sizes['component']} components; ± standard error over "
         f"samples. The five largest hold {_top_share(qualified)} of MIUB."
     )
+    if asked := [name for name in ("permuted (nat)", "effective width", "|delta| / |base|") if name in columns]:
+        named = ", ".join(name.removesuffix(" (nat)") for name in asked)
+        caption += f' {named}: see <a href="#qualifiers">How to read a component\'s JS</a>.'
     return table(list(columns), zip(*columns.values(), strict=True), caption=caption)
 
 
@@ -211,9 +217,19 @@ def _qualifier_maps(qualified: xr.DataTree) -> Iterator[str]:
         )
 
 
+def scores_caption(rows: Sequence[Sequence[str]]) -> str:
+    """What stands below rows of `scores_table`: what their measures are, and no other ones."""
+    measures = [row[1].split(" (")[0] for row in rows]
+    of = ["an item's right answer"] * (measures.count("CE") > measures.count("PPL"))
+    of += ["a text's or chat's tokens that are to be predicted"] * ("PPL" in measures)
+    said = [text.format(" or of ".join(of)) for name, text in MEASURES.items() if name in measures]
+    said += ["The change's error is that of paired differences"] * any("±" in row[-1] for row in rows)
+    return f"{'. '.join(said)}."
+
+
 def task_scores(run: Run) -> str:
     """Whether the adapter helped."""
     columns, rows = scores_table(run)
     if not rows:
         return section("scores", "Did it help?", "<p>This run wasn't scored.</p>")
-    return section("scores", "Did it help?", table(columns, rows, n_names=2, caption=SCORES_CAPTION))
+    return section("scores", "Did it help?", table(columns, rows, n_names=2, caption=scores_caption(rows)))

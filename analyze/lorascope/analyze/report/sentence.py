@@ -46,6 +46,26 @@ def _helped(found: Sequence[Score]) -> str:
     return f"On {n} sample{'' if n == 1 else 's'}{few} of {names} the adapter {' and '.join(parts)}"
 
 
+def compared(names: tuple[str, str], found: Sequence[Score]) -> str:
+    """Which of two adapters answers better, as plain text, by what `shared_scores` returns of their runs."""
+    parts: list[str] = []
+    for measure, sign in (("ACC", 1), ("CE", -1)):
+        if own := [score for score in found if score.measure == measure]:
+            what, unit = _MEASURES[measure]
+            one, other, change = map(_mean, zip(*((s.base, s.adapted, s.change) for s in own), strict=True))
+            name, best, worst = (names[0], one, other) if sign * change.value < 0 else (names[1], other, one)
+            which = f"the {'higher' if sign > 0 else 'lower'} {what.removeprefix('the ')}"
+            which = which if parts and parts[0].startswith(f"{name} has ") else f"{name} has {which}"
+            size = "more" if abs(change.value) > 2 * change.error else "less"
+            doubt = "" if math.isnan(change.error) else f", apart by {size} than twice the error of their difference"
+            ends = f" ({format_error(*best)} against {format_error(*worst)}{unit}{doubt})"
+            parts.append(which + ends if change.value else f"{what} is {format_error(*one)}{unit} in both")
+    counts = {score.dataset: score.n for score in found}
+    where = next(iter(counts), "") if len(counts) < 2 else f"{len(counts)} data sets or prompts (means over them)"
+    shared = f"On the {sum(counts.values())} samples of {where} that {names[0]} and {names[1]} share"
+    return f"{shared}, {' and '.join(parts)}." if parts else f"{names[0]} and {names[1]} share no scored samples."
+
+
 def _change(what: str, unit: str, own: Sequence[Score]) -> str:
     base, adapted, change = (_mean([getattr(score, key) for score in own]) for key in ("base", "adapted", "change"))
     if math.isnan(base.value):

@@ -116,6 +116,7 @@ def _samples(run: Run, qualified: xr.DataTree, shown: Sequence[int], carrying: s
             "title": visible(titles[index]),
             "miub": _number(miub[index]),
             "change": _number(change[index]),
+            "loss": _number(run.samples["ce"].values[index]) if "ce" in run.samples else None,
             "length": int(length[index]),
             "captured": int(run.samples["token_stop"].values[index] - run.samples["token_start"].values[index]),
             "answers": visible(answer_text(run, index)),

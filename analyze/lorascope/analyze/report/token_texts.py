@@ -96,7 +96,7 @@ def sample_block(run: Run, qualified: xr.DataTree, index: int, top: float, texts
     answers = answer_text(run, index)
     below = f'<p class="picked">{escape(answers)}</p>' if answers else ""
     return (
-        f'<article class="sample"><h3>{escape(sample_titles(run)[index])} <small>JS {miub} nat</small></h3>'
+        f'<article class="sample"><h3>{escape(sample_titles(run)[index])} <small>MIUB {miub} nat</small></h3>'
         f'<p class="tokens">{"".join(_tokens(run, qualified, index, top, texts))}</p>{below}</article>'
     )
 

@@ -47,10 +47,11 @@ def across_tokens(run: Run, qualified: xr.DataTree) -> str:
         caption = f"As before, counted from the {what}: the model predicts that token at -1 and reads it at 0."
         parts.append(figure("answer-positions", plot, caption))
     by_role = to_dataframe(group_by(qualified, "role"), "group")
-    rows = [(one.role, one.n_samples, format_error(one.miub, one.miub_se)) for one in by_role.itertuples()]
+    means = map(format_error, by_role["miub"], by_role["miub_se"])
+    rows = zip(*(by_role[name] for name in ("role", "n_samples", "n_tokens")), means, strict=True)
     caption = "JS summed over components, mean over a sample's tokens of this role; ± standard error over samples."
-    means = table(("role of the token", "samples", "mean JS (nat)"), rows, caption=caption)
-    return section("tokens", "Across tokens", f'<div class="pair">{"".join(parts)}</div>', means)
+    roles = table(("role of the token", "samples", "tokens", "mean JS (nat)"), rows, caption=caption)
+    return section("tokens", "Across tokens", f'<div class="pair">{"".join(parts)}</div>', roles)
 
 
 def _is_generated(run: Run) -> bool:
@@ -82,11 +83,11 @@ def token_texts(run: Run, qualified: xr.DataTree, room: int) -> str:
     if not n_shown:
         held = "A page of 8 MB has no room to search others."
     elif n_by_component == n:
-        held = f"The page holds all {n}: search them, sort them, look at each component's JS in them."
+        held = f"All {n} samples can be searched, sorted and looked at by component."
     else:
         held = (
-            f"The page holds {n_shown} of {n} to be searched, and of {n_by_component} each component's JS: as many as "
-            "fit into 8 MB, at even steps of MIUB."
+            f"{n_shown} of {n} samples can be searched and sorted, {n_by_component} of them looked at by component: as "
+            "many as fit into a page of 8 MB, at even steps of MIUB."
         )
     first = f"{len(chosen)} of {n} measured samples come first, at even steps from the most moved to the least. "
     about = (
