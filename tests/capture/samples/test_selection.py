@@ -68,7 +68,7 @@ def test_unknown_selection_is_refused(selection: str) -> None:
 
 def test_a_selection_that_was_meant_is_named() -> None:
     with pytest.raises(ValueError, match=r"; did you mean 'assistant'\?"):
-        check_selection("asistant")
+        check_selection("assistint")
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_completion_begins_where_the_tokens_differ(
             [{"instruction": "a", "output": "b"}],
             "the format can't be told: the keys are 'instruction', 'output'; known are",
         ),
-        ([{"id": "a", "mesages": [ASKED, SAID]}], r"with `labels`; did you mean 'messages'\?"),
+        ([{"id": "a", "massages": [ASKED, SAID]}], r"with `labels`; did you mean 'messages'\?"),
         (
             [{"prompt": "a"}],
             "the format can't be told: the keys are 'prompt'; known are `messages`; `prompt` and `compl",
