@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
+ROUNDING = 2.0**-24
+"""Half of what a float32, such as js is, can tell from 1: an error below it, relative to its value, is rounding's."""
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -42,10 +44,10 @@ def format_error(value: float, error: float) -> str:
     """
     if not (math.isfinite(value) and math.isfinite(error)):
         return format_number(value)
-    if error <= 1e-12 * abs(value):
+    if error <= ROUNDING * abs(value):
         return f"{format_number(value)} ± 0"
     exponent = math.floor(math.log10(max(abs(value), error)))
-    if math.log10(error) < -4 or exponent >= 6:
+    if exponent and (math.log10(error) < -4 or exponent >= 6):
         return f"({_fixed(value / 10.0**exponent, error / 10.0**exponent)})·{format_power(exponent)}"
     return _fixed(value, error)
 
