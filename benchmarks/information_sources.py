@@ -455,7 +455,3 @@ def with_atom(noise: float, two_sided: bool) -> Source:
         return x, x + noise * one()
 
     return Source(draw, -float(np.log(noise)))
-
-
-def independent(x: Callable[[Generator, int], Array], y: Callable[[Generator, int], Array]) -> Source:
-    return Source(lambda rng, n: (x(rng, n), y(rng, n)), 0.0)
