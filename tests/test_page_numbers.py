@@ -5,11 +5,12 @@ computes it: from the code, a committed file of results, another page's table or
 """
 
 import importlib
+import re
 from functools import cache
 
 import pytest
 
-from .said.page import ROOT, Saying, changed, holds, numbers, plain, problems, quoted, said
+from .said.page import ROOT, Saying, changed, holds, missing, numbers, plain, problems, quoted, said, unheld
 
 PAGES = {
     "README.md": "readme",
@@ -23,8 +24,8 @@ PAGES = {
 
 
 def text_of(page: str) -> str:
-    """A page in plain text; numbers below a heading `Numbers` are printed by a script, and tested with it."""
-    return plain((ROOT / page).read_text().partition("\n## Numbers\n")[0])
+    """A page in plain text; of the paper's tables, what stands above the methods and the numbers of a script."""
+    return plain((ROOT / page).read_text().partition("\n## How the numbers were computed\n")[0])
 
 
 @cache
@@ -40,8 +41,22 @@ def test_every_number_of_a_page_is_what_its_source_says(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_any_other_number_in_its_place_is_found(page: str) -> None:
-    kept = [number for number, text in changed(text_of(page)) if not problems(text, sayings(page))]
+    held = sayings(page)
+    kept = [number for number, text in changed(text_of(page)) if not (missing(text, held) or unheld(text, held))]
     assert kept == []
+
+
+def test_the_parts_of_the_demo_in_the_readme_add_up_to_its_whole() -> None:
+    text = (ROOT / "README.md").read_text()
+    whole = re.search(r"^MIUB \(([\d.]+) ± .*; (\d+) samples, \d+ tokens, (\d+) components\)$", text, re.MULTILINE)
+    parts = re.findall(r"^│ \w+_proj +│ +([\d.]+) ± [\d.]+ │ +(\d+) │ +(\d+) │$", text, re.MULTILINE)
+    assert whole is not None
+    miub, samples, components = zip(*parts, strict=True)
+    assert sum(map(float, miub)) == pytest.approx(float(whole[1]), abs=1e-3)
+    assert set(samples) == {whole[2]}
+    assert sum(map(int, components)) == int(whole[3])
+    shares = re.findall(r" ([\d.]+) % │$", text, re.MULTILINE)
+    assert sum(map(float, shares)) == pytest.approx(100, abs=0.5)
 
 
 def test_what_counts_as_a_number() -> None:

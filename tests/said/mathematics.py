@@ -60,5 +60,7 @@ def consequences() -> Iterator[Saying]:
     yield said("does nothing has MIUB {:.0f}", jensen_shannon(base, 0 * delta).item())
     yield said("MI and MIUB agree to {} to {} digits", *map(count, agreeing()))
     p, q = (np.exp(state) / np.exp(state).sum() for state in (base, base + delta))
-    entropies = {f"H({name})": -(one @ np.log(one.T)).item() for name, one in {"P": p, "Q": q, "M": (p + q) / 2}.items()}
+    entropies = {
+        f"H({name})": -(one @ np.log(one.T)).item() for name, one in {"P": p, "Q": q, "M": (p + q) / 2}.items()
+    }
     yield equation("H(M) - H(P)/2 - H(Q)/2", **{**entropies, "value": jensen_shannon(base, delta).item()})

@@ -7,6 +7,7 @@ import numpy as np
 
 from lorascope.analyze import jensen_shannon
 from lorascope.analyze.information import discrete_dependence, gaussian_dependence, js_lower_bound, js_upper_bound
+
 from .page import Saying, agreeing, count, equation, ln, part, quoted, said
 
 FLIPPED = discrete_dependence(np.array([[0.4, 0.1], [0.1, 0.4]]))

@@ -88,21 +88,19 @@ def turn(says: Callable[[float], str], low: float, high: float) -> float:
 
 
 def verdicts() -> Iterator[Saying]:
-    near, at = 1e-6, {"half": 9.0, "quarter": 9.0, "eighth": 9.0, "ceiling": 100.0, "se": 1.0}
     still = {"half": 1.0, "quarter": 1.0, "eighth": 1.0, "ceiling": 100.0, "value": 1.0, "se": 0.0}
 
     def of(**fields: float) -> str:
         return verdict("ok", **{**still, **fields})
 
     ceiling = turn(lambda ceiling: of(ceiling=ceiling), 1.0, 9.0)
-    half = turn(lambda ceiling: of(ceiling=ceiling, quarter=1.0 - GROWTH * math.log(4) - near), 1.0, 9.0)
+    half = turn(lambda ceiling: of(ceiling=ceiling, quarter=1.0 - GROWTH * math.log(4) - 1e-6), 1.0, 9.0)
     yield said("or at {:g} of the ceiling", 1 / ceiling)
     yield said("or at {} of it while it grows at least {} as fast as ln N", part(round(1 / half, 6)), part(GROWTH))
     assert math.isclose(1 / ceiling, NEAR_CEILING)
     yield said("from a {} of the samples to all of them", part(1 / SHARES[1]))
     errors = count(round(turn(lambda moved: of(quarter=1.0 + moved, se=1.0), 0.0, 9.0) - DRIFT))
     yield said("moved by more than {} nat plus {} standard errors", DRIFT, errors)
-    zeros = dict.fromkeys(("value", "half", "quarter", "eighth"), NOTHING)
     yield said("where the truth is {:.0f}, don't give {:.0f}, or the value is below {:.0f}", *3 * (NOTHING,))
     spreads = turn(lambda mean: of(null_mean=mean, null_sd=1.0), 0.0, 9.0) - DRIFT
     yield said("by more than {} nat plus {} the scatter", DRIFT, {2: "twice"}[round(spreads)])
@@ -123,10 +121,12 @@ def accuracy() -> Iterator[Saying]:
     sizes = {int(size) for name in tasks if not name.startswith("extra") for size in re.findall(r"-(\d+)(?=-|$)", name)}
     text = (ROOT / BENCHMARKS).read_text()
     n_tasks, n_pairs = re.search(r"on (\d+) tasks of benchmark-mi", text), re.search(r"with (\d+) pairs each", text)
-    assert n_tasks is not None and n_pairs is not None
+    assert n_tasks is not None
+    assert n_pairs is not None
     yield said("runs {} tasks of Czyz et al. 2023", n_tasks[1])
     yield said("({} pairs, {} to {} dimensions a side)", n_pairs[1], min(sizes), max(sizes))
     mean, excess = (errors[f"**{name}**, {n_tasks[1]} tasks"] for name in ("mean absolute error", "largest excess"))
     yield said("mean absolute error is {} nat. It is never more than {} above the truth", mean, excess)
     yield said("and at most {} below it: on a spiral", errors[worst].strip("-u"))
-    yield said("on a spiral in {} dimensions, with the verdict `undersampled`", re.findall(r"spiral.*-(\d+)$", worst)[0])
+    (size,) = re.findall(r"spiral.*-(\d+)$", worst)
+    yield said("on a spiral in {} dimensions, with the verdict `undersampled`", size)

@@ -7,7 +7,7 @@ page, and every number of the page in a saying. What counts as a number: figures
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from string import Formatter
@@ -20,18 +20,18 @@ from lorascope.study.paper_tables import paper_table
 ROOT = Path(__file__).parents[2]
 SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 WORDS = (*SMALL[2:], "hundred", "thousand", "million", "twice", "half", "halves", "quarter", "quarters", "eighths")
-NUMBER = re.compile(
-    rf"(?<![\w.])(?<![A-Za-z]-)\d+(?:[.,]\d+)*(?:e[+-]?\d+)?|\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE
-)
+NUMBER = re.compile(rf"(?<![\w.])(?<!\w-)\d+(?:[.,]\d+)*(?:e[+-]?\d+)?|\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 REFERENCE = re.compile(
     r"`[^`]*`"
-    r"|\b(?:eqs?\.|equations?|tables?|figures?|sections?|theorem|corollary|claims?|layer) \d[\d.]*\b(?:(?:,| to| and) \d+\b)*"
+    r"|\b(?i:eqs?\.|equations?|tables?|figures?|sections?|theorem|corollary|claims?|layer) "
+    r"\d[\d.]*\b(?:(?:,| to| and) \d+\b)*"
     r"|\((?:table )?\d\.\d(?:, (?:figure|table) \d)?\)"
     r"|arXiv \d{4}\.\d{4,5}"
     r"|(?:al\.|[A-Z]\w+) (?:19|20)\d\d\b"
-    r"|\b(?:the|these|those|same) two\b",
-    re.IGNORECASE,
+    r"|\b(?i:the|these|those|same) two\b"
 )
+LABEL = re.compile(r"^(\| )?\d+(?:\.\d)?(?=\. | \|)", re.MULTILINE)
+"""The number of a step, or in the first cell of a row."""
 PYTHON = {
     r"\bln\b": "log",
     r"\blog (\w+)": r"log(\1)",
@@ -40,7 +40,6 @@ PYTHON = {
     "²": "**2",
 }
 """What a printed formula has -> what Python has in its place."""
-WHAT_TO_DO = "give its source in a line of tests/said, as the others there"
 
 
 class Saying(NamedTuple):
@@ -122,8 +121,7 @@ def plain(markdown: str) -> str:
     """What a reader sees of a page, in one line: without code but for its comments, emphasis, links and labels."""
     text = re.sub(r"^```\w*\n(.*?)^```$", _comments, markdown, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
-    text = re.sub(r"^(\| )?\d+(?=\. | \|)", r"\1", text, flags=re.MULTILINE)  # the number of a row, or of a step
-    return " ".join(text.replace("*", "").split())
+    return " ".join(LABEL.sub(r"\1", text).replace("*", "").split())
 
 
 def _comments(block: re.Match[str]) -> str:
@@ -138,29 +136,38 @@ def numbers(text: str) -> Iterator[tuple[int, int]]:
             yield found.span()
 
 
-def problems(text: str, sayings: Iterable[Saying]) -> list[str]:
-    """What of a plain page has no source, and what sources say that isn't on the page."""
-    found, is_held = [], np.zeros(len(text), bool)
+def missing(text: str, sayings: Iterable[Saying]) -> list[Saying]:
+    """Sayings that a plain page doesn't have."""
+    return [saying for saying in sayings if saying.text not in text]
+
+
+def unheld(text: str, sayings: Iterable[Saying]) -> list[tuple[int, int]]:
+    """Where numbers of a plain page are that no saying gives a source."""
+    is_held = np.zeros(len(text), bool)
     for saying in sayings:
-        places = [one.start() for one in re.finditer(re.escape(saying.text), text)]
-        if not places:
-            found.append(f"not on the page: {saying.text!r}, but perhaps {_nearest(saying.text, text)!r}")
-        for place in places:
+        for found in re.finditer(re.escape(saying.text), text):
             for begin, end in saying.held:
-                is_held[place + begin : place + end] = True
-    for begin, end in numbers(text):
-        if not is_held[begin:end].all():
-            around = f"{text[max(begin - 50, 0) : begin]}>>{text[begin:end]}<<{text[end : end + 40]}"
-            found.append(f"{text[begin:end]!r} has no source, {WHAT_TO_DO}: {around!r}")
+                is_held[found.start() + begin : found.start() + end] = True
+    return [(begin, end) for begin, end in numbers(text) if not is_held[begin:end].all()]
+
+
+def problems(text: str, sayings: Sequence[Saying]) -> list[str]:
+    """What is wrong with a plain page, and what to do."""
+    found = [
+        f"{one.text!r} is what the sources say, and isn't on the page; the likest there is {_likest(one.text, text)!r}"
+        for one in missing(text, sayings)
+    ]
+    for begin, end in unheld(text, sayings):
+        around = f"{text[max(begin - 50, 0) : begin]}>>{text[begin:end]}<<{text[end : end + 40]}"
+        found.append(f"{text[begin:end]!r} has no source: give it one in tests/said, in a line like those: {around!r}")
     return found
 
 
-def _nearest(words: str, text: str) -> str:
-    """The piece of a text that has most in common with words."""
-    matcher = SequenceMatcher(None, text, words, autojunk=False)
-    longest = matcher.find_longest_match()
+def _likest(words: str, text: str) -> str:
+    """The piece of a text that shares the longest run of letters with words."""
+    longest = SequenceMatcher(None, text, words, autojunk=False).find_longest_match()
     begin = max(longest.a - longest.b, 0)
-    return text[begin : begin + len(words) + 10]
+    return text[begin : begin + len(words)]
 
 
 def changed(text: str) -> Iterator[tuple[str, str]]:
@@ -177,7 +184,9 @@ def rows(page: str, header: str) -> list[dict[str, str]]:
     text = (ROOT / page).read_text()
     found = re.search(rf"^({re.escape(header)}.*)\n\|[-:| ]+\n((?:\|.*\n)*)", text, re.MULTILINE)
     assert found is not None, f"{page} has no table that begins {header!r}"
-    names, *cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in (found[1] + "\n" + found[2]).splitlines())
+    names, *cells = (
+        [cell.strip() for cell in row.strip("|").split("|")] for row in (found[1] + "\n" + found[2]).splitlines()
+    )
     return [dict(zip(names, row, strict=True)) for row in cells]
 
 

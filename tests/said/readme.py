@@ -1,11 +1,9 @@
 """What the numbers of README are held to."""
 
-import json
 import math
 import re
 import tomllib
 from collections.abc import Iterator
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -32,7 +30,8 @@ def sayings() -> Iterator[Saying]:
     yield said("and {} notebooks in `notebooks/`", count(len(list((ROOT / "notebooks").glob("*.ipynb")))))
     scale = (ROOT / "docs/scale.md").read_text()
     measured, estimated = re.search(r"from ([\d.]+) GB to", scale), re.search(r"estimate for (\d+) TB", scale)
-    assert measured is not None and estimated is not None
+    assert measured is not None
+    assert estimated is not None
     yield said("time and memory from {} GB to {} TB", measured[1], estimated[1])
 
 
@@ -61,4 +60,6 @@ def demo() -> Iterator[Saying]:
     miub = {text: float(row["MIUB, 10⁻³ nat"].split()[0]) for text, row in by_text.items()}
     largest = list(miub)[1:5]
     first = '{}, "{}", {} and {} first, '.format(*largest)
-    yield said(first + "at {:.1f} to {:.1f} times the mean of all", *(miub[text] / miub["all"] for text in largest[::-3]))
+    yield said(
+        first + "at {:.1f} to {:.1f} times the mean of all", *(miub[text] / miub["all"] for text in largest[::-3])
+    )
