@@ -65,7 +65,7 @@ def said(words: str, *values: Any) -> Saying:
 
 def quoted(words: str, *, place: str) -> Saying:
     """Words of a page that say what the paper says in this place of it."""
-    assert re.match(r"(abstract|eq\.|section|table|figure|theorem) ?[\d.]*$", place), place
+    assert re.match(r"conclusion$|(eq\.|section|table|figure) [\d.]+$", place), place
     return Saying(words, ((0, len(words)),))
 
 

@@ -131,7 +131,7 @@ def slips() -> Iterator[Saying]:
     yield said("a model of {} layers", max(LAYERS.values()))
     sizes = paper_study().query("model == 'Phi3'")["N"]
     yield said("and {:.1f} billion parameters", sizes.max() / 1e9)
-    yield quoted('"seven benchmark datasets"', place="section 5")
+    yield quoted('"seven benchmark datasets"', place="conclusion")
     n_sets = paper_study()["dataset"].nunique()
     texts = ("PTB", "WikiText-2")
     yield said("the tables have {}; with the texts of figure 2", count(n_sets))
