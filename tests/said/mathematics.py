@@ -4,17 +4,24 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from lorascope.analyze import jensen_shannon
 from lorascope.study import paper_study
 from lorascope.study.results.claims import CLAIMS
 
-from .mi_and_js import DEPENDENT, FLIPPED, MOST_JS
-from .page import ROOT, Saying, agreeing, count, equation, ln, quoted, rows, said
+from .mi_and_js import DEPENDENT, FLIPPED, MOST_JS, agreeing
+from .page import ROOT, Saying, count, equation, exponent, ln, quoted, rows, said
 
 PAGE = (ROOT / "docs/mathematics.md").read_text()
 COMPONENTS = {"Phi3": 4 * 32, "LLaMA3": 7 * 32}
 """Linear layers: Phi-3 fuses q, k and v, and gate and up."""
+
+
+def decades() -> pd.Series:
+    """Over how many powers of ten each model's size varies in the paper's tables."""
+    sizes = paper_study().groupby("model")["N"]
+    return np.log10(sizes.max() / sizes.min())
 
 
 def sayings() -> Iterator[Saying]:
@@ -50,17 +57,13 @@ def equations() -> Iterator[Saying]:
 def consequences() -> Iterator[Saying]:
     errors = rows("docs/benchmarks.md", "| dtype | JS, nats |")
     largest = max(float(cell) for row in errors if row["dtype"] == "float32" for cell in list(row.values())[2:] if cell)
-    yield said("with a relative error of at most {}.", f"{largest:.1e}".replace("e-0", "e-"))
-    cells = paper_study()
-    sizes = cells.groupby("model")["N"]
-    decades = np.log10(sizes.max() / sizes.min())
-    yield said("N covers only {:.2f} to {:.2f} decades", decades.min(), decades.max())
-    yield said("and R has {} values", count(cells["R"].nunique()))
+    yield said("with a relative error of at most {},", exponent(largest, 1))
+    yield said("N covers only {:.2f} to {:.2f} decades", decades().min(), decades().max())
+    yield said("and R has {} values", count(paper_study()["R"].nunique()))
     base, delta = np.random.default_rng(0).normal(size=(2, 1, 20))
     yield said("does nothing has MIUB {:.0f}", jensen_shannon(base, 0 * delta).item())
     yield said("MI and MIUB agree to {} to {} digits", *map(count, agreeing()))
     p, q = (np.exp(state) / np.exp(state).sum() for state in (base, base + delta))
-    entropies = {
-        f"H({name})": -(one @ np.log(one.T)).item() for name, one in {"P": p, "Q": q, "M": (p + q) / 2}.items()
-    }
+    states = {"H(P)": p, "H(Q)": q, "H(M)": (p + q) / 2}
+    entropies = {name: -(one @ np.log(one.T)).item() for name, one in states.items()}
     yield equation("H(M) - H(P)/2 - H(Q)/2", **{**entropies, "value": jensen_shannon(base, delta).item()})

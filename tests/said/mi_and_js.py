@@ -7,8 +7,9 @@ import numpy as np
 
 from lorascope.analyze import jensen_shannon
 from lorascope.analyze.information import discrete_dependence, gaussian_dependence, js_lower_bound, js_upper_bound
+from lorascope.study import paper_table
 
-from .page import Saying, agreeing, count, equation, ln, part, quoted, said
+from .page import Saying, count, equation, ln, part, quoted, said
 
 FLIPPED = discrete_dependence(np.array([[0.4, 0.1], [0.1, 0.4]]))
 """A fair bit and its copy, wrong one time in five."""
@@ -94,3 +95,10 @@ def ratio_bound() -> Iterator[Saying]:
     values = (kappa(1 + 1e-4), 1, kappa(10), 10, kappa(1000), 1000)
     yield said("kappa is {:.0f} at {}, {:.2f} at {}, {:.1f} at {}, and grows", *values)
     yield equation("2 (ln T - 1)/ln 2", T=1e200, value=kappa(1e200))
+
+
+def agreeing() -> tuple[int, int]:
+    """The fewest and the most digits to which MI and MIUB agree in the paper's table 3."""
+    values = paper_table(3).pivot(index="setting", columns="metric", values="value").dropna()
+    digits = np.floor(-np.log10(1 - values["MI"] / values["MIUB"])).astype(int)
+    return digits.min(), digits.max()

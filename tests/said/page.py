@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lorascope.study.paper_tables import paper_table
-
 ROOT = Path(__file__).parents[2]
 SMALL = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-WORDS = (*SMALL[2:], "hundred", "thousand", "million", "twice", "half", "halves", "quarter", "quarters", "eighths")
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred")
+PARTS = ("half", "halves", "thirds", "quarter", "quarters", "eighths", "tenth")
+WORDS = (*SMALL[2:], *TENS, "dozen", "thousand", "million", "billion", "twice", *PARTS)
 NUMBER = re.compile(rf"(?<![\w.])(?<!\w-)\d+(?:[.,]\d+)*(?:e[+-]?\d+)?|\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 REFERENCE = re.compile(
     r"`[^`]*`"
@@ -110,11 +110,9 @@ def ln(value: float) -> str:
     return f"ln {math.exp(value):.0f}"
 
 
-def agreeing() -> tuple[int, int]:
-    """The fewest and the most digits to which MI and MIUB agree in the paper's table 3."""
-    values = paper_table(3).pivot(index="setting", columns="metric", values="value").dropna()
-    digits = np.floor(-np.log10(1 - values["MI"] / values["MIUB"])).astype(int)
-    return digits.min(), digits.max()
+def exponent(value: float, digits: int) -> str:
+    """A number with an exponent, as pages have it."""
+    return re.sub(r"e-0", "e-", f"{value:.{digits}e}")
 
 
 def plain(markdown: str) -> str:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from importlib.resources import files
 
-import numpy as np
-
 from lorascope.study import paper_study, paper_table
 from lorascope.study.paper_tables import CHANCE, LAYERS
 
-from .page import Saying, count, quoted, rows, said
+from .mathematics import decades
+from .page import Saying, count, exponent, quoted, rows, said
 
 PAGE = "docs/paper-audit.md"
 MODELS = ("Phi3", "LLaMA3")
@@ -41,9 +40,7 @@ def trends() -> Iterator[Saying]:
     slope = number("| sweep | cells", "slope", "rank, R", "as printed", "both")
     ranks = paper_study()["R"].agg(["min", "max"])
     times = ranks["max"] / ranks["min"]
-    yield said(
-        "Page's L {:g}, p = {}; {:g} of", falls["L"], f"{falls['p']:.0e}".replace("e-0", "e-"), falls["steps against"]
-    )
+    yield said("Page's L {:g}, p = {}; {:g} of", falls["L"], exponent(falls["p"], 0), falls["steps against"])
     yield said("of {:g} steps rise; {:.1f} % for {:g} times the rank", falls["steps"], 100 * (times**slope - 1), times)
     yield said("Page's L {:g}, p = {:.1e}, the", grows["L"], grows["p"])
     yield said("possible; {:g} of {:g} steps rise", grows["steps against"], grows["steps"])
@@ -71,20 +68,20 @@ def ratios() -> Iterator[Saying]:
 
 
 def metrics() -> Iterator[Saying]:
-    header, tested = (f"| cells | LLaMA3 r32 = share1 | {of}" for of in ("metric", "pair"))
-    values = {
-        (cells, name): [number(header, name, cells, "once", metric) for metric in ("ln MIUB", "CE")]
-        for cells in ("as printed", "without collapsed")
-        for name in ("Pearson", "mean Spearman", "concordance W")
-    }
-    p, p_without = (number(tested, "williams p", cells, "once", "ln MIUB - CE") for cells, _ in list(values)[::3])
-    yield said("r = {:.3f} against {:.3f}, Williams' p = {:.4f}", *values["as printed", "Pearson"], p)
+    def of(name: str, cells: str = "as printed") -> list[float]:
+        header = "| cells | LLaMA3 r32 = share1 | metric"
+        return [number(header, name, cells, "once", metric) for metric in ("ln MIUB", "CE")]
+
+    def p_of(cells: str) -> float:
+        return number("| cells | LLaMA3 r32 = share1 | pair", "williams p", cells, "once", "ln MIUB - CE")
+
+    yield said("r = {:.3f} against {:.3f}, Williams' p = {:.4f}", *of("Pearson"), p_of("as printed"))
     collapsed = count(int((paper_study()["ACC"] < CHANCE).sum()))
     yield said("only because of {} cells", collapsed)
-    words = "without {} cells of LLaMA3 {:.3f} against {:.3f}, p = {:.2f}"
-    yield said(words, collapsed, *values["without collapsed", "Pearson"], p_without)
-    yield said("mean rank correlations {:.3f} and {:.3f}", *values["as printed", "mean Spearman"])
-    yield said("Kendall's W {:.2f} against {:.2f}", *values["as printed", "concordance W"])
+    without = "without collapsed"
+    yield said("without {} cells of LLaMA3 {:.3f} against {:.3f},", collapsed, *of("Pearson", without))
+    yield said("p = {:.2f}; mean rank correlations {:.3f} and {:.3f}", p_of(without), *of("mean Spearman"))
+    yield said("Kendall's W {:.2f} against {:.2f}", *of("concordance W"))
     claim = "ln MIUB orders settings more alike from group to group than CE"
     because = cell("| cells | collapsed below", "because", "as printed", "", claim)
     yield said("lies between {:.2f} and {:.2f}", *map(float, because.partition("[")[2].partition("]")[0].split(",")))
@@ -99,29 +96,23 @@ def eq_8() -> Iterator[Saying]:
         found += [int(law_df) - df, df, f]
     yield said("lack of fit F({}, {}) = {:.0f} and F({}, {}) = {:.1f}", *found)
     alpha = [number("| cells | model | parameter", "estimate", "as printed", model, "alpha") for model in MODELS]
-    sizes = paper_study().groupby("model")["N"]
-    decades = np.log10(sizes.max() / sizes.min())
     words = "the exponent of N is {:.1f} and {:.1f}, from {:.2f} and {:.2f} decades"
-    yield said(words, *alpha, *(decades[model] for model in MODELS))
+    yield said(words, *alpha, *decades().loc[list(MODELS)])
 
 
 def tables() -> Iterator[Saying]:
     study = paper_study()
     folder = files("lorascope.study") / "paper"
     yield said("prints {} tables", count(sum(one.name.endswith(".csv") for one in folder.iterdir())))
-    because = cell(
-        "| claim | verdict | because",
-        "because",
-        "table 2: MIUB ranks the prompts Prompt1 > Main > Prompt3 > Prompt2 in every setting",
-    )
+    claim = "table 2: MIUB ranks the prompts Prompt1 > Main > Prompt3 > Prompt2 in every setting"
+    because = cell("| claim | verdict | because", "because", claim)
     ordered, lowest = because.partition(" (")[0], because.rpartition(" ")[2]
     yield said("| {} |", ordered)
     yield said("Prompt2 is the lowest in all {}", lowest)
     averages = cell("| claim | verdict | because", "because", "AVG is the plain mean of its members")
     yield said("{} cells differ by more than rounding", averages.partition(" differ")[0])
-    yield said(
-        "There are {} groups but only {} models", count(study["block"].nunique()), count(study["model"].nunique())
-    )
+    n_groups, n_models = (count(study[name].nunique()) for name in ("block", "model"))
+    yield said("There are {} groups but only {} models", n_groups, n_models)
 
 
 def slips() -> Iterator[Saying]:
@@ -130,7 +121,7 @@ def slips() -> Iterator[Saying]:
     yield quoted("prompt 2 has a positive and a negative one", place="section 3.2")
     yield said("a model of {} layers", max(LAYERS.values()))
     sizes = paper_study().query("model == 'Phi3'")["N"]
-    yield said("and {:.1f} billion parameters", sizes.max() / 1e9)
+    yield said("and {:.1f} {} parameters", sizes.max() / 1e9, "billion")
     yield quoted('"seven benchmark datasets"', place="conclusion")
     n_sets = paper_study()["dataset"].nunique()
     texts = ("PTB", "WikiText-2")
