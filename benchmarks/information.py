@@ -1,6 +1,6 @@
 """Mutual information: speed and accuracy of the estimators, as Markdown tables.
 
-`python benchmarks/information.py [speed] [large] [tasks] [choosing] [unseen] [peers] [coverage] [store]`, by default
+`python benchmarks/information.py [speed] [large] [tasks] [choosing] [unseen] [peers] [report] [store]`, by default
 all but the peers:
 
 - speed: KSG at 5000 pairs beside the brute force of benchmark-mi (`.venv-bmi`, made by `make .venv-bmi/installed`) and
@@ -11,7 +11,7 @@ all but the peers:
   other; `peers` after it runs benchmark-mi's KSG, CCA, InfoNCE and MINE on the same samples, minutes a task. Rows go to
   `information_tasks.json`, which pages and tests read; what is there already of the same samples is kept, but for the
   panel's.
-- coverage: how often intervals of what is `ok` hold the truth, from that file, by half and verdict.
+- report: that file as tables: errors, how often intervals hold the truth, and each unseen task.
 - store: `lorascope mi` over a run of 210 components, given by `--run`, at default settings: seconds and peak memory.
 """
 
@@ -37,13 +37,14 @@ from information_tasks import tasks as own_tasks
 from sklearn.feature_selection import mutual_info_regression
 
 from lorascope.analyze import mutual_information
-from lorascope.analyze.information import ESTIMATORS, PANEL, ksg
+from lorascope.analyze.information import ESTIMATORS, PANEL, VERDICTS, ksg
 
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / ".venv-bmi" / "bin" / "python"
 RESULTS = Path(__file__).parent / "information_tasks.json"
 N_ROUNDS = 3
 DIMENSIONS = (1, 3, 5, 25)
+PEERS = ("KSG", "CCA", "InfoNCE", "MINE")
 FLAGS = {"ok": "", "lower bound only": "", "assumes Gaussian": "g", "saturated": "s", "undersampled": "u"}
 
 
@@ -206,21 +207,45 @@ def _peers(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     return {name: round(one["value"], 6) for name, one in found.items()}
 
 
-def coverage() -> None:
-    """By half: errors, and by verdict how many intervals hold the truth."""
+def report() -> str:
+    """Markdown of the file of results: errors and coverage by half and verdict, and the unseen tasks one by one."""
     rows = json.loads(RESULTS.read_text())
-    print("| tasks | verdict | n | interval holds the truth | mean absolute error | worst | largest excess |")
-    print("|---|---|---|---|---|---|---|")
+    lines = ["| tasks | verdict | n | interval holds the truth | mean absolute error | worst | largest excess |"]
+    lines.append("|---|---|--:|--:|--:|--:|--:|")
     for half in ("choosing", "unseen"):
         of_half = [row for row in rows.values() if row["half"] == half]
-        for word in ("all", *sorted({row["verdict"] for row in of_half})):
+        words = [word for word in VERDICTS if any(row["verdict"] == word for row in of_half)]
+        for word in ("all", *words):
             some = [row for row in of_half if word in ("all", row["verdict"])]
-            if not some:
-                continue
             errors = np.array([row["value"] - row["truth"] for row in some])
             held = sum(row["low"] <= row["truth"] <= row["high"] for row in some)
-            cells = [half, word, len(some), f"{held} ({held / len(some):.0%})", f"{np.abs(errors).mean():.3f}"]
-            print("| " + " | ".join(map(str, [*cells, f"{errors.min():+.3f}", f"{errors.max():+.3f}"])) + " |")
+            numbers = [f"{np.abs(errors).mean():.3f}", f"{errors.min():+.3f}", f"{errors.max():+.3f}"]
+            lines.append(
+                "| " + " | ".join([half, word, str(len(some)), f"{held} ({held / len(some):.0%})", *numbers]) + " |"
+            )
+    unseen = {name: row for name, row in rows.items() if row["half"] == "unseen"}
+    peers = sorted({name for row in unseen.values() for name in row.get("peers", {})}, key=PEERS.index)
+    names = [*(f"`{name}`" for name in PANEL), *(f"bmi {name}" for name in peers)]
+    lines += ["", "| unseen task | truth | panel | 95 % interval | verdict | " + " | ".join(names) + " |"]
+    lines.append("|---|--:|--:|---|---|" + "--:|" * len(names))
+    errors = []
+    for name, row in unseen.items():
+        found = [
+            *(row["members"][member] for member in PANEL),
+            *(row.get("peers", {}).get(peer, np.nan) for peer in peers),
+        ]
+        errors.append(np.array([row["value"], *found]) - row["truth"])
+        cells = [
+            f"{row['truth']:.3f}",
+            f"{errors[-1][0]:+.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            row["verdict"],
+        ]
+        lines.append(f"| {name} | " + " | ".join([*cells, *(f"{error:+.3f}" for error in errors[-1][1:])]) + " |")
+    panel, *others = np.abs(errors).mean(axis=0)
+    cells = ["", f"{panel:.3f}", "", "", *(f"{error:.3f}" for error in others)]
+    lines.append("| **mean absolute error** | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def store(run: Path) -> None:
@@ -237,7 +262,7 @@ def store(run: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "parts", nargs="*", default=["speed", "large", "tasks", "choosing", "unseen", "coverage", "store"]
+        "parts", nargs="*", default=["speed", "large", "tasks", "choosing", "unseen", "report", "store"]
     )
     parser.add_argument("--tasks", type=Path, default=ROOT.parent / "shared" / "mi_tasks")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo" / "run.zarr")
@@ -250,8 +275,8 @@ def main() -> None:
             store(options.run)
         elif part in ("choosing", "unseen"):
             own(part, with_peers="peers" in options.parts)
-        elif part == "coverage":
-            coverage()
+        elif part == "report":
+            print(report())
         elif part == "peers":
             continue
         else:
