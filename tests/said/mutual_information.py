@@ -152,17 +152,10 @@ def accuracy() -> Iterator[Saying]:
     assert n_tasks is not None
     assert n_pairs is not None
     yield said("({} pairs, {} to {} dimensions a side)", n_pairs[1], *dimensions(unseen))
-    mean, excess, least = (
-        tasks[f"**{name}**, {n_tasks[1]} tasks"]["`panel`"]
-        for name in ("mean absolute error", "largest excess", "worst")
-    )
-    yield said(
-        "On {} tasks of Czyz et al. 2023 it is {}, at worst {} too low and {} too high",
-        n_tasks[1],
-        mean,
-        least.strip("-"),
-        excess,
-    )
+    titles = [f"**{name}**, {n_tasks[1]} tasks" for name in ("mean absolute error", "worst", "largest excess")]
+    mean, least, excess = (tasks[title]["`panel`"].strip("-") for title in titles)
+    words = "On {} tasks of Czyz et al. 2023 it is {}, at worst {} too low and {} too high"
+    yield said(words, n_tasks[1], mean, least, excess)
 
 
 def mean_error(rows: dict[str, Any]) -> float:
