@@ -212,7 +212,7 @@ def report() -> str:
     rows = json.loads(RESULTS.read_text())
     lines = ["| tasks | verdict | n | interval holds the truth | mean absolute error | worst | largest excess |"]
     lines.append("|---|---|--:|--:|--:|--:|--:|")
-    for half in ("choosing", "unseen"):
+    for half in sorted({row["half"] for row in rows.values()}):
         of_half = [row for row in rows.values() if row["half"] == half]
         words = [word for word in VERDICTS if any(row["verdict"] == word for row in of_half)]
         for word in ("all", *words):
