@@ -38,6 +38,6 @@ def compared(frame: pd.DataFrame) -> Iterable[str]:
     ids=["CR1", "bootstrap", "comparison of metrics"],
 )
 def test_few_groups_are_said(said: Said, what: str) -> None:
-    words = f"{what} rests on 19 groups: with fewer than 20, its intervals tend to be too narrow"
+    words = f"{what} rests on 19 groups: with fewer than 20, its intervals can be too narrow"
     assert [one for one in said(study(19)) if "rests on" in one] == [words]
     assert [one for one in said(study(20)) if "rests on" in one] == []

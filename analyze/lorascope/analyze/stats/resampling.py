@@ -99,11 +99,11 @@ def few_groups(what: str, n_groups: int) -> list[str]:
     Examples
     --------
     >>> few_groups("CR1", 5), few_groups("CR1", 20)
-    (['CR1 rests on 5 groups: with fewer than 20, its intervals tend to be too narrow'], [])
+    (['CR1 rests on 5 groups: with fewer than 20, its intervals can be too narrow'], [])
     """
     if n_groups >= FEW_GROUPS:
         return []
-    return [f"{what} rests on {n_groups} groups: with fewer than {FEW_GROUPS}, its intervals tend to be too narrow"]
+    return [f"{what} rests on {n_groups} groups: with fewer than {FEW_GROUPS}, its intervals can be too narrow"]
 
 
 def refuse_draws(n_draws: int, seed: int, level: float) -> None:
