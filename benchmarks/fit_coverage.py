@@ -35,7 +35,7 @@ OF_PHI3 = {"A": 2.7, "alpha": 8.8, "B": 16.6, "beta": 1.4}
 """Eq. 8 on the paper's cells of Phi3, rounded; its residuals are 0.9 %."""
 INTERVALS = ("F", "chi-square", "Wald")
 OVER_GROUPS = ("F", "CR1", "bootstrap")
-N_GROUPS: dict[LawName, tuple[int, ...]] = {"log-log": (5, 10, 20, 40), "additive": (5, 10)}
+N_GROUPS: dict[LawName, tuple[int, ...]] = {"log-log": (5, 10), "additive": (5, 10)}
 """Law of a single size -> how many groups a study has."""
 Row = dict[str, Any]
 
