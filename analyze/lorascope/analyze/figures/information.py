@@ -24,7 +24,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     """Mutual information of each component over its js, in nats, and the line on which they are equal.
 
     The paper calls MIUB, the sum of these js, an upper bound: points would lie in the shaded part. Bars are 95 %
-    intervals, of noise and visible bias. Colours are kinds; a hollow marker is a value whose verdict is saturated or undersampled.
+    intervals. Colours are kinds; a hollow marker is a value whose verdict is saturated or undersampled.
     Axes are logarithmic where values lie further apart than a factor of 30; a triangle is a value beyond the edge, such
     as infinity. Components without a value, or with a note on why one is missing, are left out and counted.
 
