@@ -131,7 +131,7 @@ def verdicts() -> Iterator[Saying]:
 
 def accuracy() -> Iterator[Saying]:
     rows = json.loads((ROOT / "benchmarks" / "information_tasks.json").read_text())
-    unseen, choosing = ({k: v for k, v in rows.items() if v["half"] == half} for half in ("unseen", "choosing"))
+    unseen, choosing = ({k: v for k, v in rows.items() if v["set"] == half} for half in ("unseen", "choosing"))
     yield said("{} tasks of our own", len(unseen))
     yield said("as many that it was chosen by ({:.3f})", mean_error(choosing))
     errors = {name: row["value"] - row["truth"] for name, row in unseen.items()}
