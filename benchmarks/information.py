@@ -224,7 +224,7 @@ def report() -> str:
                 "| " + " | ".join([half, word, str(len(some)), f"{held} ({held / len(some):.0%})", *numbers]) + " |"
             )
     unseen = {name: row for name, row in rows.items() if row["set"] == "unseen"}
-    peers = sorted({name for row in unseen.values() for name in row.get("peers", {})}, key=PEERS.index)
+    peers = PEERS if all("peers" in row for row in unseen.values()) else ()
     names = [*(f"`{name}`" for name in PANEL), *(f"bmi {name}" for name in peers)]
     lines += ["", "| unseen task | truth | panel | 95 % interval | verdict | " + " | ".join(names) + " |"]
     lines.append("|---|--:|--:|---|---|" + "--:|" * len(names))
@@ -232,7 +232,7 @@ def report() -> str:
     for name, row in unseen.items():
         found = [
             *(row["members"][member] for member in PANEL),
-            *(row.get("peers", {}).get(peer, np.nan) for peer in peers),
+            *(row["peers"][peer] for peer in peers),
         ]
         errors.append(np.array([row["value"], *found]) - row["truth"])
         cells = [

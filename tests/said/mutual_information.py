@@ -132,26 +132,28 @@ def verdicts() -> Iterator[Saying]:
 def accuracy() -> Iterator[Saying]:
     rows = json.loads((ROOT / "benchmarks" / "information_tasks.json").read_text())
     unseen, choosing = ({k: v for k, v in rows.items() if v["set"] == half} for half in ("unseen", "choosing"))
-    yield said("{} tasks of our own", len(unseen))
-    yield said("as many that it was chosen by ({:.3f})", mean_error(choosing))
     errors = {name: row["value"] - row["truth"] for name, row in unseen.items()}
     worst, best = min(errors, key=errors.__getitem__), max(errors, key=errors.__getitem__)
-    yield said("mean absolute error is {:.3f} nat", mean_error(unseen))
-    yield said("at worst it is {:.3f} too low (`{}`, {})", -errors[worst], worst, unseen[worst]["verdict"])
-    yield said("and {:.3f} too high (`{}`, {})", errors[best], best, unseen[best]["verdict"])
     ok = {name: row for name, row in unseen.items() if row["verdict"] == "ok"}
-    yield said("Of the {} values that are `ok` the interval holds the truth in {}", len(ok), held(ok))
-    yield said("of all {} in {}", len(unseen), held(unseen))
-    yield said("none of these is off by more than {:.3f}", max(abs(errors[name]) for name in ok))
-    for peer in ("KSG", "CCA", "InfoNCE", "MINE"):
-        error = np.mean([abs(row["peers"][peer] - row["truth"]) for row in unseen.values()])
-        yield said(f"{peer} {{:.3f}}", error)
-    tasks = table(BENCHMARKS, "| task | truth | `ksg1`")
     text = (ROOT / BENCHMARKS).read_text()
     n_tasks, n_pairs = re.search(r"on (\d+) tasks of benchmark-mi", text), re.search(r"with (\d+) pairs each", text)
     assert n_tasks is not None
     assert n_pairs is not None
     yield said("({} pairs, {} to {} dimensions a side)", n_pairs[1], *dimensions(unseen))
+    yield said("On {} tasks of our own that were looked at once", len(unseen))
+    yield said("its mean absolute error is {:.3f} nat", mean_error(unseen))
+    yield said("at worst it is {:.3f} too low (`{}`, {})", -errors[worst], worst, unseen[worst]["verdict"])
+    yield said("and {:.3f} too high (`{}`, {})", errors[best], best, unseen[best]["verdict"])
+    rest = {name: row for name, row in unseen.items() if name != worst}
+    yield said("Without the worst, its error is {:.3f}", mean_error(rest))
+    yield said("Of the {} values that are `ok` the interval holds the truth in {}", len(ok), held(ok))
+    yield said("none of these is off by more than {:.3f}", max(abs(errors[name]) for name in ok))
+    yield said("of all {} in {}", len(unseen), held(unseen))
+    if all("peers" in row for row in unseen.values()):
+        for peer in ("KSG", "CCA", "InfoNCE", "MINE"):
+            yield said(f"{peer} {{:.3f}}", np.mean([abs(r["peers"][peer] - r["truth"]) for r in unseen.values()]))
+    yield said("On as many that it was chosen by, it is {:.3f}", mean_error(choosing))
+    tasks = table(BENCHMARKS, "| task | truth | `ksg1`")
     titles = [f"**{name}**, {n_tasks[1]} tasks" for name in ("mean absolute error", "worst", "largest excess")]
     mean, least, excess = (tasks[title]["`panel`"].strip("-") for title in titles)
     words = "On {} tasks of Czyz et al. 2023 it is {}, at worst {} too low and {} too high"
