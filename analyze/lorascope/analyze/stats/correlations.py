@@ -106,7 +106,7 @@ def _effects(there: np.ndarray, sets: np.ndarray | None) -> np.ndarray:
 
 def r_p(r: float, freedom: float) -> float:
     """Two-sided p of Student's t of a correlation, as in scipy's `pearsonr`: with n cells it has n - 2 freedom."""
-    from scipy.stats import beta  # type: ignore[import-untyped]
+    from scipy.stats import beta
 
     return 2 * float(beta.sf(abs(r), freedom / 2, freedom / 2, loc=-1, scale=2)) if freedom > 0 else math.nan
 
