@@ -254,12 +254,3 @@ def test_examples_of_the_page_run() -> None:
     examples = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "mi-and-js.md", None, 0)
     assert len(examples.examples) > 5
     assert doctest.DocTestRunner().run(examples).failed == 0
-
-
-def test_table_of_the_page_holds() -> None:
-    pairs = {f"normal, correlation {rho}": gaussian_dependence(rho) for rho in (0.1, 0.5, 0.75, 0.9, 0.99, 0.9999)}
-    pairs |= {f"one symbol twice, uniform among {n}": discrete_dependence(np.eye(n) / n) for n in (2, 1000)}
-    pairs["a fair bit and its copy, wrong one time in five"] = discrete_dependence(FLIPPED)
-    for name, (mi, js, _) in pairs.items():
-        numbers = " | ".join(f"{value:.4f}" for value in (mi, js, LN2 * js, js_lower_bound(js)))
-        assert f"| {name} | {numbers} |" in PAGE

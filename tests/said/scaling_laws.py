@@ -1,0 +1,82 @@
+"""What the numbers of docs/scaling-laws.md are held to."""
+
+import math
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lorascope.analyze.scaling import diagnostics, estimate, identify, laws
+from lorascope.analyze.scaling.fit import fit_scaling_law
+from lorascope.analyze.scaling.identify import identifiability
+from lorascope.analyze.scaling.straight import linear_models
+from lorascope.analyze.stats import trends
+from lorascope.study import paper_study
+from lorascope.study.paper_tables import CHANCE
+
+from .page import Saying, count, equation, said
+
+CUBE = pd.DataFrame(np.stack(np.meshgrid(*3 * [np.geomspace(1, 1e4, 5)]), axis=-1).reshape(-1, 3), columns=list("NRD"))
+"""Sizes that all vary on their own."""
+
+
+def sayings() -> Iterator[Saying]:
+    study = paper_study()
+    runs = study.pivot(index=["model", "setting"], columns="dataset", values="MIUB")
+    yield said("a run that is printed {} counts once", {2: "twice"}[runs.value_counts().max()])
+    for law in laws.LAWS.values():
+        yield said("| {} |", law.equation)
+    yield from powers()
+    yield from intervals()
+    yield from designs()
+    yield said("must be more than {:g} below the AIC of the free effects", diagnostics.DECISIVE)
+    n_settings = count(study["setting"].nunique())
+    yield said("{} settings are only {} values", n_settings.capitalize(), n_settings)
+    yield said("whose accuracy is below {}, which is chance among {} choices", CHANCE, count(round(1 / CHANCE)))
+    yield said("exact up to {} levels", count(trends.MOST_EXACT))
+
+
+def powers() -> Iterator[Saying]:
+    yield said("if their spread is {} or more", diagnostics.NOISY)
+    low, high = laws.BOUNDS["alpha"]
+    assert laws.BOUNDS["gamma"] == (low, high)
+    yield said("alpha and gamma between {} and {:g}, beta between {} and {:g};", low, high, *laws.BOUNDS["beta"])
+    yield said("{} spreads of the residuals", estimate.HUBER)
+    x, e, small = np.array([0.5, 2.0, 30.0]), 0.7, 1e-12
+    power = laws.Column("A", np.log(x)[:, None], (0,))
+    yield equation("(x^e - 1)/e", x=x, e=e, value=power.centred(np.array([e])))
+    np.testing.assert_allclose(power.centred(np.array([small])), np.log(x))
+    yield said("the limit of eq. 8 for exponents that go to {:.0f}", small)
+    yield said("so that an exponent may go to {:.0f}", small)
+    yield said("if its exponent may be {:.0f}, since", small)
+    signs = {np.sign(power.per_unit(np.array([e]))) for e in (-small, small)}
+    yield said("have {} branches that meet at infinity", count(len(signs)))
+
+
+def intervals() -> Iterator[Saying]:
+    cells = CUBE.assign(y=CUBE["N"] ** -0.3 * np.exp(0.01 * np.sin(CUBE.index)))
+    fit = fit_scaling_law(cells, "y", N="N", law="log-log", repeat="D", groups=["R"])
+    yield said("intervals of the parameters ({:.0f} % by default)", 100 * fit.level)
+    low, high = fit.conf_int("F").loc["alpha", ["low", "high"]]
+    reach = ((high - low) / 2 / fit.bse["alpha"]) ** 2
+    n = next(n for n in (1, 2, 3) if math.isclose(stats.f.ppf(fit.level, n, fit.df_resid), reach, rel_tol=1e-3))
+    yield said("the quantile of F({}, df)", n)
+    yield said("the chi-square({}) quantile", n)
+    x, groups = np.random.default_rng(0).normal(size=20), np.arange(20) % 5
+    slopes = linear_models(x**3, x[:, None], ["alpha"], groups).slopes.set_index("covariance")
+    yield said("t with G - {:.0f} for G groups", len(set(groups)) - slopes.loc["CR1", "df"])
+
+
+def designs() -> Iterator[Saying]:
+    names = set(re.findall(r"[A-Z]0|\b[ABC]\b|alpha|beta|gamma", laws.LAWS["additive"].equation))
+    yield said("Eq. 8 has {} parameters", count(len(names)))
+    found = identifiability(CUBE, N="N", R="R", D="D")
+    yield said("no design determines more than {}", count(found.rank - 1))  # the level is none of eq. 8
+    (needed,) = set(found.axes["n_levels_needed"])
+    yield said("A size with fewer than {} levels can't", count(needed))
+    at_least = identifiability(CUBE[CUBE["N"] < 200], N="N")
+    assert at_least.n_parameters == at_least.axes["n_levels"].item()
+    yield said("With {} levels, a law has as many parameters", count(at_least.n_parameters))
+    assert identify.NARROW_DECADES == 1, "`less than a decade` on the page"
