@@ -58,6 +58,16 @@ def test_metrics_of_one_training_move_together() -> None:
     assert between_trainings(ratio, ["MIUB", "CE"], trained, trainings, ["a", "b"]).reach == pytest.approx(0, abs=1e-12)
 
 
+def test_settings_on_which_the_number_does_not_depend_dont_count() -> None:
+    found = spread_of(
+        {"a": [1.0, 1.2], "m": [5.0], "b": [2.0, 2.3]},
+        lambda means: gap({"MIUB": means["MIUB"][[0, 2]]}),
+        ("a", "m", "b"),
+    )
+    assert found == spread_of({"a": [1.0, 1.2], "b": [2.0, 2.3]}, gap)
+    assert found.n_seeds == 2
+
+
 def test_one_seed_everywhere_says_nothing() -> None:
     found = spread_of({"a": [1.0], "b": [2.0]}, gap)
     assert np.isnan([found.sd, found.reach]).all()

@@ -41,12 +41,11 @@ def notices(study: StudyResults) -> Iterator[str]:
     n_seeds = cells.groupby(["model", "task", "setting"])["seed"].nunique()
     if n_lone := int((n_seeds == 1).sum()):
         who = "Each setting has" if n_lone == len(n_seeds) else f"{n_lone} of {len(n_seeds)} settings have"
-        seen = (
-            "Claims take these to vary between trainings as the others do, in percent."
-            if n_seeds.groupby(level=["model", "task"]).max().min() > 1
-            else "Claims on tasks and models without a second seed are about these very adapters."
+        yield (
+            f"<b>{who} one seed.</b> Errors say how another draw of items would differ, not another adapter. Claims "
+            "take that from settings of the same task with several seeds; without any, they are about these very "
+            "adapters."
         )
-        yield f"<b>{who} one seed.</b> Errors say how another draw of items would differ, not another adapter. {seen}"
     choices = cells[cells["first_prompt"] & ~cells["is_text"] & (cells["n_scored"] > 0)]
     if len(choices) and choices["n_scored"].min() < FEW_ITEMS:
         low, high = int(choices["n_scored"].min()), int(choices["n_scored"].max())

@@ -54,16 +54,17 @@ TABLES = {
     2: (
         "prompts",
         "prompt",
-        "Mean over data sets, the same items under every prompt.",
+        "Mean over data sets, the same items under every prompt. MIUB is averaged over the tokens of template and "
+        "examples too, so that prompts differ in which and how many tokens it is of.",
         "no items were put to more than one prompt",
     ),
     3: (
         "mutual information",
         "task",
-        "ACC and MIUB as in table 1. MI: median over components of the panel's estimate, its quartiles, and how many "
-        "components' verdict is ok; others are lower bounds or less. js: median of the same components and tokens; js "
-        "sum: their sum, MIUB over these. Mutual information of whole states is infinite: each estimate is of a few "
-        "axes of both.",
+        "ACC and MIUB of the units whose mutual information was estimated. MI: median over components of the panel's "
+        "estimate, its quartiles, and how many components' verdict is ok; others are lower bounds or less. js: median "
+        "of the same components and tokens; js sum: their sum, MIUB over these. Mutual information of whole states is "
+        "infinite: each estimate is of a few axes of both.",
         "mutual information was estimated of no unit",
     ),
 }

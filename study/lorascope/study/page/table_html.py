@@ -92,7 +92,7 @@ def _cell(row: Mapping[Any, Any] | None, power: int, kind: str) -> str:
     said = [f"n = {row['n_items']} items", f"{row['n_seeds']} seed{'' if row['n_seeds'] == 1 else 's'}"]
     below = ""
     if pd.notna(row["seed_sd"]):
-        below = f'<div class="note">sd {format_number(row["seed_sd"] / unit)}</div>'
+        below = f'<div class="note">sd {format_number(row["seed_sd"] / unit, digits=2)}</div>'
     if pd.notna(row.get("low")):
         low, high = (format_number(float(row[end]) / unit) for end in ("low", "high"))
         below += f'<div class="note">{low} to {high}</div>'

@@ -66,7 +66,7 @@ def decided(number: int, claim: str, found: Estimate, unit: str, what: str, *, f
     if has_spread:
         because += f"over items alone{_between(found.low, found.high)}; " if is_known else ""
         seeds = f"{fewest if fewest == most else f'{fewest} to {most}'} seeds a setting"
-        seeds += ", one taken to vary in percent as several do" if fewest == 1 else ""
+        seeds += "; one seed is taken to vary as several do, in percent" if fewest == 1 else ""
         because += f"trainings differ by {format_number(found.spread.sd)}{in_unit} (sd, {seeds})"
     else:
         because += "one seed a setting, whose spread is unknown" if fewest == 1 else "no spread of seeds"

@@ -30,7 +30,7 @@ class Spread(NamedTuple):
     reach: float = math.nan
     """Half of the 95 % interval around the number of the trainings at hand, by Student's t."""
     n_seeds: int = 1
-    """Fewest seeds of a setting."""
+    """Fewest seeds of a setting on which the number depends."""
     most_seeds: int = 1
 
 
@@ -79,4 +79,5 @@ def between_trainings(
     of_means.append((sum(v for v, n in zip(variances, seeds, strict=True) if n == 1), lent_freedom))
     total, squares = sum(v for v, _ in of_means), sum(v**2 / freedom for v, freedom in of_means)
     reach = stats.t.ppf((1 + LEVEL) / 2, total**2 / squares) * math.sqrt(total) if squares > 0 else 0.0
-    return Spread(math.sqrt(sum(variances)), float(reach), min(seeds), max(seeds))
+    used = [n for v, n in zip(variances, seeds, strict=True) if v > 0] or seeds
+    return Spread(math.sqrt(sum(variances)), float(reach), min(used), max(used))
