@@ -69,15 +69,7 @@ def _peer(x: np.ndarray, y: np.ndarray) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.npz"
         np.savez(path, x=x, y=y)
-        command = [
-            str(PEER),
-            str(Path(__file__).parent / "peer_mi.py"),
-            str(path),
-            "ksg",
-            "10",
-            "chebyshev",
-            str(N_ROUNDS),
-        ]
+        command = [str(PEER), str(Path(__file__).parent / "peer_mi.py"), str(path), "ksg", "10", "chebyshev", str(N_ROUNDS)]
         found: list[dict[str, float]] = json.loads(
             subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
         )

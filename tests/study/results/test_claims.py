@@ -132,7 +132,9 @@ def test_settings_with_one_seed_vary_as_those_with_several(tmp_path: Path) -> No
     found = moved(tmp_path, {(1, 8): [0.8, 1.2], (1, 32): [0.8, 1.2], (1, 128): [2.0], (4, 8): [1.3]})
     one = of(found, "MIUB falls as model size grows")
     assert (one.verdict, one.n_seeds) == ("not identified", 1)
-    assert "1 to 2 seeds a setting; one seed is taken to vary as several do, in percent" in one.because
+    assert (
+        "1 to 2 seeds a setting; one is taken to vary as those of a setting with several do, in percent" in one.because
+    )
     # 28 % of share1 in share1, with one degree of freedom; 28 % of share4 in share4, with two: r8 and r32.
     assert one.seed_sd == pytest.approx(100 / 1.3 * 0.283 * np.sqrt(2), rel=0.1)
 

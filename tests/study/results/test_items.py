@@ -160,8 +160,8 @@ def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -
         (0.9, (3, 3), "not identified", "trainings differ by 0.200 nat (sd, 3 seeds a setting)"),
         (
             0.9, (1, 3), "not identified",
-            "trainings differ by 0.200 nat (sd, 1 to 3 seeds a setting; one seed is taken to vary as several do, in "
-            "percent)",
+            "trainings differ by 0.200 nat (sd, 1 to 3 seeds a setting; one is taken to vary as those of a "
+            "setting with several do, in percent)",
         ),
     ],
 )  # fmt: skip

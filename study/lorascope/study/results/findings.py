@@ -65,8 +65,8 @@ def decided(number: int, claim: str, found: Estimate, unit: str, what: str, *, f
     because += f"95 % over {items}{' and trainings' * has_spread}; " if is_known else f"no interval of {items}; "
     if has_spread:
         because += f"over items alone{_between(found.low, found.high)}; " if is_known else ""
-        seeds = f"{fewest if fewest == most else f'{fewest} to {most}'} seeds a setting"
-        seeds += "; one seed is taken to vary as several do, in percent" if fewest == 1 else ""
+        seeds = f"{fewest if fewest == most else f'{fewest} to {most}'} seed{'s' * (most > 1)} a setting"
+        seeds += "; one is taken to vary as those of a setting with several do, in percent" if fewest == 1 else ""
         because += f"trainings differ by {format_number(found.spread.sd)}{in_unit} (sd, {seeds})"
     else:
         because += "one seed a setting, whose spread is unknown" if fewest == 1 else "no spread of seeds"
