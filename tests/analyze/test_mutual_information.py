@@ -42,7 +42,7 @@ def test_the_example_runs() -> None:
 def test_an_estimate_comes_with_all_that_says_how_far_to_believe_it() -> None:
     result = mutual_information(*pairs(d=2), n_shuffles=2, groups=np.arange(400) // 4)
     assert tuple(result.data_vars) == FIELDS
-    assert result.sizes == {"estimator": 6}
+    assert result.sizes == {"estimator": 7}
     assert result["estimator"].values.tolist() == [*PANEL, "panel"]
     assert result["long_name"].dims == ("estimator",)
     assert set(result["verdict"].values.tolist()) <= set(VERDICTS)
@@ -52,7 +52,7 @@ def test_attributes_say_how_it_was_made() -> None:
     x, y = pairs(d=2)
     options: dict[str, Any] = {"k": 5, "n_shuffles": 4, "seed": 7}
     result = mutual_information(x, y[:, 0], estimator="ksg1", groups=np.arange(400) // 4, unit="bit", **options)
-    shape = {"n": 400, "n_groups": 100, "dimensions_x": 2, "dimensions_y": 1}
+    shape = {"n": 400, "n_groups": 100, "n_effective": 400, "dimensions_x": 2, "dimensions_y": 1}
     expected = {"units": "bit", **options, "p_floor": 0.2, **shape}
     assert result.attrs | expected == result.attrs
     assert set(result.attrs) - set(expected) == {"null", "interval"}

@@ -14,6 +14,7 @@ from .information.estimators import check_settings, refuse_unless_whole, resolve
 from .information.evidence import estimate
 from .information.pairs import Settings, check_pairs
 from .information.plan import Unit
+from .information.serial import effective_rows
 from .options import N_SHUFFLES
 from .threads import one_blas_thread
 
@@ -103,6 +104,7 @@ def mutual_information(
     return result.assign_attrs(
         n=len(pairs.x),
         n_groups=len(np.unique(pairs.groups_x)),
+        n_effective=effective_rows(pairs),
         dimensions_x=pairs.x.shape[1],
         dimensions_y=pairs.y.shape[1],
     )

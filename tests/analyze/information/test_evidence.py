@@ -105,7 +105,7 @@ def test_parts_are_whole_samples_each_in_one_part(n: int, lengths: list[int]) ->
     [
         ([900, *[5] * 40], 3, 8, False),  # parts within the longest sample, of nothing
         ([50] * 7, 3, 8, False),  # fewer samples than parts
-        ([1] * 400, 25, 8, False),  # halves of 25 rows, each of which would need as many others
+        ([1] * 400, 50, 8, False),  # parts of 50 rows, each of which would need as many others
         ([30, 1, 1, 1, 1, 1, 1, 1] * 8, 3, 8, False),  # halves of one sample
         ([20] * 7, 3, 2, False),  # and where there are three in a part
         ([1] * 256, 3, 8, True),
@@ -150,7 +150,6 @@ def test_errors_and_intervals_of_gaussians_are_right() -> None:
     truth = -0.5 * math.log(1 - 0.6**2)
     # 95 % of 200, with a standard deviation of 1.5 %
     assert 0.9 < ((low < truth) & (truth < high)).mean() < 0.99
-    np.testing.assert_allclose(high - values, values - low, rtol=1e-12)
     assert abs(values.mean() - truth) < 4 * scatter / math.sqrt(200)
 
 
@@ -165,7 +164,10 @@ def test_the_ladder_is_made_of_means_over_parts() -> None:
         squares += (n - 1) * np.var(values, ddof=1) / n
     # Each size says n times the whole's variance with n - 1 freedoms: 11 in all.
     assert found["se"] == pytest.approx(math.sqrt(squares / 11), rel=1e-12)
-    assert found["high"] - found["value"] == pytest.approx(2.20098516 * found["se"], rel=1e-8)  # Student's t
+    # Student's t, and what is left of a bias that falls as the root of the rows: as much as fell from a quarter to all
+    left, noise = found["value"] - found["quarter"], 2.20098516 * found["se"]
+    assert found["high"] - found["value"] == pytest.approx(noise + max(left, 0), rel=1e-8)
+    assert found["value"] - found["low"] == pytest.approx(noise + max(-left, 0), rel=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -202,15 +204,33 @@ def test_the_null_is_made_of_shuffles() -> None:
     assert found["null_sd"] == pytest.approx(np.std(values, ddof=1), rel=1e-12)
 
 
-def test_the_null_of_the_panel_and_of_noise_curves_is_their_bias() -> None:
+def test_the_null_of_noise_curves_is_their_bias() -> None:
     pairs = correlated(9, 300, 3)
-    for estimator, name in (("panel", "panel"), ("noise", "noise_0.1")):
-        place = resolve_estimators(estimator).index(name)
-        raw, found = fields(pairs, estimator), fields(pairs, estimator, n_shuffles=5)
-        assert found["bias"][place] == found["null_mean"][place] > 0
-        assert found["value"][place] == pytest.approx(raw["value"][place] - found["null_mean"][place], abs=1e-12)
-        assert found["low"][place] < found["value"][place] < found["high"][place]
-        assert math.isnan(raw["bias"][place])
+    place = resolve_estimators("noise").index("noise_0.1")
+    raw, found = fields(pairs, "noise"), fields(pairs, "noise", n_shuffles=5)
+    assert found["bias"][place] == found["null_mean"][place] > 0
+    assert found["value"][place] == pytest.approx(raw["value"][place] - found["null_mean"][place], abs=1e-12)
+    assert math.isnan(raw["bias"][place])
+
+
+def test_what_the_largest_member_has_from_noise_is_the_panels_bias() -> None:
+    """Parts tell it: the mean of their largest lies above their largest mean by root n - 1 times that of all rows."""
+    pairs = correlated(9, 600, 2, rho=0.7)
+    names, rng = resolve_estimators("panel"), RNG(0)
+    found = fields(pairs, "panel")
+    more = times = 0.0
+    for n in SHARES:
+        parts = np.array([evaluate(pairs.take(rows), names, Settings())[:-1] for rows in _parts(pairs, n, rng)])
+        more += parts.max(axis=1).mean() - parts.mean(axis=0).max()
+        times += math.sqrt(n) - 1
+    assert found["bias"][-1] == pytest.approx(more / times, rel=1e-12)
+    assert found["bias"][-1] > 0
+    assert found["value"][-1] == pytest.approx(found["value"][:-1].max() - found["bias"][-1], rel=1e-12)
+
+
+def test_a_panel_that_shuffles_reach_has_their_mean_for_its_bias() -> None:
+    found = fields(correlated(3, 300, rho=0.0), "panel", n_shuffles=9)
+    assert found["bias"][-1] == found["null_mean"][-1] > 0
 
 
 def test_copies_are_saturated_and_infinity_is_said() -> None:

@@ -82,6 +82,17 @@ def test_scores_are_normal_quantiles_of_ranks() -> None:
     np.testing.assert_allclose(found[:, 1], ndtri([2.5 / 4, 2.5 / 4, 1 / 4]), rtol=0, atol=1e-15)
 
 
+def test_a_seed_orders_ties_at_random_and_leaves_all_else() -> None:
+    x = np.stack([np.arange(40.0) // 10, np.arange(40.0)], axis=1)
+    one, again, other = (normal_scores(x, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one[:, 0] != other[:, 0]).any()
+    np.testing.assert_array_equal(one[:, 1], normal_scores(x)[:, 1])
+    for scores in (one, other):
+        np.testing.assert_allclose(np.sort(scores[:, 0]), ndtri(np.arange(1, 41) / 41), rtol=0, atol=1e-15)
+        np.testing.assert_array_equal(np.argsort(scores[:, 0]) // 10, np.repeat(np.arange(4), 10))
+
+
 @pytest.mark.parametrize("d", [1, 3])
 def test_a_copy_seen_through_noise(d: int) -> None:
     x = white(40, d)

@@ -7,7 +7,7 @@ from scipy.special import digamma, gammaln
 
 from lorascope.analyze.information import held_out
 from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_information, normal_scores
-from lorascope.analyze.information.held_out import cca_ksg, quadratic_cca_ksg, radial_ksg
+from lorascope.analyze.information.held_out import cca_ksg, characteristic_ksg, quadratic_cca_ksg, radial_ksg
 from lorascope.analyze.information.pairs import Pairs, Settings
 from lorascope.analyze.information.projections import Axes, canonical_axes, halves
 
@@ -26,6 +26,10 @@ def linear(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
 
 def quadratic(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
     return quadratic_cca_ksg(scores_of(x, y), Settings(seed=seed))
+
+
+def characteristic(x: np.ndarray, y: np.ndarray, seed: int = 0) -> float:
+    return characteristic_ksg(scores_of(x, y), Settings(seed=seed))
 
 
 def radial(x: np.ndarray, y: np.ndarray) -> float:
@@ -57,7 +61,7 @@ def mean_and_error(estimate: Callable[[np.ndarray, np.ndarray], float], make: Ca
     return np.mean(found), np.std(found, ddof=1) / math.sqrt(N_SEEDS)  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("estimate", [linear, quadratic, radial])
+@pytest.mark.parametrize("estimate", [linear, quadratic, characteristic, radial])
 @pytest.mark.parametrize("d", [1, 3])
 def test_independent_sides_have_none(d: int, estimate: Callable[..., float]) -> None:
     mean, error = mean_and_error(estimate, lambda rng: (rng.normal(size=(1000, d)), rng.normal(size=(1000, d))))
@@ -76,10 +80,46 @@ def test_near_the_truth_of_gaussians(estimate: Callable[..., float], d: int, rho
     assert 0.9 * truth - 4 * error < mean < truth + 0.02 + 4 * error
 
 
-def test_pairs_beyond_the_second_add_nothing() -> None:
-    """What they add is known only if they are independent of the first two."""
-    x, y = gaussian(np.random.default_rng(0), 2000, 4, 0.6)
-    assert linear(x, y) < -math.log(1 - 0.6**2) + 0.02  # of two pairs of four
+@pytest.mark.parametrize("estimate", [linear, characteristic])
+def test_independent_pairs_add_up(estimate: Callable[..., float]) -> None:
+    mean, error = mean_and_error(estimate, lambda rng: gaussian(rng, 1500, 4, 0.6))
+    # In four dimensions a side neighbours alone find less than two thirds of it.
+    assert 0.8 * -2 * math.log(1 - 0.6**2) < mean < -2 * math.log(1 - 0.6**2) + 4 * error
+
+
+@pytest.mark.parametrize("estimate", [linear, characteristic])
+@pytest.mark.parametrize("shared", ["cluster", "scale", "order"])
+def test_what_pairs_share_is_counted_once(shared: str, estimate: Callable[..., float]) -> None:
+    """Four coordinates a side that all tell the same cluster, scale or order: together they know what that is."""
+    rng = np.random.default_rng(8)
+    noise = rng.normal(size=(2, 1500, 4))
+    if shared == "cluster":  # eight, whose centres each coordinate has in an order of its own
+        cluster, truth = rng.integers(8, size=1500), math.log(8)
+        x, y = (20 * rng.permuted(np.tile(np.arange(8), (4, 1)), axis=1)[:, cluster].T + side for side in noise)
+    elif shared == "scale":
+        truth = student_information(4, 4, 2)
+        x, y = student(rng, 1500, 4, 4, 2)
+    else:  # one coordinate with noise, written in four ways
+        truth = -0.5 * math.log(1 - 0.9**2)
+        one, other = (side[:, 0] for side in gaussian(rng, 1500, 1, 0.9))
+        x, y = (
+            np.stack([z, z**3, np.sinh(z), z + z**2 / 100], axis=1) + 1e-6 * rest
+            for z, rest in zip((one, other), noise, strict=True)
+        )
+    assert estimate(normal_scores(x), normal_scores(y)) < truth + 0.06
+
+
+@pytest.mark.parametrize("d", [1, 4])
+def test_a_wave_along_one_of_many_coordinates_is_seen_at_its_own_frequency(d: int) -> None:
+    """y is a turn of 5 x and noise, so that no line, product or norm shows it; hidden by rotations."""
+    rng = np.random.default_rng(9)
+    turns = rng.random((3000, d))
+    noise = 0.05 * rng.normal(size=3000)
+    other = np.column_stack([(5 * turns[:, 0] + noise) % 1, rng.random((3000, d - 1))])
+    truth = -math.log(0.05 * math.sqrt(2 * math.pi * math.e))  # of a circle, less a normal that is narrow on it
+    found = characteristic(normal_scores(turns), normal_scores(other))
+    assert 0.8 * truth < found < truth + 0.06
+    assert max(linear(normal_scores(turns), normal_scores(other)), 0.1) < found / (1 if d == 1 else 4)
 
 
 def test_directions_that_were_picked_by_chance_say_nothing() -> None:
@@ -149,7 +189,7 @@ def test_norms_tell_all_of_a_spherical_student_and_correlations_nothing(dx: int,
     assert abs(gaussian_information(x, y) - gaussian_bias(1500, dx, dy)) < 0.03
 
 
-@pytest.mark.parametrize("estimate", [cca_ksg, quadratic_cca_ksg])
+@pytest.mark.parametrize("estimate", [cca_ksg, quadratic_cca_ksg, characteristic_ksg])
 def test_no_sample_is_in_both_halves(estimate: Callable[..., float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Directions in which 40 samples differ by chance tell nothing of other samples, and much of the same ones."""
     groups = np.repeat(np.arange(40), 15)

@@ -6,7 +6,7 @@ import pytest
 from scipy.special import digamma
 from sklearn.feature_selection import mutual_info_regression
 
-from lorascope.analyze.information.ksg import ksg, ksg_ceiling, ksg_local
+from lorascope.analyze.information.ksg import extrapolated_ksg, ksg, ksg_ceiling, ksg_local
 from lorascope.analyze.kernels.neighbours import BLOCK
 
 ROUNDING = 1e-12
@@ -161,3 +161,40 @@ def test_pairs_on_top_of_each_other_are_refused_in_words() -> None:
     ):
         ksg(x, y, k=2)
     assert math.isfinite(ksg(x, y, k=4))
+
+
+@pytest.mark.parametrize("k", [2, 3, 8])
+def test_extrapolation_adds_what_nearer_neighbours_see_for_certain(k: int) -> None:
+    """Squares of a checkerboard: neighbours across an edge smooth it, fewer the less."""
+    rng = np.random.default_rng(0)
+    cell = rng.integers(8, size=2000)
+    x = (cell + rng.random(2000))[:, None]
+    y = ((cell + 2 * rng.integers(4, size=2000)) % 8 + rng.random(2000))[:, None]
+    near, far = (ksg_local(x, y, k=of) for of in (1, k))
+    more = near - far
+    certain = more.mean() - 2 * more.std() / math.sqrt(2000)
+    found = extrapolated_ksg(x, y, k=k)
+    assert found == pytest.approx(far.mean() + k / (k - 1) * max(certain, 0), rel=1e-12)
+    if k == 8:
+        assert far.mean() < found < math.log(2)
+    rows = np.arange(0, 2000, 3)
+    certain = more[rows].mean() - 2 * more[rows].std() / math.sqrt(len(rows))
+    expected = far[rows].mean() + k / (k - 1) * max(certain, 0)
+    assert extrapolated_ksg(x, y, k=k, rows=rows) == pytest.approx(expected, rel=1e-12)
+
+
+def test_extrapolation_of_gaussians_adds_next_to_nothing() -> None:
+    gains = []
+    for seed in range(20):
+        x, y = np.random.default_rng(seed).normal(size=(2, 500, 1))
+        gains.append(extrapolated_ksg(x, 0.6 * x + 0.8 * y) - ksg(x, 0.6 * x + 0.8 * y))
+    # The mean of what a standard normal exceeds 2 by is 0.0085; one neighbour scatters by some 0.05 more than three.
+    assert 0 <= np.mean(gains) < 4 * 1.5 * 0.0085 * 0.05
+
+
+def test_extrapolation_needs_a_nearer_neighbour_and_ends_at_the_ceiling() -> None:
+    x = np.random.default_rng(0).normal(size=(500, 1))
+    assert extrapolated_ksg(x, x) == pytest.approx(ksg_ceiling(500, 3), abs=ROUNDING)
+    assert extrapolated_ksg(x, -x, k=1) == ksg(x, -x, k=1)
+    x[1] = x[0]  # a pair twice has no nearest pair at a distance
+    assert extrapolated_ksg(x, 2 * x, k=2) == ksg(x, 2 * x, k=2)

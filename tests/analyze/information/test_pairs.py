@@ -61,6 +61,11 @@ def test_arrays_are_refused_in_words(x: Any, y: Any, words: str) -> None:
         check_pairs(x, y)
 
 
+def test_whole_numbers_may_repeat() -> None:
+    symbols = np.arange(120)[:, None] % 3
+    assert len(check_pairs(symbols, symbols).x) == 120
+
+
 def test_each_repeat_counts_but_for_the_first() -> None:
     pairs = check_pairs(X, Y)
     doubled = pairs.take(np.array([0, 1, 0, 2, 0, 1]))

@@ -9,7 +9,7 @@ from lorascope.analyze.kernels.neighbours import BLOCK, neighbour_counts
 class Found(NamedTuple):
     counts_x: np.ndarray
     counts_y: np.ndarray
-    nearest_k: np.ndarray
+    distances: np.ndarray
 
 
 def counts_of(x: np.ndarray, y: np.ndarray, groups: np.ndarray, k: int) -> Found:
@@ -17,7 +17,7 @@ def counts_of(x: np.ndarray, y: np.ndarray, groups: np.ndarray, k: int) -> Found
     n = x.shape[1]
     starts = np.arange(0, n, BLOCK)
     edges = np.stack([np.minimum.reduceat(x[0], starts), np.maximum.reduceat(x[0], starts)], axis=1)
-    found = Found(np.full(n, -1), np.full(n, -1), np.full(n, -1.0))
+    found = Found(np.full((2, n), -1), np.full((2, n), -1), np.full((2, n), -1.0))
     neighbour_counts(x, y, edges, groups, groups, len(np.unique(groups)) < n, k, *found)
     return found
 
@@ -27,8 +27,9 @@ def reference(x: np.ndarray, y: np.ndarray, groups: np.ndarray, k: int) -> Found
     of_x, of_y = (np.abs(side[:, :, None] - side[:, None, :]).max(axis=0) for side in (x, y))
     alike = groups[:, None] == groups
     of_x[alike] = of_y[alike] = np.inf
-    kth = np.sort(np.maximum(of_x, of_y), axis=1)[:, k - 1 : k]
-    return Found((of_x < kth).sum(axis=1), (of_y < kth).sum(axis=1), kth[:, 0])
+    nearest = np.sort(np.maximum(of_x, of_y), axis=1)[:, [0, k - 1]].T
+    counts = [(side < nearest[:, :, None]).sum(axis=2) for side in (of_x, of_y)]
+    return Found(*counts, nearest)
 
 
 def compare(x: np.ndarray, y: np.ndarray, groups: np.ndarray, k: int) -> None:

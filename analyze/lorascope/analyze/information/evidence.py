@@ -12,6 +12,7 @@ from lorascope.stores.progress import Progress
 
 from .estimators import ESTIMATORS, PANEL, ceilings, evaluate
 from .pairs import Pairs, Settings, least_rows
+from .serial import FEWEST, effective_rows
 
 SHARES = (2, 4, 8)
 """The rows are cut into so many parts, and each is looked at alone."""
@@ -19,8 +20,8 @@ MEANINGS = {
     "value": "mutual information, less its bias where that is known",
     "bias": "what was taken off as bias",
     "se": "standard error, from the scatter of disjoint parts of the samples",
-    "low": "lower end of the 95 % interval of the noise; bias isn't in it",
-    "high": "upper end of the 95 % interval of the noise; bias isn't in it",
+    "low": "lower end of the 95 % interval: noise, and the bias that parts of the samples show",
+    "high": "upper end of the 95 % interval: noise, and the bias that parts of the samples show",
     "null_mean": "mean over shuffles of samples",
     "null_sd": "standard deviation over shuffles of samples",
     "p": "(1 + shuffles that reach the value) / (1 + shuffles)",
@@ -32,11 +33,11 @@ MEANINGS = {
 }
 """Columns of an estimate, and what they are."""
 FIELDS = tuple(MEANINGS)
-VERDICT_FIELDS = ("value", "se", "half", "quarter", "eighth", "ceiling", "null_mean", "null_sd")
+VERDICT_FIELDS = ("value", "se", "low", "high", "half", "quarter", "eighth", "ceiling", "null_mean", "null_sd")
 """Columns that a verdict rests on."""
 LEVEL = 0.95
 """Level of confidence of the intervals."""
-VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "biased", "assumes Gaussian")
+VERDICTS = ("ok", "lower bound only", "saturated", "undersampled", "biased", "assumes Gaussian", "serial")
 """What an estimate is called; `verdict` has the rules."""
 
 NEAR_CEILING = 0.8
@@ -47,6 +48,10 @@ DRIFT = 0.02
 """Nats beyond the noise that an estimate may move from a quarter of the rows to all."""
 AGREEMENT = 0.05
 """Nats beyond the noise up to which two members of the panel say the same."""
+WIDEST = 0.05, 0.1
+"""Half of the widest interval of a value that is `ok`: in nats, or as a share of the value, whichever is more."""
+RESOLUTION = 0.2
+"""Share of the ranks, along every coordinate of both sides, in which k neighbours lie if they are to see everything."""
 
 
 def estimate(
@@ -155,17 +160,51 @@ def _fields(
         at["null_mean"][place] = known.mean()
         at["null_sd"][place] = known.std(ddof=1) if len(known) > 1 else np.nan
         at["p"][place] = (1 + (known >= whole[place]).sum()) / (1 + len(known))
-        if name == "panel" or ESTIMATORS[name].null_is_bias:  # the largest of several is above 0 where all are 0
+        if name != "panel" and ESTIMATORS[name].null_is_bias:
             at["bias"][place] = at["null_mean"][place]
             at["value"][place] -= at["null_mean"][place]
-    at["low"][:], at["high"][:] = at["value"] - half_width, at["value"] + half_width
     for n, field in zip(SHARES, ("half", "quarter", "eighth"), strict=True):
         if len(ladder[n]):
-            # A bias from few rows falls as 1/rows; that the largest of several is above 0 is noise: as their root.
-            factors = [math.sqrt(n) if name == "panel" else n * ESTIMATORS[name].null_is_bias for name in names]
-            at[field][:] = ladder[n].mean(axis=0) - np.where(factors, np.nan_to_num(at["bias"]) * factors, 0.0)
-    at["verdict"][:] = _verdicts(names, at, len(pairs.x))
+            # A bias from few rows falls as 1/rows.
+            falls = [n * (name != "panel" and ESTIMATORS[name].null_is_bias) for name in names]
+            at[field][:] = ladder[n].mean(axis=0) - np.where(falls, np.nan_to_num(at["bias"]) * falls, 0.0)
+    if "panel" in names:
+        place, members = names.index("panel"), [names.index(name) for name in PANEL]
+        bonus = _bonus_of_the_largest(ladder, members)
+        if at["value"][place] - at["null_mean"][place] <= 2 * at["null_sd"][place]:
+            bonus = at["null_mean"][place]  # shuffles, where all is noise, have about the same
+        at["bias"][place] = bonus
+        at["value"][place] -= bonus
+        for field in ("half", "quarter", "eighth"):
+            at[field][place] = at[field][members].max() - bonus
+    left = _bias_left(at)
+    at["low"][:] = at["value"] - half_width + np.minimum(left, 0)
+    at["high"][:] = at["value"] + half_width + np.maximum(left, 0)
+    at["verdict"][:] = _verdicts(names, at, pairs, settings)
     return out
+
+
+def _bonus_of_the_largest(ladder: dict[int, np.ndarray], members: list[int]) -> float:
+    """How far the largest of several members lies above their largest mean, for their noise alone, nats.
+
+    It falls as the root of the rows. Of the n parts of 1/n of the rows, the mean of the largest has the bonus of that
+    many rows, and the largest mean that of all rows: they differ by root n - 1 times what all rows have.
+    """
+    more = times = 0.0
+    for n, parts in ladder.items():
+        of_members = parts[:, members] if len(parts) else np.full((1, 1), np.nan)
+        if np.isfinite(of_members).all():
+            more += float(of_members.max(axis=1).mean() - of_members.mean(axis=0).max())
+            times += math.sqrt(n) - 1
+    return more / times if times else 0.0
+
+
+def _bias_left(at: dict[str, np.ndarray]) -> np.ndarray:
+    """What more rows would still add or take, if that falls as the root of the rows, float64 (estimator,)."""
+    smaller, times = (at["half"], 2) if np.isnan(at["quarter"]).all() else (at["quarter"], 4)
+    with np.errstate(invalid="ignore"):  # infinite estimates
+        left = (at["value"] - smaller) / (math.sqrt(times) - 1)
+    return np.asarray(np.nan_to_num(left, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +221,11 @@ def _errors(ladder: dict[int, np.ndarray], n_names: int) -> tuple[np.ndarray, np
     return se, stdtrit(freedom, (1 + LEVEL) / 2) * se
 
 
-def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[float]:
+def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], pairs: Pairs, settings: Settings) -> list[float]:
+    n, d = len(pairs.x), pairs.x.shape[1] + pairs.y.shape[1]
+    if effective_rows(pairs) < FEWEST * n:
+        return [float(VERDICTS.index("serial"))] * len(names)
+    sees_all = (settings.k / n) ** (1 / d) <= RESOLUTION
     found, members = {}, {}
     for place, name in enumerate(names):
         fields = {field: float(at[field][place]) for field in VERDICT_FIELDS}
@@ -191,11 +234,16 @@ def _verdicts(names: Sequence[str], at: dict[str, np.ndarray], n: int) -> list[f
         if name != "panel":
             if ESTIMATORS[name].null_is_bias:
                 fields["null_mean"] = math.nan
-            checked = ESTIMATORS[name].checked_up_to
-            is_beyond = checked is not None and fields["value"] > checked(n)
-            found[name] = verdict("assumes Gaussian" if is_beyond else ESTIMATORS[name].says, **fields)
+            says, checked = ESTIMATORS[name].says, ESTIMATORS[name].checked_up_to
+            if checked is not None and fields["value"] > checked(n):
+                says = "assumes Gaussian"
+            elif says == "ok" and not sees_all:
+                says = "lower bound only"
+            found[name] = verdict(says, **fields)
     if "panel" in names:
-        found |= panel_verdicts(members, {name: found[name] for name in PANEL})
+        place = names.index("panel")
+        own = verdict("ok", **{field: float(at[field][place]) for field in VERDICT_FIELDS} | {"null_mean": math.nan})
+        found |= panel_verdicts(members, {name: found[name] for name in PANEL}, own)
     return [float(VERDICTS.index(found[name])) for name in names]
 
 
@@ -208,6 +256,8 @@ def verdict(
     quarter: float,
     eighth: float,
     ceiling: float,
+    low: float = math.nan,
+    high: float = math.nan,
     null_mean: float = math.nan,
     null_sd: float = math.nan,
 ) -> str:
@@ -217,11 +267,15 @@ def verdict(
     -----
     `saturated`: infinite, in a part too; at 0.8 of its ceiling or more; or at half of it, and grown by half of ln 4 or
     more from a quarter of the rows to all (half of ln 2 from a half, where quarters are too small). `undersampled`:
-    moved by more than 0.02 nat plus twice its standard error on that way, or too few rows to know. `biased`: shuffles,
-    whose truth is 0, give more or less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat
-    plus twice its standard error; ties and samples whose rows cluster do that to neighbours. Else what the estimator
-    says: `lower bound only` and `assumes Gaussian` stay that however many rows there are; an estimate that
-    stays where it is, is `ok`. That is no proof: heavy tails can hide dependence from neighbours without any drift.
+    moved by more than 0.02 nat plus twice its standard error on that way; too few rows to know; or no bound, and half
+    of its interval is wider than 0.05 nat and a tenth of the value. `biased`: shuffles, whose truth is 0, give more or
+    less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat plus twice its standard error;
+    ties and samples whose rows cluster do that to neighbours. Else what the estimator says: `lower bound only` and
+    `assumes Gaussian` stay that however many rows there are; an estimate that stays where it is, is `ok`. That is no
+    proof: what changes within the distance of the nearest neighbours is hidden from them, whatever parts show.
+
+    `serial`, which `estimate` gives, is said of all estimators where rows are alone, without groups, and those that
+    follow each other are alike on both sides: fewer than 0.9 of them count as independent (`effective_rows`).
     """
     if any(map(math.isinf, (value, half, quarter, eighth))) or value >= max(NEAR_CEILING * ceiling, DRIFT):
         return "saturated"
@@ -233,10 +287,14 @@ def verdict(
         return "biased"
     if math.isnan(drift + se) or abs(drift) > DRIFT + 2 * se:
         return "undersampled"
+    if says == "ok" and (high - low) / 2 > max(WIDEST[0], WIDEST[1] * value):
+        return "undersampled"
     return says
 
 
-def panel_verdicts(members: Mapping[str, tuple[float, float]], verdicts: Mapping[str, str]) -> dict[str, str]:
+def panel_verdicts(
+    members: Mapping[str, tuple[float, float]], verdicts: Mapping[str, str], own: str = "ok"
+) -> dict[str, str]:
     """Verdicts of `panel` and of its members (value and standard error), which correct what `verdict` says of each.
 
     Notes
@@ -244,13 +302,16 @@ def panel_verdicts(members: Mapping[str, tuple[float, float]], verdicts: Mapping
     No member can say too much but for noise, and for what `biased` finds. One that is below the largest by more than
     0.05 nat plus twice that one's standard error is therefore no more than a lower bound, whatever it says of itself.
     The panel is as good as its largest member: where that one's verdict is neither `ok` nor `lower bound only`, so is
-    the panel's; else the panel is `ok` if another member comes as near, or `lower bound only`.
+    the panel's; then comes its `own`, of the numbers of the panel itself. Else it is `ok` if a member that sees
+    everything, and says `ok`, is the largest or comes as near; or `lower bound only`.
     """
     best = max(members, key=lambda name: members[name][0])
     value, error = members[best]
     near = AGREEMENT + (0.0 if math.isnan(error) else 2 * error)
-    agree = [name for name in members if name != best and value - members[name][0] <= near]
-    found = {name: "lower bound only" for name in members if name not in (best, *agree) and verdicts[name] == "ok"}
-    if verdicts[best] not in ("ok", "lower bound only"):
-        return {**found, "panel": verdicts[best]}
-    return {**found, "panel": "ok" if agree else "lower bound only"}
+    far = [name for name in members if not value - members[name][0] <= near and name != best]
+    found = {name: "lower bound only" for name in far if verdicts[name] == "ok"}
+    for word in (verdicts[best], own):
+        if word not in ("ok", "lower bound only"):
+            return {**found, "panel": word}
+    is_ok = any(verdicts[name] == "ok" and name not in far for name in members)
+    return {**found, "panel": "ok" if is_ok else "lower bound only"}

@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .characteristic import CHANCE, characteristic_directions, covariance
 from .gaussian import normal_scores
-from .ksg import ksg
+from .ksg import extrapolated_ksg, ksg_ceiling
 from .pairs import Pairs, Settings
 from .projections import canonical_axes, halves, project
 
-N_JOINT = 2
-"""Canonical pairs that go into neighbour distances together; in more dimensions these lose more than they find."""
+MOST_SUMMED = 8
+"""Pairs of directions that are looked at one by one."""
+LEAST = 0.02
+"""Nats that a pair of directions must add to be counted with others."""
 ROWS_A_FEATURE = 20
 """Rows for each quadratic feature of a side: half of them to fit on, for the features of both sides."""
 RIDGE = 1e-4
@@ -20,26 +23,29 @@ LEAST_NORM = 1e-3
 OFF_CENTRE = 1e-9
 """Added to scores before norms are taken: of a single coordinate, those of ranks r and n + 1 - r would tie."""
 
+_Directions = Callable[[Pairs], tuple[np.ndarray, np.ndarray]]
+"""Pairs to fit on -> what all rows have along the directions found, (n, pair) of each side, the first pair first."""
+
 
 def cca_ksg(scores: Pairs, settings: Settings) -> float:
-    """Mutual information in nats between the two first pairs of canonical directions of normal scores, by neighbours.
+    """Mutual information in nats along canonical directions of normal scores, by neighbours.
 
-    Notes
-    -----
-    Directions are fitted on one half of the samples and the value is taken from the other, then the other way round,
-    and the two averaged: what was picked because it happened to fit can't raise the value. By data processing few
-    directions know less than all, so that apart from the neighbours' own error it is a lower bound. A sum over pairs
-    would be none: pairs without correlation may share a scale or a cluster, which it counts once for each.
+    The largest of: the first pair of directions, two pairs jointly, and the sum over pairs; see `_along`.
 
     References
     ----------
     Hotelling 1936, Biometrika 28, 321, on canonical directions.
     """
-    return _cross_fitted(scores, settings, ridge=0.0, after=np.asarray)
+
+    def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        axes = canonical_axes(fitted.x, fitted.y, MOST_SUMMED)
+        return project(scores.x, axes[0]), project(scores.y, axes[1])
+
+    return _along(scores, settings, along, n_joint=2, is_summed=True)
 
 
 def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
-    """Mutual information in nats between two canonical pairs of quadratic features, by neighbours.
+    """Mutual information in nats along one or two canonical pairs of quadratic features, by neighbours.
 
     `cca_ksg` finds what correlates; this finds what correlates after products and norms: shared scales, spirals, signs.
 
@@ -47,10 +53,30 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     -----
     Features of a side are its coordinates, their products, the norm r, ln r, and each coordinate times r; squares alone
     in place of products, or r and ln r alone, where there are fewer than 20 rows for each feature. Of what the
-    directions give on the other half, normal scores are taken.
+    directions give, normal scores are taken.
     """
     features = scores._replace(x=_features(scores.x), y=_features(scores.y))
-    return _cross_fitted(features, settings, ridge=RIDGE, after=normal_scores)
+
+    def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        axes = canonical_axes(fitted.x, fitted.y, 2, ridge=RIDGE)
+        u, v = (project(side, found) for side, found in zip((features.x, features.y), axes, strict=True))
+        return normal_scores(u), normal_scores(v)
+
+    return _along(features, settings, along, n_joint=2, is_summed=False)
+
+
+def characteristic_ksg(scores: Pairs, settings: Settings) -> float:
+    """Mutual information in nats along directions that `characteristic_directions` finds, by neighbours.
+
+    The largest of: one to three pairs jointly, in radians, so that a wave is seen at its own scale; and the sum over
+    pairs; see `_along`.
+    """
+
+    def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        a, b = characteristic_directions(fitted.x, fitted.y, seed=settings.seed)
+        return scores.x @ a, scores.y @ b
+
+    return _along(scores, settings, along, n_joint=3, is_summed=True)
 
 
 def radial_ksg(scores: Pairs, settings: Settings) -> float:
@@ -60,7 +86,7 @@ def radial_ksg(scores: Pairs, settings: Settings) -> float:
     for instance, the norms of the values themselves tell everything, and those of scores nearly so.
     """
     norms = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (scores.x, scores.y)]
-    return ksg(*norms, k=settings.k, groups=(scores.groups_x, scores.groups_y))
+    return extrapolated_ksg(*norms, k=settings.k, groups=(scores.groups_x, scores.groups_y))
 
 
 def _features(x: np.ndarray) -> np.ndarray:
@@ -75,15 +101,47 @@ def _features(x: np.ndarray) -> np.ndarray:
     return radial
 
 
-def _cross_fitted(
-    pairs: Pairs, settings: Settings, *, ridge: float, after: Callable[[np.ndarray], np.ndarray]
-) -> float:
-    """Mean over both halves of what neighbours give along canonical directions of the other one."""
+def _along(pairs: Pairs, settings: Settings, along: _Directions, *, n_joint: int, is_summed: bool) -> float:
+    """The most that directions tell: the first 1 to `n_joint` pairs jointly, or the sum over pairs.
+
+    Directions are found on one half of the samples, and the mean is over the other half, whose neighbours are all rows;
+    then the other way round, and the two averaged: what was picked because it happened to fit can't raise the value. By
+    data processing few directions know less than all, so that apart from the neighbours' own error, and from the choice
+    of the largest of a few, it is a lower bound.
+    """
     first = halves(pairs.groups_x, seed=settings.seed)
+    groups = pairs.groups_x, pairs.groups_y
     found = []
     for fitted in (first, ~first):
-        along_x, along_y = canonical_axes(pairs.x[fitted], pairs.y[fitted], N_JOINT, ridge=ridge)
-        rest = pairs.take(~fitted)
-        u, v = after(project(rest.x, along_x)), after(project(rest.y, along_y))
-        found.append(ksg(u, v, k=settings.k, groups=(rest.groups_x, rest.groups_y)))
-    return float(np.mean(found))
+        u, v = along(pairs.take(fitted))
+        rest = np.flatnonzero(~fitted)
+
+        def told(x: np.ndarray, y: np.ndarray, rows: np.ndarray = rest) -> float:
+            return extrapolated_ksg(x, y, k=settings.k, groups=groups, rows=rows)
+
+        values = [told(u[:, :m], v[:, :m]) for m in range(1, min(n_joint, u.shape[1]) + 1)]
+        if is_summed:
+            is_seen = [len(rest) * covariance(u[rest, j], v[rest, j]) > CHANCE for j in range(u.shape[1])]
+            values.append(_summed(u[:, is_seen], v[:, is_seen], told) if sum(is_seen) > 1 else values[0])
+        found.append(values)
+    n_kinds = max(map(len, found))  # halves may find different numbers of pairs
+    means = np.mean([values[:-1] + values[-1:] * (n_kinds - len(values) + 1) for values in found], axis=0)
+    return min(float(means.max()), max(float(means[0]), ksg_ceiling(len(pairs.x), settings.k)))
+
+
+def _summed(u: np.ndarray, v: np.ndarray, told: Callable[[np.ndarray, np.ndarray], float]) -> float:
+    """Sum over pairs of what each tells, less what its directions tell about those of earlier ones.
+
+    I(U; V) = sum I(u_j; v_j) + T(pairs) - T(U) - T(V), where T, total correlation, is the sum over j of what the j-th
+    tells about those before it. T(pairs) is at least 0, and left out. A cluster, a scale or a direction that two pairs
+    share is so counted once.
+    """
+    each = np.array([told(u[:, [j]], v[:, [j]]) for j in range(u.shape[1])])
+    kept: list[int] = []
+    total = 0.0
+    for j in np.argsort(-each, kind="stable"):
+        shared = sum(max(told(side[:, [j]], side[:, kept]), 0.0) for side in (u, v)) if kept else 0.0
+        if each[j] - shared >= LEAST:
+            kept.append(int(j))
+            total += float(each[j]) - shared
+    return total

@@ -71,10 +71,12 @@ def refuse_unusable(pairs: Pairs) -> None:
             f"there are {n} rows for {pairs.x.shape[1]} + {pairs.y.shape[1]} dimensions; give at least "
             f"{least_rows(pairs)}, or project to fewer dimensions first"
         )
-    if n_repeats := int(repeats(pairs).sum()):
+    again = repeats(pairs)
+    is_whole = (pairs.x % 1 == 0).all(axis=1) & (pairs.y % 1 == 0).all(axis=1)
+    if n_repeats := int((again & ~is_whole).sum()):
         raise ValueError(
-            f"{n_repeats} of {n} pairs occur before: of continuous data, none would, and estimates from distances and "
-            "ranks take repeats for dependence; give each pair once"
+            f"{n_repeats} of {n} pairs occur before: of continuous data, none would (of whole numbers they may), and "
+            "estimates from distances and ranks take repeats for dependence; give each pair once"
         )
 
 

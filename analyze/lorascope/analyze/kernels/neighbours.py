@@ -167,9 +167,9 @@ def neighbour_counts(
     k: Any,
     counts_x: Any,
     counts_y: Any,
-    nearest_k: Any,
+    distances: Any,
 ) -> None:
-    """For each point: how many points of other groups lie nearer than the k-th nearest pair, on either side.
+    """For each point: how many points of other groups lie nearer than the nearest, and the k-th nearest pair, by side.
 
     Parameters
     ----------
@@ -185,14 +185,16 @@ def neighbour_counts(
     k
         Every point has at least so many others.
     counts_x, counts_y
-        Int64 (point,), filled: points whose |dx|, or |dy|, in the maximum norm is below the k-th nearest pair's
-        distance, the larger of both.
-    nearest_k
-        Float64 (point,), filled: distance of the k-th nearest pair.
+        Int64 (2, point), filled: points whose |dx|, or |dy|, in the maximum norm is below the distance of the nearest
+        pair, and of the k-th nearest, the larger of both sides.
+    distances
+        Float64 (2, point), filled: of the nearest pair and the k-th nearest.
     """
     n = x.shape[1]
     of_x, of_y, both, nearest = np.empty(n), np.empty(n), np.empty(BLOCK), np.empty(k)
     for i in range(n):
         left, right = _scan(x, y, edges, groups_x, groups_y, i, is_grouped, of_x, of_y, both, nearest)
-        nearest_k[i] = nearest[k - 1]
-        counts_x[i], counts_y[i] = _count(of_x[left:right], nearest[k - 1]), _count(of_y, nearest[k - 1])
+        for which in range(2):
+            distance = nearest[which * (k - 1)]
+            distances[which, i] = distance
+            counts_x[which, i], counts_y[which, i] = _count(of_x[left:right], distance), _count(of_y, distance)

@@ -1,0 +1,151 @@
+"""Pairs of directions along which two sides depend on each other, at any frequency, by characteristic functions."""
+
+import numpy as np
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+OCTAVES = 2.0 ** np.arange(7)
+"""Frequencies tried along each coordinate, in radians for a standard deviation."""
+MOST_COORDINATES = 16
+"""Coordinates that are tried each on its own: more are looked at through random directions alone."""
+N_RANDOM = 48
+"""Random directions of each side, at frequencies up to the third octave."""
+MOST_ROWS = 1200
+"""Rows that starts are chosen on, and climbed from."""
+N_STARTS = 2, 5
+"""Pairs of waves that are climbed from, at least and at most."""
+MOST_PAIRS = 8
+"""Pairs of directions that are found at most."""
+CHANCE = 6.0
+"""Squared covariance times rows that the best of some 10,000 pairs of waves reaches by chance."""
+STEPS = (15, 8)
+"""Steps of the climb on few rows, and then on all."""
+NEAR, ALIKE = 0.5, 0.7
+"""Cosines from which on no climb begins beside what was found, and from which on two directions count as one."""
+
+
+def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Directions (dx, pair) and (dy, pair) along which exp(i a.x) and exp(i b.y) covary most, the first pair first.
+
+    Parameters
+    ----------
+    x, y
+        Float64 (n, dimension), columns of about unit variance.
+    seed
+        Seed of the random directions.
+
+    Notes
+    -----
+    Two sides are independent exactly if the covariance of exp(i a.x) and exp(i b.y) is 0 for all a and b. Where it is
+    largest, a and b say in which directions they depend on each other, and their lengths at which frequency: a wave
+    along one of many coordinates is found as well as a line. Waves along coordinates, in octaves, and along random
+    directions are tried in all pairs; from the best, and then from the best that aren't near, a climb leads to a
+    maximum. A pair along both directions of a better one is left out. More pairs are looked for orthogonally to those,
+    on both sides, as long as one covaries more than by chance.
+
+    References
+    ----------
+    Szekely, Rizzo and Bakirov 2007, Ann. Statist. 35, 2769, who integrate this covariance over all a and b.
+    """
+    rng = np.random.default_rng(seed)
+    waves = [_waves(side.shape[1], rng) for side in (x, y)]
+    some = rng.permutation(len(x))[:MOST_ROWS]
+    climbed = _maxima(x[some], y[some], waves, *N_STARTS)
+    kept: list[np.ndarray] = []
+    for _, found in sorted(climbed, key=lambda one: -one[0]):
+        if not any(_are_alike(found, other, x.shape[1]) for other in kept):
+            kept.append(_climb(x, y, found, STEPS[1])[1])
+    while len(kept) < MOST_PAIRS:
+        pairs = np.stack(kept, axis=1)
+        if not all(_has_rest(along) for along in (pairs[: x.shape[1]], pairs[x.shape[1] :])):
+            break
+        rests = [_rest(along) for along in (pairs[: x.shape[1]], pairs[x.shape[1] :])]
+        of_x, of_y = x @ rests[0], y @ rests[1]
+        if not (more := _maxima(of_x[some], of_y[some], [w @ r for w, r in zip(waves, rests, strict=True)], 0, 1)):
+            break
+        kept.append(_climb(of_x, of_y, more[0][1], STEPS[1])[1])
+    pairs = np.stack(kept, axis=1)
+    return pairs[: x.shape[1]], pairs[x.shape[1] :]
+
+
+def _has_rest(along: np.ndarray) -> bool:
+    """Whether these directions (dimension, pair) leave any other."""
+    return int(np.linalg.matrix_rank(along)) < len(along)
+
+
+def _rest(along: np.ndarray) -> np.ndarray:
+    """Projector onto what is orthogonal to directions (dimension, pair), float64 (dimension, dimension)."""
+    basis, sizes, _ = np.linalg.svd(along, full_matrices=False)
+    basis = basis[:, sizes > 1e-9 * sizes[0]]
+    return np.asarray(np.eye(len(along)) - basis @ basis.T)
+
+
+def _waves(d: int, rng: np.random.Generator) -> np.ndarray:
+    """Vectors of frequencies to try, float64 (wave, dimension)."""
+    along = np.concatenate([octave * np.eye(d) for octave in OCTAVES]) if d <= MOST_COORDINATES else np.eye(0, d)
+    if d == 1:
+        return np.concatenate([along, np.sqrt(2) * along])
+    random = rng.normal(size=(N_RANDOM, d))
+    random *= (rng.choice(2 ** np.arange(0, 2.5, 0.5), N_RANDOM) / np.linalg.norm(random, axis=1))[:, None]
+    return np.concatenate([along, random])
+
+
+def _maxima(
+    x: np.ndarray, y: np.ndarray, waves: list[np.ndarray], least: int, most: int
+) -> list[tuple[float, np.ndarray]]:
+    """Maxima of the squared covariance, climbed to from the pairs of waves where it is largest.
+
+    From at least so many, and then from those, up to `most`, where it is larger than by chance.
+    """
+    parts = []
+    for side, tried in zip((x, y), waves, strict=True):
+        phase = side @ tried.T
+        both = np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
+        parts.append(both - both.mean(axis=0))
+    squares = (parts[0].T @ parts[1] / len(x)) ** 2
+    squares = squares.reshape(2, len(waves[0]), 2, len(waves[1])).sum(axis=(0, 2))
+    climbed: list[tuple[float, np.ndarray]] = []
+    while len(climbed) < most:
+        i, j = np.unravel_index(squares.argmax(), squares.shape)
+        if squares[i, j] <= (CHANCE / len(x) if len(climbed) >= least else 0):
+            break
+        start = np.concatenate([waves[0][i], waves[1][j]])
+        climbed.append(_climb(x, y, start, STEPS[0]))
+        for done in (start, climbed[-1][1]):  # what lies near would lead to the same maximum again
+            near = [
+                np.abs(_unit(tried) @ _unit(along)) > NEAR
+                for tried, along in zip(waves, (done[: x.shape[1]], done[x.shape[1] :]), strict=True)
+            ]
+            squares[np.ix_(*near)] = 0
+    return climbed
+
+
+def covariance(u: np.ndarray, v: np.ndarray) -> float:
+    """Squared covariance of exp(iu) and exp(iv) and of exp(iu) and exp(-iv), summed, of values (n,) in radians."""
+    return -_less(np.ones(2), u[:, None], v[:, None])[0]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-300))
+
+
+def _climb(x: np.ndarray, y: np.ndarray, start: np.ndarray, steps: int) -> tuple[float, np.ndarray]:
+    """The squared covariance at a maximum near the start, and where that is."""
+    found = minimize(_less, start, (x, y), jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    return -float(found.fun), np.asarray(found.x)
+
+
+def _less(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """The squared covariance of both waves, with its gradient, times -1."""
+    phases = x @ both[: x.shape[1]], y @ both[x.shape[1] :]
+    waves = [np.stack([np.cos(phase), np.sin(phase)]) for phase in phases]
+    slopes = [np.stack([-sine, cosine]) for cosine, sine in waves]
+    centred = [wave - wave.mean(axis=1, keepdims=True) for wave in waves]
+    covariance = centred[0] @ centred[1].T / len(x)
+    by_x = x.T @ ((covariance @ centred[1]) * slopes[0]).sum(axis=0)
+    by_y = y.T @ ((covariance.T @ centred[0]) * slopes[1]).sum(axis=0)
+    return -float((covariance**2).sum()), -2 / len(x) * np.concatenate([by_x, by_y])
+
+
+def _are_alike(one: np.ndarray, other: np.ndarray, d: int) -> bool:
+    """Whether both directions of a pair are about those of another."""
+    return all(abs(float(_unit(one[side]) @ _unit(other[side]))) > ALIKE for side in (slice(d), slice(d, None)))
