@@ -78,8 +78,12 @@ def trainings() -> Iterator[Saying]:
         for metric in ("MIUB", "CE")
     }
     points = [100 * float(one["sd between seeds"]) for one in found if one["metric"].startswith("ACC")]
-    seeds = sorted({(one["setting"], one["seeds"]) for one in found}, key=lambda one: int(one[0][1:]))
-    yield said("{}", ", ".join(f"rank {setting[1:]} has {n} seeds" for setting, n in seeds))
+    seeds: dict[str, list[str]] = {}
+    for one in (one for one in found if one["metric"].startswith("MIUB")):
+        seeds.setdefault(one["seeds"], []).append(one["setting"].removeprefix("r"))
+    for n, ranks in seeds.items():
+        names = " and ".join(filter(None, (", ".join(ranks[:-1]), ranks[-1])))
+        yield said("rank{} seeds", f"s {names} have {n}" if len(ranks) > 1 else f" {names} has {n}")
     for unit, values in (("% of MIUB", shares["MIUB"]), ("% of CE", shares["CE"]), ("points of accuracy", points)):
         ends = f"{min(values):.1f}" if len(values) == 1 else f"{min(values):.1f} to {max(values):.1f}"
         yield said(f"{{}} {unit}", ends)

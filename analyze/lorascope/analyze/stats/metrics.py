@@ -285,12 +285,8 @@ def _resampled(
 def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
     x, y, counts = resampled.metrics[name], resampled.accuracy, resampled.draws.counts
     r, a, b = float(pooled_pearson(x, y)[0]), beyond_setting(x), beyond_setting(y)
-    partial = _partial(resampled, name, None)
-    by_column = {key: _partial(resampled, name, sets) for key, sets in resampled.sets.items()}
-    strict = max(by_column, key=lambda key: np.nan_to_num(by_column[key]["t_p"], nan=-1), default="")
-    stricter = by_column.get(strict, partial)
-    if not stricter["t_p"] > partial["t_p"]:
-        strict, stricter = "", partial
+    partials = {key: _partial(resampled, name, sets) for key, sets in {"": None, **resampled.sets}.items()}
+    strict = max(partials, key=lambda key: np.nan_to_num(partials[key]["t_p"], nan=-1))  # the first of equal ones
     return {
         "cells": resampled.name,
         "metric": name,
@@ -302,10 +298,10 @@ def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
         "p": r_p(r, resampled.n_effective - 2),
         "permutation_p": permutation_p(permuted_pearson(x, y, resampled.orders)),
         "mean_spearman": mean_spearman(x, y),
-        **{f"partial_{key}": value for key, value in partial.items()},
+        **{f"partial_{key}": value for key, value in partials[""].items()},
         "partial_p": permutation_p(permuted_pearson(a, b, resampled.orders)),
         "strict_by": strict,
-        **{f"strict_{key.removeprefix('t_')}": value for key, value in stricter.items()},
+        **{f"strict_{key.removeprefix('t_')}": value for key, value in partials[strict].items()},
         "n_common": int(np.isfinite(x).all(axis=0).sum()),
         "concordance": float(concordance(x)[0]),
     }

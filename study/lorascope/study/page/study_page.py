@@ -201,7 +201,7 @@ def _law(study: StudyResults) -> Iterator[str]:
     if isinstance(study.law, str):
         yield f"<p><b>Not identified:</b> {escape(study.law)}.</p>"
         return
-    yield _uneven(study, "Each training counts, a setting with several seeds as often")
+    yield _uneven(study, "Each training is a row of its own")
     yield _summary(study.law)
     for size in study.law.fit.design.sizes:
         yield _try_figure(f"law-{size}", partial(scaling_figure, study.law.fit, along=size))
@@ -219,10 +219,9 @@ def _metrics(study: StudyResults) -> Iterator[str]:
 
 
 def _uneven(study: StudyResults, how: str) -> str:
-    """How seeds count where settings with choices have more or fewer of them; HTML."""
-    cells = study.tables["study"]
-    n_seeds = cells[~cells["is_text"]].groupby(["model", "task", "setting"])["seed"].nunique()
-    low, high = n_seeds.min(), n_seeds.max()
+    """How seeds count where settings with choices have more or fewer of them, else nothing; HTML."""
+    cells = study.tables["study"].query("not is_text")
+    low, high = cells.groupby(["model", "task", "setting"])["seed"].nunique().agg(["min", "max"])
     return f"<p>{how}: settings have {low} to {high} seeds.</p>" if high > low else ""
 
 

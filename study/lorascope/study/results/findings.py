@@ -69,7 +69,7 @@ def decided(number: int, claim: str, found: Estimate, unit: str, what: str, *, f
         seeds += "; one is taken to vary as those of a setting with several do, in percent" if fewest == 1 else ""
         because += f"trainings differ by {format_number(found.spread.sd)}{in_unit} (sd, {seeds})"
     else:
-        because += "one seed a setting, whose spread is unknown" if fewest == 1 else "no spread of seeds"
+        because += "one seed a setting, whose spread is unknown"
     return Finding(number, claim, word, because, found.value, low, high, unit, found.n_items, fewest, found.spread.sd)
 
 

@@ -11,7 +11,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from lorascope.analyze.stats.resampling import group_draws, percentile_interval
 
 from .findings import Estimate
-from .trainings import LEVEL, Spread, Statistic, Training, between_trainings
+from .trainings import LEVEL, Statistic, Training, between_trainings
 from .units import UnitResult
 
 N_DRAWS = 1000
@@ -61,26 +61,23 @@ class ItemTable:
         """Metric -> means over seeds of what `trained` returns, float64 (setting, draw)."""
         return dict(zip(self.metrics, self.over_seeds @ self.trained(counts), strict=True))
 
-    def spread(self, statistic: Statistic) -> Spread:
-        """How a function of means varies between trainings."""
-        return between_trainings(statistic, self.metrics, self.trained()[..., 0], self.trainings, self.settings)
-
     def estimate(self, statistic: Statistic) -> Estimate:
-        """A function of means, with percentiles of its bootstrap over items, which are drawn by data set.
+        """A function of means, its spread between trainings, and percentiles of its bootstrap over items by data set.
 
         All settings answer the same items, which are drawn together; the draws are always the same. Draws of n items
         vary by (n - 1)/n of the variance, and as if it were known: the interval is widened by what Student's t has for
         both (Hesterberg 2015, The American Statistician 69, section 3.2).
         """
         value, sizes = float(statistic(self.means())[0]), [len(one) for one in self.values.values()]
+        spread = between_trainings(statistic, self.metrics, self.trained()[..., 0], self.trainings, self.settings)
         if min(sizes) < LEAST_ITEMS or not np.isfinite(value):
-            return Estimate(value, np.nan, np.nan, self.n_items, self.spread(statistic))
+            return Estimate(value, np.nan, np.nan, self.n_items, spread)
         rng = np.random.default_rng(0)
         drawn = self.means(lambda n: group_draws(n, N_DRAWS, rng).counts.astype(np.float64))
         ends = np.array(percentile_interval(statistic(drawn), LEVEL))
         quantile = stats.t.ppf((1 + LEVEL) / 2, self.n_items - len(sizes)) / stats.norm.ppf((1 + LEVEL) / 2)
         low, high = value + quantile * np.sqrt(min(sizes) / (min(sizes) - 1)) * (ends - value)
-        return Estimate(value, float(low), float(high), self.n_items, self.spread(statistic))
+        return Estimate(value, float(low), float(high), self.n_items, spread)
 
 
 def item_rows(unit: UnitResult) -> pd.DataFrame:

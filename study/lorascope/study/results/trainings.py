@@ -50,34 +50,32 @@ def between_trainings(
     The number is computed with the means of one setting moved by what one of its seeds differs from them, in all
     metrics at once; the mean square of its changes, of n seeds with n - 1 degrees of freedom, is the variance that this
     setting brings in. A setting with one seed is moved by what all seeds of settings with several differ from their
-    means, as a share of these. Variances add up, and degrees of freedom as in Welch's test (Satterthwaite 1946,
-    Biometrics Bulletin 2, 110).
+    means, as a share of these. Variances add up, as trainings count as independent, also those of two settings with one
+    seed; degrees of freedom as in Welch's test (Satterthwaite 1946, Biometrics Bulletin 2, 110).
     """
-    places = {
-        one.setting: [k for k, other in enumerate(trainings) if other.setting == one.setting] for one in trainings
-    }
+    names = [one.setting for one in trainings]
+    places = {name: [k for k, other in enumerate(names) if other == name] for name in names}
     means = {name: trained[:, own].mean(axis=1, keepdims=True) for name, own in places.items()}
     seeds = [len(places[name]) for name in settings]
     # A training that stands under two settings lends once.
     several = {tuple(trainings[k].runs for k in own): own for own in places.values() if len(own) > 1}
     lent, lent_freedom = [k for own in several.values() for k in own], sum(len(own) - 1 for own in several.values())
     if not lent:
-        return Spread(n_seeds=min(seeds), most_seeds=max(seeds))
-    levels = np.concatenate([means[one.setting] for one in trainings], axis=1)
+        return Spread()
+    levels = np.concatenate([means[name] for name in names], axis=1)
     shares = np.divide(trained, levels, out=np.ones_like(trained), where=levels != 0)
     at_hand = np.stack([means[name] for name in settings], axis=1)  # (metric, setting, 1)
     value = statistic(dict(zip(metrics, at_hand, strict=True)))
-    variances, freedoms = [], []
+    parts = []  # variance that a setting brings in, its seeds, degrees of freedom
     for place, name in enumerate(settings):
         by, freedom = (places[name], seeds[place] - 1) if seeds[place] > 1 else (lent, lent_freedom)
         moved = np.repeat(at_hand, len(by), axis=2)
         moved[:, place] *= shares[:, by]
         changes = statistic(dict(zip(metrics, moved, strict=True))) - value
-        variances.append(float(changes @ changes) / freedom)
-        freedoms.append(freedom)
-    of_means = [(v / n, freedom) for v, n, freedom in zip(variances, seeds, freedoms, strict=True) if n > 1]
-    of_means.append((sum(v for v, n in zip(variances, seeds, strict=True) if n == 1), lent_freedom))
+        parts.append((float(changes @ changes) / freedom, seeds[place], freedom))
+    of_means = [(v / n, freedom) for v, n, freedom in parts if n > 1]
+    of_means.append((sum(v for v, n, _ in parts if n == 1), lent_freedom))
     total, squares = sum(v for v, _ in of_means), sum(v**2 / freedom for v, freedom in of_means)
     reach = stats.t.ppf((1 + LEVEL) / 2, total**2 / squares) * math.sqrt(total) if squares > 0 else 0.0
-    used = [n for v, n in zip(variances, seeds, strict=True) if v > 0] or seeds
-    return Spread(math.sqrt(sum(variances)), float(reach), min(used), max(used))
+    used = [n for v, n, _ in parts if v > 0] or seeds
+    return Spread(math.sqrt(sum(v for v, *_ in parts)), float(reach), min(used), max(used))
