@@ -49,7 +49,8 @@ lint: .venv/lint
 bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/installed .venv/bench
 	$(BIN)/python benchmarks/js_kernel.py
 	$(BIN)/python benchmarks/analysis.py
-	$(BIN)/python benchmarks/information.py speed large tasks
+	$(BIN)/python benchmarks/information.py speed large tasks choosing unseen peers report
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fit_coverage.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fits.py
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/peers.py

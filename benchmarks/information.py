@@ -1,11 +1,17 @@
 """Mutual information: speed and accuracy of the estimators, as Markdown tables.
 
-`python benchmarks/information.py [speed] [large] [tasks] [store]`, by default all:
+`python benchmarks/information.py [speed] [large] [tasks] [choosing] [unseen] [peers] [report] [store]`, by default
+all but the peers:
 
 - speed: KSG at 5000 pairs beside the brute force of benchmark-mi (`.venv-bmi`, made by `make .venv-bmi/installed`) and
   scikit-learn, in turns, in processor time, and how far the values lie apart.
 - large: KSG of 100,000 pairs in 5 + 5 dimensions.
 - tasks: every estimator on the tasks with known values in `../shared/mi_tasks`, or another folder given by `--tasks`.
+- choosing, unseen: the panel on our own tasks (`information_tasks.py`), of the half by which it was chosen or of the
+  other; `peers` after it runs benchmark-mi's KSG, CCA, InfoNCE and MINE on the same samples, minutes a task. Rows go to
+  `information_tasks.json`, which pages and tests read; what is there already of the same samples is kept, but for the
+  panel's.
+- report: that file as tables: errors, how often intervals hold the truth, and each unseen task.
 - store: `lorascope mi` over a run of 210 components, given by `--run`, at default settings: seconds and peak memory.
 """
 
@@ -14,6 +20,7 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # before NumPy loads
 
 import argparse
+import hashlib
 import json
 import resource
 import subprocess
@@ -23,17 +30,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
+from information_tasks import tasks as own_tasks
 from sklearn.feature_selection import mutual_info_regression
 
 from lorascope.analyze import mutual_information
-from lorascope.analyze.information import ESTIMATORS, PANEL, ksg
+from lorascope.analyze.information import ESTIMATORS, PANEL, VERDICTS, ksg
 
 ROOT = Path(__file__).parent.parent
 PEER = ROOT / ".venv-bmi" / "bin" / "python"
+RESULTS = Path(__file__).parent / "information_tasks.json"
 N_ROUNDS = 3
 DIMENSIONS = (1, 3, 5, 25)
+PEERS = ("KSG", "CCA", "InfoNCE", "MINE")
 FLAGS = {"ok": "", "lower bound only": "", "assumes Gaussian": "g", "saturated": "s", "undersampled": "u"}
 
 
@@ -64,16 +75,19 @@ def speed() -> None:
 
 
 def _peer(x: np.ndarray, y: np.ndarray) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = _in_peer(x, y, "ksg", "10", "chebyshev", str(N_ROUNDS))
+    return found
+
+
+def _in_peer(x: np.ndarray, y: np.ndarray, *what: str) -> Any:
     if not PEER.exists():
         raise SystemExit("benchmark-mi isn't installed; run `make .venv-bmi/installed` first")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.npz"
         np.savez(path, x=x, y=y)
-        command = [str(PEER), str(Path(__file__).parent / "peer_mi.py"), str(path), "ksg", "10", "chebyshev", str(N_ROUNDS)]
-        found: list[dict[str, float]] = json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-        )
-    return found
+        command = [str(PEER), str(Path(__file__).parent / "peer_mi.py"), str(path), *what]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _sklearn_seconds(x: np.ndarray, y: np.ndarray) -> str:
@@ -153,6 +167,87 @@ def _seconds(names: list[str]) -> None:
         print(f"| {d} + {d} | " + " | ".join(cells) + " |")
 
 
+def own(half: str, *, with_peers: bool) -> None:
+    """The panel, and perhaps peers, on our own tasks of a half; rows to the file, a table to the screen."""
+    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for task in own_tasks():
+        if task.half != half:
+            continue
+        x, y = task.sample()
+        digest = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
+        row = rows.get(task.name, {})
+        if row.get("sha256") != digest:
+            row = {"half": half, "family": task.family, "dimensions": [x.shape[1], y.shape[1]], "sha256": digest}
+        row |= {"truth": task.truth, **_own_estimates(x, y)}
+        if with_peers and "peers" not in row:
+            row["peers"] = _peers(x, y)
+        rows[task.name] = row
+        RESULTS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        error = row["value"] - task.truth
+        print(
+            f"{task.name:32} {task.truth:7.3f} {error:+.3f} {row['low']:.3f} {row['high']:.3f} {row['verdict']}",
+            flush=True,
+        )
+
+
+def _own_estimates(x: np.ndarray, y: np.ndarray) -> dict[str, object]:
+    found = mutual_information(x, y)
+    panel = found.sel(estimator="panel")
+    numbers = {name: round(float(panel[name]), 6) for name in ("value", "se", "low", "high", "half", "quarter", "p")}
+    members = found["value"].sel(estimator=list(PANEL)).values
+    return {
+        **numbers,
+        "verdict": str(panel["verdict"].values),
+        "members": {name: round(float(value), 6) for name, value in zip(PANEL, members, strict=True)},
+    }
+
+
+def _peers(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    found = _in_peer(x, y, "all")
+    return {name: round(one["value"], 6) for name, one in found.items()}
+
+
+def report() -> str:
+    """Markdown of the file of results: errors and coverage by half and verdict, and the unseen tasks one by one."""
+    rows = json.loads(RESULTS.read_text())
+    lines = ["| tasks | verdict | n | interval holds the truth | mean absolute error | worst | largest excess |"]
+    lines.append("|---|---|--:|--:|--:|--:|--:|")
+    for half in sorted({row["half"] for row in rows.values()}):
+        of_half = [row for row in rows.values() if row["half"] == half]
+        words = [word for word in VERDICTS if any(row["verdict"] == word for row in of_half)]
+        for word in ("all", *words):
+            some = [row for row in of_half if word in ("all", row["verdict"])]
+            errors = np.array([row["value"] - row["truth"] for row in some])
+            held = sum(row["low"] <= row["truth"] <= row["high"] for row in some)
+            numbers = [f"{np.abs(errors).mean():.3f}", f"{errors.min():+.3f}", f"{errors.max():+.3f}"]
+            lines.append(
+                "| " + " | ".join([half, word, str(len(some)), f"{held} ({held / len(some):.0%})", *numbers]) + " |"
+            )
+    unseen = {name: row for name, row in rows.items() if row["half"] == "unseen"}
+    peers = sorted({name for row in unseen.values() for name in row.get("peers", {})}, key=PEERS.index)
+    names = [*(f"`{name}`" for name in PANEL), *(f"bmi {name}" for name in peers)]
+    lines += ["", "| unseen task | truth | panel | 95 % interval | verdict | " + " | ".join(names) + " |"]
+    lines.append("|---|--:|--:|---|---|" + "--:|" * len(names))
+    errors = []
+    for name, row in unseen.items():
+        found = [
+            *(row["members"][member] for member in PANEL),
+            *(row.get("peers", {}).get(peer, np.nan) for peer in peers),
+        ]
+        errors.append(np.array([row["value"], *found]) - row["truth"])
+        cells = [
+            f"{row['truth']:.3f}",
+            f"{errors[-1][0]:+.3f}",
+            f"{row['low']:.3f} to {row['high']:.3f}",
+            row["verdict"],
+        ]
+        lines.append(f"| {name} | " + " | ".join([*cells, *(f"{error:+.3f}" for error in errors[-1][1:])]) + " |")
+    panel, *others = np.abs(errors).mean(axis=0)
+    cells = ["", f"{panel:.3f}", "", "", *(f"{error:.3f}" for error in others)]
+    lines.append("| **mean absolute error** | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def store(run: Path) -> None:
     command = [sys.executable, "-m", "lorascope", "mi", str(run), "--workers", "2"]
     started = perf_counter()
@@ -166,7 +261,9 @@ def store(run: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=["speed", "large", "tasks", "store"])
+    parser.add_argument(
+        "parts", nargs="*", default=["speed", "large", "tasks", "choosing", "unseen", "report", "store"]
+    )
     parser.add_argument("--tasks", type=Path, default=ROOT.parent / "shared" / "mi_tasks")
     parser.add_argument("--run", type=Path, default=ROOT / "runs" / "demo" / "run.zarr")
     options = parser.parse_args()
@@ -176,6 +273,12 @@ def main() -> None:
             tasks(options.tasks)
         elif part == "store":
             store(options.run)
+        elif part in ("choosing", "unseen"):
+            own(part, with_peers="peers" in options.parts)
+        elif part == "report":
+            print(report())
+        elif part == "peers":
+            continue
         else:
             {"speed": speed, "large": large}[part]()
 

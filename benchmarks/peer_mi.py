@@ -1,7 +1,7 @@
 """Estimators of the package benchmark-mi on arrays in a file, in an environment of its own: prints JSON.
 
 `python peer_mi.py PAIRS.npz ksg K METRIC ROUNDS` prints seconds and values of KSG; `python peer_mi.py PAIRS.npz all`
-prints the value and the seconds of its KSG, CCA, InfoNCE and MINE at their own settings. The file has arrays `x` and `y`.
+prints the value and the seconds of its KSG, CCA, InfoNCE and MINE at their own settings. The file has arrays `x`, `y`.
 """
 
 import json

@@ -75,7 +75,7 @@ def test_all_that_qualifies_numbers_is_told_in_full(capsys: pytest.CaptureFixtur
     assert "p: of 3 shuffles of samples, whose mean is at most" in out
     assert "axes keep, in the median component, 100.0 % of base's variance and 100.0 % of lora's" in out
     _, out, _ = run(capsys, some, "--shuffles", 0, "--full", "--estimator", "gaussian")
-    assert "no shuffles: no p, and the panel's and noise's bias isn't taken off" in out
+    assert "no shuffles: no p, and the bias of noise curves isn't taken off" in out
 
 
 def test_a_screen_has_ten_components(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

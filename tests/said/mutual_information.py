@@ -1,16 +1,17 @@
 """What the numbers of docs/mutual-information.md are held to."""
 
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from scipy.special import digamma
 
 from lorascope.analyze import measure_information, mutual_information
 from lorascope.analyze.information import gaussian_dependence
-from lorascope.analyze.information.estimators import PANEL, ceilings
+from lorascope.analyze.information.estimators import PANEL
 from lorascope.analyze.information.evidence import (
     AGREEMENT,
     DRIFT,
@@ -18,14 +19,18 @@ from lorascope.analyze.information.evidence import (
     LEVEL,
     MEANINGS,
     NEAR_CEILING,
+    RESOLUTION,
     SHARES,
+    WIDEST,
     panel_verdicts,
     verdict,
 )
 from lorascope.analyze.information.gaussian import MOST_ROWS, most_checked
 from lorascope.analyze.information.held_out import N_JOINT
-from lorascope.analyze.information.pairs import Settings, check_pairs
+from lorascope.analyze.information.ksg import CERTAIN
+from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.projections import halves, principal_axes
+from lorascope.analyze.information.serial import FEWEST
 
 from .page import ROOT, Saying, count, equation, part, said, table
 
@@ -55,16 +60,13 @@ def estimators() -> Iterator[Saying]:
 
     principal_axes(sides, 1, names=["x"])
     yield said("finds them in {} passes", count(len(passes)))
-    yield said("the first {} pairs by neighbours", count(N_JOINT))
     yield said("held out; {} pairs by neighbours", count(N_JOINT))
-    pairs = check_pairs(*np.random.default_rng(0).normal(size=(2, 64, 1)))
-    names = {"psi": digamma, "N": 64, "k": 3}
-    yield equation("psi(N/2) - psi(k)", **names, value=ceilings(pairs, ["cca_ksg"], Settings(k=3)).item())
+    yield said("more than k by {} standard errors", count(CERTAIN))
     yield said("are found on one {} of the samples", part(halves(np.arange(100), seed=0).mean()))
     n = count(len(PANEL))
     yield said("all {} are shown", n)
     yield said("All {} use only ranks", n)
-    yield said("The largest of {} is above {:.0f} by chance", n, NOTHING)
+    yield said("The largest of {} is too high by chance", n)
     yield said("of at most {} rows", MOST_ROWS)
     yield said("the number of their pairs ({:.1f} nats)", most_checked(2 * MOST_ROWS))
 
@@ -106,29 +108,64 @@ def verdicts() -> Iterator[Saying]:
     yield said("by more than {} nat plus {} the scatter", DRIFT, {2: "twice"}[round(spreads)])
     yield said("higher by more than {} nat plus", AGREEMENT)
 
-    def of_panel(other: float, n: int = 2) -> str:
-        members = {"a": (9.0, 1.0), "b": (other, 1.0), "c": (0.0, 1.0)}
-        return panel_verdicts(dict(list(members.items())[:n]), dict.fromkeys(members, "ok"))["panel"]
+    def of_panel(other: float) -> str:
+        members = {"a": (9.0, 1.0), "b": (other, 1.0)}
+        return panel_verdicts(members, {"a": "lower bound only", "b": "ok"})["panel"]
 
     yield said("nat plus {} of its standard errors", count(round(9.0 - AGREEMENT - turn(of_panel, 0.0, 9.0))))
-    yield said("for the panel, {} members agree", count(min(n for n in (1, 2, 3) if of_panel(9.0, n) == "ok")))
+
+    def wide(value: float) -> float:
+        same = dict.fromkeys(("value", "half", "quarter", "eighth"), value)
+        return turn(lambda width: of(**same, low=value - width, high=value + width), 0.0, 9.0)
+
+    assert np.allclose([wide(0.0), wide(10.0)], [WIDEST[0], 10 * WIDEST[1]])
+    yield said(
+        "{} of the interval is wider than {:g} nat and than a {} of the value", part(0.5), wide(0.0), part(WIDEST[1])
+    )
+    yield said("fewer than {} of them count as independent", FEWEST)
+    most = {n: max(d for d in range(2, 20) if (Settings().k / n) ** (1 / d) <= RESOLUTION) for n in (5000, 1000)}
+    numbers = (number for pair in most.items() for number in pair)
+    yield said("k of them lie within {} of the ranks", RESOLUTION)
+    yield said("(with {} rows up to {} coordinates in all, with {} up to {})", *numbers)
 
 
 def accuracy() -> Iterator[Saying]:
+    rows = json.loads((ROOT / "benchmarks" / "information_tasks.json").read_text())
+    unseen, choosing = ({k: v for k, v in rows.items() if v["half"] == half} for half in ("unseen", "choosing"))
+    yield said("{} tasks of our own", len(unseen))
+    yield said("as many that it was chosen by ({:.3f})", mean_error(choosing))
+    errors = {name: row["value"] - row["truth"] for name, row in unseen.items()}
+    worst, best = min(errors, key=errors.__getitem__), max(errors, key=errors.__getitem__)
+    yield said("mean absolute error is {:.3f} nat", mean_error(unseen))
+    yield said("at worst it is {:.3f} too low (`{}`, {})", -errors[worst], worst, unseen[worst]["verdict"])
+    yield said("and {:.3f} too high (`{}`, {})", errors[best], best, unseen[best]["verdict"])
+    ok = {name: row for name, row in unseen.items() if row["verdict"] == "ok"}
+    yield said("Of the {} values that are `ok` the interval holds the truth in {}", len(ok), held(ok))
+    yield said("of all {} in {}", len(unseen), held(unseen))
+    yield said("none of these is off by more than {:.3f}", max(abs(errors[name]) for name in ok))
+    for peer in ("KSG", "CCA", "InfoNCE", "MINE"):
+        error = np.mean([abs(row["peers"][peer] - row["truth"]) for row in unseen.values()])
+        yield said(f"{peer} {{:.3f}}", error)
     tasks = table(BENCHMARKS, "| task | truth | `ksg1`")
-    (most,) = (row for name, row in tasks.items() if name.startswith("**largest excess**"))
-    yield said("none of them was above the truth by more than {} nat", max(most[f"`{name}`"] for name in PANEL))
-    errors = {name: row["`panel`"] for name, row in tasks.items()}
-    worst = min(errors, key=lambda name: float(errors[name].rstrip("gsu")) if name[0] != "*" else 0.0)
-    sizes = {int(size) for name in tasks if not name.startswith("extra") for size in re.findall(r"-(\d+)(?=-|$)", name)}
     text = (ROOT / BENCHMARKS).read_text()
     n_tasks, n_pairs = re.search(r"on (\d+) tasks of benchmark-mi", text), re.search(r"with (\d+) pairs each", text)
     assert n_tasks is not None
     assert n_pairs is not None
-    yield said("runs {} tasks of Czyz et al. 2023", n_tasks[1])
-    yield said("({} pairs, {} to {} dimensions a side)", n_pairs[1], min(sizes), max(sizes))
-    mean, excess = (errors[f"**{name}**, {n_tasks[1]} tasks"] for name in ("mean absolute error", "largest excess"))
-    yield said("mean absolute error is {} nat. It is never more than {} above the truth", mean, excess)
-    yield said("and at most {} below it: on a spiral", errors[worst].strip("-u"))
-    (size,) = re.findall(r"spiral.*-(\d+)$", worst)
-    yield said("on a spiral in {} dimensions, with the verdict `undersampled`", size)
+    yield said("({} pairs, {} to {} dimensions a side)", n_pairs[1], *dimensions(unseen))
+    titles = [f"**{name}**, {n_tasks[1]} tasks" for name in ("mean absolute error", "worst", "largest excess")]
+    mean, least, excess = (tasks[title]["`panel`"].strip("-") for title in titles)
+    words = "On {} tasks of Czyz et al. 2023 it is {}, at worst {} too low and {} too high"
+    yield said(words, n_tasks[1], mean, least, excess)
+
+
+def mean_error(rows: dict[str, Any]) -> float:
+    return float(np.mean([abs(row["value"] - row["truth"]) for row in rows.values()]))
+
+
+def held(rows: dict[str, Any]) -> int:
+    return sum(row["low"] <= row["truth"] <= row["high"] for row in rows.values())
+
+
+def dimensions(rows: dict[str, Any]) -> tuple[int, int]:
+    sizes = [size for row in rows.values() for size in row["dimensions"]]
+    return min(sizes), max(sizes)

@@ -102,7 +102,7 @@ def count(n: int) -> str:
 
 def part(share: float) -> str:
     """A part of a whole as a word."""
-    return {0.5: "half", 0.25: "quarter"}[round(share, 9)]
+    return {0.5: "half", 0.25: "quarter", 0.1: "tenth"}[round(share, 9)]
 
 
 def ln(value: float) -> str:

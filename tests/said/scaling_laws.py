@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ from lorascope.analyze.scaling import diagnostics, estimate, identify, laws
 from lorascope.analyze.scaling.fit import fit_scaling_law
 from lorascope.analyze.scaling.identify import identifiability
 from lorascope.analyze.scaling.straight import linear_models
-from lorascope.analyze.stats import trends
+from lorascope.analyze.stats import resampling, trends
 from lorascope.study import paper_study
 from lorascope.study.paper_tables import CHANCE
 
+from ..printed import benchmark
 from .page import Saying, count, equation, said
 
 CUBE = pd.DataFrame(np.stack(np.meshgrid(*3 * [np.geomspace(1, 1e4, 5)]), axis=-1).reshape(-1, 3), columns=list("NRD"))
@@ -30,6 +32,7 @@ def sayings() -> Iterator[Saying]:
         yield said("| {} |", law.equation)
     yield from powers()
     yield from intervals()
+    yield from coverage()
     yield from designs()
     yield said("must be more than {:g} below the AIC of the free effects", diagnostics.DECISIVE)
     n_settings = count(study["setting"].nunique())
@@ -63,10 +66,40 @@ def intervals() -> Iterator[Saying]:
     reach = ((high - low) / 2 / fit.bse["alpha"]) ** 2
     n = next(n for n in (1, 2, 3) if math.isclose(stats.f.ppf(fit.level, n, fit.df_resid), reach, rel_tol=1e-3))
     yield said("the quantile of F({}, df)", n)
-    yield said("the chi-square({}) quantile", n)
     x, groups = np.random.default_rng(0).normal(size=20), np.arange(20) % 5
     slopes = linear_models(x**3, x[:, None], ["alpha"], groups).slopes.set_index("covariance")
     yield said("t with G - {:.0f} for G groups", len(set(groups)) - slopes.loc["CR1", "df"])
+
+
+def coverage() -> Iterator[Saying]:
+    script = benchmark("fit_coverage")
+    counts, (wide, phi3, two, _) = script.counted(), script.DESIGNS
+    found = {one.name: {row["parameter"]: row for row in counts[one.name]} for one in (wide, phi3, two)}
+
+    def held(row: dict[str, Any], kind: str = "F") -> float:
+        return float(100 * row[kind] / row["n"])
+
+    for design, words in (
+        (wide, f"simulated studies with {len(wide.sizes['N'])} sizes and {len(wide.sizes['R'])} ranks, it"),
+        (phi3, "studies with the paper's settings for Phi3, which don't identify beta, it"),
+    ):
+        alpha, beta = found[design.name]["alpha"], found[design.name]["beta"]
+        yield said("Of {} " + words, alpha["n"])
+        yield said(words + " held alpha in {:.1f} % and beta in {:.1f} %", held(alpha), held(beta))
+    yield said("simulated studies with {} sizes and {} ranks", len(wide.sizes["N"]), len(wide.sizes["R"]))
+    yield said("was open for beta in {}", found[phi3.name]["beta"]["open"])
+    alpha = found[two.name]["alpha"]
+    sets = (count(two.n_groups), count(phi3.n_groups))
+    yield said("With {} of the {} data sets, which leave {} degrees of freedom", *sets, alpha["df"])
+    by_chi_square = held(alpha, "chi-square")
+    yield said("held in {:.1f} % by `F`, and would have been in {:.1f} % by chi-square", held(alpha), by_chi_square)
+    yield said("There are {} intervals by group", count(len(script.OVER_GROUPS[1:])))
+    yield said("fewer than {} groups, because", resampling.FEW_GROUPS)
+    for n_groups in script.N_GROUPS["log-log"]:
+        (row,) = counts[script.groups_name("log-log", n_groups)]
+        yield said("In {} simulated studies whose slope", row["n"])
+        shares = (held(row, kind) for kind in script.OVER_GROUPS)
+        yield said("| {} groups | {:.1f} % | {:.1f} % | {:.1f} % |", n_groups, *shares)
 
 
 def designs() -> Iterator[Saying]:

@@ -39,8 +39,8 @@ def mutual_information(
     x, y
         Real numbers (n, dimension) or (n,); row i of x belongs to row i of y.
     estimator
-        One or several names of `ESTIMATORS`, or `panel`: five estimators that can only be too low, each for another
-        reason, and the largest of them. `docs/mutual-information.md` describes each.
+        One or several names of `ESTIMATORS`, or `panel`: six estimators that are too low but for noise, each for
+        another reason, and the largest of them. `docs/mutual-information.md` describes each.
     groups
         Labels (n,) of rows that depend on each other, such as the tokens of a sample. Rows with one label don't count
         as neighbours, and stay together in shuffles, halves and parts. By default all rows are independent.
@@ -60,11 +60,12 @@ def mutual_information(
     Returns
     -------
     xr.Dataset
-        Over `estimator`, in `unit`: `value`, less `bias` (exact for Gaussians, the mean over shuffles for the panel and
-        noise, else not known); `se`, `low` and `high`;
+        Over `estimator`, in `unit`: `value`, less `bias` (exact for Gaussians; of the panel, what its largest member has
+        from noise, by parts; of noise curves, the mean over shuffles; else not known); `se`, `low` and `high`;
         `null_mean`, `null_sd` and `p` of shuffles; `half`, `quarter` and `eighth`, the same from so much of the rows;
-        `ceiling`; and `verdict`: ok, lower bound only, saturated, undersampled, or assumes Gaussian. Attributes hold
-        settings, dimensions, rows and groups.
+        `ceiling`; and `verdict`: ok, lower bound only, saturated, undersampled, biased, assumes Gaussian, or serial.
+        Attributes hold settings, dimensions, rows, groups, and `n_effective`: as how many independent rows these
+        count.
 
     Raises
     ------
@@ -75,8 +76,10 @@ def mutual_information(
     Notes
     -----
     `se` and the interval come from disjoint parts of the groups, with a variance that falls as 1/n. No pair is drawn
-    twice, since nearest neighbours would see that as dependence. They describe the noise, not the bias; `half`,
-    `quarter`, `eighth` and the verdict show the bias.
+    twice, since nearest neighbours would see that as dependence. On the side to which the value moved from a quarter
+    of the rows to all, the interval reaches as much further, which is what is left of a bias that falls as the root of
+    the rows. What no member sees isn't in it. Whole numbers, as symbols and counts are, may repeat; of other numbers a
+    pair that occurs twice is refused.
 
     References
     ----------

@@ -8,8 +8,8 @@ Unit = Literal["nat", "bit", "sqrt"]
 """Units of js; `sqrt` is the root of nats."""
 Residual = Literal["relative", "log", "absolute"]
 """What a fit of a scaling law makes small."""
-N_SHUFFLES = 39
-"""Shuffles of the null by default: p can be 0.025."""
+N_SHUFFLES = 19
+"""Shuffles of the null by default: p can be 0.05."""
 SAMPLE_KEYS = ("dataset", "split", "prompt", "length")
 COMPONENT_KEYS = ("component", "layer", "kind", "rank")
 TOKEN_KEYS = ("role", "position", "text")

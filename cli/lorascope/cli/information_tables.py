@@ -126,7 +126,7 @@ def _qualifications(result: xr.Dataset, one: xr.Dataset, run: Run) -> Iterator[s
         null = float(np.abs(np.nan_to_num(one["null_mean"])).max())
         yield f"p: of {attrs['n_shuffles']} shuffles of samples, whose mean is at most {format_number(null, digits=2)}"
     else:
-        yield "no shuffles: no p, and the panel's and noise's bias isn't taken off"
+        yield "no shuffles: no p, and the bias of noise curves isn't taken off"
     shares = [result[name].values[np.isfinite(result[name].values)] for name in ("share_x", "share_y")]
     if all(map(len, shares)):
         base, other = (format_percent(float(np.median(share))) for share in shares)

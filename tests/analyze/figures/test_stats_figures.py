@@ -39,6 +39,7 @@ def test_titles_have_both_correlations(comparison: MetricComparison) -> None:
     for words in (
         "ACC over metrics, within groups",
         "65 cells in 10 groups. r: pooled correlation, with 95 % of the bootstrap over groups.",
+        "The bootstrap rests on 10 groups: with fewer than 20, its intervals can be too narrow.",
         "Second r: of the 62 cells of ACC >= 0.25. Hollow: the others.",
     ):
         assert words in title_of(figure)

@@ -10,6 +10,7 @@ import pytest
 
 from lorascope.analyze.scaling.fit import FitReport, fit_report, fit_scaling_law
 from lorascope.analyze.scaling.refits import cross_validate
+from lorascope.analyze.stats.resampling import few_groups
 from lorascope.analyze.stats.summary import WORDS
 from lorascope.study.paper_tables import paper_study
 
@@ -165,8 +166,10 @@ def test_all_of_it_in_print(paper: FitReport) -> None:
         "bootstrap over groups",
     ]
     text = summary.text(full=True, width=300)
-    for words in ("cells held out", "ordered N", "all 126 draws", "not identified", "contradicted"):
+    for words in ("cells held out", "ordered N", "not identified", "contradicted"):
         assert words in text
+    few = few_groups("the bootstrap", 5)
+    assert f"95 % percentiles of all 126 draws; {few[0]}." in text
 
 
 def test_all_of_it_as_json(paper: FitReport) -> None:
@@ -176,6 +179,7 @@ def test_all_of_it_as_json(paper: FitReport) -> None:
     assert [row["law"] for row in record["laws"]] == list(paper.laws["law"])
     assert record["bootstrap"]["n_draws"] == 126
     assert record["bootstrap"]["is_exact"] is True
+    assert record["bootstrap"]["notes"] == few_groups("the bootstrap", record["bootstrap"]["n_groups"]) != []
     assert paper.bootstrap is not None
     assert record["bootstrap"]["intervals"]["alpha"] == paper.bootstrap.intervals(0.95).loc["alpha"].to_dict()
     assert len(record["held_out_cells"]) == len(paper.held_out)

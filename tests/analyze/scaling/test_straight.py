@@ -157,7 +157,3 @@ def test_errors_that_cannot_be_had_are_left_out() -> None:
     exact = x @ [1.0, 2.0] + (groups == "a")
     exact[:3] += [4.0, -3.0, 2.0]  # most rows are fitted exactly, so that residuals have no scale
     assert row(linear_models(*changed(drawn(4), y=exact)), "RLM", "H1").empty
-
-
-def test_few_groups_are_said() -> None:
-    assert linear_models(*drawn(0)).notes[0] == "CR1 rests on 7 groups; of fewer than 20 it tends to be too small"

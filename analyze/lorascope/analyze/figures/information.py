@@ -24,7 +24,7 @@ def bound_figure(result: xr.Dataset, *, estimator: str = "panel") -> go.Figure:
     """Mutual information of each component over its js, in nats, and the line on which they are equal.
 
     The paper calls MIUB, the sum of these js, an upper bound: points would lie in the shaded part. Bars are 95 %
-    intervals of the noise. Colours are kinds; a hollow marker is a value whose verdict is saturated or undersampled.
+    intervals. Colours are kinds; a hollow marker is a value whose verdict is saturated or undersampled.
     Axes are logarithmic where values lie further apart than a factor of 30; a triangle is a value beyond the edge, such
     as infinity. Components without a value, or with a note on why one is missing, are left out and counted.
 
@@ -85,7 +85,7 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     """Every estimate by layer, in nats: where estimators agree, and where they can't be believed.
 
     A line runs through the median of each layer; the panel, the largest of its members, is black. Components outside
-    of the layers are left out. Bars are 95 % intervals of the noise; a hollow marker is a value whose verdict is
+    of the layers are left out. Bars are 95 % intervals; a hollow marker is a value whose verdict is
     saturated or undersampled, a triangle an infinite one. Components with a note on why values are missing, and values
     that are, are left out and counted.
 
@@ -129,7 +129,7 @@ def estimates_figure(result: xr.Dataset) -> go.Figure:
     headline(
         figure,
         "Mutual information (MI) by estimator and layer",
-        f"{run_name(result.attrs)}. {_counted(result, found)} Bars: 95\u00a0% intervals of the noise.",
+        f"{run_name(result.attrs)}. {_counted(result, found)} Bars: 95\u00a0% intervals.",
         "Lines: medians of layers.",
         *_footnotes(figure, result, found),
         f"{plural(n_outside, 'component')} outside of the layers left out." if n_outside else "",

@@ -8,6 +8,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ship
 
 from ..format import format_number
 from ..stats.metrics import MetricComparison
+from ..stats.resampling import few_groups
 from .captions import headline, plural, shortened
 from .marks import Look, add_legend, line, looks, points
 from .theme import small_multiples
@@ -61,6 +62,7 @@ def metrics_figure(comparison: MetricComparison) -> go.Figure:
         f"{comparison.accuracy} over metrics, within groups",
         f"{plural(every.n_cells, 'cell')} in {plural(len(groups), 'group')}. r: pooled correlation, with {share} of "
         "the bootstrap over groups. Dotted: the pooled slope.",
+        *(f"{words}." for words in few_groups("The bootstrap", len(groups))),
         *(f"Second r: of the {plural(o.n_cells, 'cell')} of {o.cells}. Hollow: the others." for o in others),
     )
     add_legend(figure, "/".join(settings["groups"]), groups, marks)

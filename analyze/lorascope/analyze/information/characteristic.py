@@ -11,8 +11,8 @@ N_RANDOM = 48
 """Random directions of each side, at frequencies up to the third octave."""
 MOST_ROWS = 1200
 """Rows that starts are chosen on, and climbed from."""
-N_STARTS = 2, 5
-"""Pairs of waves that are climbed from, at least and at most."""
+N_STARTS = 5
+"""Pairs of waves that are climbed from at most."""
 MOST_PAIRS = 8
 """Pairs of directions that are found at most."""
 CHANCE = 6.0
@@ -49,34 +49,32 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
     rng = np.random.default_rng(seed)
     waves = [_waves(side.shape[1], rng) for side in (x, y)]
     some = rng.permutation(len(x))[:MOST_ROWS]
-    climbed = _maxima(x[some], y[some], waves, *N_STARTS)
+    climbed = sorted(_maxima(x[some], y[some], waves, N_STARTS, is_sure=False), key=lambda one: -one[0])
     kept: list[np.ndarray] = []
-    for _, found in sorted(climbed, key=lambda one: -one[0]):
+    for _, found in climbed:
         if not any(_are_alike(found, other, x.shape[1]) for other in kept):
             kept.append(_climb(x, y, found, STEPS[1])[1])
-    while len(kept) < MOST_PAIRS:
+    is_sure = climbed[0][0] > 2 * CHANCE / len(some)  # a climb adds to what was by chance
+    while is_sure and len(kept) < MOST_PAIRS:
         pairs = np.stack(kept, axis=1)
-        if not all(_has_rest(along) for along in (pairs[: x.shape[1]], pairs[x.shape[1] :])):
-            break
         rests = [_rest(along) for along in (pairs[: x.shape[1]], pairs[x.shape[1] :])]
+        if not all(rest.any() for rest in rests):
+            break
         of_x, of_y = x @ rests[0], y @ rests[1]
-        if not (more := _maxima(of_x[some], of_y[some], [w @ r for w, r in zip(waves, rests, strict=True)], 0, 1)):
+        of_rest = [tried @ rest for tried, rest in zip(waves, rests, strict=True)]
+        more = _maxima(of_x[some], of_y[some], of_rest, 1, is_sure=True)
+        if not more:
             break
         kept.append(_climb(of_x, of_y, more[0][1], STEPS[1])[1])
     pairs = np.stack(kept, axis=1)
     return pairs[: x.shape[1]], pairs[x.shape[1] :]
 
 
-def _has_rest(along: np.ndarray) -> bool:
-    """Whether these directions (dimension, pair) leave any other."""
-    return int(np.linalg.matrix_rank(along)) < len(along)
-
-
 def _rest(along: np.ndarray) -> np.ndarray:
-    """Projector onto what is orthogonal to directions (dimension, pair), float64 (dimension, dimension)."""
-    basis, sizes, _ = np.linalg.svd(along, full_matrices=False)
-    basis = basis[:, sizes > 1e-9 * sizes[0]]
-    return np.asarray(np.eye(len(along)) - basis @ basis.T)
+    """Projector onto all that is orthogonal to directions (dimension, pair), float64 (dimension, dimension)."""
+    basis, sizes, _ = np.linalg.svd(along)
+    rank = int((sizes > 1e-9 * sizes[0]).sum())
+    return np.asarray(basis[:, rank:] @ basis[:, rank:].T)
 
 
 def _waves(d: int, rng: np.random.Generator) -> np.ndarray:
@@ -90,11 +88,11 @@ def _waves(d: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _maxima(
-    x: np.ndarray, y: np.ndarray, waves: list[np.ndarray], least: int, most: int
+    x: np.ndarray, y: np.ndarray, waves: list[np.ndarray], most: int, *, is_sure: bool
 ) -> list[tuple[float, np.ndarray]]:
     """Maxima of the squared covariance, climbed to from the pairs of waves where it is largest.
 
-    From at least so many, and then from those, up to `most`, where it is larger than by chance.
+    These have more than by chance, all of them if that is to be sure, or else all but the first.
     """
     parts = []
     for side, tried in zip((x, y), waves, strict=True):
@@ -106,7 +104,7 @@ def _maxima(
     climbed: list[tuple[float, np.ndarray]] = []
     while len(climbed) < most:
         i, j = np.unravel_index(squares.argmax(), squares.shape)
-        if squares[i, j] <= (CHANCE / len(x) if len(climbed) >= least else 0):
+        if (climbed or is_sure) and squares[i, j] <= CHANCE / len(x):
             break
         start = np.concatenate([waves[0][i], waves[1][j]])
         climbed.append(_climb(x, y, start, STEPS[0]))

@@ -65,7 +65,7 @@ def information_dataset(
             "n_shuffles": n_shuffles,
             "p_floor": 1 / (n_shuffles + 1),
             "null": "y of other samples, whole samples moved together",
-            "interval": "95 %, from the scatter of disjoint parts; noise alone, no bias",
+            "interval": "95 %: noise, from the scatter of disjoint parts, and the bias that these show",
         },
     )
 

@@ -10,6 +10,8 @@ from .ksg import extrapolated_ksg, ksg_ceiling
 from .pairs import Pairs, Settings
 from .projections import canonical_axes, halves, project
 
+N_JOINT, N_JOINT_WAVES = 2, 3
+"""Canonical pairs, and pairs of waves, that go into neighbour distances together: more lose more than they find."""
 MOST_SUMMED = 8
 """Pairs of directions that are looked at one by one."""
 LEAST = 0.02
@@ -41,7 +43,7 @@ def cca_ksg(scores: Pairs, settings: Settings) -> float:
         axes = canonical_axes(fitted.x, fitted.y, MOST_SUMMED)
         return project(scores.x, axes[0]), project(scores.y, axes[1])
 
-    return _along(scores, settings, along, n_joint=2, is_summed=True)
+    return _along(scores, settings, along, n_joint=N_JOINT, is_summed=True)
 
 
 def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
@@ -58,11 +60,11 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     features = scores._replace(x=_features(scores.x), y=_features(scores.y))
 
     def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
-        axes = canonical_axes(fitted.x, fitted.y, 2, ridge=RIDGE)
+        axes = canonical_axes(fitted.x, fitted.y, N_JOINT, ridge=RIDGE)
         u, v = (project(side, found) for side, found in zip((features.x, features.y), axes, strict=True))
         return normal_scores(u), normal_scores(v)
 
-    return _along(features, settings, along, n_joint=2, is_summed=False)
+    return _along(features, settings, along, n_joint=N_JOINT, is_summed=False)
 
 
 def characteristic_ksg(scores: Pairs, settings: Settings) -> float:
@@ -76,7 +78,7 @@ def characteristic_ksg(scores: Pairs, settings: Settings) -> float:
         a, b = characteristic_directions(fitted.x, fitted.y, seed=settings.seed)
         return scores.x @ a, scores.y @ b
 
-    return _along(scores, settings, along, n_joint=3, is_summed=True)
+    return _along(scores, settings, along, n_joint=N_JOINT_WAVES, is_summed=True)
 
 
 def radial_ksg(scores: Pairs, settings: Settings) -> float:

@@ -5,6 +5,9 @@ from scipy.special import digamma  # type: ignore[import-untyped]
 
 from ..kernels.neighbours import BLOCK, neighbour_counts
 
+CERTAIN = 2
+"""Standard errors by which nearer neighbours must see more if it is to count."""
+
 _Groups = np.ndarray | tuple[np.ndarray, np.ndarray] | None
 
 
@@ -73,7 +76,7 @@ def extrapolated_ksg(
         return value
     more = near - far
     by_group = np.bincount(np.unique(labels, return_inverse=True)[1], weights=more - more.mean())
-    certain = float(more.mean() - 2 * np.sqrt((by_group**2).sum()) / len(more))
+    certain = float(more.mean() - CERTAIN * np.sqrt((by_group**2).sum()) / len(more))
     return max(value, min(value + k / (k - 1) * certain, ksg_ceiling(len(x), k)))
 
 

@@ -269,6 +269,8 @@ def _whitening(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, n
 def _half_of(sizes: np.ndarray) -> list[int]:
     """Which of these add up to half of all, or to as little less as can be: the subset sum by dynamic programming."""
     half = int(sizes.sum()) // 2
+    if (sizes == sizes[0]).all():
+        return list(range(half // int(sizes[0])))
     reached = np.zeros(half + 1, bool)
     reached[0] = True
     last = np.zeros(half + 1, np.intp)  # sum -> which one first led there: before it, the rest was reached already

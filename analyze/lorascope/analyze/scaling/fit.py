@@ -183,15 +183,16 @@ class FitReport:
             draws = f"{'all ' if boot.is_exact else ''}{len(boot.values)} draws"
             left_out = f", {boot.n_undetermined} left out as undetermined" if boot.n_undetermined else ""
             rows = pd.DataFrame({"name": intervals.index, "interval": texts})
-            note = f"{100 * self.fit.level:g} % percentiles of {draws}{left_out}."
-            tables.append(Table("bootstrap over groups", rows, note))
+            note = "; ".join([f"{100 * self.fit.level:g} % percentiles of {draws}{left_out}", *boot.notes])
+            tables.append(Table("bootstrap over groups", rows, f"{note}."))
         return Summary(own.title, own.facts, tables, self.verdicts, own.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON has it, at full precision."""
         boot = self.bootstrap
         intervals = None if boot is None else {
-            "is_exact": boot.is_exact, "n_draws": len(boot.values), "n_undetermined": boot.n_undetermined,
+            "is_exact": boot.is_exact, "n_groups": boot.n_groups, "n_draws": len(boot.values),
+            "n_undetermined": boot.n_undetermined, "notes": boot.notes,
             "intervals": boot.intervals(self.fit.level).to_dict(orient="index"),
         }  # fmt: skip
         found = {

@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.stores.progress import Progress
 
-from ..stats.resampling import group_draws, percentile_interval
+from ..stats.resampling import few_groups, group_draws, percentile_interval
 from .design import APART, Design, determined
 from .estimate import Estimate, estimate, residuals_of
 from .solve import spanned
@@ -20,6 +20,8 @@ class Bootstrap(NamedTuple):
 
     is_exact: bool
     """Whether every possible draw is among them, with its probability as its weight."""
+    n_groups: int
+    """How many groups there are, and were drawn each time."""
     values: pd.DataFrame
     """(draw, parameter), as printed, of those that all groups share: levels of groups aren't drawn."""
     weights: np.ndarray | None
@@ -28,6 +30,11 @@ class Bootstrap(NamedTuple):
     """Draws left out because too few different groups were among them."""
     bounds: Mapping[str, tuple[float, float]]
     """Exponent -> where it was looked for."""
+
+    @property
+    def notes(self) -> list[str]:
+        """How far its intervals can be trusted, if groups are few."""
+        return few_groups("the bootstrap", self.n_groups)
 
     def intervals(self, level: float) -> pd.DataFrame:
         """Percentiles, a row a parameter: `low`, `high`, `low_open`, `high_open` (at a bound of an exponent)."""
@@ -65,7 +72,7 @@ def bootstrap(
     if weights is not None:
         weights = weights[kept] / weights[kept].sum()
     found_values = pd.DataFrame(values, columns=list(shared))
-    return Bootstrap(weights is not None, found_values, weights, len(counts) - len(kept), design.limits)
+    return Bootstrap(weights is not None, len(rows), found_values, weights, len(counts) - len(kept), design.limits)
 
 
 def held_out(fit: Estimate, *, progress: Progress | None = None) -> pd.DataFrame:

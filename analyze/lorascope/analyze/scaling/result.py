@@ -153,7 +153,7 @@ class ScalingFit:
         kind
             `F`: profile intervals, whose ends may be open: then the data don't bound the parameter inside of
             what was looked at. `wald`: linear theory, of levels too, which can't be open and is wrong where those are.
-            `bootstrap`: percentiles over redrawn groups.
+            `bootstrap`: percentiles over redrawn groups; `bootstrap().notes` says where groups are few.
         n_draws, seed
             For the bootstrap, see `bootstrap`.
 
@@ -268,8 +268,8 @@ class ScalingFit:
         """What a reader wants to see first: verdicts, parameters with intervals, what each size adds."""
         design, search = self.design, self.estimate.search
         note = (
-            f"{100 * self.level:g} % profile intervals; (open): the data don't bound it inside of what was looked at. "
-            "se: linear theory, a contrast."
+            f"{100 * self.level:g} % profile intervals by F; (open): the data don't bound it inside of what was looked "
+            "at. se: linear theory, a contrast."
         )
         rows = pd.DataFrame({"name": self.params.index, "estimate": self.params.array, "se": self.bse.array})
         terms = rows.iloc[design.n_groups :]
@@ -288,7 +288,7 @@ class ScalingFit:
             about = ["of y itself, each cell alike", *found.notes] if design.residual == "relative" else found.notes
             slopes = found.slopes.drop(columns=["df", "t"])
             tables.append(Table("slopes by other models", slopes, " ".join(f"{one}." for one in about)))
-        tables.append(Table("levels of groups", rows.iloc[: design.n_groups]))
+        tables.append(Table("levels of groups", rows.iloc[: design.n_groups], "se: linear theory."))
         refs = ", ".join(f"{axis}0 = {size:.6g}" for axis, size in design.references.items())
         loss = (
             "least squares" if self.is_least_squares else f"Huber, delta {format_number(self.estimate.delta)}, summed"

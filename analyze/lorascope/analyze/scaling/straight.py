@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
-FEW_GROUPS = 20
-"""Groups below which errors by group are known to be too small."""
+from ..stats.resampling import few_groups
+
 ABSENT = 1e-8
 """Errors, and what is left of 1 - leverage, that count as zero below it, relative to what they are beside."""
 BOUNDARY = 1e-6
@@ -59,8 +59,7 @@ def linear_models(
         by_group = ordinary.get_robustcov_results("cluster", groups=codes, use_correction=True)
         if (by_group.bse[:k] > ABSENT * ordinary.bse[:k]).all():  # else scores cancel by group
             found.append(("OLS", "CR1", by_group, n_groups - 1))
-            if n_groups < FEW_GROUPS:
-                notes.append(f"CR1 rests on {n_groups} groups; of fewer than {FEW_GROUPS} it tends to be too small")
+            notes += few_groups("CR1", n_groups)
     with warnings.catch_warnings():
         # RLM's where residuals have no scale; MixedLM's boundary is a variance below 0.01, whatever y's unit
         warnings.simplefilter("ignore", ModelWarning)

@@ -24,21 +24,29 @@ from .correlations import (
 )
 from .frame import group_labels
 from .record import plain, provenance
-from .resampling import Draws, group_draws, group_swaps, percentile_interval, refuse_draws, setting_orders
+from .resampling import (
+    Draws,
+    few_groups,
+    group_draws,
+    group_swaps,
+    percentile_interval,
+    refuse_draws,
+    setting_orders,
+)
 from .study_cells import comparable, read_cells
 from .summary import Summary, Table, Verdict, Word, is_small
 
 EXACT_DRAWS = 100_000
 """Draws of groups up to which all of them are taken, whatever `n_draws` is: 10 groups have 92,378."""
 COLUMNS = (
-    "p: of n_effective independent cells; low, high: bootstrap of groups, too narrow if these are few; permutation_p: "
-    "labels of settings permuted, alike in all groups. partial_r: given group and setting; partial_t_p: by Student's "
-    "t. strict_r: the same, settings having effects of their own in each value of the column strict_by, if that makes "
-    "it less sure. concordance: Kendall's W of the metric."
+    "p: of n_effective independent cells; low, high: bootstrap over groups; permutation_p: labels of settings "
+    "permuted, alike in all groups. partial_r: given group and setting; partial_t_p: by Student's t. strict_r: the "
+    "same, settings having effects of their own in each value of the column strict_by, if that makes it less sure. "
+    "concordance: Kendall's W of the metric."
 )
 PAIR_COLUMNS = (
     "Agreement: the correlation, turned so that higher is better. williams_p: of n_effective independent cells; low, "
-    "high: bootstrap of groups; permutation_p: labels of settings permuted. concordance: Kendall's W; concordance_p: "
+    "high: bootstrap over groups; permutation_p: labels of settings permuted. concordance: Kendall's W; concordance_p: "
     "of their difference, by swaps of ranks between the metrics within groups. No p is corrected for the number of "
     "metrics."
 )
@@ -105,7 +113,7 @@ class MetricComparison:
     it; without columns where there is one metric."""
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
-    """Sentences on rows and groups that were left out."""
+    """Sentences on rows and groups that were left out, and on what p-values and intervals rest on."""
     provenance: Mapping[str, Any]
     """Settings, versions and a hash of the rows used."""
     cells: pd.DataFrame
@@ -222,6 +230,7 @@ def compare_metrics(
     resampled = [_resampled(name, one, members, n_draws, seed, level) for name, one in sets.items()]
     if (least := 1 / len(resampled[0].orders)) > 1 - level:  # of so few settings all orders are there
         notes.append(f"labels of settings have {1 / least:.0f} orders: no p by them can be below {least:.3g}")
+    notes += few_groups("the bootstrap", min(len(one.accuracy) for one in resampled))
     signs = {name: 1 if name in higher else -1 for name in metrics}
     of_metric = [_metric_row(one, name, sign) for one in resampled for name, sign in signs.items()]
     of_pair = [_pair_row(one, *pair, signs) for one in resampled for pair in combinations(metrics, 2)]

@@ -10,6 +10,8 @@ from scipy.special import gammaln  # type: ignore[import-untyped]
 
 FEWEST_DRAWS = 100
 """Fewest random draws that are worth a p-value or an interval."""
+FEW_GROUPS = 20
+"""Groups below which errors by group are known to be too small."""
 
 
 class Draws(NamedTuple):
@@ -71,7 +73,7 @@ def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | 
     """Ends of the central share `level` of a number (draw,) over the bootstrap draws that define it; NaN if none does.
 
     With the weights of `Draws` an end is the least value at which the cumulated probability reaches its share; without,
-    quantiles are interpolated linearly. Few groups make such an interval too narrow.
+    quantiles are interpolated linearly.
 
     References
     ----------
@@ -85,6 +87,23 @@ def percentile_interval(values: np.ndarray, level: float, weights: np.ndarray | 
     else:
         low, high = np.quantile(values[known], shares, weights=weights[known], method="inverted_cdf")
     return float(low), float(high)
+
+
+def few_groups(what: str, n_groups: int) -> list[str]:
+    """A sentence on intervals that rest on groups, such as a bootstrap's, if they are fewer than 20; else none.
+
+    References
+    ----------
+    Cameron and Miller (2015), Journal of Human Resources 50, 317, section VI.
+
+    Examples
+    --------
+    >>> few_groups("CR1", 5), few_groups("CR1", 20)
+    (['CR1 rests on 5 groups: with fewer than 20, its intervals can be too narrow'], [])
+    """
+    if n_groups >= FEW_GROUPS:
+        return []
+    return [f"{what} rests on {n_groups} groups: with fewer than {FEW_GROUPS}, its intervals can be too narrow"]
 
 
 def refuse_draws(n_draws: int, seed: int, level: float) -> None:

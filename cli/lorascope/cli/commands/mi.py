@@ -51,9 +51,9 @@ def mi(
     component
         A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all.
     estimator
-        panel: five estimators that can only be too low, and the largest of them; or one of ksg1, ksg_copula, gaussian,
-        gaussian_copula, cca_ksg, quadratic_cca_ksg, radial_ksg, classifier; noise: Gaussian, with noise of four sizes;
-        give it again for another one.
+        panel: six estimators that are too low but for noise, and the largest of them; or one of ksg1, ksg_copula,
+        gaussian, gaussian_copula, cca_ksg, quadratic_cca_ksg, characteristic_ksg, radial_ksg, classifier; noise:
+        Gaussian, with noise of four sizes; give it again for another one.
     against
         What base is compared with: lora, or delta alone.
     tokens
