@@ -225,8 +225,7 @@ def compare_metrics(
             out + ", chosen by what is to be predicted, which bends correlations" * (len(kept) < len(table)),
             *lone,
         ]
-    keys = group_labels(rows, groups)
-    members = rows[list(groups)].groupby(keys).first()
+    members = rows[list(groups)].groupby(group_labels(rows, groups)).first()
     resampled = [_resampled(name, one, members, n_draws, seed, level) for name, one in sets.items()]
     if (least := 1 / len(resampled[0].orders)) > 1 - level:  # of so few settings all orders are there
         notes.append(f"labels of settings have {1 / least:.0f} orders: no p by them can be below {least:.3g}")
