@@ -74,9 +74,10 @@ def estimators() -> Iterator[Saying]:
 def columns() -> Iterator[Saying]:
     yield said("standard error and {:.0f} % interval", 100 * LEVEL)
     yield said("of estimates on {}, {} and {} of the samples", *(PARTS[n] for n in SHARES))
+    yield said("On the side to which the value moved from a {} of the samples to all", part(1 / SHARES[1]))
     n_shuffles = inspect.signature(mutual_information).parameters["n_shuffles"].default
     yield said("p = {}", MEANINGS["p"])
-    yield said("with {} shuffles p is at least {:.3f}", n_shuffles, 1 / (1 + n_shuffles))
+    yield said("with {} shuffles p is at least {:g}", n_shuffles, 1 / (1 + n_shuffles))
 
 
 def turn(says: Callable[[float], str], low: float, high: float) -> float:
