@@ -130,9 +130,14 @@ def verdicts() -> Iterator[Saying]:
     yield said("(with {} rows up to {} coordinates in all, with {} up to {})", *numbers)
 
 
-def accuracy() -> Iterator[Saying]:
+def tasks_of(half: str) -> dict[str, Any]:
+    """Results on one half of our own tasks."""
     rows = json.loads((ROOT / "benchmarks" / "information_tasks.json").read_text())
-    unseen, choosing = ({k: v for k, v in rows.items() if v["set"] == half} for half in ("unseen", "choosing"))
+    return {name: row for name, row in rows.items() if row["set"] == half}
+
+
+def accuracy() -> Iterator[Saying]:
+    unseen, choosing = tasks_of("unseen"), tasks_of("choosing")
     errors = {name: row["value"] - row["truth"] for name, row in unseen.items()}
     worst, best = min(errors, key=errors.__getitem__), max(errors, key=errors.__getitem__)
     ok = {name: row for name, row in unseen.items() if row["verdict"] == "ok"}
