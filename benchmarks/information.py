@@ -177,7 +177,7 @@ def own(half: str, *, with_peers: bool) -> None:
         digest = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
         row = rows.get(task.name, {})
         if row.get("sha256") != digest:
-            row = {"half": half, "family": task.family, "dimensions": [x.shape[1], y.shape[1]], "sha256": digest}
+            row = {"set": half, "family": task.family, "dimensions": [x.shape[1], y.shape[1]], "sha256": digest}
         row |= {"truth": task.truth, **_own_estimates(x, y)}
         if with_peers and "peers" not in row:
             row["peers"] = _peers(x, y)
@@ -193,7 +193,7 @@ def own(half: str, *, with_peers: bool) -> None:
 def _own_estimates(x: np.ndarray, y: np.ndarray) -> dict[str, object]:
     found = mutual_information(x, y)
     panel = found.sel(estimator="panel")
-    numbers = {name: round(float(panel[name]), 6) for name in ("value", "se", "low", "high", "half", "quarter", "p")}
+    numbers = {name: round(float(panel[name]), 6) for name in ("value", "se", "low", "high", "p")}
     members = found["value"].sel(estimator=list(PANEL)).values
     return {
         **numbers,
@@ -212,8 +212,8 @@ def report() -> str:
     rows = json.loads(RESULTS.read_text())
     lines = ["| tasks | verdict | n | interval holds the truth | mean absolute error | worst | largest excess |"]
     lines.append("|---|---|--:|--:|--:|--:|--:|")
-    for half in sorted({row["half"] for row in rows.values()}):
-        of_half = [row for row in rows.values() if row["half"] == half]
+    for half in sorted({row["set"] for row in rows.values()}):
+        of_half = [row for row in rows.values() if row["set"] == half]
         words = [word for word in VERDICTS if any(row["verdict"] == word for row in of_half)]
         for word in ("all", *words):
             some = [row for row in of_half if word in ("all", row["verdict"])]
@@ -223,8 +223,8 @@ def report() -> str:
             lines.append(
                 "| " + " | ".join([half, word, str(len(some)), f"{held} ({held / len(some):.0%})", *numbers]) + " |"
             )
-    unseen = {name: row for name, row in rows.items() if row["half"] == "unseen"}
-    peers = sorted({name for row in unseen.values() for name in row.get("peers", {})}, key=PEERS.index)
+    unseen = {name: row for name, row in rows.items() if row["set"] == "unseen"}
+    peers = PEERS if all("peers" in row for row in unseen.values()) else ()
     names = [*(f"`{name}`" for name in PANEL), *(f"bmi {name}" for name in peers)]
     lines += ["", "| unseen task | truth | panel | 95 % interval | verdict | " + " | ".join(names) + " |"]
     lines.append("|---|--:|--:|---|---|" + "--:|" * len(names))
@@ -232,7 +232,7 @@ def report() -> str:
     for name, row in unseen.items():
         found = [
             *(row["members"][member] for member in PANEL),
-            *(row.get("peers", {}).get(peer, np.nan) for peer in peers),
+            *(row["peers"][peer] for peer in peers),
         ]
         errors.append(np.array([row["value"], *found]) - row["truth"])
         cells = [

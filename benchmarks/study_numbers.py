@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lorascope.study import read_units, study_results
+from lorascope.study.results.information_claims import FROM_BELOW
 from lorascope.study.results.study_results import StudyResults
 
 STUDIES = Path(__file__).parents[1] / "study"
@@ -38,6 +39,12 @@ def value(value: float, se: float) -> str:
     return f"{number(float(value))}{error}" if not math.isnan(value) else ""
 
 
+def with_seeds(row: Any) -> str:
+    """A number of a table, and how far its seeds lie from each other where there are several."""
+    seeds = f"; sd {number(float(row.seed_sd), 2)} of {row.n_seeds} seeds" if row.n_seeds > 1 else ""
+    return f"{value(row.value, row.se)}{seeds}" if row.n_seeds else ""
+
+
 def wide(frame: pd.DataFrame, keys: Sequence[str], column: str) -> list[dict[str, Any]]:
     """One row for each combination of keys and metric, one column a setting."""
     names = list(dict.fromkeys(frame[column].astype(str)))
@@ -49,7 +56,7 @@ def wide(frame: pd.DataFrame, keys: Sequence[str], column: str) -> list[dict[str
             | {"metric": f"{one.metric} ({one.unit})", "n": one.n_items}
             | dict.fromkeys(names, ""),
         )
-        row[str(getattr(one, column))] = value(one.value, one.se)
+        row[str(getattr(one, column))] = with_seeds(one)
     return list(rows.values())
 
 
@@ -102,14 +109,19 @@ READINGS = {"by likelihood": "", "per token": "_per_token", "per character": "_p
 
 
 def readings(study: StudyResults) -> Iterator[dict[str, Any]]:
-    """Accuracy read in several ways: means over data sets and the settings that share no layers, and what changes."""
+    """Accuracy read in several ways: means over data sets and the settings that share no layers, and what changes.
+
+    A setting is a mean over its seeds, and counts once.
+    """
     units = [unit for unit in study.units if unit.share == 1 and (unit.samples["answer"].values >= 0).any()]
     columns = [f"{base}correct{suffix}" for suffix in READINGS.values() for base in ("", "base_")]
     frames = [
-        unit.samples[["id", "dataset", "prompt", "in_test", *columns]].to_dataframe().query("in_test == 1")
+        unit.samples[["id", "dataset", "prompt", "in_test", *columns]].to_dataframe().assign(rank=unit.rank)
         for unit in units
     ]
-    items = pd.concat(frames).groupby(["prompt", "dataset", "id"], sort=False)[columns].mean()
+    keys = ["prompt", "dataset", "id"]
+    items = pd.concat(frames).query("in_test == 1").groupby([*keys, "rank"], sort=False)[columns].mean()
+    items = items.groupby(keys, sort=False).mean()
     for prompt in dict.fromkeys(items.index.get_level_values("prompt")):
         own = items.loc[prompt]
         if own.groupby("dataset").size().min() < 100:
@@ -120,7 +132,7 @@ def readings(study: StudyResults) -> Iterator[dict[str, Any]]:
                 "prompt": prompt,
                 "reading": name,
                 "n": len(own),
-                "settings": len(units),
+                "settings": len({unit.rank for unit in units}),
                 **{
                     what: over_sets(values)
                     for what, values in (("without", without), ("with", with_), ("change", with_ - without))
@@ -134,27 +146,57 @@ def over_sets(values: pd.Series) -> str:
     return value(sets.mean().mean(), math.sqrt((sets.var() / sets.size()).sum()) / len(sets))
 
 
-BOUNDS = ("ok", "lower bound only", "saturated")
-"""Verdicts of numbers that mutual information is at least."""
+def trainings(study: StudyResults) -> Iterator[dict[str, Any]]:
+    """How far trainings of a setting lie from each other, means over data sets."""
+    rows = study.tables["table_1"].query("dataset == 'AVG' and n_seeds > 1 and not setting.str.startswith('share')")
+    for one in rows.itertuples():
+        yield {
+            "metric": f"{one.metric} ({one.unit})",
+            "setting": one.setting,
+            "seeds": one.n_seeds,
+            "mean": one.value,
+            "se over items": number(float(one.se), 2),
+            "sd between seeds": number(float(one.seed_sd), 2),
+            "in % of the mean": number(100 * float(one.seed_sd / one.value), 2),
+        }
+
+
+def tokens(study: StudyResults) -> Iterator[dict[str, Any]]:
+    """How many tokens the same items have under each prompt, over which their MIUB is averaged."""
+    for task, unit in {unit.task: unit for unit in study.units}.items():
+        items = unit.samples[["prompt", "dataset", "length", "answer", "in_prompts"]].to_dataframe()
+        items = items.query("answer >= 0 and in_prompts == 1")
+        for prompt, own in items.groupby("prompt", sort=False):
+            by_set = own.groupby("dataset", sort=False)["length"].mean()
+            sets = {name: number(float(n), 4) for name, n in by_set.items()}
+            yield {"task": task, "prompt": prompt, "n": len(own), "tokens an item": by_set.mean(), **sets}
 
 
 def verdicts(study: StudyResults) -> Iterator[dict[str, Any]]:
-    """What the panel says of its estimates, and how large those are that bound mutual information from below."""
+    """What the panel says of its estimates, and how large those are that bound mutual information from below.
+
+    A saturated value is no bound.
+    """
     for unit in study.units:
         if unit.information is None:
             continue
         panel = unit.information.sel(estimator="panel")
         words = pd.Series(panel["verdict"].values.astype(str))
-        bounds = words.isin(BOUNDS).to_numpy()
+        bounds = words.isin(FROM_BELOW).to_numpy()
         mi, js = panel["value"].values[bounds], panel["js"].values[bounds]
         yield {
             "unit": unit.name,
             "components": len(words),
             "verdicts": ", ".join(f"{word}: {n}" for word, n in words.value_counts().sort_index().items()),
             "from below": int(bounds.sum()),
-            "of these MI (nat)": f"{number(float(mi.min()))} to {number(float(mi.max()))}",
-            "MI over js": f"{number(float((mi / js).min()))} to {number(float((mi / js).max()))}",
+            "of these MI (nat)": ends(mi),
+            "MI over js": ends(mi / js),
         }
+
+
+def ends(values: Any) -> str:
+    """The smallest and the largest, of none nothing."""
+    return f"{number(float(values.min()))} to {number(float(values.max()))}" if len(values) else ""
 
 
 def training(study: StudyResults) -> Iterator[dict[str, Any]]:
@@ -198,8 +240,12 @@ def main_study() -> list[str]:
         table(list(readings(study))),
         "### MIUB while adapters were trained",
         table(list(training(study))),
+        "### How far trainings differ",
+        table(list(trainings(study))),
         "### Table 1",
         table(wide(tables["table_1"], ["dataset"], "setting")),
+        "### Tokens by prompt",
+        table(list(tokens(study))),
         "### Table 2",
         table(wide(tables["table_2"], ["prompt"], "setting")),
         "### Table 3",
@@ -231,6 +277,8 @@ def alpha_study() -> list[str]:
         table(list(readings(study))),
         "### Alpha 16 at every rank: Table 1, asked without the choices",
         table(wide(tables["table_1"], ["dataset"], "setting")),
+        "### Alpha 16 at every rank: tokens by prompt",
+        table(list(tokens(study))),
         "### Alpha 16 at every rank: Table 2",
         table(wide(tables["table_2"], ["prompt"], "setting")),
         "### Alpha 16 at every rank: metrics against accuracy, asked without the choices",

@@ -182,7 +182,8 @@ def correlations() -> Iterator[dict[str, Any]]:
     names = {
         "n_cells": "n", "pearson": "Pearson", "p": "p", "permutation_p": "p by settings",
         "mean_spearman": "mean Spearman", "partial_r": "partial r", "partial_p": "p of partial r by settings",
-        "concordance": "concordance W",
+        "partial_t_p": "p of partial r by t", "strict_by": "effects of settings by", "strict_r": "strict r",
+        "strict_p": "p of strict r by t", "concordance": "concordance W",
     }  # fmt: skip
     for start, found in comparisons():
         for row in found.metrics.to_dict("records"):

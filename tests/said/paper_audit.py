@@ -82,6 +82,15 @@ def metrics() -> Iterator[Saying]:
     yield said("without {} cells of LLaMA3 {:.3f} against {:.3f},", collapsed, *of("Pearson", without))
     yield said("p = {:.2f}; mean rank correlations {:.3f} and {:.3f}", p_of(without), *of("mean Spearman"))
     yield said("Kendall's W {:.2f} against {:.2f}", *of("concordance W"))
+    (shared, shared_p), (strict, strict_p) = ([of(r), of(f"p of {r} by t")] for r in ("partial r", "strict r"))
+    assert (
+        cell("| cells | LLaMA3 r32 = share1 | metric", "effects of settings by", "as printed", "once", "CE") == "model"
+    )
+    yield said("partial r = {:.2f}, p = {:.4f}, if settings", shared[0], shared_p[0])
+    yield said("and setting r = {:.2f}, p = {:.3f}.", strict[0], strict_p[0])
+    yield said(
+        "CE: {:.2f}, p = {}, and {:.2f}, p = {:.3f}.", shared[1], exponent(shared_p[1], 0), strict[1], strict_p[1]
+    )
     claim = "ln MIUB orders settings more alike from group to group than CE"
     because = cell("| cells | collapsed below", "because", "as printed", "", claim)
     yield said("lies between {:.2f} and {:.2f}", *map(float, because.partition("[")[2].partition("]")[0].split(",")))

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lorascope.analyze import jensen_shannon
 
+from .mutual_information import held, mean_error, tasks_of
 from .page import ROOT, Saying, count, equation, said, table
 
 README = (ROOT / "README.md").read_text()
@@ -24,6 +25,10 @@ def sayings() -> Iterator[Saying]:
     yield said("Which of {} adapters?", count(len(compared[1].split())))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     yield said("You need Python {} or later", project["requires-python"].removeprefix(">="))
+    unseen = tasks_of("unseen")
+    ok = {name: row for name, row in unseen.items() if row["verdict"] == "ok"}
+    yield said("on {} tasks that were looked at once, they err by {:.3f} nat", len(unseen), mean_error(unseen))
+    yield said("intervals of the {} that it calls `ok` hold the truth in {}", len(ok), held(ok))
     yield from demo()
     recipes = (ROOT / "docs/recipes.md").read_text()
     yield said("Recipes answer {} usual questions", count(len(re.findall("^## ", recipes, re.MULTILINE))))

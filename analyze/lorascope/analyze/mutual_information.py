@@ -60,8 +60,8 @@ def mutual_information(
     Returns
     -------
     xr.Dataset
-        Over `estimator`, in `unit`: `value`, less `bias` (exact for Gaussians; of the panel, what its largest member has
-        from noise, by parts; of noise curves, the mean over shuffles; else not known); `se`, `low` and `high`;
+        Over `estimator`, in `unit`: `value`, less `bias` (exact for Gaussians; of the panel what its largest member has
+        from noise, by parts; of noise curves the mean over shuffles; else not known); `se`, `low` and `high`;
         `null_mean`, `null_sd` and `p` of shuffles; `half`, `quarter` and `eighth`, the same from so much of the rows;
         `ceiling`; and `verdict`: ok, lower bound only, saturated, undersampled, biased, assumes Gaussian, or serial.
         Attributes hold settings, dimensions, rows, groups, and `n_effective`: as how many independent rows these

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze.stats import metrics as module
 from lorascope.analyze.stats.metrics import MetricComparison, compare_metrics
@@ -38,6 +39,7 @@ def test_papers_numbers(paper: pd.DataFrame) -> None:
     assert row["ln MIUB", "mean_spearman"] == pytest.approx(-0.385771, abs=1e-6)
     assert row["ln MIUB", "concordance"] == pytest.approx(0.972571, abs=1e-6)
     assert row["CE", "partial_r"] == pytest.approx(0.5795, abs=5e-5)
+    assert row["CE", "strict_by"] == "model"
     assert row["ln MIUB", "permutation_p"] == pytest.approx(48 / 5040)
     first = found.pairs.iloc[0]
     assert (first["williams_t"], first["williams_p"]) == pytest.approx((3.75523, 0.000431962), rel=1e-5)
@@ -46,6 +48,8 @@ def test_papers_numbers(paper: pd.DataFrame) -> None:
     assert words["ln MIUB follows accuracy within groups"] == "supported"
     assert words["CE follows accuracy within groups"] == "not identified"
     assert words["ln MIUB follows accuracy more closely than CE"] == "supported"
+    assert words["ln MIUB adds to knowing the setting, with the sign it promises"] == "not identified"
+    assert words["CE adds to knowing the setting, with the sign it promises"] == "contradicted"
     assert len(words) == 3 + 2 + 3 + 2
     both = {one.claim: one.word for one in compare_metrics(paper, collapsed_below=0.25).verdicts}
     assert both["ln MIUB follows accuracy more closely than CE"] == "not identified"
@@ -103,6 +107,41 @@ def test_a_metric_that_follows_is_told_from_one_that_does_not() -> None:
     assert "CE follows accuracy more closely than ln MIUB" in [
         one.claim for one in turned.verdicts if one.word == "contradicted"
     ]
+
+
+def by_dummies(frame: pd.DataFrame, column: str, *effects: list[str]) -> tuple[np.ndarray, int]:
+    """What is left of a column after these effects, and how many of them the cells tell."""
+    dummies = [pd.get_dummies(frame[effect].agg("/".join, axis=1)) for effect in effects]
+    design = np.hstack([one.to_numpy(float) for one in dummies])
+    values = frame[column].to_numpy()
+    return values - design @ np.linalg.pinv(design) @ values, int(np.linalg.matrix_rank(design))
+
+
+@pytest.mark.parametrize(("beginning", "setting"), [("partial", ["setting"]), ("strict", ["model", "setting"])])
+def test_partial_correlations_are_those_of_dummies(paper: pd.DataFrame, beginning: str, setting: list[str]) -> None:
+    row = compare_metrics(paper, metrics=["CE"], n_draws=100).metrics.iloc[0]
+    (x, n_effects), (y, _) = (by_dummies(paper, name, ["dataset", "model"], setting) for name in ("CE", "ACC"))
+    r, freedom = np.corrcoef(x, y)[0, 1], len(paper) - n_effects - 1
+    assert row[f"{beginning}_r"] == pytest.approx(r)
+    p_value = 2 * stats.t.sf(abs(r) * math.sqrt(freedom / (1 - r**2)), freedom)
+    assert row["partial_t_p" if beginning == "partial" else "strict_p"] == pytest.approx(p_value)
+
+
+def test_settings_that_harm_one_model_alone_are_no_relation() -> None:
+    """All data sets of model b lose accuracy and gain M in three of six settings; else both are noise."""
+    words = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        frame = pd.DataFrame(itertools.product("ab", "xyz", range(6)), columns=["model", "dataset", "setting"])
+        harmed = (frame["model"] == "b") & (frame["setting"] < 3)
+        frame = frame.assign(
+            ACC=0.5 - 0.1 * harmed + 0.01 * rng.normal(size=36), M=1.0 * harmed + 0.1 * rng.normal(size=36)
+        )
+        found = compare_metrics(frame, metrics=["M"], n_draws=720)
+        assert found.metrics["partial_r"].iloc[0] < -0.8
+        assert found.metrics["partial_t_p"].iloc[0] < 1e-6
+        words.append(found.verdicts[1].word == "supported")
+    assert sum(words) <= 2
 
 
 def with_effects(seed: int, relation: float, n_settings: int) -> pd.DataFrame:
@@ -209,9 +248,10 @@ ROWS: list[dict[str, Any]] = [
     {
         "metric": name, "better": better, "cells": "all", "pearson": -0.5, "low": -0.7, "high": -0.2, "p": 0.01,
         "n_effective": 20, "permutation_p": 0.03, "partial_r": -0.4, "partial_low": -0.6, "partial_high": -0.1,
-        "partial_p": 0.04,
+        "partial_p": 0.04, "partial_t_p": 0.001, "strict_by": by, "strict_r": -0.3, "strict_low": -0.5,
+        "strict_high": -0.05, "strict_p": 0.02,
     }
-    for name, better in (("A", "lower"), ("B", "higher"))
+    for name, better, by in (("A", "lower", "model"), ("B", "higher", ""))
 ]  # fmt: skip
 PAIR: dict[str, Any] = {
     "cells": "all", "first": "A", "second": "B", "n_effective": 20, "agreement_first": 0.5, "agreement_second": 0.2,
@@ -235,9 +275,10 @@ def test_claims_and_reasons() -> None:
         "supported: A follows accuracy more closely than B (agreement 0.500 against 0.200, difference 0.300 [0.100, "
         "0.400], Williams' p = 0.0100 for 20 effective cells, 0.0400 by labels of settings)",
         "supported: A adds to knowing the setting, with the sign it promises (partial r = -0.400 [-0.600, -0.100], "
-        "p = 0.0400 by labels of settings)",
+        "p = 0.0400 by labels of settings, 0.00100 by t; with effects of settings by model -0.300 [-0.500, -0.0500], p "
+        "= 0.0200 by t)",
         "contradicted: B adds to knowing the setting, with the sign it promises (partial r = -0.400 [-0.600, -0.100], "
-        "p = 0.0400 by labels of settings)",
+        "p = 0.0400 by labels of settings, 0.00100 by t)",
         "supported: A orders settings more alike from group to group than B (Kendall's W 0.900 against 0.500, "
         "difference 0.400 [0.100, 0.600], p = 0.0200 by swaps within groups)",
     ]
@@ -258,6 +299,8 @@ def test_claims_and_reasons() -> None:
         ("pair", {"low": -0.4, "high": -0.1}, 2, "contradicted"),
         ("metric", {"partial_r": math.nan, "partial_low": math.nan, "partial_p": math.nan}, 3, "not identified"),
         ("metric", {"partial_high": 0.06}, 3, "not identified"),
+        ("metric", {"strict_high": 0.06}, 3, "not identified"),
+        ("metric", {"strict_p": 0.051}, 3, "not identified"),
         ("pair", {"concordance_low": math.nan, "concordance_high": math.nan}, 5, "not identified"),
         ("pair", {"concordance_low": -0.1}, 5, "not identified"),
         ("pair", {"concordance_p": 0.2}, 5, "not identified"),

@@ -63,6 +63,17 @@ def test_sweeps_have_rank_and_size(cells: pd.DataFrame) -> None:
     assert ranks.line.color == "#222222"
 
 
+def test_seeds_have_wide_bars_behind_the_errors_over_items(seeds: list[UnitResult]) -> None:
+    table = with_sizes(datasets_table(study_cells(seeds)), lay_out(study_cells(seeds)).cells)
+    figure = sweeps_figure(table)
+    own = table[(table["dataset"] == "AVG") & (table["metric"] == "MIUB")].set_index("setting")["seed_sd"]
+    wide = [trace for trace in figure.data if trace.opacity == 0.3]
+    assert len(wide) == 3 * 2 * 4
+    np.testing.assert_allclose(wide[3].error_y.array, own[["r8", "r32", "r128"]])
+    assert wide[3].error_y.thickness > points_of(figure)[3].error_y.thickness
+    assert "wide and pale: sd between up to 3 seeds" in title_of(figure)
+
+
 def test_values_far_apart_are_on_a_logarithmic_axis(cells: pd.DataFrame) -> None:
     table = datasets_table(cells)
     assert {axis.type for axis in sweeps_figure(with_sizes(table, lay_out(cells).cells)).select_yaxes()} == {None}

@@ -1,12 +1,13 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 import pytest
 
-from lorascope.analyze.format import format_error
+from lorascope.analyze.format import format_error, format_number, format_percent
 from lorascope.study import read_units
 from lorascope.study.page.study_page import render_study
 from lorascope.study.page.table_html import anchor, anchors, paper_layout
@@ -144,8 +145,28 @@ def test_seeds_have_links_of_their_own(tmp_path: Path) -> None:
         '<a href="#unit-share1-r8-s0-qa">1.5</a><sup><a href="#unit-share1-r8-s1-qa">2</a></sup>'
     )
     assert "Means of 2 seeds" in source
+    table = study_results(units).tables["table_1"]
+    for sd in table[table["n_seeds"] == 2]["seed_sd"]:
+        shown = {format_number(sd / unit, digits=2) for unit in (1, 1e-3, 1e-6)}
+        assert any(f'<div class="note">sd {one}</div>' in source for one in shown)
     assert "have one seed" not in source
     assert anchors([], "-") == "-"
+
+
+def test_how_uneven_numbers_of_seeds_count_is_said(tmp_path: Path) -> None:
+    """The accuracy above is a mean over settings, of which one has three adapters, two of them never right."""
+    options: dict[str, Any] = {"text": False, "lengths": False, "prompts": ("main",), "informed": False}
+    make_study(tmp_path, [(1, 8), (1, 128)], **options)
+    for seed in (1, 2):
+        change = lambda found: found.assign(correct=found["correct"] * 0)  # noqa: E731
+        make_unit(tmp_path / "results", 1, 128, seed=seed, change=change, **options)
+    study = study_results(read_units(tmp_path))
+    source = render_study(study)
+    assert "once however many it has: settings have 1 to 3 seeds." in source
+    cells = study.tables["study"]
+    by_setting = cells.groupby("setting")["ACC"].mean().mean()
+    assert abs(by_setting - cells["ACC"].mean()) > 0.05
+    assert f"→ {format_percent(by_setting)}" in source.split("without → with adapter")[0][-200:]
 
 
 def test_trainings_are_drawn_where_they_were_measured(tmp_path: Path) -> None:

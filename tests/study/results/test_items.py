@@ -5,8 +5,9 @@ import xarray as xr
 
 from lorascope.study import datasets_table, study_cells
 from lorascope.study.results.claims import log_ratio, percent_change
-from lorascope.study.results.items import Estimate, ItemTable, Means, decided, item_rows, item_table
-from lorascope.study.results.paper_claims import beyond_seeds
+from lorascope.study.results.findings import Estimate, decided
+from lorascope.study.results.items import ItemTable, item_rows, item_table
+from lorascope.study.results.trainings import Means, Spread, Training
 from lorascope.study.results.units import UnitResult
 
 
@@ -16,13 +17,12 @@ def items(units: list[UnitResult], *metrics: str) -> ItemTable | None:
     return item_table(rows[rows["is_first"] & (rows["in_test"] > 0)], list(dict.fromkeys(rows["setting"])), metrics)
 
 
-def table_of(*sets: np.ndarray, seeds: dict[str, list[float]] | None = None) -> ItemTable:
-    """MIUB of data sets, (item, setting), under settings a and b."""
+def table_of(*sets: np.ndarray) -> ItemTable:
+    """MIUB of data sets, (item, setting), under settings a and b with one seed each."""
     values = {f"set {k}": one for k, one in enumerate(sets)}
     weights = {name: np.ones_like(one) for name, one in values.items()}
     settings = tuple("ab"[: sets[0].shape[1]])
-    by_seed = {name: np.array((seeds or {}).get(name, [0.0])) for name in settings}
-    return ItemTable(("MIUB",), settings, values, weights, by_seed)
+    return ItemTable(("MIUB",), settings, tuple(Training(name, name) for name in settings), values, weights)
 
 
 def gap(means: Means) -> np.ndarray:
@@ -50,11 +50,36 @@ def test_means_are_those_of_the_tables(units: list[UnitResult]) -> None:
 def test_means_over_seeds_and_of_each(seeds: list[UnitResult]) -> None:
     table = items(seeds, "MIUB")
     assert table is not None
-    assert table.n_seeds == 3
     cells = study_cells(seeds).query("first_prompt and not is_text and share == 2")
     by_seed = cells.groupby("seed")["MIUB"].mean()
-    assert table.seeds["2/8"].tolist() == pytest.approx(by_seed.tolist())
+    own = [k for k, one in enumerate(table.trainings) if one.setting == "2/8"]
+    assert [table.trainings[k].runs for k in own] == [f"share2-r8-s{seed}-qa" for seed in range(3)]
+    assert table.trained()[0, own, 0].tolist() == pytest.approx(by_seed.tolist())
     assert mean(table, "MIUB", "2/8") == pytest.approx(by_seed.mean(), rel=1e-12)
+
+
+def test_other_settings_lend_their_trainings_where_they_have_all_items(seeds: list[UnitResult]) -> None:
+    rows = pd.concat([item_rows(one).assign(setting=f"{one.share}/{one.rank}") for one in seeds])
+    rows = rows[rows["is_first"] & (rows["in_test"] > 0)]
+    rows = rows[(rows["run"] != "share2-r8-s0-qa") | (rows["id"] != "piqa-3")]
+    again = rows[rows["setting"] == "1/8"].assign(setting="shown again")
+    table = item_table(pd.concat([rows, again]), ["1/8", "1/128"], ["MIUB"])
+    assert table is not None
+    assert table.settings == ("1/8", "1/128")
+    names = [one.setting for one in table.trainings]
+    assert names[:6] == ["1/8"] * 3 + ["1/128"] * 3
+    assert sorted(set(names[6:])) == ["1/32", "2/8", "4/8", "8/8"]
+    assert names.count("2/8") == 2
+    assert table.n_items == 72
+
+
+def test_a_seed_without_a_data_set_of_its_setting_is_left_out(seeds: list[UnitResult]) -> None:
+    first, second, third = (one for one in seeds if (one.share, one.rank) == (1, 8))
+    fewer = with_samples(third, third.samples.isel(sample=np.flatnonzero(third.samples["dataset"].values != "arce")))
+    table = items([first, second, fewer], "MIUB")
+    assert table is not None
+    assert [one.runs for one in table.trainings] == [first.name, second.name]
+    assert len(table.values) == 3
 
 
 def test_items_that_a_setting_lacks_are_left_out(units: list[UnitResult]) -> None:
@@ -87,14 +112,14 @@ def test_bootstrap_has_the_standard_error_of_paired_differences() -> None:
 def test_data_sets_count_the_same() -> None:
     table = table_of(np.zeros((100, 1)), np.ones((10, 1)))
     assert mean(table, "MIUB", "a") == 0.5
-    assert table.estimate(lambda means: means["MIUB"][0]) == (0.5, 0.5, 0.5, 110)
+    assert table.estimate(lambda means: means["MIUB"][0])[:4] == (0.5, 0.5, 0.5, 110)
 
 
 @pytest.mark.parametrize("n_items", [2, 5, 9])
 def test_few_items_support_nothing(n_items: int) -> None:
     """Of five items that only scatter, all fall together once in sixteen times."""
     values = np.stack([np.full(n_items, 2.0), np.linspace(1, 1.5, n_items)], axis=1)
-    made = decided(1, "c", table_of(values).estimate(gap), "nat", "b less a:", n_seeds=1, falls=True)
+    made = decided(1, "c", table_of(values).estimate(gap), "nat", "b less a:", falls=True)
     assert made.verdict == "not identified"
     assert f"no interval of {n_items} items" in made.because
 
@@ -121,28 +146,31 @@ def test_intervals_of_ten_items_hold_what_they_promise() -> None:
     ],
 )
 def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -> None:
-    made = decided(2, "a claim", Estimate(0.5, low, high, 40), "nat", "b less a:", n_seeds=1, falls=falls)
+    made = decided(2, "a claim", Estimate(0.5, low, high, 40), "nat", "b less a:", falls=falls)
     assert made.verdict == word
     assert made.because.startswith("b less a: 0.500 [")
-    assert made.because.endswith("nat, 95 % over 40 items; one seed, whose noise is unknown")
-    assert made[4:] == (0.5, low, high, "nat", 40, 1)
+    assert made.because.endswith("nat, 95 % over 40 items; one seed a setting, whose spread is unknown")
+    assert made[4:10] == (0.5, low, high, "nat", 40, 1)
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "word"),
+    ("reach", "seeds", "word", "said"),
     [
-        ([1.0], [0.5], "not identified"),
-        ([1.0, 1.01, 0.99], [0.5, 0.51, 0.49], "supported"),
-        ([1.0, 1.01, 0.99], [1.5, 1.51, 1.49], "contradicted"),
-        ([1.0, 2.0, 0.1], [0.9, 1.8, 0.2], "not identified"),
+        (0.6, (3, 3), "supported", "trainings differ by 0.200 nat (sd, 3 seeds a setting)"),
+        (0.9, (3, 3), "not identified", "trainings differ by 0.200 nat (sd, 3 seeds a setting)"),
+        (
+            0.9, (1, 3), "not identified",
+            "trainings differ by 0.200 nat (sd, 1 to 3 seeds a setting; one is taken to vary as those of a "
+            "setting with several do, in percent)",
+        ),
     ],
-)
-def test_seeds_against_each_other(a: list[float], b: list[float], word: str) -> None:
-    made = beyond_seeds(" of m", table_of(np.ones((4, 2)), seeds={"a": a, "b": b}))
+)  # fmt: skip
+def test_items_and_trainings_decide_together(reach: float, seeds: tuple[int, int], word: str, said: str) -> None:
+    made = decided(2, "c", Estimate(1.0, 0.5, 1.5, 40, Spread(0.2, reach, *seeds)), "nat", "b less a:", falls=False)
     assert made.verdict == word
-    assert made.claim == "MIUB of m falls from a to b by more than seeds differ"
-    if a[-1] == 0.99:  # Student's t with 4 degrees of freedom: 2.7764; pooled standard deviation 0.01
-        assert made.high - made.value == pytest.approx(2.7764451 * 0.01 * np.sqrt(2 / 3), rel=1e-6)
+    assert (made.high - 1) == pytest.approx(np.hypot(0.5, reach))
+    assert (made.n_seeds, made.seed_sd) == (seeds[0], 0.2)
+    assert made.because.endswith(f"95 % over 40 items and trainings; over items alone [0.500, 1.50]; {said}")
 
 
 def test_changes_in_percent_and_logarithms() -> None:

@@ -72,21 +72,43 @@ def williams(r_12: float, r_13: float, r_23: float, n: int) -> tuple[float, floa
     return t, float(2 * student.sf(abs(t), n - 3))
 
 
-def beyond_setting(values: np.ndarray) -> np.ndarray:
+def beyond_setting(values: np.ndarray, sets: np.ndarray | None = None) -> np.ndarray:
     """What is left of a table once an effect of each group and of each setting is taken off by least squares.
 
-    It is 0 throughout where no degree of freedom is left, or nothing but rounding is. The pooled correlation of two
-    such tables is the partial correlation given group and setting (Fisher 1924, Metron 3, 329).
+    With `sets`, integers (group,), a setting has an effect of its own in each set of groups. What is left is 0
+    throughout where no degree of freedom is, or nothing but rounding. The pooled correlation of two such tables is the
+    partial correlation given these effects (Fisher 1924, Metron 3, 329).
     """
     there = np.isfinite(values)
-    effects = zip(values.shape, np.nonzero(there), strict=True)
-    design = np.hstack([np.eye(n)[places] for n, places in effects])
-    inside = centred(values)[there]
+    design, inside = _effects(there, sets), centred(values)[there]
     left = inside - design @ np.linalg.lstsq(design, inside, rcond=None)[0]
     is_told = np.sqrt(left @ left) > ROUNDING * np.sqrt(inside @ inside)
     found = np.full(values.shape, np.nan)
-    found[there] = left if is_told and len(left) - np.linalg.matrix_rank(design) >= 2 else 0
+    found[there] = left if is_told and freedom_left(values, sets) >= 2 else 0
     return found
+
+
+def freedom_left(values: np.ndarray, sets: np.ndarray | None = None) -> int:
+    """Degrees of freedom of what `beyond_setting` leaves: cells less the effects that they can tell."""
+    there = np.isfinite(values)
+    return int(there.sum()) - int(np.linalg.matrix_rank(_effects(there, sets)))
+
+
+def _effects(there: np.ndarray, sets: np.ndarray | None) -> np.ndarray:
+    """A column a group, and one a setting of each set of groups, over the cells that are there."""
+    group, setting = np.nonzero(there)
+    sets = np.zeros(len(there), int) if sets is None else sets
+    n_settings = there.shape[1]
+    return np.hstack(
+        [np.eye(len(there))[group], np.eye((sets.max() + 1) * n_settings)[sets[group] * n_settings + setting]]
+    )
+
+
+def r_p(r: float, freedom: float) -> float:
+    """Two-sided p of Student's t of a correlation, as in scipy's `pearsonr`: with n cells it has n - 2 freedom."""
+    from scipy.stats import beta
+
+    return 2 * float(beta.sf(abs(r), freedom / 2, freedom / 2, loc=-1, scale=2)) if freedom > 0 else math.nan
 
 
 def concordance(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:

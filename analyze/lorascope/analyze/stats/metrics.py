@@ -13,13 +13,16 @@ from ..format import format_number
 from .correlations import (
     beyond_setting,
     concordance,
+    freedom_left,
     mean_spearman,
     permutation_p,
     permuted_pearson,
     pooled_pearson,
+    r_p,
     swapped_concordance,
     williams,
 )
+from .frame import group_labels
 from .record import plain, provenance
 from .resampling import (
     Draws,
@@ -37,7 +40,9 @@ EXACT_DRAWS = 100_000
 """Draws of groups up to which all of them are taken, whatever `n_draws` is: 10 groups have 92,378."""
 COLUMNS = (
     "p: of n_effective independent cells; low, high: bootstrap over groups; permutation_p: labels of settings "
-    "permuted, alike in all groups. partial_r: given group and setting. concordance: Kendall's W of the metric."
+    "permuted, alike in all groups. partial_r: given group and setting; partial_t_p: by Student's t. strict_r: the "
+    "same, settings having effects of their own in each value of the column strict_by, if that makes it less sure. "
+    "concordance: Kendall's W of the metric."
 )
 PAIR_COLUMNS = (
     "Agreement: the correlation, turned so that higher is better. williams_p: of n_effective independent cells; low, "
@@ -55,36 +60,40 @@ class _Claim(NamedTuple):
     words: str
     tests: tuple[str, ...]
     """Columns of p-values."""
-    ends: tuple[str, str]
-    """Columns of the interval's ends."""
+    intervals: tuple[str, ...]
+    """Beginnings of the names of columns of intervals, all of which must lie on one side."""
     because: str
+    stricter: str = ""
+    """What follows where settings have effects by a column."""
 
 
 CLAIMS = (
     _Claim(
         "{metric} follows accuracy within groups",
         ("p", "permutation_p"),
-        ("low", "high"),
+        ("",),
         "r = {pearson} [{low}, {high}], p = {p} for {n_effective} effective cells, {permutation_p} by labels of "
         "settings",
     ),
     _Claim(
         "{first} follows accuracy more closely than {second}",
         ("williams_p", "permutation_p"),
-        ("low", "high"),
+        ("",),
         "agreement {agreement_first} against {agreement_second}, difference {difference} [{low}, {high}], Williams' p "
         "= {williams_p} for {n_effective} effective cells, {permutation_p} by labels of settings",
     ),
     _Claim(
         "{metric} adds to knowing the setting, with the sign it promises",
-        ("partial_p",),
-        ("partial_low", "partial_high"),
-        "partial r = {partial_r} [{partial_low}, {partial_high}], p = {partial_p} by labels of settings",
+        ("partial_p", "strict_p"),
+        ("partial_", "strict_"),
+        "partial r = {partial_r} [{partial_low}, {partial_high}], p = {partial_p} by labels of settings, {partial_t_p} "
+        "by t",
+        "; with effects of settings by {strict_by} {strict_r} [{strict_low}, {strict_high}], p = {strict_p} by t",
     ),
     _Claim(
         "{first} orders settings more alike from group to group than {second}",
         ("concordance_p",),
-        ("concordance_low", "concordance_high"),
+        ("concordance_",),
         "Kendall's W {concordance_first} against {concordance_second}, difference {concordance_difference} "
         "[{concordance_low}, {concordance_high}], p = {concordance_p} by swaps within groups",
     ),
@@ -178,14 +187,17 @@ def compare_metrics(
     -----
     A metric follows accuracy if its pooled correlation has the promised sign, the p of both Student's t and permuted
     labels of settings are at most 1 - level, and the bootstrap's interval leaves 0 out. It does so more closely than
-    another if that holds of their difference, with Williams' t, and adds to the setting if it holds of its partial
-    correlation given group and setting, without t. What k settings do in all groups alike is k values, not as many as
-    there are cells: permuted labels see that, t and draws of groups don't; that some settings vary more than others
-    draws of groups see, and permuted labels don't. A metric orders settings more alike if the bootstrap's interval of
-    the difference of Kendall's W leaves 0 out and its p over swaps of ranks within groups is at most 1 - level: draws
-    repeat groups, which alone makes W larger. A word that isn't the same for both sets of cells becomes `not
-    identified`. Pooled correlations weigh cells by their distance from the group's mean, so that one group may rule
-    them; `mean_spearman` doesn't.
+    another if that holds of their difference, with Williams' t. It adds to the setting if it holds of its partial
+    correlation given group and setting, without t, and if Student's t and the interval say the same where settings have
+    effects of their own in each value of a column of `groups`, such as in each model: a setting that harms one model
+    alone would else count for the metric that it harms too. Of several columns the one with the largest p decides.
+
+    What k settings do in all groups alike is k values, not as many as there are cells: permuted labels see that, t and
+    draws of groups don't; that some settings vary more than others draws of groups see, and permuted labels don't. A
+    metric orders settings more alike if the bootstrap's interval of the difference of Kendall's W leaves 0 out and its
+    p over swaps of ranks within groups is at most 1 - level: draws repeat groups, which alone makes W larger. A word
+    that isn't the same for both sets of cells becomes `not identified`. Pooled correlations weigh cells by their
+    distance from the group's mean, so that one group may rule them; `mean_spearman` doesn't.
 
     Examples
     --------
@@ -213,7 +225,8 @@ def compare_metrics(
             out + ", chosen by what is to be predicted, which bends correlations" * (len(kept) < len(table)),
             *lone,
         ]
-    resampled = [_resampled(name, one, n_draws, seed, level) for name, one in sets.items()]
+    members = rows[list(groups)].groupby(group_labels(rows, groups)).first()
+    resampled = [_resampled(name, one, members, n_draws, seed, level) for name, one in sets.items()]
     if (least := 1 / len(resampled[0].orders)) > 1 - level:  # of so few settings all orders are there
         notes.append(f"labels of settings have {1 / least:.0f} orders: no p by them can be below {least:.3g}")
     notes += few_groups("the bootstrap", min(len(one.accuracy) for one in resampled))
@@ -245,6 +258,8 @@ class _Resampled(NamedTuple):
     accuracy: np.ndarray
     metrics: dict[str, np.ndarray]
     draws: Draws
+    sets: dict[str, np.ndarray]
+    """Column of groups -> which of its values each group has, integers (group,)."""
     orders: np.ndarray
     swaps: np.ndarray
     level: float
@@ -255,7 +270,9 @@ class _Resampled(NamedTuple):
         return {f"{prefix}low": low, f"{prefix}high": high}
 
 
-def _resampled(name: str, cells: pd.DataFrame, n_draws: int, seed: int, level: float) -> _Resampled:
+def _resampled(
+    name: str, cells: pd.DataFrame, members: pd.DataFrame, n_draws: int, seed: int, level: float
+) -> _Resampled:
     accuracy, *metrics = (column.unstack() for _, column in cells.items())
     (n, n_settings), (first, second, third) = accuracy.shape, (np.random.default_rng(seed) for _ in range(3))
     n_all = math.comb(2 * n - 1, n)
@@ -266,6 +283,7 @@ def _resampled(name: str, cells: pd.DataFrame, n_draws: int, seed: int, level: f
         accuracy.to_numpy(),
         {key: one.to_numpy() for key, one in zip(cells.columns[1:], metrics, strict=True)},
         group_draws(n, n_all if n_all <= EXACT_DRAWS else n_draws, first),
+        {str(key): pd.factorize(one)[0] for key, one in members.loc[accuracy.index].items()},
         setting_orders(n_settings, n_draws, second),
         group_swaps(n, n_draws, third),
         level,
@@ -273,11 +291,10 @@ def _resampled(name: str, cells: pd.DataFrame, n_draws: int, seed: int, level: f
 
 
 def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
-    from scipy.stats import beta  # type: ignore[import-untyped]
-
     x, y, counts = resampled.metrics[name], resampled.accuracy, resampled.draws.counts
-    a, b = beyond_setting(x), beyond_setting(y)
-    r, half = float(pooled_pearson(x, y)[0]), resampled.n_effective / 2 - 1
+    r, a, b = float(pooled_pearson(x, y)[0]), beyond_setting(x), beyond_setting(y)
+    partials = {key: _partial(resampled, name, sets) for key, sets in {"": None, **resampled.sets}.items()}
+    strict = max(partials, key=lambda key: np.nan_to_num(partials[key]["t_p"], nan=-1))  # the first of equal ones
     return {
         "cells": resampled.name,
         "metric": name,
@@ -286,15 +303,25 @@ def _metric_row(resampled: _Resampled, name: str, sign: int) -> dict[str, Any]:
         "n_effective": resampled.n_effective,
         "pearson": r,
         **resampled.ends(pooled_pearson(x, y, counts)),
-        "p": 2 * float(beta.sf(abs(r), half, half, loc=-1, scale=2)),  # Student's t, as in scipy's `pearsonr`
+        "p": r_p(r, resampled.n_effective - 2),
         "permutation_p": permutation_p(permuted_pearson(x, y, resampled.orders)),
         "mean_spearman": mean_spearman(x, y),
-        "partial_r": float(pooled_pearson(a, b)[0]),
-        **resampled.ends(pooled_pearson(a, b, counts), "partial_"),
+        **{f"partial_{key}": value for key, value in partials[""].items()},
         "partial_p": permutation_p(permuted_pearson(a, b, resampled.orders)),
+        "strict_by": strict,
+        **{f"strict_{key.removeprefix('t_')}": value for key, value in partials[strict].items()},
         "n_common": int(np.isfinite(x).all(axis=0).sum()),
         "concordance": float(concordance(x)[0]),
     }
+
+
+def _partial(resampled: _Resampled, name: str, sets: np.ndarray | None) -> dict[str, float]:
+    """A metric's partial correlation with accuracy given group and setting, with its interval and p of Student's t."""
+    x, y = resampled.metrics[name], resampled.accuracy
+    a, b = beyond_setting(x, sets), beyond_setting(y, sets)
+    r = float(pooled_pearson(a, b)[0])
+    ends = resampled.ends(pooled_pearson(a, b, resampled.draws.counts))
+    return {"r": r, **ends, "t_p": r_p(r, freedom_left(x, sets) - 1)}
 
 
 def _pair_row(resampled: _Resampled, first: str, second: str, signs: Mapping[str, int]) -> dict[str, Any]:
@@ -337,12 +364,14 @@ def _verdicts(
             because = []
             for row in rows:
                 texts = {key: format_number(one) if isinstance(one, float) else one for key, one in row.items()}
-                because.append(f"{row['cells']}: " * (len(rows) > 1) + claim.because.format_map(texts))
+                words_of = claim.because + (claim.stricter if row.get("strict_by") else "")
+                because.append(f"{row['cells']}: " * (len(rows) > 1) + words_of.format_map(texts))
             yield Verdict(words, said.pop() if len(said) == 1 else "not identified", "; ".join(because))
 
 
 def _word(row: Mapping[str, Any], claim: _Claim, level: float) -> Word:
-    low, high = (row[name] for name in claim.ends)
+    low = float(np.min([row[f"{name}low"] for name in claim.intervals]))
+    high = float(np.max([row[f"{name}high"] for name in claim.intervals]))
     if row.get("better") == "lower":  # of a correlation as it comes
         low, high = -high, -low
     # Williams' p is NaN where two columns are one, which tells nothing; Python's `max` would lose it in second place.

@@ -42,8 +42,9 @@ def notices(study: StudyResults) -> Iterator[str]:
     if n_lone := int((n_seeds == 1).sum()):
         who = "Each setting has" if n_lone == len(n_seeds) else f"{n_lone} of {len(n_seeds)} settings have"
         yield (
-            f"<b>{who} one seed.</b> Errors and intervals say how another draw of items would differ, not how another "
-            "adapter would: that noise is unknown here."
+            f"<b>{who} one seed.</b> Errors say how another draw of items would differ, not another adapter. Claims "
+            "take that from settings of the same task with several seeds; without any, they are about these very "
+            "adapters."
         )
     choices = cells[cells["first_prompt"] & ~cells["is_text"] & (cells["n_scored"] > 0)]
     if len(choices) and choices["n_scored"].min() < FEW_ITEMS:

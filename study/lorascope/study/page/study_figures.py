@@ -9,7 +9,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
 
 from lorascope.analyze.figures.captions import headline, shortened
-from lorascope.analyze.figures.marks import Look, add_legend, looks, points
+from lorascope.analyze.figures.marks import Look, add_legend, line, looks, points
 from lorascope.analyze.figures.scales import size_axis, value_axis
 from lorascope.analyze.figures.theme import small_multiples
 from lorascope.analyze.format import format_error, format_number
@@ -119,14 +119,18 @@ def _figure(
     figure, panels = small_multiples(list(dict.fromkeys(rows["panel"])), height=HEIGHT, share_y=False)
     for panel, (_, own) in zip(panels, rows.groupby("panel", sort=False), strict=True):
         for k, (name, look) in enumerate(marks.items()):
-            line = own[own["line"] == name].sort_values("x", kind="stable")
+            own_line = own[own["line"] == name].sort_values("x", kind="stable")
             shift = 0.5 * (k - (len(marks) - 1) / 2) / max(len(marks), 2) if aside else 0.0
-            bars = {"type": "data", "array": line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
-            if len(line):
-                hover, stroke = [_text(one) for one in line.itertuples()], 2 if look.color == MEAN.color else 1.25
+            bars = {"type": "data", "array": own_line["se"].fillna(0), "color": look.color, "thickness": 1, "width": 2}
+            if len(own_line):
+                hover, stroke = [_text(one) for one in own_line.itertuples()], 2 if look.color == MEAN.color else 1.25
                 shown: dict[str, Any] = {"mode": "lines+markers", "error_y": bars, "line": {"width": stroke}}
-                trace = points(look, name, hover, x=line["x"] + shift, y=line["value"], **shown)
+                trace = points(look, name, hover, x=own_line["x"] + shift, y=own_line["value"], **shown)
                 figure.add_trace(trace, **panel)
+            if own_line["seed_sd"].notna().any():
+                bars |= {"array": own_line["seed_sd"].fillna(0), "thickness": 6, "width": 0}
+                shown = {"mode": "markers", "marker": {"opacity": 0}, "error_y": bars, "opacity": 0.3}
+                figure.add_trace(line(look, name, x=own_line["x"] + shift, y=own_line["value"], **shown), **panel)
         figure.update_yaxes(**_value_axis(own), **panel)
         is_size = not aside and ("side" not in own or (own["side"] == "model size").all())
         axis = size_axis(own["x"].to_numpy(float)) if not aside else {}
@@ -135,7 +139,7 @@ def _figure(
             axis["ticktext"] = [format_number(value / 1e6) if text else "" for value, text in ticks]
         figure.update_xaxes(title_text="N (million parameters)" if is_size else "rank", **axis, **panel)
     most = int(rows["n_seeds"].max())
-    seeds = "one seed" if most == 1 else f"means of up to {most} seeds"
+    seeds = "one seed" if most == 1 else f"wide and pale: sd between up to {most} seeds, of which values are means"
     headline(figure, title, f"Bars: standard errors over items; {seeds}. {note}")
     add_legend(figure, what, list(marks), list(marks.values()), mode="lines+markers")
     return figure

@@ -36,16 +36,17 @@ LAW = (
     "the cells with the first prompt, each data set with a level E of its own. The paper never fits it.</p>"
 )
 WORDS_MEAN = (
-    "<p>A word speaks of these very adapters on another draw of items: <i>supported</i> where the 95 % interval "
-    "leaves 0 out on the claim's side, <i>contradicted</i> on the other, <i>not identified</i> else. Whether another "
-    "adapter of the same setting would do the same is what seeds say, in sentences of their own. Intervals aren't "
-    "corrected for how many there are.</p>"
+    "<p>A word speaks of another draw of items and, where a setting has several seeds, of other trainings of the same "
+    "settings: <i>supported</i> where the 95 % interval leaves 0 out on the claim's side, <i>contradicted</i> on the "
+    "other, <i>not identified</i> else. With one seed a setting it speaks of these very adapters alone. Intervals "
+    "aren't corrected for how many there are.</p>"
 )
 TABLES = {
     1: (
         "data sets",
         "dataset",
-        f"Value ± standard error over items, first prompt; {AVG}: mean over data sets. A number leads to its unit. r…: "
+        f"Value ± standard error over items, first prompt; {AVG}: mean over data sets. A number leads to its unit. sd: "
+        "standard deviation between seeds, where there are several. r…: "
         "LoRA rank, layers share no weights. share…: layers that share one set of base weights, rank {rank}. share1 is "
         "the rank sweep's r{rank}, shown again.",
         "no data set with choices",
@@ -53,16 +54,17 @@ TABLES = {
     2: (
         "prompts",
         "prompt",
-        "Mean over data sets, the same items under every prompt.",
+        "Mean over data sets, the same items under every prompt. MIUB is averaged over the tokens of template and "
+        "examples too, so that prompts differ in which and how many tokens it is of.",
         "no items were put to more than one prompt",
     ),
     3: (
         "mutual information",
         "task",
-        "ACC and MIUB as in table 1. MI: median over components of the panel's estimate, its quartiles, and how many "
-        "components' verdict is ok; others are lower bounds or less. js: median of the same components and tokens; js "
-        "sum: their sum, MIUB over these. Mutual information of whole states is infinite: each estimate is of a few "
-        "axes of both.",
+        "ACC and MIUB of the units whose mutual information was estimated. MI: median over components of the panel's "
+        "estimate, its quartiles, and how many components' verdict is ok; others are lower bounds or less. js: median "
+        "of the same components and tokens; js sum: their sum, MIUB over these. Mutual information of whole states is "
+        "infinite: each estimate is of a few axes of both.",
         "mutual information was estimated of no unit",
     ),
 }
@@ -144,13 +146,15 @@ def _tiles(study: StudyResults) -> Iterator[str]:
     yield tile("test items", str(int(n_items)), f"of {choices['dataset'].nunique()} data sets with choices")
     claims = study.tables["claims"]
     for one in claims[(claims["number"] == 1) & (claims["unit"] == "%")].itertuples():
-        ends = f"95 % over items {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
+        over = "items" if pd.isna(one.seed_sd) else "items and trainings"
+        ends = f"95 % over {over} {format_number(one.low)} to {format_number(one.high)} %, n = {one.n_items}"
         name = one.claim.replace(" falls as ", " along ").removesuffix(" grows")
         yield tile(name, f"{format_number(one.value)} %", ends)
     scored = choices[choices["ACC"].notna() & choices["base_ACC"].notna()]
     if len(scored):
-        without, with_it = (format_percent(float(scored[name].mean())) for name in ("base_ACC", "ACC"))
-        yield tile("accuracy", f"{without} → {with_it}", "without → with adapter, mean over units and data sets")
+        settings = scored.groupby(["model", "task", "dataset", "split", "setting"])[["base_ACC", "ACC"]].mean().mean()
+        without, with_it = (format_percent(float(one)) for one in settings)
+        yield tile("accuracy", f"{without} → {with_it}", "without → with adapter, mean over settings and data sets")
     yield tile("claims looked at", str(len(claims)), _counts(claims["verdict"]))
 
 
@@ -197,6 +201,7 @@ def _law(study: StudyResults) -> Iterator[str]:
     if isinstance(study.law, str):
         yield f"<p><b>Not identified:</b> {escape(study.law)}.</p>"
         return
+    yield _uneven(study, "Each training is a row of its own")
     yield _summary(study.law)
     for size in study.law.fit.design.sizes:
         yield _try_figure(f"law-{size}", partial(scaling_figure, study.law.fit, along=size))
@@ -208,8 +213,16 @@ def _metrics(study: StudyResults) -> Iterator[str]:
     if isinstance(study.compared, str):
         yield f"<p>Not compared: {escape(study.compared)}.</p>"
         return
+    yield _uneven(study, "A cell is a mean over seeds, and counts once however many it has")
     yield _summary(study.compared)
     yield _try_figure("metrics-figure", partial(metrics_figure, study.compared))
+
+
+def _uneven(study: StudyResults, how: str) -> str:
+    """How seeds count where settings with choices have more or fewer of them, else nothing; HTML."""
+    cells = study.tables["study"].query("not is_text")
+    low, high = cells.groupby(["model", "task", "setting"])["seed"].nunique().agg(["min", "max"])
+    return f"<p>{how}: settings have {low} to {high} seeds.</p>" if high > low else ""
 
 
 def _claims(study: StudyResults) -> Iterator[str]:

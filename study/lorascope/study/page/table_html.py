@@ -90,12 +90,12 @@ def _cell(row: Mapping[Any, Any] | None, power: int, kind: str) -> str:
         return f'<td class="{kind}">-</td>'
     unit = 10.0**power
     said = [f"n = {row['n_items']} items", f"{row['n_seeds']} seed{'' if row['n_seeds'] == 1 else 's'}"]
-    if pd.notna(row["seed_sd"]):
-        said.append(f"sd between seeds {format_number(row['seed_sd'] / unit)}")
     below = ""
+    if pd.notna(row["seed_sd"]):
+        below = f'<div class="note">sd {format_number(row["seed_sd"] / unit, digits=2)}</div>'
     if pd.notna(row.get("low")):
         low, high = (format_number(float(row[end]) / unit) for end in ("low", "high"))
-        below = f'<div class="note">{low} to {high}</div>'
+        below += f'<div class="note">{low} to {high}</div>'
     if row["metric"] == "MI":
         below += f'<div class="note">{int(row["n_clean"])} of {int(row["n_components"])} ok</div>'
     text = anchors(str(row["runs"]).split(), format_error(float(row["value"]) / unit, float(row["se"]) / unit))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .items import Means, Statistic
+from .trainings import Means, Statistic
 
 CLAIMS = {
     0: "Fine-tuning changes what the model answers (no claim of the paper, but what all others stand on)",

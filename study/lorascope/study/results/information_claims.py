@@ -10,14 +10,15 @@ from scipy import stats  # type: ignore[import-untyped]
 from lorascope.analyze.format import format_number, format_percent
 from lorascope.analyze.stats.summary import Word
 
-from .items import LEVEL, Finding, lacking, plural
+from .findings import Finding, lacking, plural
 from .tables import Layout
+from .trainings import LEVEL
 from .units import UnitResult
 
 NEAR = 0.1
 """Share of js within which MI counts as nearly equal."""
-FROM_BELOW = ("ok", "lower bound only", "saturated")
-"""Verdicts of estimates that don't lie above the truth but for their noise."""
+FROM_BELOW = ("ok", "lower bound only")
+"""Verdicts of estimates that bound mutual information from below but for their noise; `saturated` says only "much"."""
 
 
 def information_claims(layout: Layout, units: Mapping[str, Sequence[UnitResult]], of: str) -> Iterator[Finding]:
@@ -45,11 +46,14 @@ def _beside(of: str, panel: pd.DataFrame, n_settings: int) -> Iterator[Finding]:
     word: Word = "contradicted" if n_below > n_believed / 2 else "not identified"
     because = (
         f"the panel's MI lies above js in {n_below} of {n_believed} components of {plural(n_settings)} whose verdict "
-        f"is ok, lower bound only or saturated, of {n} in all"
+        f"is ok or lower bound only, of {n} in all"
     )
     because += "" if word == "contradicted" else "; where it doesn't, the truth may"
-    yield _finding(f"js{of} lies above MI", word, because, n_believed)
     ratios = panel["mi"] / panel["js"].where(panel["js"] > 0, 0)
+    if n_below:
+        low, high = (format_number(float(end)) for end in ratios[panel["is_believed"]].agg(["min", "max"]))
+        because += f"; MI over js is {low} to {high} there"
+    yield _finding(f"js{of} lies above MI", word, because, n_believed)
     is_near = (ratios - 1).abs() <= NEAR
     is_higher = ((ratios > 1 + NEAR) & panel["is_believed"]).sum() > n / 2
     is_clean_near = (is_near & panel["is_clean"]).sum() > n / 2

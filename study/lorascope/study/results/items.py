@@ -1,72 +1,38 @@
-"""Numbers by item under several settings, how their means would vary with another draw of items, and what that says."""
+"""Numbers by item under several settings, and how their means would vary with other items and trainings."""
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from scipy import stats  # type: ignore[import-untyped]
 
-from lorascope.analyze.format import format_number
 from lorascope.analyze.stats.resampling import group_draws, percentile_interval
-from lorascope.analyze.stats.summary import Word
 
+from .findings import Estimate
+from .trainings import LEVEL, Statistic, Training, between_trainings
 from .units import UnitResult
 
 N_DRAWS = 1000
-LEVEL = 0.95
 LEAST_ITEMS = 10
 """Items of a data set below which no interval is given: where all of them agree, that happens by chance too often."""
 SOURCES = {"MIUB": "miub", "ACC": "correct", "CE": "ce", "base_ACC": "base_correct", "base_CE": "base_ce"}
 """Metric -> samples' column; hits are -1 where there is none."""
-Means = Mapping[str, np.ndarray]
-"""Metric -> means, float64 (setting, draw)."""
-Statistic = Callable[[Means], np.ndarray]
-"""A number made of means, float64 (draw,)."""
-
-
-class Estimate(NamedTuple):
-    """A number, its 95 % interval over items (NaN where they are too few), and how many items it is of."""
-
-    value: float
-    low: float
-    high: float
-    n_items: int
-
-
-class Finding(NamedTuple):
-    """A claim, what this study says of it, and the number behind that."""
-
-    number: int
-    """Number of the paper's claim, 0 for what isn't one of them."""
-    claim: str
-    verdict: Word
-    because: str
-    value: float = math.nan
-    low: float = math.nan
-    """Ends of the 95 % interval that the word rests on; NaN where there is none."""
-    high: float = math.nan
-    unit: str = ""
-    n_items: int = 0
-    n_seeds: int = 0
-    """Fewest seeds of a setting; 0 where seeds have no part in it."""
 
 
 @dataclass(frozen=True, eq=False)
 class ItemTable:
-    """Items of one or several data sets, all of them under the same metrics and settings."""
+    """Items of one or several data sets, all of them under the same metrics and trainings."""
 
     metrics: tuple[str, ...]
     settings: tuple[str, ...]
+    trainings: tuple[Training, ...]
+    """Seeds of these settings; and of others, which say only how far trainings differ."""
     values: Mapping[str, np.ndarray]
-    """Data set -> float64 (item, metric x setting), means over seeds."""
+    """Data set -> float64 (item, metric x training)."""
     weights: Mapping[str, np.ndarray]
-    """Data set -> (item, metric x setting): tokens for CE of texts, else 1."""
-    seeds: Mapping[str, np.ndarray]
-    """Setting -> float64 (seed,), means of the first metric, of seeds that have all items."""
+    """Data set -> (item, metric x training): tokens for CE of texts, else 1."""
 
     @property
     def n_items(self) -> int:
@@ -74,35 +40,44 @@ class ItemTable:
         return sum(map(len, self.values.values()))
 
     @property
-    def n_seeds(self) -> int:
-        """Fewest seeds behind any of the settings."""
-        return max(1, min(map(len, self.seeds.values())))
+    def over_seeds(self) -> np.ndarray:
+        """What each training counts in the mean of each setting, float64 (setting, training)."""
+        counts = np.array([[one.setting == name for one in self.trainings] for name in self.settings], dtype=np.float64)
+        return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
-    def means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> dict[str, np.ndarray]:
-        """Means over data sets, each counting the same, of means over items that count so often, (draw, item)."""
+    def trained(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> np.ndarray:
+        """Means over data sets, each counting the same, of means over items that count so often, (draw, item).
+
+        Float64 (metric, training, draw).
+        """
         total = 0.0
         for values, weights in zip(self.values.values(), self.weights.values(), strict=True):
             times = counts(len(values))
             total = total + (times @ (values * weights)) / (times @ weights)
         means = np.ascontiguousarray((np.asarray(total) / len(self.values)).T)
-        return dict(zip(self.metrics, means.reshape(len(self.metrics), len(self.settings), -1), strict=True))
+        return means.reshape(len(self.metrics), len(self.trainings), -1)
+
+    def means(self, counts: Callable[[int], np.ndarray] = lambda n: np.ones((1, n))) -> dict[str, np.ndarray]:
+        """Metric -> means over seeds of what `trained` returns, float64 (setting, draw)."""
+        return dict(zip(self.metrics, self.over_seeds @ self.trained(counts), strict=True))
 
     def estimate(self, statistic: Statistic) -> Estimate:
-        """A function of means, with percentiles of its bootstrap over items, which are drawn by data set.
+        """A function of means, its spread between trainings, and percentiles of its bootstrap over items by data set.
 
         All settings answer the same items, which are drawn together; the draws are always the same. Draws of n items
         vary by (n - 1)/n of the variance, and as if it were known: the interval is widened by what Student's t has for
         both (Hesterberg 2015, The American Statistician 69, section 3.2).
         """
         value, sizes = float(statistic(self.means())[0]), [len(one) for one in self.values.values()]
+        spread = between_trainings(statistic, self.metrics, self.trained()[..., 0], self.trainings, self.settings)
         if min(sizes) < LEAST_ITEMS or not np.isfinite(value):
-            return Estimate(value, np.nan, np.nan, self.n_items)
+            return Estimate(value, np.nan, np.nan, self.n_items, spread)
         rng = np.random.default_rng(0)
         drawn = self.means(lambda n: group_draws(n, N_DRAWS, rng).counts.astype(np.float64))
         ends = np.array(percentile_interval(statistic(drawn), LEVEL))
         quantile = stats.t.ppf((1 + LEVEL) / 2, self.n_items - len(sizes)) / stats.norm.ppf((1 + LEVEL) / 2)
         low, high = value + quantile * np.sqrt(min(sizes) / (min(sizes) - 1)) * (ends - value)
-        return Estimate(value, float(low), float(high), self.n_items)
+        return Estimate(value, float(low), float(high), self.n_items, spread)
 
 
 def item_rows(unit: UnitResult) -> pd.DataFrame:
@@ -121,62 +96,48 @@ def item_rows(unit: UnitResult) -> pd.DataFrame:
 
 
 def item_table(rows: pd.DataFrame, settings: Sequence[str], metrics: Sequence[str]) -> ItemTable | None:
-    """Items by metric and setting, of those that all settings with items have in all seeds; None where there are none.
+    """Items by metric and training, of those that all settings with items have in all seeds; None where there are none.
 
-    `rows` are some of `item_rows`, with a column `setting`; a data set of two tasks counts as two.
+    `rows` are some of `item_rows`, with a column `setting`; a data set of two tasks counts as two. A seed without a
+    data set that another seed of its setting has is left out. Trainings under settings that aren't asked for are there
+    where they have all of these items.
     """
     known = [name for name in settings if (rows["setting"] == name).any()]
     if not known:
         return None
-    rows = rows[rows["setting"].isin(known)].drop_duplicates(["setting", "run", "label", "id"])
+    is_asked = rows["setting"].isin(known)
+    rows = rows[is_asked | ~rows["run"].isin(rows["run"][is_asked])]
+    rows = rows.drop_duplicates(["setting", "seed", "label", "id"])
+    n_labels = rows.groupby(["setting", "seed"])["label"].transform("nunique")
+    rows = rows[n_labels == n_labels.groupby(rows["setting"]).transform("max")]
+    by_item = rows.pivot(index=["label", "id"], columns=["setting", "seed"], values=[*metrics, "tokens"])
+    runs = rows.groupby(["setting", "seed"])["run"].agg(lambda names: " ".join(dict.fromkeys(names)))
+    asked = [key for name in known for key in runs.index if key[0] == name]
+    others = [key for key in runs.index if key[0] not in known]
     order = pd.MultiIndex.from_frame(rows[rows["setting"] == known[0]][["label", "id"]].drop_duplicates())
-    by_item = rows.groupby(["label", "id", "setting"], sort=False)
-    counts = by_item.size().unstack().reindex(order)
-    means = by_item[[*metrics, "tokens"]].mean().unstack().reindex(order)
-    values = means[list(itertools.product(metrics, known))]
-    is_whole = counts == counts.groupby(level="label").transform("max")
-    values = values[is_whole.all(axis=1) & np.isfinite(values).all(axis=1)]
-    if not len(values):
+    by_item = by_item.reindex(order).astype(np.float64)
+    is_whole = np.isfinite(by_item[_columns(metrics, asked)]).all(axis=1)
+    by_item = by_item[is_whole]
+    if not len(by_item):
         return None
-    tokens = means["tokens"][known].loc[values.index]
-    weights = pd.concat([tokens if name.endswith("CE") else tokens * 0 + 1 for name in metrics], axis=1)
+    trainings = [*asked, *(key for key in others if np.isfinite(by_item[_columns(metrics, [key])]).all(axis=None))]
+    values = by_item[_columns(metrics, trainings)]
+    weights = pd.concat(
+        [
+            by_item["tokens"][trainings] if name.endswith("CE") else by_item["tokens"][trainings] * 0 + 1
+            for name in metrics
+        ],
+        axis=1,
+    )
     labels = list(dict.fromkeys(values.index.get_level_values("label")))
-    kept = rows[pd.MultiIndex.from_frame(rows[["label", "id"]]).isin(values.index)]
-    n_items = kept.groupby(["setting", "seed"]).size()
-    by_seed = kept.groupby(["setting", "seed", "label"])[metrics[0]].mean().groupby(level=[0, 1]).mean()
-    by_seed = by_seed[n_items == len(values)]
     return ItemTable(
         tuple(metrics),
         tuple(known),
+        tuple(Training(key[0], runs[key]) for key in trainings),
         {name: values.loc[name].to_numpy() for name in labels},
         {name: weights.loc[name].to_numpy() for name in labels},
-        {name: by_seed[by_seed.index.get_level_values("setting") == name].to_numpy() for name in known},
     )
 
 
-def decided(
-    number: int, claim: str, found: Estimate, unit: str, what: str, *, n_seeds: int, falls: bool = True
-) -> Finding:
-    """A claim that a number, which `what` names, lies below 0, or above unless `falls`: its interval decides."""
-    is_below, is_above = found.high < 0, found.low > 0
-    word: Word = "not identified"
-    if is_below or is_above:
-        word = "supported" if is_below == falls else "contradicted"
-    is_known = math.isfinite(found.low)
-    ends = f" [{format_number(found.low)}, {format_number(found.high)}]" if is_known else ""
-    because = (
-        f"{what} {format_number(found.value)}{ends}{f' {unit}' if unit else ''}, "
-        f"{'95 % over' if is_known else 'no interval of'} {found.n_items} items; "
-        f"{'one seed, whose noise is unknown' if n_seeds == 1 else f'means of {n_seeds} seeds'}"
-    )
-    return Finding(number, claim, word, because, *found[:3], unit, found.n_items, n_seeds)
-
-
-def lacking(number: int, claim: str, why: str) -> Finding:
-    """A claim on which this study has no number."""
-    return Finding(number, claim, "not identified", why)
-
-
-def plural(n: int) -> str:
-    """`1 setting`, `2 settings`."""
-    return f"{n} setting{'' if n == 1 else 's'}"
+def _columns(metrics: Sequence[str], trainings: Sequence[tuple[str, int]]) -> list[tuple[str, str, int]]:
+    return [(name, *key) for name, key in itertools.product(metrics, trainings)]

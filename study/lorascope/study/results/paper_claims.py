@@ -1,6 +1,7 @@
 """The paper's seven claims on a study, each with a word, a number, its interval and what it rests on."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -12,9 +13,11 @@ from lorascope.analyze.stats.summary import Verdict
 
 from .cells import first_length
 from .claims import PROMPT, PROMPTS, RANK, SIZE, TEXT, TUNING, Claim, log_ratio
+from .findings import Estimate, Finding, decided, lacking, plural
 from .information_claims import information_claims
-from .items import LEVEL, Estimate, Finding, ItemTable, decided, item_rows, item_table, lacking, plural
+from .items import ItemTable, item_rows, item_table
 from .tables import Layout, lay_out
+from .trainings import LEVEL, Spread, Statistic, between_trainings
 from .units import UnitResult
 
 MIUB, BOTH, SCORED = ("MIUB",), ("MIUB", "CE"), ("MIUB", "ACC", "CE")
@@ -52,7 +55,7 @@ class Sweeps(NamedTuple):
         ends = dict(zip(("first", "second", "last_but_one", "last"), (*settings[:2], *settings[-2:]), strict=False))
         what = claim.what.format(**ends, sets=sets, settings=plural(len(settings)))
         found = table.estimate(claim.statistic)
-        return decided(claim.number, sentence, found, claim.unit, what, n_seeds=table.n_seeds, falls=claim.falls)
+        return decided(claim.number, sentence, found, claim.unit, what, falls=claim.falls)
 
 
 def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Iterable[Verdict] = ()) -> pd.DataFrame:
@@ -73,14 +76,16 @@ def paper_claims(units: Sequence[UnitResult], cells: pd.DataFrame, compared: Ite
     -------
     DataFrame
         A claim a row: `number`, `claim`, `verdict`, `because` and, where they are known, `value`, `low` and `high` (the
-        95 % interval that the word rests on), `unit`, `n_items`, `n_seeds` (fewest of a setting).
+        95 % interval that the word rests on), `unit`, `n_items`, `n_seeds` (fewest of a setting), `seed_sd` (standard
+        deviation of the value between trainings).
 
     Notes
     -----
-    Differences between settings are of the same items, which are drawn with replacement, by data set, 1000 times: the
-    95 % interval of a number is that of another draw of items, for these very adapters. A claim is `supported` where
-    it leaves 0 out on the claim's side, and `contradicted` where it does on the other. How another adapter of the
-    setting would differ is what seeds say, in claims of their own: with one seed nothing is known of it.
+    Differences between settings are of the same items, which are drawn with replacement, by data set, 1000 times. Where
+    a setting has several seeds, `between_trainings` says how far the number would lie if settings were trained again;
+    the 95 % interval is that of another draw of items and other trainings. With one seed a setting it is of these very
+    adapters. A claim is `supported` where the interval leaves 0 out on the claim's side, and `contradicted` where it
+    does on the other.
     """
     found: list[Finding] = []
     for sweeps in _sweeps(units, cells):
@@ -111,8 +116,6 @@ def _choices(sweeps: Sweeps) -> Iterator[Finding]:
         if along == "model size":
             yield _every_step(sweeps.of, table)
         yield from (sweeps.test(claim, table) for claim in claims)
-        if along and isinstance(table, ItemTable):
-            yield beyond_seeds(sweeps.of, table)
     yield _little_and_much(sweeps, tested)
 
 
@@ -125,10 +128,10 @@ def _every_step(of: str, table: ItemTable | str) -> Finding:
         f"{a} to {b}": table.estimate(lambda means, k=k: means["MIUB"][k + 1] - means["MIUB"][k])  # type: ignore[misc]
         for k, (a, b) in enumerate(pairwise(table.settings))
     }
-    rising = [name for name, one in found.items() if one.low > 0]
-    step = max(rising or found, key=lambda name: found[name].low if rising else found[name].high)
+    rising = [name for name, one in found.items() if one.ends[0] > 0]
+    step = max(rising or found, key=lambda name: found[name].ends[0 if rising else 1])
     what = f"of {len(found)} steps the one that decides, {step}:"
-    return decided(2, sentence, found[step], "nat", what, n_seeds=table.n_seeds)
+    return decided(2, sentence, found[step], "nat", what)
 
 
 def _little_and_much(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
@@ -140,19 +143,7 @@ def _little_and_much(sweeps: Sweeps, tested: pd.DataFrame) -> Finding:
         return lacking(1, sentence, "it takes two ranks and two model sizes")
     found = table.estimate(lambda means: log_ratio(means["MIUB"][:n]) - log_ratio(means["MIUB"][n:]))
     what = f"|ln| of {names[n - 1]} over {names[0]} less that of {names[-1]} over {names[n]}:"
-    return decided(1, sentence, found, "", what, n_seeds=table.n_seeds)
-
-
-def beyond_seeds(of: str, table: ItemTable) -> Finding:
-    """Whether MIUB falls, over all settings, by more than seeds do: Student's t of their means, spread pooled."""
-    (first, one), *_, (last, other) = table.seeds.items()
-    sentence = f"MIUB{of} falls from {first} to {last} by more than seeds differ"
-    if min(len(one), len(other)) < 2:
-        return lacking(1, sentence, "fewer than two seeds a setting: how far another adapter would lie is unknown")
-    ends = stats.ttest_ind(other, one).confidence_interval(LEVEL)
-    found = Estimate(float(other.mean() - one.mean()), float(ends.low), float(ends.high), table.n_items)
-    what = f"t over {len(one)} and {len(other)} seeds:"
-    return decided(1, sentence, found, "nat", what, n_seeds=min(len(one), len(other)))
+    return decided(1, sentence, found, "", what)
 
 
 def _texts(sweeps: Sweeps) -> Iterator[Finding]:
@@ -175,9 +166,8 @@ def _lengths(sweeps: Sweeps) -> Iterator[Finding]:
         if gap is None:
             yield lacking(5, sentence, f"{len(tables)} buckets with items of one data set; a change takes two")
             continue
-        (first, one), *_, (last, other) = tables
-        what = f"items of {last} less those of {first}, all settings and shared data sets:"
-        yield decided(5, sentence, gap, unit, what, n_seeds=min(one.n_seeds, other.n_seeds), falls=verb == "falls")
+        what = f"items of {tables[-1][0]} less those of {tables[0][0]}, all settings and shared data sets:"
+        yield decided(5, sentence, gap, unit, what, falls=verb == "falls")
 
 
 def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None:
@@ -185,16 +175,25 @@ def _between(first: ItemTable, last: ItemTable, scale: float) -> Estimate | None
     shared = [name for name in first.values if name in last.values]
     if not shared:
         return None
-    items = [scale * table.values[name].mean(axis=1) for table in (last, first) for name in shared]
+    first, last = (
+        replace(one, values={name: one.values[name] for name in shared}, weights={k: one.weights[k] for k in shared})
+        for one in (first, last)
+    )
+    items = [scale * table.values[name] @ table.over_seeds.mean(axis=0) for table in (last, first) for name in shared]
     means, n = np.array([one.mean() for one in items]), np.array([len(one) for one in items])
     value, n_items = float(means[: len(shared)].mean() - means[len(shared) :].mean()), int(n.sum())
+    spread = Spread()
+    if (first.settings, first.trainings) == (last.settings, last.trainings):
+        trained = scale * np.concatenate([last.trained(), first.trained()])[..., 0]
+        difference: Statistic = lambda means: np.subtract(*means.values()).mean(axis=0)  # noqa: E731
+        spread = between_trainings(difference, ("last", "first"), trained, first.trainings, first.settings)
     if n.min() < 2:
-        return Estimate(value, np.nan, np.nan, n_items)
+        return Estimate(value, np.nan, np.nan, n_items, spread)
     parts = np.array([one.var(ddof=1) for one in items]) / n / len(shared) ** 2
     # Welch and Satterthwaite's degrees of freedom.
     df = parts.sum() ** 2 / (parts**2 / (n - 1)).sum() if parts.any() else n_items - len(n)
     reach = float(stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(parts.sum()))
-    return Estimate(value, value - reach, value + reach, n_items)
+    return Estimate(value, value - reach, value + reach, n_items, spread)
 
 
 def _prompts(sweeps: Sweeps) -> Iterator[Finding]:
@@ -208,16 +207,15 @@ def _prompts(sweeps: Sweeps) -> Iterator[Finding]:
         for name in prompts:
             table = sweeps.table(asked[asked["prompt"] == name], along, MIUB)
             yield sweeps.test(PROMPT, table, name=name, along=along)
-    for pair in pairwise(name for name in PROMPTS if name in prompts):
-        sentence = f"MIUB{of} is higher under {pair[0]} than under {pair[1]}"
-        rows = asked[asked["prompt"].isin(pair)]
-        n_prompts = rows.groupby("setting")["prompt"].nunique()
-        known = [name for name in sweeps.layout.settings if n_prompts.get(name) == 2]
-        both = [f"{prompt} {name}" for prompt in pair for name in known]
-        paired = item_table(rows.assign(setting=rows["prompt"] + " " + rows["setting"]), both, MIUB)
+    keys = ["setting", "run", "seed", "label", "id"]
+    by_prompt = asked.drop_duplicates([*keys, "prompt"]).pivot(index=[*keys, "tokens"], columns="prompt", values="MIUB")
+    for higher, lower in pairwise(name for name in PROMPTS if name in prompts):
+        sentence = f"MIUB{of} is higher under {higher} than under {lower}"
+        rows = by_prompt.reindex(columns=[higher, lower]).dropna().reset_index()
+        paired = item_table(rows, sweeps.layout.settings, [higher, lower])
         if paired is None:
             yield lacking(7, sentence, "no item has a number under both")
             continue
-        found = paired.estimate(lambda means: np.subtract(*np.split(means["MIUB"], 2)).mean(axis=0))
-        what = f"mean over {plural(len(known))}:"
-        yield decided(7, sentence, found, "nat", what, n_seeds=paired.n_seeds, falls=False)
+        found = paired.estimate(lambda means: np.subtract(*means.values()).mean(axis=0))
+        what = f"mean over {plural(len(paired.settings))}:"
+        yield decided(7, sentence, found, "nat", what, falls=False)
