@@ -22,6 +22,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS
 import argparse
 import hashlib
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -202,9 +203,10 @@ def _own_estimates(x: np.ndarray, y: np.ndarray) -> dict[str, object]:
     }
 
 
-def _peers(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def _peers(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
+    """None where a peer gives no finite number, as its KSG of pairs that occur more than once."""
     found = _in_peer(x, y, "all")
-    return {name: round(one["value"], 6) for name, one in found.items()}
+    return {name: round(one["value"], 6) if math.isfinite(one["value"]) else None for name, one in found.items()}
 
 
 def report() -> str:
@@ -232,7 +234,7 @@ def report() -> str:
     for name, row in unseen.items():
         found = [
             *(row["members"][member] for member in PANEL),
-            *(row["peers"][peer] for peer in peers),
+            *(math.nan if (value := row["peers"][peer]) is None else value for peer in peers),
         ]
         errors.append(np.array([row["value"], *found]) - row["truth"])
         cells = [
@@ -241,8 +243,12 @@ def report() -> str:
             f"{row['low']:.3f} to {row['high']:.3f}",
             row["verdict"],
         ]
-        lines.append(f"| {name} | " + " | ".join([*cells, *(f"{error:+.3f}" for error in errors[-1][1:])]) + " |")
-    panel, *others = np.abs(errors).mean(axis=0)
+        lines.append(
+            f"| {name} | "
+            + " | ".join([*cells, *("none" if math.isnan(error) else f"{error:+.3f}" for error in errors[-1][1:])])
+            + " |"
+        )
+    panel, *others = np.nanmean(np.abs(errors), axis=0)
     cells = ["", f"{panel:.3f}", "", "", *(f"{error:.3f}" for error in others)]
     lines.append("| **mean absolute error** | " + " | ".join(cells) + " |")
     return "\n".join(lines)
