@@ -215,7 +215,7 @@ def fresh_families() -> dict[str, dict[str, Source]]:
         "independent-heavy": {
             "4-2": independent(
                 lambda rng, n: rng.standard_t(1.5, (n, 1)) * rng.normal(size=(n, 4)),
-                lambda rng, n: np.exp(rng.standard_t(2.0, (n, 2))),
+                lambda rng, n: np.exp(rng.standard_t(4.0, (n, 2))),
             ),
         },
         "independent-wide": {
