@@ -37,7 +37,9 @@ def average(metric: str, setting: str) -> float:
 def claimed(claim: str) -> list[float]:
     """Value and ends of the interval that a word rests on."""
     because = cell(CLAIMS, "because", claim)
-    found = re.search(r"(-?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]", because)
+    digits = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+    because = re.sub(r"·10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda power: "e" + power[1].translate(digits), because)
+    found = re.search(r"(-?[\d.]+(?:e-?\d+)?) \[(-?[\d.]+(?:e-?\d+)?), (-?[\d.]+(?:e-?\d+)?)\]", because)
     assert found is not None, because
     return [float(one) for one in found.groups()]
 

@@ -35,6 +35,24 @@ def test_serial_rows_count_as_often_as_bartlett_says(coefficient: float) -> None
     assert np.median(found) == pytest.approx(expected, rel=0.1)
 
 
+def test_seasons_and_interleaved_series_are_serial_though_rows_that_meet_are_not_alike() -> None:
+    rng = np.random.default_rng(0)
+    quarters = np.pi / 2 * np.arange(400)  # a quarter turn on, nothing of a wave is left
+    season = check_pairs(*(np.sin(quarters + phase) + 0.3 * rng.normal(size=400) for phase in (1.0, 0.3)))
+    assert effective_rows(season) < 0.1 * 400
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        interleaved = check_pairs(*(series(rng, 200, 5, 0.98).ravel() for _ in range(2)))
+        assert effective_rows(interleaved) < FEWEST * 1000
+
+
+def test_rare_symbols_that_both_sides_share_arent_serial() -> None:
+    for seed in range(50):
+        rare = (np.random.default_rng(seed).random(500) < 0.02).astype(int)
+        rare[0] = 1
+        assert effective_rows(check_pairs(rare, rare)) > FEWEST * 500
+
+
 def test_independent_series_are_told_unless_groups_say_what_depends_on_what() -> None:
     rng = np.random.default_rng(0)
     x, y = (series(rng, 500, 1, 0.98) for _ in range(2))

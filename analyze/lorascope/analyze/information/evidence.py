@@ -275,7 +275,8 @@ def verdict(
     proof: what changes within the distance of the nearest neighbours is hidden from them, whatever parts show.
 
     `serial`, which `estimate` gives, is said of all estimators where rows are alone, without groups, and those that
-    follow each other are alike on both sides: fewer than 0.9 of them count as independent (`effective_rows`).
+    follow each other, at once or at some distance, are alike on both sides: fewer than 0.9 of them count as independent
+    (`effective_rows`).
     """
     if any(map(math.isinf, (value, half, quarter, eighth))) or value >= max(NEAR_CEILING * ceiling, DRIFT):
         return "saturated"
