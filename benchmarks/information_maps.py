@@ -71,6 +71,46 @@ def margin(wanted: stats.rv_continuous, found: stats.rv_continuous = stats.unifo
     return Map(lambda x: wanted.ppf(found.cdf(x)), lambda x: found.ppf(wanted.cdf(x)))
 
 
+def stretch(key: int, ratio: float) -> Map:
+    """A linear map that isn't a rotation; its largest singular value is `ratio` times the smallest."""
+
+    def matrix(d: int) -> Array:
+        left, _, right = np.linalg.svd(np.random.default_rng([SEED, key, d]).normal(size=(d, d)))
+        return left * np.geomspace(1, ratio, d) @ right
+
+    return Map(lambda x: x @ matrix(x.shape[1]), lambda x: np.linalg.solve(matrix(x.shape[1]).T, x.T).T)
+
+
+def coupling(strength: float) -> Map:
+    """Scales and shifts the latter half of the coordinates by waves of the sum of the former half."""
+
+    def bend(former: Array) -> tuple[Array, Array]:
+        total = former.sum(axis=1, keepdims=True)
+        return np.exp(strength * np.cos(total)), 2 * np.sin(2 * strength * total)
+
+    def forward(x: Array) -> Array:
+        former, latter = np.split(x, [(x.shape[1] + 1) // 2], axis=1)
+        scale, shift = bend(former)
+        return np.column_stack([former, latter * scale + shift])
+
+    def inverse(y: Array) -> Array:
+        former, latter = np.split(y, [(y.shape[1] + 1) // 2], axis=1)
+        scale, shift = bend(former)
+        return np.column_stack([former, (latter - shift) / scale])
+
+    return Map(forward, inverse)
+
+
+def power(exponent: float) -> Map:
+    """Powers of magnitudes, with their signs."""
+    return Map(
+        lambda x: np.sign(x) * np.abs(x) ** exponent,
+        lambda x: np.sign(x) * np.abs(x) ** (1 / exponent),
+    )
+
+
+NORMAL = margin(stats.norm)
+"""Uniform columns made normal."""
 CUBE = Map(lambda x: x**3, np.cbrt)
 SINH = Map(np.sinh, np.arcsinh)
 EXP = Map(np.exp, np.log)

@@ -8,16 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 from information_maps import SEED
+from information_quadrature import (
+    NORMAL_ENTROPY,
+    Array,
+    Density,
+    binary,
+    blend,
+    entropy,
+    nodes,
+    normal,
+    of_copula,
+    of_kernel,
+)
 from numpy.random import Generator
 from scipy import special, stats
-
-PANELS = 60
-"""Panels of 16 Gauss-Legendre nodes in each quadrature."""
-
-Array = np.ndarray
-Density = Callable[[Array], Array]
-NORMAL_ENTROPY = 0.5 * np.log(2 * np.pi * np.e)
-"""Entropy of a standard normal."""
 
 
 class Source(NamedTuple):
@@ -25,35 +29,6 @@ class Source(NamedTuple):
 
     draw: Callable[[Generator, int], tuple[Array, Array]]
     truth: float
-
-
-# Quadrature
-
-
-def _nodes(low: float, high: float) -> tuple[Array, Array]:
-    points, weights = np.polynomial.legendre.leggauss(16)
-    half = (high - low) / PANELS / 2
-    middles = low + half * (2 * np.arange(PANELS) + 1)
-    return (middles[:, None] + half * points).ravel(), np.tile(half * weights, PANELS)
-
-
-def entropy(density: Density, low: float, high: float) -> float:
-    points, weights = _nodes(low, high)
-    return float(weights @ special.entr(density(points)))
-
-
-def blend(given: Callable[[Array, Array], Array], prior: Density, low: float, high: float) -> Density:
-    """Density of y where `given` is that of y given t, and `prior` that of t."""
-    t, weights = _nodes(low, high)
-    return lambda y: given(y[:, None], t) @ (weights * prior(t))
-
-
-def normal(z: Array, scale: Array | float = 1.0) -> Array:
-    return np.exp(-0.5 * (z / scale) ** 2) / (np.sqrt(2 * np.pi) * scale)
-
-
-def binary(p: float) -> float:
-    return float(special.entr(p) + special.entr(1 - p))
 
 
 # Gaussians and Students
@@ -215,14 +190,6 @@ def lomax(dx: int, dy: int, shape: float) -> Source:
     return Source(draw, negative_entropy(dx + dy) - negative_entropy(dx) - negative_entropy(dy))
 
 
-def _of_copula(log_density: Callable[[Array, Array], Array]) -> float:
-    """Mutual information of a copula whose log density is given as a function of -log u and -log v."""
-    z, weights = _nodes(-8.5, 8.5)
-    u, weights = -special.log_ndtr(z), weights * normal(z)
-    log_c = log_density(u[:, None], u)
-    return float(weights @ (np.exp(log_c) * log_c) @ weights)
-
-
 def gumbel(theta: float) -> Source:
     def log_density(s: Array, t: Array) -> Array:
         a = s**theta + t**theta
@@ -236,7 +203,7 @@ def gumbel(theta: float) -> Source:
         u, v = np.exp(-((rng.exponential(size=(2, n)) / stable) ** alpha))
         return u, v
 
-    return Source(draw, _of_copula(log_density))
+    return Source(draw, of_copula(log_density))
 
 
 def frank(theta: float) -> Source:
@@ -248,7 +215,7 @@ def frank(theta: float) -> Source:
         u, w = rng.random((2, n))
         return u, -np.log1p(w * np.expm1(-theta) / (w + (1 - w) * np.exp(-theta * u))) / theta
 
-    return Source(draw, _of_copula(log_density))
+    return Source(draw, of_copula(log_density))
 
 
 def morgenstern(theta: float) -> Source:
@@ -262,7 +229,7 @@ def morgenstern(theta: float) -> Source:
         a = theta * (1 - 2 * u)
         return u, 2 * w / (1 + a + np.sqrt((1 + a) ** 2 - 4 * a * w))
 
-    return Source(draw, _of_copula(log_density))
+    return Source(draw, of_copula(log_density))
 
 
 # Mixtures, chequers, circles and spheres
@@ -271,7 +238,7 @@ def morgenstern(theta: float) -> Source:
 def mixture(means: list[tuple[float, float]], spread: float, correlations: list[float]) -> Source:
     """Equally likely normal blobs, of one standard deviation and a correlation each."""
     low, high = np.min(means) - 9 * spread, np.max(means) + 9 * spread
-    points, weights = _nodes(low, high)
+    points, weights = nodes(low, high)
     joint = np.zeros((len(points), len(points)))
     for (a, b), rho in zip(means, correlations, strict=True):
         first, second = (points[:, None] - a) / spread, (points - b) / spread
@@ -291,7 +258,7 @@ def ring(noise: float) -> Source:
     """Coordinates of a point on the unit circle, each with normal noise."""
     edge = 1 + 9 * noise
     side = blend(lambda y, t: normal(y - np.sin(t), noise), lambda t: 0 * t + 1 / np.pi, -np.pi / 2, np.pi / 2)
-    r, weights = _nodes(0.0, edge)
+    r, weights = nodes(0.0, edge)
     joint = np.exp(-0.5 * ((r - 1) / noise) ** 2) * special.i0e(r / noise**2) / (2 * np.pi * noise**2)
     both = float(weights @ (2 * np.pi * r * special.entr(joint)))
 
@@ -396,14 +363,9 @@ def channel(codes: list[int], error: float) -> Source:
     return Source(draw, float(np.log(k)) - binary(error) - error * float(np.log(k - 1)))
 
 
-def _of_kernel(x: Array, weights: Array, kernel: Array) -> float:
-    """Mutual information of x, quadrature nodes, and a discrete y with probabilities (x, y)."""
-    return float(special.entr(weights @ kernel).sum() - weights @ special.entr(kernel).sum(axis=1))
-
-
 def counts(shape: float, mean: float, zeros: float) -> Source:
     """A gamma variate, and a Poisson count of that rate, set to zero with probability `zeros`."""
-    root, weights = _nodes(0.0, float(np.sqrt(40 * mean)))  # of the rate, since entropies have a logarithm at rate 0
+    root, weights = nodes(0.0, float(np.sqrt(40 * mean)))  # of the rate, since entropies have a logarithm at rate 0
     x, weights = root**2, 2 * root * weights
     kernel = (1 - zeros) * stats.poisson.pmf(np.arange(int(60 * mean) + 40), x[:, None])
     kernel[:, 0] += zeros
@@ -412,12 +374,12 @@ def counts(shape: float, mean: float, zeros: float) -> Source:
         x = rng.gamma(shape, mean / shape, n)
         return x, rng.poisson(x) * (rng.random(n) >= zeros)
 
-    return Source(draw, _of_kernel(x, weights * stats.gamma(shape, scale=mean / shape).pdf(x), kernel))
+    return Source(draw, of_kernel(x, weights * stats.gamma(shape, scale=mean / shape).pdf(x), kernel))
 
 
 def rounded(noise: float, step: float) -> Source:
     """A standard normal, and it with normal noise, rounded to multiples of `step`."""
-    x, weights = _nodes(-9.0, 9.0)
+    x, weights = nodes(-9.0, 9.0)
     edges = np.arange(-int(20 / step), int(20 / step) + 1) * step + step / 2
     kernel = np.diff(special.ndtr((edges - x[:, None]) / noise), axis=1)
 
@@ -425,12 +387,12 @@ def rounded(noise: float, step: float) -> Source:
         x = rng.normal(size=n)
         return x, step * np.round((x + noise * rng.normal(size=n)) / step)
 
-    return Source(draw, _of_kernel(x, weights * normal(x), kernel))
+    return Source(draw, of_kernel(x, weights * normal(x), kernel))
 
 
 def rectified(noise: float) -> Source:
     """A standard normal, and it with normal noise, negative values set to zero."""
-    x, weights = _nodes(-9.0, 9.0)
+    x, weights = nodes(-9.0, 9.0)
     total = float(np.sqrt(1 + noise**2))
 
     def entropies(mean: Array, sd: float) -> Array:

@@ -1,12 +1,13 @@
-"""Tasks with known mutual information, made for an examination: half of them to choose by, half of them unseen.
+"""Tasks with known mutual information, made for examinations: some to choose by, some unseen, and a fresh set.
 
 `python benchmarks/information_tasks.py --list` prints names, dimensions, truths and halves; `--half` limits it to one.
 
 A task's rows come from a generator of its own, `np.random.default_rng([SEED, zlib.crc32(name)])`, and its matrices from
 keys written beside it. Names, seeds and halves were fixed before any estimator was run on a task. Each family has two
 siblings, which differ in parameters, dimensions or maps. In families at even places of the list the first one is for
-choosing and the second one unseen, at odd places the other way round. Three rules make larger tasks of smaller ones:
-independent pairs add up, independent coordinates add nothing, and invertible maps of either side change nothing.
+choosing and the second one unseen, at odd places the other way round. Tasks of the third set, `fresh`, are those of
+`information_fresh.py`, whose seeds begin otherwise. Three rules make larger tasks of smaller ones: independent pairs
+add up, independent coordinates add nothing, and invertible maps of either side change nothing.
 """
 
 import argparse
@@ -16,7 +17,9 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from information_maps import CUBE, EXP, SINH, Map, margin, rotation, swirl, triangular, wiggle
+from information_combined import beside, hidden, independent, mapped
+from information_fresh import FRESH_SEED, fresh_families
+from information_maps import CUBE, EXP, NORMAL, SINH, margin, rotation, swirl, triangular, wiggle
 from information_sources import (
     SEED,
     Array,
@@ -59,7 +62,7 @@ from numpy.random import Generator
 from scipy import stats
 
 ROWS = 5000
-HALVES = ("choosing", "unseen")
+HALVES = ("choosing", "unseen", "fresh")
 
 
 class Task(NamedTuple):
@@ -73,41 +76,11 @@ class Task(NamedTuple):
 
     def sample(self, n: int = ROWS) -> tuple[Array, Array]:
         """x (n, dx) and y (n, dy), float64, the same ones at every call."""
-        x, y = self.draw(np.random.default_rng([SEED, zlib.crc32(self.name.encode())]), n)
+        seed = FRESH_SEED if self.half == "fresh" else SEED
+        x, y = self.draw(np.random.default_rng([seed, zlib.crc32(self.name.encode())]), n)
         return np.column_stack([x]).astype(float), np.column_stack([y]).astype(float)
 
 
-def beside(*sources: Source) -> Source:
-    """Independent pairs, side by side."""
-
-    def draw(rng: Generator, n: int) -> tuple[Array, Array]:
-        xs, ys = zip(*(source.draw(rng, n) for source in sources), strict=True)
-        return np.column_stack(xs), np.column_stack(ys)
-
-    return Source(draw, sum(source.truth for source in sources))
-
-
-def hidden(source: Source, n_x: int, n_y: int) -> Source:
-    """A pair among `n_x` and `n_y` more coordinates, independent standard normals."""
-    return beside(source, Source(lambda rng, n: (rng.normal(size=(n, n_x)), rng.normal(size=(n, n_y))), 0.0))
-
-
-def mapped(source: Source, x: tuple[Map, ...] = (), y: tuple[Map, ...] = ()) -> Source:
-    def draw(rng: Generator, n: int) -> tuple[Array, Array]:
-        sides = [np.column_stack([side]) for side in source.draw(rng, n)]
-        for i, maps in enumerate((x, y)):
-            for one in maps:
-                sides[i] = one.forward(sides[i])
-        return sides[0], sides[1]
-
-    return Source(draw, source.truth)
-
-
-def independent(x: Callable[[Generator, int], Array], y: Callable[[Generator, int], Array]) -> Source:
-    return Source(lambda rng, n: (x(rng, n), y(rng, n)), 0.0)
-
-
-NORMAL = margin(stats.norm)
 CIRCLE = [(float(2 * np.cos(a)), float(2 * np.sin(a))) for a in np.arange(6) * np.pi / 3]
 
 
@@ -269,11 +242,13 @@ def families() -> dict[str, dict[str, Source]]:
 
 @cache
 def tasks() -> tuple[Task, ...]:
-    """All tasks, in the order of their families."""
+    """All tasks, in the order of their families, the fresh ones last."""
     found = []
     for place, (family, siblings) in enumerate(families().items()):
         for i, (which, source) in enumerate(siblings.items()):
             found.append(Task(f"{family}-{which}", family, HALVES[(place + i) % 2], *source))
+    for family, siblings in fresh_families().items():
+        found += [Task(f"{family}-{which}", family, "fresh", *source) for which, source in siblings.items()]
     return tuple(found)
 
 
