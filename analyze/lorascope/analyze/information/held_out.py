@@ -113,6 +113,7 @@ def _along(pairs: Pairs, settings: Settings, along: _Directions, *, n_joint: int
     """
     first = halves(pairs.groups_x, seed=settings.seed)
     groups = pairs.groups_x, pairs.groups_y
+    most = ksg_ceiling(len(pairs.x), settings.k)
     found = []
     for fitted in (first, ~first):
         u, v = along(pairs.take(fitted))
@@ -124,15 +125,15 @@ def _along(pairs: Pairs, settings: Settings, along: _Directions, *, n_joint: int
         values = [told(u[:, :m], v[:, :m]) for m in range(1, min(n_joint, u.shape[1]) + 1)]
         if is_summed:
             is_seen = [len(rest) * covariance(u[rest, j], v[rest, j]) > CHANCE for j in range(u.shape[1])]
-            values.append(_summed(u[:, is_seen], v[:, is_seen], told) if sum(is_seen) > 1 else values[0])
+            values.append(_summed(u[:, is_seen], v[:, is_seen], told, most) if sum(is_seen) > 1 else values[0])
         found.append(values)
     n_kinds = max(map(len, found))  # halves may find different numbers of pairs
     means = np.mean([values[:-1] + values[-1:] * (n_kinds - len(values) + 1) for values in found], axis=0)
-    return min(float(means.max()), max(float(means[0]), ksg_ceiling(len(pairs.x), settings.k)))
+    return min(float(means.max()), max(float(means[0]), most))
 
 
-def _summed(u: np.ndarray, v: np.ndarray, told: Callable[[np.ndarray, np.ndarray], float]) -> float:
-    """Sum over pairs of what each tells, less what its directions tell about those of earlier ones.
+def _summed(u: np.ndarray, v: np.ndarray, told: Callable[[np.ndarray, np.ndarray], float], most: float) -> float:
+    """Sum over pairs of what each tells, less what its directions tell about those of earlier ones, until it is `most`.
 
     I(U; V) = sum I(u_j; v_j) + T(pairs) - T(U) - T(V), where T, total correlation, is the sum over j of what the j-th
     tells about those before it. T(pairs) is at least 0, and left out. A cluster, a scale or a direction that two pairs
@@ -142,6 +143,8 @@ def _summed(u: np.ndarray, v: np.ndarray, told: Callable[[np.ndarray, np.ndarray
     kept: list[int] = []
     total = 0.0
     for j in np.argsort(-each, kind="stable"):
+        if total >= most:
+            break
         shared = sum(max(told(side[:, [j]], side[:, kept]), 0.0) for side in (u, v)) if kept else 0.0
         if each[j] - shared >= LEAST:
             kept.append(int(j))
