@@ -183,7 +183,7 @@ def own(half: str, *, with_peers: bool) -> None:
         if with_peers and "peers" not in row:
             row["peers"] = _peers(x, y)
         rows[task.name] = row
-        RESULTS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+        RESULTS.write_text(json.dumps(rows, indent=1, sort_keys=True, allow_nan=False) + "\n")
         error = row["value"] - task.truth
         print(
             f"{task.name:32} {task.truth:7.3f} {error:+.3f} {row['low']:.3f} {row['high']:.3f} {row['verdict']}",

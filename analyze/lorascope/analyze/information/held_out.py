@@ -109,7 +109,7 @@ def _along(pairs: Pairs, settings: Settings, along: _Directions, *, n_joint: int
     Directions are found on one half of the samples, and the mean is over the other half, whose neighbours are all rows;
     then the other way round, and the two averaged: what was picked because it happened to fit can't raise the value. By
     data processing few directions know less than all, so that apart from the neighbours' own error, and from the choice
-    of the largest of a few, it is a lower bound.
+    of the largest of a few, it is a lower bound. It is cut at what so many rows can show (`ksg_ceiling`).
     """
     first = halves(pairs.groups_x, seed=settings.seed)
     groups = pairs.groups_x, pairs.groups_y
@@ -137,7 +137,7 @@ def _summed(u: np.ndarray, v: np.ndarray, told: Callable[[np.ndarray, np.ndarray
 
     I(U; V) = sum I(u_j; v_j) + T(pairs) - T(U) - T(V), where T, total correlation, is the sum over j of what the j-th
     tells about those before it. T(pairs) is at least 0, and left out. A cluster, a scale or a direction that two pairs
-    share is so counted once.
+    share is so counted once; what neighbours don't see of T, such as a parity of many, is counted too often.
     """
     each = np.array([told(u[:, [j]], v[:, [j]]) for j in range(u.shape[1])])
     kept: list[int] = []

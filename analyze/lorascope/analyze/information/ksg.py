@@ -64,8 +64,8 @@ def extrapolated_ksg(
     -----
     Neighbours smooth over what changes within their distance, so that the estimate of k of them is too low by some
     c k^g. What one neighbour sees more than k, less twice the standard error of that, grows by k / (k - 1), as if
-    g were 1. In two dimensions g is 1 for smooth densities and 1/2 for edges, and less in more: then this is still too
-    low, not too high.
+    g were 1, up to what so many pairs can show (`ksg_ceiling`). In two dimensions g is 1 for smooth densities and 1/2
+    for edges, and less in more: then this is still too low, not too high.
     """
     near, far = _local(x, y, k, groups)
     labels = np.arange(len(x)) if groups is None else (groups[0] if isinstance(groups, tuple) else groups)
