@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
+from .refined import refined
+
 OCTAVES = 2.0 ** np.arange(7)
 """Frequencies tried along each coordinate, in radians for a standard deviation."""
 MOST_COORDINATES = 16
@@ -19,6 +21,8 @@ CHANCE = 6.0
 """Squared covariance times rows that the best of some 10,000 pairs of waves reaches by chance."""
 STEPS = (15, 8)
 """Steps of the climb on few rows, and then on all."""
+RADIANS = 0.8
+"""An eighth of a wave, over which densities may be smoothed."""
 NEAR, ALIKE = 0.5, 0.7
 """Cosines from which on no climb begins beside what was found, and from which on two directions count as one."""
 
@@ -53,7 +57,7 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
     kept: list[np.ndarray] = []
     for _, found in climbed:
         if not any(_are_alike(found, other, x.shape[1]) for other in kept):
-            kept.append(_climb(x, y, found, STEPS[1])[1])
+            kept.append(_refined(x, y, found))
     is_sure = climbed[0][0] > 2 * CHANCE / len(some)  # a climb adds to what was by chance
     while is_sure and len(kept) < MOST_PAIRS:
         pairs = np.stack(kept, axis=1)
@@ -65,7 +69,8 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
         more = _maxima(of_x[some], of_y[some], of_rest, 1, is_sure=True)
         if not more:
             break
-        kept.append(_climb(of_x, of_y, more[0][1], STEPS[1])[1])
+        turned = np.split(_refined(of_x, of_y, more[0][1]), [x.shape[1]])
+        kept.append(np.concatenate([rest @ along for rest, along in zip(rests, turned, strict=True)]))
     pairs = np.stack(kept, axis=1)
     return pairs[: x.shape[1]], pairs[x.shape[1] :]
 
@@ -115,6 +120,12 @@ def _maxima(
             ]
             squares[np.ix_(*near)] = 0
     return climbed
+
+
+def _refined(x: np.ndarray, y: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """The pair of waves turned to where both sides tell more of each other, at its frequencies."""
+    a, b = np.split(_climb(x, y, pair, STEPS[1])[1][:, None], [x.shape[1]])
+    return np.concatenate(refined(x, y, a, b, radians=RADIANS))[:, 0]
 
 
 def covariance(u: np.ndarray, v: np.ndarray) -> float:

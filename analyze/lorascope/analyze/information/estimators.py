@@ -18,6 +18,7 @@ from .gaussian import (
     most_checked,
     noise_curve,
     normal_scores,
+    tempered,
 )
 from .held_out import cca_ksg, characteristic_ksg, quadratic_cca_ksg, radial_ksg
 from .ksg import extrapolated_ksg, ksg, ksg_ceiling
@@ -32,8 +33,8 @@ class Estimator(NamedTuple):
     says: Literal["ok", "lower bound only", "assumes Gaussian"]
     """The best verdict it can get. `ok`: right for enough data; `lower bound only`: blind to some dependence, at most
     the truth but for noise; `assumes Gaussian`: neither, unless the data are."""
-    sees: Literal["values", "scores"] = "values"
-    """What it is given of pairs: values, or normal scores."""
+    sees: Literal["values", "scores", "tempered"] = "values"
+    """What it is given of pairs: values, normal scores, or scores only where tails are heavy."""
     ceiling: Callable[[Pairs, Settings], float] | None = None
     """The most it can give for so many pairs, nats; None where nothing holds it down."""
     bias: Callable[[int, int, int], float] | None = None
@@ -97,7 +98,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
         characteristic_ksg,
         "held-out directions of characteristic functions, by KSG 1",
         "lower bound only",
-        "scores",
+        "tempered",
         _ksg_ceiling,
     ),
     "radial_ksg": Estimator(radial_ksg, "norms of both sides by KSG 1", "lower bound only", "scores", _ksg_ceiling),
@@ -145,9 +146,12 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
     The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
     given = {"values": pairs}
-    if any(name in ESTIMATORS and ESTIMATORS[name].sees == "scores" for name in names):
-        x, y = (normal_scores(side, seed=2 * settings.seed + place) for place, side in enumerate((pairs.x, pairs.y)))
-        given["scores"] = pairs._replace(x=x, y=y)
+    if any(name in ESTIMATORS and ESTIMATORS[name].sees != "values" for name in names):
+        sides, seeds = (pairs.x, pairs.y), (2 * settings.seed, 2 * settings.seed + 1)
+        scores = [normal_scores(side, seed=seed) for side, seed in zip(sides, seeds, strict=True)]
+        given["scores"] = pairs._replace(x=scores[0], y=scores[1])
+        x, y = (tempered(*side, seed=seed) for *side, seed in zip(sides, scores, seeds, strict=True))
+        given["tempered"] = pairs._replace(x=x, y=y)
     found = dict.fromkeys(names, math.nan)
     for name in names:
         if name == "panel":

@@ -8,7 +8,8 @@ from .characteristic import CHANCE, characteristic_directions, covariance
 from .gaussian import normal_scores
 from .ksg import extrapolated_ksg, ksg_ceiling
 from .pairs import Pairs, Settings
-from .projections import canonical_axes, halves, project
+from .projections import Axes, canonical_axes, halves, project
+from .refined import refined
 
 N_JOINT, N_JOINT_WAVES = 2, 3
 """Canonical pairs, and pairs of waves, that go into neighbour distances together: more lose more than they find."""
@@ -40,7 +41,7 @@ def cca_ksg(scores: Pairs, settings: Settings) -> float:
     """
 
     def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
-        axes = canonical_axes(fitted.x, fitted.y, MOST_SUMMED)
+        axes = _refined(fitted, canonical_axes(fitted.x, fitted.y, MOST_SUMMED), is_apart=True)
         return project(scores.x, axes[0]), project(scores.y, axes[1])
 
     return _along(scores, settings, along, n_joint=N_JOINT, is_summed=True)
@@ -60,7 +61,7 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     features = scores._replace(x=_features(scores.x), y=_features(scores.y))
 
     def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
-        axes = canonical_axes(fitted.x, fitted.y, N_JOINT, ridge=RIDGE)
+        axes = _refined(fitted, canonical_axes(fitted.x, fitted.y, N_JOINT, ridge=RIDGE), ridge=RIDGE)
         u, v = (project(side, found) for side, found in zip((features.x, features.y), axes, strict=True))
         return normal_scores(u), normal_scores(v)
 
@@ -89,6 +90,12 @@ def radial_ksg(scores: Pairs, settings: Settings) -> float:
     """
     norms = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (scores.x, scores.y)]
     return extrapolated_ksg(*norms, k=settings.k, groups=(scores.groups_x, scores.groups_y))
+
+
+def _refined(pairs: Pairs, axes: tuple[Axes, Axes], *, ridge: float = 0.0, is_apart: bool = False) -> tuple[Axes, Axes]:
+    """The axes, each pair turned to where it tells more; see `refined`."""
+    a, b = refined(pairs.x, pairs.y, axes[0].vectors, axes[1].vectors, ridge=ridge, is_apart=is_apart)
+    return axes[0]._replace(vectors=a), axes[1]._replace(vectors=b)
 
 
 def _features(x: np.ndarray) -> np.ndarray:
@@ -143,7 +150,7 @@ def _summed(u: np.ndarray, v: np.ndarray, told: Callable[[np.ndarray, np.ndarray
     kept: list[int] = []
     total = 0.0
     for j in np.argsort(-each, kind="stable"):
-        if total >= most:
+        if total >= most or each[j] < LEAST:
             break
         shared = sum(max(told(side[:, [j]], side[:, kept]), 0.0) for side in (u, v)) if kept else 0.0
         if each[j] - shared >= LEAST:
