@@ -101,7 +101,7 @@ def _maxima(
     """
     parts = []
     for side, tried in zip((x, y), waves, strict=True):
-        phase = side @ tried.T
+        phase = (side @ tried.T).astype(np.float32)  # precise enough to start from
         both = np.concatenate([np.cos(phase), np.sin(phase)], axis=1)
         parts.append(both - both.mean(axis=0))
     squares = (parts[0].T @ parts[1] / len(x)) ** 2
@@ -145,14 +145,13 @@ def _climb(x: np.ndarray, y: np.ndarray, start: np.ndarray, steps: int) -> tuple
 
 def _less(both: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
     """The squared covariance of both waves, with its gradient, times -1."""
-    phases = x @ both[: x.shape[1]], y @ both[x.shape[1] :]
-    waves = [np.stack([np.cos(phase), np.sin(phase)]) for phase in phases]
-    slopes = [np.stack([-sine, cosine]) for cosine, sine in waves]
-    centred = [wave - wave.mean(axis=1, keepdims=True) for wave in waves]
-    covariance = centred[0] @ centred[1].T / len(x)
-    by_x = x.T @ ((covariance @ centred[1]) * slopes[0]).sum(axis=0)
-    by_y = y.T @ ((covariance.T @ centred[0]) * slopes[1]).sum(axis=0)
-    return -float((covariance**2).sum()), -2 / len(x) * np.concatenate([by_x, by_y])
+    u, v = x @ both[: x.shape[1]], y @ both[x.shape[1] :]
+    cos_u, sin_u, cos_v, sin_v = waves = np.array([np.cos(u), np.sin(u), np.cos(v), np.sin(v)])
+    centred = waves - waves.mean(axis=1)[:, None]
+    covariance = centred[:2] @ centred[2:].T / len(x)
+    of_u, of_v = covariance @ centred[2:], covariance.T @ centred[:2]
+    slopes = (cos_u * of_u[1] - sin_u * of_u[0]) @ x, (cos_v * of_v[1] - sin_v * of_v[0]) @ y
+    return -float((covariance**2).sum()), -2 / len(x) * np.concatenate(slopes)
 
 
 def _are_alike(one: np.ndarray, other: np.ndarray, d: int) -> bool:

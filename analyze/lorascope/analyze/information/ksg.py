@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import digamma  # type: ignore[import-untyped]
 
-from ..kernels.neighbours import BLOCK, neighbour_counts
+from ..kernels.neighbours import BLOCK, neighbour_counts, neighbour_counts_of_numbers
 
 CERTAIN = 2
 """Standard errors by which nearer neighbours must see more if it is to count."""
@@ -126,14 +126,20 @@ def _counts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points of other groups nearer than the nearest and the k-th on each side, int64 (2, n), and their distances."""
     n = len(x)
-    ascending = np.argsort(x[:, 0], kind="stable")
-    # Blocks ascend, each in an order of its own that is random but always the same.
-    order = ascending[np.lexsort((np.random.default_rng(0).random(n), np.arange(n) // BLOCK))]
-    of_x, of_y = (np.ascontiguousarray(side[order].T, np.float64) for side in (x, y))
-    starts = np.arange(0, n, BLOCK)
-    edges = np.stack([least.reduceat(of_x[0], starts) for least in (np.minimum, np.maximum)], axis=1)
-    is_grouped = bool(max(np.bincount(labels_x).max(), np.bincount(labels_y).max()) > 1)
     n_x, n_y, distances = np.empty((2, n), np.int64), np.empty((2, n), np.int64), np.empty((2, n))
-    neighbour_counts(of_x, of_y, edges, labels_x[order], labels_y[order], is_grouped, k, n_x, n_y, distances)
+    order = np.argsort(x[:, 0], kind="stable")
+    if x.shape[1] == y.shape[1] == 1:
+        of_x, of_y = (np.asarray(side[order, 0], np.float64) for side in (x, y))
+        neighbour_counts_of_numbers(
+            of_x, of_y, np.argsort(of_y, kind="stable"), labels_x[order], labels_y[order], k, n_x, n_y, distances
+        )
+    else:
+        # Blocks ascend, each in an order of its own that is random but always the same.
+        order = order[np.lexsort((np.random.default_rng(0).random(n), np.arange(n) // BLOCK))]
+        of_x, of_y = (np.ascontiguousarray(side[order].T, np.float64) for side in (x, y))
+        starts = np.arange(0, n, BLOCK)
+        edges = np.stack([least.reduceat(of_x[0], starts) for least in (np.minimum, np.maximum)], axis=1)
+        is_grouped = bool(max(np.bincount(labels_x).max(), np.bincount(labels_y).max()) > 1)
+        neighbour_counts(of_x, of_y, edges, labels_x[order], labels_y[order], is_grouped, k, n_x, n_y, distances)
     back = np.argsort(order)
     return n_x[:, back], n_y[:, back], distances[:, back]

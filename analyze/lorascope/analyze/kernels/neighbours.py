@@ -1,4 +1,7 @@
-"""Nearest neighbours of paired points, and how many points of each side lie as near: whole scans, in one pass."""
+"""Nearest neighbours of paired points, and how many points of each side lie as near.
+
+Whole scans, in one pass; or along the order of both sides, where these are single numbers.
+"""
 
 from typing import Any
 
@@ -198,3 +201,66 @@ def neighbour_counts(
             distance = nearest[which * (k - 1)]
             distances[which, i] = distance
             counts_x[which, i], counts_y[which, i] = _count(of_x[left:right], distance), _count(of_y, distance)
+
+
+@compiled(SCAN)
+def _walk(x: Any, y: Any, groups_x: Any, groups_y: Any, i: Any, nearest: Any) -> None:
+    """Fill in the list of point i, of points that ascend in x: outwards, as long as x alone is near enough."""
+    last = nearest.shape[0] - 1
+    nearest[:] = FAR
+    is_open = True
+    step = 0
+    while is_open:
+        step += 1
+        is_open = False
+        for j in (i + step, i - step):
+            if 0 <= j < x.shape[0]:
+                distance = abs(x[j] - x[i])
+                if distance < nearest[last]:
+                    is_open = True
+                    distance = larger(distance, abs(y[j] - y[i]))
+                    if distance < nearest[last] and (groups_x[j] != groups_x[i]) & (groups_y[j] != groups_y[i]):
+                        _insert(distance, nearest)
+
+
+@compiled(SCAN)
+def _count_along(line: Any, groups_x: Any, groups_y: Any, i: Any, radius: Any) -> Any:
+    """Numbers of an ascending line nearer than this to number i, of other groups."""
+    left, right = i, i + 1
+    while left > 0 and line[i] - line[left - 1] < radius:
+        left -= 1
+    while right < line.shape[0] and line[right] - line[i] < radius:
+        right += 1
+    found = np.int64(0)
+    of_x, of_y = groups_x[left:right], groups_y[left:right]
+    for j in range(of_x.shape[0]):
+        found += np.int64((of_x[j] != groups_x[i]) & (of_y[j] != groups_y[i]))
+    return found
+
+
+@compiled(SCAN)
+def neighbour_counts_of_numbers(
+    x: Any, y: Any, ascending: Any, groups_x: Any, groups_y: Any, k: Any, counts_x: Any, counts_y: Any, distances: Any
+) -> None:
+    """Fill in what `neighbour_counts` does, for one coordinate a side: looked at is only what is near along the order.
+
+    Parameters
+    ----------
+    x, y
+        Float64 (point,), finite, in ascending order of x.
+    ascending
+        Int64 (point,): places of points in ascending order of y.
+    groups_x, groups_y, k, counts_x, counts_y, distances
+        As for `neighbour_counts`.
+    """
+    n, nearest = x.shape[0], np.empty(k)
+    for i in range(n):
+        _walk(x, y, groups_x, groups_y, i, nearest)
+        for which in range(2):
+            distances[which, i] = nearest[which * (k - 1)]
+            counts_x[which, i] = _count_along(x, groups_x, groups_y, i, distances[which, i])
+    of_y, in_x, in_y = y[ascending], groups_x[ascending], groups_y[ascending]
+    for place in range(n):
+        i = ascending[place]
+        for which in range(2):
+            counts_y[which, i] = _count_along(of_y, in_x, in_y, place, distances[which, i])
