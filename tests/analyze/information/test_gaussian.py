@@ -12,6 +12,7 @@ from lorascope.analyze.information.gaussian import (
     gaussian_information,
     noise_curve,
     normal_scores,
+    tempered,
 )
 from lorascope.analyze.information.pairs import Pairs, Settings
 
@@ -154,3 +155,13 @@ def test_rows_of_a_group_arent_put_together() -> None:
     alone = certified_information(Pairs(x, y, np.arange(1000), np.arange(1000)), Settings())
     assert abs(found - truth) < 0.2  # a standard deviation of 0.06, and ranks
     assert alone < found - 0.1
+
+
+def test_columns_stay_values_unless_their_tails_are_heavy_and_none_of_them_ties() -> None:
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.random(2000), rng.integers(3, size=2000), rng.standard_cauchy(2000)], axis=1)
+    scores = normal_scores(x, seed=1)
+    found = tempered(x, scores, seed=1)
+    np.testing.assert_array_equal(found[:, 2], scores[:, 2])
+    np.testing.assert_allclose(found[:, :2], ((x - x.mean(axis=0)) / x.std(axis=0))[:, :2], rtol=0, atol=1e-8)
+    assert all(len(np.unique(column)) == 2000 for column in found.T)
