@@ -155,6 +155,19 @@ def test_a_shared_scale_without_correlation_is_seen_by_products_and_norms(d: int
     assert gaussian_information(x, y) - gaussian_bias(2000, d, d) < 0.02
 
 
+def test_what_turns_with_the_distance_is_seen_by_features() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(3000, 2))
+    y = x[:, :1] + 0.5 * rng.normal(size=(3000, 1))
+    angle = 0.6 * (x**2).sum(axis=1)
+    turned = np.stack(
+        [x[:, 0] * np.cos(angle) - x[:, 1] * np.sin(angle), x @ [0, 1] * np.cos(angle) + x[:, 0] * np.sin(angle)]
+    )
+    # Gaussians before: half of the log of 1 + 1 / 0.5^2.
+    assert 0.8 * 0.5 * math.log(5) < quadratic(normal_scores(turned.T), normal_scores(y)) < 0.5 * math.log(5) + 0.06
+    assert linear(normal_scores(turned.T), normal_scores(y)) < 0.6 * 0.5 * math.log(5)
+
+
 def test_signs_that_only_products_tell_are_seen_by_them() -> None:
     rng = np.random.default_rng(2)
     x = rng.normal(size=(2000, 2))
@@ -165,11 +178,11 @@ def test_signs_that_only_products_tell_are_seen_by_them() -> None:
     assert radial(normal_scores(x), normal_scores(y)) < 0.1
 
 
-@pytest.mark.parametrize(("n", "n_features"), [(540, 27), (539, 17), (340, 17), (339, 2)])
+@pytest.mark.parametrize(("n", "n_features"), [(640, 32), (639, 22), (440, 22), (439, 2)])
 def test_a_side_has_as_many_features_as_there_are_twenties_of_rows(
     n: int, n_features: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """5 coordinates, as many times r, r and ln r: 12, with 15 products or 5 squares; or r and ln r alone."""
+    """5 coordinates, as many times r and r^2, r and ln r: 17, with 15 products or 5 squares; or r and ln r alone."""
     widths = []
 
     def spied(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float) -> tuple[Axes, Axes]:

@@ -43,8 +43,8 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
     largest, a and b say in which directions they depend on each other, and their lengths at which frequency: a wave
     along one of many coordinates is found as well as a line. Waves along coordinates, in octaves, and along random
     directions are tried in all pairs; from the best, and then from the best that aren't near, a climb leads to a
-    maximum. A pair along both directions of a better one is left out. More pairs are looked for orthogonally to those,
-    on both sides, as long as one covaries more than by chance.
+    maximum, and is then `refined`. A pair along both directions of a better one is left out. More pairs are looked for
+    orthogonally to those, on both sides, as long as one covaries more than by chance.
 
     References
     ----------

@@ -33,7 +33,8 @@ _Directions = Callable[[Pairs], tuple[np.ndarray, np.ndarray]]
 def cca_ksg(scores: Pairs, settings: Settings) -> float:
     """Mutual information in nats along canonical directions of normal scores, by neighbours.
 
-    The largest of: the first pair of directions, two pairs jointly, and the sum over pairs; see `_along`.
+    The largest of: the first pair of directions, two pairs jointly, and the sum over pairs; see `_along`. Directions
+    are `refined` from canonical ones, each uncorrelated with those before it.
 
     References
     ----------
@@ -54,9 +55,9 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
 
     Notes
     -----
-    Features of a side are its coordinates, their products, the norm r, ln r, and each coordinate times r; squares alone
-    in place of products, or r and ln r alone, where there are fewer than 20 rows for each feature. Of what the
-    directions give, normal scores are taken.
+    Features of a side are its coordinates, their products, the norm r, ln r, and each coordinate times r and r^2;
+    squares alone in place of products, or r and ln r alone, where there are fewer than 20 rows for each feature. Pairs
+    are `refined`. Of what the directions give, normal scores are taken.
     """
     features = scores._replace(x=_features(scores.x), y=_features(scores.y))
 
@@ -68,7 +69,7 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
     return _along(features, settings, along, n_joint=N_JOINT, is_summed=False)
 
 
-def characteristic_ksg(scores: Pairs, settings: Settings) -> float:
+def characteristic_ksg(pairs: Pairs, settings: Settings) -> float:
     """Mutual information in nats along directions that `characteristic_directions` finds, by neighbours.
 
     The largest of: one to three pairs jointly, in radians, so that a wave is seen at its own scale; and the sum over
@@ -77,9 +78,9 @@ def characteristic_ksg(scores: Pairs, settings: Settings) -> float:
 
     def along(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
         a, b = characteristic_directions(fitted.x, fitted.y, seed=settings.seed)
-        return scores.x @ a, scores.y @ b
+        return pairs.x @ a, pairs.y @ b
 
-    return _along(scores, settings, along, n_joint=N_JOINT_WAVES, is_summed=True)
+    return _along(pairs, settings, along, n_joint=N_JOINT_WAVES, is_summed=True)
 
 
 def radial_ksg(scores: Pairs, settings: Settings) -> float:
@@ -105,8 +106,8 @@ def _features(x: np.ndarray) -> np.ndarray:
     radial = np.concatenate([r, np.log(r + LEAST_NORM)], axis=1)
     first, second = np.triu_indices(d)
     for columns in ((first, second), (np.arange(d), np.arange(d))):
-        if ROWS_A_FEATURE * (2 * d + 2 + len(columns[0])) <= n:
-            return np.concatenate([x, x[:, columns[0]] * x[:, columns[1]], radial, x * r], axis=1)
+        if ROWS_A_FEATURE * (3 * d + 2 + len(columns[0])) <= n:
+            return np.concatenate([x, x[:, columns[0]] * x[:, columns[1]], radial, x * r, x * r**2], axis=1)
     return radial
 
 
