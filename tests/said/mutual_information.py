@@ -15,13 +15,13 @@ from lorascope.analyze.information.estimators import PANEL
 from lorascope.analyze.information.evidence import (
     AGREEMENT,
     DRIFT,
+    FARTHEST,
     GROWTH,
     LEVEL,
     MEANINGS,
     NEAR_CEILING,
     RESOLUTION,
     SHARES,
-    WIDEST,
     panel_verdicts,
     verdict,
 )
@@ -115,14 +115,12 @@ def verdicts() -> Iterator[Saying]:
 
     yield said("nat plus {} of its standard errors", count(round(9.0 - AGREEMENT - turn(of_panel, 0.0, 9.0))))
 
-    def wide(value: float) -> float:
+    def farthest(value: float) -> float:
         same = dict.fromkeys(("value", "half", "quarter", "eighth"), value)
-        return turn(lambda width: of(**same, low=value - width, high=value + width), 0.0, 9.0)
+        return turn(lambda distance: of(**same, low=value, high=value + distance), 0.0, 9.0)
 
-    assert np.allclose([wide(0.0), wide(10.0)], [WIDEST[0], 10 * WIDEST[1]])
-    yield said(
-        "{} of the interval is wider than {:g} nat and than a {} of the value", part(0.5), wide(0.0), part(WIDEST[1])
-    )
+    assert np.allclose([farthest(0.0), farthest(10.0)], [FARTHEST[0], 10 * FARTHEST[1]])
+    yield said("farther from the value than {:g} nat and than a {} of the value", farthest(0.0), part(FARTHEST[1]))
     yield said("fewer than {} of them count as independent", FEWEST)
     most = {n: max(d for d in range(2, 20) if (Settings().k / n) ** (1 / d) <= RESOLUTION) for n in (5000, 1000)}
     numbers = (number for pair in most.items() for number in pair)

@@ -55,6 +55,8 @@ def test_a_steady_estimate_is_what_its_estimator_says(says: str) -> None:
         ({"low": 0.91, "high": 1.09}, "ok"),
         ({"value": 0.1, "half": 0.1, "quarter": 0.1, "eighth": 0.1, "low": 0.04, "high": 0.16}, "undersampled"),
         ({"value": 0.1, "half": 0.1, "quarter": 0.1, "eighth": 0.1, "low": 0.06, "high": 0.14}, "ok"),
+        ({"low": 0.98, "high": 1.11}, "undersampled"),
+        ({"low": 0.89, "high": 1.02}, "undersampled"),
         # too few rows to know
         ({"half": NAN, "quarter": NAN, "eighth": NAN, "se": NAN}, "undersampled"),
         ({"se": NAN}, "undersampled"),

@@ -48,8 +48,8 @@ DRIFT = 0.02
 """Nats beyond the noise that an estimate may move from a quarter of the rows to all."""
 AGREEMENT = 0.05
 """Nats beyond the noise up to which two members of the panel say the same."""
-WIDEST = 0.05, 0.1
-"""Half of the widest interval of a value that is `ok`: in nats, or as a share of the value, whichever is more."""
+FARTHEST = 0.05, 0.1
+"""How far an end of the interval of a value that is `ok` may lie from it: nats, or a share of it, whichever is more."""
 RESOLUTION = 0.2
 """Share of the ranks, along every coordinate of both sides, in which k neighbours lie if they are to see everything."""
 
@@ -267,8 +267,8 @@ def verdict(
     -----
     `saturated`: infinite, in a part too; at 0.8 of its ceiling or more; or at half of it, and grown by half of ln 4 or
     more from a quarter of the rows to all (half of ln 2 from a half, where quarters are too small). `undersampled`:
-    moved by more than 0.02 nat plus twice its standard error on that way; too few rows to know; or no bound, and half
-    of its interval is wider than 0.05 nat and a tenth of the value. `biased`: shuffles, whose truth is 0, give more or
+    moved by more than 0.02 nat plus twice its standard error on that way; too few rows to know; or no bound, and an
+    end of its interval farther away than 0.05 nat and a tenth of the value. `biased`: shuffles, whose truth is 0, give more or
     less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat plus twice its standard error;
     ties and samples whose rows cluster do that to neighbours. Else what the estimator says: `lower bound only` and
     `assumes Gaussian` stay that however many rows there are; an estimate that stays where it is, is `ok`. That is no
@@ -288,7 +288,7 @@ def verdict(
         return "biased"
     if math.isnan(drift + se) or abs(drift) > DRIFT + 2 * se:
         return "undersampled"
-    if says == "ok" and (high - low) / 2 > max(WIDEST[0], WIDEST[1] * value):
+    if says == "ok" and max(high - value, value - low) > max(FARTHEST[0], FARTHEST[1] * value):
         return "undersampled"
     return says
 
