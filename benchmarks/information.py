@@ -7,10 +7,10 @@ all but the peers:
   scikit-learn, in turns, in processor time, and how far the values lie apart.
 - large: KSG of 100,000 pairs in 5 + 5 dimensions.
 - tasks: every estimator on the tasks with known values in `../shared/mi_tasks`, or another folder given by `--tasks`.
-- choosing, unseen: the panel on our own tasks (`information_tasks.py`), of the half by which it was chosen or of the
-  other; `peers` after it runs benchmark-mi's KSG, CCA, InfoNCE and MINE on the same samples, minutes a task. Rows go to
-  `information_tasks.json`, which pages and tests read; what is there already of the same samples is kept, but for the
-  panel's.
+- choosing, unseen: the panel on our own tasks (`information_tasks.py`), of the set by which it was chosen, or of the
+  one that was looked at once; `peers` after it runs benchmark-mi's KSG, CCA, InfoNCE and MINE on the same samples,
+  minutes a task. Rows go to `information_tasks.json`, which pages and tests read; what is there already of the same
+  samples is kept, but for the panel's.
 - report: that file as tables: errors, how often intervals hold the truth, and each unseen task.
 - store: `lorascope mi` over a run of 210 components, given by `--run`, at default settings: seconds and peak memory.
 """
@@ -168,17 +168,17 @@ def _seconds(names: list[str]) -> None:
         print(f"| {d} + {d} | " + " | ".join(cells) + " |")
 
 
-def own(half: str, *, with_peers: bool) -> None:
-    """The panel, and perhaps peers, on our own tasks of a half; rows to the file, a table to the screen."""
+def own(name_of_set: str, *, with_peers: bool) -> None:
+    """The panel, and perhaps peers, on our own tasks of a set; rows to the file, a table to the screen."""
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for task in own_tasks():
-        if task.half != half:
+        if task.set != name_of_set:
             continue
         x, y = task.sample()
         digest = hashlib.sha256(x.tobytes() + y.tobytes()).hexdigest()
         row = rows.get(task.name, {})
         if row.get("sha256") != digest:
-            row = {"set": half, "family": task.family, "dimensions": [x.shape[1], y.shape[1]], "sha256": digest}
+            row = {"set": name_of_set, "family": task.family, "dimensions": [x.shape[1], y.shape[1]], "sha256": digest}
         row |= {"truth": task.truth, **_own_estimates(x, y)}
         if with_peers and "peers" not in row:
             row["peers"] = _peers(x, y)
@@ -210,20 +210,22 @@ def _peers(x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
 
 
 def report() -> str:
-    """Markdown of the file of results: errors and coverage by half and verdict, and the unseen tasks one by one."""
+    """Markdown of the file of results: errors and coverage by set and verdict, and the unseen tasks one by one."""
     rows = json.loads(RESULTS.read_text())
     lines = ["| tasks | verdict | n | interval holds the truth | mean absolute error | worst | largest excess |"]
     lines.append("|---|---|--:|--:|--:|--:|--:|")
-    for half in sorted({row["set"] for row in rows.values()}):
-        of_half = [row for row in rows.values() if row["set"] == half]
-        words = [word for word in VERDICTS if any(row["verdict"] == word for row in of_half)]
+    for name_of_set in sorted({row["set"] for row in rows.values()}):
+        of_set = [row for row in rows.values() if row["set"] == name_of_set]
+        words = [word for word in VERDICTS if any(row["verdict"] == word for row in of_set)]
         for word in ("all", *words):
-            some = [row for row in of_half if word in ("all", row["verdict"])]
+            some = [row for row in of_set if word in ("all", row["verdict"])]
             errors = np.array([row["value"] - row["truth"] for row in some])
             held = sum(row["low"] <= row["truth"] <= row["high"] for row in some)
             numbers = [f"{np.abs(errors).mean():.3f}", f"{errors.min():+.3f}", f"{errors.max():+.3f}"]
             lines.append(
-                "| " + " | ".join([half, word, str(len(some)), f"{held} ({held / len(some):.0%})", *numbers]) + " |"
+                "| "
+                + " | ".join([name_of_set, word, str(len(some)), f"{held} ({held / len(some):.0%})", *numbers])
+                + " |"
             )
     unseen = {name: row for name, row in rows.items() if row["set"] == "unseen"}
     peers = PEERS if all("peers" in row for row in unseen.values()) else ()

@@ -1,4 +1,4 @@
-"""Further pairs with symbols, counts or atoms and known mutual information, for `information_fresh.py`."""
+"""Further pairs with symbols, counts or atoms and known mutual information, for `information_unseen.py`."""
 
 import numpy as np
 from information_maps import SEED

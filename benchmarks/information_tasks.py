@@ -1,12 +1,12 @@
-"""Tasks with known mutual information, made for examinations: some to choose by, some unseen, and a fresh set.
+"""Tasks with known mutual information, made for examinations: some to choose by, others to be looked at once.
 
-`python benchmarks/information_tasks.py --list` prints names, dimensions, truths and halves; `--half` limits it to one.
+`python benchmarks/information_tasks.py --list` prints names, dimensions, truths and sets; `--set` limits it to one.
 
 A task's rows come from a generator of its own, `np.random.default_rng([SEED, zlib.crc32(name)])`, and its matrices from
-keys written beside it. Names, seeds and halves were fixed before any estimator was run on a task. Each family has two
-siblings, which differ in parameters, dimensions or maps. In families at even places of the list the first one is for
-choosing and the second one unseen, at odd places the other way round. Tasks of the third set, `fresh`, are those of
-`information_fresh.py`, whose seeds begin otherwise. Three rules make larger tasks of smaller ones: independent pairs
+keys written beside it. Names, seeds and sets were fixed before any estimator was run on a task. Each family has two
+siblings, which differ in parameters, dimensions or maps. One of each was unseen at first; when all had been looked at,
+they became the ones to choose by, and those of `information_unseen.py`, whose seeds begin otherwise, came in their
+place. Three rules make larger tasks of smaller ones: independent pairs
 add up, independent coordinates add nothing, and invertible maps of either side change nothing.
 """
 
@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from information_combined import beside, hidden, independent, mapped
-from information_fresh import FRESH_SEED, fresh_families
 from information_maps import CUBE, EXP, NORMAL, SINH, margin, rotation, swirl, triangular, wiggle
 from information_sources import (
     SEED,
@@ -58,25 +57,26 @@ from information_sources import (
     von_mises,
     with_atom,
 )
+from information_unseen import UNSEEN_SEED, unseen_families
 from numpy.random import Generator
 from scipy import stats
 
 ROWS = 5000
-HALVES = ("choosing", "unseen", "fresh")
+SETS = ("choosing", "unseen")
 
 
 class Task(NamedTuple):
-    """One task: its name, its family, its half, how it is drawn, and its mutual information in nats."""
+    """One task: its name, its family, its set, how it is drawn, and its mutual information in nats."""
 
     name: str
     family: str
-    half: str
+    set: str
     draw: Callable[[Generator, int], tuple[Array, Array]]
     truth: float
 
     def sample(self, n: int = ROWS) -> tuple[Array, Array]:
         """x (n, dx) and y (n, dy), float64, the same ones at every call."""
-        seed = FRESH_SEED if self.half == "fresh" else SEED
+        seed = UNSEEN_SEED if self.set == "unseen" else SEED
         x, y = self.draw(np.random.default_rng([seed, zlib.crc32(self.name.encode())]), n)
         return np.column_stack([x]).astype(float), np.column_stack([y]).astype(float)
 
@@ -242,30 +242,28 @@ def families() -> dict[str, dict[str, Source]]:
 
 @cache
 def tasks() -> tuple[Task, ...]:
-    """All tasks, in the order of their families, the fresh ones last."""
+    """All tasks, in the order of their families, the unseen ones last."""
     found = []
-    for place, (family, siblings) in enumerate(families().items()):
-        for i, (which, source) in enumerate(siblings.items()):
-            found.append(Task(f"{family}-{which}", family, HALVES[(place + i) % 2], *source))
-    for family, siblings in fresh_families().items():
-        found += [Task(f"{family}-{which}", family, "fresh", *source) for which, source in siblings.items()]
+    for name, of_set in zip(SETS, (families(), unseen_families()), strict=True):
+        for family, siblings in of_set.items():
+            found += [Task(f"{family}-{which}", family, name, *source) for which, source in siblings.items()]
     return tuple(found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--list", action="store_true", help="print names, dimensions, truths and halves")
-    parser.add_argument("--half", choices=HALVES)
+    parser.add_argument("--list", action="store_true", help="print names, dimensions, truths and sets")
+    parser.add_argument("--set", choices=SETS)
     options = parser.parse_args()
     if not options.list:
         parser.print_help()
         return
-    print("| task | dimensions | truth, nat | half |")
+    print("| task | dimensions | truth, nat | set |")
     print("|---|---|---|---|")
     for task in tasks():
-        if options.half in (None, task.half):
+        if options.set in (None, task.set):
             x, y = task.sample(2)
-            print(f"| {task.name} | {x.shape[1]} + {y.shape[1]} | {task.truth:.4f} | {task.half} |")
+            print(f"| {task.name} | {x.shape[1]} + {y.shape[1]} | {task.truth:.4f} | {task.set} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The fresh set of tasks with known mutual information: its sources against log densities written anew."""
+"""The unseen tasks with known mutual information: their sources against log densities written anew."""
 
 import sys
 import zlib
@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from .test_information_tasks import information_tasks, same_within_error
 
-continuous = sys.modules["information_sources_fresh"]
+continuous = sys.modules["information_sources_continuous"]
 discrete = sys.modules["information_sources_discrete"]
 
 SHAPES = np.array([0.7, 2.0]), np.array([1.5, 0.8, 3.0])
@@ -229,15 +229,15 @@ def test_each_source_is_compared() -> None:
 
 def test_there_are_many_tasks_none_of_them_one_of_the_first_set() -> None:
     tasks = information_tasks.tasks()
-    fresh, first = ([task for task in tasks if (task.half == "fresh") == wanted] for wanted in (True, False))
-    assert len(fresh) >= 44
-    for task in fresh:
+    unseen, first = ([task for task in tasks if task.set == name] for name in ("unseen", "choosing"))
+    assert len(unseen) >= 44
+    for task in unseen:
         alike = [other.name for other in first if other.truth == pytest.approx(task.truth, rel=1e-6)]
         assert task.truth == 0 or not alike
 
 
-def test_rows_of_the_fresh_set_begin_with_a_seed_of_their_own() -> None:
-    task = information_tasks.Task("a", "b", "fresh", lambda rng, n: (rng.random(n), rng.random(n)), 0.0)
+def test_rows_of_unseen_tasks_begin_with_a_seed_of_their_own() -> None:
+    task = information_tasks.Task("a", "b", "unseen", lambda rng, n: (rng.random(n), rng.random(n)), 0.0)
     x, _ = task.sample(5)
     np.testing.assert_array_equal(x[:, 0], np.random.default_rng([22, zlib.crc32(b"a")]).random(5))
-    assert not np.array_equal(x, task._replace(half="unseen").sample(5)[0])
+    assert not np.array_equal(x, task._replace(set="choosing").sample(5)[0])

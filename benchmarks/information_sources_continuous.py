@@ -1,4 +1,4 @@
-"""Further continuous pairs with known mutual information, of which `information_fresh.py` makes its tasks."""
+"""Further continuous pairs with known mutual information, of which `information_unseen.py` makes its tasks."""
 
 import numpy as np
 from information_quadrature import (
