@@ -267,12 +267,12 @@ def verdict(
     -----
     `saturated`: infinite, in a part too; at 0.8 of its ceiling or more; or at half of it, and grown by half of ln 4 or
     more from a quarter of the rows to all (half of ln 2 from a half, where quarters are too small). `undersampled`:
-    moved by more than 0.02 nat plus twice its standard error on that way; too few rows to know; or no bound, and an
-    end of its interval farther away than 0.05 nat and a tenth of the value. `biased`: shuffles, whose truth is 0, give more or
-    less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat plus twice its standard error;
-    ties and samples whose rows cluster do that to neighbours. Else what the estimator says: `lower bound only` and
-    `assumes Gaussian` stay that however many rows there are; an estimate that stays where it is, is `ok`. That is no
-    proof: what changes within the distance of the nearest neighbours is hidden from them, whatever parts show.
+    moved by more than 0.02 nat plus twice its standard error on that way; too few rows to know; or no bound, and an end
+    of its interval farther away than 0.05 nat and a tenth of the value. `biased`: shuffles, whose truth is 0, give more
+    or less than 0 by 0.02 nat plus twice their scatter, or the value is below 0 by 0.02 nat plus twice its standard
+    error; ties and samples whose rows cluster do that to neighbours. Else what the estimator says: `lower bound only`
+    and `assumes Gaussian` stay that however many rows there are; an estimate that stays where it is, is `ok`. That is
+    no proof: what changes within the distance of the nearest neighbours is hidden from them, whatever parts show.
 
     `serial`, which `estimate` gives, is said of all estimators where rows are alone, without groups, and those that
     follow each other, at once or at some distance, are alike on both sides: fewer than 0.9 of them count as independent
