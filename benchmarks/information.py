@@ -227,33 +227,31 @@ def report() -> str:
                 + " | ".join([name_of_set, word, str(len(some)), f"{held} ({held / len(some):.0%})", *numbers])
                 + " |"
             )
-    unseen = {name: row for name, row in rows.items() if row["set"] == "unseen"}
-    peers = PEERS if all("peers" in row for row in unseen.values()) else ()
-    names = [*(f"`{name}`" for name in PANEL), *(f"bmi {name}" for name in peers)]
-    lines += ["", "| unseen task | truth | panel | 95 % interval | verdict | " + " | ".join(names) + " |"]
+    lines += ["", *_unseen_lines({name: row for name, row in rows.items() if row["set"] == "unseen"})]
+    return "\n".join(lines)
+
+
+def _unseen_lines(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Errors of panel, members and peers, task by task, and their means; where peers weren't run there is nothing."""
+    names = [*(f"`{name}`" for name in PANEL), *(f"bmi {name}" for name in PEERS)]
+    lines = ["| unseen task | truth | panel | 95 % interval | verdict | " + " | ".join(names) + " |"]
     lines.append("|---|--:|--:|---|---|" + "--:|" * len(names))
     errors = []
-    for name, row in unseen.items():
-        found = [
-            *(row["members"][member] for member in PANEL),
-            *(math.nan if (value := row["peers"][peer]) is None else value for peer in peers),
-        ]
-        errors.append(np.array([row["value"], *found]) - row["truth"])
-        cells = [
-            f"{row['truth']:.3f}",
-            f"{errors[-1][0]:+.3f}",
-            f"{row['low']:.3f} to {row['high']:.3f}",
-            row["verdict"],
-        ]
-        lines.append(
-            f"| {name} | "
-            + " | ".join([*cells, *("none" if math.isnan(error) else f"{error:+.3f}" for error in errors[-1][1:])])
-            + " |"
-        )
-    panel, *others = np.nanmean(np.abs(errors), axis=0)
-    cells = ["", f"{panel:.3f}", "", "", *(f"{error:.3f}" for error in others)]
-    lines.append("| **mean absolute error** | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    for name, row in rows.items():
+        peers = row.get("peers", {})
+        values = [row["value"], *(row["members"][member] for member in PANEL), *(peers.get(peer) for peer in PEERS)]
+        errors.append(np.array([math.nan if value is None else value for value in values]) - row["truth"])
+        panel, *others = (f"{error:+.3f}" for error in errors[-1])
+        blank = "none" if peers else ""
+        cells = [f"{row['truth']:.3f}", panel, f"{row['low']:.3f} to {row['high']:.3f}", row["verdict"]]
+        lines.append(f"| {name} | " + " | ".join([*cells, *(cell.replace("+nan", blank) for cell in others)]) + " |")
+    has_peers = np.array(["peers" in row for row in rows.values()])
+    for title, some in (("all", np.ones(len(rows), bool)), (f"the {has_peers.sum()} with peers", has_peers)):
+        panel, *others = (f"{error:.3f}" for error in np.nanmean(np.abs(errors)[some], axis=0))
+        if title == "all":
+            others[len(PANEL) :] = [""] * len(PEERS)
+        lines.append(f"| **mean absolute error**, {title} | | " + " | ".join([panel, "", "", *others]) + " |")
+    return lines
 
 
 def store(run: Path) -> None:

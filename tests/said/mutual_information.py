@@ -11,7 +11,7 @@ import numpy as np
 
 from lorascope.analyze import measure_information, mutual_information
 from lorascope.analyze.information import gaussian_dependence
-from lorascope.analyze.information.estimators import PANEL
+from lorascope.analyze.information.estimators import ESTIMATORS, PANEL
 from lorascope.analyze.information.evidence import (
     AGREEMENT,
     DRIFT,
@@ -25,7 +25,7 @@ from lorascope.analyze.information.evidence import (
     panel_verdicts,
     verdict,
 )
-from lorascope.analyze.information.gaussian import MOST_ROWS, most_checked
+from lorascope.analyze.information.gaussian import HEAVY, MOST_ROWS, most_checked
 from lorascope.analyze.information.held_out import N_JOINT
 from lorascope.analyze.information.ksg import CERTAIN
 from lorascope.analyze.information.pairs import Settings
@@ -65,7 +65,9 @@ def estimators() -> Iterator[Saying]:
     yield said("are found on one {} of the samples", part(halves(np.arange(100), seed=0).mean()))
     n = count(len(PANEL))
     yield said("all {} are shown", n)
-    yield said("All {} use only ranks", n)
+    by_ranks = sum(ESTIMATORS[name].sees == "scores" for name in PANEL)
+    yield said("{} of them use only ranks", count(by_ranks).capitalize())
+    yield said("(mean fourth power above {:.0f})", HEAVY)
     yield said("The largest of {} is too high by chance", n)
     yield said("of at most {} rows", MOST_ROWS)
     yield said("the number of their pairs ({:.1f} nats)", most_checked(2 * MOST_ROWS))
@@ -153,16 +155,16 @@ def accuracy() -> Iterator[Saying]:
     yield said("Of the {} values that are `ok` the interval holds the truth in {}", len(ok), held(ok))
     yield said("none of these is off by more than {:.3f}", max(abs(errors[name]) for name in ok))
     yield said("of all {} in {}", len(unseen), held(unseen))
-    known = {
-        peer: [abs(row["peers"][peer] - row["truth"]) for row in unseen.values() if row["peers"][peer] is not None]
+    beside = {name: row for name, row in unseen.items() if "peers" in row}
+    of_peers = {
+        peer: [abs(row["peers"][peer] - row["truth"]) for row in beside.values() if row["peers"][peer] is not None]
         for peer in ("KSG", "CCA", "InfoNCE", "MINE")
     }
-    words = (
-        "errors of {:.3f} (KSG, on the {} that it gives a number for), {:.3f} (CCA), {:.3f} (InfoNCE) and {:.3f} (MINE)"
-    )
-    ksg, *others = (np.mean(errors) for errors in known.values())
-    yield said(words, ksg, len(known["KSG"]), *others)
-    yield said("On as many that it was chosen by, the panel's is {:.3f}", mean_error(choosing))
+    ksg, *others = (np.mean(errors) for errors in of_peers.values())
+    yield said("On {} of these, drawn at random, the panel's is {:.3f}", len(beside), mean_error(beside))
+    words = "that of benchmark-mi's estimators {:.3f} (KSG, on the {} that it gives a number for), {:.3f} (CCA), "
+    yield said(words + "{:.3f} (InfoNCE) and {:.3f} (MINE)", ksg, len(of_peers["KSG"]), *others)
+    yield said("On the {} that it was chosen by, the panel's is {:.3f}", len(choosing), mean_error(choosing))
     tasks = table(BENCHMARKS, "| task | truth | `ksg1`")
     titles = [f"**{name}**, {n_tasks[1]} tasks" for name in ("mean absolute error", "worst", "largest excess")]
     mean, least, excess = (tasks[title]["`panel`"].strip("-") for title in titles)
