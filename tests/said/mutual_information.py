@@ -130,10 +130,10 @@ def verdicts() -> Iterator[Saying]:
     yield said("(with {} rows up to {} coordinates in all, with {} up to {})", *numbers)
 
 
-def tasks_of(half: str) -> dict[str, Any]:
-    """Results on one half of our own tasks."""
+def tasks_of(name_of_set: str) -> dict[str, Any]:
+    """Results on one set of our own tasks."""
     rows = json.loads((ROOT / "benchmarks" / "information_tasks.json").read_text())
-    return {name: row for name, row in rows.items() if row["set"] == half}
+    return {name: row for name, row in rows.items() if row["set"] == name_of_set}
 
 
 def accuracy() -> Iterator[Saying]:
