@@ -149,6 +149,8 @@ def prompts() -> Iterator[Saying]:
         prompt: [number(cell("| prompt | metric | n | r2", f"r{rank}", prompt, "MIUB (nat)")) for rank in RANKS]
         for prompt in order
     }
+    folds = [values[-1] / values[0] for values in of_ranks.values()]
+    yield said("ranks {:.0f}- to {:.0f}-fold", min(folds), max(folds))
     below = {
         prompt: [100 * (1 - one / main) for one, main in zip(values, of_ranks["main"], strict=True)]
         for prompt, values in of_ranks.items()
