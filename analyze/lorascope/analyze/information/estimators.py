@@ -146,12 +146,14 @@ def evaluate(pairs: Pairs, names: Sequence[str], settings: Settings, *, strict: 
     The panel is its members' largest. Unless it is to be strict, what an estimator refuses is NaN.
     """
     given = {"values": pairs}
-    if any(name in ESTIMATORS and ESTIMATORS[name].sees != "values" for name in names):
+    seen = {ESTIMATORS[name].sees for name in names if name in ESTIMATORS}
+    if seen != {"values"}:
         sides, seeds = (pairs.x, pairs.y), (2 * settings.seed, 2 * settings.seed + 1)
         scores = [normal_scores(side, seed=seed) for side, seed in zip(sides, seeds, strict=True)]
         given["scores"] = pairs._replace(x=scores[0], y=scores[1])
-        x, y = (tempered(*side, seed=seed) for *side, seed in zip(sides, scores, seeds, strict=True))
-        given["tempered"] = pairs._replace(x=x, y=y)
+        if "tempered" in seen:
+            x, y = (tempered(*side, seed=seed) for *side, seed in zip(sides, scores, seeds, strict=True))
+            given["tempered"] = pairs._replace(x=x, y=y)
     found = dict.fromkeys(names, math.nan)
     for name in names:
         if name == "panel":
