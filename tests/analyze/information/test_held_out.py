@@ -237,3 +237,10 @@ def test_too_few_rows_for_the_directions_are_refused_in_words() -> None:
     x, y = gaussian(np.random.default_rng(5), 40, 10, 0.5)
     with pytest.raises(ValueError, match="20 samples of 10 and 10 directions correlate whatever they are"):
         linear(x, y)
+
+
+def test_sizes_of_single_coordinates_tie_nowhere() -> None:
+    """Scores of ranks r and n + 1 - r are as large as each other: k = 1 would find two rows in one place."""
+    for seed in range(20):
+        x, y = np.random.default_rng(seed).normal(size=(2, 60, 1))
+        assert np.isfinite(quadratic_cca_ksg(scores_of(normal_scores(x), normal_scores(y)), Settings(k=1)))

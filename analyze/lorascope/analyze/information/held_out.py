@@ -102,7 +102,7 @@ def _refined(pairs: Pairs, axes: tuple[Axes, Axes], *, ridge: float = 0.0, is_ap
 def _features(x: np.ndarray) -> np.ndarray:
     """Float64 (n, feature): as rich a set as there are rows to fit it on."""
     n, d = x.shape
-    r = np.linalg.norm(x, axis=1, keepdims=True)
+    r = np.linalg.norm(x + OFF_CENTRE, axis=1, keepdims=True)
     radial = np.concatenate([r, np.log(r + LEAST_NORM)], axis=1)
     first, second = np.triu_indices(d)
     for columns in ((first, second), (np.arange(d), np.arange(d))):
@@ -115,9 +115,10 @@ def _along(pairs: Pairs, settings: Settings, along: _Directions, *, n_joint: int
     """The most that directions tell: the first 1 to `n_joint` pairs jointly, or the sum over pairs.
 
     Directions are found on one half of the samples, and the mean is over the other half, whose neighbours are all rows;
-    then the other way round, and the two averaged: what was picked because it happened to fit can't raise the value. By
-    data processing few directions know less than all, so that apart from the neighbours' own error, and from the choice
-    of the largest of a few, it is a lower bound. It is cut at what so many rows can show (`ksg_ceiling`).
+    then the other way round, and the two averaged: a direction that happened to fit can't raise the value. By data
+    processing few directions know less than all, so that apart from the neighbours' own error, and from the choice of
+    the largest of a few and of the pairs that are summed, which the same rows make, it is a lower bound. It is cut at
+    what so many rows can show (`ksg_ceiling`).
     """
     first = halves(pairs.groups_x, seed=settings.seed)
     groups = pairs.groups_x, pairs.groups_y
