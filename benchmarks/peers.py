@@ -1,11 +1,14 @@
-"""One job done by lorascope, plain hooks and nnsight: `python benchmarks/peers.py` prints two Markdown tables.
+"""One job done by lorascope, plain hooks and nnsight: `python benchmarks/peers.py` prints Markdown tables.
 
 The job: base and LoRA-branch output of every wrapped layer of SmolLM2-135M to disk, over the same batches, by four
 processes that take turns: bare forward passes (nothing stored), lorascope, forward hooks with `torch.save` a batch, and
 nnsight with Zarr. nnsight has an environment of its own (`make .venv-peers/installed`). lorascope stores the branch as
 its factor A x with B, from which the same numbers come.
 
-The second table is what each output is worth afterwards, measured: bytes flipped and read again, the process killed
+There is a table of whole calls for each number of rows, and one of what a further row takes: the longest job less the
+shortest, so that nothing of it is fixed.
+
+The last table is what each output is worth afterwards, measured: bytes flipped and read again, the process killed
 half way and started again, and the same job in bfloat16 against the outputs themselves.
 """
 
@@ -47,7 +50,7 @@ class Peer:
         name, _, codec = kind.partition(" ")
         self.kind, self.out = kind, work / kind.replace(" ", "-")
         command = [python, str(HERE / "peer_jobs.py"), name, str(work)]
-        environment = {**os.environ, "CODEC": codec or "zstd"}
+        environment = {**os.environ, **({"CODEC": codec} if codec else {})}
         self._log = open(work / f"{self.out.name}.log", "w")  # noqa: SIM115 (as long as the process)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
@@ -82,6 +85,12 @@ class Peer:
         flushed = took["wall"] + time.perf_counter() - start
         return {**took, "flushed": flushed, "stored_bytes": stored_bytes(self.out) if self.out.exists() else 0}
 
+    def time(self, n_batches: int) -> dict[str, float]:
+        """The job from nothing, and nothing left of it: all of them together might not fit the disk."""
+        took = self.run(n_batches)
+        shutil.rmtree(self.out, ignore_errors=True)
+        return took
+
     def kill(self) -> None:
         """SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
@@ -101,7 +110,7 @@ class Peer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=6, help="rows of 1024 tokens, one a batch")
+    parser.add_argument("--rows", type=int, nargs="+", default=[6, 24], help="rows of 1024 tokens, one a batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--flips", type=int, default=20, help="bytes to flip in each output, one at a time")
     parser.add_argument("--peers-python", default=str(HERE.parent / ".venv-peers/bin/python"))
@@ -113,7 +122,7 @@ def main() -> None:
         parser.error(f"{arguments.peers_python!r} isn't there; `make .venv-peers/installed` makes it")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         work = Path(name)
-        prepare(work, arguments.rows)
+        prepare(work, max(arguments.rows))
         content = {
             "rows": arguments.rows,
             "time": measure_time(work, arguments),
@@ -139,31 +148,45 @@ def start(kind: str, work: Path, arguments: argparse.Namespace) -> Peer:
 
 def measure_time(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     peers = {kind: start(kind, work, arguments) for kind in arguments.kinds}
+    by_rows: dict[int, dict[str, list[dict[str, float]]]] = {}
     try:
         for peer in peers.values():
-            peer.run(1)  # warm
-        jobs = {kind: lambda peer=peer: peer.run(arguments.rows) for kind, peer in peers.items()}
-        results = take_turns(jobs, arguments.rounds)
+            peer.time(1)  # warm
+        for n_rows in sorted(arguments.rows):
+            jobs = {kind: lambda peer=peer, n_rows=n_rows: peer.time(n_rows) for kind, peer in peers.items()}
+            by_rows[n_rows] = take_turns(jobs, arguments.rounds)
     finally:
         for peer in peers.values():
             peer.close()
-            shutil.rmtree(peer.out, ignore_errors=True)
-    bare = [took["wall"] for took in results["bare"]]
+    for n_rows, results in by_rows.items():
+        print_turns(f"{n_rows} rows of {BATCH} tokens, SmolLM2 float32, rank {RANK}", results)
+    (fewest, few), (most, many) = min(by_rows.items()), max(by_rows.items())
+    if most > fewest:
+        further = {kind: [less(*both) for both in zip(many[kind], few[kind], strict=True)] for kind in many}
+        print_turns(f"{most - fewest} further rows: what {most} take less what {fewest} do", further)
+    return {str(n_rows): results for n_rows, results in by_rows.items()}
+
+
+def less(took: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: value - other[name] for name, value in took.items()}
+
+
+def print_turns(title: str, results: dict[str, list[dict[str, float]]]) -> None:
+    """Each kind's seconds and bytes, and their ratios to the bare pass's and to those of plain hooks of its round."""
     rows = []
     for kind, found in results.items():
-        walls = [took["wall"] for took in found]
-        shares = ratios(walls, bare)
-        processor = ratios([took["processor"] for took in found], [took["processor"] for took in results["bare"]])
-        flushed = ratios([took["flushed"] for took in found], bare)
+        walls, flushed = ([took[name] for took in found] for name in ("wall", "flushed"))
+        shares = [ratios(walls, [took["wall"] for took in results["bare"]])]
+        shares.append(ratios(flushed, [took["wall"] for took in results["bare"]]))
+        shares.append(ratios(*([took["processor"] for took in of] for of in (found, results["bare"]))))
+        if "hooks" in results:
+            shares.append(ratios(flushed, [took["flushed"] for took in results["hooks"]]))
         size = f"{found[0]['stored_bytes'] / 1e9:.2f}"
-        rows.append([NAMES[kind], *map(spread, (walls, shares, flushed, processor)), size])
-    print_table(
-        f"{arguments.rows} rows of {BATCH} tokens, SmolLM2 float32, rank {RANK}, {arguments.rounds} rounds; median"
-        " (smallest to largest)",
-        ("", "s", "wall / bare", "until it is on the disk / bare", "processor / bare", "GB on disk"),
-        rows,
-    )
-    return results
+        rows.append([NAMES[kind], *map(spread, (walls, *shares)), size])
+    columns = ["", "s", "wall / bare", "until it is on the disk / bare", "processor / bare"]
+    columns += ["until it is on the disk / hooks"] * ("hooks" in results) + ["GB on disk"]
+    n_rounds = len(results["bare"])
+    print_table(f"{title}, {n_rounds} rounds; median (smallest to largest)", columns, rows)
 
 
 def measure_afterwards(work: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -174,7 +197,7 @@ def measure_afterwards(work: Path, arguments: argparse.Namespace) -> dict[str, A
         peer = start(kind, work, arguments)
         peer.run(1)
         noticed = flips_noticed(peer, arguments.flips)
-        whole = peer.run(arguments.rows)
+        whole = peer.run(min(arguments.rows))
         content[kind] = {"flips noticed": noticed, **killed(peer, work, arguments, whole)}
         shutil.rmtree(peer.out, ignore_errors=True)
     for kind, found in exactness(work, arguments).items():
@@ -218,7 +241,7 @@ def flip(file: Path, place: int) -> None:
 
 def killed(peer: Peer, work: Path, arguments: argparse.Namespace, whole: dict[str, Any]) -> dict[str, str]:
     """SIGKILL when half of its bytes lie there: what its own reader says of them, and the cost of a second start."""
-    peer.ask(arguments.rows)
+    peer.ask(min(arguments.rows))
     began = time.monotonic()
     while time.monotonic() - began < whole["wall"] and bytes_now(peer.out) < whole["stored_bytes"] / 2:
         time.sleep(0.02)
@@ -235,7 +258,7 @@ def killed(peer: Peer, work: Path, arguments: argparse.Namespace, whole: dict[st
         (work / "half").rename(peer.out)
         if peer.kind in {"hooks", "nnsight"}:
             shutil.rmtree(peer.out)  # neither goes on with what is there: it starts over
-        second.resume(arguments.rows)
+        second.resume(min(arguments.rows))
         share = f"{second.answer()['wall'] / whole['wall']:.2f}"
     except RuntimeError as error:
         share = str(error)[:100]
