@@ -79,7 +79,6 @@ def run_lorascope(model: Any, batches: torch.Tensor, out: Path, work: Path) -> N
         window_tokens=batches.shape[2],
         batch_tokens=batches.shape[1] * batches.shape[2],
         score=False,  # passes of their own, which are no part of the job
-        kl_share=0,  # a pass of its own in one of 64 batches, and at least one
         **({"codec": os.environ["CODEC"]} if "CODEC" in os.environ else {}),
     )
     capture(config, model=model, tokenizer=AutoTokenizer.from_pretrained(str(work / "model")))
