@@ -19,8 +19,9 @@ import pytest
 import zarr
 
 from lorascope.stores import StoreError, open_run, verify
-from lorascope.stores.format.codec import BATCHED
 from lorascope.stores.format.stored_array import MAX_TEXT_BYTES, announced_bytes
+
+from ..on_disk import BATCHED
 
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
 BASE = f"states/{F32}/base"
