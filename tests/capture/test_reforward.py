@@ -51,7 +51,7 @@ def swap_tokens(run: Any, path: str, row: int, one: int, other: int) -> None:
     """What a stale or shifted buffer would have left: honest digests over wrong rows."""
     from lorascope.stores import Place, open_place
     from lorascope.stores.format.layout import chunk_key
-    from lorascope.stores.reading.digests import combine
+    from lorascope.stores.reading.digests import chunk_digest, combine
 
     group = zarr.open_group(run.path, mode="r+", use_consolidated=False)
     block = group[path][:]

@@ -19,17 +19,28 @@ LZ4_BLOCK_BYTES = 128 * 1024
 """LZ4 gains nothing from larger blocks, and bit shuffle is a third faster where a block stays in a core's cache."""
 
 
-def compressors(dtype: str, codec: Codec = "default") -> tuple[Any, ...]:
-    """Bytes-to-bytes codecs for an array of this dtype: Blosc, then crc32c.
+def compressor(dtype: str, codec: Codec = "default") -> Literal["zstd", "lz4", "raw"]:
+    """What an array of this dtype is compressed with: by default LZ4 for float32, zstd for everything else.
 
-    By default float32 goes through LZ4 level 1 with bit shuffle, which takes half of the processor time of zstd for a
-    twentieth more bytes; everything else through zstd level 1 with byte shuffle. Texts and bytes, which nothing can be
-    shuffled of, always are zstd's. `raw` leaves compression out; the checksum stays.
+    LZ4 takes half of the processor time of zstd, for 6 % more bytes of float32 states and 16 % of bfloat16 ones. Texts
+    and bytes, of which nothing can be shuffled, always are zstd's.
     """
     if codec == "raw":
+        return "raw"
+    is_wide = dtype != "string" and np.dtype(dtype).itemsize > 1
+    return "lz4" if is_wide and (codec == "lz4" or (codec == "default" and dtype == "float32")) else "zstd"
+
+
+def compressors(dtype: str, codec: Codec = "default") -> tuple[Any, ...]:
+    """Bytes-to-bytes codecs for an array of this dtype: Blosc, then crc32c, which `raw` is all of.
+
+    Inside of Blosc LZ4 of level 1 with bit shuffle, or zstd of level 1 with byte shuffle; see `compressor`.
+    """
+    cname = compressor(dtype, codec)
+    if cname == "raw":
         return (Crc32cCodec(),)
     itemsize = 1 if dtype == "string" else np.dtype(dtype).itemsize
-    if itemsize > 1 and (codec == "lz4" or (codec == "default" and dtype == "float32")):
+    if cname == "lz4":
         blosc = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle", typesize=itemsize, blocksize=LZ4_BLOCK_BYTES)
     else:
         shuffle: Literal["shuffle", "noshuffle"] = "shuffle" if itemsize > 1 else "noshuffle"

@@ -30,7 +30,7 @@ class Chunk(NamedTuple):
 
 
 def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, decode: bool) -> Chunk:
-    """A chunk of a run of this format version, by its place on an array's first axis: read once, hashed, and decoded."""
+    """A chunk of a run of this format version, by its place on the first axis: read once, hashed, decoded."""
     key = array.key(index)
     try:
         content = place.read(key, at_most=array.max_bytes)
