@@ -37,8 +37,8 @@ def plan(
         Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
         `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
-        `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, `codec`, `codec_seconds` (of the capture by codec), and
-        `settings`.
+        `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, `codec`,
+        `codec_seconds` (of the capture, by codec), and `settings`.
     """
     require_inputs(settings, weights=False)
     say(f"loading {settings.model}", to=aside)
