@@ -71,9 +71,9 @@ def claim(content: bytes, n_bytes: int) -> bytes:
 
 
 GZIP = {"name": "gzip", "configuration": {"level": 1}}
-LZ4 = {
+ZLIB = {
     "name": "blosc",
-    "configuration": {"typesize": 4, "cname": "lz4", "clevel": 1, "shuffle": "shuffle", "blocksize": 0},
+    "configuration": {"typesize": 4, "cname": "zlib", "clevel": 1, "shuffle": "shuffle", "blocksize": 0},
 }
 INNER = {"chunk_shape": [1024, 12], "codecs": [LITTLE, CRC], "index_codecs": [LITTLE, CRC], "index_location": "end"}
 
@@ -83,7 +83,7 @@ INNER = {"chunk_shape": [1024, 12], "codecs": [LITTLE, CRC], "index_codecs": [LI
     [
         [LITTLE],
         [LITTLE, GZIP, CRC],
-        [LITTLE, LZ4, CRC],
+        [LITTLE, ZLIB, CRC],
         [LITTLE, CRC, CRC],
         [LITTLE, CRC, GZIP],
         [{"name": "bytes", "configuration": {"endian": "big"}}, CRC],
