@@ -22,11 +22,12 @@ import numcodecs.blosc
 import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
-from lorascope.stores.format.codec import ChunkEncoder
+from lorascope.stores.format.encode import ChunkEncoder
 from lorascope.stores.format.fingerprint import with_fingerprint
+from lorascope.stores.format.spec import FORMAT_VERSION
 from lorascope.stores.format.stored_array import StoredArray
 from lorascope.stores.places.place import open_place
-from lorascope.stores.reading.digests import combine
+from lorascope.stores.reading.digests import chunk_digest, combine
 from lorascope.stores.writing.write import write_document
 
 Mutation = Callable[[Path, random.Random], str]
@@ -168,7 +169,7 @@ def table_column(run: Path, chance: random.Random) -> str:
     at = slice(None) if chance.random() < 0.3 else chance.randrange(len(values))
     with np.errstate(all="ignore"):
         values[at] = value if values.dtype.kind == "T" else np.asarray(value).astype(values.dtype)
-    replace(run / f"{chosen}/c.0", bytes(ChunkEncoder({chosen: metadata}).encode(chosen, 0, values)))
+    replace(run / f"{chosen}/c.0", b"".join(ChunkEncoder({chosen: metadata}).encode(chosen, values)))
     return f"{chosen}[{at}] is {value!r:.30}"
 
 
@@ -182,7 +183,7 @@ def row_block(run: Path, chance: random.Random) -> str:
     value = chance.choice(NUMBERS[values.dtype.kind])
     with np.errstate(all="ignore"):
         values[...] = np.asarray(value).astype(values.dtype)
-    replace(file, bytes(ChunkEncoder({path: metadata}).encode(path, row, values)))
+    replace(file, b"".join(ChunkEncoder({path: metadata}).encode(path, values)))
     return f"row {row} of {path} is all {value!r}"
 
 
@@ -325,9 +326,10 @@ def seal(sound: Path, run: Path, chance: random.Random) -> str:
     for file in sorted(file for file in sound.rglob("*") if file.is_file()):
         name = file.relative_to(sound).as_posix()
         path = file.parent.relative_to(sound).as_posix()
-        part = (name, hashlib.sha256((run / name).read_bytes()).digest())
+        content = (run / name).read_bytes()
+        part = (name, chunk_digest(FORMAT_VERSION, content))
         if file.name == "zarr.json":
-            nodes += [part] if path != "." else []
+            nodes += [(name, hashlib.sha256(content).digest())] if path != "." else []
         elif path != "rows/digest" and by_row(sound, path):
             rows.setdefault(int(file.name.split(".")[1]), []).append(part)
         elif path != "rows/digest":
@@ -335,7 +337,7 @@ def seal(sound: Path, run: Path, chance: random.Random) -> str:
     array, metadata = stored(sound, "rows/digest")
     for row, parts in rows.items():
         digest = np.frombuffer(combine(parts), np.uint8)[None]
-        replace(run / array.key(row), bytes(ChunkEncoder({array.path: metadata}).encode(array.path, row, digest)))
+        replace(run / array.key(row), b"".join(ChunkEncoder({array.path: metadata}).encode(array.path, digest)))
     fresh = {"static_digest": combine(once).hex(), "metadata_digest": combine(nodes).hex()}
     root = json.loads((run / "zarr.json").read_bytes())
     root["attributes"].update(fresh)

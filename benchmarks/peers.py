@@ -50,7 +50,7 @@ class Peer:
         name, _, codec = kind.partition(" ")
         self.kind, self.out = kind, work / kind.replace(" ", "-")
         command = [python, str(HERE / "peer_jobs.py"), name, str(work)]
-        environment = {**os.environ, **({"CODEC": codec} if codec else {})}
+        environment = {**os.environ, "CODEC": codec or "default"}
         self._log = open(work / f"{self.out.name}.log", "w")  # noqa: SIM115 (as long as the process)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment

@@ -51,7 +51,7 @@ def swap_tokens(run: Any, path: str, row: int, one: int, other: int) -> None:
     """What a stale or shifted buffer would have left: honest digests over wrong rows."""
     from lorascope.stores import Place, open_place
     from lorascope.stores.format.layout import chunk_key
-    from lorascope.stores.reading.digests import combine
+    from lorascope.stores.reading.digests import chunk_digest, combine
 
     group = zarr.open_group(run.path, mode="r+", use_consolidated=False)
     block = group[path][:]
@@ -64,9 +64,7 @@ def swap_tokens(run: Any, path: str, row: int, one: int, other: int) -> None:
     for name, node in group.members(max_depth=None):
         if isinstance(node, zarr.Array) and node.attrs.get("written") == "by row" and "/" in name:
             keys.append(chunk_key(name, row, node.ndim))
-    import hashlib
-
-    digest = combine((key, hashlib.sha256(place.read(key, at_most=2**31)).digest()) for key in sorted(set(keys)))
+    digest = combine((key, chunk_digest(2, place.read(key, at_most=2**31))) for key in sorted(set(keys)))
     group["rows/digest"][row] = np.frombuffer(digest, np.uint8)
 
 

@@ -4,12 +4,15 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from lorascope.analyze.format import format_duration
 from lorascope.cli import screen
+from lorascope.cli.commands.plan import _codec_line
 from lorascope.cli.main import main
 from lorascope.stores import open_place
 
@@ -80,6 +83,17 @@ def test_the_verdict_comes_first_and_tables_fit_the_width(
 
 
 TITLES = ("What would be stored", "Memory", "Notes")
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [(60.0, "Raw is faster here: `--codec raw`, and a later `lorascope compact`."), (120.0, "no slower here.")],
+)
+def test_it_says_which_codec_is_faster(raw: float, said: str) -> None:
+    made: Any = SimpleNamespace(codec_seconds={"raw": raw, "zstd": 90.0})
+    line = _codec_line(made)
+    assert line.startswith(f"The capture by codec: raw {format_duration(raw)}, compressed (codec zstd) ")
+    assert line.endswith(said)
 
 
 def test_without_a_probe_no_weights_are_read(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

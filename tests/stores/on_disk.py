@@ -9,6 +9,8 @@ import numpy as np
 from lorascope.stores import clear_torn, create_run, open_place, resume_run, run_state
 from lorascope.stores.format.fingerprint import sealed
 
+BATCHED = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+"""Zarr's own pipeline, whichever one this process is set to use."""
 LARGEST = 2**31
 """Bytes of any file or object."""
 

@@ -1,55 +1,104 @@
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from blake3 import blake3
 
-from lorascope.stores import open_run, verify
+from lorascope.stores import open_run, pull, resume_run, verify
+from lorascope.stores.format.spec import FORMAT_VERSION
+from lorascope.stores.reading.chunks import read_chosen
+
+from .on_disk import edit_root
 
 GOLDEN = Path(__file__).parent / "golden"
-STORE = GOLDEN / "v1.zarr"
-EXPECTED = json.loads((GOLDEN / "v1.json").read_text())
+VERSIONS = (1, 2)
 
 
-def test_store_of_version_1_stays_readable() -> None:
-    run = open_run(STORE)
+def golden(version: int) -> tuple[Path, Any]:
+    """A store of a version, and what is in it."""
+    return GOLDEN / f"v{version}.zarr", json.loads((GOLDEN / f"v{version}.json").read_text())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_store_of_every_version_stays_readable(version: int) -> None:
+    store, expected = golden(version)
+    run = open_run(store)
+    assert run.format_version == version
     assert run.component_paths == ("layers.0.fc", "layers.1.fc")
     for component in run.component_paths:
-        np.testing.assert_array_equal(run.base(component).values, np.float32(EXPECTED["base"][component]))
-        np.testing.assert_allclose(run.delta(component).values, EXPECTED["delta"][component], rtol=1e-6)
-    for table, columns in EXPECTED["tables"].items():
+        np.testing.assert_array_equal(run.base(component).values, np.float32(expected["base"][component]))
+        np.testing.assert_allclose(run.delta(component).values, expected["delta"][component], rtol=1e-6)
+    for table, columns in expected["tables"].items():
         for column, values in columns.items():
             assert getattr(run, table)[column].values.tolist() == values
     np.testing.assert_array_equal(run.tokens["nll"].values, np.float32([0.5, 1.5, np.nan, 2.0]))
     np.testing.assert_array_equal(run.js().values[3], np.float32([0.0625, 0.5]))
 
 
-def test_it_verifies_and_its_digests_are_pinned() -> None:
-    assert verify(STORE).ok
-    run = open_run(STORE)
-    assert bytes(run.digest(0)).hex() == EXPECTED["digest"]
-    assert run.attributes["static_digest"] == EXPECTED["static_digest"]
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_verifies_and_its_digests_are_pinned(version: int) -> None:
+    store, expected = golden(version)
+    assert verify(store).ok
+    run = open_run(store)
+    assert bytes(run.digest(0)).hex() == expected["digest"]
+    assert run.attributes["static_digest"] == expected["static_digest"]
 
 
-def test_digest_is_what_the_specification_says() -> None:
+@pytest.mark.parametrize(("version", "of_chunk"), [(1, hashlib.sha256), (2, blake3)])
+def test_digest_is_what_the_specification_says(version: int, of_chunk: Any) -> None:
     """Written from docs/store-format.md alone."""
+    store, expected = golden(version)
     keys = sorted(
-        str(file.relative_to(STORE).as_posix())
-        for file in STORE.rglob("c.0*")
+        str(file.relative_to(store).as_posix())
+        for file in store.rglob("c.0*")
         if json.loads((file.parent / "zarr.json").read_text())["attributes"]["written"] == "by row"
     )
     digest = hashlib.sha256()
     for key in keys:
-        digest.update(key.encode() + b"\n" + hashlib.sha256((STORE / key).read_bytes()).digest() + b"\n")
-    assert digest.hexdigest() == EXPECTED["digest"]
+        digest.update(key.encode() + b"\n" + of_chunk((store / key).read_bytes()).digest() + b"\n")
+    assert digest.hexdigest() == expected["digest"]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("component", ["layers.0.fc", "layers.1.fc"])
-def test_plain_xarray_reads_the_same_bits(component: str) -> None:
-    array = xr.open_datatree(STORE, engine="zarr", chunks={})[f"states/{component}/base"]
+def test_plain_xarray_reads_the_same_bits(component: str, version: int) -> None:
+    store, expected = golden(version)
+    array = xr.open_datatree(store, engine="zarr", chunks={})[f"states/{component}/base"]
     values = array.values
     if array.attrs["dtype_logical"] == "bfloat16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
-    np.testing.assert_array_equal(values, np.float32(EXPECTED["base"][component]))
+    np.testing.assert_array_equal(values, np.float32(expected["base"][component]))
+
+
+def test_interrupted_run_of_version_1_goes_on_as_one(tmp_path: Path) -> None:
+    """Its row is taken away and written again: the same bytes, under the same digest."""
+    store, expected = golden(1)
+    run = open_run(store)
+    path = Path(shutil.copytree(store, tmp_path / "run.zarr"))
+    blocks = {name: read_chosen(run.place, run.arrays[name], 0)[0][: run.n_tokens].copy() for name in run.row_paths(0)}
+    (path / "rows/digest/c.0.0").unlink()
+    for name in run.row_paths(0):
+        (path / run.arrays[name].key(0)).unlink()
+    edit_root(path, finished=False)
+    with resume_run(path) as writer:
+        writer.write_row(0, blocks)
+        writer.finish({})
+    assert bytes(open_run(path).digest(0)).hex() == expected["digest"]
+    assert verify(path).ok
+    for name in run.row_paths(0):
+        key = run.arrays[name].key(0)
+        assert (path / key).read_bytes() == (store / key).read_bytes()
+
+
+def test_copy_of_version_1_is_of_today(tmp_path: Path) -> None:
+    source = open_run(golden(1)[0])
+    copy = pull(source.path, tmp_path / "copy.zarr")
+    assert copy.format_version == FORMAT_VERSION
+    assert verify(copy.path).ok
+    for component in source.component_paths:
+        np.testing.assert_array_equal(copy.base(component).values, source.base(component).values)

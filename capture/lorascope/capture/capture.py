@@ -28,6 +28,7 @@ from lorascope.stores.reading.read import missing_chunks
 from .adapters.passes import alone
 from .bar import progress_bar
 from .buffers.rows import queue_bytes_needed, row_spans
+from .codec import with_stored_codec, with_tried_codec
 from .config import CaptureConfig
 from .errors import Interrupted, listening
 from .given import Given, settings_of
@@ -143,12 +144,13 @@ def _capture(
     with joined(config.device) as ranks, freed_memory_kept(), _alone_at(config.out, ranks):
         require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
+        stored = open_run(config.out).attributes.get("provenance", {}) if state in {"unfinished", "finished"} else None
+        config = config if stored is None else with_stored_codec(config, stored)
         files = read_files(config, given)
         loaded = load(config, model, tokenizer, ranks)
         with alone(loaded.model, loaded.device):
-            prepared = prepare(config, loaded, files, ranks)
-            if state in {"unfinished", "finished"}:
-                stored = open_run(config.out).attributes.get("provenance", {})
+            prepared = with_tried_codec(prepare(config, loaded, files, ranks), config, loaded, ranks)
+            if stored is not None:
                 require_same(
                     identity(stored),
                     identity(prepared.provenance),

@@ -82,8 +82,10 @@ class CaptureConfig:
     rows."""
     states_share: float = 0.05
     """With `states` = `sample`: share of the rows (of 1024 tokens) that store base and delta."""
-    codec: Literal["zstd", "raw"] = "zstd"
-    """`raw` doesn't compress: faster, but larger; `lorascope compact` can compress the run later."""
+    codec: Literal["default", "auto", "zstd", "lz4", "raw"] = "default"
+    """`default` compresses by type (`lz4` for float32, `zstd` for the others), `raw` not at all: larger, and faster
+    where the disk is faster than the encoder; `lorascope compact` can compress the run later. `auto` tries `default`
+    and `raw` on a few samples and takes the faster one."""
     tokens: str = "all"
     """Which tokens to keep: `all`; by role `prompt`, `choice`, `answer`, `generated` or `assistant`; `last:N`,
     `every:K` or `share:P`."""

@@ -41,7 +41,7 @@ def specify(
         n_choices=n_choices,
         states=config.states,
         state_rows=choose_state_rows(n_rows, config.states_share, config.seed) if config.states == "sample" else (),
-        codec=config.codec,
+        codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen
         kl=kl,
     )
     require_chunks(spec)

@@ -250,6 +250,13 @@ def test_row_that_a_pass_did_not_fill_is_not_written(spoil: Callable[[Any], None
     assert sorted(writer.rows) == [0]
 
 
+def test_blocks_begin_at_pages() -> None:
+    """Where a direct write takes them without a copy."""
+    blocks = RowBuffer(ARRAYS, pinned=False).blocks(ROW_TOKENS)
+    assert {block.ctypes.data % 4096 for block in blocks.values()} == {0}
+    assert {path: (block.shape, block.dtype) for path, block in blocks.items()} == ARRAYS
+
+
 def test_tokens_that_come_twice_or_not_at_all_are_caught_at_once() -> None:
     buffer = RowBuffer(ARRAYS, pinned=False)
     buffer.begin()

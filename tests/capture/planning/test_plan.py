@@ -1,5 +1,6 @@
 """A plan against the capture that follows it, and against what can't be captured."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import read_template, render
 from lorascope.capture.samples.sources import read_items
 from lorascope.capture.training.trainer import lora_targets
-from lorascope.stores import StoreError, open_place
+from lorascope.stores import StoreError, open_place, verify
 
 
 @pytest.fixture
@@ -96,7 +97,34 @@ def test_a_trial_gives_the_time(config: Callable[..., CaptureConfig], tmp_path: 
     assert made.seconds["load"] == made.trial.measured["load_seconds"] > 0
     assert made.seconds["capture"] > made.trial.measured["seconds"]  # of which a part was tried
     assert json.loads(json.dumps(made.as_dict()))["seconds"] == made.seconds
+    assert made.codec_seconds.keys() == {"raw", "default"}
+    assert made.codec_seconds["default"] == made.seconds["capture"]
     assert plan(config(limit=3, score=False)).seconds["score"] == 0
+
+
+@pytest.mark.parametrize("faster", ["raw", "default"])
+def test_auto_takes_the_codec_that_is_faster(
+    config: Callable[..., CaptureConfig], monkeypatch: pytest.MonkeyPatch, faster: str
+) -> None:
+    """In the plan and in the capture; a capture that goes on keeps it, whatever a later trial would say."""
+    times = {"raw": 2.0, "default": 2.0, faster: 1.0}
+    for module in ("lorascope.capture.planning.plan", "lorascope.capture.codec"):
+        monkeypatch.setattr(f"{module}.seconds_a_token", lambda trials: {codec: times[codec] for codec in trials})
+    settings = config(limit=3, codec="auto", score=False)
+    made = plan(settings)
+    assert made.spec.codec == made.as_dict()["codec"] == faster
+    assert made.codec_seconds["raw"] / made.codec_seconds["default"] == times["raw"] / times["default"]
+    run = capture(settings)
+    assert run.attributes["provenance"]["settings"]["codec"] == faster
+    assert run.arrays["tokens/nll"].compressed == (faster == "default")
+    assert verify(run.path).ok
+    before = (Path(settings.out) / "zarr.json").read_bytes()
+    times = {codec: 3 - seconds for codec, seconds in times.items()}
+    capture(settings)
+    capture(dataclasses.replace(settings, codec="default"))
+    assert (Path(settings.out) / "zarr.json").read_bytes() == before
+    with pytest.raises(StoreError, match=f"settings.codec: '{faster}' -> 'zstd'"):
+        capture(dataclasses.replace(settings, codec="zstd"))
 
 
 def test_tokens_of_scores_and_answers_are_counted(config: Callable[..., CaptureConfig], tiny_tokenizer: Any) -> None:

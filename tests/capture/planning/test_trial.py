@@ -11,7 +11,7 @@ from lorascope.capture.config import CaptureConfig
 from lorascope.capture.planning import trial
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import EncodedSample
-from lorascope.stores import open_place
+from lorascope.stores import Component, RunSpec, open_place
 
 from ...tiny import save_model
 
@@ -34,7 +34,7 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     settings: dict[str, Any], samples: list[EncodedSample], tmp_path: Path, options: dict[str, Any], row_bytes: int
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    found = trial.run_trial(CaptureConfig(**settings, **options), samples, (), torch.device("cpu"))
+    (found,) = trial.run_trial(CaptureConfig(**settings, **options), samples, (), torch.device("cpu"), ["raw"]).values()
     assert sorted(tmp_path.rglob("*")) == before
     lengths = [len(sample.token_ids) for sample in samples]
     n_tried = int(np.searchsorted(np.cumsum(lengths), sum(lengths) / 2)) + 1
@@ -52,7 +52,7 @@ def test_no_more_samples_are_tried_than_needed(
     settings: dict[str, Any], samples: list[EncodedSample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "TRIAL_TOKENS", len(samples[0].token_ids) + 1)
-    found = trial.run_trial(CaptureConfig(**settings), samples, (), torch.device("cpu"))
+    found = trial.run_trial(CaptureConfig(**settings), samples, (), torch.device("cpu"), ["zstd"])["zstd"]
     assert found.tokens == 2 * max(len(sample.token_ids) for sample in samples[:2])
 
 
@@ -61,5 +61,29 @@ def test_a_trial_leaves_nothing_in_an_object_store(
 ) -> None:
     open_place(s3.prefix).write("other/run.zarr/zarr.json", b"{}")
     config = CaptureConfig(**{**settings, "out": f"{s3.prefix}/other/run.zarr"})
-    assert trial.run_trial(config, samples, (), torch.device("cpu")).measured["stored_bytes"] > 0
+    found = trial.run_trial(config, samples, (), torch.device("cpu"), ["raw", "default"])
+    assert found["raw"].measured["stored_bytes"] > found["default"].measured["stored_bytes"] > 0
     assert list(open_place(s3.prefix).keys()) == ["other/run.zarr/zarr.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "free_bytes", "codecs"),
+    [
+        ({}, None, ("raw", "default")),
+        ({"codec": "auto"}, 10**12, ("raw", "default")),
+        ({"codec": "zstd"}, None, ("raw", "zstd")),
+        ({"codec": "raw"}, 0, ("raw", "default")),
+        ({"codec": "auto"}, 1000, ("default",)),
+        ({"codec": "auto", "budget": "1 GB"}, None, ("default",)),
+        ({"codec": "lz4", "states": "none"}, None, ("lz4",)),
+    ],
+    ids=str,
+)
+def test_raw_is_tried_where_it_may_be_taken(
+    settings: dict[str, Any], options: dict[str, Any], free_bytes: int | None, codecs: tuple[str, ...]
+) -> None:
+    config = CaptureConfig(**settings, **options)
+    part = Component(path="a", kind="a", layer=0, d_in=9, d_out=9, dtype="float32", stored_dtype="float32")
+    codec: Any = "default" if config.codec == "auto" else config.codec
+    spec = RunSpec(stream="base", components=(part,), adapters=(), n_tokens=9, n_samples=1, n_choices=0, codec=codec)
+    assert trial.codecs_to_try(config, spec, free_bytes) == codecs

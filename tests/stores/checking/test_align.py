@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from blake3 import blake3
 
 from lorascope.stores import Adapter, Component, RunSpec, create_run, verify
 from lorascope.stores.checking import align
@@ -112,7 +113,7 @@ def corrupt(root: Path, row: int, path: str, change: Callable[[np.ndarray], np.n
         array[tokens] = change(np.asarray(array[tokens]))
         digest = hashlib.sha256()
         for key in sorted(f.relative_to(root).as_posix() for f in root.rglob(f"c.{row}*") if by_row(f)):
-            digest.update(key.encode() + b"\n" + hashlib.sha256((root / key).read_bytes()).digest() + b"\n")
+            digest.update(key.encode() + b"\n" + blake3((root / key).read_bytes()).digest() + b"\n")
         zarr.open_array(root / "rows/digest", mode="r+")[row] = np.frombuffer(digest.digest(), np.uint8)
 
 

@@ -128,7 +128,7 @@ def test_what_comes_back_is_the_callers_own(form: str) -> None:
     np.testing.assert_array_equal(found, plain + np.uint8(1))
 
 
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4", "raw"])
 @pytest.mark.parametrize(
     ("shape", "shards"), [((1024,), None), ((1024, 24), None), ((1024, 192), (1024, 192))], ids=str
 )

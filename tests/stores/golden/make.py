@@ -1,6 +1,6 @@
-"""Made tests/stores/golden/v1.zarr and v1.json, once, with the release that introduced format version 1.
+"""Made tests/stores/golden/v1.zarr, v2.zarr and their .json, each once, with the code that introduced that version.
 
-Never run it again for that version: the point of the store is that later code reads what earlier code wrote.
+Never run it again for these versions: the point of a store is that later code reads what earlier code wrote.
 """
 
 import json
@@ -47,6 +47,7 @@ def main(path: Path) -> None:
             key: rng.normal(size=(4, *shape[1:])).astype(np.float32) for key, (shape, _) in writer.row_arrays(0).items()
         }
         blocks["adapters/default/js"] = np.array([[0.125, np.nan], [np.nan, 0.5], [0, 0.25], [0.0625, 0.5]], np.float32)
+        blocks["adapters/default/swallowed"] = np.array([[0, 0.5], [0.25, 0], [0, 0], [1, 0.125]], np.float32)
         blocks["states/layers.1.fc/base"] = (blocks["states/layers.1.fc/base"].view(np.uint32) >> 16).astype(np.uint16)
         blocks["tokens/nll"] = np.array([0.5, 1.5, np.nan, 2.0], np.float32)
         writer.write_row(0, blocks)
@@ -63,4 +64,4 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "v1.zarr")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "v2.zarr")

@@ -1,5 +1,6 @@
 """One suite of promises over every kind of place."""
 
+import mmap
 import os
 import pickle
 import threading
@@ -24,7 +25,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 def test_what_is_written_is_read(place: Place) -> None:
     place.write("a/b/c.0", b"hello")
-    place.write("a/b/c.0", memoryview(b"world!"))
+    place.write("a/b/c.0", memoryview(b"wor"), b"ld!")
     place.flush("a/b")
     assert place.read("a/b/c.0", at_most=2**31) == b"world!"
     assert place.size("a/b/c.0") == 6
@@ -133,6 +134,17 @@ def test_file_system_without_direct_writes(tmp_path: Path, monkeypatch: pytest.M
     content = os.urandom(DIRECT_BYTES + 100)
     open_place(tmp_path).write("c", content)
     assert (tmp_path / "c").read_bytes() == content
+
+
+@pytest.mark.parametrize("start", [0, 1], ids=["from a page on", "from elsewhere"])
+@pytest.mark.parametrize("n_bytes", [DIRECT_BYTES, DIRECT_BYTES + 5, PIECE_BYTES - 2, PIECE_BYTES, 2 * PIECE_BYTES + 7])
+def test_pieces_follow_each_other(tmp_path: Path, start: int, n_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "MOST_BYTES", 2**20)
+    memory = memoryview(mmap.mmap(-1, n_bytes + 1))
+    memory[:] = os.urandom(n_bytes + 1)
+    pieces = (memory[start : start + n_bytes], b"seal", b"", bytes(PIECE_BYTES))
+    open_place(tmp_path).write("c", *pieces)
+    assert (tmp_path / "c").read_bytes() == b"".join(pieces)
 
 
 def test_failing_to_open_is_no_lack_of_direct_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

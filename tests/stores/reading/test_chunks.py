@@ -39,7 +39,7 @@ def make_array(path: Path, *, codec: Any = "zstd", shards: bool = False, dtype: 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint16", "float16"])
 @pytest.mark.parametrize("shards", [True, False])
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4", "raw"])
 def test_they_equal_what_zarr_reads(tmp_path: Path, codec: str, shards: bool, dtype: str) -> None:
     array = make_array(tmp_path, codec=codec, shards=shards, dtype=dtype)
     columns = [slice(0, 8), slice(60, 70), slice(63, 129), slice(128, 192), slice(199, 200), slice(0, 200), slice(None)]

@@ -19,8 +19,9 @@ import pytest
 import zarr
 
 from lorascope.stores import StoreError, open_run, verify
-from lorascope.stores.format.codec import BATCHED
 from lorascope.stores.format.stored_array import MAX_TEXT_BYTES, announced_bytes
+
+from ..on_disk import BATCHED
 
 F32, BF16, F16 = (f"model.layers.{i}.mlp.up_proj" for i in range(3))
 BASE = f"states/{F32}/base"
@@ -70,9 +71,9 @@ def claim(content: bytes, n_bytes: int) -> bytes:
 
 
 GZIP = {"name": "gzip", "configuration": {"level": 1}}
-LZ4 = {
+ZLIB = {
     "name": "blosc",
-    "configuration": {"typesize": 4, "cname": "lz4", "clevel": 1, "shuffle": "shuffle", "blocksize": 0},
+    "configuration": {"typesize": 4, "cname": "zlib", "clevel": 1, "shuffle": "shuffle", "blocksize": 0},
 }
 INNER = {"chunk_shape": [1024, 12], "codecs": [LITTLE, CRC], "index_codecs": [LITTLE, CRC], "index_location": "end"}
 
@@ -82,7 +83,7 @@ INNER = {"chunk_shape": [1024, 12], "codecs": [LITTLE, CRC], "index_codecs": [LI
     [
         [LITTLE],
         [LITTLE, GZIP, CRC],
-        [LITTLE, LZ4, CRC],
+        [LITTLE, ZLIB, CRC],
         [LITTLE, CRC, CRC],
         [LITTLE, CRC, GZIP],
         [{"name": "bytes", "configuration": {"endian": "big"}}, CRC],

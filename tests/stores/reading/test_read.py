@@ -193,7 +193,7 @@ def test_what_is_no_run_of_this_version_is_refused(make_run: Any) -> None:
     root = make_run().path
     content = (root / "zarr.json").read_bytes()
     for change, words in (
-        ({"format_version": 2}, "has format version 2; this lorascope reads version 1: upgrade it"),
+        ({"format_version": 3}, "has format version 3; this lorascope reads versions 1 and 2: upgrade it"),
         ({"format": "other"}, "is a Zarr group but no lorascope run: `format` is 'other'"),
         ({"format": None}, "`format` is None"),
         ({"static_digest": None}, "is still being set up, or was interrupted then: it holds no row yet; wait"),

@@ -24,7 +24,7 @@ def assert_is(tree: xr.DataTree, run: Any, tokens: Any, adapter: str | None = No
         assert {array.dims for array in node.data_vars.values()} == {("token", "feature")}
 
 
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("codec", ["default", "zstd", "raw"])
 @pytest.mark.parametrize("biased", [(), (True, False, False)])
 def test_they_are_those_of_the_lazy_arrays(make_run: Any, codec: str, biased: tuple[bool, ...]) -> None:
     run = open_run(make_run(codec=codec, biased=biased).path)
@@ -129,7 +129,7 @@ def test_other_mistakes_are_refused(make_run: Any) -> None:
         open_run(make_run("none.zarr", states="none").path).take([1])
 
 
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("codec", ["default", "zstd", "raw"])
 @pytest.mark.parametrize("path", [f"states/{BF16}/base", "adapters/default/factor", f"adapters/default/lora_B/{F32}"])
 def test_a_bit_anywhere_in_a_chunk_is_never_read_over(make_run: Any, codec: str, path: str) -> None:
     """Also far from the tokens that are taken."""

@@ -16,11 +16,10 @@ import pytest
 import zarr
 
 from lorascope.stores import Component, RunSpec, StoreError, create_run, open_place, open_run, resume_run, verify
-from lorascope.stores.format.codec import BATCHED
 from lorascope.stores.places.folder import FolderPlace
 from lorascope.stores.writing import create
 
-from ..on_disk import edit_root, go_on, stored
+from ..on_disk import BATCHED, edit_root, go_on, stored
 
 F32 = "model.layers.0.mlp.up_proj"
 
@@ -219,7 +218,7 @@ def test_file_is_flushed_before_it_takes_its_name(tmp_path: Path, monkeypatch: p
         assert (tmp_path / "run/x").read_bytes() == content
 
 
-@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("codec", ["default", "zstd", "lz4", "raw"])
 def test_chunks_are_what_zarr_itself_would_write(make_run: Any, tmp_path: Path, codec: str) -> None:
     run = make_run(codec=codec, biased=(True, False, False))
     assert verify(run.path).ok
@@ -239,14 +238,14 @@ def test_failing_chunk_leaves_nothing_under_way(make_run: Any, monkeypatch: pyte
     run = make_run(rows=())
     original, under_way, begun = FolderPlace.write, set(), threading.Event()
 
-    def failing(place: FolderPlace, key: str, content: Any) -> None:
+    def failing(place: FolderPlace, key: str, *content: Any) -> None:
         if key.endswith("nll/c.0"):
             assert begun.wait(10)
             raise OSError("lost")
         under_way.add(key)
         begun.set()
         time.sleep(0.05)
-        original(place, key, content)
+        original(place, key, *content)
         under_way.remove(key)
 
     with monkeypatch.context() as patch:
@@ -371,11 +370,11 @@ def at_a_chunk(patch: pytest.MonkeyPatch, what: Any) -> None:
     """Let something happen when the first chunk of a row is written."""
     original, begun = FolderPlace.write, threading.Lock()
 
-    def write(place: FolderPlace, key: str, content: Any) -> None:
+    def write(place: FolderPlace, key: str, *content: Any) -> None:
         with begun:
             if what:
                 what.pop()()
-        original(place, key, content)
+        original(place, key, *content)
 
     patch.setattr(FolderPlace, "write", write)
 

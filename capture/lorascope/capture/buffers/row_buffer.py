@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from lorascope.stores.places.folder import BLOCK_BYTES
+
 from ..errors import CaptureError
 from .copies import Wait
 
@@ -39,7 +41,7 @@ class RowBuffer:
         for path, (shape, dtype) in arrays.items():
             # Zarr holds bfloat16 as uint16; no other array of a row is uint16.
             logical = torch.bfloat16 if dtype == np.uint16 else getattr(torch, dtype.name)
-            tensor = torch.empty(shape, dtype=logical, pin_memory=pinned)
+            tensor = torch.empty(shape, dtype=logical, pin_memory=True) if pinned else _page_aligned(shape, logical)
             self.tensors[path] = tensor
             self._arrays[path] = (
                 tensor.view(torch.int16).numpy().view(np.uint16) if dtype == np.uint16 else tensor.numpy()
@@ -121,6 +123,14 @@ class Segment(NamedTuple):
     def claim(self, path: str, columns: slice) -> torch.Tensor | None:
         """The row's array whose columns are about to be filled for these tokens; None if the row doesn't hold it."""
         return self.buffer.claim(path, columns, self.target)
+
+
+def _page_aligned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """An uninitialised tensor from the start of a page on, as page-locked ones are: it is written without a copy."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = torch.empty(n_bytes + BLOCK_BYTES, dtype=torch.uint8)
+    start = -memory.data_ptr() % BLOCK_BYTES
+    return memory[start : start + n_bytes].view(dtype).view(shape)
 
 
 def _is_measured(path: str) -> bool:

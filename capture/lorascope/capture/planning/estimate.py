@@ -10,6 +10,7 @@ import numpy as np
 
 from lorascope.stores import RunSpec, StoreError
 from lorascope.stores.format.check import is_answer, is_without_adapter
+from lorascope.stores.format.codec import compressor
 from lorascope.stores.format.layout import ArraySpec, array_specs, goes_with_states
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.size import format_size
@@ -19,13 +20,16 @@ from ..buffers.row_buffer import buffer_bytes
 PARTS = ("base", "adapted", "factor", "delta", "reductions", "weights", "tables")
 
 RATIOS = {"reductions": 0.87, "weights": 0.925, "tables": 0.25}
-STATE_RATIOS = {"bfloat16": 0.670, "float16": 0.844, "float32": 0.831}
-"""Part, or logical type of states, factor and delta -> stored bytes for one byte, by Blosc zstd level 1 with byte
-shuffle and blocks of 512 KiB.
+STATE_RATIOS = {
+    "zstd": {"bfloat16": 0.670, "float16": 0.844, "float32": 0.831},
+    "lz4": {"bfloat16": 0.774, "float16": 0.928, "float32": 0.884},
+}
+"""Part, or compressor and logical type of states, factor and delta -> stored bytes for one byte.
 
-States: 1 / 1.493, 1 / 1.185 and 1 / 1.203, means over 25 layers of SmolLM2-135M on prose, code and chat (single layers
-of bfloat16: 1 / 1.465 to 1 / 1.560); on 45 questions of ARC-Easy, whose prompts begin alike, a capture of all its 210
-layers came to 0.651, 0.816 and 0.826, and to the ratios of the other parts.
+States by zstd: 1 / 1.493, 1 / 1.185 and 1 / 1.203, means over 25 layers of SmolLM2-135M on prose, code and chat (single
+layers of bfloat16: 1 / 1.465 to 1 / 1.560); on 45 questions of ARC-Easy, whose prompts begin alike, a capture of all
+its 210 layers came to 0.651, 0.816 and 0.826, and to the ratios of the other parts. By LZ4: these times what it took
+more of the states of all layers on the demo's questions, 1.156, 1.099 and 1.064 (float16: float32, rounded).
 """
 EMPTY_RATIO = 0.004
 """Stored bytes for one byte that a chunk holds beyond the end of the token axis: one number again and again."""
@@ -206,7 +210,8 @@ def _size(spec: RunSpec, part: str, entry: ArraySpec, n_tokens: int, n_rows: int
     if spec.codec == "raw":
         # Strings know no empty place: theirs are as long as they are.
         return n_chunks, raw, (raw if entry.dtype == "string" else whole) + beside
-    ratio = RATIOS.get(part) or STATE_RATIOS[str(entry.attributes.get("dtype_logical", entry.dtype))]
+    logical = str(entry.attributes.get("dtype_logical", entry.dtype))
+    ratio = RATIOS.get(part) or STATE_RATIOS[compressor(entry.dtype, spec.codec)][logical]
     return n_chunks, raw, int(raw * ratio + (whole - raw) * EMPTY_RATIO) + beside
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from lorascope.stores import Problem, RunSpec, open_place, run_state
+from lorascope.stores.format.spec import Codec
 from lorascope.stores.size import format_size
 
 from ..adapters.components import chosen_components
@@ -26,7 +27,7 @@ from ..samples.encoded import EncodedSample, count_roles
 from .estimate import Estimate, estimate, ways_to_fit
 from .memory import device_needs, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
-from .trial import run_trial
+from .trial import codecs_to_try, run_trial, seconds_a_token
 
 
 class Fit(NamedTuple):
@@ -76,6 +77,8 @@ class Plan:
     """What to leave out so that it fits; empty if it fits."""
     trial: Streamed | None
     """What a trial on this machine measured; None where there was none."""
+    codec_seconds: Mapping[Codec, float]
+    """Seconds of the capture by codec, as the trial tells: of `raw` and of a compressed run; empty without a trial."""
     seconds: Mapping[str, float]
     """Seconds of `load`, as measured, and of `score` (with answers) and `capture`, from the trial; else empty."""
 
@@ -117,6 +120,8 @@ class Plan:
             "parts": [part._asdict() for part in estimated.parts],
             "trial": trial and {"tokens": trial.tokens, "bottleneck": trial.bottleneck, **trial.measured},
             "seconds": dict(self.seconds),
+            "codec": spec.codec,
+            "codec_seconds": dict(self.codec_seconds),
             "settings": dataclasses.asdict(self.config),
         }
 
@@ -165,18 +170,27 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     components = chosen_components(model, names, config.component, skip=preflight.skipped)
     settled = settle(config, model, samples, components, output_dtypes(model, components), device)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if is_causal(model) else 0
-    estimated = estimate(settled.spec, base_scores=n_scored > 0 and config.score_base, answers=config.answer_tokens > 0)
+    tables = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
+    estimated = estimate(settled.spec, **tables)
     lengths = [len(sample.token_ids) for sample in samples]
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in settled.batches]
     fit = _fit(settled, model, estimated, max(padded), device)
     may_try = probe and loaded.has_weights and not problems and all(one.fits for one in fit)
-    trial = run_trial(settled.config, samples, preflight.skipped, device) if may_try else None
-    seconds = {}
-    if trial is not None:  # token by token as in the trial
+    trial, seconds, codec_seconds = None, {}, {}
+    if may_try:
+        codecs = codecs_to_try(config, settled.spec, fit[0].free_bytes)
+        trials = run_trial(settled.config, samples, preflight.skipped, device, codecs)
+        # Token by token as in the trial.
+        codec_seconds = {codec: each * sum(padded) for codec, each in seconds_a_token(trials).items()}
+        if config.codec == "auto" and min(trials, key=codec_seconds.__getitem__) == "raw":
+            settled = settled._replace(spec=dataclasses.replace(settled.spec, codec="raw"))
+            estimated = estimate(settled.spec, **tables)
+            fit = _fit(settled, model, estimated, max(padded), device)
+        trial = trials[settled.spec.codec]
         times = trial.measured
         seconds["load"] = times["load_seconds"]
         seconds["score"] = times["bare_seconds"] / times["bare_tokens"] * n_scored
-        seconds["capture"] = times["seconds"] / trial.tokens * sum(padded)
+        seconds["capture"] = codec_seconds[settled.spec.codec]
     return Plan(
         config=settled.config,
         n_samples=len(samples),
@@ -190,6 +204,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
         remarks=tuple(_remarks(settled, loaded, is_tried=trial is not None)),
         ways=() if fit[0].fits else tuple(ways_to_fit(settled.spec, fit[0].free_bytes or 0)),
         trial=trial,
+        codec_seconds=codec_seconds,
         seconds=seconds,
     )
 

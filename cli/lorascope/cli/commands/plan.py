@@ -37,7 +37,8 @@ def plan(
         Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
         `n_components`, `n_all_tokens`, `n_samples`, `n_batches`, `n_arrays`, `n_files`), `raw_bytes`, `stored_bytes`,
-        `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, and `settings`.
+        `needed_bytes`, `parts` of the run, `trial` (null without one), `seconds` by stage, `codec`,
+        `codec_seconds` (of the capture, by codec), and `settings`.
     """
     require_inputs(settings, weights=False)
     say(f"loading {settings.model}", to=aside)
@@ -94,3 +95,15 @@ def _verdict(made: "Plan") -> Iterator[str]:
             f"About {format_duration(sum(made.seconds.values()))} ({parts}), by a trial of {made.trial.tokens} tokens; "
             f"the slowest is: {made.trial.bottleneck}."
         )
+    if len(made.codec_seconds) > 1:
+        yield _codec_line(made)
+
+
+def _codec_line(made: "Plan") -> str:
+    """How long the capture takes raw and compressed, and which is faster."""
+    raw = made.codec_seconds["raw"]
+    ((name, compressed),) = ((codec, seconds) for codec, seconds in made.codec_seconds.items() if codec != "raw")
+    times = f"raw {format_duration(raw)}, compressed (codec {name}) {format_duration(compressed)}"
+    if raw < compressed:
+        return f"The capture by codec: {times}. Raw is faster here: `--codec raw`, and a later `lorascope compact`."
+    return f"The capture by codec: {times}. Compressing is no slower here."

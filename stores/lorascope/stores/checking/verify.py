@@ -133,7 +133,9 @@ def _check_static(run: Run, level: Level, pool: Executor) -> tuple[int, list[Pro
     tasks = [(array, index) for array in once for index in range(array.n_chunks)]
 
     def check(task: tuple[StoredArray, int], decode: bool) -> Chunk:
-        return read_chunk(run.place, *task, decode=decode)._replace(block=None)  # looked at, not kept
+        return read_chunk(run.place, *task, version=run.format_version, decode=decode)._replace(
+            block=None
+        )  # looked at, not kept
 
     decode, expected = level != "digests", run.attributes["static_digest"]
     found, n_chunks, differs = _check_all(check, tasks, decode, expected, pool)
@@ -154,7 +156,7 @@ def _check_row(
     seen: dict[str, Looked] = {}
 
     def check(path: str, decode: bool) -> Chunk:
-        chunk = read_chunk(run.place, run.arrays[path], row, decode=decode)
+        chunk = read_chunk(run.place, run.arrays[path], row, version=run.format_version, decode=decode)
         if statistics is not None and chunk.block is not None:
             seen[path] = statistics.look(path, chunk.key, row, chunk.block)
         return chunk._replace(block=None)  # small, whatever the chunk's size

@@ -53,7 +53,7 @@ def compact(source: str | Path, out: str | Path, *, progress: Progress | None = 
         raise StoreError(f"`{run.place.name}` isn't finished; let its capture come to an end first")
     if all(array.compressed for array in run.arrays.values()):
         raise StoreError(f"`{run.place.name}` is compressed already; there is nothing to gain")
-    spec = replace(spec_of(run), codec="zstd", attributes=add_step(run, "compact", range(run.n_rows)))
+    spec = replace(spec_of(run), codec="default", attributes=add_step(run, "compact", range(run.n_rows)))
     with run_lock(out):
         target = copy_target(source, out, spec, tables=tables_of(run), weights=weights_of(run, spec))
         if isinstance(target, Run):
@@ -84,14 +84,14 @@ class _ReadBack:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._place, name)
 
-    def write(self, key: str, content: bytes | memoryview) -> None:
+    def write(self, key: str, *pieces: bytes | memoryview) -> None:
         """Write, read, compare."""
-        self._place.write(key, content)
+        self._place.write(key, *pieces)
         path, _, name = key.rpartition("/")
         if path not in self.blocks:
             return
         found, block = self._place.read(key, at_most=self._arrays[path].max_bytes), self.blocks[path]
-        as_written = found == content
+        as_written = found == b"".join(pieces)
         if as_written:
             read = self._arrays[path].decode(int(name.split(".")[1]), found)
             as_written = read.shape == block.shape and read.tobytes() == block.tobytes()

@@ -122,7 +122,9 @@ def read_source_row(run: Run, row: int, wanted: Collection[str], pool: Executor)
     """
     there = run.row_paths(row)
     paths = [path for path in there if path in wanted]
-    chunks = list(pool.map(lambda path: read_chunk(run.place, run.arrays[path], row, decode=True), paths))
+    version = run.format_version
+    found = pool.map(lambda path: read_chunk(run.place, run.arrays[path], row, version=version, decode=True), paths)
+    chunks = list(found)
     wrong = [chunk.problem.message for chunk in chunks if chunk.problem is not None]
     parts = [(chunk.key, chunk.part) for chunk in chunks if chunk.part is not None]
     if not wrong and len(paths) == len(there) and combine(parts) != bytes(run.digest(row)):

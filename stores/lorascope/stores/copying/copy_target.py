@@ -93,7 +93,7 @@ def last_step(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spec_of(run: Run) -> RunSpec:
-    """The specification with which an equal run is set up; its attributes are left empty."""
+    """The specification with which an equal run is set up, compressed by default or not at all; without attributes."""
     spec = stored_spec(run.attributes, run.arrays, run.read_once)
     fused = [tuple(map(tuple, json.loads(text or "[]"))) for text in run.components["fused"].values]
     return replace(
@@ -101,7 +101,7 @@ def spec_of(run: Run) -> RunSpec:
         components=tuple(replace(one, fused=ranges) for one, ranges in zip(spec.components, fused, strict=True)),
         state_rows=tuple(run.state_rows.tolist()) if spec.states == "sample" else (),
         kl=any(f"adapters/{name}/kl" in run.arrays for name in run.adapters),
-        codec="zstd" if run.arrays["tokens/nll"].compressed else "raw",
+        codec="default" if run.arrays["tokens/nll"].compressed else "raw",
         token_text=f"tokens/{TOKEN_TEXT.name}" in run.arrays,
     )
 

@@ -98,7 +98,7 @@ def _spec(run: Run, part: Slice) -> RunSpec:
     state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
     return replace(
         whole,
-        codec="zstd",
+        codec="default",
         components=tuple(whole.components[index] for index in part.components),
         adapters=tuple(_adapter(one, part) for one in whole.adapters if one.name in part.adapters),
         n_tokens=len(part.tokens),

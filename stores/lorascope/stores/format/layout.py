@@ -1,4 +1,4 @@
-"""Every array of a run: format version 1 as a pure function of a `RunSpec`.
+"""Every array of a run: the format as a pure function of a `RunSpec`.
 
 `docs/store-format.md` is the specification; this module is its only copy in code. Nothing here touches a disk.
 """
@@ -114,7 +114,7 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         dtype="uint8",
         fill=0,
         dims=("row", "byte"),
-        attributes={"long_name": "SHA-256 over the row's chunks; a row counts once this isn't all zero"},
+        attributes={"long_name": "SHA-256 over the digests of the row's chunks; a row counts once this isn't all zero"},
     )
     for table, length in (
         ("samples", spec.n_samples),

@@ -9,13 +9,17 @@ from typing import Literal
 import numpy as np
 
 FORMAT = "lorascope.run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The version that is written; a run of version 1 that was interrupted goes on as one."""
+READ_VERSIONS = (1, 2)
 ROW_TOKENS = 1024
 """Tokens in a row: the unit in which a run is written, committed and read."""
 
 Stream = Literal["adapted", "base", "pair"]
 States = Literal["all", "sample", "none"]
 STATES: tuple[States, ...] = ("all", "sample", "none")
+Codec = Literal["default", "zstd", "lz4", "raw"]
+"""How a run is compressed: by the type of each array, as `compressors` says; all by one; or not at all."""
 DELTA_SOURCES = ("factor", "branch", "difference", "")
 """Sources of a component's delta: its factor; the adapter's own branch; output less base; nowhere, left alone."""
 STREAMS: tuple[Stream, ...] = ("adapted", "base", "pair")
@@ -132,7 +136,7 @@ class RunSpec:
     """Which rows keep states, one entry a row; given for `sample` alone."""
     kl: bool = False
     """Whether the divergence of the next-token distributions is kept."""
-    codec: Literal["zstd", "raw"] = "zstd"
+    codec: Codec = "default"
     token_text: bool = True
     """Whether each token's own text is kept, so that a report needs no tokenizer."""
     attributes: Mapping[str, object] = field(default_factory=dict)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from .atomic_write import PARTIAL, atomic_write, flush_to_disk
 from .in_words import writing_in_words
 from .regular_file import open_regular, read_regular
@@ -20,7 +22,9 @@ DIRECT_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 2**20
 """A direct write goes through a buffer of so many bytes."""
 BLOCK_BYTES = 4096
-"""The length of a direct write is a multiple of this."""
+"""Start and length of a direct write are multiples of this."""
+MOST_BYTES = 2**30
+"""One direct write takes no more; the system's own limit is just below 2 GiB."""
 _O_DIRECT = getattr(os, "O_DIRECT", 0)  # Linux has it; 0 asks for nothing
 _NOT_DIRECT = (errno.EINVAL, errno.ENOTSUP)
 
@@ -76,11 +80,11 @@ class FolderPlace:
             return None
         return f"{found.st_dev} {found.st_ino} {found.st_mtime_ns}"
 
-    def write(self, key: str, content: bytes | memoryview) -> None:
+    def write(self, key: str, *pieces: bytes | memoryview) -> None:
         with writing_in_words(self.path, key):
             self._make_folder(key)
             with atomic_write(self.path / key, make_folder=False) as partial:
-                _write_durably(partial, memoryview(content).cast("B"))
+                _write_durably(partial, [memoryview(piece).cast("B") for piece in pieces])
 
     def _make_folder(self, key: str) -> None:
         """The folder of a key; the run's own, which may have been deleted meanwhile, comes with its root alone."""
@@ -110,15 +114,16 @@ class FolderPlace:
         return shutil.disk_usage(there).free
 
 
-def _write_durably(file: Path, content: memoryview) -> None:
-    if len(content) < DIRECT_BYTES or not _written_directly(file, content):
+def _write_durably(file: Path, pieces: list[memoryview]) -> None:
+    if sum(map(len, pieces)) < DIRECT_BYTES or not _written_directly(file, pieces):
         with open(file, "wb", buffering=0) as stream:
-            while content:  # one write takes 2 GiB at most
-                content = content[stream.write(content) :]
+            for piece in pieces:
+                while piece:  # one write takes 2 GiB at most
+                    piece = piece[stream.write(piece) :]
             os.fsync(stream.fileno())
 
 
-def _written_directly(file: Path, content: memoryview) -> bool:
+def _written_directly(file: Path, pieces: list[memoryview]) -> bool:
     """Write past the page cache, which would cost 5 times the processor's time; False where that can't be."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_DIRECT, 0o666)
@@ -127,14 +132,10 @@ def _written_directly(file: Path, content: memoryview) -> bool:
             return False
         raise
     try:
-        buffer = _aligned_buffer()
-        for start in range(0, len(content), PIECE_BYTES):
-            piece = content[start : start + PIECE_BYTES]
-            buffer[: len(piece)] = piece
-            n_bytes = -(-len(piece) // BLOCK_BYTES) * BLOCK_BYTES  # a multiple; what is too much is cut off below
-            if os.write(descriptor, buffer[:n_bytes]) != n_bytes:
+        for whole in _aligned(pieces):
+            if os.write(descriptor, whole) != len(whole):
                 return False  # a nearly full disk: the plain way finds out what it says
-        os.ftruncate(descriptor, len(content))
+        os.ftruncate(descriptor, sum(map(len, pieces)))
         os.fsync(descriptor)
     except OSError as error:
         if error.errno in _NOT_DIRECT:
@@ -143,6 +144,29 @@ def _written_directly(file: Path, content: memoryview) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def _aligned(pieces: list[memoryview]) -> Iterator[memoryview]:
+    """The pieces' bytes as a direct write takes them, from starts of pages and in whole blocks; at the end too many.
+
+    What lies so already goes as it is; everything else through one buffer, which the next step fills anew.
+    """
+    buffer, n_filled = _aligned_buffer(), 0
+    for piece in pieces:
+        if not n_filled and np.frombuffer(piece, np.uint8).ctypes.data % BLOCK_BYTES == 0:
+            n_whole = len(piece) // BLOCK_BYTES * BLOCK_BYTES
+            for start in range(0, n_whole, MOST_BYTES):
+                yield piece[start : min(start + MOST_BYTES, n_whole)]
+            piece = piece[n_whole:]
+        while piece:
+            n_bytes = min(len(piece), PIECE_BYTES - n_filled)
+            buffer[n_filled : n_filled + n_bytes] = piece[:n_bytes]
+            piece, n_filled = piece[n_bytes:], n_filled + n_bytes
+            if n_filled == PIECE_BYTES:
+                yield buffer
+                n_filled = 0
+    if n_filled:
+        yield buffer[: -(-n_filled // BLOCK_BYTES) * BLOCK_BYTES]
 
 
 def _aligned_buffer() -> memoryview:

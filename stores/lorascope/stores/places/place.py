@@ -52,8 +52,8 @@ class Place(Protocol):
     def temporary_files(self) -> Iterator[str]:
         """Keys that interrupted writers left unfinished."""
 
-    def write(self, key: str, content: bytes | memoryview) -> None:
-        """Put content there, whole or not at all; it lasts once its folder is flushed too.
+    def write(self, key: str, *pieces: bytes | memoryview) -> None:
+        """Put these bytes there one after the other, whole or not at all; it lasts once its folder is flushed too.
 
         The run's own folder is made with its root alone: one that was deleted stays deleted.
         """

@@ -117,10 +117,10 @@ class ObjectPlace:
     def temporary_files(self) -> Iterator[str]:
         return iter(())  # an interrupted request leaves nothing
 
-    def write(self, key: str, content: bytes | memoryview) -> None:
+    def write(self, key: str, *pieces: bytes | memoryview) -> None:
         try:
             with _named(self.path):
-                self._store.put(key, content, use_multipart=False)
+                self._store.put(key, b"".join(pieces), use_multipart=False)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"`{self.path}` can't be written to: there is no such bucket; make it first"

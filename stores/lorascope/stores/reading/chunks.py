@@ -5,7 +5,6 @@ time of this, and it skips the checksum of a chunk that it decodes in part.
 """
 
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from ..errors import Problem, StoreError
 from ..format.stored_array import StoredArray, index_bytes, shard_index
 from ..places.place import Place
+from .digests import chunk_digest
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """Errors of a place that has no file under a key."""
@@ -23,14 +23,14 @@ class Chunk(NamedTuple):
 
     key: str
     part: bytes | None
-    """SHA-256 of its bytes; None where there are none."""
+    """Digest of its bytes; None where there are none."""
     block: np.ndarray | None = None
     """Its entries, as stored; None where they weren't asked for or can't be decoded."""
     problem: Problem | None = None
 
 
-def read_chunk(place: Place, array: StoredArray, index: int, *, decode: bool) -> Chunk:
-    """A chunk along the first axis of an array, read once, hashed, and decoded from the bytes that were hashed."""
+def read_chunk(place: Place, array: StoredArray, index: int, *, version: int, decode: bool) -> Chunk:
+    """A chunk of a run of this format version, by its place on the first axis: read once, hashed, decoded."""
     key = array.key(index)
     try:
         content = place.read(key, at_most=array.max_bytes)
@@ -40,7 +40,7 @@ def read_chunk(place: Place, array: StoredArray, index: int, *, decode: bool) ->
         return Chunk(key, None, problem=Problem(key, "file", f"chunk {key!r} can't be read: {error}"))
     if not content:
         return Chunk(key, None, problem=Problem(key, "empty", f"chunk {key!r} is an empty file"))
-    part = sha256(content).digest()
+    part = chunk_digest(version, content)
     if not decode:
         return Chunk(key, part)
     try:

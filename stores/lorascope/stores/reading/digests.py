@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from blake3 import blake3
 
 from ..errors import StoreError
 from ..format.stored_array import StoredArray
@@ -14,8 +15,16 @@ N_THREADS = 32
 """Digests that are asked for at once: each is a request of its own to an object store."""
 
 
+def chunk_digest(version: int, *pieces: bytes | memoryview) -> bytes:
+    """Digest of a chunk's bytes in a run of this format version: BLAKE3, in version 1 SHA-256."""
+    digest = hashlib.sha256() if version == 1 else blake3()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
 def combine(parts: Iterable[tuple[str, bytes]]) -> bytes:
-    """SHA-256 over (key, SHA-256 of that chunk) pairs in ascending order of key: the digest of a row.
+    """SHA-256 over (key, digest of that chunk or file) pairs in ascending order of key: the digest of a row.
 
     Each pair enters as the key in UTF-8, a newline, the 32 bytes, a newline.
     """

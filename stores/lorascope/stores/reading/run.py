@@ -45,6 +45,7 @@ class Run:
         """Path in the store -> array."""
         self._adapter_tables: dict[str, xr.Dataset] = {}
         self.attributes: dict[str, Any] = dict(attributes)
+        self.format_version: int = self.attributes["format_version"]
         self.stream: str = self.attributes["stream"]
         self.adapters: tuple[str, ...] = tuple(self.attributes["adapters"])
         self.finished: bool = self.attributes["finished"]
@@ -95,7 +96,7 @@ class Run:
         return np.flatnonzero(~self.committed_rows) if self.finished else np.empty(0, np.intp)
 
     def digest(self, row: int) -> np.ndarray:
-        """SHA-256 with which a row was committed, uint8 (32,); all zero where it wasn't."""
+        """Digest with which a row was committed, uint8 (32,); all zero where it wasn't."""
         return np.asarray(self._digests[row])
 
     @cached_property

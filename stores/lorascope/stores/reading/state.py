@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import StoreError
-from ..format.spec import FORMAT, FORMAT_VERSION
+from ..format.spec import FORMAT, READ_VERSIONS
 from ..places.holder import holder_of, may_live
 from ..places.place import Place, open_place
 from .root import read_root
@@ -93,9 +93,10 @@ def refuse_unknown(place: Place, attributes: Mapping[str, Any]) -> None:
             f"{FORMAT!r}"
         )
     version = attributes.get("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version not in READ_VERSIONS:
         raise StoreError(
-            f"`{place.name}` has format version {version!r}; this lorascope reads version {FORMAT_VERSION}: upgrade it"
+            f"`{place.name}` has format version {version!r}; this lorascope reads versions "
+            f"{' and '.join(map(str, READ_VERSIONS))}: upgrade it"
         )
 
 

@@ -18,7 +18,8 @@ from zarr.storage import MemoryStore
 
 from ..errors import StoreError
 from ..format.check import may_be_absent
-from ..format.codec import ChunkEncoder, compressors
+from ..format.codec import compressors
+from ..format.encode import ChunkEncoder
 from ..format.fingerprint import with_fingerprint
 from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, RunSpec
@@ -27,7 +28,7 @@ from ..format.tables import TABLES, TOKEN_TEXT
 from ..json_document import MAX_BYTES
 from ..places.holder import this_process
 from ..places.place import Place, open_place
-from ..reading.digests import combine
+from ..reading.digests import chunk_digest, combine
 from ..reading.read import open_checked, open_group
 from ..reading.root import MAX_NODES, read_root, require_sealed
 from ..reading.state import SET_UP_BY, run_state
@@ -100,9 +101,14 @@ def create_run(path: str | Path, spec: RunSpec, *, tables: Tables, weights: Mapp
     _require_own(place, mine)
     write_document(place, _complete_root({"zarr.json": root, **documents}, digests))
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
-    committed = np.zeros(spec.n_rows, bool)
-    digest = digests["static_digest"]
-    return RunWriter(place, metadata=arrays, state_rows=rows, committed=committed, static_digest=digest)
+    return RunWriter(
+        place,
+        version=FORMAT_VERSION,
+        metadata=arrays,
+        state_rows=rows,
+        committed=np.zeros(spec.n_rows, bool),
+        static_digest=digests["static_digest"],
+    )
 
 
 def resume_run(path: str | Path) -> RunWriter:
@@ -121,6 +127,7 @@ def resume_run(path: str | Path) -> RunWriter:
     require_sealed(root)
     return RunWriter(
         place,
+        version=run.format_version,
         metadata=root.arrays,
         state_rows=run.state_rows,
         committed=run.committed_rows,
@@ -164,14 +171,14 @@ def _require_own(place: Place, root: bytes) -> None:
 
 
 def _write_once(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
-    """Key and SHA-256 of each chunk of an array, which lasts when this returns."""
+    """Key and digest of each chunk of an array, which lasts when this returns."""
     block = np.asarray(values, np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype))
     parts = []
     for index in range(-(-len(block) // entry.chunks[0])):
         key = chunk_key(entry.path, index, block.ndim)
-        content = encoder.encode(entry.path, index, block[index * entry.chunks[0] :][: entry.chunks[0]])
-        place.write(key, content)
-        parts.append((key, hashlib.sha256(content).digest()))
+        pieces = encoder.encode(entry.path, block[index * entry.chunks[0] :][: entry.chunks[0]])
+        place.write(key, *pieces)
+        parts.append((key, chunk_digest(FORMAT_VERSION, *pieces)))
     place.flush(entry.path)
     return parts
 

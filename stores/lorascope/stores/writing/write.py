@@ -1,6 +1,5 @@
 """Writing rows: every chunk, then the row's digest, each lasting before the next."""
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -10,14 +9,13 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
-from ..format.codec import ChunkEncoder
+from ..format.encode import ChunkEncoder
 from ..format.fingerprint import sealed, with_fingerprint
 from ..format.layout import chunk_key, goes_with_states
 from ..format.spec import ROW_TOKENS
-from ..format.stored_array import StoredArray
 from ..places.in_words import gone
 from ..places.place import Place
-from ..reading.digests import combine, read_digests
+from ..reading.digests import chunk_digest, combine, read_digests
 from ..reading.root import read_root, require_sealed
 from ..reading.state import root_attributes
 
@@ -44,7 +42,7 @@ class RowWritten(NamedTuple):
 class _Chunk(NamedTuple):
     key: str
     part: bytes
-    """SHA-256 of the chunk's bytes."""
+    """Digest of the chunk's bytes."""
     n_bytes: int
     seconds_encode: float
     seconds_write: float
@@ -61,6 +59,8 @@ class RunWriter:
     ----------
     place
         Where the run lies.
+    version
+        Its format version.
     metadata
         Metadata of every array of the run.
     state_rows
@@ -75,6 +75,7 @@ class RunWriter:
         self,
         place: Place,
         *,
+        version: int,
         metadata: Mapping[str, ArrayV3Metadata],
         state_rows: np.ndarray,
         committed: np.ndarray,
@@ -82,11 +83,12 @@ class RunWriter:
     ) -> None:
         self.place = place
         self.path = place.path
+        self._version = version
         self._static_digest = static_digest
         self._root_mark: str | None = None
         by_row = {path: one for path, one in metadata.items() if one.attributes.get("written") == "by row"}
         self._encoder = ChunkEncoder({**by_row, DIGESTS: metadata[DIGESTS]})
-        self._digests = StoredArray.from_metadata(DIGESTS, metadata[DIGESTS])
+        self._digests = self._encoder.arrays[DIGESTS]
         self._arrays = {path: array for path, array in self._encoder.arrays.items() if path != DIGESTS}
         self._state_rows = state_rows
         self._committed = {int(row) for row in np.flatnonzero(committed)}
@@ -108,7 +110,7 @@ class RunWriter:
     def row_arrays(self, row: int) -> RowArrays:
         """Array path -> (shape of a full row's block, dtype) of everything that this row must bring."""
         return {
-            path: ((ROW_TOKENS, *array.shape[1:]), np.dtype(array.dtype))
+            path: ((ROW_TOKENS, *array.shape[1:]), array.dtype)
             for path, array in self._arrays.items()
             if self._state_rows[row] or not goes_with_states(path)
         }
@@ -142,16 +144,21 @@ class RunWriter:
         self._check_row(row, blocks)
         self._require_root()
         chunks = collect([self._threads.submit(self._write_chunk, path, row, blocks[path]) for path in blocks])
+        start = time.perf_counter()
+        # Once all are written: what one of them makes last, the others find done.
+        collect([self._threads.submit(self.place.flush, path) for path in blocks])
+        flushed = time.perf_counter() - start
         self._require_root()
         digest = combine((chunk.key, chunk.part) for chunk in chunks)
         self._write_chunk(DIGESTS, row, np.frombuffer(digest, dtype=np.uint8)[None])
+        self.place.flush(DIGESTS)
         self._committed.add(row)
         return RowWritten(
             row,
             raw_bytes=sum(block.nbytes for block in blocks.values()),
             stored_bytes=sum(chunk.n_bytes for chunk in chunks),
             seconds_encode=sum(chunk.seconds_encode for chunk in chunks),
-            seconds_write=sum(chunk.seconds_write for chunk in chunks),
+            seconds_write=flushed + sum(chunk.seconds_write for chunk in chunks),
         )
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
@@ -209,12 +216,12 @@ class RunWriter:
     def _write_chunk(self, path: str, row: int, block: np.ndarray) -> _Chunk:
         key = chunk_key(path, row, block.ndim)
         start = time.perf_counter()
-        content = self._encoder.encode(path, row, block)
-        part = hashlib.sha256(content).digest()
+        pieces = self._encoder.encode(path, block)
+        part = chunk_digest(self._version, *pieces)
         encoded = time.perf_counter()
-        self.place.write(key, content)
-        self.place.flush(path)
-        return _Chunk(key, part, content.nbytes, encoded - start, time.perf_counter() - encoded)
+        self.place.write(key, *pieces)
+        n_bytes = sum(piece.nbytes for piece in pieces)
+        return _Chunk(key, part, n_bytes, encoded - start, time.perf_counter() - encoded)
 
 
 def collect(tasks: Sequence[Future[Result]]) -> list[Result]:

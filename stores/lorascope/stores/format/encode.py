@@ -1,0 +1,81 @@
+"""The bytes that Zarr would store for a chunk, made past Zarr's pipelines with its own codec libraries."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc  # type: ignore[import-untyped]
+import numpy as np
+from numcodecs.vlen import VLenUTF8  # type: ignore[import-untyped]
+from zarr.codecs import BloscCodec, ShardingCodec
+from zarr.core.metadata import ArrayV3Metadata
+
+from .stored_array import CHECKSUM, StoredArray
+
+SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+PLACE = struct.Struct("<QQ")
+"""First byte and number of bytes of an inner chunk in the index of its shard."""
+
+Pieces = tuple[memoryview, ...]
+"""Bytes that follow each other, each where they lie: what isn't compressed is never copied."""
+
+
+class ChunkEncoder:
+    """Encodes blocks of a run's arrays into their chunks; from any thread.
+
+    Zarr's pipelines copy a chunk three times and keep an event loop busy; these bytes are the same.
+    """
+
+    def __init__(self, metadata: Mapping[str, ArrayV3Metadata]) -> None:
+        self.arrays = {path: StoredArray.from_metadata(path, one) for path, one in metadata.items()}
+        """Path -> array."""
+        self._blosc = {path: _blosc_settings(one) for path, one in metadata.items()}
+
+    def encode(self, path: str, block: np.ndarray) -> Pieces:
+        """A chunk along the first axis of an array, a shard if it has these; a short block is filled up."""
+        array, blosc = self.arrays[path], self._blosc[path]
+        whole = _filled(array, block)
+        if array.part_width is None:
+            return _encoded(whole, blosc)
+        pieces: list[memoryview] = []
+        index, start = b"", 0
+        for first in range(0, array.chunks[1], array.part_width):
+            part = _encoded(np.ascontiguousarray(whole[:, first : first + array.part_width]), blosc)
+            n_bytes = sum(piece.nbytes for piece in part)
+            index += PLACE.pack(start, n_bytes)
+            start += n_bytes
+            pieces += part
+        return (*pieces, *_sealed(index))
+
+
+def _blosc_settings(metadata: ArrayV3Metadata) -> tuple[Any, ...] | None:
+    """Arguments of Blosc after what is compressed: compressor, level, shuffle, size of blocks and of items."""
+    codecs: Any = metadata.codecs
+    for codec in codecs[0].codecs if isinstance(codecs[0], ShardingCodec) else codecs:
+        if isinstance(codec, BloscCodec):
+            found: Any = codec.to_dict()["configuration"]
+            shuffle = SHUFFLES[found["shuffle"]]
+            return found["cname"].encode(), found["clevel"], shuffle, found["blocksize"], found["typesize"]
+    return None
+
+
+def _filled(array: StoredArray, block: np.ndarray) -> np.ndarray:
+    """A whole chunk that begins with this block, contiguous: the block itself where it is one."""
+    if block.shape == array.chunks:
+        return np.ascontiguousarray(block)
+    whole = np.full(array.chunks, array.fill, array.dtype)
+    whole[tuple(map(slice, block.shape))] = block
+    return whole
+
+
+def _encoded(block: np.ndarray, blosc: tuple[Any, ...] | None) -> Pieces:
+    """A block with nothing left to fill up, compressed if there are settings, and its checksum."""
+    body: Any = VLenUTF8().encode(block.astype(object)) if block.dtype.kind == "T" else block
+    return _sealed(body if blosc is None else numcodecs.blosc.compress(body, *blosc))
+
+
+def _sealed(body: Any) -> Pieces:
+    content = memoryview(body).cast("B")
+    checksum = google_crc32c.value(np.frombuffer(content, np.uint8))
+    return content, memoryview(CHECKSUM.pack(checksum))

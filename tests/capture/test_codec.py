@@ -1,0 +1,25 @@
+"""The codec of a capture that goes on; what `auto` takes is tested with the plan that tells it."""
+
+from typing import Any
+
+import pytest
+
+from lorascope.capture import CaptureConfig
+from lorascope.capture.codec import with_stored_codec
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored", "taken"),
+    [
+        ("default", "zstd", "zstd"),  # a run of format version 1
+        ("default", "raw", "raw"),
+        ("auto", "default", "default"),
+        ("zstd", "raw", "zstd"),  # another capture, which is then refused
+        ("auto", "pickle", "auto"),
+        ("default", None, "default"),
+    ],
+)
+def test_a_run_keeps_its_codec_unless_another_is_asked_for(asked: Any, stored: Any, taken: str) -> None:
+    config = CaptureConfig(model="m", adapter="a", data="d", out="o", codec=asked)
+    assert with_stored_codec(config, {"settings": {"codec": stored}}).codec == taken
+    assert with_stored_codec(config, {"settings": 3}).codec == with_stored_codec(config, {}).codec == asked
