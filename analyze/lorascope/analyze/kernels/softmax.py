@@ -549,16 +549,16 @@ def _jensen_shannon(x: Any, d: Any, weight: Any, change: Any) -> float:
     return result
 
 
-# Of narrow rows sixteen are worked side by side, a row a lane, since what a row costs beside its features (reductions
-# across a vector, ends of loops) is more than what these cost. A lane computes what `_fast_row` does of a plain row, with
-# the formulas for deltas of any size, so that no row depends on its neighbours; other rows are left to `_jensen_shannon`.
+# Sixteen narrow rows are computed side by side, a row a lane: one by one, such a row costs more for reductions across
+# vectors and for ends of loops than for its features. Lanes do what `_fast_row` does for a plain row, with the formulas
+# that hold for all of its deltas, so that no row depends on its neighbours. Other rows go to `_jensen_shannon`.
 _LANES = 16
-_NARROW_WIDTH = 192  # from here on, lanes leave the first-level cache
+_NARROW_WIDTH = 96  # at 128, lanes are no faster with vectors of 256 bits
 
 
 @compiled(EXACT)
 def _deal(x: Any, out: Any) -> None:
-    # One value of each quarter in turn. Twice, this transposes sixteen rows.
+    # one value of each quarter in turn: twice, this transposes sixteen rows
     prefer_512_bits()
     n = x.size // 4
     a, b, c, d = x[:n], x[n : 2 * n], x[2 * n : 3 * n], x[3 * n :]
@@ -633,7 +633,7 @@ def _copy(x: Any, out: Any) -> None:
 
 @compiled()
 def _repeat(x: Any) -> None:
-    # what the lanes hold, to the end
+    # the first sixteen values, to the end
     n = _LANES
     while n < x.size:
         m = min(n, x.size - n)
@@ -659,7 +659,7 @@ def _lane_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
 
 @compiled()
 def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, out: Any) -> None:
-    # Sixteen rows, one after the other in memory. Those that `_jensen_shannon` must see to get NaN.
+    # `rows` are sixteen, one after the other. A row that is left to `_jensen_shannon` gets NaN.
     n = rows.size
     x, delta, weight, change = work[0][:n], work[1][:n], work[2][:n], work[3][:n]
     a, b, c = work[4][:n], work[5][:n], work[6][:n]
@@ -668,10 +668,15 @@ def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, o
     _deal(delta_rows, weight)
     _deal(weight, delta)
     _lane_bounds(x, delta, bounds)
+    n_plain = 0
     for lane in range(_LANES):
         top, bottom, low, high = bounds[0, lane], -bounds[1, lane], -bounds[2, lane], bounds[3, lane]
-        out[lane] = 0.0 if _is_plain(top, bottom, low, high) else np.nan
+        plain = _is_plain(top, bottom, low, high)
+        n_plain += plain
+        out[lane] = 0.0 if plain else np.nan
         a[lane], b[lane] = _magic_of(top), _middle(low, high)
+    if n_plain == 0:
+        return
     _repeat(a)
     _repeat(b)
     _lane_weights(x, delta, a, b, weight, change)
@@ -705,19 +710,19 @@ def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
     bounds = np.empty((4, 2 * width), np.float32)
     sums = np.empty((3, 2 * width))
     found = np.empty(_LANES, np.float32)
-    rest = np.zeros((2, _LANES, width), np.float32)
+    weight, change = np.empty(width, np.float32), np.empty(width, np.float32)
+    filled_up = np.zeros((2, _LANES, width), np.float32)
     for start in range(0, n_rows, _LANES):
         n = min(_LANES, n_rows - start)
         x, d = base[start : start + n], delta[start : start + n]
         if n < _LANES:
-            rest[0, :n], rest[1, :n] = x, d
-            x, d = rest[0], rest[1]
+            filled_up[0, :n], filled_up[1, :n] = x, d
+            x, d = filled_up[0], filled_up[1]
         _fast_lanes(x.reshape(-1), d.reshape(-1), work, bounds, sums, found)
         for lane in range(n):
-            value = found[lane]
-            if math.isnan(value):
-                value = _jensen_shannon(base[start + lane], delta[start + lane], work[2, :width], work[3, :width])
-            out[start + lane] = value
+            row = start + lane
+            left = math.isnan(found[lane])
+            out[row] = _jensen_shannon(base[row], delta[row], weight, change) if left else found[lane]
 
 
 @compiled()
