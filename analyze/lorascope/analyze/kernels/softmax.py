@@ -531,29 +531,33 @@ def _is_representable(x: Any, delta: Any, low: Any, high: Any, top: Any, span_li
     return bool(span <= _REACH or (span < span_limit and _reach(x, delta, top, _delta_at(x, delta, top)) < negligible))
 
 
-@compiled(inline=True)
-def _jensen_shannon(x: Any, d: Any, weight: Any, change: Any) -> float:
-    top, bottom, low, high = _scan_both(x, d)
-    if _is_plain(top, bottom, low, high):
-        middle = _middle(low, high)
-        result, centre = _fast_row(x, d, low, high, top, middle, True, weight, change)
-        if (centre - middle) ** 2 > _OFF_CENTRE * result:
-            result, centre = _fast_row(x, d, low, high, top, _F(centre), True, weight, change)
-    elif _scan_one(x)[1] or _scan_one(d)[1]:
-        result = np.nan
-    elif abs(top) <= _TOP_LIMIT and _is_representable(x, d, low, high, top, _SPAN_LIMIT, _NEGLIGIBLE):
-        shift = _delta_at(x, d, top)
-        result, centre = _fast_row(x, d, low, high, top, shift, False, weight, change)
-    else:
-        result = _careful_row(x, d)
-    return result
+@compiled()
+def _single_rows(base: Any, delta: Any, out: Any) -> None:
+    weight = np.empty(base.shape[1], np.float32)
+    change = np.empty(base.shape[1], np.float32)
+    for row in range(base.shape[0]):
+        x, d = base[row], delta[row]
+        top, bottom, low, high = _scan_both(x, d)
+        if _is_plain(top, bottom, low, high):
+            middle = _middle(low, high)
+            result, centre = _fast_row(x, d, low, high, top, middle, True, weight, change)
+            if (centre - middle) ** 2 > _OFF_CENTRE * result:
+                result, centre = _fast_row(x, d, low, high, top, _F(centre), True, weight, change)
+        elif _scan_one(x)[1] or _scan_one(d)[1]:
+            result = np.nan
+        elif abs(top) <= _TOP_LIMIT and _is_representable(x, d, low, high, top, _SPAN_LIMIT, _NEGLIGIBLE):
+            shift = _delta_at(x, d, top)
+            result, centre = _fast_row(x, d, low, high, top, shift, False, weight, change)
+        else:
+            result = _careful_row(x, d)
+        out[row] = result
 
 
 # Sixteen narrow rows are computed side by side, a row a lane: one by one, such a row costs more for reductions across
 # vectors and for ends of loops than for its features. Lanes do what `_fast_row` does for a plain row, with the formulas
-# that hold for all of its deltas, so that no row depends on its neighbours. Other rows go to `_jensen_shannon`.
+# that hold for any of its deltas, so that no row depends on its neighbours. Other rows go to `_single_rows`.
 _LANES = 16
-_NARROW_WIDTH = 96  # at 128, lanes are no faster with vectors of 256 bits
+_NARROW_WIDTH = 64  # at 96, lanes are no faster with vectors of 256 bits
 
 
 @compiled(EXACT)
@@ -659,7 +663,7 @@ def _lane_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
 
 @compiled()
 def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, out: Any) -> None:
-    # `rows` are sixteen, one after the other. A row that is left to `_jensen_shannon` gets NaN.
+    # `rows` are sixteen, one after the other. A row that is left to `_single_rows` gets NaN.
     n = rows.size
     x, delta, weight, change = work[0][:n], work[1][:n], work[2][:n], work[3][:n]
     a, b, c = work[4][:n], work[5][:n], work[6][:n]
@@ -710,7 +714,6 @@ def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
     bounds = np.empty((4, 2 * width), np.float32)
     sums = np.empty((3, 2 * width))
     found = np.empty(_LANES, np.float32)
-    weight, change = np.empty(width, np.float32), np.empty(width, np.float32)
     filled_up = np.zeros((2, _LANES, width), np.float32)
     for start in range(0, n_rows, _LANES):
         n = min(_LANES, n_rows - start)
@@ -719,10 +722,10 @@ def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
             filled_up[0, :n], filled_up[1, :n] = x, d
             x, d = filled_up[0], filled_up[1]
         _fast_lanes(x.reshape(-1), d.reshape(-1), work, bounds, sums, found)
-        for lane in range(n):
-            row = start + lane
-            left = math.isnan(found[lane])
-            out[row] = _jensen_shannon(base[row], delta[row], weight, change) if left else found[lane]
+        for row in range(start, start + n):
+            out[row] = found[row - start]
+            if math.isnan(out[row]):
+                _single_rows(base[row : row + 1], delta[row : row + 1], out[row : row + 1])
 
 
 @compiled()
@@ -735,14 +738,10 @@ def jensen_shannon_rows(
 
     A row that holds NaN or infinity gets NaN, and no other row does.
     """
-    width = base.shape[1]
-    if width <= _NARROW_WIDTH and width % _LANES == 0:
+    if base.shape[1] <= _NARROW_WIDTH and base.shape[1] % _LANES == 0:
         _narrow_rows(base, delta, out)
-        return
-    weight = np.empty(width, np.float32)
-    change = np.empty(width, np.float32)
-    for row in range(base.shape[0]):
-        out[row] = _jensen_shannon(base[row], delta[row], weight, change)
+    else:
+        _single_rows(base, delta, out)
 
 
 @compiled(EXACT, inline=True)
