@@ -25,7 +25,7 @@ def compiled(fastmath: Set[str] = frozenset(), *, inline: bool = False) -> Calla
     """A decorator: compiled at the first call, without the interpreter lock, with these fast-math flags."""
 
     def compile_lazily(function: _Function) -> _Function:
-        kernel = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
+        kernel: Any = numba.njit(nogil=True, error_model="numpy", fastmath=set(fastmath), forceinline=inline)(function)
         with suppress(RuntimeError):  # numba finds no folder to write to: compile in each process, then
             kernel.enable_caching()
             # numba itself compares the function's own file alone, but kernels call those of other files
