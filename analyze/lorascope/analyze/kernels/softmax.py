@@ -560,6 +560,12 @@ _LANES = 16
 _NARROW_WIDTH = 64  # at 96, lanes are no faster with vectors of 256 bits
 
 
+@compiled()
+def _copy(x: Any, out: Any) -> None:
+    for i in range(x.size):
+        out[i] = x[i]
+
+
 @compiled(EXACT)
 def _deal(x: Any, out: Any) -> None:
     # one value of each quarter in turn: twice, this transposes sixteen rows
@@ -630,12 +636,6 @@ def _lane_sums(x: Any, sums: Any) -> None:
 
 
 @compiled()
-def _copy(x: Any, out: Any) -> None:
-    for i in range(x.size):
-        out[i] = x[i]
-
-
-@compiled()
 def _repeat(x: Any) -> None:
     # the first sixteen values, to the end
     n = _LANES
@@ -667,9 +667,11 @@ def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, o
     n = rows.size
     x, delta, weight, change = work[0][:n], work[1][:n], work[2][:n], work[3][:n]
     a, b, c = work[4][:n], work[5][:n], work[6][:n]
-    _deal(rows, weight)
+    _copy(rows, x)  # at once, since four streams of few lines each are not fetched ahead
+    _copy(delta_rows, delta)
+    _deal(x, weight)
     _deal(weight, x)
-    _deal(delta_rows, weight)
+    _deal(delta, weight)
     _deal(weight, delta)
     _lane_bounds(x, delta, bounds)
     n_plain = 0
