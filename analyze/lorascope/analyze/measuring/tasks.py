@@ -69,7 +69,7 @@ def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outpu
     js_alone = tuple(measures) == (MEASURES["js"],)
     for column, source, factor in zip(out, sources, factors, strict=True):
         if js_alone and factor is not None and source.base.dtype_logical == "bfloat16":
-            # what follows would give the same bits, but take half as long again with what Python does between tiles
+            # the bits are those of the tiles below, without what Python does between them
             weights = weights_of(source)
             jensen_shannon_factor_rows(
                 source.base.read_stored(row), factor, weights.lora_B_T, weights.scaling, weights.bias, column[0]
