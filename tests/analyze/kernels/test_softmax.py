@@ -84,7 +84,9 @@ def one_hot(top: float, delta: float, *, place: int = 5) -> tuple[np.ndarray, np
 
 # Rows by name. They fall on each path of the kernel: deltas that span up to 4, up to 40, and more.
 CASES = {
-    **{f"width {w}, delta {s}": normal(w, s) for w in (64, 577) for s in (3e-8, 1e-6, 1e-3, 0.1, 1, 4, 20, 1e3)},
+    **{
+        f"width {w}, delta {s}": normal(w, s) for w in (16, 64, 96, 577) for s in (3e-8, 1e-6, 1e-3, 0.1, 1, 4, 20, 1e3)
+    },
     **{f"width {w}, delta {s}": normal(w, s) for w in (4096, 14336) for s in (1e-6, 0.1, 10)},
     "values near 1e5": normal(577, 300, base_spread=3e4),
     "values near -1e5": (normal(577, 0.3)[0] - 1e5, normal(577, 0.3)[1]),
@@ -258,7 +260,7 @@ def test_a_row_with_a_value_that_is_not_finite_gives_nan_and_no_other_row(value,
         np.testing.assert_array_equal(np.isnan(out), [False, True, False])
 
 
-@pytest.mark.parametrize("width", [1, 3, 63, 577, 1025])
+@pytest.mark.parametrize("width", [1, 3, 63, 64, 577, 1025])
 def test_results_depend_on_neither_the_split_of_rows_nor_their_alignment(width):
     rng = np.random.default_rng(1)
     delta_spread = np.array([1e-6, 0.1, 1, 10, 1000])[:, None]
@@ -274,6 +276,27 @@ def test_results_depend_on_neither_the_split_of_rows_nor_their_alignment(width):
         jensen_shannon_rows(shifted, delta[start:stop], part)
         np.testing.assert_array_equal(part, whole[start:stop])
         np.testing.assert_array_equal(divergences(shifted, delta[start:stop]), divergences(base, delta)[:, start:stop])
+
+
+@pytest.mark.parametrize("width", [16, 32, 48, 64, 80])
+def test_narrow_rows_of_all_kinds_side_by_side_are_what_they_are_alone(width):
+    """Also where deltas lie so far to one side, or together, that a row is left to the loop over single rows."""
+    rng = np.random.default_rng(width)
+    n_rows = 3 * 16 + 5
+    base = rng.choice([0.1, 2, 60], (n_rows, 1)) * rng.standard_normal((n_rows, width)) + rng.choice([0, 300, 1e5])
+    delta = 10 ** rng.uniform(-6, 1.5, (n_rows, 1)) * rng.standard_normal((n_rows, width))
+    base[::7, 3] += 30
+    delta[::7, 3] = -3
+    delta[::5] = delta[::5] * 1e-5 + 500
+    base, delta = np.float32(base), np.float32(delta)
+    base[20, width // 2], delta[30, 0] = np.inf, np.nan
+    together, out64 = np.empty(n_rows, np.float32), np.empty(n_rows)
+    jensen_shannon_rows(base, delta, together)
+    alone = [one_row(jensen_shannon_rows, *rows) for rows in zip(base, delta, strict=True)]
+    np.testing.assert_array_equal(together, alone)
+    jensen_shannon_rows_float64(np.float64(base), np.float64(delta), out64)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(together)), [20, 30])
+    np.testing.assert_allclose(together, out64, rtol=6e-7, atol=1e-22)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -41,8 +41,9 @@ def entropy_width(base: np.ndarray) -> np.ndarray:
 
 
 def compute(array: da.Array, *, scheduler: Any = None, n_workers: int | None = None) -> np.ndarray:
+    """(measure, token, component)."""
     with workers(scheduler, n_workers) as found:
-        return found.compute(array, lambda: None)
+        return found.compute(array, lambda: None).transpose(0, 2, 1)
 
 
 def measure(run: Run, names: Sequence[str | Measure] = ("js",)) -> da.Array:
@@ -161,6 +162,17 @@ def test_delta_stored_itself_and_bfloat16() -> None:
         np.testing.assert_allclose(values[:, index], expected, rtol=1e-5)
 
 
+def test_js_alone_of_bfloat16_and_a_factor_is_one_pass_with_the_same_bits(
+    make_small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = make_small(dtype="bfloat16")
+    among = compute(measure(small.run, ("base_norm", "js")))
+    monkeypatch.delattr("lorascope.analyze.measuring.tasks.row_tiles")
+    alone = compute(measure(small.run))
+    assert alone[0].tobytes() == among[1].tobytes()
+    np.testing.assert_allclose(alone[0], small.js(), rtol=1e-4)
+
+
 def test_the_difference_of_a_pair(make_small: Any) -> None:
     small = make_small(stream="pair")
     np.testing.assert_allclose(compute(measure(small.run))[0], small.js(), rtol=1e-4)
@@ -203,7 +215,7 @@ def test_many_rows_and_components_are_no_matter_for_a_warning(run: Run) -> None:
     long.base.shape = (500 * 1024, *one.base.shape[1:])
     found = measure_sources([long] * 500, ("js",), group_bytes=1)
     assert found.numblocks == (1, 500, 500)
-    assert found.shape == (1, 500 * 1024, 500)
+    assert found.shape == (1, 500, 500 * 1024)
 
 
 @pytest.mark.parametrize(

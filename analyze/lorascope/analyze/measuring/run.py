@@ -151,7 +151,8 @@ def _computed(
 
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
-            yield batch, dict(zip(outputs, found.compute(array, one_more), strict=True))
+            values = found.compute(array, one_more).transpose(0, 2, 1)
+            yield batch, dict(zip(outputs, values, strict=True))
 
 
 def _together(sources: Sequence[Source], found: Workers) -> int:

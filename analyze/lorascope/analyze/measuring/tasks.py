@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.factored import jensen_shannon_factor_rows
 from .measures import MEASURES, Measure, resolve
-from .sources import GROUP_BYTES, Source, group_sizes, read_factors
+from .sources import GROUP_BYTES, Source, group_sizes, read_factors, weights_of
 from .tiles import row_tiles
 
 
 def measure_sources(
     sources: Sequence[Source], names: Sequence[str | Measure], *, group_bytes: int = GROUP_BYTES
 ) -> Any:
-    """Lazy Dask array float32 (measure, token, component) of components of one run; NaN in rows that aren't committed.
+    """Lazy Dask array float32 (measure, component, token) of components of one run; NaN in rows that aren't committed.
 
     Parameters
     ----------
     sources
-        Components, as `sources_of` gives them; the last axis follows them.
+        Components, as `sources_of` gives them; the second axis follows them. Tasks are done in the order of blocks: all
+        rows of a few components, whose weights are read once, then the next ones.
     names
         Names in `MEASURES`, or measures of your own, made by `token_measure`.
     group_bytes
@@ -41,7 +43,7 @@ def measure_sources(
     token = uuid.uuid4().hex
     return da.blockwise(
         measure_block,
-        "mtc",
+        "mct",
         da.from_array(components, chunks=(sizes,), name=f"sources-{token}"),
         "c",
         da.from_array(np.arange(len(lengths)), chunks=1, name=f"rows-{token}"),
@@ -58,18 +60,26 @@ def measure_sources(
 
 
 def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outputs: Sequence[str]) -> np.ndarray:
-    """All measures of one row of some components, float32 (measure, token, component)."""
+    """All measures of one row of some components, float32 (measure, component, token)."""
     row, length = int(rows[0]), sources[0].base.n_tokens(int(rows[0]))
     if not sources[0].base.is_committed(row):
-        return np.full((len(outputs), length, len(sources)), np.nan, np.float32)
+        return np.full((len(outputs), len(sources), length), np.nan, np.float32)
     factors = read_factors(sources, row)
     out = np.empty((len(sources), len(outputs), length), np.float32)  # a component's values side by side
+    js_alone = tuple(measures) == (MEASURES["js"],)
     for column, source, factor in zip(out, sources, factors, strict=True):
+        if js_alone and factor is not None and source.base.dtype_logical == "bfloat16":
+            # the bits are those of the tiles below, without what Python does between them
+            weights = weights_of(source)
+            jensen_shannon_factor_rows(
+                source.base.read_stored(row), factor, weights.lora_B_T, weights.scaling, weights.bias, column[0]
+            )
+            continue
         for tile in row_tiles(source, row, factor):
             found = _values(measures, tile.base, tile.delta, source.component)
             for place, name in enumerate(outputs):
                 column[place, tile.tokens] = found[name]
-    return np.ascontiguousarray(out.transpose(1, 2, 0))
+    return np.ascontiguousarray(out.transpose(1, 0, 2))
 
 
 def _values(
