@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from capture import BATCH, RANK, WINDOW, run_capture, write_text
 from models import Adapted, adapt, byte_tokenizer, random_model, smollm2
 from rounds import Took, print_table, spread, take_turns, timed, write_json
 from transformers import LlamaConfig
+
+from capture import BATCH, RANK, WINDOW, run_capture, write_text
 
 ROWS = (1, 3)
 """Rows of the captures through which the line goes."""
@@ -45,7 +46,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             content[name] = measure_fixed(Path(folder), name, arguments.rounds)
     rows = [
-        [name, found["components"], *(spread([getattr(took, what) for took in found["fixed"]]) for what in Took._fields)]
+        [
+            name,
+            found["components"],
+            *(spread([getattr(took, what) for took in found["fixed"]]) for what in Took._fields),
+        ]
         for name, found in content.items()
     ]
     print_table(

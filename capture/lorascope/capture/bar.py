@@ -24,7 +24,9 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
     def show(now: CaptureProgress) -> None:
         if now.stage not in bars:
             close()  # else the next bar would stand a line below
-            bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=f" {now.unit}s", disable=disable)
+            bars[now.stage] = tqdm(
+                total=now.total, desc=now.stage, unit=f" {now.unit}s", disable=disable, leave=now.unit != "step"
+            )
         bars[now.stage].update(now.done - bars[now.stage].n)
 
     def close() -> None:

@@ -1,5 +1,6 @@
 """How fast a capture runs here: a trial that passes, measures, encodes and writes a few rows as a capture does."""
 
+import dataclasses
 import tempfile
 import time
 import uuid
@@ -46,13 +47,13 @@ def run_trial(
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
     few = samples[: int(np.searchsorted(totals, min(TRIAL_TOKENS, totals[-1] / 2))) + 1]
     place = input_device(adapted)
-    loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, {})
+    loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, str, {})
     with evaluating(adapted), _beside(config.out) as out:
         components = chosen_components(adapted, loaded.adapters, config.component, skip=skip)
-        dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), few[0], place)  # warms up as well
+        dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), few[:1], place)  # warms up as well
         if config.states != "all":
             reduce_tokens(torch.ones(1, 8), torch.ones(1, 8))  # compiles its kernels
-        prepared = settle(config, adapted, few, components, dtypes, place)
+        prepared = settle(dataclasses.replace(config, measure_overhead=True), adapted, few, components, dtypes, place)
         tables = make_tables(few, prepared.plan, [""] * prepared.plan.n_tokens, None, None)
         with create_run(out, prepared.spec, tables=tables, weights=prepared.weights(adapted)) as writer:
             streamed = fill_rows(prepared, loaded, writer, np.ones(prepared.spec.n_rows, np.bool_))
