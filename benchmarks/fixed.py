@@ -46,11 +46,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             content[name] = measure_fixed(Path(folder), name, arguments.rounds)
     rows = [
-        [
-            name,
-            found["components"],
-            *(spread([getattr(took, what) for took in found["fixed"]]) for what in Took._fields),
-        ]
+        [name, found["components"], *(spread(column) for column in zip(*found["fixed"], strict=True))]
         for name, found in content.items()
     ]
     print_table(
@@ -62,11 +58,10 @@ def main() -> None:
     if arguments.cold:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             content["cold"] = measure_cold(Path(folder), arguments.cold)
-        columns = [[getattr(took, what) for took in content["cold"]] for what in Took._fields]
         print_table(
             "From the command to its first tokens, SmolLM2 from its safetensors",
             ("", "s", "processor s"),
-            [["cold start", *map(spread, columns)]],
+            [["cold start", *(spread(column) for column in zip(*content["cold"], strict=True))]],
         )
     write_json(arguments.json, content)
 

@@ -94,8 +94,8 @@ def capture(
         adapter is captured, in stream `base` all of its adapters. The model's training mode, its active adapter and its
         requires_grad flags are afterwards as they were.
     progress
-        Called with a `CaptureProgress` after every batch, and when a stage without batches begins and ends. In memory, None shows a bar in a notebook or on a terminal,
-        and False none.
+        Called with a `CaptureProgress` after every batch, and when a stage without batches begins and ends. In memory,
+        None shows a bar in a notebook or on a terminal, and False none.
     **options
         In memory: settings of `CaptureConfig`, but for those of how a model is loaded.
 

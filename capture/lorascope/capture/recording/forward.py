@@ -31,12 +31,10 @@ def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:
     if n_tokens < 4 or not is_causal(model) or is_encoder_kin(model):
         return [sample]
     half = -(-n_tokens // 2)
-    parts = (slice(0, half), slice(half, n_tokens))
+    plain = dataclasses.replace(sample, choices=(), targets=None)
     return [
-        dataclasses.replace(
-            sample, token_ids=sample.token_ids[part], roles=sample.roles[part], choices=(), targets=None
-        )
-        for part in parts
+        dataclasses.replace(plain, token_ids=plain.token_ids[part], roles=plain.roles[part])
+        for part in (slice(0, half), slice(half, n_tokens))
     ]
 
 
