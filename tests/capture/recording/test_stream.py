@@ -274,7 +274,7 @@ def test_a_probe_takes_the_first_tokens_in_two_sequences(job: Job, n_tokens: int
 
 def test_an_encoder_that_attends_by_length_is_probed_with_the_whole_sample(job: Job) -> None:
     """BigBird leaves its sparse attention for good when a short batch passes."""
-    shape = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    shape = {"vocab_size": 4096, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
     blocks = {"num_attention_heads": 2, "block_size": 4, "num_random_blocks": 1, "attention_type": "block_sparse"}
     model = BigBirdForMaskedLM(BigBirdConfig(**shape, **blocks)).eval()
     (found,) = probe_samples(model, job.samples[0])

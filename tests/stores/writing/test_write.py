@@ -491,7 +491,8 @@ def test_two_that_set_up_at_the_same_moment(
 @pytest.mark.parametrize("states", ["all", "sample", "none"])
 def test_metadata_is_what_zarr_writes(make_run: Any, codec: str, states: str) -> None:
     """Only one array of each form is made by Zarr; here all are."""
-    run = make_run(n_tokens=1100, codec=codec, states=states)
+    rows = {"state_rows": (True, False)} if states == "sample" else {}
+    run = make_run(n_tokens=1100, codec=codec, states=states, **rows)
     specs = [*array_specs(run.spec)]
     documents = create._documents(run.spec, specs)
     memory: dict[str, Any] = {}
