@@ -66,7 +66,7 @@ class Recorded(NamedTuple):
 def weights_of(model: Any, component: LoraComponent, adapter: str) -> Any:
     from lorascope.capture.adapters.components import factor_weights
 
-    weight, bias = factor_weights(model, component, adapter)
+    ((weight, bias),) = factor_weights(model, [component], adapter)
     return torch.from_numpy(weight), None if bias is None else torch.from_numpy(bias)
 
 

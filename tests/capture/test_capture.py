@@ -193,7 +193,9 @@ def test_model_is_left_as_it_was(make: Any, adapted: Any) -> None:
 def test_progress_tells_every_stage(make: Any) -> None:
     calls: list[CaptureProgress] = []
     make(progress=calls.append, batch_tokens=200)
-    assert list(dict.fromkeys(p.stage for p in calls)) == ["score", "score base", "capture"]
+    stages = ["check", "score", "score base", "hash weights", "set up", "capture"]  # the model is given
+    assert list(dict.fromkeys(p.stage for p in calls)) == stages
+    assert {p.stage for p in calls if p.unit == "step"} == {"check", "hash weights", "set up"}
     last = {p.stage: p for p in calls}
     assert all(p.done == p.total for p in last.values())
     assert {p.waits_for for p in calls} <= {"forward", "copy", "encode", "disk"}
@@ -206,7 +208,7 @@ def test_limit_is_recorded_as_an_omission(make: Any, data: Path) -> None:
 
 
 def test_measurements_are_kept(make: Any) -> None:
-    measured = make().attributes["measured"]
+    measured = make(measure_overhead=True).attributes["measured"]
     assert measured["raw_bytes"] > measured["stored_bytes"] > 0
     assert measured["seconds"] > 0
     assert measured["bare_seconds"] > 0
@@ -319,7 +321,8 @@ def test_sample_longer_than_the_context_is_refused(make: Any, tmp_path: Path) ->
 
 def test_queue_too_small_is_refused_before_anything_is_scored(make: Any, tmp_path: Path) -> None:
     def told(progress: Any) -> None:
-        pytest.fail(f"{progress.stage} had begun")
+        if progress.stage != "check":
+            pytest.fail(f"{progress.stage} had begun")
 
     refuse(make, tmp_path, ValueError, "`queue` is 1000 bytes, but a batch fills", queue="1kB", progress=told)
 

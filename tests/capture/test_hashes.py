@@ -1,9 +1,12 @@
 """Fingerprints of tensors."""
 
+import threading
+from collections.abc import Iterator
+
 import pytest
 import torch
 
-from lorascope.capture.hashes import hash_tensors
+from lorascope.capture.hashes import hash_at_once, hash_tensors, hashing_beside
 
 
 def test_tensor_hash_is_by_name_not_by_order() -> None:
@@ -35,3 +38,41 @@ def test_tensor_hash_takes_scalars_views_and_gradients() -> None:
 def test_tensor_without_bytes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tensor 'a' is on the meta device \(offloaded\?\)"):
         hash_tensors({"a": torch.empty(2, device="meta")})
+
+
+def test_a_hash_beside_is_that_at_once() -> None:
+    tensors = {"a": torch.arange(6.0)}
+    with hashing_beside() as begin:
+        assert begin(tensors)() == hash_at_once(tensors)() == hash_tensors(tensors)
+
+
+def test_what_is_wrong_beside_is_raised_where_the_hash_is_waited_for() -> None:
+    with hashing_beside() as begin:
+        wait = begin({"a": torch.empty(2, device="meta")})
+        with pytest.raises(ValueError, match="tensor 'a' is on the meta device"):
+            wait()
+
+
+def test_no_thread_outlives_a_block_that_fails() -> None:
+    """Nor is the rest of the weights hashed, which may take long."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    asked: list[str] = []
+
+    class Slow(dict[str, torch.Tensor]):
+        def __iter__(self) -> Iterator[str]:
+            return iter("abc")
+
+        def __getitem__(self, name: str) -> torch.Tensor:
+            asked.append(name)
+            begun.set()
+            assert may_go_on.wait(60)
+            return torch.ones(1)
+
+    before = {*threading.enumerate()}
+    with pytest.raises(KeyboardInterrupt), hashing_beside() as begin:  # noqa: PT012 (the thread must have begun)
+        begin(Slow())
+        assert begun.wait(60)
+        threading.Timer(0.2, may_go_on.set).start()  # once the block has ended
+        raise KeyboardInterrupt
+    assert asked == ["a"]
+    assert {thread for thread in {*threading.enumerate()} - before if not isinstance(thread, threading.Timer)} == set()

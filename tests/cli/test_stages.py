@@ -74,11 +74,18 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
     assert (folder / "run.html").is_file()
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(9.9, False), (10.0, True)])
+@pytest.mark.parametrize(
+    ("seconds", "overhead", "told"),
+    [(9.9, {"overhead": 1.5}, False), (10.0, {"overhead": 1.5}, True), (10.0, {}, False)],
+)
 def test_a_capture_is_compared_with_a_bare_pass_if_it_took_long_enough(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: float, told: bool
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    overhead: dict[str, float],
+    told: bool,
 ) -> None:
-    measured = {"stored_bytes": 3_000_000, "seconds": seconds, "overhead": 1.5}
+    measured = {"stored_bytes": 3_000_000, "seconds": seconds, **overhead}
     attributes = {"measured": measured, "provenance": {"preflight": []}}
     samples = SimpleNamespace(sizes={"sample": 1})
     run = SimpleNamespace(n_tokens=1, samples=samples, component_paths=("a",), path="run", attributes=attributes)

@@ -24,7 +24,9 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
     def show(now: CaptureProgress) -> None:
         if now.stage not in bars:
             close()  # else the next bar would stand a line below
-            bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=f" {now.unit}s", disable=disable)
+            leave = now.unit != "step"  # nothing is worth keeping of what is one step
+            unit = f" {now.unit}s"
+            bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=unit, disable=disable, leave=leave)
         bars[now.stage].update(now.done - bars[now.stage].n)
 
     def close() -> None:

@@ -32,13 +32,14 @@ from .codec import with_stored_codec, with_tried_codec
 from .config import CaptureConfig
 from .errors import Interrupted, listening
 from .given import Given, settings_of
+from .hashes import hashing_beside
 from .inputs import require_inputs
 from .load import Loaded, load
 from .models.device import named_device, require_device
 from .planning.estimate import estimate, require_space
 from .prepare import Prepared, prepare, read_files
 from .ranks import Ranks, joined
-from .recording.stream import CaptureProgress
+from .recording.stream import CaptureProgress, one_step
 from .resume import require_same
 from .run_model import all_answers, all_scores, fill_rows
 from .samples.tables import make_tables
@@ -94,8 +95,8 @@ def capture(
         adapter is captured, in stream `base` all of its adapters. The model's training mode, its active adapter and its
         requires_grad flags are afterwards as they were.
     progress
-        Called with a `CaptureProgress` after every batch. In memory, None shows a bar in a notebook or on a terminal,
-        and False none.
+        Called with a `CaptureProgress` after every batch, and when a stage without batches begins and ends. In memory,
+        None shows a bar in a notebook or on a terminal, and False none.
     **options
         In memory: settings of `CaptureConfig`, but for those of how a model is loaded.
 
@@ -141,19 +142,23 @@ def _capture(
 ) -> Run:
     """Capture what the settings name, or in its place items and a model that are given."""
     require_inputs(config, model_given=model is not None, data_given=given is not None)
-    with joined(config.device) as ranks, freed_memory_kept(), _alone_at(config.out, ranks):
+    with joined(config.device) as ranks, freed_memory_kept(), _alone_at(config.out, ranks), hashing_beside() as hashing:
         require_device(named_device(config.device, local_rank=ranks.local_rank))
         state = ranks.of_leader(run_state(config.out))
         stored = open_run(config.out).attributes.get("provenance", {}) if state in {"unfinished", "finished"} else None
         config = config if stored is None else with_stored_codec(config, stored)
         files = read_files(config, given)
-        loaded = load(config, model, tokenizer, ranks)
+        with one_step(progress, "load model") if model is None else nullcontext():
+            loaded = load(config, model, tokenizer, ranks, hashing)
         with alone(loaded.model, loaded.device):
-            prepared = with_tried_codec(prepare(config, loaded, files, ranks), config, loaded, ranks)
+            with one_step(progress, "check"):
+                prepared = with_tried_codec(prepare(config, loaded, files, ranks), config, loaded, ranks)
             if stored is not None:
+                with one_step(progress, "hash weights"):
+                    wanted = prepared.provenance()
                 require_same(
                     identity(stored),
-                    identity(prepared.provenance),
+                    identity(wanted),
                     f"`{config.out}` holds another capture, which this one can't go on with",
                 )
                 # No row is written twice, so that capture can't bring a chunk back.
@@ -212,12 +217,15 @@ def _open_writer(
     if state == "torn":
         clear_torn(out)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    spec = dataclasses.replace(prepared.spec, attributes={"provenance": {**prepared.provenance, "started": started}})
-    texts = loaded.tokenizer.batch_decode(
-        [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
-    )
-    tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers, scored=prepared.scored)
-    writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model))
+    with one_step(progress, "hash weights"):
+        provenance = {**prepared.provenance(), "started": started}
+    with one_step(progress, "set up"):
+        spec = dataclasses.replace(prepared.spec, attributes={"provenance": provenance})
+        texts = loaded.tokenizer.batch_decode(
+            [[int(t)] for s, p in zip(prepared.samples, prepared.plan.positions, strict=True) for t in s.token_ids[p]]
+        )
+        tables = make_tables(prepared.samples, prepared.plan, texts, *scores, *answers, scored=prepared.scored)
+        writer = create_run(out, spec, tables=tables, weights=prepared.weights(loaded.model))
     ranks.wait()
     return writer
 

@@ -43,9 +43,9 @@ def with_tried_codec(prepared: Prepared, config: CaptureConfig, loaded: Loaded, 
             codec = min(codecs, key=seconds.__getitem__)
     codec = ranks.of_leader(codec)
     settled = dataclasses.replace(prepared.config, codec=codec)
-    settings = {**prepared.provenance["settings"], "codec": codec}
-    return prepared._replace(
-        config=settled,
-        spec=dataclasses.replace(prepared.spec, codec=codec),
-        provenance={**prepared.provenance, "settings": settings},
-    )
+    spec = dataclasses.replace(prepared.spec, codec=codec)
+    return prepared._replace(config=settled, spec=spec, provenance=lambda: _with_codec(prepared.provenance(), codec))
+
+
+def _with_codec(provenance: Mapping[str, Any], codec: Codec) -> dict[str, Any]:
+    return {**provenance, "settings": {**provenance["settings"], "codec": codec}}

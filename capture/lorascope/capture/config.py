@@ -132,6 +132,8 @@ class CaptureConfig:
     one row if that is more."""
     overfill: bool = False
     """Start the capture even if it is expected not to fit in the free space."""
+    measure_overhead: bool = False
+    """Pass up to three batches once more without hooks, and keep how much longer the capture took."""
     score: bool = True
     """Score every choice, with and without the adapter, before states are captured."""
     score_base: bool = True

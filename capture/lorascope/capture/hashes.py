@@ -1,7 +1,10 @@
 """What identifies tensors: SHA-256 over bytes that mean one thing only."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,8 +12,33 @@ if TYPE_CHECKING:
 
 from lorascope.stores.format.fingerprint import canonical
 
+Hash = Callable[[Mapping[str, "torch.Tensor"]], Callable[[], str]]
+"""Begins to hash tensors; what comes back waits for their hash and gives it, or raises what `hash_tensors` does."""
 
-def hash_tensors(tensors: Mapping[str, "torch.Tensor"], *, dtype: "torch.dtype | None" = None) -> str:
+
+@contextmanager
+def hashing_beside() -> Iterator[Hash]:
+    """Hash tensors in a thread beside what else is done; with the block it ends, whatever it has left to do."""
+    over = Event()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield lambda tensors: thread.submit(hash_tensors, tensors, over=over.is_set).result
+        finally:
+            over.set()
+
+
+def hash_at_once(tensors: Mapping[str, "torch.Tensor"]) -> Callable[[], str]:
+    """Hash tensors before anything else is done."""
+    found = hash_tensors(tensors)
+    return lambda: found
+
+
+def hash_tensors(
+    tensors: Mapping[str, "torch.Tensor"],
+    *,
+    dtype: "torch.dtype | None" = None,
+    over: Callable[[], bool] = lambda: False,
+) -> str:
     """SHA-256, in hexadecimal, over tensors in the order of their names: name, dtype, shape and bytes of each.
 
     Parameters
@@ -19,16 +47,22 @@ def hash_tensors(tensors: Mapping[str, "torch.Tensor"], *, dtype: "torch.dtype |
         By name, on any device; one at a time is copied to the host.
     dtype
         Widen to this type first, so that the same numbers kept in different types give one hash.
+    over
+        Asked before each tensor whether nobody wants the hash any more.
 
     Raises
     ------
     ValueError
         If a tensor is on the meta device and has no bytes.
+    CancelledError
+        If nobody wants it any more.
     """
     import torch  # not for who only hashes settings
 
     digest = hashlib.sha256()
     for name in sorted(tensors):
+        if over():
+            raise CancelledError
         tensor = tensors[name].detach()
         if tensor.is_meta:
             raise ValueError(f"tensor {name!r} is on the meta device (offloaded?), so its bytes can't be hashed")

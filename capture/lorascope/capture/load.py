@@ -1,6 +1,6 @@
 """The model of a capture, with its adapters attached, on its device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +9,12 @@ from peft import PeftModel
 
 from .adapters.adapter import adapter_identity, attach_adapters, read_adapter
 from .adapters.preflight import require_adapter
-from .adapters.refusal import require
+from .adapters.refusal import is_residual, require
 from .adapters.training_record import RECORD, Training, read_training, say_sharing
 from .config import CaptureConfig
+from .hashes import Hash, hash_at_once
 from .models.device import input_device, named_device
-from .models.model import load_model, model_identity
+from .models.model import hash_weights, load_model, model_identity
 from .models.sharing import sharing_of
 from .ranks import Ranks
 
@@ -29,6 +30,17 @@ class Loaded(NamedTuple):
     device: torch.device
     """Where token ids go in."""
     identity: dict[str, Any]
+    """What the base model is (`model_identity`), its hash left empty."""
+    weights_hash: Callable[[], str]
+    """Waits for the hash of the base's weights and gives it."""
+    folders: Mapping[str, str]
+    """Adapter -> its folder, where it is known."""
+
+
+class Known(NamedTuple):
+    """What is known of a model once its weights are hashed."""
+
+    identity: dict[str, Any]
     """What the base model is (`model_identity`)."""
     training: Mapping[str, Training]
     """What the adapters' folders say of how they were trained."""
@@ -38,8 +50,16 @@ class Loaded(NamedTuple):
         return adapter in self.training and self.training[adapter].is_proven
 
 
-def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loaded:
+def know(loaded: Loaded) -> Known:
+    """Wait for the hash of the base's weights, and hold the adapters' records against it."""
+    identity = {**loaded.identity, "sha256": loaded.weights_hash()}
+    return Known(identity, _training(loaded.model, loaded.folders, identity))
+
+
+def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks, hash_beside: Hash = hash_at_once) -> Loaded:
     """The model that `config` names with its adapters, or the one given, which stays where it is.
+
+    Its weights may still be hashed when this returns.
 
     Raises
     ------
@@ -60,18 +80,22 @@ def load(config: CaptureConfig, model: Any, tokenizer: Any, ranks: Ranks) -> Loa
                 f"by `share` and `shared_layers` {say_sharing(wanted)}, but in the model that was given "
                 f"{say_sharing(found)}; give settings that are the model's"
             )
-        identity = model_identity(model, config.model)
+        identity, weights_hash = model_identity(model, config.model, sha256=""), hash_weights(model, hash_beside)
         names = captured_adapters(model, config.stream, allow_zero=config.allow_zero)
     else:
-        for folder in config.adapters.values():
-            read_adapter(folder)  # before minutes of loading
+        settings = [read_adapter(folder)[0] for folder in config.adapters.values()]  # before minutes of loading
         model, tokenizer = load_base(config, named_device(config.device, local_rank=ranks.local_rank))
         # Before the adapters: PiSSA and its like change the base weights while they are attached.
-        identity = model_identity(model, config.model)
+        identity = model_identity(model, config.model, sha256="")
+        weights_hash = hash_weights(model, hash_at_once if any(map(is_residual, settings)) else hash_beside)
         model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
         names = tuple(config.adapters)
-    training = _training(model, config, names, identity)
-    return Loaded(model, tokenizer, names, input_device(model), identity, training)
+    folders = dict(config.adapters)
+    if len(folders) == len(names) == 1:  # a model that was given may have another name for its adapter
+        folders = dict(zip(names, folders.values(), strict=True))
+    folders = {name: folders[name] for name in names if name in folders}
+    _training(model, folders, {key: value for key, value in identity.items() if key != "sha256"})  # refuses
+    return Loaded(model, tokenizer, names, input_device(model), identity, weights_hash, folders)
 
 
 def captured_adapters(model: Any, stream: str, *, allow_zero: bool) -> tuple[str, ...]:
@@ -95,17 +119,12 @@ def load_base(config: CaptureConfig, device: torch.device) -> tuple[Any, Any]:
     )
 
 
-def _training(
-    model: Any, config: CaptureConfig, names: Sequence[str], identity: Mapping[str, Any]
-) -> dict[str, Training]:
-    """What each adapter's folder says of its training, if it is known which folder is its."""
-    folders = dict(config.adapters)
-    if len(folders) == len(names) == 1:  # a model that was given may have another name for its adapter
-        folders = dict(zip(names, folders.values(), strict=True))
+def _training(model: Any, folders: Mapping[str, str], identity: Mapping[str, Any]) -> dict[str, Training]:
+    """What each adapter's folder says of its training; what keeps one from being measured is raised."""
     found = {}
-    for name in names:
-        if name in folders and Path(folders[name], RECORD).is_file():
+    for name, folder in folders.items():
+        if Path(folder, RECORD).is_file():
             sha256 = adapter_identity(model, name)["sha256"]
-            found[name] = read_training(folders[name], name, identity, adapter_sha256=sha256)
+            found[name] = read_training(folder, name, identity, adapter_sha256=sha256)
             require(found[name].problems, name)
     return found

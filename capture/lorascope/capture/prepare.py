@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,12 +16,12 @@ from .adapters.preflight import Note, inspect
 from .adapters.refusal import require
 from .adapters.training_record import base_notes
 from .config import CaptureConfig
-from .load import Loaded
+from .load import Known, Loaded, know
 from .models.model import context_length, is_causal, tokenizer_identity
 from .planning.estimate import choose_share
 from .provenance import data_fingerprint, device_description, library_versions
 from .ranks import Ranks
-from .recording.forward import probe
+from .recording.forward import probe, probe_samples
 from .recording.hooks import Recorder
 from .samples.batches import pad, plan_batches
 from .samples.chats import special_text, special_tokens
@@ -61,18 +61,17 @@ class Prepared(NamedTuple):
     components: Mapping[str, Sequence[LoraComponent]]
     """Adapter -> the components that it changes."""
     spec: RunSpec
-    provenance: dict[str, Any]
-    """What shaped the numbers, and what else the run remembers, as JSON values."""
+    provenance: Callable[[], dict[str, Any]]
+    """Gives what shaped the numbers, and what else the run remembers, as JSON values; waits for the weights' hash."""
 
     def weights(self, model: Any) -> dict[str, Any]:
         """lora_B, and lora_bias where there is one, of every factored component, by their paths in the run."""
         weights: dict[str, Any] = {}
         for adapter in self.spec.adapters if self.spec.states != "none" else ():
             starts = dict(zip((c.path for c in self.spec.components), adapter.factor_start, strict=True))
-            for component in self.components[adapter.name]:
-                if starts[component.path] < 0:
-                    continue
-                lora_b, bias = factor_weights(model, component, adapter.name)
+            factored = [component for component in self.components[adapter.name] if starts[component.path] >= 0]
+            found = factor_weights(model, factored, adapter.name)
+            for component, (lora_b, bias) in zip(factored, found, strict=True):
                 weights[f"adapters/{adapter.name}/lora_B/{component.path}"] = lora_b
                 if bias is not None:
                     weights[f"adapters/{adapter.name}/lora_bias/{component.path}"] = bias
@@ -94,19 +93,24 @@ def prepare(config: CaptureConfig, loaded: Loaded, files: Files, ranks: Ranks) -
     scored, omitted = encode_files(config, loaded.model, loaded.tokenizer, files)
     require_known_tokens(loaded.model, scored)
     samples = scored
-    input_ids, attention_mask = pad(scored[:1])
+    input_ids, attention_mask = pad(probe_samples(loaded.model, scored[0]))
     inputs = {"input_ids": input_ids.to(loaded.device), "attention_mask": attention_mask.to(loaded.device)}
     preflight = inspect(loaded.model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
     require(preflight.problems, ", ".join(loaded.adapters))
     if config.generate:
         samples = _generate(config, loaded, scored, ranks)
     components = chosen_components(loaded.model, loaded.adapters, config.component, skip=preflight.skipped)
-    dtypes = probe(loaded.model, Recorder(loaded.model, components, stream=config.stream), samples[0], loaded.device)
+    recorder = Recorder(loaded.model, components, stream=config.stream)
+    dtypes = probe(loaded.model, recorder, probe_samples(loaded.model, samples[0]), loaded.device)
     settled = settle(config, loaded.model, samples, components, dtypes, loaded.device)
-    unproven = [name for name in loaded.adapters if not loaded.is_proven(name)]
-    notes = [*preflight.notes, *(note for one in loaded.training.values() for note in one.notes)]
-    notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(files, loaded.tokenizer)]
-    provenance = _provenance(settled, loaded, prompts=files.prompts, omitted=omitted, notes=notes)
+
+    def provenance() -> dict[str, Any]:
+        known = know(loaded)
+        unproven = [name for name in loaded.adapters if not known.is_proven(name)]
+        notes = [*preflight.notes, *(note for one in known.training.values() for note in one.notes)]
+        notes += [*base_notes(loaded.model, unproven, config.model), *data_notes(files, loaded.tokenizer)]
+        return _provenance(settled, loaded, known, prompts=files.prompts, omitted=omitted, notes=notes)
+
     return settled._replace(scored=scored, provenance=provenance)
 
 
@@ -139,7 +143,7 @@ def settle(
         share = 1.0 if device.type == "cuda" else CPU_SHARE
     plan = plan_tokens(samples, batches, config.tokens, js_share=share, kl_share=kl_share, seed=config.seed)
     spec = specify(config, components, dtypes, n_tokens=plan.n_tokens, **counts)
-    return Prepared(config, samples, samples, batches, plan, components, spec, {"js_share": share})
+    return Prepared(config, samples, samples, batches, plan, components, spec, lambda: {"js_share": share})
 
 
 def read_files(config: CaptureConfig, given: Mapping[str, Sequence[Item]] | None = None) -> Files:
@@ -232,11 +236,11 @@ def _generate(
 
 
 def _provenance(
-    settled: Prepared, loaded: Loaded, *, prompts: Prompts, omitted: dict[str, int], notes: Sequence[Note]
+    settled: Prepared, loaded: Loaded, known: Known, *, prompts: Prompts, omitted: dict[str, int], notes: Sequence[Note]
 ) -> dict[str, Any]:
     config = settled.config
     return {
-        "model": loaded.identity,
+        "model": known.identity,
         "adapters": {
             name: {**adapter_identity(loaded.model, name), "module_scaling": scaling_identity(loaded.model, name)}
             for name in loaded.adapters
@@ -247,10 +251,10 @@ def _provenance(
         "prompt": prompts.description(),
         "settings": dataclasses.asdict(config),
         "population": population(config.tokens),
-        **settled.provenance,
+        **settled.provenance(),
         "libraries": library_versions(),
         "device": device_description(loaded.device),
-        "training": {name: training.record for name, training in loaded.training.items() if training.record},
+        "training": {name: training.record for name, training in known.training.items() if training.record},
         "preflight": [note.as_dict() for note in notes],
         "omitted_items": omitted,
     }

@@ -97,7 +97,7 @@ def reforward(
         stored = identity(run.attributes["provenance"])
         require_same(
             {**stored, "libraries": {}},
-            {**identity(prepared.provenance), "libraries": {}},
+            {**identity(prepared.provenance()), "libraries": {}},
             f"`{path}` was captured from something else",
             "give the model, adapter and data that it was captured from",
         )

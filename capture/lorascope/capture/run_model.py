@@ -13,12 +13,11 @@ from .prepare import Prepared
 from .ranks import Ranks
 from .recording.hooks import Recorder
 from .recording.reduce import Reducer
-from .recording.stream import CaptureProgress, Streamed, stream_states
+from .recording.stream import CaptureProgress, Report, Streamed, stream_states
 from .samples.encoded import EncodedSample
 from .samples.generate import Answer, generation_batches, write_answers
 from .samples.scoring import Scores, join_scores, score, score_batches
 
-Report = Callable[[CaptureProgress], None] | None
 T = TypeVar("T")
 
 
@@ -115,5 +114,6 @@ def fill_rows(
             rows,
             device=loaded.device,
             kl_batches=plan.kl_batches if spec.kl else None,
+            measure_overhead=prepared.config.measure_overhead,
             **options,
         )

@@ -268,14 +268,29 @@ def test_axis_of_several_adapters(tiny_model: Any) -> None:
 def test_weights_of_a_factor(tiny_model: Any) -> None:
     model = adapt(tiny_model, lora_bias=True)
     component = find_components(model, "default")[0]
-    weight, bias = factor_weights(model, component, "default")
+    ((weight, bias),) = factor_weights(model, [component], "default")
     layer: Any = lora_layers(model)[component.path]
     assert (weight.shape, weight.dtype, bias.dtype) == ((32, 2), np.float32, np.float32)
     np.testing.assert_array_equal(bias, layer.lora_B["default"].bias.detach().numpy())
     embedding = adapt(build(GPT2Config(**GPT)), target_modules=["wte"])
     (component,) = find_components(embedding, "default")
-    weight, bias = factor_weights(embedding, component, "default")
+    ((weight, bias),) = factor_weights(embedding, [component], "default")
     assert (weight.shape, bias) == ((32, 2), None)
+
+
+def test_weights_of_all_components_take_one_walk(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = adapt(tiny_model)
+    components = find_components(model, "default")
+    walks: list[None] = []
+    original = torch.nn.Module.named_modules
+
+    def walk(self: Any, *args: Any, **options: Any) -> Any:
+        walks.extend([None] * (self is model))
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "named_modules", walk)
+    assert len([*factor_weights(model, components, "default")]) == len(components) > 1
+    assert len(walks) == 1
 
 
 def test_nested_adapters(tiny_model: Any) -> None:

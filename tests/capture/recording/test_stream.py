@@ -1,6 +1,7 @@
 """Batches through a tiny model into rows that stay in memory."""
 
 import copy
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import BigBirdConfig, BigBirdForMaskedLM
 
 from lorascope.capture import CaptureError, CaptureProgress, attach_adapter
 from lorascope.capture.adapters.components import find_components
 from lorascope.capture.buffers.rows import RowQueue, row_spans
-from lorascope.capture.recording.forward import forward_seconds, probe
+from lorascope.capture.recording.forward import PROBE_TOKENS, forward_seconds, probe, probe_samples
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.recording.reduce import Reducer
 from lorascope.capture.recording.stream import Streamed, stream_states
@@ -215,6 +218,10 @@ def test_bare_passes_run_without_hooks_and_are_not_counted(job: Job) -> None:
         lambda *_: hooked.append(sum(bool(m._forward_hooks) for m in inner.modules()))
     )
     streamed, _ = run(job)
+    assert 0 not in hooked
+    assert not {"bare_seconds", "bare_tokens", "overhead"} & streamed.measured.keys()
+    hooked.clear()
+    streamed, _ = run(job, measure_overhead=True)
     assert hooked.count(0) == 1
     assert hooked[-1] == 0
     seconds, bare, bare_tokens = (streamed.measured[name] for name in ("seconds", "bare_seconds", "bare_tokens"))
@@ -250,6 +257,40 @@ def test_module_that_fails_leaves_no_hooks_and_no_torn_rows(job: Job, monkeypatc
 
 
 def test_probe_tells_types_and_keeps_nothing(job: Job) -> None:
-    dtypes = probe(job.model, job.recorder(), job.samples[0], CPU)
+    dtypes = probe(job.model, job.recorder(), job.samples[:1], CPU)
     assert set(dtypes) == {component.path for component in find_components(job.model, NAME)}
     assert set(dtypes.values()) == {torch.float32}
+
+
+@pytest.mark.parametrize(("n_tokens", "lengths"), [(90, [16, 16]), (7, [4, 3]), (4, [2, 2]), (3, [3]), (1, [1])])
+def test_a_probe_takes_the_first_tokens_in_two_sequences(job: Job, n_tokens: int, lengths: list[int]) -> None:
+    whole = job.samples[0]
+    sample = dataclasses.replace(whole, token_ids=whole.token_ids[:n_tokens], roles=whole.roles[:n_tokens])
+    found = probe_samples(job.model, sample)
+    assert [len(one.token_ids) for one in found] == [len(one.roles) for one in found] == lengths
+    np.testing.assert_array_equal(np.concatenate([one.token_ids for one in found]), whole.token_ids[: sum(lengths)])
+    probe(job.model, job.recorder(), found, CPU)
+
+
+def test_an_encoder_that_attends_by_length_is_probed_with_the_whole_sample(job: Job) -> None:
+    """BigBird leaves its sparse attention for good when a short batch passes."""
+    shape = {"vocab_size": 4096, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    blocks = {"num_attention_heads": 2, "block_size": 4, "num_random_blocks": 1, "attention_type": "block_sparse"}
+    model = BigBirdForMaskedLM(BigBirdConfig(**shape, **blocks)).eval()
+    whole = job.samples[0]
+    sample = dataclasses.replace(whole, token_ids=whole.token_ids[:64], roles=whole.roles[:64])
+    (found,) = probe_samples(model, sample)
+    assert found is sample
+    adapted: Any = get_peft_model(model, LoraConfig(target_modules=["query"], init_lora_weights=False)).eval()
+    probe(adapted, Recorder(adapted, {"default": find_components(adapted, "default")}), [found], CPU)
+    assert model.bert.attention_type == "block_sparse"
+
+
+def test_a_probe_proves_its_first_tokens(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer: Any = job.model.get_base_model().model.layers[1].mlp.up_proj
+    original, wrong = layer.forward, [0]
+    monkeypatch.setattr(layer, "forward", lambda x: original(x) + torch.eye(x.shape[1])[wrong[0], :, None])
+    with pytest.raises(CaptureError, match="isn't its base plus delta"):
+        probe(job.model, job.recorder(), job.samples[:1], CPU)
+    wrong[0] = PROBE_TOKENS
+    probe(job.model, job.recorder(), job.samples[:1], CPU)

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from zarr.storage import MemoryStore
 
 from lorascope.stores import Component, RunSpec, StoreError, create_run, open_place, open_run, resume_run, verify
+from lorascope.stores.format.layout import array_specs
 from lorascope.stores.places.folder import FolderPlace
 from lorascope.stores.writing import create
 
@@ -481,6 +484,29 @@ def test_two_that_set_up_at_the_same_moment(
             set_up()
     go_on(path, run)
     assert stored(path) == stored(run.path)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "raw"])
+@pytest.mark.parametrize("states", ["all", "sample", "none"])
+def test_metadata_is_what_zarr_writes(make_run: Any, codec: str, states: str) -> None:
+    """Only one array of each form is made by Zarr; here all are."""
+    rows = {"state_rows": (True, False)} if states == "sample" else {}
+    run = make_run(n_tokens=1100, codec=codec, states=states, **rows)
+    specs = [*array_specs(run.spec)]
+    documents = create._documents(run.spec, specs)
+    memory: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(memory), attributes=json.loads(documents["zarr.json"])["attributes"])
+    for entry in specs:
+        create._create_array(group, entry, run.spec.codec)
+    assert {key: content.to_bytes() for key, content in memory.items()} == documents
+    group.attrs.update({"a": "b"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # consolidated metadata are no part of Zarr's version 3 yet
+        zarr.consolidate_metadata(MemoryStore(memory))
+    wanted = json.loads(memory["zarr.json"].to_bytes())
+    nodes = wanted["consolidated_metadata"]["metadata"]
+    wanted["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in sorted(nodes)}
+    assert json.dumps(create._complete_root(documents, {"a": "b"})) == json.dumps(wanted)
 
 
 def test_the_one_that_comes_later_touches_nothing(

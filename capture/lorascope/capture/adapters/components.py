@@ -1,7 +1,7 @@
 """Which layers an adapter changes, and what each of them is: the components of a run."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,10 +123,14 @@ def left_out(path: str, module: Any) -> str | None:
     return None
 
 
-def factor_weights(model: PeftModel, component: LoraComponent, adapter: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """B (feature, rank) and, where it has one, its bias (feature,), float32: what makes delta of a factor."""
-    module = adapted_modules(model, adapter)[component.path][1]
-    return lora_b(module, adapter), lora_bias(module, adapter)
+def factor_weights(
+    model: PeftModel, components: Iterable[LoraComponent], adapter: str
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """B (feature, rank) and, where it has one, its bias (feature,), float32, of each: what makes delta of a factor."""
+    modules = adapted_modules(model, adapter)
+    for component in components:
+        module = modules[component.path][1]
+        yield lora_b(module, adapter), lora_bias(module, adapter)
 
 
 def _describe(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:

@@ -145,10 +145,11 @@ def flat_places(positions: Sequence[np.ndarray], width: int) -> np.ndarray:
     return np.concatenate([row * width + chosen for row, chosen in enumerate(positions)])
 
 
-def nowhere(shape: tuple[int, int]) -> BatchTarget:
-    """The target of a pass of which nothing is kept, though every token is measured and proved."""
-    n_tokens = shape[0] * shape[1]
-    return BatchTarget(shape, np.arange(n_tokens), np.ones(n_tokens, np.bool_), ())
+def nowhere(lengths: Sequence[int], n_measured: int) -> BatchTarget:
+    """The target of a pass over sequences of these lengths: nothing is kept, the first so many tokens are measured."""
+    width = max(lengths)
+    flat = flat_places([np.arange(length) for length in lengths], width)
+    return BatchTarget((len(lengths), width), flat, np.arange(len(flat)) < n_measured, ())
 
 
 def _scatter(array: torch.Tensor, tokens: slice | torch.Tensor, columns: torch.Tensor, values: torch.Tensor) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from lorascope.stores.format.fingerprint import fingerprint
 
-from ..hashes import hash_tensors
-from .device import named_device, require_device
+from ..hashes import Hash, hash_at_once, hash_tensors
+from .device import is_offloaded, named_device, require_device
 from .sharing import share_layers, sharing_of
 from .source import check_sharing, locate
 from .weights import ReadableWeights, base_tensors, plain_model
@@ -149,11 +149,15 @@ def is_causal(model: Any) -> bool:
     plain = plain_model(model)
     if not type(plain).__name__.endswith(("ForCausalLM", "LMHeadModel")):
         return False
-    is_decoder = bool(getattr(plain.config, "is_decoder", False))
-    return is_decoder or plain.config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return bool(getattr(plain.config, "is_decoder", False)) or not is_encoder_kin(model)
 
 
-def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
+def is_encoder_kin(model: Any) -> bool:
+    """Whether transformers knows a model of this kind as an encoder, BERT and its kin, if not this one."""
+    return plain_model(model).config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) -> dict[str, Any]:
     """Which base model it is: names, type, size, how layers share weights, and SHA-256 over weights and configuration.
 
     An adapter doesn't change it, unless the adapter's init changed the base (`is_residual`). Weights that are shared
@@ -165,6 +169,8 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
         A plain model or a `PeftModel`.
     source
         Where it was loaded from.
+    sha256
+        Hash of the weights, if it is known or comes later.
 
     Raises
     ------
@@ -184,9 +190,21 @@ def model_identity(model: nn.Module, source: str) -> dict[str, Any]:
         "n_parameters_non_embedding": n_others,
         **sharing_of(model),
         "attention": getattr(base.config, "_attn_implementation", None),
-        "sha256": hash_tensors(ReadableWeights(model, tensors)),
+        "sha256": hash_tensors(ReadableWeights(model, tensors)) if sha256 is None else sha256,
         "config_sha256": _hash_config(base.config),
     }
+
+
+def hash_weights(model: nn.Module, hash_beside: Hash) -> Callable[[], str]:
+    """Begin to hash the base's weights; what comes back gives the hash, SHA-256 in hexadecimal (`model_identity`).
+
+    It is known at once where a pass may change how weights are kept: offloaded and quantised ones, and those of RWKV,
+    which rescales some before its first pass.
+    """
+    weights = ReadableWeights(model, base_tensors(model))
+    is_plain = all(type(tensor) in {torch.Tensor, nn.Parameter} and not tensor.is_meta for tensor in weights.values())
+    is_kept = is_plain and not is_offloaded(model) and not getattr(plain_model(model).config, "rescale_every", 0)
+    return (hash_beside if is_kept else hash_at_once)(weights)
 
 
 def _n_parameters(model: Any) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -42,13 +43,17 @@ def held_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Weights and saved buffers of the model before PEFT wrapped it, by the plain model's names."""
-    added = tuple(
-        f"{path}.{name}."
+    added = {
+        f"{path}.{name}"
         for path, module in model.named_modules()
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
         for name in module.adapter_layer_names
-    )
-    held = {key: tensor for key, tensor in held_tensors(model).items() if not f"{key}.".startswith(added)}
+    }
+
+    def is_added(key: str) -> bool:
+        return any(within in added for within in accumulate(key.split("."), "{}.{}".format))
+
+    held = {key: tensor for key, tensor in held_tensors(model).items() if not is_added(key)}
     return {re.sub(r"\.(base_layer|original_module)(?=\.)", "", plain_path(key)): held[key] for key in held}
 
 

@@ -51,11 +51,13 @@ def run_trial(
     adapted = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
     load_seconds = time.perf_counter() - start
     place = input_device(adapted)
-    loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, {})
+    loaded = Loaded(adapted, tokenizer, tuple(config.adapters), place, {}, str, {})
     with evaluating(adapted):
         components = chosen_components(adapted, loaded.adapters, config.component, skip=skip)
-        dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), samples[0], place)  # warms up too
-        found = try_codecs(config, loaded, samples, components, dtypes, codecs)
+        dtypes = probe(adapted, Recorder(adapted, components, stream=config.stream), samples[:1], place)  # warms up too
+        found = try_codecs(
+            dataclasses.replace(config, measure_overhead=True), loaded, samples, components, dtypes, codecs
+        )
     return {
         codec: streamed._replace(measured={**streamed.measured, "load_seconds": load_seconds})
         for codec, streamed in found.items()

@@ -1,5 +1,6 @@
 """Forward passes over batches of samples, and what is kept of their logits."""
 
+import dataclasses
 import inspect
 import time
 from collections.abc import Sequence
@@ -9,19 +10,44 @@ import numpy as np
 import torch
 
 from ..buffers.target import flat_places, nowhere
+from ..models.model import is_causal, is_encoder_kin
 from ..samples.batches import pad
 from ..samples.encoded import EncodedSample
 from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
 
+PROBE_TOKENS = 32
+"""Most tokens of which a probe proves that a layer's output is its base plus delta: more would show nothing else."""
 
-def probe(model: Any, recorder: Recorder, sample: EncodedSample, device: torch.device) -> dict[str, torch.dtype]:
-    """Type of every component's output, from one sample in whose passes each hook must fire as planned."""
+
+def probe_samples(model: Any, sample: EncodedSample) -> list[EncodedSample]:
+    """What passes a model before a capture: the sample's first tokens as two sequences, or all of it.
+
+    Two sequences, the second of them padded where the tokens are odd, tell the layout of a layer's output apart. Of an
+    encoder and its kin the whole sample passes: by a batch's length they choose how they attend, some of them (BigBird)
+    once and for all, and what looks at a sequence as a whole may take no batch.
+    """
+    n_tokens = min(len(sample.token_ids), PROBE_TOKENS)
+    if n_tokens < 4 or not is_causal(model) or is_encoder_kin(model):
+        return [sample]
+    half = -(-n_tokens // 2)
+    plain = dataclasses.replace(sample, choices=(), targets=None)
+    return [
+        dataclasses.replace(plain, token_ids=plain.token_ids[part], roles=plain.roles[part])
+        for part in (slice(0, half), slice(half, n_tokens))
+    ]
+
+
+def probe(
+    model: Any, recorder: Recorder, samples: Sequence[EncodedSample], device: torch.device
+) -> dict[str, torch.dtype]:
+    """Type of every component's output, from a batch in whose passes each hook must fire as planned."""
+    lengths = [len(sample.token_ids) for sample in samples]
     for proof in (recorder, *recorder.proofs):
         with proof.attached():
             for pass_ in proof.passes:
-                with pass_.enabled(model), proof.recording(nowhere((1, len(sample.token_ids))), pass_):
-                    forward(model, [sample], device)
+                with pass_.enabled(model), proof.recording(nowhere(lengths, PROBE_TOKENS), pass_):
+                    forward(model, samples, device)
     return dict(recorder.dtypes)
 
 

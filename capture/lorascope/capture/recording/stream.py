@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from .forward import forward, forward_seconds, kl_divergence, negative_log_likel
 from .hooks import Recorder
 
 _BATCHES_A_BARE_PASS = 64
-"""Batches of which one is passed again without hooks: little time, and the overhead is measured where it occurs."""
+"""Batches of which one is passed again without hooks, where the overhead is measured: there it occurs."""
 _MOST_BARE_PASSES = 3
 """Most batches that are passed again, however many there are."""
 
@@ -30,15 +30,29 @@ class CaptureProgress(NamedTuple):
     """How far a capture is."""
 
     stage: str
-    """`score`, `score base` or `capture`."""
+    """`load model`, `check`, `answer`, `answer base`, `score`, `score base`, `hash weights`, `set up` or `capture`."""
     done: int
     total: int
     unit: str
-    """`choice` for scores, `sample` where there are no choices, `token` for states."""
+    """`choice` for scores, `sample` where there are no choices, `token` for states; `step` for a stage that is one."""
     stored_bytes: int = 0
     """Bytes on disk so far."""
     waits_for: str = "forward"
     """The slowest part at the moment: the `forward` pass, `copy`, `encode` or the `disk`."""
+
+
+Report = Callable[[CaptureProgress], None] | None
+"""What is told how far a capture is."""
+
+
+@contextmanager
+def one_step(report: Report, stage: str) -> Iterator[None]:
+    """Say that a stage begins which has no parts to be counted, and that it is done."""
+    if report is not None:
+        report(CaptureProgress(stage, 0, 1, "step"))
+    yield
+    if report is not None:
+        report(CaptureProgress(stage, 1, 1, "step"))
 
 
 class Streamed(NamedTuple):
@@ -46,8 +60,8 @@ class Streamed(NamedTuple):
 
     measured: dict[str, Any]
     """What a run keeps of it, as JSON values: seconds from the first batch to the last row on the disk, in all (without
-    the bare passes) and by stage; those of the bare passes, taken in between; rows and bytes; and `overhead`, the time
-    over that of the bare passes, token by token, NaN where there were none."""
+    the bare passes) and by stage; rows and bytes; and, where it was asked for, `bare_seconds` and `bare_tokens` of bare
+    passes, taken in between, and `overhead`, the time over theirs, token by token, NaN where there were none."""
     tokens: int
     """Tokens that passed, padding included; batches without a token of a wanted row don't."""
     stopped: bool
@@ -66,8 +80,9 @@ def stream_states(
     *,
     device: torch.device,
     kl_batches: np.ndarray | None = None,
+    measure_overhead: bool = False,
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[CaptureProgress], None] | None = None,
+    progress: Report = None,
 ) -> Streamed:
     """Run every batch that has tokens of wanted rows through the model, and its states into `rows`.
 
@@ -76,6 +91,8 @@ def stream_states(
     kl_batches
         Bool (batch,): those whose KL of base and adapted logits is measured, at the cost of a pass without the adapter
         unless the recorder makes one anyway.
+    measure_overhead
+        Whether a few batches pass once more without hooks.
     stop
         Asked before each batch. Once it says so, rows that aren't begun are no longer wanted: the batches with the
         missing tokens of those that are still pass, and then it returns.
@@ -93,8 +110,8 @@ def stream_states(
     passes = recorder.passes
     stream = _Stream(model, recorder, samples, plan, rows, device, copier_for(device))
     todo = [index for index, batch in enumerate(batches) if rows.wants(*_tokens(plan, batch))]
-    # In parts of about equal length; after each a bare pass is measured.
-    n_parts = min(_MOST_BARE_PASSES, -(-len(todo) // _BATCHES_A_BARE_PASS))
+    # In parts of about equal length; after each a bare pass may be measured.
+    n_parts = min(_MOST_BARE_PASSES if measure_overhead else 1, -(-len(todo) // _BATCHES_A_BARE_PASS))
     bounds = [len(todo) * part // n_parts for part in range(n_parts + 1)] if n_parts else []
     stopped = False
     start = time.perf_counter()
@@ -111,24 +128,24 @@ def stream_states(
                     if progress is not None:
                         now = (rows.stored_bytes, stream.meter.bottleneck())
                         progress(CaptureProgress("capture", first + n_tokens, plan.n_tokens, "token", *now))
-        if not stopped:
+        if measure_overhead and not stopped:
             stream.pass_bare(batches[part[len(part) // 2]])
     stream.drain()
     seconds = time.perf_counter() - start - stream.seconds_apart
-    bare = stream.bare_seconds / stream.bare_tokens if stream.bare_tokens else math.nan
     measured = {
         "seconds": seconds,
         "stages": dict(stream.meter.seconds),
         "seconds_waiting_for_disk": rows.seconds_waited,
-        "bare_seconds": stream.bare_seconds,
-        "bare_tokens": stream.bare_tokens,
-        "overhead": seconds / stream.tokens / bare if stream.tokens else math.nan,
         "rows": len(rows.written_rows),
         "raw_bytes": rows.raw_bytes,
         "stored_bytes": rows.stored_bytes,
         "buffer_bytes": rows.n_bytes,
         "worst_excess": recorder.worst_excess,
     }
+    if measure_overhead:
+        bare = stream.bare_seconds / stream.bare_tokens if stream.bare_tokens else math.nan
+        measured["overhead"] = seconds / stream.tokens / bare if stream.tokens else math.nan
+        measured |= {"bare_seconds": stream.bare_seconds, "bare_tokens": stream.bare_tokens}
     return Streamed(measured, stream.tokens, stopped, stream.meter.bottleneck())
 
 

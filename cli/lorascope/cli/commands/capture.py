@@ -70,8 +70,9 @@ def capture(
         say(f"note: {note(found['message'], found['places'])}")
     say(f"{captured}: {run.path}")
     if measured := run.attributes.get("measured"):
-        times = f", {format_number(measured['overhead'], digits=2)} times a bare forward pass"
-        told = times if measured["seconds"] >= LEAST_SECONDS else ""
+        told = ""
+        if "overhead" in measured and measured["seconds"] >= LEAST_SECONDS:
+            told = f", {format_number(measured['overhead'], digits=2)} times a bare forward pass"
         say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{told}")
 
 

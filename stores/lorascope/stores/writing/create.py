@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.abc.buffer import Buffer
-from zarr.buffer import cpu
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore
 
@@ -22,7 +20,7 @@ from ..format.codec import compressors
 from ..format.encode import ChunkEncoder
 from ..format.fingerprint import with_fingerprint
 from ..format.layout import ArraySpec, array_specs, chunk_key, require_chunks
-from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, RunSpec
+from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, Codec, RunSpec
 from ..format.stored_array import max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..json_document import MAX_BYTES
@@ -197,41 +195,78 @@ def _documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
         "finished": False,
         **with_fingerprint(spec.attributes),
     }
-    group = zarr.create_group(MemoryStore(memory), attributes=attributes)
+    zarr.create_group(MemoryStore(memory), attributes=attributes)
+    documents = {"zarr.json": memory["zarr.json"].to_bytes()}
+    nested = zarr.create_group(MemoryStore(memory), path="group")
+    groups = {folder.as_posix() for entry in specs for folder in PurePath(entry.path).parents[:-1]}
+    documents |= {f"{path}/zarr.json": memory["group/zarr.json"].to_bytes() for path in groups}
+    forms: dict[Any, dict[str, Any]] = {}
     for entry in specs:
-        group.create_array(
-            entry.path,
-            shape=entry.shape,
-            chunks=entry.chunks,
-            shards=entry.shards,
-            dtype=entry.dtype,
-            fill_value=entry.fill,
-            dimension_names=entry.dims,
-            compressors=compressors(entry.dtype, spec.codec),
-            # One file a chunk beside its metadata: half the folders, and half of what has to be flushed.
-            chunk_key_encoding={"name": "default", "separator": "."},
-            attributes=dict(entry.attributes, written="by row" if entry.by_row else "once"),  # type: ignore[arg-type]  # JSON
-            # Without it an all-NaN chunk leaves no file, and couldn't be told from a lost one.
-            config={"write_empty_chunks": True},
-        )
-    return {key: content.to_bytes() for key, content in memory.items()}
+        form = (entry.dtype, repr(entry.fill), len(entry.shape), entry.shards is None)
+        if form not in forms:
+            _create_array(nested, entry, spec.codec)
+            forms[form] = json.loads(memory[f"group/{entry.path}/zarr.json"].to_bytes())
+        documents[f"{entry.path}/zarr.json"] = json.dumps(_of_form(forms[form], entry), indent=2).encode()
+    return documents
+
+
+def _create_array(group: zarr.Group, entry: ArraySpec, codec: Codec) -> None:
+    group.create_array(
+        entry.path,
+        shape=entry.shape,
+        chunks=entry.chunks,
+        shards=entry.shards,
+        dtype=entry.dtype,
+        fill_value=entry.fill,
+        dimension_names=entry.dims,
+        compressors=compressors(entry.dtype, codec),
+        # One file a chunk beside its metadata: half the folders, and half of what has to be flushed.
+        chunk_key_encoding={"name": "default", "separator": "."},
+        attributes=_attributes(entry),
+        # Without it an all-NaN chunk leaves no file, and couldn't be told from a lost one.
+        config={"write_empty_chunks": True},
+    )
+
+
+def _of_form(form: Mapping[str, Any], entry: ArraySpec) -> dict[str, Any]:
+    """An array's metadata, from those of one that differs in lengths, names and attributes alone.
+
+    Zarr takes a millisecond for each array that it makes, and a run has thousands.
+    """
+    document = {**form, "shape": entry.shape, "attributes": _attributes(entry), "dimension_names": entry.dims}
+    document["chunk_grid"] = _with_chunks(form["chunk_grid"], entry.shards or entry.chunks)
+    if entry.shards is not None:
+        document["codecs"] = [_with_chunks(codec, entry.chunks) for codec in form["codecs"]]
+    return document
+
+
+def _attributes(entry: ArraySpec) -> dict[str, Any]:
+    return dict(entry.attributes, written="by row" if entry.by_row else "once")
+
+
+def _with_chunks(part: Mapping[str, Any], chunks: tuple[int, ...]) -> dict[str, Any]:
+    return {**part, "configuration": {**part["configuration"], "chunk_shape": chunks}}
 
 
 def _complete_root(documents: Mapping[str, bytes], digests: Mapping[str, str]) -> dict[str, Any]:
-    """The root's metadata with the digests of all that is written once, and the metadata of every node.
+    """The root's metadata with the digests of all that is written once, and the metadata of every node, as Zarr has it.
 
     So a run opens with one read from its first moment on. Every node keeps its own: that Zarr v3 doesn't specify
     consolidated metadata yet is in docs/store-format.md.
     """
-    memory: dict[str, Buffer] = {key: cpu.Buffer.from_bytes(content) for key, content in documents.items()}
-    zarr.open_group(MemoryStore(memory), mode="r+").attrs.update(digests)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part", category=UserWarning)
-        zarr.consolidate_metadata(MemoryStore(memory))
-    document: dict[str, Any] = json.loads(memory["zarr.json"].to_bytes())
-    nodes = document["consolidated_metadata"]["metadata"]
-    document["consolidated_metadata"]["metadata"] = {path: nodes[path] for path in sorted(nodes)}
-    return document
+    nodes = {key.rpartition("/")[0]: json.loads(content) for key, content in documents.items()}
+    root = nodes.pop("")
+    root["attributes"] |= digests
+    return _consolidated(root, {path: _consolidated(nodes[path], {}) for path in sorted(nodes)})
+
+
+def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, Any]:
+    """A node as Zarr consolidates it: a group with the nodes within it, of which all stand at the root."""
+    if node["node_type"] == "array":
+        return node
+    table = {"kind": "inline", "must_understand": False, "metadata": within}
+    kind = node.pop("node_type")  # stands last, as Zarr writes it
+    return {**node, "consolidated_metadata": table, "node_type": kind}
 
 
 def _table_values(spec: RunSpec, tables: Tables) -> dict[str, Any]:

@@ -136,7 +136,11 @@ def _shorten(settings: StudySettings, folder: Path, states: str) -> StudySetting
         name: task.model_copy(update={"training": {**settings.training, **task.training, **short}})
         for name, task in settings.tasks.items()
     }
-    capture = {**settings.capture, "limit": REHEARSED}  # of a text's windows; questions are as few already
+    capture = {
+        **settings.capture,
+        "limit": REHEARSED,
+        "measure_overhead": True,
+    }  # of a text's windows; questions are as few already
     changes = {"out": folder, "work": folder / "work", "capture": capture, "states": states, "information": None}
     return settings.model_copy(update={"tasks": tasks, **changes})
 
